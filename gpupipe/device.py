@@ -1,0 +1,238 @@
+"""Where arrays live: choose a device, allocate on it, and count every byte that crosses the bus."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib.util
+import resource
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Share of the free device memory that RMM may take. XGBoost's PyPI wheels are built without RMM and
+# allocate beside the pool, so the pool must leave room for them.
+POOL_SHARE = 0.65
+
+_stage: contextvars.ContextVar[str] = contextvars.ContextVar("stage", default="other")
+
+
+class DeviceError(RuntimeError):
+    """A device was asked for that cannot be had; the message says what is missing."""
+
+
+@dataclass
+class Ledger:
+    """Bytes that crossed the host-device bus, by stage and direction; zeros on a CPU, where there is no bus."""
+
+    to_device: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    to_host: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, direction: str, n_bytes: int) -> None:
+        """Count `n_bytes` in direction "to_device" or "to_host" for the stage in force."""
+        with self._lock:
+            getattr(self, direction)[_stage.get()] += int(n_bytes)
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """`{"to_device": {stage: bytes}, "to_host": {stage: bytes}}`."""
+        with self._lock:
+            return {"to_device": dict(self.to_device), "to_host": dict(self.to_host)}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place for arrays: `kind` is "cpu" or "cuda"; `reason` says why it was chosen."""
+
+    kind: str
+    name: str
+    reason: str
+    ledger: Ledger = field(default_factory=Ledger, compare=False, repr=False)
+
+    @property
+    def xp(self) -> Any:
+        """The array module: numpy or cupy."""
+        if self.kind == "cpu":
+            return np
+        import cupy
+
+        return cupy
+
+    @property
+    def xgboost(self) -> str:
+        """What XGBoost calls this device."""
+        return self.kind
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count transfers made inside under `name`."""
+        token = _stage.set(name)
+        try:
+            yield
+        finally:
+            _stage.reset(token)
+
+    def asarray(self, array: Any, dtype: Any = None) -> Any:
+        """`array` on this device, copied only if it is elsewhere or has another dtype; a copy over the bus is counted."""
+        if self.kind == "cpu":
+            return np.asarray(self.to_host(array), dtype=dtype)
+        if not hasattr(array, "__cuda_array_interface__"):
+            host = np.asarray(array, dtype=dtype)
+            self.ledger.add("to_device", host.nbytes)
+            return self.xp.asarray(host)
+        return self.xp.asarray(array, dtype=dtype)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """`array` as numpy; a copy over the bus is counted."""
+        if hasattr(array, "__cuda_array_interface__"):
+            import cupy
+
+            host = cupy.asnumpy(array)
+            self.ledger.add("to_host", host.nbytes)
+            return host
+        return np.asarray(array)
+
+    def sync(self) -> None:
+        """Wait until all work given to the device is done."""
+        if self.kind == "cuda":
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def peak_bytes(self) -> int:
+        """Largest memory held so far: the process's resident set on a CPU, RMM's high-water mark on CUDA."""
+        if self.kind == "cuda" and (tracked := _rmm_peak_bytes()) is not None:
+            return tracked
+        return host_peak_bytes()
+
+
+def host_peak_bytes() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
+
+
+def device_of(array: Any) -> Device:
+    """The device that an array lives on: the device follows the data."""
+    if hasattr(array, "__cuda_array_interface__"):
+        return pick("cuda")
+    return pick("cpu")
+
+
+def pick(wanted: str = "auto") -> Device:
+    """Choose a device.
+
+    "auto" takes a GPU if one can be used and says in `reason` what it chose and why; "cpu" is always
+    there; "cuda" that cannot be had raises DeviceError, which names what is missing and the line that
+    installs it. On CUDA the shared memory pool is set up here, once, before anything allocates.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {wanted!r} is unknown; expected auto, cpu or cuda")
+    if wanted == "cpu":
+        return _cpu("asked for")
+    problem = why_no_cuda()
+    if problem is None:
+        return _cuda("asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed")
+    if wanted == "cuda":
+        raise DeviceError(f"device 'cuda' cannot be had: {problem}")
+    return _cpu(f"no CUDA device to use: {problem}")
+
+
+_devices: dict[str, Device] = {}
+_devices_lock = threading.Lock()
+
+
+def _cpu(reason: str) -> Device:
+    with _devices_lock:
+        return _devices.setdefault(f"cpu {reason}", Device("cpu", _cpu_name(), reason))
+
+
+def _cuda(reason: str) -> Device:
+    with _devices_lock:
+        if "cuda" not in _devices:
+            set_up_memory_pool()
+            import cupy
+
+            properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+            _devices["cuda"] = Device("cuda", properties["name"].decode(), reason)
+        return _devices["cuda"]
+
+
+def why_no_cuda() -> str | None:
+    """None if CUDA can be used, else one sentence with what is missing and the line that installs it."""
+    if importlib.util.find_spec("cupy") is None:
+        return "cupy is not installed (pip install -e '.[cuda13]', or '.[cuda12]' for a CUDA 12 driver)"
+    import cupy
+
+    try:
+        n_devices = cupy.cuda.runtime.getDeviceCount()
+    except (cupy.cuda.runtime.CUDARuntimeError, ImportError) as error:
+        return f"the CUDA driver does not answer ({error}); install NVIDIA's driver, then look at nvidia-smi"
+    if n_devices == 0:
+        return "the CUDA driver sees no GPU (look at nvidia-smi and CUDA_VISIBLE_DEVICES)"
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed (pip install -e '.[cuda13]')"
+    return None
+
+
+def set_up_memory_pool() -> str:
+    """Put cupy, torch and numba on one RMM pool, once, before anything allocates; return what was set up.
+
+    The order matters: resource, then cupy, torch, numba; cuDF uses the current resource by itself.
+    Without rmm each library keeps its own pool, and the returned sentence says so.
+    """
+    if importlib.util.find_spec("rmm") is None:
+        return "rmm is not installed: cupy, torch and numba keep a pool each"
+    import cupy
+    import rmm
+    from rmm.allocators.cupy import rmm_cupy_allocator
+
+    free_bytes, _ = cupy.cuda.runtime.memGetInfo()
+    release_threshold = int(free_bytes * POOL_SHARE) // 256 * 256
+    resource_ = rmm.mr.StatisticsResourceAdaptor(
+        rmm.mr.CudaAsyncMemoryResource(release_threshold=release_threshold)
+    )
+    rmm.mr.set_current_device_resource(resource_)
+    cupy.cuda.set_allocator(rmm_cupy_allocator)
+    if "torch" in sys.modules:  # torch is heavy: it joins the pool when a torch model has loaded it
+        join_torch_to_pool()
+    from numba import cuda
+    from rmm.allocators.numba import RMMNumbaManager
+
+    cuda.set_memory_manager(RMMNumbaManager)
+    return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB"
+
+
+def join_torch_to_pool() -> None:
+    """Make torch allocate from the RMM pool; call it after importing torch and before torch allocates."""
+    import torch
+    from rmm.allocators.torch import rmm_torch_allocator
+
+    torch.cuda.memory.change_current_allocator(rmm_torch_allocator)
+
+
+def _rmm_peak_bytes() -> int | None:
+    if "rmm" not in sys.modules:
+        return None
+    import rmm
+
+    current = rmm.mr.get_current_device_resource()
+    if isinstance(current, rmm.mr.StatisticsResourceAdaptor):
+        return int(current.allocation_counts.peak_bytes)
+    return None
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()
