@@ -1,42 +1,91 @@
-"""One scalar body, two compilers: `Kernel` runs a body on the CPU (njit loop) or on CUDA, after where its arrays are."""
+"""One scalar body, two compilers: `Kernel` runs a body where its arrays are, on the CPU (njit loop) or on CUDA."""
 
 from __future__ import annotations
 
+import ast
 import functools
+import hashlib
+import importlib
 import inspect
-from collections.abc import Callable
+import itertools
+import os
+import pkgutil
+import textwrap
+import types
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
-from numba import cuda, njit, prange  # cuda at the top of the module, or the simulator cannot replace it
+from numba import cuda, njit  # cuda at the top of the module, or the simulator cannot replace it
 
 THREADS_PER_BLOCK = 128
+
+_TYPES = {
+    "f4": numba.float32, "f8": numba.float64, "b1": numba.boolean,
+    "i1": numba.int8, "i4": numba.int32, "i8": numba.int64,
+}  # fmt: skip
+_CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread even out the work
 
 
 class Kernel:
     """A kernel made of `body(i, inputs..., outputs...)`, run for i in [0, n).
 
-    Call it as `kernel(n, *arrays_and_scalars)`. All arrays are numpy (the loop runs on the CPU) or
-    all are CuPy (it runs on the current CUDA device, in the current CuPy stream, and returns without
-    waiting). Scalars must be typed (`np.float32(...)`, `np.int64(...)`), or the two compilers would
-    choose different types. The body stays as `kernel.body`: the definition, and the oracle of the tests.
+    Call it as `kernel(n, *arrays_and_scalars)`. All arrays are numpy (the loop runs on the CPU, on
+    NUMBA_NUM_THREADS threads) or all are CuPy (it runs on the current CUDA device, in the current
+    CuPy stream, and returns without waiting). Scalars must be typed (`np.float32(...)`,
+    `np.int64(...)`), or the two compilers would choose different types. The body stays as
+    `kernel.body`: the definition, and the oracle of the tests. A body may call functions marked
+    with `@inline`.
 
+    types: the types of the arguments after i, as "f4", "i8[:]", "f4[:,:]" (arrays are C-contiguous).
+    signature: the numba types of the CUDA kernel's arguments: n, then `types`.
     double_precision: the body asks for float64 arithmetic (accumulators). The PTX of every other
     kernel must hold no .f64 instruction, and a test reads it.
 
-    Raises ValueError when numpy and CuPy arrays are mixed: a silent copy would hide a transfer.
+    Raises ValueError when numpy and CuPy arrays are mixed (a silent copy would hide a transfer), and
+    when the types do not fit the body's arguments.
     """
 
-    def __init__(self, body: Callable[..., None], *, double_precision: bool = False) -> None:
+    def __init__(self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False) -> None:
+        expected = list(inspect.signature(body).parameters)[1:]
+        if len(types) != len(expected):
+            raise ValueError(f"kernel {body.__name__} has {len(types)} types for its arguments {', '.join(expected)}")
         self.body = body
+        self.types = types
+        self.signature = (numba.int64, *(_numba_type(name) for name in types))
         self.double_precision = double_precision
         functools.update_wrapper(self, body)
 
     @functools.cached_property
+    def definition(self) -> str:
+        """What the kernel computes, as text: body and inlined functions without comments and docstrings, constants."""
+        return _definition(self.body)
+
+    @functools.cached_property
     def cpu(self) -> Callable[..., None]:
-        """The compiled CPU loop `(n, *arguments)`."""
-        scalar = njit(error_model="numpy")(self.body)
-        return njit(parallel=True, error_model="numpy")(_wrapper(self.body, "for i in prange(n_items):", scalar))
+        """The compiled CPU loop `(begin, end, *arguments)`, which holds no lock of Python.
+
+        It is kept on disk (beside the sources, else in numba's cache folder) and loaded by the next
+        process; where neither can be written it is compiled anew each time.
+        """
+        # Not parallel=True: numba's own pool ends the process when two threads enter it at once
+        # (its default layer on a machine without OpenMP), and Dask calls kernels from many threads.
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        scalar = njit(**options)(_linked(self.body, njit(**options)))
+        loop = _wrapper(self.body, "begin, end", "for i in range(begin, end):", scalar)
+        signature = (numba.int64, *self.signature)
+        try:
+            cached = njit(cache=True, **options)(loop)
+        except RuntimeError:  # "cannot cache function": no folder that can be written
+            cached = njit(**options)(loop)
+        try:
+            cached.compile(signature)
+        except OSError:  # the folder is full, or went away
+            cached = njit(**options)(loop)
+            cached.compile(signature)
+        return cached
 
     @functools.cached_property
     def cuda(self) -> Any:
@@ -45,8 +94,9 @@ class Kernel:
         Under NUMBA_ENABLE_CUDASIM=1 the same call gives the simulator's kernel.
         """
         # Without inline="always" numba-cuda asks the driver for the device when it meets the call.
-        scalar = cuda.jit(device=True, inline="always")(self.body)
-        return cuda.jit(_wrapper(self.body, "i = cuda.grid(1)\n    if i < n_items:", scalar))
+        compiler = cuda.jit(device=True, inline="always")
+        scalar = compiler(_linked(self.body, compiler))
+        return cuda.jit(_wrapper(self.body, "n_items", "i = cuda.grid(1)\n    if i < n_items:", scalar))
 
     def __call__(self, n: int, *arguments: Any) -> None:
         """Run the body for i in [0, n); outputs are among `arguments` and are written in place."""
@@ -58,27 +108,116 @@ class Kernel:
         if on_device == {True}:
             blocks = (n + THREADS_PER_BLOCK - 1) // THREADS_PER_BLOCK
             self.cuda[blocks, THREADS_PER_BLOCK, _current_stream()](np.int64(n), *arguments)
-        else:
-            self.cpu(np.int64(n), *arguments)
+            return
+        loop, chunks = self.cpu, min(n, _CHUNKS_PER_THREAD * numba.config.NUMBA_NUM_THREADS)
+        if numba.config.NUMBA_NUM_THREADS == 1 or n == 1:
+            loop(np.int64(0), np.int64(n), *arguments)
+            return
+        edges = [np.int64(n * k // chunks) for k in range(chunks + 1)]
+        waiting = [_pool().submit(loop, a, b, *arguments) for a, b in itertools.pairwise(edges)]
+        for chunk in waiting:
+            chunk.result()
 
 
-def kernel(body: Callable[..., None] | None = None, *, double_precision: bool = False) -> Any:
-    """Decorator: make a `Kernel` of a body."""
-    if body is None:
-        return lambda function: Kernel(function, double_precision=double_precision)
-    return Kernel(body, double_precision=double_precision)
+def kernel(*, types: tuple[str, ...], double_precision: bool = False) -> Callable[[Callable[..., None]], Kernel]:
+    """Decorator: make a `Kernel` of a body; `types` are those of its arguments after i, as "i8", "f4[:]", "f4[:,:]"."""
+    return lambda body: Kernel(body, types=types, double_precision=double_precision)
 
 
-def _wrapper(body: Callable[..., None], head: str, scalar: Any) -> Callable[..., None]:
-    """`def wrapper(n, a0, a1, ...)` that calls the compiled body for each i: neither compiler takes `*arguments` here."""
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: mark a plain function that bodies may call; it stays plain, each compiler makes its own copy."""
+    function.__kernel_inline__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def all_kernels() -> list[Kernel]:
+    """Every Kernel of this package, in the order of module and name."""
+    package = __name__.rpartition(".")[0]
+    folder = importlib.import_module(package).__path__
+    found = {}
+    for module in pkgutil.iter_modules(folder):
+        for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
+            if isinstance(value, Kernel):
+                found[f"{value.__module__}.{value.__name__}"] = value
+    return [found[name] for name in sorted(found)]
+
+
+def _numba_type(name: str) -> Any:
+    scalar, bracket, rest = name.partition("[")
+    if scalar not in _TYPES or (bracket and rest not in (":]", ":,:]", ":,:,:]")):
+        raise ValueError(f"type {name!r} is unknown; expected one of {', '.join(_TYPES)}, alone or with [:] or [:,:]")
+    return numba.types.Array(_TYPES[scalar], rest.count(":"), "C") if bracket else _TYPES[scalar]
+
+
+def _inlined(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The functions marked with `@inline` that `function` calls by name."""
+    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    return {name: value for name, value in named.items() if getattr(value, "__kernel_inline__", False)}
+
+
+def _linked(function: Callable[..., Any], compiler: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of `function` that finds its inlined functions compiled by `compiler`."""
+    compiled = {name: compiler(_linked(callee, compiler)) for name, callee in _inlined(function).items()}
+    linked = types.FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__)
+    linked.__module__, linked.__qualname__ = function.__module__, function.__qualname__
+    return linked
+
+
+def _with_inlined(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    yield function
+    for callee in _inlined(function).values():
+        yield from _with_inlined(callee)
+
+
+def _definition(body: Callable[..., Any]) -> str:
+    """The code of body and inlined functions, normalised, then the constants they name."""
+    parts = {}
+    for function in _with_inlined(body):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        definition = tree.body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        definition.decorator_list = []
+        if ast.get_docstring(definition) is not None:
+            definition.body = definition.body[1:]
+        parts[function.__name__] = ast.unparse(tree)
+        for name in function.__code__.co_names:
+            value = function.__globals__.get(name)
+            if isinstance(value, (int, float, np.generic)):
+                parts[name] = f"{name} = {value!r}"
+    return "\n\n".join(parts.values())
+
+
+def _wrapper(body: Callable[..., None], leading: str, head: str, scalar: Any) -> Callable[..., None]:
+    """`def wrapper(leading, a0, a1, ...)` that calls the compiled body for each i: no compiler takes `*arguments` here.
+
+    It says that it comes from the body's file, where numba then keeps the compiled code. Numba drops
+    that code when the file changes; the hash in the name covers the other files that it depends on.
+    """
     arguments = ", ".join(list(inspect.signature(body).parameters)[1:])
-    source = f"def wrapper(n_items, {arguments}):\n    {head}\n        scalar(i, {arguments})\n"
+    name = f"{body.__name__}_{_sources_hash(body)}"
+    source = f"def {name}({leading}, {arguments}):\n    {head}\n        scalar(i, {arguments})\n"
     # The names are looked up in this module, where the simulator puts its own `cuda`.
-    namespace = {"prange": prange, "cuda": cuda, "scalar": scalar, "__name__": __name__}
-    exec(source, namespace)
-    wrapper = namespace["wrapper"]
-    wrapper.__name__ = wrapper.__qualname__ = body.__name__
-    return wrapper
+    namespace = {"cuda": cuda, "scalar": scalar, "__name__": body.__module__}
+    exec(compile(source, inspect.getfile(body), "exec"), namespace)
+    return namespace[name]
+
+
+def _sources_hash(body: Callable[..., Any]) -> str:
+    files = sorted({__file__, *(inspect.getfile(function) for function in _with_inlined(body))})
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as source:
+            digest.update(source.read())
+    return digest.hexdigest()[:8]
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="kernel")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
 def _current_stream() -> Any:
