@@ -138,7 +138,7 @@ def tp_dd_labels(
         device.asarray(np.array(horizons, np.int64)),
         device.asarray(np.array([1.0 + t for t in thresholds], np.float32)),
         device.asarray(np.array([1.0 - t for t in thresholds], np.float32)),
-        np.bool_(window == "calendar"), np.bool_(rule == "first_touch"), np.int8(AMBIGUOUS[ambiguous]),
+        np.int64(window == "calendar"), np.int64(rule == "first_touch"), np.int64(AMBIGUOUS[ambiguous]),
         y, tp, dd, forward_return, exit_row,
     )  # fmt: skip
     return Labels(y, tp, dd, forward_return, exit_row, horizons, thresholds, panel)

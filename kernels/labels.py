@@ -9,7 +9,12 @@ from .compile import kernel
 SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
 
 
-@kernel
+@kernel(
+    types=(
+        "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i8", "i8", "i8",
+        "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "i8[:,:]",
+    )
+)  # fmt: skip
 def tp_dd(
     i, high, low, close, position, symbol, offsets, horizons, up, down, calendar, first_touch, ambiguous,
     y, tp, dd, forward_return, exit_row,
@@ -34,7 +39,8 @@ def tp_dd(
     Inputs:  high, low, close float32 (n_rows,), price; position int64 (n_rows,), rising within a symbol: the row
              number, or the day number if `calendar`; symbol int32 (n_rows,), the symbol of the row; offsets int64
              (n_symbols + 1,); horizons int64 (n_horizons,), rising, in units of position; up, down float32
-             (n_thresholds,), the factors 1 + t and 1 - t; calendar, first_touch bool; ambiguous int8, a label.
+             (n_thresholds,), the factors 1 + t and 1 - t; calendar, first_touch int64, 0 or 1; ambiguous int64,
+             a label.
     Outputs: y int8 (n_rows, n_horizons * n_thresholds); tp, dd, forward_return float32 (n_rows, n_horizons);
              exit_row int64 (n_rows, n_horizons), the last row of the window, i itself where the window is empty.
     NaN:     y is UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN, where
@@ -47,7 +53,7 @@ def tp_dd(
     max_high = np.float32(-np.inf)
     min_low = np.float32(np.inf)
     known = entry > np.float32(0.0)  # false of NaN
-    j = np.int64(i)
+    j = i
     for k in range(horizons.shape[0]):
         for m in range(n_thresholds):
             column = k * n_thresholds + m
@@ -57,17 +63,17 @@ def tp_dd(
             known = known and high[j] == high[j] and low[j] == low[j] and close[j] == close[j]
             for m in range(n_thresholds):
                 # Under "first touch" a row decides if no earlier row of the window has reached either price.
-                if first_touch and max_high < entry * up[m] and min_low > entry * down[m]:
+                if first_touch != 0 and max_high < entry * up[m] and min_low > entry * down[m]:
                     buys, sells = high[j] >= entry * up[m], low[j] <= entry * down[m]
                     if buys or sells:
                         y[i, k * n_thresholds + m] = ambiguous if buys and sells else BUY if buys else SELL
             max_high = high[j] if high[j] > max_high else max_high
             min_low = low[j] if low[j] < min_low else min_low
-        known = known and (calendar or position[j] - position[i] == horizons[k])
+        known = known and (calendar != 0 or position[j] - position[i] == horizons[k])
         for m in range(n_thresholds):
             if not known:
                 y[i, k * n_thresholds + m] = UNKNOWN
-            elif not first_touch:
+            elif first_touch == 0:
                 buys, sells = max_high >= entry * up[m], min_low <= entry * down[m]
                 y[i, k * n_thresholds + m] = BUY if buys else SELL if sells else HOLD
         measured = known and j > i

@@ -1,0 +1,275 @@
+"""Labels against an independent plain-Python reference, on real prices, near-ties included."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import struct
+
+import numpy as np
+import pytest
+from conftest import random_panel
+from market import demo_panel, panel_of, sp500_panel
+
+from gpupipe.labels import AMBIGUOUS, tp_dd_labels
+from gpupipe.panel import Panel
+
+HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
+SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
+
+
+def float32(value: float) -> float:
+    """A Python float rounded to float32; the product of two float32 is exact in a Python float, so this rounds once."""
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+def reference_window(i, h, stop, dates, window):
+    """The rows of the window of row i, or None where the history ends before it."""
+    if window == "bars":
+        return range(i + 1, i + h + 1) if i + h < stop else None
+    last_day = dates[i] + datetime.timedelta(days=h)
+    rows = []
+    for j in range(i + 1, stop):
+        if dates[j] > last_day:
+            break
+        rows.append(j)
+    return rows
+
+
+def reference_label(i, rows, high, low, close, t, rule, ambiguous):
+    up, down = float32(close[i] * float32(1.0 + t)), float32(close[i] * float32(1.0 - t))
+    if rule == "take_profit_first":
+        if any(high[j] >= up for j in rows):
+            return BUY
+        return SELL if any(low[j] <= down for j in rows) else HOLD
+    for j in rows:
+        if high[j] >= up and low[j] <= down:
+            return AMBIGUOUS[ambiguous]
+        if high[j] >= up:
+            return BUY
+        if low[j] <= down:
+            return SELL
+    return HOLD
+
+
+def reference(panel: Panel, rule="take_profit_first", window="bars", ambiguous="sell"):
+    """y, highest high, lowest low, last close and last row of every window, by lists and loops."""
+    high, low, close = panel.high.tolist(), panel.low.tolist(), panel.close.tolist()
+    day = datetime.timedelta(days=1)
+    dates = [datetime.date(1970, 1, 1) + t // 86_400_000_000_000 * day for t in panel.time_ns.tolist()]
+    y, highest, lowest, last_close, last_row = [], [], [], [], []
+    for start, stop in zip(panel.offsets[:-1].tolist(), panel.offsets[1:].tolist(), strict=True):
+        for i in range(start, stop):
+            for h in HORIZONS:
+                rows = reference_window(i, h, stop, dates, window)
+                last_row.append(stop - 1 if rows is None else rows[-1] if len(rows) else i)
+                prices = [close[i]] + [column[j] for j in rows or () for column in (high, low, close)]
+                known = rows is not None and not any(map(math.isnan, prices)) and close[i] > 0
+                highest.append(max(high[j] for j in rows) if known and len(rows) else math.nan)
+                lowest.append(min(low[j] for j in rows) if known and len(rows) else math.nan)
+                last_close.append(close[rows[-1]] if known and len(rows) else math.nan)
+                for t in THRESHOLDS:
+                    label = reference_label(i, rows, high, low, close, t, rule, ambiguous) if known else UNKNOWN
+                    y.append(label)
+    shape = (panel.n_rows, len(HORIZONS))
+    floats = [np.array(column, np.float32).reshape(shape) for column in (highest, lowest, last_close)]
+    return np.array(y, np.int8).reshape(panel.n_rows, -1), *floats, np.array(last_row, np.int64).reshape(shape)
+
+
+def assert_equal_to_reference(panel, device, **options):
+    labels = tp_dd_labels(panel.to(device), HORIZONS, THRESHOLDS, **options)
+    y, highest, lowest, last_close, last_row = reference(panel, **options)
+    host, entry = device.to_host, panel.close[:, None]
+    np.testing.assert_array_equal(host(labels.y), y)
+    np.testing.assert_array_equal(host(labels.exit_row), last_row)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a close of 0 beside an unknown window
+        np.testing.assert_array_equal(host(labels.tp), highest / entry - np.float32(1))
+        np.testing.assert_array_equal(host(labels.dd), lowest / entry - np.float32(1))
+        np.testing.assert_array_equal(host(labels.forward_return), last_close / entry - np.float32(1))
+    return y
+
+
+def test_demo_labels_equal_the_reference_row_for_row(device):
+    y = assert_equal_to_reference(demo_panel(), device)
+    assert all(np.isin((SELL, HOLD, BUY, UNKNOWN), column).all() for column in y.T)
+
+
+@pytest.mark.parametrize("ambiguous", AMBIGUOUS)
+def test_first_touch_equals_the_reference_row_for_row(device, ambiguous):
+    panel = demo_panel(n_symbols=60)
+    y = assert_equal_to_reference(panel, device, rule="first_touch", ambiguous=ambiguous)
+    other = tp_dd_labels(panel, HORIZONS, THRESHOLDS).y
+    assert (y != other).any(), "no window of these symbols reaches both prices: the rule is not tested"
+
+
+@pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
+def test_calendar_windows_equal_the_reference_row_for_row(device, rule):
+    y = assert_equal_to_reference(demo_panel(n_symbols=60), device, window="calendar", rule=rule)
+    assert (y != UNKNOWN).all()  # the end of the history is not marked
+
+
+def test_sp500_labels_equal_the_reference_row_for_row(device, sp500_folder):
+    assert_equal_to_reference(sp500_panel(sp500_folder), device)
+
+
+def test_sp500_shares_are_the_published_ones(device, sp500_folder):
+    panel = sp500_panel(sp500_folder)
+    labels = tp_dd_labels(panel.to(device))
+    # Per cent of rows whose high reaches close +5 % / +10 %, whose low reaches -5 % / -10 %, in 1, 2 and 5 bars,
+    # as published with the data to two decimals.
+    published = [[1.16, 0.14, 1.30, 0.15], [3.41, 0.41, 3.63, 0.45], [11.67, 1.73, 10.96, 1.84]]
+    tp, dd = device.to_host(labels.tp), device.to_host(labels.dd)
+    for k, row in enumerate(published):
+        known = ~np.isnan(tp[:, k])
+        reached = [tp[known, k] >= 0.05, tp[known, k] >= 0.10, dd[known, k] <= -0.05, dd[known, k] <= -0.10]
+        assert [100 * share.mean() for share in reached] == pytest.approx(row, abs=0.01)
+        buys = [100 * (device.to_host(labels.y)[known, 2 * k + m] == BUY).mean() for m in range(2)]
+        assert buys == pytest.approx(row[:2], abs=0.01)
+
+
+def test_a_price_on_the_barrier_counts_and_one_ulp_short_of_it_does_not(device):
+    rng = np.random.default_rng(7)
+    close = np.exp(rng.uniform(-4, 9, 3000)).astype(np.float32)
+    for t in (0.05, 0.10, 0.025):
+        up, down = close * np.float32(1 + t), close * np.float32(1 - t)
+        # The float64 product rounds elsewhere for some of them: the test would see it.
+        assert (up.astype(np.float64) > close.astype(np.float64) * (1 + t)).any()
+        for high, low, expected in (
+            (up, close, BUY), (np.nextafter(up, np.float32(np.inf)), close, BUY),
+            (np.nextafter(up, np.float32(0)), close, HOLD),
+            (close, down, SELL), (close, np.nextafter(down, np.float32(0)), SELL),
+            (close, np.nextafter(down, np.float32(np.inf)), HOLD),
+            (up, down, BUY),
+        ):  # fmt: skip
+            panel = panel_of([[(c, c, c), (h, lo, c)] for c, h, lo in zip(close, high, low, strict=True)]).to(device)
+            for rule, both in (("take_profit_first", BUY), ("first_touch", SELL)):
+                y = device.to_host(tp_dd_labels(panel, (1,), (t,), rule=rule).y)[:, 0]
+                touches_both = high is up and low is down
+                np.testing.assert_array_equal(y[::2], both if touches_both else expected)
+                np.testing.assert_array_equal(y[1::2], UNKNOWN)
+
+
+# One symbol by hand, close 100 at row 0; high, low, close of the rows after it.
+TWELVE = [
+    (100, 100, 100), (104, 99, 100), (103, 94, 95), (106, 95, 105), (105, 100, 101), (102, 100, 102),
+    (103, 101, 102), (104, 90, 92), (111, 92, 110), (112, 108, 109), (109, 98, 99), (100, 97, 98),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        # h = 1, 5 %: row 1 sees the low 94 of row 2; row 2 the high 106 of row 3 against 95 * 1.05; row 4 nothing;
+        # row 6 the low 90 of row 7; row 7 the high 111; row 9 the low 98; the last row has no next one.
+        ("take_profit_first", {(1, 0.05): [1, 0, 2, 1, 1, 1, 0, 2, 1, 0, 1, -1],
+                               (2, 0.10): [1, 1, 2, 1, 1, 0, 0, 2, 0, 0, -1, -1],
+                               (5, 0.05): [2, 2, 2, 2, 2, 2, 2, -1, -1, -1, -1, -1]}),
+        # The same, but rows 0 and 1 meet 94 (row 2) before 106 (row 3), and rows 3 to 6 meet 90 before 111.
+        ("first_touch", {(1, 0.05): [1, 0, 2, 1, 1, 1, 0, 2, 1, 0, 1, -1],
+                         (2, 0.10): [1, 1, 2, 1, 1, 0, 0, 2, 0, 0, -1, -1],
+                         (5, 0.05): [0, 0, 2, 0, 0, 0, 0, -1, -1, -1, -1, -1]}),
+    ],
+)  # fmt: skip
+def test_twelve_rows_by_hand(device, rule, expected):
+    labels = tp_dd_labels(panel_of([TWELVE]).to(device), (1, 2, 5), (0.05, 0.10), rule=rule)
+    for (h, t), column in expected.items():
+        k = labels.names.index(f"label_{h}d_{100 * t:g}pct")
+        assert device.to_host(labels.y)[:, k].tolist() == column, (h, t)
+    assert device.to_host(labels.exit_row)[:, 2].tolist() == [5, 6, 7, 8, 9, 10, 11, 11, 11, 11, 11, 11]
+    assert device.to_host(labels.tp)[0].tolist() == pytest.approx([0.04, 0.04, 0.06])
+    assert device.to_host(labels.dd)[0].tolist() == pytest.approx([-0.01, -0.06, -0.06])
+    assert device.to_host(labels.forward_return)[0].tolist() == pytest.approx([0.0, -0.05, 0.02])
+
+
+def test_calendar_window_by_hand(device):
+    # Thursday, Friday, Monday: from Friday one day ahead is Saturday (empty: HOLD), two Sunday, five see Monday.
+    days = [datetime.date(2010, 1, 7), datetime.date(2010, 1, 8), datetime.date(2010, 1, 11)]
+    panel = panel_of([[(100, 100, 100), (106, 100, 100), (111, 100, 110)]], days=days).to(device)
+    labels = tp_dd_labels(panel, window="calendar")
+    assert device.to_host(labels.y).tolist() == [[2, 1, 2, 1, 2, 2], [1, 1, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1]]
+    assert device.to_host(labels.exit_row).tolist() == [[1, 1, 2], [1, 1, 2], [2, 2, 2]]
+    assert np.isnan(device.to_host(labels.tp)).tolist() == [[False] * 3, [True, True, False], [True] * 3]
+
+
+@pytest.mark.parametrize("column", ["high", "low", "close"])
+@pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
+def test_a_nan_price_makes_the_windows_that_hold_it_unknown(device, column, rule):
+    flat = [(100.0, 100.0, 100.0)] * 9
+    panel = panel_of([flat])
+    getattr(panel, column)[4] = np.nan
+    y = device.to_host(tp_dd_labels(panel.to(device), rule=rule).y)
+    own = column == "close"  # of its own row a label reads the close alone
+    assert y[:, 0].tolist() == [1, 1, 1, -1, -1 if own else 1, 1, 1, 1, -1]
+    assert y[:, 2].tolist() == [1, 1, -1, -1, -1 if own else 1, 1, 1, -1, -1]
+    assert y[:, 4].tolist() == [-1, -1, -1, -1] + [-1] * 5
+    assert_equal_to_reference(panel, device, rule=rule)
+
+
+def test_a_nan_open_or_volume_changes_nothing(device):
+    panel = random_panel((30,))
+    before = tp_dd_labels(panel).y
+    panel.open[7] = panel.volume[9] = np.nan
+    np.testing.assert_array_equal(device.to_host(tp_dd_labels(panel.to(device)).y), before)
+
+
+def test_short_and_empty_symbols(device):
+    panel = random_panel((1, 0, 5, 6, 2))
+    y = assert_equal_to_reference(panel, device)
+    assert (y[0] == UNKNOWN).all() and (y[1:6, 4:] == UNKNOWN).all()
+    assert (y[6, 4:] != UNKNOWN).all() and (y[7:, 4:] == UNKNOWN).all()
+    assert tp_dd_labels(random_panel((0,)).to(device)).y.shape == (0, 6)
+
+
+def test_other_sets_of_horizons_and_thresholds_give_the_same_columns(device):
+    panel = random_panel((400, 80), seed=3).to(device)
+    many = tp_dd_labels(panel, (1, 2, 3, 5, 21), (0.025, 0.05, 0.10))
+    assert many.names[:4] == ("label_1d_2.5pct", "label_1d_5pct", "label_1d_10pct", "label_2d_2.5pct")
+    for h in many.horizons:
+        for t in many.thresholds:
+            one = tp_dd_labels(panel, (h,), (t,))
+            k = many.names.index(one.names[0])
+            np.testing.assert_array_equal(device.to_host(many.y[:, k]), device.to_host(one.y[:, 0]))
+            for name in ("tp", "dd", "forward_return", "exit_row"):
+                column = device.to_host(getattr(many, name)[:, many.horizon_of(k)])
+                np.testing.assert_array_equal(column, device.to_host(getattr(one, name)[:, 0]))
+
+
+def test_labels_read_nothing_after_their_exit_row(device):
+    panel = random_panel((200,), seed=5)
+    before = tp_dd_labels(panel)
+    cut = 150
+    for name in ("high", "low", "close"):
+        getattr(panel, name)[cut:] *= np.float32(3)
+    after = tp_dd_labels(panel.to(device))
+    for k in range(before.n_labels):
+        settled = before.exit_row[:, before.horizon_of(k)] < cut
+        np.testing.assert_array_equal(before.y[settled, k], device.to_host(after.y)[settled, k])
+
+
+def test_names_and_table(device):
+    labels = tp_dd_labels(random_panel((30, 20)).to(device))
+    assert labels.names == (
+        "label_1d_5pct", "label_1d_10pct", "label_2d_5pct", "label_2d_10pct", "label_5d_5pct", "label_5d_10pct",
+    )  # fmt: skip
+    table = labels.to_arrow()
+    assert table.column_names[:8] == ["symbol", "time", *labels.names]
+    assert table.column_names[8:12] == ["tp_1d", "dd_1d", "forward_return_1d", "exit_row_1d"]
+    assert table.num_rows == 50
+    np.testing.assert_array_equal(table["label_5d_10pct"].to_numpy(), device.to_host(labels.y[:, 5]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizons": ()}, "horizons"), ({"horizons": (0, 1)}, "horizons"), ({"horizons": (5, 1)}, "rise"),
+        ({"horizons": (1, 1)}, "horizons"), ({"horizons": (1.5,)}, "whole"), ({"horizons": (True,)}, "horizons"),
+        ({"thresholds": ()}, "thresholds"), ({"thresholds": (5, 10)}, r"inside \(0, 1\)"),
+        ({"thresholds": (0.0,)}, "thresholds"), ({"thresholds": (0.1, 0.05)}, "rise"),
+        ({"thresholds": (0.05, 0.0500000001)}, "thresholds"), ({"thresholds": (float("nan"),)}, "thresholds"),
+        ({"rule": "last_touch"}, "take_profit_first"), ({"window": "weeks"}, "'bars' or 'calendar'"),
+        ({"ambiguous": "coin"}, "'sell' or 'buy'|'sell'"),
+    ],
+)  # fmt: skip
+def test_parameters_are_refused_with_what_was_expected(options, message):
+    with pytest.raises(ValueError, match=message):
+        tp_dd_labels(random_panel((10,)), **options)
