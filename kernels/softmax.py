@@ -1,0 +1,88 @@
+"""Grouped softmax: the loss of one classifier with three classes for every label, its derivatives and probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compile import inline, kernel
+
+
+@inline
+def exponential(value):
+    """exp of a float32, in float32: on a GPU and in the compiled loop this is expf."""
+    return np.float32(math.exp(value))
+
+
+@inline
+def largest_of(a, b, c):
+    """The largest of three numbers; NaN if one of them is."""
+    largest = a if a > b or a != a else b
+    return largest if largest > c or largest != largest else c
+
+
+@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"))
+def softmax_gradient(i, margin, y, class_weight, grad, hess):
+    """Gradient and Hessian diagonal of the weighted softmax log-loss of row i, for each label by itself.
+
+    With p the softmax of the three margins of a label, c a class and w = class_weight[label, y]:
+
+        grad = w * (p[c] - (c == y))        hess = max(2 * w * p[c] * (1 - p[c]), 1e-16)
+
+    Reads:   row i alone.
+    Inputs:  margin float32 (n_rows, 3 * n_labels), class c of label k in column 3 * k + c; y int8
+             (n_rows, n_labels), a class 0, 1 or 2, or -1 for not known; class_weight float32 (n_labels, 3) >= 0.
+    Outputs: grad, hess float32 (n_rows, 3 * n_labels); 0 in the three columns of a label that is not known.
+    NaN:     a margin that is NaN makes its label's gradients NaN.
+    Source:  XGBoost, src/objective/multiclass_obj.cu (multi:softprob), whose factor 2 and floor these are.
+    """
+    zero, one, two, floor = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(1e-16)
+    for k in range(y.shape[1]):
+        a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
+        largest = largest_of(a, b, c)
+        total = exponential(a - largest) + exponential(b - largest) + exponential(c - largest)
+        known = y[i, k] >= 0
+        weight = class_weight[k, y[i, k]] if known else zero
+        for m in range(3):
+            p = exponential(margin[i, 3 * k + m] - largest) / total
+            target = one if y[i, k] == m else zero
+            curvature = two * weight * p * (one - p)
+            grad[i, 3 * k + m] = weight * (p - target) if known else zero
+            hess[i, 3 * k + m] = (floor if curvature < floor else curvature) if known else zero
+
+
+@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]"))
+def softmax_log_loss(i, margin, y, loss):
+    """Log-loss of row i for each label: loss = log(sum(exp(margins))) - margin of the class y, unweighted.
+
+    Reads:   row i alone.
+    Inputs:  margin float32 (n_rows, 3 * n_labels); y int8 (n_rows, n_labels), -1 for not known.
+    Outputs: loss float32 (n_rows, n_labels), nats, >= 0; NaN where the label is not known.
+    NaN:     a margin that is NaN makes its label's loss NaN.
+    """
+    for k in range(y.shape[1]):
+        a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
+        largest = largest_of(a, b, c)
+        total = exponential(a - largest) + exponential(b - largest) + exponential(c - largest)
+        if y[i, k] >= 0:
+            loss[i, k] = np.float32(math.log(total)) + (largest - margin[i, 3 * k + y[i, k]])
+        else:
+            loss[i, k] = np.float32(np.nan)
+
+
+@kernel(types=("f4[:,:]", "f4[:,:]"))
+def softmax_probability(i, margin, probability):
+    """Probabilities of row i: the softmax of the three margins of each label.
+
+    Reads:   row i alone.
+    Inputs:  margin float32 (n_rows, 3 * n_labels), class c of label k in column 3 * k + c.
+    Outputs: probability float32 (n_rows, 3 * n_labels); each label's three add up to 1 within float32 rounding.
+    NaN:     a margin that is NaN makes its label's probabilities NaN.
+    """
+    for k in range(margin.shape[1] // 3):
+        a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
+        largest = largest_of(a, b, c)
+        total = exponential(a - largest) + exponential(b - largest) + exponential(c - largest)
+        for m in range(3):
+            probability[i, 3 * k + m] = exponential(margin[i, 3 * k + m] - largest) / total
