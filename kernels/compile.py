@@ -48,6 +48,8 @@ class Kernel:
     when the types do not fit the body's arguments.
     """
 
+    __name__: str  # the body's, and likewise __module__ and __doc__
+
     def __init__(self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False) -> None:
         expected = list(inspect.signature(body).parameters)[1:]
         if len(types) != len(expected):
@@ -151,8 +153,8 @@ def _numba_type(name: str) -> Any:
 
 def _inlined(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """The functions marked with `@inline` that `function` calls by name."""
-    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    return {name: value for name, value in named.items() if getattr(value, "__kernel_inline__", False)}
+    named = ((name, function.__globals__.get(name)) for name in function.__code__.co_names)
+    return {name: value for name, value in named if value is not None and hasattr(value, "__kernel_inline__")}
 
 
 def _linked(function: Callable[..., Any], compiler: Callable[..., Any]) -> Callable[..., Any]:
