@@ -11,6 +11,14 @@ from gpupipe.kernels.compile import Kernel
 
 FAMILIES = ("trend", "momentum", "volatility", "range", "volume", "candle", "calendar", "cross_sectional")
 
+# Columns that say nearly what a default column says (rank correlation above 0.96, or a sum or longer window of others):
+# computed when they are asked for by name, family, glob or "all".
+NOT_DEFAULT = frozenset([
+    "ema_ratio_5", "ema_ratio_10", "macd_signal_ratio", "roc_2", "rsi_21", "stoch_slowk_14", "log_natr_14",
+    "volatility_250", "downside_volatility_60", "max_abs_return_5", "max_abs_gap_20", "garman_klass_20",
+    "volume_ratio_1_5", "sector_dispersion_roc_20", "elapsed_days",
+])  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Feature:

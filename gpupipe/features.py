@@ -90,7 +90,7 @@ class FeatureInfo(NamedTuple):
 
 
 def feature_table() -> list[FeatureInfo]:
-    """Every feature there is, in the order of the default columns."""
+    """Every feature there is, in the order of "all"."""
     from gpupipe.feature_table import FEATURES
 
     return [FeatureInfo(f.name, f.family, f.formula, f.source, f.warm_up_bars) for f in FEATURES.values()]
@@ -106,22 +106,24 @@ def warm_up_of(name: str) -> int:
 
 
 def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
-    """The columns that `names` stands for: "default", a family, a glob, a name, or a list of these, without repeats.
+    """The columns that `names` stands for: "default", "all", a family, a glob, a name, or a list, without repeats.
 
     Raises ValueError, which names the nearest, for one that is or matches none.
     """
-    from gpupipe.feature_table import FAMILIES, FEATURES
+    from gpupipe.feature_table import FAMILIES, FEATURES, NOT_DEFAULT
 
     chosen: dict[str, None] = {}
     for name in [names] if isinstance(names, str) else names:
         if name == "default":
+            matches = [name for name in FEATURES if name not in NOT_DEFAULT]
+        elif name == "all":
             matches = list(FEATURES)
         elif name in FAMILIES:
             matches = [f.name for f in FEATURES.values() if f.family == name]
         else:
             matches = fnmatch.filter(FEATURES, name)
         if not matches:
-            known = ("default", *FAMILIES, *FEATURES)
+            known = ("default", "all", *FAMILIES, *FEATURES)
             raise ValueError(f"no feature or family {name!r}; the nearest is {_nearest(name, known)!r}")
         chosen.update(dict.fromkeys(matches))
     if not chosen:

@@ -76,7 +76,9 @@ class Kernel:
         # (its default layer on a machine without OpenMP), and Dask calls kernels from many threads.
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         scalar = njit(**options)(_linked(self.body, njit(**options)))
-        loop = _wrapper(self.body, "begin, end", "for i in range(begin, end):", scalar)
+        # Numba finds what it has kept by the loop's name, so that holds a hash of all the code depends on.
+        stamp = hashlib.sha256(f"{self.definition}{options}".encode()).hexdigest()[:12]
+        loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
         signature = (numba.int64, *self.signature)
         try:
             cached = njit(cache=True, **options)(loop)
@@ -98,7 +100,7 @@ class Kernel:
         # Without inline="always" numba-cuda asks the driver for the device when it meets the call.
         compiler = cuda.jit(device=True, inline="always")
         scalar = compiler(_linked(self.body, compiler))
-        return cuda.jit(_wrapper(self.body, "n_items", "i = cuda.grid(1)\n    if i < n_items:", scalar))
+        return cuda.jit(_wrapper(self.body, self.__name__, "n_items", "i = cuda.grid(1)\n    if i < n_items:", scalar))
 
     def __call__(self, n: int, *arguments: Any) -> None:
         """Run the body for i in [0, n); outputs are among `arguments` and are written in place."""
@@ -189,28 +191,17 @@ def _definition(body: Callable[..., Any]) -> str:
     return "\n\n".join(parts.values())
 
 
-def _wrapper(body: Callable[..., None], leading: str, head: str, scalar: Any) -> Callable[..., None]:
-    """`def wrapper(leading, a0, a1, ...)` that calls the compiled body for each i: no compiler takes `*arguments` here.
+def _wrapper(body: Callable[..., None], name: str, leading: str, head: str, scalar: Any) -> Callable[..., None]:
+    """`def name(leading, a0, a1, ...)` that calls the compiled body for each i: no compiler takes `*arguments` here.
 
-    It says that it comes from the body's file, where numba then keeps the compiled code. Numba drops
-    that code when the file changes; the hash in the name covers the other files that it depends on.
+    It says that it comes from the body's file, beside which numba then keeps the compiled code.
     """
     arguments = ", ".join(list(inspect.signature(body).parameters)[1:])
-    name = f"{body.__name__}_{_sources_hash(body)}"
     source = f"def {name}({leading}, {arguments}):\n    {head}\n        scalar(i, {arguments})\n"
     # The names are looked up in this module, where the simulator puts its own `cuda`.
     namespace = {"cuda": cuda, "scalar": scalar, "__name__": body.__module__}
     exec(compile(source, inspect.getfile(body), "exec"), namespace)
     return namespace[name]
-
-
-def _sources_hash(body: Callable[..., Any]) -> str:
-    files = sorted({__file__, *(inspect.getfile(function) for function in _with_inlined(body))})
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as source:
-            digest.update(source.read())
-    return digest.hexdigest()[:8]
 
 
 @functools.cache
