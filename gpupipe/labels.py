@@ -80,10 +80,11 @@ class Labels:
 
     def to_arrow(self) -> pyarrow.Table:
         """A table with columns symbol, time, the labels, then tp_1d, dd_1d, forward_return_1d, exit_row_1d, ..."""
-        columns = {name: self.y[:, k] for k, name in enumerate(self.names)}
+        host = {name: self.panel.device.to_host(getattr(self, name)) for name in _DTYPES}
+        columns = {name: np.ascontiguousarray(host["y"][:, k]) for k, name in enumerate(self.names)}
         for k, h in enumerate(self.horizons):
             for name in ("tp", "dd", "forward_return", "exit_row"):
-                columns[f"{name}_{h}d"] = getattr(self, name)[:, k]
+                columns[f"{name}_{h}d"] = np.ascontiguousarray(host[name][:, k])
         return row_table(self.panel, columns)
 
 

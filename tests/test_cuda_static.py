@@ -1,0 +1,123 @@
+"""What can be known of the CUDA half without a GPU: every kernel compiles, does not spill, and means the same there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import random_panel
+from kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
+
+from gpupipe.features import compute_features
+from gpupipe.kernels.compile import Kernel, all_kernels
+from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.labels import tp_dd_labels
+
+KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
+REGISTERS = json.loads(TABLE.read_text())
+# Another minor version of the compilers may allocate registers a little differently.
+MORE_REGISTERS = 1.25
+# exp and log of float32 differ by a few units in the last place: Python rounds the float64 ones, njit calls expf and
+# logf. In a loss they are added up, hence the absolute part. All other kernels agree bit for bit.
+TRANSCENDENTAL = {"softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability"}
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+# Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
+EXACT = {"labels.tp_dd"}
+
+
+def test_the_table_of_registers_names_every_kernel_and_no_other():
+    assert set(REGISTERS) == set(KERNELS), "run: python tests/kernel_resources.py"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
+def test_kernel_compiles_for_the_architecture_and_stays_in_registers(cc, name):
+    kernel = KERNELS[name]
+    ptx = ptx_of(kernel, cc)
+    assert f".target {arch_of(cc)}" in ptx
+    # Either way round: a kernel that says it needs float64 and does not should stop saying so.
+    assert (".f64" in ptx) == kernel.double_precision
+    if name in EXACT:
+        assert not re.search(r"\bfma\.|\.approx|div\.full", ptx)
+    found = resources_of(ptx, cc)
+    spilled = {key: found[key] for key in ("stack", "spill_stores", "spill_loads")}
+    assert spilled == {"stack": 0, "spill_stores": 0, "spill_loads": 0}
+    limit = REGISTERS[name][arch_of(cc)] * MORE_REGISTERS
+    assert found["registers"] <= limit, "more registers than in the table: if that is right, make the table again"
+
+
+def recorded_calls() -> list[tuple[str, int, list, list]]:
+    """(kernel, n, arguments before, arguments after the compiled loop) of the program's own calls on small panels."""
+    calls = []
+    launch = Kernel.__call__
+
+    def record(kernel, n, *arguments):
+        before = [np.array(a) if np.ndim(a) else a for a in arguments]
+        launch(kernel, n, *arguments)
+        calls.append((name_of(kernel), n, before, [np.array(a) if np.ndim(a) else a for a in arguments]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernel, "__call__", record)
+        panel = random_panel((70, 1, 31, 6))
+        panel.close[40] = panel.high[80] = np.nan
+        panel.close[20:26] = panel.close[20]  # a flat stretch: ranges and gains of zero
+        tp_dd_labels(panel)
+        tp_dd_labels(panel, rule="first_touch", window="calendar", ambiguous="hold")
+        compute_features(panel)
+        rng = np.random.default_rng(0)
+        margin, y = rng.normal(0, 3, (20, 18)).astype(np.float32), rng.integers(-1, 3, (20, 6)).astype(np.int8)
+        weight, made = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)
+        softmax_gradient(20, margin, y, weight, made, np.empty_like(margin))
+        softmax_log_loss(20, margin, y, np.empty(y.shape, np.float32))
+        softmax_probability(20, margin, made)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def calls():
+    return recorded_calls()
+
+
+def assert_same(name, got, expected, exactly):
+    for a, b in zip(got, expected, strict=True):
+        if exactly or a.dtype.kind != "f":
+            np.testing.assert_array_equal(a, b, err_msg=name)
+        else:
+            np.testing.assert_allclose(a, b, **CLOSE, err_msg=name)
+
+
+def test_plain_body_equals_the_compiled_loop(calls):
+    assert {name for name, *_ in calls} == set(KERNELS), "a kernel that the program does not call is not tested here"
+    for name, n, before, after in calls:
+        outputs = zip(before, after, strict=True)
+        assert any(not np.array_equal(a, b, equal_nan=True) for a, b in outputs), f"{name} wrote nothing"
+        arguments = [np.array(a) if np.ndim(a) else a for a in before]
+        with np.errstate(all="ignore"):
+            for i in range(n):
+                KERNELS[name].body(np.int64(i), *arguments)
+        assert_same(name, arguments, after, exactly=name not in TRANSCENDENTAL)
+
+
+def test_cuda_simulator_equals_the_compiled_loop(calls, tmp_path):
+    inputs, outputs = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    outputs.mkdir()
+    files = [f"{k:03d}.{name}.npz" for k, (name, *_) in enumerate(calls)]
+    for file, (_, n, before, _) in zip(files, calls, strict=True):
+        np.savez(inputs / file, n=n, **{f"a{k}": a for k, a in enumerate(before)})
+    script = pathlib.Path(__file__).with_name("simulate_kernels.py")
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(
+        [sys.executable, script, inputs, outputs], env=environment, capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stderr
+    for file, (name, _, _, after) in zip(files, calls, strict=True):
+        with np.load(outputs / file) as stored:
+            got = [stored[f"a{k}"] for k in range(len(stored.files))]
+        assert_same(name, got, [np.asarray(a) for a in after], exactly=name not in TRANSCENDENTAL)
