@@ -17,7 +17,7 @@ LARGEST_RELATIVE = 5e-7
 
 def talib_columns(bars: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our columns of one symbol, derived from TA-Lib's functions of float64 bars."""
-    o, h, l, c, v = (bars[name].astype(np.float64) for name in ("open", "high", "low", "close", "volume"))  # noqa: E741
+    h, l, c, v = (bars[name].astype(np.float64) for name in ("high", "low", "close", "volume"))  # noqa: E741
     columns = {}
     for n in (5, 10, 20, 50, 100, 200):
         columns[f"sma_ratio_{n}"] = c / talib.SMA(c, n) - 1
@@ -70,12 +70,12 @@ def largest_errors(panel) -> list[tuple[str, int, float, float, int]]:
 
     The relative error is against the larger of the value and a thousandth of the column's spread.
     """
-    first = talib_columns({name: getattr(panel, name)[:400] for name in ("open", "high", "low", "close", "volume")})
+    first = talib_columns({name: getattr(panel, name)[:400] for name in ("high", "low", "close", "volume")})
     features = compute_features(panel, list(first))
     theirs = np.full(features.values.shape, np.nan)
     for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True):
         if b - a > 1:
-            bars = {name: getattr(panel, name)[a:b] for name in ("open", "high", "low", "close", "volume")}
+            bars = {name: getattr(panel, name)[a:b] for name in ("high", "low", "close", "volume")}
             theirs[a:b] = np.column_stack(list(talib_columns(bars).values()))
     table = []
     for k, name in enumerate(features.names):
@@ -93,7 +93,7 @@ def largest_errors(panel) -> list[tuple[str, int, float, float, int]]:
 
 def as_text(table: list[tuple[str, int, float, float, int]]) -> str:
     lines = [f"{'column':20s} {'values':>8s} {'absolute':>9s} {'relative':>9s} {'unpaired':>8s}"]
-    lines += [f"{name:20s} {n:8d} {absolute:9.1e} {relative:9.1e} {one:8d}" for name, n, absolute, relative, one in table]
+    lines += [f"{name:20s} {n:8d} {error:9.1e} {relative:9.1e} {one:8d}" for name, n, error, relative, one in table]
     return "\n".join(lines)
 
 
