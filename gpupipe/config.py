@@ -1,0 +1,308 @@
+"""A run is a value: a preset, changed by a gpupipe.toml and by --set, checked as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import pathlib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is predicted: horizons in bars, thresholds as fractions of the close (0.05 is 5 %)."""
+
+    horizons: tuple[int, ...] = (1, 2, 5)
+    thresholds: tuple[float, ...] = (0.05, 0.10)
+    rule: str = "take_profit_first"
+    window: str = "bars"
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Which columns are computed: "default", a family, a glob, or several of these."""
+
+    names: tuple[str, ...] = ("default",)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split in time; shares are of the distinct usable times, oldest first."""
+
+    train: float = 0.6
+    validation: float = 0.2
+    embargo_bars: int = 5  # times left out before validation and test, beside the purge by the label's end
+    parts: int = 4  # the training part is cut into this many; part k is predicted by models of the parts before it
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all families share."""
+
+    models: tuple[str, ...] = FAMILIES
+    pool: str = "all"  # all: a pooled stage over all sectors, then each sector's own; none: every sector alone
+    class_weight: str = "none"  # none, or balanced (inverse class shares; probabilities are corrected back)
+    min_positives: int = 20  # BUY and SELL rows, each, that a sector's training part must hold (see README)
+    max_bin: int = 64
+    early_stopping: int = 20  # rounds without a better validation log-loss
+
+
+@dataclass(frozen=True)
+class Booster:
+    """A boosted-tree stage; depth 0 grows leaf-wise up to `leaves`."""
+
+    rounds: int = 200
+    learning_rate: float = 0.1
+    depth: int = 3
+    leaves: int = 0
+    min_child_weight: float = 5.0
+    l2: float = 5.0
+    subsample: float = 0.5
+    column_share: float = 0.5  # of the columns, drawn for each node
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A random forest; the sector's own trees are fitted to what the pooled forest leaves."""
+
+    trees: int = 100
+    sector_trees: int = 50
+    depth: int = 8
+    subsample: float = 0.5
+    column_share: float = 0.25
+    min_rows: float = 50.0
+    shrink_rows: float = 50.0  # pseudo-rows of the class prior (pooled) or of no change (sector) in every leaf
+    sector_shrink_rows: float = 500.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Softmax regression; penalties are in rows of pseudo-evidence on standardised columns."""
+
+    l2: float = 20.0
+    sector_l2: float = 300.0  # pulls a sector's weights to the pooled ones
+    max_iterations: int = 100
+    clip: float = 4.0  # standardised columns are clipped at this many standard deviations
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Softmax regression on out-of-fold log-odds, pulled to the families' plain average."""
+
+    l2: float = 200.0
+    sector_l2: float = 2000.0
+    max_iterations: int = 100
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes. `preset` names where the values started."""
+
+    preset: str = "balanced"
+    seed: int = 42
+    labels: Labels = field(default_factory=Labels)
+    features: FeatureSet = field(default_factory=FeatureSet)
+    split: Split = field(default_factory=Split)
+    training: Training = field(default_factory=Training)
+    joint: Booster = field(default_factory=lambda: Booster(rounds=300, learning_rate=0.05, depth=4, l2=2.0))
+    joint_sector: Booster = field(default_factory=lambda: Booster(rounds=60, learning_rate=0.05, depth=3, l2=20.0))
+    hist: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05))
+    leafwise: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05, depth=0, leaves=8))
+    forest: Forest = field(default_factory=Forest)
+    linear: Linear = field(default_factory=Linear)
+    meta: Meta = field(default_factory=Meta)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dict, as JSON and TOML can hold it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def digest(self) -> str:
+        """SHA-256 of the values (the preset's name is not a value)."""
+        values = {key: value for key, value in self.as_dict().items() if key != "preset"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _fast() -> Config:
+    return Config(
+        preset="fast",
+        split=Split(parts=3),
+        training=Training(early_stopping=8),
+        joint=Booster(rounds=80, learning_rate=0.1, depth=4, l2=2.0),
+        joint_sector=Booster(rounds=20, learning_rate=0.1, depth=3, l2=20.0),
+        hist=Booster(rounds=60, learning_rate=0.1),
+        leafwise=Booster(rounds=60, learning_rate=0.1, depth=0, leaves=8),
+        forest=Forest(trees=30, sector_trees=15, depth=7),
+        linear=Linear(max_iterations=40),
+    )
+
+
+def _quality() -> Config:
+    return Config(
+        preset="quality",
+        split=Split(parts=6),
+        training=Training(max_bin=128, early_stopping=50),
+        joint=Booster(rounds=800, learning_rate=0.025, depth=4, l2=2.0),
+        joint_sector=Booster(rounds=150, learning_rate=0.025, depth=3, l2=20.0),
+        hist=Booster(rounds=600, learning_rate=0.025),
+        leafwise=Booster(rounds=600, learning_rate=0.025, depth=0, leaves=8),
+        forest=Forest(trees=300, sector_trees=150, depth=9),
+        linear=Linear(max_iterations=200),
+    )
+
+
+PRESETS: dict[str, typing.Callable[[], Config]] = {"fast": _fast, "balanced": Config, "quality": _quality}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key, what came, and the fix."""
+
+
+def make(
+    preset: str | None = None,
+    file: str | pathlib.Path | None = None,
+    settings: typing.Iterable[str] = (),
+    **overrides: Any,
+) -> Config:
+    """The configuration of a run.
+
+    preset: fast, balanced or quality; else the file's key `preset`; else balanced.
+    file: a gpupipe.toml with tables named as the fields of Config.
+    settings: "section.field=value" strings, later ones win over the file.
+    overrides: "section__field" or top-level field names with values; they win over all. None is ignored.
+
+    Raises ConfigError for an unknown key (naming the nearest one), a value of the wrong type or out of range.
+    """
+    table = _read_toml(file) if file is not None else {}
+    preset = preset or table.pop("preset", None) or "balanced"
+    table.pop("preset", None)
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}{_nearest(str(preset), PRESETS)}")
+    config = PRESETS[preset]()
+    for key, value in _flatten(table):
+        config = _replace(config, key, value)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r}: expected section.field=value, for example training.max_bin=128")
+        config = _replace(config, key.strip(), _parse(text.strip()))
+    for key, value in overrides.items():
+        if value is not None:
+            config = _replace(config, key.replace("__", "."), value)
+    return config
+
+
+def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(pathlib.Path(file).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"configuration file {str(file)!r} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"configuration file {str(file)!r} cannot be read as TOML: {error}") from None
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _parse(text: str) -> Any:
+    """A value as TOML would read it; bare words are strings, and "1,2,5" is a list."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return [_parse(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def _known_keys(node: Any = Config, prefix: str = "") -> list[str]:
+    hints = typing.get_type_hints(node)
+    keys: list[str] = []
+    for item in dataclasses.fields(node):
+        kind = hints[item.name]
+        keys += _known_keys(kind, f"{prefix}{item.name}.") if dataclasses.is_dataclass(kind) else [prefix + item.name]
+    return keys
+
+
+def _replace(config: Config, key: str, value: Any) -> Config:
+    if key not in _known_keys():
+        raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, _known_keys())}")
+    section, _, name = key.rpartition(".")
+    node = getattr(config, section) if section else config
+    value = _convert(key, value, typing.get_type_hints(type(node))[name])
+    changed = dataclasses.replace(node, **{name: value})
+    return dataclasses.replace(config, **{section: changed}) if section else changed
+
+
+def _convert(key: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind`: int, float, str or a tuple of one of them; never a silent truncation."""
+    if isinstance(kind, types.GenericAlias):
+        element = typing.get_args(kind)[0]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(key, one, element) for one in values)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise ConfigError(f"{key} = {value!r} is a {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _nearest(word: str, known: typing.Iterable[str]) -> str:
+    """"; did you mean ...?", or the list of what is known where it is short."""
+    known = list(known)
+    by_field = {name.rpartition(".")[2]: name for name in known}
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    close = close or [by_field[m] for m in difflib.get_close_matches(word.rpartition(".")[2], by_field, 1, 0.5)]
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}" if len(known) <= 12 else ""
+
+
+def _check(config: Config) -> None:
+    """Raise ConfigError for a value out of range."""
+
+    def require(condition: bool, key: str, value: Any, expected: str) -> None:
+        if not condition:
+            raise ConfigError(f"{key} = {value!r}: expected {expected}")
+
+    labels, split, training = config.labels, config.split, config.training
+    require(bool(labels.horizons) and min(labels.horizons) >= 1, "labels.horizons", labels.horizons, "bars >= 1")
+    require(
+        bool(labels.thresholds) and all(0 < t < 1 for t in labels.thresholds),
+        "labels.thresholds", labels.thresholds, "fractions between 0 and 1 (0.05 is 5 %)",
+    )  # fmt: skip
+    require(0 < split.train < 1, "split.train", split.train, "a share between 0 and 1")
+    require(0 < split.validation < 1 - split.train, "split.validation", split.validation, "to leave a test part")
+    require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
+    require(2 <= split.parts <= 20, "split.parts", split.parts, "2 to 20")
+    for family in training.models:
+        if family not in FAMILIES:
+            raise ConfigError(f"unknown model family {family!r}{_nearest(family, FAMILIES)}")
+    if not training.models or set(training.models) == {"meta_learner"}:
+        raise ConfigError("training.models: the meta_learner needs at least one other family to learn from")
+    require(training.pool in ("all", "none"), "training.pool", training.pool, "all or none")
+    require(training.class_weight in ("none", "balanced"), "training.class_weight", training.class_weight,
+            "none or balanced")  # fmt: skip
+    require(training.min_positives >= 1, "training.min_positives", training.min_positives, "1 or more")
+    require(2 <= training.max_bin <= 256, "training.max_bin", training.max_bin, "2 to 256")
+    require(config.seed >= 0, "seed", config.seed, "0 or more")
+    for name in ("joint", "joint_sector", "hist", "leafwise"):
+        stage = getattr(config, name)
+        require(stage.rounds >= 1, f"{name}.rounds", stage.rounds, "1 or more")
+        require(0 < stage.learning_rate <= 1, f"{name}.learning_rate", stage.learning_rate, "0 to 1")
+        require(0 < stage.subsample <= 1, f"{name}.subsample", stage.subsample, "0 to 1")
+        require(0 < stage.column_share <= 1, f"{name}.column_share", stage.column_share, "0 to 1")
+        require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
+    require(config.forest.trees >= 1, "forest.trees", config.forest.trees, "1 or more")

@@ -1,0 +1,102 @@
+"""Dataset: the features and labels of one sector, row-aligned; no row is dropped, only marked."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe.device import Device, device_of
+from gpupipe.features import Features, warm_up_of
+from gpupipe.labels import Labels
+from gpupipe.panel import Panel, check_columns
+
+# A row may be used once the features of up to this many bars are warm; longer windows may be missing on it.
+WARM_BARS = 61
+NEVER = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Features and labels of one sector.
+
+    X: float32 (n_rows, n_features), C order; NaN is missing.  names: of its columns.
+    y: int8 (n_rows, n_labels): 0 SELL, 1 HOLD, 2 BUY, -1 not known.  label_names: of its columns.
+    horizon_of_label, threshold_of_label: bars and fraction, for each label.
+    forward_return: float32 (n_rows, n_horizons), close to close over `horizons` bars; NaN where not known.
+    time_ns: int64 (n_rows,), when the bar was known.
+    end_time_ns: int64 (n_rows,), time of the last bar that any of the row's labels looks at; 2**63 - 1 where a
+        label is not known. Purging by it is right for all labels at once, so that they share their rows.
+    warm: bool (n_rows,): the columns that need at most 61 bars are all there.
+    usable: bool (n_rows,): warm, and all labels known.
+
+    Raises ValueError when a shape, dtype or device is not as above.
+    """
+
+    sector: str
+    X: Any
+    names: tuple[str, ...]
+    y: Any
+    label_names: tuple[str, ...]
+    horizons: tuple[int, ...]
+    horizon_of_label: tuple[int, ...]
+    threshold_of_label: tuple[float, ...]
+    forward_return: Any
+    time_ns: Any
+    end_time_ns: Any
+    warm: Any
+    usable: Any
+
+    def __post_init__(self) -> None:
+        dtypes = {"X": "float32", "y": "int8", "forward_return": "float32", "time_ns": "int64", "end_time_ns": "int64",
+                  "warm": "bool", "usable": "bool"}  # fmt: skip
+        check_columns({name: getattr(self, name) for name in dtypes}, dtypes)
+        shapes = {"X": (len(self.names),), "y": (len(self.label_names),), "forward_return": (len(self.horizons),)}
+        for name in dtypes:
+            expected = (self.X.shape[0], *shapes.get(name, ()))
+            if getattr(self, name).shape != expected:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {expected}")
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """The device its arrays live on."""
+        return device_of(self.X)
+
+    @property
+    def n_labels(self) -> int:
+        """Number of labels."""
+        return len(self.label_names)
+
+    def column(self, name: str) -> Any:
+        """One feature, float32 (n_rows,); raises ValueError if there is none of that name."""
+        if name not in self.names:
+            raise ValueError(f"the dataset has no feature {name!r}")
+        return self.X[:, self.names.index(name)]
+
+
+def join(panel: Panel, features: Features, labels: Labels, sector: str) -> Dataset:
+    """The Dataset of one sector's panel, its features and its labels; nothing is copied but the marks."""
+    xp = panel.device.xp
+    warm_columns = [k for k, name in enumerate(features.names) if warm_up_of(name) <= WARM_BARS]
+    warm = xp.ones(panel.n_rows, dtype=bool)
+    for k in warm_columns:  # column by column: a boolean copy of the whole matrix would double the memory
+        warm &= ~xp.isnan(features.values[:, k])
+    known = (labels.y >= 0).all(axis=1)
+    last = labels.exit_row.max(axis=1)
+    end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
+    pairs = [(h, t) for h in labels.horizons for t in labels.thresholds]
+    return Dataset(
+        sector=sector,
+        X=features.values,
+        names=features.names,
+        y=labels.y,
+        label_names=labels.names,
+        horizons=labels.horizons,
+        horizon_of_label=tuple(h for h, _ in pairs),
+        threshold_of_label=tuple(t for _, t in pairs),
+        forward_return=labels.forward_return,
+        time_ns=panel.time_ns,
+        end_time_ns=end_time_ns,
+        warm=warm,
+        usable=warm & known,
+    )

@@ -1,0 +1,73 @@
+"""The model families: a name, how to fit it for all sectors and for one, and how to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe import config
+from gpupipe.models.fold import Fold
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family; every function takes and gives a list with one model for each label.
+
+    fit_pool(fold, settings, like): fitted on all sectors; an entry is None where no sector needs it.
+    fit_sector(fold, sector, settings, pooled, like): for one sector.
+    predict(models, X, device): probabilities float32 (n_rows, n_models, 3) of SELL, HOLD, BUY.
+
+    `like` is None in the final fold, which chooses rounds and scope on validation; an out-of-fold round takes
+    the choices of the final fold's models. A model has `files()`, `describe()`, `predict(X, device)` and a `scope`.
+    """
+
+    name: str
+    fit_pool: Callable[[Fold, config.Config, Any], list[Any]]
+    fit_sector: Callable[[Fold, str, config.Config, Any, Any], list[Any]]
+    predict: Callable[[Sequence[Any], Any, Any], Any]
+
+
+def family(name: str) -> Family:
+    """The family of that name (not meta_learner, which learns from the others: see meta.py)."""
+    from gpupipe.models import forest, joint, linear, single, trees
+
+    def boosted(field: str) -> Family:
+        def shared(settings: config.Config) -> tuple[config.Booster, int, int]:
+            training = settings.training
+            return getattr(settings, field), training.early_stopping, training.min_positives
+
+        return Family(
+            name,
+            lambda fold, settings, like: single.fit_pool(fold, *shared(settings), like),
+            lambda fold, sector, settings, pooled, like: single.fit_sector(
+                fold, sector, *shared(settings), pooled, like
+            ),
+            trees.predict_trees,
+        )
+
+    known: dict[str, Callable[[], Family]] = {
+        "xgb_joint": lambda: Family(name, joint.fit_pool, joint.fit_sector, trees.predict_trees),
+        "xgb_hist": lambda: boosted("hist"),
+        "xgb_leafwise": lambda: boosted("leafwise"),
+        "random_forest": lambda: Family(
+            name, lambda fold, settings, like: forest.fit_pool(fold, settings), forest.fit_sector, trees.predict_trees
+        ),
+        "linear": lambda: Family(
+            name, lambda fold, settings, like: linear.fit_pool(fold, settings), linear.fit_sector, linear.predict_linear
+        ),
+    }
+    return known[name]()
+
+
+def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
+    """A saved model of any family again; `boosters` is shared between calls, so that equal files are loaded once."""
+    from gpupipe.models import linear, meta, trees
+
+    if about["kind"] == "trees":
+        return trees.TreeModel.from_files(files, about, boosters)
+    if about["kind"] == "linear":
+        return linear.LinearModel.from_files(files, about)
+    if about["kind"] == "meta":
+        return meta.MetaModel.from_files(files, about)
+    raise ValueError(f"unknown kind of model {about['kind']!r}: it was written by a newer gpupipe")

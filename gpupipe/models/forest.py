@@ -1,0 +1,97 @@
+"""random_forest: one forest for all labels over all sectors, then a sector's trees on what it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.models import trees
+from gpupipe.models.choose import clearly_better
+from gpupipe.models.fold import N_CLASSES, Fold, Rows
+from gpupipe.models.joint import label_scale
+from gpupipe.models.trees import Stage, TreeModel
+
+ROUNDS = 1  # a forest is one boosting round of many parallel trees
+
+
+def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
+    """Fit the pooled forest (squared error on one-hot classes, so a leaf holds class shares): a model for each label."""
+    weighted = fold.shares() * fold.weights()
+    bias = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
+    parts = list(fold.fit.values())
+    start = [_tile(bias.ravel(), rows, fold) for rows in parts]
+    forest = settings.forest
+    booster = _grow(fold, fold.bins(), parts, start, forest, forest.trees, forest.shrink_rows, fold.threads)
+    return [
+        TreeModel((Stage(booster, ROUNDS, N_CLASSES * k),), bias[k], "identity", fold.weights()[k], fold.scope)
+        for k in range(fold.n_labels)
+    ]
+
+
+def fit_sector(
+    fold: Fold, sector: str, settings: config.Config, pooled: Sequence[TreeModel], like: Sequence[TreeModel] | None
+) -> list[TreeModel]:
+    """One model for each label: the pooled forest, with the sector's own trees where they clearly help on validation.
+
+    like: models of the same kind, whose choice is taken; chosen on validation if None.
+    """
+    use_own = [model.scope == "sector" for model in like] if like else None
+    if len(fold.sectors) == 1 or (use_own is not None and not any(use_own)):
+        return list(pooled)
+    rows, forest = fold.fit[sector], settings.forest
+    bias = np.concatenate([model.bias for model in pooled])
+    start = [_tile(bias, rows, fold) + trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, ROUNDS)]
+    booster = _grow(fold, fold.bins(sector), [rows], start, forest, forest.sector_trees, forest.sector_shrink_rows, 1)
+    own = [
+        dataclasses.replace(m, stages=(*m.stages, Stage(booster, ROUNDS, N_CLASSES * k)), scope="sector")
+        for k, m in enumerate(pooled)
+    ]
+    if use_own is None:
+        use_own = _worthwhile(fold, sector, pooled, own)
+    return [o if use else p for o, p, use in zip(own, pooled, use_own)]
+
+
+def _worthwhile(fold: Fold, sector: str, pooled: Sequence[TreeModel], own: Sequence[TreeModel]) -> list[bool]:
+    rows = fold.validation[sector]
+    y, time_ns = fold.device.to_host(rows.y), fold.device.to_host(rows.time_ns)
+    losses = []
+    for models in (own, pooled):
+        probability = fold.device.to_host(trees.predict_trees(models, rows.X, fold.device))
+        known = np.take_along_axis(probability, np.maximum(y, 0)[:, :, None].astype(np.int64), axis=2)[:, :, 0]
+        losses.append(np.where(y >= 0, -np.log(known), np.nan))
+    return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(fold.n_labels)]
+
+
+def _grow(
+    fold: Fold, bins: Any, parts: list[Rows], start: list[Any], forest: config.Forest, n_trees: int,
+    shrink_rows: float, threads: int,
+) -> Any:  # fmt: skip
+    """One round of `n_trees` parallel trees on the residuals of `start`; leaves are shrunk by pseudo-rows without one."""
+    xp, n_labels = fold.device.xp, fold.n_labels
+    stage = config.Booster(
+        rounds=ROUNDS, learning_rate=1.0, depth=forest.depth, min_child_weight=forest.min_rows, l2=shrink_rows,
+        subsample=forest.subsample, column_share=forest.column_share,
+    )  # fmt: skip
+    parameters = trees.parameters(stage, fold.device, fold.max_bin, threads, fold.seed)
+    booster = trees.vector_leaf({**parameters, "num_parallel_tree": n_trees}, N_CLASSES * n_labels, bins)
+    y = xp.concatenate([rows.y for rows in parts])
+    expected = xp.concatenate(start).reshape(-1, n_labels, N_CLASSES)
+    is_class = y[:, :, None] == xp.arange(N_CLASSES, dtype=y.dtype)
+    class_weight = xp.take_along_axis(
+        fold.device.asarray(fold.weights())[None], xp.maximum(y, 0)[:, :, None].astype(xp.int64), axis=2
+    )
+    weight = class_weight * fold.device.asarray(label_scale(fold))[None, :, None]
+    weight = xp.where(y[:, :, None] >= 0, weight, 0).astype(xp.float32)
+    gradient = (weight * (expected - is_class)).astype(xp.float32).reshape(y.shape[0], -1)
+    hessian = xp.ascontiguousarray(xp.broadcast_to(weight, expected.shape)).reshape(y.shape[0], -1)
+    booster.boost(bins, 0, grad=gradient, hess=hessian)
+    trees.refuse_silent_cpu(booster, fold.device)
+    return booster
+
+
+def _tile(bias: np.ndarray, rows: Rows, fold: Fold) -> Any:
+    return fold.device.xp.tile(fold.device.asarray(bias), (rows.n, 1))

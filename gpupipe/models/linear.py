@@ -1,0 +1,164 @@
+"""linear: softmax regression on scaled columns, all labels in one product, sector weights pulled to the pooled ones."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.device import Device
+from gpupipe.kernels.softmax import softmax_log_loss
+from gpupipe.models import softmax_regression, trees
+from gpupipe.models.choose import clearly_better
+from gpupipe.models.fold import N_CLASSES, Fold
+from gpupipe.models.softmax_regression import Weights
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Columns to zero mean and unit variance, clipped; a missing value becomes 0 and raises its column's flag.
+
+    mean, scale: float32 (n_features,) of the fitted rows.  flagged: int64, columns that had a missing value there.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    flagged: np.ndarray
+    clip: float
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of columns it makes."""
+        return len(self.mean) + len(self.flagged)
+
+    def transform(self, X: Any, device: Device) -> Any:
+        """float32 (n_rows, n_features + n_flagged)."""
+        xp = device.xp
+        Z = xp.empty((X.shape[0], self.n_inputs), dtype=xp.float32)
+        scaled = (X - device.asarray(self.mean)) / device.asarray(self.scale)
+        missing = xp.isnan(scaled)
+        Z[:, : X.shape[1]] = xp.where(missing, 0, xp.clip(scaled, -self.clip, self.clip))
+        Z[:, X.shape[1] :] = missing[:, device.asarray(self.flagged)]
+        return Z
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Probabilities of one label. weights: coefficients (n_inputs, 3), intercept (3,). scope: "pool" or "sector"."""
+
+    scaler: Scaler
+    weights: Weights
+    class_weight: np.ndarray
+    scope: str
+
+    def predict(self, X: Any, device: Device) -> Any:
+        """float32 (n_rows, 3): probabilities of SELL, HOLD, BUY."""
+        return predict_linear([self], X, device)[:, 0]
+
+    def files(self) -> dict[str, bytes]:
+        """What to write: `.npz`, numpy arrays without objects."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer, coefficients=self.weights.coefficients, intercept=self.weights.intercept, mean=self.scaler.mean,
+            scale=self.scaler.scale, flagged=self.scaler.flagged, clip=np.float64(self.scaler.clip),
+            class_weight=self.class_weight,
+        )  # fmt: skip
+        return {".npz": buffer.getvalue()}
+
+    def describe(self) -> dict[str, Any]:
+        """What `from_files` needs beside the files."""
+        return {"kind": "linear", "scope": self.scope}
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes], about: dict[str, Any]) -> LinearModel:
+        """The model again."""
+        with np.load(io.BytesIO(files[".npz"]), allow_pickle=False) as saved:
+            scaler = Scaler(saved["mean"], saved["scale"], saved["flagged"], float(saved["clip"]))
+            return cls(scaler, Weights(saved["coefficients"], saved["intercept"]), saved["class_weight"], about["scope"])
+
+
+def predict_linear(models: Sequence[LinearModel], X: Any, device: Device) -> Any:
+    """float32 (n_rows, n_models, 3): scaled columns are made once for all models that share a scaler's values."""
+    xp = device.xp
+    out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
+    scaled: dict[bytes, Any] = {}
+    for k, model in enumerate(models):
+        key = model.scaler.mean.tobytes() + model.scaler.scale.tobytes()
+        if key not in scaled:
+            scaled[key] = model.scaler.transform(X, device)
+        margin = model.weights.margin(scaled[key], device)
+        out[:, k] = trees.to_probability(margin, "softmax", model.class_weight, device)
+    return out
+
+
+def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
+    """Scale by the fitted rows of all sectors and fit all labels together: a model for each."""
+    scaler = _scaler([rows.X for rows in fold.fit.values()], settings.linear.clip, fold.device)
+    intercept = np.log(fold.shares() * fold.weights()).ravel()
+    centre = Weights(np.zeros((scaler.n_inputs, N_CLASSES * fold.n_labels)), intercept)
+    Z = [scaler.transform(rows.X, fold.device) for rows in fold.fit.values()]
+    y = [rows.y for rows in fold.fit.values()]
+    linear = settings.linear
+    weights = softmax_regression.fit(Z, y, fold.weights(), centre, linear.l2, linear.max_iterations, fold.device)
+    return _models(fold, scaler, weights, fold.scope)
+
+
+def fit_sector(
+    fold: Fold, sector: str, settings: config.Config, pooled: Sequence[LinearModel], like: Sequence[LinearModel] | None
+) -> list[LinearModel]:
+    """One model for each label: the pooled one, or the sector's own where that clearly helps on validation.
+
+    like: models of the same kind, whose choice is taken; chosen on validation if None.
+    """
+    use_own = [model.scope == "sector" for model in like] if like else None
+    if len(fold.sectors) == 1 or (use_own is not None and not any(use_own)):
+        return list(pooled)
+    linear, rows, scaler = settings.linear, fold.fit[sector], pooled[0].scaler
+    centre = softmax_regression.together([model.weights for model in pooled])
+    Z = [scaler.transform(rows.X, fold.device)]
+    weights = softmax_regression.fit(
+        Z, [rows.y], fold.weights(), centre, linear.sector_l2, linear.max_iterations, fold.device
+    )
+    own = _models(fold, scaler, weights, "sector")
+    if use_own is None:
+        use_own = _worthwhile(fold, sector, centre, weights, scaler)
+    return [o if use else p for o, p, use in zip(own, pooled, use_own)]
+
+
+def _models(fold: Fold, scaler: Scaler, weights: Weights, scope: str) -> list[LinearModel]:
+    return [
+        LinearModel(scaler, softmax_regression.label_columns(weights, k), fold.weights()[k], scope)
+        for k in range(fold.n_labels)
+    ]
+
+
+def _worthwhile(fold: Fold, sector: str, pooled: Weights, own: Weights, scaler: Scaler) -> list[bool]:
+    rows, xp = fold.validation[sector], fold.device.xp
+    Z = scaler.transform(rows.X, fold.device)
+    losses = []
+    for weights in (own, pooled):
+        margin = weights.margin(Z, fold.device) - xp.log(fold.device.asarray(fold.weights().ravel()))
+        loss = xp.empty(rows.y.shape, dtype=xp.float32)
+        softmax_log_loss(rows.n, margin, rows.y, loss)
+        losses.append(fold.device.to_host(loss))
+    time_ns = fold.device.to_host(rows.time_ns)
+    return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(fold.n_labels)]
+
+
+def _scaler(parts: list[Any], clip: float, device: Device) -> Scaler:
+    """Means and standard deviations over blocks of rows, missing values left out."""
+    xp = device.xp
+    counts = sum((~xp.isnan(X)).sum(axis=0) for X in parts)
+    n_rows = sum(X.shape[0] for X in parts)
+    mean = sum(xp.nansum(X, axis=0, dtype=xp.float64) for X in parts) / xp.maximum(counts, 1)
+    squares = sum(xp.nansum((X - mean.astype(xp.float32)) ** 2, axis=0, dtype=xp.float64) for X in parts)
+    scale = xp.sqrt(squares / xp.maximum(counts, 1))
+    scale = xp.where(scale > 0, scale, 1.0)  # a constant column becomes zeros
+    flagged = np.flatnonzero(device.to_host(counts) < n_rows)
+    return Scaler(
+        device.to_host(mean).astype(np.float32), device.to_host(scale).astype(np.float32), flagged.astype(np.int64), clip
+    )

@@ -1,0 +1,93 @@
+"""meta_learner: softmax regression on the out-of-fold log-odds of the other families, pulled to their plain average."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.device import Device
+from gpupipe.models import softmax_regression, trees
+from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
+from gpupipe.models.softmax_regression import Weights
+
+LARGEST_LOG_ODDS = 15.0
+
+
+@dataclass(frozen=True)
+class MetaModel:
+    """Probabilities of one label from those of `families`. weights: coefficients (2 * n_families, 3), intercept (3,)."""
+
+    families: tuple[str, ...]
+    weights: Weights
+
+    def predict(self, probabilities: Sequence[Any], device: Device) -> Any:
+        """float32 (n_rows, 3), of each family's probabilities float32 (n_rows, 3), in the order of `families`."""
+        margin = self.weights.margin(log_odds(probabilities, device), device)
+        return trees.to_probability(margin, "softmax", np.ones(N_CLASSES, np.float32), device)
+
+    def files(self) -> dict[str, bytes]:
+        """What to write: `.npz`, numpy arrays without objects."""
+        buffer = io.BytesIO()
+        np.savez(buffer, coefficients=self.weights.coefficients, intercept=self.weights.intercept)
+        return {".npz": buffer.getvalue()}
+
+    def describe(self) -> dict[str, Any]:
+        """What `from_files` needs beside the files."""
+        return {"kind": "meta", "families": list(self.families)}
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes], about: dict[str, Any]) -> MetaModel:
+        """The model again."""
+        with np.load(io.BytesIO(files[".npz"]), allow_pickle=False) as saved:
+            return cls(tuple(about["families"]), Weights(saved["coefficients"], saved["intercept"]))
+
+
+def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
+    """float32 (n_rows, 2 * n_families): of SELL against HOLD, then of BUY against HOLD, for each family."""
+    xp = device.xp
+    columns = []
+    for probability in probabilities:
+        log = xp.log(xp.maximum(probability, trees.SMALLEST_PROBABILITY))
+        columns += [log[:, SELL] - log[:, HOLD], log[:, BUY] - log[:, HOLD]]
+    return xp.clip(xp.stack(columns, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
+
+
+def average(n_families: int) -> Weights:
+    """The weights that average the families' log-odds: where learning starts, and where it stays without evidence."""
+    coefficients = np.zeros((2 * n_families, N_CLASSES))
+    coefficients[0::2, SELL] = coefficients[1::2, BUY] = 1.0 / n_families
+    return Weights(coefficients, np.zeros(N_CLASSES))
+
+
+def fit(
+    families: tuple[str, ...], probabilities: dict[str, Any], y: dict[str, Any], settings: config.Meta, device: Device
+) -> dict[str, list[MetaModel]]:
+    """One model for each sector and label, from out-of-fold probabilities.
+
+    probabilities: for each sector float32 (n_families, n_rows, n_labels, 3); y: int8 (n_rows, n_labels).
+    Pooled over all sectors first; each sector's weights are then pulled to the pooled ones.
+    """
+    sectors = tuple(probabilities)
+    n_labels = next(iter(y.values())).shape[1]
+    ones = np.ones((1, N_CLASSES), np.float32)
+    models: dict[str, list[MetaModel]] = {sector: [] for sector in sectors}
+    for k in range(n_labels):
+        Z = {s: log_odds([p[:, k] for p in probabilities[s]], device) for s in sectors}
+        target = {s: device.xp.ascontiguousarray(y[s][:, k : k + 1]) for s in sectors}
+        pooled = softmax_regression.fit(
+            list(Z.values()), list(target.values()), ones, average(len(families)), settings.l2,
+            settings.max_iterations, device,
+        )  # fmt: skip
+        for s in sectors:
+            own = pooled
+            if len(sectors) > 1:
+                own = softmax_regression.fit(
+                    [Z[s]], [target[s]], ones, pooled, settings.sector_l2, settings.max_iterations, device
+                )
+            models[s].append(MetaModel(families, own))
+    return models

@@ -1,0 +1,167 @@
+"""Tree models: one label's probabilities from XGBoost boosters whose margins add up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.device import Device, DeviceError
+from gpupipe.kernels.softmax import softmax_probability
+from gpupipe.models.fold import N_CLASSES
+
+SMALLEST_PROBABILITY = 1e-6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The first `rounds` rounds of a booster, of whose outputs this label's start at `column`."""
+
+    booster: Any
+    rounds: int
+    column: int
+
+
+@dataclass(frozen=True)
+class TreeModel:
+    """Probabilities of one label: link(bias + sum of the stages' margins), corrected for class weights.
+
+    bias: float32 (3,), log shares for link "softmax", shares for link "identity".
+    class_weight: float32 (3,); training with weights w makes probabilities proportional to w * p, so they are
+        divided by w and put back to a sum of 1.
+    scope: "pool" if it was fitted on all sectors, "sector" if some or all of it is the sector's own.
+    """
+
+    stages: tuple[Stage, ...]
+    bias: np.ndarray
+    link: str
+    class_weight: np.ndarray
+    scope: str
+
+    def predict(self, X: Any, device: Device) -> Any:
+        """float32 (n_rows, 3): probabilities of SELL, HOLD, BUY."""
+        return predict_trees([self], X, device)[:, 0]
+
+    def files(self) -> dict[str, bytes]:
+        """What to write: `.ubj` for the first stage, `.sector.ubj` for a second."""
+        suffixes = (".ubj", ".sector.ubj")
+        return {suffix: bytes(stage.booster.save_raw("ubj")) for suffix, stage in zip(suffixes, self.stages)}
+
+    def describe(self) -> dict[str, Any]:
+        """What `from_files` needs beside the files, as JSON holds it."""
+        return {
+            "kind": "trees",
+            "scope": self.scope,
+            "link": self.link,
+            "bias": [float(v) for v in self.bias],
+            "class_weight": [float(v) for v in self.class_weight],
+            "rounds": [stage.rounds for stage in self.stages],
+            "column": [stage.column for stage in self.stages],
+        }
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]) -> TreeModel:
+        """The model again. `boosters` remembers loaded boosters by content, so that equal files are loaded once."""
+        import xgboost
+
+        stages = []
+        for suffix, rounds, column in zip((".ubj", ".sector.ubj"), about["rounds"], about["column"]):
+            content = files[suffix]
+            if content not in boosters:
+                boosters[content] = xgboost.Booster(model_file=bytearray(content))
+            stages.append(Stage(boosters[content], rounds, column))
+        return cls(
+            tuple(stages),
+            np.array(about["bias"], dtype=np.float32),
+            about["link"],
+            np.array(about["class_weight"], dtype=np.float32),
+            about["scope"],
+        )
+
+
+def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
+    """float32 (n_rows, n_models, 3): each booster is asked once for each number of rounds, however many models share it."""
+    xp = device.xp
+    margins: dict[tuple[int, int], Any] = {}
+    out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
+    if X.shape[0] == 0:
+        return out
+    for k, model in enumerate(models):
+        total = xp.broadcast_to(device.asarray(model.bias), (X.shape[0], N_CLASSES))
+        for stage in model.stages:
+            if stage.rounds == 0:
+                continue
+            key = (id(stage.booster), stage.rounds)
+            if key not in margins:
+                margins[key] = stage_margin(stage.booster, X, 0, stage.rounds)
+            total = total + margins[key][:, stage.column : stage.column + N_CLASSES]
+        out[:, k] = to_probability(xp.ascontiguousarray(total, dtype=xp.float32), model.link, model.class_weight, device)
+    return out
+
+
+def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
+    """Margins of rounds [first, last) alone, float32 (n_rows, n_outputs), where X is."""
+    margin = booster.inplace_predict(X, iteration_range=(first, last), predict_type="margin")
+    return margin.reshape(X.shape[0], -1)
+
+
+def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Device) -> Any:
+    """Probabilities float32 (n_rows, 3 * n_labels) of margins (link softmax) or raw shares (link identity).
+
+    class_weight: float32 (3 * n_labels,), or (3,).
+    """
+    xp = device.xp
+    if link == "identity":
+        raw = xp.clip(margin, SMALLEST_PROBABILITY, None) / device.asarray(class_weight)
+        grouped = raw.reshape(margin.shape[0], -1, N_CLASSES)
+        return (grouped / grouped.sum(axis=2, keepdims=True)).reshape(margin.shape)
+    corrected = margin - xp.log(device.asarray(class_weight))
+    probability = xp.empty_like(corrected)
+    softmax_probability(margin.shape[0], corrected, probability)
+    return probability
+
+
+def parameters(stage: config.Booster, device: Device, max_bin: int, threads: int, seed: int) -> dict[str, Any]:
+    """XGBoost parameters of a stage."""
+    growth = {"max_depth": stage.depth} if stage.depth else {"max_depth": 0, "max_leaves": stage.leaves}
+    return {
+        "tree_method": "hist",
+        "device": device.xgboost,
+        "grow_policy": "depthwise" if stage.depth else "lossguide",
+        **growth,
+        "eta": stage.learning_rate,
+        "min_child_weight": stage.min_child_weight,
+        "lambda": stage.l2,
+        "subsample": stage.subsample,
+        "colsample_bynode": stage.column_share,
+        "max_bin": max_bin,
+        "nthread": threads,
+        "seed": seed,
+        "base_score": 0.0,
+    }
+
+
+def refuse_silent_cpu(booster: Any, device: Device) -> None:
+    """Raise DeviceError if XGBoost was asked for CUDA and trained on the CPU, which it does without a word."""
+    used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    if not used.startswith(device.xgboost):
+        raise DeviceError(
+            f"XGBoost was asked to train on {device.xgboost} and trained on {used}: this build or this driver has no CUDA "
+            "(gpupipe doctor shows the build); run with --device cpu if that is what you want"
+        )
+
+
+def vector_leaf(booster_parameters: dict[str, Any], n_outputs: int, bins: Any) -> Any:
+    """An empty booster whose leaves hold one value for each output, to be trained on `bins`."""
+    import xgboost
+
+    return xgboost.Booster({**booster_parameters, "multi_strategy": "multi_output_tree", "num_target": n_outputs}, [bins])
+
+
+def first_rounds(booster: Any, rounds: Iterable[int]) -> Any:
+    """The booster cut after the largest of `rounds` (at least one), as nothing asks for more."""
+    return booster[: max(1, *rounds)]

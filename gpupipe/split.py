@@ -1,0 +1,85 @@
+"""One split in time: row numbers of train, validation, sealed test and the out-of-fold parts, purged and embargoed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """The times that cut all sectors alike, int64 UTC nanoseconds.
+
+    A part's rows have start <= time < the next start. A row of an earlier part is kept only if its labels end
+    before `cutoff`, which lies `embargo_bars` distinct times before the start.
+
+    starts, cutoffs: (n_parts + 2,) for the training parts 0..n_parts-1, validation, test.
+    """
+
+    starts: tuple[int, ...]
+    cutoffs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers into a Dataset, int64, ascending, on the host.
+
+    train, validation, test: no label of train ends after validation starts, none of validation after test starts.
+    folds: (fit, predict) pairs inside the training part: part k is predicted by models fitted on the parts
+        before it, so that no out-of-fold model has seen its own future.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundaries:
+    """Cut the distinct usable times of all sectors by the shares of `settings`.
+
+    Raises ValueError when there are too few times for every part to hold some after its embargo.
+    """
+    usable_times = [d.device.to_host(d.time_ns[d.usable]) for d in datasets]
+    times = np.unique(np.concatenate(usable_times))
+    shares = [settings.train * k / settings.parts for k in range(settings.parts)]
+    shares += [settings.train, settings.train + settings.validation]
+    at = [round(len(times) * share) for share in shares]
+    lengths = np.diff([*at, len(times)])
+    if min(lengths) <= settings.embargo_bars:
+        raise ValueError(
+            f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with an "
+            f"embargo of {settings.embargo_bars}: give a longer history, or lower split.parts or split.embargo_bars"
+        )
+    return Boundaries(
+        starts=tuple(int(times[k]) for k in at),
+        cutoffs=tuple(int(times[max(0, k - settings.embargo_bars)]) for k in at),
+    )
+
+
+def split(dataset: Dataset, at: Boundaries) -> Split:
+    """Cut one sector's usable rows at the boundaries that all sectors share."""
+    to_host = dataset.device.to_host
+    time, end = to_host(dataset.time_ns), to_host(dataset.end_time_ns)
+    usable = to_host(dataset.usable)
+    return _split_rows(time, end, usable, at)
+
+
+def _split_rows(time: Any, end: Any, usable: Any, at: Boundaries) -> Split:
+    validation_at, test_at = at.starts[-2], at.starts[-1]
+    validation_cutoff, test_cutoff = at.cutoffs[-2], at.cutoffs[-1]
+    train = usable & (time < validation_at) & (end < validation_cutoff)
+    validation = usable & (time >= validation_at) & (time < test_at) & (end < test_cutoff)
+    test = usable & (time >= test_at)
+    folds = []
+    for k in range(1, len(at.starts) - 2):
+        fit = train & (time < at.starts[k]) & (end < at.cutoffs[k])
+        predict = train & (time >= at.starts[k]) & (time < at.starts[k + 1])
+        folds.append((np.flatnonzero(fit), np.flatnonzero(predict)))
+    return Split(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(test), tuple(folds))
