@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow
 
     from gpupipe.feature_table import Feature
-    from gpupipe.kernels.compile import Kernel
 
 
 @dataclass(frozen=True)
@@ -150,16 +149,16 @@ def compute_features(panel: Panel, names: str | Iterable[str] = "default") -> Fe
 
 def _compute(panel: Panel, features: Sequence[Feature]) -> Any:
     """float32 (n_rows, n_features): the columns of `features`, in their order."""
-    from gpupipe.kernels.cross_section import cross_section
+    from gpupipe.feature_table import CROSS_SECTION, load_kernel
 
     xp = panel.device.xp
     out = xp.full((panel.n_rows, len(features)), np.nan, dtype=np.float32)
     if panel.n_rows == 0:
         return out
-    groups: dict[tuple[Kernel, tuple[str, ...]], dict[int, Feature]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], dict[int, Feature]] = {}
     across: dict[int, Feature] = {}
     for column, feature in enumerate(features):
-        if feature.kernel is cross_section:
+        if feature.kernel == CROSS_SECTION:
             across[column] = feature
         else:
             groups.setdefault((feature.kernel, feature.inputs), {})[column] = feature
@@ -169,7 +168,7 @@ def _compute(panel: Panel, features: Sequence[Feature]) -> Any:
         periods = np.array([one or (0,) for one in sets], dtype=np.int64)
         columns = _column_numbers(group, [sets.index(f.periods) for f in group.values()], len(sets))
         arrays = [*(series[name] for name in inputs), panel.offsets, *_to_device(panel, periods, columns)]
-        kernel(panel.n_symbols * len(sets), *arrays, out)
+        load_kernel(kernel)(panel.n_symbols * len(sets), *arrays, out)
     if across:
         _across(panel, across, out)
     return out
