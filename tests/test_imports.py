@@ -18,7 +18,7 @@ LAYERS = (
     ("data", "features", "feature_table", "labels"),
     ("dataset",),
     ("split", "evaluate", "models", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary"),
+    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary", "store"),
     ("pipeline",),
     ("cluster",),
     ("cli", "run", "doctor", "__init__", "__main__"),
