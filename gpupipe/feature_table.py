@@ -49,7 +49,8 @@ class Feature:
     def definition(self) -> str:
         """What fixes the column's values, as text: formula, inputs, periods and a hash of the code that it runs."""
         code = [load_kernel(self.kernel).definition]
-        code += [load_kernel("series.returns").definition] if {"log_return", "log_gap"}.intersection(self.inputs) else []
+        if {"log_return", "log_gap"}.intersection(self.inputs):
+            code.append(load_kernel("series.returns").definition)
         code += [FEATURES[name].definition for name in self.inputs if name in FEATURES]
         digest = hashlib.sha256("\n\n".join(code).encode()).hexdigest()
         return f"{self.formula} | {','.join(self.inputs)} | {self.periods} | {self.kernel} {self.output} {digest}"
@@ -166,7 +167,7 @@ def _range() -> Iterator[Feature]:
 
 def _volume() -> Iterator[Feature]:
     for short, long in ((1, 5), (1, 20), (1, 60), (5, 60)):
-        yield Feature(f"volume_ratio_{short}_{long}", "volume", f"mean volume of {short} / of {long}", "relative volume",
+        yield Feature(f"volume_ratio_{short}_{long}", "volume", f"mean volume, {short} / {long} bars", "relative volume",
                       long - 1, "volume.volume_statistics", ("volume",), (short, long), 0)  # fmt: skip
     for n in (20, 60):
         yield Feature(f"volume_variation_{n}", "volume", f"std / mean of {n} volumes", "coefficient of variation",
