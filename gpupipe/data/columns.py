@@ -77,12 +77,12 @@ def codes(column: pyarrow.ChunkedArray, where: str) -> tuple[np.ndarray, tuple[s
     value_type = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (_is_text(value_type) or pa.types.is_integer(value_type) or pa.types.is_null(value_type)):
         raise DataError(f"{where} has type {column.type}, expected text")
+    if len(column) == 0 or pa.types.is_null(value_type):
+        return np.full(len(column), -1, np.int32), ()
     if pa.types.is_dictionary(column.type):
         encoded = column.unify_dictionaries().combine_chunks()
     else:
         encoded = pc.dictionary_encode(column.cast(pa.string()) if _is_text(value_type) else column).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):  # no chunk at all
-        return np.zeros(0, np.int32), ()
     mapping, names = tidy(encoded.dictionary.to_pylist())
     index = encoded.indices
     index = index.fill_null(len(mapping) - 1) if index.null_count else index
@@ -231,8 +231,10 @@ def _times_of_floats(values: np.ndarray) -> np.ndarray:
     if bool((whole == np.floor(whole)).all()):
         return _times_of_numbers(np.where(known, whole, float(NOT_KNOWN)).astype(np.int64))
     unit = _unit(float(np.abs(whole).max()))
-    fits = known & (np.abs(whole) * unit < 2.0**63)
-    return np.where(fits, np.rint(np.where(fits, whole * unit, 0.0)).astype(np.int64), NOT_KNOWN)
+    fits = known & (np.abs(whole) * unit < 2.0**62)
+    values = np.where(fits, whole, 0.0)
+    floor = np.floor(values)  # the whole part apart: nanoseconds since 1970 do not fit float64
+    return np.where(fits, floor.astype(np.int64) * unit + np.rint((values - floor) * unit).astype(np.int64), NOT_KNOWN)
 
 
 def _unit(largest: float) -> int:
@@ -248,9 +250,9 @@ def _times_of_text(column: pyarrow.ChunkedArray) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    encoded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
+    if len(column) == 0:
         return np.zeros(0, np.int64)
+    encoded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
     text = pc.utf8_trim_whitespace(encoded.dictionary)
     if len(text) and pc.all(pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")).as_py():
         values = _times_of_numbers(_whole(pa.chunked_array([text.cast(pa.int64())])))

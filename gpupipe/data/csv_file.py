@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import pathlib
+import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +25,10 @@ def header(path: pathlib.Path) -> tuple[list[str], str]:
 
     Raises DataError when the file is empty or its first line is not text.
     """
-    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opener(path, "rb") as stream:
+        with _opened(path) as stream:
             line = stream.readline(_HEADER_BYTES).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: not a CSV text in UTF-8 ({error})") from error
     if "\0" in line:
         raise DataError(f"{path}: not a CSV text: its first line holds binary zeros")
@@ -62,25 +63,41 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
         malformed.append(f"{row.actual_columns} fields instead of {row.expected_columns}: {text}")
         return "skip"
 
-    texts = {found[m]: pa.dictionary(pa.int32(), pa.string()) for m in ("symbol", "sector", "timeframe") if m in found}
+    labels = {found[m]: pa.dictionary(pa.int32(), pa.string()) for m in ("symbol", "sector", "timeframe") if m in found}
     numbers = {found[m]: pa.float64() for m in ("open", "high", "low", "close", "volume", "adj_close") if m in found}
+    typed, text = {**labels, **numbers}, dict.fromkeys(needed, pa.string())
+    problem: Exception | None = None
+    for types, handler in ((typed, None), (typed, skip), (text, skip)):
+        malformed.clear()
+        if problem is not None:  # the handler of rows of another width must not meet broken text
+            _check_utf8(path)
+        try:
+            table = arrow_csv.read_csv(
+                path,
+                read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
+                parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=handler),
+                convert_options=arrow_csv.ConvertOptions(include_columns=needed, column_types=types),
+            )
+            return table, found, tuple(sorted(malformed))
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            problem = error
+    raise DataError(f"{path}: cannot be read as CSV ({_first_line(problem)})") from problem
+
+
+def _opened(path: pathlib.Path) -> Any:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _check_utf8(path: pathlib.Path) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for types in ({**texts, **numbers}, dict.fromkeys(needed, pa.string())):
-            malformed.clear()
-            try:
-                table = arrow_csv.read_csv(
-                    path,
-                    read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
-                    parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
-                    convert_options=arrow_csv.ConvertOptions(include_columns=needed, column_types=types),
-                )
-                return table, found, tuple(sorted(malformed))
-            except pa.ArrowInvalid as error:
-                problem = error
-        raise DataError(f"{path}: cannot be read as CSV ({_first_line(problem)})") from problem
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({_first_line(error)})") from error
+        with _opened(path) as stream:
+            while block := stream.read(1 << 20):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise DataError(f"{path}: not a CSV text in UTF-8 ({_first_line(error)})") from error
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | None) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,7 +15,7 @@ from gpupipe.data import bars as bars_of
 from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.bars import Bars
-from gpupipe.data.errors import DataError
+from gpupipe.data.errors import DataError, printable
 from gpupipe.data.report import DataReport, Finding, data_hash, quarantine_table, time_text
 from gpupipe.device import Device, device_of, pick
 from gpupipe.panel import Panel
@@ -183,7 +183,9 @@ def _of_parts(
         if device.kind == "cuda":
             reader += f", judged on the host and copied to the device once ({on_cuda.why_host()})"
     malformed = tuple((part.origin, text) for part in parts for text in part.malformed)
-    findings = (Finding("is not a row", "quarantined", len(malformed), 0, malformed[0][1]),) if malformed else ()
+    findings: tuple[Finding, ...] = ()
+    if malformed:
+        findings = (Finding("is not a row", "quarantined", len(malformed), 0, printable(malformed[0][1])),)
     notes = []
     if any("adj_close" in part.found for part in parts):
         notes.append(

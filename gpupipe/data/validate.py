@@ -10,6 +10,7 @@ import numpy as np
 
 from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.columns import NOT_KNOWN
+from gpupipe.data.errors import printable
 from gpupipe.data.report import Finding, time_text
 from gpupipe.device import Device, device_of
 
@@ -60,8 +61,9 @@ def judge(bars: Bars) -> Verdict:
     - A row dated before the row above it of its own symbol: sorted. How symbols are interleaved does not matter.
     - Volume null, negative or not finite becomes NaN (not known) and is flagged; zero is flagged.
     - Flagged as a split: a bar that opens at the close before times or over 3/2 or 2 (within 5 %), or by more
-      than 2.5 either way, where its own close and the next three (as far as there are) stay within 20 % of that
-      open. A takeover can look the same: that is why it is only flagged.
+      than 2.5 either way, where its own close and the next three stay within 20 % of that open, and the three
+      before stayed within 20 % of that close (as far as there are any: a bad tick goes back, a split does not). A
+      takeover can look the same: that is why it is only flagged.
     """
     device = device_of(bars.close)
     names = (*bars.names, "?")  # the last is for symbol -1
@@ -195,9 +197,10 @@ def split_like(bars: Bars) -> np.ndarray:
     likely = (np.abs(size[:, None] - _SPLIT_FACTORS) <= _SPLIT_TOLERANCE).any(axis=1) | (size > _SPLIT_ALWAYS)
     symbol = device.to_host(bars.symbol[rows])
     for k in range(_STAYS_BARS + 1):
-        later = xp.minimum(rows + k, bars.close.size - 1)
-        away = np.abs(np.log(device.to_host(bars.close[later]) / opened)) > _STAYS
-        likely &= ~(away & (device.to_host(bars.symbol[later]) == symbol))
+        later, earlier = xp.minimum(rows + k, bars.close.size - 1), xp.maximum(rows - 1 - k, 0)
+        for others, level in ((later, opened), (earlier, closed)):
+            away = np.abs(np.log(device.to_host(bars.close[others]) / level)) > _STAYS
+            likely &= ~(away & (device.to_host(bars.symbol[others]) == symbol))
     return device.to_host(rows)[likely]
 
 
@@ -209,4 +212,5 @@ def _finding(kind: str, action: str, bars: Bars, rows: Any, names: tuple[str, ..
     time_ns = int(bars.time_ns[first])
     when = "?" if time_ns == NOT_KNOWN else time_text(time_ns)
     code = device.xp.unique(bars.symbol[rows])
-    return Finding(kind, action, int(rows.size), int((code >= 0).sum()), f"{names[int(bars.symbol[first])]} {when}")
+    example = printable(f"{names[int(bars.symbol[first])]} {when}")
+    return Finding(kind, action, int(rows.size), int((code >= 0).sum()), example)
