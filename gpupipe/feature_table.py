@@ -167,7 +167,7 @@ def _range() -> Iterator[Feature]:
 
 def _volume() -> Iterator[Feature]:
     for short, long in ((1, 5), (1, 20), (1, 60), (5, 60)):
-        yield Feature(f"volume_ratio_{short}_{long}", "volume", f"mean volume, {short} / {long} bars", "relative volume",
+        yield Feature(f"volume_ratio_{short}_{long}", "volume", f"mean volume, {short} / {long} bars", "two means",
                       long - 1, "volume.volume_statistics", ("volume",), (short, long), 0)  # fmt: skip
     for n in (20, 60):
         yield Feature(f"volume_variation_{n}", "volume", f"std / mean of {n} volumes", "coefficient of variation",

@@ -44,17 +44,19 @@ class Kernel:
     double_precision: the body asks for float64 arithmetic (accumulators). The PTX of every other
     kernel must hold no .f64 instruction, and a test reads it.
 
-    Raises ValueError when numpy and CuPy arrays are mixed (a silent copy would hide a transfer), and
-    when the types do not fit the body's arguments.
+    Arrays that the body does not write to may be read-only. Raises ValueError when an array has another
+    dtype, number of dimensions or order than its type says, and when numpy and CuPy arrays are mixed
+    (a silent copy would hide a transfer).
     """
 
     __name__: str  # the body's, and likewise __module__ and __doc__
 
     def __init__(self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False) -> None:
-        expected = list(inspect.signature(body).parameters)[1:]
-        if len(types) != len(expected):
-            raise ValueError(f"kernel {body.__name__} has {len(types)} types for its arguments {', '.join(expected)}")
+        names = list(inspect.signature(body).parameters)[1:]
+        if len(types) != len(names):
+            raise ValueError(f"kernel {body.__name__} has {len(types)} types for its arguments {', '.join(names)}")
         self.body = body
+        self.names = tuple(names)
         self.types = types
         self.signature = (numba.int64, *(_numba_type(name) for name in types))
         self.double_precision = double_precision
@@ -64,6 +66,12 @@ class Kernel:
     def definition(self) -> str:
         """What the kernel computes, as text: body and inlined functions without comments and docstrings, constants."""
         return _definition(self.body)
+
+    @functools.cached_property
+    def written(self) -> tuple[bool, ...]:
+        """Whether the body writes to each of its arguments after i."""
+        stored = _stored(self.body)
+        return tuple(name in stored for name in self.names)
 
     @functools.cached_property
     def cpu(self) -> Callable[..., None]:
@@ -79,7 +87,12 @@ class Kernel:
         # Numba finds what it has kept by the loop's name, so that holds a hash of all the code depends on.
         stamp = hashlib.sha256(f"{self.definition}{options}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
-        signature = (numba.int64, *self.signature)
+        # Inputs are typed as read-only, so that numba refuses a body that writes to what `written` calls an input.
+        arrays = (
+            kind if written or isinstance(kind, numba.types.Number | numba.types.Boolean) else kind.copy(readonly=True)
+            for kind, written in zip(self.signature[1:], self.written, strict=True)
+        )
+        signature = (numba.int64, numba.int64, *arrays)
         try:
             cached = njit(cache=True, **options)(loop)
         except RuntimeError:  # "cannot cache function": no folder that can be written
@@ -104,15 +117,17 @@ class Kernel:
 
     def __call__(self, n: int, *arguments: Any) -> None:
         """Run the body for i in [0, n); outputs are among `arguments` and are written in place."""
-        on_device = {hasattr(a, "__cuda_array_interface__") for a in arguments if hasattr(a, "shape") and a.shape != ()}
-        if len(on_device) > 1:
-            raise ValueError(f"kernel {self.__name__}: numpy and CuPy arrays are mixed; move them with Device.asarray")
+        on_device = self._check(arguments)
         if n == 0:
             return
-        if on_device == {True}:
+        if on_device:
             blocks = (n + THREADS_PER_BLOCK - 1) // THREADS_PER_BLOCK
             self.cuda[blocks, THREADS_PER_BLOCK, _current_stream()](np.int64(n), *arguments)
             return
+        arguments = tuple(
+            a if written or not isinstance(a, np.ndarray) else _read_only(a)
+            for a, written in zip(arguments, self.written, strict=True)
+        )
         loop, chunks = self.cpu, min(n, _CHUNKS_PER_THREAD * numba.config.NUMBA_NUM_THREADS)
         if numba.config.NUMBA_NUM_THREADS == 1 or n == 1:
             loop(np.int64(0), np.int64(n), *arguments)
@@ -121,6 +136,24 @@ class Kernel:
         waiting = [_pool().submit(loop, a, b, *arguments) for a, b in itertools.pairwise(edges)]
         for chunk in waiting:
             chunk.result()
+
+    def _check(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether the arrays are on the device; ValueError if an argument is not what its type says."""
+        if len(arguments) != len(self.names):
+            raise ValueError(f"kernel {self.__name__} takes {', '.join(self.names)} after n; got {len(arguments)}")
+        on_device = set()
+        for name, wanted, written, array in zip(self.names, self.signature[1:], self.written, arguments, strict=True):
+            if not isinstance(wanted, numba.types.Array):
+                continue
+            on_device.add(hasattr(array, "__cuda_array_interface__"))
+            if str(array.dtype) != str(wanted.dtype) or array.ndim != wanted.ndim or not array.flags["C_CONTIGUOUS"]:
+                expected = f"{wanted.dtype} of {wanted.ndim} dimensions in C order"
+                raise ValueError(f"kernel {self.__name__}: {name} is {array.dtype} {array.shape}, expected {expected}")
+            if written and isinstance(array, np.ndarray) and not array.flags.writeable:
+                raise ValueError(f"kernel {self.__name__} writes to {name}, which is read-only; pass a copy")
+        if len(on_device) > 1:
+            raise ValueError(f"kernel {self.__name__}: numpy and CuPy arrays are mixed; move them with Device.asarray")
+        return on_device == {True}
 
 
 def kernel(*, types: tuple[str, ...], double_precision: bool = False) -> Callable[[Callable[..., None]], Kernel]:
@@ -157,6 +190,29 @@ def _inlined(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """The functions marked with `@inline` that `function` calls by name."""
     named = ((name, function.__globals__.get(name)) for name in function.__code__.co_names)
     return {name: value for name, value in named if value is not None and hasattr(value, "__kernel_inline__")}
+
+
+def _stored(function: Callable[..., Any]) -> set[str]:
+    """The names of those of its parameters that `function`, or a function inlined in it, writes items of."""
+    inlined = _inlined(function)
+    stored = set()
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
+            stored.add(node.value.id)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in inlined:
+            callee = inlined[node.func.id]
+            parameters = inspect.signature(callee).parameters
+            theirs = _stored(callee)
+            pairs = zip(parameters, node.args, strict=False)
+            stored.update(a.id for name, a in pairs if name in theirs and isinstance(a, ast.Name))
+    return stored.intersection(inspect.signature(function).parameters)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A read-only view: numba compiles a loop for each kind of argument, and this way there is one kind."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
 
 
 def _linked(function: Callable[..., Any], compiler: Callable[..., Any]) -> Callable[..., Any]:

@@ -304,6 +304,39 @@ def _no_space(*_):
     raise OSError(28, "No space left on device")
 
 
+def test_inputs_may_be_read_only_and_make_no_second_loop():
+    x, y = np.arange(5, dtype=np.float32), np.zeros(5, dtype=np.float32)
+    for writeable in (True, False):
+        x.setflags(write=writeable)
+        _doubled(5, x, y)
+    assert _doubled.written == (False, True)
+    assert len(_doubled.cpu.signatures) == 1
+    np.testing.assert_array_equal(y, 2 * x)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    x, y = np.arange(5, dtype=np.float32), np.zeros(5, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"x is float64 \(5,\), expected float32 of 1 dimensions in C order"):
+        _doubled(5, x.astype(np.float64), y)
+    with pytest.raises(ValueError, match=r"y is float32 \(5, 1\), expected float32 of 1"):
+        _doubled(5, x, y[:, None])
+    with pytest.raises(ValueError, match="expected float32 of 1 dimensions in C order"):
+        _doubled(2, x[::2], y)
+    with pytest.raises(ValueError, match="takes x, y after n; got 1"):
+        _doubled(5, x)
+    y.setflags(write=False)
+    with pytest.raises(ValueError, match="writes to y, which is read-only"):
+        _doubled(5, x, y)
+
+
+def test_every_output_of_the_feature_kernels_is_seen_as_written():
+    for one in all_kernels():
+        assert any(one.written), one.__name__
+        outputs = [name for name, written in zip(one.names, one.written, strict=True) if written]
+        if "columns" in one.names:
+            assert outputs == ["out"], one.__name__
+
+
 def test_wrong_types_are_refused():
     with pytest.raises(ValueError, match="has 1 types for its arguments x, y"):
         kernel(types=("f4[:]",))(_doubled.body)
