@@ -13,6 +13,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpupipe.errors import UserError
+
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
 
 
@@ -51,6 +53,7 @@ class Training:
     pool: str = "all"  # all: a pooled stage over all sectors, then each sector's own; none: every sector alone
     class_weight: str = "none"  # none, or balanced (inverse class shares; probabilities are corrected back)
     min_positives: int = 20  # BUY and SELL rows, each, that a sector's training part must hold (see README)
+    min_rows: int = 50  # rows of validation and of test, and a quarter of those of training, that a sector must have
     max_bin: int = 64
     early_stopping: int = 20  # rounds without a better validation log-loss
 
@@ -164,7 +167,7 @@ def _quality() -> Config:
 PRESETS: dict[str, typing.Callable[[], Config]] = {"fast": _fast, "balanced": Config, "quality": _quality}
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be used; the message names the key, what came, and the fix."""
 
 
@@ -296,6 +299,7 @@ def _check(config: Config) -> None:
     require(training.class_weight in ("none", "balanced"), "training.class_weight", training.class_weight,
             "none or balanced")  # fmt: skip
     require(training.min_positives >= 1, "training.min_positives", training.min_positives, "1 or more")
+    require(training.min_rows >= 1, "training.min_rows", training.min_rows, "1 or more")
     require(2 <= training.max_bin <= 256, "training.max_bin", training.max_bin, "2 to 256")
     require(config.seed >= 0, "seed", config.seed, "0 or more")
     for name in ("joint", "joint_sector", "hist", "leafwise"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpupipe.device import Device, device_of
-from gpupipe.features import Features, warm_up_of
+from gpupipe.features import Features, compute_features, warm_up_of
 from gpupipe.labels import Labels
 from gpupipe.panel import Panel, check_columns
 
@@ -24,6 +24,7 @@ class Dataset:
     y: int8 (n_rows, n_labels): 0 SELL, 1 HOLD, 2 BUY, -1 not known.  label_names: of its columns.
     horizon_of_label, threshold_of_label: bars and fraction, for each label.
     forward_return: float32 (n_rows, n_horizons), close to close over `horizons` bars; NaN where not known.
+    natr: float32 (n_rows,), NATR 14 in percent: what the volatility tables are made of.
     time_ns: int64 (n_rows,), when the bar was known.
     end_time_ns: int64 (n_rows,), time of the last bar that any of the row's labels looks at; 2**63 - 1 where a
         label is not known. Purging by it is right for all labels at once, so that they share their rows.
@@ -42,13 +43,14 @@ class Dataset:
     horizon_of_label: tuple[int, ...]
     threshold_of_label: tuple[float, ...]
     forward_return: Any
+    natr: Any
     time_ns: Any
     end_time_ns: Any
     warm: Any
     usable: Any
 
     def __post_init__(self) -> None:
-        dtypes = {"X": "float32", "y": "int8", "forward_return": "float32", "time_ns": "int64", "end_time_ns": "int64",
+        dtypes = {"X": "float32", "y": "int8", "forward_return": "float32", "natr": "float32", "time_ns": "int64", "end_time_ns": "int64",
                   "warm": "bool", "usable": "bool"}  # fmt: skip
         check_columns({name: getattr(self, name) for name in dtypes}, dtypes)
         shapes = {"X": (len(self.names),), "y": (len(self.label_names),), "forward_return": (len(self.horizons),)}
@@ -67,20 +69,21 @@ class Dataset:
         """Number of labels."""
         return len(self.label_names)
 
-    def column(self, name: str) -> Any:
-        """One feature, float32 (n_rows,); raises ValueError if there is none of that name."""
-        if name not in self.names:
-            raise ValueError(f"the dataset has no feature {name!r}")
-        return self.X[:, self.names.index(name)]
+
+def warm_rows(features: Features) -> Any:
+    """bool (n_rows,): the columns that need at most 61 bars are all there."""
+    xp = features.panel.device.xp
+    warm = xp.ones(features.n_rows, dtype=bool)
+    for k, name in enumerate(features.names):  # column by column: a mask of the whole matrix would be large
+        if warm_up_of(name) <= WARM_BARS:
+            warm &= ~xp.isnan(features.values[:, k])
+    return warm
 
 
 def join(panel: Panel, features: Features, labels: Labels, sector: str) -> Dataset:
     """The Dataset of one sector's panel, its features and its labels; nothing is copied but the marks."""
     xp = panel.device.xp
-    warm_columns = [k for k, name in enumerate(features.names) if warm_up_of(name) <= WARM_BARS]
-    warm = xp.ones(panel.n_rows, dtype=bool)
-    for k in warm_columns:  # column by column: a boolean copy of the whole matrix would double the memory
-        warm &= ~xp.isnan(features.values[:, k])
+    warm = warm_rows(features)
     known = (labels.y >= 0).all(axis=1)
     last = labels.exit_row.max(axis=1)
     end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
@@ -95,8 +98,15 @@ def join(panel: Panel, features: Features, labels: Labels, sector: str) -> Datas
         horizon_of_label=tuple(h for h, _ in pairs),
         threshold_of_label=tuple(t for _, t in pairs),
         forward_return=labels.forward_return,
+        natr=_natr(panel, features),
         time_ns=panel.time_ns,
         end_time_ns=end_time_ns,
         warm=warm,
         usable=warm & known,
     )
+
+
+def _natr(panel: Panel, features: Features) -> Any:
+    """NATR 14, also when the chosen features are without it."""
+    found = features if "natr_14" in features.names else compute_features(panel, "natr_14")
+    return panel.device.xp.ascontiguousarray(found.column("natr_14"))

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.errors import UserError
+
 # Share of the free device memory that RMM may take. XGBoost's PyPI wheels are built without RMM and
 # allocate beside the pool, so the pool must leave room for them.
 POOL_SHARE = 0.65
@@ -22,7 +24,7 @@ POOL_SHARE = 0.65
 _stage: contextvars.ContextVar[str] = contextvars.ContextVar("stage", default="other")
 
 
-class DeviceError(RuntimeError):
+class DeviceError(UserError):
     """A device was asked for that cannot be had; the message says what is missing."""
 
 

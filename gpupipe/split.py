@@ -10,6 +10,7 @@ import numpy as np
 
 from gpupipe import config
 from gpupipe.dataset import Dataset
+from gpupipe.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Split:
 def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundaries:
     """Cut the distinct usable times of all sectors by the shares of `settings`.
 
-    Raises ValueError when there are too few times for every part to hold some after its embargo.
+    Raises UserError when there are too few times for every part to hold some after its embargo.
     """
     usable_times = [d.device.to_host(d.time_ns[d.usable]) for d in datasets]
     times = np.unique(np.concatenate(usable_times))
@@ -53,7 +54,7 @@ def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundarie
     at = [round(len(times) * share) for share in shares]
     lengths = np.diff([*at, len(times)])
     if min(lengths) <= settings.embargo_bars:
-        raise ValueError(
+        raise UserError(
             f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with an "
             f"embargo of {settings.embargo_bars}: give a longer history, or lower split.parts or split.embargo_bars"
         )

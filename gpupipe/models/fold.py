@@ -31,10 +31,11 @@ class Rows:
         return int(self.X.shape[0])
 
 
-def gather(dataset: Dataset, rows: np.ndarray) -> Rows:
-    """Copy `rows` (row numbers) of a dataset together, on its device."""
+def gather(dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None) -> Rows:
+    """Copy `rows` (row numbers) of a dataset together, on its device; of y, only the columns `labels` if given."""
     at = dataset.device.asarray(rows)
-    return Rows(dataset.X[at], dataset.y[at], dataset.time_ns[at])
+    y = dataset.y[at] if labels is None else dataset.device.xp.ascontiguousarray(dataset.y[at][:, list(labels)])
+    return Rows(dataset.X[at], y, dataset.time_ns[at])
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ class Fold:
     @functools.cached_property
     def _pooled_bins(self) -> Any:
         return quantile_matrix([rows.X for rows in self.fit.values()], self.max_bin, self.threads)
+
+
+def clear_labels(matrix: Any) -> None:
+    """Take label, weights and starting margins off a shared matrix, so that the next booster finds none."""
+    nothing = np.empty(0, dtype=np.float32)
+    matrix.set_info(label=nothing, weight=nothing, base_margin=nothing)
 
 
 def quantile_matrix(parts: Sequence[Any], max_bin: int, threads: int, ref: Any = None) -> Any:

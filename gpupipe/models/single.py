@@ -9,14 +9,13 @@ import numpy as np
 
 from gpupipe import config
 from gpupipe.models import trees
-from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, quantile_matrix
+from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, clear_labels, quantile_matrix
 from gpupipe.models.trees import Stage, TreeModel
 
 
-def too_few(fold: Fold, sectors: Sequence[str], minimum: int) -> list[bool]:
-    """For each label, whether the fitted rows of `sectors` hold fewer than `minimum` of BUY or of SELL."""
-    counts = sum(fold.counts[sector] for sector in sectors)
-    return [bool(min(row[SELL], row[BUY]) < minimum) for row in counts]
+def too_few(fold: Fold, sector: str, minimum: int) -> list[bool]:
+    """For each label, whether the fitted rows of a sector hold fewer than `minimum` of BUY or of SELL."""
+    return [bool(min(row[SELL], row[BUY]) < minimum) for row in fold.counts[sector]]
 
 
 def fit_pool(
@@ -25,17 +24,20 @@ def fit_pool(
     """Over all sectors, the labels of which some sector has too few positives; None for the others.
 
     minimum: BUY and SELL rows, each, below which a sector does not fit a label by itself.
-    like: models whose numbers of rounds are taken where there are some; chosen on validation if None.
+    like: models whose presence and numbers of rounds are taken; chosen by `minimum` and on validation if None.
     """
-    few = [too_few(fold, [sector], minimum) for sector in fold.sectors]
-    needed = [len(fold.sectors) > 1 and any(column) for column in zip(*few)]
+    if like:
+        needed = [model is not None for model in like]
+    else:
+        few = [too_few(fold, sector, minimum) for sector in fold.sectors]
+        needed = [len(fold.sectors) > 1 and any(column) for column in zip(*few, strict=True)]
     parts = list(fold.validation.values())
     validation = validation_y = None
     if parts and any(needed):
         validation = quantile_matrix([rows.X for rows in parts], fold.max_bin, fold.threads, ref=fold.bins())
         validation_y = fold.device.xp.concatenate([rows.y for rows in parts])
     y = fold.device.xp.concatenate([rows.y for rows in fold.fit.values()])
-    return [
+    models = [
         _fit(
             fold, stage, patience, k, fold.bins(), y, validation, validation_y, fold.shares()[k], fold.weights()[k],
             fold.threads, _rounds(like, k), "pool",
@@ -44,6 +46,8 @@ def fit_pool(
         else None
         for k in range(fold.n_labels)
     ]  # fmt: skip
+    clear_labels(fold.bins())
+    return models
 
 
 def fit_sector(
@@ -51,7 +55,7 @@ def fit_sector(
     pooled: Sequence[TreeModel | None], like: Sequence[TreeModel] | None,
 ) -> list[TreeModel]:  # fmt: skip
     """One model for each label of a sector: its own, or the pooled one where it has too few positives."""
-    few = too_few(fold, [sector], minimum)
+    few = [model.scope == "pool" for model in like] if like else too_few(fold, sector, minimum)
     bins = fold.bins(sector)
     validation = fold.validation_bins(sector, bins) if fold.validation else None
     validation_y = fold.validation[sector].y if fold.validation else None

@@ -1,0 +1,27 @@
+"""`train`: the job from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from gpupipe import config, pipeline
+from gpupipe.panel import Panel
+
+
+def train(
+    panel: Panel, preset: str = "balanced", out: str | os.PathLike[str] = "OUT", *,
+    settings: Iterable[str] = (), jobs: int | None = None, **overrides: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train every model on a panel, write them to `out`, and return the summary (the content of summary.json).
+
+    preset: fast, balanced or quality.  settings: "section.field=value" strings, as --set takes them.
+    jobs: trainings at the same time; the number of cores if None.  overrides: as `config.make` takes them, for
+    example `labels__horizons=(1, 5)` or `training__models=("xgb_joint", "linear")`.
+
+    A finished run of the same data, settings and code in `out` is left as it is; a killed one goes on.
+    Raises ConfigError, StoreError or ValueError with what to mend.
+    """
+    chosen = config.make(preset, None, settings, **overrides)
+    return pipeline.execute(panel, None, chosen, out, jobs)[0]

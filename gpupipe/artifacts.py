@@ -1,0 +1,234 @@
+"""Artifacts: publish trained models with metadata and a manifest; load them and predict from a Panel."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpupipe import models
+from gpupipe.dataset import warm_rows
+from gpupipe.features import compute_features
+from gpupipe.labels import CLASSES, percent
+from gpupipe.models.fold import N_CLASSES
+from gpupipe.models.meta import MetaModel
+from gpupipe.panel import Panel, row_table
+from gpupipe.store import FORMAT, Store, StoreError, dump_json, sha256, write_atomic
+
+if TYPE_CHECKING:
+    import pyarrow
+
+MANIFEST = "manifest.json"
+
+
+def folder_of(sector: str, horizon: int, threshold: float) -> str:
+    """Where the models of one sector, horizon and threshold are, relative to OUT."""
+    return f"trained_{percent(threshold)}pct/{sector}/{horizon}d"
+
+
+def publish(
+    store: Store, sector: str, horizon: int, threshold: float, fitted: dict[str, Any], metadata: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Write one model of each family and the metadata of all; return their manifest entries by path.
+
+    metadata: JSON; its "models" holds, for each family, what to add to the model's own description.
+    """
+    folder = folder_of(sector, horizon, threshold)
+    entries: dict[str, dict[str, Any]] = {}
+    about = dict(metadata["models"])
+    for family, model in fitted.items():
+        files = {}
+        for suffix, content in model.files().items():
+            entries[f"{folder}/{family}{suffix}"] = files[suffix] = store.publish(f"{folder}/{family}{suffix}", content)
+        about[family] = {**model.describe(), "files": files, **about.get(family, {})}
+    content = dump_json({**metadata, "format": FORMAT, "classes": list(CLASSES), "models": about})
+    write_atomic(store.out / folder / "metadata.json", content)
+    entries[f"{folder}/metadata.json"] = {"sha256": sha256(content), "bytes": len(content)}
+    return entries
+
+
+def write_manifest(store: Store, run_key: str, entries: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
+    """Write OUT/manifest.json, last of all: a run is complete when it is there."""
+    write_atomic(
+        store.out / MANIFEST, dump_json({"format": FORMAT, "run_key": run_key, "files": entries, **about})
+    )
+
+
+def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The manifest of OUT, or None if there is none; StoreError if it cannot be read or is of a newer format."""
+    path = pathlib.Path(out) / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON ({error}): delete it and run again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise StoreError(f"{path} has format {found!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it")
+    return manifest
+
+
+def altered_files(out: str | os.PathLike[str], manifest: dict[str, Any]) -> list[str]:
+    """Files that the manifest names and that are gone or have another content."""
+    root = pathlib.Path(out)
+    wrong = []
+    for relative, entry in manifest["files"].items():
+        path = _inside(root, relative)
+        if not path.is_file() or sha256(path.read_bytes()) != entry["sha256"]:
+            wrong.append(relative)
+    return wrong
+
+
+def _inside(root: pathlib.Path, relative: str) -> pathlib.Path:
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise StoreError(f"{root / MANIFEST} names a path outside of its folder: {relative!r}")
+    return path
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities for every row of a panel.
+
+    values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN where the row is not warm or its sector has no
+    such model. names: one for each model, as "meta_learner_5d_10pct".
+    """
+
+    values: Any
+    names: tuple[str, ...]
+    panel: Panel = field(repr=False)
+
+    def of(self, name: str) -> Any:
+        """float32 (n_rows, 3): the probabilities of one model."""
+        if name not in self.names:
+            raise ValueError(f"no model {name!r}; there are {', '.join(self.names[:6])}, ...")
+        return self.values[:, self.names.index(name)]
+
+    def to_arrow(self) -> pyarrow.Table:
+        """A table with columns symbol, time, sector, then NAME_sell, NAME_hold, NAME_buy for each model."""
+        host = self.panel.device.to_host(self.values)
+        columns = {
+            f"{name}_{word.lower()}": np.ascontiguousarray(host[:, k, c])
+            for k, name in enumerate(self.names)
+            for c, word in enumerate(CLASSES)
+        }
+        return row_table(self.panel, columns, with_sector=True)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a run. by_sector: for each sector and (horizon, threshold), a model for each family."""
+
+    out: pathlib.Path
+    settings: dict[str, Any]
+    feature_names: tuple[str, ...]
+    features_hash: str
+    by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = field(repr=False)
+
+    def predict(self, panel: Panel, families: Sequence[str] | None = None) -> Predictions:
+        """Probabilities for every row of a panel, on its device.
+
+        families: which models; all if None. Cross-sectional features compare the symbols of a sector, so give
+        whole sectors, as in training. Raises StoreError when this gpupipe computes other features than those
+        that the models were trained on, or no sector of the panel has models.
+        """
+        chosen = self._families(families)
+        keys = sorted({key for by_label in self.by_sector.values() for key in by_label})
+        names = tuple(f"{family}_{h}d_{percent(t)}pct" for h, t in keys for family in chosen)
+        xp, device = panel.device.xp, panel.device
+        values = xp.full((panel.n_rows, len(names), N_CLASSES), xp.nan, dtype=xp.float32)
+        known = [sector for sector in panel.sectors if sector in self.by_sector]
+        if not known:
+            raise StoreError(f"{self.out} has models for {', '.join(self.by_sector)}, none for {', '.join(panel.sectors)}")
+        for sector in known:
+            of_symbol = np.array([name == sector for name in panel.sector])
+            at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])
+            X, warm = self._features(panel.of_sector(sector))
+            said = self._predict_sector(sector, X[warm], keys, chosen, device)
+            for key_number, key in enumerate(keys):
+                for family_number, family in enumerate(chosen):
+                    if (key, family) in said:
+                        column = key_number * len(chosen) + family_number
+                        values[at[warm], column] = said[key, family]
+        return Predictions(values, names, panel)
+
+    def _families(self, families: Sequence[str] | None) -> tuple[str, ...]:
+        there = {family: None for by_label in self.by_sector.values() for by in by_label.values() for family in by}
+        if families is None:
+            return tuple(there)
+        for name in families:
+            if name not in there:
+                raise ValueError(f"no model {name!r} in {self.out}; there are {', '.join(there)}")
+        return tuple(families)
+
+    def _features(self, panel: Panel) -> tuple[Any, Any]:
+        features = compute_features(panel, self.feature_names)
+        if features.hash != self.features_hash:
+            raise StoreError(
+                f"the models of {self.out} were trained on other features (hash {self.features_hash[:12]}) than this "
+                f"gpupipe computes ({features.hash[:12]}): train again, or use the gpupipe that trained them"
+            )
+        return features.values, warm_rows(features)
+
+    def _predict_sector(
+        self, sector: str, X: Any, keys: Sequence[tuple[int, float]], chosen: Sequence[str], device: Any
+    ) -> dict[tuple[tuple[int, float], str], Any]:
+        """Probabilities (n, 3) by key and family; what a meta-learner needs is computed beside what was asked for."""
+        by_label = self.by_sector[sector]
+        needed = dict.fromkeys(f for f in chosen)
+        for by in by_label.values():
+            for model in by.values():
+                if isinstance(model, MetaModel) and any(by.get(f) is model for f in chosen):
+                    needed.update(dict.fromkeys(model.families))
+        said: dict[tuple[tuple[int, float], str], Any] = {}
+        for family in needed:
+            pairs = [(key, by_label[key][family]) for key in keys if family in by_label.get(key, {})]
+            if pairs and not isinstance(pairs[0][1], MetaModel):
+                probability = models.family(family).predict([model for _, model in pairs], X, device)
+                said |= {(key, family): probability[:, k] for k, (key, _) in enumerate(pairs)}
+        for key in keys:
+            for family, model in by_label.get(key, {}).items():
+                if isinstance(model, MetaModel) and family in chosen:
+                    said[key, family] = model.predict([said[key, f] for f in model.families], device)
+        return said
+
+
+def load(out: str | os.PathLike[str]) -> Models:
+    """The models of a finished run; every file is checked against the manifest.
+
+    Raises StoreError when OUT has no manifest, a file is gone or altered, or a format is newer.
+    """
+    root = pathlib.Path(out)
+    manifest = read_manifest(root)
+    if manifest is None:
+        raise StoreError(f"{root} has no {MANIFEST}: it is no finished run; run gpupipe with --out {root}")
+    contents: dict[str, bytes] = {}
+    for relative, entry in manifest["files"].items():
+        path = _inside(root, relative)
+        content = path.read_bytes() if path.is_file() else b""
+        if sha256(content) != entry["sha256"]:
+            raise StoreError(f"{path} is gone or was altered since it was written: run again with --out {root}")
+        contents[relative] = content
+    boosters: dict[bytes, Any] = {}
+    by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = {}
+    features: dict[str, Any] = {}
+    for relative, content in contents.items():
+        if not relative.endswith("/metadata.json"):
+            continue
+        about = json.loads(content)
+        features = about["features"]
+        folder = relative.removesuffix("metadata.json")
+        fitted = {
+            family: models.from_files(
+                {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}, one, boosters
+            )
+            for family, one in about["models"].items()
+        }
+        by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
+    return Models(root, manifest["settings"], tuple(features["names"]), features["hash"], by_sector)

@@ -1,0 +1,192 @@
+"""What the user sees: live progress, the data verdict, the plan, and the tables at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gpupipe import summary
+from gpupipe.data import HEADER, DataReport, table_rows
+from gpupipe.data import summary as data_summary
+from gpupipe.device import Device, host_peak_bytes
+from gpupipe.pipeline import Listener
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHORT = {
+    "volatility_table_sector": "table\nsector", "volatility_table_all": "table\nall", "xgb_joint": "joint",
+    "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
+    "meta_learner": "meta",
+}  # fmt: skip
+
+
+def console(quiet: bool) -> Console:
+    """Standard output for people; nothing at all if quiet."""
+    from rich.console import Console
+
+    return Console(quiet=quiet, highlight=False, soft_wrap=False)
+
+
+@contextlib.contextmanager
+def live(to: Console, device: Device) -> Iterator[Listener]:
+    """A listener that draws progress where a person looks, and stays quiet in a pipe."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    if to.quiet or not to.is_terminal:
+        yield Listener()
+        return
+    progress = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}", style="dim"), console=to, transient=True,
+    )  # fmt: skip
+    began, lock = time.perf_counter(), threading.Lock()
+    rows, done, stage = 0, 0, "preparing"
+    with progress:
+        bar = progress.add_task("preparing", total=None, state=device.name)
+
+        def state() -> str:
+            rate = rows * done / max(1e-9, time.perf_counter() - began)
+            pace = f"{rate / 1e6:.2f} M rows/s x units · " if done else ""
+            return f"{pace}{device.kind} · peak {host_peak_bytes() / 2**30:.2f} GiB"
+
+        def started(n_units: int, n_rows: int) -> None:
+            nonlocal rows
+            rows = n_rows
+            progress.update(bar, total=n_units, state=state())
+
+        def advanced(text: str) -> None:
+            nonlocal done
+            with lock:
+                done += 1
+            parts = text.split("/")
+            described = f"{stage}: {parts[2]} · {parts[3]} · {parts[1]}" if len(parts) == 4 else f"{stage}: {text}"
+            progress.update(bar, advance=1, description=described, state=state())
+
+        def begin(name: str) -> None:
+            nonlocal stage
+            stage = name
+            progress.update(bar, description=name, state=state())
+
+        yield Listener(started, advanced, begin)
+
+
+def show_data(to: Console, report: DataReport) -> None:
+    """Which data these are, and the verdict on them."""
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.table import Table
+
+    to.print(f"[bold]Data[/bold]  {escape(report.description)}")
+    to.print(Padding(escape(f"{data_summary(report)}; {report.reader}"), (0, 0, 0, 6)))
+    for note in report.notes:
+        to.print(Padding(escape(note), (0, 0, 0, 6)))
+    if report.clean:
+        to.print("      validation found nothing to report")
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for position, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if position in (2, 3) else "left", overflow="fold")
+    for row in table_rows(report):
+        table.add_row(*map(escape, row))
+    to.print(table)
+
+
+def show_device(to: Console, device: Device) -> None:
+    """Which device computes, and why."""
+    from rich.markup import escape
+
+    to.print(f"[bold]Device[/bold]  {device.kind} ({escape(device.name)}): {escape(device.reason)}")
+
+
+def show_plan(to: Console, planned: dict[str, Any]) -> None:
+    """What a run would do."""
+    from rich.table import Table
+
+    table = Table(title="Plan", title_justify="left", header_style="dim", box=None, padding=(0, 2))
+    for name in ("sector", "symbols", "rows", "train", "validation", "test"):
+        table.add_column(name, justify="left" if name == "sector" else "right")
+    for row in planned["sectors"]:
+        table.add_row(row["sector"], *(f"{row[name]:,}" for name in ("symbols", "rows", "train", "validation", "test")))
+    to.print(table)
+    cut = planned["split"]
+    to.print(
+        f"{planned['models']} models: {len(planned['sectors'])} sectors x {planned['labels']} labels x "
+        f"{len(planned['families'])} families ({', '.join(planned['families'])}), in {planned['units']} units of work; "
+        f"{planned['features']} features"
+    )
+    to.print(
+        f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
+        f"sealed test {cut['test_from']} to {cut['test_to']}"
+    )
+    to.print(f"arrays of about {planned['estimated_array_bytes'] / 2**30:.2f} GiB, beside 0.4 GiB for the program itself")
+
+
+def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
+    """A table for each sector, one for the whole, the time by stage, and where to look."""
+    from rich.markup import escape
+
+    rows = whole["models"]
+    families = [name for name in SHORT if any(row["model"] == name for row in rows)]
+    to.print("\nGain over the class prior in sealed-test log-loss, in percent; [bold]bold[/bold] is the best of the row, "
+             "[dim]dim[/dim] is worse than the prior. The two tables are baselines.")  # fmt: skip
+    for sector in sorted({row["sector"] for row in rows}):
+        own = [row for row in rows if row["sector"] == sector]
+        _gain_table(to, sector, own, families, {(r["label"], r["model"]): r["test_gain_over_prior"] for r in own})
+    mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in whole["averages"]}
+    _gain_table(to, "all sectors (average)", rows, families, mean)
+    for sentence in summary.verdict_sentences(whole["verdict"]):
+        to.print(sentence)
+    for skip in whole["skipped"]:
+        what = f"{skip['sector']} {skip['label'] or '(all labels)'}: {skip['reason']}"
+        to.print(f"[yellow]not trained[/yellow] {escape(what)}")
+    _show_time(to, whole)
+    to.print(
+        f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {out}: summary.json, summary.parquet "
+        "(one row a model), data_report.json, manifest.json, trained_*/"
+    )
+
+
+def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: list[str], gain: dict[Any, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1))
+    table.add_column("label", min_width=13)
+    table.add_column("BUY %\ntest", justify="right")
+    table.add_column("SELL %\ntest", justify="right")
+    for name in families:
+        table.add_column(SHORT[name], justify="right")
+    for label in dict.fromkeys(row["label"] for row in rows):
+        own = [row for row in rows if row["label"] == label]
+        n = sum(row["test_rows"] for row in own)
+        shares = [100 * sum(row[f"test_share_{side}"] * row["test_rows"] for row in own) / max(1, n) for side in ("buy", "sell")]
+        known = [gain[label, name] for name in families if gain.get((label, name)) is not None]
+        cells = [_cell(gain.get((label, name)), max(known, default=0.0)) for name in families]
+        table.add_row(summary.title_of(own[0]), *(f"{share:.2f}" for share in shares), *cells)
+    to.print(table)
+
+
+def _cell(value: float | None, best: float) -> str:
+    if value is None:
+        return "-"
+    text = f"{100 * value:.1f}"
+    if value <= 0:
+        return f"[dim]{text}[/dim]"
+    return f"[bold]{text}[/bold]" if value == best else text
+
+
+def _show_time(to: Console, whole: dict[str, Any]) -> None:
+    spent = sorted(whole["seconds"].items(), key=lambda item: -item[1])
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent if seconds >= 0.05)
+    to.print(f"Work by stage (summed over {whole['jobs']} parallel jobs): {stages}")
+    bus = sum(sum(found.values()) for found in whole["bus_bytes"].values())
+    to.print(
+        f"{whole['elapsed_s']:.1f} s in all, {whole['rows_per_second']:,.0f} rows/s; peak memory "
+        f"{whole['peak_bytes'] / 2**30:.2f} GiB; {bus / 2**20:,.1f} MiB over the bus; "
+        f"device {whole['device']['kind']}"
+    )

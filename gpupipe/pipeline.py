@@ -1,0 +1,293 @@
+"""The job from a Panel to a finished OUT: prepare sectors, split, train, evaluate, publish, summarise."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import gpupipe
+from gpupipe import artifacts, config, evaluate, summary
+from gpupipe.data import DataReport, data_hash
+from gpupipe.data import save as save_data_report
+from gpupipe.data.report import time_text
+from gpupipe.dataset import Dataset, join
+from gpupipe.device import Device, host_peak_bytes
+from gpupipe.features import compute_features, feature_names
+from gpupipe.labels import CLASSES, tp_dd_labels
+from gpupipe.models import volatility_table
+from gpupipe.models.fold import N_CLASSES
+from gpupipe.panel import Panel
+from gpupipe.split import Boundaries, Split, boundaries, split
+from gpupipe.store import Store, dump_json, sha256, write_atomic
+from gpupipe.training import Trained, Work, available_cores, count_units, in_parallel, train
+
+BASELINES = ("volatility_table_sector", "volatility_table_all")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how a run goes; each function may be left as it is.
+
+    started(n_units, rows): before training.  advanced(text): after each unit.  stage(text): a new stage begins.
+    """
+
+    started: Callable[[int, int], None] = lambda n_units, rows: None
+    advanced: Callable[[str], None] = lambda text: None
+    stage: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Datasets and splits of every sector, and what was spent on them."""
+
+    datasets: dict[str, Dataset]
+    splits: dict[str, Split]
+    boundaries: Boundaries
+    features_hash: str
+    seconds: dict[str, float]
+
+
+def prepare(panel: Panel, settings: config.Config) -> Prepared:
+    """Features and labels of each sector, once, and the split in time that all sectors share."""
+    seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
+    datasets: dict[str, Dataset] = {}
+    features_hash = ""
+    for sector in panel.sectors:
+        own = panel.of_sector(sector)
+        with panel.device.stage("features"):
+            started = time.perf_counter()
+            features = compute_features(own, settings.features.names)
+            panel.device.sync()
+            seconds["features"] += time.perf_counter() - started
+        features_hash = features.hash
+        with panel.device.stage("labels"):
+            started = time.perf_counter()
+            wanted = settings.labels
+            labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
+            datasets[sector] = join(own, features, labels, sector)
+            panel.device.sync()
+            seconds["labels"] += time.perf_counter() - started
+    started = time.perf_counter()
+    with panel.device.stage("split"):
+        at = boundaries(list(datasets.values()), settings.split)
+        splits = {sector: split(dataset, at) for sector, dataset in datasets.items()}
+    seconds["split"] = time.perf_counter() - started
+    return Prepared(datasets, splits, at, features_hash, seconds)
+
+
+def run_key(digest: str, settings: config.Config, device: Device) -> str:
+    """SHA-256 of all that decides the models: data, settings, code, versions and the kind of device."""
+    parts = [digest, settings.digest(), code_hash(), versions(), device.kind]
+    return sha256(dump_json(parts))
+
+
+def code_hash() -> str:
+    """SHA-256 over the source files of gpupipe and its kernels."""
+    root = pathlib.Path(gpupipe.__file__).parent
+    digest = hashlib.sha256()
+    files = [path for folder in (root, root / "kernels") for path in folder.rglob("*.py")]
+    for path in sorted({path.resolve(): path for path in files}.values()):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version()}
+    for name in ("gpupipe", "numpy", "numba", "scipy", "scikit-learn", "pyarrow", "dask", "cupy", "rmm", "cudf"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    import xgboost
+
+    return {**found, "xgboost": xgboost.__version__}
+
+
+def execute(
+    panel: Panel, report: DataReport | None, settings: config.Config, out: str | os.PathLike[str],
+    jobs: int | None = None, listener: Listener | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Run the job; return the summary and whether anything had to be done.
+
+    A finished run of the same key is checked against its manifest and left as it is; a run that was killed goes on
+    with the units that it had not finished.
+    """
+    listener = listener or Listener()
+    store = Store(out)
+    key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device)
+    manifest = artifacts.read_manifest(out)
+    if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
+        return summary.read(store.out), False
+    with store.lock():
+        if report is not None:
+            save_data_report(report, store.out)
+        return _execute(panel, report, settings, store, key, jobs or available_cores(), listener), True
+
+
+def _execute(
+    panel: Panel, report: DataReport | None, settings: config.Config, store: Store, key: str, jobs: int,
+    listener: Listener,
+) -> dict[str, Any]:  # fmt: skip
+    began = time.perf_counter()
+    listener.stage("features and labels")
+    prepared = prepare(panel, settings)
+    work = Work(
+        prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, advance=listener.advanced
+    )
+    listener.started(count_units(settings, len(prepared.datasets)), panel.n_rows)
+    listener.stage("training")
+    trained, skipped = train(work)
+    listener.stage("evaluation")
+    started = time.perf_counter()
+    tables = _Tables.learn(work, trained)
+    results = in_parallel([lambda one=one: _publish(work, panel, prepared, one, tables, key) for one in trained], jobs)
+    seconds = {**prepared.seconds, **work.seconds, "evaluation": time.perf_counter() - started}
+    entries = {path: entry for found, _ in results for path, entry in found.items()}
+    rows = [row for _, found in results for row in found]
+    whole = summary.build(
+        rows=rows, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
+        elapsed_s=time.perf_counter() - began, versions=versions(), key=key,
+        split=_split_dates(prepared.boundaries, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
+    )  # fmt: skip
+    entries |= summary.write(store, whole)
+    artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
+    store.forget_units()
+    return whole
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The volatility tables learned on the training parts: of all sectors, and of each."""
+
+    pooled: volatility_table.VolatilityTable
+    by_sector: dict[str, volatility_table.VolatilityTable]
+
+    @classmethod
+    def learn(cls, work: Work, trained: list[Trained]) -> _Tables:
+        natr, y = {}, {}
+        for one in trained:
+            dataset, rows = work.datasets[one.sector], work.splits[one.sector].train
+            natr[one.sector] = _natr(work, one.sector)[rows]
+            y[one.sector] = work.device.to_host(dataset.y)[rows]
+        return cls(
+            volatility_table.fit(list(natr.values()), list(y.values())),
+            {sector: volatility_table.fit([natr[sector]], [y[sector]]) for sector in natr},
+        )
+
+    def predict(self, name: str, sector: str, natr: np.ndarray) -> np.ndarray:
+        table = self.pooled if name == "volatility_table_all" else self.by_sector[sector]
+        return table.predict(natr)
+
+
+def _natr(work: Work, sector: str) -> np.ndarray:
+    return work.device.to_host(work.datasets[sector].natr)
+
+
+def _publish(
+    work: Work, panel: Panel, prepared: Prepared, one: Trained, tables: _Tables, key: str
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Measure and write the models of one sector; return manifest entries and summary rows."""
+    dataset, cut = work.datasets[one.sector], work.splits[one.sector]
+    y, forward = work.device.to_host(dataset.y), work.device.to_host(dataset.forward_return)
+    natr = _natr(work, one.sector)
+    parts = {"validation": cut.validation, "test": cut.test}
+    base = {name: {part: tables.predict(name, one.sector, natr[rows]) for part, rows in parts.items()} for name in BASELINES}
+    entries: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    for position, label in enumerate(one.labels):
+        k = dataset.label_names.index(label)
+        horizon, threshold = dataset.horizon_of_label[k], dataset.threshold_of_label[k]
+        returns = forward[:, dataset.horizons.index(horizon)]
+        counts = np.bincount(y[cut.train, k], minlength=N_CLASSES) + 0.5
+        prior = counts / counts.sum()
+        said = {f: {"validation": one.validation[f][:, position], "test": one.test[f][:, position]} for f in one.models}
+        said |= {name: {part: base[name][part][:, k] for part in parts} for name in BASELINES}
+        about: dict[str, dict[str, Any]] = {}
+        for family, probability in said.items():
+            cutoffs = evaluate.call_cutoffs(probability["validation"], y[cut.validation, k])
+            measured = {
+                part: evaluate.measures(probability[part], y[at, k], prior, cutoffs, returns[at])
+                for part, at in parts.items()
+            }
+            about[family] = {"cutoffs": cutoffs, "metrics": measured}
+            model = one.models.get(family)
+            rows.append(summary.model_row(one.sector, label, horizon, threshold, family, model[position] if model else None,
+                                          len(cut.train), one.seconds.get(family), cutoffs, measured))  # fmt: skip
+        metadata = {
+            **_metadata(work, panel, prepared, one.sector, key),
+            "label": label, "horizon": horizon, "threshold": threshold,
+            "class_shares": {part: _shares(y[at, k]) for part, at in {"train": cut.train, **parts}.items()},
+            "baselines": {name: about.pop(name) for name in BASELINES},
+            "models": {f: {**found, "seconds_sector": one.seconds[f]} for f, found in about.items()},
+        }  # fmt: skip
+        fitted = {family: found[position] for family, found in one.models.items()}
+        entries |= artifacts.publish(work.store, one.sector, horizon, threshold, fitted, metadata)
+    return entries, rows
+
+
+def _metadata(work: Work, panel: Panel, prepared: Prepared, sector: str, key: str) -> dict[str, Any]:
+    """What the six labels of a sector share."""
+    dataset, cut = work.datasets[sector], work.splits[sector]
+    time_ns = work.device.to_host(dataset.time_ns)
+    parts = {"train": cut.train, "validation": cut.validation, "test": cut.test}
+    return {
+        "sector": sector,
+        "symbols": [name for name, own in zip(panel.symbols, panel.sector, strict=True) if own == sector],
+        "rows": {part: len(at) for part, at in parts.items()},
+        "dates": {part: [time_text(int(time_ns[at].min())), time_text(int(time_ns[at].max()))] for part, at in parts.items()},
+        "features": {"names": list(dataset.names), "hash": prepared.features_hash},
+        "settings": work.settings.as_dict(),
+        "versions": versions(),
+        "run_key": key,
+        "seconds": {**prepared.seconds, **work.seconds},
+    }
+
+
+def _shares(y: np.ndarray) -> dict[str, float]:
+    counts = np.bincount(y[y >= 0], minlength=N_CLASSES)
+    return {name: float(counts[c] / max(1, counts.sum())) for c, name in enumerate(CLASSES)}
+
+
+def _split_dates(at: Boundaries, panel: Panel) -> dict[str, str]:
+    return {
+        "train_from": time_text(at.starts[0]),
+        "validation_from": time_text(at.starts[-2]),
+        "test_from": time_text(at.starts[-1]),
+        "test_to": time_text(int(panel.time_ns.max())),
+    }
+
+
+def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
+    """What a run would do: sectors with rows and splits, models, units, and an estimate of the memory it holds."""
+    prepared = prepare(panel, settings)
+    n_features = len(feature_names(settings.features.names))
+    n_labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
+    sectors = [
+        {"sector": s, "symbols": panel.sector.count(s), "rows": int(d.X.shape[0]), "train": len(prepared.splits[s].train),
+         "validation": len(prepared.splits[s].validation), "test": len(prepared.splits[s].test)}
+        for s, d in prepared.datasets.items()
+    ]  # fmt: skip
+    fitted = sum(row["train"] + row["validation"] for row in sectors)
+    # The feature matrix; fitted rows gathered once more and once scaled; bins; four float32 arrays of margins.
+    matrix, gathered = panel.n_rows * n_features * 4, fitted * n_features * 4
+    memory = matrix + 2 * gathered + fitted * n_features + 4 * fitted * n_labels * N_CLASSES * 4
+    return {
+        "sectors": sectors,
+        "features": n_features,
+        "labels": n_labels,
+        "families": list(settings.training.models),
+        "models": len(sectors) * n_labels * len(settings.training.models),
+        "units": count_units(settings, len(sectors)),
+        "split": _split_dates(prepared.boundaries, panel),
+        "estimated_array_bytes": int(memory),
+    }

@@ -1,0 +1,135 @@
+"""The job: `python -m gpupipe.run --sectors all`, which is `gpupipe run --sectors all`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from gpupipe.errors import UserError
+
+USER_ERROR = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of the job."""
+    parser.add_argument("--data", help="Parquet, CSV(.gz), Arrow, SQLite file or folder; 'demo'; 'simulated[:symbols=..,bars=..]'")
+    parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
+    parser.add_argument("--timeframe", help="which bars, where the data hold several")
+    parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
+    parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
+    parser.add_argument("--sectors", default="all", help="all, or names separated by commas")
+    parser.add_argument("--horizons", help="bars, as 1,2,5")
+    parser.add_argument("--thresholds", help="fractions, as 0.05,0.10")
+    parser.add_argument("--models", help="families, separated by commas")
+    parser.add_argument("--pool", choices=("all", "none"), help="train over all sectors first, or each alone")
+    parser.add_argument("--preset", help="fast, balanced or quality (default: balanced, or the one in --config)")
+    parser.add_argument("--config", help="a gpupipe.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="change one setting")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--out", default="OUT", help="folder for everything that is made (default: OUT)")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--jobs", type=int, help="trainings at the same time (default: the cores)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Do the job; 0, or 2 with one line on standard error for what the user must mend."""
+    try:
+        return _run(chosen)
+    except (UserError, OSError) as error:
+        # OSError: a disk that is full, a folder that cannot be written. Anything else is our mistake: a traceback.
+        print(f"gpupipe: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"\ngpupipe: stopped; the same command goes on where this one was ({chosen.out})", file=sys.stderr)
+        return 130
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from gpupipe import config, console, pipeline, summary
+    from gpupipe.data import load
+    from gpupipe.device import pick
+
+    settings = config.make(
+        chosen.preset, chosen.config, chosen.set, seed=chosen.seed,
+        labels__horizons=_numbers(chosen.horizons, int, "--horizons"),
+        labels__thresholds=_numbers(chosen.thresholds, float, "--thresholds"),
+        training__models=_words(chosen.models), training__pool=chosen.pool,
+    )  # fmt: skip
+    if chosen.jobs is not None and chosen.jobs < 1:
+        raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
+    _check_out(pathlib.Path(chosen.out))
+    _check_features(settings.features.names)
+    to = console.console(chosen.quiet or chosen.json)
+    device = pick(chosen.device)
+    with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
+        panel, report = load(
+            chosen.data, chosen.sector_map, chosen.sectors, device, strict=chosen.strict, timeframe=chosen.timeframe,
+            adjusted=chosen.adjusted,
+        )  # fmt: skip
+    console.show_data(to, report)
+    console.show_device(to, device)
+    if chosen.dry_run:
+        planned = pipeline.plan(panel, settings)
+        if chosen.json:
+            print(json.dumps(planned, indent=1))
+        console.show_plan(to, planned)
+        return 0
+    with console.live(to, device) as listener:
+        whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener)
+    if chosen.json:
+        print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
+    console.show_summary(to, whole, chosen.out)
+    if not worked:
+        to.print(f"Nothing to do: {chosen.out} holds this very run (same data, settings, code and versions), every file checked.")
+    return 0
+
+
+def _nothing() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def _check_out(out: pathlib.Path) -> None:
+    """Refuse early what could not be written at the end."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, expected a folder")
+
+
+def _check_features(names: Sequence[str]) -> None:
+    from gpupipe.features import feature_names
+
+    try:
+        feature_names(names)
+    except ValueError as error:
+        raise UserError(f"features.names: {error}") from None
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str | None, kind: type, option: str) -> list[Any] | None:
+    try:
+        return None if text is None else [kind(word) for word in text.split(",")]
+    except ValueError:
+        example = "1,2,5" if kind is int else "0.05,0.10"
+        raise UserError(f"{option} {text}: expected numbers separated by commas, as {example}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m gpupipe.run`."""
+    parser = argparse.ArgumentParser(prog="python -m gpupipe.run", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

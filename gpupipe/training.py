@@ -1,0 +1,305 @@
+"""Training: all families, labels and sectors of a run as resumable units; pool first, then each sector."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config, models
+from gpupipe.dataset import Dataset
+from gpupipe.device import Device
+from gpupipe.errors import UserError
+from gpupipe.models import meta
+from gpupipe.models.fold import Fold, gather
+from gpupipe.split import Split
+from gpupipe.store import Store, pack_array, sha256, unpack_array
+
+META = "meta_learner"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that was asked for and not trained, and the rule that says why. label "" stands for all labels."""
+
+    sector: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The models of one sector, with what they say about the rows that nobody fitted.
+
+    labels: names of the labels trained, in order.  models: for each family, one model for each label.
+    validation, test: for each family float32 (n_rows, n_labels, 3), of the split's rows.
+    seconds: for each family, of its sector stages.
+    """
+
+    sector: str
+    labels: tuple[str, ...]
+    models: dict[str, list[Any]]
+    validation: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    seconds: dict[str, float]
+
+
+@dataclass
+class Work:
+    """What training shares: data, settings, where results are kept, and who is told.
+
+    advance(text): called after each unit.  seconds: by stage, filled while training.
+    """
+
+    datasets: Mapping[str, Dataset]
+    splits: Mapping[str, Split]
+    settings: config.Config
+    store: Store
+    run_key: str
+    device: Device
+    jobs: int
+    advance: Callable[[str], None] = lambda text: None
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def spent(self, stage: str, elapsed_s: float) -> None:
+        """Add to the time of a stage."""
+        with self._lock:
+            self.seconds[stage] += elapsed_s
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def groups(settings: config.Config, sectors: Sequence[str]) -> list[tuple[str, ...]]:
+    """Sectors that are pooled together: all of them, or each alone."""
+    return [tuple(sectors)] if settings.training.pool == "all" else [(sector,) for sector in sectors]
+
+
+def count_units(settings: config.Config, n_sectors: int) -> int:
+    """How many units a run has: one pooled and one for each sector, for each family and fold; and the meta-learners."""
+    families = [name for name in settings.training.models if name != META]
+    n_groups = 1 if settings.training.pool == "all" else n_sectors
+    rounds = settings.split.parts if META in settings.training.models else 1
+    return len(families) * rounds * (n_groups + n_sectors) + (n_groups if META in settings.training.models else 0)
+
+
+def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
+    """Train every group; raises UserError if nothing can be trained."""
+    from threadpoolctl import threadpool_limits
+
+    skipped: list[Skipped] = []
+    enough = []
+    for sector, cut in work.splits.items():
+        smallest = min(len(cut.train) // 4, len(cut.validation), len(cut.test))
+        if smallest < work.settings.training.min_rows:
+            skipped.append(Skipped(sector, "", _too_short(sector, cut, work.settings.training.min_rows)))
+        else:
+            enough.append(sector)
+    if not enough:
+        raise UserError("no sector has enough rows to train: " + "; ".join(s.reason for s in skipped))
+    trained: list[Trained] = []
+    # One BLAS thread: more would make the last bits of a sum, and so the models, depend on the machine and on --jobs.
+    with threadpool_limits(1, "blas"):
+        for group in groups(work.settings, enough):
+            done, missing = _train_group(work, group)
+            trained += done
+            skipped += missing
+    if not trained:
+        raise UserError("no label can be trained: " + "; ".join(s.reason for s in skipped))
+    return trained, skipped
+
+
+def _too_short(sector: str, cut: Split, minimum: int) -> str:
+    return (
+        f"{sector} has {len(cut.train):,} training, {len(cut.validation):,} validation and {len(cut.test):,} test rows; "
+        f"training.min_rows = {minimum} asks for 4 x, 1 x and 1 x that many"
+    )
+
+
+def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], list[Skipped]]:
+    """All families on one group of sectors: the final fold, the out-of-fold rounds, then the meta-learner."""
+    kept, skipped = _labels_with_enough(work, group)
+    if not kept:
+        return [], skipped
+    settings = work.settings
+    families = [models.family(name) for name in settings.training.models if name != META]
+    rows = {s: (work.splits[s].train, work.splits[s].validation) for s in group}
+    fold = _fold(work, "final", rows, kept)
+    predict = {s: {"validation": work.splits[s].validation, "test": work.splits[s].test} for s in group}
+    final = {f.name: _fit_family(work, fold, f, kept, predict, None) for f in families}
+    fold_names = fold.label_names
+    del fold
+    made: dict[str, dict[str, list[Any]]] = {s: {name: final[name][1][s][0] for name in final} for s in group}
+    said: dict[str, dict[str, dict[str, np.ndarray]]] = {
+        part: {s: {name: final[name][1][s][1][part] for name in final} for s in group} for part in ("validation", "test")
+    }
+    seconds = {s: {name: final[name][1][s][2] for name in final} for s in group}
+    if META in settings.training.models:
+        stacked, elapsed_s = _stack(work, group, kept, families, final)
+        for s in group:
+            made[s][META], seconds[s][META] = stacked[s], elapsed_s / len(group)
+            for part in said.values():
+                part[s][META] = _predict_meta(stacked[s], part[s], work.device)
+    return [
+        Trained(s, fold_names, made[s], said["validation"][s], said["test"][s], seconds[s]) for s in group
+    ], skipped  # fmt: skip
+
+
+def _labels_with_enough(work: Work, group: tuple[str, ...]) -> tuple[list[int], list[Skipped]]:
+    """Labels whose BUY and SELL rows, over the group's training parts, each reach training.min_positives."""
+    first = work.datasets[group[0]]
+    minimum = work.settings.training.min_positives
+    y = np.concatenate([work.device.to_host(work.datasets[s].y)[work.splits[s].train] for s in group])
+    kept, skipped = [], []
+    for k, name in enumerate(first.label_names):
+        sell, buy = int((y[:, k] == 0).sum()), int((y[:, k] == 2).sum())
+        if min(sell, buy) >= minimum:
+            kept.append(k)
+            continue
+        where = "all sectors together" if len(group) > 1 else group[0]
+        reason = f"{where}: {buy} BUY and {sell} SELL rows to train on; training.min_positives = {minimum} of each"
+        skipped += [Skipped(sector, name, reason) for sector in group]
+    return kept, skipped
+
+
+def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray | None]], kept: list[int]) -> Fold:
+    first = next(iter(work.datasets.values()))
+    started = time.perf_counter()
+    training = work.settings.training
+    fold = Fold(
+        name=name,
+        fit={s: gather(work.datasets[s], fit, kept) for s, (fit, _) in rows.items()},
+        validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
+        feature_names=first.names,
+        label_names=tuple(first.label_names[k] for k in kept),
+        device=work.device,
+        max_bin=training.max_bin,
+        class_weight=training.class_weight,
+        threads=available_cores(),
+        seed=work.settings.seed,
+    )
+    work.spent("gather", time.perf_counter() - started)
+    return fold
+
+
+def _fit_family(
+    work: Work, fold: Fold, family: models.Family, kept: list[int],
+    predict: Mapping[str, Mapping[str, np.ndarray]], like: Any,
+) -> tuple[list[Any], dict[str, tuple[list[Any], dict[str, np.ndarray], float]]]:  # fmt: skip
+    """The pooled models, and for each sector its models, its predictions of the rows asked for, and the seconds."""
+    group = "+".join(fold.sectors)
+    pooled, _, _ = _unit(
+        work, f"{group}/{fold.name}/{family.name}/pool", family.name,
+        lambda: (family.fit_pool(fold, work.settings, like[0] if like else None), {}),
+    )  # fmt: skip
+
+    def sector_unit(sector: str) -> Any:
+        def make() -> tuple[list[Any], dict[str, np.ndarray]]:
+            fitted = family.fit_sector(fold, sector, work.settings, pooled, like[1][sector][0] if like else None)
+            said = {}
+            for part, rows in predict[sector].items():
+                X = gather(work.datasets[sector], rows, kept).X
+                said[part] = work.device.to_host(family.predict(fitted, X, work.device))
+            return fitted, said
+
+        return _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
+
+    results = in_parallel([lambda s=s: sector_unit(s) for s in fold.sectors], work.jobs)
+    return pooled, dict(zip(fold.sectors, results, strict=True))
+
+
+def _stack(
+    work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Any]
+) -> tuple[dict[str, list[meta.MetaModel]], float]:
+    """Predict each training part by models of the parts before it, and learn from that how to combine the families."""
+    collected: dict[str, list[list[np.ndarray]]] = {s: [] for s in group}
+    for part in range(work.settings.split.parts - 1):
+        rows = {s: (work.splits[s].folds[part][0], None) for s in group}
+        fold = _fold(work, f"part{part + 1}", rows, kept)
+        predict = {s: {"oof": work.splits[s].folds[part][1]} for s in group}
+        for s in group:
+            collected[s].append([])
+        for f in families:
+            _, by_sector = _fit_family(work, fold, f, kept, predict, final[f.name])
+            for s in group:
+                collected[s][part].append(by_sector[s][1]["oof"])
+    device = work.device
+    probabilities, y = {}, {}
+    for s in group:
+        parts = [device.asarray(np.stack(by_family)) for by_family in collected[s]]
+        probabilities[s] = device.xp.concatenate(parts, axis=1)
+        rows_s = np.concatenate([predicted for _, predicted in work.splits[s].folds])
+        y[s] = gather(work.datasets[s], rows_s, kept).y
+    started = time.perf_counter()
+    names = tuple(f.name for f in families)
+    stacked = meta.fit(names, probabilities, y, work.settings.meta, device)
+    elapsed_s = time.perf_counter() - started
+    work.spent(META, elapsed_s)
+    work.advance(META)
+    return stacked, elapsed_s
+
+
+def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
+    """float32 (n_rows, n_labels, 3) on the host, from the other families' probabilities."""
+    columns = []
+    for k, model in enumerate(stacked):
+        inputs = [device.asarray(said[name][:, k]) for name in model.families]
+        columns.append(device.to_host(model.predict(inputs, device)))
+    return np.stack(columns, axis=1)
+
+
+def in_parallel(tasks: Sequence[Callable[[], Any]], jobs: int) -> list[Any]:
+    """Run independent tasks on `jobs` threads with Dask; results in order, the first error is raised."""
+    import dask
+
+    delayed = [dask.delayed(task, pure=False)() for task in tasks]
+    return list(dask.compute(*delayed, scheduler="threads", num_workers=jobs))
+
+
+def _unit(
+    work: Work, name: str, stage: str, make: Callable[[], tuple[list[Any], dict[str, np.ndarray]]]
+) -> tuple[list[Any], dict[str, np.ndarray], float]:
+    """Do a unit of work, or take it from the store if an earlier run of the same key finished it."""
+    key = sha256(f"{work.run_key}/{name}".encode())[:40]
+    record = work.store.finished(key)
+    if record is None:
+        started = time.perf_counter()
+        with work.device.stage(stage):
+            fitted, arrays = make()
+        elapsed_s = time.perf_counter() - started
+        work.store.finish(key, {
+            "name": name,
+            "seconds": elapsed_s,
+            "models": [_save_model(work.store, model) for model in fitted],
+            "arrays": {part: work.store.put(pack_array(array)) for part, array in arrays.items()},
+        })  # fmt: skip
+    else:
+        boosters: dict[bytes, Any] = {}
+        fitted = [_load_model(work.store, about, boosters) for about in record["models"]]
+        arrays = {part: unpack_array(work.store.get(digest)) for part, digest in record["arrays"].items()}
+        elapsed_s = record["seconds"]
+    work.spent(stage, elapsed_s)
+    work.advance(name)
+    return fitted, arrays, elapsed_s
+
+
+def _save_model(store: Store, model: Any) -> Any:
+    if model is None:
+        return None
+    return {**model.describe(), "files": {suffix: store.put(content) for suffix, content in model.files().items()}}
+
+
+def _load_model(store: Store, about: Any, boosters: dict[bytes, Any]) -> Any:
+    if about is None:
+        return None
+    files = {suffix: store.get(digest) for suffix, digest in about["files"].items()}
+    return models.from_files(files, about, boosters)
