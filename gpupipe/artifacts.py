@@ -54,9 +54,7 @@ def publish(
 
 def write_manifest(store: Store, run_key: str, entries: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
     """Write OUT/manifest.json, last of all: a run is complete when it is there."""
-    write_atomic(
-        store.out / MANIFEST, dump_json({"format": FORMAT, "run_key": run_key, "files": entries, **about})
-    )
+    write_atomic(store.out / MANIFEST, dump_json({"format": FORMAT, "run_key": run_key, "files": entries, **about}))
 
 
 def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -145,7 +143,9 @@ class Models:
         values = xp.full((panel.n_rows, len(names), N_CLASSES), xp.nan, dtype=xp.float32)
         known = [sector for sector in panel.sectors if sector in self.by_sector]
         if not known:
-            raise StoreError(f"{self.out} has models for {', '.join(self.by_sector)}, none for {', '.join(panel.sectors)}")
+            raise StoreError(
+                f"{self.out} has models for {', '.join(self.by_sector)}, none for {', '.join(panel.sectors)}"
+            )
         for sector in known:
             of_symbol = np.array([name == sector for name in panel.sector])
             at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])

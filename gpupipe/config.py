@@ -243,7 +243,7 @@ def _replace(config: Config, key: str, value: Any) -> Config:
     if key not in _known_keys():
         raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, _known_keys())}")
     section, _, name = key.rpartition(".")
-    node = getattr(config, section) if section else config
+    node: Any = getattr(config, section) if section else config
     value = _convert(key, value, typing.get_type_hints(type(node))[name])
     changed = dataclasses.replace(node, **{name: value})
     return dataclasses.replace(config, **{section: changed}) if section else changed
@@ -263,7 +263,7 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
 
 
 def _nearest(word: str, known: typing.Iterable[str]) -> str:
-    """"; did you mean ...?", or the list of what is known where it is short."""
+    """ "; did you mean ...?", or the list of what is known where it is short."""
     known = list(known)
     by_field = {name.rpartition(".")[2]: name for name in known}
     close = difflib.get_close_matches(word, known, 1, 0.5)

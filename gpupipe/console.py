@@ -34,8 +34,15 @@ def console(quiet: bool) -> Console:
 @contextlib.contextmanager
 def live(to: Console, device: Device) -> Iterator[Listener]:
     """A listener that draws progress where a person looks, and stays quiet in a pipe."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     if to.quiet or not to.is_terminal:
         yield Listener()
@@ -124,7 +131,9 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
         f"sealed test {cut['test_from']} to {cut['test_to']}"
     )
-    to.print(f"arrays of about {planned['estimated_array_bytes'] / 2**30:.2f} GiB, beside 0.4 GiB for the program itself")
+    to.print(
+        f"arrays of about {planned['estimated_array_bytes'] / 2**30:.2f} GiB, beside 0.4 GiB for the program itself"
+    )
 
 
 def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
@@ -133,8 +142,10 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
 
     rows = whole["models"]
     families = [name for name in SHORT if any(row["model"] == name for row in rows)]
-    to.print("\nGain over the class prior in sealed-test log-loss, in percent; [bold]bold[/bold] is the best of the row, "
-             "[dim]dim[/dim] is worse than the prior. The two tables are baselines.")  # fmt: skip
+    to.print(
+        "\nGain over the class prior in sealed-test log-loss, in percent; [bold]bold[/bold] is the best of the row, "
+        "[dim]dim[/dim] is\nworse than the prior. The two volatility tables are baselines."
+    )
     for sector in sorted({row["sector"] for row in rows}):
         own = [row for row in rows if row["sector"] == sector]
         _gain_table(to, sector, own, families, {(r["label"], r["model"]): r["test_gain_over_prior"] for r in own})
@@ -147,8 +158,8 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
         to.print(f"[yellow]not trained[/yellow] {escape(what)}")
     _show_time(to, whole)
     to.print(
-        f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {out}: summary.json, summary.parquet "
-        "(one row a model), data_report.json, manifest.json, trained_*/"
+        f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {escape(str(out))}: trained_*/, "
+        "summary.json and summary.parquet (one row a model), data_report.json, manifest.json"
     )
 
 
@@ -164,7 +175,10 @@ def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: l
     for label in dict.fromkeys(row["label"] for row in rows):
         own = [row for row in rows if row["label"] == label]
         n = sum(row["test_rows"] for row in own)
-        shares = [100 * sum(row[f"test_share_{side}"] * row["test_rows"] for row in own) / max(1, n) for side in ("buy", "sell")]
+        shares = [
+            100 * sum(row[f"test_share_{side}"] * row["test_rows"] for row in own) / max(1, n)
+            for side in ("buy", "sell")
+        ]
         known = [gain[label, name] for name in families if gain.get((label, name)) is not None]
         cells = [_cell(gain.get((label, name)), max(known, default=0.0)) for name in families]
         table.add_row(summary.title_of(own[0]), *(f"{share:.2f}" for share in shares), *cells)

@@ -50,8 +50,10 @@ class Dataset:
     usable: Any
 
     def __post_init__(self) -> None:
-        dtypes = {"X": "float32", "y": "int8", "forward_return": "float32", "natr": "float32", "time_ns": "int64", "end_time_ns": "int64",
-                  "warm": "bool", "usable": "bool"}  # fmt: skip
+        dtypes = {
+            "X": "float32", "y": "int8", "forward_return": "float32", "natr": "float32", "time_ns": "int64",
+            "end_time_ns": "int64", "warm": "bool", "usable": "bool",
+        }  # fmt: skip
         check_columns({name: getattr(self, name) for name in dtypes}, dtypes)
         shapes = {"X": (len(self.names),), "y": (len(self.label_names),), "forward_return": (len(self.horizons),)}
         for name in dtypes:
@@ -63,6 +65,11 @@ class Dataset:
     def device(self) -> Device:
         """The device its arrays live on."""
         return device_of(self.X)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of bars, usable or not."""
+        return int(self.X.shape[0])
 
     @property
     def n_labels(self) -> int:

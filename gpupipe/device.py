@@ -80,7 +80,7 @@ class Device:
             _stage.reset(token)
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
-        """`array` on this device, copied only if it is elsewhere or has another dtype; a copy over the bus is counted."""
+        """`array` on this device, copied if it is elsewhere or has another dtype; a copy over the bus is counted."""
         if self.kind == "cpu":
             return np.asarray(self.to_host(array), dtype=dtype)
         if not hasattr(array, "__cuda_array_interface__"):
@@ -194,9 +194,7 @@ def set_up_memory_pool() -> str:
 
     free_bytes, _ = cupy.cuda.runtime.memGetInfo()
     release_threshold = int(free_bytes * POOL_SHARE) // 256 * 256
-    resource_ = rmm.mr.StatisticsResourceAdaptor(
-        rmm.mr.CudaAsyncMemoryResource(release_threshold=release_threshold)
-    )
+    resource_ = rmm.mr.StatisticsResourceAdaptor(rmm.mr.CudaAsyncMemoryResource(release_threshold=release_threshold))
     rmm.mr.set_current_device_resource(resource_)
     cupy.cuda.set_allocator(rmm_cupy_allocator)
     if "torch" in sys.modules:  # torch is heavy: it joins the pool when a torch model has loaded it

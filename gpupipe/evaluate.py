@@ -41,7 +41,7 @@ def call_cutoffs(probability: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def calls(probability: np.ndarray, cutoffs: dict[str, float]) -> np.ndarray:
-    """int8 (n,): BUY or SELL where its probability reaches its cutoff, the one that exceeds it more if both; else HOLD."""
+    """int8 (n,): BUY or SELL where its probability reaches its cutoff (the one further above it if both), else HOLD."""
     buy = probability[:, BUY] / cutoffs["buy"]
     sell = probability[:, SELL] / cutoffs["sell"]
     called = np.full(len(probability), HOLD, dtype=np.int8)
@@ -53,8 +53,9 @@ def calls(probability: np.ndarray, cutoffs: dict[str, float]) -> np.ndarray:
 def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
     """Mean over ten equally filled bins of |mean probability - share that happened|, weighted by rows.
 
-    probability: float (n,), of one class. happened: bool (n,). Source: expected calibration error, Naeini et al. (2015),
-    with quantile bins, because rare classes would fall into one bin of equal width.
+    probability: float (n,), of one class. happened: bool (n,).
+    Source: expected calibration error, Naeini et al. (2015), with quantile bins, because rare classes would fall
+    into one bin of equal width.
     """
     order = np.argsort(probability, kind="stable")
     parts = np.array_split(order, min(CALIBRATION_BINS, len(order)))
@@ -93,7 +94,9 @@ def measures(
             f"calls_{name}": int(claimed.sum()),
             f"precision_{name}": hits / int(claimed.sum()) if claimed.any() else float("nan"),
             f"recall_{name}": hits / int(happened.sum()) if happened.any() else float("nan"),
-            f"pr_auc_{name}": float(average_precision_score(happened, probability[:, c])) if happened.any() else float("nan"),
+            f"pr_auc_{name}": float(average_precision_score(happened, probability[:, c]))
+            if happened.any()
+            else float("nan"),
             f"calibration_error_{name}": calibration_error(probability[:, c], happened),
             f"return_when_{name}": float(returns.mean(dtype=np.float64)) if returns.size else float("nan"),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -27,7 +28,7 @@ from gpupipe.models import volatility_table
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.panel import Panel
 from gpupipe.split import Boundaries, Split, boundaries, split
-from gpupipe.store import Store, dump_json, sha256, write_atomic
+from gpupipe.store import Store, dump_json, sha256
 from gpupipe.training import Trained, Work, available_cores, count_units, in_parallel, train
 
 BASELINES = ("volatility_table_sector", "volatility_table_all")
@@ -114,8 +115,12 @@ def versions() -> dict[str, str]:
 
 
 def execute(
-    panel: Panel, report: DataReport | None, settings: config.Config, out: str | os.PathLike[str],
-    jobs: int | None = None, listener: Listener | None = None,
+    panel: Panel,
+    report: DataReport | None,
+    settings: config.Config,
+    out: str | os.PathLike[str],
+    jobs: int | None = None,
+    listener: Listener | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
 
@@ -141,16 +146,15 @@ def _execute(
     began = time.perf_counter()
     listener.stage("features and labels")
     prepared = prepare(panel, settings)
-    work = Work(
-        prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, advance=listener.advanced
-    )
+    work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, advance=listener.advanced)
     listener.started(count_units(settings, len(prepared.datasets)), panel.n_rows)
     listener.stage("training")
     trained, skipped = train(work)
     listener.stage("evaluation")
     started = time.perf_counter()
     tables = _Tables.learn(work, trained)
-    results = in_parallel([lambda one=one: _publish(work, panel, prepared, one, tables, key) for one in trained], jobs)
+    publishing = [functools.partial(_publish, work, panel, prepared, one, tables, key) for one in trained]
+    results = in_parallel(publishing, jobs)
     seconds = {**prepared.seconds, **work.seconds, "evaluation": time.perf_counter() - started}
     entries = {path: entry for found, _ in results for path, entry in found.items()}
     rows = [row for _, found in results for row in found]
@@ -201,7 +205,9 @@ def _publish(
     y, forward = work.device.to_host(dataset.y), work.device.to_host(dataset.forward_return)
     natr = _natr(work, one.sector)
     parts = {"validation": cut.validation, "test": cut.test}
-    base = {name: {part: tables.predict(name, one.sector, natr[rows]) for part, rows in parts.items()} for name in BASELINES}
+    base = {
+        name: {part: tables.predict(name, one.sector, natr[rows]) for part, rows in parts.items()} for name in BASELINES
+    }
     entries: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for position, label in enumerate(one.labels):
@@ -221,8 +227,10 @@ def _publish(
             }
             about[family] = {"cutoffs": cutoffs, "metrics": measured}
             model = one.models.get(family)
-            rows.append(summary.model_row(one.sector, label, horizon, threshold, family, model[position] if model else None,
-                                          len(cut.train), one.seconds.get(family), cutoffs, measured))  # fmt: skip
+            rows.append(summary.model_row(
+                one.sector, label, horizon, threshold, family, model[position] if model else None, len(cut.train),
+                one.seconds.get(family), cutoffs, measured,
+            ))  # fmt: skip
         metadata = {
             **_metadata(work, panel, prepared, one.sector, key),
             "label": label, "horizon": horizon, "threshold": threshold,
@@ -244,7 +252,9 @@ def _metadata(work: Work, panel: Panel, prepared: Prepared, sector: str, key: st
         "sector": sector,
         "symbols": [name for name, own in zip(panel.symbols, panel.sector, strict=True) if own == sector],
         "rows": {part: len(at) for part, at in parts.items()},
-        "dates": {part: [time_text(int(time_ns[at].min())), time_text(int(time_ns[at].max()))] for part, at in parts.items()},
+        "dates": {
+            part: [time_text(int(time_ns[at].min())), time_text(int(time_ns[at].max()))] for part, at in parts.items()
+        },
         "features": {"names": list(dataset.names), "hash": prepared.features_hash},
         "settings": work.settings.as_dict(),
         "versions": versions(),
@@ -272,12 +282,12 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
     prepared = prepare(panel, settings)
     n_features = len(feature_names(settings.features.names))
     n_labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
-    sectors = [
-        {"sector": s, "symbols": panel.sector.count(s), "rows": int(d.X.shape[0]), "train": len(prepared.splits[s].train),
-         "validation": len(prepared.splits[s].validation), "test": len(prepared.splits[s].test)}
-        for s, d in prepared.datasets.items()
-    ]  # fmt: skip
-    fitted = sum(row["train"] + row["validation"] for row in sectors)
+    sectors = []
+    for s, dataset in prepared.datasets.items():
+        cut = prepared.splits[s]
+        counts = {"rows": dataset.n_rows, "train": len(cut.train), "validation": len(cut.validation)}
+        sectors.append({"sector": s, "symbols": panel.sector.count(s), **counts, "test": len(cut.test)})
+    fitted = sum(len(cut.train) + len(cut.validation) for cut in prepared.splits.values())
     # The feature matrix; fitted rows gathered once more and once scaled; bins; four float32 arrays of margins.
     matrix, gathered = panel.n_rows * n_features * 4, fitted * n_features * 4
     memory = matrix + 2 * gathered + fitted * n_features + 4 * fitted * n_labels * N_CLASSES * 4

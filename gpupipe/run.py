@@ -16,7 +16,9 @@ USER_ERROR = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of the job."""
-    parser.add_argument("--data", help="Parquet, CSV(.gz), Arrow, SQLite file or folder; 'demo'; 'simulated[:symbols=..,bars=..]'")
+    parser.add_argument(
+        "--data", help="Parquet, CSV(.gz), Arrow, SQLite file or folder; 'demo'; 'simulated[:symbols=..,bars=..]'"
+    )
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
     parser.add_argument("--timeframe", help="which bars, where the data hold several")
     parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
@@ -87,7 +89,9 @@ def _run(chosen: argparse.Namespace) -> int:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)
     if not worked:
-        to.print(f"Nothing to do: {chosen.out} holds this very run (same data, settings, code and versions), every file checked.")
+        to.print(
+            f"Nothing to do: {chosen.out} holds this run (same data, settings, code and versions); every file checked."
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Store: where a run keeps what it made, so that a killed run goes on where it stopped and nothing half-written is seen."""
+"""Store: where a run keeps what it made, so that a killed run goes on and nothing half-written is seen."""
 
 from __future__ import annotations
 

@@ -92,9 +92,11 @@ def averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "label": label,
             "model": model,
             "sectors": len(found),
-            **{f"{part}_gain_over_prior": float(np.mean([r[f"{part}_gain_over_prior"] for r in found]))
-               for part in ("validation", "test")},
-            **{f"{part}_log_loss": float(np.mean([r[f"{part}_log_loss"] for r in found])) for part in ("validation", "test")},
+            **{
+                f"{part}_{name}": float(np.mean([r[f"{part}_{name}"] for r in found]))
+                for part in ("validation", "test")
+                for name in ("gain_over_prior", "log_loss")
+            },
             "sectors_above_prior": sum(r["test_gain_over_prior"] > 0 for r in found),
         }
         for (label, model), found in groups.items()
@@ -102,7 +104,7 @@ def averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each label and judged model: its average sealed-test gain over the prior, and over the better volatility table.
+    """For each label and judged model: its average sealed-test gain over the prior and the better volatility table.
 
     above_prior and above_tables are differences in mean share of the prior's log-loss; positive is better.
     """
@@ -127,7 +129,9 @@ def verdict_sentences(found: Sequence[dict[str, Any]]) -> list[str]:
         if not own:
             continue
         short = [v for v in own if not v["beats_all"]]
-        text = f"{model}: better than the prior and both volatility tables on {len(own) - len(short)} of {len(own)} labels"
+        text = (
+            f"{model}: better than the prior and both volatility tables on {len(own) - len(short)} of {len(own)} labels"
+        )
         for v in short:
             by = min(v["above_prior"], v["above_tables"])
             text += f"; not on {v['label']}, by {-100 * by:.2f} points of the prior's log-loss"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -101,11 +102,11 @@ def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
     for sector, cut in work.splits.items():
         smallest = min(len(cut.train) // 4, len(cut.validation), len(cut.test))
         if smallest < work.settings.training.min_rows:
-            skipped.append(Skipped(sector, "", _too_short(sector, cut, work.settings.training.min_rows)))
+            skipped.append(Skipped(sector, "", _too_short(cut, work.settings.training.min_rows)))
         else:
             enough.append(sector)
     if not enough:
-        raise UserError("no sector has enough rows to train: " + "; ".join(s.reason for s in skipped))
+        raise UserError("no sector has enough rows to train: " + "; ".join(f"{s.sector}: {s.reason}" for s in skipped))
     trained: list[Trained] = []
     # One BLAS thread: more would make the last bits of a sum, and so the models, depend on the machine and on --jobs.
     with threadpool_limits(1, "blas"):
@@ -118,9 +119,9 @@ def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
     return trained, skipped
 
 
-def _too_short(sector: str, cut: Split, minimum: int) -> str:
+def _too_short(cut: Split, minimum: int) -> str:
     return (
-        f"{sector} has {len(cut.train):,} training, {len(cut.validation):,} validation and {len(cut.test):,} test rows; "
+        f"{len(cut.train):,} training, {len(cut.validation):,} validation and {len(cut.test):,} test rows; "
         f"training.min_rows = {minimum} asks for 4 x, 1 x and 1 x that many"
     )
 
@@ -140,7 +141,8 @@ def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], lis
     del fold
     made: dict[str, dict[str, list[Any]]] = {s: {name: final[name][1][s][0] for name in final} for s in group}
     said: dict[str, dict[str, dict[str, np.ndarray]]] = {
-        part: {s: {name: final[name][1][s][1][part] for name in final} for s in group} for part in ("validation", "test")
+        part: {s: {name: final[name][1][s][1][part] for name in final} for s in group}
+        for part in ("validation", "test")
     }
     seconds = {s: {name: final[name][1][s][2] for name in final} for s in group}
     if META in settings.training.models:
@@ -213,7 +215,7 @@ def _fit_family(
 
         return _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
 
-    results = in_parallel([lambda s=s: sector_unit(s) for s in fold.sectors], work.jobs)
+    results = in_parallel([functools.partial(sector_unit, s) for s in fold.sectors], work.jobs)
     return pooled, dict(zip(fold.sectors, results, strict=True))
 
 

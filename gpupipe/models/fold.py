@@ -19,7 +19,7 @@ SELL, HOLD, BUY = 0, 1, 2
 
 @dataclass(frozen=True)
 class Rows:
-    """One sector's rows, gathered: X float32 (n, n_features), y int8 (n, n_labels), time_ns int64 (n,), on the device."""
+    """One sector's rows, on the device: X float32 (n, n_features), y int8 (n, n_labels), time_ns int64 (n,)."""
 
     X: Any
     y: Any
@@ -92,11 +92,11 @@ class Fold:
 
         One pseudo-row spread as the pool (which has half a row of each class) keeps the logarithm finite.
         """
-        pooled = sum(self.counts.values()) + 0.5
+        pooled = np.sum(list(self.counts.values()), axis=0) + 0.5
         pooled = pooled / pooled.sum(axis=1, keepdims=True)
         if sectors is None:
             return pooled
-        counted = sum(self.counts[sector] for sector in sectors) + pooled
+        counted = np.sum([self.counts[sector] for sector in sectors], axis=0) + pooled
         return counted / counted.sum(axis=1, keepdims=True)
 
     def weights(self, sectors: Sequence[str] | None = None) -> np.ndarray:
@@ -135,7 +135,7 @@ def quantile_matrix(parts: Sequence[Any], max_bin: int, threads: int, ref: Any =
     """A QuantileDMatrix of row blocks (numpy or CuPy, float32), which are never put together as floats."""
     import xgboost
 
-    class Blocks(xgboost.DataIter):  # type: ignore[misc]
+    class Blocks(xgboost.DataIter):
         def __init__(self) -> None:
             self.position = 0
             super().__init__()

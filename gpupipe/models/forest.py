@@ -19,7 +19,7 @@ ROUNDS = 1  # a forest is one boosting round of many parallel trees
 
 
 def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
-    """Fit the pooled forest (squared error on one-hot classes, so a leaf holds class shares): a model for each label."""
+    """Fit the pooled forest: a model for each label. Squared error on one-hot classes makes leaves class shares."""
     weighted = fold.shares() * fold.weights()
     bias = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
     parts = list(fold.fit.values())
@@ -52,7 +52,7 @@ def fit_sector(
     ]
     if use_own is None:
         use_own = _worthwhile(fold, sector, pooled, own)
-    return [o if use else p for o, p, use in zip(own, pooled, use_own)]
+    return [o if use else p for o, p, use in zip(own, pooled, use_own, strict=True)]
 
 
 def _worthwhile(fold: Fold, sector: str, pooled: Sequence[TreeModel], own: Sequence[TreeModel]) -> list[bool]:
@@ -70,7 +70,7 @@ def _grow(
     fold: Fold, bins: Any, parts: list[Rows], start: list[Any], forest: config.Forest, n_trees: int,
     shrink_rows: float, threads: int,
 ) -> Any:  # fmt: skip
-    """One round of `n_trees` parallel trees on the residuals of `start`; leaves are shrunk by pseudo-rows without one."""
+    """One round of `n_trees` parallel trees on the residuals of `start`, shrunk by pseudo-rows without a residual."""
     xp, n_labels = fold.device.xp, fold.n_labels
     stage = config.Booster(
         rounds=ROUNDS, learning_rate=1.0, depth=forest.depth, min_child_weight=forest.min_rows, l2=shrink_rows,

@@ -1,4 +1,4 @@
-"""xgb_joint: one vector-leaf booster for all labels over all sectors, then rounds of the sector's own on its margins."""
+"""xgb_joint: one vector-leaf booster for all labels and sectors, then rounds of the sector's own on its margins."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _boost(
             trees.refuse_silent_cpu(booster, fold.device)
         _add_round(booster, k, parts, margin)
         if rounds is None:
-            for rows, validated in zip(validation, validation_start):
+            for rows, validated in zip(validation, validation_start, strict=True):
                 validated += trees.stage_margin(booster, rows.X, k, k + 1)
             loss = _losses(validation_start, validation, fold)
             means.append(_mean(loss, fold))
@@ -157,7 +157,7 @@ def _margin(pooled: Sequence[TreeModel], rows: Rows, fold: Fold) -> Any:
 def _losses(margins: list[Any], parts: list[Rows], fold: Fold) -> Any:
     """float32 (n_rows, n_labels): log-loss of each row and label, NaN where the label is not known."""
     losses = []
-    for margin, rows in zip(margins, parts):
+    for margin, rows in zip(margins, parts, strict=True):
         losses.append(fold.device.xp.empty(rows.y.shape, dtype="float32"))
         softmax_log_loss(rows.n, margin, rows.y, losses[-1])
     return fold.device.xp.concatenate(losses)

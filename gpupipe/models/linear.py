@@ -78,7 +78,9 @@ class LinearModel:
         """The model again."""
         with np.load(io.BytesIO(files[".npz"]), allow_pickle=False) as saved:
             scaler = Scaler(saved["mean"], saved["scale"], saved["flagged"], float(saved["clip"]))
-            return cls(scaler, Weights(saved["coefficients"], saved["intercept"]), saved["class_weight"], about["scope"])
+            return cls(
+                scaler, Weights(saved["coefficients"], saved["intercept"]), saved["class_weight"], about["scope"]
+            )
 
 
 def predict_linear(models: Sequence[LinearModel], X: Any, device: Device) -> Any:
@@ -126,7 +128,7 @@ def fit_sector(
     own = _models(fold, scaler, weights, "sector")
     if use_own is None:
         use_own = _worthwhile(fold, sector, centre, weights, scaler)
-    return [o if use else p for o, p, use in zip(own, pooled, use_own)]
+    return [o if use else p for o, p, use in zip(own, pooled, use_own, strict=True)]
 
 
 def _models(fold: Fold, scaler: Scaler, weights: Weights, scope: str) -> list[LinearModel]:
@@ -160,5 +162,8 @@ def _scaler(parts: list[Any], clip: float, device: Device) -> Scaler:
     scale = xp.where(scale > 0, scale, 1.0)  # a constant column becomes zeros
     flagged = np.flatnonzero(device.to_host(counts) < n_rows)
     return Scaler(
-        device.to_host(mean).astype(np.float32), device.to_host(scale).astype(np.float32), flagged.astype(np.int64), clip
+        device.to_host(mean).astype(np.float32),
+        device.to_host(scale).astype(np.float32),
+        flagged.astype(np.int64),
+        clip,
     )

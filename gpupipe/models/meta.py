@@ -20,7 +20,7 @@ LARGEST_LOG_ODDS = 15.0
 
 @dataclass(frozen=True)
 class MetaModel:
-    """Probabilities of one label from those of `families`. weights: coefficients (2 * n_families, 3), intercept (3,)."""
+    """Probabilities of one label from those of `families`; coefficients are (2 * n_families, 3), intercept (3,)."""
 
     families: tuple[str, ...]
     weights: Weights

@@ -50,7 +50,9 @@ def fit(
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = _unpack(flat, shape)
         value, slope = 0.0, np.zeros_like(flat)
-        for block, labels, weight, loss, (gradient, hessian) in zip(Z, y, row_weight, losses, buffers):
+        for block, labels, weight, loss, (gradient, hessian) in zip(
+            Z, y, row_weight, losses, buffers, strict=True
+        ):
             margin = weights.margin(block, device)
             softmax_log_loss(block.shape[0], margin, labels, loss)
             softmax_gradient(block.shape[0], margin, labels, on_device, gradient, hessian)

@@ -15,6 +15,7 @@ from gpupipe.kernels.softmax import softmax_probability
 from gpupipe.models.fold import N_CLASSES
 
 SMALLEST_PROBABILITY = 1e-6
+SUFFIXES = (".ubj", ".sector.ubj")  # of a model's first stage and of its second
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class TreeModel:
 
     def files(self) -> dict[str, bytes]:
         """What to write: `.ubj` for the first stage, `.sector.ubj` for a second."""
-        suffixes = (".ubj", ".sector.ubj")
-        return {suffix: bytes(stage.booster.save_raw("ubj")) for suffix, stage in zip(suffixes, self.stages)}
+        return {SUFFIXES[k]: bytes(stage.booster.save_raw("ubj")) for k, stage in enumerate(self.stages)}
 
     def describe(self) -> dict[str, Any]:
         """What `from_files` needs beside the files, as JSON holds it."""
@@ -69,8 +69,8 @@ class TreeModel:
         import xgboost
 
         stages = []
-        for suffix, rounds, column in zip((".ubj", ".sector.ubj"), about["rounds"], about["column"]):
-            content = files[suffix]
+        for k, (rounds, column) in enumerate(zip(about["rounds"], about["column"], strict=True)):
+            content = files[SUFFIXES[k]]
             if content not in boosters:
                 boosters[content] = xgboost.Booster(model_file=bytearray(content))
             stages.append(Stage(boosters[content], rounds, column))
@@ -84,7 +84,7 @@ class TreeModel:
 
 
 def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
-    """float32 (n_rows, n_models, 3): each booster is asked once for each number of rounds, however many models share it."""
+    """float32 (n_rows, n_models, 3); a booster that models share is asked once for each number of rounds."""
     xp = device.xp
     margins: dict[tuple[int, int], Any] = {}
     out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
@@ -99,7 +99,9 @@ def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
             if key not in margins:
                 margins[key] = stage_margin(stage.booster, X, 0, stage.rounds)
             total = total + margins[key][:, stage.column : stage.column + N_CLASSES]
-        out[:, k] = to_probability(xp.ascontiguousarray(total, dtype=xp.float32), model.link, model.class_weight, device)
+        out[:, k] = to_probability(
+            xp.ascontiguousarray(total, dtype=xp.float32), model.link, model.class_weight, device
+        )
     return out
 
 
@@ -150,8 +152,8 @@ def refuse_silent_cpu(booster: Any, device: Device) -> None:
     used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
     if not used.startswith(device.xgboost):
         raise DeviceError(
-            f"XGBoost was asked to train on {device.xgboost} and trained on {used}: this build or this driver has no CUDA "
-            "(gpupipe doctor shows the build); run with --device cpu if that is what you want"
+            f"XGBoost was asked to train on {device.xgboost} and trained on {used}: this build or this driver has no "
+            "CUDA (gpupipe doctor shows the build); run with --device cpu if that is what you want"
         )
 
 
@@ -159,7 +161,9 @@ def vector_leaf(booster_parameters: dict[str, Any], n_outputs: int, bins: Any) -
     """An empty booster whose leaves hold one value for each output, to be trained on `bins`."""
     import xgboost
 
-    return xgboost.Booster({**booster_parameters, "multi_strategy": "multi_output_tree", "num_target": n_outputs}, [bins])
+    return xgboost.Booster(
+        {**booster_parameters, "multi_strategy": "multi_output_tree", "num_target": n_outputs}, [bins]
+    )
 
 
 def first_rounds(booster: Any, rounds: Iterable[int]) -> Any:
