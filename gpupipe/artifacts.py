@@ -48,8 +48,28 @@ def publish(
         about[family] = {**model.describe(), "files": files, **about.get(family, {})}
     content = dump_json({**metadata, "format": FORMAT, "classes": list(CLASSES), "models": about})
     write_atomic(store.out / folder / "metadata.json", content)
-    entries[f"{folder}/metadata.json"] = {"sha256": sha256(content), "bytes": len(content)}
+    entries[f"{folder}/metadata.json"] = entry_of(content)
     return entries
+
+
+def entry_of(content: bytes) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    return {"sha256": sha256(content), "bytes": len(content)}
+
+
+def withdraw_manifest(store: Store) -> None:
+    """Remove an earlier run's manifest before its files are replaced: it must never call a file good that is not."""
+    (store.out / MANIFEST).unlink(missing_ok=True)
+
+
+def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
+    """Remove models and metadata of an earlier run that this one did not replace, and folders left empty."""
+    for path in store.out.glob("trained_*pct/*/*d/*"):
+        if path.suffix in (".ubj", ".npz", ".json") and path.relative_to(store.out).as_posix() not in entries:
+            path.unlink()
+    for folder in sorted(store.out.glob("trained_*pct/**/"), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def write_manifest(store: Store, run_key: str, entries: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:

@@ -72,6 +72,15 @@ class Booster:
     column_share: float = 0.5  # of the columns, drawn for each node
 
 
+def _joint(rounds: int, learning_rate: float) -> Booster:
+    # Many rows in every leaf: on short histories whole days are alike, and small leaves learn the day.
+    return Booster(rounds, learning_rate, depth=4, min_child_weight=50.0, l2=50.0)
+
+
+def _joint_sector(rounds: int, learning_rate: float) -> Booster:
+    return Booster(rounds, learning_rate, depth=3, min_child_weight=20.0, l2=50.0)
+
+
 @dataclass(frozen=True)
 class Forest:
     """A random forest; the sector's own trees are fitted to what the pooled forest leaves."""
@@ -115,8 +124,8 @@ class Config:
     features: FeatureSet = field(default_factory=FeatureSet)
     split: Split = field(default_factory=Split)
     training: Training = field(default_factory=Training)
-    joint: Booster = field(default_factory=lambda: Booster(rounds=300, learning_rate=0.05, depth=4, l2=2.0))
-    joint_sector: Booster = field(default_factory=lambda: Booster(rounds=60, learning_rate=0.05, depth=3, l2=20.0))
+    joint: Booster = field(default_factory=lambda: _joint(300, 0.05))
+    joint_sector: Booster = field(default_factory=lambda: _joint_sector(60, 0.05))
     hist: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05))
     leafwise: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05, depth=0, leaves=8))
     forest: Forest = field(default_factory=Forest)
@@ -140,12 +149,12 @@ def _fast() -> Config:
     return Config(
         preset="fast",
         split=Split(parts=3),
-        training=Training(early_stopping=8),
-        joint=Booster(rounds=80, learning_rate=0.1, depth=4, l2=2.0),
-        joint_sector=Booster(rounds=20, learning_rate=0.1, depth=3, l2=20.0),
+        training=Training(max_bin=32, early_stopping=8),
+        joint=_joint(80, 0.15),
+        joint_sector=_joint_sector(20, 0.1),
         hist=Booster(rounds=60, learning_rate=0.1),
         leafwise=Booster(rounds=60, learning_rate=0.1, depth=0, leaves=8),
-        forest=Forest(trees=30, sector_trees=15, depth=7),
+        forest=Forest(trees=30, sector_trees=15, depth=6),
         linear=Linear(max_iterations=40),
     )
 
@@ -155,8 +164,8 @@ def _quality() -> Config:
         preset="quality",
         split=Split(parts=6),
         training=Training(max_bin=128, early_stopping=50),
-        joint=Booster(rounds=800, learning_rate=0.025, depth=4, l2=2.0),
-        joint_sector=Booster(rounds=150, learning_rate=0.025, depth=3, l2=20.0),
+        joint=_joint(800, 0.025),
+        joint_sector=_joint_sector(150, 0.025),
         hist=Booster(rounds=600, learning_rate=0.025),
         leafwise=Booster(rounds=600, learning_rate=0.025, depth=0, leaves=8),
         forest=Forest(trees=300, sector_trees=150, depth=9),

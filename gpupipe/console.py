@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from gpupipe import summary
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
-from gpupipe.device import Device, host_peak_bytes
+from gpupipe.device import Device
 from gpupipe.pipeline import Listener
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+PIPE_WIDTH = 110
 SHORT = {
-    "volatility_table_sector": "table\nsector", "volatility_table_all": "table\nall", "xgb_joint": "joint",
+    "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall", "xgb_joint": "joint",
     "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
     "meta_learner": "meta",
 }  # fmt: skip
@@ -28,7 +30,10 @@ def console(quiet: bool) -> Console:
     """Standard output for people; nothing at all if quiet."""
     from rich.console import Console
 
-    return Console(quiet=quiet, highlight=False, soft_wrap=False)
+    console = Console(quiet=quiet, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH  # tables are made to be read: a pipe has no width of its own
+    return console
 
 
 @contextlib.contextmanager
@@ -53,19 +58,22 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
         TextColumn("{task.fields[state]}", style="dim"), console=to, transient=True,
     )  # fmt: skip
     began, lock = time.perf_counter(), threading.Lock()
-    rows, done, stage = 0, 0, "preparing"
+    totals, done, stage = dict.fromkeys(("units", "rows", "sectors", "labels", "models"), 0), 0, "preparing"
     with progress:
         bar = progress.add_task("preparing", total=None, state=device.name)
 
         def state() -> str:
-            rate = rows * done / max(1e-9, time.perf_counter() - began)
-            pace = f"{rate / 1e6:.2f} M rows/s x units · " if done else ""
-            return f"{pace}{device.kind} · peak {host_peak_bytes() / 2**30:.2f} GiB"
+            where = f"{device.kind} · {device.peak_bytes() / 2**30:.2f} GiB"
+            if not done:
+                return where
+            share = done / totals["units"]
+            rate = totals["rows"] * share / max(1e-9, time.perf_counter() - began)
+            made = f"{totals['sectors']} sectors x {totals['labels']} labels, {totals['models'] * share:.0f}"
+            return f"{made}/{totals['models']} models · {rate:,.0f} rows/s · {where}"
 
-        def started(n_units: int, n_rows: int) -> None:
-            nonlocal rows
-            rows = n_rows
-            progress.update(bar, total=n_units, state=state())
+        def started(counts: dict[str, int]) -> None:
+            totals.update(counts)
+            progress.update(bar, total=counts["units"], state=state())
 
         def advanced(text: str) -> None:
             nonlocal done
@@ -171,7 +179,7 @@ def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: l
     table.add_column("BUY %\ntest", justify="right")
     table.add_column("SELL %\ntest", justify="right")
     for name in families:
-        table.add_column(SHORT[name], justify="right")
+        table.add_column(SHORT[name], justify="right", no_wrap=True)
     for label in dict.fromkeys(row["label"] for row in rows):
         own = [row for row in rows if row["label"] == label]
         n = sum(row["test_rows"] for row in own)

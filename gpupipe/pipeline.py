@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-import gpupipe
 from gpupipe import artifacts, config, evaluate, summary
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
@@ -38,10 +37,11 @@ BASELINES = ("volatility_table_sector", "volatility_table_all")
 class Listener:
     """Who is told how a run goes; each function may be left as it is.
 
-    started(n_units, rows): before training.  advanced(text): after each unit.  stage(text): a new stage begins.
+    started(totals): before training, with the counts "units", "rows", "sectors", "labels" and "models".
+    advanced(text): after each unit, with its name.  stage(text): a new stage begins.
     """
 
-    started: Callable[[int, int], None] = lambda n_units, rows: None
+    started: Callable[[dict[str, int]], None] = lambda totals: None
     advanced: Callable[[str], None] = lambda text: None
     stage: Callable[[str], None] = lambda text: None
 
@@ -93,7 +93,7 @@ def run_key(digest: str, settings: config.Config, device: Device) -> str:
 
 def code_hash() -> str:
     """SHA-256 over the source files of gpupipe and its kernels."""
-    root = pathlib.Path(gpupipe.__file__).parent
+    root = pathlib.Path(__file__).parent
     digest = hashlib.sha256()
     files = [path for folder in (root, root / "kernels") for path in folder.rglob("*.py")]
     for path in sorted({path.resolve(): path for path in files}.values()):
@@ -134,8 +134,6 @@ def execute(
     if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
         return summary.read(store.out), False
     with store.lock():
-        if report is not None:
-            save_data_report(report, store.out)
         return _execute(panel, report, settings, store, key, jobs or available_cores(), listener), True
 
 
@@ -147,11 +145,12 @@ def _execute(
     listener.stage("features and labels")
     prepared = prepare(panel, settings)
     work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, advance=listener.advanced)
-    listener.started(count_units(settings, len(prepared.datasets)), panel.n_rows)
+    listener.started(_totals(panel, settings))
     listener.stage("training")
     trained, skipped = train(work)
     listener.stage("evaluation")
     started = time.perf_counter()
+    artifacts.withdraw_manifest(store)
     tables = _Tables.learn(work, trained)
     publishing = [functools.partial(_publish, work, panel, prepared, one, tables, key) for one in trained]
     results = in_parallel(publishing, jobs)
@@ -164,7 +163,10 @@ def _execute(
         split=_split_dates(prepared.boundaries, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
     entries |= summary.write(store, whole)
+    if report is not None:
+        entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
+    artifacts.remove_strangers(store, entries)
     store.forget_units()
     return whole
 
@@ -277,11 +279,19 @@ def _split_dates(at: Boundaries, panel: Panel) -> dict[str, str]:
     }
 
 
+def _totals(panel: Panel, settings: config.Config) -> dict[str, int]:
+    sectors, labels = len(panel.sectors), len(settings.labels.horizons) * len(settings.labels.thresholds)
+    models = sectors * labels * len(settings.training.models)
+    units = count_units(settings, sectors)
+    return {"units": units, "rows": panel.n_rows, "sectors": sectors, "labels": labels, "models": models}
+
+
 def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
     """What a run would do: sectors with rows and splits, models, units, and an estimate of the memory it holds."""
     prepared = prepare(panel, settings)
     n_features = len(feature_names(settings.features.names))
-    n_labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
+    totals = _totals(panel, settings)
+    n_labels = totals["labels"]
     sectors = []
     for s, dataset in prepared.datasets.items():
         cut = prepared.splits[s]
@@ -296,8 +306,8 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
         "features": n_features,
         "labels": n_labels,
         "families": list(settings.training.models),
-        "models": len(sectors) * n_labels * len(settings.training.models),
-        "units": count_units(settings, len(sectors)),
+        "models": totals["models"],
+        "units": totals["units"],
         "split": _split_dates(prepared.boundaries, panel),
         "estimated_array_bytes": int(memory),
     }

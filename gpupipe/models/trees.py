@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class TreeModel:
 
     def files(self) -> dict[str, bytes]:
         """What to write: `.ubj` for the first stage, `.sector.ubj` for a second."""
-        return {SUFFIXES[k]: bytes(stage.booster.save_raw("ubj")) for k, stage in enumerate(self.stages)}
+        return {SUFFIXES[k]: _saved(stage.booster) for k, stage in enumerate(self.stages)}
 
     def describe(self) -> dict[str, Any]:
         """What `from_files` needs beside the files, as JSON holds it."""
@@ -81,6 +82,17 @@ class TreeModel:
             np.array(about["class_weight"], dtype=np.float32),
             about["scope"],
         )
+
+
+_saved_bytes: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
+
+
+def _saved(booster: Any) -> bytes:
+    """A booster in XGBoost's UBJSON; made once, as all labels and sectors share the pooled ones."""
+    content = _saved_bytes.get(booster)
+    if content is None:
+        content = _saved_bytes[booster] = bytes(booster.save_raw("ubj"))
+    return content
 
 
 def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
