@@ -99,8 +99,8 @@ class Forest:
 class Linear:
     """Softmax regression; penalties are in rows of pseudo-evidence on standardised columns."""
 
-    l2: float = 20.0
-    sector_l2: float = 300.0  # pulls a sector's weights to the pooled ones
+    l2: float = 300.0
+    sector_l2: float = 1000.0  # pulls a sector's weights to the pooled ones
     max_iterations: int = 100
     clip: float = 4.0  # standardised columns are clipped at this many standard deviations
 
