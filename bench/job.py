@@ -1,9 +1,9 @@
 """The whole job, timed as a user waits for it: `python -m bench.job [--times 3] -- RUN OPTIONS`.
 
-Each repetition runs `python -m gpupipe.run RUN OPTIONS` in a fresh process and a fresh OUT. Reported are the median wall
-time, the largest resident set of the process, the number of models, and the sealed-test gain over the prior of each
-family and label, averaged over sectors. All repetitions must give the same models (every SHA-256 of .ubj and .npz), or
-it stops. The last line is JSON.
+Each repetition runs `python -m gpupipe.run RUN OPTIONS` in a fresh process and a fresh OUT. Reported are the median
+wall time, the largest resident set of the process, the number of models, and the sealed-test gain over the prior of
+each family and label, averaged over sectors. All repetitions must give the same models (every SHA-256 of .ubj and
+.npz), or it stops. The last line is JSON.
 """
 
 from __future__ import annotations
