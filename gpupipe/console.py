@@ -206,9 +206,10 @@ def _show_time(to: Console, whole: dict[str, Any]) -> None:
     spent = sorted(whole["seconds"].items(), key=lambda item: -item[1])
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent if seconds >= 0.05)
     to.print(f"Work by stage (summed over {whole['jobs']} parallel jobs): {stages}")
+    on_device = f" and {whole['device_peak_bytes'] / 2**30:.2f} GiB on the device" if whole["device_peak_bytes"] else ""
     bus = sum(sum(found.values()) for found in whole["bus_bytes"].values())
     to.print(
         f"{whole['elapsed_s']:.1f} s in all, {whole['rows_per_second']:,.0f} rows/s; peak memory "
-        f"{whole['peak_bytes'] / 2**30:.2f} GiB; {bus / 2**20:,.1f} MiB over the bus; "
+        f"{whole['peak_bytes'] / 2**30:.2f} GiB{on_device}; {bus / 2**20:,.1f} MiB over the bus; "
         f"device {whole['device']['kind']}"
     )

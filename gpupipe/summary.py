@@ -77,6 +77,7 @@ def build(
         "elapsed_s": elapsed_s,
         "rows_per_second": panel.n_rows / elapsed_s,
         "peak_bytes": peak_bytes,
+        "device_peak_bytes": panel.device.peak_bytes() if panel.device.kind == "cuda" else 0,
         "bus_bytes": panel.device.ledger.as_dict(),
         "versions": versions,
     }

@@ -29,9 +29,11 @@ class Weights:
 
 def fit(
     Z: Sequence[Any], y: Sequence[Any], class_weight: np.ndarray, centre: Weights, l2: float, max_iterations: int,
-    device: Device,
+    device: Device, intercept_l2: float | None = None,
 ) -> Weights:  # fmt: skip
     """Minimise sum(w * log-loss) + l2 / 2 * |weights - centre|^2 with scipy's L-BFGS-B.
+
+    intercept_l2: the penalty of the intercept's distance, if it is another than l2.
 
     Z: float32 (n, n_inputs) blocks of rows; y: int8 (n, n_labels) blocks, -1 for not known.
     class_weight: float32 (n_labels, 3). The weights, a few thousand numbers, are all that crosses the bus.
@@ -46,6 +48,8 @@ def fit(
     losses = [xp.empty(labels.shape, xp.float32) for labels in y]
     row_weight = [_row_weight(labels, on_device, xp) for labels in y]
     middle = np.concatenate([centre.coefficients.ravel(), centre.intercept])
+    penalty = np.full(middle.shape, l2)
+    penalty[shape[0] * shape[1] :] = l2 if intercept_l2 is None else intercept_l2
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = _unpack(flat, shape)
@@ -60,7 +64,7 @@ def fit(
             slope[: shape[0] * shape[1]] += device.to_host(block.T @ gradient).astype(np.float64).ravel()
             slope[shape[0] * shape[1] :] += device.to_host(gradient.sum(axis=0, dtype=xp.float64))
         away = flat - middle
-        return (value + 0.5 * l2 * float(away @ away)) / n_rows, (slope + l2 * away) / n_rows
+        return (value + 0.5 * float(penalty @ away**2)) / n_rows, (slope + penalty * away) / n_rows
 
     found = minimize(
         value_and_gradient, middle, jac=True, method="L-BFGS-B",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class TreeModel:
         )
 
 
+_placed: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_placing = threading.Lock()
 _saved_bytes: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 
 
@@ -119,6 +122,12 @@ def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
 
 def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     """Margins of rounds [first, last) alone, float32 (n_rows, n_outputs), where X is."""
+    kind = "cuda" if hasattr(X, "__cuda_array_interface__") else "cpu"
+    with _placing:
+        # A loaded or cut booster forgets its device, and would copy X to the host without a word.
+        if _placed.get(booster, "cpu") != kind:
+            booster.set_param({"device": kind})
+            _placed[booster] = kind
     margin = booster.inplace_predict(X, iteration_range=(first, last), predict_type="margin")
     return margin.reshape(X.shape[0], -1)
 
