@@ -42,7 +42,8 @@ class Split:
     train: float = 0.6
     validation: float = 0.2
     embargo_bars: int = 5  # times left out before validation and test, beside the purge by the label's end
-    parts: int = 4  # the training part is cut into this many; part k is predicted by models of the parts before it
+    parts: int = 3  # the training part is cut into this many for out-of-fold predictions
+    stacking: str = "kfold"  # kfold: a part is predicted by models of all others, purged; forward: of those before it
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,6 @@ class Config:
 def _fast() -> Config:
     return Config(
         preset="fast",
-        split=Split(parts=3),
         training=Training(max_bin=32, early_stopping=8),
         joint=_joint(80, 0.15),
         joint_sector=_joint_sector(20, 0.1),
@@ -162,7 +162,7 @@ def _fast() -> Config:
 def _quality() -> Config:
     return Config(
         preset="quality",
-        split=Split(parts=6),
+        split=Split(parts=5),
         training=Training(max_bin=128, early_stopping=50),
         joint=_joint(800, 0.025),
         joint_sector=_joint_sector(150, 0.025),
@@ -299,6 +299,7 @@ def _check(config: Config) -> None:
     require(0 < split.validation < 1 - split.train, "split.validation", split.validation, "to leave a test part")
     require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
     require(2 <= split.parts <= 20, "split.parts", split.parts, "2 to 20")
+    require(split.stacking in ("kfold", "forward"), "split.stacking", split.stacking, "kfold or forward")
     for family in training.models:
         if family not in FAMILIES:
             raise ConfigError(f"unknown model family {family!r}{_nearest(family, FAMILIES)}")

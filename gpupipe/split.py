@@ -18,13 +18,16 @@ class Boundaries:
     """The times that cut all sectors alike, int64 UTC nanoseconds.
 
     A part's rows have start <= time < the next start. A row of an earlier part is kept only if its labels end
-    before `cutoff`, which lies `embargo_bars` distinct times before the start.
+    before `cutoff`, which lies `embargo_bars` distinct times before the start. Where a part is predicted by models
+    that have also seen later rows, these begin at its `resume`, `embargo_bars` after its labels end.
 
     starts, cutoffs: (n_parts + 2,) for the training parts 0..n_parts-1, validation, test.
+    resumes: (n_parts,), for each training part; empty if no model may see what comes after the part it predicts.
     """
 
     starts: tuple[int, ...]
     cutoffs: tuple[int, ...]
+    resumes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Split:
     """Row numbers into a Dataset, int64, ascending, on the host.
 
     train, validation, test: no label of train ends after validation starts, none of validation after test starts.
-    folds: (fit, predict) pairs inside the training part: part k is predicted by models fitted on the parts
-        before it, so that no out-of-fold model has seen its own future.
+    folds: (fit, predict) pairs inside the training part. No label of a fitted row overlaps in time with one of a
+        predicted row, nor lies within the embargo of it. With stacking "kfold" each part is predicted by models of
+        all others (Lopez de Prado 2018, section 7.4); with "forward" by models of the parts before it.
     """
 
     train: np.ndarray
@@ -58,9 +62,11 @@ def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundarie
             f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with an "
             f"embargo of {settings.embargo_bars}: give a longer history, or lower split.parts or split.embargo_bars"
         )
+    kfold, reach = settings.stacking == "kfold", max(datasets[0].horizons) + settings.embargo_bars
     return Boundaries(
         starts=tuple(int(times[k]) for k in at),
         cutoffs=tuple(int(times[max(0, k - settings.embargo_bars)]) for k in at),
+        resumes=tuple(int(times[min(k + reach, len(times) - 1)]) for k in at[1:-1]) if kfold else (),
     )
 
 
@@ -79,8 +85,12 @@ def _split_rows(time: Any, end: Any, usable: Any, at: Boundaries) -> Split:
     validation = usable & (time >= validation_at) & (time < test_at) & (end < test_cutoff)
     test = usable & (time >= test_at)
     folds = []
-    for k in range(1, len(at.starts) - 2):
-        fit = train & (time < at.starts[k]) & (end < at.cutoffs[k])
+    for k in range(0 if at.resumes else 1, len(at.starts) - 2):
         predict = train & (time >= at.starts[k]) & (time < at.starts[k + 1])
+        fit = train & (time < at.starts[k]) & (end < at.cutoffs[k])
+        if at.resumes:
+            # By bars and by labels: a symbol with holes looks further ahead than its sector's calendar says.
+            ends = end[predict].max(initial=at.resumes[k])
+            fit |= train & (time >= at.resumes[k]) & (time > ends)
         folds.append((np.flatnonzero(fit), np.flatnonzero(predict)))
     return Split(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(test), tuple(folds))

@@ -89,7 +89,8 @@ def count_units(settings: config.Config, n_sectors: int) -> int:
     """How many units a run has: one pooled and one for each sector, for each family and fold; and the meta-learners."""
     families = [name for name in settings.training.models if name != META]
     n_groups = 1 if settings.training.pool == "all" else n_sectors
-    rounds = settings.split.parts if META in settings.training.models else 1
+    folds = settings.split.parts - (settings.split.stacking == "forward")
+    rounds = 1 + folds if META in settings.training.models else 1
     return len(families) * rounds * (n_groups + n_sectors) + (n_groups if META in settings.training.models else 0)
 
 
@@ -222,9 +223,9 @@ def _fit_family(
 def _stack(
     work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Any]
 ) -> tuple[dict[str, list[meta.MetaModel]], float]:
-    """Predict each training part by models of the parts before it, and learn from that how to combine the families."""
+    """Predict each training part by models that have not seen it, and learn from that how to combine the families."""
     collected: dict[str, list[list[np.ndarray]]] = {s: [] for s in group}
-    for part in range(work.settings.split.parts - 1):
+    for part in range(len(work.splits[group[0]].folds)):
         rows = {s: (work.splits[s].folds[part][0], None) for s in group}
         fold = _fold(work, f"part{part + 1}", rows, kept)
         predict = {s: {"oof": work.splits[s].folds[part][1]} for s in group}
