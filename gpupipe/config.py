@@ -15,6 +15,7 @@ from typing import Any
 
 from gpupipe.errors import UserError
 
+RULES, WINDOWS = ("take_profit_first", "first_touch"), ("bars", "calendar")  # of labels.py
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
 
 
@@ -196,9 +197,9 @@ def make(
     Raises ConfigError for an unknown key (naming the nearest one), a value of the wrong type or out of range.
     """
     table = _read_toml(file) if file is not None else {}
-    preset = preset or table.pop("preset", None) or "balanced"
-    table.pop("preset", None)
-    if preset not in PRESETS:
+    named = table.pop("preset", None)
+    preset = preset or named or "balanced"
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{_nearest(str(preset), PRESETS)}")
     config = PRESETS[preset]()
     for key, value in _flatten(table):
@@ -225,7 +226,7 @@ def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or f"{prefix}{key}" in _SECTIONS):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -248,7 +249,14 @@ def _known_keys(node: Any = Config, prefix: str = "") -> list[str]:
     return keys
 
 
+_SECTIONS = tuple(item.name for item in dataclasses.fields(Config))
+
+
 def _replace(config: Config, key: str, value: Any) -> Config:
+    if key == "preset":  # only a name once the values are there
+        raise ConfigError("preset is chosen with --preset, or by the key preset of a gpupipe.toml, not by --set")
+    if isinstance(value, dict):
+        raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, _SECTIONS)}")
     if key not in _known_keys():
         raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, _known_keys())}")
     section, _, name = key.rpartition(".")
@@ -290,11 +298,16 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key} = {value!r}: expected {expected}")
 
     labels, split, training = config.labels, config.split, config.training
-    require(bool(labels.horizons) and min(labels.horizons) >= 1, "labels.horizons", labels.horizons, "bars >= 1")
     require(
-        bool(labels.thresholds) and all(0 < t < 1 for t in labels.thresholds),
-        "labels.thresholds", labels.thresholds, "fractions between 0 and 1 (0.05 is 5 %)",
+        bool(labels.horizons) and min(labels.horizons) >= 1 and _rising(labels.horizons),
+        "labels.horizons", labels.horizons, "whole bars >= 1 that rise, like 1,2,5",
     )  # fmt: skip
+    require(
+        bool(labels.thresholds) and all(0 < t < 1 for t in labels.thresholds) and _rising(labels.thresholds),
+        "labels.thresholds", labels.thresholds, "fractions between 0 and 1 that rise, like 0.05,0.10 (0.05 is 5 %)",
+    )  # fmt: skip
+    require(labels.rule in RULES, "labels.rule", labels.rule, "take_profit_first or first_touch")
+    require(labels.window in WINDOWS, "labels.window", labels.window, "bars or calendar")
     require(0 < split.train < 1, "split.train", split.train, "a share between 0 and 1")
     require(0 < split.validation < 1 - split.train, "split.validation", split.validation, "to leave a test part")
     require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
@@ -311,12 +324,30 @@ def _check(config: Config) -> None:
     require(training.min_positives >= 1, "training.min_positives", training.min_positives, "1 or more")
     require(training.min_rows >= 1, "training.min_rows", training.min_rows, "1 or more")
     require(2 <= training.max_bin <= 256, "training.max_bin", training.max_bin, "2 to 256")
+    require(training.early_stopping >= 1, "training.early_stopping", training.early_stopping, "1 or more")
     require(config.seed >= 0, "seed", config.seed, "0 or more")
+    for name in ("joint", "joint_sector", "hist", "leafwise", "forest", "linear", "meta"):
+        for item in dataclasses.fields(getattr(config, name)):
+            value = getattr(getattr(config, name), item.name)
+            met, expected = _in_range(item.name, value)
+            require(met, f"{name}.{item.name}", value, expected)
     for name in ("joint", "joint_sector", "hist", "leafwise"):
         stage = getattr(config, name)
-        require(stage.rounds >= 1, f"{name}.rounds", stage.rounds, "1 or more")
-        require(0 < stage.learning_rate <= 1, f"{name}.learning_rate", stage.learning_rate, "0 to 1")
-        require(0 < stage.subsample <= 1, f"{name}.subsample", stage.subsample, "0 to 1")
-        require(0 < stage.column_share <= 1, f"{name}.column_share", stage.column_share, "0 to 1")
         require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
-    require(config.forest.trees >= 1, "forest.trees", config.forest.trees, "1 or more")
+    require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")
+
+
+def _rising(values: tuple[int, ...] | tuple[float, ...]) -> bool:
+    """Also as they stand in the names of labels, which tell 0.05 and 0.0500000001 not apart."""
+    return list(values) == sorted(set(values)) and len({f"{v * 100:g}" for v in values}) == len(values)
+
+
+def _in_range(field_name: str, value: float) -> tuple[bool, str]:
+    """Whether a field of a model's section has a value that can be used, and which have."""
+    if field_name in ("learning_rate", "subsample", "column_share"):
+        return 0 < value <= 1, "more than 0, up to 1"
+    if field_name in ("rounds", "trees", "sector_trees", "max_iterations"):
+        return value >= 1, "1 or more"
+    if field_name == "clip":
+        return 0 < value < float("inf"), "more than 0"
+    return 0 <= value < float("inf"), "0 or more"
