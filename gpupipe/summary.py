@@ -84,30 +84,34 @@ def build(
 
 
 def averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each label and model: the mean over sectors of the gain over the prior, and in how many it is above 0."""
+    """For each label and model, over sectors: mean log-loss, its gain over the prior's, and where it is above 0.
+
+    gain_over_prior: 1 - mean log-loss / mean log-loss of the prior. The mean of the sectors' own gains is kept beside
+    it as mean_of_gains: a sector without a single event in the test part can make that anything.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["label"], row["model"]), []).append(row)
-    return [
-        {
-            "label": label,
-            "model": model,
-            "sectors": len(found),
-            **{
-                f"{part}_{name}": float(np.mean([r[f"{part}_{name}"] for r in found]))
-                for part in ("validation", "test")
-                for name in ("gain_over_prior", "log_loss")
-            },
-            "sectors_above_prior": sum(r["test_gain_over_prior"] > 0 for r in found),
-        }
-        for (label, model), found in groups.items()
-    ]  # fmt: skip
+    found = []
+    for (label, model), own in groups.items():
+        average: dict[str, Any] = {"label": label, "model": model, "sectors": len(own)}
+        for part in ("validation", "test"):
+            loss, prior, gain = (
+                float(np.mean([row[f"{part}_{name}"] for row in own]))
+                for name in ("log_loss", "prior_log_loss", "gain_over_prior")
+            )
+            average |= {f"{part}_log_loss": loss, f"{part}_gain_over_prior": 1 - loss / prior}
+            average[f"{part}_mean_of_gains"] = gain
+        average["sectors_above_prior"] = sum(row["test_gain_over_prior"] > 0 for row in own)
+        found.append(average)
+    return found
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each label and judged model: its average sealed-test gain over the prior and the better volatility table.
 
-    above_prior and above_tables are differences in mean share of the prior's log-loss; positive is better.
+    above_prior and above_tables are differences of log-loss averaged over sectors, as a share of the prior's;
+    positive is better.
     """
     mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in averages(rows)}
     found = []
