@@ -57,10 +57,12 @@ def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
     Source: expected calibration error, Naeini et al. (2015), with quantile bins, because rare classes would fall
     into one bin of equal width.
     """
+    if len(probability) == 0:
+        return float("nan")
     order = np.argsort(probability, kind="stable")
     parts = np.array_split(order, min(CALIBRATION_BINS, len(order)))
     errors = [abs(float(probability[p].mean(dtype=np.float64)) - float(happened[p].mean())) * len(p) for p in parts]
-    return float(sum(errors) / len(order)) if len(order) else float("nan")
+    return float(sum(errors) / len(order))
 
 
 def measures(

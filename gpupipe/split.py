@@ -49,7 +49,7 @@ class Split:
 def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundaries:
     """Cut the distinct usable times of all sectors by the shares of `settings`.
 
-    Raises UserError when there are too few times for every part to hold some after its embargo.
+    Raises UserError when there are too few times for every part to hold some after the longest label and the embargo.
     """
     usable_times = [d.device.to_host(d.time_ns[d.usable]) for d in datasets]
     times = np.unique(np.concatenate(usable_times))
@@ -57,12 +57,13 @@ def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundarie
     shares += [settings.train, settings.train + settings.validation]
     at = [round(len(times) * share) for share in shares]
     lengths = np.diff([*at, len(times)])
-    if min(lengths) <= settings.embargo_bars:
-        raise UserError(
-            f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with an "
-            f"embargo of {settings.embargo_bars}: give a longer history, or lower split.parts or split.embargo_bars"
-        )
     kfold, reach = settings.stacking == "kfold", max(datasets[0].horizons) + settings.embargo_bars
+    if min(lengths) <= reach:
+        raise UserError(
+            f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with "
+            f"labels of {max(datasets[0].horizons)} bars and an embargo of {settings.embargo_bars}: give a longer "
+            "history, or lower labels.horizons, split.parts or split.embargo_bars"
+        )
     return Boundaries(
         starts=tuple(int(times[k]) for k in at),
         cutoffs=tuple(int(times[max(0, k - settings.embargo_bars)]) for k in at),
@@ -90,7 +91,7 @@ def _split_rows(time: Any, end: Any, usable: Any, at: Boundaries) -> Split:
         fit = train & (time < at.starts[k]) & (end < at.cutoffs[k])
         if at.resumes:
             # By bars and by labels: a symbol with holes looks further ahead than its sector's calendar says.
-            ends = end[predict].max(initial=at.resumes[k])
+            ends = end[predict].max(initial=0)
             fit |= train & (time >= at.resumes[k]) & (time > ends)
         folds.append((np.flatnonzero(fit), np.flatnonzero(predict)))
     return Split(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(test), tuple(folds))

@@ -18,7 +18,7 @@ from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
 from gpupipe.models import meta
-from gpupipe.models.fold import Fold, gather
+from gpupipe.models.fold import N_CLASSES, Fold, gather
 from gpupipe.split import Split
 from gpupipe.store import Store, pack_array, sha256, unpack_array
 
@@ -224,24 +224,26 @@ def _stack(
     work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Any]
 ) -> tuple[dict[str, list[meta.MetaModel]], float]:
     """Predict each training part by models that have not seen it, and learn from that how to combine the families."""
-    collected: dict[str, list[list[np.ndarray]]] = {s: [] for s in group}
+    nothing = np.empty((len(families), 0, len(kept), N_CLASSES), np.float32)
+    collected: dict[str, list[np.ndarray]] = {s: [nothing] for s in group}
+    predicted: dict[str, list[np.ndarray]] = {s: [np.empty(0, np.int64)] for s in group}
     for part in range(len(work.splits[group[0]].folds)):
-        rows = {s: (work.splits[s].folds[part][0], None) for s in group}
-        fold = _fold(work, f"part{part + 1}", rows, kept)
-        predict = {s: {"oof": work.splits[s].folds[part][1]} for s in group}
-        for s in group:
-            collected[s].append([])
-        for f in families:
-            _, by_sector = _fit_family(work, fold, f, kept, predict, final[f.name])
-            for s in group:
-                collected[s][part].append(by_sector[s][1]["oof"])
+        folds = {s: work.splits[s].folds[part] for s in group}
+        # A sector that begins late may have nothing to learn from but the part itself.
+        able = [s for s in group if len(folds[s][0]) >= work.settings.training.min_rows]
+        for _ in range(len(families) * (len(group) - len(able) + (not able))):
+            work.advance(f"part{part + 1}: too few rows")
+        if not able:
+            continue
+        fold = _fold(work, f"part{part + 1}", {s: (folds[s][0], None) for s in able}, kept)
+        predict = {s: {"oof": folds[s][1]} for s in able}
+        said = [_fit_family(work, fold, f, kept, predict, final[f.name])[1] for f in families]
+        for s in able:
+            collected[s].append(np.stack([by_sector[s][1]["oof"] for by_sector in said]))
+            predicted[s].append(folds[s][1])
     device = work.device
-    probabilities, y = {}, {}
-    for s in group:
-        parts = [device.asarray(np.stack(by_family)) for by_family in collected[s]]
-        probabilities[s] = device.xp.concatenate(parts, axis=1)
-        rows_s = np.concatenate([predicted for _, predicted in work.splits[s].folds])
-        y[s] = gather(work.datasets[s], rows_s, kept).y
+    probabilities = {s: device.asarray(np.concatenate(collected[s], axis=1)) for s in group}
+    y = {s: gather(work.datasets[s], np.concatenate(predicted[s]), kept).y for s in group}
     started = time.perf_counter()
     names = tuple(f.name for f in families)
     stacked = meta.fit(names, probabilities, y, work.settings.meta, device)

@@ -70,22 +70,26 @@ def fit(
     """One model for each sector and label, from out-of-fold probabilities.
 
     probabilities: for each sector float32 (n_families, n_rows, n_labels, 3); y: int8 (n_rows, n_labels).
-    Pooled over all sectors first; each sector's weights are then pulled to the pooled ones.
+    Pooled over all sectors first; each sector's weights are then pulled to the pooled ones, and are these where a
+    sector has no rows.
     """
     sectors = tuple(probabilities)
+    seen = [s for s in sectors if y[s].shape[0]]
     n_labels = next(iter(y.values())).shape[1]
     ones = np.ones((1, N_CLASSES), np.float32)
     models: dict[str, list[MetaModel]] = {sector: [] for sector in sectors}
     for k in range(n_labels):
         Z = {s: log_odds([p[:, k] for p in probabilities[s]], device) for s in sectors}
         target = {s: device.xp.ascontiguousarray(y[s][:, k : k + 1]) for s in sectors}
-        pooled = softmax_regression.fit(
-            list(Z.values()), list(target.values()), ones, average(len(families)), settings.l2,
-            settings.max_iterations, device,
-        )  # fmt: skip
+        pooled = average(len(families))
+        if seen:
+            pooled = softmax_regression.fit(
+                [Z[s] for s in seen], [target[s] for s in seen], ones, pooled, settings.l2, settings.max_iterations,
+                device,
+            )  # fmt: skip
         for s in sectors:
             own = pooled
-            if len(sectors) > 1:
+            if len(sectors) > 1 and s in seen:
                 own = softmax_regression.fit(
                     [Z[s]], [target[s]], ones, pooled, settings.sector_l2, settings.max_iterations, device
                 )
