@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +29,8 @@ class StoreError(UserError):
 def write_atomic(path: pathlib.Path, content: bytes) -> None:
     """Write under a temporary name, sync, and rename: a reader sees the old file, the new one, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Threads may write the same content at once.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
@@ -64,11 +66,17 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store alone; StoreError names the holder if another run has it."""
+        """Hold the store alone; StoreError names the holder if another run has it.
+
+        Where what is done inside raises UserError before anything was kept, nothing is left behind.
+        """
         self._work.mkdir(parents=True, exist_ok=True)
-        with (self._work / "lock").open("a+") as stream:
+        path = self._work / "lock"
+        with path.open("a+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not (path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())):
+                    raise BlockingIOError  # the file was removed by its holder, and may be another's by now
             except BlockingIOError:
                 stream.seek(0)
                 holder = stream.read().strip() or "another run"
@@ -76,9 +84,18 @@ class Store:
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
-            for leftover in self.out.rglob(".*.tmp"):  # of a killed run; nobody else writes here now
-                leftover.unlink(missing_ok=True)
-            yield
+            for place in (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp"):
+                for leftover in self.out.glob(place):  # of a killed run; nobody else writes here now
+                    leftover.unlink(missing_ok=True)
+            try:
+                yield
+            except UserError:
+                if list(self._work.iterdir()) == [path]:
+                    path.unlink()
+                    self._work.rmdir()
+                    if not any(self.out.iterdir()):
+                        self.out.rmdir()
+                raise
 
     def put(self, content: bytes) -> str:
         """Keep a content; return its SHA-256."""
@@ -94,9 +111,9 @@ class Store:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise StoreError(f"{path} is missing") from None
+            raise StoreError(f"{path} is missing: delete {self._work} and run again") from None
         if sha256(content) != digest:
-            raise StoreError(f"{path} was altered")
+            raise StoreError(f"{path} was altered: delete {self._work} and run again")
         return content
 
     def finish(self, key: str, record: dict[str, Any]) -> None:
