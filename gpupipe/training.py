@@ -116,7 +116,7 @@ def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
             trained += done
             skipped += missing
     if not trained:
-        raise UserError("no label can be trained: " + "; ".join(s.reason for s in skipped))
+        raise UserError("no label can be trained: " + "; ".join(dict.fromkeys(s.reason for s in skipped)))
     return trained, skipped
 
 
