@@ -165,10 +165,10 @@ def _execute(
     entries |= summary.write(store, whole)
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
-    artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
     artifacts.remove_strangers(store, entries)
+    artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
     store.forget_units()
-    return whole
+    return summary.read(store.out)
 
 
 @dataclass(frozen=True)
