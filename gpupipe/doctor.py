@@ -150,10 +150,20 @@ def _applies(marker: object) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)  # type: ignore[attr-defined]
 
 
+def _is_alias(name: str) -> bool:
+    """Whether a distribution of XGBoost only asks for another, as xgboost-cu13 3.4 does for xgboost."""
+    try:
+        requirements = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return any(requirement.startswith("xgboost") for requirement in requirements)
+
+
 def _xgboost() -> Iterator[Finding]:
     found = installed(XGBOOST_DISTRIBUTIONS)
-    if len(found) > 1:
-        names = " ".join(found)
+    owners = [name for name in found if not _is_alias(name)]
+    if len(owners) > 1:
+        names = " ".join(owners)
         fix = f"pip uninstall -y {names} && pip install -e '.[cpu]'  (or '.[cuda13]', '.[cuda12]')"
         text = f"{names} are installed together and own the same files: which one runs is chance"
         yield Finding("XGBoost", "distributions", "warning", text, fix=fix)

@@ -64,6 +64,15 @@ def test_no_xgboost_is_an_error_and_two_are_a_warning(versions):
     versions.update({"xgboost": "3.4.1", "xgboost-cpu": "3.4.1"})
     both = finding("distributions")
     assert both.status == "warning" and "pip uninstall -y xgboost xgboost-cpu" in both.fix
+
+
+def test_an_alias_of_xgboost_is_no_second_xgboost(versions, monkeypatch):
+    versions.update({"xgboost": "3.4.1", "xgboost-cpu": None, "xgboost-cu12": None, "xgboost-cu13": "3.4.1"})
+    real = importlib.metadata.requires
+    monkeypatch.setattr(
+        importlib.metadata, "requires", lambda name: ["xgboost==3.4.1"] if name == "xgboost-cu13" else real(name)
+    )
+    assert not [f for f in doctor.examine() if f.name == "distributions"]
     assert doctor.run(as_json=True) == 0
 
 
