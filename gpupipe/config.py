@@ -89,7 +89,7 @@ class Forest:
 
     trees: int = 100
     sector_trees: int = 50
-    depth: int = 8
+    depth: int = 7
     subsample: float = 0.5
     column_share: float = 0.25
     min_rows: float = 50.0
@@ -169,7 +169,7 @@ def _quality() -> Config:
         joint_sector=_joint_sector(150, 0.025),
         hist=Booster(rounds=600, learning_rate=0.025),
         leafwise=Booster(rounds=600, learning_rate=0.025, depth=0, leaves=8),
-        forest=Forest(trees=300, sector_trees=150, depth=9),
+        forest=Forest(trees=300, sector_trees=150, depth=8),
         linear=Linear(max_iterations=200),
     )
 
