@@ -139,9 +139,7 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
         f"sealed test {cut['test_from']} to {cut['test_to']}"
     )
-    to.print(
-        f"arrays of about {planned['estimated_array_bytes'] / 2**30:.2f} GiB, beside 0.4 GiB for the program itself"
-    )
+    to.print(f"peak memory of about {planned['estimated_peak_bytes'] / 2**30:.1f} GiB (an estimate)")
 
 
 def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
