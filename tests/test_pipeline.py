@@ -1,0 +1,139 @@
+"""The job's measures and verdicts, the key it is known by, and the odd markets that it must not fall over."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tiny import QUICK, SECTORS, cut, tiny_market
+
+from gpupipe import config, load, pipeline
+from gpupipe.pipeline import Listener, execute
+
+BASELINES = ("volatility_table_sector", "volatility_table_all")
+
+
+def job(out, *settings, panel=None, listener=None):
+    """The summary of a job on one thread."""
+    chosen = config.make("fast", settings=[*QUICK, *settings])
+    return execute(panel or tiny_market(), None, chosen, out, 1, listener)[0]
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    return job(tmp_path_factory.mktemp("whole"))
+
+
+def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary):
+    measures = ["rows", "log_loss", "prior_log_loss", "gain_over_prior", "balanced_accuracy"]
+    measures += [
+        f"{m}_{c}" for m in ("share", "calls", "precision", "recall", "pr_auc", "calibration_error", "return_when")
+        for c in ("buy", "sell")
+    ]  # fmt: skip
+    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *BASELINES}
+    for row in summary["models"]:
+        for part in ("validation", "test"):
+            found = {name: row[f"{part}_{name}"] for name in measures}
+            assert 0 < found["log_loss"] < 3 and found["rows"] >= 50 and 0 <= found["balanced_accuracy"] <= 1
+            assert found["gain_over_prior"] == pytest.approx(1 - found["log_loss"] / found["prior_log_loss"])
+            assert all(0 <= found[f"calibration_error_{side}"] <= 1 for side in ("buy", "sell"))
+
+
+def test_the_planted_signal_is_found(summary):
+    """Not by how much, on so few rows: but most models of most sectors gain over the prior on the sealed test."""
+    gains = np.array([row["test_gain_over_prior"] for row in summary["models"] if row["kind"] == "model"])
+    assert len(gains) == 72 and (gains > 0).mean() > 0.8 and gains.mean() > 0.01
+
+
+def test_the_verdict_is_of_losses_averaged_over_sectors(summary):
+    mean = {(a["label"], a["model"]): a["test_log_loss"] for a in summary["averages"]}
+    for (label, model), value in mean.items():
+        own = [r["test_log_loss"] for r in summary["models"] if (r["label"], r["model"]) == (label, model)]
+        assert len(own) == 3 and value == pytest.approx(np.mean(own), rel=1e-12)
+    found = {(v["label"], v["model"]): v["beats_all"] for v in summary["verdict"]}
+    assert set(found) == {key for key in mean if key[1] in ("xgb_joint", "meta_learner")} and len(found) == 8
+    for (label, model), beats in found.items():
+        prior = np.mean([r["test_prior_log_loss"] for r in summary["models"] if r["label"] == label])
+        assert beats == (mean[label, model] < min(prior, *(mean[label, table] for table in BASELINES)))
+
+
+def test_the_key_is_of_data_settings_code_versions_and_device(monkeypatch):
+    device, settings = tiny_market().device, config.make("fast")
+    key = pipeline.run_key("data", settings, device)
+    assert key == pipeline.run_key("data", settings, device) and len(key) == 64
+    assert key != pipeline.run_key("other data", settings, device)
+    assert key != pipeline.run_key("data", config.make("fast", seed=1), device)
+    for name, value in (("versions", {"xgboost": "0"}), ("code_hash", "another")):
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline, name, lambda value=value: value)
+            assert key != pipeline.run_key("data", settings, device), name
+    assert key == pipeline.run_key("data", settings, device)
+
+
+@pytest.mark.parametrize("pool", ["all", "none"])
+@pytest.mark.parametrize("stacking", ["kfold", "forward"])
+def test_a_sector_that_begins_late_does_not_stop_any_family(tmp_path, pool, stacking):
+    """Its rows lie in the last part of the training time: out of fold there is nothing to learn from but this part."""
+    market = tiny_market()
+    late = cut(market, lambda k, bars: bars >= (80 if market.sector[k] == "energy" else 0))
+    totals, heard = [], []
+    found = job(
+        tmp_path, f"training.pool={pool}", f"split.stacking={stacking}", "training.min_positives=5", panel=late,
+        listener=Listener(totals.append, heard.append),
+    )  # fmt: skip
+    assert found["n_models"] == 72 and found["skipped"] == []
+    assert len(heard) == totals[0]["units"]  # what is left out counts as done
+    assert all(np.isfinite(row["test_log_loss"]) for row in found["models"])
+    said = load(tmp_path).predict(late).of("meta_learner_1d_2pct")
+    assert not np.isnan(said[np.array(late.sector)[late.symbol_of_row] == "energy"]).all()
+
+
+def test_a_symbol_listed_yesterday_and_a_sector_of_one_symbol(tmp_path):
+    market = tiny_market()
+    alone = market.symbols[market.sector.index("utilities")]
+    odd = market.where([s != "utilities" or n == alone for n, s in zip(market.symbols, market.sector, strict=True)])
+    new = odd.sector.index("technology")
+    odd = cut(odd, lambda k, bars: bars >= (259 if k == new else 0))
+    found = job(tmp_path, "training.models=xgb_joint,xgb_hist,linear,meta_learner", "training.min_rows=10", panel=odd)
+    assert found["n_models"] == 3 * 4 * 4
+    predictions = load(tmp_path).predict(odd)
+    assert np.isnan(predictions.values[odd.offsets[new]]).all()
+
+
+def test_a_sector_with_too_few_positives_borrows_the_pooled_trees(tmp_path):
+    found = job(tmp_path, "training.min_positives=100", "training.models=xgb_hist,linear")
+    scopes = {(r["label"], r["sector"]): r["scope"] for r in found["models"] if r["model"] == "xgb_hist"}
+    assert set(scopes.values()) == {"sector", "pool"} and len(scopes) == 12
+    for path in tmp_path.glob("trained_*/*/*/metadata.json"):
+        about = json.loads(path.read_bytes())
+        fewest = min(about["class_shares"]["train"][c] for c in ("BUY", "SELL")) * about["rows"]["train"]
+        assert scopes[about["label"], about["sector"]] == ("pool" if fewest < 99.5 else "sector")
+
+
+def test_calendar_windows_and_first_touch_run_too(tmp_path):
+    settings = ("training.models=linear", "labels.window=calendar", "labels.rule=first_touch", "labels.horizons=3")
+    assert job(tmp_path, *settings)["n_models"] == 6
+
+
+def test_chosen_features_run_and_load_without_the_others(tmp_path):
+    job(tmp_path, "training.models=linear,xgb_joint", "features.names=momentum,rsi_14")
+    models = load(tmp_path)
+    assert 2 < len(models.feature_names) < 40 and "rsi_14" in models.feature_names
+    assert np.isfinite(models.predict(tiny_market()).of("linear_1d_2pct")).any()
+
+
+def test_balanced_classes_stay_calibrated(summary, tmp_path):
+    balanced = job(tmp_path, "training.class_weight=balanced")
+    for model in set(config.FAMILIES):
+        plain, weighted = (
+            np.mean([a["test_log_loss"] for a in one["averages"] if a["model"] == model]) for one in (summary, balanced)
+        )
+        assert weighted < 1.1 * plain, model
+
+
+def test_the_plan_names_what_will_be_done():
+    plan = pipeline.plan(tiny_market(), config.make("fast", settings=QUICK))
+    assert [one["sector"] for one in plan["sectors"]] == list(SECTORS) and plan["models"] == 72
+    assert sum(one["symbols"] for one in plan["sectors"]) == 30
+    assert plan["units"] == 5 * (1 + 3) * (1 + 3) + 1  # five families, three parts and the whole, pool and sectors
