@@ -124,6 +124,11 @@ def test_new_data_and_fewer_families(finished):
     assert len(whole.names) == 24 and len(some.names) == 8
     for name in some.names:
         np.testing.assert_array_equal(some.of(name), whole.of(name))
+    for family in config.FAMILIES:  # a meta-learner alone, too, though it needs the others
+        alone = models.predict(panel, [family])
+        assert len(alone.names) == 4
+        for name in alone.names:
+            np.testing.assert_array_equal(alone.of(name), whole.of(name))
     with pytest.raises(ValueError, match=r"no model 'oracle' in .*; there are .*linear"):
         models.predict(panel, ["oracle"])
     with pytest.raises(ValueError, match="no model 'linear_9d_2pct'; there are"):

@@ -264,8 +264,21 @@ def test_console_command(capsys, tmp_path):
     capsys.readouterr()
     assert cli.main(["features", "momentum"]) == 0
     assert "warm-up" in capsys.readouterr().out
+    assert cli.main(["features", "rsi_14"]) == 0
+    _, only = capsys.readouterr().out.splitlines()
+    assert only.split()[0] == "rsi_14"
     assert cli.main(["features", "momentun"]) == 2
     assert capsys.readouterr().err.startswith("gpupipe: no feature or family 'momentun'")
+
+
+def test_help_names_every_option():
+    done = subprocess.run([sys.executable, "-m", "gpupipe.run", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.startswith("usage: python -m gpupipe.run ")
+    for option in (
+        "data", "sector-map", "sectors", "horizons", "thresholds", "models", "preset", "config", "set", "device",
+        "out", "seed", "jobs", "dry-run", "quiet", "json", "strict",
+    ):  # fmt: skip
+        assert f"--{option}" in done.stdout, option
 
 
 def test_doctor_through_the_command(capsys):
