@@ -101,6 +101,7 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of what computes."""
     found = {"python": platform.python_version()}

@@ -182,7 +182,6 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
         name=name,
         fit={s: gather(work.datasets[s], fit, kept) for s, (fit, _) in rows.items()},
         validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
-        feature_names=first.names,
         label_names=tuple(first.label_names[k] for k in kept),
         device=work.device,
         max_bin=training.max_bin,

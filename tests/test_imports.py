@@ -13,12 +13,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up. A module may import those of lower layers, and of its own as long as there is no circle.
 LAYERS = (
     ("kernels",),
-    ("device", "config", "errors"),
+    ("device", "config", "errors", "store"),
     ("panel",),
     ("data", "features", "feature_table", "labels"),
     ("dataset",),
     ("split", "evaluate", "models", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary", "store"),
+    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary"),
     ("pipeline",),
     ("cluster",),
     ("api", "console"),

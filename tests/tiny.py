@@ -79,7 +79,6 @@ def fold_of(fit, validation, class_weight="none", threads=1, max_bin=32, seed=0)
     first = next(iter(fit.values()))
     return Fold(
         name="final", fit=fit, validation=validation,
-        feature_names=tuple(f"x{k}" for k in range(first.X.shape[1])),
         label_names=tuple(f"label_{k}" for k in range(first.y.shape[1])),
         device=pick("cpu"), max_bin=max_bin, class_weight=class_weight, threads=threads, seed=seed,
     )  # fmt: skip

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpupipe.panel import COLUMNS, Panel
+from gpupipe.store import write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
@@ -129,29 +130,14 @@ def save(report: DataReport, folder: str | os.PathLike[str]) -> list[pathlib.Pat
     written = []
     quarantine = target / "quarantine.parquet"
     if report.quarantine.num_rows:
-        _write(quarantine, lambda stream: pq.write_table(report.quarantine, stream, compression="zstd"))
+        buffer = io.BytesIO()
+        pq.write_table(report.quarantine, buffer, compression="zstd")
+        write_atomic(quarantine, buffer.getvalue())
         written.append(quarantine)
     else:
         quarantine.unlink(missing_ok=True)
-    _write(target / "data_report.json", lambda stream: stream.write(report.to_json().encode()))
+    write_atomic(target / "data_report.json", report.to_json().encode())
     return [*written, target / "data_report.json"]
-
-
-def _write(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name too
-    finally:
-        os.close(folder)
 
 
 def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: list[str]) -> pyarrow.Table:

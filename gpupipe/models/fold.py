@@ -30,6 +30,10 @@ class Rows:
         """Number of rows."""
         return int(self.X.shape[0])
 
+    def tile(self, bias: np.ndarray, device: Device) -> Any:
+        """`bias` (n_outputs,) repeated for every row: where a booster's margins begin."""
+        return device.xp.tile(device.asarray(bias), (self.n, 1))
+
 
 def gather(dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None) -> Rows:
     """Copy `rows` (row numbers) of a dataset together, on its device; of y, only the columns `labels` if given."""
@@ -52,7 +56,6 @@ class Fold:
     name: str
     fit: Mapping[str, Rows]
     validation: Mapping[str, Rows]
-    feature_names: tuple[str, ...]
     label_names: tuple[str, ...]
     device: Device
     max_bin: int

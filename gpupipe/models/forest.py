@@ -23,7 +23,7 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
     weighted = fold.shares() * fold.weights()
     bias = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
     parts = list(fold.fit.values())
-    start = [_tile(bias.ravel(), rows, fold) for rows in parts]
+    start = [rows.tile(bias.ravel(), fold.device) for rows in parts]
     forest = settings.forest
     booster = _grow(fold, fold.bins(), parts, start, forest, forest.trees, forest.shrink_rows, fold.threads)
     return [
@@ -44,7 +44,7 @@ def fit_sector(
         return list(pooled)
     rows, forest = fold.fit[sector], settings.forest
     bias = np.concatenate([model.bias for model in pooled])
-    start = [_tile(bias, rows, fold) + trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, ROUNDS)]
+    start = [rows.tile(bias, fold.device) + trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, ROUNDS)]
     booster = _grow(fold, fold.bins(sector), [rows], start, forest, forest.sector_trees, forest.sector_shrink_rows, 1)
     own = [
         dataclasses.replace(m, stages=(*m.stages, Stage(booster, ROUNDS, N_CLASSES * k)), scope="sector")
@@ -91,7 +91,3 @@ def _grow(
     booster.boost(bins, 0, grad=gradient, hess=hessian)
     trees.refuse_silent_cpu(booster, fold.device)
     return booster
-
-
-def _tile(bias: np.ndarray, rows: Rows, fold: Fold) -> Any:
-    return fold.device.xp.tile(fold.device.asarray(bias), (rows.n, 1))

@@ -32,8 +32,8 @@ def fit_pool(fold: Fold, settings: config.Config, like: Sequence[TreeModel] | No
     bias = np.log(fold.shares()).astype(np.float32).ravel()
     rounds = [model.stages[0].rounds for model in like] if like else None
     boosted = _boost(
-        fold, fold.bins(), list(fold.fit.values()), [_tile(bias, rows, fold) for rows in fold.fit.values()],
-        list(fold.validation.values()), [_tile(bias, rows, fold) for rows in fold.validation.values()],
+        fold, fold.bins(), list(fold.fit.values()), [rows.tile(bias, fold.device) for rows in fold.fit.values()],
+        list(fold.validation.values()), [rows.tile(bias, fold.device) for rows in fold.validation.values()],
         settings.joint, settings.training.early_stopping, fold.threads, rounds,
     )  # fmt: skip
     booster, weight = trees.first_rounds(boosted.booster, boosted.rounds), fold.weights()
@@ -135,14 +135,10 @@ def _add_round(booster: Any, k: int, parts: list[Rows], margin: Any) -> None:
         first += rows.n
 
 
-def _tile(bias: np.ndarray, rows: Rows, fold: Fold) -> Any:
-    return fold.device.xp.tile(fold.device.asarray(bias), (rows.n, 1))
-
-
 def _margin(pooled: Sequence[TreeModel], rows: Rows, fold: Fold) -> Any:
     """The pooled models' margins, float32 (n_rows, 3 * n_labels), corrected for class weights."""
     bias = np.concatenate([model.bias - np.log(model.class_weight) for model in pooled])
-    margin = _tile(bias, rows, fold)
+    margin = rows.tile(bias, fold.device)
     stages = [model.stages[0] for model in pooled]
     by_rounds = {
         r: trees.stage_margin(stages[0].booster, rows.X, 0, r) for r in {stage.rounds for stage in stages} if r > 0
