@@ -25,6 +25,7 @@ from gpupipe.features import compute_features, feature_names
 from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.models import volatility_table
 from gpupipe.models.fold import N_CLASSES
+from gpupipe.models.trees import N_OUTPUTS
 from gpupipe.panel import Panel
 from gpupipe.split import Boundaries, Split, boundaries, split
 from gpupipe.store import Store, dump_json, sha256
@@ -320,7 +321,7 @@ def _estimated_peak(
     """
     fit = sum(len(cut.train) for cut in prepared.splits.values())
     validation = sum(len(cut.validation) for cut in prepared.splits.values())
-    n_outputs, forest = n_labels * N_CLASSES, settings.forest
+    n_outputs, forest = n_labels * N_OUTPUTS, settings.forest
     features = (panel.n_rows + fit + validation) * n_features * 4  # all rows, and those fitted and validated gathered
     scaled_and_bins = fit * n_features * 5
     margins = fit * n_outputs * 4 * 10  # margins, gradients, Hessians, XGBoost's copies of them

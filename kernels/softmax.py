@@ -52,6 +52,46 @@ def softmax_gradient(i, margin, y, class_weight, grad, hess):
             hess[i, 3 * k + m] = (floor if curvature < floor else curvature) if known else zero
 
 
+@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"))
+def activity_gradient(i, margin, y, class_weight, grad, hess):
+    """Gradient and Hessian diagonal for a model of two numbers a label, activity u and direction d.
+
+    They add u - d to the margin of class 0 (SELL) and u + d to that of class 2 (BUY); class 1 (HOLD) is the reference.
+    With p the softmax of the three margins of a label, t the class as 0 or 1 each, w = class_weight[label, y]:
+
+        u: grad = w * ((p[0] - t[0]) + (p[2] - t[2]))        hess = w * p[1] * (1 - p[1])
+        d: grad = w * ((p[2] - t[2]) - (p[0] - t[0]))        hess = 2 * w * (p[0] + p[2] - (p[2] - p[0])^2)
+
+    The factor 2 halves the steps of d, and its part in the choice of splits: that is what the three margins of
+    softmax_gradient give where SELL and BUY are as frequent, as HOLD's gradient is that of u with the sign changed.
+    Both Hessians are at least 1e-16.
+
+    Reads:   row i alone.
+    Inputs:  as softmax_gradient.
+    Outputs: grad, hess float32 (n_rows, 2 * n_labels), u of label k in column 2 * k, d beside it; 0 where a label is
+             not known.
+    NaN:     a margin that is NaN makes its label's gradients NaN.
+    Source:  multinomial logit with a reference class (Hastie, Tibshirani and Friedman, section 4.4).
+    """
+    zero, one, two, floor = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(1e-16)
+    for k in range(y.shape[1]):
+        a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
+        largest = largest_of(a, b, c)
+        sell, hold, buy = exponential(a - largest), exponential(b - largest), exponential(c - largest)
+        total = sell + hold + buy
+        sell, hold, buy = sell / total, hold / total, buy / total
+        known = y[i, k] >= 0
+        weight = class_weight[k, y[i, k]] if known else zero
+        sold = sell - (one if y[i, k] == 0 else zero)
+        bought = buy - (one if y[i, k] == 2 else zero)
+        steep_u = weight * hold * (one - hold)
+        steep_d = two * weight * (sell + buy - (buy - sell) * (buy - sell))
+        grad[i, 2 * k] = weight * (bought + sold) if known else zero
+        grad[i, 2 * k + 1] = weight * (bought - sold) if known else zero
+        hess[i, 2 * k] = (floor if steep_u < floor else steep_u) if known else zero
+        hess[i, 2 * k + 1] = (floor if steep_d < floor else steep_d) if known else zero
+
+
 @kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]"))
 def softmax_log_loss(i, margin, y, loss):
     """Log-loss of row i for each label: loss = log(sum(exp(margins))) - margin of the class y, unweighted.

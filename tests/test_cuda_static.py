@@ -16,7 +16,7 @@ from kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, res
 
 from gpupipe.features import compute_features
 from gpupipe.kernels.compile import Kernel, all_kernels
-from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.labels import tp_dd_labels
 
 KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
@@ -25,7 +25,9 @@ REGISTERS = json.loads(TABLE.read_text())
 MORE_REGISTERS = 1.25
 # exp and log of float32 differ by a few units in the last place: Python rounds the float64 ones, njit calls expf and
 # logf. In a loss they are added up, hence the absolute part. All other kernels agree bit for bit.
-TRANSCENDENTAL = {"softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability"}
+TRANSCENDENTAL = {
+    f"softmax.{name}" for name in ("activity_gradient", "softmax_gradient", "softmax_log_loss", "softmax_probability")
+}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
 EXACT = {"labels.tp_dd"}
@@ -74,6 +76,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         margin, y = rng.normal(0, 3, (20, 18)).astype(np.float32), rng.integers(-1, 3, (20, 6)).astype(np.int8)
         weight, made = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)
         softmax_gradient(20, margin, y, weight, made, np.empty_like(margin))
+        activity_gradient(20, margin, y, weight, *(np.empty((20, 12), np.float32) for _ in range(2)))
         softmax_log_loss(20, margin, y, np.empty(y.shape, np.float32))
         softmax_probability(20, margin, made)
     return calls

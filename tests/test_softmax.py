@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 
 # expf differs by a few units in the last place between libm, CUDA and Python; p is at most 1.
 ABSOLUTE = 1e-6
@@ -84,11 +84,43 @@ def test_gradient_is_the_finite_difference_of_the_weighted_loss(device):
         np.testing.assert_allclose(hess[:, column], np.maximum(2 * curvature, 1e-16), atol=1e-4)
 
 
-@pytest.mark.parametrize("kernel", [softmax_gradient, softmax_log_loss, softmax_probability], ids=lambda k: k.__name__)
+def test_activity_and_direction_are_the_finite_differences_of_the_weighted_loss(device):
+    rng = np.random.default_rng(4)
+    margin = rng.normal(0, 2, (40, 6)).astype(np.float32)
+    y = rng.integers(-1, 3, (40, 2)).astype(np.int8)
+    weight = rng.uniform(0.2, 5, (2, 3)).astype(np.float32)
+    grad, hess = run(device, activity_gradient, margin, y, weight, columns=4, n_outputs=2)
+
+    def loss(moved):
+        """Of each row and label, with (activity, direction) of each label moved."""
+        at = margin.astype(np.float64).reshape(40, 2, 3).copy()
+        at[:, :, 0] += moved[0::2] - moved[1::2]
+        at[:, :, 2] += moved[0::2] + moved[1::2]
+        chosen = np.take_along_axis(scipy.special.log_softmax(at, axis=2), np.maximum(y, 0)[:, :, None], axis=2)
+        return np.where(y >= 0, -chosen[:, :, 0] * weight[np.arange(2), y], 0)
+
+    step, still = 1e-4, np.zeros(4)
+    for column in range(4):
+        nudge = np.zeros(4)
+        nudge[column] = step
+        slope = (loss(nudge) - loss(-nudge))[:, column // 2] / (2 * step)
+        curvature = (loss(nudge) - 2 * loss(still) + loss(-nudge))[:, column // 2] / step**2
+        factor = 2 if column % 2 else 1  # half steps of the direction
+        np.testing.assert_allclose(grad[:, column], slope, atol=1e-5)
+        np.testing.assert_allclose(hess[:, column], factor * curvature, atol=2e-4)
+    assert (y == -1).any() and not grad.reshape(40, 2, 2)[y == -1].any() and not hess.reshape(40, 2, 2)[y == -1].any()
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [softmax_gradient, activity_gradient, softmax_log_loss, softmax_probability],
+    ids=lambda kernel: kernel.__name__,
+)
 def test_compiled_equals_plain_body(device, case, kernel):
     margin, y, weight, _ = case
     inputs, columns, n_outputs = {
         softmax_gradient: ((margin, y, weight), 3 * N_LABELS, 2),
+        activity_gradient: ((margin, y, weight), 2 * N_LABELS, 2),
         softmax_log_loss: ((margin, y), N_LABELS, 1),
         softmax_probability: ((margin,), 3 * N_LABELS, 1),
     }[kernel]

@@ -11,15 +11,18 @@ import numpy as np
 from gpupipe import config
 from gpupipe.models import trees
 from gpupipe.models.choose import clearly_better
-from gpupipe.models.fold import N_CLASSES, Fold, Rows
+from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows
 from gpupipe.models.joint import label_scale
-from gpupipe.models.trees import Stage, TreeModel
+from gpupipe.models.trees import N_OUTPUTS, Stage, TreeModel
 
 ROUNDS = 1  # a forest is one boosting round of many parallel trees
 
 
 def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
-    """Fit the pooled forest: a model for each label. Squared error on one-hot classes makes leaves class shares."""
+    """Fit the pooled forest: a model for each label. Squared error on one-hot classes makes leaves class shares.
+
+    The squared errors of a row's three classes add up to 0, so HOLD's share is what SELL's and BUY's leave.
+    """
     weighted = fold.shares() * fold.weights()
     bias = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
     parts = list(fold.fit.values())
@@ -27,7 +30,9 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
     forest = settings.forest
     booster = _grow(fold, fold.bins(), parts, start, forest, forest.trees, forest.shrink_rows, fold.threads)
     return [
-        TreeModel((Stage(booster, ROUNDS, N_CLASSES * k),), bias[k], "identity", fold.weights()[k], fold.scope)
+        TreeModel(
+            (Stage(booster, ROUNDS, N_OUTPUTS * k, N_OUTPUTS),), bias[k], "identity", fold.weights()[k], fold.scope
+        )
         for k in range(fold.n_labels)
     ]
 
@@ -44,10 +49,11 @@ def fit_sector(
         return list(pooled)
     rows, forest = fold.fit[sector], settings.forest
     bias = np.concatenate([model.bias for model in pooled])
-    start = [rows.tile(bias, fold.device) + trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, ROUNDS)]
-    booster = _grow(fold, fold.bins(sector), [rows], start, forest, forest.sector_trees, forest.sector_shrink_rows, 1)
+    start = rows.tile(bias, fold.device)
+    trees.add_activity(start, trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, ROUNDS))
+    booster = _grow(fold, fold.bins(sector), [rows], [start], forest, forest.sector_trees, forest.sector_shrink_rows, 1)
     own = [
-        dataclasses.replace(m, stages=(*m.stages, Stage(booster, ROUNDS, N_CLASSES * k)), scope="sector")
+        dataclasses.replace(m, stages=(*m.stages, Stage(booster, ROUNDS, N_OUTPUTS * k, N_OUTPUTS)), scope="sector")
         for k, m in enumerate(pooled)
     ]
     if use_own is None:
@@ -77,17 +83,19 @@ def _grow(
         subsample=forest.subsample, column_share=forest.column_share,
     )  # fmt: skip
     parameters = trees.parameters(stage, fold.device, fold.max_bin, threads, fold.seed)
-    booster = trees.vector_leaf({**parameters, "num_parallel_tree": n_trees}, N_CLASSES * n_labels, bins)
+    booster = trees.vector_leaf({**parameters, "num_parallel_tree": n_trees}, n_labels, bins)
     y = xp.concatenate([rows.y for rows in parts])
     expected = xp.concatenate(start).reshape(-1, n_labels, N_CLASSES)
-    is_class = y[:, :, None] == xp.arange(N_CLASSES, dtype=y.dtype)
+    sold, bought = (expected[:, :, c] - (y == c) for c in (SELL, BUY))
+    # SELL is activity less direction, BUY their sum: half of the sum and half of the difference of the errors.
+    error = xp.stack([(bought + sold) / 2, (bought - sold) / 2], axis=2)
     class_weight = xp.take_along_axis(
         fold.device.asarray(fold.weights())[None], xp.maximum(y, 0)[:, :, None].astype(xp.int64), axis=2
     )
     weight = class_weight * fold.device.asarray(label_scale(fold))[None, :, None]
     weight = xp.where(y[:, :, None] >= 0, weight, 0).astype(xp.float32)
-    gradient = (weight * (expected - is_class)).astype(xp.float32).reshape(y.shape[0], -1)
-    hessian = xp.ascontiguousarray(xp.broadcast_to(weight, expected.shape)).reshape(y.shape[0], -1)
+    gradient = (weight * error).astype(xp.float32).reshape(y.shape[0], -1)
+    hessian = xp.ascontiguousarray(xp.broadcast_to(weight, error.shape)).reshape(y.shape[0], -1)
     booster.boost(bins, 0, grad=gradient, hess=hessian)
     trees.refuse_silent_cpu(booster, fold.device)
-    return booster
+    return booster.reset()  # or it keeps hold of the bins and of every tree's rows

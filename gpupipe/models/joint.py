@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss
+from gpupipe.kernels.softmax import activity_gradient, softmax_log_loss
 from gpupipe.models import trees
 from gpupipe.models.choose import clearly_better
 from gpupipe.models.fold import N_CLASSES, Fold, Rows
-from gpupipe.models.trees import Stage, TreeModel
+from gpupipe.models.trees import N_OUTPUTS, Stage, TreeModel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def fit_pool(fold: Fold, settings: config.Config, like: Sequence[TreeModel] | No
     booster, weight = trees.first_rounds(boosted.booster, boosted.rounds), fold.weights()
     return [
         TreeModel(
-            (Stage(booster, boosted.rounds[k], N_CLASSES * k),),
+            (Stage(booster, boosted.rounds[k], N_OUTPUTS * k, N_OUTPUTS),),
             bias[N_CLASSES * k : N_CLASSES * (k + 1)] + np.log(weight[k]), "softmax", weight[k], fold.scope,
         )
         for k in range(fold.n_labels)
@@ -66,7 +66,7 @@ def fit_sector(
         rounds = _worthwhile(fold, sector, pooled, own)
     booster = trees.first_rounds(own.booster, rounds)
     return [
-        dataclasses.replace(m, stages=(*m.stages, Stage(booster, rounds[k], N_CLASSES * k)), scope="sector")
+        dataclasses.replace(m, stages=(*m.stages, Stage(booster, rounds[k], N_OUTPUTS * k, N_OUTPUTS)), scope="sector")
         if rounds[k] > 0
         else m
         for k, m in enumerate(pooled)
@@ -90,23 +90,23 @@ def _boost(
     """Boost all labels together; margins stay on the device and grow by each round's trees."""
     xp, n_labels = fold.device.xp, fold.n_labels
     parameters = trees.parameters(settings, fold.device, fold.max_bin, threads, fold.seed)
-    booster = trees.vector_leaf(parameters, N_CLASSES * n_labels, bins)
+    booster = trees.vector_leaf(parameters, n_labels, bins)
     margin, y = xp.concatenate(start), xp.concatenate([rows.y for rows in parts])
     weight = fold.device.asarray(fold.weights() * label_scale(fold)[:, None])
     # Boosting sees margins of weighted classes; what is validated is corrected for the weights.
     margin += fold.device.asarray(np.log(fold.weights()).ravel())
-    gradient, hessian = xp.empty_like(margin), xp.empty_like(margin)
+    gradient, hessian = (xp.empty((margin.shape[0], N_OUTPUTS * n_labels), dtype=xp.float32) for _ in range(2))
     best_loss = _losses(validation_start, validation, fold) if validation else xp.empty((0, n_labels), dtype="float32")
     means = [_mean(best_loss, fold)]
     for k in range(max(rounds) if rounds is not None else settings.rounds):
-        softmax_gradient(margin.shape[0], margin, y, weight, gradient, hessian)
+        activity_gradient(margin.shape[0], margin, y, weight, gradient, hessian)
         booster.boost(bins, k, grad=gradient, hess=hessian)
         if k == 0:
             trees.refuse_silent_cpu(booster, fold.device)
         _add_round(booster, k, parts, margin)
         if rounds is None:
             for rows, validated in zip(validation, validation_start, strict=True):
-                validated += trees.stage_margin(booster, rows.X, k, k + 1)
+                trees.add_activity(validated, trees.stage_margin(booster, rows.X, k, k + 1))
             loss = _losses(validation_start, validation, fold)
             means.append(_mean(loss, fold))
             for label in np.flatnonzero(means[-1] < np.min(means[:-1], axis=0)):
@@ -131,7 +131,7 @@ def label_scale(fold: Fold) -> np.ndarray:
 def _add_round(booster: Any, k: int, parts: list[Rows], margin: Any) -> None:
     first = 0
     for rows in parts:
-        margin[first : first + rows.n] += trees.stage_margin(booster, rows.X, k, k + 1)
+        trees.add_activity(margin[first : first + rows.n], trees.stage_margin(booster, rows.X, k, k + 1))
         first += rows.n
 
 
@@ -143,10 +143,10 @@ def _margin(pooled: Sequence[TreeModel], rows: Rows, fold: Fold) -> Any:
     by_rounds = {
         r: trees.stage_margin(stages[0].booster, rows.X, 0, r) for r in {stage.rounds for stage in stages} if r > 0
     }
-    for stage in stages:
+    for k, stage in enumerate(stages):
         if stage.rounds > 0:
-            columns = slice(stage.column, stage.column + N_CLASSES)
-            margin[:, columns] += by_rounds[stage.rounds][:, columns]
+            said = by_rounds[stage.rounds][:, stage.column : stage.column + N_OUTPUTS]
+            trees.add_activity(margin[:, N_CLASSES * k : N_CLASSES * (k + 1)], said)
     return margin
 
 

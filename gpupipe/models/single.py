@@ -102,7 +102,7 @@ def _fit(
     booster = xgboost.train(parameters, bins, num_boost_round=rounds or stage.rounds, **early)
     trees.refuse_silent_cpu(booster, fold.device)
     best = rounds or booster.best_iteration + 1
-    return TreeModel((Stage(booster[:best], best, 0),), bias + np.log(weight), "softmax", weight, scope)
+    return TreeModel((Stage(booster[:best], best, 0, N_CLASSES),), bias + np.log(weight), "softmax", weight, scope)
 
 
 def _set_label(matrix: Any, y: Any, bias: np.ndarray, weight: np.ndarray, fold: Fold) -> None:

@@ -14,24 +14,32 @@ import numpy as np
 from gpupipe import config
 from gpupipe.device import Device, DeviceError
 from gpupipe.kernels.softmax import softmax_probability
-from gpupipe.models.fold import N_CLASSES
+from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
 
 SMALLEST_PROBABILITY = 1e-6
+N_OUTPUTS = 2  # of a label in a booster for all labels: activity and direction
 SUFFIXES = (".ubj", ".sector.ubj")  # of a model's first stage and of its second
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The first `rounds` rounds of a booster, of whose outputs this label's start at `column`."""
+    """The first `rounds` rounds of a booster, of whose outputs this label's start at `column`.
+
+    n_outputs: 3, the classes in order, or 2, activity and direction (see `add_activity`).
+    """
 
     booster: Any
     rounds: int
     column: int
+    n_outputs: int
 
 
 @dataclass(frozen=True)
 class TreeModel:
     """Probabilities of one label: link(bias + sum of the stages' margins), corrected for class weights.
+
+    The link "softmax" needs differences of margins only, and with "identity" the three are shares that add up to 1:
+    so a stage of two outputs leaves nothing out.
 
     bias: float32 (3,), log shares for link "softmax", shares for link "identity".
     class_weight: float32 (3,); training with weights w makes probabilities proportional to w * p, so they are
@@ -63,6 +71,7 @@ class TreeModel:
             "class_weight": [float(v) for v in self.class_weight],
             "rounds": [stage.rounds for stage in self.stages],
             "column": [stage.column for stage in self.stages],
+            "outputs": [stage.n_outputs for stage in self.stages],
         }
 
     @classmethod
@@ -71,11 +80,12 @@ class TreeModel:
         import xgboost
 
         stages = []
-        for k, (rounds, column) in enumerate(zip(about["rounds"], about["column"], strict=True)):
+        sizes = zip(about["rounds"], about["column"], about["outputs"], strict=True)
+        for k, (rounds, column, n_outputs) in enumerate(sizes):
             content = files[SUFFIXES[k]]
             if content not in boosters:
                 boosters[content] = xgboost.Booster(model_file=bytearray(content))
-            stages.append(Stage(boosters[content], rounds, column))
+            stages.append(Stage(boosters[content], rounds, column, n_outputs))
         return cls(
             tuple(stages),
             np.array(about["bias"], dtype=np.float32),
@@ -106,17 +116,19 @@ def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
     if X.shape[0] == 0:
         return out
     for k, model in enumerate(models):
-        total = xp.broadcast_to(device.asarray(model.bias), (X.shape[0], N_CLASSES))
+        total = xp.tile(device.asarray(model.bias), (X.shape[0], 1))
         for stage in model.stages:
             if stage.rounds == 0:
                 continue
             key = (id(stage.booster), stage.rounds)
             if key not in margins:
                 margins[key] = stage_margin(stage.booster, X, 0, stage.rounds)
-            total = total + margins[key][:, stage.column : stage.column + N_CLASSES]
-        out[:, k] = to_probability(
-            xp.ascontiguousarray(total, dtype=xp.float32), model.link, model.class_weight, device
-        )
+            said = margins[key][:, stage.column : stage.column + stage.n_outputs]
+            if stage.n_outputs == N_CLASSES:
+                total += said
+            else:
+                add_activity(total, said)
+        out[:, k] = to_probability(total, model.link, model.class_weight, device)
     return out
 
 
@@ -132,15 +144,24 @@ def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     return margin.reshape(X.shape[0], -1)
 
 
-def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Device) -> Any:
-    """Probabilities float32 (n_rows, 3 * n_labels) of margins (link softmax) or raw shares (link identity).
+def add_activity(total: Any, margin: Any) -> None:
+    """Add activity u and direction d (n_rows, 2 * n_labels) to total (n_rows, 3 * n_labels): SELL u - d, BUY u + d."""
+    activity, direction = margin[:, 0::N_OUTPUTS], margin[:, 1::N_OUTPUTS]
+    total[:, SELL::N_CLASSES] += activity - direction
+    total[:, BUY::N_CLASSES] += activity + direction
 
+
+def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Device) -> Any:
+    """Probabilities float32 (n_rows, 3 * n_labels) of margins (link softmax) or of shares (link identity).
+
+    Of shares those of SELL and BUY are read, and HOLD's is what they leave.
     class_weight: float32 (3 * n_labels,), or (3,).
     """
     xp = device.xp
     if link == "identity":
-        raw = xp.clip(margin, SMALLEST_PROBABILITY, None) / device.asarray(class_weight)
-        grouped = raw.reshape(margin.shape[0], -1, N_CLASSES)
+        shares = margin.reshape(margin.shape[0], -1, N_CLASSES).copy()
+        shares[:, :, HOLD] = 1 - shares[:, :, SELL] - shares[:, :, BUY]
+        grouped = xp.clip(shares, SMALLEST_PROBABILITY, None) / device.asarray(class_weight).reshape(-1, N_CLASSES)
         return (grouped / grouped.sum(axis=2, keepdims=True)).reshape(margin.shape)
     corrected = margin - xp.log(device.asarray(class_weight))
     probability = xp.empty_like(corrected)
@@ -178,12 +199,12 @@ def refuse_silent_cpu(booster: Any, device: Device) -> None:
         )
 
 
-def vector_leaf(booster_parameters: dict[str, Any], n_outputs: int, bins: Any) -> Any:
-    """An empty booster whose leaves hold one value for each output, to be trained on `bins`."""
+def vector_leaf(booster_parameters: dict[str, Any], n_labels: int, bins: Any) -> Any:
+    """An empty booster whose leaves hold activity and direction of each label, to be trained on `bins`."""
     import xgboost
 
     return xgboost.Booster(
-        {**booster_parameters, "multi_strategy": "multi_output_tree", "num_target": n_outputs}, [bins]
+        {**booster_parameters, "multi_strategy": "multi_output_tree", "num_target": N_OUTPUTS * n_labels}, [bins]
     )
 
 
