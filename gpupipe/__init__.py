@@ -18,6 +18,8 @@ _WHERE = {
     "tp_dd_labels": "gpupipe.labels",
     "compute_features": "gpupipe.features",
     "feature_table": "gpupipe.features",
+    "feature": "gpupipe.formulas",
+    "panel_feature": "gpupipe.formulas",
     "train": "gpupipe.api",
     "load": "gpupipe.artifacts",
     "pick": "gpupipe.device",
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from gpupipe.features import Features as Features
     from gpupipe.features import compute_features as compute_features
     from gpupipe.features import feature_table as feature_table
+    from gpupipe.formulas import feature as feature
+    from gpupipe.formulas import panel_feature as panel_feature
     from gpupipe.labels import Labels as Labels
     from gpupipe.labels import tp_dd_labels as tp_dd_labels
     from gpupipe.panel import Panel as Panel

@@ -188,6 +188,10 @@ class Models:
         return tuple(families)
 
     def _features(self, panel: Panel) -> tuple[Any, Any]:
+        from gpupipe.formulas.registry import load_module
+
+        for path in self.settings["features"]["modules"]:
+            load_module(path)
         features = compute_features(panel, self.feature_names)
         if features.hash != self.features_hash:
             raise StoreError(

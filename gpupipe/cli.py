@@ -1,4 +1,4 @@
-"""The command line: `gpupipe run`, `gpupipe doctor`."""
+"""The command line: `gpupipe run`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("--json", action="store_true", help="print JSON")
     features = commands.add_parser("features", help="list every feature with its formula, source and warm-up")
     features.add_argument("names", nargs="*", default=["default"], help="default, all, a family, a glob, a name")
+    audit = commands.add_parser("audit", help="change the future, and see whether a feature or label before it moves")
+    audit.add_argument("--features", nargs="+", default=["default"], metavar="NAME", help="as for gpupipe features")
+    audit.add_argument("--module", action="append", default=[], metavar="FILE", help="Python code with your features")
+    audit.add_argument("--data", default="demo", help="as for gpupipe run")
+    audit.add_argument("--sector-map", help="as for gpupipe run")
+    audit.add_argument("--symbols", type=int, default=60, help="how many symbols, spread over the data (default 60)")
+    audit.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         return run.run(chosen)
     if chosen.command == "doctor":
         return doctor.run(as_json=chosen.json)
+    if chosen.command == "audit":
+        return _audit(chosen)
     return _features(chosen.names)
 
 
@@ -46,6 +55,46 @@ def _features(names: list[str]) -> int:
             table.add_row(info.name, info.family, info.formula, info.source, str(info.warm_up_bars))
     console(quiet=False).print(table)
     return 0
+
+
+def _audit(chosen: argparse.Namespace) -> int:
+    """Exit code 0 if nothing looks ahead, 1 if something does, 2 if it could not be looked at."""
+    import json
+
+    import numpy as np
+    from rich.table import Table
+
+    from gpupipe.audit import audit
+    from gpupipe.console import console
+    from gpupipe.data import load
+    from gpupipe.device import pick
+    from gpupipe.errors import UserError
+    from gpupipe.formulas.registry import load_module
+
+    try:
+        own = [name for path in chosen.module for name in load_module(path)]
+        names = own if own and chosen.features == ["default"] else [*chosen.features, *own]
+        panel, _ = load(chosen.data, chosen.sector_map, "all", pick("cpu"))
+        some = np.unique(np.linspace(0, panel.n_symbols - 1, min(chosen.symbols, panel.n_symbols)).astype(int))
+        found = audit(panel.where([k in set(some) for k in range(panel.n_symbols)]), names)
+    except (UserError, ValueError) as error:
+        print(f"gpupipe: {error}", file=sys.stderr)
+        return USER_ERROR
+    leaks = [one for one in found if not one.clean]
+    if chosen.json:
+        print(json.dumps([{**one.__dict__, "clean": one.clean} for one in found], indent=1))
+        return int(bool(leaks))
+    to = console(quiet=False)
+    table = Table("column", "kind", "values compared", "changed", "", box=None, header_style="dim")
+    for one in sorted(found, key=lambda one: one.clean):
+        note = one.where or ("" if one.n_compared else "nothing to compare")
+        table.add_row(one.name, one.kind, f"{one.n_compared:,}", f"{one.n_changed:,}", note)
+    to.print(table)
+    to.print(
+        f"{len(leaks)} of {len(found)} columns LOOK AHEAD: {', '.join(one.name for one in leaks)}" if leaks
+        else f"None of {len(found)} columns looks ahead, on {len(some)} symbols and {panel.n_rows:,} rows of data."
+    )  # fmt: skip
+    return int(bool(leaks))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Which columns are computed: "default", a family, a glob, or several of these."""
+    """Which columns are computed: "core" (89 columns), "default" (196), a family, a glob, a name, or several of these.
 
-    names: tuple[str, ...] = ("default",)
+    modules: Python files of your own features, which `names` may then hold.
+    """
+
+    names: tuple[str, ...] = ("core",)
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

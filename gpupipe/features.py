@@ -17,7 +17,14 @@ from gpupipe.panel import Panel, check_columns, row_table
 if TYPE_CHECKING:
     import pyarrow
 
-    from gpupipe.feature_table import Feature
+    from gpupipe.expressions import Across, Series
+    from gpupipe.formulas import Feature
+    from gpupipe.formulas.registry import OnPanel
+
+
+BLOCK = 2048  # rows of a symbol that are computed together: registers of the machine stay in the cache
+WORKERS = 512  # symbols at once, at most
+MAX_OUTPUTS = 8  # of kernels.cross_section
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,14 @@ class FeatureInfo(NamedTuple):
 
 def feature_table() -> list[FeatureInfo]:
     """Every feature there is, in the order of "all"."""
-    from gpupipe.feature_table import FEATURES
+    from gpupipe.formulas import FEATURES
 
     return [FeatureInfo(f.name, f.family, f.formula, f.source, f.warm_up_bars) for f in FEATURES.values()]
 
 
 def warm_up_of(name: str) -> int:
     """The first row of a symbol, counted from 0, in which the feature can be known; ValueError for an unknown name."""
-    from gpupipe.feature_table import FEATURES
+    from gpupipe.formulas import FEATURES
 
     if name not in FEATURES:
         raise ValueError(f"no feature {name!r}; the nearest is {_nearest(name, FEATURES)!r}")
@@ -105,16 +112,18 @@ def warm_up_of(name: str) -> int:
 
 
 def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
-    """The columns that `names` stands for: "default", "all", a family, a glob, a name, or a list, without repeats.
+    """The columns that `names` stands for: "default", "core", "all", a family, a glob, a name, or a list of these.
 
     Raises ValueError, which names the nearest, for one that is or matches none.
     """
-    from gpupipe.feature_table import FAMILIES, FEATURES, NOT_DEFAULT
+    from gpupipe.formulas import CORE, FAMILIES, FEATURES
 
     chosen: dict[str, None] = {}
     for name in [names] if isinstance(names, str) else names:
         if name == "default":
-            matches = [name for name in FEATURES if name not in NOT_DEFAULT]
+            matches = [name for name, one in FEATURES.items() if one.default]
+        elif name == "core":
+            matches = CORE
         elif name == "all":
             matches = list(FEATURES)
         elif name in FAMILIES:
@@ -122,7 +131,7 @@ def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
         else:
             matches = fnmatch.filter(FEATURES, name)
         if not matches:
-            known = ("default", "all", *FAMILIES, *FEATURES)
+            known = ("default", "core", "all", *FAMILIES, *FEATURES)
             raise ValueError(f"no feature or family {name!r}; the nearest is {_nearest(name, known)!r}")
         chosen.update(dict.fromkeys(matches))
     if not chosen:
@@ -136,7 +145,7 @@ def compute_features(panel: Panel, names: str | Iterable[str] = "default") -> Fe
     A row's values depend on rows of its symbol up to it, and the cross-sectional ones also on rows of its sector up
     to its time: never on what comes later. They do not depend on which other sectors are in the panel.
     """
-    from gpupipe.feature_table import FEATURES
+    from gpupipe.formulas import FEATURES
 
     features = [FEATURES[name] for name in feature_names(names)]
     return Features(
@@ -149,59 +158,71 @@ def compute_features(panel: Panel, names: str | Iterable[str] = "default") -> Fe
 
 def _compute(panel: Panel, features: Sequence[Feature]) -> Any:
     """float32 (n_rows, n_features): the columns of `features`, in their order."""
-    from gpupipe.feature_table import CROSS_SECTION, load_kernel
+    from gpupipe.expressions import Across, Series
+    from gpupipe.formulas.registry import OnPanel
 
     xp = panel.device.xp
-    out = xp.full((panel.n_rows, len(features)), np.nan, dtype=np.float32)
+    out = xp.empty((panel.n_rows, len(features)), dtype=np.float32)
+    across = {k: f.series for k, f in enumerate(features) if isinstance(f.series, Across)}
+    sources = list(dict.fromkeys(one.series for one in across.values()))
+    aside = xp.empty((panel.n_rows, len(sources)), dtype=np.float32)
     if panel.n_rows == 0:
         return out
-    groups: dict[tuple[str, tuple[str, ...]], dict[int, Feature]] = {}
-    across: dict[int, Feature] = {}
-    for column, feature in enumerate(features):
-        if feature.kernel == CROSS_SECTION:
-            across[column] = feature
-        else:
-            groups.setdefault((feature.kernel, feature.inputs), {})[column] = feature
-    series = _series(panel, {name for _, inputs in groups for name in inputs})
-    for (kernel, inputs), group in groups.items():
-        sets = list(dict.fromkeys(f.periods for f in group.values()))
-        periods = np.array([one or (0,) for one in sets], dtype=np.int64)
-        columns = _column_numbers(group, [sets.index(f.periods) for f in group.values()], len(sets))
-        arrays = [*(series[name] for name in inputs), panel.offsets, *_to_device(panel, periods, columns)]
-        load_kernel(kernel)(panel.n_symbols * len(sets), *arrays, out)
+    alone = {k: f.series for k, f in enumerate(features) if isinstance(f.series, OnPanel)}
+    wanted = [(f.series, k) for k, f in enumerate(features) if isinstance(f.series, Series)]
+    wanted += [(source, -1 - k) for k, source in enumerate(sources)]
+    _run(panel, wanted, out, aside)
     if across:
-        _across(panel, across, out)
+        _across(panel, across, sources, aside, out)
+    for column, made in alone.items():
+        out[:, column] = _made_by_function(panel, features[column].name, made)
     return out
 
 
-def _series(panel: Panel, names: set[str]) -> dict[str, Any]:
-    """The inputs that kernels name: columns of the panel, and returns made once for many of them."""
-    from gpupipe.kernels.series import returns
-
-    derived = ("log_return", "log_gap")
-    series = {name: getattr(panel, name) for name in names.difference(derived)}
-    if names.intersection(derived):
-        made = {name: panel.device.xp.empty(panel.n_rows, dtype=np.float32) for name in derived}
-        returns(panel.n_symbols, panel.open, panel.close, panel.offsets, *made.values())
-        series.update(made)
-    return series
+def _made_by_function(panel: Panel, name: str, made: OnPanel) -> Any:
+    """The column of a function of the panel, infinities NaN; ValueError if it is not one."""
+    values = made.function(panel)
+    if getattr(values, "shape", None) != (panel.n_rows,):
+        shape = getattr(values, "shape", type(values).__name__)
+        raise ValueError(f"feature {name} gave {shape}, expected an array of ({panel.n_rows},)")
+    xp = panel.device.xp
+    return xp.where(xp.isfinite(values), values, np.float32(np.nan)).astype(np.float32)
 
 
-def _across(panel: Panel, features: dict[int, Feature], out: Any) -> None:
-    """Write the cross-sectional columns."""
-    from gpupipe.feature_table import FEATURES
+def _run(panel: Panel, wanted: Sequence[tuple[Series, int]], out: Any, aside: Any) -> None:
+    """Compute series into columns of `out`, or of `aside` where the column number is negative."""
+    from gpupipe.expressions import lower
+    from gpupipe.kernels.program import run_program
+
+    device, xp = panel.device, panel.device.xp
+    program = lower([series for series, _ in wanted], [column for _, column in wanted])
+    longest = int(device.to_host(panel.offsets[1:] - panel.offsets[:-1]).max())
+    workers = min(panel.n_symbols, WORKERS)
+    scratch = xp.empty((workers, program.n_registers, min(longest, BLOCK + program.halo)), dtype=np.float64)
+    states = xp.zeros((panel.n_symbols, max(program.n_states, 1), 2), dtype=np.float64)
+    run_program(
+        panel.n_symbols, scratch, panel.open, panel.high, panel.low, panel.close, panel.volume, panel.time_ns,
+        panel.offsets, panel.offsets[:-1], *_to_device(panel, program.operations, program.values, program.outputs),
+        np.int64(program.halo), np.int64(BLOCK), states, out, aside,
+    )  # fmt: skip
+
+
+def _across(panel: Panel, across: dict[int, Across], sources: Sequence[Series], values: Any, out: Any) -> None:
+    """Write the cross-sectional columns of `sources`, whose values are the columns of `values`."""
     from gpupipe.kernels.cross_section import cross_section, group_means
 
     xp = panel.device.xp
-    sources = list(dict.fromkeys(f.inputs[0] for f in features.values()))
-    values = _compute(panel, [FEATURES[name] for name in sources])
+    for column in across:
+        out[:, column] = np.float32(np.nan)
     order, groups, first_group = _sector_times(panel)
     n_groups = int(first_group.shape[0])
     means = xp.empty((n_groups, len(sources)), dtype=np.float32)
     group_means(n_groups * len(sources), values, order, groups, means)
-    keys = [(sources.index(f.inputs[0]), *(f.periods or (1,))) for f in features.values()]
+    keys = [(sources.index(one.series), one.n) for one in across.values()]
     sets = list(dict.fromkeys(keys))
-    columns = _column_numbers(features, [sets.index(key) for key in keys], len(sets))
+    columns = np.full((len(sets), MAX_OUTPUTS), -1, dtype=np.int64)
+    for (column, one), key in zip(across.items(), keys, strict=True):
+        columns[sets.index(key), one.output] = column
     arrays = _to_device(panel, np.array(sets, dtype=np.int64), columns)
     cross_section(n_groups * len(sets), values, order, groups, first_group, means, *arrays, out)
 
@@ -222,16 +243,6 @@ def _sector_times(panel: Panel) -> tuple[Any, Any, Any]:
     groups = xp.concatenate([ends[:1], changes.astype(np.int64), ends[1:]])
     sector_of_group = sector[groups[:-1]]
     return order, groups, xp.searchsorted(sector_of_group, sector_of_group, side="left").astype(np.int64)
-
-
-def _column_numbers(features: dict[int, Feature], set_of_feature: Sequence[int], n_sets: int) -> np.ndarray:
-    """int64 (n_sets, MAX_OUTPUTS): the column of each wanted output of each set of periods, -1 for the others."""
-    from gpupipe.kernels.series import MAX_OUTPUTS
-
-    columns = np.full((n_sets, MAX_OUTPUTS), -1, dtype=np.int64)
-    for (column, feature), one in zip(features.items(), set_of_feature, strict=True):
-        columns[one, feature.output] = column
-    return columns
 
 
 def _to_device(panel: Panel, *arrays: np.ndarray) -> list[Any]:

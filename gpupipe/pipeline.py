@@ -60,6 +60,10 @@ class Prepared:
 
 def prepare(panel: Panel, settings: config.Config) -> Prepared:
     """Features and labels of each sector, once, and the split in time that all sectors share."""
+    from gpupipe.formulas.registry import load_module
+
+    for path in settings.features.modules:
+        load_module(path)
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
@@ -88,7 +92,8 @@ def prepare(panel: Panel, settings: config.Config) -> Prepared:
 
 def run_key(digest: str, settings: config.Config, device: Device) -> str:
     """SHA-256 of all that decides the models: data, settings, code, versions and the kind of device."""
-    parts = [digest, settings.digest(), code_hash(), versions(), device.kind]
+    own = [pathlib.Path(path).read_bytes().hex() for path in settings.features.modules]
+    parts = [digest, settings.digest(), code_hash(), own, versions(), device.kind]
     return sha256(dump_json(parts))
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from gpupipe.config import FeatureSet
 from gpupipe.errors import UserError
 
 USER_ERROR = 2
@@ -67,7 +68,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.jobs is not None and chosen.jobs < 1:
         raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
     _check_out(pathlib.Path(chosen.out))
-    _check_features(settings.features.names)
+    _check_features(settings.features)
     to = console.console(chosen.quiet or chosen.json)
     device = pick(chosen.device)
     with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
@@ -107,11 +108,18 @@ def _check_out(out: pathlib.Path) -> None:
         raise UserError(f"--out {out} is a file, expected a folder")
 
 
-def _check_features(names: Sequence[str]) -> None:
+def _check_features(features: FeatureSet) -> None:
+    """Register the user's own features, and refuse names that stand for nothing."""
     from gpupipe.features import feature_names
+    from gpupipe.formulas.registry import load_module
 
     try:
-        feature_names(names)
+        for path in features.modules:
+            load_module(path)
+    except ValueError as error:
+        raise UserError(f"features.modules: {error}") from None
+    try:
+        feature_names(features.names)
     except ValueError as error:
         raise UserError(f"features.names: {error}") from None
 

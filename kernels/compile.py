@@ -41,6 +41,7 @@ class Kernel:
 
     types: the types of the arguments after i, as "f4", "i8[:]", "f4[:,:]" (arrays are C-contiguous).
     signature: the numba types of the CUDA kernel's arguments: n, then `types`.
+    cooperative: the threads of a block, or one CPU thread, work on item i together: see `cooperative`.
     double_precision: the body asks for float64 arithmetic (accumulators). The PTX of every other
     kernel must hold no .f64 instruction, and a test reads it.
 
@@ -51,7 +52,10 @@ class Kernel:
 
     __name__: str  # the body's, and likewise __module__ and __doc__
 
-    def __init__(self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False) -> None:
+    def __init__(
+        self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False,
+        cooperative: bool = False,
+    ) -> None:  # fmt: skip
         names = list(inspect.signature(body).parameters)[1:]
         if len(types) != len(names):
             raise ValueError(f"kernel {body.__name__} has {len(types)} types for its arguments {', '.join(names)}")
@@ -60,6 +64,7 @@ class Kernel:
         self.types = types
         self.signature = (numba.int64, *(_numba_type(name) for name in types))
         self.double_precision = double_precision
+        self.cooperative = cooperative
         functools.update_wrapper(self, body)
 
     @functools.cached_property
@@ -83,7 +88,7 @@ class Kernel:
         # Not parallel=True: numba's own pool ends the process when two threads enter it at once
         # (its default layer on a machine without OpenMP), and Dask calls kernels from many threads.
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-        scalar = njit(**options)(_linked(self.body, njit(**options)))
+        scalar = njit(**options)(_linked(self.body, njit(**options), on_cuda=False))
         # Numba finds what it has kept by the loop's name, so that holds a hash of all the code depends on.
         stamp = hashlib.sha256(f"{self.definition}{options}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
@@ -93,6 +98,9 @@ class Kernel:
             for kind, written in zip(self.signature[1:], self.written, strict=True)
         )
         signature = (numba.int64, numba.int64, *arrays)
+        if self.cooperative:  # a worker's part of the scratch memory
+            scratch = signature[2]
+            signature = (*signature[:2], numba.types.Array(scratch.dtype, scratch.ndim - 1, "C"), *signature[3:])
         try:
             cached = njit(cache=True, **options)(loop)
         except RuntimeError:  # "cannot cache function": no folder that can be written
@@ -112,7 +120,10 @@ class Kernel:
         """
         # Without inline="always" numba-cuda asks the driver for the device when it meets the call.
         compiler = cuda.jit(device=True, inline="always")
-        scalar = compiler(_linked(self.body, compiler))
+        scalar = compiler(_linked(self.body, compiler, on_cuda=True))
+        if self.cooperative:
+            head = "for i in range(cuda.blockIdx.x, n_items, cuda.gridDim.x):"
+            return cuda.jit(_wrapper(self.body, self.__name__, "n_items", head, scalar, "[cuda.blockIdx.x]"))
         return cuda.jit(_wrapper(self.body, self.__name__, "n_items", "i = cuda.grid(1)\n    if i < n_items:", scalar))
 
     def __call__(self, n: int, *arguments: Any) -> None:
@@ -121,13 +132,17 @@ class Kernel:
         if n == 0:
             return
         if on_device:
-            blocks = (n + THREADS_PER_BLOCK - 1) // THREADS_PER_BLOCK
+            threads_of_items = (n + THREADS_PER_BLOCK - 1) // THREADS_PER_BLOCK
+            blocks = min(n, len(arguments[0])) if self.cooperative else threads_of_items
             self.cuda[blocks, THREADS_PER_BLOCK, _current_stream()](np.int64(n), *arguments)
             return
         arguments = tuple(
             a if written or not isinstance(a, np.ndarray) else _read_only(a)
             for a, written in zip(arguments, self.written, strict=True)
         )
+        if self.cooperative:
+            self._share_out(n, arguments)
+            return
         loop, chunks = self.cpu, min(n, _CHUNKS_PER_THREAD * numba.config.NUMBA_NUM_THREADS)
         if numba.config.NUMBA_NUM_THREADS == 1 or n == 1:
             loop(np.int64(0), np.int64(n), *arguments)
@@ -136,6 +151,22 @@ class Kernel:
         waiting = [_pool().submit(loop, a, b, *arguments) for a, b in itertools.pairwise(edges)]
         for chunk in waiting:
             chunk.result()
+
+    def _share_out(self, n: int, arguments: tuple[Any, ...]) -> None:
+        """Run items on as many threads as the scratch memory is for; each takes the next item when it is free."""
+        scratch, *others = arguments
+        workers = min(n, len(scratch), numba.config.NUMBA_NUM_THREADS)
+        items, loop = itertools.count(), self.cpu
+
+        def work(worker: int) -> None:
+            while (i := next(items)) < n:
+                loop(np.int64(i), np.int64(i + 1), scratch[worker], *others)
+
+        if workers == 1:
+            work(0)
+            return
+        for done in [_pool().submit(work, worker) for worker in range(workers)]:
+            done.result()
 
     def _check(self, arguments: tuple[Any, ...]) -> bool:
         """Whether the arrays are on the device; ValueError if an argument is not what its type says."""
@@ -161,10 +192,64 @@ def kernel(*, types: tuple[str, ...], double_precision: bool = False) -> Callabl
     return lambda body: Kernel(body, types=types, double_precision=double_precision)
 
 
+def cooperative(
+    *, types: tuple[str, ...], double_precision: bool = False
+) -> Callable[[Callable[..., None]], Kernel]:  # fmt: skip
+    """Decorator: a kernel of `body(i, scratch, ...)` whose threads work on item i together.
+
+    It is called as `kernel(n, scratch, ...)`, with one more leading dimension of scratch: memory for each of the
+    items that are in work at once. A body shares its rows out by `range(lane(), n_rows, n_lanes())`, and calls
+    `barrier()` before rows that another thread wrote are read. On the CPU there is one lane.
+    """
+    return lambda body: Kernel(body, types=types, double_precision=double_precision, cooperative=True)
+
+
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: mark a plain function that bodies may call; it stays plain, each compiler makes its own copy."""
     function.__kernel_inline__ = True  # type: ignore[attr-defined]
     return function
+
+
+@inline
+def lane() -> int:
+    """Which of the threads that work together this one is."""
+    return 0
+
+
+@inline
+def n_lanes() -> int:
+    """How many threads work together."""
+    return 1
+
+
+@inline
+def rows_at_once() -> int:
+    """Rows that a thread should take together: what fills vector registers on a CPU, one on a GPU."""
+    return 64
+
+
+@inline
+def barrier() -> None:
+    """Wait for the threads that work together."""
+
+
+def _cuda_lane() -> int:
+    return cuda.threadIdx.x
+
+
+def _cuda_n_lanes() -> int:
+    return cuda.blockDim.x
+
+
+def _cuda_rows_at_once() -> int:
+    return 1
+
+
+def _cuda_barrier() -> None:
+    cuda.syncthreads()
+
+
+_ON_CUDA = {lane: _cuda_lane, n_lanes: _cuda_n_lanes, rows_at_once: _cuda_rows_at_once, barrier: _cuda_barrier}
 
 
 def all_kernels() -> list[Kernel]:
@@ -193,18 +278,31 @@ def _inlined(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 
 def _stored(function: Callable[..., Any]) -> set[str]:
-    """The names of those of its parameters that `function`, or a function inlined in it, writes items of."""
+    """The names of those of its parameters that `function`, or a function inlined in it, writes items of.
+
+    A local name for a part of an array, `row = x[i]`, stands for the array.
+    """
     inlined = _inlined(function)
+    nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
+    parts: dict[str, str] = {}
+
+    def array_of(node: ast.expr) -> str:
+        while isinstance(node, ast.Subscript):
+            node = node.value
+        return parts.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+            parts.update({target.id: array_of(node.value) for target in node.targets if isinstance(target, ast.Name)})
     stored = set()
-    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
-            stored.add(node.value.id)
+    for node in nodes:
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            stored.add(array_of(node))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in inlined:
             callee = inlined[node.func.id]
-            parameters = inspect.signature(callee).parameters
             theirs = _stored(callee)
-            pairs = zip(parameters, node.args, strict=False)
-            stored.update(a.id for name, a in pairs if name in theirs and isinstance(a, ast.Name))
+            pairs = zip(inspect.signature(callee).parameters, node.args, strict=False)
+            stored.update(array_of(argument) for name, argument in pairs if name in theirs)
     return stored.intersection(inspect.signature(function).parameters)
 
 
@@ -215,9 +313,10 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _linked(function: Callable[..., Any], compiler: Callable[..., Any]) -> Callable[..., Any]:
+def _linked(function: Callable[..., Any], compiler: Callable[..., Any], on_cuda: bool) -> Callable[..., Any]:
     """A copy of `function` that finds its inlined functions compiled by `compiler`."""
-    compiled = {name: compiler(_linked(callee, compiler)) for name, callee in _inlined(function).items()}
+    function = _ON_CUDA.get(function, function) if on_cuda else function
+    compiled = {name: compiler(_linked(callee, compiler, on_cuda)) for name, callee in _inlined(function).items()}
     linked = types.FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__)
     linked.__module__, linked.__qualname__ = function.__module__, function.__qualname__
     return linked
@@ -247,13 +346,18 @@ def _definition(body: Callable[..., Any]) -> str:
     return "\n\n".join(parts.values())
 
 
-def _wrapper(body: Callable[..., None], name: str, leading: str, head: str, scalar: Any) -> Callable[..., None]:
+def _wrapper(
+    body: Callable[..., None], name: str, leading: str, head: str, scalar: Any, part: str = ""
+) -> Callable[..., None]:
     """`def name(leading, a0, a1, ...)` that calls the compiled body for each i: no compiler takes `*arguments` here.
+
+    part: index into the first argument after i.
 
     It says that it comes from the body's file, beside which numba then keeps the compiled code.
     """
     arguments = ", ".join(list(inspect.signature(body).parameters)[1:])
-    source = f"def {name}({leading}, {arguments}):\n    {head}\n        scalar(i, {arguments})\n"
+    passed = arguments.replace(",", f"{part},", 1)
+    source = f"def {name}({leading}, {arguments}):\n    {head}\n        scalar(i, {passed})\n"
     # The names are looked up in this module, where the simulator puts its own `cuda`.
     namespace = {"cuda": cuda, "scalar": scalar, "__name__": body.__module__}
     exec(compile(source, inspect.getfile(body), "exec"), namespace)

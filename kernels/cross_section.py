@@ -6,8 +6,16 @@ import math
 
 import numpy as np
 
-from .compile import kernel
-from .series import put
+from .compile import inline, kernel
+
+LARGEST = np.float32(3.4e38)
+
+
+@inline
+def put(out, row, column, value):
+    """Write a wanted output; one that float32 cannot hold stays NaN, never infinite."""
+    if column >= 0 and abs(value) < LARGEST:
+        out[row, column] = np.float32(value)
 
 
 @kernel(types=("f4[:,:]", "i8[:]", "i8[:]", "f4[:,:]"), double_precision=True)
@@ -37,11 +45,13 @@ def cross_section(i, values, order, groups, first_group, means, periods, columns
     0: rank, (lower values + half the other equal ones) / (known values - 1), 0 to 1, and 0.5 of one alone
     1: value - mean        2: mean        3: population std
     4: mean / mean of the sector's last n means, this one included, at least n of them known in a row
+    5: (value - mean) / population std, 0 without any deviation
 
     Reads:   rows of the same time, and group means of earlier times. Quadratic in the size of a group.
     Inputs:  values, order, groups, means as in group_means; first_group int64 (n_groups,), the first group of the
              same sector (groups are in the order of time); periods int64 (n_sets, 2): source, n.
-    Outputs: columns int64 (n_sets, MAX_OUTPUTS), out float32 (n_rows, n_features) as in series.per_symbol.
+             columns int64 (n_sets, 8): the column of `out` for each output, -1 if it is not wanted.
+    Outputs: out float32 (n_rows, n_features), NaN on entry in these columns; only known values are written.
     NaN:     all five where the row's own value is; 4 also where the sector has fewer times. 0 / 0 is 1 in 4.
     Source:  rank and excess as in cross-sectional factor models (Grinold and Kahn, 1999).
     """
@@ -80,6 +90,9 @@ def cross_section(i, values, order, groups, first_group, means, periods, columns
             put(out, row, columns[s, 0], rank)
         put(out, row, columns[s, 1], np.float64(value) - mean)
         put(out, row, columns[s, 2], mean)
-        put(out, row, columns[s, 3], math.sqrt(square / n_known))
+        deviation = math.sqrt(square / n_known)
+        put(out, row, columns[s, 3], deviation)
+        excess = np.float64(value) - mean
+        put(out, row, columns[s, 5], excess / deviation if deviation > 0 else np.float64(0))
         if past == past:
             put(out, row, columns[s, 4], mean / past if past > 0 else np.float64(1))

@@ -4,9 +4,104 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import kernel
+from .compile import barrier, cooperative, inline, kernel, lane, n_lanes
 
 SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
+TILE_ROWS = 1024  # of barrier_labels: its windows stay in the first cache
+
+
+@inline
+def larger(a, b):
+    """The larger of two, NaN if one of them is."""
+    return a if (a > b) | (a != a) else b
+
+
+@inline
+def smaller(a, b):
+    """The smaller of two, NaN if one of them is."""
+    return a if (a < b) | (a != a) else b
+
+
+@inline
+def symbol_at(offsets, row):
+    """The symbol that holds a row."""
+    low, high = 0, offsets.shape[0] - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if offsets[middle] <= row:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@cooperative(types=("f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i1[:,:]"))
+def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y):
+    """What tp_dd says of y under "take_profit_first" over bars, and nothing else: tile i of TILE_ROWS rows.
+
+    Extremes of 2, 4, 8, ... rows come from those of half as many, and any window is two of these that overlap: the cost
+    of a row grows with the logarithm of the longest horizon, and every step is one comparison of whole vectors.
+    Windows run on over the ends of symbols; what they say there is overwritten by UNKNOWN.
+
+    Reads:   high, low, close of the rows of the tile and horizons[-1] after it, the future. A label, never a feature.
+    Inputs:  scratch float32 (n_workers, 4 + n_labels, >= TILE_ROWS + horizons[-1]); the others as in tp_dd.
+    Outputs: y int8 (n_rows, n_horizons * n_thresholds).
+    NaN:     y is UNKNOWN where close[i], or a high, low or close of the window, is NaN, where close[i] <= 0, and where
+             the symbol has fewer rows left than the horizon.
+    Source:  sparse table of range extremes (Bender and Farach-Colton, 2000).
+    """
+    first = i * TILE_ROWS
+    last = min(first + TILE_ROWS, close.shape[0])
+    rows, longest, n_thresholds = last - first, horizons[-1], up.shape[0]
+    read, wanted = min(rows + longest, close.shape[0] - first), rows + longest
+    highest, lowest = scratch[0], scratch[1]
+    for t in range(lane(), read, n_lanes()):
+        h, l, c = high[first + t], low[first + t], close[first + t]  # noqa: E741
+        highest[t] = h if (l == l) & (c == c) else np.float32(np.nan)
+        lowest[t] = l
+    for t in range(read + lane(), wanted, n_lanes()):
+        highest[t] = np.float32(np.nan)
+        lowest[t] = np.float32(np.nan)
+    barrier()
+    size, now = 1, 0  # rows that highest and lowest are of, and where in scratch they are
+    for k in range(horizons.shape[0]):
+        n = horizons[k]
+        while 2 * size <= n:
+            now = 2 - now
+            wider, deeper = scratch[now, 0 : wanted - size], scratch[now + 1, 0 : wanted - size]
+            next_highest, next_lowest = highest[size:wanted], lowest[size:wanted]
+            for t in range(lane(), wanted - size, n_lanes()):
+                wider[t] = larger(highest[t], next_highest[t])
+                deeper[t] = smaller(lowest[t], next_lowest[t])
+            highest, lowest = scratch[now], scratch[now + 1]
+            size *= 2
+            barrier()
+        early_high, early_low = highest[1 : rows + 1], lowest[1 : rows + 1]
+        late_high, late_low = highest[1 + n - size : rows + 1 + n - size], lowest[1 + n - size : rows + 1 + n - size]
+        entries = close[first:last]
+        for m in range(n_thresholds):
+            label = scratch[4 + k * n_thresholds + m]
+            for t in range(lane(), rows, n_lanes()):
+                top, bottom = larger(early_high[t], late_high[t]), smaller(early_low[t], late_low[t])
+                entry = entries[t]
+                touched = np.float32(BUY) if top >= entry * up[m] else np.float32(HOLD)
+                sold = (top < entry * up[m]) & (bottom <= entry * down[m])
+                known = (entry > np.float32(0.0)) & (top == top)
+                label[t] = (np.float32(SELL) if sold else touched) if known else np.float32(UNKNOWN)
+    barrier()
+    for t in range(lane(), rows, n_lanes()):
+        for k in range(y.shape[1]):
+            y[first + t, k] = np.int8(scratch[4 + k, t])
+    barrier()
+    symbol = symbol_at(offsets, first)
+    while symbol < offsets.shape[0] - 1 and offsets[symbol + 1] - longest < last:
+        stop = offsets[symbol + 1]
+        for k in range(horizons.shape[0]):
+            begin = max(first, offsets[symbol], stop - horizons[k])
+            for row in range(begin + lane(), min(last, stop), n_lanes()):
+                for m in range(n_thresholds):
+                    y[row, k * n_thresholds + m] = UNKNOWN
+        symbol += 1
 
 
 @kernel(

@@ -27,7 +27,8 @@ def main(inputs: pathlib.Path, outputs: pathlib.Path) -> None:
         kernel = kernels[file.stem.partition(".")[2]]
         threads = 8  # fewer than n, so that there are several blocks and a last one that is not full
         with np.errstate(all="ignore"):
-            kernel.cuda[(n + threads - 1) // threads, threads](np.int64(n), *arguments)
+            blocks = len(arguments[0]) if kernel.cooperative else (n + threads - 1) // threads
+            kernel.cuda[blocks, threads](np.int64(n), *arguments)
         np.savez(outputs / file.name, **{f"a{k}": a for k, a in enumerate(arguments)})
 
 

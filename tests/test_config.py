@@ -163,7 +163,8 @@ def leaves(node, prefix=""):
 CHANGED = {
     "labels__rule": "first_touch", "labels__window": "calendar", "training__pool": "none",
     "training__class_weight": "balanced", "training__models": ("linear",), "labels__horizons": (1, 2),
-    "labels__thresholds": (0.05,), "features__names": ("momentum",), "split__stacking": "forward",
+    "labels__thresholds": (0.05,), "features__names": ("momentum",), "features__modules": ("mine.py",),
+    "split__stacking": "forward",
 }  # fmt: skip
 
 

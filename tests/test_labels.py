@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import struct
@@ -11,7 +12,7 @@ import pytest
 from conftest import random_panel
 from market import demo_panel, panel_of, sp500_panel
 
-from gpupipe.labels import AMBIGUOUS, tp_dd_labels
+from gpupipe.labels import AMBIGUOUS, barrier_classes, tp_dd_labels
 from gpupipe.panel import Panel
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
@@ -273,3 +274,18 @@ def test_names_and_table(device):
 def test_parameters_are_refused_with_what_was_expected(options, message):
     with pytest.raises(ValueError, match=message):
         tp_dd_labels(random_panel((10,)), **options)
+
+
+@pytest.mark.parametrize("horizons", [(1, 2, 5), (1,), (3, 4, 7, 8, 9), (2, 30, 250), tuple(range(1, 18))])
+def test_classes_alone_are_those_of_the_full_labels(device, horizons):
+    """Symbols that end inside a tile of rows, on its edge, or before the horizon; unknown values and still prices."""
+    panel = random_panel((1024, 1, 3, 700, 320, 0, 2100), 5)
+    close, high, low = panel.close.copy(), panel.high.copy(), panel.low.copy()
+    close[[5, 1023, 1500, 1501]], high[[70, 2047]], low[[1024, 3000]] = np.nan, np.nan, np.nan
+    close[[90, 2900]] = [0, -3]
+    low[1700:1720] = high[1700:1720] = close[1700:1720] = 50
+    panel = dataclasses.replace(panel, close=close, high=high, low=low).to(device)
+    thresholds = (0.01, 0.05, 0.10)
+    expected = device.to_host(tp_dd_labels(panel, horizons, thresholds).y)
+    np.testing.assert_array_equal(device.to_host(barrier_classes(panel, horizons, thresholds)), expected)
+    assert {-1, 0, 1, 2} == set(np.unique(expected))

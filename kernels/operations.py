@@ -1,0 +1,18 @@
+"""What kernels.program can do, by number: the language that gpupipe.expressions writes and the machine reads."""
+
+# Fields of an operation.
+CODE, OUT, A, B, N, C, D, NEED = range(8)
+# Operations. Sources:
+OPEN, HIGH, LOW, CLOSE, VOLUME, DAY, TIME_OF_DAY, CONSTANT = range(8)
+# Of one register:
+LAG, ABSOLUTE, ROOT, LOGARITHM, SIGN, FLOOR, FILL = range(10, 17)
+# Of two registers, the second N rows before:
+ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, AT_LEAST, EQUAL = range(20, 29)
+# Of three:
+WHERE = 30
+# Of windows of N rows, each row by itself:
+BARS_SINCE, ABSOLUTE_DEVIATION, CENTRAL_MOMENT, COMOMENT, RANK, QUANTILE = range(40, 46)
+# That go on from row to row:
+MOVING, DECAYING = range(50, 52)
+# Out of the machine:
+STORE, STORE_BINS = range(60, 62)

@@ -1,0 +1,396 @@
+"""The feature machine: one kernel that runs a program of vector operations over each symbol's rows.
+
+A program computes many columns together: prices are read once, parts that columns have in common are computed once,
+and only finished columns leave the cache. gpupipe.expressions writes programs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compile import barrier, cooperative, inline, lane, n_lanes, rows_at_once
+from .operations import (
+    ABSOLUTE,
+    ABSOLUTE_DEVIATION,
+    ADD,
+    AT_LEAST,
+    BARS_SINCE,
+    CENTRAL_MOMENT,
+    CLOSE,
+    CODE,
+    COMOMENT,
+    CONSTANT,
+    DAY,
+    DECAYING,
+    DIVIDE,
+    EQUAL,
+    FILL,
+    FLOOR,
+    GREATER,
+    HIGH,
+    LAG,
+    LOGARITHM,
+    LOW,
+    MAXIMUM,
+    MINIMUM,
+    MOVING,
+    MULTIPLY,
+    NEED,
+    OPEN,
+    OUT,
+    QUANTILE,
+    RANK,
+    ROOT,
+    SIGN,
+    SUBTRACT,
+    TIME_OF_DAY,
+    VOLUME,
+    WHERE,
+    A,
+    B,
+    C,
+    D,
+    N,
+)
+
+NS_PER_DAY = np.int64(86_400_000_000_000)
+LARGEST = np.float64(3.4e38)
+NAN = np.float64(np.nan)
+
+VALUE, RUN = 0, 1  # of a state
+
+
+@inline
+def load(out, x, volume):
+    """A panel column as float64; what is not a finite price above 0 (a volume: at least 0) becomes NaN."""
+    for t in range(lane(), out.shape[0], n_lanes()):
+        v = np.float64(x[t])
+        known = (v > 0.0) | (volume & (v == 0.0))
+        out[t] = v if known & (v < np.inf) else NAN
+
+
+@inline
+def load_time(out, time_ns, code):
+    """Whole days since 1970-01-01 UTC, or the part of the day that has passed, 0 to 1."""
+    for t in range(lane(), out.shape[0], n_lanes()):
+        days = time_ns[t] // NS_PER_DAY
+        passed = np.float64(time_ns[t] - days * NS_PER_DAY) / np.float64(NS_PER_DAY)
+        out[t] = np.float64(days) if code == DAY else passed
+
+
+@inline
+def fill(out, value):
+    """Set every item."""
+    for t in range(lane(), out.shape[0], n_lanes()):
+        out[t] = value
+
+
+@inline
+def of_one(code, out, a, value):
+    """Operations of one register; of FILL, `value` replaces NaN."""
+    if code == LAG:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t]
+    elif code == ABSOLUTE:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = abs(a[t])
+    elif code == ROOT:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = math.sqrt(a[t]) if a[t] >= 0.0 else NAN
+    elif code == LOGARITHM:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = math.log(a[t]) if a[t] > 0.0 else NAN
+    elif code == SIGN:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = 1.0 if a[t] > 0.0 else (-1.0 if a[t] < 0.0 else a[t])
+    elif code == FLOOR:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = np.float64(math.floor(a[t])) if a[t] == a[t] else NAN
+    elif code == FILL:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] if a[t] == a[t] else value
+
+
+@inline
+def of_two(code, out, a, b):
+    """Operations of two registers; NaN if one of the two is. Comparisons give 1 or 0."""
+    if code == ADD:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] + b[t]
+    elif code == SUBTRACT:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] - b[t]
+    elif code == MULTIPLY:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] * b[t]
+    elif code == DIVIDE:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] / b[t]
+    elif code == MAXIMUM:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] if (a[t] > b[t]) | (a[t] != a[t]) else b[t]
+    elif code == MINIMUM:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] if (a[t] < b[t]) | (a[t] != a[t]) else b[t]
+    elif code == GREATER:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] * b[t] * 0.0 + (1.0 if a[t] > b[t] else 0.0)
+    elif code == AT_LEAST:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] * b[t] * 0.0 + (1.0 if a[t] >= b[t] else 0.0)
+    elif code == EQUAL:
+        for t in range(lane(), out.shape[0], n_lanes()):
+            out[t] = a[t] * b[t] * 0.0 + (1.0 if a[t] == b[t] else 0.0)
+
+
+@inline
+def choose(out, condition, a, b):
+    """a where the condition is not 0, else b; NaN where the condition is."""
+    for t in range(lane(), out.shape[0], n_lanes()):
+        chosen = a[t] if condition[t] != 0.0 else b[t]
+        out[t] = chosen if condition[t] == condition[t] else NAN
+
+
+@inline
+def of_window(code, out, x, y, n, mx, my, value):
+    """Operations over the n values to each row, from row n - 1 on; NaN if one of them is.
+
+    BARS_SINCE: rows since the newest (if `value` is 1, the oldest) value that equals y at the row. ABSOLUTE_DEVIATION:
+    sum of |x - y at the row|. CENTRAL_MOMENT: sum of (x - y at the row) to the power `value`. COMOMENT: sum of (x - mx
+    at the row) (y - my at the row). RANK: (lower values + (equal values, its own too, + 1) / 2) / n.
+    """
+    step = rows_at_once()
+    for first in range(n - 1 + lane() * step, out.shape[0], n_lanes() * step):
+        last = min(first + step, out.shape[0])
+        here = out[first:last]
+        if code == BARS_SINCE:
+            extreme = y[first:last]
+            for t in range(here.shape[0]):
+                here[t] = NAN
+            for k in range(n):
+                j = k if value == 1.0 else n - 1 - k
+                then = x[first - j : last - j]
+                for t in range(here.shape[0]):
+                    here[t] = np.float64(j) if then[t] == extreme[t] else here[t]
+        elif code == ABSOLUTE_DEVIATION:
+            centre = y[first:last]
+            for t in range(here.shape[0]):
+                here[t] = 0.0
+            for j in range(n):
+                then = x[first - j : last - j]
+                for t in range(here.shape[0]):
+                    here[t] += abs(then[t] - centre[t])
+        elif code == CENTRAL_MOMENT:
+            centre = y[first:last]
+            for t in range(here.shape[0]):
+                here[t] = 0.0
+            for j in range(n):
+                then = x[first - j : last - j]
+                if value == 2.0:
+                    for t in range(here.shape[0]):
+                        here[t] += (then[t] - centre[t]) * (then[t] - centre[t])
+                elif value == 3.0:
+                    for t in range(here.shape[0]):
+                        d = then[t] - centre[t]
+                        here[t] += d * d * d
+                else:
+                    for t in range(here.shape[0]):
+                        d = (then[t] - centre[t]) * (then[t] - centre[t])
+                        here[t] += d * d
+        elif code == COMOMENT:
+            centre = mx[first:last]
+            other = my[first:last]
+            for t in range(here.shape[0]):
+                here[t] = 0.0
+            for j in range(n):
+                then = x[first - j : last - j]
+                there = y[first - j : last - j]
+                for t in range(here.shape[0]):
+                    here[t] += (then[t] - centre[t]) * (there[t] - other[t])
+        elif code == RANK:
+            now = x[first:last]
+            for t in range(here.shape[0]):
+                here[t] = 0.0
+            for j in range(n):
+                then = x[first - j : last - j]
+                for t in range(here.shape[0]):
+                    lower = 1.0 if then[t] < now[t] else (0.5 if then[t] == now[t] else 0.0)
+                    here[t] += lower + 0.0 * then[t]
+            for t in range(here.shape[0]):
+                here[t] = (here[t] + 0.5 + 0.0 * now[t]) / n
+
+
+@inline
+def quantile(out, x, n, q, sorted_x):
+    """The q-quantile of the n values to each row, linear between order statistics; NaN if one of them is.
+
+    sorted_x float64 (>= n,): a register to keep the window in order.
+    """
+    if lane() == 0:
+        size = 0
+        place = q * (n - 1)
+        below = int(place)
+        part = place - below
+        for t in range(out.shape[0]):
+            v = x[t]
+            if v != v:
+                size = 0
+            else:
+                if size == n:  # take the oldest out
+                    old = x[t - n]
+                    k = 0
+                    while sorted_x[k] < old:
+                        k += 1
+                    while k < n - 1:
+                        sorted_x[k] = sorted_x[k + 1]
+                        k += 1
+                    size = n - 1
+                k = size
+                while k > 0 and sorted_x[k - 1] > v:
+                    sorted_x[k] = sorted_x[k - 1]
+                    k -= 1
+                sorted_x[k] = v
+                size += 1
+            if size == n:
+                low = sorted_x[below]
+                out[t] = low + part * (sorted_x[min(below + 1, n - 1)] - low)
+            else:
+                out[t] = NAN
+
+
+@inline
+def recur(code, out, x, first, last, n, skip, decay, state):
+    """Rows first to last - 1 of an average or sum that goes on from row to row; NaN starts it anew.
+
+    `run` counts the known values since. MOVING: the mean of the n values after the first `skip`, from then on
+    decay * value + (1 - decay) * x. DECAYING: the sum of the first n - 1, from then on decay * value + x.
+    """
+    value = state[VALUE]
+    run = state[RUN]
+    gain = 1.0 - decay if code == MOVING else 1.0
+    seed = np.float64(skip + n) if code == MOVING else np.float64(n - 1)
+    for t in range(first, last):
+        v = x[t]
+        if run >= seed and v == v:
+            run += 1.0
+            value = decay * value + gain * v
+            out[t] = value
+        elif v != v:
+            run = 0.0
+            value = 0.0
+            out[t] = NAN
+        else:
+            run += 1.0
+            value += v if run > skip else 0.0
+            out[t] = NAN
+            if code == MOVING and run == seed:
+                value /= n
+                out[t] = value
+    state[VALUE] = value
+    state[RUN] = run
+
+
+@inline
+def store(out, aside, scratch, outputs, first, count, skip):
+    """Write the registers of outputs[first : first + count]; what float32 cannot hold is NaN, never infinite."""
+    for t in range(lane(), out.shape[0], n_lanes()):
+        for k in range(first, first + count):
+            v = scratch[outputs[k, 0], skip + t]
+            x = np.float32(v) if abs(v) < LARGEST else np.float32(NAN)
+            column = outputs[k, 1]
+            if column >= 0:
+                out[t, column] = x
+            else:
+                aside[t, -1 - column] = x
+
+
+@cooperative(
+    types=(
+        "f8[:,:,:]", *("f4[:]",) * 5, "i8[:]", "i8[:]", "i8[:]", "i8[:,:]", "f8[:]", "i8[:,:]", "i8", "i8", "f8[:,:,:]",
+        "f4[:,:]", "f4[:,:]",
+    ),
+    double_precision=True,
+)  # fmt: skip
+def run_program(
+    i, scratch, open, high, low, close, volume, time_ns, offsets, starts, program, values, outputs, halo, block,
+    states, out, aside,
+):  # fmt: skip
+    """Run a program over the rows starts[i] to offsets[i + 1] - 1 of symbol i, in blocks of rows.
+
+    Reads:   of each block, `halo` rows before it and the block itself, never later rows; states[i] goes on from block
+             to block, and is taken as it is if starts[i] is not the symbol's first row.
+    Inputs:  scratch float64 (n_workers, n_registers, >= block + halo); open, high, low, close, volume float32
+             (n_rows,); time_ns, offsets int64 as in Panel; starts int64 (n_symbols,); program int64 (n_operations, 8),
+             values float64 (n_operations,), outputs int64 (n_columns, 2): register, and column of `out` or
+             -1 - column of `aside`; halo, block int64, rows; states float64 (n_symbols, n_states, 2): value, and how
+             many values were known so far.
+    Outputs: out float32 (n_rows, n_features), aside float32 (n_rows, n_others): the columns stored, every row from
+             starts[i] on; states, of the row from which the next row can be computed.
+    NaN:     what is not known is NaN in registers, and operations hand it on, WHERE and FILL as their names say.
+    Source:  vectors of values a block at a time, as in MonetDB/X100 (Boncz, Zukowski and Nes, 2005).
+    """
+    begin, end = offsets[i], offsets[i + 1]
+    now = starts[i]
+    fresh = now == begin
+    while now < end:
+        stop = min(now + block, end)
+        first = max(begin, now - halo)
+        rows = stop - first
+        for k in range(program.shape[0]):
+            code, n = program[k, CODE], program[k, N]
+            target = scratch[program[k, OUT], 0:rows]
+            a, b = scratch[program[k, A], 0:rows], scratch[program[k, B], 0:rows]
+            if code <= VOLUME:
+                if code == OPEN:
+                    load(target, open[first:stop], False)
+                elif code == HIGH:
+                    load(target, high[first:stop], False)
+                elif code == LOW:
+                    load(target, low[first:stop], False)
+                elif code == CLOSE:
+                    load(target, close[first:stop], False)
+                else:
+                    load(target, volume[first:stop], True)
+            elif code <= TIME_OF_DAY:
+                load_time(target, time_ns[first:stop], code)
+            elif code == CONSTANT:
+                fill(target, values[k])
+            elif code <= FILL:
+                lag = min(n, rows)
+                fill(target[0:lag], NAN)
+                of_one(code, target[lag:rows], a[0 : rows - lag], values[k])
+            elif code <= EQUAL:
+                lag = min(n, rows)
+                fill(target[0:lag], NAN)
+                of_two(code, target[lag:rows], a[lag:rows], b[0 : rows - lag])
+            elif code == WHERE:
+                choose(target, scratch[program[k, C], 0:rows], a, b)
+            elif code == QUANTILE:
+                quantile(target, a, n, values[k], scratch[program[k, C]])
+            elif code <= RANK:
+                fill(target[0 : min(n - 1, rows)], NAN)
+                mx, my = scratch[program[k, C], 0:rows], scratch[program[k, D], 0:rows]
+                of_window(code, target, a, b, n, mx, my, values[k])
+            elif code <= DECAYING:
+                if lane() == 0:
+                    state = states[i, program[k, C]]
+                    if fresh:
+                        state[VALUE] = 0.0
+                        state[RUN] = 0.0
+                    # Rows before `resumed` are not asked for, and the state is that of the row before it.
+                    resumed = max(0, now - program[k, NEED] - first)
+                    kept = max(resumed, stop - program[k, NEED] - first)
+                    for t in range(resumed):
+                        target[t] = NAN
+                    recur(code, target, a, resumed, kept, n, program[k, D], values[k], state)
+                    value, run = state[VALUE], state[RUN]
+                    recur(code, target, a, kept, rows, n, program[k, D], values[k], state)
+                    state[VALUE] = value
+                    state[RUN] = run
+            else:
+                store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first)
+            barrier()
+        fresh = False
+        now = stop
