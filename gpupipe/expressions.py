@@ -387,9 +387,13 @@ def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Pro
         for group in stored_after.get(k, ()):
             for column in group:
                 outputs[column, 0] = register[columns[column]]
-            operations.append([machine.STORE, 0, 0, 0, group.start, len(group), 0, 0])
+            operations.append([machine.STORE, 0, 0, 0, group.start, len(group), -1, 0])
             values.append(0.0)
         free += [register[finished] for finished in ends.get(k, ())]
+    for operation in operations:
+        if operation[machine.CODE] == machine.STORE:  # the last registers are where columns are put in order
+            operation[machine.D] = n_registers
+    n_registers += min(STORED_TOGETHER, len(columns))
     return Program(
         np.array(operations, dtype=np.int64).reshape(-1, 8), np.array(values, dtype=np.float64), outputs, n_registers,
         n_states, max(need.values()),

@@ -151,22 +151,23 @@ def barrier_classes(
 ) -> Any:  # fmt: skip
     """The y of `tp_dd_labels` under "take_profit_first" over bars, alone and much faster: int8 (n_rows, n_labels).
 
+    Its columns are contiguous (Fortran order).
     Raises ValueError as tp_dd_labels does.
     """
     horizons, thresholds = _checked_horizons(horizons), _checked_thresholds(thresholds)
     from gpupipe.kernels.labels import TILE_ROWS, barrier_labels  # here, because it loads numba
 
     device, xp = panel.device, panel.device.xp
-    y = xp.empty((panel.n_rows, len(horizons) * len(thresholds)), xp.int8)
+    y = xp.empty((len(horizons) * len(thresholds), panel.n_rows), xp.int8)
     n_tiles = -(-panel.n_rows // TILE_ROWS)
-    scratch = xp.empty((min(n_tiles, WORKERS), 4 + y.shape[1], TILE_ROWS + horizons[-1]), xp.float32)
+    scratch = xp.empty((min(n_tiles, WORKERS), 4 + 2 * len(thresholds), TILE_ROWS + horizons[-1]), xp.float32)
     barrier_labels(
         n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets,
         device.asarray(np.array(horizons, np.int64)),
         device.asarray(np.array([1.0 + t for t in thresholds], np.float32)),
         device.asarray(np.array([1.0 - t for t in thresholds], np.float32)), y,
     )  # fmt: skip
-    return y
+    return y.T
 
 
 def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:

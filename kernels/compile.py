@@ -26,6 +26,7 @@ _TYPES = {
     "f4": numba.float32, "f8": numba.float64, "b1": numba.boolean,
     "i1": numba.int8, "i4": numba.int32, "i8": numba.int64,
 }  # fmt: skip
+_TURNS_OF_WORKER = 6
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread even out the work
 
 
@@ -153,20 +154,20 @@ class Kernel:
             chunk.result()
 
     def _share_out(self, n: int, arguments: tuple[Any, ...]) -> None:
-        """Run items on as many threads as the scratch memory is for; each takes the next item when it is free."""
+        """Run items on as many threads as the scratch memory is for; each takes the next few items when it is free."""
         scratch, *others = arguments
         workers = min(n, len(scratch), numba.config.NUMBA_NUM_THREADS)
-        items, loop = itertools.count(), self.cpu
+        few = max(1, n // (workers * _TURNS_OF_WORKER))
+        turns, loop = itertools.count(), self.cpu
 
         def work(worker: int) -> None:
-            while (i := next(items)) < n:
-                loop(np.int64(i), np.int64(i + 1), scratch[worker], *others)
+            while (i := next(turns) * few) < n:
+                loop(np.int64(i), np.int64(min(i + few, n)), scratch[worker], *others)
 
-        if workers == 1:
-            work(0)
-            return
-        for done in [_pool().submit(work, worker) for worker in range(workers)]:
-            done.result()
+        waiting = [_pool().submit(work, worker) for worker in range(1, workers)]
+        work(0)  # here, rather than wait for a thread to wake up
+        for others_done in waiting:
+            others_done.result()
 
     def _check(self, arguments: tuple[Any, ...]) -> bool:
         """Whether the arrays are on the device; ValueError if an argument is not what its type says."""
@@ -292,8 +293,12 @@ def _stored(function: Callable[..., Any]) -> set[str]:
         return parts.get(node.id, node.id) if isinstance(node, ast.Name) else ""
 
     for node in nodes:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
-            parts.update({target.id: array_of(node.value) for target in node.targets if isinstance(target, ast.Name)})
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                targets, values = (x.elts if isinstance(x, ast.Tuple) else [x] for x in (target, node.value))
+                for name, value in zip(targets, values, strict=False):
+                    if isinstance(name, ast.Name) and isinstance(value, ast.Subscript):
+                        parts[name.id] = array_of(value)
     stored = set()
     for node in nodes:
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):

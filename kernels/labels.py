@@ -11,15 +11,11 @@ TILE_ROWS = 1024  # of barrier_labels: its windows stay in the first cache
 
 
 @inline
-def larger(a, b):
-    """The larger of two, NaN if one of them is."""
-    return a if (a > b) | (a != a) else b
-
-
-@inline
-def smaller(a, b):
-    """The smaller of two, NaN if one of them is."""
-    return a if (a < b) | (a != a) else b
+def mark_unknown(y, first, last, begin, stop, column, n_columns):
+    """UNKNOWN in `n_columns` columns from `column` on, of those of the rows begin to stop - 1 that are in the tile."""
+    for row in range(max(first, begin), min(last, stop)):
+        for k in range(column, column + n_columns):
+            y[k, row] = UNKNOWN
 
 
 @inline
@@ -40,68 +36,78 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
     """What tp_dd says of y under "take_profit_first" over bars, and nothing else: tile i of TILE_ROWS rows.
 
     Extremes of 2, 4, 8, ... rows come from those of half as many, and any window is two of these that overlap: the cost
-    of a row grows with the logarithm of the longest horizon, and every step is one comparison of whole vectors.
-    Windows run on over the ends of symbols; what they say there is overwritten by UNKNOWN.
+    of a row grows with the logarithm of the longest horizon, and every step is one comparison of whole vectors. That
+    takes no notice of what is not known, nor of where symbols end; what it says there is overwritten by UNKNOWN.
 
     Reads:   high, low, close of the rows of the tile and horizons[-1] after it, the future. A label, never a feature.
-    Inputs:  scratch float32 (n_workers, 4 + n_labels, >= TILE_ROWS + horizons[-1]); the others as in tp_dd.
-    Outputs: y int8 (n_rows, n_horizons * n_thresholds).
+    Inputs:  scratch float32 (n_workers, 4 + 2 * n_thresholds, >= TILE_ROWS + horizons[-1]); the others as in tp_dd.
+    Outputs: y int8 (n_horizons * n_thresholds, n_rows): labels beside each other would be stored one by one.
     NaN:     y is UNKNOWN where close[i], or a high, low or close of the window, is NaN, where close[i] <= 0, and where
              the symbol has fewer rows left than the horizon.
     Source:  sparse table of range extremes (Bender and Farach-Colton, 2000).
     """
     first = i * TILE_ROWS
     last = min(first + TILE_ROWS, close.shape[0])
-    rows, longest, n_thresholds = last - first, horizons[-1], up.shape[0]
-    read, wanted = min(rows + longest, close.shape[0] - first), rows + longest
-    highest, lowest = scratch[0], scratch[1]
-    for t in range(lane(), read, n_lanes()):
-        h, l, c = high[first + t], low[first + t], close[first + t]  # noqa: E741
-        highest[t] = h if (l == l) & (c == c) else np.float32(np.nan)
-        lowest[t] = l
-    for t in range(read + lane(), wanted, n_lanes()):
-        highest[t] = np.float32(np.nan)
-        lowest[t] = np.float32(np.nan)
+    n_thresholds, longest = up.shape[0], horizons[-1]
+    reach = min(last + longest, close.shape[0])
+    rows, wide = last - first, reach - first
+    entries = close[first:last]
+    for m in range(n_thresholds):
+        top, bottom = scratch[4 + 2 * m], scratch[5 + 2 * m]
+        rise, fall = up[m], down[m]
+        for t in range(lane(), rows, n_lanes()):
+            top[t] = entries[t] * rise
+            bottom[t] = entries[t] * fall
+    highest, lowest = scratch[0], scratch[1]  # of the `size` rows from each row on
+    highs, lows, closes = high[first:reach], low[first:reach], close[first:reach]
+    n_unknown = np.int32(0)
+    for t in range(lane(), wide, n_lanes()):
+        highest[t] = highs[t]
+        lowest[t] = lows[t]
+        unknown = (highs[t] != highs[t]) | (lows[t] != lows[t]) | (closes[t] != closes[t]) | (closes[t] <= np.float32(0.0))
+        n_unknown += np.int32(1) if unknown else np.int32(0)
     barrier()
-    size, now = 1, 0  # rows that highest and lowest are of, and where in scratch they are
+    size, here = 1, 0
     for k in range(horizons.shape[0]):
-        n = horizons[k]
-        while 2 * size <= n:
-            now = 2 - now
-            wider, deeper = scratch[now, 0 : wanted - size], scratch[now + 1, 0 : wanted - size]
-            next_highest, next_lowest = highest[size:wanted], lowest[size:wanted]
-            for t in range(lane(), wanted - size, n_lanes()):
-                wider[t] = larger(highest[t], next_highest[t])
-                deeper[t] = smaller(lowest[t], next_lowest[t])
-            highest, lowest = scratch[now], scratch[now + 1]
+        while 2 * size <= horizons[k] and 2 * size <= wide:
+            here = 2 - here
+            higher, lower = scratch[here], scratch[here + 1]
+            next_highest, next_lowest = highest[size:], lowest[size:]
+            for t in range(lane(), wide - 2 * size + 1, n_lanes()):
+                higher[t] = highest[t] if highest[t] > next_highest[t] else next_highest[t]
+                lower[t] = lowest[t] if lowest[t] < next_lowest[t] else next_lowest[t]
+            highest, lowest = higher, lower
             size *= 2
             barrier()
-        early_high, early_low = highest[1 : rows + 1], lowest[1 : rows + 1]
-        late_high, late_low = highest[1 + n - size : rows + 1 + n - size], lowest[1 + n - size : rows + 1 + n - size]
-        entries = close[first:last]
+        # Rows whose window ends in reach; the others are the last of their symbol, and UNKNOWN.
+        n_whole = max(0, min(rows, wide - horizons[k]))
+        late = 1 + horizons[k] - size
+        early_high, early_low = highest[1 : n_whole + 1], lowest[1 : n_whole + 1]
+        late_high, late_low = highest[late : n_whole + late], lowest[late : n_whole + late]
         for m in range(n_thresholds):
-            label = scratch[4 + k * n_thresholds + m]
-            for t in range(lane(), rows, n_lanes()):
-                top, bottom = larger(early_high[t], late_high[t]), smaller(early_low[t], late_low[t])
-                entry = entries[t]
-                touched = np.float32(BUY) if top >= entry * up[m] else np.float32(HOLD)
-                sold = (top < entry * up[m]) & (bottom <= entry * down[m])
-                known = (entry > np.float32(0.0)) & (top == top)
-                label[t] = (np.float32(SELL) if sold else touched) if known else np.float32(UNKNOWN)
-    barrier()
-    for t in range(lane(), rows, n_lanes()):
-        for k in range(y.shape[1]):
-            y[first + t, k] = np.int8(scratch[4 + k, t])
-    barrier()
-    symbol = symbol_at(offsets, first)
+            top, bottom, label = scratch[4 + 2 * m], scratch[5 + 2 * m], y[k * n_thresholds + m, first:last]
+            for t in range(lane(), n_whole, n_lanes()):
+                reached = early_high[t] if early_high[t] > late_high[t] else late_high[t]
+                fell_to = early_low[t] if early_low[t] < late_low[t] else late_low[t]
+                sells = np.int8(SELL) if fell_to <= bottom[t] else np.int8(HOLD)
+                label[t] = np.int8(BUY) if reached >= top[t] else sells
+        barrier()
+    if n_unknown > 0:
+        for t in range(lane(), wide, n_lanes()):
+            h, l, c = high[first + t], low[first + t], close[first + t]  # noqa: E741
+            row = first + t
+            if not c > np.float32(0.0):
+                mark_unknown(y, first, last, row, row + 1, 0, y.shape[0])
+            if h != h or l != l or c != c:
+                for k in range(horizons.shape[0]):
+                    mark_unknown(y, first, last, row - horizons[k], row, k * n_thresholds, n_thresholds)
+    symbol = symbol_at(offsets, first) + lane()
     while symbol < offsets.shape[0] - 1 and offsets[symbol + 1] - longest < last:
-        stop = offsets[symbol + 1]
+        begin, stop = offsets[symbol], offsets[symbol + 1]
         for k in range(horizons.shape[0]):
-            begin = max(first, offsets[symbol], stop - horizons[k])
-            for row in range(begin + lane(), min(last, stop), n_lanes()):
-                for m in range(n_thresholds):
-                    y[row, k * n_thresholds + m] = UNKNOWN
-        symbol += 1
+            ended = max(begin, stop - horizons[k])
+            mark_unknown(y, first, last, ended, stop, k * n_thresholds, n_thresholds)
+        symbol += n_lanes()
 
 
 @kernel(

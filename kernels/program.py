@@ -293,17 +293,44 @@ def recur(code, out, x, first, last, n, skip, decay, state):
 
 
 @inline
-def store(out, aside, scratch, outputs, first, count, skip):
-    """Write the registers of outputs[first : first + count]; what float32 cannot hold is NaN, never infinite."""
-    for t in range(lane(), out.shape[0], n_lanes()):
-        for k in range(first, first + count):
-            v = scratch[outputs[k, 0], skip + t]
-            x = np.float32(v) if abs(v) < LARGEST else np.float32(NAN)
-            column = outputs[k, 1]
-            if column >= 0:
-                out[t, column] = x
+def store(out, aside, scratch, outputs, first, count, skip, stage):
+    """Write the registers of outputs[first : first + count]; what float32 cannot hold is NaN, never infinite.
+
+    Some rows of all of them at a time, so that a line of `out` is written while it is in the cache: first into the
+    registers from `stage` on, as whole vectors, then across.
+    """
+    step = rows_at_once()
+    for row in range(lane() * step, out.shape[0], n_lanes() * step):
+        stop = min(row + step, out.shape[0])
+        for k in range(count):
+            x, clean = scratch[outputs[first + k, 0], skip + row : skip + stop], scratch[stage + k, row:stop]
+            for t in range(x.shape[0]):
+                clean[t] = x[t] if abs(x[t]) < LARGEST else NAN
+        for k in range(0, count - count % 4, 4):
+            column = outputs[first + k, 1]
+            a, b = scratch[stage + k, row:stop], scratch[stage + k + 1, row:stop]
+            c, d = scratch[stage + k + 2, row:stop], scratch[stage + k + 3, row:stop]
+            if column >= 0 and outputs[first + k + 3, 1] == column + 3:
+                lines = out[row:stop, column : column + 4]
+                for t in range(lines.shape[0]):
+                    lines[t, 0], lines[t, 1] = np.float32(a[t]), np.float32(b[t])
+                    lines[t, 2], lines[t, 3] = np.float32(c[t]), np.float32(d[t])
             else:
-                aside[t, -1 - column] = x
+                for m in range(k, k + 4):
+                    put_column(out, aside, row, stop, outputs[first + m, 1], scratch[stage + m])
+        for k in range(count - count % 4, count):
+            put_column(out, aside, row, stop, outputs[first + k, 1], scratch[stage + k])
+
+
+@inline
+def put_column(out, aside, row, stop, column, x):
+    """x in rows row to stop - 1 of a column of `out`, or of `aside` where it is negative."""
+    if column >= 0:
+        for t in range(row, stop):
+            out[t, column] = np.float32(x[t])
+    else:
+        for t in range(row, stop):
+            aside[t, -1 - column] = np.float32(x[t])
 
 
 @cooperative(
@@ -390,7 +417,7 @@ def run_program(
                     state[VALUE] = value
                     state[RUN] = run
             else:
-                store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first)
+                store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D])
             barrier()
         fresh = False
         now = stop
