@@ -31,7 +31,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Which columns are computed: "core" (89 columns), "default" (196), a family, a glob, a name, or several of these.
+    """Which columns are computed: "core" (89 columns), "default" (195), a family, a glob, a name, or several of these.
 
     modules: Python files of your own features, which `names` may then hold.
     """

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 
+import market
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -192,3 +193,31 @@ def test_features_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         compute_features(random_panel((30,)), "roc_1").names = ()
     assert Features.__dataclass_params__.frozen
+
+
+def last_rows_of(panel: Panel, n_bars: int) -> Panel:
+    """The last `n_bars` bars of every symbol."""
+    kept = [np.arange(max(a, b - n_bars), b) for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)]
+    return drop_rows(panel, np.setdiff1d(np.arange(panel.n_rows), np.concatenate(kept)))
+
+
+@pytest.mark.parametrize("n_bars", [504, 620])
+def test_the_last_row_does_not_tell_where_the_data_starts(n_bars):
+    """Two years of history against five: equal within 1e-4 of the column's spread, for every default column."""
+    check_start(random_panel((1260,) * 6, 11), n_bars)
+
+
+def test_the_last_row_of_real_stocks_does_not_tell_where_the_data_starts(sp500_folder):
+    panel = market.sp500_panel(sp500_folder)
+    check_start(panel.where([int(b - a) == 1259 for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)]), 504)
+
+
+def check_start(panel: Panel, n_bars: int) -> None:
+    short = last_rows_of(panel, n_bars)
+    of_long, of_short = compute_features(panel), compute_features(short)
+    spread = np.nanstd(of_long.values, axis=0)
+    a, b = of_long.values[panel.offsets[1:] - 1], of_short.values[short.offsets[1:] - 1]
+    assert not np.isnan(a).any()
+    error = (np.abs(a - b) / np.maximum(np.abs(a), spread)).max(axis=0)
+    wrong = {name: float(e) for name, e in zip(of_long.names, error, strict=True) if not e < 1e-4}
+    assert not wrong

@@ -19,7 +19,7 @@ CORE = [
     "sma_ratio_5", "sma_ratio_10", "sma_ratio_20", "sma_ratio_50", "sma_ratio_100", "sma_ratio_200", "ema_ratio_20",
     "ema_ratio_50", "macd_line_ratio", "macd_hist_ratio", "adx_14", "plus_di_14", "minus_di_14", "aroon_up_25",
     "aroon_down_25", "roc_1", "roc_5", "roc_10", "roc_20", "roc_60", "roc_120", "roc_250", "rsi_7", "rsi_14",
-    "willr_14", "stoch_slowd_14", "cci_20", "natr_14", "log_natr_5", "log_natr_20", "log_natr_60", "vol_of_vol_20",
+    "willr_14", "stoch_slowd_14", "cci_20", "natr_14", "log_natr_5", "log_natr_20", "log_range_60", "vol_of_vol_20",
     "vol_of_vol_60", "volatility_5", "volatility_10", "volatility_20", "volatility_60", "volatility_120",
     "downside_volatility_20", "max_abs_return_20", "max_abs_return_60", "skewness_60", "kurtosis_60",
     "autocorrelation_60", "volatility_ratio_5_20", "volatility_ratio_5_60", "volatility_ratio_20_60",

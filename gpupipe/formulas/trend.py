@@ -49,7 +49,7 @@ def sma_ratio(bar: Bar, n: int) -> Series:
     return bar.close / mean(bar.close, n) - 1
 
 
-@feature("trend", "TA-Lib EMA", [5, 10, 20, 50, 100], extra=[200])
+@feature("trend", "TA-Lib EMA", [5, 10, 20, 50], extra=[100, 200])
 def ema_ratio(bar: Bar, n: int) -> Series:
     """close / EMA({n}) - 1"""
     return bar.close / ema(bar.close, n) - 1

@@ -36,7 +36,7 @@ def natr(bar: Bar, n: int) -> Series:
     return average_range(bar, n)
 
 
-@feature("volatility", "ln of TA-Lib NATR", [5, 20, 60], extra=[14])
+@feature("volatility", "ln of TA-Lib NATR", [5, 20], extra=[14, 60])
 def log_natr(bar: Bar, n: int) -> Series:
     """ln(max(100 * ATR({n}) / close, 1e-4))"""
     return log(maximum(average_range(bar, n), 1e-4))
@@ -45,6 +45,15 @@ def log_natr(bar: Bar, n: int) -> Series:
 def relative_range(bar: Bar) -> Series:
     """True range / close before."""
     return true_range(bar) / lag(bar.close, 1)
+
+
+@feature("volatility", "relative true range", [60])
+def log_range(bar: Bar, n: int) -> Series:
+    """ln(max(100 * mean of {n} true ranges over close[1], 1e-4))
+
+    What log_natr is for shorter periods: Wilder's average of 60 bars still tells after two years where the data began.
+    """
+    return log(maximum(100.0 * mean(relative_range(bar), n), 1e-4))
 
 
 @feature("volatility", "coefficient of variation", [20, 60])
