@@ -340,6 +340,7 @@ def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Pro
     """The program that computes `columns`; places: the column of the output of each, their order if None."""
     order = _in_order(columns)
     need = _needs(order, columns)
+    order, together = _recursions_first(order, need)
     place = {node: k for k, node in enumerate(order)}
     last_use = {node: k for k, node in enumerate(order)}
     for k, node in enumerate(order):
@@ -378,6 +379,7 @@ def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Pro
         register[node] = operation[machine.OUT]
         if node.code in _RECURSIVE:
             operation[machine.C], operation[machine.D], operation[machine.NEED] = n_states, node.skip, need[node]
+            operation[machine.B] = together[node]
             n_states += 1
         if node.code == machine.QUANTILE:
             operation[machine.C] = take()
@@ -413,6 +415,32 @@ def _in_order(columns: Iterable[Series]) -> list[Series]:
             else:
                 done[waiting.pop()] = None
     return list(done)
+
+
+def _recursions_first(order: Sequence[Series], need: dict[Series, int]) -> tuple[list[Series], dict[Series, int]]:
+    """The parts in another order, recursions as early as can be; and how many recursions begin together at each.
+
+    A recursion waits for its own last value most of the time, so four that need nothing of each other run as one.
+    """
+    depth: dict[Series, int] = {}  # recursions on the way to a part
+    for node in order:
+        depth[node] = max((depth[argument] for argument in node.args), default=0) + (node.code in _RECURSIVE)
+    done: dict[Series, None] = {}
+    together: dict[Series, int] = {}
+    for level in range(1, max(depth.values(), default=0) + 1):
+        ready = [node for node in order if node.code in _RECURSIVE and depth[node] == level]
+        ready.sort(key=lambda node: need[node])  # together they need the same rows
+        done.update(dict.fromkeys(_in_order([argument for node in ready for argument in node.args])))
+        done.update(dict.fromkeys(ready))
+        k = 0
+        while k < len(ready):
+            four = ready[k : k + 4]
+            alike = len(four) == 4 and need[four[0]] == need[four[3]]
+            together.update(dict.fromkeys(four, 0) if alike else {ready[k]: 1})
+            if alike:
+                together[ready[k]] = 4
+            k += 4 if alike else 1
+    return [*done, *(node for node in order if node not in done)], together
 
 
 def _needs(order: Sequence[Series], columns: Sequence[Series]) -> dict[Series, int]:

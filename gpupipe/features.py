@@ -199,7 +199,7 @@ def _run(panel: Panel, wanted: Sequence[tuple[Series, int]], out: Any, aside: An
     longest = int(device.to_host(panel.offsets[1:] - panel.offsets[:-1]).max())
     workers = min(panel.n_symbols, WORKERS)
     scratch = xp.empty((workers, program.n_registers, min(longest, BLOCK + program.halo)), dtype=np.float64)
-    states = xp.zeros((panel.n_symbols, max(program.n_states, 1), 2), dtype=np.float64)
+    states = xp.zeros((panel.n_symbols, max(program.n_states, 1), 4), dtype=np.float64)
     run_program(
         panel.n_symbols, scratch, panel.open, panel.high, panel.low, panel.close, panel.volume, panel.time_ns,
         panel.offsets, panel.offsets[:-1], *_to_device(panel, program.operations, program.values, program.outputs),

@@ -64,7 +64,8 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
     for t in range(lane(), wide, n_lanes()):
         highest[t] = highs[t]
         lowest[t] = lows[t]
-        unknown = (highs[t] != highs[t]) | (lows[t] != lows[t]) | (closes[t] != closes[t]) | (closes[t] <= np.float32(0.0))
+        not_a_price = (closes[t] != closes[t]) | (closes[t] <= np.float32(0.0))
+        unknown = (highs[t] != highs[t]) | (lows[t] != lows[t]) | not_a_price
         n_unknown += np.int32(1) if unknown else np.int32(0)
     barrier()
     size, here = 1, 0

@@ -261,35 +261,92 @@ def quantile(out, x, n, q, sorted_x):
 
 
 @inline
-def recur(code, out, x, first, last, n, skip, decay, state):
-    """Rows first to last - 1 of an average or sum that goes on from row to row; NaN starts it anew.
+def step(v, value, run, code, n, skip, decay):
+    """(value, run, output) of an average or sum that goes on from row to row, after the value v; NaN starts it anew.
 
-    `run` counts the known values since. MOVING: the mean of the n values after the first `skip`, from then on
-    decay * value + (1 - decay) * x. DECAYING: the sum of the first n - 1, from then on decay * value + x.
+    run counts the known values since. MOVING: the mean of the n values after the first `skip`, from then on
+    decay * value + (1 - decay) * v. DECAYING: the sum of the first n - 1, from then on decay * value + v.
     """
-    value = state[VALUE]
-    run = state[RUN]
-    gain = 1.0 - decay if code == MOVING else 1.0
-    seed = np.float64(skip + n) if code == MOVING else np.float64(n - 1)
+    seed = skip + n if code == MOVING else n - 1.0
+    if run >= seed and v == v:
+        value = decay * value + (1.0 - decay if code == MOVING else 1.0) * v
+        return value, run + 1.0, value
+    if v != v:
+        return 0.0, 0.0, NAN
+    run += 1.0
+    value += v if run > skip else 0.0
+    if code == MOVING and run == seed:
+        value /= n
+        return value, run, value
+    return value, run, NAN
+
+
+@inline
+def recur(scratch, program, values, k, first, last, states, i):
+    """Rows first to last - 1 of recursion k of a program."""
+    code, n, skip = program[k, CODE], np.float64(program[k, N]), np.float64(program[k, D])
+    x, out, decay, state = scratch[program[k, A]], scratch[program[k, OUT]], values[k], states[i, program[k, C]]
+    value, run = state[VALUE], state[RUN]
     for t in range(first, last):
-        v = x[t]
-        if run >= seed and v == v:
-            run += 1.0
-            value = decay * value + gain * v
-            out[t] = value
-        elif v != v:
-            run = 0.0
-            value = 0.0
-            out[t] = NAN
-        else:
-            run += 1.0
-            value += v if run > skip else 0.0
-            out[t] = NAN
-            if code == MOVING and run == seed:
-                value /= n
-                out[t] = value
+        value, run, out[t] = step(x[t], value, run, code, n, skip, decay)
     state[VALUE] = value
     state[RUN] = run
+
+
+@inline
+def recur_four(scratch, program, values, k, first, last, states, i):
+    """The same of recursions k to k + 3: each waits for its own last value, and meanwhile the others go on."""
+    code0, n0, skip0 = program[k, CODE], np.float64(program[k, N]), np.float64(program[k, D])
+    code1, n1, skip1 = program[k + 1, CODE], np.float64(program[k + 1, N]), np.float64(program[k + 1, D])
+    code2, n2, skip2 = program[k + 2, CODE], np.float64(program[k + 2, N]), np.float64(program[k + 2, D])
+    code3, n3, skip3 = program[k + 3, CODE], np.float64(program[k + 3, N]), np.float64(program[k + 3, D])
+    x0, out0, decay0 = scratch[program[k, A]], scratch[program[k, OUT]], values[k]
+    x1, out1, decay1 = scratch[program[k + 1, A]], scratch[program[k + 1, OUT]], values[k + 1]
+    x2, out2, decay2 = scratch[program[k + 2, A]], scratch[program[k + 2, OUT]], values[k + 2]
+    x3, out3, decay3 = scratch[program[k + 3, A]], scratch[program[k + 3, OUT]], values[k + 3]
+    state0, state1 = states[i, program[k, C]], states[i, program[k + 1, C]]
+    state2, state3 = states[i, program[k + 2, C]], states[i, program[k + 3, C]]
+    value0, run0, value1, run1 = state0[VALUE], state0[RUN], state1[VALUE], state1[RUN]
+    value2, run2, value3, run3 = state2[VALUE], state2[RUN], state3[VALUE], state3[RUN]
+    for t in range(first, last):
+        value0, run0, out0[t] = step(x0[t], value0, run0, code0, n0, skip0, decay0)
+        value1, run1, out1[t] = step(x1[t], value1, run1, code1, n1, skip1, decay1)
+        value2, run2, out2[t] = step(x2[t], value2, run2, code2, n2, skip2, decay2)
+        value3, run3, out3[t] = step(x3[t], value3, run3, code3, n3, skip3, decay3)
+    state0[VALUE], state0[RUN], state1[VALUE], state1[RUN] = value0, run0, value1, run1
+    state2[VALUE], state2[RUN], state3[VALUE], state3[RUN] = value2, run2, value3, run3
+
+
+@inline
+def recur_block(scratch, program, values, k, count, first, now, stop, fresh, states, i):
+    """Recursions k to k + count - 1, 1 or 4 of them, over a block, and the states from which the next block goes on.
+
+    Rows from `first` on are in the registers and rows from `now` on are new. Rows that nobody needs stay NaN, and the
+    states are those after the row before the next block's first needed one.
+    """
+    for m in range(k, k + count):
+        if fresh:
+            states[i, program[m, C], VALUE] = 0.0
+            states[i, program[m, C], RUN] = 0.0
+    resumed = max(0, now - program[k, NEED] - first)
+    kept = max(resumed, stop - program[k, NEED] - first)
+    for m in range(k, k + count):
+        fill(scratch[program[m, OUT], 0:resumed], NAN)
+    if count == 4:
+        recur_four(scratch, program, values, k, resumed, kept, states, i)
+    else:
+        recur(scratch, program, values, k, resumed, kept, states, i)
+    if kept < stop - first:
+        for m in range(k, k + count):  # what comes now is computed again with the next block
+            states[i, program[m, C], 2] = states[i, program[m, C], VALUE]
+            states[i, program[m, C], 3] = states[i, program[m, C], RUN]
+        if count == 4:
+            recur_four(scratch, program, values, k, kept, stop - first, states, i)
+        else:
+            recur(scratch, program, values, k, kept, stop - first, states, i)
+        for m in range(k, k + count):
+            states[i, program[m, C], VALUE] = states[i, program[m, C], 2]
+            states[i, program[m, C], RUN] = states[i, program[m, C], 3]
 
 
 @inline
@@ -351,8 +408,8 @@ def run_program(
     Inputs:  scratch float64 (n_workers, n_registers, >= block + halo); open, high, low, close, volume float32
              (n_rows,); time_ns, offsets int64 as in Panel; starts int64 (n_symbols,); program int64 (n_operations, 8),
              values float64 (n_operations,), outputs int64 (n_columns, 2): register, and column of `out` or
-             -1 - column of `aside`; halo, block int64, rows; states float64 (n_symbols, n_states, 2): value, and how
-             many values were known so far.
+             -1 - column of `aside`; halo, block int64, rows; states float64 (n_symbols, n_states, 4): value, how many
+             values were known so far, and room for two more.
     Outputs: out float32 (n_rows, n_features), aside float32 (n_rows, n_others): the columns stored, every row from
              starts[i] on; states, of the row from which the next row can be computed.
     NaN:     what is not known is NaN in registers, and operations hand it on, WHERE and FILL as their names say.
@@ -401,21 +458,9 @@ def run_program(
                 mx, my = scratch[program[k, C], 0:rows], scratch[program[k, D], 0:rows]
                 of_window(code, target, a, b, n, mx, my, values[k])
             elif code <= DECAYING:
-                if lane() == 0:
-                    state = states[i, program[k, C]]
-                    if fresh:
-                        state[VALUE] = 0.0
-                        state[RUN] = 0.0
-                    # Rows before `resumed` are not asked for, and the state is that of the row before it.
-                    resumed = max(0, now - program[k, NEED] - first)
-                    kept = max(resumed, stop - program[k, NEED] - first)
-                    for t in range(resumed):
-                        target[t] = NAN
-                    recur(code, target, a, resumed, kept, n, program[k, D], values[k], state)
-                    value, run = state[VALUE], state[RUN]
-                    recur(code, target, a, kept, rows, n, program[k, D], values[k], state)
-                    state[VALUE] = value
-                    state[RUN] = run
+                together = program[k, B]
+                if together > 0 and lane() == 0:
+                    recur_block(scratch, program, values, k, together, first, now, stop, fresh, states, i)
             else:
                 store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D])
             barrier()

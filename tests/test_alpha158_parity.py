@@ -1,4 +1,4 @@
-"""Alpha158 against values that Qlib computed (make_alpha158_reference.py); run as a script it prints the table of errors.
+"""Alpha158 against values that Qlib computed (make_alpha158_reference.py); as a script it prints the table of errors.
 
 Qlib begins its windows with what there is, and computes some of them in float32: the rows before our windows are full
 are not compared.

@@ -160,7 +160,7 @@ def test_going_on_from_a_state_equals_a_recomputation_bit_for_bit(n_new):
         return out
 
     symbols = [np.arange(a, b) for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)]
-    states = np.zeros((2, program.n_states, 2))
+    states = np.zeros((2, program.n_states, 4))
     run([rows[:-n_new] for rows in symbols], [0, 0], states)
     later = run([rows[-n_new - program.halo :] for rows in symbols], [program.halo] * 2, states)
     for k, rows in enumerate(symbols):

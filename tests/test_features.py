@@ -209,7 +209,7 @@ def test_the_last_row_does_not_tell_where_the_data_starts(n_bars):
 
 def test_the_last_row_of_real_stocks_does_not_tell_where_the_data_starts(sp500_folder):
     panel = market.sp500_panel(sp500_folder)
-    check_start(panel.where([int(b - a) == 1259 for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)]), 504)
+    check_start(panel.where((np.diff(panel.offsets) == 1259).tolist()), 504)
 
 
 def check_start(panel: Panel, n_bars: int) -> None:

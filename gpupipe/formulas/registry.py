@@ -81,8 +81,9 @@ def feature(
 ) -> Callable[[F], F]:  # fmt: skip
     """Decorator: make a feature of each set of periods, named function_period_period.
 
-    The function takes the bar (a `gpupipe.expressions.Bar`) and the periods, and gives a formula; its docstring begins with it
-    in words, with {periods} by name. periods: the sets of the default columns.  extra: those only made when asked for.
+    The function takes the bar (a `gpupipe.expressions.Bar`) and the periods, and gives a formula; its docstring
+    begins with it in words, with {periods} by name. periods: sets of the default columns.  extra: sets that must be
+    asked for.
     Raises ValueError for a name that is taken or a family that does not exist.
     """
 
