@@ -16,6 +16,9 @@ from gpupipe.models.joint import label_scale
 from gpupipe.models.trees import N_OUTPUTS, Stage, TreeModel
 
 ROUNDS = 1  # a forest is one boosting round of many parallel trees
+# Hessian of activity and of direction: leaves go half of the way in direction, which counts half when a split is
+# chosen, as in xgb_joint (kernels.softmax.activity_gradient).
+STEEPNESS = np.array([1, 2], dtype=np.float32)
 
 
 def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
@@ -79,8 +82,8 @@ def _grow(
     """One round of `n_trees` parallel trees on the residuals of `start`, shrunk by pseudo-rows without a residual."""
     xp, n_labels = fold.device.xp, fold.n_labels
     stage = config.Booster(
-        rounds=ROUNDS, learning_rate=1.0, depth=forest.depth, min_child_weight=forest.min_rows, l2=shrink_rows,
-        subsample=forest.subsample, column_share=forest.column_share,
+        rounds=ROUNDS, learning_rate=1.0, depth=forest.depth, l2=shrink_rows, subsample=forest.subsample,
+        min_child_weight=forest.min_rows * float(STEEPNESS.mean()), column_share=forest.column_share,
     )  # fmt: skip
     parameters = trees.parameters(stage, fold.device, fold.max_bin, threads, fold.seed)
     booster = trees.vector_leaf({**parameters, "num_parallel_tree": n_trees}, n_labels, bins)
@@ -95,7 +98,7 @@ def _grow(
     weight = class_weight * fold.device.asarray(label_scale(fold))[None, :, None]
     weight = xp.where(y[:, :, None] >= 0, weight, 0).astype(xp.float32)
     gradient = (weight * error).astype(xp.float32).reshape(y.shape[0], -1)
-    hessian = xp.ascontiguousarray(xp.broadcast_to(weight, error.shape)).reshape(y.shape[0], -1)
+    hessian = (weight * fold.device.asarray(STEEPNESS)).reshape(y.shape[0], -1)
     booster.boost(bins, 0, grad=gradient, hess=hessian)
     trees.refuse_silent_cpu(booster, fold.device)
     return booster.reset()  # or it keeps hold of the bins and of every tree's rows
