@@ -76,7 +76,8 @@ def _audit(chosen: argparse.Namespace) -> int:
         names = own if own and chosen.features == ["default"] else [*chosen.features, *own]
         panel, _ = load(chosen.data, chosen.sector_map, "all", pick("cpu"))
         some = np.unique(np.linspace(0, panel.n_symbols - 1, min(chosen.symbols, panel.n_symbols)).astype(int))
-        found = audit(panel.where([k in set(some) for k in range(panel.n_symbols)]), names)
+        panel = panel.where([k in set(some) for k in range(panel.n_symbols)])
+        found = audit(panel, names)
     except (UserError, ValueError) as error:
         print(f"gpupipe: {error}", file=sys.stderr)
         return USER_ERROR
@@ -92,7 +93,7 @@ def _audit(chosen: argparse.Namespace) -> int:
     to.print(table)
     to.print(
         f"{len(leaks)} of {len(found)} columns LOOK AHEAD: {', '.join(one.name for one in leaks)}" if leaks
-        else f"None of {len(found)} columns looks ahead, on {len(some)} symbols and {panel.n_rows:,} rows of data."
+        else f"None of {len(found)} columns looks ahead, on {panel.n_rows:,} rows of {len(some)} symbols."
     )  # fmt: skip
     return int(bool(leaks))
 

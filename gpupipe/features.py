@@ -171,7 +171,8 @@ def _compute(panel: Panel, features: Sequence[Feature]) -> Any:
     alone = {k: f.series for k, f in enumerate(features) if isinstance(f.series, OnPanel)}
     wanted = [(f.series, k) for k, f in enumerate(features) if isinstance(f.series, Series)]
     wanted += [(source, -1 - k) for k, source in enumerate(sources)]
-    _run(panel, wanted, out, aside)
+    if wanted:
+        _run(panel, wanted, out, aside)
     if across:
         _across(panel, across, sources, aside, out)
     for column, made in alone.items():

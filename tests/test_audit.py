@@ -42,6 +42,8 @@ def test_planted_leaks_are_found_and_named(own):
         return (panel.close - np.nanmean(panel.close)) / np.nanstd(panel.close)
 
     found = {one.name: one for one in audit(random_panel((200, 200)), ["roc_1", "tomorrow", "standard"])}
+    alone = [one for one in audit(random_panel((200,)), "tomorrow") if not one.clean]
+    assert [one.name for one in alone] == ["tomorrow"]
     assert found["roc_1"].clean and not found["tomorrow"].clean and not found["standard"].clean
     assert found["tomorrow"].n_changed < found["standard"].n_changed
     assert "S000 1970-" in found["standard"].where and "scrambled after" in found["standard"].where
@@ -72,6 +74,8 @@ def test_a_formula_cannot_look_ahead():
     [
         (None, "is not a file"),
         ("x = 1", "registers no feature"),
+        ("def f(:", "cannot be run: SyntaxError"),
+        ("import there_is_no_such_module", "cannot be run: ModuleNotFoundError"),
         ("from gpupipe import feature\n@feature('momentum', 's')\ndef bar_range(bar):\n    return bar.low", "already"),
         ("from gpupipe import feature\n@feature('nothing', 's')\ndef mine(bar):\n    return bar.close", "no family"),
     ],

@@ -122,7 +122,7 @@ _modules: dict[tuple[str, bytes], list[str]] = {}
 def load_module(path: str) -> list[str]:
     """Run a Python file of one's own, and give the names of the features that it registered; the same file runs once.
 
-    Raises ValueError if it cannot be read or registers none.
+    Raises ValueError if it cannot be read or run, or registers none.
     """
     file = pathlib.Path(path)
     if not file.is_file():
@@ -134,7 +134,10 @@ def load_module(path: str) -> list[str]:
     spec = importlib.util.spec_from_file_location(f"features_of_{pathlib.Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file (its name does not end in .py)")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:  # whatever the user's code does wrong
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     added = [name for name in FEATURES if name not in before]
     if not added:
         raise ValueError(f"{path} registers no feature; decorate a function with @gpupipe.feature(family, source)")
