@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,15 +24,26 @@ WINDOWS = ("bars", "calendar")
 AMBIGUOUS = {"sell": SELL, "hold": HOLD, "buy": BUY, "unknown": UNKNOWN}
 DAY_NS = 86_400_000_000_000
 WORKERS = 512  # tiles in work at once, at most
-_DTYPES = {"y": "int8", "tp": "float32", "dd": "float32", "forward_return": "float32", "exit_row": "int64"}
+MOST_BARS = 32_767  # of a window: touch_bars is int16
+_DTYPES = {
+    "y": "int8", "touch": "int8", "touch_bars": "int16", "realised_return": "float32",
+    "tp": "float32", "dd": "float32", "forward_return": "float32", "exit_row": "int64",
+}  # fmt: skip
+OF_LABEL = ("y", "touch", "touch_bars", "realised_return")  # one column for each label, the others for each horizon
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of every row of a panel, on the panel's device.
+    """Labels of every row of a panel, on the panel's device. Columns are contiguous (Fortran order).
 
     y: int8 (n_rows, n_labels); 0 SELL, 1 HOLD, 2 BUY, -1 not known. Column k * n_thresholds + m is horizon k
-        with threshold m; `names` says the same in words.
+        with threshold m, the multiples after the fixed thresholds; `names` says the same in words.
+    touch: int8 (n_rows, n_labels); what is reached first: 0 neither price, 1 the upper, 2 the lower, 3 both in one
+        bar, whose high and low do not say which came first; -1 not known.
+    touch_bars: int16 (n_rows, n_labels); bars until then, 1 for the next one; 0 where neither is reached or not known.
+    realised_return: float32 (n_rows, n_labels); of a long position that is left at the first of the two prices, or at
+        the window's last close: price / close - 1. Both in one bar counts as the lower, or as the upper with
+        ambiguous="buy". A bar that opens beyond a price is left at the price.
     tp, dd: float32 (n_rows, n_horizons); highest high and lowest low of the window over the row's close, minus 1.
     forward_return: float32 (n_rows, n_horizons); close of the window's last row over the row's close, minus 1.
     exit_row: int64 (n_rows, n_horizons); the last row whose data the row's labels of this horizon depend on: the
@@ -38,24 +51,28 @@ class Labels:
         unknown. Always a row of the same symbol at or after the row itself; where the history ends first, its
         last row. Purge by time_ns[exit_row].
 
-    NaN in tp, dd and forward_return: the window is not known (y is -1) or empty.
+    NaN in the floats: the window is not known (y is -1) or empty.
     Raises ValueError when a shape, dtype or device is not as above.
     """
 
     y: Any
+    touch: Any
+    touch_bars: Any
+    realised_return: Any
     tp: Any
     dd: Any
     forward_return: Any
     exit_row: Any
     horizons: tuple[int, ...]
     thresholds: tuple[float, ...]
+    multiples: tuple[float, ...]
     panel: Panel = field(repr=False)
 
     def __post_init__(self) -> None:
         check_columns({**{name: getattr(self, name) for name in _DTYPES}, "close": self.panel.close},
                       {**_DTYPES, "close": "float32"})  # fmt: skip
         for name in _DTYPES:
-            n_columns = self.n_labels if name == "y" else len(self.horizons)
+            n_columns = self.n_labels if name in OF_LABEL else len(self.horizons)
             if getattr(self, name).shape != (self.n_rows, n_columns):
                 shape = getattr(self, name).shape
                 raise ValueError(f"{name!r} has shape {shape}, expected ({self.n_rows}, {n_columns})")
@@ -66,27 +83,56 @@ class Labels:
         return self.panel.n_rows
 
     @property
+    def n_thresholds(self) -> int:
+        """Number of labels of a horizon."""
+        return len(self.thresholds) + len(self.multiples)
+
+    @property
     def n_labels(self) -> int:
         """Number of columns of y."""
-        return len(self.horizons) * len(self.thresholds)
+        return len(self.horizons) * self.n_thresholds
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the columns of y: label_1d_5pct, label_1d_10pct, label_2d_5pct, ..."""
-        return tuple(f"label_{h}d_{percent(t)}pct" for h in self.horizons for t in self.thresholds)
+        """Names of the columns of y: label_1d_5pct, label_1d_10pct, ..., label_2d_5pct; of multiples label_1d_1.5vol."""
+        sizes = [f"{percent(t)}pct" for t in self.thresholds] + [f"{x:g}vol" for x in self.multiples]
+        return tuple(f"label_{h}d_{size}" for h in self.horizons for size in sizes)
 
     def horizon_of(self, label: int) -> int:
         """The position in `horizons` of column `label` of y: the column of tp, dd, forward_return and exit_row."""
-        return label // len(self.thresholds)
+        return label // self.n_thresholds
+
+    @functools.cached_property
+    def weight(self) -> Any:
+        """float32 (n_rows, n_horizons): average uniqueness of each row's window; NaN where it is not known or empty.
+
+        The mean, over the bars of the window, of 1 / how many windows of the symbol's rows up to then hold that bar: 1
+        for windows that do not overlap, about 1 / h for one that begins with every bar. Every row with a close counts,
+        also one whose own window ends with the history, so that a weight too depends on nothing after exit_row.
+
+        Source: Lopez de Prado (2018), chapter 4, sections 4.3 and 4.4.
+        """
+        from gpupipe.kernels.labels import average_uniqueness
+
+        device, xp = self.panel.device, self.panel.device.xp
+        weight = xp.empty((len(self.horizons), self.n_rows), xp.float32)
+        n_items = self.panel.n_symbols * len(self.horizons)
+        average_uniqueness(n_items, self.panel.close, self.panel.offsets, self.exit_row.T, weight)
+        device.sync()
+        return xp.where(xp.isnan(self.tp), np.float32(np.nan), weight.T)
 
     def to_arrow(self) -> pyarrow.Table:
-        """A table with columns symbol, time, the labels, then tp_1d, dd_1d, forward_return_1d, exit_row_1d, ..."""
-        host = {name: self.panel.device.to_host(getattr(self, name)) for name in _DTYPES}
-        columns = {name: np.ascontiguousarray(host["y"][:, k]) for k, name in enumerate(self.names)}
-        for k, h in enumerate(self.horizons):
-            for name in ("tp", "dd", "forward_return", "exit_row"):
-                columns[f"{name}_{h}d"] = np.ascontiguousarray(host[name][:, k])
+        """A table: symbol, time, the labels, touch_1d_5pct, ..., then tp_1d, dd_1d, ..., exit_row_1d, weight_1d, ..."""
+        columns = dict(zip(self.names, self._columns("y"), strict=True))
+        for name in OF_LABEL[1:]:
+            of = (label.replace("label", name, 1) for label in self.names)
+            columns |= dict(zip(of, self._columns(name), strict=True))
+        for name in (*(name for name in _DTYPES if name not in OF_LABEL), "weight"):
+            columns |= dict(zip((f"{name}_{h}d" for h in self.horizons), self._columns(name), strict=True))
         return row_table(self.panel, columns)
+
+    def _columns(self, name: str) -> list[np.ndarray]:
+        return list(np.ascontiguousarray(self.panel.device.to_host(getattr(self, name)).T))
 
 
 def percent(threshold: float) -> str:
@@ -101,6 +147,8 @@ def tp_dd_labels(
     rule: str = "take_profit_first",
     window: str = "bars",
     ambiguous: str = "sell",
+    multiples: Sequence[float] = (),
+    volatility: Any = None,
 ) -> Labels:
     """Take-profit / draw-down labels of every row, all horizons and thresholds in one pass over high, low and close.
 
@@ -116,6 +164,9 @@ def tp_dd_labels(
     ambiguous: what "first_touch" calls a bar that reaches both prices: "sell" (the careful one), "buy", "hold"
         or "unknown" (-1). "take_profit_first" does not use it.
     horizons: whole numbers >= 1, rising; bars or days.  thresholds: fractions inside (0, 1), rising.
+    multiples: more thresholds, above 0, rising: t = multiple * volatility[i], a fraction of its own for each row.
+    volatility: float32 (n_rows,), of a bar, and of the past only: compute_features(panel,
+        "volatility_20").values[:, 0], say. A row without a volatility above 0 is -1 in these labels.
 
     The factors 1 + t and 1 - t are rounded once to float32 and the barrier price is one float32 product, so a CPU
     and a GPU give the same labels. A row whose close, or a high, low or close of whose window, is NaN is -1.
@@ -123,27 +174,39 @@ def tp_dd_labels(
     Raises ValueError for a parameter that is not as above.
     Source: the triple barrier of Lopez de Prado (2018), section 3.4, with highs and lows in place of closes.
     """
-    horizons, thresholds = _checked_horizons(horizons), _checked_thresholds(thresholds)
+    horizons, thresholds = _checked_horizons(horizons), _checked_thresholds(thresholds, may_be_none=bool(multiples))
+    multiples = _checked_multiples(multiples)
     _check_choice("rule", rule, RULES)
     _check_choice("window", window, WINDOWS)
     _check_choice("ambiguous", ambiguous, tuple(AMBIGUOUS))
-    from gpupipe.kernels.labels import tp_dd  # here, because it loads numba
+    from gpupipe.kernels.labels import BARRIERS, label_cube, window_ends  # here, because it loads numba
 
-    device, xp, n_rows = panel.device, panel.device.xp, panel.n_rows
-    y = xp.empty((n_rows, len(horizons) * len(thresholds)), xp.int8)
-    tp, dd, forward_return = (xp.empty((n_rows, len(horizons)), xp.float32) for _ in range(3))
-    exit_row = xp.empty((n_rows, len(horizons)), xp.int64)
-    tp_dd(
-        n_rows, panel.high, panel.low, panel.close,
-        panel.time_ns // DAY_NS if window == "calendar" else xp.arange(n_rows, dtype=xp.int64),
-        panel.symbol_of_row, panel.offsets,
-        device.asarray(np.array(horizons, np.int64)),
-        device.asarray(np.array([1.0 + t for t in thresholds], np.float32)),
-        device.asarray(np.array([1.0 - t for t in thresholds], np.float32)),
-        np.int64(window == "calendar"), np.int64(rule == "first_touch"), np.int64(AMBIGUOUS[ambiguous]),
-        y, tp, dd, forward_return, exit_row,
+    xp, n_rows, calendar = panel.device.xp, panel.n_rows, np.int64(window == "calendar")
+    bars, factors = panel.device.asarray(np.array(horizons, np.int64)), _factors(panel, thresholds)
+    days = panel.time_ns // DAY_NS if calendar else panel.time_ns
+    exit_row = xp.empty((len(horizons), n_rows), xp.int64)
+    window_ends(n_rows, days, panel.symbol_of_row, panel.offsets, bars, calendar, exit_row)
+    longest = horizons[-1]
+    if calendar:  # days: as many bars as the fullest window has
+        longest = max(1, int((exit_row[-1] - xp.arange(n_rows)).max())) if n_rows else 1
+    if longest > MOST_BARS:
+        raise ValueError(f"horizons {horizons!r}: a window of {longest:,} bars, expected at most {MOST_BARS:,}")
+
+    n_thresholds = len(thresholds) + len(multiples)
+    dtypes = {name: np.dtype(_DTYPES[name]) for name in (*OF_LABEL, "tp", "dd", "forward_return")}
+    made = {
+        name: xp.empty((len(horizons) * (n_thresholds if name in OF_LABEL else 1), n_rows), dtype)
+        for name, dtype in dtypes.items()
+    }
+    n_tiles, scratch = _tiles(panel, 2 * longest.bit_length() + BARRIERS + 4 * n_thresholds, longest)
+    label_cube(
+        n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets, bars, np.int64(longest), exit_row,
+        *factors, _scaled(panel, multiples, volatility), calendar, np.int64(rule == "first_touch"),
+        np.int64(AMBIGUOUS[ambiguous]), *made.values(),
     )  # fmt: skip
-    return Labels(y, tp, dd, forward_return, exit_row, horizons, thresholds, panel)
+    columns = {name: array.T for name, array in made.items()}
+    return Labels(**columns, exit_row=exit_row.T, horizons=horizons, thresholds=thresholds, multiples=multiples,
+                  panel=panel)  # fmt: skip
 
 
 def barrier_classes(
@@ -155,19 +218,46 @@ def barrier_classes(
     Raises ValueError as tp_dd_labels does.
     """
     horizons, thresholds = _checked_horizons(horizons), _checked_thresholds(thresholds)
-    from gpupipe.kernels.labels import TILE_ROWS, barrier_labels  # here, because it loads numba
+    from gpupipe.kernels.labels import barrier_labels  # here, because it loads numba
 
     device, xp = panel.device, panel.device.xp
     y = xp.empty((len(horizons) * len(thresholds), panel.n_rows), xp.int8)
-    n_tiles = -(-panel.n_rows // TILE_ROWS)
-    scratch = xp.empty((min(n_tiles, WORKERS), 4 + 2 * len(thresholds), TILE_ROWS + horizons[-1]), xp.float32)
+    n_tiles, scratch = _tiles(panel, 4 + 2 * len(thresholds), horizons[-1])
     barrier_labels(
         n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets,
-        device.asarray(np.array(horizons, np.int64)),
-        device.asarray(np.array([1.0 + t for t in thresholds], np.float32)),
-        device.asarray(np.array([1.0 - t for t in thresholds], np.float32)), y,
+        device.asarray(np.array(horizons, np.int64)), *_factors(panel, thresholds), y,
     )  # fmt: skip
     return y.T
+
+
+def _tiles(panel: Panel, n_vectors: int, longest: int) -> tuple[int, Any]:
+    """How many tiles of rows the panel has, and scratch memory for those in work at once."""
+    from gpupipe.kernels.labels import TILE_ROWS
+
+    n_tiles = -(-panel.n_rows // TILE_ROWS)
+    shape = (min(n_tiles, WORKERS), n_vectors, TILE_ROWS + longest)
+    return n_tiles, panel.device.xp.empty(shape, np.float32)
+
+
+def _factors(panel: Panel, thresholds: Sequence[float]) -> tuple[Any, Any]:
+    """1 + t and 1 - t, float32 (n_thresholds,)."""
+    asarray = panel.device.asarray
+    return asarray(np.array([1.0 + t for t in thresholds], np.float32)), asarray(
+        np.array([1.0 - t for t in thresholds], np.float32)
+    )
+
+
+def _scaled(panel: Panel, multiples: Sequence[float], volatility: Any) -> Any:
+    """float32 (n_multiples, n_rows): the threshold of each row."""
+    xp = panel.device.xp
+    if not multiples:
+        return xp.empty((0, panel.n_rows), np.float32)
+    if volatility is None:
+        raise ValueError("multiples are of a volatility: pass volatility=, float32 (n_rows,), of the past only")
+    check_columns({"volatility": volatility, "close": panel.close}, {"volatility": "float32", "close": "float32"})
+    if volatility.shape != (panel.n_rows,):
+        raise ValueError(f"volatility has shape {volatility.shape}, expected ({panel.n_rows},)")
+    return xp.stack([volatility * np.float32(multiple) for multiple in multiples])
 
 
 def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
@@ -181,15 +271,29 @@ def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
-    try:
-        checked = tuple(float(t) for t in thresholds)
-    except (TypeError, ValueError):
-        checked = ()
-    rising = list(checked) == sorted(set(checked)) and len({percent(t) for t in checked}) == len(checked)
-    if not checked or not all(0.0 < t < 1.0 for t in checked) or not rising:
+def _checked_thresholds(thresholds: Sequence[float], may_be_none: bool = False) -> tuple[float, ...]:
+    checked = _rising(thresholds)
+    alike = len({percent(t) for t in checked}) < len(checked)
+    if not (checked or may_be_none and not len(thresholds)) or not all(0.0 < t < 1.0 for t in checked) or alike:
         raise ValueError(f"thresholds {thresholds!r}: expected fractions inside (0, 1) that rise, like (0.05, 0.10)")
     return checked
+
+
+def _checked_multiples(multiples: Sequence[float]) -> tuple[float, ...]:
+    checked = _rising(multiples)
+    alike = len({f"{x:g}" for x in checked}) < len(checked)
+    if len(checked) != len(multiples) or not all(0.0 < x < math.inf for x in checked) or alike:
+        raise ValueError(f"multiples {multiples!r}: expected numbers above 0 that rise, like (1, 2)")
+    return checked
+
+
+def _rising(values: Sequence[float]) -> tuple[float, ...]:
+    """As floats; none if one is no number or they do not rise."""
+    try:
+        checked = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return ()
+    return checked if list(checked) == sorted(set(checked)) else ()
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

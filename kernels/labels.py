@@ -7,7 +7,11 @@ import numpy as np
 from .compile import barrier, cooperative, inline, kernel, lane, n_lanes
 
 SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
-TILE_ROWS = 1024  # of barrier_labels: its windows stay in the first cache
+NEITHER, UPPER, LOWER, BOTH = 0, 1, 2, 3  # what was reached first
+TILE_ROWS = 1024  # windows of so many rows stay in the first cache
+NEVER = np.float32(3e38)  # bars until a price is reached that is not
+NEAR = 8  # bars ahead that are looked at one by one, of all rows together
+PEAK, TROUGH, FINAL, LENGTH, SURE, KNOWN, BARRIERS = range(7)  # rows of scratch after those of the levels
 
 
 @inline
@@ -33,14 +37,14 @@ def symbol_at(offsets, row):
 
 @cooperative(types=("f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i1[:,:]"))
 def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y):
-    """What tp_dd says of y under "take_profit_first" over bars, and nothing else: tile i of TILE_ROWS rows.
+    """What label_cube says of y under "take_profit_first" over bars, and nothing else: tile i of TILE_ROWS rows.
 
     Extremes of 2, 4, 8, ... rows come from those of half as many, and any window is two of these that overlap: the cost
     of a row grows with the logarithm of the longest horizon, and every step is one comparison of whole vectors. That
     takes no notice of what is not known, nor of where symbols end; what it says there is overwritten by UNKNOWN.
 
     Reads:   high, low, close of the rows of the tile and horizons[-1] after it, the future. A label, never a feature.
-    Inputs:  scratch float32 (n_workers, 4 + 2 * n_thresholds, >= TILE_ROWS + horizons[-1]); the others as in tp_dd.
+    Inputs:  scratch float32 (n_workers, 4 + 2 * n_thresholds, >= TILE_ROWS + horizons[-1]); the others as in label_cube.
     Outputs: y int8 (n_horizons * n_thresholds, n_rows): labels beside each other would be stored one by one.
     NaN:     y is UNKNOWN where close[i], or a high, low or close of the window, is NaN, where close[i] <= 0, and where
              the symbol has fewer rows left than the horizon.
@@ -111,75 +115,310 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
         symbol += n_lanes()
 
 
-@kernel(
+@kernel(types=("i8[:]", "i4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]"))
+def window_ends(i, position, symbol, offsets, horizons, calendar, exit_row):
+    """The last row of row i's window of each horizon: the rows j > i of its symbol, position[j] - position[i] <= h.
+
+    Inputs:  position int64 (n_rows,), rising within a symbol: the day number if `calendar`, else not read, and rows are
+             counted; symbol int32 (n_rows,), the symbol of the row; offsets int64 (n_symbols + 1,); horizons int64
+             (n_horizons,); calendar int64, 0 or 1.
+    Outputs: exit_row int64 (n_horizons, n_rows), i itself where the window is empty, the symbol's last row where it
+             ends first.
+    """
+    last = offsets[symbol[i] + 1] - 1
+    for k in range(horizons.shape[0]):
+        if calendar == 0:
+            exit_row[k, i] = min(i + horizons[k], last)
+        else:
+            inside, outside = i, last + 1
+            while outside - inside > 1:
+                middle = (inside + outside) // 2
+                if position[middle] - position[i] <= horizons[k]:
+                    inside = middle
+                else:
+                    outside = middle
+            exit_row[k, i] = inside
+
+
+@inline
+def load_extremes(scratch, high, low, first, wide):
+    """Highs in row 0 and lows, negated, in row 1: what is not known is never reached."""
+    tops, bottoms = scratch[0], scratch[1]
+    highs, lows = high[first : first + wide], low[first : first + wide]
+    for t in range(lane(), wide, n_lanes()):
+        tops[t] = highs[t] if highs[t] == highs[t] else -NEVER
+        bottoms[t] = -lows[t] if lows[t] == lows[t] else -NEVER
+
+
+@inline
+def sure_bars(sure, high, low, close, offsets, first, wide):
+    """How many rows after each are of its symbol and known, as far as the first that is not, or `wide`."""
+    if lane() == 0:
+        last = first + wide - 1
+        symbol = symbol_at(offsets, last)
+        run = 0
+        sure[wide - 1] = np.float32(0.0)
+        for t in range(wide - 2, -1, -1):
+            row = first + t + 1
+            known = high[row] == high[row] and low[row] == low[row] and close[row] == close[row]
+            run = run + 1 if known else 0
+            if row == offsets[symbol]:
+                run = 0
+                while row <= offsets[symbol]:  # symbols of no row begin there too
+                    symbol -= 1
+            sure[t] = np.float32(run)
+
+
+@inline
+def descend(scratch, side, n_levels, begin, stop, price):
+    """The first row from `begin` on, before `stop`, that reaches a price; `stop` if none does."""
+    row = begin
+    for level in range(n_levels - 1, -1, -1):
+        size = 1 << level
+        if row + size <= stop and scratch[2 * level + side, row] < price:
+            row += size
+    return row if row < stop and scratch[side, row] >= price else stop
+
+
+@inline
+def first_reached(scratch, side, n_levels, after, price, rows, wide, longest):
+    """How many bars after each row its price is reached, within the longest horizon; NEVER where it is not."""
+    near = min(NEAR, longest)
+    for t in range(lane(), rows, n_lanes()):
+        after[t] = NEVER
+    bars = scratch[side]
+    for j in range(near, 0, -1):
+        later, at = bars[j:wide], np.float32(j)
+        for t in range(lane(), min(rows, wide - j), n_lanes()):
+            after[t] = at if later[t] >= price[t] else after[t]
+    if longest > near:
+        for t in range(lane(), rows, n_lanes()):
+            stop = min(wide, t + 1 + longest)
+            if after[t] == NEVER and t + 1 + near < stop:
+                row = descend(scratch, side, n_levels, t + 1 + near, stop, price[t])
+                after[t] = np.float32(row - t) if row < stop else NEVER
+
+
+@inline
+def window_extremes(scratch, of_window, side, n_levels, n_bars, calendar, length, rows, wide):
+    """The extreme of each row's window: two stretches of a power of two that overlap cover it."""
+    if calendar == 0:
+        level = 0
+        while 2 << level <= n_bars:
+            level += 1
+        late = 1 + n_bars - (1 << level)
+        stretch = scratch[2 * level + side]
+        early, later = stretch[1:wide], stretch[late:wide]
+        for t in range(lane(), min(rows, wide - n_bars), n_lanes()):
+            of_window[t] = early[t] if early[t] > later[t] else later[t]
+    else:
+        for t in range(lane(), rows, n_lanes()):
+            n, level = int(length[t]), 0
+            while 2 << level <= n:
+                level += 1
+            if n > 0:
+                a, b = scratch[2 * level + side, t + 1], scratch[2 * level + side, t + 1 + n - (1 << level)]
+                of_window[t] = a if a > b else b
+
+
+@inline
+def classes(prices, length, known, by_first_touch, ambiguous, y, touch, touch_bars):
+    """y, touch and touch_bars of one horizon and threshold; prices: upper, lower, and the bars until each."""
+    rises, falls = prices[2], prices[3]
+    for t in range(lane(), y.shape[0], n_lanes()):
+        soonest = rises[t] if rises[t] < falls[t] else falls[t]
+        reached = soonest <= length[t]
+        first = np.int8(BOTH) if rises[t] == falls[t] else (np.int8(UPPER) if rises[t] < falls[t] else np.int8(LOWER))
+        said = first if reached else np.int8(NEITHER)
+        touch[t] = said if (known[t] > 0) & (rises[t] > 0) else np.int8(UNKNOWN)
+    for t in range(lane(), y.shape[0], n_lanes()):
+        soonest = rises[t] if rises[t] < falls[t] else falls[t]
+        reached = (soonest <= length[t]) & (known[t] > 0) & (rises[t] > 0)
+        touch_bars[t] = np.int16(soonest if reached else np.float32(0.0))
+    if by_first_touch == 0:
+        for t in range(lane(), y.shape[0], n_lanes()):
+            sells = np.int8(SELL) if falls[t] <= length[t] else np.int8(HOLD)
+            said = np.int8(BUY) if rises[t] <= length[t] else sells
+            y[t] = said if (known[t] > 0) & (rises[t] > 0) else np.int8(UNKNOWN)
+    else:
+        both = np.int8(ambiguous)
+        for t in range(lane(), y.shape[0], n_lanes()):
+            code = touch[t]
+            said = both if code == BOTH else (np.int8(SELL) if code == LOWER else np.int8(HOLD))
+            said = np.int8(BUY) if code == UPPER else said
+            y[t] = said if code != UNKNOWN else np.int8(UNKNOWN)
+
+
+@inline
+def left_at(prices, length, known, both_is_up, entries, final, realised_return):
+    """realised_return of one horizon and threshold; prices as in classes."""
+    upper, lower, rises, falls = prices[0], prices[1], prices[2], prices[3]
+    for t in range(lane(), realised_return.shape[0], n_lanes()):
+        rose = (rises[t] < falls[t]) | (both_is_up & (rises[t] == falls[t]))
+        soonest = rises[t] if rises[t] < falls[t] else falls[t]
+        price = upper[t] if rose else -lower[t]
+        price = price if soonest <= length[t] else final[t]
+        measured = (known[t] > 0) & (rises[t] > 0) & (length[t] > 0)
+        realised_return[t] = price / entries[t] - np.float32(1.0) if measured else np.float32(np.nan)
+
+
+@cooperative(
     types=(
-        "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i8", "i8", "i8",
-        "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "i8[:,:]",
+        "f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]", "f4[:]", "f4[:]", "f4[:,:]", "i8",
+        "i8", "i8", "i1[:,:]", "i1[:,:]", "i2[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]",
     )
 )  # fmt: skip
-def tp_dd(
-    i, high, low, close, position, symbol, offsets, horizons, up, down, calendar, first_touch, ambiguous,
-    y, tp, dd, forward_return, exit_row,
+def label_cube(
+    i, scratch, high, low, close, offsets, horizons, longest, exit_row, up, down, scaled, calendar, by_first_touch,
+    ambiguous, y, touch, touch_bars, realised_return, tp, dd, forward_return,
 ):  # fmt: skip
-    """Label row i by the barriers that the highs and lows of its window reach.
+    """Everything there is to say of the barriers of the rows of tile i, TILE_ROWS rows, all horizons and thresholds.
 
-    The window of horizon h is the rows j > i of the same symbol with position[j] - position[i] <= h. In it
+    The window of horizon k of row i is the rows i + 1 to exit_row[k, i]. In it
 
         max_high, min_low = max(high[j]), min(low[j])
         tp = max_high / close[i] - 1        dd = min_low / close[i] - 1
 
-    and, with column k * n_thresholds + m for horizon k and threshold m,
+    and of each threshold the first row whose high is >= close[i] * up, and the first whose low is <= close[i] * down;
+    with column k * n_thresholds + m for horizon k and threshold m,
 
-        first_touch = 0:  BUY if max_high >= close[i] * up[m], else SELL if min_low <= close[i] * down[m], else HOLD
-        first_touch = 1:  the first row that reaches one of the two prices decides; a row that reaches both
-                          gives `ambiguous`; no such row is HOLD
+        take_profit_first:  BUY if the upper price is reached, else SELL if the lower is, else HOLD
+        first_touch:        what is reached first decides; both in one row is `ambiguous`; neither is HOLD
 
     One float32 product, the rest comparisons, a division and a subtraction: no compiler can contract them, so
-    CPU and GPU agree bit for bit. The running extremes go on from the smallest horizon to the largest.
+    CPU and GPU agree bit for bit. Lows are kept negated, so that both sides are one piece of code.
 
-    Reads:   high, low, close[i : end of the symbol], the future of row i. A label, never a feature.
-    Inputs:  high, low, close float32 (n_rows,), price; position int64 (n_rows,), rising within a symbol: the row
-             number, or the day number if `calendar`; symbol int32 (n_rows,), the symbol of the row; offsets int64
-             (n_symbols + 1,); horizons int64 (n_horizons,), rising, in units of position; up, down float32
-             (n_thresholds,), the factors 1 + t and 1 - t; calendar, first_touch int64, 0 or 1; ambiguous int64,
-             a label.
-    Outputs: y int8 (n_rows, n_horizons * n_thresholds); tp, dd, forward_return float32 (n_rows, n_horizons);
-             exit_row int64 (n_rows, n_horizons), the last row of the window, i itself where the window is empty.
-    NaN:     y is UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN, where
-             close[i] <= 0, and (not calendar) where the symbol has fewer rows left than the horizon.
-             An empty calendar window is HOLD with NaN floats.
+    Cost of a row: when a price is reached is found once for all horizons, the first NEAR bars one by one, the rest by
+    going down through the extremes of 2, 4, 8, ... rows: it grows with the logarithm of the longest horizon.
+
+    Reads:   high, low, close of the rows of the tile and `longest` after it, the future. A label, never a feature.
+    Inputs:  scratch float32 (n_workers, 2 * (1 + log2 of longest) + BARRIERS + 4 * n_thresholds, TILE_ROWS + longest);
+             high, low, close float32 (n_rows,), price; offsets int64 (n_symbols + 1,); horizons int64 (n_horizons,),
+             rising; longest int64, rows of the longest window; exit_row int64 (n_horizons, n_rows) of window_ends; up,
+             down float32 (n_fixed,), the factors 1 + t and 1 - t; scaled float32 (n_scaled, n_rows), more thresholds,
+             each with a fraction t of its own for every row; calendar, by_first_touch int64, 0 or 1; ambiguous int64,
+             a label, and BUY alone has realised_return take the upper price.
+    Outputs: y int8, touch int8 (NEITHER, UPPER, LOWER, BOTH, in the first row that reaches one, or UNKNOWN), touch_bars
+             int16 (rows until then, 0 without), realised_return float32 (of leaving at the price that is reached first,
+             the lower of both, or at the window's last close): (n_horizons * n_thresholds, n_rows); tp, dd,
+             forward_return float32 (n_horizons, n_rows).
+    NaN:     y and touch are UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN,
+             where close[i] <= 0, where a scaled threshold is NaN or <= 0, and (not calendar) where the symbol has fewer
+             rows left than the horizon. An empty calendar window is HOLD with NaN floats.
+    Source:  sparse table of range extremes (Bender and Farach-Colton, 2000); Lopez de Prado (2018), section 3.4.
     """
-    stop = offsets[symbol[i] + 1]
-    entry = close[i]
-    n_thresholds = up.shape[0]
-    max_high = np.float32(-np.inf)
-    min_low = np.float32(np.inf)
-    known = entry > np.float32(0.0)  # false of NaN
-    j = i
+    first = i * TILE_ROWS
+    last = min(first + TILE_ROWS, close.shape[0])
+    wide = min(last + longest, close.shape[0]) - first
+    rows = last - first
+    n_fixed, n_thresholds = up.shape[0], up.shape[0] + scaled.shape[0]
+    n_levels = 1
+    while 1 << n_levels <= longest:
+        n_levels += 1
+    more = 2 * n_levels
+    peak, trough, final = scratch[more + PEAK], scratch[more + TROUGH], scratch[more + FINAL]
+    length, sure, known = scratch[more + LENGTH], scratch[more + SURE], scratch[more + KNOWN]
+    entries, closes = close[first:last], close[first : first + wide]
+
+    load_extremes(scratch, high, low, first, wide)
+    sure_bars(sure, high, low, close, offsets, first, wide)
+    barrier()
+    for level in range(1, n_levels):
+        half = 1 << level - 1
+        for side in range(2):
+            below, stretch = scratch[2 * level - 2 + side], scratch[2 * level + side]
+            later = below[half:wide]
+            for t in range(lane(), wide - 2 * half + 1, n_lanes()):
+                stretch[t] = below[t] if below[t] > later[t] else later[t]
+        barrier()
+
+    for m in range(n_thresholds):
+        prices = more + BARRIERS + 4 * m
+        upper, lower = scratch[prices], scratch[prices + 1]
+        if m < n_fixed:
+            rise, fall = up[m], down[m]
+            for t in range(lane(), rows, n_lanes()):
+                upper[t] = entries[t] * rise
+                lower[t] = -(entries[t] * fall)
+        else:
+            fraction = scaled[m - n_fixed, first:last]
+            for t in range(lane(), rows, n_lanes()):
+                upper[t] = entries[t] * (np.float32(1.0) + fraction[t])
+                lower[t] = -(entries[t] * (np.float32(1.0) - fraction[t]))
+        first_reached(scratch, 0, n_levels, scratch[prices + 2], upper, rows, wide, longest)
+        first_reached(scratch, 1, n_levels, scratch[prices + 3], lower, rows, wide, longest)
+        if m >= n_fixed:
+            fraction, rises = scaled[m - n_fixed, first:last], scratch[prices + 2]
+            for t in range(lane(), rows, n_lanes()):
+                rises[t] = rises[t] if fraction[t] > 0 else -NEVER  # no threshold: unknown
+
     for k in range(horizons.shape[0]):
+        ends = exit_row[k, first:last]
+        for t in range(lane(), rows, n_lanes()):
+            length[t] = np.float32(horizons[k])
+        if calendar != 0:
+            for t in range(lane(), rows, n_lanes()):
+                length[t] = np.float32(ends[t] - first - t)
+                final[t] = closes[ends[t] - first]
+        else:
+            later_closes = closes[min(horizons[k], wide) :]
+            for t in range(lane(), min(rows, wide - horizons[k]), n_lanes()):
+                final[t] = later_closes[t]
+        window_extremes(scratch, peak, 0, n_levels, horizons[k], calendar, length, rows, wide)
+        window_extremes(scratch, trough, 1, n_levels, horizons[k], calendar, length, rows, wide)
+        highest, lowest, returned = tp[k, first:last], dd[k, first:last], forward_return[k, first:last]
+        for t in range(lane(), rows, n_lanes()):
+            known[t] = np.float32(1.0) if (entries[t] > 0) & (sure[t] >= length[t]) else np.float32(0.0)
+            measured = (known[t] > 0) & (length[t] > 0)
+            highest[t] = peak[t] / entries[t] - np.float32(1.0) if measured else np.float32(np.nan)
+            lowest[t] = -trough[t] / entries[t] - np.float32(1.0) if measured else np.float32(np.nan)
+            returned[t] = final[t] / entries[t] - np.float32(1.0) if measured else np.float32(np.nan)
         for m in range(n_thresholds):
             column = k * n_thresholds + m
-            y[i, column] = y[i, column - n_thresholds] if k > 0 else HOLD
-        while j + 1 < stop and position[j + 1] - position[i] <= horizons[k]:
-            j += 1
-            known = known and high[j] == high[j] and low[j] == low[j] and close[j] == close[j]
-            for m in range(n_thresholds):
-                # Under "first touch" a row decides if no earlier row of the window has reached either price.
-                if first_touch != 0 and max_high < entry * up[m] and min_low > entry * down[m]:
-                    buys, sells = high[j] >= entry * up[m], low[j] <= entry * down[m]
-                    if buys or sells:
-                        y[i, k * n_thresholds + m] = ambiguous if buys and sells else BUY if buys else SELL
-            max_high = high[j] if high[j] > max_high else max_high
-            min_low = low[j] if low[j] < min_low else min_low
-        known = known and (calendar != 0 or position[j] - position[i] == horizons[k])
-        for m in range(n_thresholds):
-            if not known:
-                y[i, k * n_thresholds + m] = UNKNOWN
-            elif first_touch == 0:
-                buys, sells = max_high >= entry * up[m], min_low <= entry * down[m]
-                y[i, k * n_thresholds + m] = BUY if buys else SELL if sells else HOLD
-        measured = known and j > i
-        tp[i, k] = max_high / entry - np.float32(1.0) if measured else np.float32(np.nan)
-        dd[i, k] = min_low / entry - np.float32(1.0) if measured else np.float32(np.nan)
-        forward_return[i, k] = close[j] / entry - np.float32(1.0) if measured else np.float32(np.nan)
-        exit_row[i, k] = j
+            classes(
+                scratch[more + BARRIERS + 4 * m :], length, known, by_first_touch, ambiguous, y[column, first:last],
+                touch[column, first:last], touch_bars[column, first:last],
+            )  # fmt: skip
+            left_at(
+                scratch[more + BARRIERS + 4 * m :], length, known, ambiguous == BUY, entries, final,
+                realised_return[column, first:last],
+            )  # fmt: skip
+        barrier()
+
+
+@kernel(types=("f4[:]", "i8[:]", "i8[:,:]", "f4[:,:]"), double_precision=True)
+def average_uniqueness(i, close, offsets, exit_row, weight):
+    """Mean of 1 / (windows that hold the bar) over the bars of each row's window; i is symbol * n_horizons + horizon.
+
+    A row's window is the rows after it up to exit_row; it counts if close > 0 there, and whether it is whole or not.
+    The sum goes along with the window: what enters is added and what leaves is subtracted, in float64.
+
+    Reads:   close and exit_row of rows before exit_row of the row itself.
+    Inputs:  close float32 (n_rows,); offsets int64 (n_symbols + 1,); exit_row int64 (n_horizons, n_rows), of a symbol
+             never falling.
+    Outputs: weight float32 (n_horizons, n_rows), every item written; NaN where the window is empty or close is not > 0.
+    Source:  Lopez de Prado (2018), Advances in Financial Machine Learning, snippets 4.1 and 4.2.
+    """
+    n_horizons = exit_row.shape[0]
+    symbol, k = i // n_horizons, i % n_horizons
+    begin, end = offsets[symbol], offsets[symbol + 1]
+    total = np.float64(0)
+    newest, n_newest, open_newest = begin, 0, begin  # the last bar added, the windows that hold it, the oldest of them
+    n_oldest, open_oldest = 0, begin  # the same of the bar that leaves
+    for row in range(begin, end):
+        if row > begin:
+            n_oldest += 1 if close[row - 1] > 0 else 0
+            while exit_row[k, open_oldest] < row:
+                n_oldest -= 1 if close[open_oldest] > 0 else 0
+                open_oldest += 1
+            if row <= newest and n_oldest > 0:
+                total -= np.float64(1) / n_oldest
+        last = exit_row[k, row]
+        while newest < last:
+            newest += 1
+            n_newest += 1 if close[newest - 1] > 0 else 0
+            while exit_row[k, open_newest] < newest:
+                n_newest -= 1 if close[open_newest] > 0 else 0
+                open_newest += 1
+            total += np.float64(1) / n_newest if n_newest > 0 and newest > row else np.float64(0)
+        weight[k, row] = np.float32(total / (last - row)) if last > row and close[row] > 0 else np.float32(np.nan)

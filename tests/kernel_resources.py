@@ -19,7 +19,7 @@ ARCHITECTURES = ((8, 6), (8, 9), (9, 0), (12, 0))
 
 
 def name_of(kernel: Any) -> str:
-    """Module and name: labels.tp_dd."""
+    """Module and name: labels.label_cube."""
     return f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
 
 

@@ -30,7 +30,7 @@ TRANSCENDENTAL = {
 }
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
-EXACT = {"labels.tp_dd", "labels.barrier_labels"}
+EXACT = {"labels.label_cube", "labels.barrier_labels"}
 
 
 def test_the_table_of_registers_names_every_kernel_and_no_other():
@@ -73,6 +73,8 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         panel.close[20:26] = panel.close[20]  # a flat stretch: ranges and gains of zero
         tp_dd_labels(panel)
         tp_dd_labels(panel, rule="first_touch", window="calendar", ambiguous="hold")
+        scaled = tp_dd_labels(panel, (1, 30), multiples=(1, 2), volatility=panel.high / panel.low - np.float32(1))
+        assert scaled.weight.shape == (panel.n_rows, 2)
         barrier_classes(panel, (1, 2, 5, 30))
         compute_features(panel)
         rng = np.random.default_rng(0)

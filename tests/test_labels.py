@@ -12,7 +12,7 @@ import pytest
 from conftest import random_panel
 from market import demo_panel, panel_of, sp500_panel
 
-from gpupipe.labels import AMBIGUOUS, barrier_classes, tp_dd_labels
+from gpupipe.labels import AMBIGUOUS, OF_LABEL, barrier_classes, tp_dd_labels
 from gpupipe.panel import Panel
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
@@ -38,56 +38,65 @@ def reference_window(i, h, stop, dates, window):
 
 
 def reference_label(i, rows, high, low, close, t, rule, ambiguous):
+    """(label, which price first, bars until then, the price at which a position is left; None: the last close)."""
     up, down = float32(close[i] * float32(1.0 + t)), float32(close[i] * float32(1.0 - t))
-    if rule == "take_profit_first":
-        if any(high[j] >= up for j in rows):
-            return BUY
-        return SELL if any(low[j] <= down for j in rows) else HOLD
+    label, touch, bars, price = HOLD, 0, 0, None
     for j in rows:
-        if high[j] >= up and low[j] <= down:
-            return AMBIGUOUS[ambiguous]
-        if high[j] >= up:
-            return BUY
-        if low[j] <= down:
-            return SELL
-    return HOLD
+        if high[j] >= up or low[j] <= down:
+            touch = 3 if high[j] >= up and low[j] <= down else 1 if high[j] >= up else 2
+            bars, price = j - i, up if touch == 1 or (touch == 3 and ambiguous == "buy") else down
+            label = {1: BUY, 2: SELL, 3: AMBIGUOUS[ambiguous]}[touch]
+            break
+    if rule == "take_profit_first":
+        label = BUY if any(high[j] >= up for j in rows) else SELL if any(low[j] <= down for j in rows) else HOLD
+    return label, touch, bars, price
 
 
-def reference(panel: Panel, rule="take_profit_first", window="bars", ambiguous="sell"):
-    """y, highest high, lowest low, last close and last row of every window, by lists and loops."""
+def reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, volatility):
+    """Every array of Labels, by lists and loops; of prices: highest high, lowest low, last close, price of leaving."""
     high, low, close = panel.high.tolist(), panel.low.tolist(), panel.close.tolist()
     day = datetime.timedelta(days=1)
     dates = [datetime.date(1970, 1, 1) + t // 86_400_000_000_000 * day for t in panel.time_ns.tolist()]
-    y, highest, lowest, last_close, last_row = [], [], [], [], []
+    found = {name: [] for name in ("y", "touch", "touch_bars", "price", "highest", "lowest", "last", "exit_row")}
     for start, stop in zip(panel.offsets[:-1].tolist(), panel.offsets[1:].tolist(), strict=True):
         for i in range(start, stop):
-            for h in HORIZONS:
+            sizes = [*thresholds, *(float32(float32(x) * float(volatility[i])) for x in multiples)]
+            for h in horizons:
                 rows = reference_window(i, h, stop, dates, window)
-                last_row.append(stop - 1 if rows is None else rows[-1] if len(rows) else i)
+                found["exit_row"].append(stop - 1 if rows is None else rows[-1] if len(rows) else i)
                 prices = [close[i]] + [column[j] for j in rows or () for column in (high, low, close)]
                 known = rows is not None and not any(map(math.isnan, prices)) and close[i] > 0
-                highest.append(max(high[j] for j in rows) if known and len(rows) else math.nan)
-                lowest.append(min(low[j] for j in rows) if known and len(rows) else math.nan)
-                last_close.append(close[rows[-1]] if known and len(rows) else math.nan)
-                for t in THRESHOLDS:
-                    label = reference_label(i, rows, high, low, close, t, rule, ambiguous) if known else UNKNOWN
-                    y.append(label)
-    shape = (panel.n_rows, len(HORIZONS))
-    floats = [np.array(column, np.float32).reshape(shape) for column in (highest, lowest, last_close)]
-    return np.array(y, np.int8).reshape(panel.n_rows, -1), *floats, np.array(last_row, np.int64).reshape(shape)
+                found["highest"].append(max(high[j] for j in rows) if known and len(rows) else math.nan)
+                found["lowest"].append(min(low[j] for j in rows) if known and len(rows) else math.nan)
+                found["last"].append(close[rows[-1]] if known and len(rows) else math.nan)
+                for t in sizes:
+                    label, touch, bars, price = UNKNOWN, UNKNOWN, 0, math.nan
+                    if known and t > 0:
+                        label, touch, bars, price = reference_label(i, rows, high, low, close, t, rule, ambiguous)
+                        price = found["last"][-1] if price is None else price
+                    for name, value in (("y", label), ("touch", touch), ("touch_bars", bars), ("price", price)):
+                        found[name].append(value)
+    return {name: np.array(values).reshape(panel.n_rows, -1) for name, values in found.items()}
 
 
-def assert_equal_to_reference(panel, device, **options):
-    labels = tp_dd_labels(panel.to(device), HORIZONS, THRESHOLDS, **options)
-    y, highest, lowest, last_close, last_row = reference(panel, **options)
-    host, entry = device.to_host, panel.close[:, None]
-    np.testing.assert_array_equal(host(labels.y), y)
-    np.testing.assert_array_equal(host(labels.exit_row), last_row)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a close of 0 beside an unknown window
-        np.testing.assert_array_equal(host(labels.tp), highest / entry - np.float32(1))
-        np.testing.assert_array_equal(host(labels.dd), lowest / entry - np.float32(1))
-        np.testing.assert_array_equal(host(labels.forward_return), last_close / entry - np.float32(1))
-    return y
+def assert_equal_to_reference(
+    panel, device, horizons=HORIZONS, thresholds=THRESHOLDS, rule="take_profit_first", window="bars", ambiguous="sell",
+    multiples=(), volatility=None,
+):  # fmt: skip
+    labels = tp_dd_labels(
+        panel.to(device), horizons, thresholds, rule, window, ambiguous, multiples,
+        None if volatility is None else device.asarray(volatility),
+    )  # fmt: skip
+    expected = reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, volatility)
+    for name in ("y", "touch", "touch_bars", "exit_row"):
+        np.testing.assert_array_equal(device.to_host(getattr(labels, name)), expected[name], err_msg=name)
+    of = {"tp": "highest", "dd": "lowest", "forward_return": "last", "realised_return": "price"}
+    entry = panel.close[:, None]
+    for name, prices in of.items():
+        with np.errstate(divide="ignore", invalid="ignore"):  # a close of 0 beside an unknown window
+            ratio = expected[prices].astype(np.float32) / entry - np.float32(1)
+        np.testing.assert_array_equal(device.to_host(getattr(labels, name)), ratio, err_msg=name)
+    return expected["y"]
 
 
 def test_demo_labels_equal_the_reference_row_for_row(device):
@@ -230,7 +239,7 @@ def test_other_sets_of_horizons_and_thresholds_give_the_same_columns(device):
             one = tp_dd_labels(panel, (h,), (t,))
             k = many.names.index(one.names[0])
             np.testing.assert_array_equal(device.to_host(many.y[:, k]), device.to_host(one.y[:, 0]))
-            for name in ("tp", "dd", "forward_return", "exit_row"):
+            for name in ("tp", "dd", "forward_return", "exit_row", "weight"):
                 column = device.to_host(getattr(many, name)[:, many.horizon_of(k)])
                 np.testing.assert_array_equal(column, device.to_host(getattr(one, name)[:, 0]))
 
@@ -244,7 +253,67 @@ def test_labels_read_nothing_after_their_exit_row(device):
     after = tp_dd_labels(panel.to(device))
     for k in range(before.n_labels):
         settled = before.exit_row[:, before.horizon_of(k)] < cut
-        np.testing.assert_array_equal(before.y[settled, k], device.to_host(after.y)[settled, k])
+        for name in OF_LABEL:
+            was, is_now = getattr(before, name)[settled, k], device.to_host(getattr(after, name))[settled, k]
+            np.testing.assert_array_equal(was, is_now)
+
+
+def random_prices_with_holes(lengths=(1024, 1, 3, 700, 320, 0, 2100)):
+    """Symbols that end inside a tile of rows, on its edge, or before the horizon; unknown values and still prices."""
+    panel = random_panel(lengths, 5)
+    close, high, low = panel.close.copy(), panel.high.copy(), panel.low.copy()
+    close[[5, 1023, 1500, 1501]], high[[70, 2047]], low[[1024, 3000]] = np.nan, np.nan, np.nan
+    close[[90, 2900]] = [0, -3]
+    low[1700:1720] = high[1700:1720] = close[1700:1720] = 50
+    return dataclasses.replace(panel, close=close, high=high, low=low)
+
+
+@pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
+@pytest.mark.parametrize("horizons", [(9,), (3, 8, 16, 17), (64, 100)])
+def test_long_horizons_equal_the_reference(device, horizons, rule):
+    panel = random_prices_with_holes((1024, 1, 3, 700, 320, 0, 1000))
+    y = assert_equal_to_reference(panel, device, horizons, (0.02, 0.1, 0.3), rule=rule)
+    assert {-1, 0, 1, 2} == set(np.unique(y))
+
+
+@pytest.mark.parametrize("window", ["bars", "calendar"])
+def test_multiples_of_volatility_are_thresholds_of_each_row(device, window):
+    panel = random_panel((400, 80), seed=3)
+    volatility = np.abs(np.random.default_rng(4).normal(0.02, 0.01, panel.n_rows)).astype(np.float32)
+    volatility[[3, 200]] = np.nan, 0
+    y = assert_equal_to_reference(
+        panel, device, (1, 5, 20), (0.05,), window=window, multiples=(0.5, 2), volatility=volatility
+    )
+    assert (y[[3, 200], 1:3] == UNKNOWN).all() and (y[[3, 200], 0] != UNKNOWN).all()
+    labels = tp_dd_labels(panel, (1, 5), (), multiples=(0.5, 2), volatility=volatility)
+    assert labels.names == ("label_1d_0.5vol", "label_1d_2vol", "label_5d_0.5vol", "label_5d_2vol")
+
+
+def reference_weight(panel, exit_row):
+    """Snippets 4.1 and 4.2 of the book: windows that hold each bar, then the mean of 1 over their number."""
+    weight = np.full(exit_row.shape, np.nan)
+    for k in range(exit_row.shape[1]):
+        holding = np.zeros(panel.n_rows)
+        for i, last in enumerate(exit_row[:, k]):
+            if panel.close[i] > 0:
+                holding[i + 1 : last + 1] += 1
+        for i, last in enumerate(exit_row[:, k]):
+            if last > i and panel.close[i] > 0:
+                weight[i, k] = np.mean(1 / holding[i + 1 : last + 1])
+    return weight
+
+
+@pytest.mark.parametrize("window", ["bars", "calendar"])
+def test_weights_are_average_uniqueness(device, window):
+    panel = random_panel((300, 1, 3, 0, 90), 5)
+    panel.close[[7, 8, 9, 250]] = panel.high[60] = np.nan
+    labels = tp_dd_labels(panel.to(device), (1, 2, 5, 30), window=window)
+    weight, tp = device.to_host(labels.weight), device.to_host(labels.tp)
+    expected = np.where(np.isnan(tp), np.nan, reference_weight(panel, device.to_host(labels.exit_row)))
+    np.testing.assert_allclose(weight, expected, rtol=1e-6)
+    if window == "bars":
+        assert weight[100:200, :3] == pytest.approx(np.tile([1, 1 / 2, 1 / 5], (100, 1)))
+        assert weight[0, 2] == pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]))
 
 
 def test_names_and_table(device):
@@ -254,7 +323,9 @@ def test_names_and_table(device):
     )  # fmt: skip
     table = labels.to_arrow()
     assert table.column_names[:8] == ["symbol", "time", *labels.names]
-    assert table.column_names[8:12] == ["tp_1d", "dd_1d", "forward_return_1d", "exit_row_1d"]
+    assert table.column_names[8:10] == ["touch_1d_5pct", "touch_1d_10pct"]
+    assert table.column_names[26:32] == ["tp_1d", "tp_2d", "tp_5d", "dd_1d", "dd_2d", "dd_5d"]
+    assert table.column_names[-3:] == ["weight_1d", "weight_2d", "weight_5d"]
     assert table.num_rows == 50
     np.testing.assert_array_equal(table["label_5d_10pct"].to_numpy(), device.to_host(labels.y[:, 5]))
 
@@ -268,6 +339,9 @@ def test_names_and_table(device):
         ({"thresholds": (0.0,)}, "thresholds"), ({"thresholds": (0.1, 0.05)}, "rise"),
         ({"thresholds": (0.05, 0.0500000001)}, "thresholds"), ({"thresholds": (float("nan"),)}, "thresholds"),
         ({"rule": "last_touch"}, "take_profit_first"), ({"window": "weeks"}, "'bars' or 'calendar'"),
+        ({"multiples": (2, 1)}, "multiples"), ({"multiples": (0,)}, "multiples"), ({"multiples": (1,)}, "volatility="),
+        ({"multiples": (1,), "volatility": np.ones(3, np.float32)}, r"shape \(3,\), expected \(10,\)"),
+        ({"horizons": (40_000,)}, "at most 32,767"),
         ({"ambiguous": "coin"}, "'sell' or 'buy'|'sell'"),
     ],
 )  # fmt: skip
@@ -278,13 +352,7 @@ def test_parameters_are_refused_with_what_was_expected(options, message):
 
 @pytest.mark.parametrize("horizons", [(1, 2, 5), (1,), (3, 4, 7, 8, 9), (2, 30, 250), tuple(range(1, 18))])
 def test_classes_alone_are_those_of_the_full_labels(device, horizons):
-    """Symbols that end inside a tile of rows, on its edge, or before the horizon; unknown values and still prices."""
-    panel = random_panel((1024, 1, 3, 700, 320, 0, 2100), 5)
-    close, high, low = panel.close.copy(), panel.high.copy(), panel.low.copy()
-    close[[5, 1023, 1500, 1501]], high[[70, 2047]], low[[1024, 3000]] = np.nan, np.nan, np.nan
-    close[[90, 2900]] = [0, -3]
-    low[1700:1720] = high[1700:1720] = close[1700:1720] = 50
-    panel = dataclasses.replace(panel, close=close, high=high, low=low).to(device)
+    panel = random_prices_with_holes().to(device)
     thresholds = (0.01, 0.05, 0.10)
     expected = device.to_host(tp_dd_labels(panel, horizons, thresholds).y)
     np.testing.assert_array_equal(device.to_host(barrier_classes(panel, horizons, thresholds)), expected)
