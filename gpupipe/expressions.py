@@ -339,7 +339,7 @@ def reach(node: Series, argument: int) -> int:
 def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Program:
     """The program that computes `columns`; places: the column of the output of each, their order if None."""
     order = _in_order(columns)
-    need = _needs(order, columns)
+    need = _needs(order)
     order, together = _recursions_first(order, need)
     place = {node: k for k, node in enumerate(order)}
     last_use = {node: k for k, node in enumerate(order)}
@@ -443,7 +443,7 @@ def _recursions_first(order: Sequence[Series], need: dict[Series, int]) -> tuple
     return [*done, *(node for node in order if node not in done)], together
 
 
-def _needs(order: Sequence[Series], columns: Sequence[Series]) -> dict[Series, int]:
+def _needs(order: Sequence[Series]) -> dict[Series, int]:
     """For each part, how many bars before the first row that is asked for it must be right."""
     need = dict.fromkeys(order, 0)
     for node in reversed(order):

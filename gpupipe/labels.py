@@ -94,7 +94,7 @@ class Labels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the columns of y: label_1d_5pct, label_1d_10pct, ..., label_2d_5pct; of multiples label_1d_1.5vol."""
+        """Names of the columns of y: label_1d_5pct, label_1d_10pct, label_2d_5pct, ...; of multiples label_1d_2vol."""
         sizes = [f"{percent(t)}pct" for t in self.thresholds] + [f"{x:g}vol" for x in self.multiples]
         return tuple(f"label_{h}d_{size}" for h in self.horizons for size in sizes)
 
@@ -241,10 +241,8 @@ def _tiles(panel: Panel, n_vectors: int, longest: int) -> tuple[int, Any]:
 
 def _factors(panel: Panel, thresholds: Sequence[float]) -> tuple[Any, Any]:
     """1 + t and 1 - t, float32 (n_thresholds,)."""
-    asarray = panel.device.asarray
-    return asarray(np.array([1.0 + t for t in thresholds], np.float32)), asarray(
-        np.array([1.0 - t for t in thresholds], np.float32)
-    )
+    up, down = ([1.0 + sign * t for t in thresholds] for sign in (1, -1))
+    return panel.device.asarray(np.array(up, np.float32)), panel.device.asarray(np.array(down, np.float32))
 
 
 def _scaled(panel: Panel, multiples: Sequence[float], volatility: Any) -> Any:
@@ -274,7 +272,9 @@ def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
 def _checked_thresholds(thresholds: Sequence[float], may_be_none: bool = False) -> tuple[float, ...]:
     checked = _rising(thresholds)
     alike = len({percent(t) for t in checked}) < len(checked)
-    if not (checked or may_be_none and not len(thresholds)) or not all(0.0 < t < 1.0 for t in checked) or alike:
+    if not checked and may_be_none and not len(thresholds):
+        return checked
+    if not checked or not all(0.0 < t < 1.0 for t in checked) or alike:
         raise ValueError(f"thresholds {thresholds!r}: expected fractions inside (0, 1) that rise, like (0.05, 0.10)")
     return checked
 

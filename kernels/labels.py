@@ -44,7 +44,7 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
     takes no notice of what is not known, nor of where symbols end; what it says there is overwritten by UNKNOWN.
 
     Reads:   high, low, close of the rows of the tile and horizons[-1] after it, the future. A label, never a feature.
-    Inputs:  scratch float32 (n_workers, 4 + 2 * n_thresholds, >= TILE_ROWS + horizons[-1]); the others as in label_cube.
+    Inputs:  scratch float32 (n_workers, 4 + 2 * n_thresholds, TILE_ROWS + horizons[-1]); the others as in label_cube.
     Outputs: y int8 (n_horizons * n_thresholds, n_rows): labels beside each other would be stored one by one.
     NaN:     y is UNKNOWN where close[i], or a high, low or close of the window, is NaN, where close[i] <= 0, and where
              the symbol has fewer rows left than the horizon.
@@ -117,7 +117,7 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
 
 @kernel(types=("i8[:]", "i4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]"))
 def window_ends(i, position, symbol, offsets, horizons, calendar, exit_row):
-    """The last row of row i's window of each horizon: the rows j > i of its symbol, position[j] - position[i] <= h.
+    """The last row of row i's window of each horizon: rows j > i of its symbol with position[j] - position[i] <= h.
 
     Inputs:  position int64 (n_rows,), rising within a symbol: the day number if `calendar`, else not read, and rows are
              counted; symbol int32 (n_rows,), the symbol of the row; offsets int64 (n_symbols + 1,); horizons int64

@@ -13,7 +13,6 @@ from conftest import random_panel
 from market import demo_panel, panel_of, sp500_panel
 
 from gpupipe.labels import AMBIGUOUS, OF_LABEL, barrier_classes, tp_dd_labels
-from gpupipe.panel import Panel
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
 SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
