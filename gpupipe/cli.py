@@ -77,6 +77,7 @@ def _audit(chosen: argparse.Namespace) -> int:
     from gpupipe.audit import audit
     from gpupipe.console import console
     from gpupipe.data import load
+    from gpupipe.data.report import counted
     from gpupipe.device import pick
 
     if chosen.symbols < 1:
@@ -86,20 +87,24 @@ def _audit(chosen: argparse.Namespace) -> int:
     some = np.unique(np.linspace(0, panel.n_symbols - 1, min(chosen.symbols, panel.n_symbols)).astype(int))
     panel = panel.where([k in set(some) for k in range(panel.n_symbols)])
     found = audit(panel, columns)
-    leaks = [one for one in found if not one.clean]
+    leaks = [one.name for one in found if one.n_changed]
+    unseen = [one.name for one in found if not one.n_compared]
     if chosen.json:
         print(json.dumps([{**one.__dict__, "clean": one.clean} for one in found], indent=1))
-        return int(bool(leaks))
-    to = console(quiet=False)
-    table = Table("column", "kind", "values compared", "changed", "", box=None, header_style="dim")
-    for one in sorted(found, key=lambda one: one.clean):
-        note = one.where or ("" if one.n_compared else "nothing to compare")
-        table.add_row(one.name, one.kind, f"{one.n_compared:,}", f"{one.n_changed:,}", note)
-    to.print(table)
-    to.print(
-        f"{len(leaks)} of {len(found)} columns LOOK AHEAD: {', '.join(one.name for one in leaks)}" if leaks
-        else f"None of {len(found)} columns looks ahead, on {panel.n_rows:,} rows of {len(some)} symbols."
-    )  # fmt: skip
+    else:
+        to = console(quiet=False)
+        table = Table("column", "kind", "values compared", "changed", "", box=None, header_style="dim")
+        for one in sorted(found, key=lambda one: one.clean):
+            note = one.where or ("" if one.n_compared else "nothing to compare")
+            table.add_row(one.name, one.kind, f"{one.n_compared:,}", f"{one.n_changed:,}", note)
+        to.print(table)
+        if leaks:
+            to.print(f"{len(leaks)} of {len(found)} columns LOOK AHEAD: {', '.join(leaks)}")
+        elif not unseen:
+            where = f"{counted(panel.n_rows, 'row')} of {counted(len(some), 'symbol')}"
+            to.print(f"None of {len(found)} columns looks ahead, on {where}.")
+    if unseen and not leaks:
+        raise UserError(f"nothing to compare for {', '.join(unseen)}: audit them on data with more bars")
     return int(bool(leaks))
 
 

@@ -119,6 +119,10 @@ def test_a_function_of_the_panel_that_fails_is_named_with_its_line(own, tmp_path
         ("nowhere.parquet", ["--data", "nowhere.parquet"]),
         ("nowhere.py cannot be read", ["--module", "nowhere.py"]),
         ("no feature or family 'momentun'", ["--features", "momentun"]),
+        (
+            "nothing to compare for label_5d_5pct, label_5d_10pct: audit them on data with more bars",
+            ["--features", "roc_1", "--data", "simulated:symbols=11,bars=4"],
+        ),
     ],
 )
 def test_what_the_user_must_mend_is_one_line(own, capsys, words, arguments):
