@@ -14,6 +14,8 @@ import numpy as np
 from gpupipe import models
 from gpupipe.dataset import warm_rows
 from gpupipe.features import compute_features
+from gpupipe.formulas import FEATURES
+from gpupipe.formulas.registry import Module, load_contents
 from gpupipe.labels import CLASSES, percent
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.models.meta import MetaModel
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST = "manifest.json"
+MODULES = "features"  # the folder of OUT with the Python files of the user's own features
 
 
 def folder_of(sector: str, horizon: int, threshold: float) -> str:
@@ -52,6 +55,14 @@ def publish(
     return entries
 
 
+def publish_modules(store: Store, modules: Sequence[Module]) -> dict[str, dict[str, Any]]:
+    """Write the Python files of the user's own features, as they ran; return their manifest entries by path."""
+    return {
+        (name := f"{MODULES}/{k:02d}_{pathlib.Path(module.path).stem}.py"): store.publish(name, module.content)
+        for k, module in enumerate(modules)
+    }
+
+
 def entry_of(content: bytes) -> dict[str, Any]:
     """What the manifest says of a file."""
     return {"sha256": sha256(content), "bytes": len(content)}
@@ -63,11 +74,11 @@ def withdraw_manifest(store: Store) -> None:
 
 
 def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
-    """Remove models and metadata of an earlier run that this one did not replace, and folders left empty."""
-    for path in store.out.glob("trained_*pct/*/*d/*"):
-        if path.suffix in (".ubj", ".npz", ".json") and path.relative_to(store.out).as_posix() not in entries:
+    """Remove models, metadata and modules of an earlier run that this one did not replace, and folders left empty."""
+    for path in (*store.out.glob("trained_*pct/*/*d/*"), *store.out.glob(f"{MODULES}/*.py")):
+        if path.suffix in (".ubj", ".npz", ".json", ".py") and path.relative_to(store.out).as_posix() not in entries:
             path.unlink()
-    for folder in sorted(store.out.glob("trained_*pct/**/"), reverse=True):
+    for folder in sorted([*store.out.glob("trained_*pct/**/"), *store.out.glob(f"{MODULES}/")], reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
 
@@ -141,20 +152,27 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Models:
-    """The models of a run. by_sector: for each sector and (horizon, threshold), a model for each family."""
+    """The models of a run.
+
+    by_sector: for each sector and (horizon, threshold), a model for each family.
+    modules: the Python files of the user's own features that the models were trained on, content by path.
+    """
 
     out: pathlib.Path
     settings: dict[str, Any]
     feature_names: tuple[str, ...]
     features_hash: str
     by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = field(repr=False)
+    modules: dict[str, bytes] = field(repr=False)
 
     def predict(self, panel: Panel, families: Sequence[str] | None = None) -> Predictions:
         """Probabilities for every row of a panel, on its device.
 
         families: which models; all if None. Cross-sectional features compare the symbols of a sector, so give
-        whole sectors, as in training. Raises StoreError when this gpupipe computes other features than those
-        that the models were trained on, or no sector of the panel has models.
+        whole sectors, as in training. Where the models were trained on features of the user's own, the Python files
+        of OUT/features are run, and theirs are the only features of files until other ones are loaded.
+        Raises StoreError when this gpupipe computes other features than those that the models were trained on, or no
+        sector of the panel has models.
         """
         chosen = self._families(families)
         keys = sorted({key for by_label in self.by_sector.values() for key in by_label})
@@ -188,10 +206,13 @@ class Models:
         return tuple(families)
 
     def _features(self, panel: Panel) -> tuple[Any, Any]:
-        from gpupipe.formulas.registry import load_module
-
-        for path in self.settings["features"]["modules"]:
-            load_module(path)
+        load_contents(self.modules)
+        missing = [name for name in self.feature_names if name not in FEATURES]
+        if missing:
+            raise StoreError(
+                f"the models of {self.out} were trained on features that are not registered here "
+                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): import the code that registers them"
+            )
         features = compute_features(panel, self.feature_names)
         if features.hash != self.features_hash:
             raise StoreError(
@@ -224,7 +245,7 @@ class Models:
 
 
 def load(out: str | os.PathLike[str]) -> Models:
-    """The models of a finished run; every file is checked against the manifest.
+    """The models of a finished run; every file is checked against the manifest, and none is run.
 
     Raises StoreError when OUT has no manifest, a file is gone or altered, or a format is newer.
     """
@@ -255,4 +276,5 @@ def load(out: str | os.PathLike[str]) -> Models:
             for family, one in about["models"].items()
         }
         by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
-    return Models(root, manifest["settings"], tuple(features["names"]), features["hash"], by_sector)
+    modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
+    return Models(root, manifest["settings"], tuple(features["names"]), features["hash"], by_sector, modules)

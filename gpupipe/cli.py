@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-USER_ERROR = 2
+from gpupipe.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,9 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = commands.add_parser("doctor", help="what is installed, which device would be used and why, what is missing")
     check.add_argument("--json", action="store_true", help="print JSON")
     features = commands.add_parser("features", help="list every feature with its formula, source and warm-up")
-    features.add_argument("names", nargs="*", default=["default"], help="default, all, a family, a glob, a name")
+    features.add_argument("names", nargs="*", help="default, all, core, a family, a glob, a name")
+    features.add_argument("--module", action="append", default=[], metavar="FILE", help="Python code with features")
     audit = commands.add_parser("audit", help="change the future, and see whether a feature or label before it moves")
-    audit.add_argument("--features", nargs="+", default=["default"], metavar="NAME", help="as for gpupipe features")
+    audit.add_argument("--features", nargs="+", default=[], metavar="NAME", help="as for gpupipe features")
     audit.add_argument("--module", action="append", default=[], metavar="FILE", help="Python code with your features")
     audit.add_argument("--data", default="demo", help="as for gpupipe run")
     audit.add_argument("--sector-map", help="as for gpupipe run")
@@ -33,32 +34,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run.run(chosen)
     if chosen.command == "doctor":
         return doctor.run(as_json=chosen.json)
-    if chosen.command == "audit":
-        return _audit(chosen)
-    return _features(chosen.names)
+    try:
+        return _audit(chosen) if chosen.command == "audit" else _features(chosen)
+    except UserError as error:
+        return run.refuse(error)
 
 
-def _features(names: list[str]) -> int:
+def _columns(names: list[str], modules: list[str]) -> tuple[str, ...]:
+    """The features asked for and those of the user's files; the default set where neither is named."""
+    from gpupipe.features import feature_names
+    from gpupipe.formulas.registry import load_modules
+
+    own = [name for module in load_modules(modules) for name in module.features]
+    try:
+        return feature_names([*names, *own] or "default")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _features(chosen: argparse.Namespace) -> int:
     from rich.table import Table
 
     from gpupipe.console import console
-    from gpupipe.features import feature_names, feature_table
+    from gpupipe.features import feature_table
 
-    try:
-        chosen = set(feature_names(names))
-    except ValueError as error:
-        print(f"gpupipe: {error}", file=sys.stderr)
-        return USER_ERROR
+    columns = set(_columns(chosen.names, chosen.module))
     table = Table("name", "family", "formula", "source", "warm-up", box=None, header_style="dim")
     for info in feature_table():
-        if info.name in chosen:
+        if info.name in columns:
             table.add_row(info.name, info.family, info.formula, info.source, str(info.warm_up_bars))
     console(quiet=False).print(table)
     return 0
 
 
 def _audit(chosen: argparse.Namespace) -> int:
-    """Exit code 0 if nothing looks ahead, 1 if something does, 2 if it could not be looked at."""
+    """Exit code 0 if nothing looks ahead, 1 if something does; UserError if it cannot be looked at."""
     import json
 
     import numpy as np
@@ -67,34 +77,34 @@ def _audit(chosen: argparse.Namespace) -> int:
     from gpupipe.audit import audit
     from gpupipe.console import console
     from gpupipe.data import load
+    from gpupipe.data.report import counted
     from gpupipe.device import pick
-    from gpupipe.errors import UserError
-    from gpupipe.formulas.registry import load_module
 
-    try:
-        own = [name for path in chosen.module for name in load_module(path)]
-        names = own if own and chosen.features == ["default"] else [*chosen.features, *own]
-        panel, _ = load(chosen.data, chosen.sector_map, "all", pick("cpu"))
-        some = np.unique(np.linspace(0, panel.n_symbols - 1, min(chosen.symbols, panel.n_symbols)).astype(int))
-        panel = panel.where([k in set(some) for k in range(panel.n_symbols)])
-        found = audit(panel, names)
-    except (UserError, ValueError) as error:
-        print(f"gpupipe: {error}", file=sys.stderr)
-        return USER_ERROR
-    leaks = [one for one in found if not one.clean]
+    if chosen.symbols < 1:
+        raise UserError(f"--symbols {chosen.symbols}: expected 1 or more")
+    columns = _columns(chosen.features, chosen.module)
+    panel, _ = load(chosen.data, chosen.sector_map, "all", pick("cpu"))
+    some = np.unique(np.linspace(0, panel.n_symbols - 1, min(chosen.symbols, panel.n_symbols)).astype(int))
+    panel = panel.where([k in set(some) for k in range(panel.n_symbols)])
+    found = audit(panel, columns)
+    leaks = [one.name for one in found if one.n_changed]
+    unseen = [one.name for one in found if not one.n_compared]
     if chosen.json:
         print(json.dumps([{**one.__dict__, "clean": one.clean} for one in found], indent=1))
-        return int(bool(leaks))
-    to = console(quiet=False)
-    table = Table("column", "kind", "values compared", "changed", "", box=None, header_style="dim")
-    for one in sorted(found, key=lambda one: one.clean):
-        note = one.where or ("" if one.n_compared else "nothing to compare")
-        table.add_row(one.name, one.kind, f"{one.n_compared:,}", f"{one.n_changed:,}", note)
-    to.print(table)
-    to.print(
-        f"{len(leaks)} of {len(found)} columns LOOK AHEAD: {', '.join(one.name for one in leaks)}" if leaks
-        else f"None of {len(found)} columns looks ahead, on {panel.n_rows:,} rows of {len(some)} symbols."
-    )  # fmt: skip
+    else:
+        to = console(quiet=False)
+        table = Table("column", "kind", "values compared", "changed", "", box=None, header_style="dim")
+        for one in sorted(found, key=lambda one: one.clean):
+            note = one.where or ("" if one.n_compared else "nothing to compare")
+            table.add_row(one.name, one.kind, f"{one.n_compared:,}", f"{one.n_changed:,}", note)
+        to.print(table)
+        if leaks:
+            to.print(f"{len(leaks)} of {len(found)} columns LOOK AHEAD: {', '.join(leaks)}")
+        elif not unseen:
+            where = f"{counted(panel.n_rows, 'row')} of {counted(len(some), 'symbol')}"
+            to.print(f"None of {len(found)} columns looks ahead, on {where}.")
+    if unseen and not leaks:
+        raise UserError(f"nothing to compare for {', '.join(unseen)}: audit them on data with more bars")
     return int(bool(leaks))
 
 

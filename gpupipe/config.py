@@ -33,7 +33,7 @@ class Labels:
 class FeatureSet:
     """Which columns are computed: "core" (89 columns), "default" (195), a family, a glob, a name, or several of these.
 
-    modules: Python files of your own features, which `names` may then hold.
+    modules: Python files of your own features, which `names` may then hold; OUT keeps a copy of each.
     """
 
     names: tuple[str, ...] = ("core",)

@@ -1,9 +1,10 @@
-"""What the user sees: live progress, the data verdict, the plan, and the tables at the end."""
+"""What the user sees: progress, the data verdict, the plan, and the tables at the end."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gpupipe import summary
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
+from gpupipe.data.report import counted, counted_over
 from gpupipe.device import Device
 from gpupipe.pipeline import Listener
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_WIDTH = 110
+INDENT = 8  # columns, of what stands under a title
 SHORT = {
     "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall", "xgb_joint": "joint",
     "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
@@ -38,7 +41,7 @@ def console(quiet: bool) -> Console:
 
 @contextlib.contextmanager
 def live(to: Console, device: Device) -> Iterator[Listener]:
-    """A listener that draws progress where a person looks, and stays quiet in a pipe."""
+    """A listener that draws progress where a person looks, and writes a line now and then into a pipe."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -50,7 +53,7 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
     )
 
     if to.quiet or not to.is_terminal:
-        yield Listener()
+        yield Listener() if to.quiet else _lines(to)
         return
     progress = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
@@ -68,8 +71,8 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
                 return where
             share = done / totals["units"]
             rate = totals["rows"] * share / max(1e-9, time.perf_counter() - began)
-            made = f"{totals['sectors']} sectors x {totals['labels']} labels, {totals['models'] * share:.0f}"
-            return f"{made}/{totals['models']} models · {rate:,.0f} rows/s · {where}"
+            made = f"{counted(totals['sectors'], 'sector')} x {counted(totals['labels'], 'label')}"
+            return f"{made}, {totals['models'] * share:.0f}/{totals['models']} models · {rate:,.0f} rows/s · {where}"
 
         def started(counts: dict[str, int]) -> None:
             totals.update(counts)
@@ -91,19 +94,50 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
         yield Listener(started, advanced, begin)
 
 
+def _lines(to: Console) -> Listener:
+    """Progress as plain lines, with the seconds since it began: each stage, and each tenth of the units of work."""
+    began, lock = time.perf_counter(), threading.Lock()
+    units, done = 0, 0
+
+    def say(text: str) -> None:
+        to.print(f"{time.perf_counter() - began:8.1f} s  {text}")
+
+    def started(counts: dict[str, int]) -> None:
+        nonlocal units
+        units = counts["units"]
+
+    def advanced(text: str) -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            if done * 10 // units > (done - 1) * 10 // units:
+                say(f"{done} of {counted(units, 'unit')} of work, {100 * done // units} %")
+
+    return Listener(started, advanced, say)
+
+
+def _paragraph(to: Console, text: str, title: str = "") -> None:
+    """A text under its title; every further line keeps the indent."""
+    from rich.markup import escape
+
+    lines = textwrap.wrap(text, max(20, to.width - INDENT), break_long_words=False, break_on_hyphens=False)
+    for k, line in enumerate(lines):
+        to.print(f"[bold]{'' if k else title:<{INDENT}}[/bold]{escape(line)}", soft_wrap=True)
+
+
 def show_data(to: Console, report: DataReport) -> None:
     """Which data these are, and the verdict on them."""
     from rich.markup import escape
-    from rich.padding import Padding
     from rich.table import Table
 
-    to.print(f"[bold]Data[/bold]  {escape(report.description)}")
-    to.print(Padding(escape(f"{data_summary(report)}; {report.reader}"), (0, 0, 0, 6)))
+    _paragraph(to, report.description, "Data")
+    _paragraph(to, f"{data_summary(report)}; {report.reader}")
     for note in report.notes:
-        to.print(Padding(escape(note), (0, 0, 0, 6)))
+        _paragraph(to, note)
     if report.clean:
-        to.print("      validation found nothing to report")
+        _paragraph(to, "validation found nothing to report")
         return
+    _paragraph(to, counted_over(report))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for position, name in enumerate(HEADER):
         table.add_column(name, justify="right" if position in (2, 3) else "left", overflow="fold")
@@ -114,9 +148,7 @@ def show_data(to: Console, report: DataReport) -> None:
 
 def show_device(to: Console, device: Device) -> None:
     """Which device computes, and why."""
-    from rich.markup import escape
-
-    to.print(f"[bold]Device[/bold]  {device.kind} ({escape(device.name)}): {escape(device.reason)}")
+    _paragraph(to, f"{device.kind} ({device.name}): {device.reason}", "Device")
 
 
 def show_plan(to: Console, planned: dict[str, Any]) -> None:
@@ -131,9 +163,9 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
     to.print(table)
     cut = planned["split"]
     to.print(
-        f"{planned['models']} models: {len(planned['sectors'])} sectors x {planned['labels']} labels x "
-        f"{len(planned['families'])} families ({', '.join(planned['families'])}), in {planned['units']} units of work; "
-        f"{planned['features']} features"
+        f"{counted(planned['models'], 'model')}: {counted(len(planned['sectors']), 'sector')} x "
+        f"{counted(planned['labels'], 'label')} x {_families(planned['families'])}, in "
+        f"{counted(planned['units'], 'unit')} of work; {counted(planned['features'], 'feature')}"
     )
     to.print(
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
@@ -142,26 +174,34 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
     to.print(f"peak memory of about {planned['estimated_peak_bytes'] / 2**30:.1f} GiB (an estimate)")
 
 
+def _families(names: list[str]) -> str:
+    return f"{len(names)} {'family' if len(names) == 1 else 'families'} ({', '.join(names)})"
+
+
 def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
-    """A table for each sector, one for the whole, the time by stage, and where to look."""
+    """A table for each sector, one for the average of several, the time by stage, and where to look."""
     from rich.markup import escape
 
     rows = whole["models"]
     families = [name for name in SHORT if any(row["model"] == name for row in rows)]
+    sectors = sorted({row["sector"] for row in rows})
+    styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
     to.print(
-        "\nGain over the class prior in sealed-test log-loss, in percent; [bold]bold[/bold] is the best of the row, "
-        "[dim]dim[/dim] is\nworse than the prior. The two volatility tables are baselines."
+        f"\nGain over the class prior in sealed-test log-loss, in percent{styles if to.is_terminal else ''}. "
+        "BUY % and SELL % are the shares of these classes in the test rows. Two columns are baselines that a model has "
+        "to beat: the class shares by volatility (20 bins of NATR 14), learned on the sector alone (table own) and on "
+        "all sectors of the run (table all)."
     )
-    for sector in sorted({row["sector"] for row in rows}):
+    for sector in sectors:
         own = [row for row in rows if row["sector"] == sector]
         _gain_table(to, sector, own, families, {(r["label"], r["model"]): r["test_gain_over_prior"] for r in own})
-    mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in whole["averages"]}
-    _gain_table(to, "all sectors (average)", rows, families, mean)
-    for sentence in summary.verdict_sentences(whole["verdict"]):
+    if len(sectors) > 1:
+        mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in whole["averages"]}
+        _gain_table(to, "all sectors (average)", rows, families, mean)
+    for sentence in summary.verdict_sentences(whole["verdict"], len(sectors)):
         to.print(sentence)
-    for skip in whole["skipped"]:
-        what = f"{skip['sector']} {skip['label'] or '(all labels)'}: {skip['reason']}"
-        to.print(f"[yellow]not trained[/yellow] {escape(what)}")
+    for sentence in summary.skip_sentences(whole["skipped"]):
+        to.print(f"[yellow]not trained[/yellow] {escape(sentence)}")
     _show_time(to, whole)
     to.print(
         f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {escape(str(out))}: trained_*/, "
@@ -203,7 +243,8 @@ def _cell(value: float | None, best: float) -> str:
 def _show_time(to: Console, whole: dict[str, Any]) -> None:
     spent = sorted(whole["seconds"].items(), key=lambda item: -item[1])
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent if seconds >= 0.05)
-    to.print(f"Work by stage (summed over {whole['jobs']} parallel jobs): {stages}")
+    over = f" (summed over {whole['jobs']} parallel jobs)" if whole["jobs"] > 1 else ""
+    to.print(f"Work by stage{over}: {stages}")
     on_device = f" and {whole['device_peak_bytes'] / 2**30:.2f} GiB on the device" if whole["device_peak_bytes"] else ""
     bus = sum(sum(found.values()) for found in whole["bus_bytes"].values())
     to.print(

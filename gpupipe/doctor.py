@@ -64,13 +64,13 @@ class Finding:
 
 
 def run(as_json: bool = False) -> int:
-    """Print the findings as a table, or as JSON; return 0 if the main job can run here, else 1."""
+    """Print the findings as lines, or as JSON; return 0 if the main job can run here, else 1."""
     findings = examine()
     can_run = all(finding.status != "error" for finding in findings)
     if as_json:
         print(json.dumps({"can_run": can_run, "findings": [dataclasses.asdict(f) for f in findings]}, indent=2))
     else:
-        _print_table(findings, can_run)
+        _print_lines(findings, can_run)
     return 0 if can_run else 1
 
 
@@ -220,23 +220,18 @@ def _device() -> Finding:
     return Finding("device", "auto", "ok", f"{device.kind} ({device.name}): {device.reason}")
 
 
-def _print_table(findings: list[Finding], can_run: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    colours = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "red"}
-    table = Table("", "what", "", "found", "needed for", "how to put it right", title="gpupipe doctor")
-    group = None
+def _print_lines(findings: list[Finding], can_run: bool) -> None:
+    """Plain lines, which any terminal and pipe can hold, and which need no package that may be missing."""
+    group = ""
+    width = max(len(f.name) for f in findings)
     for f in findings:
-        if group not in (None, f.group):
-            table.add_section()
-        cells = [escape(text) for text in ("" if f.group == group else f.group, f.name, f.found, f.needed_for, f.fix)]
-        table.add_row(*cells[:2], f"[{colours[f.status]}]{f.status}[/]", *cells[2:])
-        group = f.group
-    console = Console()
-    console.print(table)
+        if f.group != group:
+            group = f.group
+            print(group)
+        print(f"  {f.status:<9}{f.name:<{width}}  {f.found}" + (f", for {f.needed_for}" if f.needed_for else ""))
+        if f.fix:
+            print(f"{'':11}{'':{width}}  to put it right: {f.fix}")
     if can_run:
-        console.print("The main job can run here: [bold]python -m gpupipe.run --sectors all[/]")
+        print("The main job can run here: python -m gpupipe.run --sectors all")
     else:
-        console.print("[red]The main job cannot run here[/]; the lines marked error say what to do.")
+        print("The main job cannot run here; the lines marked error say what to do.")

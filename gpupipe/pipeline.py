@@ -9,7 +9,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from gpupipe.data.report import time_text
 from gpupipe.dataset import Dataset, join
 from gpupipe.device import Device, host_peak_bytes
 from gpupipe.features import compute_features, feature_names
+from gpupipe.formulas.registry import Module, load_modules
 from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.models import volatility_table
 from gpupipe.models.fold import N_CLASSES
@@ -59,11 +60,10 @@ class Prepared:
 
 
 def prepare(panel: Panel, settings: config.Config) -> Prepared:
-    """Features and labels of each sector, once, and the split in time that all sectors share."""
-    from gpupipe.formulas.registry import load_module
+    """Features and labels of each sector, once, and the split in time that all sectors share.
 
-    for path in settings.features.modules:
-        load_module(path)
+    The features of one's own must be there (`load_modules`).
+    """
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
@@ -90,9 +90,9 @@ def prepare(panel: Panel, settings: config.Config) -> Prepared:
     return Prepared(datasets, splits, at, features_hash, seconds)
 
 
-def run_key(digest: str, settings: config.Config, device: Device) -> str:
-    """SHA-256 of all that decides the models: data, settings, code, versions and the kind of device."""
-    own = [pathlib.Path(path).read_bytes().hex() for path in settings.features.modules]
+def run_key(digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = ()) -> str:
+    """SHA-256 of all that decides the models: data, settings, code (the user's too), versions, the kind of device."""
+    own = [module.content.hex() for module in modules]
     parts = [digest, settings.digest(), code_hash(), own, versions(), device.kind]
     return sha256(dump_json(parts))
 
@@ -136,17 +136,18 @@ def execute(
     """
     listener = listener or Listener()
     store = Store(out)
-    key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device)
+    modules = load_modules(settings.features.modules)
+    key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
     manifest = artifacts.read_manifest(out)
     if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
         return summary.read(store.out), False
     with store.lock():
-        return _execute(panel, report, settings, store, key, jobs or available_cores(), listener), True
+        return _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener), True
 
 
 def _execute(
-    panel: Panel, report: DataReport | None, settings: config.Config, store: Store, key: str, jobs: int,
-    listener: Listener,
+    panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store, key: str,
+    jobs: int, listener: Listener,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
     listener.stage("features and labels")
@@ -162,7 +163,8 @@ def _execute(
     publishing = [functools.partial(_publish, work, panel, prepared, one, tables, key) for one in trained]
     results = in_parallel(publishing, jobs)
     seconds = {**prepared.seconds, **work.seconds, "evaluation": time.perf_counter() - started}
-    entries = {path: entry for found, _ in results for path, entry in found.items()}
+    entries = artifacts.publish_modules(store, modules)
+    entries |= {path: entry for found, _ in results for path, entry in found.items()}
     rows = [row for _, found in results for row in found]
     whole = summary.build(
         rows=rows, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
@@ -295,6 +297,7 @@ def _totals(panel: Panel, settings: config.Config) -> dict[str, int]:
 
 def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
     """What a run would do: sectors with rows and splits, models, units, and an estimate of the memory it holds."""
+    load_modules(settings.features.modules)
     prepared = prepare(panel, settings)
     n_features = len(feature_names(settings.features.names))
     totals = _totals(panel, settings)

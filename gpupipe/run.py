@@ -47,11 +47,16 @@ def run(chosen: argparse.Namespace) -> int:
         return _run(chosen)
     except (UserError, OSError) as error:
         # OSError: a disk that is full, a folder that cannot be written. Anything else is our mistake: a traceback.
-        print(f"gpupipe: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+        return refuse(error)
     except KeyboardInterrupt:
         print(f"\ngpupipe: stopped; the same command goes on where this one was ({chosen.out})", file=sys.stderr)
         return 130
+
+
+def refuse(error: Exception) -> int:
+    """Say what the user must mend in one line on standard error; returns the exit code for it."""
+    print(f"gpupipe: {' '.join(str(error).split())}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -111,12 +116,11 @@ def _check_out(out: pathlib.Path) -> None:
 def _check_features(features: FeatureSet) -> None:
     """Register the user's own features, and refuse names that stand for nothing."""
     from gpupipe.features import feature_names
-    from gpupipe.formulas.registry import load_module
+    from gpupipe.formulas.registry import FeatureError, load_modules
 
     try:
-        for path in features.modules:
-            load_module(path)
-    except ValueError as error:
+        load_modules(features.modules)
+    except FeatureError as error:
         raise UserError(f"features.modules: {error}") from None
     try:
         feature_names(features.names)

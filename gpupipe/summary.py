@@ -126,9 +126,10 @@ def verdict(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def verdict_sentences(found: Sequence[dict[str, Any]]) -> list[str]:
+def verdict_sentences(found: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
     """The verdict in words, one sentence a model: where it wins, and by how much it does not."""
     sentences = []
+    measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
     for model in JUDGED:
         own = [v for v in found if v["model"] == model]
         if not own:
@@ -140,8 +141,17 @@ def verdict_sentences(found: Sequence[dict[str, Any]]) -> list[str]:
         for v in short:
             by = min(v["above_prior"], v["above_tables"])
             text += f"; not on {v['label']}, by {-100 * by:.2f} points of the prior's log-loss"
-        sentences.append(text + " (sealed test, averaged over sectors).")
+        sentences.append(f"{text} ({measured_on}).")
     return sentences
+
+
+def skip_sentences(skipped: Sequence[dict[str, Any]]) -> list[str]:
+    """What was not trained, one sentence for each label and reason, with the sectors that share them."""
+    sectors: dict[tuple[str, str], list[str]] = {}
+    for skip in skipped:
+        reason = skip["reason"].removeprefix(f"{skip['sector']}: ")
+        sectors.setdefault((skip["label"] or "all labels", reason), []).append(skip["sector"])
+    return [f"{label} of {', '.join(names)}: {reason}" for (label, reason), names in sectors.items()]
 
 
 def write(store: Store, whole: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -49,3 +49,17 @@ def random_panel(lengths=(300, 1, 40, 120), seed=0, sectors=("technology", "ener
         symbols=tuple(f"S{k:03d}" for k in range(len(lengths))),
         sector=tuple(sectors[k % len(sectors)] for k in range(len(lengths))),
     )
+
+
+@pytest.fixture
+def own():
+    """Forget what the test registers."""
+    from gpupipe.formulas import FEATURES
+    from gpupipe.formulas.registry import load_modules
+
+    load_modules([])
+    before = dict(FEATURES)
+    yield
+    load_modules([])
+    FEATURES.clear()
+    FEATURES.update(before)

@@ -12,15 +12,7 @@ from gpupipe import cli, expressions, feature, panel_feature
 from gpupipe.audit import audit
 from gpupipe.features import compute_features, warm_up_of
 from gpupipe.formulas import FEATURES
-from gpupipe.formulas.registry import load_module, unregister
-
-
-@pytest.fixture
-def own():
-    """Forget what the test registers."""
-    before = set(FEATURES)
-    yield
-    unregister([name for name in FEATURES if name not in before])
+from gpupipe.formulas.registry import FeatureError
 
 
 def test_every_default_feature_and_label_passes():
@@ -69,25 +61,6 @@ def test_a_formula_cannot_look_ahead():
         expressions.lag(expressions.BAR.close, -1)
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        (None, "is not a file"),
-        ("x = 1", "registers no feature"),
-        ("def f(:", "cannot be run: SyntaxError"),
-        ("import there_is_no_such_module", "cannot be run: ModuleNotFoundError"),
-        ("from gpupipe import feature\n@feature('momentum', 's')\ndef bar_range(bar):\n    return bar.low", "already"),
-        ("from gpupipe import feature\n@feature('nothing', 's')\ndef mine(bar):\n    return bar.close", "no family"),
-    ],
-)
-def test_a_module_that_cannot_be_used_is_refused(own, tmp_path, text, message):
-    path = tmp_path / "mine.py"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_module(str(path))
-
-
 def test_the_command_names_the_leak_and_exits_with_1(own, tmp_path, capsys):
     path = tmp_path / "leaky.py"
     path.write_text(
@@ -105,3 +78,63 @@ def test_the_command_names_the_leak_and_exits_with_1(own, tmp_path, capsys):
     assert names >= {"rsi_14", "sector_rank_roc_5", "label_5d_10pct"}
     assert cli.main(["audit", "--features", "rsi_144", *simulated]) == 2
     assert "nearest is 'rsi_14'" in capsys.readouterr().err
+
+
+def test_a_function_of_the_panel_that_fails_is_named_with_its_line(own, tmp_path, capsys):
+    @panel_feature("momentum", "own")
+    def broken(panel):
+        return panel.close / panel.clsoe
+
+    @panel_feature("momentum", "own")
+    def shorter(panel):
+        return panel.close[1:]
+
+    @panel_feature("momentum", "own")
+    def words(panel):
+        return panel.symbols
+
+    panel = random_panel((30,))
+    with pytest.raises(FeatureError, match=r"broken cannot be computed: AttributeError: .*'clsoe'.* \(line \d+\)"):
+        compute_features(panel, "broken")
+    with pytest.raises(FeatureError, match=r"shorter gave float32 \(29,\), expected float32 \(30,\)"):
+        compute_features(panel, "shorter")
+    with pytest.raises(FeatureError, match="words gave tuple, expected"):
+        compute_features(panel, "words")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from gpupipe import panel_feature\n@panel_feature('range', 'own')\ndef of_none(panel):\n    return None + 1\n"
+    )
+    assert cli.main(["audit", "--module", str(path), "--data", "simulated", "--symbols", "2"]) == 2
+    assert capsys.readouterr().err == (
+        "gpupipe: feature of_none cannot be computed: TypeError: unsupported operand type(s) for +: 'NoneType' and "
+        "'int' (line 4)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words, arguments",
+    [
+        ("--symbols 0: expected 1 or more", ["--symbols", "0"]),
+        ("--symbols -1: expected 1 or more", ["--symbols", "-1"]),
+        ("nowhere.parquet", ["--data", "nowhere.parquet"]),
+        ("nowhere.py cannot be read", ["--module", "nowhere.py"]),
+        ("no feature or family 'momentun'", ["--features", "momentun"]),
+        (
+            "nothing to compare for label_5d_5pct, label_5d_10pct: audit them on data with more bars",
+            ["--features", "roc_1", "--data", "simulated:symbols=11,bars=4"],
+        ),
+    ],
+)
+def test_what_the_user_must_mend_is_one_line(own, capsys, words, arguments):
+    assert cli.main(["audit", *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("gpupipe: ") and errors.count("\n") == 1 and words in errors
+
+
+def test_a_bug_is_not_dressed_as_a_mistake_of_the_user(own, monkeypatch):
+    def bug(*arguments):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("gpupipe.audit.audit", bug)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.main(["audit", "--data", "simulated", "--symbols", "2"])

@@ -176,7 +176,7 @@ def test_report_is_saved(tmp_path):
     assert table_rows(clean) == [("nothing to report", "", "0", "0", "")]
     assert table_rows(report) == [("high is below open or close", "quarantined", "1", "1", "A 2020-01-02")]
     assert len(HEADER) == len(table_rows(clean)[0])
-    assert summary(report) == "2 of 3 rows, 1 symbols, 1 sectors, 2020-01-01 to 2020-01-03"
+    assert summary(report) == "2 of 3 rows, 1 symbol, 1 sector, 2020-01-01 to 2020-01-03"
     assert report.to_json() == found(table)[1].to_json()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
 
 import pytest
 
@@ -41,12 +42,19 @@ def test_everything_needed_is_here_and_the_verdict_is_zero(capsys):
     assert "USE_CUDA" in by_name["build"]["found"] and "USE_RMM" in by_name["build"]["found"]
 
 
-def test_table_names_every_finding(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "240")
+def test_each_finding_is_a_line_whatever_the_width_and_needs_no_package(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setitem(sys.modules, "rich", None)
     assert doctor.run() == 0
-    printed = capsys.readouterr().out
-    assert all(f.name in printed for f in doctor.examine())
-    assert "python -m gpupipe.run --sectors all" in printed
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = doctor.examine()
+    told = [line.split() for line in lines if line.startswith("  ") and "to put it right" not in line]
+    assert [(words[0], " ".join(words[1:])) for words in told] == [
+        (f.status, " ".join(f"{f.name} {f.found}{f', for {f.needed_for}' if f.needed_for else ''}".split()))
+        for f in found
+    ]
+    assert [line.split(": ", 1)[1] for line in lines if "to put it right" in line] == [f.fix for f in found if f.fix]
+    assert last == "The main job can run here: python -m gpupipe.run --sectors all"
 
 
 def test_a_missing_base_package_is_an_error_with_its_line(versions, capsys):

@@ -59,7 +59,7 @@ def test_what_the_user_sees(finished):
     assert "\x1b" not in printed  # a pipe gets no colours and no progress bar
     for words in (
         "bars.parquet", "quarantined", "device", "linear", "forest", "all sectors (average)", *SECTORS,
-        "Work by stage", "rows/s", "12 of 12 models", "summary.parquet", "1 bar, 2 %",
+        "Work by stage", "rows/s", "12 of 12 models", "summary.parquet", "1 bar, 2 %", "units of work, 100 %",
     ):  # fmt: skip
         assert words in printed, words
     assert max(len(line) for line in printed.splitlines()) <= 120

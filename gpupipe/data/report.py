@@ -109,11 +109,26 @@ def table_rows(report: DataReport) -> list[tuple[str, str, str, str, str]]:
     return [(f.kind, f.action, f"{f.rows:,}", f"{f.symbols:,}", f.example) for f in report.findings]
 
 
+def counted(n: int, word: str) -> str:
+    """A number of things in words: "1 sector", "11 sectors"."""
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
 def summary(report: DataReport) -> str:
     """One line: how much was kept, of what, from when to when."""
     return (
-        f"{report.rows_kept:,} of {report.rows_read:,} rows, {report.symbols:,} symbols, "
-        f"{len(report.sectors)} sectors, {report.first_time} to {report.last_time}"
+        f"{report.rows_kept:,} of {counted(report.rows_read, 'row')}, {counted(report.symbols, 'symbol')}, "
+        f"{counted(len(report.sectors), 'sector')}, {report.first_time} to {report.last_time}"
+    )
+
+
+def counted_over(report: DataReport) -> str:
+    """Which rows the findings and notes are of, where only some sectors were asked for; else empty."""
+    if report.rows_selected == report.rows_read:
+        return ""
+    return (
+        f"what was adjusted, noted or not readable is of all {report.rows_read:,} rows read; all else is of the "
+        f"{report.rows_selected:,} rows of the sectors asked for"
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import inspect
 import pathlib
+import sys
+import threading
+import traceback
+import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gpupipe.errors import UserError
 from gpupipe.expressions import BAR, Across, Series, lower, warm_up
 
 FAMILIES = ("trend", "momentum", "volatility", "range", "volume", "candle", "calendar", "cross_sectional", "alpha158")
@@ -19,12 +23,34 @@ Formula = Callable[..., Any]
 F = TypeVar("F", bound=Formula)
 
 
+class FeatureError(UserError):
+    """A feature of the user's own that cannot be used; the message names the feature or its file, and what is wrong."""
+
+
 @dataclass(frozen=True)
 class OnPanel:
-    """A column that a function of the panel makes by itself: nothing keeps it from looking ahead but the audit."""
+    """A column that the user's code makes of the panel: nothing keeps it from looking ahead but the audit.
 
-    function: Callable[[Any], Any]
+    code: its text, which stands for it in the hash of the features.
+    """
+
+    name: str
+    user_function: Callable[[Any], Any]
     warm_up_bars: int
+    code: str = field(repr=False)
+
+    def function(self, panel: Any) -> Any:
+        """Numbers (n_rows,) on the panel's device; FeatureError if the user's code raises, or gives anything else."""
+        try:
+            values = self.user_function(panel)
+        except Exception as error:  # whatever the user's code does wrong
+            told = _told(error, self.user_function.__code__.co_filename)
+            raise FeatureError(f"feature {self.name} cannot be computed: {told}") from error
+        shape, kind = getattr(values, "shape", None), getattr(getattr(values, "dtype", None), "kind", None)
+        if shape != (panel.n_rows,) or kind not in ("f", "i", "u", "b"):
+            came = type(values).__name__ if kind is None else f"{values.dtype} {shape}"
+            raise FeatureError(f"feature {self.name} gave {came}, expected float32 ({panel.n_rows},), one for each row")
+        return values
 
 
 @dataclass(frozen=True)
@@ -35,18 +61,21 @@ class Feature:
     family: str
     formula: str
     source: str
-    function: Formula
+    function: Formula | OnPanel
     periods: tuple[float, ...]
     default: bool
 
     @functools.cached_property
     def series(self) -> Series | Across | OnPanel:
-        """Its formula, or the function of the panel that makes it."""
+        """Its formula, or the function of the panel that makes it; FeatureError if the function gives no formula."""
         if isinstance(self.function, OnPanel):
             return self.function
         made = self.function(BAR, *self.periods)
         if not isinstance(made, Series | Across):
-            raise TypeError(f"feature {self.name} gave {type(made).__name__}, expected a formula of the bar's columns")
+            raise FeatureError(
+                f"feature {self.name} gave {type(made).__name__}, expected a formula: return what arithmetic and "
+                "gpupipe.expressions make of the bar's columns, such as bar.close / bar.open"
+            )
         return made
 
     @property
@@ -61,8 +90,7 @@ class Feature:
         from gpupipe.kernels.program import run_program
 
         if isinstance(self.series, OnPanel):
-            code = inspect.getsource(self.series.function)
-            return f"{self.formula} | {hashlib.sha256(code.encode()).hexdigest()}"
+            return f"{self.formula} | {hashlib.sha256(self.series.code.encode()).hexdigest()}"
         inner = self.series.series if isinstance(self.series, Across) else self.series
         program = lower([inner])
         parts = [run_program.definition, program.operations.tobytes().hex(), program.values.tobytes().hex()]
@@ -84,7 +112,7 @@ def feature(
     The function takes the bar (a `gpupipe.expressions.Bar`) and the periods, and gives a formula; its docstring
     begins with it in words, with {periods} by name. periods: sets of the default columns.  extra: sets that must be
     asked for.
-    Raises ValueError for a name that is taken or a family that does not exist.
+    Raises FeatureError for a name that is taken, a family that does not exist, or periods that the function takes not.
     """
 
     def register(function: F) -> F:
@@ -92,6 +120,9 @@ def feature(
         for default, sets in ((True, periods), (False, extra)):
             for one in sets:
                 values = one if isinstance(one, tuple) else (one,)
+                if len(names) != len(values):
+                    takes = f"the bar and {', '.join(names)}" if names else "the bar alone"
+                    raise FeatureError(f"feature {function.__name__} takes {takes}, but the periods given are {values}")
                 name = separator.join([function.__name__, *(f"{value:g}".replace(".", "p") for value in values)])
                 words, _, _ = (function.__doc__ or name).partition("\n\n")
                 formula = " ".join(words.split()).format(**dict(zip(names, values, strict=True)))
@@ -109,51 +140,122 @@ def panel_feature(family: str, source: str, warm_up_bars: int = 0) -> Callable[[
     """
 
     def register(function: F) -> F:
-        made = OnPanel(function, warm_up_bars)
-        _add(Feature(function.__name__, family, " ".join((function.__doc__ or "").split()), source, made, (), True))  # type: ignore[arg-type]
+        name = function.__name__
+        try:
+            code = inspect.getsource(function)
+        except OSError:
+            raise FeatureError(f"the code of feature {name} cannot be read: put it in a file") from None
+        words = " ".join((function.__doc__ or "").split())
+        _add(Feature(name, family, words, source, OnPanel(name, function, warm_up_bars, code), (), True))
         return function
 
     return register
 
 
-_modules: dict[tuple[str, bytes], list[str]] = {}
-
-
-def load_module(path: str) -> list[str]:
-    """Run a Python file of one's own, and give the names of the features that it registered; the same file runs once.
-
-    Raises ValueError if it cannot be read or run, or registers none.
-    """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise ValueError(f"{path} is not a file; expected Python code that registers features")
-    key = (str(file.resolve()), file.read_bytes())
-    if key in _modules:
-        return _modules[key]
-    before = set(FEATURES)
-    spec = importlib.util.spec_from_file_location(f"features_of_{pathlib.Path(path).stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file (its name does not end in .py)")
-    try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as error:  # whatever the user's code does wrong
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    added = [name for name in FEATURES if name not in before]
-    if not added:
-        raise ValueError(f"{path} registers no feature; decorate a function with @gpupipe.feature(family, source)")
-    _modules[key] = added
-    return added
-
-
 def _add(one: Feature) -> None:
     if one.family not in FAMILIES:
-        raise ValueError(f"no family {one.family!r}; there are {', '.join(FAMILIES)}")
+        raise FeatureError(f"no family {one.family!r}; there are {', '.join(FAMILIES)}")
     if one.name in FEATURES:
-        raise ValueError(f"there is a feature {one.name!r} already")
+        raise FeatureError(f"there is a feature {one.name!r} already; give this one another name")
     FEATURES[one.name] = one
 
 
-def unregister(names: Iterable[str]) -> None:
-    """Forget features of one's own."""
-    for name in names:
-        del FEATURES[name]
+@dataclass(frozen=True)
+class Module:
+    """A Python file of features of one's own: as it was named, what it held when it ran, and what it registered."""
+
+    path: str
+    content: bytes = field(repr=False)
+    features: dict[str, Feature] = field(repr=False)
+
+
+_loaded: tuple[Module, ...] = ()  # their features are in FEATURES
+_ran: dict[tuple[pathlib.Path, bytes], Module] = {}
+_lock = threading.RLock()
+
+
+def load_modules(paths: Iterable[str]) -> tuple[Module, ...]:
+    """Have the features of these Python files, and of no other file: those that earlier calls loaded are forgotten.
+
+    A file runs once for each content that it has had, so that a changed file replaces its features.
+    Raises FeatureError if one cannot be read or run, registers none, or has a formula that cannot be made; then the
+    features are those that there were before.
+    """
+    files = {}
+    for path in paths:
+        try:
+            files[path] = pathlib.Path(path).read_bytes()
+        except OSError as error:
+            raise FeatureError(f"{path} cannot be read: {error.strerror}; expected Python code with features") from None
+    return load_contents(files)
+
+
+def load_contents(files: dict[str, bytes]) -> tuple[Module, ...]:
+    """`load_modules` of files that were read already: content by path."""
+    global _loaded
+    with _lock:
+        if [(one.path, one.content) for one in _loaded] == list(files.items()):
+            return _loaded
+        before = dict(FEATURES)
+        for module in _loaded:
+            for name in module.features:
+                del FEATURES[name]
+        try:
+            _loaded = tuple(_features_of(path, content) for path, content in files.items())
+        except BaseException:
+            FEATURES.clear()
+            FEATURES.update(before)
+            raise
+        return _loaded
+
+
+def _features_of(path: str, content: bytes) -> Module:
+    """Register the features of a file; it is run if it has not been with this content."""
+    place = pathlib.Path(path).resolve()
+    there = set(FEATURES)
+    try:
+        if (place, content) in _ran:
+            for one in _ran[place, content].features.values():
+                _add(one)
+        else:
+            _run(place, content)
+        made = {name: one for name, one in FEATURES.items() if name not in there}
+        for one in made.values():
+            _check(one, place)
+    except FeatureError as error:
+        raise FeatureError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code does wrong
+        raise FeatureError(f"{path} cannot be run: {_told(error, str(place))}") from error
+    if not made:
+        raise FeatureError(f"{path} registers no feature; decorate a function with @gpupipe.feature(family, source)")
+    _ran[place, content] = Module(path, content, made)
+    return _ran[place, content]
+
+
+def _run(place: pathlib.Path, content: bytes) -> None:
+    """Run a file as a module with a name of its own; the importer would leave its cache beside the file."""
+    name = f"features_of_{place.stem}_{hashlib.sha256(content).hexdigest()[:12]}"
+    module = types.ModuleType(name)
+    module.__file__ = str(place)
+    sys.modules[name] = module  # dataclasses and others look there for the module of what they are given
+    try:
+        exec(compile(content, str(place), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _check(one: Feature, place: pathlib.Path) -> None:
+    """Make the formula now, where its file is known, and not in the middle of a run."""
+    try:
+        _ = one.series
+    except FeatureError:
+        raise
+    except Exception as error:
+        raise FeatureError(f"feature {one.name} cannot be made: {_told(error, str(place))}") from error
+
+
+def _told(error: BaseException, filename: str) -> str:
+    """An error of the user's code in one line, with the last line of the file that it passed."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
+    return f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")
