@@ -8,6 +8,7 @@ A value is NaN where one that it needs is not known, and windows are NaN until t
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -215,12 +216,28 @@ def _extreme(code: int, x: Series, n: int) -> Series:
 
 def bars_since_highest(x: Series, n: int, oldest: bool = False) -> Series:
     """Bars since the highest of the last n values, 0 to n - 1; the newest of equal ones, or the oldest."""
-    return _make(machine.BARS_SINCE, (x, highest(x, n)), n, float(oldest))
+    return _since(machine.MAXIMUM, x, n, oldest)
 
 
 def bars_since_lowest(x: Series, n: int, oldest: bool = False) -> Series:
     """Bars since the lowest of the last n values, 0 to n - 1; the newest of equal ones, or the oldest."""
-    return _make(machine.BARS_SINCE, (x, lowest(x, n)), n, float(oldest))
+    return _since(machine.MINIMUM, x, n, oldest)
+
+
+@functools.cache
+def _since(code: int, x: Series, n: int, oldest: bool) -> Series:
+    """Of the two windows of `_extreme`, the one that has the extreme knows how old it is."""
+    _at_least(n, 1, "window")
+    if n == 1:
+        return 0.0 * x
+    half = 1 << (n - 1).bit_length() - 1
+    part, since, late = _extreme(code, x, half), _since(code, x, half, oldest), n - half
+    before, since_before = lag(part, late), lag(since, late) + float(late)
+    if code == machine.MAXIMUM:
+        newer = part > before if oldest else part >= before
+    else:
+        newer = part < before if oldest else part <= before
+    return where(newer, since, since_before)
 
 
 def absolute_deviation(x: Series, n: int) -> Series:
@@ -232,7 +249,8 @@ def central_moment(x: Series, n: int, power: int) -> Series:
     """Mean of the n last values' distance from their mean, to the power 2, 3 or 4."""
     if power not in (2, 3, 4):
         raise ValueError(f"power is {power}, expected 2, 3 or 4")
-    return _make(machine.CENTRAL_MOMENT, (x, mean(x, n)), n, float(power)) / n
+    _at_least(n, 1, "window")
+    return (_products(x, x, n) if power == 2 else _powers(x, n, power)) / n
 
 
 def deviation(x: Series, n: int) -> Series:
@@ -242,7 +260,54 @@ def deviation(x: Series, n: int) -> Series:
 
 def comoment(x: Series, y: Series, n: int) -> Series:
     """Covariance of the last n values, of the population."""
-    return _make(machine.COMOMENT, (x, y, mean(x, n), mean(y, n)), n) / n
+    _at_least(n, 1, "window")
+    return _products(x, y, n) / n
+
+
+@functools.cache
+def _products(x: Series, y: Series, n: int) -> Series:
+    """Sum, over the last n values, of the distances of x and of y from their means, multiplied.
+
+    A sum over a window is the sums over its two parts and what the distance of their means adds: nothing is taken away
+    from anything large (Chan, Golub and LeVeque, 1983).
+    """
+    if n == 1:
+        return 0.0 * (x * y)
+    if n % 2:
+        apart = (_off_last(x, n) * _off_last(y, n)) / (n * (n - 1.0))
+        return _products(x, y, n - 1) + apart
+    half = n // 2
+    apart = change(total(x, half), half) * change(total(y, half), half) / n
+    return _products(x, y, half) + lag(_products(x, y, half), half) + apart
+
+
+def _off_last(x: Series, n: int) -> Series:
+    """n - 1 times how far the mean of the last n - 1 values is above the value before them."""
+    return total(x, n - 1) - (n - 1.0) * lag(x, n - 1)
+
+
+@functools.cache
+def _powers(x: Series, n: int, power: int) -> Series:
+    """Sum of the third or fourth powers of the distances from the mean, of two parts likewise (Pebay, 2008)."""
+    if n == 1:
+        return 0.0 * x
+    if n % 2:
+        m, d = n - 1.0, _off_last(x, n) / (1.0 - n)  # d: the one value less the mean of the others
+        second = _products(x, x, n - 1)
+        third = _powers(x, n - 1, 3)
+        if power == 3:
+            return third + d * (d * d * (m * (m - 1) / n**2) - 3.0 / n * second)
+        added = d * d * (d * d * (m * (m * m - m + 1) / n**3) + 6.0 / n**2 * second) - 4.0 / n * (d * third)
+        return _powers(x, n - 1, 4) + added
+    half = n // 2
+    d = change(total(x, half), half) / half
+    second = _products(x, x, half)
+    third = _powers(x, half, 3)
+    if power == 3:
+        return third + lag(third, half) + 1.5 * (d * change(second, half))
+    fourth = _powers(x, half, 4)
+    added = d * (d * (d * d * (half / 8.0) + 1.5 * (second + lag(second, half))) + 2.0 * change(third, half))
+    return fourth + lag(fourth, half) + added
 
 
 def rank(x: Series, n: int) -> Series:
@@ -323,37 +388,30 @@ class Program(NamedTuple):
 
 
 _RECURSIVE = (machine.MOVING, machine.DECAYING)
-_WINDOWED = tuple(range(machine.BARS_SINCE, machine.QUANTILE + 1))
+_WINDOWED = (machine.ABSOLUTE_DEVIATION, machine.RANK, machine.QUANTILE)
 
 
 def reach(node: Series, argument: int) -> int:
     """Bars before the row at which `node` reads its argument."""
     if node.code == machine.LAG or (machine.ADD <= node.code <= machine.EQUAL and argument == 1):
         return node.n
-    # The second argument of a window is read at the row itself, but for the other series of a comoment.
-    if node.code in _WINDOWED and (argument == 0 or (node.code == machine.COMOMENT and argument == 1)):
+    # The second argument of a window is read at the row itself.
+    if node.code in _WINDOWED and argument == 0:
         return node.n - 1
     return 0
 
 
 def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Program:
     """The program that computes `columns`; places: the column of the output of each, their order if None."""
+    return _lowered(tuple(columns), tuple(range(len(columns)) if places is None else places))
+
+
+@functools.lru_cache(maxsize=32)
+def _lowered(columns: tuple[Series, ...], places: tuple[int, ...]) -> Program:
     order = _in_order(columns)
     need = _needs(order)
     order, together = _recursions_first(order, need)
-    place = {node: k for k, node in enumerate(order)}
-    last_use = {node: k for k, node in enumerate(order)}
-    for k, node in enumerate(order):
-        for argument in node.args:
-            last_use[argument] = max(last_use[argument], k)
-    # A column stays in its register until the last of those stored together is done.
-    groups = [range(k, min(k + STORED_TOGETHER, len(columns))) for k in range(0, len(columns), STORED_TOGETHER)]
-    stored_after: dict[int, list[range]] = {}
-    for group in groups:
-        done = max(place[columns[k]] for k in group)
-        stored_after.setdefault(done, []).append(group)
-        for k in group:
-            last_use[columns[k]] = max(last_use[columns[k]], done)
+    last_use, stored_after = _last_uses(order, columns)
     ends: dict[int, list[Series]] = {}
     for used, k in last_use.items():
         ends.setdefault(k, []).append(used)
@@ -372,10 +430,10 @@ def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Pro
         return n_registers - 1
 
     outputs = np.zeros((len(columns), 2), dtype=np.int64)
-    outputs[:, 1] = range(len(columns)) if places is None else places
+    outputs[:, 1] = places
     for k, node in enumerate(order):
-        read = [register[argument] for argument in node.args] + [0] * 4
-        operation = [node.code, take(), read[0], read[1], node.n, read[2], read[3], 0]
+        read = [register[argument] for argument in node.args] + [0] * 3
+        operation = [node.code, take(), read[0], read[1], node.n, read[2], 0, 0]
         register[node] = operation[machine.OUT]
         if node.code in _RECURSIVE:
             operation[machine.C], operation[machine.D], operation[machine.NEED] = n_states, node.skip, need[node]
@@ -393,13 +451,35 @@ def lower(columns: Sequence[Series], places: Sequence[int] | None = None) -> Pro
             values.append(0.0)
         free += [register[finished] for finished in ends.get(k, ())]
     for operation in operations:
-        if operation[machine.CODE] == machine.STORE:  # the last registers are where columns are put in order
+        if operation[machine.CODE] == machine.STORE:  # the last registers are free for it to use
             operation[machine.D] = n_registers
     n_registers += min(STORED_TOGETHER, len(columns))
-    return Program(
+    program = Program(
         np.array(operations, dtype=np.int64).reshape(-1, 8), np.array(values, dtype=np.float64), outputs, n_registers,
         n_states, max(need.values()),
     )  # fmt: skip
+    for array in (program.operations, program.values, program.outputs):  # it is given out again
+        array.setflags(write=False)
+    return program
+
+
+def _last_uses(
+    order: Sequence[Series], columns: Sequence[Series]
+) -> tuple[dict[Series, int], dict[int, list[range]]]:  # fmt: skip
+    """The place in the order after which nobody reads each part; and the columns that are stored after each place."""
+    place = {node: k for k, node in enumerate(order)}
+    last_use = dict(place)
+    for k, node in enumerate(order):
+        for argument in node.args:
+            last_use[argument] = max(last_use[argument], k)
+    stored_after: dict[int, list[range]] = {}
+    for start in range(0, len(columns), STORED_TOGETHER):  # a column stays in its register until the last of these
+        group = range(start, min(start + STORED_TOGETHER, len(columns)))
+        done = max(place[columns[k]] for k in group)
+        stored_after.setdefault(done, []).append(group)
+        for k in group:
+            last_use[columns[k]] = max(last_use[columns[k]], done)
+    return last_use, stored_after
 
 
 def _in_order(columns: Iterable[Series]) -> list[Series]:
@@ -420,7 +500,7 @@ def _in_order(columns: Iterable[Series]) -> list[Series]:
 def _recursions_first(order: Sequence[Series], need: dict[Series, int]) -> tuple[list[Series], dict[Series, int]]:
     """The parts in another order, recursions as early as can be; and how many recursions begin together at each.
 
-    A recursion waits for its own last value most of the time, so four that need nothing of each other run as one.
+    A recursion waits for its own last value most of the time, so those that need nothing of each other run as one.
     """
     depth: dict[Series, int] = {}  # recursions on the way to a part
     for node in order:
@@ -432,14 +512,10 @@ def _recursions_first(order: Sequence[Series], need: dict[Series, int]) -> tuple
         ready.sort(key=lambda node: need[node])  # together they need the same rows
         done.update(dict.fromkeys(_in_order([argument for node in ready for argument in node.args])))
         done.update(dict.fromkeys(ready))
-        k = 0
-        while k < len(ready):
-            four = ready[k : k + 4]
-            alike = len(four) == 4 and need[four[0]] == need[four[3]]
-            together.update(dict.fromkeys(four, 0) if alike else {ready[k]: 1})
-            if alike:
-                together[ready[k]] = 4
-            k += 4 if alike else 1
+        for _, alike in itertools.groupby(ready, key=lambda node: need[node]):
+            first, *others = alike
+            together[first] = 1 + len(others)
+            together.update(dict.fromkeys(others, 0))
     return [*done, *(node for node in order if node not in done)], together
 
 

@@ -11,8 +11,8 @@ ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, AT_LEAST, EQUAL = ra
 # Of three:
 WHERE = 30
 # Of windows of N rows, each row by itself:
-BARS_SINCE, ABSOLUTE_DEVIATION, CENTRAL_MOMENT, COMOMENT, RANK, QUANTILE = range(40, 46)
-# That go on from row to row; B: how many are done together from this one on (4 or 1), 0 of the others of four:
+ABSOLUTE_DEVIATION, RANK, QUANTILE = range(40, 43)
+# That go on from row to row; B: how many are done together from this one on, 0 of the others:
 MOVING, DECAYING = range(50, 52)
 # Out of the machine:
 STORE, STORE_BINS = range(60, 62)

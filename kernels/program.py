@@ -16,11 +16,8 @@ from .operations import (
     ABSOLUTE_DEVIATION,
     ADD,
     AT_LEAST,
-    BARS_SINCE,
-    CENTRAL_MOMENT,
     CLOSE,
     CODE,
-    COMOMENT,
     CONSTANT,
     DAY,
     DECAYING,
@@ -130,10 +127,12 @@ def of_two(code, out, a, b):
             out[t] = a[t] / b[t]
     elif code == MAXIMUM:
         for t in range(lane(), out.shape[0], n_lanes()):
-            out[t] = a[t] if (a[t] > b[t]) | (a[t] != a[t]) else b[t]
+            v, w = a[t], b[t]
+            out[t] = v if (v > w) | (v != v) else w
     elif code == MINIMUM:
         for t in range(lane(), out.shape[0], n_lanes()):
-            out[t] = a[t] if (a[t] < b[t]) | (a[t] != a[t]) else b[t]
+            v, w = a[t], b[t]
+            out[t] = v if (v < w) | (v != v) else w
     elif code == GREATER:
         for t in range(lane(), out.shape[0], n_lanes()):
             out[t] = a[t] * b[t] * 0.0 + (1.0 if a[t] > b[t] else 0.0)
@@ -149,75 +148,33 @@ def of_two(code, out, a, b):
 def choose(out, condition, a, b):
     """a where the condition is not 0, else b; NaN where the condition is."""
     for t in range(lane(), out.shape[0], n_lanes()):
-        chosen = a[t] if condition[t] != 0.0 else b[t]
-        out[t] = chosen if condition[t] == condition[t] else NAN
+        v, w, holds = a[t], b[t], condition[t]
+        chosen = v if holds != 0.0 else w
+        out[t] = chosen if holds == holds else NAN
 
 
 @inline
-def of_window(code, out, x, y, n, mx, my, value):
+def of_window(code, out, x, y, n):
     """Operations over the n values to each row, from row n - 1 on; NaN if one of them is.
 
-    BARS_SINCE: rows since the newest (if `value` is 1, the oldest) value that equals y at the row. ABSOLUTE_DEVIATION:
-    sum of |x - y at the row|. CENTRAL_MOMENT: sum of (x - y at the row) to the power `value`. COMOMENT: sum of (x - mx
-    at the row) (y - my at the row). RANK: (lower values + (equal values, its own too, + 1) / 2) / n.
+    ABSOLUTE_DEVIATION: sum of |x - y at the row|. RANK: (lower values + (equal values, its own too, + 1) / 2) / n.
     """
     step = rows_at_once()
     for first in range(n - 1 + lane() * step, out.shape[0], n_lanes() * step):
         last = min(first + step, out.shape[0])
-        here = out[first:last]
-        if code == BARS_SINCE:
-            extreme = y[first:last]
-            for t in range(here.shape[0]):
-                here[t] = NAN
-            for k in range(n):
-                j = k if value == 1.0 else n - 1 - k
-                then = x[first - j : last - j]
-                for t in range(here.shape[0]):
-                    here[t] = np.float64(j) if then[t] == extreme[t] else here[t]
-        elif code == ABSOLUTE_DEVIATION:
-            centre = y[first:last]
-            for t in range(here.shape[0]):
-                here[t] = 0.0
-            for j in range(n):
-                then = x[first - j : last - j]
+        here, now, centre = out[first:last], x[first:last], y[first:last]
+        for t in range(here.shape[0]):
+            here[t] = 0.0
+        for j in range(n):
+            then = x[first - j : last - j]
+            if code == ABSOLUTE_DEVIATION:
                 for t in range(here.shape[0]):
                     here[t] += abs(then[t] - centre[t])
-        elif code == CENTRAL_MOMENT:
-            centre = y[first:last]
-            for t in range(here.shape[0]):
-                here[t] = 0.0
-            for j in range(n):
-                then = x[first - j : last - j]
-                if value == 2.0:
-                    for t in range(here.shape[0]):
-                        here[t] += (then[t] - centre[t]) * (then[t] - centre[t])
-                elif value == 3.0:
-                    for t in range(here.shape[0]):
-                        d = then[t] - centre[t]
-                        here[t] += d * d * d
-                else:
-                    for t in range(here.shape[0]):
-                        d = (then[t] - centre[t]) * (then[t] - centre[t])
-                        here[t] += d * d
-        elif code == COMOMENT:
-            centre = mx[first:last]
-            other = my[first:last]
-            for t in range(here.shape[0]):
-                here[t] = 0.0
-            for j in range(n):
-                then = x[first - j : last - j]
-                there = y[first - j : last - j]
-                for t in range(here.shape[0]):
-                    here[t] += (then[t] - centre[t]) * (there[t] - other[t])
-        elif code == RANK:
-            now = x[first:last]
-            for t in range(here.shape[0]):
-                here[t] = 0.0
-            for j in range(n):
-                then = x[first - j : last - j]
+            else:
                 for t in range(here.shape[0]):
                     lower = 1.0 if then[t] < now[t] else (0.5 if then[t] == now[t] else 0.0)
                     here[t] += lower + 0.0 * then[t]
+        if code == RANK:
             for t in range(here.shape[0]):
                 here[t] = (here[t] + 0.5 + 0.0 * now[t]) / n
 
@@ -282,30 +239,23 @@ def step(v, value, run, code, n, skip, decay):
 
 
 @inline
-def recur(scratch, program, values, k, first, last, states, i):
-    """Rows first to last - 1 of recursion k of a program."""
-    code, n, skip = program[k, CODE], np.float64(program[k, N]), np.float64(program[k, D])
-    x, out, decay, state = scratch[program[k, A]], scratch[program[k, OUT]], values[k], states[i, program[k, C]]
-    value, run = state[VALUE], state[RUN]
-    for t in range(first, last):
-        value, run, out[t] = step(x[t], value, run, code, n, skip, decay)
-    state[VALUE] = value
-    state[RUN] = run
+def recur_four(scratch, program, values, k, count, first, last, states, i):
+    """Rows first to last - 1 of recursions k to k + count - 1 of a program, 1 to 4 of them.
 
-
-@inline
-def recur_four(scratch, program, values, k, first, last, states, i):
-    """The same of recursions k to k + 3: each waits for its own last value, and meanwhile the others go on."""
-    code0, n0, skip0 = program[k, CODE], np.float64(program[k, N]), np.float64(program[k, D])
-    code1, n1, skip1 = program[k + 1, CODE], np.float64(program[k + 1, N]), np.float64(program[k + 1, D])
-    code2, n2, skip2 = program[k + 2, CODE], np.float64(program[k + 2, N]), np.float64(program[k + 2, D])
-    code3, n3, skip3 = program[k + 3, CODE], np.float64(program[k + 3, N]), np.float64(program[k + 3, D])
-    x0, out0, decay0 = scratch[program[k, A]], scratch[program[k, OUT]], values[k]
-    x1, out1, decay1 = scratch[program[k + 1, A]], scratch[program[k + 1, OUT]], values[k + 1]
-    x2, out2, decay2 = scratch[program[k + 2, A]], scratch[program[k + 2, OUT]], values[k + 2]
-    x3, out3, decay3 = scratch[program[k + 3, A]], scratch[program[k + 3, OUT]], values[k + 3]
-    state0, state1 = states[i, program[k, C]], states[i, program[k + 1, C]]
-    state2, state3 = states[i, program[k + 2, C]], states[i, program[k + 3, C]]
+    Each waits for its own last value, and meanwhile the others go on; of fewer than four the last is done more than
+    once, which costs nothing and gives the same.
+    """
+    k0, k1, k2, k3 = k, k + min(1, count - 1), k + min(2, count - 1), k + count - 1
+    code0, n0, skip0 = program[k0, CODE], np.float64(program[k0, N]), np.float64(program[k0, D])
+    code1, n1, skip1 = program[k1, CODE], np.float64(program[k1, N]), np.float64(program[k1, D])
+    code2, n2, skip2 = program[k2, CODE], np.float64(program[k2, N]), np.float64(program[k2, D])
+    code3, n3, skip3 = program[k3, CODE], np.float64(program[k3, N]), np.float64(program[k3, D])
+    x0, out0, decay0 = scratch[program[k0, A]], scratch[program[k0, OUT]], values[k0]
+    x1, out1, decay1 = scratch[program[k1, A]], scratch[program[k1, OUT]], values[k1]
+    x2, out2, decay2 = scratch[program[k2, A]], scratch[program[k2, OUT]], values[k2]
+    x3, out3, decay3 = scratch[program[k3, A]], scratch[program[k3, OUT]], values[k3]
+    state0, state1 = states[i, program[k0, C]], states[i, program[k1, C]]
+    state2, state3 = states[i, program[k2, C]], states[i, program[k3, C]]
     value0, run0, value1, run1 = state0[VALUE], state0[RUN], state1[VALUE], state1[RUN]
     value2, run2, value3, run3 = state2[VALUE], state2[RUN], state3[VALUE], state3[RUN]
     for t in range(first, last):
@@ -319,7 +269,7 @@ def recur_four(scratch, program, values, k, first, last, states, i):
 
 @inline
 def recur_block(scratch, program, values, k, count, first, now, stop, fresh, states, i):
-    """Recursions k to k + count - 1, 1 or 4 of them, over a block, and the states from which the next block goes on.
+    """Recursions k to k + count - 1, 1 to 4 of them, over a block, and the states from which the next block goes on.
 
     Rows from `first` on are in the registers and rows from `now` on are new. Rows that nobody needs stay NaN, and the
     states are those after the row before the next block's first needed one.
@@ -331,63 +281,72 @@ def recur_block(scratch, program, values, k, count, first, now, stop, fresh, sta
     resumed = max(0, now - program[k, NEED] - first)
     kept = max(resumed, stop - program[k, NEED] - first)
     for m in range(k, k + count):
-        fill(scratch[program[m, OUT], 0:resumed], NAN)
-    if count == 4:
-        recur_four(scratch, program, values, k, resumed, kept, states, i)
-    else:
-        recur(scratch, program, values, k, resumed, kept, states, i)
+        unknown = scratch[program[m, OUT]]
+        for t in range(resumed):
+            unknown[t] = NAN
+    recur_four(scratch, program, values, k, count, resumed, kept, states, i)
     if kept < stop - first:
         for m in range(k, k + count):  # what comes now is computed again with the next block
             states[i, program[m, C], 2] = states[i, program[m, C], VALUE]
             states[i, program[m, C], 3] = states[i, program[m, C], RUN]
-        if count == 4:
-            recur_four(scratch, program, values, k, kept, stop - first, states, i)
-        else:
-            recur(scratch, program, values, k, kept, stop - first, states, i)
+        recur_four(scratch, program, values, k, count, kept, stop - first, states, i)
         for m in range(k, k + count):
             states[i, program[m, C], VALUE] = states[i, program[m, C], 2]
             states[i, program[m, C], RUN] = states[i, program[m, C], 3]
 
 
 @inline
+def finite(scratch, register, skip, row, stop, aside):
+    """Rows row to stop - 1, counted from `skip`, of a register; a copy in register `aside` where one is not finite."""
+    x = scratch[register, skip + row : skip + stop]
+    n_too_large = 0
+    for t in range(x.shape[0]):
+        n_too_large += 1 if abs(x[t]) >= LARGEST else 0
+    if n_too_large == 0:
+        return x
+    clean = scratch[aside, row:stop]
+    for t in range(x.shape[0]):
+        clean[t] = x[t] if abs(x[t]) < LARGEST else NAN
+    return clean
+
+
+@inline
+def put_column(out, column, x):
+    """x in a column."""
+    for t in range(x.shape[0]):
+        out[t, column] = np.float32(x[t])
+
+
+@inline
 def store(out, aside, scratch, outputs, first, count, skip, stage):
     """Write the registers of outputs[first : first + count]; what float32 cannot hold is NaN, never infinite.
 
-    Some rows of all of them at a time, so that a line of `out` is written while it is in the cache: first into the
-    registers from `stage` on, as whole vectors, then across.
+    Some rows of all of them at a time, so that a line of `out` is written while it is in the cache. stage: the first
+    of as many registers as are stored together, free to use.
     """
     step = rows_at_once()
     for row in range(lane() * step, out.shape[0], n_lanes() * step):
         stop = min(row + step, out.shape[0])
-        for k in range(count):
-            x, clean = scratch[outputs[first + k, 0], skip + row : skip + stop], scratch[stage + k, row:stop]
-            for t in range(x.shape[0]):
-                clean[t] = x[t] if abs(x[t]) < LARGEST else NAN
-        for k in range(0, count - count % 4, 4):
+        k = 0
+        while k < count:
             column = outputs[first + k, 1]
-            a, b = scratch[stage + k, row:stop], scratch[stage + k + 1, row:stop]
-            c, d = scratch[stage + k + 2, row:stop], scratch[stage + k + 3, row:stop]
-            if column >= 0 and outputs[first + k + 3, 1] == column + 3:
+            if k + 4 <= count and column >= 0 and outputs[first + k + 3, 1] == column + 3:
+                a = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
+                b = finite(scratch, outputs[first + k + 1, 0], skip, row, stop, stage + 1)
+                c = finite(scratch, outputs[first + k + 2, 0], skip, row, stop, stage + 2)
+                d = finite(scratch, outputs[first + k + 3, 0], skip, row, stop, stage + 3)
                 lines = out[row:stop, column : column + 4]
                 for t in range(lines.shape[0]):
-                    lines[t, 0], lines[t, 1] = np.float32(a[t]), np.float32(b[t])
-                    lines[t, 2], lines[t, 3] = np.float32(c[t]), np.float32(d[t])
+                    w, x, y, z = np.float32(a[t]), np.float32(b[t]), np.float32(c[t]), np.float32(d[t])
+                    lines[t, 0], lines[t, 1], lines[t, 2], lines[t, 3] = w, x, y, z
+                k += 4
             else:
-                for m in range(k, k + 4):
-                    put_column(out, aside, row, stop, outputs[first + m, 1], scratch[stage + m])
-        for k in range(count - count % 4, count):
-            put_column(out, aside, row, stop, outputs[first + k, 1], scratch[stage + k])
-
-
-@inline
-def put_column(out, aside, row, stop, column, x):
-    """x in rows row to stop - 1 of a column of `out`, or of `aside` where it is negative."""
-    if column >= 0:
-        for t in range(row, stop):
-            out[t, column] = np.float32(x[t])
-    else:
-        for t in range(row, stop):
-            aside[t, -1 - column] = np.float32(x[t])
+                e = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
+                if column >= 0:
+                    put_column(out[row:stop], column, e)
+                else:
+                    put_column(aside[row:stop], -1 - column, e)
+                k += 1
 
 
 @cooperative(
@@ -455,12 +414,12 @@ def run_program(
                 quantile(target, a, n, values[k], scratch[program[k, C]])
             elif code <= RANK:
                 fill(target[0 : min(n - 1, rows)], NAN)
-                mx, my = scratch[program[k, C], 0:rows], scratch[program[k, D], 0:rows]
-                of_window(code, target, a, b, n, mx, my, values[k])
+                of_window(code, target, a, b, n)
             elif code <= DECAYING:
-                together = program[k, B]
-                if together > 0 and lane() == 0:
-                    recur_block(scratch, program, values, k, together, first, now, stop, fresh, states, i)
+                together = program[k, B]  # 0 of all but the first
+                for m in range(4 * lane(), together, 4 * n_lanes()):
+                    count = min(4, together - m)
+                    recur_block(scratch, program, values, k + m, count, first, now, stop, fresh, states, i)
             else:
                 store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D])
             barrier()
