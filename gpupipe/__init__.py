@@ -17,6 +17,9 @@ _WHERE = {
     "simulate": "gpupipe.data",
     "tp_dd_labels": "gpupipe.labels",
     "compute_features": "gpupipe.features",
+    "compute_bins": "gpupipe.features",
+    "begin_features": "gpupipe.incremental",
+    "load_state": "gpupipe.incremental",
     "feature_table": "gpupipe.features",
     "feature": "gpupipe.formulas",
     "panel_feature": "gpupipe.formulas",
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
     from gpupipe.data import simulate as simulate
     from gpupipe.device import pick as pick
     from gpupipe.features import Features as Features
+    from gpupipe.features import compute_bins as compute_bins
     from gpupipe.features import compute_features as compute_features
     from gpupipe.features import feature_table as feature_table
     from gpupipe.formulas import feature as feature
     from gpupipe.formulas import panel_feature as panel_feature
+    from gpupipe.incremental import begin_features as begin_features
+    from gpupipe.incremental import load_state as load_state
     from gpupipe.labels import Labels as Labels
     from gpupipe.labels import tp_dd_labels as tp_dd_labels
     from gpupipe.panel import Panel as Panel

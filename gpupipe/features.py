@@ -1,4 +1,4 @@
-"""Features: scale-free columns of a panel, written by our own kernels into one float32 matrix."""
+"""Features: scale-free columns of a panel, written by our own kernels into one float32 matrix, or as bins."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ from gpupipe.panel import Panel, check_columns, row_table
 if TYPE_CHECKING:
     import pyarrow
 
-    from gpupipe.expressions import Across, Series
     from gpupipe.formulas import Feature
-    from gpupipe.formulas.registry import OnPanel
-
-
-BLOCK = 2048  # rows of a symbol that are computed together: registers of the machine stay in the cache
-WORKERS = 512  # symbols at once, at most
-MAX_OUTPUTS = 8  # of kernels.cross_section
 
 
 @dataclass(frozen=True)
@@ -70,8 +63,7 @@ class Features:
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256, in hex, of names and definitions in order: equal hashes mean equal columns."""
-        lines = (f"{name}: {definition}\n" for name, definition in zip(self.names, self.definitions, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hash_of(self.names, self.definitions)
 
     def column(self, name: str) -> Any:
         """float32 (n_rows,): one column, a view."""
@@ -83,6 +75,12 @@ class Features:
         """A table with columns symbol (dictionary), time (timestamp[ns, UTC]), then one for each feature."""
         host = self.panel.device.to_host(self.values)
         return row_table(self.panel, {name: np.ascontiguousarray(host[:, k]) for k, name in enumerate(self.names)})
+
+
+def hash_of(names: Iterable[str], definitions: Iterable[str]) -> str:
+    """SHA-256, in hex, of names and definitions of features in order."""
+    lines = (f"{name}: {definition}\n" for name, definition in zip(names, definitions, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class FeatureInfo(NamedTuple):
@@ -139,115 +137,66 @@ def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def compute_features(panel: Panel, names: str | Iterable[str] = "default") -> Features:
+def compute_features(panel: Panel, names: str | Iterable[str] = "default", out: Any = None) -> Features:
     """The features of every row, on the panel's device; `names` as in `feature_names`.
 
     A row's values depend on rows of its symbol up to it, and the cross-sectional ones also on rows of its sector up
     to its time: never on what comes later. They do not depend on which other sectors are in the panel.
+
+    out: float32 (n_rows, n_features), C order, on the panel's device, to be written to and held by the Features; a new
+    matrix if None. Writing where memory is there already saves the time in which the system provides it.
     """
+    from gpupipe import machine
+
+    features = _chosen(names)
+    if out is None:
+        out = panel.device.xp.empty((panel.n_rows, len(features)), dtype=np.float32)
+    made = Features(out, tuple(f.name for f in features), tuple(f.definition for f in features), panel)
+    machine.compute(panel, features, machine.floats(panel, out))
+    return made
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Features of every row of a panel as bins, on the panel's device: a quarter of the memory, all that trees need.
+
+    values: uint8 (n_rows, n_features), C order; how many of the column's cuts are not above the value, 0 to 254;
+        255 where the feature is NaN.
+    names: one for each column.  cuts: the cuts of each column, float32, rising.
+    """
+
+    values: Any
+    names: tuple[str, ...]
+    cuts: tuple[np.ndarray, ...] = field(repr=False)
+    panel: Panel = field(repr=False)
+
+
+def compute_bins(panel: Panel, names: str | Iterable[str], cuts: Sequence[Any]) -> Bins:
+    """The features of every row as bins; no float matrix of them is made. `names` as in `feature_names`.
+
+    cuts: for each feature at most 254 float32 that rise; a value equal to a cut is in the bin above it, as in XGBoost.
+    Train on it with `xgboost.QuantileDMatrix(bins.values, missing=255, max_bin=256)`.
+    Raises ValueError for cuts that are not as above.
+    """
+    from gpupipe import machine
+
+    features = _chosen(names)
+    checked = [np.asarray(of_column, dtype=np.float32) for of_column in cuts]
+    if len(checked) != len(features):
+        raise ValueError(f"cuts of {len(checked)} columns for {len(features)} features")
+    for one, of_column in zip(features, checked, strict=True):
+        rises = of_column.ndim == 1 and bool((of_column[1:] > of_column[:-1]).all() and not np.isnan(of_column).any())
+        if not rises or len(of_column) >= machine.MISSING:
+            raise ValueError(f"cuts of {one.name}: expected at most {machine.MISSING - 1} numbers that rise")
+    sink = machine.binned(panel, checked)
+    machine.compute(panel, features, sink)
+    return Bins(sink.bins, tuple(f.name for f in features), tuple(checked), panel)
+
+
+def _chosen(names: str | Iterable[str]) -> list[Feature]:
     from gpupipe.formulas import FEATURES
 
-    features = [FEATURES[name] for name in feature_names(names)]
-    return Features(
-        values=_compute(panel, features),
-        names=tuple(f.name for f in features),
-        definitions=tuple(f.definition for f in features),
-        panel=panel,
-    )
-
-
-def _compute(panel: Panel, features: Sequence[Feature]) -> Any:
-    """float32 (n_rows, n_features): the columns of `features`, in their order."""
-    from gpupipe.expressions import Across, Series
-    from gpupipe.formulas.registry import OnPanel
-
-    xp = panel.device.xp
-    out = xp.empty((panel.n_rows, len(features)), dtype=np.float32)
-    across = {k: f.series for k, f in enumerate(features) if isinstance(f.series, Across)}
-    sources = list(dict.fromkeys(one.series for one in across.values()))
-    aside = xp.empty((panel.n_rows, len(sources)), dtype=np.float32)
-    if panel.n_rows == 0:
-        return out
-    alone = {k: f.series for k, f in enumerate(features) if isinstance(f.series, OnPanel)}
-    wanted = [(f.series, k) for k, f in enumerate(features) if isinstance(f.series, Series)]
-    wanted += [(source, -1 - k) for k, source in enumerate(sources)]
-    if wanted:
-        _run(panel, wanted, out, aside)
-    if across:
-        _across(panel, across, sources, aside, out)
-    for column, made in alone.items():
-        out[:, column] = _made_by_function(panel, features[column].name, made)
-    return out
-
-
-def _made_by_function(panel: Panel, name: str, made: OnPanel) -> Any:
-    """The column of a function of the panel, infinities NaN; ValueError if it is not one."""
-    values = made.function(panel)
-    if getattr(values, "shape", None) != (panel.n_rows,):
-        shape = getattr(values, "shape", type(values).__name__)
-        raise ValueError(f"feature {name} gave {shape}, expected an array of ({panel.n_rows},)")
-    xp = panel.device.xp
-    return xp.where(xp.isfinite(values), values, np.float32(np.nan)).astype(np.float32)
-
-
-def _run(panel: Panel, wanted: Sequence[tuple[Series, int]], out: Any, aside: Any) -> None:
-    """Compute series into columns of `out`, or of `aside` where the column number is negative."""
-    from gpupipe.expressions import lower
-    from gpupipe.kernels.program import run_program
-
-    device, xp = panel.device, panel.device.xp
-    program = lower([series for series, _ in wanted], [column for _, column in wanted])
-    longest = int(device.to_host(panel.offsets[1:] - panel.offsets[:-1]).max())
-    workers = min(panel.n_symbols, WORKERS)
-    scratch = xp.empty((workers, program.n_registers, min(longest, BLOCK + program.halo)), dtype=np.float64)
-    states = xp.zeros((panel.n_symbols, max(program.n_states, 1), 4), dtype=np.float64)
-    run_program(
-        panel.n_symbols, scratch, panel.open, panel.high, panel.low, panel.close, panel.volume, panel.time_ns,
-        panel.offsets, panel.offsets[:-1], *_to_device(panel, program.operations, program.values, program.outputs),
-        np.int64(program.halo), np.int64(BLOCK), states, out, aside,
-    )  # fmt: skip
-
-
-def _across(panel: Panel, across: dict[int, Across], sources: Sequence[Series], values: Any, out: Any) -> None:
-    """Write the cross-sectional columns of `sources`, whose values are the columns of `values`."""
-    from gpupipe.kernels.cross_section import cross_section, group_means
-
-    xp = panel.device.xp
-    for column in across:
-        out[:, column] = np.float32(np.nan)
-    order, groups, first_group = _sector_times(panel)
-    n_groups = int(first_group.shape[0])
-    means = xp.empty((n_groups, len(sources)), dtype=np.float32)
-    group_means(n_groups * len(sources), values, order, groups, means)
-    keys = [(sources.index(one.series), one.n) for one in across.values()]
-    sets = list(dict.fromkeys(keys))
-    columns = np.full((len(sets), MAX_OUTPUTS), -1, dtype=np.int64)
-    for (column, one), key in zip(across.items(), keys, strict=True):
-        columns[sets.index(key), one.output] = column
-    arrays = _to_device(panel, np.array(sets, dtype=np.int64), columns)
-    cross_section(n_groups * len(sets), values, order, groups, first_group, means, *arrays, out)
-
-
-def _sector_times(panel: Panel) -> tuple[Any, Any, Any]:
-    """Rows grouped by (sector, exact time).
-
-    Returns order int64 (n_rows,), row numbers by sector, time, row; groups int64 (n_groups + 1,), where each group
-    begins in it; first_group int64 (n_groups,), the first group of the same sector. Deterministic: the sort is stable.
-    """
-    device, xp = panel.device, panel.device.xp
-    sector_of_symbol = np.array([panel.sectors.index(name) for name in panel.sector], dtype=np.int64)
-    sector = device.asarray(sector_of_symbol)[panel.symbol_of_row]
-    order = xp.lexsort(xp.stack([panel.time_ns, sector])).astype(np.int64)
-    time_ns, sector = panel.time_ns[order], sector[order]
-    changes = xp.flatnonzero((time_ns[1:] != time_ns[:-1]) | (sector[1:] != sector[:-1])) + 1
-    ends = device.asarray(np.array([0, panel.n_rows], dtype=np.int64))
-    groups = xp.concatenate([ends[:1], changes.astype(np.int64), ends[1:]])
-    sector_of_group = sector[groups[:-1]]
-    return order, groups, xp.searchsorted(sector_of_group, sector_of_group, side="left").astype(np.int64)
-
-
-def _to_device(panel: Panel, *arrays: np.ndarray) -> list[Any]:
-    return [panel.device.asarray(array) for array in arrays]
+    return [FEATURES[name] for name in feature_names(names)]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ THREADS_PER_BLOCK = 128
 
 _TYPES = {
     "f4": numba.float32, "f8": numba.float64, "b1": numba.boolean,
-    "i1": numba.int8, "i2": numba.int16, "i4": numba.int32, "i8": numba.int64,
+    "i1": numba.int8, "u1": numba.uint8, "i2": numba.int16, "i4": numba.int32, "i8": numba.int64,
 }  # fmt: skip
 _TURNS_OF_WORKER = 6
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread even out the work

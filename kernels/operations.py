@@ -15,4 +15,4 @@ ABSOLUTE_DEVIATION, RANK, QUANTILE = range(40, 43)
 # That go on from row to row; B: how many are done together from this one on, 0 of the others:
 MOVING, DECAYING = range(50, 52)
 # Out of the machine:
-STORE, STORE_BINS = range(60, 62)
+STORE = 60

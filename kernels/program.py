@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .compile import barrier, cooperative, inline, lane, n_lanes, rows_at_once
+from .compile import barrier, cooperative, inline, kernel, lane, n_lanes, rows_at_once
 from .operations import (
     ABSOLUTE,
     ABSOLUTE_DEVIATION,
@@ -56,6 +56,7 @@ NS_PER_DAY = np.int64(86_400_000_000_000)
 LARGEST = np.float64(3.4e38)
 NAN = np.float64(np.nan)
 
+MISSING = 255  # the bin of NaN
 VALUE, RUN = 0, 1  # of a state
 
 
@@ -349,16 +350,61 @@ def store(out, aside, scratch, outputs, first, count, skip, stage):
                 k += 1
 
 
+@inline
+def bin_of(value, cuts, begin, end):
+    """How many of cuts[begin:end], which rise, are not above a value; MISSING of NaN."""
+    if value != value:
+        return np.uint8(MISSING)
+    first, size = begin, end - begin
+    while size > 0:
+        half = size // 2
+        if cuts[first + half] <= value:
+            first += half + 1
+            size -= half + 1
+        else:
+            size = half
+    return np.uint8(first - begin)
+
+
+@inline
+def store_bins(bins, aside, scratch, outputs, first, count, skip, stage, cuts, cut_offsets):
+    """As store, but as the bins of the float32 values."""
+    step = rows_at_once()
+    for row in range(lane() * step, bins.shape[0], n_lanes() * step):
+        stop = min(row + step, bins.shape[0])
+        for k in range(count):
+            column = outputs[first + k, 1]
+            x = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
+            if column < 0:
+                put_column(aside[row:stop], -1 - column, x)
+            else:
+                begin, end = cut_offsets[column], cut_offsets[column + 1]
+                for t in range(x.shape[0]):
+                    bins[row + t, column] = bin_of(np.float32(x[t]), cuts, begin, end)
+
+
+@kernel(types=("f4[:,:]", "i8[:]", "f4[:]", "i8[:]", "u1[:,:]"))
+def put_bins(i, values, places, cuts, cut_offsets, bins):
+    """The bins of row i of float columns.
+
+    Inputs:  values float32 (n_rows, n); places int64 (n,), their columns of `bins`; the others as in run_program.
+    Outputs: bins uint8 (n_rows, n_columns), MISSING where the value is NaN.
+    """
+    for k in range(places.shape[0]):
+        column = places[k]
+        bins[i, column] = bin_of(values[i, k], cuts, cut_offsets[column], cut_offsets[column + 1])
+
+
 @cooperative(
     types=(
         "f8[:,:,:]", *("f4[:]",) * 5, "i8[:]", "i8[:]", "i8[:]", "i8[:,:]", "f8[:]", "i8[:,:]", "i8", "i8", "f8[:,:,:]",
-        "f4[:,:]", "f4[:,:]",
+        "f4[:,:]", "f4[:,:]", "u1[:,:]", "f4[:]", "i8[:]",
     ),
     double_precision=True,
 )  # fmt: skip
 def run_program(
     i, scratch, open, high, low, close, volume, time_ns, offsets, starts, program, values, outputs, halo, block,
-    states, out, aside,
+    states, out, aside, bins, cuts, cut_offsets,
 ):  # fmt: skip
     """Run a program over the rows starts[i] to offsets[i + 1] - 1 of symbol i, in blocks of rows.
 
@@ -368,9 +414,11 @@ def run_program(
              (n_rows,); time_ns, offsets int64 as in Panel; starts int64 (n_symbols,); program int64 (n_operations, 8),
              values float64 (n_operations,), outputs int64 (n_columns, 2): register, and column of `out` or
              -1 - column of `aside`; halo, block int64, rows; states float64 (n_symbols, n_states, 4): value, how many
-             values were known so far, and room for two more.
-    Outputs: out float32 (n_rows, n_features), aside float32 (n_rows, n_others): the columns stored, every row from
-             starts[i] on; states, of the row from which the next row can be computed.
+             values were known so far, and room for two more; cuts float32 (n_cuts,), of column k those from
+             cut_offsets[k] to cut_offsets[k + 1] - 1, rising, at most 254; cut_offsets int64 (n_features + 1,).
+    Outputs: out float32 (n_rows, n_features), or, where `bins` has columns, bins uint8 (n_rows, n_features), how many
+             of the column's cuts are not above the value, MISSING of NaN; aside float32 (n_rows, n_others): the columns
+             stored, every row from starts[i] on; states, of the row from which the next row can be computed.
     NaN:     what is not known is NaN in registers, and operations hand it on, WHERE and FILL as their names say.
     Source:  vectors of values a block at a time, as in MonetDB/X100 (Boncz, Zukowski and Nes, 2005).
     """
@@ -420,6 +468,11 @@ def run_program(
                 for m in range(4 * lane(), together, 4 * n_lanes()):
                     count = min(4, together - m)
                     recur_block(scratch, program, values, k + m, count, first, now, stop, fresh, states, i)
+            elif bins.shape[1] > 0:
+                store_bins(
+                    bins[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D],
+                    cuts, cut_offsets,
+                )  # fmt: skip
             else:
                 store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D])
             barrier()

@@ -10,8 +10,9 @@ import pytest
 from conftest import random_panel
 
 from gpupipe import expressions as e
-from gpupipe import features
+from gpupipe import machine
 from gpupipe.expressions import BAR, Series, lower
+from gpupipe.formulas import Feature
 from gpupipe.kernels.program import run_program
 from gpupipe.panel import Panel
 
@@ -20,8 +21,8 @@ close, volume = BAR.close, BAR.volume
 
 def computed(panel: Panel, *columns: Series) -> np.ndarray:
     out = np.empty((panel.n_rows, len(columns)), dtype=np.float32)
-    aside = np.empty((panel.n_rows, 0), dtype=np.float32)
-    features._run(panel, [(column, k) for k, column in enumerate(columns)], out, aside)
+    features = [Feature(f"column_{k}", "trend", "", "", lambda bar, x=x: x, (), False) for k, x in enumerate(columns)]
+    machine.compute(panel, features, machine.floats(panel, out))
     return out
 
 
@@ -135,7 +136,7 @@ ALL = [series for series, _ in OPERATIONS.values()]
 def test_blocks_of_rows_change_no_bit(block, monkeypatch):
     panel = with_holes()
     whole = computed(panel, *ALL)
-    monkeypatch.setattr(features, "BLOCK", block)
+    monkeypatch.setattr(machine, "BLOCK", block)
     np.testing.assert_array_equal(computed(panel, *ALL), whole)
 
 
@@ -156,6 +157,7 @@ def test_going_on_from_a_state_equals_a_recomputation_bit_for_bit(n_new):
         run_program(
             len(rows), scratch, *bars, offsets, offsets[:-1] + np.array(starts), program.operations, program.values,
             program.outputs, np.int64(program.halo), np.int64(300), states, out, aside[: len(chosen)],
+            np.empty((len(chosen), 0), np.uint8), np.empty(0, np.float32), np.zeros(1, np.int64),
         )  # fmt: skip
         return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import weakref
@@ -19,6 +20,13 @@ from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
 SMALLEST_PROBABILITY = 1e-6
 N_OUTPUTS = 2  # of a label in a booster for all labels: activity and direction
 SUFFIXES = (".ubj", ".sector.ubj")  # of a model's first stage and of its second
+
+
+def cuts_of(matrix: Any) -> list[np.ndarray]:
+    """The cuts of an xgboost.QuantileDMatrix between the bins of each column, float32, for `gpupipe.compute_bins`."""
+    pointers, values = matrix.get_quantile_cut()
+    # The first value of a column is below all of its values and the last above them.
+    return [values[a + 1 : b - 1] for a, b in itertools.pairwise(pointers)]
 
 
 @dataclass(frozen=True)
