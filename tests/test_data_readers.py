@@ -1,6 +1,7 @@
 """Every kind of source gives the same Panel, to the last bit, from the same bars."""
 
 import gzip
+import importlib.util
 import sqlite3
 import subprocess
 import sys
@@ -103,6 +104,13 @@ def test_sqlite(table, tmp_path, convert):
     before = (tmp_path / "bars.db").read_bytes()
     assert same(tmp_path / "bars.db").kind == "sqlite"
     assert (tmp_path / "bars.db").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["bars.db"]
+
+
+def test_sqlite_without_adbc(table, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "adbc" in name else find_spec(name))
+    sqlite_file(tmp_path / "bars.db", rows_of(table))
+    assert same(tmp_path / "bars.db").reader == "read by sqlite3 (adbc-driver-sqlite is not installed)"
 
 
 def test_sqlite_timeframes(table, tmp_path):

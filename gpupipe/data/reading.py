@@ -179,7 +179,7 @@ def _of_parts(
         reader = "read by cuDF, judged on the device"
     else:
         found = bars_of.of_parts(parts, mapping, timeframe, adjusted=adjusted)
-        reader = "read by sqlite3" if kind == "sqlite" else "read by pyarrow"
+        reader = "read by " + " and ".join(dict.fromkeys(part.reader for part in parts))
         if device.kind == "cuda":
             reader += f", judged on the host and copied to the device once ({on_cuda.why_host()})"
     malformed = tuple((part.origin, text) for part in parts for text in part.malformed)
