@@ -143,14 +143,14 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, di
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
+        schema, metadata = file.schema_arrow, file.metadata
     found = columns.find(schema.names, required, str(path))
     text = [
         found[meaning]
         for meaning in ("symbol", "sector", "timeframe")
         if meaning in found and (pa.types.is_string(schema.field(found[meaning]).type))
     ]
-    with pq.ParquetFile(path, read_dictionary=text) as file:  # a name is stored once, not once a row
+    with pq.ParquetFile(path, read_dictionary=text, metadata=metadata) as file:  # a name is stored once, not once a row
         return file.read(columns=list(found.values())), found
 
 
