@@ -125,7 +125,9 @@ def _sectors(
         symbol = symbol[:0]
         return sector_of_names(names, symbol, symbol, (), sector_map)
     code, raw = columns.joined([_codes(part, "sector") for part in parts])
-    return sector_of_names(names, symbol, code, raw, sector_map)
+    first = np.ones(len(symbol), bool)  # of a run of the same symbol and sector
+    first[1:] = (symbol[1:] != symbol[:-1]) | (code[1:] != code[:-1])
+    return sector_of_names(names, symbol[first], code[first], raw, sector_map)
 
 
 def sector_of_names(
