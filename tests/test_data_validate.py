@@ -165,6 +165,9 @@ def test_the_short_way_equals_the_long_one(seed, monkeypatch):
     columns = {name: getattr(panel, name).copy() for name in (*validate.PRICES, "volume", "time_ns")}
     order = np.arange(panel.n_rows) if seed % 3 else rng.permutation(panel.n_rows)
     columns["volume"][rng.integers(0, panel.n_rows, seed % 4)] = [0.0, -0.0, np.nan][: seed % 4]
+    split = rng.integers(panel.offsets[2] + 4, panel.offsets[3] - 4)
+    for name in validate.PRICES:
+        columns[name][split : panel.offsets[3]] *= 2
     for name in rng.choice(validate.PRICES, seed % 5):
         columns[name][rng.integers(panel.n_rows)] *= rng.choice([np.nan, -1, 2, 1 + 2.0**-23])
     rows = Bars(
@@ -172,6 +175,7 @@ def test_the_short_way_equals_the_long_one(seed, monkeypatch):
         **{name: values[order] for name, values in columns.items()},
     )  # fmt: skip
     short = validate.judge(rows)
+    assert seed % 5 or validate.SPLIT in {finding.kind for finding in short.findings}
     monkeypatch.setattr(validate, "_in_order", lambda bars: False)
     for block_rows in (7, 10**6):
         monkeypatch.setattr(validate, "_BLOCK_ROWS", block_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,10 +100,20 @@ def judge(bars: Bars) -> Verdict:
 
 def _in_order(bars: Bars) -> bool:
     """Whether the rows rise by symbol and, within one, by time, so that nothing is to be sorted or merged."""
-    symbol, time_ns = bars.symbol, bars.time_ns
-    later = (symbol[1:] == symbol[:-1]) & (time_ns[1:] > time_ns[:-1])
-    later |= symbol[1:] > symbol[:-1]
-    return bool(later.all())
+    for begin, end in _blocks(bars):
+        symbol, time_ns = bars.symbol[begin : end + 1], bars.time_ns[begin : end + 1]
+        later = (symbol[1:] == symbol[:-1]) & (time_ns[1:] > time_ns[:-1])
+        later |= symbol[1:] > symbol[:-1]
+        if not bool(later.all()):
+            return False
+    return True
+
+
+def _blocks(bars: Bars) -> Iterator[tuple[int, int]]:
+    """`(begin, end)` of rows to look at together: few enough for a core's cache on a CPU, all of them on CUDA."""
+    n = bars.close.size
+    step = _BLOCK_ROWS if device_of(bars.close).kind == "cpu" else n
+    return ((begin, min(begin + step, n)) for begin in range(0, n, max(step, 1)))
 
 
 def _take(bars: Bars, order: Any) -> Bars:
@@ -139,12 +150,10 @@ def _judge_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
 def _not_fine(bars: Bars, device: Device) -> tuple[Any, bool]:
     """`(rows with something to look at, whether every volume is > 0 and finite)`; comparisons are false for NaN."""
     xp = device.xp
-    n = bars.close.size
-    step = _BLOCK_ROWS if device.kind == "cpu" else max(n, 1)
     found, volumes_known = [xp.zeros(0, xp.int64)], True
-    for begin in range(0, n, step):
+    for begin, end in _blocks(bars):
         symbol, time_ns, open_, high, low, close, volume = (
-            getattr(bars, name)[begin : begin + step] for name in ("symbol", "time_ns", *PRICES, "volume")
+            getattr(bars, name)[begin:end] for name in ("symbol", "time_ns", *PRICES, "volume")
         )
         fine = (symbol >= 0) & (time_ns != NOT_KNOWN)
         fine &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < xp.inf)
@@ -214,10 +223,15 @@ def split_like(bars: Bars) -> np.ndarray:
     """Positions, int64 on the host, of bars that look like an unadjusted split; bars sorted by symbol and time."""
     device = device_of(bars.close)
     xp = device.xp
-    with np.errstate(over="ignore", under="ignore"):
-        gap = bars.open[1:] / bars.close[:-1]
     least = np.float32(np.exp(_SPLIT_FACTORS[0] - _SPLIT_TOLERANCE) * 0.999)
-    rows = xp.flatnonzero((bars.symbol[1:] == bars.symbol[:-1]) & ((gap > least) | (gap < 1 / least))) + 1
+    found = [xp.zeros(0, xp.int64)]
+    for begin, end in _blocks(bars):
+        later = bars.open[begin + 1 : end + 1]
+        with np.errstate(over="ignore", under="ignore"):
+            gap = later / bars.close[begin : begin + later.size]
+        found.append(xp.flatnonzero((gap > least) | (gap < 1 / least)) + begin + 1)
+    rows = xp.concatenate(found)
+    rows = rows[bars.symbol[rows] == bars.symbol[rows - 1]]
     if not rows.size:
         return np.zeros(0, np.int64)
     opened = device.to_host(bars.open[rows]).astype(np.float64)
