@@ -1,6 +1,8 @@
 """SQLite by ADBC gives what SQLite value by value gives, to the last bit, and says which of them read."""
 
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -119,6 +121,18 @@ def test_columns_without_a_value_and_tables_without_a_row(tmp_path):
     assert both_ways(path) == "ADBC"
 
 
+def test_rows_that_a_writer_has_in_its_log_are_read(tmp_path):
+    path = written(tmp_path / "a.db", CLEAN)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("INSERT INTO candles SELECT * FROM candles LIMIT 3")
+    writer.execute("BEGIN")
+    writer.execute("DELETE FROM candles")  # not committed
+    assert both_ways(path) == "ADBC" and sqlite_file.read(path, None)[0].num_rows == 203
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
 def test_names_are_quoted(tmp_path):
     columns = '"Symbol", "time stamp", "time""frame", "OPEN", "High", "low price", "select", "px_close", "vol"'
     path = written(tmp_path / "a.db", [(*row[:6], 1, *row[6:]) for row in CLEAN], columns.replace("time stamp", "Date"))
@@ -146,20 +160,34 @@ def test_any_values(tmp_path_factory, data, n_rows, typed, timeframe):
 
 
 def test_the_file_is_opened_read_only(tmp_path, monkeypatch):
-    from adbc_driver_sqlite import dbapi
+    addresses, read = [], sqlite_arrow.read
 
-    addresses, connect = [], dbapi.connect
-
-    def noting(address, **options):
+    def noting(address, *rest):
         addresses.append(address)
-        return connect(address, **options)
+        return read(address, *rest)
 
-    monkeypatch.setattr(dbapi, "connect", noting)
+    monkeypatch.setattr(sqlite_arrow, "read", noting)
     path = written(tmp_path / "a?mode=rwc&b.db", CLEAN)
     assert sqlite_file.read(path, None)[2] == "ADBC"
     (address,) = addresses
-    with connect(address) as connection, connection.cursor() as cursor, pytest.raises(dbapi.Error, match="readonly"):
-        cursor.execute("DELETE FROM candles")
+    adbc = pytest.importorskip("adbc_driver_manager")
+    with (
+        pytest.importorskip("adbc_driver_sqlite").connect(address) as database,
+        adbc.AdbcConnection(database) as connection,
+        pytest.raises(adbc.Error, match="readonly"),
+    ):
+        sqlite_arrow._rows(connection, "DELETE FROM candles")
+
+
+def test_reading_loads_no_other_library(tmp_path):
+    path = written(tmp_path / "a.db", CLEAN)
+    code = (
+        "import sys, pathlib; from gpupipe.data import sqlite_file; "
+        f"reader = sqlite_file.read(pathlib.Path({str(path)!r}), None)[2]; "
+        "print(reader, [name for name in ('pandas', 'polars') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "ADBC []"
 
 
 @pytest.mark.parametrize(("expression", "trusted"), [("close", True), ("load_extension('x')", False)])

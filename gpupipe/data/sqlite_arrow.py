@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import adbc_driver_manager
     import pyarrow
 
 _ROWS_AT_ONCE = 1 << 16
@@ -32,23 +33,21 @@ def read(
     """
     if any(importlib.util.find_spec(name) is None for name in ("adbc_driver_sqlite", "adbc_driver_manager")):
         raise UnsuitableError("adbc-driver-sqlite is not installed")
+    import adbc_driver_manager as adbc  # not its dbapi, which loads pandas and polars where they are installed
+    import adbc_driver_sqlite
     import pyarrow as pa
-    from adbc_driver_sqlite import StatementOptions, dbapi
 
     asked = [expression for expression, asks in zip(expressions, may_be_text, strict=True) if asks]
     other = " OR ".join(f"typeof({expression}) <> 'text' AND {expression} IS NOT NULL" for expression in asked)
     query = f"SELECT {', '.join(expressions)}, CASE WHEN {other or '0'} THEN 1 END {rest}"
     try:
-        with dbapi.connect(address, autocommit=True) as connection, connection.cursor() as cursor:
-            cursor.execute("PRAGMA trusted_schema = OFF")
-            cursor.execute("PRAGMA trusted_schema")
-            if cursor.fetchone() != (0,):
+        with adbc_driver_sqlite.connect(address) as database, adbc.AdbcConnection(database) as connection:
+            _rows(connection, "PRAGMA trusted_schema = OFF")
+            if _rows(connection, "PRAGMA trusted_schema")[0].to_pylist() != [0]:
                 raise UnsuitableError("ADBC did not switch trusted_schema off")
-            cursor.adbc_statement.set_options(**{StatementOptions.BATCH_ROWS.value: str(_ROWS_AT_ONCE)})
-            cursor.execute(query, tuple(parameters) or None)
-            table = cursor.fetch_arrow_table()
+            table = _rows(connection, query, parameters)
             table.validate(full=True)  # the driver hands on text that is not UTF-8
-    except (dbapi.Error, OSError, pa.ArrowException) as error:
+    except (adbc.Error, OSError, pa.ArrowException) as error:
         raise UnsuitableError(f"ADBC: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
     for column, asks in zip(table.columns[:-1], may_be_text, strict=True):
         if not (column.type in (pa.int64(), pa.float64()) or (column.type == pa.string() and asks)):
@@ -56,3 +55,19 @@ def read(
     if table.columns[-1].null_count < table.num_rows:
         raise UnsuitableError("the values of a column differ in type")
     return table.select(range(len(expressions)))
+
+
+def _rows(connection: adbc_driver_manager.AdbcConnection, query: str, parameters: Sequence[str] = ()) -> pyarrow.Table:
+    """All rows of one statement; the connection commits by itself, so a statement is a transaction."""
+    import adbc_driver_manager as adbc
+    import adbc_driver_sqlite
+    import pyarrow as pa
+
+    with adbc.AdbcStatement(connection) as statement:
+        statement.set_options(**{adbc_driver_sqlite.StatementOptions.BATCH_ROWS.value: str(_ROWS_AT_ONCE)})
+        statement.set_sql_query(query)
+        if parameters:
+            statement.bind(pa.record_batch([pa.array([value], pa.string()) for value in parameters], names=parameters))
+        stream, _ = statement.execute_query()
+        with pa.RecordBatchReader.from_stream(stream) as reader:
+            return reader.read_all()
