@@ -54,7 +54,7 @@ def main() -> int:
         ):
             words = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items())
             print(", ".join(words), flush=True)
-            lines.append({"benchmark": "reading", **line, **about})
+            lines.append({"benchmark": "reading", **about, **line})
     for line in lines:
         print(json.dumps(line))
     return 0
@@ -174,8 +174,8 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[Line]:
     )  # fmt: skip
     peer = f"pandas {pd.__version__} read_sql of the same columns"
     what = f"SQLite table by {reader}"
-    yield compared(f"{what}, nothing judged", panel.n_rows, peer, seconds, "table", "pandas")
-    yield compared(f"{what} to Panel, judged and hashed", panel.n_rows, peer, seconds, "whole", "pandas")
+    for name, side in (("nothing judged", "table"), ("to Panel, judged and hashed", "whole")):
+        yield compared(f"{what}, {name}", panel.n_rows, peer, seconds, side, "pandas") | {"times": times}
 
 
 def written(path: pathlib.Path, panel: Panel, names: tuple[str, ...]) -> None:
