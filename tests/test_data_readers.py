@@ -1,6 +1,8 @@
 """Every kind of source gives the same Panel, to the last bit, from the same bars."""
 
+import datetime
 import gzip
+import importlib.util
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import DataError, data_hash, load, read, simulate
+from gpupipe.data import DataError, columns, data_hash, load, read, simulate
 
 PANEL = simulate(6, 40, seed=3)
 HASH = data_hash(PANEL)
@@ -105,6 +107,13 @@ def test_sqlite(table, tmp_path, convert):
     assert (tmp_path / "bars.db").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["bars.db"]
 
 
+def test_sqlite_without_adbc(table, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "adbc" in name else find_spec(name))
+    sqlite_file(tmp_path / "bars.db", rows_of(table))
+    assert same(tmp_path / "bars.db").reader == "read by sqlite3 (adbc-driver-sqlite is not installed)"
+
+
 def test_sqlite_timeframes(table, tmp_path):
     sqlite_file(tmp_path / "bars.sqlite", [*rows_of(table, "1d"), *rows_of(table, "1h")])
     with pytest.raises(DataError, match="bars of 1d, 1h; choose one with timeframe="):
@@ -172,6 +181,25 @@ def test_order_of_rows_does_not_matter(table):
 )
 def test_times(table, convert):
     same(table.set_column(1, "Date", convert(table["time"].combine_chunks())))
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_days_that_nanoseconds_cannot_hold_are_not_known(kind):
+    days = [datetime.date(1970, 1, 2), datetime.date(2262, 4, 11), datetime.date(2300, 1, 1), datetime.date(1, 1, 1)]
+    for values in (days, [*days, None]):
+        got = columns.times(pa.chunked_array([pa.array(values, kind)]), "here")
+        expected = [86_400 * 10**9, 106_751 * 86_400 * 10**9] + [columns.NOT_KNOWN] * (len(values) - 2)
+        assert got.dtype == np.int64 and got.tolist() == expected
+
+
+def test_dictionaries_in_any_order_and_width_give_the_same_codes():
+    for names in (["A", "B", "C"], ["C", "A", "B"], ["A", " B", "C "], ["B", "A ", "C", None]):
+        text = ["A", "C", "B", "A", "C"]
+        index = [[str(name).strip() for name in names].index(value) for value in text]
+        for width in (pa.int8(), pa.int32(), pa.int64()):
+            encoded = pa.DictionaryArray.from_arrays(pa.array(index, width), pa.array(names, pa.string()))
+            code, found = columns.codes(pa.chunked_array([encoded, encoded]), "here")
+            assert found == ("A", "B", "C") and code.dtype == np.int32 and code.tolist() == [0, 2, 1, 0, 2] * 2
 
 
 def test_seconds_with_a_fraction():

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import HEADER, DataError, load, save, summary, table_rows
+from gpupipe.data import HEADER, DataError, load, save, simulate, summary, table_rows, validate
+from gpupipe.data.bars import Bars
 
 GOOD = (10.0, 11.0, 9.0, 10.5, 100.0)
 
@@ -154,6 +155,36 @@ def test_row_numbers_point_into_their_source(tmp_path):
     _, report, _ = found(tmp_path)
     where = [(row["source"].split("/")[-1], row["row"], row["symbol"]) for row in report.quarantine.to_pylist()]
     assert where == [("one.parquet", 2, "A"), ("two.parquet", 0, "B")]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_short_way_equals_the_long_one(seed, monkeypatch):
+    """Rows in order are not sorted again, and rows are judged in blocks: the results are those of every row's own."""
+    rng = np.random.default_rng(seed)
+    panel = simulate(5, 30, seed=seed)
+    columns = {name: getattr(panel, name).copy() for name in (*validate.PRICES, "volume", "time_ns")}
+    order = np.arange(panel.n_rows) if seed % 3 else rng.permutation(panel.n_rows)
+    columns["volume"][rng.integers(0, panel.n_rows, seed % 4)] = [0.0, -0.0, np.nan][: seed % 4]
+    split = rng.integers(panel.offsets[2] + 4, panel.offsets[3] - 4)
+    for name in validate.PRICES:
+        columns[name][split : panel.offsets[3]] *= 2
+    for name in rng.choice(validate.PRICES, seed % 5):
+        columns[name][rng.integers(panel.n_rows)] *= rng.choice([np.nan, -1, 2, 1 + 2.0**-23])
+    rows = Bars(
+        symbol=panel.symbol_of_row[order], names=panel.symbols, sector_of=panel.sector,
+        **{name: values[order] for name, values in columns.items()},
+    )  # fmt: skip
+    short = validate.judge(rows)
+    assert seed % 5 or validate.SPLIT in {finding.kind for finding in short.findings}
+    monkeypatch.setattr(validate, "_in_order", lambda bars: False)
+    for block_rows in (7, 10**6):
+        monkeypatch.setattr(validate, "_BLOCK_ROWS", block_rows)
+        long = validate.judge(rows)
+        assert short.findings == long.findings and short.reasons == long.reasons
+        np.testing.assert_array_equal(short.rows, long.rows)
+        for name in ("symbol", *columns):
+            mine, other = getattr(short.bars, name), getattr(long.bars, name)
+            assert mine.dtype == other.dtype and mine.tobytes() == other.tobytes()
 
 
 def test_report_is_saved(tmp_path):

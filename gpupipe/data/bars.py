@@ -12,7 +12,7 @@ import numpy as np
 from gpupipe.data import columns, sectors
 from gpupipe.data.errors import DataError
 from gpupipe.data.sources import Part
-from gpupipe.device import device_of
+from gpupipe.device import Device, device_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -81,6 +81,11 @@ def _codes(part: Part, meaning: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return columns.constant(part.constants.get(meaning), part.table.num_rows)
 
 
+def _have(parts: Sequence[Part], meaning: str) -> bool:
+    """Whether any part says something of it, in a column or for all of its rows."""
+    return any(meaning in part.found or part.constants.get(meaning) is not None for part in parts)
+
+
 def _prices(part: Part, *, adjusted: bool) -> dict[str, np.ndarray]:
     if not adjusted:
         return {name: columns.floats(part.table[part.found[name]], _where(part, name)) for name in PRICES}
@@ -98,8 +103,11 @@ def _wide(part: Part, name: str) -> np.ndarray:
 
 
 def _of_timeframe(bars: Bars, parts: Sequence[Part], timeframe: str | None) -> Bars:
+    if timeframe is None and not _have(parts, "timeframe"):
+        return bars
     code, names = columns.joined([_codes(part, "timeframe") for part in parts])
-    present = [names[k] for k in np.unique(code) if k >= 0]
+    n_rows = np.bincount(code + 1, minlength=len(names) + 1)[1:]
+    present = [name for name, n in zip(names, n_rows, strict=True) if n]
     if timeframe is None:
         if len(present) > 1:
             raise DataError(f"the data have bars of {', '.join(present)}; choose one with timeframe=...")
@@ -113,8 +121,13 @@ def _of_timeframe(bars: Bars, parts: Sequence[Part], timeframe: str | None) -> B
 def _sectors(
     parts: Sequence[Part], symbol: np.ndarray, names: tuple[str, ...], sector_map: Mapping[str, str] | None
 ) -> tuple[str, ...]:
+    if not _have(parts, "sector"):
+        symbol = symbol[:0]
+        return sector_of_names(names, symbol, symbol, (), sector_map)
     code, raw = columns.joined([_codes(part, "sector") for part in parts])
-    return sector_of_names(names, symbol, code, raw, sector_map)
+    first = np.ones(len(symbol), bool)  # of a run of the same symbol and sector
+    first[1:] = (symbol[1:] != symbol[:-1]) | (code[1:] != code[:-1])
+    return sector_of_names(names, symbol[first], code[first], raw, sector_map)
 
 
 def sector_of_names(
@@ -146,8 +159,7 @@ def of_sectors(bars: Bars, wanted: Sequence[str] | None) -> Bars:
     Raises DataError for symbols that have rows and no sector, and for a sector that no symbol is of.
     """
     device = device_of(bars.symbol)
-    counts = device.to_host(device.xp.bincount(bars.symbol + 1, minlength=len(bars.names) + 1))
-    has_rows = counts[1:] > 0
+    has_rows = device.to_host(_seen(bars.symbol, len(bars.names), device))
     without = [name for k, name in enumerate(bars.names) if has_rows[k] and not bars.sector_of[k]]
     if without:
         shown = ", ".join(map(repr, without[:_SHOWN])) + (", ..." if len(without) > _SHOWN else "")
@@ -161,6 +173,15 @@ def of_sectors(bars: Bars, wanted: Sequence[str] | None) -> Bars:
     sectors.check_known(wanted, there)
     chosen = np.array([name in wanted for name in bars.sector_of] + [True])  # the last is for symbol -1
     return bars.take(device.asarray(chosen)[bars.symbol])
+
+
+def _seen(symbol: Any, n_names: int, device: Device) -> Any:
+    """bool (n_names,): which numbers occur in `symbol`; of a run of equal ones the first is asked."""
+    xp = device.xp
+    seen = xp.zeros(n_names + 1, bool)  # the last is for symbol -1
+    seen[symbol[:1]] = True
+    seen[symbol[1:][symbol[1:] != symbol[:-1]]] = True
+    return seen[:-1]
 
 
 def read_sector_map(table: pyarrow.Table, found: dict[str, str], where: str) -> dict[str, str]:

@@ -79,14 +79,18 @@ def codes(column: pyarrow.ChunkedArray, where: str) -> tuple[np.ndarray, tuple[s
         raise DataError(f"{where} has type {column.type}, expected text")
     if len(column) == 0 or pa.types.is_null(value_type):
         return np.full(len(column), -1, np.int32), ()
+    if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+        column = column.cast(value_type)  # Arrow cannot unify dictionaries that hold a null
     if pa.types.is_dictionary(column.type):
         encoded = column.unify_dictionaries().combine_chunks()
     else:
         encoded = pc.dictionary_encode(column.cast(pa.string()) if _is_text(value_type) else column).combine_chunks()
     mapping, names = tidy(encoded.dictionary.to_pylist())
     index = encoded.indices
-    index = index.fill_null(len(mapping) - 1) if index.null_count else index
-    return mapping[index.to_numpy(zero_copy_only=False)], names
+    index = (index.fill_null(len(mapping) - 1) if index.null_count else index).to_numpy(zero_copy_only=False)
+    if not encoded.indices.null_count and np.array_equal(mapping[:-1], np.arange(len(names))):
+        return index.astype(np.int32, copy=False), names  # the dictionary is sorted and tidy: its numbers are ours
+    return mapping[index], names
 
 
 def tidy(raw: Sequence[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -142,7 +146,9 @@ def times(column: pyarrow.ChunkedArray, where: str) -> np.ndarray:
     if pa.types.is_timestamp(kind):
         return _scaled(_whole(column.cast(pa.int64())), _NS[kind.unit])
     if pa.types.is_date32(kind):
-        return _scaled(_whole(column.cast(pa.int32())), 86_400 * 10**9)
+        days = column.cast(pa.int32())
+        whole = _whole(days) if days.null_count else days.to_numpy(zero_copy_only=False)
+        return _scaled(whole, 86_400 * 10**9)
     if pa.types.is_date64(kind):
         return _scaled(_whole(column.cast(pa.int64())), 10**6)
     if pa.types.is_integer(kind):
@@ -205,8 +211,10 @@ def _scaled(values: np.ndarray, factor: int) -> np.ndarray:
     if factor == 1:
         return values
     limit = np.iinfo(np.int64).max // factor
+    if values.size and values.min() >= -limit and values.max() <= limit:
+        return np.multiply(values, factor, dtype=np.int64)
     fits = (values >= -limit) & (values <= limit)
-    return np.where(fits, np.where(fits, values, 0) * factor, NOT_KNOWN)
+    return np.where(fits, np.where(fits, values, 0) * np.int64(factor), NOT_KNOWN)
 
 
 def _times_of_numbers(values: np.ndarray) -> np.ndarray:

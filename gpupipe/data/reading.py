@@ -179,7 +179,7 @@ def _of_parts(
         reader = "read by cuDF, judged on the device"
     else:
         found = bars_of.of_parts(parts, mapping, timeframe, adjusted=adjusted)
-        reader = "read by sqlite3" if kind == "sqlite" else "read by pyarrow"
+        reader = "read by " + " and ".join(dict.fromkeys(part.reader for part in parts))
         if device.kind == "cuda":
             reader += f", judged on the host and copied to the device once ({on_cuda.why_host()})"
     malformed = tuple((part.origin, text) for part in parts for text in part.malformed)
@@ -224,7 +224,8 @@ def _sector_map(source: Any) -> dict[str, str]:
 def _panel(bars: Bars) -> Panel:
     """A Panel of sorted bars, on the device they are on; symbols without a row are left out."""
     own = device_of(bars.close)
-    counts = own.to_host(own.xp.bincount(bars.symbol, minlength=len(bars.names)))
+    edges = own.xp.searchsorted(bars.symbol, own.xp.arange(len(bars.names) + 1, dtype=bars.symbol.dtype))
+    counts = np.diff(own.to_host(edges))
     kept = np.flatnonzero(counts)
     return Panel(
         **{name: getattr(bars, name) for name in (*bars_of.PRICES, "volume", "time_ns")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ _SYNONYMS = {
 }
 
 
+@functools.lru_cache(maxsize=4096)  # a map names the same few sectors for hundreds of symbols
 def canonical(name: str) -> str:
     """The one spelling of a sector: GICS names are mapped to `GICS`, any other name becomes a slug; "" stays "".
 

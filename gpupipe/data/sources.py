@@ -31,6 +31,7 @@ class Part:
     table: the needed columns under their own names (pyarrow.Table, or a cuDF DataFrame that stays on the device).
     found: meaning -> name of the column.  constants: meaning -> the one value of all rows (a hive folder, the
     file's name), None where it is null.  origin: the file.  malformed: what was wrong with rows that are no rows.
+    reader: what read it.
     """
 
     table: Any
@@ -38,6 +39,7 @@ class Part:
     origin: str
     constants: dict[str, str | None] = field(default_factory=dict)
     malformed: tuple[str, ...] = ()
+    reader: str = "pyarrow"
 
 
 def kind_of(path: pathlib.Path) -> str:
@@ -119,8 +121,8 @@ def of_file(path: pathlib.Path, kind: str, timeframe: str | None, constants: dic
         table, found, malformed = csv_file.read(path, required)
         return Part(table, found, str(path), constants, malformed)
     if kind == "sqlite":
-        table, found = sqlite_file.read(path, timeframe)
-        return Part(table, found, str(path))
+        table, found, reader = sqlite_file.read(path, timeframe)
+        return Part(table, found, str(path), reader=reader)
     table, found = _guarded(path, kind, _parquet if kind == "parquet" else _arrow, required)
     return Part(table, found, str(path), constants)
 
@@ -141,14 +143,14 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, di
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
+        schema, metadata = file.schema_arrow, file.metadata
     found = columns.find(schema.names, required, str(path))
     text = [
         found[meaning]
         for meaning in ("symbol", "sector", "timeframe")
         if meaning in found and (pa.types.is_string(schema.field(found[meaning]).type))
     ]
-    with pq.ParquetFile(path, read_dictionary=text) as file:  # a name is stored once, not once a row
+    with pq.ParquetFile(path, read_dictionary=text, metadata=metadata) as file:  # a name is stored once, not once a row
         return file.read(columns=list(found.values())), found
 
 

@@ -1,4 +1,7 @@
-"""SQLite files with a table `candles`, opened read-only; values are data, whatever type each row gave them."""
+"""SQLite files with a table `candles`, opened read-only; values are data, whatever type each row gave them.
+
+Tables whose values keep to one type a column are read by ADBC, where it is installed; all others value by value.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import sqlite3
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.data import columns
-from gpupipe.data.errors import DataError
+from gpupipe.data import columns, sqlite_arrow
+from gpupipe.data.errors import DataError, printable
 
 if TYPE_CHECKING:
     import pyarrow
@@ -17,12 +20,12 @@ TABLE = "candles"
 _ROWS_AT_ONCE = 100_000
 
 
-def read(path: pathlib.Path, timeframe: str | None) -> tuple[pyarrow.Table, dict[str, str]]:
-    """`(table, found)`: the rows of `candles` with this timeframe (of all, where it is None), in the table's order.
+def read(path: pathlib.Path, timeframe: str | None) -> tuple[pyarrow.Table, dict[str, str], str]:
+    """`(table, found, reader)`: the rows of `candles` with this timeframe (None: of all), in the table's order.
 
     SQLite gives every value its own type. A column whose values differ in type comes as text, and so does what is
-    neither number nor text; parsing is left to `columns`. Raises DataError when the file is not an SQLite
-    database, or has no such table or columns.
+    neither number nor text; parsing is left to `columns`. reader: what read it, and why if it was not ADBC; the
+    table is the same. Raises DataError when the file is not an SQLite database, or has no such table or columns.
     """
     import pyarrow as pa
 
@@ -38,11 +41,16 @@ def read(path: pathlib.Path, timeframe: str | None) -> tuple[pyarrow.Table, dict
                 raise DataError(f"{path}: no table {TABLE!r}; the file has {', '.join(map(repr, tables)) or 'none'}")
             found = columns.find(names, columns.REQUIRED, f"{path}, table {TABLE}")
             needed = list(found.values())
-            query = f"SELECT {', '.join(map(_quoted, needed))} FROM {TABLE}"
+            quoted, rest = [*map(_quoted, needed)], f"FROM {TABLE}"
+            parameters: tuple[str, ...] = ()
             if timeframe is not None and "timeframe" in found:
-                cursor = connection.execute(f"{query} WHERE {_quoted(found['timeframe'])} = ?", (timeframe,))
-            else:
-                cursor = connection.execute(query)
+                rest, parameters = f"{rest} WHERE {_quoted(found['timeframe'])} = ?", (timeframe,)
+            try:
+                table = sqlite_arrow.read(address, quoted, _texts(connection, quoted), rest, parameters)
+                return table.rename_columns(needed), found, "ADBC"
+            except sqlite_arrow.UnsuitableError as unsuitable:
+                reader = f"sqlite3 ({printable(str(unsuitable))})"
+            cursor = connection.execute(f"SELECT {', '.join(quoted)} {rest}", parameters)
             chunks: list[list[pa.Array]] = [[] for _ in needed]
             while rows := cursor.fetchmany(_ROWS_AT_ONCE):
                 for chunk, values in zip(chunks, zip(*rows, strict=True), strict=True):
@@ -51,7 +59,13 @@ def read(path: pathlib.Path, timeframe: str | None) -> tuple[pyarrow.Table, dict
             connection.close()
     except (sqlite3.Error, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as an SQLite file ({error})") from error
-    return pa.table({name: _column(chunk) for name, chunk in zip(needed, chunks, strict=True)}), found
+    return pa.table({name: _column(chunk) for name, chunk in zip(needed, chunks, strict=True)}), found, reader
+
+
+def _texts(connection: sqlite3.Connection, quoted: list[str]) -> list[bool]:
+    """Whether each column is likely to hold texts: its first value that is not null is no number."""
+    first = ", ".join(f"(SELECT typeof({name}) FROM {TABLE} WHERE {name} IS NOT NULL LIMIT 1)" for name in quoted)
+    return [kind in ("text", "blob") for kind in connection.execute(f"SELECT {first}").fetchone()]
 
 
 def _quoted(name: str) -> str:
@@ -80,5 +94,6 @@ def _column(chunks: list[pyarrow.Array]) -> pyarrow.ChunkedArray:
     kinds = {chunk.type for chunk in chunks if chunk.null_count < len(chunk)}
     for kind in (pa.string(), pa.float64(), pa.int64()):
         if kind in kinds:
-            return pa.chunked_array([chunk.cast(kind) for chunk in chunks], kind)
+            # Whole numbers beyond 2**53 are rounded, as a float beside them in the same chunk would have them.
+            return pa.chunked_array([chunk.cast(kind, safe=False) for chunk in chunks], kind)
     return pa.chunked_array(chunks, pa.int64())

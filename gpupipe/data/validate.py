@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ NO_VOLUME, ZERO_VOLUME, SPLIT = "volume is not known", "volume is zero", "looks 
 # A vendor's own rounding (adjusting in float64, storing in float32) moves a high or low past the open or close by
 # up to two float32 steps. That is no error of the bar.
 _NOISE = 1.0 + 2.0**-22
+
+_BLOCK_ROWS = 1 << 15  # whose columns and comparisons stay in the cache of a core
 
 _SPLIT_FACTORS = np.log(np.array([1.5, 2.0]))
 _SPLIT_TOLERANCE = 0.05
@@ -68,27 +71,49 @@ def judge(bars: Bars) -> Verdict:
     device = device_of(bars.close)
     names = (*bars.names, "?")  # the last is for symbol -1
     bars, reason, repaired = _judge_rows(bars, device)
-    rows = device.xp.flatnonzero(reason == 0)
-    order, back = _sort(bars, rows, device)
-    order, merged, conflicting = _duplicates(bars, order, device)
-    reason[conflicting] = CONFLICT
-    kept = _take(bars, order)
+    bad = device.xp.flatnonzero(reason)
+    kept, back, merged = bars, bad[:0], bad[:0]
+    if bad.size or not _in_order(bars):
+        order, back = _sort(bars, device.xp.flatnonzero(reason == 0), device)
+        order, merged, conflicting = _duplicates(bars, order, device)
+        reason[conflicting] = CONFLICT
+        bad = device.xp.flatnonzero(reason)
+        kept = _take(bars, order)
+    code = reason[bad]
+    no_volume = device.xp.flatnonzero(~(kept.volume > 0))  # NaN or zero: nothing else is left
+    zero = kept.volume[no_volume] == 0
     findings = [
-        _finding(kind, "quarantined", bars, device.xp.flatnonzero(reason == k), names)
-        for k, kind in enumerate(QUARANTINED, start=1)
+        _finding(kind, "quarantined", bars, bad[code == k], names) for k, kind in enumerate(QUARANTINED, start=1)
     ]
     findings += [
         _finding(DUPLICATE, "merged", bars, merged, names),
         _finding(UNSORTED, "sorted", bars, back, names),
         _finding(ROUNDING, "repaired", bars, repaired, names),
-        _finding(NO_VOLUME, "flagged", kept, device.xp.flatnonzero(device.xp.isnan(kept.volume)), names),
-        _finding(ZERO_VOLUME, "flagged", kept, device.xp.flatnonzero(kept.volume == 0), names),
+        _finding(NO_VOLUME, "flagged", kept, no_volume[~zero], names),
+        _finding(ZERO_VOLUME, "flagged", kept, no_volume[zero], names),
         _finding(SPLIT, "flagged", kept, device.asarray(split_like(kept)), names),
     ]
-    bad = device.to_host(device.xp.flatnonzero(reason))
-    reasons = [QUARANTINED[k - 1] for k in device.to_host(reason[reason > 0])]
-    numbers = bad if bars.row is None else device.to_host(bars.row[reason > 0])
+    reasons = [QUARANTINED[k - 1] for k in device.to_host(code)]
+    numbers = device.to_host(bad if bars.row is None else bars.row[bad])
     return Verdict(kept, tuple(f for f in findings if f.rows), numbers, reasons)
+
+
+def _in_order(bars: Bars) -> bool:
+    """Whether the rows rise by symbol and, within one, by time, so that nothing is to be sorted or merged."""
+    for begin, end in _blocks(bars):
+        symbol, time_ns = bars.symbol[begin : end + 1], bars.time_ns[begin : end + 1]
+        later = (symbol[1:] == symbol[:-1]) & (time_ns[1:] > time_ns[:-1])
+        later |= symbol[1:] > symbol[:-1]
+        if not bool(later.all()):
+            return False
+    return True
+
+
+def _blocks(bars: Bars) -> Iterator[tuple[int, int]]:
+    """`(begin, end)` of rows to look at together: few enough for a core's cache on a CPU, all of them on CUDA."""
+    n = bars.close.size
+    step = _BLOCK_ROWS if device_of(bars.close).kind == "cpu" else n
+    return ((begin, min(begin + step, n)) for begin in range(0, n, max(step, 1)))
 
 
 def _take(bars: Bars, order: Any) -> Bars:
@@ -102,11 +127,8 @@ def _take(bars: Bars, order: Any) -> Bars:
 def _judge_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
     """`(bars, reason uint8 (n,), repaired rows)`; one pass finds the few rows worth a closer look."""
     xp = device.xp
-    top, bottom = xp.maximum(bars.open, bars.close), xp.minimum(bars.open, bars.close)
-    fine = (bars.symbol >= 0) & (bars.time_ns != NOT_KNOWN)
-    fine &= (bars.low > 0) & (bars.low <= bottom) & (bars.high >= top) & (bars.high < xp.inf)  # false for NaN
-    reason = xp.zeros(fine.size, xp.uint8)
-    rows = xp.flatnonzero(~fine)
+    rows, volumes_known = _not_fine(bars, device)
+    reason = xp.zeros(bars.close.size, xp.uint8)
     repaired = rows[:0]
     if rows.size:
         host = {name: device.to_host(getattr(bars, name)[rows]) for name in ("symbol", "time_ns", *PRICES)}
@@ -118,11 +140,27 @@ def _judge_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
             changed["high"][repaired] = device.asarray(high[code == 0])
             changed["low"][repaired] = device.asarray(low[code == 0])
             bars = dataclasses.replace(bars, **changed)
-    known = (bars.volume > 0) & (bars.volume < xp.inf)
-    if not bool(known.all()):  # -0.0 becomes 0.0, and every NaN the same NaN
+    if not volumes_known:  # -0.0 becomes 0.0, and every NaN the same NaN
+        known = (bars.volume > 0) & (bars.volume < xp.inf)
         volume = xp.where(bars.volume == 0, xp.float32(0), xp.where(known, bars.volume, xp.float32(xp.nan)))
         bars = dataclasses.replace(bars, volume=volume)
     return bars, reason, repaired
+
+
+def _not_fine(bars: Bars, device: Device) -> tuple[Any, bool]:
+    """`(rows with something to look at, whether every volume is > 0 and finite)`; comparisons are false for NaN."""
+    xp = device.xp
+    found, volumes_known = [xp.zeros(0, xp.int64)], True
+    for begin, end in _blocks(bars):
+        symbol, time_ns, open_, high, low, close, volume = (
+            getattr(bars, name)[begin:end] for name in ("symbol", "time_ns", *PRICES, "volume")
+        )
+        fine = (symbol >= 0) & (time_ns != NOT_KNOWN)
+        fine &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < xp.inf)
+        if not bool(fine.all()):
+            found.append(xp.flatnonzero(~fine) + begin)
+        volumes_known = volumes_known and bool(((volume > 0) & (volume < xp.inf)).all())
+    return xp.concatenate(found), volumes_known
 
 
 def _reasons(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,10 +223,15 @@ def split_like(bars: Bars) -> np.ndarray:
     """Positions, int64 on the host, of bars that look like an unadjusted split; bars sorted by symbol and time."""
     device = device_of(bars.close)
     xp = device.xp
-    with np.errstate(over="ignore", under="ignore"):
-        gap = bars.open[1:] / bars.close[:-1]
     least = np.float32(np.exp(_SPLIT_FACTORS[0] - _SPLIT_TOLERANCE) * 0.999)
-    rows = xp.flatnonzero((bars.symbol[1:] == bars.symbol[:-1]) & ((gap > least) | (gap < 1 / least))) + 1
+    found = [xp.zeros(0, xp.int64)]
+    for begin, end in _blocks(bars):
+        later = bars.open[begin + 1 : end + 1]
+        with np.errstate(over="ignore", under="ignore"):
+            gap = later / bars.close[begin : begin + later.size]
+        found.append(xp.flatnonzero((gap > least) | (gap < 1 / least)) + begin + 1)
+    rows = xp.concatenate(found)
+    rows = rows[bars.symbol[rows] == bars.symbol[rows - 1]]
     if not rows.size:
         return np.zeros(0, np.int64)
     opened = device.to_host(bars.open[rows]).astype(np.float64)

@@ -1,0 +1,73 @@
+"""The rows of an SQLite query as Arrow columns, by ADBC: several times faster than through Python's tuples.
+
+The driver decides on a type for each column and silently makes text of a number that stands among texts, which
+`sqlite_file` must not: here a result is given only where that cannot have happened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import adbc_driver_manager
+    import pyarrow
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+class UnsuitableError(Exception):
+    """Why these rows have to be read value by value."""
+
+
+def read(
+    address: str, expressions: Sequence[str], may_be_text: Sequence[bool], rest: str, parameters: Sequence[str]
+) -> pyarrow.Table:
+    """The table of `SELECT expressions rest`, one column for each expression, of one read transaction.
+
+    address: an SQLite URI, which must say mode=ro.  may_be_text: whether a column of texts is expected; each of its
+    values is then asked for its type.  Columns are int64 (whole numbers), float64 (numbers) or text, with nulls.
+    Raises UnsuitableError when ADBC is not installed, when a column mixes text with anything else or holds bytes,
+    when a text is not UTF-8, and when the driver fails for whatever reason.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("adbc_driver_sqlite", "adbc_driver_manager")):
+        raise UnsuitableError("adbc-driver-sqlite is not installed")
+    import adbc_driver_manager as adbc  # not its dbapi, which loads pandas and polars where they are installed
+    import adbc_driver_sqlite
+    import pyarrow as pa
+
+    asked = [expression for expression, asks in zip(expressions, may_be_text, strict=True) if asks]
+    other = " OR ".join(f"typeof({expression}) <> 'text' AND {expression} IS NOT NULL" for expression in asked)
+    query = f"SELECT {', '.join(expressions)}, CASE WHEN {other or '0'} THEN 1 END {rest}"
+    try:
+        with adbc_driver_sqlite.connect(address) as database, adbc.AdbcConnection(database) as connection:
+            _rows(connection, "PRAGMA trusted_schema = OFF")
+            if _rows(connection, "PRAGMA trusted_schema")[0].to_pylist() != [0]:
+                raise UnsuitableError("ADBC did not switch trusted_schema off")
+            table = _rows(connection, query, parameters)
+            table.validate(full=True)  # the driver hands on text that is not UTF-8
+    except (adbc.Error, OSError, pa.ArrowException) as error:
+        raise UnsuitableError(f"ADBC: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    for column, asks in zip(table.columns[:-1], may_be_text, strict=True):
+        if not (column.type in (pa.int64(), pa.float64()) or (column.type == pa.string() and asks)):
+            raise UnsuitableError("the values of a column differ in type")
+    if table.columns[-1].null_count < table.num_rows:
+        raise UnsuitableError("the values of a column differ in type")
+    return table.select(range(len(expressions)))
+
+
+def _rows(connection: adbc_driver_manager.AdbcConnection, query: str, parameters: Sequence[str] = ()) -> pyarrow.Table:
+    """All rows of one statement; the connection commits by itself, so a statement is a transaction."""
+    import adbc_driver_manager as adbc
+    import adbc_driver_sqlite
+    import pyarrow as pa
+
+    with adbc.AdbcStatement(connection) as statement:
+        statement.set_options(**{adbc_driver_sqlite.StatementOptions.BATCH_ROWS.value: str(_ROWS_AT_ONCE)})
+        statement.set_sql_query(query)
+        if parameters:
+            statement.bind(pa.record_batch([pa.array([value], pa.string()) for value in parameters], names=parameters))
+        stream, _ = statement.execute_query()
+        with pa.RecordBatchReader.from_stream(stream) as reader:
+            return reader.read_all()
