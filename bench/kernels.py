@@ -107,7 +107,7 @@ def _lines(chosen: argparse.Namespace, device: Any, copy_rate: float) -> Iterato
             host = simulate(max(n_rows // LADDER_BARS, 1), min(n_rows, LADDER_BARS))
             run = Run(host, host.to(device), chosen.times, chosen.limit, copy_rate)
             for made in (
-                classes(run, label_peers.IN_NUMPY), everything(run), shared(run, feature_peers.IN_TALIB),
+                classes(run, label_peers.FASTEST), everything(run), shared(run, feature_peers.IN_TALIB),
                 whole_set(run, "default"),
             ):  # fmt: skip
                 yield from (("simulated", line) for line in made)

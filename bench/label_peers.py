@@ -302,5 +302,5 @@ def in_ml4t(panel: Panel) -> Peer:
     return Peer(f"{name}, triple barrier", run, matrix)
 
 
-IN_NUMPY = (in_numpy, in_numpy_blocks)
-CLASSES_ELSEWHERE = (*IN_NUMPY, in_polars, in_pandas, in_vectorbt)
+FASTEST = (in_numpy, in_numpy_blocks, in_polars)
+CLASSES_ELSEWHERE = (*FASTEST, in_pandas, in_vectorbt)

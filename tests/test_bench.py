@@ -128,7 +128,7 @@ def test_a_wrong_answer_ends_it(panel):
 
 def test_a_line_has_rates_and_its_check(panel):
     run = kernels.Run(panel, panel.to(pick("cpu")), 2, 1.0, 1e9)
-    first, *_ = kernels.classes(run, label_peers.IN_NUMPY)
+    first, *_ = kernels.classes(run, label_peers.FASTEST)
     assert first["check"] == "all labels are the same" and first["equal"] and first["times"] == 2
     np.testing.assert_allclose(first["values_per_s"], 6 * first["rows_per_s"])
     np.testing.assert_allclose(first["gb_per_s"] * 1e9 * first["seconds"], panel.n_rows * 18)
@@ -138,3 +138,18 @@ def test_a_line_has_rates_and_its_check(panel):
 
 def test_alpha158_is_checked_against_the_stored_values():
     assert "158 columns of Qlib, largest relative error" in kernels.same_as_stored()
+
+
+def test_the_picture_has_a_row_for_each_side(panel, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra bench)")
+    from bench import picture
+
+    run = kernels.Run(panel, panel, 1, 1.0, 1e9)
+    about = {"data": "bars.parquet", "device": "a CPU", "cores": 2, "date": "2026-01-01"}
+    lines = [{**line, **about} for line in (*kernels.classes(run, label_peers.FASTEST), *kernels.everything(run))]
+    names = [row.get("heading", row.get("name")) for row in picture.rows_of(lines)]
+    assert names.count("gpupipe") == 2 and sum(name.startswith(("numpy", "polars")) for name in names) == 4
+    picture.draw(lines + [{**line, "data": "simulated"} for line in lines], tmp_path / "kernels.svg")
+    assert "<svg" in (tmp_path / "kernels.svg").read_text()
+    with pytest.raises(SystemExit, match="no comparison to draw"):
+        picture.draw([], tmp_path / "none.svg")
