@@ -25,17 +25,17 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench import feature_peers, label_peers
+from bench.cold import cold
 from bench.label_peers import FIELDS, HORIZONS, THRESHOLDS, Peer, SkippedError
 from bench.talib_columns import ARRAYS, OUR_COLUMNS, our_columns
 from bench.timing import alternate, cores, memory_copy
@@ -50,7 +50,6 @@ REFERENCE = ROOT / "tests" / "alpha158_reference.npz"
 LADDER, LADDER_BARS = (10_000, 100_000, 1_000_000, 10_000_000), 1000
 TOLERANCE = 1e-4  # relative, of float32 columns; the tests hold TA-Lib's to 5e-7
 QLIB_TOLERANCE = 1e-3  # Qlib's running sums in float32 wander: on 505 stocks by 5e-4, its correlations by 5e-5
-COLD_TIMES = 3
 
 
 class Run(NamedTuple):
@@ -157,7 +156,7 @@ def against(
 
 def classes(run: Run, peers: Iterable[Callable[[Panel], Peer]]) -> Iterator[dict]:
     """Six labels, y alone."""
-    ours = lambda: barrier_classes(run.panel, HORIZONS, THRESHOLDS)  # noqa: E731
+    ours = partial(barrier_classes, run.panel, HORIZONS, THRESHOLDS)
     y = run.panel.device.to_host(ours())
     for make in peers:
         with skipping():
@@ -168,16 +167,16 @@ def classes(run: Run, peers: Iterable[Callable[[Panel], Peer]]) -> Iterator[dict
 
 def everything(run: Run) -> Iterator[dict]:
     """Labels with all that goes with them."""
-    ours = lambda: tp_dd_labels(run.panel, HORIZONS, THRESHOLDS)  # noqa: E731
-    cube = label_peers.numpy_label_cube
-    peer = Peer(f"numpy {np.__version__} in blocks on {cores()} threads", lambda: cube(run.host, FIELDS), lambda x: x)
+    ours = partial(tp_dd_labels, run.panel, HORIZONS, THRESHOLDS)
+    name = f"numpy {np.__version__} in blocks on {cores()} threads"
+    peer = Peer(name, partial(label_peers.numpy_label_cube, run.host, FIELDS), lambda cube: cube)
 
     def agrees(theirs: dict[str, np.ndarray]) -> str:
         made = ours()
-        for name in FIELDS:
-            one = run.panel.device.to_host(getattr(made, name))
-            if not np.array_equal(one, theirs[name], equal_nan=one.dtype.kind == "f"):
-                raise SystemExit(f"{name}: {peer.name} says otherwise")
+        for field in FIELDS:
+            one = run.panel.device.to_host(getattr(made, field))
+            if not np.array_equal(one, theirs[field], equal_nan=one.dtype.kind == "f"):
+                raise SystemExit(f"{field}: {peer.name} says otherwise")
         return f"{', '.join(FIELDS)} are the same"
 
     yield against(run, "six labels with all that goes with them", ours, _fields, 12, peer, agrees)
@@ -190,7 +189,7 @@ def _fields(made: Any) -> list[Any]:
 def first_touch(run: Run, mlfinpy: str | None) -> Iterator[dict]:
     """Labels of the first barrier touched, with all that goes with them."""
     what = "six labels of the first touch"
-    ours = lambda: tp_dd_labels(run.panel, HORIZONS, THRESHOLDS, rule="first_touch")  # noqa: E731
+    ours = partial(tp_dd_labels, run.panel, HORIZONS, THRESHOLDS, rule="first_touch")
     y = run.panel.device.to_host(ours().y)
     with skipping():
         peer = label_peers.in_ml4t(run.host)
@@ -229,7 +228,7 @@ def same_labels(name: str, y: np.ndarray) -> Callable[[np.ndarray], str]:
 
 def shared(run: Run, peers: Iterable[Callable]) -> Iterator[dict]:
     """The columns that TA-Lib computes too."""
-    ours = lambda: compute_features(run.panel, OUR_COLUMNS)  # noqa: E731
+    ours = partial(compute_features, run.panel, OUR_COLUMNS)
     values = run.panel.device.to_host(ours().values)
     deviations = np.nanstd(values[:: 1 + len(values) // 1_000_000], axis=0, dtype=np.float64)
     for make in peers:
@@ -276,7 +275,7 @@ def same_columns(
 
 def whole_set(run: Run, names: str) -> Iterator[dict]:
     """A set of columns that no library has, against itself: the smallest sector alone, on the host."""
-    ours = lambda: compute_features(run.panel, names)  # noqa: E731
+    ours = partial(compute_features, run.panel, names)
     check = same_alone(run, ours(), names)
     seconds, times = alternate(run.times, run.limit_s, run.panel.device, {"ours": ours})
     what = f"default set, {len(feature_names(names))} columns"
@@ -303,7 +302,7 @@ def same_alone(run: Run, made: Features, names: str) -> str:
 
 def alpha158(run: Run, qlib: str | None) -> Iterator[dict]:
     """Qlib's Alpha158."""
-    ours = lambda: compute_features(run.panel, "alpha158")  # noqa: E731
+    ours = partial(compute_features, run.panel, "alpha158")
     made, more = ours(), {}
     check = f"{same_alone(run, made, 'alpha158')}; {same_as_stored()}"
     if qlib is None:
@@ -366,49 +365,6 @@ def apart(panel: Panel, python: str, script: str, *options: str) -> tuple[dict, 
         if done.returncode:
             raise SystemExit(f"{script} failed: {done.stderr[-2000:]}")
         return json.loads(done.stdout.splitlines()[-1]), np.load(values)
-
-
-FIRST_RESULT = """
-import json, sys, time
-from gpupipe.data import simulate
-from gpupipe.device import pick
-from gpupipe.features import compute_features
-from gpupipe.labels import barrier_classes
-device = pick(sys.argv[1])
-panel = simulate(11, 500).to(device)
-ready = time.time()
-barrier_classes(panel)
-device.sync()
-labels = time.time()
-compute_features(panel)
-device.sync()
-print(json.dumps({"ready": ready, "labels": labels, "features": time.time()}))
-"""
-
-
-def cold(device: str) -> Iterator[dict]:
-    """A fresh process, from its start to the first labels and the first default set of 5,500 rows.
-
-    Once with nothing compiled, then with what that process left on disk.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": place, "PYTHONPATH": str(ROOT)}
-        runs = [_first_result(device, environment) for _ in range(1 + COLD_TIMES)]
-    for kernels, of in (("nothing compiled", runs[:1]), ("kernels compiled on disk", runs[1:])):
-        seconds = {name: statistics.median(one[name] for one in of) for name in of[0]}
-        yield {
-            "what": f"cold, {kernels}", "seconds": seconds["features"], "until_panel_seconds": seconds["ready"],
-            "until_labels_seconds": seconds["labels"], "until_features_seconds": seconds["features"],
-            "times": len(of), "check": "none: the time until a result is there", "rows": 5500, "symbols": 11,
-        }  # fmt: skip
-
-
-def _first_result(device: str, environment: dict[str, str]) -> dict[str, float]:
-    """Seconds from the start of a process until each step."""
-    began = time.time()
-    command = [sys.executable, "-c", FIRST_RESULT, device]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return {name: moment - began for name, moment in json.loads(done.stdout).items()}
 
 
 @contextlib.contextmanager

@@ -298,7 +298,9 @@ def in_ml4t(panel: Panel) -> Peer:
         y[numpy_rows_left(panel)[:, None] < np.repeat(HORIZONS, len(THRESHOLDS))] = -1
         return y
 
-    run = lambda: [labeling.triple_barrier_labels(frame, one, group_col="symbol", **columns) for one in configs]  # noqa: E731
+    def run() -> list[Any]:
+        return [labeling.triple_barrier_labels(frame, one, group_col="symbol", **columns) for one in configs]
+
     return Peer(f"{name}, triple barrier", run, matrix)
 
 
