@@ -1,245 +1,379 @@
-"""Labels and features against other libraries: `python -m bench.kernels [--data FILE --sector-map FILE] [--times 15]`.
+"""Labels and features against other libraries: `python -m bench.kernels [--data FILE --sector-map FILE] [--out FILE]`.
 
-Every comparison first checks that both sides say the same, then times both in this process, alternately; reported are
-medians. A peer that is not installed is skipped with a word. The last lines are JSON, one for each comparison.
+Every comparison first checks that both sides say the same, then times them in this process, in turn; reported are
+medians, and the share of the measured rate of copying memory. A peer whose definition is another is marked `equal:
+false` with the reason. One that is not installed is skipped with a word:
+
+    pip install -e ".[cpu,test,bench]"      pandas, polars, TA-Lib, polars-talib, ml4t-engineer, vectorbt, matplotlib
+    --qlib PYTHON                           an interpreter with pyqlib==0.9.7: bench/qlib_alpha158.py runs there
+    --mlfinpy PYTHON                        an interpreter with mlfinpy==0.1.2: bench/mlfinpy_labels.py runs there
+
+    --ladder                                simulated panels of 10 thousand to 10 million rows (or --rows 10000,...)
+    --cold                                  time to the first result in fresh processes
+    --device cuda                           ours on the GPU, transfers in and out apart; peers stay on the host
+
+The last lines are JSON, one for each comparison; --out adds them to a file, from which bench/picture.py draws.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import contextlib
+import dataclasses
+import datetime
 import json
-import multiprocessing
 import os
+import pathlib
 import platform
-import statistics
+import subprocess
 import sys
-import time
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpupipe.features import compute_features, feature_names
+from bench import feature_peers, label_peers
+from bench.cold import cold
+from bench.label_peers import FIELDS, HORIZONS, THRESHOLDS, Peer, SkippedError
+from bench.talib_columns import ARRAYS, OUR_COLUMNS, our_columns
+from bench.timing import alternate, cores, memory_copy
+from gpupipe.data import load, simulate
+from gpupipe.device import pick
+from gpupipe.features import Features, compute_features, feature_names, warm_up_of
 from gpupipe.labels import barrier_classes, tp_dd_labels
 from gpupipe.panel import Panel
 
-HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
-# What TA-Lib computes too. Its 44 arrays are held by these columns: the middle Bollinger bands are two of the SMA.
-SHARED = (
-    *(f"sma_ratio_{n}" for n in (5, 10, 20, 50, 100, 200)), *(f"ema_ratio_{n}" for n in (5, 10, 20, 50, 100, 200)),
-    "rsi_7", "rsi_14", "rsi_21", "macd_line_ratio", "macd_signal_ratio", "macd_hist_ratio",
-    "bb_percent_20", "bb_width_20", "bb_percent_50", "bb_width_50", "natr_14", "adx_14", "plus_di_14", "minus_di_14",
-    "stoch_slowk_14", "stoch_slowd_14", "cci_20", "willr_14", "roc_5", "roc_10", "roc_20", "obv_slope_20", "mfi_14",
-    "std_ratio_10", "std_ratio_20", "std_ratio_50", "high_distance_20", "low_distance_20", "aroon_up_25",
-    "aroon_down_25",
-)  # fmt: skip
+ROOT = pathlib.Path(__file__).parents[1]
+REFERENCE = ROOT / "tests" / "alpha158_reference.npz"
+LADDER, LADDER_BARS = (10_000, 100_000, 1_000_000, 10_000_000), 1000
+TOLERANCE = 1e-4  # relative, of float32 columns; the tests hold TA-Lib's to 5e-7
+QLIB_TOLERANCE = 1e-3  # Qlib's running sums in float32 wander: on 505 stocks by 5e-4, its correlations by 5e-5
+
+
+class Run(NamedTuple):
+    """What the comparisons of one panel share; `panel` is `host` on the device."""
+
+    host: Panel
+    panel: Panel
+    times: int
+    limit_s: float
+    copy_rate: float
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="demo")
     parser.add_argument("--sector-map")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--times", type=int, default=15)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds a comparison may go on repeating")
+    parser.add_argument("--ladder", action="store_true")
+    parser.add_argument("--rows", help="sizes of the ladder, as 10000,100000")
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--qlib", metavar="PYTHON")
+    parser.add_argument("--mlfinpy", metavar="PYTHON")
+    parser.add_argument("--out", help="a file that the JSON lines are added to")
     chosen = parser.parse_args()
-    from gpupipe.data import load
-
-    panel, _ = load(chosen.data, chosen.sector_map, "all", "cpu")
-    about = {
-        "rows": panel.n_rows, "symbols": panel.n_symbols, "times": chosen.times,
-        "cores": len(os.sched_getaffinity(0)), "machine": platform.machine(), "python": platform.python_version(),
+    device = pick(chosen.device)
+    copy_rate = memory_copy(device)
+    print(f"{device.name}: memory copy {copy_rate / 1e9:.1f} GB/s, read and written")
+    machine = {
+        "device": device.name, "cores": cores(), "machine": platform.machine(), "python": platform.python_version(),
+        "memory_copy_gb_per_s": round(copy_rate / 1e9, 1),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }  # fmt: skip
-    copy_rate = memory_copy(chosen.times)
-    print(f"memory copy: {copy_rate / 1e9:.1f} GB/s, read and written")
     lines = []
-    for compare in (labels, everything_of_labels, shared_columns, default_columns, alpha158):
-        for line in compare(panel, chosen.times):
-            line |= {"share_of_memory_copy": round(line.pop("bytes") / line["seconds"] / copy_rate, 3)}
-            words = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items())
-            print(", ".join(words), flush=True)
-            lines.append({"benchmark": "kernels", **line, **about})
-    for line in lines:
-        print(json.dumps(line))
+    for data, made in _lines(chosen, device, copy_rate):
+        line = {"benchmark": "kernels", **made, "data": data, **machine}
+        words = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in made.items())
+        print(", ".join(words), flush=True)
+        lines.append(json.dumps(line))
+        if chosen.out:
+            with open(chosen.out, "a") as file:
+                file.write(lines[-1] + "\n")
+    print(*lines, sep="\n")
     return 0
 
 
-def alternate(times: int, **sides: Callable[[], Any]) -> dict[str, float]:
-    """Median seconds of each side, run in turn after one run of each to warm up."""
-    for side in sides.values():
-        side()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(times):
-        for name, side in sides.items():
-            began = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def memory_copy(times: int) -> float:
-    """Bytes a second, read and written, of copying 256 MB on all cores."""
-    source = np.ones(1 << 25, dtype=np.float64)
-    target = np.zeros_like(source)
-    from concurrent.futures import ThreadPoolExecutor
-
-    n = len(os.sched_getaffinity(0))
-    edges = [len(source) * k // n for k in range(n + 1)]
-    with ThreadPoolExecutor(n) as pool:
-
-        def copy() -> None:
-            list(pool.map(lambda a, b: np.copyto(target[a:b], source[a:b]), edges[:-1], edges[1:]))
-
-        seconds = alternate(max(3, times // 3), copy=copy)["copy"]
-    return 2 * source.nbytes / seconds
-
-
-def numpy_labels(panel: Panel) -> np.ndarray:
-    """int8 (n_rows, 6): running maxima in numpy over the ragged array, the fastest peer there is for y alone."""
-    n = panel.n_rows
-    stop = np.repeat(panel.offsets[1:], np.diff(panel.offsets))
-    rows = np.arange(n)
-    y = np.empty((n, len(HORIZONS) * len(THRESHOLDS)), np.int8)
-    top, bottom = np.full(n, -np.inf, np.float32), np.full(n, np.inf, np.float32)
-    bad = np.isnan(panel.high) | np.isnan(panel.low) | np.isnan(panel.close)
-    unknown = bad | ~(panel.close > 0)
-    reached = 0
-    for k, h in enumerate(HORIZONS):
-        for j in range(reached + 1, h + 1):
-            np.maximum(top[:-j], panel.high[j:], out=top[:-j])
-            np.minimum(bottom[:-j], panel.low[j:], out=bottom[:-j])
-            unknown[:-j] |= bad[j:]
-        reached = h
-        for m, t in enumerate(THRESHOLDS):
-            column = y[:, k * len(THRESHOLDS) + m]
-            column[:] = 1
-            column[bottom <= panel.close * np.float32(1 - t)] = 0
-            column[top >= panel.close * np.float32(1 + t)] = 2
-            column[unknown | (rows + h >= stop)] = -1
-    return y
-
-
-def labels(panel: Panel, times: int):
-    """Six labels, y alone."""
-    same = np.array_equal(barrier_classes(panel, HORIZONS, THRESHOLDS), numpy_labels(panel))
-    if not same:
-        raise SystemExit("labels: numpy says otherwise")
-    seconds = alternate(
-        times, ours=lambda: barrier_classes(panel, HORIZONS, THRESHOLDS), numpy=lambda: numpy_labels(panel)
-    )  # fmt: skip
-    yield {
-        "what": "six labels, y alone", "peer": f"numpy {np.__version__}", "seconds": seconds["ours"],
-        "peer_seconds": seconds["numpy"], "ratio": seconds["numpy"] / seconds["ours"],
-        "rows_per_s": panel.n_rows / seconds["ours"], "bytes": panel.n_rows * (12 + 6),
-    }  # fmt: skip
-
-
-def everything_of_labels(panel: Panel, times: int):
-    """Labels with all that goes with them."""
-    made = tp_dd_labels(panel, HORIZONS, THRESHOLDS)
-    size = sum(getattr(made, name).nbytes for name in ("y", "tp", "dd", "forward_return", "exit_row"))
-    seconds = alternate(times, ours=lambda: tp_dd_labels(panel, HORIZONS, THRESHOLDS))["ours"]
-    yield {
-        "what": "six labels with tp, dd, return and exit row", "seconds": seconds, "rows_per_s": panel.n_rows / seconds,
-        "bytes": panel.n_rows * 12 + size,
-    }  # fmt: skip
-
-
-def talib_of_symbol(bars: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """44 columns of one symbol: high, low, close, volume float64."""
-    import talib
-
-    h, l, c, v = bars  # noqa: E741
-    made = [talib.SMA(c, n) for n in (5, 10, 20, 50, 100, 200)] + [talib.EMA(c, n) for n in (5, 10, 20, 50, 100, 200)]
-    made += [talib.RSI(c, n) for n in (7, 14, 21)] + [*talib.MACD(c, 12, 26, 9)]
-    made += [*talib.BBANDS(c, 20, 2, 2), *talib.BBANDS(c, 50, 2, 2)]
-    made += [talib.ATR(h, l, c, 14), talib.ADX(h, l, c, 14), talib.PLUS_DI(h, l, c, 14), talib.MINUS_DI(h, l, c, 14)]
-    made += [*talib.STOCH(h, l, c, 14, 3, 0, 3, 0), talib.CCI(h, l, c, 20), talib.WILLR(h, l, c, 14)]
-    made += [talib.ROC(c, n) for n in (5, 10, 20)] + [talib.OBV(c, v), talib.MFI(h, l, c, v, 14)]
-    made += [talib.STDDEV(c, n) for n in (10, 20, 50)] + [talib.MAX(h, 20), talib.MIN(l, 20), *talib.AROON(h, l, 25)]
-    return made
-
-
-_of_process: list[tuple[np.ndarray, ...]] = []
-
-
-def _give(bars: list[tuple[np.ndarray, ...]]) -> None:
-    _of_process[:] = bars
-
-
-def _talib_range(edges: tuple[int, int]) -> int:
-    return sum(len(talib_of_symbol(bars)) for bars in _of_process[edges[0] : edges[1]])
-
-
-def shared_columns(panel: Panel, times: int):
-    """The columns that TA-Lib computes too."""
-    try:
-        import talib
-    except ImportError:
-        print("TA-Lib is not installed: skipped (pip install TA-Lib)")
+def _lines(chosen: argparse.Namespace, device: Any, copy_rate: float) -> Iterator[tuple[str, dict]]:
+    """(name of the data, line) of all that was asked for."""
+    if chosen.cold:
+        yield from (("simulated", line) for line in cold(chosen.device))
+    if chosen.ladder or chosen.rows:
+        for n_rows in map(int, chosen.rows.split(",")) if chosen.rows else LADDER:
+            host = simulate(max(n_rows // LADDER_BARS, 1), min(n_rows, LADDER_BARS))
+            run = Run(host, host.to(device), chosen.times, chosen.limit, copy_rate)
+            for made in (
+                classes(run, label_peers.FASTEST), everything(run), shared(run, feature_peers.IN_TALIB),
+                whole_set(run, "default"),
+            ):  # fmt: skip
+                yield from (("simulated", line) for line in made)
+    if chosen.cold or chosen.ladder or chosen.rows:
         return
-    columns = [getattr(panel, name).astype(np.float64) for name in ("high", "low", "close", "volume")]
-    edges = zip(panel.offsets[:-1], panel.offsets[1:], strict=True)
-    bars = [tuple(x[a:b] for x in columns) for a, b in edges if b - a > 1]
-    check_talib(panel, bars)
-    n = len(os.sched_getaffinity(0))
-    parts = [(len(bars) * k // (8 * n), len(bars) * (k + 1) // (8 * n)) for k in range(8 * n)]
-    with multiprocessing.get_context("fork").Pool(n, _give, (bars,)) as pool:
-        seconds = alternate(
-            times, ours=lambda: compute_features(panel, SHARED),
-            pool=lambda: pool.map(_talib_range, parts, chunksize=1),
-            loop=lambda: [talib_of_symbol(one) for one in bars],
-        )  # fmt: skip
-    for peer, label in (("pool", f"in a standing pool of {n} processes"), ("loop", "in a loop")):
-        yield {
-            "what": f"{len(SHARED)} columns that hold TA-Lib's 44", "peer": f"TA-Lib {talib.__version__} {label}",
-            "seconds": seconds["ours"], "peer_seconds": seconds[peer], "ratio": seconds[peer] / seconds["ours"],
-            "values_per_s": panel.n_rows * len(SHARED) / seconds["ours"],
-            "bytes": panel.n_rows * (20 + 4 * len(SHARED)),
-        }  # fmt: skip
+    host, _ = load(chosen.data, chosen.sector_map, "all", "cpu")
+    run = Run(host, host.to(device), chosen.times, chosen.limit, copy_rate)
+    name = pathlib.Path(chosen.data).name
+    for made in (
+        classes(run, label_peers.CLASSES_ELSEWHERE), everything(run), first_touch(run, chosen.mlfinpy),
+        shared(run, feature_peers.COLUMNS_ELSEWHERE), whole_set(run, "default"), alpha158(run, chosen.qlib),
+    ):  # fmt: skip
+        yield from ((name, line) for line in made)
 
 
-def check_talib(panel: Panel, bars: list) -> None:
-    """A few columns against TA-Lib's; the tests compare all of them."""
-    import talib
-
-    features = compute_features(panel, SHARED)
-    edges = zip(panel.offsets[:-1], panel.offsets[1:], strict=True)
-    rows = np.concatenate([np.arange(a, b) for a, b in edges if b - a > 1])
-    for name, function in {
-        "ema_ratio_200": lambda h, l, c, v: c / talib.EMA(c, 200) - 1,  # noqa: E741
-        "adx_14": lambda h, l, c, v: talib.ADX(h, l, c, 14),  # noqa: E741
-        "cci_20": lambda h, l, c, v: talib.CCI(h, l, c, 20),  # noqa: E741
-        "mfi_14": lambda h, l, c, v: talib.MFI(h, l, c, v, 14),  # noqa: E741
-        "bb_width_50": lambda h, l, c, v: 4 * talib.STDDEV(c, 50) / talib.SMA(c, 50),  # noqa: E741
-    }.items():
-        theirs = np.concatenate([function(*one) for one in bars])
-        ours = features.column(name)[rows]
-        if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.nanstd(theirs), equal_nan=True):
-            raise SystemExit(f"{name}: TA-Lib says otherwise")
-
-
-def default_columns(panel: Panel, times: int):
-    """The whole default set."""
-    n = len(feature_names("default"))
-    seconds = alternate(times, ours=lambda: compute_features(panel))["ours"]
-    yield {
-        "what": f"default set, {n} columns", "seconds": seconds, "values_per_s": panel.n_rows * n / seconds,
-        "bytes": panel.n_rows * (28 + 4 * n),
-    }  # fmt: skip
-
-
-def alpha158(panel: Panel, times: int):
-    """Qlib's Alpha158."""
-    seconds = alternate(times, ours=lambda: compute_features(panel, "alpha158"))["ours"]
+def describe(run: Run, what: str, check: str, seconds: float, made: Sequence[Any], read: int, **more: Any) -> dict:
+    """One line. made: the arrays that were computed; read: bytes of a row that have to be read for them."""
+    device = run.panel.device
+    n_values, n_bytes = sum(x.size for x in made), sum(x.nbytes for x in made) + read * run.host.n_rows
     line = {
-        "what": "Alpha158", "seconds": seconds, "values_per_s": panel.n_rows * 158 / seconds,
-        "bytes": panel.n_rows * (20 + 4 * 158),
+        "what": what, **more, "seconds": seconds, "rows_per_s": run.host.n_rows / seconds,
+        "values_per_s": n_values / seconds, "gb_per_s": n_bytes / seconds / 1e9,
+        "share_of_memory_copy": round(n_bytes / seconds / run.copy_rate, 3),
     }  # fmt: skip
+    if device.kind == "cuda":
+        sides = {"in": lambda: run.host.to(device), "out": lambda: [device.to_host(x) for x in made]}
+        for side in sides.values():
+            side()
+        transfers, _ = alternate(min(run.times, 5), run.limit_s, device, sides)
+        line |= {f"transfer_{name}_seconds": value for name, value in transfers.items()}
+    return line | {"check": check, "rows": run.host.n_rows, "symbols": run.host.n_symbols}
+
+
+def against(
+    run: Run, what: str, ours: Callable[[], Any], arrays: Callable[[Any], Sequence[Any]], read: int, peer: Peer,
+    agrees: Callable[[Any], str],
+) -> dict:  # fmt: skip
+    """The line of one peer, after its check. agrees: says what was compared in what `peer.matrix` gives, or exits."""
+    made = arrays(ours())
+    check = agrees(peer.matrix(peer.run()))
+    seconds, times = alternate(run.times, run.limit_s, run.panel.device, {"ours": ours, "peer": peer.run})
+    return describe(
+        run, what, check, seconds["ours"], made, read, peer=peer.name, equal=True, peer_seconds=seconds["peer"],
+        ratio=seconds["peer"] / seconds["ours"], times=times,
+    )  # fmt: skip
+
+
+def classes(run: Run, peers: Iterable[Callable[[Panel], Peer]]) -> Iterator[dict]:
+    """Six labels, y alone."""
+    ours = partial(barrier_classes, run.panel, HORIZONS, THRESHOLDS)
+    y = run.panel.device.to_host(ours())
+    for make in peers:
+        with skipping():
+            peer = make(run.host)
+            agrees = same_labels(peer.name, y)
+            yield against(run, "six labels, y alone", ours, lambda made: [made], 12, peer, agrees)
+
+
+def everything(run: Run) -> Iterator[dict]:
+    """Labels with all that goes with them."""
+    ours = partial(tp_dd_labels, run.panel, HORIZONS, THRESHOLDS)
+    name = f"numpy {np.__version__} in blocks on {cores()} threads"
+    peer = Peer(name, partial(label_peers.numpy_label_cube, run.host, FIELDS), lambda cube: cube)
+
+    def agrees(theirs: dict[str, np.ndarray]) -> str:
+        made = ours()
+        for field in FIELDS:
+            one = run.panel.device.to_host(getattr(made, field))
+            if not np.array_equal(one, theirs[field], equal_nan=one.dtype.kind == "f"):
+                raise SystemExit(f"{field}: {peer.name} says otherwise")
+        return f"{', '.join(FIELDS)} are the same"
+
+    yield against(run, "six labels with all that goes with them", ours, _fields, 12, peer, agrees)
+
+
+def _fields(made: Any) -> list[Any]:
+    return [getattr(made, name) for name in FIELDS]
+
+
+def first_touch(run: Run, mlfinpy: str | None) -> Iterator[dict]:
+    """Labels of the first barrier touched, with all that goes with them."""
+    what = "six labels of the first touch"
+    ours = partial(tp_dd_labels, run.panel, HORIZONS, THRESHOLDS, rule="first_touch")
+    y = run.panel.device.to_host(ours().y)
+    with skipping():
+        peer = label_peers.in_ml4t(run.host)
+        yield against(run, what, ours, _fields, 12, peer, same_labels(peer.name, y))
+    if mlfinpy is None:
+        print("mlfinpy is skipped: it wants numpy 1; give an interpreter that has it as --mlfinpy PYTHON")
+        return
+    said, theirs = apart(run.host, mlfinpy, "mlfinpy_labels.py")
+    # Our labels of the same rows from closes alone, which is all that it looks at.
+    closes = dataclasses.replace(run.host, high=run.host.close, low=run.host.close)
+    near = tp_dd_labels(closes, HORIZONS, THRESHOLDS, rule="first_touch").y[: said["rows"]]
+    known = (near >= 0) & (theirs >= 0)
+    reason = (
+        "closes alone, a barrier must be passed and not only reached, and an end beyond ln(1 + t) counts as touched: "
+        f"{(near == theirs)[known].mean():.4f} of its labels are ours of closes, "
+        f"{(y[: said['rows']] == theirs)[known].mean():.4f} ours of highs and lows"
+    )
+    seconds, times = alternate(run.times, run.limit_s, run.panel.device, {"ours": ours})
+    yield describe(
+        run, what, reason, seconds["ours"], _fields(ours()), 12, peer=said["library"], equal=False,
+        peer_seconds=said["seconds"], peer_rows=said["rows"], times=times,
+        ratio=said["seconds"] / said["rows"] / (seconds["ours"] / run.host.n_rows),
+    )  # fmt: skip
+
+
+def same_labels(name: str, y: np.ndarray) -> Callable[[np.ndarray], str]:
+    """A check that a matrix of labels is `y`."""
+
+    def agrees(theirs: np.ndarray) -> str:
+        if theirs.shape != y.shape or not np.array_equal(theirs, y):
+            raise SystemExit(f"labels: {name} says otherwise")
+        return "all labels are the same"
+
+    return agrees
+
+
+def shared(run: Run, peers: Iterable[Callable]) -> Iterator[dict]:
+    """The columns that TA-Lib computes too."""
+    ours = partial(compute_features, run.panel, OUR_COLUMNS)
+    values = run.panel.device.to_host(ours().values)
+    deviations = np.nanstd(values[:: 1 + len(values) // 1_000_000], axis=0, dtype=np.float64)
+    for make in peers:
+        with skipping(), make(run.host) as peer:
+            agrees = same_columns(peer.name, run.host, values, deviations)
+            what = f"{len(OUR_COLUMNS)} columns that hold TA-Lib's {len(ARRAYS)}"
+            yield against(run, what, ours, lambda made: [made.values], 16, peer, agrees)
+
+
+def same_columns(
+    peer: str, panel: Panel, values: np.ndarray, deviations: np.ndarray
+) -> Callable[[Iterable[tuple[int, int, list[np.ndarray]]]], str]:
+    """A check that our columns follow from a peer's arrays, to TOLERANCE of the value or a thousandth of the spread.
+
+    A value that only one of the two knows is let pass within the first bars of a symbol alone.
+    """
+
+    def agrees(theirs: Iterable[tuple[int, int, list[np.ndarray]]]) -> str:
+        begun, compared, worst = 0, 0, 0.0
+        for k, begun, arrays in theirs:
+            rows = slice(int(panel.offsets[k]), int(panel.offsets[k + 1]))
+            close, volume = panel.close[rows].astype(np.float64), panel.volume[rows].astype(np.float64)
+            with np.errstate(all="ignore"):
+                their = np.column_stack(list(our_columns(arrays, close, volume).values()))[begun:]
+            our = values[rows][begun:]
+            error = np.abs(our - their) / np.maximum(np.abs(their), 1e-3 * deviations)
+            if (error > TOLERANCE).any():
+                name = OUR_COLUMNS[int((error > TOLERANCE).any(axis=0).argmax())]
+                raise SystemExit(f"{name} of {panel.symbols[k]}: {peer} says otherwise")
+            late = max(feature_peers.SETTLED_BARS - begun, 0)
+            if (np.isnan(our) != np.isnan(their))[late:].any():
+                raise SystemExit(f"{panel.symbols[k]}: {peer} and we do not know the same values")
+            compared += np.isfinite(error).sum(axis=0)
+            worst = max(worst, float(np.nanmax(error, initial=0.0)))
+        if not np.all(compared):
+            raise SystemExit(f"no symbol is long enough to compare all columns with {peer}")
+        return (
+            f"{len(OUR_COLUMNS)} columns of every symbol from bar {begun} on, {compared.sum()} values, "
+            f"largest relative error {worst:.0e}"
+        )
+
+    return agrees
+
+
+def whole_set(run: Run, names: str) -> Iterator[dict]:
+    """A set of columns that no library has, against itself: the smallest sector alone, on the host."""
+    ours = partial(compute_features, run.panel, names)
+    check = same_alone(run, ours(), names)
+    seconds, times = alternate(run.times, run.limit_s, run.panel.device, {"ours": ours})
+    what = f"default set, {len(feature_names(names))} columns"
+    yield describe(run, what, check, seconds["ours"], [ours().values], 28, times=times)
+
+
+def same_alone(run: Run, made: Features, names: str) -> str:
+    """Check that a sector's values do not depend on the rest of the panel: bit for bit on a CPU."""
+    host = run.host
+    sector = min(host.sectors, key=host.sector.count)
+    alone = compute_features(host.of_sector(sector), names).values
+    mine = np.array([name == sector for name in host.sector])[host.symbol_of_row]
+    ours = run.panel.device.to_host(made.values[run.panel.device.asarray(mine)])
+    if run.panel.device.kind == "cpu":
+        if not np.array_equal(ours, alone, equal_nan=True):
+            raise SystemExit(f"{names}: {sector} alone has other values")
+        return f"no peer; the {len(alone)} rows of {sector} computed alone have the same bits"
+    error = np.abs(ours - alone) / np.maximum(np.abs(alone), 1e-3 * np.nanstd(alone, axis=0, dtype=np.float64))
+    if (np.isnan(ours) != np.isnan(alone)).any() or (error > TOLERANCE).any():
+        raise SystemExit(f"{names}: {sector} on the host has other values")
+    worst = float(np.nanmax(error, initial=0.0))
+    return f"no peer; the {len(alone)} rows of {sector} on the host, largest relative error {worst:.0e}"
+
+
+def alpha158(run: Run, qlib: str | None) -> Iterator[dict]:
+    """Qlib's Alpha158."""
+    ours = partial(compute_features, run.panel, "alpha158")
+    made, more = ours(), {}
+    check = f"{same_alone(run, made, 'alpha158')}; {same_as_stored()}"
+    if qlib is None:
+        print("Qlib is skipped: give an interpreter that has pyqlib as --qlib PYTHON")
+    else:
+        said, theirs = apart(run.host, qlib, "qlib_alpha158.py", "--processes", str(cores()))
+        check = same_as_qlib(run.host, run.panel.device.to_host(made.values), made.names, theirs, said["names"])
+        more = {"peer": said["library"], "equal": True, "peer_seconds": said["seconds"]}
+    del made
+    seconds, times = alternate(run.times, run.limit_s, run.panel.device, {"ours": ours})
+    if more:
+        more["ratio"] = more["peer_seconds"] / seconds["ours"]
+    yield describe(run, "Alpha158", check, seconds["ours"], [ours().values], 20, **more, times=times)
+
+
+def same_as_stored() -> str:
+    """Check Alpha158 of some stocks of the demo against what Qlib computed of them once."""
+    with np.load(REFERENCE) as stored:
+        names, symbols, theirs = stored["names"].tolist(), stored["symbols"].tolist(), stored["values"]
     try:
-        line["qlib_installed"] = importlib.metadata.version("pyqlib")
-    except importlib.metadata.PackageNotFoundError:
-        print("pyqlib is not installed: Alpha158 is timed alone")
-    yield line
+        demo, _ = load("demo", device="cpu")
+    except ValueError as error:
+        return f"the stored values of Qlib were not compared: {error}"
+    panel = demo.where([name in symbols for name in demo.symbols])
+    # Qlib was given volumes in hundreds, as the demo's file has them; its correlations are with ln(volume + 1).
+    panel = dataclasses.replace(panel, volume=np.rint(panel.volume / 100))
+    ours = compute_features(panel, "alpha158")
+    return f"{', '.join(symbols)} of the demo: {same_as_qlib(panel, ours.values, ours.names, theirs, names)}"
+
+
+def same_as_qlib(panel: Panel, values: np.ndarray, ours: Sequence[str], theirs: np.ndarray, names: list[str]) -> str:
+    """Check columns against Qlib's, from the bars on where our windows are full: Qlib's begin with what there is."""
+    bar = np.arange(panel.n_rows) - panel.offsets[:-1][panel.symbol_of_row]
+    worst = 0.0
+    for k, name in enumerate(names):
+        warm = bar >= warm_up_of(name)
+        our, their = (x[warm].astype(np.float64) for x in (values[:, ours.index(name)], theirs[:, k]))
+        # A correlation near 0 is mostly what is left of Qlib's running sums: its error is that of a value of 0.1.
+        floor = 0.1 if name.startswith(("CORR", "CORD")) else 1e-3 * np.nanstd(their)
+        error = np.abs(our - their) / np.maximum(np.abs(their), floor)
+        if (np.isnan(our) != np.isnan(their)).any() or (error > QLIB_TOLERANCE).any():
+            raise SystemExit(f"{name}: Qlib says otherwise")
+        worst = max(worst, float(np.nanmax(error)))
+    return f"{len(names)} columns of Qlib, largest relative error {worst:.0e}"
+
+
+def apart(panel: Panel, python: str, script: str, *options: str) -> tuple[dict, np.ndarray]:
+    """Run a script of this folder with another interpreter on the panel's bars: what it says, and its values."""
+    import pyarrow.parquet
+
+    with tempfile.TemporaryDirectory() as place:
+        bars, values = pathlib.Path(place, "bars.parquet"), pathlib.Path(place, "values.npy")
+        table = panel.to_arrow()
+        plain = table.set_column(0, "symbol", table["symbol"].cast("string")).drop_columns(["sector"])
+        pyarrow.parquet.write_table(plain, bars)
+        command = [python, "-W", "ignore", str(ROOT / "bench" / script), str(bars), "--values", str(values), *options]
+        # Nothing of ours is to be found there.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place)
+        if done.returncode:
+            raise SystemExit(f"{script} failed: {done.stderr[-2000:]}")
+        return json.loads(done.stdout.splitlines()[-1]), np.load(values)
+
+
+@contextlib.contextmanager
+def skipping() -> Iterator[None]:
+    """Say why a peer is skipped, and go on."""
+    try:
+        yield
+    except SkippedError as error:
+        print(f"skipped: {error}", flush=True)
 
 
 if __name__ == "__main__":

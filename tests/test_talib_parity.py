@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 
 import market
 import numpy as np
@@ -16,49 +17,27 @@ LARGEST_RELATIVE = 5e-7
 
 
 def talib_columns(bars: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our columns of one symbol, derived from TA-Lib's functions of float64 bars."""
+    """Our columns of one symbol, derived from TA-Lib's functions of float64 bars: those that are timed, and more."""
+    from bench.talib_columns import change, our_columns, talib_arrays  # a script finds bench through sys.path
+
     h, l, c, v = (bars[name].astype(np.float64) for name in ("high", "low", "close", "volume"))  # noqa: E741
-    columns = {}
-    for n in (5, 10, 20, 50, 100, 200):
-        columns[f"sma_ratio_{n}"] = c / talib.SMA(c, n) - 1
-    for n in (5, 10, 20, 50):
-        columns[f"ema_ratio_{n}"] = c / talib.EMA(c, n) - 1
-    line, signal, hist = talib.MACD(c, 12, 26, 9)
-    columns |= {"macd_line_ratio": line / c, "macd_signal_ratio": signal / c, "macd_hist_ratio": hist / c}
-    columns |= {"adx_14": talib.ADX(h, l, c, 14)}
-    columns |= {"plus_di_14": talib.PLUS_DI(h, l, c, 14), "minus_di_14": talib.MINUS_DI(h, l, c, 14)}
-    columns["aroon_down_25"], columns["aroon_up_25"] = talib.AROON(h, l, 25)
-    for n in (1, 2, 5, 10, 20, 60, 120, 250):
+    columns = our_columns(talib_arrays(h, l, c, v), c, v)
+    for n in (1, 2, 60, 120, 250):
         columns[f"roc_{n}"] = talib.ROC(c, n)
-    for n in (7, 14, 21):
-        columns[f"rsi_{n}"] = talib.RSI(c, n)
-    columns["willr_14"] = talib.WILLR(h, l, c, 14)
+    # TA-Lib gives the slow K from where D is known on, if both are asked for.
     columns["stoch_slowk_14"] = talib.STOCH(h, l, c, 14, 3, 0, 1, 0)[0]
-    columns["stoch_slowd_14"] = talib.STOCH(h, l, c, 14, 3, 0, 3, 0)[1]
-    columns["cci_20"] = talib.CCI(h, l, c, 20)
-    columns["natr_14"] = talib.NATR(h, l, c, 14)
     for n in (5, 14, 20, 60):
         columns[f"log_natr_{n}"] = np.log(talib.NATR(h, l, c, n))
-    upper, middle, lower = talib.BBANDS(c, 20, 2, 2)
-    columns |= {"bb_percent_20": (c - lower) / (upper - lower), "bb_width_20": (upper - lower) / middle}
+    columns["high_distance_60"], columns["low_distance_60"] = c / talib.MAX(h, 60) - 1, c / talib.MIN(l, 60) - 1
     for n in (20, 60):
-        columns[f"high_distance_{n}"] = c / talib.MAX(h, n) - 1
-        columns[f"low_distance_{n}"] = c / talib.MIN(l, n) - 1
         columns[f"volume_variation_{n}"] = talib.STDDEV(v, n) / talib.SMA(v, n)
     for short, long in ((1, 5), (1, 20), (1, 60), (5, 60)):
         columns[f"volume_ratio_{short}_{long}"] = (talib.SMA(v, short) if short > 1 else v) / talib.SMA(v, long)
-    columns["mfi_14"] = talib.MFI(h, l, c, v, 14)
-    traded = talib.SUM(v, 20)
-    columns["obv_slope_20"] = _change(talib.OBV(c, v), 20) / traded
-    columns["cmf_20"] = _change(np.concatenate([[0], talib.AD(h, l, c, v)]), 20)[1:] / traded
+    columns["cmf_20"] = change(np.concatenate([[0], talib.AD(h, l, c, v)]), 20)[1:] / talib.SUM(v, 20)
     returns = np.concatenate([[np.nan], np.log(c[1:] / c[:-1])])
     for n in (5, 10, 20, 60, 120, 250):
         columns[f"volatility_{n}"] = np.sqrt(_sum(returns**2, n) / n)
     return columns
-
-
-def _change(x: np.ndarray, n: int) -> np.ndarray:
-    return np.concatenate([np.full(min(n, len(x)), np.nan), x[n:] - x[:-n]])
 
 
 def _sum(x: np.ndarray, n: int) -> np.ndarray:
@@ -117,5 +96,6 @@ def test_columns_equal_talib_on_all_real_stocks(sp500_folder):
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
     folder = os.environ.get("GPUPIPE_DATA")
     print(as_text(largest_errors(market.sp500_panel(pathlib.Path(folder)) if folder else market.demo_panel())))
