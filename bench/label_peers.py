@@ -18,9 +18,8 @@ from bench.timing import cores
 from gpupipe.panel import Panel
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
-# The fields of Labels that numpy_label_cube is compared in, and timed with.
-FIELDS = ("y", "tp", "dd", "forward_return", "exit_row")
 TOUCHES = ("touch", "touch_bars", "realised_return")
+FIELDS = ("y", *TOUCHES, "tp", "dd", "forward_return", "exit_row")  # of Labels
 BLOCK_ROWS = 32_768  # of numpy's arrays: what is worked on at once stays in the cache
 
 

@@ -179,16 +179,15 @@ def tp_dd_labels(
     _check_choice("rule", rule, RULES)
     _check_choice("window", window, WINDOWS)
     _check_choice("ambiguous", ambiguous, tuple(AMBIGUOUS))
-    from gpupipe.kernels.labels import BARRIERS, label_cube, window_ends  # here, because it loads numba
+    from gpupipe.kernels.labels import BARRIERS, calendar_ends, label_cube  # here, because it loads numba
 
     xp, n_rows, calendar = panel.device.xp, panel.n_rows, np.int64(window == "calendar")
     bars, factors = panel.device.asarray(np.array(horizons, np.int64)), _factors(panel, thresholds)
-    days = panel.time_ns // DAY_NS if calendar else panel.time_ns
     exit_row = xp.empty((len(horizons), n_rows), xp.int64)
-    window_ends(n_rows, days, panel.symbol_of_row, panel.offsets, bars, calendar, exit_row)
     longest = horizons[-1]
-    if calendar:  # days: as many bars as the fullest window has
-        longest = max(1, int((exit_row[-1] - xp.arange(n_rows)).max())) if n_rows else 1
+    if calendar and n_rows:  # horizons are days: as many bars as the fullest window has
+        calendar_ends(n_rows, panel.time_ns // DAY_NS, panel.symbol_of_row, panel.offsets, bars, exit_row)
+        longest = max(1, int((exit_row[-1] - xp.arange(n_rows)).max()))
     if longest > MOST_BARS:
         raise ValueError(f"horizons {horizons!r}: a window of {longest:,} bars, expected at most {MOST_BARS:,}")
 

@@ -115,58 +115,69 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
         symbol += n_lanes()
 
 
-@kernel(types=("i8[:]", "i4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]"))
-def window_ends(i, position, symbol, offsets, horizons, calendar, exit_row):
-    """The last row of row i's window of each horizon: rows j > i of its symbol with position[j] - position[i] <= h.
+@kernel(types=("i8[:]", "i4[:]", "i8[:]", "i8[:]", "i8[:,:]"))
+def calendar_ends(i, day, symbol, offsets, horizons, exit_row):
+    """The last row of row i's window of each horizon: rows j > i of its symbol with day[j] - day[i] <= h.
 
-    Inputs:  position int64 (n_rows,), rising within a symbol: the day number if `calendar`, else not read, and rows are
-             counted; symbol int32 (n_rows,), the symbol of the row; offsets int64 (n_symbols + 1,); horizons int64
-             (n_horizons,); calendar int64, 0 or 1.
-    Outputs: exit_row int64 (n_horizons, n_rows), i itself where the window is empty, the symbol's last row where it
-             ends first.
+    Inputs:  day int64 (n_rows,), rising within a symbol; symbol int32 (n_rows,), the symbol of the row; offsets int64
+             (n_symbols + 1,); horizons int64 (n_horizons,), days.
+    Outputs: exit_row int64 (n_horizons, n_rows), i itself where the window is empty.
     """
-    last = offsets[symbol[i] + 1] - 1
     for k in range(horizons.shape[0]):
-        if calendar == 0:
-            exit_row[k, i] = min(i + horizons[k], last)
-        else:
-            inside, outside = i, last + 1
-            while outside - inside > 1:
-                middle = (inside + outside) // 2
-                if position[middle] - position[i] <= horizons[k]:
-                    inside = middle
-                else:
-                    outside = middle
-            exit_row[k, i] = inside
+        inside, outside = i, offsets[symbol[i] + 1]
+        while outside - inside > 1:
+            middle = (inside + outside) // 2
+            if day[middle] - day[i] <= horizons[k]:
+                inside = middle
+            else:
+                outside = middle
+        exit_row[k, i] = inside
 
 
 @inline
-def load_extremes(scratch, high, low, first, wide):
-    """Highs in row 0 and lows, negated, in row 1: what is not known is never reached."""
+def load_extremes(scratch, highs, lows, closes):
+    """Highs in row 0 and lows, negated, in row 1: what is not known is never reached. Returns how many are not known.
+
+    A lane counts its own.
+    """
     tops, bottoms = scratch[0], scratch[1]
-    highs, lows = high[first : first + wide], low[first : first + wide]
-    for t in range(lane(), wide, n_lanes()):
-        tops[t] = highs[t] if highs[t] == highs[t] else -NEVER
-        bottoms[t] = -lows[t] if lows[t] == lows[t] else -NEVER
+    n_unknown = np.int32(0)
+    for t in range(lane(), highs.shape[0], n_lanes()):
+        high, low, close = highs[t], lows[t], closes[t]
+        tops[t] = high if high == high else -NEVER
+        bottoms[t] = -low if low == low else -NEVER
+        n_unknown += np.int32(1) if (high != high) | (low != low) | (close != close) else np.int32(0)
+    return n_unknown
 
 
 @inline
-def sure_bars(sure, high, low, close, offsets, first, wide):
-    """How many rows after each are of its symbol and known, as far as the first that is not, or `wide`."""
+def rows_left(left, exit_row, offsets, horizons, first, calendar):
+    """How many rows of its symbol come after each; if not `calendar`, the last row of its window of each horizon."""
+    symbol, end = symbol_at(offsets, first), first + left.shape[0]
+    while symbol < offsets.shape[0] - 1 and offsets[symbol] < end:
+        last = offsets[symbol + 1] - 1
+        begin, stop = max(offsets[symbol], first), min(last + 1, end)
+        of_symbol, after = left[begin - first : stop - first], last - begin
+        for t in range(lane(), of_symbol.shape[0], n_lanes()):
+            of_symbol[t] = np.float32(after - t)
+        if calendar == 0:
+            for k in range(horizons.shape[0]):
+                ends, whole = exit_row[k, begin:stop], begin + horizons[k]
+                for t in range(lane(), ends.shape[0], n_lanes()):
+                    ends[t] = whole + t if whole + t < last else last
+        symbol += 1
+
+
+@inline
+def stop_at_unknown(left, highs, lows, closes):
+    """Lower `left` to how many of the rows after each are known, one after another."""
     if lane() == 0:
-        last = first + wide - 1
-        symbol = symbol_at(offsets, last)
-        run = 0
-        sure[wide - 1] = np.float32(0.0)
-        for t in range(wide - 2, -1, -1):
-            row = first + t + 1
-            known = high[row] == high[row] and low[row] == low[row] and close[row] == close[row]
-            run = run + 1 if known else 0
-            if row == offsets[symbol]:
-                run = 0
-                while row <= offsets[symbol]:  # symbols of no row begin there too
-                    symbol -= 1
-            sure[t] = np.float32(run)
+        run = np.float32(highs.shape[0])
+        for t in range(highs.shape[0] - 1, -1, -1):
+            if t < left.shape[0] and run < left[t]:
+                left[t] = run
+            known = highs[t] == highs[t] and lows[t] == lows[t] and closes[t] == closes[t]
+            run = run + np.float32(1.0) if known else np.float32(0.0)
 
 
 @inline
@@ -274,7 +285,7 @@ def label_cube(
 ):  # fmt: skip
     """Everything there is to say of the barriers of the rows of tile i, TILE_ROWS rows, all horizons and thresholds.
 
-    The window of horizon k of row i is the rows i + 1 to exit_row[k, i]. In it
+    The window of horizon k of row i is the rows i + 1 to exit_row[k, i], as many as the horizon says. In it
 
         max_high, min_low = max(high[j]), min(low[j])
         tp = max_high / close[i] - 1        dd = min_low / close[i] - 1
@@ -294,14 +305,15 @@ def label_cube(
     Reads:   high, low, close of the rows of the tile and `longest` after it, the future. A label, never a feature.
     Inputs:  scratch float32 (n_workers, 2 * (1 + log2 of longest) + BARRIERS + 4 * n_thresholds, TILE_ROWS + longest);
              high, low, close float32 (n_rows,), price; offsets int64 (n_symbols + 1,); horizons int64 (n_horizons,),
-             rising; longest int64, rows of the longest window; exit_row int64 (n_horizons, n_rows) of window_ends; up,
-             down float32 (n_fixed,), the factors 1 + t and 1 - t; scaled float32 (n_scaled, n_rows), more thresholds,
-             each with a fraction t of its own for every row; calendar, by_first_touch int64, 0 or 1; ambiguous int64,
-             a label, and BUY alone has realised_return take the upper price.
-    Outputs: y int8, touch int8 (NEITHER, UPPER, LOWER, BOTH, in the first row that reaches one, or UNKNOWN), touch_bars
-             int16 (rows until then, 0 without), realised_return float32 (of leaving at the price that is reached first,
-             the lower of both, or at the window's last close): (n_horizons * n_thresholds, n_rows); tp, dd,
-             forward_return float32 (n_horizons, n_rows).
+             rising; longest int64, rows of the longest window; up, down float32 (n_fixed,), the factors 1 + t and
+             1 - t; scaled float32 (n_scaled, n_rows), more thresholds, each with a fraction t of its own for every row;
+             calendar, by_first_touch int64, 0 or 1; ambiguous int64, a label, and BUY alone has realised_return take
+             the upper price.
+    Outputs: exit_row int64 (n_horizons, n_rows), the symbol's last row where it ends first; if `calendar`, an input, of
+             calendar_ends. Of (n_horizons * n_thresholds, n_rows): y int8; touch int8 (NEITHER, UPPER, LOWER, BOTH, in
+             the first row that reaches one, or UNKNOWN); touch_bars int16 (rows until then, 0 without);
+             realised_return float32 (of leaving at the price that is reached first, the lower of both, or at the
+             window's last close). Of (n_horizons, n_rows): tp, dd, forward_return float32.
     NaN:     y and touch are UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN,
              where close[i] <= 0, where a scaled threshold is NaN or <= 0, and (not calendar) where the symbol has fewer
              rows left than the horizon. An empty calendar window is HOLD with NaN floats.
@@ -320,9 +332,17 @@ def label_cube(
     length, sure, known = scratch[more + LENGTH], scratch[more + SURE], scratch[more + KNOWN]
     entries, closes = close[first:last], close[first : first + wide]
 
-    load_extremes(scratch, high, low, first, wide)
-    sure_bars(sure, high, low, close, offsets, first, wide)
+    highs, lows = high[first : first + wide], low[first : first + wide]
+    if lane() == 0:
+        known[0] = np.float32(0.0)
     barrier()
+    if load_extremes(scratch, highs, lows, closes) > 0:
+        known[0] = np.float32(1.0)  # says so to the other lanes
+    rows_left(sure[0:rows], exit_row, offsets, horizons, first, calendar)
+    barrier()
+    if known[0] > 0:
+        stop_at_unknown(sure[0:rows], highs, lows, closes)
+        barrier()
     for level in range(1, n_levels):
         half = 1 << level - 1
         for side in range(2):

@@ -7,7 +7,7 @@ import pytest
 from conftest import random_panel
 
 from bench import feature_peers, kernels, label_peers
-from bench.label_peers import FIELDS, TOUCHES, numpy_label_cube
+from bench.label_peers import FIELDS, numpy_label_cube
 from bench.talib_columns import OUR_COLUMNS
 from gpupipe.device import pick
 from gpupipe.features import compute_features
@@ -73,7 +73,7 @@ def loop_over_rows(panel, horizons, thresholds):
 @pytest.mark.parametrize("block_rows", [5, 64, 10_000])
 def test_the_cube_in_numpy_equals_a_loop_over_rows(panel_with_gaps, block_rows):
     expected = loop_over_rows(panel_with_gaps, HORIZONS, THRESHOLDS)
-    made = numpy_label_cube(panel_with_gaps, (*FIELDS, *TOUCHES), HORIZONS, THRESHOLDS, block_rows)
+    made = numpy_label_cube(panel_with_gaps, FIELDS, HORIZONS, THRESHOLDS, block_rows)
     assert set(made) == set(expected)
     assert set(np.unique(expected["touch"])) == {-1, 0, 1, 2, 3} and set(np.unique(expected["y"])) == {-1, 0, 1, 2}
     for name, values in expected.items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench import identity
 from market import demo_panel
 
+from bench import identity
 from gpupipe.features import compute_features, feature_names, warm_up_of
 
 
