@@ -48,6 +48,7 @@ from gpupipe.panel import Panel
 ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "alpha158_reference.npz"
 LADDER, LADDER_BARS = (10_000, 100_000, 1_000_000, 10_000_000), 1000
+HORIZON_CURVE = (1, 2, 5, 10, 20, 50, 100, 250)
 TOLERANCE = 1e-4  # relative, of float32 columns; the tests hold TA-Lib's to 5e-7
 QLIB_TOLERANCE = 1e-3  # Qlib's running sums in float32 wander: on 505 stocks by 5e-4, its correlations by 5e-5
 
@@ -116,8 +117,9 @@ def _lines(chosen: argparse.Namespace, device: Any, copy_rate: float) -> Iterato
     run = Run(host, host.to(device), chosen.times, chosen.limit, copy_rate)
     name = pathlib.Path(chosen.data).name
     for made in (
-        classes(run, label_peers.CLASSES_ELSEWHERE), everything(run), first_touch(run, chosen.mlfinpy),
-        shared(run, feature_peers.COLUMNS_ELSEWHERE), whole_set(run, "default"), alpha158(run, chosen.qlib),
+        classes(run, label_peers.CLASSES_ELSEWHERE), everything(run), by_horizon(run), first_touch(run, chosen.mlfinpy),
+        shared(run, feature_peers.COLUMNS_ELSEWHERE), shared(run, feature_peers.IN_TALIB, there=True),
+        whole_set(run, "default"), alpha158(run, chosen.qlib),
     ):  # fmt: skip
         yield from ((name, line) for line in made)
 
@@ -182,6 +184,24 @@ def everything(run: Run) -> Iterator[dict]:
     yield against(run, "six labels with all that goes with them", ours, _fields, 12, peer, agrees)
 
 
+def by_horizon(run: Run) -> Iterator[dict]:
+    """Two labels of one horizon, for horizons far beyond those that are used: what does a bar more cost?"""
+    for h in HORIZON_CURVE:
+        alone = partial(barrier_classes, run.panel, (h,), THRESHOLDS)
+        cube = partial(tp_dd_labels, run.panel, (h,), THRESHOLDS)
+        made = cube()
+        if not bool((made.y == alone()).all()):
+            raise SystemExit(f"labels of horizon {h}: the two kernels do not say the same")
+        seconds, times = alternate(run.times, run.limit_s, run.panel.device, {"alone": alone, "cube": cube})
+        for side, what, arrays in (
+            ("alone", "y alone", [made.y]), ("cube", "with all that goes with them", _fields(made)),
+        ):  # fmt: skip
+            yield describe(
+                run, f"two labels of one horizon, {what}", "the two kernels say the same", seconds[side], arrays, 12,
+                horizon=h, times=times,
+            )  # fmt: skip
+
+
 def _fields(made: Any) -> list[Any]:
     return [getattr(made, name) for name in FIELDS]
 
@@ -226,15 +246,19 @@ def same_labels(name: str, y: np.ndarray) -> Callable[[np.ndarray], str]:
     return agrees
 
 
-def shared(run: Run, peers: Iterable[Callable]) -> Iterator[dict]:
-    """The columns that TA-Lib computes too."""
-    ours = partial(compute_features, run.panel, OUR_COLUMNS)
+def shared(run: Run, peers: Iterable[Callable], there: bool = False) -> Iterator[dict]:
+    """The columns that TA-Lib computes too, into a new matrix, or into one that is there already.
+
+    Peers drop what they have computed, and the memory of it serves them again.
+    """
+    out = run.panel.device.xp.empty((run.host.n_rows, len(OUR_COLUMNS)), np.float32) if there else None
+    ours = partial(compute_features, run.panel, OUR_COLUMNS, out)
     values = run.panel.device.to_host(ours().values)
     deviations = np.nanstd(values[:: 1 + len(values) // 1_000_000], axis=0, dtype=np.float64)
+    what = f"{len(OUR_COLUMNS)} columns that hold TA-Lib's {len(ARRAYS)}{', matrix given' if there else ''}"
     for make in peers:
         with skipping(), make(run.host) as peer:
             agrees = same_columns(peer.name, run.host, values, deviations)
-            what = f"{len(OUR_COLUMNS)} columns that hold TA-Lib's {len(ARRAYS)}"
             yield against(run, what, ours, lambda made: [made.values], 16, peer, agrees)
 
 

@@ -1,8 +1,8 @@
 """The picture of the README: `python -m bench.picture [LINES.jsonl] [--out bench/results/kernels.svg]`.
 
-LINES are what `python -m bench.kernels --out LINES.jsonl` wrote: comparisons on one set of bars, and those of the size
-ladder (`--ladder`), if it holds them; the newest bench/results/kernels-*.jsonl unless one is named. Of the same
-comparison the last line counts. Needs matplotlib (the extra `bench`).
+LINES are what `python -m bench.kernels --out LINES.jsonl` wrote: comparisons on one set of bars, the cost of labels by
+horizon, and the size ladder (`--ladder`), if it holds one; the newest bench/results/kernels-*.jsonl unless one is
+named. Of the same comparison the last line counts. Needs matplotlib (the extra `bench`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def draw(lines: list[dict[str, Any]], target: pathlib.Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    compared = [line for line in lines if line["data"] != "simulated"]
+    compared = [line for line in lines if line["data"] != "simulated" and "horizon" not in line]
+    horizons = [line for line in lines if "horizon" in line]
     ladder = [line for line in lines if line["data"] == "simulated"]
     if not compared:
         raise SystemExit("there is no comparison to draw: give lines of `python -m bench.kernels --out LINES.jsonl`")
@@ -43,7 +44,8 @@ def draw(lines: list[dict[str, Any]], target: pathlib.Path) -> None:
         "font.size": 9.5, "font.family": "DejaVu Sans", "text.color": TEXT, "axes.labelcolor": TEXT,
         "axes.edgecolor": GRID, "xtick.color": TEXT, "ytick.color": TEXT, "svg.hashsalt": "gpupipe",
     }  # fmt: skip
-    heights = [0.24 * len(rows) + 0.9] + ([3.2] if ladder else [])
+    below = [(lines, one) for lines, one in ((ladder, draw_ladder), (horizons, draw_horizons)) if lines]
+    heights = [0.24 * len(rows) + 0.9] + [3.2] * len(below)
     # The ground is white on a dark page too.
     figure = plt.figure(figsize=(8.3, sum(heights) + 0.6), facecolor="white", layout="constrained")
     first = compared[-1]
@@ -54,8 +56,8 @@ def draw(lines: list[dict[str, Any]], target: pathlib.Path) -> None:
     )  # fmt: skip
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     draw_comparisons(parts[0].subplots(), rows)
-    if ladder:
-        draw_ladder(parts[1].subplots(), ladder)
+    for part, (of_part, draw_part) in zip(parts[1:], below, strict=True):
+        draw_part(part.subplots(), of_part)
     figure.savefig(target, dpi=130, metadata={"Date": None} if target.suffix == ".svg" else None)
     print(f"{target}: {target.stat().st_size / 1024:.0f} KiB")
 
@@ -139,6 +141,18 @@ def draw_ladder(axis: Any, lines: list[dict[str, Any]]) -> None:
     axis.set_title("By size: gpupipe solid, the fastest peer dashed", loc="left", fontsize=10.5)
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, handlelength=2.6)
     _plain(axis, [axis.xaxis, axis.yaxis])
+
+
+def draw_horizons(axis: Any, lines: list[dict[str, Any]]) -> None:
+    """Nanoseconds a row over the horizon of the labels."""
+    for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
+        cost = {line["horizon"]: 1e9 / line["rows_per_s"] for line in lines if line["what"] == what}
+        axis.plot(list(cost), list(cost.values()), "o-", color=color, markersize=4.5, linewidth=1.8, label=what)
+    axis.set(xscale="log", xlabel="horizon, bars, logarithmic", ylabel="nanoseconds a row", ylim=(0, None))
+    axis.set_title("Labels by horizon: cost grows with its logarithm", loc="left", fontsize=10.5)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, handlelength=2.6)
+    _plain(axis, [axis.xaxis])
+    axis.yaxis.grid(True, color=GRID, linewidth=0.8)
 
 
 def peers_of(lines: list[dict[str, Any]], what: str) -> str:

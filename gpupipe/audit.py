@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpupipe.features import compute_features, feature_names
-from gpupipe.labels import tp_dd_labels
+from gpupipe.labels import OF_LABEL, Labels, tp_dd_labels
 from gpupipe.panel import COLUMNS, Panel
 
 CUTS = (0.35, 0.6, 0.85, 0.97)  # shares of the times of the panel
@@ -43,7 +43,8 @@ def audit(
     """Audit features `names` and the labels on the CPU copy of a panel; one Finding for each column, in order.
 
     After each of four times, of all symbols at once: prices and volumes are multiplied by random factors, or made NaN,
-    or the rows are taken away. No feature at or before the time may change, and no label that ends by then.
+    or the rows are taken away. No feature at or before the time may change, and no label that ends by then, nor what
+    goes with it (first touch, returns, weight).
     """
     columns = feature_names(names)
     before = compute_features(panel, columns).values
@@ -55,14 +56,22 @@ def audit(
         after = compute_features(changed, columns).values
         early = np.flatnonzero(panel.time_ns[kept] <= time_ns)
         _compare(tallies, columns, panel, kept[early], before[kept[early]], after[early], place)
-        y = tp_dd_labels(changed, horizons, thresholds).y
+        changed_labels = tp_dd_labels(changed, horizons, thresholds)
         for k, name in enumerate(labels.names):
             ended = np.flatnonzero((exits[kept, k] <= time_ns) & (labels.y[kept, k] >= 0))
-            _compare(tallies, (name,), panel, kept[ended], labels.y[kept[ended], k : k + 1], y[ended, k : k + 1], place)
+            was, is_now = _all_of_label(labels, k, kept[ended]), _all_of_label(changed_labels, k, ended)
+            _compare(tallies, (name,) * was.shape[1], panel, kept[ended], was, is_now, place)
     return [
         Finding(name, "feature" if name in columns else "label", *tally)  # type: ignore[arg-type]
         for name, tally in tallies.items()
     ]
+
+
+def _all_of_label(labels: Labels, k: int, rows: np.ndarray) -> np.ndarray:
+    """float64 (n, 8): what the labels say of some rows, of label k and of its horizon."""
+    of_label = [getattr(labels, name)[rows, k] for name in OF_LABEL]
+    of_horizon = ("tp", "dd", "forward_return", "weight")
+    return np.stack([*of_label, *(getattr(labels, name)[rows, labels.horizon_of(k)] for name in of_horizon)], axis=1)
 
 
 def _changes(panel: Panel, seed: int) -> Iterator[tuple[str, int, Panel, np.ndarray]]:

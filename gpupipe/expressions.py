@@ -18,6 +18,7 @@ import numpy as np
 from gpupipe.kernels import operations as machine
 
 STORED_TOGETHER = 16  # columns: float32 of one cache line
+STORE_REGISTERS = 8  # of kernels.program.store, to put columns in order
 
 
 @dataclass(frozen=True, eq=False)
@@ -453,10 +454,10 @@ def _lowered(columns: tuple[Series, ...], places: tuple[int, ...]) -> Program:
     for operation in operations:
         if operation[machine.CODE] == machine.STORE:  # the last registers are free for it to use
             operation[machine.D] = n_registers
-    n_registers += min(STORED_TOGETHER, len(columns))
+    n_registers += STORE_REGISTERS
     program = Program(
         np.array(operations, dtype=np.int64).reshape(-1, 8), np.array(values, dtype=np.float64), outputs, n_registers,
-        n_states, max(need.values()),
+        n_states, max(need.values(), default=0),
     )  # fmt: skip
     for array in (program.operations, program.values, program.outputs):  # it is given out again
         array.setflags(write=False)

@@ -26,7 +26,7 @@ _TYPES = {
     "f4": numba.float32, "f8": numba.float64, "b1": numba.boolean,
     "i1": numba.int8, "u1": numba.uint8, "i2": numba.int16, "i4": numba.int32, "i8": numba.int64,
 }  # fmt: skip
-_TURNS_OF_WORKER = 6
+_TURNS_OF_WORKER = 32
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread even out the work
 
 
@@ -230,6 +230,12 @@ def rows_at_once() -> int:
 
 
 @inline
+def recursions_at_once() -> int:
+    """Recursions that a thread should run side by side: what hides their latency on a CPU, one on a GPU."""
+    return 4
+
+
+@inline
 def barrier() -> None:
     """Wait for the threads that work together."""
 
@@ -246,11 +252,18 @@ def _cuda_rows_at_once() -> int:
     return 1
 
 
+def _cuda_recursions_at_once() -> int:
+    return 1
+
+
 def _cuda_barrier() -> None:
     cuda.syncthreads()
 
 
-_ON_CUDA = {lane: _cuda_lane, n_lanes: _cuda_n_lanes, rows_at_once: _cuda_rows_at_once, barrier: _cuda_barrier}
+_ON_CUDA = {
+    lane: _cuda_lane, n_lanes: _cuda_n_lanes, rows_at_once: _cuda_rows_at_once,
+    recursions_at_once: _cuda_recursions_at_once, barrier: _cuda_barrier,
+}  # fmt: skip
 
 
 def all_kernels() -> list[Kernel]:

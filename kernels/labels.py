@@ -10,6 +10,7 @@ SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
 NEITHER, UPPER, LOWER, BOTH = 0, 1, 2, 3  # what was reached first
 TILE_ROWS = 1024  # windows of so many rows stay in the first cache
 NEVER = np.float32(3e38)  # bars until a price is reached that is not
+PENDING = np.float32(-1.0)  # reached, and not known after how many bars
 NEAR = 8  # bars ahead that are looked at one by one, of all rows together
 PEAK, TROUGH, FINAL, LENGTH, SURE, KNOWN, BARRIERS = range(7)  # rows of scratch after those of the levels
 
@@ -203,10 +204,17 @@ def first_reached(scratch, side, n_levels, after, price, rows, wide, longest):
         for t in range(lane(), min(rows, wide - j), n_lanes()):
             after[t] = at if later[t] >= price[t] else after[t]
     if longest > near:
+        n_whole = max(0, min(rows, wide - longest))  # rows whose longest window is in the table
+        late = 1 + longest - (1 << n_levels - 1)
+        stretch = scratch[2 * (n_levels - 1) + side]
+        early, later = stretch[1 : n_whole + 1], stretch[late : n_whole + late]
+        for t in range(lane(), n_whole, n_lanes()):
+            highest = early[t] if early[t] > later[t] else later[t]
+            after[t] = PENDING if (after[t] == NEVER) & (highest >= price[t]) else after[t]
         for t in range(lane(), rows, n_lanes()):
-            stop = min(wide, t + 1 + longest)
-            if after[t] == NEVER and t + 1 + near < stop:
-                row = descend(scratch, side, n_levels, t + 1 + near, stop, price[t])
+            if after[t] == PENDING or (t >= n_whole and after[t] == NEVER):
+                stop = min(wide, t + 1 + longest)
+                row = descend(scratch, side, n_levels, min(t + 1 + near, stop), stop, price[t])
                 after[t] = np.float32(row - t) if row < stop else NEVER
 
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .compile import barrier, cooperative, inline, kernel, lane, n_lanes, rows_at_once
+from .compile import barrier, cooperative, inline, kernel, lane, n_lanes, recursions_at_once, rows_at_once
 from .operations import (
     ABSOLUTE,
     ABSOLUTE_DEVIATION,
@@ -240,8 +240,19 @@ def step(v, value, run, code, n, skip, decay):
 
 
 @inline
+def recur_one(scratch, program, values, k, first, last, states, i):
+    """Rows first to last - 1 of recursion k of a program."""
+    code, n, skip = program[k, CODE], np.float64(program[k, N]), np.float64(program[k, D])
+    x, out, decay, state = scratch[program[k, A]], scratch[program[k, OUT]], values[k], states[i, program[k, C]]
+    value, run = state[VALUE], state[RUN]
+    for t in range(first, last):
+        value, run, out[t] = step(x[t], value, run, code, n, skip, decay)
+    state[VALUE], state[RUN] = value, run
+
+
+@inline
 def recur_four(scratch, program, values, k, count, first, last, states, i):
-    """Rows first to last - 1 of recursions k to k + count - 1 of a program, 1 to 4 of them.
+    """The same of recursions k to k + count - 1, 1 to 4 of them.
 
     Each waits for its own last value, and meanwhile the others go on; of fewer than four the last is done more than
     once, which costs nothing and gives the same.
@@ -269,8 +280,17 @@ def recur_four(scratch, program, values, k, count, first, last, states, i):
 
 
 @inline
+def recur(scratch, program, values, k, count, first, last, states, i):
+    """Rows first to last - 1 of recursions k to k + count - 1, as many as are run side by side."""
+    if recursions_at_once() == 1:
+        recur_one(scratch, program, values, k, first, last, states, i)
+    else:
+        recur_four(scratch, program, values, k, count, first, last, states, i)
+
+
+@inline
 def recur_block(scratch, program, values, k, count, first, now, stop, fresh, states, i):
-    """Recursions k to k + count - 1, 1 to 4 of them, over a block, and the states from which the next block goes on.
+    """Recursions k to k + count - 1, at most 4, over a block, and the states from which the next block goes on.
 
     Rows from `first` on are in the registers and rows from `now` on are new. Rows that nobody needs stay NaN, and the
     states are those after the row before the next block's first needed one.
@@ -285,12 +305,12 @@ def recur_block(scratch, program, values, k, count, first, now, stop, fresh, sta
         unknown = scratch[program[m, OUT]]
         for t in range(resumed):
             unknown[t] = NAN
-    recur_four(scratch, program, values, k, count, resumed, kept, states, i)
+    recur(scratch, program, values, k, count, resumed, kept, states, i)
     if kept < stop - first:
         for m in range(k, k + count):  # what comes now is computed again with the next block
             states[i, program[m, C], 2] = states[i, program[m, C], VALUE]
             states[i, program[m, C], 3] = states[i, program[m, C], RUN]
-        recur_four(scratch, program, values, k, count, kept, stop - first, states, i)
+        recur(scratch, program, values, k, count, kept, stop - first, states, i)
         for m in range(k, k + count):
             states[i, program[m, C], VALUE] = states[i, program[m, C], 2]
             states[i, program[m, C], RUN] = states[i, program[m, C], 3]
@@ -322,8 +342,8 @@ def put_column(out, column, x):
 def store(out, aside, scratch, outputs, first, count, skip, stage):
     """Write the registers of outputs[first : first + count]; what float32 cannot hold is NaN, never infinite.
 
-    Some rows of all of them at a time, so that a line of `out` is written while it is in the cache. stage: the first
-    of as many registers as are stored together, free to use.
+    Some rows of eight columns at a time, so that a line of `out` is written while it is in the cache. stage: the first
+    of eight registers that are free to use.
     """
     step = rows_at_once()
     for row in range(lane() * step, out.shape[0], n_lanes() * step):
@@ -331,22 +351,28 @@ def store(out, aside, scratch, outputs, first, count, skip, stage):
         k = 0
         while k < count:
             column = outputs[first + k, 1]
-            if k + 4 <= count and column >= 0 and outputs[first + k + 3, 1] == column + 3:
+            if step > 1 and k + 8 <= count and column >= 0 and outputs[first + k + 7, 1] == column + 7:
                 a = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
                 b = finite(scratch, outputs[first + k + 1, 0], skip, row, stop, stage + 1)
                 c = finite(scratch, outputs[first + k + 2, 0], skip, row, stop, stage + 2)
                 d = finite(scratch, outputs[first + k + 3, 0], skip, row, stop, stage + 3)
-                lines = out[row:stop, column : column + 4]
-                for t in range(lines.shape[0]):
-                    w, x, y, z = np.float32(a[t]), np.float32(b[t]), np.float32(c[t]), np.float32(d[t])
-                    lines[t, 0], lines[t, 1], lines[t, 2], lines[t, 3] = w, x, y, z
-                k += 4
+                e = finite(scratch, outputs[first + k + 4, 0], skip, row, stop, stage + 4)
+                f = finite(scratch, outputs[first + k + 5, 0], skip, row, stop, stage + 5)
+                g = finite(scratch, outputs[first + k + 6, 0], skip, row, stop, stage + 6)
+                h = finite(scratch, outputs[first + k + 7, 0], skip, row, stop, stage + 7)
+                line = out[row:stop, column : column + 8]
+                for t in range(line.shape[0]):  # all are read before one is written: then a line is written at once
+                    s, u, v, w = np.float32(a[t]), np.float32(b[t]), np.float32(c[t]), np.float32(d[t])
+                    x, y, z, o = np.float32(e[t]), np.float32(f[t]), np.float32(g[t]), np.float32(h[t])
+                    line[t, 0], line[t, 1], line[t, 2], line[t, 3] = s, u, v, w
+                    line[t, 4], line[t, 5], line[t, 6], line[t, 7] = x, y, z, o
+                k += 8
             else:
-                e = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
+                one = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
                 if column >= 0:
-                    put_column(out[row:stop], column, e)
+                    put_column(out[row:stop], column, one)
                 else:
-                    put_column(aside[row:stop], -1 - column, e)
+                    put_column(aside[row:stop], -1 - column, one)
                 k += 1
 
 
@@ -465,8 +491,9 @@ def run_program(
                 of_window(code, target, a, b, n)
             elif code <= DECAYING:
                 together = program[k, B]  # 0 of all but the first
-                for m in range(4 * lane(), together, 4 * n_lanes()):
-                    count = min(4, together - m)
+                side_by_side = recursions_at_once()
+                for m in range(side_by_side * lane(), together, side_by_side * n_lanes()):
+                    count = min(side_by_side, together - m)
                     recur_block(scratch, program, values, k + m, count, first, now, stop, fresh, states, i)
             elif bins.shape[1] > 0:
                 store_bins(

@@ -14,7 +14,7 @@ import pytest
 from conftest import random_panel
 from kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
 
-from gpupipe.features import compute_features
+from gpupipe.features import compute_bins, compute_features
 from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.labels import barrier_classes, tp_dd_labels
@@ -76,7 +76,8 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         scaled = tp_dd_labels(panel, (1, 30), multiples=(1, 2), volatility=panel.high / panel.low - np.float32(1))
         assert scaled.weight.shape == (panel.n_rows, 2)
         barrier_classes(panel, (1, 2, 5, 30))
-        compute_features(panel)
+        made = compute_features(panel)
+        compute_bins(panel, "default", [np.unique(np.nan_to_num(x))[::9] for x in made.values.T])
         rng = np.random.default_rng(0)
         margin, y = rng.normal(0, 3, (20, 18)).astype(np.float32), rng.integers(-1, 3, (20, 6)).astype(np.int8)
         weight, made = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)

@@ -71,6 +71,18 @@ def test_unknown_names_are_refused_with_the_nearest(wanted, nearest):
         compute_features(random_panel((30,)), wanted)
 
 
+def test_a_matrix_that_is_there_is_written_to(device):
+    panel = random_panel((60, 50)).to(device)
+    names = ("rsi_14", "cross_sectional")
+    fresh = compute_features(panel, names)
+    out = device.xp.full((110, fresh.n_features), np.float32(7))
+    given = compute_features(panel, names, out=out)
+    assert given.values is out
+    np.testing.assert_array_equal(device.to_host(out), device.to_host(fresh.values))
+    with pytest.raises(ValueError, match=r"values has shape \(110, 2\)"):
+        compute_features(panel, names, out=device.xp.empty((110, 2), np.float32))
+
+
 def test_an_empty_list_and_an_unknown_warm_up_are_refused():
     with pytest.raises(ValueError, match="no feature is asked for"):
         feature_names([])
