@@ -70,10 +70,10 @@ class FeatureState:
         memory = machine.new_memory(both, features)
         there = set(self.tail.symbols)
         memory.states[asarray(np.flatnonzero([symbol in there for symbol in both.symbols]))] = self.memory.states
-        memory.aside[~is_new] = self.memory.aside
+        memory.aside[xp.flatnonzero(~is_new)] = self.memory.aside
         sink = machine.floats(both, xp.empty((both.n_rows, len(features)), dtype=np.float32))
         machine.run_formulas(both, features, sink, memory, both.offsets[:-1] + asarray(n_before))
-        recent = xp.flatnonzero(is_new | (_in_last_times(both, features, ~is_new)))
+        recent = xp.flatnonzero(is_new | _in_last_times(both, features, ~is_new))
         machine.compare(both, features, sink, memory, recent)
         made = _made(sink.out[xp.flatnonzero(is_new)], features, bars)
         return made, _kept(both, features, memory)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpupipe import compute_features, load, pick, simulate, tp_dd_labels, train
+from gpupipe import compute_bins, compute_features, load, pick, simulate, tp_dd_labels, train
 from gpupipe.device import why_no_cuda
+from gpupipe.labels import OF_LABEL
 
 pytestmark = pytest.mark.gpu
 
@@ -19,10 +20,15 @@ def panels():
     return host, host.to(pick("cuda"))
 
 
-def test_labels_are_equal(panels):
-    host, device = (tp_dd_labels(panel) for panel in panels)
+@pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
+@pytest.mark.parametrize("horizons", [(1, 2, 5), (7, 30, 250)])
+def test_labels_are_equal(panels, horizons, rule):
+    host, device = (
+        tp_dd_labels(panel, horizons, rule=rule, multiples=(1, 3), volatility=panel.high / panel.low - np.float32(1))
+        for panel in panels
+    )
     to_host = panels[1].device.to_host
-    for name in ("y", "tp", "dd", "forward_return", "exit_row"):
+    for name in (*OF_LABEL, "tp", "dd", "forward_return", "exit_row", "weight"):
         np.testing.assert_array_equal(getattr(host, name), to_host(getattr(device, name)), err_msg=name)
 
 
@@ -33,6 +39,15 @@ def test_features_are_close(panels):
     values = panels[1].device.to_host(device.values)
     np.testing.assert_array_equal(np.isnan(host.values), np.isnan(values))
     np.testing.assert_allclose(values, host.values, rtol=1e-4, atol=1e-5)
+
+
+def test_bins_are_close(panels):
+    """A value within rounding of a cut may be in the bin beside it."""
+    floats = compute_features(panels[0]).values
+    cuts = [np.unique(x[~np.isnan(x)])[:: max(1, len(np.unique(x)) // 60)] for x in floats.T]
+    host, device = (compute_bins(panel, "default", cuts) for panel in panels)
+    differ = panels[1].device.to_host(device.values) != host.values
+    assert differ.mean() < 1e-3
 
 
 @pytest.fixture(scope="module")
