@@ -18,7 +18,6 @@ import numpy as np
 from gpupipe.kernels import operations as machine
 
 STORED_TOGETHER = 16  # columns: float32 of one cache line
-STORE_REGISTERS = 8  # of kernels.program.store, to put columns in order
 
 
 @dataclass(frozen=True, eq=False)
@@ -448,13 +447,9 @@ def _lowered(columns: tuple[Series, ...], places: tuple[int, ...]) -> Program:
         for group in stored_after.get(k, ()):
             for column in group:
                 outputs[column, 0] = register[columns[column]]
-            operations.append([machine.STORE, 0, 0, 0, group.start, len(group), -1, 0])
+            operations.append([machine.STORE, 0, 0, 0, group.start, len(group), 0, 0])
             values.append(0.0)
         free += [register[finished] for finished in ends.get(k, ())]
-    for operation in operations:
-        if operation[machine.CODE] == machine.STORE:  # the last registers are free for it to use
-            operation[machine.D] = n_registers
-    n_registers += STORE_REGISTERS
     program = Program(
         np.array(operations, dtype=np.int64).reshape(-1, 8), np.array(values, dtype=np.float64), outputs, n_registers,
         n_states, max(need.values(), default=0),

@@ -317,33 +317,23 @@ def recur_block(scratch, program, values, k, count, first, now, stop, fresh, sta
 
 
 @inline
-def finite(scratch, register, skip, row, stop, aside):
-    """Rows row to stop - 1, counted from `skip`, of a register; a copy in register `aside` where one is not finite."""
-    x = scratch[register, skip + row : skip + stop]
-    n_too_large = 0
-    for t in range(x.shape[0]):
-        n_too_large += 1 if abs(x[t]) >= LARGEST else 0
-    if n_too_large == 0:
-        return x
-    clean = scratch[aside, row:stop]
-    for t in range(x.shape[0]):
-        clean[t] = x[t] if abs(x[t]) < LARGEST else NAN
-    return clean
+def narrow(x):
+    """As float32; what that cannot hold is NaN, never infinite."""
+    return np.float32(x) if abs(x) < LARGEST else np.float32(NAN)
 
 
 @inline
 def put_column(out, column, x):
     """x in a column."""
     for t in range(x.shape[0]):
-        out[t, column] = np.float32(x[t])
+        out[t, column] = narrow(x[t])
 
 
 @inline
-def store(out, aside, scratch, outputs, first, count, skip, stage):
-    """Write the registers of outputs[first : first + count]; what float32 cannot hold is NaN, never infinite.
+def store(out, aside, scratch, outputs, first, count, skip):
+    """Write the registers of outputs[first : first + count], but for their first `skip` rows.
 
-    Some rows of eight columns at a time, so that a line of `out` is written while it is in the cache. stage: the first
-    of eight registers that are free to use.
+    Some rows of eight columns at a time, so that a line of `out` is written while it is in the cache.
     """
     step = rows_at_once()
     for row in range(lane() * step, out.shape[0], n_lanes() * step):
@@ -352,23 +342,23 @@ def store(out, aside, scratch, outputs, first, count, skip, stage):
         while k < count:
             column = outputs[first + k, 1]
             if step > 1 and k + 8 <= count and column >= 0 and outputs[first + k + 7, 1] == column + 7:
-                a = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
-                b = finite(scratch, outputs[first + k + 1, 0], skip, row, stop, stage + 1)
-                c = finite(scratch, outputs[first + k + 2, 0], skip, row, stop, stage + 2)
-                d = finite(scratch, outputs[first + k + 3, 0], skip, row, stop, stage + 3)
-                e = finite(scratch, outputs[first + k + 4, 0], skip, row, stop, stage + 4)
-                f = finite(scratch, outputs[first + k + 5, 0], skip, row, stop, stage + 5)
-                g = finite(scratch, outputs[first + k + 6, 0], skip, row, stop, stage + 6)
-                h = finite(scratch, outputs[first + k + 7, 0], skip, row, stop, stage + 7)
+                a = scratch[outputs[first + k, 0], skip + row : skip + stop]
+                b = scratch[outputs[first + k + 1, 0], skip + row : skip + stop]
+                c = scratch[outputs[first + k + 2, 0], skip + row : skip + stop]
+                d = scratch[outputs[first + k + 3, 0], skip + row : skip + stop]
+                e = scratch[outputs[first + k + 4, 0], skip + row : skip + stop]
+                f = scratch[outputs[first + k + 5, 0], skip + row : skip + stop]
+                g = scratch[outputs[first + k + 6, 0], skip + row : skip + stop]
+                h = scratch[outputs[first + k + 7, 0], skip + row : skip + stop]
                 line = out[row:stop, column : column + 8]
                 for t in range(line.shape[0]):  # all are read before one is written: then a line is written at once
-                    s, u, v, w = np.float32(a[t]), np.float32(b[t]), np.float32(c[t]), np.float32(d[t])
-                    x, y, z, o = np.float32(e[t]), np.float32(f[t]), np.float32(g[t]), np.float32(h[t])
+                    s, u, v, w = narrow(a[t]), narrow(b[t]), narrow(c[t]), narrow(d[t])
+                    x, y, z, o = narrow(e[t]), narrow(f[t]), narrow(g[t]), narrow(h[t])
                     line[t, 0], line[t, 1], line[t, 2], line[t, 3] = s, u, v, w
                     line[t, 4], line[t, 5], line[t, 6], line[t, 7] = x, y, z, o
                 k += 8
             else:
-                one = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
+                one = scratch[outputs[first + k, 0], skip + row : skip + stop]
                 if column >= 0:
                     put_column(out[row:stop], column, one)
                 else:
@@ -393,20 +383,20 @@ def bin_of(value, cuts, begin, end):
 
 
 @inline
-def store_bins(bins, aside, scratch, outputs, first, count, skip, stage, cuts, cut_offsets):
+def store_bins(bins, aside, scratch, outputs, first, count, skip, cuts, cut_offsets):
     """As store, but as the bins of the float32 values."""
     step = rows_at_once()
     for row in range(lane() * step, bins.shape[0], n_lanes() * step):
         stop = min(row + step, bins.shape[0])
         for k in range(count):
             column = outputs[first + k, 1]
-            x = finite(scratch, outputs[first + k, 0], skip, row, stop, stage)
+            x = scratch[outputs[first + k, 0], skip + row : skip + stop]
             if column < 0:
                 put_column(aside[row:stop], -1 - column, x)
             else:
                 begin, end = cut_offsets[column], cut_offsets[column + 1]
                 for t in range(x.shape[0]):
-                    bins[row + t, column] = bin_of(np.float32(x[t]), cuts, begin, end)
+                    bins[row + t, column] = bin_of(narrow(x[t]), cuts, begin, end)
 
 
 @kernel(types=("f4[:,:]", "i8[:]", "f4[:]", "i8[:]", "u1[:,:]"))
@@ -497,11 +487,10 @@ def run_program(
                     recur_block(scratch, program, values, k + m, count, first, now, stop, fresh, states, i)
             elif bins.shape[1] > 0:
                 store_bins(
-                    bins[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D],
-                    cuts, cut_offsets,
+                    bins[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, cuts, cut_offsets
                 )  # fmt: skip
             else:
-                store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first, program[k, D])
+                store(out[now:stop], aside[now:stop], scratch, outputs, n, program[k, C], now - first)
             barrier()
         fresh = False
         now = stop
