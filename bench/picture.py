@@ -148,8 +148,8 @@ def draw_horizons(axis: Any, lines: list[dict[str, Any]]) -> None:
     for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
         cost = {line["horizon"]: 1e9 / line["rows_per_s"] for line in lines if line["what"] == what}
         axis.plot(list(cost), list(cost.values()), "o-", color=color, markersize=4.5, linewidth=1.8, label=what)
-    axis.set(xscale="log", xlabel="horizon, bars, logarithmic", ylabel="nanoseconds a row", ylim=(0, None))
-    axis.set_title("Labels by horizon: cost grows with its logarithm", loc="left", fontsize=10.5)
+    axis.set(xscale="log", xlabel="horizon, bars, logarithmic", ylabel="nanoseconds", ylim=(0, None))
+    axis.set_title("Labels by horizon: nanoseconds a row", loc="left", fontsize=10.5)
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, handlelength=2.6)
     _plain(axis, [axis.xaxis])
     axis.yaxis.grid(True, color=GRID, linewidth=0.8)
