@@ -411,7 +411,7 @@ def _lowered(columns: tuple[Series, ...], places: tuple[int, ...]) -> Program:
     order = _in_order(columns)
     need = _needs(order)
     order, together = _recursions_first(order, need)
-    last_use, stored_after = _last_uses(order, columns)
+    last_use, stored_after = _last_uses(order, columns, together)
     ends: dict[int, list[Series]] = {}
     for used, k in last_use.items():
         ends.setdefault(k, []).append(used)
@@ -460,14 +460,16 @@ def _lowered(columns: tuple[Series, ...], places: tuple[int, ...]) -> Program:
 
 
 def _last_uses(
-    order: Sequence[Series], columns: Sequence[Series]
+    order: Sequence[Series], columns: Sequence[Series], together: dict[Series, int]
 ) -> tuple[dict[Series, int], dict[int, list[range]]]:  # fmt: skip
     """The place in the order after which nobody reads each part; and the columns that are stored after each place."""
     place = {node: k for k, node in enumerate(order)}
     last_use = dict(place)
+    done = 0  # what runs together may be anywhere in its rows until all of it is done
     for k, node in enumerate(order):
+        done = max(done, k + together.get(node, 0) - 1, k)
         for argument in node.args:
-            last_use[argument] = max(last_use[argument], k)
+            last_use[argument] = max(last_use[argument], done)
     stored_after: dict[int, list[range]] = {}
     for start in range(0, len(columns), STORED_TOGETHER):  # a column stays in its register until the last of these
         group = range(start, min(start + STORED_TOGETHER, len(columns)))

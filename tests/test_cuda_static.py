@@ -14,7 +14,10 @@ import pytest
 from conftest import random_panel
 from kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
 
-from gpupipe.features import compute_bins, compute_features
+from gpupipe.expressions import Across, lower
+from gpupipe.features import compute_bins, compute_features, feature_names
+from gpupipe.formulas import FEATURES
+from gpupipe.kernels import operations
 from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.labels import barrier_classes, tp_dd_labels
@@ -31,6 +34,23 @@ TRANSCENDENTAL = {
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
 EXACT = {"labels.label_cube", "labels.barrier_labels"}
+
+
+# Features that use all the machine has; of the volatility family a few, for the simulator takes its time.
+EVERY_OPERATION = (
+    "momentum", "range", "candle", "calendar", "cross_sectional", "sma_ratio_20", "ema_ratio_20", "adx_14",
+    "aroon_up_25", "log_natr_14", "skewness_20", "autocorrelation_20", "obv_slope_20", "QTLU5", "RANK5",
+)  # fmt: skip
+
+
+def operations_of(names):
+    series = [FEATURES[name].series for name in feature_names(names)]
+    program = lower([one.series if isinstance(one, Across) else one for one in series])
+    return set(program.operations[:, operations.CODE].tolist())
+
+
+def test_the_machine_is_tested_with_all_that_features_use():
+    assert operations_of(EVERY_OPERATION) == operations_of("all")
 
 
 def test_the_table_of_registers_names_every_kernel_and_no_other():
@@ -76,8 +96,9 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         scaled = tp_dd_labels(panel, (1, 30), multiples=(1, 2), volatility=panel.high / panel.low - np.float32(1))
         assert scaled.weight.shape == (panel.n_rows, 2)
         barrier_classes(panel, (1, 2, 5, 30))
-        made = compute_features(panel)
-        compute_bins(panel, "default", [np.unique(np.nan_to_num(x))[::9] for x in made.values.T])
+        compute_features(panel, EVERY_OPERATION)
+        few = compute_features(panel, ("rsi_14", "willr_14", "sector_rank_roc_1"))
+        compute_bins(panel, few.names, [np.unique(np.nan_to_num(x))[::9] for x in few.values.T])
         rng = np.random.default_rng(0)
         margin, y = rng.normal(0, 3, (20, 18)).astype(np.float32), rng.integers(-1, 3, (20, 6)).astype(np.int8)
         weight, made = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)
@@ -104,16 +125,18 @@ def assert_same(name, got, expected, exactly):
 
 def test_plain_body_equals_the_compiled_loop(calls):
     assert {name for name, *_ in calls} == set(KERNELS), "a kernel that the program does not call is not tested here"
+    wrote = set()
     for name, n, before, after in calls:
         skipped = int(KERNELS[name].cooperative)
         outputs = zip(before[skipped:], after[skipped:], strict=True)
-        assert any(not np.array_equal(a, b, equal_nan=True) for a, b in outputs), f"{name} wrote nothing"
+        wrote |= {name for a, b in outputs if not np.array_equal(a, b, equal_nan=True)}
         arguments = [np.array(a) if np.ndim(a) else a for a in before]
         with np.errstate(all="ignore"):
             for i in range(n):
                 own = [arguments[0][0]] if KERNELS[name].cooperative else arguments[:1]
                 KERNELS[name].body(np.int64(i), *own, *arguments[1:])
         assert_same(name, arguments, after, exactly=name not in TRANSCENDENTAL)
+    assert wrote == set(KERNELS), "a kernel that never writes anything is not tested here"
 
 
 def test_cuda_simulator_equals_the_compiled_loop(calls, tmp_path):

@@ -13,6 +13,7 @@ from gpupipe import expressions as e
 from gpupipe import machine
 from gpupipe.expressions import BAR, Series, lower
 from gpupipe.formulas import Feature
+from gpupipe.kernels import operations as machine_operations
 from gpupipe.kernels.program import run_program
 from gpupipe.panel import Panel
 
@@ -177,6 +178,16 @@ def test_what_formulas_have_in_common_is_computed_once():
     assert len(together.operations) < sum(alone) - 4
     assert e.mean(close, 20) is e.mean(BAR.close, 20)
     assert together.n_registers <= 6
+
+
+def test_what_runs_together_writes_over_nothing_that_it_reads():
+    """Threads of a GPU run the recursions of a group side by side, each at its own row."""
+    columns = [e.ema(close + float(k), 5 + k) for k in range(12)]
+    operations = lower(columns).operations
+    first = int(np.flatnonzero(operations[:, machine_operations.B] == 12)[0])
+    group = operations[first : first + 12]
+    assert not set(group[:, machine_operations.A]) & set(group[:, machine_operations.OUT])
+    assert len(set(group[:, machine_operations.OUT])) == 12
 
 
 def test_halo_is_what_the_longest_path_reads_back():
