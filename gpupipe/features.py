@@ -124,6 +124,8 @@ def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
             matches = CORE
         elif name == "all":
             matches = list(FEATURES)
+        elif name in FEATURES:
+            matches = [name]
         elif name in FAMILIES:
             matches = [f.name for f in FEATURES.values() if f.family == name]
         else:
