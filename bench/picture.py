@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -67,7 +68,8 @@ def rows_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for what in dict.fromkeys(line["what"] for line in lines):
         of_task = {line.get("peer"): line for line in lines if line["what"] == what}
-        ours = sorted(of_task.values(), key=lambda line: line["values_per_s"])[len(of_task) // 2]
+        # Ours as it was in turn with the fastest peer that says the same.
+        ours = min(of_task.values(), key=lambda line: line["peer_seconds"] if line.get("equal") else math.inf)
         n_values = ours["values_per_s"] * ours["seconds"]
         rows.append({"heading": what})
         rows.append({"name": "gpupipe", "rate": ours["values_per_s"], "ours": True})
@@ -128,9 +130,10 @@ def draw_ladder(axis: Any, lines: list[dict[str, Any]]) -> None:
         theirs: dict[int, float] = {}
         for line in (line for line in lines if line["what"] == what):
             rate, n_rows = line["values_per_s"], line["rows"]
-            ours[n_rows] = max(rate, ours.get(n_rows, 0.0))
-            if "ratio" in line:
-                theirs[n_rows] = max(rate / line["ratio"], theirs.get(n_rows, 0.0))
+            if "ratio" not in line:
+                ours[n_rows] = rate
+            elif rate / line["ratio"] > theirs.get(n_rows, 0.0):  # ours as it was in turn with the fastest peer
+                ours[n_rows], theirs[n_rows] = rate, rate / line["ratio"]
         for rates, style, whose in ((ours, "o-", what), (theirs, "o--", f"{peers_of(lines, what)}, the fastest")):
             sizes = sorted(rates)
             if sizes:

@@ -20,7 +20,7 @@ CHANGES = ("scrambled", "blanked", "cut off")
 class Finding:
     """What the audit says of one column.
 
-    n_compared: values compared over all cuts and changes.  n_changed: of these, how many were another bit pattern.
+    n_compared: known values compared over all cuts and changes.  n_changed: of these, how many had other bits.
     where: the first that changed, in words; empty if none did.
     """
 
@@ -104,11 +104,12 @@ def _compare(
     tallies: dict[str, list], names: Sequence[str], panel: Panel, rows: np.ndarray, before: np.ndarray,
     after: np.ndarray, place: str,
 ) -> None:  # fmt: skip
-    """Add to the tallies of `names` how many items of their columns differ, NaN being equal to NaN."""
-    differs = (before != after) & ~((before != before) & (after != after))
+    """Add to the tallies of `names` how many items of their columns differ; two NaN are equal, and show nothing."""
+    known = (before == before) | (after == after)
+    differs = (before != after) & known
     for k, name in enumerate(names):
         tally = tallies[name]
-        tally[0] += len(rows)
+        tally[0] += int(known[:, k].sum())
         tally[1] += int(differs[:, k].sum())
         if not tally[2] and differs[:, k].any():
             first = int(np.argmax(differs[:, k]))

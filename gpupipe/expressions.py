@@ -63,6 +63,12 @@ class Series:
     def __rtruediv__(self, other: float) -> Series:
         return as_series(other) / self
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a formula has a value for every bar, so it cannot be asked with if, and, or, max(), min() or a < b < c: "
+            "use where, maximum, minimum of gpupipe.expressions, and a product of conditions for all of them"
+        )
+
     def __neg__(self) -> Series:
         return 0.0 - self
 

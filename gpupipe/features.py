@@ -176,20 +176,27 @@ class Bins:
 def compute_bins(panel: Panel, names: str | Iterable[str], cuts: Sequence[Any]) -> Bins:
     """The features of every row as bins; no float matrix of them is made. `names` as in `feature_names`.
 
-    cuts: for each feature at most 254 float32 that rise; a value equal to a cut is in the bin above it, as in XGBoost.
+    cuts: for each feature, in the order of `feature_names(names)`, at most 254 float32 that rise, such as
+        np.unique(np.nanquantile(column, np.linspace(0, 1, 65)[1:-1]).astype("float32")), or those of
+        gpupipe.models.trees.cuts_of(matrix); a value equal to a cut is in the bin above it, as in XGBoost.
     Train on it with `xgboost.QuantileDMatrix(bins.values, missing=255, max_bin=256)`.
     Raises ValueError for cuts that are not as above.
     """
     from gpupipe import machine
 
     features = _chosen(names)
+    if not hasattr(cuts, "__len__"):
+        raise ValueError(f"cuts are {type(cuts).__name__}, expected a list with an array for each feature")
     checked = [np.asarray(of_column, dtype=np.float32) for of_column in cuts]
     if len(checked) != len(features):
         raise ValueError(f"cuts of {len(checked)} columns for {len(features)} features")
     for one, of_column in zip(features, checked, strict=True):
         rises = of_column.ndim == 1 and bool((of_column[1:] > of_column[:-1]).all() and not np.isnan(of_column).any())
         if not rises or len(of_column) >= machine.MISSING:
-            raise ValueError(f"cuts of {one.name}: expected at most {machine.MISSING - 1} numbers that rise")
+            raise ValueError(
+                f"cuts of {one.name}: expected at most {machine.MISSING - 1} numbers that rise, none of them twice "
+                "(numpy.unique sees to it) and none NaN"
+            )
     sink = machine.binned(panel, checked)
     machine.compute(panel, features, sink)
     return Bins(sink.bins, tuple(f.name for f in features), tuple(checked), panel)

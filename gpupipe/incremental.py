@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import machine
-from gpupipe.device import Device
+from gpupipe.device import Device, pick
 from gpupipe.expressions import Across
 from gpupipe.features import Features, feature_names, hash_of
 from gpupipe.formulas.registry import FEATURES, Feature, OnPanel
@@ -79,6 +79,8 @@ class FeatureState:
         return made, _kept(both, features, memory)
 
     def _check(self, bars: Panel, features: Sequence[Feature]) -> None:
+        if not isinstance(bars, Panel):
+            raise ValueError(f"the bars are a {type(bars).__name__}, expected a Panel; read(frame) makes one")
         tail, to_host = self.tail, self.tail.device.to_host
         if bars.device.kind != tail.device.kind:
             raise ValueError(f"the bars are on {bars.device.kind} and the state on {tail.device.kind}; use Panel.to")
@@ -118,8 +120,8 @@ class FeatureState:
         write_atomic(pathlib.Path(path), buffer.getvalue())
 
 
-def load_state(path: str | os.PathLike[str], device: Device) -> FeatureState:
-    """A state that was saved, on `device`.
+def load_state(path: str | os.PathLike[str], device: str | Device = "auto") -> FeatureState:
+    """A state that was saved, on `device`: "auto", "cpu", "cuda" or a Device.
 
     Raises StoreError if the file cannot be read, or was made by formulas that are others now.
     """
@@ -127,8 +129,11 @@ def load_state(path: str | os.PathLike[str], device: Device) -> FeatureState:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (*_ARRAYS, "states", "aside")}
             about = json.loads(stored["about"].tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{path} cannot be read as a state of features ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path} is no state of features, or not whole; begin again with the whole history") from error
+    device = device if isinstance(device, Device) else pick(device)
     names = tuple(about["names"])
     known = about["format"] == FORMAT and all(name in FEATURES for name in names)
     if not known or _hash([FEATURES[name] for name in names]) != about["hash"]:

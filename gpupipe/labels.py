@@ -174,8 +174,8 @@ def tp_dd_labels(
     Raises ValueError for a parameter that is not as above.
     Source: the triple barrier of Lopez de Prado (2018), section 3.4, with highs and lows in place of closes.
     """
-    horizons, thresholds = _checked_horizons(horizons), _checked_thresholds(thresholds, may_be_none=bool(multiples))
-    multiples = _checked_multiples(multiples)
+    horizons, multiples = _checked_horizons(horizons), _checked_multiples(multiples)
+    thresholds = _checked_thresholds(thresholds, may_be_none=bool(multiples))
     _check_choice("rule", rule, RULES)
     _check_choice("window", window, WINDOWS)
     _check_choice("ambiguous", ambiguous, tuple(AMBIGUOUS))
@@ -248,6 +248,8 @@ def _scaled(panel: Panel, multiples: Sequence[float], volatility: Any) -> Any:
     """float32 (n_multiples, n_rows): the threshold of each row."""
     xp = panel.device.xp
     if not multiples:
+        if volatility is not None:
+            raise ValueError("volatility is given and no multiples of it: pass multiples=, like (1, 2)")
         return xp.empty((0, panel.n_rows), np.float32)
     if volatility is None:
         raise ValueError("multiples are of a volatility: pass volatility=, float32 (n_rows,), of the past only")
@@ -281,7 +283,8 @@ def _checked_thresholds(thresholds: Sequence[float], may_be_none: bool = False) 
 def _checked_multiples(multiples: Sequence[float]) -> tuple[float, ...]:
     checked = _rising(multiples)
     alike = len({f"{x:g}" for x in checked}) < len(checked)
-    if len(checked) != len(multiples) or not all(0.0 < x < math.inf for x in checked) or alike:
+    whole = hasattr(multiples, "__len__") and len(checked) == len(multiples)
+    if not whole or alike or not all(0.0 < x < math.inf for x in checked):
         raise ValueError(f"multiples {multiples!r}: expected numbers above 0 that rise, like (1, 2)")
     return checked
 

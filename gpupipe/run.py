@@ -119,13 +119,19 @@ def _check_features(features: FeatureSet) -> None:
     from gpupipe.formulas.registry import FeatureError, load_modules
 
     try:
-        load_modules(features.modules)
+        modules = load_modules(features.modules)
     except FeatureError as error:
         raise UserError(f"features.modules: {error}") from None
     try:
-        feature_names(features.names)
+        chosen = feature_names(features.names)
     except ValueError as error:
         raise UserError(f"features.names: {error}") from None
+    for module in modules:
+        if not set(module.features) & set(chosen):
+            raise UserError(
+                f"features.modules: none of the features of {module.path} is among features.names; add them, as in "
+                f'--set "features.names={",".join((*features.names, next(iter(module.features))))}"'
+            )
 
 
 def _words(text: str | None) -> list[str] | None:

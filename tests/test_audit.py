@@ -16,7 +16,7 @@ from gpupipe.formulas.registry import FeatureError
 
 
 def test_every_default_feature_and_label_passes():
-    found = audit(random_panel((320, 300, 50, 320)), "default")
+    found = audit(random_panel((420, 400, 50, 420)), "default")
     assert len(found) > 156 and {one.kind for one in found} == {"feature", "label"}
     assert [one.name for one in found if not one.clean] == []
     assert all(one.n_compared > 1000 for one in found)

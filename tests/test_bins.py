@@ -88,6 +88,7 @@ def test_no_float_matrix_is_made():
         ([[1.0], [2.0, 2.0]], "rsi_14: expected at most 254 numbers that rise"),
         ([[1.0], list(range(255))], "rsi_14: expected at most 254"),
         ([[float("nan")], []], "rsi_7"),
+        (None, "cuts are NoneType"),
     ],
 )
 def test_cuts_that_cannot_be_are_refused(cuts, message):

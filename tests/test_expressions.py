@@ -196,6 +196,18 @@ def test_halo_is_what_the_longest_path_reads_back():
 
 
 @pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: 1 if close > BAR.open else 2, lambda: max(close, BAR.open), lambda: 0 < close < 1,
+        lambda: close > 1 and close < 2,
+    ],
+)  # fmt: skip
+def test_a_formula_is_no_condition_of_python(ask):
+    with pytest.raises(TypeError, match="use where, maximum, minimum"):
+        ask()
+
+
+@pytest.mark.parametrize(
     "call, message",
     [
         (lambda: e.lag(close, -1), "lag is -1"),

@@ -69,7 +69,7 @@ def test_a_state_is_saved_and_goes_on(tmp_path, device):
     whole = compute_features(panel)
     _, state = begin_features(between(panel, 0, 300).to(device))
     state.save(tmp_path / "state.npz")
-    features, _ = load_state(tmp_path / "state.npz", device).advance(between(panel, 300, 320).to(device))
+    features, _ = load_state(tmp_path / "state.npz", device.kind).advance(between(panel, 300, 320).to(device))
     new = panel.time_ns >= 300 * DAY
     if device.kind == "cpu":
         np.testing.assert_array_equal(features.values, whole.values[new])
@@ -97,9 +97,13 @@ def test_what_cannot_go_on_is_refused(own, tmp_path):
 
     with pytest.raises(ValueError, match="of_panel is a function of the whole panel"):
         begin_features(panel, "of_panel")
+    with pytest.raises(ValueError, match="expected a Panel"):
+        state.advance(between(panel, 300, 310).to_arrow())
     state.save(tmp_path / "state.npz")
     (tmp_path / "half.npz").write_bytes((tmp_path / "state.npz").read_bytes()[:5000])
-    for name, message in (("half.npz", "cannot be read"), ("none.npz", "cannot be read")):
+    (tmp_path / "empty.npz").write_bytes(b"")
+    cases = (("half.npz", "or not whole"), ("empty.npz", "or not whole"), ("none.npz", "No such file"))
+    for name, message in cases:
         with pytest.raises(StoreError, match=message):
             load_state(tmp_path / name, panel.device)
     dataclasses.replace(state, hash="another").save(tmp_path / "old.npz")

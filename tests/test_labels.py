@@ -341,6 +341,8 @@ def test_names_and_table(device):
         ({"multiples": (2, 1)}, "multiples"), ({"multiples": (0,)}, "multiples"), ({"multiples": (1,)}, "volatility="),
         ({"multiples": (1,), "volatility": np.ones(3, np.float32)}, r"shape \(3,\), expected \(10,\)"),
         ({"horizons": (40_000,)}, "at most 32,767"),
+        ({"multiples": 2}, "multiples"), ({"multiples": None}, "multiples"),
+        ({"volatility": np.ones(10, np.float32)}, "pass multiples="),
         ({"ambiguous": "coin"}, "'sell' or 'buy'|'sell'"),
     ],
 )  # fmt: skip
