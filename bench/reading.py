@@ -12,20 +12,22 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import platform
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from bench.kernels import alternate
+from bench.timing import alternate
 from gpupipe.data import bars, data_hash, load, simulate, sources, sqlite_file, validate
+from gpupipe.device import pick
 from gpupipe.panel import COLUMNS, Panel
 
 NS_OF_DAY = 86_400 * 10**9
@@ -98,7 +100,7 @@ def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, time
             sides["polars, the same work"] = lambda: data_hash(of_polars(path, part.found, mapping))
         else:
             print("polars, the same work: skipped, it is written for sorted daily bars without a finding")
-    seconds = alternate(times, **sides)
+    seconds = in_turn(times, **sides)
     if "polars" in seconds:
         peer = f"polars {pl.__version__} read_parquet of the needed columns"
         yield compared("Parquet decoded, nothing judged", n, peer, seconds, "decode", "polars")
@@ -168,7 +170,7 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[Line]:
             raise SystemExit(f"column {name}: pandas says otherwise")
     if data_hash(load(path, mapping, device="cpu")[0]) != data_hash(panel):
         raise SystemExit("the Panel of the SQLite table is another one")
-    seconds = alternate(
+    seconds = in_turn(
         times, table=lambda: sqlite_file.read(path, None), whole=lambda: load(path, mapping, device="cpu"),
         pandas=of_pandas,
     )  # fmt: skip
@@ -189,6 +191,13 @@ def written(path: pathlib.Path, panel: Panel, names: tuple[str, ...]) -> None:
             f"INSERT INTO candles VALUES ({', '.join('?' * len(names))})",
             zip(symbols, (panel.time_ns // 10**6).tolist(), ["1d"] * panel.n_rows, *columns, strict=True),
         )
+
+
+def in_turn(times: int, **sides: Callable[[], Any]) -> dict[str, float]:
+    """Median seconds of each side, after one run of each to warm up."""
+    for side in sides.values():
+        side()
+    return alternate(times, math.inf, pick("cpu"), sides)[0]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from conftest import random_panel
@@ -153,3 +155,9 @@ def test_the_picture_has_a_row_for_each_side(panel, tmp_path):
     assert "<svg" in (tmp_path / "kernels.svg").read_text()
     with pytest.raises(SystemExit, match="no comparison to draw"):
         picture.draw([], tmp_path / "none.svg")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (kernels.ROOT / "bench").glob("[a-z]*.py")))
+def test_every_benchmark_can_be_loaded(name):
+    """Those that run in another interpreter import their library when they are run."""
+    assert importlib.import_module(f"bench.{name}").__doc__
