@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gpupipe.kernels.operations import MISSING
 from gpupipe.panel import Panel, check_columns, row_table
 
 if TYPE_CHECKING:
@@ -192,9 +193,9 @@ def compute_bins(panel: Panel, names: str | Iterable[str], cuts: Sequence[Any]) 
         raise ValueError(f"cuts of {len(checked)} columns for {len(features)} features")
     for one, of_column in zip(features, checked, strict=True):
         rises = of_column.ndim == 1 and bool((of_column[1:] > of_column[:-1]).all() and not np.isnan(of_column).any())
-        if not rises or len(of_column) >= machine.MISSING:
+        if not rises or len(of_column) >= MISSING:
             raise ValueError(
-                f"cuts of {one.name}: expected at most {machine.MISSING - 1} numbers that rise, none of them twice "
+                f"cuts of {one.name}: expected at most {MISSING - 1} numbers that rise, none of them twice "
                 "(numpy.unique sees to it) and none NaN"
             )
     sink = machine.binned(panel, checked)

@@ -173,8 +173,7 @@ def _in_last_times(panel: Panel, features: Sequence[Feature], among: Any) -> Any
     chosen = xp.zeros(panel.n_rows, dtype=bool)
     if n == 0:
         return chosen
-    sector_of_symbol = panel.device.asarray(np.array([panel.sectors.index(name) for name in panel.sector]))
-    sector_of_row = sector_of_symbol[panel.symbol_of_row]
+    sector_of_row = panel.device.asarray(panel.sector_of_symbol)[panel.symbol_of_row]
     for sector in range(len(panel.sectors)):
         rows = among & (sector_of_row == sector)
         times = xp.unique(panel.time_ns[rows])

@@ -114,11 +114,10 @@ class Labels:
         """
         from gpupipe.kernels.labels import average_uniqueness
 
-        device, xp = self.panel.device, self.panel.device.xp
+        xp = self.panel.device.xp
         weight = xp.empty((len(self.horizons), self.n_rows), xp.float32)
         n_items = self.panel.n_symbols * len(self.horizons)
         average_uniqueness(n_items, self.panel.close, self.panel.offsets, self.exit_row.T, weight)
-        device.sync()
         return xp.where(xp.isnan(self.tp), np.float32(np.nan), weight.T)
 
     def to_arrow(self) -> pyarrow.Table:

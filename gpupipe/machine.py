@@ -16,7 +16,6 @@ BLOCK = 2048  # rows of a symbol that are computed together: registers of the ma
 WORKERS = 512  # symbols at once, at most
 SCRATCH_BYTES = 1 << 29  # memory for registers, of all workers together
 MAX_OUTPUTS = 8  # of kernels.cross_section
-MISSING = 255  # the bin of what is not known
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Sink:
     """Where columns go: to `out`, or as bins to `bins`; the other one has no columns.
 
     out: float32 (n_rows, n_columns), C order.  bins: uint8 (n_rows, n_columns), C order: how many of the column's cuts
-    are not above the value, MISSING where it is NaN.
+    are not above the value, 255 where it is NaN.
     cuts: float32 (n_cuts,), rising within a column.  cut_offsets: int64 (n_columns + 1,); column k has the cuts
     cut_offsets[k]:cut_offsets[k+1], at most 254.
     """
@@ -179,8 +178,7 @@ def _sector_times(panel: Panel, rows: Any) -> tuple[Any, Any, Any]:
     """
     device, xp = panel.device, panel.device.xp
     rows = xp.arange(panel.n_rows) if rows is None else rows
-    sector_of_symbol = np.array([panel.sectors.index(name) for name in panel.sector], dtype=np.int64)
-    sector = device.asarray(sector_of_symbol)[panel.symbol_of_row[rows]]
+    sector = device.asarray(panel.sector_of_symbol)[panel.symbol_of_row[rows]]
     time_ns = panel.time_ns[rows]
     order = xp.lexsort(xp.stack([time_ns, sector])).astype(np.int64)
     time_ns, sector = time_ns[order], sector[order]

@@ -87,6 +87,12 @@ class Panel:
         return tuple(sorted(set(self.sector)))
 
     @functools.cached_property
+    def sector_of_symbol(self) -> np.ndarray:
+        """int64 (n_symbols,), on the host: the position in `sectors` of each symbol's sector."""
+        place = {name: k for k, name in enumerate(self.sectors)}
+        return np.array([place[name] for name in self.sector], dtype=np.int64)
+
+    @functools.cached_property
     def symbol_of_row(self) -> Any:
         """int32 (n_rows,): the position in `symbols` of each row's symbol."""
         xp = self.device.xp
@@ -138,9 +144,8 @@ def row_table(panel: Panel, columns: dict[str, Any], *, with_sector: bool = Fals
         "time": pa.array(to_host(panel.time_ns)).cast(pa.timestamp("ns", "UTC")),
     }
     if with_sector:
-        sector_of_symbol = np.array([panel.sectors.index(name) for name in panel.sector], dtype=np.int32)
         arrays["sector"] = pa.DictionaryArray.from_arrays(
-            pa.array(sector_of_symbol[code]), pa.array(list(panel.sectors), pa.string())
+            pa.array(panel.sector_of_symbol[code].astype(np.int32)), pa.array(list(panel.sectors), pa.string())
         )
     return pa.table({**arrays, **{name: pa.array(to_host(column)) for name, column in columns.items()}})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
 import pathlib
 import platform
@@ -31,6 +32,8 @@ from gpupipe.panel import Panel
 from gpupipe.split import Boundaries, Split, boundaries, split
 from gpupipe.store import Store, dump_json, sha256
 from gpupipe.training import Trained, Work, available_cores, count_units, in_parallel, train
+
+log = logging.getLogger("gpupipe")
 
 BASELINES = ("volatility_table_sector", "volatility_table_all")
 
@@ -141,6 +144,8 @@ def execute(
     manifest = artifacts.read_manifest(out)
     if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
         return summary.read(store.out), False
+    if manifest and manifest["run_key"] != key:
+        log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
     with store.lock():
         return _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener), True
 

@@ -350,7 +350,7 @@ def label_cube(
     barrier()
     if known[0] > 0:
         stop_at_unknown(sure[0:rows], highs, lows, closes)
-        barrier()
+    barrier()  # also before known is written again: every lane has to have read it
     for level in range(1, n_levels):
         half = 1 << level - 1
         for side in range(2):

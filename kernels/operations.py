@@ -16,3 +16,5 @@ ABSOLUTE_DEVIATION, RANK, QUANTILE = range(40, 43)
 MOVING, DECAYING = range(50, 52)
 # Out of the machine:
 STORE = 60
+
+MISSING = 255  # the bin of what is not known

@@ -32,6 +32,7 @@ from .operations import (
     LOW,
     MAXIMUM,
     MINIMUM,
+    MISSING,
     MOVING,
     MULTIPLY,
     NEED,
@@ -56,7 +57,6 @@ NS_PER_DAY = np.int64(86_400_000_000_000)
 LARGEST = np.float64(3.4e38)
 NAN = np.float64(np.nan)
 
-MISSING = 255  # the bin of NaN
 VALUE, RUN = 0, 1  # of a state
 
 

@@ -198,13 +198,15 @@ def test_models_keep_the_files_they_were_trained_with(mine, tmp_path, monkeypatc
     np.testing.assert_array_equal(load(out).predict(tiny_market()).values, said)
 
 
-def test_a_changed_file_trains_again_and_takes_its_place(mine, tmp_path, monkeypatch):
+def test_a_changed_file_trains_again_and_takes_its_place(mine, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     mine.write_text(CALM + VOLATILE)
     said, before = train("OUT", changed=True)
+    assert "takes its place" not in caplog.text
     mine.write_text(CALM + VOLATILE.replace("FACTOR = 2", "FACTOR = -3"))
     again, after = train("OUT", changed=True)
     assert before["run_key"] != after["run_key"]
+    assert "OUT holds a finished run of other data, settings or code: this one takes its place" in caplog.text
     assert (again[np.isfinite(again)] != said[np.isfinite(said)]).any()
     mine.rename(tmp_path / "other.py")
     settings = ("features.modules=other.py", *QUICK, *WITH_MINE)
