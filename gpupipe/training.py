@@ -18,7 +18,7 @@ from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
 from gpupipe.models import meta
-from gpupipe.models.fold import N_CLASSES, Fold, gather
+from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled
 from gpupipe.split import Split
 from gpupipe.store import Store, pack_array, sha256, unpack_array
 
@@ -180,7 +180,7 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     training = work.settings.training
     fold = Fold(
         name=name,
-        fit={s: gather(work.datasets[s], fit, kept) for s, (fit, _) in rows.items()},
+        fit={s: gather(work.datasets[s], shuffled(fit, work.settings.seed, s), kept) for s, (fit, _) in rows.items()},
         validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(first.label_names[k] for k in kept),
         device=work.device,

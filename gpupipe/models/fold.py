@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,9 +31,21 @@ class Rows:
         """Number of rows."""
         return int(self.X.shape[0])
 
+    def slice(self, first: int, last: int) -> Rows:
+        """Rows first to last - 1, without a copy."""
+        return Rows(self.X[first:last], self.y[first:last], self.time_ns[first:last])
+
     def tile(self, bias: np.ndarray, device: Device) -> Any:
         """`bias` (n_outputs,) repeated for every row: where a booster's margins begin."""
         return device.xp.tile(device.asarray(bias), (self.n, 1))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows that a tree is fitted on: blocks of a fold's fitted rows, and the bins of all of them in one matrix."""
+
+    blocks: tuple[Rows, ...]
+    bins: Any
 
 
 def gather(dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None) -> Rows:
@@ -42,12 +55,18 @@ def gather(dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = No
     return Rows(dataset.X[at], y, dataset.time_ns[at])
 
 
+def shuffled(rows: np.ndarray, seed: int, sector: str) -> np.ndarray:
+    """Row numbers in random order, the same again for a seed and a sector, whatever other sectors there are."""
+    return np.random.default_rng([seed, zlib.crc32(sector.encode())]).permutation(rows)
+
+
 @dataclass(frozen=True)
 class Fold:
     """What one round of fitting may see.
 
     name: "final", or "part1", "part2", ... for the out-of-fold rounds.
-    fit: rows to fit, by sector, in the order that the pooled matrix has them.
+    fit: rows to fit, by sector, in the order that the pooled matrix has them; those of a sector in random order
+        (`shuffled`), so that every slice of them is a sample.
     validation: rows that choose rounds, by sector; empty in out-of-fold rounds, which take the final's choices.
     class_weight: "none", or "balanced": each class weighs the inverse of its share in the fitted rows.
     threads: for a pooled fit; a sector's fit has one, so that the number of jobs changes no result.
@@ -62,7 +81,9 @@ class Fold:
     class_weight: str
     threads: int
     seed: int
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _samples: dict[Any, list[Sample]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def sectors(self) -> tuple[str, ...]:
@@ -108,30 +129,45 @@ class Fold:
             return np.ones((self.n_labels, N_CLASSES), dtype=np.float32)
         return (1.0 / (N_CLASSES * self.shares(sectors))).astype(np.float32)
 
-    def bins(self, sector: str | None = None) -> Any:
-        """Quantile bins of the fitted rows: an unweighted xgboost.QuantileDMatrix without labels.
+    def bins(self) -> Any:
+        """Quantile bins of the fitted rows of all sectors: an xgboost.QuantileDMatrix without labels or weights.
 
-        The pooled one (sector None) is built once and shared; a sector's has the same cut points and belongs to
-        the caller, who sets one label at a time on it.
+        Built once; every other matrix of the fold has its cut points.
         """
-        if sector is None:
-            with self._lock:
-                return self._pooled_bins
-        return quantile_matrix([self.fit[sector].X], self.max_bin, 1, ref=self.bins())
+        with self._lock:
+            return self._pooled_bins
 
-    def validation_bins(self, sector: str, bins: Any) -> Any:
-        """The sector's validation rows, in the bins of the matrix that a booster is fitted on."""
-        return quantile_matrix([self.validation[sector].X], self.max_bin, 1, ref=bins)
+    def samples(self, share: float, sector: str | None = None) -> list[Sample]:
+        """The fitted rows, of all sectors or of one, cut at random into samples of about `share` of them each.
+
+        1 / share is rounded to the next number of samples, which hold every row once: trees that take them in turn
+        see `share` of the rows each, and it costs them `share` of the time, where XGBoost's own subsample costs as
+        much as all rows. Made once, and shared by all families.
+        """
+        key = (max(1, round(1 / share)), sector)
+        self.bins()
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            if key not in self._samples:
+                self._samples[key] = self._cut(*key)
+            return self._samples[key]
+
+    def _cut(self, n_samples: int, sector: str | None) -> list[Sample]:
+        parts = list(self.fit.values()) if sector is None else [self.fit[sector]]
+        if n_samples == 1 and sector is None:
+            return [Sample(tuple(parts), self.bins())]
+        samples = []
+        for k in range(n_samples):
+            blocks = tuple(rows.slice(rows.n * k // n_samples, rows.n * (k + 1) // n_samples) for rows in parts)
+            threads = self.threads if sector is None else 1
+            bins = quantile_matrix([rows.X for rows in blocks], self.max_bin, threads, ref=self.bins())
+            samples.append(Sample(blocks, bins))
+        return samples
 
     @functools.cached_property
     def _pooled_bins(self) -> Any:
         return quantile_matrix([rows.X for rows in self.fit.values()], self.max_bin, self.threads)
-
-
-def clear_labels(matrix: Any) -> None:
-    """Take label, weights and starting margins off a shared matrix, so that the next booster finds none."""
-    nothing = np.empty(0, dtype=np.float32)
-    matrix.set_info(label=nothing, weight=nothing, base_margin=nothing)
 
 
 def quantile_matrix(parts: Sequence[Any], max_bin: int, threads: int, ref: Any = None) -> Any:

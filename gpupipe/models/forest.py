@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpupipe import config
 from gpupipe.models import trees
+from gpupipe.models.boosting import label_scale
 from gpupipe.models.choose import clearly_better
-from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows
-from gpupipe.models.joint import label_scale
+from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, Sample
 from gpupipe.models.trees import N_OUTPUTS, Stage, TreeModel
 
-ROUNDS = 1  # a forest is one boosting round of many parallel trees
 # Hessian of activity and of direction: leaves go half of the way in direction, which counts half when a split is
 # chosen, as in xgb_joint (kernels.softmax.activity_gradient).
 STEEPNESS = np.array([1, 2], dtype=np.float32)
@@ -28,16 +27,18 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[TreeModel]:
     """
     weighted = fold.shares() * fold.weights()
     bias = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
-    parts = list(fold.fit.values())
-    start = [rows.tile(bias.ravel(), fold.device) for rows in parts]
     forest = settings.forest
-    booster = _grow(fold, fold.bins(), parts, start, forest, forest.trees, forest.shrink_rows, fold.threads)
+    booster = _grow(
+        fold, fold.samples(forest.subsample), lambda rows: rows.tile(bias.ravel(), fold.device), forest, forest.trees,
+        forest.shrink_rows, fold.threads,
+    )  # fmt: skip
     return [
         TreeModel(
-            (Stage(booster, ROUNDS, N_OUTPUTS * k, N_OUTPUTS),), bias[k], "identity", fold.weights()[k], fold.scope
+            (Stage(booster, forest.trees, N_OUTPUTS * k),), bias[k], "identity", fold.weights()[k],
+            fold.scope,
         )
         for k in range(fold.n_labels)
-    ]
+    ]  # fmt: skip
 
 
 def fit_sector(
@@ -50,13 +51,19 @@ def fit_sector(
     use_own = [model.scope == "sector" for model in like] if like else None
     if len(fold.sectors) == 1 or (use_own is not None and not any(use_own)):
         return list(pooled)
-    rows, forest = fold.fit[sector], settings.forest
-    bias = np.concatenate([model.bias for model in pooled])
-    start = rows.tile(bias, fold.device)
-    trees.add_activity(start, trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, ROUNDS))
-    booster = _grow(fold, fold.bins(sector), [rows], [start], forest, forest.sector_trees, forest.sector_shrink_rows, 1)
+    bias, forest = np.concatenate([model.bias for model in pooled]), settings.forest
+
+    def expected(rows: Rows) -> Any:
+        start = rows.tile(bias, fold.device)
+        trees.add_activity(start, trees.stage_margin(pooled[0].stages[0].booster, rows.X, 0, forest.trees))
+        return start
+
+    samples = fold.samples(forest.subsample, sector)
+    booster = _grow(fold, samples, expected, forest, forest.sector_trees, forest.sector_shrink_rows, 1)
     own = [
-        dataclasses.replace(m, stages=(*m.stages, Stage(booster, ROUNDS, N_OUTPUTS * k, N_OUTPUTS)), scope="sector")
+        dataclasses.replace(
+            m, stages=(*m.stages, Stage(booster, forest.sector_trees, N_OUTPUTS * k)), scope="sector"
+        )
         for k, m in enumerate(pooled)
     ]
     if use_own is None:
@@ -76,20 +83,33 @@ def _worthwhile(fold: Fold, sector: str, pooled: Sequence[TreeModel], own: Seque
 
 
 def _grow(
-    fold: Fold, bins: Any, parts: list[Rows], start: list[Any], forest: config.Forest, n_trees: int,
+    fold: Fold, samples: Sequence[Sample], expected: Callable[[Rows], Any], forest: config.Forest, n_trees: int,
     shrink_rows: float, threads: int,
 ) -> Any:  # fmt: skip
-    """One round of `n_trees` parallel trees on the residuals of `start`, shrunk by pseudo-rows without a residual."""
-    xp, n_labels = fold.device.xp, fold.n_labels
+    """Trees on the residuals of `expected`, each on one of the samples in turn, that add up to their mean.
+
+    expected(rows): shares float32 (n_rows, 3 * n_labels). Leaves are shrunk by pseudo-rows without a residual.
+    """
     stage = config.Booster(
-        rounds=ROUNDS, learning_rate=1.0, depth=forest.depth, l2=shrink_rows, subsample=forest.subsample,
+        rounds=n_trees, learning_rate=1.0 / n_trees, depth=forest.depth, l2=shrink_rows,
         min_child_weight=forest.min_rows * float(STEEPNESS.mean()), column_share=forest.column_share,
     )  # fmt: skip
     parameters = trees.parameters(stage, fold.device, fold.max_bin, threads, fold.seed)
-    booster = trees.vector_leaf({**parameters, "num_parallel_tree": n_trees}, n_labels, bins)
-    y = xp.concatenate([rows.y for rows in parts])
-    expected = xp.concatenate(start).reshape(-1, n_labels, N_CLASSES)
-    sold, bought = (expected[:, :, c] - (y == c) for c in (SELL, BUY))
+    booster = trees.vector_leaf(parameters, fold.n_labels, samples[0].bins)
+    derivatives = [_derivatives(fold, sample, expected) for sample in samples[:n_trees]]
+    for k in range(n_trees):
+        gradient, hessian = derivatives[k % len(derivatives)]
+        booster.boost(samples[k % len(derivatives)].bins, k, grad=gradient, hess=hessian)
+    trees.refuse_silent_cpu(booster, fold.device)
+    return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
+
+
+def _derivatives(fold: Fold, sample: Sample, expected: Callable[[Rows], Any]) -> tuple[Any, Any]:
+    """Gradient and Hessian of the weighted squared error, float32 (n_rows, 2 * n_labels)."""
+    xp = fold.device.xp
+    y = xp.concatenate([rows.y for rows in sample.blocks])
+    shares = xp.concatenate([expected(rows) for rows in sample.blocks]).reshape(-1, fold.n_labels, N_CLASSES)
+    sold, bought = (shares[:, :, c] - (y == c) for c in (SELL, BUY))
     # SELL is activity less direction, BUY their sum: half of the sum and half of the difference of the errors.
     error = xp.stack([(bought + sold) / 2, (bought - sold) / 2], axis=2)
     class_weight = xp.take_along_axis(
@@ -99,6 +119,4 @@ def _grow(
     weight = xp.where(y[:, :, None] >= 0, weight, 0).astype(xp.float32)
     gradient = (weight * error).astype(xp.float32).reshape(y.shape[0], -1)
     hessian = (weight * fold.device.asarray(STEEPNESS)).reshape(y.shape[0], -1)
-    booster.boost(bins, 0, grad=gradient, hess=hessian)
-    trees.refuse_silent_cpu(booster, fold.device)
-    return booster.reset()  # or it keeps hold of the bins and of every tree's rows
+    return gradient, hessian

@@ -18,7 +18,7 @@ from gpupipe.kernels.softmax import softmax_probability
 from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
 
 SMALLEST_PROBABILITY = 1e-6
-N_OUTPUTS = 2  # of a label in a booster for all labels: activity and direction
+N_OUTPUTS = 2  # of a booster for each of its labels: activity and direction (see add_activity)
 SUFFIXES = (".ubj", ".sector.ubj")  # of a model's first stage and of its second
 
 
@@ -31,15 +31,11 @@ def cuts_of(matrix: Any) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Stage:
-    """The first `rounds` rounds of a booster, of whose outputs this label's start at `column`.
-
-    n_outputs: 3, the classes in order, or 2, activity and direction (see `add_activity`).
-    """
+    """The first `rounds` rounds of a booster; activity and direction of this label are its outputs `column` and the next."""
 
     booster: Any
     rounds: int
     column: int
-    n_outputs: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,6 @@ class TreeModel:
             "class_weight": [float(v) for v in self.class_weight],
             "rounds": [stage.rounds for stage in self.stages],
             "column": [stage.column for stage in self.stages],
-            "outputs": [stage.n_outputs for stage in self.stages],
         }
 
     @classmethod
@@ -88,12 +83,11 @@ class TreeModel:
         import xgboost
 
         stages = []
-        sizes = zip(about["rounds"], about["column"], about["outputs"], strict=True)
-        for k, (rounds, column, n_outputs) in enumerate(sizes):
+        for k, (rounds, column) in enumerate(zip(about["rounds"], about["column"], strict=True)):
             content = files[SUFFIXES[k]]
             if content not in boosters:
                 boosters[content] = xgboost.Booster(model_file=bytearray(content))
-            stages.append(Stage(boosters[content], rounds, column, n_outputs))
+            stages.append(Stage(boosters[content], rounds, column))
         return cls(
             tuple(stages),
             np.array(about["bias"], dtype=np.float32),
@@ -117,27 +111,37 @@ def _saved(booster: Any) -> bytes:
 
 
 def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
-    """float32 (n_rows, n_models, 3); a booster that models share is asked once for each number of rounds."""
-    xp = device.xp
-    margins: dict[tuple[int, int], Any] = {}
-    out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
+    """float32 (n_rows, n_models, 3), of models that may share boosters."""
+    out = device.xp.empty((X.shape[0], len(models), N_CLASSES), dtype=device.xp.float32)
     if X.shape[0] == 0:
         return out
+    said = iter(margins([stage for model in models for stage in model.stages], X))
     for k, model in enumerate(models):
-        total = xp.tile(device.asarray(model.bias), (X.shape[0], 1))
-        for stage in model.stages:
-            if stage.rounds == 0:
-                continue
-            key = (id(stage.booster), stage.rounds)
-            if key not in margins:
-                margins[key] = stage_margin(stage.booster, X, 0, stage.rounds)
-            said = margins[key][:, stage.column : stage.column + stage.n_outputs]
-            if stage.n_outputs == N_CLASSES:
-                total += said
-            else:
-                add_activity(total, said)
+        total = device.xp.tile(device.asarray(model.bias), (X.shape[0], 1))
+        for _ in model.stages:
+            if (margin := next(said)) is not None:
+                add_activity(total, margin)
         out[:, k] = to_probability(total, model.link, model.class_weight, device)
     return out
+
+
+def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
+    """The margins of each stage, float32 (n_rows, 2), where X is; None of a stage of no rounds.
+
+    A booster that stages share walks each of its trees once, whatever their numbers of rounds.
+    """
+    boosters = {id(stage.booster): stage.booster for stage in stages}
+    found: dict[tuple[int, int], Any] = {}
+    for key, booster in boosters.items():
+        done, total = 0, None
+        for rounds in sorted({stage.rounds for stage in stages if id(stage.booster) == key} - {0}):
+            grown = stage_margin(booster, X, done, rounds)
+            total = grown if total is None else total + grown
+            found[key, rounds], done = total, rounds
+    return [
+        found[id(one.booster), one.rounds][:, one.column : one.column + N_OUTPUTS] if one.rounds else None
+        for one in stages
+    ]
 
 
 def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
@@ -178,7 +182,7 @@ def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Dev
 
 
 def parameters(stage: config.Booster, device: Device, max_bin: int, threads: int, seed: int) -> dict[str, Any]:
-    """XGBoost parameters of a stage."""
+    """XGBoost parameters of a stage; `stage.subsample` is not among them: see Fold.samples."""
     growth = {"max_depth": stage.depth} if stage.depth else {"max_depth": 0, "max_leaves": stage.leaves}
     return {
         "tree_method": "hist",
@@ -188,7 +192,6 @@ def parameters(stage: config.Booster, device: Device, max_bin: int, threads: int
         "eta": stage.learning_rate,
         "min_child_weight": stage.min_child_weight,
         "lambda": stage.l2,
-        "subsample": stage.subsample,
         "colsample_bynode": stage.column_share,
         "max_bin": max_bin,
         "nthread": threads,
