@@ -31,7 +31,7 @@ def cuts_of(matrix: Any) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Stage:
-    """The first `rounds` rounds of a booster; activity and direction of this label are its outputs `column` and the next."""
+    """The first `rounds` rounds of a booster, whose outputs for this label start at `column`: activity and direction."""
 
     booster: Any
     rounds: int
