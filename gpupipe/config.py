@@ -16,6 +16,7 @@ from typing import Any
 from gpupipe.errors import UserError
 
 RULES, WINDOWS = ("take_profit_first", "first_touch"), ("bars", "calendar")  # of labels.py
+BOOSTERS = ("joint", "joint_sector", "hist", "leafwise")  # fields of Config that are a Booster
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
 
 
@@ -57,11 +58,23 @@ class Training:
 
     models: tuple[str, ...] = FAMILIES
     pool: str = "all"  # all: a pooled stage over all sectors, then each sector's own; none: every sector alone
+    sample_weight: str = "none"  # none, or uniqueness (rows whose label windows overlap others count less)
     class_weight: str = "none"  # none, or balanced (inverse class shares; probabilities are corrected back)
     min_positives: int = 20  # BUY and SELL rows, each, that a sector's training part must hold (see README)
     min_rows: int = 50  # rows of validation and of test, and a quarter of those of training, that a sector must have
     max_bin: int = 64
     early_stopping: int = 20  # rounds without a better validation log-loss
+
+
+@dataclass(frozen=True)
+class Ml:
+    """Options of training under the names that users of XGBoost know."""
+
+    feature_selection_top_n: int = 0  # train on this many columns, chosen inside each training part; 0: on all
+    gradient_sampling: bool = False  # rows with large derivatives are drawn more often (where subsample is below 1)
+    subsample: float = 0.0  # share of the rows that a tree sees, in place of every stage's own; 0: as each stage says
+    use_quantile_dmatrix: bool = True  # false: xgboost.DMatrix, which holds floats and is binned by each booster
+    use_rmm: bool = True  # CUDA: one RMM pool for cupy, numba and torch; false: each library's own
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,7 @@ class Config:
     features: FeatureSet = field(default_factory=FeatureSet)
     split: Split = field(default_factory=Split)
     training: Training = field(default_factory=Training)
+    ml: Ml = field(default_factory=Ml)
     joint: Booster = field(default_factory=lambda: _joint(300, 0.05))
     joint_sector: Booster = field(default_factory=lambda: _joint_sector(60, 0.05))
     hist: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05))
@@ -216,7 +230,16 @@ def make(
     for key, value in overrides.items():
         if value is not None:
             config = _replace(config, key.replace("__", "."), value)
-    return config
+    return _subsampled(config)
+
+
+def _subsampled(config: Config) -> Config:
+    """With ml.subsample, if there is one, in every stage that samples rows."""
+    share = config.ml.subsample
+    if not share:
+        return config
+    stages = {name: dataclasses.replace(getattr(config, name), subsample=share) for name in (*BOOSTERS, "forest")}
+    return dataclasses.replace(config, **stages)
 
 
 def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
@@ -278,7 +301,7 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
         return tuple(_convert(key, one, element) for one in values)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, kind):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, kind):
         raise ConfigError(f"{key} = {value!r} is a {type(value).__name__}, expected {kind.__name__}")
     return value
 
@@ -325,17 +348,24 @@ def _check(config: Config) -> None:
     require(training.pool in ("all", "none"), "training.pool", training.pool, "all or none")
     require(training.class_weight in ("none", "balanced"), "training.class_weight", training.class_weight,
             "none or balanced")  # fmt: skip
+    require(training.sample_weight in ("none", "uniqueness"), "training.sample_weight", training.sample_weight,
+            "none or uniqueness")  # fmt: skip
     require(training.min_positives >= 1, "training.min_positives", training.min_positives, "1 or more")
     require(training.min_rows >= 1, "training.min_rows", training.min_rows, "1 or more")
     require(2 <= training.max_bin <= 256, "training.max_bin", training.max_bin, "2 to 256")
     require(training.early_stopping >= 1, "training.early_stopping", training.early_stopping, "1 or more")
     require(config.seed >= 0, "seed", config.seed, "0 or more")
-    for name in ("joint", "joint_sector", "hist", "leafwise", "forest", "linear", "meta"):
+    for name in (*BOOSTERS, "forest", "linear", "meta"):
         for item in dataclasses.fields(getattr(config, name)):
             value = getattr(getattr(config, name), item.name)
             met, expected = _in_range(item.name, value)
             require(met, f"{name}.{item.name}", value, expected)
-    for name in ("joint", "joint_sector", "hist", "leafwise"):
+    ml = config.ml
+    require(ml.feature_selection_top_n >= 0, "ml.feature_selection_top_n", ml.feature_selection_top_n,
+            "a number of columns, or 0 for all")  # fmt: skip
+    require(ml.subsample == 0 or 0.1 <= ml.subsample <= 1, "ml.subsample", ml.subsample,
+            "0.1 to 1, or 0 for what each stage says")  # fmt: skip
+    for name in BOOSTERS:
         stage = getattr(config, name)
         require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
     require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")

@@ -30,6 +30,7 @@ class Dataset:
         label is not known. Purging by it is right for all labels at once, so that they share their rows.
     warm: bool (n_rows,): the columns that need at most 61 bars are all there.
     usable: bool (n_rows,): warm, and all labels known.
+    weight: float32 (n_rows, n_labels), what a row counts in fitting a label; None where all count alike.
 
     Raises ValueError when a shape, dtype or device is not as above.
     """
@@ -48,6 +49,7 @@ class Dataset:
     end_time_ns: Any
     warm: Any
     usable: Any
+    weight: Any = None
 
     def __post_init__(self) -> None:
         dtypes = {
@@ -60,6 +62,8 @@ class Dataset:
             expected = (self.X.shape[0], *shapes.get(name, ()))
             if getattr(self, name).shape != expected:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {expected}")
+        if self.weight is not None and self.weight.shape != self.y.shape:
+            raise ValueError(f"weight has shape {self.weight.shape}, expected {self.y.shape}")
 
     @functools.cached_property
     def device(self) -> Device:
@@ -87,8 +91,12 @@ def warm_rows(features: Features) -> Any:
     return warm
 
 
-def join(panel: Panel, features: Features, labels: Labels, sector: str) -> Dataset:
-    """The Dataset of one sector's panel, its features and its labels; nothing is copied but the marks."""
+def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted: bool = False) -> Dataset:
+    """The Dataset of one sector's panel, its features and its labels; nothing is copied but the marks.
+
+    weighted: rows weigh the average uniqueness of their label's window (Lopez de Prado 2018, section 4.4), 0 where it
+        is not known.
+    """
     xp = panel.device.xp
     warm = warm_rows(features)
     known = (labels.y >= 0).all(axis=1)
@@ -110,7 +118,14 @@ def join(panel: Panel, features: Features, labels: Labels, sector: str) -> Datas
         end_time_ns=end_time_ns,
         warm=warm,
         usable=warm & known,
+        weight=_uniqueness(labels) if weighted else None,
     )
+
+
+def _uniqueness(labels: Labels) -> Any:
+    xp = labels.panel.device.xp
+    weight = labels.weight[:, [labels.horizon_of(k) for k in range(labels.n_labels)]]
+    return xp.ascontiguousarray(xp.where(xp.isnan(weight), 0, weight).astype(xp.float32))
 
 
 def _natr(panel: Panel, features: Features) -> Any:

@@ -82,7 +82,8 @@ def prepare(panel: Panel, settings: config.Config) -> Prepared:
             started = time.perf_counter()
             wanted = settings.labels
             labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
-            datasets[sector] = join(own, features, labels, sector)
+            weighted = settings.training.sample_weight == "uniqueness"
+            datasets[sector] = join(own, features, labels, sector, weighted)
             panel.device.sync()
             seconds["labels"] += time.perf_counter() - started
     started = time.perf_counter()

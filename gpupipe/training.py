@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pathlib
 import threading
 import time
 from collections import defaultdict
@@ -17,8 +18,8 @@ from gpupipe import config, models
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
-from gpupipe.models import meta
-from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled
+from gpupipe.models import columns, meta
+from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled, with_mean_weight_1
 from gpupipe.split import Split
 from gpupipe.store import Store, pack_array, sha256, unpack_array
 
@@ -55,6 +56,7 @@ class Trained:
 class Work:
     """What training shares: data, settings, where results are kept, and who is told.
 
+    cache: a folder to keep bins in, where memory is short.
     advance(text): called after each unit.  seconds: by stage, filled while training.
     """
 
@@ -65,6 +67,7 @@ class Work:
     run_key: str
     device: Device
     jobs: int
+    cache: pathlib.Path | None = None
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -178,9 +181,10 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     first = next(iter(work.datasets.values()))
     started = time.perf_counter()
     training = work.settings.training
+    fit = {s: gather(work.datasets[s], shuffled(fit, work.settings.seed, s), kept) for s, (fit, _) in rows.items()}
     fold = Fold(
         name=name,
-        fit={s: gather(work.datasets[s], shuffled(fit, work.settings.seed, s), kept) for s, (fit, _) in rows.items()},
+        fit=with_mean_weight_1(fit, work.device),
         validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(first.label_names[k] for k in kept),
         device=work.device,
@@ -188,7 +192,11 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
         class_weight=training.class_weight,
         threads=available_cores(),
         seed=work.settings.seed,
+        ml=work.settings.ml,
+        cache=work.cache,
     )
+    if (n := work.settings.ml.feature_selection_top_n) and n < fold.n_columns:
+        fold = columns.only(fold, columns.top_columns(fold, n))
     work.spent("gather", time.perf_counter() - started)
     return fold
 

@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpupipe import config
 from gpupipe.models.fold import Fold
+
+BY_BINS = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")  # families that see bins and no values
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,38 @@ class Family:
 
 
 def family(name: str) -> Family:
-    """The family of that name (not meta_learner, which learns from the others: see meta.py)."""
+    """The family of that name (not meta_learner, which learns from the others: see meta.py).
+
+    Its models take the whole feature matrix, also where the fold they were fitted on has some of its columns only.
+    """
+    from gpupipe.models import columns
+
+    inner, by_bins = _family(name), name in BY_BINS
+
+    def seen(fold: Fold) -> Fold:
+        return fold.without_twins(columns.distinct_columns, columns.only) if by_bins else fold
+
+    def fit_pool(fold: Fold, settings: config.Config, like: Any) -> list[Any]:
+        fold = seen(fold)
+        return columns.wrap(inner.fit_pool(fold, settings, columns.unwrap(like)), fold.columns)
+
+    def fit_sector(fold: Fold, sector: str, settings: config.Config, pooled: Any, like: Any) -> list[Any]:
+        fold = seen(fold)
+        made = inner.fit_sector(fold, sector, settings, columns.unwrap(pooled), columns.unwrap(like))
+        return columns.wrap(made, fold.columns)
+
+    def predict(fitted: Sequence[Any], X: Any, device: Any) -> Any:
+        picked = [model.columns for model in fitted if isinstance(model, columns.Picked)]
+        if not picked:
+            return inner.predict(fitted, X, device)
+        # Models of one family and sector come of one fold, and so have the same columns.
+        assert len(picked) == len(fitted) and all((one == picked[0]).all() for one in picked)
+        return inner.predict(columns.unwrap(fitted) or [], X[:, device.asarray(picked[0])], device)
+
+    return Family(name, fit_pool, fit_sector, predict)
+
+
+def _family(name: str) -> Family:
     from gpupipe.models import forest, joint, linear, single, trees
 
     def boosted(field: str) -> Family:
@@ -62,8 +97,11 @@ def family(name: str) -> Family:
 
 def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
     """A saved model of any family again; `boosters` is shared between calls, so that equal files are loaded once."""
-    from gpupipe.models import linear, meta, trees
+    from gpupipe.models import columns, linear, meta, trees
 
+    if "columns" in about:
+        rest = {key: value for key, value in about.items() if key != "columns"}
+        return columns.Picked(np.array(about["columns"], dtype=np.int64), from_files(files, rest, boosters))
     if about["kind"] == "trees":
         return trees.TreeModel.from_files(files, about, boosters)
     if about["kind"] == "linear":

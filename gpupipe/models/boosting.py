@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from gpupipe.kernels.softmax import activity_gradient, softmax_log_loss
 from gpupipe.models import trees
 from gpupipe.models.fold import Fold, Rows, Sample
 from gpupipe.models.trees import N_OUTPUTS
+
+DRAW_ROUNDS = 10
+SMALLEST_CHANCE = 0.1  # of the share, so that no row weighs more than ten times as in a plain draw
 
 # Told the number of rounds done and the validation log-loss, float64 (n_labels,), after each; may raise to stop.
 Watch = Callable[[int, np.ndarray], None]
@@ -58,7 +62,10 @@ class Target:
 
 
 class _Fitted:
-    """A sample's margins on the device, which grow by the rounds since it was fitted last."""
+    """A sample's margins on the device, which grow by the rounds since it was fitted last.
+
+    weight: float32 (n_rows, 2 * n_labels), by which gradients and Hessians are multiplied; None for 1.
+    """
 
     def __init__(self, sample: Sample, target: Target, device: Device) -> None:
         xp = device.xp
@@ -69,9 +76,13 @@ class _Fitted:
         self.y = xp.concatenate([target.y(rows, device) for rows in sample.blocks])
         shape = (self.margin.shape[0], N_OUTPUTS * len(target.labels))
         self.gradient, self.hessian = xp.empty(shape, xp.float32), xp.empty(shape, xp.float32)
+        self.weight = None
+        if sample.blocks[0].weight is not None:
+            weights = xp.concatenate([rows.weight[:, list(target.labels)] for rows in sample.blocks])
+            self.weight = xp.repeat(weights, N_OUTPUTS, axis=1)
 
-    def boost(self, booster: Any, k: int, weight: Any) -> None:
-        """Add round k to the booster, fitted on this sample."""
+    def catch_up(self, booster: Any, k: int, class_weight: Any) -> None:
+        """Add the rounds before k to the margins, and find the derivatives there."""
         first = 0
         for rows in self.sample.blocks:
             if self.rounds < k:
@@ -79,27 +90,108 @@ class _Fitted:
                 trees.add_activity(self.margin[first : first + rows.n], grown)
             first += rows.n
         self.rounds = k
-        activity_gradient(self.margin.shape[0], self.margin, self.y, weight, self.gradient, self.hessian)
+        activity_gradient(self.margin.shape[0], self.margin, self.y, class_weight, self.gradient, self.hessian)
+        if self.weight is not None:
+            self.gradient *= self.weight
+            self.hessian *= self.weight
+
+    def boost(self, booster: Any, k: int, class_weight: Any) -> None:
+        """Add round k to the booster, fitted on this sample."""
+        self.catch_up(booster, k, class_weight)
         booster.boost(self.sample.bins, k, grad=self.gradient, hess=self.hessian)
 
 
+class _InTurn:
+    """Every row in one of 1 / share samples, which rounds take in turn."""
+
+    def __init__(self, fold: Fold, sector: str | None, share: float, target: Target, class_weight: Any) -> None:
+        self.fitted = [_Fitted(sample, target, fold.device) for sample in fold.samples(share, sector)]
+
+    def at(self, booster: Any, k: int) -> _Fitted:
+        """What round k is fitted on."""
+        return self.fitted[k % len(self.fitted)]
+
+
+class _GradientDraws:
+    """A draw of `share` of the rows, more often of those with large derivatives, anew every DRAW_ROUNDS rounds.
+
+    A row is taken with probability min(1, norm / mu), where norm is the root of the sum of its squared gradients and
+    Hessians and mu makes the probabilities add up to share * n_rows, and weighs the inverse of it, so that the sums in
+    a tree's nodes are estimated without bias (Ibragimov and Gusev 2019, minimal variance sampling, with lambda 1;
+    XGBoost's own sampling_method="gradient_based" draws for every tree, and on CUDA only). The rows drawn stay for some
+    rounds because their bins have to be put into a matrix of their own: rows that only weigh 0 cost as much as others.
+    """
+
+    def __init__(self, fold: Fold, sector: str | None, share: float, target: Target, class_weight: Any) -> None:
+        self.fold, self.share, self.target, self.class_weight = fold, share, target, class_weight
+        (sample,) = fold.samples(1.0, sector)
+        self.whole = self.drawn = _Fitted(sample, target, fold.device)
+        self.random = np.random.default_rng([fold.seed, zlib.crc32(f"{sector} {list(target.labels)}".encode())])
+        self.threads = fold.threads if sector is None else 1
+
+    def at(self, booster: Any, k: int) -> _Fitted:
+        """What round k is fitted on."""
+        if k % DRAW_ROUNDS == 0:
+            self.whole.catch_up(booster, k, self.class_weight)
+            self.drawn = self._draw(k)
+        return self.drawn
+
+    def _draw(self, k: int) -> _Fitted:
+        device, xp = self.fold.device, self.fold.device.xp
+        norm = device.to_host(xp.sqrt((self.whole.gradient**2 + self.whole.hessian**2).sum(axis=1))).astype(np.float64)
+        probability = inclusion_probability(norm, self.share)
+        taken = self.random.random(len(norm)) < probability
+        blocks, first = [], 0
+        for rows in self.whole.sample.blocks:
+            at = device.asarray(np.flatnonzero(taken[first : first + rows.n]))
+            blocks.append(rows.take(at))
+            first += rows.n
+        bins = self.fold.matrix([rows.X for rows in blocks], self.threads)
+        drawn = _Fitted(Sample(tuple(blocks), bins), self.target, device)
+        at = device.asarray(np.flatnonzero(taken))
+        drawn.margin, drawn.rounds = self.whole.margin[at], k
+        times = device.asarray((1 / probability[taken]).astype(np.float32)[:, None])
+        drawn.weight = times if drawn.weight is None else drawn.weight * times
+        return drawn
+
+
+def inclusion_probability(norm: np.ndarray, share: float) -> np.ndarray:
+    """float64 (n_rows,), in (0, 1]: min(1, norm / mu) with a mean of `share`; `share` for each where all norms are 0.
+
+    norm: float64 (n_rows,), >= 0.
+    """
+    wanted = share * len(norm)
+    largest_first = np.sort(norm)[::-1]
+    rest = np.append(np.cumsum(largest_first[::-1])[::-1], 0.0)  # rest[m]: sum of all but the m largest
+    if rest[0] == 0:
+        return np.full(len(norm), share)
+    # With the m largest taken for certain, the others share what is left of the draw: mu = rest[m] / (wanted - m).
+    m = np.arange(int(np.ceil(wanted)))
+    mu = rest[m] / (wanted - m)
+    certain = int(np.argmax(largest_first[m] <= mu)) if (largest_first[m] <= mu).any() else len(m) - 1
+    # A row that no derivative asks for is drawn now and then all the same: later rounds may need it.
+    return np.clip(norm / mu[certain], SMALLEST_CHANCE * share, 1.0)
+
+
 def boost(
-    fold: Fold, samples: Sequence[Sample], validation: Sequence[Rows], target: Target, settings: config.Booster,
-    patience: int, threads: int, rounds: Sequence[int] | None = None, watch: Watch | None = None,
+    fold: Fold, sector: str | None, target: Target, settings: config.Booster, patience: int,
+    rounds: Sequence[int] | None = None, watch: Watch | None = None,
 ) -> Boosted:  # fmt: skip
-    """Boost the labels of `target` together.
+    """Boost the labels of `target` together, on the rows of one sector or (None) of all.
 
     patience: rounds without a lower validation log-loss of any label after which it ends; 0 goes on to the last.
     rounds: for each label, as an earlier fit chose them; validation is not looked at then.
     """
-    device = fold.device
+    device, threads = fold.device, fold.threads if sector is None else 1
     parameters = trees.parameters(settings, device, fold.max_bin, threads, fold.seed)
-    booster = trees.vector_leaf(parameters, len(target.labels), samples[0].bins)
     weight = device.asarray(target.class_weight * target.scale[:, None])
-    fitted = [_Fitted(sample, target, device) for sample in samples]
+    source = _GradientDraws if fold.ml.gradient_sampling and settings.subsample < 1 else _InTurn
+    rows_of_round = source(fold, sector, settings.subsample, target, weight)
+    booster = trees.vector_leaf(parameters, len(target.labels), fold.bins())
+    validation = [rows for name, rows in fold.validation.items() if sector in (None, name)]
     judge = _Judge(validation, target, device) if rounds is None and validation else None
     for k in range(max(1, *rounds) if rounds is not None else settings.rounds):
-        fitted[k % len(fitted)].boost(booster, k, weight)
+        rows_of_round.at(booster, k).boost(booster, k, weight)
         if k == 0:
             trees.refuse_silent_cpu(booster, device)
         if judge:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import pathlib
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from gpupipe import config
 from gpupipe.dataset import Dataset
-from gpupipe.device import Device
+from gpupipe.device import Device, device_of
 
 N_CLASSES = 3
 SELL, HOLD, BUY = 0, 1, 2
+_numbers = itertools.count()  # names of files in a cache
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One sector's rows, on the device: X float32 (n, n_features), y int8 (n, n_labels), time_ns int64 (n,)."""
+    """One sector's rows, on the device: X float32 (n, n_features), y int8 (n, n_labels), time_ns int64 (n,).
+
+    weight: float32 (n, n_labels), what a row counts in fitting a label; None where all count alike.
+    """
 
     X: Any
     y: Any
     time_ns: Any
+    weight: Any = None
 
     @property
     def n(self) -> int:
@@ -33,7 +41,12 @@ class Rows:
 
     def slice(self, first: int, last: int) -> Rows:
         """Rows first to last - 1, without a copy."""
-        return Rows(self.X[first:last], self.y[first:last], self.time_ns[first:last])
+        weight = None if self.weight is None else self.weight[first:last]
+        return Rows(self.X[first:last], self.y[first:last], self.time_ns[first:last], weight)
+
+    def take(self, at: Any) -> Rows:
+        """Copies of the rows with the numbers `at`, int64, on the device."""
+        return Rows(self.X[at], self.y[at], self.time_ns[at], None if self.weight is None else self.weight[at])
 
     def tile(self, bias: np.ndarray, device: Device) -> Any:
         """`bias` (n_outputs,) repeated for every row: where a booster's margins begin."""
@@ -51,8 +64,24 @@ class Sample:
 def gather(dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None) -> Rows:
     """Copy `rows` (row numbers) of a dataset together, on its device; of y, only the columns `labels` if given."""
     at = dataset.device.asarray(rows)
-    y = dataset.y[at] if labels is None else dataset.device.xp.ascontiguousarray(dataset.y[at][:, list(labels)])
-    return Rows(dataset.X[at], y, dataset.time_ns[at])
+
+    def chosen(column: Any) -> Any:
+        return column[at] if labels is None else dataset.device.xp.ascontiguousarray(column[at][:, list(labels)])
+
+    weight = None if dataset.weight is None else chosen(dataset.weight)
+    return Rows(dataset.X[at], chosen(dataset.y), dataset.time_ns[at], weight)
+
+
+def with_mean_weight_1(fit: Mapping[str, Rows], device: Device) -> dict[str, Rows]:
+    """The rows with weights, where they have some, whose mean over all sectors is 1 for each label.
+
+    So that penalties and smallest leaves, which are in rows, mean the same with and without weights.
+    """
+    if any(rows.weight is None for rows in fit.values()):
+        return dict(fit)
+    total = sum(rows.weight.sum(axis=0, dtype=device.xp.float64) for rows in fit.values())
+    mean = (total / sum(rows.n for rows in fit.values())).astype(device.xp.float32)
+    return {s: Rows(rows.X, rows.y, rows.time_ns, rows.weight / mean) for s, rows in fit.items()}
 
 
 def shuffled(rows: np.ndarray, seed: int, sector: str) -> np.ndarray:
@@ -70,6 +99,8 @@ class Fold:
     validation: rows that choose rounds, by sector; empty in out-of-fold rounds, which take the final's choices.
     class_weight: "none", or "balanced": each class weighs the inverse of its share in the fitted rows.
     threads: for a pooled fit; a sector's fit has one, so that the number of jobs changes no result.
+    cache: a folder that bins are kept in, instead of memory; None keeps them in memory.
+    columns: int64, which of the columns of the feature matrix X holds; None if it holds all.
     """
 
     name: str
@@ -81,8 +112,12 @@ class Fold:
     class_weight: str
     threads: int
     seed: int
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    ml: config.Ml = field(default_factory=config.Ml)
+    cache: pathlib.Path | None = None
+    columns: np.ndarray | None = None
+    _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[str, Fold] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[Any, list[Sample]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -99,6 +134,11 @@ class Fold:
     def n_labels(self) -> int:
         """Number of labels."""
         return len(self.label_names)
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns of X."""
+        return int(next(iter(self.fit.values())).X.shape[1])
 
     @functools.cached_property
     def counts(self) -> dict[str, np.ndarray]:
@@ -137,6 +177,19 @@ class Fold:
         with self._lock:
             return self._pooled_bins
 
+    def without_twins(
+        self, distinct: Callable[[Fold], np.ndarray], only: Callable[[Fold, np.ndarray], Fold]
+    ) -> Fold:  # fmt: skip
+        """The fold with the columns distinct(self) alone, made by only(self, columns) once; self if these are all."""
+        if not self.ml.use_quantile_dmatrix:
+            return self  # the bins are not known before a booster makes them
+        self.bins()
+        with self._lock:
+            if "twinless" not in self._made:
+                kept = distinct(self)
+                self._made["twinless"] = self if len(kept) == self.n_columns else only(self, kept)
+            return self._made["twinless"]
+
     def samples(self, share: float, sector: str | None = None) -> list[Sample]:
         """The fitted rows, of all sectors or of one, cut at random into samples of about `share` of them each.
 
@@ -161,23 +214,44 @@ class Fold:
         for k in range(n_samples):
             blocks = tuple(rows.slice(rows.n * k // n_samples, rows.n * (k + 1) // n_samples) for rows in parts)
             threads = self.threads if sector is None else 1
-            bins = quantile_matrix([rows.X for rows in blocks], self.max_bin, threads, ref=self.bins())
-            samples.append(Sample(blocks, bins))
+            samples.append(Sample(blocks, self.matrix([rows.X for rows in blocks], threads)))
         return samples
+
+    def matrix(self, parts: Sequence[Any], threads: int) -> Any:
+        """Row blocks, float32 (n, n_features) each, in one matrix with the bins of this fold."""
+        if not self.ml.use_quantile_dmatrix:
+            return plain_matrix(parts, threads)
+        return quantile_matrix(parts, self.max_bin, threads, self.bins(), self.cache)
 
     @functools.cached_property
     def _pooled_bins(self) -> Any:
-        return quantile_matrix([rows.X for rows in self.fit.values()], self.max_bin, self.threads)
+        parts = [rows.X for rows in self.fit.values()]
+        if not self.ml.use_quantile_dmatrix:
+            return plain_matrix(parts, self.threads)
+        return quantile_matrix(parts, self.max_bin, self.threads, None, self.cache)
 
 
-def quantile_matrix(parts: Sequence[Any], max_bin: int, threads: int, ref: Any = None) -> Any:
-    """A QuantileDMatrix of row blocks (numpy or CuPy, float32), which are never put together as floats."""
+def plain_matrix(parts: Sequence[Any], threads: int) -> Any:
+    """An xgboost.DMatrix of row blocks: a float copy of all of them, binned again by the first booster it meets."""
+    import xgboost
+
+    xp = device_of(parts[0]).xp
+    return xgboost.DMatrix(xp.concatenate(list(parts)), nthread=threads)
+
+
+def quantile_matrix(
+    parts: Sequence[Any], max_bin: int, threads: int, ref: Any = None, cache: pathlib.Path | None = None
+) -> Any:
+    """A QuantileDMatrix of row blocks (numpy or CuPy, float32), which are never put together as floats.
+
+    cache: a folder to keep its bins in, read again for each level of a tree (an ExtMemQuantileDMatrix).
+    """
     import xgboost
 
     class Blocks(xgboost.DataIter):
         def __init__(self) -> None:
             self.position = 0
-            super().__init__()
+            super().__init__(str(cache / f"bins{next(_numbers)}") if cache else None)
 
         def next(self, input_data: Any) -> bool:
             if self.position == len(parts):
@@ -189,4 +263,5 @@ def quantile_matrix(parts: Sequence[Any], max_bin: int, threads: int, ref: Any =
         def reset(self) -> None:
             self.position = 0
 
-    return xgboost.QuantileDMatrix(Blocks(), max_bin=max_bin, nthread=threads, ref=ref)
+    kind = xgboost.ExtMemQuantileDMatrix if cache else xgboost.QuantileDMatrix
+    return kind(Blocks(), max_bin=max_bin, nthread=threads, ref=ref)

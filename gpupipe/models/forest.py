@@ -117,6 +117,8 @@ def _derivatives(fold: Fold, sample: Sample, expected: Callable[[Rows], Any]) ->
     )
     weight = class_weight * fold.device.asarray(label_scale(fold))[None, :, None]
     weight = xp.where(y[:, :, None] >= 0, weight, 0).astype(xp.float32)
+    if sample.blocks[0].weight is not None:
+        weight = weight * xp.concatenate([rows.weight for rows in sample.blocks])[:, :, None]
     gradient = (weight * error).astype(xp.float32).reshape(y.shape[0], -1)
     hessian = (weight * fold.device.asarray(STEEPNESS)).reshape(y.shape[0], -1)
     return gradient, hessian

@@ -26,9 +26,8 @@ def fit_pool(
     bias, weight = np.log(fold.shares()).astype(np.float32).ravel(), fold.weights()
     target = Target(range(fold.n_labels), lambda rows: rows.tile(bias, fold.device), weight, label_scale(fold))
     boosted = boosting.boost(
-        fold, fold.samples(settings.joint.subsample), list(fold.validation.values()), target, settings.joint,
-        settings.training.early_stopping, fold.threads, [model.stages[0].rounds for model in like] if like else None,
-        watch,
+        fold, None, target, settings.joint, settings.training.early_stopping,
+        [model.stages[0].rounds for model in like] if like else None, watch,
     )  # fmt: skip
     booster = boosted.used
     return [
@@ -53,11 +52,7 @@ def fit_sector(
     target = Target(
         range(fold.n_labels), lambda rows: _margin(pooled, rows, fold), fold.weights(), label_scale(fold)
     )
-    validation = [fold.validation[sector]] if rounds is None else []
-    own = boosting.boost(
-        fold, fold.samples(settings.joint_sector.subsample, sector), validation, target, settings.joint_sector,
-        settings.training.early_stopping, 1, rounds,
-    )  # fmt: skip
+    own = boosting.boost(fold, sector, target, settings.joint_sector, settings.training.early_stopping, rounds)
     if rounds is None:
         rounds = _worthwhile(fold, fold.validation[sector], target, own)
     booster = trees.first_rounds(own.booster, rounds)

@@ -66,11 +66,7 @@ def fit_label(
     shares, weight = fold.shares(own)[label], fold.weights(own)[label]
     bias = np.log(shares).astype(np.float32)
     target = Target([label], lambda rows: rows.tile(bias, fold.device), weight[None], np.ones(1, np.float32))
-    validation = [rows for s, rows in fold.validation.items() if sector in (None, s)]
-    boosted = boosting.boost(
-        fold, fold.samples(stage.subsample, sector), validation, target, stage, patience,
-        fold.threads if sector is None else 1, None if rounds is None else [rounds], watch,
-    )  # fmt: skip
+    boosted = boosting.boost(fold, sector, target, stage, patience, None if rounds is None else [rounds], watch)
     return TreeModel(
         (Stage(boosted.used, boosted.rounds[0], 0),), bias + np.log(weight), "softmax", weight,
         "pool" if sector is None else "sector",

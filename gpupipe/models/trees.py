@@ -31,7 +31,7 @@ def cuts_of(matrix: Any) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Stage:
-    """The first `rounds` rounds of a booster, whose outputs for this label start at `column`: activity and direction."""
+    """The first `rounds` rounds of a booster, whose outputs of this label begin at `column`: activity, direction."""
 
     booster: Any
     rounds: int
