@@ -55,6 +55,7 @@ class Trained:
 class Work:
     """What training shares: data, settings, where results are kept, and who is told.
 
+    fold_name: of the folds whose models are not kept, so that their units have names of their own.
     advance(text): called after each unit.  seconds: by stage, filled while training.
     """
 
@@ -65,6 +66,7 @@ class Work:
     run_key: str
     device: Device
     jobs: int
+    fold_name: str = ""
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -179,7 +181,7 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     started = time.perf_counter()
     training = work.settings.training
     fold = Fold(
-        name=name,
+        name=f"{work.fold_name}-{name}" if work.fold_name else name,
         fit={s: gather(work.datasets[s], shuffled(fit, work.settings.seed, s), kept) for s, (fit, _) in rows.items()},
         validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(first.label_names[k] for k in kept),
