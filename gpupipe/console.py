@@ -248,9 +248,9 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
     if crossed:
         _steady_table(
             to, "combinatorial purged cross-validation of what lies before the sealed test: mean of "
-            f"{counted(crossed['n_paths'], 'path')} through {crossed['groups']} groups, {crossed['test_groups']} tested "
-            "at a time; average of sectors, and below it the standard deviation of the paths (they share rows: it "
-            "is no standard error) and how many are above the prior.",
+            f"{counted(crossed['n_paths'], 'path')} through {crossed['groups']} groups, "
+            f"{crossed['test_groups']} tested at a time; average of sectors, and below it the standard deviation of "
+            "the paths (they share rows: it is no standard error) and how many are above the prior.",
             whole, crossed["results"], families,
             lambda one: f"±{100 * (one['std_of_gains'] or 0):.1f} {one['paths_above_prior']}/{one['n_paths']}",
         )  # fmt: skip

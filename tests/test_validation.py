@@ -307,7 +307,7 @@ def test_the_picture_is_in_the_manifest_and_is_svg(walked, crossed):
         for rect in root.iter(f"{space}rect"):
             if rect.find(f"{space}title") is not None:
                 x, width = float(rect.get("x")), float(rect.get("width"))
-                assert picture.LEFT <= x and x + width <= right + 0.02 and width > 0
+                assert x >= picture.LEFT and x + width <= right + 0.02 and width > 0
 
 
 @pytest.mark.parametrize(
