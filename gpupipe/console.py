@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gpupipe import summary
+from gpupipe import summary, validation
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
 from gpupipe.data.report import counted, counted_over
@@ -242,6 +242,12 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
             whole, walk["results"], families,
             lambda one: f"{100 * one['smallest_gain']:.1f} {one['origins_above_prior']}/{one['n_origins']}",
         )  # fmt: skip
+        better: dict[str, list[bool]] = {}
+        for one in walk["results"]:
+            if one["model"] not in validation.TABLES:
+                better.setdefault(SHORT[one["model"]], []).append(min(one["gain_over_prior"], one["above_tables"]) > 0)
+        counts = ", ".join(f"{name} on {sum(won)} of {len(won)}" for name, won in better.items())
+        to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
         for origin in walk["origins"][:-1]:
             for sentence in summary.skip_sentences(origin["skipped"]):
                 to.print(f"[yellow]not trained[/yellow] {origin['name']}: {escape(sentence)}")
@@ -268,6 +274,7 @@ def _steady_table(
     to.print(f"\n{text}")
     table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
     table.add_column("label", min_width=13)
+    families = [family for family in families if any(one["model"] == family for one in results)]
     for family in families:
         table.add_column(SHORT[family], justify="right", no_wrap=True)
     titles = {row["label"]: summary.title_of(row) for row in whole["models"]}

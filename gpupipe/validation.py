@@ -18,12 +18,13 @@ from gpupipe.models.fold import N_CLASSES
 from gpupipe.split import Boundaries, Folds, Split, paths, split
 from gpupipe.training import Skipped, Trained, Work, train
 
+TABLES = ("volatility_table_sector", "volatility_table_all")
 # Who says what beside the models: (work, trained) -> (sector, rows) -> for each baseline (n_rows, n_labels, 3).
 Baselines = Callable[[Work, list[Trained]], Callable[[str, np.ndarray], dict[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
-class Losses:
+class BlockLoss:
     """What one model lost on the test rows of one block of a fold, in nats, summed; and what the prior lost there.
 
     block: its place among the fold's test blocks.  prior: class shares of the sector's training part of this fold.
@@ -40,11 +41,11 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFold:
     """A fold that was trained: what it is, for the summary, and what its models lost."""
 
     about: dict[str, Any]
-    losses: list[Losses]
+    losses: list[BlockLoss]
 
 
 def title(at: Boundaries) -> str:
@@ -52,7 +53,7 @@ def title(at: Boundaries) -> str:
     return at.name.replace("origin", "origin ").replace("cpcv", "cpcv ") or "single split"
 
 
-def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[str], None]) -> list[Measured]:
+def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[str], None]) -> list[MeasuredFold]:
     """Train and measure every fold whose models are not kept, one after the other.
 
     Units of a fold are resumable like those of the published one; a model lives until its fold is measured.
@@ -74,7 +75,7 @@ def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[st
 
 def measure(
     work: Work, at: Boundaries, trained: list[Trained], skipped: Sequence[Skipped], baselines: Baselines
-) -> Measured:  # fmt: skip
+) -> MeasuredFold:  # fmt: skip
     """The losses of a fold's models and baselines on its test rows, by block."""
     say = baselines(work, trained)
     losses = []
@@ -93,7 +94,7 @@ def measure(
             for model, probability in said.items():
                 lost = evaluate.log_losses(probability, truth)
                 losses += [
-                    Losses(
+                    BlockLoss(
                         at.name, b, one.sector, label, model, len(rows), float(lost[rows].sum()),
                         float(prior[rows].sum()),
                     )
@@ -101,7 +102,7 @@ def measure(
                     if len(rows)
                 ]  # fmt: skip
     left_out = [dataclasses.asdict(one) for one in skipped]
-    return Measured({**describe(at, work.datasets, work.splits), "skipped": left_out}, losses)
+    return MeasuredFold({**describe(at, work.datasets, work.splits), "skipped": left_out}, losses)
 
 
 def describe(at: Boundaries, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def plan(folds: Folds, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
 
 
 def summarise(
-    work: Work, folds: Folds, rehearsed: Sequence[Measured], trained: list[Trained], skipped: Sequence[Skipped],
+    work: Work, folds: Folds, rehearsed: Sequence[MeasuredFold], trained: list[Trained], skipped: Sequence[Skipped],
     baselines: Baselines,
 ) -> dict[str, Any]:  # fmt: skip
     """The sections "walk_forward" and "cpcv" of a summary, where they were asked for.
@@ -153,10 +154,11 @@ def summarise(
     return found
 
 
-def walk_forward_summary(measured: Sequence[Measured]) -> dict[str, Any]:
+def walk_forward_summary(measured: Sequence[MeasuredFold]) -> dict[str, Any]:
     """What a walk-forward found: for each label and model over all origins' test rows pooled, and of every origin.
 
-    Averaged over sectors as `summary.averages`: mean log-loss of the sectors against that of their priors.
+    Averaged over sectors: mean log-loss of the sectors against that of their priors. above_tables is the gain beyond
+    that of the better volatility table.
     """
     losses = [one for fold in measured for one in fold.losses]
     names = list(dict.fromkeys(one.fold for one in losses))
@@ -169,10 +171,13 @@ def walk_forward_summary(measured: Sequence[Measured]) -> dict[str, Any]:
         for sector, of_sector in _grouped(own, lambda one: one.sector).items():
             parts = [_averaged(found) for found in _grouped(of_sector, lambda one: one.fold).values()]
             by_sector.append({"sector": sector, **about, **_averaged(of_sector), **_spread(parts, "origins")})
+    for one in results:
+        tables = [t["gain_over_prior"] for t in results if t["label"] == one["label"] and t["model"] in TABLES]
+        one["above_tables"] = one["gain_over_prior"] - max(tables) if tables else float("nan")
     return {"origins": [one.about for one in measured], "results": results, "by_sector": by_sector}
 
 
-def cpcv_summary(measured: Sequence[Measured], n_groups: int, n_test: int) -> dict[str, Any]:
+def cpcv_summary(measured: Sequence[MeasuredFold], n_groups: int, n_test: int) -> dict[str, Any]:
     """What a combinatorial cross-validation found: the distribution over paths, for each label and model.
 
     log_loss, prior_log_loss and gain_over_prior are means over paths, `paths` are theirs. Paths share folds and rows
@@ -200,14 +205,14 @@ def cpcv_summary(measured: Sequence[Measured], n_groups: int, n_test: int) -> di
     }  # fmt: skip
 
 
-def _grouped(losses: Iterable[Losses], key: Callable[[Losses], Any]) -> dict[Any, list[Losses]]:
-    groups: dict[Any, list[Losses]] = {}
+def _grouped(losses: Iterable[BlockLoss], key: Callable[[BlockLoss], Any]) -> dict[Any, list[BlockLoss]]:
+    groups: dict[Any, list[BlockLoss]] = {}
     for one in losses:
         groups.setdefault(key(one), []).append(one)
     return groups
 
 
-def _averaged(losses: Sequence[Losses]) -> dict[str, Any]:
+def _averaged(losses: Sequence[BlockLoss]) -> dict[str, Any]:
     """Log-loss and the prior's, each a mean over sectors of their mean over rows; NaN where there are none."""
     means = [
         np.array([sum(one.loss for one in own), sum(one.prior for one in own)]) / sum(one.rows for one in own)

@@ -19,7 +19,7 @@ from gpupipe.panel import COLUMNS, Panel
 from gpupipe.picture import DAY_NS
 from gpupipe.pipeline import Listener, execute
 from gpupipe.split import Folds, boundaries, folds, paths, split
-from gpupipe.validation import Losses, Measured
+from gpupipe.validation import BlockLoss, MeasuredFold
 
 WALK = (
     "training.models=linear,xgb_hist,meta_learner", "split.walk_forward=3", "training.min_rows=20", "hist.rounds=4",
@@ -185,7 +185,7 @@ def test_every_row_before_the_sealed_test_is_on_every_path(crossed):
 
 
 def measured(fold, *losses):
-    return Measured({"name": fold}, [Losses(fold, *one) for one in losses])
+    return MeasuredFold({"name": fold}, [BlockLoss(fold, *one) for one in losses])
 
 
 def test_a_walk_forward_by_hand():
@@ -227,9 +227,17 @@ def shown_of(summary, out, width=110):
 def test_what_is_printed(walked, crossed):
     out, summary, _ = walked
     shown = shown_of(summary, out)
-    assert "the test rows of 3 origins together" in shown.replace("\n", " ") and "folds.svg" in shown
+    said = " ".join(shown.split())
+    assert "the test rows of 3 origins together" in said and "folds.svg" in said
     for one in summary["walk_forward"]["results"]:
         assert f"{100 * one['smallest_gain']:.1f} {one['origins_above_prior']}/3" in shown
+    won = {"linear": 0, "xgb_hist": 0, "meta_learner": 0}
+    for one in summary["walk_forward"]["results"]:
+        tables = [one_of(summary["walk_forward"]["results"], one["label"], table) for table in validation.TABLES]
+        if one["model"] in won:
+            won[one["model"]] += one["gain_over_prior"] > max(0, *(table["gain_over_prior"] for table in tables))
+    counts = ", ".join(f"{console.SHORT[model]} on {n} of 2" for model, n in won.items())
+    assert f"Over all origins better than the prior and both volatility tables: {counts} labels." in said
     crossed_shown = shown_of(crossed[1], crossed[0])
     assert "mean of 3 paths through 4 groups, 2 tested at a time" in crossed_shown.replace("\n", " ")
     assert "walk-forward" not in crossed_shown
