@@ -55,6 +55,7 @@ def test_origins_of_a_rolling_window_forget_what_is_old():
     at = walk_forward([data], dataclasses.replace(TWELVE, walk_forward=2, window="rolling"))
     assert rows_of(data, at[0]) == ([0, 1, 2, 3, 4], [6], [8, 9])
     assert rows_of(data, at[1]) == ([2, 3, 4, 5, 6], [8], [10, 11])
+    assert parts_of(data, at[1]) == [([6], [2, 3, 4]), ([2, 3], [5, 6])]
 
 
 def test_an_embargo_leaves_one_more_day_out_before_validation_and_before_the_test():
