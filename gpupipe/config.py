@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import pathlib
 import tomllib
 import types
@@ -18,6 +19,7 @@ from gpupipe.errors import UserError
 RULES, WINDOWS = ("take_profit_first", "first_touch"), ("bars", "calendar")  # of labels.py
 BOOSTERS = ("joint", "joint_sector", "hist", "leafwise")  # fields of Config that are a Booster
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
+LARGEST_CPCV = 500  # folds of a combinatorial cross-validation
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,16 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Split:
-    """One split in time; shares are of the distinct usable times, oldest first."""
+    """One split in time; shares are of the distinct usable times, oldest first; what goes with it beside that."""
 
     train: float = 0.6
     validation: float = 0.2
     embargo_bars: int = 5  # times left out before validation and test, beside the purge by the label's end
     parts: int = 3  # the training part is cut into this many for out-of-fold predictions
     stacking: str = "kfold"  # kfold: a part is predicted by models of all others, purged; forward: of those before it
+    walk_forward: int = 0  # origins whose windows tile the test part; the last one's models are kept; 0: one split
+    window: str = "expanding"  # an origin trains on all before it; rolling: on as many times as the first one
+    cpcv: tuple[int, ...] = ()  # N,K: cross-validate what lies before the test part, K of N groups tested at a time
 
 
 @dataclass(frozen=True)
@@ -340,6 +345,10 @@ def _check(config: Config) -> None:
     require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
     require(2 <= split.parts <= 20, "split.parts", split.parts, "2 to 20")
     require(split.stacking in ("kfold", "forward"), "split.stacking", split.stacking, "kfold or forward")
+    require(0 <= split.walk_forward <= 100 and split.walk_forward != 1, "split.walk_forward", split.walk_forward,
+            "2 to 100 origins, or 0 for the single split")  # fmt: skip
+    require(split.window in ("expanding", "rolling"), "split.window", split.window, "expanding or rolling")
+    _check_cpcv(split.cpcv)
     for family in training.models:
         if family not in FAMILIES:
             raise ConfigError(f"unknown model family {family!r}{_nearest(family, FAMILIES)}")
@@ -369,6 +378,18 @@ def _check(config: Config) -> None:
         stage = getattr(config, name)
         require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
     require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")
+
+
+def _check_cpcv(cpcv: tuple[int, ...]) -> None:
+    if not cpcv:
+        return
+    if len(cpcv) != 2 or not 1 <= cpcv[1] <= cpcv[0] - 2:
+        raise ConfigError(f"split.cpcv = {cpcv!r}: expected N,K with 1 <= K <= N - 2, like 6,2 (2 of 6 groups tested)")
+    if math.comb(*cpcv) > LARGEST_CPCV:
+        raise ConfigError(
+            f"split.cpcv = {cpcv!r}: {math.comb(*cpcv):,} trainings of everything, expected {LARGEST_CPCV} or fewer; "
+            "6,2 has 15 and 10,2 has 45"
+        )
 
 
 def _rising(values: tuple[int, ...] | tuple[float, ...]) -> bool:

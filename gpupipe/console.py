@@ -7,10 +7,10 @@ import os
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gpupipe import summary
+from gpupipe import summary, validation
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
 from gpupipe.data.report import counted, counted_over
@@ -167,11 +167,29 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
         f"{counted(planned['labels'], 'label')} x {_families(planned['families'])}, in "
         f"{counted(planned['units'], 'unit')} of work; {counted(planned['features'], 'feature')}"
     )
+    for name, noun in (("walk_forward", "walk-forward"), ("cpcv", "combinatorial purged cross-validation")):
+        if name in planned:
+            _folds_table(to, noun, planned[name])
     to.print(
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
         f"sealed test {cut['test_from']} to {cut['test_to']}"
     )
     to.print(f"peak memory of about {planned['estimated_peak_bytes'] / 2**30:.1f} GiB (an estimate)")
+
+
+def _folds_table(to: Console, noun: str, folds: list[dict[str, Any]]) -> None:
+    """Rows and dates of every fold of a plan."""
+    from rich.table import Table
+
+    table = Table(title=f"Folds, {noun}", title_justify="left", header_style="dim", box=None, padding=(0, 2))
+    table.add_column("fold", no_wrap=True)
+    for name in ("train", "validation", "test"):
+        table.add_column(name, justify="right")
+    table.add_column("tested dates")
+    for one in folds:
+        dates = ", ".join(" to ".join(ends) for ends in one["test"] if ends)
+        table.add_row(one["name"], *(f"{one['rows'][part]:,}" for part in ("train", "validation", "test")), dates)
+    to.print(table)
 
 
 def _families(names: list[str]) -> str:
@@ -198,6 +216,7 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     if len(sectors) > 1:
         mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in whole["averages"]}
         _gain_table(to, "all sectors (average)", rows, families, mean)
+    _show_validation(to, whole, families)
     for sentence in summary.verdict_sentences(whole["verdict"], len(sectors)):
         to.print(sentence)
     for sentence in summary.skip_sentences(whole["skipped"]):
@@ -205,8 +224,68 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     _show_time(to, whole)
     to.print(
         f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {escape(str(out))}: trained_*/, "
-        "summary.json and summary.parquet (one row a model), data_report.json, manifest.json"
+        "summary.json and summary.parquet (one row a model), data_report.json, folds.svg, manifest.json"
     )
+
+
+def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) -> None:
+    """Walk-forward and cross-validation: the gain over all origins or paths, and below it how steady it is."""
+    from rich.markup import escape
+
+    walk, crossed = whole.get("walk_forward"), whole.get("cpcv")
+    if walk:
+        n = len(walk["origins"])
+        _steady_table(
+            to, f"walk-forward: the test rows of {n} origins together, each predicted by models that saw only earlier "
+            "rows; average of sectors, and below it the smallest gain of an origin and how many are above the prior. "
+            "The tables before are of the last origin alone, whose models are kept.",
+            whole, walk["results"], families,
+            lambda one: f"{100 * one['smallest_gain']:.1f} {one['origins_above_prior']}/{one['n_origins']}",
+        )  # fmt: skip
+        better: dict[str, list[bool]] = {}
+        for one in walk["results"]:
+            if one["model"] not in validation.TABLES:
+                better.setdefault(SHORT[one["model"]], []).append(min(one["gain_over_prior"], one["above_tables"]) > 0)
+        counts = ", ".join(f"{name} on {sum(won)} of {len(won)}" for name, won in better.items())
+        to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
+        for origin in walk["origins"][:-1]:
+            for sentence in summary.skip_sentences(origin["skipped"]):
+                to.print(f"[yellow]not trained[/yellow] {origin['name']}: {escape(sentence)}")
+    if crossed:
+        _steady_table(
+            to, "combinatorial purged cross-validation of what lies before the sealed test: mean of "
+            f"{counted(crossed['n_paths'], 'path')} through {crossed['groups']} groups, "
+            f"{crossed['test_groups']} tested at a time; average of sectors, and below it the standard deviation of "
+            "the paths (they share rows: it is no standard error) and how many are above the prior.",
+            whole, crossed["results"], families,
+            lambda one: f"±{100 * (one['std_of_gains'] or 0):.1f} {one['paths_above_prior']}/{one['n_paths']}",
+        )  # fmt: skip
+        n = sum(bool(fold["skipped"]) for fold in crossed["folds"])
+        if n:
+            to.print(f"[yellow]not trained[/yellow] labels or sectors of {counted(n, 'fold')}: summary.json has which")
+
+
+def _steady_table(
+    to: Console, text: str, whole: dict[str, Any], results: list[dict[str, Any]], families: list[str],
+    below: Callable[[dict[str, Any]], str],
+) -> None:  # fmt: skip
+    from rich.table import Table
+
+    to.print(f"\n{text}")
+    table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
+    table.add_column("label", min_width=13)
+    families = [family for family in families if any(one["model"] == family for one in results)]
+    for family in families:
+        table.add_column(SHORT[family], justify="right", no_wrap=True)
+    titles = {row["label"]: summary.title_of(row) for row in whole["models"]}
+    for label in dict.fromkeys(one["label"] for one in results):
+        by_model = {one["model"]: one for one in results if one["label"] == label}
+        best = max(one["gain_over_prior"] for one in by_model.values())
+        table.add_row(titles.get(label, label), *(
+            f"{_cell(by_model[f]['gain_over_prior'], best)}\n[dim]{below(by_model[f])}[/dim]" if f in by_model else "-"
+            for f in families
+        ))  # fmt: skip
+    to.print(table)
 
 
 def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: list[str], gain: dict[Any, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, evaluate, summary
+from gpupipe import artifacts, config, evaluate, picture, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -29,7 +29,7 @@ from gpupipe.models import volatility_table
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.models.trees import N_OUTPUTS
 from gpupipe.panel import Panel
-from gpupipe.split import Boundaries, Split, boundaries, split
+from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256
 from gpupipe.training import Trained, Work, available_cores, count_units, in_parallel, train
 
@@ -53,17 +53,17 @@ class Listener:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Datasets and splits of every sector, and what was spent on them."""
+    """Datasets of every sector, all folds of the run, the splits of the published one, and what was spent on them."""
 
     datasets: dict[str, Dataset]
     splits: dict[str, Split]
-    boundaries: Boundaries
+    folds: Folds
     features_hash: str
     seconds: dict[str, float]
 
 
 def prepare(panel: Panel, settings: config.Config) -> Prepared:
-    """Features and labels of each sector, once, and the split in time that all sectors share.
+    """Features and labels of each sector, once, and the folds in time that all sectors share.
 
     The features of one's own must be there (`load_modules`).
     """
@@ -88,10 +88,10 @@ def prepare(panel: Panel, settings: config.Config) -> Prepared:
             seconds["labels"] += time.perf_counter() - started
     started = time.perf_counter()
     with panel.device.stage("split"):
-        at = boundaries(list(datasets.values()), settings.split)
-        splits = {sector: split(dataset, at) for sector, dataset in datasets.items()}
+        cut = folds(list(datasets.values()), settings.split)
+        splits = {sector: split(dataset, cut.published) for sector, dataset in datasets.items()}
     seconds["split"] = time.perf_counter() - started
-    return Prepared(datasets, splits, at, features_hash, seconds)
+    return Prepared(datasets, splits, cut, features_hash, seconds)
 
 
 def run_key(digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = ()) -> str:
@@ -158,9 +158,13 @@ def _execute(
     began = time.perf_counter()
     listener.stage("features and labels")
     prepared = prepare(panel, settings)
-    work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, advance=listener.advanced)
-    listener.started(_totals(panel, settings))
-    listener.stage("training")
+    work = Work(
+        prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs,
+        fold_name=prepared.folds.published.name, advance=listener.advanced,
+    )  # fmt: skip
+    listener.started(_totals(panel, settings, prepared.folds))
+    rehearsed = validation.rehearse(work, prepared.folds, _tables_say, listener.stage)
+    listener.stage(f"training, {validation.title(prepared.folds.published)}" if rehearsed else "training")
     trained, skipped = train(work)
     listener.stage("evaluation")
     started = time.perf_counter()
@@ -168,6 +172,7 @@ def _execute(
     tables = _Tables.learn(work, trained)
     publishing = [functools.partial(_publish, work, panel, prepared, one, tables, key) for one in trained]
     results = in_parallel(publishing, jobs)
+    validated = validation.summarise(work, prepared.folds, rehearsed, trained, skipped, _tables_say)
     seconds = {**prepared.seconds, **work.seconds, "evaluation": time.perf_counter() - started}
     entries = artifacts.publish_modules(store, modules)
     entries |= {path: entry for found, _ in results for path, entry in found.items()}
@@ -175,9 +180,11 @@ def _execute(
     whole = summary.build(
         rows=rows, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
         elapsed_s=time.perf_counter() - began, versions=versions(), key=key,
-        split=_split_dates(prepared.boundaries, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
+        split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
+    whole |= validated
     entries |= summary.write(store, whole)
+    entries |= picture.write(store, prepared.datasets, prepared.folds)
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
@@ -208,6 +215,12 @@ class _Tables:
     def predict(self, name: str, sector: str, natr: np.ndarray) -> np.ndarray:
         table = self.pooled if name == "volatility_table_all" else self.by_sector[sector]
         return table.predict(natr)
+
+
+def _tables_say(work: Work, trained: list[Trained]) -> Callable[[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the baselines say of some rows of a sector, learned as the models were."""
+    tables = _Tables.learn(work, trained)
+    return lambda sector, rows: {name: tables.predict(name, sector, _natr(work, sector)[rows]) for name in BASELINES}
 
 
 def _natr(work: Work, sector: str) -> np.ndarray:
@@ -287,17 +300,17 @@ def _shares(y: np.ndarray) -> dict[str, float]:
 
 def _split_dates(at: Boundaries, panel: Panel) -> dict[str, str]:
     return {
-        "train_from": time_text(at.starts[0]),
-        "validation_from": time_text(at.starts[-2]),
-        "test_from": time_text(at.starts[-1]),
+        "train_from": time_text(at.parts[0][0].start),
+        "validation_from": time_text(at.validation[0].start),
+        "test_from": time_text(at.test[0].start),
         "test_to": time_text(int(panel.time_ns.max())),
     }
 
 
-def _totals(panel: Panel, settings: config.Config) -> dict[str, int]:
+def _totals(panel: Panel, settings: config.Config, cut: Folds) -> dict[str, int]:
     sectors, labels = len(panel.sectors), len(settings.labels.horizons) * len(settings.labels.thresholds)
     models = sectors * labels * len(settings.training.models)
-    units = count_units(settings, sectors)
+    units = count_units(settings, sectors) * (1 + len(cut.rehearsals))
     return {"units": units, "rows": panel.n_rows, "sectors": sectors, "labels": labels, "models": models}
 
 
@@ -306,7 +319,7 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
     load_modules(settings.features.modules)
     prepared = prepare(panel, settings)
     n_features = len(feature_names(settings.features.names))
-    totals = _totals(panel, settings)
+    totals = _totals(panel, settings, prepared.folds)
     n_labels = totals["labels"]
     sectors = []
     for s, dataset in prepared.datasets.items():
@@ -320,7 +333,8 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
         "families": list(settings.training.models),
         "models": totals["models"],
         "units": totals["units"],
-        "split": _split_dates(prepared.boundaries, panel),
+        "split": _split_dates(prepared.folds.published, panel),
+        **validation.plan(prepared.folds, prepared.datasets),
         "estimated_peak_bytes": _estimated_peak(panel, prepared, settings, n_features, n_labels),
     }
 

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thresholds", help="fractions, as 0.05,0.10")
     parser.add_argument("--models", help="families, separated by commas")
     parser.add_argument("--pool", choices=("all", "none"), help="train over all sectors first, or each alone")
+    parser.add_argument(
+        "--walk-forward", nargs="?", type=int, const=4, metavar="N",
+        help="train at N successive origins (default 4), test each on the time behind it; keep the last one's models",
+    )  # fmt: skip
+    parser.add_argument("--cpcv", metavar="N,K", help="combinatorial purged cross-validation, as 6,2: 15 trainings")
     parser.add_argument("--preset", help="fast, balanced or quality (default: balanced, or the one in --config)")
     parser.add_argument("--config", help="a gpupipe.toml")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="change one setting")
@@ -69,6 +74,7 @@ def _run(chosen: argparse.Namespace) -> int:
         labels__horizons=_numbers(chosen.horizons, int, "--horizons"),
         labels__thresholds=_numbers(chosen.thresholds, float, "--thresholds"),
         training__models=_words(chosen.models), training__pool=chosen.pool,
+        split__walk_forward=chosen.walk_forward, split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"),
     )  # fmt: skip
     if chosen.jobs is not None and chosen.jobs < 1:
         raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
@@ -142,7 +148,7 @@ def _numbers(text: str | None, kind: type, option: str) -> list[Any] | None:
     try:
         return None if text is None else [kind(word) for word in text.split(",")]
     except ValueError:
-        example = "1,2,5" if kind is int else "0.05,0.10"
+        example = {"--cpcv": "6,2", "--horizons": "1,2,5"}.get(option, "0.05,0.10")
         raise UserError(f"{option} {text}: expected numbers separated by commas, as {example}") from None
 
 

@@ -57,6 +57,7 @@ class Work:
     """What training shares: data, settings, where results are kept, and who is told.
 
     cache: a folder to keep bins in, where memory is short.
+    fold_name: of the folds whose models are not kept, so that their units have names of their own.
     advance(text): called after each unit.  seconds: by stage, filled while training.
     """
 
@@ -68,6 +69,7 @@ class Work:
     device: Device
     jobs: int
     cache: pathlib.Path | None = None
+    fold_name: str = ""
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -183,7 +185,7 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     training = work.settings.training
     fit = {s: gather(work.datasets[s], shuffled(fit, work.settings.seed, s), kept) for s, (fit, _) in rows.items()}
     fold = Fold(
-        name=name,
+        name=f"{work.fold_name}-{name}" if work.fold_name else name,
         fit=with_mean_weight_1(fit, work.device),
         validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(first.label_names[k] for k in kept),

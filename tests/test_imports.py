@@ -22,7 +22,8 @@ LAYERS = (
     ("audit", "incremental"),
     ("dataset",),
     ("split", "evaluate", "models", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary"),
+    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary", "picture"),
+    ("validation",),
     ("pipeline",),
     ("cluster",),
     ("api", "console"),
@@ -35,7 +36,7 @@ HEAVY = (
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
-WITH_KERNELS = ("kernels", "models", "training", "artifacts", "pipeline", "cluster", "api", "console")
+WITH_KERNELS = ("kernels", "models", "training", "artifacts", "validation", "pipeline", "cluster", "api", "console")
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
 

@@ -64,12 +64,14 @@ def test_what_the_user_sees(finished):
         assert words in printed, words
     assert max(len(line) for line in printed.splitlines()) <= 120
     assert {path.name for path in (place / "OUT").iterdir()} == {
-        "data_report.json", "quarantine.parquet", "manifest.json", "summary.json", "summary.parquet", "trained_2pct",
-        "trained_4pct", ".gpupipe",
+        "data_report.json", "quarantine.parquet", "manifest.json", "summary.json", "summary.parquet", "folds.svg",
+        "trained_2pct", "trained_4pct", ".gpupipe",
     }  # fmt: skip
     assert pq.read_table(place / "OUT" / "quarantine.parquet").num_rows == 1
     manifest = json.loads((place / "OUT/manifest.json").read_text())
-    assert {"data_report.json", "quarantine.parquet", "summary.json", "summary.parquet"} <= set(manifest["files"])
+    assert {"data_report.json", "quarantine.parquet", "summary.json", "summary.parquet", "folds.svg"} <= set(
+        manifest["files"]
+    )
     assert not {name for name in manifest["files"] if name.startswith("/") or ".." in name}
 
 
@@ -150,6 +152,14 @@ def refused(capsys, out, words, *arguments):
         ("labels.horizons = (0,): expected", (*SIMULATED, "--horizons", "0")),
         ("labels.thresholds = (5.0,): expected", (*SIMULATED, "--thresholds", "5")),
         ("--thresholds five: expected numbers", (*SIMULATED, "--thresholds", "five")),
+        ("--cpcv 6;2: expected numbers separated by commas, as 6,2", (*SIMULATED, "--cpcv", "6;2")),
+        ("split.cpcv = (6,): expected N,K", (*SIMULATED, "--cpcv", "6")),
+        ("split.walk_forward = 1: expected 2 to 100 origins", (*SIMULATED, "--walk-forward", "1")),
+        ("lower the groups of --cpcv", (*SIMULATED, "--cpcv", "20,1")),
+        (
+            ("origin 1: no label can be trained", "fewer origins"),
+            (*SIMULATED, *SETS, "--thresholds", "0.9", "--walk-forward"),
+        ),
         ("seed = -1: expected 0 or more", (*SIMULATED, "--seed", "-1")),
         ("--jobs 0: expected 1 or more", (*SIMULATED, "--jobs", "0")),
         (("features.names", "nearest is 'momentum"), (*SIMULATED, "--set", "features.names=momentun")),
@@ -276,7 +286,7 @@ def test_help_names_every_option():
     assert done.returncode == 0 and done.stderr == "" and done.stdout.startswith("usage: python -m gpupipe.run ")
     for option in (
         "data", "sector-map", "sectors", "horizons", "thresholds", "models", "preset", "config", "set", "device",
-        "out", "seed", "jobs", "dry-run", "quiet", "json", "strict",
+        "out", "seed", "jobs", "dry-run", "quiet", "json", "strict", "walk-forward", "cpcv",
     ):  # fmt: skip
         assert f"--{option}" in done.stdout, option
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tiny import dataset_of
@@ -39,11 +41,21 @@ def days(first, last, without=()):
     return [day for day in range(first, last + 1) if day not in without]
 
 
+def blocks_of(at):
+    """The blocks of a fold, each a tuple: start, stop, one time before the start, a label and an embargo after it."""
+    return {
+        "parts": [[dataclasses.astuple(block) for block in part] for part in at.parts],
+        "validation": [dataclasses.astuple(block) for block in at.validation],
+        "test": [dataclasses.astuple(block) for block in at.test],
+    }
+
+
 def test_boundaries_are_shared_and_of_distinct_times():
-    at = boundaries([every_day(), with_holes()], SETTINGS)
-    assert at.starts == (0, 8, 16, 24, 32)
-    assert at.cutoffs == (0, 7, 15, 23, 31)  # one time before the start
-    assert at.resumes == (11, 19, 27)  # a label of two bars and one time of embargo after the part
+    assert blocks_of(boundaries([every_day(), with_holes()], SETTINGS)) == {
+        "parts": [[(0, 8, 0, 11)], [(8, 16, 7, 19)], [(16, 24, 15, 27)]],
+        "validation": [(24, 32, 23, 35)],
+        "test": [(32, NEVER, 31, NEVER)],
+    }
 
 
 def test_every_row_of_a_sector_with_a_bar_a_day():
@@ -76,7 +88,6 @@ def test_every_row_of_a_sector_with_holes():
 
 def test_forward_never_fits_on_the_future_of_what_it_predicts():
     at = boundaries([every_day(), with_holes()], FORWARD)
-    assert at.resumes == ()
     assert as_lists(split(every_day(), at))["folds"] == [
         ([0, 1, 2, 3, 4], days(8, 15, {12})), (days(0, 11), days(16, 20)),
     ]  # fmt: skip
@@ -104,7 +115,7 @@ def test_no_label_reaches_into_another_part(seed, stacking):
         found = split(one, at)
         time, end = one.time_ns, one.end_time_ns
         assert one.usable[np.concatenate([found.train, found.validation, found.test])].all()
-        for earlier, later in ((found.train, at.starts[-2]), (found.validation, at.starts[-1])):
+        for earlier, later in ((found.train, at.validation[0].start), (found.validation, at.test[0].start)):
             if len(earlier):
                 assert ((times > end[earlier].max()) & (times < later)).sum() >= embargo
                 assert end[earlier].max() < later
@@ -128,7 +139,8 @@ def test_a_history_that_is_too_short_is_refused_with_the_numbers():
         boundaries([short], SETTINGS)
     # Every part must be longer than its longest label and the embargo, or nothing is left of it to learn from.
     both = [every_day(), with_holes()]
-    assert boundaries(both, config.Split(0.6, 0.2, embargo_bars=5, parts=3)).starts == (0, 8, 16, 24, 32)
+    at = boundaries(both, config.Split(0.6, 0.2, embargo_bars=5, parts=3))
+    assert [part[0].start for part in at.parts] == [0, 8, 16] and at.validation[0].start == 24
     with pytest.raises(UserError, match="embargo of 6"):
         boundaries(both, config.Split(0.6, 0.2, embargo_bars=6, parts=3))
 

@@ -1,0 +1,237 @@
+"""The same training at several places in time: walk-forward and combinatorial purged cross-validation, measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe import evaluate
+from gpupipe.data.report import time_text
+from gpupipe.dataset import Dataset
+from gpupipe.errors import UserError
+from gpupipe.models.fold import N_CLASSES
+from gpupipe.split import Boundaries, Folds, Split, paths, split
+from gpupipe.training import Skipped, Trained, Work, train
+
+TABLES = ("volatility_table_sector", "volatility_table_all")
+# Who says what beside the models: (work, trained) -> (sector, rows) -> for each baseline (n_rows, n_labels, 3).
+Baselines = Callable[[Work, list[Trained]], Callable[[str, np.ndarray], dict[str, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class BlockLoss:
+    """What one model lost on the test rows of one block of a fold, in nats, summed; and what the prior lost there.
+
+    block: its place among the fold's test blocks.  prior: class shares of the sector's training part of this fold.
+    """
+
+    fold: str
+    block: int
+    sector: str
+    label: str
+    model: str
+    rows: int
+    loss: float
+    prior: float
+
+
+@dataclass(frozen=True)
+class MeasuredFold:
+    """A fold that was trained: what it is, for the summary, and what its models lost."""
+
+    about: dict[str, Any]
+    losses: list[BlockLoss]
+
+
+def title(at: Boundaries) -> str:
+    """A fold as a person reads it: "origin 2", "cpcv 05", or "single split"."""
+    return at.name.replace("origin", "origin ").replace("cpcv", "cpcv ") or "single split"
+
+
+def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[str], None]) -> list[MeasuredFold]:
+    """Train and measure every fold whose models are not kept, one after the other.
+
+    Units of a fold are resumable like those of the published one; a model lives until its fold is measured.
+    Raises UserError, naming the fold, where nothing of it can be trained.
+    """
+    measured = []
+    for at in folds.rehearsals:
+        stage(f"training, {title(at)}")
+        cut = {sector: split(dataset, at) for sector, dataset in work.datasets.items()}
+        own = dataclasses.replace(work, splits=cut, fold_name=at.name)
+        try:
+            trained, skipped = train(own)
+        except UserError as error:
+            fix = "fewer origins or a larger split.train" if at.name.startswith("origin") else "fewer groups"
+            raise UserError(f"{title(at)}: {error}; {fix} would give it more") from None
+        measured.append(measure(own, at, trained, skipped, baselines))
+    return measured
+
+
+def measure(
+    work: Work, at: Boundaries, trained: list[Trained], skipped: Sequence[Skipped], baselines: Baselines
+) -> MeasuredFold:  # fmt: skip
+    """The losses of a fold's models and baselines on its test rows, by block."""
+    say = baselines(work, trained)
+    losses = []
+    for one in trained:
+        dataset, cut = work.datasets[one.sector], work.splits[one.sector]
+        y, time_ns = work.device.to_host(dataset.y), work.device.to_host(dataset.time_ns)[cut.test]
+        from_tables = say(one.sector, cut.test)
+        blocks = [np.flatnonzero((time_ns >= block.start) & (time_ns < block.stop)) for block in at.test]
+        for position, label in enumerate(one.labels):
+            k = dataset.label_names.index(label)
+            shares = np.bincount(y[cut.train, k], minlength=N_CLASSES) + 0.5
+            said = {family: one.test[family][:, position] for family in one.models}
+            said |= {name: probability[:, k] for name, probability in from_tables.items()}
+            truth = y[cut.test, k]
+            prior = evaluate.log_losses(np.broadcast_to(shares / shares.sum(), (len(truth), N_CLASSES)), truth)
+            for model, probability in said.items():
+                lost = evaluate.log_losses(probability, truth)
+                losses += [
+                    BlockLoss(
+                        at.name, b, one.sector, label, model, len(rows), float(lost[rows].sum()),
+                        float(prior[rows].sum()),
+                    )
+                    for b, rows in enumerate(blocks)
+                    if len(rows)
+                ]  # fmt: skip
+    left_out = [dataclasses.asdict(one) for one in skipped]
+    return MeasuredFold({**describe(at, work.datasets, work.splits), "skipped": left_out}, losses)
+
+
+def describe(at: Boundaries, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Rows and dates of a fold; of a test of several blocks each one's dates."""
+
+    def times(part: str) -> np.ndarray:
+        return np.concatenate([d.device.to_host(d.time_ns)[getattr(splits[s], part)] for s, d in datasets.items()])
+
+    of_part = {part: times(part) for part in ("train", "validation", "test")}
+    dates = {part: _ends(of_part[part]) for part in ("train", "validation")}
+    test = of_part["test"]
+    return {
+        "name": title(at),
+        "rows": {part: len(found) for part, found in of_part.items()},
+        **dates,
+        "test": [_ends(test[(test >= block.start) & (test < block.stop)]) for block in at.test],
+    }
+
+
+def _ends(time_ns: np.ndarray) -> list[str]:
+    return [time_text(int(time_ns.min())), time_text(int(time_ns.max()))] if len(time_ns) else []
+
+
+def plan(folds: Folds, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Rows and dates of every fold beside a single split: "walk_forward" and "cpcv", where they were asked for."""
+
+    def described(several: Sequence[Boundaries]) -> list[dict[str, Any]]:
+        return [describe(at, datasets, {s: split(d, at) for s, d in datasets.items()}) for at in several]
+
+    asked = {"walk_forward": folds.walk_forward, "cpcv": folds.cpcv}
+    return {name: described(several) for name, several in asked.items() if several}
+
+
+def summarise(
+    work: Work, folds: Folds, rehearsed: Sequence[MeasuredFold], trained: list[Trained], skipped: Sequence[Skipped],
+    baselines: Baselines,
+) -> dict[str, Any]:  # fmt: skip
+    """The sections "walk_forward" and "cpcv" of a summary, where they were asked for.
+
+    rehearsed: what `rehearse` gave.  trained, skipped: the published fold's, which is the last origin.
+    """
+    crossed, origins = rehearsed[: len(folds.cpcv)], rehearsed[len(folds.cpcv) :]
+    found = {}
+    if folds.walk_forward:
+        last = measure(work, folds.published, trained, skipped, baselines)
+        found["walk_forward"] = walk_forward_summary([*origins, last])
+    if folds.cpcv:
+        found["cpcv"] = cpcv_summary(crossed, *work.settings.split.cpcv)
+    return found
+
+
+def walk_forward_summary(measured: Sequence[MeasuredFold]) -> dict[str, Any]:
+    """What a walk-forward found: for each label and model over all origins' test rows pooled, and of every origin.
+
+    Averaged over sectors: mean log-loss of the sectors against that of their priors. above_tables is the gain beyond
+    that of the better volatility table.
+    """
+    losses = [one for fold in measured for one in fold.losses]
+    names = list(dict.fromkeys(one.fold for one in losses))
+    results, by_sector = [], []
+    for (label, model), own in _grouped(losses, lambda one: (one.label, one.model)).items():
+        of_origin = _grouped(own, lambda one: one.fold)
+        origins = [_averaged(of_origin.get(name, [])) for name in names]
+        about = {"label": label, "model": model}
+        results.append({**about, **_averaged(own), "origins": origins, **_spread(origins, "origins")})
+        for sector, of_sector in _grouped(own, lambda one: one.sector).items():
+            parts = [_averaged(found) for found in _grouped(of_sector, lambda one: one.fold).values()]
+            by_sector.append({"sector": sector, **about, **_averaged(of_sector), **_spread(parts, "origins")})
+    for one in results:
+        tables = [t["gain_over_prior"] for t in results if t["label"] == one["label"] and t["model"] in TABLES]
+        one["above_tables"] = one["gain_over_prior"] - max(tables) if tables else float("nan")
+    return {"origins": [one.about for one in measured], "results": results, "by_sector": by_sector}
+
+
+def cpcv_summary(measured: Sequence[MeasuredFold], n_groups: int, n_test: int) -> dict[str, Any]:
+    """What a combinatorial cross-validation found: the distribution over paths, for each label and model.
+
+    log_loss, prior_log_loss and gain_over_prior are means over paths, `paths` are theirs. Paths share folds and rows
+    of training: their spread says how much depends on the place in time, and is no standard error.
+    """
+    tests = list(itertools.combinations(range(n_groups), n_test))
+    of_path = []
+    for folds_of_groups in paths(n_groups, n_test).T.tolist():
+        taken = {(fold, tests[fold].index(group)) for group, fold in enumerate(folds_of_groups)}
+        of_path.append([one for k, fold in enumerate(measured) for one in fold.losses if (k, one.block) in taken])
+    results = []
+    keys = dict.fromkeys((one.label, one.model) for fold in measured for one in fold.losses)
+    by_key = [_grouped(own, lambda one: (one.label, one.model)) for own in of_path]
+    for label, model in keys:
+        own_paths = [_averaged(one.get((label, model), [])) for one in by_key]
+        known = [path for path in own_paths if path["rows"]]
+        means = {
+            name: float(np.mean([path[name] for path in known]))
+            for name in ("log_loss", "prior_log_loss", "gain_over_prior")
+        }
+        results.append({"label": label, "model": model, **means, "paths": own_paths, **_spread(own_paths, "paths")})
+    return {
+        "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path), "folds": [one.about for one in measured],
+        "results": results,
+    }  # fmt: skip
+
+
+def _grouped(losses: Iterable[BlockLoss], key: Callable[[BlockLoss], Any]) -> dict[Any, list[BlockLoss]]:
+    groups: dict[Any, list[BlockLoss]] = {}
+    for one in losses:
+        groups.setdefault(key(one), []).append(one)
+    return groups
+
+
+def _averaged(losses: Sequence[BlockLoss]) -> dict[str, Any]:
+    """Log-loss and the prior's, each a mean over sectors of their mean over rows; NaN where there are none."""
+    means = [
+        np.array([sum(one.loss for one in own), sum(one.prior for one in own)]) / sum(one.rows for one in own)
+        for own in _grouped(losses, lambda one: one.sector).values()
+    ]
+    loss, prior = np.mean(means, axis=0).tolist() if means else (float("nan"), float("nan"))
+    return {
+        "sectors": len(means), "rows": sum(one.rows for one in losses), "log_loss": loss, "prior_log_loss": prior,
+        "gain_over_prior": 1 - loss / prior,
+    }  # fmt: skip
+
+
+def _spread(found: Sequence[dict[str, Any]], what: str) -> dict[str, Any]:
+    """How steady the gain is over origins or paths; those without rows do not count."""
+    gains = np.array([one["gain_over_prior"] for one in found if one["rows"]])
+    return {
+        f"n_{what}": len(gains),
+        f"{what}_above_prior": int((gains > 0).sum()),
+        "smallest_gain": float(gains.min()),
+        "largest_gain": float(gains.max()),
+        "std_of_gains": float(gains.std(ddof=1)) if len(gains) > 1 else float("nan"),
+    }
