@@ -123,9 +123,9 @@ class Forest:
 class Linear:
     """Softmax regression; penalties are in rows of pseudo-evidence on standardised columns."""
 
-    l2: float = 300.0
+    l2: float = 5000.0
     sector_l2: float = 1000.0  # pulls a sector's weights to the pooled ones
-    max_iterations: int = 100
+    max_iterations: int = 30
     clip: float = 4.0  # standardised columns are clipped at this many standard deviations
 
 
@@ -179,7 +179,7 @@ def _fast() -> Config:
         hist=Booster(rounds=60, learning_rate=0.1),
         leafwise=Booster(rounds=60, learning_rate=0.1, depth=0, leaves=8),
         forest=Forest(trees=30, sector_trees=15, depth=6),
-        linear=Linear(max_iterations=40),
+        linear=Linear(max_iterations=12),
     )
 
 
@@ -193,7 +193,7 @@ def _quality() -> Config:
         hist=Booster(rounds=600, learning_rate=0.025),
         leafwise=Booster(rounds=600, learning_rate=0.025, depth=0, leaves=8),
         forest=Forest(trees=300, sector_trees=150, depth=8),
-        linear=Linear(max_iterations=200),
+        linear=Linear(max_iterations=100),
     )
 
 

@@ -21,7 +21,7 @@ FAMILIES = [name for name in config.FAMILIES if name != "meta_learner"]
 CPU = pick("cpu")
 SETTINGS = config.make("fast", settings=[
     "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
-    "forest.sector_trees=10",
+    "forest.sector_trees=10", "linear.l2=300",
 ])  # fmt: skip
 
 

@@ -105,7 +105,10 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
     Z = [scaler.transform(rows.X, fold.device) for rows in fold.fit.values()]
     y = [rows.y for rows in fold.fit.values()]
     linear = settings.linear
-    weights = softmax_regression.fit(Z, y, fold.weights(), centre, linear.l2, linear.max_iterations, fold.device)
+    weights = softmax_regression.fit(
+        Z, y, fold.weights(), centre, linear.l2, linear.max_iterations, fold.device,
+        row_weight=[rows.weight for rows in fold.fit.values()],
+    )  # fmt: skip
     return _models(fold, scaler, weights, fold.scope)
 
 
@@ -123,8 +126,9 @@ def fit_sector(
     centre = softmax_regression.together([model.weights for model in pooled])
     Z = [scaler.transform(rows.X, fold.device)]
     weights = softmax_regression.fit(
-        Z, [rows.y], fold.weights(), centre, linear.sector_l2, linear.max_iterations, fold.device
-    )
+        Z, [rows.y], fold.weights(), centre, linear.sector_l2, linear.max_iterations, fold.device,
+        row_weight=[rows.weight],
+    )  # fmt: skip
     own = _models(fold, scaler, weights, "sector")
     if use_own is None:
         use_own = _worthwhile(fold, sector, centre, weights, scaler)

@@ -29,60 +29,106 @@ class Weights:
 
 def fit(
     Z: Sequence[Any], y: Sequence[Any], class_weight: np.ndarray, centre: Weights, l2: float, max_iterations: int,
-    device: Device, intercept_l2: float | None = None,
+    device: Device, intercept_l2: float | None = None, row_weight: Sequence[Any | None] = (),
 ) -> Weights:  # fmt: skip
     """Minimise sum(w * log-loss) + l2 / 2 * |weights - centre|^2 with scipy's L-BFGS-B.
+
+    Columns are correlated, and L-BFGS alone needs hundreds of steps: it searches in coordinates in which the second
+    derivatives, taken at the labels' class shares, are the identity (one Cholesky factor for each output).
 
     intercept_l2: the penalty of the intercept's distance, if it is another than l2.
 
     Z: float32 (n, n_inputs) blocks of rows; y: int8 (n, n_labels) blocks, -1 for not known.
-    class_weight: float32 (n_labels, 3). The weights, a few thousand numbers, are all that crosses the bus.
+    class_weight: float32 (n_labels, 3).  row_weight: float32 (n, n_labels) blocks, or None where rows count alike.
+    The weights, a few thousand numbers, and one matrix of products are all that crosses the bus.
     """
     from scipy.optimize import minimize
 
     xp = device.xp
-    n_rows = sum(block.shape[0] for block in Z)
-    shape = centre.coefficients.shape
+    n_rows, shape = sum(block.shape[0] for block in Z), centre.coefficients.shape
     on_device = device.asarray(class_weight)
     buffers = [(xp.empty((b.shape[0], shape[1]), xp.float32), xp.empty((b.shape[0], shape[1]), xp.float32)) for b in Z]
     losses = [xp.empty(labels.shape, xp.float32) for labels in y]
-    row_weight = [_row_weight(labels, on_device, xp) for labels in y]
-    middle = np.concatenate([centre.coefficients.ravel(), centre.intercept])
-    penalty = np.full(middle.shape, l2)
-    penalty[shape[0] * shape[1] :] = l2 if intercept_l2 is None else intercept_l2
+    own = list(row_weight) or [None] * len(Z)
+    weights_of_rows = [_row_weight(labels, on_device, one, xp) for labels, one in zip(y, own, strict=True)]
+    middle = _stacked(centre)
+    penalty = np.full((shape[0] + 1, 1), l2)
+    penalty[-1] = l2 if intercept_l2 is None else intercept_l2
+    back = _inverse_roots(Z, y, weights_of_rows, penalty, device)
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = _unpack(flat, shape)
-        value, slope = 0.0, np.zeros_like(flat)
-        for block, labels, weight, loss, (gradient, hessian) in zip(
-            Z, y, row_weight, losses, buffers, strict=True
+        away = np.einsum("kij,jk->ik", back, flat.reshape(shape[0] + 1, shape[1]))
+        weights = _unstacked(middle + away)
+        value, slope = 0.0, penalty * away
+        for block, labels, weight, one, loss, (gradient, hessian) in zip(
+            Z, y, weights_of_rows, own, losses, buffers, strict=True
         ):
             margin = weights.margin(block, device)
             softmax_log_loss(block.shape[0], margin, labels, loss)
             softmax_gradient(block.shape[0], margin, labels, on_device, gradient, hessian)
+            if one is not None:
+                gradient *= xp.repeat(one, N_CLASSES, axis=1)
             value += float(xp.where(labels >= 0, loss * weight, 0).sum(dtype=xp.float64))
-            slope[: shape[0] * shape[1]] += device.to_host(block.T @ gradient).astype(np.float64).ravel()
-            slope[shape[0] * shape[1] :] += device.to_host(gradient.sum(axis=0, dtype=xp.float64))
-        away = flat - middle
-        return (value + 0.5 * float(penalty @ away**2)) / n_rows, (slope + penalty * away) / n_rows
+            slope[:-1] += device.to_host(block.T @ gradient).astype(np.float64)
+            slope[-1] += device.to_host(gradient.sum(axis=0, dtype=xp.float64))
+        turned = np.einsum("kij,ik->jk", back, slope)
+        return (value + 0.5 * float((penalty * away**2).sum())) / n_rows, turned.ravel() / n_rows
 
     found = minimize(
-        value_and_gradient, middle, jac=True, method="L-BFGS-B",
+        value_and_gradient, np.zeros(middle.size), jac=True, method="L-BFGS-B",
         # Products are float32: below this relative change of the loss there is only rounding.
         options={"maxiter": max_iterations, "ftol": 1e-7, "gtol": 1e-7},
     )  # fmt: skip
-    return _unpack(found.x, shape)
+    return _unstacked(middle + np.einsum("kij,jk->ik", back, found.x.reshape(middle.shape)))
 
 
-def _unpack(flat: np.ndarray, shape: tuple[int, int]) -> Weights:
-    n_coefficients = shape[0] * shape[1]
-    return Weights(flat[:n_coefficients].reshape(shape), flat[n_coefficients:])
+def _inverse_roots(
+    Z: Sequence[Any], y: Sequence[Any], weights_of_rows: Sequence[Any], penalty: np.ndarray, device: Device
+) -> np.ndarray:  # fmt: skip
+    """B, float64 (n_outputs, n, n), n = n_inputs + 1, with B B' = (p (1 - p) [Z 1]'[Z 1] + penalty)^-1 for each output.
+
+    p: the share of the output's class among the known rows, by weight.
+    """
+    from scipy.linalg import solve_triangular
+
+    xp, n = device.xp, Z[0].shape[1] + 1
+    products = np.zeros((n, n))
+    for block in Z:
+        sums = device.to_host(block.sum(axis=0, dtype=xp.float64))
+        products[:-1, :-1] += device.to_host(block.T @ block).astype(np.float64)
+        products[-1, :-1] += sums
+        products[:-1, -1] += sums
+        products[-1, -1] += block.shape[0]
+    roots = []
+    for k in range(y[0].shape[1]):
+        mass = np.array([
+            sum(float(xp.where(labels[:, k] == c, weight[:, k], 0).sum(dtype=xp.float64))
+                for labels, weight in zip(y, weights_of_rows, strict=True))
+            for c in range(N_CLASSES)
+        ])  # fmt: skip
+        share = (mass + 0.5) / (mass + 0.5).sum()
+        for p in share:
+            scale = p * (1 - p) * mass.sum() / max(products[-1, -1], 1.0)
+            matrix = scale * products + np.diag(penalty[:, 0])
+            matrix[np.diag_indices(n)] += 1e-6 * max(np.trace(matrix) / n, 1e-12)  # a column may repeat another
+            roots.append(solve_triangular(np.linalg.cholesky(matrix), np.eye(n), lower=True).T)
+    return np.stack(roots)
 
 
-def _row_weight(labels: Any, class_weight: Any, xp: Any) -> Any:
-    """float32 (n, n_labels): the weight of each row's class."""
+def _stacked(weights: Weights) -> np.ndarray:
+    """float64 (n_inputs + 1, 3 * n_labels): coefficients, and below them the intercept."""
+    return np.vstack([weights.coefficients, weights.intercept])
+
+
+def _unstacked(array: np.ndarray) -> Weights:
+    return Weights(array[:-1], array[-1])
+
+
+def _row_weight(labels: Any, class_weight: Any, own: Any | None, xp: Any) -> Any:
+    """float32 (n, n_labels): the weight of each row: of its class, times its own."""
     classes = xp.maximum(labels, 0).astype(xp.int64)
-    return xp.stack([class_weight[k][classes[:, k]] for k in range(labels.shape[1])], axis=1)
+    weight = xp.stack([class_weight[k][classes[:, k]] for k in range(labels.shape[1])], axis=1)
+    return weight if own is None else weight * own
 
 
 def label_columns(weights: Weights, label: int) -> Weights:
