@@ -117,7 +117,7 @@ class Fold:
     columns: np.ndarray | None = None
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _made: dict[str, Fold] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[str, Fold | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[Any, list[Sample]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -187,8 +187,9 @@ class Fold:
         with self._lock:
             if "twinless" not in self._made:
                 kept = distinct(self)
-                self._made["twinless"] = self if len(kept) == self.n_columns else only(self, kept)
-            return self._made["twinless"]
+                # Not self: a fold that holds itself would stay in memory until Python looks for cycles.
+                self._made["twinless"] = None if len(kept) == self.n_columns else only(self, kept)
+            return self._made["twinless"] or self
 
     def samples(self, share: float, sector: str | None = None) -> list[Sample]:
         """The fitted rows, of all sectors or of one, cut at random into samples of about `share` of them each.
