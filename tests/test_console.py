@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tiny import QUICK, in_sectors, tiny_market
 
-from gpupipe import config, console, pipeline, summary
+from gpupipe import config, console, pipeline, verdict
 from gpupipe.data import load
 from gpupipe.pipeline import Listener
 
@@ -110,7 +110,7 @@ def test_what_was_skipped_names_its_sectors_once():
         {"sector": "energy", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
         {"sector": "utilities", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
     ]
-    assert summary.skip_sentences(skipped) == [
+    assert verdict.skip_sentences(skipped) == [
         "label_1d_5pct of energy: 7 BUY",
         "all labels of materials: 3 training rows",
         "label_2d_5pct of energy, utilities: all sectors together: 8 BUY",

@@ -11,7 +11,7 @@ from tiny import QUICK, SECTORS, cut, tiny_market
 from gpupipe import config, load, pipeline
 from gpupipe.pipeline import Listener, execute
 
-BASELINES = ("volatility_table_sector", "volatility_table_all")
+TABLES = ("volatility_table_sector", "volatility_table_all")
 
 
 def job(out, *settings, panel=None, listener=None):
@@ -26,12 +26,12 @@ def summary(tmp_path_factory):
 
 
 def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary):
-    measures = ["rows", "log_loss", "prior_log_loss", "gain_over_prior", "balanced_accuracy"]
+    measures = ["rows", "log_loss", "prior_log_loss", "gain_over_prior", "balanced_accuracy", "return_buy_and_hold"]
     measures += [
         f"{m}_{c}" for m in ("share", "calls", "precision", "recall", "pr_auc", "calibration_error", "return_when")
         for c in ("buy", "sell")
     ]  # fmt: skip
-    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *BASELINES}
+    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *TABLES, "last_return"}
     for row in summary["models"]:
         for part in ("validation", "test"):
             found = {name: row[f"{part}_{name}"] for name in measures}
@@ -55,7 +55,7 @@ def test_the_verdict_is_of_losses_averaged_over_sectors(summary):
     assert set(found) == {key for key in mean if key[1] in ("xgb_joint", "meta_learner")} and len(found) == 8
     for (label, model), beats in found.items():
         prior = np.mean([r["test_prior_log_loss"] for r in summary["models"] if r["label"] == label])
-        assert beats == (mean[label, model] < min(prior, *(mean[label, table] for table in BASELINES)))
+        assert beats == (mean[label, model] < min(prior, *(mean[label, table] for table in TABLES)))
 
 
 def test_the_key_is_of_data_settings_code_versions_and_device(monkeypatch):

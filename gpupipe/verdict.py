@@ -1,0 +1,223 @@
+"""What a run shows: averages over sectors with their intervals, each family's skill, the verdict, all also in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpupipe import intervals
+from gpupipe.intervals import NO_SKILL, SKILL, Resampled
+
+TABLES = ("volatility_table_sector", "volatility_table_all")
+JUDGED = ("xgb_joint", "meta_learner")  # what the project promises to beat the baselines with
+META = "meta_learner"
+
+
+def averages(rows: Sequence[dict[str, Any]], resampled: Resampled) -> list[dict[str, Any]]:
+    """For each label and model, over sectors: mean log-loss, its gain over the prior's, and where it is above 0.
+
+    gain_over_prior: 1 - mean log-loss / mean log-loss of the prior, on the sealed test with its 95 % interval
+    (test_gain_low, test_gain_high) and what that says of skill. The mean of the sectors' own gains is kept beside it as
+    mean_of_gains: a sector without a single event in the test part can make that anything.
+    """
+    found = []
+    for (label, model), own in _groups(rows).items():
+        average: dict[str, Any] = {"label": label, "model": model, "sectors": len(own)}
+        for part in ("validation", "test"):
+            loss, prior, gain = (
+                float(np.mean([row[f"{part}_{name}"] for row in own]))
+                for name in ("log_loss", "prior_log_loss", "gain_over_prior")
+            )
+            average |= {f"{part}_log_loss": loss, f"{part}_gain_over_prior": 1 - loss / prior}
+            average[f"{part}_mean_of_gains"] = gain
+        sectors = [row["sector"] for row in own]
+        drawn = resampled.gain(sectors, label, model)
+        low, high = resampled.interval(sectors, average["test_gain_over_prior"], drawn)
+        average |= {"test_gain_low": low, "test_gain_high": high, "test_skill": intervals.skill(low)}
+        average["sectors_above_prior"] = sum(row["test_gain_over_prior"] > 0 for row in own)
+        average["sectors_with_skill"] = sum(row["test_skill"] == SKILL for row in own)
+        average["test_return_buy_and_hold"] = _pooled(own, "test_return_buy_and_hold", "test_rows")
+        for side in ("buy", "sell"):
+            average[f"test_return_when_{side}"] = _pooled(own, f"test_return_when_{side}", f"test_calls_{side}")
+        found.append(average)
+    return found
+
+
+def verdict(
+    found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], resampled: Resampled
+) -> list[dict[str, Any]]:
+    """For each label and judged model: its average sealed-test gain over the prior and over each volatility table.
+
+    above_prior, above_table_sector, above_table_all: differences of log-loss averaged over sectors, as a share of the
+    prior's; positive is better. Each with its 95 % interval of the same draws of dates for both sides, as _low and
+    _high. above_tables is the smaller of the two, that is, the table that is better on the sealed test is the one to
+    beat: choosing it there helps the table, never the model.
+    beats_all: all three are above 0. beats_all_clearly: so are the lower ends of all three intervals.
+    """
+    mean = {(a["label"], a["model"]): a for a in found}
+    sectors = {key: [row["sector"] for row in own] for key, own in _groups(rows).items()}
+    verdicts = []
+    for (label, model), average in mean.items():
+        if model not in JUDGED:
+            continue
+        gain, drawn = average["test_gain_over_prior"], resampled.gain(sectors[label, model], label, model)
+        one = {"label": label, "model": model, "above_prior": gain}
+        one |= {"above_prior_low": average["test_gain_low"], "above_prior_high": average["test_gain_high"]}
+        for table in TABLES:
+            above = gain - mean[label, table]["test_gain_over_prior"]
+            drawn_above = drawn - resampled.gain(sectors[label, table], label, table)
+            low, high = resampled.interval(sectors[label, model], above, drawn_above)
+            name = f"above_{table.removeprefix('volatility_')}"
+            one |= {name: above, f"{name}_low": low, f"{name}_high": high}
+        names = ("above_prior", "above_table_sector", "above_table_all")
+        one["above_tables"] = min(one[name] for name in names[1:])
+        one["beats_all"] = all(one[name] > 0 for name in names)
+        one["beats_all_clearly"] = all(one[f"{name}_low"] > 0 for name in names)
+        verdicts.append(one)
+    return verdicts
+
+
+def families(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each family, over its runs (sector and label): in how many it is above the prior and has skill, where not.
+
+    not_above, best first: the runs whose sealed-test log-loss is not below the prior's, with their gains.
+    """
+    found = []
+    for model in dict.fromkeys(row["model"] for row in rows if row["kind"] == "model"):
+        own = [row for row in rows if row["model"] == model]
+        below = sorted((row for row in own if not row["test_gain_over_prior"] > 0), key=_falling)
+        found.append({
+            "model": model,
+            "runs": len(own),
+            "above_prior": len(own) - len(below),
+            "with_skill": sum(row["test_skill"] == SKILL for row in own),
+            "no_skill": sum(row["test_skill"] == NO_SKILL for row in own),
+            "not_above": [{name: row[name] for name in ("sector", "label", "test_gain_over_prior")} for row in below],
+        })  # fmt: skip
+    return found
+
+
+def stacking(
+    found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], resampled: Resampled
+) -> dict[str, Any] | None:
+    """The meta-learner beside the best single family, over all labels and sectors; None without both.
+
+    best: the family whose gain over the prior, averaged over labels, is largest on the sealed test itself, which is
+    hard on the meta-learner. difference: of the two averages, with its 95 % interval as difference_low and _high.
+    """
+    gains: dict[str, list[float]] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
+    groups = _groups([row for row in rows if row["kind"] == "model"])
+    mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in found}
+    for (label, model), own in groups.items():
+        gains.setdefault(model, []).append(mean[label, model])
+        drawn.setdefault(model, []).append(resampled.gain([row["sector"] for row in own], label, model))
+    average = {model: float(np.mean(own)) for model, own in gains.items()}
+    single = {model: gain for model, gain in average.items() if model != META}
+    if META not in average or not single:
+        return None
+    best = max(single, key=single.__getitem__)
+    difference = average[META] - average[best]
+    sectors = list(dict.fromkeys(row["sector"] for row in rows))
+    low, high = resampled.interval(sectors, difference, np.mean(drawn[META], axis=0) - np.mean(drawn[best], axis=0))
+    return {"best": best, "best_gain": average[best], "meta_gain": average[META], "labels": len(gains[META]),
+            "difference": difference, "difference_low": low, "difference_high": high}  # fmt: skip
+
+
+def verdict_sentences(found: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
+    """The verdict in words, one sentence a model: where it wins, and by how much it does not."""
+    sentences = []
+    measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
+    for model in JUDGED:
+        own = [v for v in found if v["model"] == model]
+        if not own:
+            continue
+        short = [v for v in own if not v["beats_all"]]
+        clearly = sum(v["beats_all_clearly"] for v in own)
+        text = (
+            f"{model}: better than the prior and both volatility tables on {len(own) - len(short)} of {len(own)} "
+            f"labels, on {clearly} with all three intervals above 0"
+        )
+        for v in short:
+            by = min(v["above_prior"], v["above_tables"])
+            text += f"; not on {v['label']}, by {-100 * by:.2f} points of the prior's log-loss"
+        sentences.append(f"{text} ({measured_on}).")
+    return sentences
+
+
+def skill_sentences(found: Sequence[dict[str, Any]], drawn: dict[str, Any], most: int = 4) -> list[str]:
+    """Each family in a sentence: its runs above the prior, with skill and with no skill, and the worst below it."""
+    sentences = []
+    if drawn["blocks"] < intervals.FEWEST_BLOCKS:
+        sentences.append(
+            f"No intervals: the sealed test has {drawn['times']} times, fewer than {intervals.FEWEST_BLOCKS} blocks of "
+            f"{drawn['block']}; whether there is skill is not known."
+        )
+    for one in found:
+        text = f"{one['model']}: above the prior in {one['above_prior']} of {_runs(one['runs'])}"
+        text += f", skill in {one['with_skill']}, no skill in {one['no_skill']}"
+        if below := one["not_above"]:
+            named = [f"{b['label']} of {b['sector']} {_percent(b['test_gain_over_prior'])}" for b in below[::-1]]
+            more = f" and {len(named) - most} more" if len(named) > most else ""
+            text += f"; not above it: {', '.join(named[:most])}{more}"
+        sentences.append(f"{text}.")
+    return sentences
+
+
+def stacking_sentence(found: dict[str, Any] | None) -> str:
+    """Whether the meta-learner is as good as the best single family; empty where there is nothing to compare."""
+    if found is None:
+        return ""
+    said = "at least as good as" if found["difference"] >= 0 else "not as good as"
+    between = interval_text(found["difference"], found["difference_low"], found["difference_high"])
+    return (
+        f"{META}: {said} the best single family, {found['best']}, on average over {_labels(found['labels'])}: "
+        f"{_percent(found['meta_gain'])} against {_percent(found['best_gain'])}, difference {between} points."
+    )
+
+
+def interval_text(value: float, low: float | None, high: float | None) -> str:
+    """A figure in percent with its interval: "14.3 [12.1, 16.2]"; the figure alone where there is none."""
+    text = _percent(value)
+    return text if low is None or high is None else f"{text} [{_percent(low)}, {_percent(high)}]"
+
+
+def skip_sentences(skipped: Sequence[dict[str, Any]]) -> list[str]:
+    """What was not trained, one sentence for each label and reason, with the sectors that share them."""
+    sectors: dict[tuple[str, str], list[str]] = {}
+    for skip in skipped:
+        reason = skip["reason"].removeprefix(f"{skip['sector']}: ")
+        sectors.setdefault((skip["label"] or "all labels", reason), []).append(skip["sector"])
+    return [f"{label} of {', '.join(names)}: {reason}" for (label, reason), names in sectors.items()]
+
+
+def _groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["label"], row["model"]), []).append(row)
+    return groups
+
+
+def _pooled(rows: Sequence[dict[str, Any]], name: str, weight: str) -> float:
+    """The mean of a measure over the rows behind it; NaN where there is none."""
+    known = [row for row in rows if not np.isnan(row[name])]
+    total = sum(row[weight] for row in known)
+    return float(sum(row[name] * row[weight] for row in known) / total) if total else float("nan")
+
+
+def _falling(row: dict[str, Any]) -> float:
+    return -row["test_gain_over_prior"]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _runs(n: int) -> str:
+    return f"{n} run" if n == 1 else f"{n} runs"
+
+
+def _labels(n: int) -> str:
+    return f"{n} label" if n == 1 else f"{n} labels"
