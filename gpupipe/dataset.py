@@ -25,7 +25,7 @@ class Dataset:
     horizon_of_label, threshold_of_label: bars and fraction, for each label.
     forward_return: float32 (n_rows, n_horizons), close to close over `horizons` bars; NaN where not known.
     natr: float32 (n_rows,), NATR 14 in percent: what the volatility tables are made of.
-    last_return: float32 (n_rows,), ROC 1, of the last bar, in percent: what `last_return` is made of; NaN where not known.
+    last_return: float32 (n_rows,), ROC 1, of the last bar, in percent: what the baseline of that name sees.
     time_ns: int64 (n_rows,), when the bar was known.
     end_time_ns: int64 (n_rows,), time of the last bar that any of the row's labels looks at; 2**63 - 1 where a
         label is not known. Purging by it is right for all labels at once, so that they share their rows.

@@ -1,8 +1,9 @@
 """Confidence intervals of log-loss gains on the sealed test: whole blocks of dates are drawn again and again.
 
 The dates of a part are drawn with replacement in circular blocks (Politis and Romano 1992; blocks are Kunsch's, 1989):
-rows of one date share its shocks, dates near each other share label windows and volatility. All sectors and models see
-the same draws, so that differences are paired. A few rows of numpy do it: libraries draw one series at a time and bring pandas.
+rows of one date share its shocks, dates near each other share label windows and volatility. All sectors and models
+see the same draws, so that differences are paired. A few lines of numpy do it: arch's bootstraps give such draws one
+at a time, and bring pandas and statsmodels.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ class Draws:
 
 
 def draw(times: np.ndarray, longest_horizon: int, seed: int) -> Draws:
-    """Draws of `times`, int64, in blocks of twice the longest horizon, ten times or the cube root of how many there are.
+    """Draws of `times`, int64, in blocks of ten, twice the longest horizon or the cube root of how many there are.
 
-    The most of these: windows of h bars overlap over h times, volatility lasts longer, and blocks have to grow with
+    The largest of these: windows of h bars overlap over h times, volatility lasts longer, and blocks have to grow with
     the history for an interval to become right (Kunsch 1989).
     """
     times = np.unique(times)

@@ -70,7 +70,7 @@ def build(
         "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
         "intervals": resampled.about(),
         "averages": averages,
-        "families": verdict.families(rows),
+        "families": verdict.families(averages, rows, resampled),
         "verdict": verdict.verdict(averages, rows, resampled),
         "stacking": verdict.stacking(averages, rows, resampled),
         "models": rows,

@@ -79,24 +79,31 @@ def verdict(
     return verdicts
 
 
-def families(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each family, over its runs (sector and label): in how many it is above the prior and has skill, where not.
+def families(
+    found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], resampled: Resampled
+) -> list[dict[str, Any]]:
+    """For each family: its gain averaged over labels, and in how many of its runs (sector and label) it has skill.
 
-    not_above, best first: the runs whose sealed-test log-loss is not below the prior's, with their gains.
+    gain: the mean over labels of gain_over_prior, with its 95 % interval, and skill in words.
+    not_above, worst first: the runs whose sealed-test log-loss is not below the prior's, with their gains.
     """
-    found = []
-    for model in dict.fromkeys(row["model"] for row in rows if row["kind"] == "model"):
+    families = []
+    for model in _families(rows):
         own = [row for row in rows if row["model"] == model]
-        below = sorted((row for row in own if not row["test_gain_over_prior"] > 0), key=_falling)
-        found.append({
-            "model": model,
+        below = [row for row in own if row["test_gain_over_prior"] <= 0]
+        below.sort(key=lambda row: row["test_gain_over_prior"])
+        gain, drawn = _over_labels(found, rows, resampled, model)
+        low, high = resampled.interval([row["sector"] for row in own], gain, drawn)
+        families.append({
+            "model": model, "gain": gain, "gain_low": low, "gain_high": high, "skill": intervals.skill(low),
+            "labels": len({row["label"] for row in own}),
             "runs": len(own),
-            "above_prior": len(own) - len(below),
+            "above_prior": sum(row["test_gain_over_prior"] > 0 for row in own),
             "with_skill": sum(row["test_skill"] == SKILL for row in own),
             "no_skill": sum(row["test_skill"] == NO_SKILL for row in own),
             "not_above": [{name: row[name] for name in ("sector", "label", "test_gain_over_prior")} for row in below],
         })  # fmt: skip
-    return found
+    return families
 
 
 def stacking(
@@ -107,23 +114,15 @@ def stacking(
     best: the family whose gain over the prior, averaged over labels, is largest on the sealed test itself, which is
     hard on the meta-learner. difference: of the two averages, with its 95 % interval as difference_low and _high.
     """
-    gains: dict[str, list[float]] = {}
-    drawn: dict[str, list[np.ndarray]] = {}
-    groups = _groups([row for row in rows if row["kind"] == "model"])
-    mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in found}
-    for (label, model), own in groups.items():
-        gains.setdefault(model, []).append(mean[label, model])
-        drawn.setdefault(model, []).append(resampled.gain([row["sector"] for row in own], label, model))
-    average = {model: float(np.mean(own)) for model, own in gains.items()}
-    single = {model: gain for model, gain in average.items() if model != META}
-    if META not in average or not single:
+    both = {model: _over_labels(found, rows, resampled, model) for model in _families(rows)}
+    meta, meta_drawn = both.pop(META, (float("nan"), np.empty(0)))
+    if not both or np.isnan(meta):
         return None
-    best = max(single, key=single.__getitem__)
-    difference = average[META] - average[best]
-    sectors = list(dict.fromkeys(row["sector"] for row in rows))
-    low, high = resampled.interval(sectors, difference, np.mean(drawn[META], axis=0) - np.mean(drawn[best], axis=0))
-    return {"best": best, "best_gain": average[best], "meta_gain": average[META], "labels": len(gains[META]),
-            "difference": difference, "difference_low": low, "difference_high": high}  # fmt: skip
+    best = max(both, key=lambda model: both[model][0])
+    gain, drawn = both[best]
+    low, high = resampled.interval([row["sector"] for row in rows], meta - gain, meta_drawn - drawn)
+    return {"best": best, "best_gain": gain, "meta_gain": meta, "difference": meta - gain, "difference_low": low,
+            "difference_high": high}  # fmt: skip
 
 
 def verdict_sentences(found: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
@@ -148,7 +147,7 @@ def verdict_sentences(found: Sequence[dict[str, Any]], n_sectors: int) -> list[s
 
 
 def skill_sentences(found: Sequence[dict[str, Any]], drawn: dict[str, Any], most: int = 4) -> list[str]:
-    """Each family in a sentence: its runs above the prior, with skill and with no skill, and the worst below it."""
+    """Each family in a sentence: skill or "no skill", how many of its runs have it, and the worst below the prior."""
     sentences = []
     if drawn["blocks"] < intervals.FEWEST_BLOCKS:
         sentences.append(
@@ -156,10 +155,14 @@ def skill_sentences(found: Sequence[dict[str, Any]], drawn: dict[str, Any], most
             f"{drawn['block']}; whether there is skill is not known."
         )
     for one in found:
-        text = f"{one['model']}: above the prior in {one['above_prior']} of {_runs(one['runs'])}"
-        text += f", skill in {one['with_skill']}, no skill in {one['no_skill']}"
+        text = f"{one['model']}: {one['skill']}, " if one["skill"] != intervals.NOT_KNOWN else f"{one['model']}: "
+        text += (
+            f"{interval_text(one['gain'], one['gain_low'], one['gain_high'])} on average over {_labels(one['labels'])}; "
+            f"above the prior in {one['above_prior']} of {_runs(one['runs'])}, skill in {one['with_skill']}, "
+            f"no skill in {one['no_skill']}"
+        )
         if below := one["not_above"]:
-            named = [f"{b['label']} of {b['sector']} {_percent(b['test_gain_over_prior'])}" for b in below[::-1]]
+            named = [f"{b['label']} of {b['sector']} {_percent(b['test_gain_over_prior'])}" for b in below]
             more = f" and {len(named) - most} more" if len(named) > most else ""
             text += f"; not above it: {', '.join(named[:most])}{more}"
         sentences.append(f"{text}.")
@@ -173,7 +176,7 @@ def stacking_sentence(found: dict[str, Any] | None) -> str:
     said = "at least as good as" if found["difference"] >= 0 else "not as good as"
     between = interval_text(found["difference"], found["difference_low"], found["difference_high"])
     return (
-        f"{META}: {said} the best single family, {found['best']}, on average over {_labels(found['labels'])}: "
+        f"{META}: {said} the best single family, {found['best']}, on average over labels: "
         f"{_percent(found['meta_gain'])} against {_percent(found['best_gain'])}, difference {between} points."
     )
 
@@ -207,8 +210,18 @@ def _pooled(rows: Sequence[dict[str, Any]], name: str, weight: str) -> float:
     return float(sum(row[name] * row[weight] for row in known) / total) if total else float("nan")
 
 
-def _falling(row: dict[str, Any]) -> float:
-    return -row["test_gain_over_prior"]
+def _families(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in rows if row["kind"] == "model"))
+
+
+def _over_labels(
+    found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], resampled: Resampled, model: str
+) -> tuple[float, np.ndarray]:
+    """The mean over labels of a model's gain over the prior, and of its draws."""
+    own = {label: rows for (label, name), rows in _groups(rows).items() if name == model}
+    gain = float(np.mean([a["test_gain_over_prior"] for a in found if a["model"] == model]))
+    drawn = [resampled.gain([row["sector"] for row in rows], label, model) for label, rows in own.items()]
+    return gain, np.mean(drawn, axis=0)
 
 
 def _percent(value: float) -> str:
