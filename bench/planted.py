@@ -1,4 +1,4 @@
-"""Is a planted signal found, and none where there is none? `python -m bench.planted [--seeds 3] [--signals 0,0.5,1]`
+"""Is a planted signal found, and none where there is none? `python -m bench.planted [--seeds 0,1] [--signals 0,1]`
 
 Simulated markets without memory, in which nothing can be foretold but by the planted buying pressure of the last bar
 (gpupipe/data/simulate.py), which is a function of the shares of the bar's shadows. So the best that can be said of a
@@ -36,14 +36,14 @@ SETTINGS = ("labels.horizons=1,2,5", "labels.thresholds=0.02,0.04")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--signals", default="0,0.5,1")
-    parser.add_argument("--seeds", type=int, default=3, help="how many markets, and trainings, for each signal")
+    parser.add_argument("--seeds", default="0,1,2", help="of the markets and of training, for each signal")
     parser.add_argument("--symbols", type=int, default=44)
     parser.add_argument("--bars", type=int, default=750)
     parser.add_argument("--preset", default="fast")
     chosen = parser.parse_args()
     lines = []
     for signal in map(float, chosen.signals.split(",")):
-        for seed in range(chosen.seeds):
+        for seed in map(int, chosen.seeds.split(",")):
             settings = config.make(chosen.preset, settings=SETTINGS, seed=seed)
             panel = simulate(chosen.symbols, chosen.bars, seed=seed, signal=signal, memory=0.0)
             began = time.perf_counter()

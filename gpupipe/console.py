@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 110
 INDENT = 8  # columns, of what stands under a title
 SHORT = {
-    "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall", "last_return": "last\nreturn",
+    "prior_all": "prior\nall", "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall",
+    "last_return": "last\nreturn",
     "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
     "meta_learner": "meta",
 }  # fmt: skip
@@ -209,10 +210,11 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
     to.print(
         f"\nGain over the class prior in sealed-test log-loss, in percent{styles if to.is_terminal else ''}. A "
-        "tilde (~) says no skill: the 95 % interval (block bootstrap of dates) includes 0 or lies below. BUY % and "
-        "SELL % are the shares of these classes in the test rows. Three columns are baselines: the class shares by "
-        "volatility (20 bins of NATR 14), learned on the sector alone (table own) and on all sectors of the run "
-        "(table all), which a model has to beat, and by the last bar's return (last return, all sectors)."
+        "tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
+        "sector's or that of all sectors, includes 0 or lies below. BUY % and SELL % are the shares of these classes in "
+        "the test rows. Four columns are baselines: the prior of all sectors (prior all), the class shares by "
+        "volatility (20 bins of NATR 14), learned on the sector alone (table own) and on all sectors of the run (table "
+        "all), which a model has to beat, and by the last bar's return (last return, all sectors)."
     )
     for sector in sectors:
         own = [row for row in rows if row["sector"] == sector]

@@ -19,7 +19,7 @@ N_DRAWS = 2000
 LEVEL = 0.95
 BLOCK_TIMES = 10  # at least; the rule that chooses between pooled and own models has blocks of as many
 FEWEST_BLOCKS = 3
-PRIOR = "prior"
+PRIOR, PRIOR_ALL = "prior", "prior_all"  # class shares of the sector's training part, and of all sectors'
 SKILL, NO_SKILL, NOT_KNOWN = "skill", "no skill", "not known"
 
 
@@ -140,8 +140,12 @@ def interval(found: float, drawn: np.ndarray, n_blocks: float) -> tuple[float, f
     return float(found + stretch * (low - found)), float(found + stretch * (high - found))
 
 
-def skill(low: float) -> str:
-    """In words, from the lower end of the interval of a gain over the prior: "skill" only where it lies above 0."""
-    if np.isnan(low):
+def skill(over_prior: float, over_prior_all: float) -> str:
+    """In words, from the lower ends of the intervals of the gains over two priors: "skill" where both lie above 0.
+
+    The shares of all sectors say nothing of a row either. Where sectors are alike they are the better estimate, and
+    a pooled model that has found nothing gains over the sector's prior by having them.
+    """
+    if np.isnan(over_prior) or np.isnan(over_prior_all):
         return NOT_KNOWN
-    return SKILL if low > 0 else NO_SKILL
+    return SKILL if over_prior > 0 and over_prior_all > 0 else NO_SKILL

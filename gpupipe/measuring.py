@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 
 from gpupipe import evaluate, intervals
+from gpupipe.intervals import PRIOR_ALL
 from gpupipe.models import share_table
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.training import Trained, Work
 
-BASELINES = ("volatility_table_sector", "volatility_table_all", "last_return")
+BASELINES = (PRIOR_ALL, "volatility_table_sector", "volatility_table_all", "last_return")
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Class shares in bins of one column, learned on the training parts.
+    """Class shares, plain or in bins of one column, learned on the training parts.
 
-    by_sector: of NATR 14, each sector's own.  volatility, last_return: of all sectors together.
+    prior: float64 (n_labels, 3), of all sectors together.  by_sector: in bins of NATR 14, each sector's own.
+    volatility, last_return: in bins of NATR 14 and of the last return, of all sectors together.
     """
 
+    prior: np.ndarray
     by_sector: dict[str, share_table.ShareTable]
     volatility: share_table.ShareTable
     last_return: share_table.ShareTable
@@ -37,6 +40,7 @@ class Baselines:
 
         natr, returns, y = rows_of("natr"), rows_of("last_return"), rows_of("y")
         return cls(
+            class_shares(np.concatenate(list(y.values()))),
             {s: share_table.fit([natr[s]], [y[s]]) for s in sectors},
             share_table.fit(list(natr.values()), list(y.values())),
             share_table.fit(list(returns.values()), list(y.values())),
@@ -46,8 +50,19 @@ class Baselines:
         """Of each baseline, float64 (n_rows, n_labels, 3): all labels of the dataset, for `rows` of the sector."""
         dataset = work.datasets[sector]
         natr, returns = (work.device.to_host(column)[rows] for column in (dataset.natr, dataset.last_return))
-        said = (self.by_sector[sector].predict(natr), self.volatility.predict(natr), self.last_return.predict(returns))
+        said = (
+            np.broadcast_to(self.prior, (len(rows), *self.prior.shape)),
+            self.by_sector[sector].predict(natr),
+            self.volatility.predict(natr),
+            self.last_return.predict(returns),
+        )
         return dict(zip(BASELINES, said, strict=True))
+
+
+def class_shares(y: np.ndarray) -> np.ndarray:
+    """float64 (n_labels, 3): of y int8 (n_rows, n_labels), half a row of each class added; -1 left out."""
+    counts = np.stack([np.bincount(column[column >= 0], minlength=N_CLASSES) for column in y.T]) + 0.5
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -73,13 +88,13 @@ def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
     y, forward = work.device.to_host(dataset.y), work.device.to_host(dataset.forward_return)
     parts = {"validation": cut.validation, "test": cut.test}
     base = {part: baselines.predict(work, one.sector, rows) for part, rows in parts.items()}
+    priors = class_shares(y[cut.train])
     found: dict[tuple[str, str], Found] = {}
     losses: dict[tuple[str, str], np.ndarray] = {}
     for position, label in enumerate(one.labels):
         k = dataset.label_names.index(label)
         returns = forward[:, dataset.horizons.index(dataset.horizon_of_label[k])]
-        counts = np.bincount(y[cut.train, k], minlength=N_CLASSES) + 0.5
-        prior = counts / counts.sum()
+        prior = priors[k]
         said = {f: {"validation": one.validation[f][:, position], "test": one.test[f][:, position]} for f in one.models}
         said |= {name: {part: base[part][name][:, k] for part in parts} for name in BASELINES}
         happened = y[cut.test, k]
@@ -108,8 +123,12 @@ def add_intervals(measured: Sequence[Measured], longest_horizon: int, seed: int)
         sectors = [one.trained.sector]
         for (label, name), own in one.found.items():
             test = own.metrics["test"]
-            low, high = resampled.interval(sectors, test["gain_over_prior"], resampled.gain(sectors, label, name))
-            test |= {"gain_low": low, "gain_high": high, "skill": intervals.skill(low)}
+            drawn = resampled.gain(sectors, label, name)
+            low, high = resampled.interval(sectors, test["gain_over_prior"], drawn)
+            above = test["gain_over_prior"] - one.found[label, PRIOR_ALL].metrics["test"]["gain_over_prior"]
+            above_low, _ = resampled.interval(sectors, above, drawn - resampled.gain(sectors, label, PRIOR_ALL))
+            test |= {"gain_low": low, "gain_high": high, "above_prior_all": above, "above_prior_all_low": above_low}
+            test["skill"] = intervals.skill(low, above_low)
     return resampled
 
 

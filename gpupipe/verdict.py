@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import intervals
-from gpupipe.intervals import NO_SKILL, SKILL, Resampled
+from gpupipe.intervals import NO_SKILL, PRIOR_ALL, SKILL, Resampled
 
 TABLES = ("volatility_table_sector", "volatility_table_all")
 JUDGED = ("xgb_joint", "meta_learner")  # what the project promises to beat the baselines with
@@ -22,25 +22,31 @@ def averages(rows: Sequence[dict[str, Any]], resampled: Resampled) -> list[dict[
     (test_gain_low, test_gain_high) and what that says of skill. The mean of the sectors' own gains is kept beside it as
     mean_of_gains: a sector without a single event in the test part can make that anything.
     """
+    groups = _groups(rows)
     found = []
-    for (label, model), own in _groups(rows).items():
+    for (label, model), own in groups.items():
         average: dict[str, Any] = {"label": label, "model": model, "sectors": len(own)}
         for part in ("validation", "test"):
-            loss, prior, gain = (
-                float(np.mean([row[f"{part}_{name}"] for row in own]))
-                for name in ("log_loss", "prior_log_loss", "gain_over_prior")
-            )
+            loss, prior = _mean(own, f"{part}_log_loss"), _mean(own, f"{part}_prior_log_loss")
             average |= {f"{part}_log_loss": loss, f"{part}_gain_over_prior": 1 - loss / prior}
-            average[f"{part}_mean_of_gains"] = gain
+            average[f"{part}_mean_of_gains"] = _mean(own, f"{part}_gain_over_prior")
         sectors = [row["sector"] for row in own]
-        drawn = resampled.gain(sectors, label, model)
-        low, high = resampled.interval(sectors, average["test_gain_over_prior"], drawn)
-        average |= {"test_gain_low": low, "test_gain_high": high, "test_skill": intervals.skill(low)}
-        average["sectors_above_prior"] = sum(row["test_gain_over_prior"] > 0 for row in own)
-        average["sectors_with_skill"] = sum(row["test_skill"] == SKILL for row in own)
-        average["test_return_buy_and_hold"] = _pooled(own, "test_return_buy_and_hold", "test_rows")
-        for side in ("buy", "sell"):
-            average[f"test_return_when_{side}"] = _pooled(own, f"test_return_when_{side}", f"test_calls_{side}")
+        drawn, drawn_all = (resampled.gain(sectors, label, name) for name in (model, PRIOR_ALL))
+        gain = average["test_gain_over_prior"]
+        low, high = resampled.interval(sectors, gain, drawn)
+        gain_all = 1 - _mean(groups[label, PRIOR_ALL], "test_log_loss") / _mean(own, "test_prior_log_loss")
+        above_low, _ = resampled.interval(sectors, gain - gain_all, drawn - drawn_all)
+        average |= {
+            "test_gain_low": low, "test_gain_high": high, "test_above_prior_all": gain - gain_all,
+            "test_above_prior_all_low": above_low, "test_skill": intervals.skill(low, above_low),
+            "sectors_above_prior": sum(row["test_gain_over_prior"] > 0 for row in own),
+            "sectors_with_skill": sum(row["test_skill"] == SKILL for row in own),
+            "test_return_buy_and_hold": _pooled(own, "test_return_buy_and_hold", "test_rows"),
+            **{
+                f"test_return_when_{side}": _pooled(own, f"test_return_when_{side}", f"test_calls_{side}")
+                for side in ("buy", "sell")
+            },
+        }  # fmt: skip
         found.append(average)
     return found
 
@@ -93,9 +99,13 @@ def families(
         below = [row for row in own if row["test_gain_over_prior"] <= 0]
         below.sort(key=lambda row: row["test_gain_over_prior"])
         gain, drawn = _over_labels(found, rows, resampled, model)
-        low, high = resampled.interval([row["sector"] for row in own], gain, drawn)
+        sectors = [row["sector"] for row in own]
+        low, high = resampled.interval(sectors, gain, drawn)
+        gain_all, drawn_all = _over_labels(found, rows, resampled, PRIOR_ALL)
+        above_low, _ = resampled.interval(sectors, gain - gain_all, drawn - drawn_all)
         families.append({
-            "model": model, "gain": gain, "gain_low": low, "gain_high": high, "skill": intervals.skill(low),
+            "model": model, "gain": gain, "gain_low": low, "gain_high": high, "above_prior_all": gain - gain_all,
+            "above_prior_all_low": above_low, "skill": intervals.skill(low, above_low),
             "labels": len({row["label"] for row in own}),
             "runs": len(own),
             "above_prior": sum(row["test_gain_over_prior"] > 0 for row in own),
@@ -156,8 +166,9 @@ def skill_sentences(found: Sequence[dict[str, Any]], drawn: dict[str, Any], most
         )
     for one in found:
         text = f"{one['model']}: {one['skill']}, " if one["skill"] != intervals.NOT_KNOWN else f"{one['model']}: "
+        between = interval_text(one["gain"], one["gain_low"], one["gain_high"])
         text += (
-            f"{interval_text(one['gain'], one['gain_low'], one['gain_high'])} on average over {_labels(one['labels'])}; "
+            f"{between} on average over {_labels(one['labels'])}; "
             f"above the prior in {one['above_prior']} of {_runs(one['runs'])}, skill in {one['with_skill']}, "
             f"no skill in {one['no_skill']}"
         )
@@ -201,6 +212,10 @@ def _groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[s
     for row in rows:
         groups.setdefault((row["label"], row["model"]), []).append(row)
     return groups
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
 
 
 def _pooled(rows: Sequence[dict[str, Any]], name: str, weight: str) -> float:

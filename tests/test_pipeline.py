@@ -31,7 +31,7 @@ def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary
         f"{m}_{c}" for m in ("share", "calls", "precision", "recall", "pr_auc", "calibration_error", "return_when")
         for c in ("buy", "sell")
     ]  # fmt: skip
-    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *TABLES, "last_return"}
+    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *TABLES, "prior_all", "last_return"}
     for row in summary["models"]:
         for part in ("validation", "test"):
             found = {name: row[f"{part}_{name}"] for name in measures}
