@@ -211,10 +211,10 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     to.print(
         f"\nGain over the class prior in sealed-test log-loss, in percent{styles if to.is_terminal else ''}. A "
         "tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
-        "sector's or that of all sectors, includes 0 or lies below. BUY % and SELL % are the shares of these classes in "
-        "the test rows. Four columns are baselines: the prior of all sectors (prior all), the class shares by "
-        "volatility (20 bins of NATR 14), learned on the sector alone (table own) and on all sectors of the run (table "
-        "all), which a model has to beat, and by the last bar's return (last return, all sectors)."
+        "sector's or that of all sectors, includes 0 or lies below. BUY % and SELL % are the shares of these classes "
+        "in the test rows. Four columns are baselines: the prior of all sectors (prior all), the class shares by "
+        "volatility (20 bins of NATR 14), learned on the sector alone (table own) and on all sectors of the run "
+        "(table all), which a model has to beat, and by the last bar's return (last return, all sectors)."
     )
     for sector in sectors:
         own = [row for row in rows if row["sector"] == sector]

@@ -124,12 +124,13 @@ def stacking(
     best: the family whose gain over the prior, averaged over labels, is largest on the sealed test itself, which is
     hard on the meta-learner. difference: of the two averages, with its 95 % interval as difference_low and _high.
     """
-    both = {model: _over_labels(found, rows, resampled, model) for model in _families(rows)}
-    meta, meta_drawn = both.pop(META, (float("nan"), np.empty(0)))
-    if not both or np.isnan(meta):
+    names = _families(rows)
+    if META not in names or len(names) == 1:
         return None
-    best = max(both, key=lambda model: both[model][0])
-    gain, drawn = both[best]
+    gains = {model: _over_labels(found, rows, resampled, model) for model in names}
+    meta, meta_drawn = gains.pop(META)
+    best = max(gains, key=lambda model: gains[model][0])
+    gain, drawn = gains[best]
     low, high = resampled.interval([row["sector"] for row in rows], meta - gain, meta_drawn - drawn)
     return {"best": best, "best_gain": gain, "meta_gain": meta, "difference": meta - gain, "difference_low": low,
             "difference_high": high}  # fmt: skip

@@ -40,6 +40,51 @@ def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary
             assert all(0 <= found[f"calibration_error_{side}"] <= 1 for side in ("buy", "sell"))
 
 
+def test_intervals_and_skill_stand_with_every_row_and_in_the_metadata(summary, tmp_path):
+    for row in (*summary["models"], *summary["averages"]):
+        low, high = row["test_gain_low"], row["test_gain_high"]
+        assert low <= row["test_gain_over_prior"] <= high
+        skill = low > 0 and row["test_above_prior_all_low"] > 0
+        assert row["test_skill"] == ("skill" if skill else "no skill"), row["model"]
+    assert {row["test_skill"] for row in summary["models"]} == {"skill", "no skill"}
+    assert summary["intervals"]["block"] == 10 and summary["intervals"]["draws"] == 2000
+    again = job(tmp_path, "training.models=linear")
+    kept = {(r["sector"], r["label"]): r for r in again["models"] if r["model"] == "linear"}
+    for row in summary["models"]:
+        if row["model"] == "linear":  # alone or among others: the same draws
+            assert row["test_gain_low"] == kept[row["sector"], row["label"]]["test_gain_low"]
+    about = json.loads((tmp_path / "trained_2pct/energy/1d/metadata.json").read_bytes())
+    row = kept["energy", about["label"]]
+    told = about["models"]["linear"]["metrics"]["test"]
+    assert (told["skill"], told["gain_low"]) == (row["test_skill"], row["test_gain_low"])
+    assert set(about["baselines"]) == {*TABLES, "prior_all", "last_return"}
+
+
+def test_last_return_and_buy_and_hold_are_what_they_say(summary):
+    """A table learned here again, from closes alone; and the mean forward return of all test rows."""
+    panel, settings = tiny_market(), config.make("fast", settings=QUICK)
+    prepared = pipeline.prepare(panel, settings)
+    close = {s: panel.of_sector(s).close for s in SECTORS}
+    before = {s: np.append(np.float32(np.nan), close[s][:-1]) for s in SECTORS}  # no usable row is a symbol's first
+    returns = {s: close[s] / before[s] - 1 for s in SECTORS}
+    cut = prepared.splits
+    train = np.concatenate([returns[s][cut[s].train] for s in SECTORS])
+    y = np.concatenate([prepared.datasets[s].y[cut[s].train, 0] for s in SECTORS])
+    edges = np.quantile(train, np.arange(1, 20) / 20)
+    overall = np.bincount(y, minlength=3) + 0.5
+    for s in SECTORS:
+        row = next(r for r in summary["models"] if (r["sector"], r["model"]) == (s, "last_return"))
+        test, happened = cut[s].test, prepared.datasets[s].y[cut[s].test, 0]
+        bins = np.searchsorted(edges, returns[s][test])
+        counts = np.array([np.bincount(y[np.searchsorted(edges, train) == b], minlength=3) for b in range(20)])
+        shares = counts + 10 * overall / overall.sum()
+        shares /= shares.sum(axis=1, keepdims=True)
+        loss = -np.log(shares[bins, happened]).mean()
+        assert row["test_log_loss"] == pytest.approx(loss, rel=5e-3)  # float32 edges: a row may change its bin
+        held = prepared.datasets[s].forward_return[test, 0].mean(dtype=np.float64)
+        assert row["test_return_buy_and_hold"] == pytest.approx(held, rel=1e-9)
+
+
 def test_the_planted_signal_is_found(summary):
     """Not by how much, on so few rows: but most models of most sectors gain over the prior on the sealed test."""
     gains = np.array([row["test_gain_over_prior"] for row in summary["models"] if row["kind"] == "model"])
