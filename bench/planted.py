@@ -3,8 +3,8 @@
 Simulated markets without memory, in which nothing can be foretold but by the planted buying pressure of the last bar
 (gpupipe/data/simulate.py), which is a function of the shares of the bar's shadows. So the best that can be said of a
 row is known: the class shares given the pressure. The oracle has them from a table of 20 bins of the pressure itself,
-learned on the training rows of all sectors. Strength recovered is a family's
-gain over the prior in sealed-test log-loss, averaged over labels, divided by the oracle's.
+learned on the training rows of all sectors. Strength recovered is a family's gain over the prior in sealed-test
+log-loss, averaged over labels, divided by the oracle's.
 
 For every signal and seed a whole job runs, and each family's gain is printed with its 95 % interval. With signal 0 a
 family that claims skill is a false positive: counted are families (averaged over labels and sectors), label averages
@@ -50,10 +50,11 @@ def main() -> int:
             lines.append({"signal": signal, "seed": seed, **once(panel, settings)})
             show(lines[-1], time.perf_counter() - began)
     counted = false_positives([line for line in lines if line["signal"] == 0])
-    print("false positives: " + ", ".join(f"{n} of {of} {name}" for name, (n, of) in counted.items()))
+    if counted["runs"][1]:
+        print("false positives: " + ", ".join(f"{n} of {of} {name}" for name, (n, of) in counted.items()))
     print(json.dumps({
         "benchmark": "planted", "preset": chosen.preset, "symbols": chosen.symbols, "bars": chosen.bars,
-        "settings": SETTINGS, "false_positives": counted, "lines": lines,
+        "settings": SETTINGS, "versions": pipeline.versions(), "false_positives": counted, "lines": lines,
     }))  # fmt: skip
     return 0
 

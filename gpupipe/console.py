@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPE_WIDTH = 110
+WIDE = 108  # from this width on the tables show the weak baselines too
+WEAK = ("prior_all", "last_return")
 INDENT = 8  # columns, of what stands under a title
 SHORT = {
     "prior_all": "prior\nall", "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall",
@@ -205,16 +207,17 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     from rich.markup import escape
 
     rows = whole["models"]
-    families = [name for name in SHORT if any(row["model"] == name for row in rows)]
+    beside = " Beside them: the prior of all sectors, and the class shares by the last bar's return."
+    left_out, beside = (WEAK, "") if to.width < WIDE else ((), beside)
+    families = [name for name in SHORT if name not in left_out and any(row["model"] == name for row in rows)]
     sectors = sorted({row["sector"] for row in rows})
     styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
     to.print(
         f"\nGain over the class prior in sealed-test log-loss, in percent{styles if to.is_terminal else ''}. A "
         "tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
         "sector's or that of all sectors, includes 0 or lies below. BUY % and SELL % are the shares of these classes "
-        "in the test rows. Four columns are baselines: the prior of all sectors (prior all), the class shares by "
-        "volatility (20 bins of NATR 14), learned on the sector alone (table own) and on all sectors of the run "
-        "(table all), which a model has to beat, and by the last bar's return (last return, all sectors)."
+        "in the test rows. Two columns are baselines that a model has to beat: the class shares by volatility (20 bins "
+        f"of NATR 14), learned on the sector alone (table own) and on all sectors of the run (table all).{beside}"
     )
     for sector in sectors:
         own = [row for row in rows if row["sector"] == sector]

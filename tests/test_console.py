@@ -104,6 +104,9 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):
         assert said.count(f"not trained {label} of {where}0 BUY and 0 SELL rows") == 1
+    to = pipe(80)
+    console.show_summary(to, whole, tmp_path)  # the baselines that nobody has to beat give way, nothing is cut off
+    assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
     to = pipe(110, terminal=True)
     console.show_summary(to, whole, tmp_path)
     assert "is the best of the row" in printed(to)
