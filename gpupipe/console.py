@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gpupipe import summary, validation, verdict
+from gpupipe import summary, verdict
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
 from gpupipe.data.report import counted, counted_over
