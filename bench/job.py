@@ -2,8 +2,8 @@
 
 Each repetition runs `python -m gpupipe.run RUN OPTIONS` in a fresh process and a fresh OUT. Reported are the median
 wall time, the largest resident set of the process, the number of models, and the sealed-test gain over the prior of
-each family and label, averaged over sectors. All repetitions must give the same models (every SHA-256 of .ubj and
-.npz), or it stops. The last line is JSON.
+each family and label, averaged over sectors, with 95 % intervals. All repetitions must give the same models (every
+SHA-256 of .ubj and .npz), or it stops. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -62,6 +62,18 @@ def main() -> int:
         "models_wanted": summary["n_models_wanted"],
         "above_tables": {f"{v['model']} {v['label']}": round(v["above_tables"], 4) for v in summary["verdict"]},
         "gains": gains,
+        "intervals": {
+            f"{a['model']} {a['label']}": [round(a["test_gain_low"], 4), round(a["test_gain_high"], 4)]
+            for a in summary["averages"] if a["test_gain_low"] is not None
+        },
+        "above_tables_clearly": [f"{v['model']} {v['label']}" for v in summary["verdict"] if v["beats_all_clearly"]],
+        "families": {
+            f["model"]: {
+                name: f[name] for name in ("gain", "gain_low", "gain_high", "above_prior", "with_skill", "runs")
+            }
+            for f in summary["families"]
+        },
+        "stacking": summary["stacking"],
         "seconds": {name: round(value, 1) for name, value in summary["seconds"].items()},
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),

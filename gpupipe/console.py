@@ -10,21 +10,27 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gpupipe import summary, validation
+from gpupipe import summary, verdict
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
 from gpupipe.data.report import counted, counted_over
 from gpupipe.device import Device
+from gpupipe.intervals import NO_SKILL
+from gpupipe.measuring import BASELINES
 from gpupipe.pipeline import Listener
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 PIPE_WIDTH = 110
+WIDE = 108  # from this width on the tables show the weak baselines too
+WEAK = ("prior_all", "last_return")
 INDENT = 8  # columns, of what stands under a title
 SHORT = {
-    "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall", "xgb_joint": "joint",
-    "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
+    "prior_all": "prior\nall", "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall",
+    "last_return": "last\nreturn",
+    "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
     "meta_learner": "meta",
 }  # fmt: skip
 
@@ -201,25 +207,34 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     from rich.markup import escape
 
     rows = whole["models"]
-    families = [name for name in SHORT if any(row["model"] == name for row in rows)]
+    beside = " Beside them: the prior of all sectors, and the class shares by the last bar's return."
+    left_out, beside = (WEAK, "") if to.width < WIDE else ((), beside)
+    families = [name for name in SHORT if name not in left_out and any(row["model"] == name for row in rows)]
     sectors = sorted({row["sector"] for row in rows})
     styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
     to.print(
-        f"\nGain over the class prior in sealed-test log-loss, in percent{styles if to.is_terminal else ''}. "
-        "BUY % and SELL % are the shares of these classes in the test rows. Two columns are baselines that a model has "
-        "to beat: the class shares by volatility (20 bins of NATR 14), learned on the sector alone (table own) and on "
-        "all sectors of the run (table all)."
+        f"\nGain over the class prior in sealed-test log-loss, in percent{styles if to.is_terminal else ''}. A "
+        "tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
+        "sector's or that of all sectors, includes 0 or lies below. BUY % and SELL % are the shares of these classes "
+        "in the test rows. Two columns are baselines that a model has to beat: the class shares by volatility (20 bins "
+        f"of NATR 14), learned on the sector alone (table own) and on all sectors of the run (table all).{beside}"
     )
     for sector in sectors:
         own = [row for row in rows if row["sector"] == sector]
-        _gain_table(to, sector, own, families, {(r["label"], r["model"]): r["test_gain_over_prior"] for r in own})
+        _gain_table(to, sector, own, families, {(r["label"], r["model"]): r for r in own})
     if len(sectors) > 1:
-        mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in whole["averages"]}
+        mean = {(a["label"], a["model"]): a for a in whole["averages"]}
         _gain_table(to, "all sectors (average)", rows, families, mean)
+    _verdict_table(to, whole, rows)
+    _return_table(to, whole, rows)
     _show_validation(to, whole, families)
-    for sentence in summary.verdict_sentences(whole["verdict"], len(sectors)):
+    for sentence in verdict.verdict_sentences(whole["verdict"], len(sectors)):
         to.print(sentence)
-    for sentence in summary.skip_sentences(whole["skipped"]):
+    for sentence in verdict.skill_sentences(whole["families"], whole["intervals"]):
+        to.print(escape(sentence))
+    if sentence := verdict.stacking_sentence(whole["stacking"]):
+        to.print(escape(sentence))
+    for sentence in verdict.skip_sentences(whole["skipped"]):
         to.print(f"[yellow]not trained[/yellow] {escape(sentence)}")
     _show_time(to, whole)
     to.print(
@@ -244,12 +259,12 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
         )  # fmt: skip
         better: dict[str, list[bool]] = {}
         for one in walk["results"]:
-            if one["model"] not in validation.TABLES:
+            if one["model"] not in BASELINES:
                 better.setdefault(SHORT[one["model"]], []).append(min(one["gain_over_prior"], one["above_tables"]) > 0)
         counts = ", ".join(f"{name} on {sum(won)} of {len(won)}" for name, won in better.items())
         to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
         for origin in walk["origins"][:-1]:
-            for sentence in summary.skip_sentences(origin["skipped"]):
+            for sentence in verdict.skip_sentences(origin["skipped"]):
                 to.print(f"[yellow]not trained[/yellow] {origin['name']}: {escape(sentence)}")
     if crossed:
         _steady_table(
@@ -304,19 +319,66 @@ def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: l
             100 * sum(row[f"test_share_{side}"] * row["test_rows"] for row in own) / max(1, n)
             for side in ("buy", "sell")
         ]
-        known = [gain[label, name] for name in families if gain.get((label, name)) is not None]
-        cells = [_cell(gain.get((label, name)), max(known, default=0.0)) for name in families]
-        table.add_row(summary.title_of(own[0]), *(f"{share:.2f}" for share in shares), *cells)
+        found = [gain.get((label, name), {}) for name in families]
+        known = [one["test_gain_over_prior"] for one in found if one.get("test_gain_over_prior") is not None]
+        shown = (_cell(one, max(known, default=0.0)) for one in found)
+        table.add_row(summary.title_of(own[0]), *(f"{share:.2f}" for share in shares), *shown)
     to.print(table)
 
 
-def _cell(value: float | None, best: float) -> str:
+def _cell(one: dict[str, Any], best: float) -> str:
+    value = one.get("test_gain_over_prior")
     if value is None:
         return "-"
-    text = f"{100 * value:.1f}"
+    text = f"{100 * value:.1f}{'~' if one['test_skill'] == NO_SKILL else ''}"
     if value <= 0:
         return f"[dim]{text}[/dim]"
     return f"[bold]{text}[/bold]" if value == best else text
+
+
+def _verdict_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The judged models' gain over each baseline, with its interval."""
+    from rich.markup import escape
+
+    if not whole["verdict"]:
+        return
+    drawn = whole["intervals"]
+    how = f"{drawn['draws']:,} draws of {drawn['times']} dates in blocks of {drawn['block']}"
+    to.print(f"[bold]gain with its 95 % interval[/bold] ({how})")
+    table = _table(("label", "model"), ("over the prior", "over table own", "over table all"))
+    titles = {row["label"]: summary.title_of(row) for row in rows}
+    for v in whole["verdict"]:
+        cells = (
+            escape(verdict.interval_text(v[name], v[f"{name}_low"], v[f"{name}_high"]))
+            for name in ("above_prior", "above_table_sector", "above_table_all")
+        )
+        table.add_row(titles[v["label"]], SHORT[v["model"]], *cells)
+    to.print(table)
+
+
+def _return_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """What the price did over the label's bars: after every row (buy and hold), and after the rows that are called."""
+    judged = [name for name in verdict.JUDGED if any(row["model"] == name for row in rows)]
+    heads = [f"{SHORT[name]}\n{side}" for name in judged for side in ("BUY", "SELL")]
+    to.print("[bold]mean return over the label's bars[/bold], in percent: of every test row, and after calls")
+    table = _table(("label",), ("buy and\nhold", *heads))
+    mean = {(a["label"], a["model"]): a for a in whole["averages"]}
+    for row in {row["label"]: row for row in rows}.values():
+        held = mean[row["label"], row["model"]]["test_return_buy_and_hold"]
+        called = [mean[row["label"], name][f"test_return_when_{side}"] for name in judged for side in ("buy", "sell")]
+        table.add_row(summary.title_of(row), *("-" if v is None else f"{100 * v:.2f}" for v in (held, *called)))
+    to.print(table)
+
+
+def _table(left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    from rich.table import Table
+
+    table = Table(header_style="dim", box=None, padding=(0, 1))
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _show_time(to: Console, whole: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ class Dataset:
     horizon_of_label, threshold_of_label: bars and fraction, for each label.
     forward_return: float32 (n_rows, n_horizons), close to close over `horizons` bars; NaN where not known.
     natr: float32 (n_rows,), NATR 14 in percent: what the volatility tables are made of.
+    last_return: float32 (n_rows,), ROC 1, of the last bar, in percent: what the baseline of that name sees.
     time_ns: int64 (n_rows,), when the bar was known.
     end_time_ns: int64 (n_rows,), time of the last bar that any of the row's labels looks at; 2**63 - 1 where a
         label is not known. Purging by it is right for all labels at once, so that they share their rows.
@@ -45,6 +46,7 @@ class Dataset:
     threshold_of_label: tuple[float, ...]
     forward_return: Any
     natr: Any
+    last_return: Any
     time_ns: Any
     end_time_ns: Any
     warm: Any
@@ -53,8 +55,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         dtypes = {
-            "X": "float32", "y": "int8", "forward_return": "float32", "natr": "float32", "time_ns": "int64",
-            "end_time_ns": "int64", "warm": "bool", "usable": "bool",
+            "X": "float32", "y": "int8", "forward_return": "float32", "natr": "float32",
+            "last_return": "float32", "time_ns": "int64", "end_time_ns": "int64", "warm": "bool", "usable": "bool",
         }  # fmt: skip
         check_columns({name: getattr(self, name) for name in dtypes}, dtypes)
         shapes = {"X": (len(self.names),), "y": (len(self.label_names),), "forward_return": (len(self.horizons),)}
@@ -113,7 +115,8 @@ def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted
         horizon_of_label=tuple(h for h, _ in pairs),
         threshold_of_label=tuple(t for _, t in pairs),
         forward_return=labels.forward_return,
-        natr=_natr(panel, features),
+        natr=_column(panel, features, "natr_14"),
+        last_return=_column(panel, features, "roc_1"),
         time_ns=panel.time_ns,
         end_time_ns=end_time_ns,
         warm=warm,
@@ -128,7 +131,7 @@ def _uniqueness(labels: Labels) -> Any:
     return xp.ascontiguousarray(xp.where(xp.isnan(weight), 0, weight).astype(xp.float32))
 
 
-def _natr(panel: Panel, features: Features) -> Any:
-    """NATR 14, also when the chosen features are without it."""
-    found = features if "natr_14" in features.names else compute_features(panel, "natr_14")
-    return panel.device.xp.ascontiguousarray(found.column("natr_14"))
+def _column(panel: Panel, features: Features, name: str) -> Any:
+    """One of gpupipe's own columns, also when the chosen features are without it."""
+    found = features if name in features.names else compute_features(panel, name)
+    return panel.device.xp.ascontiguousarray(found.column(name))

@@ -72,13 +72,14 @@ def measures(
 
     probability: float32 (n, 3).  y: int8 (n,), all known.  prior: float64 (3,), class shares of the training part.
     forward_return: float32 (n,), close to close over the label's horizon; mean over the rows called is
-        `return_when_buy` and `return_when_sell` (the return of the price, not of a short position).
+        `return_when_buy` and `return_when_sell` (the return of the price, not of a short position), over all rows
+        `return_buy_and_hold`.
     """
     from sklearn.metrics import average_precision_score
 
     loss = float(log_losses(probability, y).mean()) if len(y) else float("nan")
     prior_loss = float(log_losses(np.broadcast_to(prior, (len(y), N_CLASSES)), y).mean()) if len(y) else float("nan")
-    called = calls(probability, cutoffs)
+    called, known = calls(probability, cutoffs), ~np.isnan(forward_return)
     recalls = [float((called[y == c] == c).mean()) for c in range(N_CLASSES) if (y == c).any()]
     found: dict[str, Any] = {
         "rows": len(y),
@@ -86,11 +87,12 @@ def measures(
         "prior_log_loss": prior_loss,
         "gain_over_prior": 1.0 - loss / prior_loss if prior_loss else float("nan"),
         "balanced_accuracy": float(np.mean(recalls)) if recalls else float("nan"),
+        "return_buy_and_hold": float(forward_return[known].mean(dtype=np.float64)) if known.any() else float("nan"),
     }
     for name, c in CALLED.items():
         happened, claimed = y == c, called == c
         hits = int((happened & claimed).sum())
-        returns = forward_return[claimed & ~np.isnan(forward_return)]
+        returns = forward_return[claimed & known]
         found |= {
             f"share_{name}": float(happened.mean()) if len(y) else float("nan"),
             f"calls_{name}": int(claimed.sum()),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, evaluate, picture, summary, validation
+from gpupipe import artifacts, config, picture, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -25,7 +25,7 @@ from gpupipe.device import Device, host_peak_bytes
 from gpupipe.features import compute_features, feature_names
 from gpupipe.formulas.registry import Module, load_modules
 from gpupipe.labels import CLASSES, tp_dd_labels
-from gpupipe.models import volatility_table
+from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.models.trees import N_OUTPUTS
 from gpupipe.panel import Panel
@@ -34,8 +34,6 @@ from gpupipe.store import Store, dump_json, sha256
 from gpupipe.training import Trained, Work, available_cores, count_units, in_parallel, train
 
 log = logging.getLogger("gpupipe")
-
-BASELINES = ("volatility_table_sector", "volatility_table_all")
 
 
 @dataclass(frozen=True)
@@ -163,22 +161,24 @@ def _execute(
         fold_name=prepared.folds.published.name, advance=listener.advanced,
     )  # fmt: skip
     listener.started(_totals(panel, settings, prepared.folds))
-    rehearsed = validation.rehearse(work, prepared.folds, _tables_say, listener.stage)
+    rehearsed = validation.rehearse(work, prepared.folds, _baselines_say, listener.stage)
     listener.stage(f"training, {validation.title(prepared.folds.published)}" if rehearsed else "training")
     trained, skipped = train(work)
     listener.stage("evaluation")
     started = time.perf_counter()
     artifacts.withdraw_manifest(store)
-    tables = _Tables.learn(work, trained)
-    publishing = [functools.partial(_publish, work, panel, prepared, one, tables, key) for one in trained]
+    baselines = Baselines.learn(work, [one.sector for one in trained])
+    measured = in_parallel([functools.partial(measure, work, one, baselines) for one in trained], jobs)
+    resampled = add_intervals(measured, max(settings.labels.horizons), settings.seed)
+    publishing = [functools.partial(_publish, work, panel, prepared, one, key) for one in measured]
     results = in_parallel(publishing, jobs)
-    validated = validation.summarise(work, prepared.folds, rehearsed, trained, skipped, _tables_say)
+    validated = validation.summarise(work, prepared.folds, rehearsed, trained, skipped, _baselines_say)
     seconds = {**prepared.seconds, **work.seconds, "evaluation": time.perf_counter() - started}
     entries = artifacts.publish_modules(store, modules)
     entries |= {path: entry for found, _ in results for path, entry in found.items()}
     rows = [row for _, found in results for row in found]
     whole = summary.build(
-        rows=rows, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
+        rows=rows, resampled=resampled, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
         elapsed_s=time.perf_counter() - began, versions=versions(), key=key,
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
@@ -193,80 +193,39 @@ def _execute(
     return summary.read(store.out)
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The volatility tables learned on the training parts: of all sectors, and of each."""
-
-    pooled: volatility_table.VolatilityTable
-    by_sector: dict[str, volatility_table.VolatilityTable]
-
-    @classmethod
-    def learn(cls, work: Work, trained: list[Trained]) -> _Tables:
-        natr, y = {}, {}
-        for one in trained:
-            dataset, rows = work.datasets[one.sector], work.splits[one.sector].train
-            natr[one.sector] = _natr(work, one.sector)[rows]
-            y[one.sector] = work.device.to_host(dataset.y)[rows]
-        return cls(
-            volatility_table.fit(list(natr.values()), list(y.values())),
-            {sector: volatility_table.fit([natr[sector]], [y[sector]]) for sector in natr},
-        )
-
-    def predict(self, name: str, sector: str, natr: np.ndarray) -> np.ndarray:
-        table = self.pooled if name == "volatility_table_all" else self.by_sector[sector]
-        return table.predict(natr)
-
-
-def _tables_say(work: Work, trained: list[Trained]) -> Callable[[str, np.ndarray], dict[str, np.ndarray]]:
+def _baselines_say(work: Work, trained: list[Trained]) -> Callable[[str, np.ndarray], dict[str, np.ndarray]]:
     """What the baselines say of some rows of a sector, learned as the models were."""
-    tables = _Tables.learn(work, trained)
-    return lambda sector, rows: {name: tables.predict(name, sector, _natr(work, sector)[rows]) for name in BASELINES}
-
-
-def _natr(work: Work, sector: str) -> np.ndarray:
-    return work.device.to_host(work.datasets[sector].natr)
+    baselines = Baselines.learn(work, [one.sector for one in trained])
+    return lambda sector, rows: baselines.predict(work, sector, rows)
 
 
 def _publish(
-    work: Work, panel: Panel, prepared: Prepared, one: Trained, tables: _Tables, key: str
+    work: Work, panel: Panel, prepared: Prepared, measured: Measured, key: str
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Measure and write the models of one sector; return manifest entries and summary rows."""
+    """Write the models of one sector with what was measured; return manifest entries and summary rows."""
+    one = measured.trained
     dataset, cut = work.datasets[one.sector], work.splits[one.sector]
-    y, forward = work.device.to_host(dataset.y), work.device.to_host(dataset.forward_return)
-    natr = _natr(work, one.sector)
-    parts = {"validation": cut.validation, "test": cut.test}
-    base = {
-        name: {part: tables.predict(name, one.sector, natr[rows]) for part, rows in parts.items()} for name in BASELINES
-    }
+    y = work.device.to_host(dataset.y)
+    parts = {"train": cut.train, "validation": cut.validation, "test": cut.test}
     entries: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for position, label in enumerate(one.labels):
         k = dataset.label_names.index(label)
         horizon, threshold = dataset.horizon_of_label[k], dataset.threshold_of_label[k]
-        returns = forward[:, dataset.horizons.index(horizon)]
-        counts = np.bincount(y[cut.train, k], minlength=N_CLASSES) + 0.5
-        prior = counts / counts.sum()
-        said = {f: {"validation": one.validation[f][:, position], "test": one.test[f][:, position]} for f in one.models}
-        said |= {name: {part: base[name][part][:, k] for part in parts} for name in BASELINES}
-        about: dict[str, dict[str, Any]] = {}
-        for family, probability in said.items():
-            cutoffs = evaluate.call_cutoffs(probability["validation"], y[cut.validation, k])
-            measured = {
-                part: evaluate.measures(probability[part], y[at, k], prior, cutoffs, returns[at])
-                for part, at in parts.items()
-            }
-            about[family] = {"cutoffs": cutoffs, "metrics": measured}
-            model = one.models.get(family)
+        about = {name: found for (of, name), found in measured.found.items() if of == label}
+        for name, found in about.items():
+            model = one.models.get(name)
             rows.append(summary.model_row(
-                one.sector, label, horizon, threshold, family, model[position] if model else None, len(cut.train),
-                one.seconds.get(family), cutoffs, measured,
+                one.sector, label, horizon, threshold, name, model[position] if model else None, len(cut.train),
+                one.seconds.get(name), found.cutoffs, found.metrics,
             ))  # fmt: skip
+        measures = {name: {"cutoffs": found.cutoffs, "metrics": found.metrics} for name, found in about.items()}
         metadata = {
             **_metadata(work, panel, prepared, one.sector, key),
             "label": label, "horizon": horizon, "threshold": threshold,
-            "class_shares": {part: _shares(y[at, k]) for part, at in {"train": cut.train, **parts}.items()},
-            "baselines": {name: about.pop(name) for name in BASELINES},
-            "models": {f: {**found, "seconds_sector": one.seconds[f]} for f, found in about.items()},
+            "class_shares": {part: _shares(y[at, k]) for part, at in parts.items()},
+            "baselines": {name: measures.pop(name) for name in BASELINES},
+            "models": {name: {**own, "seconds_sector": one.seconds[name]} for name, own in measures.items()},
         }  # fmt: skip
         fitted = {family: found[position] for family, found in one.models.items()}
         entries |= artifacts.publish(work.store, one.sector, horizon, threshold, fitted, metadata)

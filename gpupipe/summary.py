@@ -8,9 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from gpupipe import config
+from gpupipe import config, verdict
+from gpupipe.intervals import Resampled
 from gpupipe.labels import percent
 from gpupipe.panel import Panel
 from gpupipe.store import FORMAT, Store, StoreError, dump_json, sha256, write_atomic
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from gpupipe.training import Skipped
 
 JSON, PARQUET = "summary.json", "summary.parquet"
-TABLES = ("volatility_table_sector", "volatility_table_all")
-JUDGED = ("xgb_joint", "meta_learner")  # what the project promises to beat the baselines with
 
 
 def model_row(
@@ -50,11 +47,12 @@ def model_row(
 
 
 def build(
-    *, rows: list[dict[str, Any]], skipped: Sequence[Skipped], settings: config.Config, report: DataReport | None,
-    panel: Panel, seconds: dict[str, float], elapsed_s: float, versions: dict[str, str], key: str,
-    split: dict[str, str], peak_bytes: int, jobs: int,
+    *, rows: list[dict[str, Any]], resampled: Resampled, skipped: Sequence[Skipped], settings: config.Config,
+    report: DataReport | None, panel: Panel, seconds: dict[str, float], elapsed_s: float, versions: dict[str, str],
+    key: str, split: dict[str, str], peak_bytes: int, jobs: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything a reader of the run may ask for, as JSON holds it."""
+    averages = verdict.averages(rows, resampled)
     n_models = sum(row["kind"] == "model" for row in rows)
     labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
     wanted = len(panel.sectors) * labels * len(settings.training.models)
@@ -70,8 +68,11 @@ def build(
         "n_models": n_models,
         "n_models_wanted": wanted,
         "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
-        "averages": averages(rows),
-        "verdict": verdict(rows),
+        "intervals": resampled.about(),
+        "averages": averages,
+        "families": verdict.families(averages, rows, resampled),
+        "verdict": verdict.verdict(averages, rows, resampled),
+        "stacking": verdict.stacking(averages, rows, resampled),
         "models": rows,
         "seconds": seconds,
         "elapsed_s": elapsed_s,
@@ -81,77 +82,6 @@ def build(
         "bus_bytes": panel.device.ledger.as_dict(),
         "versions": versions,
     }
-
-
-def averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each label and model, over sectors: mean log-loss, its gain over the prior's, and where it is above 0.
-
-    gain_over_prior: 1 - mean log-loss / mean log-loss of the prior. The mean of the sectors' own gains is kept beside
-    it as mean_of_gains: a sector without a single event in the test part can make that anything.
-    """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["label"], row["model"]), []).append(row)
-    found = []
-    for (label, model), own in groups.items():
-        average: dict[str, Any] = {"label": label, "model": model, "sectors": len(own)}
-        for part in ("validation", "test"):
-            loss, prior, gain = (
-                float(np.mean([row[f"{part}_{name}"] for row in own]))
-                for name in ("log_loss", "prior_log_loss", "gain_over_prior")
-            )
-            average |= {f"{part}_log_loss": loss, f"{part}_gain_over_prior": 1 - loss / prior}
-            average[f"{part}_mean_of_gains"] = gain
-        average["sectors_above_prior"] = sum(row["test_gain_over_prior"] > 0 for row in own)
-        found.append(average)
-    return found
-
-
-def verdict(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each label and judged model: its average sealed-test gain over the prior and the better volatility table.
-
-    above_prior and above_tables are differences of log-loss averaged over sectors, as a share of the prior's;
-    positive is better.
-    """
-    mean = {(a["label"], a["model"]): a["test_gain_over_prior"] for a in averages(rows)}
-    found = []
-    for label, model in mean:
-        if model in JUDGED:
-            best_table = max(mean[label, table] for table in TABLES)
-            gain = mean[label, model]
-            found.append({
-                "label": label, "model": model, "above_prior": gain, "above_tables": gain - best_table,
-                "beats_all": bool(gain > 0 and gain > best_table),
-            })  # fmt: skip
-    return found
-
-
-def verdict_sentences(found: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
-    """The verdict in words, one sentence a model: where it wins, and by how much it does not."""
-    sentences = []
-    measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
-    for model in JUDGED:
-        own = [v for v in found if v["model"] == model]
-        if not own:
-            continue
-        short = [v for v in own if not v["beats_all"]]
-        text = (
-            f"{model}: better than the prior and both volatility tables on {len(own) - len(short)} of {len(own)} labels"
-        )
-        for v in short:
-            by = min(v["above_prior"], v["above_tables"])
-            text += f"; not on {v['label']}, by {-100 * by:.2f} points of the prior's log-loss"
-        sentences.append(f"{text} ({measured_on}).")
-    return sentences
-
-
-def skip_sentences(skipped: Sequence[dict[str, Any]]) -> list[str]:
-    """What was not trained, one sentence for each label and reason, with the sectors that share them."""
-    sectors: dict[tuple[str, str], list[str]] = {}
-    for skip in skipped:
-        reason = skip["reason"].removeprefix(f"{skip['sector']}: ")
-        sectors.setdefault((skip["label"] or "all labels", reason), []).append(skip["sector"])
-    return [f"{label} of {', '.join(names)}: {reason}" for (label, reason), names in sectors.items()]
 
 
 def write(store: Store, whole: dict[str, Any]) -> dict[str, dict[str, Any]]:

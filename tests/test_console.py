@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tiny import QUICK, in_sectors, tiny_market
 
-from gpupipe import config, console, pipeline, summary
+from gpupipe import config, console, pipeline, verdict
 from gpupipe.data import load
 from gpupipe.pipeline import Listener
 
@@ -94,10 +94,19 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     said = " ".join(printed(to).split())
     assert ("all sectors (average)" in said) == (n_sectors > 1)
     assert ("averaged over 2 sectors" in said) == (n_sectors > 1)
+    how = f"(2,000 draws of {whole['intervals']['times']} dates in blocks of 10)"
+    assert f"gain with its 95 % interval {how}" in said and "buy and" in said
+    tilde = any(row["test_skill"] == "no skill" for row in whole["models"])
+    assert bool(re.search(r"\d~", said)) == tilde
+    number = r"-?\d+\.\d"
+    assert re.search(rf"linear: (no )?skill, {number} \[{number}, {number}\] on average over 2 labels; above", said)
     assert "table own" in said and "table all" in said and "1 parallel" not in said and "bold" not in said
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):
         assert said.count(f"not trained {label} of {where}0 BUY and 0 SELL rows") == 1
+    to = pipe(80)
+    console.show_summary(to, whole, tmp_path)  # the baselines that nobody has to beat give way, nothing is cut off
+    assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
     to = pipe(110, terminal=True)
     console.show_summary(to, whole, tmp_path)
     assert "is the best of the row" in printed(to)
@@ -110,7 +119,7 @@ def test_what_was_skipped_names_its_sectors_once():
         {"sector": "energy", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
         {"sector": "utilities", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
     ]
-    assert summary.skip_sentences(skipped) == [
+    assert verdict.skip_sentences(skipped) == [
         "label_1d_5pct of energy: 7 BUY",
         "all labels of materials: 3 training rows",
         "label_2d_5pct of energy, utilities: all sectors together: 8 BUY",

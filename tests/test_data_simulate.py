@@ -75,6 +75,17 @@ def test_signal():
     assert 0.1 < half < full and full > 0.2
 
 
+def test_without_memory_nothing_is_foretold_but_by_the_signal():
+    """Neither a symbol's volatility of the past nor the symbol itself says how far the next bar moves."""
+    for memory, told in ((1.0, True), (0.0, False)):
+        size = np.abs(returns_of(simulate(44, 1500, seed=5, memory=memory)))
+        past, future = size[:, :-1], size[:, 1:]
+        assert (np.corrcoef(past.ravel(), future.ravel())[0, 1] > 0.05) == told
+        half = size[:, :750].mean(axis=1), size[:, 750:].mean(axis=1)
+        assert (np.corrcoef(*half)[0, 1] > 0.8) == told and (size.mean(axis=1).std() > 0.001) == told
+    assert foretold(simulate(22, 1500, seed=1, signal=1.0, memory=0.0)) > 0.2
+
+
 def test_minute_bars():
     panel = simulate(2, 400, bar="1min")
     steps = np.diff(panel.time_ns[:400])
@@ -85,7 +96,8 @@ def test_minute_bars():
 def test_by_name():
     panel, report = load("simulated: symbols=12, bars=30, seed=2, signal=0.5, bar=1min", device="cpu")
     assert data_hash(panel) == data_hash(simulate(12, 30, "1min", 2, 0.5)) == report.data_hash
-    assert report.kind == "simulated" and "12 symbols, 30 bars of 1min, seed 2, signal 0.5" in report.description
+    assert report.kind == "simulated"
+    assert "12 symbols, 30 bars of 1min, seed 2, signal 0.5, memory 1" in report.description
     one, _ = load("simulated:symbols=1,bars=1", device="cpu")
     assert one.n_rows == 1
     energy, _ = load("simulated", device="cpu", sectors="energy")

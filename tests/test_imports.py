@@ -21,8 +21,8 @@ LAYERS = (
     ("data", "features", "labels"),
     ("audit", "incremental"),
     ("dataset",),
-    ("split", "evaluate", "models", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "summary", "picture"),
+    ("split", "evaluate", "intervals", "models", "tuning"),
+    ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
     ("validation",),
     ("pipeline",),
     ("cluster",),
@@ -36,7 +36,9 @@ HEAVY = (
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
-WITH_KERNELS = ("kernels", "models", "training", "artifacts", "validation", "pipeline", "cluster", "api", "console")
+WITH_KERNELS = (
+    "kernels", "models", "training", "measuring", "artifacts", "validation", "pipeline", "cluster", "api", "console",
+)  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
 

@@ -13,7 +13,7 @@ from tiny import fold_of, planted
 
 from gpupipe import config, models
 from gpupipe.device import Device, DeviceError, pick
-from gpupipe.models import trees, volatility_table
+from gpupipe.models import share_table, trees
 from gpupipe.models.choose import clearly_better
 from gpupipe.models.fold import BUY, SELL, Rows
 
@@ -295,7 +295,7 @@ def test_the_volatility_table_by_hand():
     y = np.ones((1000, 1), np.int8)
     y[natr == 19, 0] = np.tile([0, 2], 25)
     y[:3] = -1  # left out
-    table = volatility_table.fit([natr[:400], natr[400:]], [y[:400], y[400:]])
+    table = share_table.fit([natr[:400], natr[400:]], [y[:400], y[400:]])
     said = table.predict(natr)
     assert said.shape == (1000, 1, 3)
     np.testing.assert_allclose(said.sum(axis=2), 1)

@@ -11,7 +11,7 @@ from tiny import QUICK, SECTORS, cut, tiny_market
 from gpupipe import config, load, pipeline
 from gpupipe.pipeline import Listener, execute
 
-BASELINES = ("volatility_table_sector", "volatility_table_all")
+TABLES = ("volatility_table_sector", "volatility_table_all")
 
 
 def job(out, *settings, panel=None, listener=None):
@@ -26,18 +26,63 @@ def summary(tmp_path_factory):
 
 
 def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary):
-    measures = ["rows", "log_loss", "prior_log_loss", "gain_over_prior", "balanced_accuracy"]
+    measures = ["rows", "log_loss", "prior_log_loss", "gain_over_prior", "balanced_accuracy", "return_buy_and_hold"]
     measures += [
         f"{m}_{c}" for m in ("share", "calls", "precision", "recall", "pr_auc", "calibration_error", "return_when")
         for c in ("buy", "sell")
     ]  # fmt: skip
-    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *BASELINES}
+    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *TABLES, "prior_all", "last_return"}
     for row in summary["models"]:
         for part in ("validation", "test"):
             found = {name: row[f"{part}_{name}"] for name in measures}
             assert 0 < found["log_loss"] < 3 and found["rows"] >= 50 and 0 <= found["balanced_accuracy"] <= 1
             assert found["gain_over_prior"] == pytest.approx(1 - found["log_loss"] / found["prior_log_loss"])
             assert all(0 <= found[f"calibration_error_{side}"] <= 1 for side in ("buy", "sell"))
+
+
+def test_intervals_and_skill_stand_with_every_row_and_in_the_metadata(summary, tmp_path):
+    for row in (*summary["models"], *summary["averages"]):
+        low, high = row["test_gain_low"], row["test_gain_high"]
+        assert low <= row["test_gain_over_prior"] <= high
+        skill = low > 0 and row["test_above_prior_all_low"] > 0
+        assert row["test_skill"] == ("skill" if skill else "no skill"), row["model"]
+    assert {row["test_skill"] for row in summary["models"]} == {"skill", "no skill"}
+    assert summary["intervals"]["block"] == 10 and summary["intervals"]["draws"] == 2000
+    again = job(tmp_path, "training.models=linear")
+    kept = {(r["sector"], r["label"]): r for r in again["models"] if r["model"] == "linear"}
+    for row in summary["models"]:
+        if row["model"] == "linear":  # alone or among others: the same draws
+            assert row["test_gain_low"] == kept[row["sector"], row["label"]]["test_gain_low"]
+    about = json.loads((tmp_path / "trained_2pct/energy/1d/metadata.json").read_bytes())
+    row = kept["energy", about["label"]]
+    told = about["models"]["linear"]["metrics"]["test"]
+    assert (told["skill"], told["gain_low"]) == (row["test_skill"], row["test_gain_low"])
+    assert set(about["baselines"]) == {*TABLES, "prior_all", "last_return"}
+
+
+def test_last_return_and_buy_and_hold_are_what_they_say(summary):
+    """A table learned here again, from closes alone; and the mean forward return of all test rows."""
+    panel, settings = tiny_market(), config.make("fast", settings=QUICK)
+    prepared = pipeline.prepare(panel, settings)
+    close = {s: panel.of_sector(s).close for s in SECTORS}
+    before = {s: np.append(np.float32(np.nan), close[s][:-1]) for s in SECTORS}  # no usable row is a symbol's first
+    returns = {s: close[s] / before[s] - 1 for s in SECTORS}
+    cut = prepared.splits
+    train = np.concatenate([returns[s][cut[s].train] for s in SECTORS])
+    y = np.concatenate([prepared.datasets[s].y[cut[s].train, 0] for s in SECTORS])
+    edges = np.quantile(train, np.arange(1, 20) / 20)
+    overall = np.bincount(y, minlength=3) + 0.5
+    for s in SECTORS:
+        row = next(r for r in summary["models"] if (r["sector"], r["model"]) == (s, "last_return"))
+        test, happened = cut[s].test, prepared.datasets[s].y[cut[s].test, 0]
+        bins = np.searchsorted(edges, returns[s][test])
+        counts = np.array([np.bincount(y[np.searchsorted(edges, train) == b], minlength=3) for b in range(20)])
+        shares = counts + 10 * overall / overall.sum()
+        shares /= shares.sum(axis=1, keepdims=True)
+        loss = -np.log(shares[bins, happened]).mean()
+        assert row["test_log_loss"] == pytest.approx(loss, rel=5e-3)  # float32 edges: a row may change its bin
+        held = prepared.datasets[s].forward_return[test, 0].mean(dtype=np.float64)
+        assert row["test_return_buy_and_hold"] == pytest.approx(held, rel=1e-9)
 
 
 def test_the_planted_signal_is_found(summary):
@@ -55,7 +100,7 @@ def test_the_verdict_is_of_losses_averaged_over_sectors(summary):
     assert set(found) == {key for key in mean if key[1] in ("xgb_joint", "meta_learner")} and len(found) == 8
     for (label, model), beats in found.items():
         prior = np.mean([r["test_prior_log_loss"] for r in summary["models"] if r["label"] == label])
-        assert beats == (mean[label, model] < min(prior, *(mean[label, table] for table in BASELINES)))
+        assert beats == (mean[label, model] < min(prior, *(mean[label, table] for table in TABLES)))
 
 
 def test_the_key_is_of_data_settings_code_versions_and_device(monkeypatch):

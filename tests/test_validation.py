@@ -89,7 +89,7 @@ def test_all_origins_together_are_their_rows_pooled(walked):
     walk = walked[1]["walk_forward"]
     assert [one["name"] for one in walk["origins"]] == ["origin 1", "origin 2", "origin 3"]
     rows = np.array([one["rows"]["test"] for one in walk["origins"]])
-    assert len(walk["results"]) == 2 * 5 and len(walk["by_sector"]) == 3 * 2 * 5  # three families, two tables
+    assert len(walk["results"]) == 2 * 7 and len(walk["by_sector"]) == 3 * 2 * 7  # three families, four baselines
     for one in walk["results"]:
         assert one["rows"] == rows.sum() and [o["rows"] for o in one["origins"]] == rows.tolist()
         # Here every sector has as many rows in an origin as the others, so that the mean over sectors is that of rows.

@@ -53,6 +53,7 @@ def dataset_of(time, end, usable, horizon=2) -> Dataset:
         sector="energy", X=np.zeros((n_rows, 1), np.float32), names=("x",), y=np.ones((n_rows, 1), np.int8),
         label_names=("label",), horizons=(horizon,), horizon_of_label=(horizon,), threshold_of_label=(0.05,),
         forward_return=np.zeros((n_rows, 1), np.float32), natr=np.ones(n_rows, np.float32),
+        last_return=np.zeros(n_rows, np.float32),
         time_ns=np.asarray(time, np.int64), end_time_ns=np.asarray(end, np.int64), warm=np.ones(n_rows, bool),
         usable=np.asarray(usable, bool),
     )  # fmt: skip

@@ -26,7 +26,7 @@ LEAN = 0.9  # how far the shadows follow the pressure
 
 _OPTIONS: dict[str, tuple[str, Any]] = {
     "symbols": ("n_symbols", int), "bars": ("n_bars", int), "bar": ("bar", str), "seed": ("seed", int),
-    "signal": ("signal", float),
+    "signal": ("signal", float), "memory": ("memory", float),
 }
 
 
@@ -54,15 +54,15 @@ def describe(**arguments: Any) -> str:
     shown = {name: arguments.get(key, _DEFAULTS[key]) for name, (key, _) in _OPTIONS.items()}
     return (
         "a simulated market, no real prices: {symbols:,} symbols, {bars:,} bars of {bar}, seed {seed}, "
-        "signal {signal:g}".format(**shown)
+        "signal {signal:g}, memory {memory:g}".format(**shown)
     )
 
 
-_DEFAULTS = {"n_symbols": 110, "n_bars": 750, "bar": "1d", "seed": 0, "signal": 0.0}
+_DEFAULTS = {"n_symbols": 110, "n_bars": 750, "bar": "1d", "seed": 0, "signal": 0.0, "memory": 1.0}
 
 
 def simulate(
-    n_symbols: int = 110, n_bars: int = 750, bar: str = "1d", seed: int = 0, signal: float = 0.0
+    n_symbols: int = 110, n_bars: int = 750, bar: str = "1d", seed: int = 0, signal: float = 0.0, memory: float = 1.0
 ) -> Panel:
     """Bars of `n_symbols` symbols in the eleven GICS sectors in turn, on the host; the same arguments, the same bytes.
 
@@ -82,26 +82,35 @@ def simulate(
                                                                upper = log(high / max(open, close))
 
     and it moves the next bar: drift_{t+1} = signal * 0.5 * deviation_{t+1} * tanh(u_t), where deviation is that of
-    the other three terms given h. With signal 0 the shadows tell nothing about the future; volatility still can be
-    foretold from its past.
+    the other three terms given h. With signal 0 the shadows tell nothing about future closes. Highs and lows still can
+    be foretold: volatility from its past and from whose it is, and, as the pressure lasts, shadows from shadows.
+
+    The memory. At 0 nothing lasts: h stays 0, beta, gamma and own volatility are the same for all, the pressure's
+    coefficient is 0. Then the past tells nothing at all but what the signal moves, and u_t all that there is to know
+    of that. Between 0 and 1 it multiplies the deviations of all these, and the coefficient.
 
     bar: "1d" (business days from 2015-01-02, stamped 00:00 UTC) or "1min" (390 a day from 14:30 UTC).
-    signal: in [0, 1].  Symbol s draws from its own stream, so its values do not depend on n_symbols.
+    signal, memory: in [0, 1].  Symbol s draws from its own stream, so its values do not depend on n_symbols.
     Raises DataError for other values.
     """
     if n_symbols < 1 or n_bars < 1:
         raise DataError(f"simulated: symbols and bars must be at least 1, got {n_symbols} and {n_bars}")
     if not 0 <= signal <= 1:
         raise DataError(f"simulated: signal must be in 0..1, got {signal}")
+    if not 0 <= memory <= 1:
+        raise DataError(f"simulated: memory must be in 0..1, got {memory}")
     if seed < 0:
         raise DataError(f"simulated: seed must be at least 0, got {seed}")
     time_ns = _times(n_bars, bar)
     scale = 1.0 if bar == "1d" else 1.0 / math.sqrt(SESSION_BARS)
-    market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale)
-    of_sector = [_shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale) for k in range(len(GICS))]
+    market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale, memory)
+    of_sector = [
+        _shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale, memory) for k in range(len(GICS))
+    ]
     columns = {name: np.empty((n_symbols, n_bars), np.float32) for name in COLUMNS}
     for s in range(n_symbols):
-        one = _symbol(np.random.default_rng([seed, 2, s]), market, of_sector[s % len(GICS)], scale, signal)
+        rng = np.random.default_rng([seed, 2, s])
+        one = _symbol(rng, market, of_sector[s % len(GICS)], scale, signal, memory)
         for name, values in one.items():
             columns[name][s] = values
     digits = max(4, len(str(n_symbols - 1)))
@@ -134,9 +143,9 @@ def _autoregression(rng: np.random.Generator, n: int, memory: float) -> np.ndarr
     return lfilter([1.0], [1.0, -memory], noise)
 
 
-def _shocks(rng: np.random.Generator, n: int, deviation: float) -> tuple[np.ndarray, np.ndarray]:
+def _shocks(rng: np.random.Generator, n: int, deviation: float, memory: float) -> tuple[np.ndarray, np.ndarray]:
     """`(returns, deviation of each)`: Student t with a volatility that remembers."""
-    volatility = deviation * np.exp(VOLATILITY_SPREAD * _autoregression(rng, n, VOLATILITY_MEMORY))
+    volatility = deviation * np.exp(memory * VOLATILITY_SPREAD * _autoregression(rng, n, VOLATILITY_MEMORY))
     unit = rng.standard_t(DEGREES, n) * math.sqrt((DEGREES - 2) / DEGREES)
     return volatility * unit, volatility
 
@@ -147,12 +156,13 @@ def _symbol(
     sector: tuple[np.ndarray, np.ndarray],
     scale: float,
     signal: float,
+    memory: float,
 ) -> dict[str, np.ndarray]:
     n = market[0].size
-    beta, gamma = rng.normal(1.0, 0.25), rng.normal(1.0, 0.25)
-    own, own_deviation = _shocks(rng, n, OWN * scale * math.exp(rng.normal(0.0, 0.3)))
+    beta, gamma = rng.normal(1.0, memory * 0.25), rng.normal(1.0, memory * 0.25)
+    own, own_deviation = _shocks(rng, n, OWN * scale * math.exp(rng.normal(0.0, memory * 0.3)), memory)
     deviation = np.sqrt((beta * market[1]) ** 2 + (gamma * sector[1]) ** 2 + own_deviation**2)
-    lean = np.tanh(_autoregression(rng, n, PRESSURE_MEMORY))
+    lean = np.tanh(_autoregression(rng, n, memory * PRESSURE_MEMORY))
     returns = beta * market[0] + gamma * sector[0] + own
     returns[1:] += signal * DRIFT * deviation[1:] * lean[:-1]
     close = np.log(rng.lognormal(4.0, 0.7)) + np.cumsum(returns)

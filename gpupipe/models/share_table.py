@@ -1,4 +1,4 @@
-"""The baseline to beat: class shares in 20 bins of NATR 14, learned on the training part."""
+"""The baselines to beat: class shares in 20 bins of one column (NATR 14, the last return) of the training part."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ PSEUDO_ROWS = 10.0
 
 
 @dataclass(frozen=True)
-class VolatilityTable:
-    """edges: float32 (19,), quantiles of NATR 14.  shares: float64 (n_labels, 20, 3)."""
+class ShareTable:
+    """edges: float32 (19,), quantiles of the column.  shares: float64 (n_labels, 20, 3)."""
 
     edges: np.ndarray
     shares: np.ndarray
 
-    def predict(self, natr: np.ndarray) -> np.ndarray:
-        """float64 (n_rows, n_labels, 3), of natr float32 (n_rows,); NaN falls into the last bin."""
-        return self.shares[:, np.searchsorted(self.edges, natr, side="right")].transpose(1, 0, 2)
+    def predict(self, column: np.ndarray) -> np.ndarray:
+        """float64 (n_rows, n_labels, 3), of the column, float32 (n_rows,); NaN falls into the last bin."""
+        return self.shares[:, np.searchsorted(self.edges, column, side="right")].transpose(1, 0, 2)
 
 
-def fit(natr: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> VolatilityTable:
-    """Learn from blocks of rows: natr float32 (n,), y int8 (n, n_labels), -1 left out.
+def fit(column: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> ShareTable:
+    """Learn from blocks of rows: the column, float32 (n,), y int8 (n, n_labels), -1 left out.
 
     Each bin has ten pseudo-rows with the overall shares (which have half a row of each class), so that a class
     not seen in a bin is not called impossible.
     """
-    values, labels = np.concatenate(natr), np.concatenate(y).astype(np.int64)
+    values, labels = np.concatenate(column), np.concatenate(y).astype(np.int64)
     edges = np.quantile(values[~np.isnan(values)], np.arange(1, N_BINS) / N_BINS).astype(np.float32)
     row_bin = np.searchsorted(edges, values, side="right")
     shares = np.empty((labels.shape[1], N_BINS, N_CLASSES))
@@ -42,4 +42,4 @@ def fit(natr: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> VolatilityTable:
         overall = counts.sum(axis=0) + 0.5
         smoothed = counts + PSEUDO_ROWS * overall / overall.sum()
         shares[k] = smoothed / smoothed.sum(axis=1, keepdims=True)
-    return VolatilityTable(edges, shares)
+    return ShareTable(edges, shares)
