@@ -124,12 +124,13 @@ def device_of(array: Any) -> Device:
     return pick("cpu")
 
 
-def pick(wanted: str = "auto") -> Device:
+def pick(wanted: str = "auto", use_rmm: bool = True) -> Device:
     """Choose a device.
 
     "auto" takes a GPU if one can be used and says in `reason` what it chose and why; "cpu" is always
     there; "cuda" that cannot be had raises DeviceError, which names what is missing and the line that
-    installs it. On CUDA the shared memory pool is set up here, once, before anything allocates.
+    installs it. On CUDA the shared memory pool is set up here, once, before anything allocates, unless use_rmm is
+    false: then each library keeps its own.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {wanted!r} is unknown; expected auto, cpu or cuda")
@@ -137,7 +138,7 @@ def pick(wanted: str = "auto") -> Device:
         return _cpu("asked for")
     problem = why_no_cuda()
     if problem is None:
-        return _cuda("asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed")
+        return _cuda("asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed", use_rmm)
     if wanted == "cuda":
         raise DeviceError(f"device 'cuda' cannot be had: {problem}")
     return _cpu(f"no CUDA device to use: {problem}")
@@ -152,10 +153,11 @@ def _cpu(reason: str) -> Device:
         return _devices.setdefault(f"cpu {reason}", Device("cpu", _cpu_name(), reason))
 
 
-def _cuda(reason: str) -> Device:
+def _cuda(reason: str, use_rmm: bool) -> Device:
     with _devices_lock:
         if "cuda" not in _devices:
-            set_up_memory_pool()
+            if use_rmm:
+                set_up_memory_pool()
             import cupy
 
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)

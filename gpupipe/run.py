@@ -81,7 +81,7 @@ def _run(chosen: argparse.Namespace) -> int:
     _check_out(pathlib.Path(chosen.out))
     _check_features(settings.features)
     to = console.console(chosen.quiet or chosen.json)
-    device = pick(chosen.device)
+    device = pick(chosen.device, settings.ml.use_rmm)
     with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
         panel, report = load(
             chosen.data, chosen.sector_map, chosen.sectors, device, strict=chosen.strict, timeframe=chosen.timeframe,
