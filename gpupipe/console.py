@@ -180,7 +180,10 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
         f"sealed test {cut['test_from']} to {cut['test_to']}"
     )
-    to.print(f"peak memory of about {planned['estimated_peak_bytes'] / 2**30:.1f} GiB (an estimate)")
+    to.print(
+        f"peak memory of about {planned['estimated_peak_bytes'] / 2**30:.1f} GiB, or "
+        f"{planned['estimated_peak_bytes_in_files'] / 2**30:.1f} GiB with --memory (estimates)"
+    )
 
 
 def _folds_table(to: Console, noun: str, folds: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, picture, summary, validation
+from gpupipe import artifacts, config, memory, picture, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -27,7 +27,6 @@ from gpupipe.formulas.registry import Module, load_modules
 from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
 from gpupipe.models.fold import N_CLASSES
-from gpupipe.models.trees import N_OUTPUTS
 from gpupipe.panel import Panel
 from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256
@@ -60,10 +59,11 @@ class Prepared:
     seconds: dict[str, float]
 
 
-def prepare(panel: Panel, settings: config.Config) -> Prepared:
+def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = None) -> Prepared:
     """Features and labels of each sector, once, and the folds in time that all sectors share.
 
     The features of one's own must be there (`load_modules`).
+    cache: a folder in which the features are kept in files, where the device is the CPU.
     """
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
@@ -72,7 +72,10 @@ def prepare(panel: Panel, settings: config.Config) -> Prepared:
         own = panel.of_sector(sector)
         with panel.device.stage("features"):
             started = time.perf_counter()
-            features = compute_features(own, settings.features.names)
+            out = None
+            if cache is not None and panel.device.kind == "cpu":
+                out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
+            features = compute_features(own, settings.features.names, out)
             panel.device.sync()
             seconds["features"] += time.perf_counter() - started
         features_hash = features.hash
@@ -130,8 +133,12 @@ def execute(
     out: str | os.PathLike[str],
     jobs: int | None = None,
     listener: Listener | None = None,
+    limit_bytes: int | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
+
+    limit_bytes: memory that the run may take, by its estimate; above it columns and bins lie in files in OUT, which
+        changes no result, and UserError is raised where that is not enough.
 
     A finished run of the same key is checked against its manifest and left as it is; a run that was killed goes on
     with the units that it had not finished.
@@ -145,19 +152,23 @@ def execute(
         return summary.read(store.out), False
     if manifest and manifest["run_key"] != key:
         log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
+    cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
+    if cache:
+        log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
     with store.lock():
-        return _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener), True
+        whole = _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener, cache)
+        return whole, True
 
 
 def _execute(
     panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store, key: str,
-    jobs: int, listener: Listener,
+    jobs: int, listener: Listener, cache: pathlib.Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
     listener.stage("features and labels")
-    prepared = prepare(panel, settings)
+    prepared = prepare(panel, settings, cache)
     work = Work(
-        prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs,
+        prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache=cache,
         fold_name=prepared.folds.published.name, advance=listener.advanced,
     )  # fmt: skip
     listener.started(_totals(panel, settings, prepared.folds))
@@ -279,7 +290,7 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
     prepared = prepare(panel, settings)
     n_features = len(feature_names(settings.features.names))
     totals = _totals(panel, settings, prepared.folds)
-    n_labels = totals["labels"]
+    n_labels, expected = totals["labels"], expected_bytes(panel, settings)
     sectors = []
     for s, dataset in prepared.datasets.items():
         cut = prepared.splits[s]
@@ -294,23 +305,12 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
         "units": totals["units"],
         "split": _split_dates(prepared.folds.published, panel),
         **validation.plan(prepared.folds, prepared.datasets),
-        "estimated_peak_bytes": _estimated_peak(panel, prepared, settings, n_features, n_labels),
+        "estimated_peak_bytes": expected.in_memory,
+        "estimated_peak_bytes_in_files": expected.in_files,
     }
 
 
-def _estimated_peak(
-    panel: Panel, prepared: Prepared, settings: config.Config, n_features: int, n_labels: int
-) -> int:  # fmt: skip
-    """Bytes that the process will hold at most, about.
-
-    Arrays are counted; the factor 2 and the 0.45 GiB of the program itself were fitted to the peaks of three measured
-    runs (demo fast and balanced, 505 stocks fast), which they meet within 7 %.
-    """
-    fit = sum(len(cut.train) for cut in prepared.splits.values())
-    validation = sum(len(cut.validation) for cut in prepared.splits.values())
-    n_outputs, forest = n_labels * N_OUTPUTS, settings.forest
-    features = (panel.n_rows + fit + validation) * n_features * 4  # all rows, and those fitted and validated gathered
-    scaled_and_bins = fit * n_features * 5
-    margins = fit * n_outputs * 4 * 10  # margins, gradients, Hessians, XGBoost's copies of them
-    histograms = 2 ** (forest.depth + 1) * n_features * settings.training.max_bin * n_outputs * 16
-    return int(0.45 * 2**30 + 2 * (features + scaled_and_bins + margins + histograms))
+def expected_bytes(panel: Panel, settings: config.Config) -> memory.Estimate:
+    """What a run will hold, about."""
+    n_labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
+    return memory.estimate(panel.n_rows, len(feature_names(settings.features.names)), n_labels, settings)

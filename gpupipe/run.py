@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="OUT", help="folder for everything that is made (default: OUT)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, help="trainings at the same time (default: the cores)")
+    parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: above it, columns and bins are kept in files in OUT")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
@@ -65,7 +66,7 @@ def refuse(error: Exception) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from gpupipe import config, console, pipeline, summary
+    from gpupipe import config, console, memory, pipeline, summary
     from gpupipe.data import load
     from gpupipe.device import pick
 
@@ -78,6 +79,7 @@ def _run(chosen: argparse.Namespace) -> int:
     )  # fmt: skip
     if chosen.jobs is not None and chosen.jobs < 1:
         raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
+    limit = memory.size(chosen.memory) if chosen.memory is not None else None
     _check_out(pathlib.Path(chosen.out))
     _check_features(settings.features)
     to = console.console(chosen.quiet or chosen.json)
@@ -96,7 +98,7 @@ def _run(chosen: argparse.Namespace) -> int:
         console.show_plan(to, planned)
         return 0
     with console.live(to, device) as listener:
-        whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener)
+        whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener, limit)
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)

@@ -87,6 +87,7 @@ class Store:
             for place in (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp"):
                 for leftover in self.out.glob(place):  # of a killed run; nobody else writes here now
                     leftover.unlink(missing_ok=True)
+            shutil.rmtree(self.cache, ignore_errors=True)  # of a killed run
             try:
                 yield
             except UserError:
@@ -96,6 +97,11 @@ class Store:
                     if not any(self.out.iterdir()):
                         self.out.rmdir()
                 raise
+
+    @property
+    def cache(self) -> pathlib.Path:
+        """A folder for files that no run needs after this one."""
+        return self._work / "cache"
 
     def put(self, content: bytes) -> str:
         """Keep a content; return its SHA-256."""
@@ -143,7 +149,7 @@ class Store:
 
     def forget_units(self) -> None:
         """Drop what only a resumed run needs; published files stay."""
-        for name in ("units", "objects"):
+        for name in ("units", "objects", "cache"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 

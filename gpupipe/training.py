@@ -183,19 +183,20 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     first = next(iter(work.datasets.values()))
     started = time.perf_counter()
     training = work.settings.training
-    fit = {s: gather(work.datasets[s], shuffled(fit, work.settings.seed, s), kept) for s, (fit, _) in rows.items()}
+    seed, cache = work.settings.seed, work.cache
+    fit = {s: gather(work.datasets[s], shuffled(fit, seed, s), kept, cache) for s, (fit, _) in rows.items()}
     fold = Fold(
         name=f"{work.fold_name}-{name}" if work.fold_name else name,
         fit=with_mean_weight_1(fit, work.device),
-        validation={s: gather(work.datasets[s], v, kept) for s, (_, v) in rows.items() if v is not None},
+        validation={s: gather(work.datasets[s], v, kept, cache) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(first.label_names[k] for k in kept),
         device=work.device,
         max_bin=training.max_bin,
         class_weight=training.class_weight,
         threads=available_cores(),
-        seed=work.settings.seed,
+        seed=seed,
         ml=work.settings.ml,
-        cache=work.cache,
+        cache=cache,
     )
     if (n := work.settings.ml.feature_selection_top_n) and n < fold.n_columns:
         fold = columns.only(fold, columns.top_columns(fold, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import pathlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
+from gpupipe import config, memory
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device, device_of
 
@@ -61,15 +62,24 @@ class Sample:
     bins: Any
 
 
-def gather(dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None) -> Rows:
-    """Copy `rows` (row numbers) of a dataset together, on its device; of y, only the columns `labels` if given."""
+def gather(
+    dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None, cache: pathlib.Path | None = None
+) -> Rows:
+    """Copy `rows` (row numbers) of a dataset together, on its device; of y, only the columns `labels` if given.
+
+    cache: a folder in which X is kept in a file, where the device is the CPU.
+    """
     at = dataset.device.asarray(rows)
 
     def chosen(column: Any) -> Any:
         return column[at] if labels is None else dataset.device.xp.ascontiguousarray(column[at][:, list(labels)])
 
     weight = None if dataset.weight is None else chosen(dataset.weight)
-    return Rows(dataset.X[at], chosen(dataset.y), dataset.time_ns[at], weight)
+    if cache is None or dataset.device.kind != "cpu":
+        X = dataset.X[at]
+    else:
+        X = np.take(dataset.X, at, axis=0, out=memory.matrix((len(at), dataset.X.shape[1]), cache), mode="clip")
+    return Rows(X, chosen(dataset.y), dataset.time_ns[at], weight)
 
 
 def with_mean_weight_1(fit: Mapping[str, Rows], device: Device) -> dict[str, Rows]:
@@ -222,7 +232,10 @@ class Fold:
         """Row blocks, float32 (n, n_features) each, in one matrix with the bins of this fold."""
         if not self.ml.use_quantile_dmatrix:
             return plain_matrix(parts, threads)
-        return quantile_matrix(parts, self.max_bin, threads, self.bins(), self.cache)
+        bins = self.bins()
+        # A matrix in a file is read by one thread at a time, also as the reference of another.
+        with self._lock if self.cache is not None else contextlib.nullcontext():
+            return quantile_matrix(parts, self.max_bin, threads, bins, self.cache)
 
     @functools.cached_property
     def _pooled_bins(self) -> Any:
@@ -252,6 +265,8 @@ def quantile_matrix(
     class Blocks(xgboost.DataIter):
         def __init__(self) -> None:
             self.position = 0
+            if cache is not None:
+                cache.mkdir(parents=True, exist_ok=True)
             super().__init__(str(cache / f"bins{next(_numbers)}") if cache else None)
 
         def next(self, input_data: Any) -> bool:
