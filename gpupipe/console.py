@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPE_WIDTH = 110
-WIDE = 108  # from this width on the tables show the weak baselines too
+WIDE = 108  # from this width on the tables of gains show the weak baselines too
 WEAK = ("prior_all", "last_return")
 INDENT = 8  # columns, of what stands under a title
 SHORT = {
@@ -292,7 +292,8 @@ def _steady_table(
     to.print(f"\n{text}")
     table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
     table.add_column("label", min_width=13)
-    families = [family for family in families if any(one["model"] == family for one in results)]
+    shown = {one["model"] for one in results} - set(WEAK)  # two figures a cell leave no room for more
+    families = [family for family in families if family in shown]
     for family in families:
         table.add_column(SHORT[family], justify="right", no_wrap=True)
     titles = {row["label"]: summary.title_of(row) for row in whole["models"]}
@@ -324,16 +325,16 @@ def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: l
         ]
         found = [gain.get((label, name), {}) for name in families]
         known = [one["test_gain_over_prior"] for one in found if one.get("test_gain_over_prior") is not None]
-        shown = (_cell(one, max(known, default=0.0)) for one in found)
+        best = max(known, default=0.0)
+        shown = (_cell(one.get("test_gain_over_prior"), best, one.get("test_skill")) for one in found)
         table.add_row(summary.title_of(own[0]), *(f"{share:.2f}" for share in shares), *shown)
     to.print(table)
 
 
-def _cell(one: dict[str, Any], best: float) -> str:
-    value = one.get("test_gain_over_prior")
+def _cell(value: float | None, best: float, skill: str | None = None) -> str:
     if value is None:
         return "-"
-    text = f"{100 * value:.1f}{'~' if one['test_skill'] == NO_SKILL else ''}"
+    text = f"{100 * value:.1f}{'~' if skill == NO_SKILL else ''}"
     if value <= 0:
         return f"[dim]{text}[/dim]"
     return f"[bold]{text}[/bold]" if value == best else text
