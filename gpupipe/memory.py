@@ -70,7 +70,7 @@ def must_use_files(expected: Estimate, limit: int | None) -> bool:
 
 
 def matrix(shape: tuple[int, int], cache: pathlib.Path) -> Any:
-    """A float32 matrix in a file below `cache` that has no name any more: its space is free once nobody holds it."""
+    """A float32 matrix in a file below `cache` that has no name any more: its space is free once it is let go of."""
     cache.mkdir(parents=True, exist_ok=True)
     if min(shape) == 0:  # no file of no bytes can be mapped
         return np.empty(shape, np.float32)
