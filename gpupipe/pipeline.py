@@ -28,9 +28,10 @@ from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.panel import Panel
+from gpupipe.schedule import in_parallel
 from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256
-from gpupipe.training import Trained, Work, available_cores, count_units, in_parallel, train
+from gpupipe.training import Trained, Work, available_cores, count_units, train
 
 log = logging.getLogger("gpupipe")
 

@@ -20,6 +20,7 @@ from gpupipe.device import Device
 from gpupipe.errors import UserError
 from gpupipe.models import columns, meta
 from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled, with_mean_weight_1
+from gpupipe.schedule import Costs, Unit, longest_first
 from gpupipe.split import Split
 from gpupipe.store import Store, pack_array, sha256, unpack_array
 
@@ -58,7 +59,7 @@ class Work:
 
     cache: a folder to keep bins in, where memory is short.
     fold_name: of the folds whose models are not kept, so that their units have names of their own.
-    advance(text): called after each unit.  seconds: by stage, filled while training.
+    advance(text): called after each unit.  seconds: by stage, filled while training.  costs: what units have taken.
     """
 
     datasets: Mapping[str, Dataset]
@@ -72,6 +73,7 @@ class Work:
     fold_name: str = ""
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    costs: Costs = field(default_factory=Costs)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def spent(self, stage: str, elapsed_s: float) -> None:
@@ -142,7 +144,7 @@ def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], lis
     rows = {s: (work.splits[s].train, work.splits[s].validation) for s in group}
     fold = _fold(work, "final", rows, kept)
     predict = {s: {"validation": work.splits[s].validation, "test": work.splits[s].test} for s in group}
-    final = {f.name: _fit_family(work, fold, f, kept, predict, None) for f in families}
+    final = _fit_families(work, fold, families, kept, predict, None)
     fold_names = fold.label_names
     del fold
     made: dict[str, dict[str, list[Any]]] = {s: {name: final[name][1][s][0] for name in final} for s in group}
@@ -204,30 +206,42 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     return fold
 
 
-def _fit_family(
-    work: Work, fold: Fold, family: models.Family, kept: list[int],
-    predict: Mapping[str, Mapping[str, np.ndarray]], like: Any,
-) -> tuple[list[Any], dict[str, tuple[list[Any], dict[str, np.ndarray], float]]]:  # fmt: skip
-    """The pooled models, and for each sector its models, its predictions of the rows asked for, and the seconds."""
-    group = "+".join(fold.sectors)
-    pooled, _, _ = _unit(
-        work, f"{group}/{fold.name}/{family.name}/pool", family.name,
-        lambda: (family.fit_pool(fold, work.settings, like[0] if like else None), {}),
-    )  # fmt: skip
+# Of a family: its pooled models, and for each sector its models, its predictions of the rows asked for, and seconds.
+Fitted = tuple[list[Any], dict[str, tuple[list[Any], dict[str, np.ndarray], float]]]
 
-    def sector_unit(sector: str) -> Any:
+
+def _fit_families(
+    work: Work, fold: Fold, families: Sequence[models.Family], kept: list[int],
+    predict: Mapping[str, Mapping[str, np.ndarray]], like: Mapping[str, Fitted] | None,
+) -> dict[str, Fitted]:  # fmt: skip
+    """All families on a fold: pooled stages one after the other on all cores, then all sectors' own side by side."""
+    group = "+".join(fold.sectors)
+
+    def fit_pool(family: models.Family) -> list[Any]:
+        chosen = like[family.name][0] if like else None
+        name = f"{group}/{fold.name}/{family.name}/pool"
+        return _unit(work, name, family.name, lambda: (family.fit_pool(fold, work.settings, chosen), {}))[0]
+
+    pooled = {family.name: fit_pool(family) for family in families}
+
+    def sector_unit(family: models.Family, sector: str) -> Any:
         def make() -> tuple[list[Any], dict[str, np.ndarray]]:
-            fitted = family.fit_sector(fold, sector, work.settings, pooled, like[1][sector][0] if like else None)
+            chosen = like[family.name][1][sector][0] if like else None
+            fitted = family.fit_sector(fold, sector, work.settings, pooled[family.name], chosen)
             said = {}
             for part, rows in predict[sector].items():
                 X = gather(work.datasets[sector], rows, kept).X
                 said[part] = work.device.to_host(family.predict(fitted, X, work.device))
             return fitted, said
 
-        return _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
+        made = _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
+        work.costs.observe(family.name, fold.fit[sector].n, made[2])
+        return made
 
-    results = in_parallel([functools.partial(sector_unit, s) for s in fold.sectors], work.jobs)
-    return pooled, dict(zip(fold.sectors, results, strict=True))
+    pairs = [(family, sector) for family in families for sector in fold.sectors]
+    units = [Unit(f.name, fold.fit[s].n, functools.partial(sector_unit, f, s)) for f, s in pairs]
+    results = dict(zip(((f.name, s) for f, s in pairs), longest_first(units, work.costs, work.jobs), strict=True))
+    return {f.name: (pooled[f.name], {s: results[f.name, s] for s in fold.sectors}) for f in families}
 
 
 def _stack(
@@ -247,9 +261,9 @@ def _stack(
             continue
         fold = _fold(work, f"part{part + 1}", {s: (folds[s][0], None) for s in able}, kept)
         predict = {s: {"oof": folds[s][1]} for s in able}
-        said = [_fit_family(work, fold, f, kept, predict, final[f.name])[1] for f in families]
+        fitted = _fit_families(work, fold, families, kept, predict, final)
         for s in able:
-            collected[s].append(np.stack([by_sector[s][1]["oof"] for by_sector in said]))
+            collected[s].append(np.stack([fitted[f.name][1][s][1]["oof"] for f in families]))
             predicted[s].append(folds[s][1])
     device = work.device
     probabilities = {s: device.asarray(np.concatenate(collected[s], axis=1)) for s in group}
@@ -270,14 +284,6 @@ def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarr
         inputs = [device.asarray(said[name][:, k]) for name in model.families]
         columns.append(device.to_host(model.predict(inputs, device)))
     return np.stack(columns, axis=1)
-
-
-def in_parallel(tasks: Sequence[Callable[[], Any]], jobs: int) -> list[Any]:
-    """Run independent tasks on `jobs` threads with Dask; results in order, the first error is raised."""
-    import dask
-
-    delayed = [dask.delayed(task, pure=False)() for task in tasks]
-    return list(dask.compute(*delayed, scheduler="threads", num_workers=jobs))
 
 
 def _unit(
