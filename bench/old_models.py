@@ -86,7 +86,7 @@ class Fitted:
     classes: np.ndarray
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """float64 (n_rows, 3): probabilities of SELL, HOLD, BUY, at least 1e-6 each before they are put to a sum of 1."""
+        """float64 (n_rows, 3): probabilities of SELL, HOLD, BUY, each at least 1e-6 before their sum is made 1."""
         said = np.full((len(X), N_CLASSES), SMALLEST_PROBABILITY)
         own = np.ones((len(X), 1)) if self.model is None else self.model.predict_proba(X)
         said[:, self.classes] = np.maximum(own, SMALLEST_PROBABILITY)
@@ -124,7 +124,7 @@ class Six:
 
 
 def train(X: np.ndarray, y: np.ndarray, clock: Clock, trees: int = TREES, folds: bool = True) -> Six:
-    """Five families on all rows; for the meta-learner five more of each, on shuffled folds, and 15 columns of theirs."""
+    """Five families on all rows; for the meta-learner five more of each on shuffled folds, and their 15 columns."""
     base = {}
     makers = estimators(trees)
     for name, make in makers.items():
