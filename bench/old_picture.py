@@ -1,7 +1,7 @@
 """Old against new as a picture: `python -m bench.old_picture LINES.jsonl [--out bench/results/old-way.svg]`.
 
-LINES are what `python -m bench.old_way --out LINES.jsonl` wrote; the newest result in them is drawn: the time of the job
-at each step from the old way to the new one, and where the old way spends it. Needs matplotlib (the extra `bench`).
+LINES are what `python -m bench.old_way --out LINES.jsonl` wrote; the newest result in them is drawn: the time of the
+job at each step from the old way to the new one, and where the old way spends it. Needs matplotlib (the extra `bench`).
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def draw(lines: list[dict[str, Any]], target: pathlib.Path) -> None:
         2, 1, figsize=(8.3, sum(heights) + 0.6), height_ratios=heights, facecolor="white", layout="constrained"
     )
     n = len(result["sectors"])
-    times = f": {result['ratio']:.0f} times faster" if result["ratio"] else ": tried out with fewer trees, no measurement"
+    times = f": {result['ratio']:.0f} times faster" if result["ratio"] else ": fewer trees than it has, no measurement"
     figure.suptitle(
         f"The old way and the new one{times}{' (extrapolated)' * bool(result['ratio'] and result['extrapolated'])}\n"
         f"{result['rows']:,} rows, {n} sector{'s' * (n > 1)}, preset {result['preset']}; {result['cores']} cores; "
         f"{result['date']}", x=0.01, ha="left", fontsize=11, fontweight="bold", linespacing=1.5,
     )  # fmt: skip
-    _bars(steps, [(one["step"], one["seconds"], "measured" in one["basis"], f"  {in_words(one['seconds'])}")
+    _bars(steps, [(one["step"], one["seconds"], "extrapolated" not in one["basis"], f"  {in_words(one['seconds'])}")
                   for one in result["steps"]], 3)  # fmt: skip
     steps.set(xscale="log", xlabel="time of the whole job, logarithmic; hatched: extrapolated")
     lowest, highest = (f(one["seconds"] for one in result["steps"]) for f in (min, max))

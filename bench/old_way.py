@@ -89,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(f'{", ".join(absent)} not installed: pip install -e ".[cpu,test,bench]"')
     try:
         panel, report = load(chosen.data, chosen.sector_map, "all", "cpu")
-        settings = config.make(chosen.preset, None, [f"labels.window={chosen.window}", *chosen.set])
+        settings = config.make(
+            chosen.preset, None, [f"labels.window={chosen.window}", *chosen.set], labels__horizons=_of_labels(0),
+            labels__thresholds=_of_labels(1),
+        )  # fmt: skip
     except UserError as error:
         raise SystemExit(f"bench.old_way: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
@@ -166,6 +169,11 @@ def _named(text: str | None, job: Panel) -> list[str]:
     if unknown := [name for name in names if name not in job.sectors]:
         raise SystemExit(f"no sector {', '.join(unknown)} here; there are {', '.join(job.sectors)}")
     return names
+
+
+def _of_labels(k: int) -> list[Any]:
+    """The horizons (k = 0) or the thresholds (k = 1) of all labels: every one of the first goes with every other."""
+    return sorted({label[k] for label in LABELS})
 
 
 def _versions() -> dict[str, str]:
@@ -272,8 +280,7 @@ def new_steps(
     """The new way in fresh processes: one label and sector at a time, labels together, pooled, then on all cores."""
     options = ["--data", str(path), "--sectors", ",".join(job.sectors), "--preset", chosen.preset]
     options += ["--set", f"labels.window={chosen.window}", *(word for one in chosen.set for word in ("--set", one))]
-    horizons, thresholds = ({str(label[k]): None for label in sorted(LABELS)} for k in (0, 1))
-    together = ["--horizons", ",".join(horizons), "--thresholds", ",".join(thresholds)]
+    together = ["--horizons", ",".join(map(str, _of_labels(0))), "--thresholds", ",".join(map(str, _of_labels(1)))]
     alone = [["--horizons", str(h), "--thresholds", str(t), "--pool", "none", "--jobs", "1"] for h, t in LABELS]
     ways = [
         ("our families, rounds and folds, one label at a time", alone),
