@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, models
+from gpupipe import config
 from gpupipe.device import pick
 from gpupipe.features import compute_features
 from gpupipe.labels import percent, tp_dd_labels
-from gpupipe.models.fold import N_CLASSES, Fold, Rows
-from gpupipe.models.trees import Stage, TreeModel
+from gpupipe.models.fold import N_CLASSES, quantile_matrix
+from gpupipe.models.trees import parameters
 from gpupipe.panel import Panel
 
 COLUMN_BOUND = 1e-5  # of a column's spread: float32 against float64 of pandas' running sums
@@ -66,31 +66,25 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
 
 
 def _predictions(theirs: np.ndarray, ours: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Largest difference of probabilities on one matrix, and the mean one with each harness's own columns."""
+    """Largest difference of probabilities on one matrix, and the mean one with each harness's own columns.
+
+    Both train three outputs a round, as the old way does; gpupipe's own boosters have two, which the old way has not.
+    Ours is bins and parameters as gpupipe makes them.
+    """
     import xgboost
 
-    counts = np.bincount(y, minlength=N_CLASSES) + 0.5
-    shares = (counts / counts.sum()).astype(np.float64)
-    bias = np.log(shares).astype(np.float32)
-    # Ours takes the number of rounds from a model that is there, as in out-of-fold rounds, and no early stopping.
-    like = TreeModel((Stage(None, ROUNDS, 0, N_CLASSES),), bias, "softmax", np.ones(N_CLASSES, np.float32), "sector")
     stage = config.Booster(ROUNDS, LEARNING_RATE, DEPTH, min_child_weight=1.0, l2=1.0, subsample=1.0, column_share=1.0)
-    settings = config.Config(hist=stage, training=config.Training(max_bin=256))
-    fold = Fold(
-        name="part1", fit={"one": Rows(ours, y[:, None], np.zeros(len(y), np.int64))}, validation={},
-        label_names=("label",), device=pick("cpu"), max_bin=256, class_weight="none", threads=1, seed=42,
-    )  # fmt: skip
-    family = models.family("xgb_hist")
-    fitted = family.fit_sector(fold, "one", settings, [None], [like])
-    new = family.predict(fitted, ours, fold.device)[:, 0]
-    margin = np.tile(fold.shares(["one"])[0], (len(y), 1))
-    margin = np.log(margin).astype(np.float32)
+    bins = quantile_matrix([ours], 256, 1)
+    bins.set_info(label=y.astype(np.float32))
+    settings = parameters(stage, pick("cpu"), 256, 1, 42)
+    settings |= {"objective": "multi:softprob", "num_class": N_CLASSES}
+    new = xgboost.train(settings, bins, num_boost_round=ROUNDS).inplace_predict(ours)
 
     def usual(X: np.ndarray) -> np.ndarray:
         model = xgboost.XGBClassifier(
             tree_method="hist", n_estimators=ROUNDS, learning_rate=LEARNING_RATE, max_depth=DEPTH, n_jobs=1,
-            random_state=42, max_bin=256, base_score=0.0,
+            random_state=42, base_score=0.0,
         )  # fmt: skip
-        return model.fit(X, y, base_margin=margin).predict_proba(X, base_margin=margin)
+        return model.fit(X, y).predict_proba(X)
 
     return float(np.abs(usual(ours) - new).max()), float(np.abs(usual(theirs) - new).mean())
