@@ -15,6 +15,7 @@ sealed future, for which the old way is trained again on what came before it.
     --judged NAMES|none   sectors in which both are judged (default: those timed)
     --no-meta             judge the five families alone: without the five folds, in a sixth of the time
     --preset fast         of the new way;  --window bars: both count bars instead of days
+    --last-step           of the new way, run the last step alone: pooled, on all cores
     --out FILE            JSON lines are added; runs of the old way that stand there already are not done again
 
 What is extrapolated is marked, and fewer trees (--trees, to try this out) give no ratio. bench/old_picture.py draws the
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-meta", action="store_true")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="of the new way")
+    parser.add_argument("--last-step", action="store_true")
     parser.add_argument("--window", default="calendar", choices=("calendar", "bars"))
     parser.add_argument("--trees", type=int, default=TREES)
     parser.add_argument("--out", type=pathlib.Path)
@@ -288,8 +290,11 @@ def new_steps(
         ("sectors pooled", [[*together, "--jobs", "1"]] if len(job.sectors) > 1 else []),
         (f"{cores()} jobs", [[*together, "--jobs", str(cores())]] if cores() > 1 else []),
     ]
+    ways = [(name, runs) for name, runs in ways if runs]
+    if chosen.last_step:
+        ways = [("all of the new way", ways[-1][1])]
     steps = []
-    for name, runs in ((name, runs) for name, runs in ways if runs):
+    for name, runs in ways:
         wanted = len(job.sectors) * len(LABELS) * len(config.FAMILIES)
         step: dict[str, Any] = {"name": name, "seconds": 0.0, "models": 0, "models_wanted": wanted}
         for number, more in enumerate(runs):

@@ -117,7 +117,7 @@ def test_the_six_models_learn_and_know_what_they_have_not_seen():
     for name, probability in said.items():
         np.testing.assert_allclose(probability.sum(axis=1), 1)
         assert 0 < probability[:, 0].max() < 1e-5, name
-        assert old_quality.accuracy(probability, y) > 0.9, name
+        assert old_quality.accuracy(probability, y) > 0.6, name
     only = old_models.train(X, np.ones(300, np.int8), clock, trees=3, folds=False)
     assert only.meta is None and all(p[:, 1].min() > 0.99 for p in only.predict(X).values())
 
@@ -176,9 +176,10 @@ def test_the_whole_benchmark_on_a_tiny_market(tmp_path, monkeypatch, capsys):
     # A second time the old way is not run again, and the sealed log-loss of the new one is the same.
     monkeypatch.setattr(old_models, "train", None)
     monkeypatch.setattr(old_way, "equality", lambda *given: {})
-    assert old_way.main([*options, *quick]) == 0
+    assert old_way.main([*options, *quick, "--last-step"]) == 0
     said = capsys.readouterr().out
-    assert "measured earlier" in said and json.loads(said.splitlines()[-1])["averages"] == result["averages"]
+    assert "measured earlier" in said and "all of the new way" in said and "labels together" not in said
+    assert json.loads(said.splitlines()[-1])["averages"] == result["averages"]
 
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra bench)")
     from bench import old_picture
