@@ -56,7 +56,8 @@ def judge(
 
     settings = question.settings
     prepared = pipeline.prepare(job, settings)
-    begins = prepared.boundaries.starts[-1]
+    tested = [prepared.datasets[s].time_ns[cut.test] for s, cut in prepared.splits.items()]
+    begins = int(np.concatenate(tested).min())
     new = artifacts.load(out)
     lines = []
     for sector in sectors:

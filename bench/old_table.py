@@ -62,7 +62,8 @@ def ladder(
     for before, step in zip([None, *steps[:-1]], steps, strict=True):
         step["times_faster"] = before["seconds"] / step["seconds"] if before and full else None
     ratio = steps[0]["seconds"] / steps[-1]["seconds"] if full else None
-    return {"steps": steps, "ratio": ratio, "extrapolated": extrapolated}
+    counts = {"models": new[-1]["models"], "models_wanted": new[-1]["models_wanted"]}
+    return {"steps": steps, "ratio": ratio, "extrapolated": extrapolated, **counts}
 
 
 def show_ladder(found: Mapping[str, Any]) -> None:
@@ -73,6 +74,10 @@ def show_ladder(found: Mapping[str, Any]) -> None:
         print(f"{step['step']:58} {step['seconds']:10,.1f} {faster:>8}  {step['basis']}")
     if found["ratio"]:
         print(f"The new way is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
+        if found["models"] < found["models_wanted"]:
+            left_out = found["models_wanted"] - found["models"]
+            print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; the "
+                  "old way trained them")  # fmt: skip
     else:
         print("No ratio: the old way had fewer trees than it has.")
 

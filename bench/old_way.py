@@ -18,8 +18,9 @@ sealed future, for which the old way is trained again on what came before it.
     --last-step           of the new way, run the last step alone: pooled, on all cores
     --out FILE            JSON lines are added; runs of the old way that stand there already are not done again
 
-What is extrapolated is marked, and fewer trees (--trees, to try this out) give no ratio. bench/old_picture.py draws the
-result. The last line is JSON.
+One sector alone has few events of some labels, for which the new way trains nothing by itself: name several, or all,
+as the job, and time the old way in one (--timed). What is extrapolated is marked, and fewer trees (--trees, to try
+this out) give no ratio. bench/old_picture.py draws the result. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def test_the_ladder_marks_what_is_extrapolated_and_refuses_a_ratio_of_less_work(
     whole = old_table.ladder(runs, {"energy": 100}, 2, new, full=True)
     assert [step["seconds"] for step in whole["steps"]] == [50.0, 50 - 2 - 2, 46 - 2 - 2 + 0.75, 8.0, 5.0]
     assert whole["ratio"] == 10.0 and not whole["extrapolated"] and "measured" in whole["steps"][0]["basis"]
+    assert whole["models"] == whole["models_wanted"] == 12
     part = old_table.ladder(runs, {"energy": 100, "utilities": 50}, 2, new, full=False)
     assert part["ratio"] is None and part["extrapolated"] and "2 of 4 runs timed" in part["steps"][0]["basis"]
     assert all(step["times_faster"] is None for step in part["steps"])
