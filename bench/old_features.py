@@ -34,7 +34,7 @@ def labels_of_symbol(
     window: "calendar": bars dated entry < d <= entry + horizon days, none is HOLD, and the end of the history is not
     marked. "bars": the next `horizon` bars; -1 with fewer left. Prices are float32, and so is each product.
 
-    A plain loop over lists, and not a filter of the frame for every row, which is more usual and much slower.
+    A plain loop over lists, kinder to the old way than the more usual filter of the frame for every row.
     """
     days = bars["time"].dt.tz_convert(None).to_numpy().astype("datetime64[D]").astype(np.int64).tolist()
     highs, lows = bars["high"].tolist(), bars["low"].tolist()

@@ -76,8 +76,8 @@ def show_ladder(found: Mapping[str, Any]) -> None:
         print(f"The new way is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
         if found["models"] < found["models_wanted"]:
             left_out = found["models_wanted"] - found["models"]
-            print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; the "
-                  "old way trained them")  # fmt: skip
+            print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; "
+                  "the old way trained them")  # fmt: skip
     else:
         print("No ratio: the old way had fewer trees than it has.")
 
