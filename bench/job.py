@@ -26,8 +26,9 @@ def once(options: list[str], out: pathlib.Path) -> dict:
     process = subprocess.Popen([sys.executable, "-m", "gpupipe.run", *options, "--quiet", "--out", str(out)])
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen thinks that it is still running
     if status:
-        raise SystemExit(f"the job failed with status {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"the job failed with status {process.returncode}")
     files = json.loads((out / "manifest.json").read_text())["files"]
     return {
         "wall_s": wall_s,
