@@ -38,7 +38,7 @@ class Costs:
     def expected_s(self, kind: str, n_rows: int) -> float:
         """What a unit will take; a kind never heard of is taken for the slowest."""
         with self._lock:
-            seconds, rows = self._seen[kind] if kind in self._seen else (0.0, 0.0)
+            seconds, rows = self._seen.get(kind, (0.0, 0.0))
         a_row = seconds / rows if rows else FIRST_GUESS_US.get(kind, max(FIRST_GUESS_US.values())) / 1e6
         return a_row * n_rows
 

@@ -22,8 +22,8 @@ def test_the_longest_come_first_and_results_in_order():
     costs, done = Costs(), []
     for kind, seconds in (("slow", 9.0), ("quick", 1.0)):
         costs.observe(kind, 1000, seconds)
-    units = [Unit(kind, n, lambda k=k: done.append(k) or k * 10)
-             for k, (kind, n) in enumerate([("quick", 500), ("slow", 100), ("quick", 5000), ("slow", 700)])]  # fmt: skip
+    work = [("quick", 500), ("slow", 100), ("quick", 5000), ("slow", 700)]
+    units = [Unit(kind, n, lambda k=k: done.append(k) or k * 10) for k, (kind, n) in enumerate(work)]
     assert longest_first(units, costs, 1) == [0, 10, 20, 30]
     assert done == [3, 2, 1, 0]  # 6.3, 5.0, 0.9 and 0.5 seconds
     assert longest_first([], costs, 4) == []
