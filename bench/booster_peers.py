@@ -137,6 +137,7 @@ def lightgbm_peer() -> Booster:
         booster = lightgbm.train(
             parameters(setting), train, rounds, valid_sets=[validation], valid_names=["validation"],
             callbacks=[lightgbm.early_stopping(patience, verbose=False), lightgbm.record_evaluation(said)],
+            keep_training_booster=True,  # else it is written and read again, cut after its best round
         )  # fmt: skip
         return Fitted(
             np.array(said["validation"]["multi_logloss"]),

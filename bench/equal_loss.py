@@ -162,7 +162,7 @@ def search_ours(world: World, depth: int) -> Joint:
 
 
 def follow(fitted: list[Any], rows: Rows, rounds: int, own_rounds: int) -> np.ndarray:
-    """float64 (rounds + own_rounds, n_labels): log-loss after each pooled round, then after each of the sector's own."""
+    """float64 (rounds + own_rounds, n_labels): log-loss after each pooled round, then each of the sector's own."""
     losses = []
     bias = np.concatenate([model.bias for model in fitted])
     margin, start = np.tile(bias, (rows.n, 1)), np.tile(bias, (rows.n, 1))
