@@ -85,8 +85,8 @@ def lightgbm_forest(world: World) -> Contender:
         chosen = {
             **of_data, "boosting": "rf", "objective": "multiclass", "num_class": N_CLASSES,
             "num_leaves": 2**setting.depth, "max_depth": setting.depth, "min_data_in_leaf": setting.min_rows,
-            "bagging_fraction": SAMPLED, "bagging_freq": 1, "feature_fraction_bynode": setting.column_share, "num_threads": cores(),
-            "seed": setting.seed,
+            "bagging_fraction": SAMPLED, "bagging_freq": 1, "feature_fraction_bynode": setting.column_share,
+            "num_threads": cores(), "seed": setting.seed,
         }  # fmt: skip
         boosters = []
         for label in labels:
