@@ -36,7 +36,7 @@ from bench.timing import cores
 from gpupipe import config, models, pipeline
 from gpupipe.device import pick
 from gpupipe.models import trees
-from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, gather
+from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, gather, shuffled
 
 OURS = "xgb_joint"
 
@@ -87,7 +87,10 @@ def make_world(panel: Any, settings: config.Config, labels: Iterable[str] | None
     matrices, kept, rows = {}, {}, {}
     for sector, dataset in prepared.datasets.items():
         cut = prepared.splits[sector]
-        rows[sector] = {p: gather(dataset, getattr(cut, p), columns) for p in ("train", "validation", "test")}
+        numbers = {
+            "train": shuffled(cut.train, settings.seed, sector), "validation": cut.validation, "test": cut.test
+        }  # fmt: skip
+        rows[sector] = {name: gather(dataset, at, columns) for name, at in numbers.items()}
         parts = {name: Part(found.X, found.y) for name, found in rows[sector].items()}
         assert all((part.y >= 0).all() for part in parts.values())
         counts = np.stack([np.bincount(y, minlength=N_CLASSES) for y in parts["train"].y.T])

@@ -84,7 +84,7 @@ def test_a_comparison_of_two_sectors(world, capsys):
         equal_loss.make_world(tiny_market(), make("fast", settings=QUICK), ["label_9d"])
 
 
-@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "sklearn"])
+@pytest.mark.parametrize("name", ["random_forest", "xgboost", "lightgbm", "sklearn"])
 def test_every_forest_beats_the_prior_for_one_label_and_for_all(name, world):
     contender = peer_or_skip(forests.CONTENDERS[name], world)
     matrix = world.matrices["energy"]
@@ -99,7 +99,7 @@ def test_every_forest_beats_the_prior_for_one_label_and_for_all(name, world):
 
 def test_forests_are_compared_at_the_worst_of_their_bests(world):
     options = argparse.Namespace(depths=[3, 5], trees=[4, 8], min_rows=20, column_share=0.25, times=1)
-    there = {name: peer_or_skip(forests.CONTENDERS[name], world) for name in ("xgboost", "sklearn")}
+    there = {name: peer_or_skip(forests.CONTENDERS[name], world) for name in ("random_forest", "sklearn")}
     found = forests.compare(world, "energy", [0, 1], there, options)
     each = found["contenders"].values()
     assert found["target"] == max(one["validation_at_best"] for one in each)
