@@ -35,7 +35,7 @@ from bench.label_peers import SkippedError
 from bench.timing import cores
 from gpupipe import config, models, pipeline
 from gpupipe.device import pick
-from gpupipe.models import trees
+from gpupipe.models import columns, trees
 from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, gather, shuffled
 
 OURS = "xgb_joint"
@@ -64,7 +64,7 @@ class World:
             name="final", fit=part("train"), validation=part("validation"),
             label_names=tuple(n for k, n in enumerate(self.label_names) if labels is None or k in labels),
             device=pick("cpu"), max_bin=self.settings.training.max_bin, class_weight="none", threads=cores(),
-            seed=self.settings.seed,
+            seed=self.settings.seed, ml=self.settings.ml,
         )  # fmt: skip
 
 
@@ -83,14 +83,14 @@ def make_world(panel: Any, settings: config.Config, labels: Iterable[str] | None
     names = next(iter(prepared.datasets.values())).label_names
     if labels is not None and (unknown := set(labels) - set(names)):
         raise SystemExit(f"no label {', '.join(unknown)}; there are {', '.join(names)}")
-    columns = [k for k, name in enumerate(names) if labels is None or name in labels]
+    chosen = [k for k, name in enumerate(names) if labels is None or name in labels]
     matrices, kept, rows = {}, {}, {}
     for sector, dataset in prepared.datasets.items():
         cut = prepared.splits[sector]
         numbers = {
             "train": shuffled(cut.train, settings.seed, sector), "validation": cut.validation, "test": cut.test
         }  # fmt: skip
-        rows[sector] = {name: gather(dataset, at, columns) for name, at in numbers.items()}
+        rows[sector] = {name: gather(dataset, at, chosen) for name, at in numbers.items()}
         parts = {name: Part(found.X, found.y) for name, found in rows[sector].items()}
         assert all((part.y >= 0).all() for part in parts.values())
         counts = np.stack([np.bincount(y, minlength=N_CLASSES) for y in parts["train"].y.T])
@@ -98,7 +98,7 @@ def make_world(panel: Any, settings: config.Config, labels: Iterable[str] | None
         matrices[sector] = Matrix(parts["train"], parts["validation"], parts["test"], prior)
         enough = counts[:, [SELL, BUY]].min(axis=1) >= settings.training.min_positives
         kept[sector] = np.flatnonzero(enough).tolist()
-    return World(matrices, kept, tuple(names[k] for k in columns), rows, settings)
+    return World(matrices, kept, tuple(names[k] for k in chosen), rows, settings)
 
 
 def search_peer(
@@ -152,11 +152,12 @@ def search_ours(world: World, depth: int) -> Joint:
     began = time.perf_counter()
     pooled = family.fit_pool(fold, settings, None)
     seconds = time.perf_counter() - began
-    rounds = max(model.stages[0].rounds for model in pooled)
+    plain = columns.unwrap(pooled) or []
+    rounds = max(model.stages[0].rounds for model in plain)
     own_rounds = settings.joint_sector.rounds
     # As an out-of-fold round does it: without validation, so that every round is there to be followed.
     like = [dataclasses.replace(m, stages=(*m.stages, dataclasses.replace(m.stages[0], rounds=own_rounds)))
-            for m in pooled]  # fmt: skip
+            for m in plain]  # fmt: skip
     validation, test = {}, {}
     for sector, parts in world.rows.items():
         own = family.fit_sector(fold, sector, settings, pooled, like)
@@ -167,6 +168,9 @@ def search_ours(world: World, depth: int) -> Joint:
 def follow(fitted: list[Any], rows: Rows, rounds: int, own_rounds: int) -> np.ndarray:
     """float64 (rounds + own_rounds, n_labels): log-loss after each pooled round, then each of the sector's own."""
     losses = []
+    if isinstance(fitted[0], columns.Picked):  # of fewer columns, as twins were left out
+        rows = dataclasses.replace(rows, X=rows.X[:, fitted[0].columns])
+    fitted = columns.unwrap(fitted) or []
     bias = np.concatenate([model.bias for model in fitted])
     margin, start = np.tile(bias, (rows.n, 1)), np.tile(bias, (rows.n, 1))
 

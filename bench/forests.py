@@ -1,8 +1,8 @@
 """Forests at equal quality: `python -m bench.forests [--data FILE --sector-map FILE] [--sectors energy,utilities]`.
 
 random_forest of gpupipe, XGBoost's num_parallel_tree and scikit-learn's RandomForestClassifier, each one forest of all
-labels; LightGBM's rf mode, two forests for each label; and, where it is installed, cuML's RandomForestClassifier, one
-for each label. Each sector alone, on the same float32 rows and all cores, with the same least rows of a leaf and share of
+labels; LightGBM's rf mode, two forests for each label; where it is installed cuML's RandomForestClassifier, one for
+each label. Each sector alone, on the same float32 rows and all cores, with the same least rows of a leaf and share of
 columns a node. For one label and for all: every depth and number of trees is tried, the target is the worst of the
 contenders' best validation log-losses (mean of the labels), and each contender is timed, in turns, at the setting that
 reached the target soonest. The sealed log-loss stands beside. The last line is JSON.

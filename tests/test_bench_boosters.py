@@ -14,6 +14,7 @@ from bench.booster_peers import Setting, first_reaching, log_loss
 from bench.label_peers import SkippedError
 from gpupipe import models
 from gpupipe.config import make
+from gpupipe.models import columns
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +59,15 @@ def test_our_curve_is_the_log_loss_of_the_models_cut_there(world):
     joint = equal_loss.search_ours(world, 3)
     family, fold = models.family("xgb_joint"), world.fold()
     pooled = family.fit_pool(fold, joint.settings, None)
+    picked = getattr(pooled[0], "columns", None)  # there are twins among the columns of this market
     rows = world.rows["utilities"]["validation"]
     assert joint.validation["utilities"].shape == (joint.pooled + joint.settings.joint_sector.rounds, 4)
     for rounds in (1, joint.pooled):
-        cut = [dataclasses.replace(m, stages=(dataclasses.replace(m.stages[0], rounds=rounds),)) for m in pooled]
-        said = np.log(family.predict(cut, rows.X, fold.device))
+        cut = [
+            dataclasses.replace(m, stages=(dataclasses.replace(m.stages[0], rounds=rounds),))
+            for m in columns.unwrap(pooled)
+        ]
+        said = np.log(family.predict(columns.wrap(cut, picked), rows.X, fold.device))
         expected = [log_loss(said[:, k], rows.y[:, k]) for k in range(4)]
         np.testing.assert_allclose(joint.validation["utilities"][rounds - 1], expected, rtol=1e-5)
 

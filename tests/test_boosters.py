@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from importlib.util import find_spec
@@ -153,3 +154,25 @@ def test_the_forest_draws_the_square_root_of_the_columns():
         settings = make("fast", settings=["forest.trees=4", f"forest.column_share={share}"])
         files[share] = as_bytes(forest.fit_pool(fold, settings, None))
     assert files["0.0"] == files[f"{6**-0.5}"] != files["1.0"]
+
+
+@both
+@pytest.mark.parametrize("name", config.OPTIONAL_FAMILIES)
+def test_rows_weigh_what_they_are_given_in_fitting_and_nothing_in_validation(name):
+    fold = world()[0]
+
+    def weighted(part, value):
+        return {s: dataclasses.replace(r, weight=np.full(r.y.shape, value, np.float32)) for s, r in part.items()}
+
+    plain = as_bytes(fit_all(name, fold, SETTINGS)[1]["a"])
+    ones = dataclasses.replace(fold, fit=weighted(fold.fit, 1), validation=weighted(fold.validation, 7))
+    assert as_bytes(fit_all(name, ones, SETTINGS)[1]["a"]) == plain
+    uneven = weighted(fold.fit, 1)
+    uneven["a"].weight[: uneven["a"].n // 2, 1] = 0.1  # of the second label alone
+    made = as_bytes(fit_all(name, dataclasses.replace(ones, fit=uneven), SETTINGS)[1]["a"])
+    assert made[0] == plain[0] and made[1] != plain[1]
+
+
+def test_the_share_of_rows_for_all_stages_is_also_theirs():
+    settings = make("fast", settings=["ml.subsample=0.25"])
+    assert settings.lightgbm.subsample == settings.catboost.subsample == settings.hist.subsample == 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -197,8 +198,11 @@ def _fit(
     bias = np.log(shares).astype(np.float32)
     weighted = bias + np.log(weight)
     chosen = like[label] if like else None
-    # Validated without the class weights: that is the loss of the corrected probabilities.
-    validated = None if validation is None else _part(validation, label, bias, np.ones(N_CLASSES, np.float32))
+    # Validated without weights: that is the loss of the corrected probabilities.
+    validated = None
+    if validation is not None:
+        plain = dataclasses.replace(validation, weight=None)
+        validated = _part(plain, label, bias, np.ones(N_CLASSES, np.float32))
     task = Task(
         _part(fit, label, weighted, weight), validated, chosen.rounds if chosen else section.rounds, patience,
         fold.max_bin, threads, fold.seed,
