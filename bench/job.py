@@ -3,7 +3,7 @@
 Each repetition runs `python -m gpupipe.run RUN OPTIONS` in a fresh process and a fresh OUT. Reported are the median
 wall time, the largest resident set of the process, the number of models, and the sealed-test gain over the prior of
 each family and label, averaged over sectors, with 95 % intervals. All repetitions must give the same models (every
-SHA-256 of .ubj and .npz), or it stops. The last line is JSON.
+SHA-256 of .ubj, .npz, .txt and .cbm), or it stops. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+MODEL_FILES = (".ubj", ".npz", ".txt", ".cbm")
 
 
 def once(options: list[str], out: pathlib.Path) -> dict:
@@ -34,7 +36,7 @@ def once(options: list[str], out: pathlib.Path) -> dict:
         "wall_s": wall_s,
         "peak_bytes": usage.ru_maxrss * 1024,
         "summary": json.loads((out / "summary.json").read_text()),
-        "models": {name: entry["sha256"] for name, entry in files.items() if name.endswith((".ubj", ".npz"))},
+        "models": {name: entry["sha256"] for name, entry in files.items() if name.endswith(MODEL_FILES)},
     }
 
 

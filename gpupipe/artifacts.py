@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST = "manifest.json"
+SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py")  # of what a run publishes in folders of its own
 MODULES = "features"  # the folder of OUT with the Python files of the user's own features
 
 
@@ -76,7 +77,7 @@ def withdraw_manifest(store: Store) -> None:
 def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
     """Remove models, metadata and modules of an earlier run that this one did not replace, and folders left empty."""
     for path in (*store.out.glob("trained_*pct/*/*d/*"), *store.out.glob(f"{MODULES}/*.py")):
-        if path.suffix in (".ubj", ".npz", ".json", ".py") and path.relative_to(store.out).as_posix() not in entries:
+        if path.suffix in SUFFIXES and path.relative_to(store.out).as_posix() not in entries:
             path.unlink()
     for folder in sorted([*store.out.glob("trained_*pct/**/"), *store.out.glob(f"{MODULES}/")], reverse=True):
         if not any(folder.iterdir()):

@@ -20,6 +20,9 @@ RULES, WINDOWS = ("take_profit_first", "first_touch"), ("bars", "calendar")  # o
 BOOSTERS = ("joint", "joint_sector", "hist", "leafwise")  # fields of Config that are a Booster
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
 LARGEST_CPCV = 500  # folds of a combinatorial cross-validation
+OPTIONAL_FAMILIES = ("lightgbm", "catboost")  # named as their packages, which the extra boosters brings
+SAMPLING = (*BOOSTERS, *OPTIONAL_FAMILIES, "forest")  # fields of Config with a subsample
+TURBOMODE = "turbomode"  # among the models: the predecessor's six, with its parameters
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Training:
     min_positives: int = 20  # BUY and SELL rows, each, that a sector's training part must hold (see README)
     min_rows: int = 50  # rows of validation and of test, and a quarter of those of training, that a sector must have
     max_bin: int = 64
-    early_stopping: int = 20  # rounds without a better validation log-loss
+    early_stopping: int = 20  # rounds without a better validation log-loss; 0: all rounds are grown and kept
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,32 @@ def _joint_sector(rounds: int, learning_rate: float) -> Booster:
 
 
 @dataclass(frozen=True)
+class LightGBM:
+    """Leaf-wise trees up to `leaves` and `depth` (0: any); with min_rows in each leaf."""
+
+    rounds: int = 200
+    learning_rate: float = 0.05
+    depth: int = 0
+    leaves: int = 8
+    min_rows: int = 40
+    l2: float = 10.0
+    subsample: float = 0.5
+    column_share: float = 0.5  # of the columns, drawn for each node
+
+
+@dataclass(frozen=True)
+class CatBoost:
+    """Symmetric trees: all nodes of a level ask the same."""
+
+    rounds: int = 200
+    learning_rate: float = 0.05
+    depth: int = 4
+    l2: float = 5.0
+    subsample: float = 0.5  # 1: all rows, with weights that CatBoost draws for each tree
+    column_share: float = 0.5  # of the columns, drawn for each level
+
+
+@dataclass(frozen=True)
 class Forest:
     """A random forest; the sector's own trees are fitted to what the pooled forest leaves."""
 
@@ -113,7 +142,7 @@ class Forest:
     sector_trees: int = 50
     depth: int = 7
     subsample: float = 0.5
-    column_share: float = 0.25
+    column_share: float = 0.25  # of the columns, drawn for each node; 0: the square root of their number
     min_rows: float = 50.0
     shrink_rows: float = 50.0  # pseudo-rows of the class prior (pooled) or of no change (sector) in every leaf
     sector_shrink_rows: float = 500.0
@@ -131,8 +160,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class Meta:
-    """Softmax regression on out-of-fold log-odds, pulled to the families' plain average."""
+    """Softmax regression on out-of-fold log-odds, pulled to the families' plain average.
 
+    inputs "probabilities": multinomial logistic regression on the three probabilities of each family, pulled to 0.
+    """
+
+    inputs: str = "log_odds"
     l2: float = 200.0
     sector_l2: float = 2000.0
     max_iterations: int = 100
@@ -153,6 +186,8 @@ class Config:
     joint_sector: Booster = field(default_factory=lambda: _joint_sector(60, 0.05))
     hist: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05))
     leafwise: Booster = field(default_factory=lambda: Booster(rounds=200, learning_rate=0.05, depth=0, leaves=8))
+    lightgbm: LightGBM = field(default_factory=LightGBM)
+    catboost: CatBoost = field(default_factory=CatBoost)
     forest: Forest = field(default_factory=Forest)
     linear: Linear = field(default_factory=Linear)
     meta: Meta = field(default_factory=Meta)
@@ -178,6 +213,8 @@ def _fast() -> Config:
         joint_sector=_joint_sector(20, 0.1),
         hist=Booster(rounds=60, learning_rate=0.1),
         leafwise=Booster(rounds=60, learning_rate=0.1, depth=0, leaves=8),
+        lightgbm=LightGBM(rounds=60, learning_rate=0.1),
+        catboost=CatBoost(rounds=60, learning_rate=0.1),
         forest=Forest(trees=30, sector_trees=15, depth=6),
         linear=Linear(max_iterations=12),
     )
@@ -192,12 +229,38 @@ def _quality() -> Config:
         joint_sector=_joint_sector(150, 0.025),
         hist=Booster(rounds=600, learning_rate=0.025),
         leafwise=Booster(rounds=600, learning_rate=0.025, depth=0, leaves=8),
+        lightgbm=LightGBM(rounds=600, learning_rate=0.025),
+        catboost=CatBoost(rounds=600, learning_rate=0.025),
         forest=Forest(trees=300, sector_trees=150, depth=8),
         linear=Linear(max_iterations=100),
     )
 
 
 PRESETS: dict[str, typing.Callable[[], Config]] = {"fast": _fast, "balanced": Config, "quality": _quality}
+
+
+def _turbomode(config: Config) -> Config:
+    """The predecessor's parameters for its six families, and what they imply, whatever the preset says of them.
+
+    What it did not state are its libraries' defaults. Of the forest's, a split of 20 rows follows from leaves of 10,
+    a bootstrap sample holds 63.2 % of the rows, and shares are not shrunk. (XGBoost's trees take samples of all, a
+    half, a third of the rows: see Fold.samples.) It trained each sector alone, all rounds.
+    Its linear booster is gone upstream: `linear` takes its place, with the preset's penalties.
+    """
+    return dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, pool="none", early_stopping=0),
+        hist=Booster(200, 0.05, depth=8, min_child_weight=1.0, l2=1.0, subsample=0.8, column_share=1.0),
+        lightgbm=LightGBM(200, 0.05, depth=8, leaves=63, min_rows=20, l2=0.0, subsample=1.0, column_share=1.0),
+        catboost=CatBoost(200, 0.05, depth=8, l2=3.0, subsample=1.0, column_share=1.0),
+        forest=dataclasses.replace(
+            config.forest, trees=200, depth=12, min_rows=10.0, subsample=0.632, column_share=0.0, shrink_rows=0.0
+        ),
+        meta=Meta(inputs="probabilities", l2=1.0, max_iterations=config.meta.max_iterations),
+    )
+
+
+TURBOMODE_FAMILIES = ("lightgbm", "catboost", "xgb_hist", "linear", "random_forest", "meta_learner")
 
 
 class ConfigError(UserError):
@@ -214,7 +277,8 @@ def make(
 
     preset: fast, balanced or quality; else the file's key `preset`; else balanced.
     file: a gpupipe.toml with tables named as the fields of Config.
-    settings: "section.field=value" strings, later ones win over the file.
+    settings: "section.field=value" strings, later ones win over the file. "turbomode" among training.models stands
+    for six families and sets their sections, as a preset does.
     overrides: "section__field" or top-level field names with values; they win over all. None is ignored.
 
     Raises ConfigError for an unknown key (naming the nearest one), a value of the wrong type or out of range.
@@ -224,17 +288,19 @@ def make(
     preset = preset or named or "balanced"
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{_nearest(str(preset), PRESETS)}")
-    config = PRESETS[preset]()
-    for key, value in _flatten(table):
-        config = _replace(config, key, value)
+    changes = list(_flatten(table))
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting!r}: expected section.field=value, for example training.max_bin=128")
-        config = _replace(config, key.strip(), _parse(text.strip()))
-    for key, value in overrides.items():
-        if value is not None:
-            config = _replace(config, key.replace("__", "."), value)
+        changes.append((key.strip(), _parse(text.strip())))
+    changes += [(key.replace("__", "."), value) for key, value in overrides.items() if value is not None]
+    config = PRESETS[preset]()
+    chosen = [_families(value) for key, value in changes if key == "training.models"]
+    if chosen and TURBOMODE in chosen[-1]:
+        config = _turbomode(config)  # before all that was asked for by name, which wins
+    for key, value in changes:
+        config = _replace(config, key, _expand(value) if key == "training.models" else value)
     return _subsampled(config)
 
 
@@ -243,8 +309,18 @@ def _subsampled(config: Config) -> Config:
     share = config.ml.subsample
     if not share:
         return config
-    stages = {name: dataclasses.replace(getattr(config, name), subsample=share) for name in (*BOOSTERS, "forest")}
+    stages = {name: dataclasses.replace(getattr(config, name), subsample=share) for name in SAMPLING}
     return dataclasses.replace(config, **stages)
+
+
+def _families(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _expand(value: Any) -> list[Any]:
+    """Families with "turbomode" replaced by those that it stands for, each once."""
+    named = [TURBOMODE_FAMILIES if name == TURBOMODE else (name,) for name in _families(value)]
+    return list(dict.fromkeys(name for part in named for name in part))
 
 
 def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
@@ -350,8 +426,9 @@ def _check(config: Config) -> None:
     require(split.window in ("expanding", "rolling"), "split.window", split.window, "expanding or rolling")
     _check_cpcv(split.cpcv)
     for family in training.models:
-        if family not in FAMILIES:
-            raise ConfigError(f"unknown model family {family!r}{_nearest(family, FAMILIES)}")
+        if family not in FAMILIES + OPTIONAL_FAMILIES:
+            known = (*FAMILIES, *OPTIONAL_FAMILIES, TURBOMODE)
+            raise ConfigError(f"unknown model family {family!r}{_nearest(family, known)}")
     if not training.models or set(training.models) == {"meta_learner"}:
         raise ConfigError("training.models: the meta_learner needs at least one other family to learn from")
     require(training.pool in ("all", "none"), "training.pool", training.pool, "all or none")
@@ -362,11 +439,15 @@ def _check(config: Config) -> None:
     require(training.min_positives >= 1, "training.min_positives", training.min_positives, "1 or more")
     require(training.min_rows >= 1, "training.min_rows", training.min_rows, "1 or more")
     require(2 <= training.max_bin <= 256, "training.max_bin", training.max_bin, "2 to 256")
-    require(training.early_stopping >= 1, "training.early_stopping", training.early_stopping, "1 or more")
+    require(training.early_stopping >= 0, "training.early_stopping", training.early_stopping, "0 or more")
     require(config.seed >= 0, "seed", config.seed, "0 or more")
-    for name in (*BOOSTERS, "forest", "linear", "meta"):
+    inputs = config.meta.inputs
+    require(inputs in ("log_odds", "probabilities"), "meta.inputs", inputs, "log_odds or probabilities")
+    for name in (*SAMPLING, "linear", "meta"):
         for item in dataclasses.fields(getattr(config, name)):
             value = getattr(getattr(config, name), item.name)
+            if isinstance(value, str) or (name, item.name, value) == ("forest", "column_share", 0):
+                continue
             met, expected = _in_range(item.name, value)
             require(met, f"{name}.{item.name}", value, expected)
     ml = config.ml
@@ -378,6 +459,8 @@ def _check(config: Config) -> None:
         stage = getattr(config, name)
         require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
     require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")
+    require(config.lightgbm.leaves >= 2, "lightgbm.leaves", config.lightgbm.leaves, "2 or more")
+    require(1 <= config.catboost.depth <= 16, "catboost.depth", config.catboost.depth, "1 to 16")
 
 
 def _check_cpcv(cpcv: tuple[int, ...]) -> None:

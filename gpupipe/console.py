@@ -30,7 +30,8 @@ INDENT = 8  # columns, of what stands under a title
 SHORT = {
     "prior_all": "prior\nall", "volatility_table_sector": "table\nown", "volatility_table_all": "table\nall",
     "last_return": "last\nreturn",
-    "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest", "linear": "linear",
+    "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "lightgbm": "lightgbm",
+    "catboost": "catboost", "random_forest": "forest", "linear": "linear",
     "meta_learner": "meta",
 }  # fmt: skip
 

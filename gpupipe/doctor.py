@@ -40,8 +40,8 @@ OPTIONAL = (
     (("pandas",), "pandas frames as input", _TEST),
     (("polars",), "polars frames as input", _TEST),
     (("torch",), "sequence models", "pip install -e '.[torch]'"),
-    (("lightgbm",), "an optional model family", "pip install lightgbm"),
-    (("catboost",), "an optional model family", "pip install catboost"),
+    (("lightgbm",), "an optional model family", "pip install -e '.[boosters]'"),
+    (("catboost",), "an optional model family", "pip install -e '.[boosters]'"),
     (("pytest",), "the tests", _TEST),
     (("TA-Lib",), "the tests", _TEST),
 )
@@ -146,7 +146,7 @@ def _version_problem(name: str, version: str) -> str:
 
 
 def _applies(marker: object) -> bool:
-    extras = ("", "cpu", "cuda12", "cuda13", "torch", "demo", "test", "dev")
+    extras = ("", "cpu", "cuda12", "cuda13", "boosters", "torch", "demo", "test", "dev")
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)  # type: ignore[attr-defined]
 
 

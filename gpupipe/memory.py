@@ -46,8 +46,8 @@ def estimate(n_rows: int, n_features: int, n_labels: int, settings: config.Confi
     scaled = fit * n_features * 4 if "linear" in settings.training.models else 0
     margins = fit * n_outputs * 4 * 8  # margins, gradients, Hessians, XGBoost's copies of them
     said = (n_rows - fit) * n_labels * 3 * 4 * len(settings.training.models)
-    # A tree cannot have more leaves than its rows allow.
-    leaves = min(2.0 ** (forest.depth + 1), fit)
+    # A tree cannot have more leaves than its rows allow, and few of them are as small as they may be.
+    leaves = min(2.0 ** (forest.depth + 1), fit / max(1.0, 4 * forest.min_rows))
     histograms = leaves * n_features * settings.training.max_bin * n_outputs * 16
     rest = PROGRAM_BYTES + scaled + 2 * margins + said + 2 * histograms
     return Estimate(int(rest + columns + 3 * bins), int(rest))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, memory, picture, summary, validation
+from gpupipe import artifacts, config, memory, models, picture, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -99,7 +99,9 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
 def run_key(digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = ()) -> str:
     """SHA-256 of all that decides the models: data, settings, code (the user's too), versions, the kind of device."""
     own = [module.content.hex() for module in modules]
-    parts = [digest, settings.digest(), code_hash(), own, versions(), device.kind]
+    unused = set(config.OPTIONAL_FAMILIES) - set(settings.training.models)
+    computing = {name: version for name, version in versions().items() if name not in unused}
+    parts = [digest, settings.digest(), code_hash(), own, computing, device.kind]
     return sha256(dump_json(parts))
 
 
@@ -117,7 +119,8 @@ def code_hash() -> str:
 def versions() -> dict[str, str]:
     """Versions of what computes."""
     found = {"python": platform.python_version()}
-    for name in ("gpupipe", "numpy", "numba", "scipy", "scikit-learn", "pyarrow", "dask", "cupy", "rmm", "cudf"):
+    for name in ("gpupipe", "numpy", "numba", "scipy", "scikit-learn", "pyarrow", "dask", "cupy", "rmm", "cudf",
+                 *config.OPTIONAL_FAMILIES):  # fmt: skip
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -144,6 +147,7 @@ def execute(
     A finished run of the same key is checked against its manifest and left as it is; a run that was killed goes on
     with the units that it had not finished.
     """
+    models.require(settings.training.models)
     listener = listener or Listener()
     store = Store(out)
     modules = load_modules(settings.features.modules)
@@ -287,6 +291,7 @@ def _totals(panel: Panel, settings: config.Config, cut: Folds) -> dict[str, int]
 
 def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
     """What a run would do: sectors with rows and splits, models, units, and an estimate of the memory it holds."""
+    models.require(settings.training.models)
     load_modules(settings.features.modules)
     prepared = prepare(panel, settings)
     n_features = len(feature_names(settings.features.names))

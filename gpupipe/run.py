@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sectors", default="all", help="all, or names separated by commas")
     parser.add_argument("--horizons", help="bars, as 1,2,5")
     parser.add_argument("--thresholds", help="fractions, as 0.05,0.10")
-    parser.add_argument("--models", help="families, separated by commas")
+    parser.add_argument("--models", help="families, separated by commas; turbomode: the predecessor's six")
     parser.add_argument("--pool", choices=("all", "none"), help="train over all sectors first, or each alone")
     parser.add_argument(
         "--walk-forward", nargs="?", type=int, const=4, metavar="N",

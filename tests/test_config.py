@@ -109,13 +109,14 @@ def test_what_cannot_be_used_names_the_key_and_the_nearest(words, arguments, opt
         "labels.thresholds=0.05,0.0500000001", "labels.rule=firsttouch", "labels.window=days", "split.train=1",
         "split.train=0.0", "split.validation=0.4", "split.embargo_bars=-1", "split.parts=1", "split.parts=21",
         "training.pool=some", "training.class_weight=yes", "training.min_positives=0", "training.min_rows=0",
-        "training.max_bin=1", "training.max_bin=257", "training.early_stopping=0", "seed=-1", "joint.rounds=0",
+        "training.max_bin=1", "training.max_bin=257", "training.early_stopping=-1", "seed=-1", "joint.rounds=0",
         "joint_sector.rounds=0", "hist.learning_rate=0", "leafwise.subsample=0", "hist.subsample=1.5",
         "hist.column_share=0", "hist.depth=0", "hist.l2=-1", "hist.min_child_weight=-1", "hist.l2=nan", "hist.l2=inf",
-        "forest.trees=0", "forest.sector_trees=0", "forest.depth=0", "forest.subsample=2", "forest.column_share=0",
+        "forest.trees=0", "forest.sector_trees=0", "forest.depth=0", "forest.subsample=2", "forest.column_share=-0.1",
         "forest.min_rows=-1", "forest.shrink_rows=-1", "forest.sector_shrink_rows=-1", "linear.l2=-1",
         "linear.sector_l2=nan", "linear.max_iterations=0", "linear.clip=0", "meta.l2=-1", "meta.sector_l2=-1",
-        "meta.max_iterations=0",
+        "meta.max_iterations=0", "meta.inputs=logits", "lightgbm.leaves=1", "lightgbm.min_rows=-1", "lightgbm.rounds=0",
+        "lightgbm.subsample=0", "catboost.depth=0", "catboost.depth=17", "catboost.l2=-1", "catboost.column_share=0",
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_their_key(setting):
@@ -167,6 +168,7 @@ CHANGED = {
     "split__stacking": "forward", "split__walk_forward": 4, "split__window": "rolling", "split__cpcv": (6, 2),
     "training__sample_weight": "uniqueness", "ml__gradient_sampling": True, "ml__subsample": 0.2,
     "ml__use_quantile_dmatrix": False, "ml__use_rmm": False,
+    "meta__inputs": "probabilities",
 }  # fmt: skip
 
 

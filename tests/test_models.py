@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,11 +18,16 @@ from gpupipe.models import share_table, trees
 from gpupipe.models.choose import clearly_better
 from gpupipe.models.fold import BUY, SELL, Rows
 
-FAMILIES = [name for name in config.FAMILIES if name != "meta_learner"]
+OPTIONAL = [
+    pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
+    for name in config.OPTIONAL_FAMILIES
+]
+FAMILIES = [*(name for name in config.FAMILIES if name != "meta_learner"), *OPTIONAL]
+ALONE = ("xgb_hist", "xgb_leafwise", *config.OPTIONAL_FAMILIES)  # a model of one sector and one label
 CPU = pick("cpu")
 SETTINGS = config.make("fast", settings=[
     "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
-    "forest.sector_trees=10", "linear.l2=300",
+    "forest.sector_trees=10", "linear.l2=300", "lightgbm.rounds=40", "catboost.rounds=40",
 ])  # fmt: skip
 
 
@@ -118,7 +124,10 @@ def test_an_unknown_kind_of_model_is_refused():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_number_of_threads_changes_no_byte(name):
-    few = config.make("fast", settings=["joint.rounds=4", "hist.rounds=3", "leafwise.rounds=3", "forest.trees=3"])
+    few = config.make("fast", settings=[
+        "joint.rounds=4", "hist.rounds=3", "leafwise.rounds=3", "forest.trees=3", "lightgbm.rounds=5",
+        "catboost.rounds=5",
+    ])  # fmt: skip
     one, two = (fit_all(name, dataclasses.replace(world()[0], threads=threads), few) for threads in (1, 2))
     assert as_bytes(one[0]) == as_bytes(two[0])
     for sector in one[1]:
@@ -177,9 +186,11 @@ def test_early_stopping_chooses_fewer_rounds_than_there_are():
 
 
 WHOLE = config.make("fast", settings=[
-    *(f"{stage}.{field}=1.0" for stage in ("joint", "joint_sector", "hist", "leafwise", "forest")
+    *(f"{stage}.{field}=1.0"
+      for stage in ("joint", "joint_sector", "hist", "leafwise", "forest", "lightgbm", "catboost")
       for field in ("subsample", "column_share")),
-    "hist.rounds=10", "leafwise.rounds=10", "joint.rounds=10", "forest.trees=2", "linear.max_iterations=200",
+    *(f"{stage}.rounds=10" for stage in ("hist", "leafwise", "joint", "lightgbm", "catboost")),
+    "forest.trees=2", "linear.max_iterations=200",
 ])  # fmt: skip
 
 
@@ -206,7 +217,7 @@ def test_labels_that_are_not_known_carry_no_weight(name):
         np.testing.assert_allclose(said, wanted, atol=0.01 if name == "linear" else 1e-3)
 
 
-@pytest.mark.parametrize("name", ["xgb_hist", "xgb_leafwise"])
+@pytest.mark.parametrize("name", ["xgb_hist", "xgb_leafwise", *OPTIONAL])
 def test_a_sector_with_too_few_positives_takes_the_pooled_model(name):
     fold = world()[0]
     poor = fold.fit["b"]
@@ -229,7 +240,7 @@ def test_one_sector_alone_is_its_own_pool(name):
     fold, tests, _ = world(sectors=("c",))
     pooled, by_sector = fit_all(name, fold)
     assert [model.scope for model in by_sector["c"]] == ["sector", "sector"]
-    if name in ("xgb_hist", "xgb_leafwise"):
+    if name in ALONE:
         assert pooled == [None, None]
     else:
         assert by_sector["c"] == pooled

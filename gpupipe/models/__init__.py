@@ -65,7 +65,7 @@ def family(name: str) -> Family:
 
 
 def _family(name: str) -> Family:
-    from gpupipe.models import forest, joint, linear, single, trees
+    from gpupipe.models import catboost_trees, forest, hosted, joint, lightgbm_trees, linear, single, trees
 
     def boosted(field: str) -> Family:
         def shared(settings: config.Config) -> tuple[config.Booster, int, int]:
@@ -81,6 +81,20 @@ def _family(name: str) -> Family:
             trees.predict_trees,
         )
 
+    def of_library(library: hosted.Library) -> Family:
+        def shared(settings: config.Config) -> tuple[hosted.Library, Any, int, int]:
+            training = settings.training
+            return library, getattr(settings, name), training.early_stopping, training.min_positives
+
+        return Family(
+            name,
+            lambda fold, settings, like: hosted.fit_pool(*shared(settings), fold, like),
+            lambda fold, sector, settings, pooled, like: hosted.fit_sector(
+                *shared(settings), fold, sector, pooled, like
+            ),
+            hosted.predict_hosted,
+        )
+
     known: dict[str, Callable[[], Family]] = {
         "xgb_joint": lambda: Family(name, joint.fit_pool, joint.fit_sector, trees.predict_trees),
         "xgb_hist": lambda: boosted("hist"),
@@ -91,13 +105,24 @@ def _family(name: str) -> Family:
         "linear": lambda: Family(
             name, lambda fold, settings, like: linear.fit_pool(fold, settings), linear.fit_sector, linear.predict_linear
         ),
+        "lightgbm": lambda: of_library(lightgbm_trees.LIGHTGBM),
+        "catboost": lambda: of_library(catboost_trees.CATBOOST),
     }
     return known[name]()
 
 
+def require(families: Sequence[str]) -> None:
+    """Raise UserError, with the line that installs it, where the package of an optional family is missing."""
+    from gpupipe.models import hosted
+
+    for name in families:
+        if name in config.OPTIONAL_FAMILIES:
+            hosted.require(name)
+
+
 def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
     """A saved model of any family again; `boosters` is shared between calls, so that equal files are loaded once."""
-    from gpupipe.models import columns, linear, meta, trees
+    from gpupipe.models import catboost_trees, columns, hosted, lightgbm_trees, linear, meta, trees
 
     if "columns" in about:
         rest = {key: value for key, value in about.items() if key != "columns"}
@@ -108,4 +133,7 @@ def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[by
         return linear.LinearModel.from_files(files, about)
     if about["kind"] == "meta":
         return meta.MetaModel.from_files(files, about)
+    for library in (lightgbm_trees.LIGHTGBM, catboost_trees.CATBOOST):
+        if about["kind"] == library.name:
+            return hosted.from_files(library, files, about, boosters)
     raise ValueError(f"unknown kind of model {about['kind']!r}: it was written by a newer gpupipe")

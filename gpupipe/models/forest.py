@@ -92,7 +92,8 @@ def _grow(
     """
     stage = config.Booster(
         rounds=n_trees, learning_rate=1.0 / n_trees, depth=forest.depth, l2=shrink_rows,
-        min_child_weight=forest.min_rows * float(STEEPNESS.mean()), column_share=forest.column_share,
+        min_child_weight=forest.min_rows * float(STEEPNESS.mean()),
+        column_share=forest.column_share or fold.n_columns**-0.5,
     )  # fmt: skip
     parameters = trees.parameters(stage, fold.device, fold.max_bin, threads, fold.seed)
     booster = trees.vector_leaf(parameters, fold.n_labels, samples[0].bins)

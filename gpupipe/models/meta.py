@@ -1,4 +1,4 @@
-"""meta_learner: softmax regression on the out-of-fold log-odds of the other families, pulled to their plain average."""
+"""meta_learner: softmax regression on what the other families say out of fold, pulled to their plain average."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ LARGEST_LOG_ODDS = 15.0
 
 @dataclass(frozen=True)
 class MetaModel:
-    """Probabilities of one label from those of `families`; coefficients are (2 * n_families, 3), intercept (3,)."""
+    """Probabilities of one label from those of `families`.
+
+    inputs: "log_odds", with coefficients (2 * n_families, 3), or "probabilities" (3 * n_families, 3); intercept (3,).
+    """
 
     families: tuple[str, ...]
     weights: Weights
+    inputs: str = "log_odds"
 
     def predict(self, probabilities: Sequence[Any], device: Device) -> Any:
         """float32 (n_rows, 3), of each family's probabilities float32 (n_rows, 3), in the order of `families`."""
-        margin = self.weights.margin(log_odds(probabilities, device), device)
+        margin = self.weights.margin(columns(self.inputs, probabilities, device), device)
         return trees.to_probability(margin, "softmax", np.ones(N_CLASSES, np.float32), device)
 
     def files(self) -> dict[str, bytes]:
@@ -38,13 +42,21 @@ class MetaModel:
 
     def describe(self) -> dict[str, Any]:
         """What `from_files` needs beside the files."""
-        return {"kind": "meta", "families": list(self.families)}
+        return {"kind": "meta", "families": list(self.families), "inputs": self.inputs}
 
     @classmethod
     def from_files(cls, files: dict[str, bytes], about: dict[str, Any]) -> MetaModel:
         """The model again."""
         with np.load(io.BytesIO(files[".npz"]), allow_pickle=False) as saved:
-            return cls(tuple(about["families"]), Weights(saved["coefficients"], saved["intercept"]))
+            weights = Weights(saved["coefficients"], saved["intercept"])
+        return cls(tuple(about["families"]), weights, about.get("inputs", "log_odds"))
+
+
+def columns(inputs: str, probabilities: Sequence[Any], device: Device) -> Any:
+    """What is learned from: float32 (n_rows, 2 * n_families) of log-odds, or (n_rows, 3 * n_families)."""
+    if inputs == "probabilities":
+        return device.xp.ascontiguousarray(device.xp.concatenate(list(probabilities), axis=1))
+    return log_odds(probabilities, device)
 
 
 def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
@@ -55,6 +67,12 @@ def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
         log = xp.log(xp.maximum(probability, trees.SMALLEST_PROBABILITY))
         columns += [log[:, SELL] - log[:, HOLD], log[:, BUY] - log[:, HOLD]]
     return xp.clip(xp.stack(columns, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
+
+
+def _centre(inputs: str, n_families: int) -> Weights:
+    if inputs == "probabilities":
+        return Weights(np.zeros((N_CLASSES * n_families, N_CLASSES)), np.zeros(N_CLASSES))
+    return average(n_families)
 
 
 def average(n_families: int) -> Weights:
@@ -79,13 +97,13 @@ def fit(
     ones = np.ones((1, N_CLASSES), np.float32)
     models: dict[str, list[MetaModel]] = {sector: [] for sector in sectors}
     for k in range(n_labels):
-        Z = {s: log_odds([p[:, k] for p in probabilities[s]], device) for s in sectors}
+        Z = {s: columns(settings.inputs, [p[:, k] for p in probabilities[s]], device) for s in sectors}
         target = {s: device.xp.ascontiguousarray(y[s][:, k : k + 1]) for s in sectors}
-        pooled = average(len(families))
+        pooled = _centre(settings.inputs, len(families))
         if seen:
             pooled = softmax_regression.fit(
                 [Z[s] for s in seen], [target[s] for s in seen], ones, pooled, settings.l2, settings.max_iterations,
-                device,
+                device, 0.0 if settings.inputs == "probabilities" else None,
             )  # fmt: skip
         for s in sectors:
             own = pooled
@@ -93,5 +111,5 @@ def fit(
                 own = softmax_regression.fit(
                     [Z[s]], [target[s]], ones, pooled, settings.sector_l2, settings.max_iterations, device
                 )
-            models[s].append(MetaModel(families, own))
+            models[s].append(MetaModel(families, own, settings.inputs))
     return models
