@@ -17,13 +17,13 @@ _NORMAL = NormalDist()
 
 
 def periods(values: np.ndarray, length: int) -> np.ndarray:
-    """float64 (n_dates // length, ...): means over `length` successive dates; the rest at the beginning is left out.
+    """float64 (n_dates // length, ...): means over successive dates, `length` of them or, the first periods, one more.
 
     values: float (n_dates, ...), oldest first.
     """
     n = len(values) // length
-    kept = np.asarray(values, dtype=np.float64)[len(values) - n * length :]
-    return kept.reshape(n, length, *kept.shape[1:]).mean(axis=1)
+    values = np.asarray(values, dtype=np.float64)
+    return np.stack([part.mean(axis=0) for part in np.array_split(values, n)]) if n else values[:0]
 
 
 def sharpe(series: np.ndarray) -> np.ndarray:
@@ -64,16 +64,22 @@ def probabilistic_sharpe(series: np.ndarray, benchmark: float) -> float:
     return _NORMAL.cdf((ratio - benchmark) * math.sqrt(len(series) - 1) / math.sqrt(max(variance, 1e-12)))
 
 
-def deflated_sharpe(chosen: np.ndarray, others: np.ndarray, n_trials: int) -> float:
+def deflated_sharpe(chosen: np.ndarray, n_trials: int, others: np.ndarray | None = None) -> float:
     """Probability that the chosen series has skill, given that it is the best of n_trials.
 
     The probabilistic Sharpe ratio against the largest that luck would give: `expected_maximum`.
-    chosen: float (n_periods,).  others: float (n_periods, n_known), all trials of which the series is known, the
-    chosen one too; the spread of their Sharpe ratios is that of the trials.  n_trials: all that were tried.
+    chosen: float (n_periods,).  n_trials: all that were tried.
+    others: float (n_periods, n_known), trials of which the series is known; the spread of their Sharpe ratios is that
+        of the trials, as in the paper. Without them it is 1 / sqrt(n_periods - 1), that of trials whose true Sharpe
+        ratio is 0: right where trials differ in truth, as those that are worse than a reference would make the
+        spread, and so the bar, as high as they are bad.
     """
-    known = sharpe(others)
-    known = known[np.isfinite(known)]
-    deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    if others is None:
+        deviation = 1 / math.sqrt(max(1, len(chosen) - 1))
+    else:
+        known = sharpe(others)
+        known = known[np.isfinite(known)]
+        deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
     return probabilistic_sharpe(chosen, expected_maximum(n_trials, deviation))
 
 
@@ -81,9 +87,9 @@ def overfitting(series: np.ndarray) -> tuple[float, float]:
     """Probability of backtest overfitting, and what the trial chosen on one half of the periods gives on the other.
 
     Combinatorially symmetric cross-validation: periods are cut into an even number of groups, at most 16; for every
-    choice of half of them the trial with the best mean there is ranked by its mean on the other half. The probability is the
-    share of choices where it comes out in the lower half, r / (n_trials + 1) <= 1/2; ties take their mean rank. The
-    second number is its mean on the other half, over all choices.
+    choice of half of them the trial with the best mean there is ranked by its mean on the other half. The probability
+    is the share of choices where it comes out in the lower half, rank / (n_trials + 1) <= 1/2; ties take their mean
+    rank. The second number is its mean on the other half, over all choices.
 
     series: float (n_periods, n_trials), larger is better.  NaN with fewer than 6 periods or two trials.
     Source: Bailey, Borwein, Lopez de Prado and Zhu (2016), The Probability of Backtest Overfitting, with the mean as

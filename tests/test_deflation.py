@@ -21,10 +21,10 @@ def noise(seed, n_periods=64, n_trials=50):
     return np.random.default_rng(seed).normal(size=(n_periods, n_trials))
 
 
-def test_periods_end_with_the_last_date():
-    np.testing.assert_array_equal(periods(np.arange(7.0), 3), [2.0, 5.0])
+def test_periods_leave_no_date_out():
+    np.testing.assert_array_equal(periods(np.arange(7.0), 3), [1.5, 5.0])
     np.testing.assert_array_equal(periods(np.arange(8.0).reshape(4, 2), 2), [[1.0, 2.0], [5.0, 6.0]])
-    assert periods(np.arange(2.0), 3).shape == (0,)
+    assert periods(np.arange(2.0), 3).shape == (0,) and periods(np.ones((2, 4)), 3).shape == (0, 4)
 
 
 def test_the_largest_of_many_without_skill_is_what_simulation_says():
@@ -74,7 +74,7 @@ def test_pure_noise_is_called_noise():
     for seed in range(30):
         series = noise(seed)
         best = series[:, sharpe(series).argmax()]
-        deflated.append(deflated_sharpe(best, series, 50))
+        deflated.append(deflated_sharpe(best, 50, series))
         alone.append(probabilistic_sharpe(best, 0.0))
     assert np.mean(alone) > 0.97 and np.mean(deflated) < 0.6  # by itself the best of 50 looks like skill
     assert np.mean(np.array(deflated) > 0.95) < 0.1
@@ -87,13 +87,25 @@ def test_a_real_edge_is_called_real():
         assert sharpe(series).argmax() == 7
         pbo, elsewhere = overfitting(series)
         assert pbo < 0.01 and elsewhere == pytest.approx(series[:, 7].mean(), abs=0.05)
-        assert deflated_sharpe(series[:, 7], series, 50) > 0.99
+        assert deflated_sharpe(series[:, 7], 50, series) > 0.99
+
+
+def test_truly_bad_trials_do_not_raise_the_bar_where_the_spread_is_that_of_none_better():
+    called_real, called_lucky = [], []
+    for seed in range(30):
+        series = noise(seed)
+        called_lucky.append(deflated_sharpe(series[:, sharpe(series).argmax()], 50))
+        series -= np.linspace(0, 3, 50)
+        series[:, 0] += 0.8
+        called_real.append(deflated_sharpe(series[:, 0], 50))
+        assert deflated_sharpe(series[:, 0], 50, series) < 0.5  # against a spread of three Sharpe ratios
+    assert np.mean(called_real) > 0.95 and np.mean(called_lucky) < 0.6 and np.mean(np.array(called_lucky) > 0.95) < 0.1
 
 
 def test_more_trials_deflate_more_and_known_ones_are_not_all():
     series = noise(3)
     best = series[:, sharpe(series).argmax()]
-    found = [deflated_sharpe(best, series, n) for n in (1, 10, 50, 1000)]
+    found = [deflated_sharpe(best, n, series) for n in (1, 10, 50, 1000)]
     assert found == sorted(found, reverse=True) and found[0] > found[-1] + 0.2
 
 
@@ -102,7 +114,7 @@ def test_overfitting_by_hand():
     series = np.zeros((6, 2))
     series[:3, 0] = 1
     series[3:, 1] = 1
-    # Whichever was better on a half is worse on the other; argmax takes the first where they are level, which they never are.
+    # Whichever was better on one half is worse on the other; level they never are.
     assert overfitting(series)[0] == 1
     assert overfitting(np.array([[0.0, 1.0]] * 6)) == (0.0, 1.0)
     assert overfitting(np.ones((6, 3))) == (1.0, 1.0)  # all the same: mean rank 2 of 3, and 2 / 4 is no upper half
@@ -111,4 +123,4 @@ def test_overfitting_by_hand():
 def test_too_little_says_nothing():
     assert math.isnan(probabilistic_sharpe(np.arange(5.0), 0)) and math.isnan(probabilistic_sharpe(np.ones(20), 0))
     assert all(math.isnan(value) for value in (*overfitting(noise(0)[:5]), *overfitting(noise(0)[:, :1])))
-    assert math.isnan(deflated_sharpe(np.empty(0), np.empty((0, 3)), 3))
+    assert math.isnan(deflated_sharpe(np.empty(0), 3, np.empty((0, 3))))
