@@ -363,8 +363,10 @@ def test_walk_forward_is_tuned_on_what_lies_before_all_its_tests(tuned, tmp_path
 
 
 def test_columns_that_are_twins_are_left_out_as_in_training(storage):
-    fit, validation = ({s: planted(300, k)[0] for s in ("a", "b")} for k in (1, 2))
-    parts = [{s: Rows(np.hstack([r.X, r.X[:, :1]]), r.y, r.time_ns) for s, r in one.items()} for one in (fit, validation)]
-    fold = fold_of(*parts)
+    def twice(seed):
+        rows = planted(300, seed)[0]
+        return Rows(np.hstack([rows.X, rows.X[:, :1]]), rows.y, rows.time_ns)
+
+    fold = fold_of({"a": twice(1), "b": twice(2)}, {"a": twice(3), "b": twice(4)})
     scored = tuning._Scored.of(search_of(storage, 1, fold=fold), HIST)
     assert (fold.n_columns, scored.fold.n_columns) == (7, 6)
