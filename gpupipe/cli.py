@@ -1,4 +1,4 @@
-"""The command line: `gpupipe run`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`."""
+"""The command line: `gpupipe run`, `gpupipe tune`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"gpupipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     run.add_arguments(commands.add_parser("run", help="read, label, compute features, train, evaluate, publish"))
+    tuned = commands.add_parser("tune", help="search settings by validation log-loss, and say what the best is worth")
+    run.add_tune_arguments(tuned)
     check = commands.add_parser("doctor", help="what is installed, which device would be used and why, what is missing")
     check.add_argument("--json", action="store_true", help="print JSON")
     features = commands.add_parser("features", help="list every feature with its formula, source and warm-up")
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         return run.run(chosen)
+    if chosen.command == "tune":
+        return run.tune(chosen)
     if chosen.command == "doctor":
         return doctor.run(as_json=chosen.json)
     try:

@@ -171,9 +171,29 @@ class Meta:
     max_iterations: int = 100
 
 
+BY_SECTOR = ("hist", "leafwise")  # sections that may have values of their own for a sector, or a label of it
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Values for one sector that win over those of a section, as a table [tuned.SECTOR.SECTION] gives them.
+
+    label: "" for all labels of the sector, or the one of [tuned.SECTOR.LABEL.SECTION], which wins over both.
+    values: (name, value) pairs, sorted.
+    """
+
+    sector: str
+    label: str
+    section: str
+    values: tuple[tuple[str, float], ...]
+
+
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run computes. `preset` names where the values started."""
+    """Everything that decides what a run computes. `preset` names where the values started.
+
+    tuned: sorted by sector, label and section; `gpupipe tune` writes them to a file.
+    """
 
     preset: str = "balanced"
     seed: int = 42
@@ -191,9 +211,18 @@ class Config:
     forest: Forest = field(default_factory=Forest)
     linear: Linear = field(default_factory=Linear)
     meta: Meta = field(default_factory=Meta)
+    tuned: tuple[Tuned, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
+
+    def stage(self, section: str, sector: str, label: str) -> Booster:
+        """How a sector's label is boosted: the section's values, its sector's tuned ones, and its own."""
+        stage: Booster = getattr(self, section)
+        for own in self.tuned:
+            if (own.section, own.sector) == (section, sector) and own.label in ("", label):
+                stage = dataclasses.replace(stage, **dict(own.values))  # type: ignore[arg-type]
+        return stage
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dict, as JSON and TOML can hold it."""
@@ -269,26 +298,26 @@ class ConfigError(UserError):
 
 def make(
     preset: str | None = None,
-    file: str | pathlib.Path | None = None,
+    file: str | pathlib.Path | typing.Sequence[str | pathlib.Path] | None = None,
     settings: typing.Iterable[str] = (),
     **overrides: Any,
 ) -> Config:
     """The configuration of a run.
 
     preset: fast, balanced or quality; else the file's key `preset`; else balanced.
-    file: a gpupipe.toml with tables named as the fields of Config.
+    file: a gpupipe.toml with tables named as the fields of Config, or several, of which later ones win.
     settings: "section.field=value" strings, later ones win over the file. "turbomode" among training.models stands
     for six families and sets their sections, as a preset does.
     overrides: "section__field" or top-level field names with values; they win over all. None is ignored.
 
     Raises ConfigError for an unknown key (naming the nearest one), a value of the wrong type or out of range.
     """
-    table = _read_toml(file) if file is not None else {}
-    named = table.pop("preset", None)
-    preset = preset or named or "balanced"
+    tables = [_read_toml(one) for one in ([file] if isinstance(file, (str, pathlib.Path)) else file or [])]
+    named = [table.pop("preset") for table in tables if "preset" in table][-1:]
+    preset = preset or (named or ["balanced"])[0]
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{_nearest(str(preset), PRESETS)}")
-    changes = list(_flatten(table))
+    changes = [change for table in tables for change in _settings_of(table)]
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -299,6 +328,8 @@ def make(
     chosen = [_families(value) for key, value in changes if key == "training.models"]
     if chosen and TURBOMODE in chosen[-1]:
         config = _turbomode(config)  # before all that was asked for by name, which wins
+    for table in tables:
+        config = _with_tuned(config, table.get("tuned", {}))
     for key, value in changes:
         config = _replace(config, key, _expand(value) if key == "training.models" else value)
     return _subsampled(config)
@@ -332,6 +363,48 @@ def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
         raise ConfigError(f"configuration file {str(file)!r} cannot be read as TOML: {error}") from None
 
 
+def with_table(config: Config, table: dict[str, Any]) -> Config:
+    """The configuration changed by the tables of a gpupipe.toml (without its key preset); ConfigError as `make`."""
+    config = _with_tuned(config, table.get("tuned", {}))
+    for key, value in _settings_of(table):
+        config = _replace(config, key, value)
+    return config
+
+
+def _settings_of(table: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
+    """Keys and values of all tables but [tuned]."""
+    return _flatten({name: inner for name, inner in table.items() if name != "tuned"})
+
+
+def _with_tuned(config: Config, table: Any) -> Config:
+    """The configuration with the values of a table [tuned], which win over those that it has."""
+    found = {(own.sector, own.label, own.section): dict(own.values) for own in config.tuned}
+    for sector, inner in table.items() if isinstance(table, dict) else [(str(table), None)]:
+        if not isinstance(inner, dict):
+            raise ConfigError(f"tuned.{sector}: expected tables like [tuned.{sector}.hist]")
+        for name, values in inner.items():
+            by_section = {name: values} if name in BY_SECTOR else values
+            for section, given in by_section.items() if isinstance(by_section, dict) else [(str(name), None)]:
+                key = f"tuned.{sector}.{section}" if name in BY_SECTOR else f"tuned.{sector}.{name}.{section}"
+                if section not in BY_SECTOR or not isinstance(given, dict):
+                    raise ConfigError(
+                        f"{key}: expected a table [tuned.{sector}.SECTION] or [tuned.{sector}.LABEL.SECTION], SECTION "
+                        f"being {' or '.join(BY_SECTOR)}"
+                    )
+                own = found.setdefault((sector, "" if name in BY_SECTOR else name, section), {})
+                own |= {field_name: _tuned_value(key, field_name, value) for field_name, value in given.items()}
+    return dataclasses.replace(
+        config, tuned=tuple(Tuned(*key, tuple(sorted(found[key].items()))) for key in sorted(found))
+    )
+
+
+def _tuned_value(key: str, field_name: str, value: Any) -> Any:
+    hints = typing.get_type_hints(Booster)
+    if field_name not in hints:
+        raise ConfigError(f"unknown configuration key {f'{key}.{field_name}'!r}{_nearest(field_name, hints)}")
+    return _convert(f"{key}.{field_name}", value, hints[field_name])
+
+
 def _flatten(table: dict[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
     for key, value in table.items():
         if isinstance(value, dict) and (value or f"{prefix}{key}" in _SECTIONS):
@@ -352,17 +425,21 @@ def _known_keys(node: Any = Config, prefix: str = "") -> list[str]:
     hints = typing.get_type_hints(node)
     keys: list[str] = []
     for item in dataclasses.fields(node):
+        if item.name == "tuned":  # tables of a file alone
+            continue
         kind = hints[item.name]
         keys += _known_keys(kind, f"{prefix}{item.name}.") if dataclasses.is_dataclass(kind) else [prefix + item.name]
     return keys
 
 
-_SECTIONS = tuple(item.name for item in dataclasses.fields(Config))
+_SECTIONS = tuple(item.name for item in dataclasses.fields(Config) if item.name != "tuned")
 
 
 def _replace(config: Config, key: str, value: Any) -> Config:
     if key == "preset":  # only a name once the values are there
         raise ConfigError("preset is chosen with --preset, or by the key preset of a gpupipe.toml, not by --set")
+    if key.partition(".")[0] == "tuned":
+        raise ConfigError("tuned values are tables [tuned.SECTOR.SECTION] of a gpupipe.toml: give them by --config")
     if isinstance(value, dict):
         raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, _SECTIONS)}")
     if key not in _known_keys():
@@ -443,9 +520,16 @@ def _check(config: Config) -> None:
     require(config.seed >= 0, "seed", config.seed, "0 or more")
     inputs = config.meta.inputs
     require(inputs in ("log_odds", "probabilities"), "meta.inputs", inputs, "log_odds or probabilities")
-    for name in (*SAMPLING, "linear", "meta"):
-        for item in dataclasses.fields(getattr(config, name)):
-            value = getattr(getattr(config, name), item.name)
+    sections = {name: getattr(config, name) for name in BOOSTERS}
+    for own in config.tuned:
+        name = ".".join(filter(None, ("tuned", own.sector, own.label, own.section)))
+        sections[name] = config.stage(own.section, own.sector, own.label)
+    for name, stage in sections.items():
+        require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
+    others = {name: getattr(config, name) for name in (*SAMPLING, "linear", "meta") if name not in sections}
+    for name, section in {**sections, **others}.items():
+        for item in dataclasses.fields(section):
+            value = getattr(section, item.name)
             if isinstance(value, str) or (name, item.name, value) == ("forest", "column_share", 0):
                 continue
             met, expected = _in_range(item.name, value)
@@ -455,9 +539,6 @@ def _check(config: Config) -> None:
             "a number of columns, or 0 for all")  # fmt: skip
     require(ml.subsample == 0 or 0.1 <= ml.subsample <= 1, "ml.subsample", ml.subsample,
             "0.1 to 1, or 0 for what each stage says")  # fmt: skip
-    for name in BOOSTERS:
-        stage = getattr(config, name)
-        require(stage.depth >= 1 or stage.leaves >= 2, f"{name}.depth", stage.depth, "1 or more, or leaves >= 2")
     require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")
     require(config.lightgbm.leaves >= 2, "lightgbm.leaves", config.lightgbm.leaves, "2 or more")
     require(1 <= config.catboost.depth <= 16, "catboost.depth", config.catboost.depth, "1 to 16")

@@ -74,7 +74,7 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
 
         def state() -> str:
             where = f"{device.kind} · {device.peak_bytes() / 2**30:.2f} GiB"
-            if not done:
+            if not done or not totals["models"]:
                 return where
             share = done / totals["units"]
             rate = totals["rows"] * share / max(1e-9, time.perf_counter() - began)
@@ -200,6 +200,48 @@ def _folds_table(to: Console, noun: str, folds: list[dict[str, Any]]) -> None:
         dates = ", ".join(" to ".join(ends) for ends in one["test"] if ends)
         table.add_row(one["name"], *(f"{one['rows'][part]:,}" for part in ("train", "validation", "test")), dates)
     to.print(table)
+
+
+def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
+    """A table of the studies: trials, the best gain on validation, and beside it what it is worth."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    to.print(
+        "\nTuned on validation: gain over the class prior in log-loss, in percent, mean of a study's labels. Deflated "
+        "is what the trial that is best on one half of the dates gains on the other, over all ways to halve them, "
+        "and beside it the preset's own values on the same dates. PBO is the probability of backtest overfitting: how "
+        "often that trial comes out in the lower half of all. Skill and improvement are Deflated Sharpe Ratios: the "
+        "probability that the best trial is better than the prior, and than the preset, given how many were tried."
+    )
+    table = Table(header_style="dim", box=None, padding=(0, 1))
+    for name in ("family", "sector", "label"):
+        table.add_column(name)
+    measures = ("preset", "best", "deflated\n(preset)", "PBO", "skill", "improve-\nment")
+    for name in ("trials", "pruned", "failed", *measures):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found["studies"]:
+        trials = one["trials"]
+        deflated = f"{_share(one['deflated_gain'])} ({_share(one['preset_gain_by_period'])})"
+        table.add_row(
+            SHORT[one["family"]], one["sector"] or "all", one["label"] or "all",
+            *(f"{trials[name]}" for name in ("tried", "pruned", "failed")),
+            _share(one["preset_gain"]), _share(one["best_gain"]), deflated,
+            *(_share(one[name], 2, 1) for name in ("overfitting", "deflated_sharpe", "deflated_sharpe_over_preset")),
+        )  # fmt: skip
+    to.print(table)
+    for sentence in verdict.skip_sentences(found["skipped"]):
+        to.print(f"[yellow]not tuned[/yellow] {escape(sentence)}")
+    known = [one for one in found["studies"] if one["deflated_gain"] is not None]
+    better = sum(one["deflated_gain"] > one["preset_gain_by_period"] for one in known)
+    to.print(
+        f"Chosen on one half of the dates, the best beats the preset on the other in {better} of {len(known)} studies. "
+        f"In {escape(str(out))}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite."
+    )
+
+
+def _share(value: float | None, digits: int = 1, factor: float = 100) -> str:
+    return "-" if value is None else f"{factor * value:.{digits}f}"
 
 
 def _families(names: list[str]) -> str:

@@ -39,6 +39,7 @@ OPTIONAL = (
     (("dask-cuda",), "one worker for each GPU", _CUDA),
     (("pandas",), "pandas frames as input", _TEST),
     (("polars",), "polars frames as input", _TEST),
+    (("optuna",), "gpupipe tune and gpupipe run --tune", "pip install -e '.[tune]'"),
     (("torch",), "sequence models", "pip install -e '.[torch]'"),
     (("lightgbm",), "an optional model family", "pip install -e '.[boosters]'"),
     (("catboost",), "an optional model family", "pip install -e '.[boosters]'"),

@@ -63,8 +63,8 @@ def must_use_files(expected: Estimate, limit: int | None) -> bool:
     if expected.in_files > limit:
         raise UserError(
             f"--memory {limit / 2**30:.2g}GiB is too little: about {expected.in_memory / 2**30:.1f} GiB are needed, "
-            f"and {expected.in_files / 2**30:.1f} GiB with columns and bins in files; allow that much, or train on fewer "
-            "--sectors or features.names"
+            f"and {expected.in_files / 2**30:.1f} GiB with columns and bins in files; allow that much, or train on "
+            "fewer --sectors or features.names"
         )
     return True
 

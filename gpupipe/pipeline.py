@@ -157,12 +157,20 @@ def execute(
         return summary.read(store.out), False
     if manifest and manifest["run_key"] != key:
         log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
+    _warn_of_unused(panel, settings)
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
     if cache:
         log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
     with store.lock():
         whole = _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener, cache)
         return whole, True
+
+
+def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
+    """Say which tuned values are of a sector that this run has not: a name misspelt would else pass in silence."""
+    sectors = {own.sector for own in settings.tuned} - set(panel.sectors)
+    if sectors:
+        log.warning("tuned values of %s are not used: this run has no such sector", ", ".join(sorted(sectors)))
 
 
 def _execute(

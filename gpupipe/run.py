@@ -6,17 +6,42 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpupipe.config import FeatureSet
 from gpupipe.errors import UserError
 
 USER_ERROR = 2
+TUNABLE = ("xgb_joint", "xgb_hist", "xgb_leafwise", "linear")  # of tuning.py
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of the job."""
+    add_shared_arguments(parser)
+    parser.add_argument("--models", help="families, separated by commas; turbomode: the predecessor's six")
+    parser.add_argument(
+        "--walk-forward", nargs="?", type=int, const=4, metavar="N",
+        help="train at N successive origins (default 4), test each on the time behind it; keep the last one's models",
+    )  # fmt: skip
+    parser.add_argument("--cpcv", metavar="N,K", help="combinatorial purged cross-validation, as 6,2: 15 trainings")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
+    parser.add_argument("--tune", type=int, metavar="N", help="first tune with N trials a study, as gpupipe tune does")
+    parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
+    parser.add_argument("--pruner", default="median", help="of --tune: median or hyperband")
+
+
+def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `gpupipe tune`."""
+    add_shared_arguments(parser)
+    parser.add_argument("--trials", type=int, default=30, help="of each study, earlier sessions' too (default 30)")
+    parser.add_argument("--per", default="sector", help="a study for each sector, or for each label of it")
+    parser.add_argument("--family", help=f"families, separated by commas (default: {','.join(TUNABLE)})")
+    parser.add_argument("--pruner", default="median", help="median or hyperband")
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser what the job and its tuning have in common: data, settings, device, output."""
     parser.add_argument(
         "--data", help="Parquet, CSV(.gz), Arrow, SQLite file or folder; 'demo'; 'simulated[:symbols=..,bars=..]'"
     )
@@ -27,30 +52,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sectors", default="all", help="all, or names separated by commas")
     parser.add_argument("--horizons", help="bars, as 1,2,5")
     parser.add_argument("--thresholds", help="fractions, as 0.05,0.10")
-    parser.add_argument("--models", help="families, separated by commas; turbomode: the predecessor's six")
     parser.add_argument("--pool", choices=("all", "none"), help="train over all sectors first, or each alone")
-    parser.add_argument(
-        "--walk-forward", nargs="?", type=int, const=4, metavar="N",
-        help="train at N successive origins (default 4), test each on the time behind it; keep the last one's models",
-    )  # fmt: skip
-    parser.add_argument("--cpcv", metavar="N,K", help="combinatorial purged cross-validation, as 6,2: 15 trainings")
     parser.add_argument("--preset", help="fast, balanced or quality (default: balanced, or the one in --config)")
-    parser.add_argument("--config", help="a gpupipe.toml")
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="a gpupipe.toml; later ones win")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="change one setting")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--out", default="OUT", help="folder for everything that is made (default: OUT)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, help="trainings at the same time (default: the cores)")
     parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: above it, columns and bins are kept in files in OUT")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Do the job; 0, or 2 with one line on standard error for what the user must mend."""
+    return _guarded(_run, chosen)
+
+
+def tune(chosen: argparse.Namespace) -> int:
+    """Tune alone: `gpupipe tune`; exit codes as of `run`."""
+    return _guarded(_tune, chosen)
+
+
+def _guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
     try:
-        return _run(chosen)
+        return job(chosen)
     except (UserError, OSError) as error:
         # OSError: a disk that is full, a folder that cannot be written. Anything else is our mistake: a traceback.
         return refuse(error)
@@ -66,38 +93,29 @@ def refuse(error: Exception) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from gpupipe import config, console, memory, pipeline, summary
-    from gpupipe.data import load
-    from gpupipe.device import pick
+    from gpupipe import console, memory, pipeline, summary
+    from gpupipe import tune as tuning_job
 
-    settings = config.make(
-        chosen.preset, chosen.config, chosen.set, seed=chosen.seed,
-        labels__horizons=_numbers(chosen.horizons, int, "--horizons"),
-        labels__thresholds=_numbers(chosen.thresholds, float, "--thresholds"),
-        training__models=_words(chosen.models), training__pool=chosen.pool,
-        split__walk_forward=chosen.walk_forward, split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"),
+    settings = _settings(
+        chosen, training__models=_words(chosen.models), split__walk_forward=chosen.walk_forward,
+        split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"),
     )  # fmt: skip
-    if chosen.jobs is not None and chosen.jobs < 1:
-        raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
     limit = memory.size(chosen.memory) if chosen.memory is not None else None
-    _check_out(pathlib.Path(chosen.out))
-    _check_features(settings.features)
+    wanted = None
+    if chosen.tune is not None:
+        wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner)
+        wanted.families_of(settings)
     to = console.console(chosen.quiet or chosen.json)
-    device = pick(chosen.device, settings.ml.use_rmm)
-    with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
-        panel, report = load(
-            chosen.data, chosen.sector_map, chosen.sectors, device, strict=chosen.strict, timeframe=chosen.timeframe,
-            adjusted=chosen.adjusted,
-        )  # fmt: skip
-    console.show_data(to, report)
-    console.show_device(to, device)
+    panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
         planned = pipeline.plan(panel, settings)
         if chosen.json:
             print(json.dumps(planned, indent=1))
         console.show_plan(to, planned)
         return 0
-    with console.live(to, device) as listener:
+    if wanted:
+        settings = _tuned(chosen, settings, wanted, panel, report, to)[1]
+    with console.live(to, panel.device) as listener:
         whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener, limit)
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
@@ -107,6 +125,70 @@ def _run(chosen: argparse.Namespace) -> int:
             f"Nothing to do: {chosen.out} holds this run (same data, settings, code and versions); every file checked."
         )
     return 0
+
+
+def _tune(chosen: argparse.Namespace) -> int:
+    from gpupipe import console
+    from gpupipe import tune as tuning_job
+
+    settings = _settings(chosen)
+    families = _words(chosen.family)
+    wanted = tuning_job.Wanted(
+        chosen.trials, chosen.per, None if families is None else tuple(families), chosen.pruner
+    )  # fmt: skip
+    wanted.families_of(settings)
+    to = console.console(chosen.quiet or chosen.json)
+    panel, report = _read(chosen, settings, to)
+    _tuned(chosen, settings, wanted, panel, report, to)
+    if chosen.json:
+        print((pathlib.Path(chosen.out) / tuning_job.JSON).read_text(), end="")
+    return 0
+
+
+def _tuned(chosen: argparse.Namespace, settings: Any, wanted: Any, panel: Any, report: Any, to: Any) -> Any:
+    """What was tuned, shown, and the settings with it."""
+    from gpupipe import console, memory
+    from gpupipe.tune import tune
+
+    limit = memory.size(chosen.memory) if chosen.memory is not None else None
+    with console.live(to, panel.device) as listener:
+        found, settings = tune(panel, report, settings, wanted, chosen.out, chosen.jobs, listener, limit)
+    console.show_tuning(to, found, chosen.out)
+    return found, settings
+
+
+def _settings(chosen: argparse.Namespace, **overrides: Any) -> Any:
+    """The settings that the options ask for; refuses early what could not be done at the end."""
+    from gpupipe import config
+
+    settings = config.make(
+        chosen.preset, chosen.config, chosen.set, seed=chosen.seed,
+        labels__horizons=_numbers(chosen.horizons, int, "--horizons"),
+        labels__thresholds=_numbers(chosen.thresholds, float, "--thresholds"),
+        training__pool=chosen.pool, **overrides,
+    )  # fmt: skip
+    if chosen.jobs is not None and chosen.jobs < 1:
+        raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
+    _check_out(pathlib.Path(chosen.out))
+    _check_features(settings.features)
+    return settings
+
+
+def _read(chosen: argparse.Namespace, settings: Any, to: Any) -> Any:
+    """The Panel and its report, told to the user with the device that it lies on."""
+    from gpupipe import console
+    from gpupipe.data import load
+    from gpupipe.device import pick
+
+    device = pick(chosen.device, settings.ml.use_rmm)
+    with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
+        panel, report = load(
+            chosen.data, chosen.sector_map, chosen.sectors, device, strict=chosen.strict, timeframe=chosen.timeframe,
+            adjusted=chosen.adjusted,
+        )  # fmt: skip
+    console.show_data(to, report)
+    console.show_device(to, device)
+    return panel, report
 
 
 def _nothing() -> Any:

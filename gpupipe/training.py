@@ -105,16 +105,7 @@ def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
     """Train every group; raises UserError if nothing can be trained."""
     from threadpoolctl import threadpool_limits
 
-    skipped: list[Skipped] = []
-    enough = []
-    for sector, cut in work.splits.items():
-        smallest = min(len(cut.train) // 4, len(cut.validation), len(cut.test))
-        if smallest < work.settings.training.min_rows:
-            skipped.append(Skipped(sector, "", _too_short(cut, work.settings.training.min_rows)))
-        else:
-            enough.append(sector)
-    if not enough:
-        raise UserError("no sector has enough rows to train: " + "; ".join(f"{s.sector}: {s.reason}" for s in skipped))
+    enough, skipped = sectors_with_enough(work)
     trained: list[Trained] = []
     # One BLAS thread: more would make the last bits of a sum, and so the models, depend on the machine and on --jobs.
     with threadpool_limits(1, "blas"):
@@ -127,6 +118,21 @@ def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
     return trained, skipped
 
 
+def sectors_with_enough(work: Work) -> tuple[list[str], list[Skipped]]:
+    """Sectors that have the rows that training.min_rows asks for; raises UserError if none has."""
+    skipped: list[Skipped] = []
+    enough = []
+    for sector, cut in work.splits.items():
+        smallest = min(len(cut.train) // 4, len(cut.validation), len(cut.test))
+        if smallest < work.settings.training.min_rows:
+            skipped.append(Skipped(sector, "", _too_short(cut, work.settings.training.min_rows)))
+        else:
+            enough.append(sector)
+    if not enough:
+        raise UserError("no sector has enough rows to train: " + "; ".join(f"{s.sector}: {s.reason}" for s in skipped))
+    return enough, skipped
+
+
 def _too_short(cut: Split, minimum: int) -> str:
     return (
         f"{len(cut.train):,} training, {len(cut.validation):,} validation and {len(cut.test):,} test rows; "
@@ -136,13 +142,11 @@ def _too_short(cut: Split, minimum: int) -> str:
 
 def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], list[Skipped]]:
     """All families on one group of sectors: the final fold, the out-of-fold rounds, then the meta-learner."""
-    kept, skipped = _labels_with_enough(work, group)
-    if not kept:
+    fold, kept, skipped = final_fold(work, group)
+    if fold is None:
         return [], skipped
     settings = work.settings
     families = [models.family(name) for name in settings.training.models if name != META]
-    rows = {s: (work.splits[s].train, work.splits[s].validation) for s in group}
-    fold = _fold(work, "final", rows, kept)
     predict = {s: {"validation": work.splits[s].validation, "test": work.splits[s].test} for s in group}
     final = _fit_families(work, fold, families, kept, predict, None)
     fold_names = fold.label_names
@@ -162,6 +166,16 @@ def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], lis
     return [
         Trained(s, fold_names, made[s], said["validation"][s], said["test"][s], seconds[s]) for s in group
     ], skipped  # fmt: skip
+
+
+def final_fold(work: Work, group: tuple[str, ...]) -> tuple[Fold | None, list[int], list[Skipped]]:
+    """The training and validation rows of a group, the numbers of its labels, and those with too few positives.
+
+    None where no label has enough.
+    """
+    kept, skipped = _labels_with_enough(work, group)
+    rows = {s: (work.splits[s].train, work.splits[s].validation) for s in group}
+    return (_fold(work, "final", rows, kept) if kept else None), kept, skipped
 
 
 def _labels_with_enough(work: Work, group: tuple[str, ...]) -> tuple[list[int], list[Skipped]]:

@@ -172,7 +172,7 @@ CHANGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key, value", [leaf for leaf in leaves(make()) if leaf[0] != "preset"])
+@pytest.mark.parametrize("key, value", [leaf for leaf in leaves(make()) if leaf[0] not in ("preset", "tuned")])
 def test_every_value_is_in_the_digest(key, value):
     other = CHANGED[key] if key in CHANGED else (value + 1 if isinstance(value, int) else value * 0.5)
     assert make(**{key: other}).digest() != make().digest()
@@ -183,3 +183,54 @@ def test_a_configuration_is_plain_data():
     assert json.loads(json.dumps(plain)) == plain and plain["labels"]["horizons"] == [1, 2, 5]
     with pytest.raises(dataclasses.FrozenInstanceError):
         make().seed = 3
+
+
+TUNED = """
+[tuned.energy.hist]
+depth = 5
+l2 = 2
+[tuned.energy.label_5d_10pct.hist]
+depth = 2
+[tuned."my sector".leafwise]
+leaves = 16
+"""
+
+
+def test_tuned_values_win_for_their_sector_and_label_alone(tmp_path):
+    file, further = tmp_path / "tuned.toml", tmp_path / "more.toml"
+    file.write_text(TUNED)
+    plain, tuned = make("fast"), make("fast", file)
+    assert tuned.stage("hist", "energy", "label_1d_5pct") == dataclasses.replace(plain.hist, depth=5, l2=2.0)
+    assert tuned.stage("hist", "energy", "label_5d_10pct") == dataclasses.replace(plain.hist, depth=2, l2=2.0)
+    assert tuned.stage("leafwise", "my sector", "any") == dataclasses.replace(plain.leafwise, leaves=16)
+    assert tuned.stage("hist", "my sector", "any") == plain.hist
+    assert tuned.stage("leafwise", "energy", "x") == plain.leafwise
+    assert tuned.hist == plain.hist and tuned.digest() != plain.digest()
+    assert make("fast", file, ["hist.rounds=7"]).stage("hist", "energy", "x").rounds == 7
+    further.write_text("preset = \"fast\"\n[hist]\nrounds = 9\n[tuned.energy.hist]\nl2 = 4.0\n")
+    both = make(file=[file, further])
+    assert both.preset == "fast" and both.hist.rounds == 9
+    assert both.stage("hist", "energy", "x") == dataclasses.replace(plain.hist, rounds=9, depth=5, l2=4.0)
+    assert json.loads(json.dumps(both.as_dict())) == both.as_dict()
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (r"tuned.energy.hist.depht'; did you mean 'depth'", "[tuned.energy.hist]\ndepht = 3"),
+        (r"tuned.energy.hist.depth = 2.5 is a float, expected int", "[tuned.energy.hist]\ndepth = 2.5"),
+        (r"tuned.energy.hist.l2 = -1.0: expected 0 or more", "[tuned.energy.hist]\nl2 = -1"),
+        (r"tuned.energy.x.joint: expected a table \[tuned.energy.SECTION\]", "[tuned.energy.x.joint]\ndepth = 2"),
+        (r"tuned.energy.depth", "[tuned.energy]\ndepth = 2"),
+        (r"tuned.energy: expected tables like \[tuned.energy.hist\]", "[tuned]\nenergy = 2"),
+        (r"tuned.3: expected tables", "tuned = 3"),
+    ],
+)
+def test_a_tuned_table_that_cannot_be_used_says_where(tmp_path, words, text):
+    (tmp_path / "tuned.toml").write_text(text)
+    refused(words, file=tmp_path / "tuned.toml")
+
+
+def test_tuned_values_come_by_file():
+    refused("give them by --config", settings=["tuned.energy.hist.depth=3"])
+    refused("give them by --config", settings=["tuned=3"])

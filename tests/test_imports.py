@@ -21,10 +21,11 @@ LAYERS = (
     ("data", "features", "labels"),
     ("audit", "incremental"),
     ("dataset",),
-    ("split", "evaluate", "intervals", "models", "tuning"),
+    ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
     ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
     ("validation",),
     ("pipeline",),
+    ("tune",),
     ("cluster",),
     ("api", "console"),
     ("cli", "run", "doctor", "__init__", "__main__"),
@@ -34,10 +35,12 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
+    "optuna", "sqlalchemy",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "training", "measuring", "artifacts", "validation", "pipeline", "cluster", "api", "console",
+    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "pipeline", "tune", "cluster",
+    "api", "console",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

@@ -39,17 +39,14 @@ def family(name: str) -> Family:
     """
     from gpupipe.models import columns
 
-    inner, by_bins = _family(name), name in BY_BINS
-
-    def seen(fold: Fold) -> Fold:
-        return fold.without_twins(columns.distinct_columns, columns.only) if by_bins else fold
+    inner = _family(name)
 
     def fit_pool(fold: Fold, settings: config.Config, like: Any) -> list[Any]:
-        fold = seen(fold)
+        fold = seen(name, fold)
         return columns.wrap(inner.fit_pool(fold, settings, columns.unwrap(like)), fold.columns)
 
     def fit_sector(fold: Fold, sector: str, settings: config.Config, pooled: Any, like: Any) -> list[Any]:
-        fold = seen(fold)
+        fold = seen(name, fold)
         made = inner.fit_sector(fold, sector, settings, columns.unwrap(pooled), columns.unwrap(like))
         return columns.wrap(made, fold.columns)
 
@@ -64,19 +61,26 @@ def family(name: str) -> Family:
     return Family(name, fit_pool, fit_sector, predict)
 
 
+def seen(name: str, fold: Fold) -> Fold:
+    """The fold that a family is fitted on: without columns that are twins to it. Made once."""
+    from gpupipe.models import columns
+
+    return fold.without_twins(columns.distinct_columns, columns.only) if name in BY_BINS else fold
+
+
 def _family(name: str) -> Family:
     from gpupipe.models import catboost_trees, forest, hosted, joint, lightgbm_trees, linear, single, trees
 
     def boosted(field: str) -> Family:
-        def shared(settings: config.Config) -> tuple[config.Booster, int, int]:
-            training = settings.training
-            return getattr(settings, field), training.early_stopping, training.min_positives
+        def shared(settings: config.Config) -> tuple[int, int]:
+            return settings.training.early_stopping, settings.training.min_positives
 
         return Family(
             name,
-            lambda fold, settings, like: single.fit_pool(fold, *shared(settings), like),
+            lambda fold, settings, like: single.fit_pool(fold, getattr(settings, field), *shared(settings), like),
             lambda fold, sector, settings, pooled, like: single.fit_sector(
-                fold, sector, *shared(settings), pooled, like
+                fold, sector, [settings.stage(field, sector, label) for label in fold.label_names], *shared(settings),
+                pooled, like,
             ),
             trees.predict_trees,
         )

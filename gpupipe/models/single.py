@@ -37,13 +37,16 @@ def fit_pool(
 
 
 def fit_sector(
-    fold: Fold, sector: str, stage: config.Booster, patience: int, minimum: int,
+    fold: Fold, sector: str, stages: Sequence[config.Booster], patience: int, minimum: int,
     pooled: Sequence[TreeModel | None], like: Sequence[TreeModel] | None,
 ) -> list[TreeModel]:  # fmt: skip
-    """One model for each label of a sector: its own, or the pooled one where it has too few positives."""
+    """One model for each label of a sector: its own, or the pooled one where it has too few positives.
+
+    stages: how to boost each label.
+    """
     few = [model.scope == "pool" for model in like] if like else too_few(fold, sector, minimum)
     return [
-        shared if few[k] and shared is not None else fit_label(fold, sector, k, stage, patience, _rounds(like, k))
+        shared if few[k] and shared is not None else fit_label(fold, sector, k, stages[k], patience, _rounds(like, k))
         for k, shared in enumerate(pooled)
     ]
 

@@ -1,0 +1,194 @@
+"""The tuning job from a Panel to OUT/tuned.toml and OUT/tuning.json: prepare, one study after the other, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe import config, memory, pipeline, tuning
+from gpupipe.data import DataReport, data_hash
+from gpupipe.formulas.registry import load_modules
+from gpupipe.panel import Panel
+from gpupipe.store import FORMAT, Store, dump_json, sha256, write_atomic
+from gpupipe.training import Work, available_cores, final_fold, groups, in_parallel, sectors_with_enough
+from gpupipe.tuning import SECTIONS, Unit
+
+STUDIES, TUNED, JSON = "studies.sqlite", "tuned.toml", "tuning.json"
+PER = ("sector", "label")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be tuned.
+
+    trials: for each study.  per: a study for each "sector", whose labels share what is found, or for each "label" of
+    it; xgb_joint and linear have one study over all.  families: of SECTIONS; those of the settings if None.
+    """
+
+    trials: int
+    per: str = "sector"
+    families: tuple[str, ...] | None = None
+    pruner: str = "median"
+
+    def __post_init__(self) -> None:
+        def require(met: bool, name: str, value: Any, expected: str) -> None:
+            if not met:
+                raise config.ConfigError(f"{name} {value}: expected {expected}")
+
+        require(self.trials >= 1, "trials", self.trials, "1 or more")
+        require(self.per in PER, "per", self.per, " or ".join(PER))
+        require(self.pruner in tuning.PRUNERS, "pruner", self.pruner, " or ".join(tuning.PRUNERS))
+        for family in self.families or ():
+            require(family in SECTIONS, "family", family, f"one of {', '.join(SECTIONS)}")
+
+    def families_of(self, settings: config.Config) -> tuple[str, ...]:
+        """The families that are tuned; ConfigError if there are none, or if they need what the settings do not do."""
+        if settings.split.cpcv:
+            raise config.ConfigError("split.cpcv tests rows that tuning has seen: leave it out, or use --walk-forward")
+        alone = settings.training.pool == "none"
+        found = self.families or tuple(
+            name for name in settings.training.models if name in SECTIONS and not (alone and name in tuning.OVER_ALL)
+        )
+        if alone and set(found) & set(tuning.OVER_ALL):
+            raise config.ConfigError(
+                f"{' and '.join(sorted(set(found) & set(tuning.OVER_ALL)))}: tuned over all sectors at once, which "
+                "training.pool = none does not train; leave them out of --family"
+            )
+        if not found:
+            raise config.ConfigError(f"nothing to tune in {', '.join(settings.training.models)}: give one of "
+                                     f"{', '.join(SECTIONS)}")  # fmt: skip
+        return found
+
+
+def tune(
+    panel: Panel,
+    report: DataReport | None,
+    settings: config.Config,
+    wanted: Wanted,
+    out: str | os.PathLike[str],
+    jobs: int | None = None,
+    listener: pipeline.Listener | None = None,
+    limit_bytes: int | None = None,
+) -> tuple[dict[str, Any], config.Config]:
+    """Bring every study to its number of trials; what OUT/tuning.json holds, and the settings with what was found.
+
+    Only training and validation rows of the single split are read, also where walk_forward moves its origin: whatever
+    a run tests lies behind them. Studies that are there go on; finished ones are read again.
+    limit_bytes: above it, columns and bins are kept in files, as of `pipeline.execute`.
+    Raises UserError with what to mend.
+    """
+    listener = listener or pipeline.Listener()
+    families, asked = wanted.families_of(settings), settings
+    settings = dataclasses.replace(settings, split=dataclasses.replace(settings.split, walk_forward=0, cpcv=()))
+    store, modules = Store(out), load_modules(settings.features.modules)
+    digest = report.data_hash if report else data_hash(panel)
+    rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
+    key = pipeline.run_key(digest, _deciding(settings), panel.device, modules)
+    jobs = jobs or available_cores()
+    cache = store.cache if memory.must_use_files(pipeline.expected_bytes(panel, settings), limit_bytes) else None
+    with store.lock():
+        listener.stage("features and labels")
+        prepared = pipeline.prepare(panel, settings, cache)
+        work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache)
+        enough, skipped = sectors_with_enough(work)
+        folds = [final_fold(work, group) for group in groups(settings, enough)]
+        minimum = settings.training.min_positives
+        units = [tuning.units(fold, families, wanted.per, minimum) if fold else [] for fold, _, _ in folds]
+        total = sum(map(len, units))
+        listener.started({"units": total * wanted.trials, "rows": panel.n_rows, "sectors": len(panel.sectors),
+                          "labels": len(settings.labels.horizons) * len(settings.labels.thresholds), "models": 0})
+        listener.stage("tuning")
+        found: list[dict[str, Any]] = []
+        with tuning.studies(store.out / STUDIES) as storage:
+            for (fold, _, _), own in zip(folds, units, strict=True):
+                if fold is None:
+                    continue
+                search = tuning.Search(
+                    fold, settings, storage, rows_key, key, wanted.trials, wanted.pruner,
+                    max(tuning.PERIOD_DATES, *settings.labels.horizons), listener.advanced,
+                )  # fmt: skip
+                found += _search(search, own, jobs)
+        tuned = with_found(asked, found)
+        whole = {
+            "format": FORMAT, "studies": found, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,
+            "skipped": [dataclasses.asdict(s) for s in [*skipped, *(s for _, _, more in folds for s in more)]],
+            "settings": settings.as_dict(), "data_hash": digest, "versions": pipeline.versions(),
+        }  # fmt: skip
+        write_atomic(store.out / TUNED, _toml(settings.preset, found).encode())
+        write_atomic(store.out / JSON, dump_json(whole))
+        shutil.rmtree(store.cache, ignore_errors=True)
+    return json.loads(dump_json(whole)), tuned
+
+
+def _deciding(settings: config.Config) -> config.Config:
+    """The settings without what no trial depends on: which families are trained, and what an earlier tuning found."""
+    training = dataclasses.replace(settings.training, models=config.FAMILIES)
+    return dataclasses.replace(settings, training=training, tuned=())
+
+
+def _search(search: tuning.Search, units: Sequence[Unit], jobs: int) -> list[dict[str, Any]]:
+    """The studies over all sectors in turn, as they use all cores; then those of the sectors, side by side."""
+    from threadpoolctl import threadpool_limits
+
+    def of_sector(sector: str) -> list[dict[str, Any]]:
+        return [search.run(unit) for unit in units if unit.sector == sector]
+
+    with threadpool_limits(1, "blas"):
+        found = [search.run(unit) for unit in units if not unit.sector]
+        sectors = list(dict.fromkeys(unit.sector for unit in units if unit.sector))
+        for own in in_parallel([functools.partial(of_sector, sector) for sector in sectors], jobs):
+            found += own
+    return found
+
+
+def with_found(settings: config.Config, found: Sequence[dict[str, Any]]) -> config.Config:
+    """The settings with the best values of each study in their place."""
+    return config.with_table(settings, _table(found))
+
+
+def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Best values as a gpupipe.toml nests them."""
+    table: dict[str, Any] = {}
+    for one in found:
+        node = table
+        for name in ("tuned", one["sector"], one["label"]) if one["sector"] else ():
+            node = node.setdefault(name, {}) if name else node
+        node[one["section"]] = one["best"]
+    return table
+
+
+def _toml(preset: str, found: Sequence[dict[str, Any]]) -> str:
+    """What `--config` reads; each table with what was found of it."""
+    lines = [
+        "# Written by gpupipe tune, for gpupipe run --config. Gains are of validation log-loss over the class prior's.",
+        "",
+        f"preset = {json.dumps(preset)}",
+    ]
+    for one in found:
+        names = ("tuned", one["sector"], one["label"], one["section"]) if one["sector"] else (one["section"],)
+        elsewhere = f", deflated {100 * one['deflated_gain']:.2f} %" if one["deflated_gain"] is not None else ""
+        lines += [
+            "",
+            f"# best of {one['trials']['tried']} trials: {100 * one['best_gain']:.2f} %{elsewhere}, "
+            f"preset {100 * one['preset_gain']:.2f} %",
+            f"[{'.'.join(_quoted(name) for name in names if name)}]",
+            *(f"{name} = {value!r}" for name, value in sorted(one["best"].items())),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
+
+
+def read(out: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What OUT/tuning.json holds, or None if nothing was tuned there."""
+    path = pathlib.Path(out) / JSON
+    return json.loads(path.read_bytes()) if path.exists() else None
