@@ -16,8 +16,9 @@ from gpupipe import config, memory, pipeline, tuning
 from gpupipe.data import DataReport, data_hash
 from gpupipe.formulas.registry import load_modules
 from gpupipe.panel import Panel
+from gpupipe.schedule import in_parallel
 from gpupipe.store import FORMAT, Store, dump_json, sha256, write_atomic
-from gpupipe.training import Work, available_cores, final_fold, groups, in_parallel, sectors_with_enough
+from gpupipe.training import Work, available_cores, final_fold, groups, sectors_with_enough
 from gpupipe.tuning import SECTIONS, Unit
 
 STUDIES, TUNED, JSON = "studies.sqlite", "tuned.toml", "tuning.json"
