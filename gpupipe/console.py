@@ -236,11 +236,10 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
     better = sum(one["deflated_gain"] > one["preset_gain_by_period"] for one in known)
     if len(known) < len(found["studies"]):
         unknown = len(found["studies"]) - len(known)
-        to.print(f"Too few validation dates or complete trials to say what the best is worth, in {unknown} studies (-).")
+        to.print(f"Too few validation dates or complete trials to say what the best is worth in {unknown} studies.")
     if known:
-        to.print(
-            f"Chosen on one half of the dates, the best beats the preset on the other in {better} of {len(known)} studies."
-        )
+        found_in = f"{better} of {len(known)} studies"
+        to.print(f"Chosen on one half of the dates, the best beats the preset on the other in {found_in}.")
     to.print(
         f"In {escape(str(out))}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite."
     )
