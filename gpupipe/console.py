@@ -234,8 +234,13 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
         to.print(f"[yellow]not tuned[/yellow] {escape(sentence)}")
     known = [one for one in found["studies"] if one["deflated_gain"] is not None]
     better = sum(one["deflated_gain"] > one["preset_gain_by_period"] for one in known)
+    if len(known) < len(found["studies"]):
+        unknown = len(found["studies"]) - len(known)
+        to.print(f"Too few validation dates or complete trials to say what the best is worth in {unknown} studies.")
+    if known:
+        found_in = f"{better} of {len(known)} studies"
+        to.print(f"Chosen on one half of the dates, the best beats the preset on the other in {found_in}.")
     to.print(
-        f"Chosen on one half of the dates, the best beats the preset on the other in {better} of {len(known)} studies. "
         f"In {escape(str(out))}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite."
     )
 
