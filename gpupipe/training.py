@@ -209,7 +209,7 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
         device=work.device,
         max_bin=training.max_bin,
         class_weight=training.class_weight,
-        threads=available_cores(),
+        threads=max(1, available_cores() // min(work.jobs, len(training.models))),  # as many pooled fits run at once
         seed=seed,
         ml=work.settings.ml,
         cache=cache,
@@ -228,17 +228,19 @@ def _fit_families(
     work: Work, fold: Fold, families: Sequence[models.Family], kept: list[int],
     predict: Mapping[str, Mapping[str, np.ndarray]], like: Mapping[str, Fitted] | None,
 ) -> dict[str, Fitted]:  # fmt: skip
-    """All families on a fold: pooled stages one after the other on all cores, then all sectors' own side by side."""
-    group = "+".join(fold.sectors)
+    """All families on a fold: a family's pooled stage, then those of all sectors, beside those of other families."""
+    group, n_pool = "+".join(fold.sectors), sum(rows.n for rows in fold.fit.values())
+    pooled: dict[str, list[Any]] = {}
+    by_sector: dict[str, dict[str, Any]] = {family.name: {} for family in families}
 
-    def fit_pool(family: models.Family) -> list[Any]:
+    def fit_pool(family: models.Family) -> None:
         chosen = like[family.name][0] if like else None
         name = f"{group}/{fold.name}/{family.name}/pool"
-        return _unit(work, name, family.name, lambda: (family.fit_pool(fold, work.settings, chosen), {}))[0]
+        made = _unit(work, name, family.name, lambda: (family.fit_pool(fold, work.settings, chosen), {}))
+        work.costs.observe(f"{family.name} pool", n_pool, made[2])
+        pooled[family.name] = made[0]
 
-    pooled = {family.name: fit_pool(family) for family in families}
-
-    def sector_unit(family: models.Family, sector: str) -> Any:
+    def fit_sector(family: models.Family, sector: str) -> None:
         def make() -> tuple[list[Any], dict[str, np.ndarray]]:
             chosen = like[family.name][1][sector][0] if like else None
             fitted = family.fit_sector(fold, sector, work.settings, pooled[family.name], chosen)
@@ -250,12 +252,15 @@ def _fit_families(
 
         made = _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
         work.costs.observe(family.name, fold.fit[sector].n, made[2])
-        return made
+        by_sector[family.name][sector] = made
 
-    pairs = [(family, sector) for family in families for sector in fold.sectors]
-    units = [Unit(f.name, fold.fit[s].n, functools.partial(sector_unit, f, s)) for f, s in pairs]
-    results = dict(zip(((f.name, s) for f, s in pairs), longest_first(units, work.costs, work.jobs), strict=True))
-    return {f.name: (pooled[f.name], {s: results[f.name, s] for s in fold.sectors}) for f in families}
+    longest_first([
+        Unit(f"{f.name} pool", n_pool, functools.partial(fit_pool, f), tuple(
+            Unit(f.name, fold.fit[s].n, functools.partial(fit_sector, f, s)) for s in fold.sectors
+        ))
+        for f in families
+    ], work.costs, work.jobs)  # fmt: skip
+    return {f.name: (pooled[f.name], {s: by_sector[f.name][s] for s in fold.sectors}) for f in families}
 
 
 def _stack(

@@ -18,26 +18,49 @@ def test_costs_are_seconds_a_row_of_what_was_observed():
     assert costs.expected_s("linear", 50) == pytest.approx(0.5)
 
 
-def test_the_longest_come_first_and_results_in_order():
+def test_the_longest_come_first():
     costs, done = Costs(), []
     for kind, seconds in (("slow", 9.0), ("quick", 1.0)):
         costs.observe(kind, 1000, seconds)
     work = [("quick", 500), ("slow", 100), ("quick", 5000), ("slow", 700)]
-    units = [Unit(kind, n, lambda k=k: done.append(k) or k * 10) for k, (kind, n) in enumerate(work)]
-    assert longest_first(units, costs, 1) == [0, 10, 20, 30]
+    longest_first([Unit(kind, n, lambda k=k: done.append(k)) for k, (kind, n) in enumerate(work)], costs, 1)
     assert done == [3, 2, 1, 0]  # 6.3, 5.0, 0.9 and 0.5 seconds
-    assert longest_first([], costs, 4) == []
+    longest_first([], costs, 4)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_what_waits_comes_after_and_makes_its_unit_important(jobs):
+    costs, done, lock = Costs(), [], threading.Lock()
+    costs.observe("any", 1, 1.0)
+
+    def unit(name, rows, *then):
+        def work():
+            with lock:
+                done.append(name)
+
+        return Unit("any", rows, work, then)
+
+    after = [unit(f"after {k}", 2, unit(f"last {k}", 1)) for k in range(3)]
+    longest_first([unit("alone", 4), unit("first", 1, *after)], costs, jobs)
+    assert sorted(done) == sorted(["alone", "first", *(f"{what} {k}" for what in ("after", "last") for k in range(3))])
+    for k in range(3):
+        assert done.index("first") < done.index(f"after {k}") < done.index(f"last {k}")
+    if jobs == 1:
+        assert done[0] == "first"  # one second, and nine that wait for it
 
 
 def test_threads_work_side_by_side():
-    both = threading.Barrier(2, timeout=20)
-    assert longest_first([Unit("a", 1, both.wait), Unit("a", 1, both.wait)], Costs(), 2) in ([0, 1], [1, 0])
+    both, met = threading.Barrier(2, timeout=20), []
+    longest_first([Unit("a", 1, lambda: met.append(both.wait())) for _ in range(2)], Costs(), 2)
+    assert sorted(met) == [0, 1]
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_an_error_is_raised(jobs):
+def test_an_error_is_raised_and_nothing_waits_for_ever(jobs):
     def fails():
         raise RuntimeError("of a unit")
 
+    done = []
     with pytest.raises(RuntimeError, match="of a unit"):
-        longest_first([Unit("a", 1, lambda: 1), Unit("a", 2, fails), Unit("a", 3, lambda: 1)], Costs(), jobs)
+        longest_first([Unit("a", 9, fails, (Unit("a", 1, lambda: done.append("waits")),))] * 3, Costs(), jobs)
+    assert done == []
