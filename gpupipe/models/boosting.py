@@ -17,6 +17,8 @@ from gpupipe.models.fold import Fold, Rows, Sample
 from gpupipe.models.trees import N_OUTPUTS
 
 DRAW_ROUNDS = 10
+# Validation is looked at after every second round: to walk a row's columns costs as much for two trees as for one.
+LOOK_ROUNDS = 2
 SMALLEST_CHANCE = 0.1  # of the share, so that no row weighs more than ten times as in a plain draw
 
 # Told the number of rounds done and the validation log-loss, float64 (n_labels,), after each; may raise to stop.
@@ -194,14 +196,14 @@ def boost(
         rows_of_round.at(booster, k).boost(booster, k, weight)
         if k == 0:
             trees.refuse_silent_cpu(booster, device)
-        if judge:
-            judge.look(booster, k)
+        if judge and ((k + 1) % LOOK_ROUNDS == 0 or k + 1 == settings.rounds):
+            judge.look(booster, k + 1)
             if watch:
                 watch(k + 1, judge.means[-1])
-            if patience and k + 1 - int(np.argmin(judge.means, axis=0).max()) >= patience:
+            if patience and k + 1 - judge.best_rounds.max() >= patience:
                 break
     if judge and patience:
-        rounds, loss = np.argmin(judge.means, axis=0).tolist(), judge.best
+        rounds, loss = judge.best_rounds.tolist(), judge.best
     else:
         rounds = rounds if rounds is not None else [settings.rounds] * len(target.labels)
         loss = judge.loss if judge else device.xp.empty((0, len(target.labels)), dtype="float32")
@@ -211,8 +213,8 @@ def boost(
 class _Judge:
     """Validation log-losses as rounds are added; only their means come to the host.
 
-    means: float64 (n_labels,) for each number of rounds from 0 on.  loss: float32 (n_rows, n_labels), as it stands;
-    best: of each label at its lowest mean.
+    rounds, means: numbers of rounds from 0 on, and float64 (n_labels,) for each.  loss: float32 (n_rows, n_labels), as
+    it stands; best: of each label at its lowest mean.
     """
 
     def __init__(self, validation: Sequence[Rows], target: Target, device: Device) -> None:
@@ -220,12 +222,18 @@ class _Judge:
         self.y = [target.y(rows, device) for rows in validation]
         self.margins = [target.start(rows) for rows in validation]
         self.loss = losses(self.margins, self.y, device)
-        self.best, self.means = self.loss.copy(), [mean(self.loss, device)]
+        self.best, self.rounds, self.means = self.loss.copy(), [0], [mean(self.loss, device)]
 
-    def look(self, booster: Any, k: int) -> None:
-        """Add round k."""
+    @property
+    def best_rounds(self) -> np.ndarray:
+        """int64 (n_labels,): the number of rounds with the lowest mean."""
+        return np.array(self.rounds)[np.argmin(self.means, axis=0)]
+
+    def look(self, booster: Any, rounds: int) -> None:
+        """Add the rounds since the last look."""
         for rows, margin in zip(self.validation, self.margins, strict=True):
-            trees.add_activity(margin, trees.stage_margin(booster, rows.X, k, k + 1))
+            trees.add_activity(margin, trees.stage_margin(booster, rows.X, self.rounds[-1], rounds))
+        self.rounds.append(rounds)
         self.loss = losses(self.margins, self.y, self.device)
         self.means.append(mean(self.loss, self.device))
         for label in np.flatnonzero(self.means[-1] < np.min(self.means[:-1], axis=0)):

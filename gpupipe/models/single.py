@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from gpupipe.models import boosting
 from gpupipe.models.boosting import Target, Watch
 from gpupipe.models.fold import BUY, SELL, Fold
 from gpupipe.models.trees import Stage, TreeModel
+
+POOL_SHARE = 0.25
 
 
 def too_few(fold: Fold, sector: str, minimum: int) -> list[bool]:
@@ -31,8 +34,10 @@ def fit_pool(
     else:
         few = [too_few(fold, sector, minimum) for sector in fold.sectors]
         needed = [len(fold.sectors) > 1 and any(column) for column in zip(*few, strict=True)]
+    # Where trees see a share of the rows, these need no more rows than those of a sector, of which all have many.
+    fewer = stage if stage.subsample == 1 else dataclasses.replace(stage, subsample=stage.subsample * POOL_SHARE)
     return [
-        fit_label(fold, None, k, stage, patience, _rounds(like, k)) if needed[k] else None for k in range(fold.n_labels)
+        fit_label(fold, None, k, fewer, patience, _rounds(like, k)) if needed[k] else None for k in range(fold.n_labels)
     ]
 
 
