@@ -203,7 +203,8 @@ def test_rows_of_no_weight_are_as_if_they_were_not_there(name):
     settings = config.make("fast", settings=[
         *(f"{stage}.{field}=1.0" for stage in ("joint", "joint_sector", "hist", "leafwise", "forest")
           for field in ("subsample", "column_share")),
-        "hist.rounds=6", "leafwise.rounds=6", "joint.rounds=6", "forest.trees=2", "linear.max_iterations=200",
+        *(f"{library}.{field}=1.0" for library in ("lightgbm", "catboost") for field in ("subsample", "column_share")),
+        "lightgbm.rounds=6", "catboost.rounds=6", "hist.rounds=6", "leafwise.rounds=6", "joint.rounds=6", "forest.trees=2", "linear.max_iterations=200",
         "linear.l2=300",
     ])  # fmt: skip
     plain, one, made = (

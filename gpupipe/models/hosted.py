@@ -212,8 +212,10 @@ def _fit(
 
 
 def _part(rows: Rows, label: int, bias: np.ndarray, class_weight: np.ndarray) -> Part:
-    """Rows whose label is known; the others are left out, as these libraries count even rows without weight."""
+    """Rows that have a label and a weight; the others are left out, as these libraries count even rows of no weight."""
     known = rows.y[:, label] >= 0
+    if rows.weight is not None:
+        known &= rows.weight[:, label] > 0
     classes = rows.y[known, label].astype(np.int64)
     weight = class_weight[classes]
     if rows.weight is not None:
