@@ -204,8 +204,8 @@ def test_rows_of_no_weight_are_as_if_they_were_not_there(name):
         *(f"{stage}.{field}=1.0" for stage in ("joint", "joint_sector", "hist", "leafwise", "forest")
           for field in ("subsample", "column_share")),
         *(f"{library}.{field}=1.0" for library in ("lightgbm", "catboost") for field in ("subsample", "column_share")),
-        "lightgbm.rounds=6", "catboost.rounds=6", "hist.rounds=6", "leafwise.rounds=6", "joint.rounds=6", "forest.trees=2", "linear.max_iterations=200",
-        "linear.l2=300",
+        *(f"{section}.rounds=6" for section in ("lightgbm", "catboost", "hist", "leafwise", "joint")), "forest.trees=2",
+        "linear.max_iterations=200", "linear.l2=300",
     ])  # fmt: skip
     plain, one, made = (
         fit_all(name, dataclasses.replace(fold, fit=fit), settings)[1]["c"] for fit in (eleven, ones, twice)
