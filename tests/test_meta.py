@@ -110,6 +110,21 @@ def test_a_sector_without_rows_takes_the_pooled_weights_and_nobody_s_rows_the_av
     np.testing.assert_array_equal(none[0].weights.coefficients, meta.average(3).coefficients)
 
 
+@pytest.mark.parametrize("inputs", ["log_odds", "probabilities"])
+def test_labels_in_one_batch_are_as_each_alone(inputs):
+    p, y, _ = stacked(3000, 7, n_labels=3)
+    settings = Meta(inputs=inputs)
+    together = meta.fit(("a", "b", "c"), {"s": p, "t": p[:, :900]}, {"s": y, "t": y[:900]}, settings, CPU)
+    for k in range(3):
+        own = {"s": p[:, :, k : k + 1], "t": p[:, :900, k : k + 1]}
+        alone = meta.fit(("a", "b", "c"), own, {"s": y[:, k : k + 1], "t": y[:900, k : k + 1]}, settings, CPU)
+        for sector in ("s", "t"):
+            # Where to stop is decided for all labels together.
+            np.testing.assert_allclose(
+                predict(together[sector][k], p, k), predict(alone[sector][0], p, k), atol=2e-3, err_msg=f"{k} {sector}"
+            )
+
+
 def test_log_odds_by_hand_and_bounded():
     p = np.array([[0.2, 0.4, 0.4], [0.0, 1.0, 0.0]], np.float32)
     found = meta.log_odds([p, p[::-1]], CPU)

@@ -85,7 +85,7 @@ def average(n_families: int) -> Weights:
 def fit(
     families: tuple[str, ...], probabilities: dict[str, Any], y: dict[str, Any], settings: config.Meta, device: Device
 ) -> dict[str, list[MetaModel]]:
-    """One model for each sector and label, from out-of-fold probabilities.
+    """One model for each sector and label, from out-of-fold probabilities; all labels are one batch.
 
     probabilities: for each sector float32 (n_families, n_rows, n_labels, 3); y: int8 (n_rows, n_labels).
     Pooled over all sectors first; each sector's weights are then pulled to the pooled ones, and are these where a
@@ -94,22 +94,26 @@ def fit(
     sectors = tuple(probabilities)
     seen = [s for s in sectors if y[s].shape[0]]
     n_labels = next(iter(y.values())).shape[1]
-    ones = np.ones((1, N_CLASSES), np.float32)
-    models: dict[str, list[MetaModel]] = {sector: [] for sector in sectors}
-    for k in range(n_labels):
-        Z = {s: columns(settings.inputs, [p[:, k] for p in probabilities[s]], device) for s in sectors}
-        target = {s: device.xp.ascontiguousarray(y[s][:, k : k + 1]) for s in sectors}
-        pooled = _centre(settings.inputs, len(families))
-        if seen:
-            pooled = softmax_regression.fit(
-                [Z[s] for s in seen], [target[s] for s in seen], ones, pooled, settings.l2, settings.max_iterations,
-                device, 0.0 if settings.inputs == "probabilities" else None,
-            )  # fmt: skip
-        for s in sectors:
-            own = pooled
-            if len(sectors) > 1 and s in seen:
-                own = softmax_regression.fit(
-                    [Z[s]], [target[s]], ones, pooled, settings.sector_l2, settings.max_iterations, device
-                )
-            models[s].append(MetaModel(families, own, settings.inputs))
+    ones = np.ones((n_labels, N_CLASSES), np.float32)
+
+    def inputs(sector: str) -> Any:
+        by_label = [[family[:, k] for family in probabilities[sector]] for k in range(n_labels)]
+        return device.xp.stack([columns(settings.inputs, said, device) for said in by_label])
+
+    Z = {s: inputs(s) for s in sectors}
+    pooled = softmax_regression.together([_centre(settings.inputs, len(families))] * n_labels)
+    if seen:
+        pooled = softmax_regression.fit(
+            [Z[s] for s in seen], [y[s] for s in seen], ones, pooled, settings.l2, settings.max_iterations, device,
+            0.0 if settings.inputs == "probabilities" else None,
+        )  # fmt: skip
+    models = {}
+    for s in sectors:
+        own = pooled
+        if len(sectors) > 1 and s in seen:
+            own = softmax_regression.fit(
+                [Z[s]], [y[s]], ones, pooled, settings.sector_l2, settings.max_iterations, device
+            )
+        parts = [softmax_regression.label_columns(own, k) for k in range(n_labels)]
+        models[s] = [MetaModel(families, part, settings.inputs) for part in parts]
     return models

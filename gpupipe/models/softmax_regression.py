@@ -21,9 +21,9 @@ class Weights:
     intercept: np.ndarray
 
     def margin(self, Z: Any, device: Device) -> Any:
-        """float32 (n_rows, 3 * n_labels): Z @ coefficients + intercept."""
+        """float32 (n_rows, 3 * n_labels): Z @ coefficients + intercept; Z as in `fit`."""
         xp = device.xp
-        product = Z @ device.asarray(self.coefficients.astype(np.float32))
+        product = _times(Z, device.asarray(self.coefficients.astype(np.float32)), xp)
         return xp.ascontiguousarray(product + device.asarray(self.intercept.astype(np.float32)))
 
 
@@ -38,16 +38,17 @@ def fit(
 
     intercept_l2: the penalty of the intercept's distance, if it is another than l2.
 
-    Z: float32 (n, n_inputs) blocks of rows; y: int8 (n, n_labels) blocks, -1 for not known.
+    Z: blocks of rows, float32 (n, n_inputs), or (n_labels, n, n_inputs) where each label has inputs of its own.
+    y: int8 (n, n_labels) blocks, -1 for not known.
     class_weight: float32 (n_labels, 3).  row_weight: float32 (n, n_labels) blocks, or None where rows count alike.
     The weights, a few thousand numbers, and one matrix of products are all that crosses the bus.
     """
     from scipy.optimize import minimize
 
     xp = device.xp
-    n_rows, shape = sum(block.shape[0] for block in Z), centre.coefficients.shape
+    n_rows, shape = sum(labels.shape[0] for labels in y), centre.coefficients.shape
     on_device = device.asarray(class_weight)
-    buffers = [(xp.empty((b.shape[0], shape[1]), xp.float32), xp.empty((b.shape[0], shape[1]), xp.float32)) for b in Z]
+    buffers = [tuple(xp.empty((labels.shape[0], shape[1]), xp.float32) for _ in range(2)) for labels in y]
     losses = [xp.empty(labels.shape, xp.float32) for labels in y]
     own = list(row_weight) or [None] * len(Z)
     weights_of_rows = [_row_weight(labels, on_device, one, xp) for labels, one in zip(y, own, strict=True)]
@@ -64,12 +65,12 @@ def fit(
             Z, y, weights_of_rows, own, losses, buffers, strict=True
         ):
             margin = weights.margin(block, device)
-            softmax_log_loss(block.shape[0], margin, labels, loss)
-            softmax_gradient(block.shape[0], margin, labels, on_device, gradient, hessian)
+            softmax_log_loss(labels.shape[0], margin, labels, loss)
+            softmax_gradient(labels.shape[0], margin, labels, on_device, gradient, hessian)
             if one is not None:
                 gradient *= xp.repeat(one, N_CLASSES, axis=1)
             value += float(xp.where(labels >= 0, loss * weight, 0).sum(dtype=xp.float64))
-            slope[:-1] += device.to_host(block.T @ gradient).astype(np.float64)
+            slope[:-1] += device.to_host(_turned(block, gradient, xp)).astype(np.float64)
             slope[-1] += device.to_host(gradient.sum(axis=0, dtype=xp.float64))
         turned = np.einsum("kij,ik->jk", back, slope)
         return (value + 0.5 * float((penalty * away**2).sum())) / n_rows, turned.ravel() / n_rows
@@ -91,16 +92,14 @@ def _inverse_roots(
     """
     from scipy.linalg import solve_triangular
 
-    xp, n = device.xp, Z[0].shape[1] + 1
-    products = np.zeros((n, n))
-    for block in Z:
-        sums = device.to_host(block.sum(axis=0, dtype=xp.float64))
-        products[:-1, :-1] += device.to_host(block.T @ block).astype(np.float64)
-        products[-1, :-1] += sums
-        products[:-1, -1] += sums
-        products[-1, -1] += block.shape[0]
+    xp, n_labels = device.xp, y[0].shape[1]
+    shared = Z[0].ndim == 2
+    by_label = [_products([block if shared else block[k] for block in Z], device)
+                for k in range(1 if shared else n_labels)]  # fmt: skip
     roots = []
-    for k in range(y[0].shape[1]):
+    for k in range(n_labels):
+        products = by_label[0 if shared else k]
+        n = len(products)
         mass = np.array([
             sum(float(xp.where(labels[:, k] == c, weight[:, k], 0).sum(dtype=xp.float64))
                 for labels, weight in zip(y, weights_of_rows, strict=True))
@@ -113,6 +112,35 @@ def _inverse_roots(
             matrix[np.diag_indices(n)] += 1e-6 * max(np.trace(matrix) / n, 1e-12)  # a column may repeat another
             roots.append(solve_triangular(np.linalg.cholesky(matrix), np.eye(n), lower=True).T)
     return np.stack(roots)
+
+
+def _products(Z: Sequence[Any], device: Device) -> np.ndarray:
+    """[Z 1]'[Z 1], float64, of blocks (n, n_inputs)."""
+    n = Z[0].shape[1] + 1
+    products = np.zeros((n, n))
+    for block in Z:
+        sums = device.to_host(block.sum(axis=0, dtype=device.xp.float64))
+        products[:-1, :-1] += device.to_host(block.T @ block).astype(np.float64)
+        products[-1, :-1] += sums
+        products[:-1, -1] += sums
+        products[-1, -1] += block.shape[0]
+    return products
+
+
+def _times(Z: Any, coefficients: Any, xp: Any) -> Any:
+    """Z @ coefficients (n_inputs, 3 * n_labels), float32 (n, 3 * n_labels); one batch where labels have own inputs."""
+    if Z.ndim == 2:
+        return Z @ coefficients
+    by_label = xp.ascontiguousarray(coefficients.reshape(Z.shape[2], Z.shape[0], N_CLASSES).transpose(1, 0, 2))
+    return xp.matmul(Z, by_label).transpose(1, 0, 2).reshape(Z.shape[1], -1)
+
+
+def _turned(Z: Any, gradient: Any, xp: Any) -> Any:
+    """Z' @ gradient (n, 3 * n_labels) as float32 (n_inputs, 3 * n_labels), in one batch as `_times`."""
+    if Z.ndim == 2:
+        return Z.T @ gradient
+    by_label = xp.ascontiguousarray(gradient.reshape(Z.shape[1], Z.shape[0], N_CLASSES).transpose(1, 0, 2))
+    return xp.matmul(Z.transpose(0, 2, 1), by_label).transpose(1, 0, 2).reshape(Z.shape[2], -1)
 
 
 def _stacked(weights: Weights) -> np.ndarray:
