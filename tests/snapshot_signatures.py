@@ -23,7 +23,10 @@ LIBRARIES = ("cudf", "cupy", "cupyx", "rmm", "cuml", "xgboost", "dask_cuda", "da
 DISTRIBUTIONS = ("cudf-cu13", "cupy-cuda13x", "rmm-cu13", "cuml-cu13", "xgboost", "dask-cuda", "dask-cudf-cu13")
 # Neighbours of what is used, so that a new call to one of them needs no new snapshot.
 WHOLE_MODULES = ("cupy", "rmm", "rmm.mr", "cupy.cuda", "cupy.cuda.runtime", "cupy.random", "cupy.linalg")
-WHOLE_CLASSES = ("xgboost.DMatrix", "xgboost.QuantileDMatrix", "xgboost.Booster", "xgboost.DataIter")
+WHOLE_CLASSES = (
+    "xgboost.DMatrix", "xgboost.QuantileDMatrix", "xgboost.ExtMemQuantileDMatrix", "xgboost.Booster",
+    "xgboost.DataIter",
+)  # fmt: skip
 EXTRA = (
     "cudf.DataFrame.from_arrow", "cudf.DataFrame.sort_values", "cudf.DataFrame.to_cupy", "cudf.Series.to_cupy",
     "cudf.read_parquet", "cudf.read_csv", "cudf.read_orc", "cudf.concat", "cudf.from_dlpack", "cudf.to_datetime",

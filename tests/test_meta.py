@@ -117,7 +117,8 @@ def test_labels_in_one_batch_are_as_each_alone(inputs):
     together = meta.fit(("a", "b", "c"), {"s": p, "t": p[:, :900]}, {"s": y, "t": y[:900]}, settings, CPU)
     for k in range(3):
         own = {"s": p[:, :, k : k + 1], "t": p[:, :900, k : k + 1]}
-        alone = meta.fit(("a", "b", "c"), own, {"s": y[:, k : k + 1], "t": y[:900, k : k + 1]}, settings, CPU)
+        label = np.ascontiguousarray(y[:, k : k + 1])
+        alone = meta.fit(("a", "b", "c"), own, {"s": label, "t": label[:900]}, settings, CPU)
         for sector in ("s", "t"):
             # Where to stop is decided for all labels together.
             np.testing.assert_allclose(

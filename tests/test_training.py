@@ -275,11 +275,12 @@ def test_a_broken_run_goes_on_with_what_it_had_finished(few, tmp_path, monkeypat
     sectors_of_linear = break_once(monkeypatch, linear, "fit_sector", at=5)  # in the first out-of-fold round
     pools_of_joint = break_once(monkeypatch, joint, "fit_pool", at=0)
     with pytest.raises(RuntimeError, match="lamp"):
-        job(tmp_path, *FEW)
+        job(tmp_path, *FEW, jobs=1)
     assert not (tmp_path / "manifest.json").exists() and models_in(tmp_path) == {}
     done = len(list((tmp_path / ".gpupipe" / "units").iterdir()))
-    # Of the final fold 2 families, pooled and 3 sectors; then joint's round, and of linear the pool and one sector.
-    assert done == 8 + 4 + 2 and pools_of_joint == [("final", "pool"), ("part1", "pool")]
+    # Of the final fold 2 families, pooled and 3 sectors; then joint's pool, and of linear the pool and one sector; of
+    # joint's sectors those that were expected to take longer.
+    assert 8 + 3 <= done <= 8 + 3 + 3 and pools_of_joint == [("final", "pool"), ("part1", "pool")]
     assert [fold for fold, _ in sectors_of_linear] == ["final"] * 3 + ["part1"] * 2
     (_, finished), (_, broken) = sectors_of_linear[3:]
     heard = []

@@ -16,6 +16,7 @@ from gpupipe.config import ConfigError
 from gpupipe.errors import UserError
 from gpupipe.models import fold as fold_module
 from gpupipe.models import trial
+from gpupipe.models.boosting import LOOK_ROUNDS
 from gpupipe.models.fold import Rows
 from gpupipe.panel import Panel
 from gpupipe.tuning import Unit
@@ -97,7 +98,7 @@ def test_reports_are_earlier_states_of_what_is_minimised(storage, monkeypatch, u
     monkeypatch.setattr(tuning, "REPORTS", ROUNDS)  # every round
     (one,) = one_by_one(storage, [], unit)
     steps = list(one.intermediate_values)
-    assert steps[0] == 1 and one.intermediate_values[1] < 1.0  # 1 is the prior, and one round is better
+    assert steps[0] == LOOK_ROUNDS and one.intermediate_values[steps[0]] < 1.0  # 1 is the prior
     labels = 2 if unit.sector and not unit.label else 1
     last = [value for step, value in one.intermediate_values.items() if step > ROUNDS * (labels - 1)]
     assert max(steps) <= ROUNDS * labels
