@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
 from typing import Any
@@ -41,10 +42,13 @@ def measured(run: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def training_s(run: dict[str, Any], models: str) -> float:
+    """Seconds spent on the families, summed over jobs."""
+    return sum(run["summary"]["seconds"][name] for name in models.split(","))
+
+
 def smallest_memory(options: list[str], out: pathlib.Path) -> str:
     """The least that --memory takes: what a run with columns and bins in files needs."""
-    import subprocess
-
     command = [sys.executable, "-m", "gpupipe.run", *options, "--dry-run", "--json", "--out", str(out)]
     planned = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return str(planned["estimated_peak_bytes_in_files"])
@@ -79,7 +83,7 @@ def main() -> int:
     lines = {
         name: {
             "wall_s": round(statistics.median(run["wall_s"] for run in own), 1),
-            "training_s": round(statistics.median(run["summary"]["seconds"][chosen.models] for run in own), 1),
+            "training_s": round(statistics.median(training_s(run, chosen.models) for run in own), 1),
             "peak_gib": round(max(run["peak_bytes"] for run in own) / 2**30, 2),
             **{f"{part}_gain": round(gain, 2) for part, gain in measured(own[0]).items()},
         }
