@@ -1,4 +1,4 @@
-"""The command line: `gpupipe run`, `gpupipe tune`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`."""
+"""The command line: `gpupipe run`, `gpupipe tune`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`, `ingest`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpupipe.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console command `gpupipe`; returns the exit code."""
-    from gpupipe import __version__, doctor, run
+    from gpupipe import __version__, doctor, ingest_command, run
 
     parser = argparse.ArgumentParser(prog="gpupipe", description="From OHLCV bars to trained, verified models.")
     parser.add_argument("--version", action="version", version=f"gpupipe {__version__}")
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit.add_argument("--sector-map", help="as for gpupipe run")
     audit.add_argument("--symbols", type=int, default=60, help="how many symbols, spread over the data (default 60)")
     audit.add_argument("--json", action="store_true", help="print JSON")
+    ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet files"))
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         return run.run(chosen)
@@ -39,8 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command == "doctor":
         return doctor.run(as_json=chosen.json)
     try:
+        if chosen.command == "ingest":
+            return ingest_command.run(chosen)
         return _audit(chosen) if chosen.command == "audit" else _features(chosen)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return run.refuse(error)
 
 

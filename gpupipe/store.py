@@ -65,8 +65,8 @@ class Store:
         self._work = self.out / ".gpupipe"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the store alone; StoreError names the holder if another run has it.
+    def lock(self, option: str = "--out") -> Iterator[None]:
+        """Hold the store alone; StoreError names the holder if another run has it, and the option that chose it.
 
         Where what is done inside raises UserError before anything was kept, nothing is left behind.
         """
@@ -80,7 +80,7 @@ class Store:
             except BlockingIOError:
                 stream.seek(0)
                 holder = stream.read().strip() or "another run"
-                raise StoreError(f"{self.out} is in use by {holder}: wait for it, or choose another --out") from None
+                raise StoreError(f"{self.out} is in use by {holder}: wait for it, or choose another {option}") from None
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
