@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit.add_argument("--sector-map", help="as for gpupipe run")
     audit.add_argument("--symbols", type=int, default=60, help="how many symbols, spread over the data (default 60)")
     audit.add_argument("--json", action="store_true", help="print JSON")
-    ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet files"))
+    ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet"))
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         return run.run(chosen)

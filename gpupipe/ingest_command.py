@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", nargs="?", help="as --data of gpupipe run; or yfinance:AAPL,MSFT, yfinance:@symbols.csv"
     )  # fmt: skip
-    parser.add_argument("--store", required=True, metavar="DIR", help="the folder of the store, made if it is not there")
+    parser.add_argument("--store", required=True, metavar="DIR", help="folder of the store, made if it is not there")
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector, for symbols that are not stored yet")
     parser.add_argument("--timeframe", help="which bars, where the source holds several; yfinance's interval")
     parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")

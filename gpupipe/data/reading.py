@@ -78,7 +78,8 @@ def load(
         "simulated:symbols=500,bars=1000,seed=1,signal=0.5,bar=1min"; or None, which is the demo if its package is
         installed and else a simulated market (the report's description and the log say which).
     sector_map: {symbol: sector}, or a file or frame with these two columns; goes before a sector column.
-        Every symbol needs a sector; unknown_sector, if given, is that of those without.  sectors: "all", or names; what is not asked for is not judged.
+        Every symbol needs a sector; unknown_sector, if given, is that of those without.
+    sectors: "all", or names; what is not asked for is not judged.
     device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, where the data hold several.
     strict: whatever validation finds is an error.
     adjusted: scale open, high, low and close by adj_close / close. Without it prices are taken as they are, and a

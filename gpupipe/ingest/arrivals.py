@@ -16,6 +16,8 @@ from gpupipe.ingest.rows import Rows, of_panel
 
 NO_SECTOR = "?"  # no name of a sector: those are slugs
 _YAHOO = "yfinance:"
+_DAY_NS = 86_400_000_000_000
+_STILL_TRADED_DAYS = 30  # symbols that ended before that do not make it ask for years
 _OVERLAP_DAYS = 14  # asked of Yahoo again, so that a restatement is seen: a week has four or five sessions
 
 
@@ -78,8 +80,8 @@ def _asked_from(stored: Rows, symbols: tuple[str, ...]) -> str:
     new = [name for name in symbols if name not in stored.names]
     if new:
         raise DataError(f"the store has no bars of {', '.join(new[:5])}: say from when with --since YYYY-MM-DD")
-    last = stored.time_ns[stored.edges[1:] - 1]
-    earliest = min(int(last[stored.names.index(name)]) for name in symbols)
+    last = stored.time_ns[stored.edges[1:] - 1][[stored.names.index(name) for name in symbols]]
+    earliest = int(last[last >= last.max() - _STILL_TRADED_DAYS * _DAY_NS].min())
     return str(np.datetime64(earliest, "ns").astype("datetime64[D]") - np.timedelta64(_OVERLAP_DAYS, "D"))
 
 

@@ -125,7 +125,7 @@ def _calendar(asked: str | None) -> tuple[str, str]:
 
 
 def _touched_from(rows: Rows, stored: Rows, arrived: Rows) -> np.ndarray:
-    """int64 (n_names,): from when on each symbol is looked at: its first arriving bar, or its last stored if earlier."""
+    """int64 (n_names,): from when on gaps count: a symbol's first arriving bar, or its last stored if earlier."""
     first = np.full(len(rows.names), np.iinfo(np.int64).max)
     place = {name: k for k, name in enumerate(rows.names)}
     for name, time_ns in zip(arrived.names, arrived.time_ns[arrived.edges[:-1]], strict=True):
@@ -137,7 +137,9 @@ def _touched_from(rows: Rows, stored: Rows, arrived: Rows) -> np.ndarray:
     return first
 
 
-def _stale(rows: Rows, stored: Rows, calendar: str, as_of: str | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _stale(
+    rows: Rows, stored: Rows, calendar: str, as_of: str | None
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """`(the last session, symbols without a bar on it, those of them that had one on the stored last day)`."""
     if not rows.n_rows:
         return "", (), ()

@@ -218,5 +218,5 @@ def _seams(old: Rows, new: Rows, work: _Work) -> list[Change]:
         time_ns=np.arange(len(values)), sector_of=(), **{name: values[:, j] for j, name in enumerate(COLUMNS)},
     )  # fmt: skip
     found = set(validate.split_like(bars).tolist()) & set(seams.tolist())
-    detail = "its first new bar opens far from the last stored close, and no bar overlaps to tell: send a longer overlap"
+    detail = "the first new bar opens far from the last stored close, and none overlaps to tell: send a longer overlap"
     return [Change(old.names[codes[j]], "looks like a split", detail) for j, seam in enumerate(seams) if seam in found]

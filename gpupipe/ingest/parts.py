@@ -102,14 +102,13 @@ def _written_again(
     rows: Rows, mine: np.ndarray, own: list[int], files: tuple[PartFile, ...], stale: frozenset[int], *, compact: bool
 ) -> set[int]:
     """Which of the files `own` of one sector are to be written again, together with its new rows."""
-    again = stale & set(own)
+    again = {k for k in own if k in stale}
     new = rows.time_ns[mine[rows.part[mine] == NEW]]
     if not len(new) and not again:
         return set(own) if compact and len(own) > 1 else set()
     if compact or len(own) - len(again) + 1 > MOST_PARTS:
         return set(own)
     spans = [(int(new.min()), int(new.max()))] if len(new) else []
-    again = set(again)
     while True:  # a file that is written again may reach into the next
         spans_now = [*spans, *((files[k].first_ns, files[k].last_ns) for k in again)]
         low, high = min(first for first, _ in spans_now), max(last for _, last in spans_now)
@@ -155,7 +154,7 @@ def check_folder(folder: pathlib.Path) -> Manifest | None:
             inside = path.relative_to(folder).parts
             if inside[0] in (".gpupipe", LOG) or path.is_dir() or _is_own(path) or path.name.endswith(".tmp"):
                 continue
-            raise StoreError(f"--store {folder} holds {path.relative_to(folder)} and is no bar store: choose a new folder")
+            raise StoreError(f"--store {folder} holds {'/'.join(inside)} and is no bar store: choose a new folder")
     return manifest
 
 
@@ -195,6 +194,9 @@ def tidy(folder: pathlib.Path) -> None:
             path.replace(target)
         else:
             path.unlink()
+    for relative in named:  # of a restored generation: they are back in their place
+        if (folder / relative).exists():
+            (folder / bar_store.SUPERSEDED / relative).unlink(missing_ok=True)
     for leftover in folder.glob("sector=*/.part-*.tmp"):
         leftover.unlink()
     for sector in folder.glob("sector=*"):

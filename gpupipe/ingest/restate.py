@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Relative. Two float32 steps, and what is lost by a source that was float32 itself once more: no difference at all.
-SAME = 2.0**-20
+# Relative: less than any dividend changes a price, more than float32 and a vendor's own arithmetic do.
+SAME = 1e-5
 # A factor is constant if no price is off by more than a twentieth of what it changes, nor by more than this (prices
 # rounded to cents).
 FACTOR_TOLERANCE, FACTOR_SHARE = 2e-3, 1 / 20
@@ -57,7 +57,7 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool) -> 
     if not n_apart:
         return Decision(UNCHANGED)
     why = f"{n_apart} of {n} overlapping bars differ, not by one factor"
-    found = _factor(old, new, apart[:, :4].any(axis=1))
+    found = _factor(old, new, np.asarray(apart[:, :4].any(axis=1)))
     if found is not None:
         prefix, factor = found
         shown = f"its overlapping bars differ by the factor {factor:.6g}"

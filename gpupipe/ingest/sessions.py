@@ -79,7 +79,7 @@ def _made(package: Any, name: str, first_day: np.datetime64, last_day: np.dateti
 
 
 def gaps(rows: Rows, symbols: frozenset[int], first_ns: np.ndarray, name: str) -> Gaps:
-    """Missing and closed days of `symbols` (positions in rows.names), of each from its time `first_ns` (n_names,) on."""
+    """Missing and closed days of `symbols` (positions in rows.names), each from its time `first_ns` (n_names,) on."""
     chosen = np.isin(rows.symbol, sorted(symbols)) & (rows.time_ns >= first_ns[rows.symbol])
     rows = rows.take(np.flatnonzero(chosen))
     if not rows.n_rows:

@@ -34,8 +34,9 @@ def clean_store(folder: str | pathlib.Path, *, dry_run: bool = False) -> Cleaned
         found = Cleaned(len(old), len(files), sum(path.stat().st_size for path in (*old, *files)))
         if not dry_run:
             # Generations first: one that is left would promise files that are gone.
-            shutil.rmtree(folder / parts.GENERATIONS, ignore_errors=True)
-            shutil.rmtree(folder / bar_store.SUPERSEDED, ignore_errors=True)
+            for place in (parts.GENERATIONS, bar_store.SUPERSEDED):
+                if (folder / place).exists():
+                    shutil.rmtree(folder / place)
     return found
 
 
