@@ -64,7 +64,8 @@ def test_yfinances_frame_becomes_bars(tmp_path, asked):
 
 
 def test_yfinances_adjusted_close_is_used_when_asked_for(tmp_path, asked):
-    ingest("yfinance:AAA,BBB", tmp_path / "store", sector_map={"AAA": "x", "BBB": "x"}, adjusted=True, since="2010-01-01")
+    sectors = {"AAA": "x", "BBB": "x"}
+    ingest("yfinance:AAA,BBB", tmp_path / "store", sector_map=sectors, adjusted=True, since="2010-01-01")
     panel = held(tmp_path / "store")
     np.testing.assert_allclose(panel.close[:2], [9.9, 10.4], rtol=1e-6)
     np.testing.assert_allclose(panel.open[:1], [9.8 * 0.99], rtol=1e-6)
@@ -117,7 +118,8 @@ def weekdays(first, last, symbols=("AAA", "BBB"), without=(), hour=0, closed=())
     found = {"symbol": [], "time": []}
     for symbol in symbols:
         for day in np.arange(first, last, dtype="datetime64[D]"):
-            if (np.is_busday(day) and str(day) not in HOLIDAYS or str(day) in closed) and (symbol, str(day)) not in without:
+            is_open = (np.is_busday(day) and str(day) not in HOLIDAYS) or str(day) in closed
+            if is_open and (symbol, str(day)) not in without:
                 found["symbol"].append(symbol)
                 found["time"].append(day.astype("datetime64[ns]") + np.timedelta64(hour, "h"))
     n = len(found["symbol"])

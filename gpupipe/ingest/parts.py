@@ -27,6 +27,8 @@ MOST_PARTS = 16  # files of a sector: one is written every night, so a sector is
 # row groups do not ("Do GPUs really need new tabular file formats?", arXiv:2602.17335: 100 pages or more a column
 # chunk, row groups of up to 10 M rows). Pages of 32 KiB are 8,192 float32 prices; a sector is one row group.
 ROW_GROUP_ROWS, PAGE_BYTES = 1 << 22, 1 << 15
+# A fifth smaller than plain values on the 505 stocks; libcudf decodes both.
+_ENCODING = {"time": "DELTA_BINARY_PACKED", **dict.fromkeys(COLUMNS, "BYTE_STREAM_SPLIT")}
 _OWN = re.compile(r"part-[0-9]{6}-[0-9a-f]{12}\.parquet")
 
 
@@ -80,10 +82,11 @@ def plan(rows: Rows, manifest: Manifest | None, stale: frozenset[int], *, compac
     by_sector: dict[str, list[int]] = {}
     for k, file in enumerate(files):
         by_sector.setdefault(file.sector, []).append(k)
-    sector_of_row = np.array(rows.sector, dtype=object)[rows.symbol] if rows.n_rows else np.zeros(0, object)
+    sectors = sorted({*by_sector, *rows.sector})
+    sector_of_row = np.array([sectors.index(name) for name in rows.sector], np.int32)[rows.symbol]
     kept, contents = [], {}
-    for sector in sorted({*by_sector, *rows.sector}):
-        mine = np.flatnonzero(sector_of_row == sector)
+    for number, sector in enumerate(sectors):
+        mine = np.flatnonzero(sector_of_row == number)
         own = by_sector.get(sector, [])
         again = _written_again(rows, mine, own, files, stale, compact=compact)
         kept += [files[k] for k in own if k not in again]
@@ -135,7 +138,7 @@ def _part(rows: Rows, sector: str, generation: int) -> tuple[PartFile, bytes]:
     buffer = io.BytesIO()
     pq.write_table(
         table, buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS, data_page_size=PAGE_BYTES,
-        use_dictionary=["symbol"], write_batch_size=1024,
+        use_dictionary=["symbol"], column_encoding=_ENCODING, write_batch_size=1024,
     )  # fmt: skip
     content = buffer.getvalue()
     digest = sha256(content)
