@@ -213,7 +213,40 @@ def test_a_split_at_the_seam_is_flagged_where_no_bar_overlaps(store):
     put(days(calm, 0, 30), store)
     report = put(days(scaled(calm, "S001", 0.5), 30, 40), store)
     assert change(report, "S001").kind == "looks like a split" and report.status == "WARN"
-    assert report.unchecked == ("S000", "S001", "S002", "S003")
+    assert change(report, "S001").detail.startswith("2009-10-13 opens at 0.498 of the close before, and no bar overlaps")
+    assert report.unchecked == ("S000", "S001", "S002", "S003") and len(report.changes) == 1
+
+
+def test_a_split_that_the_source_does_not_adjust_is_flagged_when_it_comes(store):
+    raw = scaled(market(seed=3), "S001", 2.0, before=30)
+    put(days(raw, 0, 30), store)
+    report = put(days(raw, 25, 40), store)
+    assert report.changes == (change(report, "S001"),) and "no bar overlaps" not in change(report, "S001").detail
+    assert put(days(raw, 25, 40), store).changes == ()  # once
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_slices_in_any_order_make_the_same_panel(store, whole, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(7):
+        first, last = np.sort(rng.integers(0, 41, 2))
+        names = rng.permutation(["S000", "S001", "S002", "S003"])[: rng.integers(1, 5)]
+        piece = days(of(whole, *names.tolist()), first, last)
+        if piece.num_rows:
+            put(piece, store)
+    put(whole, store)
+    assert same(store, whole) and verify_store(store) == []
+    assert load(str(store), None, "all", "cpu")[1].clean
+
+
+def test_volumes_of_another_source_are_refused_by_name(store, whole):
+    put(days(whole, 0, 30), store)
+    rng = np.random.default_rng(0)
+    volume = (whole["volume"].to_numpy() * rng.uniform(1, 1.5, 160)).astype(np.float32)
+    noisy = with_column(whole, "volume", pa.array(volume))
+    report = put(days(noisy, 20, 40), store)
+    assert len(report.changes) == 4 and "overlapping bars differ, in volume alone" in report.changes[0].detail
+    assert report.status == "FAIL" and same(store, days(whole, 0, 30))
 
 
 def test_versions_are_kept_until_clean(store, whole):

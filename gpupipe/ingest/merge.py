@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,6 @@ from gpupipe.data.report import time_text
 from gpupipe.ingest import restate
 from gpupipe.ingest.rows import NEW, Rows, keys
 from gpupipe.panel import COLUMNS
-
-_SEAM_BARS = 4  # on either side of the seam between stored and new bars, for `validate.split_like`
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def merge(stored: Rows, arrived: Rows) -> Merged:
         work.changes.append(Change(name, "moved", f"from sector {before[name]} to {now[name]}"))
     refused_sector = {name: before[name] for name in work.refused}
     sector = tuple(refused_sector.get(name, own) for name, own in zip(names, sector, strict=True))
-    changes = [*work.changes, *_seams(old, new, work)]
-    rows, fresh = work.result()
+    rows, is_new = work.result()
+    changes = [*work.changes, *_split_like(rows, is_new, before, work.unchecked)]
     has_bars = set(np.unique(rows.symbol).tolist())
     kept = tuple(k for k in range(len(names)) if k in has_bars)
     rows = dataclasses.replace(
@@ -84,7 +83,7 @@ def merge(stored: Rows, arrived: Rows) -> Merged:
         symbol=np.searchsorted(np.array(kept, np.int64), rows.symbol).astype(np.int32),
     )  # fmt: skip
     return Merged(
-        rows, frozenset(work.stale_parts), fresh, tuple(sorted(now.keys() - before.keys())),
+        rows, frozenset(work.stale_parts), int(is_new.sum()), tuple(sorted(now.keys() - before.keys())),
         tuple(sorted(changes, key=lambda change: (change.symbol, change.kind))),
         tuple(names[k] for k in work.unchecked),
     )  # fmt: skip
@@ -185,38 +184,30 @@ class _Work:
         self.stale_parts |= set(self.old.part[mine].tolist())
         self.part[mine] = NEW
 
-    def result(self) -> tuple[Rows, int]:
-        """`(all rows sorted, how many were not stored)`."""
+    def result(self) -> tuple[Rows, np.ndarray]:
+        """`(all rows sorted, bool (n_rows,) which of them were not stored)`."""
         old = dataclasses.replace(self.old, values=self.values, part=self.part).take(self.keep_old)
         new = self.new.take(self.keep_new)
         symbol, time_ns = np.concatenate([old.symbol, new.symbol]), np.concatenate([old.time_ns, new.time_ns])
         order = np.lexsort((time_ns, symbol))
         values, part = np.concatenate([old.values, new.values]), np.concatenate([old.part, new.part])
-        return Rows(old.names, old.sector, symbol[order], time_ns[order], values[order], part[order]), new.n_rows
+        rows = Rows(old.names, old.sector, symbol[order], time_ns[order], values[order], part[order])
+        return rows, order >= old.n_rows
 
 
-def _seams(old: Rows, new: Rows, work: _Work) -> list[Change]:
-    """Symbols without an overlapping bar whose new bars stand to the stored ones as after an unadjusted split."""
-    old_edges, new_edges = old.edges, new.edges
-    pieces, codes, n_before = [], [], []
-    for k in work.unchecked:
-        last = old.time_ns[old_edges[k + 1] - 1]
-        if new.time_ns[new_edges[k]] <= last:
-            continue
-        before = np.arange(max(old_edges[k], old_edges[k + 1] - _SEAM_BARS), old_edges[k + 1])
-        after = np.arange(new_edges[k], min(new_edges[k] + _SEAM_BARS, new_edges[k + 1]))
-        pieces.append((old.values[before], new.values[after]))
-        codes.append(k)
-        n_before.append(len(before))
-    if not pieces:
-        return []
-    lengths = [len(first) + len(second) for first, second in pieces]
-    values = np.concatenate([part for both in pieces for part in both])
-    seams = np.cumsum([0, *lengths[:-1]]) + n_before
+
+def _split_like(rows: Rows, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]) -> list[Change]:
+    """Symbols that were stored, with a new bar that looks like the first after a split that nobody adjusted for."""
     bars = Bars(
-        symbol=np.repeat(np.arange(len(codes), dtype=np.int32), lengths), names=tuple(old.names[k] for k in codes),
-        time_ns=np.arange(len(values)), sector_of=(), **{name: values[:, j] for j, name in enumerate(COLUMNS)},
+        symbol=rows.symbol, names=rows.names, time_ns=rows.time_ns, sector_of=rows.sector,
+        **{name: np.ascontiguousarray(rows.values[:, j]) for j, name in enumerate(COLUMNS)},
     )  # fmt: skip
-    found = set(validate.split_like(bars).tolist()) & set(seams.tolist())
-    detail = "the first new bar opens far from the last stored close, and none overlaps to tell: send a longer overlap"
-    return [Change(old.names[codes[j]], "looks like a split", detail) for j, seam in enumerate(seams) if seam in found]
+    found = {}
+    for row in validate.split_like(bars):
+        name = rows.names[rows.symbol[row]]
+        if is_new[row] and name in stored:
+            ratio = rows.values[row, 0] / rows.values[row - 1, 3]
+            detail = f"{time_text(int(rows.time_ns[row]))} opens at {ratio:.3g} of the close before"
+            detail += ", and no bar overlaps to tell: send a longer overlap" if rows.symbol[row] in unchecked else ""
+            found[name] = Change(name, "looks like a split", detail)
+    return list(found.values())

@@ -56,7 +56,8 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool) -> 
     n, n_apart = len(apart), int(apart.any(axis=1).sum())
     if not n_apart:
         return Decision(UNCHANGED)
-    why = f"{n_apart} of {n} overlapping bars differ, not by one factor"
+    how = "not by one factor" if apart[:, :4].any() else "in volume alone"
+    why = f"{n_apart} of {n} overlapping bars differ, {how}"
     found = _factor(old, new, np.asarray(apart[:, :4].any(axis=1)))
     if found is not None:
         prefix, factor = found
