@@ -213,7 +213,7 @@ def test_a_split_at_the_seam_is_flagged_where_no_bar_overlaps(store):
     put(days(calm, 0, 30), store)
     report = put(days(scaled(calm, "S001", 0.5), 30, 40), store)
     assert change(report, "S001").kind == "looks like a split" and report.status == "WARN"
-    assert change(report, "S001").detail.startswith("2009-10-13 opens at 0.498 of the close before, and no bar overlaps")
+    assert change(report, "S001").detail.startswith("2009-10-13 opens at 0.498 of the close before, and no bar")
     assert report.unchecked == ("S000", "S001", "S002", "S003") and len(report.changes) == 1
 
 

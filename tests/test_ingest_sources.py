@@ -71,6 +71,22 @@ def test_yfinances_adjusted_close_is_used_when_asked_for(tmp_path, asked):
     np.testing.assert_allclose(panel.open[:1], [9.8 * 0.99], rtol=1e-6)
 
 
+def test_the_recorded_shape_is_the_one_that_yfinance_makes(monkeypatch):
+    yfinance = pytest.importorskip("yfinance", reason="yfinance is not installed (the extra yfinance)")
+
+    def history(self, start, interval, auto_adjust, actions, **_):
+        """One ticker as Yahoo would give it: what is downloaded, and nothing else, is replaced."""
+        assert (start, interval, auto_adjust, actions) == ("2010-01-01", "1d", False, False)
+        own = recorded().xs(self.ticker, axis=1, level="Ticker").dropna(how="all")
+        return own.tz_localize("America/New_York").astype({"Volume": "int64"}).rename_axis(None, axis=1)
+
+    monkeypatch.setattr(yfinance.Ticker, "history", history)
+    answer = yahoo.download(("AAA", "BBB", "GONE"), "2010-01-01", "1d")
+    wanted, without = yahoo.long_frame(recorded())
+    made, also_without = yahoo.long_frame(answer)
+    assert made.to_dict("list") == wanted.to_dict("list") and without == also_without == ("GONE",)
+
+
 def test_another_shape_or_nothing_is_refused():
     with pytest.raises(DataError, match="expected columns of the levels Price and Ticker"):
         yahoo.long_frame(recorded().droplevel("Ticker", axis=1))

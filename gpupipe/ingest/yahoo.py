@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import warnings
 from typing import Any
 
 from gpupipe.data import columns, csv_file
@@ -45,10 +46,12 @@ def download(symbols: tuple[str, ...], since: str, interval: str) -> Any:
         raise DataError(MISSING)
     import yfinance
 
-    return yfinance.download(
-        list(symbols), start=since, interval=interval, group_by="column", auto_adjust=False, actions=False,
-        progress=False, multi_level_index=True,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pandas, about what yfinance does with it
+        return yfinance.download(
+            list(symbols), start=since, interval=interval, group_by="column", auto_adjust=False, actions=False,
+            progress=False, multi_level_index=True,
+        )  # fmt: skip
 
 
 def long_frame(answer: Any) -> tuple[Any, tuple[str, ...]]:
