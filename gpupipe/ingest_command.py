@@ -87,6 +87,7 @@ def show(to, report: IngestReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from gpupipe.data.report import counted
     from gpupipe.ingest.report import lines
 
     to.print(Text(f"{report.source}: {report.rows_read:,} rows read"))
@@ -99,11 +100,11 @@ def show(to, report: IngestReport) -> None:
     if report.dry_run:
         done = "nothing was written (--dry-run)"
     elif report.changed:
-        done = f"generation {report.generation}, {report.files_written} files of {report.bytes_written:,} bytes written"
+        done = f"generation {report.generation}, {counted(report.files_written, 'file')} of {report.bytes_written:,} bytes"
     else:
         done = "nothing to do: the store holds these bars"
     to.print(Text(
-        f"{report.status}  {report.store}: {report.rows:,} bars of {report.symbols:,} symbols, "
+        f"{report.status}  {report.store}: {counted(report.rows, 'bar')} of {counted(report.symbols, 'symbol')}, "
         f"{report.first_time} to {report.last_time}; {done}"
     ), soft_wrap=True)  # fmt: skip
     if report.warnings:

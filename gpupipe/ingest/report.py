@@ -74,7 +74,7 @@ class IngestReport:
         if self.without_bars:
             found.append(f"no bars came for {counted(len(self.without_bars), 'symbol')}")
         if self.missing:
-            found.append(f"{counted(len(self.missing), 'bar')} missing on open days")
+            found.append(f"{counted(len(self.missing), 'session')} without a bar")
         if self.closed:
             found.append(f"bars on {counted(len(self.closed), 'day')} when {self.calendar} was closed")
         if self.newly_stale:
