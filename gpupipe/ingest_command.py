@@ -100,7 +100,8 @@ def show(to, report: IngestReport) -> None:
     if report.dry_run:
         done = "nothing was written (--dry-run)"
     elif report.changed:
-        done = f"generation {report.generation}, {counted(report.files_written, 'file')} of {report.bytes_written:,} bytes"
+        written = f"{counted(report.files_written, 'file')} of {report.bytes_written:,} bytes"
+        done = f"generation {report.generation}, {written}"
     else:
         done = "nothing to do: the store holds these bars"
     to.print(Text(

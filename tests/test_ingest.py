@@ -114,6 +114,23 @@ def test_a_factor_needs_three_bars(store, whole, bars, kind):
         assert same(store, pa.concat_tables([days(of(whole, "S001"), 0, 30), of(whole, "S001", but=True)]))
 
 
+def rounded(table, factor, digits):
+    for name in ("open", "high", "low", "close"):
+        values = np.round(table[name].to_numpy().astype(np.float64) * factor, digits)
+        table = with_column(table, name, pa.array(values))
+    return table
+
+
+def test_what_rounding_does_is_no_restatement_and_hides_none(store, whole):
+    cents = rounded(whole, 1.0, 2)
+    put(days(cents, 0, 30), store)
+    assert not put(days(rounded(cents, 1 + 2e-6, 7), 0, 30), store).changed
+    report = put(days(rounded(cents, 0.5, 2), 20, 40), store)  # 2:1 of all, in cents again
+    assert [change.kind for change in report.changes] == ["restated"] * 4
+    assert all(change.factor == pytest.approx(0.5, rel=1e-4) for change in report.changes)
+    np.testing.assert_allclose(held(store).close, panel_of(rounded(cents, 0.5, 2)).close, rtol=2e-4)
+
+
 def contradictory(table, first):
     for day in range(first, 30):
         price = 50.0 + day
