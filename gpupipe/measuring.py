@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import evaluate, intervals
+from gpupipe import curves, evaluate, intervals
 from gpupipe.intervals import PRIOR_ALL
 from gpupipe.models import share_table
 from gpupipe.models.fold import N_CLASSES
@@ -75,11 +75,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Measured:
-    """All measures of one sector, by (label, model), and the sealed-test losses that intervals are drawn from."""
+    """All measures of one sector, by (label, model), and the sealed-test losses that intervals are drawn from.
+
+    curves: lines of curves.parquet, see `curves.of_model`.
+    """
 
     trained: Trained
     found: dict[tuple[str, str], Found]
     losses: intervals.Losses
+    curves: list[dict[str, Any]]
 
 
 def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
@@ -91,6 +95,7 @@ def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
     priors = class_shares(y[cut.train])
     found: dict[tuple[str, str], Found] = {}
     losses: dict[tuple[str, str], np.ndarray] = {}
+    counted: list[dict[str, Any]] = []
     for position, label in enumerate(one.labels):
         k = dataset.label_names.index(label)
         returns = forward[:, dataset.horizons.index(dataset.horizon_of_label[k])]
@@ -107,7 +112,8 @@ def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
                 for part, at in parts.items()
             })  # fmt: skip
             losses[label, name] = evaluate.log_losses(probability["test"], happened)
-    return Measured(one, found, _by_time(work.device.to_host(dataset.time_ns)[cut.test], losses))
+            counted += curves.of_model(one.sector, label, name, probability["test"], happened)
+    return Measured(one, found, _by_time(work.device.to_host(dataset.time_ns)[cut.test], losses), counted)
 
 
 def add_intervals(measured: Sequence[Measured], longest_horizon: int, seed: int) -> intervals.Resampled:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, memory, models, picture, summary, validation
+from gpupipe import artifacts, config, curves, importance, memory, models, picture, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -30,7 +30,7 @@ from gpupipe.models.fold import N_CLASSES
 from gpupipe.panel import Panel
 from gpupipe.schedule import in_parallel
 from gpupipe.split import Boundaries, Folds, Split, folds, split
-from gpupipe.store import Store, dump_json, sha256
+from gpupipe.store import Store, dump_json, sha256, write_atomic
 from gpupipe.training import Trained, Work, available_cores, count_units, train
 
 log = logging.getLogger("gpupipe")
@@ -209,6 +209,7 @@ def _execute(
     whole |= validated
     entries |= summary.write(store, whole)
     entries |= picture.write(store, prepared.datasets, prepared.folds)
+    entries |= _for_pictures(work, measured, trained)
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
@@ -221,6 +222,19 @@ def _baselines_say(work: Work, trained: list[Trained]) -> Callable[[str, np.ndar
     """What the baselines say of some rows of a sector, learned as the models were."""
     baselines = Baselines.learn(work, [one.sector for one in trained])
     return lambda sector, rows: baselines.predict(work, sector, rows)
+
+
+def _for_pictures(work: Work, measured: Sequence[Measured], trained: list[Trained]) -> dict[str, dict[str, Any]]:
+    """Write what the report draws and the summary has not; return the manifest entries."""
+    contents = {
+        curves.CURVES: curves.parquet([line for one in measured for line in one.curves]),
+        curves.SHARES: curves.parquet(curves.label_shares(work.datasets)),
+    }
+    if (found := importance.measure(work, trained)) is not None:
+        contents[importance.JSON] = dump_json(found)
+    for name, content in contents.items():
+        write_atomic(work.store.out / name, content)
+    return {name: artifacts.entry_of(content) for name, content in contents.items()}
 
 
 def _publish(

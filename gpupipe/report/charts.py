@@ -1,0 +1,197 @@
+"""Charts of the report, as Vega-Lite specifications made with Altair: no colours of a theme, which the page gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+# Models keep their colour, shape and dash in every chart; colours of Okabe and Ito, told apart without colour by shape.
+MODELS = {
+    "xgb_joint": ("#0072B2", "circle", [1, 0]), "meta_learner": ("#D55E00", "diamond", [6, 2]),
+    "xgb_hist": ("#009E73", "square", [2, 2]), "xgb_leafwise": ("#56B4E9", "triangle-up", [4, 4]),
+    "random_forest": ("#CC79A7", "triangle-down", [8, 4]), "linear": ("#E69F00", "cross", [1, 3]),
+    "lightgbm": ("#7A6FAC", "triangle-left", [5, 1]), "catboost": ("#8C8C00", "triangle-right", [3, 1]),
+}  # fmt: skip
+OTHER = ("#7F7F7F", "stroke", [1, 1])  # baselines
+CLASSES = {"SELL": "#D55E00", "HOLD": "#999999", "BUY": "#0072B2"}
+ROW = 22  # pixels of a row in a chart of rows
+
+
+def _alt() -> Any:
+    import altair
+
+    return altair
+
+
+def _of_models(names: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
+    found = [MODELS.get(name, OTHER) for name in names]
+    return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
+
+
+def gains(rows: Rows) -> dict[str, Any]:
+    """Gain over the prior with its interval, a panel for each label, a line for each model or baseline.
+
+    rows: "label", "model", "gain", "low", "high" (percent; low and high may be None), "skill".
+    """
+    alt = _alt()
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    colours, shapes, _ = _of_models(names)
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        y=alt.Y("model:N", sort=names, title=None),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=None),
+    )
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=alt.X("gain:Q", title="gain over the prior in sealed log-loss, %"),
+        shape=alt.Shape("model:N", scale=alt.Scale(domain=names, range=shapes), legend=None),
+        tooltip=[alt.Tooltip(f"{name}:N") for name in ("label", "model", "skill")]
+        + [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")],
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3], color="gray").encode(x="zero:Q")
+    return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=ROW * len(names))
+
+
+def _panels(alt: Any, layered: Any, rows: Rows, by: str, height: int, width: int = 250) -> dict[str, Any]:
+    """A panel for each value of a field, as many in a row as the page has room for (`columns` is set there)."""
+    order = list(dict.fromkeys(row[by] for row in rows))
+    chart = layered.properties(width=width, height=height, data=alt.Data(values=list(rows)))
+    return chart.facet(facet=alt.Facet(f"{by}:N", sort=order, title=None), columns=3).to_dict()
+
+
+def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
+    """Gain by sector and label of the model that the reader picks. rows: "sector", "label", "model", "gain" in percent."""
+    alt = _alt()
+    picked = alt.binding_select(options=list(models), name="model ")
+    model = alt.selection_point(fields=["model"], bind=picked, value=models[0], name="pick")
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    base = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .encode(x=alt.X("label:N", sort=labels, title=None), y=alt.Y("sector:N", title=None))
+        .add_params(model)
+        .transform_filter(model)
+    )
+    fill = base.mark_rect().encode(
+        color=alt.Color("gain:Q", scale=alt.Scale(scheme="blueorange", domainMid=0, reverse=True), title="gain, %"),
+        tooltip=["sector:N", "label:N", "model:N", alt.Tooltip("gain:Q", format=".1f"), "skill:N"],
+    )
+    words = base.mark_text(fontSize=11).encode(
+        text=alt.Text("gain:Q", format=".1f"),
+        color=alt.condition("abs(datum.gain) > 25", alt.value("white"), alt.value("black")),
+    )
+    return (fill + words).properties(width="container", height=ROW * len({row["sector"] for row in rows})).to_dict()
+
+
+def shares(rows: Rows) -> dict[str, Any]:
+    """Label shares by sector, a panel for each label. rows: "label", "sector", "class", "share" in percent."""
+    alt = _alt()
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar().encode(
+        x=alt.X("share:Q", stack="zero", title="share of rows, %", scale=alt.Scale(domain=[0, 100])),
+        y=alt.Y("sector:N", title=None),
+        color=alt.Color("class:N", scale=alt.Scale(domain=list(CLASSES), range=list(CLASSES.values())), title=None),
+        order=alt.Order("order:Q"),
+        tooltip=["label:N", "sector:N", "class:N", alt.Tooltip("share:Q", format=".2f"), alt.Tooltip("rows:Q", format=",")],
+    )  # fmt: skip
+    return _panels(alt, chart, rows, "label", height=16 * len({row["sector"] for row in rows}))
+
+
+def shares_by_year(rows: Rows) -> dict[str, Any]:
+    """BUY and SELL shares of all sectors by year. rows: "label", "year", "class", "share" in percent, "rows"."""
+    alt = _alt()
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_line(point=True).encode(
+        x=alt.X("year:O", title=None),
+        y=alt.Y("share:Q", title="share of rows, %"),
+        color=alt.Color("class:N", scale=alt.Scale(domain=list(CLASSES), range=list(CLASSES.values())), title=None),
+        strokeDash=alt.StrokeDash("class:N", legend=None),
+        tooltip=["label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"), alt.Tooltip("rows:Q", format=",")],
+    )  # fmt: skip
+    return _panels(alt, chart, rows, "label", height=150)
+
+
+def curve(
+    rows: Rows, x: str, y: str, titles: tuple[str, str], diagonal: bool = False, log: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """Lines of the models, a panel for each label. rows: "label", "model", and the fields x and y."""
+    alt = _alt()
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    colours, shapes, dashes = _of_models(names)
+    kind = {"type": "symlog", "constant": 0.01} if log else {}
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind), axis=alt.Axis(format="%")),
+        y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(**kind), axis=alt.Axis(format="%")),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        tooltip=["label:N", "model:N", alt.Tooltip(f"{x}:Q", format=".2%"), alt.Tooltip(f"{y}:Q", format=".2%"),
+                 alt.Tooltip("rows:Q", format=",")],
+    )  # fmt: skip
+    lines = base.mark_line(interpolate="linear").encode(
+        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None),
+        order=alt.Order(f"{x}:Q"),
+    )
+    marks = base.mark_point(filled=True, size=30, opacity=1).encode(
+        shape=alt.Shape("model:N", scale=alt.Scale(domain=names, range=shapes), title=None)
+    )
+    layers = [lines, marks]
+    if diagonal:
+        most = max((max(row[x], row[y]) for row in rows), default=1.0)
+        ends = alt.Data(values=[{x: 0, y: 0}, {x: most, y: most}])
+        layers.insert(0, alt.Chart(ends).mark_line(color="gray", strokeDash=[4, 3]).encode(x=f"{x}:Q", y=f"{y}:Q"))
+    return _panels(alt, alt.layer(*layers), rows, "label", height=200)
+
+
+def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, Any]:
+    """Lines over whole numbers, a panel for each label. rows: "label", "model", x whole numbers, y."""
+    alt = _alt()
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    colours, shapes, dashes = _of_models(names)
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X(f"{x}:O", title=titles[0], axis=alt.Axis(labelAngle=0)),
+        y=alt.Y(f"{y}:Q", title=titles[1]),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        tooltip=["label:N", "model:N", f"{x}:O", alt.Tooltip(f"{y}:Q", format=".1f")],
+    )
+    lines = base.mark_line().encode(
+        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None)
+    )
+    marks = base.mark_point(filled=True, size=40, opacity=1).encode(
+        shape=alt.Shape("model:N", scale=alt.Scale(domain=names, range=shapes), title=None)
+    )
+    return _panels(alt, alt.layer(lines, marks), rows, "label", height=180)
+
+
+def bars(rows: Rows, name: str, value: str, title: str, whiskers: bool = False, colour: str = "#0072B2") -> dict[str, Any]:
+    """Horizontal bars, largest first. rows: the fields name and value, with "low" and "high" where whiskers are."""
+    alt = _alt()
+    base = alt.Chart(alt.Data(values=list(rows))).encode(y=alt.Y(f"{name}:N", sort="-x", title=None))
+    drawn = base.mark_bar(color=colour).encode(
+        x=alt.X(f"{value}:Q", title=title), tooltip=[f"{name}:N", alt.Tooltip(f"{value}:Q", format=".2f")]
+    )
+    whole = drawn + base.mark_rule().encode(x="low:Q", x2="high:Q") if whiskers else drawn
+    return whole.properties(width="container", height=ROW * len(rows)).to_dict()
+
+
+def lines(rows: Rows, x: str, y: str, series: str, titles: tuple[str, str], log: bool = False) -> dict[str, Any]:
+    """Lines over time. rows: x as ISO dates, y numbers, series names."""
+    alt = _alt()
+    names = list(dict.fromkeys(row[series] for row in rows))
+    colours, _, dashes = _of_models(names)
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_line().encode(
+        x=alt.X(f"{x}:T", title=titles[0]),
+        y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(type="log" if log else "linear", zero=False)),
+        color=alt.Color(f"{series}:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        strokeDash=alt.StrokeDash(f"{series}:N", scale=alt.Scale(domain=names, range=dashes), title=None),
+        tooltip=[f"{series}:N", alt.Tooltip(f"{x}:T"), alt.Tooltip(f"{y}:Q", format=".4g")],
+    )  # fmt: skip
+    return chart.properties(width="container", height=260).to_dict()
+
+
+def timeline(rows: Rows) -> dict[str, Any]:
+    """What each thread did when. rows: "thread", "stage", "unit", "begin" and "end" in seconds since the start."""
+    alt = _alt()
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(stroke="white", strokeWidth=0.3).encode(
+        x=alt.X("begin:Q", title="seconds since the start"),
+        x2="end:Q",
+        y=alt.Y("thread:N", title=None),
+        color=alt.Color("stage:N", scale=alt.Scale(scheme="tableau20"), title=None),
+        tooltip=["unit:N", "stage:N", "thread:N", alt.Tooltip("begin:Q", format=".1f"), alt.Tooltip("end:Q", format=".1f")],
+    )  # fmt: skip
+    return chart.properties(width="container", height=36 * len({row["thread"] for row in rows})).to_dict()

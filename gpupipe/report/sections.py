@@ -1,0 +1,328 @@
+"""What the report tells of a finished OUT, part by part."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gpupipe import curves, verdict
+from gpupipe.data import HEADER
+from gpupipe.intervals import NO_SKILL, SKILL
+from gpupipe.measuring import BASELINES
+from gpupipe.report import charts
+from gpupipe.report.page import Figure, Picture, Section, Table
+from gpupipe.summary import title_of
+
+Row = Mapping[str, Any]
+MOST_FEATURES = 30
+
+
+def of_run(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
+    """All sections that OUT has something for. whole: its summary."""
+    found = [
+        verdict_of(whole), data(whole), labels(out), split(out, whole), leaderboard(whole), by_sector(whole),
+        probabilities(out), importance(out), folds(whole), time_and_memory(whole), about(whole), skipped(whole),
+    ]  # fmt: skip
+    return [section for section in found if section is not None]
+
+
+def lead(whole: Mapping[str, Any]) -> list[str]:
+    """The run in two sentences."""
+    about_data, split = whole["data"], whole["split"]
+    n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
+    where = f"{whole['device']['kind']} ({whole['device']['name']})"
+    sectors = f" in {n_sectors} sectors" if n_sectors else ""
+    return [
+        f"{whole['n_models']} of {whole['n_models_wanted']} models from {about_data['rows_kept']:,} bars of "
+        f"{about_data['symbols']} symbols{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} s "
+        f"on {where}.",
+        f"Trained from {split['train_from']}, validated from {split['validation_from']}; every figure that is called "
+        f"sealed is of rows from {split['test_from']} to {split['test_to']}, which chose nothing.",
+    ]  # fmt: skip
+
+
+def verdict_of(whole: Mapping[str, Any]) -> Section:
+    """The verdict in words."""
+    text = [
+        *verdict.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]})),
+        *verdict.skill_sentences(whole["families"], whole["intervals"]),
+        verdict.stacking_sentence(whole["stacking"]),
+    ]
+    return Section("Verdict", [line for line in text if line])
+
+
+def data(whole: Mapping[str, Any]) -> Section:
+    """What came in, and what was made of it."""
+    about_data = whole["data"]
+    if "findings" not in about_data:
+        return Section("Data", [f"A frame with {about_data['rows_kept']:,} bars of {about_data['symbols']} symbols."])
+    columns = [(name, k in (2, 3)) for k, name in enumerate(HEADER)]
+    rows = [[one[name] for name in ("kind", "action", "rows", "symbols", "example")] for one in about_data["findings"]]
+    text = [
+        about_data["description"], about_data["reader"], *about_data["notes"],
+        f"{about_data['rows_read']:,} rows read, {about_data['rows_kept']:,} kept, "
+        f"{about_data['rows_quarantined']:,} set aside; from {about_data['first_time']} to {about_data['last_time']}.",
+    ]  # fmt: skip
+    text += [] if rows else ["Validation had nothing to report."]
+    parts = [Table("What validation met", columns, rows)] if rows else []
+    symbols = [[sector, n] for sector, n in about_data["sectors"].items()]
+    parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
+    return Section("Data", [_sentence(line) for line in text], parts)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def labels(out: pathlib.Path) -> Section | None:
+    """Label shares by sector and by year."""
+    lines = _table(out / curves.SHARES)
+    if lines is None:
+        return None
+    by_sector, by_year = _totals(lines, "sector"), _totals(lines, "year")
+    parts = [
+        Figure("Share of SELL, HOLD and BUY in each sector, for each label", charts.shares(by_sector)),
+        Figure(
+            "Share of SELL and BUY in each year, all sectors together",
+            charts.shares_by_year([row for row in by_year if row["class"] != "HOLD"]),
+        ),
+        Table(
+            "Label shares by sector, %", [("label", False), ("sector", False), ("class", False), ("%", True), ("rows", True)],
+            [[row["label"], row["sector"], row["class"], row["share"], row["rows"]] for row in by_sector], folded=True,
+        ),
+    ]  # fmt: skip
+    return Section(
+        "Labels", ["BUY: the take-profit price is reached within the horizon; SELL: the drawdown price is."], parts
+    )
+
+
+def _totals(lines: Sequence[Row], by: str) -> list[dict[str, Any]]:
+    counts: dict[tuple[str, Any], dict[str, int]] = defaultdict(lambda: dict.fromkeys(charts.CLASSES, 0))
+    for line in lines:
+        for name in charts.CLASSES:
+            counts[line["label"], line[by]][name] += line[f"n_{name.lower()}"]
+    return [
+        {"label": _title(label), by: key, "class": name, "share": 100 * n / max(1, sum(own.values())), "rows": n,
+         "order": order}
+        for (label, key), own in counts.items()
+        for order, (name, n) in enumerate(own.items())
+    ]  # fmt: skip
+
+
+def _title(label: str) -> str:
+    """label_5d_10pct as "5 bars, 10 %"."""
+    _, horizon, threshold = label.split("_", 2)
+    return title_of({"horizon": int(horizon.removesuffix("d")), "threshold": float(threshold.removesuffix("pct")) / 100})
+
+
+def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
+    """The folds, as OUT/folds.svg shows them."""
+    path = out / "folds.svg"
+    settings = whole["settings"]["split"]
+    text = [
+        f"Purged by the end of the longest label, with {settings['embargo_bars']} bars of embargo on top; the training "
+        f"part is cut into {settings['parts']} for the out-of-fold predictions that stacking learns from."
+    ]
+    parts = [Picture("When each fold is fitted, validated and tested", path.read_text())] if path.exists() else []
+    return Section("Split", text, parts)
+
+
+def leaderboard(whole: Mapping[str, Any]) -> Section:
+    """Gains over the prior with intervals, of models and baselines."""
+    titles = {row["label"]: title_of(row) for row in whole["models"]}
+    rows = [
+        {
+            "label": titles[a["label"]], "model": a["model"], "gain": 100 * a["test_gain_over_prior"],
+            "low": _times_100(a.get("test_gain_low")), "high": _times_100(a.get("test_gain_high")),
+            "skill": a.get("test_skill", ""),
+        }
+        for a in whole["averages"]
+    ]  # fmt: skip
+    columns = [("label", False), ("model", False), ("sealed gain, %", True), ("from", True), ("to", True), ("skill", False),
+               ("sealed log-loss", True), ("validation gain, %", True), ("sectors above the prior", True), ("sectors", True),
+               ("mean return after BUY, %", True), ("of every row, %", True)]  # fmt: skip
+    table = [
+        [titles[a["label"]], a["model"], 100 * a["test_gain_over_prior"], _times_100(a.get("test_gain_low")),
+         _times_100(a.get("test_gain_high")), a.get("test_skill", ""), a["test_log_loss"],
+         100 * a["validation_gain_over_prior"], a["sectors_above_prior"], a["sectors"],
+         _times_100(a.get("test_return_when_buy")), _times_100(a.get("test_return_buy_and_hold"))]
+        for a in whole["averages"]
+    ]  # fmt: skip
+    text = [
+        "Gain: by how much the log-loss on the sealed test is below that of the sector's class prior (the line at 0), "
+        "averaged over sectors. Bars are 95 % intervals from blocks of dates drawn again. What does not lie clearly above "
+        f"the prior of the sector and that of all sectors is called “{NO_SKILL}”. {', '.join(BASELINES)} are baselines, "
+        "class shares in bins of one column."
+    ]
+    return Section("Leaderboard", text, [
+        Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows)),
+        Table("All models and baselines, averaged over sectors", columns, table, digits=3),
+    ])  # fmt: skip
+
+
+def _times_100(value: Any) -> Any:
+    return None if value is None or value != value else 100 * value
+
+
+def by_sector(whole: Mapping[str, Any]) -> Section:
+    """Each sector's own figures."""
+    rows = [
+        {"label": title_of(row), "sector": row["sector"], "model": row["model"],
+         "gain": 100 * row["test_gain_over_prior"], "skill": row.get("test_skill", "")}
+        for row in whole["models"] if row["test_gain_over_prior"] is not None
+    ]  # fmt: skip
+    names = list(dict.fromkeys(row["model"] for row in whole["models"] if row["kind"] == "model"))
+    names.sort(key=lambda name: name != "meta_learner")
+    of_models = [row for row in rows if row["model"] in names]
+    columns = [("sector", False), ("label", False), ("model", False), ("sealed gain, %", True), ("skill", False),
+               ("sealed log-loss", True), ("prior's", True), ("PR-AUC BUY", True), ("BUY share, %", True), ("calls BUY", True),
+               ("precision BUY, %", True), ("scope", False), ("rounds", False)]  # fmt: skip
+    table = [
+        [row["sector"], title_of(row), row["model"], _times_100(row["test_gain_over_prior"]), row.get("test_skill", ""),
+         row["test_log_loss"], row["test_prior_log_loss"], row["test_pr_auc_buy"], _times_100(row["test_share_buy"]),
+         row["test_calls_buy"], _times_100(row["test_precision_buy"]), row["scope"], row["rounds"]]
+        for row in whole["models"] if row["kind"] == "model"
+    ]  # fmt: skip
+    n_skill = sum(row["skill"] == SKILL for row in of_models)
+    text = [f"{n_skill} of {len(of_models)} models have skill on their own sector's sealed rows."]
+    return Section("By sector", text, [
+        Figure("Gain over the prior by sector and label, in percent", charts.heat(of_models, names)),
+        Table(f"All {len(table)} models", columns, table, digits=3, folded=True),
+    ])  # fmt: skip
+
+
+def probabilities(out: pathlib.Path) -> Section | None:
+    """Calibration, and precision by recall, of BUY."""
+    lines = _table(out / curves.CURVES)
+    if lines is None:
+        return None
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for line in lines:
+        if line["model"] not in BASELINES:
+            groups[line["side"], line["label"], line["model"]].append(line)
+
+    def drawn(side: str, of: Any) -> list[dict[str, Any]]:
+        return [
+            {"label": _title(label), "model": model, **point}
+            for (this, label, model), own in groups.items() if this == side for point in of(own)
+        ]  # fmt: skip
+
+    parts: list[Any] = []
+    for side in ("buy", "sell"):
+        name = side.upper()
+        parts.append(Figure(
+            f"Calibration of {name}: what happened, by what was said (grey: said and happened alike)",
+            charts.curve(drawn(side, curves.calibration), "probability", "happened",
+                         ("mean probability", "share that happened"), diagonal=True, log=True),
+        ))  # fmt: skip
+        parts.append(Figure(
+            f"Precision of calling {name}, by recall",
+            charts.curve(drawn(side, curves.precision_by_recall), "recall", "precision", ("recall", "precision")),
+        ))  # fmt: skip
+    text = ["On the sealed test, the rows of all sectors together; probabilities are counted in bins of log-odds."]
+    return Section("Probabilities", text, parts)
+
+
+def importance(out: pathlib.Path) -> Section | None:
+    """What the models look at."""
+    from gpupipe import importance as found
+
+    path = out / found.JSON
+    if not path.exists():
+        return None
+    about_it = json.loads(path.read_text())
+    families = [{"family": name, "points": 100 * value} for name, value in about_it["families"].items()]
+    features = [
+        {"feature": name, "share": 100 * value} for name, value in list(about_it["features"].items())[:MOST_FEATURES]
+    ]
+    table = [[name, about_it["family_of"][name], 100 * value] for name, value in about_it["features"].items()]
+    text = [
+        f"Of {about_it['model']}. By family of features: how many points of the prior's log-loss the model loses on "
+        f"{about_it['rows']:,} validation rows when the columns of that family are those of other rows, all labels "
+        f"together; as it stands its gain there is {100 * about_it['gain']:.1f}. What families know in common is lost with "
+        "neither alone, so these do not add up. By feature: its share of the gain of all splits."
+    ]
+    return Section("Features", text, [
+        Figure("Points lost without a family of features", charts.bars(families, "family", "points", "points lost")),
+        Figure("Share of the splits' gain, %", charts.bars(features, "feature", "share", "share of gain, %")),
+        Table("All features by share of gain", [("feature", False), ("family", False), ("%", True)], table, folded=True),
+    ])  # fmt: skip
+
+
+def folds(whole: Mapping[str, Any]) -> Section | None:
+    """Origin by origin, and path by path, where there are several."""
+    parts: list[Any] = []
+    for name, what, title in (
+        ("walk_forward", "origins", "Gain over the prior on each origin's own test window"),
+        ("cpcv", "paths", "Gain over the prior on each path of the combinatorial cross-validation"),
+    ):
+        if name not in whole:
+            continue
+        rows = [
+            {"label": _title(one["label"]), "model": one["model"], "number": k, "gain": 100 * own["gain_over_prior"]}
+            for one in whole[name]["results"] if one["model"] not in BASELINES
+            for k, own in enumerate(one[what], 1) if own["rows"]
+        ]  # fmt: skip
+        columns = [("label", False), ("model", False), (what[:-1], True), ("gain, %", True)]
+        table = [[row["label"], row["model"], row["number"], row["gain"]] for row in rows]
+        parts += [
+            Figure(title, charts.by_number(rows, "number", "gain", (what[:-1], "gain over the prior, %"))),
+            Table(f"{title}, in numbers", columns, table, folded=True),
+        ]
+    return Section("Fold by fold", [], parts) if parts else None
+
+
+def time_and_memory(whole: Mapping[str, Any]) -> Section:
+    """Where the time went, and the memory."""
+    seconds = [{"stage": name, "seconds": value} for name, value in whole["seconds"].items()]
+    text = [
+        f"{whole['elapsed_s']:.1f} s with {whole['jobs']} jobs, {whole['rows_per_second']:,.0f} rows a second; at most "
+        f"{whole['peak_bytes'] / 2**30:.2f} GiB of memory"
+        + (f", {whole['device_peak_bytes'] / 2**30:.2f} GiB of the device's" if whole["device_peak_bytes"] else "")
+        + ". Stages that run side by side add up to more than the whole."
+    ]
+    parts: list[Any] = [Figure("Seconds by stage, of all threads", charts.bars(seconds, "stage", "seconds", "seconds"))]
+    crossed = [
+        [direction.replace("_", " "), stage, n] for direction, by in whole["bus_bytes"].items() for stage, n in by.items()
+    ]
+    if crossed:
+        columns = [("direction", False), ("stage", False), ("bytes", True)]
+        parts.append(Table("Bytes over the bus", columns, crossed))
+    else:
+        text.append("Nothing crossed a bus: the device was the CPU.")
+    return Section("Time and memory", text, parts)
+
+
+def about(whole: Mapping[str, Any]) -> Section:
+    """Versions and settings."""
+    flat = list(_flat(whole["settings"]))
+    return Section("Run", [f"Device: {whole['device']['kind']}, {whole['device']['name']} ({whole['device']['reason']})."], [
+        Table("Versions", [("what", False), ("version", False)], list(whole["versions"].items()), folded=True),
+        Table("Settings", [("key", False), ("value", False)], flat, folded=True),
+        Table("Keys", [("what", False), ("SHA-256", False)], [
+            ["run", whole["run_key"]], ["data", whole["data"].get("data_hash", "")]
+        ], folded=True),
+    ])  # fmt: skip
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def skipped(whole: Mapping[str, Any]) -> Section | None:
+    """What was not trained, and why."""
+    text = [_sentence(line) for line in verdict.skip_sentences(whole["skipped"])]
+    return Section("Not trained", text) if text else None
+
+
+def _table(path: pathlib.Path) -> list[dict[str, Any]] | None:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist() if path.exists() else None
