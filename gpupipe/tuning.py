@@ -50,7 +50,7 @@ BOOSTER = {
 }
 DEPTH_WISE = {"depth": Range(2, 8, whole=True), **BOOSTER}
 LEAF_WISE = {"leaves": Range(4, 64, log=True, whole=True), **BOOSTER}
-LINEAR = {"l2": Range(1.0, 100_000.0, log=True)}
+LINEAR = {"l2": Range(10.0, 1_000_000.0, log=True)}
 
 
 @dataclass(frozen=True)
