@@ -139,9 +139,9 @@ class Forest:
 
 @dataclass(frozen=True)
 class Linear:
-    """Softmax regression; penalties are rows of pseudo-evidence on standardised columns, for each nat of a label's entropy.
+    """Softmax regression; penalties are rows of pseudo-evidence on standardised columns for each nat of entropy.
 
-    A label of rare events has little entropy, and so a small penalty: every label has its own.
+    The entropy is that of a label's classes: rare events have little, and so a small penalty.
     """
 
     l2: float = 28_000.0
