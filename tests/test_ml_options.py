@@ -220,6 +220,11 @@ def test_weights_are_scaled_to_a_mean_of_1():
     found = with_mean_weight_1({"a": rows, "b": rows}, CPU)
     np.testing.assert_allclose(found["b"].weight, [[0.5], [1.5]])
     assert with_mean_weight_1({"a": dataclasses.replace(rows, weight=None)}, CPU)["a"].weight is None
+    classes = dataclasses.replace(rows, y=np.array([[2], [1]], np.int8))  # each row is its class
+    np.testing.assert_array_equal(with_mean_weight_1({"a": classes, "b": classes}, CPU)["b"].weight, 1)
+    mixed = with_mean_weight_1({"a": rows, "b": classes}, CPU)  # class 1: 1, 3 and 3; class 2: 1
+    np.testing.assert_allclose(mixed["a"].weight, [[3 / 7], [9 / 7]], rtol=1e-6)
+    np.testing.assert_allclose(mixed["b"].weight, [[1], [9 / 7]], rtol=1e-6)
 
 
 # Matrices and memory

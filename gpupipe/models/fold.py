@@ -83,15 +83,22 @@ def gather(
 
 
 def with_mean_weight_1(fit: Mapping[str, Rows], device: Device) -> dict[str, Rows]:
-    """The rows with weights, where they have some, whose mean over all sectors is 1 for each label.
+    """The rows with weights, where they have some, whose mean over all sectors is 1 for each class of each label.
 
-    So that penalties and smallest leaves, which are in rows, mean the same with and without weights.
+    So that penalties and smallest leaves, which are in rows, mean the same with and without weights, and so do
+    probabilities: rows of a class that is decided early weigh more, and it would seem more frequent than it is.
     """
     if any(rows.weight is None for rows in fit.values()):
         return dict(fit)
-    total = sum(rows.weight.sum(axis=0, dtype=device.xp.float64) for rows in fit.values())
-    mean = (total / sum(rows.n for rows in fit.values())).astype(device.xp.float32)
-    return {s: Rows(rows.X, rows.y, rows.time_ns, rows.weight / mean) for s, rows in fit.items()}
+    xp = device.xp
+    scaled = {s: rows.weight.copy() for s, rows in fit.items()}
+    for c in range(N_CLASSES):
+        of_class = {s: rows.y == c for s, rows in fit.items()}
+        counts = sum(found.sum(axis=0) for found in of_class.values())
+        total = sum((scaled[s] * found).sum(axis=0, dtype=xp.float64) for s, found in of_class.items())
+        mean = xp.where(total > 0, total / xp.maximum(counts, 1), 1.0).astype(xp.float32)
+        scaled = {s: xp.where(found, scaled[s] / mean, scaled[s]) for s, found in of_class.items()}
+    return {s: Rows(rows.X, rows.y, rows.time_ns, scaled[s]) for s, rows in fit.items()}
 
 
 def shuffled(rows: np.ndarray, seed: int, sector: str) -> np.ndarray:
