@@ -212,7 +212,8 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
         "is what the trial that is best on one half of the dates gains on the other, over all ways to halve them, "
         "and beside it the preset's own values on the same dates. PBO is the probability of backtest overfitting: how "
         "often that trial comes out in the lower half of all. Skill and improvement are Deflated Sharpe Ratios: the "
-        "probability that the best trial is better than the prior, and than the preset, given how many were tried."
+        "probability that the best trial is better than the prior, and than the preset, given how many were tried. "
+        "An asterisk (*): the best trial's values are used."
     )
     table = Table(header_style="dim", box=None, padding=(0, 1))
     for name in ("family", "sector", "label"):
@@ -226,7 +227,7 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
         table.add_row(
             SHORT[one["family"]], one["sector"] or "all", one["label"] or "all",
             *(f"{trials[name]}" for name in ("tried", "pruned", "failed")),
-            _share(one["preset_gain"]), _share(one["best_gain"]), deflated,
+            _share(one["preset_gain"]), _share(one["best_gain"]) + "*" * one["accepted"], deflated,
             *(_share(one[name], 2, 1) for name in ("overfitting", "deflated_sharpe", "deflated_sharpe_over_preset")),
         )  # fmt: skip
     to.print(table)
@@ -240,6 +241,8 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
     if known:
         found_in = f"{better} of {len(known)} studies"
         to.print(f"Chosen on one half of the dates, the best beats the preset on the other in {found_in}.")
+    if found["accept"] != "best":
+        to.print("Where it does not, or that is not known, the preset's values are kept; --accept best takes the best.")
     to.print(
         f"In {escape(str(out))}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite."
     )
@@ -284,6 +287,8 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
     for sentence in verdict.skill_sentences(whole["families"], whole["intervals"]):
         to.print(escape(sentence))
     if sentence := verdict.stacking_sentence(whole["stacking"]):
+        to.print(escape(sentence))
+    for sentence in verdict.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
         to.print(escape(sentence))
     for sentence in verdict.skip_sentences(whole["skipped"]):
         to.print(f"[yellow]not trained[/yellow] {escape(sentence)}")

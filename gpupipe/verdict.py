@@ -193,6 +193,36 @@ def stacking_sentence(found: dict[str, Any] | None) -> str:
     )
 
 
+def tuning_sentences(found: dict[str, Any]) -> list[str]:
+    """What the tuning behind a run's settings is worth, in words, of what `tune.section` gives."""
+    studies = found["studies"]
+    n, accepted = len(studies), sum(one["accepted"] for one in studies)
+    counts = f"Tuning: {found['trials_tried']:,} trials in {n} {'study' if n == 1 else 'studies'}, of all sessions"
+    if found["accept"] == "best":
+        said = [f"{counts}; every best trial is taken, whatever it is worth (accept best)."]
+    else:
+        said = [f"{counts}; {accepted} better than the preset on dates that did not choose, "
+                f"{n - accepted} not or not known, which keep the preset's values."]  # fmt: skip
+    known = [one for one in studies if one["deflated_gain"] is not None]
+    if not known:
+        return [*said, "Too few validation dates or complete trials to say what the best trials are worth."]
+    best, deflated, preset = (
+        float(np.mean([one[name] for one in known])) for name in ("best_gain", "deflated_gain", "preset_gain_by_period")
+    )
+    sure = sum((one["deflated_sharpe_over_preset"] or 0) >= intervals.LEVEL for one in known)
+    worth = "tuning found something" if deflated > preset else "no skill in tuning"
+    said.append(
+        f"Deflated, {worth}: the best gain {_percent(best)} % on the dates that chose them, {_percent(deflated)} % "
+        f"on others, where the preset gains {_percent(preset)} % (mean of {len(known)}); with a Deflated Sharpe Ratio "
+        f"over the preset of {intervals.LEVEL:.2f} or more: {sure}."
+    )
+    if not found["same_data"]:
+        said.append("It was tuned on other data than this run's: its trials may have seen rows that this run tests.")
+    if over := sum(not one["in_use"] for one in studies):
+        said.append(f"Other settings of this run win over the values of {over} of these studies.")
+    return said
+
+
 def interval_text(value: float, low: float | None, high: float | None) -> str:
     """A figure in percent with its interval: "14.3 [12.1, 16.2]"; the figure alone where there is none."""
     text = _percent(value)
