@@ -193,6 +193,36 @@ def stacking_sentence(found: dict[str, Any] | None) -> str:
     )
 
 
+def walk_forward_sentences(found: Sequence[dict[str, Any]], drawn: dict[str, Any]) -> list[str]:
+    """Each model of a walk-forward in a sentence, of its `families` and `intervals`: skill or "no skill"."""
+    sentences = []
+    if drawn["blocks"] < intervals.FEWEST_BLOCKS:
+        sentences.append(
+            f"No intervals: the origins test {drawn['times']} times, fewer than {intervals.FEWEST_BLOCKS} blocks of "
+            f"{drawn['block']}; whether there is skill is not known."
+        )
+    for one in found:
+        text = f"{one['model']}: {one['skill']}, " if one["skill"] != intervals.NOT_KNOWN else f"{one['model']}: "
+        between = interval_text(one["gain"], one["gain_low"], one["gain_high"])
+        text += f"{between} over all origins on average over {_labels(one['labels'])}"
+        if one["labels_with_skill"] + one["labels_without_skill"]:
+            text += f"; skill on {one['labels_with_skill']}, no skill on {one['labels_without_skill']}"
+        sentences.append(f"{text}.")
+    return sentences
+
+
+def cpcv_sentence(found: Sequence[dict[str, Any]], n_paths: int) -> str:
+    """On how many labels some path denies each model skill; of `results` of a cross-validation."""
+    counts = []
+    for model in dict.fromkeys(one["model"] for one in found):
+        own = [one["skill"] == NO_SKILL for one in found if one["model"] == model]
+        counts.append(f"{model} on {sum(own)} of {_labels(len(own))}")
+    return (
+        f"Cross-validation says no skill, where a path of {n_paths} is not above both priors, for {', '.join(counts)}. "
+        "Paths share rows and are not independent: to be above on all of them is no proof of skill."
+    )
+
+
 def tuning_sentences(found: dict[str, Any]) -> list[str]:
     """What the tuning behind a run's settings is worth, in words, of what `tune.section` gives."""
     studies = found["studies"]
