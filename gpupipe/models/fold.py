@@ -209,13 +209,14 @@ class Fold:
             return self._made["twinless"] or self
 
     def samples(self, share: float, sector: str | None = None) -> list[Sample]:
-        """The fitted rows, of all sectors or of one, cut at random into samples of about `share` of them each.
+        """The fitted rows, of all sectors or of one, as samples of about `share` of them each, cut at random.
 
-        1 / share is rounded to the next number of samples, which hold every row once: trees that take them in turn
-        see `share` of the rows each, and it costs them `share` of the time, where XGBoost's own subsample costs as
-        much as all rows. Made once, and shared by all families.
+        Up to 1/2, 1 / share is rounded to the next number of samples, which hold every row once: trees that take them
+        in turn see `share` of the rows each, and it costs them `share` of the time, where XGBoost's own subsample costs
+        as much as all rows. Larger shares leave each of 1 / (1 - share) parts out in turn (`config.cut`): n samples
+        whose bins are n - 1 copies of those of all rows, 4 for 0.8. Made once, and shared by all families.
         """
-        key = (max(1, round(1 / share)), sector)
+        key = (*config.cut(share), sector)
         self.bins()
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
@@ -224,15 +225,19 @@ class Fold:
                 self._samples[key] = self._cut(*key)
             return self._samples[key]
 
-    def _cut(self, n_samples: int, sector: str | None) -> list[Sample]:
+    def _cut(self, n_samples: int, left_out: bool, sector: str | None) -> list[Sample]:
         parts = list(self.fit.values()) if sector is None else [self.fit[sector]]
         if n_samples == 1 and sector is None:
             return [Sample(tuple(parts), self.bins())]
         samples = []
         for k in range(n_samples):
-            blocks = tuple(rows.slice(rows.n * k // n_samples, rows.n * (k + 1) // n_samples) for rows in parts)
+            blocks: list[Rows] = []
+            for rows in parts:
+                first, last = rows.n * k // n_samples, rows.n * (k + 1) // n_samples
+                ends = [(0, first), (last, rows.n)] if left_out else [(first, last)]
+                blocks += [rows.slice(begin, end) for begin, end in ends if end > begin or not left_out]
             threads = self.threads if sector is None else 1
-            samples.append(Sample(blocks, self.matrix([rows.X for rows in blocks], threads)))
+            samples.append(Sample(tuple(blocks), self.matrix([rows.X for rows in blocks], threads)))
         return samples
 
     def matrix(self, parts: Sequence[Any], threads: int) -> Any:
