@@ -23,6 +23,7 @@ from bench.job import once
 VARIANTS: dict[str, list[str]] = {
     "as it is": [],
     "subsample 1": ["--set", "ml.subsample=1.0"],
+    "subsample 0.8": ["--set", "ml.subsample=0.8"],
     "subsample 0.2": ["--set", "ml.subsample=0.2"],
     "subsample 0.2, gradient_sampling": ["--set", "ml.subsample=0.2", "--set", "ml.gradient_sampling=true"],
     "feature_selection_top_n 40": ["--set", "ml.feature_selection_top_n=40"],

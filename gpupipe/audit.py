@@ -68,9 +68,9 @@ def audit(
 
 
 def _all_of_label(labels: Labels, k: int, rows: np.ndarray) -> np.ndarray:
-    """float64 (n, 8): what the labels say of some rows, of label k and of its horizon."""
-    of_label = [getattr(labels, name)[rows, k] for name in OF_LABEL]
-    of_horizon = ("tp", "dd", "forward_return", "weight")
+    """float64 (n, 9): what the labels say of some rows, of label k and of its horizon."""
+    of_label = [getattr(labels, name)[rows, k] for name in (*OF_LABEL, "weight")]
+    of_horizon = ("tp", "dd", "forward_return")
     return np.stack([*of_label, *(getattr(labels, name)[rows, labels.horizon_of(k)] for name in of_horizon)], axis=1)
 
 

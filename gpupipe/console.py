@@ -212,7 +212,8 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
         "is what the trial that is best on one half of the dates gains on the other, over all ways to halve them, "
         "and beside it the preset's own values on the same dates. PBO is the probability of backtest overfitting: how "
         "often that trial comes out in the lower half of all. Skill and improvement are Deflated Sharpe Ratios: the "
-        "probability that the best trial is better than the prior, and than the preset, given how many were tried."
+        "probability that the best trial is better than the prior, and than the preset, given how many were tried. "
+        "An asterisk (*): the best trial's values are used."
     )
     table = Table(header_style="dim", box=None, padding=(0, 1))
     for name in ("family", "sector", "label"):
@@ -226,7 +227,7 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
         table.add_row(
             SHORT[one["family"]], one["sector"] or "all", one["label"] or "all",
             *(f"{trials[name]}" for name in ("tried", "pruned", "failed")),
-            _share(one["preset_gain"]), _share(one["best_gain"]), deflated,
+            _share(one["preset_gain"]), _share(one["best_gain"]) + "*" * one["accepted"], deflated,
             *(_share(one[name], 2, 1) for name in ("overfitting", "deflated_sharpe", "deflated_sharpe_over_preset")),
         )  # fmt: skip
     to.print(table)
@@ -240,6 +241,8 @@ def show_tuning(to: Console, found: dict[str, Any], out: Any) -> None:
     if known:
         found_in = f"{better} of {len(known)} studies"
         to.print(f"Chosen on one half of the dates, the best beats the preset on the other in {found_in}.")
+    if found["accept"] != "best":
+        to.print("Where it does not, or that is not known, the preset's values are kept; --accept best takes the best.")
     to.print(
         f"In {escape(str(out))}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite."
     )
@@ -285,6 +288,8 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
         to.print(escape(sentence))
     if sentence := verdict.stacking_sentence(whole["stacking"]):
         to.print(escape(sentence))
+    for sentence in verdict.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
+        to.print(escape(sentence))
     for sentence in verdict.skip_sentences(whole["skipped"]):
         to.print(f"[yellow]not trained[/yellow] {escape(sentence)}")
     _show_time(to, whole)
@@ -304,7 +309,8 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
         _steady_table(
             to, f"walk-forward: the test rows of {n} origins together, each predicted by models that saw only earlier "
             "rows; average of sectors, and below it the smallest gain of an origin and how many are above the prior. "
-            "The tables before are of the last origin alone, whose models are kept.",
+            "A tilde (~) says no skill, as above. The tables before are of the last origin alone, whose models are "
+            "kept.",
             whole, walk["results"], families,
             lambda one: f"{100 * one['smallest_gain']:.1f} {one['origins_above_prior']}/{one['n_origins']}",
         )  # fmt: skip
@@ -314,6 +320,9 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
                 better.setdefault(SHORT[one["model"]], []).append(min(one["gain_over_prior"], one["above_tables"]) > 0)
         counts = ", ".join(f"{name} on {sum(won)} of {len(won)}" for name, won in better.items())
         to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
+        models = [one for one in walk["families"] if one["model"] not in BASELINES]
+        for sentence in verdict.walk_forward_sentences(models, walk["intervals"]):
+            to.print(escape(sentence))
         for origin in walk["origins"][:-1]:
             for sentence in verdict.skip_sentences(origin["skipped"]):
                 to.print(f"[yellow]not trained[/yellow] {origin['name']}: {escape(sentence)}")
@@ -322,10 +331,13 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
             to, "combinatorial purged cross-validation of what lies before the sealed test: mean of "
             f"{counted(crossed['n_paths'], 'path')} through {crossed['groups']} groups, "
             f"{crossed['test_groups']} tested at a time; average of sectors, and below it the standard deviation of "
-            "the paths (they share rows: it is no standard error) and how many are above the prior.",
+            "the paths (they share rows: it is no standard error) and how many are above the prior. A tilde (~) says "
+            "no skill: some path is not above the sectors' priors, or not above that of all sectors.",
             whole, crossed["results"], families,
             lambda one: f"±{100 * (one['std_of_gains'] or 0):.1f} {one['paths_above_prior']}/{one['n_paths']}",
         )  # fmt: skip
+        models = [one for one in crossed["results"] if one["model"] not in BASELINES]
+        to.print(verdict.cpcv_sentence(models, crossed["n_paths"]))
         n = sum(bool(fold["skipped"]) for fold in crossed["folds"])
         if n:
             to.print(f"[yellow]not trained[/yellow] labels or sectors of {counted(n, 'fold')}: summary.json has which")
@@ -348,9 +360,10 @@ def _steady_table(
     for label in dict.fromkeys(one["label"] for one in results):
         by_model = {one["model"]: one for one in results if one["label"] == label}
         best = max(one["gain_over_prior"] for one in by_model.values())
+        found = [by_model.get(family) for family in families]
         table.add_row(titles.get(label, label), *(
-            f"{_cell(by_model[f]['gain_over_prior'], best)}\n[dim]{below(by_model[f])}[/dim]" if f in by_model else "-"
-            for f in families
+            f"{_cell(one['gain_over_prior'], best, one.get('skill'))}\n[dim]{below(one)}[/dim]" if one else "-"
+            for one in found
         ))  # fmt: skip
     to.print(table)
 

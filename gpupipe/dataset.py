@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpupipe.device import Device, device_of
 from gpupipe.features import Features, compute_features, warm_up_of
 from gpupipe.labels import Labels
@@ -96,8 +98,8 @@ def warm_rows(features: Features) -> Any:
 def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted: bool = False) -> Dataset:
     """The Dataset of one sector's panel, its features and its labels; nothing is copied but the marks.
 
-    weighted: rows weigh the average uniqueness of their label's window (Lopez de Prado 2018, section 4.4), 0 where it
-        is not known.
+    weighted: rows weigh the average uniqueness of the window that decides their label (Lopez de Prado 2018, section
+        4.4), 0 where it is not known.
     """
     xp = panel.device.xp
     warm = warm_rows(features)
@@ -127,8 +129,7 @@ def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted
 
 def _uniqueness(labels: Labels) -> Any:
     xp = labels.panel.device.xp
-    weight = labels.weight[:, [labels.horizon_of(k) for k in range(labels.n_labels)]]
-    return xp.ascontiguousarray(xp.where(xp.isnan(weight), 0, weight).astype(xp.float32))
+    return xp.ascontiguousarray(xp.where(xp.isnan(labels.weight), np.float32(0), labels.weight))
 
 
 def _column(panel: Panel, features: Features, name: str) -> Any:

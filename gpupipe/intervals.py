@@ -36,6 +36,23 @@ class Losses:
     sums: dict[tuple[str, str], np.ndarray]
 
 
+def by_time(time_ns: np.ndarray, losses: Mapping[tuple[str, str], np.ndarray]) -> Losses:
+    """Losses of rows, float (n_rows,) each, added up by their times, int64 (n_rows,)."""
+    times, at = np.unique(time_ns, return_inverse=True)
+    sums = {key: np.bincount(at, weights=loss, minlength=len(times)) for key, loss in losses.items()}
+    return Losses(times, np.bincount(at, minlength=len(times)), sums)
+
+
+def joined(parts: Sequence[Losses]) -> Losses:
+    """Losses of several stretches of time as one; ValueError if a time is in two of them, or models differ."""
+    times = np.concatenate([part.times for part in parts])
+    if len(np.unique(times)) < len(times) or any(part.sums.keys() != parts[0].sums.keys() for part in parts):
+        raise ValueError("expected stretches of time that do not overlap, with losses of the same models")
+    order = np.argsort(times)
+    sums = {key: np.concatenate([part.sums[key] for part in parts])[order] for key in parts[0].sums}
+    return Losses(times[order], np.concatenate([part.rows for part in parts])[order], sums)
+
+
 @dataclass(frozen=True)
 class Draws:
     """Resamples of the distinct times of a part, the same for all sectors, labels and models.

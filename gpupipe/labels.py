@@ -26,10 +26,10 @@ DAY_NS = 86_400_000_000_000
 WORKERS = 512  # tiles in work at once, at most
 MOST_BARS = 32_767  # of a window: touch_bars is int16
 _DTYPES = {
-    "y": "int8", "touch": "int8", "touch_bars": "int16", "realised_return": "float32",
+    "y": "int8", "touch": "int8", "touch_bars": "int16", "decided_bars": "int16", "realised_return": "float32",
     "tp": "float32", "dd": "float32", "forward_return": "float32", "exit_row": "int64",
 }  # fmt: skip
-OF_LABEL = ("y", "touch", "touch_bars", "realised_return")  # one column for each label, the others for each horizon
+OF_LABEL = ("y", "touch", "touch_bars", "decided_bars", "realised_return")  # for each label; others: of a horizon
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Labels:
     touch: int8 (n_rows, n_labels); what is reached first: 0 neither price, 1 the upper, 2 the lower, 3 both in one
         bar, whose high and low do not say which came first; -1 not known.
     touch_bars: int16 (n_rows, n_labels); bars until then, 1 for the next one; 0 where neither is reached or not known.
+    decided_bars: int16 (n_rows, n_labels); bars until nothing that follows could change the label. Under "first_touch"
+        that is touch_bars, or the whole window where neither price is reached. Under "take_profit_first" a BUY is
+        decided when a high reaches the target; a SELL and a HOLD only when the window ends, as a later take-profit
+        would win. Also where y is -1 because something is not known later, or the history ends before: it depends on
+        no bar after the decision. 0 where the window is empty, or the row has no close or no threshold.
     realised_return: float32 (n_rows, n_labels); of a long position that is left at the first of the two prices, or at
         the window's last close: price / close - 1. Both in one bar counts as the lower, or as the upper with
         ambiguous="buy". A bar that opens beyond a price is left at the price.
@@ -58,6 +63,7 @@ class Labels:
     y: Any
     touch: Any
     touch_bars: Any
+    decided_bars: Any
     realised_return: Any
     tp: Any
     dd: Any
@@ -104,29 +110,31 @@ class Labels:
 
     @functools.cached_property
     def weight(self) -> Any:
-        """float32 (n_rows, n_horizons): average uniqueness of each row's window; NaN where it is not known or empty.
+        """float32 (n_rows, n_labels): average uniqueness of each row's window; NaN where it is empty or y is not known.
 
-        The mean, over the bars of the window, of 1 / how many windows of the symbol's rows up to then hold that bar: 1
-        for windows that do not overlap, about 1 / h for one that begins with every bar. Every row with a close counts,
-        also one whose own window ends with the history, so that a weight too depends on nothing after exit_row.
+        The window is the bars from the next one to the one that decides the label (decided_bars). The weight is the
+        mean over them of 1 / how many windows of the symbol's rows, of the same label, hold that bar: 1 for windows
+        that do not overlap, about 1 / h where h of them do. Windows of rows whose label is never known count too, as
+        long as they could still decide one, so that a weight depends on nothing after its own window.
 
         Source: Lopez de Prado (2018), chapter 4, sections 4.3 and 4.4.
         """
         from gpupipe.kernels.labels import average_uniqueness
 
-        xp = self.panel.device.xp
-        weight = xp.empty((len(self.horizons), self.n_rows), xp.float32)
-        n_items = self.panel.n_symbols * len(self.horizons)
-        average_uniqueness(n_items, self.panel.close, self.panel.offsets, self.exit_row.T, weight)
-        return xp.where(xp.isnan(self.tp), np.float32(np.nan), weight.T)
+        xp, shape = self.panel.device.xp, (self.n_labels, self.n_rows)
+        weight, passed = xp.empty(shape, xp.float32), xp.empty(shape, xp.float64)
+        average_uniqueness(
+            self.panel.n_symbols * self.n_labels, self.panel.offsets, self.decided_bars.T, passed, weight
+        )  # fmt: skip
+        return xp.where(self.y >= 0, weight.T, np.float32(np.nan))
 
     def to_arrow(self) -> pyarrow.Table:
-        """A table: symbol, time, the labels, touch_1d_5pct, ..., then tp_1d, dd_1d, ..., exit_row_1d, weight_1d, ..."""
+        """A table: symbol, time, labels, touch_1d_5pct, ..., weight_1d_5pct, ..., tp_1d, ..., exit_row_1d, ..."""
         columns = dict(zip(self.names, self._columns("y"), strict=True))
-        for name in OF_LABEL[1:]:
+        for name in (*OF_LABEL[1:], "weight"):
             of = (label.replace("label", name, 1) for label in self.names)
             columns |= dict(zip(of, self._columns(name), strict=True))
-        for name in (*(name for name in _DTYPES if name not in OF_LABEL), "weight"):
+        for name in (name for name in _DTYPES if name not in OF_LABEL):
             columns |= dict(zip((f"{name}_{h}d" for h in self.horizons), self._columns(name), strict=True))
         return row_table(self.panel, columns)
 

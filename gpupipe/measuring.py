@@ -113,7 +113,7 @@ def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
             })  # fmt: skip
             losses[label, name] = evaluate.log_losses(probability["test"], happened)
             counted += curves.of_model(one.sector, label, name, probability["test"], happened)
-    return Measured(one, found, _by_time(work.device.to_host(dataset.time_ns)[cut.test], losses), counted)
+    return Measured(one, found, intervals.by_time(work.device.to_host(dataset.time_ns)[cut.test], losses), counted)
 
 
 def add_intervals(measured: Sequence[Measured], longest_horizon: int, seed: int) -> intervals.Resampled:
@@ -136,9 +136,3 @@ def add_intervals(measured: Sequence[Measured], longest_horizon: int, seed: int)
             test |= {"gain_low": low, "gain_high": high, "above_prior_all": above, "above_prior_all_low": above_low}
             test["skill"] = intervals.skill(low, above_low)
     return resampled
-
-
-def _by_time(time_ns: np.ndarray, losses: dict[tuple[str, str], np.ndarray]) -> intervals.Losses:
-    times, at = np.unique(time_ns, return_inverse=True)
-    sums = {key: np.bincount(at, weights=loss, minlength=len(times)) for key, loss in losses.items()}
-    return intervals.Losses(times, np.bincount(at, minlength=len(times)), sums)

@@ -43,7 +43,8 @@ def estimate(n_rows: int, n_features: int, n_labels: int, settings: config.Confi
     fit, validation = n_rows * split.train, n_rows * split.validation
     n_outputs = n_labels * 2
     columns = (n_rows + fit + validation) * n_features * 4  # all rows, and those fitted and validated gathered
-    bins = 2 * fit * n_features  # in one matrix, and in samples
+    cuts = [config.cut(getattr(settings, name).subsample) for name in (*config.BOOSTERS, "forest")]
+    bins = (1 + max(n - 1 if left_out else 1 for n, left_out in cuts)) * fit * n_features  # in one matrix, in samples
     scaled = fit * n_features * 4 if "linear" in settings.training.models else 0
     margins = fit * n_outputs * 4 * 8  # margins, gradients, Hessians, XGBoost's copies of them
     said = (n_rows - fit) * n_labels * 3 * 4 * len(settings.training.models)

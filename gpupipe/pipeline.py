@@ -138,8 +138,11 @@ def execute(
     jobs: int | None = None,
     listener: Listener | None = None,
     limit_bytes: int | None = None,
+    tuning: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
+
+    tuning: where tuned settings come from (`tune.section`), for the summary and the manifest.
 
     limit_bytes: memory that the run may take, by its estimate; above it columns and bins lie in files in OUT, which
         changes no result, and UserError is raised where that is not enough.
@@ -154,7 +157,7 @@ def execute(
     key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
     manifest = artifacts.read_manifest(out)
     if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
-        return summary.read(store.out), False
+        return _told_of_tuning(store, manifest, tuning), False
     if manifest and manifest["run_key"] != key:
         log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
     _warn_of_unused(panel, settings)
@@ -162,8 +165,21 @@ def execute(
     if cache:
         log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
     with store.lock():
-        whole = _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener, cache)
+        jobs = jobs or available_cores()
+        whole = _execute(panel, report, settings, modules, store, key, jobs, listener, cache, tuning)
         return whole, True
+
+
+def _told_of_tuning(store: Store, manifest: dict[str, Any], tuning: dict[str, Any] | None) -> dict[str, Any]:
+    """The summary of a finished run, with what is known of its tuning now: more trials may have found the same."""
+    whole = summary.read(store.out)
+    if tuning is not None and whole.get("tuning") != tuning:
+        whole["tuning"] = tuning
+        with store.lock():
+            about = {name: value for name, value in manifest.items() if name not in ("format", "run_key", "files")}
+            entries = {**manifest["files"], **summary.write(store, whole)}
+            artifacts.write_manifest(store, manifest["run_key"], entries, {**about, "tuning": tuning})
+    return whole
 
 
 def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
@@ -175,7 +191,7 @@ def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
 
 def _execute(
     panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store, key: str,
-    jobs: int, listener: Listener, cache: pathlib.Path | None,
+    jobs: int, listener: Listener, cache: pathlib.Path | None, tuning: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
     listener.stage("features and labels")
@@ -206,14 +222,15 @@ def _execute(
         elapsed_s=time.perf_counter() - began, versions=versions(), key=key,
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
-    whole |= validated
+    told = {} if tuning is None else {"tuning": tuning}
+    whole |= {**validated, **told}
     entries |= summary.write(store, whole)
     entries |= picture.write(store, prepared.datasets, prepared.folds)
     entries |= _for_pictures(work, measured, trained)
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
-    artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
+    artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict(), **told})
     store.forget_units()
     return summary.read(store.out)
 

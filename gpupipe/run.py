@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", type=int, metavar="N", help="first tune with N trials a study, as gpupipe tune does")
     parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
     parser.add_argument("--pruner", default="median", help="of --tune: median or hyperband")
+    _add_accept(parser)
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,14 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per", default="sector", help="a study for each sector, or for each label of it")
     parser.add_argument("--family", help=f"families, separated by commas (default: {','.join(TUNABLE)})")
     parser.add_argument("--pruner", default="median", help="median or hyperband")
+    _add_accept(parser)
+
+
+def _add_accept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept", default="deflated", help="best: use a study's best trial whatever its deflated figure; deflated: "
+        "keep the preset where that is not better (default)",
+    )  # fmt: skip
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +112,7 @@ def _run(chosen: argparse.Namespace) -> int:
     limit = memory.size(chosen.memory) if chosen.memory is not None else None
     wanted = None
     if chosen.tune is not None:
-        wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner)
+        wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner, chosen.accept)
         wanted.families_of(settings)
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
@@ -113,10 +122,13 @@ def _run(chosen: argparse.Namespace) -> int:
             print(json.dumps(planned, indent=1))
         console.show_plan(to, planned)
         return 0
+    tuning = tuning_job.provenance(chosen.config)
     if wanted:
-        settings = _tuned(chosen, settings, wanted, panel, report, to)[1]
+        tuning, settings = _tuned(chosen, settings, wanted, panel, report, to)
+    if tuning:
+        tuning = tuning_job.section(tuning, settings, report.data_hash)
     with console.live(to, panel.device) as listener:
-        whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener, limit)
+        whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning)
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)
@@ -134,7 +146,7 @@ def _tune(chosen: argparse.Namespace) -> int:
     settings = _settings(chosen)
     families = _words(chosen.family)
     wanted = tuning_job.Wanted(
-        chosen.trials, chosen.per, None if families is None else tuple(families), chosen.pruner
+        chosen.trials, chosen.per, None if families is None else tuple(families), chosen.pruner, chosen.accept
     )  # fmt: skip
     wanted.families_of(settings)
     to = console.console(chosen.quiet or chosen.json)

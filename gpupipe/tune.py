@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,10 @@ from gpupipe.tuning import SECTIONS, Unit
 
 STUDIES, TUNED, JSON = "studies.sqlite", "tuned.toml", "tuning.json"
 PER = ("sector", "label")
+ABOUT = ("trials", "per", "pruner", "accept", "studies_file", "data_hash")  # of tuning.json, for tuned.toml and summary
+MAY_BE_UNKNOWN = (
+    "deflated_gain", "preset_gain_by_period", "overfitting", "deflated_sharpe", "deflated_sharpe_over_preset",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,14 @@ class Wanted:
 
     trials: for each study.  per: a study for each "sector", whose labels share what is found, or for each "label" of
     it; xgb_joint and linear have one study over all.  families: of SECTIONS; those of the settings if None.
+    accept: "deflated" or "best", which trial's values are used (`tuning.chosen`).
     """
 
     trials: int
     per: str = "sector"
     families: tuple[str, ...] | None = None
     pruner: str = "median"
+    accept: str = "deflated"
 
     def __post_init__(self) -> None:
         def require(met: bool, name: str, value: Any, expected: str) -> None:
@@ -46,6 +53,7 @@ class Wanted:
         require(self.trials >= 1, "trials", self.trials, "1 or more")
         require(self.per in PER, "per", self.per, " or ".join(PER))
         require(self.pruner in tuning.PRUNERS, "pruner", self.pruner, " or ".join(tuning.PRUNERS))
+        require(self.accept in tuning.ACCEPT, "accept", self.accept, " or ".join(tuning.ACCEPT))
         for family in self.families or ():
             require(family in SECTIONS, "family", family, f"one of {', '.join(SECTIONS)}")
 
@@ -116,13 +124,15 @@ def tune(
                     max(tuning.PERIOD_DATES, *settings.labels.horizons), listener.advanced,
                 )  # fmt: skip
                 found += _search(search, own, jobs)
+        found = [tuning.chosen(one, wanted.accept) for one in found]
         tuned = with_found(asked, found)
         whole = {
             "format": FORMAT, "studies": found, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,
+            "accept": wanted.accept, "studies_file": STUDIES,
             "skipped": [dataclasses.asdict(s) for s in [*skipped, *(s for _, _, more in folds for s in more)]],
             "settings": settings.as_dict(), "data_hash": digest, "versions": pipeline.versions(),
         }  # fmt: skip
-        write_atomic(store.out / TUNED, _toml(settings.preset, found).encode())
+        write_atomic(store.out / TUNED, _toml(settings.preset, whole).encode())
         write_atomic(store.out / JSON, dump_json(whole))
         shutil.rmtree(store.cache, ignore_errors=True)
     return json.loads(dump_json(whole)), tuned
@@ -150,14 +160,18 @@ def _search(search: tuning.Search, units: Sequence[Unit], jobs: int) -> list[dic
 
 
 def with_found(settings: config.Config, found: Sequence[dict[str, Any]]) -> config.Config:
-    """The settings with the best values of each study in their place."""
-    return config.with_table(settings, _table(found))
+    """The settings with the values of each accepted study; without an earlier tuning's where a study is not."""
+    kept = {(one["sector"], one["label"], one["section"]) for one in found if not one["accepted"]}
+    tuned = tuple(own for own in settings.tuned if (own.sector, own.label, own.section) not in kept)
+    return config.with_table(dataclasses.replace(settings, tuned=tuned), _table(found))
 
 
 def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Best values as a gpupipe.toml nests them."""
+    """Values of the accepted studies as a gpupipe.toml nests them."""
     table: dict[str, Any] = {}
     for one in found:
+        if not one["accepted"]:
+            continue
         node = table
         for name in ("tuned", one["sector"], one["label"]) if one["sector"] else ():
             node = node.setdefault(name, {}) if name else node
@@ -165,24 +179,73 @@ def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _toml(preset: str, found: Sequence[dict[str, Any]]) -> str:
-    """What `--config` reads; each table with what was found of it."""
+def section(found: dict[str, Any], settings: config.Config, data_hash: str) -> dict[str, Any]:
+    """What a run's summary says of its tuning: what `tune` or `provenance` gave, held against the run itself.
+
+    same_data: whether the run has the data that were tuned on. Else trials may have seen rows that it tests.
+    Of each study, in_use: whether the run's settings have its chosen values; later settings may win over them.
+    """
+    studies = []
+    for one in found["studies"]:
+        stage = settings.stage(one["section"], one["sector"], one["label"])
+        in_use = all(getattr(stage, name) == value for name, value in one["chosen"].items())
+        studies.append({**one, "in_use": in_use})
+    about = {name: found[name] for name in ABOUT}
+    whole = {**about, "same_data": found["data_hash"] == data_hash, "studies": studies,
+             "trials_tried": sum(one["trials"]["tried"] for one in studies)}  # fmt: skip
+    return json.loads(dump_json(whole))
+
+
+def provenance(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any] | None:
+    """What the tables [tuning] of configuration files say of the studies behind their values; None without one.
+
+    Of several files the later ones win, study by study.
+    """
+    tables = [tomllib.loads(pathlib.Path(file).read_text()).get("tuning") for file in files]
+    given = [table for table in tables if table]
+    if not given:
+        return None
+    for table in given:
+        if not isinstance(table, dict) or not {*ABOUT, "studies"} <= set(table):
+            names = ", ".join(map(str, files))
+            raise config.ConfigError(f"[tuning] of {names} is not what gpupipe tune wrote: delete it")
+    studies = {(one["section"], one["sector"], one["label"]): one for table in given for one in table["studies"]}
+    return {**given[-1], "studies": [{**dict.fromkeys(MAY_BE_UNKNOWN), **one} for one in studies.values()]}
+
+
+def _toml(preset: str, whole: dict[str, Any]) -> str:
+    """What `--config` reads: each table with what was found of it, and at the end all of that for the run's summary."""
     lines = [
         "# Written by gpupipe tune, for gpupipe run --config. Gains are of validation log-loss over the class prior's.",
         "",
         f"preset = {json.dumps(preset)}",
     ]
-    for one in found:
+    for one in whole["studies"]:
         names = ("tuned", one["sector"], one["label"], one["section"]) if one["sector"] else (one["section"],)
         elsewhere = f", deflated {100 * one['deflated_gain']:.2f} %" if one["deflated_gain"] is not None else ""
+        table = f"[{'.'.join(_quoted(name) for name in names if name)}]"
         lines += [
             "",
             f"# best of {one['trials']['tried']} trials: {100 * one['best_gain']:.2f} %{elsewhere}, "
             f"preset {100 * one['preset_gain']:.2f} %",
-            f"[{'.'.join(_quoted(name) for name in names if name)}]",
-            *(f"{name} = {value!r}" for name, value in sorted(one["best"].items())),
         ]
+        if one["accepted"]:
+            lines += [table, *(f"{name} = {value!r}" for name, value in sorted(one["best"].items()))]
+        else:
+            lines.append(f"# {table} keeps the preset's values, which are not worse on dates that did not choose")
+    lines += ["", "[tuning]  # where the values come from, for summary.json; it changes nothing"]
+    lines += [f"{name} = {_value(whole[name])}" for name in ABOUT]
+    for one in whole["studies"]:
+        lines += ["", "[[tuning.studies]]"]
+        lines += [f"{name} = {_value(value)}" for name, value in one.items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A string, a number, a bool or a dict of them, as TOML has them."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quoted(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value) if isinstance(value, (str, bool)) else repr(value)
 
 
 def _quoted(name: str) -> str:

@@ -23,6 +23,7 @@ from gpupipe.store import sha256
 SECTIONS = {"xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "linear": "linear"}
 OVER_ALL = ("xgb_joint", "linear")  # one study over all sectors and labels
 PRUNERS = ("median", "hyperband")
+ACCEPT = ("deflated", "best")
 PERIOD_DATES = 5  # a week of daily bars: the dates whose mean counts as one observation of a Sharpe ratio
 REPORTS = 10  # times that a label tells its loss on its way
 STARTUP = 5  # trials that are never pruned by the median
@@ -50,7 +51,7 @@ BOOSTER = {
 }
 DEPTH_WISE = {"depth": Range(2, 8, whole=True), **BOOSTER}
 LEAF_WISE = {"leaves": Range(4, 64, log=True, whole=True), **BOOSTER}
-LINEAR = {"l2": Range(1.0, 100_000.0, log=True)}
+LINEAR = {"l2": Range(10.0, 1_000_000.0, log=True)}
 
 
 @dataclass(frozen=True)
@@ -290,6 +291,7 @@ def gain_by_date(seen: Validation, loss: np.ndarray) -> np.ndarray:
 def verdict(study: Any, unit: Unit, period_dates: int, tried: int) -> dict[str, Any]:
     """What a study found, as JSON holds it.
 
+    best, preset: values of the best trial, and the settings' own.
     best_gain, preset_gain: 1 - the value of the best trial and of the settings' own values: the gain over the class
         prior in validation log-loss, mean over labels.
     deflated_gain: what the trial that is best on half of the periods gains on the other half, over all ways to
@@ -316,6 +318,7 @@ def verdict(study: Any, unit: Unit, period_dates: int, tried: int) -> dict[str, 
     found = {
         "family": unit.family, "sector": unit.sector, "label": unit.label, "section": unit.section,
         "study": study.study_name, "best": dict(best.params), "best_trial": best.number,
+        "preset": dict(complete[preset].params),
         "trials": {"complete": counts["complete"], "pruned": counts["pruned"], "failed": counts["fail"],
                    "tried": tried},
         "best_gain": 1 - best.value, "preset_gain": 1 - complete[preset].value,
@@ -327,6 +330,18 @@ def verdict(study: Any, unit: Unit, period_dates: int, tried: int) -> dict[str, 
         "periods": len(series), "period_dates": period_dates,
     }  # fmt: skip
     return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in found.items()}
+
+
+def chosen(found: dict[str, Any], accept: str) -> dict[str, Any]:
+    """What a study found with `accepted` and `chosen`: the values to use, the best trial's or the preset's.
+
+    accept "best": the best trial's, whatever it is worth. "deflated": only if what is best on half of the validation
+    dates beats the preset's values on the other half (deflated_gain > preset_gain_by_period), over all ways to halve
+    them; where that is not known, the preset's.
+    """
+    deflated, preset = found["deflated_gain"], found["preset_gain_by_period"]
+    accepted = accept == "best" or (deflated is not None and preset is not None and deflated > preset)
+    return {**found, "accepted": accepted, "chosen": found["best"] if accepted else found["preset"]}
 
 
 def _suggested(one: Any, ranges: Mapping[str, Range]) -> dict[str, float]:

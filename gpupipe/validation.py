@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gpupipe import evaluate
+from gpupipe import evaluate, intervals
 from gpupipe.data.report import time_text
 from gpupipe.dataset import Dataset
 from gpupipe.errors import UserError
+from gpupipe.intervals import NO_SKILL, PRIOR, PRIOR_ALL
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.split import Boundaries, Folds, Split, paths, split
 from gpupipe.training import Skipped, Trained, Work, train
 
+ON_EVERY_PATH = "above the prior on every path"
 TABLES = ("volatility_table_sector", "volatility_table_all")
 # Who says what beside the models: (work, trained) -> (sector, rows) -> for each baseline (n_rows, n_labels, 3).
 Baselines = Callable[[Work, list[Trained]], Callable[[str, np.ndarray], dict[str, np.ndarray]]]
@@ -42,10 +44,14 @@ class BlockLoss:
 
 @dataclass(frozen=True)
 class MeasuredFold:
-    """A fold that was trained: what it is, for the summary, and what its models lost."""
+    """A fold that was trained: what it is, for the summary, and what its models lost.
+
+    by_time: the same losses by label and sector, added up by time: what intervals are drawn from.
+    """
 
     about: dict[str, Any]
     losses: list[BlockLoss]
+    by_time: dict[tuple[str, str], intervals.Losses] = field(default_factory=dict)
 
 
 def title(at: Boundaries) -> str:
@@ -78,7 +84,7 @@ def measure(
 ) -> MeasuredFold:  # fmt: skip
     """The losses of a fold's models and baselines on its test rows, by block."""
     say = baselines(work, trained)
-    losses = []
+    losses, by_time = [], {}
     for one in trained:
         dataset, cut = work.datasets[one.sector], work.splits[one.sector]
         y, time_ns = work.device.to_host(dataset.y), work.device.to_host(dataset.time_ns)[cut.test]
@@ -91,8 +97,11 @@ def measure(
             said |= {name: probability[:, k] for name, probability in from_tables.items()}
             truth = y[cut.test, k]
             prior = evaluate.log_losses(np.broadcast_to(shares / shares.sum(), (len(truth), N_CLASSES)), truth)
-            for model, probability in said.items():
-                lost = evaluate.log_losses(probability, truth)
+            of_rows = {model: evaluate.log_losses(probability, truth) for model, probability in said.items()}
+            by_time[label, one.sector] = intervals.by_time(
+                time_ns, {(label, model): lost for model, lost in {PRIOR: prior, **of_rows}.items()}
+            )
+            for model, lost in of_rows.items():
                 losses += [
                     BlockLoss(
                         at.name, b, one.sector, label, model, len(rows), float(lost[rows].sum()),
@@ -102,7 +111,7 @@ def measure(
                     if len(rows)
                 ]  # fmt: skip
     left_out = [dataclasses.asdict(one) for one in skipped]
-    return MeasuredFold({**describe(at, work.datasets, work.splits), "skipped": left_out}, losses)
+    return MeasuredFold({**describe(at, work.datasets, work.splits), "skipped": left_out}, losses, by_time)
 
 
 def describe(at: Boundaries, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> dict[str, Any]:
@@ -148,7 +157,9 @@ def summarise(
     found = {}
     if folds.walk_forward:
         last = measure(work, folds.published, trained, skipped, baselines)
-        found["walk_forward"] = walk_forward_summary([*origins, last])
+        settings = work.settings
+        walked = walk_forward_summary([*origins, last])
+        found["walk_forward"] = with_intervals(walked, [*origins, last], max(settings.labels.horizons), settings.seed)
     if folds.cpcv:
         found["cpcv"] = cpcv_summary(crossed, *work.settings.split.cpcv)
     return found
@@ -177,11 +188,86 @@ def walk_forward_summary(measured: Sequence[MeasuredFold]) -> dict[str, Any]:
     return {"origins": [one.about for one in measured], "results": results, "by_sector": by_sector}
 
 
+def with_intervals(
+    found: dict[str, Any], measured: Sequence[MeasuredFold], longest_horizon: int, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """A walk-forward's summary with 95 % intervals of its pooled figures and what they say of skill; `families`.
+
+    Origins test different dates, so that their test rows together are one stretch of time, whose dates are drawn in
+    blocks, the same for all labels, sectors and models (`intervals.draw`). Each of results and by_sector has
+    gain_low and gain_high, above_prior_all with its lower end, and skill; results have above_tables_low and
+    above_tables_high, of the difference to the better table, too. families: the same of the mean over labels.
+    """
+    parts: dict[tuple[str, str], list[intervals.Losses]] = {}
+    for fold in measured:
+        for key, own in fold.by_time.items():
+            if len(own.times):
+                parts.setdefault(key, []).append(own)
+    losses = {key: intervals.joined(own) for key, own in parts.items()}
+    draws = intervals.draw(np.concatenate([own.times for own in losses.values()]), longest_horizon, seed)
+    gains = {(one["label"], one["model"]): one["gain_over_prior"] for one in found["results"]}
+    of_sector = {(one["sector"], one["label"], one["model"]): one["gain_over_prior"] for one in found["by_sector"]}
+    labels = list(dict.fromkeys(label for label, _ in losses))
+    sectors = {label: [sector for of, sector in losses if of == label] for label in labels}
+    resampled = {
+        label: intervals.resample(draws, {sector: losses[label, sector] for sector in sectors[label]})
+        for label in labels
+    }
+    drawn = {(label, model): resampled[label].gain(sectors[label], label, model) for label, model in gains}
+    for one in found["by_sector"]:
+        label, alone, by_label = one["label"], [one["sector"]], resampled[one["label"]]
+        one |= _interval_of(
+            by_label, alone, one["gain_over_prior"], by_label.gain(alone, label, one["model"]),
+            of_sector[one["sector"], label, PRIOR_ALL], by_label.gain(alone, label, PRIOR_ALL),
+        )  # fmt: skip
+    for one in found["results"]:
+        label, model = one["label"], one["model"]
+        one |= _interval_of(
+            resampled[label], sectors[label], one["gain_over_prior"], drawn[label, model],
+            gains[label, PRIOR_ALL], drawn[label, PRIOR_ALL],
+        )  # fmt: skip
+        table = max(TABLES, key=lambda name: gains[label, name])
+        low, high = resampled[label].interval(
+            sectors[label], one["above_tables"], drawn[label, model] - drawn[label, table]
+        )
+        one |= {"above_tables_low": low, "above_tables_high": high}
+    families = []
+    for model in dict.fromkeys(model for _, model in gains):
+        of = [label for label, name in gains if name == model]
+        mean, mean_all = (float(np.mean([gains[label, name] for label in of])) for name in (model, PRIOR_ALL))
+        drawn_mean, drawn_all = (np.mean([drawn[label, name] for label in of], axis=0) for name in (model, PRIOR_ALL))
+        skills = [one["skill"] for one in found["results"] if one["model"] == model]
+        longest = max((resampled[label] for label in of), key=lambda one: max(one.blocks.values()))
+        families.append({
+            "model": model, "labels": len(of), "gain": mean, "labels_with_skill": skills.count(intervals.SKILL),
+            "labels_without_skill": skills.count(NO_SKILL),
+            **_interval_of(longest, list(longest.blocks), mean, drawn_mean, mean_all, drawn_all),
+        })  # fmt: skip
+    about = next(iter(resampled.values())).about()
+    return {**found, "intervals": about, "families": families}
+
+
+def _interval_of(
+    resampled: intervals.Resampled, sectors: Sequence[str], gain: float, drawn: np.ndarray, gain_all: float,
+    drawn_all: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
+    """The interval of a gain over the prior, the lower end of what is beyond the prior of all sectors, and skill."""
+    low, high = resampled.interval(sectors, gain, drawn)
+    above_low, _ = resampled.interval(sectors, gain - gain_all, drawn - drawn_all)
+    return {
+        "gain_low": low, "gain_high": high, "above_prior_all": gain - gain_all, "above_prior_all_low": above_low,
+        "skill": intervals.skill(low, above_low),
+    }  # fmt: skip
+
+
 def cpcv_summary(measured: Sequence[MeasuredFold], n_groups: int, n_test: int) -> dict[str, Any]:
     """What a combinatorial cross-validation found: the distribution over paths, for each label and model.
 
     log_loss, prior_log_loss and gain_over_prior are means over paths, `paths` are theirs. Paths share folds and rows
-    of training: their spread says how much depends on the place in time, and is no standard error.
+    of training and are not independent: their spread says how much depends on the place in time, and is no standard
+    error, so they can deny skill and not prove it. skill: "no skill" where a path does not gain over the sectors' own
+    priors and over that of all sectors, else "above the prior on every path"; smallest_above_prior_all is the least
+    of what a path gains beyond the prior of all sectors.
     """
     tests = list(itertools.combinations(range(n_groups), n_test))
     of_path = []
@@ -199,6 +285,14 @@ def cpcv_summary(measured: Sequence[MeasuredFold], n_groups: int, n_test: int) -
             for name in ("log_loss", "prior_log_loss", "gain_over_prior")
         }
         results.append({"label": label, "model": model, **means, "paths": own_paths, **_spread(own_paths, "paths")})
+    by_prior_all = {one["label"]: one["paths"] for one in results if one["model"] == PRIOR_ALL}
+    for one in results:
+        beside = by_prior_all.get(one["label"], [])
+        above = [own["gain_over_prior"] - other["gain_over_prior"]
+                 for own, other in zip(one["paths"], beside, strict=False) if own["rows"]]  # fmt: skip
+        smallest = min(above, default=float("nan"))
+        denied = one["smallest_gain"] <= 0 or smallest <= 0
+        one |= {"smallest_above_prior_all": smallest, "skill": NO_SKILL if denied else ON_EVERY_PATH}
     return {
         "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path), "folds": [one.about for one in measured],
         "results": results,

@@ -193,6 +193,66 @@ def stacking_sentence(found: dict[str, Any] | None) -> str:
     )
 
 
+def walk_forward_sentences(found: Sequence[dict[str, Any]], drawn: dict[str, Any]) -> list[str]:
+    """Each model of a walk-forward in a sentence, of its `families` and `intervals`: skill or "no skill"."""
+    sentences = []
+    if drawn["blocks"] < intervals.FEWEST_BLOCKS:
+        sentences.append(
+            f"No intervals: the origins test {drawn['times']} times, fewer than {intervals.FEWEST_BLOCKS} blocks of "
+            f"{drawn['block']}; whether there is skill is not known."
+        )
+    for one in found:
+        text = f"{one['model']}: {one['skill']}, " if one["skill"] != intervals.NOT_KNOWN else f"{one['model']}: "
+        between = interval_text(one["gain"], one["gain_low"], one["gain_high"])
+        text += f"{between} over all origins on average over {_labels(one['labels'])}"
+        if one["labels_with_skill"] + one["labels_without_skill"]:
+            text += f"; skill on {one['labels_with_skill']}, no skill on {one['labels_without_skill']}"
+        sentences.append(f"{text}.")
+    return sentences
+
+
+def cpcv_sentence(found: Sequence[dict[str, Any]], n_paths: int) -> str:
+    """On how many labels some path denies each model skill; of `results` of a cross-validation."""
+    counts = []
+    for model in dict.fromkeys(one["model"] for one in found):
+        own = [one["skill"] == NO_SKILL for one in found if one["model"] == model]
+        counts.append(f"{model} on {sum(own)} of {_labels(len(own))}")
+    return (
+        f"Cross-validation says no skill, where a path of {n_paths} is not above both priors, for {', '.join(counts)}. "
+        "Paths share rows and are not independent: to be above on all of them is no proof of skill."
+    )
+
+
+def tuning_sentences(found: dict[str, Any]) -> list[str]:
+    """What the tuning behind a run's settings is worth, in words, of what `tune.section` gives."""
+    studies = found["studies"]
+    n, accepted = len(studies), sum(one["accepted"] for one in studies)
+    counts = f"Tuning: {found['trials_tried']:,} trials in {n} {'study' if n == 1 else 'studies'}, of all sessions"
+    if found["accept"] == "best":
+        said = [f"{counts}; every best trial is taken, whatever it is worth (accept best)."]
+    else:
+        said = [f"{counts}; {accepted} better than the preset on dates that did not choose, "
+                f"{n - accepted} not or not known, which keep the preset's values."]  # fmt: skip
+    known = [one for one in studies if one["deflated_gain"] is not None]
+    if not known:
+        return [*said, "Too few validation dates or complete trials to say what the best trials are worth."]
+    best, deflated, preset = (
+        float(np.mean([one[name] for one in known])) for name in ("best_gain", "deflated_gain", "preset_gain_by_period")
+    )
+    sure = sum((one["deflated_sharpe_over_preset"] or 0) >= intervals.LEVEL for one in known)
+    worth = "tuning found something" if deflated > preset else "no skill in tuning"
+    said.append(
+        f"Deflated, {worth}: the best gain {_percent(best)} % on the dates that chose them, {_percent(deflated)} % "
+        f"on others, where the preset gains {_percent(preset)} % (mean of {len(known)}); with a Deflated Sharpe Ratio "
+        f"over the preset of {intervals.LEVEL:.2f} or more: {sure}."
+    )
+    if not found["same_data"]:
+        said.append("It was tuned on other data than this run's: its trials may have seen rows that this run tests.")
+    if over := sum(not one["in_use"] for one in studies):
+        said.append(f"Other settings of this run win over the values of {over} of these studies.")
+    return said
+
+
 def interval_text(value: float, low: float | None, high: float | None) -> str:
     """A figure in percent with its interval: "14.3 [12.1, 16.2]"; the figure alone where there is none."""
     text = _percent(value)

@@ -269,6 +269,17 @@ def classes(prices, length, known, by_first_touch, ambiguous, y, touch, touch_ba
 
 
 @inline
+def decided_after(prices, ends, first, by_first_touch, entries, decided_bars):
+    """decided_bars of one horizon and threshold; prices as in classes, ends: the last row of each row's window."""
+    rises, falls = prices[2], prices[3]
+    for t in range(lane(), decided_bars.shape[0], n_lanes()):
+        soonest = falls[t] if (by_first_touch != 0) & (falls[t] < rises[t]) else rises[t]
+        whole = np.float32(ends[t] - first - t)
+        bars = soonest if soonest < whole else whole
+        decided_bars[t] = np.int16(bars if (entries[t] > 0) & (rises[t] > 0) else np.float32(0.0))
+
+
+@inline
 def left_at(prices, length, known, both_is_up, entries, final, realised_return):
     """realised_return of one horizon and threshold; prices as in classes."""
     upper, lower, rises, falls = prices[0], prices[1], prices[2], prices[3]
@@ -284,12 +295,12 @@ def left_at(prices, length, known, both_is_up, entries, final, realised_return):
 @cooperative(
     types=(
         "f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]", "f4[:]", "f4[:]", "f4[:,:]", "i8",
-        "i8", "i8", "i1[:,:]", "i1[:,:]", "i2[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]",
+        "i8", "i8", "i1[:,:]", "i1[:,:]", "i2[:,:]", "i2[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]",
     )
 )  # fmt: skip
 def label_cube(
     i, scratch, high, low, close, offsets, horizons, longest, exit_row, up, down, scaled, calendar, by_first_touch,
-    ambiguous, y, touch, touch_bars, realised_return, tp, dd, forward_return,
+    ambiguous, y, touch, touch_bars, decided_bars, realised_return, tp, dd, forward_return,
 ):  # fmt: skip
     """Everything there is to say of the barriers of the rows of tile i, TILE_ROWS rows, all horizons and thresholds.
 
@@ -320,6 +331,10 @@ def label_cube(
     Outputs: exit_row int64 (n_horizons, n_rows), the symbol's last row where it ends first; if `calendar`, an input, of
              calendar_ends. Of (n_horizons * n_thresholds, n_rows): y int8; touch int8 (NEITHER, UPPER, LOWER, BOTH, in
              the first row that reaches one, or UNKNOWN); touch_bars int16 (rows until then, 0 without);
+             decided_bars int16 (rows until nothing that follows could change y: until the touch under first_touch,
+             until the upper price is reached under take_profit_first, else until the window ends; also where a later
+             NaN, or the end of the history, makes y UNKNOWN; 0 where the window is empty, close[i] is <= 0 or NaN, or a
+             scaled threshold is not known);
              realised_return float32 (of leaving at the price that is reached first, the lower of both, or at the
              window's last close). Of (n_horizons, n_rows): tp, dd, forward_return float32.
     NaN:     y and touch are UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN,
@@ -407,6 +422,10 @@ def label_cube(
                 scratch[more + BARRIERS + 4 * m :], length, known, by_first_touch, ambiguous, y[column, first:last],
                 touch[column, first:last], touch_bars[column, first:last],
             )  # fmt: skip
+            decided_after(
+                scratch[more + BARRIERS + 4 * m :], ends, first, by_first_touch, entries,
+                decided_bars[column, first:last],
+            )  # fmt: skip
             left_at(
                 scratch[more + BARRIERS + 4 * m :], length, known, ambiguous == BUY, entries, final,
                 realised_return[column, first:last],
@@ -414,39 +433,36 @@ def label_cube(
         barrier()
 
 
-@kernel(types=("f4[:]", "i8[:]", "i8[:,:]", "f4[:,:]"), double_precision=True)
-def average_uniqueness(i, close, offsets, exit_row, weight):
-    """Mean of 1 / (windows that hold the bar) over the bars of each row's window; i is symbol * n_horizons + horizon.
+@kernel(types=("i8[:]", "i2[:,:]", "f8[:,:]", "f4[:,:]"), double_precision=True)
+def average_uniqueness(i, offsets, decided_bars, passed, weight):
+    """Mean of 1 / (windows that hold the bar) over the bars of each row's window; i is symbol * n_labels + label.
 
-    A row's window is the rows after it up to exit_row; it counts if close > 0 there, and whether it is whole or not.
-    The sum goes along with the window: what enters is added and what leaves is subtracted, in float64.
+    A row's window is the decided_bars rows after it. A window that holds a bar began before it, and whether it still
+    holds it is known before it too: nothing after a window tells of its weight.
 
-    Reads:   close and exit_row of rows before exit_row of the row itself.
-    Inputs:  close float32 (n_rows,); offsets int64 (n_symbols + 1,); exit_row int64 (n_horizons, n_rows), of a symbol
-             never falling.
-    Outputs: weight float32 (n_horizons, n_rows), every item written; NaN where the window is empty or close is not > 0.
+    Reads:   decided_bars of rows before the end of the row's window.
+    Inputs:  offsets int64 (n_symbols + 1,); decided_bars int16 (n_labels, n_rows), 0 for a row that does not count.
+    Outputs: passed float64 (n_labels, n_rows), scratch: the sum of 1 / (windows that hold the bar) of the symbol's bars
+             so far; weight float32 (n_labels, n_rows), NaN where decided_bars is 0.
     Source:  Lopez de Prado (2018), Advances in Financial Machine Learning, snippets 4.1 and 4.2.
     """
-    n_horizons = exit_row.shape[0]
-    symbol, k = i // n_horizons, i % n_horizons
+    n_labels = decided_bars.shape[0]
+    symbol, k = i // n_labels, i % n_labels
     begin, end = offsets[symbol], offsets[symbol + 1]
-    total = np.float64(0)
-    newest, n_newest, open_newest = begin, 0, begin  # the last bar added, the windows that hold it, the oldest of them
-    n_oldest, open_oldest = 0, begin  # the same of the bar that leaves
     for row in range(begin, end):
-        if row > begin:
-            n_oldest += 1 if close[row - 1] > 0 else 0
-            while exit_row[k, open_oldest] < row:
-                n_oldest -= 1 if close[open_oldest] > 0 else 0
-                open_oldest += 1
-            if row <= newest and n_oldest > 0:
-                total -= np.float64(1) / n_oldest
-        last = exit_row[k, row]
-        while newest < last:
-            newest += 1
-            n_newest += 1 if close[newest - 1] > 0 else 0
-            while exit_row[k, open_newest] < newest:
-                n_newest -= 1 if close[open_newest] > 0 else 0
-                open_newest += 1
-            total += np.float64(1) / n_newest if n_newest > 0 and newest > row else np.float64(0)
-        weight[k, row] = np.float32(total / (last - row)) if last > row and close[row] > 0 else np.float32(np.nan)
+        passed[k, row] = np.float64(0)
+    for row in range(begin, end):  # how many windows open at a bar, less how many the bar before was the last of
+        bars = decided_bars[k, row]
+        if bars > 0:
+            passed[k, row + 1] += np.float64(1)
+            if row + bars + 1 < end:
+                passed[k, row + bars + 1] -= np.float64(1)
+    holding, total = np.float64(0), np.float64(0)
+    for row in range(begin, end):
+        holding += passed[k, row]
+        total += np.float64(1) / holding if holding > 0 else np.float64(0)
+        passed[k, row] = total
+    for row in range(begin, end):
+        bars = decided_bars[k, row]
+        mean = (passed[k, row + bars] - passed[k, row]) / np.float64(bars) if bars > 0 else np.float64(np.nan)
+        weight[k, row] = np.float32(mean)

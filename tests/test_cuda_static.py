@@ -94,7 +94,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         tp_dd_labels(panel)
         tp_dd_labels(panel, rule="first_touch", window="calendar", ambiguous="hold")
         scaled = tp_dd_labels(panel, (1, 30), multiples=(1, 2), volatility=panel.high / panel.low - np.float32(1))
-        assert scaled.weight.shape == (panel.n_rows, 2)
+        assert scaled.weight.shape == (panel.n_rows, 8)
         barrier_classes(panel, (1, 2, 5, 30))
         compute_features(panel, EVERY_OPERATION)
         few = compute_features(panel, ("rsi_14", "willr_14", "sector_rank_roc_1"))

@@ -51,12 +51,24 @@ def reference_label(i, rows, high, low, close, t, rule, ambiguous):
     return label, touch, bars, price
 
 
+def reference_decision(i, rows, high, low, close, t, rule):
+    """Bars until the label cannot change any more, whatever follows; also where it is never known."""
+    if not (close[i] > 0 and t > 0):
+        return 0
+    up, down = (float32(close[i] * float32(1 + sign * t)) for sign in (1, -1))
+    for bars, j in enumerate(rows, 1):
+        if high[j] >= up or (rule == "first_touch" and low[j] <= down):
+            return bars
+    return len(rows)
+
+
 def reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, volatility):
     """Every array of Labels, by lists and loops; of prices: highest high, lowest low, last close, price of leaving."""
     high, low, close = panel.high.tolist(), panel.low.tolist(), panel.close.tolist()
     day = datetime.timedelta(days=1)
     dates = [datetime.date(1970, 1, 1) + t // 86_400_000_000_000 * day for t in panel.time_ns.tolist()]
-    found = {name: [] for name in ("y", "touch", "touch_bars", "price", "highest", "lowest", "last", "exit_row")}
+    of_label = ("y", "touch", "touch_bars", "decided_bars", "price")
+    found = {name: [] for name in (*of_label, "highest", "lowest", "last", "exit_row")}
     for start, stop in zip(panel.offsets[:-1].tolist(), panel.offsets[1:].tolist(), strict=True):
         for i in range(start, stop):
             sizes = [*thresholds, *(float32(float32(x) * float(volatility[i])) for x in multiples)]
@@ -73,7 +85,9 @@ def reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, v
                     if known and t > 0:
                         label, touch, bars, price = reference_label(i, rows, high, low, close, t, rule, ambiguous)
                         price = found["last"][-1] if price is None else price
-                    for name, value in (("y", label), ("touch", touch), ("touch_bars", bars), ("price", price)):
+                    ahead = range(i + 1, stop) if rows is None else rows
+                    decided = reference_decision(i, ahead, high, low, close, t, rule)
+                    for name, value in zip(of_label, (label, touch, bars, decided, price), strict=True):
                         found[name].append(value)
     return {name: np.array(values).reshape(panel.n_rows, -1) for name, values in found.items()}
 
@@ -87,7 +101,7 @@ def assert_equal_to_reference(
         None if volatility is None else device.asarray(volatility),
     )  # fmt: skip
     expected = reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, volatility)
-    for name in ("y", "touch", "touch_bars", "exit_row"):
+    for name in ("y", "touch", "touch_bars", "decided_bars", "exit_row"):
         np.testing.assert_array_equal(device.to_host(getattr(labels, name)), expected[name], err_msg=name)
     of = {"tp": "highest", "dd": "lowest", "forward_return": "last", "realised_return": "price"}
     entry = panel.close[:, None]
@@ -238,7 +252,8 @@ def test_other_sets_of_horizons_and_thresholds_give_the_same_columns(device):
             one = tp_dd_labels(panel, (h,), (t,))
             k = many.names.index(one.names[0])
             np.testing.assert_array_equal(device.to_host(many.y[:, k]), device.to_host(one.y[:, 0]))
-            for name in ("tp", "dd", "forward_return", "exit_row", "weight"):
+            np.testing.assert_array_equal(device.to_host(many.weight[:, k]), device.to_host(one.weight[:, 0]))
+            for name in ("tp", "dd", "forward_return", "exit_row"):
                 column = device.to_host(getattr(many, name)[:, many.horizon_of(k)])
                 np.testing.assert_array_equal(column, device.to_host(getattr(one, name)[:, 0]))
 
@@ -288,31 +303,56 @@ def test_multiples_of_volatility_are_thresholds_of_each_row(device, window):
     assert labels.names == ("label_1d_0.5vol", "label_1d_2vol", "label_5d_0.5vol", "label_5d_2vol")
 
 
-def reference_weight(panel, exit_row):
+def reference_weight(decided_bars):
     """Snippets 4.1 and 4.2 of the book: windows that hold each bar, then the mean of 1 over their number."""
-    weight = np.full(exit_row.shape, np.nan)
-    for k in range(exit_row.shape[1]):
-        holding = np.zeros(panel.n_rows)
-        for i, last in enumerate(exit_row[:, k]):
-            if panel.close[i] > 0:
-                holding[i + 1 : last + 1] += 1
-        for i, last in enumerate(exit_row[:, k]):
-            if last > i and panel.close[i] > 0:
-                weight[i, k] = np.mean(1 / holding[i + 1 : last + 1])
+    n_rows, n_labels = decided_bars.shape
+    weight = np.full((n_rows, n_labels), np.nan)
+    for k in range(n_labels):
+        windows = [slice(i + 1, i + 1 + bars) for i, bars in enumerate(decided_bars[:, k])]
+        holding = np.zeros(n_rows)
+        for window in windows:
+            holding[window] += 1
+        for i, window in enumerate(windows):
+            if window.stop > window.start:
+                weight[i, k] = np.mean(1 / holding[window])
     return weight
 
 
+@pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
 @pytest.mark.parametrize("window", ["bars", "calendar"])
-def test_weights_are_average_uniqueness(device, window):
+def test_weights_are_average_uniqueness(device, window, rule):
     panel = random_panel((300, 1, 3, 0, 90), 5)
     panel.close[[7, 8, 9, 250]] = panel.high[60] = np.nan
-    labels = tp_dd_labels(panel.to(device), (1, 2, 5, 30), window=window)
-    weight, tp = device.to_host(labels.weight), device.to_host(labels.tp)
-    expected = np.where(np.isnan(tp), np.nan, reference_weight(panel, device.to_host(labels.exit_row)))
-    np.testing.assert_allclose(weight, expected, rtol=1e-6)
-    if window == "bars":
-        assert weight[100:200, :3] == pytest.approx(np.tile([1, 1 / 2, 1 / 5], (100, 1)))
-        assert weight[0, 2] == pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]))
+    labels = tp_dd_labels(panel.to(device), (1, 2, 5, 30), window=window, rule=rule)
+    weight, bars, y = (device.to_host(found) for found in (labels.weight, labels.decided_bars, labels.y))
+    np.testing.assert_allclose(weight, np.where(y >= 0, reference_weight(bars), np.nan), rtol=1e-6)
+    inside = weight[100:200, -2][y[100:200, -2] >= 0]  # 30 bars: windows end at different bars, and rows differ
+    assert inside.std() > 0.2 * inside.mean()
+
+
+def test_weights_of_demo_labels_are_average_uniqueness(device):
+    panel = demo_panel(n_symbols=20)
+    labels = tp_dd_labels(panel.to(device), HORIZONS, THRESHOLDS)
+    weight, bars, y = (device.to_host(found) for found in (labels.weight, labels.decided_bars, labels.y))
+    np.testing.assert_allclose(weight, np.where(y >= 0, reference_weight(bars), np.nan), rtol=1e-6)
+
+
+def test_a_buy_is_decided_at_its_target_and_a_sell_when_the_window_ends():
+    """Six bars by hand: row 0 falls first and rises after; rows 1 to 3 only fall, or do nothing."""
+    high = np.array([100, 101, 106, 99, 99, 99], np.float32)
+    low = np.array([100, 94, 99, 98, 98, 98], np.float32)
+    panel = dataclasses.replace(random_panel((6,)), high=high, low=low, close=np.full(6, 100, np.float32))
+    by_rule = {rule: tp_dd_labels(panel, (3,), (0.05,), rule=rule) for rule in ("take_profit_first", "first_touch")}
+    assert by_rule["take_profit_first"].y[:, 0].tolist() == [BUY, BUY, HOLD, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert by_rule["take_profit_first"].decided_bars[:, 0].tolist() == [2, 1, 3, 2, 1, 0]
+    assert by_rule["first_touch"].y[:, 0].tolist() == [SELL, BUY, HOLD, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert by_rule["first_touch"].decided_bars[:, 0].tolist() == [1, 1, 3, 2, 1, 0]
+    # Bars 1 to 5 are held by 1, 2, 1, 2 and 3 windows: that of row 1 is bar 2, which row 0's holds too.
+    expected = [(1 + 1 / 2) / 2, 1 / 2, (1 + 1 / 2 + 1 / 3) / 3, np.nan, np.nan, np.nan]
+    np.testing.assert_allclose(by_rule["take_profit_first"].weight[:, 0], expected, rtol=1e-6)
+    low[1:] = 94  # every row but the last is stopped at once
+    fallen = tp_dd_labels(panel, (3,), (0.05,))
+    assert fallen.y[2, 0] == SELL and fallen.decided_bars[2, 0] == 3, "a take-profit could still have won"
 
 
 def test_names_and_table(device):
@@ -323,8 +363,10 @@ def test_names_and_table(device):
     table = labels.to_arrow()
     assert table.column_names[:8] == ["symbol", "time", *labels.names]
     assert table.column_names[8:10] == ["touch_1d_5pct", "touch_1d_10pct"]
-    assert table.column_names[26:32] == ["tp_1d", "tp_2d", "tp_5d", "dd_1d", "dd_2d", "dd_5d"]
-    assert table.column_names[-3:] == ["weight_1d", "weight_2d", "weight_5d"]
+    assert table.column_names[20:22] == ["decided_bars_1d_5pct", "decided_bars_1d_10pct"]
+    assert table.column_names[32:34] == ["weight_1d_5pct", "weight_1d_10pct"]
+    assert table.column_names[38:44] == ["tp_1d", "tp_2d", "tp_5d", "dd_1d", "dd_2d", "dd_5d"]
+    assert table.column_names[-3:] == ["exit_row_1d", "exit_row_2d", "exit_row_5d"]
     assert table.num_rows == 50
     np.testing.assert_array_equal(table["label_5d_10pct"].to_numpy(), device.to_host(labels.y[:, 5]))
 

@@ -12,7 +12,7 @@ import pytest
 from test_models import CPU, FAMILIES, SETTINGS, as_bytes, fit_all, log_loss, world
 from tiny import fold_of, planted
 
-from gpupipe import config, device, models
+from gpupipe import config, device, memory, models
 from gpupipe.models import boosting, columns
 from gpupipe.models.fold import Rows, shuffled, with_mean_weight_1
 
@@ -122,6 +122,35 @@ def test_samples_hold_every_row_once():
     assert all_of_a.bins.num_row() == fold.fit["a"].n
 
 
+def test_a_large_share_leaves_each_row_out_once(monkeypatch):
+    fold = world()[0]
+    samples = fold.samples(0.8)
+    assert len(samples) == 5 and fold.samples(0.8) is samples and fold.samples(0.81) is samples
+    everything = np.concatenate([rows.X for rows in fold.fit.values()])
+    seen = np.concatenate([rows.X for sample in samples for rows in sample.blocks])
+    assert [sample.bins.num_row() for sample in samples] == [sum(rows.n for rows in s.blocks) for s in samples]
+    assert all(abs(sample.bins.num_row() - 0.8 * len(everything)) < 3 for sample in samples)
+    np.testing.assert_array_equal(np.sort(seen[:, 2]), np.sort(np.repeat(everything[:, 2], 4)))  # NaN last in both
+    alone = fold.samples(0.8, "b")
+    left = [set(map(bytes, fold.fit["b"].X)) - {bytes(x) for rows in s.blocks for x in rows.X} for s in alone]
+    assert set.union(*left) == set(map(bytes, fold.fit["b"].X)) and sum(map(len, left)) == fold.fit["b"].n
+    settings = config.make("fast", settings=["ml.subsample=0.8", "joint.rounds=6"])
+    _, seen = rows_of_each_round(monkeypatch, fold, settings)
+    assert seen == [(3600, 3600)] * 6  # of 4,500 rows
+    small, large = (memory.estimate(10**6, 100, 6, config.make("fast", settings=[f"ml.subsample={share}"])).in_memory
+                    for share in (0.5, 0.8))  # fmt: skip
+    assert large > small
+
+
+@pytest.mark.parametrize(
+    "share, cut",
+    [(0.1, (10, False)), (0.2, (5, False)), (0.5, (2, False)), (0.632, (2, False)), (0.67, (3, True)),
+     (0.75, (4, True)), (0.8, (5, True)), (0.9, (10, True)), (0.94, (10, True)), (0.96, (1, False)), (1, (1, False))],
+)  # fmt: skip
+def test_how_rows_are_cut(share, cut):
+    assert config.cut(share) == cut
+
+
 def test_rows_are_shuffled_for_each_sector_by_itself():
     rows = np.arange(10, 500)
     mixed = shuffled(rows, 42, "energy")
@@ -220,6 +249,11 @@ def test_weights_are_scaled_to_a_mean_of_1():
     found = with_mean_weight_1({"a": rows, "b": rows}, CPU)
     np.testing.assert_allclose(found["b"].weight, [[0.5], [1.5]])
     assert with_mean_weight_1({"a": dataclasses.replace(rows, weight=None)}, CPU)["a"].weight is None
+    classes = dataclasses.replace(rows, y=np.array([[2], [1]], np.int8))  # each row is its class
+    np.testing.assert_array_equal(with_mean_weight_1({"a": classes, "b": classes}, CPU)["b"].weight, 1)
+    mixed = with_mean_weight_1({"a": rows, "b": classes}, CPU)  # class 1: 1, 3 and 3; class 2: 1
+    np.testing.assert_allclose(mixed["a"].weight, [[3 / 7], [9 / 7]], rtol=1e-6)
+    np.testing.assert_allclose(mixed["b"].weight, [[1], [9 / 7]], rtol=1e-6)
 
 
 # Matrices and memory

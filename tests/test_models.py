@@ -14,7 +14,7 @@ from tiny import fold_of, planted
 
 from gpupipe import config, models
 from gpupipe.device import Device, DeviceError, pick
-from gpupipe.models import share_table, trees
+from gpupipe.models import linear, share_table, softmax_regression, trees
 from gpupipe.models.choose import clearly_better
 from gpupipe.models.fold import BUY, SELL, Rows
 
@@ -27,7 +27,7 @@ ALONE = ("xgb_hist", "xgb_leafwise", *config.OPTIONAL_FAMILIES)  # a model of on
 CPU = pick("cpu")
 SETTINGS = config.make("fast", settings=[
     "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
-    "forest.sector_trees=10", "linear.l2=300", "lightgbm.rounds=40", "catboost.rounds=40",
+    "forest.sector_trees=10", "linear.l2=300", "linear.sector_l2=1000", "lightgbm.rounds=40", "catboost.rounds=40",
 ])  # fmt: skip
 
 
@@ -140,6 +140,38 @@ def test_fitting_again_gives_the_same_bytes_and_another_fold_does_not_disturb(na
     again = fit_all(name, fold)  # on the fold, and the bins, that all families have used before
     assert as_bytes(again[0]) == as_bytes(fitted(name)[0])
     assert all(as_bytes(again[1][s]) == as_bytes(fitted(name)[1][s]) for s in fold.sectors)
+
+
+def test_each_label_of_linear_is_fitted_with_its_own_penalty():
+    """All labels in one product are, label by label, what each gives alone with the penalty that is its own."""
+    rows, _ = planted(3000, 1, missing=0.0)
+    centre = softmax_regression.Weights(np.zeros((6, 6)), np.zeros(6))
+    ones, penalties = np.ones((2, 3), np.float32), np.array([20.0, 2000.0])
+    both = softmax_regression.fit([rows.X], [rows.y], ones, centre, penalties, 200, CPU)
+    for k, l2 in enumerate(penalties):
+        alone = softmax_regression.fit(
+            [rows.X], [rows.y[:, k : k + 1].copy()], ones[:1], softmax_regression.label_columns(centre, k), l2, 200, CPU
+        )
+        own = softmax_regression.label_columns(both, k)
+        np.testing.assert_allclose(own.coefficients, alone.coefficients, atol=3e-3)
+        np.testing.assert_allclose(own.intercept, alone.intercept, atol=3e-3)
+    size = [np.abs(softmax_regression.label_columns(both, k).coefficients).sum() for k in range(2)]
+    assert size[1] < 0.8 * size[0], "the second label's penalty is a hundred times the first's"
+
+
+def test_the_penalty_of_a_label_is_in_proportion_to_its_entropy():
+    """The prior's mean loss over the fitted rows: small for rare events, log 3 for balanced classes."""
+    for weighted in ("none", "balanced"):
+        fold = world(weighted, base=(-4.0, 0.0, -4.0))[0]
+        y = np.concatenate([rows.y for rows in fold.fit.values()])
+        expected = []
+        for k, column in enumerate(y.T):
+            weight = fold.weights()[k][column]
+            shares = np.bincount(column, weights=weight, minlength=3) / weight.sum()
+            expected.append(np.average(-np.log(shares[column]), weights=weight))
+        np.testing.assert_allclose(linear.entropy(fold), expected, rtol=2e-3)
+    assert linear.entropy(world()[0])[0] > 1.5 * linear.entropy(world(base=(-4.0, 0.0, -4.0))[0])[0]
+    np.testing.assert_allclose(linear.entropy(fold), np.log(3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

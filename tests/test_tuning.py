@@ -11,8 +11,10 @@ import optuna
 import pytest
 from tiny import QUICK, SECTORS, SOURCE, fold_of, planted, tiny_market
 
-from gpupipe import cli, config, models, pipeline, run, tune, tuning
+from gpupipe import artifacts, cli, config, models, pipeline, run, tune, tuning, verdict
 from gpupipe.config import ConfigError
+from gpupipe.data import load
+from gpupipe.device import pick
 from gpupipe.errors import UserError
 from gpupipe.models import fold as fold_module
 from gpupipe.models import trial
@@ -265,19 +267,19 @@ def altered_test_part(panel):
 def tuned(tmp_path_factory):
     """(OUT, what was found, the settings with it): all families, a study for each sector."""
     out = tmp_path_factory.mktemp("tuned") / "OUT"
-    return out, *tune.tune(tiny_market(), None, TINY, tune.Wanted(2), out, jobs=2)
+    return out, *tune.tune(tiny_market(), None, TINY, tune.Wanted(2, accept="best"), out, jobs=2)
 
 
 def test_the_sealed_test_is_not_read(tuned, tmp_path):
     out, found, _ = tuned
-    wanted = tune.Wanted(2, families=("xgb_joint", "xgb_hist"))
+    wanted = tune.Wanted(2, families=("xgb_joint", "xgb_hist"), accept="best")
     other, _ = tune.tune(altered_test_part(tiny_market()), None, TINY, wanted, tmp_path, jobs=1)
     assert found["data_hash"] != other["data_hash"] and len(other["studies"]) == 4
     for one in other["studies"]:
         (same,) = (s for s in found["studies"] if (s["family"], s["sector"]) == (one["family"], one["sector"]))
         assert {**one, "study": ""} == {**same, "study": ""}
     text = (tmp_path / tune.TUNED).read_text()
-    assert text.split("\n\n")[-1].strip() in (out / tune.TUNED).read_text()
+    assert text.split("\n\n[tuning]")[0].split("\n\n")[-1].strip() in (out / tune.TUNED).read_text()
 
 
 def test_what_was_found_is_what_the_file_gives_and_what_is_trained(tuned):
@@ -295,6 +297,66 @@ def test_what_was_found_is_what_the_file_gives_and_what_is_trained(tuned):
     assert found == tune.read(out) == json.loads((out / tune.JSON).read_text())
     for one in found["studies"]:
         assert one["trials"]["tried"] == 2 and one["best_gain"] >= one["preset_gain"]
+
+
+def test_a_best_trial_that_is_not_better_on_other_dates_keeps_the_preset(tuned):
+    """The default: as if one study had found something, and the others nothing, or too little to say."""
+    _, found, _ = tuned
+    as_if = [
+        {**one, "deflated_gain": gain, "preset_gain_by_period": 0.01}
+        for one, gain in zip(found["studies"], [0.02, 0.01, None, *[-0.1] * 5], strict=True)
+    ]
+    chosen = [tuning.chosen(one, "deflated") for one in as_if]
+    assert [one["accepted"] for one in chosen] == [True] + [False] * 7
+    assert all(tuning.chosen(one, "best")["accepted"] for one in as_if)
+    first = chosen[0]
+    assert first["chosen"] == first["best"] and chosen[1]["chosen"] == chosen[1]["preset"]
+    earlier = config.with_table(TINY, {"tuned": {s: {"hist": {"l2": 9.0}} for s in SECTORS}})
+    settings = tune.with_found(earlier, chosen)
+    assert all(getattr(getattr(settings, first["section"]), name) == value for name, value in first["best"].items())
+    assert settings.stage("hist", "energy", "").l2 == TINY.hist.l2, "an earlier tuning's value is gone with its study"
+    for one in chosen:
+        stage = settings.stage(one["section"], one["sector"], "")
+        assert all(getattr(stage, name) == value for name, value in one["chosen"].items())
+
+
+def test_where_tuned_values_come_from_goes_with_the_file(tuned, tmp_path):
+    out, found, settings = tuned
+    given = tune.provenance([out / tune.TUNED])
+    told = tune.section(given, settings, found["data_hash"])
+    assert told == tune.section(found, settings, found["data_hash"]), "the file says what the command knew"
+    assert told["trials_tried"] == 2 * 8 and told["studies_file"] == "studies.sqlite" and told["same_data"]
+    assert all(one["in_use"] and one["chosen"] == one["best"] for one in told["studies"])
+    moved = config.make(None, out / tune.TUNED, [*QUICK, "linear.l2=12345"])
+    elsewhere = tune.section(given, moved, "other data")
+    assert not elsewhere["same_data"]
+    assert [one["family"] for one in elsewhere["studies"] if not one["in_use"]] == ["linear"]
+    said = " ".join(verdict.tuning_sentences(elsewhere))
+    assert "16 trials in 8 studies" in said and "other data" in said and "values of 1 of these studies" in said
+    plain = tmp_path / "plain.toml"
+    plain.write_text('preset = "fast"\n')
+    assert tune.provenance([]) is None and tune.provenance([plain]) is None
+    both = tune.provenance([plain, out / tune.TUNED, out / tune.TUNED])
+    assert both == given
+    plain.write_text("[tuning]\ntrials = 3\n")
+    with pytest.raises(ConfigError, match="not what gpupipe tune wrote: delete it"):
+        tune.provenance([plain])
+
+
+def test_words_say_what_the_deflated_figure_says(tuned):
+    _, found, settings = tuned
+    told = tune.section({**found, "accept": "deflated"}, settings, found["data_hash"])
+
+    def said(deflated, sharpe, accepted):
+        figures = {"best_gain": 0.1, "preset_gain_by_period": 0.05, "deflated_gain": deflated, "accepted": accepted,
+                   "deflated_sharpe_over_preset": sharpe}  # fmt: skip
+        return verdict.tuning_sentences({**told, "studies": [{**one, **figures} for one in told["studies"]]})
+
+    nothing, something, unknown = said(0.04, None, False), said(0.07, 0.99, True), said(None, None, False)
+    assert "0 better than the preset on dates that did not choose, 8 not or not known" in nothing[0]
+    assert "no skill in tuning: the best gain 10.0 % on the dates that chose them, 4.0 % on others" in nothing[1]
+    assert "tuning found something" in something[1] and "0.95 or more: 8." in something[1]
+    assert unknown[1].startswith("Too few validation dates")
 
 
 def test_values_of_a_label_change_its_model_and_no_other():
@@ -322,6 +384,7 @@ def test_the_command_line_tunes_goes_on_and_trains_with_it(capsys, tmp_path):
     asked = ("tune", *DATA, "--family", "xgb_hist", "--per", "label", "--out", out, "--horizons", "1")
     code, printed, errors = call(capsys, *asked, "--trials", "2")
     assert code == 0 and errors == "" and "label_1d_4pct" in printed and "PBO" in printed and "tuned.toml" in printed
+    assert "the preset's values are kept; --accept best takes the best" in " ".join(printed.split())
     assert max(len(line) for line in printed.splitlines()) <= 120
     code, printed, _ = call(capsys, *asked, "--trials", "3", "--pruner", "hyperband", "--json")
     found = json.loads(printed)
@@ -329,11 +392,26 @@ def test_the_command_line_tunes_goes_on_and_trains_with_it(capsys, tmp_path):
     trained = ("run", *DATA, "--models", "xgb_hist", "--horizons", "1", "--out", out)
     code, printed, errors = call(capsys, *trained, "--config", out / "tuned.toml", "--json")
     summary = json.loads(printed)
-    assert code == 0 and errors == "" and len(summary["settings"]["tuned"]) == 4 and summary["n_models"] == 4
-    # The same in one command, which finds its studies and its models done.
+    told = summary["tuning"]
+    accepted = sum(one["accepted"] for one in told["studies"])
+    assert code == 0 and errors == "" and len(summary["settings"]["tuned"]) == accepted and summary["n_models"] == 4
+    assert told["trials_tried"] == 12 and told["same_data"] and all(one["in_use"] for one in told["studies"])
+    assert json.loads((out / "manifest.json").read_text())["tuning"] == told
+    # The same in one command, which finds its studies and its models done, and says what the tuning is worth.
     code, printed, errors = call(capsys, *trained, "--tune", "3", "--tune-per", "label")
     assert code == 0 and errors == "" and "Nothing to do" in printed and "PBO" in printed
-    assert "[tuned.energy.label_1d_2pct.hist]" in (out / "tuned.toml").read_text()
+    assert "Tuning: 12 trials in 4 studies" in " ".join(printed.split())
+    assert "energy.label_1d_2pct.hist]" in (out / "tuned.toml").read_text()
+    code, _, errors = call(capsys, *trained, "--tune", "3", "--tune-per", "label", "--accept", "best", "--json")
+    best = json.loads((out / "summary.json").read_text())
+    assert code == 0 and errors == "" and len(best["settings"]["tuned"]) == 4 and best["tuning"]["accept"] == "best"
+    # More trials of a finished run's values: the models stay, and the summary and the manifest tell of them.
+    told = {**best["tuning"], "trials": 9}
+    settings = config.make("fast", out / "tuned.toml", [*QUICK], training__models=["xgb_hist"], labels__horizons=(1,))
+    panel, report = load(SOURCE, None, "energy,utilities", pick("cpu"))
+    again, worked = pipeline.execute(panel, report, settings, out, tuning=told)
+    assert not worked and again["tuning"]["trials"] == 9
+    assert not artifacts.altered_files(out, artifacts.read_manifest(out))
 
 
 @pytest.mark.parametrize(
@@ -342,6 +420,7 @@ def test_the_command_line_tunes_goes_on_and_trains_with_it(capsys, tmp_path):
         ("trials 0: expected 1 or more", ("tune", *DATA, "--trials", "0")),
         ("per week: expected sector or label", ("tune", *DATA, "--per", "week")),
         ("pruner best: expected median or hyperband", ("tune", *DATA, "--pruner", "best")),
+        ("accept all: expected deflated or best", ("tune", *DATA, "--accept", "all")),
         ("family random_forest: expected one of", ("tune", *DATA, "--family", "random_forest")),
         ("linear: tuned over all sectors at once", ("tune", *DATA, "--family", "linear", "--pool", "none")),
         ("trials 0: expected 1 or more", ("run", *DATA, "--tune", "0")),
@@ -358,7 +437,8 @@ def test_what_cannot_be_tuned_is_one_line(capsys, tmp_path, words, arguments):
 def test_walk_forward_is_tuned_on_what_lies_before_all_its_tests(tuned, tmp_path):
     _, found, _ = tuned
     moving = config.make("fast", settings=[*QUICK, "split.walk_forward=2"])
-    other, settings = tune.tune(tiny_market(), None, moving, tune.Wanted(2, families=("linear",)), tmp_path)
+    wanted = tune.Wanted(2, families=("linear",), accept="best")
+    other, settings = tune.tune(tiny_market(), None, moving, wanted, tmp_path)
     (same,) = (one for one in found["studies"] if one["family"] == "linear")
     assert other["studies"] == [same] and settings.split.walk_forward == 2
 

@@ -14,6 +14,7 @@ from tiny import QUICK, SECTORS, dataset_of, tiny_market
 from gpupipe import config, console, load, picture, pipeline, validation
 from gpupipe.dataset import NEVER
 from gpupipe.evaluate import log_losses
+from gpupipe.intervals import by_time, draw, interval, joined
 from gpupipe.labels import tp_dd_labels
 from gpupipe.panel import COLUMNS, Panel
 from gpupipe.picture import DAY_NS
@@ -203,6 +204,72 @@ def test_a_walk_forward_by_hand():
     assert by_sector["a"]["log_loss"] == 1.0 and by_sector["a"]["n_origins"] == 2 and by_sector["b"]["n_origins"] == 1
 
 
+def test_intervals_of_a_walk_forward_are_those_of_its_rows_as_one_test(walked):
+    walk = walked[1]["walk_forward"]
+    assert walk["intervals"]["times"] == 3 * walked[1]["intervals"]["times"]  # three windows of as many dates
+    assert len(walk["families"]) == 7
+    for one in [*walk["results"], *walk["by_sector"], *walk["families"]]:
+        gain = one.get("gain_over_prior", one.get("gain"))
+        if one["gain_low"] is not None:
+            assert one["gain_low"] <= gain <= one["gain_high"]
+            skill = one["gain_low"] > 0 and one["above_prior_all_low"] > 0
+            assert one["skill"] == ("skill" if skill else "no skill")
+    known = [one for one in walk["results"] if one["model"] == "linear"]
+    assert all(one["gain_low"] < one["gain_high"] for one in known), "there are blocks enough for intervals"
+    assert all(one["skill"] == "no skill" for one in walk["results"] if one["model"] == "prior_all")
+
+
+def by_date(n_dates, first, gain, rng, models=("m", "prior_all")):
+    """Losses of one row a date: the prior's 1 and its noise, the model's less by `gain`."""
+    prior = 1 + 0.1 * rng.normal(size=n_dates)
+    own = {("l", model): prior - (gain + 0.05 * rng.normal(size=n_dates) if model == "m" else 0) for model in models}
+    return by_time(first + np.arange(n_dates), {("l", "prior"): prior, **own})
+
+
+@pytest.mark.parametrize("gain, word", [(0.05, "skill"), (0.0, "no skill")])
+def test_intervals_of_origins_put_together_by_hand(gain, word):
+    """Two origins of 60 dates: their 120 dates are drawn as one stretch, whatever the order of the origins."""
+    rng = np.random.default_rng(1)
+    tables = ("m", "prior_all", *validation.TABLES)
+    parts = [by_date(60, first, gain, rng, tables) for first in (0, 60)]
+    folds_of = [
+        MeasuredFold({"name": f"origin{k}"}, [
+            BlockLoss(f"origin{k}", 0, "a", "l", model, 60, float(part.sums["l", model].sum()),
+                      float(part.sums["l", "prior"].sum())) for model in tables
+        ], {("l", "a"): part})
+        for k, part in enumerate(parts)
+    ]  # fmt: skip
+    walk = validation.with_intervals(validation.walk_forward_summary(folds_of), folds_of, 5, 7)
+    one = one_of(walk["results"], "l", "m")
+    assert one["skill"] == word and walk["intervals"]["times"] == 120 and walk["families"][0]["skill"] == word
+    draws = draw(np.arange(120), 5, 7)
+    own, prior = (np.concatenate([part.sums["l", name] for part in parts]) for name in ("m", "prior"))
+    sums = draws.sums(np.stack([own, prior], axis=1))
+    low, high = interval(1 - own.sum() / prior.sum(), 1 - sums[:, 0] / sums[:, 1], 12)
+    assert (one["gain_low"], one["gain_high"]) == pytest.approx((low, high), rel=1e-9)
+    assert one["above_tables_low"] == pytest.approx(low) and one["above_tables_high"] == pytest.approx(high)
+    backwards = validation.with_intervals(validation.walk_forward_summary(folds_of[::-1]), folds_of[::-1], 5, 7)
+    assert one_of(backwards["results"], "l", "m")["gain_low"] == pytest.approx(one["gain_low"], rel=1e-9)
+    with pytest.raises(ValueError, match="do not overlap"):
+        joined([parts[0], parts[0]])
+
+
+def test_a_path_below_a_prior_denies_skill():
+    def folds_of(*loss):
+        return [measured(f"cpcv{k}", *((block, "a", "label", model, 1, own, 1.0) for block in (0, 1)
+                                       for model, own in (("m", lost), ("prior_all", 0.9))))
+                for k, lost in enumerate(loss)]  # fmt: skip
+
+    for losses, word, smallest in (
+        ((0.5, 0.5, 0.5), "above the prior on every path", 0.4), ((0.5, 0.5, 1.9), "no skill", None),
+        ((0.95, 0.95, 0.95), "no skill", -0.05),  # above the sector's prior, not above that of all sectors
+    ):  # fmt: skip
+        found = validation.cpcv_summary(folds_of(*losses), 3, 2)
+        one = one_of(found["results"], "label", "m")
+        assert one["skill"] == word and (smallest is None or one["smallest_above_prior_all"] == pytest.approx(smallest))
+        assert one_of(found["results"], "label", "prior_all")["skill"] == "no skill"
+
+
 def test_paths_of_a_cross_validation_by_hand():
     """Three groups, two tested at a time. Fold k loses 10 ** -k a row on its first block, on its second twice that."""
     folds_of = [
@@ -239,7 +306,13 @@ def test_what_is_printed(walked, crossed):
             won[one["model"]] += one["gain_over_prior"] > max(0, *(table["gain_over_prior"] for table in tables))
     counts = ", ".join(f"{console.SHORT[model]} on {n} of 2" for model, n in won.items())
     assert f"Over all origins better than the prior and both volatility tables: {counts} labels." in said
+    for one in summary["walk_forward"]["families"]:
+        if one["model"] in won:
+            assert f"{one['model']}: {one['skill']}, " in said
     crossed_shown = shown_of(crossed[1], crossed[0])
+    denied = sum(one["skill"] == "no skill" for one in crossed[1]["cpcv"]["results"] if one["model"] == "linear")
+    assert f"linear on {denied} of 4 labels" in " ".join(crossed_shown.split())
+    assert "Paths share rows and are not independent" in " ".join(crossed_shown.split())
     assert "mean of 3 paths through 4 groups, 2 tested at a time" in crossed_shown.replace("\n", " ")
     assert "walk-forward" not in crossed_shown
 

@@ -28,10 +28,11 @@ from gpupipe.config.sections import (
     Split,
     Training,
     Tuned,
+    cut,
 )
 
 __all__ = [
     "BOOSTERS", "BY_SECTOR", "FAMILIES", "OPTIONAL_FAMILIES", "PRESETS", "RULES", "SAMPLING", "TURBOMODE",
     "TURBOMODE_FAMILIES", "WINDOWS", "Booster", "CatBoost", "Config", "ConfigError", "FeatureSet", "Forest", "Labels",
-    "LightGBM", "Linear", "Meta", "Ml", "Split", "Training", "Tuned", "make", "with_table",
+    "LightGBM", "Linear", "Meta", "Ml", "Split", "Training", "Tuned", "cut", "make", "with_table",
 ]  # fmt: skip

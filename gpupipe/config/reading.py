@@ -31,6 +31,8 @@ def make(
     Raises ConfigError for an unknown key (naming the nearest one), a value of the wrong type or out of range.
     """
     tables = [_read_toml(one) for one in ([file] if isinstance(file, (str, pathlib.Path)) else file or [])]
+    for table in tables:
+        table.pop("tuning", None)  # where tuned values come from: for the summary
     named = [table.pop("preset") for table in tables if "preset" in table][-1:]
     preset = preset or (named or ["balanced"])[0]
     if not isinstance(preset, str) or preset not in PRESETS:

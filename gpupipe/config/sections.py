@@ -86,6 +86,18 @@ class Booster:
     column_share: float = 0.5  # of the columns, drawn for each node
 
 
+def cut(share: float) -> tuple[int, bool]:
+    """How rows are cut for XGBoost's trees that each see a `share` of them: (parts, whether a tree sees all but one).
+
+    The nearest of 1/n, one part for each tree in turn; above 2/3 the nearest of (n - 1)/n, n up to 10, a part left out
+    in turn; above 0.95 all rows.
+    """
+    if share > 0.95:
+        return 1, False
+    parts = round(1 / share)
+    return (parts, False) if parts > 1 else (min(10, round(1 / (1 - share))), True)
+
+
 def joint(rounds: int, learning_rate: float) -> Booster:
     """The pooled stage of xgb_joint."""
     # Many rows in every leaf: on short histories whole days are alike, and small leaves learn the day.
@@ -139,10 +151,13 @@ class Forest:
 
 @dataclass(frozen=True)
 class Linear:
-    """Softmax regression; penalties are in rows of pseudo-evidence on standardised columns."""
+    """Softmax regression; penalties are rows of pseudo-evidence on standardised columns for each nat of entropy.
 
-    l2: float = 5000.0
-    sector_l2: float = 1000.0  # pulls a sector's weights to the pooled ones
+    The entropy is that of a label's classes: rare events have little, and so a small penalty.
+    """
+
+    l2: float = 28_000.0
+    sector_l2: float = 8_000.0  # pulls a sector's weights to the pooled ones
     max_iterations: int = 30
     clip: float = 4.0  # standardised columns are clipped at this many standard deviations
 

@@ -83,15 +83,22 @@ def gather(
 
 
 def with_mean_weight_1(fit: Mapping[str, Rows], device: Device) -> dict[str, Rows]:
-    """The rows with weights, where they have some, whose mean over all sectors is 1 for each label.
+    """The rows with weights, where they have some, whose mean over all sectors is 1 for each class of each label.
 
-    So that penalties and smallest leaves, which are in rows, mean the same with and without weights.
+    So that penalties and smallest leaves, which are in rows, mean the same with and without weights, and so do
+    probabilities: rows of a class that is decided early weigh more, and it would seem more frequent than it is.
     """
     if any(rows.weight is None for rows in fit.values()):
         return dict(fit)
-    total = sum(rows.weight.sum(axis=0, dtype=device.xp.float64) for rows in fit.values())
-    mean = (total / sum(rows.n for rows in fit.values())).astype(device.xp.float32)
-    return {s: Rows(rows.X, rows.y, rows.time_ns, rows.weight / mean) for s, rows in fit.items()}
+    xp = device.xp
+    scaled = {s: rows.weight.copy() for s, rows in fit.items()}
+    for c in range(N_CLASSES):
+        of_class = {s: rows.y == c for s, rows in fit.items()}
+        counts = sum(found.sum(axis=0) for found in of_class.values())
+        total = sum((scaled[s] * found).sum(axis=0, dtype=xp.float64) for s, found in of_class.items())
+        mean = xp.where(total > 0, total / xp.maximum(counts, 1), 1.0).astype(xp.float32)
+        scaled = {s: xp.where(found, scaled[s] / mean, scaled[s]) for s, found in of_class.items()}
+    return {s: Rows(rows.X, rows.y, rows.time_ns, scaled[s]) for s, rows in fit.items()}
 
 
 def shuffled(rows: np.ndarray, seed: int, sector: str) -> np.ndarray:
@@ -202,13 +209,14 @@ class Fold:
             return self._made["twinless"] or self
 
     def samples(self, share: float, sector: str | None = None) -> list[Sample]:
-        """The fitted rows, of all sectors or of one, cut at random into samples of about `share` of them each.
+        """The fitted rows, of all sectors or of one, as samples of about `share` of them each, cut at random.
 
-        1 / share is rounded to the next number of samples, which hold every row once: trees that take them in turn
-        see `share` of the rows each, and it costs them `share` of the time, where XGBoost's own subsample costs as
-        much as all rows. Made once, and shared by all families.
+        Up to 1/2, 1 / share is rounded to the next number of samples, which hold every row once: trees that take them
+        in turn see `share` of the rows each, and it costs them `share` of the time, where XGBoost's own subsample costs
+        as much as all rows. Larger shares leave each of 1 / (1 - share) parts out in turn (`config.cut`): n samples
+        whose bins are n - 1 copies of those of all rows, 4 for 0.8. Made once, and shared by all families.
         """
-        key = (max(1, round(1 / share)), sector)
+        key = (*config.cut(share), sector)
         self.bins()
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
@@ -217,15 +225,19 @@ class Fold:
                 self._samples[key] = self._cut(*key)
             return self._samples[key]
 
-    def _cut(self, n_samples: int, sector: str | None) -> list[Sample]:
+    def _cut(self, n_samples: int, left_out: bool, sector: str | None) -> list[Sample]:
         parts = list(self.fit.values()) if sector is None else [self.fit[sector]]
         if n_samples == 1 and sector is None:
             return [Sample(tuple(parts), self.bins())]
         samples = []
         for k in range(n_samples):
-            blocks = tuple(rows.slice(rows.n * k // n_samples, rows.n * (k + 1) // n_samples) for rows in parts)
+            blocks: list[Rows] = []
+            for rows in parts:
+                first, last = rows.n * k // n_samples, rows.n * (k + 1) // n_samples
+                ends = [(0, first), (last, rows.n)] if left_out else [(first, last)]
+                blocks += [rows.slice(begin, end) for begin, end in ends if end > begin or not left_out]
             threads = self.threads if sector is None else 1
-            samples.append(Sample(blocks, self.matrix([rows.X for rows in blocks], threads)))
+            samples.append(Sample(tuple(blocks), self.matrix([rows.X for rows in blocks], threads)))
         return samples
 
     def matrix(self, parts: Sequence[Any], threads: int) -> Any:

@@ -106,7 +106,7 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
     y = [rows.y for rows in fold.fit.values()]
     linear = settings.linear
     weights = softmax_regression.fit(
-        Z, y, fold.weights(), centre, linear.l2, linear.max_iterations, fold.device,
+        Z, y, fold.weights(), centre, linear.l2 * entropy(fold), linear.max_iterations, fold.device,
         row_weight=[rows.weight for rows in fold.fit.values()],
     )  # fmt: skip
     return _models(fold, scaler, weights, fold.scope)
@@ -126,13 +126,25 @@ def fit_sector(
     centre = softmax_regression.together([model.weights for model in pooled])
     Z = [scaler.transform(rows.X, fold.device)]
     weights = softmax_regression.fit(
-        Z, [rows.y], fold.weights(), centre, linear.sector_l2, linear.max_iterations, fold.device,
+        Z, [rows.y], fold.weights(), centre, linear.sector_l2 * entropy(fold), linear.max_iterations, fold.device,
         row_weight=[rows.weight],
     )  # fmt: skip
     own = _models(fold, scaler, weights, "sector")
     if use_own is None:
         use_own = _worthwhile(fold, sector, centre, weights, scaler)
     return [o if use else p for o, p, use in zip(own, pooled, use_own, strict=True)]
+
+
+def entropy(fold: Fold) -> np.ndarray:
+    """float64 (n_labels,), nats: of the fitted rows' class shares, by class weight. A row's loss by the prior alone.
+
+    Penalties are in units of it. What a row says of a label's coefficients is in proportion to it, about, so that all
+    labels are pulled to the centre by the same share of what they know, as by a g-prior (Zellner 1986): one penalty for
+    all pulls labels with rare events too far, and frequent ones not far enough.
+    """
+    mass = fold.shares() * fold.weights()
+    share = mass / mass.sum(axis=1, keepdims=True)
+    return -(share * np.log(share)).sum(axis=1)
 
 
 def _models(fold: Fold, scaler: Scaler, weights: Weights, scope: str) -> list[LinearModel]:

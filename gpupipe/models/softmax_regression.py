@@ -28,14 +28,15 @@ class Weights:
 
 
 def fit(
-    Z: Sequence[Any], y: Sequence[Any], class_weight: np.ndarray, centre: Weights, l2: float, max_iterations: int,
-    device: Device, intercept_l2: float | None = None, row_weight: Sequence[Any | None] = (),
+    Z: Sequence[Any], y: Sequence[Any], class_weight: np.ndarray, centre: Weights, l2: float | np.ndarray,
+    max_iterations: int, device: Device, intercept_l2: float | None = None, row_weight: Sequence[Any | None] = (),
 ) -> Weights:  # fmt: skip
-    """Minimise sum(w * log-loss) + l2 / 2 * |weights - centre|^2 with scipy's L-BFGS-B.
+    """Minimise sum(w * log-loss) + l2 / 2 * |weights - centre|^2 of every label with scipy's L-BFGS-B.
 
     Columns are correlated, and L-BFGS alone needs hundreds of steps: it searches in coordinates in which the second
     derivatives, taken at the labels' class shares, are the identity (one Cholesky factor for each output).
 
+    l2: the penalty, one for all labels or float64 (n_labels,).
     intercept_l2: the penalty of the intercept's distance, if it is another than l2.
 
     Z: blocks of rows, float32 (n, n_inputs), or (n_labels, n, n_inputs) where each label has inputs of its own.
@@ -53,8 +54,10 @@ def fit(
     own = list(row_weight) or [None] * len(Z)
     weights_of_rows = [_row_weight(labels, on_device, one, xp) for labels, one in zip(y, own, strict=True)]
     middle = _stacked(centre)
-    penalty = np.full((shape[0] + 1, 1), l2)
-    penalty[-1] = l2 if intercept_l2 is None else intercept_l2
+    of_label = np.broadcast_to(np.asarray(l2, dtype=np.float64), (shape[1] // N_CLASSES,))
+    penalty = np.tile(np.repeat(of_label, N_CLASSES), (shape[0] + 1, 1))
+    if intercept_l2 is not None:
+        penalty[-1] = intercept_l2
     back = _inverse_roots(Z, y, weights_of_rows, penalty, device)
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -88,7 +91,7 @@ def _inverse_roots(
 ) -> np.ndarray:  # fmt: skip
     """B, float64 (n_outputs, n, n), n = n_inputs + 1, with B B' = (p (1 - p) [Z 1]'[Z 1] + penalty)^-1 for each output.
 
-    p: the share of the output's class among the known rows, by weight.
+    p: the share of the output's class among the known rows, by weight.  penalty: float64 (n, n_outputs).
     """
     from scipy.linalg import solve_triangular
 
@@ -106,9 +109,9 @@ def _inverse_roots(
             for c in range(N_CLASSES)
         ])  # fmt: skip
         share = (mass + 0.5) / (mass + 0.5).sum()
-        for p in share:
+        for c, p in enumerate(share):
             scale = p * (1 - p) * mass.sum() / max(products[-1, -1], 1.0)
-            matrix = scale * products + np.diag(penalty[:, 0])
+            matrix = scale * products + np.diag(penalty[:, N_CLASSES * k + c])
             matrix[np.diag_indices(n)] += 1e-6 * max(np.trace(matrix) / n, 1e-12)  # a column may repeat another
             roots.append(solve_triangular(np.linalg.cholesky(matrix), np.eye(n), lower=True).T)
     return np.stack(roots)
