@@ -157,6 +157,7 @@ class Models:
 
     by_sector: for each sector and (horizon, threshold), a model for each family.
     modules: the Python files of the user's own features that the models were trained on, content by path.
+    manifest: as it was read.  metadata: of each sector, as one of its labels' has it; what labels share is there.
     """
 
     out: pathlib.Path
@@ -165,6 +166,8 @@ class Models:
     features_hash: str
     by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = field(repr=False)
     modules: dict[str, bytes] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+    metadata: dict[str, dict[str, Any]] = field(repr=False)
 
     def predict(self, panel: Panel, families: Sequence[str] | None = None) -> Predictions:
         """Probabilities for every row of a panel, on its device.
@@ -264,6 +267,7 @@ def load(out: str | os.PathLike[str]) -> Models:
     boosters: dict[bytes, Any] = {}
     by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = {}
     features: dict[str, Any] = {}
+    metadata: dict[str, dict[str, Any]] = {}
     for relative, content in contents.items():
         if not relative.endswith("/metadata.json"):
             continue
@@ -276,6 +280,8 @@ def load(out: str | os.PathLike[str]) -> Models:
             )
             for family, one in about["models"].items()
         }
+        metadata[about["sector"]] = about
         by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
-    return Models(root, manifest["settings"], tuple(features["names"]), features["hash"], by_sector, modules)
+    names = tuple(features["names"])
+    return Models(root, manifest["settings"], names, features["hash"], by_sector, modules, manifest, metadata)

@@ -30,6 +30,7 @@ def model_row(
     model: None for a baseline. seconds: of the family's sector stage, which all labels of the sector share.
     """
     about = model.describe() if model is not None else {}
+    started = about.get("warm_start", {"run_key": "", "rounds": []})
     return {
         "kind": "baseline" if model is None else "model",
         "sector": sector,
@@ -39,6 +40,8 @@ def model_row(
         "model": family,
         "scope": about.get("scope", ""),
         "rounds": "+".join(str(r) for r in about.get("rounds", [])),
+        "warm_start_run": started["run_key"],
+        "warm_start_rounds": "+".join(str(r) for r in started["rounds"]),
         "rows_train": rows_train,
         "seconds_sector": seconds,
         **{f"cutoff_{name}": value for name, value in cutoffs.items()},
