@@ -69,6 +69,11 @@ def entry_of(content: bytes) -> dict[str, Any]:
     return {"sha256": sha256(content), "bytes": len(content)}
 
 
+def is_model(relative: str) -> bool:
+    """Whether a file of the manifest is a model's; metadata beside it says how many seconds it took."""
+    return relative.startswith("trained_") and not relative.endswith("/metadata.json")
+
+
 def withdraw_manifest(store: Store) -> None:
     """Remove an earlier run's manifest before its files are replaced: it must never call a file good that is not."""
     (store.out / MANIFEST).unlink(missing_ok=True)

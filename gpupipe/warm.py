@@ -69,12 +69,8 @@ def read(source: str | os.PathLike[str], store: Store) -> Warm:
         raise UserError(f"--warm-start {source}: {error} (without --warm-start)") from None
     files = models.manifest["files"]
     parts = [models.manifest["run_key"]]
-    parts += [f"{name} {files[name]['sha256']}" for name in sorted(files) if _is_model(name)]
+    parts += [f"{name} {files[name]['sha256']}" for name in sorted(files) if artifacts.is_model(name)]
     return Warm(models, sha256("\n".join(parts).encode()))
-
-
-def _is_model(name: str) -> bool:
-    return name.startswith("trained_") and not name.endswith("/metadata.json")  # which says how many seconds it took
 
 
 def keep_replaced(warm: Warm, store: Store) -> None:
