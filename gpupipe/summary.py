@@ -109,6 +109,15 @@ def read(out: pathlib.Path) -> dict[str, Any]:
         raise StoreError(f"{out / JSON} is missing: run again with --out {out}") from None
 
 
+def warm_sentence(started: dict[str, Any]) -> str:
+    """What a run went on from, in words."""
+    warm = [f"{name} {one['warm']} of {one['models']} (old rounds: median {one['old_rounds']:g})"
+            for name, one in started["families"].items() if one["warm"] and one["old_rounds"] is not None]  # fmt: skip
+    cold = [name for name, one in started["families"].items() if not one["warm"]]
+    nothing = f"; trained from nothing: {', '.join(cold)}" if cold else ""
+    return f"Warm start from run {started['run_key'][:12]}: {', '.join(warm) or 'no model'}{nothing}."
+
+
 def title_of(row: dict[str, Any]) -> str:
     """A label as a person reads it: "5 bars, 10 %"."""
     bars = "1 bar" if row["horizon"] == 1 else f"{row['horizon']} bars"
