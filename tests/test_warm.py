@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import QUICK, SECTORS, SOURCE, cut, fold_of, in_sectors, planted, tiny_market
 
+import bench.warm
 from bench import kill
 from gpupipe import artifacts, config, models, pipeline, run, warm
 from gpupipe.errors import UserError
@@ -323,3 +324,20 @@ def test_when_too_much_is_new_it_is_trained_from_nothing(tmp_path, caplog):
     found = going_on(tmp_path / "long ago", panel=yesterday(38))["xgb_joint"]
     model = dataclasses.replace(found.by_sector["energy"][0], warm=found.started(5))
     assert model.warm.trained_to == found.trained_to
+
+
+def test_the_benchmark_compares_both_night_after_night(capsys):
+    quick = [f"--set={one}" for one in (*QUICK, *FEW[1:])]
+    arguments = ["--data", SOURCE, "--sectors", "energy,utilities", "--models", "xgb_joint", "--times", "1"]
+    assert bench.warm.main([*arguments, "--nights", "2", "--days", "2", *quick]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["nights"]) == 2 and found["days"] == 2
+    for one in found["nights"]:
+        assert one["warm_models"] == {"xgb_joint": [2, 2]} and one["rounds"]["warm"]["xgb_joint"]["largest"] <= 30
+        (own, every) = one["test"]
+        assert (own["label"], every["label"]) == ("label_1d_2pct", "all")
+        for name in ("cold", "warm", "difference", "low", "high"):
+            assert own[name] == pytest.approx(every[name], abs=1e-12)  # of a single label
+        assert own["low"] <= own["difference"] <= own["high"]
+        assert own["difference"] == pytest.approx(own["warm"] - own["cold"])
+        assert set(one["seconds"]["warm"]) == {"xgb_joint", "whole run"}
