@@ -55,7 +55,7 @@ def tonight(old, tmp_path_factory):
 
 @pytest.fixture
 def a_fold():
-    fit = {name: planted(900, seed)[0] for seed, name in enumerate(("energy", "utilities"))}
+    fit = {name: planted(600, seed)[0] for seed, name in enumerate(("energy", "utilities"))}
     return fold_of(fit, {name: planted(300, seed + 10)[0] for seed, name in enumerate(fit)})
 
 
@@ -84,7 +84,7 @@ def test_on_the_same_rows_it_is_as_good_and_does_not_grow(name, a_fold):
     settings = settings_of()
     cold = fitted(models.family(name), a_fold, settings)
     one, first = cold, loss(models.family(name), cold, a_fold).mean()
-    for _ in range(3):
+    for _ in range(2):
         again = models.family(name, Earlier("key", one, None, "2020-01-01"))
         one = fitted(again, a_fold, settings)
         assert loss(again, one, a_fold).mean() <= first * 1.003
