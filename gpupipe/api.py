@@ -12,7 +12,8 @@ from gpupipe.panel import Panel
 
 def train(
     panel: Panel, preset: str = "balanced", out: str | os.PathLike[str] = "OUT", *,
-    settings: Iterable[str] = (), jobs: int | None = None, **overrides: Any,
+    settings: Iterable[str] = (), jobs: int | None = None, warm_start: str | os.PathLike[str] | None = None,
+    **overrides: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Train every model on a panel, write them to `out`, and return the summary (the content of summary.json).
 
@@ -20,8 +21,10 @@ def train(
     jobs: trainings at the same time; the number of cores if None.  overrides: as `config.make` takes them, for
     example `labels__horizons=(1, 5)` or `training__models=("xgb_joint", "linear")`.
 
+    warm_start: the folder of a finished run to go on from, as --warm-start; it may be `out`.
+
     A finished run of the same data, settings and code in `out` is left as it is; a killed one goes on.
     Raises ConfigError, StoreError or ValueError with what to mend.
     """
     chosen = config.make(preset, None, settings, **overrides)
-    return pipeline.execute(panel, None, chosen, out, jobs)[0]
+    return pipeline.execute(panel, None, chosen, out, jobs, warm_start=warm_start)[0]

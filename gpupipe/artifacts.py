@@ -69,6 +69,11 @@ def entry_of(content: bytes) -> dict[str, Any]:
     return {"sha256": sha256(content), "bytes": len(content)}
 
 
+def is_model(relative: str) -> bool:
+    """Whether a file of the manifest is a model's; metadata beside it says how many seconds it took."""
+    return relative.startswith("trained_") and not relative.endswith("/metadata.json")
+
+
 def withdraw_manifest(store: Store) -> None:
     """Remove an earlier run's manifest before its files are replaced: it must never call a file good that is not."""
     (store.out / MANIFEST).unlink(missing_ok=True)
@@ -157,6 +162,7 @@ class Models:
 
     by_sector: for each sector and (horizon, threshold), a model for each family.
     modules: the Python files of the user's own features that the models were trained on, content by path.
+    manifest: as it was read.  metadata: of each sector, as one of its labels' has it; what labels share is there.
     """
 
     out: pathlib.Path
@@ -165,6 +171,8 @@ class Models:
     features_hash: str
     by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = field(repr=False)
     modules: dict[str, bytes] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+    metadata: dict[str, dict[str, Any]] = field(repr=False)
 
     def predict(self, panel: Panel, families: Sequence[str] | None = None) -> Predictions:
         """Probabilities for every row of a panel, on its device.
@@ -264,6 +272,7 @@ def load(out: str | os.PathLike[str]) -> Models:
     boosters: dict[bytes, Any] = {}
     by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = {}
     features: dict[str, Any] = {}
+    metadata: dict[str, dict[str, Any]] = {}
     for relative, content in contents.items():
         if not relative.endswith("/metadata.json"):
             continue
@@ -276,6 +285,8 @@ def load(out: str | os.PathLike[str]) -> Models:
             )
             for family, one in about["models"].items()
         }
+        metadata[about["sector"]] = about
         by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
-    return Models(root, manifest["settings"], tuple(features["names"]), features["hash"], by_sector, modules)
+    names = tuple(features["names"])
+    return Models(root, manifest["settings"], names, features["hash"], by_sector, modules, manifest, metadata)

@@ -292,6 +292,8 @@ def show_summary(to: Console, whole: dict[str, Any], out: Any) -> None:
         to.print(escape(sentence))
     for sentence in verdict.skip_sentences(whole["skipped"]):
         to.print(f"[yellow]not trained[/yellow] {escape(sentence)}")
+    if "warm_start" in whole:
+        to.print(escape(summary.warm_sentence(whole["warm_start"])))
     _show_time(to, whole)
     to.print(
         f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {escape(str(out))}: trained_*/, "

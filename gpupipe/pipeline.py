@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, curves, importance, memory, models, picture, summary, validation
+from gpupipe import artifacts, config, curves, importance, memory, models, picture, summary, validation, warm
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -139,6 +140,7 @@ def execute(
     listener: Listener | None = None,
     limit_bytes: int | None = None,
     tuning: dict[str, Any] | None = None,
+    warm_start: str | os.PathLike[str] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
 
@@ -146,6 +148,8 @@ def execute(
 
     limit_bytes: memory that the run may take, by its estimate; above it columns and bins lie in files in OUT, which
         changes no result, and UserError is raised where that is not enough.
+    warm_start: the folder of a finished run whose models the final fold goes on from, where features, labels and
+        settings are the same (see warm.py); it may be `out`. UserError when there is none.
 
     A finished run of the same key is checked against its manifest and left as it is; a run that was killed goes on
     with the units that it had not finished.
@@ -154,19 +158,27 @@ def execute(
     listener = listener or Listener()
     store = Store(out)
     modules = load_modules(settings.features.modules)
-    key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
+    cold_key = key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
     manifest = artifacts.read_manifest(out)
-    if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
+    earlier = None
+    if warm_start is not None:
+        earlier = warm.read(warm_start, store)
+        key = earlier.key(cold_key)
+    here = earlier is not None and store.out.resolve() == pathlib.Path(str(warm_start)).resolve()
+    # A run of these data, settings and code has nothing to learn from itself.
+    finished = manifest and (manifest["run_key"] == key or (here and manifest.get("cold_key") == cold_key))
+    if manifest and finished and not artifacts.altered_files(out, manifest):
         return _told_of_tuning(store, manifest, tuning), False
-    if manifest and manifest["run_key"] != key:
+    if manifest and not finished and not here:
         log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
     _warn_of_unused(panel, settings)
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
     if cache:
         log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
     with store.lock():
-        jobs = jobs or available_cores()
-        whole = _execute(panel, report, settings, modules, store, key, jobs, listener, cache, tuning)
+        keys = Keys(key, cold_key)
+        count = jobs or available_cores()
+        whole = _execute(panel, report, settings, modules, store, keys, count, listener, cache, earlier, tuning)
         return whole, True
 
 
@@ -189,28 +201,42 @@ def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
         log.warning("tuned values of %s are not used: this run has no such sector", ", ".join(sorted(sectors)))
 
 
+@dataclass(frozen=True)
+class Keys:
+    """run: of all that decides the models.  cold: without what the run went on from; the same where that is nothing."""
+
+    run: str
+    cold: str
+
+
 def _execute(
-    panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store, key: str,
-    jobs: int, listener: Listener, cache: pathlib.Path | None, tuning: dict[str, Any] | None,
+    panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store,
+    keys: Keys, jobs: int, listener: Listener, cache: pathlib.Path | None, earlier: warm.Warm | None,
+    tuning: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
     listener.stage("features and labels")
     prepared = prepare(panel, settings, cache)
     work = Work(
-        prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache=cache,
+        prepared.datasets, prepared.splits, settings, store, keys.run, panel.device, jobs, cache=cache,
         fold_name=prepared.folds.published.name, advance=listener.advanced,
     )  # fmt: skip
     listener.started(_totals(panel, settings, prepared.folds))
     rehearsed = validation.rehearse(work, prepared.folds, _baselines_say, listener.stage)
     listener.stage(f"training, {validation.title(prepared.folds.published)}" if rehearsed else "training")
+    if earlier:  # of the published fold alone: the others' validation and test parts hold rows it was fitted on
+        going_on = warm.GoingOn(earlier, settings, prepared.datasets, prepared.splits, prepared.features_hash)
+        work = dataclasses.replace(work, earlier=going_on)
     trained, skipped = train(work)
     listener.stage("evaluation")
     started = time.perf_counter()
+    if earlier:
+        warm.keep_replaced(earlier, store)
     artifacts.withdraw_manifest(store)
     baselines = Baselines.learn(work, [one.sector for one in trained])
     measured = in_parallel([functools.partial(measure, work, one, baselines) for one in trained], jobs)
     resampled = add_intervals(measured, max(settings.labels.horizons), settings.seed)
-    publishing = [functools.partial(_publish, work, panel, prepared, one, key) for one in measured]
+    publishing = [functools.partial(_publish, work, panel, prepared, one, keys.run) for one in measured]
     results = in_parallel(publishing, jobs)
     validated = validation.summarise(work, prepared.folds, rehearsed, trained, skipped, _baselines_say)
     seconds = {**prepared.seconds, **work.seconds, "evaluation": time.perf_counter() - started}
@@ -219,18 +245,21 @@ def _execute(
     rows = [row for _, found in results for row in found]
     whole = summary.build(
         rows=rows, resampled=resampled, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
-        elapsed_s=time.perf_counter() - began, versions=versions(), key=key,
+        elapsed_s=time.perf_counter() - began, versions=versions(), key=keys.run,
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
     told = {} if tuning is None else {"tuning": tuning}
     whole |= {**validated, **told}
+    if earlier:
+        whole["warm_start"] = warm.about(earlier, rows)
     entries |= summary.write(store, whole)
     entries |= picture.write(store, prepared.datasets, prepared.folds)
     entries |= _for_pictures(work, measured, trained)
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
-    artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict(), **told})
+    about = {"settings": settings.as_dict(), "cold_key": keys.cold, **told}
+    artifacts.write_manifest(store, keys.run, entries, about)
     store.forget_units()
     return summary.read(store.out)
 

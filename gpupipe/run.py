@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train at N successive origins (default 4), test each on the time behind it; keep the last one's models",
     )  # fmt: skip
     parser.add_argument("--cpcv", metavar="N,K", help="combinatorial purged cross-validation, as 6,2: 15 trainings")
+    parser.add_argument(
+        "--warm-start", metavar="DIR", help="go on from the models of a finished run in DIR (may be --out) where it can"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
     parser.add_argument("--tune", type=int, metavar="N", help="first tune with N trials a study, as gpupipe tune does")
     parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
@@ -128,7 +131,9 @@ def _run(chosen: argparse.Namespace) -> int:
     if tuning:
         tuning = tuning_job.section(tuning, settings, report.data_hash)
     with console.live(to, panel.device) as listener:
-        whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning)
+        whole, worked = pipeline.execute(
+            panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning, chosen.warm_start
+        )
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)

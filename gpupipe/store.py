@@ -99,6 +99,11 @@ class Store:
                 raise
 
     @property
+    def replaced(self) -> pathlib.Path:
+        """Where a run that goes on from OUT keeps what lay there until its own files have taken the place."""
+        return self._work / "replaced"
+
+    @property
     def cache(self) -> pathlib.Path:
         """A folder for files that no run needs after this one."""
         return self._work / "cache"
@@ -149,7 +154,7 @@ class Store:
 
     def forget_units(self) -> None:
         """Drop what only a resumed run needs; published files stay."""
-        for name in ("units", "objects", "cache"):
+        for name in ("units", "objects", "cache", "replaced"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 

@@ -30,6 +30,7 @@ def model_row(
     model: None for a baseline. seconds: of the family's sector stage, which all labels of the sector share.
     """
     about = model.describe() if model is not None else {}
+    started = about.get("warm_start", {"run_key": "", "rounds": []})
     return {
         "kind": "baseline" if model is None else "model",
         "sector": sector,
@@ -39,6 +40,8 @@ def model_row(
         "model": family,
         "scope": about.get("scope", ""),
         "rounds": "+".join(str(r) for r in about.get("rounds", [])),
+        "warm_start_run": started["run_key"],
+        "warm_start_rounds": "+".join(str(r) for r in started["rounds"]),
         "rows_train": rows_train,
         "seconds_sector": seconds,
         **{f"cutoff_{name}": value for name, value in cutoffs.items()},
@@ -104,6 +107,15 @@ def read(out: pathlib.Path) -> dict[str, Any]:
         return json.loads((out / JSON).read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{out / JSON} is missing: run again with --out {out}") from None
+
+
+def warm_sentence(started: dict[str, Any]) -> str:
+    """What a run went on from, in words."""
+    warm = [f"{name} {one['warm']} of {one['models']} (old rounds: median {one['old_rounds']:g})"
+            for name, one in started["families"].items() if one["warm"] and one["old_rounds"] is not None]  # fmt: skip
+    cold = [name for name, one in started["families"].items() if not one["warm"]]
+    nothing = f"; trained from nothing: {', '.join(cold)}" if cold else ""
+    return f"Warm start from run {started['run_key'][:12]}: {', '.join(warm) or 'no model'}{nothing}."
 
 
 def title_of(row: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
 from gpupipe.models import columns, meta
+from gpupipe.models.earlier import Earlier
 from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled, with_mean_weight_1
 from gpupipe.schedule import Costs, Unit, longest_first
 from gpupipe.split import Split
@@ -59,6 +60,8 @@ class Work:
 
     cache: a folder to keep bins in, where memory is short.
     fold_name: of the folds whose models are not kept, so that their units have names of their own.
+    earlier(family, sectors, labels): an earlier run's models that the final fold goes on from; None for nothing. The
+        run key has to hold what they are.
     advance(text): called after each unit.  seconds: by stage, filled while training.  costs: what units have taken.
     """
 
@@ -71,6 +74,7 @@ class Work:
     jobs: int
     cache: pathlib.Path | None = None
     fold_name: str = ""
+    earlier: Callable[[str, Sequence[str], Sequence[str]], Earlier | None] = lambda family, sectors, labels: None
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     costs: Costs = field(default_factory=Costs)
@@ -148,7 +152,8 @@ def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], lis
     settings = work.settings
     families = [models.family(name) for name in settings.training.models if name != META]
     predict = {s: {"validation": work.splits[s].validation, "test": work.splits[s].test} for s in group}
-    final = _fit_families(work, fold, families, kept, predict, None)
+    going_on = [models.family(f.name, work.earlier(f.name, group, fold.label_names)) for f in families]
+    final = _fit_families(work, fold, going_on, kept, predict, None)
     fold_names = fold.label_names
     del fold
     made: dict[str, dict[str, list[Any]]] = {s: {name: final[name][1][s][0] for name in final} for s in group}

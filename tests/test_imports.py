@@ -23,7 +23,7 @@ LAYERS = (
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
     ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
-    ("validation",),
+    ("validation", "warm"),
     ("pipeline",),
     ("tune",),
     ("cluster",),
@@ -39,8 +39,8 @@ HEAVY = (
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "pipeline", "tune", "cluster",
-    "api", "console",
+    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "warm", "pipeline", "tune",
+    "cluster", "api", "console",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

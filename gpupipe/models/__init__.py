@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
+from gpupipe.models.earlier import Earlier
 from gpupipe.models.fold import Fold
 
+log = logging.getLogger("gpupipe")
+
+CAN_GO_ON = ("xgb_joint", "xgb_hist", "xgb_leafwise")  # from an earlier run's models
 BY_BINS = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")  # families that see bins and no values
 
 
@@ -32,22 +38,34 @@ class Family:
     predict: Callable[[Sequence[Any], Any, Any], Any]
 
 
-def family(name: str) -> Family:
+def family(name: str, earlier: Earlier | None = None) -> Family:
     """The family of that name (not meta_learner, which learns from the others: see meta.py).
 
     Its models take the whole feature matrix, also where the fold they were fitted on has some of its columns only.
+    earlier: models that it goes on from, of one of CAN_GO_ON; the labels and sectors are those of the folds.
     """
     from gpupipe.models import columns
 
-    inner = _family(name)
+    inner = _family(name, earlier)
+    from_nothing = _family(name)
+
+    def from_earlier(fold: Fold) -> Family:
+        return inner if earlier and earlier.has_columns(fold.columns) else from_nothing
 
     def fit_pool(fold: Fold, settings: config.Config, like: Any) -> list[Any]:
         fold = seen(name, fold)
+        if earlier and not earlier.has_columns(fold.columns):
+            log.warning(
+                "%s is trained from nothing: it is fitted on other columns than the earlier run's (%s of them, there "
+                "%s), as other ones are chosen or are twins in these data; nothing needs to be mended", name,
+                *("all" if found is None else len(found) for found in (fold.columns, earlier.columns)),
+            )  # fmt: skip
+        inner = from_earlier(fold)
         return columns.wrap(inner.fit_pool(fold, settings, columns.unwrap(like)), fold.columns)
 
     def fit_sector(fold: Fold, sector: str, settings: config.Config, pooled: Any, like: Any) -> list[Any]:
         fold = seen(name, fold)
-        made = inner.fit_sector(fold, sector, settings, columns.unwrap(pooled), columns.unwrap(like))
+        made = from_earlier(fold).fit_sector(fold, sector, settings, columns.unwrap(pooled), columns.unwrap(like))
         return columns.wrap(made, fold.columns)
 
     def predict(fitted: Sequence[Any], X: Any, device: Any) -> Any:
@@ -68,7 +86,7 @@ def seen(name: str, fold: Fold) -> Fold:
     return fold.without_twins(columns.distinct_columns, columns.only) if name in BY_BINS else fold
 
 
-def _family(name: str) -> Family:
+def _family(name: str, earlier: Earlier | None = None) -> Family:
     from gpupipe.models import catboost_trees, forest, hosted, joint, lightgbm_trees, linear, single, trees
 
     def boosted(field: str) -> Family:
@@ -77,10 +95,12 @@ def _family(name: str) -> Family:
 
         return Family(
             name,
-            lambda fold, settings, like: single.fit_pool(fold, getattr(settings, field), *shared(settings), like),
+            lambda fold, settings, like: single.fit_pool(
+                fold, getattr(settings, field), *shared(settings), like, earlier
+            ),
             lambda fold, sector, settings, pooled, like: single.fit_sector(
                 fold, sector, [settings.stage(field, sector, label) for label in fold.label_names], *shared(settings),
-                pooled, like,
+                pooled, like, earlier,
             ),
             trees.predict_trees,
         )
@@ -100,7 +120,10 @@ def _family(name: str) -> Family:
         )
 
     known: dict[str, Callable[[], Family]] = {
-        "xgb_joint": lambda: Family(name, joint.fit_pool, joint.fit_sector, trees.predict_trees),
+        "xgb_joint": lambda: Family(
+            name, functools.partial(joint.fit_pool, earlier=earlier),
+            functools.partial(joint.fit_sector, earlier=earlier), trees.predict_trees,
+        ),
         "xgb_hist": lambda: boosted("hist"),
         "xgb_leafwise": lambda: boosted("leafwise"),
         "random_forest": lambda: Family(

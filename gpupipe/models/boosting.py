@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +14,15 @@ import numpy as np
 from gpupipe import config
 from gpupipe.device import Device
 from gpupipe.kernels.softmax import activity_gradient, softmax_log_loss
-from gpupipe.models import trees
+from gpupipe.models import choose, trees
 from gpupipe.models.fold import Fold, Rows, Sample
 from gpupipe.models.trees import N_OUTPUTS
 
 DRAW_ROUNDS = 10
 # Validation is looked at after every second round: to walk a row's columns costs as much for two trees as for one.
 LOOK_ROUNDS = 2
+OLD_LOOK_ROUNDS = 10  # of an earlier run's rounds, beside those that its labels stopped at
+ROOM = 0.1  # share of an earlier booster's rounds that is grown again, so that new rows are learned from
 SMALLEST_CHANCE = 0.1  # of the share, so that no row weighs more than ten times as in a plain draw
 
 # Told the number of rounds done and the validation log-loss, float64 (n_labels,), after each; may raise to stop.
@@ -31,16 +35,41 @@ class Boosted:
 
     rounds: the round with the lowest validation log-loss; all of them without validation or patience.
     loss: float32 (n_validation, n_labels), of each label at its round.
+    old: how many of the booster's rounds are an earlier run's.
     """
 
     booster: Any
     rounds: tuple[int, ...]
     loss: np.ndarray
+    old: int = 0
+
+    def from_old(self, label: int) -> int:
+        """How many of a label's rounds are an earlier run's."""
+        return min(self.old, self.rounds[label])
 
     @property
     def used(self) -> Any:
         """The booster cut after the last round that a label uses."""
         return trees.first_rounds(self.booster, self.rounds)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """An earlier run's booster to go on from, and the rounds that each of its labels stopped at."""
+
+    booster: Any
+    rounds: tuple[int, ...]
+
+    @property
+    def kept(self) -> int:
+        """How many rounds boosting begins with: all that a label used but the last ROOM of them."""
+        used = max(self.rounds)
+        return used - max(LOOK_ROUNDS, math.ceil(ROOM * used)) if used > LOOK_ROUNDS else 0
+
+    def looks(self, first: int, last: int) -> list[int]:
+        """The numbers of rounds in (first, last] that validation judges."""
+        every = {*range(0, last, OLD_LOOK_ROUNDS), *self.rounds, last}
+        return sorted(k for k in every if first < k <= last)
 
 
 @dataclass(frozen=True)
@@ -133,7 +162,7 @@ class _GradientDraws:
 
     def at(self, booster: Any, k: int) -> _Fitted:
         """What round k is fitted on."""
-        if k % DRAW_ROUNDS == 0:
+        if k % DRAW_ROUNDS == 0 or self.drawn is self.whole:
             self.whole.catch_up(booster, k, self.class_weight)
             self.drawn = self._draw(k)
         return self.drawn
@@ -177,37 +206,52 @@ def inclusion_probability(norm: np.ndarray, share: float) -> np.ndarray:
 
 def boost(
     fold: Fold, sector: str | None, target: Target, settings: config.Booster, patience: int,
-    rounds: Sequence[int] | None = None, watch: Watch | None = None,
+    rounds: Sequence[int] | None = None, watch: Watch | None = None, old: Grown | None = None,
 ) -> Boosted:  # fmt: skip
     """Boost the labels of `target` together, on the rows of one sector or (None) of all.
 
     patience: rounds without a lower validation log-loss of any label after which it ends; 0 goes on to the last.
     rounds: for each label, as an earlier fit chose them; validation is not looked at then.
+    old: an earlier run's booster of the same labels and columns, whose first rounds it begins with. They count as
+        rounds, so that there are never more than settings.rounds, and are judged anew on validation.
     """
     device, threads = fold.device, fold.threads if sector is None else 1
     parameters = trees.parameters(settings, device, fold.max_bin, threads, fold.seed)
     weight = device.asarray(target.class_weight * target.scale[:, None])
     source = _GradientDraws if fold.ml.gradient_sampling and settings.subsample < 1 else _InTurn
     rows_of_round = source(fold, sector, settings.subsample, target, weight)
-    booster = trees.vector_leaf(parameters, len(target.labels), fold.bins())
+    kept = old.kept if old else 0
+    if old and kept:
+        booster = trees.go_on(old.booster, kept, parameters)
+    else:
+        booster = trees.vector_leaf(parameters, len(target.labels), fold.bins())
     validation = [rows for name, rows in fold.validation.items() if sector in (None, name)]
     judge = _Judge(validation, target, device) if rounds is None and validation else None
-    for k in range(max(1, *rounds) if rounds is not None else settings.rounds):
+    as_it_was = None
+    if judge and old and kept:
+        judge.look_back(old, 0, kept)
+        as_it_was = judge.twin()
+    for k in range(kept, max(1, *rounds) if rounds is not None else settings.rounds):
         rows_of_round.at(booster, k).boost(booster, k, weight)
-        if k == 0:
+        if k == kept:
             trees.refuse_silent_cpu(booster, device)
         if judge and ((k + 1) % LOOK_ROUNDS == 0 or k + 1 == settings.rounds):
             judge.look(booster, k + 1)
             if watch:
                 watch(k + 1, judge.means[-1])
-            if patience and k + 1 - judge.best_rounds.max() >= patience:
+            if patience and k + 1 - max(kept, judge.best_rounds.max()) >= patience:
                 break
+    if judge and old and as_it_was and patience:
+        as_it_was.look_back(old, kept, max(old.rounds))
+        # Not where it is a little better: the better of two, night after night, would be fitted to the validation part.
+        if as_it_was.clearly_better(judge):
+            judge, booster, kept = as_it_was, old.booster, max(old.rounds)
     if judge and patience:
         rounds, loss = judge.best_rounds.tolist(), judge.best
     else:
         rounds = rounds if rounds is not None else [settings.rounds] * len(target.labels)
         loss = judge.loss if judge else device.xp.empty((0, len(target.labels)), dtype="float32")
-    return Boosted(booster, tuple(int(r) for r in rounds), device.to_host(loss))
+    return Boosted(booster, tuple(int(r) for r in rounds), device.to_host(loss), kept)
 
 
 class _Judge:
@@ -238,6 +282,24 @@ class _Judge:
         self.means.append(mean(self.loss, self.device))
         for label in np.flatnonzero(self.means[-1] < np.min(self.means[:-1], axis=0)):
             self.best[:, label] = self.loss[:, label]
+
+    def look_back(self, old: Grown, first: int, last: int) -> None:
+        """Judge the rounds (first, last] of an earlier booster, in larger steps."""
+        for rounds in old.looks(first, last):
+            self.look(old.booster, rounds)
+
+    def clearly_better(self, other: _Judge) -> bool:
+        """Whether its best rounds are, over all labels; a label's log-loss counts as a share of that before round 0."""
+        own, others = (self.device.to_host(judge.best) / self.means[0] for judge in (self, other))
+        time_ns = np.concatenate([self.device.to_host(rows.time_ns) for rows in self.validation])
+        return choose.clearly_better(own.mean(axis=1), others.mean(axis=1), time_ns)
+
+    def twin(self) -> _Judge:
+        """A judge that has seen the same and goes its own way."""
+        twin = copy.copy(self)
+        twin.margins, twin.best = [margin.copy() for margin in self.margins], self.best.copy()
+        twin.rounds, twin.means = list(self.rounds), list(self.means)
+        return twin
 
 
 def losses(margins: Sequence[Any], y: Sequence[Any], device: Device) -> Any:

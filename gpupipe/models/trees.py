@@ -15,6 +15,7 @@ import numpy as np
 from gpupipe import config
 from gpupipe.device import Device, DeviceError
 from gpupipe.kernels.softmax import softmax_probability
+from gpupipe.models.earlier import WarmStart, of_description
 from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
 
 SMALLEST_PROBABILITY = 1e-6
@@ -49,6 +50,7 @@ class TreeModel:
     class_weight: float32 (3,); training with weights w makes probabilities proportional to w * p, so they are
         divided by w and put back to a sum of 1.
     scope: "pool" if it was fitted on all sectors, "sector" if some or all of it is the sector's own.
+    warm: of its first stage, where that went on from an earlier run's.
     """
 
     stages: tuple[Stage, ...]
@@ -56,6 +58,7 @@ class TreeModel:
     link: str
     class_weight: np.ndarray
     scope: str
+    warm: WarmStart | None = None
 
     def predict(self, X: Any, device: Device) -> Any:
         """float32 (n_rows, 3): probabilities of SELL, HOLD, BUY."""
@@ -75,6 +78,7 @@ class TreeModel:
             "class_weight": [float(v) for v in self.class_weight],
             "rounds": [stage.rounds for stage in self.stages],
             "column": [stage.column for stage in self.stages],
+            **(self.warm.describe() if self.warm else {}),
         }
 
     @classmethod
@@ -94,6 +98,7 @@ class TreeModel:
             about["link"],
             np.array(about["class_weight"], dtype=np.float32),
             about["scope"],
+            of_description(about),
         )
 
 
@@ -217,6 +222,18 @@ def vector_leaf(booster_parameters: dict[str, Any], n_labels: int, bins: Any) ->
     return xgboost.Booster(
         {**booster_parameters, "multi_strategy": "multi_output_tree", "num_target": N_OUTPUTS * n_labels}, [bins]
     )
+
+
+def go_on(booster: Any, rounds: int, booster_parameters: dict[str, Any]) -> Any:
+    """The first `rounds` rounds of a finished booster, to be trained further, on other bins too.
+
+    Its trees hold values, not bins, so what it says does not change.
+    """
+    grown = booster[:rounds]
+    # XGBoost begins its random numbers anew: from another seed, or the columns of the first rounds come again.
+    again = {**booster_parameters, "seed": booster_parameters["seed"] + rounds}
+    grown.set_param({name: value for name, value in again.items() if name != "base_score"})  # which it has
+    return grown
 
 
 def first_rounds(booster: Any, rounds: Iterable[int]) -> Any:
