@@ -35,8 +35,8 @@ def trade_outcomes(
 ):  # fmt: skip
     """How a position ends that is opened after row i calls for it, for each variant, long and short.
 
-    Entry at the open of row i + 1, or with at_close at the close of row i. Then the bars i + 1 ... i + h in their order:
-    a bar that opens at or beyond the stop, or else the target, is left at its open (not the bar of an entry at the
+    Entry at the open of row i + 1, or with at_close at the close of row i. Then the bars i + 1 ... i + h in order: a
+    bar that opens at or beyond the stop, or else the target, is left at its open (not the bar of an entry at the
     open: its open is the entry); else at the stop or the target if its low or high reaches it, where both do at the
     stop, or with target_first at the target; the last one at its close. Prices of stop and target are one float32
     product of the entry price, as labels are made.
@@ -181,7 +181,7 @@ def filled(price, direction, slip):
 def trade_returns(i, side, entry_price, exit_price, slip, commission, net):
     """Return of trade i on its stake, after costs: side * (exit / entry - 1) of fills - commission of both fills.
 
-    Inputs:  side int8 (n_trades,), LONG or SHORT; prices float32 (n_trades,); slip and commission, a fraction of each fill.
+    Inputs:  side int8 (n_trades,), LONG or SHORT; prices float32 (n_trades,); slip and commission, fractions of a fill.
     Outputs: net float64 (n_trades,); the stake is the value at the entry fill.
     """
     direction = 1 if side[i] == LONG else -1
@@ -203,7 +203,8 @@ def portfolio_days(
     is every other: a portfolio that is rebalanced at each close.
 
     Inputs:  groups int64 (n_groups + 1,), group g is the trades groups[g]:groups[g + 1]; first_row, last_row int64, the
-             first date held and the last, side int8, prices float32, weight float64 (n_trades,); close float32 (n_rows,); date_of_row int64 (n_rows,).
+             first date held and the last, side int8, prices float32, weight float64 (n_trades,); close float32,
+             date_of_row int64 (n_rows,).
     Outputs: days float64 (n_groups, 4, n_dates), zero on entry: sums over positions of weight * return, weight,
              1, and weight * fills.
     NaN:     a date whose close is not known is held at the last mark.
@@ -236,8 +237,8 @@ def moved_entries(i, groups, outcome_of_trade, symbol_of_trade, date_of_trade, n
     """What the trades of a group would have come to, had their calls come on other dates; i is group * n_draws + draw.
 
     Inputs:  groups int64 (n_groups + 1,); outcome_of_trade int64 (n_trades,), the row of `net`; symbol_of_trade and
-             date_of_trade int64 (n_trades,); net float32 (n_outcomes, n_symbols, n_dates), NaN where no trade could begin;
-             moved int32 (n_draws, n_dates), where each date goes.
+             date_of_trade int64 (n_trades,); net float32 (n_outcomes, n_symbols, n_dates), NaN where no trade could
+             begin; moved int32 (n_draws, n_dates), where each date goes.
     Outputs: total float64 (n_groups, n_draws), the sum of net returns; known int64 (n_groups, n_draws), of how many.
     """
     n_draws = moved.shape[0]

@@ -36,7 +36,8 @@ TRANSCENDENTAL = {
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
 EXACT = {
-    "labels.label_cube", "labels.barrier_labels", "backtest.trade_outcomes", "backtest.call_rows", "backtest.take_trades",
+    "labels.label_cube", "labels.barrier_labels", "backtest.trade_outcomes", "backtest.call_rows",
+    "backtest.take_trades",
 }
 
 

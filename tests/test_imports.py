@@ -22,12 +22,12 @@ LAYERS = (
     ("audit", "incremental", "ingest"),
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
+    ("training", "artifacts", "scan", "report", "progress", "measuring", "verdict", "summary", "picture"),
     ("validation",),
     ("pipeline",),
     ("tune",),
     ("cluster",),
-    ("api", "console"),
+    ("api", "console", "backtest"),
     ("cli", "run", "doctor", "ingest_command", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class RandomEntries:
     known: np.ndarray
     n_blocks: float
 
-    def of(self, model: int, sectors: object) -> tuple[float, float]:
+    def of(self, model: int, sectors: Any) -> tuple[float, float]:
         """Mean net return of a trade of the draws, and the p-value: (1 + draws at least as good) / (1 + draws).
 
         sectors: an index of the second axis.  NaN without trades, or with fewer than three blocks of dates.
@@ -114,8 +115,8 @@ def random_entries(found: Backtest, seed: int, n_draws: int = N_DRAWS) -> Random
     return RandomEntries(host(total).reshape(of), host(known).reshape(of), n_blocks)
 
 
-def net_of_every_row(found: Backtest, rules: Rules) -> object:
-    """float32 (2 * n_variants, n_symbols, n_dates): what a trade called for on a date would net; NaN where there is none."""
+def net_of_every_row(found: Backtest, rules: Rules) -> Any:
+    """float32 (2 * n_variants, n_symbols, n_dates): net return of a call on each date, NaN if no trade."""
     panel, xp, outcomes = found.panel, found.panel.device.xp, found.outcomes
     net = xp.full((2 * len(outcomes.variants), panel.n_symbols, len(found.times)), xp.nan, xp.float32)
     for column in range(len(net)):

@@ -97,8 +97,9 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     tried = len(whole["rules_tried"])
     to.print(
         f"A model has skill where its mean trade beats that of the same calls on other dates ({whole['draws']} draws, "
-        f"blocks of {whole['block']} dates) in all but 5 % of draws (p), and the Deflated Sharpe Ratio (DSR) over all models "
-        f"and the {tried} {'set' if tried == 1 else 'sets'} of rules tried here is at least 0.95; ± is one standard error."
+        f"blocks of {whole['block']} dates) in all but 5 % of draws (p), and the Deflated Sharpe Ratio (DSR) over all "
+        f"models and the {tried} {'set' if tried == 1 else 'sets'} of rules tried here is at least 0.95; ± is one "
+        "standard error."
     )
     to.print(f"In {escape(str(folder))}: trades, equity, by_year and statistics as Parquet, statistics.json.")
 
@@ -112,7 +113,8 @@ def sentences(rules: Rules, data: str) -> list[str]:
     costs = f"{rules.commission_bps:g} commission, {rules.spread_bps:g} spread, {rules.slippage_bps:g} slippage"
     return [
         f"{rules.side}; in at the {entry}; out at target, stop or horizon, {doubt}; {opposite}",
-        f"{'overlapping positions' if rules.overlapping else 'one position a symbol'}; sizing {rules.sizing}; {costs} (bp)",
+        f"{'overlapping positions' if rules.overlapping else 'one position a symbol'}; sizing {rules.sizing}; "
+        f"basis points: {costs}",
         data,
     ]
 
@@ -126,8 +128,8 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
                   padding=(0, 1, 0, 0))  # fmt: skip
     table.add_column("model", no_wrap=True)
     table.add_column("label", no_wrap=True)
-    heads = ("trades", "mean\n%", "random\n%", "p", "hit\n%", "profit\nfactor", "CAGR\n%", "Sharpe", "DSR", "draw-\ndown %",
-             "expo-\nsure %", "turn-\nover")  # fmt: skip
+    heads = ("trades", "mean\n%", "random\n%", "p", "hit\n%", "profit\nfactor", "CAGR\n%", "Sharpe", "DSR",
+             "draw-\ndown %", "expo-\nsure %", "turn-\nover")  # fmt: skip
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -139,19 +141,19 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
         style = "bold" if said == SKILL or row["model"] == HOLD else "dim" if said in (NO_SKILL, NOT_KNOWN) else ""
         table.add_row(
             NAMES.get(row["model"], row["model"]), label, count, _text(row.get("mean_trade"), 2, 100),
-            _text(row.get("random_mean_trade"), 2, 100), _text(row.get("p_value"), 3), _text(row.get("hit_rate"), 0, 100),
-            _text(row.get("profit_factor"), 2), _text(row["cagr"], 1, 100), ratio, _text(row.get("deflated_sharpe"), 2),
-            _text(row["max_drawdown"], 1, 100), _text(row["exposure"], 0, 100), _text(row["turnover"], 1), said,
-            style=style,
+            _text(row.get("random_mean_trade"), 2, 100), _text(row.get("p_value"), 3),
+            _text(row.get("hit_rate"), 0, 100), _text(row.get("profit_factor"), 2), _text(row["cagr"], 1, 100), ratio,
+            _text(row.get("deflated_sharpe"), 2), _text(row["max_drawdown"], 1, 100), _text(row["exposure"], 0, 100),
+            _text(row["turnover"], 1), said, style=style,
         )  # fmt: skip
     to.print(table)
 
 
 def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
-    """Of each sector how many models have skill, and the spread of their Sharpe ratios; its best is not shown: it is luck."""
+    """Of each sector how many models have skill, and the spread of their Sharpe ratios, whose highest is luck."""
     from rich.table import Table
 
-    table = Table(title="sectors", title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1))
+    table = Table(title="sectors", title_justify="left", title_style="bold", header_style="dim", box=None)
     table.add_column("sector", no_wrap=True)
     for name in ("models", "skill", "p <= 5 %", "trades", "Sharpe\nmedian", "lowest", "highest", "buy and\nhold"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -163,8 +165,8 @@ def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
         shown = [_text(ratios[k], 2) for k in (len(ratios) // 2, 0, -1)] if ratios else ["-"] * 3
         table.add_row(
             sector, f"{len(acting)}", f"{sum(row['skill'] == SKILL for row in acting)}",
-            f"{sum(_or(row['p_value'], 1) <= 0.05 for row in acting)}", f"{sum(row['trades'] for row in acting):,}", *shown,
-            _text(held, 2),
+            f"{sum(_or(row['p_value'], 1) <= 0.05 for row in acting)}", f"{sum(row['trades'] for row in acting):,}",
+            *shown, _text(held, 2),
         )  # fmt: skip
     to.print(table)
 

@@ -84,7 +84,7 @@ class Backtest:
     listed: np.ndarray = field(repr=False)
 
     def capital(self, model: int, sectors: Any) -> np.ndarray:
-        """float64 (n_dates,): what the weights of the positions of some sectors are shares of; 1 where there is none."""
+        """float64 (n_dates,): what the weights of positions of some sectors are shares of; 1 where there is none."""
         if self.rules.sizing == "equal":
             at_once = self.source.horizons[model] if self.rules.overlapping else 1
             whole = self.listed[sectors].sum(axis=0) * float(at_once)
@@ -233,9 +233,9 @@ def _weights(panel: Panel, rows: Any, trades: Trades, rules: Rules) -> Any:
 def _days(
     panel: Panel, trades: Trades, weight: Any, date_of_row: Any, n_dates: int, rules: Rules, shape: tuple[int, int]
 ) -> Any:
-    """Backtest.days, on the device. The first date of a position is that after its call, also of one opened at that close.
+    """Backtest.days, on the device. A position's first date is that after its call, also where it opened at that close.
 
-    Its fills are counted there: a position opened at a close has no return on that date but what the fill costs.
+    On the date of that close it has no return but what the fill costs, which is counted a date later.
     """
     from gpupipe.kernels.backtest import portfolio_days
 

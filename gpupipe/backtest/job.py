@@ -54,7 +54,8 @@ def execute(
     rows, by_year = measured(found, seed, len(tried))
     whole = {
         "format": FORMAT, "key": key, "run_key": manifest["run_key"], "rules": rules.as_dict(),
-        "rules_tried": list(tried), "source": "sealed test", "data": _same_data(summary.read(store.out), panel, data_hash),
+        "rules_tried": list(tried), "source": "sealed test",
+        "data": _same_data(summary.read(store.out), panel, data_hash),
         "from": _text(found.times[0]), "to": _text(found.times[-1]), "dates": len(found.times), "seed": seed,
         "draws": benchmarks.N_DRAWS, "block": benchmarks.block_of(len(found.times), max(source.horizons)),
         "device": panel.device.kind, "statistics": rows,
@@ -126,11 +127,11 @@ def measured(found: Backtest, seed: int, n_rules: int) -> tuple[list[dict[str, A
             if np.isnan(source.cutoffs[m, sectors]).all():
                 continue
             title = {"sector": name, **title_of(source, m)}
-            series = [x[1:] for x in found.series(m, sectors)]
+            series = np.stack(found.series(m, sectors))[:, 1:]
             at = np.concatenate([np.arange(*groups[k : k + 2]) for k in m * n_sectors + sectors])
             drawn_mean, p_value = drawn.of(m, sectors)
             row = {
-                **title, **statistics.performance(*series, per_year), **statistics.of_trades(net[at]),
+                **title, **statistics.performance(series, per_year), **statistics.of_trades(net[at]),
                 "random_mean_trade": drawn_mean, "p_value": p_value,
             }  # fmt: skip
             rows.append(row)
@@ -139,14 +140,15 @@ def measured(found: Backtest, seed: int, n_rules: int) -> tuple[list[dict[str, A
                 of_year = years[1:] == year
                 in_year = at[years[entered[at]] == year]
                 by_year.append({
-                    **title, "year": int(year), **statistics.performance(*(x[of_year] for x in series), per_year),
+                    **title, "year": int(year), **statistics.performance(series[:, of_year], per_year),
                     **statistics.of_trades(net[in_year]),
                 })  # fmt: skip
         title = {"sector": name, "model": HOLD, "label": "", "horizon": None, "threshold": None}
-        series = [held[-1 if name == ALL else sectors[0], 1:], np.ones(len(held[0]) - 1), np.zeros(len(held[0]) - 1)]
-        rows.append({**title, **statistics.performance(*series, per_year)})
+        own = held[-1 if name == ALL else sectors[0], 1:]
+        series = np.stack([own, np.ones_like(own), np.zeros_like(own)])
+        rows.append({**title, **statistics.performance(series, per_year)})
         for year in np.unique(years[1:]):
-            of_year = statistics.performance(*(x[years[1:] == year] for x in series), per_year)
+            of_year = statistics.performance(series[:, years[1:] == year], per_year)
             by_year.append({**title, "year": int(year), **of_year})
     _deflate(kept, n_rules)
     return rows, by_year
@@ -213,8 +215,7 @@ def equity_table(found: Backtest) -> pyarrow.Table:
     names = ("model", "label", "sector")
     columns: dict[str, Any] = {}
     for k, name in enumerate(names):
-        words = list(dict.fromkeys(title[k] for title in titles))
-        columns[name] = _words(np.repeat([words.index(title[k]) for title in titles], n), words)
+        columns[name] = _words(np.repeat(np.arange(len(titles)), n), [title[k] for title in titles])
     columns["time"] = _times(np.tile(found.times, len(titles)))
     for k, name in enumerate(("return", "equity", "exposure")):
         columns[name] = pa.array(np.concatenate([part[k] for part in parts]))
@@ -223,9 +224,12 @@ def equity_table(found: Backtest) -> pyarrow.Table:
 
 
 def _words(codes: Any, words: Sequence[str]) -> Any:
+    """words[codes] as a dictionary; without duplicates in it, with which the bytes of a Parquet file are by chance."""
     import pyarrow as pa
 
-    return pa.DictionaryArray.from_arrays(pa.array(np.asarray(codes).astype(np.int32)), pa.array(list(words)))
+    place = {word: k for k, word in enumerate(dict.fromkeys(words))}
+    at = np.array([place[word] for word in words], np.int32)[np.asarray(codes).astype(np.int64)]
+    return pa.DictionaryArray.from_arrays(pa.array(at), pa.array(list(place), pa.string()))
 
 
 def _times(time_ns: np.ndarray) -> Any:

@@ -37,7 +37,7 @@ class Rules:
         "equal": 1 / symbols of the portfolio with a bar on that date, and under overlapping that over the horizon, so
         that the shares never add up to more than 1; what is not invested is cash without interest. Buy and hold of all
         symbols is the same portfolio with every position open.
-        "concentrated": 1 / open positions: the calendar-time portfolio (Jaffe 1974; Fama 1998), all in when anything is.
+        "concentrated": 1 / open positions, all in if anything is: the calendar-time portfolio (Jaffe 1974; Fama 1998).
         "inverse_volatility": in proportion to 1 / the standard deviation of the last 20 returns up to the call, all in
         as "concentrated"; a call without one opens a position without money.
     commission_bps: of each fill.  spread_bps: between bid and ask; each fill pays half of it.  slippage_bps: of each

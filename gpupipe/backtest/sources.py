@@ -23,10 +23,10 @@ class OutOfSample:
     """Probabilities, and from when to when the models that gave them had not seen the rows.
 
     values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY, on the panel's device; NaN where nothing is said.
-    cutoffs: float32 (n_models, n_sectors, 2), on the host; from which probability on a row is called BUY, SELL: chosen
-        on validation. NaN: no such model. Sectors are in the order of panel.sectors.
+    cutoffs: float32 (n_models, n_sectors, 2), on the host; from which probability on a row is called BUY, SELL:
+        chosen on validation. NaN: no such model. Sectors are in the order of panel.sectors.
     horizons, thresholds, families: of each model.
-    since_ns, until_ns: int64 (n_sectors,), on the host: the models of a sector had seen no row of since <= time < until.
+    since_ns, until_ns: int64 (n_sectors,), on the host: no row of since <= time < until was seen.
     source: in words, as "sealed test".
 
     A walk-forward is one of these with the probabilities of all origins put together, each in its own window.
@@ -82,7 +82,9 @@ def rows_between(panel: Panel, since_ns: np.ndarray, until_ns: np.ndarray) -> An
     return (panel.time_ns >= begin) & (panel.time_ns < end)
 
 
-def sealed_test(models: Any, panel: Panel, families: Sequence[str] | None = None, since: str | None = None) -> OutOfSample:
+def sealed_test(
+    models: Any, panel: Panel, families: Sequence[str] | None = None, since: str | None = None
+) -> OutOfSample:  # fmt: skip
     """The probabilities of a finished run's models for the rows from its sealed test on.
 
     models: artifacts.load(OUT).  families: which; all if None.  since: an ISO date: from then on only.
@@ -102,7 +104,8 @@ def sealed_test(models: Any, panel: Panel, families: Sequence[str] | None = None
                 found = about["models"][family]["cutoffs"]
                 cutoffs[sector, f"{family}_{h}d_{percent(t)}pct"] = (found["buy"], found["sell"])
     if not begins:
-        raise UserError(f"{models.out} has models for {', '.join(models.by_sector)}, none for {', '.join(panel.sectors)}")
+        there, wanted = ", ".join(models.by_sector), ", ".join(panel.sectors)
+        raise UserError(f"{models.out} has models for {there}, none for {wanted}")
     start = _checked_since(since, begins) if since is not None else 0
     never = np.iinfo(np.int64).max
     since_ns = np.array([max(start, begins.get(sector, never)) for sector in panel.sectors], np.int64)
@@ -110,7 +113,7 @@ def sealed_test(models: Any, panel: Panel, families: Sequence[str] | None = None
     rows = rows_between(panel, since_ns, until_ns)
     if not bool(rows.any()):
         ends = np.datetime64(min(begins.values()), "ns").astype("datetime64[s]")
-        raise UserError(f"the data hold no row from {ends} on, where the sealed test begins: give the data trained on")
+        raise UserError(f"the data hold no row from {ends} on, where the sealed test begins: give the data of the run")
     said = models.predict(panel, families, rows)
     of_model = models.columns(families)
     chosen = np.full((len(of_model), len(panel.sectors), 2), np.nan, np.float32)

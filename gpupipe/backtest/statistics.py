@@ -48,15 +48,13 @@ def drawdown(returns: np.ndarray) -> float:
     return float((1 - equity / np.maximum.accumulate(equity)).max())
 
 
-def performance(
-    returns: np.ndarray, exposure: np.ndarray, filled: np.ndarray, per_year: float
-) -> dict[str, float]:  # fmt: skip
-    """Measures of a portfolio, of float64 (n,) by date.
+def performance(series: np.ndarray, per_year: float) -> dict[str, float]:
+    """Measures of a portfolio.
 
-    returns: of the equity.  exposure: share of it that is in positions.  filled: value of all fills, as a share of it.
+    series: float64 (3, n_dates): its return; the share of the equity in positions; the value of all fills as a share.
     turnover: bought plus sold, halved, a year, as a multiple of the equity.
     """
-    n = len(returns)
+    (returns, exposure, filled), n = series, series.shape[1]
     total = float(equity_curve(returns)[-1]) if n else 1.0
     ratio, error = sharpe_and_error(returns, per_year)
     return {
@@ -83,7 +81,7 @@ def of_trades(net: np.ndarray) -> dict[str, Any]:
 
 
 def skill(p_value: float, deflated: float) -> str:
-    """In words: "skill" where entries on other dates do as well in at most 5 % of draws, and the Deflated Sharpe is 95 %.
+    """In words: "skill" where calls on other dates do as well in at most 5 % of draws and the Deflated Sharpe is 95 %.
 
     The first says that it was the dates, not the symbols or the market; the second that it was not one of many trials.
     """
