@@ -106,7 +106,7 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     computed. Raises ValueError when no row is out of sample.
     """
     rules = rules or Rules()
-    panel, rows = _cut(source)
+    panel, rows = cut(source)
     values = source.values[rows]
     xp, device = panel.device.xp, panel.device
     outcomes, variant = outcomes_of(panel, source.horizons, source.thresholds, rules)
@@ -127,7 +127,7 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     )  # fmt: skip
 
 
-def _cut(source: OutOfSample) -> tuple[Panel, Any]:
+def cut(source: OutOfSample) -> tuple[Panel, Any]:
     """The panel of the out-of-sample rows, with all its symbols, and their row numbers."""
     panel, xp = source.panel, source.panel.device.xp
     unseen = source.unseen()
