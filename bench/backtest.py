@@ -6,8 +6,8 @@ Without --models the probabilities are drawn at random, 36 models on the last fi
 `pip install -e ".[cpu,bench]"`; without vectorbt its side is left out, and the last line says so.
 
 The same rules: where vectorbt's can be made ours. Its Portfolio.from_signals takes one order a bar and column, and
-looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It has no
-exit by time: the call's exit is given as a signal h bars after it, which is the same only where the calls of a symbol
+looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It has
+no exit by time: the exit is given as a signal h bars after the call, which is the same only where the calls of a symbol
 are more than h bars apart; both sides are given such calls (`thinned`). What cannot be made the same: entry at the open
 with stops in that very bar, both barriers in one bar left at the target, overlapping positions in one column.
 Equality first, trade by trade; then medians in turn, and a JSON line last.
@@ -73,17 +73,22 @@ def thinned(source: OutOfSample) -> tuple[OutOfSample, np.ndarray]:
     ), kept  # fmt: skip
 
 
+def place_of(panel: Panel) -> np.ndarray:
+    """int64 (n_symbols,): the column of each symbol; those of a sector stand together, as vectorbt's groups must."""
+    return np.argsort(np.argsort(panel.sector_of_symbol, kind="stable"))
+
+
 def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
     """What vectorbt takes: (n_dates, n_models * n_symbols), NaN where a symbol has no bar."""
     panel, shape = found.panel, (len(found.times), len(kept), found.panel.n_symbols)
-    symbol, date = panel.symbol_of_row, found.date_of_row
+    symbol, date = place_of(panel)[panel.symbol_of_row], found.date_of_row
     made: dict[str, np.ndarray] = {}
     for name in ("open", "high", "low", "close"):
         of_symbol = np.full((shape[0], 1, shape[2]), np.nan)
         of_symbol[date, 0, symbol] = getattr(panel, name)
         made[name] = np.broadcast_to(of_symbol, shape).reshape(shape[0], -1)
     entries, exits = np.zeros(shape, bool), np.zeros(shape, bool)
-    last = panel.offsets[1:][symbol] - 1
+    last = panel.offsets[1:][panel.symbol_of_row] - 1
     for m, h in enumerate(found.source.horizons):
         rows = np.flatnonzero(kept[m])
         entries[date[rows], m, symbol[rows]] = True
@@ -91,16 +96,19 @@ def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
         due = due[due <= last[rows]]
         exits[date[due], m, symbol[due]] = True
     stop = np.repeat(np.array(found.source.thresholds), shape[2])[None]
+    made["groups"] = (np.arange(len(kept))[:, None] * len(panel.sectors) + np.sort(panel.sector_of_symbol)).ravel()
     return {**made, "entries": entries.reshape(shape[0], -1), "exits": exits.reshape(shape[0], -1), "stop": stop}
 
 
-def vectorbt_trades(vectorbt: Any, given: dict[str, np.ndarray]) -> np.ndarray:
-    """The trades as vectorbt records them."""
+def vectorbt_trades(vectorbt: Any, given: dict[str, np.ndarray], returns: bool = False) -> np.ndarray:
+    """The trades as vectorbt records them; with `returns` those of the models' and sectors' portfolios by date too."""
     portfolio = vectorbt.Portfolio.from_signals(
         given["close"], given["entries"], given["exits"], open=given["open"], high=given["high"], low=given["low"],
         sl_stop=given["stop"], tp_stop=given["stop"], stop_exit_price="stopmarket", size=1.0, init_cash=1e9,
         fees=SAME.commission, slippage=SAME.slip, accumulate=False,
     )  # fmt: skip
+    if returns:
+        portfolio.returns(group_by=given["groups"])
     return portfolio.trades.values
 
 
@@ -112,10 +120,10 @@ def differences(found: Backtest, theirs: np.ndarray) -> dict[str, int]:
     """
     trades, panel = found.trades, found.panel
     n_symbols, date = panel.n_symbols, found.date_of_row
-    column = trades.model * n_symbols + panel.symbol_of_row[trades.row]
+    column = trades.model * n_symbols + place_of(panel)[panel.symbol_of_row[trades.row]]
     own = dict(zip(zip(column.tolist(), date[trades.row].tolist(), strict=True),
-                   zip(date[trades.last_row].tolist(), trades.net.tolist(), (trades.reason == END).tolist(), strict=True),
-                   strict=True))  # fmt: skip
+                   zip(date[trades.last_row].tolist(), trades.net.tolist(), (trades.reason == END).tolist(),
+                       strict=True), strict=True))  # fmt: skip
     counts = {"ours": len(own), "theirs": len(theirs), "same": 0, "left_open": 0, "other": 0}
     for one in theirs:
         leave, net, at_end = own.get((int(one["col"]), int(one["entry_idx"])), (-1, np.nan, False))
@@ -146,14 +154,15 @@ def main() -> None:
     n_models = sum((~np.isnan(source.cutoffs).all(axis=2)).sum(axis=1))
     line: dict[str, Any] = {
         "bench": "backtest", "data": chosen.data, "cores": cores(), "symbols": panel.n_symbols,
-        "models": int(n_models), "rows": found.panel.n_rows, "dates": len(found.times), "trades": found.trades.n_trades, "times": n_times,
+        "models": int(n_models), "rows": found.panel.n_rows, "dates": len(found.times),
+        "trades": found.trades.n_trades, "times": n_times,
         "predicting_s": predicting_s if chosen.models else None,
         "engine_s": seconds["engine"],
         "engine_and_statistics_s": seconds["engine and statistics"],
     }  # fmt: skip
     print(f"{panel.n_symbols} symbols, {n_models} models, {found.panel.n_rows:,} out-of-sample rows, "
-          f"{found.trades.n_trades:,} trades: engine {seconds['engine']:.3f} s, with all statistics and 500 draws "
-          f"{seconds['engine and statistics']:.3f} s")  # fmt: skip
+          f"{found.trades.n_trades:,} trades: engine {seconds['engine']:.3f} s, "
+          f"with all statistics and 500 draws {seconds['engine and statistics']:.3f} s")  # fmt: skip
     line["vectorbt"] = against_vectorbt(source, chosen, device)
     print(json.dumps(line))
 
@@ -171,13 +180,18 @@ def against_vectorbt(source: OutOfSample, chosen: argparse.Namespace, device: An
     print(f"the same rules in vectorbt {vectorbt.__version__}: {counts}")
     if counts["other"] > 0.001 * counts["ours"] or counts["ours"] != counts["theirs"]:
         raise SystemExit("the trades differ: no time is taken")
-    sides = {"ours": lambda: backtest(few, SAME), "vectorbt": lambda: vectorbt_trades(vectorbt, given)}
+    sides = {
+        "ours": lambda: backtest(few, SAME),
+        "vectorbt, trades alone": lambda: vectorbt_trades(vectorbt, given),
+        "vectorbt, trades and portfolios by date": lambda: vectorbt_trades(vectorbt, given, returns=True),
+        "vectorbt, matrices, trades and portfolios": lambda: vectorbt_trades(vectorbt, matrices(found, kept), True),
+    }
+    vectorbt_trades(vectorbt, given, returns=True)
     seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
-    ratio = seconds["vectorbt"] / seconds["ours"]
-    print(f"ours, with portfolios by date: {seconds['ours']:.3f} s; vectorbt, trades alone, its matrices made before: "
-          f"{seconds['vectorbt']:.3f} s; {ratio:.1f} times")  # fmt: skip
-    return {**counts, "version": vectorbt.__version__, "ours_s": seconds["ours"], "theirs_s": seconds["vectorbt"],
-            "ratio": ratio, "times": n_times}  # fmt: skip
+    print(f"ours, from probabilities to trades and portfolios by date: {seconds['ours']:.3f} s")
+    for name in list(sides)[1:]:
+        print(f"{name}: {seconds[name]:.3f} s, {seconds[name] / seconds['ours']:.1f} times")
+    return {**counts, "version": vectorbt.__version__, "seconds": seconds, "times": n_times}
 
 
 if __name__ == "__main__":
