@@ -117,9 +117,8 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     date_of_row = date_of_row.reshape(-1).astype(xp.int64)
     weight = _weights(source.panel, rows, trades, rules)
     days = _days(panel, trades, weight, date_of_row, len(times), rules, (len(source.families), len(panel.sectors)))
-    listed = xp.zeros((len(panel.sectors), len(times)), xp.int64)
-    sector_of_row = device.asarray(panel.sector_of_symbol)[panel.symbol_of_row]
-    xp.add.at(listed, (sector_of_row, date_of_row), 1)
+    sector_of_date = device.asarray(panel.sector_of_symbol)[panel.symbol_of_row] * len(times) + date_of_row
+    listed = xp.bincount(sector_of_date, minlength=len(panel.sectors) * len(times)).reshape(len(panel.sectors), -1)
     return Backtest(
         panel=panel, source=source, rules=rules, outcomes=outcomes, variant_of_model=variant, calls=calls,
         trades=trades, times=device.to_host(times), date_of_row=date_of_row, days=device.to_host(days),
