@@ -84,11 +84,12 @@ def run(chosen: argparse.Namespace) -> int:
 def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     """What was done under which rules, a table of the portfolios of all sectors, one of sectors, and where to look."""
     from rich.markup import escape
+    from rich.padding import Padding
 
     rules = Rules(**whole["rules"])
     to.print(f"\n[bold]Backtest[/bold]  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates")
     for sentence in sentences(rules, whole["data"]):
-        to.print(f"          {escape(sentence)}", soft_wrap=True)
+        to.print(Padding(escape(sentence), (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))
     _portfolio_table(to, names[0], [row for row in rows if row["sector"] == names[0]])
