@@ -174,9 +174,17 @@ class Models:
     manifest: dict[str, Any] = field(repr=False)
     metadata: dict[str, dict[str, Any]] = field(repr=False)
 
-    def predict(self, panel: Panel, families: Sequence[str] | None = None) -> Predictions:
+    def columns(self, families: Sequence[str] | None = None) -> list[tuple[str, int, float]]:
+        """Family, horizon and threshold of each model of `predict`, in its order."""
+        chosen = self._families(families)
+        keys = sorted({key for by_label in self.by_sector.values() for key in by_label})
+        return [(family, h, t) for h, t in keys for family in chosen]
+
+    def predict(self, panel: Panel, families: Sequence[str] | None = None, rows: Any = None) -> Predictions:
         """Probabilities for every row of a panel, on its device.
 
+        rows: bool (n_rows,), on its device: the rows wanted, the others are NaN; all if None. Features are computed
+        from all rows either way, so that those of a row are the same.
         families: which models; all if None. Cross-sectional features compare the symbols of a sector, so give
         whole sectors, as in training. Where the models were trained on features of the user's own, the Python files
         of OUT/features are run, and theirs are the only features of files until other ones are loaded.
@@ -185,7 +193,7 @@ class Models:
         """
         chosen = self._families(families)
         keys = sorted({key for by_label in self.by_sector.values() for key in by_label})
-        names = tuple(f"{family}_{h}d_{percent(t)}pct" for h, t in keys for family in chosen)
+        names = tuple(f"{family}_{h}d_{percent(t)}pct" for family, h, t in self.columns(families))
         xp, device = panel.device.xp, panel.device
         values = xp.full((panel.n_rows, len(names), N_CLASSES), xp.nan, dtype=xp.float32)
         known = [sector for sector in panel.sectors if sector in self.by_sector]
@@ -197,6 +205,10 @@ class Models:
             of_symbol = np.array([name == sector for name in panel.sector])
             at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])
             X, warm = self._features(panel.of_sector(sector))
+            if rows is not None:
+                warm = warm & rows[at]
+                if not bool(warm.any()):
+                    continue
             said = self._predict_sector(sector, X[warm], keys, chosen, device)
             for key_number, key in enumerate(keys):
                 for family_number, family in enumerate(chosen):

@@ -1,4 +1,4 @@
-"""The command line: `gpupipe run`, `gpupipe tune`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`, `ingest`."""
+"""The command line: `gpupipe run`, and `tune`, `backtest`, `doctor`, `features`, `audit`, `ingest`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gpupipe.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console command `gpupipe`; returns the exit code."""
     from gpupipe import __version__, doctor, ingest_command, run
+    from gpupipe.backtest import command as backtest
 
     parser = argparse.ArgumentParser(prog="gpupipe", description="From OHLCV bars to trained, verified models.")
     parser.add_argument("--version", action="version", version=f"gpupipe {__version__}")
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_arguments(commands.add_parser("run", help="read, label, compute features, train, evaluate, publish"))
     tuned = commands.add_parser("tune", help="search settings by validation log-loss, and say what the best is worth")
     run.add_tune_arguments(tuned)
+    backtest.add_arguments(commands.add_parser("backtest", help="act on a run's calls in its sealed test, after costs"))
     check = commands.add_parser("doctor", help="what is installed, which device would be used and why, what is missing")
     check.add_argument("--json", action="store_true", help="print JSON")
     features = commands.add_parser("features", help="list every feature with its formula, source and warm-up")
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "ingest":
             return ingest_command.run(chosen)
+        if chosen.command == "backtest":
+            return backtest.run(chosen)
         return _audit(chosen) if chosen.command == "audit" else _features(chosen)
     except (UserError, OSError) as error:
         return run.refuse(error)

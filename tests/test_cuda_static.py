@@ -14,6 +14,8 @@ import pytest
 from conftest import random_panel
 from kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
 
+from gpupipe.backtest import OutOfSample, Rules, backtest
+from gpupipe.backtest.benchmarks import random_entries
 from gpupipe.expressions import Across, lower
 from gpupipe.features import compute_bins, compute_features, feature_names
 from gpupipe.formulas import FEATURES
@@ -33,7 +35,10 @@ TRANSCENDENTAL = {
 }
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
-EXACT = {"labels.label_cube", "labels.barrier_labels"}
+EXACT = {
+    "labels.label_cube", "labels.barrier_labels", "backtest.trade_outcomes", "backtest.call_rows",
+    "backtest.take_trades",
+}
 
 
 # Features that use all the machine has; of the volatility family a few, for the simulator takes its time.
@@ -74,6 +79,18 @@ def test_kernel_compiles_for_the_architecture_and_stays_in_registers(cc, name):
     assert found["registers"] <= limit, "more registers than in the table: if that is right, make the table again"
 
 
+def of_backtest(panel):
+    """Every kernel of the backtest, on probabilities that call now and then; entries and exits of all kinds."""
+    rng = np.random.default_rng(1)
+    everything = np.array([0, 0], np.int64), np.array([2**62, 2**62], np.int64)
+    values = rng.dirichlet((1, 2, 1), (panel.n_rows, 2)).astype(np.float32)
+    source = OutOfSample(
+        values, np.full((2, 2, 2), 0.4, np.float32), (2, 5), (0.02, 0.05), ("linear", "linear"), *everything, "", panel
+    )
+    for more in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
+        random_entries(backtest(source, Rules(side="both", **more)), seed=0, n_draws=2)
+
+
 def recorded_calls() -> list[tuple[str, int, list, list]]:
     """(kernel, n, arguments before, arguments after the compiled loop) of the program's own calls on small panels."""
     calls = []
@@ -106,6 +123,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         activity_gradient(20, margin, y, weight, *(np.empty((20, 12), np.float32) for _ in range(2)))
         softmax_log_loss(20, margin, y, np.empty(y.shape, np.float32))
         softmax_probability(20, margin, made)
+        of_backtest(panel)
     return calls
 
 

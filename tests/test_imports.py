@@ -22,12 +22,13 @@ LAYERS = (
     ("audit", "incremental", "ingest"),
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
+    ("curves",),
+    ("training", "artifacts", "scan", "progress", "measuring", "verdict", "summary", "picture", "importance"),
     ("validation", "warm"),
     ("pipeline",),
     ("tune",),
     ("cluster",),
-    ("api", "console"),
+    ("api", "console", "backtest"),
     ("cli", "run", "doctor", "ingest_command", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

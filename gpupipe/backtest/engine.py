@@ -1,0 +1,253 @@
+"""The engine: outcomes of every row once, then which calls of every model are acted on, then portfolios by date."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpupipe.backtest.rules import Rules
+from gpupipe.backtest.sources import OutOfSample
+from gpupipe.labels import percent
+from gpupipe.panel import COLUMNS, Panel
+
+LONG, SHORT = 1, 2
+REASONS = ("", "target", "stop", "time", "opposite call", "end of data")
+VOLATILITY_BARS = 20
+RETURN, WEIGHT, OPEN, FILLED = range(4)  # of Backtest.days
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a position opened after each row comes to, for each horizon and threshold, long and short.
+
+    Arrays as of kernels.backtest.trade_outcomes.  variants: (horizon, threshold).
+    """
+
+    variants: tuple[tuple[int, float], ...]
+    entry_price: Any
+    exit_row: Any
+    exit_price: Any
+    reason: Any
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Trades of all models, sorted by model, sector, then row; arrays (n_trades,) on the panel's device.
+
+    model: int64, of OutOfSample.names.  row: int64, of the call.  first_row, last_row: int64, of entry and exit; all
+    rows are of Backtest.panel.  side: int8, LONG or SHORT.  entry_price, exit_price: float32, before costs.
+    reason: int8, of REASONS.  net: float64, return on the stake after costs.
+    groups: int64 (n_models * n_sectors + 1,): those of model m and sector s are groups[k]:groups[k + 1],
+        k = m * n_sectors + s.
+    """
+
+    model: Any
+    row: Any
+    first_row: Any
+    last_row: Any
+    side: Any
+    entry_price: Any
+    exit_price: Any
+    reason: Any
+    net: Any
+    groups: Any
+
+    @property
+    def n_trades(self) -> int:
+        """How many there are."""
+        return int(self.row.shape[0])
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What all models came to.
+
+    panel: the out-of-sample bars alone.  calls: int8 (n_models, n_rows), LONG or SHORT where a row is called so.
+    times: int64 (n_dates,), on the host: the distinct times of the panel.  date_of_row: int64 (n_rows,).
+    days: float64 (n_models, n_sectors, 4, n_dates), on the host: sums over positions of weight * return, weight, 1, and
+        weight * fills.  listed: int64 (n_sectors, n_dates), on the host: symbols with a bar.
+    """
+
+    panel: Panel = field(repr=False)
+    source: OutOfSample = field(repr=False)
+    rules: Rules
+    outcomes: Outcomes = field(repr=False)
+    variant_of_model: np.ndarray = field(repr=False)
+    calls: Any = field(repr=False)
+    trades: Trades = field(repr=False)
+    times: np.ndarray = field(repr=False)
+    date_of_row: Any = field(repr=False)
+    days: np.ndarray = field(repr=False)
+    listed: np.ndarray = field(repr=False)
+
+    def capital(self, model: int, sectors: Any) -> np.ndarray:
+        """float64 (n_dates,): what the weights of positions of some sectors are shares of; 1 where there is none."""
+        if self.rules.sizing == "equal":
+            at_once = self.source.horizons[model] if self.rules.overlapping else 1
+            whole = self.listed[sectors].sum(axis=0) * float(at_once)
+        else:
+            whole = self.days[model, sectors, WEIGHT].sum(axis=0)
+        return np.where(whole > 0, whole, 1.0)
+
+    def series(self, model: int, sectors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """float64 (n_dates,) each: return, exposure and traded share of the equity, of one model over some sectors."""
+        of = self.days[model, sectors].sum(axis=0) / self.capital(model, sectors)
+        return of[RETURN], of[WEIGHT], of[FILLED]
+
+
+def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
+    """Backtest every model of `source` under `rules`, on the device of its panel.
+
+    What a position begun on a row comes to depends on rules, horizon and threshold alone, and is computed once; a
+    model then says which rows are acted on. Rows before the out-of-sample time are cut off before anything is
+    computed. Raises ValueError when no row is out of sample.
+    """
+    rules = rules or Rules()
+    panel, rows = cut(source)
+    values = source.values[rows]
+    xp, device = panel.device.xp, panel.device
+    outcomes, variant = outcomes_of(panel, source.horizons, source.thresholds, rules)
+    calls = call_of(panel, values, source.cutoffs)
+    leave, why = taken(panel, calls, variant, outcomes, rules)
+    trades = _list(panel, calls, leave, why, variant, outcomes, rules)
+    times, date_of_row = xp.unique(panel.time_ns, return_inverse=True)
+    date_of_row = date_of_row.reshape(-1).astype(xp.int64)
+    weight = _weights(source.panel, rows, trades, rules)
+    days = _days(panel, trades, weight, date_of_row, len(times), rules, (len(source.families), len(panel.sectors)))
+    sector_of_date = device.asarray(panel.sector_of_symbol)[panel.symbol_of_row] * len(times) + date_of_row
+    listed = xp.bincount(sector_of_date, minlength=len(panel.sectors) * len(times)).reshape(len(panel.sectors), -1)
+    return Backtest(
+        panel=panel, source=source, rules=rules, outcomes=outcomes, variant_of_model=variant, calls=calls,
+        trades=trades, times=device.to_host(times), date_of_row=date_of_row, days=device.to_host(days),
+        listed=device.to_host(listed),
+    )  # fmt: skip
+
+
+def cut(source: OutOfSample) -> tuple[Panel, Any]:
+    """The panel of the out-of-sample rows, with all its symbols, and their row numbers."""
+    panel, xp = source.panel, source.panel.device.xp
+    unseen = source.unseen()
+    rows = xp.flatnonzero(unseen)
+    if not rows.shape[0]:
+        raise ValueError(f"no row of the panel is out of sample ({source.source})")
+    before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(unseen.astype(xp.int64))])
+    columns = {name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")}
+    return dataclasses.replace(panel, **columns, offsets=before[panel.offsets]), rows
+
+
+def outcomes_of(
+    panel: Panel, horizons: tuple[int, ...], thresholds: tuple[float, ...], rules: Rules
+) -> tuple[Outcomes, np.ndarray]:
+    """What a position opened after each row comes to; and int64 (n_models,), on the host, the variant of each model."""
+    from gpupipe.kernels.backtest import trade_outcomes
+
+    pairs = list(zip(horizons, thresholds, strict=True))
+    variants = tuple(sorted(set(pairs)))
+    xp, asarray, n = panel.device.xp, panel.device.asarray, panel.n_rows
+    entry = xp.empty(n, xp.float32)
+    made = [xp.empty((2 * len(variants), n), dtype) for dtype in (xp.int64, xp.float32, xp.int8)]
+    trade_outcomes(
+        n, panel.open, panel.high, panel.low, panel.close, panel.symbol_of_row, panel.offsets,
+        asarray(np.array([h for h, _ in variants], np.int64)),
+        asarray(np.array([1.0 + t for _, t in variants], np.float32)),
+        asarray(np.array([1.0 - t for _, t in variants], np.float32)),
+        np.int64(rules.at_close), np.int64(rules.both_in_bar == "target"), entry, *made,
+    )  # fmt: skip
+    return Outcomes(variants, entry, *made), np.array([variants.index(pair) for pair in pairs], np.int64)
+
+
+def call_of(panel: Panel, values: Any, cutoffs: np.ndarray) -> Any:
+    """int8 (n_models, n_rows): LONG where a row is called BUY, SHORT where SELL, by cutoffs as of OutOfSample."""
+    from gpupipe.kernels.backtest import call_rows
+
+    xp, asarray = panel.device.xp, panel.device.asarray
+    calls = xp.empty((values.shape[1], panel.n_rows), xp.int8)
+    call_rows(panel.n_rows, xp.ascontiguousarray(values), asarray(cutoffs), panel.symbol_of_row,
+              asarray(panel.sector_of_symbol), calls)  # fmt: skip
+    return calls
+
+
+def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rules: Rules) -> tuple[Any, Any]:
+    """Exit row and reason of the position that each call opens, as of kernels.backtest.take_trades."""
+    from gpupipe.kernels.backtest import take_trades
+
+    xp = panel.device.xp
+    leave, why = xp.empty(calls.shape, xp.int64), xp.empty(calls.shape, xp.int8)
+    flags = (rules.side != "short", rules.side != "long", rules.overlapping, rules.exit_on_opposite, rules.at_close)
+    take_trades(
+        len(calls) * panel.n_symbols, calls, panel.offsets, panel.device.asarray(variant), panel.open, panel.close,
+        outcomes.exit_row, outcomes.reason, *(np.int64(flag) for flag in flags), leave, why,
+    )  # fmt: skip
+    return leave, why
+
+
+def _list(
+    panel: Panel, calls: Any, leave: Any, why: Any, variant: np.ndarray, outcomes: Outcomes, rules: Rules
+) -> Trades:  # fmt: skip
+    """The positions as a table."""
+    xp, asarray = panel.device.xp, panel.device.asarray
+    flat = xp.flatnonzero(why.ravel())  # flat indices are several times as fast as pairs
+    model = flat // panel.n_rows
+    row = flat - model * panel.n_rows
+    group = model * len(panel.sectors) + asarray(panel.sector_of_symbol)[panel.symbol_of_row][row]
+    order = xp.argsort(group * panel.n_rows + row)  # no two are equal
+    flat, model, row, group = flat[order], model[order], row[order], group[order]
+    side, last_row, reason = (made.ravel()[flat] for made in (calls, leave, why))
+    column = 2 * asarray(variant)[model] + (side == SHORT)
+    exit_price = outcomes.exit_price.ravel()[column * panel.n_rows + row]
+    at = panel.close if rules.at_close else panel.open
+    exit_price = xp.where(reason == REASONS.index("opposite call"), at[last_row], exit_price)
+    entry_price = outcomes.entry_price[row]
+    groups = xp.searchsorted(group, xp.arange(len(calls) * len(panel.sectors) + 1)).astype(xp.int64)
+    first_row = row if rules.at_close else row + 1
+    net = net_returns(panel, side, entry_price, exit_price, rules)
+    return Trades(model, row, first_row, last_row, side, entry_price, exit_price, reason, net, groups)
+
+
+def net_returns(panel: Panel, side: Any, entry_price: Any, exit_price: Any, rules: Rules) -> Any:
+    """float64 (n,): returns after costs, of positions of which side int8 and the prices float32 (n,) are given."""
+    from gpupipe.kernels.backtest import trade_returns
+
+    net = panel.device.xp.empty(len(side), panel.device.xp.float64)
+    trade_returns(
+        len(side), side, entry_price, exit_price, np.float64(rules.slip), np.float64(rules.commission), net
+    )  # fmt: skip
+    return net
+
+
+def _weights(panel: Panel, rows: Any, trades: Trades, rules: Rules) -> Any:
+    """float64 (n_trades,): the weight of each position; the whole panel, as the volatility is of bars before too."""
+    xp = panel.device.xp
+    if rules.sizing != "inverse_volatility":
+        return xp.ones(trades.n_trades, xp.float64)
+    from gpupipe.features import compute_features
+
+    name = f"volatility_{VOLATILITY_BARS}"
+    volatility = compute_features(panel, name).values[:, 0][rows[trades.row]].astype(xp.float64)
+    return xp.where(volatility > 0, 1 / xp.where(volatility > 0, volatility, 1), 0.0)
+
+
+def _days(
+    panel: Panel, trades: Trades, weight: Any, date_of_row: Any, n_dates: int, rules: Rules, shape: tuple[int, int]
+) -> Any:
+    """Backtest.days, on the device. A position's first date is that after its call, also where it opened at that close.
+
+    On the date of that close it has no return but what the fill costs, which is counted a date later.
+    """
+    from gpupipe.kernels.backtest import portfolio_days
+
+    days = panel.device.xp.zeros((shape[0] * shape[1], 4, n_dates), panel.device.xp.float64)
+    portfolio_days(
+        len(days), trades.groups, trades.row + 1, trades.last_row, trades.side, trades.entry_price,
+        trades.exit_price, weight, panel.close, date_of_row, np.float64(rules.slip), np.float64(rules.commission), days,
+    )  # fmt: skip
+    return days.reshape(*shape, 4, n_dates)
+
+
+def title_of(source: OutOfSample, model: int) -> dict[str, Any]:
+    """Model, label, horizon and threshold, as the columns of every table have them."""
+    h, t = source.horizons[model], source.thresholds[model]
+    return {"model": source.families[model], "label": f"label_{h}d_{percent(t)}pct", "horizon": h, "threshold": t}

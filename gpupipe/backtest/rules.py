@@ -1,0 +1,91 @@
+"""The rules of a backtest: when to enter and leave, at what cost, with how much."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe.errors import UserError
+
+CHOICES = {
+    "entry": ("open", "close"),
+    "side": ("long", "short", "both"),
+    "sizing": ("equal", "concentrated", "inverse_volatility"),
+    "both_in_bar": ("stop", "target"),
+}
+COSTS = ("commission_bps", "spread_bps", "slippage_bps")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How calls become trades. Basis points are of the value of each fill; every trade has two.
+
+    entry: "open": at the open of the bar after the call, the first price that could be had. "close": at the close of
+        the very bar from which the call was computed: optimistic, for comparison alone.
+    side: "long" opens positions on BUY calls, "short" on SELL calls, "both" on either. Under "long" a SELL call opens
+        nothing: it says that the price is expected to fall by the threshold first, and closes a position only with
+        exit_on_opposite; under "short" it is the other way round.
+    exit_on_opposite: an opposite call closes an open position at the next open (with entry "close" at that close).
+    both_in_bar: a bar that reaches both target and stop, whose high and low do not say which came first, is left at the
+        "stop" (the careful one) or the "target".
+    overlapping: a call opens a position even while another of the same symbol is open. Else one a symbol.
+    sizing: share of the equity that a position has, restored at every close (the dates' returns compound):
+        "equal": 1 / symbols of the portfolio with a bar on that date, and under overlapping that over the horizon, so
+        that the shares never add up to more than 1; what is not invested is cash without interest. Buy and hold of all
+        symbols is the same portfolio with every position open.
+        "concentrated": 1 / open positions, all in if anything is: the calendar-time portfolio (Jaffe 1974; Fama 1998).
+        "inverse_volatility": in proportion to 1 / the standard deviation of the last 20 returns up to the call, all in
+        as "concentrated"; a call without one opens a position without money.
+    commission_bps: of each fill.  spread_bps: between bid and ask; each fill pays half of it.  slippage_bps: of each
+        fill, the target too, though a limit order would not slip.
+
+    Raises UserError for a value that is not as above.
+    """
+
+    entry: str = "open"
+    side: str = "long"
+    sizing: str = "equal"
+    both_in_bar: str = "stop"
+    overlapping: bool = False
+    exit_on_opposite: bool = False
+    commission_bps: float = 1.0
+    spread_bps: float = 2.0
+    slippage_bps: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} {getattr(self, name)!r}: expected {', '.join(allowed)}")
+        for name in COSTS:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value < 10_000):
+                raise UserError(f"{name} {value}: expected basis points of a fill, from 0 to below 10,000")
+        if self.slip >= 1:
+            raise UserError(f"spread_bps / 2 + slippage_bps is {self.slip * 1e4:g}: expected below 10,000")
+
+    @property
+    def slip(self) -> float:
+        """What a fill is worse than its price, as a fraction: half the spread and the slippage."""
+        return (self.spread_bps / 2 + self.slippage_bps) / 1e4
+
+    @property
+    def commission(self) -> float:
+        """Commission as a fraction of a fill."""
+        return self.commission_bps / 1e4
+
+    @property
+    def at_close(self) -> bool:
+        """Whether positions are opened at the close of the bar that calls."""
+        return self.entry == "close"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """SHA-256 of the fields."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,253 @@
+"""Backtest kernels: what a trade begun on each row comes to, which calls are acted on, what portfolios make of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compile import inline, kernel
+
+NOTHING, LONG, SHORT = 0, 1, 2  # what a row calls for
+# Why a position was left. END: the history ended before the horizon, and the last known close was taken.
+TARGET, STOP, TIME, OPPOSITE, END = 1, 2, 3, 4, 5
+
+
+@inline
+def is_price(value):
+    """Whether a value is a price: finite and above 0."""
+    return value > np.float32(0.0) and value < np.float32(3.0e38)
+
+
+@inline
+def beyond(price, level, side):
+    """Whether a price is at or past a level in the direction `side`: 1 upwards, -1 downwards."""
+    return price >= level if side > 0 else price <= level
+
+
+@kernel(
+    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i8", "i8",
+           "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]"),
+)  # fmt: skip
+def trade_outcomes(
+    i, open, high, low, close, symbol_of_row, offsets, horizons, up, down, at_close, target_first,
+    entry_price, exit_row, exit_price, reason,
+):  # fmt: skip
+    """How a position ends that is opened after row i calls for it, for each variant, long and short.
+
+    Entry at the open of row i + 1, or with at_close at the close of row i. Then the bars i + 1 ... i + h in order: a
+    bar that opens at or beyond the stop, or else the target, is left at its open (not the bar of an entry at the
+    open: its open is the entry); else at the stop or the target if its low or high reaches it, where both do at the
+    stop, or with target_first at the target; the last one at its close. Prices of stop and target are one float32
+    product of the entry price, as labels are made.
+
+    Reads:   the future of row i, up to its exit and not beyond. Never a feature.
+    Inputs:  open, high, low, close float32 (n_rows,); symbol_of_row int32 (n_rows,); offsets int64 (n_symbols + 1,);
+             horizons int64, up and down float32 (n_variants,), 1 + t and 1 - t: a short's target is at down.
+    Outputs: entry_price float32 (n_rows,), NaN where there is no entry; exit_row int64, exit_price float32, reason int8
+             (2 * n_variants, n_rows): long of variant v in row 2 * v, short in 2 * v + 1; -1, NaN and 0 where there
+             is no trade.
+    NaN:     no entry price (or no bar left): no trade. An unknown high or low reaches nothing, an unknown open is no
+             gap. Where the last close is not known, the next known open or close is taken. Where the symbol's rows
+             end first, its last known close after the entry, reason END; without any, no trade.
+    """
+    n_variants = horizons.shape[0]
+    stop = offsets[symbol_of_row[i] + 1]
+    first = i + 1
+    entry = np.float32(math.nan)
+    if first < stop:
+        entry = close[i] if at_close else open[first]
+    if not is_price(entry):
+        entry = np.float32(math.nan)
+    entry_price[i] = entry
+    for v in range(n_variants):
+        due = i + horizons[v]
+        for short in range(2):
+            side = -1 if short else 1
+            target = entry * (down[v] if short else up[v])
+            limit = entry * (up[v] if short else down[v])
+            row, price, why = -1, np.float32(math.nan), 0
+            last_row, last_price = -1, np.float32(math.nan)
+            j = first if is_price(entry) else stop
+            while j < stop and why == 0:
+                # An unknown high or low compares as false; the extremes that matter depend on the side.
+                best, worst = (low[j], high[j]) if short else (high[j], low[j])
+                opened = is_price(open[j])
+                if j > due:  # past the horizon: the close that was due is not known
+                    if opened or is_price(close[j]):
+                        row, price, why = j, open[j] if opened else close[j], TIME
+                else:
+                    gap = opened and (at_close != 0 or j > first)
+                    stopped, reached = beyond(worst, limit, -side), beyond(best, target, side)
+                    if gap and beyond(open[j], limit, -side):
+                        row, price, why = j, open[j], STOP
+                    elif gap and beyond(open[j], target, side):
+                        row, price, why = j, open[j], TARGET
+                    elif reached and (target_first != 0 or not stopped):
+                        row, price, why = j, target, TARGET
+                    elif stopped:
+                        row, price, why = j, limit, STOP
+                    elif j == due and is_price(close[j]):
+                        row, price, why = j, close[j], TIME
+                if is_price(close[j]):
+                    last_row, last_price = j, close[j]
+                j += 1
+            if why == 0 and last_row >= 0:
+                row, price, why = last_row, last_price, END
+            exit_row[2 * v + short, i] = row
+            exit_price[2 * v + short, i] = price
+            reason[2 * v + short, i] = why
+
+
+@kernel(types=("f4[:,:,:]", "f4[:,:,:]", "i4[:]", "i8[:]", "i1[:,:]"))
+def call_rows(i, probability, cutoffs, symbol_of_row, sector_of_symbol, call):
+    """What row i calls for, by every model: LONG (BUY), SHORT (SELL) or NOTHING.
+
+    BUY where its probability reaches its cutoff, SELL likewise; where both do, the one further above it in proportion,
+    and BUY if equal: evaluate.calls.
+
+    Inputs:  probability float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; cutoffs float32 (n_models, n_sectors, 2), of
+             BUY and SELL, NaN where the sector has no such model.
+    Outputs: call int8 (n_models, n_rows).
+    NaN:     a probability or cutoff that is not known calls for nothing.
+    """
+    sector = sector_of_symbol[symbol_of_row[i]]
+    for m in range(call.shape[0]):
+        buy, sell = probability[i, m, 2] / cutoffs[m, sector, 0], probability[i, m, 0] / cutoffs[m, sector, 1]
+        said = NOTHING
+        if buy == buy and sell == sell:
+            if buy >= np.float32(1.0) and buy >= sell:
+                said = LONG
+            elif sell >= np.float32(1.0) and sell > buy:
+                said = SHORT
+        call[m, i] = said
+
+
+@kernel(
+    types=("i1[:,:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i8[:,:]", "i1[:,:]", "i8", "i8", "i8", "i8", "i8",
+           "i8[:,:]", "i1[:,:]"),
+)  # fmt: skip
+def take_trades(
+    i, call, offsets, variant_of_model, open, close, exit_row, reason, longs, shorts, overlapping, leave_on_opposite,
+    at_close, leave, why,
+):  # fmt: skip
+    """Which calls of one model and symbol are acted on, and where each position ends; i is model * n_symbols + symbol.
+
+    Rows in their order: a call whose side is wanted (`longs`, `shorts`) opens a position unless one is open, or always
+    if `overlapping`. A position that ends in
+    row x is out of the way of a call of row x itself, which is known at the close of that bar. With leave_on_opposite
+    the first opposite call before the end closes it at the next open (at that row's close with at_close), if that
+    is known.
+
+    Inputs:  call int8 (n_models, n_rows); variant_of_model int64 (n_models,); exit_row, reason as of trade_outcomes.
+    Outputs: leave int64 (n_models, n_rows), the exit row of the position that row's call opens, -1 if none; why int8
+             (n_models, n_rows), the reason, 0 if none.
+    """
+    n_symbols = offsets.shape[0] - 1
+    m, symbol = i // n_symbols, i % n_symbols
+    free = offsets[symbol]
+    for row in range(offsets[symbol], offsets[symbol + 1]):
+        leave[m, row] = -1
+        why[m, row] = 0
+        side = call[m, row]
+        wanted = (side == LONG and longs != 0) or (side == SHORT and shorts != 0)
+        if not wanted or (overlapping == 0 and row < free):
+            continue
+        k = 2 * variant_of_model[m] + (1 if side == SHORT else 0)
+        end, because = exit_row[k, row], reason[k, row]
+        if because == 0:
+            continue
+        if leave_on_opposite != 0:
+            other = LONG if side == SHORT else SHORT
+            for r in range(row + 1, end):
+                at = r if at_close != 0 else r + 1
+                price = close[at] if at_close != 0 else open[at]
+                if call[m, r] == other and is_price(price):
+                    end, because = at, OPPOSITE
+                    break
+        leave[m, row] = end
+        why[m, row] = because
+        # An order for the next open is placed at the close before it: a reversal opens where the other side closed.
+        free = end - 1 if because == OPPOSITE and at_close == 0 else end
+
+
+@inline
+def filled(price, direction, slip):
+    """The price paid (direction 1) or received (-1) with half the spread and slippage, `slip` of the price."""
+    return np.float64(price) * (np.float64(1.0) + direction * slip)
+
+
+@kernel(types=("i1[:]", "f4[:]", "f4[:]", "f8", "f8", "f8[:]"), double_precision=True)
+def trade_returns(i, side, entry_price, exit_price, slip, commission, net):
+    """Return of trade i on its stake, after costs: side * (exit / entry - 1) of fills - commission of both fills.
+
+    Inputs:  side int8 (n_trades,), LONG or SHORT; prices float32 (n_trades,); slip and commission, fractions of a fill.
+    Outputs: net float64 (n_trades,); the stake is the value at the entry fill.
+    """
+    direction = 1 if side[i] == LONG else -1
+    paid, got = filled(entry_price[i], direction, slip), filled(exit_price[i], -direction, slip)
+    net[i] = direction * (got - paid) / paid - commission * (np.float64(1.0) + got / paid)
+
+
+@kernel(
+    types=("i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]", "f4[:]", "f8[:]", "f4[:]", "i8[:]", "f8", "f8", "f8[:,:,:]"),
+    double_precision=True,
+)
+def portfolio_days(
+    i, groups, first_row, last_row, side, entry_price, exit_price, weight, close, date_of_row, slip, commission, days
+):
+    """Adds up the positions of group i (a model and sector) by date.
+
+    The return of a position on a date is of its value at the mark before: entry fill or last known close, to close, or
+    to the exit fill; commission is taken from the dates of the fills. A position that is short is kept at its size, as
+    is every other: a portfolio that is rebalanced at each close.
+
+    Inputs:  groups int64 (n_groups + 1,), group g is the trades groups[g]:groups[g + 1]; first_row, last_row int64, the
+             first date held and the last, side int8, prices float32, weight float64 (n_trades,); close float32,
+             date_of_row int64 (n_rows,).
+    Outputs: days float64 (n_groups, 4, n_dates), zero on entry: sums over positions of weight * return, weight,
+             1, and weight * fills.
+    NaN:     a date whose close is not known is held at the last mark.
+    """
+    for trade in range(groups[i], groups[i + 1]):
+        direction = 1 if side[trade] == LONG else -1
+        w = weight[trade]
+        mark = filled(entry_price[trade], direction, slip)
+        for row in range(first_row[trade], last_row[trade] + 1):
+            date = date_of_row[row]
+            made = np.float64(0.0)
+            if row == first_row[trade]:
+                made -= commission
+                days[i, 3, date] += w
+            if row == last_row[trade]:
+                price = filled(exit_price[trade], -direction, slip)
+                made += direction * (price - mark) / mark - commission * price / mark
+                days[i, 3, date] += w
+            elif is_price(close[row]):
+                price = np.float64(close[row])
+                made += direction * (price - mark) / mark
+                mark = price
+            days[i, 0, date] += w * made
+            days[i, 1, date] += w
+            days[i, 2, date] += 1
+
+
+@kernel(types=("i8[:]", "i8[:]", "i8[:]", "i8[:]", "f4[:,:,:]", "i4[:,:]", "f8[:,:]", "i8[:,:]"), double_precision=True)
+def moved_entries(i, groups, outcome_of_trade, symbol_of_trade, date_of_trade, net, moved, total, known):
+    """What the trades of a group would have come to, had their calls come on other dates; i is group * n_draws + draw.
+
+    Inputs:  groups int64 (n_groups + 1,); outcome_of_trade int64 (n_trades,), the row of `net`; symbol_of_trade and
+             date_of_trade int64 (n_trades,); net float32 (n_outcomes, n_symbols, n_dates), NaN where no trade could
+             begin; moved int32 (n_draws, n_dates), where each date goes.
+    Outputs: total float64 (n_groups, n_draws), the sum of net returns; known int64 (n_groups, n_draws), of how many.
+    """
+    n_draws = moved.shape[0]
+    group, draw = i // n_draws, i % n_draws
+    added, n = np.float64(0.0), np.int64(0)
+    for trade in range(groups[group], groups[group + 1]):
+        value = net[outcome_of_trade[trade], symbol_of_trade[trade], moved[draw, date_of_trade[trade]]]
+        if value == value:
+            added += np.float64(value)
+            n += 1
+    total[group, draw] = added
+    known[group, draw] = n
