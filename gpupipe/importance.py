@@ -35,7 +35,10 @@ def measure(work: Work, trained: Sequence[Trained]) -> dict[str, Any] | None:
     names = work.datasets[trained[0].sector].names
     family_of = {name: FEATURES[name].family for name in names}
     rng = np.random.default_rng(work.settings.seed)
-    groups = {family: [k for k, name in enumerate(names) if family_of[name] == family] for family in sorted({*family_of.values()})}
+    groups = {
+        family: [k for k, name in enumerate(names) if family_of[name] == family]
+        for family in sorted({*family_of.values()})
+    }
     lost: dict[str, list[float]] = defaultdict(list)
     losses, priors, rows = [], [], []
     for one in trained:

@@ -29,6 +29,7 @@ LAYERS = (
     ("tune",),
     ("cluster",),
     ("api", "console", "backtest"),
+    ("report",),
     ("cli", "run", "doctor", "ingest_command", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -36,7 +37,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
-    "optuna", "sqlalchemy", "exchange_calendars", "yfinance",
+    "altair", "jinja2", "vl_convert", "optuna", "sqlalchemy", "exchange_calendars", "yfinance",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (

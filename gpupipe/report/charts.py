@@ -1,4 +1,4 @@
-"""Charts of the report, as Vega-Lite specifications made with Altair: no colours of a theme, which the page gives them."""
+"""Charts of the report, as Vega-Lite specifications made with Altair; the page gives them its theme."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def _panels(alt: Any, layered: Any, rows: Rows, by: str, height: int, width: int
 
 
 def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
-    """Gain by sector and label of the model that the reader picks. rows: "sector", "label", "model", "gain" in percent."""
+    """Gain by sector and label of the model that the reader picks.
+
+    rows: "sector", "label", "model", "gain" in percent, "skill".
+    """
     alt = _alt()
     picked = alt.binding_select(options=list(models), name="model ")
     model = alt.selection_point(fields=["model"], bind=picked, value=models[0], name="pick")
@@ -90,7 +93,8 @@ def shares(rows: Rows) -> dict[str, Any]:
         y=alt.Y("sector:N", title=None),
         color=alt.Color("class:N", scale=alt.Scale(domain=list(CLASSES), range=list(CLASSES.values())), title=None),
         order=alt.Order("order:Q"),
-        tooltip=["label:N", "sector:N", "class:N", alt.Tooltip("share:Q", format=".2f"), alt.Tooltip("rows:Q", format=",")],
+        tooltip=["label:N", "sector:N", "class:N", alt.Tooltip("share:Q", format=".2f"),
+                 alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
     return _panels(alt, chart, rows, "label", height=16 * len({row["sector"] for row in rows}))
 
@@ -103,7 +107,8 @@ def shares_by_year(rows: Rows) -> dict[str, Any]:
         y=alt.Y("share:Q", title="share of rows, %"),
         color=alt.Color("class:N", scale=alt.Scale(domain=list(CLASSES), range=list(CLASSES.values())), title=None),
         strokeDash=alt.StrokeDash("class:N", legend=None),
-        tooltip=["label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"), alt.Tooltip("rows:Q", format=",")],
+        tooltip=["label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"),
+                 alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
     return _panels(alt, chart, rows, "label", height=150)
 
@@ -158,15 +163,15 @@ def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, 
     return _panels(alt, alt.layer(lines, marks), rows, "label", height=180)
 
 
-def bars(rows: Rows, name: str, value: str, title: str, whiskers: bool = False, colour: str = "#0072B2") -> dict[str, Any]:
-    """Horizontal bars, largest first. rows: the fields name and value, with "low" and "high" where whiskers are."""
+def bars(rows: Rows, name: str, value: str, title: str) -> dict[str, Any]:
+    """Horizontal bars, largest first. rows: the fields name and value."""
     alt = _alt()
-    base = alt.Chart(alt.Data(values=list(rows))).encode(y=alt.Y(f"{name}:N", sort="-x", title=None))
-    drawn = base.mark_bar(color=colour).encode(
-        x=alt.X(f"{value}:Q", title=title), tooltip=[f"{name}:N", alt.Tooltip(f"{value}:Q", format=".2f")]
-    )
-    whole = drawn + base.mark_rule().encode(x="low:Q", x2="high:Q") if whiskers else drawn
-    return whole.properties(width="container", height=ROW * len(rows)).to_dict()
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(color="#0072B2").encode(
+        x=alt.X(f"{value}:Q", title=title),
+        y=alt.Y(f"{name}:N", sort="-x", title=None),
+        tooltip=[f"{name}:N", alt.Tooltip(f"{value}:Q", format=".2f")],
+    )  # fmt: skip
+    return chart.properties(width="container", height=ROW * len(rows)).to_dict()
 
 
 def lines(rows: Rows, x: str, y: str, series: str, titles: tuple[str, str], log: bool = False) -> dict[str, Any]:
@@ -192,6 +197,7 @@ def timeline(rows: Rows) -> dict[str, Any]:
         x2="end:Q",
         y=alt.Y("thread:N", title=None),
         color=alt.Color("stage:N", scale=alt.Scale(scheme="tableau20"), title=None),
-        tooltip=["unit:N", "stage:N", "thread:N", alt.Tooltip("begin:Q", format=".1f"), alt.Tooltip("end:Q", format=".1f")],
+        tooltip=["unit:N", "stage:N", "thread:N", alt.Tooltip("begin:Q", format=".1f"),
+                 alt.Tooltip("end:Q", format=".1f")],
     )  # fmt: skip
     return chart.properties(width="container", height=36 * len({row["thread"] for row in rows})).to_dict()

@@ -37,8 +37,8 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
     return [
         f"{whole['n_models']} of {whole['n_models_wanted']} models from {about_data['rows_kept']:,} bars of "
-        f"{about_data['symbols']} symbols{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} s "
-        f"on {where}.",
+        f"{about_data['symbols']} symbols{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} "
+        f"s on {where}.",
         f"Trained from {split['train_from']}, validated from {split['validation_from']}; every figure that is called "
         f"sealed is of rows from {split['test_from']} to {split['test_to']}, which chose nothing.",
     ]  # fmt: skip
@@ -67,7 +67,7 @@ def data(whole: Mapping[str, Any]) -> Section:
         f"{about_data['rows_quarantined']:,} set aside; from {about_data['first_time']} to {about_data['last_time']}.",
     ]  # fmt: skip
     text += [] if rows else ["Validation had nothing to report."]
-    parts = [Table("What validation met", columns, rows)] if rows else []
+    parts: list[Any] = [Table("What validation met", columns, rows)] if rows else []
     symbols = [[sector, n] for sector, n in about_data["sectors"].items()]
     parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
     return Section("Data", [_sentence(line) for line in text], parts)
@@ -83,14 +83,15 @@ def labels(out: pathlib.Path) -> Section | None:
     if lines is None:
         return None
     by_sector, by_year = _totals(lines, "sector"), _totals(lines, "year")
-    parts = [
+    parts: list[Any] = [
         Figure("Share of SELL, HOLD and BUY in each sector, for each label", charts.shares(by_sector)),
         Figure(
             "Share of SELL and BUY in each year, all sectors together",
             charts.shares_by_year([row for row in by_year if row["class"] != "HOLD"]),
         ),
         Table(
-            "Label shares by sector, %", [("label", False), ("sector", False), ("class", False), ("%", True), ("rows", True)],
+            "Label shares by sector, %",
+            [("label", False), ("sector", False), ("class", False), ("%", True), ("rows", True)],
             [[row["label"], row["sector"], row["class"], row["share"], row["rows"]] for row in by_sector], folded=True,
         ),
     ]  # fmt: skip
@@ -115,7 +116,8 @@ def _totals(lines: Sequence[Row], by: str) -> list[dict[str, Any]]:
 def _title(label: str) -> str:
     """label_5d_10pct as "5 bars, 10 %"."""
     _, horizon, threshold = label.split("_", 2)
-    return title_of({"horizon": int(horizon.removesuffix("d")), "threshold": float(threshold.removesuffix("pct")) / 100})
+    of = {"horizon": int(horizon.removesuffix("d")), "threshold": float(threshold.removesuffix("pct")) / 100}
+    return title_of(of)
 
 
 def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
@@ -141,9 +143,10 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
         }
         for a in whole["averages"]
     ]  # fmt: skip
-    columns = [("label", False), ("model", False), ("sealed gain, %", True), ("from", True), ("to", True), ("skill", False),
-               ("sealed log-loss", True), ("validation gain, %", True), ("sectors above the prior", True), ("sectors", True),
-               ("mean return after BUY, %", True), ("of every row, %", True)]  # fmt: skip
+    columns = [("label", False), ("model", False), ("sealed gain, %", True), ("from", True), ("to", True),
+               ("skill", False), ("sealed log-loss", True), ("validation gain, %", True),
+               ("sectors above the prior", True), ("sectors", True), ("mean return after BUY, %", True),
+               ("of every row, %", True)]  # fmt: skip
     table = [
         [titles[a["label"]], a["model"], 100 * a["test_gain_over_prior"], _times_100(a.get("test_gain_low")),
          _times_100(a.get("test_gain_high")), a.get("test_skill", ""), a["test_log_loss"],
@@ -153,9 +156,9 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
     ]  # fmt: skip
     text = [
         "Gain: by how much the log-loss on the sealed test is below that of the sector's class prior (the line at 0), "
-        "averaged over sectors. Bars are 95 % intervals from blocks of dates drawn again. What does not lie clearly above "
-        f"the prior of the sector and that of all sectors is called “{NO_SKILL}”. {', '.join(BASELINES)} are baselines, "
-        "class shares in bins of one column."
+        "averaged over sectors. Bars are 95 % intervals from blocks of dates drawn again. What is not clearly above "
+        f"the prior of the sector and that of all sectors is called “{NO_SKILL}”. {', '.join(BASELINES)} are "
+        "baselines, class shares in bins of one column."
     ]
     return Section("Leaderboard", text, [
         Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows)),
@@ -178,8 +181,8 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
     names.sort(key=lambda name: name != "meta_learner")
     of_models = [row for row in rows if row["model"] in names]
     columns = [("sector", False), ("label", False), ("model", False), ("sealed gain, %", True), ("skill", False),
-               ("sealed log-loss", True), ("prior's", True), ("PR-AUC BUY", True), ("BUY share, %", True), ("calls BUY", True),
-               ("precision BUY, %", True), ("scope", False), ("rounds", False)]  # fmt: skip
+               ("sealed log-loss", True), ("prior's", True), ("PR-AUC BUY", True), ("BUY share, %", True),
+               ("calls BUY", True), ("precision BUY, %", True), ("scope", False), ("rounds", False)]  # fmt: skip
     table = [
         [row["sector"], title_of(row), row["model"], _times_100(row["test_gain_over_prior"]), row.get("test_skill", ""),
          row["test_log_loss"], row["test_prior_log_loss"], row["test_pr_auc_buy"], _times_100(row["test_share_buy"]),
@@ -242,13 +245,15 @@ def importance(out: pathlib.Path) -> Section | None:
     text = [
         f"Of {about_it['model']}. By family of features: how many points of the prior's log-loss the model loses on "
         f"{about_it['rows']:,} validation rows when the columns of that family are those of other rows, all labels "
-        f"together; as it stands its gain there is {100 * about_it['gain']:.1f}. What families know in common is lost with "
-        "neither alone, so these do not add up. By feature: its share of the gain of all splits."
+        f"together; as it stands its gain there is {100 * about_it['gain']:.1f}. What families know in common is lost "
+        "with neither alone, so these do not add up. By feature: its share of the gain of all splits."
     ]
     return Section("Features", text, [
         Figure("Points lost without a family of features", charts.bars(families, "family", "points", "points lost")),
         Figure("Share of the splits' gain, %", charts.bars(features, "feature", "share", "share of gain, %")),
-        Table("All features by share of gain", [("feature", False), ("family", False), ("%", True)], table, folded=True),
+        Table(
+            "All features by share of gain", [("feature", False), ("family", False), ("%", True)], table, folded=True
+        ),
     ])  # fmt: skip
 
 
@@ -286,8 +291,9 @@ def time_and_memory(whole: Mapping[str, Any]) -> Section:
     ]
     parts: list[Any] = [Figure("Seconds by stage, of all threads", charts.bars(seconds, "stage", "seconds", "seconds"))]
     crossed = [
-        [direction.replace("_", " "), stage, n] for direction, by in whole["bus_bytes"].items() for stage, n in by.items()
-    ]
+        [direction.replace("_", " "), stage, n]
+        for direction, by in whole["bus_bytes"].items() for stage, n in by.items()
+    ]  # fmt: skip
     if crossed:
         columns = [("direction", False), ("stage", False), ("bytes", True)]
         parts.append(Table("Bytes over the bus", columns, crossed))
@@ -299,7 +305,8 @@ def time_and_memory(whole: Mapping[str, Any]) -> Section:
 def about(whole: Mapping[str, Any]) -> Section:
     """Versions and settings."""
     flat = list(_flat(whole["settings"]))
-    return Section("Run", [f"Device: {whole['device']['kind']}, {whole['device']['name']} ({whole['device']['reason']})."], [
+    device = whole["device"]
+    return Section("Run", [f"Device: {device['kind']}, {device['name']} ({device['reason']})."], [
         Table("Versions", [("what", False), ("version", False)], list(whole["versions"].items()), folded=True),
         Table("Settings", [("key", False), ("value", False)], flat, folded=True),
         Table("Keys", [("what", False), ("SHA-256", False)], [
