@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, memory, models, picture, summary, validation
+from gpupipe import artifacts, config, memory, models, picture, sources, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -32,6 +31,7 @@ from gpupipe.schedule import in_parallel
 from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256
 from gpupipe.training import Trained, Work, available_cores, count_units, train
+from gpupipe.units import Ledger
 
 log = logging.getLogger("gpupipe")
 
@@ -96,23 +96,18 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
     return Prepared(datasets, splits, cut, features_hash, seconds)
 
 
-def run_key(digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = ()) -> str:
-    """SHA-256 of all that decides the models: data, settings, code (the user's too), versions, the kind of device."""
+def run_key(
+    digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = (), root: str = "gpupipe.pipeline"
+) -> str:
+    """SHA-256 of all that decides what OUT holds: data, settings, code (the user's too), versions, the kind of device.
+
+    root: the module whose code, with all that it imports, makes it; what shows it on a console is none of it.
+    """
     own = [module.content.hex() for module in modules]
     unused = set(config.OPTIONAL_FAMILIES) - set(settings.training.models)
     computing = {name: version for name, version in versions().items() if name not in unused}
-    parts = [digest, settings.digest(), code_hash(), own, computing, device.kind]
+    parts = [digest, settings.digest(), sources.code_hash([root], ()), own, computing, device.kind]
     return sha256(dump_json(parts))
-
-
-def code_hash() -> str:
-    """SHA-256 over the source files of gpupipe and its kernels."""
-    root = pathlib.Path(__file__).parent
-    digest = hashlib.sha256()
-    files = [path for folder in (root, root / "kernels") for path in folder.rglob("*.py")]
-    for path in sorted({path.resolve(): path for path in files}.values()):
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 @functools.cache
@@ -138,32 +133,42 @@ def execute(
     jobs: int | None = None,
     listener: Listener | None = None,
     limit_bytes: int | None = None,
+    wait_s: float = 0.0,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
 
     limit_bytes: memory that the run may take, by its estimate; above it columns and bins lie in files in OUT, which
         changes no result, and UserError is raised where that is not enough.
+    wait_s: how long to wait where another run holds OUT; then, or at once, StoreError names it.
 
-    A finished run of the same key is checked against its manifest and left as it is; a run that was killed goes on
-    with the units that it had not finished.
+    A finished run of the same key is checked against its manifest and left as it is; of any other run, finished or
+    killed, those units are taken whose inputs are the same (`units`), and only the others are made.
     """
     models.require(settings.training.models)
     listener = listener or Listener()
     store = Store(out)
     modules = load_modules(settings.features.modules)
     key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
-    manifest = artifacts.read_manifest(out)
-    if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
+    if _holds(store, key):
         return summary.read(store.out), False
-    if manifest and manifest["run_key"] != key:
-        log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
     _warn_of_unused(panel, settings)
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
     if cache:
         log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
-    with store.lock():
+    with store.lock(wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
+        if _holds(store, key):  # the run that this one waited for has made it
+            return summary.read(store.out), False
+        manifest = artifacts.read_manifest(out)
+        if manifest and manifest["run_key"] != key:
+            log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
         whole = _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener, cache)
         return whole, True
+
+
+def _holds(store: Store, key: str) -> bool:
+    """Whether OUT holds the finished run of this key, every file as its manifest says."""
+    manifest = artifacts.read_manifest(store.out)
+    return bool(manifest and manifest["run_key"] == key and not artifacts.altered_files(store.out, manifest))
 
 
 def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
@@ -206,14 +211,14 @@ def _execute(
         elapsed_s=time.perf_counter() - began, versions=versions(), key=key,
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
-    whole |= validated
+    whole |= {**validated, "units": work.ledger.about()}
     entries |= summary.write(store, whole)
     entries |= picture.write(store, prepared.datasets, prepared.folds)
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
+    store.forget_runs(but=key)
     artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
-    store.forget_units()
     return summary.read(store.out)
 
 
@@ -322,6 +327,24 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
         "estimated_peak_bytes": expected.in_memory,
         "estimated_peak_bytes_in_files": expected.in_files,
     }
+
+
+def survey(panel: Panel, settings: config.Config, out: str | os.PathLike[str]) -> Ledger:
+    """Which units of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
+
+    A unit that waits for one that is not there is not there either: what it would learn from is not known.
+    """
+    models.require(settings.training.models)
+    load_modules(settings.features.modules)
+    prepared, store = prepare(panel, settings), Store(out)
+    ledger = Ledger(store, "", asking=True)
+    work = Work(
+        prepared.datasets, prepared.splits, settings, store, "", panel.device, 1, ledger=ledger,
+        fold_name=prepared.folds.published.name,
+    )  # fmt: skip
+    validation.survey(work, prepared.folds)
+    train(work)
+    return ledger
 
 
 def expected_bytes(panel: Panel, settings: config.Config) -> memory.Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import io
@@ -12,14 +13,17 @@ import pathlib
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
 
 import numpy as np
 
 from gpupipe.errors import UserError
 
 FORMAT = 1
+KEY_LENGTH = 40  # hexadecimal digits of a unit's key
+LOOK_S = 0.2  # how often a run that waits looks whether it may begin
 
 
 class StoreError(UserError):
@@ -56,34 +60,27 @@ class Store:
     """The folder OUT of one run.
 
     .gpupipe/objects/SHA256: contents, each written once.  .gpupipe/units/KEY.json: finished units of work, which name
-    objects.  Everything else in OUT is what the user came for; published files are links to objects where the file
-    system has hard links, so that equal models take their space once.
+    objects.  .gpupipe/runs/RUN_KEY: keys of the units that a run needs, one a line.  Everything else in OUT is what
+    the user came for; published files are links to objects where the file system has hard links, so that equal models
+    take their space once.
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
         self.out = pathlib.Path(out)
         self._work = self.out / ".gpupipe"
+        self._sound: set[str] = set()  # objects that this process has seen to be as their names say
+        self._referred: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the store alone; StoreError names the holder if another run has it.
+    def lock(self, wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+        """Hold the store alone; StoreError names the holder if another run has it, still after `wait_s` seconds.
 
+        waiting(holder): told once, before it waits.
         Where what is done inside raises UserError before anything was kept, nothing is left behind.
         """
-        self._work.mkdir(parents=True, exist_ok=True)
         path = self._work / "lock"
-        with path.open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not (path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())):
-                    raise BlockingIOError  # the file was removed by its holder, and may be another's by now
-            except BlockingIOError:
-                stream.seek(0)
-                holder = stream.read().strip() or "another run"
-                raise StoreError(f"{self.out} is in use by {holder}: wait for it, or choose another --out") from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-            stream.flush()
+        with self._held(path, wait_s, waiting):
             for place in (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp"):
                 for leftover in self.out.glob(place):  # of a killed run; nobody else writes here now
                     leftover.unlink(missing_ok=True)
@@ -98,6 +95,31 @@ class Store:
                         self.out.rmdir()
                 raise
 
+    @contextlib.contextmanager
+    def _held(self, path: pathlib.Path, wait_s: float, waiting: Callable[[str], None]) -> Iterator[None]:
+        """The lock file, held and naming this process; the system lets go of it when the process ends, however."""
+        began, told = time.monotonic(), False
+        while True:
+            self._work.mkdir(parents=True, exist_ok=True)
+            with path.open("a+") as stream:
+                if _locked(stream, path):
+                    stream.truncate(0)
+                    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+                    stream.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+                    stream.flush()
+                    yield
+                    return
+                stream.seek(0)
+                holder = stream.read().strip() or "another run"
+            if time.monotonic() - began >= wait_s:
+                raise StoreError(
+                    f"{self.out} is in use by {holder}: let this run wait for it with --wait, or choose another --out"
+                )
+            if not told:
+                waiting(holder)
+                told = True
+            time.sleep(LOOK_S)
+
     @property
     def cache(self) -> pathlib.Path:
         """A folder for files that no run needs after this one."""
@@ -107,8 +129,9 @@ class Store:
         """Keep a content; return its SHA-256."""
         digest = sha256(content)
         path = self._work / "objects" / digest
-        if not path.exists():
+        if not (path.exists() and sha256(path.read_bytes()) == digest):
             write_atomic(path, content)
+        self._sound.add(digest)
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -127,9 +150,60 @@ class Store:
         write_atomic(self._work / "units" / f"{key}.json", dump_json(record))
 
     def finished(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished unit, or None."""
+        """The record of a finished unit, or None; one that is no JSON, as of a disk that lost it, is none."""
         path = self._work / "units" / f"{key}.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        try:
+            return json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def units(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Keys and records of all finished units, in the order of their keys."""
+        for path in sorted((self._work / "units").glob("*.json")):
+            if (record := self.finished(path.stem)) is not None:
+                yield path.stem, record
+
+    def unsound(self, digests: Iterable[str]) -> list[str]:
+        """Those objects that are gone or altered; each is read once a process."""
+        bad = []
+        for digest in digests:
+            if digest in self._sound:
+                continue
+            try:
+                self.get(digest)
+                self._sound.add(digest)
+            except StoreError:
+                bad.append(digest)
+        return bad
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Remove objects, so that they are written again."""
+        for digest in digests:
+            self._sound.discard(digest)
+            (self._work / "objects" / digest).unlink(missing_ok=True)
+
+    def refer(self, run_key: str, key: str) -> None:
+        """Say that a run needs the unit `key`: what no run needs that is finished here or goes on, `clean` removes."""
+        with self._lock:
+            if (run_key, key) in self._referred:
+                return
+            self._referred.add((run_key, key))
+            (self._work / "runs").mkdir(parents=True, exist_ok=True)
+            with (self._work / "runs" / run_key).open("a") as stream:
+                stream.write(f"{key}\n")
+
+    def runs(self) -> dict[str, set[str]]:
+        """The keys of the units that each run needs, by its key; a line cut short by a kill names none."""
+        return {
+            path.name: {line for line in path.read_text().split("\n")[:-1] if len(line) == KEY_LENGTH}
+            for path in sorted((self._work / "runs").glob("*"))
+        }
+
+    def forget_runs(self, but: str) -> None:
+        """Let go of the units of all runs but one, which has taken their place."""
+        for path in (self._work / "runs").glob("*"):
+            if path.name != but:
+                path.unlink()
 
     def publish(self, relative: str, content: bytes) -> dict[str, Any]:
         """Put a content at OUT/relative; return its entry in the manifest: {"sha256", "bytes"}."""
@@ -148,8 +222,8 @@ class Store:
         return {"sha256": digest, "bytes": len(content)}
 
     def forget_units(self) -> None:
-        """Drop what only a resumed run needs; published files stay."""
-        for name in ("units", "objects", "cache"):
+        """Drop what only a later run could use; published files stay."""
+        for name in ("units", "objects", "cache", "runs"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 
@@ -175,6 +249,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
+
+
+def _locked(stream: IO[str], path: pathlib.Path) -> bool:
+    """Try to lock an open file; False if another holds it, or if it is no longer the one at `path`."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())
 
 
 def _sync_folder(path: pathlib.Path) -> None:

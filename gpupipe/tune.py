@@ -91,7 +91,7 @@ def tune(
     store, modules = Store(out), load_modules(settings.features.modules)
     digest = report.data_hash if report else data_hash(panel)
     rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
-    key = pipeline.run_key(digest, _deciding(settings), panel.device, modules)
+    key = pipeline.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.tune")
     jobs = jobs or available_cores()
     cache = store.cache if memory.must_use_files(pipeline.expected_bytes(panel, settings), limit_bytes) else None
     with store.lock():

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up. A module may import those of lower layers, and of its own as long as there is no circle.
 LAYERS = (
     ("kernels",),
-    ("device", "config", "errors", "store", "memory", "schedule"),
+    ("device", "config", "errors", "store", "sources", "memory", "schedule"),
     ("panel",),
     ("expressions",),
     ("formulas",),
@@ -22,10 +22,13 @@ LAYERS = (
     ("audit", "incremental"),
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
-    ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
+    (
+        "units", "fitting", "training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict",
+        "summary", "picture",
+    ),
     ("validation",),
     ("pipeline",),
-    ("tune",),
+    ("tune", "upkeep"),
     ("cluster",),
     ("api", "console"),
     ("cli", "run", "doctor", "__init__", "__main__"),
@@ -39,8 +42,8 @@ HEAVY = (
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "pipeline", "tune", "cluster",
-    "api", "console",
+    "kernels", "models", "tuning", "units", "fitting", "training", "measuring", "artifacts", "validation", "pipeline",
+    "tune", "upkeep", "cluster", "api", "console",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
