@@ -134,12 +134,14 @@ def execute(
     listener: Listener | None = None,
     limit_bytes: int | None = None,
     wait_s: float = 0.0,
+    keep: bool = True,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
 
     limit_bytes: memory that the run may take, by its estimate; above it columns and bins lie in files in OUT, which
         changes no result, and UserError is raised where that is not enough.
     wait_s: how long to wait where another run holds OUT; then, or at once, StoreError names it.
+    keep: let OUT hold the finished units, so that a later run can take those that nothing changed for.
 
     A finished run of the same key is checked against its manifest and left as it is; of any other run, finished or
     killed, those units are taken whose inputs are the same (`units`), and only the others are made.
@@ -162,6 +164,8 @@ def execute(
         if manifest and manifest["run_key"] != key:
             log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
         whole = _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener, cache)
+        if not keep:
+            store.forget_units()
         return whole, True
 
 

@@ -73,18 +73,20 @@ class Store:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def lock(self, wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+    def lock(
+        self, wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None, sweep: bool = True
+    ) -> Iterator[None]:
         """Hold the store alone; StoreError names the holder if another run has it, still after `wait_s` seconds.
 
-        waiting(holder): told once, before it waits.
+        waiting(holder): told once, before it waits.  sweep: remove what killed runs left half-written.
         Where what is done inside raises UserError before anything was kept, nothing is left behind.
         """
         path = self._work / "lock"
         with self._held(path, wait_s, waiting):
-            for place in (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp"):
-                for leftover in self.out.glob(place):  # of a killed run; nobody else writes here now
+            if sweep:  # nobody else writes here now
+                for leftover in self.temporary():
                     leftover.unlink(missing_ok=True)
-            shutil.rmtree(self.cache, ignore_errors=True)  # of a killed run
+                shutil.rmtree(self.cache, ignore_errors=True)
             try:
                 yield
             except UserError:
@@ -125,10 +127,42 @@ class Store:
         """A folder for files that no run needs after this one."""
         return self._work / "cache"
 
+    @property
+    def exists(self) -> bool:
+        """Whether a run has ever kept something here."""
+        return self._work.is_dir()
+
+    def temporary(self) -> list[pathlib.Path]:
+        """Files that a killed run had begun to write."""
+        places = (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp")
+        return sorted(found for place in places for found in self.out.glob(place))
+
+    def cached(self) -> list[pathlib.Path]:
+        """Files of `cache`."""
+        return sorted(path for path in self.cache.glob("**/*") if path.is_file())
+
+    def objects(self) -> list[pathlib.Path]:
+        """The files of all kept contents, named by their SHA-256."""
+        return sorted(path for path in (self._work / "objects").glob("*") if not path.name.startswith("."))
+
+    def object_file(self, digest: str) -> pathlib.Path:
+        """Where a content is kept."""
+        return self._work / "objects" / digest
+
+    def unit_files(self) -> list[pathlib.Path]:
+        """The records of all finished units, named by their keys."""
+        return sorted(path for path in (self._work / "units").glob("*.json") if not path.name.startswith("."))
+
+    def remove_empty_folders(self) -> None:
+        """Folders of the store in which nothing is left."""
+        for folder in (self.cache, *(self._work / name for name in ("objects", "units", "runs"))):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
     def put(self, content: bytes) -> str:
         """Keep a content; return its SHA-256."""
         digest = sha256(content)
-        path = self._work / "objects" / digest
+        path = self.object_file(digest)
         if not (path.exists() and sha256(path.read_bytes()) == digest):
             write_atomic(path, content)
         self._sound.add(digest)
@@ -136,7 +170,7 @@ class Store:
 
     def get(self, digest: str) -> bytes:
         """A kept content; StoreError if it is gone or altered."""
-        path = self._work / "objects" / digest
+        path = self.object_file(digest)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -159,7 +193,7 @@ class Store:
 
     def units(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Keys and records of all finished units, in the order of their keys."""
-        for path in sorted((self._work / "units").glob("*.json")):
+        for path in self.unit_files():
             if (record := self.finished(path.stem)) is not None:
                 yield path.stem, record
 
@@ -180,7 +214,7 @@ class Store:
         """Remove objects, so that they are written again."""
         for digest in digests:
             self._sound.discard(digest)
-            (self._work / "objects" / digest).unlink(missing_ok=True)
+            self.object_file(digest).unlink(missing_ok=True)
 
     def refer(self, run_key: str, key: str) -> None:
         """Say that a run needs the unit `key`: what no run needs that is finished here or goes on, `clean` removes."""
@@ -214,7 +248,7 @@ class Store:
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             temporary.unlink(missing_ok=True)
             try:
-                os.link(self._work / "objects" / digest, temporary)
+                os.link(self.object_file(digest), temporary)
                 temporary.replace(target)
                 _sync_folder(target.parent)
             except OSError:  # no hard links here

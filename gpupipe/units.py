@@ -210,7 +210,7 @@ class Ledger:
         with self._lock:
             self.made[kind] += 1
             self.states[name] = "stale" if name in self._known() else "missing"
-            self.why["what it waits for is made again"] += 1
+            self.why[WAITS] += 1
 
     def _known(self) -> dict[str, list[dict[str, Any]]]:
         if self._by_name is None:
@@ -226,7 +226,8 @@ class Ledger:
             others = self._known().get(name, [])
         plain = json.loads(dump_json(parts))
         changes = [changed(one, plain) for one in others]
-        return min(changes, key=len)[0:120] if changes else NEW
+        fewest: list[str] = min(changes, key=len, default=[NEW])
+        return ", ".join(fewest)
 
     def about(self) -> dict[str, Any]:
         """For the summary: {"model": {"reused", "made"}, ..., "why": {reason: times}}."""
@@ -236,20 +237,20 @@ class Ledger:
 
 
 NEW = "not there before"
+WAITS = "what it learns from is made again"
+LEARNED_FROM = ("models", "pooled models", "models of the final fold", "predictions")
 
 
-def changed(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Names of the parts that differ, settings and libraries each by its own; "altered" where none does."""
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between the parts of two units: settings and libraries each by name; what was made, only if all."""
     found = []
-    for part in sorted({*before, *now}):
+    for part in sorted({*before, *now} - {*LEARNED_FROM}):
         old, new = before.get(part), now.get(part)
-        if old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
+        if old != new and isinstance(old, dict) and isinstance(new, dict):
             found += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-        else:
+        elif old != new:
             found.append(part)
-    return ", ".join(found) or "altered"
+    return found or ([WAITS] if before != now else ["altered"])
 
 
 def objects_of(record: dict[str, Any]) -> list[str]:
