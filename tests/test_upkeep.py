@@ -20,7 +20,7 @@ from gpupipe.store import Store, StoreError
 ROOT = pathlib.Path(__file__).parents[1]
 FEW = (*QUICK, "training.models=linear,xgb_hist,meta_learner", "labels.thresholds=0.02")
 COMMAND = (
-    "--data", SOURCE, "--sectors", ",".join(SECTORS), "--preset", "fast", *(f"--set={one}" for one in FEW), "--jobs", "1",
+    "--data", SOURCE, "--sectors", ",".join(SECTORS), "--preset", "fast", "--jobs", "1", *(f"--set={s}" for s in FEW),
 )  # fmt: skip
 UNITS = 4 * 4 + 2 * 4 * 4 + 2 * 3 * (2 + 3) + 1  # linear; hist of two labels; predictions; the stack
 
