@@ -20,7 +20,8 @@ OTHERS = {
     "labels.horizons": "2,3", "labels.thresholds": "0.02,0.05", "labels.rule": "first_touch",
     "labels.window": "calendar", "features.names": "momentum,rsi_14", "split.train": 0.55, "split.validation": 0.15,
     "split.parts": 2, "split.stacking": "forward", "split.walk_forward": 2, "split.window": "rolling",
-    "split.cpcv": "4,1", "training.pool": "none", "training.sample_weight": "uniqueness",
+    "split.cpcv": "4,1", "split.shares_until": "2015-11-20",
+    "training.pool": "none", "training.sample_weight": "uniqueness",
     "training.class_weight": "balanced", "ml.feature_selection_top_n": 20, "ml.subsample": 0.25,
     "meta.inputs": "probabilities",
 }  # fmt: skip
@@ -228,15 +229,23 @@ def test_data_of_one_sector(tmp_path, pool):
         assert counts["reused"] == 2 * counts["made"] > 0
 
 
-def test_one_more_day(tmp_path):
-    """Boundaries are shares of the days: all of them move with a day more, or those that do not are taken."""
-    few = ("training.models=linear,xgb_hist,random_forest,meta_learner", "labels.thresholds=0.02")
+@pytest.mark.parametrize("until", ["", "date"])
+def test_one_more_day(tmp_path, until):
+    """Boundaries are shares of the days, so that all move with a day more; of the days until a date none does."""
     yesterday = cut(tiny_market(), lambda k, bars: bars < 259)
+    date = np.unique(tiny_market().time_ns)[255].astype("datetime64[ns]").astype("datetime64[D]")
+    few = ["training.models=linear,xgb_hist,random_forest,meta_learner", "labels.thresholds=0.02"]
+    few += [f"split.shares_until={date}"] if until else []
     job(tmp_path / "OUT", *few, panel=yesterday)
     found = job(tmp_path / "OUT", *few)
     fresh = job(tmp_path / "fresh", *few)
     assert models_in(tmp_path / "OUT") == models_in(tmp_path / "fresh") and unlike(found) == unlike(fresh)
-    assert found["units"]["why"]
+    assert found["run_key"] == fresh["run_key"]
+    if until:
+        assert found["units"]["model"]["made"] == found["units"]["stack"]["made"] == 0
+        assert found["units"]["prediction"] == {"reused": 3 * 3 * (1 + 3), "made": 3 * 3}  # of the test rows
+    else:
+        assert found["units"]["model"]["made"] > found["units"]["model"]["reused"]
 
 
 def test_what_is_said_of_a_change():
