@@ -120,7 +120,7 @@ def _run(chosen: argparse.Namespace) -> int:
         settings = _tuned(chosen, settings, wanted, panel, report, to)[1]
     with console.live(to, panel.device) as listener:
         whole, worked = pipeline.execute(
-            panel, report, settings, chosen.out, chosen.jobs, listener, limit, chosen.wait, keep=not chosen.no_keep
+            panel, report, settings, chosen.out, chosen.jobs, listener, limit, chosen.wait, not chosen.no_keep
         )
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
@@ -186,7 +186,9 @@ def _tuned(chosen: argparse.Namespace, settings: Any, wanted: Any, panel: Any, r
 
     limit = memory.size(chosen.memory) if chosen.memory is not None else None
     with console.live(to, panel.device) as listener:
-        found, settings = tune(panel, report, settings, wanted, chosen.out, chosen.jobs, listener, limit)
+        found, settings = tune(
+            panel, report, settings, wanted, chosen.out, chosen.jobs, listener, limit, chosen.wait
+        )
     console.show_tuning(to, found, chosen.out)
     return found, settings
 
