@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import threading
@@ -23,6 +24,7 @@ from gpupipe.errors import UserError
 
 FORMAT = 1
 KEY_LENGTH = 40  # hexadecimal digits of a unit's key
+SEAL = "sha256"  # the field of a unit's record that holds the checksum of the others
 LOOK_S = 0.2  # how often a run that waits looks whether it may begin
 
 
@@ -146,7 +148,9 @@ class Store:
         return sorted(path for path in (self._work / "objects").glob("*") if not path.name.startswith("."))
 
     def object_file(self, digest: str) -> pathlib.Path:
-        """Where a content is kept."""
+        """Where a content is kept; StoreError for what is no SHA-256, which might name a file elsewhere."""
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise StoreError(f"{digest!r} is no SHA-256: a record of {self._work} was altered; delete it and run again")
         return self._work / "objects" / digest
 
     def unit_files(self) -> list[pathlib.Path]:
@@ -180,16 +184,19 @@ class Store:
         return content
 
     def finish(self, key: str, record: dict[str, Any]) -> None:
-        """Say that the unit `key` is done; `record` is JSON and names its objects."""
-        write_atomic(self._work / "units" / f"{key}.json", dump_json(record))
+        """Say that the unit `key` is done; `record` is JSON and names its objects. Its own checksum is kept with it."""
+        sealed = {**record, SEAL: sha256(dump_json(record))}
+        write_atomic(self._work / "units" / f"{key}.json", dump_json(sealed))
 
     def finished(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished unit, or None; one that is no JSON, as of a disk that lost it, is none."""
+        """The record of a finished unit, or None; one that is not as it was written is none."""
         path = self._work / "units" / f"{key}.json"
         try:
-            return json.loads(path.read_bytes())
+            record = json.loads(path.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
+        seal = record.pop(SEAL, "") if isinstance(record, dict) else ""
+        return record if seal == sha256(dump_json(record)) else None
 
     def units(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Keys and records of all finished units, in the order of their keys."""
@@ -214,7 +221,8 @@ class Store:
         """Remove objects, so that they are written again."""
         for digest in digests:
             self._sound.discard(digest)
-            self.object_file(digest).unlink(missing_ok=True)
+            with contextlib.suppress(StoreError):
+                self.object_file(digest).unlink(missing_ok=True)
 
     def refer(self, run_key: str, key: str) -> None:
         """Say that a run needs the unit `key`: what no run needs that is finished here or goes on, `clean` removes."""

@@ -111,7 +111,7 @@ def verify(out: str | os.PathLike[str]) -> Verified:
             continue
         for digest in objects_of(record):
             if digest not in there:
-                wrong[store.object_file(digest).relative_to(store.out).as_posix()] = "missing"
+                wrong[f".gpupipe/objects/{digest}"] = "missing"
     return Verified(len(files), len(objects), len(paths), wrong)
 
 
