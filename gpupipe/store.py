@@ -232,12 +232,12 @@ class Store:
             self._referred.add((run_key, key))
             (self._work / "runs").mkdir(parents=True, exist_ok=True)
             with (self._work / "runs" / run_key).open("a") as stream:
-                stream.write(f"{key}\n")
+                stream.write(f"\n{key}\n")  # a line that a kill cut short stays by itself
 
     def runs(self) -> dict[str, set[str]]:
         """The keys of the units that each run needs, by its key; a line cut short by a kill names none."""
         return {
-            path.name: {line for line in path.read_text().split("\n")[:-1] if len(line) == KEY_LENGTH}
+            path.name: {line for line in path.read_text().split("\n") if len(line) == KEY_LENGTH}
             for path in sorted((self._work / "runs").glob("*"))
         }
 

@@ -133,8 +133,10 @@ def test_a_run_refers_to_units_until_another_takes_its_place(tmp_path):
     with (tmp_path / ".gpupipe" / "runs" / "two").open("a") as stream:
         stream.write("ddd")  # cut short by a kill
     assert store.runs() == {"one": {a, b}, "two": {c}}
+    Store(tmp_path).refer("two", b)
+    assert store.runs() == {"one": {a, b}, "two": {b, c}}
     store.forget_runs(but="two")
-    assert store.runs() == {"two": {c}}
+    assert store.runs() == {"two": {b, c}}
 
 
 def test_published_files_are_links_to_one_copy(tmp_path):
