@@ -1,16 +1,21 @@
-"""Time to equal validation log-loss: `python -m bench.equal_loss [--data FILE --sector-map FILE] [--times 3]`.
+"""Time to equal validation log-loss: `python -m bench.equal_loss [--data FILE --sector-map FILE] [--rows sectors]`.
 
-For every sector: XGBoost, LightGBM and CatBoost used directly on the sector's rows, one label after the other, and
-our xgb_joint, one booster for all labels over all sectors and then the sector's own rounds. All see the same float32
-rows of the same split, which is checked first.
+XGBoost, LightGBM and CatBoost used directly, one label after the other, and our xgb_joint, one booster for all labels.
+--rows says of which rows the learners make their matrices:
+
+    sectors   (default) theirs of one sector, ours of all sectors, and then the sector's own rounds, as in a run
+    alone     all of one sector: what is pooled helps nobody
+    pooled    all of all sectors together, which stand in the tables as one sector, "all"
+
+All see the same float32 rows of the same split.
 
 Search. Each peer takes every rate and rising depths until one is worse, early-stopped; xgb_joint every depth, one for
 all sectors. The target of a sector and label is the worst of the learners' best validation log-losses, so that all
 reach it. A peer takes, of its settings that reach the target, the one that does so soonest.
 
 Timed, in turns: fitting anew with as many rounds as the target takes, validated after each round as in the search.
-A peer's seconds are the sum over the labels, its matrices made once a sector; ours are `share`, the pooled fit divided
-by the sectors that it serves plus the sector's own stage (one thread), and `whole`, the pooled fit not divided.
+A peer's seconds are the sum over the labels, its matrices made once a sector; ours are `share`, the sector's part of
+the pooled fit, by its rows, plus its own stage (one thread), and `whole`, with all of the pooled fit.
 Labels with too few BUY or SELL rows in a sector's training part (training.min_positives) are left out there.
 The sealed test's log-loss stands beside, of the rounds of the target and of the best ones. The last line is JSON.
 """
@@ -39,6 +44,7 @@ from gpupipe.models import columns, trees
 from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, gather, shuffled
 
 OURS = "xgb_joint"
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -84,21 +90,38 @@ def make_world(panel: Any, settings: config.Config, labels: Iterable[str] | None
     if labels is not None and (unknown := set(labels) - set(names)):
         raise SystemExit(f"no label {', '.join(unknown)}; there are {', '.join(names)}")
     chosen = [k for k, name in enumerate(names) if labels is None or name in labels]
-    matrices, kept, rows = {}, {}, {}
+    rows = {}
     for sector, dataset in prepared.datasets.items():
         cut = prepared.splits[sector]
         numbers = {
             "train": shuffled(cut.train, settings.seed, sector), "validation": cut.validation, "test": cut.test
         }  # fmt: skip
         rows[sector] = {name: gather(dataset, at, chosen) for name, at in numbers.items()}
-        parts = {name: Part(found.X, found.y) for name, found in rows[sector].items()}
+    return of_rows(rows, tuple(names[k] for k in chosen), settings)
+
+
+def of_rows(rows: dict[str, dict[str, Rows]], label_names: tuple[str, ...], settings: config.Config) -> World:
+    """A world of these rows: by sector, "train", "validation" and "test"."""
+    matrices, kept = {}, {}
+    for sector, by_part in rows.items():
+        parts = {name: Part(found.X, found.y) for name, found in by_part.items()}
         assert all((part.y >= 0).all() for part in parts.values())
         counts = np.stack([np.bincount(y, minlength=N_CLASSES) for y in parts["train"].y.T])
         prior = np.log((counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True))
         matrices[sector] = Matrix(parts["train"], parts["validation"], parts["test"], prior)
         enough = counts[:, [SELL, BUY]].min(axis=1) >= settings.training.min_positives
         kept[sector] = np.flatnonzero(enough).tolist()
-    return World(matrices, kept, tuple(names[k] for k in chosen), rows, settings)
+    return World(matrices, kept, label_names, rows, settings)
+
+
+def together(world: World) -> World:
+    """The same rows as if they were of one sector, in random order."""
+    joined = {}
+    for part in ("train", "validation", "test"):
+        of_part = [parts[part] for parts in world.rows.values()]
+        whole = Rows(*(np.concatenate([getattr(rows, name) for rows in of_part]) for name in ("X", "y", "time_ns")))
+        joined[part] = whole.take(shuffled(np.arange(whole.n), world.settings.seed, ALL))
+    return of_rows({ALL: joined}, world.label_names, world.settings)
 
 
 def search_peer(
@@ -271,6 +294,18 @@ def compare(world: World, sectors: list[str], peers: dict[str, Booster], options
     return _timed(world, sectors, peers, joint, needs, reached, options.times)
 
 
+def alone(world: World, sectors: list[str], peers: dict[str, Booster], options: argparse.Namespace) -> dict[str, Any]:
+    """As `compare`, with nothing pooled: each sector is a world of its own, in which ours chooses its depth."""
+    lines = []
+    for s in sectors:
+        own = dataclasses.replace(
+            world, matrices={s: world.matrices[s]}, kept={s: world.kept[s]}, rows={s: world.rows[s]}
+        )
+        found = compare(own, [s], peers, options)
+        lines += [line | {"our_depth": found["our_depth"]} for line in found["sectors"]]
+    return {"sectors": lines}
+
+
 def _timed(
     world: World, sectors: list[str], peers: dict[str, Booster], joint: Joint, needs: Any, reached: Any, times: int
 ) -> dict[str, Any]:
@@ -291,11 +326,11 @@ def _timed(
                 seconds.setdefault((s, p), []).append(elapsed_s)
                 test_at_target[s, p] = statistics.fmean(losses.values())
         del fold, pooled
-    whole = statistics.median(pool_s)
+    whole, n_rows = statistics.median(pool_s), sum(len(matrix.train.X) for matrix in world.matrices.values())
     lines = []
     for s in sectors:
         stage, labels = statistics.median(seconds[s, OURS]), list(reached[s])
-        share = whole / len(world.matrices) + stage
+        share = whole * len(world.matrices[s].train.X) / n_rows + stage
         best = {p: statistics.median(seconds[s, p]) for p in peers}
         lines.append({
             "sector": s, "labels": [world.label_names[k] for k in labels], "rows_train": len(world.matrices[s].train.X),
@@ -319,8 +354,8 @@ def _timed(
 
 def show(result: dict[str, Any], names: dict[str, str]) -> None:
     """The table: seconds of all labels of a sector to equal validation log-loss, sealed log-loss beside."""
-    print(f"\npooled fit of all sectors: {result['pool_s']:.1f} s; seconds to equal validation log-loss, and (sealed "
-          "log-loss then / at its best):")  # fmt: skip
+    pooled = f"pooled fit of all sectors: {result['pool_s']:.1f} s; " if "pool_s" in result else ""
+    print(f"\n{pooled}seconds to equal validation log-loss, and (sealed log-loss then / at its best):")
     for line in result["sectors"]:
         sides = [(OURS, line["ours_share_s"]), *line["peers_s"].items()]
         text = "  ".join(
@@ -335,6 +370,7 @@ def main() -> int:
     parser.add_argument("--data", default="demo")
     parser.add_argument("--sector-map")
     parser.add_argument("--sectors", default="all", help="to compare; the pooled booster is always of all")
+    parser.add_argument("--rows", default="sectors", choices=("sectors", "alone", "pooled"))
     parser.add_argument("--labels", help="all, or as label_1d_5pct,label_5d_10pct")
     parser.add_argument("--preset", default="fast", help="of xgb_joint, whose depth is searched; and the bins of all")
     parser.add_argument("--set", action="append", default=[])
@@ -359,7 +395,12 @@ def main() -> int:
             peers[name] = PEERS[name]()
         except SkippedError as skipped:
             print(f"skipped: {skipped}")
-    result = compare(world, sectors, peers, options)
+    if options.rows == "alone":
+        result = alone(world, sectors, peers, options)
+    elif options.rows == "pooled":
+        result = compare(together(world), [ALL], peers, options)
+    else:
+        result = compare(world, sectors, peers, options)
     names = {OURS: OURS, **{p: peer.name for p, peer in peers.items()}}
     show(result, names)
     print(json.dumps({

@@ -1,5 +1,4 @@
-"""The command line: `gpupipe run`, `gpupipe tune`, `gpupipe doctor`, `gpupipe features`, `gpupipe audit`,
-`gpupipe status`, `gpupipe verify`, `gpupipe clean`."""
+"""The command line: `gpupipe run`, `tune`, `doctor`, `features`, `audit`, `ingest`, `status`, `verify`, `clean`."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from gpupipe.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console command `gpupipe`; returns the exit code."""
-    from gpupipe import __version__, doctor, run
+    from gpupipe import __version__, doctor, ingest_command, run
 
     parser = argparse.ArgumentParser(prog="gpupipe", description="From OHLCV bars to trained, verified models.")
     parser.add_argument("--version", action="version", version=f"gpupipe {__version__}")
@@ -34,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit.add_argument("--symbols", type=int, default=60, help="how many symbols, spread over the data (default 60)")
     audit.add_argument("--json", action="store_true", help="print JSON")
     _add_upkeep(commands)
+    ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet"))
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         return run.run(chosen)
@@ -44,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command in ("status", "verify", "clean"):
         return run.guarded(run.status if chosen.command == "status" else _upkeep, chosen)
     try:
+        if chosen.command == "ingest":
+            return ingest_command.run(chosen)
         return _audit(chosen) if chosen.command == "audit" else _features(chosen)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return run.refuse(error)
 
 

@@ -40,6 +40,8 @@ OPTIONAL = (
     (("pandas",), "pandas frames as input", _TEST),
     (("polars",), "polars frames as input", _TEST),
     (("optuna",), "gpupipe tune and gpupipe run --tune", "pip install -e '.[tune]'"),
+    (("exchange-calendars",), "gpupipe ingest: holidays", "pip install -e '.[calendars]'"),
+    (("yfinance",), "gpupipe ingest yfinance:...", "pip install -e '.[yfinance]'"),
     (("torch",), "sequence models", "pip install -e '.[torch]'"),
     (("lightgbm",), "an optional model family", "pip install -e '.[boosters]'"),
     (("catboost",), "an optional model family", "pip install -e '.[boosters]'"),

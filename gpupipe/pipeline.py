@@ -157,7 +157,7 @@ def execute(
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
     if cache:
         log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
-    with store.lock(wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
+    with store.lock("--out", wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
         if _holds(store, key):  # the run that this one waited for has made it
             return summary.read(store.out), False
         manifest = artifacts.read_manifest(out)

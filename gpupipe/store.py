@@ -76,15 +76,17 @@ class Store:
 
     @contextlib.contextmanager
     def lock(
-        self, wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None, sweep: bool = True
-    ) -> Iterator[None]:
+        self, option: str = "--out", wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None,
+        sweep: bool = True,
+    ) -> Iterator[None]:  # fmt: skip
         """Hold the store alone; StoreError names the holder if another run has it, still after `wait_s` seconds.
 
+        option: the one that chose the folder, which the error names.
         waiting(holder): told once, before it waits.  sweep: remove what killed runs left half-written.
         Where what is done inside raises UserError before anything was kept, nothing is left behind.
         """
         path = self._work / "lock"
-        with self._held(path, wait_s, waiting):
+        with self._held(path, option, wait_s, waiting):
             if sweep:  # nobody else writes here now
                 for leftover in self.temporary():
                     leftover.unlink(missing_ok=True)
@@ -100,7 +102,9 @@ class Store:
                 raise
 
     @contextlib.contextmanager
-    def _held(self, path: pathlib.Path, wait_s: float, waiting: Callable[[str], None]) -> Iterator[None]:
+    def _held(
+        self, path: pathlib.Path, option: str, wait_s: float, waiting: Callable[[str], None]
+    ) -> Iterator[None]:  # fmt: skip
         """The lock file, held and naming this process; the system lets go of it when the process ends, however."""
         began, told = time.monotonic(), False
         while True:
@@ -116,9 +120,8 @@ class Store:
                 stream.seek(0)
                 holder = stream.read().strip() or "another run"
             if time.monotonic() - began >= wait_s:
-                raise StoreError(
-                    f"{self.out} is in use by {holder}: let this run wait for it with --wait, or choose another --out"
-                )
+                how = "wait for it (--wait)" if option == "--out" else "wait for it"
+                raise StoreError(f"{self.out} is in use by {holder}: {how}, or choose another {option}")
             if not told:
                 waiting(holder)
                 told = True

@@ -96,7 +96,7 @@ def tune(
     key = pipeline.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.tune")
     jobs = jobs or available_cores()
     cache = store.cache if memory.must_use_files(pipeline.expected_bytes(panel, settings), limit_bytes) else None
-    with store.lock(wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
+    with store.lock("--out", wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
         listener.stage("features and labels")
         prepared = pipeline.prepare(panel, settings, cache)
         work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache)

@@ -142,7 +142,7 @@ def clean(out: str | os.PathLike[str], dry_run: bool = False, wait_s: float = 0.
     store = _store(out)
     if dry_run:
         return _unreferred(store)
-    with store.lock(wait_s, sweep=False):
+    with store.lock(wait_s=wait_s, sweep=False):
         found = _unreferred(store)
         for paths in found.paths.values():
             for name in paths:

@@ -72,6 +72,19 @@ def test_our_curve_is_the_log_loss_of_the_models_cut_there(world):
         np.testing.assert_allclose(joint.validation["utilities"][rounds - 1], expected, rtol=1e-5)
 
 
+def test_rows_together_are_those_of_the_sectors(world):
+    whole = equal_loss.together(world)
+    assert list(whole.matrices) == [equal_loss.ALL]
+    for part in ("train", "validation", "test"):
+        own = np.concatenate([rows[part].X for rows in world.rows.values()])
+        there = whole.rows[equal_loss.ALL][part]
+        assert len(there.X) == len(own) and (there.X != own).any()
+        y = np.concatenate([rows[part].y for rows in world.rows.values()])
+        of_row = {row.tobytes(): label.tobytes() for row, label in zip(own, y, strict=True)}
+        found = {row.tobytes(): label.tobytes() for row, label in zip(there.X, there.y, strict=True)}
+        assert found == of_row
+
+
 def test_a_comparison_of_two_sectors(world, capsys):
     options = argparse.Namespace(
         depths=[2, 3], rates=[0.2], our_depths=[2, 3], rounds=10, patience=5, times=1, peers="xgboost"

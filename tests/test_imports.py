@@ -19,7 +19,7 @@ LAYERS = (
     ("formulas",),
     ("machine",),
     ("data", "features", "labels"),
-    ("audit", "incremental"),
+    ("audit", "incremental", "ingest"),
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
     (
@@ -31,14 +31,14 @@ LAYERS = (
     ("tune", "upkeep"),
     ("cluster",),
     ("api", "console"),
-    ("cli", "run", "doctor", "__init__", "__main__"),
+    ("cli", "run", "doctor", "ingest_command", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Libraries that cost start-up time or touch a device; they are imported inside the functions that use them.
 HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
-    "optuna", "sqlalchemy",
+    "optuna", "sqlalchemy", "exchange_calendars", "yfinance",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (

@@ -190,7 +190,7 @@ def test_waiting_ends_when_the_holder_does(tmp_path):
     told = []
     with pytest.raises(StoreError, match=f"is in use by process {holder.pid} on "), Store(tmp_path).lock():
         pass
-    with Store(tmp_path).lock(60.0, told.append):
+    with Store(tmp_path).lock(wait_s=60.0, waiting=told.append):
         assert holder.wait() == 0
     holder.stdout.close()
     assert len(told) == 1 and told[0].startswith(f"process {holder.pid} on ")

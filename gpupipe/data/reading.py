@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -67,6 +68,7 @@ def load(
     strict: bool = False,
     timeframe: str | None = None,
     adjusted: bool = False,
+    unknown_sector: str = "",
 ) -> tuple[Panel, DataReport]:
     """Read bars, judge every row (`validate.judge`) and return the Panel and the report; nothing is written.
 
@@ -76,7 +78,8 @@ def load(
         "simulated:symbols=500,bars=1000,seed=1,signal=0.5,bar=1min"; or None, which is the demo if its package is
         installed and else a simulated market (the report's description and the log say which).
     sector_map: {symbol: sector}, or a file or frame with these two columns; goes before a sector column.
-        Every symbol needs a sector.  sectors: "all", or names; what is not asked for is not judged.
+        Every symbol needs a sector; unknown_sector, if given, is that of those without.
+    sectors: "all", or names; what is not asked for is not judged.
     device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, where the data hold several.
     strict: whatever validation finds is an error.
     adjusted: scale open, high, low and close by adj_close / close. Without it prices are taken as they are, and a
@@ -93,6 +96,9 @@ def load(
     mapping = _sector_map(sector_map)
     with target.stage("read"):
         opened = _open(source, mapping, timeframe, target, adjusted=adjusted)
+        if unknown_sector:
+            named = tuple(name or unknown_sector for name in opened.bars.sector_of)
+            opened = dataclasses.replace(opened, bars=dataclasses.replace(opened.bars, sector_of=named))
         rows_read = int(opened.bars.close.size)
         if not rows_read and not opened.malformed:
             raise DataError(f"{opened.description}: the data hold no rows")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.data import columns, csv_file, sqlite_file
+from gpupipe.data import bar_store, columns, csv_file, sqlite_file
 from gpupipe.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,13 +82,21 @@ def _looks_like(start: bytes) -> str:
 def of_path(path: pathlib.Path, timeframe: str | None) -> tuple[str, list[Part]]:
     """`(kind, parts)` of a file, or of all files of a folder (one kind; hive `key=value` folders become columns).
 
-    Files and folders whose names start with "." or "_" are passed over. Raises DataError.
+    Files and folders whose names start with "." or "_" are passed over; of a bar store (`bar_store`) the files that
+    its manifest names are read, and no other. Raises DataError.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if not path.is_dir():
         kind = kind_of(path)
         return kind, [of_file(path, kind, timeframe, {})]
+    if (stored := bar_store.manifest_of(path)) is not None:
+        if not stored.files:
+            raise DataError(f"{path}: the bar store is empty; gpupipe ingest fills it")
+        return "parquet", [
+            of_file(bar_store.located(path, file), "parquet", timeframe, {"sector": file.sector})
+            for file in stored.files
+        ]
     files = []
     for folder, below, names in os.walk(path):
         below[:] = sorted(name for name in below if not name.startswith((".", "_")))
