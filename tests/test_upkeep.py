@@ -159,25 +159,32 @@ def test_a_folder_in_use_is_not_cleaned(out):
         upkeep.clean(out)
 
 
-def test_a_second_process_waits_for_the_first_or_is_refused(tmp_path):
-    """Two real processes, the first of which holds OUT for as long as its run takes."""
-    command = [sys.executable, "-m", "gpupipe.run", *COMMAND, "--out", str(tmp_path / "OUT")]
-    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    lock = tmp_path / "OUT" / ".gpupipe" / "lock"
-    while not (lock.exists() and lock.read_text()):
-        assert first.poll() is None
-        time.sleep(0.01)
-    refused = subprocess.run([*command, "--seed", "7"], cwd=ROOT, capture_output=True, text=True)
-    waited = subprocess.run([*command, "--wait", "100"], cwd=ROOT, capture_output=True, text=True)
-    assert first.wait() == 0 and first.stdout is not None
-    first.stdout.close()
-    assert waited.returncode == 0, waited.stderr
-    assert "Nothing to do" in waited.stdout
-    if refused.returncode:  # or the first had ended before it looked
+def test_runs_at_the_same_time_wait_or_are_refused(tmp_path):
+    """Real processes: one holds OUT; one is refused; two wait, and of these one does the job and the other nothing."""
+    out = tmp_path / "OUT"
+    code = f"import sys\nfrom gpupipe.store import Store\nwith Store({str(out)!r}).lock():\n"
+    code += "    print('held', flush=True)\n    sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    command = [sys.executable, "-m", "gpupipe.run", *COMMAND, "--out", str(out)]
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as holder:
+        assert holder.stdout.readline() == "held\n"
+        refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-        assert f"is in use by process {first.pid} on " in refused.stderr and "--wait" in refused.stderr
-        assert f"waiting for process {first.pid} on " in waited.stdout or "units of work" not in waited.stdout
-    assert upkeep.verify(tmp_path / "OUT").wrong == {}
+        assert f"is in use by process {holder.pid} on " in refused.stderr and "--wait" in refused.stderr
+        waiting = []
+        for log in logs:
+            with log.open("w") as stream:
+                waiting.append(subprocess.Popen([*command, "--wait"], cwd=ROOT, stdout=stream, stderr=stream))
+        words, until = f"waiting for process {holder.pid} on ", time.monotonic() + 60
+        while not all(words in " ".join(log.read_text().split()) for log in logs) and time.monotonic() < until:
+            time.sleep(0.05)
+        holder.stdin.close()
+    assert [one.wait() for one in waiting] == [0, 0], [log.read_text() for log in logs]
+    texts = [" ".join(log.read_text().split()) for log in logs]
+    assert all(words in text for text in texts)
+    assert sorted("Nothing to do" in text for text in texts) == [False, True]
+    assert upkeep.verify(out).wrong == {} and upkeep.status(out).count("done") == UNITS
 
 
 def test_waiting_ends_when_the_holder_does(tmp_path):
