@@ -18,12 +18,15 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
+
+from gpupipe import upkeep
 
 SHORT_JOB = (
     "--data", "simulated:symbols=88,bars=320,signal=0.5", "--sectors", "energy,technology,utilities,health_care",
@@ -35,6 +38,7 @@ SHORT_JOB = (
 )  # fmt: skip
 KINDS = ("seconds", "units", "publishing")
 LONGEST_S = 600.0
+KEPT = re.compile(r"\.gpupipe/(units/[0-9a-f]{40}\.json|objects/[0-9a-f]{64}|runs/[0-9a-f]{64})")
 
 
 def start(options: list[str], out: pathlib.Path, *more: str) -> subprocess.Popen[bytes]:
@@ -82,9 +86,15 @@ def broken_promises(out: pathlib.Path) -> list[str]:
 
 
 def unaccounted(out: pathlib.Path) -> list[str]:
-    """Files of a finished run that the manifest does not name, and temporary ones."""
+    """Files of a finished run that the manifest does not name and the store does not keep, and temporary ones."""
     named = {"manifest.json", ".gpupipe/lock", *json.loads((out / "manifest.json").read_text())["files"]}
-    return sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - named)
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - named
+    return sorted(name for name in there if not KEPT.fullmatch(name))
+
+
+def broken_store(out: pathlib.Path) -> list[str]:
+    """Kept contents that are not what their names say, and those that a finished unit names and that are not there."""
+    return sorted(upkeep.verify(out).wrong) if (out / ".gpupipe").is_dir() else []
 
 
 def n_units(out: pathlib.Path) -> int:
@@ -121,11 +131,11 @@ def kill_once(
     wait_for(kind, amount, process, out)
     process.kill()
     killed = process.wait() != 0
-    units, published, broken = n_units(out), len(contents(out)), broken_promises(out)
+    units, published, broken = n_units(out), len(contents(out)), broken_promises(out) + broken_store(out)
     finish(options, out)
     found = contents(out)
     differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-    odd = broken + broken_promises(out) + unaccounted(out) + differing
+    odd = broken + broken_promises(out) + broken_store(out) + unaccounted(out) + differing
     what = "killed" if killed else "had ended before"
     verdict = "identical" if not odd else f"NOT as it should be: {', '.join(odd[:5])}"
     print(f"{kind} {amount:.4g}: {what}, {units} units done, {published} files there; then {verdict}", flush=True)

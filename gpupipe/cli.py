@@ -1,10 +1,11 @@
-"""The command line: `gpupipe run`, and `tune`, `backtest`, `doctor`, `features`, `audit`, `ingest`."""
+"""The command line: `gpupipe run`, and `tune`, `backtest`, `ingest`, `audit`, `features`, `doctor`, `status`, ..."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from gpupipe.errors import UserError
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit.add_argument("--sector-map", help="as for gpupipe run")
     audit.add_argument("--symbols", type=int, default=60, help="how many symbols, spread over the data (default 60)")
     audit.add_argument("--json", action="store_true", help="print JSON")
+    _add_upkeep(commands)
     ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet"))
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run.tune(chosen)
     if chosen.command == "doctor":
         return doctor.run(as_json=chosen.json)
+    if chosen.command in ("status", "verify", "clean"):
+        return run.guarded(run.status if chosen.command == "status" else _upkeep, chosen)
     try:
         if chosen.command == "ingest":
             return ingest_command.run(chosen)
@@ -49,6 +53,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _audit(chosen) if chosen.command == "audit" else _features(chosen)
     except (UserError, OSError) as error:
         return run.refuse(error)
+
+
+def _add_upkeep(commands: Any) -> None:
+    """Give a parser the commands that look after an OUT."""
+    from gpupipe import run
+
+    asked = commands.add_parser("status", help="which units of a run are done, stale and missing in an OUT")
+    run.add_status_arguments(asked)
+    verified = commands.add_parser("verify", help="recompute every checksum of an OUT, and name what was altered")
+    cleaned = commands.add_parser("clean", help="remove from an OUT what nothing refers to")
+    cleaned.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    for one in (verified, cleaned):
+        one.add_argument("out", metavar="OUT", help="the --out of a run")
+        one.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _upkeep(chosen: argparse.Namespace) -> int:
+    """`gpupipe verify`, with exit code 1 if something is not as it was written, and `gpupipe clean`."""
+    from gpupipe import upkeep
+
+    found: upkeep.Verified | upkeep.Removed
+    if chosen.command == "verify":
+        found = upkeep.verify(chosen.out)
+    else:
+        found = upkeep.clean(chosen.out, chosen.dry_run)
+        if not chosen.json:
+            print("would remove" if chosen.dry_run else "removed", end=" ")
+    print(upkeep.as_json(found) if chosen.json else upkeep.text_of(found))
+    return int(isinstance(found, upkeep.Verified) and bool(found.wrong))
 
 
 def _columns(names: list[str], modules: list[str]) -> tuple[str, ...]:

@@ -451,6 +451,8 @@ def _table(left: tuple[str, ...], right: tuple[str, ...]) -> Table:
 def _show_time(to: Console, whole: dict[str, Any]) -> None:
     spent = sorted(whole["seconds"].items(), key=lambda item: -item[1])
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent if seconds >= 0.05)
+    if sentence := summary.reuse_sentence(whole["units"]):
+        to.print(sentence)
     over = f" (summed over {whole['jobs']} parallel jobs)" if whole["jobs"] > 1 else ""
     to.print(f"Work by stage{over}: {stages}")
     on_device = f" and {whole['device_peak_bytes'] / 2**30:.2f} GiB on the device" if whole["device_peak_bytes"] else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, curves, importance, memory, models, picture, summary, validation, warm
+from gpupipe import artifacts, config, curves, importance, memory, models, picture, sources, summary, validation, warm
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -33,6 +32,7 @@ from gpupipe.schedule import in_parallel
 from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256, write_atomic
 from gpupipe.training import Trained, Work, available_cores, count_units, train
+from gpupipe.units import Ledger
 
 log = logging.getLogger("gpupipe")
 
@@ -97,23 +97,18 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
     return Prepared(datasets, splits, cut, features_hash, seconds)
 
 
-def run_key(digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = ()) -> str:
-    """SHA-256 of all that decides the models: data, settings, code (the user's too), versions, the kind of device."""
+def run_key(
+    digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = (), root: str = "gpupipe.pipeline"
+) -> str:
+    """SHA-256 of all that decides what OUT holds: data, settings, code (the user's too), versions, the kind of device.
+
+    root: the module whose code, with all that it imports, makes it; what shows it on a console is none of it.
+    """
     own = [module.content.hex() for module in modules]
     unused = set(config.OPTIONAL_FAMILIES) - set(settings.training.models)
     computing = {name: version for name, version in versions().items() if name not in unused}
-    parts = [digest, settings.digest(), code_hash(), own, computing, device.kind]
+    parts = [digest, settings.digest(), sources.code_hash([root], ()), own, computing, device.kind]
     return sha256(dump_json(parts))
-
-
-def code_hash() -> str:
-    """SHA-256 over the source files of gpupipe and its kernels."""
-    root = pathlib.Path(__file__).parent
-    digest = hashlib.sha256()
-    files = [path for folder in (root, root / "kernels") for path in folder.rglob("*.py")]
-    for path in sorted({path.resolve(): path for path in files}.values()):
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 @functools.cache
@@ -141,6 +136,8 @@ def execute(
     limit_bytes: int | None = None,
     tuning: dict[str, Any] | None = None,
     warm_start: str | os.PathLike[str] | None = None,
+    wait_s: float = 0.0,
+    keep: bool = True,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
 
@@ -150,44 +147,61 @@ def execute(
         changes no result, and UserError is raised where that is not enough.
     warm_start: the folder of a finished run whose models the final fold goes on from, where features, labels and
         settings are the same (see warm.py); it may be `out`. UserError when there is none.
+    wait_s: how long to wait where another run holds OUT; then, or at once, StoreError names it.
+    keep: let OUT hold the finished units, so that a later run can take those that nothing changed for.
 
-    A finished run of the same key is checked against its manifest and left as it is; a run that was killed goes on
-    with the units that it had not finished.
+    A finished run of the same key is checked against its manifest and left as it is; of any other run, finished or
+    killed, those units are taken whose inputs are the same (`units`), and only the others are made.
     """
     models.require(settings.training.models)
     listener = listener or Listener()
     store = Store(out)
     modules = load_modules(settings.features.modules)
     cold_key = key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
-    manifest = artifacts.read_manifest(out)
     earlier = None
     if warm_start is not None:
         earlier = warm.read(warm_start, store)
         key = earlier.key(cold_key)
     here = earlier is not None and store.out.resolve() == pathlib.Path(str(warm_start)).resolve()
-    # A run of these data, settings and code has nothing to learn from itself.
-    finished = manifest and (manifest["run_key"] == key or (here and manifest.get("cold_key") == cold_key))
-    if manifest and finished and not artifacts.altered_files(out, manifest):
-        return _told_of_tuning(store, manifest, tuning), False
-    if manifest and not finished and not here:
-        log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
+    keys = Keys(key, cold_key)
+    if _holds(store, keys, here):
+        return _told_of_tuning(store, tuning, wait_s), False
     _warn_of_unused(panel, settings)
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
     if cache:
         log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
-    with store.lock():
-        keys = Keys(key, cold_key)
+    with store.lock("--out", wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
+        if _holds(store, keys, here):  # the run that this one waited for has made it
+            return summary.read(store.out), False
+        manifest = artifacts.read_manifest(out)
+        if manifest and manifest["run_key"] != key and not here:
+            log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
         count = jobs or available_cores()
         whole = _execute(panel, report, settings, modules, store, keys, count, listener, cache, earlier, tuning)
+        if not keep:
+            store.forget_units()
         return whole, True
 
 
-def _told_of_tuning(store: Store, manifest: dict[str, Any], tuning: dict[str, Any] | None) -> dict[str, Any]:
+def _holds(store: Store, keys: Keys, here: bool) -> bool:
+    """Whether OUT holds the finished run of this key, every file as its manifest says.
+
+    here: the run would go on from OUT itself, where one of these data, settings and code has nothing to learn.
+    """
+    manifest = artifacts.read_manifest(store.out)
+    if not manifest:
+        return False
+    same = manifest["run_key"] == keys.run or (here and manifest.get("cold_key") == keys.cold)
+    return same and not artifacts.altered_files(store.out, manifest)
+
+
+def _told_of_tuning(store: Store, tuning: dict[str, Any] | None, wait_s: float) -> dict[str, Any]:
     """The summary of a finished run, with what is known of its tuning now: more trials may have found the same."""
     whole = summary.read(store.out)
     if tuning is not None and whole.get("tuning") != tuning:
         whole["tuning"] = tuning
-        with store.lock():
+        with store.lock("--out", wait_s):
+            manifest = artifacts.read_manifest(store.out) or {}
             about = {name: value for name, value in manifest.items() if name not in ("format", "run_key", "files")}
             entries = {**manifest["files"], **summary.write(store, whole)}
             artifacts.write_manifest(store, manifest["run_key"], entries, {**about, "tuning": tuning})
@@ -249,7 +263,7 @@ def _execute(
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
     told = {} if tuning is None else {"tuning": tuning}
-    whole |= {**validated, **told}
+    whole |= {**validated, **told, "units": work.ledger.about()}
     if earlier:
         whole["warm_start"] = warm.about(earlier, rows)
     entries |= summary.write(store, whole)
@@ -258,9 +272,10 @@ def _execute(
     if report is not None:
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
+    store.forget_runs(but=keys.run)
     about = {"settings": settings.as_dict(), "cold_key": keys.cold, **told}
     artifacts.write_manifest(store, keys.run, entries, about)
-    store.forget_units()
+    store.forget_replaced()
     return summary.read(store.out)
 
 
@@ -382,6 +397,24 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
         "estimated_peak_bytes": expected.in_memory,
         "estimated_peak_bytes_in_files": expected.in_files,
     }
+
+
+def survey(panel: Panel, settings: config.Config, out: str | os.PathLike[str]) -> Ledger:
+    """Which units of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
+
+    A unit that waits for one that is not there is not there either: what it would learn from is not known.
+    """
+    models.require(settings.training.models)
+    load_modules(settings.features.modules)
+    prepared, store = prepare(panel, settings), Store(out)
+    ledger = Ledger(store, "", asking=True)
+    work = Work(
+        prepared.datasets, prepared.splits, settings, store, "", panel.device, 1, ledger=ledger,
+        fold_name=prepared.folds.published.name,
+    )  # fmt: skip
+    validation.survey(work, prepared.folds)
+    train(work)
+    return ledger
 
 
 def expected_bytes(panel: Panel, settings: config.Config) -> memory.Estimate:

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-start", metavar="DIR", help="go on from the models of a finished run in DIR (may be --out) where it can"
     )
+    parser.add_argument("--no-keep", action="store_true", help="keep nothing in --out that only a later run could use")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
     parser.add_argument("--tune", type=int, metavar="N", help="first tune with N trials a study, as gpupipe tune does")
     parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
@@ -73,21 +74,26 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, help="trainings at the same time (default: the cores)")
     parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: above it, columns and bins are kept in files in OUT")
+    parser.add_argument(
+        "--wait", nargs="?", type=float, const=float("inf"), default=0.0, metavar="SECONDS",
+        help="where another run holds --out, wait for it (so long at most) instead of refusing",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Do the job; 0, or 2 with one line on standard error for what the user must mend."""
-    return _guarded(_run, chosen)
+    return guarded(_run, chosen)
 
 
 def tune(chosen: argparse.Namespace) -> int:
     """Tune alone: `gpupipe tune`; exit codes as of `run`."""
-    return _guarded(_tune, chosen)
+    return guarded(_tune, chosen)
 
 
-def _guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
+def guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
+    """Do a command; 2 with one line on standard error for what the user must mend."""
     try:
         return job(chosen)
     except (UserError, OSError) as error:
@@ -108,10 +114,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from gpupipe import console, memory, pipeline, summary
     from gpupipe import tune as tuning_job
 
-    settings = _settings(
-        chosen, training__models=_words(chosen.models), split__walk_forward=chosen.walk_forward,
-        split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"),
-    )  # fmt: skip
+    settings = _settings_of_run(chosen)
     limit = memory.size(chosen.memory) if chosen.memory is not None else None
     wanted = None
     if chosen.tune is not None:
@@ -132,7 +135,8 @@ def _run(chosen: argparse.Namespace) -> int:
         tuning = tuning_job.section(tuning, settings, report.data_hash)
     with console.live(to, panel.device) as listener:
         whole, worked = pipeline.execute(
-            panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning, chosen.warm_start
+            panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning, chosen.warm_start, chosen.wait,
+            not chosen.no_keep,
         )
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
@@ -141,6 +145,35 @@ def _run(chosen: argparse.Namespace) -> int:
         to.print(
             f"Nothing to do: {chosen.out} holds this run (same data, settings, code and versions); every file checked."
         )
+    return 0
+
+
+def _settings_of_run(chosen: argparse.Namespace) -> Any:
+    return _settings(
+        chosen, training__models=_words(chosen.models), split__walk_forward=chosen.walk_forward,
+        split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"),
+    )  # fmt: skip
+
+
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `gpupipe status`: OUT, and those of a run."""
+    add_arguments(parser)
+    parser.add_argument("of", metavar="OUT", help="the --out of a run; with --data and others: what that run would do")
+
+
+def status(chosen: argparse.Namespace) -> int:
+    """Say which units of OUT are done: `gpupipe status`."""
+    from gpupipe import upkeep
+
+    panel, settings = None, None
+    if chosen.data is not None:
+        from gpupipe import console
+
+        chosen.out = chosen.of
+        settings = _settings_of_run(chosen)
+        panel, _ = _read(chosen, settings, console.console(quiet=True))
+    found = upkeep.status(chosen.of, panel, settings)
+    print(upkeep.as_json(found) if chosen.json else upkeep.text_of(found))
     return 0
 
 
@@ -169,7 +202,9 @@ def _tuned(chosen: argparse.Namespace, settings: Any, wanted: Any, panel: Any, r
 
     limit = memory.size(chosen.memory) if chosen.memory is not None else None
     with console.live(to, panel.device) as listener:
-        found, settings = tune(panel, report, settings, wanted, chosen.out, chosen.jobs, listener, limit)
+        found, settings = tune(
+            panel, report, settings, wanted, chosen.out, chosen.jobs, listener, limit, chosen.wait
+        )
     console.show_tuning(to, found, chosen.out)
     return found, settings
 

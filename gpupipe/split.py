@@ -88,6 +88,7 @@ def folds(datasets: Sequence[Dataset], settings: config.Split) -> Folds:
 def boundaries(datasets: Sequence[Dataset], settings: config.Split) -> Boundaries:
     """The single split: cut the distinct usable times of all sectors by the shares of `settings`.
 
+    With settings.shares_until, shares are of the times up to that date, so that a longer history moves no boundary.
     Raises UserError when there are too few times for every part to hold some after the longest label and the embargo.
     """
     return _origins(datasets, settings, 1)[0]
@@ -115,7 +116,7 @@ def combinatorial(datasets: Sequence[Dataset], settings: config.Split) -> tuple[
     """
     n_groups, n_test = settings.cpcv
     times, reach = _usable_times(datasets), _reach(datasets, settings)
-    last = round(len(times) * (settings.train + settings.validation))
+    last = round(_n_shared(times, settings) * (settings.train + settings.validation))
     edges = [round(last * k / n_groups) for k in range(n_groups + 1)]
     shortest = min(np.diff(edges))
     share = settings.validation / (settings.train + settings.validation)
@@ -194,13 +195,14 @@ def split(dataset: Dataset, at: Boundaries) -> Split:
 
 def _origins(datasets: Sequence[Dataset], settings: config.Split, n_origins: int) -> tuple[Boundaries, ...]:
     times, reach = _usable_times(datasets), _reach(datasets, settings)
-    validation_at, test_at = (round(len(times) * s) for s in (settings.train, settings.train + settings.validation))
+    counted = _n_shared(times, settings)
+    validation_at, test_at = (round(counted * s) for s in (settings.train, settings.train + settings.validation))
     block = _blocks_of(times, reach, settings.embargo_bars)
     found = []
     for k in range(n_origins):
         later = round((len(times) - test_at) * k / n_origins)  # how far this origin lies behind the first
         first = later if settings.window == "rolling" else 0
-        length = len(times) * settings.train + later - first
+        length = counted * settings.train + later - first
         at = [first + round(length * part / settings.parts) for part in range(settings.parts)]
         at += [validation_at + later, test_at + later]
         stop = test_at + round((len(times) - test_at) * (k + 1) / n_origins)
@@ -227,6 +229,14 @@ def _origins(datasets: Sequence[Dataset], settings: config.Split, n_origins: int
 
 def _usable_times(datasets: Sequence[Dataset]) -> np.ndarray:
     return np.unique(np.concatenate([d.device.to_host(d.time_ns[d.usable]) for d in datasets]))
+
+
+def _n_shared(times: np.ndarray, settings: config.Split) -> int:
+    """How many of the times the shares are of: all, or those up to the end of settings.shares_until in UTC."""
+    if not settings.shares_until:
+        return len(times)
+    end = np.datetime64(settings.shares_until, "D") + np.timedelta64(1, "D")
+    return int(np.searchsorted(times, end.astype("datetime64[ns]").astype(np.int64)))
 
 
 def _reach(datasets: Sequence[Dataset], settings: config.Split) -> int:

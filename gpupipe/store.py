@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
 
 import numpy as np
 
 from gpupipe.errors import UserError
 
 FORMAT = 1
+KEY_LENGTH = 40  # hexadecimal digits of a unit's key
+SEAL = "sha256"  # the field of a unit's record that holds the checksum of the others
+LOOK_S = 0.2  # how often a run that waits looks whether it may begin
 
 
 class StoreError(UserError):
@@ -56,38 +62,35 @@ class Store:
     """The folder OUT of one run.
 
     .gpupipe/objects/SHA256: contents, each written once.  .gpupipe/units/KEY.json: finished units of work, which name
-    objects.  Everything else in OUT is what the user came for; published files are links to objects where the file
-    system has hard links, so that equal models take their space once.
+    objects.  .gpupipe/runs/RUN_KEY: keys of the units that a run needs, one a line.  Everything else in OUT is what
+    the user came for; published files are links to objects where the file system has hard links, so that equal models
+    take their space once.
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
         self.out = pathlib.Path(out)
         self._work = self.out / ".gpupipe"
+        self._sound: set[str] = set()  # objects that this process has seen to be as their names say
+        self._referred: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def lock(self, option: str = "--out") -> Iterator[None]:
-        """Hold the store alone; StoreError names the holder if another run has it, and the option that chose it.
+    def lock(
+        self, option: str = "--out", wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None,
+        sweep: bool = True,
+    ) -> Iterator[None]:  # fmt: skip
+        """Hold the store alone; StoreError names the holder if another run has it, still after `wait_s` seconds.
 
+        option: the one that chose the folder, which the error names.
+        waiting(holder): told once, before it waits.  sweep: remove what killed runs left half-written.
         Where what is done inside raises UserError before anything was kept, nothing is left behind.
         """
-        self._work.mkdir(parents=True, exist_ok=True)
         path = self._work / "lock"
-        with path.open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not (path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())):
-                    raise BlockingIOError  # the file was removed by its holder, and may be another's by now
-            except BlockingIOError:
-                stream.seek(0)
-                holder = stream.read().strip() or "another run"
-                raise StoreError(f"{self.out} is in use by {holder}: wait for it, or choose another {option}") from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-            stream.flush()
-            for place in (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp"):
-                for leftover in self.out.glob(place):  # of a killed run; nobody else writes here now
+        with self._held(path, option, wait_s, waiting):
+            if sweep:  # nobody else writes here now
+                for leftover in self.temporary():
                     leftover.unlink(missing_ok=True)
-            shutil.rmtree(self.cache, ignore_errors=True)  # of a killed run
+                shutil.rmtree(self.cache, ignore_errors=True)
             try:
                 yield
             except UserError:
@@ -97,6 +100,32 @@ class Store:
                     if not any(self.out.iterdir()):
                         self.out.rmdir()
                 raise
+
+    @contextlib.contextmanager
+    def _held(
+        self, path: pathlib.Path, option: str, wait_s: float, waiting: Callable[[str], None]
+    ) -> Iterator[None]:  # fmt: skip
+        """The lock file, held and naming this process; the system lets go of it when the process ends, however."""
+        began, told = time.monotonic(), False
+        while True:
+            self._work.mkdir(parents=True, exist_ok=True)
+            with path.open("a+") as stream:
+                if _locked(stream, path):
+                    stream.truncate(0)
+                    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+                    stream.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+                    stream.flush()
+                    yield
+                    return
+                stream.seek(0)
+                holder = stream.read().strip() or "another run"
+            if time.monotonic() - began >= wait_s:
+                how = "wait for it (--wait)" if option == "--out" else "wait for it"
+                raise StoreError(f"{self.out} is in use by {holder}: {how}, or choose another {option}")
+            if not told:
+                waiting(holder)
+                told = True
+            time.sleep(LOOK_S)
 
     @property
     def replaced(self) -> pathlib.Path:
@@ -108,17 +137,52 @@ class Store:
         """A folder for files that no run needs after this one."""
         return self._work / "cache"
 
+    @property
+    def exists(self) -> bool:
+        """Whether a run has ever kept something here."""
+        return self._work.is_dir()
+
+    def temporary(self) -> list[pathlib.Path]:
+        """Files that a killed run had begun to write."""
+        places = (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp")
+        return sorted(found for place in places for found in self.out.glob(place))
+
+    def cached(self) -> list[pathlib.Path]:
+        """Files of `cache`."""
+        return sorted(path for path in self.cache.glob("**/*") if path.is_file())
+
+    def objects(self) -> list[pathlib.Path]:
+        """The files of all kept contents, named by their SHA-256."""
+        return sorted(path for path in (self._work / "objects").glob("*") if not path.name.startswith("."))
+
+    def object_file(self, digest: str) -> pathlib.Path:
+        """Where a content is kept; StoreError for what is no SHA-256, which might name a file elsewhere."""
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise StoreError(f"{digest!r} is no SHA-256: a record of {self._work} was altered; delete it and run again")
+        return self._work / "objects" / digest
+
+    def unit_files(self) -> list[pathlib.Path]:
+        """The records of all finished units, named by their keys."""
+        return sorted(path for path in (self._work / "units").glob("*.json") if not path.name.startswith("."))
+
+    def remove_empty_folders(self) -> None:
+        """Folders of the store in which nothing is left."""
+        for folder in (self.cache, *(self._work / name for name in ("objects", "units", "runs"))):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
     def put(self, content: bytes) -> str:
         """Keep a content; return its SHA-256."""
         digest = sha256(content)
-        path = self._work / "objects" / digest
-        if not path.exists():
+        path = self.object_file(digest)
+        if not (path.exists() and sha256(path.read_bytes()) == digest):
             write_atomic(path, content)
+        self._sound.add(digest)
         return digest
 
     def get(self, digest: str) -> bytes:
         """A kept content; StoreError if it is gone or altered."""
-        path = self._work / "objects" / digest
+        path = self.object_file(digest)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -128,13 +192,68 @@ class Store:
         return content
 
     def finish(self, key: str, record: dict[str, Any]) -> None:
-        """Say that the unit `key` is done; `record` is JSON and names its objects."""
-        write_atomic(self._work / "units" / f"{key}.json", dump_json(record))
+        """Say that the unit `key` is done; `record` is JSON and names its objects. Its own checksum is kept with it."""
+        sealed = {**record, SEAL: sha256(dump_json(record))}
+        write_atomic(self._work / "units" / f"{key}.json", dump_json(sealed))
 
     def finished(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished unit, or None."""
+        """The record of a finished unit, or None; one that is not as it was written is none."""
         path = self._work / "units" / f"{key}.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        try:
+            record = json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        seal = record.pop(SEAL, "") if isinstance(record, dict) else ""
+        return record if seal == sha256(dump_json(record)) else None
+
+    def units(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Keys and records of all finished units, in the order of their keys."""
+        for path in self.unit_files():
+            if (record := self.finished(path.stem)) is not None:
+                yield path.stem, record
+
+    def unsound(self, digests: Iterable[str]) -> list[str]:
+        """Those objects that are gone or altered; each is read once a process."""
+        bad = []
+        for digest in digests:
+            if digest in self._sound:
+                continue
+            try:
+                self.get(digest)
+                self._sound.add(digest)
+            except StoreError:
+                bad.append(digest)
+        return bad
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Remove objects, so that they are written again."""
+        for digest in digests:
+            self._sound.discard(digest)
+            with contextlib.suppress(StoreError):
+                self.object_file(digest).unlink(missing_ok=True)
+
+    def refer(self, run_key: str, key: str) -> None:
+        """Say that a run needs the unit `key`: what no run needs that is finished here or goes on, `clean` removes."""
+        with self._lock:
+            if (run_key, key) in self._referred:
+                return
+            self._referred.add((run_key, key))
+            (self._work / "runs").mkdir(parents=True, exist_ok=True)
+            with (self._work / "runs" / run_key).open("a") as stream:
+                stream.write(f"\n{key}\n")  # a line that a kill cut short stays by itself
+
+    def runs(self) -> dict[str, set[str]]:
+        """The keys of the units that each run needs, by its key; a line cut short by a kill names none."""
+        return {
+            path.name: {line for line in path.read_text().split("\n") if len(line) == KEY_LENGTH}
+            for path in sorted((self._work / "runs").glob("*"))
+        }
+
+    def forget_runs(self, but: str) -> None:
+        """Let go of the units of all runs but one, which has taken their place."""
+        for path in (self._work / "runs").glob("*"):
+            if path.name != but:
+                path.unlink()
 
     def publish(self, relative: str, content: bytes) -> dict[str, Any]:
         """Put a content at OUT/relative; return its entry in the manifest: {"sha256", "bytes"}."""
@@ -145,16 +264,20 @@ class Store:
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             temporary.unlink(missing_ok=True)
             try:
-                os.link(self._work / "objects" / digest, temporary)
+                os.link(self.object_file(digest), temporary)
                 temporary.replace(target)
                 _sync_folder(target.parent)
             except OSError:  # no hard links here
                 write_atomic(target, content)
         return {"sha256": digest, "bytes": len(content)}
 
+    def forget_replaced(self) -> None:
+        """Drop what lay in OUT before this run's own files took its place."""
+        shutil.rmtree(self.replaced, ignore_errors=True)
+
     def forget_units(self) -> None:
-        """Drop what only a resumed run needs; published files stay."""
-        for name in ("units", "objects", "cache", "replaced"):
+        """Drop what only a later run could use; published files stay."""
+        for name in ("units", "objects", "cache", "runs"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 
@@ -180,6 +303,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
+
+
+def _locked(stream: IO[str], path: pathlib.Path) -> bool:
+    """Try to lock an open file; False if another holds it, or if it is no longer the one at `path`."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())
 
 
 def _sync_folder(path: pathlib.Path) -> None:

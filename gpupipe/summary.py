@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpupipe.training import Skipped
 
 JSON, PARQUET = "summary.json", "summary.parquet"
+SHOWN_REASONS = 4
 
 
 def model_row(
@@ -116,6 +117,19 @@ def warm_sentence(started: dict[str, Any]) -> str:
     cold = [name for name, one in started["families"].items() if not one["warm"]]
     nothing = f"; trained from nothing: {', '.join(cold)}" if cold else ""
     return f"Warm start from run {started['run_key'][:12]}: {', '.join(warm) or 'no model'}{nothing}."
+
+
+def reuse_sentence(units: dict[str, Any]) -> str:
+    """What was taken from earlier runs, and why the rest was not; empty where nothing was. units: as Ledger.about."""
+    counts = {kind: found for kind, found in units.items() if kind != "why"}
+    if not any(found["reused"] for found in counts.values()):
+        return ""
+    taken = ", ".join(
+        f"{found['reused']:,} of {found['reused'] + found['made']:,} {kind}s" for kind, found in counts.items()
+    )
+    reasons = [f"{reason} ({times:,})" for reason, times in list(units["why"].items())[:SHOWN_REASONS]]
+    others = ", ..." if len(units["why"]) > SHOWN_REASONS else ""
+    return f"Taken from earlier runs: {taken}" + (f"; made: {', '.join(reasons)}{others}" if reasons else "")
 
 
 def title_of(row: dict[str, Any]) -> str:

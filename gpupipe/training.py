@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import threading
@@ -10,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,14 +17,14 @@ from gpupipe import config, models
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
+from gpupipe.fitting import Fitted, Made, fit_families
 from gpupipe.models import columns, meta
 from gpupipe.models.earlier import Earlier
 from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled, with_mean_weight_1
-from gpupipe.schedule import Costs, Unit, longest_first
+from gpupipe.schedule import Costs
 from gpupipe.split import Split
-from gpupipe.store import Store, pack_array, sha256, unpack_array
-
-META = "meta_learner"
+from gpupipe.store import Store
+from gpupipe.units import META, Ledger, Readable, base_parts, digest_of_arrays, load_models, save_models
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Work:
     earlier(family, sectors, labels): an earlier run's models that the final fold goes on from; None for nothing. The
         run key has to hold what they are.
     advance(text): called after each unit.  seconds: by stage, filled while training.  costs: what units have taken.
+    ledger: which units were in the store, and which were made.
     """
 
     datasets: Mapping[str, Dataset]
@@ -78,7 +78,11 @@ class Work:
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     costs: Costs = field(default_factory=Costs)
+    ledger: Ledger = field(default=None)  # type: ignore[assignment]
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.ledger = self.ledger or Ledger(self.store, self.run_key)
 
     def spent(self, stage: str, elapsed_s: float) -> None:
         """Add to the time of a stage."""
@@ -117,7 +121,7 @@ def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
             done, missing = _train_group(work, group)
             trained += done
             skipped += missing
-    if not trained:
+    if not trained and not work.ledger.asking:
         raise UserError("no label can be trained: " + "; ".join(dict.fromkeys(s.reason for s in skipped)))
     return trained, skipped
 
@@ -152,16 +156,23 @@ def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], lis
     settings = work.settings
     families = [models.family(name) for name in settings.training.models if name != META]
     predict = {s: {"validation": work.splits[s].validation, "test": work.splits[s].test} for s in group}
-    going_on = [models.family(f.name, work.earlier(f.name, group, fold.label_names)) for f in families]
-    final = _fit_families(work, fold, going_on, kept, predict, None)
+    going_on = {f.name: work.earlier(f.name, group, fold.label_names) for f in families}
+    warm = [models.family(name, earlier) for name, earlier in going_on.items()]
+    started = {name: earlier.digest for name, earlier in going_on.items() if earlier}
+    final = fit_families(work, fold, warm, kept, predict, None, started)
     fold_names = fold.label_names
     del fold
-    made: dict[str, dict[str, list[Any]]] = {s: {name: final[name][1][s][0] for name in final} for s in group}
-    said: dict[str, dict[str, dict[str, np.ndarray]]] = {
-        part: {s: {name: final[name][1][s][1][part] for name in final} for s in group}
+    if work.ledger.asking:
+        if META in settings.training.models:
+            _stack(work, group, kept, families, final)
+        return [], skipped
+    of_sector = {s: {name: cast(Made, made[1][s]) for name, made in final.items()} for s in group}
+    made = {s: {name: one.models for name, one in own.items()} for s, own in of_sector.items()}
+    said = {
+        part: {s: {name: one.said[part] for name, one in own.items()} for s, own in of_sector.items()}
         for part in ("validation", "test")
     }
-    seconds = {s: {name: final[name][1][s][2] for name in final} for s in group}
+    seconds = {s: {name: one.seconds for name, one in own.items()} for s, own in of_sector.items()}
     if META in settings.training.models:
         stacked, elapsed_s = _stack(work, group, kept, families, final)
         for s in group:
@@ -225,56 +236,62 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     return fold
 
 
-# Of a family: its pooled models, and for each sector its models, its predictions of the rows asked for, and seconds.
-Fitted = tuple[list[Any], dict[str, tuple[list[Any], dict[str, np.ndarray], float]]]
-
-
-def _fit_families(
-    work: Work, fold: Fold, families: Sequence[models.Family], kept: list[int],
-    predict: Mapping[str, Mapping[str, np.ndarray]], like: Mapping[str, Fitted] | None,
-) -> dict[str, Fitted]:  # fmt: skip
-    """All families on a fold: a family's pooled stage, then those of all sectors, beside those of other families."""
-    group, n_pool = "+".join(fold.sectors), sum(rows.n for rows in fold.fit.values())
-    pooled: dict[str, list[Any]] = {}
-    by_sector: dict[str, dict[str, Any]] = {family.name: {} for family in families}
-
-    def fit_pool(family: models.Family) -> None:
-        chosen = like[family.name][0] if like else None
-        name = f"{group}/{fold.name}/{family.name}/pool"
-        made = _unit(work, name, family.name, lambda: (family.fit_pool(fold, work.settings, chosen), {}))
-        work.costs.observe(f"{family.name} pool", n_pool, made[2])
-        pooled[family.name] = made[0]
-
-    def fit_sector(family: models.Family, sector: str) -> None:
-        def make() -> tuple[list[Any], dict[str, np.ndarray]]:
-            chosen = like[family.name][1][sector][0] if like else None
-            fitted = family.fit_sector(fold, sector, work.settings, pooled[family.name], chosen)
-            said = {}
-            for part, rows in predict[sector].items():
-                X = gather(work.datasets[sector], rows, kept).X
-                said[part] = work.device.to_host(family.predict(fitted, X, work.device))
-            return fitted, said
-
-        made = _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
-        work.costs.observe(family.name, fold.fit[sector].n, made[2])
-        by_sector[family.name][sector] = made
-
-    longest_first([
-        Unit(f"{f.name} pool", n_pool, functools.partial(fit_pool, f), tuple(
-            Unit(f.name, fold.fit[s].n, functools.partial(fit_sector, f, s)) for s in fold.sectors
-        ))
-        for f in families
-    ], work.costs, work.jobs)  # fmt: skip
-    return {f.name: (pooled[f.name], {s: by_sector[f.name][s] for s in fold.sectors}) for f in families}
-
-
 def _stack(
-    work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Any]
+    work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Fitted]
 ) -> tuple[dict[str, list[meta.MetaModel]], float]:
-    """Predict each training part by models that have not seen it, and learn from that how to combine the families."""
-    nothing = np.empty((len(families), 0, len(kept), N_CLASSES), np.float32)
-    collected: dict[str, list[np.ndarray]] = {s: [nothing] for s in group}
-    predicted: dict[str, list[np.ndarray]] = {s: [np.empty(0, np.int64)] for s in group}
+    """Predict each training part by models that have not seen it, and learn from that how to combine the families.
+
+    Nothing where units are only asked for.
+    """
+    rounds = _out_of_fold(work, group, kept, families, final)
+    name = f"{'+'.join(group)}/{work.fold_name}/{META}"
+    saids = [made for able, _ in rounds for of_sector in able.values() for made in of_sector]
+    if any(made is None or "oof" not in made.said_digests for made in saids):
+        work.ledger.missing("stack", name)
+        return {}, 0.0
+    predicted = {s: np.concatenate([np.empty(0, np.int64), *(rows[s] for able, rows in rounds if s in able)])
+                 for s in group}  # fmt: skip
+    y = {s: gather(work.datasets[s], rows, kept).y for s, rows in predicted.items()}
+    parts = {
+        **base_parts(META, work.device),
+        "families": [f.name for f in families],
+        "sectors": list(group),
+        "predictions": [
+            [s, [made.said_digests["oof"] for made in able[s] if made]] for able, _ in rounds for s in able
+        ],
+        "labels": digest_of_arrays(work.device.to_host(y[s]) for s in group),
+        "settings": Readable(work.settings, META).values(None, None),
+    }  # fmt: skip
+    key, record = work.ledger.find("stack", name, parts)
+    n_labels = len(kept)
+    if record is None and not work.ledger.asking:
+        started = time.perf_counter()
+        stacked = meta.fit(
+            tuple(f.name for f in families), _collected(work, group, rounds, len(families), n_labels), y,
+            cast(config.Config, Readable(work.settings, META)).meta, work.device,
+        )  # fmt: skip
+        elapsed_s = time.perf_counter() - started
+        saved = save_models(work.store, [model for s in group for model in stacked[s]])
+        work.store.finish(key, {"name": name, "parts": parts, "seconds": elapsed_s, "models": saved})
+    elif record is not None and not work.ledger.asking:
+        loaded, elapsed_s = load_models(work.store, record["models"], {}), record["seconds"]
+        stacked = {s: loaded[n_labels * k : n_labels * (k + 1)] for k, s in enumerate(group)}
+    else:
+        return {}, 0.0
+    work.spent(META, elapsed_s)
+    work.advance(META)
+    return stacked, elapsed_s
+
+
+# Of an out-of-fold round: for each sector that had enough rows what each family made, and the rows predicted.
+Round = tuple[dict[str, list[Made | None]], dict[str, np.ndarray]]
+
+
+def _out_of_fold(
+    work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Fitted]
+) -> list[Round]:
+    """Each training part predicted by models of the others, with the final models' choices."""
+    rounds: list[Round] = []
     for part in range(len(work.splits[group[0]].folds)):
         folds = {s: work.splits[s].folds[part] for s in group}
         # A sector that begins late may have nothing to learn from but the part itself.
@@ -285,20 +302,23 @@ def _stack(
             continue
         fold = _fold(work, f"part{part + 1}", {s: (folds[s][0], None) for s in able}, kept)
         predict = {s: {"oof": folds[s][1]} for s in able}
-        fitted = _fit_families(work, fold, families, kept, predict, final)
-        for s in able:
-            collected[s].append(np.stack([fitted[f.name][1][s][1]["oof"] for f in families]))
-            predicted[s].append(folds[s][1])
-    device = work.device
-    probabilities = {s: device.asarray(np.concatenate(collected[s], axis=1)) for s in group}
-    y = {s: gather(work.datasets[s], np.concatenate(predicted[s]), kept).y for s in group}
-    started = time.perf_counter()
-    names = tuple(f.name for f in families)
-    stacked = meta.fit(names, probabilities, y, work.settings.meta, device)
-    elapsed_s = time.perf_counter() - started
-    work.spent(META, elapsed_s)
-    work.advance(META)
-    return stacked, elapsed_s
+        fitted = fit_families(work, fold, families, kept, predict, final)
+        rounds.append(
+            ({s: [fitted[f.name][1][s] for f in families] for s in able}, {s: folds[s][1] for s in able})
+        )  # fmt: skip
+    return rounds
+
+
+def _collected(
+    work: Work, group: Sequence[str], rounds: Sequence[Round], n_families: int, n_labels: int
+) -> dict[str, Any]:  # fmt: skip
+    """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in the order of the rows."""
+    nothing = np.empty((n_families, 0, n_labels, N_CLASSES), np.float32)
+    found = {}
+    for s in group:
+        own = [np.stack([made.said["oof"] for made in able[s] if made]) for able, _ in rounds if s in able]
+        found[s] = work.device.asarray(np.concatenate([nothing, *own], axis=1))
+    return found
 
 
 def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
@@ -308,43 +328,3 @@ def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarr
         inputs = [device.asarray(said[name][:, k]) for name in model.families]
         columns.append(device.to_host(model.predict(inputs, device)))
     return np.stack(columns, axis=1)
-
-
-def _unit(
-    work: Work, name: str, stage: str, make: Callable[[], tuple[list[Any], dict[str, np.ndarray]]]
-) -> tuple[list[Any], dict[str, np.ndarray], float]:
-    """Do a unit of work, or take it from the store if an earlier run of the same key finished it."""
-    key = sha256(f"{work.run_key}/{name}".encode())[:40]
-    record = work.store.finished(key)
-    if record is None:
-        started = time.perf_counter()
-        with work.device.stage(stage):
-            fitted, arrays = make()
-        elapsed_s = time.perf_counter() - started
-        work.store.finish(key, {
-            "name": name,
-            "seconds": elapsed_s,
-            "models": [_save_model(work.store, model) for model in fitted],
-            "arrays": {part: work.store.put(pack_array(array)) for part, array in arrays.items()},
-        })  # fmt: skip
-    else:
-        boosters: dict[bytes, Any] = {}
-        fitted = [_load_model(work.store, about, boosters) for about in record["models"]]
-        arrays = {part: unpack_array(work.store.get(digest)) for part, digest in record["arrays"].items()}
-        elapsed_s = record["seconds"]
-    work.spent(stage, elapsed_s)
-    work.advance(name)
-    return fitted, arrays, elapsed_s
-
-
-def _save_model(store: Store, model: Any) -> Any:
-    if model is None:
-        return None
-    return {**model.describe(), "files": {suffix: store.put(content) for suffix, content in model.files().items()}}
-
-
-def _load_model(store: Store, about: Any, boosters: dict[bytes, Any]) -> Any:
-    if about is None:
-        return None
-    files = {suffix: store.get(digest) for suffix, digest in about["files"].items()}
-    return models.from_files(files, about, boosters)

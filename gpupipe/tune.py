@@ -85,12 +85,14 @@ def tune(
     jobs: int | None = None,
     listener: pipeline.Listener | None = None,
     limit_bytes: int | None = None,
+    wait_s: float = 0.0,
 ) -> tuple[dict[str, Any], config.Config]:
     """Bring every study to its number of trials; what OUT/tuning.json holds, and the settings with what was found.
 
     Only training and validation rows of the single split are read, also where walk_forward moves its origin: whatever
     a run tests lies behind them. Studies that are there go on; finished ones are read again.
-    limit_bytes: above it, columns and bins are kept in files, as of `pipeline.execute`.
+    limit_bytes, wait_s: memory above which columns and bins are kept in files, and how long to wait for OUT, as of
+        `pipeline.execute`.
     Raises UserError with what to mend.
     """
     listener = listener or pipeline.Listener()
@@ -99,10 +101,10 @@ def tune(
     store, modules = Store(out), load_modules(settings.features.modules)
     digest = report.data_hash if report else data_hash(panel)
     rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
-    key = pipeline.run_key(digest, _deciding(settings), panel.device, modules)
+    key = pipeline.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.tune")
     jobs = jobs or available_cores()
     cache = store.cache if memory.must_use_files(pipeline.expected_bytes(panel, settings), limit_bytes) else None
-    with store.lock():
+    with store.lock("--out", wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
         listener.stage("features and labels")
         prepared = pipeline.prepare(panel, settings, cache)
         work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache)

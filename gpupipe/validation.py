@@ -79,6 +79,13 @@ def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[st
     return measured
 
 
+def survey(work: Work, folds: Folds) -> None:
+    """Ask for the units of every fold whose models are not kept, as `rehearse` would need them."""
+    for at in folds.rehearsals:
+        cut = {sector: split(dataset, at) for sector, dataset in work.datasets.items()}
+        train(dataclasses.replace(work, splits=cut, fold_name=at.name))
+
+
 def measure(
     work: Work, at: Boundaries, trained: list[Trained], skipped: Sequence[Skipped], baselines: Baselines
 ) -> MeasuredFold:  # fmt: skip

@@ -131,6 +131,7 @@ class GoingOn:
         return Earlier(
             self.warm.run_key, {s: unwrap(models) or [] for s, models in found.items()},
             None if picked is None else np.array(picked, dtype=np.int64), oldest,
+            self.warm.digest,
         )  # fmt: skip
 
     def _model(self, sector: str, label: str, family: str) -> Any:

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up. A module may import those of lower layers, and of its own as long as there is no circle.
 LAYERS = (
     ("kernels",),
-    ("device", "config", "errors", "store", "memory", "schedule"),
+    ("device", "config", "errors", "store", "sources", "memory", "schedule"),
     ("panel",),
     ("expressions",),
     ("formulas",),
@@ -23,10 +23,13 @@ LAYERS = (
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
     ("curves",),
-    ("training", "artifacts", "scan", "progress", "measuring", "verdict", "summary", "picture", "importance"),
+    (
+        "units", "fitting", "training", "artifacts", "scan", "progress", "measuring", "verdict", "summary", "picture",
+        "importance",
+    ),
     ("validation", "warm"),
     ("pipeline",),
-    ("tune",),
+    ("tune", "upkeep"),
     ("cluster",),
     ("api", "console", "backtest"),
     ("report",),
@@ -41,8 +44,8 @@ HEAVY = (
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "warm", "pipeline", "tune",
-    "cluster", "api", "console",
+    "kernels", "models", "tuning", "units", "fitting", "training", "measuring", "artifacts", "validation", "warm",
+    "pipeline", "tune", "upkeep", "cluster", "api", "console",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

@@ -109,10 +109,12 @@ def test_the_key_is_of_data_settings_code_versions_and_device(monkeypatch):
     assert key == pipeline.run_key("data", settings, device) and len(key) == 64
     assert key != pipeline.run_key("other data", settings, device)
     assert key != pipeline.run_key("data", config.make("fast", seed=1), device)
-    for name, value in (("versions", {"xgboost": "0"}), ("code_hash", "another")):
-        with monkeypatch.context() as patched:
-            patched.setattr(pipeline, name, lambda value=value: value)
-            assert key != pipeline.run_key("data", settings, device), name
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "versions", lambda: {"xgboost": "0"})
+        assert key != pipeline.run_key("data", settings, device)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.sources, "code_hash", lambda *arguments: "another")
+        assert key != pipeline.run_key("data", settings, device)
     assert key == pipeline.run_key("data", settings, device)
 
 

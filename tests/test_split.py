@@ -58,6 +58,22 @@ def test_boundaries_are_shared_and_of_distinct_times():
     }
 
 
+def test_days_after_the_date_that_shares_are_counted_to_are_test_and_move_nothing():
+    nanoseconds = 86_400 * 10**9
+
+    def until(n_days, settings):
+        day = np.arange(n_days)
+        return boundaries([dataset_of(day * nanoseconds, (day + 2) * nanoseconds, day >= 0)], settings)
+
+    pinned = dataclasses.replace(SETTINGS, shares_until="1970-02-09")  # day 39
+    assert until(40, pinned) == until(40, SETTINGS) == until(60, pinned) != until(60, SETTINGS)
+    assert until(60, pinned).test[0].start == 32 * nanoseconds and until(60, pinned).test[0].stop == NEVER
+    made = config.make("fast", settings=["split.shares_until=2014-12-31"])  # a date in TOML, and a text here
+    assert made.split.shares_until == "2014-12-31"
+    with pytest.raises(config.ConfigError, match=r"split\.shares_until = 'May': expected a date such as 2014-12-31"):
+        config.make("fast", settings=["split.shares_until=May"])
+
+
 def test_every_row_of_a_sector_with_a_bar_a_day():
     found = as_lists(split(every_day(), boundaries([every_day(), with_holes()], SETTINGS)))
     assert found == {

@@ -95,11 +95,48 @@ def test_units_are_remembered_by_key(tmp_path):
     assert store.finished("k") is None
     store.finish("k", {"name": "pool", "loss": float("nan"), "n": np.int64(3)})
     assert Store(tmp_path).finished("k") == {"name": "pool", "loss": None, "n": 3}
+    kept = tmp_path / ".gpupipe" / "units" / "k.json"
+    kept.write_text(kept.read_text().replace("3", "4"))
+    assert store.finished("k") is None and list(store.units()) == []  # altered: as if it were not there
     store.put(b"x")
     store.publish("models/a.ubj", b"x")
     store.forget_units()
     assert store.finished("k") is None and files_under(tmp_path) == ["models/a.ubj"]
     assert (tmp_path / "models/a.ubj").read_bytes() == b"x"
+
+
+def test_a_name_that_leads_elsewhere_is_no_object(tmp_path):
+    (tmp_path / "mine.txt").write_text("the user's own")
+    store = Store(tmp_path)
+    assert store.unsound(["../../mine.txt"]) == ["../../mine.txt"]
+    store.drop(["../../mine.txt"])
+    assert (tmp_path / "mine.txt").read_text() == "the user's own"
+
+
+def test_objects_that_were_altered_are_found_dropped_and_written_again(tmp_path):
+    store = Store(tmp_path)
+    digest = store.put(b"content")
+    store.object_file(digest).write_bytes(b"c0ntent")
+    again = Store(tmp_path)
+    assert again.unsound([digest, "0" * 64]) == [digest, "0" * 64]
+    again.put(b"content")
+    assert again.unsound([digest]) == [] and again.get(digest) == b"content"
+    again.drop([digest])
+    assert again.unsound([digest]) == [digest]
+
+
+def test_a_run_refers_to_units_until_another_takes_its_place(tmp_path):
+    store = Store(tmp_path)
+    a, b, c = ("a" * 40, "b" * 40, "c" * 40)
+    for run, key in (("one", a), ("one", b), ("one", a), ("two", c)):
+        store.refer(run, key)
+    with (tmp_path / ".gpupipe" / "runs" / "two").open("a") as stream:
+        stream.write("ddd")  # cut short by a kill
+    assert store.runs() == {"one": {a, b}, "two": {c}}
+    Store(tmp_path).refer("two", b)
+    assert store.runs() == {"one": {a, b}, "two": {b, c}}
+    store.forget_runs(but="two")
+    assert store.runs() == {"two": {b, c}}
 
 
 def test_published_files_are_links_to_one_copy(tmp_path):

@@ -85,7 +85,7 @@ def test_on_the_same_rows_it_is_as_good_and_does_not_grow(name, a_fold):
     cold = fitted(models.family(name), a_fold, settings)
     one, first = cold, loss(models.family(name), cold, a_fold).mean()
     for _ in range(2):
-        again = models.family(name, Earlier("key", one, None, "2020-01-01"))
+        again = models.family(name, Earlier("key", one, None, "2020-01-01", "digest"))
         one = fitted(again, a_fold, settings)
         assert loss(again, one, a_fold).mean() <= first * 1.003
         stages = [(model, k) for own in one.values() for model in own for k in range(len(model.stages))]
@@ -98,7 +98,7 @@ def test_on_the_same_rows_it_is_as_good_and_does_not_grow(name, a_fold):
 def test_old_rounds_are_kept_as_they_were_and_the_last_ones_are_grown_again(a_fold):
     settings = settings_of("training.early_stopping=0", "joint.rounds=40")
     cold = fitted(models.family("xgb_joint"), a_fold, settings)
-    going_on = models.family("xgb_joint", Earlier("key", cold, None, "2020-01-01"))
+    going_on = models.family("xgb_joint", Earlier("key", cold, None, "2020-01-01", "digest"))
     pooled = going_on.fit_pool(a_fold, settings, None)
     was, now = cold["energy"][0].stages[0], pooled[0].stages[0]
     X = a_fold.validation["energy"].X
@@ -119,14 +119,14 @@ def test_a_gradient_sampled_booster_goes_on_too(a_fold):
     fold = dataclasses.replace(a_fold, ml=config.Ml(gradient_sampling=True))
     settings = settings_of("joint.subsample=0.5")
     cold = fitted(models.family("xgb_joint"), fold, settings)
-    again = models.family("xgb_joint", Earlier("key", cold, None, "2020-01-01"))
+    again = models.family("xgb_joint", Earlier("key", cold, None, "2020-01-01", "digest"))
     assert loss(again, fitted(again, fold, settings), fold).mean() < 1.01 * loss(again, cold, fold).mean()
 
 
 def test_other_columns_are_said_and_trained_from_nothing(a_fold, caplog):
     settings = settings_of()
     cold = fitted(models.family("xgb_joint"), a_fold, settings)
-    other = models.family("xgb_joint", Earlier("key", cold, np.array([0, 1]), "2020-01-01"))
+    other = models.family("xgb_joint", Earlier("key", cold, np.array([0, 1]), "2020-01-01", "digest"))
     assert not any(model.warm for model in other.fit_pool(a_fold, settings, None))
     assert "other columns" in caplog.text
 

@@ -35,14 +35,15 @@ def execute(
     other rules is replaced; that these were tried is remembered, as the Deflated Sharpe Ratio asks.
     Raises UserError (InSampleError, StoreError, ...) with what to mend.
     """
-    from gpupipe import artifacts, pipeline, summary
+    from gpupipe import artifacts, sources, summary
 
     store, folder = Store(out), pathlib.Path(out) / FOLDER
     models = artifacts.load(out)
     manifest = artifacts.read_manifest(out)
     chosen = list(models.columns(families))
     assert manifest is not None  # load has read it
-    what = [manifest["run_key"], data_hash, rules.as_dict(), chosen, since, seed, panel.sectors, pipeline.code_hash()]
+    code = sources.code_hash([__name__])
+    what = [manifest["run_key"], data_hash, rules.as_dict(), chosen, since, seed, panel.sectors, code]
     key = sha256(dump_json(what))
     before = read(folder)
     if before and before["key"] == key and _unaltered(folder, before["files"]):

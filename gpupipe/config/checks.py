@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ def check(config: Config) -> None:
     require(labels.window in WINDOWS, "labels.window", labels.window, "bars or calendar")
     require(0 < split.train < 1, "split.train", split.train, "a share between 0 and 1")
     require(0 < split.validation < 1 - split.train, "split.validation", split.validation, "to leave a test part")
+    require(not split.shares_until or _is_date(split.shares_until), "split.shares_until", split.shares_until,
+            "a date such as 2014-12-31, or nothing for shares of all times")  # fmt: skip
     require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
     require(2 <= split.parts <= 20, "split.parts", split.parts, "2 to 20")
     require(split.stacking in ("kfold", "forward"), "split.stacking", split.stacking, "kfold or forward")
@@ -91,6 +94,13 @@ def check(config: Config) -> None:
     require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")
     require(config.lightgbm.leaves >= 2, "lightgbm.leaves", config.lightgbm.leaves, "2 or more")
     require(1 <= config.catboost.depth <= 16, "catboost.depth", config.catboost.depth, "1 to 16")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(datetime.date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _check_cpcv(cpcv: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import pathlib
 import tomllib
 import types
@@ -179,6 +180,8 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
         return tuple(_convert(key, one, element) for one in values)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is str and isinstance(value, datetime.date):  # as TOML reads 2014-12-31 without quotes
+        return value.isoformat()
     if isinstance(value, bool) is not (kind is bool) or not isinstance(value, kind):
         raise ConfigError(f"{key} = {value!r} is a {type(value).__name__}, expected {kind.__name__}")
     return value

@@ -39,6 +39,7 @@ class Split:
 
     train: float = 0.6
     validation: float = 0.2
+    shares_until: str = ""  # a date, 2014-12-31: shares are of the times up to it, and all later ones are test
     embargo_bars: int = 5  # times left out before validation and test, beside the purge by the label's end
     parts: int = 3  # the training part is cut into this many for out-of-fold predictions
     stacking: str = "kfold"  # kfold: a part is predicted by models of all others, purged; forward: of those before it

@@ -42,12 +42,14 @@ class Earlier:
     by_sector: for each sector one model for each label of the fold, in order.
     columns: int64, the columns of the feature matrix that the models were fitted on; None for all.
     trained_to: as of `WarmStart`, over all of them.
+    digest: SHA-256 of the run and its models.
     """
 
     run_key: str
     by_sector: Mapping[str, Sequence[Any]]
     columns: np.ndarray | None
     trained_to: str
+    digest: str
 
     def started(self, *rounds: int) -> WarmStart | None:
         """What a model says that went on from so many rounds of each stage; None where all are 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -48,6 +49,14 @@ class Rows:
     def take(self, at: Any) -> Rows:
         """Copies of the rows with the numbers `at`, int64, on the device."""
         return Rows(self.X[at], self.y[at], self.time_ns[at], None if self.weight is None else self.weight[at])
+
+    def of_labels(self, labels: Sequence[int]) -> Rows:
+        """The same rows with some of the labels, by number; X is not copied."""
+        at = list(labels)
+        y, weight = (None if one is None else device_of(one).xp.ascontiguousarray(one[:, at]) for one in (
+            self.y, self.weight
+        ))  # fmt: skip
+        return Rows(self.X, y, self.time_ns, weight)
 
     def tile(self, bias: np.ndarray, device: Device) -> Any:
         """`bias` (n_outputs,) repeated for every row: where a booster's margins begin."""
@@ -118,6 +127,7 @@ class Fold:
     threads: for a pooled fit; a sector's fit has one, so that the number of jobs changes no result.
     cache: a folder that bins are kept in, instead of memory; None keeps them in memory.
     columns: int64, which of the columns of the feature matrix X holds; None if it holds all.
+    whole: the fold that this one has some labels of (`of_labels`), whose bins are its own, and which; else None.
     """
 
     name: str
@@ -132,6 +142,7 @@ class Fold:
     ml: config.Ml = field(default_factory=config.Ml)
     cache: pathlib.Path | None = None
     columns: np.ndarray | None = None
+    whole: tuple[Fold, tuple[int, ...]] | None = field(default=None, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
     _made: dict[str, Fold | None] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -186,11 +197,23 @@ class Fold:
             return np.ones((self.n_labels, N_CLASSES), dtype=np.float32)
         return (1.0 / (N_CLASSES * self.shares(sectors))).astype(np.float32)
 
+    def of_labels(self, labels: Sequence[int]) -> Fold:
+        """This fold with some of its labels, by number: the same rows, and the same bins, which are made once."""
+        if tuple(labels) == tuple(range(self.n_labels)):
+            return self
+        return dataclasses.replace(
+            self, fit={s: rows.of_labels(labels) for s, rows in self.fit.items()},
+            validation={s: rows.of_labels(labels) for s, rows in self.validation.items()},
+            label_names=tuple(self.label_names[k] for k in labels), whole=(self, tuple(labels)),
+        )  # fmt: skip
+
     def bins(self) -> Any:
         """Quantile bins of the fitted rows of all sectors: an xgboost.QuantileDMatrix without labels or weights.
 
         Built once; every other matrix of the fold has its cut points.
         """
+        if self.whole:
+            return self.whole[0].bins()
         with self._lock:
             return self._pooled_bins
 
@@ -198,6 +221,10 @@ class Fold:
         self, distinct: Callable[[Fold], np.ndarray], only: Callable[[Fold, np.ndarray], Fold]
     ) -> Fold:  # fmt: skip
         """The fold with the columns distinct(self) alone, made by only(self, columns) once; self if these are all."""
+        if self.whole:
+            fold, labels = self.whole
+            seen = fold.without_twins(distinct, only)
+            return self if seen is fold else seen.of_labels(labels)
         if not self.ml.use_quantile_dmatrix:
             return self  # the bins are not known before a booster makes them
         self.bins()
@@ -216,6 +243,12 @@ class Fold:
         as much as all rows. Larger shares leave each of 1 / (1 - share) parts out in turn (`config.cut`): n samples
         whose bins are n - 1 copies of those of all rows, 4 for 0.8. Made once, and shared by all families.
         """
+        if self.whole:
+            fold, labels = self.whole
+            return [
+                Sample(tuple(rows.of_labels(labels) for rows in sample.blocks), sample.bins)
+                for sample in fold.samples(share, sector)
+            ]
         key = (*config.cut(share), sector)
         self.bins()
         with self._lock:

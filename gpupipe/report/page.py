@@ -59,7 +59,7 @@ def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, without the end of a script element inside."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(snippet=None).replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
