@@ -82,8 +82,8 @@ def broken_promises(out: pathlib.Path) -> list[str]:
 
 
 def unaccounted(out: pathlib.Path) -> list[str]:
-    """Files of a finished run that the manifest does not name, and temporary ones."""
-    named = {"manifest.json", ".gpupipe/lock", *json.loads((out / "manifest.json").read_text())["files"]}
+    """Files of a finished run that the manifest does not name, and temporary ones. The log changes after it."""
+    named = {"manifest.json", "run.jsonl", ".gpupipe/lock", *json.loads((out / "manifest.json").read_text())["files"]}
     return sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - named)
 
 

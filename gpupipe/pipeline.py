@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, memory, models, picture, summary, validation
+from gpupipe import artifacts, config, memory, models, picture, runlog, summary, validation
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -78,7 +78,7 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
                 out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
             features = compute_features(own, settings.features.names, out)
             panel.device.sync()
-            seconds["features"] += time.perf_counter() - started
+            seconds["features"] += _told("features", sector, started, own, features.values)
         features_hash = features.hash
         with panel.device.stage("labels"):
             started = time.perf_counter()
@@ -87,13 +87,20 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
             weighted = settings.training.sample_weight == "uniqueness"
             datasets[sector] = join(own, features, labels, sector, weighted)
             panel.device.sync()
-            seconds["labels"] += time.perf_counter() - started
+            seconds["labels"] += _told("labels", sector, started, own, datasets[sector].y)
     started = time.perf_counter()
     with panel.device.stage("split"):
         cut = folds(list(datasets.values()), settings.split)
         splits = {sector: split(dataset, cut.published) for sector, dataset in datasets.items()}
     seconds["split"] = time.perf_counter() - started
     return Prepared(datasets, splits, cut, features_hash, seconds)
+
+
+def _told(stage: str, sector: str, started: float, panel: Panel, made: Any) -> float:
+    """Log what was made of a sector; the seconds since it began."""
+    seconds, kind = time.perf_counter() - started, panel.device.kind
+    runlog.event(stage, stage=stage, unit=sector, seconds=seconds, rows=panel.n_rows, bytes=made.nbytes, device=kind)
+    return seconds
 
 
 def run_key(digest: str, settings: config.Config, device: Device, modules: Sequence[Module] = ()) -> str:
@@ -153,17 +160,46 @@ def execute(
     modules = load_modules(settings.features.modules)
     key = run_key(report.data_hash if report else data_hash(panel), settings, panel.device, modules)
     manifest = artifacts.read_manifest(out)
-    if manifest and manifest["run_key"] == key and not artifacts.altered_files(out, manifest):
+    altered = artifacts.altered_files(out, manifest) if manifest and manifest["run_key"] == key else []
+    if manifest and manifest["run_key"] == key and not altered:
         return summary.read(store.out), False
-    if manifest and manifest["run_key"] != key:
-        log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
-    _warn_of_unused(panel, settings)
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
-    if cache:
-        log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
-    with store.lock():
-        whole = _execute(panel, report, settings, modules, store, key, jobs or available_cores(), listener, cache)
-        return whole, True
+    jobs = jobs or available_cores()
+    with store.lock(), runlog.opened(store.out, **about(panel, report, settings, key, jobs)):
+        _warn_of_unused(panel, settings)
+        if manifest and manifest["run_key"] != key:
+            log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
+        elif manifest:
+            log.warning(
+                "%s was altered since it was written (%s): this run makes it again", store.out, ", ".join(altered[:3])
+            )
+        if cache:
+            log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
+        return _execute(panel, report, settings, modules, store, key, jobs, logging_too(listener), cache), True
+
+
+def about(panel: Panel, report: DataReport | None, settings: config.Config, key: str, jobs: int) -> dict[str, Any]:
+    """What the first line of a run's log says."""
+    return {
+        "run_key": key, "settings": settings.digest(), "data": report.data_hash if report else None,
+        "description": report.description if report else None, "code": code_hash(), "versions": versions(),
+        "process": os.getpid(), "jobs": jobs, "device": panel.device.kind, "device_name": panel.device.name,
+        "rows": panel.n_rows, "symbols": panel.n_symbols, "sectors": list(panel.sectors),
+    }  # fmt: skip
+
+
+def logging_too(listener: Listener) -> Listener:
+    """The listener, and stages and totals go to the log of the run too."""
+
+    def started(totals: dict[str, int]) -> None:
+        runlog.event("totals", **totals)
+        listener.started(totals)
+
+    def stage(text: str) -> None:
+        runlog.event("stage", stage=text)
+        listener.stage(text)
+
+    return Listener(started, listener.advanced, stage)
 
 
 def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
@@ -213,6 +249,12 @@ def _execute(
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
     artifacts.write_manifest(store, key, entries, {"settings": settings.as_dict()})
+    for name, spent in whole["seconds"].items():
+        runlog.event("seconds", stage=name, seconds=spent)
+    runlog.event(
+        "published", rows=panel.n_rows, files=len(entries), bytes=sum(entry["bytes"] for entry in entries.values()),
+        models=len(rows), peak_bytes=whole["peak_bytes"],
+    )  # fmt: skip
     store.forget_units()
     return summary.read(store.out)
 

@@ -76,8 +76,11 @@ def tune(chosen: argparse.Namespace) -> int:
 
 
 def _guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
+    from gpupipe import runlog
+
     try:
-        return job(chosen)
+        with runlog.recording():  # what was read and warned of before there is an OUT to log to
+            return job(chosen)
     except (UserError, OSError) as error:
         # OSError: a disk that is full, a folder that cannot be written. Anything else is our mistake: a traceback.
         return refuse(error)

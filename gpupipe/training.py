@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, models
+from gpupipe import config, models, runlog
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -236,7 +236,7 @@ def _fit_families(
     def fit_pool(family: models.Family) -> None:
         chosen = like[family.name][0] if like else None
         name = f"{group}/{fold.name}/{family.name}/pool"
-        made = _unit(work, name, family.name, lambda: (family.fit_pool(fold, work.settings, chosen), {}))
+        made = _unit(work, name, family.name, n_pool, lambda: (family.fit_pool(fold, work.settings, chosen), {}))
         work.costs.observe(f"{family.name} pool", n_pool, made[2])
         pooled[family.name] = made[0]
 
@@ -250,7 +250,7 @@ def _fit_families(
                 said[part] = work.device.to_host(family.predict(fitted, X, work.device))
             return fitted, said
 
-        made = _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, make)
+        made = _unit(work, f"{group}/{fold.name}/{family.name}/{sector}", family.name, fold.fit[sector].n, make)
         work.costs.observe(family.name, fold.fit[sector].n, made[2])
         by_sector[family.name][sector] = made
 
@@ -306,30 +306,42 @@ def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarr
 
 
 def _unit(
-    work: Work, name: str, stage: str, make: Callable[[], tuple[list[Any], dict[str, np.ndarray]]]
+    work: Work, name: str, stage: str, n_rows: int, make: Callable[[], tuple[list[Any], dict[str, np.ndarray]]]
 ) -> tuple[list[Any], dict[str, np.ndarray], float]:
     """Do a unit of work, or take it from the store if an earlier run of the same key finished it."""
     key = sha256(f"{work.run_key}/{name}".encode())[:40]
     record = work.store.finished(key)
     if record is None:
         started = time.perf_counter()
-        with work.device.stage(stage):
+        with work.device.stage(stage, name):
             fitted, arrays = make()
         elapsed_s = time.perf_counter() - started
-        work.store.finish(key, {
+        made = {
             "name": name,
             "seconds": elapsed_s,
             "models": [_save_model(work.store, model) for model in fitted],
             "arrays": {part: work.store.put(pack_array(array)) for part, array in arrays.items()},
-        })  # fmt: skip
+        }
+        work.store.finish(key, made)
     else:
+        made = record
         boosters: dict[bytes, Any] = {}
         fitted = [_load_model(work.store, about, boosters) for about in record["models"]]
         arrays = {part: unpack_array(work.store.get(digest)) for part, digest in record["arrays"].items()}
         elapsed_s = record["seconds"]
+    runlog.event(
+        "unit", stage=stage, unit=name, seconds=elapsed_s, rows=n_rows, reused=record is not None,
+        bytes=_bytes_of(work.store, made), device=work.device.kind,
+    )  # fmt: skip
     work.spent(stage, elapsed_s)
     work.advance(name)
     return fitted, arrays, elapsed_s
+
+
+def _bytes_of(store: Store, record: Mapping[str, Any]) -> int:
+    """What a unit keeps; models that share a booster share its bytes."""
+    kept = {digest for model in record["models"] if model for digest in model["files"].values()}
+    return sum(map(store.size, kept | set(record["arrays"].values())))
 
 
 def _save_model(store: Store, model: Any) -> Any:

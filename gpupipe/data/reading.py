@@ -6,12 +6,14 @@ import dataclasses
 import logging
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpupipe import runlog
 from gpupipe.data import bars as bars_of
 from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
@@ -91,6 +93,7 @@ def load(
 
     Raises DataError (a ValueError) for what the user must mend, DeviceError for a device that cannot be had.
     """
+    started = time.perf_counter()
     wanted = sector_names.asked_for(sectors)
     target = device if isinstance(device, Device) else pick(device)
     mapping = _sector_map(sector_map)
@@ -121,6 +124,8 @@ def load(
         quarantine=_quarantine(opened, verdict),
     )
     log.info("%s; %s", report.description, report.reader)
+    elapsed_s = time.perf_counter() - started
+    runlog.event("read", stage="read", seconds=elapsed_s, rows=rows_read, reader=report.reader, device=target.kind)
     return panel, report
 
 
