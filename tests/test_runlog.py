@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny import QUICK, SECTORS, tiny_market
 
+from bench import overhead
 from gpupipe import config, device, pipeline, runlog
 from gpupipe.data import load
 from gpupipe.errors import UserError
@@ -178,3 +179,11 @@ def test_ranges_for_a_profiler_are_made_on_cuda_only(monkeypatch):
     with device.Device("cpu", "none", "").stage("xgb_joint", "energy/final"):
         pass
     assert said == ["gpupipe: xgb_joint energy/final", "out"]
+
+
+def test_the_overhead_of_the_log_can_be_measured(capsys):
+    sets = [f"--set={one}" for one in FAST]
+    overhead.main(["--times", "1", "--data", "simulated:symbols=44,bars=200,signal=0.5", "--sectors", "energy", *sets])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["events"] > 10 and found["log_bytes"] > 1000 and 0 < found["own_share"] < 0.5
+    assert runlog.opened.__name__ == "opened" and runlog.Journal.add.__name__ == "add"
