@@ -1,9 +1,9 @@
 """What the log costs: `python -m bench.overhead [--times 9] [--data DATA --sector-map FILE] [--preset fast]`.
 
 The same job is done in one process with OUT/run.jsonl written and not written, in turn, each time in a fresh OUT; the
-medians of both are compared, and their spread says what can be told apart. Beside it the log's own time is measured: all
-that is done within `runlog.event` in a run, added up over its threads, over that run's seconds, which tells much less
-than 1 %. The last line is JSON; the exit code is 1 if either share is above 1 %, unless the spread hides it for the first.
+medians of both are compared, and their spread says what can be told apart. Beside it the log's own time is measured,
+all that is done within `runlog.event` in a run, added up over its threads, over the seconds of that run: it tells much
+less than 1 %. The last line is JSON; the exit code is 1 if either share is above 1 %, the first by two standard errors.
 """
 
 from __future__ import annotations

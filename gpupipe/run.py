@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import pathlib
 import sys
@@ -76,17 +77,38 @@ def tune(chosen: argparse.Namespace) -> int:
 
 
 def _guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
-    from gpupipe import runlog
+    from gpupipe import runlog, stopping
 
-    try:
-        with runlog.recording():  # what was read and warned of before there is an OUT to log to
-            return job(chosen)
-    except (UserError, OSError) as error:
-        # OSError: a disk that is full, a folder that cannot be written. Anything else is our mistake: a traceback.
-        return refuse(error)
-    except KeyboardInterrupt:
-        print(f"\ngpupipe: stopped; the same command goes on where this one was ({chosen.out})", file=sys.stderr)
-        return 130
+    line = f"gpupipe: stopped; the same command goes on where this one was ({chosen.out})"
+    with stopping.stoppable(line):
+        try:
+            with runlog.recording():  # what was read and warned of before there is an OUT to log to
+                return job(chosen)
+        except UserError as error:
+            return refuse(error)
+        except OSError as error:  # anything else is our mistake: a traceback
+            return refuse(UserError(_of_system(error, chosen.out)))
+        except stopping.Stopped as stopped:
+            stopping.flush()
+            stopping.end(stopped, line)  # threads are still at work, and what they would finish is not waited for
+            raise
+        except KeyboardInterrupt:
+            print(f"\n{line}", file=sys.stderr)
+            return 130
+
+
+def _of_system(error: OSError, out: str) -> str:
+    """What the operating system refused, and what mends it."""
+    reason = error.strerror or str(error)
+    where = error.filename or out
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"{out}: {reason}: make room on that disk and give the same command again, which goes on where this one "
+            "was; or choose another --out"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where}: {reason}: make it writable, or choose another --out"
+    return str(error)
 
 
 def refuse(error: Exception) -> int:

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up. A module may import those of lower layers, and of its own as long as there is no circle.
 LAYERS = (
     ("kernels",),
-    ("device", "config", "errors", "store", "memory", "schedule", "runlog"),
+    ("device", "config", "errors", "store", "memory", "schedule", "runlog", "stopping"),
     ("panel",),
     ("expressions",),
     ("formulas",),
