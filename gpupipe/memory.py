@@ -80,7 +80,20 @@ def matrix(shape: tuple[int, int], cache: pathlib.Path) -> Any:
     if min(shape) == 0:  # no file of no bytes can be mapped
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile(dir=cache) as file:
-        # Space is taken now: a disk that is full when a page is written would kill the process (SIGBUS).
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+        _take(file, 4 * shape[0] * shape[1])  # a disk that is full when a page is written would kill the process
         return np.asarray(np.memmap(file, np.float32, "w+", shape=shape))
+
+
+def require_space(n_bytes: int, cache: pathlib.Path) -> None:
+    """OSError where the disk of `cache` has not so much space: for libraries that end the process where it fails."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache) as file:
+        _take(file, n_bytes)
+
+
+def _take(file: Any, n_bytes: int) -> None:
+    """Make the file so large, and its space its own where the system can do that."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    else:
+        file.truncate(n_bytes)

@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 5.0  # for the main thread to leave what it is in; then the process ends as it does at a second signal
 
 
-class Stopped(KeyboardInterrupt):  # noqa: N818
+class Stopped(KeyboardInterrupt):
     """The process was told to stop. number: of the signal."""
 
     def __init__(self, number: int) -> None:
