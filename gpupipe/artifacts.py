@@ -101,6 +101,13 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise StoreError(f"{path} has format {found!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it")
+    files = manifest.get("files")
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not (
+        isinstance(manifest.get("run_key"), str) and isinstance(manifest.get("settings"), dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in entries)
+    ):  # fmt: skip
+        raise StoreError(f"{path} is no manifest of a run: delete it and run again")
     return manifest
 
 
@@ -267,15 +274,46 @@ def load(out: str | os.PathLike[str]) -> Models:
     for relative, content in contents.items():
         if not relative.endswith("/metadata.json"):
             continue
-        about = json.loads(content)
-        features = about["features"]
-        folder = relative.removesuffix("metadata.json")
-        fitted = {
-            family: models.from_files(
-                {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}, one, boosters
-            )
-            for family, one in about["models"].items()
-        }
-        by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
+        try:
+            about = _metadata_of(root / relative, content)
+            features = about["features"]
+            fitted = _models_of(root, relative.removesuffix("metadata.json"), about, contents, boosters)
+            by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
+                f"{root}"
+            ) from error
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     return Models(root, manifest["settings"], tuple(features["names"]), features["hash"], by_sector, modules)
+
+
+def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:
+    """The metadata of a label's models; StoreError if it is not JSON or of another format."""
+    try:
+        about = json.loads(content)
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON ({error}): run again") from error
+    if about["format"] != FORMAT:
+        raise StoreError(
+            f"{path} has format {about['format']!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it"
+        )
+    return about
+
+
+def _models_of(
+    root: pathlib.Path, folder: str, about: dict[str, Any], contents: dict[str, bytes], boosters: dict[bytes, Any]
+) -> dict[str, Any]:
+    """The model of each family in a folder; StoreError, which names it, for one that cannot be read."""
+    fitted = {}
+    for family, one in about["models"].items():
+        files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}
+        try:
+            fitted[family] = models.from_files(files, one, boosters)
+        except Exception as error:  # each library has errors of its own for what is no file of its
+            problem = (str(error).splitlines() or [""])[0]
+            raise StoreError(
+                f"{root / folder}{family}{', '.join(one['files'])} cannot be read as a model of {family} "
+                f"({type(error).__name__}: {problem}): use the gpupipe that wrote it, or run again with --out {root}"
+            ) from error
+    return fitted

@@ -174,8 +174,9 @@ def _open_word(source: str | None, word: str | None, mapping: Mapping[str, str])
 def _open_path(
     path: pathlib.Path, mapping: Mapping[str, str], timeframe: str | None, device: Device, *, adjusted: bool
 ) -> _Opened:
-    part = on_cuda.of_path(path) if device.kind == "cuda" and not adjusted and timeframe is None else None
-    kind, parts = ("parquet", [part]) if part is not None else sources.of_path(path, timeframe)
+    with sources.unchanging(path):
+        part = on_cuda.of_path(path) if device.kind == "cuda" and not adjusted and timeframe is None else None
+        kind, parts = ("parquet", [part]) if part is not None else sources.of_path(path, timeframe)
     title = f"{path.name} ({sources.TITLES[kind]}{f', {len(parts)} files' if path.is_dir() else ''})"
     return _of_parts(parts, kind, title, str(path), mapping, timeframe, device, adjusted=adjusted)
 
