@@ -13,6 +13,7 @@ import numpy as np
 
 from gpupipe import models
 from gpupipe.dataset import warm_rows
+from gpupipe.errors import UserError
 from gpupipe.features import compute_features
 from gpupipe.formulas import FEATURES
 from gpupipe.formulas.registry import Module, load_contents
@@ -310,10 +311,13 @@ def _models_of(
         files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}
         try:
             fitted[family] = models.from_files(files, one, boosters)
+        except UserError:  # the library is not installed
+            raise
         except Exception as error:  # each library has errors of its own for what is no file of its
             problem = (str(error).splitlines() or [""])[0]
+            names = " and ".join(str(root / f"{folder}{family}{suffix}") for suffix in files)
             raise StoreError(
-                f"{root / folder}{family}{', '.join(one['files'])} cannot be read as a model of {family} "
+                f"{names} cannot be read as a model of {family} "
                 f"({type(error).__name__}: {problem}): use the gpupipe that wrote it, or run again with --out {root}"
             ) from error
     return fitted

@@ -91,7 +91,7 @@ def test_a_page_that_fails_its_checksum(tmp_path):
     assert at > 0
     content[at + 2] ^= 1  # another price, in the last bits of its mantissa
     path.write_bytes(bytes(content))
-    with pytest.raises(DataError, match="cannot be read as Parquet .*CRC"):
+    with pytest.raises(DataError, match=r"cannot be read as Parquet .*CRC"):
         load(path, device="cpu")
 
 

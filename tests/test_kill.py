@@ -19,11 +19,10 @@ JOB = (
 )  # fmt: skip
 
 
-def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes():
-    moments = ("--moment", "units=14", "--moment", "publishing=3")
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.kill", *moments, "--", *JOB], cwd=ROOT, capture_output=True, text=True
-    )
+def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(tmp_path):
+    moments = ("--moment", "units=14", "--moment", "publishing=3", "--keep", str(tmp_path))
+    command = [sys.executable, "-m", "bench.kill", *moments, "--", *JOB]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     # The run killed while publishing takes the place of one with another seed, and says so; nothing else is said.
     warned = done.stderr.splitlines()
@@ -37,6 +36,11 @@ def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(
     # 3 families, each once on everything and once on each of 3 parts, pooled and in 3 sectors.
     assert found["units"] == 3 * 4 * 4
     assert found["files"] >= 3 * 2 * (4 + 1)  # 4 models and the metadata; a model may have two files
+    # Given again, it goes on with what is there, which is all.
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.splitlines() == [first, last] and again.stderr == ""
+    other = subprocess.run([*command, "--seed", "1"], cwd=ROOT, capture_output=True, text=True)
+    assert other.returncode == 1 and "holds kills of another job" in other.stderr
 
 
 def test_the_comparison_sees_what_differs(tmp_path):

@@ -146,7 +146,7 @@ def unchanging(path: pathlib.Path) -> Iterator[None]:
 
 
 def _looks_of(path: pathlib.Path) -> dict[pathlib.Path, tuple[int, ...]]:
-    looks = {}
+    looks: dict[pathlib.Path, tuple[int, ...]] = {}
     try:
         files = [] if path.is_dir() and bar_store.manifest_of(path) is not None else files_of(path)
     except DataError:  # said where it is opened
