@@ -8,8 +8,8 @@ run, every file must be in the manifest, and nothing temporary may be left.
 A moment is of one of three kinds, drawn in turn: "seconds" after the start; when "units" of work are finished; or
 "publishing", milliseconds after files began to replace those of an earlier run with another seed, which OUT then holds.
 With --keep, the first runs and what came of each moment stay in that folder, and the same command goes on from there:
-`--times 50 --keep FOLDER` may be broken off and given again. --moment KIND=N, as often as wanted, takes the place of what
-is drawn. The last line is JSON; the exit code is 1 if anything differed.
+`--times 50 --keep FOLDER` may be broken off and given again. --moment KIND=N, as often as wanted, takes the place of
+what is drawn. The last line is JSON; the exit code is 1 if anything differed.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def draw(times: int, seed: int, whole_s: float, units: int) -> list[tuple[str, f
 
 
 def uninterrupted(options: list[str], place: pathlib.Path) -> tuple[float, int, dict[str, str]]:
-    """Seconds, units and contents of a run that nobody kills; those kept in `place` where it is the same job and code."""
+    """Seconds, units and contents of a run that nobody kills, or those kept in `place` of the same job and code."""
     kept, job = place / "whole.json", {"options": options, "code": pipeline.code_hash()}
     if kept.exists():
         found = json.loads(kept.read_text())

@@ -97,7 +97,7 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}): delete it and run again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -293,7 +293,7 @@ def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:
     """The metadata of a label's models; StoreError if it is not JSON or of another format."""
     try:
         about = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}): run again") from error
     if about["format"] != FORMAT:
         raise StoreError(

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from tiny import QUICK, SECTORS, SOURCE
 
 from bench import kill
@@ -19,7 +20,7 @@ JOB = (
 )  # fmt: skip
 
 
-def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(tmp_path):
+def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(tmp_path, capsys):
     moments = ("--moment", "units=14", "--moment", "publishing=3", "--keep", str(tmp_path))
     command = [sys.executable, "-m", "bench.kill", *moments, "--", *JOB]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -37,10 +38,10 @@ def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(
     assert found["units"] == 3 * 4 * 4
     assert found["files"] >= 3 * 2 * (4 + 1)  # 4 models and the metadata; a model may have two files
     # Given again, it goes on with what is there, which is all.
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.splitlines() == [first, last] and again.stderr == ""
-    other = subprocess.run([*command, "--seed", "1"], cwd=ROOT, capture_output=True, text=True)
-    assert other.returncode == 1 and "holds kills of another job" in other.stderr
+    assert kill.main([*moments, "--", *JOB]) == 0
+    assert capsys.readouterr().out.splitlines() == [first, last]
+    with pytest.raises(SystemExit, match="holds kills of another job or other code: remove it"):
+        kill.main([*moments, "--", *JOB, "--seed", "1"])
 
 
 def test_the_comparison_sees_what_differs(tmp_path):
