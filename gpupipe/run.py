@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", type=int, metavar="N", help="first tune with N trials a study, as gpupipe tune does")
     parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
     parser.add_argument("--pruner", default="median", help="of --tune: median or hyperband")
+    parser.add_argument(
+        "--mlflow", nargs="?", const="sqlite:///mlflow.db", metavar="URI",
+        help="tell MLflow of the finished run: sqlite:///mlflow.db (default), file:FOLDER or http://HOST:PORT",
+    )  # fmt: skip
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +122,7 @@ def refuse(error: Exception) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from gpupipe import console, memory, pipeline, summary
+    from gpupipe import console, memory, pipeline, summary, tracking
     from gpupipe import tune as tuning_job
 
     settings = _settings(
@@ -130,6 +134,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.tune is not None:
         wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner)
         wanted.families_of(settings)
+    if chosen.mlflow is not None:
+        tracking.require(chosen.mlflow)
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
@@ -142,9 +148,12 @@ def _run(chosen: argparse.Namespace) -> int:
         settings = _tuned(chosen, settings, wanted, panel, report, to)[1]
     with console.live(to, panel.device) as listener:
         whole, worked = pipeline.execute(panel, report, settings, chosen.out, chosen.jobs, listener, limit)
+    told = tracking.track(chosen.mlflow, chosen.out, whole) if chosen.mlflow is not None else None
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)
+    if told:
+        to.print(f"MLflow has it as run {told} of the experiment {tracking.EXPERIMENT}, at {chosen.mlflow}.")
     if not worked:
         to.print(
             f"Nothing to do: {chosen.out} holds this run (same data, settings, code and versions); every file checked."

@@ -25,7 +25,7 @@ LAYERS = (
     ("training", "artifacts", "scan", "backtest", "report", "progress", "measuring", "verdict", "summary", "picture"),
     ("validation",),
     ("pipeline",),
-    ("tune",),
+    ("tune", "tracking"),
     ("cluster",),
     ("api", "console"),
     ("cli", "run", "doctor", "ingest_command", "__init__", "__main__"),
@@ -35,12 +35,12 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
-    "optuna", "sqlalchemy", "exchange_calendars", "yfinance",
+    "optuna", "sqlalchemy", "exchange_calendars", "yfinance", "mlflow", "nvtx",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "pipeline", "tune", "cluster",
-    "api", "console",
+    "kernels", "models", "tuning", "training", "measuring", "artifacts", "validation", "pipeline", "tune", "tracking",
+    "cluster", "api", "console",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

@@ -127,8 +127,8 @@ def unchanging(path: pathlib.Path) -> Iterator[None]:
 
     Told by which file it is, its size, and the times of its last write and of its last change of any kind, which no
     program sets. Of an SQLite file with a write-ahead log, rows that are committed meanwhile lie in the log: they do
-    not count, as one query sees one state of the table. What could not be read because it changed is told as that. A bar
-    store is left to its manifest, which is swapped whole.
+    not count, as one query sees one state of the table. What could not be read because it changed is told as that. A
+    bar store is left to its manifest, which is swapped whole.
     """
     before = _looks_of(path)
     problem: DataError | None = None
