@@ -4,7 +4,8 @@ Whatever comes must be a Panel or a DataError, a Config or a ConfigError; files 
 are those of tests/test_data_fuzz.py and tests/test_config_fuzz.py, which try some dozens of examples in each run of the
 tests: here hypothesis draws other ones, round after round. With --atheris the second half of the time goes to bytes
 that are changed by what code they reach (`pip install atheris`, which nothing else needs), a process for each of
-TARGETS. The last line is JSON; the exit code is 1 if anything was found, which stands above it, with how to see it again.
+TARGETS. The last line is JSON; the exit code is 1 if anything was found, which stands above it, with how to see it
+again.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ keys = st.sampled_from(KEYS) | st.text(max_size=8)
 values = st.one_of(
     st.sampled_from([
         "nan", "inf", "-inf", "-1", "0", "1e400", "true", "[]", "{}", "[[1]]", "{a = 1}", "[nan]", "2020-01-01",
-        "99999999999999999999999", "1,2,x", "[1, 'a', true]", "turbomode", "['turbomode']", "default,none", "\"\\u0000\"",
-        "-0.0", "0.5", "[0.05, 0.05]", "[2, 1]", "07:32:00", "1\nseed = 2",
+        "99999999999999999999999", "1,2,x", "[1, 'a', true]", "turbomode", "['turbomode']", "default,none",
+        "''", '"\\u0000"', "-0.0", "0.5", "[0.05, 0.05]", "[2, 1]", "07:32:00", "1\nseed = 2",
     ]),
     st.integers().map(str), st.floats().map(repr), st.text(max_size=10),
 )

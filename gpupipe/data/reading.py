@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import runlog
 from gpupipe.data import bars as bars_of
 from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
@@ -22,6 +21,7 @@ from gpupipe.data.errors import DataError, printable
 from gpupipe.data.report import DataReport, Finding, data_hash, quarantine_table, time_text
 from gpupipe.device import Device, device_of, pick
 from gpupipe.panel import Panel
+from gpupipe.runlog import event
 
 log = logging.getLogger("gpupipe")
 
@@ -125,7 +125,7 @@ def load(
     )
     log.info("%s; %s", report.description, report.reader)
     elapsed_s = time.perf_counter() - started
-    runlog.event("read", stage="read", seconds=elapsed_s, rows=rows_read, reader=report.reader, device=target.kind)
+    event("read", stage="read", seconds=elapsed_s, rows=rows_read, reader=report.reader, device=target.kind)
     return panel, report
 
 
