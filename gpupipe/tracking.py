@@ -85,7 +85,8 @@ def _hashes(root: pathlib.Path) -> dict[str, str]:
     events = runlog.read(root / runlog.FILE) if (root / runlog.FILE).exists() else []
     start: dict[str, Any] = next((one for one in reversed(events) if one.get("event") == "start"), {})
     named: tuple[str, ...] = ("data", "code", "settings")
-    return {**{name: str(start[name]) for name in named if name in start}, "manifest": sha256((root / MANIFEST).read_bytes())}
+    found = {name: str(start[name]) for name in named if name in start}
+    return {**found, "manifest": sha256((root / MANIFEST).read_bytes())}
 
 
 def _metrics(whole: dict[str, Any]) -> dict[str, float]:
