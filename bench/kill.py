@@ -1,4 +1,4 @@
-"""Kill a run and let it go on: `python -m bench.kill [--times 10] [--seed 0] [--moment KIND=N ...] [-- RUN OPTIONS]`.
+"""Kill a run and let it go on: `python -m bench.kill [--times 10] [--seed 0] [--keep FOLDER] [-- RUN OPTIONS]`.
 
 An uninterrupted run comes first. Then, each time in a fresh OUT, the same run is killed (SIGKILL) at a moment, started
 again, and compared with the first: the same files under trained_*, every model byte for byte, metadata but for times.
@@ -7,7 +7,9 @@ run, every file must be in the manifest, and nothing temporary may be left.
 
 A moment is of one of three kinds, drawn in turn: "seconds" after the start; when "units" of work are finished; or
 "publishing", milliseconds after files began to replace those of an earlier run with another seed, which OUT then holds.
-The last line is JSON; the exit code is 1 if anything differed.
+With --keep, the first runs and what came of each moment stay in that folder, and the same command goes on from there:
+`--times 50 --keep FOLDER` may be broken off and given again. --moment KIND=N, as often as wanted, takes the place of
+what is drawn. The last line is JSON; the exit code is 1 if anything differed.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import tempfile
 import time
 from typing import Any
 
-from gpupipe import upkeep
+from gpupipe import pipeline, upkeep
 
 SHORT_JOB = (
     "--data", "simulated:symbols=88,bars=320,signal=0.5", "--sectors", "energy,technology,utilities,health_care",
@@ -86,8 +88,11 @@ def broken_promises(out: pathlib.Path) -> list[str]:
 
 
 def unaccounted(out: pathlib.Path) -> list[str]:
-    """Files of a finished run that the manifest does not name and the store does not keep, and temporary ones."""
-    named = {"manifest.json", ".gpupipe/lock", *json.loads((out / "manifest.json").read_text())["files"]}
+    """Files of a finished run that the manifest does not name and the store does not keep, and temporary ones.
+
+    The log changes after the manifest.
+    """
+    named = {"manifest.json", "run.jsonl", ".gpupipe/lock", *json.loads((out / "manifest.json").read_text())["files"]}
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - named
     return sorted(name for name in there if not KEPT.fullmatch(name))
 
@@ -152,37 +157,59 @@ def draw(times: int, seed: int, whole_s: float, units: int) -> list[tuple[str, f
     return [(kind, amount if kind != "units" else float(int(amount))) for kind, amount in drawn]
 
 
+def uninterrupted(options: list[str], place: pathlib.Path) -> tuple[float, int, dict[str, str]]:
+    """Seconds, units and contents of a run that nobody kills, or those kept in `place` of the same job and code."""
+    kept, job = place / "whole.json", {"options": options, "code": pipeline.code_hash()}
+    if kept.exists():
+        found = json.loads(kept.read_text())
+        if found["job"] != job:
+            raise SystemExit(f"{place} holds kills of another job or other code: remove it, or choose another --keep")
+        return found["seconds"], found["units"], found["contents"]
+    place.mkdir(parents=True, exist_ok=True)
+    whole = place / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    began, units, process = time.perf_counter(), 0, start(options, whole)
+    while process.poll() is None:
+        units = max(units, n_units(whole))
+        time.sleep(0.005)
+    whole_s = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"the job failed with status {process.returncode}")
+    found = {"job": job, "seconds": whole_s, "units": units, "contents": contents(whole)}
+    kept.write_text(json.dumps(found))
+    return whole_s, units, found["contents"]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--moment", action="append", metavar="KIND=N", help="kill at these, instead of drawn ones")
     parser.add_argument("options", nargs="*", help="options of gpupipe.run, after --; a job of some seconds if none")
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="go on with what is there")
     chosen = parser.parse_args(arguments)
     options = chosen.options or list(SHORT_JOB)
     with tempfile.TemporaryDirectory() as name:
-        place = pathlib.Path(name)
-        whole, earlier = place / "whole", place / "earlier"
-        process = start(options, whole)
-        began, units = time.perf_counter(), 0
-        while process.poll() is None:
-            units = max(units, n_units(whole))
-            time.sleep(0.005)
-        whole_s = time.perf_counter() - began
-        if process.returncode:
-            raise SystemExit(f"the job failed with status {process.returncode}")
-        expected = contents(whole)
+        place = chosen.keep or pathlib.Path(name)
+        whole_s, units, expected = uninterrupted(options, place)
         print(f"uninterrupted: {whole_s:.1f} s, {units} units, {len(expected)} files", flush=True)
         if chosen.moment:
             moments = [(kind, float(amount)) for kind, _, amount in (one.partition("=") for one in chosen.moment)]
         else:
             moments = draw(chosen.times, chosen.seed, whole_s, units)
-        if any(kind == "publishing" for kind, _ in moments):
+        earlier, done = place / "earlier", place / "done.jsonl"
+        if any(kind == "publishing" for kind, _ in moments) and not (earlier / "manifest.json").exists():
             finish(options, earlier, "--seed", "7")
-        results = [
-            kill_once(kind, amount, options, place / f"killed{k}", earlier, expected)
-            for k, (kind, amount) in enumerate(moments)
-        ]
+        told = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
+        known = {(kind, amount): (killed, good) for kind, amount, killed, good in told}
+        results = []
+        for k, moment in enumerate(moments):
+            if moment not in known:
+                shutil.rmtree(place / f"killed{k}", ignore_errors=True)  # of a time when this was broken off
+                known[moment] = kill_once(*moment, options, place / f"killed{k}", earlier, expected)
+                with done.open("a") as stream:
+                    stream.write(json.dumps([*moment, *known[moment]]) + "\n")
+            results.append(known[moment])
     print(json.dumps({
         "benchmark": "kill", "moments": len(moments), "killed": sum(killed for killed, _ in results),
         "as_expected": sum(good for _, good in results), "uninterrupted_s": round(whole_s, 1),

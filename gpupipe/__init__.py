@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gpupipe.api import train as train
     from gpupipe.artifacts import load as load
     from gpupipe.data import read as read
-    from gpupipe.data import simulate as simulate
+    from gpupipe.data.simulate import simulate as simulate
     from gpupipe.device import pick as pick
     from gpupipe.features import Features as Features
     from gpupipe.features import compute_bins as compute_bins

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpupipe import models
 from gpupipe.dataset import warm_rows
+from gpupipe.errors import UserError
 from gpupipe.features import compute_features
 from gpupipe.formulas import FEATURES
 from gpupipe.formulas.registry import Module, load_contents
@@ -101,11 +102,18 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}): delete it and run again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise StoreError(f"{path} has format {found!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it")
+    files = manifest.get("files")
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not (
+        isinstance(manifest.get("run_key"), str) and isinstance(manifest.get("settings"), dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in entries)
+    ):  # fmt: skip
+        raise StoreError(f"{path} is no manifest of a run: delete it and run again")
     return manifest
 
 
@@ -288,17 +296,51 @@ def load(out: str | os.PathLike[str]) -> Models:
     for relative, content in contents.items():
         if not relative.endswith("/metadata.json"):
             continue
-        about = json.loads(content)
-        features = about["features"]
-        folder = relative.removesuffix("metadata.json")
-        fitted = {
-            family: models.from_files(
-                {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}, one, boosters
-            )
-            for family, one in about["models"].items()
-        }
-        metadata[about["sector"]] = about
-        by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
+        try:
+            about = _metadata_of(root / relative, content)
+            features = about["features"]
+            fitted = _models_of(root, relative.removesuffix("metadata.json"), about, contents, boosters)
+            metadata[about["sector"]] = about
+            by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
+                f"{root}"
+            ) from error
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     names = tuple(features["names"])
     return Models(root, manifest["settings"], names, features["hash"], by_sector, modules, manifest, metadata)
+
+
+def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:
+    """The metadata of a label's models; StoreError if it is not JSON or of another format."""
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is not JSON ({error}): run again") from error
+    if about["format"] != FORMAT:
+        raise StoreError(
+            f"{path} has format {about['format']!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it"
+        )
+    return about
+
+
+def _models_of(
+    root: pathlib.Path, folder: str, about: dict[str, Any], contents: dict[str, bytes], boosters: dict[bytes, Any]
+) -> dict[str, Any]:
+    """The model of each family in a folder; StoreError, which names it, for one that cannot be read."""
+    fitted = {}
+    for family, one in about["models"].items():
+        files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}
+        try:
+            fitted[family] = models.from_files(files, one, boosters)
+        except UserError:  # the library is not installed
+            raise
+        except Exception as error:  # each library has errors of its own for what is no file of its
+            problem = (str(error).splitlines() or [""])[0]
+            names = " and ".join(str(root / f"{folder}{family}{suffix}") for suffix in files)
+            raise StoreError(
+                f"{names} cannot be read as a model of {family} "
+                f"({type(error).__name__}: {problem}): use the gpupipe that wrote it, or run again with --out {root}"
+            ) from error
+    return fitted

@@ -71,13 +71,22 @@ class Device:
         return self.kind
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count transfers made inside under `name`."""
+    def stage(self, name: str, unit: str = "") -> Iterator[None]:
+        """Count transfers made inside under `name`; on CUDA a range of that name, and of the unit, in a profile."""
         token = _stage.set(name)
         try:
-            yield
+            with self._range(f"{name} {unit}" if unit else name):
+                yield
         finally:
             _stage.reset(token)
+
+    def _range(self, text: str) -> contextlib.AbstractContextManager[Any]:
+        """An NVTX range, which Nsight Systems shows, where there is a GPU and the package (cuDF brings it)."""
+        if self.kind != "cuda" or importlib.util.find_spec("nvtx") is None:
+            return contextlib.nullcontext()
+        import nvtx
+
+        return nvtx.annotate(text, domain="gpupipe")
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """`array` on this device, copied if it is elsewhere or has another dtype; a copy over the bus is counted."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from gpupipe import config, models
+from gpupipe import config, models, runlog
 from gpupipe.models.fold import Fold, gather
 from gpupipe.schedule import Unit, longest_first
 from gpupipe.units import (
@@ -36,6 +36,7 @@ class Made:
     """The models of one stage, one for each label, with digests of them; and what they say of the rows asked for.
 
     said: of each part float32 (n_rows, n_labels, 3).  said_digests: of the objects that hold these.
+    objects: digests of the models' files.  reused: whether all of it was in the store.
     """
 
     models: list[Any]
@@ -43,6 +44,8 @@ class Made:
     seconds: float
     said: dict[str, np.ndarray] = field(default_factory=dict)
     said_digests: dict[str, str] = field(default_factory=dict)
+    objects: frozenset[str] = frozenset()
+    reused: bool = False
 
 
 # Of a family: its pooled stage, and that of each sector; None where a unit is not there and was only asked for.
@@ -109,7 +112,10 @@ class _Round:
         def make(labels: Sequence[int], settings: config.Config) -> list[Any]:
             return family.fit_pool(self.fold.of_labels(labels), settings, _some(like, labels))
 
-        return self._finished(family, f"{self.name}/{family.name}/pool", self._fit(family, None, None, like, make))
+        began = time.perf_counter()
+        made = self._fit(family, None, None, like, make)
+        n_rows = sum(rows.n for rows in self.fold.fit.values())
+        return self._finished(family, f"{self.name}/{family.name}/pool", made, began, n_rows)
 
     def sector(self, family: models.Family, sector: str, pooled: Made | None) -> Made | None:
         """The stage of a sector, and what its models say of the rows asked for."""
@@ -119,11 +125,22 @@ class _Round:
             fold, from_pool = self.fold.of_labels(labels), _some(pooled, labels)
             return family.fit_sector(fold, sector, settings, from_pool, _some(like, labels))
 
+        began = time.perf_counter()
         made = self._fit(family, sector, pooled, like, make)
         name = f"{self.name}/{family.name}/{sector}"
-        return self._finished(family, name, self._with_predictions(family, sector, name, made))
+        made = self._with_predictions(family, sector, name, made)
+        return self._finished(family, name, made, began, self.fold.fit[sector].n)
 
-    def _finished(self, family: models.Family, name: str, made: Made | None) -> Made | None:
+    def _finished(
+        self, family: models.Family, name: str, made: Made | None, began: float, n_rows: int
+    ) -> Made | None:
+        """Tell of a unit that is there now; `began` and now span what this run did for it."""
+        if made and not self.work.ledger.asking:
+            kept = made.objects | set(made.said_digests.values())
+            runlog.event(
+                "unit", stage=family.name, unit=name, seconds=time.perf_counter() - began, rows=n_rows,
+                reused=made.reused, bytes=sum(map(self.work.store.size, kept)), device=self.work.device.kind,
+            )  # fmt: skip
         if made:
             self.work.spent(family.name, made.seconds)
         self.work.advance(name)
@@ -163,7 +180,7 @@ class _Round:
         if missing:
             labels = sorted(k for block, *_ in missing for k in block)
             started = time.perf_counter()
-            with work.device.stage(family.name):
+            with work.device.stage(family.name, name):
                 found |= dict(zip(labels, make(labels, cast(config.Config, settings)), strict=True))
             elapsed_s = time.perf_counter() - started
             seconds += elapsed_s
@@ -173,7 +190,9 @@ class _Round:
                 work.store.finish(key, {"name": own, "parts": parts, "seconds": share_s, "models": kept})
                 saved |= dict(zip(block, kept, strict=True))
         order = range(fold.n_labels)
-        return Made([found.get(k) for k in order], tuple(digest_of_models([saved[k]]) for k in order), seconds)
+        digests = tuple(digest_of_models([saved[k]]) for k in order)
+        objects = frozenset(digest for model in saved.values() if model for digest in model["files"].values())
+        return Made([found.get(k) for k in order], digests, seconds, objects=objects, reused=not missing)
 
     def _parts(
         self, family: str, sector: str | None, block: Sequence[int], settings: Readable, pooled: Made | None,
@@ -202,7 +221,7 @@ class _Round:
     def _with_predictions(self, family: models.Family, sector: str, name: str, made: Made | None) -> Made | None:
         """What a sector's models say of each part, float32 (n_rows, n_labels, 3)."""
         work, said, digests = self.work, dict[str, np.ndarray](), dict[str, str]()
-        seconds = made.seconds if made else 0.0
+        seconds, reused = (made.seconds, made.reused) if made else (0.0, False)
         for part, rows in self.predict[sector].items():
             own = f"{name}/{part}"
             if made is None:
@@ -216,8 +235,8 @@ class _Round:
             if record is None and work.ledger.asking:
                 continue
             if record is None:
-                started = time.perf_counter()
-                with work.device.stage(family.name):
+                started, reused = time.perf_counter(), False
+                with work.device.stage(family.name, own):
                     X = gather(work.datasets[sector], rows, self.kept).X
                     said[part] = work.device.to_host(family.predict(made.models, X, work.device))
                 record = {
@@ -229,7 +248,7 @@ class _Round:
                 said[part] = load_array(work.store, record["arrays"]["said"])
             digests[part] = record["arrays"]["said"]
             seconds += record["seconds"]
-        return made and Made(made.models, made.digests, seconds, said, digests)
+        return made and Made(made.models, made.digests, seconds, said, digests, made.objects, reused)
 
 
 def _some(made: Made | None, labels: Sequence[int]) -> list[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import tempfile
@@ -72,9 +73,28 @@ def must_use_files(expected: Estimate, limit: int | None) -> bool:
 
 
 def matrix(shape: tuple[int, int], cache: pathlib.Path) -> Any:
-    """A float32 matrix in a file below `cache` that has no name any more: its space is free once it is let go of."""
+    """A float32 matrix in a file below `cache` that has no name any more: its space is free once it is let go of.
+
+    OSError where the disk has not the space for it.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     if min(shape) == 0:  # no file of no bytes can be mapped
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile(dir=cache) as file:
+        _take(file, 4 * shape[0] * shape[1])  # a disk that is full when a page is written would kill the process
         return np.asarray(np.memmap(file, np.float32, "w+", shape=shape))
+
+
+def require_space(n_bytes: int, cache: pathlib.Path) -> None:
+    """OSError where the disk of `cache` has not so much space: for libraries that end the process where it fails."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache) as file:
+        _take(file, n_bytes)
+
+
+def _take(file: Any, n_bytes: int) -> None:
+    """Make the file so large, and its space its own where the system can do that."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    else:
+        file.truncate(n_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -16,7 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import artifacts, config, curves, importance, memory, models, picture, sources, summary, validation, warm
+from gpupipe import (
+    artifacts,
+    config,
+    curves,
+    importance,
+    memory,
+    models,
+    picture,
+    runlog,
+    sources,
+    summary,
+    validation,
+    warm,
+)
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
@@ -79,7 +93,7 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
                 out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
             features = compute_features(own, settings.features.names, out)
             panel.device.sync()
-            seconds["features"] += time.perf_counter() - started
+            seconds["features"] += _told("features", sector, started, own, features.values)
         features_hash = features.hash
         with panel.device.stage("labels"):
             started = time.perf_counter()
@@ -88,13 +102,20 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
             weighted = settings.training.sample_weight == "uniqueness"
             datasets[sector] = join(own, features, labels, sector, weighted)
             panel.device.sync()
-            seconds["labels"] += time.perf_counter() - started
+            seconds["labels"] += _told("labels", sector, started, own, datasets[sector].y)
     started = time.perf_counter()
     with panel.device.stage("split"):
         cut = folds(list(datasets.values()), settings.split)
         splits = {sector: split(dataset, cut.published) for sector, dataset in datasets.items()}
     seconds["split"] = time.perf_counter() - started
     return Prepared(datasets, splits, cut, features_hash, seconds)
+
+
+def _told(stage: str, sector: str, started: float, panel: Panel, made: Any) -> float:
+    """Log what was made of a sector; the seconds since it began."""
+    seconds, kind = time.perf_counter() - started, panel.device.kind
+    runlog.event(stage, stage=stage, unit=sector, seconds=seconds, rows=panel.n_rows, bytes=made.nbytes, device=kind)
+    return seconds
 
 
 def run_key(
@@ -163,36 +184,70 @@ def execute(
         earlier = warm.read(warm_start, store)
         key = earlier.key(cold_key)
     here = earlier is not None and store.out.resolve() == pathlib.Path(str(warm_start)).resolve()
-    keys = Keys(key, cold_key)
-    if _holds(store, keys, here):
+    keys, jobs = Keys(key, cold_key), jobs or available_cores()
+    if _state(store, keys, here) == []:
         return _told_of_tuning(store, tuning, wait_s), False
-    _warn_of_unused(panel, settings)
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
-    if cache:
-        log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
-    with store.lock("--out", wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
-        if _holds(store, keys, here):  # the run that this one waited for has made it
+    with contextlib.ExitStack() as held:
+        held.enter_context(store.lock("--out", wait_s, waiting(listener, store)))
+        altered = _state(store, keys, here)
+        if altered == []:  # the run that this one waited for has made it
             return summary.read(store.out), False
-        manifest = artifacts.read_manifest(out)
-        if manifest and manifest["run_key"] != key and not here:
+        held.enter_context(runlog.opened(store.out, **about(panel, report, settings, key, jobs)))
+        _warn_of_unused(panel, settings)
+        if altered:
+            log.warning(
+                "%s was altered since it was written (%s): this run makes it again", store.out, ", ".join(altered[:3])
+            )
+        elif artifacts.read_manifest(out) and not here:
             log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
-        count = jobs or available_cores()
-        whole = _execute(panel, report, settings, modules, store, keys, count, listener, cache, earlier, tuning)
+        if cache:
+            log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
+        told = logging_too(listener)
+        whole = _execute(panel, report, settings, modules, store, keys, jobs, told, cache, earlier, tuning)
         if not keep:
             store.forget_units()
         return whole, True
 
 
-def _holds(store: Store, keys: Keys, here: bool) -> bool:
-    """Whether OUT holds the finished run of this key, every file as its manifest says.
+def waiting(listener: Listener, store: Store) -> Callable[[str], None]:
+    """Tell the listener whom a run waits for."""
+    return lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")
+
+
+def about(panel: Panel, report: DataReport | None, settings: config.Config, key: str, jobs: int) -> dict[str, Any]:
+    """What the first line of a run's log says."""
+    return {
+        "run_key": key, "settings": settings.digest(), "data": report.data_hash if report else None,
+        "description": report.description if report else None, "code": sources.code_hash([__name__], ()),
+        "versions": versions(), "process": os.getpid(), "jobs": jobs, "device": panel.device.kind, "device_name": panel.device.name,
+        "rows": panel.n_rows, "symbols": panel.n_symbols, "sectors": list(panel.sectors),
+    }  # fmt: skip
+
+
+def logging_too(listener: Listener) -> Listener:
+    """The listener, and stages and totals go to the log of the run too."""
+
+    def started(totals: dict[str, int]) -> None:
+        runlog.event("totals", **totals)
+        listener.started(totals)
+
+    def stage(text: str) -> None:
+        runlog.event("stage", stage=text)
+        listener.stage(text)
+
+    return Listener(started, listener.advanced, stage)
+
+
+def _state(store: Store, keys: Keys, here: bool) -> list[str] | None:
+    """Files of OUT's finished run that are not as its manifest says; None where it holds no finished run of this key.
 
     here: the run would go on from OUT itself, where one of these data, settings and code has nothing to learn.
     """
     manifest = artifacts.read_manifest(store.out)
-    if not manifest:
-        return False
-    same = manifest["run_key"] == keys.run or (here and manifest.get("cold_key") == keys.cold)
-    return same and not artifacts.altered_files(store.out, manifest)
+    if not manifest or not (manifest["run_key"] == keys.run or (here and manifest.get("cold_key") == keys.cold)):
+        return None
+    return artifacts.altered_files(store.out, manifest)
 
 
 def _told_of_tuning(store: Store, tuning: dict[str, Any] | None, wait_s: float) -> dict[str, Any]:
@@ -273,8 +328,15 @@ def _execute(
         entries |= {path.name: artifacts.entry_of(path.read_bytes()) for path in save_data_report(report, store.out)}
     artifacts.remove_strangers(store, entries)
     store.forget_runs(but=keys.run)
-    about = {"settings": settings.as_dict(), "cold_key": keys.cold, **told}
-    artifacts.write_manifest(store, keys.run, entries, about)
+    artifacts.write_manifest(
+        store, keys.run, entries, {"settings": settings.as_dict(), "cold_key": keys.cold, **told}
+    )  # fmt: skip
+    for name, spent in whole["seconds"].items():
+        runlog.event("seconds", stage=name, seconds=spent)
+    runlog.event(
+        "published", rows=panel.n_rows, files=len(entries), bytes=sum(entry["bytes"] for entry in entries.values()),
+        models=len(rows), peak_bytes=whole["peak_bytes"],
+    )  # fmt: skip
     store.forget_replaced()
     return summary.read(store.out)
 

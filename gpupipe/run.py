@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import pathlib
 import sys
@@ -34,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
     parser.add_argument("--pruner", default="median", help="of --tune: median or hyperband")
     _add_accept(parser)
+    parser.add_argument(
+        "--mlflow", nargs="?", const="sqlite:///mlflow.db", metavar="URI",
+        help="tell MLflow of the finished run: sqlite:///mlflow.db (default), file:FOLDER or http://HOST:PORT",
+    )  # fmt: skip
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,14 +99,38 @@ def tune(chosen: argparse.Namespace) -> int:
 
 def guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
     """Do a command; 2 with one line on standard error for what the user must mend."""
-    try:
-        return job(chosen)
-    except (UserError, OSError) as error:
-        # OSError: a disk that is full, a folder that cannot be written. Anything else is our mistake: a traceback.
-        return refuse(error)
-    except KeyboardInterrupt:
-        print(f"\ngpupipe: stopped; the same command goes on where this one was ({chosen.out})", file=sys.stderr)
-        return 130
+    from gpupipe import runlog, stopping
+
+    line = f"gpupipe: stopped; the same command goes on where this one was ({chosen.out})"
+    with stopping.stoppable(line):
+        try:
+            with runlog.recording():  # what was read and warned of before there is an OUT to log to
+                return job(chosen)
+        except UserError as error:
+            return refuse(error)
+        except OSError as error:  # anything else is our mistake: a traceback
+            return refuse(UserError(_of_system(error, chosen.out)))
+        except stopping.Stopped as stopped:
+            stopping.flush()
+            stopping.end(stopped, line)  # threads are still at work, and what they would finish is not waited for
+            raise
+        except KeyboardInterrupt:
+            print(f"\n{line}", file=sys.stderr)
+            return 130
+
+
+def _of_system(error: OSError, out: str) -> str:
+    """What the operating system refused, and what mends it."""
+    reason = error.strerror or str(error)
+    where = error.filename or out
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"{out}: {reason}: make room on that disk and give the same command again, which goes on where this one "
+            "was; or choose another --out"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where}: {reason}: make it writable, or choose another --out"
+    return str(error)
 
 
 def refuse(error: Exception) -> int:
@@ -111,7 +140,7 @@ def refuse(error: Exception) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from gpupipe import console, memory, pipeline, summary
+    from gpupipe import console, memory, pipeline, summary, tracking
     from gpupipe import tune as tuning_job
 
     settings = _settings_of_run(chosen)
@@ -120,6 +149,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.tune is not None:
         wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner, chosen.accept)
         wanted.families_of(settings)
+    if chosen.mlflow is not None:
+        tracking.require(chosen.mlflow)
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
@@ -138,9 +169,12 @@ def _run(chosen: argparse.Namespace) -> int:
             panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning, chosen.warm_start, chosen.wait,
             not chosen.no_keep,
         )
+    told = tracking.track(chosen.mlflow, chosen.out, whole) if chosen.mlflow is not None else None
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)
+    if told:
+        to.print(f"MLflow has it as run {told} of the experiment {tracking.EXPERIMENT}, at {chosen.mlflow}.")
     if not worked:
         to.print(
             f"Nothing to do: {chosen.out} holds this run (same data, settings, code and versions); every file checked."

@@ -97,4 +97,10 @@ def longest_first(units: Sequence[Unit], costs: Costs, jobs: int) -> None:
 
     for unit in units:
         add(unit)
-    in_parallel([thread] * jobs, jobs)
+    try:
+        in_parallel([thread] * jobs, jobs)
+    except BaseException:  # Ctrl-C is raised here, not in the threads: they would go on to the last unit
+        with changed:
+            state["failed"] = True
+            changed.notify_all()
+        raise

@@ -191,6 +191,10 @@ class Store:
             raise StoreError(f"{path} was altered: delete {self._work} and run again")
         return content
 
+    def size(self, digest: str) -> int:
+        """Bytes of a kept content."""
+        return (self._work / "objects" / digest).stat().st_size
+
     def finish(self, key: str, record: dict[str, Any]) -> None:
         """Say that the unit `key` is done; `record` is JSON and names its objects. Its own checksum is kept with it."""
         sealed = {**record, SEAL: sha256(dump_json(record))}

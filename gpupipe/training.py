@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from gpupipe import config, models
+from gpupipe import config, models, runlog
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -263,7 +263,7 @@ def _stack(
         "settings": Readable(work.settings, META).values(None, None),
     }  # fmt: skip
     key, record = work.ledger.find("stack", name, parts)
-    n_labels = len(kept)
+    n_labels, began = len(kept), time.perf_counter()
     if record is None and not work.ledger.asking:
         started = time.perf_counter()
         stacked = meta.fit(
@@ -279,6 +279,10 @@ def _stack(
     else:
         return {}, 0.0
     work.spent(META, elapsed_s)
+    runlog.event(
+        "unit", stage=META, unit=name, seconds=time.perf_counter() - began, rows=sum(map(len, predicted.values())),
+        reused=record is not None, device=work.device.kind,
+    )  # fmt: skip
     work.advance(META)
     return stacked, elapsed_s
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe import config, memory, pipeline, tuning
+from gpupipe import config, memory, pipeline, runlog, tuning
 from gpupipe.data import DataReport, data_hash
 from gpupipe.formulas.registry import load_modules
 from gpupipe.panel import Panel
@@ -104,7 +104,11 @@ def tune(
     key = pipeline.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.tune")
     jobs = jobs or available_cores()
     cache = store.cache if memory.must_use_files(pipeline.expected_bytes(panel, settings), limit_bytes) else None
-    with store.lock("--out", wait_s, lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")):
+    with (
+        store.lock("--out", wait_s, pipeline.waiting(listener, store)),
+        runlog.opened(store.out, **pipeline.about(panel, report, settings, key, jobs), tuning=True),
+    ):
+        listener = pipeline.logging_too(listener)
         listener.stage("features and labels")
         prepared = pipeline.prepare(panel, settings, cache)
         work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).parents[1]
 SNAPSHOT = pathlib.Path(__file__).with_name("rapids_signatures.json")
-LIBRARIES = ("cudf", "cupy", "cupyx", "rmm", "cuml", "xgboost", "dask_cuda", "dask_cudf", "nvforest")
-DISTRIBUTIONS = ("cudf-cu13", "cupy-cuda13x", "rmm-cu13", "cuml-cu13", "xgboost", "dask-cuda", "dask-cudf-cu13")
+LIBRARIES = ("cudf", "cupy", "cupyx", "rmm", "cuml", "xgboost", "dask_cuda", "dask_cudf", "nvforest", "nvtx")
+DISTRIBUTIONS = ("cudf-cu13", "cupy-cuda13x", "rmm-cu13", "cuml-cu13", "xgboost", "dask-cuda", "dask-cudf-cu13", "nvtx")
 # Neighbours of what is used, so that a new call to one of them needs no new snapshot.
 WHOLE_MODULES = ("cupy", "rmm", "rmm.mr", "cupy.cuda", "cupy.cuda.runtime", "cupy.random", "cupy.linalg")
 WHOLE_CLASSES = (

@@ -1,5 +1,6 @@
 """Whatever comes, the readers give a Panel or a DataError of one line, and never anything else."""
 
+import os
 import sqlite3
 
 import pyarrow as pa
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from gpupipe.data import DataError, load, simulate
 from gpupipe.panel import Panel
 
+# `python -m bench.fuzz` asks for more examples, other ones each time.
+LONGER = int(os.environ.get("GPUPIPE_FUZZ", 0))
 SLOW = settings(
-    deadline=None, max_examples=60, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+    deadline=None, max_examples=LONGER or 60, derandomize=not LONGER, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 NAMES = ("symbol", "date", "open", "high", "low", "close", "volume", "sector", "timeframe", "adj close")
 
 words = st.one_of(
@@ -45,6 +49,10 @@ arrow_types = {
     "list": (st.lists(st.integers(0, 3), max_size=2), pa.list_(pa.int64())),
     "nothing": (st.none(), pa.null()),
 }
+TWO = pa.table({
+    "symbol": ["A", "B"], "date": ["2020-01-02", "2020-01-02"],
+    **{name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")},
+})  # fmt: skip
 
 
 def check(source, **options):
@@ -150,3 +158,53 @@ def test_simulated_options(text):
     if any(character.isdigit() for character in text):
         text = "symbols=" + text[:2]
     check(f"simulated:{text},bars=5")
+
+
+@SLOW
+@given(st.lists(st.lists(words, min_size=1, max_size=4).map(",".join), max_size=6).map("\n".join), st.booleans())
+def test_sector_maps(tmp_path_factory, body, headed):
+    path = tmp_path_factory.mktemp("map") / "sectors.csv"
+    path.write_text(("symbol,sector\n" if headed else "") + body, encoding="utf-8", errors="replace")
+    check(TWO, sector_map=path)
+
+
+@SLOW
+@given(st.dictionaries(words | st.none(), words | numbers | st.none(), max_size=4))
+def test_sector_maps_that_are_mappings(mapping):
+    check(TWO, sector_map=mapping)
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory):
+    """The bytes of two SQLite files, one with a write-ahead log."""
+    found = {}
+    for mode in ("delete", "wal"):
+        path = tmp_path_factory.mktemp("real") / "bars.db"
+        connection = sqlite3.connect(path)
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        with connection:
+            connection.execute("CREATE TABLE candles (symbol, date, open REAL, high, low, close, volume, sector)")
+            connection.executemany(
+                "INSERT INTO candles VALUES (?, ?, 1.5, 1.5, 1.5, 1.5, '7', 'energy')",
+                [(f"S{k % 3}", 1_600_000_000 + 86_400 * k) for k in range(90)],
+            )
+        connection.close()
+        found[mode] = path.read_bytes()
+    return found
+
+
+@SLOW
+@given(
+    st.sampled_from(["delete", "wal"]),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    st.floats(0.3, 1), st.booleans(),
+)  # fmt: skip
+def test_damaged_databases(databases, tmp_path_factory, mode, changes, kept, at_the_start):
+    content = bytearray(databases[mode])
+    for where, value in changes:
+        content[int(where * (2048 if at_the_start else len(content)))] = value
+    path = tmp_path_factory.mktemp("damaged") / "bars.db"
+    path.write_bytes(bytes(content[: int(kept * len(content))] if kept < 0.6 else content))
+    before = path.read_bytes()
+    check(path)
+    assert path.read_bytes() == before and [one.name for one in path.parent.iterdir()] == ["bars.db"]

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up. A module may import those of lower layers, and of its own as long as there is no circle.
 LAYERS = (
     ("kernels",),
-    ("device", "config", "errors", "store", "sources", "memory", "schedule"),
+    ("device", "config", "errors", "store", "sources", "memory", "schedule", "runlog", "stopping"),
     ("panel",),
     ("expressions",),
     ("formulas",),
@@ -29,7 +29,7 @@ LAYERS = (
     ),
     ("validation", "warm"),
     ("pipeline",),
-    ("tune", "upkeep"),
+    ("tune", "upkeep", "tracking"),
     ("cluster",),
     ("api", "console", "backtest"),
     ("report",),
@@ -40,12 +40,12 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
-    "altair", "jinja2", "vl_convert", "optuna", "sqlalchemy", "exchange_calendars", "yfinance",
+    "altair", "jinja2", "vl_convert", "optuna", "sqlalchemy", "exchange_calendars", "yfinance", "mlflow", "nvtx",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
     "kernels", "models", "tuning", "units", "fitting", "training", "measuring", "artifacts", "validation", "warm",
-    "pipeline", "tune", "upkeep", "cluster", "api", "console",
+    "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

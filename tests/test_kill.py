@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from tiny import QUICK, SECTORS, SOURCE
 
 from bench import kill
@@ -19,11 +20,10 @@ JOB = (
 )  # fmt: skip
 
 
-def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes():
-    moments = ("--moment", "units=14", "--moment", "publishing=3")
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.kill", *moments, "--", *JOB], cwd=ROOT, capture_output=True, text=True
-    )
+def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(tmp_path, capsys):
+    moments = ("--moment", "units=14", "--moment", "publishing=3", "--keep", str(tmp_path))
+    command = [sys.executable, "-m", "bench.kill", *moments, "--", *JOB]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     # The run killed while publishing takes the place of one with another seed, and says so; nothing else is said.
     warned = done.stderr.splitlines()
@@ -38,6 +38,11 @@ def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(
     # validation and test, or of the part; and the stack.
     assert found["units"] == 3 * (4 * 4 + 3 * (2 + 3)) + 1
     assert found["files"] >= 3 * 2 * (4 + 1)  # 4 models and the metadata; a model may have two files
+    # Given again, it goes on with what is there, which is all.
+    assert kill.main([*moments, "--", *JOB]) == 0
+    assert capsys.readouterr().out.splitlines() == [first, last]
+    with pytest.raises(SystemExit, match="holds kills of another job or other code: remove it"):
+        kill.main([*moments, "--", *JOB, "--seed", "1"])
 
 
 def test_the_comparison_sees_what_differs(tmp_path):

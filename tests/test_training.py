@@ -81,7 +81,7 @@ def test_the_manifest_names_every_file_as_it_is_and_nothing_else_lies_there(whol
     for name, entry in manifest["files"].items():
         content = (out / name).read_bytes()
         assert entry == {"sha256": sha256(content), "bytes": len(content)}, name
-    assert files_in(out) == {*manifest["files"], "manifest.json", ".gpupipe/lock"}
+    assert files_in(out) == {*manifest["files"], "manifest.json", "run.jsonl", ".gpupipe/lock"}
     assert {"summary.json", "summary.parquet"} < set(manifest["files"])
     assert manifest["settings"] == settings_of().as_dict()
 
@@ -248,7 +248,7 @@ def test_other_settings_retrain_and_remove_what_they_do_not_replace(tmp_path):
     assert set(new) == expected and all(old[name] != content for name, content in new.items())
     assert not list(tmp_path.glob("trained_*/*/3d"))
     mine = {"notes.txt", "trained_2pct/energy/1d/plot.png"}
-    assert files_in(tmp_path) - mine == {*manifest_of(tmp_path)["files"], "manifest.json", ".gpupipe/lock"}
+    assert files_in(tmp_path) - mine == {*manifest_of(tmp_path)["files"], "manifest.json", "run.jsonl", ".gpupipe/lock"}
 
 
 def test_an_altered_file_is_made_again(few, tmp_path):
@@ -294,7 +294,7 @@ def test_a_broken_run_goes_on_with_what_it_had_finished(few, tmp_path, monkeypat
     assert len(sectors_of_linear) == 5 + 2 + 2 * 3
     assert len(heard) == count_units(settings_of(*FEW), 3)  # what is taken from the store is heard of, too
     assert models_in(tmp_path) == models_in(few[0])
-    assert files_in(tmp_path) == {*manifest_of(tmp_path)["files"], "manifest.json", ".gpupipe/lock"}
+    assert files_in(tmp_path) == {*manifest_of(tmp_path)["files"], "manifest.json", "run.jsonl", ".gpupipe/lock"}
 
 
 def test_what_a_broken_run_left_is_made_again_when_altered(tmp_path, monkeypatch, caplog):

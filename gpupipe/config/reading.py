@@ -80,7 +80,7 @@ def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
         return tomllib.loads(pathlib.Path(file).read_text())
     except FileNotFoundError:
         raise ConfigError(f"configuration file {str(file)!r} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # a number of too many digits is a plain ValueError
         raise ConfigError(f"configuration file {str(file)!r} cannot be read as TOML: {error}") from None
 
 
@@ -138,7 +138,7 @@ def _parse(text: str) -> Any:
     """A value as TOML would read it; bare words are strings, and "1,2,5" is a list."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return [_parse(part.strip()) for part in text.split(",")] if "," in text else text
 
 

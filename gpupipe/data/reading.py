@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from gpupipe.data.errors import DataError, printable
 from gpupipe.data.report import DataReport, Finding, data_hash, quarantine_table, time_text
 from gpupipe.device import Device, device_of, pick
 from gpupipe.panel import Panel
+from gpupipe.runlog import event
 
 log = logging.getLogger("gpupipe")
 
@@ -91,6 +93,7 @@ def load(
 
     Raises DataError (a ValueError) for what the user must mend, DeviceError for a device that cannot be had.
     """
+    started = time.perf_counter()
     wanted = sector_names.asked_for(sectors)
     target = device if isinstance(device, Device) else pick(device)
     mapping = _sector_map(sector_map)
@@ -121,6 +124,8 @@ def load(
         quarantine=_quarantine(opened, verdict),
     )
     log.info("%s; %s", report.description, report.reader)
+    elapsed_s = time.perf_counter() - started
+    event("read", stage="read", seconds=elapsed_s, rows=rows_read, reader=report.reader, device=target.kind)
     return panel, report
 
 
@@ -169,8 +174,9 @@ def _open_word(source: str | None, word: str | None, mapping: Mapping[str, str])
 def _open_path(
     path: pathlib.Path, mapping: Mapping[str, str], timeframe: str | None, device: Device, *, adjusted: bool
 ) -> _Opened:
-    part = on_cuda.of_path(path) if device.kind == "cuda" and not adjusted and timeframe is None else None
-    kind, parts = ("parquet", [part]) if part is not None else sources.of_path(path, timeframe)
+    with sources.unchanging(path):
+        part = on_cuda.of_path(path) if device.kind == "cuda" and not adjusted and timeframe is None else None
+        kind, parts = ("parquet", [part]) if part is not None else sources.of_path(path, timeframe)
     title = f"{path.name} ({sources.TITLES[kind]}{f', {len(parts)} files' if path.is_dir() else ''})"
     return _of_parts(parts, kind, title, str(path), mapping, timeframe, device, adjusted=adjusted)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import urllib.parse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,19 @@ def of_path(path: pathlib.Path, timeframe: str | None) -> tuple[str, list[Part]]
             of_file(bar_store.located(path, file), "parquet", timeframe, {"sector": file.sector})
             for file in stored.files
         ]
+    files = files_of(path)
+    kinds = {kind_of(file): file for file in files}
+    if len(kinds) > 1:
+        listed = " and ".join(f"{TITLES[kind]} ({file.name})" for kind, file in sorted(kinds.items()))
+        raise DataError(f"{path}: the folder mixes {listed}; name one file, or keep one kind in it")
+    (kind,) = kinds
+    return kind, [of_file(file, kind, timeframe, _partition(file.relative_to(path))) for file in files]
+
+
+def files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files that are read of a folder, in order; the path itself where it is none. DataError if there are none."""
+    if not path.is_dir():
+        return [path]
     files = []
     for folder, below, names in os.walk(path):
         below[:] = sorted(name for name in below if not name.startswith((".", "_")))
@@ -104,12 +118,44 @@ def of_path(path: pathlib.Path, timeframe: str | None) -> tuple[str, list[Part]]
     files = [file for file in files if any(file.name.lower().endswith(suffix) for suffix in _SUFFIXES)]
     if not files:
         raise DataError(f"{path}: the folder holds no file that ends in {', '.join(_SUFFIXES)}")
-    kinds = {kind_of(file): file for file in files}
-    if len(kinds) > 1:
-        listed = " and ".join(f"{TITLES[kind]} ({file.name})" for kind, file in sorted(kinds.items()))
-        raise DataError(f"{path}: the folder mixes {listed}; name one file, or keep one kind in it")
-    (kind,) = kinds
-    return kind, [of_file(file, kind, timeframe, _partition(file.relative_to(path))) for file in files]
+    return files
+
+
+@contextlib.contextmanager
+def unchanging(path: pathlib.Path) -> Iterator[None]:
+    """What is read inside is read from files that nobody writes: DataError if one is another afterwards than before.
+
+    Told by which file it is, its size, and the times of its last write and of its last change of any kind, which no
+    program sets. Of an SQLite file with a write-ahead log, rows that are committed meanwhile lie in the log: they do
+    not count, as one query sees one state of the table. What could not be read because it changed is told as that. A
+    bar store is left to its manifest, which is swapped whole.
+    """
+    before = _looks_of(path)
+    problem: DataError | None = None
+    try:
+        yield
+    except DataError as error:
+        problem = error
+    after = _looks_of(path)
+    if changed := sorted(file for file in before.keys() | after.keys() if before.get(file) != after.get(file)):
+        raise DataError(
+            f"{changed[0]}: changed while it was read: give the command again once nothing writes it"
+        ) from problem
+    if problem is not None:
+        raise problem
+
+
+def _looks_of(path: pathlib.Path) -> dict[pathlib.Path, tuple[int, ...]]:
+    looks: dict[pathlib.Path, tuple[int, ...]] = {}
+    try:
+        files = [] if path.is_dir() and bar_store.manifest_of(path) is not None else files_of(path)
+    except DataError:  # said where it is opened
+        files = []
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            looks[file] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return looks
 
 
 def _partition(relative: pathlib.Path) -> dict[str, str | None]:
@@ -158,18 +204,23 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, di
         for meaning in ("symbol", "sector", "timeframe")
         if meaning in found and (pa.types.is_string(schema.field(found[meaning]).type))
     ]
-    with pq.ParquetFile(path, read_dictionary=text, metadata=metadata) as file:  # a name is stored once, not once a row
+    # A name is stored once, not once a row; pages that carry a checksum are held to it.
+    with pq.ParquetFile(path, read_dictionary=text, metadata=metadata, page_checksum_verification=True) as file:
         return file.read(columns=list(found.values())), found
 
 
 def _arrow(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, dict[str, str]]:
     import pyarrow as pa
 
-    with pa.memory_map(str(path)) as stream:
-        is_file = stream.read(6) == b"ARROW1"
+    # Not mapped: a file that is cut while its pages are in use would end the process (SIGBUS).
+    with pa.OSFile(str(path)) as stream:
+        open_ = pa.ipc.open_file if stream.read(6) == b"ARROW1" else pa.ipc.open_stream
         stream.seek(0)
-        table = (pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)).read_all()
-    found = columns.find(table.column_names, required, str(path))
+        schema = open_(stream).schema
+        found = columns.find(schema.names, required, str(path))
+        wanted = sorted(schema.get_field_index(name) for name in found.values())
+        stream.seek(0)
+        table = open_(stream, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
     table = table.select(list(found.values()))
     table.validate(full=True)  # a damaged file must not lead outside of its own memory
     return table, found

@@ -148,9 +148,14 @@ def require(families: Sequence[str]) -> None:
 
 
 def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
-    """A saved model of any family again; `boosters` is shared between calls, so that equal files are loaded once."""
+    """A saved model of any family again; `boosters` is shared between calls, so that equal files are loaded once.
+
+    ValueError, or the library's own error, for what is no file of its.
+    """
     from gpupipe.models import catboost_trees, columns, hosted, lightgbm_trees, linear, meta, trees
 
+    for suffix, content in files.items():
+        _check_form(suffix, content)
     if "columns" in about:
         rest = {key: value for key, value in about.items() if key != "columns"}
         return columns.Picked(np.array(about["columns"], dtype=np.int64), from_files(files, rest, boosters))
@@ -164,3 +169,16 @@ def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[by
         if about["kind"] == library.name:
             return hosted.from_files(library, files, about, boosters)
     raise ValueError(f"unknown kind of model {about['kind']!r}: it was written by a newer gpupipe")
+
+
+# How the files of each kind begin and end. XGBoost and LightGBM end the process where there is nothing or half a file.
+_FORMS = {
+    ".ubj": (b"{", b"}"), ".npz": (b"PK\3\4", b""), ".cbm": (b"CBM1", b""),
+    ".txt": (b"tree\n", b"\nend of parameters\n\npandas_categorical:null\n"),
+}  # fmt: skip
+
+
+def _check_form(suffix: str, content: bytes) -> None:
+    kind = f".{suffix.rpartition('.')[2]}"
+    if kind in _FORMS and not (content.startswith(_FORMS[kind][0]) and content.endswith(_FORMS[kind][1])):
+        raise ValueError(f"{len(content)} bytes that do not begin or end as a whole file {kind} does")

@@ -303,9 +303,13 @@ def quantile_matrix(
 ) -> Any:
     """A QuantileDMatrix of row blocks (numpy or CuPy, float32), which are never put together as floats.
 
-    cache: a folder to keep its bins in, read again for each level of a tree (an ExtMemQuantileDMatrix).
+    cache: a folder to keep its bins in, read again for each level of a tree (an ExtMemQuantileDMatrix). OSError where
+        its disk has not the space for them.
     """
     import xgboost
+
+    if cache is not None:  # XGBoost takes at most four bytes a value and eight a row, and aborts where it cannot write
+        memory.require_space(sum(4 * part.size + 8 * len(part) for part in parts) + 2**16, cache)
 
     class Blocks(xgboost.DataIter):
         def __init__(self) -> None:
