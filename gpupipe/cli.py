@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit.add_argument("--symbols", type=int, default=60, help="how many symbols, spread over the data (default 60)")
     audit.add_argument("--json", action="store_true", help="print JSON")
     _add_upkeep(commands)
+    shown = commands.add_parser("report", help="a finished run as one HTML file, OUT/report.html; or two side by side")
+    shown.add_argument("out", metavar="OUT", help="the --out of a finished run")
+    shown.add_argument("--compare", metavar="OUT2", help="another run, beside the first: OUT/compared.html")
+    shown.add_argument("--to", metavar="FILE", help="with --compare: write the page there")
     ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet"))
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run.tune(chosen)
     if chosen.command == "doctor":
         return doctor.run(as_json=chosen.json)
+    if chosen.command == "report":
+        return run.guarded(_report, chosen)
     if chosen.command in ("status", "verify", "clean"):
         return run.guarded(run.status if chosen.command == "status" else _upkeep, chosen)
     try:
@@ -67,6 +73,16 @@ def _add_upkeep(commands: Any) -> None:
     for one in (verified, cleaned):
         one.add_argument("out", metavar="OUT", help="the --out of a run")
         one.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from gpupipe import report
+
+    if chosen.to is not None and chosen.compare is None:
+        raise UserError("--to is for --compare: the report of one run is OUT/report.html")
+    compared = chosen.compare is not None
+    print(report.compare(chosen.out, chosen.compare, chosen.to) if compared else report.write(chosen.out))
+    return 0
 
 
 def _upkeep(chosen: argparse.Namespace) -> int:

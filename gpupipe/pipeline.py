@@ -220,8 +220,9 @@ def about(panel: Panel, report: DataReport | None, settings: config.Config, key:
     return {
         "run_key": key, "settings": settings.digest(), "data": report.data_hash if report else None,
         "description": report.description if report else None, "code": sources.code_hash([__name__], ()),
-        "versions": versions(), "process": os.getpid(), "jobs": jobs, "device": panel.device.kind, "device_name": panel.device.name,
-        "rows": panel.n_rows, "symbols": panel.n_symbols, "sectors": list(panel.sectors),
+        "versions": versions(), "process": os.getpid(), "jobs": jobs, "device": panel.device.kind,
+        "device_name": panel.device.name, "rows": panel.n_rows, "symbols": panel.n_symbols,
+        "sectors": list(panel.sectors),
     }  # fmt: skip
 
 

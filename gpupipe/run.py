@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--warm-start", metavar="DIR", help="go on from the models of a finished run in DIR (may be --out) where it can"
     )
     parser.add_argument("--no-keep", action="store_true", help="keep nothing in --out that only a later run could use")
+    parser.add_argument("--report", action="store_true", help="write OUT/report.html at the end, as gpupipe report")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
     parser.add_argument("--tune", type=int, metavar="N", help="first tune with N trials a study, as gpupipe tune does")
     parser.add_argument("--tune-per", default="sector", metavar="WHAT", help="a study for each sector or each label")
@@ -141,6 +142,7 @@ def refuse(error: Exception) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     from gpupipe import console, memory, pipeline, summary, tracking
+    from gpupipe import report as report_page
     from gpupipe import tune as tuning_job
 
     settings = _settings_of_run(chosen)
@@ -151,6 +153,8 @@ def _run(chosen: argparse.Namespace) -> int:
         wanted.families_of(settings)
     if chosen.mlflow is not None:
         tracking.require(chosen.mlflow)
+    if chosen.report:
+        report_page.require()
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
@@ -173,6 +177,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
     console.show_summary(to, whole, chosen.out)
+    if chosen.report:
+        to.print(f"Report: {report_page.write(chosen.out)}")
     if told:
         to.print(f"MLflow has it as run {told} of the experiment {tracking.EXPERIMENT}, at {chosen.mlflow}.")
     if not worked:

@@ -45,7 +45,7 @@ HEAVY = (
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
     "kernels", "models", "tuning", "units", "fitting", "training", "measuring", "artifacts", "validation", "warm",
-    "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console",
+    "importance", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

@@ -13,7 +13,7 @@ MODELS = {
     "random_forest": ("#CC79A7", "triangle-down", [8, 4]), "linear": ("#E69F00", "cross", [1, 3]),
     "lightgbm": ("#7A6FAC", "triangle-left", [5, 1]), "catboost": ("#8C8C00", "triangle-right", [3, 1]),
 }  # fmt: skip
-OTHER = ("#7F7F7F", "stroke", [1, 1])  # baselines
+OTHER = ("#7F7F7F", "circle", [1, 1])  # baselines
 CLASSES = {"SELL": "#D55E00", "HOLD": "#999999", "BUY": "#0072B2"}
 ROW = 22  # pixels of a row in a chart of rows
 
@@ -37,7 +37,8 @@ def gains(rows: Rows) -> dict[str, Any]:
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
     colours, shapes, _ = _of_models(names)
-    base = alt.Chart(alt.Data(values=list(rows))).encode(
+    # Layers have no data of their own: what is drawn of each label comes through the panels.
+    base = alt.Chart().encode(
         y=alt.Y("model:N", sort=names, title=None),
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=None),
     )
@@ -48,8 +49,28 @@ def gains(rows: Rows) -> dict[str, Any]:
         + [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")],
     )
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3], color="gray").encode(x="zero:Q")
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="gray").encode(x=alt.datum(0))
     return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=ROW * len(names))
+
+
+def two_runs(rows: Rows) -> dict[str, Any]:
+    """Gains of two runs, a panel for each label. rows: "label", "model", "run", "gain", "low", "high" in percent."""
+    alt = _alt()
+    models, runs = (list(dict.fromkeys(row[name] for row in rows)) for name in ("model", "run"))
+    base = alt.Chart().encode(
+        y=alt.Y("model:N", sort=models, title=None),
+        yOffset=alt.YOffset("run:N", sort=runs),
+        color=alt.Color("run:N", scale=alt.Scale(domain=runs, range=["#0072B2", "#D55E00"]), title=None),
+    )
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(
+        x=alt.X("gain:Q", title="gain over the prior in sealed log-loss, %"),
+        shape=alt.Shape("run:N", scale=alt.Scale(domain=runs, range=["circle", "diamond"]), title=None),
+        tooltip=["label:N", "model:N", "run:N"]
+        + [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")],
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="gray").encode(x=alt.datum(0))
+    return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=2 * ROW * len(models))
 
 
 def _panels(alt: Any, layered: Any, rows: Rows, by: str, height: int, width: int = 250) -> dict[str, Any]:
@@ -70,7 +91,9 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
     labels = list(dict.fromkeys(row["label"] for row in rows))
     base = (
         alt.Chart(alt.Data(values=list(rows)))
-        .encode(x=alt.X("label:N", sort=labels, title=None), y=alt.Y("sector:N", title=None))
+        .encode(x=alt.X("label:N", sort=labels, title=None, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("sector:N", title=None),
+        )
         .add_params(model)
         .transform_filter(model)
     )
@@ -121,7 +144,7 @@ def curve(
     names = list(dict.fromkeys(row["model"] for row in rows))
     colours, shapes, dashes = _of_models(names)
     kind = {"type": "symlog", "constant": 0.01} if log else {}
-    base = alt.Chart(alt.Data(values=list(rows))).encode(
+    base = alt.Chart().encode(
         x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind), axis=alt.Axis(format="%")),
         y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(**kind), axis=alt.Axis(format="%")),
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
@@ -137,9 +160,8 @@ def curve(
     )
     layers = [lines, marks]
     if diagonal:
-        most = max((max(row[x], row[y]) for row in rows), default=1.0)
-        ends = alt.Data(values=[{x: 0, y: 0}, {x: most, y: most}])
-        layers.insert(0, alt.Chart(ends).mark_line(color="gray", strokeDash=[4, 3]).encode(x=f"{x}:Q", y=f"{y}:Q"))
+        alike = alt.Chart().mark_line(color="gray", strokeDash=[4, 3])
+        layers.insert(0, alike.encode(x=f"{x}:Q", y=alt.Y(f"{x}:Q", title=titles[1])))
     return _panels(alt, alt.layer(*layers), rows, "label", height=200)
 
 
@@ -148,7 +170,7 @@ def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, 
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
     colours, shapes, dashes = _of_models(names)
-    base = alt.Chart(alt.Data(values=list(rows))).encode(
+    base = alt.Chart().encode(
         x=alt.X(f"{x}:O", title=titles[0], axis=alt.Axis(labelAngle=0)),
         y=alt.Y(f"{y}:Q", title=titles[1]),
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
@@ -174,19 +196,20 @@ def bars(rows: Rows, name: str, value: str, title: str) -> dict[str, Any]:
     return chart.properties(width="container", height=ROW * len(rows)).to_dict()
 
 
-def lines(rows: Rows, x: str, y: str, series: str, titles: tuple[str, str], log: bool = False) -> dict[str, Any]:
-    """Lines over time. rows: x as ISO dates, y numbers, series names."""
+def over_time(rows: Rows, field: str, title: str) -> dict[str, Any]:
+    """Lines over dates, a panel for each label. rows: "label", "model", "time" as ISO dates, and the field."""
     alt = _alt()
-    names = list(dict.fromkeys(row[series] for row in rows))
+    names = list(dict.fromkeys(row["model"] for row in rows))
     colours, _, dashes = _of_models(names)
-    chart = alt.Chart(alt.Data(values=list(rows))).mark_line().encode(
-        x=alt.X(f"{x}:T", title=titles[0]),
-        y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(type="log" if log else "linear", zero=False)),
-        color=alt.Color(f"{series}:N", scale=alt.Scale(domain=names, range=colours), title=None),
-        strokeDash=alt.StrokeDash(f"{series}:N", scale=alt.Scale(domain=names, range=dashes), title=None),
-        tooltip=[f"{series}:N", alt.Tooltip(f"{x}:T"), alt.Tooltip(f"{y}:Q", format=".4g")],
+    kept = [{name: row[name] for name in ("label", "model", "time", field)} for row in rows]
+    chart = alt.Chart().mark_line(strokeWidth=1.5).encode(
+        x=alt.X("time:T", title=None),
+        y=alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False)),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None),
+        tooltip=["label:N", "model:N", "time:T", alt.Tooltip(f"{field}:Q", format=".4g")],
     )  # fmt: skip
-    return chart.properties(width="container", height=260).to_dict()
+    return _panels(alt, chart, kept, "label", height=180)
 
 
 def timeline(rows: Rows) -> dict[str, Any]:

@@ -4,7 +4,7 @@ const text = "var(--text)", dim = "var(--dim)", line = "var(--line)";
 const theme = {background: null, font: "system-ui, sans-serif", view: {stroke: line},
   axis: {labelColor: text, titleColor: dim, gridColor: line, domainColor: dim, tickColor: dim, labelLimit: 220},
   legend: {labelColor: text, titleColor: dim, orient: "top", columns: 4, symbolStrokeWidth: 2, labelLimit: 220},
-  header: {labelColor: text, labelFontWeight: "bold", titleColor: dim}, rule: {color: text}, text: {color: text}};
+  header: {labelColor: text, labelFontWeight: "bold", titleColor: dim}};
 let views = [];
 // What is under way is awaited, so that a change of width draws once more with what holds then.
 let drawing = Promise.resolve();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import importlib.resources
 import json
@@ -38,6 +39,11 @@ class Picture:
 
     caption: str
     svg: str
+
+    @property
+    def source(self) -> str:
+        """As a data URL: inside the page itself its style would be everybody's."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
 
 
 @dataclass(frozen=True)

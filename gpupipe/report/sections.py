@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe import curves, verdict
@@ -14,6 +14,9 @@ from gpupipe.intervals import NO_SKILL, SKILL
 from gpupipe.measuring import BASELINES
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Picture, Section, Table
+from gpupipe.report.running import about, flat, time_and_memory
+from gpupipe.report.trading import backtest
+from gpupipe.report.words import times_100, title_of_label
 from gpupipe.summary import title_of
 
 Row = Mapping[str, Any]
@@ -24,7 +27,8 @@ def of_run(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     """All sections that OUT has something for. whole: its summary."""
     found = [
         verdict_of(whole), data(whole), labels(out), split(out, whole), leaderboard(whole), by_sector(whole),
-        probabilities(out), importance(out), folds(whole), time_and_memory(whole), about(whole), skipped(whole),
+        probabilities(out), importance(out), folds(whole), backtest(out, whole), time_and_memory(out, whole),
+        about(whole), skipped(whole),
     ]  # fmt: skip
     return [section for section in found if section is not None]
 
@@ -52,6 +56,64 @@ def verdict_of(whole: Mapping[str, Any]) -> Section:
         verdict.stacking_sentence(whole["stacking"]),
     ]
     return Section("Verdict", [line for line in text if line])
+
+
+def of_two(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Two runs side by side. names: what the page calls them.  wholes: their summaries."""
+    verdicts = [
+        Section(f"Verdict of {name}", [*lead(whole), *verdict_of(whole).text])
+        for name, whole in zip(names, wholes, strict=True)
+    ]
+    keys = [{(a["label"], a["model"]): a for a in whole["averages"]} for whole in wholes]
+    rows, table = [], []
+    for key in dict.fromkeys([*keys[0], *keys[1]]):
+        gains = [100 * of[key]["test_gain_over_prior"] if key in of else None for of in keys]
+        for name, gain, of in zip(names, gains, keys, strict=True):
+            if gain is not None and key[1] not in BASELINES:
+                average = of[key]
+                rows.append({
+                    "label": title_of_label(key[0]), "model": key[1], "run": name, "gain": gain,
+                    "low": times_100(average.get("test_gain_low")), "high": times_100(average.get("test_gain_high")),
+                })  # fmt: skip
+        before, after = gains
+        difference = None if before is None or after is None else after - before
+        table.append([title_of_label(key[0]), key[1], *gains, difference])
+    settings = [dict(flat(whole["settings"])) for whole in wholes]
+    differing = [
+        [key, *(of.get(key, "") for of in settings)]
+        for key in dict.fromkeys([*settings[0], *settings[1]]) if settings[0].get(key) != settings[1].get(key)
+    ]  # fmt: skip
+    about_runs = [
+        [name, *(said(whole) for whole in wholes)]
+        for name, said in {
+            "data": lambda whole: whole["data"].get("data_hash", "")[:12],
+            "bars": lambda whole: f"{whole['data']['rows_kept']:,}",
+            "sealed test": lambda whole: f"{whole['split']['test_from']} to {whole['split']['test_to']}",
+            "models": lambda whole: whole["n_models"],
+            "seconds": lambda whole: f"{whole['elapsed_s']:.1f}",
+            "peak memory, GiB": lambda whole: f"{whole['peak_bytes'] / 2**30:.2f}",
+            "device": lambda whole: whole["device"]["kind"],
+        }.items()
+    ]  # fmt: skip
+    same_test = wholes[0]["split"] == wholes[1]["split"] and about_runs[0][1] == about_runs[0][2]
+    text = (
+        "Both runs were judged on the same rows."
+        if same_test
+        else "The runs were judged on other rows, so that gains differ for that reason, too."
+    )
+    columns = [("", False), *((name, False) for name in names)]
+    return [
+        Section("Runs", [text], [
+            Table("What each is of", columns, about_runs),
+            Table("Settings that differ" if differing else "No setting differs", columns, differing),
+        ]),
+        Section("Gains", [], [
+            Figure("Gain over the prior on the sealed test, with 95 % intervals", charts.two_runs(rows)),
+            Table("Gains over the prior, %", [("label", False), ("model", False), *((name, True) for name in names),
+                                              ("difference", True)], table),
+        ]),
+        *verdicts,
+    ]  # fmt: skip
 
 
 def data(whole: Mapping[str, Any]) -> Section:
@@ -106,18 +168,12 @@ def _totals(lines: Sequence[Row], by: str) -> list[dict[str, Any]]:
         for name in charts.CLASSES:
             counts[line["label"], line[by]][name] += line[f"n_{name.lower()}"]
     return [
-        {"label": _title(label), by: key, "class": name, "share": 100 * n / max(1, sum(own.values())), "rows": n,
+        {"label": title_of_label(label), by: key, "class": name, "rows": n,
+         "share": 100 * n / max(1, sum(own.values())),
          "order": order}
         for (label, key), own in counts.items()
         for order, (name, n) in enumerate(own.items())
     ]  # fmt: skip
-
-
-def _title(label: str) -> str:
-    """label_5d_10pct as "5 bars, 10 %"."""
-    _, horizon, threshold = label.split("_", 2)
-    of = {"horizon": int(horizon.removesuffix("d")), "threshold": float(threshold.removesuffix("pct")) / 100}
-    return title_of(of)
 
 
 def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
@@ -138,7 +194,7 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
     rows = [
         {
             "label": titles[a["label"]], "model": a["model"], "gain": 100 * a["test_gain_over_prior"],
-            "low": _times_100(a.get("test_gain_low")), "high": _times_100(a.get("test_gain_high")),
+            "low": times_100(a.get("test_gain_low")), "high": times_100(a.get("test_gain_high")),
             "skill": a.get("test_skill", ""),
         }
         for a in whole["averages"]
@@ -148,10 +204,10 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
                ("sectors above the prior", True), ("sectors", True), ("mean return after BUY, %", True),
                ("of every row, %", True)]  # fmt: skip
     table = [
-        [titles[a["label"]], a["model"], 100 * a["test_gain_over_prior"], _times_100(a.get("test_gain_low")),
-         _times_100(a.get("test_gain_high")), a.get("test_skill", ""), a["test_log_loss"],
+        [titles[a["label"]], a["model"], 100 * a["test_gain_over_prior"], times_100(a.get("test_gain_low")),
+         times_100(a.get("test_gain_high")), a.get("test_skill", ""), a["test_log_loss"],
          100 * a["validation_gain_over_prior"], a["sectors_above_prior"], a["sectors"],
-         _times_100(a.get("test_return_when_buy")), _times_100(a.get("test_return_buy_and_hold"))]
+         times_100(a.get("test_return_when_buy")), times_100(a.get("test_return_buy_and_hold"))]
         for a in whole["averages"]
     ]  # fmt: skip
     text = [
@@ -162,12 +218,8 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
     ]
     return Section("Leaderboard", text, [
         Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows)),
-        Table("All models and baselines, averaged over sectors", columns, table, digits=3),
+        Table("All models and baselines, averaged over sectors", columns, table, digits=3, folded=True),
     ])  # fmt: skip
-
-
-def _times_100(value: Any) -> Any:
-    return None if value is None or value != value else 100 * value
 
 
 def by_sector(whole: Mapping[str, Any]) -> Section:
@@ -184,9 +236,9 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
                ("sealed log-loss", True), ("prior's", True), ("PR-AUC BUY", True), ("BUY share, %", True),
                ("calls BUY", True), ("precision BUY, %", True), ("scope", False), ("rounds", False)]  # fmt: skip
     table = [
-        [row["sector"], title_of(row), row["model"], _times_100(row["test_gain_over_prior"]), row.get("test_skill", ""),
-         row["test_log_loss"], row["test_prior_log_loss"], row["test_pr_auc_buy"], _times_100(row["test_share_buy"]),
-         row["test_calls_buy"], _times_100(row["test_precision_buy"]), row["scope"], row["rounds"]]
+        [row["sector"], title_of(row), row["model"], times_100(row["test_gain_over_prior"]), row.get("test_skill", ""),
+         row["test_log_loss"], row["test_prior_log_loss"], row["test_pr_auc_buy"], times_100(row["test_share_buy"]),
+         row["test_calls_buy"], times_100(row["test_precision_buy"]), row["scope"], row["rounds"]]
         for row in whole["models"] if row["kind"] == "model"
     ]  # fmt: skip
     n_skill = sum(row["skill"] == SKILL for row in of_models)
@@ -209,7 +261,7 @@ def probabilities(out: pathlib.Path) -> Section | None:
 
     def drawn(side: str, of: Any) -> list[dict[str, Any]]:
         return [
-            {"label": _title(label), "model": model, **point}
+            {"label": title_of_label(label), "model": model, **point}
             for (this, label, model), own in groups.items() if this == side for point in of(own)
         ]  # fmt: skip
 
@@ -267,7 +319,8 @@ def folds(whole: Mapping[str, Any]) -> Section | None:
         if name not in whole:
             continue
         rows = [
-            {"label": _title(one["label"]), "model": one["model"], "number": k, "gain": 100 * own["gain_over_prior"]}
+            {"label": title_of_label(one["label"]), "model": one["model"], "number": k,
+             "gain": 100 * own["gain_over_prior"]}
             for one in whole[name]["results"] if one["model"] not in BASELINES
             for k, own in enumerate(one[what], 1) if own["rows"]
         ]  # fmt: skip
@@ -278,49 +331,6 @@ def folds(whole: Mapping[str, Any]) -> Section | None:
             Table(f"{title}, in numbers", columns, table, folded=True),
         ]
     return Section("Fold by fold", [], parts) if parts else None
-
-
-def time_and_memory(whole: Mapping[str, Any]) -> Section:
-    """Where the time went, and the memory."""
-    seconds = [{"stage": name, "seconds": value} for name, value in whole["seconds"].items()]
-    text = [
-        f"{whole['elapsed_s']:.1f} s with {whole['jobs']} jobs, {whole['rows_per_second']:,.0f} rows a second; at most "
-        f"{whole['peak_bytes'] / 2**30:.2f} GiB of memory"
-        + (f", {whole['device_peak_bytes'] / 2**30:.2f} GiB of the device's" if whole["device_peak_bytes"] else "")
-        + ". Stages that run side by side add up to more than the whole."
-    ]
-    parts: list[Any] = [Figure("Seconds by stage, of all threads", charts.bars(seconds, "stage", "seconds", "seconds"))]
-    crossed = [
-        [direction.replace("_", " "), stage, n]
-        for direction, by in whole["bus_bytes"].items() for stage, n in by.items()
-    ]  # fmt: skip
-    if crossed:
-        columns = [("direction", False), ("stage", False), ("bytes", True)]
-        parts.append(Table("Bytes over the bus", columns, crossed))
-    else:
-        text.append("Nothing crossed a bus: the device was the CPU.")
-    return Section("Time and memory", text, parts)
-
-
-def about(whole: Mapping[str, Any]) -> Section:
-    """Versions and settings."""
-    flat = list(_flat(whole["settings"]))
-    device = whole["device"]
-    return Section("Run", [f"Device: {device['kind']}, {device['name']} ({device['reason']})."], [
-        Table("Versions", [("what", False), ("version", False)], list(whole["versions"].items()), folded=True),
-        Table("Settings", [("key", False), ("value", False)], flat, folded=True),
-        Table("Keys", [("what", False), ("SHA-256", False)], [
-            ["run", whole["run_key"]], ["data", whole["data"].get("data_hash", "")]
-        ], folded=True),
-    ])  # fmt: skip
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def skipped(whole: Mapping[str, Any]) -> Section | None:
