@@ -89,6 +89,9 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
     picked = alt.binding_select(options=list(models), name="model ")
     model = alt.selection_point(fields=["model"], bind=picked, value=models[0], name="pick")
     labels = list(dict.fromkeys(row["label"] for row in rows))
+    # One end of the colours is as far from 0 as the other; a few models far beyond have the colour of the end.
+    far = sorted(abs(row["gain"]) for row in rows)[int(0.98 * (len(rows) - 1))] or 1.0
+    scale = alt.Scale(scheme="blueorange", domain=[-far, far], clamp=True, reverse=True)
     base = (
         alt.Chart(alt.Data(values=list(rows)))
         .encode(x=alt.X("label:N", sort=labels, title=None, axis=alt.Axis(labelAngle=0)),
@@ -98,12 +101,12 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
         .transform_filter(model)
     )
     fill = base.mark_rect().encode(
-        color=alt.Color("gain:Q", scale=alt.Scale(scheme="blueorange", domainMid=0, reverse=True), title="gain, %"),
+        color=alt.Color("gain:Q", scale=scale, title="gain, %"),
         tooltip=["sector:N", "label:N", "model:N", alt.Tooltip("gain:Q", format=".1f"), "skill:N"],
     )
     words = base.mark_text(fontSize=11).encode(
         text=alt.Text("gain:Q", format=".1f"),
-        color=alt.condition("abs(datum.gain) > 25", alt.value("white"), alt.value("black")),
+        color=alt.condition(f"abs(datum.gain) > {0.6 * far}", alt.value("white"), alt.value("black")),
     )
     return (fill + words).properties(width="container", height=ROW * len({row["sector"] for row in rows})).to_dict()
 
