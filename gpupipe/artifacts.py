@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py")  # of what a run publishes in folders of its own
+IMPORTANCE = "importance.json"
 MODULES = "features"  # the folder of OUT with the Python files of the user's own features
 
 
@@ -81,8 +82,12 @@ def withdraw_manifest(store: Store) -> None:
 
 
 def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
-    """Remove models, metadata and modules of an earlier run that this one did not replace, and folders left empty."""
-    for path in (*store.out.glob("trained_*pct/*/*d/*"), *store.out.glob(f"{MODULES}/*.py")):
+    """Remove what an earlier run published and this one did not replace, and folders left empty.
+
+    Models, metadata, modules, and the file that only some models have.
+    """
+    sometimes = [path for path in [store.out / IMPORTANCE] if path.exists()]
+    for path in (*store.out.glob("trained_*pct/*/*d/*"), *store.out.glob(f"{MODULES}/*.py"), *sometimes):
         if path.suffix in SUFFIXES and path.relative_to(store.out).as_posix() not in entries:
             path.unlink()
     for folder in sorted([*store.out.glob("trained_*pct/**/"), *store.out.glob(f"{MODULES}/")], reverse=True):

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import models
+from gpupipe import artifacts, models
 from gpupipe.evaluate import log_losses
 from gpupipe.formulas import FEATURES
 from gpupipe.models import columns
 from gpupipe.models.fold import gather
 from gpupipe.training import Trained, Work
 
-JSON = "importance.json"
+JSON = artifacts.IMPORTANCE
 MODEL = "xgb_joint"
 ROWS = 500  # of each sector's validation part, at most
 

@@ -338,7 +338,7 @@ def _execute(
         "published", rows=panel.n_rows, files=len(entries), bytes=sum(entry["bytes"] for entry in entries.values()),
         models=len(rows), peak_bytes=whole["peak_bytes"],
     )  # fmt: skip
-    store.forget_replaced()
+    store.forget_leftovers()
     return summary.read(store.out)
 
 

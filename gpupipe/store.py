@@ -275,9 +275,10 @@ class Store:
                 write_atomic(target, content)
         return {"sha256": digest, "bytes": len(content)}
 
-    def forget_replaced(self) -> None:
-        """Drop what lay in OUT before this run's own files took its place."""
-        shutil.rmtree(self.replaced, ignore_errors=True)
+    def forget_leftovers(self) -> None:
+        """Drop what only an unfinished run needs: matrices in files, and what lay in OUT before."""
+        for place in (self.cache, self.replaced):
+            shutil.rmtree(place, ignore_errors=True)
 
     def forget_units(self) -> None:
         """Drop what only a later run could use; published files stay."""

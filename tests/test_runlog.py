@@ -39,7 +39,8 @@ def test_a_run_says_what_it_did(logged):
     assert runlog.FILE not in manifest["files"]  # it goes on after the manifest is written
     units = [one for one in events if one["event"] == "unit"]
     totals = next(one for one in events if one["event"] == "totals")
-    assert len(units) == totals["units"] - 1 == 4 * 4  # the meta-learner is no unit of the store
+    assert len(units) == totals["units"] == 4 * 4 + 1  # a family on 4 folds, pooled and in 3 sectors; the meta-learner
+    assert units.pop()["stage"] == "meta_learner"
     for one in units:
         assert one["stage"] == "linear" and one["device"] == "cpu" and one["rows"] > 0 and one["bytes"] > 0
         assert one["seconds"] > 0 and one["reused"] is False and one["thread"]
@@ -70,7 +71,7 @@ def test_a_run_that_goes_on_appends_and_says_what_was_reused(tmp_path):
     second = [one for one in events if one["run"] != first[0]["run"]]
     assert events[: len(first)] == first and second[0]["event"] == "start" and second[-1]["status"] == "done"
     reused = [one["reused"] for one in second if one["event"] == "unit"]
-    assert reused == [True] * 5 + [False] * 11
+    assert reused == [True] * 5 + [False] * 12
     before = (tmp_path / runlog.FILE).read_bytes()
     assert pipeline.execute(tiny_market(), None, settings, tmp_path, 1)[1] is False
     assert (tmp_path / runlog.FILE).read_bytes() == before

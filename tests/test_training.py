@@ -263,11 +263,11 @@ def break_once(monkeypatch, module, name, at):
     """Make the call number `at` of a function fail, once; returns the list of its calls."""
     calls, function = [], getattr(module, name)
 
-    def sometimes(fold, *arguments):
+    def sometimes(fold, *arguments, **named):
         calls.append((fold.name, arguments[0] if isinstance(arguments[0], str) else "pool"))
         if len(calls) == at:
             raise RuntimeError("the lamp fell on the keyboard")
-        return function(fold, *arguments)
+        return function(fold, *arguments, **named)
 
     monkeypatch.setattr(module, name, sometimes)
     return calls
