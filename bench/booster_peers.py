@@ -7,7 +7,7 @@ the validation log-loss of every round.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +49,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Fitted:
-    """curve: float64 (rounds,), validation log-loss after each. margin(X, rounds): float (n, 3), without the prior."""
+    """curve: float64 (rounds,), validation log-loss after each. margin(X, rounds): float (n, 3), without the prior.
+
+    staged(X): the margins after each round of the curve.
+    """
 
     curve: np.ndarray
     margin: Callable[[np.ndarray, int], np.ndarray]
+    staged: Callable[[np.ndarray], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,14 @@ class Booster:
 def starts(part: Part, prior: np.ndarray, label: int) -> np.ndarray:
     """float64 (n, 3): the prior for every row."""
     return np.tile(prior[label].astype(np.float64), (len(part.X), 1))
+
+
+def summed(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Running sums of margins of single rounds, float64."""
+    total: Any = 0.0
+    for part in parts:
+        total = total + part.astype(np.float64)
+        yield total
 
 
 def installed(module: str, title: str) -> tuple[Any, str]:
@@ -102,11 +114,15 @@ def xgboost_peer() -> Booster:
             early_stopping_rounds=patience,
         )  # fmt: skip
 
-        def margin(X: np.ndarray, n: int) -> np.ndarray:
+        def between(X: np.ndarray, first: int, last: int) -> np.ndarray:
             zero = np.zeros((len(X), N_CLASSES), np.float32)
-            return booster.inplace_predict(X, iteration_range=(0, n), predict_type="margin", base_margin=zero)
+            return booster.inplace_predict(X, iteration_range=(first, last), predict_type="margin", base_margin=zero)
 
-        return Fitted(np.array(said["validation"]["mlogloss"]), margin)
+        curve = np.array(said["validation"]["mlogloss"])
+        rounds_of = range(len(curve))
+        return Fitted(
+            curve, lambda X, n: between(X, 0, n), lambda X: summed(between(X, r, r + 1) for r in rounds_of)
+        )  # fmt: skip
 
     return Booster(name, build, fit)
 
@@ -139,10 +155,14 @@ def lightgbm_peer() -> Booster:
             callbacks=[lightgbm.early_stopping(patience, verbose=False), lightgbm.record_evaluation(said)],
             keep_training_booster=True,  # else it is written and read again, cut after its best round
         )  # fmt: skip
+        def between(X: np.ndarray, first: int, last: int) -> np.ndarray:
+            return booster.predict(X, raw_score=True, start_iteration=first, num_iteration=last - first)
+
+        curve = np.array(said["validation"]["multi_logloss"])
+        rounds_of = range(len(curve))
         return Fitted(
-            np.array(said["validation"]["multi_logloss"]),
-            lambda X, n: booster.predict(X, raw_score=True, num_iteration=n),
-        )
+            curve, lambda X, n: between(X, 0, n), lambda X: summed(between(X, r, r + 1) for r in rounds_of)
+        )  # fmt: skip
 
     return Booster(name, build, fit)
 
@@ -167,6 +187,7 @@ def catboost_peer() -> Booster:
         return Fitted(
             np.array(booster.get_evals_result()["validation"]["MultiClass"]),
             lambda X, n: booster.predict(X, prediction_type="RawFormulaVal", ntree_end=n),
+            lambda X: booster.staged_predict(X, prediction_type="RawFormulaVal"),
         )
 
     return Booster(name, lambda matrix, setting: matrix, fit)

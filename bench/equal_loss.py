@@ -5,7 +5,7 @@ XGBoost, LightGBM and CatBoost used directly, one label after the other, and our
 
     sectors   (default) theirs of one sector, ours of all sectors, and then the sector's own rounds, as in a run
     alone     all of one sector: what is pooled helps nobody
-    pooled    all of all sectors together, which stand in the tables as one sector, "all"
+    pooled    all of all sectors together; each sector's rows are then judged apart (see equal_loss_pooled.py)
 
 All see the same float32 rows of the same split.
 
@@ -398,11 +398,13 @@ def main() -> int:
     if options.rows == "alone":
         result = alone(world, sectors, peers, options)
     elif options.rows == "pooled":
-        result = compare(together(world), [ALL], peers, options)
+        from bench import equal_loss_pooled
+
+        result = equal_loss_pooled.compare(world, peers, options)
     else:
         result = compare(world, sectors, peers, options)
     names = {OURS: OURS, **{p: peer.name for p, peer in peers.items()}}
-    show(result, names)
+    (equal_loss_pooled.show if options.rows == "pooled" else show)(result, names)
     print(json.dumps({
         "benchmark": "equal_loss", **result, "names": names, "cores": cores(), "python": platform.python_version(),
         "options": {k: v for k, v in vars(options).items() if k not in ("data", "sector_map")},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import QUICK, in_sectors, tiny_market
 
-from bench import booster_peers, equal_loss, forests
+from bench import booster_peers, equal_loss, equal_loss_pooled, forests
 from bench.booster_peers import Setting, first_reaching, log_loss
 from bench.label_peers import SkippedError
 from gpupipe import models
@@ -85,6 +85,25 @@ def test_rows_together_are_those_of_the_sectors(world):
         found = {row.tobytes(): label.tobytes() for row, label in zip(there.X, there.y, strict=True)}
         assert len(of_row) == len(own)
         assert found == of_row
+
+
+@pytest.mark.parametrize("name", list(booster_peers.PEERS))
+def test_on_one_matrix_every_sector_is_judged_apart(name, world, capsys):
+    options = argparse.Namespace(
+        depths=[2, 3], rates=[0.2], our_depths=[2], rounds=8, patience=5, times=1, rows="pooled"
+    )
+    peers = {name: peer_or_skip(booster_peers.PEERS[name])}
+    result = equal_loss_pooled.compare(world, peers, options)  # it checks each peer's losses against its own curve
+    equal_loss_pooled.show(result, {"xgb_joint": "xgb_joint", name: name})
+    assert "utilities" in capsys.readouterr().out
+    assert [line["sector"] for line in result["sectors"]] == ["energy", "utilities"]
+    for line in result["sectors"]:
+        for learner, rounds in line["rounds"].items():
+            assert all(1 <= r <= 60 for r in rounds.values())
+            most = result["before_s"][learner] + result["fit_s"][learner]
+            assert result["before_s"][learner] < line["seconds"][learner] <= most * 1.000001
+        assert line["ratio"] == pytest.approx(line["seconds"][name] / line["seconds"]["xgb_joint"])
+        assert all(0 < loss < 1.1 for of in ("test_at_target", "test_at_best") for loss in line[of].values())
 
 
 def test_a_comparison_of_two_sectors(world, capsys):
