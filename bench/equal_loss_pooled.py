@@ -125,7 +125,7 @@ def of_ours(
         settings = dataclasses.replace(
             world.settings, joint=dataclasses.replace(world.settings.joint, depth=depth)
         )  # fmt: skip
-        pooled = columns.unwrap(models.family(OURS).fit_pool(world.fold(), settings, None)) or []
+        pooled = models.family(OURS).fit_pool(world.fold(), settings, None)
         followed = [follow(pooled, rows) for rows in apart["validation"]]
         means = np.average(followed, axis=0, weights=[rows.n for rows in apart["validation"]])
         found.append((float(means.min(axis=0).mean()), settings, pooled))
@@ -137,6 +137,9 @@ def of_ours(
 
 def follow(pooled: list[Any], rows: Rows) -> np.ndarray:
     """float64 (rounds, n_labels): log-loss after each round of the pooled booster."""
+    if isinstance(pooled[0], columns.Picked):  # of fewer columns, as twins were left out
+        rows = dataclasses.replace(rows, X=rows.X[:, pooled[0].columns])
+    pooled = columns.unwrap(pooled) or []
     margin = np.tile(np.concatenate([model.bias for model in pooled]), (rows.n, 1))
     found = []
     for r in range(max(model.stages[0].rounds for model in pooled)):

@@ -176,6 +176,8 @@ class Models:
     by_sector: for each sector and (horizon, threshold), a model for each family.
     modules: the Python files of the user's own features that the models were trained on, content by path.
     manifest: as it was read.  metadata: of each sector, as one of its labels' has it; what labels share is there.
+    cutoffs: by sector, horizon, threshold and family, from which probability on a row is called BUY and SELL: chosen
+        on validation, 1.0 for a class that never happened there.
     """
 
     out: pathlib.Path
@@ -186,6 +188,12 @@ class Models:
     modules: dict[str, bytes] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     metadata: dict[str, dict[str, Any]] = field(repr=False)
+    cutoffs: dict[tuple[str, int, float, str], tuple[float, float]] = field(repr=False)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the families that there are models of."""
+        return self._families(None)
 
     def columns(self, families: Sequence[str] | None = None) -> list[tuple[str, int, float]]:
         """Family, horizon and threshold of each model of `predict`, in its order."""
@@ -298,6 +306,7 @@ def load(out: str | os.PathLike[str]) -> Models:
     by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = {}
     features: dict[str, Any] = {}
     metadata: dict[str, dict[str, Any]] = {}
+    cutoffs: dict[tuple[str, int, float, str], tuple[float, float]] = {}
     for relative, content in contents.items():
         if not relative.endswith("/metadata.json"):
             continue
@@ -307,6 +316,9 @@ def load(out: str | os.PathLike[str]) -> Models:
             fitted = _models_of(root, relative.removesuffix("metadata.json"), about, contents, boosters)
             metadata[about["sector"]] = about
             by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
+            for family, one in about["models"].items():
+                of = (about["sector"], about["horizon"], about["threshold"], family)
+                cutoffs[of] = (one["cutoffs"]["buy"], one["cutoffs"]["sell"])
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
@@ -314,7 +326,9 @@ def load(out: str | os.PathLike[str]) -> Models:
             ) from error
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     names = tuple(features["names"])
-    return Models(root, manifest["settings"], names, features["hash"], by_sector, modules, manifest, metadata)
+    return Models(
+        root, manifest["settings"], names, features["hash"], by_sector, modules, manifest, metadata, cutoffs
+    )  # fmt: skip
 
 
 def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:

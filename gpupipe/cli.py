@@ -1,10 +1,10 @@
-"""The command line: `gpupipe run`, and `tune`, `backtest`, `ingest`, `audit`, `features`, `doctor`, `status`, ..."""
+"""The command line: `gpupipe run` and all other commands."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpupipe.errors import UserError
@@ -12,7 +12,14 @@ from gpupipe.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console command `gpupipe`; returns the exit code."""
-    from gpupipe import __version__, doctor, ingest_command, run
+    from gpupipe import run
+
+    return run.guarded(*command(arguments))
+
+
+def command(arguments: Sequence[str] | None) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+    """What does a command, and what it was asked for; it returns an exit code, or raises UserError or OSError."""
+    from gpupipe import __version__, doctor, ingest_command, nightly, run, scan_command
     from gpupipe.backtest import command as backtest
 
     parser = argparse.ArgumentParser(prog="gpupipe", description="From OHLCV bars to trained, verified models.")
@@ -22,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tuned = commands.add_parser("tune", help="search settings by validation log-loss, and say what the best is worth")
     run.add_tune_arguments(tuned)
     backtest.add_arguments(commands.add_parser("backtest", help="act on a run's calls in its sealed test, after costs"))
+    scan_command.add_arguments(commands.add_parser("scan", help="what a run's models say of every symbol's latest bar"))
     check = commands.add_parser("doctor", help="what is installed, which device would be used and why, what is missing")
     check.add_argument("--json", action="store_true", help="print JSON")
     features = commands.add_parser("features", help="list every feature with its formula, source and warm-up")
@@ -40,25 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown.add_argument("--compare", metavar="OUT2", help="another run, beside the first: OUT/compared.html")
     shown.add_argument("--to", metavar="FILE", help="with --compare: write the page there")
     ingest_command.add_arguments(commands.add_parser("ingest", help="append new bars to a local store of Parquet"))
+    nightly.add_arguments(commands.add_parser("nightly", help="ingest, train what is stale, backtest, scan, report"))
     chosen = parser.parse_args(arguments)
-    if chosen.command == "run":
-        return run.run(chosen)
-    if chosen.command == "tune":
-        return run.tune(chosen)
-    if chosen.command == "doctor":
-        return doctor.run(as_json=chosen.json)
-    if chosen.command == "report":
-        return run.guarded(_report, chosen)
-    if chosen.command in ("status", "verify", "clean"):
-        return run.guarded(run.status if chosen.command == "status" else _upkeep, chosen)
-    try:
-        if chosen.command == "ingest":
-            return ingest_command.run(chosen)
-        if chosen.command == "backtest":
-            return backtest.run(chosen)
-        return _audit(chosen) if chosen.command == "audit" else _features(chosen)
-    except (UserError, OSError) as error:
-        return run.refuse(error)
+    work: dict[str, Callable[[argparse.Namespace], int]] = {
+        "run": run.do_run, "tune": run.do_tune, "backtest": backtest.run, "scan": scan_command.run, "report": _report,
+        "doctor": lambda chosen: doctor.run(as_json=chosen.json), "ingest": ingest_command.run, "audit": _audit,
+        "features": _features, "status": run.status, "verify": _upkeep, "clean": _upkeep, "nightly": nightly.run,
+    }  # fmt: skip
+    return work[chosen.command], chosen
 
 
 def _add_upkeep(commands: Any) -> None:

@@ -115,6 +115,22 @@ class Panel:
             sector=tuple(self.sector[k] for k in chosen),
         )
 
+    def until(self, time_ns: int) -> Panel:
+        """The bars up to and at a time, int64 UTC ns; symbols without any are left out. ValueError if none is left."""
+        keep = self.device.to_host(self.time_ns) <= time_ns
+        offsets = self.device.to_host(self.offsets)
+        lengths = np.add.reduceat(keep.astype(np.int64), offsets[:-1]) if len(keep) else np.zeros(0, np.int64)
+        there = np.flatnonzero(lengths)
+        if there.size == 0:
+            raise ValueError("no bar is left")
+        rows = self.device.asarray(np.flatnonzero(keep))
+        return Panel(
+            **{name: getattr(self, name)[rows] for name in (*COLUMNS, "time_ns")},
+            offsets=self.device.asarray(np.concatenate([[0], np.cumsum(lengths[there])]).astype(np.int64)),
+            symbols=tuple(self.symbols[k] for k in there),
+            sector=tuple(self.sector[k] for k in there),
+        )
+
     def of_sector(self, sector: str) -> Panel:
         """The panel of one sector's symbols."""
         if sector not in self.sector:

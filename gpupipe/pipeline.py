@@ -142,9 +142,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    import xgboost
-
-    return {**found, "xgboost": xgboost.__version__}
+    return {**found, "xgboost": sources.xgboost_version()}
 
 
 def execute(

@@ -90,19 +90,20 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Do the job; 0, or 2 with one line on standard error for what the user must mend."""
-    return guarded(_run, chosen)
+    return guarded(do_run, chosen)
 
 
 def tune(chosen: argparse.Namespace) -> int:
     """Tune alone: `gpupipe tune`; exit codes as of `run`."""
-    return guarded(_tune, chosen)
+    return guarded(do_tune, chosen)
 
 
 def guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace) -> int:
     """Do a command; 2 with one line on standard error for what the user must mend."""
     from gpupipe import runlog, stopping
 
-    line = f"gpupipe: stopped; the same command goes on where this one was ({chosen.out})"
+    place = _place(chosen)
+    line = "gpupipe: stopped" + (f"; the same command goes on where this one was ({place})" if place else "")
     with stopping.stoppable(line):
         try:
             with runlog.recording():  # what was read and warned of before there is an OUT to log to
@@ -110,7 +111,7 @@ def guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace
         except UserError as error:
             return refuse(error)
         except OSError as error:  # anything else is our mistake: a traceback
-            return refuse(UserError(_of_system(error, chosen.out)))
+            return refuse(UserError(_of_system(error, place)))
         except stopping.Stopped as stopped:
             stopping.flush()
             stopping.end(stopped, line)  # threads are still at work, and what they would finish is not waited for
@@ -118,6 +119,12 @@ def guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace
         except KeyboardInterrupt:
             print(f"\n{line}", file=sys.stderr)
             return 130
+
+
+def _place(chosen: argparse.Namespace) -> str:
+    """The folder that a command writes to; "" for one that only looks."""
+    name = {"backtest": "models", "scan": "models", "ingest": "store"}.get(getattr(chosen, "command", "run"), "out")
+    return str(getattr(chosen, name, None) or "")
 
 
 def _of_system(error: OSError, out: str) -> str:
@@ -140,7 +147,8 @@ def refuse(error: Exception) -> int:
     return USER_ERROR
 
 
-def _run(chosen: argparse.Namespace) -> int:
+def do_run(chosen: argparse.Namespace) -> int:
+    """The job itself; UserError for what the user must mend."""
     from gpupipe import console, memory, pipeline, summary, tracking
     from gpupipe import report as report_page
     from gpupipe import tune as tuning_job
@@ -217,7 +225,8 @@ def status(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _tune(chosen: argparse.Namespace) -> int:
+def do_tune(chosen: argparse.Namespace) -> int:
+    """Tuning itself; UserError for what the user must mend."""
     from gpupipe import console
     from gpupipe import tune as tuning_job
 

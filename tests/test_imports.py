@@ -33,7 +33,7 @@ LAYERS = (
     ("cluster",),
     ("api", "console", "backtest"),
     ("report",),
-    ("cli", "run", "doctor", "ingest_command", "__init__", "__main__"),
+    ("cli", "run", "doctor", "ingest_command", "scan_command", "nightly", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Libraries that cost start-up time or touch a device; they are imported inside the functions that use them.
@@ -45,7 +45,7 @@ HEAVY = (
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
     "kernels", "models", "tuning", "units", "fitting", "training", "measuring", "artifacts", "validation", "warm",
-    "importance", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
+    "importance", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

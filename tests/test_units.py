@@ -262,3 +262,9 @@ def test_what_is_said_of_a_change():
 def test_nothing_is_kept_where_nothing_shall_be(tmp_path):
     execute(tiny_market(), None, settings_of("training.models=linear"), tmp_path, 1, keep=False)
     assert [path.name for path in (tmp_path / ".gpupipe").iterdir()] == ["lock"]
+
+
+def test_the_version_of_xgboost_is_told_without_importing_it():
+    import xgboost
+
+    assert sources.xgboost_version() == xgboost.__version__

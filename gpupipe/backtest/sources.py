@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,17 +91,10 @@ def sealed_test(
     models. Sectors of the panel without models, or without a test row, call for nothing.
     Raises InSampleError where `since` lies before the sealed test; UserError where no row is left.
     """
-    from gpupipe.artifacts import folder_of
-
-    cutoffs: dict[tuple[str, str], tuple[float, float]] = {}
-    begins: dict[str, int] = {}
-    for sector in panel.sectors:
-        for (h, t), by_family in models.by_sector.get(sector, {}).items():
-            about = json.loads((models.out / folder_of(sector, h, t) / "metadata.json").read_bytes())
-            begins[sector] = max(begins.get(sector, 0), _time_ns(about["dates"]["test"][0]))
-            for family in by_family:
-                found = about["models"][family]["cutoffs"]
-                cutoffs[sector, f"{family}_{h}d_{percent(t)}pct"] = (found["buy"], found["sell"])
+    begins = {
+        sector: _time_ns(models.metadata[sector]["dates"]["test"][0])
+        for sector in panel.sectors if sector in models.metadata
+    }  # fmt: skip
     if not begins:
         there, wanted = ", ".join(models.by_sector), ", ".join(panel.sectors)
         raise UserError(f"{models.out} has models for {there}, none for {wanted}")
@@ -117,9 +109,9 @@ def sealed_test(
     said = models.predict(panel, families, rows)
     of_model = models.columns(families)
     chosen = np.full((len(of_model), len(panel.sectors), 2), np.nan, np.float32)
-    for m, name in enumerate(said.names):
+    for m, (family, h, t) in enumerate(of_model):
         for s, sector in enumerate(panel.sectors):
-            chosen[m, s] = cutoffs.get((sector, name), (np.nan, np.nan))
+            chosen[m, s] = models.cutoffs.get((sector, h, t, family), (np.nan, np.nan))
     return OutOfSample(
         values=said.values, cutoffs=chosen, horizons=tuple(h for _, h, _ in of_model),
         thresholds=tuple(t for *_, t in of_model), families=tuple(family for family, *_ in of_model),

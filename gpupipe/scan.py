@@ -1,0 +1,230 @@
+"""Scan: what a run's models say of every symbol's latest bar, and which signals are active."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from gpupipe.artifacts import Models
+from gpupipe.errors import UserError
+from gpupipe.evaluate import calls
+from gpupipe.features import compute_features
+from gpupipe.labels import CLASSES, percent
+from gpupipe.models.fold import BUY, HOLD, SELL
+from gpupipe.panel import Panel
+
+ALMOST_ALL = 0.95  # of the symbols: so many BUY or SELL calls say more of the model than of the symbols
+SAME = 1e-4  # spread of the probabilities over symbols below which a model says the same of all
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Prices of a signal, in average true ranges (ATR 14) of the bar. target: times the distance of the stop."""
+
+    stop_atr: float = 1.5
+    target: float = 2.5
+    band_atr: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (np.isfinite(value) and value >= 0 and (value > 0 or name == "band_atr")):
+                raise UserError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one model of one horizon and threshold says of a symbol's latest bar.
+
+    time: of that bar, UTC.  side: BUY, SELL or HOLD, from the model's own cutoffs, which validation chose.
+    probability: of that class.  strength: probability / cutoff of the called side; of HOLD, of the nearer one.
+    agreement: share of the other families that call the same; NaN without others.
+    entry_low, entry_high, stop, target: prices; NaN for HOLD, or where the ATR is not known.
+    """
+
+    symbol: str
+    sector: str
+    time: str
+    close: float
+    model: str
+    horizon: int
+    threshold: float
+    side: str
+    probability: float
+    p_sell: float
+    p_hold: float
+    p_buy: float
+    strength: float
+    agreement: float
+    entry_low: float
+    entry_high: float
+    stop: float
+    target: float
+
+    @property
+    def label(self) -> str:
+        """As "5d_10pct"."""
+        return f"{self.horizon}d_{percent(self.threshold)}pct"
+
+
+def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, levels: Levels | None = None) -> Scanned:
+    """Signals of one family for every symbol and label; all families are asked for their agreement.
+
+    models: artifacts.load(OUT).  panel: with enough bars before the latest for every feature, and whole sectors.
+    as_of: an ISO date: later bars are not looked at.
+    Features and models are those of training, so that a row scanned has the probability that training computed for it.
+    Raises UserError for a family that was not trained, a date before the first bar, and StoreError as `Models.predict`.
+    """
+    levels = levels or Levels()
+    if family not in {f for f, *_ in models.columns()}:
+        raise UserError(f"no model {family!r} in {models.out}; there are {', '.join(models.families)}")
+    if as_of is not None:
+        panel = _until(panel, as_of)
+    xp, device = panel.device.xp, panel.device
+    latest = device.asarray(device.to_host(panel.offsets)[1:] - 1)
+    rows = xp.zeros(panel.n_rows, dtype=bool)
+    rows[latest] = True
+    said = device.to_host(models.predict(panel, rows=rows).values[latest])
+    atr = device.to_host(compute_features(panel, ("natr_14",)).values[latest, 0] / 100 * panel.close[latest])
+    close, time_ns = (device.to_host(column[latest]) for column in (panel.close, panel.time_ns))
+    of_column = models.columns()
+    called = _called(models, panel, said, of_column)
+    signals = []
+    for s, symbol in enumerate(panel.symbols):
+        for m, (name, horizon, threshold) in enumerate(of_column):
+            if name != family or np.isnan(said[s, m]).any():
+                continue
+            others = [k for k, (f, h, t) in enumerate(of_column)
+                      if f != family and (h, t) == (horizon, threshold) and not np.isnan(said[s, k]).any()]  # fmt: skip
+            side = int(called[s, m])
+            cutoffs = models.cutoffs[panel.sector[s], horizon, threshold, family]
+            share = {BUY: said[s, m, BUY] / cutoffs[0], SELL: said[s, m, SELL] / cutoffs[1]}
+            signals.append(Signal(
+                symbol, panel.sector[s], str(np.datetime64(int(time_ns[s]), "ns").astype("datetime64[s]")),
+                float(close[s]), family, horizon, threshold, CLASSES[side], float(said[s, m, side]),
+                *(float(p) for p in said[s, m]), float(share.get(side, max(share.values()))),
+                float(np.mean(called[s, others] == side)) if others else float("nan"),
+                *_prices(side, float(close[s]), float(atr[s]), levels),
+            ))  # fmt: skip
+    unsaid = [symbol for s, symbol in enumerate(panel.symbols) if np.isnan(said[s]).all()]
+    return Scanned(tuple(signals), tuple(unsaid), tuple(_degenerate(signals)))
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A scan. unsaid: symbols of which no model says anything.  degenerate: models that do not tell symbols apart."""
+
+    signals: tuple[Signal, ...]
+    unsaid: tuple[str, ...]
+    degenerate: tuple[str, ...]
+
+    def top(self, n: int) -> list[Signal]:
+        """One signal a symbol, the strongest BUY or SELL of its labels; strongest first, at most n."""
+        best: dict[str, Signal] = {}
+        for one in self.signals:
+            if one.side != CLASSES[HOLD] and (one.symbol not in best or one.strength > best[one.symbol].strength):
+                best[one.symbol] = one
+        return sorted(best.values(), key=lambda one: (-one.strength, one.symbol))[:n]
+
+
+def _until(panel: Panel, as_of: str) -> Panel:
+    try:
+        day = np.datetime64(as_of)
+    except ValueError:
+        raise UserError(f"--as-of {as_of}: expected a date such as 2024-05-31") from None
+    # A day stands for all of its bars.
+    end = (day + 1).astype("datetime64[ns]").astype(np.int64) - 1
+    try:
+        return panel.until(int(end))
+    except ValueError:
+        raise UserError(f"--as-of {as_of}: the data begin later") from None
+
+
+def _called(models: Models, panel: Panel, said: np.ndarray, of_column: Sequence[tuple[str, int, float]]) -> np.ndarray:
+    """int8 (n_symbols, n_models): what each model calls each symbol by its own cutoffs; -1 where it says nothing."""
+    found = np.full(said.shape[:2], -1, dtype=np.int8)
+    sectors = np.array(panel.sector)
+    for m, (family, horizon, threshold) in enumerate(of_column):
+        for sector in panel.sectors:
+            cutoffs = models.cutoffs.get((sector, horizon, threshold, family))
+            at = np.flatnonzero((sectors == sector) & ~np.isnan(said[:, m]).any(axis=1))
+            if cutoffs is not None and at.size:
+                found[at, m] = calls(said[at, m], {"buy": cutoffs[0], "sell": cutoffs[1]})
+    return found
+
+
+def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float, float, float, float]:
+    """Entry from, entry to, stop, target."""
+    if side == HOLD or not np.isfinite(atr):
+        return (float("nan"),) * 4
+    sign = 1 if side == BUY else -1
+    band, stop = levels.band_atr * atr, levels.stop_atr * atr
+    # A stop or a target of a very wild symbol may lie below 0, where no price is.
+    return close - band, close + band, max(close - sign * stop, 0.0), max(close + sign * levels.target * stop, 0.0)
+
+
+def _degenerate(signals: Sequence[Signal]) -> list[str]:
+    """Labels of which the model says almost the same of all symbols, in words."""
+    found = []
+    for label in dict.fromkeys(one.label for one in signals):
+        own = [one for one in signals if one.label == label]
+        if len(own) < 2:
+            continue
+        (side, most) = Counter(one.side for one in own).most_common(1)[0]
+        spread = max(np.std([getattr(one, name) for one in own]) for name in ("p_sell", "p_buy"))
+        if spread < SAME:
+            found.append(f"{own[0].model} {label} says the same of all {len(own)} symbols: the model is degenerate")
+        elif side != CLASSES[HOLD] and most >= ALMOST_ALL * len(own):
+            found.append(f"{own[0].model} {label} calls {most} of {len(own)} symbols {side}: the model is degenerate")
+    return found
+
+
+TABLE = """
+create table if not exists active_signals (
+    symbol text primary key, sector text, status text, side text, model text, horizon integer, threshold real,
+    probability real, strength real, agreement real, close real, entry_low real, entry_high real, stop real,
+    target real, created text, updated text
+)
+"""
+FIELDS = ("sector", "side", "model", "horizon", "threshold", "probability", "strength", "agreement", "close",
+          "entry_low", "entry_high", "stop", "target")  # fmt: skip
+
+
+def keep_active(path: str, found: Scanned, panel: Panel) -> list[tuple[str, str]]:
+    """Bring the table active_signals of an SQLite file up to a scan; what became of which symbol, as (event, symbol).
+
+    One active signal a symbol, its strongest. CREATED: there was none. UPDATED: the same side, a later bar. FLIPPED:
+    the other side. A signal that is not called again is kept until as many bars have come as its horizon has, and is
+    then removed: EXPIRED. The same scan again changes nothing, and an earlier bar than the one there is left out.
+    """
+    offsets, time_ns = (panel.device.to_host(array) for array in (panel.offsets, panel.time_ns))
+    bars = {symbol: time_ns[offsets[k] : offsets[k + 1]] for k, symbol in enumerate(panel.symbols)}
+    events: list[tuple[str, str]] = []
+    with sqlite3.connect(path) as database:
+        database.execute(TABLE)
+        rows = database.execute("select symbol, side, updated, created, horizon from active_signals")
+        known = {symbol: values for symbol, *values in rows}
+        called = {one.symbol: one for one in found.top(len(found.signals))}
+        for symbol, one in called.items():
+            side, updated, created, _ = known.get(symbol, ("", "", one.time, 0))
+            if updated >= one.time:
+                continue
+            event = "CREATED" if not side else "UPDATED" if side == one.side else "FLIPPED"
+            values = [None if value != value else value for value in (getattr(one, name) for name in FIELDS)]
+            begun = created if event == "UPDATED" else one.time
+            row = (symbol, *values, event, begun, one.time)
+            names, marks = ("symbol", *FIELDS, "status", "created", "updated"), ", ".join("?" * len(row))
+            database.execute(f"insert or replace into active_signals ({', '.join(names)}) values ({marks})", row)
+            events.append((event, symbol))
+        for symbol, (_, updated, _, horizon) in known.items():
+            if symbol in called or symbol not in bars:
+                continue
+            since = np.datetime64(updated, "ns").astype(np.int64)
+            if int((bars[symbol] > since + 10**9 - 1).sum()) >= horizon:  # `updated` is to the second
+                database.execute("delete from active_signals where symbol = ?", (symbol,))
+                events.append(("EXPIRED", symbol))
+    database.close()
+    return events

@@ -1,0 +1,172 @@
+"""A scan says of the latest bar what training said of it, and keeps one active signal a symbol."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from tiny import QUICK, SECTORS, tiny_market
+
+from gpupipe import artifacts, cli, config, pipeline
+from gpupipe.errors import UserError
+from gpupipe.evaluate import calls
+from gpupipe.scan import Levels, Scanned, Signal, keep_active, scan
+from gpupipe.scan_command import plain
+
+FAMILIES = ("xgb_joint", "linear", "meta_learner")
+
+
+@pytest.fixture(scope="module")
+def market():
+    return tiny_market()
+
+
+@pytest.fixture(scope="module")
+def models(market, tmp_path_factory):
+    out = tmp_path_factory.mktemp("scan") / "OUT"
+    settings = config.make("fast", settings=[
+        *QUICK, f"training.models={','.join(FAMILIES)}", "labels.horizons=1,2", "labels.thresholds=0.02",
+    ])  # fmt: skip
+    pipeline.execute(market, None, settings, out)
+    return artifacts.load(out)
+
+
+def signal(symbol: str, side: str, time: str, strength: float = 1.5, horizon: int = 2) -> Signal:
+    numbers = [0.5, 0.2, 0.3, 0.5, strength, 1.0, 9.9, 10.1, 9.0, 12.5]
+    return Signal(symbol, "energy", time, 10.0, "linear", horizon, 0.02, side, *numbers)
+
+
+def test_every_row_scanned_has_the_probability_that_all_rows_together_have(models, market):
+    whole = models.predict(market)
+    days = np.unique(market.time_ns)[[-1, -40, -90]]
+    compared = 0
+    for day in days:
+        found = scan(models, market, "meta_learner", str(np.datetime64(int(day), "ns").astype("datetime64[D]")))
+        for one in found.signals:
+            k = market.symbols.index(one.symbol)
+            rows = slice(int(market.offsets[k]), int(market.offsets[k + 1]))
+            at = rows.start + int(np.searchsorted(market.time_ns[rows], day, side="right")) - 1
+            expected = whole.of(f"meta_learner_{one.label}")[at]
+            np.testing.assert_allclose([one.p_sell, one.p_hold, one.p_buy], expected, rtol=2e-6)
+            assert one.close == market.close[at]
+            assert one.time == str(np.datetime64(int(market.time_ns[at]), "ns").astype("datetime64[s]"))
+            compared += 1
+    assert compared == 3 * 2 * market.n_symbols
+
+
+def test_sides_are_called_by_the_models_own_cutoffs(models, market):
+    found = scan(models, market, "linear")
+    sides = {"SELL": 0, "HOLD": 1, "BUY": 2}
+    for one in found.signals:
+        buy, sell = models.cutoffs[one.sector, one.horizon, one.threshold, "linear"]
+        about = json.loads(
+            (models.out / artifacts.folder_of(one.sector, one.horizon, one.threshold) / "metadata.json").read_text()
+        )["models"]["linear"]["cutoffs"]
+        assert (buy, sell) == (about["buy"], about["sell"])
+        probability = np.array([[one.p_sell, one.p_hold, one.p_buy]], np.float32)
+        assert calls(probability, {"buy": buy, "sell": sell})[0] == sides[one.side]
+        assert one.probability == [one.p_sell, one.p_hold, one.p_buy][sides[one.side]]
+        if one.side == "BUY":
+            assert one.strength == pytest.approx(one.p_buy / buy) and one.strength >= 1
+    assert {one.side for one in found.signals} == set(sides)
+    agreements = {one.agreement for one in found.signals}
+    assert agreements <= {0.0, 0.5, 1.0} and len(agreements) > 1  # of the two other families
+
+
+def test_prices_of_a_signal_by_hand(models, market):
+    found = scan(models, market, "linear", levels=Levels(stop_atr=2.0, target=3.0, band_atr=0.5))
+    for one in found.top(100):
+        atr = (one.entry_high - one.entry_low) / (2 * 0.5)
+        assert 0 < atr < one.close
+        sign = 1 if one.side == "BUY" else -1
+        assert one.stop == pytest.approx(max(one.close - sign * 2 * atr, 0), rel=1e-6)
+        assert one.target == pytest.approx(max(one.close + sign * 6 * atr, 0), rel=1e-6)
+        assert (one.entry_high + one.entry_low) / 2 == pytest.approx(one.close, rel=1e-6)
+    assert all(np.isnan(one.stop) for one in found.signals if one.side == "HOLD")
+    strengths = [one.strength for one in found.top(100)]
+    assert strengths == sorted(strengths, reverse=True) and len(found.top(2)) == 2
+    assert len({one.symbol for one in found.top(100)}) == len(found.top(100))
+
+
+def test_later_bars_are_not_looked_at(models, market):
+    day = str(np.datetime64(int(np.unique(market.time_ns)[-30]), "ns").astype("datetime64[D]"))
+    before = scan(models, market, "linear", day)
+    end = (np.datetime64(day) + 1).astype("datetime64[ns]").astype(np.int64)
+    later = market.time_ns >= end
+    columns = {name: getattr(market, name) for name in ("close", "volume")}
+    changed = dataclasses.replace(market, **{n: np.where(later, column[::-1], column) for n, column in columns.items()})
+    after = scan(models, changed, "linear", day)
+    assert list(map(plain, after.signals)) == list(map(plain, before.signals))
+    assert list(map(plain, scan(models, market, "linear").signals)) != list(map(plain, before.signals))
+
+
+def test_one_active_signal_a_symbol(market, tmp_path):
+    path = str(tmp_path / "signals.sqlite")
+    symbol, other = market.symbols[:2]
+    times = [str(np.datetime64(int(t), "ns").astype("datetime64[s]")) for t in np.unique(market.time_ns)]
+
+    def kept(n: int, *signals: Signal) -> list[tuple[str, str]]:
+        end = np.datetime64(times[n], "ns").astype(np.int64)
+        return keep_active(path, Scanned(signals, (), ()), market.until(int(end)))
+
+    def there() -> dict[str, tuple[str, str, str, str]]:
+        with sqlite3.connect(path) as database:
+            rows = database.execute("select symbol, side, status, created, updated from active_signals").fetchall()
+        return {row[0]: row[1:] for row in rows}
+
+    first = (signal(symbol, "BUY", times[10]), signal(other, "SELL", times[10]), signal(symbol, "SELL", times[10], 1.1))
+    assert kept(10, *first) == [("CREATED", symbol), ("CREATED", other)]
+    assert there()[symbol] == ("BUY", "CREATED", times[10], times[10])  # the stronger of two
+    assert kept(10, *first) == []  # the same again
+    assert kept(11, signal(symbol, "BUY", times[11])) == [("UPDATED", symbol)]  # the other is one bar old: kept
+    assert there() == {
+        symbol: ("BUY", "UPDATED", times[10], times[11]), other: ("SELL", "CREATED", times[10], times[10])
+    }  # fmt: skip
+    assert kept(12, signal(symbol, "SELL", times[12])) == [("FLIPPED", symbol), ("EXPIRED", other)]
+    assert there() == {symbol: ("SELL", "FLIPPED", times[12], times[12])}
+    assert kept(11, signal(symbol, "BUY", times[11])) == []  # an earlier bar
+
+
+def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, monkeypatch):
+    assert scan(models, market, "linear").degenerate == ()
+    low = {key: (1e-9, 1.0) for key in models.cutoffs}
+    found = scan(dataclasses.replace(models, cutoffs=low), market, "linear")
+    assert len(found.degenerate) == 2
+    assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in found.degenerate[0]
+
+
+def test_the_command(models, tmp_path, capsys):
+    data = "simulated:symbols=30,bars=260,signal=1"
+    options = ["scan", "--models", str(models.out), "--data", data, "--family", "linear"]
+    assert cli.main([*options, "--top", "3", "--active", str(tmp_path / "a.sqlite")]) == 0
+    printed = capsys.readouterr().out
+    assert "called BUY or SELL by linear" in printed and "CREATED" in printed
+    tables = []
+    for name in ("s.parquet", "s.csv", "s.json"):
+        assert cli.main([*options, "--quiet", "--to", str(tmp_path / name)]) == 0
+    tables = [
+        pyarrow.parquet.read_table(tmp_path / "s.parquet").to_pylist(),
+        pyarrow.csv.read_csv(tmp_path / "s.csv").to_pylist(), json.loads((tmp_path / "s.json").read_text()),
+    ]  # fmt: skip
+    assert len({len(table) for table in tables}) == 1 and len(tables[0]) > 10
+    assert [row["symbol"] for row in tables[0]] == [row["symbol"] for row in tables[2]]
+    assert [row["stop"] for row in tables[0]] == [row["stop"] for row in tables[2]]
+    capsys.readouterr()
+    assert cli.main([*options, "--json", "--top", "2"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    for more, words in (
+        (["--family", "lightgbm"], "no model 'lightgbm'"), (["--as-of", "1999-01-01"], "the data begin later"),
+        (["--as-of", "soon"], "expected a date"), (["--top", "0"], "--top 0"), (["--to", "x.txt"], "--to x.txt"),
+        (["--stop-atr", "-1"], "--stop-atr"),
+    ):  # fmt: skip
+        assert cli.main([*options, *more]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    with pytest.raises(UserError, match="begin later"):
+        scan(models, tiny_market(), "linear", "1990-01-01")
+    assert set(SECTORS) == {key[0] for key in models.cutoffs}
