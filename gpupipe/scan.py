@@ -102,12 +102,15 @@ def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, le
             side = int(called[s, m])
             cutoffs = models.cutoffs[panel.sector[s], horizon, threshold, family]
             share = {BUY: said[s, m, BUY] / cutoffs[0], SELL: said[s, m, SELL] / cutoffs[1]}
+            p_sell, p_hold, p_buy = (float(p) for p in said[s, m])
+            low, high, stop, target = _prices(side, float(close[s]), float(atr[s]), levels)
             signals.append(Signal(
-                symbol, panel.sector[s], str(np.datetime64(int(time_ns[s]), "ns").astype("datetime64[s]")),
-                float(close[s]), family, horizon, threshold, CLASSES[side], float(said[s, m, side]),
-                *(float(p) for p in said[s, m]), float(share.get(side, max(share.values()))),
-                float(np.mean(called[s, others] == side)) if others else float("nan"),
-                *_prices(side, float(close[s]), float(atr[s]), levels),
+                symbol=symbol, sector=panel.sector[s], close=float(close[s]), model=family, horizon=horizon,
+                time=str(np.datetime64(int(time_ns[s]), "ns").astype("datetime64[s]")), threshold=threshold,
+                side=CLASSES[side], probability=float(said[s, m, side]), p_sell=p_sell, p_hold=p_hold, p_buy=p_buy,
+                strength=float(share.get(side, max(share.values()))),
+                agreement=float(np.mean(called[s, others] == side)) if others else float("nan"),
+                entry_low=low, entry_high=high, stop=stop, target=target,
             ))  # fmt: skip
     unsaid = [symbol for s, symbol in enumerate(panel.symbols) if np.isnan(said[s]).all()]
     return Scanned(tuple(signals), tuple(unsaid), tuple(_degenerate(signals)))
