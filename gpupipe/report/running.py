@@ -12,8 +12,6 @@ from gpupipe import runlog
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 
-PREPARING = ("features", "labels")  # stages before training
-
 
 def time_and_memory(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     """Where the time went, and the memory."""
@@ -25,7 +23,7 @@ def time_and_memory(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         + ". Stages that run side by side add up to more than the whole."
     ]
     parts: list[Any] = [Figure("Seconds by stage, of all threads", charts.bars(seconds, "stage", "seconds", "seconds"))]
-    if (drawn := _timeline(out)) is not None:
+    if (drawn := _timeline(out, whole["jobs"])) is not None:
         parts.append(drawn)
     crossed = [
         [direction.replace("_", " "), stage, n]
@@ -39,7 +37,7 @@ def time_and_memory(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     return Section("Time and memory", text, parts)
 
 
-def _timeline(out: pathlib.Path) -> Figure | None:
+def _timeline(out: pathlib.Path, jobs: int) -> Figure | None:
     """What the threads of the last run that made anything did, as its log says."""
     if not (out / runlog.FILE).exists():
         return None
@@ -63,8 +61,7 @@ def _timeline(out: pathlib.Path) -> Figure | None:
     ]  # fmt: skip
     used = sum(row["end"] - row["begin"] for row in rows)
     whole_s = max(row["end"] for row in rows)
-    # The thread that prepares is idle while others train, and is none of those that train.
-    idle = 1 - used / (whole_s * max(1, len({row["thread"] for row in rows if row["stage"] not in PREPARING})))
+    idle = 1 - used / (whole_s * jobs)  # of as many threads as may work at once
     return Figure(
         f"What each thread did when: {len(rows)} units in {whole_s:.1f} s, idle {100 * max(0.0, idle):.0f} % of it",
         charts.timeline(rows),
