@@ -101,6 +101,7 @@ def show(to: Console, found: Scanned, top: int) -> None:
     """The strongest signals as a table, and in words what was left out or looks wrong."""
     from rich.table import Table
 
+    from gpupipe.data.report import counted
     from gpupipe.labels import percent
 
     signals = found.top(top)
@@ -123,7 +124,7 @@ def show(to: Console, found: Scanned, top: int) -> None:
     to.print(f"{called:,} of {n:,} symbols are called BUY or SELL by {found.signals[0].model}." if n else "No signal.")
     if found.unsaid:
         shown = ", ".join(found.unsaid[:5]) + (", ..." if len(found.unsaid) > 5 else "")
-        to.print(f"{len(found.unsaid):,} symbols have no model or too few bars: {shown}.")
+        to.print(f"No model, or too few bars: {counted(len(found.unsaid), 'symbol')} ({shown}).")
     for sentence in found.degenerate:
         to.print(f"[bold]{sentence}[/bold]")
 
