@@ -16,6 +16,7 @@ from gpupipe.errors import UserError
 
 OK, WARN, FAIL, SKIPPED = "OK", "WARN", "FAIL", "SKIPPED"
 LOG = "nightly.jsonl"
+REFUSED = ("dry_run", "json", "report")  # options of a run that a night has no use for
 STORE, SIGNALS, ACTIVE = "bars", "signals.parquet", "signals.sqlite"  # in OUT
 
 
@@ -48,6 +49,9 @@ def run(chosen: argparse.Namespace) -> int:
     """
     from gpupipe.console import console
 
+    for name in REFUSED:
+        if getattr(chosen, name):
+            raise UserError(f"--{name.replace('_', '-')} is for gpupipe run: leave it out of gpupipe nightly")
     out = pathlib.Path(chosen.out)
     store = pathlib.Path(chosen.store) if chosen.store else out / STORE
     to = console(chosen.quiet)
@@ -137,7 +141,7 @@ def _of_run(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
     """The options of the run, as they were given, on the stored bars."""
     options = ["--data", str(store), "--out", chosen.out, "--quiet", "--sectors", chosen.sectors]
     for name in ("horizons", "thresholds", "pool", "preset", "seed", "jobs", "memory", "models", "cpcv", "warm_start",
-                 "walk_forward", "tune", "mlflow"):  # fmt: skip
+                 "walk_forward", "tune", "tune_per", "pruner", "accept", "mlflow"):  # fmt: skip
         if (value := getattr(chosen, name)) is not None:
             options += [f"--{name.replace('_', '-')}", str(value)]
     for name in ("config", "set"):

@@ -150,7 +150,6 @@ def refuse(error: Exception) -> int:
 def do_run(chosen: argparse.Namespace) -> int:
     """The job itself; UserError for what the user must mend."""
     from gpupipe import console, memory, pipeline, summary, tracking
-    from gpupipe import report as report_page
     from gpupipe import tune as tuning_job
 
     settings = _settings_of_run(chosen)
@@ -161,7 +160,9 @@ def do_run(chosen: argparse.Namespace) -> int:
         wanted.families_of(settings)
     if chosen.mlflow is not None:
         tracking.require(chosen.mlflow)
-    if chosen.report:
+    if chosen.report:  # imported only then: it would cost every other run its import
+        from gpupipe import report as report_page
+
         report_page.require()
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -205,8 +206,18 @@ def keep_active(path: str, found: Scanned, panel: Panel) -> list[tuple[str, str]
     """
     offsets, time_ns = (panel.device.to_host(array) for array in (panel.offsets, panel.time_ns))
     bars = {symbol: time_ns[offsets[k] : offsets[k + 1]] for k, symbol in enumerate(panel.symbols)}
+    try:
+        return _keep_active(path, found, bars)
+    except sqlite3.Error as error:
+        raise UserError(
+            f"--active {path}: {error}: name an SQLite file of gpupipe scan, or one that is not there yet, in a folder "
+            "that can be written"
+        ) from None
+
+
+def _keep_active(path: str, found: Scanned, bars: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     events: list[tuple[str, str]] = []
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute(TABLE)
         rows = database.execute("select symbol, side, updated, created, horizon from active_signals")
         known = {symbol: values for symbol, *values in rows}
@@ -229,5 +240,4 @@ def keep_active(path: str, found: Scanned, panel: Panel) -> list[tuple[str, str]
             if int((bars[symbol] > since + 10**9 - 1).sum()) >= horizon:  # `updated` is to the second
                 database.execute("delete from active_signals where symbol = ?", (symbol,))
                 events.append(("EXPIRED", symbol))
-    database.close()
     return events

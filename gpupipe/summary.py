@@ -108,6 +108,8 @@ def read(out: pathlib.Path) -> dict[str, Any]:
         return json.loads((out / JSON).read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{out / JSON} is missing: run again with --out {out}") from None
+    except ValueError as error:
+        raise StoreError(f"{out / JSON} is not JSON ({error}): run again with --out {out}") from None
 
 
 def warm_sentence(started: dict[str, Any]) -> str:

@@ -62,6 +62,13 @@ def test_three_nights(tmp_path, capsys):
     assert found[2]["train"] == nightly.WARN  # a run of other data took the place of another, which is said
 
 
+def test_options_of_a_run_that_a_night_has_no_use_for_are_refused(tmp_path, capsys):
+    for option in ("--dry-run", "--json", "--report"):
+        assert cli.main([*OPTIONS, option, "--data", "demo", "--out", str(tmp_path / "OUT")]) == 2
+        assert f"{option} is for gpupipe run" in capsys.readouterr().err
+    assert not (tmp_path / "OUT").exists()
+
+
 def test_a_step_that_fails_ends_the_night(tmp_path, capsys):
     out = tmp_path / "OUT"
     assert cli.main([*OPTIONS, "--data", str(tmp_path / "none.parquet"), "--out", str(out)]) == 2

@@ -120,6 +120,12 @@ def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, other, monkeypatch):
     assert "summary.json is missing" in capsys.readouterr().err
     assert cli.main(["report", str(other), "--to", "x.html"]) == 2
     assert "--compare" in capsys.readouterr().err
+    for content, words in (("{}", "run of another gpupipe"), ("{half", "is not JSON")):
+        (tmp_path / "summary.json").write_text(content)
+        assert cli.main(["report", str(tmp_path)]) == 2
+        assert words in capsys.readouterr().err
+        assert cli.main(["report", str(other), "--compare", str(tmp_path)]) == 2
+        assert words in capsys.readouterr().err
     monkeypatch.setitem(report.NEEDS, "no_such_module", "no-such-package")
     assert cli.main(["report", str(other)]) == 2
     assert "pip install -e '.[report]'" in capsys.readouterr().err

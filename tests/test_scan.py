@@ -132,6 +132,14 @@ def test_one_active_signal_a_symbol(market, tmp_path):
     assert kept(11, signal(symbol, "BUY", times[11])) == []  # an earlier bar
 
 
+def test_a_file_that_is_no_database_is_left_as_it_is(market, tmp_path):
+    (tmp_path / "notes.txt").write_text("the user's own " * 100)
+    for path in (tmp_path / "notes.txt", tmp_path / "nowhere" / "a.sqlite"):
+        with pytest.raises(UserError, match="--active"):
+            keep_active(str(path), Scanned((), (), ()), market)
+    assert (tmp_path / "notes.txt").read_text() == "the user's own " * 100
+
+
 def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, monkeypatch):
     assert scan(models, market, "linear").degenerate == ()
     low = {key: (1e-9, 1.0) for key in models.cutoffs}

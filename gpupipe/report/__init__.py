@@ -9,7 +9,7 @@ import pathlib
 from gpupipe import summary
 from gpupipe.errors import UserError
 from gpupipe.report import page, sections
-from gpupipe.store import write_atomic
+from gpupipe.store import StoreError, write_atomic
 
 NAME, COMPARED = "report.html", "compared.html"
 NEEDS = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
@@ -24,7 +24,10 @@ def write(out: str | os.PathLike[str]) -> pathlib.Path:
     require()
     folder = pathlib.Path(out)
     whole = summary.read(folder)
-    content = page.render(_title(folder), sections.lead(whole), sections.of_run(folder, whole))
+    try:
+        content = page.render(_title(folder), sections.lead(whole), sections.of_run(folder, whole))
+    except KeyError as error:
+        raise _of_another_version(error, folder) from error
     path = folder / NAME
     write_atomic(path, content.encode())
     return path
@@ -38,9 +41,17 @@ def compare(
     folders = [pathlib.Path(one), pathlib.Path(other)]
     path = folders[0] / COMPARED if to is None else pathlib.Path(to)
     names = [str(folder) for folder in folders]
-    found = sections.of_two(names, [summary.read(folder) for folder in folders])
+    try:
+        found = sections.of_two(names, [summary.read(folder) for folder in folders])
+    except KeyError as error:
+        raise _of_another_version(error, *folders) from error
     write_atomic(path, page.render(f"gpupipe: {names[0]} and {names[1]}", [], found).encode())
     return path
+
+
+def _of_another_version(error: KeyError, *folders: pathlib.Path) -> StoreError:
+    where = " or ".join(str(folder) for folder in folders)
+    return StoreError(f"{where} holds a run of another gpupipe, whose summary lacks {error}: run again with that --out")
 
 
 def _title(folder: pathlib.Path) -> str:
