@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gpupipe import config, models, runlog
-from gpupipe.models.fold import Fold, gather
-from gpupipe.schedule import Unit, longest_first
+from gpupipe import folding, models, runlog
+from gpupipe.folding import Which, make_fold
+from gpupipe.models.earlier import Earlier
+from gpupipe.models.fold import Fold
+from gpupipe.schedule import Place, Unit
 from gpupipe.units import (
     Inputs,
     Readable,
@@ -21,6 +23,7 @@ from gpupipe.units import (
     blocks_of,
     digest_of_columns,
     digest_of_models,
+    key_of,
     load_array,
     load_models,
     save_array,
@@ -29,6 +32,37 @@ from gpupipe.units import (
 
 if TYPE_CHECKING:
     from gpupipe.training import Work
+
+
+class Elsewhere(Protocol):
+    """Workers that fit and predict in the place of this process; `home` is the number of one, below `homes`.
+
+    What they give is what this process would have made, to the last bit.
+    """
+
+    @property
+    def homes(self) -> int:
+        """How many there are."""
+        ...
+
+    def open(self, which: Which, home: int) -> None:
+        """Let a worker prepare a round, without waiting for it."""
+        ...
+
+    def close(self, which: Which) -> None:
+        """Let go of a round."""
+        ...
+
+    def fit(
+        self, which: Which, family: str, sector: str | None, labels: Sequence[int], pooled: Sequence[Any] | None,
+        like: Sequence[Any] | None, earlier: Earlier | None, home: int,
+    ) -> list[Any]:  # fmt: skip
+        """As `folding.fit`, of the family that goes on from `earlier`."""
+        ...
+
+    def say(self, which: Which, family: str, sector: str, part: str, fitted: Sequence[Any], home: int) -> np.ndarray:
+        """As `folding.say`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,115 +82,155 @@ class Made:
     reused: bool = False
 
 
-# Of a family: its pooled stage, and that of each sector; None where a unit is not there and was only asked for.
-Fitted = tuple[Made | None, dict[str, Made | None]]
+@dataclass(frozen=True)
+class _Opened:
+    """A round whose rows were gathered: the fold, where it is fitted here, and what its units are known by."""
+
+    fold: Fold | None
+    inputs: Inputs
+    rows: dict[str, dict[str, str]]
 
 
-def fit_families(
-    work: Work, fold: Fold, families: Sequence[models.Family], kept: Sequence[int],
-    predict: Mapping[str, Mapping[str, np.ndarray]], like: Mapping[str, Fitted] | None,
-    started: Mapping[str, str] = types.MappingProxyType({}),
-) -> dict[str, Fitted]:  # fmt: skip
-    """All families on a fold: a family's pooled stage, then those of all sectors, beside those of other families.
+class Round:
+    """All families on one fold: a family's pooled stage, then those of all sectors, beside those of other families.
 
-    kept: numbers of the fold's labels in the datasets.  predict: rows to predict, by sector and name of the part.
-    like: what the final fold made, whose choices an out-of-fold round takes.
-    started: of the families that go on from an earlier run's models, the digest of these.
+    like: the final fold's round, whose choices an out-of-fold round takes; None in the final one.
+    started: the earlier run's models, of the families that go on from some.
+    pooled, by_sector: what was made, by family; None where a unit is not there and was only asked for.
     """
-    one_round = _Round(work, fold, kept, predict, like, started)
-    pooled: dict[str, Made | None] = {}
-    by_sector: dict[str, dict[str, Made | None]] = {family.name: {} for family in families}
-    n_pool = sum(rows.n for rows in fold.fit.values())
-
-    def fit_pool(family: models.Family) -> None:
-        made = pooled[family.name] = one_round.pool(family)
-        if made:
-            work.costs.observe(f"{family.name} pool", n_pool, made.seconds)
-
-    def fit_sector(family: models.Family, sector: str) -> None:
-        made = by_sector[family.name][sector] = one_round.sector(family, sector, pooled[family.name])
-        if made:
-            work.costs.observe(family.name, fold.fit[sector].n, made.seconds)
-
-    longest_first([
-        Unit(f"{f.name} pool", n_pool, functools.partial(fit_pool, f), tuple(
-            Unit(f.name, fold.fit[s].n, functools.partial(fit_sector, f, s)) for s in fold.sectors
-        ))
-        for f in families
-    ], work.costs, work.jobs)  # fmt: skip
-    return {f.name: (pooled[f.name], {s: by_sector[f.name][s] for s in fold.sectors}) for f in families}
-
-
-class _Round:
-    """One fold, and what its units are known by."""
 
     def __init__(
-        self, work: Work, fold: Fold, kept: Sequence[int], predict: Mapping[str, Mapping[str, np.ndarray]],
-        like: Mapping[str, Fitted] | None, started: Mapping[str, str],
+        self, work: Work, which: Which, families: Sequence[models.Family], like: Round | None = None,
+        started: Mapping[str, Earlier] = types.MappingProxyType({}),
     ) -> None:  # fmt: skip
+        self.work, self.which, self.families, self.like, self.started = work, which, families, like, started
+        self.pooled: dict[str, Made | None] = {}
+        self.by_sector: dict[str, dict[str, Made | None]] = {family.name: {} for family in families}
+        names = work.datasets[which.sectors[0]].label_names
+        self._labels = tuple(names[k] for k in which.kept)
+        self._n_fit = {s: len(fitted) for s, (fitted, _) in which.rows(work.splits).items()}
+        self._name = f"{'+'.join(which.sectors)}/{which.name}"
+        self._open: _Opened | None = None
+        self._units: dict[tuple[str, str | None], Unit] = {}
+
+    def units(self, place: Place, after: Sequence[Unit]) -> list[Unit]:
+        """The units of the round, each behind those that it needs.
+
+        after: what is to be done before the round's rows are gathered.
+        """
+        n_pool = sum(self._n_fit.values())
+        opening = Unit("prepare", n_pool, self._prepare, tuple(after), place, opens=True)
+        of_trees = [family.name for family in self.families if family.name in models.BY_BINS]
+        chosen = [self.like._units[name, None] for name in of_trees] if self.like else []
+        binning = Unit("bins", n_pool, self._bin, (opening, *chosen), place)
+        found = [opening, binning]
+        for family in self.families:
+            needs: tuple[Unit, ...] = (binning if family.name in models.BY_BINS else opening,)
+            for sector in (None, *self.which.sectors):
+                chosen = [self.like._units[family.name, sector]] if self.like else []
+                n_rows = n_pool if sector is None else self._n_fit[sector]
+                work = functools.partial(self._work, family, sector)
+                unit = Unit(_kind(family, sector), n_rows, work, (*needs, *chosen), place)
+                self._units[family.name, sector] = unit
+                found.append(unit)
+                if sector is None:
+                    needs = (unit,)
+        return found
+
+    def close(self) -> None:
+        """Let go of the rows and their bins."""
+        self._open = None
+        if self.work.elsewhere:
+            self.work.elsewhere.close(self.which)
+
+    def _prepare(self, home: int) -> None:
+        """Gather the rows, and say what they are by digests."""
+        began, work = time.perf_counter(), self.work
+        fold = make_fold(work, self.which)
+        work.spent("gather", time.perf_counter() - began)
+        if work.elsewhere and not work.ledger.asking:
+            work.elsewhere.open(self.which, home)
+        hashing = time.perf_counter()
+        inputs = Inputs.of(fold)
+        rows = {
+            s: {part: digest_of_columns(work.datasets[s], at)
+                for part, at in self.which.predicted(work.splits, s).items()}
+            for s in self.which.sectors
+        }  # fmt: skip
+        work.spent("hashing", time.perf_counter() - hashing)
+        self._open = _Opened(None if work.elsewhere else fold, inputs, rows)
+        self._prepared("prepare", began)
+
+    def _bin(self, home: int) -> None:
+        """Make the bins that families of trees share, where some of them has something to fit."""
+        began, fold = time.perf_counter(), self._opened.fold
+        if fold is None or self.work.ledger.asking:
+            return
+        needed = [family.name for family in self.families if family.name in models.BY_BINS and self._is_new(family)]
+        if needed:
+            models.prepare(needed, fold, self.work.settings)
+            self.work.spent("bins", time.perf_counter() - began)
+            self._prepared("bins", began)
+
+    def _is_new(self, family: models.Family) -> bool:
+        """Whether some of a family's pooled models are not in the store."""
+        like = self.like.pooled[family.name] if self.like else None
+        keys = (self._key(family, None, block, None, like)[0] for block in self._blocks(family))
+        return any(self.work.store.finished(key) is None for key in keys)
+
+    def _prepared(self, what: str, began: float) -> None:
+        elapsed_s, n_rows = time.perf_counter() - began, sum(self._n_fit.values())
+        self.work.costs.observe(what, n_rows, elapsed_s)
+        if not self.work.ledger.asking:
+            runlog.event(
+                "prepared", stage=what, unit=f"{self._name}/{what}", seconds=elapsed_s, rows=n_rows,
+                device=self.work.device.kind,
+            )  # fmt: skip
+
+    @property
+    def _opened(self) -> _Opened:
+        assert self._open is not None, "a round's units come after its rows"
+        return self._open
+
+    def _work(self, family: models.Family, sector: str | None, home: int) -> None:
+        """A family's stage of a sector, or the pooled one: taken from the store or made, with what it says."""
         began = time.perf_counter()
-        self.work, self.fold, self.kept, self.predict, self.like = work, fold, kept, predict, like
-        self.started = started
-        self.inputs = Inputs.of(fold)
-        self.rows = {
-            s: {part: digest_of_columns(work.datasets[s], at) for part, at in parts.items()}
-            for s, parts in predict.items()
-        }
-        self.name = f"{'+'.join(fold.sectors)}/{fold.name}"
-        work.spent("hashing", time.perf_counter() - began)
-
-    def pool(self, family: models.Family) -> Made | None:
-        """The pooled stage."""
-        like = self.like[family.name][0] if self.like else None
-
-        def make(labels: Sequence[int], settings: config.Config) -> list[Any]:
-            return family.fit_pool(self.fold.of_labels(labels), settings, _some(like, labels))
-
-        began = time.perf_counter()
-        made = self._fit(family, None, None, like, make)
-        n_rows = sum(rows.n for rows in self.fold.fit.values())
-        return self._finished(family, f"{self.name}/{family.name}/pool", made, began, n_rows)
-
-    def sector(self, family: models.Family, sector: str, pooled: Made | None) -> Made | None:
-        """The stage of a sector, and what its models say of the rows asked for."""
-        like = self.like[family.name][1][sector] if self.like else None
-
-        def make(labels: Sequence[int], settings: config.Config) -> list[Any]:
-            fold, from_pool = self.fold.of_labels(labels), _some(pooled, labels)
-            return family.fit_sector(fold, sector, settings, from_pool, _some(like, labels))
-
-        began = time.perf_counter()
-        made = self._fit(family, sector, pooled, like, make)
-        name = f"{self.name}/{family.name}/{sector}"
-        made = self._with_predictions(family, sector, name, made)
-        return self._finished(family, name, made, began, self.fold.fit[sector].n)
-
-    def _finished(
-        self, family: models.Family, name: str, made: Made | None, began: float, n_rows: int
-    ) -> Made | None:
-        """Tell of a unit that is there now; `began` and now span what this run did for it."""
+        pooled = None if sector is None else self.pooled[family.name]
+        like = None
+        if self.like:
+            like = self.like.pooled[family.name] if sector is None else self.like.by_sector[family.name][sector]
+        made = self._fit(family, sector, pooled, like, home)
+        name = f"{self._name}/{family.name}/{sector or 'pool'}"
+        if sector is None:
+            self.pooled[family.name] = made
+        else:
+            made = self.by_sector[family.name][sector] = self._with_predictions(family, sector, name, made, home)
+        n_rows = sum(self._n_fit.values()) if sector is None else self._n_fit[sector]
+        if made:
+            self.work.costs.observe(_kind(family, sector), n_rows, made.seconds)
+            self.work.spent(family.name, made.seconds)
         if made and not self.work.ledger.asking:
             kept = made.objects | set(made.said_digests.values())
             runlog.event(
                 "unit", stage=family.name, unit=name, seconds=time.perf_counter() - began, rows=n_rows,
                 reused=made.reused, bytes=sum(map(self.work.store.size, kept)), device=self.work.device.kind,
+                worker=home if self.work.elsewhere else None,
             )  # fmt: skip
-        if made:
-            self.work.spent(family.name, made.seconds)
         self.work.advance(name)
-        return made
+
+    def _blocks(self, family: models.Family) -> list[list[int]]:
+        """Numbers of the labels that are kept together."""
+        everything = list(range(len(self._labels)))
+        # Models that others go on from are those of all labels.
+        return [everything] if family.name in self.started else blocks_of(family.name, everything, self.work.settings)
 
     def _fit(
-        self, family: models.Family, sector: str | None, pooled: Made | None, like: Made | None,
-        make: Callable[[Sequence[int], config.Config], list[Any]],
+        self, family: models.Family, sector: str | None, pooled: Made | None, like: Made | None, home: int
     ) -> Made | None:  # fmt: skip
         """A stage's models: those that are in the store, and the others made at once."""
-        work, fold = self.work, self.fold
-        name = f"{self.name}/{family.name}/{sector or 'pool'}"
-        settings = Readable(work.settings, family.name)
-        # Models that others go on from are those of all labels.
-        blocks = [range(fold.n_labels)] if family.name in self.started else blocks_of(family.name, fold)
-        names = [name if len(block) == fold.n_labels else f"{name}/{fold.label_names[block[0]]}" for block in blocks]
+        work, n_labels = self.work, len(self._labels)
+        name, blocks = f"{self._name}/{family.name}/{sector or 'pool'}", self._blocks(family)
+        names = [name if len(block) == n_labels else f"{name}/{self._labels[block[0]]}" for block in blocks]
         if (sector is not None and pooled is None) or (self.like is not None and like is None):
             for one in names:  # asked for alone, and what they wait for is not there
                 work.ledger.missing("model", one)
@@ -166,8 +240,8 @@ class _Round:
         seconds, missing = 0.0, []
         boosters: dict[bytes, Any] = {}
         for block, own in zip(blocks, names, strict=True):
-            parts = self._parts(family.name, sector, block, settings, pooled, like)
-            key, record = work.ledger.find("model", own, parts)
+            key, parts = self._key(family, sector, block, pooled, like)
+            record = work.ledger.find("model", own, key, parts)
             if record is None:
                 missing.append((block, own, key, parts))
                 continue
@@ -181,7 +255,8 @@ class _Round:
             labels = sorted(k for block, *_ in missing for k in block)
             started = time.perf_counter()
             with work.device.stage(family.name, name):
-                found |= dict(zip(labels, make(labels, cast(config.Config, settings)), strict=True))
+                made = self._make(family, sector, labels, _some(pooled, labels), _some(like, labels), home)
+            found |= dict(zip(labels, made, strict=True))
             elapsed_s = time.perf_counter() - started
             seconds += elapsed_s
             for block, own, key, parts in missing:
@@ -189,56 +264,73 @@ class _Round:
                 share_s = elapsed_s * len(block) / len(labels)
                 work.store.finish(key, {"name": own, "parts": parts, "seconds": share_s, "models": kept})
                 saved |= dict(zip(block, kept, strict=True))
-        order = range(fold.n_labels)
+        order = range(n_labels)
         digests = tuple(digest_of_models([saved[k]]) for k in order)
         objects = frozenset(digest for model in saved.values() if model for digest in model["files"].values())
         return Made([found.get(k) for k in order], digests, seconds, objects=objects, reused=not missing)
 
-    def _parts(
-        self, family: str, sector: str | None, block: Sequence[int], settings: Readable, pooled: Made | None,
-        like: Made | None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """All that a unit's models depend on."""
-        values = dict(self.inputs.fixed)
+    def _make(
+        self, family: models.Family, sector: str | None, labels: Sequence[int], pooled: list[Any] | None,
+        like: list[Any] | None, home: int,
+    ) -> list[Any]:  # fmt: skip
+        if self.work.elsewhere:
+            earlier = self.started.get(family.name)
+            return self.work.elsewhere.fit(self.which, family.name, sector, labels, pooled, like, earlier, home)
+        fold = self._opened.fold
+        assert fold is not None
+        return folding.fit(family, fold, sector, labels, self.work.settings, pooled, like)
+
+    def _key(
+        self, family: models.Family, sector: str | None, block: Sequence[int], pooled: Made | None, like: Made | None
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """The key of a unit, and all that its models depend on."""
+        inputs, settings = self._opened.inputs, Readable(self.work.settings, family.name)
+        values = dict(inputs.fixed)
         for k in block:
-            label = self.fold.label_names[k]
-            for name, value in settings.values(sector, label).items():
+            for name, value in settings.values(sector, self._labels[k]).items():
                 # Where labels have values of their own, each stands under its place among the unit's labels.
                 same = values.setdefault(name, value) == value
                 values |= {} if same else {f"{name} of label {block.index(k)}": value}
-        return {
-            **base_parts(family, self.work.device),
-            "family": family,
+        parts = {
+            **base_parts(family.name, self.work.device),
+            "family": family.name,
             "stage": sector or "pool",
-            "data": self.inputs.rows,
-            "labels": [self.inputs.labels[k] for k in block],
+            "data": inputs.rows,
+            "labels": [inputs.labels[k] for k in block],
             "settings": values,
             "pooled models": pooled and [pooled.digests[k] for k in block],
             "models of the final fold": like and [like.digests[k] for k in block],
-            "what it starts from": self.started.get(family, ""),
+            "what it starts from": self.started[family.name].digest if family.name in self.started else "",
         }
+        return key_of(parts), parts
 
-    def _with_predictions(self, family: models.Family, sector: str, name: str, made: Made | None) -> Made | None:
+    def _with_predictions(
+        self, family: models.Family, sector: str, name: str, made: Made | None, home: int
+    ) -> Made | None:  # fmt: skip
         """What a sector's models say of each part, float32 (n_rows, n_labels, 3)."""
         work, said, digests = self.work, dict[str, np.ndarray](), dict[str, str]()
         seconds, reused = (made.seconds, made.reused) if made else (0.0, False)
-        for part, rows in self.predict[sector].items():
+        for part, rows in self._opened.rows[sector].items():
             own = f"{name}/{part}"
             if made is None:
                 work.ledger.missing("prediction", own)
                 continue
             parts = {
                 **base_parts(family.name, work.device), "family": family.name, "models": list(made.digests),
-                "data": self.rows[sector][part],
+                "data": rows,
             }  # fmt: skip
-            key, record = work.ledger.find("prediction", own, parts)
+            key = key_of(parts)
+            record = work.ledger.find("prediction", own, key, parts)
             if record is None and work.ledger.asking:
                 continue
             if record is None:
                 started, reused = time.perf_counter(), False
                 with work.device.stage(family.name, own):
-                    X = gather(work.datasets[sector], rows, self.kept).X
-                    said[part] = work.device.to_host(family.predict(made.models, X, work.device))
+                    said[part] = (
+                        work.elsewhere.say(self.which, family.name, sector, part, made.models, home)
+                        if work.elsewhere else
+                        folding.say(family, work, self.which, sector, part, made.models)
+                    )  # fmt: skip
                 record = {
                     "name": own, "parts": parts, "seconds": time.perf_counter() - started,
                     "arrays": {"said": save_array(work.store, said[part])},
@@ -249,6 +341,11 @@ class _Round:
             digests[part] = record["arrays"]["said"]
             seconds += record["seconds"]
         return made and Made(made.models, made.digests, seconds, said, digests, made.objects, reused)
+
+
+def _kind(family: models.Family, sector: str | None) -> str:
+    """What the cost of a stage is remembered by."""
+    return f"{family.name} pool" if sector is None else family.name
 
 
 def _some(made: Made | None, labels: Sequence[int]) -> list[Any] | None:

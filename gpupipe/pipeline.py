@@ -42,10 +42,10 @@ from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.panel import Panel
-from gpupipe.schedule import in_parallel
+from gpupipe.schedule import available_cores, in_parallel
 from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256, write_atomic
-from gpupipe.training import Trained, Work, available_cores, count_units, train
+from gpupipe.training import Trained, Work, count_units, train
 from gpupipe.units import Ledger
 
 log = logging.getLogger("gpupipe")
@@ -286,8 +286,8 @@ def _execute(
     listener.stage("features and labels")
     prepared = prepare(panel, settings, cache)
     work = Work(
-        prepared.datasets, prepared.splits, settings, store, keys.run, panel.device, jobs, cache=cache,
-        fold_name=prepared.folds.published.name, advance=listener.advanced,
+        prepared.datasets, prepared.splits, prepared.folds.published, settings, store, keys.run, panel.device, jobs,
+        cache=cache, advance=listener.advanced,
     )  # fmt: skip
     listener.started(_totals(panel, settings, prepared.folds))
     rehearsed = validation.rehearse(work, prepared.folds, _baselines_say, listener.stage)
@@ -470,8 +470,8 @@ def survey(panel: Panel, settings: config.Config, out: str | os.PathLike[str]) -
     prepared, store = prepare(panel, settings), Store(out)
     ledger = Ledger(store, "", asking=True)
     work = Work(
-        prepared.datasets, prepared.splits, settings, store, "", panel.device, 1, ledger=ledger,
-        fold_name=prepared.folds.published.name,
+        prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
+        ledger=ledger,
     )  # fmt: skip
     validation.survey(work, prepared.folds)
     train(work)

@@ -1,8 +1,9 @@
-"""Schedule: units of work on some threads, the longest first by what such units have taken so far."""
+"""Schedule: a graph of units on some threads, the longest first by what such units have taken so far."""
 
 from __future__ import annotations
 
-import heapq
+import functools
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,18 +14,43 @@ from typing import Any
 # the ratios matter, and the run's own units replace them as they finish.
 FIRST_GUESS_US = {
     "xgb_joint pool": 75.0, "xgb_hist pool": 25.0, "xgb_leafwise pool": 25.0, "random_forest pool": 25.0,
-    "linear pool": 7.0, "xgb_hist": 60.0, "xgb_leafwise": 55.0, "xgb_joint": 15.0, "random_forest": 12.0, "linear": 7.0,
+    "prepare": 3.0, "bins": 7.0, "stack": 3.0, "linear pool": 7.0,
+    "xgb_hist": 60.0, "xgb_leafwise": 55.0, "xgb_joint": 15.0, "random_forest": 12.0, "linear": 7.0,
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Memory that a group of units shares, such as a fold with its bins; units of lower places go first.
+
+    close: called once all its units are done.  shared: whether every home works on it, or the one that opened it first.
+    """
+
+    order: int
+    close: Callable[[], None] = lambda: None
+    shared: bool = True
+
+
+@dataclass(frozen=True, eq=False)
 class Unit:
-    """A unit of work: its kind, how many rows it fits, what to do, and the units that wait for it."""
+    """A unit of work of a graph.
+
+    kind, n_rows: what its cost is estimated by.  work(home): what to do; `home` is where the thread's work is done, a
+    number below `homes` of `run_graph`.  needs: units that must be done before.  place: what it needs room in; the
+    unit that opens a place prepares what the others share.
+    """
 
     kind: str
     n_rows: int
-    work: Callable[[], Any]
-    then: tuple[Unit, ...] = ()
+    work: Callable[[int], Any]
+    needs: tuple[Unit, ...] = ()
+    place: Place = Place(0)
+    opens: bool = False
 
 
 class Costs:
@@ -56,51 +82,112 @@ def in_parallel(tasks: Sequence[Callable[[], Any]], jobs: int) -> list[Any]:
     return list(dask.compute(*delayed, scheduler="threads", num_workers=jobs))
 
 
-def longest_first(units: Sequence[Unit], costs: Costs, jobs: int) -> None:
-    """Run units on `jobs` threads, and those that wait for one once it is done; the first error is raised.
+def run_graph(units: Sequence[Unit], costs: Costs, jobs: int, at_once: int = 2, homes: int = 1) -> None:
+    """Do all units, each after those that it needs, on `jobs` threads that Dask runs; the first error is raised.
 
-    A thread that is free takes the unit that is expected to take longest with all that waits for it, divided among
-    the threads, which ends at most a third later than the best order of independent units (Graham 1969).
+    A thread that is free takes, of the lowest place that it may work on, the unit that is expected to take longest with
+    all that waits for it there, divided among the threads: of independent units that ends at most a third later than
+    the best order (Graham 1969). When hardly enough units for the threads are left, the next place is opened
+    beside them, so that what it prepares is ready when they are done; never more than `at_once` places are open
+    on a home, which bounds what is held in memory.
+
+    homes: of how many workers the threads are, in turn. A thread works on places of its own home before it helps
+    others. Units must be given after those they need, and places in the order of their numbers.
     """
-    ready: list[tuple[float, int, Unit]] = []
-    changed = threading.Condition()
-    state = {"number": 0, "running": 0, "failed": False}
+    graph = _Graph(units, costs, jobs, at_once, homes)
+    try:
+        in_parallel([functools.partial(graph.thread, number % homes) for number in range(jobs)], jobs)
+    except BaseException:  # Ctrl-C is raised here, not in the threads: they would go on to the last unit
+        graph.stop()
+        raise
 
-    def importance(unit: Unit) -> float:
-        return costs.expected_s(unit.kind, unit.n_rows) + sum(importance(one) for one in unit.then) / jobs
 
-    def add(unit: Unit) -> None:
-        state["number"] += 1  # of two alike the first comes first
-        heapq.heappush(ready, (-importance(unit), state["number"], unit))
+class _Graph:
+    """The state of a graph that is being worked on; all of it is changed under one lock."""
 
-    def take() -> Unit | None:
-        with changed:
-            changed.wait_for(lambda: ready or not state["running"] or state["failed"])
-            if not ready or state["failed"]:
-                return None
-            state["running"] += 1
-            return heapq.heappop(ready)[2]
+    def __init__(self, units: Sequence[Unit], costs: Costs, jobs: int, at_once: int, homes: int) -> None:
+        self._costs, self._jobs, self._at_once, self._homes = costs, jobs, at_once, homes
+        self._changed = threading.Condition()
+        self._number = {unit: k for k, unit in enumerate(units)}
+        self._missing = {unit: set(unit.needs) for unit in units}
+        self._waiting: dict[Unit, list[Unit]] = defaultdict(list)
+        self._left: dict[Place, int] = defaultdict(int)  # units that are not done
+        for unit in units:
+            assert all(need in self._number for need in unit.needs), "a unit needs one that is not in the graph"
+            self._left[unit.place] += 1
+            for need in unit.needs:
+                self._waiting[need].append(unit)
+        self._ready = [unit for unit in units if not unit.needs]
+        self._opened_by: dict[Place, int] = {}
+        self._running = 0
+        self._failed = False
 
-    def thread() -> None:
-        while (unit := take()) is not None:
+    def thread(self, home: int) -> None:
+        """What each thread does."""
+        while (unit := self._take(home)) is not None:
             done = False
             try:
-                unit.work()
+                unit.work(home)
                 done = True
             finally:
-                with changed:
-                    state["running"] -= 1
-                    state["failed"] = state["failed"] or not done
-                    for one in unit.then if done else ():
-                        add(one)
-                    changed.notify_all()
+                self._finish(unit, done)
 
-    for unit in units:
-        add(unit)
-    try:
-        in_parallel([thread] * jobs, jobs)
-    except BaseException:  # Ctrl-C is raised here, not in the threads: they would go on to the last unit
-        with changed:
-            state["failed"] = True
-            changed.notify_all()
-        raise
+    def stop(self) -> None:
+        """Let no thread take another unit."""
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()
+
+    def _take(self, home: int) -> Unit | None:
+        with self._changed:
+            while True:
+                if self._failed or not (self._ready or self._running):
+                    return None
+                if (unit := self._choose(home)) is not None:
+                    break
+                assert self._running, "units wait for each other, or for a place that none of them closes"
+                self._changed.wait()
+            self._ready.remove(unit)
+            self._running += 1
+            if unit.opens:
+                self._opened_by[unit.place] = home
+            return unit
+
+    def _choose(self, home: int) -> Unit | None:
+        """What a thread of that home does next, if there is something for it."""
+        opens = [unit for unit in self._ready if unit.opens]
+        mine = [unit for unit in self._ready if not unit.opens and self._is_of(unit.place, home)]
+        n_open = sum(self._is_of(place, home) for place in self._opened_by)
+        next_one = min(opens, key=lambda unit: unit.place.order, default=None)
+        threads = self._jobs // self._homes
+        if next_one is not None and n_open < self._at_once and len(mine) <= threads:
+            return next_one
+        # Where nothing of its own is ready, what others have opened.
+        found = mine or [unit for unit in self._ready if not unit.opens]
+        return min(found, key=self._urgency, default=None)
+
+    def _is_of(self, place: Place, home: int) -> bool:
+        return place.shared or self._opened_by.get(place, home) == home
+
+    def _urgency(self, unit: Unit) -> tuple[int, float, int]:
+        return unit.place.order, -self._importance(unit), self._number[unit]
+
+    def _importance(self, unit: Unit) -> float:
+        """Seconds of a unit and, divided among the threads, of what waits for it in its own place."""
+        own = self._costs.expected_s(unit.kind, unit.n_rows)
+        return own + sum(self._importance(one) for one in self._waiting[unit] if one.place is unit.place) / self._jobs
+
+    def _finish(self, unit: Unit, done: bool) -> None:
+        with self._changed:
+            self._running -= 1
+            self._failed = self._failed or not done
+            self._left[unit.place] -= 1
+            for one in self._waiting[unit] if done else ():
+                self._missing[one].remove(unit)
+                if not self._missing[one]:
+                    self._ready.append(one)
+            if closed := self._left[unit.place] == 0:
+                self._opened_by.pop(unit.place, None)
+            self._changed.notify_all()
+        if closed:
+            unit.place.close()

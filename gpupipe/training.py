@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import pathlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,14 +17,15 @@ from gpupipe import config, models, runlog
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
-from gpupipe.fitting import Fitted, Made, fit_families
-from gpupipe.models import columns, meta
+from gpupipe.fitting import Elsewhere, Made, Round
+from gpupipe.folding import Which, make_fold
+from gpupipe.models import meta
 from gpupipe.models.earlier import Earlier
-from gpupipe.models.fold import N_CLASSES, Fold, gather, shuffled, with_mean_weight_1
-from gpupipe.schedule import Costs
-from gpupipe.split import Split
+from gpupipe.models.fold import N_CLASSES, Fold, gather
+from gpupipe.schedule import Costs, Place, Unit, available_cores, run_graph
+from gpupipe.split import Boundaries, Split
 from gpupipe.store import Store
-from gpupipe.units import META, Ledger, Readable, base_parts, digest_of_arrays, load_models, save_models
+from gpupipe.units import META, Ledger, Readable, base_parts, digest_of_arrays, key_of, load_models, save_models
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,25 @@ class Work:
     """What training shares: data, settings, where results are kept, and who is told.
 
     cache: a folder to keep bins in, where memory is short.
-    fold_name: of the folds whose models are not kept, so that their units have names of their own.
+    at: the fold in time that is trained.
     earlier(family, sectors, labels): an earlier run's models that the final fold goes on from; None for nothing. The
         run key has to hold what they are.
+    elsewhere: workers that fit in the place of this process.  folds_at_once: how many may be in memory.
     advance(text): called after each unit.  seconds: by stage, filled while training.  costs: what units have taken.
     ledger: which units were in the store, and which were made.
     """
 
     datasets: Mapping[str, Dataset]
     splits: Mapping[str, Split]
+    at: Boundaries
     settings: config.Config
     store: Store
     run_key: str
     device: Device
     jobs: int
     cache: pathlib.Path | None = None
-    fold_name: str = ""
+    elsewhere: Elsewhere | None = None
+    folds_at_once: int = 2
     earlier: Callable[[str, Sequence[str], Sequence[str]], Earlier | None] = lambda family, sectors, labels: None
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -84,15 +88,15 @@ class Work:
     def __post_init__(self) -> None:
         self.ledger = self.ledger or Ledger(self.store, self.run_key)
 
+    @property
+    def threads(self) -> int:
+        """Of a pooled fit, as many of which run at once as there are families and jobs."""
+        return max(1, available_cores() // min(self.jobs, len(self.settings.training.models)))
+
     def spent(self, stage: str, elapsed_s: float) -> None:
         """Add to the time of a stage."""
         with self._lock:
             self.seconds[stage] += elapsed_s
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def groups(settings: config.Config, sectors: Sequence[str]) -> list[tuple[str, ...]]:
@@ -110,18 +114,28 @@ def count_units(settings: config.Config, n_sectors: int) -> int:
 
 
 def train(work: Work) -> tuple[list[Trained], list[Skipped]]:
-    """Train every group; raises UserError if nothing can be trained."""
+    """Train every group of sectors, all as one graph of units; raises UserError if nothing can be trained."""
     from threadpoolctl import threadpool_limits
 
     enough, skipped = sectors_with_enough(work)
-    trained: list[Trained] = []
+    of_groups: list[_Group] = []
+    units: list[Unit] = []
+    order = itertools.count()
+    opened: list[Unit] = []
+    for sectors in groups(work.settings, enough):
+        kept, missing = _labels_with_enough(work, sectors)
+        skipped += missing
+        if kept:
+            own = _Group(work, sectors, kept)
+            of_groups.append(own)
+            units += own.units(order, opened)
     # One BLAS thread: more would make the last bits of a sum, and so the models, depend on the machine and on --jobs.
     with threadpool_limits(1, "blas"):
-        for group in groups(work.settings, enough):
-            done, missing = _train_group(work, group)
-            trained += done
-            skipped += missing
-    if not trained and not work.ledger.asking:
+        run_graph(units, work.costs, work.jobs, work.folds_at_once, work.elsewhere.homes if work.elsewhere else 1)
+    if work.ledger.asking:
+        return [], skipped
+    trained = [one for own in of_groups for one in own.trained()]
+    if not trained:
         raise UserError("no label can be trained: " + "; ".join(dict.fromkeys(s.reason for s in skipped)))
     return trained, skipped
 
@@ -148,40 +162,133 @@ def _too_short(cut: Split, minimum: int) -> str:
     )
 
 
-def _train_group(work: Work, group: tuple[str, ...]) -> tuple[list[Trained], list[Skipped]]:
+class _Group:
     """All families on one group of sectors: the final fold, the out-of-fold rounds, then the meta-learner."""
-    fold, kept, skipped = final_fold(work, group)
-    if fold is None:
-        return [], skipped
-    settings = work.settings
-    families = [models.family(name) for name in settings.training.models if name != META]
-    predict = {s: {"validation": work.splits[s].validation, "test": work.splits[s].test} for s in group}
-    going_on = {f.name: work.earlier(f.name, group, fold.label_names) for f in families}
-    warm = [models.family(name, earlier) for name, earlier in going_on.items()]
-    started = {name: earlier.digest for name, earlier in going_on.items() if earlier}
-    final = fit_families(work, fold, warm, kept, predict, None, started)
-    fold_names = fold.label_names
-    del fold
-    if work.ledger.asking:
-        if META in settings.training.models:
-            _stack(work, group, kept, families, final)
-        return [], skipped
-    of_sector = {s: {name: cast(Made, made[1][s]) for name, made in final.items()} for s in group}
-    made = {s: {name: one.models for name, one in own.items()} for s, own in of_sector.items()}
-    said = {
-        part: {s: {name: one.said[part] for name, one in own.items()} for s, own in of_sector.items()}
-        for part in ("validation", "test")
-    }
-    seconds = {s: {name: one.seconds for name, one in own.items()} for s, own in of_sector.items()}
-    if META in settings.training.models:
-        stacked, elapsed_s = _stack(work, group, kept, families, final)
-        for s in group:
-            made[s][META], seconds[s][META] = stacked[s], elapsed_s / len(group)
-            for part in said.values():
-                part[s][META] = _predict_meta(stacked[s], part[s], work.device)
-    return [
-        Trained(s, fold_names, made[s], said["validation"][s], said["test"][s], seconds[s]) for s in group
-    ], skipped  # fmt: skip
+
+    def __init__(self, work: Work, sectors: tuple[str, ...], kept: Sequence[int]) -> None:
+        self.work, self.sectors, self.kept = work, sectors, tuple(kept)
+        self.names = [name for name in work.settings.training.models if name != META]
+        self.stacks = META in work.settings.training.models
+        self.final = self._final()
+        self.rounds = self._out_of_fold() if self.stacks else []
+        self.stacked: dict[str, list[meta.MetaModel]] = {}
+        self.stacking_s = 0.0
+        self._label_names = tuple(work.datasets[sectors[0]].label_names[k] for k in kept)
+
+    def _final(self) -> Round:
+        work, labels = self.work, [self.work.datasets[self.sectors[0]].label_names[k] for k in self.kept]
+        found = {name: work.earlier(name, self.sectors, labels) for name in self.names}
+        families = [models.family(name, earlier) for name, earlier in found.items()]
+        started = {name: earlier for name, earlier in found.items() if earlier}
+        return Round(work, Which(work.at, self.sectors, None, self.kept), families, None, started)
+
+    def _out_of_fold(self) -> list[Round]:
+        """Each training part predicted by models of the others, with the final models' choices."""
+        work, families = self.work, [models.family(name) for name in self.names]
+        rounds: list[Round] = []
+        for part in range(len(work.splits[self.sectors[0]].folds)):
+            fitted = {s: work.splits[s].folds[part][0] for s in self.sectors}
+            # A sector that begins late may have nothing to learn from but the part itself.
+            able = tuple(s for s in self.sectors if len(fitted[s]) >= work.settings.training.min_rows)
+            for _ in range(len(families) * (len(self.sectors) - len(able) + (not able))):
+                work.advance(f"part{part + 1}: too few rows")
+            if able:
+                rounds.append(Round(work, Which(work.at, able, part, self.kept), families, self.final))
+        return rounds
+
+    def units(self, order: Iterator[int], opened: list[Unit]) -> list[Unit]:
+        """The group's part of the graph. order: numbers for its places.  opened: the unit that opens the last place.
+
+        Places are opened one after the other, so that all but the first are prepared while something is trained.
+        """
+        found: list[Unit] = []
+        shared = self.work.settings.training.pool == "all"
+        for one in (self.final, *self.rounds):
+            own = one.units(Place(next(order), one.close, shared), opened[-1:])
+            opened.append(own[0])
+            found += own
+        if self.stacks:
+            n_rows = sum(len(rows) for rows in self._predicted().values())
+            found.append(Unit("stack", n_rows, self._stack, tuple(found), Place(next(order), shared=shared)))
+        return found
+
+    def _predicted(self) -> dict[str, np.ndarray]:
+        """Of each sector the rows that have out-of-fold predictions, in the order in which they are stacked."""
+        cut = self.work.splits
+        return {s: np.concatenate([np.empty(0, np.int64), *(
+            one.which.predicted(cut, s)["oof"] for one in self.rounds if s in one.which.sectors
+        )]) for s in self.sectors}  # fmt: skip
+
+    def trained(self) -> list[Trained]:
+        """What is there once all units are done."""
+        found = []
+        for s in self.sectors:
+            of_family = {name: cast(Made, self.final.by_sector[name][s]) for name in self.names}
+            made = {name: one.models for name, one in of_family.items()}
+            seconds = {name: one.seconds for name, one in of_family.items()}
+            said = {part: {name: one.said[part] for name, one in of_family.items()} for part in ("validation", "test")}
+            if self.stacks:
+                made[META], seconds[META] = self.stacked[s], self.stacking_s / len(self.sectors)
+                for part in said.values():
+                    part[META] = _predict_meta(self.stacked[s], part, self.work.device)
+            found.append(Trained(s, self._label_names, made, said["validation"], said["test"], seconds))
+        return found
+
+    def _stack(self, home: int) -> None:
+        """Learn how to combine the families from what each said of rows that its models had not seen."""
+        work, name = self.work, f"{'+'.join(self.sectors)}/{self.work.at.name}/{META}"
+        saids = [made for one in self.rounds for of in one.by_sector.values() for made in of.values()]
+        if any(made is None or "oof" not in made.said_digests for made in saids):
+            work.ledger.missing("stack", name)
+            return
+        predicted = self._predicted()
+        y = {s: gather(work.datasets[s], rows, self.kept).y for s, rows in predicted.items()}
+        parts = {
+            **base_parts(META, work.device),
+            "families": self.names,
+            "sectors": list(self.sectors),
+            "predictions": [
+                [s, [cast(Made, one.by_sector[f][s]).said_digests["oof"] for f in self.names]]
+                for one in self.rounds for s in one.which.sectors
+            ],
+            "labels": digest_of_arrays(work.device.to_host(y[s]) for s in self.sectors),
+            "settings": Readable(work.settings, META).values(None, None),
+        }  # fmt: skip
+        key = key_of(parts)
+        record, began = work.ledger.find("stack", name, key, parts), time.perf_counter()
+        if work.ledger.asking:
+            return
+        if record is None:
+            found = meta.fit(
+                tuple(self.names), self._collected(), y, cast(config.Config, Readable(work.settings, META)).meta,
+                work.device,
+            )  # fmt: skip
+            self.stacking_s = time.perf_counter() - began
+            saved = save_models(work.store, [model for s in self.sectors for model in found[s]])
+            work.store.finish(key, {"name": name, "parts": parts, "seconds": self.stacking_s, "models": saved})
+        else:
+            loaded, self.stacking_s = load_models(work.store, record["models"], {}), record["seconds"]
+            n = len(self.kept)
+            found = {s: loaded[n * k : n * (k + 1)] for k, s in enumerate(self.sectors)}
+        self.stacked = found
+        work.spent(META, self.stacking_s)
+        runlog.event(
+            "unit", stage=META, unit=name, seconds=time.perf_counter() - began,
+            rows=sum(map(len, predicted.values())), reused=record is not None, device=work.device.kind,
+        )  # fmt: skip
+        work.advance(META)
+
+    def _collected(self) -> dict[str, Any]:
+        """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in order of the rows."""
+        nothing = np.empty((len(self.names), 0, len(self.kept), N_CLASSES), np.float32)
+        found = {}
+        for s in self.sectors:
+            own = [
+                np.stack([cast(Made, one.by_sector[f][s]).said["oof"] for f in self.names])
+                for one in self.rounds if s in one.which.sectors
+            ]  # fmt: skip
+            found[s] = self.work.device.asarray(np.concatenate([nothing, *own], axis=1))
+        return found
 
 
 def final_fold(work: Work, group: tuple[str, ...]) -> tuple[Fold | None, list[int], list[Skipped]]:
@@ -190,8 +297,9 @@ def final_fold(work: Work, group: tuple[str, ...]) -> tuple[Fold | None, list[in
     None where no label has enough.
     """
     kept, skipped = _labels_with_enough(work, group)
-    rows = {s: (work.splits[s].train, work.splits[s].validation) for s in group}
-    return (_fold(work, "final", rows, kept) if kept else None), kept, skipped
+    if not kept:
+        return None, kept, skipped
+    return make_fold(work, Which(work.at, group, None, tuple(kept))), kept, skipped
 
 
 def _labels_with_enough(work: Work, group: tuple[str, ...]) -> tuple[list[int], list[Skipped]]:
@@ -209,120 +317,6 @@ def _labels_with_enough(work: Work, group: tuple[str, ...]) -> tuple[list[int], 
         reason = f"{where}: {buy} BUY and {sell} SELL rows to train on; training.min_positives = {minimum} of each"
         skipped += [Skipped(sector, name, reason) for sector in group]
     return kept, skipped
-
-
-def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray | None]], kept: list[int]) -> Fold:
-    first = next(iter(work.datasets.values()))
-    started = time.perf_counter()
-    training = work.settings.training
-    seed, cache = work.settings.seed, work.cache
-    fit = {s: gather(work.datasets[s], shuffled(fit, seed, s), kept, cache) for s, (fit, _) in rows.items()}
-    fold = Fold(
-        name=f"{work.fold_name}-{name}" if work.fold_name else name,
-        fit=with_mean_weight_1(fit, work.device),
-        validation={s: gather(work.datasets[s], v, kept, cache) for s, (_, v) in rows.items() if v is not None},
-        label_names=tuple(first.label_names[k] for k in kept),
-        device=work.device,
-        max_bin=training.max_bin,
-        class_weight=training.class_weight,
-        threads=max(1, available_cores() // min(work.jobs, len(training.models))),  # as many pooled fits run at once
-        seed=seed,
-        ml=work.settings.ml,
-        cache=cache,
-    )
-    if (n := work.settings.ml.feature_selection_top_n) and n < fold.n_columns:
-        fold = columns.only(fold, columns.top_columns(fold, n))
-    work.spent("gather", time.perf_counter() - started)
-    return fold
-
-
-def _stack(
-    work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Fitted]
-) -> tuple[dict[str, list[meta.MetaModel]], float]:
-    """Predict each training part by models that have not seen it, and learn from that how to combine the families.
-
-    Nothing where units are only asked for.
-    """
-    rounds = _out_of_fold(work, group, kept, families, final)
-    name = f"{'+'.join(group)}/{work.fold_name}/{META}"
-    saids = [made for able, _ in rounds for of_sector in able.values() for made in of_sector]
-    if any(made is None or "oof" not in made.said_digests for made in saids):
-        work.ledger.missing("stack", name)
-        return {}, 0.0
-    predicted = {s: np.concatenate([np.empty(0, np.int64), *(rows[s] for able, rows in rounds if s in able)])
-                 for s in group}  # fmt: skip
-    y = {s: gather(work.datasets[s], rows, kept).y for s, rows in predicted.items()}
-    parts = {
-        **base_parts(META, work.device),
-        "families": [f.name for f in families],
-        "sectors": list(group),
-        "predictions": [
-            [s, [made.said_digests["oof"] for made in able[s] if made]] for able, _ in rounds for s in able
-        ],
-        "labels": digest_of_arrays(work.device.to_host(y[s]) for s in group),
-        "settings": Readable(work.settings, META).values(None, None),
-    }  # fmt: skip
-    key, record = work.ledger.find("stack", name, parts)
-    n_labels, began = len(kept), time.perf_counter()
-    if record is None and not work.ledger.asking:
-        started = time.perf_counter()
-        stacked = meta.fit(
-            tuple(f.name for f in families), _collected(work, group, rounds, len(families), n_labels), y,
-            cast(config.Config, Readable(work.settings, META)).meta, work.device,
-        )  # fmt: skip
-        elapsed_s = time.perf_counter() - started
-        saved = save_models(work.store, [model for s in group for model in stacked[s]])
-        work.store.finish(key, {"name": name, "parts": parts, "seconds": elapsed_s, "models": saved})
-    elif record is not None and not work.ledger.asking:
-        loaded, elapsed_s = load_models(work.store, record["models"], {}), record["seconds"]
-        stacked = {s: loaded[n_labels * k : n_labels * (k + 1)] for k, s in enumerate(group)}
-    else:
-        return {}, 0.0
-    work.spent(META, elapsed_s)
-    runlog.event(
-        "unit", stage=META, unit=name, seconds=time.perf_counter() - began, rows=sum(map(len, predicted.values())),
-        reused=record is not None, device=work.device.kind,
-    )  # fmt: skip
-    work.advance(META)
-    return stacked, elapsed_s
-
-
-# Of an out-of-fold round: for each sector that had enough rows what each family made, and the rows predicted.
-Round = tuple[dict[str, list[Made | None]], dict[str, np.ndarray]]
-
-
-def _out_of_fold(
-    work: Work, group: tuple[str, ...], kept: list[int], families: Sequence[models.Family], final: Mapping[str, Fitted]
-) -> list[Round]:
-    """Each training part predicted by models of the others, with the final models' choices."""
-    rounds: list[Round] = []
-    for part in range(len(work.splits[group[0]].folds)):
-        folds = {s: work.splits[s].folds[part] for s in group}
-        # A sector that begins late may have nothing to learn from but the part itself.
-        able = [s for s in group if len(folds[s][0]) >= work.settings.training.min_rows]
-        for _ in range(len(families) * (len(group) - len(able) + (not able))):
-            work.advance(f"part{part + 1}: too few rows")
-        if not able:
-            continue
-        fold = _fold(work, f"part{part + 1}", {s: (folds[s][0], None) for s in able}, kept)
-        predict = {s: {"oof": folds[s][1]} for s in able}
-        fitted = fit_families(work, fold, families, kept, predict, final)
-        rounds.append(
-            ({s: [fitted[f.name][1][s] for f in families] for s in able}, {s: folds[s][1] for s in able})
-        )  # fmt: skip
-    return rounds
-
-
-def _collected(
-    work: Work, group: Sequence[str], rounds: Sequence[Round], n_families: int, n_labels: int
-) -> dict[str, Any]:  # fmt: skip
-    """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in the order of the rows."""
-    nothing = np.empty((n_families, 0, n_labels, N_CLASSES), np.float32)
-    found = {}
-    for s in group:
-        own = [np.stack([made.said["oof"] for made in able[s] if made]) for able, _ in rounds if s in able]
-        found[s] = work.device.asarray(np.concatenate([nothing, *own], axis=1))
-    return found
 
 
 def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarray], device: Device) -> np.ndarray:

@@ -17,9 +17,9 @@ from gpupipe import config, memory, pipeline, runlog, tuning
 from gpupipe.data import DataReport, data_hash
 from gpupipe.formulas.registry import load_modules
 from gpupipe.panel import Panel
-from gpupipe.schedule import in_parallel
+from gpupipe.schedule import available_cores, in_parallel
 from gpupipe.store import FORMAT, Store, dump_json, sha256, write_atomic
-from gpupipe.training import Work, available_cores, final_fold, groups, sectors_with_enough
+from gpupipe.training import Work, final_fold, groups, sectors_with_enough
 from gpupipe.tuning import SECTIONS, Unit
 
 STUDIES, TUNED, JSON = "studies.sqlite", "tuned.toml", "tuning.json"
@@ -111,7 +111,10 @@ def tune(
         listener = pipeline.logging_too(listener)
         listener.stage("features and labels")
         prepared = pipeline.prepare(panel, settings, cache)
-        work = Work(prepared.datasets, prepared.splits, settings, store, key, panel.device, jobs, cache)
+        work = Work(
+            prepared.datasets, prepared.splits, prepared.folds.published, settings, store, key, panel.device, jobs,
+            cache,
+        )  # fmt: skip
         enough, skipped = sectors_with_enough(work)
         folds = [final_fold(work, group) for group in groups(settings, enough)]
         minimum = settings.training.min_positives

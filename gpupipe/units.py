@@ -26,7 +26,10 @@ log = logging.getLogger("gpupipe")
 META = "meta_learner"
 BLOCK_ROWS = 65536  # as many are put together at once to be hashed
 # What runs every unit, whatever its family: these files count, and what they import does not.
-DRIVERS = ("gpupipe.training", "gpupipe.fitting", "gpupipe.units", "gpupipe.models", "gpupipe.models.columns")
+DRIVERS = (
+    "gpupipe.training", "gpupipe.fitting", "gpupipe.folding", "gpupipe.units", "gpupipe.models",
+    "gpupipe.models.columns",
+)  # fmt: skip
 # Of each family its module, and the settings that it may read: no other can be read by it (`Readable`).
 MODULES = {
     "xgb_joint": "joint", "xgb_hist": "single", "xgb_leafwise": "single", "random_forest": "forest", "linear": "linear",
@@ -83,11 +86,16 @@ class Readable:
         return found
 
 
-def blocks_of(family: str, fold: Fold) -> list[list[int]]:
+def blocks_of(family: str, labels: Sequence[int], settings: config.Config) -> list[list[int]]:
     """Numbers of the labels that are kept together: each alone, or all."""
     # Drawn rows depend on a label's place among the others.
-    apart = family in BY_LABEL and not fold.ml.gradient_sampling
-    return [[k] for k in range(fold.n_labels)] if apart else [list(range(fold.n_labels))]
+    apart = family in BY_LABEL and not settings.ml.gradient_sampling
+    return [[k] for k in labels] if apart else [list(labels)]
+
+
+def key_of(parts: dict[str, Any]) -> str:
+    """The key of a unit that depends on these parts."""
+    return sha256(dump_json(parts))[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)
@@ -184,9 +192,8 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _by_name: dict[str, list[dict[str, Any]]] | None = None
 
-    def find(self, kind: str, name: str, parts: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
-        """The key of a unit, and its record where it is done. Its objects are sound, or it is not done."""
-        key = sha256(dump_json(parts))[:KEY_LENGTH]
+    def find(self, kind: str, name: str, key: str, parts: dict[str, Any]) -> dict[str, Any] | None:
+        """The record of the unit with that key where it is done. Its objects are sound, or it is not done."""
         record = self.store.finished(key)
         if record is not None and (bad := self.store.unsound(objects_of(record))):
             log.warning("%s was altered or lost in %s: it is made again", name, self.store.out)
@@ -201,7 +208,7 @@ class Ledger:
             self.states[name] = "done" if record else "missing" if reason == NEW else "stale"
             if not record:
                 self.why[reason] += 1
-        return key, record
+        return record
 
     def missing(self, kind: str, name: str) -> None:
         """A unit that waits for one that is not there."""

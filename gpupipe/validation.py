@@ -69,7 +69,7 @@ def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[st
     for at in folds.rehearsals:
         stage(f"training, {title(at)}")
         cut = {sector: split(dataset, at) for sector, dataset in work.datasets.items()}
-        own = dataclasses.replace(work, splits=cut, fold_name=at.name)
+        own = dataclasses.replace(work, splits=cut, at=at)
         try:
             trained, skipped = train(own)
         except UserError as error:
@@ -83,7 +83,7 @@ def survey(work: Work, folds: Folds) -> None:
     """Ask for the units of every fold whose models are not kept, as `rehearse` would need them."""
     for at in folds.rehearsals:
         cut = {sector: split(dataset, at) for sector, dataset in work.datasets.items()}
-        train(dataclasses.replace(work, splits=cut, fold_name=at.name))
+        train(dataclasses.replace(work, splits=cut, at=at))
 
 
 def measure(

@@ -24,7 +24,8 @@ LAYERS = (
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
     ("curves",),
     (
-        "units", "fitting", "training", "artifacts", "scan", "progress", "measuring", "verdict", "summary", "picture",
+        "units", "folding", "fitting", "training", "artifacts", "scan", "progress", "measuring", "verdict", "summary",
+        "picture",
         "importance",
     ),
     ("validation", "warm"),
@@ -44,7 +45,8 @@ HEAVY = (
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "units", "fitting", "training", "measuring", "artifacts", "validation", "warm",
+    "kernels", "models", "tuning", "units", "folding", "fitting", "training", "measuring", "artifacts", "validation",
+    "warm",
     "importance", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")

@@ -14,7 +14,7 @@ from test_kill import JOB
 
 from bench import kill
 from gpupipe import run, runlog
-from gpupipe.schedule import Costs, Unit, longest_first
+from gpupipe.schedule import Costs, Unit, run_graph
 
 ROOT = pathlib.Path(__file__).parents[1]
 LONGEST_S = 120.0
@@ -125,14 +125,14 @@ def test_threads_take_no_more_units_once_the_main_thread_was_interrupted(monkeyp
         begun.wait(20)
         raise KeyboardInterrupt
 
-    def work():
+    def work(home):
         begun.set()
         go_on.wait(20)
         done.append(1)
 
     monkeypatch.setattr(schedule, "in_parallel", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        longest_first([Unit("a", 1, work) for _ in range(50)], Costs(), 2)
+        run_graph([Unit("a", 1, work) for _ in range(50)], Costs(), 2)
     go_on.set()
     time.sleep(0.3)
     assert len(done) <= 2

@@ -18,6 +18,7 @@ log = logging.getLogger("gpupipe")
 
 CAN_GO_ON = ("xgb_joint", "xgb_hist", "xgb_leafwise")  # from an earlier run's models
 BY_BINS = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")  # families that see bins and no values
+POOLED = {"xgb_joint": "joint", "random_forest": "forest"}  # families that always fit all sectors, and their sections
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,15 @@ def seen(name: str, fold: Fold) -> Fold:
     from gpupipe.models import columns
 
     return fold.without_twins(columns.distinct_columns, columns.only) if name in BY_BINS else fold
+
+
+def prepare(names: Sequence[str], fold: Fold, settings: config.Config) -> None:
+    """Make what families of trees share of a fold, so that they find it: bins, twins, the samples of pooled fits."""
+    for name in names:
+        own = seen(name, fold)
+        own.bins()
+        if name in POOLED and not fold.ml.gradient_sampling:  # which draws rows anew
+            own.samples(getattr(settings, POOLED[name]).subsample)
 
 
 def _family(name: str, earlier: Earlier | None = None) -> Family:
