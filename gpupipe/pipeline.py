@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from gpupipe.data.report import time_text
 from gpupipe.dataset import Dataset, join
 from gpupipe.device import Device, host_peak_bytes
 from gpupipe.features import compute_features, feature_names
+from gpupipe.fitting import Elsewhere
 from gpupipe.formulas.registry import Module, load_modules
 from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
@@ -64,6 +65,21 @@ class Listener:
     stage: Callable[[str], None] = lambda text: None
 
 
+class Workers(Protocol):
+    """Workers of a cluster, for one run after another."""
+
+    @property
+    def jobs(self) -> int:
+        """How many units they work on at the same time."""
+        ...
+
+    def running(
+        self, panel: Panel, settings: config.Config, key: str, files: bool, modules: Sequence[Module]
+    ) -> contextlib.AbstractContextManager[Elsewhere]:
+        """Give them a run. key: of the run.  files: whether they are to keep columns and bins in files."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Datasets of every sector, all folds of the run, the splits of the published one, and what was spent on them."""
@@ -85,30 +101,39 @@ def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = 
     datasets: dict[str, Dataset] = {}
     features_hash = ""
     for sector in panel.sectors:
-        own = panel.of_sector(sector)
-        with panel.device.stage("features"):
-            started = time.perf_counter()
-            out = None
-            if cache is not None and panel.device.kind == "cpu":
-                out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
-            features = compute_features(own, settings.features.names, out)
-            panel.device.sync()
-            seconds["features"] += _told("features", sector, started, own, features.values)
-        features_hash = features.hash
-        with panel.device.stage("labels"):
-            started = time.perf_counter()
-            wanted = settings.labels
-            labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
-            weighted = settings.training.sample_weight == "uniqueness"
-            datasets[sector] = join(own, features, labels, sector, weighted)
-            panel.device.sync()
-            seconds["labels"] += _told("labels", sector, started, own, datasets[sector].y)
+        datasets[sector], features_hash, spent = dataset_of(panel, sector, settings, cache)
+        for stage, elapsed_s in spent.items():
+            seconds[stage] += elapsed_s
     started = time.perf_counter()
     with panel.device.stage("split"):
         cut = folds(list(datasets.values()), settings.split)
         splits = {sector: split(dataset, cut.published) for sector, dataset in datasets.items()}
     seconds["split"] = time.perf_counter() - started
     return Prepared(datasets, splits, cut, features_hash, seconds)
+
+
+def dataset_of(
+    panel: Panel, sector: str, settings: config.Config, cache: pathlib.Path | None = None
+) -> tuple[Dataset, str, dict[str, float]]:
+    """Features and labels of one sector, the hash of the features' names and formulas, and the seconds of both."""
+    own = panel.of_sector(sector)
+    with panel.device.stage("features"):
+        started = time.perf_counter()
+        out = None
+        if cache is not None and panel.device.kind == "cpu":
+            out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
+        features = compute_features(own, settings.features.names, out)
+        panel.device.sync()
+        features_s = _told("features", sector, started, own, features.values)
+    with panel.device.stage("labels"):
+        started = time.perf_counter()
+        wanted = settings.labels
+        labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
+        weighted = settings.training.sample_weight == "uniqueness"
+        dataset = join(own, features, labels, sector, weighted)
+        panel.device.sync()
+        labels_s = _told("labels", sector, started, own, dataset.y)
+    return dataset, features.hash, {"features": features_s, "labels": labels_s}
 
 
 def _told(stage: str, sector: str, started: float, panel: Panel, made: Any) -> float:
@@ -157,6 +182,7 @@ def execute(
     warm_start: str | os.PathLike[str] | None = None,
     wait_s: float = 0.0,
     keep: bool = True,
+    workers: Workers | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Run the job; return the summary and whether anything had to be done.
 
@@ -168,6 +194,7 @@ def execute(
         settings are the same (see warm.py); it may be `out`. UserError when there is none.
     wait_s: how long to wait where another run holds OUT; then, or at once, StoreError names it.
     keep: let OUT hold the finished units, so that a later run can take those that nothing changed for.
+    workers: of a cluster, which fit and predict in the place of this process; the models are the same.
 
     A finished run of the same key is checked against its manifest and left as it is; of any other run, finished or
     killed, those units are taken whose inputs are the same (`units`), and only the others are made.
@@ -182,7 +209,7 @@ def execute(
         earlier = warm.read(warm_start, store)
         key = earlier.key(cold_key)
     here = earlier is not None and store.out.resolve() == pathlib.Path(str(warm_start)).resolve()
-    keys, jobs = Keys(key, cold_key), jobs or available_cores()
+    keys, jobs = Keys(key, cold_key), workers.jobs if workers else jobs or available_cores()
     if _state(store, keys, here) == []:
         return _told_of_tuning(store, tuning, wait_s), False
     cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
@@ -202,7 +229,10 @@ def execute(
         if cache:
             log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
         told = logging_too(listener)
-        whole = _execute(panel, report, settings, modules, store, keys, jobs, told, cache, earlier, tuning)
+        elsewhere = None
+        if workers:
+            elsewhere = held.enter_context(workers.running(panel, settings, keys.run, cache is not None, modules))
+        whole = _execute(panel, report, settings, modules, store, keys, jobs, told, cache, earlier, tuning, elsewhere)
         if not keep:
             store.forget_units()
         return whole, True
@@ -280,14 +310,14 @@ class Keys:
 def _execute(
     panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store,
     keys: Keys, jobs: int, listener: Listener, cache: pathlib.Path | None, earlier: warm.Warm | None,
-    tuning: dict[str, Any] | None,
+    tuning: dict[str, Any] | None, elsewhere: Elsewhere | None,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
     listener.stage("features and labels")
     prepared = prepare(panel, settings, cache)
     work = Work(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, keys.run, panel.device, jobs,
-        cache=cache, advance=listener.advanced,
+        cache=cache, elsewhere=elsewhere, advance=listener.advanced,
     )  # fmt: skip
     listener.started(_totals(panel, settings, prepared.folds))
     rehearsed = validation.rehearse(work, prepared.folds, _baselines_say, listener.stage)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gpupipe.config import FeatureSet
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-start", metavar="DIR", help="go on from the models of a finished run in DIR (may be --out) where it can"
     )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="train in N processes; on CUDA a GPU each")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="train on this Dask cluster, as tcp://host:8786")
+    parser.add_argument("--dashboard", action="store_true", help="serve Dask's dashboard, to this machine alone")
     parser.add_argument("--no-keep", action="store_true", help="keep nothing in --out that only a later run could use")
     parser.add_argument("--report", action="store_true", help="write OUT/report.html at the end, as gpupipe report")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
@@ -177,10 +181,10 @@ def do_run(chosen: argparse.Namespace) -> int:
         tuning, settings = _tuned(chosen, settings, wanted, panel, report, to)
     if tuning:
         tuning = tuning_job.section(tuning, settings, report.data_hash)
-    with console.live(to, panel.device) as listener:
+    with _workers(chosen, panel.device, to) as workers, console.live(to, panel.device) as listener:
         whole, worked = pipeline.execute(
             panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning, chosen.warm_start, chosen.wait,
-            not chosen.no_keep,
+            not chosen.no_keep, workers,
         )
     told = tracking.track(chosen.mlflow, chosen.out, whole) if chosen.mlflow is not None else None
     if chosen.json:
@@ -195,6 +199,26 @@ def do_run(chosen: argparse.Namespace) -> int:
             f"Nothing to do: {chosen.out} holds this run (same data, settings, code and versions); every file checked."
         )
     return 0
+
+
+@contextlib.contextmanager
+def _workers(chosen: argparse.Namespace, device: Any, to: Any) -> Iterator[Any]:
+    """The cluster that is asked for, told to the user; None without one."""
+    if not (chosen.workers or chosen.scheduler or chosen.dashboard):
+        yield None
+        return
+    if chosen.workers < 0:
+        raise UserError(f"--workers {chosen.workers}: expected 1 or more")
+    from gpupipe.cluster import cluster
+    from gpupipe.schedule import available_cores
+
+    with cluster(
+        device, chosen.scheduler, chosen.workers, chosen.jobs or available_cores(), chosen.dashboard
+    ) as workers:
+        to.print(f"Cluster: {len(workers.homes)} workers of {workers.threads} threads", highlight=False)
+        if workers.dashboard:
+            to.print(f"Dashboard: {workers.dashboard}", highlight=False)
+        yield workers
 
 
 def _settings_of_run(chosen: argparse.Namespace) -> Any:
@@ -294,8 +318,6 @@ def _read(chosen: argparse.Namespace, settings: Any, to: Any) -> Any:
 
 
 def _nothing() -> Any:
-    import contextlib
-
     return contextlib.nullcontext()
 
 

@@ -27,6 +27,8 @@ from gpupipe.split import Boundaries, Split
 from gpupipe.store import Store
 from gpupipe.units import META, Ledger, Readable, base_parts, digest_of_arrays, key_of, load_models, save_models
 
+FOLDS_AT_ONCE = 2  # in memory: the one that is trained, and the next one beside its last units
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -77,7 +79,7 @@ class Work:
     jobs: int
     cache: pathlib.Path | None = None
     elsewhere: Elsewhere | None = None
-    folds_at_once: int = 2
+    folds_at_once: int = FOLDS_AT_ONCE
     earlier: Callable[[str, Sequence[str], Sequence[str]], Earlier | None] = lambda family, sectors, labels: None
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
