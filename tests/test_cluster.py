@@ -1,0 +1,178 @@
+"""A cluster trains what this process would: the same bytes, also when a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from gpupipe import config, pipeline, runlog, training
+from gpupipe.cluster import ClusterError, cluster, site
+from gpupipe.device import pick
+from gpupipe.folding import Which, make_fold
+from tests.tiny import QUICK, tiny_market
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return config.make("fast", settings=QUICK)
+
+
+@pytest.fixture(scope="module")
+def three():
+    with cluster(pick("cpu"), workers=3, jobs=3) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def alone(settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    pipeline.execute(tiny_market(), None, settings, out, 2)
+    return contents(out)
+
+
+def contents(out):
+    """Every published file but those that tell of the run itself."""
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    names = [name for name in manifest["files"] if name.startswith("trained_") and not name.endswith("metadata.json")]
+    assert len(names) == len(set(names)) > 70
+    return {name: (out / name).read_bytes() for name in names}
+
+
+def units_of(out):
+    return [line for line in runlog.read(out / runlog.FILE) if line["event"] == "unit"]
+
+
+def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
+    pipeline.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    assert contents(tmp_path) == alone
+    homes = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
+    assert homes == {0, 1, 2}
+    assert not any(three.client.run(lambda: dict(site._sites)).values()), "workers keep nothing of a finished run"
+
+
+def test_sectors_alone_are_spread_over_workers(three, tmp_path):
+    settings = config.make("fast", settings=[*QUICK, "training.pool=none", "training.models=xgb_hist,linear"])
+    pipeline.execute(tiny_market(), None, settings, tmp_path / "one", 1)
+    pipeline.execute(tiny_market(), None, settings, tmp_path / "three", workers=three)
+    names = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").glob("trained_*/**/*.[un][bp]*")]
+    assert len(names) == 24
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(alone, three, settings, tmp_path):
+    pids = three.client.run(os.getpid)
+    killed = []
+
+    def kill():
+        while not killed:
+            done = units_of(tmp_path) if (tmp_path / runlog.FILE).exists() else []
+            if len(done) >= 6:
+                victim = next(iter(pids.values()))
+                os.kill(victim, signal.SIGKILL)
+                killed.append((victim, len(done)))
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        _, worked = pipeline.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    finally:
+        killed = killed or [None]
+        thread.join()
+    assert worked and killed[0]
+    done = [line["unit"] for line in units_of(tmp_path)]
+    assert killed[0][1] < len(done), "it was killed before the end"
+    assert len(done) == len(set(done)), "no unit is done twice"
+    assert contents(tmp_path) == alone
+    assert set(three.client.run(os.getpid).values()) != set(pids.values())  # another has taken its place
+
+
+def test_a_cluster_that_is_not_there_or_not_the_same_is_refused(monkeypatch):
+    monkeypatch.setattr("gpupipe.cluster.CONNECT_S", 0.3)
+    with pytest.raises(ClusterError, match=r"nobody answers there .*`dask scheduler`"), cluster(
+        pick("cpu"), "tcp://127.0.0.1:9"
+    ):  # fmt: skip
+        pass
+    with pytest.raises(ClusterError, match="leave --workers out"), cluster(pick("cpu"), "tcp://127.0.0.1:9", 2):
+        pass
+
+
+def test_a_worker_with_other_versions_is_refused(three, monkeypatch):
+    own = site.about()
+    monkeypatch.setattr(site, "about", lambda: {**own, "versions": {**own["versions"], "xgboost": "0.1"}})
+    from gpupipe.cluster import _require_the_same
+
+    with pytest.raises(ClusterError, match=r"tcp://a has xgboost .*, and 0.1 is here"):
+        _require_the_same({"tcp://a": own})
+    monkeypatch.setattr(site, "about", lambda: {**own, "code": "other"})
+    with pytest.raises(ClusterError, match="tcp://a has other code of gpupipe"):
+        _require_the_same({"tcp://a": own})
+
+
+def test_an_address_is_enough(three, tmp_path):
+    """As --scheduler gives it: the workers are asked for what they are."""
+    three.client.wait_for_workers(3)  # the one that was killed comes again
+    settings = config.make("fast", settings=[*QUICK, "training.models=linear"])
+    with cluster(pick("cpu"), three.client.scheduler.address) as workers:
+        assert len(workers.homes) == workers.jobs == 3
+        _, worked = pipeline.execute(tiny_market(), None, settings, tmp_path, workers=workers)
+    assert worked and {line["worker"] for line in units_of(tmp_path)} <= {0, 1, 2}
+
+
+def a_job(settings, **changed):
+    about = {"key": "of a test", "device": "cpu", "files": False, "threads": 1, "folds_at_once": 2, "modules": ()}
+    return site.Job(settings=settings, **{**about, **changed})
+
+
+def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(settings, tmp_path):
+    panel = tiny_market()
+    prepared = pipeline.prepare(panel, settings)
+    place = site.Site(site.bars_of(panel), a_job(settings))
+    rounds = [Which(prepared.folds.published, panel.sectors, part, (0, 1)) for part in (None, 0, 1)]
+    for which in rounds:
+        made = place.fold(which)
+        assert place.fold(which) is made
+        data = training.Work(
+            prepared.datasets, prepared.splits, which.at, settings, None, "", panel.device, 1, ledger="none"
+        )  # fmt: skip
+        for s, rows in make_fold(data, which).fit.items():
+            for name in ("X", "y", "time_ns"):
+                np.testing.assert_array_equal(getattr(made.fit[s], name), getattr(rows, name))
+    assert list(place._folds) == rounds[1:]
+    files = site.Site(site.bars_of(panel), a_job(settings, files=True))
+    files.fold(rounds[0])
+    assert files._cache.exists()
+    files.close()
+    assert not files._cache.exists()
+
+
+def test_modules_that_differ_are_refused(settings, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("from gpupipe import feature\n\n\n@feature('candle', source='a test')\ndef own(bars):\n"
+                    "    return bars.close / bars.open\n")  # fmt: skip
+    from gpupipe.errors import UserError
+
+    chosen = config.make("fast", settings=[*QUICK, f"features.modules={path}"])
+    with pytest.raises(UserError, match="differs between the client and a worker"):
+        site.Site(site.bars_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
+
+
+def test_warnings_of_a_worker_are_the_clients(caplog):
+    log = logging.getLogger("gpupipe")
+    with caplog.at_level(logging.WARNING), site._warnings() as said:
+        log.warning("of this thread %d", 1)
+        other = threading.Thread(target=log.warning, args=("of another",))
+        other.start()
+        other.join()
+    assert said == ["of this thread 1"]
+    assert [record.getMessage() for record in caplog.records] == ["of another"]
