@@ -126,7 +126,16 @@ def test_an_address_is_enough(three, tmp_path):
     with cluster(pick("cpu"), three.client.scheduler.address) as workers:
         assert len(workers.homes) == workers.jobs == 3
         _, worked = pipeline.execute(tiny_market(), None, settings, tmp_path, workers=workers)
-    assert worked and {line["worker"] for line in units_of(tmp_path)} <= {0, 1, 2}
+        assert worked and {line["worker"] for line in units_of(tmp_path)} <= {0, 1, 2}
+        # Other bars on the same workers, one run after the other.
+        other = tiny_market().until(int(np.sort(tiny_market().time_ns)[-100]))
+        pipeline.execute(other, None, settings, tmp_path / "other", workers=workers)
+    pipeline.execute(other, None, settings, tmp_path / "alone", 1)
+    found = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").glob("trained_*/**/*.npz"))
+    assert len(found) == 12
+    for name in found:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+        assert (tmp_path / "alone" / name).read_bytes() != (tmp_path / name).read_bytes()
 
 
 def a_job(settings, **changed):

@@ -22,7 +22,7 @@ LAYERS = (
     ("audit", "incremental", "ingest"),
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
-    ("curves",),
+    ("curves", "timeline"),
     (
         "units", "folding", "fitting", "training", "artifacts", "scan", "progress", "measuring", "verdict", "summary",
         "picture",

@@ -61,7 +61,8 @@ class Cluster:
         paths = tuple((module.path, sha256(module.content)) for module in modules)
         fits = -(-min(self.jobs, len(settings.training.models)) // len(self.homes))  # pooled ones of a worker at once
         job = site.Job(key, settings, panel.device.kind, files, max(1, self.threads // fits), FOLDS_AT_ONCE, paths)
-        shared = self.client.scatter(site.bars_of(panel), broadcast=True)
+        # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
+        (shared,) = self.client.scatter([site.bars_of(panel)], broadcast=True)
         run = Run(self, shared, job)
         try:
             yield run
@@ -189,6 +190,7 @@ def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
     shared = {
         "threads_per_worker": max(1, jobs // max(1, workers)), "host": "127.0.0.1",
         "dashboard_address": DASHBOARD if dashboard else None,
+        "silence_logs": logging.ERROR,  # that a worker takes its time to end is no news
     }  # fmt: skip
     if device.kind == "cuda" and workers:
         from dask_cuda import LocalCUDACluster
