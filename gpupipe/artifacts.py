@@ -250,7 +250,7 @@ class Models:
         return self._predict_sector(sector, X, keys, self._families(families), pick("cpu"))
 
     def warm_features(self, panel: Panel) -> Any:
-        """The rows of one sector's panel that the models can judge, float32 (n_rows, n_features); errors of `predict`."""
+        """float32 (n_rows, n_features): rows of one sector's panel that the models can judge. Raises as `predict`."""
         X, warm = self._features(panel)
         return X[warm]
 

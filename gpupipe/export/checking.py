@@ -15,6 +15,7 @@ from gpupipe.models.linear import LinearModel
 from gpupipe.models.trees import TreeModel
 
 MADE_ROWS = 512
+LARGEST = 1e30
 MISSING = 0.05  # share of the values of made-up rows
 
 
@@ -28,7 +29,6 @@ def made_rows(models: Iterable[Any], n_features: int, ensembles: Ensembles, n_ro
     rng = np.random.default_rng(0)
     splits: list[list[np.ndarray]] = [[] for _ in range(n_features)]
     mean, scale = np.zeros(n_features, np.float32), np.ones(n_features, np.float32)
-    seen: set[int] = set()
     for model in models:
         columns = model.columns if isinstance(model, Picked) else np.arange(n_features)
         inner = model.model if isinstance(model, Picked) else model
@@ -36,7 +36,7 @@ def made_rows(models: Iterable[Any], n_features: int, ensembles: Ensembles, n_ro
             mean[columns], scale[columns] = inner.scaler.mean, inner.scaler.scale
         elif isinstance(inner, TreeModel | HostedModel):
             for ensemble in ensembles.of(inner):
-                _gather(splits, ensemble, columns, seen)
+                _gather(splits, ensemble, columns)
     X = (mean + scale * rng.normal(size=(n_rows, n_features))).astype(np.float32)
     for k, parts in enumerate(splits):
         if parts:
@@ -46,32 +46,23 @@ def made_rows(models: Iterable[Any], n_features: int, ensembles: Ensembles, n_ro
     return X
 
 
-def _gather(splits: list[list[np.ndarray]], ensemble: Ensemble, columns: np.ndarray, seen: set[int]) -> None:
+def _gather(splits: list[list[np.ndarray]], ensemble: Ensemble, columns: np.ndarray) -> None:
+    """Add an ensemble's splits to those of the columns that they are of."""
     feature, value = ensemble.splits_of()
-    base = ensemble.split.base
-    key = id(ensemble.split if base is None else base)
-    if key in seen:  # another label's part of the same booster
-        return
-    seen.add(key)
-    order = np.argsort(feature, kind="stable")
-    found, begin = np.unique(feature[order], return_index=True)
-    for k, values in zip(found, np.split(value[order], begin[1:]), strict=True):
-        splits[columns[k]].append(values[np.isfinite(values)])
+    near = np.abs(value) < LARGEST  # CatBoost and LightGBM have splits that only tell NaN from numbers
+    feature, value = feature[near], value[near]
+    for k in np.unique(feature):
+        splits[columns[k]].append(np.unique(value[feature == k]))
 
 
 def _around(values: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 (n_rows,): at, next to and between some values."""
-    if not len(values):
-        return np.zeros(n_rows, np.float32)
+    """float32 (n_rows,): at, next to and between some values, ascending."""
     at = values[rng.permutation(np.arange(n_rows) % len(values))]
     side = np.where(rng.random(n_rows) < 0.5, np.float32(-np.inf), np.float32(np.inf))
-    limit = np.float32(1e30)  # CatBoost's lowest border is the lowest float32
-    width = float(np.diff(np.clip(values, -limit, limit)[[0, -1]])[0]) or 1.0
-    off = np.clip(at, -limit, limit) + min(width, 1e3) * rng.normal(size=n_rows) / 10
+    width = min(float(values[-1] - values[0]) or 1.0, 1000.0)
+    off = at + width / 10 * rng.normal(size=n_rows)
     kind = rng.integers(0, 3, n_rows)
-    with np.errstate(over="ignore"):
-        near = np.clip(np.nextafter(at, side), np.finfo(np.float32).min, np.finfo(np.float32).max)
-    return np.select([kind == 0, kind == 1], [at, near], off).astype(np.float32)
+    return np.select([kind == 0, kind == 1], [at, np.nextafter(at, side)], off).astype(np.float32)
 
 
 def scored(content: bytes, X: np.ndarray) -> np.ndarray:

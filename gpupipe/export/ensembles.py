@@ -14,6 +14,8 @@ import numpy as np
 from gpupipe.errors import UserError
 from gpupipe.models.fold import N_CLASSES
 
+ALMOST_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -72,7 +74,7 @@ def of_xgboost(booster: Any) -> tuple[Ensemble, np.ndarray]:
     for tree in model["trees"]:
         about = tree["tree_param"]
         if int(about["size_leaf_vector"]) != n_outputs or n_outputs < 2 or int(about["num_deleted"]):
-            raise UserError("an XGBoost model whose leaves hold no vectors cannot be exported: train again")
+            raise UserError("leaves that hold no vectors cannot be exported: train again with this gpupipe")
         left, right = (np.array(tree[name], dtype=np.int64) for name in ("left_children", "right_children"))
         is_leaf = left < 0
         values = np.array(tree["leaf_weights"], dtype=np.float32).reshape(-1, n_outputs)
@@ -97,7 +99,8 @@ def of_lightgbm(booster: Any) -> Ensemble:
     """All trees of a lightgbm.Booster of three classes.
 
     LightGBM compares float64 values, x <= split: for x in float32 that is x <= the largest float32 not above split.
-    NaN goes where it was told to, or is taken for 0 where there was none in training.
+    It takes what is within 1e-35 of 0 for 0, which moves splits as near to 0 as that. NaN goes where it was told to,
+    or is taken for 0 where there was none in training.
     Raises UserError for categories, or where zeros are taken for missing, neither of which gpupipe trains.
     """
     rows = _Rows()
@@ -112,12 +115,19 @@ def of_lightgbm(booster: Any) -> Ensemble:
                 rows.leaf(value, parent, side)
                 continue
             if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
-                raise UserError("a LightGBM model with categories, or zeros for missing, cannot be exported")
+                raise UserError("categories, or zeros for missing, cannot be exported")
             threshold = float(node["threshold"])
-            missing_left = node["default_left"] if node["missing_type"] == "NaN" else 0.0 <= threshold
-            at = rows.split(node["split_feature"], round_down(threshold), missing_left, parent, side)
+            missing_left = node["default_left"] if node["missing_type"] == "NaN" else threshold >= 0
+            at = rows.split(node["split_feature"], _split_of_lightgbm(threshold), missing_left, parent, side)
             waiting += [(node["right_child"], at, 1), (node["left_child"], at, 0)]
     return rows.ensemble()
+
+
+def _split_of_lightgbm(threshold: float) -> np.float32:
+    """The float32 for which x <= it is what LightGBM decides, for every float32 x that is not missing."""
+    if threshold >= 0:
+        return max(round_down(threshold), ALMOST_ZERO)
+    return min(round_down(threshold), np.nextafter(-ALMOST_ZERO, np.float32(-np.inf)))
 
 
 def round_down(value: float) -> np.float32:
@@ -139,11 +149,11 @@ def of_catboost(booster: Any) -> Ensemble:
         booster.save_model(str(path), format="json")
         model = json.loads(path.read_bytes())
     if "oblivious_trees" not in model or set(model["features_info"]) != {"float_features"}:
-        raise UserError("a CatBoost model with other than symmetric trees on numbers cannot be exported")
+        raise UserError("other than symmetric trees on numbers cannot be exported")
     columns = {one["feature_index"]: one for one in model["features_info"]["float_features"]}
     scale, bias = model["scale_and_bias"]
     if scale != 1 or any(bias):
-        raise UserError("a CatBoost model with a scale or a bias cannot be exported")
+        raise UserError("a scale or a bias of CatBoost cannot be exported")
     rows = _Rows()
     for tree in model["oblivious_trees"]:
         values = np.array(tree["leaf_values"]).reshape(-1, N_CLASSES)
@@ -163,7 +173,7 @@ def of_catboost(booster: Any) -> Ensemble:
 
 
 class _Rows:
-    """Nodes put one below the other, tree by tree; each is told its parent's number and its side, 0 left and 1 right."""
+    """Nodes put one below the other, tree by tree; each is told its parent's number and its side: 0 left, 1 right."""
 
     def __init__(self) -> None:
         self._first: list[int] = []

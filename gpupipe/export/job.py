@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-import gpupipe
-from gpupipe import artifacts
+from gpupipe import __version__, artifacts
 from gpupipe.artifacts import Models
 from gpupipe.errors import UserError
 from gpupipe.export import checking, graphs
 from gpupipe.export.graphs import Ensembles
 from gpupipe.labels import CLASSES, percent
+from gpupipe.models.columns import Picked
+from gpupipe.models.hosted import HostedModel
+from gpupipe.models.trees import TreeModel
 from gpupipe.store import FORMAT, StoreError, dump_json, write_atomic
 
 KIND = "onnx"  # of our manifest, which tells it from that of a run
@@ -83,11 +85,12 @@ def export(
             else:
                 (to / path).unlink(missing_ok=True)
                 failed[path] = about["largest_difference"]
-            advanced(f"onnx/{path.removesuffix('.onnx')}")
+            threshold, of_sector, horizon, family = path.removesuffix(".onnx").split("/")
+            advanced(f"onnx/{family}/{of_sector}/{horizon} {threshold.removeprefix('trained_')}")  # as units are named
     for path in set(earlier) - set(files):
         (to / path).unlink(missing_ok=True)
     write_atomic(to / artifacts.MANIFEST, dump_json({
-        "format": FORMAT, "kind": KIND, "run_key": models.manifest["run_key"], "gpupipe_version": gpupipe.__version__,
+        "format": FORMAT, "kind": KIND, "run_key": models.manifest["run_key"], "gpupipe_version": __version__,
         "input": graphs.INPUT, "output": graphs.OUTPUT, "classes": list(CLASSES), "tolerance": TOLERANCE,
         "features": {"names": list(models.feature_names), "hash": models.features_hash}, "files": files,
     }))  # fmt: skip
@@ -129,7 +132,8 @@ def _earlier(to: pathlib.Path) -> list[str]:
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND or not isinstance(manifest.get("files"), dict):
         raise StoreError(f"{path} is not of an export: choose another --to, such as {to / 'onnx'}")
     root = to.resolve()
-    return [name for name in manifest["files"] if name.endswith(".onnx") and (root / name).resolve().is_relative_to(root)]
+    ours = [name for name in manifest["files"] if name.endswith(".onnx")]
+    return [name for name in ours if (root / name).resolve().is_relative_to(root)]
 
 
 def _of_sector(
@@ -138,6 +142,7 @@ def _of_sector(
     """Path, content and what is known of it, of each model of a sector."""
     by_label, ensembles, n_features = models.by_sector[sector], Ensembles(), len(models.feature_names)
     of_sector = [model for by in by_label.values() for model in by.values()]
+    _read_all(models, sector, ensembles)
     X = checking.made_rows(of_sector, n_features, ensembles)
     n_real = 0 if real is None else len(real)
     if real is not None:
@@ -158,13 +163,26 @@ def _of_sector(
             )  # fmt: skip
 
 
+def _read_all(models: Models, sector: str, ensembles: Ensembles) -> None:
+    """Read all trees of a sector; UserError, which names the model, for one that ONNX cannot hold."""
+    for key, by in models.by_sector[sector].items():
+        for family, model in by.items():
+            inner = model.model if isinstance(model, Picked) else model
+            if isinstance(inner, TreeModel | HostedModel):
+                try:
+                    ensembles.of(inner)
+                except UserError as error:
+                    raise UserError(f"{models.out / artifacts.folder_of(sector, *key) / family}: {error}") from None
+
+
 def _properties(models: Models, sector: str, key: tuple[int, float], family: str) -> dict[str, str]:
     """What a file says of itself, as text or JSON."""
     buy, sell = models.cutoffs[sector, *key, family]
     return {
-        "label": f"label_{key[0]}d_{percent(key[1])}pct", "horizon": str(key[0]), "threshold": str(key[1]), "sector": sector,
-        "family": family, "classes": json.dumps(list(CLASSES)), "cutoff_buy": str(buy), "cutoff_sell": str(sell),
+        "label": f"label_{key[0]}d_{percent(key[1])}pct", "horizon": str(key[0]), "threshold": str(key[1]),
+        "sector": sector, "family": family, "classes": json.dumps(list(CLASSES)),
+        "cutoff_buy": str(buy), "cutoff_sell": str(sell),
         "features": json.dumps(list(models.feature_names), ensure_ascii=False),
         "features_hash": models.features_hash, "run_key": models.manifest["run_key"],
-        "gpupipe_version": gpupipe.__version__,
+        "gpupipe_version": __version__,
     }  # fmt: skip
