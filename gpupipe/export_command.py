@@ -35,6 +35,7 @@ def run(chosen: argparse.Namespace) -> int:
     from gpupipe.console import console, live
     from gpupipe.device import pick
     from gpupipe.export import job
+    from gpupipe.export.checking import MADE_ROWS
     from gpupipe.run import _numbers, _words
 
     job.require()
@@ -53,7 +54,10 @@ def run(chosen: argparse.Namespace) -> int:
     with live(to, pick("cpu")) as listener:
         listener.stage("exporting")
         n_labels = len({key for by in labels.values() for key in by})
-        n_rows = sum(map(len, rows.values()))
+        n_rows = sum(
+            (MADE_ROWS + len(rows.get(sector, ()))) * len(families)
+            for sector, by in labels.items() for families in by.values()
+        )  # fmt: skip
         listener.started({"units": n, "rows": n_rows, "sectors": len(labels), "labels": n_labels, "models": n})
         done = job.export(models, into, wanted, rows, listener.advanced)
     if chosen.json:
