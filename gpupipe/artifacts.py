@@ -13,6 +13,7 @@ import numpy as np
 
 from gpupipe import models
 from gpupipe.dataset import warm_rows
+from gpupipe.device import pick
 from gpupipe.errors import UserError
 from gpupipe.features import compute_features
 from gpupipe.formulas import FEATURES
@@ -237,6 +238,21 @@ class Models:
                         column = key_number * len(chosen) + family_number
                         values[at[warm], column] = said[key, family]
         return Predictions(values, names, panel)
+
+    def predict_rows(
+        self, sector: str, X: np.ndarray, families: Sequence[str] | None = None
+    ) -> dict[tuple[tuple[int, float], str], np.ndarray]:
+        """Probabilities float32 (n_rows, 3) by (horizon, threshold) and family, of one sector's models.
+
+        X: float32 (n_rows, n_features), columns as `feature_names`; in host memory, where it is computed.
+        """
+        keys = sorted(self.by_sector[sector])
+        return self._predict_sector(sector, X, keys, self._families(families), pick("cpu"))
+
+    def warm_features(self, panel: Panel) -> Any:
+        """float32 (n_rows, n_features): rows of one sector's panel that the models can judge. Raises as `predict`."""
+        X, warm = self._features(panel)
+        return X[warm]
 
     def _families(self, families: Sequence[str] | None) -> tuple[str, ...]:
         there = {family: None for by_label in self.by_sector.values() for by in by_label.values() for family in by}

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(arguments: Sequence[str] | None) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
     """What does a command, and what it was asked for; it returns an exit code, or raises UserError or OSError."""
-    from gpupipe import __version__, doctor, ingest_command, nightly, run, scan_command
+    from gpupipe import __version__, doctor, export_command, ingest_command, nightly, run, scan_command
     from gpupipe.backtest import command as backtest
 
     parser = argparse.ArgumentParser(prog="gpupipe", description="From OHLCV bars to trained, verified models.")
@@ -30,6 +30,8 @@ def command(arguments: Sequence[str] | None) -> tuple[Callable[[argparse.Namespa
     run.add_tune_arguments(tuned)
     backtest.add_arguments(commands.add_parser("backtest", help="act on a run's calls in its sealed test, after costs"))
     scan_command.add_arguments(commands.add_parser("scan", help="what a run's models say of every symbol's latest bar"))
+    exported = commands.add_parser("export", help="a run's models as ONNX files, each checked in onnxruntime")
+    export_command.add_arguments(exported)
     check = commands.add_parser("doctor", help="what is installed, which device would be used and why, what is missing")
     check.add_argument("--json", action="store_true", help="print JSON")
     features = commands.add_parser("features", help="list every feature with its formula, source and warm-up")
@@ -52,6 +54,7 @@ def command(arguments: Sequence[str] | None) -> tuple[Callable[[argparse.Namespa
     chosen = parser.parse_args(arguments)
     work: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": run.do_run, "tune": run.do_tune, "backtest": backtest.run, "scan": scan_command.run, "report": _report,
+        "export": export_command.run,
         "doctor": lambda chosen: doctor.run(as_json=chosen.json), "ingest": ingest_command.run, "audit": _audit,
         "features": _features, "status": run.status, "verify": _upkeep, "clean": _upkeep, "nightly": nightly.run,
     }  # fmt: skip

@@ -42,6 +42,8 @@ OPTIONAL = (
     (("optuna",), "gpupipe tune and gpupipe run --tune", "pip install -e '.[tune]'"),
     (("exchange-calendars",), "gpupipe ingest: holidays", "pip install -e '.[calendars]'"),
     (("yfinance",), "gpupipe ingest yfinance:...", "pip install -e '.[yfinance]'"),
+    (("onnx",), "gpupipe export", "pip install -e '.[onnx]'"),
+    (("onnxruntime",), "gpupipe export", "pip install -e '.[onnx]'"),
     (("mlflow-skinny", "mlflow"), "gpupipe run --mlflow", "pip install -e '.[mlflow]'"),
     (("torch",), "sequence models", "pip install -e '.[torch]'"),
     (("lightgbm",), "an optional model family", "pip install -e '.[boosters]'"),

@@ -127,8 +127,8 @@ def guarded(job: Callable[[argparse.Namespace], int], chosen: argparse.Namespace
 
 def _place(chosen: argparse.Namespace) -> str:
     """The folder that a command writes to; "" for one that only looks."""
-    name = {"backtest": "models", "scan": "models", "ingest": "store"}.get(getattr(chosen, "command", "run"), "out")
-    return str(getattr(chosen, name, None) or "")
+    names = {"backtest": "models", "scan": "models", "ingest": "store", "export": "to"}
+    return str(getattr(chosen, names.get(getattr(chosen, "command", "run"), "out"), None) or "")
 
 
 def _of_system(error: OSError, out: str) -> str:

@@ -32,9 +32,9 @@ LAYERS = (
     ("pipeline",),
     ("tune", "upkeep", "tracking"),
     ("cluster",),
-    ("api", "console", "backtest"),
+    ("api", "console", "backtest", "export"),
     ("report",),
-    ("cli", "run", "doctor", "ingest_command", "scan_command", "nightly", "__init__", "__main__"),
+    ("cli", "run", "doctor", "export_command", "ingest_command", "scan_command", "nightly", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Libraries that cost start-up time or touch a device; they are imported inside the functions that use them.
@@ -42,12 +42,14 @@ HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
     "altair", "jinja2", "vl_convert", "optuna", "sqlalchemy", "exchange_calendars", "yfinance", "mlflow", "nvtx",
+    "onnx", "onnxruntime",
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
     "kernels", "models", "tuning", "units", "folding", "fitting", "training", "measuring", "artifacts", "validation",
     "warm",
     "importance", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
+    "export",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
