@@ -14,7 +14,7 @@ from tiny import QUICK, tiny_market
 from gpupipe import cli, nightly, summary
 
 pytest.importorskip("altair")
-LOGS = ("nightly.jsonl", "run.jsonl", "lock")  # the lock names the process that had it last
+LOGS = ("nightly.jsonl", "run.jsonl", "lock", "nightly.lock")  # a lock names the process that had it last
 OPTIONS = (
     "nightly", "--preset", "fast", "--models", "xgb_joint,linear,meta_learner", "--family", "linear", "--calendar",
     "none",
@@ -28,10 +28,14 @@ def contents(out: pathlib.Path) -> dict[str, str]:
 
 
 def steps(out: pathlib.Path) -> list[dict[str, str]]:
-    return [
-        {step["name"]: step["status"] for step in json.loads(line)["steps"]}
-        for line in (out / "nightly.jsonl").read_text().splitlines()
-    ]
+    """Of each night, in turn: the status of each step that has ended."""
+    nights: list[dict[str, str]] = []
+    for line in (out / "nightly.jsonl").read_text().splitlines():
+        step = json.loads(line)
+        if step["name"] == "ingest":
+            nights.append({})
+        nights[-1][step["name"]] = step["status"]
+    return nights
 
 
 def test_three_nights(tmp_path, capsys):
@@ -58,8 +62,8 @@ def test_three_nights(tmp_path, capsys):
     assert set(pq.read_table(out / "signals.parquet")["time"].to_pylist()) == {last}
     found = steps(out)
     assert len(found) == 3 and all(set(one) == {"ingest", "train", "backtest", "scan", "report"} for one in found)
+    assert found[1]["train"] == found[2]["train"] == nightly.OK  # that a run takes the place of last night's is no news
     assert all(set(one.values()) <= {nightly.OK, nightly.WARN} for one in found)
-    assert found[2]["train"] == nightly.WARN  # a run of other data took the place of another, which is said
 
 
 def test_options_of_a_run_that_a_night_has_no_use_for_are_refused(tmp_path, capsys):

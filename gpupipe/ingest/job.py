@@ -29,21 +29,21 @@ _OTHER_BARS = 1.5  # times longer or shorter: bars of another length
 def ingest(
     source: Any, store: str | pathlib.Path, *, sector_map: Any = None, timeframe: str | None = None,
     adjusted: bool = False, strict: bool = False, since: str | None = None, calendar: str | None = None,
-    as_of: str | None = None, compact: bool = False, dry_run: bool = False,
+    as_of: str | None = None, compact: bool = False, dry_run: bool = False, wait_s: float = 0.0,
 ) -> IngestReport:  # fmt: skip
     """Put the bars of a source into the store, and say what became of them.
 
     source, sector_map, timeframe, adjusted, strict, since: as for `arrivals.arrive`.  store: a folder, made if it is
     not there.  calendar: of exchange-calendars, or "none"; None is XNYS where that package is installed.
     as_of: the day until which bars are expected; the newest stored bar's if None.  compact: every sector becomes one
-    file.  dry_run: nothing is written.
+    file.  dry_run: nothing is written.  wait_s: how long to wait where another ingest holds the store.
 
     The rules are those of `merge.merge` and `restate.decide`; the files, of `parts`. Raises UserError where the
     source cannot be read, the store is in use or no store, and leaves everything as it was.
     """
     folder = pathlib.Path(store)
     parts.check_folder(folder)
-    with contextlib.nullcontext() if dry_run else Store(folder).lock("--store"):
+    with contextlib.nullcontext() if dry_run else Store(folder).lock("--store", wait_s):
         manifest = parts.check_folder(folder)
         if not dry_run:
             parts.tidy(folder)
