@@ -91,10 +91,10 @@ def _report(
 ) -> IngestReport:  # fmt: skip
     rows = merged.rows
     name, why = _calendar(calendar)
-    gaps = sessions.Gaps((), ())
+    gaps = sessions.Gaps()
     if name:
         touched = frozenset(k for k, own in enumerate(rows.names) if own in set(arrival.rows.names))
-        gaps = sessions.gaps(rows, touched, _touched_from(rows, stored, arrival.rows), name)
+        gaps = sessions.gaps(rows, touched, _touched_from(rows, stored, arrival.rows), name, _spacing_ns(rows))
     day, stale, newly = _stale(rows, stored, name, as_of)
     current = planned.manifest if planned is not None else manifest
     refused = {change.symbol for change in merged.changes if change.kind == REFUSED}
@@ -109,6 +109,7 @@ def _report(
         added=merged.added, changes=merged.changes, unchecked=merged.unchecked,
         without_sector=arrival.without_sector, without_bars=arrival.without_bars,
         calendar=name or why, missing=gaps.missing, closed=gaps.closed,
+        outside=gaps.outside, holes=gaps.holes, silent=gaps.silent,
         last_session=day, stale=stale, newly_stale=newly,
         files_written=len(contents), bytes_written=sum(map(len, contents.values())),
         all_refused=set(arrival.rows.names) <= refused,
