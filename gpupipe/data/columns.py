@@ -202,10 +202,16 @@ def joined(parts: Sequence[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndar
     """Coded columns of several tables as one, with one sorted list of names."""
     if len(parts) == 1:
         return parts[0]
-    names = tuple(sorted({name for _, own in parts for name in own}))
-    position: Mapping[str, int] = {name: k for k, name in enumerate(names)}
-    mapped = [np.array([position[name] for name in own] + [-1], np.int32)[code] for code, own in parts]
+    mappings, names = joint_names([own for _, own in parts])
+    mapped = [mapping[code] for (code, _), mapping in zip(parts, mappings, strict=True)]
     return np.concatenate(mapped) if mapped else np.zeros(0, np.int32), names
+
+
+def joint_names(parts: Sequence[tuple[str, ...]]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """`(for each list of names the new codes int32 (n + 1,), -1 the last, which stands for null; all names sorted)`."""
+    names = tuple(sorted({name for own in parts for name in own}))
+    position: Mapping[str, int] = {name: k for k, name in enumerate(names)}
+    return [np.array([position[name] for name in own] + [-1], np.int32) for own in parts], names
 
 
 def _is_text(kind: Any) -> bool:
