@@ -300,7 +300,7 @@ def test_cudf_reads_a_bar_store(device, tmp_path):
     from gpupipe.ingest import ingest
 
     ingest(PANEL.to_arrow(), tmp_path / "store", calendar="none")
-    panel, report = load(tmp_path / "store", device=device)
+    _, report = load(tmp_path / "store", device=device)
     assert report.data_hash == HASH and report.reader == "read by cuDF, judged on the device"
     one = load(tmp_path / "store", sectors=PANEL.sector[0], device=device)[1]
     assert one.data_hash == load(tmp_path / "store", sectors=PANEL.sector[0], device="cpu")[1].data_hash

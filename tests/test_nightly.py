@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,8 +16,11 @@ import pytest
 from tiny import QUICK, tiny_market
 
 from gpupipe import cli, nightly, summary
+from gpupipe.errors import UserError
+from gpupipe.store import Store
 
 pytest.importorskip("altair")
+ROOT = pathlib.Path(__file__).parents[1]
 LOGS = ("nightly.jsonl", "run.jsonl", "lock", "nightly.lock")  # a lock names the process that had it last
 OPTIONS = (
     "nightly", "--preset", "fast", "--models", "xgb_joint,linear,meta_learner", "--family", "linear", "--calendar",
@@ -73,10 +80,136 @@ def test_options_of_a_run_that_a_night_has_no_use_for_are_refused(tmp_path, caps
     assert not (tmp_path / "OUT").exists()
 
 
-def test_a_step_that_fails_ends_the_night(tmp_path, capsys):
+def test_a_step_that_fails_ends_those_that_need_it(tmp_path, capsys):
     out = tmp_path / "OUT"
     assert cli.main([*OPTIONS, "--data", str(tmp_path / "none.parquet"), "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert "gpupipe: ingest: " in error and "none.parquet" in error and error.count("\n") == 1
     assert steps(out) == [{"ingest": "FAIL", **dict.fromkeys(("train", "backtest", "scan", "report"), "SKIPPED")}]
     assert not (out / "manifest.json").exists()
+
+
+@pytest.fixture
+def night(monkeypatch, tmp_path):
+    """A night whose steps do nothing, or what a test says; `night(*more)` is its exit code."""
+    did = []
+    for name in nightly.NEEDS:
+        monkeypatch.setattr(nightly, f"_{name}", lambda *_, name=name: did.append(name) or [])
+
+    def go(*more):
+        did.clear()
+        return cli.main([*OPTIONS, "--data", "demo", "--out", str(tmp_path / "OUT"), *more])
+
+    go.did, go.out = did, tmp_path / "OUT"
+    return go
+
+
+def failing(error):
+    def step(*_):
+        raise error
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("name", "skipped"),
+    [("ingest", ["train", "backtest", "scan", "report"]), ("train", ["backtest", "scan", "report"]), ("backtest", []),
+     ("scan", []), ("report", [])],
+)  # fmt: skip
+def test_what_does_not_need_a_failed_step_is_done(night, monkeypatch, capsys, name, skipped):
+    monkeypatch.setattr(nightly, f"_{name}", failing(UserError("it is\nbroken: mend it")))
+    assert night() == 2
+    assert capsys.readouterr().err == f"gpupipe: {name}: it is broken: mend it\n"
+    (found,) = steps(night.out)
+    assert found == {**dict.fromkeys(nightly.NEEDS, "OK"), name: "FAIL", **dict.fromkeys(skipped, "SKIPPED")}
+    assert night.did == [one for one in nightly.NEEDS if one != name and one not in skipped]
+
+
+def test_exit_codes(night, monkeypatch, capsys):
+    assert night() == 0
+    monkeypatch.setattr(nightly, "_ingest", lambda *_: ["78 rows quarantined"])
+    assert night() == 0 and "WARN" in capsys.readouterr().out
+    for name in ("backtest", "scan"):
+        monkeypatch.setattr(nightly, f"_{name}", failing(OSError(28, "No space left on device")))
+    assert night() == 2 and capsys.readouterr().err.count("No space left") == 2  # each that failed, in one line
+    monkeypatch.setattr(nightly, "_scan", failing(ZeroDivisionError("ours")))
+    with pytest.raises(ZeroDivisionError):  # not the user's to mend: a traceback, and the log says where
+        night()
+    monkeypatch.setattr(nightly, "_scan", failing(KeyboardInterrupt()))
+    assert night() == 130
+    assert [one.get("scan") for one in steps(night.out)] == ["OK", "OK", "FAIL", "FAIL", "STOPPED"]
+    assert [one.get("report") for one in steps(night.out)] == ["OK", "OK", "OK", None, None]
+
+
+def test_two_nights_do_not_use_one_out(night, capsys):
+    with Store(night.out).lock(name=nightly.LOCK):
+        assert night() == 2 and night.did == []
+        error = capsys.readouterr().err
+        assert f"is in use by process {os.getpid()}" in error and "wait for it (--wait), or choose another" in error
+        assert night("--wait", "0.3") == 2
+    assert night() == 0 and len(night.did) == 5
+
+
+def test_the_options_of_a_run_reach_it_and_those_of_the_source_do_not(night, monkeypatch):
+    asked = []
+    monkeypatch.undo()
+    monkeypatch.setattr("gpupipe.run.do_run", lambda chosen: asked.append(chosen))
+    more = ["--sector-map", "s.csv", "--timeframe", "1d", "--strict", "--warm-start", str(night.out), "--no-keep"]
+    parser = argparse.ArgumentParser()
+    nightly.add_arguments(parser)
+    chosen = parser.parse_args([*OPTIONS[1:], "--data", "x.db", "--out", str(night.out), "--jobs", "3", *more])
+    nightly._train(chosen, night.out, night.out / "bars")
+    (one,) = asked
+    assert one.data == str(night.out / "bars") and one.sector_map is one.timeframe is None and not one.strict
+    assert one.jobs == 3 and one.no_keep and one.set == list(chosen.set) and one.quiet
+    assert one.warm_start is None  # the first night has nothing to go on from
+    night.out.mkdir()
+    (night.out / "manifest.json").write_text("{}")
+    nightly._train(chosen, night.out, night.out / "bars")
+    assert asked[1].warm_start == str(night.out)
+
+
+# Where a night is killed: just before the n-th file of such a name takes its place, or behind a step.
+ALL_KILLS = (
+    (r"part-.*parquet", 2), (r"bars/manifest\.json", 1), ("after ingest", 1), (r"units/.*json", 1),
+    (r"units/.*json", 5), (r"OUT/manifest\.json", 1), ("after train", 1), (r"backtest/.*", 2), ("after backtest", 1),
+    (r"signals\.parquet", 1), ("after scan", 1), (r"report\.html", 1), ("after report", 1),
+)  # fmt: skip
+SOME_KILLS = tuple(ALL_KILLS[k] for k in (1, 4, 5, 7, 10))  # of these, those that a change is most likely to break
+KILLED = """
+import os, re, signal, sys
+pattern, n, real, met = sys.argv[1], int(sys.argv[2]), os.replace, [0]
+def replace(source, target, **options):
+    met[0] += re.search(f"/{pattern}$", str(target)) is not None
+    if met[0] == n:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(source, target, **options)
+os.replace = replace
+from gpupipe import cli, nightly
+log = nightly._log
+def logged(out, night, step):
+    log(out, night, step)
+    if f"after {step.name}" == pattern:
+        os.kill(os.getpid(), signal.SIGKILL)
+nightly._log = logged
+sys.exit(cli.main(sys.argv[3:]))
+"""
+
+
+def killed(out, options, pattern, n):
+    command = [sys.executable, "-c", KILLED, pattern, str(n), *options, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -9, (pattern, done.returncode, done.stdout + done.stderr)
+
+
+def test_killed_again_and_again_a_night_ends_with_the_same_bytes(tmp_path):
+    """Inside every step, and behind every step: each kill goes on from the one before."""
+    pq.write_table(tiny_market().to_arrow(), tmp_path / "bars.parquet")
+    options = [*OPTIONS, "--data", str(tmp_path / "bars.parquet"), "--quiet"]
+    assert cli.main([*options, "--out", str(tmp_path / "whole" / "OUT")]) == 0
+    out = tmp_path / "killed" / "OUT"
+    for pattern, n in ALL_KILLS if os.environ.get("GPUPIPE_ALL_KILLS") else SOME_KILLS:
+        killed(out, options, pattern, n)
+    assert cli.main([*options, "--out", str(out)]) == 0
+    assert contents(out) == contents(tmp_path / "whole" / "OUT")
+    assert all(status in (nightly.OK, nightly.WARN) for status in steps(out)[-1].values()) and len(steps(out)[-1]) == 5

@@ -158,8 +158,9 @@ def save(report: DataReport, folder: str | os.PathLike[str]) -> list[pathlib.Pat
 def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: list[str]) -> pyarrow.Table:
     """The rows that were set aside: source, row, reason, then the columns as text, as they were read.
 
-    tables: `(origin, table)` in the order of reading, of pyarrow or cuDF.  rows: int64, numbers among all rows
-    read, -1 for a row that could not be split into fields.  `row` counts from 0 within its source, among the rows that could be read.
+    tables: `(origin, table)` in the order of reading, of pyarrow or cuDF.  rows: int64, numbers among all rows read,
+    -1 for a row that could not be split into fields.  `row` counts from 0 within its source, among the rows that could
+    be read.
     """
     import pyarrow as pa
 
