@@ -2,9 +2,10 @@
 
 FILE is a file of bars; without one a simulated market of 500 symbols and daily bars is taken. 10 M minute bars:
 `--data simulated:symbols=500,bars=20000,bar=1min --nights 5 --calendar none`. Once each: the whole into a new store,
-and again in a process of its own, whose memory at most is told, with what its imports take; all but the last nights; then night after night, each with five days that overlap (one night in 16 writes its
-sectors whole); the last night again; a 2:1 split of one symbol. At the end the store must be the data, bar for bar, and
-it is read by the job's reader beside the file, in turn. The last lines are JSON, one for each measurement.
+and again in a process of its own, whose memory at most is told, beside what its imports take; all but the last nights;
+then night after night, each with five days that overlap (one night in 16 writes its sectors whole); the last night
+again; a 2:1 split of one symbol. At the end the store must be the data, bar for bar, and it is read by the job's reader
+beside the file, in turn. The last lines are JSON, one for each measurement.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ from gpupipe.ingest import IngestReport, ingest
 from gpupipe.panel import PRICES, Panel
 
 OVERLAP_DAYS, DAY_NS = 5, 86_400_000_000_000
+# Not getrusage: what the parent had at most would be counted.
 ALONE = """
-import resource, sys
+import pathlib, re, sys
 from gpupipe.ingest import ingest
 import gpupipe.data, pyarrow.parquet
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+before = peak()
 ingest(sys.argv[1], sys.argv[2], calendar=sys.argv[3] or None)
-print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(before, peak())
 """
 Line = dict[str, Any]
 

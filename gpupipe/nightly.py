@@ -62,9 +62,12 @@ def run(chosen: argparse.Namespace) -> int:
         if getattr(chosen, name):
             raise UserError(f"--{name.replace('_', '-')} is for gpupipe run: leave it out of gpupipe nightly")
     out, to = pathlib.Path(chosen.out), console(chosen.quiet)
-    with Store(out).lock(
-        wait_s=chosen.wait, waiting=lambda holder: to.print(f"waiting for {holder}"), sweep=False, name=LOCK
-    ):  # fmt: skip
+    def waiting(holder: str) -> None:
+        to.print(f"waiting for {holder}")
+
+    with Store(out).lock(wait_s=chosen.wait, waiting=waiting, sweep=False, name=LOCK):
+        with Store(out).lock(wait_s=chosen.wait, waiting=waiting):  # a run holds it, or what a killed night left goes
+            pass
         done = _steps(chosen, out, to)
     if failed := [step for step in done if step.status == FAIL]:
         raise UserError("; ".join(f"{step.name}: {step.detail}" for step in failed))
@@ -78,7 +81,8 @@ def _steps(chosen: argparse.Namespace, out: pathlib.Path, to: Console) -> list[S
         "backtest": lambda: _backtest(chosen, store), "scan": lambda: _scan(chosen, out, store),
         "report": lambda: _report(out),
     }  # fmt: skip
-    night, done = _now(), []
+    night = _now()
+    done: list[Step] = []
     for name, needs in NEEDS.items():
         missing = [step.name for step in done if step.name in needs and step.status in (FAIL, SKIPPED)]
         if missing:

@@ -145,7 +145,7 @@ class Store:
 
     def temporary(self) -> list[pathlib.Path]:
         """Files that a killed run had begun to write."""
-        places = (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp")
+        places = (".*.tmp", "trained_*/**/.*.tmp", "backtest/.*.tmp", f"{self._work.name}/**/.*.tmp")
         return sorted(found for place in places for found in self.out.glob(place))
 
     def cached(self) -> list[pathlib.Path]:
