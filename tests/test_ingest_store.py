@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 
 import pyarrow.parquet as pq
 import pytest
@@ -167,6 +168,10 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 def test_two_ingests_do_not_meet(store):
     with Store(store).lock(), pytest.raises(StoreError, match=r"is in use by process .* another --store"):
         ingest(market(), store, calendar="none")
+    held_lock = Store(store).lock()
+    held_lock.__enter__()
+    threading.Timer(0.3, held_lock.__exit__, (None, None, None)).start()
+    assert ingest(market(), store, calendar="none", wait_s=30).new_bars == 40  # it waits until the other has ended
 
 
 def test_the_command(store, tmp_path, capsys):

@@ -39,11 +39,13 @@ def contents(out: pathlib.Path) -> dict[str, str]:
 def timeless(out: pathlib.Path) -> dict[str, str]:
     """`contents` of what says nothing of how long a night took, or of what it took from earlier ones; as bench.kill."""
     told = ("summary.json", "summary.parquet", "manifest.json", "metadata.json", "report.html")
-    kept = {name: digest for name, digest in contents(out).items()
-            if name.startswith("bars/") or not (name.startswith(".gpupipe/") or pathlib.Path(name).name in told)}  # fmt: skip
+    kept = {
+        name: digest for name, digest in contents(out).items()
+        if name.startswith("bars/") or not (name.startswith(".gpupipe/") or pathlib.Path(name).name in told)
+    }  # fmt: skip
     whole = kill._timeless(summary.read(out))
-    measured = hashlib.sha256(json.dumps([whole[name] for name in ("models", "averages", "verdict", "run_key")]).encode())
-    return {**kept, **kill.contents(out), "measured": measured.hexdigest()}
+    measured = json.dumps([whole[name] for name in ("models", "averages", "verdict", "run_key")])
+    return {**kept, **kill.contents(out), "measured": measured}
 
 
 def steps(out: pathlib.Path) -> list[dict[str, str]]:
