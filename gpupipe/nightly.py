@@ -179,7 +179,10 @@ def _finished(out: pathlib.Path) -> bool:
 def _backtest(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
     from gpupipe.backtest import command
 
-    command.run(_asked(command.add_arguments, models=chosen.out, data=str(store), device=chosen.device, quiet=True))
+    command.run(_asked(
+        command.add_arguments, models=chosen.out, data=str(store), sectors=chosen.sectors, device=chosen.device,
+        quiet=True,
+    ))  # fmt: skip
     return []
 
 

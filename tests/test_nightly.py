@@ -168,7 +168,8 @@ def test_the_options_of_a_run_reach_it_and_those_of_the_source_do_not(night, mon
     asked = []
     monkeypatch.undo()
     monkeypatch.setattr("gpupipe.run.do_run", lambda chosen: asked.append(chosen))
-    more = ["--sector-map", "s.csv", "--timeframe", "1d", "--strict", "--warm-start", str(night.out), "--no-keep"]
+    more = ["--sector-map", "s.csv", "--timeframe", "1d", "--strict", "--no-keep", "--sectors", "energy"]
+    more += ["--warm-start", str(night.out)]
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
     chosen = parser.parse_args([*OPTIONS[1:], "--data", "x.db", "--out", str(night.out), "--jobs", "3", *more])
@@ -176,6 +177,9 @@ def test_the_options_of_a_run_reach_it_and_those_of_the_source_do_not(night, mon
     (one,) = asked
     assert one.data == str(night.out / "bars") and one.sector_map is one.timeframe is None and not one.strict
     assert one.jobs == 3 and one.no_keep and one.set == list(chosen.set) and one.quiet
+    monkeypatch.setattr("gpupipe.backtest.command.run", lambda chosen: asked.append(chosen))
+    nightly._backtest(chosen, night.out / "bars")
+    assert asked.pop().sectors == one.sectors == "energy"  # the same data: others are refused
     assert one.warm_start is None  # the first night has nothing to go on from
     night.out.mkdir()
     (night.out / "manifest.json").write_text("{}")
