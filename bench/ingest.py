@@ -1,9 +1,11 @@
 """Ingesting: `python -m bench.ingest [--data FILE --sector-map FILE] [--nights 20] [--calendar XNYS]`.
 
-FILE is a file of daily bars; without one a simulated market of 500 symbols is taken. Once each: the whole into a new
-store; all but the last nights; then night after night, each with five days that overlap (one night in 16 writes its
-sectors whole); the last night again; a 2:1 split of one symbol. At the end the store must be the data, bar for bar, and
-it is read by the job's reader beside the file, in turn. The last lines are JSON, one for each measurement.
+FILE is a file of bars; without one a simulated market of 500 symbols and daily bars is taken. 10 M minute bars:
+`--data simulated:symbols=500,bars=20000,bar=1min --nights 5 --calendar none`. Once each: the whole into a new store,
+and again in a process of its own, whose memory at most is told, beside what its imports take; all but the last nights;
+then night after night, each with five days that overlap (one night in 16 writes its sectors whole); the last night
+again; a 2:1 split of one symbol. At the end the store must be the data, bar for bar, and it is read by the job's reader
+beside the file, in turn. The last lines are JSON, one for each measurement.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +34,18 @@ from gpupipe.device import pick
 from gpupipe.ingest import IngestReport, ingest
 from gpupipe.panel import PRICES, Panel
 
-OVERLAP_DAYS = 5
+OVERLAP_DAYS, DAY_NS = 5, 86_400_000_000_000
+# Not getrusage: what the parent had at most would be counted.
+ALONE = """
+import pathlib, re, sys
+from gpupipe.ingest import ingest
+import gpupipe.data, pyarrow.parquet
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+before = peak()
+ingest(sys.argv[1], sys.argv[2], calendar=sys.argv[3] or None)
+print(before, peak())
+"""
 Line = dict[str, Any]
 
 
@@ -60,14 +74,15 @@ def main() -> int:
 
 
 def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[Line]:
-    table, days = panel.to_arrow(), np.unique(panel.time_ns)
+    table, day_of = panel.to_arrow(), panel.time_ns // DAY_NS
+    days = np.unique(day_of)
     if len(days) < chosen.nights + 2 * OVERLAP_DAYS:
         raise SystemExit(f"--nights {chosen.nights}: the data have {len(days)} days")
 
     def between(first: int, last: int) -> pathlib.Path:
         """Rows of days first <= d < last, in a file."""
         path = folder / "arriving.parquet"
-        kept = (panel.time_ns >= days[first]) & (panel.time_ns <= days[last - 1])
+        kept = (day_of >= days[first]) & (day_of <= days[last - 1])
         pq.write_table(table.filter(pa.array(kept)), path)
         return path
 
@@ -83,6 +98,7 @@ def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> 
         "largest_file": max(path.stat().st_size for path in (folder / "once").glob("sector=*/*.parquet")),
         "source_bytes": whole.stat().st_size,
     }  # fmt: skip
+    yield alone(whole, folder / "alone", chosen.calendar, panel.n_rows)
     timed(between(0, n_days - chosen.nights), "store")
     nights = []
     for day in range(n_days - chosen.nights, n_days):
@@ -111,6 +127,16 @@ def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> 
     }  # fmt: skip
     yield line("a 2:1 split of one symbol, with five days that overlap", *timed(halved(between(
         n_days - OVERLAP_DAYS, n_days), panel.symbols[0]), "store"))  # fmt: skip
+
+
+def alone(source: pathlib.Path, store: pathlib.Path, calendar: str | None, n_rows: int) -> Line:
+    """The whole into a new store, then the same again (stored and arriving bars at once), each in a new process."""
+    found: Line = {"what": "memory of a process of its own"}
+    for name in ("new", "again"):
+        command = [sys.executable, "-c", ALONE, str(source), str(store), calendar or ""]
+        imported, peak = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        found |= {f"{name}_peak_bytes": peak, f"{name}_bytes_per_row": (peak - imported) / n_rows}
+    return found
 
 
 def line(what: str, seconds: float, report: IngestReport) -> Line:

@@ -40,7 +40,11 @@ OPTIONAL = (
     (("pandas",), "pandas frames as input", _TEST),
     (("polars",), "polars frames as input", _TEST),
     (("optuna",), "gpupipe tune and gpupipe run --tune", "pip install -e '.[tune]'"),
-    (("exchange-calendars",), "gpupipe ingest: holidays", "pip install -e '.[calendars]'"),
+    (("altair",), "gpupipe report", "pip install -e '.[report]'"),
+    (("vl-convert-python",), "gpupipe report", "pip install -e '.[report]'"),
+    (("onnx",), "gpupipe export", "pip install -e '.[onnx]'"),
+    (("onnxruntime",), "gpupipe export", "pip install -e '.[onnx]'"),
+    (("exchange-calendars",), "gpupipe ingest: holidays and trading hours", "pip install -e '.[calendars]'"),
     (("yfinance",), "gpupipe ingest yfinance:...", "pip install -e '.[yfinance]'"),
     (("onnx",), "gpupipe export", "pip install -e '.[onnx]'"),
     (("onnxruntime",), "gpupipe export", "pip install -e '.[onnx]'"),
@@ -152,7 +156,10 @@ def _version_problem(name: str, version: str) -> str:
 
 
 def _applies(marker: object) -> bool:
-    extras = ("", "cpu", "cuda12", "cuda13", "boosters", "torch", "demo", "test", "dev")
+    extras = (
+        "", "cpu", "cuda12", "cuda13", "boosters", "torch", "demo", "tune", "report", "onnx", "calendars", "yfinance",
+        "mlflow", "test", "dev",
+    )  # fmt: skip
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)  # type: ignore[attr-defined]
 
 

@@ -81,17 +81,20 @@ def _prior_loss(fitted: np.ndarray, y: np.ndarray) -> float:
 def _by_gain(trained: Sequence[Trained], names: Sequence[str]) -> Mapping[str, float]:
     """Share of the total gain by feature, of every booster once, largest first; features of no split are left out."""
     total: dict[str, float] = defaultdict(float)
-    seen: set[int] = set()
+    seen: set[tuple[tuple[str, float], ...]] = set()
     for one in trained:
         fitted = one.models[MODEL]
         of_column = getattr(fitted[0], "columns", None)  # of a model that takes some columns alone
         for model in columns.unwrap(fitted) or []:
             for stage in model.stages:
-                if id(stage.booster) in seen:
+                score = stage.booster.get_score(importance_type="total_gain").items()
+                gains = tuple((name, float(np.sum(gain))) for name, gain in score)
+                # Not the object: those of a run that was killed are read from the store, one for each sector.
+                if gains in seen:
                     continue
-                seen.add(id(stage.booster))
-                for name, gain in stage.booster.get_score(importance_type="total_gain").items():
+                seen.add(gains)
+                for name, gain in gains:
                     number = int(name.removeprefix("f"))
-                    total[names[number if of_column is None else int(of_column[number])]] += float(np.sum(gain))
+                    total[names[number if of_column is None else int(of_column[number])]] += gain
     whole = sum(total.values())
     return {name: gain / whole for name, gain in sorted(total.items(), key=lambda item: -item[1])} if whole else {}

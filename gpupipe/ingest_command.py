@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as-of", metavar="DAY", help="until when bars are expected (default: the newest stored)")
     parser.add_argument("--compact", action="store_true", help="write every sector as one file")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done; nothing is written")
+    parser.add_argument(
+        "--wait", nargs="?", type=float, const=float("inf"), default=0.0, metavar="SECONDS",
+        help="where another ingest holds the store, wait for it (so long at most) instead of refusing",
+    )  # fmt: skip
     parser.add_argument("--clean", action="store_true", help="remove earlier versions of the store")
     parser.add_argument("--restore", type=int, metavar="N", help="make generation N the current one again")
     parser.add_argument("--verify", action="store_true", help="check the SHA-256 of every file")
@@ -53,7 +57,7 @@ def run(chosen: argparse.Namespace) -> int:
     report = ingest(
         chosen.source, chosen.store, sector_map=chosen.sector_map, timeframe=chosen.timeframe,
         adjusted=chosen.adjusted, strict=chosen.strict, since=chosen.since, calendar=chosen.calendar,
-        as_of=chosen.as_of, compact=chosen.compact, dry_run=chosen.dry_run,
+        as_of=chosen.as_of, compact=chosen.compact, dry_run=chosen.dry_run, wait_s=chosen.wait,
     )  # fmt: skip
     if chosen.json:
         print(json.dumps(report.to_json(), indent=1))

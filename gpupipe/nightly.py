@@ -11,13 +11,20 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from gpupipe.errors import UserError
 
-OK, WARN, FAIL, SKIPPED = "OK", "WARN", "FAIL", "SKIPPED"
-LOG = "nightly.jsonl"
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OK, WARN, FAIL, SKIPPED, STOPPED = "OK", "WARN", "FAIL", "SKIPPED", "STOPPED"
+LOG, LOCK = "nightly.jsonl", "nightly.lock"
 REFUSED = ("dry_run", "json", "report")  # options of a run that a night has no use for
 STORE, SIGNALS, ACTIVE = "bars", "signals.parquet", "signals.sqlite"  # in OUT
+# A step is skipped where one that it needs did not succeed. Yesterday's models are not scanned with tonight's bars:
+# what came of a night that failed would look like tonight's.
+NEEDS = {"ingest": (), "train": ("ingest",), "backtest": ("train",), "scan": ("train",), "report": ("train",)}
 
 
 @dataclass(frozen=True)
@@ -45,50 +52,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Do the night; 0 where every step is OK or WARN, 2 where one failed, whose line says why.
 
-    A step that fails ends the night: those after it are skipped.
+    A line of OUT/nightly.jsonl is written as each step ends, so that a night that was killed shows how far it came;
+    the next one goes on from there. Two nights do not use one OUT: the second is refused, or waits (--wait).
     """
     from gpupipe.console import console
+    from gpupipe.store import Store
 
     for name in REFUSED:
         if getattr(chosen, name):
             raise UserError(f"--{name.replace('_', '-')} is for gpupipe run: leave it out of gpupipe nightly")
-    out = pathlib.Path(chosen.out)
-    store = pathlib.Path(chosen.store) if chosen.store else out / STORE
-    to = console(chosen.quiet)
-    # Each step is a command of its own, asked for the same things.
-    steps: dict[str, Callable[[], list[str]]] = {
-        "ingest": lambda: _ingest(chosen, store),
-        "train": lambda: _command("run", _of_run(chosen, store)),
-        "backtest": lambda: _command("backtest", ["--models", str(out), "--data", str(store), "--quiet"]),
-        "scan": lambda: _command("scan", _of_scan(chosen, out, store)),
-        "report": lambda: _report(out),
-    }
-    done: list[Step] = []
-    for name, work in steps.items():
-        if any(step.status == FAIL for step in done):
-            done.append(Step(name, _now(), 0.0, SKIPPED, "an earlier step failed"))
-            continue
-        done.append(_do(name, work))
-        step = done[-1]
-        to.print(f"{step.start}  {step.name:9s} {step.status:5s} {step.seconds:8.1f} s  {step.detail}", soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"night": done[0].start, "steps": [asdict(step) for step in done]}) + "\n")
-    failed = [step for step in done if step.status == FAIL]
-    if failed:
-        raise UserError(f"{failed[0].name}: {failed[0].detail}")
+    out, to = pathlib.Path(chosen.out), console(chosen.quiet)
+    def waiting(holder: str) -> None:
+        to.print(f"waiting for {holder}")
+
+    with Store(out).lock(wait_s=chosen.wait, waiting=waiting, sweep=False, name=LOCK):
+        with Store(out).lock(wait_s=chosen.wait, waiting=waiting):  # a run holds it, or what a killed night left goes
+            pass
+        done = _steps(chosen, out, to)
+    if failed := [step for step in done if step.status == FAIL]:
+        raise UserError("; ".join(f"{step.name}: {step.detail}" for step in failed))
     return 0
 
 
-def _do(name: str, work: Callable[[], list[str]]) -> Step:
+def _steps(chosen: argparse.Namespace, out: pathlib.Path, to: Console) -> list[Step]:
+    store = pathlib.Path(chosen.store) if chosen.store else out / STORE
+    work: dict[str, Callable[[], list[str]]] = {
+        "ingest": lambda: _ingest(chosen, store), "train": lambda: _train(chosen, out, store),
+        "backtest": lambda: _backtest(chosen, store), "scan": lambda: _scan(chosen, out, store),
+        "report": lambda: _report(out),
+    }  # fmt: skip
+    night = _now()
+    done: list[Step] = []
+    for name, needs in NEEDS.items():
+        missing = [step.name for step in done if step.name in needs and step.status in (FAIL, SKIPPED)]
+        if missing:
+            step = Step(name, _now(), 0.0, SKIPPED, f"needs {missing[0]}")
+            _log(out, night, step)
+        else:
+            step = _do(name, work[name], lambda ended: _log(out, night, ended))
+        to.print(f"{step.start}  {step.name:9s} {step.status:7s} {step.seconds:8.1f} s  {step.detail}", soft_wrap=True)
+        done.append(step)
+    return done
+
+
+def _do(name: str, work: Callable[[], list[str]], log: Callable[[Step], None]) -> Step:
+    """Do a step and log how it ended, however that was; what is not the user's to mend is raised again."""
     start, began = _now(), time.perf_counter()
+
+    def ended(status: str, detail: str) -> Step:
+        step = Step(name, start, time.perf_counter() - began, status, " ".join(detail.split()))
+        log(step)
+        return step
+
     try:
         with _warnings() as warned:
             told = work()
     except (UserError, OSError) as error:
-        return Step(name, start, time.perf_counter() - began, FAIL, " ".join(str(error).split()))
+        return ended(FAIL, str(error))
+    except Exception as error:
+        ended(FAIL, f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:
+        ended(STOPPED, type(error).__name__)
+        raise
     found = [*warned, *told]
-    return Step(name, start, time.perf_counter() - began, WARN if found else OK, "; ".join(found))
+    return ended(WARN if found else OK, "; ".join(found))
+
+
+def _log(out: pathlib.Path, night: str, step: Step) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"night": night, **asdict(step)}) + "\n")
 
 
 @contextlib.contextmanager
@@ -98,7 +132,8 @@ def _warnings() -> Iterator[list[str]]:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
+            if not getattr(record, "every_night", False):
+                found.append(record.getMessage())
 
     handler, log = Keep(logging.WARNING), logging.getLogger("gpupipe")
     log.addHandler(handler)
@@ -114,20 +149,58 @@ def _ingest(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
 
     report = ingest(
         chosen.data, store, sector_map=chosen.sector_map, timeframe=chosen.timeframe, adjusted=chosen.adjusted,
-        strict=chosen.strict, calendar=chosen.calendar,
+        strict=chosen.strict, calendar=chosen.calendar, wait_s=chosen.wait,
     )  # fmt: skip
     if report.status == NOTHING_TAKEN:
         raise UserError(f"nothing of {report.source} was taken: {'; '.join(report.warnings) or 'no bars are left'}")
     return list(report.warnings)
 
 
-def _command(name: str, options: list[str]) -> list[str]:
-    """A command of its own, here; UserError where it fails."""
-    from gpupipe import cli
+def _train(chosen: argparse.Namespace, out: pathlib.Path, store: pathlib.Path) -> list[str]:
+    """`gpupipe run` with the night's options, on the stored bars: what is said of the source was used for storing."""
+    from gpupipe import run
 
-    work, chosen = cli.command([name, *options])
-    work(chosen)
+    warm = chosen.warm_start
+    if warm is not None and pathlib.Path(warm).resolve() == out.resolve() and not _finished(out):
+        warm = None  # the first night: from then on there is something to go on from
+    stored = {"data": str(store), "sector_map": None, "timeframe": None, "adjusted": False, "strict": False}
+    run.do_run(argparse.Namespace(**{**vars(chosen), **stored, "warm_start": warm, "quiet": True}))
     return []
+
+
+def _finished(out: pathlib.Path) -> bool:
+    """Whether there is a run to go on from, also while a killed one was about to take its place."""
+    from gpupipe import artifacts
+    from gpupipe.store import Store
+
+    return (out / artifacts.MANIFEST).exists() or Store(out).replaced.exists()
+
+
+def _backtest(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
+    from gpupipe.backtest import command
+
+    command.run(_asked(
+        command.add_arguments, models=chosen.out, data=str(store), sectors=chosen.sectors, device=chosen.device,
+        quiet=True,
+    ))  # fmt: skip
+    return []
+
+
+def _scan(chosen: argparse.Namespace, out: pathlib.Path, store: pathlib.Path) -> list[str]:
+    from gpupipe import scan_command
+
+    scan_command.run(_asked(
+        scan_command.add_arguments, models=chosen.out, data=str(store), device=chosen.device, quiet=chosen.quiet,
+        family=chosen.family, top=chosen.top, to=str(out / SIGNALS), active=str(out / ACTIVE),
+    ))  # fmt: skip
+    return []
+
+
+def _asked(add_arguments: Callable[[argparse.ArgumentParser], None], **options: Any) -> argparse.Namespace:
+    """A command's usual options, but for these."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return argparse.Namespace(**{**vars(parser.parse_args([])), **options})
 
 
 def _report(out: pathlib.Path) -> list[str]:
@@ -135,25 +208,6 @@ def _report(out: pathlib.Path) -> list[str]:
 
     report.write(out)
     return []
-
-
-def _of_run(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
-    """The options of the run, as they were given, on the stored bars."""
-    options = ["--data", str(store), "--out", chosen.out, "--quiet", "--sectors", chosen.sectors]
-    for name in ("horizons", "thresholds", "pool", "preset", "seed", "jobs", "memory", "models", "cpcv", "warm_start",
-                 "walk_forward", "tune", "tune_per", "pruner", "accept", "mlflow"):  # fmt: skip
-        if (value := getattr(chosen, name)) is not None:
-            options += [f"--{name.replace('_', '-')}", str(value)]
-    for name in ("config", "set"):
-        options += [word for value in getattr(chosen, name) for word in (f"--{name}", value)]
-    options += ["--no-keep"] if chosen.no_keep else []
-    return [*options, "--wait", str(chosen.wait), "--device", chosen.device]
-
-
-def _of_scan(chosen: argparse.Namespace, out: pathlib.Path, store: pathlib.Path) -> list[str]:
-    shown = ["--quiet"] if chosen.quiet else ["--top", str(chosen.top)]
-    return ["--models", str(out), "--data", str(store), "--family", chosen.family, "--to", str(out / SIGNALS),
-            "--active", str(out / ACTIVE), "--device", chosen.device, *shown]  # fmt: skip
 
 
 def _now() -> str:

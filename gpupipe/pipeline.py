@@ -225,7 +225,10 @@ def execute(
                 "%s was altered since it was written (%s): this run makes it again", store.out, ", ".join(altered[:3])
             )
         elif artifacts.read_manifest(out) and not here:
-            log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
+            log.warning(
+                "%s holds a finished run of other data, settings or code: this one takes its place", store.out,
+                extra={"every_night": True},
+            )  # fmt: skip
         if cache:
             log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
         told = logging_too(listener)

@@ -77,15 +77,16 @@ class Store:
     @contextlib.contextmanager
     def lock(
         self, option: str = "--out", wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None,
-        sweep: bool = True,
+        sweep: bool = True, name: str = "lock",
     ) -> Iterator[None]:  # fmt: skip
         """Hold the store alone; StoreError names the holder if another run has it, still after `wait_s` seconds.
 
         option: the one that chose the folder, which the error names.
         waiting(holder): told once, before it waits.  sweep: remove what killed runs left half-written.
+        name: of the lock's file; what holds one name does not keep another out, as a night and its own run.
         Where what is done inside raises UserError before anything was kept, nothing is left behind.
         """
-        path = self._work / "lock"
+        path = self._work / name
         with self._held(path, option, wait_s, waiting):
             if sweep:  # nobody else writes here now
                 for leftover in self.temporary():
@@ -144,7 +145,7 @@ class Store:
 
     def temporary(self) -> list[pathlib.Path]:
         """Files that a killed run had begun to write."""
-        places = (".*.tmp", "trained_*/**/.*.tmp", f"{self._work.name}/**/.*.tmp")
+        places = (".*.tmp", "trained_*/**/.*.tmp", "backtest/.*.tmp", f"{self._work.name}/**/.*.tmp")
         return sorted(found for place in places for found in self.out.glob(place))
 
     def cached(self) -> list[pathlib.Path]:

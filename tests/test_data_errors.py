@@ -114,8 +114,25 @@ def test_empty_results(table):
     refused(table.slice(0, 0), "the data hold no rows")
     none = table.set_column(3, "open", pa.array([-1.0] * 40))
     refused(none, "no row is left; 40 rows quarantined: a price is not positive")
-    days = table.set_column(1, "time", pa.array(["02/08/2013"] * 40))
+    days = table.set_column(1, "time", pa.array(["someday"] * 40))
     refused(days, "no row is left; 40 rows quarantined: time is not known")
+
+
+def test_what_could_be_read_in_two_ways_is_refused_with_the_fix(tmp_path, table):
+    for text in ("02/08/2013", "31.12.2013", "1-2-13", "02/08/2013 16:00"):
+        days = table.set_column(1, "time", pa.array([text] * 40))
+        words = refused(days, f"column 'time': dates as '{text}' have the day or the month first")
+        assert "write them as 2024-01-31" in words
+    for text in ("1,5", "1.501,5", "1,501.5"):
+        prices = table.set_column(3, "open", pa.array([text if k % 2 else "2" for k in range(40)]))
+        refused(prices, f"column 'open': numbers are written with commas, as '{text}': write them as 1501.5")
+    (tmp_path / "bars.csv").write_text("symbol;sector;date;open;high;low;close;volume\nA;x;2020-01-31;1,5;2;1;1,5;7\n")
+    refused(tmp_path / "bars.csv", r"bars\.csv: column 'open': numbers are written with commas, as '1,5'.*decimal=','")
+    few = table.set_column(3, "open", pa.array(["1,5", *map(str, table["open"].to_pylist()[1:])]))
+    report = load(pa.concat_tables([few, *[few.slice(1)] * 4]), device="cpu")[1]  # one of 196: a broken row
+    assert [(one.kind, one.rows) for one in report.findings if one.action == "quarantined"] == [
+        ("a price is not a number", 1)
+    ]
 
 
 @pytest.mark.parametrize(

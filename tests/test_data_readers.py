@@ -290,3 +290,17 @@ def test_cudf_reads_the_same_bits(device, table, tmp_path):
     for source in (tmp_path / "a.parquet", cudf.read_parquet(tmp_path / "a.parquet")):
         panel, report = load(source, device=device)
         assert panel.device.kind == "cuda" and report.data_hash == HASH and "cuDF" in report.reader
+
+
+@pytest.mark.gpu
+def test_cudf_reads_a_bar_store(device, tmp_path):
+    pytest.importorskip("cudf")
+    if device.kind == "cpu":
+        pytest.skip("the host readers are tested above, and the logic in test_data_cuda.py")
+    from gpupipe.ingest import ingest
+
+    ingest(PANEL.to_arrow(), tmp_path / "store", calendar="none")
+    _, report = load(tmp_path / "store", device=device)
+    assert report.data_hash == HASH and report.reader == "read by cuDF, judged on the device"
+    one = load(tmp_path / "store", sectors=PANEL.sector[0], device=device)[1]
+    assert one.data_hash == load(tmp_path / "store", sectors=PANEL.sector[0], device="cpu")[1].data_hash

@@ -91,6 +91,17 @@ def test_an_optional_package_that_is_not_there_stops_nothing(versions):
     assert all(f.status != "error" for f in doctor.examine())
 
 
+def test_every_extra_that_a_command_asks_for_is_listed_and_its_versions_are_looked_at(versions, monkeypatch):
+    optional = {name: line for names, _, line in doctor.OPTIONAL for name in names}
+    for name, extra in (("altair", "report"), ("vl-convert-python", "report"), ("exchange-calendars", "calendars"),
+                        ("yfinance", "yfinance"), ("mlflow-skinny", "mlflow"), ("optuna", "tune"), ("onnx", "onnx"),
+                        ("onnxruntime", "onnx")):  # fmt: skip
+        assert optional[name] == f"pip install -e '.[{extra}]'"
+        monkeypatch.setattr(importlib.metadata, "requires", lambda _, n=name, e=extra: [f'{n}<2,>=1; extra == "{e}"'])
+        versions[name] = "2.5"
+        assert finding(name).status == "warning" and "<2,>=1" in finding(name).found
+
+
 def test_a_version_outside_the_requirements_is_told(versions, monkeypatch):
     lines = ["numpy<2.5,>=2.0", 'pandas<3.1,>=3.0; extra == "cuda13"', 'pandas>=2.2; extra == "test"']
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from ingested import days, held, market, same
@@ -127,6 +128,29 @@ def test_a_file_of_each_kind_goes_on_where_the_last_one_stopped(tmp_path):
     assert same(store, whole)
     with pytest.raises(DataError, match="bars of 1d, 1h; choose one"):
         ingest(tmp_path / "candles.db", store, calendar="none")
+
+
+def test_every_other_kind_that_the_job_reads(tmp_path):
+    whole, store = market(), tmp_path / "store"
+    feather.write_feather(days(whole, 0, 10), tmp_path / "a.feather")
+    with pa.OSFile(str(tmp_path / "b.arrow"), "wb") as sink, pa.ipc.new_stream(sink, whole.schema) as writer:
+        writer.write_table(days(whole, 8, 20))
+    pq.write_to_dataset(days(whole, 18, 30), tmp_path / "c", partition_cols=["sector", "symbol"])
+    pa.csv.write_csv(plain_text(days(whole, 28, 35)), tmp_path / "d.csv")
+    named = [tmp_path / name for name in ("a.feather", "b.arrow", "c", "d.csv")]
+    for source in (*named, days(whole, 33, 38).to_pandas(), days(whole, 36, 40)):
+        report = ingest(source, store, calendar="none")
+        assert report.new_bars and not report.changes and not report.unchecked
+    assert same(store, whole)
+    again = tmp_path / "again"
+    assert ingest(store, again, calendar="none").new_bars == whole.num_rows  # a store is a source too
+    assert same(again, whole)
+
+
+def plain_text(table):
+    for name in ("symbol", "sector"):
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+    return table
 
 
 def weekdays(first, last, symbols=("AAA", "BBB"), without=(), hour=0, closed=()):

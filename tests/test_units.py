@@ -252,6 +252,17 @@ def test_one_more_day(tmp_path, until):
         assert found["units"]["model"]["made"] >= 2 * (1 + 3)  # at least the final fold's: its validation part moved
 
 
+def test_importance_of_models_that_are_read_again_is_the_same(tmp_path):
+    """A pooled booster is one object where it was fitted, and one for each sector where it was read from the store."""
+    few = ["training.models=xgb_joint", "labels.thresholds=0.02", "labels.horizons=1"]
+    job(tmp_path, *few)
+    before = (tmp_path / "importance.json").read_bytes()
+    for name in ("manifest.json", "importance.json"):
+        (tmp_path / name).unlink()
+    assert job(tmp_path, *few)["units"]["model"]["made"] == 0
+    assert (tmp_path / "importance.json").read_bytes() == before
+
+
 def test_what_is_said_of_a_change():
     before = {"settings": {"a": 1, "b": 2}, "code": "x", "models": ["1"]}
     assert changed(before, {**before, "settings": {"a": 1, "b": 3}, "models": ["2"]}) == ["b"]

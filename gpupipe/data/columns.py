@@ -34,6 +34,11 @@ REQUIRED = ("symbol", "time", "open", "high", "low", "close", "volume")
 
 NOT_KNOWN = np.iinfo(np.int64).min  # a time that is null or could not be read
 _NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+# What could be read in two ways is refused, not guessed and not set aside row by row, where more than this share of a
+# column's texts are so: a few of them are broken rows.
+_MEANT = 0.01
+_WITH_COMMA = r"^\s*[+-]?[0-9][0-9.' ]*(,[0-9]+)+(\.[0-9]*)?\s*$"  # 1,5 1.501,5 1,501.5
+_DAY_OR_MONTH_FIRST = r"^[0-9]{1,2}[/. -][0-9]{1,2}[/. -][0-9]{2,4}([T ,].*)?$"
 _NUMBER = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 
 
@@ -108,7 +113,7 @@ def floats(column: pyarrow.ChunkedArray, where: str, dtype: Any = np.float32) ->
     """Numbers as `dtype` (n,), rounded to nearest; null, and text that is not a plain decimal number, is NaN.
 
     Text is parsed as a decimal number and nothing else ("1,5", "0x10" and "1+1" are NaN). A number too large for
-    `dtype` is infinite. Raises DataError for a type that holds no numbers.
+    `dtype` is infinite. Raises DataError for a type that holds no numbers, and where the texts are written with commas.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -118,6 +123,10 @@ def floats(column: pyarrow.ChunkedArray, where: str, dtype: Any = np.float32) ->
     kind = column.type
     if _is_text(kind):
         text = column.cast(pa.string())
+        _refuse(
+            text, _WITH_COMMA, f"{where}: numbers are written with commas, as {{}}: write them as 1501.5 (in pandas, "
+            "read_csv(..., decimal=',', thousands='.') and to_csv)"
+        )  # fmt: skip
         is_number = pc.match_substring_regex(text, _NUMBER)
         column = pc.utf8_trim_whitespace(pc.if_else(is_number, text, None)).cast(pa.float64())
     elif pa.types.is_null(kind) or pa.types.is_decimal(kind):
@@ -134,7 +143,7 @@ def times(column: pyarrow.ChunkedArray, where: str) -> np.ndarray:
     Dates and timestamps of any unit and zone; ISO 8601 text (yyyy/mm/dd too); numbers: yyyymmdd if all of the
     column lies in 19000101..21001231, else seconds, milliseconds, microseconds or nanoseconds since 1970, told
     apart by the largest magnitude (below 1e11, 1e14, 1e17, or above). A time without a zone is UTC. Raises
-    DataError for a type that holds no times.
+    DataError for a type that holds no times, and for dates as 03/02/2024, which may be of February or of March.
     """
     import pyarrow as pa
 
@@ -142,7 +151,7 @@ def times(column: pyarrow.ChunkedArray, where: str) -> np.ndarray:
         column = column.cast(column.type.value_type)
     kind = column.type
     if _is_text(kind):
-        return _times_of_text(column)
+        return _times_of_text(column, where)
     if pa.types.is_timestamp(kind):
         return _scaled(_whole(column.cast(pa.int64())), _NS[kind.unit])
     if pa.types.is_date32(kind):
@@ -156,6 +165,16 @@ def times(column: pyarrow.ChunkedArray, where: str) -> np.ndarray:
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return _times_of_floats(floats(column, where, np.float64))
     raise DataError(f"{where} has type {kind}, expected dates, timestamps, ISO text, yyyymmdd or seconds since 1970")
+
+
+def _refuse(text: pyarrow.Array, pattern: str, sentence: str) -> None:
+    """DataError, `sentence` with the first such text, where more than the share _MEANT of the texts match."""
+    import pyarrow.compute as pc
+
+    found = pc.fill_null(pc.match_substring_regex(text, pattern), False)
+    n_found = pc.sum(found).as_py() or 0
+    if n_found > _MEANT * (len(text) - text.null_count):
+        raise DataError(sentence.format(repr(text.filter(found)[0].as_py())))
 
 
 def as_text(table: pyarrow.Table) -> pyarrow.Table:
@@ -183,10 +202,16 @@ def joined(parts: Sequence[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndar
     """Coded columns of several tables as one, with one sorted list of names."""
     if len(parts) == 1:
         return parts[0]
-    names = tuple(sorted({name for _, own in parts for name in own}))
-    position: Mapping[str, int] = {name: k for k, name in enumerate(names)}
-    mapped = [np.array([position[name] for name in own] + [-1], np.int32)[code] for code, own in parts]
+    mappings, names = joint_names([own for _, own in parts])
+    mapped = [mapping[code] for (code, _), mapping in zip(parts, mappings, strict=True)]
     return np.concatenate(mapped) if mapped else np.zeros(0, np.int32), names
+
+
+def joint_names(parts: Sequence[tuple[str, ...]]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """`(for each list of names the new codes int32 (n + 1,), -1 the last, which stands for null; all names sorted)`."""
+    names = tuple(sorted({name for own in parts for name in own}))
+    position: Mapping[str, int] = {name: k for k, name in enumerate(names)}
+    return [np.array([position[name] for name in own] + [-1], np.int32) for own in parts], names
 
 
 def _is_text(kind: Any) -> bool:
@@ -253,7 +278,7 @@ def _unit(largest: float) -> int:
     return _NS["ns"]
 
 
-def _times_of_text(column: pyarrow.ChunkedArray) -> np.ndarray:
+def _times_of_text(column: pyarrow.ChunkedArray, where: str) -> np.ndarray:
     """Each different text is parsed once: the bars of one day share theirs."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -262,6 +287,10 @@ def _times_of_text(column: pyarrow.ChunkedArray) -> np.ndarray:
         return np.zeros(0, np.int64)
     encoded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
     text = pc.utf8_trim_whitespace(encoded.dictionary)
+    _refuse(
+        text, _DAY_OR_MONTH_FIRST, f"{where}: dates as {{}} have the day or the month first: write them as 2024-01-31 "
+        "(in pandas, to_datetime(..., dayfirst=True) or dayfirst=False, and to_csv)"
+    )  # fmt: skip
     if len(text) and pc.all(pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")).as_py():
         values = _times_of_numbers(_whole(pa.chunked_array([text.cast(pa.int64())])))
     else:

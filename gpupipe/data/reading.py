@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.bars import Bars
 from gpupipe.data.errors import DataError, printable
-from gpupipe.data.report import DataReport, Finding, data_hash, quarantine_table, time_text
+from gpupipe.data.report import DataReport, Finding, counted, data_hash, quarantine_table, time_text
 from gpupipe.device import Device, device_of, pick
 from gpupipe.panel import Panel
 from gpupipe.runlog import event
@@ -98,7 +98,7 @@ def load(
     target = device if isinstance(device, Device) else pick(device)
     mapping = _sector_map(sector_map)
     with target.stage("read"):
-        opened = _open(source, mapping, timeframe, target, adjusted=adjusted)
+        opened = _open(source, mapping, wanted, timeframe, target, adjusted=adjusted)
         if unknown_sector:
             named = tuple(name or unknown_sector for name in opened.bars.sector_of)
             opened = dataclasses.replace(opened, bars=dataclasses.replace(opened.bars, sector_of=named))
@@ -134,14 +134,18 @@ def _in_words(finding: Finding) -> str:
     return f"{rows} {finding.action}: {finding.kind}" + (f" (first {finding.example})" if finding.example else "")
 
 
-def _open(source: Any, mapping: Mapping[str, str], timeframe: str | None, device: Device, *, adjusted: bool) -> _Opened:
+def _open(
+    source: Any, mapping: Mapping[str, str], wanted: Sequence[str] | None, timeframe: str | None, device: Device, *,
+    adjusted: bool,
+) -> _Opened:  # fmt: skip
     word = source.strip().partition(":")[0].lower() if isinstance(source, str) else None
     if source is None or word in ("demo", "simulated"):
         if timeframe is not None or adjusted:
             raise DataError("timeframe and adjusted are for data that are read, not for the demo or a simulated market")
         return _open_word(source, word, mapping)
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(pathlib.Path(source).expanduser(), mapping, timeframe, device, adjusted=adjusted)
+        path = pathlib.Path(source).expanduser()
+        return _open_path(path, mapping, wanted, timeframe, device, adjusted=adjusted)
     if on_cuda.is_frame(source) and (device.kind == "cpu" or adjusted or timeframe is not None):
         source = source.to_arrow()
     if on_cuda.is_frame(source):
@@ -172,12 +176,17 @@ def _open_word(source: str | None, word: str | None, mapping: Mapping[str, str])
 
 
 def _open_path(
-    path: pathlib.Path, mapping: Mapping[str, str], timeframe: str | None, device: Device, *, adjusted: bool
-) -> _Opened:
+    path: pathlib.Path, mapping: Mapping[str, str], wanted: Sequence[str] | None, timeframe: str | None,
+    device: Device, *, adjusted: bool,
+) -> _Opened:  # fmt: skip
+    wanted = None if mapping else wanted  # a map may give a symbol another sector than the store does
     with sources.unchanging(path):
-        part = on_cuda.of_path(path) if device.kind == "cuda" and not adjusted and timeframe is None else None
-        kind, parts = ("parquet", [part]) if part is not None else sources.of_path(path, timeframe)
-    title = f"{path.name} ({sources.TITLES[kind]}{f', {len(parts)} files' if path.is_dir() else ''})"
+        kind = "parquet"
+        parts = on_cuda.of_path(path, wanted) if device.kind == "cuda" and not adjusted and timeframe is None else []
+        if not parts:
+            kind, parts = sources.of_path(path, timeframe, wanted)
+    n_parts = f", {counted(len(parts), 'sector' if parts[0].reader == 'cuDF' else 'file')}" if path.is_dir() else ""
+    title = f"{path.name} ({sources.TITLES[kind]}{n_parts})"
     return _of_parts(parts, kind, title, str(path), mapping, timeframe, device, adjusted=adjusted)
 
 
@@ -187,7 +196,7 @@ def _of_parts(
 ) -> _Opened:
     on_device = on_cuda.is_frame(parts[0].table)
     if on_device:
-        found = on_cuda.bars(parts[0], mapping, device)
+        found = on_cuda.bars(parts, mapping, device)
         reader = "read by cuDF, judged on the device"
     else:
         found = bars_of.of_parts(parts, mapping, timeframe, adjusted=adjusted)

@@ -158,8 +158,9 @@ def save(report: DataReport, folder: str | os.PathLike[str]) -> list[pathlib.Pat
 def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: list[str]) -> pyarrow.Table:
     """The rows that were set aside: source, row, reason, then the columns as text, as they were read.
 
-    tables: `(origin, table)` in the order of reading.  rows: int64, numbers among all rows read, -1 for a row that
-    could not be split into fields.  `row` counts from 0 within its source, among the rows that could be read.
+    tables: `(origin, table)` in the order of reading, of pyarrow or cuDF.  rows: int64, numbers among all rows read,
+    -1 for a row that could not be split into fields.  `row` counts from 0 within its source, among the rows that could
+    be read.
     """
     import pyarrow as pa
 
@@ -169,9 +170,10 @@ def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: l
     row_of = {int(row): reason for row, reason in zip(rows, reasons, strict=True)}
     ordered = np.sort(rows)
     for origin, table in tables:
-        mine = ordered[(ordered >= start) & (ordered < start + table.num_rows)]
+        mine = ordered[(ordered >= start) & (ordered < start + len(table))]
         if mine.size:
-            taken = as_text(table.take(pa.array(mine - start)))
+            own = table.take(mine - start)  # few, so that those of a GPU may come to the host
+            taken = as_text(own if isinstance(own, pa.Table) else own.to_arrow(preserve_index=False))
             parts.append(
                 pa.table(
                     {
@@ -182,6 +184,6 @@ def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: l
                     | {name: taken[name] for name in taken.column_names if name not in ("source", "row", "reason")}
                 )
             )
-        start += table.num_rows
+        start += len(table)
     empty = pa.schema([("source", pa.string()), ("row", pa.int64()), ("reason", pa.string())]).empty_table()
     return pa.concat_tables([empty, *parts], promote_options="default")

@@ -6,11 +6,12 @@ import contextlib
 import os
 import pathlib
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.data import bar_store, columns, csv_file, sqlite_file
+from gpupipe.data.bar_store import PartFile
 from gpupipe.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,11 +81,13 @@ def _looks_like(start: bytes) -> str:
     return "csv"
 
 
-def of_path(path: pathlib.Path, timeframe: str | None) -> tuple[str, list[Part]]:
+def of_path(
+    path: pathlib.Path, timeframe: str | None, wanted: Sequence[str] | None = None
+) -> tuple[str, list[Part]]:  # fmt: skip
     """`(kind, parts)` of a file, or of all files of a folder (one kind; hive `key=value` folders become columns).
 
     Files and folders whose names start with "." or "_" are passed over; of a bar store (`bar_store`) the files that
-    its manifest names are read, and no other. Raises DataError.
+    its manifest names are read, and no other; of these, where sectors are `wanted`, theirs alone. Raises DataError.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -96,7 +99,7 @@ def of_path(path: pathlib.Path, timeframe: str | None) -> tuple[str, list[Part]]
             raise DataError(f"{path}: the bar store is empty; gpupipe ingest fills it")
         return "parquet", [
             of_file(bar_store.located(path, file), "parquet", timeframe, {"sector": file.sector})
-            for file in stored.files
+            for file in of_sectors(stored.files, wanted)
         ]
     files = files_of(path)
     kinds = {kind_of(file): file for file in files}
@@ -105,6 +108,13 @@ def of_path(path: pathlib.Path, timeframe: str | None) -> tuple[str, list[Part]]
         raise DataError(f"{path}: the folder mixes {listed}; name one file, or keep one kind in it")
     (kind,) = kinds
     return kind, [of_file(file, kind, timeframe, _partition(file.relative_to(path))) for file in files]
+
+
+def of_sectors(files: Sequence[PartFile], wanted: Sequence[str] | None) -> list[PartFile]:
+    """A store's files of the wanted sectors; all of them where one is not there, which is said once they are read."""
+    if wanted is None or not set(wanted) <= {file.sector for file in files}:
+        return list(files)
+    return [file for file in files if file.sector in wanted]
 
 
 def files_of(path: pathlib.Path) -> list[pathlib.Path]:

@@ -29,21 +29,21 @@ _OTHER_BARS = 1.5  # times longer or shorter: bars of another length
 def ingest(
     source: Any, store: str | pathlib.Path, *, sector_map: Any = None, timeframe: str | None = None,
     adjusted: bool = False, strict: bool = False, since: str | None = None, calendar: str | None = None,
-    as_of: str | None = None, compact: bool = False, dry_run: bool = False,
+    as_of: str | None = None, compact: bool = False, dry_run: bool = False, wait_s: float = 0.0,
 ) -> IngestReport:  # fmt: skip
     """Put the bars of a source into the store, and say what became of them.
 
     source, sector_map, timeframe, adjusted, strict, since: as for `arrivals.arrive`.  store: a folder, made if it is
     not there.  calendar: of exchange-calendars, or "none"; None is XNYS where that package is installed.
     as_of: the day until which bars are expected; the newest stored bar's if None.  compact: every sector becomes one
-    file.  dry_run: nothing is written.
+    file.  dry_run: nothing is written.  wait_s: how long to wait where another ingest holds the store.
 
     The rules are those of `merge.merge` and `restate.decide`; the files, of `parts`. Raises UserError where the
     source cannot be read, the store is in use or no store, and leaves everything as it was.
     """
     folder = pathlib.Path(store)
     parts.check_folder(folder)
-    with contextlib.nullcontext() if dry_run else Store(folder).lock("--store"):
+    with contextlib.nullcontext() if dry_run else Store(folder).lock("--store", wait_s):
         manifest = parts.check_folder(folder)
         if not dry_run:
             parts.tidy(folder)
@@ -91,10 +91,10 @@ def _report(
 ) -> IngestReport:  # fmt: skip
     rows = merged.rows
     name, why = _calendar(calendar)
-    gaps = sessions.Gaps((), ())
+    gaps = sessions.Gaps()
     if name:
         touched = frozenset(k for k, own in enumerate(rows.names) if own in set(arrival.rows.names))
-        gaps = sessions.gaps(rows, touched, _touched_from(rows, stored, arrival.rows), name)
+        gaps = sessions.gaps(rows, touched, _touched_from(rows, stored, arrival.rows), name, _spacing_ns(rows))
     day, stale, newly = _stale(rows, stored, name, as_of)
     current = planned.manifest if planned is not None else manifest
     refused = {change.symbol for change in merged.changes if change.kind == REFUSED}
@@ -109,6 +109,7 @@ def _report(
         added=merged.added, changes=merged.changes, unchecked=merged.unchecked,
         without_sector=arrival.without_sector, without_bars=arrival.without_bars,
         calendar=name or why, missing=gaps.missing, closed=gaps.closed,
+        outside=gaps.outside, holes=gaps.holes, silent=gaps.silent,
         last_session=day, stale=stale, newly_stale=newly,
         files_written=len(contents), bytes_written=sum(map(len, contents.values())),
         all_refused=set(arrival.rows.names) <= refused,

@@ -28,7 +28,8 @@ class IngestReport:
     symbols with new bars and none that overlaps, of which a restatement would not have been seen.
     without_sector: symbols left out for want of one.  without_bars: asked for, and nothing came.
     calendar: its name, or why there is none.  missing: (symbol, day) of sessions without a bar, in the time that this
-    ingest touched.  closed: days with bars on which the exchange was closed.  stale: symbols without a bar on the
+    ingest touched.  closed: days with bars on which the exchange was closed.  outside, holes, silent: of bars
+    within a day, as of `hours.Within`.  stale: symbols without a bar on the
     last session; newly_stale: those that had one on their last session before this ingest.
     last_session: the day that stale is judged by, "" if nothing is stored.
     files_written, bytes_written: new files of this generation.
@@ -60,6 +61,9 @@ class IngestReport:
     files_written: int
     bytes_written: int
     all_refused: bool = False
+    outside: tuple[tuple[str, str, int], ...] = ()
+    holes: tuple[tuple[str, str, int], ...] = ()
+    silent: tuple[tuple[str, int], ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -77,6 +81,10 @@ class IngestReport:
             found.append(f"{counted(len(self.missing), 'session')} without a bar")
         if self.closed:
             found.append(f"bars on {counted(len(self.closed), 'day')} when {self.calendar} was closed")
+        if self.outside:
+            found.append(f"{counted(_bars(self.outside), 'bar')} outside of the hours of {self.calendar}")
+        if self.silent:
+            found.append(f"{counted(_bars(self.silent), 'time')} within sessions of which no symbol has a bar")
         if self.newly_stale:
             found.append(f"{counted(len(self.newly_stale), 'symbol')} newly stale")
         return tuple(found)
@@ -120,6 +128,13 @@ def lines(report: IngestReport) -> list[tuple[str, str]]:
         found += _missing(report.missing)
     if report.closed:
         found.append(("closed days", f"{_listed(report.closed)}: is --calendar right (24/7 for crypto)?"))
+    for what, counts, days in (("outside hours", report.outside, "on"), ("holes", report.holes, "in sessions of")):
+        if counts:
+            most = sorted(counts, key=lambda one: -one[2])
+            shown = _listed([f"{symbol} {day} {n:,}" for symbol, day, n in most])
+            found.append((what, f"{counted(_bars(counts), 'bar')} {days} {_of(counts)}: {shown}"))
+    if report.silent:
+        found.append(("silent", _listed([f"{counted(n, 'bar')} from {moment}" for moment, n in report.silent])))
     if report.stale:
         detail = f"{_listed(report.stale)}: no bar on {report.last_session}"
         if report.newly_stale:
@@ -136,6 +151,15 @@ def _missing(missing: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
     if len(days) > _SHOWN:
         found.append(("missing", f"and on {counted(len(days) - _SHOWN, 'more day')}"))
     return found
+
+
+def _bars(counts: Iterable[tuple[Any, ...]]) -> int:
+    return sum(one[-1] for one in counts)
+
+
+def _of(counts: Iterable[tuple[str, str, int]]) -> str:
+    days, symbols = {day for _, day, _ in counts}, {symbol for symbol, _, _ in counts}
+    return f"{counted(len(days), 'day')}, {counted(len(symbols), 'symbol')}"
 
 
 def _listed(names: Iterable[str]) -> str:
