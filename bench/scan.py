@@ -126,8 +126,9 @@ def command(
     bars = str(pathlib.Path(folder) / "bars.parquet")
     pq.write_table(table, bars)
     del table
-    line = [sys.executable, "-m", "gpupipe.cli", "scan", "--models", str(models.out), "--data", bars, "--family", family,
-            "--to", str(pathlib.Path(folder) / "s.parquet"), "--active", str(pathlib.Path(folder) / "s.sqlite"),
+    line = [sys.executable, "-m", "gpupipe.cli", "scan", "--models", str(models.out), "--data", bars,
+            "--family", family, "--to", str(pathlib.Path(folder) / "s.parquet"),
+            "--active", str(pathlib.Path(folder) / "s.sqlite"),
             "--quiet", "--device", "cpu"]  # fmt: skip
     took = []
     for _ in range(times):
@@ -163,7 +164,6 @@ def draw(lines: list[dict[str, Any]], path: str) -> None:
         color = COLORS.get(name, "#1f2328" if name.startswith("in") else "#8c9196")
         axis.plot(symbols, seconds, "o-" if whole else "o--", color=color, markersize=4.5,
                   linewidth=2.2 if whole else 1.3, markerfacecolor=color if whole else "white", label=name)  # fmt: skip
-    axis.axhline(2, color="#c9ced6", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="symbols, logarithmic", ylabel="seconds, logarithmic")
     axis.set_xticks(symbols, [f"{n:,}" for n in symbols])
     axis.minorticks_off()

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from tiny import QUICK, SECTORS, tiny_market
 
+from bench.scan import resized
 from gpupipe import artifacts, cli, config, pipeline, training
 from gpupipe.errors import UserError
 from gpupipe.evaluate import calls
@@ -230,3 +231,19 @@ def test_the_command(models, tmp_path, capsys):
     with pytest.raises(UserError, match="begin later"):
         scan(models, tiny_market(), "linear", "1990-01-01")
     assert set(SECTORS) == {key[0] for key in models.cutoffs}
+
+
+def test_the_benchmark_resizes_a_panel_with_its_sectors_and_the_shape_of_its_bars(market):
+    few, many = resized(market, 12), resized(market, 70)
+    assert (few.n_symbols, many.n_symbols) == (12, 70)
+    assert set(few.sectors) == set(many.sectors) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
+    for k, name in enumerate(many.symbols):
+        original, _, copy = name.partition("~")
+        s = market.symbols.index(original)
+        own, made = (panel.high[slice(*panel.offsets[at : at + 2])] / panel.low[slice(*panel.offsets[at : at + 2])]
+                     for panel, at in ((market, s), (many, k)))  # fmt: skip
+        assert many.sector[k] == market.sector[s]
+        np.testing.assert_allclose(made, own, rtol=1e-6)
+        same = np.array_equal(many.close[slice(*many.offsets[k : k + 2])],
+                              market.close[slice(*market.offsets[s : s + 2])])  # fmt: skip
+        assert same == (not copy)
