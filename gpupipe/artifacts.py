@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from gpupipe import models
 from gpupipe.dataset import warm_rows
 from gpupipe.device import pick
 from gpupipe.errors import UserError
-from gpupipe.features import compute_features
+from gpupipe.features import Features, compute_features
 from gpupipe.formulas import FEATURES
 from gpupipe.formulas.registry import Module, load_contents
 from gpupipe.labels import CLASSES, percent
@@ -27,6 +28,7 @@ from gpupipe.store import FORMAT, Store, StoreError, dump_json, sha256, write_at
 if TYPE_CHECKING:
     import pyarrow
 
+Spent = Callable[[str, float], None]  # what took time, and how many seconds
 MANIFEST = "manifest.json"
 SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py")  # of what a run publishes in folders of its own
 IMPORTANCE = "importance.json"
@@ -226,12 +228,13 @@ class Models:
         for sector in known:
             of_symbol = np.array([name == sector for name in panel.sector])
             at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])
-            X, warm = self._features(panel.of_sector(sector))
+            features = self.features(panel.of_sector(sector))
+            X, warm = features.values, warm_rows(features)
             if rows is not None:
                 warm = warm & rows[at]
                 if not bool(warm.any()):
                     continue
-            said = self._predict_sector(sector, X[warm], keys, chosen, device)
+            said = self.predict_matrix(sector, X[warm], device, chosen)
             for key_number, key in enumerate(keys):
                 for family_number, family in enumerate(chosen):
                     if (key, family) in said:
@@ -263,7 +266,11 @@ class Models:
                 raise ValueError(f"no model {name!r} in {self.out}; there are {', '.join(there)}")
         return tuple(families)
 
-    def _features(self, panel: Panel) -> tuple[Any, Any]:
+    def features(self, panel: Panel, out: Any = None) -> Features:
+        """The features that the models were trained on, of every row; StoreError where they are others here.
+
+        out: as of compute_features.
+        """
         load_contents(self.modules)
         missing = [name for name in self.feature_names if name not in FEATURES]
         if missing:
@@ -271,19 +278,33 @@ class Models:
                 f"the models of {self.out} were trained on features that are not registered here "
                 f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): import the code that registers them"
             )
-        features = compute_features(panel, self.feature_names)
+        features = compute_features(panel, self.feature_names, out)
         if features.hash != self.features_hash:
             raise StoreError(
                 f"the models of {self.out} were trained on other features (hash {self.features_hash[:12]}) than this "
                 f"gpupipe computes ({features.hash[:12]}): train again, or use the gpupipe that trained them"
             )
-        return features.values, warm_rows(features)
+        return features
 
-    def _predict_sector(
-        self, sector: str, X: Any, keys: Sequence[tuple[int, float]], chosen: Sequence[str], device: Any
+    def predict_matrix(
+        self, sector: str, X: Any, device: Any, families: Sequence[str] | None = None, spent: Spent | None = None
     ) -> dict[tuple[tuple[int, float], str], Any]:
-        """Probabilities (n, 3) by key and family; what a meta-learner needs is computed beside what was asked for."""
-        by_label = self.by_sector[sector]
+        """Probabilities float32 (n, 3) by (horizon, threshold) and family, of rows of features of one sector.
+
+        X: float32 (n, n_features), warm rows of `features`. What a row gets does not depend on the rows beside it.
+        What a meta-learner needs is computed beside what was asked for.
+        spent: is told of the seconds of each family.
+        """
+        chosen, by_label = self._families(families), self.by_sector[sector]
+        keys, began = sorted(by_label), time.perf_counter()
+
+        def done(family: str) -> None:
+            nonlocal began
+            if spent is not None:
+                device.sync()
+                spent(family, time.perf_counter() - began)
+            began = time.perf_counter()
+
         needed = dict.fromkeys(f for f in chosen)
         for by in by_label.values():
             for model in by.values():
@@ -291,14 +312,16 @@ class Models:
                     needed.update(dict.fromkeys(model.families))
         said: dict[tuple[tuple[int, float], str], Any] = {}
         for family in needed:
-            pairs = [(key, by_label[key][family]) for key in keys if family in by_label.get(key, {})]
+            pairs = [(key, by_label[key][family]) for key in keys if family in by_label[key]]
             if pairs and not isinstance(pairs[0][1], MetaModel):
                 probability = models.family(family).predict([model for _, model in pairs], X, device)
                 said |= {(key, family): probability[:, k] for k, (key, _) in enumerate(pairs)}
+                done(family)
         for key in keys:
-            for family, model in by_label.get(key, {}).items():
+            for family, model in by_label[key].items():
                 if isinstance(model, MetaModel) and family in chosen:
                     said[key, family] = model.predict([said[key, f] for f in model.families], device)
+                    done(family)
         return said
 
 

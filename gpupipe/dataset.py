@@ -85,13 +85,13 @@ class Dataset:
         return len(self.label_names)
 
 
-def warm_rows(features: Features) -> Any:
-    """bool (n_rows,): the columns that need at most 61 bars are all there."""
-    xp = features.panel.device.xp
-    warm = xp.ones(features.n_rows, dtype=bool)
+def warm_rows(features: Features, at: Any = slice(None)) -> Any:
+    """bool (n_rows,), or of the rows `at` alone: the columns that need at most 61 bars are all there."""
+    values = features.values[at]
+    warm = features.panel.device.xp.ones(values.shape[0], dtype=bool)
     for k, name in enumerate(features.names):  # column by column: a mask of the whole matrix would be large
         if warm_up_of(name) <= WARM_BARS:
-            warm &= ~xp.isnan(features.values[:, k])
+            warm &= ~features.panel.device.xp.isnan(values[:, k])
     return warm
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from gpupipe.artifacts import Models
+from gpupipe.artifacts import Models, Spent
+from gpupipe.dataset import warm_rows
 from gpupipe.errors import UserError
 from gpupipe.evaluate import calls
 from gpupipe.features import compute_features
 from gpupipe.labels import CLASSES, percent
-from gpupipe.models.fold import BUY, HOLD, SELL
+from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
 from gpupipe.panel import Panel
+from gpupipe.store import StoreError
 
+ATR = "natr_14"
 ALMOST_ALL = 0.95  # of the symbols: so many BUY or SELL calls say more of the model than of the symbols
 SAME = 1e-4  # spread of the probabilities over symbols below which a model says the same of all
 
@@ -79,51 +83,101 @@ def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, le
     Features and models are those of training, so that a row scanned has the probability that training computed for it.
     Raises UserError for a family that was not trained, a date before the first bar, and StoreError as `Models.predict`.
     """
-    levels = levels or Levels()
-    if family not in {f for f, *_ in models.columns()}:
+    levels, of_column = levels or Levels(), models.columns()
+    if family not in {f for f, *_ in of_column}:
         raise UserError(f"no model {family!r} in {models.out}; there are {', '.join(models.families)}")
     if as_of is not None:
         panel = _until(panel, as_of)
-    xp, device = panel.device.xp, panel.device
-    latest = device.asarray(device.to_host(panel.offsets)[1:] - 1)
-    rows = xp.zeros(panel.n_rows, dtype=bool)
-    rows[latest] = True
-    said = device.to_host(models.predict(panel, rows=rows).values[latest])
-    atr = device.to_host(compute_features(panel, ("natr_14",)).values[latest, 0] / 100 * panel.close[latest])
+    seconds: dict[str, float] = {}
+    said, atr = _latest(models, panel, lambda what, more: seconds.update({what: seconds.get(what, 0.0) + more}))
+    began, device = time.perf_counter(), panel.device
+    latest = panel.offsets[1:] - 1
     close, time_ns = (device.to_host(column[latest]) for column in (panel.close, panel.time_ns))
-    of_column = models.columns()
+    times = np.datetime_as_string(time_ns.astype("datetime64[ns]").astype("datetime64[s]"))
     called = _called(models, panel, said, of_column)
+    own = [m for m, (name, *_) in enumerate(of_column) if name == family]
+    agreement = {m: _agreement(called, m, of_column) for m in own}
+    silent = np.isnan(said).any(axis=2)
     signals = []
     for s, symbol in enumerate(panel.symbols):
-        for m, (name, horizon, threshold) in enumerate(of_column):
-            if name != family or np.isnan(said[s, m]).any():
+        for m in own:
+            if silent[s, m]:
                 continue
-            others = [k for k, (f, h, t) in enumerate(of_column)
-                      if f != family and (h, t) == (horizon, threshold) and not np.isnan(said[s, k]).any()]  # fmt: skip
+            _, horizon, threshold = of_column[m]
             side = int(called[s, m])
             cutoffs = models.cutoffs[panel.sector[s], horizon, threshold, family]
-            share = {BUY: said[s, m, BUY] / cutoffs[0], SELL: said[s, m, SELL] / cutoffs[1]}
-            p_sell, p_hold, p_buy = (float(p) for p in said[s, m])
+            p_sell, p_hold, p_buy = probabilities = said[s, m].tolist()
+            share = {BUY: p_buy / cutoffs[0], SELL: p_sell / cutoffs[1]}
             low, high, stop, target = _prices(side, float(close[s]), float(atr[s]), levels)
             signals.append(Signal(
-                symbol=symbol, sector=panel.sector[s], close=float(close[s]), model=family, horizon=horizon,
-                time=str(np.datetime64(int(time_ns[s]), "ns").astype("datetime64[s]")), threshold=threshold,
-                side=CLASSES[side], probability=float(said[s, m, side]), p_sell=p_sell, p_hold=p_hold, p_buy=p_buy,
-                strength=float(share.get(side, max(share.values()))),
-                agreement=float(np.mean(called[s, others] == side)) if others else float("nan"),
-                entry_low=low, entry_high=high, stop=stop, target=target,
+                symbol=symbol, sector=panel.sector[s], time=str(times[s]), close=float(close[s]), model=family,
+                horizon=horizon, threshold=threshold, side=CLASSES[side], probability=probabilities[side],
+                p_sell=p_sell, p_hold=p_hold, p_buy=p_buy, strength=share.get(side, max(share.values())),
+                agreement=float(agreement[m][s]), entry_low=low, entry_high=high, stop=stop, target=target,
             ))  # fmt: skip
-    unsaid = [symbol for s, symbol in enumerate(panel.symbols) if np.isnan(said[s]).all()]
-    return Scanned(tuple(signals), tuple(unsaid), tuple(_degenerate(signals)))
+    unsaid = [panel.symbols[s] for s in np.flatnonzero(silent.all(axis=1))]
+    degenerate = _degenerate(signals)
+    seconds["signals"] = time.perf_counter() - began
+    return Scanned(tuple(signals), tuple(unsaid), tuple(degenerate), seconds)
+
+
+def _latest(models: Models, panel: Panel, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
+    """What every model says of the latest bar of each symbol, float32 (n_symbols, n_models, 3), and ATR 14 in prices.
+
+    NaN where nothing is said or known. Features are those of the whole history, as in training: averages that decay
+    remember their beginning. One sector's are held at a time, in memory that the next sector takes over.
+    """
+    device, xp = panel.device, panel.device.xp
+    of_column, of_symbol = models.columns(), np.array(panel.sector)
+    said = np.full((panel.n_symbols, len(of_column), N_CLASSES), np.nan, dtype=np.float32)
+    atr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
+    known = [sector for sector in panel.sectors if sector in models.by_sector]
+    if not known:
+        there = ", ".join(models.by_sector)
+        raise StoreError(f"{models.out} has models for {there}, none for {', '.join(panel.sectors)}")
+    lengths = device.to_host(panel.offsets[1:] - panel.offsets[:-1])
+    n_rows = max(int(lengths[of_symbol == sector].sum()) for sector in known)
+    memory = xp.empty((n_rows, len(models.feature_names)), dtype=np.float32)
+    for sector in known:
+        began = time.perf_counter()
+        part = panel.of_sector(sector)
+        features = models.features(part, memory[: part.n_rows])
+        latest = part.offsets[1:] - 1
+        natr = (features if ATR in features.names else compute_features(part, ATR)).column(ATR)[latest]
+        warm = warm_rows(features, latest)
+        X, of_warm = features.values[latest[warm]], device.to_host(warm)
+        at = np.flatnonzero(of_symbol == sector)
+        atr[at] = device.to_host(natr / 100 * part.close[latest])
+        spent("features", time.perf_counter() - began)
+        if not len(X):
+            continue
+        found = models.predict_matrix(sector, X, device, spent=spent)
+        for m, (name, horizon, threshold) in enumerate(of_column):
+            if ((horizon, threshold), name) in found:
+                said[at[of_warm], m] = device.to_host(found[(horizon, threshold), name])
+    return said, atr
+
+
+def _agreement(called: np.ndarray, own: int, of_column: Sequence[tuple[str, int, float]]) -> np.ndarray:
+    """float64 (n_symbols,): the share of the other families that call the same as column `own`; NaN without others."""
+    others = [m for m, one in enumerate(of_column) if m != own and one[1:] == of_column[own][1:]]
+    there = called[:, others] >= 0
+    same = (called[:, others] == called[:, [own]]) & there
+    counts = there.sum(axis=1)
+    return np.where(counts > 0, same.sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """A scan. unsaid: symbols of which no model says anything.  degenerate: models that do not tell symbols apart."""
+    """A scan. unsaid: symbols of which no model says anything.  degenerate: models that do not tell symbols apart.
+
+    seconds: by step: features, each family, signals.
+    """
 
     signals: tuple[Signal, ...]
     unsaid: tuple[str, ...]
     degenerate: tuple[str, ...]
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def top(self, n: int) -> list[Signal]:
         """One signal a symbol, the strongest BUY or SELL of its labels; strongest first, at most n."""

@@ -75,8 +75,8 @@ def run(chosen: argparse.Namespace) -> int:
 
 def plain(one: Signal) -> dict[str, Any]:
     """A signal as JSON holds it: NaN, which JSON has not, becomes null."""
-    fields = dataclasses.asdict(one)
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
+    fields = ((field.name, getattr(one, field.name)) for field in dataclasses.fields(one))
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields}
 
 
 def write(path: pathlib.Path, found: Scanned) -> None:

@@ -21,6 +21,7 @@ from gpupipe.features import compute_bins, compute_features, feature_names
 from gpupipe.formulas import FEATURES
 from gpupipe.kernels import operations
 from gpupipe.kernels.compile import Kernel, all_kernels
+from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.labels import barrier_classes, tp_dd_labels
 
@@ -123,6 +124,11 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         activity_gradient(20, margin, y, weight, *(np.empty((20, 12), np.float32) for _ in range(2)))
         softmax_log_loss(20, margin, y, np.empty(y.shape, np.float32))
         softmax_probability(20, margin, made)
+        X, weights = rng.normal(0, 3, (20, 7)).astype(np.float32), rng.normal(0, 1, (10, 18)).astype(np.float32)
+        X[rng.random(X.shape) < 0.3] = np.nan
+        scale, flag = rng.uniform(0.5, 2, 7).astype(np.float32), np.array([-1, 7, -1, 8, -1, -1, 9])
+        scaled_margin(20, X, weights[0, :7].copy(), scale, np.float32(3), flag, weights, weights[1].copy(), made)
+        linear_margin(20, X[:, :5].copy(), weights[:5].copy(), weights[1].copy(), np.empty_like(margin))
         of_backtest(panel)
     return calls
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import sqlite3
 
@@ -12,13 +13,16 @@ import pyarrow.parquet
 import pytest
 from tiny import QUICK, SECTORS, tiny_market
 
-from gpupipe import artifacts, cli, config, pipeline
+from bench.scan import resized
+from gpupipe import artifacts, cli, config, pipeline, training
 from gpupipe.errors import UserError
 from gpupipe.evaluate import calls
 from gpupipe.scan import Levels, Scanned, Signal, keep_active, scan
 from gpupipe.scan_command import plain
 
-FAMILIES = ("xgb_joint", "linear", "meta_learner")
+FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", *(
+    name for name in ("lightgbm", "catboost") if importlib.util.find_spec(name)
+), "meta_learner")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +31,29 @@ def market():
 
 
 @pytest.fixture(scope="module")
-def models(market, tmp_path_factory):
-    out = tmp_path_factory.mktemp("scan") / "OUT"
+def trained(market, tmp_path_factory):
+    """(models, what training said of the sealed test by sector, with its rows)."""
+    out, said = tmp_path_factory.mktemp("scan") / "OUT", {}
     settings = config.make("fast", settings=[
         *QUICK, f"training.models={','.join(FAMILIES)}", "labels.horizons=1,2", "labels.thresholds=0.02",
+        "lightgbm.rounds=8", "catboost.rounds=8",
     ])  # fmt: skip
-    pipeline.execute(market, None, settings, out)
-    return artifacts.load(out)
+    train = training.train
+
+    def listening(work):
+        found, skipped = train(work)
+        said.update({one.sector: (one, work.splits[one.sector].test) for one in found})
+        return found, skipped
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pipeline, "train", listening)
+        pipeline.execute(market, None, settings, out)
+    return artifacts.load(out), said
+
+
+@pytest.fixture(scope="module")
+def models(trained):
+    return trained[0]
 
 
 def signal(symbol: str, side: str, time: str, strength: float = 1.5, horizon: int = 2) -> Signal:
@@ -41,22 +61,57 @@ def signal(symbol: str, side: str, time: str, strength: float = 1.5, horizon: in
     return Signal(symbol, "energy", time, 10.0, "linear", horizon, 0.02, side, *numbers)
 
 
-def test_every_row_scanned_has_the_probability_that_all_rows_together_have(models, market):
+def day_of(time_ns) -> str:
+    return str(np.datetime64(int(time_ns), "ns").astype("datetime64[D]"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_scanned_has_the_probability_of_all_rows_together_to_the_last_bit(models, market, family):
     whole = models.predict(market)
-    days = np.unique(market.time_ns)[[-1, -40, -90]]
     compared = 0
-    for day in days:
-        found = scan(models, market, "meta_learner", str(np.datetime64(int(day), "ns").astype("datetime64[D]")))
-        for one in found.signals:
+    for day in np.unique(market.time_ns)[[-1, -40, -90]]:
+        for one in scan(models, market, family, day_of(day)).signals:
             k = market.symbols.index(one.symbol)
             rows = slice(int(market.offsets[k]), int(market.offsets[k + 1]))
             at = rows.start + int(np.searchsorted(market.time_ns[rows], day, side="right")) - 1
-            expected = whole.of(f"meta_learner_{one.label}")[at]
-            np.testing.assert_allclose([one.p_sell, one.p_hold, one.p_buy], expected, rtol=2e-6)
+            assert [one.p_sell, one.p_hold, one.p_buy] == whole.of(f"{family}_{one.label}")[at].tolist()
             assert one.close == market.close[at]
             assert one.time == str(np.datetime64(int(market.time_ns[at]), "ns").astype("datetime64[s]"))
             compared += 1
     assert compared == 3 * 2 * market.n_symbols
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_row_that_training_had_is_scanned_with_trainings_own_bits(trained, market, family):
+    models, said = trained
+    compared = 0
+    for sector, (one, test) in said.items():
+        part = market.of_sector(sector)
+        last = part.time_ns[test].max()
+        place = {int(row): k for k, row in enumerate(test)}
+        by_label = {label: k for k, label in enumerate(one.labels)}
+        for found in scan(models, part, family, day_of(last)).signals:
+            s = part.symbols.index(found.symbol)
+            row = int(part.offsets[s]) + int(
+                np.searchsorted(part.time_ns[part.offsets[s] : part.offsets[s + 1]], last, side="right")
+            ) - 1  # fmt: skip
+            if row in place:
+                expected = one.test[family][place[row], by_label[f"label_{found.label}"]]
+                assert [found.p_sell, found.p_hold, found.p_buy] == expected.tolist()
+                compared += 1
+    assert compared >= 2 * market.n_symbols - 2
+
+
+def test_agreement_counts_the_other_families_that_say_the_same(models, market):
+    found = {family: scan(models, market, family).signals for family in FAMILIES}
+    for k, one in enumerate(found["linear"]):
+        others = [found[family][k].side == one.side for family in FAMILIES if family != "linear"]
+        assert one.agreement == np.mean(others)
+    assert len({one.agreement for one in found["linear"]}) > 2
+
+
+def test_the_steps_of_a_scan_are_timed(models, market):
+    assert set(scan(models, market, "linear").seconds) == {"features", *FAMILIES, "signals"}
 
 
 def test_sides_are_called_by_the_models_own_cutoffs(models, market):
@@ -74,8 +129,6 @@ def test_sides_are_called_by_the_models_own_cutoffs(models, market):
         if one.side == "BUY":
             assert one.strength == pytest.approx(one.p_buy / buy) and one.strength >= 1
     assert {one.side for one in found.signals} == set(sides)
-    agreements = {one.agreement for one in found.signals}
-    assert agreements <= {0.0, 0.5, 1.0} and len(agreements) > 1  # of the two other families
 
 
 def test_prices_of_a_signal_by_hand(models, market):
@@ -168,7 +221,7 @@ def test_the_command(models, tmp_path, capsys):
     assert cli.main([*options, "--json", "--top", "2"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     for more, words in (
-        (["--family", "lightgbm"], "no model 'lightgbm'"), (["--as-of", "1999-01-01"], "the data begin later"),
+        (["--family", "nobody"], "no model 'nobody'"), (["--as-of", "1999-01-01"], "the data begin later"),
         (["--as-of", "soon"], "expected a date"), (["--top", "0"], "--top 0"), (["--to", "x.txt"], "--to x.txt"),
         (["--stop-atr", "-1"], "--stop-atr"),
     ):  # fmt: skip
@@ -178,3 +231,19 @@ def test_the_command(models, tmp_path, capsys):
     with pytest.raises(UserError, match="begin later"):
         scan(models, tiny_market(), "linear", "1990-01-01")
     assert set(SECTORS) == {key[0] for key in models.cutoffs}
+
+
+def test_the_benchmark_resizes_a_panel_with_its_sectors_and_the_shape_of_its_bars(market):
+    few, many = resized(market, 12), resized(market, 70)
+    assert (few.n_symbols, many.n_symbols) == (12, 70)
+    assert set(few.sectors) == set(many.sectors) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
+    for k, name in enumerate(many.symbols):
+        original, _, copy = name.partition("~")
+        s = market.symbols.index(original)
+        own, made = (panel.high[slice(*panel.offsets[at : at + 2])] / panel.low[slice(*panel.offsets[at : at + 2])]
+                     for panel, at in ((market, s), (many, k)))  # fmt: skip
+        assert many.sector[k] == market.sector[s]
+        np.testing.assert_allclose(made, own, rtol=1e-6)
+        same = np.array_equal(many.close[slice(*many.offsets[k : k + 2])],
+                              market.close[slice(*market.offsets[s : s + 2])])  # fmt: skip
+        assert same == (not copy)

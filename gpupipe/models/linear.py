@@ -11,6 +11,7 @@ import numpy as np
 
 from gpupipe import config
 from gpupipe.device import Device
+from gpupipe.kernels.linear import scaled_margin
 from gpupipe.kernels.softmax import softmax_log_loss
 from gpupipe.models import softmax_regression, trees
 from gpupipe.models.choose import clearly_better
@@ -44,6 +45,19 @@ class Scaler:
         Z[:, : X.shape[1]] = xp.where(missing, 0, xp.clip(scaled, -self.clip, self.clip))
         Z[:, X.shape[1] :] = missing[:, device.asarray(self.flagged)]
         return Z
+
+    def margin(self, X: Any, weights: Weights, device: Device) -> Any:
+        """float32 (n_rows, 3 * n_labels): of transform(X), without making it; a row's bits are its own."""
+        flag = np.full(len(self.mean), -1, dtype=np.int64)
+        flag[self.flagged] = len(self.mean) + np.arange(len(self.flagged))
+        xp, asarray = device.xp, device.asarray
+        found = xp.empty((X.shape[0], len(weights.intercept)), dtype=xp.float32)
+        scaled_margin(
+            X.shape[0], xp.ascontiguousarray(X), asarray(self.mean), asarray(self.scale), np.float32(self.clip),
+            asarray(flag), asarray(np.ascontiguousarray(weights.coefficients, dtype=np.float32)),
+            asarray(weights.intercept.astype(np.float32)), found,
+        )  # fmt: skip
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,16 +98,18 @@ class LinearModel:
 
 
 def predict_linear(models: Sequence[LinearModel], X: Any, device: Device) -> Any:
-    """float32 (n_rows, n_models, 3): scaled columns are made once for all models that share a scaler's values."""
+    """float32 (n_rows, n_models, 3): all models that share a scaler's values are one product."""
     xp = device.xp
     out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
-    scaled: dict[bytes, Any] = {}
+    alike: dict[bytes, list[int]] = {}
     for k, model in enumerate(models):
-        key = model.scaler.mean.tobytes() + model.scaler.scale.tobytes()
-        if key not in scaled:
-            scaled[key] = model.scaler.transform(X, device)
-        margin = model.weights.margin(scaled[key], device)
-        out[:, k] = trees.to_probability(margin, "softmax", model.class_weight, device)
+        alike.setdefault(model.scaler.mean.tobytes() + model.scaler.scale.tobytes(), []).append(k)
+    for numbers in alike.values():
+        own = [models[k] for k in numbers]
+        margin = own[0].scaler.margin(X, softmax_regression.together([model.weights for model in own]), device)
+        class_weight = np.concatenate([model.class_weight for model in own])
+        said = trees.to_probability(margin, "softmax", class_weight, device)
+        out[:, numbers] = said.reshape(-1, len(own), N_CLASSES)
     return out
 
 

@@ -31,7 +31,7 @@ class MetaModel:
 
     def predict(self, probabilities: Sequence[Any], device: Device) -> Any:
         """float32 (n_rows, 3), of each family's probabilities float32 (n_rows, 3), in the order of `families`."""
-        margin = self.weights.margin(columns(self.inputs, probabilities, device), device)
+        margin = self.weights.margin_of_rows(columns(self.inputs, probabilities, device), device)
         return trees.to_probability(margin, "softmax", np.ones(N_CLASSES, np.float32), device)
 
     def files(self) -> dict[str, bytes]:

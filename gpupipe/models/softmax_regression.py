@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.device import Device
+from gpupipe.kernels.linear import linear_margin
 from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss
 from gpupipe.models.fold import N_CLASSES
 
@@ -21,10 +22,21 @@ class Weights:
     intercept: np.ndarray
 
     def margin(self, Z: Any, device: Device) -> Any:
-        """float32 (n_rows, 3 * n_labels): Z @ coefficients + intercept; Z as in `fit`."""
+        """float32 (n_rows, 3 * n_labels): Z @ coefficients + intercept; Z as in `fit`.
+
+        For fitting: the last bits of a row depend on how many rows there are.
+        """
         xp = device.xp
         product = _times(Z, device.asarray(self.coefficients.astype(np.float32)), xp)
         return xp.ascontiguousarray(product + device.asarray(self.intercept.astype(np.float32)))
+
+    def margin_of_rows(self, Z: Any, device: Device) -> Any:
+        """The same of Z float32 (n_rows, n_inputs), for predicting: a row's bits are its own."""
+        xp, asarray = device.xp, device.asarray
+        found = xp.empty((Z.shape[0], len(self.intercept)), dtype=xp.float32)
+        coefficients, intercept = (asarray(w.astype(np.float32)) for w in (self.coefficients, self.intercept))
+        linear_margin(Z.shape[0], Z, xp.ascontiguousarray(coefficients), intercept, found)
+        return found
 
 
 def fit(
