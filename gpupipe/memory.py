@@ -1,75 +1,128 @@
-"""Memory: how much a run will hold, and columns and bins kept in files where that is more than it may."""
+"""Memory: plans that hold less and less, which of them stays below a limit, and matrices in files."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpupipe import config
 from gpupipe.errors import UserError
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-PROGRAM_BYTES = int(0.5 * 2**30)  # Python, the libraries, and compiled kernels
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run goes about its memory. No plan changes a result; each holds less than the one before it, and is slower.
+
+    jobs: fits at the same time; None for as many as were asked for.
+    sparing: one set of XGBoost's bins at a time, of all sectors or of one, and the scaled columns of one sector.
+    late: rows that are fitted and validated are held as XGBoost's bins alone (a byte for each value and way of reading
+        it), and copied out of the features when their floats are read.
+    files: features and bins lie in files in OUT (bins in XGBoost's external memory), where the device is the CPU.
+    """
+
+    name: str
+    jobs: int | None = None
+    sparing: bool = False
+    late: bool = False
+    files: bool = False
+
+
+AS_IT_IS = Plan("as it is")
+LADDER = (
+    AS_IT_IS,
+    Plan("fewer at once", jobs=1, sparing=True),
+    Plan("uint8 bins", jobs=1, sparing=True, late=True),
+    Plan("external memory", jobs=1, sparing=True, files=True),
+)
+WORDS = {
+    "as it is": "everything in memory, as many fits at once as jobs",
+    "fewer at once": "one fit at a time, and bins and scaled columns of one sector",
+    "uint8 bins": "the same, and fitted rows held as bins alone",
+    "external memory": "one fit at a time; columns and bins are kept in files",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that a run may hold on the host and on the device; None is no limit."""
+
+    host: int | None = None
+    device: int | None = None
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes that the process will hold at most, about: with everything in memory, and with matrices in files."""
+    """Bytes that a plan will hold at most, about, on the host and on the device (0 where this is the CPU)."""
 
-    in_memory: int
-    in_files: int
+    plan: Plan
+    host: int
+    device: int = 0
+
+    def fits(self, limits: Limits) -> bool:
+        """Whether it stays below both limits."""
+        pairs = ((limits.host, self.host), (limits.device, self.device))
+        return all(limit is None or held <= limit for limit, held in pairs)
 
 
-def size(text: str) -> int:
+def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
+    """The first plan that stays below the limits. UserError where none does."""
+    for one in ladder:
+        if one.fits(limits):
+            return one.plan
+    on_device = not any(one.fits(Limits(None, limits.device)) for one in ladder)
+    option, given = ("--device-memory", limits.device) if on_device else ("--memory", limits.host)
+    held = [one.device if on_device else one.host for one in ladder]
+    last = ladder[held.index(min(held))]
+    raise UserError(
+        f"{option} {gib(given or 0)} is too little: about {gib(held[0])} are needed, and {gib(min(held))} with "
+        f"{WORDS[last.plan.name]}; allow that much, or train on fewer --sectors or features.names"
+    )
+
+
+def gib(n_bytes: int) -> str:
+    """As a person reads it: 1.25 GiB."""
+    return f"{n_bytes / 2**30:.2f} GiB"
+
+
+def said_of(ladder: Sequence[Estimate], plan: Plan, limits: Limits) -> str:
+    """A sentence on the plan that was chosen, and why."""
+    at = {one.plan.name: one for one in ladder}
+    own, first = at[plan.name], ladder[0]
+    asked = (("--memory", limits.host), ("--device-memory", limits.device))
+    allowed = [f"{option} {gib(given)}" for option, given in asked if given is not None]
+    why = f"{' and '.join(allowed)}: as it is, the run would hold about {_both(first)}"
+    return f"memory plan '{plan.name}', {WORDS[plan.name]} ({why}; so, {_both(own)})"
+
+
+def _both(one: Estimate) -> str:
+    return gib(one.host) + (f" and {gib(one.device)} on the device" if one.device else "")
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system, which the allocator of C keeps to itself (on glibc)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def size(text: str, option: str = "--memory") -> int:
     """Bytes of "8GiB", "900M", "2.5 GB" or "1000000"; K, M, G and T are powers of 1024. UserError for other text."""
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", text, re.IGNORECASE)
     if found is None or float(found[1]) == 0:
-        raise UserError(f"--memory {text}: expected a size such as 8GiB or 900M")
+        raise UserError(f"{option} {text}: expected a size such as 8GiB or 900M")
     return int(float(found[1]) * UNITS[found[2].upper()])
-
-
-def estimate(n_rows: int, n_features: int, n_labels: int, settings: config.Config) -> Estimate:
-    """What a run over so many rows will hold.
-
-    Arrays are counted; the factors were fitted to the peaks of two runs of the preset fast, the demo (0.86 GiB) and 505
-    stocks (2.09 GiB), which they meet within 8 %. With pool "none" less is held than this says.
-    """
-    split, forest = settings.split, settings.forest
-    fit, validation = n_rows * split.train, n_rows * split.validation
-    n_outputs = n_labels * 2
-    columns = (n_rows + fit + validation) * n_features * 4  # all rows, and those fitted and validated gathered
-    cuts = [config.cut(getattr(settings, name).subsample) for name in (*config.BOOSTERS, "forest")]
-    bins = (1 + max(n - 1 if left_out else 1 for n, left_out in cuts)) * fit * n_features  # in one matrix, in samples
-    scaled = fit * n_features * 4 if "linear" in settings.training.models else 0
-    margins = fit * n_outputs * 4 * 8  # margins, gradients, Hessians, XGBoost's copies of them
-    said = (n_rows - fit) * n_labels * 3 * 4 * len(settings.training.models)
-    # A tree cannot have more leaves than its rows allow, and few of them are as small as they may be.
-    leaves = min(2.0 ** (forest.depth + 1), fit / max(1.0, 4 * forest.min_rows))
-    histograms = leaves * n_features * settings.training.max_bin * n_outputs * 16
-    rest = PROGRAM_BYTES + scaled + 4 * margins + said + 2 * histograms
-    return Estimate(int(rest + columns + 3 * bins), int(rest))
-
-
-def must_use_files(expected: Estimate, limit: int | None) -> bool:
-    """Whether matrices have to lie in files to stay below `limit` bytes; None is no limit.
-
-    Raises UserError where that would not be enough either.
-    """
-    if limit is None or expected.in_memory <= limit:
-        return False
-    if expected.in_files > limit:
-        raise UserError(
-            f"--memory {limit / 2**30:.2g}GiB is too little: about {expected.in_memory / 2**30:.1f} GiB are needed, "
-            f"and {expected.in_files / 2**30:.1f} GiB with columns and bins in files; allow that much, or train on "
-            "fewer --sectors or features.names"
-        )
-    return True
 
 
 def matrix(shape: tuple[int, int], cache: pathlib.Path) -> Any:

@@ -7,13 +7,13 @@ import pathlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
-from gpupipe import config, models, runlog
+from gpupipe import config, memory, models, runlog
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -57,7 +57,7 @@ class Trained:
 class Work:
     """What training shares: data, settings, where results are kept, and who is told.
 
-    cache: a folder to keep bins in, where memory is short.
+    cache: a folder to keep bins in, where memory is short.  plan: what else is done then; as it is, if None.
     fold_name: of the folds whose models are not kept, so that their units have names of their own.
     earlier(family, sectors, labels): an earlier run's models that the final fold goes on from; None for nothing. The
         run key has to hold what they are.
@@ -73,6 +73,7 @@ class Work:
     device: Device
     jobs: int
     cache: pathlib.Path | None = None
+    plan: memory.Plan = memory.AS_IT_IS
     fold_name: str = ""
     earlier: Callable[[str, Sequence[str], Sequence[str]], Earlier | None] = lambda family, sectors, labels: None
     advance: Callable[[str], None] = lambda text: None
@@ -215,12 +216,13 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
     first = next(iter(work.datasets.values()))
     started = time.perf_counter()
     training = work.settings.training
-    seed, cache = work.settings.seed, work.cache
-    fit = {s: gather(work.datasets[s], shuffled(fit, seed, s), kept, cache) for s, (fit, _) in rows.items()}
+    seed, cache, late = work.settings.seed, work.cache, work.plan.late
+    memory.give_back()  # what the fold before this one held
+    fit = {s: gather(work.datasets[s], shuffled(fit, seed, s), kept, cache, late) for s, (fit, _) in rows.items()}
     fold = Fold(
         name=f"{work.fold_name}-{name}" if work.fold_name else name,
         fit=with_mean_weight_1(fit, work.device),
-        validation={s: gather(work.datasets[s], v, kept, cache) for s, (_, v) in rows.items() if v is not None},
+        validation={s: gather(work.datasets[s], v, kept, cache, late) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(first.label_names[k] for k in kept),
         device=work.device,
         max_bin=training.max_bin,
@@ -229,6 +231,7 @@ def _fold(work: Work, name: str, rows: Mapping[str, tuple[np.ndarray, np.ndarray
         seed=seed,
         ml=work.settings.ml,
         cache=cache,
+        sparing=work.plan.sparing,
     )
     if (n := work.settings.ml.feature_selection_top_n) and n < fold.n_columns:
         fold = columns.only(fold, columns.top_columns(fold, n))
@@ -244,6 +247,7 @@ def _stack(
     Nothing where units are only asked for.
     """
     rounds = _out_of_fold(work, group, kept, families, final)
+    memory.give_back()
     name = f"{'+'.join(group)}/{work.fold_name}/{META}"
     saids = [made for able, _ in rounds for of_sector in able.values() for made in of_sector]
     if any(made is None or "oof" not in made.said_digests for made in saids):
@@ -267,7 +271,7 @@ def _stack(
     if record is None and not work.ledger.asking:
         started = time.perf_counter()
         stacked = meta.fit(
-            tuple(f.name for f in families), _collected(work, group, rounds, len(families), n_labels), y,
+            tuple(f.name for f in families), _Collected(group, rounds, len(families), n_labels, work.device), y,
             cast(config.Config, Readable(work.settings, META)).meta, work.device,
         )  # fmt: skip
         elapsed_s = time.perf_counter() - started
@@ -313,16 +317,30 @@ def _out_of_fold(
     return rounds
 
 
-def _collected(
-    work: Work, group: Sequence[str], rounds: Sequence[Round], n_families: int, n_labels: int
-) -> dict[str, Any]:  # fmt: skip
-    """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in the order of the rows."""
-    nothing = np.empty((n_families, 0, n_labels, N_CLASSES), np.float32)
-    found = {}
-    for s in group:
-        own = [np.stack([made.said["oof"] for made in able[s] if made]) for able, _ in rounds if s in able]
-        found[s] = work.device.asarray(np.concatenate([nothing, *own], axis=1))
-    return found
+@dataclass(frozen=True)
+class _Collected(Mapping[str, Any]):
+    """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in the order of the rows.
+
+    Put together when they are asked for: there is as much of them as of the features.
+    """
+
+    group: Sequence[str]
+    rounds: Sequence[Round]
+    n_families: int
+    n_labels: int
+    device: Device
+
+    def __getitem__(self, sector: str) -> Any:
+        nothing = np.empty((self.n_families, 0, self.n_labels, N_CLASSES), np.float32)
+        own = [[made.said["oof"] for made in able[sector] if made] for able, _ in self.rounds if sector in able]
+        by_family = [np.concatenate([nothing[k], *(said[k] for said in own)]) for k in range(self.n_families)]
+        return self.device.asarray(np.stack(by_family))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.group)
+
+    def __len__(self) -> int:
+        return len(self.group)
 
 
 def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarray], device: Device) -> np.ndarray:

@@ -39,7 +39,8 @@ def fit(
     l2: the penalty, one for all labels or float64 (n_labels,).
     intercept_l2: the penalty of the intercept's distance, if it is another than l2.
 
-    Z: blocks of rows, float32 (n, n_inputs) or what `whole` makes into one each time, or (n_labels, n, n_inputs) where each label has inputs of its own.
+    Z: blocks of rows, float32 (n, n_inputs) or what `whole` makes into one each time; or (n_labels, n, n_inputs) where
+        each label has inputs of its own.
     y: int8 (n, n_labels) blocks, -1 for not known.
     class_weight: float32 (n_labels, 3).  row_weight: float32 (n, n_labels) blocks, or None where rows count alike.
     The weights, a few thousand numbers, and one matrix of products are all that crosses the bus.
