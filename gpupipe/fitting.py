@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from gpupipe import config, models, runlog
+from gpupipe import config, memory, models, runlog
 from gpupipe.models.fold import Fold, gather
 from gpupipe.schedule import Unit, longest_first
 from gpupipe.units import (
@@ -96,7 +96,7 @@ class _Round:
     ) -> None:  # fmt: skip
         began = time.perf_counter()
         self.work, self.fold, self.kept, self.predict, self.like = work, fold, kept, predict, like
-        self.started = started
+        self.started, self.turns = started, memory.Turns()
         self.inputs = Inputs.of(fold)
         self.rows = {
             s: {part: digest_of_columns(work.datasets[s], at) for part, at in parts.items()}
@@ -181,7 +181,8 @@ class _Round:
             labels = sorted(k for block, *_ in missing for k in block)
             started = time.perf_counter()
             with work.device.stage(family.name, name):
-                found |= dict(zip(labels, make(labels, cast(config.Config, settings)), strict=True))
+                task = functools.partial(make, labels, cast(config.Config, settings))
+                found |= dict(zip(labels, self.turns.run(task, fold.let_go, name), strict=True))
             elapsed_s = time.perf_counter() - started
             seconds += elapsed_s
             for block, own, key, parts in missing:

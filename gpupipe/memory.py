@@ -1,21 +1,28 @@
-"""Memory: plans that hold less and less, which of them stays below a limit, and matrices in files."""
+"""Memory: plans that hold less and less, the one that stays below a limit, what is held, matrices in files."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpupipe import device, runlog
 from gpupipe.errors import UserError
 
+log = logging.getLogger("gpupipe")
+
+PERIOD_S = 0.2  # between looks at the memory that is held
+CHANGE = 0.05  # of what was told last, after which it is told again
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -151,3 +158,92 @@ def _take(file: Any, n_bytes: int) -> None:
         os.posix_fallocate(file.fileno(), 0, n_bytes)
     else:
         file.truncate(n_bytes)
+
+
+class Turns:
+    """Tasks that share memory, and how one that found none is done once more: after all others, and alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running, self._alone = 0, False
+        self._retrying = threading.Lock()
+
+    def run(self, task: Callable[[], Any], let_go: Callable[[], object], name: str) -> Any:
+        """What the task returns; let_go() is called before it is done again. The second error is raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._running += 1
+        reason = ""
+        try:
+            return task()
+        except Exception as error:
+            if not device.out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        finally:  # and no frame of what failed is held any more
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+        return self._once_more(task, let_go, name, reason)
+
+    def _once_more(self, task: Callable[[], Any], let_go: Callable[[], object], name: str, reason: str) -> Any:
+        with self._retrying:
+            with self._changed:
+                self._alone = True
+                self._changed.wait_for(lambda: not self._running)
+            try:
+                log.warning(
+                    "%s found no memory (%s): it is done once more, alone, with the memory plan '%s'", name, reason,
+                    LADDER[1].name,
+                )  # fmt: skip
+                runlog.event("out_of_memory", unit=name, text=reason, plan=LADDER[1].name)
+                let_go()
+                give_back()
+                return task()
+            finally:
+                with self._changed:
+                    self._alone = False
+                    self._changed.notify_all()
+
+
+class Watch:
+    """The memory that the process holds, looked at every `PERIOD_S`: peaks by stage, and lines in the run's log.
+
+    Used as a context; `stage(name)` begins a stage. peaks: bytes by stage.
+    """
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, int] = {}
+        self._stage, self._told, self._peak = "start", 0, 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="memory", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._look()
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        self._look()
+        self._stage = name
+
+    def _look(self) -> None:
+        held = device.host_bytes()
+        self.peaks[self._stage] = max(held, self.peaks.get(self._stage, 0))
+        self._peak = max(held, self._peak)
+        if abs(held - self._told) > max(16 << 20, CHANGE * self._told):
+            pool = device.pool_statistics()
+            runlog.event(
+                "memory", stage=self._stage, bytes=held, peak_bytes=self._peak,
+                device_bytes=pool.get("current_bytes"), device_peak_bytes=pool.get("peak_bytes"),
+            )  # fmt: skip
+            self._told = held
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(PERIOD_S):
+            self._look()

@@ -36,7 +36,7 @@ from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
 from gpupipe.dataset import WARM_BARS, Dataset, join, without_features
-from gpupipe.device import Device, host_peak_bytes
+from gpupipe.device import Device, host_peak_bytes, pool_statistics
 from gpupipe.errors import UserError
 from gpupipe.features import compute_features, feature_names, warm_up_of
 from gpupipe.formulas.registry import Module, load_modules
@@ -201,9 +201,10 @@ def execute(
             )
         elif artifacts.read_manifest(out) and not here:
             log.warning("%s holds a finished run of other data, settings or code: this one takes its place", store.out)
-        told = logging_too(listener)
+        watch = held.enter_context(memory.Watch())
+        told = logging_too(listener, watch)
         whole = _execute(
-            panel, report, settings, modules, store, keys, plan.jobs or jobs, told, plan, reason, earlier, tuning
+            panel, report, settings, modules, store, keys, plan.jobs or jobs, told, plan, reason, earlier, tuning, watch
         )
         if not keep:
             store.forget_units()
@@ -226,7 +227,7 @@ def about(panel: Panel, report: DataReport | None, settings: config.Config, key:
     }  # fmt: skip
 
 
-def logging_too(listener: Listener) -> Listener:
+def logging_too(listener: Listener, watch: memory.Watch | None = None) -> Listener:
     """The listener, and stages and totals go to the log of the run too."""
 
     def started(totals: dict[str, int]) -> None:
@@ -234,6 +235,8 @@ def logging_too(listener: Listener) -> Listener:
         listener.started(totals)
 
     def stage(text: str) -> None:
+        if watch:
+            watch.stage(text)
         runlog.event("stage", stage=text)
         listener.stage(text)
 
@@ -282,7 +285,7 @@ class Keys:
 def _execute(
     panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store,
     keys: Keys, jobs: int, listener: Listener, plan: memory.Plan, reason: str, earlier: warm.Warm | None,
-    tuning: dict[str, Any] | None,
+    tuning: dict[str, Any] | None, watch: memory.Watch,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
     if reason:
@@ -322,7 +325,7 @@ def _execute(
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
     told = {} if tuning is None else {"tuning": tuning}
-    whole |= {**validated, **told, "units": work.ledger.about()}
+    whole |= {**validated, **told, "units": work.ledger.about(), "memory": _memory(panel, plan, reason, watch)}
     if earlier:
         whole["warm_start"] = warm.about(earlier, rows)
     entries |= summary.write(store, whole)
@@ -343,6 +346,12 @@ def _execute(
     )  # fmt: skip
     store.forget_leftovers()
     return summary.read(store.out)
+
+
+def _memory(panel: Panel, plan: memory.Plan, reason: str, watch: memory.Watch) -> dict[str, Any]:
+    """What the summary says of memory: the plan and why, largest resident sets by stage, RMM's pool."""
+    pool = pool_statistics() if panel.device.kind == "cuda" else {}
+    return {"plan": plan.name, "reason": reason, "peak_bytes_by_stage": dict(watch.peaks), "device_pool": pool}
 
 
 def _baselines_say(work: Work, trained: list[Trained]) -> Callable[[str, np.ndarray], dict[str, np.ndarray]]:

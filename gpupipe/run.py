@@ -293,7 +293,7 @@ def _read(chosen: argparse.Namespace, settings: Any, to: Any) -> Any:
     from gpupipe.data import load
     from gpupipe.device import pick
 
-    device = pick(chosen.device, settings.ml.use_rmm)
+    device = pick(chosen.device, settings.ml.use_rmm, _limits(chosen).device)
     with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
         panel, report = load(
             chosen.data, chosen.sector_map, chosen.sectors, device, strict=chosen.strict, timeframe=chosen.timeframe,

@@ -201,10 +201,25 @@ class Fold:
     sparing: bool = False
     columns: np.ndarray | None = None
     whole: tuple[Fold, tuple[int, ...]] | None = field(default=None, repr=False, compare=False)
+    _short: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
     _made: dict[str, Fold | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[Any, list[Sample]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def spares(self) -> bool:
+        """Whether it is `sparing`, or memory was found to be short since it was made."""
+        return self.sparing or self._short.is_set() or (self.whole is not None and self.whole[0].spares)
+
+    def let_go(self) -> None:
+        """Be sparing from now on, and let go of all bins but the cut points: they are made again."""
+        with self._lock:
+            self._short.set()
+            self._samples.clear()
+            twinless = self._made.get("twinless")
+        if twinless:
+            twinless.let_go()
 
     @property
     def sectors(self) -> tuple[str, ...]:
@@ -314,7 +329,7 @@ class Fold:
         with making:
             found = self._samples.get(key)
             if found is None:
-                if self.sparing:
+                if self.spares:
                     self._samples.clear()
                 found = self._samples[key] = self._cut(*key)
             return found

@@ -120,7 +120,7 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
     intercept = np.log(fold.shares() * fold.weights()).ravel()
     centre = Weights(np.zeros((scaler.n_inputs, N_CLASSES * fold.n_labels)), intercept)
     Z = [Unscaled(scaler, rows.X, fold.device) for rows in fold.fit.values()]
-    if not fold.sparing:
+    if not fold.spares:
         Z = [block.whole() for block in Z]
     y = [rows.y for rows in fold.fit.values()]
     linear = settings.linear
