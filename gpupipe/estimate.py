@@ -17,7 +17,7 @@ from gpupipe.memory import LADDER, Estimate, Plan
 from gpupipe.models.fold import BLOCK_ROWS
 from gpupipe.panel import Panel
 
-PROGRAM_BYTES = 620 << 20  # Python, the libraries, compiled kernels, and what they leave behind
+PROGRAM_BYTES = 400 << 20  # Python, the libraries, compiled kernels, and what they leave behind
 PROGRAM_ON_DEVICE = 600 << 20  # CUDA's context, the libraries' kernels
 BIN_BYTES = 2.3  # of XGBoost on the CPU for a value: a byte by row, one by column, and what says where rows begin
 DEVICE_BIN_BYTES = 2.0  # of its packed bins on a GPU where values are missing: log2(n_features * max_bin) bits
