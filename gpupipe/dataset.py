@@ -144,7 +144,9 @@ def without_features(panel: Panel, labels: Labels, sector: str, warm_bars: int) 
     known = xp.ones(n_rows, dtype=bool)
     for column in (panel.open, panel.high, panel.low, panel.close):
         known &= xp.isfinite(column) & (column > 0)
-    last_unknown = xp.maximum(xp.maximum.accumulate(xp.where(known, -1, rows)), first - 1)
+    # On the host: CuPy has no running maximum.
+    unknown = np.maximum.accumulate(panel.device.to_host(xp.where(known, -1, rows)))
+    last_unknown = xp.maximum(panel.device.asarray(unknown), first - 1)
     nothing = xp.zeros(n_rows, xp.float32)
     features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
     # Its columns are never read: what they would take is what this saves.

@@ -298,7 +298,7 @@ def test_the_shared_pool_is_set_up_only_when_wanted(use_rmm, monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(device, "why_no_cuda", lambda: None)
-    monkeypatch.setattr(device, "set_up_memory_pool", lambda: set_up.append(True))
+    monkeypatch.setattr(device, "set_up_memory_pool", lambda limit_bytes=None: set_up.append(True))
     monkeypatch.setattr(device, "_devices", {})
     assert device.pick("auto", use_rmm).kind == "cuda"
     assert bool(set_up) is use_rmm
