@@ -49,10 +49,10 @@ def training_s(run: dict[str, Any], models: str) -> float:
 
 
 def smallest_memory(options: list[str], out: pathlib.Path) -> str:
-    """The least that --memory takes: what a run with columns and bins in files needs."""
+    """The least that --memory takes: what the most sparing plan needs."""
     command = [sys.executable, "-m", "gpupipe.run", *options, "--dry-run", "--json", "--out", str(out)]
     planned = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return str(planned["estimated_peak_bytes_in_files"])
+    return str(min(one["bytes"] for one in planned["memory_plans"]))
 
 
 def main() -> int:

@@ -249,13 +249,12 @@ class Models:
 
         X: float32 (n_rows, n_features), columns as `feature_names`; in host memory, where it is computed.
         """
-        keys = sorted(self.by_sector[sector])
-        return self._predict_sector(sector, X, keys, self._families(families), pick("cpu"))
+        return self.predict_matrix(sector, X, pick("cpu"), families)
 
     def warm_features(self, panel: Panel) -> Any:
         """float32 (n_rows, n_features): rows of one sector's panel that the models can judge. Raises as `predict`."""
-        X, warm = self._features(panel)
-        return X[warm]
+        features = self.features(panel)
+        return features.values[warm_rows(features)]
 
     def _families(self, families: Sequence[str] | None) -> tuple[str, ...]:
         there = {family: None for by_label in self.by_sector.values() for by in by_label.values() for family in by}

@@ -181,10 +181,22 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
         f"sealed test {cut['test_from']} to {cut['test_to']}"
     )
-    to.print(
-        f"peak memory of about {planned['estimated_peak_bytes'] / 2**30:.1f} GiB, or "
-        f"{planned['estimated_peak_bytes_in_files'] / 2**30:.1f} GiB with --memory (estimates)"
-    )
+    _memory_table(to, planned)
+
+
+def _memory_table(to: Console, planned: dict[str, Any]) -> None:
+    """What every plan of memory would hold, and which is taken."""
+    from rich.table import Table
+
+    on_device = any(one["device_bytes"] for one in planned["memory_plans"])
+    table = Table(title="Peak memory, about", title_justify="left", header_style="dim", box=None, padding=(0, 2))
+    for name in ("", "plan", "GiB", *(["GiB on the device"] if on_device else []), "what it does"):
+        table.add_column(name, justify="right" if "GiB" in name else "left")
+    for one in planned["memory_plans"]:
+        mark = "->" if one["plan"] == planned["memory_plan"] else ""
+        device = [f"{one['device_bytes'] / 2**30:.2f}"] if on_device else []
+        table.add_row(mark, one["plan"], f"{one['bytes'] / 2**30:.2f}", *device, one["about"])
+    to.print(table)
 
 
 def _folds_table(to: Console, noun: str, folds: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -95,9 +96,13 @@ def warm_rows(features: Features, at: Any = slice(None)) -> Any:
     return warm
 
 
-def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted: bool = False) -> Dataset:
+def join(
+    panel: Panel, features: Features, labels: Labels, sector: str, weighted: bool = False,
+    columns: tuple[Any, Any] | None = None,
+) -> Dataset:  # fmt: skip
     """The Dataset of one sector's panel, its features and its labels; nothing is copied but the marks.
 
+    columns: natr and last_return; those of the features, or computed, if None.
     weighted: rows weigh the average uniqueness of the window that decides their label (Lopez de Prado 2018, section
         4.4), 0 where it is not known.
     """
@@ -106,6 +111,7 @@ def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted
     known = (labels.y >= 0).all(axis=1)
     last = labels.exit_row.max(axis=1)
     end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
+    natr, last_return = columns or (_column(panel, features, name) for name in ("natr_14", "roc_1"))
     pairs = [(h, t) for h in labels.horizons for t in labels.thresholds]
     return Dataset(
         sector=sector,
@@ -117,14 +123,36 @@ def join(panel: Panel, features: Features, labels: Labels, sector: str, weighted
         horizon_of_label=tuple(h for h, _ in pairs),
         threshold_of_label=tuple(t for _, t in pairs),
         forward_return=labels.forward_return,
-        natr=_column(panel, features, "natr_14"),
-        last_return=_column(panel, features, "roc_1"),
+        natr=natr,
+        last_return=last_return,
         time_ns=panel.time_ns,
         end_time_ns=end_time_ns,
         warm=warm,
         usable=warm & known,
         weight=_uniqueness(labels) if weighted else None,
     )
+
+
+def without_features(panel: Panel, labels: Labels, sector: str, warm_bars: int) -> Dataset:
+    """The Dataset that folds can be cut from, with no columns: X is (n_rows, 0), and of weights there are none.
+
+    A row is warm where `warm_bars` bars before it, and itself, are known; features of dirty bars may know more.
+    """
+    xp, n_rows = panel.device.xp, panel.n_rows
+    rows = xp.arange(n_rows)
+    first = panel.offsets[:-1][panel.symbol_of_row]
+    known = xp.ones(n_rows, dtype=bool)
+    for column in (panel.open, panel.high, panel.low, panel.close):
+        known &= xp.isfinite(column) & (column > 0)
+    # On the host: CuPy has no running maximum.
+    unknown = np.maximum.accumulate(panel.device.to_host(xp.where(known, -1, rows)))
+    last_unknown = xp.maximum(panel.device.asarray(unknown), first - 1)
+    nothing = xp.zeros(n_rows, xp.float32)
+    features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
+    # Its columns are never read: what they would take is what this saves.
+    plain = join(panel, features, labels, sector, columns=(nothing, nothing))
+    warm = rows - last_unknown > warm_bars
+    return dataclasses.replace(plain, warm=warm, usable=plain.usable & warm)
 
 
 def _uniqueness(labels: Labels) -> Any:

@@ -115,8 +115,17 @@ class Device:
 
     def peak_bytes(self) -> int:
         """Largest memory held so far: the process's resident set on a CPU, RMM's high-water mark on CUDA."""
-        if self.kind == "cuda" and (tracked := _rmm_peak_bytes()) is not None:
-            return tracked
+        if self.kind == "cuda" and (tracked := pool_statistics()):
+            return tracked["peak_bytes"]
+        return host_peak_bytes()
+
+
+def host_bytes() -> int:
+    """Resident set of this process now, in bytes; its largest where the system does not say."""
+    try:
+        with open("/proc/self/statm") as line:
+            return int(line.read().split()[1]) * resource.getpagesize()
+    except OSError:
         return host_peak_bytes()
 
 
@@ -133,13 +142,14 @@ def device_of(array: Any) -> Device:
     return pick("cpu")
 
 
-def pick(wanted: str = "auto", use_rmm: bool = True) -> Device:
+def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = None) -> Device:
     """Choose a device.
 
     "auto" takes a GPU if one can be used and says in `reason` what it chose and why; "cpu" is always
     there; "cuda" that cannot be had raises DeviceError, which names what is missing and the line that
     installs it. On CUDA the shared memory pool is set up here, once, before anything allocates, unless use_rmm is
     false: then each library keeps its own.
+    limit_bytes: what a run may take of the GPU's memory, of which the pool is POOL_SHARE; no limit if None.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {wanted!r} is unknown; expected auto, cpu or cuda")
@@ -147,7 +157,8 @@ def pick(wanted: str = "auto", use_rmm: bool = True) -> Device:
         return _cpu("asked for")
     problem = why_no_cuda()
     if problem is None:
-        return _cuda("asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed", use_rmm)
+        why = "asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed"
+        return _cuda(why, use_rmm, limit_bytes)
     if wanted == "cuda":
         raise DeviceError(f"device 'cuda' cannot be had: {problem}")
     return _cpu(f"no CUDA device to use: {problem}")
@@ -162,11 +173,11 @@ def _cpu(reason: str) -> Device:
         return _devices.setdefault(f"cpu {reason}", Device("cpu", _cpu_name(), reason))
 
 
-def _cuda(reason: str, use_rmm: bool) -> Device:
+def _cuda(reason: str, use_rmm: bool, limit_bytes: int | None) -> Device:
     with _devices_lock:
         if "cuda" not in _devices:
             if use_rmm:
-                set_up_memory_pool()
+                set_up_memory_pool(limit_bytes)
             import cupy
 
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
@@ -191,10 +202,12 @@ def why_no_cuda() -> str | None:
     return None
 
 
-def set_up_memory_pool() -> str:
+def set_up_memory_pool(limit_bytes: int | None = None) -> str:
     """Put cupy, torch and numba on one RMM pool, once, before anything allocates; return what was set up.
 
     The order matters: resource, then cupy, torch, numba; cuDF uses the current resource by itself.
+    limit_bytes: the pool refuses to grow above POOL_SHARE of it, and an allocation then ends in a MemoryError: the
+        rest is left to XGBoost, which allocates by itself.
     Without rmm each library keeps its own pool, and the returned sentence says so.
     """
     if importlib.util.find_spec("rmm") is None:
@@ -205,7 +218,13 @@ def set_up_memory_pool() -> str:
 
     free_bytes, _ = cupy.cuda.runtime.memGetInfo()
     release_threshold = int(free_bytes * POOL_SHARE) // 256 * 256
-    resource_ = rmm.mr.StatisticsResourceAdaptor(rmm.mr.CudaAsyncMemoryResource(release_threshold=release_threshold))
+    pool: Any = rmm.mr.CudaAsyncMemoryResource(release_threshold=release_threshold)
+    limited = ""
+    if limit_bytes is not None:
+        allowed = int(limit_bytes * POOL_SHARE) // 256 * 256
+        pool = rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=allowed)
+        limited = f" and may not grow above {allowed / 2**30:.1f} GiB"
+    resource_ = rmm.mr.StatisticsResourceAdaptor(pool)
     rmm.mr.set_current_device_resource(resource_)
     cupy.cuda.set_allocator(rmm_cupy_allocator)
     if "torch" in sys.modules:  # torch is heavy: it joins the pool when a torch model has loaded it
@@ -214,7 +233,7 @@ def set_up_memory_pool() -> str:
     from rmm.allocators.numba import RMMNumbaManager
 
     cuda.set_memory_manager(RMMNumbaManager)
-    return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB"
+    return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB{limited}"
 
 
 def join_torch_to_pool() -> None:
@@ -225,15 +244,36 @@ def join_torch_to_pool() -> None:
     torch.cuda.memory.change_current_allocator(rmm_torch_allocator)
 
 
-def _rmm_peak_bytes() -> int | None:
+def pool_statistics() -> dict[str, int]:
+    """Of the memory pool: current_bytes, peak_bytes, total_bytes and counts of allocations; empty without a pool."""
     if "rmm" not in sys.modules:
-        return None
+        return {}
     import rmm
 
     current = rmm.mr.get_current_device_resource()
-    if isinstance(current, rmm.mr.StatisticsResourceAdaptor):
-        return int(current.allocation_counts.peak_bytes)
-    return None
+    if not isinstance(current, rmm.mr.StatisticsResourceAdaptor):
+        return {}
+    counts = current.allocation_counts
+    names = ("current_bytes", "peak_bytes", "total_bytes", "current_count", "peak_count", "total_count")
+    return {name: int(getattr(counts, name)) for name in names}
+
+
+# What libraries say where no memory is left: XGBoost and CUDA's runtime have no exception type of their own for it.
+_NO_MEMORY = ("bad_alloc", "out of memory", "out_of_memory", "memory allocation error", "cudaerrormemoryallocation")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that no memory is left, on a device or on the host.
+
+    MemoryError is RMM's, and CuPy's and numpy's derive from it; Torch's OutOfMemoryError is a RuntimeError; XGBoost,
+    Numba and CUDA's runtime say it in the text of theirs.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    text = str(error).lower()
+    named = kinds & {"XGBoostError", "CUDARuntimeError", "CUDADriverError", "CudaAPIError", "RuntimeError"}
+    return bool(named) and any(words in text for words in _NO_MEMORY)
 
 
 def _cpu_name() -> str:

@@ -278,7 +278,9 @@ class Round:
             return self.work.elsewhere.fit(self.which, family.name, sector, labels, pooled, like, earlier, home)
         fold = self._opened.fold
         assert fold is not None
-        return folding.fit(family, fold, sector, labels, self.work.settings, pooled, like)
+        task = functools.partial(folding.fit, family, fold, sector, labels, self.work.settings, pooled, like)
+        name = f"{self._name}/{family.name}/{sector or 'pool'}"
+        return self.work.turns.run(task, fold.let_go, name)
 
     def _key(
         self, family: models.Family, sector: str | None, block: Sequence[int], pooled: Made | None, like: Made | None

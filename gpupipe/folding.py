@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from gpupipe import config, models
+from gpupipe import config, memory, models
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.models import columns
@@ -47,6 +47,11 @@ class Data(Protocol):
     @property
     def cache(self) -> pathlib.Path | None:
         """None where there is enough memory."""
+        ...
+
+    @property
+    def plan(self) -> memory.Plan:
+        """How memory is gone about."""
         ...
 
     @property
@@ -90,16 +95,15 @@ class Which:
 
 def make_fold(data: Data, which: Which) -> Fold:
     """Gather the rows of a round, those of each sector in random order."""
-    settings, kept, cache = data.settings, which.kept, data.cache
-    rows, training = which.rows(data.splits), settings.training
-    fit = {
-        s: gather(data.datasets[s], shuffled(own, settings.seed, s), kept, cache) for s, (own, _) in rows.items()
-    }  # fmt: skip
+    settings, rows = data.settings, which.rows(data.splits)
+    training, kept, kind = settings.training, which.kept, (data.cache, data.plan.late)
+    memory.give_back()  # what the fold before this one held
+    fit = {s: gather(data.datasets[s], shuffled(own, settings.seed, s), kept, *kind) for s, (own, _) in rows.items()}
     names = data.datasets[which.sectors[0]].label_names
     fold = Fold(
         name=which.name,
         fit=with_mean_weight_1(fit, data.device),
-        validation={s: gather(data.datasets[s], v, kept, cache) for s, (_, v) in rows.items() if v is not None},
+        validation={s: gather(data.datasets[s], v, kept, *kind) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(names[k] for k in kept),
         device=data.device,
         max_bin=training.max_bin,
@@ -107,7 +111,8 @@ def make_fold(data: Data, which: Which) -> Fold:
         threads=data.threads,
         seed=settings.seed,
         ml=settings.ml,
-        cache=cache,
+        cache=data.cache,
+        sparing=data.plan.sparing,
     )
     if (n := settings.ml.feature_selection_top_n) and n < fold.n_columns:
         fold = columns.only(fold, columns.top_columns(fold, n))

@@ -21,6 +21,7 @@ from gpupipe import (
     artifacts,
     config,
     curves,
+    estimate,
     importance,
     memory,
     models,
@@ -34,9 +35,10 @@ from gpupipe import (
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
-from gpupipe.dataset import Dataset, join
-from gpupipe.device import Device, host_peak_bytes
-from gpupipe.features import compute_features, feature_names
+from gpupipe.dataset import WARM_BARS, Dataset, join, without_features
+from gpupipe.device import Device, host_peak_bytes, pool_statistics
+from gpupipe.errors import UserError
+from gpupipe.features import compute_features, feature_names, warm_up_of
 from gpupipe.fitting import Elsewhere
 from gpupipe.formulas.registry import Module, load_modules
 from gpupipe.labels import CLASSES, tp_dd_labels
@@ -74,9 +76,9 @@ class Workers(Protocol):
         ...
 
     def running(
-        self, panel: Panel, settings: config.Config, key: str, files: bool, modules: Sequence[Module]
+        self, panel: Panel, settings: config.Config, key: str, plan: memory.Plan, modules: Sequence[Module]
     ) -> contextlib.AbstractContextManager[Elsewhere]:
-        """Give them a run. key: of the run.  files: whether they are to keep columns and bins in files."""
+        """Give them a run. key: of the run.  plan: how each of them goes about its memory."""
         ...
 
 
@@ -177,7 +179,7 @@ def execute(
     out: str | os.PathLike[str],
     jobs: int | None = None,
     listener: Listener | None = None,
-    limit_bytes: int | None = None,
+    limits: memory.Limits = memory.NO_LIMITS,
     tuning: dict[str, Any] | None = None,
     warm_start: str | os.PathLike[str] | None = None,
     wait_s: float = 0.0,
@@ -188,8 +190,8 @@ def execute(
 
     tuning: where tuned settings come from (`tune.section`), for the summary and the manifest.
 
-    limit_bytes: memory that the run may take, by its estimate; above it columns and bins lie in files in OUT, which
-        changes no result, and UserError is raised where that is not enough.
+    limits: memory that the run may take, by its estimate: the first plan of memory.LADDER that stays below is taken,
+        which changes no result, and UserError is raised where none does.
     warm_start: the folder of a finished run whose models the final fold goes on from, where features, labels and
         settings are the same (see warm.py); it may be `out`. UserError when there is none.
     wait_s: how long to wait where another run holds OUT; then, or at once, StoreError names it.
@@ -212,7 +214,7 @@ def execute(
     keys, jobs = Keys(key, cold_key), workers.jobs if workers else jobs or available_cores()
     if _state(store, keys, here) == []:
         return _told_of_tuning(store, tuning, wait_s), False
-    cache = store.cache if memory.must_use_files(expected_bytes(panel, settings), limit_bytes) else None
+    plan, reason = memory_plan(panel, settings, jobs, limits)
     with contextlib.ExitStack() as held:
         held.enter_context(store.lock("--out", wait_s, waiting(listener, store)))
         altered = _state(store, keys, here)
@@ -229,13 +231,16 @@ def execute(
                 "%s holds a finished run of other data, settings or code: this one takes its place", store.out,
                 extra={"every_night": True},
             )  # fmt: skip
-        if cache:
-            log.warning("columns and bins are kept in files below %s: --memory allows less than they take", cache)
-        told = logging_too(listener)
+        watch = held.enter_context(memory.Watch())
+        told = logging_too(listener, watch)
         elsewhere = None
         if workers:
-            elsewhere = held.enter_context(workers.running(panel, settings, keys.run, cache is not None, modules))
-        whole = _execute(panel, report, settings, modules, store, keys, jobs, told, cache, earlier, tuning, elsewhere)
+            elsewhere = held.enter_context(workers.running(panel, settings, keys.run, plan, modules))
+        if plan.jobs:
+            jobs = plan.jobs * (elsewhere.homes if elsewhere else 1)
+        whole = _execute(
+            panel, report, settings, modules, store, keys, jobs, told, plan, reason, earlier, tuning, watch, elsewhere
+        )
         if not keep:
             store.forget_units()
         return whole, True
@@ -257,7 +262,7 @@ def about(panel: Panel, report: DataReport | None, settings: config.Config, key:
     }  # fmt: skip
 
 
-def logging_too(listener: Listener) -> Listener:
+def logging_too(listener: Listener, watch: memory.Watch | None = None) -> Listener:
     """The listener, and stages and totals go to the log of the run too."""
 
     def started(totals: dict[str, int]) -> None:
@@ -265,6 +270,8 @@ def logging_too(listener: Listener) -> Listener:
         listener.started(totals)
 
     def stage(text: str) -> None:
+        if watch:
+            watch.stage(text)
         runlog.event("stage", stage=text)
         listener.stage(text)
 
@@ -312,15 +319,18 @@ class Keys:
 
 def _execute(
     panel: Panel, report: DataReport | None, settings: config.Config, modules: Sequence[Module], store: Store,
-    keys: Keys, jobs: int, listener: Listener, cache: pathlib.Path | None, earlier: warm.Warm | None,
-    tuning: dict[str, Any] | None, elsewhere: Elsewhere | None,
+    keys: Keys, jobs: int, listener: Listener, plan: memory.Plan, reason: str, earlier: warm.Warm | None,
+    tuning: dict[str, Any] | None, watch: memory.Watch, elsewhere: Elsewhere | None,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
+    if reason:
+        log.warning("%s", reason)
+    cache = store.cache if plan.files else None
     listener.stage("features and labels")
     prepared = prepare(panel, settings, cache)
     work = Work(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, keys.run, panel.device, jobs,
-        cache=cache, elsewhere=elsewhere, advance=listener.advanced,
+        cache=cache, plan=plan, elsewhere=elsewhere, advance=listener.advanced,
     )  # fmt: skip
     listener.started(_totals(panel, settings, prepared.folds))
     rehearsed = validation.rehearse(work, prepared.folds, _baselines_say, listener.stage)
@@ -350,7 +360,7 @@ def _execute(
         split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
     told = {} if tuning is None else {"tuning": tuning}
-    whole |= {**validated, **told, "units": work.ledger.about()}
+    whole |= {**validated, **told, "units": work.ledger.about(), "memory": _memory(panel, plan, reason, watch)}
     if earlier:
         whole["warm_start"] = warm.about(earlier, rows)
     entries |= summary.write(store, whole)
@@ -371,6 +381,12 @@ def _execute(
     )  # fmt: skip
     store.forget_leftovers()
     return summary.read(store.out)
+
+
+def _memory(panel: Panel, plan: memory.Plan, reason: str, watch: memory.Watch) -> dict[str, Any]:
+    """What the summary says of memory: the plan and why, largest resident sets by stage, RMM's pool."""
+    pool = pool_statistics() if panel.device.kind == "cuda" else {}
+    return {"plan": plan.name, "reason": reason, "peak_bytes_by_stage": dict(watch.peaks), "device_pool": pool}
 
 
 def _baselines_say(work: Work, trained: list[Trained]) -> Callable[[str, np.ndarray], dict[str, np.ndarray]]:
@@ -466,14 +482,38 @@ def _totals(panel: Panel, settings: config.Config, cut: Folds) -> dict[str, int]
     return {"units": units, "rows": panel.n_rows, "sectors": sectors, "labels": labels, "models": models}
 
 
-def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
-    """What a run would do: sectors with rows and splits, models, units, and an estimate of the memory it holds."""
+def outline(panel: Panel, settings: config.Config) -> Prepared:
+    """Labels, and the folds that they and the bars alone tell of: what `prepare` gives, without any features.
+
+    A row is taken for warm once as many bars of its symbol as the longest of the short columns needs are known.
+    """
+    datasets = {}
+    needed = [warm_up_of(name) for name in feature_names(settings.features.names)]
+    warm_bars = max([bars for bars in needed if bars <= WARM_BARS], default=0)
+    wanted = settings.labels
+    for sector in panel.sectors:
+        own = panel.of_sector(sector)
+        labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
+        datasets[sector] = without_features(own, labels, sector, warm_bars)
+    cut = folds(list(datasets.values()), settings.split)
+    return Prepared(datasets, {sector: split(one, cut.published) for sector, one in datasets.items()}, cut, "", {})
+
+
+def plan(
+    panel: Panel, settings: config.Config, jobs: int | None = None, limits: memory.Limits = memory.NO_LIMITS
+) -> dict[str, Any]:
+    """What a run would do: sectors with rows and splits, models, units, and the memory that it would hold.
+
+    No features are computed. UserError where no plan stays below the limits.
+    """
     models.require(settings.training.models)
     load_modules(settings.features.modules)
-    prepared = prepare(panel, settings)
+    chosen, _ = memory_plan(panel, settings, jobs, limits)
+    prepared = outline(panel, settings)
     n_features = len(feature_names(settings.features.names))
     totals = _totals(panel, settings, prepared.folds)
-    n_labels, expected = totals["labels"], expected_bytes(panel, settings)
+    n_labels, steps = totals["labels"], estimate.ladder(panel, settings, jobs or available_cores())
+    of_chosen = next(one for one in steps if one.plan == chosen)
     sectors = []
     for s, dataset in prepared.datasets.items():
         cut = prepared.splits[s]
@@ -488,8 +528,11 @@ def plan(panel: Panel, settings: config.Config) -> dict[str, Any]:
         "units": totals["units"],
         "split": _split_dates(prepared.folds.published, panel),
         **validation.plan(prepared.folds, prepared.datasets),
-        "estimated_peak_bytes": expected.in_memory,
-        "estimated_peak_bytes_in_files": expected.in_files,
+        "estimated_peak_bytes": of_chosen.host,
+        "estimated_device_peak_bytes": of_chosen.device,
+        "memory_plan": chosen.name,
+        "memory_plans": [{"plan": one.plan.name, "about": memory.WORDS[one.plan.name], "bytes": one.host,
+                          "device_bytes": one.device} for one in steps],
     }
 
 
@@ -511,7 +554,17 @@ def survey(panel: Panel, settings: config.Config, out: str | os.PathLike[str]) -
     return ledger
 
 
-def expected_bytes(panel: Panel, settings: config.Config) -> memory.Estimate:
-    """What a run will hold, about."""
-    n_labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
-    return memory.estimate(panel.n_rows, len(feature_names(settings.features.names)), n_labels, settings)
+def memory_plan(
+    panel: Panel, settings: config.Config, jobs: int | None, limits: memory.Limits
+) -> tuple[memory.Plan, str]:
+    """How a run goes about its memory, and a sentence on it; empty where nothing limits it, or it need not change.
+
+    UserError where no plan stays below the limits.
+    """
+    if limits.device is not None and panel.device.kind == "cpu":
+        raise UserError("--device-memory is of a GPU's memory, and the CPU computes: leave it out, or give --memory")
+    if limits == memory.NO_LIMITS:
+        return memory.AS_IT_IS, ""
+    steps = estimate.ladder(panel, settings, jobs or available_cores())
+    plan = memory.choose(steps, limits)
+    return plan, "" if plan == memory.AS_IT_IS else memory.said_of(steps, plan, limits)

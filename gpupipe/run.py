@@ -83,7 +83,8 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="OUT", help="folder for everything that is made (default: OUT)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, help="trainings at the same time (default: the cores)")
-    parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: above it, columns and bins are kept in files in OUT")
+    parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: hold no more than that, by the plans of --dry-run")
+    parser.add_argument("--device-memory", metavar="SIZE", help="the same of a GPU; caps its memory pool too")
     parser.add_argument(
         "--wait", nargs="?", type=float, const=float("inf"), default=0.0, metavar="SECONDS",
         help="where another run holds --out, wait for it (so long at most) instead of refusing",
@@ -153,11 +154,11 @@ def refuse(error: Exception) -> int:
 
 def do_run(chosen: argparse.Namespace) -> int:
     """The job itself; UserError for what the user must mend."""
-    from gpupipe import console, memory, pipeline, summary, tracking
+    from gpupipe import console, pipeline, summary, tracking
     from gpupipe import tune as tuning_job
 
     settings = _settings_of_run(chosen)
-    limit = memory.size(chosen.memory) if chosen.memory is not None else None
+    limits = _limits(chosen)
     wanted = None
     if chosen.tune is not None:
         wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner, chosen.accept)
@@ -171,7 +172,7 @@ def do_run(chosen: argparse.Namespace) -> int:
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
-        planned = pipeline.plan(panel, settings)
+        planned = pipeline.plan(panel, settings, chosen.jobs, limits)
         if chosen.json:
             print(json.dumps(planned, indent=1))
         console.show_plan(to, planned)
@@ -183,7 +184,7 @@ def do_run(chosen: argparse.Namespace) -> int:
         tuning = tuning_job.section(tuning, settings, report.data_hash)
     with _workers(chosen, panel.device, to) as workers, console.live(to, panel.device) as listener:
         whole, worked = pipeline.execute(
-            panel, report, settings, chosen.out, chosen.jobs, listener, limit, tuning, chosen.warm_start, chosen.wait,
+            panel, report, settings, chosen.out, chosen.jobs, listener, limits, tuning, chosen.warm_start, chosen.wait,
             not chosen.no_keep, workers,
         )
     told = tracking.track(chosen.mlflow, chosen.out, whole) if chosen.mlflow is not None else None
@@ -271,13 +272,12 @@ def do_tune(chosen: argparse.Namespace) -> int:
 
 def _tuned(chosen: argparse.Namespace, settings: Any, wanted: Any, panel: Any, report: Any, to: Any) -> Any:
     """What was tuned, shown, and the settings with it."""
-    from gpupipe import console, memory
+    from gpupipe import console
     from gpupipe.tune import tune
 
-    limit = memory.size(chosen.memory) if chosen.memory is not None else None
     with console.live(to, panel.device) as listener:
         found, settings = tune(
-            panel, report, settings, wanted, chosen.out, chosen.jobs, listener, limit, chosen.wait
+            panel, report, settings, wanted, chosen.out, chosen.jobs, listener, _limits(chosen), chosen.wait
         )
     console.show_tuning(to, found, chosen.out)
     return found, settings
@@ -300,13 +300,24 @@ def _settings(chosen: argparse.Namespace, **overrides: Any) -> Any:
     return settings
 
 
+def _limits(chosen: argparse.Namespace) -> Any:
+    """What --memory and --device-memory allow."""
+    from gpupipe import memory
+
+    host, device = (
+        None if text is None else memory.size(text, option)
+        for text, option in ((chosen.memory, "--memory"), (chosen.device_memory, "--device-memory"))
+    )
+    return memory.Limits(host, device)
+
+
 def _read(chosen: argparse.Namespace, settings: Any, to: Any) -> Any:
     """The Panel and its report, told to the user with the device that it lies on."""
     from gpupipe import console
     from gpupipe.data import load
     from gpupipe.device import pick
 
-    device = pick(chosen.device, settings.ml.use_rmm)
+    device = pick(chosen.device, settings.ml.use_rmm, _limits(chosen).device)
     with to.status("reading") if to.is_terminal and not to.quiet else _nothing():
         panel, report = load(
             chosen.data, chosen.sector_map, chosen.sectors, device, strict=chosen.strict, timeframe=chosen.timeframe,

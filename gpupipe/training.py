@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from gpupipe import config, models, runlog
+from gpupipe import config, memory, models, runlog
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -64,7 +64,8 @@ class Work:
     at: the fold in time that is trained.
     earlier(family, sectors, labels): an earlier run's models that the final fold goes on from; None for nothing. The
         run key has to hold what they are.
-    elsewhere: workers that fit in the place of this process.  folds_at_once: how many may be in memory.
+    plan: how memory is gone about.  turns: of tasks that may find none left.
+    elsewhere: workers that fit in the place of this process.
     advance(text): called after each unit.  seconds: by stage, filled while training.  costs: what units have taken.
     ledger: which units were in the store, and which were made.
     """
@@ -78,13 +79,14 @@ class Work:
     device: Device
     jobs: int
     cache: pathlib.Path | None = None
+    plan: memory.Plan = memory.AS_IT_IS
     elsewhere: Elsewhere | None = None
-    folds_at_once: int = FOLDS_AT_ONCE
     earlier: Callable[[str, Sequence[str], Sequence[str]], Earlier | None] = lambda family, sectors, labels: None
     advance: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     costs: Costs = field(default_factory=Costs)
     ledger: Ledger = field(default=None)  # type: ignore[assignment]
+    turns: memory.Turns = field(default_factory=memory.Turns)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -94,6 +96,11 @@ class Work:
     def threads(self) -> int:
         """Of a pooled fit, as many of which run at once as there are families and jobs."""
         return max(1, available_cores() // min(self.jobs, len(self.settings.training.models)))
+
+    @property
+    def folds_at_once(self) -> int:
+        """How many folds may be in memory."""
+        return 1 if self.plan.sparing else FOLDS_AT_ONCE
 
     def spent(self, stage: str, elapsed_s: float) -> None:
         """Add to the time of a stage."""
@@ -261,8 +268,10 @@ class _Group:
         if work.ledger.asking:
             return
         if record is None:
+            memory.give_back()
+            said = _Collected(self.sectors, self.names, self.rounds, len(self.kept), work.device)
             found = meta.fit(
-                tuple(self.names), self._collected(), y, cast(config.Config, Readable(work.settings, META)).meta,
+                tuple(self.names), said, y, cast(config.Config, Readable(work.settings, META)).meta,
                 work.device,
             )  # fmt: skip
             self.stacking_s = time.perf_counter() - began
@@ -280,17 +289,34 @@ class _Group:
         )  # fmt: skip
         work.advance(META)
 
-    def _collected(self) -> dict[str, Any]:
-        """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in order of the rows."""
-        nothing = np.empty((len(self.names), 0, len(self.kept), N_CLASSES), np.float32)
-        found = {}
-        for s in self.sectors:
-            own = [
-                np.stack([cast(Made, one.by_sector[f][s]).said["oof"] for f in self.names])
-                for one in self.rounds if s in one.which.sectors
-            ]  # fmt: skip
-            found[s] = self.work.device.asarray(np.concatenate([nothing, *own], axis=1))
-        return found
+
+@dataclass(frozen=True)
+class _Collected(Mapping[str, Any]):
+    """Out-of-fold probabilities of each sector, float32 (n_families, n_rows, n_labels, 3), in the order of the rows.
+
+    Put together when they are asked for: there is as much of them as of the features.
+    """
+
+    sectors: Sequence[str]
+    families: Sequence[str]
+    rounds: Sequence[Round]
+    n_labels: int
+    device: Device
+
+    def __getitem__(self, sector: str) -> Any:
+        nothing = np.empty((0, self.n_labels, N_CLASSES), np.float32)
+        own = [one.by_sector for one in self.rounds if sector in one.which.sectors]
+        by_family = [
+            np.concatenate([nothing, *(cast(Made, of[family][sector]).said["oof"] for of in own)])
+            for family in self.families
+        ]
+        return self.device.asarray(np.stack(by_family))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sectors)
+
+    def __len__(self) -> int:
+        return len(self.sectors)
 
 
 def final_fold(work: Work, group: tuple[str, ...]) -> tuple[Fold | None, list[int], list[Skipped]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -21,6 +22,8 @@ from gpupipe.schedule import available_cores, in_parallel
 from gpupipe.store import FORMAT, Store, dump_json, sha256, write_atomic
 from gpupipe.training import Work, final_fold, groups, sectors_with_enough
 from gpupipe.tuning import SECTIONS, Unit
+
+log = logging.getLogger("gpupipe")
 
 STUDIES, TUNED, JSON = "studies.sqlite", "tuned.toml", "tuning.json"
 PER = ("sector", "label")
@@ -84,14 +87,14 @@ def tune(
     out: str | os.PathLike[str],
     jobs: int | None = None,
     listener: pipeline.Listener | None = None,
-    limit_bytes: int | None = None,
+    limits: memory.Limits = memory.NO_LIMITS,
     wait_s: float = 0.0,
 ) -> tuple[dict[str, Any], config.Config]:
     """Bring every study to its number of trials; what OUT/tuning.json holds, and the settings with what was found.
 
     Only training and validation rows of the single split are read, also where walk_forward moves its origin: whatever
     a run tests lies behind them. Studies that are there go on; finished ones are read again.
-    limit_bytes, wait_s: memory above which columns and bins are kept in files, and how long to wait for OUT, as of
+    limits, wait_s: memory that may be held, and how long to wait for OUT, as of
         `pipeline.execute`.
     Raises UserError with what to mend.
     """
@@ -103,17 +106,20 @@ def tune(
     rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
     key = pipeline.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.tune")
     jobs = jobs or available_cores()
-    cache = store.cache if memory.must_use_files(pipeline.expected_bytes(panel, settings), limit_bytes) else None
+    plan, reason = pipeline.memory_plan(panel, settings, jobs, limits)
+    jobs, cache = plan.jobs or jobs, store.cache if plan.files else None
     with (
         store.lock("--out", wait_s, pipeline.waiting(listener, store)),
         runlog.opened(store.out, **pipeline.about(panel, report, settings, key, jobs), tuning=True),
     ):
         listener = pipeline.logging_too(listener)
+        if reason:
+            log.warning("%s", reason)
         listener.stage("features and labels")
         prepared = pipeline.prepare(panel, settings, cache)
         work = Work(
             prepared.datasets, prepared.splits, prepared.folds.published, settings, store, key, panel.device, jobs,
-            cache,
+            cache, plan,
         )  # fmt: skip
         enough, skipped = sectors_with_enough(work)
         folds = [final_fold(work, group) for group in groups(settings, enough)]

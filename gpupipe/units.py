@@ -18,7 +18,7 @@ import numpy as np
 from gpupipe import config, models, sources
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
-from gpupipe.models.fold import Fold, Rows
+from gpupipe.models.fold import Fold, Rows, in_blocks
 from gpupipe.store import KEY_LENGTH, Store, dump_json, pack_array, sha256, unpack_array
 
 log = logging.getLogger("gpupipe")
@@ -118,7 +118,8 @@ class Inputs:
             for sector, own in by_sector.items():
                 about = f"\n{part} {sector} {own.n}\n".encode()
                 rows.update(about)
-                rows.update(_bytes(to_host(own.X)))
+                for block in in_blocks(own.X):
+                    rows.update(_bytes(to_host(block)))
                 rows.update(_bytes(to_host(own.time_ns)))
                 _add_labels(labels, about, own, to_host)
         ml = {f"ml.{name}": value for name, value in dataclasses.asdict(fold.ml).items() if name != "use_rmm"}

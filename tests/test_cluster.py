@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from gpupipe import config, pipeline, runlog, training
+from gpupipe import config, memory, pipeline, runlog, training
 from gpupipe.cluster import ClusterError, cluster, site
 from gpupipe.device import pick
 from gpupipe.folding import Which, make_fold
@@ -139,7 +139,9 @@ def test_an_address_is_enough(three, tmp_path):
 
 
 def a_job(settings, **changed):
-    about = {"key": "of a test", "device": "cpu", "files": False, "threads": 1, "folds_at_once": 2, "modules": ()}
+    about = {
+        "key": "of a test", "device": "cpu", "plan": memory.AS_IT_IS, "threads": 1, "folds_at_once": 2, "modules": (),
+    }  # fmt: skip
     return site.Job(settings=settings, **{**about, **changed})
 
 
@@ -158,7 +160,7 @@ def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(setting
             for name in ("X", "y", "time_ns"):
                 np.testing.assert_array_equal(getattr(made.fit[s], name), getattr(rows, name))
     assert list(place._folds) == rounds[1:]
-    files = site.Site(site.bars_of(panel), a_job(settings, files=True))
+    files = site.Site(site.bars_of(panel), a_job(settings, plan=memory.LADDER[-1]))
     files.fold(rounds[0])
     assert files._cache.exists()
     files.close()

@@ -22,6 +22,7 @@ LAYERS = (
     ("audit", "incremental", "ingest"),
     ("dataset",),
     ("split", "evaluate", "intervals", "models", "deflation", "tuning"),
+    ("estimate",),
     ("curves", "timeline"),
     (
         "units", "folding", "fitting", "training", "artifacts", "scan", "progress", "measuring", "verdict", "summary",

@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from tiny import QUICK, SECTORS, SOURCE
+from test_models import world
+from tiny import QUICK, SECTORS, SOURCE, tiny_market
 
-from gpupipe import config, memory, run
+from gpupipe import config, estimate, memory, pipeline, run
 from gpupipe.errors import UserError
 
 
@@ -20,23 +21,117 @@ def test_sizes():
             memory.size(wrong)
 
 
-def test_the_estimate_grows_with_what_is_held():
-    fast, one = config.make("fast"), None
-    for n_rows, n_features in ((10_000, 89), (100_000, 89), (100_000, 195), (10_000_000, 195)):
-        found = memory.estimate(n_rows, n_features, 6, fast)
-        assert found.in_memory > found.in_files > memory.PROGRAM_BYTES
-        assert one is None or (found.in_memory > one.in_memory and found.in_files >= one.in_files)
-        one = found
-    # Ten million rows of 195 columns are 7.8 GB by themselves.
-    assert one is not None and one.in_memory > 1.8 * 7.8e9
+def shape(n_rows, n_features=89, largest=0.2):
+    return estimate.Shape(n_rows, 0.6 * n_rows, 0.2 * n_rows, 0.2 * n_rows, 0.4 * n_rows, largest, n_features, 20, 6)
 
 
-def test_files_are_used_only_where_they_help():
-    expected = memory.Estimate(in_memory=2 * 2**30, in_files=2**30)
-    assert not memory.must_use_files(expected, None) and not memory.must_use_files(expected, 2 * 2**30)
-    assert memory.must_use_files(expected, 2 * 2**30 - 1) and memory.must_use_files(expected, 2**30)
-    with pytest.raises(UserError, match=r"--memory 0.5GiB is too little: about 2.0 GiB are needed, and 1.0 GiB with"):
-        memory.must_use_files(expected, 2**29)
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+@pytest.mark.parametrize("n_rows", [10_000, 1_000_000, 10_000_000])
+def test_every_plan_holds_less_than_the_one_before(preset, n_rows):
+    held = [estimate.of_plan(shape(n_rows), config.make(preset), 2, plan, "cpu").host for plan in memory.LADDER]
+    assert held == sorted(held, reverse=True) and held[-1] > estimate.PROGRAM_BYTES
+    larger = estimate.of_plan(shape(2 * n_rows), config.make(preset), 2, memory.AS_IT_IS, "cpu").host
+    assert larger > held[0]
+    alone = config.make(preset, training__pool="none")
+    assert estimate.of_plan(shape(n_rows), alone, 2, memory.AS_IT_IS, "cpu").host < held[0]
+    if n_rows == 10_000_000:  # 89 float32 columns are 3.6 GB by themselves
+        assert held[0] > 1.8 * 3.56e9
+
+
+def test_the_first_plan_below_the_limit_is_taken():
+    gib = 2**30
+    ladder = [memory.Estimate(plan, (5 - k) * gib, (4 - k) * gib) for k, plan in enumerate(memory.LADDER)]
+    names = [memory.choose(ladder, memory.Limits(host * gib)).name for host in (5, 4, 3, 2)]
+    assert names == [plan.name for plan in memory.LADDER]
+    assert memory.choose(ladder, memory.NO_LIMITS) == memory.AS_IT_IS
+    assert memory.choose(ladder, memory.Limits(5 * gib, 2 * gib)).name == "uint8 bins"
+    with pytest.raises(UserError, match=r"--memory 1.00 GiB is too little: about 5.00 GiB are needed, and 2.00 GiB"):
+        memory.choose(ladder, memory.Limits(gib))
+    with pytest.raises(UserError, match=r"--device-memory 0.50 GiB is too little: about 4.00 GiB"):
+        memory.choose(ladder, memory.Limits(5 * gib, gib // 2))
+    said = memory.said_of(ladder, memory.LADDER[1], memory.Limits(4 * gib))
+    assert "'fewer at once'" in said and "--memory 4.00 GiB" in said and "about 5.00 GiB" in said
+
+
+def test_device_memory_has_no_meaning_on_a_cpu():
+    with pytest.raises(UserError, match="--device-memory is of a GPU's memory"):
+        pipeline.memory_plan(tiny_market(), config.make("fast"), 1, memory.Limits(None, 2**30))
+
+
+def test_the_plan_knows_the_rows_without_any_features():
+    settings = config.make("fast", [], list(QUICK))
+    told, made = pipeline.outline(tiny_market(), settings), pipeline.prepare(tiny_market(), settings)
+    for sector, cut in made.splits.items():
+        for part in ("train", "validation", "test"):
+            np.testing.assert_array_equal(getattr(told.splits[sector], part), getattr(cut, part))
+        assert told.datasets[sector].X.shape[1] == 0
+
+
+class OutOfMemoryError(RuntimeError):
+    """As Torch's."""
+
+
+class XGBoostError(ValueError):
+    """As XGBoost's."""
+
+
+NO_MEMORY = (
+    MemoryError("std::bad_alloc: out_of_memory: RMM failure at: Exceeded memory limit"),
+    OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    XGBoostError("Memory allocation error on worker 0: std::bad_alloc: cudaErrorMemoryAllocation: out of memory"),
+)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_task_without_memory_is_done_once_more_alone(error, caplog):
+    done, let_go = [], []
+
+    def task():
+        done.append(1)
+        if len(done) == 1:
+            raise error
+        return "made"
+
+    turns = memory.Turns()
+    assert turns.run(task, lambda: let_go.append(1), "energy/xgb_joint") == "made"
+    assert len(done) == 2 and let_go == [1]
+    assert "energy/xgb_joint found no memory" in caplog.text and "once more" in caplog.text
+
+    def always():
+        done.append(1)
+        raise error
+
+    done.clear()
+    with pytest.raises(type(error)):
+        turns.run(always, lambda: None, "again")
+    assert len(done) == 2
+    assert turns.run(lambda: 3, lambda: None, "after") == 3
+
+
+def test_other_errors_are_not_tried_again():
+    done = []
+
+    def task():
+        done.append(1)
+        raise XGBoostError("label must not be empty")
+
+    with pytest.raises(XGBoostError):
+        memory.Turns().run(task, lambda: None, "one")
+    assert len(done) == 1
+
+
+def test_a_fold_that_lets_go_makes_the_same_bins_again():
+    fold = world()[0]
+    before = fold.samples(0.5)
+    codes = [sample.bins.get_data().toarray() for sample in before]
+    assert fold.samples(0.5) is before and not fold.spares
+    fold.let_go()
+    after = fold.samples(0.5)
+    assert after is not before and fold.spares
+    for one, again in zip(codes, after, strict=True):
+        np.testing.assert_array_equal(one, again.bins.get_data().toarray())
+    fold.samples(0.25)
+    assert fold.samples(0.5) is not after  # one set at a time
 
 
 def test_a_matrix_in_a_file_leaves_nothing_behind(tmp_path):
@@ -47,17 +142,22 @@ def test_a_matrix_in_a_file_leaves_nothing_behind(tmp_path):
     assert memory.matrix((0, 7), tmp_path / "cache").shape == (0, 7)
 
 
-def test_a_run_in_files_gives_the_same_models(tmp_path, capsys, caplog, monkeypatch):
+def test_every_plan_gives_the_same_models(tmp_path, capsys, caplog):
     job = ["--data", SOURCE, "--sectors", ",".join(SECTORS), "--preset", "fast", "--quiet", "--horizons", "1",
-           "--models", "xgb_joint,linear", *(f"--set={one}" for one in QUICK)]  # fmt: skip
-    assert run.main([*job, "--out", str(tmp_path / "plain")]) == 0
-    # The program alone is more than that: what is tested is that files are used, not how much they save.
-    monkeypatch.setattr(memory, "PROGRAM_BYTES", 0)
-    assert run.main([*job, "--out", str(tmp_path / "files"), "--memory", "12M"]) == 0
-    assert "columns and bins are kept in files" in caplog.text
-    plain, files = (json.loads((tmp_path / name / "manifest.json").read_text())["files"] for name in ("plain", "files"))
+           "--models", "xgb_joint,linear,random_forest,meta_learner", *(f"--set={one}" for one in QUICK)]  # fmt: skip
+    assert run.main([*job[:6], *job[7:], "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.split("\n}\n")[0] + "\n}")
+    assert run.main([*job, "--out", str(tmp_path / "as it is")]) == 0
+    plain = json.loads((tmp_path / "as it is" / "manifest.json").read_text())["files"]
     models = [name for name in plain if name.endswith((".ubj", ".npz"))]
-    assert models and all(plain[name] == files[name] for name in models)
-    assert not (tmp_path / "files" / ".gpupipe" / "cache").exists()
+    for one in told["memory_plans"][1:]:
+        out = tmp_path / one["plan"]
+        assert run.main([*job, "--out", str(out), "--memory", str(one["bytes"])]) == 0
+        assert f"memory plan '{one['plan']}'" in caplog.text
+        files = json.loads((out / "manifest.json").read_text())["files"]
+        assert models and all(plain[name] == files[name] for name in models)
+        about = json.loads((out / "summary.json").read_text())["memory"]
+        assert about["plan"] == one["plan"] and about["peak_bytes_by_stage"]["training"] > 0
+        assert not (out / ".gpupipe" / "cache").exists()
     assert run.main([*job, "--out", str(tmp_path / "none"), "--memory", "1K"]) == 2
     assert "is too little" in capsys.readouterr().err and not (tmp_path / "none").exists()

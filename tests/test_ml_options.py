@@ -12,7 +12,7 @@ import pytest
 from test_models import CPU, FAMILIES, SETTINGS, as_bytes, fit_all, log_loss, world
 from tiny import fold_of, planted
 
-from gpupipe import config, device, memory, models
+from gpupipe import config, device, estimate, memory, models
 from gpupipe.models import boosting, columns
 from gpupipe.models.fold import Rows, shuffled, with_mean_weight_1
 
@@ -137,8 +137,11 @@ def test_a_large_share_leaves_each_row_out_once(monkeypatch):
     settings = config.make("fast", settings=["ml.subsample=0.8", "joint.rounds=6"])
     _, seen = rows_of_each_round(monkeypatch, fold, settings)
     assert seen == [(3600, 3600)] * 6  # of 4,500 rows
-    small, large = (memory.estimate(10**6, 100, 6, config.make("fast", settings=[f"ml.subsample={share}"])).in_memory
-                    for share in (0.5, 0.8))  # fmt: skip
+    shape = estimate.Shape(10**6, 6e5, 2e5, 2e5, 4e5, 0.2, 100, 10, 6)
+    small, large = (
+        estimate.of_plan(shape, config.make("fast", settings=[f"ml.subsample={share}"]), 2, memory.AS_IT_IS, "cpu").host
+        for share in (0.5, 0.8)
+    )  # fmt: skip
     assert large > small
 
 
@@ -295,7 +298,7 @@ def test_the_shared_pool_is_set_up_only_when_wanted(use_rmm, monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(device, "why_no_cuda", lambda: None)
-    monkeypatch.setattr(device, "set_up_memory_pool", lambda: set_up.append(True))
+    monkeypatch.setattr(device, "set_up_memory_pool", lambda limit_bytes=None: set_up.append(True))
     monkeypatch.setattr(device, "_devices", {})
     assert device.pick("auto", use_rmm).kind == "cuda"
     assert bool(set_up) is use_rmm

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
+from gpupipe import config, memory
 from gpupipe.cluster import site
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -52,15 +52,16 @@ class Cluster:
 
     @contextlib.contextmanager
     def running(
-        self, panel: Panel, settings: config.Config, key: str, files: bool, modules: Sequence[Module]
+        self, panel: Panel, settings: config.Config, key: str, plan: memory.Plan, modules: Sequence[Module]
     ) -> Iterator[Run]:  # fmt: skip
         """Give the bars to all workers; at the end they let go of what they made of them.
 
-        key: of the run.  files: whether they are to keep columns and bins in files.
+        key: of the run.  plan: how each goes about its memory.
         """
         paths = tuple((module.path, sha256(module.content)) for module in modules)
         fits = -(-min(self.jobs, len(settings.training.models)) // len(self.homes))  # pooled ones of a worker at once
-        job = site.Job(key, settings, panel.device.kind, files, max(1, self.threads // fits), FOLDS_AT_ONCE, paths)
+        at_once = 1 if plan.sparing else FOLDS_AT_ONCE
+        job = site.Job(key, settings, panel.device.kind, plan, max(1, self.threads // fits), at_once, paths)
         # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
         (shared,) = self.client.scatter([site.bars_of(panel)], broadcast=True)
         run = Run(self, shared, job)

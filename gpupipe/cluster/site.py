@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, device, folding, models, pipeline, sources
+from gpupipe import config, device, folding, memory, models, pipeline, sources
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -35,14 +35,14 @@ Packed = tuple[dict[str, Any], dict[str, bytes]]
 class Job:
     """What a worker needs to know of a run beside its bars.
 
-    key: of the run.  files: keep columns and bins in files.  threads: of a pooled fit.  folds_at_once: in memory.
+    key: of the run.  plan: how memory is gone about.  threads: of a pooled fit.  folds_at_once: in memory.
     modules: path and SHA-256 of each module of the user's own features.
     """
 
     key: str
     settings: config.Config
     device: str
-    files: bool
+    plan: memory.Plan
     threads: int
     folds_at_once: int
     modules: tuple[tuple[str, str], ...]
@@ -116,6 +116,7 @@ class _Data:
     settings: config.Config
     device: Device
     cache: pathlib.Path | None
+    plan: memory.Plan
     threads: int
 
 
@@ -124,7 +125,7 @@ class Site:
 
     def __init__(self, bars: Bars, job: Job) -> None:
         self.job, self.device = job, device.pick(job.device, job.settings.ml.use_rmm)
-        self._cache = pathlib.Path(tempfile.mkdtemp(prefix="gpupipe-")) if job.files else None
+        self._cache = pathlib.Path(tempfile.mkdtemp(prefix="gpupipe-")) if job.plan.files else None
         for module, (path, digest) in zip(load_modules(job.settings.features.modules), job.modules, strict=True):
             if sha256(module.content) != digest:
                 raise UserError(f"features.modules: {path} differs between the client and a worker: copy it there")
@@ -139,7 +140,8 @@ class Site:
         with self._lock:
             self._datasets.room = max(self._datasets.room, len(which.sectors) + 1)
             splits = self._splits.setdefault(which.at, _Splits(self._datasets, which.at))
-        return _Data(self._datasets, splits, self.job.settings, self.device, self._cache, self.job.threads)
+        job = self.job
+        return _Data(self._datasets, splits, job.settings, self.device, self._cache, job.plan, job.threads)
 
     def fold(self, which: Which) -> Fold:
         """The fold of a round, made once; the one that was used longest ago goes where there would be too many."""

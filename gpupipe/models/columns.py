@@ -13,7 +13,8 @@ from gpupipe import config
 from gpupipe.device import Device
 from gpupipe.models import boosting
 from gpupipe.models.boosting import Target, label_scale
-from gpupipe.models.fold import Fold, Rows
+from gpupipe.models.fold import Fold, Rows, whole
+from gpupipe.models.fold import only as of_columns
 from gpupipe.models.trees import cuts_of
 
 QUICK = config.Booster(rounds=50, learning_rate=0.1, depth=4, min_child_weight=50.0, l2=50.0)
@@ -50,7 +51,7 @@ def only(fold: Fold, columns: np.ndarray) -> Fold:
     at = fold.device.asarray(columns)
 
     def cut(rows: Rows) -> Rows:
-        return Rows(rows.X[:, at], rows.y, rows.time_ns, rows.weight)
+        return Rows(of_columns(rows.X, at), rows.y, rows.time_ns, rows.weight)
 
     return dataclasses.replace(
         fold, fit={s: cut(rows) for s, rows in fold.fit.items()},
@@ -106,6 +107,7 @@ def distinct_columns(fold: Fold) -> np.ndarray:
 def _codes(X: Any, columns: Sequence[int], cuts: Sequence[np.ndarray], device: Device) -> list[np.ndarray]:
     """Bins of some columns, int16 (n_rows,) each, -1 where missing."""
     found = []
+    X = whole(X)
     for k in columns:
         values = device.to_host(X[:, k])
         codes = np.searchsorted(cuts[k], values, side="right").astype(np.int16)

@@ -9,7 +9,7 @@ import itertools
 import pathlib
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,66 @@ from gpupipe.device import Device, device_of
 N_CLASSES = 3
 SELL, HOLD, BUY = 0, 1, 2
 _numbers = itertools.count()  # names of files in a cache
+BLOCK_ROWS = 1 << 15  # of rows that are copied together when they are read
+
+
+@dataclass(frozen=True)
+class Late:
+    """Rows of a feature matrix that nobody has copied together yet: float32 (n, n_columns) once `whole` is called.
+
+    values: float32 (n_rows, n_features), the matrix.  at: int64 (n,), row numbers.  columns: int64, or None for all.
+    """
+
+    values: Any
+    at: Any
+    columns: Any = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the rows copied together."""
+        return len(self.at), self.values.shape[1] if self.columns is None else len(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, rows: Any) -> Late:
+        """Some of the rows, by a slice or by their numbers."""
+        return Late(self.values, self.at[rows], self.columns)
+
+    def only(self, columns: Any) -> Late:
+        """The same rows of some of the columns, by number."""
+        return Late(self.values, self.at, columns if self.columns is None else self.columns[columns])
+
+    def whole(self) -> Any:
+        """A copy of the rows, on the device."""
+        found = self.values[self.at]
+        return found if self.columns is None else found[:, self.columns]
+
+
+def whole(X: Any) -> Any:
+    """X itself, or the matrix that it stands for, made now."""
+    return X.whole() if hasattr(X, "whole") else X
+
+
+def only(X: Any, columns: Any) -> Any:
+    """Some columns of X, by number; copied, if X is."""
+    return X.only(columns) if isinstance(X, Late) else X[:, columns]
+
+
+def in_blocks(X: Any) -> Iterator[Any]:
+    """X itself; or the rows that it stands for, some thousand at a time."""
+    if not isinstance(X, Late):
+        yield X
+        return
+    for first in range(0, len(X), BLOCK_ROWS):
+        yield X[first : first + BLOCK_ROWS].whole()
 
 
 @dataclass(frozen=True)
 class Rows:
     """One sector's rows, on the device: X float32 (n, n_features), y int8 (n, n_labels), time_ns int64 (n,).
 
+    X may be `Late` where memory is short: whoever reads it goes through `whole`, `only` or `in_blocks`.
     weight: float32 (n, n_labels), what a row counts in fitting a label; None where all count alike.
     """
 
@@ -72,11 +126,13 @@ class Sample:
 
 
 def gather(
-    dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None, cache: pathlib.Path | None = None
-) -> Rows:
+    dataset: Dataset, rows: np.ndarray, labels: Sequence[int] | None = None, cache: pathlib.Path | None = None,
+    late: bool = False,
+) -> Rows:  # fmt: skip
     """Copy `rows` (row numbers) of a dataset together, on its device; of y, only the columns `labels` if given.
 
     cache: a folder in which X is kept in a file, where the device is the CPU.
+    late: without such a folder, leave X where it is, to be copied in parts when it is read.
     """
     at = dataset.device.asarray(rows)
 
@@ -84,10 +140,10 @@ def gather(
         return column[at] if labels is None else dataset.device.xp.ascontiguousarray(column[at][:, list(labels)])
 
     weight = None if dataset.weight is None else chosen(dataset.weight)
-    if cache is None or dataset.device.kind != "cpu":
-        X = dataset.X[at]
-    else:
+    if cache is not None and dataset.device.kind == "cpu":
         X = np.take(dataset.X, at, axis=0, out=memory.matrix((len(at), dataset.X.shape[1]), cache), mode="clip")
+    else:
+        X = Late(dataset.X, at) if late else dataset.X[at]
     return Rows(X, chosen(dataset.y), dataset.time_ns[at], weight)
 
 
@@ -126,6 +182,7 @@ class Fold:
     class_weight: "none", or "balanced": each class weighs the inverse of its share in the fitted rows.
     threads: for a pooled fit; a sector's fit has one, so that the number of jobs changes no result.
     cache: a folder that bins are kept in, instead of memory; None keeps them in memory.
+    sparing: keep one set of samples at a time: the last that was asked for.
     columns: int64, which of the columns of the feature matrix X holds; None if it holds all.
     whole: the fold that this one has some labels of (`of_labels`), whose bins are its own, and which; else None.
     """
@@ -141,12 +198,28 @@ class Fold:
     seed: int
     ml: config.Ml = field(default_factory=config.Ml)
     cache: pathlib.Path | None = None
+    sparing: bool = False
     columns: np.ndarray | None = None
     whole: tuple[Fold, tuple[int, ...]] | None = field(default=None, repr=False, compare=False)
+    _short: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
     _made: dict[str, Fold | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[Any, list[Sample]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def spares(self) -> bool:
+        """Whether it is `sparing`, or memory was found to be short since it was made."""
+        return self.sparing or self._short.is_set() or (self.whole is not None and self.whole[0].spares)
+
+    def let_go(self) -> None:
+        """Be sparing from now on, and let go of all bins but the cut points: they are made again."""
+        with self._lock:
+            self._short.set()
+            self._samples.clear()
+            twinless = self._made.get("twinless")
+        if twinless:
+            twinless.let_go()
 
     @property
     def sectors(self) -> tuple[str, ...]:
@@ -208,14 +281,14 @@ class Fold:
         )  # fmt: skip
 
     def bins(self) -> Any:
-        """Quantile bins of the fitted rows of all sectors: an xgboost.QuantileDMatrix without labels or weights.
+        """The fold's cut points: an xgboost.QuantileDMatrix of one row, found on the fitted rows of all sectors.
 
-        Built once; every other matrix of the fold has its cut points.
+        Built once; every other matrix of the fold has its cuts, and so its bins.
         """
         if self.whole:
             return self.whole[0].bins()
         with self._lock:
-            return self._pooled_bins
+            return self._cut_points
 
     def without_twins(
         self, distinct: Callable[[Fold], np.ndarray], only: Callable[[Fold, np.ndarray], Fold]
@@ -254,14 +327,15 @@ class Fold:
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
-            if key not in self._samples:
-                self._samples[key] = self._cut(*key)
-            return self._samples[key]
+            found = self._samples.get(key)
+            if found is None:
+                if self.spares:
+                    self._samples.clear()
+                found = self._samples[key] = self._cut(*key)
+            return found
 
     def _cut(self, n_samples: int, left_out: bool, sector: str | None) -> list[Sample]:
         parts = list(self.fit.values()) if sector is None else [self.fit[sector]]
-        if n_samples == 1 and sector is None:
-            return [Sample(tuple(parts), self.bins())]
         samples = []
         for k in range(n_samples):
             blocks: list[Rows] = []
@@ -283,19 +357,22 @@ class Fold:
             return quantile_matrix(parts, self.max_bin, threads, bins, self.cache)
 
     @functools.cached_property
-    def _pooled_bins(self) -> Any:
+    def _cut_points(self) -> Any:
         parts = [rows.X for rows in self.fit.values()]
+        first = next(part[:1] for part in parts if len(part))
         if not self.ml.use_quantile_dmatrix:
-            return plain_matrix(parts, self.threads)
-        return quantile_matrix(parts, self.max_bin, self.threads, None, self.cache)
+            return plain_matrix([first], self.threads)
+        pooled = quantile_matrix(parts, self.max_bin, self.threads, None, self.cache)
+        # The bins of all rows are let go of: boosters are fitted on samples, which know the cuts by this one row.
+        return quantile_matrix([first], self.max_bin, self.threads, pooled, self.cache)
 
 
 def plain_matrix(parts: Sequence[Any], threads: int) -> Any:
     """An xgboost.DMatrix of row blocks: a float copy of all of them, binned again by the first booster it meets."""
     import xgboost
 
-    xp = device_of(parts[0]).xp
-    return xgboost.DMatrix(xp.concatenate(list(parts)), nthread=threads)
+    copied = [whole(part) for part in parts]
+    return xgboost.DMatrix(device_of(copied[0]).xp.concatenate(copied), nthread=threads)
 
 
 def quantile_matrix(
@@ -309,7 +386,7 @@ def quantile_matrix(
     import xgboost
 
     if cache is not None:  # XGBoost takes at most four bytes a value and eight a row, and aborts where it cannot write
-        memory.require_space(sum(4 * part.size + 8 * len(part) for part in parts) + 2**16, cache)
+        memory.require_space(sum((4 * part.shape[1] + 8) * len(part) for part in parts) + 2**16, cache)
 
     class Blocks(xgboost.DataIter):
         def __init__(self) -> None:
@@ -321,7 +398,7 @@ def quantile_matrix(
         def next(self, input_data: Any) -> bool:
             if self.position == len(parts):
                 return False
-            input_data(data=parts[self.position])
+            input_data(data=whole(parts[self.position]))
             self.position += 1
             return True
 

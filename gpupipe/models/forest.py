@@ -12,7 +12,7 @@ from gpupipe import config
 from gpupipe.models import trees
 from gpupipe.models.boosting import label_scale
 from gpupipe.models.choose import clearly_better
-from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, Sample
+from gpupipe.models.fold import BLOCK_ROWS, BUY, N_CLASSES, SELL, Fold, Rows, Sample, whole
 from gpupipe.models.trees import N_OUTPUTS, Stage, TreeModel
 
 # Hessian of activity and of direction: leaves go half of the way in direction, which counts half when a split is
@@ -76,7 +76,7 @@ def _worthwhile(fold: Fold, sector: str, pooled: Sequence[TreeModel], own: Seque
     y, time_ns = fold.device.to_host(rows.y), fold.device.to_host(rows.time_ns)
     losses = []
     for models in (own, pooled):
-        probability = fold.device.to_host(trees.predict_trees(models, rows.X, fold.device))
+        probability = fold.device.to_host(trees.predict_trees(models, whole(rows.X), fold.device))
         known = np.take_along_axis(probability, np.maximum(y, 0)[:, :, None].astype(np.int64), axis=2)[:, :, 0]
         losses.append(np.where(y >= 0, -np.log(known), np.nan))
     return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(fold.n_labels)]
@@ -107,9 +107,21 @@ def _grow(
 
 def _derivatives(fold: Fold, sample: Sample, expected: Callable[[Rows], Any]) -> tuple[Any, Any]:
     """Gradient and Hessian of the weighted squared error, float32 (n_rows, 2 * n_labels)."""
-    xp = fold.device.xp
-    y = xp.concatenate([rows.y for rows in sample.blocks])
-    shares = xp.concatenate([expected(rows) for rows in sample.blocks]).reshape(-1, fold.n_labels, N_CLASSES)
+    xp, n_rows = fold.device.xp, sum(rows.n for rows in sample.blocks)
+    gradient, hessian = (xp.empty((n_rows, N_OUTPUTS * fold.n_labels), dtype=xp.float32) for _ in range(2))
+    done = 0
+    for rows in sample.blocks:
+        for first in range(0, rows.n, BLOCK_ROWS):  # what is made on the way is four times as large
+            block = rows.slice(first, first + BLOCK_ROWS)
+            at = slice(done, done + block.n)
+            gradient[at], hessian[at] = _derivatives_of(fold, block, expected)
+            done += block.n
+    return gradient, hessian
+
+
+def _derivatives_of(fold: Fold, rows: Rows, expected: Callable[[Rows], Any]) -> tuple[Any, Any]:
+    xp, y = fold.device.xp, rows.y
+    shares = expected(rows).reshape(-1, fold.n_labels, N_CLASSES)
     sold, bought = (shares[:, :, c] - (y == c) for c in (SELL, BUY))
     # SELL is activity less direction, BUY their sum: half of the sum and half of the difference of the errors.
     error = xp.stack([(bought + sold) / 2, (bought - sold) / 2], axis=2)
@@ -118,8 +130,7 @@ def _derivatives(fold: Fold, sample: Sample, expected: Callable[[Rows], Any]) ->
     )
     weight = class_weight * fold.device.asarray(label_scale(fold))[None, :, None]
     weight = xp.where(y[:, :, None] >= 0, weight, 0).astype(xp.float32)
-    if sample.blocks[0].weight is not None:
-        weight = weight * xp.concatenate([rows.weight for rows in sample.blocks])[:, :, None]
+    if rows.weight is not None:
+        weight = weight * rows.weight[:, :, None]
     gradient = (weight * error).astype(xp.float32).reshape(y.shape[0], -1)
-    hessian = (weight * fold.device.asarray(STEEPNESS)).reshape(y.shape[0], -1)
-    return gradient, hessian
+    return gradient, (weight * fold.device.asarray(STEEPNESS)).reshape(y.shape[0], -1)

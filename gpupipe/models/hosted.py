@@ -13,7 +13,7 @@ import numpy as np
 from gpupipe.device import Device
 from gpupipe.errors import UserError
 from gpupipe.models import trees
-from gpupipe.models.fold import N_CLASSES, Fold, Rows
+from gpupipe.models.fold import N_CLASSES, Fold, Rows, whole
 from gpupipe.models.single import too_few
 
 
@@ -183,7 +183,7 @@ def _host(parts: Sequence[Rows], fold: Fold) -> Rows | None:
         return None
 
     def together(name: str) -> np.ndarray:
-        blocks = [fold.device.to_host(getattr(rows, name)) for rows in parts]
+        blocks = [fold.device.to_host(whole(getattr(rows, name))) for rows in parts]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     weight = None if parts[0].weight is None else together("weight")
@@ -221,4 +221,5 @@ def _part(rows: Rows, label: int, bias: np.ndarray, class_weight: np.ndarray) ->
     if rows.weight is not None:
         weight = weight * rows.weight[known, label]
     margin = np.tile(bias.astype(np.float64), (len(classes), 1))
-    return Part(rows.X if known.all() else rows.X[known], classes, weight, margin)
+    X = whole(rows.X)
+    return Part(X if known.all() else X[known], classes, weight, margin)

@@ -15,7 +15,7 @@ from gpupipe.kernels.linear import scaled_margin
 from gpupipe.kernels.softmax import softmax_log_loss
 from gpupipe.models import softmax_regression, trees
 from gpupipe.models.choose import clearly_better
-from gpupipe.models.fold import N_CLASSES, Fold
+from gpupipe.models.fold import BLOCK_ROWS, N_CLASSES, Fold, whole
 from gpupipe.models.softmax_regression import Weights
 
 
@@ -38,12 +38,15 @@ class Scaler:
 
     def transform(self, X: Any, device: Device) -> Any:
         """float32 (n_rows, n_features + n_flagged)."""
-        xp = device.xp
+        xp, n = device.xp, X.shape[1]
+        mean, scale, flagged = (device.asarray(one) for one in (self.mean, self.scale, self.flagged))
         Z = xp.empty((X.shape[0], self.n_inputs), dtype=xp.float32)
-        scaled = (X - device.asarray(self.mean)) / device.asarray(self.scale)
-        missing = xp.isnan(scaled)
-        Z[:, : X.shape[1]] = xp.where(missing, 0, xp.clip(scaled, -self.clip, self.clip))
-        Z[:, X.shape[1] :] = missing[:, device.asarray(self.flagged)]
+        for first in range(0, X.shape[0], BLOCK_ROWS):  # what is made on the way is as large as the block, and more
+            rows = slice(first, first + BLOCK_ROWS)
+            scaled = (whole(X[rows]) - mean) / scale
+            missing = xp.isnan(scaled)
+            Z[rows, :n] = xp.where(missing, 0, xp.clip(scaled, -self.clip, self.clip))
+            Z[rows, n:] = missing[:, flagged]
         return Z
 
     def margin(self, X: Any, weights: Weights, device: Device) -> Any:
@@ -58,6 +61,20 @@ class Scaler:
             asarray(weights.intercept.astype(np.float32)), found,
         )  # fmt: skip
         return found
+
+
+@dataclass(frozen=True)
+class Unscaled:
+    """Scaled columns that are made each time that they are asked for, where memory is short. X as of Rows."""
+
+    scaler: Scaler
+    X: Any
+    device: Device
+    ndim = 2
+
+    def whole(self) -> Any:
+        """float32 (n_rows, n_inputs)."""
+        return self.scaler.transform(self.X, self.device)
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,9 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
     scaler = _scaler([rows.X for rows in fold.fit.values()], settings.linear.clip, fold.device)
     intercept = np.log(fold.shares() * fold.weights()).ravel()
     centre = Weights(np.zeros((scaler.n_inputs, N_CLASSES * fold.n_labels)), intercept)
-    Z = [scaler.transform(rows.X, fold.device) for rows in fold.fit.values()]
+    Z = [Unscaled(scaler, rows.X, fold.device) for rows in fold.fit.values()]
+    if not fold.spares:
+        Z = [block.whole() for block in Z]
     y = [rows.y for rows in fold.fit.values()]
     linear = settings.linear
     weights = softmax_regression.fit(
@@ -185,11 +204,12 @@ def _worthwhile(fold: Fold, sector: str, pooled: Weights, own: Weights, scaler: 
 
 def _scaler(parts: list[Any], clip: float, device: Device) -> Scaler:
     """Means and standard deviations over blocks of rows, missing values left out."""
-    xp = device.xp
-    counts = sum((~xp.isnan(X)).sum(axis=0) for X in parts)
-    n_rows = sum(X.shape[0] for X in parts)
-    mean = sum(xp.nansum(X, axis=0, dtype=xp.float64) for X in parts) / xp.maximum(counts, 1)
-    squares = sum(xp.nansum((X - mean.astype(xp.float32)) ** 2, axis=0, dtype=xp.float64) for X in parts)
+    xp, n_rows = device.xp, sum(X.shape[0] for X in parts)
+    counts = sum((~xp.isnan(X)).sum(axis=0) for X in map(whole, parts))
+    mean = sum(xp.nansum(X, axis=0, dtype=xp.float64) for X in map(whole, parts)) / xp.maximum(counts, 1)
+    squares = sum(
+        xp.nansum((X - mean.astype(xp.float32)) ** 2, axis=0, dtype=xp.float64) for X in map(whole, parts)
+    )  # fmt: skip
     scale = xp.sqrt(squares / xp.maximum(counts, 1))
     scale = xp.where(scale > 0, scale, 1.0)  # a constant column becomes zeros
     flagged = np.flatnonzero(device.to_host(counts) < n_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +83,9 @@ def average(n_families: int) -> Weights:
 
 
 def fit(
-    families: tuple[str, ...], probabilities: dict[str, Any], y: dict[str, Any], settings: config.Meta, device: Device
-) -> dict[str, list[MetaModel]]:
+    families: tuple[str, ...], probabilities: Mapping[str, Any], y: dict[str, Any], settings: config.Meta,
+    device: Device,
+) -> dict[str, list[MetaModel]]:  # fmt: skip
     """One model for each sector and label, from out-of-fold probabilities; all labels are one batch.
 
     probabilities: for each sector float32 (n_families, n_rows, n_labels, 3); y: int8 (n_rows, n_labels).
@@ -97,7 +98,8 @@ def fit(
     ones = np.ones((n_labels, N_CLASSES), np.float32)
 
     def inputs(sector: str) -> Any:
-        by_label = [[family[:, k] for family in probabilities[sector]] for k in range(n_labels)]
+        of_sector = probabilities[sector]
+        by_label = [[family[:, k] for family in of_sector] for k in range(n_labels)]
         return device.xp.stack([columns(settings.inputs, said, device) for said in by_label])
 
     Z = {s: inputs(s) for s in sectors}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from gpupipe.device import Device
 from gpupipe.kernels.linear import linear_margin
 from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss
-from gpupipe.models.fold import N_CLASSES
+from gpupipe.models.fold import N_CLASSES, whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def fit(
     l2: the penalty, one for all labels or float64 (n_labels,).
     intercept_l2: the penalty of the intercept's distance, if it is another than l2.
 
-    Z: blocks of rows, float32 (n, n_inputs), or (n_labels, n, n_inputs) where each label has inputs of its own.
+    Z: blocks of rows, float32 (n, n_inputs) or what `whole` makes into one each time; or (n_labels, n, n_inputs) where
+        each label has inputs of its own.
     y: int8 (n, n_labels) blocks, -1 for not known.
     class_weight: float32 (n_labels, 3).  row_weight: float32 (n, n_labels) blocks, or None where rows count alike.
     The weights, a few thousand numbers, and one matrix of products are all that crosses the bus.
@@ -61,8 +62,9 @@ def fit(
     xp = device.xp
     n_rows, shape = sum(labels.shape[0] for labels in y), centre.coefficients.shape
     on_device = device.asarray(class_weight)
-    buffers = [tuple(xp.empty((labels.shape[0], shape[1]), xp.float32) for _ in range(2)) for labels in y]
-    losses = [xp.empty(labels.shape, xp.float32) for labels in y]
+    longest = max(labels.shape[0] for labels in y)
+    derivatives = [xp.empty((longest, shape[1]), xp.float32) for _ in range(2)]
+    losses = xp.empty((longest, shape[1] // N_CLASSES), xp.float32)
     own = list(row_weight) or [None] * len(Z)
     weights_of_rows = [_row_weight(labels, on_device, one, xp) for labels, one in zip(y, own, strict=True)]
     middle = _stacked(centre)
@@ -76,9 +78,8 @@ def fit(
         away = np.einsum("kij,jk->ik", back, flat.reshape(shape[0] + 1, shape[1]))
         weights = _unstacked(middle + away)
         value, slope = 0.0, penalty * away
-        for block, labels, weight, one, loss, (gradient, hessian) in zip(
-            Z, y, weights_of_rows, own, losses, buffers, strict=True
-        ):
+        for block, labels, weight, one in zip(map(whole, Z), y, weights_of_rows, own, strict=True):
+            gradient, hessian, loss = (one[: labels.shape[0]] for one in (*derivatives, losses))
             margin = weights.margin(block, device)
             softmax_log_loss(labels.shape[0], margin, labels, loss)
             softmax_gradient(labels.shape[0], margin, labels, on_device, gradient, hessian)
@@ -109,7 +110,7 @@ def _inverse_roots(
 
     xp, n_labels = device.xp, y[0].shape[1]
     shared = Z[0].ndim == 2
-    by_label = [_products([block if shared else block[k] for block in Z], device)
+    by_label = [_products((block if shared else block[k] for block in map(whole, Z)), device)
                 for k in range(1 if shared else n_labels)]  # fmt: skip
     roots = []
     for k in range(n_labels):
@@ -129,16 +130,16 @@ def _inverse_roots(
     return np.stack(roots)
 
 
-def _products(Z: Sequence[Any], device: Device) -> np.ndarray:
+def _products(Z: Iterable[Any], device: Device) -> np.ndarray:
     """[Z 1]'[Z 1], float64, of blocks (n, n_inputs)."""
-    n = Z[0].shape[1] + 1
-    products = np.zeros((n, n))
+    products: Any = 0
     for block in Z:
+        own = np.empty((block.shape[1] + 1, block.shape[1] + 1))
         sums = device.to_host(block.sum(axis=0, dtype=device.xp.float64))
-        products[:-1, :-1] += device.to_host(block.T @ block).astype(np.float64)
-        products[-1, :-1] += sums
-        products[:-1, -1] += sums
-        products[-1, -1] += block.shape[0]
+        own[:-1, :-1] = device.to_host(block.T @ block).astype(np.float64)
+        own[-1, :-1] = own[:-1, -1] = sums
+        own[-1, -1] = block.shape[0]
+        products = products + own
     return products
 
 

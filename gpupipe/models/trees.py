@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.device import Device, DeviceError
+from gpupipe.device import Device, DeviceError, device_of
 from gpupipe.kernels.softmax import softmax_probability
 from gpupipe.models.earlier import WarmStart, of_description
-from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
+from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL, Late, in_blocks
 
 SMALLEST_PROBABILITY = 1e-6
 N_OUTPUTS = 2  # of a booster for each of its labels: activity and direction (see add_activity)
@@ -151,14 +151,17 @@ def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
 
 def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     """Margins of rounds [first, last) alone, float32 (n_rows, n_outputs), where X is."""
-    kind = "cuda" if hasattr(X, "__cuda_array_interface__") else "cpu"
+    kind = device_of(X.values if isinstance(X, Late) else X).kind
     with _placing:
         # A loaded or cut booster forgets its device, and would copy X to the host without a word.
         if _placed.get(booster, "cpu") != kind:
             booster.set_param({"device": kind})
             _placed[booster] = kind
-    margin = booster.inplace_predict(X, iteration_range=(first, last), predict_type="margin")
-    return margin.reshape(X.shape[0], -1)
+    found = [
+        booster.inplace_predict(block, iteration_range=(first, last), predict_type="margin").reshape(len(block), -1)
+        for block in in_blocks(X)
+    ]
+    return found[0] if len(found) == 1 else device_of(found[0]).xp.concatenate(found)
 
 
 def add_activity(total: Any, margin: Any) -> None:

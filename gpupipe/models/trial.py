@@ -12,7 +12,7 @@ import numpy as np
 from gpupipe import config
 from gpupipe.models import joint, linear, single, trees
 from gpupipe.models.boosting import Watch
-from gpupipe.models.fold import N_CLASSES, Fold
+from gpupipe.models.fold import N_CLASSES, Fold, whole
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def boosted(
             told(position * stage.rounds + done, now)
 
         model = single.fit_label(fold, sector, k, stage, patience, None, after_round)
-        said = fold.device.to_host(model.predict(rows.X, fold.device))
+        said = fold.device.to_host(model.predict(whole(rows.X), fold.device))
         found[:, position] = losses(said[:, None], seen.y[:, [position]])[:, 0]
         now[position] = np.nanmean(found[:, position])
     return found
@@ -89,5 +89,5 @@ def pooled_linear(fold: Fold, seen: Validation, settings: config.Config, stage: 
 
 
 def _predicted(fold: Fold, seen: Validation, predict: Callable[..., Any], models: Sequence[Any]) -> np.ndarray:
-    said = [fold.device.to_host(predict(models, rows.X, fold.device)) for rows in fold.validation.values()]
+    said = [fold.device.to_host(predict(models, whole(rows.X), fold.device)) for rows in fold.validation.values()]
     return losses(np.concatenate(said), seen.y)
