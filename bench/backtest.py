@@ -55,7 +55,7 @@ def random_source(panel: Panel) -> OutOfSample:
 def thinned(source: OutOfSample) -> tuple[OutOfSample, np.ndarray]:
     """The source of those BUY calls that no kept call of the last h bars precedes; and bool (n_models, n_rows)."""
     panel, rows = cut(source)
-    called = call_of(panel, source.values[rows], source.cutoffs) == 1
+    called = call_of(panel, source, rows) == 1
     last = panel.offsets[1:][panel.symbol_of_row]
     kept = np.zeros_like(called)
     for m, h in enumerate(source.horizons):
@@ -148,10 +148,10 @@ def main() -> None:
     source = sealed_test(load(chosen.models), panel) if chosen.models else random_source(panel)
     predicting_s = time.perf_counter() - began
     found = backtest(source)
-    sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0, 1)}
+    sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0)}
     sides["engine and statistics"]()
     seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
-    n_models = sum((~np.isnan(source.cutoffs).all(axis=2)).sum(axis=1))
+    n_models = source.has_model.sum()
     line: dict[str, Any] = {
         "bench": "backtest", "data": chosen.data, "cores": cores(), "symbols": panel.n_symbols,
         "models": int(n_models), "rows": found.panel.n_rows, "dates": len(found.times),
