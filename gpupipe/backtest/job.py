@@ -153,20 +153,19 @@ def _same_data(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:
 
 def portfolios(source: OutOfSample) -> list[tuple[str, Any]]:
     """Name and positions of the sectors of every portfolio: all sectors that have models, then each alone."""
-    there = source.has_model.any(axis=0).tolist()
+    there: Any = source.has_model.any(axis=0)
     of = [(name, np.array([k])) for k, name in enumerate(source.panel.sectors) if there[k]]
     return [(ALL, np.flatnonzero(there)), *of] if len(of) > 1 else of
 
 
 def measured(
-    found: Backtest, seed: int, trials: tuple[int, int] | None = None
+    found: Backtest, seed: int, trials: tuple[int, int] = (0, 0)
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One row a model and portfolio, with buy and hold of each portfolio; and the same by calendar year.
 
-    trials: how many were made, of portfolios of all sectors together and of sectors one by one; those of `found` if
-    None.
+    trials: how many were made, of portfolios of all sectors together and of sectors one by one; at least those of
+    `found`.
     """
-    trials = trials or trials_of([tried_now(found.source, found.rules, "", None)])
     source, per_year = found.source, statistics.periods_per_year(found.times)
     net = found.panel.device.to_host(found.trades.net)
     groups = found.panel.device.to_host(found.trades.groups)
@@ -215,6 +214,7 @@ def _deflate(kept: list[tuple[bool, dict[str, Any], np.ndarray]], trials: tuple[
         own = [(row, series) for is_all, row, series in kept if is_all == together]
         if not own:
             continue
+        n_trials = max(n_trials, len(own))
         others = np.stack([series for _, series in own], axis=1)
         for row, series in own:
             deflated = deflation.deflated_sharpe(series, n_trials, others)

@@ -82,7 +82,8 @@ class OutOfSample:
     @property
     def has_model(self) -> np.ndarray:
         """bool (n_models, n_sectors): whether there is such a model, in any window."""
-        return np.asarray(~np.isnan(self.by_window).all(axis=(0, 3)))
+        known: np.ndarray = (~np.isnan(self.by_window)).any(axis=(0, 3))
+        return known
 
     def unseen(self) -> Any:
         """bool (n_rows,): the rows that the models had not seen."""
