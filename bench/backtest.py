@@ -9,11 +9,11 @@ is not there is left out, and the last line says so.
 Equality first, trade by trade; then medians in turn, and a JSON line last. Backtesting.py: see backtesting_py.py, which
 says what cannot be made the same; it goes through bars in Python, and is given `--peer-symbols` alone, as we are then.
 
-The same rules in vectorbt: where they can be made ours. Its Portfolio.from_signals takes one order a bar and column, and
-looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It has
-no exit by time: the exit is given as a signal h bars after the call, which is the same only where the calls of a symbol
-are more than h bars apart; both sides are given such calls (`thinned`). What cannot be made the same: entry at the open
-with stops in that very bar, both barriers in one bar left at the target, overlapping positions in one column.
+The same rules in vectorbt: where they can be made ours. Its Portfolio.from_signals takes one order a bar and column,
+and looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It
+has no exit by time: the exit is given as a signal h bars after the call, which is the same only where the calls of a
+symbol are more than h bars apart; both sides are given such calls (`thinned`). What cannot be made the same: entry at
+the open with stops in that very bar, both barriers in one bar left at the target, overlapping positions in one column.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ at the target, bars with unknown prices, spread and slippage on both fills.
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
@@ -26,10 +25,11 @@ FIELDS = ("row", "last_row", "side", "entry_price", "exit_price", "net")
 
 
 def engine() -> Any:
-    """The package, without its progress bars, of which there would be one a symbol; ImportError where it is not there."""
-    os.environ["TQDM_DISABLE"] = "1"
+    """The package, without its progress bars, of which there would be one a run; ImportError where it is not there."""
     import backtesting
+    import backtesting.backtesting as inner
 
+    inner._tqdm = lambda bars, **how: bars
     return backtesting
 
 
