@@ -369,6 +369,10 @@ def test_buy_and_hold_is_the_mean_of_the_symbols():
     panel = two_symbols()
     found = backtest(source_of(panel, calling(panel, [0]), (2,), (0.5,)), Rules(**FREE))
     assert benchmarks.buy_and_hold(found)[-1].tolist() == pytest.approx([0, 0, 0.05, -0.05])
+    two = bars_of((10, 10, 10, 10), (10, 11, 10, 11))  # bought and sold on the only date that has a return
+    costly = backtest(source_of(two, calling(two, [0]), (1,), (0.5,)), Rules(commission_bps=100, spread_bps=0,
+                                                                            slippage_bps=0))  # fmt: skip
+    assert benchmarks.buy_and_hold(costly)[-1].tolist() == pytest.approx([0, 0.1 - 0.02])
 
 
 def test_draws_move_every_date_once_and_keep_neighbours():

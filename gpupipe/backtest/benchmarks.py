@@ -35,7 +35,8 @@ def buy_and_hold(found: Backtest) -> np.ndarray:
     total, count = (np.vstack([x, x.sum(axis=0)]) for x in (total, count))
     held = total / np.maximum(count, 1)
     if n_dates > 1:
-        held[:, [1, -1]] -= rules.slip + rules.commission
+        for at_end in (1, -1):  # one after the other: with two dates they are the same one
+            held[:, at_end] -= rules.slip + rules.commission
     return held
 
 

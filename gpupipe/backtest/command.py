@@ -99,12 +99,12 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     _portfolio_table(to, names[0], [row for row in rows if row["sector"] == names[0]])
     if len(names) > 1:
         _sector_table(to, [row for row in rows if row["sector"] != ALL])
-    tried = len(whole["rules_tried"])
+    tried = len(whole["tried"])
     to.print(
         f"A model has skill where its mean trade beats that of the same calls on other dates ({whole['draws']} draws, "
         f"blocks of {whole['block']} dates) in all but 5 % of draws (p), and the Deflated Sharpe Ratio (DSR) over all "
-        f"models and the {tried} {'set' if tried == 1 else 'sets'} of rules tried here is at least 0.95; ± is one "
-        "standard error."
+        f"models of the {tried} {'backtest' if tried == 1 else 'backtests'} tried here, of other rules, rows or models,"
+        " is at least 0.95; ± is one standard error."
     )
     to.print(f"In {escape(str(folder))}: trades, equity, by_year and statistics as Parquet, statistics.json.")
 
