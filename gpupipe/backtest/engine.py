@@ -203,7 +203,7 @@ def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rul
         return [xp.empty(n, kind) for kind in kinds]
 
     count = xp.empty(n_tasks, xp.int64)
-    take(count, False, count, columns(0))
+    take(xp.zeros(n_tasks, xp.int64), False, count, columns(0))
     ends = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(count)])
     made = columns(int(ends[-1]))
     take(ends, True, count, made)
