@@ -1,16 +1,19 @@
-"""The backtest of every model at once, alone and against vectorbt under the same rules.
+"""The backtest of every model at once, alone and against vectorbt and Backtesting.py under the same rules.
 
     python -m bench.backtest --data bars.parquet --sector-map sectors.csv [--models OUT] [--times 5]
 
 Without --models the probabilities are drawn at random, 36 models on the last fifth of the dates. After
-`pip install -e ".[cpu,bench]"`; without vectorbt its side is left out, and the last line says so.
+`pip install -e ".[cpu,bench]"`, and `pip install backtesting` (AGPL, so that no extra of ours brings it); a peer that
+is not there is left out, and the last line says so.
 
-The same rules: where vectorbt's can be made ours. Its Portfolio.from_signals takes one order a bar and column, and
-looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It has
-no exit by time: the exit is given as a signal h bars after the call, which is the same only where the calls of a symbol
-are more than h bars apart; both sides are given such calls (`thinned`). What cannot be made the same: entry at the open
-with stops in that very bar, both barriers in one bar left at the target, overlapping positions in one column.
-Equality first, trade by trade; then medians in turn, and a JSON line last.
+Equality first, trade by trade; then medians in turn, and a JSON line last. Backtesting.py: see backtesting_py.py, which
+says what cannot be made the same; it goes through bars in Python, and is given `--peer-symbols` alone, as we are then.
+
+The same rules in vectorbt: where they can be made ours. Its Portfolio.from_signals takes one order a bar and column,
+and looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It
+has no exit by time: the exit is given as a signal h bars after the call, which is the same only where the calls of a
+symbol are more than h bars apart; both sides are given such calls (`thinned`). What cannot be made the same: entry at
+the open with stops in that very bar, both barriers in one bar left at the target, overlapping positions in one column.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import backtesting_py
 from bench.timing import alternate, cores
 from gpupipe.artifacts import load
 from gpupipe.backtest import Backtest, OutOfSample, Rules, backtest, sealed_test
@@ -55,7 +59,7 @@ def random_source(panel: Panel) -> OutOfSample:
 def thinned(source: OutOfSample) -> tuple[OutOfSample, np.ndarray]:
     """The source of those BUY calls that no kept call of the last h bars precedes; and bool (n_models, n_rows)."""
     panel, rows = cut(source)
-    called = call_of(panel, source.values[rows], source.cutoffs) == 1
+    called = call_of(panel, source, rows) == 1
     last = panel.offsets[1:][panel.symbol_of_row]
     kept = np.zeros_like(called)
     for m, h in enumerate(source.horizons):
@@ -141,6 +145,7 @@ def main() -> None:
     parser.add_argument("--models", help="OUT of a finished run; without it probabilities are random")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for the comparison, at most about")
+    parser.add_argument("--peer-symbols", type=int, default=6, help="how many of them Backtesting.py is given")
     chosen = parser.parse_args()
     device = pick("cpu")
     panel = read(chosen.data, sector_map=chosen.sector_map, device=device)
@@ -148,10 +153,10 @@ def main() -> None:
     source = sealed_test(load(chosen.models), panel) if chosen.models else random_source(panel)
     predicting_s = time.perf_counter() - began
     found = backtest(source)
-    sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0, 1)}
+    sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0)}
     sides["engine and statistics"]()
     seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
-    n_models = sum((~np.isnan(source.cutoffs).all(axis=2)).sum(axis=1))
+    n_models = source.has_model.sum()
     line: dict[str, Any] = {
         "bench": "backtest", "data": chosen.data, "cores": cores(), "symbols": panel.n_symbols,
         "models": int(n_models), "rows": found.panel.n_rows, "dates": len(found.times),
@@ -164,6 +169,7 @@ def main() -> None:
           f"{found.trades.n_trades:,} trades: engine {seconds['engine']:.3f} s, "
           f"with all statistics and 500 draws {seconds['engine and statistics']:.3f} s")  # fmt: skip
     line["vectorbt"] = against_vectorbt(source, chosen, device)
+    line["backtesting"] = against_backtesting(panel, chosen, device)
     print(json.dumps(line))
 
 
@@ -192,6 +198,33 @@ def against_vectorbt(source: OutOfSample, chosen: argparse.Namespace, device: An
     for name in list(sides)[1:]:
         print(f"{name}: {seconds[name]:.3f} s, {seconds[name] / seconds['ours']:.1f} times")
     return {**counts, "version": vectorbt.__version__, "seconds": seconds, "times": n_times}
+
+
+def against_backtesting(panel: Panel, chosen: argparse.Namespace, device: Any) -> dict[str, Any] | str:
+    """Equality, every trade, then medians of both, of a few symbols with random probabilities; or why not."""
+    try:
+        backtesting = backtesting_py.engine()
+    except ImportError as error:
+        return f"left out: {error}"
+    few = np.linspace(0, panel.n_symbols - 1, min(chosen.peer_symbols, panel.n_symbols)).astype(int)
+    source = random_source(panel.where(np.isin(np.arange(panel.n_symbols), few).tolist()))
+    found = backtest(source, backtesting_py.SAME)
+    symbols = np.arange(found.panel.n_symbols)
+    own, theirs = backtesting_py.ours(found), backtesting_py.trades(backtesting, found, symbols)
+    if not backtesting_py.same(own, theirs):
+        raise SystemExit(f"the trades differ ({len(own):,} and {len(theirs):,}): no time is taken")
+    print(f"the same rules in Backtesting.py {backtesting.__version__}: {len(own):,} trades, all the same")
+    sides = {
+        "ours": lambda: backtest(source, backtesting_py.SAME),
+        "backtesting": lambda: backtesting_py.trades(backtesting, found, symbols),
+    }
+    seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
+    ratio = seconds["backtesting"] / seconds["ours"]
+    print(f"{len(few)} symbols, {len(source.families)} models: ours {seconds['ours']:.4f} s, Backtesting.py "
+          f"{seconds['backtesting']:.1f} s, {ratio:,.0f} times")  # fmt: skip
+    return {
+        "same": len(own), "symbols": len(few), "version": backtesting.__version__, "seconds": seconds, "times": n_times
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Spent = Callable[[str, float], None]  # what took time, and how many seconds
 MANIFEST = "manifest.json"
-SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py")  # of what a run publishes in folders of its own
+SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py", ".parquet")  # of what a run publishes in folders of its own
 IMPORTANCE = "importance.json"
+WALKED = "walk_forward"  # the folder of OUT with what the models of a walk-forward said (walk_forward.py)
 MODULES = "features"  # the folder of OUT with the Python files of the user's own features
 
 
@@ -87,13 +88,15 @@ def withdraw_manifest(store: Store) -> None:
 def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
     """Remove what an earlier run published and this one did not replace, and folders left empty.
 
-    Models, metadata, modules, and the file that only some models have.
+    Models, metadata, modules, what a walk-forward said, and the file that only some models have.
     """
     sometimes = [path for path in [store.out / IMPORTANCE] if path.exists()]
-    for path in (*store.out.glob("trained_*pct/*/*d/*"), *store.out.glob(f"{MODULES}/*.py"), *sometimes):
+    for path in (*store.out.glob("trained_*pct/*/*d/*"), *store.out.glob(f"{MODULES}/*.py"),
+                 *store.out.glob(f"{WALKED}/*"), *sometimes):
         if path.suffix in SUFFIXES and path.relative_to(store.out).as_posix() not in entries:
             path.unlink()
-    for folder in sorted([*store.out.glob("trained_*pct/**/"), *store.out.glob(f"{MODULES}/")], reverse=True):
+    for folder in sorted([*store.out.glob("trained_*pct/**/"), *store.out.glob(f"{MODULES}/"),
+                          *store.out.glob(f"{WALKED}/")], reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
 

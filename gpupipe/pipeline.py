@@ -363,6 +363,7 @@ def _execute(
     whole |= {**validated, **told, "units": work.ledger.about(), "memory": _memory(panel, plan, reason, watch)}
     if earlier:
         whole["warm_start"] = warm.about(earlier, rows)
+    entries |= validation.publish(work, panel, prepared.folds, rehearsed, trained)
     entries |= summary.write(store, whole)
     entries |= picture.write(store, prepared.datasets, prepared.folds)
     entries |= _for_pictures(work, measured, trained)

@@ -239,7 +239,7 @@ class _Group:
             if self.stacks:
                 made[META], seconds[META] = self.stacked[s], self.stacking_s / len(self.sectors)
                 for part in said.values():
-                    part[META] = _predict_meta(self.stacked[s], part, self.work.device)
+                    part[META] = predict_meta(self.stacked[s], part, self.work.device)
             found.append(Trained(s, self._label_names, made, said["validation"], said["test"], seconds))
         return found
 
@@ -347,7 +347,7 @@ def _labels_with_enough(work: Work, group: tuple[str, ...]) -> tuple[list[int], 
     return kept, skipped
 
 
-def _predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
+def predict_meta(stacked: Sequence[meta.MetaModel], said: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
     """float32 (n_rows, n_labels, 3) on the host, from the other families' probabilities."""
     columns = []
     for k, model in enumerate(stacked):

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import evaluate, intervals
+from gpupipe import evaluate, intervals, walk_forward
 from gpupipe.data.report import time_text
 from gpupipe.dataset import Dataset
 from gpupipe.errors import UserError
 from gpupipe.intervals import NO_SKILL, PRIOR, PRIOR_ALL
 from gpupipe.models.fold import N_CLASSES
+from gpupipe.panel import Panel
 from gpupipe.split import Boundaries, Folds, Split, paths, split
 from gpupipe.training import Skipped, Trained, Work, train
 
@@ -47,11 +48,13 @@ class MeasuredFold:
     """A fold that was trained: what it is, for the summary, and what its models lost.
 
     by_time: the same losses by label and sector, added up by time: what intervals are drawn from.
+    said: what its models said of the test window, by sector; of the origins of a walk-forward alone.
     """
 
     about: dict[str, Any]
     losses: list[BlockLoss]
     by_time: dict[tuple[str, str], intervals.Losses] = field(default_factory=dict)
+    said: list[walk_forward.Said] = field(default_factory=list)
 
 
 def title(at: Boundaries) -> str:
@@ -75,7 +78,9 @@ def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[st
         except UserError as error:
             fix = "fewer origins or a larger split.train" if at.name.startswith("origin") else "fewer groups"
             raise UserError(f"{title(at)}: {error}; {fix} would give it more") from None
-        measured.append(measure(own, at, trained, skipped, baselines))
+        found = measure(own, at, trained, skipped, baselines)
+        said = walk_forward.of_fold(own, at, trained) if at in folds.walk_forward else []
+        measured.append(dataclasses.replace(found, said=said))
     return measured
 
 
@@ -170,6 +175,20 @@ def summarise(
     if folds.cpcv:
         found["cpcv"] = cpcv_summary(crossed, *work.settings.split.cpcv)
     return found
+
+
+def publish(
+    work: Work, panel: Panel, folds: Folds, rehearsed: Sequence[MeasuredFold], trained: list[Trained]
+) -> dict[str, dict[str, Any]]:
+    """Write what a walk-forward said of rows that its models had not seen; manifest entries, none without one.
+
+    rehearsed, trained: as of `summarise`.
+    """
+    if not folds.walk_forward:
+        return {}
+    said = [one.said for one in rehearsed[len(folds.cpcv) :]]
+    said.append(walk_forward.of_fold(work, folds.published, trained))
+    return walk_forward.publish(work.store, panel, folds.walk_forward, said, work.run_key)
 
 
 def walk_forward_summary(measured: Sequence[MeasuredFold]) -> dict[str, Any]:

@@ -26,14 +26,14 @@ def beyond(price, level, side):
 
 
 @kernel(
-    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i8", "i8",
+    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i1[:]", "i8", "i8",
            "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]"),
 )  # fmt: skip
 def trade_outcomes(
-    i, open, high, low, close, symbol_of_row, offsets, horizons, up, down, at_close, target_first,
+    i, open, high, low, close, symbol_of_row, offsets, horizons, up, down, sides, at_close, target_first,
     entry_price, exit_row, exit_price, reason,
 ):  # fmt: skip
-    """How a position ends that is opened after row i calls for it, for each variant, long and short.
+    """How a position ends that is opened after row i calls for it, for each variant and side.
 
     Entry at the open of row i + 1, or with at_close at the close of row i. Then the bars i + 1 ... i + h in order: a
     bar that opens at or beyond the stop, or else the target, is left at its open (not the bar of an entry at the
@@ -43,10 +43,11 @@ def trade_outcomes(
 
     Reads:   the future of row i, up to its exit and not beyond. Never a feature.
     Inputs:  open, high, low, close float32 (n_rows,); symbol_of_row int32 (n_rows,); offsets int64 (n_symbols + 1,);
-             horizons int64, up and down float32 (n_variants,), 1 + t and 1 - t: a short's target is at down.
+             horizons int64, up and down float32 (n_variants,), 1 + t and 1 - t: a short's target is at down;
+             sides int8 (n_sides,), LONG, SHORT or both in this order.
     Outputs: entry_price float32 (n_rows,), NaN where there is no entry; exit_row int64, exit_price float32, reason int8
-             (2 * n_variants, n_rows): long of variant v in row 2 * v, short in 2 * v + 1; -1, NaN and 0 where there
-             is no trade.
+             (n_variants * n_sides, n_rows): side k of variant v in row v * n_sides + k; -1, NaN and 0 where there is
+             no trade.
     NaN:     no entry price (or no bar left): no trade. An unknown high or low reaches nothing, an unknown open is no
              gap. Where the last close is not known, the next known open or close is taken. Where the symbol's rows
              end first, its last known close after the entry, reason END; without any, no trade.
@@ -62,7 +63,8 @@ def trade_outcomes(
     entry_price[i] = entry
     for v in range(n_variants):
         due = i + horizons[v]
-        for short in range(2):
+        for k in range(sides.shape[0]):
+            short = sides[k] == SHORT
             side = -1 if short else 1
             target = entry * (down[v] if short else up[v])
             limit = entry * (up[v] if short else down[v])
@@ -94,81 +96,94 @@ def trade_outcomes(
                 j += 1
             if why == 0 and last_row >= 0:
                 row, price, why = last_row, last_price, END
-            exit_row[2 * v + short, i] = row
-            exit_price[2 * v + short, i] = price
-            reason[2 * v + short, i] = why
+            exit_row[v * sides.shape[0] + k, i] = row
+            exit_price[v * sides.shape[0] + k, i] = price
+            reason[v * sides.shape[0] + k, i] = why
 
 
-@kernel(types=("f4[:,:,:]", "f4[:,:,:]", "i4[:]", "i8[:]", "i1[:,:]"))
-def call_rows(i, probability, cutoffs, symbol_of_row, sector_of_symbol, call):
+@kernel(types=("f4[:,:,:]", "i8[:]", "f4[:,:,:]", "i8[:]", "i4[:]", "i8[:]", "i1[:,:]"))
+def call_rows(i, probability, row_of, cutoffs, window_of_row, symbol_of_row, sector_of_symbol, call):
     """What row i calls for, by every model: LONG (BUY), SHORT (SELL) or NOTHING.
 
     BUY where its probability reaches its cutoff, SELL likewise; where both do, the one further above it in proportion,
     and BUY if equal: evaluate.calls.
 
-    Inputs:  probability float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; cutoffs float32 (n_models, n_sectors, 2), of
-             BUY and SELL, NaN where the sector has no such model.
+    Inputs:  probability float32 (n_all, n_models, 3), of SELL, HOLD, BUY; row_of int64 (n_rows,), where row i is
+             there; cutoffs float32 (n_windows * n_models, n_sectors, 2), of BUY and SELL, NaN where the sector has no
+             such model; window_of_row int64 (n_rows,).
     Outputs: call int8 (n_models, n_rows).
     NaN:     a probability or cutoff that is not known calls for nothing.
     """
     sector = sector_of_symbol[symbol_of_row[i]]
+    row, first = row_of[i], window_of_row[i] * call.shape[0]
     for m in range(call.shape[0]):
-        buy, sell = probability[i, m, 2] / cutoffs[m, sector, 0], probability[i, m, 0] / cutoffs[m, sector, 1]
+        to_buy, to_sell = cutoffs[first + m, sector, 0], cutoffs[first + m, sector, 1]
         said = NOTHING
-        if buy == buy and sell == sell:
-            if buy >= np.float32(1.0) and buy >= sell:
-                said = LONG
-            elif sell >= np.float32(1.0) and sell > buy:
-                said = SHORT
+        # Most rows reach neither: they are not divided. For a cutoff above 0, p / c >= 1 says the same as p >= c.
+        if probability[row, m, 2] >= to_buy or probability[row, m, 0] >= to_sell:
+            buy, sell = probability[row, m, 2] / to_buy, probability[row, m, 0] / to_sell
+            if buy == buy and sell == sell:
+                if buy >= np.float32(1.0) and buy >= sell:
+                    said = LONG
+                elif sell >= np.float32(1.0) and sell > buy:
+                    said = SHORT
         call[m, i] = said
 
 
 @kernel(
-    types=("i1[:,:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i8[:,:]", "i1[:,:]", "i8", "i8", "i8", "i8", "i8",
-           "i8[:,:]", "i1[:,:]"),
+    types=("i1[:,:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]", "f4[:]", "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]",
+           "i8", "i8", "i8", "i8[:]", "i8", "i8[:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]", "f4[:]", "i1[:]"),
 )  # fmt: skip
 def take_trades(
-    i, call, offsets, variant_of_model, open, close, exit_row, reason, longs, shorts, overlapping, leave_on_opposite,
-    at_close, leave, why,
+    i, call, symbols, offsets, variant_of_model, sides, open, close, entry_price, exit_row, exit_price, reason,
+    overlapping, leave_on_opposite, at_close, first_trade, listing,
+    count, model, first, last, side_of, entered_at, left_at, why,
 ):  # fmt: skip
-    """Which calls of one model and symbol are acted on, and where each position ends; i is model * n_symbols + symbol.
+    """Which calls of one model and symbol are acted on, and where each position ends: trades counted, or listed.
 
-    Rows in their order: a call whose side is wanted (`longs`, `shorts`) opens a position unless one is open, or always
-    if `overlapping`. A position that ends in
-    row x is out of the way of a call of row x itself, which is known at the close of that bar. With leave_on_opposite
-    the first opposite call before the end closes it at the next open (at that row's close with at_close), if that
-    is known.
+    i is model * n_symbols + k, of the symbol symbols[k].
+    Rows in their order: a call of one of `sides` opens a position unless one is open, or always if `overlapping`. A
+    position that ends in row x is out of the way of a call of row x itself, which is known at the close of that bar.
+    With leave_on_opposite the first opposite call before the end closes it at the next open (at that row's close with
+    at_close), if that is known.
 
-    Inputs:  call int8 (n_models, n_rows); variant_of_model int64 (n_models,); exit_row, reason as of trade_outcomes.
-    Outputs: leave int64 (n_models, n_rows), the exit row of the position that row's call opens, -1 if none; why int8
-             (n_models, n_rows), the reason, 0 if none.
+    Inputs:  call int8 (n_models, n_rows); symbols int64 (n_symbols,), their order in the list; variant_of_model int64
+             (n_models,); sides, entry_price, exit_row, exit_price, reason as of trade_outcomes; first_trade
+             int64 (n_models * n_symbols,), the place of each one's first.
+    Outputs: count int64 (n_models * n_symbols,), where not `listing`; else of each trade model, the rows of its call
+             (first) and exit (last) int64, its side and reason (why) int8, and its prices float32, from
+             first_trade[i] on.
     """
-    n_symbols = offsets.shape[0] - 1
-    m, symbol = i // n_symbols, i % n_symbols
-    free = offsets[symbol]
+    n_symbols, n_sides = offsets.shape[0] - 1, sides.shape[0]
+    m, symbol = i // n_symbols, symbols[i % n_symbols]
+    lowest, highest, k_lowest = sides[0], sides[n_sides - 1], variant_of_model[m] * n_sides
+    free, n = offsets[symbol], 0
     for row in range(offsets[symbol], offsets[symbol + 1]):
-        leave[m, row] = -1
-        why[m, row] = 0
         side = call[m, row]
-        wanted = (side == LONG and longs != 0) or (side == SHORT and shorts != 0)
-        if not wanted or (overlapping == 0 and row < free):
+        if side < lowest or side > highest or (row < free and overlapping == 0):
             continue
-        k = 2 * variant_of_model[m] + (1 if side == SHORT else 0)
-        end, because = exit_row[k, row], reason[k, row]
+        k = k_lowest + (side - lowest)
+        end, because, price = exit_row[k, row], reason[k, row], exit_price[k, row]
         if because == 0:
             continue
         if leave_on_opposite != 0:
             other = LONG if side == SHORT else SHORT
             for r in range(row + 1, end):
                 at = r if at_close != 0 else r + 1
-                price = close[at] if at_close != 0 else open[at]
-                if call[m, r] == other and is_price(price):
-                    end, because = at, OPPOSITE
+                value = close[at] if at_close != 0 else open[at]
+                if call[m, r] == other and is_price(value):
+                    end, because, price = at, OPPOSITE, value
                     break
-        leave[m, row] = end
-        why[m, row] = because
+        if listing != 0:
+            place = first_trade[i] + n
+            model[place], first[place], last[place] = m, row, end
+            side_of[place], why[place] = side, because
+            entered_at[place], left_at[place] = entry_price[row], price
+        n += 1
         # An order for the next open is placed at the close before it: a reversal opens where the other side closed.
         free = end - 1 if because == OPPOSITE and at_close == 0 else end
+    if listing == 0:
+        count[i] = n
 
 
 @inline

@@ -369,6 +369,10 @@ def test_buy_and_hold_is_the_mean_of_the_symbols():
     panel = two_symbols()
     found = backtest(source_of(panel, calling(panel, [0]), (2,), (0.5,)), Rules(**FREE))
     assert benchmarks.buy_and_hold(found)[-1].tolist() == pytest.approx([0, 0, 0.05, -0.05])
+    two = bars_of((10, 10, 10, 10), (10, 11, 10, 11))  # bought and sold on the only date that has a return
+    costly = backtest(source_of(two, calling(two, [0]), (1,), (0.5,)), Rules(commission_bps=100, spread_bps=0,
+                                                                            slippage_bps=0))  # fmt: skip
+    assert benchmarks.buy_and_hold(costly)[-1].tolist() == pytest.approx([0, 0.1 - 0.02])
 
 
 def test_draws_move_every_date_once_and_keep_neighbours():
@@ -389,7 +393,7 @@ def test_random_entries_are_the_outcomes_of_the_moved_calls():
     for draw in range(5):
         expected = [0.0, 0.0]
         for k in range(trades.n_trades):
-            outcome = 2 * found.variant_of_model[trades.model[k]] + (trades.side[k] == 2)
+            outcome = found.outcomes.row_of(found.variant_of_model[trades.model[k]], int(trades.side[k]))
             date = moved[draw, found.date_of_row[trades.row[k]]]
             value = net[outcome, panel.symbol_of_row[trades.row[k]], date]
             expected[trades.model[k]] += 0 if np.isnan(value) else float(value)
@@ -405,7 +409,7 @@ def test_calls_that_know_the_future_have_skill_and_random_ones_have_not():
     knows[:, 2] = ahead > 0.02
     values = np.stack([knows, *random_values(panel, 5, seed=2).transpose(1, 0, 2)], axis=1)
     found = backtest(source_of(panel, values, (2,) * 6, (0.1,) * 6), Rules())
-    rows, by_year = measured(found, seed=0, n_rules=1)
+    rows, by_year = measured(found, seed=0)
     acting = [row for row in rows if row["model"] != "buy_and_hold"]
     assert [row["skill"] for row in acting] == ["skill"] + ["no skill"] * 5
     assert acting[0]["p_value"] == 1 / 501 and acting[0]["trials"] == 6
@@ -415,5 +419,5 @@ def test_calls_that_know_the_future_have_skill_and_random_ones_have_not():
 def test_twice_is_the_same():
     panel = random_panel((150, 150, 80))
     source = source_of(panel, random_values(panel))
-    first, second = (measured(backtest(source, Rules(side="both")), 0, 1) for _ in range(2))
+    first, second = (measured(backtest(source, Rules(side="both")), 0) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)

@@ -29,6 +29,7 @@ LAYERS = (
         "picture",
         "importance",
     ),
+    ("walk_forward",),
     ("validation", "warm"),
     ("pipeline",),
     ("tune", "upkeep", "tracking"),
@@ -47,8 +48,8 @@ HEAVY = (
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "units", "folding", "fitting", "training", "measuring", "artifacts", "validation",
-    "warm",
+    "kernels", "models", "tuning", "units", "folding", "fitting", "training", "measuring", "artifacts", "walk_forward",
+    "validation", "warm",
     "importance", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
     "export",
 )  # fmt: skip

@@ -2,6 +2,6 @@
 
 from gpupipe.backtest.engine import Backtest, Trades, backtest
 from gpupipe.backtest.rules import Rules
-from gpupipe.backtest.sources import OutOfSample, sealed_test
+from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
 
-__all__ = ["Backtest", "OutOfSample", "Rules", "Trades", "backtest", "sealed_test"]
+__all__ = ["Backtest", "OutOfSample", "Rules", "Trades", "backtest", "sealed_test", "walked"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.backtest.engine import LONG, SHORT, Backtest, net_returns
+from gpupipe.backtest.engine import Backtest, net_returns
 from gpupipe.backtest.rules import Rules
 
 N_DRAWS = 500
@@ -35,7 +35,8 @@ def buy_and_hold(found: Backtest) -> np.ndarray:
     total, count = (np.vstack([x, x.sum(axis=0)]) for x in (total, count))
     held = total / np.maximum(count, 1)
     if n_dates > 1:
-        held[:, [1, -1]] -= rules.slip + rules.commission
+        for at_end in (1, -1):  # one after the other: with two dates they are the same one
+            held[:, at_end] -= rules.slip + rules.commission
     return held
 
 
@@ -103,7 +104,7 @@ def random_entries(found: Backtest, seed: int, n_draws: int = N_DRAWS) -> Random
     moved = np.vstack([np.arange(n_dates, dtype=np.int32), moved_dates(n_dates, longest, n_draws, seed)])
     shape = (len(found.source.families) * len(panel.sectors), len(moved))
     total, known = xp.empty(shape, xp.float64), xp.empty(shape, xp.int64)
-    outcome = 2 * asarray(found.variant_of_model)[trades.model] + (trades.side == SHORT)
+    outcome = found.outcomes.row_of(asarray(found.variant_of_model)[trades.model], trades.side.astype(xp.int64))
     symbol = panel.symbol_of_row[trades.row].astype(xp.int64)
     moved_entries(
         shape[0] * shape[1], trades.groups, outcome, symbol, found.date_of_row[trades.row],
@@ -116,11 +117,14 @@ def random_entries(found: Backtest, seed: int, n_draws: int = N_DRAWS) -> Random
 
 
 def net_of_every_row(found: Backtest, rules: Rules) -> Any:
-    """float32 (2 * n_variants, n_symbols, n_dates): net return of a call on each date, NaN if no trade."""
+    """float32 (n_variants * n_sides, n_symbols, n_dates), as of Outcomes: net return of a call on each date.
+
+    NaN where there is no trade.
+    """
     panel, xp, outcomes = found.panel, found.panel.device.xp, found.outcomes
-    net = xp.full((2 * len(outcomes.variants), panel.n_symbols, len(found.times)), xp.nan, xp.float32)
+    net = xp.full((len(outcomes.exit_price), panel.n_symbols, len(found.times)), xp.nan, xp.float32)
     for column in range(len(net)):
-        side = xp.full(panel.n_rows, SHORT if column % 2 else LONG, xp.int8)
+        side = xp.full(panel.n_rows, outcomes.sides[column % len(outcomes.sides)], xp.int8)
         made = net_returns(panel, side, outcomes.entry_price, outcomes.exit_price[column], rules)
         net[column, panel.symbol_of_row, found.date_of_row] = made.astype(xp.float32)
     return net

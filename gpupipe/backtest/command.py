@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpupipe.backtest.job import ALL, FOLDER, HOLD, JSON, execute
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
+from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
 from gpupipe.backtest.statistics import NO_SKILL, NOT_KNOWN, SKILL
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeframe", help="as for gpupipe run")
     parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
     parser.add_argument("--sectors", default="all", help="all, or names separated by commas")
-    parser.add_argument("--since", metavar="DATE", help="from then on only; dates before the sealed test are refused")
+    parser.add_argument("--source", default=SEALED, choices=(SEALED, WALKED, CROSSED),
+                        help="whose out-of-sample rows: the sealed test's, or those of all folds of a run with "
+                             f"--walk-forward, each by models that have not seen it; {CROSSED} is refused")  # fmt: skip
+    parser.add_argument("--since", metavar="DATE", help="from then on only; dates in sample are refused")
     said = {
         "entry": "at the open after the call, or (optimistic) at the close that it was computed from",
         "side": "long acts on BUY calls, short on SELL calls", "both_in_bar": "a bar that reaches target and stop",
@@ -68,7 +72,7 @@ def run(chosen: argparse.Namespace) -> int:
     show_data(to, report)
     try:
         whole, worked = execute(
-            panel, report.data_hash, chosen.models, rules, families, chosen.since, chosen.seed
+            panel, report.data_hash, chosen.models, rules, families, chosen.since, chosen.seed, chosen.source
         )  # fmt: skip
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
@@ -95,12 +99,12 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     _portfolio_table(to, names[0], [row for row in rows if row["sector"] == names[0]])
     if len(names) > 1:
         _sector_table(to, [row for row in rows if row["sector"] != ALL])
-    tried = len(whole["rules_tried"])
+    tried = len(whole["tried"])
     to.print(
         f"A model has skill where its mean trade beats that of the same calls on other dates ({whole['draws']} draws, "
         f"blocks of {whole['block']} dates) in all but 5 % of draws (p), and the Deflated Sharpe Ratio (DSR) over all "
-        f"models and the {tried} {'set' if tried == 1 else 'sets'} of rules tried here is at least 0.95; ± is one "
-        "standard error."
+        f"models of the {tried} {'backtest' if tried == 1 else 'backtests'} tried here, of other rules, rows or models,"
+        " is at least 0.95; ± is one standard error."
     )
     to.print(f"In {escape(str(folder))}: trades, equity, by_year and statistics as Parquet, statistics.json.")
 

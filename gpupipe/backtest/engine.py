@@ -21,16 +21,21 @@ RETURN, WEIGHT, OPEN, FILLED = range(4)  # of Backtest.days
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a position opened after each row comes to, for each horizon and threshold, long and short.
+    """What a position opened after each row comes to, for each horizon, threshold and side that the rules act on.
 
-    Arrays as of kernels.backtest.trade_outcomes.  variants: (horizon, threshold).
+    Arrays as of kernels.backtest.trade_outcomes.  variants: (horizon, threshold).  sides: of LONG and SHORT.
     """
 
     variants: tuple[tuple[int, float], ...]
+    sides: tuple[int, ...]
     entry_price: Any
     exit_row: Any
     exit_price: Any
     reason: Any
+
+    def row_of(self, variant: Any, side: Any) -> Any:
+        """The first index of exit_row, exit_price and reason, of variants' numbers and sides (arrays too)."""
+        return variant * len(self.sides) + (side - self.sides[0])
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,10 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     """
     rules = rules or Rules()
     panel, rows = cut(source)
-    values = source.values[rows]
     xp, device = panel.device.xp, panel.device
     outcomes, variant = outcomes_of(panel, source.horizons, source.thresholds, rules)
-    calls = call_of(panel, values, source.cutoffs)
-    leave, why = taken(panel, calls, variant, outcomes, rules)
-    trades = _list(panel, calls, leave, why, variant, outcomes, rules)
+    calls = call_of(panel, source, rows)
+    trades = taken(panel, calls, variant, outcomes, rules)
     times, date_of_row = xp.unique(panel.time_ns, return_inverse=True)
     date_of_row = date_of_row.reshape(-1).astype(xp.int64)
     weight = _weights(source.panel, rows, trades, rules)
@@ -148,60 +151,66 @@ def outcomes_of(
     variants = tuple(sorted(set(pairs)))
     xp, asarray, n = panel.device.xp, panel.device.asarray, panel.n_rows
     entry = xp.empty(n, xp.float32)
-    made = [xp.empty((2 * len(variants), n), dtype) for dtype in (xp.int64, xp.float32, xp.int8)]
+    made = [xp.empty((len(rules.sides) * len(variants), n), dtype) for dtype in (xp.int64, xp.float32, xp.int8)]
     trade_outcomes(
         n, panel.open, panel.high, panel.low, panel.close, panel.symbol_of_row, panel.offsets,
         asarray(np.array([h for h, _ in variants], np.int64)),
         asarray(np.array([1.0 + t for _, t in variants], np.float32)),
         asarray(np.array([1.0 - t for _, t in variants], np.float32)),
-        np.int64(rules.at_close), np.int64(rules.both_in_bar == "target"), entry, *made,
+        asarray(np.array(rules.sides, np.int8)), np.int64(rules.at_close), np.int64(rules.both_in_bar == "target"),
+        entry, *made,
     )  # fmt: skip
-    return Outcomes(variants, entry, *made), np.array([variants.index(pair) for pair in pairs], np.int64)
+    return Outcomes(variants, rules.sides, entry, *made), np.array([variants.index(pair) for pair in pairs], np.int64)
 
 
-def call_of(panel: Panel, values: Any, cutoffs: np.ndarray) -> Any:
-    """int8 (n_models, n_rows): LONG where a row is called BUY, SHORT where SELL, by cutoffs as of OutOfSample."""
+def call_of(panel: Panel, source: OutOfSample, rows: Any) -> Any:
+    """int8 (n_models, n_rows): LONG where a row is called BUY, SHORT where SELL, by the cutoffs of its window.
+
+    panel, rows: as of `cut`.
+    """
     from gpupipe.kernels.backtest import call_rows
 
     xp, asarray = panel.device.xp, panel.device.asarray
-    calls = xp.empty((values.shape[1], panel.n_rows), xp.int8)
-    call_rows(panel.n_rows, xp.ascontiguousarray(values), asarray(cutoffs), panel.symbol_of_row,
-              asarray(panel.sector_of_symbol), calls)  # fmt: skip
+    calls = xp.empty((source.values.shape[1], panel.n_rows), xp.int8)
+    window = xp.zeros(panel.n_rows, xp.int64)
+    if source.windows_ns is not None:
+        window = xp.searchsorted(asarray(source.windows_ns), panel.time_ns, side="right").astype(xp.int64) - 1
+    cutoffs = asarray(source.by_window.reshape(-1, *source.by_window.shape[2:]))
+    call_rows(panel.n_rows, xp.ascontiguousarray(source.values), rows.astype(xp.int64), cutoffs, window,
+              panel.symbol_of_row, asarray(panel.sector_of_symbol), calls)  # fmt: skip
     return calls
 
 
-def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rules: Rules) -> tuple[Any, Any]:
-    """Exit row and reason of the position that each call opens, as of kernels.backtest.take_trades."""
+def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rules: Rules) -> Trades:
+    """The calls that are acted on, as a table: counted first, so that each model and symbol knows where it writes."""
     from gpupipe.kernels.backtest import take_trades
 
-    xp = panel.device.xp
-    leave, why = xp.empty(calls.shape, xp.int64), xp.empty(calls.shape, xp.int8)
-    flags = (rules.side != "short", rules.side != "long", rules.overlapping, rules.exit_on_opposite, rules.at_close)
-    take_trades(
-        len(calls) * panel.n_symbols, calls, panel.offsets, panel.device.asarray(variant), panel.open, panel.close,
-        outcomes.exit_row, outcomes.reason, *(np.int64(flag) for flag in flags), leave, why,
-    )  # fmt: skip
-    return leave, why
-
-
-def _list(
-    panel: Panel, calls: Any, leave: Any, why: Any, variant: np.ndarray, outcomes: Outcomes, rules: Rules
-) -> Trades:  # fmt: skip
-    """The positions as a table."""
     xp, asarray = panel.device.xp, panel.device.asarray
-    flat = xp.flatnonzero(why.ravel())  # flat indices are several times as fast as pairs
-    model = flat // panel.n_rows
-    row = flat - model * panel.n_rows
-    group = model * len(panel.sectors) + asarray(panel.sector_of_symbol)[panel.symbol_of_row][row]
-    order = xp.argsort(group * panel.n_rows + row)  # no two are equal
-    flat, model, row, group = flat[order], model[order], row[order], group[order]
-    side, last_row, reason = (made.ravel()[flat] for made in (calls, leave, why))
-    column = 2 * asarray(variant)[model] + (side == SHORT)
-    exit_price = outcomes.exit_price.ravel()[column * panel.n_rows + row]
-    at = panel.close if rules.at_close else panel.open
-    exit_price = xp.where(reason == REASONS.index("opposite call"), at[last_row], exit_price)
-    entry_price = outcomes.entry_price[row]
-    groups = xp.searchsorted(group, xp.arange(len(calls) * len(panel.sectors) + 1)).astype(xp.int64)
+    by_sector = np.argsort(panel.sector_of_symbol, kind="stable").astype(np.int64)
+    n_tasks = len(calls) * panel.n_symbols
+
+    def take(begin: Any, listing: bool, count: Any, made: list[Any]) -> None:
+        flags = (rules.overlapping, rules.exit_on_opposite, rules.at_close)
+        take_trades(
+            n_tasks, calls, asarray(by_sector), panel.offsets, asarray(variant),
+            asarray(np.array(rules.sides, np.int8)), panel.open, panel.close, outcomes.entry_price, outcomes.exit_row,
+            outcomes.exit_price, outcomes.reason, *(np.int64(flag) for flag in flags), begin, np.int64(listing),
+            count, *made,
+        )  # fmt: skip
+
+    def columns(n: int) -> list[Any]:
+        kinds = (xp.int64, xp.int64, xp.int64, xp.int8, xp.float32, xp.float32, xp.int8)
+        return [xp.empty(n, kind) for kind in kinds]
+
+    count = xp.empty(n_tasks, xp.int64)
+    take(xp.zeros(n_tasks, xp.int64), False, count, columns(0))
+    ends = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(count)])
+    made = columns(int(ends[-1]))
+    take(ends, True, count, made)
+    model, row, last_row, side, entry_price, exit_price, reason = made
+    first_of = np.searchsorted(panel.sector_of_symbol[by_sector], np.arange(len(panel.sectors)))
+    task = (np.arange(len(calls))[:, None] * panel.n_symbols + first_of).ravel()
+    groups = ends[asarray(np.append(task, n_tasks).astype(np.int64))]
     first_row = row if rules.at_close else row + 1
     net = net_returns(panel, side, entry_price, exit_price, rules)
     return Trades(model, row, first_row, last_row, side, entry_price, exit_price, reason, net, groups)

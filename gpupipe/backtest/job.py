@@ -6,7 +6,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from gpupipe import deflation
 from gpupipe.backtest import benchmarks, statistics
 from gpupipe.backtest.engine import REASONS, SHORT, Backtest, backtest, title_of
 from gpupipe.backtest.rules import Rules
-from gpupipe.backtest.sources import OutOfSample, sealed_test
+from gpupipe.backtest.sources import CROSSED, SEALED, WALKED, OutOfSample, sealed_test, walked
+from gpupipe.errors import UserError
 from gpupipe.panel import Panel
 from gpupipe.store import FORMAT, Store, dump_json, sha256, write_atomic
 
@@ -27,35 +28,36 @@ FOLDER, JSON, ALL, HOLD = "backtest", "statistics.json", "all", "buy_and_hold"
 
 def execute(
     panel: Panel, data_hash: str, out: str | os.PathLike[str], rules: Rules, families: Sequence[str] | None = None,
-    since: str | None = None, seed: int = 0,
+    since: str | None = None, seed: int = 0, kind: str = SEALED,
 ) -> tuple[dict[str, Any], bool]:  # fmt: skip
-    """Backtest the models of OUT on their sealed test; return the content of statistics.json, and whether it was made.
+    """Backtest the models of OUT out of sample; the content of statistics.json, and whether it was made.
 
+    kind: SEALED, or WALKED for what the models of all folds of a walk-forward said of their tests.
     data_hash: of the panel (data.report).  The same again is checked and left as it is. What was there before of
     other rules is replaced; that these were tried is remembered, as the Deflated Sharpe Ratio asks.
     Raises UserError (InSampleError, StoreError, ...) with what to mend.
     """
-    from gpupipe import artifacts, sources, summary
+    from gpupipe import sources, summary
 
     store, folder = Store(out), pathlib.Path(out) / FOLDER
-    models = artifacts.load(out)
-    manifest = artifacts.read_manifest(out)
-    chosen = list(models.columns(families))
-    assert manifest is not None  # load has read it
+    manifest, out_of_sample = _opened(out, kind, families)
     code = sources.code_hash([__name__])
-    what = [manifest["run_key"], data_hash, rules.as_dict(), chosen, since, seed, panel.sectors, code]
+    wanted = list(families) if families is not None else None
+    what = [manifest["run_key"], data_hash, rules.as_dict(), wanted, since, seed, panel.sectors, kind, code]
     key = sha256(dump_json(what))
     before = read(folder)
     if before and before["key"] == key and _unaltered(folder, before["files"]):
         return before, False
-    source = sealed_test(models, panel, families, since)
-    tried = dict.fromkeys(before["rules_tried"] if before and before["run_key"] == manifest["run_key"] else ())
-    tried[rules.digest()] = None
+    source = out_of_sample(panel, since)
+    tried = list(before["tried"]) if before and before["run_key"] == manifest["run_key"] else []
+    now = tried_now(source, rules, kind, since)
+    tried += [now] if now not in tried else []
     found = backtest(source, rules)
-    rows, by_year = measured(found, seed, len(tried))
+    rows, by_year = measured(found, seed, trials_of(tried))
     whole = {
         "format": FORMAT, "key": key, "run_key": manifest["run_key"], "rules": rules.as_dict(),
-        "rules_tried": list(tried), "source": "sealed test",
+        "tried": tried, "rules_tried": list(dict.fromkeys(one["rules"] for one in tried)),
+        "source": "sealed test" if kind == SEALED else source.source,
         "data": _same_data(summary.read(store.out), panel, data_hash),
         "from": _text(found.times[0]), "to": _text(found.times[-1]), "dates": len(found.times), "seed": seed,
         "draws": benchmarks.N_DRAWS, "block": benchmarks.block_of(len(found.times), max(source.horizons)),
@@ -74,13 +76,62 @@ def execute(
     return json.loads((folder / JSON).read_bytes()), True
 
 
+def _opened(
+    out: str | os.PathLike[str], kind: str, families: Sequence[str] | None
+) -> tuple[dict[str, Any], Callable[[Panel, str | None], OutOfSample]]:
+    """The manifest of OUT, and what gives its probabilities for a panel from a date on."""
+    from gpupipe import artifacts, walk_forward
+
+    if kind == CROSSED:
+        raise UserError(
+            f"--source {CROSSED}: the folds of a cross-validation learned from rows after those they test, "
+            f"and nobody could have traded so; expected {SEALED} or {WALKED} (of a run with --walk-forward N)"
+        )
+    if kind == WALKED:
+        manifest = artifacts.read_manifest(out)
+        if manifest is None:
+            raise UserError(f"{out} has no {artifacts.MANIFEST}: it is no finished run; run gpupipe with --out {out}")
+        kept = walk_forward.read(out, manifest)
+        if kept is None:
+            raise UserError(
+                f"{out} holds no walk-forward: run again with --walk-forward N, which tests N folds each with models "
+                f"that have not seen it; or use --source {SEALED}"
+            )
+        return manifest, lambda panel, since: walked(kept, panel, families, since)
+    models = artifacts.load(out)
+    models.columns(families)  # says which families there are
+    return models.manifest, lambda panel, since: sealed_test(models, panel, families, since)
+
+
+def tried_now(source: OutOfSample, rules: Rules, kind: str, since: str | None) -> dict[str, Any]:
+    """What a backtest tries, for those to come: rules, rows, and the models of each sector."""
+    there = source.has_model
+    return {
+        "rules": rules.digest(), "source": kind, "since": since,
+        "models": {
+            sector: [name for name, yes in zip(source.names, there[:, s], strict=True) if yes]
+            for s, sector in enumerate(source.panel.sectors) if there[:, s].any()
+        },
+    }  # fmt: skip
+
+
+def trials_of(tried: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """How many trials were made: models of all sectors together, and of sectors one by one, each times its rules."""
+    apart = {
+        (one["rules"], one["source"], one["since"], sector, name)
+        for one in tried for sector, names in one["models"].items() for name in names
+    }  # fmt: skip
+    return len({(*how, name) for *how, _, name in apart}), len(apart)
+
+
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
     """The content of statistics.json of an earlier backtest, or None if there is none that this gpupipe reads."""
     try:
         found = json.loads((folder / JSON).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT and "key" in found else None
+    known = isinstance(found, dict) and found.get("format") == FORMAT and {"key", "tried"} <= set(found)
+    return found if known else None
 
 
 def _unaltered(folder: pathlib.Path, files: dict[str, str]) -> bool:
@@ -102,16 +153,18 @@ def _same_data(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:
 
 def portfolios(source: OutOfSample) -> list[tuple[str, Any]]:
     """Name and positions of the sectors of every portfolio: all sectors that have models, then each alone."""
-    there = ~np.isnan(source.cutoffs).all(axis=(0, 2))
+    there: Any = source.has_model.any(axis=0)
     of = [(name, np.array([k])) for k, name in enumerate(source.panel.sectors) if there[k]]
     return [(ALL, np.flatnonzero(there)), *of] if len(of) > 1 else of
 
 
-def measured(found: Backtest, seed: int, n_rules: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def measured(
+    found: Backtest, seed: int, trials: tuple[int, int] = (0, 0)
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One row a model and portfolio, with buy and hold of each portfolio; and the same by calendar year.
 
-    n_rules: sets of rules that were tried on these models: trials are all models of a portfolio's kind, of all sectors
-    one by one or of all sectors together, times these.
+    trials: how many were made, of portfolios of all sectors together and of sectors one by one; at least those of
+    `found`.
     """
     source, per_year = found.source, statistics.periods_per_year(found.times)
     net = found.panel.device.to_host(found.trades.net)
@@ -125,7 +178,7 @@ def measured(found: Backtest, seed: int, n_rules: int) -> tuple[list[dict[str, A
     kept: list[tuple[bool, dict[str, Any], np.ndarray]] = []
     for name, sectors in portfolios(source):
         for m in range(len(source.families)):
-            if np.isnan(source.cutoffs[m, sectors]).all():
+            if not source.has_model[m, sectors].any():
                 continue
             title = {"sector": name, **title_of(source, m)}
             series = np.stack(found.series(m, sectors))[:, 1:]
@@ -151,20 +204,21 @@ def measured(found: Backtest, seed: int, n_rules: int) -> tuple[list[dict[str, A
         for year in np.unique(years[1:]):
             of_year = statistics.performance(series[:, years[1:] == year], per_year)
             by_year.append({**title, "year": int(year), **of_year})
-    _deflate(kept, n_rules)
+    _deflate(kept, trials)
     return rows, by_year
 
 
-def _deflate(kept: list[tuple[bool, dict[str, Any], np.ndarray]], n_rules: int) -> None:
+def _deflate(kept: list[tuple[bool, dict[str, Any], np.ndarray]], trials: tuple[int, int]) -> None:
     """Add the Deflated Sharpe Ratio, of how many trials, and what it all says, to each row."""
-    for together in (True, False):
+    for together, n_trials in zip((True, False), trials, strict=True):
         own = [(row, series) for is_all, row, series in kept if is_all == together]
         if not own:
             continue
+        n_trials = max(n_trials, len(own))
         others = np.stack([series for _, series in own], axis=1)
         for row, series in own:
-            deflated = deflation.deflated_sharpe(series, len(own) * n_rules, others)
-            row |= {"deflated_sharpe": deflated, "trials": len(own) * n_rules}
+            deflated = deflation.deflated_sharpe(series, n_trials, others)
+            row |= {"deflated_sharpe": deflated, "trials": n_trials}
             row["skill"] = statistics.skill(row["p_value"], deflated)
 
 
@@ -203,7 +257,7 @@ def equity_table(found: Backtest) -> pyarrow.Table:
     parts: list[list[np.ndarray]] = []
     for name, sectors in portfolios(source):
         for m in range(len(source.families)):
-            if np.isnan(source.cutoffs[m, sectors]).all():
+            if not source.has_model[m, sectors].any():
                 continue
             returns, exposure, _ = found.series(m, sectors)
             open_ = found.days[m, sectors, 2].sum(axis=0)

@@ -78,6 +78,11 @@ class Rules:
         return self.commission_bps / 1e4
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """LONG, SHORT or both in this order, as the kernels have them."""
+        return {"long": (1,), "short": (2,), "both": (1, 2)}[self.side]
+
+    @property
     def at_close(self) -> bool:
         """Whether positions are opened at the close of the bar that calls."""
         return self.entry == "close"

@@ -29,7 +29,7 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         return Section(title, ["The one in OUT/backtest is of other models than these: give gpupipe backtest again."])
     rules = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["rules"].items())
     text = [
-        f"On the sealed test alone, {found['from']} to {found['to']}, {found['data']}. Rules: {rules}.",
+        f"On the {found['source']} alone, {found['from']} to {found['to']}, {found['data']}. Rules: {rules}.",
         f"p: the share of {found['draws']} draws of random entries that did as well. Skill asks for p of at most 5 % "
         f"and a Deflated Sharpe Ratio of 0.95, over all models and {len(found['rules_tried'])} set(s) of rules tried.",
     ]
