@@ -126,6 +126,24 @@ def host_peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
 
 
+def held() -> dict[str, int]:
+    """Bytes that this process holds now, and its marks; what the system does not say is left out.
+
+    memory_bytes: resident set.  memory_peak_bytes: its largest so far.  device_bytes, device_peak_bytes and
+    device_allocations: of RMM's pool, now, at most, and how many allocations are alive.
+    """
+    found = {"memory_peak_bytes": host_peak_bytes()}
+    with contextlib.suppress(OSError, ValueError, IndexError):  # Linux alone has it
+        with open("/proc/self/statm", "rb") as stream:
+            found["memory_bytes"] = int(stream.read().split()[1]) * resource.getpagesize()
+    if (counts := _rmm_counts()) is not None:
+        found |= {
+            "device_bytes": int(counts.current_bytes), "device_peak_bytes": int(counts.peak_bytes),
+            "device_allocations": int(counts.current_count),
+        }  # fmt: skip
+    return found
+
+
 def device_of(array: Any) -> Device:
     """The device that an array lives on: the device follows the data."""
     if hasattr(array, "__cuda_array_interface__"):
@@ -226,14 +244,18 @@ def join_torch_to_pool() -> None:
 
 
 def _rmm_peak_bytes() -> int | None:
+    counts = _rmm_counts()
+    return None if counts is None else int(counts.peak_bytes)
+
+
+def _rmm_counts() -> Any:
+    """Statistics of RMM's pool, None where there is none that counts."""
     if "rmm" not in sys.modules:
         return None
     import rmm
 
     current = rmm.mr.get_current_device_resource()
-    if isinstance(current, rmm.mr.StatisticsResourceAdaptor):
-        return int(current.allocation_counts.peak_bytes)
-    return None
+    return current.allocation_counts if isinstance(current, rmm.mr.StatisticsResourceAdaptor) else None
 
 
 def _cpu_name() -> str:

@@ -1,0 +1,207 @@
+"""What the log of a run says of its time and memory: who did what when, who was idle, what was held."""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Event = Mapping[str, Any]
+MAIN, IDLE = "run", "idle"
+PREPARING = ("read", "features", "labels")  # events of one step, with the seconds that it took
+LATE_S = 0.05  # shorter gaps between units are not drawn
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A step of a lane; begin and end in seconds since the run began."""
+
+    lane: str
+    stage: str
+    unit: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What a lane came to while units were made. seconds: from the first unit's begin to the last one's end."""
+
+    name: str
+    units: int
+    busy_s: float
+    seconds: float
+
+    @property
+    def idle(self) -> float:
+        """Share of the time."""
+        return max(0.0, 1 - self.busy_s / self.seconds) if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Log:
+    """One run, as its log says. events: in the order of the file."""
+
+    events: Sequence[Event]
+    began: float  # seconds since the epoch
+
+    def since(self, event: Event) -> float:
+        """Seconds from the begin of the run to an event."""
+        return _seconds(event) - self.began
+
+    @property
+    def units(self) -> list[Event]:
+        """Units that this run made, not those that it took from the store."""
+        return [one for one in self.events if _is_made(one)]
+
+
+def find(events: Iterable[Event], run_key: str) -> Log | None:
+    """The last run that made units of the models with this key, which may have been taken up after it was stopped."""
+    runs: dict[str, list[Event]] = defaultdict(list)
+    for one in events:
+        runs[one.get("run", "")].append(one)
+    own = [
+        lines for lines in runs.values()
+        if any(one["event"] == "start" and one.get("run_key") == run_key for one in lines) and any(map(_is_made, lines))
+    ]  # fmt: skip
+    if not own:
+        return None
+    return Log(own[-1], min(_seconds(one) - (one.get("seconds", 0.0) if _timed(one) else 0.0) for one in own[-1]))
+
+
+def bars(log: Log) -> list[Bar]:
+    """Steps of the run itself, then of each worker or thread that made units; between units, who waited."""
+    found = [*_of_run(log)]
+    names = lanes(log)
+    begun = min((one.begin for one in _units(log, names)), default=0.0)
+    ended = max((one.end for one in _units(log, names)), default=0.0)
+    for name in dict.fromkeys(names.values()):
+        own = sorted((one for one in _units(log, names) if one.lane == name), key=lambda one: one.begin)
+        found += own
+        if name == MAIN:
+            continue
+        at = begun
+        for one in [*own, Bar(name, IDLE, "", ended, ended)]:
+            if one.begin - at > LATE_S:
+                found.append(Bar(name, IDLE, "nothing to do", at, one.begin))
+            at = max(at, one.end)
+    return found
+
+
+def lanes(log: Log) -> dict[tuple[str, str], str]:
+    """What the lane of a (worker, thread) is called."""
+    pairs = list(dict.fromkeys((str(one.get("worker", "")), one["thread"]) for one in log.units))
+    workers = list(dict.fromkeys(worker for worker, _ in pairs if worker))
+    threads: dict[str, list[str]] = defaultdict(list)
+    for worker, thread in pairs:
+        if worker or thread != "MainThread":
+            threads[worker].append(thread)
+    found = {}
+    for worker, thread in pairs:
+        if not worker and thread == "MainThread":
+            found[worker, thread] = MAIN
+            continue
+        k = threads[worker].index(thread) + 1
+        if not worker:
+            found[worker, thread] = f"thread {k}"
+        else:
+            # Names of workers may be long addresses.
+            name = f"worker {workers.index(worker) + 1}" if len(worker) > 12 else f"worker {worker}"
+            found[worker, thread] = name if len(threads[worker]) == 1 else f"{name}, thread {k}"
+    return found
+
+
+def shares(log: Log) -> list[Lane]:
+    """Units and idle share of each worker or thread that made units beside others; MAIN is left out."""
+    names = lanes(log)
+    units = [one for one in _units(log, names) if one.lane != MAIN]
+    if not units:
+        return []
+    span = max(one.end for one in units) - min(one.begin for one in units)
+    own: dict[str, list[Bar]] = defaultdict(list)
+    for one in units:
+        own[one.lane].append(one)
+    return [Lane(name, len(of), sum(one.end - one.begin for one in of), span) for name, of in own.items()]
+
+
+def phases(log: Log) -> list[tuple[str, float, float]]:
+    """(stage, begin, end) in seconds since the start: reading, the stages that the run announced, and writing.
+
+    Writing is what is left of the evaluation's stage once the evaluation's own seconds are over.
+    """
+    found = []
+    for one in log.events:
+        if one["event"] == "read":
+            found.append(("read", log.since(one) - one.get("seconds", 0.0), log.since(one)))
+    marks = [one for one in log.events if one["event"] in ("stage", "published", "end")]
+    spent = {one.get("stage"): one.get("seconds", 0.0) for one in log.events if one["event"] == "seconds"}
+    for one, following in zip(marks, marks[1:], strict=False):
+        if one["event"] != "stage":
+            continue
+        name, begin, end = one.get("stage", ""), log.since(one), log.since(following)
+        if name == "evaluation" and following["event"] == "published":
+            evaluated = min(end, begin + spent.get(name, end - begin))
+            found += [(name, begin, evaluated), ("write", evaluated, end)]
+        else:
+            found.append((name, begin, end))
+    return found
+
+
+def held(log: Log) -> list[tuple[str, float, int]]:
+    """(what, seconds since the start, bytes) at every event that says it."""
+    kinds = {
+        "resident": "memory_bytes", "largest so far": "memory_peak_bytes", "device's pool": "device_bytes",
+        "pool's largest so far": "device_peak_bytes",
+    }  # fmt: skip
+    return [
+        (what, round(log.since(one), 3), one[field])
+        for what, field in kinds.items() for one in log.events if field in one
+    ]  # fmt: skip
+
+
+def held_by_phase(log: Log) -> list[list[Any]]:
+    """For each phase: its name, seconds, the largest resident set seen, the mark at its end, and the pool's; in bytes."""
+    rows = []
+    for name, begin, end in phases(log):
+        inside = [one for one in log.events if begin - 1e-3 <= log.since(one) <= end + 1e-3]
+
+        def most(field: str, inside: Sequence[Event] = inside) -> int | None:
+            return max((one[field] for one in inside if field in one), default=None)
+
+        marks = [most(f) for f in ("memory_bytes", "memory_peak_bytes", "device_peak_bytes", "device_allocations")]
+        rows.append([name, end - begin, *marks])
+    return rows
+
+
+def _of_run(log: Log) -> list[Bar]:
+    """Steps of the thread that leads: reading, features, labels, evaluating, writing."""
+    found = []
+    for one in log.events:
+        if one["event"] in PREPARING and one.get("seconds"):
+            end = log.since(one)
+            found.append(Bar(MAIN, one["event"], one.get("unit", ""), end - one["seconds"], end))
+    found += [Bar(MAIN, n, "", begin, end) for n, begin, end in phases(log) if n in ("evaluation", "write")]
+    return found
+
+
+def _units(log: Log, names: Mapping[tuple[str, str], str]) -> list[Bar]:
+    found = []
+    for one in log.units:
+        end, lane = log.since(one), names[str(one.get("worker", "")), one["thread"]]
+        unit = one["unit"].split("/", 1)[-1].strip("/")
+        found.append(Bar(lane, one["stage"], unit, end - one["seconds"], end))
+    return found
+
+
+def _is_made(event: Event) -> bool:
+    return event["event"] == "unit" and bool(event.get("seconds")) and not event.get("reused")
+
+
+def _timed(event: Event) -> bool:
+    return event["event"] in (*PREPARING, "unit")
+
+
+def _seconds(event: Event) -> float:
+    return datetime.datetime.fromisoformat(event["time"]).timestamp()
