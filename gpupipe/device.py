@@ -133,9 +133,8 @@ def held() -> dict[str, int]:
     device_allocations: of RMM's pool, now, at most, and how many allocations are alive.
     """
     found = {"memory_peak_bytes": host_peak_bytes()}
-    with contextlib.suppress(OSError, ValueError, IndexError):  # Linux alone has it
-        with open("/proc/self/statm", "rb") as stream:
-            found["memory_bytes"] = int(stream.read().split()[1]) * resource.getpagesize()
+    with contextlib.suppress(OSError), open("/proc/self/statm", "rb") as stream:  # Linux alone has it
+        found["memory_bytes"] = int(stream.read().split()[1]) * resource.getpagesize()
     if (counts := _rmm_counts()) is not None:
         found |= {
             "device_bytes": int(counts.current_bytes), "device_peak_bytes": int(counts.peak_bytes),

@@ -34,6 +34,11 @@ def _of_models(names: Sequence[str]) -> tuple[list[str], list[str], list[list[in
     return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
 
 
+def _shapes(alt: Any) -> Any:
+    """A legend of filled shapes: a dashed outline would fray them."""
+    return alt.Legend(title=None, symbolStrokeWidth=0)
+
+
 def gains(rows: Rows) -> dict[str, Any]:
     """Gain over the prior with its interval, a panel for each label, a line for each model or baseline.
 
@@ -99,11 +104,16 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
     model = alt.selection_point(fields=["model"], bind=picked, value=models[0], name="pick")
     labels = list(dict.fromkeys(row["label"] for row in rows))
     # One end of the colours is as far from 0 as the other; a few models far beyond have the colour of the end.
-    far = sorted(abs(row["gain"]) for row in rows)[int(0.98 * (len(rows) - 1))] or 1.0
+    far = sorted(abs(row["gain"]) for row in rows)[int(0.9 * (len(rows) - 1))] or 1.0
     scale = alt.Scale(range=LOSS_TO_GAIN, domain=[-far, 0, far], clamp=True)
+    narrow = "width < 420"  # of a phone: words side by side would overlap
+    upright = alt.Axis(
+        labelAngle=alt.expr(f"{narrow} ? -60 : 0"), labelAlign=alt.expr(f"{narrow} ? 'right' : 'center'"),
+        labelBaseline=alt.expr(f"{narrow} ? 'middle' : 'top'"),
+    )  # fmt: skip
     base = (
         alt.Chart(alt.Data(values=list(rows)))
-        .encode(x=alt.X("label:N", sort=labels, title=None, axis=alt.Axis(labelAngle=0)),
+        .encode(x=alt.X("label:N", sort=labels, title=None, axis=upright),
             y=alt.Y("sector:N", title=None),
         )
         .add_params(model)
@@ -142,13 +152,14 @@ def shares_by_year(rows: Rows) -> dict[str, Any]:
     base = alt.Chart().encode(
         x=alt.X("year:O", title=None),
         y=alt.Y("share:Q", title="share of rows, %"),
-        color=alt.Color("class:N", scale=alt.Scale(domain=called, range=[CLASSES[name] for name in called]), title=None),
+        color=alt.Color("class:N", scale=alt.Scale(domain=called, range=[CLASSES[name] for name in called]),
+                        legend=_shapes(alt)),
         tooltip=["label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"),
                  alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
     dashes, shapes = [[6, 3], [1, 0]], ["triangle-down", "triangle-up"]
     lines = base.mark_line().encode(
-        strokeDash=alt.StrokeDash("class:N", scale=alt.Scale(domain=called, range=dashes), legend=None)
+        strokeDash=alt.StrokeDash("class:N", scale=alt.Scale(domain=called, range=dashes), title=None)
     )
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(
         shape=alt.Shape("class:N", scale=alt.Scale(domain=called, range=shapes), title=None)
@@ -169,15 +180,16 @@ def curve(
     colours, shapes, dashes = _of_models(names)
     kind = {"type": "symlog", "constant": 0.01} if log else {}
     base = alt.Chart().encode(
-        x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind), axis=alt.Axis(format="~%", tickCount=4, labelOverlap=True)),
+        x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind),
+                axis=alt.Axis(format="~%", tickCount=4, labelOverlap=True)),
         y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(**kind),
                 axis=alt.Axis(format="~%", tickCount=5, labelOverlap=True)),
-        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=_shapes(alt)),
         tooltip=["label:N", "model:N", alt.Tooltip(f"{x}:Q", format=".2%"), alt.Tooltip(f"{y}:Q", format=".2%"),
                  alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
     lines = base.mark_line(interpolate="linear").encode(
-        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), legend=None),
+        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None),
         order=alt.Order(f"{x}:Q"),
     )
     marks = base.mark_point(filled=True, size=30, opacity=1).encode(
@@ -189,7 +201,8 @@ def curve(
     if diagonal:
         alike = alt.Chart().mark_line(color="var(--base)", strokeDash=[4, 3])
         layers.insert(0, alike.encode(x=f"{x}:Q", y=alt.Y(f"{x}:Q", title=titles[1])))
-    return _panels(alt, alt.layer(*layers), rows, "label", height=200, own=("x", "y") if log else ("y",))
+    own = ("x", "y") if log else ("y",)
+    return _panels(alt, alt.layer(*layers), rows, "label", height=200, own=own)
 
 
 def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, Any]:
@@ -200,11 +213,11 @@ def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, 
     base = alt.Chart().encode(
         x=alt.X(f"{x}:O", title=titles[0], axis=alt.Axis(labelAngle=0)),
         y=alt.Y(f"{y}:Q", title=titles[1]),
-        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=_shapes(alt)),
         tooltip=["label:N", "model:N", f"{x}:O", alt.Tooltip(f"{y}:Q", format=".1f")],
     )
     lines = base.mark_line().encode(
-        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
+        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None)
     )
     marks = base.mark_point(filled=True, size=40, opacity=1).encode(
         shape=alt.Shape("model:N", scale=alt.Scale(domain=names, range=shapes), title=None)
@@ -269,7 +282,8 @@ def timeline(rows: Rows, lanes: Sequence[str]) -> dict[str, Any]:
         x2="end:Q",
         y=alt.Y("stage:N", title=None, sort=stages, scale=alt.Scale(paddingInner=0.15)),
         color=alt.condition("datum.stage === 'idle'", alt.value("var(--base)"), alt.value("var(--m1)")),
-        tooltip=["lane:N", "stage:N", "unit:N", alt.Tooltip("begin:Q", format=".1f"), alt.Tooltip("end:Q", format=".1f")],
+        tooltip=["lane:N", "stage:N", "unit:N", alt.Tooltip("begin:Q", format=".1f"),
+                 alt.Tooltip("end:Q", format=".1f")],
     ).properties(width=250, height=alt.Step(15))  # fmt: skip
     head = alt.Header(orient="top", labelAnchor="start")
     faceted = chart.facet(facet=alt.Facet("lane:N", sort=list(lanes), title=None, header=head), columns=1, spacing=8)

@@ -48,8 +48,8 @@ def _pooled(found: Mapping[str, Any]) -> list[Any]:
          "skill": one.get("skill", "")}
         for one in found["results"]
     ]  # fmt: skip
-    columns = [("label", False), ("model", False), ("gain, %", True), ("from", True), ("to", True), ("skill", False),
-               ("origins above the prior", True), ("rows", True)]  # fmt: skip
+    columns = [("label", False), ("model", False), ("gain, %", True), ("from", True), ("to", True),
+               ("skill", False), ("origins above the prior", True), ("rows", True)]  # fmt: skip
     table = [
         [row["label"], row["model"], row["gain"], row["low"], row["high"], row["skill"],
          one.get("origins_above_prior"), one["rows"]]
@@ -63,8 +63,8 @@ def _pooled(found: Mapping[str, Any]) -> list[Any]:
 
 
 def _windows(origins: Sequence[Mapping[str, Any]]) -> Table:
-    columns = [("origin", False), ("trained", False), ("validated", False), ("tested", False), ("rows trained on", True),
-               ("rows tested", True)]  # fmt: skip
+    columns = [("origin", False), ("trained", False), ("validated", False), ("tested", False),
+               ("rows trained on", True), ("rows tested", True)]  # fmt: skip
     rows = [
         [one["name"], *(_dates(one[part]) for part in ("train", "validation", "test")),
          one["rows"]["train"], one["rows"]["test"]]

@@ -25,7 +25,7 @@ async function drawAll() {
     if (panels) {  // as wide as the page is, whatever the axes take
       const spare = width - place.querySelector("svg").getBoundingClientRect().width - 2;
       const panel = Math.max(120, Math.floor(fitted.spec.width + spare / fitted.columns));
-      await result.view.signal("child_width", panel).runAsync();
+      await result.view.signal("child_width", panel).resize().runAsync();
     }
   }
   document.documentElement.dataset.drawn = String(views.length);

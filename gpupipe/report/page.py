@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LONG = 60  # characters of a cell that may be broken into lines
+LONG = 40  # characters of a cell that may be broken into lines
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _memory(log: timeline.Log) -> list[Any]:
         return []
     columns = [("stage", False), ("seconds", True), ("resident, GiB", True), ("largest so far, GiB", True),
                ("largest of the device's pool, GiB", True), ("allocations in the pool", True)]  # fmt: skip
-    table = [
+    table: list[list[Any]] = [
         [name, seconds, *(None if n is None else n / GIB for n in marks[:3]), marks[3]]
         for name, seconds, *marks in timeline.held_by_phase(log)
     ]
@@ -79,8 +79,8 @@ def _bus(crossed: Mapping[str, Mapping[str, int]]) -> tuple[list[Any], list[str]
     if not stages:
         return [], ["Nothing crossed a bus: the device was the CPU."]
     columns = [("stage", False), ("to the device, MiB", True), ("to the host, MiB", True)]
-    rows = [
-        [stage or "outside of stages", *(crossed.get(way, {}).get(stage, 0) / 2**20 for way in ("to_device", "to_host"))]
+    rows: list[list[Any]] = [
+        [stage or "outside of stages", *(crossed[way].get(stage, 0) / 2**20 for way in ("to_device", "to_host"))]
         for stage in stages
     ]
     rows.append(["all", *(sum(row[k] for row in rows) for k in (1, 2))])

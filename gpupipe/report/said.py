@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,11 +27,11 @@ def probabilities(lines: Sequence[Row] | None) -> Section | None:
     parts: list[Any] = []
     for side in ("buy", "sell"):
         own = {(label, model): found for (this, label, model), found in groups.items() if this == side}
-        parts += _of_side(side.upper(), own)
+        parts += _of_side(side.upper(), own) if own else []
     text = [
-        "On the sealed test, the rows of all sectors together. A curve of calibration has ten bins of about as many rows "
-        "each; on the dashed line, what was said is what happened. The dashed line beside precision is the share of the "
-        "class among all rows: what calling at random would come to; precision is drawn where at least "
+        "On the sealed test, the rows of all sectors together. A curve of calibration has at most ten bins of about as "
+        "many rows each; on the dashed line, what was said is what happened. The dashed line beside precision is the "
+        "share of the class among all rows: what calling at random would come to; precision is drawn where at least "
         f"{FEWEST_CALLS} rows are called.",
     ]
     return Section("Probabilities", text, parts)

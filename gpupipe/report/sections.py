@@ -33,8 +33,9 @@ def of_run(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     events = [one for one in events if "event" in one and "time" in one]
     found = [
         verdict_of(whole), warnings(out, whole, events), signals(out), data(whole), labels(out), split(out, whole),
-        leaderboard(whole), by_sector(whole), probabilities(_table(out / curves.CURVES)), importance(out), folds(whole), backtest(out, whole),
-        time_and_memory(whole, timeline.find(events, whole["run_key"])), about(whole, events), skipped(whole),
+        leaderboard(whole), by_sector(whole), probabilities(_table(out / curves.CURVES)), importance(out),
+        folds(whole), backtest(out, whole), time_and_memory(whole, timeline.find(events, whole["run_key"])),
+        about(whole, events), skipped(whole),
     ]  # fmt: skip
     return [section for section in found if section is not None]
 

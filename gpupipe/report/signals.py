@@ -15,7 +15,7 @@ from gpupipe.report.words import times_100
 from gpupipe.summary import title_of
 
 SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # in OUT, where the night puts them
-MOST = 100  # rows of the table
+SHOWN, MOST = 20, 200  # rows that stand open, and all
 NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "probability", "strength", "close", "model")
 COLUMNS = [("symbol", False), ("sector", False), ("bar of", False), ("side", False), ("label", False),
            ("probability, %", True), ("strength", True), ("agreement, %", True), ("close", True), ("entry from", True),
@@ -46,25 +46,28 @@ def signals(out: pathlib.Path) -> Section:
     n_symbols = len({row["symbol"] for row in rows})
     text = [
         f"Of the bars of {latest}, as {rows[0]['model']} calls them: {sides['BUY']:,} BUY and {sides['SELL']:,} SELL, "
-        f"by the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. Strength "
-        "is the probability over the model's own cutoff; agreement the share of the other families that call the same. "
-        "A call is not a promise: whether these models have skill stands under Verdict.",
+        f"by the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
+        "Strength is the probability over the model's own cutoff; agreement the share of the other families that call "
+        "the same. A call is not a promise: whether these models have skill stands under Verdict.",
     ]  # fmt: skip
     if late:
         text.append(f"Left out: {len(late):,} symbols whose last bar is older.")
     manifest = out / "manifest.json"
     if manifest.exists() and path.stat().st_mtime < manifest.stat().st_mtime:
         text.append(f"These models are newer than this scan: {how} says what they call.")
-    shown = called[:MOST]
-    caption = f"The {len(shown):,} strongest of {len(called):,} signals" if len(called) > MOST else "All signals"
-    parts: list[Any] = [Table(f"{caption}, of {latest}", COLUMNS, [_row(row) for row in shown])] if shown else []
+    parts: list[Any] = []
+    for first, last in ((0, SHOWN), (SHOWN, MOST)):
+        if shown := [_row(row) for row in called[first:last]]:
+            which = f"Signals {first + 1} to {first + len(shown)} of {len(called):,}, of {latest}"
+            parts.append(Table(f"{which}, the strongest first", COLUMNS, shown, folded=first > 0))
     if (active := _active(out / ACTIVE)) is not None:
         kinds = Counter(row[0] for row in active)
         said = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
         text.append(f"Active in {ACTIVE}: {said}.")
-        columns = [("status", False), ("symbol", False), ("side", False), ("since", False), ("updated", False)]
         if active:
-            parts.append(Table("Active signals", columns, active, folded=True))
+            columns = [(name, False) for name in ("status", "symbol", "side", "since", "updated")]
+            caption = f"Active signals, {min(MOST, len(active)):,} of {len(active):,}, the latest first"
+            parts.append(Table(caption, columns, active[:MOST], folded=True))
     return Section(title, text, parts)
 
 
@@ -92,14 +95,16 @@ def _active(path: pathlib.Path) -> list[list[Any]] | None:
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("select status, symbol, side, created, updated from active_signals order by symbol")
+            found = database.execute(
+                "select status, symbol, side, created, updated from active_signals order by updated desc, symbol"
+            )
             return [[*row[:3], str(row[3])[:10], str(row[4])[:10]] for row in found]
     except sqlite3.Error:
         return None
 
 
 def of_night(out: pathlib.Path) -> list[list[str]]:
-    """Steps of the last night that were not OK: "step: status" and why; in OUT/nightly.jsonl a line is a night or a step."""
+    """Steps of the last night that were not OK, and why. A line of OUT/nightly.jsonl is a night or a step."""
     path = out / "nightly.jsonl"
     if not path.exists():
         return []

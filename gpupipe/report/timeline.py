@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def lanes(log: Log) -> dict[tuple[str, str], str]:
     for worker, thread in pairs:
         if worker or thread != "MainThread":
             threads[worker].append(thread)
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for worker, thread in pairs:
         if not worker and thread == "MainThread":
             found[worker, thread] = MAIN
@@ -137,7 +138,7 @@ def phases(log: Log) -> list[tuple[str, float, float]]:
             found.append(("read", log.since(one) - one.get("seconds", 0.0), log.since(one)))
     marks = [one for one in log.events if one["event"] in ("stage", "published", "end")]
     spent = {one.get("stage"): one.get("seconds", 0.0) for one in log.events if one["event"] == "seconds"}
-    for one, following in zip(marks, marks[1:], strict=False):
+    for one, following in itertools.pairwise(marks):
         if one["event"] != "stage":
             continue
         name, begin, end = one.get("stage", ""), log.since(one), log.since(following)
@@ -162,7 +163,7 @@ def held(log: Log) -> list[tuple[str, float, int]]:
 
 
 def held_by_phase(log: Log) -> list[list[Any]]:
-    """For each phase: its name, seconds, the largest resident set seen, the mark at its end, and the pool's; in bytes."""
+    """For each phase: name, seconds, in bytes the largest resident set seen and the marks of it and of the pool."""
     rows = []
     for name, begin, end in phases(log):
         inside = [one for one in log.events if begin - 1e-3 <= log.since(one) <= end + 1e-3]

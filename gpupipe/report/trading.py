@@ -82,7 +82,7 @@ def _equity(path: pathlib.Path, sector: str) -> list[dict[str, Any]]:
 def thinned(line: Sequence[Row], most: int = MOST_DATES) -> list[dict[str, Any]]:
     """"time" as an ISO date, "equity" and "drawdown" in percent of the peak before, of at most about `most` dates.
 
-    line: "time" and "equity", in the order of time. Of dates put together the last equity is shown and the largest loss.
+    line: "time" and "equity", in the order of time. Of dates put together the last equity and the largest loss count.
     """
     step = max(1, -(-len(line) // most))
     found, peak = [], 1.0

@@ -17,7 +17,8 @@ def warnings(out: pathlib.Path, whole: Mapping[str, Any], events: Iterable[Mappi
     lines = list(events)
     runs = {one.get("run") for one in lines if one["event"] == "start" and one.get("run_key") == whole["run_key"]}
     own = [one for one in lines if one.get("run") in runs]
-    found = [["the run", text, n] for text, n in Counter(_told(one) for one in own if one["event"] == "warning").items()]
+    told = Counter(_told(one) for one in own if one["event"] == "warning")
+    found: list[list[Any]] = [["the run", text, n] for text, n in told.items()]
     for one in own:
         if one["event"] == "end" and one.get("status") != "done":
             found.append(["the run", f"a session before was {one.get('status')} {one.get('error', '')}".strip(), 1])
