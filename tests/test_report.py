@@ -54,6 +54,7 @@ const probing = setInterval(() => {
   const table = [...document.querySelectorAll("table")].find(t => t.caption.textContent.startsWith("All models and"));
   const column = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.trim() === "sealed gain, %");
   const head = table.tHead.rows[0].cells[column], button = head.querySelector("button");
+  table.closest("details").open = true;
   for (const turn of [1, 2]) {
     button.focus();
     found.focused = document.activeElement === button && button.tabIndex === 0;
@@ -61,6 +62,7 @@ const probing = setInterval(() => {
     const values = [...table.tBodies[0].rows].map(r => Number(r.cells[column].dataset.value));
     found.sorted.push([head.getAttribute("aria-sort"), values]);
   }
+  table.closest("details").open = false;
   dispatchEvent(new Event("beforeprint")); found.folded_on_paper = folded();
   dispatchEvent(new Event("afterprint")); found.folded_after = folded();
   document.documentElement.dataset.found = JSON.stringify(found);

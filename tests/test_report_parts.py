@@ -105,7 +105,8 @@ def test_lanes_of_workers_and_who_was_idle():
 
 def test_threads_are_lanes_where_there_are_no_workers():
     events = [at(0, "start", run_key="k"), unit(2, 2, "a", thread="Pool-0_1"), unit(3, 1, "meta"),
-              unit(2, 1, "b", thread="Pool-0_0"), unit(1, 1, "b", thread="u", worker="tcp://10.0.0.1:40000")]  # fmt: skip
+              unit(2, 1, "b", thread="Pool-0_0"),
+              unit(1, 1, "b", thread="u", worker="tcp://10.0.0.1:40000")]  # fmt: skip
     log = timeline.find(events, "k")
     assert list(timeline.lanes(log).values()) == ["thread 1", "run", "thread 2", "worker 1"]
     two = [unit(1, 1, "b", thread=f"t{k}", worker="w") for k in (1, 2)]

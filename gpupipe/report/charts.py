@@ -243,7 +243,7 @@ def over_time(rows: Rows, field: str, title: str) -> dict[str, Any]:
     colours, _, dashes = _of_models(names)
     kept = [{name: row[name] for name in ("label", "model", "time", field)} for row in rows]
     chart = alt.Chart().mark_line(strokeWidth=1.5).encode(
-        x=alt.X("time:T", title=None),
+        x=alt.X("time:T", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True)),
         y=alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False)),
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
         strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None),

@@ -15,7 +15,7 @@ from gpupipe.summary import title_of
 
 Row = Mapping[str, Any]
 PERCENT = ("cagr", "volatility", "max_drawdown", "exposure", "hit_rate", "mean_trade", "random_mean_trade")
-TEXT = ("model", "label", "skill")
+TEXT = ("label", "model", "skill")  # and first
 MOST_DATES = 260  # points of a line
 LEFT_OUT = ("sector", "horizon", "threshold")
 
@@ -36,7 +36,8 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     ]
     own = [row for row in found["statistics"] if row["sector"] == job.ALL]
     own = own or found["statistics"]  # one sector alone has no portfolio of all
-    names = [name for name in own[0] if name not in LEFT_OUT]
+    first = [name for name in TEXT if name in own[0]]
+    names = [*first, *(name for name in own[0] if name not in (*first, *LEFT_OUT))]
     columns = [
         (name.replace("_", " ") + (", %" if name in PERCENT else ""), name not in TEXT) for name in names
     ]  # fmt: skip
