@@ -19,9 +19,11 @@ async function drawAll() {
       fitted.columns = Math.max(1, Math.min(fitted.columns, Math.floor(width / 300)));
       fitted.spec.width = Math.max(120, width / fitted.columns - 90);
     }
-    const place = document.getElementById(name);
+    const place = document.getElementById(name), role = place.getAttribute("role");
     const result = await vegaEmbed(place, fitted, {actions: false, renderer: "svg", config: theme});
     views.push(result);
+    place.setAttribute("role", role);  // Vega gives its own, which has every mark read out
+    place.removeAttribute("aria-roledescription");
     if (panels) {  // as wide as the page is, whatever the axes take
       const spare = width - place.querySelector("svg").getBoundingClientRect().width - 2;
       const panel = Math.max(120, Math.floor(fitted.spec.width + spare / fitted.columns));
