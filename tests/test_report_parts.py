@@ -73,6 +73,7 @@ EVENTS = [
     at(1, "stage", stage="features and labels"),
     at(3, "features", stage="features", unit="energy", seconds=2.0, memory_bytes=300, memory_peak_bytes=400),
     at(4, "stage", stage="training"),
+    at(3.5, "prepared", stage="bins", unit="final/bins", seconds=0.0, thread="t"),
     unit(8, 4, "linear", worker="a", thread="t", memory_bytes=250, memory_peak_bytes=400, device_peak_bytes=7),
     unit(6, 2, "linear", worker="b", thread="t"),
     unit(14, 6, "xgb_hist", worker="a", thread="t"),
@@ -109,6 +110,10 @@ def test_threads_are_lanes_where_there_are_no_workers():
               unit(1, 1, "b", thread="u", worker="tcp://10.0.0.1:40000")]  # fmt: skip
     log = timeline.find(events, "k")
     assert list(timeline.lanes(log).values()) == ["thread 1", "run", "thread 2", "worker 1"]
+    binned = at(1, "prepared", stage="bins", unit="final/bins", seconds=1.0, thread="t7")
+    served = timeline.find([at(0, "start", run_key="k"), binned, unit(2, 1, "b", thread="t7", worker=0)], "k")
+    (lane,) = timeline.shares(served)
+    assert (lane.name, lane.units, lane.busy_s, lane.idle) == ("worker 0", 1, 2.0, 0.0)
     two = [unit(1, 1, "b", thread=f"t{k}", worker="w") for k in (1, 2)]
     log = timeline.find([at(0, "start", run_key="k"), *two], "k")
     assert list(timeline.lanes(log).values()) == ["worker w, thread 1", "worker w, thread 2"]

@@ -108,7 +108,7 @@ def _where(run_key: str, events: Sequence[Mapping[str, Any]]) -> list[list[Any]]
     runs = {one.get("run") for one in events if one["event"] == "start" and one.get("run_key") == run_key}
     made: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0, 0.0])
     for one in events:
-        if one.get("run") in runs and one["event"] in ("features", "labels", "unit"):
+        if one.get("run") in runs and one["event"] in ("features", "labels", "prepared", "unit"):
             counts = made[one.get("stage", ""), one.get("device", "")]
             counts[1 if one.get("reused") else 0] += 1
             counts[2] += one.get("seconds", 0.0)

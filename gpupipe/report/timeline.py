@@ -12,6 +12,7 @@ from typing import Any
 Event = Mapping[str, Any]
 MAIN, IDLE = "run", "idle"
 PREPARING = ("read", "features", "labels")  # events of one step, with the seconds that it took
+PREPARED = ("prepare", "bins")  # for units, by their threads
 LATE_S = 0.05  # shorter gaps between units are not drawn
 
 
@@ -53,9 +54,14 @@ class Log:
         return _seconds(event) - self.began
 
     @property
-    def units(self) -> list[Event]:
-        """Units that this run made, not those that it took from the store."""
+    def made(self) -> list[Event]:
+        """Units that this run made, not those that it took from the store, and what it prepared for them."""
         return [one for one in self.events if _is_made(one)]
+
+    def place(self, event: Event) -> tuple[str, str]:
+        """Worker and thread of an event; what a thread did itself is of the worker that it serves; "" is none."""
+        workers = {one["thread"]: one["worker"] for one in self.events if "worker" in one}
+        return str(event.get("worker", workers.get(event["thread"], ""))), event["thread"]
 
 
 def find(events: Iterable[Event], run_key: str) -> Log | None:
@@ -93,7 +99,7 @@ def bars(log: Log) -> list[Bar]:
 
 def lanes(log: Log) -> dict[tuple[str, str], str]:
     """What the lane of a (worker, thread) is called."""
-    pairs = list(dict.fromkeys((str(one.get("worker", "")), one["thread"]) for one in log.units))
+    pairs = list(dict.fromkeys(map(log.place, log.made)))
     workers = list(dict.fromkeys(worker for worker, _ in pairs if worker))
     threads: dict[str, list[str]] = defaultdict(list)
     for worker, thread in pairs:
@@ -124,7 +130,10 @@ def shares(log: Log) -> list[Lane]:
     own: dict[str, list[Bar]] = defaultdict(list)
     for one in units:
         own[one.lane].append(one)
-    return [Lane(name, len(of), sum(one.end - one.begin for one in of), span) for name, of in own.items()]
+    return [
+        Lane(name, sum(one.stage not in PREPARED for one in of), sum(one.end - one.begin for one in of), span)
+        for name, of in own.items()
+    ]
 
 
 def phases(log: Log) -> list[tuple[str, float, float]]:
@@ -189,19 +198,19 @@ def _of_run(log: Log) -> list[Bar]:
 
 def _units(log: Log, names: Mapping[tuple[str, str], str]) -> list[Bar]:
     found = []
-    for one in log.units:
-        end, lane = log.since(one), names[str(one.get("worker", "")), one["thread"]]
+    for one in log.made:
+        end, lane = log.since(one), names[log.place(one)]
         unit = one["unit"].split("/", 1)[-1].strip("/")
         found.append(Bar(lane, one["stage"], unit, end - one["seconds"], end))
     return found
 
 
 def _is_made(event: Event) -> bool:
-    return event["event"] == "unit" and bool(event.get("seconds")) and not event.get("reused")
+    return event["event"] in ("unit", "prepared") and bool(event.get("seconds")) and not event.get("reused")
 
 
 def _timed(event: Event) -> bool:
-    return event["event"] in (*PREPARING, "unit")
+    return event["event"] in (*PREPARING, "prepared", "unit")
 
 
 def _seconds(event: Event) -> float:
