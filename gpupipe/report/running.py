@@ -69,7 +69,7 @@ def _memory(log: timeline.Log) -> list[Any]:
     if all(row[4] is None for row in table):  # no device, or no pool that counts
         columns, table = columns[:4], [row[:4] for row in table]
     return [
-        Figure("Memory held, as the log saw it after each step", charts.memory(rows)),
+        Figure("Memory held by the process that leads the run, as its log saw it after each step", charts.memory(rows)),
         Table("Memory by stage, as seen in it and at its end", columns, table),
     ]
 
