@@ -93,8 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     panel, report = load(chosen.data, chosen.sector_map, chosen.sectors)
     settings = config.make(chosen.preset, settings=chosen.set)
 
-    def job(out: pathlib.Path, jobs: int) -> None:
-        pipeline.execute(panel, report, settings, out, jobs)
+    def job(out: pathlib.Path, jobs: int) -> str:
+        return pipeline.execute(panel, report, settings, out, jobs)[0]["run_key"]
 
     n_units, own_s = own_time(job, max(5, chosen.times))  # kernels are compiled, pages are warm
     seconds: dict[str, list[float]] = {"graph": [], "loop": []}
@@ -104,16 +104,19 @@ def main(arguments: list[str] | None = None) -> int:
             seconds[name].append(execute(job, ways[name]))
     with tempfile.TemporaryDirectory() as name:
         out = pathlib.Path(name, "OUT")
-        job(out, chosen.jobs)
-        found = timeline.intervals(runlog.read(out / runlog.FILE))
+        key = job(out, chosen.jobs)
+        found = timeline.find(runlog.read(out / runlog.FILE), key)
+        assert found is not None
     graph_s, loop_s = (statistics.median(seconds[name]) for name in ("graph", "loop"))
     ratios = [a / b - 1 for a, b in zip(seconds["graph"], seconds["loop"], strict=True)]
     share, error = statistics.median(ratios), statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else 1.0
-    own, idle, hidden = own_s / loop_s, timeline.idle_share(found, chosen.jobs), timeline.hidden_share(found)
-    preparing = [one for one in found if one.event in timeline.PREPARING]
-    first = min(one.begin for one in found if one.event == timeline.TRAINING)
-    prepared_s = sum(one.end - one.begin for one in preparing)
-    before = sum(one.end - one.begin for one in preparing if one.end <= first) / prepared_s
+    lanes = timeline.shares(found)
+    own, hidden = own_s / loop_s, timeline.hidden_share(found)
+    idle = statistics.mean(one.idle for one in lanes)
+    preparing = [one for one in found.events if one["event"] in ("features", "labels", "prepared")]
+    first = min(found.since(one) - one["seconds"] for one in found.made if one["event"] == "unit")
+    prepared_s = sum(one["seconds"] for one in preparing)
+    before = sum(one["seconds"] for one in preparing if found.since(one) <= first) / prepared_s
     print(f"{panel.n_rows:,} rows, {n_units} units: the scheduler itself {1000 * own_s:.1f} ms, {100 * own:.3f} %")
     told = f"{100 * share:+.2f} % (standard error {100 * error:.2f} %)"
     print(f"graph {graph_s:.3f} s, plain loop {loop_s:.3f} s: {told}")

@@ -135,6 +135,19 @@ def host_peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
 
 
+def held() -> dict[str, int]:
+    """Bytes that this process holds now, and its marks.
+
+    memory_bytes: resident set.  memory_peak_bytes: its largest so far.  device_bytes, device_peak_bytes and
+    device_allocations: of RMM's pool, now, at most, and how many allocations are alive.
+    """
+    found = {"memory_peak_bytes": host_peak_bytes(), "memory_bytes": host_bytes()}
+    if counts := pool_statistics():
+        found |= {"device_bytes": counts["current_bytes"], "device_peak_bytes": counts["peak_bytes"],
+                  "device_allocations": counts["current_count"]}  # fmt: skip
+    return found
+
+
 def device_of(array: Any) -> Device:
     """The device that an array lives on: the device follows the data."""
     if hasattr(array, "__cuda_array_interface__"):

@@ -237,11 +237,7 @@ class Watch:
         self.peaks[self._stage] = max(held, self.peaks.get(self._stage, 0))
         self._peak = max(held, self._peak)
         if abs(held - self._told) > max(16 << 20, CHANGE * self._told):
-            pool = device.pool_statistics()
-            runlog.event(
-                "memory", stage=self._stage, bytes=held, peak_bytes=self._peak,
-                device_bytes=pool.get("current_bytes"), device_peak_bytes=pool.get("peak_bytes"),
-            )  # fmt: skip
+            runlog.event("memory", stage=self._stage)  # every event says what is held
             self._told = held
 
     def _look_on(self) -> None:

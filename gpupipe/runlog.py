@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from gpupipe import device
 from gpupipe.errors import UserError
 
 FILE = "run.jsonl"
@@ -39,10 +40,11 @@ class Journal:
         self._lock = threading.Lock()
 
     def add(self, event: str, **fields: Any) -> None:
-        """Write one event; values are numbers, texts, lists and dictionaries of them."""
+        """Write one event, with the memory held; values are numbers, texts, lists and dictionaries of them."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         known = {name: value for name, value in fields.items() if value is not None}
-        line = {"time": now, "run": self.run, "event": event, "thread": threading.current_thread().name, **known}
+        thread = threading.current_thread().name
+        line = {"time": now, "run": self.run, "event": event, "thread": thread, **device.held(), **known}
         content = (json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
         with self._lock:
             if self._file is None:

@@ -12,7 +12,7 @@ import pytest
 from tiny import QUICK, SOURCE
 
 from gpupipe import cli, report, run, summary
-from gpupipe.report import page
+from gpupipe.report import page, signals
 from gpupipe.store import StoreError
 
 pytest.importorskip("altair")
@@ -27,6 +27,8 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "OUT"
     assert run.main([*OPTIONS, "--models", "xgb_joint,linear,meta_learner", "--out", str(folder), "--report"]) == 0
     assert cli.main(["backtest", "--models", str(folder), "--data", SOURCE, "--quiet"]) == 0
+    scan = ["scan", "--models", str(folder), "--data", SOURCE, "--quiet", "--to", str(folder / signals.SIGNALS)]
+    assert cli.main([*scan, "--active", str(folder / signals.ACTIVE)]) == 0
     return folder
 
 
@@ -35,6 +37,38 @@ def other(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "OTHER"
     assert run.main([*OPTIONS, "--models", "linear", "--set", "linear.l2=1000", "--out", str(folder)]) == 0
     return folder
+
+
+# What a reader can do and hear, told by the page itself once it is drawn.
+PROBE = """<script>
+const probing = setInterval(() => {
+  if (document.documentElement.dataset.drawn === undefined) return;
+  clearInterval(probing);
+  const name = e => e.getAttribute("aria-label") || e.getAttribute("alt")
+    || document.getElementById(e.getAttribute("aria-labelledby") || "")?.textContent;
+  const folded = () => document.querySelectorAll("details:not([open])").length;
+  const found = {wide: document.documentElement.scrollWidth - innerWidth, folded: folded(), sorted: []};
+  const spoken = [...document.querySelectorAll(".chart, img, section, [role=region]")];
+  found.unnamed = spoken.filter(e => !name(e)?.trim()).length;
+  found.chosen = document.querySelector(".vega-bindings select").closest("[role]").getAttribute("role");
+  found.images = document.querySelectorAll(".chart[role=img]").length;
+  const table = [...document.querySelectorAll("table")].find(t => t.caption.textContent.startsWith("All models and"));
+  const column = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.trim() === "sealed gain, %");
+  const head = table.tHead.rows[0].cells[column], button = head.querySelector("button");
+  table.closest("details").open = true;
+  for (const turn of [1, 2]) {
+    button.focus();
+    found.focused = document.activeElement === button && button.tabIndex === 0;
+    button.click();  // what Enter and Space do on a button
+    const values = [...table.tBodies[0].rows].map(r => Number(r.cells[column].dataset.value));
+    found.sorted.push([head.getAttribute("aria-sort"), values]);
+  }
+  table.closest("details").open = false;
+  dispatchEvent(new Event("beforeprint")); found.folded_on_paper = folded();
+  dispatchEvent(new Event("afterprint")); found.folded_after = folded();
+  document.documentElement.dataset.found = JSON.stringify(found);
+}, 50);
+</script>"""
 
 
 def opened(path, width: int = 1100) -> tuple[str, str]:
@@ -59,17 +93,36 @@ def specs(path) -> dict:
 
 
 @pytest.mark.parametrize("width", [1100, 400])
-def test_every_figure_is_drawn_and_the_console_is_silent(out, width):
+def test_every_figure_is_drawn_and_the_console_is_silent(out, width, tmp_path):
     assert cli.main(["report", str(out)]) == 0
-    path = out / report.NAME
-    n_figures = len(specs(path))
-    assert n_figures >= 12
+    n_figures = len(specs(out / report.NAME))
+    assert n_figures >= 15
+    path = tmp_path / report.NAME
+    path.write_text((out / report.NAME).read_text() + PROBE)
     dom, said = opened(path, width)
     assert said == ""
     assert f'data-drawn="{n_figures}"' in dom
     for k in range(n_figures):
         drawn = re.search(rf'id="figure{k}".*?</figure>', dom, re.S)
         assert drawn and "<svg" in drawn[0] and drawn[0].count("<path") > 2, f"figure{k}"
+    found = json.loads(html.unescape(re.search(r'data-found="(.*?)"', dom)[1]))
+    assert found["wide"] <= 0 and found["unnamed"] == 0 and found["focused"] and found["chosen"] == "group"
+    assert found["images"] == n_figures - 1  # all but the one in which the reader can choose
+    (first, down), (second, up) = found["sorted"]
+    assert (first, second) == ("descending", "ascending")
+    assert down == sorted(down, reverse=True) and up == sorted(up) and len(set(up)) > 2
+    assert found["folded"] == found["folded_after"] > 3 and found["folded_on_paper"] == 0
+
+
+def test_it_shows_what_was_scanned_and_when(out):
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(out / signals.SIGNALS).to_pylist()
+    day = max(row["time"] for row in rows)[:10]
+    called = {row["symbol"] for row in rows if row["side"] != "HOLD" and row["time"][:10] == day}
+    content = html.unescape((out / report.NAME).read_text())
+    assert f"of {len(called):,}, of {day}, the strongest first" in content and f"Of the bars of {day}" in content
+    assert f"{len({row['symbol'] for row in rows}) - len(called):,} of" in content
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_is_small(out):
@@ -91,7 +144,7 @@ def test_it_says_what_the_summary_says(out):
     gains = {(row["label"], row["model"]): row["gain"] for row in rows if "low" in row and "skill" in row}
     titles = {row["label"]: summary.title_of(row) for row in whole["models"]}
     expected = {(titles[a["label"]], a["model"]): 100 * a["test_gain_over_prior"] for a in whole["averages"]}
-    assert gains == pytest.approx(expected)
+    assert gains == pytest.approx(expected, rel=1e-5)
     trades = json.loads((out / "backtest" / "statistics.json").read_text())
     assert f"{trades['draws']} draws of random entries" in content
 

@@ -1,4 +1,4 @@
-"""The timeline is what the log says: lanes, idle share, and preparation that training hid."""
+"""What training hides of the preparation is what the log says."""
 
 from __future__ import annotations
 
@@ -13,36 +13,31 @@ from tests.tiny import QUICK, tiny_market
 START = datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC)
 
 
-def event(kind, begin, end, thread="a", run="r", **more):
+def event(kind, begin, end, **more):
     time = (START + datetime.timedelta(seconds=end)).isoformat()
-    return {"time": time, "run": run, "event": kind, "thread": thread, "stage": kind, "unit": f"{kind} {begin}",
+    return {"time": time, "run": "r", "event": kind, "thread": "a", "stage": kind, "unit": f"{kind} {begin}",
             "seconds": end - begin, **more}  # fmt: skip
 
 
-def test_shares_are_of_what_was_done():
-    found = timeline.intervals([
-        event("unit", 0, 100, run="earlier"),
-        event("features", 0, 2), event("labels", 2, 3), event("prepared", 3, 4), event("unit", 4, 8),
-        event("prepared", 5, 7, "b"), event("unit", 7, 9, "b"), event("prepared", 8.5, 10), event("unit", 10, 12),
-        event("unit", 3, 4, reused=True), {"time": START.isoformat(), "run": "r", "event": "stage", "stage": "x"},
-    ])  # fmt: skip
-    assert {one.lane for one in found} == {"thread 1", "thread 2"}
-    assert [one.begin for one in found if one.event == "prepared"] == [3, 5, 8.5]
-    assert timeline.idle_share(found, 2) == pytest.approx(1 - (2 + 1 + 1 + 4 + 2 + 2 + 1.5 + 2) / 24)
+def test_the_hidden_share_is_of_what_was_prepared_beside_units():
+    start = {"time": START.isoformat(), "run": "r", "event": "start", "thread": "a", "run_key": "k"}
+    lines = [
+        start, event("features", 0, 2), event("labels", 2, 3), event("prepared", 3, 4), event("unit", 4, 8),
+        event("prepared", 5, 7), event("unit", 7, 9), event("prepared", 8.5, 10), event("unit", 10, 12),
+        event("unit", 3, 4, reused=True),
+    ]  # fmt: skip
     # Of 7.5 seconds 2 beside the first unit and half a second beside the second.
-    assert timeline.hidden_share(found) == pytest.approx(2.5 / 7.5)
-    assert math.isnan(timeline.hidden_share([one for one in found if one.event == "unit"]))
-    assert timeline.intervals([event("features", 0, 1)]) == []
-    assert timeline.intervals([event("unit", 0, 1, worker=1)])[0].lane == "worker 2"
+    assert timeline.hidden_share(timeline.find(lines, "k")) == pytest.approx(2.5 / 7.5)
+    assert math.isnan(timeline.hidden_share(timeline.find([start, event("unit", 0, 1)], "k")))
 
 
-def test_a_run_prepares_its_later_folds_beside_training(tmp_path):
+def test_a_run_prepares_its_later_folds_once_something_is_trained(tmp_path):
     settings = config.make("fast", settings=QUICK)
-    pipeline.execute(tiny_market(), None, settings, tmp_path, 2)
-    found = timeline.intervals(runlog.read(tmp_path / runlog.FILE))
-    kinds = {(one.event, one.stage) for one in found}
-    assert {("features", "features"), ("prepared", "prepare"), ("prepared", "bins"), ("unit", "linear")} <= kinds
-    prepared = [one for one in found if one.stage == "prepare"]
+    whole, _ = pipeline.execute(tiny_market(), None, settings, tmp_path, 2)
+    log = timeline.find(runlog.read(tmp_path / runlog.FILE), whole["run_key"])
+    prepared = [one for one in log.made if one["stage"] == "prepare"]
     assert len(prepared) == 1 + settings.split.parts - (settings.split.stacking == "forward")
-    first = min(one.begin for one in found if one.event == "unit")
-    assert sum(one.end <= first for one in prepared) == 1  # nothing is trained before, and the others come later
+    first = min(log.since(one) - one["seconds"] for one in log.made if one["event"] == "unit")
+    assert sum(log.since(one) <= first for one in prepared) == 1  # the others come later
+    assert {one["stage"] for one in log.made} >= {"prepare", "bins", "linear", "meta_learner"}
+    assert 0 <= timeline.hidden_share(log) <= 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, memory
+from gpupipe import config, memory, runlog
 from gpupipe.cluster import site
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -70,8 +70,8 @@ class Cluster:
         finally:
             run.cancel()
             with contextlib.suppress(Exception):  # a worker that is gone has nothing to let go of
-                run.found = self.client.run(site.forget, job.key)
-                for own in run.found.values():
+                for address, own in self.client.run(site.forget, job.key).items():
+                    runlog.event("worker", address=address, memory_peak_bytes=own["peak_bytes"])
                     for direction, stages in own["bus_bytes"].items():
                         for stage, n_bytes in stages.items():
                             getattr(panel.device.ledger, direction)[stage] += n_bytes
@@ -84,7 +84,6 @@ class Run:
         self._cluster, self._panel, self._job = cluster, panel, job
         self._opening: dict[Which, Any] = {}
         self._lock = threading.Lock()
-        self.found: dict[str, dict[str, Any]] = {}
 
     @property
     def homes(self) -> int:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpupipe.intervals import NO_SKILL
+
 Rows = Sequence[Mapping[str, Any]]
-# Models keep their colour, shape and dash in every chart; colours of Okabe and Ito, told apart without colour by shape.
+# Models keep their colour, shape and dash in every chart, and are told apart without colour by shape or dash. Colours
+# are the page's own variables (page.css), of which each theme has its own, at least 3:1 against its ground.
 MODELS = {
-    "xgb_joint": ("#0072B2", "circle", [1, 0]), "meta_learner": ("#D55E00", "diamond", [6, 2]),
-    "xgb_hist": ("#009E73", "square", [2, 2]), "xgb_leafwise": ("#56B4E9", "triangle-up", [4, 4]),
-    "random_forest": ("#CC79A7", "triangle-down", [8, 4]), "linear": ("#E69F00", "cross", [1, 3]),
-    "lightgbm": ("#7A6FAC", "triangle-left", [5, 1]), "catboost": ("#8C8C00", "triangle-right", [3, 1]),
+    "xgb_joint": ("var(--m1)", "circle", [1, 0]), "meta_learner": ("var(--m2)", "diamond", [6, 2]),
+    "xgb_hist": ("var(--m3)", "square", [2, 2]), "xgb_leafwise": ("var(--m4)", "triangle-up", [4, 4]),
+    "random_forest": ("var(--m5)", "triangle-down", [8, 4]), "linear": ("var(--m6)", "cross", [1, 3]),
+    "lightgbm": ("var(--m7)", "triangle-left", [5, 1]), "catboost": ("var(--m8)", "triangle-right", [3, 1]),
 }  # fmt: skip
-OTHER = ("#7F7F7F", "circle", [1, 1])  # baselines
-CLASSES = {"SELL": "#D55E00", "HOLD": "#999999", "BUY": "#0072B2"}
+OTHER = ("var(--base)", "circle", [1, 1])  # baselines
+CLASSES = {"SELL": "var(--sell)", "HOLD": "var(--hold)", "BUY": "var(--buy)"}
+RUNS = ["var(--m1)", "var(--m2)"]
+LOSS_TO_GAIN = ["#e08a2e", "#f7f7f7", "#5aa9dd"]  # light enough for black words on all of it
 ROW = 22  # pixels of a row in a chart of rows
 
 
@@ -27,6 +32,11 @@ def _alt() -> Any:
 def _of_models(names: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
     found = [MODELS.get(name, OTHER) for name in names]
     return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
+
+
+def _shapes(alt: Any) -> Any:
+    """A legend of filled shapes: a dashed outline would fray them."""
+    return alt.Legend(title=None, symbolStrokeWidth=0)
 
 
 def gains(rows: Rows) -> dict[str, Any]:
@@ -43,13 +53,13 @@ def gains(rows: Rows) -> dict[str, Any]:
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=None),
     )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
-        x=alt.X("gain:Q", title="gain over the prior in sealed log-loss, %"),
+        x=alt.X("gain:Q", title="gain over the prior, %"),
         shape=alt.Shape("model:N", scale=alt.Scale(domain=names, range=shapes), legend=None),
         tooltip=[alt.Tooltip(f"{name}:N") for name in ("label", "model", "skill")]
         + [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")],
     )
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="gray").encode(x=alt.datum(0))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="var(--base)").encode(x=alt.datum(0))
     return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=ROW * len(names))
 
 
@@ -60,24 +70,28 @@ def two_runs(rows: Rows) -> dict[str, Any]:
     base = alt.Chart().encode(
         y=alt.Y("model:N", sort=models, title=None),
         yOffset=alt.YOffset("run:N", sort=runs),
-        color=alt.Color("run:N", scale=alt.Scale(domain=runs, range=["#0072B2", "#D55E00"]), title=None),
+        color=alt.Color("run:N", scale=alt.Scale(domain=runs, range=RUNS), title=None),
     )
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=alt.X("gain:Q", title="gain over the prior in sealed log-loss, %"),
+        x=alt.X("gain:Q", title="gain over the prior, %"),
         shape=alt.Shape("run:N", scale=alt.Scale(domain=runs, range=["circle", "diamond"]), title=None),
         tooltip=["label:N", "model:N", "run:N"]
         + [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")],
     )
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="gray").encode(x=alt.datum(0))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="var(--base)").encode(x=alt.datum(0))
     return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=2 * ROW * len(models))
 
 
-def _panels(alt: Any, layered: Any, rows: Rows, by: str, height: int, width: int = 250) -> dict[str, Any]:
-    """A panel for each value of a field, as many in a row as the page has room for (`columns` is set there)."""
+def _panels(alt: Any, layered: Any, rows: Rows, by: str, height: int, own: Sequence[str] = ()) -> dict[str, Any]:
+    """A panel for each value of a field, at most three in a row, as wide as the page has room for.
+
+    own: "x" and "y" where each panel has its own scale.
+    """
     order = list(dict.fromkeys(row[by] for row in rows))
-    chart = layered.properties(width=width, height=height, data=alt.Data(values=list(rows)))
-    return chart.facet(facet=alt.Facet(f"{by}:N", sort=order, title=None), columns=3).to_dict()
+    chart = layered.properties(width=250, height=height, data=alt.Data(values=list(rows)))
+    faceted = chart.facet(facet=alt.Facet(f"{by}:N", sort=order, title=None), columns=3)
+    return faceted.resolve_scale(**dict.fromkeys(own, "independent")).to_dict()
 
 
 def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
@@ -90,11 +104,16 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
     model = alt.selection_point(fields=["model"], bind=picked, value=models[0], name="pick")
     labels = list(dict.fromkeys(row["label"] for row in rows))
     # One end of the colours is as far from 0 as the other; a few models far beyond have the colour of the end.
-    far = sorted(abs(row["gain"]) for row in rows)[int(0.98 * (len(rows) - 1))] or 1.0
-    scale = alt.Scale(scheme="blueorange", domain=[-far, far], clamp=True, reverse=True)
+    far = sorted(abs(row["gain"]) for row in rows)[int(0.9 * (len(rows) - 1))] or 1.0
+    scale = alt.Scale(range=LOSS_TO_GAIN, domain=[-far, 0, far], clamp=True)
+    narrow = "width < 420"  # of a phone: words side by side would overlap
+    upright = alt.Axis(
+        labelAngle=alt.expr(f"{narrow} ? -60 : 0"), labelAlign=alt.expr(f"{narrow} ? 'right' : 'center'"),
+        labelBaseline=alt.expr(f"{narrow} ? 'middle' : 'top'"),
+    )  # fmt: skip
     base = (
         alt.Chart(alt.Data(values=list(rows)))
-        .encode(x=alt.X("label:N", sort=labels, title=None, axis=alt.Axis(labelAngle=0)),
+        .encode(x=alt.X("label:N", sort=labels, title=None, axis=upright),
             y=alt.Y("sector:N", title=None),
         )
         .add_params(model)
@@ -104,17 +123,18 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
         color=alt.Color("gain:Q", scale=scale, title="gain, %"),
         tooltip=["sector:N", "label:N", "model:N", alt.Tooltip("gain:Q", format=".1f"), "skill:N"],
     )
-    words = base.mark_text(fontSize=11).encode(
-        text=alt.Text("gain:Q", format=".1f"),
-        color=alt.condition(f"abs(datum.gain) > {0.6 * far}", alt.value("white"), alt.value("black")),
-    )
-    return (fill + words).properties(width="container", height=ROW * len({row["sector"] for row in rows})).to_dict()
+    # What has no skill has a tilde, as in the printed tables.
+    said = f"format(datum.gain, '.1f') + (datum.skill === '{NO_SKILL}' ? '~' : '')"
+    words = base.transform_calculate(said=said).mark_text(fontSize=11, color="black").encode(text="said:N")
+    chosen = alt.TitleParams(alt.expr("'model ' + pick_model"), anchor="start", fontSize=12, color="var(--text)")
+    chart = (fill + words).properties(width="container", title=chosen)
+    return chart.properties(height=ROW * len({row["sector"] for row in rows})).to_dict()
 
 
 def shares(rows: Rows) -> dict[str, Any]:
     """Label shares by sector, a panel for each label. rows: "label", "sector", "class", "share" in percent."""
     alt = _alt()
-    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar().encode(
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(stroke="var(--ground)", strokeWidth=1).encode(
         x=alt.X("share:Q", stack="zero", title="share of rows, %", scale=alt.Scale(domain=[0, 100])),
         y=alt.Y("sector:N", title=None),
         color=alt.Color("class:N", scale=alt.Scale(domain=list(CLASSES), range=list(CLASSES.values())), title=None),
@@ -128,29 +148,43 @@ def shares(rows: Rows) -> dict[str, Any]:
 def shares_by_year(rows: Rows) -> dict[str, Any]:
     """BUY and SELL shares of all sectors by year. rows: "label", "year", "class", "share" in percent, "rows"."""
     alt = _alt()
-    chart = alt.Chart(alt.Data(values=list(rows))).mark_line(point=True).encode(
+    called = ["SELL", "BUY"]
+    base = alt.Chart().encode(
         x=alt.X("year:O", title=None),
         y=alt.Y("share:Q", title="share of rows, %"),
-        color=alt.Color("class:N", scale=alt.Scale(domain=list(CLASSES), range=list(CLASSES.values())), title=None),
-        strokeDash=alt.StrokeDash("class:N", legend=None),
+        color=alt.Color("class:N", scale=alt.Scale(domain=called, range=[CLASSES[name] for name in called]),
+                        legend=_shapes(alt)),
         tooltip=["label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"),
                  alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
-    return _panels(alt, chart, rows, "label", height=150)
+    dashes, shapes = [[6, 3], [1, 0]], ["triangle-down", "triangle-up"]
+    lines = base.mark_line().encode(
+        strokeDash=alt.StrokeDash("class:N", scale=alt.Scale(domain=called, range=dashes), title=None)
+    )
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(
+        shape=alt.Shape("class:N", scale=alt.Scale(domain=called, range=shapes), title=None)
+    )
+    return _panels(alt, alt.layer(lines, marks), rows, "label", height=150)
 
 
 def curve(
     rows: Rows, x: str, y: str, titles: tuple[str, str], diagonal: bool = False, log: bool = False
 ) -> dict[str, Any]:  # fmt: skip
-    """Lines of the models, a panel for each label. rows: "label", "model", and the fields x and y."""
+    """Lines of the models, a panel for each label.
+
+    rows: "label", "model", "rows", and the fields x and y; with "base", a line at its height (one value a label).
+    diagonal: a line where x and y are alike.  log: both axes even in log, near enough to 0 even.
+    """
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
     colours, shapes, dashes = _of_models(names)
     kind = {"type": "symlog", "constant": 0.01} if log else {}
     base = alt.Chart().encode(
-        x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind), axis=alt.Axis(format="%")),
-        y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(**kind), axis=alt.Axis(format="%")),
-        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind),
+                axis=alt.Axis(format="~%", tickCount=4, labelOverlap=True)),
+        y=alt.Y(f"{y}:Q", title=titles[1], scale=alt.Scale(**kind),
+                axis=alt.Axis(format="~%", tickCount=5, labelOverlap=True)),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=_shapes(alt)),
         tooltip=["label:N", "model:N", alt.Tooltip(f"{x}:Q", format=".2%"), alt.Tooltip(f"{y}:Q", format=".2%"),
                  alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
@@ -162,10 +196,13 @@ def curve(
         shape=alt.Shape("model:N", scale=alt.Scale(domain=names, range=shapes), title=None)
     )
     layers = [lines, marks]
+    if rows and "base" in rows[0]:
+        layers.insert(0, alt.Chart().mark_rule(color="var(--base)", strokeDash=[4, 3]).encode(y="mean(base):Q"))
     if diagonal:
-        alike = alt.Chart().mark_line(color="gray", strokeDash=[4, 3])
+        alike = alt.Chart().mark_line(color="var(--base)", strokeDash=[4, 3])
         layers.insert(0, alike.encode(x=f"{x}:Q", y=alt.Y(f"{x}:Q", title=titles[1])))
-    return _panels(alt, alt.layer(*layers), rows, "label", height=200)
+    own = ("x", "y") if log else ("y",)
+    return _panels(alt, alt.layer(*layers), rows, "label", height=200, own=own)
 
 
 def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, Any]:
@@ -176,7 +213,7 @@ def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, 
     base = alt.Chart().encode(
         x=alt.X(f"{x}:O", title=titles[0], axis=alt.Axis(labelAngle=0)),
         y=alt.Y(f"{y}:Q", title=titles[1]),
-        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=_shapes(alt)),
         tooltip=["label:N", "model:N", f"{x}:O", alt.Tooltip(f"{y}:Q", format=".1f")],
     )
     lines = base.mark_line().encode(
@@ -191,7 +228,7 @@ def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, 
 def bars(rows: Rows, name: str, value: str, title: str) -> dict[str, Any]:
     """Horizontal bars, largest first. rows: the fields name and value."""
     alt = _alt()
-    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(color="#0072B2").encode(
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(color="var(--m1)").encode(
         x=alt.X(f"{value}:Q", title=title),
         y=alt.Y(f"{name}:N", sort="-x", title=None),
         tooltip=[f"{name}:N", alt.Tooltip(f"{value}:Q", format=".2f")],
@@ -206,7 +243,7 @@ def over_time(rows: Rows, field: str, title: str) -> dict[str, Any]:
     colours, _, dashes = _of_models(names)
     kept = [{name: row[name] for name in ("label", "model", "time", field)} for row in rows]
     chart = alt.Chart().mark_line(strokeWidth=1.5).encode(
-        x=alt.X("time:T", title=None),
+        x=alt.X("time:T", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True)),
         y=alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False)),
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
         strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None),
@@ -215,15 +252,55 @@ def over_time(rows: Rows, field: str, title: str) -> dict[str, Any]:
     return _panels(alt, chart, kept, "label", height=180)
 
 
-def timeline(rows: Rows) -> dict[str, Any]:
-    """What each thread did when. rows: "thread", "stage", "unit", "begin" and "end" in seconds since the start."""
+def counts(rows: Rows) -> dict[str, Any]:
+    """Rows by probability, a panel for each label. rows: "label", "model", "probability", "rows"."""
     alt = _alt()
-    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(stroke="white", strokeWidth=0.3).encode(
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    colours, _, dashes = _of_models(names)
+    chart = alt.Chart().mark_line(interpolate="step").encode(
+        x=alt.X("probability:Q", title="probability", scale=alt.Scale(type="symlog", constant=0.01),
+                axis=alt.Axis(format="~%")),
+        y=alt.Y("rows:Q", title="rows", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)),
+        color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), title=None),
+        strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=dashes), title=None),
+        order=alt.Order("probability:Q"),
+        tooltip=["label:N", "model:N", alt.Tooltip("probability:Q", format=".2%"),
+                 alt.Tooltip("rows:Q", format=",")],
+    )  # fmt: skip
+    return _panels(alt, chart, rows, "label", height=130)
+
+
+def timeline(rows: Rows, lanes: Sequence[str]) -> dict[str, Any]:
+    """What each lane did when: a panel for each, a row for each stage, whose name stands beside it.
+
+    rows: "lane", "stage", "unit", "begin" and "end" in seconds since the start; "idle" is the stage between units.
+    """
+    alt = _alt()
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(stroke="var(--ground)", strokeWidth=0.3).encode(
         x=alt.X("begin:Q", title="seconds since the start"),
         x2="end:Q",
-        y=alt.Y("thread:N", title=None),
-        color=alt.Color("stage:N", scale=alt.Scale(scheme="tableau20"), title=None),
-        tooltip=["unit:N", "stage:N", "thread:N", alt.Tooltip("begin:Q", format=".1f"),
+        y=alt.Y("stage:N", title=None, sort=stages, scale=alt.Scale(paddingInner=0.15)),
+        color=alt.condition("datum.stage === 'idle'", alt.value("var(--base)"), alt.value("var(--m1)")),
+        tooltip=["lane:N", "stage:N", "unit:N", alt.Tooltip("begin:Q", format=".1f"),
                  alt.Tooltip("end:Q", format=".1f")],
+    ).properties(width=250, height=alt.Step(15))  # fmt: skip
+    head = alt.Header(orient="top", labelAnchor="start")
+    faceted = chart.facet(facet=alt.Facet("lane:N", sort=list(lanes), title=None, header=head), columns=1, spacing=8)
+    return faceted.resolve_scale(y="independent").to_dict()
+
+
+def memory(rows: Rows, title: str = "GiB") -> dict[str, Any]:
+    """Memory over the run. rows: "seconds" since the start, "what", "gib"."""
+    alt = _alt()
+    kinds = list(dict.fromkeys(row["what"] for row in rows))
+    colours = ["var(--m1)", "var(--m2)", "var(--m3)", "var(--m5)"][: len(kinds)]
+    dashes = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][: len(kinds)]
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_line(interpolate="step-after").encode(
+        x=alt.X("seconds:Q", title="seconds since the start"),
+        y=alt.Y("gib:Q", title=title),
+        color=alt.Color("what:N", scale=alt.Scale(domain=kinds, range=colours), title=None),
+        strokeDash=alt.StrokeDash("what:N", scale=alt.Scale(domain=kinds, range=dashes), title=None),
+        tooltip=["what:N", alt.Tooltip("seconds:Q", format=".1f"), alt.Tooltip("gib:Q", format=".3f")],
     )  # fmt: skip
-    return chart.properties(width="container", height=36 * len({row["thread"] for row in rows})).to_dict()
+    return chart.properties(width="container", height=170).to_dict()

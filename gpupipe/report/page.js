@@ -14,17 +14,32 @@ async function drawAll() {
   views = [];
   const width = document.querySelector("main").clientWidth;
   for (const [name, spec] of Object.entries(specs)) {
-    const fitted = structuredClone(spec);
-    if (fitted.columns) {
-      fitted.columns = Math.max(1, Math.min(3, Math.floor(width / 330)));
-      fitted.spec.width = Math.max(140, Math.min(330, width / fitted.columns - 110));
+    const fitted = structuredClone(spec), panels = fitted.facet !== undefined;
+    if (panels) {
+      fitted.columns = Math.max(1, Math.min(fitted.columns, Math.floor(width / 300)));
+      fitted.spec.width = Math.max(120, width / fitted.columns - 90);
     }
-    const result = await vegaEmbed("#" + name, fitted, {actions: false, renderer: "svg", config: theme});
+    const place = document.getElementById(name), role = place.getAttribute("role");
+    const result = await vegaEmbed(place, fitted, {actions: false, renderer: "svg", config: theme});
     views.push(result);
+    place.setAttribute("role", role);  // Vega gives its own, which has every mark read out
+    place.removeAttribute("aria-roledescription");
+    if (panels) {  // as wide as the page is, whatever the axes take
+      const spare = width - place.querySelector("svg").getBoundingClientRect().width - 2;
+      const panel = Math.max(120, Math.floor(fitted.spec.width + spare / fitted.columns));
+      await result.view.signal("child_width", panel).resize().runAsync();
+    }
   }
   document.documentElement.dataset.drawn = String(views.length);
 }
 draw();
+// On paper everything is open; what the reader had closed is closed again after.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const one of opened) one.open = true;
+});
+addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
 let timer, lastWidth = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === lastWidth) return;

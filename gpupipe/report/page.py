@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+LONG = 40  # characters of a cell that may be broken into lines
+
 
 @dataclass(frozen=True)
 class Table:
@@ -31,6 +33,11 @@ class Figure:
 
     caption: str
     spec: Mapping[str, Any]
+
+    @property
+    def interactive(self) -> bool:
+        """Whether the reader can choose in it: then it is no mere image to a screen reader."""
+        return any("bind" in one for one in self.spec.get("params", ()))
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,11 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
+    environment.filters["long"] = lambda value: isinstance(value, str) and len(value) > LONG
     environment.filters["kind"] = lambda part: type(part).__name__
     names = {id(part): f"figure{k}" for k, part in enumerate(_figures(sections))}
     environment.filters["name"] = lambda part: names[id(part)]
-    specs = {names[id(part)]: part.spec for part in _figures(sections)}
+    specs = {names[id(part)]: _rounded(part.spec) for part in _figures(sections)}
     return environment.from_string(_file("page.html")).render(
         title=title, lead=lead, sections=sections, style=_file("page.css"), script=_file("page.js"), library=library(),
         # In a script element "<" could begin its end; JSON may spell it otherwise.
@@ -92,6 +100,15 @@ def _file(name: str) -> str:
 
 def _figures(sections: Sequence[Section]) -> list[Figure]:
     return [part for section in sections for part in section.parts if isinstance(part, Figure)]
+
+
+def _rounded(value: Any) -> Any:
+    """A specification with six digits of each number, which is more than a chart shows."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cell(value: Any, digits: int) -> str:

@@ -8,14 +8,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe import curves, verdict
+from gpupipe import curves, runlog, timeline, verdict
 from gpupipe.data import HEADER
 from gpupipe.intervals import NO_SKILL, SKILL
 from gpupipe.measuring import BASELINES
 from gpupipe.report import charts
+from gpupipe.report.folds import folds
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.running import about, flat, time_and_memory
+from gpupipe.report.said import probabilities
+from gpupipe.report.signals import signals
 from gpupipe.report.trading import backtest
+from gpupipe.report.warned import warnings
 from gpupipe.report.words import times_100, title_of_label
 from gpupipe.summary import title_of
 
@@ -25,10 +29,13 @@ MOST_FEATURES = 30
 
 def of_run(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     """All sections that OUT has something for. whole: its summary."""
+    events = runlog.read(out / runlog.FILE) if (out / runlog.FILE).exists() else []
+    events = [one for one in events if "event" in one and "time" in one]
     found = [
-        verdict_of(whole), data(whole), labels(out), split(out, whole), leaderboard(whole), by_sector(whole),
-        probabilities(out), importance(out), folds(whole), backtest(out, whole), time_and_memory(out, whole),
-        about(whole), skipped(whole),
+        verdict_of(whole), warnings(out, whole, events), signals(out), data(whole), labels(out), split(out, whole),
+        leaderboard(whole), by_sector(whole), probabilities(_table(out / curves.CURVES)), importance(out),
+        folds(whole), backtest(out, whole), time_and_memory(whole, timeline.find(events, whole["run_key"])),
+        about(whole, events), skipped(whole),
     ]  # fmt: skip
     return [section for section in found if section is not None]
 
@@ -146,7 +153,7 @@ def labels(out: pathlib.Path) -> Section | None:
         return None
     by_sector, by_year = _totals(lines, "sector"), _totals(lines, "year")
     parts: list[Any] = [
-        Figure("Share of SELL, HOLD and BUY in each sector, for each label", charts.shares(by_sector)),
+        Figure("Share of SELL, HOLD and BUY, from left to right, in each sector", charts.shares(by_sector)),
         Figure(
             "Share of SELL and BUY in each year, all sectors together",
             charts.shares_by_year([row for row in by_year if row["class"] != "HOLD"]),
@@ -244,41 +251,9 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
     n_skill = sum(row["skill"] == SKILL for row in of_models)
     text = [f"{n_skill} of {len(of_models)} models have skill on their own sector's sealed rows."]
     return Section("By sector", text, [
-        Figure("Gain over the prior by sector and label, in percent", charts.heat(of_models, names)),
+        Figure("Gain over the prior by sector and label, in percent; ~: no skill", charts.heat(of_models, names)),
         Table(f"All {len(table)} models", columns, table, digits=3, folded=True),
     ])  # fmt: skip
-
-
-def probabilities(out: pathlib.Path) -> Section | None:
-    """Calibration, and precision by recall, of BUY."""
-    lines = _table(out / curves.CURVES)
-    if lines is None:
-        return None
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for line in lines:
-        if line["model"] not in BASELINES:
-            groups[line["side"], line["label"], line["model"]].append(line)
-
-    def drawn(side: str, of: Any) -> list[dict[str, Any]]:
-        return [
-            {"label": title_of_label(label), "model": model, **point}
-            for (this, label, model), own in groups.items() if this == side for point in of(own)
-        ]  # fmt: skip
-
-    parts: list[Any] = []
-    for side in ("buy", "sell"):
-        name = side.upper()
-        parts.append(Figure(
-            f"Calibration of {name}: what happened, by what was said (grey: said and happened alike)",
-            charts.curve(drawn(side, curves.calibration), "probability", "happened",
-                         ("mean probability", "share that happened"), diagonal=True, log=True),
-        ))  # fmt: skip
-        parts.append(Figure(
-            f"Precision of calling {name}, by recall",
-            charts.curve(drawn(side, curves.precision_by_recall), "recall", "precision", ("recall", "precision")),
-        ))  # fmt: skip
-    text = ["On the sealed test, the rows of all sectors together; probabilities are counted in bins of log-odds."]
-    return Section("Probabilities", text, parts)
 
 
 def importance(out: pathlib.Path) -> Section | None:
@@ -307,30 +282,6 @@ def importance(out: pathlib.Path) -> Section | None:
             "All features by share of gain", [("feature", False), ("family", False), ("%", True)], table, folded=True
         ),
     ])  # fmt: skip
-
-
-def folds(whole: Mapping[str, Any]) -> Section | None:
-    """Origin by origin, and path by path, where there are several."""
-    parts: list[Any] = []
-    for name, what, title in (
-        ("walk_forward", "origins", "Gain over the prior on each origin's own test window"),
-        ("cpcv", "paths", "Gain over the prior on each path of the combinatorial cross-validation"),
-    ):
-        if name not in whole:
-            continue
-        rows = [
-            {"label": title_of_label(one["label"]), "model": one["model"], "number": k,
-             "gain": 100 * own["gain_over_prior"]}
-            for one in whole[name]["results"] if one["model"] not in BASELINES
-            for k, own in enumerate(one[what], 1) if own["rows"]
-        ]  # fmt: skip
-        columns = [("label", False), ("model", False), (what[:-1], True), ("gain, %", True)]
-        table = [[row["label"], row["model"], row["number"], row["gain"]] for row in rows]
-        parts += [
-            Figure(title, charts.by_number(rows, "number", "gain", (what[:-1], "gain over the prior, %"))),
-            Table(f"{title}, in numbers", columns, table, folded=True),
-        ]
-    return Section("Fold by fold", [], parts) if parts else None
 
 
 def skipped(whole: Mapping[str, Any]) -> Section | None:

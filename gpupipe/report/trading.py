@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.backtest import job
@@ -15,7 +15,8 @@ from gpupipe.summary import title_of
 
 Row = Mapping[str, Any]
 PERCENT = ("cagr", "volatility", "max_drawdown", "exposure", "hit_rate", "mean_trade", "random_mean_trade")
-TEXT = ("model", "label", "skill")
+TEXT = ("label", "model", "skill")  # and first
+MOST_DATES = 260  # points of a line
 LEFT_OUT = ("sector", "horizon", "threshold")
 
 
@@ -35,7 +36,8 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     ]
     own = [row for row in found["statistics"] if row["sector"] == job.ALL]
     own = own or found["statistics"]  # one sector alone has no portfolio of all
-    names = [name for name in own[0] if name not in LEFT_OUT]
+    first = [name for name in TEXT if name in own[0]]
+    names = [*first, *(name for name in own[0] if name not in (*first, *LEFT_OUT))]
     columns = [
         (name.replace("_", " ") + (", %" if name in PERCENT else ""), name not in TEXT) for name in names
     ]  # fmt: skip
@@ -56,20 +58,41 @@ def _cell(row: Row, name: str) -> Any:
 
 
 def _equity(path: pathlib.Path, sector: str) -> list[dict[str, Any]]:
-    """Lines of the chart: buy and hold stands beside the models of each label."""
+    """Lines of the chart: buy and hold stands beside the models of each label.
+
+    Of more than MOST_DATES dates each line has about so many points: the last equity and the largest loss of some.
+    """
     import pyarrow.parquet as pq
 
-    lines = pq.read_table(path, filters=[("sector", "==", sector)]).to_pylist()
+    columns = ["model", "label", "time", "equity"]
+    lines = pq.read_table(path, columns=columns, filters=[("sector", "==", sector)]).to_pylist()
     labels = list(dict.fromkeys(line["label"] for line in lines if line["label"]))
     found: list[dict[str, Any]] = []
-    peak: dict[tuple[str, str], float] = defaultdict(float)
+    own: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for line in lines:
-        key = (line["model"], line["label"])
-        peak[key] = max(peak[key], line["equity"], 1.0)
-        for label in [line["label"]] if line["label"] else labels:
-            found.append({
-                "label": title_of_label(f"label_{label.removeprefix('label_')}"), "model": line["model"],
-                "time": line["time"].date().isoformat(), "equity": round(line["equity"], 5),
-                "drawdown": round(100 * (line["equity"] / peak[key] - 1), 3),
-            })  # fmt: skip
+        own[line["model"], line["label"]].append(line)
+    for (model, of), line in own.items():
+        for point in thinned(line):
+            found += [
+                {"label": title_of_label(f"label_{label.removeprefix('label_')}"), "model": model, **point}
+                for label in ([of] if of else labels)
+            ]
+    return found
+
+
+def thinned(line: Sequence[Row], most: int = MOST_DATES) -> list[dict[str, Any]]:
+    """"time" as an ISO date, "equity" and "drawdown" in percent of the peak before, of at most about `most` dates.
+
+    line: "time" and "equity", in the order of time. Of dates put together the last equity and the largest loss count.
+    """
+    step = max(1, -(-len(line) // most))
+    found, peak = [], 1.0
+    for at in range(0, len(line), step):
+        worst = 0.0
+        for one in line[at : at + step]:
+            peak = max(peak, one["equity"])
+            worst = min(worst, 100 * (one["equity"] / peak - 1))
+        found.append({
+            "time": one["time"].date().isoformat(), "equity": round(one["equity"], 5), "drawdown": round(worst, 3),
+        })  # fmt: skip
     return found

@@ -1,0 +1,123 @@
+"""Today's signals: what the last scan into OUT said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from gpupipe.report.page import Section, Table
+from gpupipe.report.words import times_100
+from gpupipe.summary import title_of
+
+SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # in OUT, where the night puts them
+SHOWN, MOST = 20, 200  # rows that stand open, and all
+NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "probability", "strength", "close", "model")
+COLUMNS = [("symbol", False), ("sector", False), ("bar of", False), ("side", False), ("label", False),
+           ("probability, %", True), ("strength", True), ("agreement, %", True), ("close", True), ("entry from", True),
+           ("to", True), ("stop", True), ("target", True)]  # fmt: skip
+
+
+def signals(out: pathlib.Path) -> Section:
+    """The strongest signals of the last scan, with the day they are of; in words where there is none."""
+    title = "Signals"
+    path = out / SIGNALS
+    how = f"gpupipe scan --models {out} --data ... --to {path} --active {out / ACTIVE}"
+    if not path.exists():
+        return Section(title, [f"No scan has put its signals here yet: {how} does."])
+    rows = _read(path)
+    if rows is None:
+        return Section(title, [f"{path} is not what gpupipe scan writes: {how} writes it anew."])
+    if not rows:
+        return Section(title, [f"The scan in {path.name} says nothing of any symbol."])
+    latest = max(row["time"][:10] for row in rows)
+    late = {row["symbol"] for row in rows if row["time"][:10] != latest}
+    rows = [row for row in rows if row["time"][:10] == latest]
+    strongest: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["side"] != "HOLD" and row["strength"] > strongest.get(row["symbol"], {"strength": -1.0})["strength"]:
+            strongest[row["symbol"]] = row
+    called = sorted(strongest.values(), key=lambda row: (-row["strength"], row["symbol"]))
+    sides = Counter(row["side"] for row in called)
+    n_symbols = len({row["symbol"] for row in rows})
+    text = [
+        f"Of the bars of {latest}, as {rows[0]['model']} calls them: {sides['BUY']:,} BUY and {sides['SELL']:,} SELL, "
+        f"by the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
+        "Strength is the probability over the model's own cutoff; agreement the share of the other families that call "
+        "the same. A call is not a promise: whether these models have skill stands under Verdict.",
+    ]  # fmt: skip
+    if late:
+        text.append(f"Left out: {len(late):,} symbols whose last bar is older.")
+    manifest = out / "manifest.json"
+    if manifest.exists() and path.stat().st_mtime < manifest.stat().st_mtime:
+        text.append(f"These models are newer than this scan: {how} says what they call.")
+    parts: list[Any] = []
+    for first, last in ((0, SHOWN), (SHOWN, MOST)):
+        if shown := [_row(row) for row in called[first:last]]:
+            which = f"Signals {first + 1} to {first + len(shown)} of {len(called):,}, of {latest}"
+            parts.append(Table(f"{which}, the strongest first", COLUMNS, shown, folded=first > 0))
+    if (active := _active(out / ACTIVE)) is not None:
+        kinds = Counter(row[0] for row in active)
+        said = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
+        text.append(f"Active in {ACTIVE}: {said}.")
+        if active:
+            columns = [(name, False) for name in ("status", "symbol", "side", "since", "updated")]
+            caption = f"Active signals, {min(MOST, len(active)):,} of {len(active):,}, the latest first"
+            parts.append(Table(caption, columns, active[:MOST], folded=True))
+    return Section(title, text, parts)
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]] | None:
+    """Rows of the file, None where it is no scan's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError):
+        return None
+    return rows if not rows or all(name in rows[0] for name in NEEDED) else None
+
+
+def _row(row: Mapping[str, Any]) -> list[Any]:
+    prices = [row.get(name) for name in ("close", "entry_low", "entry_high", "stop", "target")]
+    about = [row["symbol"], row["sector"], row["time"][:10], row["side"], title_of(dict(row))]
+    return [*about, 100 * row["probability"], row["strength"], times_100(row.get("agreement")), *prices]
+
+
+def _active(path: pathlib.Path) -> list[list[Any]] | None:
+    """Status, symbol, side, since when and when last, None where there is no such table."""
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute(
+                "select status, symbol, side, created, updated from active_signals order by updated desc, symbol"
+            )
+            return [[*row[:3], str(row[3])[:10], str(row[4])[:10]] for row in found]
+    except sqlite3.Error:
+        return None
+
+
+def of_night(out: pathlib.Path) -> list[list[str]]:
+    """Steps of the last night that were not OK, and why. A line of OUT/nightly.jsonl is a night or a step."""
+    path = out / "nightly.jsonl"
+    if not path.exists():
+        return []
+    last: dict[str, list[Mapping[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            one = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(one, dict) and "night" in one:
+            last.setdefault(one["night"], []).extend(one.get("steps", [one]))
+    steps = list(last.values())[-1] if last else []
+    return [
+        [f"the night's step {step['name']}: {step['status']}", step.get("detail", "")]
+        for step in steps if step.get("status") not in ("OK", None)
+    ]  # fmt: skip
