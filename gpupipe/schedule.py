@@ -87,9 +87,9 @@ def run_graph(units: Sequence[Unit], costs: Costs, jobs: int, at_once: int = 2, 
 
     A thread that is free takes, of the lowest place that it may work on, the unit that is expected to take longest with
     all that waits for it there, divided among the threads: of independent units that ends at most a third later than
-    the best order (Graham 1969). When hardly enough units for the threads are left, the next place is opened
-    beside them, so that what it prepares is ready when they are done; never more than `at_once` places are open
-    on a home, which bounds what is held in memory.
+    the best order (Graham 1969). When hardly enough units for the threads are left, or none is ready, the next place
+    is opened beside them, so that what it prepares is ready when they are done; never more than `at_once` places are
+    open on a home, which bounds what is held in memory.
 
     homes: of how many workers the threads are, in turn. A thread works on places of its own home before it helps
     others. Units must be given after those they need, and places in the order of their numbers.
@@ -112,9 +112,11 @@ class _Graph:
         self._missing = {unit: set(unit.needs) for unit in units}
         self._waiting: dict[Unit, list[Unit]] = defaultdict(list)
         self._left: dict[Place, int] = defaultdict(int)  # units that are not done
+        self._unbegun: dict[Place, int] = defaultdict(int)
         for unit in units:
             assert all(need in self._number for need in unit.needs), "a unit needs one that is not in the graph"
             self._left[unit.place] += 1
+            self._unbegun[unit.place] += 1
             for need in unit.needs:
                 self._waiting[need].append(unit)
         self._ready = [unit for unit in units if not unit.needs]
@@ -148,6 +150,7 @@ class _Graph:
                 assert self._running, "units wait for each other, or for a place that none of them closes"
                 self._changed.wait()
             self._ready.remove(unit)
+            self._unbegun[unit.place] -= 1
             self._running += 1
             if unit.opens:
                 self._opened_by[unit.place] = home
@@ -157,10 +160,10 @@ class _Graph:
         """What a thread of that home does next, if there is something for it."""
         opens = [unit for unit in self._ready if unit.opens]
         mine = [unit for unit in self._ready if not unit.opens and self._is_of(unit.place, home)]
-        n_open = sum(self._is_of(place, home) for place in self._opened_by)
+        own_places = [place for place in self._opened_by if self._is_of(place, home)]
         next_one = min(opens, key=lambda unit: unit.place.order, default=None)
-        threads = self._jobs // self._homes
-        if next_one is not None and n_open < self._at_once and len(mine) <= threads:
+        few = sum(self._unbegun[place] for place in own_places) <= self._jobs // self._homes
+        if next_one is not None and len(own_places) < self._at_once and (few or not mine):
             return next_one
         # Where nothing of its own is ready, what others have opened.
         found = mine or [unit for unit in self._ready if not unit.opens]

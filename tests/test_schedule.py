@@ -139,6 +139,17 @@ def test_the_next_place_is_prepared_while_units_of_this_one_are_left():
     assert all(1 + 6 - 2 - 1 <= n < 7 for n in done_before)  # neither at once, nor when all is done
 
 
+def test_a_thread_that_finds_nothing_ready_opens_the_next_place():
+    """As when a long pooled stage is at work, and all else of its fold waits for it."""
+    opened, places, done = threading.Event(), [Place(0), Place(1)], []
+    first = Unit("prepare", 1, lambda home: done.append("first"), (), places[0], True)
+    long = Unit("fit", 1, lambda home: done.append(opened.wait(20)), (first,), places[0])
+    waiting = [Unit("fit", 1, lambda home: done.append("waited"), (long,), places[0]) for _ in range(5)]
+    second = Unit("prepare", 1, lambda home: opened.set(), (first,), places[1], True)
+    run_graph([first, long, *waiting, second], Costs(), 2)
+    assert done == ["first", True, *["waited"] * 5]
+
+
 def test_a_home_works_on_its_own_places_and_helps_at_the_end():
     folds = Folds(2, 8, shared=False, seconds=0.01)
     run_graph(folds.units, Costs(), 2, 1, homes=2)

@@ -49,7 +49,7 @@ def models_in(out, family="*"):
 
 def unlike(summary):
     """A summary's measures, without times and what was taken from earlier runs."""
-    left_out = ("seconds", "elapsed_s", "rows_per_second", "peak_bytes", "units", "bus_bytes", "run_key")
+    left_out = ("seconds", "elapsed_s", "rows_per_second", "peak_bytes", "units", "bus_bytes", "run_key", "memory")
     rows = [{name: value for name, value in row.items() if name != "seconds_sector"} for row in summary["models"]]
     return {**{name: value for name, value in summary.items() if name not in left_out}, "models": rows}
 
