@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -187,3 +188,32 @@ def test_warnings_of_a_worker_are_the_clients(caplog):
         other.join()
     assert said == ["of this thread 1"]
     assert [record.getMessage() for record in caplog.records] == ["of another"]
+
+
+def test_the_dashboard_is_served_to_this_machine_alone(settings, monkeypatch, tmp_path):
+    """By a worker within this process, which computes as ever."""
+    pytest.importorskip("bokeh")
+    monkeypatch.setattr("gpupipe.cluster.DASHBOARD", "127.0.0.1:0")  # a port that nobody has
+    few = config.make("fast", settings=[*QUICK, "training.models=linear"])
+    with cluster(pick("cpu"), dashboard=True, jobs=2) as workers:
+        assert workers.jobs == 2 and workers.homes[0].startswith("inproc://")
+        assert workers.dashboard.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(workers.dashboard, timeout=20) as answer:
+            assert answer.status == 200 and b"bokeh" in answer.read().lower()
+        local = workers.client.cluster
+        served = [server.http_server for server in (local.scheduler, *local.workers.values())]
+        addresses = {s.getsockname()[0] for one in served for s in one._sockets.values()}
+        assert addresses == {"127.0.0.1"}
+        pipeline.execute(tiny_market(), None, few, tmp_path / "there", workers=workers)
+    pipeline.execute(tiny_market(), None, few, tmp_path / "here", 1)
+    found = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").glob("trained_*/**/*.npz"))
+    assert len(found) == 12
+    assert all((tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes() for name in found)
+
+
+def test_without_bokeh_there_is_no_dashboard(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ClusterError, match=r"bokeh: pip install -e '.\[dashboard\]'"), cluster(
+        pick("cpu"), dashboard=True
+    ):  # fmt: skip
+        pass

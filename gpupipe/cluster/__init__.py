@@ -25,7 +25,8 @@ from gpupipe.training import FOLDS_AT_ONCE
 
 log = logging.getLogger("gpupipe")
 
-DASHBOARD = "127.0.0.1:8787"
+LOOPBACK = "127.0.0.1"
+DASHBOARD = f"{LOOPBACK}:8787"
 CONNECT_S = 15
 
 
@@ -181,25 +182,29 @@ def cluster(
             raise ClusterError(f"--scheduler {scheduler}: it has no workers; start some by `dask worker {scheduler}`")
         _require_the_same(client.run(site.about))
         threads = min(own["nthreads"] for own in found.values())
-        address = client.dashboard_link if dashboard or scheduler else ""
+        address = client.dashboard_link if scheduler else ""
+        if dashboard and not scheduler:  # another port where that one is taken
+            address = f"http://{LOOPBACK}:{local.scheduler.http_server.port}/status"
         yield Cluster(client, tuple(sorted(found)), threads, address or "")
 
 
 def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
     """Workers on this machine, which nobody else can reach; without a number, one within this process."""
     shared = {
-        "threads_per_worker": max(1, jobs // max(1, workers)), "host": "127.0.0.1",
-        "dashboard_address": DASHBOARD if dashboard else None,
+        "threads_per_worker": max(1, jobs // max(1, workers)),
+        "dashboard_address": DASHBOARD if dashboard else f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0",
         "silence_logs": logging.ERROR,  # that a worker takes its time to end is no news
     }  # fmt: skip
     if device.kind == "cuda" and workers:
         from dask_cuda import LocalCUDACluster
 
         # Each worker sets up its pool as this process does (`device.pick`); Dask is to limit and spill nothing.
-        return LocalCUDACluster(n_workers=workers, memory_limit=None, device_memory_limit=None, **shared)
+        return LocalCUDACluster(n_workers=workers, host=LOOPBACK, memory_limit=None, device_memory_limit=None, **shared)
     from distributed import LocalCluster
 
-    return LocalCluster(n_workers=max(1, workers), processes=workers > 0, memory_limit=None, **shared)
+    if workers:
+        return LocalCluster(n_workers=workers, host=LOOPBACK, memory_limit=None, **shared)
+    return LocalCluster(n_workers=1, processes=False, memory_limit=None, **shared)
 
 
 def _require_the_same(found: dict[str, dict[str, Any]]) -> None:
