@@ -157,8 +157,8 @@ def _version_problem(name: str, version: str) -> str:
 
 def _applies(marker: object) -> bool:
     extras = (
-        "", "cpu", "cuda12", "cuda13", "boosters", "torch", "demo", "tune", "report", "onnx", "dashboard", "calendars", "yfinance",
-        "mlflow", "test", "dev",
+        "", "cpu", "cuda12", "cuda13", "boosters", "torch", "demo", "tune", "report", "onnx", "dashboard", "calendars",
+        "yfinance", "mlflow", "test", "dev",
     )  # fmt: skip
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)  # type: ignore[attr-defined]
 

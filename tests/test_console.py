@@ -124,3 +124,17 @@ def test_what_was_skipped_names_its_sectors_once():
         "all labels of materials: 3 training rows",
         "label_2d_5pct of energy, utilities: all sectors together: 8 BUY",
     ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_figures_are_never_cut_short(width):
+    from rich.table import Table
+
+    to = pipe(width)
+    table = Table(box=None)
+    for k in range(12):
+        table.add_column(f"family {k}", justify="right", no_wrap=True)
+    table.add_row(*(f"{k}.25~" for k in range(12)))
+    console._print_whole(to, table)
+    printed = to.file.getvalue()
+    assert all(f"{k}.25~" in printed and f"family {k}" in printed for k in range(12))
