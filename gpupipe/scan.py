@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from gpupipe.artifacts import Models, Spent
-from gpupipe.dataset import warm_rows
+from gpupipe.dataset import NEVER, warm_rows
 from gpupipe.errors import UserError
 from gpupipe.evaluate import calls
 from gpupipe.features import compute_features
@@ -23,6 +24,7 @@ from gpupipe.store import StoreError
 
 ATR = "natr_14"
 ALMOST_ALL = 0.95  # of the symbols: so many BUY or SELL calls say more of the model than of the symbols
+MAX_AGE = 5  # times of the data: a week of daily bars, in which a halt ends
 SAME = 1e-4  # spread of the probabilities over symbols below which a model says the same of all
 
 
@@ -75,11 +77,15 @@ class Signal:
         return f"{self.horizon}d_{percent(self.threshold)}pct"
 
 
-def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, levels: Levels | None = None) -> Scanned:
+def scan(
+    models: Models, panel: Panel, family: str, as_of: str | None = None, levels: Levels | None = None,
+    max_age: int = MAX_AGE,
+) -> Scanned:  # fmt: skip
     """Signals of one family for every symbol and label; all families are asked for their agreement.
 
     models: artifacts.load(OUT).  panel: with enough bars before the latest for every feature, and whole sectors.
     as_of: an ISO date: later bars are not looked at.
+    max_age: in times of the data: a symbol without a bar at any of the last so many is left out, as `Scanned.stale`.
     Features and models are those of training, so that a row scanned has the probability that training computed for it.
     Raises UserError for a family that was not trained, a date before the first bar, and StoreError as `Models.predict`.
     """
@@ -88,8 +94,11 @@ def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, le
         raise UserError(f"no model {family!r} in {models.out}; there are {', '.join(models.families)}")
     if as_of is not None:
         panel = _until(panel, as_of)
+    if max_age < 1:
+        raise UserError(f"--max-age {max_age}: expected 1 or more")
+    since_ns, until_ns = _newest(panel, max_age)
     seconds: dict[str, float] = {}
-    said, atr = _latest(models, panel, lambda what, more: seconds.update({what: seconds.get(what, 0.0) + more}))
+    said, atr = _latest(models, panel, since_ns, lambda what, more: seconds.update({what: seconds.get(what, 0.0) + more}))
     began, device = time.perf_counter(), panel.device
     latest = panel.offsets[1:] - 1
     close, time_ns = (device.to_host(column[latest]) for column in (panel.close, panel.time_ns))
@@ -97,7 +106,7 @@ def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, le
     called = _called(models, panel, said, of_column)
     own = [m for m, (name, *_) in enumerate(of_column) if name == family]
     agreement = {m: _agreement(called, m, of_column) for m in own}
-    silent = np.isnan(said).any(axis=2)
+    silent, stale = np.isnan(said).any(axis=2), time_ns < since_ns
     signals = []
     for s, symbol in enumerate(panel.symbols):
         for m in own:
@@ -115,16 +124,29 @@ def scan(models: Models, panel: Panel, family: str, as_of: str | None = None, le
                 p_sell=p_sell, p_hold=p_hold, p_buy=p_buy, strength=share.get(side, max(share.values())),
                 agreement=float(agreement[m][s]), entry_low=low, entry_high=high, stop=stop, target=target,
             ))  # fmt: skip
-    unsaid = [panel.symbols[s] for s in np.flatnonzero(silent.all(axis=1))]
+    unsaid = [panel.symbols[s] for s in np.flatnonzero(silent.all(axis=1) & ~stale)]
+    left_out = [panel.symbols[s] for s in np.flatnonzero(stale)]
     degenerate = _degenerate(signals)
     seconds["signals"] = time.perf_counter() - began
-    return Scanned(tuple(signals), tuple(unsaid), tuple(degenerate), seconds)
+    return Scanned(
+        tuple(signals), tuple(unsaid), tuple(degenerate), seconds, tuple(left_out), max_age, since_ns, until_ns
+    )  # fmt: skip
 
 
-def _latest(models: Models, panel: Panel, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
+def _newest(panel: Panel, n: int) -> tuple[int, int]:
+    """The first and the last of the n newest distinct times of all symbols; of fewer times, the first there is."""
+    offsets = panel.device.to_host(panel.offsets)
+    # Each of them is among the last n times of a symbol that has a bar then.
+    rows = [np.arange(max(first, last - n), last) for first, last in itertools.pairwise(offsets)]
+    there = panel.time_ns[panel.device.asarray(np.concatenate(rows))]
+    times = np.unique(panel.device.to_host(there))
+    return int(times[-n:][0]), int(times[-1])
+
+
+def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
     """What every model says of the latest bar of each symbol, float32 (n_symbols, n_models, 3), and ATR 14 in prices.
 
-    NaN where nothing is said or known. Features are those of the whole history, as in training: averages that decay
+    NaN where nothing is said or known, and where the bar lies before since_ns. Features are those of the whole history, as in training: averages that decay
     remember their beginning. One sector's are held at a time, in memory that the next sector takes over.
     """
     device, xp = panel.device, panel.device.xp
@@ -144,7 +166,7 @@ def _latest(models: Models, panel: Panel, spent: Spent) -> tuple[np.ndarray, np.
         features = models.features(part, memory[: part.n_rows])
         latest = part.offsets[1:] - 1
         natr = (features if ATR in features.names else compute_features(part, ATR)).column(ATR)[latest]
-        warm = warm_rows(features, latest)
+        warm = warm_rows(features, latest) & (part.time_ns[latest] >= since_ns)
         X, of_warm = features.values[latest[warm]], device.to_host(warm)
         at = np.flatnonzero(of_symbol == sector)
         atr[at] = device.to_host(natr / 100 * part.close[latest])
@@ -172,12 +194,18 @@ class Scanned:
     """A scan. unsaid: symbols of which no model says anything.  degenerate: models that do not tell symbols apart.
 
     seconds: by step: features, each family, signals.
+    stale: symbols left out, as none of their bars is at one of the last max_age times; since_ns, until_ns: the first
+        and the last of these times, int64 UTC ns.
     """
 
     signals: tuple[Signal, ...]
     unsaid: tuple[str, ...]
     degenerate: tuple[str, ...]
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    stale: tuple[str, ...] = ()
+    max_age: int = MAX_AGE
+    since_ns: int = 0
+    until_ns: int = NEVER
 
     def top(self, n: int) -> list[Signal]:
         """One signal a symbol, the strongest BUY or SELL of its labels; strongest first, at most n."""
@@ -256,7 +284,8 @@ def keep_active(path: str, found: Scanned, panel: Panel) -> list[tuple[str, str]
 
     One active signal a symbol, its strongest. CREATED: there was none. UPDATED: the same side, a later bar. FLIPPED:
     the other side. A signal that is not called again is kept until as many bars have come as its horizon has, and is
-    then removed: EXPIRED. The same scan again changes nothing, and an earlier bar than the one there is left out.
+    then removed: EXPIRED; so is that of a symbol which has stopped trading, as Scanned.stale says, or is no longer in
+    the data, once it is as old as that. Bars behind the scan's own time do not count. The same scan again changes nothing, and an earlier bar than the one there is left out.
     """
     offsets, time_ns = (panel.device.to_host(array) for array in (panel.offsets, panel.time_ns))
     bars = {symbol: time_ns[offsets[k] : offsets[k + 1]] for k, symbol in enumerate(panel.symbols)}
@@ -288,10 +317,13 @@ def _keep_active(path: str, found: Scanned, bars: dict[str, np.ndarray]) -> list
             database.execute(f"insert or replace into active_signals ({', '.join(names)}) values ({marks})", row)
             events.append((event, symbol))
         for symbol, (_, updated, _, horizon) in known.items():
-            if symbol in called or symbol not in bars:
+            if symbol in called:
                 continue
-            since = np.datetime64(updated, "ns").astype(np.int64)
-            if int((bars[symbol] > since + 10**9 - 1).sum()) >= horizon:  # `updated` is to the second
+            after = int(np.datetime64(updated, "ns").astype(np.int64)) + 10**9 - 1  # `updated` is to the second
+            own = bars.get(symbol, np.zeros(0, np.int64))
+            n_since = int(((own > after) & (own <= found.until_ns)).sum())
+            gone = (symbol in found.stale or symbol not in bars) and after < found.since_ns
+            if gone or n_since >= horizon:
                 database.execute("delete from active_signals where symbol = ?", (symbol,))
                 events.append(("EXPIRED", symbol))
     return events

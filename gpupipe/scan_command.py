@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeframe", help="as for gpupipe run")
     parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
     parser.add_argument("--as-of", metavar="DATE", help="leave out later bars")
+    parser.add_argument("--max-age", type=int, default=5, metavar="N",
+                        help="leave out symbols without a bar at the last N times of the data (default 5)")  # fmt: skip
     parser.add_argument("--top", type=int, default=100, help="how many symbols to print, the strongest (default 100)")
     parser.add_argument("--stop-atr", type=float, default=1.5, help="stop, in average true ranges (default 1.5)")
     parser.add_argument("--target", type=float, default=2.5, help="target, in distances of the stop (default 2.5)")
@@ -59,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         chosen.data, chosen.sector_map, "all", pick(chosen.device), timeframe=chosen.timeframe, adjusted=chosen.adjusted
     )
     show_data(to, report)
-    found = scan(models, panel, chosen.family, chosen.as_of, levels)
+    found = scan(models, panel, chosen.family, chosen.as_of, levels, chosen.max_age)
     if chosen.to is not None:
         write(pathlib.Path(chosen.to), found)
     events = keep_active(chosen.active, found, panel) if chosen.active is not None else None
@@ -99,6 +101,7 @@ def write(path: pathlib.Path, found: Scanned) -> None:
 
 def show(to: Console, found: Scanned, top: int) -> None:
     """The strongest signals as a table, and in words what was left out or looks wrong."""
+    import numpy as np
     from rich.table import Table
 
     from gpupipe.data.report import counted
@@ -122,11 +125,20 @@ def show(to: Console, found: Scanned, top: int) -> None:
     n = len({one.symbol for one in found.signals})
     called = len(found.top(len(found.signals)))
     to.print(f"{called:,} of {n:,} symbols are called BUY or SELL by {found.signals[0].model}." if n else "No signal.")
+    if found.stale:
+        day = str(np.datetime64(found.since_ns, "ns").astype("datetime64[m]")).replace("T00:00", "")
+        to.print(
+            f"{counted(len(found.stale), 'symbol')} without a bar at the last {found.max_age} times of the data (since "
+            f"{day}), not scanned: {_some(found.stale)}. --max-age sets how many times."
+        )
     if found.unsaid:
-        shown = ", ".join(found.unsaid[:5]) + (", ..." if len(found.unsaid) > 5 else "")
-        to.print(f"No model, or too few bars: {counted(len(found.unsaid), 'symbol')} ({shown}).")
+        to.print(f"No model, or too few bars: {counted(len(found.unsaid), 'symbol')} ({_some(found.unsaid)}).")
     for sentence in found.degenerate:
         to.print(f"[bold]{sentence}[/bold]")
+
+
+def _some(symbols: tuple[str, ...]) -> str:
+    return ", ".join(symbols[:5]) + (", ..." if len(symbols) > 5 else "")
 
 
 def _price(value: float) -> str:

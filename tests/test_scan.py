@@ -185,6 +185,61 @@ def test_one_active_signal_a_symbol(market, tmp_path):
     assert kept(11, signal(symbol, "BUY", times[11])) == []  # an earlier bar
 
 
+def without_the_last(market, symbol: str, n: int):
+    """The market, in which a symbol stopped trading n bars before the end."""
+    k = market.symbols.index(symbol)
+    keep = np.ones(market.n_rows, dtype=bool)
+    keep[market.offsets[k + 1] - n : market.offsets[k + 1]] = False
+    offsets = np.concatenate([[0], np.cumsum(keep)])[market.offsets]
+    columns = ("open", "high", "low", "close", "volume", "time_ns")
+    return dataclasses.replace(market, **{name: getattr(market, name)[keep] for name in columns}, offsets=offsets)
+
+
+def test_a_symbol_that_stopped_trading_is_no_signal_and_its_active_one_expires(models, market, tmp_path):
+    times = np.unique(market.time_ns)
+    found = scan(models, market, "linear")
+    assert found.stale == () and (found.since_ns, found.until_ns) == (times[-5], times[-1])
+    symbol = found.top(1)[0].symbol
+    path = str(tmp_path / "a.sqlite")
+    keep_active(path, found, market)
+    for n, gone in ((4, False), (5, True), (40, True)):
+        shorter = without_the_last(market, symbol, n)
+        after = scan(models, shorter, "linear")
+        assert (symbol in {one.symbol for one in after.signals}) != gone
+        assert after.stale == ((symbol,) if gone else ()) and symbol not in after.unsaid
+        # The others are said what they were, but for what compares them with the symbol.
+        assert {one.symbol for one in found.signals} - {one.symbol for one in after.signals} == {symbol} - {
+            one.symbol for one in after.signals
+        }
+    shorter = without_the_last(market, symbol, 1)
+    assert scan(models, shorter, "linear", max_age=1).stale == (symbol,)
+    assert scan(models, shorter, "linear", max_age=2).stale == ()
+    # As of a day on which it was still traded it is not stale.
+    day = day_of(times[-45])
+    assert scan(models, without_the_last(market, symbol, 40), "linear", day).stale == ()
+    with pytest.raises(UserError, match="--max-age 0"):
+        scan(models, market, "linear", max_age=0)
+
+
+def test_active_signals_of_stopped_symbols_expire_and_those_of_later_bars_stay(market, tmp_path):
+    path = str(tmp_path / "a.sqlite")
+    symbol, other = market.symbols[:2]
+    times = [str(np.datetime64(int(t), "ns").astype("datetime64[s]")) for t in np.unique(market.time_ns)]
+
+    def kept(n: int, *signals: Signal, stale=()) -> list[tuple[str, str]]:
+        at = [int(np.datetime64(times[k], "ns").astype(np.int64)) for k in (n - 4, n)]
+        return keep_active(path, Scanned(signals, (), (), {}, tuple(stale), 5, *at), stopped)
+
+    stopped = without_the_last(market, symbol, len(times) - 11)  # its last bar is number 10
+    stopped = stopped.where([name != other for name in stopped.symbols])  # which is not in the data at all
+    first = [signal(name, "BUY", times[10], horizon=9) for name in (symbol, other, market.symbols[2])]
+    assert len(kept(10, *first)) == 3
+    assert kept(9) == []  # a scan of an earlier day: later bars do not count
+    assert kept(14) == []
+    assert kept(15, stale=[symbol]) == [("EXPIRED", symbol), ("EXPIRED", other)]
+    assert kept(18) == [] and kept(19) == [("EXPIRED", market.symbols[2])]  # nine bars of its own
+
+
 def test_a_file_that_is_no_database_is_left_as_it_is(market, tmp_path):
     (tmp_path / "notes.txt").write_text("the user's own " * 100)
     for path in (tmp_path / "notes.txt", tmp_path / "nowhere" / "a.sqlite"):
@@ -217,7 +272,13 @@ def test_the_command(models, tmp_path, capsys):
     assert len({len(table) for table in tables}) == 1 and len(tables[0]) > 10
     assert [row["symbol"] for row in tables[0]] == [row["symbol"] for row in tables[2]]
     assert [row["stop"] for row in tables[0]] == [row["stop"] for row in tables[2]]
-    capsys.readouterr()
+    from gpupipe.console import console
+    from gpupipe.scan_command import show
+
+    show(console(False), Scanned((), (), (), {}, tuple("ABCDEFG"), 5, 86_400 * 10**9, 2 * 86_400 * 10**9), 3)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "7 symbols without a bar at the last 5 times of the data (since 1970-01-02)" in words
+    assert "A, B, C, D, E, ..." in words
     assert cli.main([*options, "--json", "--top", "2"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     for more, words in (

@@ -182,7 +182,9 @@ def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Dev
         shares = margin.reshape(margin.shape[0], -1, N_CLASSES).copy()
         shares[:, :, HOLD] = 1 - shares[:, :, SELL] - shares[:, :, BUY]
         grouped = xp.clip(shares, SMALLEST_PROBABILITY, None) / device.asarray(class_weight).reshape(-1, N_CLASSES)
-        return (grouped / grouped.sum(axis=2, keepdims=True)).reshape(margin.shape)
+        # Added in the order of the classes: how a library adds up an axis is its own affair, and may change.
+        total = grouped[:, :, SELL] + grouped[:, :, HOLD] + grouped[:, :, BUY]
+        return (grouped / total[:, :, None]).reshape(margin.shape)
     corrected = margin - xp.log(device.asarray(class_weight))
     probability = xp.empty_like(corrected)
     softmax_probability(margin.shape[0], corrected, probability)
