@@ -98,7 +98,11 @@ def scan(
         raise UserError(f"--max-age {max_age}: expected 1 or more")
     since_ns, until_ns = _newest(panel, max_age)
     seconds: dict[str, float] = {}
-    said, atr = _latest(models, panel, since_ns, lambda what, more: seconds.update({what: seconds.get(what, 0.0) + more}))
+
+    def spent(what: str, more: float) -> None:
+        seconds[what] = seconds.get(what, 0.0) + more
+
+    said, atr = _latest(models, panel, since_ns, spent)
     began, device = time.perf_counter(), panel.device
     latest = panel.offsets[1:] - 1
     close, time_ns = (device.to_host(column[latest]) for column in (panel.close, panel.time_ns))
@@ -146,8 +150,9 @@ def _newest(panel: Panel, n: int) -> tuple[int, int]:
 def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
     """What every model says of the latest bar of each symbol, float32 (n_symbols, n_models, 3), and ATR 14 in prices.
 
-    NaN where nothing is said or known, and where the bar lies before since_ns. Features are those of the whole history, as in training: averages that decay
-    remember their beginning. One sector's are held at a time, in memory that the next sector takes over.
+    NaN where nothing is said or known, and where the bar lies before since_ns. Features are those of the whole
+    history, as in training: averages that decay remember their beginning. One sector's are held at a time, in memory
+    that the next sector takes over.
     """
     device, xp = panel.device, panel.device.xp
     of_column, of_symbol = models.columns(), np.array(panel.sector)
@@ -285,7 +290,8 @@ def keep_active(path: str, found: Scanned, panel: Panel) -> list[tuple[str, str]
     One active signal a symbol, its strongest. CREATED: there was none. UPDATED: the same side, a later bar. FLIPPED:
     the other side. A signal that is not called again is kept until as many bars have come as its horizon has, and is
     then removed: EXPIRED; so is that of a symbol which has stopped trading, as Scanned.stale says, or is no longer in
-    the data, once it is as old as that. Bars behind the scan's own time do not count. The same scan again changes nothing, and an earlier bar than the one there is left out.
+    the data, once it is as old as that. Bars later than those scanned do not count. The same scan again changes
+    nothing, and an earlier bar than the one there is left out.
     """
     offsets, time_ns = (panel.device.to_host(array) for array in (panel.offsets, panel.time_ns))
     bars = {symbol: time_ns[offsets[k] : offsets[k + 1]] for k, symbol in enumerate(panel.symbols)}

@@ -10,6 +10,9 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from gpupipe.backtest import command
+from gpupipe.backtest.cutoffs import F1, PROFIT, kept, sentences
+from gpupipe.backtest.rules import COSTS, Rules
 from gpupipe.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop-atr", type=float, default=1.5, help="stop, in average true ranges (default 1.5)")
     parser.add_argument("--target", type=float, default=2.5, help="target, in distances of the stop (default 2.5)")
     parser.add_argument("--band-atr", type=float, default=0.25, help="entry, around the close (default 0.25)")
+    command.add_cutoff(parser)
+    command.add_costs(parser, f", for --cutoff {PROFIT}")
     parser.add_argument("--to", metavar="FILE", help=f"every signal, of every label, as {', '.join(FORMATS)}")
     parser.add_argument("--active", metavar="FILE", help="SQLite file with one active signal a symbol")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -51,6 +56,7 @@ def run(chosen: argparse.Namespace) -> int:
     from gpupipe.scan import Levels, keep_active, scan
 
     levels = Levels(chosen.stop_atr, chosen.target, chosen.band_atr)
+    rules = Rules(**{name: getattr(chosen, name) for name in COSTS})
     if chosen.top < 1:
         raise UserError(f"--top {chosen.top}: expected 1 or more")
     if chosen.to is not None and pathlib.Path(chosen.to).suffix not in FORMATS:
@@ -61,13 +67,18 @@ def run(chosen: argparse.Namespace) -> int:
         chosen.data, chosen.sector_map, "all", pick(chosen.device), timeframe=chosen.timeframe, adjusted=chosen.adjusted
     )
     show_data(to, report)
+    if chosen.cutoff == PROFIT:
+        acting = kept(models, panel, rules)
+        models = acting.of(models)
     found = scan(models, panel, chosen.family, chosen.as_of, levels, chosen.max_age)
     if chosen.to is not None:
         write(pathlib.Path(chosen.to), found)
     events = keep_active(chosen.active, found, panel) if chosen.active is not None else None
     if chosen.json:
         print(json.dumps([plain(one) for one in found.top(chosen.top)], indent=1))
-    show(to, found, chosen.top)
+    show(to, found, chosen.top, chosen.cutoff)
+    if chosen.cutoff == PROFIT:
+        to.print("\n".join(sentences(acting, chosen.family)), soft_wrap=True, highlight=False)
     if events is not None:
         counts = {kind: sum(event == kind for event, _ in events) for kind in dict.fromkeys(e for e, _ in events)}
         said = ", ".join(f"{n:,} {kind}" for kind, n in counts.items()) or "nothing changed"
@@ -99,7 +110,7 @@ def write(path: pathlib.Path, found: Scanned) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def show(to: Console, found: Scanned, top: int) -> None:
+def show(to: Console, found: Scanned, top: int, cutoff: str = F1) -> None:
     """The strongest signals as a table, and in words what was left out or looks wrong."""
     import numpy as np
     from rich.table import Table
@@ -125,6 +136,8 @@ def show(to: Console, found: Scanned, top: int) -> None:
     n = len({one.symbol for one in found.signals})
     called = len(found.top(len(found.signals)))
     to.print(f"{called:,} of {n:,} symbols are called BUY or SELL by {found.signals[0].model}." if n else "No signal.")
+    if cutoff == F1 and called > n / 2:
+        to.print(f"That is most of them: cutoffs of the best F1 weigh no costs; --cutoff {PROFIT} weighs them.")
     if found.stale:
         day = str(np.datetime64(found.since_ns, "ns").astype("datetime64[m]")).replace("T00:00", "")
         to.print(

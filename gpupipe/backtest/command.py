@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from gpupipe.backtest.cutoffs import F1, PROFIT
 from gpupipe.backtest.job import ALL, FOLDER, HOLD, JSON, execute
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
 from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
@@ -18,6 +19,8 @@ NAMES = {
     "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest",
     "meta_learner": "meta", HOLD: "buy and hold",
 }  # fmt: skip
+CALLED = {F1: "called from the cutoffs of the best F1 on validation on",
+          PROFIT: "called from the cutoffs on that paid best on validation, or never"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,17 +45,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, choices in CHOICES.items():
         words = f"{said[name]} (default {getattr(usual, name)})"
         parser.add_argument(f"--{name.replace('_', '-')}", choices=choices, default=getattr(usual, name), help=words)
-    for name in COSTS:
-        kind, default = name.removesuffix("_bps"), getattr(usual, name)
-        of = "between bid and ask, half of it a fill" if kind == "spread" else "of each fill"
-        words = f"basis points {of} (default {default:g})"
-        parser.add_argument(f"--{kind}", dest=name, type=float, default=default, metavar="BPS", help=words)
+    add_costs(parser)
+    add_cutoff(parser)
     parser.add_argument("--overlapping", action="store_true", help="open a position at every call, not one a symbol")
     parser.add_argument("--exit-on-opposite", action="store_true", help="an opposite call closes a position")
     parser.add_argument("--seed", type=int, default=0, help="of the random entries")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print statistics.json, and nothing else")
+
+
+def add_costs(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """The costs of a fill, for `gpupipe scan` too."""
+    for name in COSTS:
+        kind, default = name.removesuffix("_bps"), getattr(Rules(), name)
+        of = "between bid and ask, half of it a fill" if kind == "spread" else "of each fill"
+        words = f"basis points {of}{more} (default {default:g})"
+        parser.add_argument(f"--{kind}", dest=name, type=float, default=default, metavar="BPS", help=words)
+
+
+def add_cutoff(parser: argparse.ArgumentParser) -> None:
+    """From which probability on a row is called, for `gpupipe scan` too."""
+    parser.add_argument("--cutoff", default=F1, choices=(F1, PROFIT),
+                        help="from which probability on a row is called BUY or SELL, chosen on validation: f1, the "
+                             "best F1 of the label; profit, what paid best after costs, or never")  # fmt: skip
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -72,7 +88,8 @@ def run(chosen: argparse.Namespace) -> int:
     show_data(to, report)
     try:
         whole, worked = execute(
-            panel, report.data_hash, chosen.models, rules, families, chosen.since, chosen.seed, chosen.source
+            panel, report.data_hash, chosen.models, rules, families, chosen.since, chosen.seed, chosen.source,
+            chosen.cutoff,
         )  # fmt: skip
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
@@ -92,7 +109,7 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
 
     rules = Rules(**whole["rules"])
     to.print(f"\n[bold]Backtest[/bold]  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates")
-    for sentence in sentences(rules, whole["data"]):
+    for sentence in [CALLED[whole["cutoff"]], *sentences(rules, whole["data"])]:
         to.print(Padding(escape(sentence), (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))

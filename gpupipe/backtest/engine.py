@@ -131,12 +131,17 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
 
 def cut(source: OutOfSample) -> tuple[Panel, Any]:
     """The panel of the out-of-sample rows, with all its symbols, and their row numbers."""
-    panel, xp = source.panel, source.panel.device.xp
-    unseen = source.unseen()
-    rows = xp.flatnonzero(unseen)
+    panel, rows = bars_of(source.panel, source.unseen())
     if not rows.shape[0]:
         raise ValueError(f"no row of the panel is out of sample ({source.source})")
-    before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(unseen.astype(xp.int64))])
+    return panel, rows
+
+
+def bars_of(panel: Panel, keep: Any) -> tuple[Panel, Any]:
+    """The panel of the rows for which keep, bool (n_rows,), is true, with all its symbols; and their row numbers."""
+    xp = panel.device.xp
+    rows = xp.flatnonzero(keep)
+    before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(keep.astype(xp.int64))])
     columns = {name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")}
     return dataclasses.replace(panel, **columns, offsets=before[panel.offsets]), rows
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe import deflation
-from gpupipe.backtest import benchmarks, statistics
+from gpupipe.backtest import benchmarks, cutoffs, statistics
 from gpupipe.backtest.engine import REASONS, SHORT, Backtest, backtest, title_of
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import CROSSED, SEALED, WALKED, OutOfSample, sealed_test, walked
@@ -29,10 +29,12 @@ FOLDER, JSON, ALL, HOLD = "backtest", "statistics.json", "all", "buy_and_hold"
 def execute(
     panel: Panel, data_hash: str, out: str | os.PathLike[str], rules: Rules, families: Sequence[str] | None = None,
     since: str | None = None, seed: int = 0, kind: str = SEALED,
+    cutoff: str = cutoffs.F1,
 ) -> tuple[dict[str, Any], bool]:  # fmt: skip
     """Backtest the models of OUT out of sample; the content of statistics.json, and whether it was made.
 
     kind: SEALED, or WALKED for what the models of all folds of a walk-forward said of their tests.
+    cutoff: cutoffs.F1, the models' own, or cutoffs.PROFIT, of which the sealed test is the only source.
     data_hash: of the panel (data.report).  The same again is checked and left as it is. What was there before of
     other rules is replaced; that these were tried is remembered, as the Deflated Sharpe Ratio asks.
     Raises UserError (InSampleError, StoreError, ...) with what to mend.
@@ -40,23 +42,24 @@ def execute(
     from gpupipe import sources, summary
 
     store, folder = Store(out), pathlib.Path(out) / FOLDER
-    manifest, out_of_sample = _opened(out, kind, families)
+    manifest, out_of_sample = _opened(out, kind, families, cutoff, rules)
     code = sources.code_hash([__name__])
     wanted = list(families) if families is not None else None
-    what = [manifest["run_key"], data_hash, rules.as_dict(), wanted, since, seed, panel.sectors, kind, code]
+    what = [manifest["run_key"], data_hash, rules.as_dict(), wanted, since, seed, panel.sectors, kind, cutoff,
+            code]  # fmt: skip
     key = sha256(dump_json(what))
     before = read(folder)
     if before and before["key"] == key and _unaltered(folder, before["files"]):
         return before, False
     source = out_of_sample(panel, since)
     tried = list(before["tried"]) if before and before["run_key"] == manifest["run_key"] else []
-    now = tried_now(source, rules, kind, since)
+    now = tried_now(source, rules, kind, since, cutoff)
     tried += [now] if now not in tried else []
     found = backtest(source, rules)
     rows, by_year = measured(found, seed, trials_of(tried))
     whole = {
         "format": FORMAT, "key": key, "run_key": manifest["run_key"], "rules": rules.as_dict(),
-        "tried": tried, "rules_tried": list(dict.fromkeys(one["rules"] for one in tried)),
+        "cutoff": cutoff, "tried": tried, "rules_tried": list(dict.fromkeys(one["rules"] for one in tried)),
         "source": "sealed test" if kind == SEALED else source.source,
         "data": _same_data(summary.read(store.out), panel, data_hash),
         "from": _text(found.times[0]), "to": _text(found.times[-1]), "dates": len(found.times), "seed": seed,
@@ -77,7 +80,7 @@ def execute(
 
 
 def _opened(
-    out: str | os.PathLike[str], kind: str, families: Sequence[str] | None
+    out: str | os.PathLike[str], kind: str, families: Sequence[str] | None, cutoff: str, rules: Rules
 ) -> tuple[dict[str, Any], Callable[[Panel, str | None], OutOfSample]]:
     """The manifest of OUT, and what gives its probabilities for a panel from a date on."""
     from gpupipe import artifacts, walk_forward
@@ -86,6 +89,10 @@ def _opened(
         raise UserError(
             f"--source {CROSSED}: the folds of a cross-validation learned from rows after those they test, "
             f"and nobody could have traded so; expected {SEALED} or {WALKED} (of a run with --walk-forward N)"
+        )
+    if kind == WALKED and cutoff == cutoffs.PROFIT:
+        raise UserError(
+            f"--cutoff {cutoff}: the validation parts of a walk-forward's folds are not kept; use --source {SEALED}"
         )
     if kind == WALKED:
         manifest = artifacts.read_manifest(out)
@@ -100,14 +107,22 @@ def _opened(
         return manifest, lambda panel, since: walked(kept, panel, families, since)
     models = artifacts.load(out)
     models.columns(families)  # says which families there are
-    return models.manifest, lambda panel, since: sealed_test(models, panel, families, since)
+
+    def sealed(panel: Panel, since: str | None) -> OutOfSample:
+        acting = cutoffs.kept(models, panel, rules).of(models) if cutoff == cutoffs.PROFIT else models
+        return sealed_test(acting, panel, families, since)
+
+    return models.manifest, sealed
 
 
-def tried_now(source: OutOfSample, rules: Rules, kind: str, since: str | None) -> dict[str, Any]:
+def tried_now(
+    source: OutOfSample, rules: Rules, kind: str, since: str | None, cutoff: str = cutoffs.F1
+) -> dict[str, Any]:
     """What a backtest tries, for those to come: rules, rows, and the models of each sector."""
     there = source.has_model
     return {
         "rules": rules.digest(), "source": kind, "since": since,
+        **({"cutoff": cutoff} if cutoff != cutoffs.F1 else {}),
         "models": {
             sector: [name for name, yes in zip(source.names, there[:, s], strict=True) if yes]
             for s, sector in enumerate(source.panel.sectors) if there[:, s].any()
@@ -118,7 +133,7 @@ def tried_now(source: OutOfSample, rules: Rules, kind: str, since: str | None) -
 def trials_of(tried: Sequence[dict[str, Any]]) -> tuple[int, int]:
     """How many trials were made: models of all sectors together, and of sectors one by one, each times its rules."""
     apart = {
-        (one["rules"], one["source"], one["since"], sector, name)
+        (one["rules"], one["source"], one["since"], one.get("cutoff"), sector, name)
         for one in tried for sector, names in one["models"].items() for name in names
     }  # fmt: skip
     return len({(*how, name) for *how, _, name in apart}), len(apart)

@@ -114,7 +114,7 @@ def sealed_test(
     Raises InSampleError where `since` lies before the sealed test; UserError where no row is left.
     """
     begins = {
-        sector: _time_ns(models.metadata[sector]["dates"]["test"][0])
+        sector: time_ns_of(models.metadata[sector]["dates"]["test"][0])
         for sector in panel.sectors if sector in models.metadata
     }  # fmt: skip
     if not begins:
@@ -219,7 +219,7 @@ def _check_unseen(kept: Kept, sector: str, time_ns: np.ndarray, fold: np.ndarray
 
 def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
     try:
-        start = _time_ns(since)
+        start = time_ns_of(since)
     except ValueError:
         raise UserError(f"--since {since}: expected a date, as 2017-06-30") from None
     sector, first = min(begins.items(), key=lambda item: item[1])
@@ -232,5 +232,6 @@ def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
     return start
 
 
-def _time_ns(text: str) -> int:
+def time_ns_of(text: str) -> int:
+    """UTC nanoseconds of a date or time as metadata has it; ValueError for another text."""
     return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
