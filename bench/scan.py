@@ -195,7 +195,7 @@ def main() -> None:
         return
     device = pick("cpu")
     panel = read(chosen.data, sector_map=chosen.sector_map, device=device)
-    models = artifacts.load(chosen.models)
+    models = artifacts.load(chosen.models, threads=1)  # as the command does
     lines = []
     for n_symbols in map(int, chosen.symbols.split(",")):
         line = {"bench": "scan", "data": chosen.data, "cores": cores()}

@@ -20,6 +20,7 @@ from gpupipe.features import Features, compute_features
 from gpupipe.formulas import FEATURES
 from gpupipe.formulas.registry import Module, load_contents
 from gpupipe.labels import CLASSES, percent
+from gpupipe.models import trees
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.models.meta import MetaModel
 from gpupipe.panel import Panel, row_table
@@ -268,10 +269,10 @@ class Models:
                 raise ValueError(f"no model {name!r} in {self.out}; there are {', '.join(there)}")
         return tuple(families)
 
-    def features(self, panel: Panel, out: Any = None) -> Features:
+    def features(self, panel: Panel, out: Any = None, compared_since: int | None = None) -> Features:
         """The features that the models were trained on, of every row; StoreError where they are others here.
 
-        out: as of compute_features.
+        out, compared_since: as of compute_features.
         """
         load_contents(self.modules)
         missing = [name for name in self.feature_names if name not in FEATURES]
@@ -280,7 +281,7 @@ class Models:
                 f"the models of {self.out} were trained on features that are not registered here "
                 f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): import the code that registers them"
             )
-        features = compute_features(panel, self.feature_names, out)
+        features = compute_features(panel, self.feature_names, out, compared_since)
         if features.hash != self.features_hash:
             raise StoreError(
                 f"the models of {self.out} were trained on other features (hash {self.features_hash[:12]}) than this "
@@ -327,8 +328,11 @@ class Models:
         return said
 
 
-def load(out: str | os.PathLike[str]) -> Models:
+def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     """The models of a finished run; every file is checked against the manifest, and none is run.
+
+    threads: with which XGBoost predicts; all there are if None. One is best for few rows, as of a scan: on cores that
+        others use too, threads take longer to wait for each other than for what they share out.
 
     Raises StoreError when OUT has no manifest, a file is gone or altered, or a format is newer.
     """
@@ -365,6 +369,8 @@ def load(out: str | os.PathLike[str]) -> Models:
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
                 f"{root}"
             ) from error
+    if threads is not None:
+        trees.limit_threads(boosters.values(), threads)
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     names = tuple(features["names"])
     return Models(

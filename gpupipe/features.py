@@ -140,7 +140,9 @@ def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def compute_features(panel: Panel, names: str | Iterable[str] = "default", out: Any = None) -> Features:
+def compute_features(
+    panel: Panel, names: str | Iterable[str] = "default", out: Any = None, compared_since: int | None = None
+) -> Features:
     """The features of every row, on the panel's device; `names` as in `feature_names`.
 
     A row's values depend on rows of its symbol up to it, and the cross-sectional ones also on rows of its sector up
@@ -148,6 +150,8 @@ def compute_features(panel: Panel, names: str | Iterable[str] = "default", out: 
 
     out: float32 (n_rows, n_features), C order, on the panel's device, to be written to and held by the Features; a new
     matrix if None. Writing where memory is there already saves the time in which the system provides it.
+    compared_since: int64 UTC ns: where only rows from then on are wanted, cross-sectional columns, which cost more the
+    more symbols a sector has, are of these alone; on rows before they are NaN. The bits of the rows are the same.
     """
     from gpupipe import machine
 
@@ -155,7 +159,7 @@ def compute_features(panel: Panel, names: str | Iterable[str] = "default", out: 
     if out is None:
         out = panel.device.xp.empty((panel.n_rows, len(features)), dtype=np.float32)
     made = Features(out, tuple(f.name for f in features), tuple(f.definition for f in features), panel)
-    machine.compute(panel, features, machine.floats(panel, out))
+    machine.compute(panel, features, machine.floats(panel, out), compared_since)
     return made
 
 

@@ -66,14 +66,25 @@ class Memory(NamedTuple):
     aside: Any
 
 
-def compute(panel: Panel, features: Sequence[Feature], sink: Sink) -> Memory:
-    """Write the columns of `features`, in their order, for every row."""
+def compute(panel: Panel, features: Sequence[Feature], sink: Sink, compared_since: int | None = None) -> Memory:
+    """Write the columns of `features`, in their order, for every row.
+
+    compared_since: int64 UTC ns: cross-sectional columns are of rows from then on alone, NaN before. Of floats only.
+    """
     memory = new_memory(panel, features)
     if not panel.n_rows:
         return memory
     run_formulas(panel, features, sink, memory, panel.offsets[:-1])
-    compare(panel, features, sink, memory, None)
     xp = panel.device.xp
+    if compared_since is None:
+        compare(panel, features, sink, memory, None)
+    else:
+        rows = rows_to_compare(panel, features, compared_since)
+        compare(panel, features, sink, memory, rows)
+        before = panel.time_ns < compared_since
+        for column, one in enumerate(features):
+            if isinstance(one.series, Across):
+                sink.out[before, column] = np.float32(np.nan)
     for column, one in enumerate(features):
         if isinstance(one.series, OnPanel):
             made = one.series.function(panel)
@@ -156,6 +167,26 @@ def compare(panel: Panel, features: Sequence[Feature], sink: Sink, memory: Memor
         out = xp.full((panel.n_rows, len(wanted)), np.float32(np.nan))
         run([key], places[None], out)
         put(panel, out, columns[wanted], sink)
+
+
+def rows_to_compare(panel: Panel, features: Sequence[Feature], since_ns: int) -> Any:
+    """int64 (n,): rows at or after a time, and of the times of their sector before it that theirs are compared with."""
+    device, n = panel.device, max((one.series.n - 1 for one in features if isinstance(one.series, Across)), default=0)
+    xp, to_host, offsets = device.xp, device.to_host, device.to_host(panel.offsets)
+    later = panel.time_ns >= since_ns
+    n_later = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(later.astype(xp.int64))])[panel.offsets]
+    ends = offsets[1:] - np.diff(to_host(n_later))
+    # Each of a sector's last n times before it is among the last n rows before it of a symbol that has a bar then.
+    starts = np.maximum(offsets[:-1], ends - n)
+    first = np.full(len(panel.sectors), since_ns)
+    for sector in range(len(panel.sectors)):
+        own = np.flatnonzero(panel.sector_of_symbol == sector)
+        rows = np.concatenate([np.arange(starts[k], ends[k]) for k in own])
+        times = np.unique(to_host(panel.time_ns[device.asarray(rows)]))
+        if n and len(times):
+            first[sector] = times[-n:][0]
+    first_of_row = device.asarray(first[panel.sector_of_symbol])[panel.symbol_of_row]
+    return xp.flatnonzero(panel.time_ns >= first_of_row)
 
 
 def put(panel: Panel, values: Any, columns: Sequence[int] | np.ndarray, sink: Sink) -> None:

@@ -152,7 +152,7 @@ def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[
 
     NaN where nothing is said or known, and where the bar lies before since_ns. Features are those of the whole
     history, as in training: averages that decay remember their beginning. One sector's are held at a time, in memory
-    that the next sector takes over.
+    that the next sector takes over. Symbols of a sector are compared from since_ns on alone.
     """
     device, xp = panel.device, panel.device.xp
     of_column, of_symbol = models.columns(), np.array(panel.sector)
@@ -168,7 +168,7 @@ def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[
     for sector in known:
         began = time.perf_counter()
         part = panel.of_sector(sector)
-        features = models.features(part, memory[: part.n_rows])
+        features = models.features(part, memory[: part.n_rows], since_ns)
         latest = part.offsets[1:] - 1
         natr = (features if ATR in features.names else compute_features(part, ATR)).column(ATR)[latest]
         warm = warm_rows(features, latest) & (part.time_ns[latest] >= since_ns)

@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         raise UserError(f"--top {chosen.top}: expected 1 or more")
     if chosen.to is not None and pathlib.Path(chosen.to).suffix not in FORMATS:
         raise UserError(f"--to {chosen.to}: expected a name that ends in {', '.join(FORMATS)}")
-    models = artifacts.load(chosen.models)
+    models = artifacts.load(chosen.models, threads=1)
     to = console(chosen.quiet or chosen.json)
     panel, report = load(
         chosen.data, chosen.sector_map, "all", pick(chosen.device), timeframe=chosen.timeframe, adjusted=chosen.adjusted

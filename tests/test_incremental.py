@@ -10,6 +10,8 @@ from conftest import random_panel
 from test_features import panel_with_holes
 
 from gpupipe import begin_features, compute_features, load_state, panel_feature
+from gpupipe.expressions import Across
+from gpupipe.formulas import FEATURES
 from gpupipe.panel import COLUMNS, Panel
 from gpupipe.store import StoreError
 
@@ -109,3 +111,18 @@ def test_what_cannot_go_on_is_refused(own, tmp_path):
     dataclasses.replace(state, hash="another").save(tmp_path / "old.npz")
     with pytest.raises(StoreError, match="other formulas"):
         load_state(tmp_path / "old.npz", panel.device)
+
+
+def test_rows_compared_from_a_time_on_have_the_bits_of_all_rows():
+    panel = history()
+    whole = compute_features(panel, "all")
+    memory = np.full(whole.values.shape, np.float32(7))
+    times = np.unique(panel.time_ns)
+    across = [k for k, name in enumerate(whole.names) if isinstance(FEATURES[name].series, Across)]
+    assert max(FEATURES[whole.names[k]].series.n for k in across) > 5
+    for since in (times[-1], times[-5], times[40], times[0], times[0] - 1, times[-1] + 1):
+        found = compute_features(panel, "all", memory, compared_since=int(since)).values
+        later = panel.time_ns >= since
+        np.testing.assert_array_equal(found[later], whole.values[later])
+        np.testing.assert_array_equal(np.delete(found, across, axis=1), np.delete(whole.values, across, axis=1))
+        assert np.isnan(found[~later][:, across]).all()

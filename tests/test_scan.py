@@ -110,6 +110,16 @@ def test_agreement_counts_the_other_families_that_say_the_same(models, market):
     assert len({one.agreement for one in found["linear"]}) > 2
 
 
+def test_one_thread_says_the_same(models, market):
+    alone = artifacts.load(models.out, threads=1)
+    stages = [stage for by_label in alone.by_sector["energy"].values() for stage in by_label["xgb_joint"].model.stages]
+    for stage in stages:
+        assert json.loads(stage.booster.save_config())["learner"]["generic_param"]["nthread"] == "1"
+    for family in FAMILIES:
+        found, expected = (scan(one, market, family).signals for one in (alone, models))
+        assert list(map(plain, found)) == list(map(plain, expected))
+
+
 def test_the_steps_of_a_scan_are_timed(models, market):
     assert set(scan(models, market, "linear").seconds) == {"features", *FAMILIES, "signals"}
 

@@ -115,6 +115,15 @@ def _saved(booster: Any) -> bytes:
     return content
 
 
+def limit_threads(boosters: Iterable[Any], threads: int) -> None:
+    """Let XGBoost's own among loaded boosters predict with so many threads."""
+    import xgboost
+
+    for booster in boosters:
+        if isinstance(booster, xgboost.Booster):
+            booster.set_param({"nthread": threads})
+
+
 def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
     """float32 (n_rows, n_models, 3), of models that may share boosters."""
     out = device.xp.empty((X.shape[0], len(models), N_CLASSES), dtype=device.xp.float32)
