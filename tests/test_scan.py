@@ -17,7 +17,8 @@ from bench.scan import resized
 from gpupipe import artifacts, cli, config, pipeline, training
 from gpupipe.errors import UserError
 from gpupipe.evaluate import calls
-from gpupipe.scan import Levels, Scanned, Signal, keep_active, scan
+from gpupipe.features import compute_features
+from gpupipe.scan import Levels, Scanned, Signal, _degenerate, keep_active, scan
 from gpupipe.scan_command import plain
 
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", *(
@@ -156,6 +157,18 @@ def test_prices_of_a_signal_by_hand(models, market):
     assert len({one.symbol for one in found.top(100)}) == len(found.top(100))
 
 
+def test_stop_target_and_band_are_of_the_bars_own_atr_and_the_target_is_two_and_a_half_stops_away(models, market):
+    natr = compute_features(market, "natr_14").values[:, 0]
+    found = scan(models, market, "linear").top(100)
+    for one in found:
+        row = market.offsets[market.symbols.index(one.symbol) + 1] - 1
+        atr, sign = natr[row] / 100 * market.close[row], 1 if one.side == "BUY" else -1
+        assert [one.entry_low, one.entry_high] == pytest.approx([one.close - 0.25 * atr, one.close + 0.25 * atr])
+        assert sign * (one.close - one.stop) == pytest.approx(1.5 * atr, rel=1e-5)
+        assert sign * (one.target - one.close) == pytest.approx(2.5 * sign * (one.close - one.stop), rel=1e-5)
+    assert {one.side for one in found} == {"BUY", "SELL"}
+
+
 def test_later_bars_are_not_looked_at(models, market):
     day = str(np.datetime64(int(np.unique(market.time_ns)[-30]), "ns").astype("datetime64[D]"))
     before = scan(models, market, "linear", day)
@@ -264,6 +277,9 @@ def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, 
     found = scan(dataclasses.replace(models, cutoffs=low), market, "linear")
     assert len(found.degenerate) == 2
     assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in found.degenerate[0]
+    alike = [dataclasses.replace(signal(name, "HOLD", "2024-01-02T00:00:00"), p_buy=0.3) for name in "ABC"]
+    assert "says the same of all 3 symbols" in _degenerate(alike)[0]
+    assert _degenerate([*alike, dataclasses.replace(alike[0], symbol="D", p_buy=0.4)]) == []
 
 
 def test_the_command(models, tmp_path, capsys):
