@@ -168,8 +168,8 @@ def test_models_refuse_other_features(finished, monkeypatch):
         dataclasses.replace(models, features_hash="0" * 64).predict(tiny_market())
     real = features.compute_features
 
-    def changed(panel, names, out=None):
-        found = real(panel, names, out)
+    def changed(panel, names, *more):
+        found = real(panel, names, *more)
         return dataclasses.replace(found, definitions=(*found.definitions[:-1], "another formula"))
 
     monkeypatch.setattr(artifacts, "compute_features", changed)
