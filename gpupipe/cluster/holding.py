@@ -101,11 +101,13 @@ def _joined(ring: Ring | None) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
     if ring is None:
         yield alone
         return
-    from xgboost import collective
+    from xgboost import collective, core
 
+    # Of this thread, as of the one that imported XGBoost: what it tells of ranks is no news, and is printed nowhere.
+    core._LIB.XGBRegisterLogCallback(core._LIB.callback)
     known = dict(ring.tracker, dmlc_task_id=f"{ring.rank:06d}", dmlc_timeout=PEER_S)
     communicator = collective.CommunicatorContext(**known)
-    with contextlib.redirect_stdout(io.StringIO()):  # XGBoost tells of ranks there, whatever its verbosity
+    with contextlib.redirect_stdout(io.StringIO()):
         communicator.__enter__()
     try:
         yield _total
