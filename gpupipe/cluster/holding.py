@@ -57,6 +57,7 @@ class Holding:
 
 
 _held: dict[str, Holding] = {}
+_trackers: dict[int, Any] = {}
 
 
 def _holding(key: str) -> Holding:
@@ -86,13 +87,28 @@ def meet(n_workers: int, host: str) -> dict[str, Any]:
 
     tracker = RabitTracker(n_workers, host, sortby="task")
     tracker.start()
+    known = tracker.worker_args()
+    port = int(known["dmlc_tracker_port"])
+    _trackers[port] = tracker
 
     def wait() -> None:
         with contextlib.suppress(Exception):  # where a worker is lost, its peers say so
             tracker.wait_for()
+        _trackers.pop(port, None)
 
     threading.Thread(target=wait, daemon=True).start()
-    return tracker.worker_args()
+    return known
+
+
+def part(port: int) -> None:
+    """End a tracker: workers that wait there for one that will not come get an error."""
+
+    def free(tracker: Any) -> None:
+        with contextlib.suppress(Exception):  # it complains that it was stopped
+            tracker.free()
+
+    if (tracker := _trackers.pop(port, None)) is not None:
+        threading.Thread(target=free, args=(tracker,), daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -105,7 +121,7 @@ def _joined(ring: Ring | None) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
 
     # Of this thread, as of the one that imported XGBoost: what it tells of ranks is no news, and is printed nowhere.
     core._LIB.XGBRegisterLogCallback(core._LIB.callback)
-    known = dict(ring.tracker, dmlc_task_id=f"{ring.rank:06d}", dmlc_timeout=PEER_S)
+    known = dict(ring.tracker, dmlc_task_id=f"{ring.rank:06d}", dmlc_timeout=PEER_S, dmlc_retry=1)
     communicator = collective.CommunicatorContext(**known)
     with contextlib.redirect_stdout(io.StringIO()):
         communicator.__enter__()

@@ -206,15 +206,24 @@ class Spread:
     def _call_ring(self, which: Which, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Call function(key, ring, which, *arguments) on all workers that hold rows of a round, at the same time."""
         homes = sorted({self._home[sector] for sector in which.sectors})
+        first = self._addresses[homes[0]]
+        if gone := {self._addresses[home] for home in homes} - self._there():
+            raise _LostError(f"{min(gone)} is gone")
         rings: list[holding.Ring | None] = [None]
         if len(homes) > 1:
-            tracker = self._meet(self._addresses[homes[0]], len(homes))
+            tracker = self._meet(first, len(homes))
             rings = [holding.Ring(rank, len(homes), tracker) for rank in range(len(homes))]
         calls = {
             home: self._submit(home, function, self._job.key, ring, which, *arguments, priority=10)
             for home, ring in zip(homes, rings, strict=True)
         }  # fmt: skip
-        return self._results(calls)
+        try:
+            return self._results(calls)
+        except BaseException:
+            if rings[0] is not None:  # others may wait for one that is gone before it has joined them
+                with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):
+                    self._client.run(holding.part, int(rings[0].tracker["dmlc_tracker_port"]), workers=[first])
+            raise
 
     def _meet(self, address: str, n_workers: int) -> dict[str, Any]:
         from distributed.comm import get_address_host
