@@ -165,6 +165,8 @@ def do_run(chosen: argparse.Namespace) -> int:
     limit = memory.size(chosen.memory) if chosen.memory is not None else None
     wanted = None
     if chosen.tune is not None:
+        if settings.training.spread:
+            raise UserError("--tune and --spread: tuning needs all rows in one process; leave one of them out")
         wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner, chosen.accept)
         wanted.families_of(settings)
     if chosen.mlflow is not None:

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -22,13 +20,14 @@ from tests.tiny import QUICK, SECTORS, tiny_market
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
 
 # Sums in another order, and cuts of columns merged from those of each worker: a tree may split elsewhere. Of a label's
-# validation log-loss, as a share of it; the largest of these markets' 72 models is below half of it.
-CLOSE = 0.05
+# validation log-loss, as a share of it. With QUICK alone the largest of 72 models is 0.010, and the mean 0.003.
+CLOSE = 0.03
 
 
 @pytest.fixture(scope="module")
 def settings():
-    return config.make("fast", settings=[*QUICK, "training.spread=3"])
+    fewer = ("labels.thresholds=0.03", "split.parts=2", "joint.rounds=8", "training.spread=3")
+    return config.make("fast", settings=[*QUICK, *fewer])
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +42,12 @@ def together(three, settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("together")
     runs, running = [], three.running
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(three), "running", lambda self, *rest: noted(running(*rest), runs))
+        patch.setattr(type(three), "running", lambda self, *rest: Noted(running(*rest), runs))
         whole, _ = pipeline.execute(tiny_market(), None, settings, out, workers=three)
     return out, whole, runs[0].found
 
 
-class noted:
+class Noted:
     def __init__(self, inner, runs):
         self.inner, self.runs = inner, runs
 
@@ -64,7 +63,7 @@ def contents(out):
     """Every published file of a model."""
     manifest = json.loads((out / "manifest.json").read_bytes())
     names = [name for name in manifest["files"] if name.startswith("trained_") and not name.endswith("metadata.json")]
-    assert len(names) == len(set(names)) > 70
+    assert len(names) == len(set(names)) > 35
     return {name: (out / name).read_bytes() for name in names}
 
 
@@ -114,7 +113,7 @@ def test_the_same_bytes_again_and_units_are_found_again(together, three, setting
     # What nothing changed for is taken; the sector stages that are made again find bins that no one has made yet.
     changed = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
     whole, _ = pipeline.execute(tiny_market(), None, changed, tmp_path, workers=three)
-    n_labels, n_rounds = 4, 4
+    n_labels, n_rounds = 2, 3
     assert whole["units"]["model"]["made"] <= len(SECTORS) * n_rounds + n_rounds
     assert whole["units"]["model"]["reused"] > n_labels * len(SECTORS)
 
@@ -122,32 +121,38 @@ def test_the_same_bytes_again_and_units_are_found_again(together, three, setting
 def test_status_knows_the_units_of_spread_rows(together, settings):
     found = pipeline.survey(tiny_market(), settings, together[0])
     assert set(found.states.values()) == {"done"}
+    for other in (0, 2):
+        changed = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=other))
+        found = pipeline.survey(tiny_market(), changed, together[0])
+        assert "done" not in found.states.values(), "sums over other workers differ in the last bits"
 
 
-@pytest.mark.parametrize("during", ["xgb_joint", "linear"])
-def test_a_worker_killed_in_mid_training_changes_nothing(during, together, three, settings, tmp_path, monkeypatch):
+def test_workers_killed_in_mid_training_change_nothing(together, three, settings, tmp_path, monkeypatch):
+    """One while all fit a pooled stage together, another while it fits a sector's."""
     three.client.wait_for_workers(3)
     three = dataclasses.replace(three, homes=tuple(sorted(three.client.scheduler_info(n_workers=-1)["workers"])))
-    before = three.client.run(os.getpid)
-    killed = []
+    killed = {}
     submit = spread.Spread._submit
 
     def submit_and_kill(self, home, function, *arguments, priority=0):
         made = submit(self, home, function, *arguments, priority=priority)
-        if function is holding.fit_pool and arguments[3] == during and home == 1 and not killed:
-            killed.append(before[self._addresses[home]])
-            threading.Timer(0.15, os.kill, (killed[0], signal.SIGKILL)).start()  # of the pooled fit's second or so
+        now = next((at for at in moments if at[:2] == (function, home) and at[2] in arguments), None)
+        if now and now not in killed:
+            (killed[now],) = self._client.run(os.getpid, workers=[self._addresses[home]]).values()
+            os.kill(killed[now], signal.SIGKILL)
         return made
+
+    moments = [(holding.fit_pool, 1, "xgb_joint"), (holding.fit_sector, 0, "random_forest")]
 
     monkeypatch.setattr(spread.Spread, "_submit", submit_and_kill)
     _, worked = pipeline.execute(tiny_market(), None, settings, tmp_path, workers=three)
-    assert worked and killed
+    assert worked and len(killed) == 2
     done = [line["unit"] for line in units_of(tmp_path)]
     assert len(done) == len(set(done)), "no unit is done twice"
     assert contents(tmp_path) == contents(together[0])
-    assert killed[0] not in three.client.run(os.getpid).values()
+    assert not set(killed.values()) & set(three.client.run(os.getpid).values())
     warned = [line for line in runlog.read(tmp_path / runlog.FILE) if line["event"] == "warning"]
-    assert any("is gone" in line["text"] for line in warned)
+    assert sum("is gone" in line["text"] for line in warned) == 2
 
 
 def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monkeypatch):
@@ -163,10 +168,10 @@ def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monk
         with pytest.raises(ClusterError, match=r"a unit: workers were lost 4 times .*spread over more"):
             run._again("a unit", lost)
         assert len(asked) == spread.ATTEMPTS
-        run._addresses[0] = "tcp://127.0.0.1:9"
         monkeypatch.setattr(spread, "REPLACED_S", 0.1)
-        with pytest.raises(ClusterError, match="none has come in its place for 0.1 seconds: start another"):
-            run.dataset(SECTORS[0]) and run._complete(run._losses)
+        monkeypatch.setattr(run, "_there", lambda: set(run._addresses[1:]))
+        with pytest.raises(ClusterError, match=r"none has come in its place for .* seconds: start another"):
+            run._complete(run._losses)
 
 
 def test_an_error_of_a_worker_is_told_as_it_is(three, settings):
@@ -189,7 +194,7 @@ def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
         pipeline.execute(tiny_market(), None, settings, tmp_path, workers=three, warm_start=tmp_path)
     with pytest.raises(config.ConfigError, match="lightgbm cannot be fitted by several workers"):
         config.make("fast", settings=["training.models=lightgbm", "training.spread=2"])
-    with pytest.raises(config.ConfigError, match="does not go with ml.gradient_sampling: set it to false"):
+    with pytest.raises(config.ConfigError, match=r"does not go with ml\.gradient_sampling: set it to false"):
         config.make("fast", settings=["ml.gradient_sampling=true", "training.spread=2"])
     four = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=4))
     with pytest.raises(ClusterError, match="the cluster has 3 workers"):
@@ -199,6 +204,6 @@ def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
 
 def test_sectors_are_balanced_by_rows():
     rows = {"a": 10, "b": 70, "c": 30, "d": 35, "e": 5}
-    assert folding.shares(rows, 2) == [("b",), ("a", "c", "d", "e")]
+    assert folding.shares(rows, 2) == [("b", "e"), ("a", "c", "d")]
     assert folding.shares(rows, 9) == [("b",), ("d",), ("c",), ("a",), ("e",)]
     assert folding.shares(rows, 1) == [tuple(rows)]

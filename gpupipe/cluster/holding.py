@@ -31,7 +31,7 @@ class NotHeldError(Exception):
 
 @dataclass(frozen=True)
 class Ring:
-    """The workers that do one thing together. rank: this one's number.  size: of how many.  tracker: where they meet."""
+    """The workers that do one thing together. rank: this one's number, of `size`.  tracker: where they meet."""
 
     rank: int
     size: int

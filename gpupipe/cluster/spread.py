@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class _Features:
 
     shape: tuple[int, int]
     fetch: Callable[[np.ndarray], Any]
-    dtype: np.dtype[Any] = np.dtype(np.float32)
+    dtype: ClassVar = np.dtype(np.float32)
 
     def __getitem__(self, rows: Any) -> Any:
         return self.fetch(rows)
@@ -77,7 +77,7 @@ class Spread:
         self._open: list[Which] = []
         self._losses = 0
         self._lock = threading.RLock()
-        self._together = threading.Lock()  # one thing at a time is done by several workers, or they would wait crosswise
+        self._together = threading.Lock()  # several workers do one thing at a time, or they would wait crosswise
         self.found: dict[str, dict[str, Any]] = {}
 
     @property
