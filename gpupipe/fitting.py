@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpupipe import folding, models, runlog
-from gpupipe.folding import Which, make_fold
+from gpupipe.folding import Which, digests_of_predicted, make_fold, shares
 from gpupipe.models.earlier import Earlier
 from gpupipe.models.fold import Fold
 from gpupipe.schedule import Place, Unit
 from gpupipe.units import (
+    Held,
     Inputs,
     Readable,
     base_parts,
     blocks_of,
-    digest_of_columns,
     digest_of_models,
     key_of,
     load_array,
@@ -31,7 +31,20 @@ from gpupipe.units import (
 )
 
 if TYPE_CHECKING:
+    from gpupipe.dataset import Dataset
     from gpupipe.training import Work
+
+
+class Holders(Protocol):
+    """Workers of whom each holds the rows of some sectors, where this process has the features of none."""
+
+    def dataset(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
+        """As `pipeline.dataset_of`; rows of X are fetched when they are asked for."""
+        ...
+
+    def inputs(self, which: Which) -> dict[str, tuple[Held, dict[str, str]]]:
+        """Of each sector of a round what its fold holds, and digests of X's rows in each part that is predicted."""
+        ...
 
 
 class Elsewhere(Protocol):
@@ -43,6 +56,15 @@ class Elsewhere(Protocol):
     @property
     def homes(self) -> int:
         """How many there are."""
+        ...
+
+    @property
+    def holders(self) -> Holders | None:
+        """None where each of them can have all rows, and this process has them too."""
+        ...
+
+    def home_of(self, sector: str | None, home: int) -> int | None:
+        """The number of the worker that fits a sector's stage (None: the pooled one), asked for from `home`."""
         ...
 
     def open(self, which: Which, home: int) -> None:
@@ -145,20 +167,24 @@ class Round:
 
     def _prepare(self, home: int) -> None:
         """Gather the rows, and say what they are by digests."""
-        began, work = time.perf_counter(), self.work
-        fold = make_fold(work, self.which)
-        work.spent("gather", time.perf_counter() - began)
-        if work.elsewhere and not work.ledger.asking:
-            work.elsewhere.open(self.which, home)
-        hashing = time.perf_counter()
-        inputs = Inputs.of(fold)
-        rows = {
-            s: {part: digest_of_columns(work.datasets[s], at)
-                for part, at in self.which.predicted(work.splits, s).items()}
-            for s in self.which.sectors
-        }  # fmt: skip
-        work.spent("hashing", time.perf_counter() - hashing)
-        self._open = _Opened(None if work.elsewhere else fold, inputs, rows)
+        began, work, fold, columns = time.perf_counter(), self.work, None, None
+        if holders := work.elsewhere.holders if work.elsewhere else None:
+            held = holders.inputs(self.which)
+            work.spent("gather", time.perf_counter() - began)
+        else:
+            fold = make_fold(work, self.which)
+            columns = fold.columns
+            work.spent("gather", time.perf_counter() - began)
+            if work.elsewhere and not work.ledger.asking:
+                work.elsewhere.open(self.which, home)
+            hashing = time.perf_counter()
+            held = {s: (Held.of(fold, s), digests_of_predicted(work, self.which, s)) for s in self.which.sectors}
+            work.spent("hashing", time.perf_counter() - hashing)
+        n_rows = {s: dataset.n_rows for s, dataset in work.datasets.items()}
+        spread = shares(n_rows, work.settings.training.spread) if work.settings.training.spread else []
+        ours = [own for of in spread if (own := [s for s in of if s in self.which.sectors])]
+        inputs = Inputs.of({s: own for s, (own, _) in held.items()}, work.settings, columns, ours)
+        self._open = _Opened(None if work.elsewhere else fold, inputs, {s: parts for s, (_, parts) in held.items()})
         self._prepared("prepare", began)
 
     def _bin(self, home: int) -> None:
@@ -214,7 +240,7 @@ class Round:
             runlog.event(
                 "unit", stage=family.name, unit=name, seconds=time.perf_counter() - began, rows=n_rows,
                 reused=made.reused, bytes=sum(map(self.work.store.size, kept)), device=self.work.device.kind,
-                worker=home if self.work.elsewhere else None,
+                worker=self.work.elsewhere.home_of(sector, home) if self.work.elsewhere else None,
             )  # fmt: skip
         self.work.advance(name)
 

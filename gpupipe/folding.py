@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -13,9 +14,9 @@ from gpupipe import config, memory, models
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.models import columns
-from gpupipe.models.fold import Fold, gather, shuffled, with_mean_weight_1
+from gpupipe.models.fold import N_CLASSES, Fold, alone, gather, shuffled, with_mean_weight_1
 from gpupipe.split import Boundaries, Split
-from gpupipe.units import Readable
+from gpupipe.units import Readable, digest_of_columns
 
 
 class Data(Protocol):
@@ -93,8 +94,27 @@ class Which:
         return {"oof": cut.folds[self.part][1]}
 
 
-def make_fold(data: Data, which: Which) -> Fold:
-    """Gather the rows of a round, those of each sector in random order."""
+def shares(n_rows: Mapping[str, int], n_processes: int) -> list[tuple[str, ...]]:
+    """The sectors that each of so many processes holds: the largest first, each to the one with the fewest rows.
+
+    Only those that have some are returned; the order of a process's sectors is that of n_rows.
+    """
+    held = [0] * n_processes
+    home: dict[str, int] = {}
+    for sector in sorted(n_rows, key=lambda sector: -n_rows[sector]):
+        home[sector] = int(np.argmin(held))
+        held[home[sector]] += n_rows[sector]
+    found = [tuple(sector for sector in n_rows if home[sector] == k) for k in range(n_processes)]
+    return [own for own in found if own]
+
+
+def make_fold(
+    data: Data, which: Which, total: Callable[[np.ndarray], np.ndarray] = alone, pooled: Sequence[str] = ()
+) -> Fold:  # fmt: skip
+    """Gather the rows of a round, those of each sector in random order.
+
+    total, pooled: where other processes hold other sectors of the round, as of Fold, and the sectors of all of them.
+    """
     settings, rows = data.settings, which.rows(data.splits)
     training, kept, kind = settings.training, which.kept, (data.cache, data.plan.late)
     memory.give_back()  # what the fold before this one held
@@ -102,7 +122,7 @@ def make_fold(data: Data, which: Which) -> Fold:
     names = data.datasets[which.sectors[0]].label_names
     fold = Fold(
         name=which.name,
-        fit=with_mean_weight_1(fit, data.device),
+        fit=with_mean_weight_1(fit, data.device, total),
         validation={s: gather(data.datasets[s], v, kept, *kind) for s, (_, v) in rows.items() if v is not None},
         label_names=tuple(names[k] for k in kept),
         device=data.device,
@@ -113,10 +133,22 @@ def make_fold(data: Data, which: Which) -> Fold:
         ml=settings.ml,
         cache=data.cache,
         sparing=data.plan.sparing,
+        total=total,
     )
+    if pooled:
+        counted = np.zeros((len(pooled), fold.n_labels, N_CLASSES), np.int64)
+        for sector, own in fold.counts.items():
+            counted[pooled.index(sector)] = own
+        fold = dataclasses.replace(fold, everywhere=dict(zip(pooled, total(counted), strict=True)))
     if (n := settings.ml.feature_selection_top_n) and n < fold.n_columns:
         fold = columns.only(fold, columns.top_columns(fold, n))
     return fold
+
+
+def digests_of_predicted(data: Data, which: Which, sector: str) -> dict[str, str]:
+    """Of each part of a sector that its models are asked about, the digest of X's rows."""
+    parts = which.predicted(data.splits, sector)
+    return {part: digest_of_columns(data.datasets[sector], at) for part, at in parts.items()}
 
 
 def fit(

@@ -39,7 +39,7 @@ from gpupipe.dataset import WARM_BARS, Dataset, join, without_features
 from gpupipe.device import Device, host_peak_bytes, pool_statistics
 from gpupipe.errors import UserError
 from gpupipe.features import compute_features, feature_names, warm_up_of
-from gpupipe.fitting import Elsewhere
+from gpupipe.fitting import Elsewhere, Holders
 from gpupipe.formulas.registry import Module, load_modules
 from gpupipe.labels import CLASSES, tp_dd_labels
 from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
@@ -93,17 +93,22 @@ class Prepared:
     seconds: dict[str, float]
 
 
-def prepare(panel: Panel, settings: config.Config, cache: pathlib.Path | None = None) -> Prepared:
+def prepare(
+    panel: Panel, settings: config.Config, cache: pathlib.Path | None = None, holders: Holders | None = None
+) -> Prepared:
     """Features and labels of each sector, once, and the folds in time that all sectors share.
 
     The features of one's own must be there (`load_modules`).
     cache: a folder in which the features are kept in files, where the device is the CPU.
+    holders: workers that have computed them.
     """
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
     for sector in panel.sectors:
-        datasets[sector], features_hash, spent = dataset_of(panel, sector, settings, cache)
+        datasets[sector], features_hash, spent = (
+            holders.dataset(sector) if holders else dataset_of(panel, sector, settings, cache)
+        )
         for stage, elapsed_s in spent.items():
             seconds[stage] += elapsed_s
     started = time.perf_counter()
@@ -202,6 +207,8 @@ def execute(
     killed, those units are taken whose inputs are the same (`units`), and only the others are made.
     """
     models.require(settings.training.models)
+    if settings.training.spread:
+        _require_spread(settings, workers, limits, warm_start)
     listener = listener or Listener()
     store = Store(out)
     modules = load_modules(settings.features.modules)
@@ -244,6 +251,19 @@ def execute(
         if not keep:
             store.forget_units()
         return whole, True
+
+
+def _require_spread(
+    settings: config.Config, workers: Workers | None, limits: memory.Limits, warm_start: Any
+) -> None:  # fmt: skip
+    """UserError for what does not go with training.spread."""
+    n = settings.training.spread
+    if workers is None:
+        raise UserError(f"training.spread = {n}: workers are to hold the rows: add --workers {n} or --scheduler")
+    if limits != memory.NO_LIMITS:
+        raise UserError("--memory and --spread: each worker keeps its own rows in memory; give more workers instead")
+    if warm_start is not None:
+        raise UserError("--warm-start and --spread: models of spread rows begin from nothing; leave one of them out")
 
 
 def waiting(listener: Listener, store: Store) -> Callable[[str], None]:
@@ -327,7 +347,7 @@ def _execute(
         log.warning("%s", reason)
     cache = store.cache if plan.files else None
     listener.stage("features and labels")
-    prepared = prepare(panel, settings, cache)
+    prepared = prepare(panel, settings, cache, elsewhere.holders if elsewhere else None)
     work = Work(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, keys.run, panel.device, jobs,
         cache=cache, plan=plan, elsewhere=elsewhere, advance=listener.advanced,

@@ -15,6 +15,7 @@ from gpupipe.config import FeatureSet
 from gpupipe.errors import UserError
 
 USER_ERROR = 2
+ALL_WORKERS = -1  # of --spread without a number
 TUNABLE = ("xgb_joint", "xgb_hist", "xgb_leafwise", "linear")  # of tuning.py
 
 
@@ -32,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="train in N processes; on CUDA a GPU each")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="train on this Dask cluster, as tcp://host:8786")
+    parser.add_argument(
+        "--spread", nargs="?", type=int, const=ALL_WORKERS, metavar="N",
+        help="let each of N workers (default: --workers) hold the rows of some sectors only, and fit together",
+    )  # fmt: skip
     parser.add_argument("--dashboard", action="store_true", help="serve Dask's dashboard, to this machine alone")
     parser.add_argument("--no-keep", action="store_true", help="keep nothing in --out that only a later run could use")
     parser.add_argument("--report", action="store_true", help="write OUT/report.html at the end, as gpupipe report")
@@ -161,6 +166,8 @@ def do_run(chosen: argparse.Namespace) -> int:
     limits = _limits(chosen)
     wanted = None
     if chosen.tune is not None:
+        if settings.training.spread:
+            raise UserError("--tune and --spread: tuning needs all rows in one process; leave one of them out")
         wanted = tuning_job.Wanted(chosen.tune, chosen.tune_per, None, chosen.pruner, chosen.accept)
         wanted.families_of(settings)
     if chosen.mlflow is not None:
@@ -225,8 +232,16 @@ def _workers(chosen: argparse.Namespace, device: Any, to: Any) -> Iterator[Any]:
 def _settings_of_run(chosen: argparse.Namespace) -> Any:
     return _settings(
         chosen, training__models=_words(chosen.models), split__walk_forward=chosen.walk_forward,
-        split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"),
+        split__cpcv=_numbers(chosen.cpcv, int, "--cpcv"), training__spread=_spread(chosen),
     )  # fmt: skip
+
+
+def _spread(chosen: argparse.Namespace) -> int | None:
+    if chosen.spread != ALL_WORKERS:
+        return chosen.spread
+    if not chosen.workers:
+        raise UserError("--spread: say over how many workers, as --spread 3, or start them by --workers")
+    return chosen.workers
 
 
 def add_status_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from gpupipe.fitting import Elsewhere, Made, Round
 from gpupipe.folding import Which, make_fold
 from gpupipe.models import meta
 from gpupipe.models.earlier import Earlier
-from gpupipe.models.fold import N_CLASSES, Fold, gather
+from gpupipe.models.fold import N_CLASSES, Fold, labels_of
 from gpupipe.schedule import Costs, Place, Unit, available_cores, run_graph
 from gpupipe.split import Boundaries, Split
 from gpupipe.store import Store
@@ -251,7 +251,7 @@ class _Group:
             work.ledger.missing("stack", name)
             return
         predicted = self._predicted()
-        y = {s: gather(work.datasets[s], rows, self.kept).y for s, rows in predicted.items()}
+        y = {s: labels_of(work.datasets[s], rows, self.kept) for s, rows in predicted.items()}
         parts = {
             **base_parts(META, work.device),
             "families": self.names,

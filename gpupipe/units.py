@@ -9,7 +9,7 @@ import logging
 import threading
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,35 +107,57 @@ class Inputs:
     fixed: dict[str, Any]
 
     @classmethod
-    def of(cls, fold: Fold) -> Inputs:
+    def of(
+        cls, held: Mapping[str, Held], settings: config.Config, columns: np.ndarray | None,
+        spread: Sequence[Sequence[str]] = (),
+    ) -> Inputs:  # fmt: skip
+        """Of a fold, by what it holds of each sector, in pooled order.
+
+        columns: as of Fold.  spread: the sectors of each process, where several hold the fold: sums depend on it.
+        """
+        chosen = None if columns is None else columns.tolist()
+        rows = sha256(dump_json([chosen, [[s, *own.rows] for s, own in held.items()]]))
+        of_labels = zip(*(own.labels for own in held.values()), strict=True)
+        labels = tuple(sha256(dump_json([[s, *own] for s, own in zip(held, one, strict=True)])) for one in of_labels)
+        ml = {f"ml.{name}": value for name, value in dataclasses.asdict(settings.ml).items() if name != "use_rmm"}
+        fixed = {
+            "training.max_bin": settings.training.max_bin, "training.class_weight": settings.training.class_weight,
+            "seed": settings.seed, **ml,
+        }  # fmt: skip
+        if len(spread) > 1:
+            fixed["training.spread"] = [list(sectors) for sectors in spread]
+        return cls(rows, labels, fixed)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a fold holds of one sector, as digests of its parts: of X and times, and of each label by part."""
+
+    rows: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, fold: Fold, sector: str) -> Held:
         """Of a fold's arrays, which are copied to the host for it."""
         to_host = fold.device.to_host
-        rows = hashlib.sha256(repr((fold.n_columns, fold.columns)).encode())
-        if fold.columns is not None:
-            rows.update(np.asarray(fold.columns, np.int64).tobytes())
-        labels = [hashlib.sha256() for _ in range(fold.n_labels)]
-        for part, by_sector in (("fit", fold.fit), ("validation", fold.validation)):
-            for sector, own in by_sector.items():
-                about = f"\n{part} {sector} {own.n}\n".encode()
-                rows.update(about)
-                for block in in_blocks(own.X):
-                    rows.update(_bytes(to_host(block)))
-                rows.update(_bytes(to_host(own.time_ns)))
-                _add_labels(labels, about, own, to_host)
-        ml = {f"ml.{name}": value for name, value in dataclasses.asdict(fold.ml).items() if name != "use_rmm"}
-        fixed = {"training.max_bin": fold.max_bin, "training.class_weight": fold.class_weight, "seed": fold.seed, **ml}
-        return cls(rows.hexdigest(), tuple(one.hexdigest() for one in labels), fixed)
+        parts = [by_sector[sector] for by_sector in (fold.fit, fold.validation) if sector in by_sector]
+        rows = tuple(sha256(f"{_digest_of_rows(own.X, to_host)} {digest_of_arrays([to_host(own.time_ns)])}".encode())
+                     for own in parts)  # fmt: skip
+        labels = zip(*(_labels(own, to_host) for own in parts), strict=True)
+        return cls(rows, tuple(labels))
 
 
-def _add_labels(labels: Sequence[Any], about: bytes, rows: Rows, to_host: Callable[[Any], np.ndarray]) -> None:
-    y = to_host(rows.y)
-    weight = None if rows.weight is None else to_host(rows.weight)
-    for k, digest in enumerate(labels):
-        digest.update(about)
-        digest.update(_bytes(y[:, k]))
-        digest.update(b"\nweighted\n" if weight is not None else b"\n")
-        if weight is not None:
-            digest.update(_bytes(weight[:, k]))
+def _digest_of_rows(X: Any, to_host: Callable[[Any], np.ndarray]) -> str:
+    """Of a matrix, or of rows that nobody has copied together yet: the same for the same values."""
+    digest = hashlib.sha256(f"{tuple(X.shape)}\n".encode())
+    for block in in_blocks(X):
+        digest.update(_bytes(to_host(block)))
+    return digest.hexdigest()
+
+
+def _labels(rows: Rows, to_host: Callable[[Any], np.ndarray]) -> list[str]:
+    columns = [to_host(one) for one in (rows.y, rows.weight) if one is not None]
+    return [digest_of_arrays(column[:, k] for column in columns) for k in range(rows.y.shape[1])]
 
 
 def digest_of_columns(dataset: Dataset, rows: np.ndarray) -> str:

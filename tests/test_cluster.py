@@ -181,7 +181,7 @@ def test_modules_that_differ_are_refused(settings, tmp_path):
 
 def test_warnings_of_a_worker_are_the_clients(caplog):
     log = logging.getLogger("gpupipe")
-    with caplog.at_level(logging.WARNING), site._warnings() as said:
+    with caplog.at_level(logging.WARNING), site.logged_warnings() as said:
         log.warning("of this thread %d", 1)
         other = threading.Thread(target=log.warning, args=("of another",))
         other.start()

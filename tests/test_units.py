@@ -29,7 +29,8 @@ OTHERS = {
     "meta.inputs": "probabilities",
 }  # fmt: skip
 # What a family is asked for or lies in files of the user's own, and sections of families that are not trained here.
-LEFT_OUT = ("training.models", "features.modules", "preset", "tuned", "lightgbm", "catboost")
+# training.spread asks for workers: see test_spread.
+LEFT_OUT = ("training.models", "training.spread", "features.modules", "preset", "tuned", "lightgbm", "catboost")
 
 
 def settings_of(*more):

@@ -14,8 +14,9 @@ import numpy as np
 
 from gpupipe import config, memory, runlog
 from gpupipe.cluster import site
+from gpupipe.cluster.errors import ClusterError
+from gpupipe.cluster.spread import Spread
 from gpupipe.device import Device
-from gpupipe.errors import UserError
 from gpupipe.folding import Which
 from gpupipe.formulas.registry import Module
 from gpupipe.models.earlier import Earlier
@@ -28,10 +29,6 @@ log = logging.getLogger("gpupipe")
 LOOPBACK = "127.0.0.1"
 DASHBOARD = f"{LOOPBACK}:8787"
 CONNECT_S = 15
-
-
-class ClusterError(UserError):
-    """A cluster cannot be used; the message says why and names the fix."""
 
 
 @dataclass
@@ -54,24 +51,28 @@ class Cluster:
     @contextlib.contextmanager
     def running(
         self, panel: Panel, settings: config.Config, key: str, plan: memory.Plan, modules: Sequence[Module]
-    ) -> Iterator[Run]:  # fmt: skip
-        """Give the bars to all workers; at the end they let go of what they made of them.
+    ) -> Iterator[Run | Spread]:  # fmt: skip
+        """Give the bars to all workers, or those of some sectors to each; at the end they let go of all of it.
 
         key: of the run.  plan: how each goes about its memory.
         """
         paths = tuple((module.path, sha256(module.content)) for module in modules)
         fits = -(-min(self.jobs, len(settings.training.models)) // len(self.homes))  # pooled ones of a worker at once
         at_once = 1 if plan.sparing else FOLDS_AT_ONCE
+        fits = 1 if settings.training.spread else fits  # which all workers do together
         job = site.Job(key, settings, panel.device.kind, plan, max(1, self.threads // fits), at_once, paths)
-        # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
-        (shared,) = self.client.scatter([site.bars_of(panel)], broadcast=True)
-        run = Run(self, shared, job)
+        run: Run | Spread
+        if settings.training.spread:
+            run = Spread(self.client, self.homes, panel, job)
+        else:
+            # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
+            (shared,) = self.client.scatter([site.bars_of(panel)], broadcast=True)
+            run = Run(self, shared, job)
         try:
             yield run
         finally:
-            run.cancel()
             with contextlib.suppress(Exception):  # a worker that is gone has nothing to let go of
-                for address, own in self.client.run(site.forget, job.key).items():
+                for address, own in run.forget().items():
                     runlog.event("worker", address=address, memory_peak_bytes=own["peak_bytes"])
                     for direction, stages in own["bus_bytes"].items():
                         for stage, n_bytes in stages.items():
@@ -91,6 +92,14 @@ class Run:
         """How many workers there were at the beginning."""
         return len(self._cluster.homes)
 
+    @property
+    def holders(self) -> None:
+        """Each worker can have all rows."""
+
+    def home_of(self, sector: str | None, home: int) -> int:
+        """Where it was asked for."""
+        return home
+
     def open(self, which: Which, home: int) -> None:
         """Let a worker prepare a round, without waiting for it."""
         future = self._submit(site.prepare, home, which, priority=10)
@@ -102,12 +111,13 @@ class Run:
         with self._lock:
             self._opening.pop(which, None)
 
-    def cancel(self) -> None:
-        """Wait for nothing that was asked for ahead."""
+    def forget(self) -> dict[str, dict[str, Any]]:
+        """Wait for nothing that was asked for ahead, and let workers go of all of it; as `site.forget`, of each."""
         with self._lock:
             for future in self._opening.values():
                 future.cancel()
             self._opening.clear()
+        return self._cluster.client.run(site.forget, self._job.key)
 
     def fit(
         self, which: Which, family: str, sector: str | None, labels: Sequence[int], pooled: Sequence[Any] | None,

@@ -68,14 +68,18 @@ class _Datasets(Mapping[str, Dataset]):
 
     def __init__(self, panel: Panel, settings: config.Config, cache: pathlib.Path | None) -> None:
         self._panel, self._settings, self._cache = panel, settings, cache
-        self._made: OrderedDict[str, Dataset] = OrderedDict()
+        self._made: OrderedDict[str, tuple[Dataset, str, dict[str, float]]] = OrderedDict()
         self._lock = threading.RLock()
         self.room = 1
 
     def __getitem__(self, sector: str) -> Dataset:
+        return self.made(sector)[0]
+
+    def made(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
+        """As `pipeline.dataset_of`."""
         with self._lock:
             if sector not in self._made:
-                self._made[sector] = pipeline.dataset_of(self._panel, sector, self._settings, self._cache)[0]
+                self._made[sector] = pipeline.dataset_of(self._panel, sector, self._settings, self._cache)
             self._made.move_to_end(sector)
             while len(self._made) > self.room:
                 self._made.popitem(last=False)
@@ -135,6 +139,19 @@ class Site:
         self._making: dict[Which, threading.Lock] = {}
         self._lock = threading.Lock()
 
+    @property
+    def sectors(self) -> tuple[str, ...]:
+        """Of the bars that are here."""
+        return tuple(self._datasets)
+
+    def keep_all_sectors(self) -> None:
+        """Let go of no dataset."""
+        self._datasets.room = len(self._datasets)
+
+    def dataset_of(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
+        """As `pipeline.dataset_of`, made once."""
+        return self._datasets.made(sector)
+
     def data(self, which: Which) -> _Data:
         """What a round is made of; datasets of its sectors stay, and of one more."""
         with self._lock:
@@ -183,7 +200,7 @@ def about() -> dict[str, Any]:
 
 def prepare(bars: Bars, job: Job, which: Which) -> None:
     """Make the fold of a round and its bins, before units ask for them."""
-    with _one_blas_thread():
+    with one_blas_thread():
         names = [name for name in job.settings.training.models if name in models.BY_BINS]
         models.prepare(names, _site(bars, job).fold(which), job.settings)
 
@@ -193,7 +210,7 @@ def fit(
     pooled: list[Packed | None] | None, like: list[Packed | None] | None, earlier: Earlier | None,
 ) -> tuple[list[Packed | None], list[str]]:  # fmt: skip
     """As `folding.fit`, of models that travel; and the warnings that were given."""
-    with _one_blas_thread(), _warnings() as said:
+    with one_blas_thread(), logged_warnings() as said:
         site = _site(bars, job)
         if earlier is not None:
             loaded = {sector: unpack(own) or [] for sector, own in earlier.by_sector.items()}
@@ -207,7 +224,7 @@ def say(
     bars: Bars, job: Job, which: Which, family: str, sector: str, part: str, fitted: list[Packed | None]
 ) -> tuple[np.ndarray, list[str]]:  # fmt: skip
     """As `folding.say`, of models that travel; and the warnings that were given."""
-    with _one_blas_thread(), _warnings() as said:
+    with one_blas_thread(), logged_warnings() as said:
         found = unpack(fitted)
         assert found is not None
         site = _site(bars, job)
@@ -237,14 +254,15 @@ def unpack(packed: Sequence[Packed | None] | None) -> list[Any] | None:
     return [one and models.from_files(one[1], one[0], boosters) for one in packed]
 
 
-def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:
+def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
+    """More would make the last bits of a sum depend on the machine."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")
 
 
 @contextlib.contextmanager
-def _warnings() -> Iterator[list[str]]:
+def logged_warnings() -> Iterator[list[str]]:
     """Warnings that this thread logs meanwhile; they are shown by the client, and so not here."""
     said: list[str] = []
     thread = threading.get_ident()

@@ -68,6 +68,8 @@ def check(config: Config) -> None:
     require(training.min_positives >= 1, "training.min_positives", training.min_positives, "1 or more")
     require(training.min_rows >= 1, "training.min_rows", training.min_rows, "1 or more")
     require(2 <= training.max_bin <= 256, "training.max_bin", training.max_bin, "2 to 256")
+    require(training.spread >= 0, "training.spread", training.spread, "a number of workers, or 0")
+    _check_spread(config)
     require(training.early_stopping >= 0, "training.early_stopping", training.early_stopping, "0 or more")
     require(config.seed >= 0, "seed", config.seed, "0 or more")
     inputs = config.meta.inputs
@@ -94,6 +96,22 @@ def check(config: Config) -> None:
     require(config.forest.depth >= 1, "forest.depth", config.forest.depth, "1 or more")
     require(config.lightgbm.leaves >= 2, "lightgbm.leaves", config.lightgbm.leaves, "2 or more")
     require(1 <= config.catboost.depth <= 16, "catboost.depth", config.catboost.depth, "1 to 16")
+
+
+def _check_spread(config: Config) -> None:
+    """What workers cannot fit together."""
+    if not config.training.spread:
+        return
+    for family in OPTIONAL_FAMILIES:
+        if family in config.training.models and config.training.pool == "all":
+            raise ConfigError(
+                f"training.spread: {family} cannot be fitted by several workers together: leave it out of "
+                "training.models, or train every sector alone (training.pool=none)"
+            )
+    plain = {"feature_selection_top_n": 0, "gradient_sampling": False, "use_quantile_dmatrix": True}
+    for name, value in plain.items():
+        if getattr(config.ml, name) != value:
+            raise ConfigError(f"training.spread does not go with ml.{name}: set it to {str(value).lower()}")
 
 
 def _is_date(text: str) -> bool:

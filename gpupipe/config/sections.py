@@ -59,6 +59,7 @@ class Training:
     min_positives: int = 20  # BUY and SELL rows, each, that a sector's training part must hold (see README)
     min_rows: int = 50  # rows of validation and of test, and a quarter of those of training, that a sector must have
     max_bin: int = 64
+    spread: int = 0  # workers that each hold the rows of some sectors only and fit together; 0: each may have all
     early_stopping: int = 20  # rounds without a better validation log-loss; 0: all rounds are grown and kept
 
 

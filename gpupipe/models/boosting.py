@@ -15,7 +15,7 @@ from gpupipe import config
 from gpupipe.device import Device
 from gpupipe.kernels.softmax import activity_gradient, softmax_log_loss
 from gpupipe.models import choose, trees
-from gpupipe.models.fold import Fold, Rows, Sample
+from gpupipe.models.fold import Fold, Rows, Sample, alone
 from gpupipe.models.trees import N_OUTPUTS
 
 DRAW_ROUNDS = 10
@@ -226,7 +226,8 @@ def boost(
     else:
         booster = trees.vector_leaf(parameters, len(target.labels), fold.bins())
     validation = [rows for name, rows in fold.validation.items() if sector in (None, name)]
-    judge = _Judge(validation, target, device) if rounds is None and validation else None
+    total = fold.total if sector is None else alone
+    judge = _Judge(validation, target, device, total) if rounds is None and validation else None
     as_it_was = None
     if judge and old and kept:
         judge.look_back(old, 0, kept)
@@ -261,12 +262,14 @@ class _Judge:
     it stands; best: of each label at its lowest mean.
     """
 
-    def __init__(self, validation: Sequence[Rows], target: Target, device: Device) -> None:
-        self.validation, self.device = validation, device
+    def __init__(
+        self, validation: Sequence[Rows], target: Target, device: Device, total: Callable[[np.ndarray], np.ndarray]
+    ) -> None:  # fmt: skip
+        self.validation, self.device, self.total = validation, device, total
         self.y = [target.y(rows, device) for rows in validation]
         self.margins = [target.start(rows) for rows in validation]
         self.loss = losses(self.margins, self.y, device)
-        self.best, self.rounds, self.means = self.loss.copy(), [0], [mean(self.loss, device)]
+        self.best, self.rounds, self.means = self.loss.copy(), [0], [mean(self.loss, device, total)]
 
     @property
     def best_rounds(self) -> np.ndarray:
@@ -279,7 +282,7 @@ class _Judge:
             trees.add_activity(margin, trees.stage_margin(booster, rows.X, self.rounds[-1], rounds))
         self.rounds.append(rounds)
         self.loss = losses(self.margins, self.y, self.device)
-        self.means.append(mean(self.loss, self.device))
+        self.means.append(mean(self.loss, self.device, self.total))
         for label in np.flatnonzero(self.means[-1] < np.min(self.means[:-1], axis=0)):
             self.best[:, label] = self.loss[:, label]
 
@@ -311,12 +314,13 @@ def losses(margins: Sequence[Any], y: Sequence[Any], device: Device) -> Any:
     return device.xp.concatenate(found)
 
 
-def mean(loss: Any, device: Device) -> np.ndarray:
-    """Mean over the known rows, float64 (n_labels,)."""
+def mean(loss: Any, device: Device, total: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Mean over the known rows, float64 (n_labels,); total as of Fold."""
     xp = device.xp
     known = ~xp.isnan(loss)
-    total = xp.where(known, loss, 0).sum(axis=0, dtype=xp.float64)
-    return device.to_host(total / xp.maximum(known.sum(axis=0), 1))
+    sums = xp.stack([xp.where(known, loss, 0).sum(axis=0, dtype=xp.float64), known.sum(axis=0)])
+    losses, counts = total(device.to_host(sums))
+    return losses / np.maximum(counts, 1)
 
 
 def label_scale(fold: Fold) -> np.ndarray:

@@ -88,20 +88,17 @@ def distinct_columns(fold: Fold) -> np.ndarray:
     for k, codes in enumerate(_codes(first.X, range(len(cuts)), cuts, fold.device)):
         groups.setdefault(codes.tobytes(), []).append(k)
     alike = [k for group in groups.values() if len(group) > 1 for k in group]
-    if not alike:
-        return np.arange(len(cuts))
     whole: dict[int, list[bytes]] = {k: [] for k in alike}
     for rows in fold.fit.values():
         for k, codes in zip(alike, _codes(rows.X, alike, cuts, fold.device), strict=True):
             whole[k].append(codes.tobytes())
-    seen: set[bytes] = set()
-    kept = set(range(len(cuts))) - set(alike)
+    seen: dict[bytes, int] = {}
+    first_alike = np.arange(len(cuts))
     for k in alike:
-        content = b"".join(whole[k])
-        if content not in seen:
-            seen.add(content)
-            kept.add(k)
-    return np.array(sorted(kept))
+        first_alike[k] = seen.setdefault(b"".join(whole[k]), k)
+    # Twins in the rows of every process that holds some.
+    different = fold.total((first_alike[:, None] != first_alike).astype(np.int64))
+    return np.flatnonzero(np.argmax(different == 0, axis=1) == np.arange(len(cuts)))
 
 
 def _codes(X: Any, columns: Sequence[int], cuts: Sequence[np.ndarray], device: Device) -> list[np.ndarray]:

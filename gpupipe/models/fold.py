@@ -77,6 +77,11 @@ def in_blocks(X: Any) -> Iterator[Any]:
         yield X[first : first + BLOCK_ROWS].whole()
 
 
+def alone(numbers: np.ndarray) -> np.ndarray:
+    """The sum over all processes that hold rows of a fold, where it is held by this one alone."""
+    return numbers
+
+
 @dataclass(frozen=True)
 class Rows:
     """One sector's rows, on the device: X float32 (n, n_features), y int8 (n, n_labels), time_ns int64 (n,).
@@ -136,19 +141,29 @@ def gather(
     """
     at = dataset.device.asarray(rows)
 
-    def chosen(column: Any) -> Any:
-        return column[at] if labels is None else dataset.device.xp.ascontiguousarray(column[at][:, list(labels)])
-
-    weight = None if dataset.weight is None else chosen(dataset.weight)
+    weight = None if dataset.weight is None else _chosen(dataset.weight, at, labels)
     if cache is not None and dataset.device.kind == "cpu":
         X = np.take(dataset.X, at, axis=0, out=memory.matrix((len(at), dataset.X.shape[1]), cache), mode="clip")
     else:
         X = Late(dataset.X, at) if late else dataset.X[at]
-    return Rows(X, chosen(dataset.y), dataset.time_ns[at], weight)
+    return Rows(X, _chosen(dataset.y, at, labels), dataset.time_ns[at], weight)
 
 
-def with_mean_weight_1(fit: Mapping[str, Rows], device: Device) -> dict[str, Rows]:
+def labels_of(dataset: Dataset, rows: np.ndarray, labels: Sequence[int]) -> Any:
+    """Some columns of y, int8 (n_rows, n_labels), of `rows` (row numbers)."""
+    return _chosen(dataset.y, dataset.device.asarray(rows), labels)
+
+
+def _chosen(column: Any, at: Any, labels: Sequence[int] | None) -> Any:
+    return column[at] if labels is None else device_of(column).xp.ascontiguousarray(column[at][:, list(labels)])
+
+
+def with_mean_weight_1(
+    fit: Mapping[str, Rows], device: Device, total: Callable[[np.ndarray], np.ndarray] = alone
+) -> dict[str, Rows]:  # fmt: skip
     """The rows with weights, where they have some, whose mean over all sectors is 1 for each class of each label.
+
+    total: as of Fold.
 
     So that penalties and smallest leaves, which are in rows, mean the same with and without weights, and so do
     probabilities: rows of a class that is decided early weigh more, and it would seem more frequent than it is.
@@ -160,8 +175,9 @@ def with_mean_weight_1(fit: Mapping[str, Rows], device: Device) -> dict[str, Row
     for c in range(N_CLASSES):
         of_class = {s: rows.y == c for s, rows in fit.items()}
         counts = sum(found.sum(axis=0) for found in of_class.values())
-        total = sum((scaled[s] * found).sum(axis=0, dtype=xp.float64) for s, found in of_class.items())
-        mean = xp.where(total > 0, total / xp.maximum(counts, 1), 1.0).astype(xp.float32)
+        mass = sum((scaled[s] * found).sum(axis=0, dtype=xp.float64) for s, found in of_class.items())
+        counts, mass = (device.asarray(total(device.to_host(own))) for own in (counts, mass))
+        mean = xp.where(mass > 0, mass / xp.maximum(counts, 1), 1.0).astype(xp.float32)
         scaled = {s: xp.where(found, scaled[s] / mean, scaled[s]) for s, found in of_class.items()}
     return {s: Rows(rows.X, rows.y, rows.time_ns, scaled[s]) for s, rows in fit.items()}
 
@@ -185,6 +201,9 @@ class Fold:
     sparing: keep one set of samples at a time: the last that was asked for.
     columns: int64, which of the columns of the feature matrix X holds; None if it holds all.
     whole: the fold that this one has some labels of (`of_labels`), whose bins are its own, and which; else None.
+    total(numbers): their sum over all processes that each hold some of the sectors, which fit the pooled stages
+        together and make the same calls in the same order; the numbers themselves where this one holds all.
+    everywhere: fitted rows by class, as `counts`, of the sectors of all these processes; None where this one holds all.
     """
 
     name: str
@@ -201,6 +220,8 @@ class Fold:
     sparing: bool = False
     columns: np.ndarray | None = None
     whole: tuple[Fold, tuple[int, ...]] | None = field(default=None, repr=False, compare=False)
+    total: Callable[[np.ndarray], np.ndarray] = field(default=alone, repr=False, compare=False)
+    everywhere: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
     _short: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     _making: dict[Any, threading.Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -223,13 +244,13 @@ class Fold:
 
     @property
     def sectors(self) -> tuple[str, ...]:
-        """The sectors, in pooled order."""
-        return tuple(self.fit)
+        """The sectors that are pooled, in their order: those of other processes too."""
+        return tuple(self.fit if self.everywhere is None else self.everywhere)
 
     @property
     def scope(self) -> str:
         """What a model fitted on all rows of this fold is: "pool", or "sector" where there is only one sector."""
-        return "pool" if len(self.fit) > 1 else "sector"
+        return "pool" if len(self.sectors) > 1 else "sector"
 
     @property
     def n_labels(self) -> int:
@@ -242,8 +263,10 @@ class Fold:
         return int(next(iter(self.fit.values())).X.shape[1])
 
     @functools.cached_property
-    def counts(self) -> dict[str, np.ndarray]:
+    def counts(self) -> Mapping[str, np.ndarray]:
         """Fitted rows by class: int64 (n_labels, 3) for each sector."""
+        if self.everywhere is not None:
+            return self.everywhere
         counted = {}
         for sector, rows in self.fit.items():
             y = self.device.to_host(rows.y)
@@ -278,6 +301,7 @@ class Fold:
             self, fit={s: rows.of_labels(labels) for s, rows in self.fit.items()},
             validation={s: rows.of_labels(labels) for s, rows in self.validation.items()},
             label_names=tuple(self.label_names[k] for k in labels), whole=(self, tuple(labels)),
+            everywhere=self.everywhere and {s: counted[list(labels)] for s, counted in self.everywhere.items()},
         )  # fmt: skip
 
     def bins(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def predict_linear(models: Sequence[LinearModel], X: Any, device: Device) -> Any
 
 def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
     """Scale by the fitted rows of all sectors and fit all labels together: a model for each."""
-    scaler = _scaler([rows.X for rows in fold.fit.values()], settings.linear.clip, fold.device)
+    scaler = _scaler([rows.X for rows in fold.fit.values()], settings.linear.clip, fold.device, fold.total)
     intercept = np.log(fold.shares() * fold.weights()).ravel()
     centre = Weights(np.zeros((scaler.n_inputs, N_CLASSES * fold.n_labels)), intercept)
     Z = [Unscaled(scaler, rows.X, fold.device) for rows in fold.fit.values()]
@@ -142,7 +142,7 @@ def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
     linear = settings.linear
     weights = softmax_regression.fit(
         Z, y, fold.weights(), centre, linear.l2 * entropy(fold), linear.max_iterations, fold.device,
-        row_weight=[rows.weight for rows in fold.fit.values()],
+        row_weight=[rows.weight for rows in fold.fit.values()], total=fold.total,
     )  # fmt: skip
     return _models(fold, scaler, weights, fold.scope)
 
@@ -202,12 +202,17 @@ def _worthwhile(fold: Fold, sector: str, pooled: Weights, own: Weights, scaler: 
     return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(fold.n_labels)]
 
 
-def _scaler(parts: list[Any], clip: float, device: Device) -> Scaler:
-    """Means and standard deviations over blocks of rows, missing values left out."""
-    xp, n_rows = device.xp, sum(X.shape[0] for X in parts)
-    counts = sum((~xp.isnan(X)).sum(axis=0) for X in map(whole, parts))
-    mean = sum(xp.nansum(X, axis=0, dtype=xp.float64) for X in map(whole, parts)) / xp.maximum(counts, 1)
-    squares = sum(
+def _scaler(parts: list[Any], clip: float, device: Device, total: Callable[[np.ndarray], np.ndarray]) -> Scaler:
+    """Means and standard deviations over blocks of rows, missing values left out; total as of Fold."""
+    xp = device.xp
+
+    def summed(found: Any) -> Any:
+        return device.asarray(total(device.to_host(sum(found))))
+
+    counts = summed((~xp.isnan(X)).sum(axis=0) for X in map(whole, parts))
+    n_rows = int(total(np.array([sum(X.shape[0] for X in parts)]))[0])
+    mean = summed(xp.nansum(X, axis=0, dtype=xp.float64) for X in map(whole, parts)) / xp.maximum(counts, 1)
+    squares = summed(
         xp.nansum((X - mean.astype(xp.float32)) ** 2, axis=0, dtype=xp.float64) for X in map(whole, parts)
     )  # fmt: skip
     scale = xp.sqrt(squares / xp.maximum(counts, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from gpupipe.device import Device
 from gpupipe.kernels.linear import linear_margin
 from gpupipe.kernels.softmax import softmax_gradient, softmax_log_loss
-from gpupipe.models.fold import N_CLASSES, whole
+from gpupipe.models.fold import N_CLASSES, alone, whole
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Weights:
 def fit(
     Z: Sequence[Any], y: Sequence[Any], class_weight: np.ndarray, centre: Weights, l2: float | np.ndarray,
     max_iterations: int, device: Device, intercept_l2: float | None = None, row_weight: Sequence[Any | None] = (),
+    total: Callable[[np.ndarray], np.ndarray] = alone,
 ) -> Weights:  # fmt: skip
     """Minimise sum(w * log-loss) + l2 / 2 * |weights - centre|^2 of every label with scipy's L-BFGS-B.
 
@@ -55,29 +56,30 @@ def fit(
         each label has inputs of its own.
     y: int8 (n, n_labels) blocks, -1 for not known.
     class_weight: float32 (n_labels, 3).  row_weight: float32 (n, n_labels) blocks, or None where rows count alike.
+    total: as of Fold, where other processes have blocks of their own; the same steps are taken by all of them.
     The weights, a few thousand numbers, and one matrix of products are all that crosses the bus.
     """
     from scipy.optimize import minimize
 
     xp = device.xp
-    n_rows, shape = sum(labels.shape[0] for labels in y), centre.coefficients.shape
+    n_rows, shape = int(total(np.array([sum(labels.shape[0] for labels in y)]))[0]), centre.coefficients.shape
     on_device = device.asarray(class_weight)
     longest = max(labels.shape[0] for labels in y)
     derivatives = [xp.empty((longest, shape[1]), xp.float32) for _ in range(2)]
     losses = xp.empty((longest, shape[1] // N_CLASSES), xp.float32)
     own = list(row_weight) or [None] * len(Z)
     weights_of_rows = [_row_weight(labels, on_device, one, xp) for labels, one in zip(y, own, strict=True)]
-    middle = _stacked(centre)
+    middle, own_part = _stacked(centre), 1 / total(np.ones(1))[0]
     of_label = np.broadcast_to(np.asarray(l2, dtype=np.float64), (shape[1] // N_CLASSES,))
     penalty = np.tile(np.repeat(of_label, N_CLASSES), (shape[0] + 1, 1))
     if intercept_l2 is not None:
         penalty[-1] = intercept_l2
-    back = _inverse_roots(Z, y, weights_of_rows, penalty, device)
+    back = _inverse_roots(Z, y, weights_of_rows, penalty, device, total)
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         away = np.einsum("kij,jk->ik", back, flat.reshape(shape[0] + 1, shape[1]))
         weights = _unstacked(middle + away)
-        value, slope = 0.0, penalty * away
+        value, slope = 0.0, own_part * penalty * away
         for block, labels, weight, one in zip(map(whole, Z), y, weights_of_rows, own, strict=True):
             gradient, hessian, loss = (one[: labels.shape[0]] for one in (*derivatives, losses))
             margin = weights.margin(block, device)
@@ -88,7 +90,8 @@ def fit(
             value += float(xp.where(labels >= 0, loss * weight, 0).sum(dtype=xp.float64))
             slope[:-1] += device.to_host(_turned(block, gradient, xp)).astype(np.float64)
             slope[-1] += device.to_host(gradient.sum(axis=0, dtype=xp.float64))
-        turned = np.einsum("kij,ik->jk", back, slope)
+        (value, *_), slope = np.split(total(np.append(value, slope)), [1])
+        turned = np.einsum("kij,ik->jk", back, slope.reshape(away.shape))
         return (value + 0.5 * float((penalty * away**2).sum())) / n_rows, turned.ravel() / n_rows
 
     found = minimize(
@@ -100,7 +103,8 @@ def fit(
 
 
 def _inverse_roots(
-    Z: Sequence[Any], y: Sequence[Any], weights_of_rows: Sequence[Any], penalty: np.ndarray, device: Device
+    Z: Sequence[Any], y: Sequence[Any], weights_of_rows: Sequence[Any], penalty: np.ndarray, device: Device,
+    total: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:  # fmt: skip
     """B, float64 (n_outputs, n, n), n = n_inputs + 1, with B B' = (p (1 - p) [Z 1]'[Z 1] + penalty)^-1 for each output.
 
@@ -110,17 +114,17 @@ def _inverse_roots(
 
     xp, n_labels = device.xp, y[0].shape[1]
     shared = Z[0].ndim == 2
-    by_label = [_products((block if shared else block[k] for block in map(whole, Z)), device)
+    by_label = [total(_products((block if shared else block[k] for block in map(whole, Z)), device))
                 for k in range(1 if shared else n_labels)]  # fmt: skip
     roots = []
     for k in range(n_labels):
         products = by_label[0 if shared else k]
         n = len(products)
-        mass = np.array([
+        mass = total(np.array([
             sum(float(xp.where(labels[:, k] == c, weight[:, k], 0).sum(dtype=xp.float64))
                 for labels, weight in zip(y, weights_of_rows, strict=True))
             for c in range(N_CLASSES)
-        ])  # fmt: skip
+        ]))  # fmt: skip
         share = (mass + 0.5) / (mass + 0.5).sum()
         for c, p in enumerate(share):
             scale = p * (1 - p) * mass.sum() / max(products[-1, -1], 1.0)
