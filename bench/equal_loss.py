@@ -38,7 +38,7 @@ import numpy as np
 from bench.booster_peers import PEERS, Booster, Fitted, Matrix, Part, Setting, first_reaching, log_loss
 from bench.label_peers import SkippedError
 from bench.timing import cores
-from gpupipe import config, models, pipeline
+from gpupipe import config, models, preparing
 from gpupipe.device import pick
 from gpupipe.models import columns, trees
 from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, gather, shuffled
@@ -85,7 +85,7 @@ class Curve:
 
 
 def make_world(panel: Any, settings: config.Config, labels: Iterable[str] | None) -> World:
-    prepared = pipeline.prepare(panel, settings)
+    prepared = preparing.prepare(panel, settings)
     names = next(iter(prepared.datasets.values())).label_names
     if labels is not None and (unknown := set(labels) - set(names)):
         raise SystemExit(f"no label {', '.join(unknown)}; there are {', '.join(names)}")

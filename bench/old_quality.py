@@ -15,7 +15,7 @@ import numpy as np
 
 from bench import old_models
 from bench.old_models import FAMILIES, META, N_CLASSES, Clock
-from gpupipe import artifacts, config, pipeline
+from gpupipe import artifacts, config, preparing
 from gpupipe.evaluate import log_losses
 from gpupipe.labels import percent
 from gpupipe.panel import Panel
@@ -55,7 +55,7 @@ def judge(
     from bench import old_way
 
     settings = question.settings
-    prepared = pipeline.prepare(job, settings)
+    prepared = preparing.prepare(job, settings)
     tested = [prepared.datasets[s].time_ns[cut.test] for s, cut in prepared.splits.items()]
     begins = int(np.concatenate(tested).min())
     new = artifacts.load(out)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, evaluate, pipeline
+from gpupipe import config, evaluate, pipeline, preparing
 from gpupipe.data.simulate import LEAN, simulate
 from gpupipe.intervals import PRIOR, SKILL
 from gpupipe.models import share_table
@@ -80,7 +80,7 @@ def once(panel: Panel, settings: config.Config) -> dict[str, Any]:
 
 def oracle_gains(panel: Panel, settings: config.Config) -> dict[str, float]:
     """The oracle's gain over the prior on the sealed test by label, averaged over sectors as the summary does."""
-    prepared = pipeline.prepare(panel, settings)
+    prepared = preparing.prepare(panel, settings)
     pressure = pressure_of(panel)
     sector = np.array(panel.sector)[panel.symbol_of_row]
     column = {s: pressure[sector == s] for s in prepared.datasets}

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench.timing import cores
-from gpupipe import artifacts, config, evaluate, intervals, models, pipeline
+from gpupipe import artifacts, config, evaluate, intervals, models, pipeline, preparing
 from gpupipe.data import load
 from gpupipe.device import pick
 from gpupipe.models.fold import gather
@@ -59,7 +59,7 @@ def losses(
     panel: Panel, settings: config.Config, outs: dict[str, pathlib.Path], part: str
 ) -> dict[str, intervals.Losses]:
     """For each sector, log-losses of a part's rows by time, of (label, "FAMILY SIDE")."""
-    prepared = pipeline.prepare(panel, settings)
+    prepared = preparing.prepare(panel, settings)
     loaded = {side: artifacts.load(out) for side, out in outs.items()}
     found = {}
     for sector in next(iter(loaded.values())).by_sector:

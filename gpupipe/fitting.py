@@ -39,7 +39,7 @@ class Holders(Protocol):
     """Workers of whom each holds the rows of some sectors, where this process has the features of none."""
 
     def dataset(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
-        """As `pipeline.dataset_of`; rows of X are fetched when they are asked for."""
+        """As `preparing.dataset_of`; rows of X are fetched when they are asked for."""
         ...
 
     def inputs(self, which: Which) -> dict[str, tuple[Held, dict[str, str]]]:
@@ -144,7 +144,7 @@ class Round:
         opening = Unit("prepare", n_pool, self._prepare, tuple(after), place, opens=True)
         of_trees = [family.name for family in self.families if family.name in models.BY_BINS]
         chosen = [self.like._units[name, None] for name in of_trees] if self.like else []
-        binning = Unit("bins", n_pool, self._bin, (opening, *chosen), place)
+        binning = Unit("bins", n_pool, self._bin, (opening, *chosen), place, ahead=True)
         found = [opening, binning]
         for family in self.families:
             needs: tuple[Unit, ...] = (binning if family.name in models.BY_BINS else opening,)

@@ -21,11 +21,11 @@ from gpupipe import (
     artifacts,
     config,
     curves,
-    estimate,
     importance,
     memory,
     models,
     picture,
+    planning,
     runlog,
     sources,
     summary,
@@ -35,21 +35,18 @@ from gpupipe import (
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.report import time_text
-from gpupipe.dataset import WARM_BARS, Dataset, join, without_features
 from gpupipe.device import Device, host_peak_bytes, pool_statistics
 from gpupipe.errors import UserError
-from gpupipe.features import compute_features, feature_names, warm_up_of
-from gpupipe.fitting import Elsewhere, Holders
+from gpupipe.fitting import Elsewhere
 from gpupipe.formulas.registry import Module, load_modules
-from gpupipe.labels import CLASSES, tp_dd_labels
+from gpupipe.labels import CLASSES
 from gpupipe.measuring import BASELINES, Baselines, Measured, add_intervals, measure
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.panel import Panel
+from gpupipe.preparing import Prepared, prepare
 from gpupipe.schedule import available_cores, in_parallel
-from gpupipe.split import Boundaries, Folds, Split, folds, split
 from gpupipe.store import Store, dump_json, sha256, write_atomic
-from gpupipe.training import Trained, Work, count_units, train
-from gpupipe.units import Ledger
+from gpupipe.training import Trained, Work, train
 
 log = logging.getLogger("gpupipe")
 
@@ -80,74 +77,6 @@ class Workers(Protocol):
     ) -> contextlib.AbstractContextManager[Elsewhere]:
         """Give them a run. key: of the run.  plan: how each of them goes about its memory."""
         ...
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Datasets of every sector, all folds of the run, the splits of the published one, and what was spent on them."""
-
-    datasets: dict[str, Dataset]
-    splits: dict[str, Split]
-    folds: Folds
-    features_hash: str
-    seconds: dict[str, float]
-
-
-def prepare(
-    panel: Panel, settings: config.Config, cache: pathlib.Path | None = None, holders: Holders | None = None
-) -> Prepared:
-    """Features and labels of each sector, once, and the folds in time that all sectors share.
-
-    The features of one's own must be there (`load_modules`).
-    cache: a folder in which the features are kept in files, where the device is the CPU.
-    holders: workers that have computed them.
-    """
-    seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
-    datasets: dict[str, Dataset] = {}
-    features_hash = ""
-    for sector in panel.sectors:
-        datasets[sector], features_hash, spent = (
-            holders.dataset(sector) if holders else dataset_of(panel, sector, settings, cache)
-        )
-        for stage, elapsed_s in spent.items():
-            seconds[stage] += elapsed_s
-    started = time.perf_counter()
-    with panel.device.stage("split"):
-        cut = folds(list(datasets.values()), settings.split)
-        splits = {sector: split(dataset, cut.published) for sector, dataset in datasets.items()}
-    seconds["split"] = time.perf_counter() - started
-    return Prepared(datasets, splits, cut, features_hash, seconds)
-
-
-def dataset_of(
-    panel: Panel, sector: str, settings: config.Config, cache: pathlib.Path | None = None
-) -> tuple[Dataset, str, dict[str, float]]:
-    """Features and labels of one sector, the hash of the features' names and formulas, and the seconds of both."""
-    own = panel.of_sector(sector)
-    with panel.device.stage("features"):
-        started = time.perf_counter()
-        out = None
-        if cache is not None and panel.device.kind == "cpu":
-            out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
-        features = compute_features(own, settings.features.names, out)
-        panel.device.sync()
-        features_s = _told("features", sector, started, own, features.values)
-    with panel.device.stage("labels"):
-        started = time.perf_counter()
-        wanted = settings.labels
-        labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
-        weighted = settings.training.sample_weight == "uniqueness"
-        dataset = join(own, features, labels, sector, weighted)
-        panel.device.sync()
-        labels_s = _told("labels", sector, started, own, dataset.y)
-    return dataset, features.hash, {"features": features_s, "labels": labels_s}
-
-
-def _told(stage: str, sector: str, started: float, panel: Panel, made: Any) -> float:
-    """Log what was made of a sector; the seconds since it began."""
-    seconds, kind = time.perf_counter() - started, panel.device.kind
-    runlog.event(stage, stage=stage, unit=sector, seconds=seconds, rows=panel.n_rows, bytes=made.nbytes, device=kind)
-    return seconds
 
 
 def run_key(
@@ -221,7 +150,7 @@ def execute(
     keys, jobs = Keys(key, cold_key), workers.jobs if workers else jobs or available_cores()
     if _state(store, keys, here) == []:
         return _told_of_tuning(store, tuning, wait_s), False
-    plan, reason = memory_plan(panel, settings, jobs, limits)
+    plan, reason = planning.memory_plan(panel, settings, jobs, limits)
     with contextlib.ExitStack() as held:
         held.enter_context(store.lock("--out", wait_s, waiting(listener, store)))
         altered = _state(store, keys, here)
@@ -352,7 +281,7 @@ def _execute(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, keys.run, panel.device, jobs,
         cache=cache, plan=plan, elsewhere=elsewhere, advance=listener.advanced,
     )  # fmt: skip
-    listener.started(_totals(panel, settings, prepared.folds))
+    listener.started(planning.totals(panel, settings, prepared.folds))
     rehearsed = validation.rehearse(work, prepared.folds, _baselines_say, listener.stage)
     listener.stage(f"training, {validation.title(prepared.folds.published)}" if rehearsed else "training")
     if earlier:  # of the published fold alone: the others' validation and test parts hold rows it was fitted on
@@ -377,7 +306,7 @@ def _execute(
     whole = summary.build(
         rows=rows, resampled=resampled, skipped=skipped, settings=settings, report=report, panel=panel, seconds=seconds,
         elapsed_s=time.perf_counter() - began, versions=versions(), key=keys.run,
-        split=_split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
+        split=planning.split_dates(prepared.folds.published, panel), peak_bytes=host_peak_bytes(), jobs=jobs,
     )  # fmt: skip
     told = {} if tuning is None else {"tuning": tuning}
     whole |= {**validated, **told, "units": work.ledger.about(), "memory": _memory(panel, plan, reason, watch)}
@@ -485,107 +414,3 @@ def _metadata(work: Work, panel: Panel, prepared: Prepared, sector: str, key: st
 def _shares(y: np.ndarray) -> dict[str, float]:
     counts = np.bincount(y[y >= 0], minlength=N_CLASSES)
     return {name: float(counts[c] / max(1, counts.sum())) for c, name in enumerate(CLASSES)}
-
-
-def _split_dates(at: Boundaries, panel: Panel) -> dict[str, str]:
-    return {
-        "train_from": time_text(at.parts[0][0].start),
-        "validation_from": time_text(at.validation[0].start),
-        "test_from": time_text(at.test[0].start),
-        "test_to": time_text(int(panel.time_ns.max())),
-    }
-
-
-def _totals(panel: Panel, settings: config.Config, cut: Folds) -> dict[str, int]:
-    sectors, labels = len(panel.sectors), len(settings.labels.horizons) * len(settings.labels.thresholds)
-    models = sectors * labels * len(settings.training.models)
-    units = count_units(settings, sectors) * (1 + len(cut.rehearsals))
-    return {"units": units, "rows": panel.n_rows, "sectors": sectors, "labels": labels, "models": models}
-
-
-def outline(panel: Panel, settings: config.Config) -> Prepared:
-    """Labels, and the folds that they and the bars alone tell of: what `prepare` gives, without any features.
-
-    A row is taken for warm once as many bars of its symbol as the longest of the short columns needs are known.
-    """
-    datasets = {}
-    needed = [warm_up_of(name) for name in feature_names(settings.features.names)]
-    warm_bars = max([bars for bars in needed if bars <= WARM_BARS], default=0)
-    wanted = settings.labels
-    for sector in panel.sectors:
-        own = panel.of_sector(sector)
-        labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
-        datasets[sector] = without_features(own, labels, sector, warm_bars)
-    cut = folds(list(datasets.values()), settings.split)
-    return Prepared(datasets, {sector: split(one, cut.published) for sector, one in datasets.items()}, cut, "", {})
-
-
-def plan(
-    panel: Panel, settings: config.Config, jobs: int | None = None, limits: memory.Limits = memory.NO_LIMITS
-) -> dict[str, Any]:
-    """What a run would do: sectors with rows and splits, models, units, and the memory that it would hold.
-
-    No features are computed. UserError where no plan stays below the limits.
-    """
-    models.require(settings.training.models)
-    load_modules(settings.features.modules)
-    chosen, _ = memory_plan(panel, settings, jobs, limits)
-    prepared = outline(panel, settings)
-    n_features = len(feature_names(settings.features.names))
-    totals = _totals(panel, settings, prepared.folds)
-    n_labels, steps = totals["labels"], estimate.ladder(panel, settings, jobs or available_cores())
-    of_chosen = next(one for one in steps if one.plan == chosen)
-    sectors = []
-    for s, dataset in prepared.datasets.items():
-        cut = prepared.splits[s]
-        counts = {"rows": dataset.n_rows, "train": len(cut.train), "validation": len(cut.validation)}
-        sectors.append({"sector": s, "symbols": panel.sector.count(s), **counts, "test": len(cut.test)})
-    return {
-        "sectors": sectors,
-        "features": n_features,
-        "labels": n_labels,
-        "families": list(settings.training.models),
-        "models": totals["models"],
-        "units": totals["units"],
-        "split": _split_dates(prepared.folds.published, panel),
-        **validation.plan(prepared.folds, prepared.datasets),
-        "estimated_peak_bytes": of_chosen.host,
-        "estimated_device_peak_bytes": of_chosen.device,
-        "memory_plan": chosen.name,
-        "memory_plans": [{"plan": one.plan.name, "about": memory.WORDS[one.plan.name], "bytes": one.host,
-                          "device_bytes": one.device} for one in steps],
-    }
-
-
-def survey(panel: Panel, settings: config.Config, out: str | os.PathLike[str]) -> Ledger:
-    """Which units of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
-
-    A unit that waits for one that is not there is not there either: what it would learn from is not known.
-    """
-    models.require(settings.training.models)
-    load_modules(settings.features.modules)
-    prepared, store = prepare(panel, settings), Store(out)
-    ledger = Ledger(store, "", asking=True)
-    work = Work(
-        prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
-        ledger=ledger,
-    )  # fmt: skip
-    validation.survey(work, prepared.folds)
-    train(work)
-    return ledger
-
-
-def memory_plan(
-    panel: Panel, settings: config.Config, jobs: int | None, limits: memory.Limits
-) -> tuple[memory.Plan, str]:
-    """How a run goes about its memory, and a sentence on it; empty where nothing limits it, or it need not change.
-
-    UserError where no plan stays below the limits.
-    """
-    if limits.device is not None and panel.device.kind == "cpu":
-        raise UserError("--device-memory is of a GPU's memory, and the CPU computes: leave it out, or give --memory")
-    if limits == memory.NO_LIMITS:
-        return memory.AS_IT_IS, ""
-    steps = estimate.ladder(panel, settings, jobs or available_cores())
-    plan = memory.choose(steps, limits)
-    return plan, "" if plan == memory.AS_IT_IS else memory.said_of(steps, plan, limits)

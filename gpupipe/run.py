@@ -159,7 +159,7 @@ def refuse(error: Exception) -> int:
 
 def do_run(chosen: argparse.Namespace) -> int:
     """The job itself; UserError for what the user must mend."""
-    from gpupipe import console, pipeline, summary, tracking
+    from gpupipe import console, pipeline, planning, summary, tracking
     from gpupipe import tune as tuning_job
 
     settings = _settings_of_run(chosen)
@@ -179,7 +179,7 @@ def do_run(chosen: argparse.Namespace) -> int:
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
-        planned = pipeline.plan(panel, settings, chosen.jobs, limits)
+        planned = planning.plan(panel, settings, chosen.jobs, limits)
         if chosen.json:
             print(json.dumps(planned, indent=1))
         console.show_plan(to, planned)

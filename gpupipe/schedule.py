@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ FIRST_GUESS_US = {
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+AHEAD_UNITS = 3  # of the places that are open, left for each thread, when the next one is prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Unit:
 
     kind, n_rows: what its cost is estimated by.  work(home): what to do; `home` is where the thread's work is done, a
     number below `homes` of `run_graph`.  needs: units that must be done before.  place: what it needs room in; the
-    unit that opens a place prepares what the others share.
+    unit that opens a place prepares what the others share; one that is done ahead does so behind it.
     """
 
     kind: str
@@ -51,6 +54,7 @@ class Unit:
     needs: tuple[Unit, ...] = ()
     place: Place = Place(0)
     opens: bool = False
+    ahead: bool = False
 
 
 class Costs:
@@ -162,12 +166,21 @@ class _Graph:
         mine = [unit for unit in self._ready if not unit.opens and self._is_of(unit.place, home)]
         own_places = [place for place in self._opened_by if self._is_of(place, home)]
         next_one = min(opens, key=lambda unit: unit.place.order, default=None)
-        few = sum(self._unbegun[place] for place in own_places) <= self._jobs // self._homes
-        if next_one is not None and len(own_places) < self._at_once and (few or not mine):
+        few = AHEAD_UNITS * (self._jobs // self._homes)
+        if next_one is not None and len(own_places) < self._at_once and (self._left_of(own_places) <= few or not mine):
             return next_one
+        prepares = min((unit for unit in mine if unit.ahead), key=lambda unit: unit.place.order, default=None)
+        if prepares is not None:
+            before = [place for place in own_places if place.order < prepares.place.order]
+            if self._left_of(before) <= few:
+                return prepares
         # Where nothing of its own is ready, what others have opened.
         found = mine or [unit for unit in self._ready if not unit.opens]
         return min(found, key=self._urgency, default=None)
+
+    def _left_of(self, places: Iterable[Place]) -> int:
+        """How many units of some places nobody has begun."""
+        return sum(self._unbegun[place] for place in places)
 
     def _is_of(self, place: Place, home: int) -> bool:
         return place.shared or self._opened_by.get(place, home) == home

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe import config, memory, pipeline, runlog, tuning
+from gpupipe import config, memory, pipeline, planning, preparing, runlog, tuning
 from gpupipe.data import DataReport, data_hash
 from gpupipe.formulas.registry import load_modules
 from gpupipe.panel import Panel
@@ -106,7 +106,7 @@ def tune(
     rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
     key = pipeline.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.tune")
     jobs = jobs or available_cores()
-    plan, reason = pipeline.memory_plan(panel, settings, jobs, limits)
+    plan, reason = planning.memory_plan(panel, settings, jobs, limits)
     jobs, cache = plan.jobs or jobs, store.cache if plan.files else None
     with (
         store.lock("--out", wait_s, pipeline.waiting(listener, store)),
@@ -116,7 +116,7 @@ def tune(
         if reason:
             log.warning("%s", reason)
         listener.stage("features and labels")
-        prepared = pipeline.prepare(panel, settings, cache)
+        prepared = preparing.prepare(panel, settings, cache)
         work = Work(
             prepared.datasets, prepared.splits, prepared.folds.published, settings, store, key, panel.device, jobs,
             cache, plan,

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe import artifacts, config, pipeline
+from gpupipe import artifacts, config, planning
 from gpupipe.errors import UserError
 from gpupipe.panel import Panel
 from gpupipe.store import Store, sha256
@@ -55,7 +55,7 @@ def status(out: str | os.PathLike[str], panel: Panel | None = None, settings: co
     needed = set().union(*store.runs().values())
     records = dict(store.units())
     if panel is not None and settings is not None:
-        states = pipeline.survey(panel, settings, out).states
+        states = planning.survey(panel, settings, out).states
     else:
         states = {record["name"]: "done" for key, record in records.items() if key in needed}
     stages: dict[str, Counter[str]] = defaultdict(Counter)

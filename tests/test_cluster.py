@@ -13,7 +13,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from gpupipe import config, memory, pipeline, runlog, training
+from gpupipe import config, memory, pipeline, preparing, runlog, training
 from gpupipe.cluster import ClusterError, cluster, site
 from gpupipe.device import pick
 from gpupipe.folding import Which, make_fold
@@ -148,7 +148,7 @@ def a_job(settings, **changed):
 
 def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(settings, tmp_path):
     panel = tiny_market()
-    prepared = pipeline.prepare(panel, settings)
+    prepared = preparing.prepare(panel, settings)
     place = site.Site(site.bars_of(panel), a_job(settings))
     rounds = [Which(prepared.folds.published, panel.sectors, part, (0, 1)) for part in (None, 0, 1)]
     for which in rounds:

@@ -9,7 +9,7 @@ import pytest
 from test_models import world
 from tiny import QUICK, SECTORS, SOURCE, tiny_market
 
-from gpupipe import config, estimate, memory, pipeline, run
+from gpupipe import config, estimate, memory, planning, preparing, run
 from gpupipe.errors import UserError
 
 
@@ -55,12 +55,12 @@ def test_the_first_plan_below_the_limit_is_taken():
 
 def test_device_memory_has_no_meaning_on_a_cpu():
     with pytest.raises(UserError, match="--device-memory is of a GPU's memory"):
-        pipeline.memory_plan(tiny_market(), config.make("fast"), 1, memory.Limits(None, 2**30))
+        planning.memory_plan(tiny_market(), config.make("fast"), 1, memory.Limits(None, 2**30))
 
 
 def test_the_plan_knows_the_rows_without_any_features():
     settings = config.make("fast", [], list(QUICK))
-    told, made = pipeline.outline(tiny_market(), settings), pipeline.prepare(tiny_market(), settings)
+    told, made = preparing.outline(tiny_market(), settings), preparing.prepare(tiny_market(), settings)
     for sector, cut in made.splits.items():
         for part in ("train", "validation", "test"):
             np.testing.assert_array_equal(getattr(told.splits[sector], part), getattr(cut, part))

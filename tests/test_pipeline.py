@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import QUICK, SECTORS, cut, tiny_market
 
-from gpupipe import config, load, pipeline
+from gpupipe import config, load, pipeline, planning, preparing
 from gpupipe.pipeline import Listener, execute
 
 TABLES = ("volatility_table_sector", "volatility_table_all")
@@ -63,7 +63,7 @@ def test_intervals_and_skill_stand_with_every_row_and_in_the_metadata(summary, t
 def test_last_return_and_buy_and_hold_are_what_they_say(summary):
     """A table learned here again, from closes alone; and the mean forward return of all test rows."""
     panel, settings = tiny_market(), config.make("fast", settings=QUICK)
-    prepared = pipeline.prepare(panel, settings)
+    prepared = preparing.prepare(panel, settings)
     close = {s: panel.of_sector(s).close for s in SECTORS}
     before = {s: np.append(np.float32(np.nan), close[s][:-1]) for s in SECTORS}  # no usable row is a symbol's first
     returns = {s: close[s] / before[s] - 1 for s in SECTORS}
@@ -180,7 +180,7 @@ def test_balanced_classes_stay_calibrated(summary, tmp_path):
 
 
 def test_the_plan_names_what_will_be_done():
-    plan = pipeline.plan(tiny_market(), config.make("fast", settings=QUICK))
+    plan = planning.plan(tiny_market(), config.make("fast", settings=QUICK))
     assert [one["sector"] for one in plan["sectors"]] == list(SECTORS) and plan["models"] == 72
     assert sum(one["symbols"] for one in plan["sectors"]) == 30
     assert plan["units"] == 5 * (1 + 3) * (1 + 3) + 1  # five families, three parts and the whole, pool and sectors

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gpupipe.schedule import FIRST_GUESS_US, Costs, Place, Unit, run_graph
+from gpupipe.schedule import AHEAD_UNITS, FIRST_GUESS_US, Costs, Place, Unit, run_graph
 
 
 def test_costs_are_seconds_a_row_of_what_was_observed():
@@ -131,12 +131,26 @@ def test_no_more_places_are_open_than_may_be_and_all_is_done(jobs, at_once):
 
 
 def test_the_next_place_is_prepared_while_units_of_this_one_are_left():
-    folds = Folds(4, 6, seconds=0.02)
+    folds = Folds(4, 14, seconds=0.02)
     run_graph(folds.units, Costs(), 2, 2)
     opened = [k for k, (_, what, _) in enumerate(folds.events) if what == "open"]
     assert folds.beside == 3  # all but the first
     done_before = [sum(e[0] == p - 1 for e in folds.events[: opened[p]]) for p in range(1, 4)]
-    assert all(1 + 6 - 2 - 1 <= n < 7 for n in done_before)  # neither at once, nor when all is done
+    left = AHEAD_UNITS * 2
+    assert all(1 + 14 - left - 2 <= n < 15 for n in done_before)  # neither at once, nor when all is done
+
+
+def test_what_others_share_is_made_ahead_of_the_units_that_are_left():
+    """As bins of the next fold: not at once, and not when nothing is left to do beside them."""
+    done, places = [], [Place(0), Place(1)]
+    first = Unit("prepare", 1, lambda home: done.append("first"), (), places[0], True)
+    fits = [Unit("fit", 1, lambda home: done.append("fit"), (first,), places[0]) for _ in range(12)]
+    second = Unit("prepare", 1, lambda home: done.append("second"), (first,), places[1], True)
+    bins = Unit("bins", 1, lambda home: done.append("bins"), (second,), places[1], ahead=True)
+    later = Unit("fit", 1, lambda home: done.append("later"), (bins,), places[1])
+    run_graph([first, *fits, second, bins, later], Costs(), 1)
+    n = 12 - AHEAD_UNITS
+    assert done == ["first", *["fit"] * n, "second", "bins", *["fit"] * AHEAD_UNITS, "later"]
 
 
 def test_a_thread_that_finds_nothing_ready_opens_the_next_place():

@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from gpupipe import config, folding, memory, pipeline, runlog
+from gpupipe import config, folding, memory, pipeline, planning, runlog
 from gpupipe.cluster import ClusterError, cluster, holding, spread
 from gpupipe.device import pick
 from gpupipe.errors import UserError
@@ -119,11 +119,11 @@ def test_the_same_bytes_again_and_units_are_found_again(together, three, setting
 
 
 def test_status_knows_the_units_of_spread_rows(together, settings):
-    found = pipeline.survey(tiny_market(), settings, together[0])
+    found = planning.survey(tiny_market(), settings, together[0])
     assert set(found.states.values()) == {"done"}
     for other in (0, 2):
         changed = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=other))
-        found = pipeline.survey(tiny_market(), changed, together[0])
+        found = planning.survey(tiny_market(), changed, together[0])
         assert "done" not in found.states.values(), "sums over other workers differ in the last bits"
 
 
@@ -158,7 +158,8 @@ def test_workers_killed_in_mid_training_change_nothing(together, three, settings
 def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monkeypatch):
     three.client.wait_for_workers(3)
     homes = sorted(three.client.scheduler_info(n_workers=-1)["workers"])
-    with dataclasses.replace(three, homes=tuple(homes)).running(tiny_market(), settings, "k", memory.AS_IT_IS, ()) as run:
+    workers, plan = dataclasses.replace(three, homes=tuple(homes)), memory.AS_IT_IS
+    with workers.running(tiny_market(), settings, "k", plan, ()) as run:
         asked = []
 
         def lost():
@@ -177,7 +178,8 @@ def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monk
 def test_an_error_of_a_worker_is_told_as_it_is(three, settings):
     three.client.wait_for_workers(3)
     homes = sorted(three.client.scheduler_info(n_workers=-1)["workers"])
-    with dataclasses.replace(three, homes=tuple(homes)).running(tiny_market(), settings, "k2", memory.AS_IT_IS, ()) as run:
+    workers, plan = dataclasses.replace(three, homes=tuple(homes)), memory.AS_IT_IS
+    with workers.running(tiny_market(), settings, "k2", plan, ()) as run:
         for sector in SECTORS:
             run.dataset(sector)
         which = Which(None, SECTORS, None, (0,))  # without a fold in time nothing can be gathered

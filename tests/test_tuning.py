@@ -11,7 +11,7 @@ import optuna
 import pytest
 from tiny import QUICK, SECTORS, SOURCE, fold_of, planted, tiny_market
 
-from gpupipe import artifacts, cli, config, models, pipeline, run, tune, tuning, verdict
+from gpupipe import artifacts, cli, config, models, pipeline, preparing, run, tune, tuning, verdict
 from gpupipe.config import ConfigError
 from gpupipe.data import load
 from gpupipe.device import pick
@@ -256,7 +256,7 @@ TINY = config.make("fast", settings=[*QUICK])
 
 def altered_test_part(panel):
     """The panel with every price of the sealed test part multiplied by anything at all."""
-    first = pipeline.prepare(panel, TINY).folds.published.test[0].start
+    first = preparing.prepare(panel, TINY).folds.published.test[0].start
     factor = np.where(panel.time_ns >= first, np.random.default_rng(0).uniform(0.5, 2, panel.n_rows), 1)
     prices = {name: getattr(panel, name) * factor.astype(np.float32) for name in ("open", "high", "low", "close")}
     same = {name: getattr(panel, name) for name in ("volume", "time_ns", "offsets", "symbols", "sector")}

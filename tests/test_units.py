@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from tiny import QUICK, SECTORS, cut, tiny_market
 
-from gpupipe import config, pipeline, sources
-from gpupipe.pipeline import execute, survey
+from gpupipe import config, preparing, sources
+from gpupipe.pipeline import execute
+from gpupipe.planning import survey
 from gpupipe.units import META, READS, Readable, changed
 
 # xgb_leafwise is xgb_hist of another section, which here must be no matter of anything.
@@ -98,9 +99,9 @@ def test_a_setting_changes_the_keys_of_all_that_depends_on_it(base, tmp_path, mo
     A key that forgets a setting would let a stale model pass for a new one.
     """
     by_sector = {sector: tiny_market().of_sector(sector) for sector in SECTORS}
-    original = pipeline.compute_features
+    original = preparing.compute_features
     computed = functools.cache(lambda sector, names: original(by_sector[sector], names))
-    monkeypatch.setattr(pipeline, "compute_features", lambda own, names, _: computed(own.sector[0], names))
+    monkeypatch.setattr(preparing, "compute_features", lambda own, names, _: computed(own.sector[0], names))
     harmless = {family: [] for family in TRAINED}
     for name, value in all_settings().items():
         asked = survey(tiny_market(), settings_of(other(name, value)), base[0])

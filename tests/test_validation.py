@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from tiny import QUICK, SECTORS, dataset_of, tiny_market
 
-from gpupipe import config, console, load, picture, pipeline, validation
+from gpupipe import config, console, load, picture, planning, preparing, validation
 from gpupipe.dataset import NEVER
 from gpupipe.evaluate import log_losses
 from gpupipe.intervals import by_time, draw, interval, joined
@@ -75,7 +75,7 @@ def test_the_kept_models_are_the_last_origins_and_say_what_was_measured(walked):
 def test_an_origin_alone_is_measured_as_among_others(walked, monkeypatch, tmp_path):
     """A job whose only fold is the second origin trains the same models, and its summary says the same of them."""
     found = walked[1]["walk_forward"]["results"]
-    monkeypatch.setattr(pipeline, "folds", lambda *given: Folds(folds(*given).walk_forward[1], (), ()))
+    monkeypatch.setattr(preparing, "folds", lambda *given: Folds(folds(*given).walk_forward[1], (), ()))
     alone = job(tmp_path, *WALK)
     assert "walk_forward" not in alone
     for one in alone["averages"]:
@@ -328,7 +328,7 @@ def test_eight_columns_fit_into_a_pipe():
 def test_the_plan_shows_the_folds_as_they_are_trained(walked, crossed):
     for (out, summary, *_), name, key in ((walked, "walk_forward", "origins"), (crossed, "cpcv", "folds")):
         chosen = config.make("fast", settings=[*QUICK, *(WALK if name == "walk_forward" else CROSSED)])
-        plan = pipeline.plan(tiny_market(), chosen)
+        plan = planning.plan(tiny_market(), chosen)
         done = [{k: v for k, v in one.items() if k != "skipped"} for one in summary[name][key]]
         assert plan[name] == done and plan["split"] == summary["split"], out
 

@@ -12,7 +12,7 @@ from tiny import QUICK, SECTORS, SOURCE, cut, fold_of, in_sectors, planted, tiny
 
 import bench.warm
 from bench import kill
-from gpupipe import artifacts, config, models, pipeline, run, warm
+from gpupipe import artifacts, config, models, pipeline, preparing, run, warm
 from gpupipe.errors import UserError
 from gpupipe.models import boosting
 from gpupipe.models.boosting import Grown
@@ -238,7 +238,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path, capsys):
 
 def going_on(source, *settings, panel=None):
     chosen = config.make("fast", settings=[*QUICK, *FEW, *settings])
-    prepared = pipeline.prepare(panel or tiny_market(), chosen)
+    prepared = preparing.prepare(panel or tiny_market(), chosen)
     there = warm.read(source, Store(source))
     asked = warm.GoingOn(there, chosen, prepared.datasets, prepared.splits, prepared.features_hash)
     sectors = tuple(prepared.datasets)
@@ -304,7 +304,7 @@ def test_rows_that_were_fitted_may_not_be_validation_or_test_rows_now(old, tonig
 def test_a_row_fitted_there_is_never_validated_here(old):
     """By row numbers: what last night's split fitted lies in tonight's training part or is purged there."""
     chosen = config.make("fast", settings=[*QUICK, *FEW])
-    before, now = (pipeline.prepare(panel, chosen) for panel in (yesterday(), tiny_market()))
+    before, now = (preparing.prepare(panel, chosen) for panel in (yesterday(), tiny_market()))
     for s in SECTORS:
         keys = [
             {part: {(int(t), float(x)) for t, x in zip(

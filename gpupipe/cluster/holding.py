@@ -68,7 +68,7 @@ def _holding(key: str) -> Holding:
 
 
 def settle(bars: Bars, job: Job) -> dict[str, tuple[dict[str, Any], str, dict[str, float]]]:
-    """Take the bars of some sectors and compute their features; of each sector all but X, as `pipeline.dataset_of`."""
+    """Take the bars of some sectors and compute their features; of each sector all but X, as `preparing.dataset_of`."""
     with one_blas_thread():
         held = _held[job.key] = Holding(bars, job)
         return {sector: _told(held, *held.site.dataset_of(sector)) for sector in held.sectors}

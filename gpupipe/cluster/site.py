@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, device, folding, memory, models, pipeline, sources
+from gpupipe import config, device, folding, memory, models, pipeline, preparing, sources
 from gpupipe.dataset import Dataset
 from gpupipe.device import Device
 from gpupipe.errors import UserError
@@ -76,10 +76,10 @@ class _Datasets(Mapping[str, Dataset]):
         return self.made(sector)[0]
 
     def made(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
-        """As `pipeline.dataset_of`."""
+        """As `preparing.dataset_of`."""
         with self._lock:
             if sector not in self._made:
-                self._made[sector] = pipeline.dataset_of(self._panel, sector, self._settings, self._cache)
+                self._made[sector] = preparing.dataset_of(self._panel, sector, self._settings, self._cache)
             self._made.move_to_end(sector)
             while len(self._made) > self.room:
                 self._made.popitem(last=False)
@@ -149,7 +149,7 @@ class Site:
         self._datasets.room = len(self._datasets)
 
     def dataset_of(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
-        """As `pipeline.dataset_of`, made once."""
+        """As `preparing.dataset_of`, made once."""
         return self._datasets.made(sector)
 
     def data(self, which: Which) -> _Data:
