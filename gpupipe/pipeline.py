@@ -258,6 +258,19 @@ def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
         log.warning("tuned values of %s are not used: this run has no such sector", ", ".join(sorted(sectors)))
 
 
+def _warn_of_shares(prepared: Prepared, settings: config.Config) -> None:
+    """Say where split.shares_until is so late that boundaries still move: labels of its last days are not known yet."""
+    until = settings.split.shares_until
+    last = max(
+        int(one.device.to_host(one.time_ns[one.usable]).max(initial=0)) for one in prepared.datasets.values()
+    )  # fmt: skip
+    if until and time_text(last)[:10] < until:
+        log.warning(
+            "split.shares_until = %s: the last day whose labels are known is %s, so that a day more moves the "
+            "boundaries, until they are known; an earlier date keeps them", until, time_text(last)[:10],
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Keys:
     """run: of all that decides the models.  cold: without what the run went on from; the same where that is nothing."""
@@ -277,6 +290,7 @@ def _execute(
     cache = store.cache if plan.files else None
     listener.stage("features and labels")
     prepared = prepare(panel, settings, cache, elsewhere.holders if elsewhere else None)
+    _warn_of_shares(prepared, settings)
     work = Work(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, keys.run, panel.device, jobs,
         cache=cache, plan=plan, elsewhere=elsewhere, advance=listener.advanced,

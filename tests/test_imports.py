@@ -50,7 +50,7 @@ HEAVY = (
 WITH_KERNELS = (
     "kernels", "models", "tuning", "units", "folding", "fitting", "training", "measuring", "artifacts", "walk_forward",
     "validation", "warm",
-    "importance", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
+    "importance", "preparing", "planning", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
     "export",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")

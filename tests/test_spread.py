@@ -40,23 +40,9 @@ def three():
 def together(three, settings, tmp_path_factory):
     """A run on three workers: its folder, its summary, and what each worker held."""
     out = tmp_path_factory.mktemp("together")
-    runs, running = [], three.running
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(three), "running", lambda self, *rest: Noted(running(*rest), runs))
-        whole, _ = pipeline.execute(tiny_market(), None, settings, out, workers=three)
-    return out, whole, runs[0].found
-
-
-class Noted:
-    def __init__(self, inner, runs):
-        self.inner, self.runs = inner, runs
-
-    def __enter__(self):
-        self.runs.append(self.inner.__enter__())
-        return self.runs[-1]
-
-    def __exit__(self, *error):
-        return self.inner.__exit__(*error)
+    whole, _ = pipeline.execute(tiny_market(), None, settings, out, workers=three)
+    held = [line["rows_held"] for line in runlog.read(out / runlog.FILE) if line["event"] == "worker"]
+    return out, whole, held
 
 
 def contents(out):
@@ -72,9 +58,8 @@ def units_of(out):
 
 
 def test_no_worker_holds_more_than_its_own_sectors(together):
-    _, _, found = together
+    _, _, held = together
     panel = tiny_market()
-    held = [own["rows"] for own in found.values()]
     assert sorted(sector for own in held for sector in own) == sorted(SECTORS)
     assert all(len(own) == 1 for own in held)
     assert sum(sum(own.values()) for own in held) == panel.n_rows

@@ -235,6 +235,13 @@ def test_data_of_one_sector(tmp_path, pool):
         assert counts["reused"] == 2 * counts["made"] > 0
 
 
+@pytest.mark.parametrize("bar", [255, 258])
+def test_a_date_of_shares_whose_labels_are_not_known_is_told(tmp_path, caplog, bar):
+    date = np.unique(tiny_market().time_ns)[bar].astype("datetime64[ns]").astype("datetime64[D]")
+    job(tmp_path / "OUT", "training.models=linear", "labels.thresholds=0.02", f"split.shares_until={date}")
+    assert ("an earlier date keeps them" in caplog.text) == (bar == 258)  # labels reach three bars
+
+
 @pytest.mark.parametrize("until", ["", "date"])
 def test_one_more_day(tmp_path, until):
     """Boundaries are shares of the days, so that some move with a day more; of the days until a date none does."""

@@ -73,7 +73,9 @@ class Cluster:
         finally:
             with contextlib.suppress(Exception):  # a worker that is gone has nothing to let go of
                 for address, own in run.forget().items():
-                    runlog.event("worker", address=address, memory_peak_bytes=own["peak_bytes"])
+                    runlog.event(
+                        "worker", address=address, memory_peak_bytes=own["peak_bytes"], rows_held=own.get("rows"),
+                    )  # fmt: skip
                     for direction, stages in own["bus_bytes"].items():
                         for stage, n_bytes in stages.items():
                             getattr(panel.device.ledger, direction)[stage] += n_bytes
