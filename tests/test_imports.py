@@ -48,10 +48,9 @@ HEAVY = (
 )  # fmt: skip
 # They stand on the models, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
-    "kernels", "models", "tuning", "units", "folding", "fitting", "training", "measuring", "artifacts", "walk_forward",
-    "validation", "warm",
-    "importance", "preparing", "planning", "scan", "pipeline", "tune", "upkeep", "tracking", "cluster", "api", "console", "report",
-    "export",
+    "kernels", "models", "tuning", "units", "folding", "fitting", "preparing", "training", "measuring", "artifacts",
+    "walk_forward", "validation", "warm", "importance", "scan", "planning", "pipeline", "tune", "upkeep", "tracking",
+    "cluster", "api", "console", "report", "export",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
