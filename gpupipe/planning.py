@@ -31,8 +31,8 @@ def plan(
     chosen, _ = memory_plan(panel, settings, jobs, limits)
     prepared = outline(panel, settings)
     n_features = len(feature_names(settings.features.names))
-    counts = totals(panel, settings, prepared.folds)
-    n_labels, steps = counts["labels"], estimate.ladder(panel, settings, jobs or available_cores())
+    numbers = totals(panel, settings, prepared.folds)
+    n_labels, steps = numbers["labels"], estimate.ladder(panel, settings, jobs or available_cores())
     of_chosen = next(one for one in steps if one.plan == chosen)
     sectors = []
     for s, dataset in prepared.datasets.items():
@@ -44,8 +44,8 @@ def plan(
         "features": n_features,
         "labels": n_labels,
         "families": list(settings.training.models),
-        "models": counts["models"],
-        "units": counts["units"],
+        "models": numbers["models"],
+        "units": numbers["units"],
         "split": split_dates(prepared.folds.published, panel),
         **validation.plan(prepared.folds, prepared.datasets),
         "estimated_peak_bytes": of_chosen.host,
