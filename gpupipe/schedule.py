@@ -24,7 +24,9 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-AHEAD_UNITS = 3  # of the places that are open, left for each thread, when the next one is prepared
+# What is left of the places that are open when the next one is prepared: so many units for each thread, or so many
+# times the seconds that the preparation is expected to take.
+AHEAD_UNITS, AHEAD_TIMES = 3, 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +118,11 @@ class _Graph:
         self._missing = {unit: set(unit.needs) for unit in units}
         self._waiting: dict[Unit, list[Unit]] = defaultdict(list)
         self._left: dict[Place, int] = defaultdict(int)  # units that are not done
-        self._unbegun: dict[Place, int] = defaultdict(int)
+        self._unbegun: dict[Place, set[Unit]] = defaultdict(set)
         for unit in units:
             assert all(need in self._number for need in unit.needs), "a unit needs one that is not in the graph"
             self._left[unit.place] += 1
-            self._unbegun[unit.place] += 1
+            self._unbegun[unit.place].add(unit)
             for need in unit.needs:
                 self._waiting[need].append(unit)
         self._ready = [unit for unit in units if not unit.needs]
@@ -154,7 +156,7 @@ class _Graph:
                 assert self._running, "units wait for each other, or for a place that none of them closes"
                 self._changed.wait()
             self._ready.remove(unit)
-            self._unbegun[unit.place] -= 1
+            self._unbegun[unit.place].remove(unit)
             self._running += 1
             if unit.opens:
                 self._opened_by[unit.place] = home
@@ -166,21 +168,27 @@ class _Graph:
         mine = [unit for unit in self._ready if not unit.opens and self._is_of(unit.place, home)]
         own_places = [place for place in self._opened_by if self._is_of(place, home)]
         next_one = min(opens, key=lambda unit: unit.place.order, default=None)
-        few = AHEAD_UNITS * (self._jobs // self._homes)
-        if next_one is not None and len(own_places) < self._at_once and (self._left_of(own_places) <= few or not mine):
+        room = len(own_places) < self._at_once
+        if next_one is not None and room and (not mine or self._is_time_for(next_one.place, own_places)):
             return next_one
         prepares = min((unit for unit in mine if unit.ahead), key=lambda unit: unit.place.order, default=None)
         if prepares is not None:
             before = [place for place in own_places if place.order < prepares.place.order]
-            if self._left_of(before) <= few:
+            if self._is_time_for(prepares.place, before):
                 return prepares
         # Where nothing of its own is ready, what others have opened.
         found = mine or [unit for unit in self._ready if not unit.opens]
         return min(found, key=self._urgency, default=None)
 
-    def _left_of(self, places: Iterable[Place]) -> int:
-        """How many units of some places nobody has begun."""
-        return sum(self._unbegun[place] for place in places)
+    def _is_time_for(self, place: Place, before: Iterable[Place]) -> bool:
+        """Whether so little is left of the places before that what a place's units share is to be made beside it."""
+        threads, left = self._jobs // self._homes, [unit for one in before for unit in self._unbegun[one]]
+        shared_s = sum(self._expected_s(unit) for unit in self._unbegun[place] if unit.opens or unit.ahead)
+        few = len(left) <= AHEAD_UNITS * threads
+        return few or sum(map(self._expected_s, left)) / threads <= AHEAD_TIMES * shared_s
+
+    def _expected_s(self, unit: Unit) -> float:
+        return self._costs.expected_s(unit.kind, unit.n_rows)
 
     def _is_of(self, place: Place, home: int) -> bool:
         return place.shared or self._opened_by.get(place, home) == home
@@ -190,8 +198,8 @@ class _Graph:
 
     def _importance(self, unit: Unit) -> float:
         """Seconds of a unit and, divided among the threads, of what waits for it in its own place."""
-        own = self._costs.expected_s(unit.kind, unit.n_rows)
-        return own + sum(self._importance(one) for one in self._waiting[unit] if one.place is unit.place) / self._jobs
+        waiting = (one for one in self._waiting[unit] if one.place is unit.place)
+        return self._expected_s(unit) + sum(map(self._importance, waiting)) / self._jobs
 
     def _finish(self, unit: Unit, done: bool) -> None:
         with self._changed:
