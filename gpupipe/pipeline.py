@@ -72,6 +72,11 @@ class Workers(Protocol):
         """How many units they work on at the same time."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """How many units each of them works on at the same time."""
+        ...
+
     def running(
         self, panel: Panel, settings: config.Config, key: str, plan: memory.Plan, modules: Sequence[Module]
     ) -> contextlib.AbstractContextManager[Elsewhere]:
@@ -150,7 +155,8 @@ def execute(
     keys, jobs = Keys(key, cold_key), workers.jobs if workers else jobs or available_cores()
     if _state(store, keys, here) == []:
         return _told_of_tuning(store, tuning, wait_s), False
-    plan, reason = planning.memory_plan(panel, settings, jobs, limits)
+    # Limits are of each process.
+    plan, reason = planning.memory_plan(panel, settings, workers.threads if workers else jobs, limits)
     with contextlib.ExitStack() as held:
         held.enter_context(store.lock("--out", wait_s, waiting(listener, store)))
         altered = _state(store, keys, here)
@@ -261,10 +267,12 @@ def _warn_of_unused(panel: Panel, settings: config.Config) -> None:
 def _warn_of_shares(prepared: Prepared, settings: config.Config) -> None:
     """Say where split.shares_until is so late that boundaries still move: labels of its last days are not known yet."""
     until = settings.split.shares_until
+    if not until:
+        return
     last = max(
         int(one.device.to_host(one.time_ns[one.usable]).max(initial=0)) for one in prepared.datasets.values()
     )  # fmt: skip
-    if until and time_text(last)[:10] < until:
+    if time_text(last)[:10] < until:
         log.warning(
             "split.shares_until = %s: the last day whose labels are known is %s, so that a day more moves the "
             "boundaries, until they are known; an earlier date keeps them", until, time_text(last)[:10],

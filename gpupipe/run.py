@@ -217,6 +217,8 @@ def _workers(chosen: argparse.Namespace, device: Any, to: Any) -> Iterator[Any]:
         return
     if chosen.workers < 0:
         raise UserError(f"--workers {chosen.workers}: expected 1 or more")
+    if chosen.scheduler and chosen.jobs is not None:
+        raise UserError("--scheduler and --jobs: workers of a cluster have threads of their own; leave one out")
     from gpupipe.cluster import cluster
     from gpupipe.schedule import available_cores
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import threading
 import time
 import urllib.request
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
 
-from gpupipe import config, memory, pipeline, preparing, runlog, training
-from gpupipe.cluster import ClusterError, cluster, site
+from gpupipe import cli, config, memory, pipeline, preparing, runlog, training
+from gpupipe.cluster import ClusterError, Run, cluster, site
 from gpupipe.device import pick
 from gpupipe.folding import Which, make_fold
-from tests.tiny import QUICK, tiny_market
+from tests.tiny import QUICK, SOURCE, contents_of_models, tiny_market, units_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
 
@@ -37,24 +37,12 @@ def three():
 def alone(settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
     pipeline.execute(tiny_market(), None, settings, out, 2)
-    return contents(out)
-
-
-def contents(out):
-    """Every published file but those that tell of the run itself."""
-    manifest = json.loads((out / "manifest.json").read_bytes())
-    names = [name for name in manifest["files"] if name.startswith("trained_") and not name.endswith("metadata.json")]
-    assert len(names) == len(set(names)) > 70
-    return {name: (out / name).read_bytes() for name in names}
-
-
-def units_of(out):
-    return [line for line in runlog.read(out / runlog.FILE) if line["event"] == "unit"]
+    return contents_of_models(out)
 
 
 def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
     pipeline.execute(tiny_market(), None, settings, tmp_path, workers=three)
-    assert contents(tmp_path) == alone
+    assert contents_of_models(tmp_path) == alone
     homes = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
     assert homes == {0, 1, 2}
     assert not any(three.client.run(lambda: dict(site._sites)).values()), "workers keep nothing of a finished run"
@@ -94,7 +82,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(alone, three, settings, t
     done = [line["unit"] for line in units_of(tmp_path)]
     assert killed[0][1] < len(done), "it was killed before the end"
     assert len(done) == len(set(done)), "no unit is done twice"
-    assert contents(tmp_path) == alone
+    assert contents_of_models(tmp_path) == alone
     assert set(three.client.run(os.getpid).values()) != set(pids.values())  # another has taken its place
 
 
@@ -217,3 +205,19 @@ def test_without_bokeh_there_is_no_dashboard(monkeypatch):
         pick("cpu"), dashboard=True
     ):  # fmt: skip
         pass
+
+
+def test_a_scheduler_that_goes_away_is_told_in_a_line(three):
+    class Gone:
+        def result(self):
+            raise CancelledError("of Dask")
+
+    run = Run(three, None, None)
+    with pytest.raises(ClusterError, match=r"final/linear/pool: the scheduler .* the same command goes on"):
+        run._result("final/linear/pool", Gone())
+
+
+def test_jobs_are_the_clusters_where_there_is_one(capsys, tmp_path):
+    there = ["--scheduler", "tcp://127.0.0.1:9", "--jobs", "2", "--out", str(tmp_path / "OUT")]
+    assert cli.main(["run", "--data", SOURCE, *there]) == 2
+    assert "leave one out" in capsys.readouterr().err and not (tmp_path / "OUT").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 
@@ -15,7 +14,7 @@ from gpupipe.cluster import ClusterError, cluster, holding, spread
 from gpupipe.device import pick
 from gpupipe.errors import UserError
 from gpupipe.folding import Which
-from tests.tiny import QUICK, SECTORS, tiny_market
+from tests.tiny import QUICK, SECTORS, contents_of_models, tiny_market, units_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
 
@@ -43,18 +42,6 @@ def together(three, settings, tmp_path_factory):
     whole, _ = pipeline.execute(tiny_market(), None, settings, out, workers=three)
     held = [line["rows_held"] for line in runlog.read(out / runlog.FILE) if line["event"] == "worker"]
     return out, whole, held
-
-
-def contents(out):
-    """Every published file of a model."""
-    manifest = json.loads((out / "manifest.json").read_bytes())
-    names = [name for name in manifest["files"] if name.startswith("trained_") and not name.endswith("metadata.json")]
-    assert len(names) == len(set(names)) > 35
-    return {name: (out / name).read_bytes() for name in names}
-
-
-def units_of(out):
-    return [line for line in runlog.read(out / runlog.FILE) if line["event"] == "unit"]
 
 
 def test_no_worker_holds_more_than_its_own_sectors(together):
@@ -94,7 +81,7 @@ def test_models_are_close_to_those_of_one_process(together, settings, tmp_path):
 
 def test_the_same_bytes_again_and_units_are_found_again(together, three, settings, tmp_path):
     pipeline.execute(tiny_market(), None, settings, tmp_path, workers=three)
-    assert contents(tmp_path) == contents(together[0])
+    assert contents_of_models(tmp_path) == contents_of_models(together[0])
     # What nothing changed for is taken; the sector stages that are made again find bins that no one has made yet.
     changed = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
     whole, _ = pipeline.execute(tiny_market(), None, changed, tmp_path, workers=three)
@@ -134,7 +121,7 @@ def test_workers_killed_in_mid_training_change_nothing(together, three, settings
     assert worked and len(killed) == 2
     done = [line["unit"] for line in units_of(tmp_path)]
     assert len(done) == len(set(done)), "no unit is done twice"
-    assert contents(tmp_path) == contents(together[0])
+    assert contents_of_models(tmp_path) == contents_of_models(together[0])
     assert not set(killed.values()) & set(three.client.run(os.getpid).values())
     warned = [line for line in runlog.read(tmp_path / runlog.FILE) if line["event"] == "warning"]
     assert sum("is gone" in line["text"] for line in warned) == 2

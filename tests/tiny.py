@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 
+from gpupipe import runlog
 from gpupipe.data import simulate
 from gpupipe.dataset import Dataset
 from gpupipe.device import pick
@@ -30,6 +32,19 @@ def tiny_market() -> Panel:
 
 def in_sectors(panel: Panel, sectors) -> Panel:
     return panel.where([name in sectors for name in panel.sector])
+
+
+def contents_of_models(out) -> dict[str, bytes]:
+    """Every published file of a model in OUT; what tells of the run itself is left out."""
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    names = [name for name in manifest["files"] if name.startswith("trained_") and not name.endswith("metadata.json")]
+    assert len(names) > 35
+    return {name: (out / name).read_bytes() for name in names}
+
+
+def units_of(out) -> list[dict]:
+    """The units that OUT's log tells of."""
+    return [line for line in runlog.read(out / runlog.FILE) if line["event"] == "unit"]
 
 
 def cut(panel: Panel, keep) -> Panel:

@@ -146,10 +146,15 @@ class Run:
         )  # fmt: skip
 
     def _result(self, name: str, future: Any) -> Any:
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
         try:
             made, warnings = future.result()
+        except CancelledError:  # Dask cancels what it was asked for when the scheduler is gone
+            raise ClusterError(
+                f"{name}: the scheduler or its workers went away: start them again; the same command goes on where "
+                "this one was"
+            ) from None
         except KilledWorker as error:
             raise ClusterError(
                 f"{name}: worker after worker was lost while it was made ({error.last_worker.address} last): look at "

@@ -78,7 +78,6 @@ class Spread:
         self._losses = 0
         self._lock = threading.RLock()
         self._together = threading.Lock()  # several workers do one thing at a time, or they would wait crosswise
-        self.found: dict[str, dict[str, Any]] = {}
 
     @property
     def homes(self) -> int:
