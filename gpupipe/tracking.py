@@ -38,6 +38,7 @@ def track(uri: str, out: str | os.PathLike[str], whole: dict[str, Any]) -> str:
     require(uri)
     if uri.startswith("file:"):  # MLflow keeps folders for those who say that they want one
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell its makers what of it is used
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.exceptions import MlflowException

@@ -12,7 +12,7 @@ import pytest
 from test_kill import JOB
 
 from bench import kill
-from gpupipe import artifacts, load, run, runlog
+from gpupipe import artifacts, load, models, run, runlog
 from gpupipe.store import StoreError, dump_json, sha256
 
 OPTIONS = [*JOB, "--models", "xgb_joint,linear,lightgbm,catboost", "--set=lightgbm.rounds=3", "--set=catboost.rounds=3",
@@ -67,6 +67,18 @@ def test_a_file_that_is_not_the_librarys_own(out, name, content):
     with pytest.raises(StoreError, match=rf"{name}.* cannot be read as a model of .*run again with --out") as caught:
         load(out)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["xgb_joint.ubj", "lightgbm.txt", "catboost.cbm"])
+def test_no_part_of_a_file_is_given_to_its_library(out, name):
+    """They would read on behind it, and end the process when there is nothing: mostly, not always."""
+    family, whole, cut = name.partition(".")[0], other(out, name), name[name.index(".") :]
+    about = json.loads(other(out, "metadata.json"))["models"][family]
+    files = {suffix: other(out, family + suffix) for suffix in about["files"]}
+    models.from_files(files, about, {})
+    for n_bytes in {*range(0, len(whole), max(1, len(whole) // 200)), *range(len(whole) - 40, len(whole))}:
+        with pytest.raises(ValueError, match="bytes"):
+            models.from_files({**files, cut: whole[:n_bytes]}, about, {})
 
 
 def test_no_object_is_ever_unpickled(out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,6 +68,8 @@ def _around(values: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.nda
 
 def scored(content: bytes, X: np.ndarray) -> np.ndarray:
     """What onnxruntime says, on the CPU: float32 (n_rows, 3)."""
+    # From 1.29 on it tells its makers, by default, names and hashes of the models it loads, from a thread of its own.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

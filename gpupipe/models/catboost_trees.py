@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import struct
 import tempfile
 from typing import Any
 
@@ -12,6 +13,8 @@ from gpupipe import config
 from gpupipe.models.fold import N_CLASSES
 from gpupipe.models.hosted import Library, Part, Task
 
+MAGIC = b"CBM1"
+HEADER = struct.Struct("<4sI")  # MAGIC, and the length of the rest: a model of numbers alone has one part
 
 def parameters(section: config.CatBoost, max_bin: int, threads: int, seed: int) -> dict[str, Any]:
     """CatBoost's parameters. With all rows it draws its own (Bayesian) row weights for each tree, as by default."""
@@ -78,9 +81,15 @@ def _content(booster: Any) -> bytes:
 
 
 def load(content: bytes) -> Any:
-    """A catboost.CatBoost of its binary."""
+    """A catboost.CatBoost of its binary; ValueError where that is not as long as it says.
+
+    CatBoost believes the length that a file begins with, and reads what lies behind it in memory.
+    """
     import catboost
 
+    announced = HEADER.size + HEADER.unpack(content[: HEADER.size])[1] if len(content) >= HEADER.size else 0
+    if content[:4] != MAGIC or announced != len(content):
+        raise ValueError(f"not a CatBoost binary of {len(content)} bytes")
     booster = catboost.CatBoost()
     booster.load_model(blob=content)
     return booster
