@@ -6,6 +6,7 @@ the kernels to; run it after a kernel came or changed, and look at what changed 
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import re
@@ -29,11 +30,21 @@ def arch_of(cc: tuple[int, int]) -> str:
 
 
 def ptx_of(kernel: Any, cc: tuple[int, int]) -> str:
-    """The PTX of a kernel for a compute capability."""
-    from numba import cuda, types
-
-    ptx, _ = cuda.compile_ptx(kernel.cuda.py_func, types.void(*kernel.signature), cc=cc)
+    """The PTX of a kernel for a compute capability: that of `cuda.compile_ptx`, which would inline it all each time."""
+    (ptx,) = _lowered(kernel).get_asm_strs(cc=cc)
     return ptx
+
+
+@functools.cache
+def _lowered(kernel: Any) -> Any:
+    """A kernel as LLVM's code, which for all of ARCHITECTURES is the same."""
+    from numba import types
+    from numba.cuda import compiler
+
+    library, _ = compiler._compile_pyfunc_with_fixup(
+        kernel.cuda.py_func, types.void(*kernel.signature), device=False, abi="numba", cc=ARCHITECTURES[0]
+    )
+    return library
 
 
 def resources_of(ptx: str, cc: tuple[int, int]) -> dict[str, int]:

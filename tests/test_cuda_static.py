@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import random_panel
 from kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
+from numba import cuda, types
 
 from gpupipe.backtest import OutOfSample, Rules, backtest
 from gpupipe.backtest.benchmarks import random_entries
@@ -61,6 +62,15 @@ def test_the_machine_is_tested_with_all_that_features_use():
 
 def test_the_table_of_registers_names_every_kernel_and_no_other():
     assert set(REGISTERS) == set(KERNELS), "run: python tests/kernel_resources.py"
+
+
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
+def test_the_ptx_is_what_numba_compiles(cc):
+    """One kernel lowered for all architectures at once, and for each by itself: but for names that are counted up."""
+    kernel = KERNELS["backtest.take_trades"]
+    own, _ = cuda.compile_ptx(kernel.cuda.py_func, types.void(*kernel.signature), cc=cc)
+    nameless = [re.sub(r"_ZN\w+", "NAME", ptx) for ptx in (ptx_of(kernel, cc), own)]
+    assert nameless[0] == nameless[1] and len(own) > 1000
 
 
 @pytest.mark.parametrize("name", KERNELS)
