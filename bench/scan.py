@@ -29,11 +29,12 @@ import numpy as np
 
 from bench.timing import cores
 from gpupipe import artifacts
+from gpupipe.backtest.cutoffs import F1
 from gpupipe.data import read
 from gpupipe.device import pick
 from gpupipe.panel import COLUMNS, Panel
 from gpupipe.scan import keep_active, scan
-from gpupipe.scan_command import write
+from gpupipe.scan_command import about, write
 
 RESULTS = pathlib.Path(__file__).with_name("results")
 SIZES = "50,505,2000,5000,10000"
@@ -96,7 +97,7 @@ def measure(
             began = time.perf_counter()
             found = scan(models, panel, family)
             scanned = time.perf_counter()
-            write(pathlib.Path(folder) / "signals.parquet", found)
+            write(pathlib.Path(folder) / "signals.parquet", found, about(models, found, F1))
             keep_active(str(pathlib.Path(folder) / f"{k}.sqlite"), found, panel)
             runs.append({"scan": scanned - began, "writing": time.perf_counter() - scanned, **found.seconds})
         took, peak = command(models, panel, family, commands, folder) if commands else ([], None)

@@ -22,6 +22,7 @@ from gpupipe.models.fold import BUY, HOLD, N_CLASSES, SELL
 from gpupipe.panel import Panel
 from gpupipe.store import StoreError
 
+ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
 ATR = "natr_14"
 ALMOST_ALL = 0.95  # of the symbols: so many BUY or SELL calls say more of the model than of the symbols
 MAX_AGE = 5  # times of the data: a week of daily bars, in which a halt ends

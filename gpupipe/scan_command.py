@@ -8,6 +8,7 @@ import io
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.backtest import command
@@ -18,6 +19,7 @@ from gpupipe.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gpupipe.artifacts import Models
     from gpupipe.scan import Scanned, Signal
 
 FORMATS = (".parquet", ".csv", ".json")
@@ -72,7 +74,7 @@ def run(chosen: argparse.Namespace) -> int:
         models = acting.of(models)
     found = scan(models, panel, chosen.family, chosen.as_of, levels, chosen.max_age)
     if chosen.to is not None:
-        write(pathlib.Path(chosen.to), found)
+        write(pathlib.Path(chosen.to), found, about(models, found, chosen.cutoff))
     events = keep_active(chosen.active, found, panel) if chosen.active is not None else None
     if chosen.json:
         print(json.dumps([plain(one) for one in found.top(chosen.top)], indent=1))
@@ -92,12 +94,18 @@ def plain(one: Signal) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields}
 
 
-def write(path: pathlib.Path, found: Scanned) -> None:
-    """All signals as a table, atomically, in the format that the name says."""
+def about(models: Models, found: Scanned, cutoff: str) -> dict[str, Any]:
+    """What a reader of the signals should know: whose models called, from which cutoffs on, and what looks wrong."""
+    return {"run_key": models.manifest["run_key"], "cutoff": cutoff, "degenerate": list(found.degenerate)}
+
+
+def write(path: pathlib.Path, found: Scanned, about: Mapping[str, Any]) -> None:
+    """All signals as a table, atomically, in the format that the name says; `about` is in a Parquet file's metadata."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
+    from gpupipe.scan import ABOUT
     from gpupipe.store import write_atomic
 
     rows = [plain(one) for one in found.signals]
@@ -105,7 +113,7 @@ def write(path: pathlib.Path, found: Scanned) -> None:
     if path.suffix == ".json":
         buffer.write((json.dumps(rows, indent=1) + "\n").encode())
     else:
-        table = pa.Table.from_pylist(rows)
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about, sort_keys=True)})
         (pyarrow.csv.write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table)(table, buffer)
     write_atomic(path, buffer.getvalue())
 

@@ -171,30 +171,39 @@ def test_every_warning_is_there_once(tmp_path):
     assert "None" in warned.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
 
 
-def test_signals_say_of_which_day_they_are(tmp_path):
+def test_signals_say_of_which_day_and_models_they_are(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from gpupipe.scan import ABOUT
+
     assert (signals.SIGNALS, signals.ACTIVE) == (nightly.SIGNALS, nightly.ACTIVE)
-    assert "No scan" in signals.signals(tmp_path).text[0] and not signals.signals(tmp_path).parts
+    nothing = signals.signals(tmp_path, SUMMARY)
+    assert "No scan" in nothing.text[0] and not nothing.parts
     row = {"symbol": "A", "sector": "energy", "time": "2026-01-05T00:00:00", "side": "BUY", "horizon": 5,
            "threshold": 0.05, "probability": 0.5, "strength": 2.0, "agreement": 1.0, "close": 10.0, "model": "linear",
            "entry_low": 9.0, "entry_high": 11.0, "stop": 8.0, "target": 15.0}  # fmt: skip
     rows = [row, {**row, "horizon": 1, "side": "SELL", "strength": 1.0}, {**row, "symbol": "B", "side": "HOLD"},
             {**row, "symbol": "OLD", "time": "2025-12-24T00:00:00", "strength": 99.0}]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)
-    section = signals.signals(tmp_path)
+    about = {"run_key": SUMMARY["run_key"], "cutoff": "profit", "degenerate": ["linear 5d_5pct calls all of them BUY"]}
+
+    def written(**changes):
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps({**about, **changes})})
+        pq.write_table(table, tmp_path / signals.SIGNALS)
+        return signals.signals(tmp_path, SUMMARY)
+
+    section = written()
     (table,) = section.parts
     assert [line[:5] for line in table.rows] == [["A", "energy", "2026-01-05", "BUY", "5 bars, 5 %"]]
     assert "1 BUY and 0 SELL" in section.text[0] and "1 of 2 symbols are HOLD" in section.text[0]
-    assert "Left out: 1 symbols" in section.text[1] and not any("newer" in line for line in section.text)
-    (tmp_path / "manifest.json").write_text("{}")
-    import os
-
-    os.utime(tmp_path / "manifest.json", (2e9, 2e9))
-    assert any("These models are newer" in line for line in signals.signals(tmp_path).text)
+    assert "that paid best on validation, or never" in section.text[0]
+    assert "Left out: 1 symbols" in section.text[1] and not any("other models" in line for line in section.text)
+    assert section.text[-1] == "Linear 5d_5pct calls all of them BUY."
+    assert any("of other models than these" in line for line in written(run_key="another").text)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)  # as of a gpupipe that did not say so
+    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
     (tmp_path / signals.SIGNALS).write_text("no table")
-    assert "is not what gpupipe scan writes" in signals.signals(tmp_path).text[0]
+    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
 
 
 def test_reliability_bins_say_their_rows():

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.cutoffs import F1, PROFIT
+from gpupipe.backtest.cutoffs import CALLED, F1, PROFIT
 from gpupipe.backtest.job import ALL, FOLDER, HOLD, JSON, execute
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
 from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
@@ -19,8 +19,6 @@ NAMES = {
     "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest",
     "meta_learner": "meta", HOLD: "buy and hold",
 }  # fmt: skip
-CALLED = {F1: "called from the cutoffs of the best F1 on validation on",
-          PROFIT: "called from the cutoffs on that paid best on validation, or never"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

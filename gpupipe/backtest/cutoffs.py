@@ -22,6 +22,8 @@ from gpupipe.panel import COLUMNS, Panel
 from gpupipe.store import FORMAT, dump_json, sha256, write_atomic
 
 F1, PROFIT = "f1", "profit"
+CALLED = {F1: "called from the cutoffs of the best F1 on validation on",
+          PROFIT: "called from the cutoffs on that paid best on validation, or never"}  # fmt: skip
 FILE = "cutoffs.json"  # in OUT
 FEWEST = 100  # trades, of all sectors together, below which a mean says nothing
 LEAST_T = 1.0  # standard errors by which a cutoff has to pay

@@ -146,15 +146,21 @@ def shares(rows: Rows) -> dict[str, Any]:
 
 
 def shares_by_year(rows: Rows) -> dict[str, Any]:
-    """BUY and SELL shares of all sectors by year. rows: "label", "year", "class", "share" in percent, "rows"."""
+    """BUY and SELL shares by year of the sector that the reader picks, at first that of the first row.
+
+    rows: "sector", "label", "year", "class", "share" in percent, "rows".
+    """
     alt = _alt()
     called = ["SELL", "BUY"]
+    sectors = list(dict.fromkeys(row["sector"] for row in rows))
+    picked = alt.binding_select(options=sectors, name="sector ")
+    sector = alt.param(bind=picked, value=sectors[0], name="sector_of_years")
     base = alt.Chart().encode(
         x=alt.X("year:O", title=None),
         y=alt.Y("share:Q", title="share of rows, %"),
         color=alt.Color("class:N", scale=alt.Scale(domain=called, range=[CLASSES[name] for name in called]),
                         legend=_shapes(alt)),
-        tooltip=["label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"),
+        tooltip=["sector:N", "label:N", "year:O", "class:N", alt.Tooltip("share:Q", format=".2f"),
                  alt.Tooltip("rows:Q", format=",")],
     )  # fmt: skip
     dashes, shapes = [[6, 3], [1, 0]], ["triangle-down", "triangle-up"]
@@ -164,7 +170,8 @@ def shares_by_year(rows: Rows) -> dict[str, Any]:
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(
         shape=alt.Shape("class:N", scale=alt.Scale(domain=called, range=shapes), title=None)
     )
-    return _panels(alt, alt.layer(lines, marks), rows, "label", height=150)
+    both = alt.layer(lines, marks).add_params(sector).transform_filter("datum.sector === sector_of_years")
+    return _panels(alt, both, rows, "label", height=150)
 
 
 def curve(

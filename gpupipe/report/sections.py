@@ -32,8 +32,9 @@ def of_run(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     events = runlog.read(out / runlog.FILE) if (out / runlog.FILE).exists() else []
     events = [one for one in events if "event" in one and "time" in one]
     found = [
-        verdict_of(whole), warnings(out, whole, events), signals(out), data(whole), labels(out), split(out, whole),
-        leaderboard(whole), by_sector(whole), probabilities(_table(out / curves.CURVES)), importance(out),
+        verdict_of(whole), warnings(out, whole, events), signals(out, whole), data(whole), labels(out),
+        split(out, whole), leaderboard(whole), by_sector(whole), probabilities(_table(out / curves.CURVES)),
+        importance(out),
         folds(whole), backtest(out, whole), time_and_memory(whole, timeline.find(events, whole["run_key"])),
         about(whole, events), skipped(whole),
     ]  # fmt: skip
@@ -147,17 +148,21 @@ def _sentence(text: str) -> str:
 
 
 def labels(out: pathlib.Path) -> Section | None:
-    """Label shares by sector and by year."""
+    """Label shares by sector, and by year of the sector that the reader picks."""
     lines = _table(out / curves.SHARES)
     if lines is None:
         return None
-    by_sector, by_year = _totals(lines, "sector"), _totals(lines, "year")
+    by_sector = _totals(lines, "sector")
+    sectors = list(dict.fromkeys(line["sector"] for line in lines))
+    of_sector = [(sector, [line for line in lines if line["sector"] == sector]) for sector in sectors]
+    by_year = [
+        {**row, "sector": sector}
+        for sector, own in [("all sectors", lines), *(of_sector if len(sectors) > 1 else [])]
+        for row in _totals(own, "year") if row["class"] != "HOLD"
+    ]  # fmt: skip
     parts: list[Any] = [
         Figure("Share of SELL, HOLD and BUY, from left to right, in each sector", charts.shares(by_sector)),
-        Figure(
-            "Share of SELL and BUY in each year, all sectors together",
-            charts.shares_by_year([row for row in by_year if row["class"] != "HOLD"]),
-        ),
+        Figure("Share of SELL and BUY in each year", charts.shares_by_year(by_year)),
         Table(
             "Label shares by sector, %",
             [("label", False), ("sector", False), ("class", False), ("%", True), ("rows", True)],

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from gpupipe.backtest.cutoffs import CALLED
 from gpupipe.report.page import Section, Table
 from gpupipe.report.words import times_100
+from gpupipe.scan import ABOUT
 from gpupipe.summary import title_of
 
 SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # in OUT, where the night puts them
@@ -22,16 +24,17 @@ COLUMNS = [("symbol", False), ("sector", False), ("bar of", False), ("side", Fal
            ("to", True), ("stop", True), ("target", True)]  # fmt: skip
 
 
-def signals(out: pathlib.Path) -> Section:
+def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     """The strongest signals of the last scan, with the day they are of; in words where there is none."""
     title = "Signals"
     path = out / SIGNALS
     how = f"gpupipe scan --models {out} --data ... --to {path} --active {out / ACTIVE}"
     if not path.exists():
         return Section(title, [f"No scan has put its signals here yet: {how} does."])
-    rows = _read(path)
-    if rows is None:
+    read = _read(path)
+    if read is None:
         return Section(title, [f"{path} is not what gpupipe scan writes: {how} writes it anew."])
+    rows, about = read
     if not rows:
         return Section(title, [f"The scan in {path.name} says nothing of any symbol."])
     latest = max(row["time"][:10] for row in rows)
@@ -47,14 +50,14 @@ def signals(out: pathlib.Path) -> Section:
     text = [
         f"Of the bars of {latest}, as {rows[0]['model']} calls them: {sides['BUY']:,} BUY and {sides['SELL']:,} SELL, "
         f"by the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
-        "Strength is the probability over the model's own cutoff; agreement the share of the other families that call "
-        "the same. A call is not a promise: whether these models have skill stands under Verdict.",
+        f"Rows are {CALLED[about['cutoff']]}. Strength is the probability over that; agreement the share of the other "
+        "families that call the same. A call is not a promise: whether these models have skill stands under Verdict.",
     ]  # fmt: skip
     if late:
         text.append(f"Left out: {len(late):,} symbols whose last bar is older.")
-    manifest = out / "manifest.json"
-    if manifest.exists() and path.stat().st_mtime < manifest.stat().st_mtime:
-        text.append(f"These models are newer than this scan: {how} says what they call.")
+    if about["run_key"] != whole["run_key"]:
+        text.append(f"This scan is of other models than these: {how} says what these call.")
+    text += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in about["degenerate"]]
     parts: list[Any] = []
     for first, last in ((0, SHOWN), (SHOWN, MOST)):
         if shown := [_row(row) for row in called[first:last]]:
@@ -71,16 +74,18 @@ def signals(out: pathlib.Path) -> Section:
     return Section(title, text, parts)
 
 
-def _read(path: pathlib.Path) -> list[dict[str, Any]] | None:
-    """Rows of the file, None where it is no scan's."""
+def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """Rows of the file, and what it says of itself; None where it is no scan's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError):
+        table = pq.read_table(path)
+        about: dict[str, Any] = json.loads((table.schema.metadata or {})[ABOUT])
+    except (pa.ArrowException, OSError, ValueError, KeyError):
         return None
-    return rows if not rows or all(name in rows[0] for name in NEEDED) else None
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return (rows, about) if not rows or all(name in rows[0] for name in NEEDED) else None
 
 
 def _row(row: Mapping[str, Any]) -> list[Any]:

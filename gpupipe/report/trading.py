@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.backtest import job
+from gpupipe.backtest.cutoffs import CALLED
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.report.words import times_100, title_of_label
@@ -30,7 +31,8 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         return Section(title, ["The one in OUT/backtest is of other models than these: give gpupipe backtest again."])
     rules = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["rules"].items())
     text = [
-        f"On the {found['source']} alone, {found['from']} to {found['to']}, {found['data']}. Rules: {rules}.",
+        f"On the {found['source']} alone, {found['from']} to {found['to']}, {found['data']}. Rows are "
+        f"{CALLED[found['cutoff']]}. Rules: {rules}.",
         f"p: the share of {found['draws']} draws of random entries that did as well. Skill asks for p of at most 5 % "
         f"and a Deflated Sharpe Ratio of 0.95, over all models and {len(found['rules_tried'])} set(s) of rules tried.",
     ]
