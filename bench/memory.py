@@ -85,14 +85,14 @@ def rows_of(size: str, options: list[str], plans: list[str]) -> list[dict[str, A
     for one in told["memory_plans"]:
         if plans and one["plan"] not in plans:
             continue
-        limit = [] if one["plan"] == "as it is" else ["--memory", str(one["bytes"])]
+        limit = [] if one["plan"] == "as it is" else ["--memory", str(one["memory"])]
         with tempfile.TemporaryDirectory() as place:
             found = measured([*options, *limit], pathlib.Path(place, "OUT"))
         # Pages of our own files are given back where memory is short, and no limit counts them.
         held = found["anonymous_bytes"] if one["plan"] == "external memory" else found["peak_bytes"]
         lines.append({
             "size": size, **found, "told_plan": one["plan"], "told_bytes": one["bytes"], "held_bytes": held,
-            "ratio": round(one["bytes"] / held, 3), "below_limit": held <= one["bytes"] if limit else None,
+            "ratio": round(one["bytes"] / held, 3), "below_limit": held <= one["memory"] if limit else None,
             "dry_run_bytes": told["took_bytes"], "dry_run_s": round(told["took_s"], 1),
         })  # fmt: skip
         print(line_of(lines[-1]), flush=True)

@@ -52,7 +52,7 @@ def smallest_memory(options: list[str], out: pathlib.Path) -> str:
     """The least that --memory takes: what the most sparing plan needs."""
     command = [sys.executable, "-m", "gpupipe.run", *options, "--dry-run", "--json", "--out", str(out)]
     planned = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return str(min(one["bytes"] for one in planned["memory_plans"]))
+    return str(min(one["memory"] for one in planned["memory_plans"]))
 
 
 def main() -> int:

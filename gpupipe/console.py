@@ -190,12 +190,13 @@ def _memory_table(to: Console, planned: dict[str, Any]) -> None:
 
     on_device = any(one["device_bytes"] for one in planned["memory_plans"])
     table = Table(title="Peak memory, about", title_justify="left", header_style="dim", box=None, padding=(0, 2))
-    for name in ("", "plan", "GiB", *(["GiB on the device"] if on_device else []), "what it does"):
-        table.add_column(name, justify="right" if "GiB" in name else "left")
+    of_device = ["GiB on the device", "--device-memory from"] if on_device else []
+    for name in ("", "plan", "GiB", "--memory from", *of_device, "what it does"):
+        table.add_column(name, justify="right" if "GiB" in name or "from" in name else "left")
     for one in planned["memory_plans"]:
         mark = "->" if one["plan"] == planned["memory_plan"] else ""
-        device = [f"{one['device_bytes'] / 2**30:.2f}"] if on_device else []
-        table.add_row(mark, one["plan"], f"{one['bytes'] / 2**30:.2f}", *device, one["about"])
+        names = ("bytes", "memory", *(("device_bytes", "device_memory") if on_device else ()))
+        table.add_row(mark, one["plan"], *(f"{one[name] / 2**30:.2f}" for name in names), one["about"])
     to.print(table)
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger("gpupipe")
 
 PERIOD_S = 0.2  # between looks at the memory that is held
 CHANGE = 0.05  # of what was told last, after which it is told again
+ROOM = 0.1  # of what is foretold: runs held up to 7 % more, and a limit is to be obeyed
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -78,10 +79,15 @@ class Estimate:
     host: int
     device: int = 0
 
+    @property
+    def asks(self) -> Limits:
+        """The lowest limits under which it is taken: what it holds, and ROOM for what an estimate is off."""
+        return Limits(int(self.host * (1 + ROOM)), int(self.device * (1 + ROOM)))
+
     def fits(self, limits: Limits) -> bool:
         """Whether it stays below both limits."""
-        pairs = ((limits.host, self.host), (limits.device, self.device))
-        return all(limit is None or held <= limit for limit, held in pairs)
+        pairs = ((limits.host, self.asks.host), (limits.device, self.asks.device))
+        return all(limit is None or asked <= limit for limit, asked in pairs)
 
 
 def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
@@ -91,10 +97,10 @@ def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
             return one.plan
     on_device = not any(one.fits(Limits(None, limits.device)) for one in ladder)
     option, given = ("--device-memory", limits.device) if on_device else ("--memory", limits.host)
-    held = [one.device if on_device else one.host for one in ladder]
-    last = ladder[held.index(min(held))]
+    asked = [(one.asks.device if on_device else one.asks.host) or 0 for one in ladder]
+    last = ladder[asked.index(min(asked))]
     raise UserError(
-        f"{option} {gib(given or 0)} is too little: about {gib(held[0])} are needed, and {gib(min(held))} with "
+        f"{option} {gib(given or 0)} is too little: about {gib(asked[0])} are needed, and {gib(min(asked))} with "
         f"{WORDS[last.plan.name]}; allow that much, or train on fewer --sectors or features.names"
     )
 

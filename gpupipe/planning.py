@@ -51,8 +51,11 @@ def plan(
         "estimated_peak_bytes": of_chosen.host,
         "estimated_device_peak_bytes": of_chosen.device,
         "memory_plan": chosen.name,
-        "memory_plans": [{"plan": one.plan.name, "about": memory.WORDS[one.plan.name], "bytes": one.host,
-                          "device_bytes": one.device} for one in steps],
+        "memory_plans": [
+            {"plan": one.plan.name, "about": memory.WORDS[one.plan.name], "bytes": one.host, "device_bytes": one.device,
+             "memory": one.asks.host, "device_memory": one.asks.device}
+            for one in steps
+        ],
     }
 
 
