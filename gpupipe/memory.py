@@ -80,13 +80,18 @@ class Estimate:
     device: int = 0
 
     @property
-    def asks(self) -> Limits:
-        """The lowest limits under which it is taken: what it holds, and ROOM for what an estimate is off."""
-        return Limits(int(self.host * (1 + ROOM)), int(self.device * (1 + ROOM)))
+    def asked_of_host(self) -> int:
+        """The lowest limit under which it is taken: what it holds, and ROOM for what an estimate is off."""
+        return int(self.host * (1 + ROOM))
+
+    @property
+    def asked_of_device(self) -> int:
+        """The same on the device."""
+        return int(self.device * (1 + ROOM))
 
     def fits(self, limits: Limits) -> bool:
         """Whether it stays below both limits."""
-        pairs = ((limits.host, self.asks.host), (limits.device, self.asks.device))
+        pairs = ((limits.host, self.asked_of_host), (limits.device, self.asked_of_device))
         return all(limit is None or asked <= limit for limit, asked in pairs)
 
 
@@ -97,7 +102,7 @@ def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
             return one.plan
     on_device = not any(one.fits(Limits(None, limits.device)) for one in ladder)
     option, given = ("--device-memory", limits.device) if on_device else ("--memory", limits.host)
-    asked = [(one.asks.device if on_device else one.asks.host) or 0 for one in ladder]
+    asked = [one.asked_of_device if on_device else one.asked_of_host for one in ladder]
     last = ladder[asked.index(min(asked))]
     raise UserError(
         f"{option} {gib(given or 0)} is too little: about {gib(asked[0])} are needed, and {gib(min(asked))} with "

@@ -53,7 +53,7 @@ def plan(
         "memory_plan": chosen.name,
         "memory_plans": [
             {"plan": one.plan.name, "about": memory.WORDS[one.plan.name], "bytes": one.host, "device_bytes": one.device,
-             "memory": one.asks.host, "device_memory": one.asks.device}
+             "memory": one.asked_of_host, "device_memory": one.asked_of_device}
             for one in steps
         ],
     }

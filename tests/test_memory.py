@@ -41,13 +41,13 @@ def test_every_plan_holds_less_than_the_one_before(preset, n_rows):
 def test_the_first_plan_below_the_limit_is_taken():
     gib = 2**30
     ladder = [memory.Estimate(plan, (5 - k) * gib, (4 - k) * gib) for k, plan in enumerate(memory.LADDER)]
-    names = [memory.choose(ladder, memory.Limits(one.asks.host)).name for one in ladder]
+    names = [memory.choose(ladder, memory.Limits(one.asked_of_host)).name for one in ladder]
     assert names == [plan.name for plan in memory.LADDER]
     assert memory.choose(ladder, memory.NO_LIMITS) == memory.AS_IT_IS
-    assert memory.choose(ladder, memory.Limits(6 * gib, ladder[2].asks.device)).name == "uint8 bins"
+    assert memory.choose(ladder, memory.Limits(6 * gib, ladder[2].asked_of_device)).name == "uint8 bins"
     # An estimate is off by some per cent: what is foretold is not all that a limit has to allow.
     assert memory.choose(ladder, memory.Limits(5 * gib)).name == "fewer at once"
-    assert ladder[0].asks.host == pytest.approx((1 + memory.ROOM) * 5 * gib)
+    assert ladder[0].asked_of_host == pytest.approx((1 + memory.ROOM) * 5 * gib)
     with pytest.raises(UserError, match=r"--memory 1.00 GiB is too little: about 5.50 GiB are needed, and 2.20 GiB"):
         memory.choose(ladder, memory.Limits(gib))
     with pytest.raises(UserError, match=r"--device-memory 0.50 GiB is too little: about 4.40 GiB"):
