@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.backtest import command
-from gpupipe.backtest.cutoffs import F1, PROFIT, kept, sentences
+from gpupipe.backtest.cutoffs import CALLS_MOST, F1, PROFIT, kept, sentences
 from gpupipe.backtest.rules import COSTS, Rules
 from gpupipe.errors import UserError
 
@@ -145,7 +145,7 @@ def show(to: Console, found: Scanned, top: int, cutoff: str = F1) -> None:
     called = len(found.top(len(found.signals)))
     to.print(f"{called:,} of {n:,} symbols are called BUY or SELL by {found.signals[0].model}." if n else "No signal.")
     if cutoff == F1 and called > n / 2:
-        to.print(f"That is most of them: cutoffs of the best F1 weigh no costs; --cutoff {PROFIT} weighs them.")
+        to.print(CALLS_MOST)
     if found.stale:
         day = str(np.datetime64(found.since_ns, "ns").astype("datetime64[m]")).replace("T00:00", "")
         to.print(

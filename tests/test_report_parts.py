@@ -200,6 +200,9 @@ def test_signals_say_of_which_day_and_models_they_are(tmp_path):
     assert "Left out: 1 symbols" in section.text[1] and not any("other models" in line for line in section.text)
     assert section.text[-1] == "Linear 5d_5pct calls all of them BUY."
     assert any("of other models than these" in line for line in written(run_key="another").text)
+    assert "most of them" not in section.text[0] and "most of them" not in written(cutoff="f1").text[0]
+    rows[2] |= {"side": "SELL"}
+    assert "So 2 of 2 symbols are called. That is most of them" in written(cutoff="f1").text[0]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)  # as of a gpupipe that did not say so
     assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
     (tmp_path / signals.SIGNALS).write_text("no table")

@@ -24,6 +24,7 @@ from gpupipe.store import FORMAT, dump_json, sha256, write_atomic
 F1, PROFIT = "f1", "profit"
 CALLED = {F1: "called from the cutoffs of the best F1 on validation on",
           PROFIT: "called from the cutoffs on that paid best on validation, or never"}  # fmt: skip
+CALLS_MOST = f"That is most of them: cutoffs of the best F1 weigh no costs; --cutoff {PROFIT} weighs them."
 FILE = "cutoffs.json"  # in OUT
 FEWEST = 100  # trades, of all sectors together, below which a mean says nothing
 LEAST_T = 1.0  # standard errors by which a cutoff has to pay

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from gpupipe.backtest.cutoffs import CALLED
+from gpupipe.backtest.cutoffs import CALLED, CALLS_MOST, F1
 from gpupipe.report.page import Section, Table
 from gpupipe.report.words import times_100
 from gpupipe.scan import ABOUT
@@ -53,6 +53,8 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         f"Rows are {CALLED[about['cutoff']]}. Strength is the probability over that; agreement the share of the other "
         "families that call the same. A call is not a promise: whether these models have skill stands under Verdict.",
     ]  # fmt: skip
+    if about["cutoff"] == F1 and len(called) > n_symbols / 2:
+        text[0] += f" So {len(called):,} of {n_symbols:,} symbols are called. {CALLS_MOST}"
     if late:
         text.append(f"Left out: {len(late):,} symbols whose last bar is older.")
     if about["run_key"] != whole["run_key"]:
