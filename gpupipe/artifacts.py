@@ -108,7 +108,7 @@ def write_manifest(store: Store, run_key: str, entries: dict[str, dict[str, Any]
 
 
 def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The manifest of OUT, or None if there is none; StoreError if it cannot be read or is of a newer format."""
+    """The manifest of OUT, None if there is none; StoreError if it cannot be read, is no run's or of another format."""
     path = pathlib.Path(out) / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
@@ -116,6 +116,8 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}): delete it and run again") from None
+    if isinstance(manifest, dict) and "kind" in manifest:
+        raise StoreError(f"{path} is of an export, not of a run: give the folder of a run, or one that is new")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise StoreError(f"{path} has format {found!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it")

@@ -314,6 +314,16 @@ def test_what_the_user_must_mend_is_one_line(finished, tmp_path, capsys, monkeyp
     assert "needs onnxruntime: pip install -e '.[onnx]'" in capsys.readouterr().err
 
 
+def test_an_exports_folder_is_not_taken_for_a_runs(finished, tmp_path, capsys):
+    to = tmp_path / "ONNX"
+    assert cli.main(["export", str(finished), "--to", str(to), "--models", "linear"]) == 0
+    capsys.readouterr()
+    for command in (["verify", str(to)], ["status", str(to)], ["run", "--data", SOURCE, "--quiet", "--out", str(to)]):
+        assert cli.main(command) == 2
+        error = capsys.readouterr().err
+        assert "is of an export, not of a run" in error and error.count("\n") == 1, (command, error)
+
+
 def test_nothing_is_reported_home(tmp_path):
     """A folder of its own in the user's caches is where a version that reports begins."""
     program = (
