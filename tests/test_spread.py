@@ -181,3 +181,37 @@ def test_sectors_are_balanced_by_rows():
     assert folding.shares(rows, 2) == [("b", "e"), ("a", "c", "d")]
     assert folding.shares(rows, 9) == [("b",), ("d",), ("c",), ("a",), ("e",)]
     assert folding.shares(rows, 1) == [tuple(rows)]
+
+
+class _Done:
+    """A call that Dask says is done, and whose result does not come for some tries."""
+
+    key, status = "call", "finished"
+
+    def __init__(self, *tries):
+        self.tries = list(tries)
+
+    def done(self):
+        return True
+
+    def cancel(self):
+        pass
+
+    def result(self, timeout):
+        now = self.tries.pop(0)
+        if isinstance(now, BaseException):
+            raise now
+        return now
+
+
+def test_a_worker_that_goes_with_its_result_is_not_waited_for(monkeypatch):
+    """Dask would wait for that very worker to make it again, for ever."""
+    spreading = object.__new__(spread.Spread)
+    spreading._addresses = ["tcp://a", "tcp://b"]
+    monkeypatch.setattr(spread.Spread, "_there", lambda self: {"tcp://b"})
+    assert spreading._results({1: _Done(TimeoutError(), TimeoutError(), 7)}) == [7], "slow, and still there"
+    for gone in (TimeoutError(), spread.CancelledError()):
+        with pytest.raises(spread._LostError, match="tcp://a"):
+            spreading._results({1: _Done(7), 0: _Done(gone)})
+    with pytest.raises(OSError, match="disk"):
+        spreading._results({1: _Done(OSError("disk"))})

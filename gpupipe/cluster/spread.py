@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -262,10 +263,29 @@ class Spread:
             errors = [_error_of(call) for call in calls.values()]
             for error in sorted(filter(None, errors), key=lambda one: isinstance(one, _LostError)):
                 raise error
-            return [call.result() for call in calls.values()]
+            return [self._fetched(call, asked[home]) for home, call in calls.items()]
         finally:
             for call in calls.values():
                 call.cancel()
+
+    def _fetched(self, call: Any, address: str) -> Any:
+        """The result of a call that is done; _LostError where its worker went before it was fetched.
+
+        Dask would wait for that very worker to make it again. Each time it waits twice as long, as a fetch that is
+        given up begins anew.
+        """
+        seconds = POLL_S
+        while True:
+            try:
+                return call.result(timeout=seconds)
+            except TimeoutError:
+                if address not in self._there():
+                    raise _LostError(f"{address} is gone") from None
+                seconds *= 2
+            except CancelledError:
+                raise _LostError(f"what {address} made is gone") from None
+            except Exception as error:  # of making it again
+                raise _error_of(call) or error from None
 
     def _again(self, name: str, attempt: Callable[[], _T]) -> _T:
         """Do it; again, once the workers are complete, where some are lost meanwhile."""
