@@ -203,6 +203,11 @@ def test_signals_say_of_which_day_and_models_they_are(tmp_path):
     assert "most of them" not in section.text[0] and "most of them" not in written(cutoff="f1").text[0]
     rows[2] |= {"side": "SELL"}
     assert "So 2 of 2 symbols are called. That is most of them" in written(cutoff="f1").text[0]
+    assert "is not what gpupipe scan writes" in written(cutoff="of a newer gpupipe").text[0]
+    about = ["nonsense"]
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about)}),
+                   tmp_path / signals.SIGNALS)  # fmt: skip
+    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)  # as of a gpupipe that did not say so
     assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
     (tmp_path / signals.SIGNALS).write_text("no table")

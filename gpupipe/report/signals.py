@@ -84,10 +84,11 @@ def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | N
     try:
         table = pq.read_table(path)
         about: dict[str, Any] = json.loads((table.schema.metadata or {})[ABOUT])
-    except (pa.ArrowException, OSError, ValueError, KeyError):
+        known = about["cutoff"] in CALLED and {"run_key", "degenerate"} <= about.keys()
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return None
     rows: list[dict[str, Any]] = table.to_pylist()
-    return (rows, about) if not rows or all(name in rows[0] for name in NEEDED) else None
+    return (rows, about) if known and all(name in table.column_names for name in NEEDED if rows) else None
 
 
 def _row(row: Mapping[str, Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.backtest import job
-from gpupipe.backtest.cutoffs import CALLED
+from gpupipe.backtest.cutoffs import CALLED, F1
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.report.words import times_100, title_of_label
@@ -32,7 +32,7 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     rules = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["rules"].items())
     text = [
         f"On the {found['source']} alone, {found['from']} to {found['to']}, {found['data']}. Rows are "
-        f"{CALLED[found['cutoff']]}. Rules: {rules}.",
+        f"{CALLED[found.get('cutoff', F1)]}. Rules: {rules}.",  # there was no other before there was a choice
         f"p: the share of {found['draws']} draws of random entries that did as well. Skill asks for p of at most 5 % "
         f"and a Deflated Sharpe Ratio of 0.95, over all models and {len(found['rules_tried'])} set(s) of rules tried.",
     ]
