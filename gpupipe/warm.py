@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from gpupipe.errors import UserError
 from gpupipe.models import CAN_GO_ON
 from gpupipe.models.columns import Picked, unwrap
 from gpupipe.models.earlier import Earlier
+from gpupipe.models.trees import has_a_tree_a_round
 from gpupipe.split import Split
 from gpupipe.store import Store, StoreError, sha256, write_atomic
 
@@ -125,6 +126,13 @@ class GoingOn:
                 family, self.warm.models.out, 100 * new, 100 * NEW_ROWS,
             )  # fmt: skip
             return None
+        if not all(map(has_a_tree_a_round, _grown_on(found.values()))):
+            log.warning(
+                "%s is trained from nothing, not from %s: the rounds with which that run went on from another one hold "
+                "a tree for each output, as an older gpupipe grew them; nothing needs to be mended",
+                family, self.warm.models.out,
+            )  # fmt: skip
+            return None
         columns = {tuple(m.columns) if isinstance(m, Picked) else None for models in found.values() for m in models}
         assert len(columns) == 1  # a family's models come of one fold
         (picked,) = columns
@@ -197,6 +205,12 @@ class GoingOn:
     def _times(self, sector: str, part: str) -> np.ndarray:
         dataset = self.datasets[sector]
         return dataset.device.to_host(dataset.time_ns)[getattr(self.splits[sector], part)]
+
+
+def _grown_on(models: Iterable[Sequence[Any]]) -> list[Any]:
+    """The boosters, each once, of models that went on from an earlier run's."""
+    stages = [stage for own in models for model in unwrap(own) or [] if model.warm for stage in model.stages]
+    return list({id(stage.booster): stage.booster for stage in stages}.values())
 
 
 def _time_ns(text: str) -> int:

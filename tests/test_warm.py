@@ -8,13 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+import xgboost
 from tiny import QUICK, SECTORS, SOURCE, cut, fold_of, in_sectors, planted, tiny_market
 
 import bench.warm
 from bench import kill
 from gpupipe import artifacts, config, models, pipeline, preparing, run, warm
 from gpupipe.errors import UserError
-from gpupipe.models import boosting
+from gpupipe.models import boosting, columns, trees
 from gpupipe.models.boosting import Grown
 from gpupipe.models.earlier import Earlier
 from gpupipe.store import Store
@@ -151,6 +152,33 @@ def test_summary_metadata_and_files_say_what_was_gone_on_from(old, tonight):
     assert told["run_key"] == key and told["trained_to"] == before["dates"]["train"][1]
     (again,) = (m.describe() for m in [artifacts.load(out).by_sector[row["sector"]][1, 0.02][row["model"]]])
     assert json.loads(json.dumps(again))["warm_start"] == told
+
+
+def test_its_rounds_are_trees_of_all_outputs_as_the_first_ones_are(tonight, monkeypatch, caplog):
+    """XGBoost forgets in a file how trees are grown; a run that went on with a tree for each output is not believed."""
+    found = artifacts.load(tonight[0]).by_sector
+    stages = [s for by_label in found.values() for own in by_label.values() for f in ("xgb_joint", "xgb_hist")
+              for s in columns.unwrap([own[f]])[0].stages]  # fmt: skip
+    assert all(trees.has_a_tree_a_round(stage.booster) for stage in stages)
+    assert all(f is not None for f in list(going_on(tonight[0]).values())[:2])
+    monkeypatch.setattr(warm, "has_a_tree_a_round", lambda booster: False)
+    caplog.clear()
+    assert not any(going_on(tonight[0]).values()) and "a tree for each output" in caplog.text
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_booster_that_was_loaded_goes_on_as_it_was_grown(a_fold, forgets):
+    (model,) = models.family("xgb_hist").fit_sector(a_fold, "energy", settings_of(), [None] * a_fold.n_labels, None)[:1]
+    loaded = xgboost.Booster(model_file=bytearray(model.files()[".ubj"]))
+    parameters = trees.parameters(settings_of().hist, a_fold.device, a_fold.max_bin, 1, 0)
+    grown = trees.go_on(loaded, 2, parameters)
+    if forgets:
+        grown = loaded[:2]
+        grown.set_param({name: value for name, value in parameters.items() if name != "base_score"})
+    (sample,) = a_fold.samples(1.0, "energy")
+    gradient = np.ones((sample.bins.num_row(), 2), np.float32)
+    grown.boost(sample.bins, 2, grad=gradient, hess=gradient)
+    assert grown.num_boosted_rounds() == 3 and trees.has_a_tree_a_round(grown) != forgets
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_jobs(old, tonight, tmp_path):

@@ -246,8 +246,16 @@ def go_on(booster: Any, rounds: int, booster_parameters: dict[str, Any]) -> Any:
     grown = booster[:rounds]
     # XGBoost begins its random numbers anew: from another seed, or the columns of the first rounds come again.
     again = {**booster_parameters, "seed": booster_parameters["seed"] + rounds}
+    # A file does not say how trees are grown, and a loaded booster would go on with a tree for each output.
+    again["multi_strategy"] = "multi_output_tree"
     grown.set_param({name: value for name, value in again.items() if name != "base_score"})  # which it has
     return grown
+
+
+def has_a_tree_a_round(booster: Any) -> bool:
+    """Whether every round is one tree, with all outputs in its leaves."""
+    model = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]["model"]
+    return len(model["trees"]) == booster.num_boosted_rounds()
 
 
 def first_rounds(booster: Any, rounds: Iterable[int]) -> Any:
