@@ -28,6 +28,7 @@ _TYPES = {
 }  # fmt: skip
 _TURNS_OF_WORKER = 32
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread even out the work
+_BRIEF_ITEMS = 1 << 13  # of a brief kernel: handing fewer to a thread takes as long as doing them
 
 
 class Kernel:
@@ -43,6 +44,7 @@ class Kernel:
     types: the types of the arguments after i, as "f4", "i8[:]", "f4[:,:]" (arrays are C-contiguous).
     signature: the numba types of the CUDA kernel's arguments: n, then `types`.
     cooperative: the threads of a block, or one CPU thread, work on item i together: see `cooperative`.
+    brief: an item takes nanoseconds, so that some thousands of them are done by the thread that calls.
     double_precision: the body asks for float64 arithmetic (accumulators). The PTX of every other
     kernel must hold no .f64 instruction, and a test reads it.
 
@@ -55,7 +57,7 @@ class Kernel:
 
     def __init__(
         self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False,
-        cooperative: bool = False,
+        cooperative: bool = False, brief: bool = False,
     ) -> None:  # fmt: skip
         names = list(inspect.signature(body).parameters)[1:]
         if len(types) != len(names):
@@ -65,7 +67,7 @@ class Kernel:
         self.types = types
         self.signature = (numba.int64, *(_numba_type(name) for name in types))
         self.double_precision = double_precision
-        self.cooperative = cooperative
+        self.cooperative, self.brief = cooperative, brief
         functools.update_wrapper(self, body)
 
     @functools.cached_property
@@ -144,8 +146,9 @@ class Kernel:
         if self.cooperative:
             self._share_out(n, arguments)
             return
-        loop, chunks = self.cpu, min(n, _CHUNKS_PER_THREAD * numba.config.NUMBA_NUM_THREADS)
-        if numba.config.NUMBA_NUM_THREADS == 1 or n == 1:
+        loop, most = self.cpu, n // _BRIEF_ITEMS if self.brief else n
+        chunks = max(1, min(most, _CHUNKS_PER_THREAD * numba.config.NUMBA_NUM_THREADS))
+        if numba.config.NUMBA_NUM_THREADS == 1 or chunks == 1:
             loop(np.int64(0), np.int64(n), *arguments)
             return
         edges = [np.int64(n * k // chunks) for k in range(chunks + 1)]
@@ -188,9 +191,11 @@ class Kernel:
         return on_device == {True}
 
 
-def kernel(*, types: tuple[str, ...], double_precision: bool = False) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(
+    *, types: tuple[str, ...], double_precision: bool = False, brief: bool = False
+) -> Callable[[Callable[..., None]], Kernel]:  # fmt: skip
     """Decorator: make a `Kernel` of a body; `types` are those of its arguments after i, as "i8", "f4[:]", "f4[:,:]"."""
-    return lambda body: Kernel(body, types=types, double_precision=double_precision)
+    return lambda body: Kernel(body, types=types, double_precision=double_precision, brief=brief)
 
 
 def cooperative(

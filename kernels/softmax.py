@@ -22,7 +22,7 @@ def largest_of(a, b, c):
     return largest if largest > c or largest != largest else c
 
 
-@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"))
+@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
 def softmax_gradient(i, margin, y, class_weight, grad, hess):
     """Gradient and Hessian diagonal of the weighted softmax log-loss of row i, for each label by itself.
 
@@ -52,7 +52,7 @@ def softmax_gradient(i, margin, y, class_weight, grad, hess):
             hess[i, 3 * k + m] = (floor if curvature < floor else curvature) if known else zero
 
 
-@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"))
+@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
 def activity_gradient(i, margin, y, class_weight, grad, hess):
     """Gradient and Hessian diagonal for a model of two numbers a label, activity u and direction d.
 
@@ -92,7 +92,7 @@ def activity_gradient(i, margin, y, class_weight, grad, hess):
         hess[i, 2 * k + 1] = (floor if steep_d < floor else steep_d) if known else zero
 
 
-@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]"))
+@kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]"), brief=True)
 def softmax_log_loss(i, margin, y, loss):
     """Log-loss of row i for each label: loss = log(sum(exp(margins))) - margin of the class y, unweighted.
 
@@ -111,7 +111,7 @@ def softmax_log_loss(i, margin, y, loss):
             loss[i, k] = np.float32(np.nan)
 
 
-@kernel(types=("f4[:,:]", "f4[:,:]"))
+@kernel(types=("f4[:,:]", "f4[:,:]"), brief=True)
 def softmax_probability(i, margin, probability):
     """Probabilities of row i: the softmax of the three margins of each label.
 

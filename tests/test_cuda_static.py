@@ -24,6 +24,7 @@ from gpupipe.kernels import operations
 from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 from gpupipe.labels import barrier_classes, tp_dd_labels
 
 KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
@@ -39,7 +40,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
 EXACT = {
     "labels.label_cube", "labels.barrier_labels", "backtest.trade_outcomes", "backtest.call_rows",
-    "backtest.take_trades",
+    "backtest.take_trades", "trees.leaves_of_trees", "trees.add_leaf_activity",
 }
 
 
@@ -139,6 +140,15 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         scale, flag = rng.uniform(0.5, 2, 7).astype(np.float32), np.array([-1, 7, -1, 8, -1, -1, 9])
         scaled_margin(20, X, weights[0, :7].copy(), scale, np.float32(3), flag, weights, weights[1].copy(), made)
         linear_margin(20, X[:, :5].copy(), weights[:5].copy(), weights[1].copy(), np.empty_like(margin))
+        # Two trees: a node above two leaves and one above another, which unknown values leave to the left and right.
+        column, left, right = np.array(
+            [[0, -1, -1, 3, 6, -1, -1, -1], [1, 0, 0, 4, 6, 0, 0, 0], [2, 0, 1, 5, 7, 2, 3, 4]], np.int32
+        )
+        below, unknown_left = rng.normal(size=8).astype(np.float32), np.arange(8, dtype=np.int8) % 2
+        leaf = np.empty((20, 2), np.int32)
+        leaves_of_trees(20, X, np.array([0, 3], np.int32), column, below, left, right, unknown_left, leaf)
+        assert len(np.unique(leaf)) == 5
+        add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
         of_backtest(panel)
     return calls
 

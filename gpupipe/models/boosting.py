@@ -17,6 +17,7 @@ from gpupipe.kernels.softmax import activity_gradient, softmax_log_loss
 from gpupipe.models import choose, trees
 from gpupipe.models.fold import Fold, Rows, Sample, alone
 from gpupipe.models.trees import N_OUTPUTS
+from gpupipe.models.walk import Walk
 
 DRAW_ROUNDS = 10
 # Validation is looked at after every second round: to walk a row's columns costs as much for two trees as for one.
@@ -112,13 +113,11 @@ class _Fitted:
             weights = xp.concatenate([rows.weight[:, list(target.labels)] for rows in sample.blocks])
             self.weight = xp.repeat(weights, N_OUTPUTS, axis=1)
 
-    def catch_up(self, booster: Any, k: int, class_weight: Any) -> None:
+    def catch_up(self, walk: Walk, k: int, class_weight: Any) -> None:
         """Add the rounds before k to the margins, and find the derivatives there."""
         first = 0
         for rows in self.sample.blocks:
-            if self.rounds < k:
-                grown = trees.stage_margin(booster, rows.X, self.rounds, k)
-                trees.add_activity(self.margin[first : first + rows.n], grown)
+            walk.add(self.margin[first : first + rows.n], rows.X, self.rounds, k)
             first += rows.n
         self.rounds = k
         activity_gradient(self.margin.shape[0], self.margin, self.y, class_weight, self.gradient, self.hessian)
@@ -126,10 +125,10 @@ class _Fitted:
             self.gradient *= self.weight
             self.hessian *= self.weight
 
-    def boost(self, booster: Any, k: int, class_weight: Any) -> None:
+    def boost(self, walk: Walk, k: int, class_weight: Any) -> None:
         """Add round k to the booster, fitted on this sample."""
-        self.catch_up(booster, k, class_weight)
-        booster.boost(self.sample.bins, k, grad=self.gradient, hess=self.hessian)
+        self.catch_up(walk, k, class_weight)
+        walk.booster.boost(self.sample.bins, k, grad=self.gradient, hess=self.hessian)
 
 
 class _InTurn:
@@ -138,7 +137,7 @@ class _InTurn:
     def __init__(self, fold: Fold, sector: str | None, share: float, target: Target, class_weight: Any) -> None:
         self.fitted = [_Fitted(sample, target, fold.device) for sample in fold.samples(share, sector)]
 
-    def at(self, booster: Any, k: int) -> _Fitted:
+    def at(self, walk: Walk, k: int) -> _Fitted:
         """What round k is fitted on."""
         return self.fitted[k % len(self.fitted)]
 
@@ -160,10 +159,10 @@ class _GradientDraws:
         self.random = np.random.default_rng([fold.seed, zlib.crc32(f"{sector} {list(target.labels)}".encode())])
         self.threads = fold.threads if sector is None else 1
 
-    def at(self, booster: Any, k: int) -> _Fitted:
+    def at(self, walk: Walk, k: int) -> _Fitted:
         """What round k is fitted on."""
         if k % DRAW_ROUNDS == 0 or self.drawn is self.whole:
-            self.whole.catch_up(booster, k, self.class_weight)
+            self.whole.catch_up(walk, k, self.class_weight)
             self.drawn = self._draw(k)
         return self.drawn
 
@@ -225,6 +224,7 @@ def boost(
         booster = trees.go_on(old.booster, kept, parameters)
     else:
         booster = trees.vector_leaf(parameters, len(target.labels), fold.bins())
+    walk = Walk(booster, device)
     validation = [rows for name, rows in fold.validation.items() if sector in (None, name)]
     total = fold.total if sector is None else alone
     judge = _Judge(validation, target, device, total) if rounds is None and validation else None
@@ -233,11 +233,11 @@ def boost(
         judge.look_back(old, 0, kept)
         as_it_was = judge.twin()
     for k in range(kept, max(1, *rounds) if rounds is not None else settings.rounds):
-        rows_of_round.at(booster, k).boost(booster, k, weight)
+        rows_of_round.at(walk, k).boost(walk, k, weight)
         if k == kept:
             trees.refuse_silent_cpu(booster, device)
         if judge and ((k + 1) % LOOK_ROUNDS == 0 or k + 1 == settings.rounds):
-            judge.look(booster, k + 1)
+            judge.look(walk, k + 1)
             if watch:
                 watch(k + 1, judge.means[-1])
             if patience and k + 1 - max(kept, judge.best_rounds.max()) >= patience:
@@ -276,10 +276,10 @@ class _Judge:
         """int64 (n_labels,): the number of rounds with the lowest mean."""
         return np.array(self.rounds)[np.argmin(self.means, axis=0)]
 
-    def look(self, booster: Any, rounds: int) -> None:
+    def look(self, walk: Walk, rounds: int) -> None:
         """Add the rounds since the last look."""
         for rows, margin in zip(self.validation, self.margins, strict=True):
-            trees.add_activity(margin, trees.stage_margin(booster, rows.X, self.rounds[-1], rounds))
+            walk.add(margin, rows.X, self.rounds[-1], rounds)
         self.rounds.append(rounds)
         self.loss = losses(self.margins, self.y, self.device)
         self.means.append(mean(self.loss, self.device, self.total))
@@ -288,8 +288,9 @@ class _Judge:
 
     def look_back(self, old: Grown, first: int, last: int) -> None:
         """Judge the rounds (first, last] of an earlier booster, in larger steps."""
+        walk = Walk(old.booster, self.device)
         for rounds in old.looks(first, last):
-            self.look(old.booster, rounds)
+            self.look(walk, rounds)
 
     def clearly_better(self, other: _Judge) -> bool:
         """Whether its best rounds are, over all labels; a label's log-loss counts as a share of that before round 0."""
