@@ -159,7 +159,8 @@ def _fits(shape: Shape, settings: config.Config, jobs: int, plan: Plan) -> float
     n_labels, fit, validation, forest = shape.n_labels, shape.fit, shape.validation, settings.forest
     outputs = 2 * n_labels
     # Margins of three classes, two derivatives of each output, XGBoost's copy of these for a sample.
-    boosted = fit * (12 * n_labels + 8 * outputs) + fit * 8 * outputs / 2 + validation * 20 * n_labels
+    boosted = fit * (12 * n_labels + 8 * outputs) + fit * 8 * outputs * settings.joint.subsample
+    boosted += validation * 20 * n_labels
     leaves = min(2.0 ** (forest.depth + 1), fit / max(1.0, 4 * forest.min_rows))
     grown = fit * 8 * outputs * 1.5 + 2 * leaves * shape.n_features * settings.training.max_bin * outputs * 16
     scaled = 4.0 * fit * (shape.n_features + shape.late_columns) + fit * 8 * n_labels

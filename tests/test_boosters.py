@@ -116,7 +116,7 @@ def test_without_early_stopping_all_rounds_are_kept(name):
     if name in config.OPTIONAL_FAMILIES:
         pytest.importorskip(name)
     field = {"xgb_hist": "hist", "xgb_leafwise": "leafwise", "xgb_joint": "joint"}.get(name, name)
-    rates = [f"{field}.rounds=30", f"{field}.learning_rate=0.5", "joint_sector.rounds=7"]
+    rates = [f"{field}.rounds=30", f"{field}.learning_rate=0.9", "joint_sector.rounds=7"]
     fold = world()[0]
     pooled, by_sector = fit_all(name, fold, make("fast", settings=[*rates, "training.early_stopping=0"]))
     stopped = fit_all(name, fold, make("fast", settings=[*rates, "training.early_stopping=3"]))[1]

@@ -102,13 +102,16 @@ def cut(share: float) -> tuple[int, bool]:
 
 def joint(rounds: int, learning_rate: float) -> Booster:
     """The pooled stage of xgb_joint."""
-    # Many rows in every leaf: on short histories whole days are alike, and small leaves learn the day.
-    return Booster(rounds, learning_rate, depth=4, min_child_weight=50.0, l2=50.0)
+    # Many rows in every leaf: on short histories whole days are alike, and small leaves learn the day. The rows of all
+    # sectors are so many that a tree needs but a quarter of them, and then most of the columns.
+    return Booster(
+        rounds, learning_rate, depth=4, min_child_weight=50.0, l2=50.0, subsample=0.25, column_share=0.8
+    )  # fmt: skip
 
 
 def joint_sector(rounds: int, learning_rate: float) -> Booster:
     """Its stage of a sector's own."""
-    return Booster(rounds, learning_rate, depth=3, min_child_weight=20.0, l2=50.0)
+    return Booster(rounds, learning_rate, depth=3, min_child_weight=20.0, l2=50.0, subsample=0.25)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Forest:
     trees: int = 100
     sector_trees: int = 50
     depth: int = 7
-    subsample: float = 0.5
+    subsample: float = 0.25
     column_share: float = 0.25  # of the columns, drawn for each node; 0: the square root of their number
     min_rows: float = 50.0
     shrink_rows: float = 50.0  # pseudo-rows of the class prior (pooled) or of no change (sector) in every leaf

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 import threading
 import zlib
@@ -23,6 +24,7 @@ N_CLASSES = 3
 SELL, HOLD, BUY = 0, 1, 2
 _numbers = itertools.count()  # names of files in a cache
 BLOCK_ROWS = 1 << 15  # of rows that are copied together when they are read
+CUT_ROWS = 100_000  # that cut points are found on: the share of rows below one has a standard error of 0.16 %
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Late:
     def whole(self) -> Any:
         """A copy of the rows, on the device."""
         found = self.values[self.at]
-        return found if self.columns is None else found[:, self.columns]
+        return found if self.columns is None else device_of(found).xp.take(found, self.columns, axis=1)
 
 
 def whole(X: Any) -> Any:
@@ -65,7 +67,8 @@ def whole(X: Any) -> Any:
 
 def only(X: Any, columns: Any) -> Any:
     """Some columns of X, by number; copied, if X is."""
-    return X.only(columns) if isinstance(X, Late) else X[:, columns]
+    # numpy's X[:, columns] lies column after column in memory, and kernels read rows.
+    return X.only(columns) if isinstance(X, Late) else device_of(X).xp.take(X, columns, axis=1)
 
 
 def in_blocks(X: Any) -> Iterator[Any]:
@@ -305,9 +308,10 @@ class Fold:
         )  # fmt: skip
 
     def bins(self) -> Any:
-        """The fold's cut points: an xgboost.QuantileDMatrix of one row, found on the fitted rows of all sectors.
+        """The fold's cut points: an xgboost.QuantileDMatrix of one row, found on CUT_ROWS of the fitted rows.
 
-        Built once; every other matrix of the fold has its cuts, and so its bins.
+        They are the same share of every sector's. Built once; every other matrix of the fold has its cuts, and so its
+        bins.
         """
         if self.whole:
             return self.whole[0].bins()
@@ -386,8 +390,10 @@ class Fold:
         first = next(part[:1] for part in parts if len(part))
         if not self.ml.use_quantile_dmatrix:
             return plain_matrix([first], self.threads)
-        pooled = quantile_matrix(parts, self.max_bin, self.threads, None, self.cache)
-        # The bins of all rows are let go of: boosters are fitted on samples, which know the cuts by this one row.
+        share = min(1.0, CUT_ROWS / self.total(np.array([float(sum(map(len, parts)))]))[0])
+        drawn = [part[: math.ceil(share * len(part))] for part in parts]
+        pooled = quantile_matrix(drawn, self.max_bin, self.threads, None, self.cache)
+        # These bins are let go of: boosters are fitted on samples of all rows, which know the cuts by this one row.
         return quantile_matrix([first], self.max_bin, self.threads, pooled, self.cache)
 
 
