@@ -3,8 +3,9 @@
 Every learner is fitted on the rows of all sectors, at the setting with the lowest validation log-loss over all of them
 (each depth is tried), and early-stopped there: peers one label after the other, xgb_joint all labels at once. For a
 sector and label the target is the worst of the learners' best log-losses on that sector's validation rows, so that all
-reach it. Seconds until then: what was made before the first round, and of the rounds the share up to the one that
-reaches the target; of peers the sum over labels, of xgb_joint, whose rounds serve all labels, up to the last label's.
+reach it. Seconds until then: what was made before the first round (by CatBoost for each label anew, as its Pool holds
+one), and of the rounds the share up to the one that reaches the target; of peers the sum over labels, of xgb_joint,
+whose rounds serve all labels, up to the last label's.
 """
 
 from __future__ import annotations
@@ -35,6 +36,15 @@ class Curves:
     test: np.ndarray
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a learner: before all labels, before the first round of each label by itself, and of its rounds."""
+
+    before: float
+    before_label: dict[int, float]
+    rounds: dict[int, float]
+
+
 def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace) -> dict[str, Any]:
     """One line for each sector; see the module."""
     sectors = [s for s in world.rows if world.kept[s]]
@@ -43,7 +53,7 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
     apart = {part: [world.rows[s][part] for s in sectors] for part in ("validation", "test")}
     curves = {p: {k: of_peer(p, peer, matrix, k, apart, world, options) for k in labels} for p, peer in peers.items()}
     settings, curves[OURS] = of_ours(world, labels, apart, options)
-    seconds: dict[str, list[tuple[float, dict[int, float]]]] = {name: [] for name in curves}
+    seconds: dict[str, list[Spent]] = {name: [] for name in curves}
     for _ in range(options.times):
         for p, peer in peers.items():
             seconds[p].append(time_peer(peer, matrix, curves[p]))
@@ -52,10 +62,13 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
         fold.samples(settings.joint.subsample)
         made = time.perf_counter()
         models.family(OURS).fit_pool(fold, settings, None)
-        seconds[OURS].append((made - began, {labels[0]: time.perf_counter() - made}))
-    before = {name: statistics.median(found[0] for found in runs) for name, runs in seconds.items()}
-    fit = {name: {k: statistics.median(found[1][k] for found in runs) for k in runs[0][1]}
-           for name, runs in seconds.items()}  # fmt: skip
+        seconds[OURS].append(Spent(made - began, {}, {labels[0]: time.perf_counter() - made}))
+    before = {name: statistics.median(one.before for one in runs) for name, runs in seconds.items()}
+    own_before, fit = (
+        {name: {k: statistics.median(getattr(one, part)[k] for one in runs) for k in getattr(runs[0], part)}
+         for name, runs in seconds.items()}
+        for part in ("before_label", "rounds")
+    )  # fmt: skip
     lines = []
     for n, s in enumerate(sectors):
         own = [k for k in labels if k in world.kept[s]]
@@ -65,8 +78,11 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
             for name, by_label in curves.items()
         }
         spent = {
-            p: before[p] + sum(fit[p][k] * rounds[p][k] / len(curves[p][k].validation) for k in own) for p in peers
-        }
+            p: before[p] + sum(
+                own_before[p][k] + fit[p][k] * rounds[p][k] / len(curves[p][k].validation) for k in own
+            )
+            for p in peers
+        }  # fmt: skip
         spent[OURS] = before[OURS] + fit[OURS][labels[0]] * max(rounds[OURS].values()) / len(
             curves[OURS][labels[0]].validation
         )
@@ -85,7 +101,9 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
         p: {world.label_names[k]: [c.setting.depth, len(c.validation)] for k, c in curves[p].items()} for p in peers
     }
     chosen[OURS] = {"all": [settings.joint.depth, len(curves[OURS][labels[0]].validation)]}
-    return {"sectors": lines, "before_s": before, "fit_s": {p: sum(of.values()) for p, of in fit.items()},
+    return {"sectors": lines, "before_s": before,
+            "before_labels_s": {p: sum(of.values()) for p, of in own_before.items()},
+            "fit_s": {p: sum(of.values()) for p, of in fit.items()},
             "depth_and_rounds": chosen}  # fmt: skip
 
 
@@ -150,16 +168,17 @@ def follow(pooled: list[Any], rows: Rows) -> np.ndarray:
     return np.array(found)
 
 
-def time_peer(peer: Booster, matrix: Matrix, curves: dict[int, Curves]) -> tuple[float, dict[int, float]]:
-    """Seconds to make the matrices, and of each label's rounds."""
+def time_peer(peer: Booster, matrix: Matrix, curves: dict[int, Curves]) -> Spent:
+    """One fit of every label, with as many rounds as the search took."""
     began = time.perf_counter()
     built = peer.build(matrix, next(iter(curves.values())).setting)
-    made_s, fit_s = time.perf_counter() - began, {}
+    spent = Spent(time.perf_counter() - began, {}, {})
     for k, one in curves.items():
         began = time.perf_counter()
-        peer.fit(built, k, one.setting, len(one.validation), len(one.validation))
-        fit_s[k] = time.perf_counter() - began
-    return made_s, fit_s
+        fitted = peer.fit(built, k, one.setting, len(one.validation), len(one.validation))
+        spent.before_label[k] = fitted.before_s
+        spent.rounds[k] = time.perf_counter() - began - fitted.before_s
+    return spent
 
 
 def show(result: dict[str, Any], names: dict[str, str]) -> None:
