@@ -12,7 +12,7 @@ import os
 import pkgutil
 import textwrap
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -139,10 +139,7 @@ class Kernel:
             blocks = min(n, len(arguments[0])) if self.cooperative else threads_of_items
             self.cuda[blocks, THREADS_PER_BLOCK, _current_stream()](np.int64(n), *arguments)
             return
-        arguments = tuple(
-            a if written or not isinstance(a, np.ndarray) else _read_only(a)
-            for a, written in zip(arguments, self.written, strict=True)
-        )
+        arguments = self._of_loop(arguments)
         if self.cooperative:
             self._share_out(n, arguments)
             return
@@ -155,6 +152,27 @@ class Kernel:
         waiting = [_pool().submit(loop, a, b, *arguments) for a, b in itertools.pairwise(edges)]
         for chunk in waiting:
             chunk.result()
+
+    def together(self, calls: Sequence[tuple[Any, ...]]) -> None:
+        """Run several calls (n, *arguments), none of which reads what another writes: on the CPU a thread takes each.
+
+        For calls that are too brief to be shared out among threads by themselves.
+        """
+        if len(calls) < 2 or numba.config.NUMBA_NUM_THREADS == 1 or any(self._check(tuple(rest)) for _, *rest in calls):
+            for n, *rest in calls:
+                self(n, *rest)
+            return
+        loop = self.cpu  # compiled here, once
+        waiting = [_pool().submit(loop, np.int64(0), np.int64(n), *self._of_loop(rest)) for n, *rest in calls]
+        for one in waiting:
+            one.result()
+
+    def _of_loop(self, arguments: Iterable[Any]) -> tuple[Any, ...]:
+        """The arguments as the compiled loop is typed: what it only reads cannot be written."""
+        return tuple(
+            a if written or not isinstance(a, np.ndarray) else _read_only(a)
+            for a, written in zip(arguments, self.written, strict=True)
+        )
 
     def _share_out(self, n: int, arguments: tuple[Any, ...]) -> None:
         """Run items on as many threads as the scratch memory is for; each takes the next few items when it is free."""

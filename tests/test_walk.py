@@ -55,7 +55,7 @@ def test_margins_are_those_of_xgboost(device, X, growth, n_labels):
     start = np.random.default_rng(1).normal(size=(N_ROWS, 3 * n_labels)).astype(np.float32)
     margin, expected = device.asarray(start.copy()), start.copy()
     for first, last in ((0, 1), (1, 3), (3, 3), (3, ROUNDS)):
-        walk.add(margin, at, first, last)
+        walk.add([margin[:300], margin[300:301], margin[301:]], [at[:300], at[300:301], at[301:]], first, last)
         for k in range(first, last):
             trees.add_activity(expected, booster.inplace_predict(X, iteration_range=(k, k + 1), predict_type="margin"))
     np.testing.assert_array_equal(device.to_host(margin), expected)
@@ -76,8 +76,8 @@ def test_rows_that_are_copied_late_and_in_blocks(device, X, monkeypatch):
     wide = np.concatenate([X, X[:, ::-1]], axis=1)
     late = Late(device.asarray(wide), device.asarray(at), device.asarray(columns))
     margins = [device.xp.zeros((300, 6), dtype=np.float32) for _ in range(2)]
-    Walk(booster, device).add(margins[0], late, 0, ROUNDS)
-    Walk(booster, device).add(margins[1], device.asarray(X[at]), 0, ROUNDS)
+    Walk(booster, device).add([margins[0][:100], margins[0][100:]], [late[:100], late[100:]], 0, ROUNDS)
+    Walk(booster, device).add([margins[1]], [device.asarray(X[at])], 0, ROUNDS)
     np.testing.assert_array_equal(device.to_host(margins[0]), device.to_host(margins[1]))
     assert device.to_host(margins[0])[:, [0, 2, 3, 5]].any(axis=0).all()
 
@@ -85,11 +85,11 @@ def test_rows_that_are_copied_late_and_in_blocks(device, X, monkeypatch):
 def test_trees_that_a_booster_gets_later_are_read_when_they_are_asked_for(device, X):
     whole = grown(X, GROWTH["depthwise"], 1)
     early = Walk(whole[:2], device)
-    early.add(device.xp.zeros((N_ROWS, 3), dtype=np.float32), device.asarray(X), 0, 2)
+    early.add([device.xp.zeros((N_ROWS, 3), dtype=np.float32)], [device.asarray(X)], 0, 2)
     early.booster = whole
     margins = [device.xp.zeros((N_ROWS, 3), dtype=np.float32) for _ in range(2)]
-    early.add(margins[0], device.asarray(X), 1, 5)
-    Walk(whole, device).add(margins[1], device.asarray(X), 1, 5)
+    early.add([margins[0]], [device.asarray(X)], 1, 5)
+    Walk(whole, device).add([margins[1]], [device.asarray(X)], 1, 5)
     np.testing.assert_array_equal(device.to_host(margins[0]), device.to_host(margins[1]))
 
 
@@ -107,3 +107,17 @@ def test_compiled_equals_plain_body(device, X):
     np.testing.assert_array_equal(device.to_host(made[0]), leaf)
     np.testing.assert_array_equal(device.to_host(made[1]), margin)
     assert len(np.unique(leaf)) > 20 and leaf.max() == len(values) - 1
+
+
+def test_calls_that_run_together_are_checked_and_say_what_each_alone_says(device, X):
+    booster = grown(X, GROWTH["depthwise"], 2)
+    *trees_of, _ = map(device.asarray, Walk(booster, device)._joined(0, 2))
+    at = device.asarray(X)
+    alone, side_by_side = (device.xp.full((N_ROWS, 2), -1, dtype=np.int32) for _ in range(2))
+    leaves_of_trees(N_ROWS, at, *trees_of, alone)
+    parts = [slice(0, 10), slice(10, 10), slice(10, 500), slice(500, N_ROWS)]
+    leaves_of_trees.together([(part.stop - part.start, at[part], *trees_of, side_by_side[part]) for part in parts])
+    np.testing.assert_array_equal(device.to_host(side_by_side), device.to_host(alone))
+    leaves_of_trees.together([])
+    with pytest.raises(ValueError, match="X is float64"):
+        leaves_of_trees.together([(1, at[:1].astype(part), *trees_of, alone[:1]) for part in ("float32", "float64")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -115,10 +116,9 @@ class _Fitted:
 
     def catch_up(self, walk: Walk, k: int, class_weight: Any) -> None:
         """Add the rounds before k to the margins, and find the derivatives there."""
-        first = 0
-        for rows in self.sample.blocks:
-            walk.add(self.margin[first : first + rows.n], rows.X, self.rounds, k)
-            first += rows.n
+        ends = np.cumsum([0, *(rows.n for rows in self.sample.blocks)])
+        margins = [self.margin[a:b] for a, b in itertools.pairwise(ends)]
+        walk.add(margins, [rows.X for rows in self.sample.blocks], self.rounds, k)
         self.rounds = k
         activity_gradient(self.margin.shape[0], self.margin, self.y, class_weight, self.gradient, self.hessian)
         if self.weight is not None:
@@ -278,8 +278,7 @@ class _Judge:
 
     def look(self, walk: Walk, rounds: int) -> None:
         """Add the rounds since the last look."""
-        for rows, margin in zip(self.validation, self.margins, strict=True):
-            walk.add(margin, rows.X, self.rounds[-1], rounds)
+        walk.add(self.margins, [rows.X for rows in self.validation], self.rounds[-1], rounds)
         self.rounds.append(rounds)
         self.loss = losses(self.margins, self.y, self.device)
         self.means.append(mean(self.loss, self.device, self.total))
@@ -308,10 +307,10 @@ class _Judge:
 
 def losses(margins: Sequence[Any], y: Sequence[Any], device: Device) -> Any:
     """float32 (n_rows, n_labels): log-loss of each row and label, NaN where the label is not known."""
-    found = []
-    for margin, labels in zip(margins, y, strict=True):
-        found.append(device.xp.empty(labels.shape, dtype="float32"))
-        softmax_log_loss(labels.shape[0], margin, labels, found[-1])
+    found = [device.xp.empty(labels.shape, dtype="float32") for labels in y]
+    softmax_log_loss.together([
+        (len(labels), margin, labels, loss) for margin, labels, loss in zip(margins, y, found, strict=True)
+    ])  # fmt: skip
     return device.xp.concatenate(found)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpupipe.device import Device
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
-from gpupipe.models.fold import in_blocks
+from gpupipe.models.fold import Late, in_blocks
 
 FIELDS = ("column", "below", "left", "right", "unknown_left")
 
@@ -24,23 +25,43 @@ class Walk:
     def __init__(self, booster: Any, device: Device) -> None:
         self.booster, self.device = booster, device
         self._rounds: dict[int, tuple[dict[str, np.ndarray], np.ndarray]] = {}
-        # Of the last call, as a sector's rows follow another's.
+        # Of the last call: samples and validation often ask for the same rounds.
         self._span: tuple[int, int] = (0, 0)
         self._arrays: tuple[Any, ...] = ()
 
-    def add(self, margin: Any, X: Any, first: int, last: int) -> None:
-        """Add rounds [first, last) to margin, float32 (n_rows, 3 * n_labels), of X, float32 (n_rows, n_features)."""
+    def add(self, margins: Sequence[Any], parts: Sequence[Any], first: int, last: int) -> None:
+        """Add rounds [first, last) to the margins of each of several parts of the rows.
+
+        margins: float32 (n_rows, 3 * n_labels), parts: X, float32 (n_rows, n_features), of each.
+        """
         if first == last:
             return
         if self._span != (first, last):
             self._arrays = tuple(self.device.asarray(one) for one in self._joined(first, last))
             self._span = (first, last)
-        xp, done = self.device.xp, 0
-        for block in in_blocks(X):
-            leaf = xp.empty((len(block), last - first), dtype=xp.int32)
-            leaves_of_trees(len(block), xp.ascontiguousarray(block), *self._arrays[:-1], leaf)
-            add_leaf_activity(len(block), leaf, self._arrays[-1], margin[done : done + len(block)])
-            done += len(block)
+        here = []
+        for margin, X in zip(margins, parts, strict=True):
+            done = 0
+            for block in in_blocks(X):
+                pair = (margin[done : done + len(block)], block)
+                done += len(block)
+                if isinstance(X, Late):  # a copy, which is not kept until all parts are there
+                    self._add([pair])
+                else:
+                    here.append(pair)
+        self._add(here)
+
+    def _add(self, pairs: Sequence[tuple[Any, Any]]) -> None:
+        """Walk the trees of the span for pairs of margins and rows, a thread for each."""
+        xp, trees, values = self.device.xp, self._arrays[:-1], self._arrays[-1]
+        leaves = [xp.empty((len(block), len(trees[0])), dtype=xp.int32) for _, block in pairs]
+        leaves_of_trees.together([
+            (len(block), xp.ascontiguousarray(block), *trees, leaf)
+            for (_, block), leaf in zip(pairs, leaves, strict=True)
+        ])  # fmt: skip
+        add_leaf_activity.together([
+            (len(leaf), leaf, values, margin) for (margin, _), leaf in zip(pairs, leaves, strict=True)
+        ])  # fmt: skip
 
     def _joined(self, first: int, last: int) -> tuple[np.ndarray, ...]:
         """Roots, nodes (as FIELDS) and leaves of some rounds, as leaves_of_trees and add_leaf_activity ask for them."""
