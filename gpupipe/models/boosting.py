@@ -21,7 +21,7 @@ from gpupipe.models.trees import N_OUTPUTS
 from gpupipe.models.walk import Walk
 
 DRAW_ROUNDS = 10
-# Validation is looked at after every second round: to walk a row's columns costs as much for two trees as for one.
+# Validation is looked at after every second round, as a look takes about half as long as a round.
 LOOK_ROUNDS = 2
 OLD_LOOK_ROUNDS = 10  # of an earlier run's rounds, beside those that its labels stopped at
 ROOM = 0.1  # share of an earlier booster's rounds that is grown again, so that new rows are learned from
