@@ -37,16 +37,16 @@ class Journal:
         self.lost = 0
         self._waiting: list[bytes] = []
         self._file: int | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may add a line while its thread adds one
 
     def add(self, event: str, **fields: Any) -> None:
         """Write one event, with the memory held; values are numbers, texts, lists and dictionaries of them."""
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         known = {name: value for name, value in fields.items() if value is not None}
         thread = threading.current_thread().name
-        line = {"time": now, "run": self.run, "event": event, "thread": thread, **device.held(), **known}
-        content = (json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
-        with self._lock:
+        with self._lock:  # from here on, so that lines are in the order of their times
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            line = {"time": now, "run": self.run, "event": event, "thread": thread, **device.held(), **known}
+            content = (json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
             if self._file is None:
                 self._waiting.append(content)
             else:

@@ -100,10 +100,11 @@ def test_on_one_matrix_every_sector_is_judged_apart(name, world, capsys):
     for line in result["sectors"]:
         for learner, rounds in line["rounds"].items():
             assert all(1 <= r <= 60 for r in rounds.values())
-            most = result["before_s"][learner] + result["fit_s"][learner]
+            most = sum(result[part][learner] for part in ("before_s", "before_labels_s", "fit_s"))
             assert result["before_s"][learner] < line["seconds"][learner] <= most * 1.000001
         assert line["ratio"] == pytest.approx(line["seconds"][name] / line["seconds"]["xgb_joint"])
         assert all(0 < loss < 1.1 for of in ("test_at_target", "test_at_best") for loss in line[of].values())
+    assert (result["before_labels_s"][name] > 0) == (name == "catboost")  # whose bins are of one label
 
 
 def test_a_comparison_of_two_sectors(world, capsys):

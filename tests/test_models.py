@@ -27,7 +27,8 @@ ALONE = ("xgb_hist", "xgb_leafwise", *config.OPTIONAL_FAMILIES)  # a model of on
 CPU = pick("cpu")
 SETTINGS = config.make("fast", settings=[
     "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
-    "forest.sector_trees=10", "linear.l2=300", "linear.sector_l2=1000", "lightgbm.rounds=40", "catboost.rounds=40",
+    "forest.sector_trees=10", "forest.subsample=0.5", "linear.l2=300", "linear.sector_l2=1000", "lightgbm.rounds=40",
+    "catboost.rounds=40",
 ])  # fmt: skip
 
 
