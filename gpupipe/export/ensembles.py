@@ -13,6 +13,7 @@ import numpy as np
 
 from gpupipe.errors import UserError
 from gpupipe.models.fold import N_CLASSES
+from gpupipe.models.trees import learner_of
 
 ALMOST_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 
@@ -66,7 +67,7 @@ def of_xgboost(booster: Any) -> tuple[Ensemble, np.ndarray]:
     XGBoost compares float32 values, x < split.  Raises UserError for a booster of another kind.
     Source: XGBoost's JSON model (doc/model.schema), of 3.2 to 3.4.
     """
-    learner = json.loads(booster.save_raw("json"))["learner"]
+    learner = learner_of(booster)
     model = learner["gradient_booster"]["model"]
     n_outputs = int(learner["learner_model_param"]["num_target"])
     columns: dict[str, list[np.ndarray]] = {}

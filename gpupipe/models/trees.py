@@ -254,8 +254,12 @@ def go_on(booster: Any, rounds: int, booster_parameters: dict[str, Any]) -> Any:
 
 def has_a_tree_a_round(booster: Any) -> bool:
     """Whether every round is one tree, with all outputs in its leaves."""
-    model = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]["model"]
-    return len(model["trees"]) == booster.num_boosted_rounds()
+    return len(learner_of(booster)["gradient_booster"]["model"]["trees"]) == booster.num_boosted_rounds()
+
+
+def learner_of(booster: Any) -> dict[str, Any]:
+    """What XGBoost's JSON of a booster holds as its learner (doc/model.schema)."""
+    return json.loads(bytes(booster.save_raw("json")))["learner"]
 
 
 def first_rounds(booster: Any, rounds: Iterable[int]) -> Any:

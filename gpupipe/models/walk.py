@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from gpupipe.device import Device
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 from gpupipe.models.fold import Late, in_blocks
+from gpupipe.models.trees import learner_of
 
 FIELDS = ("column", "below", "left", "right", "unknown_left")
 
@@ -81,7 +81,7 @@ class Walk:
 
     def _read(self, first: int, last: int) -> None:
         """Take rounds [first, last) out of the booster."""
-        model = json.loads(bytes(self.booster[first:last].save_raw("json")))["learner"]["gradient_booster"]["model"]
+        model = learner_of(self.booster[first:last])["gradient_booster"]["model"]
         assert len(model["trees"]) == last - first
         for k, tree in enumerate(model["trees"], first):
             left = np.array(tree["left_children"], dtype=np.int32)
