@@ -27,13 +27,13 @@ import numpy as np
 
 from bench import backtesting_py
 from bench.timing import alternate, cores
-from gpupipe.artifacts import load
+from gpupipe.artifacts.load import load
 from gpupipe.backtest import Backtest, OutOfSample, Rules, backtest, sealed_test
 from gpupipe.backtest.engine import REASONS, call_of, cut
 from gpupipe.backtest.job import measured
 from gpupipe.data import read
-from gpupipe.device import pick
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
+from gpupipe.runtime.device import pick
 
 END = REASONS.index("end of data")
 SAME = Rules(entry="close", commission_bps=5, spread_bps=0, slippage_bps=3)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.backtest import Backtest, Rules
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
 
 SAME = Rules(side="both", commission_bps=5, spread_bps=0, slippage_bps=0)
 PER_BAR = 3

@@ -157,6 +157,7 @@ def lightgbm_peer() -> Booster:
             callbacks=[lightgbm.early_stopping(patience, verbose=False), lightgbm.record_evaluation(said)],
             keep_training_booster=True,  # else it is written and read again, cut after its best round
         )  # fmt: skip
+
         def between(X: np.ndarray, first: int, last: int) -> np.ndarray:
             return booster.predict(X, raw_score=True, start_iteration=first, num_iteration=last - first)
 

@@ -19,9 +19,9 @@ SYMBOLS, BARS = 11, 500
 def main() -> None:
     """Print the moments at which a panel, its labels and its features were there."""
     from gpupipe.data import simulate
-    from gpupipe.device import pick
-    from gpupipe.features import compute_features
-    from gpupipe.labels import barrier_classes
+    from gpupipe.features.matrix import compute_features
+    from gpupipe.runtime.device import pick
+    from gpupipe.targets.triple_barrier import barrier_classes
 
     device = pick(sys.argv[1])
     panel = simulate(SYMBOLS, BARS).to(device)

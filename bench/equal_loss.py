@@ -38,10 +38,13 @@ import numpy as np
 from bench.booster_peers import PEERS, Booster, Fitted, Matrix, Part, Setting, first_reaching, log_loss
 from bench.label_peers import SkippedError
 from bench.timing import cores
-from gpupipe import config, models, preparing
-from gpupipe.device import pick
-from gpupipe.models import columns, trees
-from gpupipe.models.fold import BUY, N_CLASSES, SELL, Fold, Rows, gather, shuffled
+from gpupipe import config
+from gpupipe.estimators import columns, registry
+from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.training_set import Fold, Rows, gather, shuffled
+from gpupipe.runtime.device import pick
+from gpupipe.targets.classes import BUY, N_CLASSES, SELL
+from gpupipe.training import prepare
 
 OURS = "xgb_joint"
 ALL = "all"
@@ -85,7 +88,7 @@ class Curve:
 
 
 def make_world(panel: Any, settings: config.Config, labels: Iterable[str] | None) -> World:
-    prepared = preparing.prepare(panel, settings)
+    prepared = prepare.prepare(panel, settings)
     names = next(iter(prepared.datasets.values())).label_names
     if labels is not None and (unknown := set(labels) - set(names)):
         raise SystemExit(f"no label {', '.join(unknown)}; there are {', '.join(names)}")
@@ -171,7 +174,7 @@ def search_ours(world: World, depth: int) -> Joint:
     """Fit the pooled booster, early-stopped, and a sector stage of all its rounds, and follow both round by round."""
     joint = dataclasses.replace(world.settings.joint, depth=depth)
     settings = dataclasses.replace(world.settings, joint=joint)
-    family, fold = models.family(OURS), world.fold()
+    family, fold = registry.family(OURS), world.fold()
     began = time.perf_counter()
     pooled = family.fit_pool(fold, settings, None)
     seconds = time.perf_counter() - began
@@ -201,13 +204,13 @@ def follow(fitted: list[Any], rows: Rows, rounds: int, own_rounds: int) -> np.nd
         return [log_loss(at[:, N_CLASSES * k : N_CLASSES * (k + 1)], y) for k, y in enumerate(rows.y.T)]
 
     for r in range(rounds):
-        trees.add_activity(margin, trees.stage_margin(fitted[0].stages[0].booster, rows.X, r, r + 1))
+        tree_model.add_activity(margin, tree_model.stage_margin(fitted[0].stages[0].booster, rows.X, r, r + 1))
         losses.append(measured(margin))
         for k, model in enumerate(fitted):
             if model.stages[0].rounds == r + 1:
                 start[:, N_CLASSES * k : N_CLASSES * (k + 1)] = margin[:, N_CLASSES * k : N_CLASSES * (k + 1)]
     for r in range(own_rounds if len(fitted[0].stages) > 1 else 0):
-        trees.add_activity(start, trees.stage_margin(fitted[0].stages[1].booster, rows.X, r, r + 1))
+        tree_model.add_activity(start, tree_model.stage_margin(fitted[0].stages[1].booster, rows.X, r, r + 1))
         losses.append(measured(start))
     return np.array(losses)
 
@@ -238,7 +241,7 @@ def time_pool(world: World, joint: Joint, rounds: int) -> tuple[float, Fold, lis
     stage = dataclasses.replace(joint.settings.joint, rounds=rounds)
     fold = world.fold()
     began = time.perf_counter()
-    pooled = models.family(OURS).fit_pool(fold, dataclasses.replace(joint.settings, joint=stage), None)
+    pooled = registry.family(OURS).fit_pool(fold, dataclasses.replace(joint.settings, joint=stage), None)
     return time.perf_counter() - began, fold, pooled
 
 
@@ -249,7 +252,7 @@ def time_stage(joint: Joint, fold: Fold, sector: str, pooled: list[Any], rounds:
     stage = dataclasses.replace(joint.settings.joint_sector, rounds=rounds)
     settings = dataclasses.replace(joint.settings, joint_sector=stage)
     began = time.perf_counter()
-    models.family(OURS).fit_sector(fold, sector, settings, pooled, None)
+    registry.family(OURS).fit_sector(fold, sector, settings, pooled, None)
     return time.perf_counter() - began
 
 

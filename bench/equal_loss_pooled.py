@@ -22,9 +22,10 @@ import numpy as np
 from bench import equal_loss
 from bench.booster_peers import Booster, Matrix, Setting, first_reaching, log_loss
 from bench.equal_loss import ALL, OURS, World
-from gpupipe import models
-from gpupipe.models import columns, trees
-from gpupipe.models.fold import N_CLASSES, Rows
+from gpupipe.estimators import columns, registry
+from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.training_set import Rows
+from gpupipe.targets.classes import N_CLASSES
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
         fold = world.fold()
         fold.samples(settings.joint.subsample)
         made = time.perf_counter()
-        models.family(OURS).fit_pool(fold, settings, None)
+        registry.family(OURS).fit_pool(fold, settings, None)
         seconds[OURS].append(Spent(made - began, {}, {labels[0]: time.perf_counter() - made}))
     before = {name: statistics.median(one.before for one in runs) for name, runs in seconds.items()}
     own_before, fit = (
@@ -143,7 +144,7 @@ def of_ours(
         settings = dataclasses.replace(
             world.settings, joint=dataclasses.replace(world.settings.joint, depth=depth)
         )  # fmt: skip
-        pooled = models.family(OURS).fit_pool(world.fold(), settings, None)
+        pooled = registry.family(OURS).fit_pool(world.fold(), settings, None)
         followed = [follow(pooled, rows) for rows in apart["validation"]]
         means = np.average(followed, axis=0, weights=[rows.n for rows in apart["validation"]])
         found.append((float(means.min(axis=0).mean()), settings, pooled))
@@ -161,7 +162,7 @@ def follow(pooled: list[Any], rows: Rows) -> np.ndarray:
     margin = np.tile(np.concatenate([model.bias for model in pooled]), (rows.n, 1))
     found = []
     for r in range(max(model.stages[0].rounds for model in pooled)):
-        trees.add_activity(margin, trees.stage_margin(pooled[0].stages[0].booster, rows.X, r, r + 1))
+        tree_model.add_activity(margin, tree_model.stage_margin(pooled[0].stages[0].booster, rows.X, r, r + 1))
         found.append([
             log_loss(margin[:, N_CLASSES * k : N_CLASSES * (k + 1)], y) for k, y in enumerate(rows.y.T)
         ])  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 from bench.label_peers import Peer, library
 from bench.talib_columns import talib_arrays
 from bench.timing import cores
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
 
 Bars = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 # Of each symbol, for a peer that begins an average otherwise: by then MACD's signal, of 9 bars, has forgotten how.

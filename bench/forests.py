@@ -27,10 +27,11 @@ from bench.booster_peers import Matrix, installed
 from bench.equal_loss import World, make_world, whole_numbers
 from bench.label_peers import SkippedError
 from bench.timing import alternate, cores
-from gpupipe import config, models
-from gpupipe.device import pick
-from gpupipe.models.fold import BUY, N_CLASSES, SELL
-from gpupipe.models.trees import SMALLEST_PROBABILITY
+from gpupipe import config
+from gpupipe.estimators import registry
+from gpupipe.estimators.boosting.tree_model import SMALLEST_PROBABILITY
+from gpupipe.runtime.device import pick
+from gpupipe.targets.classes import BUY, N_CLASSES, SELL
 
 SAMPLED = 0.632  # of the rows, distinct ones: what a bootstrap sample holds; random_forest makes a half of it
 TIME_LIMIT_S = 300.0
@@ -60,7 +61,7 @@ class Contender:
 def ours(world: World) -> Contender:
     """random_forest of gpupipe on one sector: XGBoost's trees with vector leaves on samples in turn."""
     _, name = installed("xgboost", "XGBoost")
-    family, device = models.family("random_forest"), pick("cpu")
+    family, device = registry.family("random_forest"), pick("cpu")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         fold = world.fold([sector], labels)

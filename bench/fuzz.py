@@ -1,7 +1,7 @@
 """Fuzz the readers and the configuration for as long as you like: `python -m bench.fuzz --minutes 10 [--atheris]`.
 
 Whatever comes must be a Panel or a DataError, a Config or a ConfigError; files are left as they were. The properties
-are those of tests/test_data_fuzz.py and tests/test_config_fuzz.py, which try some dozens of examples in each run of the
+are those of tests/data/test_fuzz.py and tests/config/test_fuzz.py, which try some dozens of examples in each run of the
 tests: here hypothesis draws other ones, round after round. With --atheris the second half of the time goes to bytes
 that are changed by what code they reach (`pip install atheris`, which nothing else needs), a process for each of
 TARGETS. The last line is JSON; the exit code is 1 if anything was found, which stands above it, with how to see it
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[1]
-TESTS = ("tests/test_data_fuzz.py", "tests/test_config_fuzz.py")
+TESTS = ("tests/data/test_fuzz.py", "tests/config/test_fuzz.py")
 EXAMPLES = 400  # of each property in a round
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "arrow": ".feather", "sqlite": ".db"}
 TARGETS = ("toml", "set", *SUFFIXES)

@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier
 
-from gpupipe.features import compute_features
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
+from gpupipe.features.matrix import compute_features
 
 N_TRAIN, N_TEST = 40_000, 20_000
 

@@ -30,15 +30,15 @@ import pyarrow.parquet as pq
 
 from bench.timing import alternate
 from gpupipe.data import data_hash, load
-from gpupipe.device import pick
-from gpupipe.ingest import IngestReport, ingest
-from gpupipe.panel import PRICES, Panel
+from gpupipe.data.ingest import IngestReport, ingest
+from gpupipe.data.panel import PRICES, Panel
+from gpupipe.runtime.device import pick
 
 OVERLAP_DAYS, DAY_NS = 5, 86_400_000_000_000
 # Not getrusage: what the parent had at most would be counted.
 ALONE = """
 import pathlib, re, sys
-from gpupipe.ingest import ingest
+from gpupipe.data.ingest import ingest
 import gpupipe.data, pyarrow.parquet
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])

@@ -40,13 +40,13 @@ from bench.label_peers import FIELDS, HORIZONS, THRESHOLDS, Peer, SkippedError
 from bench.talib_columns import ARRAYS, OUR_COLUMNS, our_columns
 from bench.timing import alternate, cores, memory_copy
 from gpupipe.data import load, simulate
-from gpupipe.device import pick
-from gpupipe.features import Features, compute_features, feature_names, warm_up_of
-from gpupipe.labels import barrier_classes, tp_dd_labels
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
+from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
+from gpupipe.runtime.device import pick
+from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 
 ROOT = pathlib.Path(__file__).parents[1]
-REFERENCE = ROOT / "tests" / "alpha158_reference.npz"
+REFERENCE = ROOT / "tests" / "support" / "alpha158_reference.npz"
 LADDER, LADDER_BARS = (10_000, 100_000, 1_000_000, 10_000_000), 1000
 HORIZON_CURVE = (1, 2, 5, 10, 20, 50, 100, 250)
 TOLERANCE = 1e-4  # relative, of float32 columns; the tests hold TA-Lib's to 5e-7

@@ -28,7 +28,8 @@ import tempfile
 import time
 from typing import Any
 
-from gpupipe import sources, upkeep
+from gpupipe.pipeline import upkeep
+from gpupipe.store import fingerprint
 
 SHORT_JOB = (
     "--data", "simulated:symbols=88,bars=320,signal=0.5", "--sectors", "energy,technology,utilities,health_care",
@@ -159,7 +160,7 @@ def draw(times: int, seed: int, whole_s: float, units: int) -> list[tuple[str, f
 
 def uninterrupted(options: list[str], place: pathlib.Path) -> tuple[float, int, dict[str, str]]:
     """Seconds, units and contents of a run that nobody kills, or those kept in `place` of the same job and code."""
-    kept, job = place / "whole.json", {"options": options, "code": sources.code_hash(["gpupipe.pipeline"], ())}
+    kept, job = place / "whole.json", {"options": options, "code": fingerprint.code_hash(["gpupipe.pipeline.job"], ())}
     if kept.exists():
         found = json.loads(kept.read_text())
         if found["job"] != job:

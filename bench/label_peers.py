@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.timing import cores
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
 TOUCHES = ("touch", "touch_bars", "realised_return")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.device import pick
-from gpupipe.features import compute_features
-from gpupipe.labels import percent, tp_dd_labels
-from gpupipe.models.fold import N_CLASSES, quantile_matrix
-from gpupipe.models.trees import parameters
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
+from gpupipe.estimators.boosting.tree_model import parameters
+from gpupipe.estimators.training_set import quantile_matrix
+from gpupipe.features.matrix import compute_features
+from gpupipe.runtime.device import pick
+from gpupipe.targets.classes import N_CLASSES, percent
+from gpupipe.targets.triple_barrier import tp_dd_labels
 
 COLUMN_BOUND = 1e-5  # of a column's spread: float32 against float64 of pandas' running sums
 SAME_MATRIX_BOUND = 1e-6  # of a probability, where both harnesses train XGBoost on the same matrix

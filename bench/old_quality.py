@@ -15,10 +15,12 @@ import numpy as np
 
 from bench import old_models
 from bench.old_models import FAMILIES, META, N_CLASSES, Clock
-from gpupipe import artifacts, config, preparing
-from gpupipe.evaluate import log_losses
-from gpupipe.labels import percent
-from gpupipe.panel import Panel
+from gpupipe import config
+from gpupipe.artifacts.load import load
+from gpupipe.data.panel import Panel
+from gpupipe.evaluation.metrics import log_losses
+from gpupipe.targets.classes import percent
+from gpupipe.training import prepare
 
 Line = dict[str, Any]
 
@@ -55,10 +57,10 @@ def judge(
     from bench import old_way
 
     settings = question.settings
-    prepared = preparing.prepare(job, settings)
+    prepared = prepare.prepare(job, settings)
     tested = [prepared.datasets[s].time_ns[cut.test] for s, cut in prepared.splits.items()]
     begins = int(np.concatenate(tested).min())
-    new = artifacts.load(out)
+    new = load(out)
     lines = []
     for sector in sectors:
         data, cut = prepared.datasets[sector], prepared.splits[sector]

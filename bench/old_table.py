@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe.labels import percent
+from gpupipe.targets.classes import percent
 
 LOAD, FEATURES, LABELS = "load", "features", "labels"  # stages of the old way; the new one has the last two
 

@@ -48,8 +48,8 @@ from bench.old_models import TREES, Clock
 from bench.timing import cores
 from gpupipe import config
 from gpupipe.data import load
-from gpupipe.errors import UserError
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
+from gpupipe.runtime.errors import UserError
 
 # The order in which runs are timed: from the middle outwards, as trees of rarer labels stop growing earlier.
 LABELS = ((2, 0.05), (5, 0.10), (5, 0.05), (1, 0.10), (1, 0.05), (2, 0.10))

@@ -20,8 +20,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from gpupipe import config, pipeline, runlog
+from gpupipe import config
 from gpupipe.data import load
+from gpupipe.pipeline import job as pipeline
+from gpupipe.runtime import run_log
 
 LIMIT = 0.01
 
@@ -37,9 +39,9 @@ class Timed:
 
     def __init__(self) -> None:
         self.seconds, self.events, self._lock = 0.0, 0, threading.Lock()
-        self._add = runlog.Journal.add
+        self._add = run_log.Journal.add
 
-    def __call__(self, journal: runlog.Journal, event: str, **fields: Any) -> None:
+    def __call__(self, journal: run_log.Journal, event: str, **fields: Any) -> None:
         began = time.perf_counter()
         self._add(journal, event, **fields)
         elapsed_s = time.perf_counter() - began
@@ -50,30 +52,30 @@ class Timed:
 
 def once(job: Any, logged: bool) -> float:
     """Seconds of the job in a fresh OUT."""
-    opened = runlog.opened
+    opened = run_log.opened
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()
         try:
             if not logged:
-                runlog.opened = without_log
+                run_log.opened = without_log
             job(pathlib.Path(name, "OUT"))
         finally:
-            runlog.opened = opened
+            run_log.opened = opened
         return time.perf_counter() - began
 
 
 def own_time(job: Any) -> tuple[float, int, int]:
     """Share of one run that is spent in the log, summed over threads; its events, and bytes of the file."""
-    timed, add = Timed(), runlog.Journal.add
+    timed, add = Timed(), run_log.Journal.add
     with tempfile.TemporaryDirectory() as name:
         out = pathlib.Path(name, "OUT")
-        runlog.Journal.add = lambda journal, event, **fields: timed(journal, event, **fields)  # type: ignore
+        run_log.Journal.add = lambda journal, event, **fields: timed(journal, event, **fields)  # type: ignore
         began = time.perf_counter()
         try:
             job(out)
         finally:
-            runlog.Journal.add = add  # type: ignore
-        return timed.seconds / (time.perf_counter() - began), timed.events, (out / runlog.FILE).stat().st_size
+            run_log.Journal.add = add  # type: ignore
+        return timed.seconds / (time.perf_counter() - began), timed.events, (out / run_log.FILE).stat().st_size
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,12 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config, evaluate, pipeline, preparing
+from gpupipe import config
+from gpupipe.data.panel import Panel
 from gpupipe.data.simulate import LEAN, simulate
-from gpupipe.intervals import PRIOR, SKILL
-from gpupipe.models import share_table
-from gpupipe.models.fold import N_CLASSES
-from gpupipe.panel import Panel
+from gpupipe.estimators.baselines import share_table
+from gpupipe.evaluation import metrics
+from gpupipe.evaluation.block_bootstrap import PRIOR, SKILL
+from gpupipe.pipeline import job
+from gpupipe.store import fingerprint
+from gpupipe.targets.classes import N_CLASSES
+from gpupipe.training import prepare
 
 # Volatility is that of stocks, 1.9 % a day: these labels have all classes often enough for a short history.
 SETTINGS = ("labels.horizons=1,2,5", "labels.thresholds=0.02,0.04")
@@ -54,7 +58,7 @@ def main() -> int:
         print("false positives: " + ", ".join(f"{n} of {of} {name}" for name, (n, of) in counted.items()))
     print(json.dumps({
         "benchmark": "planted", "preset": chosen.preset, "symbols": chosen.symbols, "bars": chosen.bars,
-        "settings": SETTINGS, "versions": pipeline.versions(), "false_positives": counted, "lines": lines,
+        "settings": SETTINGS, "versions": fingerprint.versions(), "false_positives": counted, "lines": lines,
     }))  # fmt: skip
     return 0
 
@@ -62,7 +66,7 @@ def main() -> int:
 def once(panel: Panel, settings: config.Config) -> dict[str, Any]:
     """One job: the oracle's gain over the prior averaged over labels, and of each family gain, interval and claims."""
     with tempfile.TemporaryDirectory() as out:
-        whole, _ = pipeline.execute(panel, None, settings, out)
+        whole, _ = job.execute(panel, None, settings, out)
     oracle = float(np.mean(list(oracle_gains(panel, settings).values())))
     found = {}
     for family in whole["families"]:
@@ -80,7 +84,7 @@ def once(panel: Panel, settings: config.Config) -> dict[str, Any]:
 
 def oracle_gains(panel: Panel, settings: config.Config) -> dict[str, float]:
     """The oracle's gain over the prior on the sealed test by label, averaged over sectors as the summary does."""
-    prepared = preparing.prepare(panel, settings)
+    prepared = prepare.prepare(panel, settings)
     pressure = pressure_of(panel)
     sector = np.array(panel.sector)[panel.symbol_of_row]
     column = {s: pressure[sector == s] for s in prepared.datasets}
@@ -96,8 +100,8 @@ def oracle_gains(panel: Panel, settings: config.Config) -> dict[str, float]:
             counts = np.bincount(dataset.y[cut[s].train, k], minlength=N_CLASSES) + 0.5
             prior = np.broadcast_to(counts / counts.sum(), (len(y), N_CLASSES))
             own = losses.setdefault(label, {"oracle": [], PRIOR: []})
-            own["oracle"].append(evaluate.log_losses(said[:, k], y).mean())
-            own[PRIOR].append(evaluate.log_losses(prior, y).mean())
+            own["oracle"].append(metrics.log_losses(said[:, k], y).mean())
+            own[PRIOR].append(metrics.log_losses(prior, y).mean())
     return {label: 1 - float(np.mean(own["oracle"]) / np.mean(own[PRIOR])) for label, own in losses.items()}
 
 

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 
 from bench.timing import alternate
 from gpupipe.data import bars, data_hash, load, simulate, sources, sqlite_file, validate
-from gpupipe.device import pick
-from gpupipe.panel import COLUMNS, Panel
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.runtime.device import pick
 
 NS_OF_DAY = 86_400 * 10**9
 Line = dict[str, Any]
@@ -132,7 +132,8 @@ def of_polars(path: pathlib.Path, found: dict[str, str], sector_of: dict[str, st
 
     column = {meaning: pl.col(name) for meaning, name in found.items()}
     frame = pl.read_parquet(path, columns=list(found.values())).select(
-        column["symbol"], column["time"].cast(pl.Int64).alias("time_ns") * NS_OF_DAY,
+        column["symbol"],
+        column["time"].cast(pl.Int64).alias("time_ns") * NS_OF_DAY,
         *(column[name].cast(pl.Float32).alias(name) for name in COLUMNS),
     )
     bottom, top = pl.min_horizontal("open", "close"), pl.max_horizontal("open", "close")

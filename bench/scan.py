@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 
 from bench.timing import cores
-from gpupipe import artifacts
+from gpupipe.artifacts.load import Models, load
 from gpupipe.backtest.cutoffs import F1
+from gpupipe.cli.scan import about, write
 from gpupipe.data import read
-from gpupipe.device import pick
-from gpupipe.panel import COLUMNS, Panel
-from gpupipe.scan import keep_active, scan
-from gpupipe.scan_command import about, write
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.runtime.device import pick
+from gpupipe.serving.scan import keep_active, scan
 
 RESULTS = pathlib.Path(__file__).with_name("results")
 SIZES = "50,505,2000,5000,10000"
@@ -71,7 +71,7 @@ def resized(panel: Panel, n_symbols: int, seed: int = 0) -> Panel:
     )  # fmt: skip
 
 
-def check(models: artifacts.Models, panel: Panel, family: str) -> int:
+def check(models: Models, panel: Panel, family: str) -> int:
     """How many probabilities of the smallest sector equal those of all rows together; SystemExit if one does not."""
     known = [sector for sector in panel.sectors if sector in models.by_sector]
     part = panel.of_sector(min(known, key=panel.sector.count))
@@ -85,9 +85,7 @@ def check(models: artifacts.Models, panel: Panel, family: str) -> int:
     return compared
 
 
-def measure(
-    models: artifacts.Models, panel: Panel, family: str, times: int, commands: int, device: Any
-) -> dict[str, Any]:
+def measure(models: Models, panel: Panel, family: str, times: int, commands: int, device: Any) -> dict[str, Any]:
     """One line: medians of the whole scan and of its steps, in seconds; peak memory of the command, in GiB."""
     equal = check(models, panel, family)
     runs: list[dict[str, float]] = []
@@ -109,9 +107,7 @@ def measure(
     }  # fmt: skip
 
 
-def command(
-    models: artifacts.Models, panel: Panel, family: str, times: int, folder: str
-) -> tuple[list[float], float]:
+def command(models: Models, panel: Panel, family: str, times: int, folder: str) -> tuple[list[float], float]:
     """Seconds of each `gpupipe scan` in a process of its own, and the largest peak of their memory in GiB."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -127,7 +123,7 @@ def command(
     bars = str(pathlib.Path(folder) / "bars.parquet")
     pq.write_table(table, bars)
     del table
-    line = [sys.executable, "-m", "gpupipe.cli", "scan", "--models", str(models.out), "--data", bars,
+    line = [sys.executable, "-m", "gpupipe.cli.main", "scan", "--models", str(models.out), "--data", bars,
             "--family", family, "--to", str(pathlib.Path(folder) / "s.parquet"),
             "--active", str(pathlib.Path(folder) / "s.sqlite"),
             "--quiet", "--device", "cpu"]  # fmt: skip
@@ -196,7 +192,7 @@ def main() -> None:
         return
     device = pick("cpu")
     panel = read(chosen.data, sector_map=chosen.sector_map, device=device)
-    models = artifacts.load(chosen.models, threads=1)  # as the command does
+    models = load(chosen.models, threads=1)  # as the command does
     lines = []
     for n_symbols in map(int, chosen.symbols.split(",")):
         line = {"bench": "scan", "data": chosen.data, "cores": cores()}

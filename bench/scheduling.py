@@ -24,8 +24,11 @@ import time
 from typing import Any
 from unittest import mock
 
-from gpupipe import config, pipeline, runlog, schedule, timeline, training
+from gpupipe import config
 from gpupipe.data import load
+from gpupipe.pipeline import job as pipeline
+from gpupipe.runtime import run_log, task_graph, timeline
+from gpupipe.training import groups
 
 LIMIT = 0.02
 
@@ -48,7 +51,7 @@ def execute(job: Any, run_graph: Any) -> float:
         run_graph(*arguments, **named)
         spent.append(time.perf_counter() - began)
 
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(training, "run_graph", timed):
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(groups, "run_graph", timed):
         job(pathlib.Path(name, "OUT"), 1)
     return sum(spent)
 
@@ -56,13 +59,13 @@ def execute(job: Any, run_graph: Any) -> float:
 def own_time(job: Any, times: int) -> tuple[int, float]:
     """How many units the job has, and the median seconds of its graph with nothing in them."""
     graphs: list[Any] = []
-    real = schedule.run_graph
+    real = task_graph.run_graph
 
     def kept(units: Any, *rest: Any) -> None:
         graphs.append(units)
         real(units, *rest)
 
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(training, "run_graph", kept):
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(groups, "run_graph", kept):
         job(pathlib.Path(name, "OUT"), 1)
     empty: list[Any] = []
     for units in graphs:
@@ -74,7 +77,7 @@ def own_time(job: Any, times: int) -> tuple[int, float]:
     seconds = []
     for _ in range(times):
         began = time.perf_counter()
-        real(empty, schedule.Costs(), 2)
+        real(empty, task_graph.Costs(), 2)
         seconds.append(time.perf_counter() - began)
     return len(empty), statistics.median(seconds)
 
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sectors", default="all")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--jobs", type=int, default=schedule.available_cores())
+    parser.add_argument("--jobs", type=int, default=task_graph.available_cores())
     chosen = parser.parse_args(arguments)
     panel, report = load(chosen.data, chosen.sector_map, chosen.sectors)
     settings = config.make(chosen.preset, settings=chosen.set)
@@ -98,14 +101,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     n_units, own_s = own_time(job, max(5, chosen.times))  # kernels are compiled, pages are warm
     seconds: dict[str, list[float]] = {"graph": [], "loop": []}
-    ways = {"graph": schedule.run_graph, "loop": plain_loop}
+    ways = {"graph": task_graph.run_graph, "loop": plain_loop}
     for k in range(chosen.times):
         for name in ("graph", "loop") if k % 2 else ("loop", "graph"):
             seconds[name].append(execute(job, ways[name]))
     with tempfile.TemporaryDirectory() as name:
         out = pathlib.Path(name, "OUT")
         key = job(out, chosen.jobs)
-        found = timeline.find(runlog.read(out / runlog.FILE), key)
+        found = timeline.find(run_log.read(out / run_log.FILE), key)
         assert found is not None
     graph_s, loop_s = (statistics.median(seconds[name]) for name in ("graph", "loop"))
     ratios = [a / b - 1 for a, b in zip(seconds["graph"], seconds["loop"], strict=True)]

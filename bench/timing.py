@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.device import Device
+from gpupipe.runtime.device import Device
 
 
 def cores() -> int:

@@ -24,11 +24,18 @@ from typing import Any
 import numpy as np
 
 from bench.timing import cores
-from gpupipe import artifacts, config, evaluate, intervals, models, pipeline, preparing
+from gpupipe import config
+from gpupipe.artifacts.layout import MANIFEST, is_model
+from gpupipe.artifacts.load import load as load_models
 from gpupipe.data import load
-from gpupipe.device import pick
-from gpupipe.models.fold import gather
-from gpupipe.panel import COLUMNS, Panel
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.estimators import registry
+from gpupipe.estimators.training_set import gather
+from gpupipe.evaluation import block_bootstrap, metrics
+from gpupipe.pipeline import job
+from gpupipe.runtime.device import pick
+from gpupipe.store import fingerprint
+from gpupipe.training import prepare
 
 SIDES = ("cold", "warm")
 
@@ -49,18 +56,18 @@ def until(panel: Panel, time_ns: int) -> Panel:
 
 def train(panel: Panel, settings: config.Config, out: pathlib.Path, source: pathlib.Path | None) -> dict[str, Any]:
     """One run: its summary, and the checksums of its models."""
-    summary, _ = pipeline.execute(panel, None, settings, out, 1, warm_start=source)
-    files = json.loads((out / artifacts.MANIFEST).read_text())["files"]
-    digests = {name: entry["sha256"] for name, entry in files.items() if artifacts.is_model(name)}
+    summary, _ = job.execute(panel, None, settings, out, 1, warm_start=source)
+    files = json.loads((out / MANIFEST).read_text())["files"]
+    digests = {name: entry["sha256"] for name, entry in files.items() if is_model(name)}
     return {"summary": summary, "models": digests, "out": out}
 
 
 def losses(
     panel: Panel, settings: config.Config, outs: dict[str, pathlib.Path], part: str
-) -> dict[str, intervals.Losses]:
+) -> dict[str, block_bootstrap.Losses]:
     """For each sector, log-losses of a part's rows by time, of (label, "FAMILY SIDE")."""
-    prepared = preparing.prepare(panel, settings)
-    loaded = {side: artifacts.load(out) for side, out in outs.items()}
+    prepared = prepare.prepare(panel, settings)
+    loaded = {side: load_models(out) for side, out in outs.items()}
     found = {}
     for sector in next(iter(loaded.values())).by_sector:
         dataset, rows = prepared.datasets[sector], getattr(prepared.splits[sector], part)
@@ -72,19 +79,23 @@ def losses(
                 by_label = one.by_sector[sector]
                 pairs = list(zip(dataset.horizon_of_label, dataset.threshold_of_label, strict=True))
                 known = [k for k, pair in enumerate(pairs) if family in by_label.get(pair, {})]
-                said = models.family(family).predict([by_label[pairs[k]][family] for k in known], taken.X, panel.device)
+                said = registry.family(family).predict(
+                    [by_label[pairs[k]][family] for k in known], taken.X, panel.device
+                )
                 y, said = panel.device.to_host(taken.y), panel.device.to_host(said)
                 for position, k in enumerate(known):
-                    loss = evaluate.log_losses(said[:, position], y[:, k])
+                    loss = metrics.log_losses(said[:, position], y[:, k])
                     sums[dataset.label_names[k], f"{family} {side}"] = np.bincount(at, loss, len(times))
-        found[sector] = intervals.Losses(times, np.bincount(at, minlength=len(times)), sums)
+        found[sector] = block_bootstrap.Losses(times, np.bincount(at, minlength=len(times)), sums)
     return found
 
 
-def compared(found: dict[str, intervals.Losses], settings: config.Config) -> list[dict[str, Any]]:
+def compared(found: dict[str, block_bootstrap.Losses], settings: config.Config) -> list[dict[str, Any]]:
     """Of each family and label, and of each family's mean over labels: both log-losses, and their difference."""
     times = np.concatenate([one.times for one in found.values()])
-    resampled = intervals.resample(intervals.draw(times, max(settings.labels.horizons), settings.seed), found)
+    resampled = block_bootstrap.resample(
+        block_bootstrap.draw(times, max(settings.labels.horizons), settings.seed), found
+    )
     lines = []
     for family in settings.training.models:
         keys = sorted({label for one in found.values() for label, name in one.sums if name == f"{family} cold"})
@@ -175,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sectors", default="all")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    parser.add_argument("--models", default=",".join(models.CAN_GO_ON))
+    parser.add_argument("--models", default=",".join(registry.CAN_GO_ON))
     parser.add_argument("--days", type=int, default=1, help="dates that a night brings")
     parser.add_argument("--nights", type=int, default=1)
     parser.add_argument("--times", type=int, default=3)
@@ -200,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(json.dumps({
         "benchmark": "warm", "data": os.path.basename(chosen.data), "sectors": chosen.sectors,
         "preset": chosen.preset, "set": chosen.set, "days": chosen.days, "times": chosen.times,
-        "rows": panel.n_rows, "nights": found, "cores": cores(), "versions": pipeline.versions(),
+        "rows": panel.n_rows, "nights": found, "cores": cores(), "versions": fingerprint.versions(),
     }))  # fmt: skip
     return 0
 

@@ -15,40 +15,40 @@ __version__ = "0.1.0"
 _WHERE = {
     "read": "gpupipe.data",
     "simulate": "gpupipe.data",
-    "tp_dd_labels": "gpupipe.labels",
-    "compute_features": "gpupipe.features",
-    "compute_bins": "gpupipe.features",
-    "begin_features": "gpupipe.incremental",
-    "load_state": "gpupipe.incremental",
-    "feature_table": "gpupipe.features",
-    "feature": "gpupipe.formulas",
-    "panel_feature": "gpupipe.formulas",
+    "tp_dd_labels": "gpupipe.targets.triple_barrier",
+    "compute_features": "gpupipe.features.matrix",
+    "compute_bins": "gpupipe.features.matrix",
+    "begin_features": "gpupipe.features.incremental",
+    "load_state": "gpupipe.features.incremental",
+    "feature_table": "gpupipe.features.matrix",
+    "feature": "gpupipe.features.formulas",
+    "panel_feature": "gpupipe.features.formulas",
     "train": "gpupipe.api",
-    "load": "gpupipe.artifacts",
-    "pick": "gpupipe.device",
-    "Panel": "gpupipe.panel",
-    "Labels": "gpupipe.labels",
-    "Features": "gpupipe.features",
+    "load": "gpupipe.artifacts.load",
+    "pick": "gpupipe.runtime.device",
+    "Panel": "gpupipe.data.panel",
+    "Labels": "gpupipe.targets.triple_barrier",
+    "Features": "gpupipe.features.matrix",
 }
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
     from gpupipe.api import train as train
-    from gpupipe.artifacts import load as load
+    from gpupipe.artifacts.load import load as load
     from gpupipe.data import read as read
+    from gpupipe.data.panel import Panel as Panel
     from gpupipe.data.simulate import simulate as simulate
-    from gpupipe.device import pick as pick
-    from gpupipe.features import Features as Features
-    from gpupipe.features import compute_bins as compute_bins
-    from gpupipe.features import compute_features as compute_features
-    from gpupipe.features import feature_table as feature_table
-    from gpupipe.formulas import feature as feature
-    from gpupipe.formulas import panel_feature as panel_feature
-    from gpupipe.incremental import begin_features as begin_features
-    from gpupipe.incremental import load_state as load_state
-    from gpupipe.labels import Labels as Labels
-    from gpupipe.labels import tp_dd_labels as tp_dd_labels
-    from gpupipe.panel import Panel as Panel
+    from gpupipe.features.formulas import feature as feature
+    from gpupipe.features.formulas import panel_feature as panel_feature
+    from gpupipe.features.incremental import begin_features as begin_features
+    from gpupipe.features.incremental import load_state as load_state
+    from gpupipe.features.matrix import Features as Features
+    from gpupipe.features.matrix import compute_bins as compute_bins
+    from gpupipe.features.matrix import compute_features as compute_features
+    from gpupipe.features.matrix import feature_table as feature_table
+    from gpupipe.runtime.device import pick as pick
+    from gpupipe.targets.triple_barrier import Labels as Labels
+    from gpupipe.targets.triple_barrier import tp_dd_labels as tp_dd_labels
 
 
 def __getattr__(name: str) -> Any:

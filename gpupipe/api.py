@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from gpupipe import config, pipeline
-from gpupipe.panel import Panel
+from gpupipe import config
+from gpupipe.data.panel import Panel
+from gpupipe.pipeline import job
 
 
 def train(
@@ -27,4 +28,4 @@ def train(
     Raises ConfigError, StoreError or ValueError with what to mend.
     """
     chosen = config.make(preset, None, settings, **overrides)
-    return pipeline.execute(panel, None, chosen, out, jobs, warm_start=warm_start)[0]
+    return job.execute(panel, None, chosen, out, jobs, warm_start=warm_start)[0]

@@ -1,4 +1,4 @@
-"""What kernels.program can do, by number: the language that gpupipe.expressions writes and the machine reads."""
+"""What kernels.program can do, by number: the language that features.expressions writes and the machine reads."""
 
 # Fields of an operation.
 CODE, OUT, A, B, N, C, D, NEED = range(8)

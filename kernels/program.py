@@ -1,7 +1,7 @@
 """The feature machine: one kernel that runs a program of vector operations over each symbol's rows.
 
 A program computes many columns together: prices are read once, parts that columns have in common are computed once,
-and only finished columns leave the cache. gpupipe.expressions writes programs.
+and only finished columns leave the cache. gpupipe.features.expressions writes programs.
 """
 
 from __future__ import annotations

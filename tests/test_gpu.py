@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpupipe import compute_bins, compute_features, load, pick, simulate, tp_dd_labels, train
-from gpupipe.device import why_no_cuda
-from gpupipe.labels import OF_LABEL
+from gpupipe.runtime.device import why_no_cuda
+from gpupipe.targets.triple_barrier import OF_LABEL
 
 pytestmark = pytest.mark.gpu
 

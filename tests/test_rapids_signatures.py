@@ -7,7 +7,8 @@ import importlib.util
 import json
 
 import pytest
-import snapshot_signatures as signatures
+
+from tests.support import snapshot_signatures as signatures
 
 SNAPSHOT = json.loads(signatures.SNAPSHOT.read_text())
 USES = signatures.uses()
@@ -19,7 +20,7 @@ def test_every_use_is_in_the_snapshot(library):
     """A missing name is new, or wrong: make the snapshot again and see."""
     known = SNAPSHOT["signatures"]
     missing = [f"{use.where}: {use.path}" for use in USES if use.path.startswith(library) and use.path not in known]
-    assert not missing, f"not in the snapshot (python tests/snapshot_signatures.py): {missing}"
+    assert not missing, f"not in the snapshot (python -m tests.support.snapshot_signatures): {missing}"
     wrong = [signatures.problem(use, known[use.path]) for use in USES if use.path.split(".")[0] == library]
     assert not any(wrong), [text for text in wrong if text]
 

@@ -16,10 +16,10 @@ from gpupipe.backtest import engine
 from gpupipe.backtest.engine import LONG, REASONS, SHORT
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
-from gpupipe.errors import UserError
-from gpupipe.labels import CLASSES, percent
-from gpupipe.panel import COLUMNS, Panel
-from gpupipe.store import FORMAT, dump_json, sha256, write_atomic
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import FORMAT, dump_json, sha256, write_atomic
+from gpupipe.targets.classes import CLASSES, percent
 
 F1, PROFIT = "f1", "profit"
 CALLED = {F1: "called from the cutoffs of the best F1 on validation on",
@@ -82,7 +82,7 @@ def kept(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
 
     Raises as `choose`. A folder that cannot be written keeps nothing.
     """
-    from gpupipe import sources
+    from gpupipe.store import fingerprint
 
     # What these say matters to the choice of neither side.
     rules = dataclasses.replace(rules, side="both", sizing="equal", exit_on_opposite=False)
@@ -92,7 +92,7 @@ def kept(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
         digest.update(sector.encode())
         for name in (*COLUMNS, "time_ns", "offsets"):
             digest.update(np.ascontiguousarray(part.device.to_host(getattr(part, name))))
-    what = [models.manifest["run_key"], rules.as_dict(), digest.hexdigest(), sources.code_hash([__name__])]
+    what = [models.manifest["run_key"], rules.as_dict(), digest.hexdigest(), fingerprint.code_hash([__name__])]
     key, path = sha256(dump_json(what)), models.out / FILE
     try:
         found = json.loads(path.read_bytes())

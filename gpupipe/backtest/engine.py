@@ -10,8 +10,8 @@ import numpy as np
 
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
-from gpupipe.labels import percent
-from gpupipe.panel import COLUMNS, Panel
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.targets.classes import percent
 
 LONG, SHORT = 1, 2
 REASONS = ("", "target", "stop", "time", "opposite call", "end of data")
@@ -237,7 +237,7 @@ def _weights(panel: Panel, rows: Any, trades: Trades, rules: Rules) -> Any:
     xp = panel.device.xp
     if rules.sizing != "inverse_volatility":
         return xp.ones(trades.n_trades, xp.float64)
-    from gpupipe.features import compute_features
+    from gpupipe.features.matrix import compute_features
 
     name = f"volatility_{VOLATILITY_BARS}"
     volatility = compute_features(panel, name).values[:, 0][rows[trades.row]].astype(xp.float64)

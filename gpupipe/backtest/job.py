@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe import deflation
 from gpupipe.backtest import benchmarks, cutoffs, statistics
 from gpupipe.backtest.engine import REASONS, SHORT, Backtest, backtest, title_of
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import CROSSED, SEALED, WALKED, OutOfSample, sealed_test, walked
-from gpupipe.errors import UserError
-from gpupipe.panel import Panel
-from gpupipe.store import FORMAT, Store, dump_json, sha256, write_atomic
+from gpupipe.data.panel import Panel
+from gpupipe.evaluation import multiple_testing
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,11 +39,12 @@ def execute(
     other rules is replaced; that these were tried is remembered, as the Deflated Sharpe Ratio asks.
     Raises UserError (InSampleError, StoreError, ...) with what to mend.
     """
-    from gpupipe import sources, summary
+    from gpupipe.artifacts import summary
+    from gpupipe.store import fingerprint
 
     store, folder = Store(out), pathlib.Path(out) / FOLDER
     manifest, out_of_sample = _opened(out, kind, families, cutoff, rules)
-    code = sources.code_hash([__name__])
+    code = fingerprint.code_hash([__name__])
     wanted = list(families) if families is not None else None
     what = [manifest["run_key"], data_hash, rules.as_dict(), wanted, since, seed, panel.sectors, kind, cutoff,
             code]  # fmt: skip
@@ -83,7 +84,10 @@ def _opened(
     out: str | os.PathLike[str], kind: str, families: Sequence[str] | None, cutoff: str, rules: Rules
 ) -> tuple[dict[str, Any], Callable[[Panel, str | None], OutOfSample]]:
     """The manifest of OUT, and what gives its probabilities for a panel from a date on."""
-    from gpupipe import artifacts, walk_forward
+    from gpupipe.artifacts import out_of_sample_store
+    from gpupipe.artifacts.layout import MANIFEST
+    from gpupipe.artifacts.load import load
+    from gpupipe.artifacts.manifest import read_manifest
 
     if kind == CROSSED:
         raise UserError(
@@ -95,17 +99,17 @@ def _opened(
             f"--cutoff {cutoff}: the validation parts of a walk-forward's folds are not kept; use --source {SEALED}"
         )
     if kind == WALKED:
-        manifest = artifacts.read_manifest(out)
+        manifest = read_manifest(out)
         if manifest is None:
-            raise UserError(f"{out} has no {artifacts.MANIFEST}: it is no finished run; run gpupipe with --out {out}")
-        kept = walk_forward.read(out, manifest)
+            raise UserError(f"{out} has no {MANIFEST}: it is no finished run; run gpupipe with --out {out}")
+        kept = out_of_sample_store.read(out, manifest)
         if kept is None:
             raise UserError(
                 f"{out} holds no walk-forward: run again with --walk-forward N, which tests N folds each with models "
                 f"that have not seen it; or use --source {SEALED}"
             )
         return manifest, lambda panel, since: walked(kept, panel, families, since)
-    models = artifacts.load(out)
+    models = load(out)
     models.columns(families)  # says which families there are
 
     def sealed(panel: Panel, since: str | None) -> OutOfSample:
@@ -232,7 +236,7 @@ def _deflate(kept: list[tuple[bool, dict[str, Any], np.ndarray]], trials: tuple[
         n_trials = max(n_trials, len(own))
         others = np.stack([series for _, series in own], axis=1)
         for row, series in own:
-            deflated = deflation.deflated_sharpe(series, n_trials, others)
+            deflated = multiple_testing.deflated_sharpe(series, n_trials, others)
             row |= {"deflated_sharpe": deflated, "trials": n_trials}
             row["skill"] = statistics.skill(row["p_value"], deflated)
 

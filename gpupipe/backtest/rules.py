@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe.errors import UserError
+from gpupipe.runtime.errors import UserError
 
 CHOICES = {
     "entry": ("open", "close"),

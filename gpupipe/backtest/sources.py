@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.errors import UserError
-from gpupipe.labels import percent
-from gpupipe.panel import Panel
+from gpupipe.data.panel import Panel
+from gpupipe.runtime.errors import UserError
+from gpupipe.targets.classes import percent
 
 if TYPE_CHECKING:
-    from gpupipe.walk_forward import Kept
+    from gpupipe.artifacts.out_of_sample_store import Kept
 
 SEALED, WALKED, CROSSED = "sealed-test", "walk-forward", "cpcv"
 
@@ -152,8 +152,8 @@ def walked(
     was not yet known before it, or `since` lies before the first fold's test; UserError where the panel's bars are not
     those of the run, or a family was not trained.
     """
+    from gpupipe.artifacts.out_of_sample_store import until
     from gpupipe.data.report import data_hash
-    from gpupipe.walk_forward import until
 
     there = dict.fromkeys(family for family, *_ in kept.models)
     unknown = [name for name in families or () if name not in there]

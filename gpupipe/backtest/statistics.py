@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.deflation import FEWEST_PERIODS
+from gpupipe.evaluation.multiple_testing import FEWEST_PERIODS
 
 YEAR_NS = 365.25 * 86_400e9
 SKILL, NO_SKILL, NOT_KNOWN = "skill", "no skill", "not known"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from gpupipe.errors import UserError
+from gpupipe.runtime.errors import UserError
 
 RULES, WINDOWS = ("take_profit_first", "first_touch"), ("bars", "calendar")  # of labels.py
 BOOSTERS = ("joint", "joint_sector", "hist", "leafwise")  # fields of Config that are a Booster

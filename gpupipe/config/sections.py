@@ -180,8 +180,6 @@ class Meta:
     max_iterations: int = 100
 
 
-
-
 @dataclass(frozen=True)
 class Tuned:
     """Values for one sector that win over those of a section, as a table [tuned.SECTOR.SECTION] gives them.

@@ -6,6 +6,15 @@ from gpupipe.data.report import HEADER, DataReport, Finding, data_hash, save, su
 from gpupipe.data.simulate import simulate
 
 __all__ = [
-    "HEADER", "DataError", "DataReport", "Finding", "data_hash", "load", "read", "save", "simulate", "summary",
+    "HEADER",
+    "DataError",
+    "DataReport",
+    "Finding",
+    "data_hash",
+    "load",
+    "read",
+    "save",
+    "simulate",
+    "summary",
     "table_rows",
 ]

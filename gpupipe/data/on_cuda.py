@@ -17,7 +17,7 @@ from gpupipe.data import bar_store, columns, sources
 from gpupipe.data import bars as bars_of
 from gpupipe.data.bars import Bars
 from gpupipe.data.sources import Part
-from gpupipe.device import Device
+from gpupipe.runtime.device import Device
 
 
 def is_frame(source: Any) -> bool:
@@ -107,7 +107,9 @@ def bars(parts: Sequence[Part], sector_map: Mapping[str, str], device: Device) -
         different = xp.unique(symbol.astype(xp.int64) * (len(raw) + 1) + code + 1)
         pairs, sector = different // (len(raw) + 1), different % (len(raw) + 1) - 1
     return Bars(
-        symbol=symbol, names=names, time_ns=whole([_times(part.table[part.found["time"]], device) for part in parts]),
+        symbol=symbol,
+        names=names,
+        time_ns=whole([_times(part.table[part.found["time"]], device) for part in parts]),
         sector_of=bars_of.sector_of_names(names, device.to_host(pairs), device.to_host(sector), raw, sector_map),
         **{
             name: whole([part.table[part.found[name]].astype("float32").to_cupy(na_value=np.nan) for part in parts])

@@ -18,10 +18,10 @@ from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.bars import Bars
 from gpupipe.data.errors import DataError, printable
+from gpupipe.data.panel import Panel
 from gpupipe.data.report import DataReport, Finding, counted, data_hash, quarantine_table, time_text
-from gpupipe.device import Device, device_of, pick
-from gpupipe.panel import Panel
-from gpupipe.runlog import event
+from gpupipe.runtime.device import Device, device_of, pick
+from gpupipe.runtime.run_log import event
 
 log = logging.getLogger("gpupipe")
 
@@ -53,9 +53,7 @@ def read(
     report: Callable[[DataReport], object] | None = None,
 ) -> Panel:
     """Read and validate bars; see `load`. `report`, if given, is called with the DataReport."""
-    panel, found = load(
-        source, sector_map, sectors, device, strict=strict, timeframe=timeframe, adjusted=adjusted
-    )
+    panel, found = load(source, sector_map, sectors, device, strict=strict, timeframe=timeframe, adjusted=adjusted)
     if report is not None:
         report(found)
     return panel
@@ -116,11 +114,20 @@ def load(
         digest = data_hash(panel)
         panel = panel.to(target)
     report = DataReport(
-        description=opened.description, kind=opened.kind, path=opened.path, reader=opened.reader, notes=opened.notes,
-        rows_read=rows_read, rows_selected=int(selected.close.size), rows_kept=panel.n_rows,
-        symbols=panel.n_symbols, sectors={name: panel.sector.count(name) for name in panel.sectors},
-        first_time=time_text(int(panel.time_ns.min())), last_time=time_text(int(panel.time_ns.max())),
-        data_hash=digest, findings=findings,
+        description=opened.description,
+        kind=opened.kind,
+        path=opened.path,
+        reader=opened.reader,
+        notes=opened.notes,
+        rows_read=rows_read,
+        rows_selected=int(selected.close.size),
+        rows_kept=panel.n_rows,
+        symbols=panel.n_symbols,
+        sectors={name: panel.sector.count(name) for name in panel.sectors},
+        first_time=time_text(int(panel.time_ns.min())),
+        last_time=time_text(int(panel.time_ns.max())),
+        data_hash=digest,
+        findings=findings,
         quarantine=_quarantine(opened, verdict),
     )
     log.info("%s; %s", report.description, report.reader)
@@ -163,7 +170,12 @@ def _open_word(source: str | None, word: str | None, mapping: Mapping[str, str])
         part, findings = demo.part()
         found = bars_of.of_parts([part], mapping, None, adjusted=False)
         return _Opened(
-            found, [(part.origin, part.table)], why + demo.DESCRIPTION, "demo", "read by pyarrow", notes=demo.NOTES,
+            found,
+            [(part.origin, part.table)],
+            why + demo.DESCRIPTION,
+            "demo",
+            "read by pyarrow",
+            notes=demo.NOTES,
             findings=findings,
         )
     options = simulate.options(source.partition(":")[2] if source else "")
@@ -191,8 +203,15 @@ def _open_path(
 
 
 def _of_parts(
-    parts: list[sources.Part], kind: str, description: str, path: str, mapping: Mapping[str, str],
-    timeframe: str | None, device: Device, *, adjusted: bool,
+    parts: list[sources.Part],
+    kind: str,
+    description: str,
+    path: str,
+    mapping: Mapping[str, str],
+    timeframe: str | None,
+    device: Device,
+    *,
+    adjusted: bool,
 ) -> _Opened:
     on_device = on_cuda.is_frame(parts[0].table)
     if on_device:
@@ -217,7 +236,14 @@ def _of_parts(
     if any("symbol" not in part.found for part in parts) and kind != "frame":
         notes.append("without a symbol column, a file's folder symbol= or its name is its symbol")
     return _Opened(
-        found, [(part.origin, part.table) for part in parts], description, kind, reader, path, tuple(notes), findings,
+        found,
+        [(part.origin, part.table) for part in parts],
+        description,
+        kind,
+        reader,
+        path,
+        tuple(notes),
+        findings,
         malformed,
     )
 

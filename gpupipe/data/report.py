@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.panel import COLUMNS, Panel
-from gpupipe.store import write_atomic
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.store.content_store import write_atomic
 
 if TYPE_CHECKING:
     import pyarrow

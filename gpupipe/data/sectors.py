@@ -12,21 +12,45 @@ from gpupipe.data.errors import DataError
 
 # The eleven sectors of the Global Industry Classification Standard (GICS) since 2018.
 GICS = (
-    "communication_services", "consumer_discretionary", "consumer_staples", "energy", "financials", "healthcare",
-    "industrials", "materials", "real_estate", "technology", "utilities",
+    "communication_services",
+    "consumer_discretionary",
+    "consumer_staples",
+    "energy",
+    "financials",
+    "healthcare",
+    "industrials",
+    "materials",
+    "real_estate",
+    "technology",
+    "utilities",
 )
 
 # Other names of the same eleven: the official ones, those of before 2018, and Yahoo's.
 _SYNONYMS = {
-    "information_technology": "technology", "info_tech": "technology", "tech": "technology", "it": "technology",
-    "health_care": "healthcare", "health": "healthcare",
-    "telecommunication_services": "communication_services", "telecommunications_services": "communication_services",
-    "telecommunications": "communication_services", "telecom": "communication_services",
-    "communications": "communication_services", "communication": "communication_services",
-    "consumer_cyclical": "consumer_discretionary", "consumer_defensive": "consumer_staples",
-    "financial": "financials", "financial_services": "financials", "finance": "financials",
-    "industrial": "industrials", "basic_materials": "materials", "material": "materials",
-    "realestate": "real_estate", "reit": "real_estate", "reits": "real_estate", "utility": "utilities",
+    "information_technology": "technology",
+    "info_tech": "technology",
+    "tech": "technology",
+    "it": "technology",
+    "health_care": "healthcare",
+    "health": "healthcare",
+    "telecommunication_services": "communication_services",
+    "telecommunications_services": "communication_services",
+    "telecommunications": "communication_services",
+    "telecom": "communication_services",
+    "communications": "communication_services",
+    "communication": "communication_services",
+    "consumer_cyclical": "consumer_discretionary",
+    "consumer_defensive": "consumer_staples",
+    "financial": "financials",
+    "financial_services": "financials",
+    "finance": "financials",
+    "industrial": "industrials",
+    "basic_materials": "materials",
+    "material": "materials",
+    "realestate": "real_estate",
+    "reit": "real_estate",
+    "reits": "real_estate",
+    "utility": "utilities",
 }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.errors import DataError
+from gpupipe.data.panel import COLUMNS, Panel
 from gpupipe.data.sectors import GICS
-from gpupipe.panel import COLUMNS, Panel
 
 DAY_NS, MINUTE_NS = 86_400 * 10**9, 60 * 10**9
 FIRST_DAY = "2015-01-02"
@@ -25,8 +25,12 @@ DRIFT = 0.5  # share of a bar's deviation that the pressure moves the next bar b
 LEAN = 0.9  # how far the shadows follow the pressure
 
 _OPTIONS: dict[str, tuple[str, Any]] = {
-    "symbols": ("n_symbols", int), "bars": ("n_bars", int), "bar": ("bar", str), "seed": ("seed", int),
-    "signal": ("signal", float), "memory": ("memory", float),
+    "symbols": ("n_symbols", int),
+    "bars": ("n_bars", int),
+    "bar": ("bar", str),
+    "seed": ("seed", int),
+    "signal": ("signal", float),
+    "memory": ("memory", float),
 }
 
 
@@ -104,9 +108,7 @@ def simulate(
     time_ns = _times(n_bars, bar)
     scale = 1.0 if bar == "1d" else 1.0 / math.sqrt(SESSION_BARS)
     market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale, memory)
-    of_sector = [
-        _shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale, memory) for k in range(len(GICS))
-    ]
+    of_sector = [_shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale, memory) for k in range(len(GICS))]
     columns = {name: np.empty((n_symbols, n_bars), np.float32) for name in COLUMNS}
     for s in range(n_symbols):
         rng = np.random.default_rng([seed, 2, s])
@@ -170,12 +172,14 @@ def _symbol(
     open_ = close - returns + gap
     shadows = deviation * (0.3 + np.abs(rng.standard_normal(n)))
     lower = shadows * (1 + LEAN * lean) / 2
-    volume = rng.lognormal(14.0, 1.0) * scale**2 * np.exp(
-        0.5 * np.abs(returns) / deviation + 0.3 * rng.standard_normal(n)
+    volume = (
+        rng.lognormal(14.0, 1.0) * scale**2 * np.exp(0.5 * np.abs(returns) / deviation + 0.3 * rng.standard_normal(n))
     )
     limits = np.log(np.finfo(np.float32).tiny), np.log(np.finfo(np.float32).max)
     bars = {
-        "open": open_, "high": np.maximum(open_, close) + (shadows - lower), "low": np.minimum(open_, close) - lower,
+        "open": open_,
+        "high": np.maximum(open_, close) + (shadows - lower),
+        "low": np.minimum(open_, close) - lower,
         "close": close,
     }
     # exp and rounding to float32 both keep the order, so the bar stays consistent.

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     import pyarrow
 
 _SUFFIXES = {
-    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv", ".csv.gz": "csv", ".tsv.gz": "csv",
-    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".sqlite": "sqlite", ".sqlite3": "sqlite",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".csv.gz": "csv",
+    ".tsv.gz": "csv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
     ".db": "sqlite",
 }
 TITLES = {"parquet": "Parquet", "csv": "CSV", "arrow": "Arrow", "sqlite": "SQLite", "frame": "frame"}

@@ -13,7 +13,7 @@ from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.columns import NOT_KNOWN
 from gpupipe.data.errors import printable
 from gpupipe.data.report import Finding, time_text
-from gpupipe.device import Device, device_of
+from gpupipe.runtime.device import Device, device_of
 
 # Kinds of findings. The first reason that holds is the reason of a quarantined row.
 QUARANTINED = (

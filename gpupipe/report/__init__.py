@@ -6,10 +6,10 @@ import importlib.util
 import os
 import pathlib
 
-from gpupipe import summary
-from gpupipe.errors import UserError
+from gpupipe.artifacts import summary
 from gpupipe.report import page, sections
-from gpupipe.store import StoreError, write_atomic
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import StoreError, write_atomic
 
 NAME, COMPARED = "report.html", "compared.html"
 NEEDS = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe.intervals import NO_SKILL
+from gpupipe.evaluation.block_bootstrap import NO_SKILL
 
 Rows = Sequence[Mapping[str, Any]]
 # Models keep their colour, shape and dash in every chart, and are told apart without colour by shape or dash. Colours
@@ -113,7 +113,8 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
     )  # fmt: skip
     base = (
         alt.Chart(alt.Data(values=list(rows)))
-        .encode(x=alt.X("label:N", sort=labels, title=None, axis=upright),
+        .encode(
+            x=alt.X("label:N", sort=labels, title=None, axis=upright),
             y=alt.Y("sector:N", title=None),
         )
         .add_params(model)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe.measuring import BASELINES
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.report.words import times_100, title_of_label
+from gpupipe.training.score import BASELINES
 
 
 def folds(whole: Mapping[str, Any]) -> Section | None:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gpupipe import timeline
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
+from gpupipe.runtime import timeline
 
 GIB = 2**30
 

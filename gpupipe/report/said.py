@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe import curves
-from gpupipe.measuring import BASELINES
+from gpupipe.evaluation import calibration
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.report.words import title_of_label
+from gpupipe.training.score import BASELINES
 
 Row = Mapping[str, Any]
 FEWEST_CALLS = 20  # rows of which a precision is shown
@@ -38,8 +38,8 @@ def probabilities(lines: Sequence[Row] | None) -> Section | None:
 
 
 def _of_side(name: str, groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Any]:
-    calibrated = _drawn(groups, curves.calibration)
-    precise = _drawn(groups, curves.precision_by_recall)
+    calibrated = _drawn(groups, calibration.calibration)
+    precise = _drawn(groups, calibration.precision_by_recall)
     base = {}
     for (label, _), own in groups.items():
         base[title_of_label(label)] = sum(line["happened"] for line in own) / sum(line["rows"] for line in own)

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe import curves, runlog, timeline, verdict
+from gpupipe.artifacts.summary import title_of
 from gpupipe.data import HEADER
-from gpupipe.intervals import NO_SKILL, SKILL
-from gpupipe.measuring import BASELINES
-from gpupipe.report import charts
+from gpupipe.evaluation import calibration
+from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
+from gpupipe.report import charts, sentences
 from gpupipe.report.folds import folds
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.running import about, flat, time_and_memory
@@ -21,7 +21,8 @@ from gpupipe.report.signals import signals
 from gpupipe.report.trading import backtest
 from gpupipe.report.warned import warnings
 from gpupipe.report.words import times_100, title_of_label
-from gpupipe.summary import title_of
+from gpupipe.runtime import run_log, timeline
+from gpupipe.training.score import BASELINES
 
 Row = Mapping[str, Any]
 MOST_FEATURES = 30
@@ -29,11 +30,11 @@ MOST_FEATURES = 30
 
 def of_run(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     """All sections that OUT has something for. whole: its summary."""
-    events = runlog.read(out / runlog.FILE) if (out / runlog.FILE).exists() else []
+    events = run_log.read(out / run_log.FILE) if (out / run_log.FILE).exists() else []
     events = [one for one in events if "event" in one and "time" in one]
     found = [
         verdict_of(whole), warnings(out, whole, events), signals(out, whole), data(whole), labels(out),
-        split(out, whole), leaderboard(whole), by_sector(whole), probabilities(_table(out / curves.CURVES)),
+        split(out, whole), leaderboard(whole), by_sector(whole), probabilities(_table(out / calibration.CURVES)),
         importance(out),
         folds(whole), backtest(out, whole), time_and_memory(whole, timeline.find(events, whole["run_key"])),
         about(whole, events), skipped(whole),
@@ -59,9 +60,9 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
 def verdict_of(whole: Mapping[str, Any]) -> Section:
     """The verdict in words."""
     text = [
-        *verdict.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]})),
-        *verdict.skill_sentences(whole["families"], whole["intervals"]),
-        verdict.stacking_sentence(whole["stacking"]),
+        *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]})),
+        *sentences.skill_sentences(whole["families"], whole["intervals"]),
+        sentences.stacking_sentence(whole["stacking"]),
     ]
     return Section("Verdict", [line for line in text if line])
 
@@ -149,7 +150,7 @@ def _sentence(text: str) -> str:
 
 def labels(out: pathlib.Path) -> Section | None:
     """Label shares by sector, and by year of the sector that the reader picks."""
-    lines = _table(out / curves.SHARES)
+    lines = _table(out / calibration.SHARES)
     if lines is None:
         return None
     by_sector = _totals(lines, "sector")
@@ -263,7 +264,7 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
 
 def importance(out: pathlib.Path) -> Section | None:
     """What the models look at."""
-    from gpupipe import importance as found
+    from gpupipe.training import importance as found
 
     path = out / found.JSON
     if not path.exists():
@@ -291,7 +292,7 @@ def importance(out: pathlib.Path) -> Section | None:
 
 def skipped(whole: Mapping[str, Any]) -> Section | None:
     """What was not trained, and why."""
-    text = [_sentence(line) for line in verdict.skip_sentences(whole["skipped"])]
+    text = [_sentence(line) for line in sentences.skip_sentences(whole["skipped"])]
     return Section("Not trained", text) if text else None
 
 

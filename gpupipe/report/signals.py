@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest.cutoffs import CALLED, CALLS_MOST, F1
 from gpupipe.report.page import Section, Table
 from gpupipe.report.words import times_100
-from gpupipe.scan import ABOUT
-from gpupipe.summary import title_of
+from gpupipe.serving.scan import ABOUT
 
 SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # in OUT, where the night puts them
 SHOWN, MOST = 20, 200  # rows that stand open, and all

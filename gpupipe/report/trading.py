@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest import job
 from gpupipe.backtest.cutoffs import CALLED, F1
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.report.words import times_100, title_of_label
-from gpupipe.summary import title_of
 
 Row = Mapping[str, Any]
 PERCENT = ("cagr", "volatility", "max_drawdown", "exposure", "hit_rate", "mean_trade", "random_mean_trade")
@@ -83,7 +83,7 @@ def _equity(path: pathlib.Path, sector: str) -> list[dict[str, Any]]:
 
 
 def thinned(line: Sequence[Row], most: int = MOST_DATES) -> list[dict[str, Any]]:
-    """"time" as an ISO date, "equity" and "drawdown" in percent of the peak before, of at most about `most` dates.
+    """ "time" as an ISO date, "equity" and "drawdown" in percent of the peak before, of at most about `most` dates.
 
     line: "time" and "equity", in the order of time. Of dates put together the last equity and the largest loss count.
     """

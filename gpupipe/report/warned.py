@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpupipe import verdict
+from gpupipe.report import sentences
 from gpupipe.report.page import Section, Table
 from gpupipe.report.signals import of_night
 
@@ -28,9 +28,9 @@ def warnings(out: pathlib.Path, whole: Mapping[str, Any], events: Iterable[Mappi
         ["the data", f"{one['kind']}: {one['action']}, {one['symbols']:,} symbols, as {one['example']}", one["rows"]]
         for one in whole["data"].get("findings", ())
     ]  # fmt: skip
-    found += [["training", line, 1] for line in verdict.skip_sentences(whole["skipped"])]
+    found += [["training", line, 1] for line in sentences.skip_sentences(whole["skipped"])]
     for origin in whole.get("walk_forward", {}).get("origins", ()):
-        found += [[origin["name"], line, 1] for line in verdict.skip_sentences(origin["skipped"])]
+        found += [[origin["name"], line, 1] for line in sentences.skip_sentences(origin["skipped"])]
     found += [[what, text, 1] for what, text in of_night(out)]
     if not runs:
         text = ["The log of these models' run is not here: what it warned of is not known."]

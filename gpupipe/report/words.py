@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpupipe.summary import title_of
+from gpupipe.artifacts.summary import title_of
 
 
 def title_of_label(label: str) -> str:

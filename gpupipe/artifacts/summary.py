@@ -1,0 +1,150 @@
+"""The summary of a run: one row a model, averages, the verdict against the baselines; as JSON, Parquet and dict."""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpupipe import config
+from gpupipe.data.panel import Panel
+from gpupipe.evaluation import leaderboard
+from gpupipe.evaluation.block_bootstrap import Resampled
+from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256, write_atomic
+from gpupipe.targets.classes import percent
+
+if TYPE_CHECKING:
+    from gpupipe.data import DataReport
+
+JSON, PARQUET = "summary.json", "summary.parquet"
+SHOWN_REASONS = 4
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that was asked for and not trained, and the rule that says why. label "" stands for all labels."""
+
+    sector: str
+    label: str
+    reason: str
+
+
+def model_row(
+    sector: str, label: str, horizon: int, threshold: float, family: str, model: Any, rows_train: int,
+    seconds: float | None, cutoffs: dict[str, float], measured: dict[str, dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """One row: what the model is and every measure, with "validation_" and "test_" before its name.
+
+    model: None for a baseline. seconds: of the family's sector stage, which all labels of the sector share.
+    """
+    about = model.describe() if model is not None else {}
+    started = about.get("warm_start", {"run_key": "", "rounds": []})
+    return {
+        "kind": "baseline" if model is None else "model",
+        "sector": sector,
+        "label": label,
+        "horizon": horizon,
+        "threshold": threshold,
+        "model": family,
+        "scope": about.get("scope", ""),
+        "rounds": "+".join(str(r) for r in about.get("rounds", [])),
+        "warm_start_run": started["run_key"],
+        "warm_start_rounds": "+".join(str(r) for r in started["rounds"]),
+        "rows_train": rows_train,
+        "seconds_sector": seconds,
+        **{f"cutoff_{name}": value for name, value in cutoffs.items()},
+        **{f"{part}_{name}": value for part, found in measured.items() for name, value in found.items()},
+    }
+
+
+def build(
+    *, rows: list[dict[str, Any]], resampled: Resampled, skipped: Sequence[Skipped], settings: config.Config,
+    report: DataReport | None, panel: Panel, seconds: dict[str, float], elapsed_s: float, versions: dict[str, str],
+    key: str, split: dict[str, str], peak_bytes: int, jobs: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything a reader of the run may ask for, as JSON holds it."""
+    averages = leaderboard.averages(rows, resampled)
+    n_models = sum(row["kind"] == "model" for row in rows)
+    labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
+    wanted = len(panel.sectors) * labels * len(settings.training.models)
+    data = json.loads(report.to_json()) if report else {"rows_kept": panel.n_rows, "symbols": panel.n_symbols}
+    return {
+        "format": FORMAT,
+        "run_key": key,
+        "data": data,
+        "settings": settings.as_dict(),
+        "split": split,
+        "device": {"kind": panel.device.kind, "name": panel.device.name, "reason": panel.device.reason},
+        "jobs": jobs,
+        "n_models": n_models,
+        "n_models_wanted": wanted,
+        "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
+        "intervals": resampled.about(),
+        "averages": averages,
+        "families": leaderboard.families(averages, rows, resampled),
+        "verdict": leaderboard.verdict(averages, rows, resampled),
+        "stacking": leaderboard.stacking(averages, rows, resampled),
+        "models": rows,
+        "seconds": seconds,
+        "elapsed_s": elapsed_s,
+        "rows_per_second": panel.n_rows / elapsed_s,
+        "peak_bytes": peak_bytes,
+        "device_peak_bytes": panel.device.peak_bytes() if panel.device.kind == "cuda" else 0,
+        "bus_bytes": panel.device.ledger.as_dict(),
+        "versions": versions,
+    }
+
+
+def write(store: Store, whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write summary.json and summary.parquet; return their manifest entries."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(whole["models"]), buffer, compression="zstd")
+    entries = {}
+    for name, content in ((JSON, dump_json(whole)), (PARQUET, buffer.getvalue())):
+        write_atomic(store.out / name, content)
+        entries[name] = {"sha256": sha256(content), "bytes": len(content)}
+    return entries
+
+
+def read(out: pathlib.Path) -> dict[str, Any]:
+    """The summary of a finished run; StoreError if it is not there."""
+    try:
+        return json.loads((out / JSON).read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{out / JSON} is missing: run again with --out {out}") from None
+    except ValueError as error:
+        raise StoreError(f"{out / JSON} is not JSON ({error}): run again with --out {out}") from None
+
+
+def warm_sentence(started: dict[str, Any]) -> str:
+    """What a run went on from, in words."""
+    warm = [f"{name} {one['warm']} of {one['models']} (old rounds: median {one['old_rounds']:g})"
+            for name, one in started["families"].items() if one["warm"] and one["old_rounds"] is not None]  # fmt: skip
+    cold = [name for name, one in started["families"].items() if not one["warm"]]
+    nothing = f"; trained from nothing: {', '.join(cold)}" if cold else ""
+    return f"Warm start from run {started['run_key'][:12]}: {', '.join(warm) or 'no model'}{nothing}."
+
+
+def reuse_sentence(units: dict[str, Any]) -> str:
+    """What was taken from earlier runs, and why the rest was not; empty where nothing was. units: as Ledger.about."""
+    counts = {kind: found for kind, found in units.items() if kind != "why"}
+    if not any(found["reused"] for found in counts.values()):
+        return ""
+    taken = ", ".join(
+        f"{found['reused']:,} of {found['reused'] + found['made']:,} {kind}s" for kind, found in counts.items()
+    )
+    reasons = [f"{reason} ({times:,})" for reason, times in list(units["why"].items())[:SHOWN_REASONS]]
+    others = ", ..." if len(units["why"]) > SHOWN_REASONS else ""
+    return f"Taken from earlier runs: {taken}" + (f"; made: {', '.join(reasons)}{others}" if reasons else "")
+
+
+def title_of(row: dict[str, Any]) -> str:
+    """A label as a person reads it: "5 bars, 10 %"."""
+    bars = "1 bar" if row["horizon"] == 1 else f"{row['horizon']} bars"
+    return f"{bars}, {percent(row['threshold'])} %"

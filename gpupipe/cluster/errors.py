@@ -1,9 +1,0 @@
-"""What the user of a cluster can mend."""
-
-from __future__ import annotations
-
-from gpupipe.errors import UserError
-
-
-class ClusterError(UserError):
-    """A cluster cannot be used; the message says why and names the fix."""

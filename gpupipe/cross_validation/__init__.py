@@ -1,0 +1,1 @@
+"""Splits in time, purged and embargoed, and their diagram."""

@@ -1,0 +1,1 @@
+"""Estimators: the contract, the registry and one file for each model family."""

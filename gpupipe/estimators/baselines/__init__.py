@@ -1,0 +1,1 @@
+"""Baselines that every estimator is compared with."""

@@ -1,0 +1,1 @@
+"""Tree ensembles: XGBoost with our own gradients, LightGBM, CatBoost, random forest."""

@@ -1,0 +1,104 @@
+"""catboost: CatBoost's symmetric trees of one sector and one label, early-stopped on validation."""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.estimators.boosting.hosted import Library, Part, Task
+from gpupipe.targets.classes import N_CLASSES
+
+MAGIC = b"CBM1"
+HEADER = struct.Struct("<4sI")  # MAGIC, and the length of the rest: a model of numbers alone has one part
+
+
+def parameters(section: config.CatBoost, max_bin: int, threads: int, seed: int) -> dict[str, Any]:
+    """CatBoost's parameters. With all rows it draws its own (Bayesian) row weights for each tree, as by default."""
+    rows = {"bootstrap_type": "Bernoulli", "subsample": section.subsample} if section.subsample < 1 else {}
+    return {
+        "loss_function": "MultiClass",
+        "eval_metric": "MultiClass",
+        "classes_count": N_CLASSES,
+        "learning_rate": section.learning_rate,
+        "depth": section.depth,
+        "l2_leaf_reg": section.l2,
+        "rsm": section.column_share,
+        "border_count": max_bin - 1,
+        "thread_count": threads,
+        "random_seed": seed,
+        "allow_writing_files": False,
+        "logging_level": "Silent",
+        **rows,
+    }
+
+
+def fit(task: Task, section: config.CatBoost) -> tuple[bytes, int]:
+    """Boost; the model as CatBoost's binary (cbm), and its rounds."""
+    import catboost
+
+    chosen = parameters(section, task.max_bin, task.threads, task.seed) | {"iterations": task.rounds}
+    validation = None
+    if task.validation is not None and task.patience:
+        validation = _pool(task.validation)
+        chosen |= {"od_type": "Iter", "od_wait": task.patience, "use_best_model": True}
+    booster = catboost.CatBoost(chosen)
+    booster.fit(_pool(_with_all_classes(task.fit)), eval_set=validation)
+    return _content(booster), int(booster.tree_count_)
+
+
+def _with_all_classes(part: Part) -> Part:
+    """A row without weight for each class that has none: CatBoost refuses margins for classes that it does not see."""
+    missing = np.setdiff1d(np.arange(N_CLASSES), part.label)
+    if missing.size == 0:
+        return part
+    more = np.zeros(missing.size, dtype=np.int64)  # the first row again
+    return Part(
+        np.concatenate([part.X, part.X[more]]), np.concatenate([part.label, missing]),
+        np.concatenate([part.weight, np.zeros(missing.size, np.float32)]),
+        np.concatenate([part.margin, part.margin[more]]),
+    )  # fmt: skip
+
+
+def _pool(part: Part) -> Any:
+    import catboost
+
+    return catboost.Pool(part.X, label=part.label, weight=part.weight, baseline=part.margin)
+
+
+def _content(booster: Any) -> bytes:
+    """The file without what is not the model: a number drawn anew each time, the hour, the history of the training."""
+    about = booster.get_metadata()
+    for name in list(about.keys()):
+        del about[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.cbm")
+        booster.save_model(str(path), format="cbm")
+        return path.read_bytes()
+
+
+def load(content: bytes) -> Any:
+    """A catboost.CatBoost of its binary; ValueError where that is not as long as it says.
+
+    CatBoost believes the length that a file begins with, and reads what lies behind it in memory.
+    """
+    import catboost
+
+    announced = HEADER.size + HEADER.unpack(content[: HEADER.size])[1] if len(content) >= HEADER.size else 0
+    if content[:4] != MAGIC or announced != len(content):
+        raise ValueError(f"not a CatBoost binary of {len(content)} bytes")
+    booster = catboost.CatBoost()
+    booster.load_model(blob=content)
+    return booster
+
+
+def margin(booster: Any, X: np.ndarray) -> np.ndarray:
+    """float64 (n_rows, 3)."""
+    return booster.predict(X, prediction_type="RawFormulaVal", thread_count=1)
+
+
+CATBOOST = Library("catboost", ".cbm", fit, load, margin)

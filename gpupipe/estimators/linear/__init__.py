@@ -1,0 +1,1 @@
+"""Softmax regression, pooled and per group."""

@@ -1,0 +1,1 @@
+"""The meta-learner that combines the other estimators."""

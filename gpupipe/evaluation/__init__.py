@@ -1,0 +1,1 @@
+"""Pure measures: losses, calibration, block bootstrap, multiple testing, leaderboard."""

@@ -1,0 +1,1 @@
+"""Feature columns: expressions, formulas, the matrix and its bins, incremental updates."""

@@ -1,0 +1,34 @@
+"""The features there are, by family; importing this package registers them, in the order of "all"."""
+
+from __future__ import annotations
+
+import importlib
+
+from gpupipe.features.formulas.registry import FAMILIES, FEATURES, Feature, feature, panel_feature
+
+__all__ = ["CORE", "FAMILIES", "FEATURES", "Feature", "feature", "panel_feature"]
+
+MODULES = (
+    "trend", "momentum", "volatility", "ranges", "volume", "candle", "calendar", "cross_sectional", "alpha158",
+)  # fmt: skip
+for _module in MODULES:
+    importlib.import_module(f"gpupipe.features.formulas.{_module}")
+
+# The columns that the presets train on: of columns that say nearly the same (rank correlation above 0.96) one each.
+CORE = [
+    "sma_ratio_5", "sma_ratio_10", "sma_ratio_20", "sma_ratio_50", "sma_ratio_100", "sma_ratio_200", "ema_ratio_20",
+    "ema_ratio_50", "macd_line_ratio", "macd_hist_ratio", "adx_14", "plus_di_14", "minus_di_14", "aroon_up_25",
+    "aroon_down_25", "roc_1", "roc_5", "roc_10", "roc_20", "roc_60", "roc_120", "roc_250", "rsi_7", "rsi_14",
+    "willr_14", "stoch_slowd_14", "cci_20", "natr_14", "log_natr_5", "log_natr_20", "log_range_60", "vol_of_vol_20",
+    "vol_of_vol_60", "volatility_5", "volatility_10", "volatility_20", "volatility_60", "volatility_120",
+    "downside_volatility_20", "max_abs_return_20", "max_abs_return_60", "skewness_60", "kurtosis_60",
+    "autocorrelation_60", "volatility_ratio_5_20", "volatility_ratio_5_60", "volatility_ratio_20_60",
+    "gap_volatility_20", "max_abs_gap_60", "parkinson_20", "rogers_satchell_20", "yang_zhang_20", "bb_percent_20",
+    "bb_width_20", "range_ratio_20", "high_distance_20", "low_distance_20", "high_distance_60", "low_distance_60",
+    "bars_since_high_60", "bars_since_low_60", "volume_ratio_1_20", "volume_ratio_1_60", "volume_ratio_5_60",
+    "volume_variation_20", "volume_variation_60", "mfi_14", "cmf_20", "obv_slope_20", "body", "upper_shadow",
+    "lower_shadow", "bar_range", "bar_return", "gap", "weekday", "sector_rank_roc_1", "sector_excess_roc_1",
+    "sector_mean_roc_1", "sector_rank_roc_5", "sector_excess_roc_5", "sector_mean_roc_5", "sector_rank_roc_20",
+    "sector_excess_roc_20", "sector_mean_roc_20", "sector_dispersion_roc_1", "sector_rank_natr_14",
+    "sector_mean_natr_14", "sector_natr_ratio_60",
+]  # fmt: skip

@@ -1,0 +1,49 @@
+"""Calendar: when the bar is, in UTC."""
+
+from __future__ import annotations
+
+from gpupipe.features.expressions import Bar, Series, change, floor, where
+from gpupipe.features.formulas.registry import feature
+
+
+def civil(day: Series) -> tuple[Series, Series]:
+    """Month 1 to 12 and day of the month 1 to 31 of days since 1970-01-01 (Hinnant, civil_from_days)."""
+    z = day + 719468.0
+    era = floor(z / 146097.0)
+    of_era = z - era * 146097.0
+    year = floor((of_era - floor(of_era / 1460.0) + floor(of_era / 36524.0) - floor(of_era / 146096.0)) / 365.0)
+    of_year = of_era - (365.0 * year + floor(year / 4.0) - floor(year / 100.0))  # from the first of March
+    month = floor((5.0 * of_year + 2.0) / 153.0)
+    day_of_month = of_year - floor((153.0 * month + 2.0) / 5.0) + 1.0
+    return where(month < 10.0, month + 3.0, month - 9.0), day_of_month
+
+
+@feature("calendar", "calendar")
+def weekday(bar: Bar) -> Series:
+    """day of the week in UTC, 0 is Monday"""
+    shifted = bar.day + 3.0  # 1970-01-01 was a Thursday
+    return shifted - 7.0 * floor(shifted / 7.0)
+
+
+@feature("calendar", "calendar")
+def month(bar: Bar) -> Series:
+    """month of the year in UTC, 1 to 12"""
+    return civil(bar.day)[0]
+
+
+@feature("calendar", "turn of the month, Ariel (1987)")
+def day_of_month(bar: Bar) -> Series:
+    """day of the month in UTC, 1 to 31"""
+    return civil(bar.day)[1]
+
+
+@feature("calendar", "calendar", periods=(), extra=((),))
+def elapsed_days(bar: Bar) -> Series:
+    """days since the bar before"""
+    return change(bar.day) + change(bar.time_of_day)
+
+
+@feature("calendar", "calendar", periods=(), extra=((),))
+def hour(bar: Bar) -> Series:
+    """hour of the day in UTC, 0 to 23"""
+    return floor(24.0 * bar.time_of_day)

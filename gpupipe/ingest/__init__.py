@@ -1,7 +1,0 @@
-"""Ingest: new bars into a local store of Parquet files that the job reads."""
-
-from gpupipe.ingest.job import ingest
-from gpupipe.ingest.report import IngestReport
-from gpupipe.ingest.upkeep import Cleaned, clean_store, restore_store, verify_store
-
-__all__ = ["Cleaned", "IngestReport", "clean_store", "ingest", "restore_store", "verify_store"]

@@ -1,0 +1,285 @@
+"""The tuning job from a Panel to OUT/tuned.toml and OUT/tuning.json: prepare, one study after the other, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import os
+import pathlib
+import shutil
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe import config
+from gpupipe.data import DataReport, data_hash
+from gpupipe.data.panel import Panel
+from gpupipe.features.formulas.registry import load_modules
+from gpupipe.pipeline import job
+from gpupipe.runtime import memory, run_log
+from gpupipe.runtime.task_graph import available_cores, in_parallel
+from gpupipe.store import fingerprint
+from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
+from gpupipe.training import planning, prepare
+from gpupipe.training import search as tuning
+from gpupipe.training.groups import Work, final_fold, groups, sectors_with_enough
+from gpupipe.training.search import SECTIONS, Unit
+
+log = logging.getLogger("gpupipe")
+
+STUDIES, TUNED, JSON = "studies.sqlite", "tuned.toml", "tuning.json"
+PER = ("sector", "label")
+ABOUT = ("trials", "per", "pruner", "accept", "studies_file", "data_hash")  # of tuning.json, for tuned.toml and summary
+MAY_BE_UNKNOWN = (
+    "deflated_gain", "preset_gain_by_period", "overfitting", "deflated_sharpe", "deflated_sharpe_over_preset",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be tuned.
+
+    trials: for each study.  per: a study for each "sector", whose labels share what is found, or for each "label" of
+    it; xgb_joint and linear have one study over all.  families: of SECTIONS; those of the settings if None.
+    accept: "deflated" or "best", which trial's values are used (`tuning.chosen`).
+    """
+
+    trials: int
+    per: str = "sector"
+    families: tuple[str, ...] | None = None
+    pruner: str = "median"
+    accept: str = "deflated"
+
+    def __post_init__(self) -> None:
+        def require(met: bool, name: str, value: Any, expected: str) -> None:
+            if not met:
+                raise config.ConfigError(f"{name} {value}: expected {expected}")
+
+        require(self.trials >= 1, "trials", self.trials, "1 or more")
+        require(self.per in PER, "per", self.per, " or ".join(PER))
+        require(self.pruner in tuning.PRUNERS, "pruner", self.pruner, " or ".join(tuning.PRUNERS))
+        require(self.accept in tuning.ACCEPT, "accept", self.accept, " or ".join(tuning.ACCEPT))
+        for family in self.families or ():
+            require(family in SECTIONS, "family", family, f"one of {', '.join(SECTIONS)}")
+
+    def families_of(self, settings: config.Config) -> tuple[str, ...]:
+        """The families that are tuned; ConfigError if there are none, or if they need what the settings do not do."""
+        if settings.split.cpcv:
+            raise config.ConfigError("split.cpcv tests rows that tuning has seen: leave it out, or use --walk-forward")
+        alone = settings.training.pool == "none"
+        found = self.families or tuple(
+            name for name in settings.training.models if name in SECTIONS and not (alone and name in tuning.OVER_ALL)
+        )
+        if alone and set(found) & set(tuning.OVER_ALL):
+            raise config.ConfigError(
+                f"{' and '.join(sorted(set(found) & set(tuning.OVER_ALL)))}: tuned over all sectors at once, which "
+                "training.pool = none does not train; leave them out of --family"
+            )
+        if not found:
+            raise config.ConfigError(f"nothing to tune in {', '.join(settings.training.models)}: give one of "
+                                     f"{', '.join(SECTIONS)}")  # fmt: skip
+        return found
+
+
+def tune(
+    panel: Panel,
+    report: DataReport | None,
+    settings: config.Config,
+    wanted: Wanted,
+    out: str | os.PathLike[str],
+    jobs: int | None = None,
+    listener: job.Listener | None = None,
+    limits: memory.Limits = memory.NO_LIMITS,
+    wait_s: float = 0.0,
+) -> tuple[dict[str, Any], config.Config]:
+    """Bring every study to its number of trials; what OUT/tuning.json holds, and the settings with what was found.
+
+    Only training and validation rows of the single split are read, also where walk_forward moves its origin: whatever
+    a run tests lies behind them. Studies that are there go on; finished ones are read again.
+    limits, wait_s: memory that may be held, and how long to wait for OUT, as of
+        `pipeline.execute`.
+    Raises UserError with what to mend.
+    """
+    listener = listener or job.Listener()
+    families, asked = wanted.families_of(settings), settings
+    settings = dataclasses.replace(settings, split=dataclasses.replace(settings.split, walk_forward=0, cpcv=()))
+    store, modules = Store(out), load_modules(settings.features.modules)
+    digest = report.data_hash if report else data_hash(panel)
+    rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
+    key = job.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.pipeline.tune_job")
+    jobs = jobs or available_cores()
+    plan, reason = planning.memory_plan(panel, settings, jobs, limits)
+    jobs, cache = plan.jobs or jobs, store.cache if plan.files else None
+    with (
+        store.lock("--out", wait_s, job.waiting(listener, store)),
+        run_log.opened(store.out, **job.about(panel, report, settings, key, jobs), tuning=True),
+    ):
+        listener = job.logging_too(listener)
+        if reason:
+            log.warning("%s", reason)
+        listener.stage("features and labels")
+        prepared = prepare.prepare(panel, settings, cache)
+        work = Work(
+            prepared.datasets, prepared.splits, prepared.folds.published, settings, store, key, panel.device, jobs,
+            cache, plan,
+        )  # fmt: skip
+        enough, skipped = sectors_with_enough(work)
+        folds = [final_fold(work, group) for group in groups(settings, enough)]
+        minimum = settings.training.min_positives
+        units = [tuning.units(fold, families, wanted.per, minimum) if fold else [] for fold, _, _ in folds]
+        total = sum(map(len, units))
+        listener.started(
+            {
+                "units": total * wanted.trials,
+                "rows": panel.n_rows,
+                "sectors": len(panel.sectors),
+                "labels": len(settings.labels.horizons) * len(settings.labels.thresholds),
+                "models": 0,
+            }
+        )
+        listener.stage("tuning")
+        found: list[dict[str, Any]] = []
+        with tuning.studies(store.out / STUDIES) as storage:
+            for (fold, _, _), own in zip(folds, units, strict=True):
+                if fold is None:
+                    continue
+                search = tuning.Search(
+                    fold, settings, storage, rows_key, key, wanted.trials, wanted.pruner,
+                    max(tuning.PERIOD_DATES, *settings.labels.horizons), listener.advanced,
+                )  # fmt: skip
+                found += _search(search, own, jobs)
+        found = [tuning.chosen(one, wanted.accept) for one in found]
+        tuned = with_found(asked, found)
+        whole = {
+            "format": FORMAT, "studies": found, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,
+            "accept": wanted.accept, "studies_file": STUDIES,
+            "skipped": [dataclasses.asdict(s) for s in [*skipped, *(s for _, _, more in folds for s in more)]],
+            "settings": settings.as_dict(), "data_hash": digest, "versions": fingerprint.versions(),
+        }  # fmt: skip
+        write_atomic(store.out / TUNED, _toml(settings.preset, whole).encode())
+        write_atomic(store.out / JSON, dump_json(whole))
+        shutil.rmtree(store.cache, ignore_errors=True)
+    return json.loads(dump_json(whole)), tuned
+
+
+def _deciding(settings: config.Config) -> config.Config:
+    """The settings without what no trial depends on: which families are trained, and what an earlier tuning found."""
+    training = dataclasses.replace(settings.training, models=config.FAMILIES)
+    return dataclasses.replace(settings, training=training, tuned=())
+
+
+def _search(search: tuning.Search, units: Sequence[Unit], jobs: int) -> list[dict[str, Any]]:
+    """The studies over all sectors in turn, as they use all cores; then those of the sectors, side by side."""
+    from threadpoolctl import threadpool_limits
+
+    def of_sector(sector: str) -> list[dict[str, Any]]:
+        return [search.run(unit) for unit in units if unit.sector == sector]
+
+    with threadpool_limits(1, "blas"):
+        found = [search.run(unit) for unit in units if not unit.sector]
+        sectors = list(dict.fromkeys(unit.sector for unit in units if unit.sector))
+        for own in in_parallel([functools.partial(of_sector, sector) for sector in sectors], jobs):
+            found += own
+    return found
+
+
+def with_found(settings: config.Config, found: Sequence[dict[str, Any]]) -> config.Config:
+    """The settings with the values of each accepted study; without an earlier tuning's where a study is not."""
+    kept = {(one["sector"], one["label"], one["section"]) for one in found if not one["accepted"]}
+    tuned = tuple(own for own in settings.tuned if (own.sector, own.label, own.section) not in kept)
+    return config.with_table(dataclasses.replace(settings, tuned=tuned), _table(found))
+
+
+def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Values of the accepted studies as a gpupipe.toml nests them."""
+    table: dict[str, Any] = {}
+    for one in found:
+        if not one["accepted"]:
+            continue
+        node = table
+        for name in ("tuned", one["sector"], one["label"]) if one["sector"] else ():
+            node = node.setdefault(name, {}) if name else node
+        node[one["section"]] = one["best"]
+    return table
+
+
+def section(found: dict[str, Any], settings: config.Config, data_hash: str) -> dict[str, Any]:
+    """What a run's summary says of its tuning: what `tune` or `provenance` gave, held against the run itself.
+
+    same_data: whether the run has the data that were tuned on. Else trials may have seen rows that it tests.
+    Of each study, in_use: whether the run's settings have its chosen values; later settings may win over them.
+    """
+    studies = []
+    for one in found["studies"]:
+        stage = settings.stage(one["section"], one["sector"], one["label"])
+        in_use = all(getattr(stage, name) == value for name, value in one["chosen"].items())
+        studies.append({**one, "in_use": in_use})
+    about = {name: found[name] for name in ABOUT}
+    whole = {**about, "same_data": found["data_hash"] == data_hash, "studies": studies,
+             "trials_tried": sum(one["trials"]["tried"] for one in studies)}  # fmt: skip
+    return json.loads(dump_json(whole))
+
+
+def provenance(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any] | None:
+    """What the tables [tuning] of configuration files say of the studies behind their values; None without one.
+
+    Of several files the later ones win, study by study.
+    """
+    tables = [tomllib.loads(pathlib.Path(file).read_text()).get("tuning") for file in files]
+    given = [table for table in tables if table]
+    if not given:
+        return None
+    for table in given:
+        if not isinstance(table, dict) or not {*ABOUT, "studies"} <= set(table):
+            names = ", ".join(map(str, files))
+            raise config.ConfigError(f"[tuning] of {names} is not what gpupipe tune wrote: delete it")
+    studies = {(one["section"], one["sector"], one["label"]): one for table in given for one in table["studies"]}
+    return {**given[-1], "studies": [{**dict.fromkeys(MAY_BE_UNKNOWN), **one} for one in studies.values()]}
+
+
+def _toml(preset: str, whole: dict[str, Any]) -> str:
+    """What `--config` reads: each table with what was found of it, and at the end all of that for the run's summary."""
+    lines = [
+        "# Written by gpupipe tune, for gpupipe run --config. Gains are of validation log-loss over the class prior's.",
+        "",
+        f"preset = {json.dumps(preset)}",
+    ]
+    for one in whole["studies"]:
+        names = ("tuned", one["sector"], one["label"], one["section"]) if one["sector"] else (one["section"],)
+        elsewhere = f", deflated {100 * one['deflated_gain']:.2f} %" if one["deflated_gain"] is not None else ""
+        table = f"[{'.'.join(_quoted(name) for name in names if name)}]"
+        lines += [
+            "",
+            f"# best of {one['trials']['tried']} trials: {100 * one['best_gain']:.2f} %{elsewhere}, "
+            f"preset {100 * one['preset_gain']:.2f} %",
+        ]
+        if one["accepted"]:
+            lines += [table, *(f"{name} = {value!r}" for name, value in sorted(one["best"].items()))]
+        else:
+            lines.append(f"# {table} keeps the preset's values, which are not worse on dates that did not choose")
+    lines += ["", "[tuning]  # where the values come from, for summary.json; it changes nothing"]
+    lines += [f"{name} = {_value(whole[name])}" for name in ABOUT]
+    for one in whole["studies"]:
+        lines += ["", "[[tuning.studies]]"]
+        lines += [f"{name} = {_value(value)}" for name, value in one.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A string, a number, a bool or a dict of them, as TOML has them."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quoted(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value) if isinstance(value, (str, bool)) else repr(value)
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
+
+
+def read(out: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What OUT/tuning.json holds, or None if nothing was tuned there."""
+    path = pathlib.Path(out) / JSON
+    return json.loads(path.read_bytes()) if path.exists() else None

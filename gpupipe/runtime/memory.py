@@ -1,0 +1,256 @@
+"""Memory: plans that hold less and less, the one that stays below a limit, what is held, matrices in files."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import pathlib
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe.runtime import device, run_log
+from gpupipe.runtime.errors import UserError
+
+log = logging.getLogger("gpupipe")
+
+PERIOD_S = 0.2  # between looks at the memory that is held
+CHANGE = 0.05  # of what was told last, after which it is told again
+ROOM = 0.1  # of what is foretold: runs held up to 7 % more, and a limit is to be obeyed
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run goes about its memory. No plan changes a result; each holds less than the one before it, and is slower.
+
+    jobs: fits at the same time; None for as many as were asked for.
+    sparing: one set of XGBoost's bins at a time, of all sectors or of one, and the scaled columns of one sector.
+    late: rows that are fitted and validated are held as XGBoost's bins alone (a byte for each value and way of reading
+        it), and copied out of the features when their floats are read.
+    files: features and bins lie in files in OUT (bins in XGBoost's external memory), where the device is the CPU.
+    """
+
+    name: str
+    jobs: int | None = None
+    sparing: bool = False
+    late: bool = False
+    files: bool = False
+
+
+AS_IT_IS = Plan("as it is")
+LADDER = (
+    AS_IT_IS,
+    Plan("fewer at once", jobs=1, sparing=True),
+    Plan("uint8 bins", jobs=1, sparing=True, late=True),
+    Plan("external memory", jobs=1, sparing=True, files=True),
+)
+WORDS = {
+    "as it is": "everything in memory, as many fits at once as jobs",
+    "fewer at once": "one fit at a time, and bins and scaled columns of one sector",
+    "uint8 bins": "the same, and fitted rows held as bins alone",
+    "external memory": "one fit at a time; columns and bins are kept in files",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that a run may hold on the host and on the device; None is no limit."""
+
+    host: int | None = None
+    device: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that a plan will hold at most, about, on the host and on the device (0 where this is the CPU)."""
+
+    plan: Plan
+    host: int
+    device: int = 0
+
+    @property
+    def asked_of_host(self) -> int:
+        """The lowest limit under which it is taken: what it holds, and ROOM for what an estimate is off."""
+        return int(self.host * (1 + ROOM))
+
+    @property
+    def asked_of_device(self) -> int:
+        """The same on the device."""
+        return int(self.device * (1 + ROOM))
+
+    def fits(self, limits: Limits) -> bool:
+        """Whether it stays below both limits."""
+        pairs = ((limits.host, self.asked_of_host), (limits.device, self.asked_of_device))
+        return all(limit is None or asked <= limit for limit, asked in pairs)
+
+
+def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
+    """The first plan that stays below the limits. UserError where none does."""
+    for one in ladder:
+        if one.fits(limits):
+            return one.plan
+    on_device = not any(one.fits(Limits(None, limits.device)) for one in ladder)
+    option, given = ("--device-memory", limits.device) if on_device else ("--memory", limits.host)
+    asked = [one.asked_of_device if on_device else one.asked_of_host for one in ladder]
+    last = ladder[asked.index(min(asked))]
+    raise UserError(
+        f"{option} {gib(given or 0)} is too little: about {gib(asked[0])} are needed, and {gib(min(asked))} with "
+        f"{WORDS[last.plan.name]}; allow that much, or train on fewer --sectors or features.names"
+    )
+
+
+def gib(n_bytes: int) -> str:
+    """As a person reads it: 1.25 GiB."""
+    return f"{n_bytes / 2**30:.2f} GiB"
+
+
+def said_of(ladder: Sequence[Estimate], plan: Plan, limits: Limits) -> str:
+    """A sentence on the plan that was chosen, and why."""
+    at = {one.plan.name: one for one in ladder}
+    own, first = at[plan.name], ladder[0]
+    asked = (("--memory", limits.host), ("--device-memory", limits.device))
+    allowed = [f"{option} {gib(given)}" for option, given in asked if given is not None]
+    why = f"{' and '.join(allowed)}: as it is, the run would hold about {_both(first)}"
+    return f"memory plan '{plan.name}', {WORDS[plan.name]} ({why}; so, {_both(own)})"
+
+
+def _both(one: Estimate) -> str:
+    return gib(one.host) + (f" and {gib(one.device)} on the device" if one.device else "")
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system, which the allocator of C keeps to itself (on glibc)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def size(text: str, option: str = "--memory") -> int:
+    """Bytes of "8GiB", "900M", "2.5 GB" or "1000000"; K, M, G and T are powers of 1024. UserError for other text."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", text, re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"{option} {text}: expected a size such as 8GiB or 900M")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def matrix(shape: tuple[int, int], cache: pathlib.Path) -> Any:
+    """A float32 matrix in a file below `cache` that has no name any more: its space is free once it is let go of.
+
+    OSError where the disk has not the space for it.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    if min(shape) == 0:  # no file of no bytes can be mapped
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile(dir=cache) as file:
+        _take(file, 4 * shape[0] * shape[1])  # a disk that is full when a page is written would kill the process
+        return np.asarray(np.memmap(file, np.float32, "w+", shape=shape))
+
+
+def require_space(n_bytes: int, cache: pathlib.Path) -> None:
+    """OSError where the disk of `cache` has not so much space: for libraries that end the process where it fails."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache) as file:
+        _take(file, n_bytes)
+
+
+def _take(file: Any, n_bytes: int) -> None:
+    """Make the file so large, and its space its own where the system can do that."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    else:
+        file.truncate(n_bytes)
+
+
+class Turns:
+    """Tasks that share memory, and how one that found none is done once more: after all others, and alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running, self._alone = 0, False
+        self._retrying = threading.Lock()
+
+    def run(self, task: Callable[[], Any], let_go: Callable[[], object], name: str) -> Any:
+        """What the task returns; let_go() is called before it is done again. The second error is raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._running += 1
+        reason = ""
+        try:
+            return task()
+        except Exception as error:
+            if not device.out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        finally:  # and no frame of what failed is held any more
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+        return self._once_more(task, let_go, name, reason)
+
+    def _once_more(self, task: Callable[[], Any], let_go: Callable[[], object], name: str, reason: str) -> Any:
+        with self._retrying:
+            with self._changed:
+                self._alone = True
+                self._changed.wait_for(lambda: not self._running)
+            try:
+                log.warning(
+                    "%s found no memory (%s): it is done once more, alone, with the memory plan '%s'", name, reason,
+                    LADDER[1].name,
+                )  # fmt: skip
+                run_log.event("out_of_memory", unit=name, text=reason, plan=LADDER[1].name)
+                let_go()
+                give_back()
+                return task()
+            finally:
+                with self._changed:
+                    self._alone = False
+                    self._changed.notify_all()
+
+
+class Watch:
+    """The memory that the process holds, looked at every `PERIOD_S`: peaks by stage, and lines in the run's log.
+
+    Used as a context; `stage(name)` begins a stage. peaks: bytes by stage.
+    """
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, int] = {}
+        self._stage, self._told, self._peak = "start", 0, 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="memory", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._look()
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        self._look()
+        self._stage = name
+
+    def _look(self) -> None:
+        held = device.host_bytes()
+        self.peaks[self._stage] = max(held, self.peaks.get(self._stage, 0))
+        self._peak = max(held, self._peak)
+        if abs(held - self._told) > max(16 << 20, CHANGE * self._told):
+            run_log.event("memory", stage=self._stage)  # every event says what is held
+            self._told = held
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(PERIOD_S):
+            self._look()

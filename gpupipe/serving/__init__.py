@@ -1,0 +1,1 @@
+"""Signals of the latest bar from a run's models."""

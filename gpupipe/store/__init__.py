@@ -1,0 +1,1 @@
+"""Content-addressed results: keys, fingerprints of code, atomic files, the lock of OUT."""

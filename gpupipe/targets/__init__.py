@@ -1,0 +1,1 @@
+"""What is predicted: labels by barriers, their weights and class names."""

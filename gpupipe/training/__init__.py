@@ -1,0 +1,1 @@
+"""Cross-fitting of estimators as cached tasks: prepare, fit, score, tune, warm start."""

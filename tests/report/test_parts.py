@@ -1,0 +1,235 @@
+"""Parts of the report on small cases: signals, warnings, timeline, memory, bins, and colours that can be told apart."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from gpupipe.cli import nightly
+from gpupipe.report import charts, page, running, said, signals, trading, warned
+from gpupipe.runtime import device, timeline
+
+pytest.importorskip("altair")
+
+
+def themes() -> dict[str, dict[str, str]]:
+    """Colours of light, dark and print, as page.css says them."""
+    blocks = re.findall(r":root \{(.*?)\}", page._file("page.css"), re.S)
+    light, dark, paper = (dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", block)) for block in blocks)
+    return {"light": light, "dark": dark, "print": paper}
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2, relative luminance."""
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2, contrast ratio."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_words_and_lines_stand_out_from_their_ground():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") < 4.5
+    for name, colours in themes().items():
+        for text in ("text", "dim", "link"):
+            for ground in ("ground", "panel"):
+                assert contrast(colours[text], colours[ground]) >= 4.5, (name, text, ground)
+        for mark in (*(f"m{k}" for k in range(1, 9)), "sell", "buy", "base"):
+            assert contrast(colours[mark], colours["ground"]) >= 3, (name, mark)
+        # What touches each other in one bar, but for the line between.
+        assert contrast(colours["sell"], colours["hold"]) >= 1.5 and contrast(colours["buy"], colours["hold"]) >= 1.5
+    for k in range(11):  # words of the heat map are black
+        low, high = charts.LOSS_TO_GAIN[k // 5 : k // 5 + 2] if k < 10 else charts.LOSS_TO_GAIN[1:]
+        part = k / 5 - k // 5 if k < 10 else 1.0
+        mixed = [round((1 - part) * int(low[i : i + 2], 16) + part * int(high[i : i + 2], 16)) for i in (1, 3, 5)]
+        assert contrast("#000000", "#" + "".join(f"{c:02x}" for c in mixed)) >= 4.5
+
+
+def test_models_are_told_apart_without_colour():
+    known = themes()["light"]
+    assert len({shape for _, shape, _ in charts.MODELS.values()}) == len(charts.MODELS)
+    dashes = [tuple(dash) for _, _, dash in (*charts.MODELS.values(), charts.OTHER)]
+    assert len(set(dashes)) == len(dashes)
+    for colour, *_ in (*charts.MODELS.values(), charts.OTHER):
+        assert colour.removeprefix("var(--").removesuffix(")") in known
+
+
+def at(second: float, event: str, **fields) -> dict:
+    return {"time": f"2026-01-01T00:00:{second:06.3f}Z", "run": "r", "event": event, "thread": "MainThread", **fields}
+
+
+def unit(end: float, seconds: float, stage: str, **fields) -> dict:
+    return at(end, "unit", stage=stage, unit=f"energy/final/{stage}/pool", seconds=seconds, device="cpu", **fields)
+
+
+EVENTS = [
+    at(1, "read", seconds=1.0, memory_bytes=100, memory_peak_bytes=100),
+    at(1, "start", run_key="k"),
+    at(1, "stage", stage="features and labels"),
+    at(3, "features", stage="features", unit="energy", seconds=2.0, memory_bytes=300, memory_peak_bytes=400),
+    at(4, "stage", stage="training"),
+    at(3.5, "prepared", stage="bins", unit="final/bins", seconds=0.0, thread="t"),
+    unit(8, 4, "linear", worker="a", thread="t", memory_bytes=250, memory_peak_bytes=400, device_peak_bytes=7),
+    unit(6, 2, "linear", worker="b", thread="t"),
+    unit(14, 6, "xgb_hist", worker="a", thread="t"),
+    unit(14, 4, "xgb_hist", worker="b", thread="t"),
+    unit(14, 0, "xgb_hist", worker="b", thread="t", reused=True),
+    at(14, "warning", text="odd", where="x.py:1"),
+    at(14.5, "warning", text="odd", where="x.py:1"),
+    at(15, "stage", stage="evaluation"),
+    at(18, "seconds", stage="evaluation", seconds=2.0),
+    at(18, "published"),
+    at(18, "end", status="done", lines_lost=2),
+]
+
+
+def test_lanes_of_workers_and_who_was_idle():
+    log = timeline.find([*EVENTS, {**at(50, "start", run_key="other"), "run": "s"}], "k")
+    assert timeline.find(EVENTS, "other") is None and timeline.find([], "k") is None
+    first, second = timeline.shares(log)
+    assert (first.name, first.units, first.busy_s, first.seconds) == ("worker a", 2, 10.0, 10.0) and first.idle == 0
+    assert (second.name, second.units, second.busy_s) == ("worker b", 2, 6.0) and second.idle == pytest.approx(0.4)
+    bars = timeline.bars(log)
+    idle = [(bar.lane, bar.begin, bar.end) for bar in bars if bar.stage == timeline.IDLE]
+    assert idle == [("worker b", 6.0, 10.0)]
+    of_run = [(bar.stage, bar.begin, bar.end) for bar in bars if bar.lane == timeline.MAIN]
+    assert of_run == [("read", 0, 1), ("features", 1, 3), ("evaluation", 15, 17), ("write", 17, 18)]
+    assert {bar.unit for bar in bars if bar.stage == "linear"} == {"final/linear/pool"}
+    section = running.time_and_memory(SUMMARY, log)
+    assert "4 units were made in 10.0 s by 2 at a time, which were idle for 20.0 % of it." in section.text
+
+
+def test_threads_are_lanes_where_there_are_no_workers():
+    events = [at(0, "start", run_key="k"), unit(2, 2, "a", thread="Pool-0_1"), unit(3, 1, "meta"),
+              unit(2, 1, "b", thread="Pool-0_0"),
+              unit(1, 1, "b", thread="u", worker="tcp://10.0.0.1:40000")]  # fmt: skip
+    log = timeline.find(events, "k")
+    assert list(timeline.lanes(log).values()) == ["thread 1", "run", "thread 2", "worker 1"]
+    binned = at(1, "prepared", stage="bins", unit="final/bins", seconds=1.0, thread="t7")
+    served = timeline.find([at(0, "start", run_key="k"), binned, unit(2, 1, "b", thread="t7", worker=0)], "k")
+    (lane,) = timeline.shares(served)
+    assert (lane.name, lane.units, lane.busy_s, lane.idle) == ("worker 0", 1, 2.0, 0.0)
+    two = [unit(1, 1, "b", thread=f"t{k}", worker="w") for k in (1, 2)]
+    log = timeline.find([at(0, "start", run_key="k"), *two], "k")
+    assert list(timeline.lanes(log).values()) == ["worker w, thread 1", "worker w, thread 2"]
+
+
+SUMMARY = {
+    "run_key": "k", "elapsed_s": 18.0, "jobs": 2, "rows_per_second": 5.0, "peak_bytes": 2**30, "device_peak_bytes": 0,
+    "seconds": {"linear": 6.0},
+    "bus_bytes": {"to_device": {"gather": 3 * 2**20, "": 2**20}, "to_host": {"gather": 2**19}},
+    "data": {"findings": [{"kind": "zero volume", "action": "flagged", "rows": 9, "symbols": 2, "example": "A"}]},
+    "skipped": [],
+}  # fmt: skip
+
+
+def test_memory_by_stage_and_bytes_over_the_bus():
+    log = timeline.find(EVENTS, "k")
+    rows = {row[0]: row[1:] for row in timeline.held_by_phase(log)}
+    assert rows["read"] == [1.0, 100, 100, None, None] and rows["features and labels"] == [3.0, 300, 400, None, None]
+    assert rows["training"] == [11.0, 250, 400, 7, None]
+    assert ("resident", 3.0, 300) in timeline.held(log) and ("pool's largest so far", 8.0, 7) in timeline.held(log)
+    parts = running.time_and_memory(SUMMARY, log).parts
+    tables = {part.caption: part for part in parts if isinstance(part, page.Table)}
+    crossed = [["gather", 3.0, 0.5], ["outside of stages", 1.0, 0.0], ["all", 4.0, 0.5]]
+    assert tables["Bytes over the bus"].rows == crossed
+    assert len(tables["Memory by stage, as seen in it and at its end"].columns) == 6
+    none = running.time_and_memory({**SUMMARY, "bus_bytes": {"to_device": {}, "to_host": {}}}, None)
+    assert "Nothing crossed a bus: the device was the CPU." in none.text and len(none.parts) == 1
+
+
+def test_what_the_process_and_the_pool_hold(monkeypatch):
+    counts = {"current_bytes": 5, "peak_bytes": 9, "current_count": 2}
+    found = device.held()
+    assert found["memory_peak_bytes"] > 10**7 and "device_bytes" not in found
+    monkeypatch.setattr(device, "pool_statistics", lambda: counts)
+    found = device.held()
+    assert [found[f"device_{name}"] for name in ("bytes", "peak_bytes", "allocations")] == [5, 9, 2]
+
+
+def test_every_warning_is_there_once(tmp_path):
+    (tmp_path / "nightly.jsonl").write_text(
+        json.dumps({"night": "1", "steps": [{"name": "scan", "status": "FAIL", "detail": "old"}]}) + "\n{half\n"
+        + "".join(json.dumps({"night": "2", "name": name, "status": status, "detail": why}) + "\n"
+                  for name, status, why in (("ingest", "WARN", "gaps"), ("train", "OK", ""), ("scan", "SKIPPED", "x")))
+    )  # fmt: skip
+    before = [{**one, "run": "q"} for one in (at(0, "start", run_key="k"), at(0, "end", status="interrupted"))]
+    strange = [{**one, "run": "s"} for one in (at(0, "start", run_key="other"), at(0, "warning", text="not ours"))]
+    (table,) = warned.warnings(tmp_path, SUMMARY, [*before, *strange, *EVENTS]).parts
+    assert table.rows == [
+        ["the run", "odd (x.py:1)", 2], ["the run", "a session before was interrupted", 1],
+        ["the log", "2 lines could not be written", 1], ["the data", "zero volume: flagged, 2 symbols, as A", 9],
+        ["the night's step ingest: WARN", "gaps", 1], ["the night's step scan: SKIPPED", "x", 1],
+    ]  # fmt: skip
+    quiet = {**SUMMARY, "data": {}}
+    assert "not known" in warned.warnings(tmp_path / "none", quiet, []).text[0]
+    assert "None" in warned.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
+
+
+def test_signals_say_of_which_day_and_models_they_are(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gpupipe.serving.scan import ABOUT
+
+    assert (signals.SIGNALS, signals.ACTIVE) == (nightly.SIGNALS, nightly.ACTIVE)
+    nothing = signals.signals(tmp_path, SUMMARY)
+    assert "No scan" in nothing.text[0] and not nothing.parts
+    row = {"symbol": "A", "sector": "energy", "time": "2026-01-05T00:00:00", "side": "BUY", "horizon": 5,
+           "threshold": 0.05, "probability": 0.5, "strength": 2.0, "agreement": 1.0, "close": 10.0, "model": "linear",
+           "entry_low": 9.0, "entry_high": 11.0, "stop": 8.0, "target": 15.0}  # fmt: skip
+    rows = [row, {**row, "horizon": 1, "side": "SELL", "strength": 1.0}, {**row, "symbol": "B", "side": "HOLD"},
+            {**row, "symbol": "OLD", "time": "2025-12-24T00:00:00", "strength": 99.0}]  # fmt: skip
+    about = {"run_key": SUMMARY["run_key"], "cutoff": "profit", "degenerate": ["linear 5d_5pct calls all of them BUY"]}
+
+    def written(**changes):
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps({**about, **changes})})
+        pq.write_table(table, tmp_path / signals.SIGNALS)
+        return signals.signals(tmp_path, SUMMARY)
+
+    section = written()
+    (table,) = section.parts
+    assert [line[:5] for line in table.rows] == [["A", "energy", "2026-01-05", "BUY", "5 bars, 5 %"]]
+    assert "1 BUY and 0 SELL" in section.text[0] and "1 of 2 symbols are HOLD" in section.text[0]
+    assert "that paid best on validation, or never" in section.text[0]
+    assert "Left out: 1 symbols" in section.text[1] and not any("other models" in line for line in section.text)
+    assert section.text[-1] == "Linear 5d_5pct calls all of them BUY."
+    assert any("of other models than these" in line for line in written(run_key="another").text)
+    assert "most of them" not in section.text[0] and "most of them" not in written(cutoff="f1").text[0]
+    rows[2] |= {"side": "SELL"}
+    assert "So 2 of 2 symbols are called. That is most of them" in written(cutoff="f1").text[0]
+    assert "is not what gpupipe scan writes" in written(cutoff="of a newer gpupipe").text[0]
+    about = ["nonsense"]
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about)}),
+                   tmp_path / signals.SIGNALS)  # fmt: skip
+    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)  # as of a gpupipe that did not say so
+    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
+    (tmp_path / signals.SIGNALS).write_text("no table")
+    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
+
+
+def test_reliability_bins_say_their_rows():
+    about = {"sector": "energy", "label": "label_5d_10pct", "model": "linear", "side": "buy"}
+    lines = [{**about, "bin": k, "rows": 10, "happened": k, "probability": k / 10} for k in range(4)]
+    section = said.probabilities(lines)
+    (table,) = [part for part in section.parts if isinstance(part, page.Table)]
+    assert table.rows == [["5 bars, 10 %", "linear", k + 1, 10.0 * k, 10.0 * k, 10, k] for k in range(4)]
+    assert said.spread(lines) == [{"probability": 0.05, "rows": 20}, {"probability": 0.25, "rows": 20}]
+    assert said.probabilities(None) is None
+
+
+def test_long_lines_are_thinned_and_keep_their_worst_loss():
+    import datetime
+
+    days = [datetime.datetime(2020, 1, 1) + datetime.timedelta(k) for k in range(1000)]
+    equity = [1.0] * 500 + [0.5] + [1.0] * 499
+    found = trading.thinned([{"time": d, "equity": e} for d, e in zip(days, equity, strict=True)], most=100)
+    assert len(found) == 100 and min(one["drawdown"] for one in found) == -50
+    assert found[-1]["time"] == "2022-09-26" and {one["equity"] for one in found} == {1.0}

@@ -1,0 +1,198 @@
+"""The report opens from disk without a network, draws all its figures, and says what the summary says."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from gpupipe import report
+from gpupipe.artifacts import summary
+from gpupipe.cli import main, run
+from gpupipe.report import page, signals
+from gpupipe.store.content_store import StoreError
+from tests.support.tiny import QUICK, SOURCE
+
+pytest.importorskip("altair")
+OPTIONS = (
+    "--data", SOURCE, "--preset", "fast", "--sectors", "energy,utilities", "--horizons", "1,2", "--thresholds", "0.02",
+    "--quiet", *(f"--set={setting}" for setting in QUICK),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "OUT"
+    assert run.main([*OPTIONS, "--models", "xgb_joint,linear,meta_learner", "--out", str(folder), "--report"]) == 0
+    assert main.main(["backtest", "--models", str(folder), "--data", SOURCE, "--quiet"]) == 0
+    scan = ["scan", "--models", str(folder), "--data", SOURCE, "--quiet", "--to", str(folder / signals.SIGNALS)]
+    assert main.main([*scan, "--active", str(folder / signals.ACTIVE)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "OTHER"
+    assert run.main([*OPTIONS, "--models", "linear", "--set", "linear.l2=1000", "--out", str(folder)]) == 0
+    return folder
+
+
+# What a reader can do and hear, told by the page itself once it is drawn.
+PROBE = """<script>
+const probing = setInterval(() => {
+  if (document.documentElement.dataset.drawn === undefined) return;
+  clearInterval(probing);
+  const name = e => e.getAttribute("aria-label") || e.getAttribute("alt")
+    || document.getElementById(e.getAttribute("aria-labelledby") || "")?.textContent;
+  const folded = () => document.querySelectorAll("details:not([open])").length;
+  const found = {wide: document.documentElement.scrollWidth - innerWidth, folded: folded(), sorted: []};
+  const spoken = [...document.querySelectorAll(".chart, img, section, [role=region]")];
+  found.unnamed = spoken.filter(e => !name(e)?.trim()).length;
+  found.chosen = document.querySelector(".vega-bindings select").closest("[role]").getAttribute("role");
+  found.images = document.querySelectorAll(".chart[role=img]").length;
+  const table = [...document.querySelectorAll("table")].find(t => t.caption.textContent.startsWith("All models and"));
+  const column = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.trim() === "sealed gain, %");
+  const head = table.tHead.rows[0].cells[column], button = head.querySelector("button");
+  table.closest("details").open = true;
+  for (const turn of [1, 2]) {
+    button.focus();
+    found.focused = document.activeElement === button && button.tabIndex === 0;
+    button.click();  // what Enter and Space do on a button
+    const values = [...table.tBodies[0].rows].map(r => Number(r.cells[column].dataset.value));
+    found.sorted.push([head.getAttribute("aria-sort"), values]);
+  }
+  table.closest("details").open = false;
+  dispatchEvent(new Event("beforeprint")); found.folded_on_paper = folded();
+  dispatchEvent(new Event("afterprint")); found.folded_after = folded();
+  document.documentElement.dataset.found = JSON.stringify(found);
+}, 50);
+</script>"""
+
+
+def opened(path, width: int = 1100) -> tuple[str, str]:
+    """The page after its scripts have run, in headless Chromium, and what the console said."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    done = subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000",
+         "--enable-logging=stderr", f"--window-size={width},2000", "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, "\n".join(said)
+
+
+def specs(path) -> dict:
+    found = re.search(r'<script id="specs" type="application/json">(.*?)</script>', path.read_text(), re.S)
+    assert found
+    return json.loads(found[1])
+
+
+@pytest.mark.parametrize("width", [1100, 400])
+def test_every_figure_is_drawn_and_the_console_is_silent(out, width, tmp_path):
+    assert main.main(["report", str(out)]) == 0
+    n_figures = len(specs(out / report.NAME))
+    assert n_figures >= 15
+    path = tmp_path / report.NAME
+    path.write_text((out / report.NAME).read_text() + PROBE)
+    dom, said = opened(path, width)
+    assert said == ""
+    assert f'data-drawn="{n_figures}"' in dom
+    for k in range(n_figures):
+        drawn = re.search(rf'id="figure{k}".*?</figure>', dom, re.S)
+        assert drawn and "<svg" in drawn[0] and drawn[0].count("<path") > 2, f"figure{k}"
+    found = json.loads(html.unescape(re.search(r'data-found="(.*?)"', dom)[1]))
+    assert found["wide"] <= 0 and found["unnamed"] == 0 and found["focused"] and found["chosen"] == "group"
+    assert found["images"] == n_figures - 2  # all but those in which the reader can choose
+    (first, down), (second, up) = found["sorted"]
+    assert (first, second) == ("descending", "ascending")
+    assert down == sorted(down, reverse=True) and up == sorted(up) and len(set(up)) > 2
+    assert found["folded"] == found["folded_after"] > 3 and found["folded_on_paper"] == 0
+
+
+def test_it_shows_what_was_scanned_and_when(out):
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(out / signals.SIGNALS).to_pylist()
+    day = max(row["time"] for row in rows)[:10]
+    called = {row["symbol"] for row in rows if row["side"] != "HOLD" and row["time"][:10] == day}
+    content = html.unescape((out / report.NAME).read_text())
+    assert f"of {len(called):,}, of {day}, the strongest first" in content and f"Of the bars of {day}" in content
+    assert f"{len({row['symbol'] for row in rows}) - len(called):,} of" in content
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_small(out):
+    content = (out / report.NAME).read_text()
+    assert len(content) < 5_000_000
+    ours = content.replace(page.library(), "")
+    assert len(ours) < len(content)
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', ours)
+    assert "url(" not in ours and "@import" not in ours
+    assert "fetch(" not in page._file("page.js")
+
+
+def test_it_says_what_the_summary_says(out):
+    whole, content = summary.read(out), html.unescape((out / report.NAME).read_text())
+    for average in whole["averages"]:
+        assert f"{100 * average['test_gain_over_prior']:,.3f}" in content
+    assert f"{whole['n_models']} of {whole['n_models_wanted']} models" in content
+    rows = [row for spec in specs(out / report.NAME).values() for row in _values(spec)]
+    gains = {(row["label"], row["model"]): row["gain"] for row in rows if "low" in row and "skill" in row}
+    titles = {row["label"]: summary.title_of(row) for row in whole["models"]}
+    expected = {(titles[a["label"]], a["model"]): 100 * a["test_gain_over_prior"] for a in whole["averages"]}
+    assert gains == pytest.approx(expected, rel=1e-5)
+    trades = json.loads((out / "backtest" / "statistics.json").read_text())
+    assert f"{trades['draws']} draws of random entries" in content
+
+
+def _values(spec) -> list:
+    found = spec["data"].get("values", []) if "data" in spec else []
+    return found + [row for data in spec.get("datasets", {}).values() for row in data]
+
+
+def test_two_runs_side_by_side(out, other, tmp_path):
+    assert main.main(["report", str(out), "--compare", str(other), "--to", str(tmp_path / "two.html")]) == 0
+    content = html.unescape((tmp_path / "two.html").read_text())
+    assert "linear.l2" in content and "training.models" in content
+    assert "Both runs were judged on the same rows." in content
+    for folder in (out, other):
+        average = next(a for a in summary.read(folder)["averages"] if a["model"] == "linear")
+        assert f"{100 * average['test_gain_over_prior']:,.2f}" in content
+    dom, said = opened(tmp_path / "two.html")
+    assert said == "" and 'data-drawn="1"' in dom
+
+
+def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, other, monkeypatch):
+    with pytest.raises(StoreError, match="run again with --out"):
+        report.write(tmp_path / "nothing")
+    assert main.main(["report", str(tmp_path)]) == 2
+    assert "summary.json is missing" in capsys.readouterr().err
+    assert main.main(["report", str(other), "--to", "x.html"]) == 2
+    assert "--compare" in capsys.readouterr().err
+    for content, words in (("{}", "run of another gpupipe"), ("{half", "is not JSON")):
+        (tmp_path / "summary.json").write_text(content)
+        assert main.main(["report", str(tmp_path)]) == 2
+        assert words in capsys.readouterr().err
+        assert main.main(["report", str(other), "--compare", str(tmp_path)]) == 2
+        assert words in capsys.readouterr().err
+    monkeypatch.setitem(report.NEEDS, "no_such_module", "no-such-package")
+    assert main.main(["report", str(other)]) == 2
+    assert "pip install -e '.[report]'" in capsys.readouterr().err
+
+
+def test_text_of_the_data_cannot_become_a_part_of_the_page():
+    figure = page.Figure("<b>", {"data": {"values": [{"name": "</script><script>alert(1)</script>"}]}})
+    rows = [["<img src=x onerror=alert(1)>", None], ["é", float("nan")]]
+    table = page.Table("t", [("name", False), ("n", True)], rows)
+    content = page.render("<i>", ["<u>"], [page.Section("<s>", ["<em>"], [figure, table])])
+    content = content.replace(page.library(), "")
+    assert "<img" not in content and "alert(1)</script>" not in content
+    for tag in ("<b>", "<i>", "<u>", "<s>", "<em>"):
+        assert tag not in content.split("<script>")[0]
+    assert content.count("<script") == 3 and content.count("–") == 2

@@ -1,0 +1,45 @@
+"""What training hides of the preparation is what the log says."""
+
+from __future__ import annotations
+
+import datetime
+import math
+
+import pytest
+
+from gpupipe import config
+from gpupipe.pipeline import job
+from gpupipe.runtime import run_log, timeline
+from tests.support.tiny import QUICK, tiny_market
+
+START = datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC)
+
+
+def event(kind, begin, end, **more):
+    time = (START + datetime.timedelta(seconds=end)).isoformat()
+    return {"time": time, "run": "r", "event": kind, "thread": "a", "stage": kind, "unit": f"{kind} {begin}",
+            "seconds": end - begin, **more}  # fmt: skip
+
+
+def test_the_hidden_share_is_of_what_was_prepared_beside_units():
+    start = {"time": START.isoformat(), "run": "r", "event": "start", "thread": "a", "run_key": "k"}
+    lines = [
+        start, event("features", 0, 2), event("labels", 2, 3), event("prepared", 3, 4), event("unit", 4, 8),
+        event("prepared", 5, 7), event("unit", 7, 9), event("prepared", 8.5, 10), event("unit", 10, 12),
+        event("unit", 3, 4, reused=True),
+    ]  # fmt: skip
+    # Of 7.5 seconds 2 beside the first unit and half a second beside the second.
+    assert timeline.hidden_share(timeline.find(lines, "k")) == pytest.approx(2.5 / 7.5)
+    assert math.isnan(timeline.hidden_share(timeline.find([start, event("unit", 0, 1)], "k")))
+
+
+def test_a_run_prepares_its_later_folds_once_something_is_trained(tmp_path):
+    settings = config.make("fast", settings=QUICK)
+    whole, _ = job.execute(tiny_market(), None, settings, tmp_path, 2)
+    log = timeline.find(run_log.read(tmp_path / run_log.FILE), whole["run_key"])
+    prepared = [one for one in log.made if one["stage"] == "prepare"]
+    assert len(prepared) == 1 + settings.split.parts - (settings.split.stacking == "forward")
+    first = min(log.since(one) - one["seconds"] for one in log.made if one["event"] == "unit")
+    assert sum(log.since(one) <= first for one in prepared) == 1  # the others come later
+    assert {one["stage"] for one in log.made} >= {"prepare", "bins", "linear", "meta_learner"}
+    assert 0 <= timeline.hidden_share(log) <= 1

@@ -1,0 +1,341 @@
+"""A scan says of the latest bar what training said of it, and keeps one active signal a symbol."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import sqlite3
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from bench.scan import resized
+from gpupipe import config
+from gpupipe.artifacts.layout import folder_of
+from gpupipe.artifacts.load import load
+from gpupipe.cli import main
+from gpupipe.cli.scan import plain
+from gpupipe.evaluation.metrics import calls
+from gpupipe.features.matrix import compute_features
+from gpupipe.pipeline import job
+from gpupipe.runtime.errors import UserError
+from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, keep_active, scan
+from gpupipe.training import groups
+from tests.support.tiny import QUICK, SECTORS, tiny_market
+
+FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", *(
+    name for name in ("lightgbm", "catboost") if importlib.util.find_spec(name)
+), "meta_learner")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def market():
+    return tiny_market()
+
+
+@pytest.fixture(scope="module")
+def trained(market, tmp_path_factory):
+    """(models, what training said of the sealed test by sector, with its rows)."""
+    out, said = tmp_path_factory.mktemp("scan") / "OUT", {}
+    settings = config.make("fast", settings=[
+        *QUICK, f"training.models={','.join(FAMILIES)}", "labels.horizons=1,2", "labels.thresholds=0.02",
+        "lightgbm.rounds=8", "catboost.rounds=8",
+    ])  # fmt: skip
+    train = groups.train
+
+    def listening(work):
+        found, skipped = train(work)
+        said.update({one.sector: (one, work.splits[one.sector].test) for one in found})
+        return found, skipped
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(job, "train", listening)
+        job.execute(market, None, settings, out)
+    return load(out), said
+
+
+@pytest.fixture(scope="module")
+def models(trained):
+    return trained[0]
+
+
+def signal(symbol: str, side: str, time: str, strength: float = 1.5, horizon: int = 2) -> Signal:
+    numbers = [0.5, 0.2, 0.3, 0.5, strength, 1.0, 9.9, 10.1, 9.0, 12.5]
+    return Signal(symbol, "energy", time, 10.0, "linear", horizon, 0.02, side, *numbers)
+
+
+def day_of(time_ns) -> str:
+    return str(np.datetime64(int(time_ns), "ns").astype("datetime64[D]"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_scanned_has_the_probability_of_all_rows_together_to_the_last_bit(models, market, family):
+    whole = models.predict(market)
+    compared = 0
+    for day in np.unique(market.time_ns)[[-1, -40, -90]]:
+        for one in scan(models, market, family, day_of(day)).signals:
+            k = market.symbols.index(one.symbol)
+            rows = slice(int(market.offsets[k]), int(market.offsets[k + 1]))
+            at = rows.start + int(np.searchsorted(market.time_ns[rows], day, side="right")) - 1
+            assert [one.p_sell, one.p_hold, one.p_buy] == whole.of(f"{family}_{one.label}")[at].tolist()
+            assert one.close == market.close[at]
+            assert one.time == str(np.datetime64(int(market.time_ns[at]), "ns").astype("datetime64[s]"))
+            compared += 1
+    assert compared == 3 * 2 * market.n_symbols
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_row_that_training_had_is_scanned_with_trainings_own_bits(trained, market, family):
+    models, said = trained
+    compared = 0
+    for sector, (one, test) in said.items():
+        part = market.of_sector(sector)
+        last = part.time_ns[test].max()
+        place = {int(row): k for k, row in enumerate(test)}
+        by_label = {label: k for k, label in enumerate(one.labels)}
+        for found in scan(models, part, family, day_of(last)).signals:
+            s = part.symbols.index(found.symbol)
+            row = int(part.offsets[s]) + int(
+                np.searchsorted(part.time_ns[part.offsets[s] : part.offsets[s + 1]], last, side="right")
+            ) - 1  # fmt: skip
+            if row in place:
+                expected = one.test[family][place[row], by_label[f"label_{found.label}"]]
+                assert [found.p_sell, found.p_hold, found.p_buy] == expected.tolist()
+                compared += 1
+    assert compared >= 2 * market.n_symbols - 2
+
+
+def test_agreement_counts_the_other_families_that_say_the_same(models, market):
+    found = {family: scan(models, market, family).signals for family in FAMILIES}
+    for k, one in enumerate(found["linear"]):
+        others = [found[family][k].side == one.side for family in FAMILIES if family != "linear"]
+        assert one.agreement == np.mean(others)
+    assert len({one.agreement for one in found["linear"]}) > 2
+
+
+def test_one_thread_says_the_same(models, market):
+    alone = load(models.out, threads=1)
+    stages = [stage for by_label in alone.by_sector["energy"].values() for stage in by_label["xgb_joint"].model.stages]
+    for stage in stages:
+        assert json.loads(stage.booster.save_config())["learner"]["generic_param"]["nthread"] == "1"
+    for family in FAMILIES:
+        found, expected = (scan(one, market, family).signals for one in (alone, models))
+        assert list(map(plain, found)) == list(map(plain, expected))
+
+
+def test_the_steps_of_a_scan_are_timed(models, market):
+    assert set(scan(models, market, "linear").seconds) == {"features", *FAMILIES, "signals"}
+
+
+def test_sides_are_called_by_the_models_own_cutoffs(models, market):
+    found = scan(models, market, "linear")
+    sides = {"SELL": 0, "HOLD": 1, "BUY": 2}
+    for one in found.signals:
+        buy, sell = models.cutoffs[one.sector, one.horizon, one.threshold, "linear"]
+        about = json.loads(
+            (models.out / folder_of(one.sector, one.horizon, one.threshold) / "metadata.json").read_text()
+        )["models"]["linear"]["cutoffs"]
+        assert (buy, sell) == (about["buy"], about["sell"])
+        probability = np.array([[one.p_sell, one.p_hold, one.p_buy]], np.float32)
+        assert calls(probability, {"buy": buy, "sell": sell})[0] == sides[one.side]
+        assert one.probability == [one.p_sell, one.p_hold, one.p_buy][sides[one.side]]
+        if one.side == "BUY":
+            assert one.strength == pytest.approx(one.p_buy / buy) and one.strength >= 1
+    assert {one.side for one in found.signals} == set(sides)
+
+
+def test_prices_of_a_signal_by_hand(models, market):
+    found = scan(models, market, "linear", levels=Levels(stop_atr=2.0, target=3.0, band_atr=0.5))
+    for one in found.top(100):
+        atr = (one.entry_high - one.entry_low) / (2 * 0.5)
+        assert 0 < atr < one.close
+        sign = 1 if one.side == "BUY" else -1
+        assert one.stop == pytest.approx(max(one.close - sign * 2 * atr, 0), rel=1e-6)
+        assert one.target == pytest.approx(max(one.close + sign * 6 * atr, 0), rel=1e-6)
+        assert (one.entry_high + one.entry_low) / 2 == pytest.approx(one.close, rel=1e-6)
+    assert all(np.isnan(one.stop) for one in found.signals if one.side == "HOLD")
+    strengths = [one.strength for one in found.top(100)]
+    assert strengths == sorted(strengths, reverse=True) and len(found.top(2)) == 2
+    assert len({one.symbol for one in found.top(100)}) == len(found.top(100))
+
+
+def test_stop_target_and_band_are_of_the_bars_own_atr_and_the_target_is_two_and_a_half_stops_away(models, market):
+    natr = compute_features(market, "natr_14").values[:, 0]
+    found = scan(models, market, "linear").top(100)
+    for one in found:
+        row = market.offsets[market.symbols.index(one.symbol) + 1] - 1
+        atr, sign = natr[row] / 100 * market.close[row], 1 if one.side == "BUY" else -1
+        assert [one.entry_low, one.entry_high] == pytest.approx([one.close - 0.25 * atr, one.close + 0.25 * atr])
+        assert sign * (one.close - one.stop) == pytest.approx(1.5 * atr, rel=1e-5)
+        assert sign * (one.target - one.close) == pytest.approx(2.5 * sign * (one.close - one.stop), rel=1e-5)
+    assert {one.side for one in found} == {"BUY", "SELL"}
+
+
+def test_later_bars_are_not_looked_at(models, market):
+    day = str(np.datetime64(int(np.unique(market.time_ns)[-30]), "ns").astype("datetime64[D]"))
+    before = scan(models, market, "linear", day)
+    end = (np.datetime64(day) + 1).astype("datetime64[ns]").astype(np.int64)
+    later = market.time_ns >= end
+    columns = {name: getattr(market, name) for name in ("close", "volume")}
+    changed = dataclasses.replace(market, **{n: np.where(later, column[::-1], column) for n, column in columns.items()})
+    after = scan(models, changed, "linear", day)
+    assert list(map(plain, after.signals)) == list(map(plain, before.signals))
+    assert list(map(plain, scan(models, market, "linear").signals)) != list(map(plain, before.signals))
+
+
+def test_one_active_signal_a_symbol(market, tmp_path):
+    path = str(tmp_path / "signals.sqlite")
+    symbol, other = market.symbols[:2]
+    times = [str(np.datetime64(int(t), "ns").astype("datetime64[s]")) for t in np.unique(market.time_ns)]
+
+    def kept(n: int, *signals: Signal) -> list[tuple[str, str]]:
+        end = np.datetime64(times[n], "ns").astype(np.int64)
+        return keep_active(path, Scanned(signals, (), ()), market.until(int(end)))
+
+    def there() -> dict[str, tuple[str, str, str, str]]:
+        with sqlite3.connect(path) as database:
+            rows = database.execute("select symbol, side, status, created, updated from active_signals").fetchall()
+        return {row[0]: row[1:] for row in rows}
+
+    first = (signal(symbol, "BUY", times[10]), signal(other, "SELL", times[10]), signal(symbol, "SELL", times[10], 1.1))
+    assert kept(10, *first) == [("CREATED", symbol), ("CREATED", other)]
+    assert there()[symbol] == ("BUY", "CREATED", times[10], times[10])  # the stronger of two
+    assert kept(10, *first) == []  # the same again
+    assert kept(11, signal(symbol, "BUY", times[11])) == [("UPDATED", symbol)]  # the other is one bar old: kept
+    assert there() == {
+        symbol: ("BUY", "UPDATED", times[10], times[11]), other: ("SELL", "CREATED", times[10], times[10])
+    }  # fmt: skip
+    assert kept(12, signal(symbol, "SELL", times[12])) == [("FLIPPED", symbol), ("EXPIRED", other)]
+    assert there() == {symbol: ("SELL", "FLIPPED", times[12], times[12])}
+    assert kept(11, signal(symbol, "BUY", times[11])) == []  # an earlier bar
+
+
+def without_the_last(market, symbol: str, n: int):
+    """The market, in which a symbol stopped trading n bars before the end."""
+    k = market.symbols.index(symbol)
+    keep = np.ones(market.n_rows, dtype=bool)
+    keep[market.offsets[k + 1] - n : market.offsets[k + 1]] = False
+    offsets = np.concatenate([[0], np.cumsum(keep)])[market.offsets]
+    columns = ("open", "high", "low", "close", "volume", "time_ns")
+    return dataclasses.replace(market, **{name: getattr(market, name)[keep] for name in columns}, offsets=offsets)
+
+
+def test_a_symbol_that_stopped_trading_is_no_signal_and_its_active_one_expires(models, market, tmp_path):
+    times = np.unique(market.time_ns)
+    found = scan(models, market, "linear")
+    assert found.stale == () and (found.since_ns, found.until_ns) == (times[-5], times[-1])
+    symbol = found.top(1)[0].symbol
+    path = str(tmp_path / "a.sqlite")
+    keep_active(path, found, market)
+    for n, gone in ((4, False), (5, True), (40, True)):
+        shorter = without_the_last(market, symbol, n)
+        after = scan(models, shorter, "linear")
+        assert (symbol in {one.symbol for one in after.signals}) != gone
+        assert after.stale == ((symbol,) if gone else ()) and symbol not in after.unsaid
+        # The others are said what they were, but for what compares them with the symbol.
+        assert {one.symbol for one in found.signals} - {one.symbol for one in after.signals} == {symbol} - {
+            one.symbol for one in after.signals
+        }
+    shorter = without_the_last(market, symbol, 1)
+    assert scan(models, shorter, "linear", max_age=1).stale == (symbol,)
+    assert scan(models, shorter, "linear", max_age=2).stale == ()
+    # As of a day on which it was still traded it is not stale.
+    day = day_of(times[-45])
+    assert scan(models, without_the_last(market, symbol, 40), "linear", day).stale == ()
+    with pytest.raises(UserError, match="--max-age 0"):
+        scan(models, market, "linear", max_age=0)
+
+
+def test_active_signals_of_stopped_symbols_expire_and_those_of_later_bars_stay(market, tmp_path):
+    path = str(tmp_path / "a.sqlite")
+    symbol, other = market.symbols[:2]
+    times = [str(np.datetime64(int(t), "ns").astype("datetime64[s]")) for t in np.unique(market.time_ns)]
+
+    def kept(n: int, *signals: Signal, stale=()) -> list[tuple[str, str]]:
+        at = [int(np.datetime64(times[k], "ns").astype(np.int64)) for k in (n - 4, n)]
+        return keep_active(path, Scanned(signals, (), (), {}, tuple(stale), 5, *at), stopped)
+
+    stopped = without_the_last(market, symbol, len(times) - 11)  # its last bar is number 10
+    stopped = stopped.where([name != other for name in stopped.symbols])  # which is not in the data at all
+    first = [signal(name, "BUY", times[10], horizon=9) for name in (symbol, other, market.symbols[2])]
+    assert len(kept(10, *first)) == 3
+    assert kept(9) == []  # a scan of an earlier day: later bars do not count
+    assert kept(14) == []
+    assert kept(15, stale=[symbol]) == [("EXPIRED", symbol), ("EXPIRED", other)]
+    assert kept(18) == [] and kept(19) == [("EXPIRED", market.symbols[2])]  # nine bars of its own
+
+
+def test_a_file_that_is_no_database_is_left_as_it_is(market, tmp_path):
+    (tmp_path / "notes.txt").write_text("the user's own " * 100)
+    for path in (tmp_path / "notes.txt", tmp_path / "nowhere" / "a.sqlite"):
+        with pytest.raises(UserError, match="--active"):
+            keep_active(str(path), Scanned((), (), ()), market)
+    assert (tmp_path / "notes.txt").read_text() == "the user's own " * 100
+
+
+def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, monkeypatch):
+    assert scan(models, market, "linear").degenerate == ()
+    low = {key: (1e-9, 1.0) for key in models.cutoffs}
+    found = scan(dataclasses.replace(models, cutoffs=low), market, "linear")
+    assert len(found.degenerate) == 2
+    assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in found.degenerate[0]
+    alike = [dataclasses.replace(signal(name, "HOLD", "2024-01-02T00:00:00"), p_buy=0.3) for name in "ABC"]
+    assert "says the same of all 3 symbols" in _degenerate(alike)[0]
+    assert _degenerate([*alike, dataclasses.replace(alike[0], symbol="D", p_buy=0.4)]) == []
+
+
+def test_the_command(models, tmp_path, capsys):
+    data = "simulated:symbols=30,bars=260,signal=1"
+    options = ["scan", "--models", str(models.out), "--data", data, "--family", "linear"]
+    assert main.main([*options, "--top", "3", "--active", str(tmp_path / "a.sqlite")]) == 0
+    printed = capsys.readouterr().out
+    assert "called BUY or SELL by linear" in printed and "CREATED" in printed
+    tables = []
+    for name in ("s.parquet", "s.csv", "s.json"):
+        assert main.main([*options, "--quiet", "--to", str(tmp_path / name)]) == 0
+    tables = [
+        pyarrow.parquet.read_table(tmp_path / "s.parquet").to_pylist(),
+        pyarrow.csv.read_csv(tmp_path / "s.csv").to_pylist(), json.loads((tmp_path / "s.json").read_text()),
+    ]  # fmt: skip
+    assert len({len(table) for table in tables}) == 1 and len(tables[0]) > 10
+    assert [row["symbol"] for row in tables[0]] == [row["symbol"] for row in tables[2]]
+    assert [row["stop"] for row in tables[0]] == [row["stop"] for row in tables[2]]
+    from gpupipe.cli.console import console
+    from gpupipe.cli.scan import show
+
+    show(console(False), Scanned((), (), (), {}, tuple("ABCDEFG"), 5, 86_400 * 10**9, 2 * 86_400 * 10**9), 3)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "7 symbols without a bar at the last 5 times of the data (since 1970-01-02)" in words
+    assert "A, B, C, D, E, ..." in words
+    assert main.main([*options, "--json", "--top", "2"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    for more, words in (
+        (["--family", "nobody"], "no model 'nobody'"), (["--as-of", "1999-01-01"], "the data begin later"),
+        (["--as-of", "soon"], "expected a date"), (["--top", "0"], "--top 0"), (["--to", "x.txt"], "--to x.txt"),
+        (["--stop-atr", "-1"], "--stop-atr"),
+    ):  # fmt: skip
+        assert main.main([*options, *more]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    with pytest.raises(UserError, match="begin later"):
+        scan(models, tiny_market(), "linear", "1990-01-01")
+    assert set(SECTORS) == {key[0] for key in models.cutoffs}
+
+
+def test_the_benchmark_resizes_a_panel_with_its_sectors_and_the_shape_of_its_bars(market):
+    few, many = resized(market, 12), resized(market, 70)
+    assert (few.n_symbols, many.n_symbols) == (12, 70)
+    assert set(few.sectors) == set(many.sectors) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
+    for k, name in enumerate(many.symbols):
+        original, _, copy = name.partition("~")
+        s = market.symbols.index(original)
+        own, made = (panel.high[slice(*panel.offsets[at : at + 2])] / panel.low[slice(*panel.offsets[at : at + 2])]
+                     for panel, at in ((market, s), (many, k)))  # fmt: skip
+        assert many.sector[k] == market.sector[s]
+        np.testing.assert_allclose(made, own, rtol=1e-6)
+        same = np.array_equal(many.close[slice(*many.offsets[k : k + 2])],
+                              market.close[slice(*market.offsets[s : s + 2])])  # fmt: skip
+        assert same == (not copy)

@@ -1,0 +1,100 @@
+"""Small worlds for the tests of the job: a market that trains in seconds, datasets and folds straight from arrays."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+
+from gpupipe.data import simulate
+from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators.training_set import Fold, Rows
+from gpupipe.runtime import run_log
+from gpupipe.runtime.device import pick
+
+SECTORS = ("energy", "technology", "utilities")
+# Settings that train the tiny market in two seconds; its volatility is that of stocks, so its labels are near.
+QUICK = (
+    "labels.horizons=1,3", "labels.thresholds=0.02,0.04", "training.max_bin=16", "training.early_stopping=4",
+    "joint.rounds=12", "joint_sector.rounds=4", "hist.rounds=8", "leafwise.rounds=8", "forest.trees=6",
+    "forest.sector_trees=4", "forest.depth=4", "linear.max_iterations=15", "meta.max_iterations=20",
+)  # fmt: skip
+SOURCE = "simulated:symbols=110,bars=260,seed=3,signal=0.5"
+
+
+@functools.cache
+def tiny_market() -> Panel:
+    """30 symbols in 3 sectors, 260 bars, with a signal planted: what SOURCE and SECTORS name on the command line."""
+    return in_sectors(simulate(n_symbols=110, n_bars=260, seed=3, signal=0.5), SECTORS)
+
+
+def in_sectors(panel: Panel, sectors) -> Panel:
+    return panel.where([name in sectors for name in panel.sector])
+
+
+def contents_of_models(out) -> dict[str, bytes]:
+    """Every published file of a model in OUT; what tells of the run itself is left out."""
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    names = [name for name in manifest["files"] if name.startswith("trained_") and not name.endswith("metadata.json")]
+    assert len(names) > 35
+    return {name: (out / name).read_bytes() for name in names}
+
+
+def units_of(out) -> list[dict]:
+    """The units that OUT's log tells of."""
+    return [line for line in run_log.read(out / run_log.FILE) if line["event"] == "unit"]
+
+
+def cut(panel: Panel, keep) -> Panel:
+    """The panel of the rows for which keep(symbol number, bar numbers) is true."""
+    parts = []
+    for k in range(panel.n_symbols):
+        bars = np.arange(panel.offsets[k + 1] - panel.offsets[k])
+        parts.append(panel.offsets[k] + bars[keep(k, bars)])
+    rows = np.concatenate(parts)
+    return Panel(
+        **{name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")},
+        offsets=np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64),
+        symbols=panel.symbols, sector=panel.sector,
+    )  # fmt: skip
+
+
+def dataset_of(time, end, usable, horizon=2) -> Dataset:
+    """A Dataset of which only times and marks matter."""
+    n_rows = len(time)
+    return Dataset(
+        sector="energy", X=np.zeros((n_rows, 1), np.float32), names=("x",), y=np.ones((n_rows, 1), np.int8),
+        label_names=("label",), horizons=(horizon,), horizon_of_label=(horizon,), threshold_of_label=(0.05,),
+        forward_return=np.zeros((n_rows, 1), np.float32), natr=np.ones(n_rows, np.float32),
+        last_return=np.zeros(n_rows, np.float32),
+        time_ns=np.asarray(time, np.int64), end_time_ns=np.asarray(end, np.int64), warm=np.ones(n_rows, bool),
+        usable=np.asarray(usable, bool),
+    )  # fmt: skip
+
+
+def planted(n_rows, seed, shift=0.0, n_features=6, n_labels=2, missing=0.05, base=(-1.2, 0.0, -1.2)):
+    """(Rows, true probabilities float64 (n_rows, n_labels, 3)): the first two columns tell, the others are noise."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, n_features)).astype(np.float32)
+    truth = np.empty((n_rows, n_labels, 3))
+    y = np.empty((n_rows, n_labels), np.int8)
+    for k in range(n_labels):
+        up = (1.2 + shift) * X[:, 0] + 0.4 * k
+        risk = 0.8 * X[:, 1]
+        odds = np.exp(np.stack([risk - up, np.zeros(n_rows), risk + up], axis=1) + np.array(base))
+        truth[:, k] = odds / odds.sum(axis=1, keepdims=True)
+        y[:, k] = (rng.random(n_rows)[:, None] > truth[:, k].cumsum(axis=1)).sum(axis=1)
+    X[rng.random(X.shape) < missing] = np.nan
+    time_ns = np.sort(rng.integers(0, 60, n_rows)).astype(np.int64)
+    return Rows(X, y, time_ns), truth
+
+
+def fold_of(fit, validation, class_weight="none", threads=1, max_bin=32, seed=0) -> Fold:
+    first = next(iter(fit.values()))
+    return Fold(
+        name="final", fit=fit, validation=validation,
+        label_names=tuple(f"label_{k}" for k in range(first.y.shape[1])),
+        device=pick("cpu"), max_bin=max_bin, class_weight=class_weight, threads=threads, seed=seed,
+    )  # fmt: skip

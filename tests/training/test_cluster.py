@@ -1,0 +1,228 @@
+"""A cluster trains what this process would: the same bytes, also when a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import urllib.request
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from gpupipe import config
+from gpupipe.cli import main
+from gpupipe.pipeline import job
+from gpupipe.runtime import memory, run_log
+from gpupipe.runtime.device import pick
+from gpupipe.training import groups, prepare
+from gpupipe.training.distributed import site
+from gpupipe.training.distributed.cluster import ClusterError, Run, cluster
+from gpupipe.training.fold_data import Which, make_fold
+from tests.support.tiny import QUICK, SOURCE, contents_of_models, tiny_market, units_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return config.make("fast", settings=QUICK)
+
+
+@pytest.fixture(scope="module")
+def three():
+    with cluster(pick("cpu"), workers=3, jobs=3) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def alone(settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    job.execute(tiny_market(), None, settings, out, 2)
+    return contents_of_models(out)
+
+
+def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
+    job.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    assert contents_of_models(tmp_path) == alone
+    homes = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
+    assert homes == {0, 1, 2}
+    assert not any(three.client.run(lambda: dict(site._sites)).values()), "workers keep nothing of a finished run"
+
+
+def test_sectors_alone_are_spread_over_workers(three, tmp_path):
+    settings = config.make("fast", settings=[*QUICK, "training.pool=none", "training.models=xgb_hist,linear"])
+    job.execute(tiny_market(), None, settings, tmp_path / "one", 1)
+    job.execute(tiny_market(), None, settings, tmp_path / "three", workers=three)
+    names = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").glob("trained_*/**/*.[un][bp]*")]
+    assert len(names) == 24
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(alone, three, settings, tmp_path):
+    pids = three.client.run(os.getpid)
+    killed = []
+
+    def kill():
+        while not killed:
+            done = units_of(tmp_path) if (tmp_path / run_log.FILE).exists() else []
+            if len(done) >= 6:
+                victim = next(iter(pids.values()))
+                os.kill(victim, signal.SIGKILL)
+                killed.append((victim, len(done)))
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        _, worked = job.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    finally:
+        killed = killed or [None]
+        thread.join()
+    assert worked and killed[0]
+    done = [line["unit"] for line in units_of(tmp_path)]
+    assert killed[0][1] < len(done), "it was killed before the end"
+    assert len(done) == len(set(done)), "no unit is done twice"
+    assert contents_of_models(tmp_path) == alone
+    assert set(three.client.run(os.getpid).values()) != set(pids.values())  # another has taken its place
+
+
+def test_a_cluster_that_is_not_there_or_not_the_same_is_refused(monkeypatch):
+    monkeypatch.setattr("gpupipe.training.distributed.cluster.CONNECT_S", 0.3)
+    with pytest.raises(ClusterError, match=r"nobody answers there .*`dask scheduler`"), cluster(
+        pick("cpu"), "tcp://127.0.0.1:9"
+    ):  # fmt: skip
+        pass
+    with pytest.raises(ClusterError, match="leave --workers out"), cluster(pick("cpu"), "tcp://127.0.0.1:9", 2):
+        pass
+
+
+def test_a_worker_with_other_versions_is_refused(three, monkeypatch):
+    own = site.about()
+    monkeypatch.setattr(site, "about", lambda: {**own, "versions": {**own["versions"], "xgboost": "0.1"}})
+    from gpupipe.training.distributed.cluster import _require_the_same
+
+    with pytest.raises(ClusterError, match=r"tcp://a has xgboost .*, and 0.1 is here"):
+        _require_the_same({"tcp://a": own})
+    monkeypatch.setattr(site, "about", lambda: {**own, "code": "other"})
+    with pytest.raises(ClusterError, match="tcp://a has other code of gpupipe"):
+        _require_the_same({"tcp://a": own})
+
+
+def test_an_address_is_enough(three, tmp_path):
+    """As --scheduler gives it: the workers are asked for what they are."""
+    three.client.wait_for_workers(3)  # the one that was killed comes again
+    settings = config.make("fast", settings=[*QUICK, "training.models=linear"])
+    with cluster(pick("cpu"), three.client.scheduler.address) as workers:
+        assert len(workers.homes) == workers.jobs == 3
+        _, worked = job.execute(tiny_market(), None, settings, tmp_path, workers=workers)
+        assert worked and {line["worker"] for line in units_of(tmp_path)} <= {0, 1, 2}
+        # Other bars on the same workers, one run after the other.
+        other = tiny_market().until(int(np.sort(tiny_market().time_ns)[-100]))
+        job.execute(other, None, settings, tmp_path / "other", workers=workers)
+    job.execute(other, None, settings, tmp_path / "alone", 1)
+    found = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").glob("trained_*/**/*.npz"))
+    assert len(found) == 12
+    for name in found:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+        assert (tmp_path / "alone" / name).read_bytes() != (tmp_path / name).read_bytes()
+
+
+def a_job(settings, **changed):
+    about = {
+        "key": "of a test", "device": "cpu", "plan": memory.AS_IT_IS, "threads": 1, "folds_at_once": 2, "modules": (),
+    }  # fmt: skip
+    return site.Job(settings=settings, **{**about, **changed})
+
+
+def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(settings, tmp_path):
+    panel = tiny_market()
+    prepared = prepare.prepare(panel, settings)
+    place = site.Site(site.bars_of(panel), a_job(settings))
+    rounds = [Which(prepared.folds.published, panel.sectors, part, (0, 1)) for part in (None, 0, 1)]
+    for which in rounds:
+        made = place.fold(which)
+        assert place.fold(which) is made
+        data = groups.Work(
+            prepared.datasets, prepared.splits, which.at, settings, None, "", panel.device, 1, ledger="none"
+        )  # fmt: skip
+        for s, rows in make_fold(data, which).fit.items():
+            for name in ("X", "y", "time_ns"):
+                np.testing.assert_array_equal(getattr(made.fit[s], name), getattr(rows, name))
+    assert list(place._folds) == rounds[1:]
+    files = site.Site(site.bars_of(panel), a_job(settings, plan=memory.LADDER[-1]))
+    files.fold(rounds[0])
+    assert files._cache.exists()
+    files.close()
+    assert not files._cache.exists()
+
+
+def test_modules_that_differ_are_refused(settings, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("from gpupipe import feature\n\n\n@feature('candle', source='a test')\ndef own(bars):\n"
+                    "    return bars.close / bars.open\n")  # fmt: skip
+    from gpupipe.runtime.errors import UserError
+
+    chosen = config.make("fast", settings=[*QUICK, f"features.modules={path}"])
+    with pytest.raises(UserError, match="differs between the client and a worker"):
+        site.Site(site.bars_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
+
+
+def test_warnings_of_a_worker_are_the_clients(caplog):
+    log = logging.getLogger("gpupipe")
+    with caplog.at_level(logging.WARNING), site.logged_warnings() as said:
+        log.warning("of this thread %d", 1)
+        other = threading.Thread(target=log.warning, args=("of another",))
+        other.start()
+        other.join()
+    assert said == ["of this thread 1"]
+    assert [record.getMessage() for record in caplog.records] == ["of another"]
+
+
+def test_the_dashboard_is_served_to_this_machine_alone(settings, monkeypatch, tmp_path):
+    """By a worker within this process, which computes as ever."""
+    pytest.importorskip("bokeh")
+    monkeypatch.setattr("gpupipe.training.distributed.cluster.DASHBOARD", "127.0.0.1:0")  # a port that nobody has
+    few = config.make("fast", settings=[*QUICK, "training.models=linear"])
+    with cluster(pick("cpu"), dashboard=True, jobs=2) as workers:
+        assert workers.jobs == 2 and workers.homes[0].startswith("inproc://")
+        assert workers.dashboard.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(workers.dashboard, timeout=20) as answer:
+            assert answer.status == 200 and b"bokeh" in answer.read().lower()
+        local = workers.client.cluster
+        served = [server.http_server for server in (local.scheduler, *local.workers.values())]
+        addresses = {s.getsockname()[0] for one in served for s in one._sockets.values()}
+        assert addresses == {"127.0.0.1"}
+        job.execute(tiny_market(), None, few, tmp_path / "there", workers=workers)
+    job.execute(tiny_market(), None, few, tmp_path / "here", 1)
+    found = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").glob("trained_*/**/*.npz"))
+    assert len(found) == 12
+    assert all((tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes() for name in found)
+
+
+def test_without_bokeh_there_is_no_dashboard(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ClusterError, match=r"bokeh: pip install -e '.\[dashboard\]'"), cluster(
+        pick("cpu"), dashboard=True
+    ):  # fmt: skip
+        pass
+
+
+def test_a_scheduler_that_goes_away_is_told_in_a_line(three):
+    class Gone:
+        def result(self):
+            raise CancelledError("of Dask")
+
+    run = Run(three, None, None)
+    with pytest.raises(ClusterError, match=r"final/linear/pool: the scheduler .* the same command goes on"):
+        run._result("final/linear/pool", Gone())
+
+
+def test_jobs_are_the_clusters_where_there_is_one(capsys, tmp_path):
+    there = ["--scheduler", "tcp://127.0.0.1:9", "--jobs", "2", "--out", str(tmp_path / "OUT")]
+    assert main.main(["run", "--data", SOURCE, *there]) == 2
+    assert "leave one out" in capsys.readouterr().err and not (tmp_path / "OUT").exists()
