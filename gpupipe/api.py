@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from gpupipe import config
 from gpupipe.data.panel import Panel
 from gpupipe.pipeline import job
+from gpupipe.workloads import equity
 
 
 def train(
@@ -27,5 +27,6 @@ def train(
     A finished run of the same data, settings and code in `out` is left as it is; a killed one goes on.
     Raises ConfigError, StoreError or ValueError with what to mend.
     """
-    chosen = config.make(preset, None, settings, **overrides)
-    return job.execute(panel, None, chosen, out, jobs, warm_start=warm_start)[0]
+    chosen = equity.make(preset, None, settings, **overrides)
+    options = job.JobOptions(jobs=jobs, warm_start=warm_start)
+    return job.execute(equity.EQUITY, panel, None, chosen, out, options)[0]

@@ -16,7 +16,7 @@ from gpupipe.artifacts.layout import MANIFEST, MODULES
 from gpupipe.artifacts.manifest import inside, read_manifest
 from gpupipe.data.panel import Panel, row_table
 from gpupipe.dataset.dataset import warm_rows
-from gpupipe.estimators import registry
+from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.stacking.meta_learner import MetaModel
 from gpupipe.features.formulas import FEATURES
@@ -59,7 +59,7 @@ class Predictions:
             for k, name in enumerate(self.names)
             for c, word in enumerate(CLASSES)
         }
-        return row_table(self.panel, columns, with_sector=True)
+        return row_table(self.panel, columns, with_group=True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Models:
         for family in needed:
             pairs = [(key, by_label[key][family]) for key in keys if family in by_label[key]]
             if pairs and not isinstance(pairs[0][1], MetaModel):
-                probability = registry.family(family).predict([model for _, model in pairs], X, device)
+                probability = columns.predict(registry.estimator(family), [model for _, model in pairs], X, device)
                 said |= {(key, family): probability[:, k] for k, (key, _) in enumerate(pairs)}
                 done(family)
         for key in keys:
@@ -285,7 +285,7 @@ def _models_of(
     for family, one in about["models"].items():
         files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}
         try:
-            fitted[family] = registry.from_files(files, one, boosters)
+            fitted[family] = registry.load_model(files, one, boosters)
         except UserError:  # the library is not installed
             raise
         except Exception as error:  # each library has errors of its own for what is no file of its

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.artifacts.layout import WALKED
-from gpupipe.cross_validation.splits import Boundaries
+from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.data.panel import COLUMNS, Panel
 from gpupipe.data.report import data_hash
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256
@@ -94,11 +94,11 @@ def until(panel: Panel, last_time_ns: int) -> Panel:
         return panel
     before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(there.astype(xp.int64))])
     columns = {name: getattr(panel, name)[there] for name in (*COLUMNS, "time_ns")}
-    return dataclasses.replace(panel, **columns, offsets=before[panel.offsets])
+    return panel.replace(**columns, offsets=before[panel.offsets])
 
 
 def publish(
-    store: Store, panel: Panel, origins: Sequence[Boundaries], said: Sequence[Sequence[Said]], run_key: str
+    store: Store, panel: Panel, origins: Sequence[FoldTimes], said: Sequence[Sequence[Said]], run_key: str
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Write OUT/walk_forward: a Parquet file a sector and folds.json; return their manifest entries by path.
 

@@ -6,21 +6,18 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from gpupipe.artifacts.layout import IMPORTANCE, MODULES, SUFFIXES, WALKED, folder_of
+from gpupipe.artifacts.layout import IMPORTANCE, MODULES, SUFFIXES, WALKED
 from gpupipe.artifacts.manifest import entry_of
 from gpupipe.features.formulas.registry import Module
 from gpupipe.store.content_store import FORMAT, Store, dump_json, write_atomic
 from gpupipe.targets.classes import CLASSES
 
 
-def publish(
-    store: Store, sector: str, horizon: int, threshold: float, fitted: dict[str, Any], metadata: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Write one model of each family and the metadata of all; return their manifest entries by path.
+def publish(store: Store, folder: str, fitted: dict[str, Any], metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write one model of each estimator and the metadata of all into OUT/folder; return manifest entries by path.
 
-    metadata: JSON; its "models" holds, for each family, what to add to the model's own description.
+    metadata: JSON; its "models" holds, for each estimator, what to add to the model's own description.
     """
-    folder = folder_of(sector, horizon, threshold)
     entries: dict[str, dict[str, Any]] = {}
     about = dict(metadata["models"])
     for family, model in fitted.items():

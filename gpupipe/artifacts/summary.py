@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpupipe import config
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation import leaderboard
 from gpupipe.evaluation.block_bootstrap import Resampled
@@ -33,68 +33,94 @@ class Skipped:
 
 
 def model_row(
-    sector: str, label: str, horizon: int, threshold: float, family: str, model: Any, rows_train: int,
-    seconds: float | None, cutoffs: dict[str, float], measured: dict[str, dict[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
+    identity: dict[str, Any],
+    family: str,
+    model: Any,
+    rows_train: int,
+    seconds: float | None,
+    cutoffs: dict[str, float],
+    metrics: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
     """One row: what the model is and every measure, with "validation_" and "test_" before its name.
 
-    model: None for a baseline. seconds: of the family's sector stage, which all labels of the sector share.
+    identity: the group and the target: sector, label, horizon and threshold for equity.
+    model: None for a baseline.  seconds: of the estimator's group stage, which all targets of the group share.
     """
-    about = model.describe() if model is not None else {}
-    started = about.get("warm_start", {"run_key": "", "rounds": []})
+    description = model.describe() if model is not None else {}
+    started = description.get("warm_start", {"run_key": "", "rounds": []})
     return {
         "kind": "baseline" if model is None else "model",
-        "sector": sector,
-        "label": label,
-        "horizon": horizon,
-        "threshold": threshold,
+        **identity,
         "model": family,
-        "scope": about.get("scope", ""),
-        "rounds": "+".join(str(r) for r in about.get("rounds", [])),
+        "scope": description.get("scope", ""),
+        "rounds": "+".join(str(r) for r in description.get("rounds", [])),
         "warm_start_run": started["run_key"],
         "warm_start_rounds": "+".join(str(r) for r in started["rounds"]),
         "rows_train": rows_train,
         "seconds_sector": seconds,
         **{f"cutoff_{name}": value for name, value in cutoffs.items()},
-        **{f"{part}_{name}": value for part, found in measured.items() for name, value in found.items()},
+        **{f"{part}_{name}": value for part, measures in metrics.items() for name, value in measures.items()},
     }
 
 
-def build(
-    *, rows: list[dict[str, Any]], resampled: Resampled, skipped: Sequence[Skipped], settings: config.Config,
-    report: DataReport | None, panel: Panel, seconds: dict[str, float], elapsed_s: float, versions: dict[str, str],
-    key: str, split: dict[str, str], peak_bytes: int, jobs: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Everything a reader of the run may ask for, as JSON holds it."""
+@dataclass(frozen=True)
+class RunFacts:
+    """The facts of a run that its summary repeats."""
+
+    settings: Config
+    report: DataReport | None
+    panel: Panel
+    seconds: dict[str, float]
+    elapsed_s: float
+    versions: dict[str, str]
+    key: str
+    split: dict[str, str]
+    peak_bytes: int
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The measured models of a run: one row each, the draws behind their intervals, and what was not trained.
+
+    tables: names of the baselines that the verdict asks models to beat.
+    """
+
+    rows: list[dict[str, Any]]
+    resampled: Resampled
+    skipped: Sequence[Skipped]
+    tables: tuple[str, ...]
+
+
+def build(judged: Judged, facts: RunFacts, n_targets: int) -> dict[str, Any]:
+    """Everything a reader of the run may ask for, as JSON holds it. n_targets: of each group, trained or not."""
+    rows, resampled, panel = judged.rows, judged.resampled, facts.panel
     averages = leaderboard.averages(rows, resampled)
-    n_models = sum(row["kind"] == "model" for row in rows)
-    labels = len(settings.labels.horizons) * len(settings.labels.thresholds)
-    wanted = len(panel.sectors) * labels * len(settings.training.models)
-    data = json.loads(report.to_json()) if report else {"rows_kept": panel.n_rows, "symbols": panel.n_symbols}
+    report = json.loads(facts.report.to_json()) if facts.report else None
     return {
         "format": FORMAT,
-        "run_key": key,
-        "data": data,
-        "settings": settings.as_dict(),
-        "split": split,
+        "run_key": facts.key,
+        "data": report or {"rows_kept": panel.n_rows, "symbols": panel.n_symbols},
+        "settings": facts.settings.as_dict(),
+        "split": facts.split,
         "device": {"kind": panel.device.kind, "name": panel.device.name, "reason": panel.device.reason},
-        "jobs": jobs,
-        "n_models": n_models,
-        "n_models_wanted": wanted,
-        "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
+        "jobs": facts.jobs,
+        "n_models": sum(row["kind"] == "model" for row in rows),
+        "n_models_wanted": len(panel.groups) * n_targets * len(facts.settings.training.models),
+        "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in judged.skipped],
         "intervals": resampled.about(),
         "averages": averages,
         "families": leaderboard.families(averages, rows, resampled),
         "verdict": leaderboard.verdict(averages, rows, resampled),
         "stacking": leaderboard.stacking(averages, rows, resampled),
         "models": rows,
-        "seconds": seconds,
-        "elapsed_s": elapsed_s,
-        "rows_per_second": panel.n_rows / elapsed_s,
-        "peak_bytes": peak_bytes,
+        "seconds": facts.seconds,
+        "elapsed_s": facts.elapsed_s,
+        "rows_per_second": panel.n_rows / facts.elapsed_s,
+        "peak_bytes": facts.peak_bytes,
         "device_peak_bytes": panel.device.peak_bytes() if panel.device.kind == "cuda" else 0,
         "bus_bytes": panel.device.ledger.as_dict(),
-        "versions": versions,
+        "versions": facts.versions,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,7 +142,7 @@ def bars_of(panel: Panel, keep: Any) -> tuple[Panel, Any]:
     rows = xp.flatnonzero(keep)
     before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(keep.astype(xp.int64))])
     columns = {name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")}
-    return dataclasses.replace(panel, **columns, offsets=before[panel.offsets]), rows
+    return panel.replace(**columns, offsets=before[panel.offsets]), rows
 
 
 def outcomes_of(

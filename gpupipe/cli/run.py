@@ -164,6 +164,7 @@ def do_run(chosen: argparse.Namespace) -> int:
     from gpupipe.pipeline import job
     from gpupipe.pipeline import tune_job as tuning_job
     from gpupipe.training import planning
+    from gpupipe.workloads.equity import EQUITY
 
     settings = _settings_of_run(chosen)
     limits = _limits(chosen)
@@ -182,7 +183,7 @@ def do_run(chosen: argparse.Namespace) -> int:
     to = console.console(chosen.quiet or chosen.json)
     panel, report = _read(chosen, settings, to)
     if chosen.dry_run:
-        planned = planning.plan(panel, settings, chosen.jobs, limits)
+        planned = planning.plan(EQUITY, panel, settings, chosen.jobs, limits)
         if chosen.json:
             print(json.dumps(planned, indent=1))
         console.show_plan(to, planned)
@@ -193,20 +194,10 @@ def do_run(chosen: argparse.Namespace) -> int:
     if tuning:
         tuning = tuning_job.section(tuning, settings, report.data_hash)
     with _workers(chosen, panel.device, to) as workers, console.live(to, panel.device) as listener:
-        whole, worked = job.execute(
-            panel,
-            report,
-            settings,
-            chosen.out,
-            chosen.jobs,
-            listener,
-            limits,
-            tuning,
-            chosen.warm_start,
-            chosen.wait,
-            not chosen.no_keep,
-            workers,
+        options = job.JobOptions(
+            chosen.jobs, limits, tuning, chosen.warm_start, chosen.wait, not chosen.no_keep, workers
         )
+        whole, worked = job.execute(EQUITY, panel, report, settings, chosen.out, options, listener)
     told = mlflow_tracking.track(chosen.mlflow, chosen.out, whole) if chosen.mlflow is not None else None
     if chosen.json:
         print((pathlib.Path(chosen.out) / summary.JSON).read_text(), end="")
@@ -238,7 +229,7 @@ def _workers(chosen: argparse.Namespace, device: Any, to: Any) -> Iterator[Any]:
     with cluster(
         device, chosen.scheduler, chosen.workers, chosen.jobs or available_cores(), chosen.dashboard
     ) as workers:
-        to.print(f"Cluster: {len(workers.homes)} workers of {workers.threads} threads", highlight=False)
+        to.print(f"Cluster: {len(workers.addresses)} workers of {workers.threads} threads", highlight=False)
         if workers.dashboard:
             to.print(f"Dashboard: {workers.dashboard}", highlight=False)
         yield workers
@@ -276,7 +267,9 @@ def status(chosen: argparse.Namespace) -> int:
         chosen.out = chosen.of
         settings = _settings_of_run(chosen)
         panel, _ = _read(chosen, settings, console.console(quiet=True))
-    found = upkeep.status(chosen.of, panel, settings)
+    from gpupipe.workloads.equity import EQUITY
+
+    found = upkeep.status(chosen.of, EQUITY, panel, settings)
     print(upkeep.as_json(found) if chosen.json else upkeep.text_of(found))
     return 0
 
@@ -303,28 +296,30 @@ def do_tune(chosen: argparse.Namespace) -> int:
 def _tuned(chosen: argparse.Namespace, settings: Any, wanted: Any, panel: Any, report: Any, to: Any) -> Any:
     """What was tuned, shown, and the settings with it."""
     from gpupipe.cli import console
+    from gpupipe.pipeline.job import JobOptions
     from gpupipe.pipeline.tune_job import tune
+    from gpupipe.workloads.equity import EQUITY
 
     with console.live(to, panel.device) as listener:
-        found, settings = tune(
-            panel, report, settings, wanted, chosen.out, chosen.jobs, listener, _limits(chosen), chosen.wait
-        )
+        options = JobOptions(jobs=chosen.jobs, limits=_limits(chosen), wait_s=chosen.wait)
+        found, settings = tune(EQUITY, panel, report, settings, wanted, chosen.out, options, listener)
     console.show_tuning(to, found, chosen.out)
     return found, settings
 
 
 def _settings(chosen: argparse.Namespace, **overrides: Any) -> Any:
     """The settings that the options ask for; refuses early what could not be done at the end."""
-    from gpupipe import config
+    from gpupipe.config import ConfigError
+    from gpupipe.workloads import equity
 
-    settings = config.make(
+    settings = equity.make(
         chosen.preset, chosen.config, chosen.set, seed=chosen.seed,
         labels__horizons=_numbers(chosen.horizons, int, "--horizons"),
         labels__thresholds=_numbers(chosen.thresholds, float, "--thresholds"),
         training__pool=chosen.pool, **overrides,
     )  # fmt: skip
     if chosen.jobs is not None and chosen.jobs < 1:
-        raise config.ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
+        raise ConfigError(f"--jobs {chosen.jobs}: expected 1 or more")
     _check_out(pathlib.Path(chosen.out))
     _check_features(settings.features)
     return settings

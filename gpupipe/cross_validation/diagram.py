@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpupipe.cross_validation.splits import Block, Boundaries, Folds, Split, split
+from gpupipe.cross_validation.fold_times import FoldTimes, TimeBlock
+from gpupipe.cross_validation.folds import Folds
+from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.report import time_text
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.store.content_store import Store, sha256, write_atomic
@@ -71,7 +73,7 @@ def sections(datasets: Mapping[str, Dataset], folds: Folds) -> list[tuple[str, l
 
 
 def _of_fold(
-    title: str, times: np.ndarray, datasets: Mapping[str, Dataset], at: Boundaries, cut: Mapping[str, Split]
+    title: str, times: np.ndarray, datasets: Mapping[str, Dataset], at: FoldTimes, cut: Mapping[str, Split]
 ) -> Lane:
     parts = ("train", "validation", "test")
     rows = {part: {sector: getattr(one, part) for sector, one in cut.items()} for part in parts}
@@ -79,11 +81,11 @@ def _of_fold(
 
 
 def _of_parts(
-    times: np.ndarray, datasets: Mapping[str, Dataset], at: Boundaries, cut: Mapping[str, Split]
+    times: np.ndarray, datasets: Mapping[str, Dataset], at: FoldTimes, cut: Mapping[str, Split]
 ) -> list[Lane]:
     lanes = []
     for k in range(at.forward, len(at.parts)):
-        found = {sector: one.folds[k - at.forward] for sector, one in cut.items()}
+        found = {sector: one.cross_fit[k - at.forward] for sector, one in cut.items()}
         rows = {"train": {s: fit for s, (fit, _) in found.items()}, "held_out": {s: p for s, (_, p) in found.items()}}
         seen = at.parts[: k + 1] if at.forward else at.parts
         lanes.append(_lane(f"part {k + 1}", times, datasets, itertools.chain(*seen), rows))
@@ -91,7 +93,7 @@ def _of_parts(
 
 
 def _lane(
-    title: str, times: np.ndarray, datasets: Mapping[str, Dataset], blocks: Iterable[Block],
+    title: str, times: np.ndarray, datasets: Mapping[str, Dataset], blocks: Iterable[TimeBlock],
     rows: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Lane:  # fmt: skip
     """What the rows of each role are at each of `times`; what lies in a block and is nobody's was purged."""

@@ -1,11 +1,11 @@
-"""Panel: the bars of many symbols as columns, sorted by symbol and then time, on one device."""
+"""Panel: columns of many symbols, sorted by symbol and then time, on one device."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,46 +16,60 @@ if TYPE_CHECKING:
     import pyarrow
 
 PRICES = ("open", "high", "low", "close")
-COLUMNS = (*PRICES, "volume")
-_DTYPES = {**dict.fromkeys(COLUMNS, "float32"), "time_ns": "int64", "offsets": "int64"}
+BARS = (*PRICES, "volume")  # the columns of a panel of bars, float32 each
+COLUMNS = BARS
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars of many symbols.
+    """Rows of many symbols: bars, quotes, or whatever a workload's schema names.
 
-    open, high, low, close, volume: float32 (n_rows,). Prices in the symbol's currency, volume in units
-        traded. NaN is allowed and means not known.
+    columns: arrays (n_rows,) by name. Panels of bars have `BARS`: open, high, low, close in the symbol's currency and
+        volume in units traded, float32 each. NaN is allowed and means not known.
     time_ns: int64 (n_rows,), UTC nanoseconds since 1970; strictly increasing within a symbol.
     offsets: int64 (n_symbols + 1,); symbol k is the rows offsets[k]:offsets[k+1], never padded.
-    symbols: names, sorted, without duplicates.  sector: the sector of each symbol.
+    symbols: names, sorted, without duplicates.
+    attributes: by name, one text for each symbol, such as its sector.
+    group_by: the attribute whose values are the groups that models are trained for, or "symbol" for each symbol alone.
 
     All arrays are on one device (numpy or CuPy), and hand themselves over by DLPack or
-    __cuda_array_interface__ without a copy. Treat them as immutable.
+    __cuda_array_interface__ without a copy. Treat them as immutable. Columns and attributes read as `panel.close`, `panel.sector`.
 
     Raises ValueError when a shape, dtype, device or the order of rows is not as above.
+
+        >>> panel = Panel.of_bars(
+        ...     *np.full((4, 3), 10, np.float32), volume=np.ones(3, np.float32), time_ns=np.array([0, 1, 0]),
+        ...     offsets=np.array([0, 2, 3]), symbols=("A", "B"), sector=("energy", "utilities"))
+        >>> panel.n_rows, panel.groups, panel.of_group("energy").symbols, panel.take(panel.time_ns == 0).n_rows
+        (3, ('energy', 'utilities'), ('A',), 2)
     """
 
-    open: Any
-    high: Any
-    low: Any
-    close: Any
-    volume: Any
+    columns: Mapping[str, Any]
     time_ns: Any
     offsets: Any
     symbols: tuple[str, ...]
-    sector: tuple[str, ...]
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    group_by: str = "sector"
 
     def __post_init__(self) -> None:
-        check_columns({name: getattr(self, name) for name in _DTYPES}, _DTYPES)
-        n_rows = self.close.shape[0]
-        for name in (*COLUMNS, "time_ns"):
-            if getattr(self, name).shape != (n_rows,):
-                raise ValueError(f"column {name!r} has shape {getattr(self, name).shape}, expected ({n_rows},)")
+        if not self.columns:
+            raise ValueError("a panel needs a column")
+        bars = {name: "float32" for name in BARS if name in self.columns}
+        dtypes = {**bars, "time_ns": "int64", "offsets": "int64"}
+        others = {name: str(getattr(column, "dtype", "")) for name, column in self.columns.items() if name not in bars}
+        arrays = {**self.columns, "time_ns": self.time_ns, "offsets": self.offsets}
+        check_columns(arrays, {**others, **dtypes})
+        n_rows = self.n_rows
+        for name in (*self.columns, "time_ns"):
+            if arrays[name].shape != (n_rows,):
+                raise ValueError(f"column {name!r} has shape {arrays[name].shape}, expected ({n_rows},)")
         if self.offsets.shape != (len(self.symbols) + 1,):
             raise ValueError(f"offsets has shape {self.offsets.shape}, expected ({len(self.symbols) + 1},)")
-        if len(self.sector) != len(self.symbols):
-            raise ValueError(f"{len(self.sector)} sectors for {len(self.symbols)} symbols")
+        for name, values in self.attributes.items():
+            if len(values) != len(self.symbols):
+                raise ValueError(f"{len(values)} values of {name!r} for {len(self.symbols)} symbols")
+        if self.group_by != "symbol" and self.group_by not in self.attributes:
+            raise ValueError(f"group_by is {self.group_by!r}, which is no attribute ({', '.join(self.attributes)})")
         if list(self.symbols) != sorted(set(self.symbols)):
             raise ValueError("symbols must be sorted and without duplicates")
         offsets = self.device.to_host(self.offsets)
@@ -66,15 +80,33 @@ class Panel:
         if bool(backwards.any()):
             raise ValueError("time_ns must be strictly increasing within each symbol; read() sorts and merges")
 
+    @classmethod
+    def of_bars(
+        cls, open: Any, high: Any, low: Any, close: Any, *, volume: Any, time_ns: Any, offsets: Any,
+        symbols: tuple[str, ...], sector: tuple[str, ...],
+    ) -> Panel:  # fmt: skip
+        """A panel of bars whose symbols are grouped by sector; arrays as in the class."""
+        columns = dict(zip(BARS, (open, high, low, close, volume), strict=True))
+        return cls(columns, time_ns, offsets, symbols, {"sector": tuple(sector)})
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for names that are no field. `columns` itself is missing while a copy is being made.
+        columns = self.__dict__.get("columns", {})
+        if name in columns:
+            return columns[name]
+        if name in (attributes := self.__dict__.get("attributes", {})):
+            return attributes[name]
+        raise AttributeError(f"a Panel has no {name!r}; its columns are {', '.join(columns)}")
+
     @functools.cached_property
     def device(self) -> Device:
         """The device its arrays live on."""
-        return device_of(self.close)
+        return device_of(next(iter(self.columns.values())))
 
     @property
     def n_rows(self) -> int:
-        """Number of bars."""
-        return int(self.close.shape[0])
+        """Number of rows of all symbols."""
+        return int(next(iter(self.columns.values())).shape[0])
 
     @property
     def n_symbols(self) -> int:
@@ -82,15 +114,20 @@ class Panel:
         return len(self.symbols)
 
     @property
-    def sectors(self) -> tuple[str, ...]:
-        """The sectors that occur, sorted."""
-        return tuple(sorted(set(self.sector)))
+    def group(self) -> tuple[str, ...]:
+        """The group of each symbol."""
+        return self.symbols if self.group_by == "symbol" else self.attributes[self.group_by]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that occur, sorted."""
+        return tuple(sorted(set(self.group)))
 
     @functools.cached_property
-    def sector_of_symbol(self) -> np.ndarray:
-        """int64 (n_symbols,), on the host: the position in `sectors` of each symbol's sector."""
-        place = {name: k for k, name in enumerate(self.sectors)}
-        return np.array([place[name] for name in self.sector], dtype=np.int64)
+    def group_of_symbol(self) -> np.ndarray:
+        """int64 (n_symbols,), on the host: the position in `groups` of each symbol's group."""
+        position = {name: k for k, name in enumerate(self.groups)}
+        return np.array([position[name] for name in self.group], dtype=np.int64)
 
     @functools.cached_property
     def symbol_of_row(self) -> Any:
@@ -99,57 +136,86 @@ class Panel:
         rows = xp.arange(self.n_rows, dtype=xp.int64)
         return (xp.searchsorted(self.offsets, rows, side="right") - 1).astype(xp.int32)
 
+    def take(self, keep: Any, *, keep_empty: bool = False) -> Panel:
+        """The panel of some rows, in their order; the one way to select rows.
+
+        keep: bool (n_rows,), on the host or the panel's device.
+        keep_empty: whether symbols without a row stay, with no rows; else they are left out.
+        Raises ValueError if no symbol is left.
+        """
+        return self._taken(self.device.to_host(keep).astype(bool), None if keep_empty else "non-empty")
+
+    def _taken(self, keep: np.ndarray, symbols: np.ndarray | str | None) -> Panel:
+        """Rows by mask; of all symbols (None), of those with rows ("non-empty"), or of those with these numbers."""
+        before = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
+        lengths = np.diff(before[self.device.to_host(self.offsets)])
+        if symbols is None:
+            symbols = np.arange(self.n_symbols)
+        elif isinstance(symbols, str):
+            symbols = np.flatnonzero(lengths)
+        if symbols.size == 0:
+            raise ValueError("no symbol is left")
+        rows = self.device.asarray(np.flatnonzero(keep))
+        return dataclasses.replace(
+            self,
+            columns={name: column[rows] for name, column in self.columns.items()},
+            time_ns=self.time_ns[rows],
+            offsets=self.device.asarray(np.concatenate([[0], np.cumsum(lengths[symbols])]).astype(np.int64)),
+            symbols=tuple(self.symbols[k] for k in symbols),
+            attributes={name: tuple(values[k] for k in symbols) for name, values in self.attributes.items()},
+        )
+
     def where(self, keep: Sequence[bool]) -> Panel:
         """The panel of the symbols for which `keep` (n_symbols,) is true; raises ValueError if none is left."""
-        chosen = np.flatnonzero(np.asarray(keep, dtype=bool))
-        if chosen.size == 0:
-            raise ValueError("no symbol is left")
-        offsets = self.device.to_host(self.offsets)
-        rows = np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in chosen])
-        lengths = (offsets[1:] - offsets[:-1])[chosen]
-        rows = self.device.asarray(rows)
-        return Panel(
-            **{name: getattr(self, name)[rows] for name in (*COLUMNS, "time_ns")},
-            offsets=self.device.asarray(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
-            symbols=tuple(self.symbols[k] for k in chosen),
-            sector=tuple(self.sector[k] for k in chosen),
-        )
+        of_symbol = np.asarray(keep, dtype=bool)
+        of_row = np.repeat(of_symbol, np.diff(self.device.to_host(self.offsets)))
+        return self._taken(of_row, np.flatnonzero(of_symbol))
 
     def until(self, time_ns: int) -> Panel:
-        """The bars up to and at a time, int64 UTC ns; symbols without any are left out. ValueError if none is left."""
-        keep = self.device.to_host(self.time_ns) <= time_ns
-        offsets = self.device.to_host(self.offsets)
-        lengths = np.add.reduceat(keep.astype(np.int64), offsets[:-1]) if len(keep) else np.zeros(0, np.int64)
-        there = np.flatnonzero(lengths)
-        if there.size == 0:
-            raise ValueError("no bar is left")
-        rows = self.device.asarray(np.flatnonzero(keep))
-        return Panel(
-            **{name: getattr(self, name)[rows] for name in (*COLUMNS, "time_ns")},
-            offsets=self.device.asarray(np.concatenate([[0], np.cumsum(lengths[there])]).astype(np.int64)),
-            symbols=tuple(self.symbols[k] for k in there),
-            sector=tuple(self.sector[k] for k in there),
-        )
+        """The rows up to and at a time, int64 UTC ns; symbols without any are left out. ValueError if none is left."""
+        return self.take(self.time_ns <= time_ns)
 
-    def of_sector(self, sector: str) -> Panel:
-        """The panel of one sector's symbols."""
-        if sector not in self.sector:
-            raise ValueError(f"no symbol of sector {sector!r}; the panel has {', '.join(self.sectors)}")
-        return self.where([name == sector for name in self.sector])
+    def of_group(self, group: str) -> Panel:
+        """The panel of one group's symbols."""
+        if group not in self.group:
+            raise ValueError(f"no symbol of {self.group_by} {group!r}; the panel has {', '.join(self.groups)}")
+        return self.where([name == group for name in self.group])
+
+    sectors, of_sector = groups, of_group
+
+    @property
+    def sector_of_symbol(self) -> np.ndarray:
+        return self.group_of_symbol
+
+    def replace(self, **changes: Any) -> Panel:
+        """The same panel with other columns, attributes or fields, by name: replace(close=..., sector=...)."""
+        fields = {item.name for item in dataclasses.fields(self)}
+        columns = {name: array for name, array in changes.items() if name in self.columns}
+        attributes = {name: tuple(values) for name, values in changes.items() if name in self.attributes}
+        if unknown := set(changes) - fields - set(columns) - set(attributes):
+            raise ValueError(f"a Panel has no {', '.join(sorted(unknown))}; its columns are {', '.join(self.columns)}")
+        others = {name: value for name, value in changes.items() if name in fields}
+        return dataclasses.replace(
+            self, **{"columns": {**self.columns, **columns}, "attributes": {**self.attributes, **attributes}, **others}
+        )
 
     def to(self, device: Device) -> Panel:
         """The same panel on `device`; itself if it is there already."""
         if device.kind == self.device.kind:
             return self
-        arrays = {name: device.asarray(getattr(self, name)) for name in _DTYPES}
-        return dataclasses.replace(self, **arrays)
+        return dataclasses.replace(
+            self,
+            columns={name: device.asarray(column) for name, column in self.columns.items()},
+            time_ns=device.asarray(self.time_ns),
+            offsets=device.asarray(self.offsets),
+        )
 
     def to_arrow(self) -> pyarrow.Table:
-        """A table with columns symbol (dictionary), time (timestamp[ns, UTC]), sector (dictionary), then the bars."""
-        return row_table(self, {name: getattr(self, name) for name in COLUMNS}, with_sector=True)
+        """A table with columns symbol (dictionary), time (timestamp[ns, UTC]), the group (dictionary), then the others."""
+        return row_table(self, dict(self.columns), with_group=True)
 
 
-def row_table(panel: Panel, columns: dict[str, Any], *, with_sector: bool = False) -> pyarrow.Table:
+def row_table(panel: Panel, columns: dict[str, Any], *, with_group: bool = False) -> pyarrow.Table:
     """An Arrow table of the panel's symbol and time columns followed by `columns`, each (n_rows,)."""
     import pyarrow as pa
 
@@ -159,9 +225,9 @@ def row_table(panel: Panel, columns: dict[str, Any], *, with_sector: bool = Fals
         "symbol": pa.DictionaryArray.from_arrays(pa.array(code), pa.array(list(panel.symbols), pa.string())),
         "time": pa.array(to_host(panel.time_ns)).cast(pa.timestamp("ns", "UTC")),
     }
-    if with_sector:
-        arrays["sector"] = pa.DictionaryArray.from_arrays(
-            pa.array(panel.sector_of_symbol[code].astype(np.int32)), pa.array(list(panel.sectors), pa.string())
+    if with_group:
+        arrays[panel.group_by] = pa.DictionaryArray.from_arrays(
+            pa.array(panel.group_of_symbol[code].astype(np.int32)), pa.array(list(panel.groups), pa.string())
         )
     return pa.table({**arrays, **{name: pa.array(to_host(column)) for name, column in columns.items()}})
 

@@ -274,7 +274,7 @@ def _panel(bars: Bars) -> Panel:
     edges = own.xp.searchsorted(bars.symbol, own.xp.arange(len(bars.names) + 1, dtype=bars.symbol.dtype))
     counts = np.diff(own.to_host(edges))
     kept = np.flatnonzero(counts)
-    return Panel(
+    return Panel.of_bars(
         **{name: getattr(bars, name) for name in (*bars_of.PRICES, "volume", "time_ns")},
         offsets=own.asarray(np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64)),
         symbols=tuple(bars.names[k] for k in kept),

@@ -116,7 +116,7 @@ def simulate(
         for name, values in one.items():
             columns[name][s] = values
     digits = max(4, len(str(n_symbols - 1)))
-    return Panel(
+    return Panel.of_bars(
         **{name: values.reshape(-1) for name, values in columns.items()},
         time_ns=np.tile(time_ns, n_symbols),
         offsets=np.arange(n_symbols + 1, dtype=np.int64) * n_bars,

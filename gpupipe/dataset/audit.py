@@ -89,7 +89,7 @@ def _changes(panel: Panel, seed: int) -> Iterator[tuple[str, int, Panel, np.ndar
             for name in COLUMNS:
                 factor = np.exp(rng.normal(0, 0.5, panel.n_rows)) if change == "scrambled" else np.nan
                 columns[name] = np.where(future, getattr(panel, name) * factor, getattr(panel, name)).astype(np.float32)
-            yield change, time_ns, dataclasses.replace(panel, **columns), every
+            yield change, time_ns, panel.replace(**columns), every
         kept = np.flatnonzero(~future)
         offsets = np.concatenate([[0], np.cumsum(~future)])[panel.offsets]  # rows kept before each symbol
         cut = dataclasses.replace(

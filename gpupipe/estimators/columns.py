@@ -1,28 +1,29 @@
-"""Columns that models are trained on where these are not all: chosen, or left out as twins; picked again to predict."""
+"""Fitting and predicting with some of the columns: those selected, and for trees without twins."""
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.estimators.boosting import gradient_boosting
-from gpupipe.estimators.boosting.gradient_boosting import Target, label_scale
-from gpupipe.estimators.boosting.tree_model import cuts_of
-from gpupipe.estimators.training_set import Fold, Rows, whole
-from gpupipe.estimators.training_set import only as of_columns
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators.boosting import binned_matrix, gradient_boosting
+from gpupipe.estimators.boosting.gradient_boosting import Objective, Stopping, target_scale
+from gpupipe.estimators.boosting.settings import Booster
+from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.runtime.device import Device
 
-QUICK = config.Booster(rounds=50, learning_rate=0.1, depth=4, min_child_weight=50.0, l2=50.0)
-FIRST_ROWS = 4096  # what cannot be told apart on these is compared on all
+log = logging.getLogger("gpupipe")
+
+QUICK = Booster(rounds=50, learning_rate=0.1, depth=4, min_child_weight=50.0, l2=50.0)
 
 
 @dataclass(frozen=True)
-class Picked:
+class OfColumns:
     """A model of some columns, which takes the whole feature matrix and picks them. columns: int64, ascending."""
 
     columns: np.ndarray
@@ -33,10 +34,6 @@ class Picked:
         """The model's."""
         return self.model.scope
 
-    def predict(self, X: Any, device: Device) -> Any:
-        """float32 (n_rows, 3), of X float32 (n_rows, n_features) with all columns."""
-        return self.model.predict(X[:, device.asarray(self.columns)], device)
-
     def files(self) -> dict[str, bytes]:
         """The model's."""
         return self.model.files()
@@ -46,81 +43,110 @@ class Picked:
         return {**self.model.describe(), "columns": self.columns.tolist()}
 
 
-def only(fold: Fold, columns: np.ndarray) -> Fold:
-    """The fold with these of its columns."""
-    at = fold.device.asarray(columns)
-
-    def cut(rows: Rows) -> Rows:
-        return Rows(of_columns(rows.X, at), rows.y, rows.time_ns, rows.weight)
-
-    return dataclasses.replace(
-        fold, fit={s: cut(rows) for s, rows in fold.fit.items()},
-        validation={s: cut(rows) for s, rows in fold.validation.items()},
-        columns=columns if fold.columns is None else fold.columns[columns],
-    )  # fmt: skip
+def seen_by(estimator: Estimator, training_set: TrainingSet) -> TrainingSet:
+    """The training set that an estimator is fitted on: for trees without columns whose bins repeat another's."""
+    return binned_matrix.without_twins(training_set) if estimator.uses_bins else training_set
 
 
-def top_columns(fold: Fold, n: int) -> np.ndarray:
-    """The n columns with the largest total gain in fifty shallow trees of all labels and sectors, int64, ascending.
+def fit_pool(
+    estimator: Estimator, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None
+) -> list[Any]:
+    """The pooled models of an estimator, which take the whole feature matrix."""
+    seen = seen_by(estimator, training_set)
+    earlier = estimator.earlier
+    if earlier and not earlier.has_columns(seen.columns):
+        log.warning(
+            "%s is trained from nothing: it is fitted on other columns than the earlier run's (%s of them, there "
+            "%s), as other ones are selected or repeat others in these data; nothing needs to be mended",
+            estimator.name,
+            *("all" if columns is None else len(columns) for columns in (seen.columns, earlier.columns)),
+        )
+    models = _starting(estimator, seen).fit_pool(seen, settings, unwrap(frozen_choices))
+    return wrap(models, seen.columns)
 
-    Fitted rows alone are looked at: neither validation nor, in an out-of-fold round, the part that is predicted.
+
+def fit_group(
+    estimator: Estimator,
+    training_set: TrainingSet,
+    group: str,
+    settings: EstimatorSettings,
+    pooled: Sequence[Any],
+    frozen_choices: Sequence[Any] | None,
+) -> list[Any]:
+    """The models of a group, which take the whole feature matrix."""
+    seen = seen_by(estimator, training_set)
+    models = _starting(estimator, seen).fit_group(seen, group, settings, unwrap(pooled) or [], unwrap(frozen_choices))
+    return wrap(models, seen.columns)
+
+
+def _starting(estimator: Estimator, seen: TrainingSet) -> Estimator:
+    """The estimator; without its earlier models where these were fitted on other columns."""
+    if estimator.earlier is None or estimator.earlier.has_columns(seen.columns):
+        return estimator
+    return type(estimator)()
+
+
+def predict(estimator: Estimator, models: Sequence[Any], X: Any, device: Device) -> Any:
+    """Predictions float32 (n_rows, n_models, n_outputs) of models of one estimator and group.
+
+    X: float32 (n_rows, n_features) with all columns.
+    """
+    columns = [model.columns for model in models if isinstance(model, OfColumns)]
+    if not columns:
+        return estimator.predict(models, X, device)
+    # Models of one estimator and group come from one training set, and so have the same columns.
+    assert len(columns) == len(models) and all((other == columns[0]).all() for other in columns)
+    return estimator.predict(unwrap(models) or [], X[:, device.asarray(columns[0])], device)
+
+
+def predict_view(estimator: Estimator, models: Sequence[Any], rows: RowView) -> Any:
+    """Predictions of a view's rows, which has all columns; see `predict`."""
+    if estimator.lookback_rows:
+        return estimator.predict_view(models, rows)
+    return predict(estimator, models, rows.X, rows.device)
+
+
+def make_shared(estimators: Sequence[Estimator], training_set: TrainingSet, settings: Any) -> None:
+    """Make what these estimators share of a training set, so that they find it: bins, twins, samples of pooled fits."""
+    for estimator in estimators:
+        if not estimator.uses_bins:
+            continue
+        seen = seen_by(estimator, training_set)
+        bins = binned_matrix.binned(seen)
+        _ = bins.cut_points
+        if estimator.pooled_sample and not training_set.ml.gradient_sampling:  # which draws rows anew
+            bins.samples(getattr(settings, estimator.pooled_sample).subsample)
+
+
+def top_columns(training_set: TrainingSet, n: int) -> np.ndarray:
+    """The n columns with the largest total gain in fifty shallow trees of all targets and groups, int64, ascending.
+
+    Only fitted rows are used: neither validation nor, in an out-of-fold fit, the part that is predicted.
     Columns that no tree uses are left out, so there may be fewer than n.
     """
-    bias = np.log(fold.shares()).astype(np.float32).ravel()
-    target = Target(range(fold.n_labels), lambda rows: rows.tile(bias, fold.device), fold.weights(), label_scale(fold))
-    quick = gradient_boosting.boost(fold, None, target, QUICK, 0, [QUICK.rounds] * fold.n_labels)
-    scores = quick.booster.get_score(importance_type="total_gain")
-    gains = np.zeros(next(iter(fold.fit.values())).X.shape[1])
+    bias = np.log(training_set.shares()).astype(np.float32).ravel()
+    n_targets = training_set.n_targets
+    objective = Objective(
+        range(n_targets), lambda rows: tile(bias, rows), training_set.weights(), target_scale(training_set)
+    )
+    boosted = gradient_boosting.boost(training_set, None, objective, QUICK, Stopping(0, [QUICK.rounds] * n_targets))
+    scores = boosted.booster.get_score(importance_type="total_gain")
+    gains = np.zeros(training_set.n_columns)
     for name, score in scores.items():
         gains[int(name.removeprefix("f"))] = score
     best = np.argsort(-gains, kind="stable")[:n]
     return np.sort(best[gains[best] > 0])
 
 
-def distinct_columns(fold: Fold) -> np.ndarray:
-    """Columns whose bins are not, row for row, those of a column before them, int64, ascending.
-
-    Trees cannot tell such twins apart, and pay for both. Of the fitted rows of all sectors.
-    """
-    cuts = cuts_of(fold.bins())
-    first = next(iter(fold.fit.values())).slice(0, FIRST_ROWS)
-    groups: dict[bytes, list[int]] = {}
-    for k, codes in enumerate(_codes(first.X, range(len(cuts)), cuts, fold.device)):
-        groups.setdefault(codes.tobytes(), []).append(k)
-    alike = [k for group in groups.values() if len(group) > 1 for k in group]
-    whole: dict[int, list[bytes]] = {k: [] for k in alike}
-    for rows in fold.fit.values():
-        for k, codes in zip(alike, _codes(rows.X, alike, cuts, fold.device), strict=True):
-            whole[k].append(codes.tobytes())
-    seen: dict[bytes, int] = {}
-    first_alike = np.arange(len(cuts))
-    for k in alike:
-        first_alike[k] = seen.setdefault(b"".join(whole[k]), k)
-    # Twins in the rows of every process that holds some.
-    different = fold.total((first_alike[:, None] != first_alike).astype(np.int64))
-    return np.flatnonzero(np.argmax(different == 0, axis=1) == np.arange(len(cuts)))
-
-
-def _codes(X: Any, columns: Sequence[int], cuts: Sequence[np.ndarray], device: Device) -> list[np.ndarray]:
-    """Bins of some columns, int16 (n_rows,) each, -1 where missing."""
-    found = []
-    X = whole(X)
-    for k in columns:
-        values = device.to_host(X[:, k])
-        codes = np.searchsorted(cuts[k], values, side="right").astype(np.int16)
-        found.append(np.where(np.isnan(values), np.int16(-1), codes))
-    return found
-
-
 def wrap(models: Sequence[Any], columns: np.ndarray | None) -> list[Any]:
-    """Models of a fold that has these columns only, so that they pick them; as they are where it has all."""
+    """Models that were fitted on these columns only, so that they pick them; as they are where it was all."""
     if columns is None:
         return list(models)
-    return [None if model is None else Picked(columns, model) for model in models]
+    return [None if model is None else OfColumns(columns, model) for model in models]
 
 
 def unwrap(models: Sequence[Any] | None) -> list[Any] | None:
     """The inverse of `wrap`; None stays None."""
     if models is None:
         return None
-    return [model.model if isinstance(model, Picked) else model for model in models]
+    return [model.model if isinstance(model, OfColumns) else model for model in models]

@@ -1,4 +1,4 @@
-"""Models of an earlier run that the final fold goes on from, and what a model says of having done so."""
+"""Models of an earlier run that the final fit starts from, and how a model records that it did."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Where a model began.
+    """Where a model started.
 
-    run_key: of the run that it went on from.  rounds: how many rounds of each of its stages were that run's; empty for
-    a family without rounds.  trained_to: time of the newest row that its oldest rounds were fitted on, as metadata
+    run_key: of the run that it started from.  rounds: how many rounds of each of its stages are that run's; empty for
+    an estimator without rounds.  trained_to: time of the newest row that its oldest rounds were fitted on, as metadata
     writes it.
+
+        >>> WarmStart("0a1b", (40, 0), "2017-01-31").describe()["warm_start"]["rounds"]
+        (40, 0)
     """
 
     run_key: str
@@ -27,32 +30,32 @@ class WarmStart:
         return {"warm_start": asdict(self)}
 
 
-def of_description(about: Mapping[str, Any]) -> WarmStart | None:
-    """The inverse of `WarmStart.describe`; None where a model began with nothing."""
-    if "warm_start" not in about:
+def of_description(description: Mapping[str, Any]) -> WarmStart | None:
+    """The inverse of `WarmStart.describe`; None for a model that started from nothing."""
+    if "warm_start" not in description:
         return None
-    found = about["warm_start"]
-    return WarmStart(found["run_key"], tuple(found["rounds"]), found["trained_to"])
+    started = description["warm_start"]
+    return WarmStart(started["run_key"], tuple(started["rounds"]), started["trained_to"])
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """One family's models of an earlier run.
+class EarlierModels:
+    """The models of one estimator in an earlier run.
 
-    by_sector: for each sector one model for each label of the fold, in order.
+    by_group: for each group one model for each target of the training set, in order.
     columns: int64, the columns of the feature matrix that the models were fitted on; None for all.
-    trained_to: as of `WarmStart`, over all of them.
+    trained_to: see `WarmStart`; the oldest of all models.
     digest: SHA-256 of the run and its models.
     """
 
     run_key: str
-    by_sector: Mapping[str, Sequence[Any]]
+    by_group: Mapping[str, Sequence[Any]]
     columns: np.ndarray | None
     trained_to: str
     digest: str
 
     def started(self, *rounds: int) -> WarmStart | None:
-        """What a model says that went on from so many rounds of each stage; None where all are 0."""
+        """The record of a model that kept so many rounds of each stage; None where all are 0."""
         return WarmStart(self.run_key, rounds, self.trained_to) if any(rounds) or not rounds else None
 
     def has_columns(self, columns: np.ndarray | None) -> bool:
@@ -62,10 +65,10 @@ class Earlier:
         return np.array_equal(self.columns, columns)
 
     def pooled(self) -> list[Any]:
-        """For each label, a model that all sectors share or that begins as such; None where no sector has one.
+        """For each target, a pooled model, or a group model that was initialised from it; None where there is none.
 
-        A model of boosted trees of one label is shared where its scope is "pool"; other families' models, of either
-        scope, begin with the pooled part.
+        A boosted model of one target is pooled where its scope is "pool"; models of other estimators, of either scope,
+        begin with the pooled part.
         """
-        by_label = zip(*self.by_sector.values(), strict=True)
-        return [next((model for model in own if model.scope == "pool"), None) for own in by_label]
+        by_target = zip(*self.by_group.values(), strict=True)
+        return [next((model for model in models if model.scope == "pool"), None) for models in by_target]

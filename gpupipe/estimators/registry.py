@@ -1,209 +1,126 @@
-"""The model families: a name, how to fit it for all sectors and for one, and how to predict."""
+"""The estimators there are: a name and where its class is. Adding one is one line here."""
 
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import importlib
+import importlib.util
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.estimators.earlier import Earlier
-from gpupipe.estimators.training_set import Fold
+from gpupipe.config import Config, ConfigError, Section
+from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.runtime.errors import UserError
 
-log = logging.getLogger("gpupipe")
-
-CAN_GO_ON = ("xgb_joint", "xgb_hist", "xgb_leafwise")  # from an earlier run's models
-BY_BINS = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")  # families that see bins and no values
-POOLED = {"xgb_joint": "joint", "random_forest": "forest"}  # families that always fit all sectors, and their sections
-
-
-@dataclass(frozen=True)
-class Family:
-    """One model family; every function takes and gives a list with one model for each label.
-
-    fit_pool(fold, settings, like): fitted on all sectors; an entry is None where no sector needs it.
-    fit_sector(fold, sector, settings, pooled, like): for one sector.
-    predict(models, X, device): probabilities float32 (n_rows, n_models, 3) of SELL, HOLD, BUY.
-
-    `like` is None in the final fold, which chooses rounds and scope on validation; an out-of-fold round takes
-    the choices of the final fold's models. A model has `files()`, `describe()`, `predict(X, device)` and a `scope`.
-    """
-
-    name: str
-    fit_pool: Callable[[Fold, config.Config, Any], list[Any]]
-    fit_sector: Callable[[Fold, str, config.Config, Any, Any], list[Any]]
-    predict: Callable[[Sequence[Any], Any, Any], Any]
+# In the order in which they are trained and shown. Loaded when they are first asked for.
+ESTIMATORS = {
+    "xgb_joint": "gpupipe.estimators.boosting.xgb_joint:XgbJoint",
+    "xgb_hist": "gpupipe.estimators.boosting.xgb_by_label:XgbHist",
+    "xgb_leafwise": "gpupipe.estimators.boosting.xgb_by_label:XgbLeafwise",
+    "random_forest": "gpupipe.estimators.boosting.random_forest:RandomForest",
+    "linear": "gpupipe.estimators.linear.softmax_linear:SoftmaxLinear",
+    "meta_learner": "gpupipe.estimators.stacking.meta_learner:MetaLearner",
+    "lightgbm": "gpupipe.estimators.boosting.lightgbm_trees:LightGBMTrees",
+    "catboost": "gpupipe.estimators.boosting.catboost_trees:CatBoostTrees",
+}
 
 
-def family(name: str, earlier: Earlier | None = None) -> Family:
-    """The family of that name (not meta_learner, which learns from the others: see meta.py).
-
-    Its models take the whole feature matrix, also where the fold they were fitted on has some of its columns only.
-    earlier: models that it goes on from, of one of CAN_GO_ON; the labels and sectors are those of the folds.
-    """
-    from gpupipe.estimators import columns
-
-    inner = _family(name, earlier)
-    from_nothing = _family(name)
-
-    def from_earlier(fold: Fold) -> Family:
-        return inner if earlier and earlier.has_columns(fold.columns) else from_nothing
-
-    def fit_pool(fold: Fold, settings: config.Config, like: Any) -> list[Any]:
-        fold = seen(name, fold)
-        if earlier and not earlier.has_columns(fold.columns):
-            log.warning(
-                "%s is trained from nothing: it is fitted on other columns than the earlier run's (%s of them, there "
-                "%s), as other ones are chosen or are twins in these data; nothing needs to be mended", name,
-                *("all" if found is None else len(found) for found in (fold.columns, earlier.columns)),
-            )  # fmt: skip
-        inner = from_earlier(fold)
-        return columns.wrap(inner.fit_pool(fold, settings, columns.unwrap(like)), fold.columns)
-
-    def fit_sector(fold: Fold, sector: str, settings: config.Config, pooled: Any, like: Any) -> list[Any]:
-        fold = seen(name, fold)
-        made = from_earlier(fold).fit_sector(fold, sector, settings, columns.unwrap(pooled), columns.unwrap(like))
-        return columns.wrap(made, fold.columns)
-
-    def predict(fitted: Sequence[Any], X: Any, device: Any) -> Any:
-        picked = [model.columns for model in fitted if isinstance(model, columns.Picked)]
-        if not picked:
-            return inner.predict(fitted, X, device)
-        # Models of one family and sector come of one fold, and so have the same columns.
-        assert len(picked) == len(fitted) and all((one == picked[0]).all() for one in picked)
-        return inner.predict(columns.unwrap(fitted) or [], X[:, device.asarray(picked[0])], device)
-
-    return Family(name, fit_pool, fit_sector, predict)
+def estimator(name: str) -> Estimator:
+    """The estimator of that name; ConfigError for one that there is not."""
+    if name not in ESTIMATORS:
+        raise ConfigError(f"unknown model family {name!r}; known: {', '.join(ESTIMATORS)}")
+    return _load(ESTIMATORS[name])
 
 
-def seen(name: str, fold: Fold) -> Fold:
-    """The fold that a family is fitted on: without columns that are twins to it. Made once."""
-    from gpupipe.estimators import columns
-
-    return fold.without_twins(columns.distinct_columns, columns.only) if name in BY_BINS else fold
-
-
-def prepare(names: Sequence[str], fold: Fold, settings: config.Config) -> None:
-    """Make what families of trees share of a fold, so that they find it: bins, twins, the samples of pooled fits."""
-    for name in names:
-        own = seen(name, fold)
-        own.bins()
-        if name in POOLED and not fold.ml.gradient_sampling:  # which draws rows anew
-            own.samples(getattr(settings, POOLED[name]).subsample)
+@functools.cache
+def _load(place: str) -> Estimator:
+    module, _, class_name = place.partition(":")
+    return getattr(importlib.import_module(module), class_name)()
 
 
-def _family(name: str, earlier: Earlier | None = None) -> Family:
-    from gpupipe.estimators.boosting import (
-        catboost_trees,
-        hosted,
-        lightgbm_trees,
-        random_forest,
-        tree_model,
-        xgb_by_label,
-        xgb_joint,
-    )
-    from gpupipe.estimators.linear import softmax_linear
+def estimators(names: Iterable[str] = ()) -> list[Estimator]:
+    """The estimators of these names; all of them for none."""
+    return [estimator(name) for name in (tuple(names) or ESTIMATORS)]
 
-    def boosted(field: str) -> Family:
-        def shared(settings: config.Config) -> tuple[int, int]:
-            return settings.training.early_stopping, settings.training.min_positives
 
-        return Family(
-            name,
-            lambda fold, settings, like: xgb_by_label.fit_pool(
-                fold, getattr(settings, field), *shared(settings), like, earlier
-            ),
-            lambda fold, sector, settings, pooled, like: xgb_by_label.fit_sector(
-                fold,
-                sector,
-                [settings.stage(field, sector, label) for label in fold.label_names],
-                *shared(settings),
-                pooled,
-                like,
-                earlier,
-            ),
-            tree_model.predict_trees,
+def module_of(name: str) -> str:
+    """The dotted name of the module whose code an estimator is."""
+    return ESTIMATORS[name].partition(":")[0]
+
+
+def sections(names: Sequence[str] = ()) -> dict[str, Section]:
+    """The sections of the settings of these estimators, or of all."""
+    return {key: section for item in estimators(names) for key, section in item.sections.items()}
+
+
+def optional(names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the estimators that need a package of their own."""
+    return tuple(item.name for item in estimators(names) if item.package)
+
+
+def stacking(names: Sequence[str]) -> str | None:
+    """The one among these that learns from the others' predictions, if there is one."""
+    return next((item.name for item in estimators(names) if item.stacks), None) if names else None
+
+
+def check_models(settings: Config) -> None:
+    """ConfigError for estimators that cannot be trained together."""
+    models = settings.training.models
+    if not models or all(item.stacks for item in estimators(models)):
+        stacked = next(item.name for item in estimators() if item.stacks)
+        raise ConfigError(f"training.models: the {stacked} needs at least one other family to learn from")
+    if not settings.training.spread:
+        return
+    for item in estimators(models):
+        if not item.spreads and settings.training.pool == "all":
+            raise ConfigError(
+                f"training.spread: {item.name} cannot be fitted by several workers together: leave it out of "
+                "training.models, or train every sector alone (training.pool=none)"
+            )
+    plain = {"feature_selection_top_n": 0, "gradient_sampling": False, "use_quantile_dmatrix": True}
+    for name, value in plain.items():
+        if getattr(settings.ml, name) != value:
+            raise ConfigError(f"training.spread does not go with ml.{name}: set it to {str(value).lower()}")
+
+
+def require(names: Sequence[str]) -> None:
+    """Raise UserError, with the line that installs it, where the package of an optional estimator is missing."""
+    for item in estimators(names):
+        require_package(item.name, item.package)
+
+
+def require_package(name: str, package: str) -> None:
+    """UserError where a package is missing; imports nothing."""
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"the model family {name} needs the package {package}, which is not installed: pip install -e "
+            "'.[boosters]', or leave it out of --models"
         )
 
-    def of_library(library: hosted.Library) -> Family:
-        def shared(settings: config.Config) -> tuple[hosted.Library, Any, int, int]:
-            training = settings.training
-            return library, getattr(settings, name), training.early_stopping, training.min_positives
 
-        return Family(
-            name,
-            lambda fold, settings, like: hosted.fit_pool(*shared(settings), fold, like),
-            lambda fold, sector, settings, pooled, like: hosted.fit_sector(
-                *shared(settings), fold, sector, pooled, like
-            ),
-            hosted.predict_hosted,
-        )
-
-    known: dict[str, Callable[[], Family]] = {
-        "xgb_joint": lambda: Family(
-            name,
-            functools.partial(xgb_joint.fit_pool, earlier=earlier),
-            functools.partial(xgb_joint.fit_sector, earlier=earlier),
-            tree_model.predict_trees,
-        ),
-        "xgb_hist": lambda: boosted("hist"),
-        "xgb_leafwise": lambda: boosted("leafwise"),
-        "random_forest": lambda: Family(
-            name,
-            lambda fold, settings, like: random_forest.fit_pool(fold, settings),
-            random_forest.fit_sector,
-            tree_model.predict_trees,
-        ),
-        "linear": lambda: Family(
-            name,
-            lambda fold, settings, like: softmax_linear.fit_pool(fold, settings),
-            softmax_linear.fit_sector,
-            softmax_linear.predict_linear,
-        ),
-        "lightgbm": lambda: of_library(lightgbm_trees.LIGHTGBM),
-        "catboost": lambda: of_library(catboost_trees.CATBOOST),
-    }
-    return known[name]()
-
-
-def require(families: Sequence[str]) -> None:
-    """Raise UserError, with the line that installs it, where the package of an optional family is missing."""
-    from gpupipe.estimators.boosting import hosted
-
-    for name in families:
-        if name in config.OPTIONAL_FAMILIES:
-            hosted.require(name)
-
-
-def from_files(files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
-    """A saved model of any family again; `boosters` is shared between calls, so that equal files are loaded once.
+def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
+    """A saved model of any estimator; `boosters` is shared between calls, so that equal files are loaded once.
 
     ValueError, or the library's own error, for what is no file of its.
     """
-    from gpupipe.estimators import columns
-    from gpupipe.estimators.boosting import catboost_trees, hosted, lightgbm_trees, tree_model
-    from gpupipe.estimators.linear import softmax_linear
-    from gpupipe.estimators.stacking import meta_learner
+    from gpupipe.estimators.columns import OfColumns
 
+    if "columns" in description:
+        rest = {key: value for key, value in description.items() if key != "columns"}
+        return OfColumns(np.array(description["columns"], dtype=np.int64), load_model(files, rest, boosters))
     for suffix, content in files.items():
         _check_form(suffix, content)
-    if "columns" in about:
-        rest = {key: value for key, value in about.items() if key != "columns"}
-        return columns.Picked(np.array(about["columns"], dtype=np.int64), from_files(files, rest, boosters))
-    if about["kind"] == "trees":
-        return tree_model.TreeModel.from_files(files, about, boosters)
-    if about["kind"] == "linear":
-        return softmax_linear.LinearModel.from_files(files, about)
-    if about["kind"] == "meta":
-        return meta_learner.MetaModel.from_files(files, about)
-    for library in (lightgbm_trees.LIGHTGBM, catboost_trees.CATBOOST):
-        if about["kind"] == library.name:
-            return hosted.from_files(library, files, about, boosters)
-    raise ValueError(f"unknown kind of model {about['kind']!r}: it was written by a newer gpupipe")
+    for item in estimators():
+        if description["kind"] in item.model_kinds:
+            return item.load(files, description, boosters)
+    raise ValueError(f"unknown kind of model {description['kind']!r}: it was written by a newer gpupipe")
+
+
+def readable(settings: Config, name: str) -> EstimatorSettings:
+    """The settings that an estimator may read."""
+    return EstimatorSettings(settings, estimator(name))
 
 
 # How the files of each kind begin and end. XGBoost and LightGBM end the process where there is nothing or half a file,
@@ -218,6 +135,6 @@ def _check_form(suffix: str, content: bytes) -> None:
     kind = f".{suffix.rpartition('.')[2]}"
     first, last = _FORMS.get(kind, (b"", b""))
     # The last that XGBoost writes is its version; a brace alone could end half a file.
-    whole = kind != ".ubj" or b"version[" in content[-48:]
-    if not (content.startswith(first) and content.endswith(last) and whole):
+    complete = kind != ".ubj" or b"version[" in content[-48:]
+    if not (content.startswith(first) and content.endswith(last) and complete):
         raise ValueError(f"{len(content)} bytes that do not begin or end as a whole file {kind} does")

@@ -59,7 +59,7 @@ def label_shares(datasets: Mapping[str, Dataset]) -> list[dict[str, Any]]:
         to_host = dataset.device.to_host
         usable, y = to_host(dataset.usable), to_host(dataset.y)
         year = to_host(dataset.time_ns).astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
-        for k, label in enumerate(dataset.label_names):
+        for k, label in enumerate(dataset.target.names):
             known = usable & (y[:, k] >= 0)
             for one in np.unique(year[known]):
                 counts = np.bincount(y[known & (year == one), k], minlength=len(CLASSES))

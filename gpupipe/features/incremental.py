@@ -140,7 +140,7 @@ def load_state(path: str | os.PathLike[str], device: str | Device = "auto") -> F
         raise StoreError(f"{path} was made by other formulas than this gpupipe has; begin again with the whole history")
     moved = {name: device.asarray(array) for name, array in arrays.items()}
     memory = compute.Memory(moved.pop("states"), moved.pop("aside"))
-    tail = Panel(**moved, symbols=tuple(about["symbols"]), sector=tuple(about["sector"]))
+    tail = Panel.of_bars(**moved, symbols=tuple(about["symbols"]), sector=tuple(about["sector"]))
     return FeatureState(names, about["hash"], tail, memory)
 
 
@@ -158,7 +158,7 @@ def _kept(panel: Panel, features: Sequence[Feature], memory: compute.Memory) -> 
     ends = panel.offsets[1:][panel.symbol_of_row]
     keep = (ends - xp.arange(panel.n_rows) <= n) | _in_last_times(panel, features, xp.ones(panel.n_rows, dtype=bool))
     kept_before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(keep).astype(xp.int64)])
-    tail = Panel(
+    tail = Panel.of_bars(
         **{name: getattr(panel, name)[keep] for name in (*COLUMNS, "time_ns")}, offsets=kept_before[panel.offsets],
         symbols=panel.symbols, sector=panel.sector,
     )  # fmt: skip
@@ -195,7 +195,7 @@ def _joined(old: Panel, new: Panel) -> tuple[Panel, Any]:
     code = xp.concatenate(codes)
     order = xp.lexsort(xp.stack([xp.arange(len(code)), code]))
     n_rows = sum(_rows_of(panel, symbols) for panel in (old, new))
-    both = Panel(
+    both = Panel.of_bars(
         **{
             name: xp.concatenate([getattr(old, name), getattr(new, name)])[order] for name in (*COLUMNS, "time_ns")
         },

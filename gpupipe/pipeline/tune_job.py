@@ -14,19 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe import config
+from gpupipe.config import Config, ConfigError, with_table
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data.panel import Panel
 from gpupipe.features.formulas.registry import load_modules
 from gpupipe.pipeline import job
-from gpupipe.runtime import memory, run_log
+from gpupipe.pipeline.listener import Listener, logging_too
+from gpupipe.runtime import run_log
 from gpupipe.runtime.task_graph import available_cores, in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
-from gpupipe.training import planning, prepare
-from gpupipe.training import search as tuning
-from gpupipe.training.groups import Work, final_fold, groups, sectors_with_enough
-from gpupipe.training.search import SECTIONS, Unit
+from gpupipe.training import planning, prepare, search
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.groups import final_training_set, groups_with_enough, pools
+from gpupipe.training.search import Search, Study
+from gpupipe.training.workload import Workload
 
 log = logging.getLogger("gpupipe")
 
@@ -43,8 +45,8 @@ class Wanted:
     """What is to be tuned.
 
     trials: for each study.  per: a study for each "sector", whose labels share what is found, or for each "label" of
-    it; xgb_joint and linear have one study over all.  families: of SECTIONS; those of the settings if None.
-    accept: "deflated" or "best", which trial's values are used (`tuning.chosen`).
+    it; xgb_joint and linear have one study over all.  families: those of the settings if None.
+    accept: "deflated" or "best", which trial's values are used (`search.chosen`).
     """
 
     trials: int
@@ -56,107 +58,110 @@ class Wanted:
     def __post_init__(self) -> None:
         def require(met: bool, name: str, value: Any, expected: str) -> None:
             if not met:
-                raise config.ConfigError(f"{name} {value}: expected {expected}")
+                raise ConfigError(f"{name} {value}: expected {expected}")
 
         require(self.trials >= 1, "trials", self.trials, "1 or more")
         require(self.per in PER, "per", self.per, " or ".join(PER))
-        require(self.pruner in tuning.PRUNERS, "pruner", self.pruner, " or ".join(tuning.PRUNERS))
-        require(self.accept in tuning.ACCEPT, "accept", self.accept, " or ".join(tuning.ACCEPT))
+        require(self.pruner in search.PRUNERS, "pruner", self.pruner, " or ".join(search.PRUNERS))
+        require(self.accept in search.ACCEPT, "accept", self.accept, " or ".join(search.ACCEPT))
         for family in self.families or ():
-            require(family in SECTIONS, "family", family, f"one of {', '.join(SECTIONS)}")
+            require(family in search.searched(), "family", family, f"one of {', '.join(search.searched())}")
 
-    def families_of(self, settings: config.Config) -> tuple[str, ...]:
+    def families_of(self, settings: Config) -> tuple[str, ...]:
         """The families that are tuned; ConfigError if there are none, or if they need what the settings do not do."""
         if settings.split.cpcv:
-            raise config.ConfigError("split.cpcv tests rows that tuning has seen: leave it out, or use --walk-forward")
+            raise ConfigError("split.cpcv tests rows that tuning has seen: leave it out, or use --walk-forward")
         alone = settings.training.pool == "none"
         found = self.families or tuple(
-            name for name in settings.training.models if name in SECTIONS and not (alone and name in tuning.OVER_ALL)
+            name
+            for name in settings.training.models
+            if name in search.searched() and not (alone and name in search.pooled_only())
         )
-        if alone and set(found) & set(tuning.OVER_ALL):
-            raise config.ConfigError(
-                f"{' and '.join(sorted(set(found) & set(tuning.OVER_ALL)))}: tuned over all sectors at once, which "
+        if alone and set(found) & set(search.pooled_only()):
+            raise ConfigError(
+                f"{' and '.join(sorted(set(found) & set(search.pooled_only())))}: tuned over all sectors at once, which "
                 "training.pool = none does not train; leave them out of --family"
             )
         if not found:
-            raise config.ConfigError(f"nothing to tune in {', '.join(settings.training.models)}: give one of "
-                                     f"{', '.join(SECTIONS)}")  # fmt: skip
+            raise ConfigError(f"nothing to tune in {', '.join(settings.training.models)}: give one of "
+                                     f"{', '.join(search.searched())}")  # fmt: skip
         return found
 
 
 def tune(
+    workload: Workload,
     panel: Panel,
     report: DataReport | None,
-    settings: config.Config,
+    settings: Config,
     wanted: Wanted,
     out: str | os.PathLike[str],
-    jobs: int | None = None,
-    listener: job.Listener | None = None,
-    limits: memory.Limits = memory.NO_LIMITS,
-    wait_s: float = 0.0,
-) -> tuple[dict[str, Any], config.Config]:
-    """Bring every study to its number of trials; what OUT/tuning.json holds, and the settings with what was found.
+    options: job.JobOptions | None = None,
+    listener: Listener | None = None,
+) -> tuple[dict[str, Any], Config]:
+    """Bring every study to its number of trials; the content of OUT/tuning.json, and the settings with the results.
 
-    Only training and validation rows of the single split are read, also where walk_forward moves its origin: whatever
-    a run tests lies behind them. Studies that are there go on; finished ones are read again.
-    limits, wait_s: memory that may be held, and how long to wait for OUT, as of
-        `pipeline.execute`.
+    Only training and validation rows of the single split are read, also where walk_forward moves its origin: all rows
+    that a run tests are later. Studies that are there are resumed; finished ones are read again.
+    options: jobs, limits and wait_s are used.
     Raises UserError with what to mend.
     """
-    listener = listener or job.Listener()
+    options, listener = options or job.JobOptions(), listener or Listener()
     families, asked = wanted.families_of(settings), settings
     settings = dataclasses.replace(settings, split=dataclasses.replace(settings.split, walk_forward=0, cpcv=()))
     store, modules = Store(out), load_modules(settings.features.modules)
     digest = report.data_hash if report else data_hash(panel)
-    rows_key = sha256(dump_json([digest, *(settings.as_dict()[name] for name in ("labels", "split"))]))
-    key = job.run_key(digest, _deciding(settings), panel.device, modules, "gpupipe.pipeline.tune_job")
-    jobs = jobs or available_cores()
-    plan, reason = planning.memory_plan(panel, settings, jobs, limits)
+    plain = settings.as_dict()
+    rows_key = sha256(dump_json([digest, *(plain[name] for name in ("labels", "split") if name in plain)]))
+    roots = ("gpupipe.pipeline.tune_job", workload.place.partition(":")[0])
+    key = job.run_key(digest, _deciding(workload, settings), panel.device, modules, roots)
+    jobs = options.jobs or available_cores()
+    plan, reason = planning.memory_plan(workload, panel, settings, jobs, options.limits)
     jobs, cache = plan.jobs or jobs, store.cache if plan.files else None
+    target = workload.target(settings)
     with (
-        store.lock("--out", wait_s, job.waiting(listener, store)),
-        run_log.opened(store.out, **job.about(panel, report, settings, key, jobs), tuning=True),
+        store.lock("--out", options.wait_s, job.waiting(listener, store)),
+        run_log.opened(store.out, **job.first_event(panel, report, settings, key, jobs), tuning=True),
     ):
-        listener = job.logging_too(listener)
+        listener = logging_too(listener)
         if reason:
             log.warning("%s", reason)
         listener.stage("features and labels")
-        prepared = prepare.prepare(panel, settings, cache)
-        work = Work(
+        prepared = prepare.prepare(workload, panel, settings, cache)
+        context = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, settings, store, key, panel.device, jobs,
             cache, plan,
         )  # fmt: skip
-        enough, skipped = sectors_with_enough(work)
-        folds = [final_fold(work, group) for group in groups(settings, enough)]
+        enough, skipped = groups_with_enough(context)
+        sets = [final_training_set(context, groups) for groups in pools(settings, enough)]
         minimum = settings.training.min_positives
-        units = [tuning.units(fold, families, wanted.per, minimum) if fold else [] for fold, _, _ in folds]
-        total = sum(map(len, units))
+        studies = [search.studies_of(ts, families, wanted.per, minimum) if ts else [] for ts, _, _ in sets]
         listener.started(
             {
-                "units": total * wanted.trials,
+                "units": sum(map(len, studies)) * wanted.trials,
                 "rows": panel.n_rows,
-                "sectors": len(panel.sectors),
-                "labels": len(settings.labels.horizons) * len(settings.labels.thresholds),
+                "sectors": len(panel.groups),
+                "labels": len(target.names),
                 "models": 0,
-            }
+            }  # fmt: skip
         )
         listener.stage("tuning")
-        found: list[dict[str, Any]] = []
-        with tuning.studies(store.out / STUDIES) as storage:
-            for (fold, _, _), own in zip(folds, units, strict=True):
-                if fold is None:
+        results: list[dict[str, Any]] = []
+        with search.storage_in(store.out / STUDIES) as storage:
+            for (training_set, _, _), of_set in zip(sets, studies, strict=True):
+                if training_set is None:
                     continue
-                search = tuning.Search(
-                    fold, settings, storage, rows_key, key, wanted.trials, wanted.pruner,
-                    max(tuning.PERIOD_DATES, *settings.labels.horizons), listener.advanced,
+                period = max(search.PERIOD_DATES, *target.horizon_rows)
+                searcher = Search(
+                    training_set, settings, storage, rows_key, key, wanted.trials, wanted.pruner, period,
+                    listener.advanced,
                 )  # fmt: skip
-                found += _search(search, own, jobs)
-        found = [tuning.chosen(one, wanted.accept) for one in found]
-        tuned = with_found(asked, found)
+                results += _search(searcher, of_set, jobs)
+        results = [search.chosen(result, wanted.accept) for result in results]
+        tuned = with_results(workload, asked, results)
         whole = {
-            "format": FORMAT, "studies": found, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,
+            "format": FORMAT, "studies": results, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,
             "accept": wanted.accept, "studies_file": STUDIES,
-            "skipped": [dataclasses.asdict(s) for s in [*skipped, *(s for _, _, more in folds for s in more)]],
+            "skipped": [dataclasses.asdict(s) for s in [*skipped, *(s for _, _, more in sets for s in more)]],
             "settings": settings.as_dict(), "data_hash": digest, "versions": fingerprint.versions(),
         }  # fmt: skip
         write_atomic(store.out / TUNED, _toml(settings.preset, whole).encode())
@@ -165,32 +170,32 @@ def tune(
     return json.loads(dump_json(whole)), tuned
 
 
-def _deciding(settings: config.Config) -> config.Config:
-    """The settings without what no trial depends on: which families are trained, and what an earlier tuning found."""
-    training = dataclasses.replace(settings.training, models=config.FAMILIES)
+def _deciding(workload: Workload, settings: Config) -> Config:
+    """The settings without what no trial depends on: which models are trained, and what an earlier tuning found."""
+    training = dataclasses.replace(settings.training, models=workload.catalogue().default_models)
     return dataclasses.replace(settings, training=training, tuned=())
 
 
-def _search(search: tuning.Search, units: Sequence[Unit], jobs: int) -> list[dict[str, Any]]:
-    """The studies over all sectors in turn, as they use all cores; then those of the sectors, side by side."""
+def _search(searcher: Search, studies: Sequence[Study], jobs: int) -> list[dict[str, Any]]:
+    """The studies over all groups in turn, as they use all cores; then those of single groups, side by side."""
     from threadpoolctl import threadpool_limits
 
-    def of_sector(sector: str) -> list[dict[str, Any]]:
-        return [search.run(unit) for unit in units if unit.sector == sector]
+    def of_group(group: str) -> list[dict[str, Any]]:
+        return [searcher.run(study) for study in studies if study.sector == group]
 
     with threadpool_limits(1, "blas"):
-        found = [search.run(unit) for unit in units if not unit.sector]
-        sectors = list(dict.fromkeys(unit.sector for unit in units if unit.sector))
-        for own in in_parallel([functools.partial(of_sector, sector) for sector in sectors], jobs):
-            found += own
-    return found
+        results = [searcher.run(study) for study in studies if not study.sector]
+        groups = list(dict.fromkeys(study.sector for study in studies if study.sector))
+        for of_one in in_parallel([functools.partial(of_group, group) for group in groups], jobs):
+            results += of_one
+    return results
 
 
-def with_found(settings: config.Config, found: Sequence[dict[str, Any]]) -> config.Config:
+def with_results(workload: Workload, settings: Config, results: Sequence[dict[str, Any]]) -> Config:
     """The settings with the values of each accepted study; without an earlier tuning's where a study is not."""
-    kept = {(one["sector"], one["label"], one["section"]) for one in found if not one["accepted"]}
-    tuned = tuple(own for own in settings.tuned if (own.sector, own.label, own.section) not in kept)
-    return config.with_table(dataclasses.replace(settings, tuned=tuned), _table(found))
+    kept = {(result["sector"], result["label"], result["section"]) for result in results if not result["accepted"]}
+    tuned = tuple(item for item in settings.tuned if (item.sector, item.label, item.section) not in kept)
+    return with_table(workload.catalogue(), dataclasses.replace(settings, tuned=tuned), _table(results))
 
 
 def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -206,7 +211,7 @@ def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def section(found: dict[str, Any], settings: config.Config, data_hash: str) -> dict[str, Any]:
+def section(found: dict[str, Any], settings: Config, data_hash: str) -> dict[str, Any]:
     """What a run's summary says of its tuning: what `tune` or `provenance` gave, held against the run itself.
 
     same_data: whether the run has the data that were tuned on. Else trials may have seen rows that it tests.
@@ -214,7 +219,7 @@ def section(found: dict[str, Any], settings: config.Config, data_hash: str) -> d
     """
     studies = []
     for one in found["studies"]:
-        stage = settings.stage(one["section"], one["sector"], one["label"])
+        stage = settings.for_label(one["section"], one["sector"], one["label"])
         in_use = all(getattr(stage, name) == value for name, value in one["chosen"].items())
         studies.append({**one, "in_use": in_use})
     about = {name: found[name] for name in ABOUT}
@@ -235,7 +240,7 @@ def provenance(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any] | None
     for table in given:
         if not isinstance(table, dict) or not {*ABOUT, "studies"} <= set(table):
             names = ", ".join(map(str, files))
-            raise config.ConfigError(f"[tuning] of {names} is not what gpupipe tune wrote: delete it")
+            raise ConfigError(f"[tuning] of {names} is not what gpupipe tune wrote: delete it")
     studies = {(one["section"], one["sector"], one["label"]): one for table in given for one in table["studies"]}
     return {**given[-1], "studies": [{**dict.fromkeys(MAY_BE_UNKNOWN), **one} for one in studies.values()]}
 

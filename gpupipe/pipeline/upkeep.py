@@ -9,14 +9,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe import config
 from gpupipe.artifacts.layout import MANIFEST
 from gpupipe.artifacts.manifest import altered_files, read_manifest
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
+from gpupipe.store.cache import objects_of
 from gpupipe.store.content_store import Store, sha256
 from gpupipe.training import planning
-from gpupipe.training.cache_keys import objects_of
+from gpupipe.training.workload import Workload
 
 STATES = ("done", "stale", "missing")
 
@@ -49,7 +50,12 @@ class Status:
         }  # fmt: skip
 
 
-def status(out: str | os.PathLike[str], panel: Panel | None = None, settings: config.Config | None = None) -> Status:
+def status(
+    out: str | os.PathLike[str],
+    workload: Workload | None = None,
+    panel: Panel | None = None,
+    settings: Config | None = None,
+) -> Status:
     """What of a run is done in OUT; without a panel and settings, of the runs that OUT itself knows.
 
     Nothing is written, and nothing trained. Raises UserError where OUT is no folder of a run.
@@ -57,8 +63,8 @@ def status(out: str | os.PathLike[str], panel: Panel | None = None, settings: co
     store = _store(out)
     needed = set().union(*store.runs().values())
     records = dict(store.units())
-    if panel is not None and settings is not None:
-        states = planning.survey(panel, settings, out).states
+    if workload is not None and panel is not None and settings is not None:
+        states = planning.survey(workload, panel, settings, out).states
     else:
         states = {record["name"]: "done" for key, record in records.items() if key in needed}
     stages: dict[str, Counter[str]] = defaultdict(Counter)

@@ -1,4 +1,4 @@
-"""Schedule: a graph of units on some threads, the longest first by what such units have taken so far."""
+"""Task graph: tasks on some threads, the longest first by what such tasks have taken so far."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import functools
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Microseconds a fitted row, of units with six labels and the preset fast on one core of 2026: where a run begins. Only
-# the ratios matter, and the run's own units replace them as they finish.
-FIRST_GUESS_US = {
-    "xgb_joint pool": 75.0, "xgb_hist pool": 25.0, "xgb_leafwise pool": 25.0, "random_forest pool": 25.0,
-    "prepare": 3.0, "bins": 7.0, "stack": 3.0, "linear pool": 7.0,
-    "xgb_hist": 60.0, "xgb_leafwise": 55.0, "xgb_joint": 15.0, "random_forest": 12.0, "linear": 7.0,
-}  # fmt: skip
+# What is left of the open slots when the next one is prepared: so many tasks for each thread, or so many times the
+# seconds that the preparation is expected to take.
+AHEAD_TASKS, AHEAD_TIMES = 3, 1.5
+# Microseconds a row, of tasks that every training has; estimators declare their own. Only the ratios matter, and the
+# run's own tasks replace them as they finish.
+FIRST_COST_US = {"prepare": 3.0, "bins": 7.0, "stack": 3.0}
 
 
 def available_cores() -> int:
@@ -24,16 +23,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# What is left of the places that are open when the next one is prepared: so many units for each thread, or so many
-# times the seconds that the preparation is expected to take.
-AHEAD_UNITS, AHEAD_TIMES = 3, 1.5
-
-
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Memory that a group of units shares, such as a fold with its bins; units of lower places go first.
+class FoldSlot:
+    """Memory that a group of tasks shares, such as a fold with its bins; tasks of lower slots go first.
 
-    close: called once all its units are done.  shared: whether every home works on it, or the one that opened it first.
+    close: called once all its tasks are done.  shared: whether every worker works on it, or the one that opened it first.
     """
 
     order: int
@@ -42,176 +36,192 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
-    """A unit of work of a graph.
+class Task:
+    """One task of a graph.
 
-    kind, n_rows: what its cost is estimated by.  work(home): what to do; `home` is where the thread's work is done, a
-    number below `homes` of `run_graph`.  needs: units that must be done before.  place: what it needs room in; the
-    unit that opens a place prepares what the others share; one that is done ahead does so behind it.
+    kind, n_rows: what its cost is estimated by.
+    work(worker): what to do; `worker` is the number of the worker that the thread belongs to, below `n_workers` of
+        `run_graph`.
+    needs: tasks that must be done before.
+    slot: the memory that it needs.
+    opens: whether it prepares what the other tasks of its slot share.
+    ahead: whether it is preparation that may run before the slots in front of it are done.
+
+        >>> done = []
+        >>> first = Task("add", 1, lambda worker: done.append("first"))
+        >>> second = Task("add", 1, lambda worker: done.append("second"), needs=(first,))
+        >>> run_graph([first, second], Costs(), jobs=1); done
+        ['first', 'second']
     """
 
     kind: str
     n_rows: int
     work: Callable[[int], Any]
-    needs: tuple[Unit, ...] = ()
-    place: Place = Place(0)
+    needs: tuple[Task, ...] = ()
+    slot: FoldSlot = FoldSlot(0)
     opens: bool = False
     ahead: bool = False
 
 
 class Costs:
-    """Seconds that a unit of a kind will take: its rows times the mean seconds a row of those that were observed."""
+    """Seconds that a task of a kind will take: its rows times the mean seconds a row of those that were observed.
 
-    def __init__(self) -> None:
-        self._seen: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    first_us: microseconds a row by kind, for kinds that were not observed yet.
+    """
+
+    def __init__(self, first_us: Mapping[str, float] | None = None) -> None:
+        self._first_us = {**FIRST_COST_US, **(first_us or {})}
+        self._observed: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._lock = threading.Lock()
 
     def observe(self, kind: str, n_rows: int, seconds: float) -> None:
-        """Learn from a finished unit."""
+        """Learn from a finished task."""
         with self._lock:
-            self._seen[kind][0] += seconds
-            self._seen[kind][1] += n_rows
+            self._observed[kind][0] += seconds
+            self._observed[kind][1] += n_rows
 
     def expected_s(self, kind: str, n_rows: int) -> float:
-        """What a unit will take; a kind never heard of is taken for the slowest."""
+        """What a task will take; an unknown kind is taken for the slowest."""
         with self._lock:
-            seconds, rows = self._seen.get(kind, (0.0, 0.0))
-        a_row = seconds / rows if rows else FIRST_GUESS_US.get(kind, max(FIRST_GUESS_US.values())) / 1e6
-        return a_row * n_rows
+            seconds, rows = self._observed.get(kind, (0.0, 0.0))
+        if rows:
+            return seconds / rows * n_rows
+        return self._first_us.get(kind, max(self._first_us.values())) / 1e6 * n_rows
 
 
-def in_parallel(tasks: Sequence[Callable[[], Any]], jobs: int) -> list[Any]:
-    """Run independent tasks on `jobs` threads with Dask; results in order, the first error is raised."""
+def in_parallel(calls: Sequence[Callable[[], Any]], jobs: int) -> list[Any]:
+    """Run independent calls on `jobs` threads with Dask; results in order, the first error is raised."""
     import dask
 
-    delayed = [dask.delayed(task, pure=False)() for task in tasks]
+    delayed = [dask.delayed(call, pure=False)() for call in calls]
     return list(dask.compute(*delayed, scheduler="threads", num_workers=jobs))
 
 
-def run_graph(units: Sequence[Unit], costs: Costs, jobs: int, at_once: int = 2, homes: int = 1) -> None:
-    """Do all units, each after those that it needs, on `jobs` threads that Dask runs; the first error is raised.
+def run_graph(tasks: Sequence[Task], costs: Costs, jobs: int, open_slots: int = 2, n_workers: int = 1) -> None:
+    """Do all tasks, each after those that it needs, on `jobs` threads that Dask runs; the first error is raised.
 
-    A thread that is free takes, of the lowest place that it may work on, the unit that is expected to take longest with
-    all that waits for it there, divided among the threads: of independent units that ends at most a third later than
-    the best order (Graham 1969). When hardly enough units for the threads are left, or none is ready, the next place
-    is opened beside them, so that what it prepares is ready when they are done; never more than `at_once` places are
-    open on a home, which bounds what is held in memory.
+    A thread that is free takes, from the lowest slot that it may work on, the task that is expected to take longest with
+    all that waits for it there, divided among the threads: of independent tasks that ends at most a third later than
+    the best order (Graham 1969). When hardly enough tasks for the threads are left, or none is ready, the next slot
+    is opened meanwhile, so that what it prepares is ready when they are done; never more than `open_slots` slots are
+    open on a worker, which bounds what is held in memory.
 
-    homes: of how many workers the threads are, in turn. A thread works on places of its own home before it helps
-    others. Units must be given after those they need, and places in the order of their numbers.
+    n_workers: how many workers the threads belong to, in turn. A thread works on slots of its own worker before it helps
+    others. Tasks must be given after those they need, and slots in the order of their numbers.
     """
-    graph = _Graph(units, costs, jobs, at_once, homes)
+    graph = _Graph(tasks, costs, jobs, open_slots, n_workers)
     try:
-        in_parallel([functools.partial(graph.thread, number % homes) for number in range(jobs)], jobs)
-    except BaseException:  # Ctrl-C is raised here, not in the threads: they would go on to the last unit
+        in_parallel([functools.partial(graph.thread, number % n_workers) for number in range(jobs)], jobs)
+    except BaseException:  # Ctrl-C is raised here, not in the threads: they would work on to the last task
         graph.stop()
         raise
 
 
 class _Graph:
-    """The state of a graph that is being worked on; all of it is changed under one lock."""
+    """The state of a running graph; all of it is changed under one lock."""
 
-    def __init__(self, units: Sequence[Unit], costs: Costs, jobs: int, at_once: int, homes: int) -> None:
-        self._costs, self._jobs, self._at_once, self._homes = costs, jobs, at_once, homes
+    def __init__(self, tasks: Sequence[Task], costs: Costs, jobs: int, open_slots: int, n_workers: int) -> None:
+        self._costs, self._jobs, self._open_slots, self._n_workers = costs, jobs, open_slots, n_workers
         self._changed = threading.Condition()
-        self._number = {unit: k for k, unit in enumerate(units)}
-        self._missing = {unit: set(unit.needs) for unit in units}
-        self._waiting: dict[Unit, list[Unit]] = defaultdict(list)
-        self._left: dict[Place, int] = defaultdict(int)  # units that are not done
-        self._unbegun: dict[Place, set[Unit]] = defaultdict(set)
-        for unit in units:
-            assert all(need in self._number for need in unit.needs), "a unit needs one that is not in the graph"
-            self._left[unit.place] += 1
-            self._unbegun[unit.place].add(unit)
-            for need in unit.needs:
-                self._waiting[need].append(unit)
-        self._ready = [unit for unit in units if not unit.needs]
-        self._opened_by: dict[Place, int] = {}
+        self._number = {task: k for k, task in enumerate(tasks)}
+        self._missing = {task: set(task.needs) for task in tasks}
+        self._waiting: dict[Task, list[Task]] = defaultdict(list)
+        self._left: dict[FoldSlot, int] = defaultdict(int)  # tasks that are not done
+        self._not_started: dict[FoldSlot, set[Task]] = defaultdict(set)
+        for task in tasks:
+            assert all(need in self._number for need in task.needs), "a task needs one that is not in the graph"
+            self._left[task.slot] += 1
+            self._not_started[task.slot].add(task)
+            for need in task.needs:
+                self._waiting[need].append(task)
+        self._ready = [task for task in tasks if not task.needs]
+        self._opened_by: dict[FoldSlot, int] = {}
         self._running = 0
         self._failed = False
 
-    def thread(self, home: int) -> None:
+    def thread(self, worker: int) -> None:
         """What each thread does."""
-        while (unit := self._take(home)) is not None:
+        while (task := self._take(worker)) is not None:
             done = False
             try:
-                unit.work(home)
+                task.work(worker)
                 done = True
             finally:
-                self._finish(unit, done)
+                self._finish(task, done)
 
     def stop(self) -> None:
-        """Let no thread take another unit."""
+        """Let no thread take another task."""
         with self._changed:
             self._failed = True
             self._changed.notify_all()
 
-    def _take(self, home: int) -> Unit | None:
+    def _take(self, worker: int) -> Task | None:
         with self._changed:
             while True:
                 if self._failed or not (self._ready or self._running):
                     return None
-                if (unit := self._choose(home)) is not None:
+                if (task := self._choose(worker)) is not None:
                     break
-                assert self._running, "units wait for each other, or for a place that none of them closes"
+                assert self._running, "tasks wait for each other, or for a slot that none of them closes"
                 self._changed.wait()
-            self._ready.remove(unit)
-            self._unbegun[unit.place].remove(unit)
+            self._ready.remove(task)
+            self._not_started[task.slot].remove(task)
             self._running += 1
-            if unit.opens:
-                self._opened_by[unit.place] = home
-            return unit
+            if task.opens:
+                self._opened_by[task.slot] = worker
+            return task
 
-    def _choose(self, home: int) -> Unit | None:
-        """What a thread of that home does next, if there is something for it."""
-        opens = [unit for unit in self._ready if unit.opens]
-        mine = [unit for unit in self._ready if not unit.opens and self._is_of(unit.place, home)]
-        own_places = [place for place in self._opened_by if self._is_of(place, home)]
-        next_one = min(opens, key=lambda unit: unit.place.order, default=None)
-        room = len(own_places) < self._at_once
-        if next_one is not None and room and (not mine or self._is_time_for(next_one.place, own_places)):
-            return next_one
-        prepares = min((unit for unit in mine if unit.ahead), key=lambda unit: unit.place.order, default=None)
-        if prepares is not None:
-            before = [place for place in own_places if place.order < prepares.place.order]
-            if self._is_time_for(prepares.place, before):
-                return prepares
+    def _choose(self, worker: int) -> Task | None:
+        """What a thread of that worker does next, if there is something for it."""
+        opening = [task for task in self._ready if task.opens]
+        mine = [task for task in self._ready if not task.opens and self._may_use(task.slot, worker)]
+        my_slots = [slot for slot in self._opened_by if self._may_use(slot, worker)]
+        next_opening = min(opening, key=lambda task: task.slot.order, default=None)
+        room = len(my_slots) < self._open_slots
+        if next_opening is not None and room and (not mine or self._is_time_for(next_opening.slot, my_slots)):
+            return next_opening
+        ahead = min((task for task in mine if task.ahead), key=lambda task: task.slot.order, default=None)
+        if ahead is not None:
+            before = [slot for slot in my_slots if slot.order < ahead.slot.order]
+            if self._is_time_for(ahead.slot, before):
+                return ahead
         # Where nothing of its own is ready, what others have opened.
-        found = mine or [unit for unit in self._ready if not unit.opens]
-        return min(found, key=self._urgency, default=None)
+        candidates = mine or [task for task in self._ready if not task.opens]
+        return min(candidates, key=self._urgency, default=None)
 
-    def _is_time_for(self, place: Place, before: Iterable[Place]) -> bool:
-        """Whether so little is left of the places before that what a place's units share is to be made beside it."""
-        threads, left = self._jobs // self._homes, [unit for one in before for unit in self._unbegun[one]]
-        shared_s = sum(self._expected_s(unit) for unit in self._unbegun[place] if unit.opens or unit.ahead)
-        few = len(left) <= AHEAD_UNITS * threads
+    def _is_time_for(self, slot: FoldSlot, before: Iterable[FoldSlot]) -> bool:
+        """Whether so little is left of the slots before that what the tasks of `slot` share is to be made meanwhile."""
+        threads = self._jobs // self._n_workers
+        left = [task for earlier in before for task in self._not_started[earlier]]
+        shared_s = sum(self._expected_s(task) for task in self._not_started[slot] if task.opens or task.ahead)
+        few = len(left) <= AHEAD_TASKS * threads
         return few or sum(map(self._expected_s, left)) / threads <= AHEAD_TIMES * shared_s
 
-    def _expected_s(self, unit: Unit) -> float:
-        return self._costs.expected_s(unit.kind, unit.n_rows)
+    def _expected_s(self, task: Task) -> float:
+        return self._costs.expected_s(task.kind, task.n_rows)
 
-    def _is_of(self, place: Place, home: int) -> bool:
-        return place.shared or self._opened_by.get(place, home) == home
+    def _may_use(self, slot: FoldSlot, worker: int) -> bool:
+        return slot.shared or self._opened_by.get(slot, worker) == worker
 
-    def _urgency(self, unit: Unit) -> tuple[int, float, int]:
-        return unit.place.order, -self._importance(unit), self._number[unit]
+    def _urgency(self, task: Task) -> tuple[int, float, int]:
+        return task.slot.order, -self._importance(task), self._number[task]
 
-    def _importance(self, unit: Unit) -> float:
-        """Seconds of a unit and, divided among the threads, of what waits for it in its own place."""
-        waiting = (one for one in self._waiting[unit] if one.place is unit.place)
-        return self._expected_s(unit) + sum(map(self._importance, waiting)) / self._jobs
+    def _importance(self, task: Task) -> float:
+        """Seconds of a task and, divided among the threads, of what waits for it in its own slot."""
+        waiting = (later for later in self._waiting[task] if later.slot is task.slot)
+        return self._expected_s(task) + sum(map(self._importance, waiting)) / self._jobs
 
-    def _finish(self, unit: Unit, done: bool) -> None:
+    def _finish(self, task: Task, done: bool) -> None:
         with self._changed:
             self._running -= 1
             self._failed = self._failed or not done
-            self._left[unit.place] -= 1
-            for one in self._waiting[unit] if done else ():
-                self._missing[one].remove(unit)
-                if not self._missing[one]:
-                    self._ready.append(one)
-            if closed := self._left[unit.place] == 0:
-                self._opened_by.pop(unit.place, None)
+            self._left[task.slot] -= 1
+            for later in self._waiting[task] if done else ():
+                self._missing[later].remove(task)
+                if not self._missing[later]:
+                    self._ready.append(later)
+            if closed := self._left[task.slot] == 0:
+                self._opened_by.pop(task.slot, None)
             self._changed.notify_all()
         if closed:
-            unit.place.close()
+            task.slot.close()

@@ -100,8 +100,7 @@ class Labels:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns of y: label_1d_5pct, label_1d_10pct, label_2d_5pct, ...; of multiples label_1d_2vol."""
-        sizes = [f"{percent(t)}pct" for t in self.thresholds] + [f"{x:g}vol" for x in self.multiples]
-        return tuple(f"label_{h}d_{size}" for h in self.horizons for size in sizes)
+        return label_names(self.horizons, self.thresholds, self.multiples)
 
     def horizon_of(self, label: int) -> int:
         """The position in `horizons` of column `label` of y: the column of tp, dd, forward_return and exit_row."""
@@ -139,6 +138,14 @@ class Labels:
 
     def _columns(self, name: str) -> list[np.ndarray]:
         return list(np.ascontiguousarray(self.panel.device.to_host(getattr(self, name)).T))
+
+
+def label_names(
+    horizons: Sequence[int], thresholds: Sequence[float], multiples: Sequence[float] = ()
+) -> tuple[str, ...]:
+    """Names of labels: label_1d_5pct, label_1d_10pct, label_2d_5pct, ...; of multiples label_1d_2vol."""
+    sizes = [f"{percent(t)}pct" for t in thresholds] + [f"{x:g}vol" for x in multiples]
+    return tuple(f"label_{h}d_{size}" for h in horizons for size in sizes)
 
 
 def tp_dd_labels(

@@ -11,22 +11,27 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts import out_of_sample_store
+from gpupipe.artifacts.out_of_sample_store import Said
 from gpupipe.artifacts.summary import Skipped
-from gpupipe.cross_validation.splits import Boundaries, Folds, Split, paths, split
+from gpupipe.cross_validation.combinatorial import paths
+from gpupipe.cross_validation.fold_times import FoldTimes
+from gpupipe.cross_validation.folds import Folds
+from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.evaluation import block_bootstrap, metrics
+from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.block_bootstrap import NO_SKILL, PRIOR, PRIOR_ALL
+from gpupipe.evaluation.losses import losses_of
+from gpupipe.evaluation.skill import skill_measures
 from gpupipe.runtime.errors import UserError
-from gpupipe.targets.classes import N_CLASSES
 from gpupipe.training import out_of_sample
-from gpupipe.training.groups import Trained, Work, train
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.groups import GroupModels, train
+from gpupipe.training.score import Baselines, reference_predictions
+from gpupipe.training.workload import Workload
 
 ON_EVERY_PATH = "above the prior on every path"
-TABLES = ("volatility_table_sector", "volatility_table_all")
-# Who says what beside the models: (work, trained) -> (sector, rows) -> for each baseline (n_rows, n_labels, 3).
-Baselines = Callable[[Work, list[Trained]], Callable[[str, np.ndarray], dict[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -47,89 +52,98 @@ class BlockLoss:
 
 
 @dataclass(frozen=True)
-class MeasuredFold:
-    """A fold that was trained: what it is, for the summary, and what its models lost.
+class FoldScores:
+    """A fold that was trained: its description, for the summary, and the losses of its models.
 
-    by_time: the same losses by label and sector, added up by time: what intervals are drawn from.
-    said: what its models said of the test window, by sector; of the origins of a walk-forward alone.
+    by_time: the same losses by target and group, added up by time: what intervals are drawn from.
+    predictions: of its models, for the test window, by group; of the origins of a walk-forward alone.
     """
 
-    about: dict[str, Any]
+    description: dict[str, Any]
     losses: list[BlockLoss]
     by_time: dict[tuple[str, str], block_bootstrap.Losses] = field(default_factory=dict)
-    said: list[out_of_sample_store.Said] = field(default_factory=list)
+    predictions: list[Said] = field(default_factory=list)
 
 
-def title(at: Boundaries) -> str:
+def title(times: FoldTimes) -> str:
     """A fold as a person reads it: "origin 2", "cpcv 05", or "single split"."""
-    return at.name.replace("origin", "origin ").replace("cpcv", "cpcv ") or "single split"
+    return times.name.replace("origin", "origin ").replace("cpcv", "cpcv ") or "single split"
 
 
-def rehearse(work: Work, folds: Folds, baselines: Baselines, stage: Callable[[str], None]) -> list[MeasuredFold]:
+def evaluate_folds(
+    workload: Workload, context: TrainingContext, folds: Folds, stage: Callable[[str], None]
+) -> list[FoldScores]:
     """Train and measure every fold whose models are not kept, one after the other.
 
-    Units of a fold are resumable like those of the published one; a model lives until its fold is measured.
+    Results of a fold are resumable like those of the published one; models live until their fold is measured.
     Raises UserError, naming the fold, where nothing of it can be trained.
     """
-    measured = []
-    for at in folds.rehearsals:
-        stage(f"training, {title(at)}")
-        cut = {sector: split(dataset, at) for sector, dataset in work.datasets.items()}
-        own = dataclasses.replace(work, splits=cut, at=at)
+    scored = []
+    for times in folds.evaluation_folds:
+        stage(f"training, {title(times)}")
+        splits = {group: split(dataset, times) for group, dataset in context.datasets.items()}
+        of_fold = dataclasses.replace(context, splits=splits, times=times)
         try:
-            trained, skipped = train(own)
+            trained, skipped = train(of_fold)
         except UserError as error:
-            fix = "fewer origins or a larger split.train" if at.name.startswith("origin") else "fewer groups"
-            raise UserError(f"{title(at)}: {error}; {fix} would give it more") from None
-        found = measure(own, at, trained, skipped, baselines)
-        said = out_of_sample.of_fold(own, at, trained) if at in folds.walk_forward else []
-        measured.append(dataclasses.replace(found, said=said))
-    return measured
+            fix = "fewer origins or a larger split.train" if times.name.startswith("origin") else "fewer groups"
+            raise UserError(f"{title(times)}: {error}; {fix} would give it more") from None
+        scores = score_fold(workload, of_fold, times, trained, skipped)
+        predictions = out_of_sample.of_fold(of_fold, times, trained) if times in folds.walk_forward else []
+        scored.append(dataclasses.replace(scores, predictions=predictions))
+    return scored
 
 
-def survey(work: Work, folds: Folds) -> None:
-    """Ask for the units of every fold whose models are not kept, as `rehearse` would need them."""
-    for at in folds.rehearsals:
-        cut = {sector: split(dataset, at) for sector, dataset in work.datasets.items()}
-        train(dataclasses.replace(work, splits=cut, at=at))
+def survey(context: TrainingContext, folds: Folds) -> None:
+    """Ask for the results of every fold whose models are not kept, as `evaluate_folds` would need them."""
+    for times in folds.evaluation_folds:
+        splits = {group: split(dataset, times) for group, dataset in context.datasets.items()}
+        train(dataclasses.replace(context, splits=splits, times=times))
 
 
-def measure(
-    work: Work, at: Boundaries, trained: list[Trained], skipped: Sequence[Skipped], baselines: Baselines
-) -> MeasuredFold:  # fmt: skip
+def score_fold(
+    workload: Workload,
+    context: TrainingContext,
+    times: FoldTimes,
+    trained: list[GroupModels],
+    skipped: Sequence[Skipped],
+) -> FoldScores:
     """The losses of a fold's models and baselines on its test rows, by block."""
-    say = baselines(work, trained)
-    losses, by_time = [], {}
-    for one in trained:
-        dataset, cut = work.datasets[one.sector], work.splits[one.sector]
-        y, time_ns = work.device.to_host(dataset.y), work.device.to_host(dataset.time_ns)[cut.test]
-        from_tables = say(one.sector, cut.test)
-        blocks = [np.flatnonzero((time_ns >= block.start) & (time_ns < block.stop)) for block in at.test]
-        for position, label in enumerate(one.labels):
-            k = dataset.label_names.index(label)
-            shares = np.bincount(y[cut.train, k], minlength=N_CLASSES) + 0.5
-            said = {family: one.test[family][:, position] for family in one.models}
-            said |= {name: probability[:, k] for name, probability in from_tables.items()}
-            truth = y[cut.test, k]
-            prior = metrics.log_losses(np.broadcast_to(shares / shares.sum(), (len(truth), N_CLASSES)), truth)
-            of_rows = {model: metrics.log_losses(probability, truth) for model, probability in said.items()}
-            by_time[label, one.sector] = block_bootstrap.by_time(
-                time_ns, {(label, model): lost for model, lost in {PRIOR: prior, **of_rows}.items()}
+    baselines = Baselines.learn(workload, context, [models.group for models in trained])
+    block_losses: list[BlockLoss] = []
+    by_time = {}
+    for models in trained:
+        dataset, test = context.datasets[models.group], context.splits[models.group].test
+        y, time_ns = context.device.to_host(dataset.y), context.device.to_host(dataset.time_ns)[test]
+        of_baselines = baselines.predict(dataset, test)
+        blocks = [np.flatnonzero((time_ns >= block.start) & (time_ns < block.stop)) for block in times.test]
+        for position, label in enumerate(models.labels):
+            k = dataset.target.names.index(label)
+            predictions = {name: models.test[name][:, position] for name in models.models}
+            predictions |= {name: prediction[:, k] for name, prediction in of_baselines.items()}
+            reference = reference_predictions(dataset, k, context.splits[models.group].train, test)
+            prior = losses_of(dataset.target, reference, y[test, k])
+            of_rows = {
+                name: losses_of(dataset.target, prediction, y[test, k]) for name, prediction in predictions.items()
+            }
+            by_time[label, models.group] = block_bootstrap.by_time(
+                time_ns, {(label, name): lost for name, lost in {PRIOR: prior, **of_rows}.items()}
             )
-            for model, lost in of_rows.items():
-                losses += [
-                    BlockLoss(
-                        at.name, b, one.sector, label, model, len(rows), float(lost[rows].sum()),
-                        float(prior[rows].sum()),
-                    )
-                    for b, rows in enumerate(blocks)
-                    if len(rows)
-                ]  # fmt: skip
-    left_out = [dataclasses.asdict(one) for one in skipped]
-    return MeasuredFold({**describe(at, work.datasets, work.splits), "skipped": left_out}, losses, by_time)
+            block_losses += [
+                BlockLoss(
+                    times.name, b, models.group, label, name, len(rows), float(lost[rows].sum()),
+                    float(prior[rows].sum()),
+                )
+                for name, lost in of_rows.items()
+                for b, rows in enumerate(blocks)
+                if len(rows)
+            ]  # fmt: skip
+    left_out = [dataclasses.asdict(skip) for skip in skipped]
+    description = {**describe(times, context.datasets, context.splits), "skipped": left_out}
+    return FoldScores(description, block_losses, by_time)
 
 
-def describe(at: Boundaries, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> dict[str, Any]:
+def describe(times_of_fold: FoldTimes, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> dict[str, Any]:
     """Rows and dates of a fold; of a test of several blocks each one's dates."""
 
     def times(part: str) -> np.ndarray:
@@ -139,10 +153,10 @@ def describe(at: Boundaries, datasets: Mapping[str, Dataset], splits: Mapping[st
     dates = {part: _ends(of_part[part]) for part in ("train", "validation")}
     test = of_part["test"]
     return {
-        "name": title(at),
+        "name": title(times_of_fold),
         "rows": {part: len(found) for part, found in of_part.items()},
         **dates,
-        "test": [_ends(test[(test >= block.start) & (test < block.stop)]) for block in at.test],
+        "test": [_ends(test[(test >= block.start) & (test < block.stop)]) for block in times_of_fold.test],
     }
 
 
@@ -153,48 +167,60 @@ def _ends(time_ns: np.ndarray) -> list[str]:
 def plan(folds: Folds, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     """Rows and dates of every fold beside a single split: "walk_forward" and "cpcv", where they were asked for."""
 
-    def described(several: Sequence[Boundaries]) -> list[dict[str, Any]]:
-        return [describe(at, datasets, {s: split(d, at) for s, d in datasets.items()}) for at in several]
+    def described(several: Sequence[FoldTimes]) -> list[dict[str, Any]]:
+        return [describe(times, datasets, {g: split(d, times) for g, d in datasets.items()}) for times in several]
 
     asked = {"walk_forward": folds.walk_forward, "cpcv": folds.cpcv}
     return {name: described(several) for name, several in asked.items() if several}
 
 
+@dataclass(frozen=True)
+class Published:
+    """What the published fold, the last origin of a walk-forward, gave."""
+
+    trained: list[GroupModels]
+    skipped: Sequence[Skipped]
+
+
 def summarise(
-    work: Work, folds: Folds, rehearsed: Sequence[MeasuredFold], trained: list[Trained], skipped: Sequence[Skipped],
-    baselines: Baselines,
-) -> dict[str, Any]:  # fmt: skip
+    workload: Workload,
+    context: TrainingContext,
+    folds: Folds,
+    evaluated: Sequence[FoldScores],
+    published: Published,
+) -> dict[str, Any]:
     """The sections "walk_forward" and "cpcv" of a summary, where they were asked for.
 
-    rehearsed: what `rehearse` gave.  trained, skipped: the published fold's, which is the last origin.
+    evaluated: what `evaluate_folds` gave.
     """
-    crossed, origins = rehearsed[: len(folds.cpcv)], rehearsed[len(folds.cpcv) :]
-    found = {}
+    crossed, origins = evaluated[: len(folds.cpcv)], evaluated[len(folds.cpcv) :]
+    summary = {}
     if folds.walk_forward:
-        last = measure(work, folds.published, trained, skipped, baselines)
-        settings = work.settings
-        walked = walk_forward_summary([*origins, last])
-        found["walk_forward"] = with_intervals(walked, [*origins, last], max(settings.labels.horizons), settings.seed)
+        last = score_fold(workload, context, folds.published, published.trained, published.skipped)
+        settings, tables = context.settings, workload.reference_tables
+        walked = walk_forward_summary([*origins, last], tables)
+        longest = max(workload.target(settings).horizon_rows)
+        summary["walk_forward"] = with_intervals(walked, [*origins, last], longest, settings.seed, tables)
     if folds.cpcv:
-        found["cpcv"] = cpcv_summary(crossed, *work.settings.split.cpcv)
-    return found
+        summary["cpcv"] = cpcv_summary(crossed, *context.settings.split.cpcv)
+    return summary
 
 
 def publish(
-    work: Work, panel: Panel, folds: Folds, rehearsed: Sequence[MeasuredFold], trained: list[Trained]
+    context: TrainingContext, panel: Panel, folds: Folds, evaluated: Sequence[FoldScores], trained: list[GroupModels]
 ) -> dict[str, dict[str, Any]]:
-    """Write what a walk-forward said of rows that its models had not seen; manifest entries, none without one.
+    """Write the out-of-sample predictions of a walk-forward; manifest entries, none without one.
 
-    rehearsed, trained: as of `summarise`.
+    evaluated, trained: see `summarise`.
     """
     if not folds.walk_forward:
         return {}
-    said = [one.said for one in rehearsed[len(folds.cpcv) :]]
-    said.append(out_of_sample.of_fold(work, folds.published, trained))
-    return out_of_sample_store.publish(work.store, panel, folds.walk_forward, said, work.run_key)
+    predictions = [scores.predictions for scores in evaluated[len(folds.cpcv) :]]
+    predictions.append(out_of_sample.of_fold(context, folds.published, trained))
+    return out_of_sample_store.publish(context.store, panel, folds.walk_forward, predictions, context.run_key)
 
 
-def walk_forward_summary(measured: Sequence[MeasuredFold]) -> dict[str, Any]:
+def walk_forward_summary(measured: Sequence[FoldScores], tables: Sequence[str]) -> dict[str, Any]:
     """What a walk-forward found: for each label and model over all origins' test rows pooled, and of every origin.
 
     Averaged over sectors: mean log-loss of the sectors against that of their priors. above_tables is the gain beyond
@@ -212,13 +238,13 @@ def walk_forward_summary(measured: Sequence[MeasuredFold]) -> dict[str, Any]:
             parts = [_averaged(found) for found in _grouped(of_sector, lambda one: one.fold).values()]
             by_sector.append({"sector": sector, **about, **_averaged(of_sector), **_spread(parts, "origins")})
     for one in results:
-        tables = [t["gain_over_prior"] for t in results if t["label"] == one["label"] and t["model"] in TABLES]
-        one["above_tables"] = one["gain_over_prior"] - max(tables) if tables else float("nan")
-    return {"origins": [one.about for one in measured], "results": results, "by_sector": by_sector}
+        gains = [t["gain_over_prior"] for t in results if t["label"] == one["label"] and t["model"] in tables]
+        one["above_tables"] = one["gain_over_prior"] - max(gains) if gains else float("nan")
+    return {"origins": [scores.description for scores in measured], "results": results, "by_sector": by_sector}
 
 
 def with_intervals(
-    found: dict[str, Any], measured: Sequence[MeasuredFold], longest_horizon: int, seed: int
+    found: dict[str, Any], measured: Sequence[FoldScores], longest_horizon: int, seed: int, tables: Sequence[str]
 ) -> dict[str, Any]:  # fmt: skip
     """A walk-forward's summary with 95 % intervals of its pooled figures and what they say of skill; `families`.
 
@@ -245,17 +271,17 @@ def with_intervals(
     drawn = {(label, model): resampled[label].gain(sectors[label], label, model) for label, model in gains}
     for one in found["by_sector"]:
         label, alone, by_label = one["label"], [one["sector"]], resampled[one["label"]]
-        one |= _interval_of(
+        one |= skill_measures(
             by_label, alone, one["gain_over_prior"], by_label.gain(alone, label, one["model"]),
             of_sector[one["sector"], label, PRIOR_ALL], by_label.gain(alone, label, PRIOR_ALL),
         )  # fmt: skip
     for one in found["results"]:
         label, model = one["label"], one["model"]
-        one |= _interval_of(
+        one |= skill_measures(
             resampled[label], sectors[label], one["gain_over_prior"], drawn[label, model],
             gains[label, PRIOR_ALL], drawn[label, PRIOR_ALL],
         )  # fmt: skip
-        table = max(TABLES, key=lambda name: gains[label, name])
+        table = max(tables, key=lambda name: gains[label, name])
         low, high = resampled[label].interval(
             sectors[label], one["above_tables"], drawn[label, model] - drawn[label, table]
         )
@@ -270,26 +296,13 @@ def with_intervals(
         families.append({
             "model": model, "labels": len(of), "gain": mean, "labels_with_skill": skills.count(block_bootstrap.SKILL),
             "labels_without_skill": skills.count(NO_SKILL),
-            **_interval_of(longest, list(longest.blocks), mean, drawn_mean, mean_all, drawn_all),
+            **skill_measures(longest, list(longest.blocks), mean, drawn_mean, mean_all, drawn_all),
         })  # fmt: skip
     about = next(iter(resampled.values())).about()
     return {**found, "intervals": about, "families": families}
 
 
-def _interval_of(
-    resampled: block_bootstrap.Resampled, sectors: Sequence[str], gain: float, drawn: np.ndarray, gain_all: float,
-    drawn_all: np.ndarray,
-) -> dict[str, Any]:  # fmt: skip
-    """The interval of a gain over the prior, the lower end of what is beyond the prior of all sectors, and skill."""
-    low, high = resampled.interval(sectors, gain, drawn)
-    above_low, _ = resampled.interval(sectors, gain - gain_all, drawn - drawn_all)
-    return {
-        "gain_low": low, "gain_high": high, "above_prior_all": gain - gain_all, "above_prior_all_low": above_low,
-        "skill": block_bootstrap.skill(low, above_low),
-    }  # fmt: skip
-
-
-def cpcv_summary(measured: Sequence[MeasuredFold], n_groups: int, n_test: int) -> dict[str, Any]:
+def cpcv_summary(measured: Sequence[FoldScores], n_groups: int, n_test: int) -> dict[str, Any]:
     """What a combinatorial cross-validation found: the distribution over paths, for each label and model.
 
     log_loss, prior_log_loss and gain_over_prior are means over paths, `paths` are theirs. Paths share folds and rows
@@ -323,7 +336,7 @@ def cpcv_summary(measured: Sequence[MeasuredFold], n_groups: int, n_test: int) -
         denied = one["smallest_gain"] <= 0 or smallest <= 0
         one |= {"smallest_above_prior_all": smallest, "skill": NO_SKILL if denied else ON_EVERY_PATH}
     return {
-        "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path), "folds": [one.about for one in measured],
+        "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path), "folds": [scores.description for scores in measured],
         "results": results,
     }  # fmt: skip
 

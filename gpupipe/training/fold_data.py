@@ -1,4 +1,4 @@
-"""Folding: which rows a round of fitting has, and how they are gathered and fitted; the same here and on a worker."""
+"""Which rows a fit has, and how they are gathered, fitted and predicted; the same here and on a worker."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.cross_validation.splits import Boundaries, Split
+from gpupipe.config import Config
+from gpupipe.cross_validation.fold_times import FoldTimes
+from gpupipe.cross_validation.split import Split
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators import columns, registry
-from gpupipe.estimators.training_set import Fold, alone, gather, shuffled, with_mean_weight_1
+from gpupipe.dataset.row_view import RowView, Storage, digest_of_features, shuffled
+from gpupipe.estimators import columns
+from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.training_set import TrainingSet, this_process_only, with_mean_weight_1
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device
-from gpupipe.targets.classes import N_CLASSES
-from gpupipe.training.cache_keys import Readable, digest_of_columns
 
 
-class Data(Protocol):
-    """What rounds are made of.
+class TrainingData(Protocol):
+    """What training sets are made of.
 
-    splits: of each sector.  cache: a folder for columns and bins, where memory is short.  threads: of a pooled fit.
+    splits: of each group.  cache: a folder for columns and bins, where memory is short.  threads: of a pooled fit.
     """
 
     @property
     def datasets(self) -> Mapping[str, Dataset]:
-        """Of each sector."""
+        """Of each group."""
         ...
 
     @property
     def splits(self) -> Mapping[str, Split]:
-        """Of each sector."""
+        """Of each group."""
         ...
 
     @property
-    def settings(self) -> config.Config:
+    def settings(self) -> Config:
         """Of the run."""
         ...
 
@@ -54,7 +55,7 @@ class Data(Protocol):
 
     @property
     def plan(self) -> memory.Plan:
-        """How memory is gone about."""
+        """The memory plan."""
         ...
 
     @property
@@ -64,69 +65,86 @@ class Data(Protocol):
 
 
 @dataclass(frozen=True)
-class Which:
-    """Which rows a round of fitting has: all that a worker needs to know of it, beside the run's data.
+class FoldId:
+    """Names one fit's rows: all that a worker needs to know of it, in addition to the run's data.
 
-    at: the fold in time.  sectors: pooled together.  part: number of the out-of-fold part that is left out; None in the
-    final round.  kept: numbers of the round's labels in the datasets.
+    times: the fold in time.  groups: pooled together.  part: number of the out-of-fold part that is left out; None in
+    the final fit.  targets: numbers of the dataset's targets that are fitted.
+
+        >>> FoldId(times, ("energy",), 0, (0, 1)).name          # doctest: +SKIP
+        'part1'
     """
 
-    at: Boundaries
-    sectors: tuple[str, ...]
+    times: FoldTimes
+    groups: tuple[str, ...]
     part: int | None
-    kept: tuple[int, ...]
+    targets: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """final, or part1, part2, ...; behind the name of the fold in time, where it has one."""
-        own = "final" if self.part is None else f"part{self.part + 1}"
-        return f"{self.at.name}-{own}" if self.at.name else own
+        """final, or part1, part2, ...; after the name of the fold in time, where it has one."""
+        name = "final" if self.part is None else f"part{self.part + 1}"
+        return f"{self.times.name}-{name}" if self.times.name else name
 
     def rows(self, splits: Mapping[str, Split]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-        """Of each sector the numbers of the rows that are fitted, and of those that choose rounds."""
+        """For each group, the numbers of the rows that are fitted, and of those that choose rounds."""
         if self.part is None:
-            return {s: (splits[s].train, splits[s].validation) for s in self.sectors}
-        return {s: (splits[s].folds[self.part][0], None) for s in self.sectors}
+            return {group: (splits[group].train, splits[group].validation) for group in self.groups}
+        return {group: (splits[group].cross_fit[self.part][0], None) for group in self.groups}
 
-    def predicted(self, splits: Mapping[str, Split], sector: str) -> dict[str, np.ndarray]:
-        """Numbers of the rows of a sector that its models are asked about, by the name of the part."""
-        cut = splits[sector]
+    def predicted(self, splits: Mapping[str, Split], group: str) -> dict[str, np.ndarray]:
+        """Numbers of the rows of a group that its models predict, by the name of the part."""
+        split = splits[group]
         if self.part is None:
-            return {"validation": cut.validation, "test": cut.test}
-        return {"oof": cut.folds[self.part][1]}
+            return {"validation": split.validation, "test": split.test}
+        return {"oof": split.cross_fit[self.part][1]}
 
 
-def shares(n_rows: Mapping[str, int], n_processes: int) -> list[tuple[str, ...]]:
-    """The sectors that each of so many processes holds: the largest first, each to the one with the fewest rows.
+def share_groups(n_rows: Mapping[str, int], n_processes: int) -> list[tuple[str, ...]]:
+    """The groups that each of so many processes holds: the largest first, each to the process with the fewest rows.
 
-    Only those that have some are returned; the order of a process's sectors is that of n_rows.
+    Only processes that hold a group are returned; the order of a process's groups is that of n_rows.
     """
     held = [0] * n_processes
-    home: dict[str, int] = {}
-    for sector in sorted(n_rows, key=lambda sector: -n_rows[sector]):
-        home[sector] = int(np.argmin(held))
-        held[home[sector]] += n_rows[sector]
-    found = [tuple(sector for sector in n_rows if home[sector] == k) for k in range(n_processes)]
-    return [own for own in found if own]
+    process_of: dict[str, int] = {}
+    for group in sorted(n_rows, key=lambda group: -n_rows[group]):
+        process_of[group] = int(np.argmin(held))
+        held[process_of[group]] += n_rows[group]
+    by_process = [tuple(group for group in n_rows if process_of[group] == k) for k in range(n_processes)]
+    return [groups for groups in by_process if groups]
 
 
-def make_fold(
-    data: Data, which: Which, total: Callable[[np.ndarray], np.ndarray] = alone, pooled: Sequence[str] = ()
-) -> Fold:  # fmt: skip
-    """Gather the rows of a round, those of each sector in random order.
+def make_training_set(
+    data: TrainingData,
+    fold: FoldId,
+    total: Callable[[np.ndarray], np.ndarray] = this_process_only,
+    all_groups: Sequence[str] = (),
+) -> TrainingSet:
+    """Gather the rows of a fit, those of each group in random order.
 
-    total, pooled: where other processes hold other sectors of the round, as of Fold, and the sectors of all of them.
+    total, all_groups: where other processes hold other groups of the fold, see TrainingSet; the groups of all of them.
     """
-    settings, rows = data.settings, which.rows(data.splits)
-    training, kept, kind = settings.training, which.kept, (data.cache, data.plan.late)
+    settings, rows = data.settings, fold.rows(data.splits)
+    training, storage = settings.training, Storage(data.cache, data.plan.late)
+
+    def view(group: str, numbers: np.ndarray) -> RowView:
+        rows_of_group = RowView(data.datasets[group], numbers, fold.targets, storage=storage)
+        _ = (
+            rows_of_group.X,
+            rows_of_group.y,
+            rows_of_group.weight,
+            rows_of_group.time_ns,
+        )  # gathered here, by one thread
+        return rows_of_group
+
     memory.give_back()  # what the fold before this one held
-    fit = {s: gather(data.datasets[s], shuffled(own, settings.seed, s), kept, *kind) for s, (own, _) in rows.items()}
-    names = data.datasets[which.sectors[0]].label_names
-    fold = Fold(
-        name=which.name,
-        fit=with_mean_weight_1(fit, data.device, total),
-        validation={s: gather(data.datasets[s], v, kept, *kind) for s, (_, v) in rows.items() if v is not None},
-        label_names=tuple(names[k] for k in kept),
+    fit = {group: view(group, shuffled(fitted, settings.seed, group)) for group, (fitted, _) in rows.items()}
+    target = data.datasets[fold.groups[0]].target.take(fold.targets)
+    training_set = TrainingSet(
+        name=fold.name,
+        fit=with_mean_weight_1(fit, data.device, target.n_classes, total),
+        validation={group: view(group, numbers) for group, (_, numbers) in rows.items() if numbers is not None},
+        target=target,
         device=data.device,
         max_bin=training.max_bin,
         class_weight=training.class_weight,
@@ -137,38 +155,52 @@ def make_fold(
         sparing=data.plan.sparing,
         total=total,
     )
-    if pooled:
-        counted = np.zeros((len(pooled), fold.n_labels, N_CLASSES), np.int64)
-        for sector, own in fold.counts.items():
-            counted[pooled.index(sector)] = own
-        fold = dataclasses.replace(fold, everywhere=dict(zip(pooled, total(counted), strict=True)))
-    if (n := settings.ml.feature_selection_top_n) and n < fold.n_columns:
-        fold = columns.only(fold, columns.top_columns(fold, n))
-    return fold
+    if all_groups:
+        counts = np.zeros((len(all_groups), training_set.n_targets, target.n_classes), np.int64)
+        for group, counts_of_group in training_set.counts.items():
+            counts[all_groups.index(group)] = counts_of_group
+        everywhere = dict(zip(all_groups, total(counts), strict=True))
+        training_set = dataclasses.replace(training_set, counts_everywhere=everywhere)
+    if (n := settings.ml.feature_selection_top_n) and n < training_set.n_columns:
+        training_set = training_set.of_columns(columns.top_columns(training_set, n))
+    return training_set
 
 
-def digests_of_predicted(data: Data, which: Which, sector: str) -> dict[str, str]:
-    """Of each part of a sector that its models are asked about, the digest of X's rows."""
-    parts = which.predicted(data.splits, sector)
-    return {part: digest_of_columns(data.datasets[sector], at) for part, at in parts.items()}
+def digests_of_predicted(data: TrainingData, fold: FoldId, group: str) -> dict[str, str]:
+    """For each part of a group that its models predict, the digest of its rows of X."""
+    parts = fold.predicted(data.splits, group)
+    return {part: digest_of_features(data.datasets[group], rows) for part, rows in parts.items()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is fitted at once: some targets of one estimator, of one group or (None) of all.
+
+    targets: their positions in the training set.
+    """
+
+    group: str | None
+    targets: tuple[int, ...]
 
 
 def fit(
-    family: registry.Family, fold: Fold, sector: str | None, labels: Sequence[int], settings: config.Config,
-    pooled: Sequence[Any] | None, like: Sequence[Any] | None,
-) -> list[Any]:  # fmt: skip
-    """Models of some labels of a fold, by number: of a sector, going on from those pooled, or the pooled ones.
+    estimator: Estimator,
+    training_set: TrainingSet,
+    stage: Stage,
+    settings: Config,
+    pooled: Sequence[Any] | None,
+    frozen_choices: Sequence[Any] | None,
+) -> list[Any]:
+    """Models of one stage. pooled, frozen_choices: of the same targets; see `Estimator`."""
+    of_targets, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
+    if stage.group is None:
+        return columns.fit_pool(estimator, of_targets, readable, frozen_choices)
+    return columns.fit_group(estimator, of_targets, stage.group, readable, pooled or [], frozen_choices)
 
-    pooled, like: of the same labels; like as in `models.Family`.
-    """
-    own, readable = fold.of_labels(labels), cast(config.Config, Readable(settings, family.name))
-    if sector is None:
-        return family.fit_pool(own, readable, like)
-    return family.fit_sector(own, sector, readable, pooled, like)
 
-
-def say(family: registry.Family, data: Data, which: Which, sector: str, part: str, fitted: Sequence[Any]) -> np.ndarray:
-    """What the models of a sector say of one part, float32 (n_rows, n_labels, 3), on the host."""
-    rows = which.predicted(data.splits, sector)[part]
-    X = gather(data.datasets[sector], rows, which.kept).X
-    return data.device.to_host(family.predict(fitted, X, data.device))
+def predict(
+    estimator: Estimator, data: TrainingData, fold: FoldId, group: str, part: str, models: Sequence[Any]
+) -> np.ndarray:
+    """Predictions of a group's models for one part, float32 (n_rows, n_targets, n_outputs), on the host."""
+    rows = RowView(data.datasets[group], fold.predicted(data.splits, group)[part])
+    return data.device.to_host(columns.predict_view(estimator, models, rows))

@@ -3,73 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gpupipe.artifacts.out_of_sample_store import Said
-from gpupipe.cross_validation.splits import Boundaries
+from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators import registry
-from gpupipe.evaluation import metrics
-from gpupipe.targets.classes import BUY, N_CLASSES, SELL
-from gpupipe.training.cache_keys import META
-from gpupipe.training.groups import Trained, Work, predict_meta
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators import columns, registry
+from gpupipe.evaluation.scorers import scorer_of
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.groups import GroupModels, predict_stack
 
 
-def of_fold(work: Work, at: Boundaries, trained: Sequence[Trained]) -> list[Said]:
-    """What the models of a fold say of its test window; the rows without known labels are predicted for it."""
-    to_host = work.device.to_host
-    learned = max(
-        int(to_host(work.datasets[one.sector].end_time_ns)[rows].max())
-        for one in trained
-        for rows in (work.splits[one.sector].train, work.splits[one.sector].validation)
+def of_fold(context: TrainingContext, times: FoldTimes, trained: Sequence[GroupModels]) -> list[Said]:
+    """Predictions of a fold's models for its test window; rows without known labels are predicted for it.
+
+    Kept are the probabilities of the first and the last class, with the cutoffs that validation chose.
+    """
+    to_host = context.device.to_host
+    learned_until = max(
+        int(to_host(context.datasets[models.group].end_time_ns)[rows].max())
+        for models in trained
+        for rows in (context.splits[models.group].train, context.splits[models.group].validation)
     )
-    found = []
-    for one in trained:
-        dataset, cut = work.datasets[one.sector], work.splits[one.sector]
+    windows = []
+    for models in trained:
+        dataset, split = context.datasets[models.group], context.splits[models.group]
         time, y = to_host(dataset.time_ns), to_host(dataset.y)
         inside = np.zeros(len(time), bool)
-        for block in at.test:
+        for block in times.test:
             inside |= (time >= block.start) & (time < block.stop)
         rows = np.flatnonzero(inside & to_host(dataset.warm))
-        unknown = np.setdiff1d(rows, cut.test, assume_unique=True)
-        later = _predict(work, one, dataset, unknown)
-        place, values, cutoffs = np.searchsorted(rows, cut.test), [], []
-        keys = [(k, family) for k in _by_horizon(dataset, one.labels) for family in one.models]
-        for k, family in keys:
+        unknown = np.setdiff1d(rows, split.test, assume_unique=True)
+        later = _predict(context, models, dataset, unknown)
+        position, values, cutoffs = np.searchsorted(rows, split.test), [], []
+        scorer, outer = scorer_of(dataset.target), [0, dataset.target.n_classes - 1]
+        keys = [(k, name) for k in _by_horizon(dataset, models.labels) for name in models.models]
+        for k, name in keys:
             both = np.empty((len(rows), 2), np.float32)
-            both[place] = one.test[family][:, k][:, [SELL, BUY]]
-            both[np.searchsorted(rows, unknown)] = later[family][:, k][:, [SELL, BUY]]
-            chosen = metrics.call_cutoffs(
-                one.validation[family][:, k], y[cut.validation, dataset.label_names.index(one.labels[k])]
-            )
+            both[position] = models.test[name][:, k][:, outer]
+            both[np.searchsorted(rows, unknown)] = later[name][:, k][:, outer]
+            column = dataset.target.names.index(models.labels[k])
+            chosen = scorer.cutoffs(models.validation[name][:, k], y[split.validation, column])
             values.append(both)
             cutoffs.append((chosen["buy"], chosen["sell"]))
-        of_model = tuple((family, *_label(dataset, one.labels[k])) for k, family in keys)
-        found.append(Said(one.sector, rows, of_model, np.stack(values, axis=1), tuple(cutoffs), learned))
-    return found
+        names = tuple((name, *_label(dataset, models.labels[k])) for k, name in keys)
+        windows.append(Said(models.group, rows, names, np.stack(values, axis=1), tuple(cutoffs), learned_until))
+    return windows
 
 
-def _predict(work: Work, one: Trained, dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each family float32 (n_rows, n_labels, 3), on the host, as `training` predicts the split's own rows."""
+def _predict(
+    context: TrainingContext, models: GroupModels, dataset: Dataset, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """For each estimator float32 (n_rows, n_targets, n_outputs), on the host, as training predicts the split's rows."""
     from threadpoolctl import threadpool_limits
 
     if not len(rows):
-        return {family: np.empty((0, len(one.labels), N_CLASSES), np.float32) for family in one.models}
-    X = dataset.X[work.device.asarray(rows)]
-    said: dict[str, np.ndarray] = {}
+        shape = (0, len(models.labels), dataset.target.n_outputs)
+        return {name: np.empty(shape, np.float32) for name in models.models}
+    view = RowView(dataset, rows)
+    predictions: dict[str, np.ndarray] = {}
     with threadpool_limits(1, "blas"):
-        for family, fitted in one.models.items():
-            if family == META:
-                said[family] = predict_meta(fitted, said, work.device)
+        for name, fitted in models.models.items():
+            if name == context.stacking:
+                predictions[name] = predict_stack(fitted, predictions, context.device)
             else:
-                said[family] = work.device.to_host(registry.family(family).predict(fitted, X, work.device))
-    return said
+                predicted: Any = columns.predict_view(registry.estimator(name), fitted, view)
+                predictions[name] = context.device.to_host(predicted)
+    return predictions
 
 
 def _label(dataset: Dataset, label: str) -> tuple[int, float]:
-    k = dataset.label_names.index(label)
-    return int(dataset.horizon_of_label[k]), float(dataset.threshold_of_label[k])
+    parameters = dataset.target.parameters[dataset.target.names.index(label)]
+    return int(parameters["horizon"]), float(parameters["threshold"])
 
 
 def _by_horizon(dataset: Dataset, labels: Sequence[str]) -> list[int]:

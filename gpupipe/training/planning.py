@@ -1,12 +1,13 @@
-"""Planning: what a run would do and hold, and which of its units are there, without training anything."""
+"""The plan of a run: what it would do and hold, and which of its results are there, without training anything."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from gpupipe import config
-from gpupipe.cross_validation.splits import Boundaries, Folds
+from gpupipe.config import Config
+from gpupipe.cross_validation.fold_times import FoldTimes
+from gpupipe.cross_validation.folds import Folds
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
 from gpupipe.estimators import registry
@@ -15,81 +16,87 @@ from gpupipe.features.matrix import feature_names
 from gpupipe.runtime import memory
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import available_cores
+from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
 from gpupipe.training import cross_validate, memory_estimate
-from gpupipe.training.cache_keys import Ledger
-from gpupipe.training.groups import Work, count_units, train
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.groups import count_tasks, train
 from gpupipe.training.prepare import outline, prepare
+from gpupipe.training.workload import Workload
 
 
 def plan(
-    panel: Panel, settings: config.Config, jobs: int | None = None, limits: memory.Limits = memory.NO_LIMITS
+    workload: Workload,
+    panel: Panel,
+    settings: Config,
+    jobs: int | None = None,
+    limits: memory.Limits = memory.NO_LIMITS,
 ) -> dict[str, Any]:
-    """What a run would do: sectors with rows and splits, models, units, and the memory that it would hold.
+    """What a run would do: groups with rows and splits, models, tasks, and the memory that it would hold.
 
     No features are computed. UserError where no plan stays below the limits.
     """
     registry.require(settings.training.models)
     load_modules(settings.features.modules)
-    chosen, _ = memory_plan(panel, settings, jobs, limits)
-    prepared = outline(panel, settings)
+    chosen, _ = memory_plan(workload, panel, settings, jobs, limits)
+    prepared = outline(workload, panel, settings)
     n_features = len(feature_names(settings.features.names))
-    numbers = totals(panel, settings, prepared.folds)
-    n_labels, steps = numbers["labels"], memory_estimate.ladder(panel, settings, jobs or available_cores())
-    of_chosen = next(one for one in steps if one.plan == chosen)
+    numbers = totals(workload, panel, settings, prepared.folds)
+    steps = memory_estimate.ladder(workload, panel, settings, jobs or available_cores())
+    estimate = next(step for step in steps if step.plan == chosen)
     sectors = []
-    for s, dataset in prepared.datasets.items():
-        cut = prepared.splits[s]
-        counts = {"rows": dataset.n_rows, "train": len(cut.train), "validation": len(cut.validation)}
-        sectors.append({"sector": s, "symbols": panel.sector.count(s), **counts, "test": len(cut.test)})
+    for group, dataset in prepared.datasets.items():
+        split = prepared.splits[group]
+        counts = {"rows": dataset.n_rows, "train": len(split.train), "validation": len(split.validation)}
+        sectors.append({"sector": group, "symbols": panel.group.count(group), **counts, "test": len(split.test)})
     return {
         "sectors": sectors,
         "features": n_features,
-        "labels": n_labels,
+        "labels": numbers["labels"],
         "families": list(settings.training.models),
         "models": numbers["models"],
         "units": numbers["units"],
         "split": split_dates(prepared.folds.published, panel),
         **cross_validate.plan(prepared.folds, prepared.datasets),
-        "estimated_peak_bytes": of_chosen.host,
-        "estimated_device_peak_bytes": of_chosen.device,
+        "estimated_peak_bytes": estimate.host,
+        "estimated_device_peak_bytes": estimate.device,
         "memory_plan": chosen.name,
         "memory_plans": [
             {
-                "plan": one.plan.name,
-                "about": memory.WORDS[one.plan.name],
-                "bytes": one.host,
-                "device_bytes": one.device,
-                "memory": one.asked_of_host,
-                "device_memory": one.asked_of_device,
+                "plan": step.plan.name,
+                "about": memory.WORDS[step.plan.name],
+                "bytes": step.host,
+                "device_bytes": step.device,
+                "memory": step.asked_of_host,
+                "device_memory": step.asked_of_device,
             }
-            for one in steps
+            for step in steps
         ],
     }
 
 
-def survey(panel: Panel, settings: config.Config, out: str | os.PathLike[str]) -> Ledger:
-    """Which units of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
+def survey(workload: Workload, panel: Panel, settings: Config, out: str | os.PathLike[str]) -> ResultCache:
+    """Which results of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
 
-    A unit that waits for one that is not there is not there either: what it would learn from is not known.
+    A result that waits for a missing one is missing too: what it would learn from is not known.
     """
     registry.require(settings.training.models)
     load_modules(settings.features.modules)
-    prepared, store = prepare(panel, settings), Store(out)
-    ledger = Ledger(store, "", asking=True)
-    work = Work(
+    prepared, store = prepare(workload, panel, settings), Store(out)
+    results = ResultCache(store, "", asking=True)
+    context = TrainingContext(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
-        ledger=ledger,
+        results=results,
     )  # fmt: skip
-    cross_validate.survey(work, prepared.folds)
-    train(work)
-    return ledger
+    cross_validate.survey(context, prepared.folds)
+    train(context)
+    return results
 
 
 def memory_plan(
-    panel: Panel, settings: config.Config, jobs: int | None, limits: memory.Limits
+    workload: Workload, panel: Panel, settings: Config, jobs: int | None, limits: memory.Limits
 ) -> tuple[memory.Plan, str]:
-    """How a run goes about its memory, and a sentence on it; empty where nothing limits it, or it need not change.
+    """The memory plan of a run, and a sentence on it; empty where nothing limits it, or it need not change.
 
     UserError where no plan stays below the limits.
     """
@@ -97,24 +104,24 @@ def memory_plan(
         raise UserError("--device-memory is of a GPU's memory, and the CPU computes: leave it out, or give --memory")
     if limits == memory.NO_LIMITS:
         return memory.AS_IT_IS, ""
-    steps = memory_estimate.ladder(panel, settings, jobs or available_cores())
+    steps = memory_estimate.ladder(workload, panel, settings, jobs or available_cores())
     plan = memory.choose(steps, limits)
     return plan, "" if plan == memory.AS_IT_IS else memory.said_of(steps, plan, limits)
 
 
-def totals(panel: Panel, settings: config.Config, cut: Folds) -> dict[str, int]:
-    """How many units, rows, sectors, labels and models a run has; `cut` as of `Prepared.folds`."""
-    sectors, labels = len(panel.sectors), len(settings.labels.horizons) * len(settings.labels.thresholds)
-    models = sectors * labels * len(settings.training.models)
-    units = count_units(settings, sectors) * (1 + len(cut.rehearsals))
-    return {"units": units, "rows": panel.n_rows, "sectors": sectors, "labels": labels, "models": models}
+def totals(workload: Workload, panel: Panel, settings: Config, folds: Folds) -> dict[str, int]:
+    """How many tasks, rows, groups, targets and models a run has."""
+    groups, targets = len(panel.groups), len(workload.target(settings).names)
+    models = groups * targets * len(settings.training.models)
+    tasks = count_tasks(settings, groups) * (1 + len(folds.evaluation_folds))
+    return {"units": tasks, "rows": panel.n_rows, "sectors": groups, "labels": targets, "models": models}
 
 
-def split_dates(at: Boundaries, panel: Panel) -> dict[str, str]:
+def split_dates(times: FoldTimes, panel: Panel) -> dict[str, str]:
     """The dates of a fold, as the summary has them."""
     return {
-        "train_from": time_text(at.parts[0][0].start),
-        "validation_from": time_text(at.validation[0].start),
-        "test_from": time_text(at.test[0].start),
+        "train_from": time_text(times.parts[0][0].start),
+        "validation_from": time_text(times.validation[0].start),
+        "test_from": time_text(times.test[0].start),
         "test_to": time_text(int(panel.time_ns.max())),
     }

@@ -1,4 +1,4 @@
-"""Preparing: features and labels of every sector, and the folds in time that all sectors share."""
+"""Features and targets of every group, and the folds in time that all groups share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe import config
-from gpupipe.cross_validation.splits import Folds, Split, folds, split
+from gpupipe.config import Config
+from gpupipe.cross_validation.folds import Folds, make_folds
+from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
-from gpupipe.dataset.dataset import WARM_BARS, Dataset, join, without_features
-from gpupipe.features.matrix import compute_features, feature_names, warm_up_of
-from gpupipe.runtime import memory, run_log
-from gpupipe.targets.triple_barrier import tp_dd_labels
-from gpupipe.training.fold_tasks import Holders
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.runtime import run_log
+from gpupipe.training.context import ShardedRows
+from gpupipe.training.workload import Workload
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Datasets of every sector, all folds of the run, the splits of the published one, and what was spent on them."""
+    """Datasets of every group, all folds of the run, the splits of the published one, and seconds by stage."""
 
     datasets: dict[str, Dataset]
     splits: dict[str, Split]
@@ -29,74 +29,63 @@ class Prepared:
 
 
 def prepare(
-    panel: Panel, settings: config.Config, cache: pathlib.Path | None = None, holders: Holders | None = None
+    workload: Workload,
+    panel: Panel,
+    settings: Config,
+    cache: pathlib.Path | None = None,
+    sharded_rows: ShardedRows | None = None,
 ) -> Prepared:
-    """Features and labels of each sector, once, and the folds in time that all sectors share.
+    """Features and targets of each group, once, and the folds in time that all groups share.
 
-    The features of one's own must be there (`load_modules`).
+    The user's own features must be registered (`load_modules`).
     cache: a folder in which the features are kept in files, where the device is the CPU.
-    holders: workers that have computed them.
+    sharded_rows: workers that have computed them.
     """
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
-    for sector in panel.sectors:
-        datasets[sector], features_hash, spent = (
-            holders.dataset(sector) if holders else dataset_of(panel, sector, settings, cache)
+    for group in panel.groups:
+        datasets[group], features_hash, spent = (
+            sharded_rows.dataset(group) if sharded_rows else make_dataset(workload, panel, group, settings, cache)
         )
         for stage, elapsed_s in spent.items():
             seconds[stage] += elapsed_s
     started = time.perf_counter()
     with panel.device.stage("split"):
-        cut = folds(list(datasets.values()), settings.split)
-        splits = {sector: split(dataset, cut.published) for sector, dataset in datasets.items()}
+        folds = make_folds(list(datasets.values()), settings.split)
+        splits = {group: split(dataset, folds.published) for group, dataset in datasets.items()}
     seconds["split"] = time.perf_counter() - started
-    return Prepared(datasets, splits, cut, features_hash, seconds)
+    return Prepared(datasets, splits, folds, features_hash, seconds)
 
 
-def dataset_of(
-    panel: Panel, sector: str, settings: config.Config, cache: pathlib.Path | None = None
+def make_dataset(
+    workload: Workload, panel: Panel, group: str, settings: Config, cache: pathlib.Path | None = None
 ) -> tuple[Dataset, str, dict[str, float]]:
-    """Features and labels of one sector, the hash of the features' names and formulas, and the seconds of both."""
-    own = panel.of_sector(sector)
+    """Features and targets of one group, the hash of the features' names and formulas, and the seconds of both."""
+    group_panel = panel.of_group(group)
     with panel.device.stage("features"):
         started = time.perf_counter()
-        out = None
-        if cache is not None and panel.device.kind == "cpu":
-            out = memory.matrix((own.n_rows, len(feature_names(settings.features.names))), cache)
-        features = compute_features(own, settings.features.names, out)
+        features = workload.features(group_panel, settings, cache)
         panel.device.sync()
-        features_s = _told("features", sector, started, own, features.values)
+        features_s = _logged("features", group, started, group_panel, features.values)
     with panel.device.stage("labels"):
         started = time.perf_counter()
-        wanted = settings.labels
-        labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
-        weighted = settings.training.sample_weight == "uniqueness"
-        dataset = join(own, features, labels, sector, weighted)
+        dataset = workload.dataset(group_panel, features, group, settings)
         panel.device.sync()
-        labels_s = _told("labels", sector, started, own, dataset.y)
+        labels_s = _logged("labels", group, started, group_panel, dataset.y)
     return dataset, features.hash, {"features": features_s, "labels": labels_s}
 
 
-def _told(stage: str, sector: str, started: float, panel: Panel, made: Any) -> float:
-    """Log what was made of a sector; the seconds since it began."""
+def _logged(stage: str, group: str, started: float, panel: Panel, array: Any) -> float:
+    """Log an array that was made for a group; the seconds since it began."""
     seconds, kind = time.perf_counter() - started, panel.device.kind
-    run_log.event(stage, stage=stage, unit=sector, seconds=seconds, rows=panel.n_rows, bytes=made.nbytes, device=kind)
+    run_log.event(stage, stage=stage, unit=group, seconds=seconds, rows=panel.n_rows, bytes=array.nbytes, device=kind)
     return seconds
 
 
-def outline(panel: Panel, settings: config.Config) -> Prepared:
-    """Labels, and the folds that they and the bars alone tell of: what `prepare` gives, without any features.
-
-    A row is taken for warm once as many bars of its symbol as the longest of the short columns needs are known.
-    """
-    datasets = {}
-    needed = [warm_up_of(name) for name in feature_names(settings.features.names)]
-    warm_bars = max([bars for bars in needed if bars <= WARM_BARS], default=0)
-    wanted = settings.labels
-    for sector in panel.sectors:
-        own = panel.of_sector(sector)
-        labels = tp_dd_labels(own, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
-        datasets[sector] = without_features(own, labels, sector, warm_bars)
-    cut = folds(list(datasets.values()), settings.split)
-    return Prepared(datasets, {sector: split(one, cut.published) for sector, one in datasets.items()}, cut, "", {})
+def outline(workload: Workload, panel: Panel, settings: Config) -> Prepared:
+    """Targets, and the folds that they and the bars alone determine: what `prepare` gives, without any features."""
+    datasets = {group: workload.outline(panel.of_group(group), group, settings) for group in panel.groups}
+    folds = make_folds(list(datasets.values()), settings.split)
+    splits = {group: split(dataset, folds.published) for group, dataset in datasets.items()}
+    return Prepared(datasets, splits, folds, "", {})

@@ -1,4 +1,4 @@
-"""What is measured of one sector: its models and the baselines beside them, on validation and on the sealed test."""
+"""The measures of one group: its models and the baselines, on validation and on the sealed test."""
 
 from __future__ import annotations
 
@@ -8,133 +8,127 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.estimators.baselines import share_table
-from gpupipe.evaluation import block_bootstrap, calibration, metrics
-from gpupipe.evaluation.block_bootstrap import PRIOR_ALL
-from gpupipe.targets.classes import N_CLASSES
-from gpupipe.training.groups import Trained, Work
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators.baselines.contract import Predict, TrainingRows
+from gpupipe.evaluation import block_bootstrap, calibration, losses
+from gpupipe.evaluation.block_bootstrap import PRIOR, PRIOR_ALL
+from gpupipe.evaluation.scorers import scorer_of
+from gpupipe.evaluation.skill import skill_measures
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.groups import GroupModels
+from gpupipe.training.workload import Workload
 
 BASELINES = (PRIOR_ALL, "volatility_table_sector", "volatility_table_all", "last_return")
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Class shares, plain or in bins of one column, learned on the training parts.
+    """The baselines of a workload, learned on training rows."""
 
-    prior: float64 (n_labels, 3), of all sectors together.  by_sector: in bins of NATR 14, each sector's own.
-    volatility, last_return: in bins of NATR 14 and of the last return, of all sectors together.
-    """
-
-    prior: np.ndarray
-    by_sector: dict[str, share_table.ShareTable]
-    volatility: share_table.ShareTable
-    last_return: share_table.ShareTable
+    learned: dict[str, Predict]
 
     @classmethod
-    def learn(cls, work: Work, sectors: Sequence[str]) -> Baselines:
-        """Learn from the training rows of `sectors`."""
-
-        def rows_of(name: str) -> dict[str, np.ndarray]:
-            to_host = work.device.to_host
-            return {s: to_host(getattr(work.datasets[s], name))[work.splits[s].train] for s in sectors}
-
-        natr, returns, y = rows_of("natr"), rows_of("last_return"), rows_of("y")
-        return cls(
-            class_shares(np.concatenate(list(y.values()))),
-            {s: share_table.fit([natr[s]], [y[s]]) for s in sectors},
-            share_table.fit(list(natr.values()), list(y.values())),
-            share_table.fit(list(returns.values()), list(y.values())),
+    def learn(cls, workload: Workload, context: TrainingContext, groups: Sequence[str]) -> Baselines:
+        """Learn from the training rows of `groups`."""
+        rows = TrainingRows(
+            {group: context.datasets[group] for group in groups},
+            {group: context.splits[group].train for group in groups},
         )
+        return cls({baseline.name: baseline.learn(rows) for baseline in workload.baselines})
 
-    def predict(self, work: Work, sector: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Of each baseline, float64 (n_rows, n_labels, 3): all labels of the dataset, for `rows` of the sector."""
-        dataset = work.datasets[sector]
-        natr, returns = (work.device.to_host(column)[rows] for column in (dataset.natr, dataset.last_return))
-        said = (
-            np.broadcast_to(self.prior, (len(rows), *self.prior.shape)),
-            self.by_sector[sector].predict(natr),
-            self.volatility.predict(natr),
-            self.last_return.predict(returns),
-        )
-        return dict(zip(BASELINES, said, strict=True))
-
-
-def class_shares(y: np.ndarray) -> np.ndarray:
-    """float64 (n_labels, 3): of y int8 (n_rows, n_labels), half a row of each class added; -1 left out."""
-    counts = np.stack([np.bincount(column[column >= 0], minlength=N_CLASSES) for column in y.T]) + 0.5
-    return counts / counts.sum(axis=1, keepdims=True)
+    def predict(self, dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Of each baseline, float64 (n_rows, n_targets, n_outputs): all targets of the dataset, for these rows."""
+        return {name: predict(dataset, rows) for name, predict in self.learned.items()}
 
 
 @dataclass(frozen=True)
-class Found:
-    """One model or baseline of one label: cutoffs of its calls, and its measures by part and name."""
+class ModelScore:
+    """One model or baseline of one target: cutoffs of its calls, and its measures by part and name."""
 
     cutoffs: dict[str, float]
     metrics: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """All measures of one sector, by (label, model), and the sealed-test losses that intervals are drawn from.
+class GroupScores:
+    """All measures of one group, by (target, model), and the sealed-test losses that intervals are drawn from.
 
-    curves: lines of curves.parquet, see `curves.of_model`.
+    curves: lines of curves.parquet, see `calibration.of_model`.
     """
 
-    trained: Trained
-    found: dict[tuple[str, str], Found]
+    trained: GroupModels
+    scores: dict[tuple[str, str], ModelScore]
     losses: block_bootstrap.Losses
     curves: list[dict[str, Any]]
 
 
-def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
-    """Measure every model of one sector, and every baseline."""
-    dataset, cut = work.datasets[one.sector], work.splits[one.sector]
-    y, forward = work.device.to_host(dataset.y), work.device.to_host(dataset.forward_return)
-    parts = {"validation": cut.validation, "test": cut.test}
-    base = {part: baselines.predict(work, one.sector, rows) for part, rows in parts.items()}
-    priors = class_shares(y[cut.train])
-    found: dict[tuple[str, str], Found] = {}
-    losses: dict[tuple[str, str], np.ndarray] = {}
-    counted: list[dict[str, Any]] = []
-    for position, label in enumerate(one.labels):
-        k = dataset.label_names.index(label)
-        returns = forward[:, dataset.horizons.index(dataset.horizon_of_label[k])]
-        prior = priors[k]
-        said = {f: {"validation": one.validation[f][:, position], "test": one.test[f][:, position]} for f in one.models}
-        said |= {name: {part: base[part][name][:, k] for part in parts} for name in BASELINES}
-        happened = y[cut.test, k]
-        by_prior = np.broadcast_to(prior, (len(happened), N_CLASSES))
-        losses[label, block_bootstrap.PRIOR] = metrics.log_losses(by_prior, happened)
-        for name, probability in said.items():
-            cutoffs = metrics.call_cutoffs(probability["validation"], y[cut.validation, k])
-            found[label, name] = Found(cutoffs, {
-                part: metrics.measures(probability[part], y[at, k], prior, cutoffs, returns[at])
-                for part, at in parts.items()
-            })  # fmt: skip
-            losses[label, name] = metrics.log_losses(probability["test"], happened)
-            counted += calibration.of_model(one.sector, label, name, probability["test"], happened)
-    return Measured(
-        one, found, block_bootstrap.by_time(work.device.to_host(dataset.time_ns)[cut.test], losses), counted
-    )
+def score(workload: Workload, context: TrainingContext, trained: GroupModels, baselines: Baselines) -> GroupScores:
+    """Measure every model of one group, and every baseline."""
+    dataset, split, to_host = context.datasets[trained.group], context.splits[trained.group], context.device.to_host
+    target, y = dataset.target, to_host(dataset.y)
+    scorer = scorer_of(target)
+    parts = {"validation": split.validation, "test": split.test}
+    of_baselines = {part: baselines.predict(dataset, rows) for part, rows in parts.items()}
+    scores: dict[tuple[str, str], ModelScore] = {}
+    row_losses: dict[tuple[str, str], np.ndarray] = {}
+    curves: list[dict[str, Any]] = []
+    for position, label in enumerate(trained.labels):
+        k = target.names.index(label)
+        returns = _returns_of(workload, dataset, k)
+        references = {part: reference_predictions(dataset, k, split.train, rows) for part, rows in parts.items()}
+        predictions = {
+            name: {"validation": trained.validation[name][:, position], "test": trained.test[name][:, position]}
+            for name in trained.models
+        }
+        predictions |= {name: {part: of_baselines[part][name][:, k] for part in parts} for name in baselines.learned}
+        test_y = y[split.test, k]
+        row_losses[label, PRIOR] = losses.losses_of(target, references["test"], test_y)
+        for name, by_part in predictions.items():
+            cutoffs = scorer.cutoffs(by_part["validation"], y[split.validation, k])
+            metrics = {
+                part: scorer.measures(by_part[part], y[rows, k], references[part], cutoffs, returns[rows])
+                for part, rows in parts.items()
+            }
+            scores[label, name] = ModelScore(cutoffs, metrics)
+            row_losses[label, name] = losses.losses_of(target, by_part["test"], test_y)
+            if target.kind == "classes":
+                curves += calibration.of_model(trained.group, label, name, by_part["test"], test_y)
+    by_time = block_bootstrap.by_time(to_host(dataset.time_ns)[split.test], row_losses)
+    return GroupScores(trained, scores, by_time, curves)
 
 
-def add_intervals(measured: Sequence[Measured], longest_horizon: int, seed: int) -> block_bootstrap.Resampled:
+def _returns_of(workload: Workload, dataset: Dataset, k: int) -> np.ndarray:
+    """float32 (n_rows,): the return that a call of a target's row earns; NaN where the workload has none."""
+    name = workload.returns(dataset.target, k)
+    if not name:
+        return np.full(dataset.n_rows, np.nan, np.float32)
+    return dataset.device.to_host(dataset.extra[name])
+
+
+def reference_predictions(dataset: Dataset, k: int, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Predictions of the target's reference for these rows, float64 (n_rows, n_outputs)."""
+    to_host = dataset.device.to_host
+    last_value = dataset.extra.get("last_value")
+    values = None if last_value is None else to_host(last_value)[rows]
+    return losses.reference_of(dataset.target, to_host(dataset.y)[train, k], len(rows), values)
+
+
+def add_intervals(measured: Sequence[GroupScores], longest_horizon: int, seed: int) -> block_bootstrap.Resampled:
     """Give every model and baseline the interval of its gain over the prior on the sealed test, and its skill in words.
 
-    They stand among the measures of the test part, as gain_low, gain_high and skill. Returned is what averages over
-    sectors need: the same draws of dates for all.
+    They are put among the measures of the test part, as gain_low, gain_high and skill. Returned is what averages over
+    groups need: the same draws of dates for all.
     """
-    times = np.concatenate([one.losses.times for one in measured])
+    times = np.concatenate([scores.losses.times for scores in measured])
     draws = block_bootstrap.draw(times, longest_horizon, seed)
-    resampled = block_bootstrap.resample(draws, {one.trained.sector: one.losses for one in measured})
-    for one in measured:
-        sectors = [one.trained.sector]
-        for (label, name), own in one.found.items():
-            test = own.metrics["test"]
-            drawn = resampled.gain(sectors, label, name)
-            low, high = resampled.interval(sectors, test["gain_over_prior"], drawn)
-            above = test["gain_over_prior"] - one.found[label, PRIOR_ALL].metrics["test"]["gain_over_prior"]
-            above_low, _ = resampled.interval(sectors, above, drawn - resampled.gain(sectors, label, PRIOR_ALL))
-            test |= {"gain_low": low, "gain_high": high, "above_prior_all": above, "above_prior_all_low": above_low}
-            test["skill"] = block_bootstrap.skill(low, above_low)
+    resampled = block_bootstrap.resample(draws, {scores.trained.group: scores.losses for scores in measured})
+    for scores in measured:
+        groups = [scores.trained.group]
+        for (label, name), model_score in scores.scores.items():
+            test = model_score.metrics["test"]
+            of_all = (label, PRIOR_ALL)
+            gain_all = scores.scores[of_all].metrics["test"]["gain_over_prior"] if of_all in scores.scores else 0.0
+            drawn_all = resampled.gain(groups, *of_all) if of_all in scores.scores else 0.0
+            drawn = resampled.gain(groups, label, name)
+            test |= skill_measures(resampled, groups, test["gain_over_prior"], drawn, gain_all, drawn_all)
     return resampled

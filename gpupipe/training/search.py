@@ -12,19 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.estimators import registry
-from gpupipe.estimators.boosting import xgb_by_label
-from gpupipe.estimators.boosting.gradient_boosting import Watch
-from gpupipe.estimators.training_set import Fold
+from gpupipe.config import Config, ConfigError
+from gpupipe.estimators import columns, registry
+from gpupipe.estimators.contract import Estimator, Range, SearchSpace, Watch
+from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation import multiple_testing
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import sha256
 from gpupipe.training import trial
-from gpupipe.training.trial import Validation
+from gpupipe.training.trial import TrialRows, Validation
 
-SECTIONS = {"xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "linear": "linear"}
-OVER_ALL = ("xgb_joint", "linear")  # one study over all sectors and labels
 PRUNERS = ("median", "hyperband")
 ACCEPT = ("deflated", "best")
 PERIOD_DATES = 5  # a week of daily bars: the dates whose mean counts as one observation of a Sharpe ratio
@@ -33,33 +30,19 @@ STARTUP = 5  # trials that are never pruned by the median
 GAINS = "gain_by_date"
 
 
-@dataclass(frozen=True)
-class Range:
-    """From `low` to `high`; `log`: even steps of the logarithm; `whole`: integers; `among`: these values alone."""
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-    among: tuple[float, ...] = ()
+def searched() -> dict[str, SearchSpace]:
+    """What can be searched, by estimator."""
+    return {item.name: item.search for item in registry.estimators() if item.search}
 
 
-# What is searched. Rounds are not: early stopping finds them, up to the section's own `rounds`.
-BOOSTER = {
-    "learning_rate": Range(0.02, 0.3, log=True),
-    "min_child_weight": Range(1.0, 300.0, log=True),
-    "l2": Range(0.3, 300.0, log=True),
-    "subsample": Range(0.25, 1.0, among=(0.25, 1 / 3, 0.5, 1.0)),  # trees take 4, 3 or 2 samples of the rows in turn
-    "column_share": Range(0.1, 1.0),
-}
-DEPTH_WISE = {"depth": Range(2, 8, whole=True), **BOOSTER}
-LEAF_WISE = {"leaves": Range(4, 64, log=True, whole=True), **BOOSTER}
-LINEAR = {"l2": Range(10.0, 1_000_000.0, log=True)}
+def pooled_only() -> tuple[str, ...]:
+    """Estimators that have one study over all groups and targets."""
+    return tuple(name for name, space in searched().items() if space.pooled)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one study tunes: a family, of one sector ("" is all of them) and one label ("" is all of them)."""
+class Study:
+    """What one study tunes: an estimator, of one group ("" is all of them) and one label ("" is all of them)."""
 
     family: str
     sector: str
@@ -68,7 +51,12 @@ class Unit:
     @property
     def section(self) -> str:
         """The section of the settings that is searched."""
-        return SECTIONS[self.family]
+        return searched()[self.family].section
+
+    @property
+    def estimator(self) -> Estimator:
+        """The estimator that is tuned."""
+        return registry.estimator(self.family)
 
     @property
     def name(self) -> str:
@@ -76,50 +64,50 @@ class Unit:
         return f"{self.family}/{self.sector or 'all sectors'}/{self.label or 'all labels'}"
 
 
-def space(section: str, settings: config.Config) -> dict[str, Range]:
-    """Ranges of what is searched of a section; they are widened to hold its own values, the first trial of all.
+def space(study: Study, settings: Config) -> dict[str, Range]:
+    """Ranges of what is searched, widened to hold the section's own values, which are the first trial of all.
 
-    What ml.subsample says for all stages is not searched. Raises ConfigError for an own value that no range can hold.
+    The share that ml.subsample sets for all stages is not searched. Raises ConfigError for an own value that no range can hold.
     """
-    own = getattr(settings, section)
-    ranges = LINEAR if section == "linear" else DEPTH_WISE if own.depth else LEAF_WISE
-    found = {}
-    for name, one in ranges.items():
+    section = study.section
+    values = getattr(settings, section)
+    ranges = {}
+    for name, wide in searched()[study.family].ranges(values).items():
         if name == "subsample" and settings.ml.subsample:
             continue
-        value = getattr(own, name)
-        if one.log and value <= 0:
-            raise config.ConfigError(f"{section}.{name} = {value} cannot be tuned on a log scale: set it above 0")
-        among = tuple(sorted({*one.among, value})) if one.among else ()
-        found[name] = dataclasses.replace(one, low=min(one.low, value), high=max(one.high, value), among=among)
-    return found
+        value = getattr(values, name)
+        if wide.log and value <= 0:
+            raise ConfigError(f"{section}.{name} = {value} cannot be tuned on a log scale: set it above 0")
+        among = tuple(sorted({*wide.among, value})) if wide.among else ()
+        ranges[name] = dataclasses.replace(wide, low=min(wide.low, value), high=max(wide.high, value), among=among)
+    return ranges
 
 
-def units(fold: Fold, families: Sequence[str], per: str, minimum: int) -> list[Unit]:
-    """The studies of a fold. per: "sector" or "label", for the families of one sector and one label.
+def studies_of(training_set: TrainingSet, families: Sequence[str], per: str, minimum: int) -> list[Study]:
+    """The studies of a training set. per: "sector" or "label", for estimators of one group and one label.
 
-    A label that has fewer than `minimum` BUY or SELL rows in a sector is not fitted there, and so not tuned.
+    A label that has fewer than `minimum` rows of an outer class in a group is not fitted there, and so not tuned.
     """
-    found = []
+    studies = []
     for family in families:
-        if family in OVER_ALL:
-            found.append(Unit(family, "", ""))
+        if searched()[family].pooled:
+            studies.append(Study(family, "", ""))
             continue
-        for sector in fold.sectors:
-            labels = _labels_of(fold, sector, minimum)
-            names = [fold.label_names[k] for k in labels] if per == "label" else [""] * bool(labels)
-            found += [Unit(family, sector, name) for name in names]
-    return found
+        for group in training_set.groups:
+            targets = _targets_of(training_set, group, minimum)
+            names = [training_set.target.names[k] for k in targets] if per == "label" else [""] * bool(targets)
+            studies += [Study(family, group, name) for name in names]
+    return studies
 
 
-def _labels_of(fold: Fold, sector: str, minimum: int) -> list[int]:
-    few = xgb_by_label.too_few(fold, sector, minimum)
-    return [k for k in range(fold.n_labels) if not few[k]]
+def _targets_of(training_set: TrainingSet, group: str, minimum: int) -> list[int]:
+    counts = training_set.counts[group]
+    return [k for k in range(training_set.n_targets) if min(counts[k][0], counts[k][-1]) >= minimum]
 
 
 @contextlib.contextmanager
-def studies(path: pathlib.Path) -> Iterator[Any]:
-    """The Optuna storage in a SQLite file, made if it is not there; UserError if Optuna or the file cannot be used."""
+def storage_in(path: pathlib.Path) -> Iterator[Any]:
+    """The Optuna storage in a SQLite file, created if missing; UserError if Optuna or the file cannot be used."""
     try:
         import optuna
         import sqlalchemy
@@ -147,7 +135,7 @@ def studies(path: pathlib.Path) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Search:
-    """What the studies of one fold share.
+    """What the studies of one training set share.
 
     rows_key: of the data, the split and the labels.  key: of all that decides a trial's value. Studies of another key
         are other studies, whose trials are counted if they are of the same rows.
@@ -155,8 +143,8 @@ class Search:
     period_dates: dates whose mean gain is one observation.  advance(text): called for each trial.
     """
 
-    fold: Fold
-    settings: config.Config
+    training_set: TrainingSet
+    settings: Config
     storage: Any
     rows_key: str
     key: str
@@ -165,80 +153,84 @@ class Search:
     period_dates: int = PERIOD_DATES
     advance: Callable[[str], None] = lambda text: None
 
-    def run(self, unit: Unit) -> dict[str, Any]:
-        """Bring one study to its number of trials; what it found, as `verdict` says it."""
-        scored = _Scored.of(self, unit)
-        study = self._study(unit, scored)
-        told = _finished(study)
-        for number in range(len(told), self.n_trials):
-            # By the number of finished trials: a trial that was killed is asked for again, and a resumed study goes
-            # on as one that never stopped.
-            study.sampler = _sampler(self.settings.seed, unit, number)
-            study.optimize(scored.objective, n_trials=1)
-            self.advance(unit.name)
-        return verdict(study, unit, self.period_dates, self._tried(unit))
+    def run(self, study: Study) -> dict[str, Any]:
+        """Bring one study to its number of trials; its result, see `verdict`."""
+        scored = _Scored.of(self, study)
+        optuna_study = self._optuna_study(study, scored)
+        finished = _finished(optuna_study)
+        for number in range(len(finished), self.n_trials):
+            # By the number of finished trials: a trial that was killed is asked for again, and a resumed study
+            # continues like one that never stopped.
+            optuna_study.sampler = _sampler(self.settings.seed, study, number)
+            optuna_study.optimize(scored.objective, n_trials=1)
+            self.advance(study.name)
+        return verdict(optuna_study, study, self.period_dates, self._tried(study))
 
-    def _tried(self, unit: Unit) -> int:
-        """All trials of a unit on the same rows, whatever the settings around them."""
+    def _tried(self, study: Study) -> int:
+        """All trials of a study on the same rows, whatever the settings around them."""
         import optuna
 
         summaries = optuna.study.get_all_study_summaries(self.storage, include_best_trial=False)
-        return sum(one.n_trials for one in summaries if one.study_name.startswith(f"{unit.name}/{self.rows_key[:16]}/"))
+        return sum(
+            one.n_trials for one in summaries if one.study_name.startswith(f"{study.name}/{self.rows_key[:16]}/")
+        )
 
-    def _study(self, unit: Unit, scored: _Scored) -> Any:
+    def _optuna_study(self, study: Study, scored: _Scored) -> Any:
         """The study; trials of a process that was killed are marked as failed, and the own values come first."""
         import optuna
 
-        study = optuna.create_study(
-            storage=self.storage, study_name=f"{unit.name}/{self.rows_key[:16]}/{self.key[:16]}", direction="minimize",
-            load_if_exists=True, pruner=_pruner(self.pruner, scored.rounds, scored.n_steps),
+        optuna_study = optuna.create_study(
+            storage=self.storage, study_name=f"{study.name}/{self.rows_key[:16]}/{self.key[:16]}",
+            direction="minimize", load_if_exists=True, pruner=_pruner(self.pruner, scored.rounds, scored.n_steps),
         )  # fmt: skip
         states = optuna.trial.TrialState
-        for one in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            study.tell(one.number, state=states.FAIL)
-        if not _finished(study) and not study.get_trials(deepcopy=False, states=(states.WAITING,)):
-            study.enqueue_trial(scored.own(), user_attrs={"preset": True})
-        for _ in range(min(self.n_trials, len(_finished(study)))):
-            self.advance(unit.name)
-        return study
+        for trial_of_dead in optuna_study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            optuna_study.tell(trial_of_dead.number, state=states.FAIL)
+        waiting = optuna_study.get_trials(deepcopy=False, states=(states.WAITING,))
+        if not _finished(optuna_study) and not waiting:
+            optuna_study.enqueue_trial(scored.own(), user_attrs={"preset": True})
+        for _ in range(min(self.n_trials, len(_finished(optuna_study)))):
+            self.advance(study.name)
+        return optuna_study
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """How a trial of one unit gets its value: mean over labels of validation log-loss / the class prior's."""
+    """How a trial of one study gets its value: mean over targets of validation log-loss / the class prior's."""
 
     search: Search
-    fold: Fold
-    unit: Unit
-    labels: tuple[int, ...]
-    seen: Validation
+    study: Study
+    rows: TrialRows
     ranges: Mapping[str, Range]
 
     @classmethod
-    def of(cls, search: Search, unit: Unit) -> _Scored:
-        fold, settings = registry.seen(unit.family, search.fold), search.settings
-        if unit.label:
-            labels = [fold.label_names.index(unit.label)]
-        elif unit.sector:
-            labels = _labels_of(fold, unit.sector, settings.training.min_positives)
+    def of(cls, search: Search, study: Study) -> _Scored:
+        settings = search.settings
+        training_set = columns.seen_by(study.estimator, search.training_set)
+        if study.label:
+            targets = [training_set.target.names.index(study.label)]
+        elif study.sector:
+            targets = _targets_of(training_set, study.sector, settings.training.min_positives)
         else:
-            labels = list(range(fold.n_labels))
-        seen = trial.validation_of(fold, [unit.sector] if unit.sector else fold.sectors, labels)
-        return cls(search, fold, unit, tuple(labels), seen, space(unit.section, settings))
+            targets = list(range(training_set.n_targets))
+        groups = [study.sector] if study.sector else training_set.groups
+        validation = trial.validation_of(training_set, groups, targets)
+        rows = TrialRows(training_set, study.sector, tuple(targets), validation)
+        return cls(search, study, rows, space(study, settings))
 
     @property
     def stage(self) -> Any:
         """The section as the settings have it."""
-        return getattr(self.search.settings, self.unit.section)
+        return getattr(self.search.settings, self.study.section)
 
     @property
     def rounds(self) -> int:
-        """Steps of one label."""
+        """Steps of one target."""
         return getattr(self.stage, "rounds", 1)
 
     @property
     def n_steps(self) -> int:
-        return self.rounds * (len(self.labels) if self.unit.sector else 1)
+        return self.rounds * (len(self.rows.targets) if self.study.sector else 1)
 
     def own(self) -> dict[str, float]:
         return {name: getattr(self.stage, name) for name in self.ranges}
@@ -250,48 +242,44 @@ class _Scored:
         stage = dataclasses.replace(self.stage, **_suggested(one, self.ranges))
         every = math.ceil(self.rounds / REPORTS)
 
-        def told(step: int, loss: np.ndarray) -> None:
+        def report(step: int, loss: np.ndarray) -> None:
             if step % every == 0:
                 one.report(self.value(loss), step)
                 goes_on = step < self.n_steps and not one.user_attrs.get("preset")
                 if goes_on and one.should_prune():
                     raise optuna.TrialPruned
 
-        loss = self._fit(stage, told)
+        loss = self._fit(stage, report)
         mean = np.nanmean(loss, axis=0)
         one.set_user_attr("log_loss", [float(v) for v in mean])
-        one.set_user_attr(GAINS, [float(v) for v in gain_by_date(self.seen, loss)])
+        one.set_user_attr(GAINS, [float(v) for v in gain_by_date(self.rows.validation, loss)])
         return self.value(mean)
 
     def value(self, loss: np.ndarray) -> float:
         """Of the labels' mean losses, float64 (n_labels,); 1 is the class prior."""
-        return float((loss / self.seen.prior).mean())
+        return float((loss / self.rows.validation.prior).mean())
 
-    def _fit(self, stage: Any, told: Watch) -> np.ndarray:
-        fold, settings = self.fold, self.search.settings
-        if self.unit.family == "linear":
-            return trial.pooled_linear(fold, self.seen, settings, stage)
-        if self.unit.family == "xgb_joint":
-            return trial.pooled_joint(fold, self.seen, settings, stage, told)
-        patience = settings.training.early_stopping
-        return trial.boosted(fold, self.unit.sector, self.labels, self.seen, stage, patience, told)
+    def _fit(self, stage: Any, report: Watch) -> np.ndarray:
+        patience = self.search.settings.training.early_stopping
+        fit = trial.fit_labels if self.study.sector else trial.fit_pool
+        return fit(self.study.estimator, self.rows, stage, patience, report)
 
 
-def gain_by_date(seen: Validation, loss: np.ndarray) -> np.ndarray:
+def gain_by_date(validation: Validation, loss: np.ndarray) -> np.ndarray:
     """float64 (n_dates,), oldest first: mean over a date's rows and labels of (prior's - own loss) / prior's mean loss.
 
     Rows of each date count alike, and so do labels: but for dates with more or fewer rows than others, its mean is
     1 - the value of the trial.
     """
-    gain = (seen.prior_loss - loss) / seen.prior
+    gain = (validation.prior_loss - loss) / validation.prior
     row, label = np.nonzero(~np.isnan(gain))
-    dates, date = np.unique(seen.time_ns[row], return_inverse=True)
+    dates, date = np.unique(validation.time_ns[row], return_inverse=True)
     total = np.bincount(date, weights=gain[row, label], minlength=len(dates))
     # Rounded to what float32 probabilities know: a model that says the prior has gained nothing, not 1e-8 on each date.
     return np.round(total / np.bincount(date, minlength=len(dates)), 6)
 
 
-def verdict(study: Any, unit: Unit, period_dates: int, tried: int) -> dict[str, Any]:
+def verdict(optuna_study: Any, study: Study, period_dates: int, tried: int) -> dict[str, Any]:
     """What a study found, as JSON holds it.
 
     best, preset: values of the best trial, and the settings' own.
@@ -308,7 +296,7 @@ def verdict(study: Any, unit: Unit, period_dates: int, tried: int) -> dict[str, 
         rows. Complete ones alone have gains by date; all are counted.
     """
     counts = {name: 0 for name in ("complete", "pruned", "fail")}
-    trials = [one for one in study.get_trials(deepcopy=False) if one.state.name.lower() in counts]
+    trials = [one for one in optuna_study.get_trials(deepcopy=False) if one.state.name.lower() in counts]
     for one in trials:
         counts[one.state.name.lower()] += 1
     complete = [one for one in trials if one.state.name == "COMPLETE"]
@@ -319,8 +307,8 @@ def verdict(study: Any, unit: Unit, period_dates: int, tried: int) -> dict[str, 
     overfitting, elsewhere = multiple_testing.overfitting(series)
     over = series[:, at] - series[:, preset]
     found = {
-        "family": unit.family, "sector": unit.sector, "label": unit.label, "section": unit.section,
-        "study": study.study_name, "best": dict(best.params), "best_trial": best.number,
+        "family": study.family, "sector": study.sector, "label": study.label, "section": study.section,
+        "study": optuna_study.study_name, "best": dict(best.params), "best_trial": best.number,
         "preset": dict(complete[preset].params),
         "trials": {"complete": counts["complete"], "pruned": counts["pruned"], "failed": counts["fail"],
                    "tried": tried},
@@ -364,11 +352,11 @@ def _finished(study: Any) -> list[Any]:
     return study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
 
 
-def _sampler(seed: int, unit: Unit, number: int) -> Any:
+def _sampler(seed: int, study: Study, number: int) -> Any:
     import optuna
 
     # Not of the data: prices of another day do not draw other trials.
-    return optuna.samplers.TPESampler(seed=int(sha256(f"{seed}/{unit.name}/{number}".encode())[:8], 16))
+    return optuna.samplers.TPESampler(seed=int(sha256(f"{seed}/{study.name}/{number}".encode())[:8], 16))
 
 
 def _pruner(name: str, rounds: int, n_steps: int) -> Any:

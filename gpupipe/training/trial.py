@@ -1,28 +1,26 @@
-"""What a tuning trial fits: a family as training fits it, its validation loss told on the way, and its rows' losses."""
+"""What a tuning trial fits: an estimator as training fits it, with its validation loss reported on the way."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.estimators.boosting import tree_model, xgb_by_label, xgb_joint
-from gpupipe.estimators.boosting.gradient_boosting import Watch
-from gpupipe.estimators.linear import softmax_linear
-from gpupipe.estimators.training_set import Fold, whole
-from gpupipe.targets.classes import N_CLASSES
+from gpupipe.dataset.row_view import whole
+from gpupipe.estimators.contract import Estimator, Watch
+from gpupipe.estimators.training_set import TrainingSet
+
+SMALLEST_PROBABILITY = 1e-6  # of a trial's losses
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation rows of some sectors and labels of a fold, and what the class prior loses on them.
+    """The validation rows of some groups and targets of a training set, and the loss of the class prior on them.
 
-    time_ns: int64 (n_rows,).  y: int8 (n_rows, n_labels), -1 where not known.
-    prior_loss: float64 (n_rows, n_labels), NaN where not known: of each sector's own class shares in its fitted rows.
+    time_ns: int64 (n_rows,).  y: int8 (n_rows, n_targets), -1 where not known.
+    prior_loss: float64 (n_rows, n_targets), NaN where not known: of each group's own class shares in its fitted rows.
     """
 
     time_ns: np.ndarray
@@ -31,65 +29,70 @@ class Validation:
 
     @property
     def prior(self) -> np.ndarray:
-        """float64 (n_labels,): mean log-loss of the class prior."""
+        """float64 (n_targets,): mean log-loss of the class prior."""
         return np.nanmean(self.prior_loss, axis=0)
 
 
-def validation_of(fold: Fold, sectors: Sequence[str], labels: Sequence[int]) -> Validation:
-    """The validation rows of `sectors`, one after the other, and of the labels with these numbers."""
-    to_host, time_ns, y, loss = fold.device.to_host, [], [], []
-    for sector in sectors:
-        rows = fold.validation[sector]
+def validation_of(training_set: TrainingSet, groups: Sequence[str], targets: Sequence[int]) -> Validation:
+    """The validation rows of `groups`, one after the other, and of the targets at these positions."""
+    to_host, time_ns, y, loss = training_set.device.to_host, [], [], []
+    n_classes = training_set.target.n_classes
+    for group in groups:
+        rows = training_set.validation[group]
         time_ns.append(to_host(rows.time_ns))
-        y.append(to_host(rows.y)[:, list(labels)])
-        shares = np.broadcast_to(fold.shares([sector])[list(labels)], (rows.n, len(labels), N_CLASSES))
+        y.append(to_host(rows.y)[:, list(targets)])
+        shares = np.broadcast_to(training_set.shares([group])[list(targets)], (rows.n, len(targets), n_classes))
         loss.append(losses(shares, y[-1]))
     return Validation(np.concatenate(time_ns), np.concatenate(y), np.concatenate(loss))
 
 
 def losses(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """float64 (n_rows, n_labels): log-loss of probabilities (n_rows, n_labels, 3), NaN where y is -1."""
+    """float64 (n_rows, n_targets): log-loss of probabilities (n_rows, n_targets, n_classes), NaN where y is -1."""
     known = y >= 0
     at = np.where(known, y, 0).astype(np.int64)[:, :, None]
     chosen = np.take_along_axis(probability, at, axis=2)[:, :, 0].astype(np.float64)
-    return np.where(known, -np.log(np.maximum(chosen, tree_model.SMALLEST_PROBABILITY)), np.nan)
+    return np.where(known, -np.log(np.maximum(chosen, SMALLEST_PROBABILITY)), np.nan)
 
 
-def boosted(
-    fold: Fold, sector: str, labels: Sequence[int], seen: Validation, stage: config.Booster, patience: int, told: Watch
-) -> np.ndarray:  # fmt: skip
-    """xgb_hist or xgb_leafwise for labels of one sector, one after the other; losses as `losses` gives them.
+@dataclass(frozen=True)
+class TrialRows:
+    """What every trial of a study is fitted and validated on. group: "" for all; targets: positions."""
 
-    told: of all labels; one that has not begun has the prior's loss. Label number k begins after k * stage.rounds.
+    training_set: TrainingSet
+    group: str
+    targets: tuple[int, ...]
+    validation: Validation
+
+
+def fit_labels(estimator: Any, rows: TrialRows, stage: Any, patience: int, report: Watch) -> np.ndarray:
+    """Losses of an estimator that is fitted label by label, one after the other, on one group.
+
+    report: given the losses of all targets; one that has not begun has the prior's loss. Target number k begins after
+    k * stage.rounds.
     """
-    now, rows, found = seen.prior.copy(), fold.validation[sector], np.empty_like(seen.prior_loss)
-    for position, k in enumerate(labels):
+    training_set, validation = rows.training_set, rows.validation
+    current, losses_of_rows = validation.prior.copy(), np.empty_like(validation.prior_loss)
+    for position, k in enumerate(rows.targets):
 
         def after_round(done: int, loss: np.ndarray, position: int = position) -> None:
-            now[position] = loss[0]
-            told(position * stage.rounds + done, now)
+            current[position] = loss[0]
+            report(position * stage.rounds + done, current)
 
-        model = xgb_by_label.fit_label(fold, sector, k, stage, patience, None, after_round)
-        said = fold.device.to_host(model.predict(whole(rows.X), fold.device))
-        found[:, position] = losses(said[:, None], seen.y[:, [position]])[:, 0]
-        now[position] = np.nanmean(found[:, position])
-    return found
-
-
-def pooled_joint(
-    fold: Fold, seen: Validation, settings: config.Config, stage: config.Booster, told: Watch
-) -> np.ndarray:  # fmt: skip
-    """The pooled booster of xgb_joint for all labels; losses of all sectors' validation rows."""
-    models = xgb_joint.fit_pool(fold, dataclasses.replace(settings, joint=stage), None, told)
-    return _predicted(fold, seen, tree_model.predict_trees, models)
+        prediction = training_set.device.to_host(
+            estimator.search_label(training_set, rows.group, k, stage, patience, after_round)
+        )
+        losses_of_rows[:, position] = losses(prediction[:, None], validation.y[:, [position]])[:, 0]
+        current[position] = np.nanmean(losses_of_rows[:, position])
+    return losses_of_rows
 
 
-def pooled_linear(fold: Fold, seen: Validation, settings: config.Config, stage: config.Linear) -> np.ndarray:
-    """The pooled softmax regressions; losses of all sectors' validation rows."""
-    models = softmax_linear.fit_pool(fold, dataclasses.replace(settings, linear=stage))
-    return _predicted(fold, seen, softmax_linear.predict_linear, models)
+def fit_pool(estimator: Any, rows: TrialRows, stage: Any, patience: int, report: Watch) -> np.ndarray:
+    """Losses of an estimator's pooled models, on the validation rows of all groups."""
+    training_set = rows.training_set
+    models = estimator.search_pool(training_set, stage, patience, report)
+    predictions = [_predicted(estimator, models, view, training_set) for view in training_set.validation.values()]
+    return losses(np.concatenate(predictions), rows.validation.y)
 
 
-def _predicted(fold: Fold, seen: Validation, predict: Callable[..., Any], models: Sequence[Any]) -> np.ndarray:
-    said = [fold.device.to_host(predict(models, whole(rows.X), fold.device)) for rows in fold.validation.values()]
-    return losses(np.concatenate(said), seen.y)
+def _predicted(estimator: Estimator, models: Sequence[Any], view: Any, training_set: TrainingSet) -> np.ndarray:
+    return training_set.device.to_host(estimator.predict(models, whole(view.X), training_set.device))

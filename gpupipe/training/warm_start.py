@@ -1,4 +1,4 @@
-"""Warm start: what last night's finished run lends to this one, and what has to be the same for that."""
+"""EarlierRun start: models of an earlier finished run that the final fold starts from, and what has to be the same."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpupipe import config
 from gpupipe.artifacts.layout import MANIFEST, is_model
 from gpupipe.artifacts.load import Models, load
-from gpupipe.cross_validation.splits import Split
+from gpupipe.config import Config
+from gpupipe.cross_validation.split import Split
 from gpupipe.data.report import time_text
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators.boosting.tree_model import has_a_tree_a_round
-from gpupipe.estimators.columns import Picked, unwrap
-from gpupipe.estimators.earlier import Earlier
-from gpupipe.estimators.registry import CAN_GO_ON
+from gpupipe.estimators import registry
+from gpupipe.estimators.columns import OfColumns, unwrap
+from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store, StoreError, sha256, write_atomic
 
@@ -30,12 +29,11 @@ log = logging.getLogger("gpupipe")
 
 # Share of the fitted rows that a model's oldest rounds may not have seen: above it, it is trained from nothing.
 NEW_ROWS = 0.05
-SECTIONS = {"xgb_joint": ("joint", "joint_sector"), "xgb_hist": ("hist",), "xgb_leafwise": ("leafwise",)}
 SHARED = ("pool", "sample_weight", "class_weight", "min_positives", "max_bin")  # of [training]
 
 
 @dataclass(frozen=True)
-class Warm:
+class EarlierRun:
     """A finished run to go on from, all of it in memory. digest: SHA-256 over its run key and its models' files."""
 
     models: Models
@@ -51,7 +49,7 @@ class Warm:
         return sha256(f"{cold_key}/{self.digest}".encode())
 
 
-def read(source: str | os.PathLike[str], store: Store) -> Warm:
+def read(source: str | os.PathLike[str], store: Store) -> EarlierRun:
     """The finished run in `source`, every file checked against its manifest.
 
     Where `source` is the store's own folder, and a run that went on from it was killed while its files took the place
@@ -73,18 +71,18 @@ def read(source: str | os.PathLike[str], store: Store) -> Warm:
     files = models.manifest["files"]
     parts = [models.manifest["run_key"]]
     parts += [f"{name} {files[name]['sha256']}" for name in sorted(files) if is_model(name)]
-    return Warm(models, sha256("\n".join(parts).encode()))
+    return EarlierRun(models, sha256("\n".join(parts).encode()))
 
 
-def keep_replaced(warm: Warm, store: Store) -> None:
+def keep_replaced(earlier: EarlierRun, store: Store) -> None:
     """Keep what OUT holds until the run that goes on from it is complete: a killed one has to find it again.
 
     Does nothing where the run is of another folder, or was kept already.
     """
-    if warm.models.out.resolve() != store.out.resolve():
+    if earlier.models.out.resolve() != store.out.resolve():
         return
     shutil.rmtree(store.replaced, ignore_errors=True)
-    for name in warm.models.manifest["files"]:
+    for name in earlier.models.manifest["files"]:
         target = store.replaced / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -95,88 +93,98 @@ def keep_replaced(warm: Warm, store: Store) -> None:
 
 
 @dataclass(frozen=True)
-class GoingOn:
-    """Which families of a run go on from `warm`; called as `training.Work.earlier` asks.
+class Starting:
+    """Which estimators of a run start from an earlier run's models; the `earlier` of a TrainingContext.
 
-    A family that cannot is trained from nothing, and a warning says what differs and what to do.
+    An estimator that cannot is trained from nothing, and a warning says what differs and what to do.
     """
 
-    warm: Warm
-    settings: config.Config
+    earlier: EarlierRun
+    settings: Config
     datasets: Mapping[str, Dataset]
     splits: Mapping[str, Split]
     features_hash: str
 
-    def __call__(self, family: str, sectors: Sequence[str], labels: Sequence[str]) -> Earlier | None:
-        """The family's models of these sectors and labels (names); None where it has to be trained from nothing."""
-        if family not in CAN_GO_ON:
+    def __call__(self, family: str, groups: Sequence[str], labels: Sequence[str]) -> EarlierModels | None:
+        """The estimator's models of these groups and labels (names); None where it has to be trained from nothing."""
+        estimator, out = registry.estimator(family), self.earlier.models.out
+        if not estimator.warm_startable:
             return None
-        if problem := self._differs(family, sectors, labels) or self._looks_ahead(sectors):
-            log.warning("%s is trained from nothing, not from %s: %s", family, self.warm.models.out, problem)
+        if problem := self._differs(family, groups, labels) or self._looks_ahead(groups):
+            log.warning("%s is trained from nothing, not from %s: %s", family, out, problem)
             return None
-        found = {s: [self._model(s, label, family) for label in labels] for s in sectors}
+        models = {group: [self._model(group, label, family) for label in labels] for group in groups}
+        inner = {group: unwrap(of_group) or [] for group, of_group in models.items()}
         oldest = min(
-            (model.warm.trained_to if model.warm else self._dates(s, "train")[1])
-            for s, models in found.items() for model in unwrap(models) or []
-        )  # fmt: skip
-        seen = [self._times(s, "train") for s in sectors]
+            (model.warm.trained_to if model.warm else self._dates(group, "train")[1])
+            for group, of_group in inner.items()
+            for model in of_group
+        )
+        seen = [self._times(group, "train") for group in groups]
         new = float(np.mean(np.concatenate(seen) > _time_ns(oldest)))
         if new > NEW_ROWS:
             log.warning(
                 "%s is trained from nothing, not from %s: its oldest rounds have not seen %.1f %% of the training "
                 "rows, more than %.0f %%; nothing needs to be mended, and the next run can go on from this one",
-                family, self.warm.models.out, 100 * new, 100 * NEW_ROWS,
+                family, out, 100 * new, 100 * NEW_ROWS,
             )  # fmt: skip
             return None
-        if not all(map(has_a_tree_a_round, _grown_on(found.values()))):
+        if not estimator.resumable([model for of_group in inner.values() for model in of_group]):
             log.warning(
                 "%s is trained from nothing, not from %s: the rounds with which that run went on from another one hold "
                 "a tree for each output, as an older gpupipe grew them; nothing needs to be mended",
-                family, self.warm.models.out,
+                family, out,
             )  # fmt: skip
             return None
-        columns = {tuple(m.columns) if isinstance(m, Picked) else None for models in found.values() for m in models}
-        assert len(columns) == 1  # a family's models come of one fold
-        (picked,) = columns
-        return Earlier(
-            self.warm.run_key, {s: unwrap(models) or [] for s, models in found.items()},
-            None if picked is None else np.array(picked, dtype=np.int64), oldest,
-            self.warm.digest,
-        )  # fmt: skip
+        columns = {
+            tuple(model.columns) if isinstance(model, OfColumns) else None
+            for of_group in models.values()
+            for model in of_group
+        }
+        assert len(columns) == 1  # an estimator's models come from one training set
+        (selected,) = columns
+        numbers = None if selected is None else np.array(selected, dtype=np.int64)
+        return EarlierModels(self.earlier.run_key, inner, numbers, oldest, self.earlier.digest)
 
     def _model(self, sector: str, label: str, family: str) -> Any:
         """The model of that name; None if there is none."""
         dataset = self.datasets[sector]
-        k = dataset.label_names.index(label)
-        key = (dataset.horizon_of_label[k], dataset.threshold_of_label[k])
-        return self.warm.models.by_sector.get(sector, {}).get(key, {}).get(family)
+        parameters = dataset.target.parameters[dataset.target.names.index(label)]
+        key = (parameters["horizon"], parameters["threshold"])
+        return self.earlier.models.by_sector.get(sector, {}).get(key, {}).get(family)
 
     def _differs(self, family: str, sectors: Sequence[str], labels: Sequence[str]) -> str:
         """What is not as it was there, with the fix; "" if all is."""
-        there, here = self.warm.models.settings, self.settings.as_dict()
+        there, here = self.earlier.models.settings, self.settings.as_dict()
         dataset = self.datasets[sectors[0]]
         again = "train once without --warm-start, and go on from that"
-        old, new = self.warm.models.feature_names, dataset.names
+        old, new = self.earlier.models.feature_names, dataset.names
         if old != new:
             other = sorted({*old} ^ {*new})
             which = f"{', '.join(other[:3])}{', ...' if len(other) > 3 else ''}" if other else "their order"
             return f"the features are others ({which}): give the same features.names, or {again}"
-        if self.warm.models.features_hash != self.features_hash:
+        if self.earlier.models.features_hash != self.features_hash:
             return f"the features have the same names and are computed otherwise: {again}"
-        if set(self.warm.models.by_sector) != set(self.datasets):
-            other = sorted(set(self.warm.models.by_sector) ^ set(self.datasets))
+        if set(self.earlier.models.by_sector) != set(self.datasets):
+            other = sorted(set(self.earlier.models.by_sector) ^ set(self.datasets))
             return f"the sectors are others ({', '.join(other)}): give the same --sectors, or {again}"
-        sections = ["labels", "ml", *SECTIONS[family]]
+        sections = ["labels", "ml", *registry.estimator(family).sections]
         pairs: list[tuple[str, Any, Any]] = [(f"{name}.{key}", there.get(name, {}).get(key), here[name][key])
                  for name in sections for key in here[name] if (name, key) != ("ml", "use_rmm")]  # fmt: skip
         pairs += [(f"training.{key}", there["training"].get(key), here["training"][key]) for key in SHARED]
-        pairs.append(("tuned", _tuned(there, SECTIONS[family]), _tuned(here, SECTIONS[family])))
+        pairs.append(
+            (
+                "tuned",
+                _tuned(there, tuple(registry.estimator(family).sections)),
+                _tuned(here, tuple(registry.estimator(family).sections)),
+            )
+        )
         for name, was, now in pairs:
             if was != now:
                 shown = "" if name == "tuned" else f" was {json.dumps(was)} and is {json.dumps(now)}"
                 return f"{name}{shown or ' values are others'}: set it as it was, or {again}"
         for sector in sectors:
-            had = {label for label in dataset.label_names if self._model(sector, label, family) is not None}
+            had = {label for label in dataset.target.names if self._model(sector, label, family) is not None}
             if had != set(labels):
                 other = sorted(had ^ set(labels))
                 return f"{family} was trained there on other labels of {sector} ({', '.join(other)}): {again}"
@@ -202,17 +210,11 @@ class GoingOn:
         return ""
 
     def _dates(self, sector: str, part: str) -> list[str]:
-        return list(self.warm.models.metadata[sector]["dates"][part])
+        return list(self.earlier.models.metadata[sector]["dates"][part])
 
     def _times(self, sector: str, part: str) -> np.ndarray:
         dataset = self.datasets[sector]
         return dataset.device.to_host(dataset.time_ns)[getattr(self.splits[sector], part)]
-
-
-def _grown_on(models: Iterable[Sequence[Any]]) -> list[Any]:
-    """The boosters, each once, of models that went on from an earlier run's."""
-    stages = [stage for own in models for model in unwrap(own) or [] if model.warm for stage in model.stages]
-    return list({id(stage.booster): stage.booster for stage in stages}.values())
 
 
 def _time_ns(text: str) -> int:
@@ -224,7 +226,7 @@ def _tuned(settings: Mapping[str, Any], sections: Sequence[str]) -> list[Any]:
     return [one for one in settings.get("tuned", []) if one["section"] in sections]
 
 
-def about(warm: Warm, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def counts(earlier: EarlierRun, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """For the summary: the run that this one went on from, and of each family how many models did, with which rounds.
 
     rows: of the summary, one a model.
@@ -237,4 +239,4 @@ def about(warm: Warm, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         families[name] = {
             "models": len(own), "warm": len(started), "old_rounds": float(np.median(pooled)) if pooled else None,
         }  # fmt: skip
-    return {"run_key": warm.run_key, "digest": warm.digest, "families": families}
+    return {"run_key": earlier.run_key, "digest": earlier.digest, "families": families}

@@ -9,10 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from gpupipe import config, load
+from gpupipe import load
 from gpupipe.artifacts import publish
 from gpupipe.artifacts.manifest import altered_files, read_manifest, write_manifest
-from gpupipe.cross_validation.splits import boundaries, split
+from gpupipe.cross_validation.split import split
+from gpupipe.cross_validation.walk_forward import holdout
 from gpupipe.data import simulate
 from gpupipe.dataset.dataset import join
 from gpupipe.evaluation import metrics
@@ -22,6 +23,8 @@ from gpupipe.pipeline import job
 from gpupipe.store.content_store import StoreError, dump_json, sha256
 from gpupipe.targets.triple_barrier import tp_dd_labels
 from gpupipe.training import groups
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, in_sectors, tiny_market
 
 
@@ -38,7 +41,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(job, "train", listening)
-        summary, worked = job.execute(tiny_market(), None, config.make("fast", settings=QUICK), out, 1)
+        summary, worked = tiny.execute(tiny_market(), None, equity.make("fast", settings=QUICK), out, 1)
     assert worked
     return out, summary, said
 
@@ -70,14 +73,14 @@ def test_it_predicts_bit_for_bit_what_training_reported(finished):
 def test_the_reported_losses_follow_from_the_loaded_models_alone(finished):
     """Split, labels and measure computed again from the panel, as somebody would who trusts nothing."""
     out, summary, _ = finished
-    panel, settings = tiny_market(), config.make("fast", settings=QUICK)
+    panel, settings = tiny_market(), equity.make("fast", settings=QUICK)
     predictions = load(out).predict(panel)
     datasets = {}
     for sector in SECTORS:
         own = panel.of_sector(sector)
         labels = tp_dd_labels(own, settings.labels.horizons, settings.labels.thresholds)
         datasets[sector] = join(own, compute_features(own), labels, sector)
-    at = boundaries(list(datasets.values()), settings.split)
+    at = holdout(list(datasets.values()), settings.split)
     checked = 0
     for row in summary["models"]:
         if row["kind"] == "baseline":
@@ -85,7 +88,7 @@ def test_the_reported_losses_follow_from_the_loaded_models_alone(finished):
         dataset = datasets[row["sector"]]
         test = split(dataset, at).test
         probability = predictions.of(f"{row['model']}{row['label'].removeprefix('label')}")
-        y = dataset.y[test, dataset.label_names.index(row["label"])]
+        y = dataset.y[test, dataset.target.names.index(row["label"])]
         losses = metrics.log_losses(probability[rows_of(panel, row["sector"])[test]], y)
         assert len(test) == row["test_rows"]
         assert float(losses.mean()) == pytest.approx(row["test_log_loss"], rel=1e-12)
@@ -112,7 +115,7 @@ def test_the_future_changes_no_prediction(finished):
     last = panel.offsets[1:] - 1
     close, high = panel.close.copy(), panel.high.copy()
     close[last], high[last] = close[last] * 1.1, high[last] * 1.3
-    after = models.predict(dataclasses.replace(panel, close=close, high=high)).values
+    after = models.predict(panel.replace(close=close, high=high)).values
     earlier = np.ones(panel.n_rows, bool)
     earlier[last] = False
     np.testing.assert_array_equal(after[earlier], before[earlier])
@@ -130,7 +133,7 @@ def test_new_data_and_fewer_families(finished):
     assert len(whole.names) == 24 and len(some.names) == 8
     for name in some.names:
         np.testing.assert_array_equal(some.of(name), whole.of(name))
-    for family in config.FAMILIES:  # a meta-learner alone, too, though it needs the others
+    for family in equity.DEFAULT_MODELS:  # a meta-learner alone, too, though it needs the others
         alone = models.predict(panel, [family])
         assert len(alone.names) == 4
         for name in alone.names:
@@ -254,7 +257,7 @@ def test_a_run_is_complete_when_its_manifest_is_there(out):
 
         patched.setattr(publish, "publish", publishing)
         patched.setattr(job, "write_manifest", writing)
-        job.execute(tiny_market(), None, config.make("fast", settings=[*QUICK, "training.models=linear"]), out, 1)
+        tiny.execute(tiny_market(), None, equity.make("fast", settings=[*QUICK, "training.models=linear"]), out, 1)
     assert {name for name, _ in happened} == {"publish", "manifest"} and happened[-1][0] == "manifest"
     assert not any(there for _, there in happened)
 

@@ -23,17 +23,18 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import catboost_trees, hosted, lightgbm_trees, tree_model
 from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.stacking import meta_learner
-from gpupipe.pipeline import job
 from gpupipe.store.content_store import sha256
+from gpupipe.workloads import equity
 from tests.estimators.test_boosters import both
 from tests.estimators.test_models import CPU, FAMILIES, fit_all, fitted, world
+from tests.support import tiny
 from tests.support.tiny import QUICK, SOURCE, in_sectors, tiny_market
 
 onnx = pytest.importorskip("onnx")
 if importlib.util.find_spec("onnxruntime") is None:  # imported where it is used, which tells it to report nothing
     pytest.skip("onnxruntime is not installed", allow_module_level=True)
 
-EIGHT = (*config.FAMILIES, *config.OPTIONAL_FAMILIES)
+EIGHT = (*equity.DEFAULT_MODELS, *registry.optional())
 ODD = {"energy": "Öl & Gas 'x'", "technology": "新技术"}  # files name sectors as the second
 LABELS = ("1d/2", "1d/4")
 EPSILON = 2e-6  # what float32 leaves, and well below what is allowed
@@ -72,7 +73,7 @@ def test_every_family_at_its_splits_beside_them_and_where_values_miss(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_chosen_columns_and_class_weights_are_in_the_graph(name):
     fold = columns.only(world("balanced")[0], np.array([0, 1, 4]))
-    quick = config.make("fast", settings=[*QUICK, "lightgbm.rounds=5", "catboost.rounds=5"])
+    quick = equity.make("fast", settings=[*QUICK, "lightgbm.rounds=5", "catboost.rounds=5"])
     made = fit_all(name, fold, quick)[1]["a"]
     assert isinstance(made[0], columns.Picked) and (made[0].model.class_weight != 1).any()
     X = hard_rows(made)
@@ -106,7 +107,7 @@ def test_a_model_without_rounds_and_trees_without_splits():
     X = hard_rows([model])
     np.testing.assert_allclose(checking.scored(content_of(none), X), np.tile(shares, (len(X), 1)), atol=EPSILON)
     fold = world()[0]
-    stiff = config.make("fast", settings=["hist.rounds=3", "hist.min_child_weight=1e9", "training.early_stopping=0"])
+    stiff = equity.make("fast", settings=["hist.rounds=3", "hist.min_child_weight=1e9", "training.early_stopping=0"])
     for one in fit_all("xgb_hist", fold, stiff)[1]["a"]:
         ensemble = graphs.Ensembles().of(one)[0]
         assert len(ensemble.offsets) > 1 and (ensemble.leaf >= 0).all()
@@ -188,7 +189,7 @@ def test_catboost_puts_missing_values_where_it_was_told(mode):
 @pytest.fixture(scope="module")
 def market():
     panel = in_sectors(tiny_market(), tuple(ODD))
-    return dataclasses.replace(panel, sector=tuple(ODD[name] for name in panel.sector))
+    return panel.replace(sector=tuple(ODD[name] for name in panel.sector))
 
 
 @pytest.fixture(scope="module")
@@ -196,18 +197,18 @@ def finished(market, tmp_path_factory):
     """OUT with all families there are here, on chosen columns, in sectors of odd names."""
     families = [name for name in EIGHT if name in FAMILIES or name == "meta_learner" or name in installed()]
     out = tmp_path_factory.mktemp("export") / "ÖUT 1"
-    settings = config.make("fast", settings=[
+    settings = equity.make("fast", settings=[
         *QUICK, "labels.horizons=1", f"training.models={','.join(families)}", "lightgbm.rounds=4", "catboost.rounds=4",
         "ml.feature_selection_top_n=30", "split.parts=2",
     ])  # fmt: skip
-    job.execute(market, None, settings, out, 1)
+    tiny.execute(market, None, settings, out, 1)
     return out
 
 
 def installed() -> set[str]:
     from importlib.util import find_spec
 
-    return {name for name in config.OPTIONAL_FAMILIES if find_spec(name) is not None}
+    return {name for name in registry.optional() if find_spec(name) is not None}
 
 
 def test_all_models_of_a_run_say_what_the_run_says_of_every_bar(finished, market, tmp_path):

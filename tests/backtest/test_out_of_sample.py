@@ -93,7 +93,7 @@ def test_no_probability_depends_on_what_came_after_its_fold_s_window(trained, ke
     after = panel.time_ns > times[np.searchsorted(times, kept.windows[1].from_ns) + 3]
     factor = np.exp(np.random.default_rng(0).normal(0, 0.05, panel.n_rows)).astype(np.float32)
     columns = {name: np.where(after, getattr(panel, name) * factor, getattr(panel, name)) for name in PRICES}
-    changed = dataclasses.replace(panel, **columns)
+    changed = panel.replace( **columns)
     settings = (*QUICK, "split.walk_forward=3", "training.min_rows=20", "labels.thresholds=0.02", "hist.rounds=4")
     train(changed, "fast", tmp_path, settings=settings, jobs=1, training__models=FAMILIES)
     other = out_of_sample_store.read(tmp_path, read_manifest(tmp_path))
@@ -129,7 +129,7 @@ def test_the_command(trained, tmp_path, capsys):
 def test_later_bars_change_nothing_and_other_bars_are_refused(trained, kept):
     panel = tiny_market()
     shorter = cut(panel, lambda k, bars: bars < 258)
-    for wrong in (shorter, dataclasses.replace(panel, close=panel.close * np.float32(1.001))):
+    for wrong in (shorter, panel.replace( close=panel.close * np.float32(1.001))):
         with pytest.raises(ValueError, match="are not those that"):
             walked(kept, wrong)
     with pytest.raises(ValueError, match="not those"):  # not all symbols of a sector

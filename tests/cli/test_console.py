@@ -8,12 +8,12 @@ import re
 import pytest
 from rich.console import Console
 
-from gpupipe import config
 from gpupipe.cli import console
 from gpupipe.data import load
-from gpupipe.pipeline import job
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, in_sectors, tiny_market
 
 
@@ -91,7 +91,7 @@ def test_a_quiet_console_gets_no_progress():
 def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_sectors):
     panel = in_sectors(tiny_market(), ("energy", "technology")[:n_sectors])
     settings = [*QUICK, "training.models=linear,xgb_joint", "labels.thresholds=0.02,0.9"]
-    whole, _ = job.execute(panel, None, config.make("fast", settings=settings), tmp_path, 1)
+    whole, _ = tiny.execute(panel, None, equity.make("fast", settings=settings), tmp_path, 1)
     to = pipe(110)
     console.show_summary(to, whole, tmp_path)
     said = " ".join(printed(to).split())

@@ -11,6 +11,7 @@ from gpupipe import config
 from gpupipe.config import ConfigError, make
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets import triple_barrier
+from gpupipe.workloads import equity
 
 
 def refused(words, *arguments, **options):
@@ -28,8 +29,8 @@ def test_balanced_is_the_default_and_every_preset_has_its_name():
 def test_what_the_issue_promises_is_the_default():
     balanced = make()
     assert balanced.labels.horizons == (1, 2, 5) and balanced.labels.thresholds == (0.05, 0.10)
-    assert balanced.training.models == config.FAMILIES
-    assert len(config.FAMILIES) == 6 and balanced.training.pool == "all" and balanced.training.class_weight == "none"
+    assert balanced.training.models == equity.DEFAULT_MODELS
+    assert len(equity.DEFAULT_MODELS) == 6 and balanced.training.pool == "all" and balanced.training.class_weight == "none"
 
 
 def test_the_rules_are_those_of_the_labels():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpupipe import config
 from gpupipe.config import reading
+from gpupipe.workloads import equity
 from tests.data.test_fuzz import SLOW
 
 KEYS = [*reading._known_keys(), *reading._SECTIONS, "tuned", "tuned.energy.hist.depth", "preset", "nothing.there"]
@@ -56,7 +57,7 @@ presets = st.sampled_from([None, "fast", "balanced", "quality", "none"])
 
 def make(preset=None, **given):
     try:
-        made = config.make(preset, **given)
+        made = equity.make(preset, **given)
     except config.ConfigError as error:
         assert str(error)
     else:

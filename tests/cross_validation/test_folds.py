@@ -12,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpupipe import config
-from gpupipe.cross_validation.splits import boundaries, combinatorial, folds, paths, split, walk_forward
+from gpupipe.cross_validation.combinatorial import combinatorial, paths
+from gpupipe.cross_validation.folds import make_folds
+from gpupipe.cross_validation.split import split
+from gpupipe.cross_validation.walk_forward import holdout, walk_forward
 from gpupipe.dataset.dataset import NEVER
 from gpupipe.runtime.errors import UserError
+from gpupipe.workloads import equity
 from tests.support.tiny import dataset_of
 
 
@@ -31,7 +35,7 @@ def rows_of(dataset, at):
 
 
 def parts_of(dataset, at):
-    return [(fit.tolist(), predict.tolist()) for fit, predict in split(dataset, at).folds]
+    return [(fit.tolist(), predict.tolist()) for fit, predict in split(dataset, at).cross_fit]
 
 
 # 12 usable days, labels of one bar, no embargo: trained on days 0 to 5, validated on 6 and 7, tested on 8 to 11.
@@ -70,9 +74,9 @@ def test_an_embargo_leaves_one_more_day_out_before_validation_and_before_the_tes
 def test_the_first_origin_learns_what_the_single_split_does():
     data = a_bar_a_day(103, 2)
     for chosen in (config.Split(walk_forward=4), config.Split(walk_forward=4, window="rolling", stacking="forward")):
-        one, first = split(data, boundaries([data], chosen)), split(data, walk_forward([data], chosen)[0])
+        one, first = split(data, holdout([data], chosen)), split(data, walk_forward([data], chosen)[0])
         assert (first.train == one.train).all() and (first.validation == one.validation).all()
-        assert [(a.tolist(), b.tolist()) for a, b in first.folds] == [(a.tolist(), b.tolist()) for a, b in one.folds]
+        assert [(a.tolist(), b.tolist()) for a, b in first.cross_fit] == [(a.tolist(), b.tolist()) for a, b in one.cross_fit]
         together = np.concatenate([split(data, at).test for at in walk_forward([data], chosen)])
         assert together.tolist() == one.test.tolist()
 
@@ -161,7 +165,7 @@ def overlaps(data, some, others):
 def check_clean(data, found, times, embargo):
     """No label of a fitted or validating row overlaps with a test row's, nor comes nearer than the embargo."""
     assert data.usable[np.concatenate([found.train, found.validation, found.test])].all()
-    pairs = [(found.train, found.validation), (found.train, found.test), (found.validation, found.test), *found.folds]
+    pairs = [(found.train, found.validation), (found.train, found.test), (found.validation, found.test), *found.cross_fit]
     for some, others in pairs:
         assert not overlaps(data, some, others)
         known = np.setdiff1d(data.time_ns[others], data.time_ns[some])
@@ -184,7 +188,7 @@ def test_walk_forward_on_any_calendar(drawn, embargo, n_origins, window, stackin
     times = np.unique(np.concatenate([one.time_ns[one.usable] for one in sectors]))
     at = walk_forward(sectors, chosen)
     for data in sectors:
-        single = split(data, boundaries(sectors, chosen))
+        single = split(data, holdout(sectors, chosen))
         cut = [split(data, one) for one in at]
         assert sorted(np.concatenate([one.test for one in cut])) == single.test.tolist()  # each of them once
         for found in cut:
@@ -209,7 +213,7 @@ def test_combinatorial_folds_on_any_calendar(drawn, embargo, groups, stacking):
     at = combinatorial(sectors, chosen)
     assert len(at) == math.comb(n, k)
     for data in sectors:
-        single = split(data, boundaries(sectors, chosen))
+        single = split(data, holdout(sectors, chosen))
         tested = np.zeros(data.n_rows, int)
         for one in at:
             found = split(data, one)
@@ -225,12 +229,12 @@ def test_combinatorial_folds_on_any_calendar(drawn, embargo, groups, stacking):
 def test_what_a_run_trains_is_named():
     data = a_bar_a_day(103)
     chosen = config.Split(walk_forward=3, cpcv=(5, 2), parts=2)
-    found = folds([data], chosen)
+    found = make_folds([data], chosen)
     assert found.published == found.walk_forward[-1] and len(found.cpcv) == 10
-    names = [one.name for one in found.rehearsals]
+    names = [one.name for one in found.evaluation_folds]
     assert names == [*(f"cpcv{k:02d}" for k in range(1, 11)), "origin1", "origin2"]
-    single = folds([data], config.Split(parts=2))
-    assert single.published == boundaries([data], config.Split(parts=2)) and single.rehearsals == ()
+    single = make_folds([data], config.Split(parts=2))
+    assert single.published == holdout([data], config.Split(parts=2)) and single.evaluation_folds == ()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +248,7 @@ def test_what_a_run_trains_is_named():
 )
 def test_a_history_that_is_too_short_is_refused_with_the_fix(n_days, chosen, words):
     with pytest.raises(UserError, match=words):
-        folds([a_bar_a_day(n_days)], config.Split(**chosen))
+        make_folds([a_bar_a_day(n_days)], config.Split(**chosen))
 
 
 @pytest.mark.parametrize(
@@ -258,4 +262,4 @@ def test_a_history_that_is_too_short_is_refused_with_the_fix(n_days, chosen, wor
 )  # fmt: skip
 def test_settings_out_of_range(setting, words):
     with pytest.raises(config.ConfigError, match=words):
-        config.make(settings=[setting])
+        equity.make(settings=[setting])

@@ -34,7 +34,7 @@ def bar_of_row(panel):
 def test_it_is_row_aligned_and_drops_nothing(panel, dataset):
     assert dataset.n_rows == panel.n_rows and dataset.X.shape == (panel.n_rows, len(dataset.names))
     assert len(dataset.names) >= 60
-    assert dataset.label_names == tuple(f"label_{h}d_{p}pct" for h in (1, 2, 5) for p in (5, 10))
+    assert dataset.target.names == tuple(f"label_{h}d_{p}pct" for h in (1, 2, 5) for p in (5, 10))
     assert dataset.horizon_of_label == (1, 1, 2, 2, 5, 5)
     assert dataset.threshold_of_label == (0.05, 0.10) * 3
     assert dataset.time_ns is panel.time_ns
@@ -71,7 +71,7 @@ def test_the_labels_end_with_the_longest_and_never_where_one_is_not_known(panel,
 def test_a_missing_price_makes_unknown_what_depends_on_it(panel):
     close = panel.close.copy()
     close[200] = np.nan
-    holed = dataclasses.replace(panel, close=close)
+    holed = panel.replace( close=close)
     dataset = join(holed, compute_features(holed), tp_dd_labels(holed), "energy")
     assert (dataset.end_time_ns[195:201] == NEVER).all() and dataset.end_time_ns[194] < NEVER
     assert not dataset.usable[195:201].any() and dataset.usable[194]
@@ -81,7 +81,7 @@ def test_holes_in_time_are_seen_in_the_end_of_labels():
     panel = random_panel((100,), sectors=("energy",))
     time_ns = panel.time_ns.copy()
     time_ns[80:] += 30 * DAY_NS
-    panel = dataclasses.replace(panel, time_ns=time_ns)
+    panel = panel.replace( time_ns=time_ns)
     dataset = join(panel, compute_features(panel), tp_dd_labels(panel, (2,), (0.05,)), "energy")
     assert dataset.end_time_ns[77] == 79 * DAY_NS
     assert dataset.end_time_ns[78] == 110 * DAY_NS and dataset.end_time_ns[79] == 111 * DAY_NS

@@ -16,13 +16,13 @@ from gpupipe.cli.run import main
 from gpupipe.config import ConfigError, make
 from gpupipe.estimators import registry
 from gpupipe.estimators.training_set import Rows
-from gpupipe.pipeline.job import execute
 from gpupipe.runtime.errors import UserError
 from tests.estimators.test_models import SETTINGS, as_bytes, fit_all, world
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
 
 both = pytest.mark.skipif(
-    any(find_spec(name) is None for name in config.OPTIONAL_FAMILIES), reason="lightgbm and catboost are not both there"
+    any(find_spec(name) is None for name in registry.optional()), reason="lightgbm and catboost are not both there"
 )
 SHORT = (
     *QUICK, "lightgbm.rounds=6", "catboost.rounds=6", "hist.rounds=3", "forest.trees=3", "forest.depth=4",
@@ -39,7 +39,7 @@ def turbo(tmp_path_factory):
     """The predecessor's six, cut short: (OUT, summary)."""
     out = tmp_path_factory.mktemp("turbo") / "OUT"
     settings = make("fast", settings=SHORT, training__models="turbomode")
-    return out, execute(tiny_market(), None, settings, out, 1)[0]
+    return out, tiny.execute(tiny_market(), None, settings, out, 1)[0]
 
 
 @both
@@ -77,7 +77,7 @@ def test_two_jobs_give_the_same_bytes_and_other_families_take_their_place(turbo,
     assert {path.rpartition("/")[2] for path in models_in(out)} <= {"linear.npz"}
 
 
-@pytest.mark.parametrize("name", config.OPTIONAL_FAMILIES)
+@pytest.mark.parametrize("name", registry.optional())
 def test_a_missing_package_is_one_line_that_installs_it(name, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, name, None)
     out = tmp_path / "OUT"
@@ -113,9 +113,9 @@ def test_turbomode_sets_the_predecessors_parameters_and_what_is_named_wins(tmp_p
         make(settings=["training.models=turbomod"])
 
 
-@pytest.mark.parametrize("name", ["xgb_hist", "xgb_leafwise", "xgb_joint", *config.OPTIONAL_FAMILIES])
+@pytest.mark.parametrize("name", ["xgb_hist", "xgb_leafwise", "xgb_joint", *registry.optional()])
 def test_without_early_stopping_all_rounds_are_kept(name):
-    if name in config.OPTIONAL_FAMILIES:
+    if name in registry.optional():
         pytest.importorskip(name)
     field = {"xgb_hist": "hist", "xgb_leafwise": "leafwise", "xgb_joint": "joint"}.get(name, name)
     rates = [f"{field}.rounds=30", f"{field}.learning_rate=0.9", "joint_sector.rounds=7"]
@@ -132,7 +132,7 @@ def test_without_early_stopping_all_rounds_are_kept(name):
 
 
 @both
-@pytest.mark.parametrize("name", config.OPTIONAL_FAMILIES)
+@pytest.mark.parametrize("name", registry.optional())
 def test_a_fold_without_a_class_is_fitted_all_the_same(name):
     """An out-of-fold part may hold no row of a class that the whole has; its rounds are those of the final models."""
     fold = world()[0]
@@ -159,7 +159,7 @@ def test_the_forest_draws_the_square_root_of_the_columns():
 
 
 @both
-@pytest.mark.parametrize("name", config.OPTIONAL_FAMILIES)
+@pytest.mark.parametrize("name", registry.optional())
 def test_rows_weigh_what_they_are_given_in_fitting_and_nothing_in_validation(name):
     fold = world()[0]
 

@@ -16,6 +16,7 @@ from gpupipe.estimators.boosting import gradient_boosting
 from gpupipe.estimators.training_set import Rows, shuffled, with_mean_weight_1
 from gpupipe.runtime import device, memory
 from gpupipe.training import memory_estimate
+from gpupipe.workloads import equity
 from tests.estimators.test_models import CPU, FAMILIES, SETTINGS, as_bytes, fit_all, log_loss, world
 from tests.support.tiny import fold_of, planted
 
@@ -80,7 +81,7 @@ def doubled(X):
 def test_columns_with_the_same_bins_are_left_out_without_loss(name):
     """column_share 1: of a share of the columns drawn at random, others would be drawn."""
     whole = [f"{stage}.column_share=1.0" for stage in ("joint", "joint_sector", "hist", "leafwise", "forest")]
-    settings = config.make("fast", settings=[*whole, "joint.rounds=10", "hist.rounds=10", "leafwise.rounds=10"])
+    settings = equity.make("fast", settings=[*whole, "joint.rounds=10", "hist.rounds=10", "leafwise.rounds=10"])
     fold, tests, _ = world()
     twin = dataclasses.replace(
         fold, fit=changed_rows(fold.fit, doubled), validation=changed_rows(fold.validation, doubled)
@@ -139,13 +140,13 @@ def test_a_large_share_leaves_each_row_out_once(monkeypatch):
     alone = fold.samples(0.8, "b")
     left = [set(map(bytes, fold.fit["b"].X)) - {bytes(x) for rows in s.blocks for x in rows.X} for s in alone]
     assert set.union(*left) == set(map(bytes, fold.fit["b"].X)) and sum(map(len, left)) == fold.fit["b"].n
-    settings = config.make("fast", settings=["ml.subsample=0.8", "joint.rounds=6"])
+    settings = equity.make("fast", settings=["ml.subsample=0.8", "joint.rounds=6"])
     _, seen = rows_of_each_round(monkeypatch, fold, settings)
     assert seen == [(3600, 3600)] * 6  # of 4,500 rows
     shape = memory_estimate.Shape(10**6, 6e5, 2e5, 2e5, 4e5, 0.2, 100, 10, 6)
     small, large = (
         memory_estimate.of_plan(
-            shape, config.make("fast", settings=[f"ml.subsample={share}"]), 2, memory.AS_IT_IS, "cpu"
+            shape, equity.make("fast", settings=[f"ml.subsample={share}"]), 2, memory.AS_IT_IS, "cpu"
         ).host
         for share in (0.5, 0.8)
     )  # fmt: skip
@@ -184,14 +185,14 @@ def rows_of_each_round(monkeypatch, fold, settings):
 
 
 def test_subsample_is_the_share_of_rows_that_a_tree_is_grown_on(monkeypatch):
-    settings = config.make("fast", settings=["ml.subsample=0.2", "joint.rounds=12"])
+    settings = equity.make("fast", settings=["ml.subsample=0.2", "joint.rounds=12"])
     assert all(getattr(settings, stage).subsample == 0.2 for stage in (*config.BOOSTERS, "forest"))
     _, seen = rows_of_each_round(monkeypatch, world()[0], settings)
     assert len(seen) == 12 and all(n == m == 900 for n, m in seen)  # of 4,500 rows
 
 
 def test_gradient_sampling_draws_the_share_and_still_learns(monkeypatch):
-    settings = config.make("fast", settings=["ml.gradient_sampling=true", "ml.subsample=0.25", "joint.rounds=40"])
+    settings = equity.make("fast", settings=["ml.gradient_sampling=true", "ml.subsample=0.25", "joint.rounds=40"])
     fold, tests, _ = world()
     made, seen = rows_of_each_round(monkeypatch, with_ml(gradient_sampling=True), settings)
     drawn = sorted({n for n, _ in seen})
@@ -239,7 +240,7 @@ def test_rows_of_no_weight_are_as_if_they_were_not_there(name):
                 np.repeat(np.array([[1.0], [0.0]], np.float32), r.n, axis=0) * np.ones((1, 2), np.float32))
         for s, r in eleven.items()
     }  # fmt: skip
-    settings = config.make("fast", settings=[
+    settings = equity.make("fast", settings=[
         *(f"{stage}.{field}=1.0" for stage in ("joint", "joint_sector", "hist", "leafwise", "forest")
           for field in ("subsample", "column_share")),
         *(f"{library}.{field}=1.0" for library in ("lightgbm", "catboost") for field in ("subsample", "column_share")),
@@ -288,7 +289,7 @@ def test_without_quantile_matrices_there_are_none(monkeypatch):
 
 @pytest.mark.parametrize("name", ["xgb_joint", "random_forest"])
 def test_bins_on_disk_give_the_same_bytes(name, tmp_path):
-    settings = config.make("fast", settings=["joint.rounds=5", "joint_sector.rounds=3", "forest.trees=3"])
+    settings = equity.make("fast", settings=["joint.rounds=5", "joint_sector.rounds=3", "forest.trees=3"])
     kept = dataclasses.replace(world()[0], cache=tmp_path)
     on_disk, in_memory = fit_all(name, kept, settings), fit_all(name, world()[0], settings)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 4500 * 6
@@ -319,5 +320,5 @@ def test_values_out_of_range_are_refused():
         ("ml.use_rmms=true", "did you mean 'ml.use_rmm'"),
     ):
         with pytest.raises(config.ConfigError, match=text):
-            config.make("fast", settings=[wrong])
+            equity.make("fast", settings=[wrong])
     assert SETTINGS.ml == config.Ml()

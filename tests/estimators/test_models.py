@@ -11,7 +11,6 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from gpupipe import config
 from gpupipe.estimators import registry
 from gpupipe.estimators.baselines import share_table
 from gpupipe.estimators.boosting import tree_model
@@ -20,16 +19,17 @@ from gpupipe.estimators.training_set import Rows
 from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.runtime.device import Device, DeviceError, pick
 from gpupipe.targets.classes import BUY, SELL
+from gpupipe.workloads import equity
 from tests.support.tiny import fold_of, planted
 
 OPTIONAL = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
-    for name in config.OPTIONAL_FAMILIES
+    for name in registry.optional()
 ]
-FAMILIES = [*(name for name in config.FAMILIES if name != "meta_learner"), *OPTIONAL]
-ALONE = ("xgb_hist", "xgb_leafwise", *config.OPTIONAL_FAMILIES)  # a model of one sector and one label
+FAMILIES = [*(name for name in equity.DEFAULT_MODELS if name != "meta_learner"), *OPTIONAL]
+ALONE = ("xgb_hist", "xgb_leafwise", *registry.optional())  # a model of one sector and one label
 CPU = pick("cpu")
-SETTINGS = config.make("fast", settings=[
+SETTINGS = equity.make("fast", settings=[
     "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
     "forest.sector_trees=10", "forest.subsample=0.5", "linear.l2=300", "linear.sector_l2=1000", "lightgbm.rounds=40",
     "catboost.rounds=40",
@@ -129,7 +129,7 @@ def test_an_unknown_kind_of_model_is_refused():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_number_of_threads_changes_no_byte(name):
-    few = config.make("fast", settings=[
+    few = equity.make("fast", settings=[
         "joint.rounds=4", "hist.rounds=3", "leafwise.rounds=3", "forest.trees=3", "lightgbm.rounds=5",
         "catboost.rounds=5",
     ])  # fmt: skip
@@ -212,7 +212,7 @@ def test_an_out_of_fold_round_takes_the_choices_of_the_final_one(name):
 
 def test_early_stopping_chooses_fewer_rounds_than_there_are():
     for name, field in (("xgb_hist", "hist"), ("xgb_leafwise", "leafwise"), ("xgb_joint", "joint")):
-        long = config.make("fast", settings=[f"{field}.rounds=400", f"{field}.learning_rate=0.3"])
+        long = equity.make("fast", settings=[f"{field}.rounds=400", f"{field}.learning_rate=0.3"])
         made = registry.family(name).fit_pool(world()[0], long, None)
         if name != "xgb_joint":
             made = registry.family(name).fit_sector(world()[0], "a", long, made, None)
@@ -222,7 +222,7 @@ def test_early_stopping_chooses_fewer_rounds_than_there_are():
         assert made[0].stages[0].booster.num_boosted_rounds() == (max(rounds) if name == "xgb_joint" else rounds[0])
 
 
-WHOLE = config.make("fast", settings=[
+WHOLE = equity.make("fast", settings=[
     *(f"{stage}.{field}=1.0"
       for stage in ("joint", "joint_sector", "hist", "leafwise", "forest", "lightgbm", "catboost")
       for field in ("subsample", "column_share")),
@@ -295,7 +295,7 @@ def test_a_sector_that_differs_gets_a_stage_of_its_own(name, least):
     alike = fold_of(
         {s: planted(1500, k)[0] for k, s in sectors.items()}, {s: planted(700, 10 + k)[0] for k, s in sectors.items()}
     )
-    learned = config.make("fast", settings=["joint.rounds=300", "linear.l2=1", "linear.max_iterations=200"])
+    learned = equity.make("fast", settings=["joint.rounds=300", "linear.l2=1", "linear.max_iterations=200"])
     pooled, by_sector = fit_all(name, alike, learned)
     scopes = [model.scope for made in by_sector.values() for model in made]
     assert scopes.count("pool") >= least, scopes

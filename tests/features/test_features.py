@@ -41,7 +41,7 @@ def changed_rows(panel: Panel, rows: np.ndarray, factor: np.ndarray) -> Panel:
     for k, name in enumerate(COLUMNS):
         columns[name] = getattr(panel, name).copy()
         columns[name][rows] *= factor[:, k].astype(np.float32)
-    return dataclasses.replace(panel, **columns)
+    return panel.replace( **columns)
 
 
 def test_default_columns_are_enough_and_of_every_family():

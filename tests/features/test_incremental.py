@@ -23,7 +23,7 @@ def between(panel: Panel, first: int, last: int) -> Panel:
     rows = np.flatnonzero((panel.time_ns >= first * DAY) & (panel.time_ns < last * DAY))
     n_rows = np.bincount(panel.symbol_of_row[rows], minlength=panel.n_symbols)
     there = np.flatnonzero(n_rows)
-    return Panel(
+    return Panel.of_bars(
         **{name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")},
         offsets=np.concatenate([[0], np.cumsum(n_rows[there])]).astype(np.int64),
         symbols=tuple(panel.symbols[k] for k in there), sector=tuple(panel.sector[k] for k in there),
@@ -84,7 +84,7 @@ def test_what_cannot_go_on_is_refused(own, tmp_path):
     _, state = begin_features(between(panel, 0, 300))
     with pytest.raises(ValueError, match="S000 has a bar of 1970-10-27T00:00:00, and the state is of 1970-10-27"):
         state.advance(between(panel, 299, 310))
-    other = dataclasses.replace(between(panel, 300, 310), sector=("energy", *panel.sector[1:]))
+    other = between(panel, 300, 310).replace(sector=("energy", *panel.sector[1:]))
     with pytest.raises(ValueError, match="S000 was of technology, and is of energy now"):
         state.advance(other)
     # Without columns that compare symbols, a bar may come that is late for its sector.

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import gpupipe
-from gpupipe import config, load
+from gpupipe import load
 from gpupipe.cli import main
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import FeatureError, load_modules
 from gpupipe.features.matrix import compute_features
-from gpupipe.pipeline import job
 from gpupipe.store.content_store import StoreError
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.panels import random_panel
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
 
@@ -165,7 +166,7 @@ def train(out, *, changed=False):
     """(predictions by the process that trained, summary)."""
     panel = tiny_market()
     settings = ("features.modules=mine.py", *QUICK, *WITH_MINE)
-    whole, worked = job.execute(panel, None, config.make("fast", settings=settings), out, 1)
+    whole, worked = tiny.execute(panel, None, equity.make("fast", settings=settings), out, 1)
     assert worked is changed
     return load(out).predict(panel).values, whole
 

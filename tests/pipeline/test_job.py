@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from gpupipe import config, load
+from gpupipe import load
 from gpupipe.pipeline import job as pipeline
-from gpupipe.pipeline.job import Listener, execute
+from gpupipe.pipeline.job import Listener
 from gpupipe.store import fingerprint
-from gpupipe.training import planning, prepare
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, tiny_market
 
 TABLES = ("volatility_table_sector", "volatility_table_all")
@@ -19,8 +20,8 @@ TABLES = ("volatility_table_sector", "volatility_table_all")
 
 def job(out, *settings, panel=None, listener=None):
     """The summary of a job on one thread."""
-    chosen = config.make("fast", settings=[*QUICK, *settings])
-    return execute(panel or tiny_market(), None, chosen, out, 1, listener)[0]
+    chosen = equity.make("fast", settings=[*QUICK, *settings])
+    return tiny.execute(panel or tiny_market(), None, chosen, out, 1, listener)[0]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary
         f"{m}_{c}" for m in ("share", "calls", "precision", "recall", "pr_auc", "calibration_error", "return_when")
         for c in ("buy", "sell")
     ]  # fmt: skip
-    assert {row["model"] for row in summary["models"]} == {*config.FAMILIES, *TABLES, "prior_all", "last_return"}
+    assert {row["model"] for row in summary["models"]} == {*equity.DEFAULT_MODELS, *TABLES, "prior_all", "last_return"}
     for row in summary["models"]:
         for part in ("validation", "test"):
             found = {name: row[f"{part}_{name}"] for name in measures}
@@ -65,8 +66,8 @@ def test_intervals_and_skill_stand_with_every_row_and_in_the_metadata(summary, t
 
 def test_last_return_and_buy_and_hold_are_what_they_say(summary):
     """A table learned here again, from closes alone; and the mean forward return of all test rows."""
-    panel, settings = tiny_market(), config.make("fast", settings=QUICK)
-    prepared = prepare.prepare(panel, settings)
+    panel, settings = tiny_market(), equity.make("fast", settings=QUICK)
+    prepared = tiny.prepare(panel, settings)
     close = {s: panel.of_sector(s).close for s in SECTORS}
     before = {s: np.append(np.float32(np.nan), close[s][:-1]) for s in SECTORS}  # no usable row is a symbol's first
     returns = {s: close[s] / before[s] - 1 for s in SECTORS}
@@ -107,11 +108,11 @@ def test_the_verdict_is_of_losses_averaged_over_sectors(summary):
 
 
 def test_the_key_is_of_data_settings_code_versions_and_device(monkeypatch):
-    device, settings = tiny_market().device, config.make("fast")
+    device, settings = tiny_market().device, equity.make("fast")
     key = pipeline.run_key("data", settings, device)
     assert key == pipeline.run_key("data", settings, device) and len(key) == 64
     assert key != pipeline.run_key("other data", settings, device)
-    assert key != pipeline.run_key("data", config.make("fast", seed=1), device)
+    assert key != pipeline.run_key("data", equity.make("fast", seed=1), device)
     with monkeypatch.context() as patched:
         patched.setattr(fingerprint, "versions", lambda: {"xgboost": "0"})
         assert key != pipeline.run_key("data", settings, device)
@@ -175,7 +176,7 @@ def test_chosen_features_run_and_load_without_the_others(tmp_path):
 
 def test_balanced_classes_stay_calibrated(summary, tmp_path):
     balanced = job(tmp_path, "training.class_weight=balanced")
-    for model in set(config.FAMILIES):
+    for model in set(equity.DEFAULT_MODELS):
         plain, weighted = (
             np.mean([a["test_log_loss"] for a in one["averages"] if a["model"] == model]) for one in (summary, balanced)
         )
@@ -183,7 +184,7 @@ def test_balanced_classes_stay_calibrated(summary, tmp_path):
 
 
 def test_the_plan_names_what_will_be_done():
-    plan = planning.plan(tiny_market(), config.make("fast", settings=QUICK))
+    plan = tiny.plan(tiny_market(), equity.make("fast", settings=QUICK))
     assert [one["sector"] for one in plan["sectors"]] == list(SECTORS) and plan["models"] == 72
     assert sum(one["symbols"] for one in plan["sectors"]) == 30
     assert plan["units"] == 5 * (1 + 3) * (1 + 3) + 1  # five families, three parts and the whole, pool and sectors

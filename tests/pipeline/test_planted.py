@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench import planted
-from gpupipe import config
 from gpupipe.data import simulate
+from gpupipe.workloads import equity
 from tests.support.tiny import SECTORS, in_sectors
 
 SETTINGS = (
@@ -30,15 +30,15 @@ def test_the_pressure_is_read_off_the_bars():
 
 
 def test_every_family_finds_the_signal_and_recovers_a_part_of_it():
-    line = planted.once(market(1.0, 700, 1), config.make("fast", settings=SETTINGS))
-    assert set(line["families"]) == set(config.FAMILIES) and line["oracle_gain"] > 0.015
+    line = planted.once(market(1.0, 700, 1), equity.make("fast", settings=SETTINGS))
+    assert set(line["families"]) == set(equity.DEFAULT_MODELS) and line["oracle_gain"] > 0.015
     for name, family in line["families"].items():
         assert family["skill"] == "skill" and 0.3 < family["strength"] < 1.3, name
 
 
 def test_no_family_claims_skill_where_there_is_no_signal():
-    line = planted.once(market(0.0, 500, 2), config.make("fast", settings=SETTINGS))
+    line = planted.once(market(0.0, 500, 2), equity.make("fast", settings=SETTINGS))
     assert {name: family["skill"] for name, family in line["families"].items()} == dict.fromkeys(
-        config.FAMILIES, "no skill"
+        equity.DEFAULT_MODELS, "no skill"
     )
     assert abs(line["oracle_gain"]) < 0.01 and planted.false_positives([line])["families"] == (0, 6)

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from gpupipe import config
 from gpupipe.cli import main
 from gpupipe.pipeline import upkeep
-from gpupipe.pipeline.job import execute
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store, StoreError
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,13 +28,13 @@ UNITS = 4 * 4 + 2 * 4 * 4 + 2 * 3 * (2 + 3) + 1  # linear; hist of two labels; p
 
 
 def settings_of(*more):
-    return config.make("fast", settings=[*FEW, *more])
+    return equity.make("fast", settings=[*FEW, *more])
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("upkeep") / "OUT"
-    execute(tiny_market(), None, settings_of(), out, 1)
+    tiny.execute(tiny_market(), None, settings_of(), out, 1)
     return out
 
 
@@ -100,14 +100,14 @@ def test_verify_names_what_is_altered_or_gone(out, capsys):
     assert wrong == {path.relative_to(out).as_posix(): what for path, what in expected.items()}
     code, printed, _ = said(capsys, "verify", out)
     assert code == 1 and f"altered  {altered.relative_to(out).as_posix()}" in printed
-    execute(tiny_market(), None, settings_of(), out, 1)  # the same run puts all of it right
+    tiny.execute(tiny_market(), None, settings_of(), out, 1)  # the same run puts all of it right
     assert upkeep.verify(out).wrong == {}
 
 
 def test_clean_removes_what_nothing_refers_to_and_nothing_else(out, finished, capsys):
     assert upkeep.clean(out).n_files == 0
     before = files_in(out)
-    execute(tiny_market(), None, settings_of("linear.l2=30.0"), out, 1)
+    tiny.execute(tiny_market(), None, settings_of("linear.l2=30.0"), out, 1)
     now = upkeep.status(out, tiny_market(), settings_of("linear.l2=30.0"))
     assert now.count("done") == UNITS and now.others == 4 * 4 + 3 * 5 + 1
     (out / "notes.txt").write_text("the user's own")
@@ -124,7 +124,7 @@ def test_clean_removes_what_nothing_refers_to_and_nothing_else(out, finished, ca
     assert {".manifest.json.12.34.tmp", ".gpupipe/cache/bins0"} <= gone and "notes.txt" not in gone
     assert upkeep.clean(out).n_files == 0 and upkeep.verify(out).wrong == {}
     assert upkeep.status(out, tiny_market(), settings_of("linear.l2=30.0")).count("done") == UNITS
-    execute(tiny_market(), None, settings_of(), out, 1)
+    tiny.execute(tiny_market(), None, settings_of(), out, 1)
     upkeep.clean(out)
     assert files_in(out) - {"notes.txt"} == {name for name in before if "/runs/" not in name} | {
         name for name in files_in(out) if "/runs/" in name
@@ -140,7 +140,7 @@ def test_clean_keeps_what_a_stopped_run_will_go_on_with(out, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(softmax_linear, "fit_pool", stop)
         with pytest.raises(RuntimeError, match="lamp"):
-            execute(tiny_market(), None, settings_of("hist.l2=1.0", "linear.l2=30.0"), out, 1)
+            tiny.execute(tiny_market(), None, settings_of("hist.l2=1.0", "linear.l2=30.0"), out, 1)
     assert (out / "manifest.json").exists()  # of the run before, which still stands
     assert upkeep.clean(out).n_files == 0
     asked = upkeep.status(out, tiny_market(), settings_of())

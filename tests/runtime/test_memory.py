@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from gpupipe import config
 from gpupipe.cli import run
 from gpupipe.runtime import memory
 from gpupipe.runtime.errors import UserError
 from gpupipe.training import memory_estimate, planning, prepare
+from gpupipe.workloads import equity
 from tests.estimators.test_models import world
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
 
 
@@ -33,11 +34,11 @@ def shape(n_rows, n_features=89, largest=0.2):
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
 @pytest.mark.parametrize("n_rows", [10_000, 1_000_000, 10_000_000])
 def test_every_plan_holds_less_than_the_one_before(preset, n_rows):
-    held = [memory_estimate.of_plan(shape(n_rows), config.make(preset), 2, plan, "cpu").host for plan in memory.LADDER]
+    held = [memory_estimate.of_plan(shape(n_rows), equity.make(preset), 2, plan, "cpu").host for plan in memory.LADDER]
     assert held == sorted(held, reverse=True) and held[-1] > memory_estimate.PROGRAM_BYTES
-    larger = memory_estimate.of_plan(shape(2 * n_rows), config.make(preset), 2, memory.AS_IT_IS, "cpu").host
+    larger = memory_estimate.of_plan(shape(2 * n_rows), equity.make(preset), 2, memory.AS_IT_IS, "cpu").host
     assert larger > held[0]
-    alone = config.make(preset, training__pool="none")
+    alone = equity.make(preset, training__pool="none")
     assert memory_estimate.of_plan(shape(n_rows), alone, 2, memory.AS_IT_IS, "cpu").host < held[0]
     if n_rows == 10_000_000:  # 89 float32 columns are 3.6 GB by themselves
         assert held[0] > 1.8 * 3.56e9
@@ -63,12 +64,12 @@ def test_the_first_plan_below_the_limit_is_taken():
 
 def test_device_memory_has_no_meaning_on_a_cpu():
     with pytest.raises(UserError, match="--device-memory is of a GPU's memory"):
-        planning.memory_plan(tiny_market(), config.make("fast"), 1, memory.Limits(None, 2**30))
+        planning.memory_plan(tiny_market(), equity.make("fast"), 1, memory.Limits(None, 2**30))
 
 
 def test_the_plan_knows_the_rows_without_any_features():
-    settings = config.make("fast", [], list(QUICK))
-    told, made = prepare.outline(tiny_market(), settings), prepare.prepare(tiny_market(), settings)
+    settings = equity.make("fast", [], list(QUICK))
+    told, made = prepare.outline(tiny_market(), settings), tiny.prepare(tiny_market(), settings)
     for sector, cut in made.splits.items():
         for part in ("train", "validation", "test"):
             np.testing.assert_array_equal(getattr(told.splits[sector], part), getattr(cut, part))

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from bench import overhead
-from gpupipe import config
 from gpupipe.data import load
 from gpupipe.pipeline import job
 from gpupipe.runtime import device, run_log
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, tiny_market
 
 FAST = [*QUICK, "labels.horizons=1", "training.models=linear,meta_learner"]
@@ -25,7 +26,7 @@ FAST = [*QUICK, "labels.horizons=1", "training.models=linear,meta_learner"]
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     out = tmp_path_factory.mktemp("logged") / "OUT"
-    job.execute(tiny_market(), None, config.make("fast", settings=FAST), out, 2)
+    tiny.execute(tiny_market(), None, equity.make("fast", settings=FAST), out, 2)
     return out, run_log.read(out / run_log.FILE)
 
 
@@ -35,7 +36,7 @@ def test_a_run_says_what_it_did(logged):
     assert len({one["run"] for one in events}) == 1 and all(one["time"].endswith("Z") for one in events)
     assert [one["time"] for one in events] == sorted(one["time"] for one in events)
     manifest = json.loads((out / "manifest.json").read_text())
-    assert events[0]["run_key"] == manifest["run_key"] and events[0]["settings"] == config.make(
+    assert events[0]["run_key"] == manifest["run_key"] and events[0]["settings"] == equity.make(
         "fast", settings=FAST).digest()  # fmt: skip
     assert events[0]["versions"]["gpupipe"] and events[0]["rows"] == tiny_market().n_rows
     assert run_log.FILE not in manifest["files"]  # it goes on after the manifest is written
@@ -61,21 +62,21 @@ def test_a_run_that_goes_on_appends_and_says_what_was_reused(tmp_path):
         if len(done) == 5:
             raise KeyboardInterrupt
 
-    settings = config.make("fast", settings=FAST)
+    settings = equity.make("fast", settings=FAST)
     with pytest.raises(KeyboardInterrupt):
-        job.execute(tiny_market(), None, settings, tmp_path, 1, job.Listener(advanced=stop))
+        tiny.execute(tiny_market(), None, settings, tmp_path, 1, job.Listener(advanced=stop))
     first = run_log.read(tmp_path / run_log.FILE)
     assert first[-1]["event"] == "end" and first[-1]["status"] == "interrupted"
     with (tmp_path / run_log.FILE).open("ab") as stream:
         stream.write(b'{"time": "half a li')  # as a run that is killed may leave it
-    job.execute(tiny_market(), None, settings, tmp_path, 1)
+    tiny.execute(tiny_market(), None, settings, tmp_path, 1)
     events = run_log.read(tmp_path / run_log.FILE)
     second = [one for one in events if one["run"] != first[0]["run"]]
     assert events[: len(first)] == first and second[0]["event"] == "start" and second[-1]["status"] == "done"
     reused = [one["reused"] for one in second if one["event"] == "unit"]
     assert reused == [True] * 5 + [False] * 12
     before = (tmp_path / run_log.FILE).read_bytes()
-    assert job.execute(tiny_market(), None, settings, tmp_path, 1)[1] is False
+    assert tiny.execute(tiny_market(), None, settings, tmp_path, 1)[1] is False
     assert (tmp_path / run_log.FILE).read_bytes() == before
 
 

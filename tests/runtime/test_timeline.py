@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from gpupipe import config
-from gpupipe.pipeline import job
 from gpupipe.runtime import run_log, timeline
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, tiny_market
 
 START = datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC)
@@ -34,8 +34,8 @@ def test_the_hidden_share_is_of_what_was_prepared_beside_units():
 
 
 def test_a_run_prepares_its_later_folds_once_something_is_trained(tmp_path):
-    settings = config.make("fast", settings=QUICK)
-    whole, _ = job.execute(tiny_market(), None, settings, tmp_path, 2)
+    settings = equity.make("fast", settings=QUICK)
+    whole, _ = tiny.execute(tiny_market(), None, settings, tmp_path, 2)
     log = timeline.find(run_log.read(tmp_path / run_log.FILE), whole["run_key"])
     prepared = [one for one in log.made if one["stage"] == "prepare"]
     assert len(prepared) == 1 + settings.split.parts - (settings.split.stacking == "forward")

@@ -13,7 +13,6 @@ import pyarrow.parquet
 import pytest
 
 from bench.scan import resized
-from gpupipe import config
 from gpupipe.artifacts.layout import folder_of
 from gpupipe.artifacts.load import load
 from gpupipe.cli import main
@@ -24,6 +23,8 @@ from gpupipe.pipeline import job
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, keep_active, scan
 from gpupipe.training import groups
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, tiny_market
 
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", *(
@@ -40,7 +41,7 @@ def market():
 def trained(market, tmp_path_factory):
     """(models, what training said of the sealed test by sector, with its rows)."""
     out, said = tmp_path_factory.mktemp("scan") / "OUT", {}
-    settings = config.make("fast", settings=[
+    settings = equity.make("fast", settings=[
         *QUICK, f"training.models={','.join(FAMILIES)}", "labels.horizons=1,2", "labels.thresholds=0.02",
         "lightgbm.rounds=8", "catboost.rounds=8",
     ])  # fmt: skip
@@ -53,7 +54,7 @@ def trained(market, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(job, "train", listening)
-        job.execute(market, None, settings, out)
+        tiny.execute(market, None, settings, out)
     return load(out), said
 
 

@@ -19,7 +19,7 @@ def build_panel(symbol, day, columns) -> Panel:
     """A panel of rows in any order; `day` counts days since 1970, `columns` holds open, high, low, close, volume."""
     names, code = np.unique(np.asarray(symbol), return_inverse=True)
     _, rows = np.unique(code.astype(np.int64) << 32 | np.asarray(day, np.int64), return_index=True)
-    return Panel(
+    return Panel.of_bars(
         **{name: np.asarray(column, np.float32)[rows] for name, column in columns.items()},
         time_ns=np.asarray(day, np.int64)[rows] * DAY_NS,
         offsets=np.searchsorted(code[rows], np.arange(len(names) + 1)).astype(np.int64),
@@ -64,7 +64,7 @@ def panel_of(symbols, days=None) -> Panel:
     day = [k for bars in symbols for k in range(len(bars))]
     if days is not None:
         day = [days[k].toordinal() - datetime.date(1970, 1, 1).toordinal() for k in day]
-    return Panel(
+    return Panel.of_bars(
         open=close.copy(), high=high, low=low, close=close, volume=np.ones(len(rows), np.float32),
         time_ns=np.array(day, np.int64) * DAY_NS,
         offsets=np.concatenate([[0], np.cumsum([len(bars) for bars in symbols])]).astype(np.int64),

@@ -21,7 +21,7 @@ def random_panel(lengths=(300, 1, 40, 120), seed=0, sectors=("technology", "ener
         columns["low"].append(np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.01, length))))
         columns["volume"].append(rng.lognormal(12, 1, length))
         times.append(np.arange(length, dtype=np.int64) * 86_400_000_000_000)
-    return Panel(
+    return Panel.of_bars(
         **{name: np.concatenate(parts).astype(np.float32) for name, parts in columns.items()},
         time_ns=np.concatenate(times),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),

@@ -1,4 +1,4 @@
-"""Which names of the CUDA libraries gpupipe uses, and a snapshot of what those libraries offer.
+"""FoldId names of the CUDA libraries gpupipe uses, and a snapshot of what those libraries offer.
 
 `python -m tests.support.snapshot_signatures` writes rapids_signatures.json. Run it where the extra cuda13 is
 installed (no driver needed), after a new name of these libraries came into use or after an upgrade.

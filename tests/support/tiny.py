@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 
@@ -10,9 +11,17 @@ import numpy as np
 from gpupipe.data import simulate
 from gpupipe.data.panel import COLUMNS, Panel
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators.training_set import Fold, Rows
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators.training_set import TrainingSet
+from gpupipe.pipeline import job, tune_job
 from gpupipe.runtime import run_log
 from gpupipe.runtime.device import pick
+from gpupipe.targets.classes import CLASSES
+from gpupipe.targets.target import Target
+from gpupipe.training import planning
+from gpupipe.training.prepare import prepare as prepare_workload
+from gpupipe.workloads import equity
+from gpupipe.workloads.equity import recipe
 
 SECTORS = ("energy", "technology", "utilities")
 # Settings that train the tiny market in two seconds; its volatility is that of stocks, so its labels are near.
@@ -54,28 +63,46 @@ def cut(panel: Panel, keep) -> Panel:
         bars = np.arange(panel.offsets[k + 1] - panel.offsets[k])
         parts.append(panel.offsets[k] + bars[keep(k, bars)])
     rows = np.concatenate(parts)
-    return Panel(
+    return Panel.of_bars(
         **{name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")},
         offsets=np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64),
         symbols=panel.symbols, sector=panel.sector,
     )  # fmt: skip
 
 
+TARGET = Target(("label",), "classes", (2,), CLASSES, parameters=({"horizon": 2, "threshold": 0.05},))
+
+
 def dataset_of(time, end, usable, horizon=2) -> Dataset:
     """A Dataset of which only times and marks matter."""
     n_rows = len(time)
     return Dataset(
-        sector="energy", X=np.zeros((n_rows, 1), np.float32), names=("x",), y=np.ones((n_rows, 1), np.int8),
-        label_names=("label",), horizons=(horizon,), horizon_of_label=(horizon,), threshold_of_label=(0.05,),
-        forward_return=np.zeros((n_rows, 1), np.float32), natr=np.ones(n_rows, np.float32),
-        last_return=np.zeros(n_rows, np.float32),
-        time_ns=np.asarray(time, np.int64), end_time_ns=np.asarray(end, np.int64), warm=np.ones(n_rows, bool),
-        usable=np.asarray(usable, bool),
+        group="energy", X=np.zeros((n_rows, 1), np.float32), names=("x",), y=np.ones((n_rows, 1), np.int8),
+        target=dataclasses.replace(TARGET, horizon_rows=(horizon,)), time_ns=np.asarray(time, np.int64),
+        end_time_ns=np.asarray(end, np.int64), warm=np.ones(n_rows, bool), usable=np.asarray(usable, bool),
+        offsets=np.array([0, n_rows]),
     )  # fmt: skip
 
 
+def view_of(X, y, time_ns, weight=None) -> RowView:
+    """All rows of a Dataset that holds these arrays."""
+    n_rows, n_labels = y.shape
+    time_ns = np.asarray(time_ns, np.int64)
+    dataset = Dataset(
+        group="a", X=X, names=tuple(f"x{k}" for k in range(X.shape[1])), y=y, target=target_of(n_labels),
+        time_ns=time_ns, end_time_ns=time_ns, warm=np.ones(n_rows, bool), usable=np.ones(n_rows, bool),
+        offsets=np.array([0, n_rows]), weight=weight,
+    )  # fmt: skip
+    return RowView(dataset, np.arange(n_rows))
+
+
+def target_of(n_labels) -> Target:
+    """A target of so many barrier labels."""
+    return Target(tuple(f"label_{k}" for k in range(n_labels)), "classes", (1,) * n_labels, CLASSES)
+
+
 def planted(n_rows, seed, shift=0.0, n_features=6, n_labels=2, missing=0.05, base=(-1.2, 0.0, -1.2)):
-    """(Rows, true probabilities float64 (n_rows, n_labels, 3)): the first two columns tell, the others are noise."""
+    """(RowView, true probabilities float64 (n_rows, n_labels, 3)): the first two columns tell, the others are noise."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n_rows, n_features)).astype(np.float32)
     truth = np.empty((n_rows, n_labels, 3))
@@ -88,13 +115,43 @@ def planted(n_rows, seed, shift=0.0, n_features=6, n_labels=2, missing=0.05, bas
         y[:, k] = (rng.random(n_rows)[:, None] > truth[:, k].cumsum(axis=1)).sum(axis=1)
     X[rng.random(X.shape) < missing] = np.nan
     time_ns = np.sort(rng.integers(0, 60, n_rows)).astype(np.int64)
-    return Rows(X, y, time_ns), truth
+    return view_of(X, y, time_ns), truth
 
 
-def fold_of(fit, validation, class_weight="none", threads=1, max_bin=32, seed=0) -> Fold:
+def fold_of(fit, validation, class_weight="none", threads=1, max_bin=32, seed=0) -> TrainingSet:
     first = next(iter(fit.values()))
-    return Fold(
-        name="final", fit=fit, validation=validation,
-        label_names=tuple(f"label_{k}" for k in range(first.y.shape[1])),
+    return TrainingSet(
+        name="final", fit=fit, validation=validation, target=target_of(first.y.shape[1]),
         device=pick("cpu"), max_bin=max_bin, class_weight=class_weight, threads=threads, seed=seed,
     )  # fmt: skip
+
+
+def execute(panel, report, settings, out, jobs=None, listener=None, **options):
+    """The equity job; options: as JobOptions."""
+    return job.execute(equity.EQUITY, panel, report, settings, out, job.JobOptions(jobs=jobs, **options), listener)
+
+
+def prepare(panel, settings, cache=None):
+    """Datasets, folds and splits of equity."""
+    return prepare_workload(equity.EQUITY, panel, settings, cache)
+
+
+def survey(panel, settings, out):
+    """Which results of an equity job are in `out`."""
+    return planning.survey(equity.EQUITY, panel, settings, out)
+
+
+def plan(panel, settings, *more):
+    """The plan of an equity job."""
+    return planning.plan(equity.EQUITY, panel, settings, *more)
+
+
+def tune(panel, report, settings, wanted, out, jobs=None, listener=None, **options):
+    """The tuning job of equity; options: as JobOptions."""
+    chosen = job.JobOptions(jobs=jobs, **options)
+    return tune_job.tune(equity.EQUITY, panel, report, settings, wanted, out, chosen, listener)
+
+
+def join(panel, *more, **named) -> Dataset:
+    """See equity's recipe."""
+    return recipe.join(panel, *more, **named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import math
 import struct
@@ -279,7 +278,7 @@ def random_prices_with_holes(lengths=(1024, 1, 3, 700, 320, 0, 2100)):
     close[[5, 1023, 1500, 1501]], high[[70, 2047]], low[[1024, 3000]] = np.nan, np.nan, np.nan
     close[[90, 2900]] = [0, -3]
     low[1700:1720] = high[1700:1720] = close[1700:1720] = 50
-    return dataclasses.replace(panel, close=close, high=high, low=low)
+    return panel.replace(close=close, high=high, low=low)
 
 
 @pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
@@ -341,7 +340,7 @@ def test_a_buy_is_decided_at_its_target_and_a_sell_when_the_window_ends():
     """Six bars by hand: row 0 falls first and rises after; rows 1 to 3 only fall, or do nothing."""
     high = np.array([100, 101, 106, 99, 99, 99], np.float32)
     low = np.array([100, 94, 99, 98, 98, 98], np.float32)
-    panel = dataclasses.replace(random_panel((6,)), high=high, low=low, close=np.full(6, 100, np.float32))
+    panel = random_panel((6,)).replace(high=high, low=low, close=np.full(6, 100, np.float32))
     by_rule = {rule: tp_dd_labels(panel, (3,), (0.05,), rule=rule) for rule in ("take_profit_first", "first_touch")}
     assert by_rule["take_profit_first"].y[:, 0].tolist() == [BUY, BUY, HOLD, UNKNOWN, UNKNOWN, UNKNOWN]
     assert by_rule["take_profit_first"].decided_bars[:, 0].tolist() == [2, 1, 3, 2, 1, 0]

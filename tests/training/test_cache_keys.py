@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from gpupipe import config
-from gpupipe.pipeline.job import execute
 from gpupipe.store import fingerprint
 from gpupipe.training import prepare
 from gpupipe.training.cache_keys import META, READS, Readable, changed
-from gpupipe.training.planning import survey
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, tiny_market
 
 # xgb_leafwise is xgb_hist of another section, which here must be no matter of anything.
@@ -37,11 +37,11 @@ LEFT_OUT = ("training.models", "training.spread", "features.modules", "preset", 
 
 
 def settings_of(*more):
-    return config.make("fast", settings=[*QUICK, f"training.models={','.join(TRAINED)}", "split.parts=2", *more])
+    return equity.make("fast", settings=[*QUICK, f"training.models={','.join(TRAINED)}", "split.parts=2", *more])
 
 
 def job(out, *more, panel=None):
-    return execute(panel or tiny_market(), None, settings_of(*more), out, 1)[0]
+    return tiny.execute(panel or tiny_market(), None, settings_of(*more), out, 1)[0]
 
 
 def models_in(out, family="*"):
@@ -106,7 +106,7 @@ def test_a_setting_changes_the_keys_of_all_that_depends_on_it(base, tmp_path, mo
     monkeypatch.setattr(prepare, "compute_features", lambda own, names, _: computed(own.sector[0], names))
     harmless = {family: [] for family in TRAINED}
     for name, value in all_settings().items():
-        asked = survey(tiny_market(), settings_of(other(name, value)), base[0])
+        asked = tiny.survey(tiny_market(), settings_of(other(name, value)), base[0])
         for family in TRAINED:
             # The meta-learner depends on all others.
             states = {s for unit, s in asked.states.items() if family == META or unit.split("/")[2] == family}
@@ -180,12 +180,12 @@ def sources_as_before():
 def test_code_that_only_shows_what_was_found_changes_nothing(base, monkeypatch, sources_as_before):
     for name in ("cli/console.py", "cli/main.py", "cli/run.py", "cli/doctor.py", "pipeline/tune_job.py"):
         with_changed(monkeypatch, name)
-    assert execute(tiny_market(), None, settings_of(), base[0], 1)[1] is False
+    assert tiny.execute(tiny_market(), None, settings_of(), base[0], 1)[1] is False
 
 
 def test_code_of_the_summary_is_run_again_and_nothing_is_trained(base, out, monkeypatch, sources_as_before):
     with_changed(monkeypatch, "artifacts/summary.py")
-    found, worked = execute(tiny_market(), None, settings_of(), out, 1)
+    found, worked = tiny.execute(tiny_market(), None, settings_of(), out, 1)
     assert worked and found["units"]["why"] == {} and found["units"]["model"]["made"] == 0
     assert models_in(out) == models_in(base[0]) and unlike(found) == unlike(base[1])
     assert found["run_key"] != base[1]["run_key"]
@@ -198,7 +198,7 @@ def test_code_of_the_summary_is_run_again_and_nothing_is_trained(base, out, monk
 ])  # fmt: skip
 def test_code_of_a_family_is_part_of_its_keys(base, monkeypatch, sources_as_before, name, families):
     with_changed(monkeypatch, name)
-    asked = survey(tiny_market(), settings_of(), base[0])
+    asked = tiny.survey(tiny_market(), settings_of(), base[0])
     odd = {unit.split("/")[2] for unit, state in asked.states.items() if state != "done"}
     assert odd - {META} == families - {META} and (META in odd) == bool(families)
     assert families == set() or "code" in asked.why
@@ -231,7 +231,7 @@ def with_last_close(panel, sector, factor):
     mine = [k for k, name in enumerate(panel.sector) if name == sector]
     at = panel.offsets[1:][mine] - 155  # in the second of three training parts
     close[at] = np.clip(close[at] * factor, panel.low[at], None)
-    return dataclasses.replace(panel, close=close)
+    return panel.replace(close=close)
 
 
 @pytest.mark.parametrize("pool", ["all", "none"])
@@ -258,7 +258,7 @@ def test_a_date_of_shares_whose_labels_are_not_known_is_told(tmp_path, caplog, b
 
 @pytest.mark.parametrize("until", ["", "date"])
 def test_one_more_day(tmp_path, until):
-    """Boundaries are shares of the days, so that some move with a day more; of the days until a date none does."""
+    """FoldTimes are shares of the days, so that some move with a day more; of the days until a date none does."""
     yesterday = cut(tiny_market(), lambda k, bars: bars < 259)
     date = np.unique(tiny_market().time_ns)[255].astype("datetime64[ns]").astype("datetime64[D]")
     few = ["training.models=linear,xgb_hist,meta_learner", "labels.thresholds=0.02"]
@@ -294,7 +294,7 @@ def test_what_is_said_of_a_change():
 
 
 def test_nothing_is_kept_where_nothing_shall_be(tmp_path):
-    execute(tiny_market(), None, settings_of("training.models=linear"), tmp_path, 1, keep=False)
+    tiny.execute(tiny_market(), None, settings_of("training.models=linear"), tmp_path, 1, keep=False)
     assert [path.name for path in (tmp_path / ".gpupipe").iterdir()] == ["lock"]
 
 

@@ -13,15 +13,15 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from gpupipe import config
 from gpupipe.cli import main
-from gpupipe.pipeline import job
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import pick
-from gpupipe.training import groups, prepare
+from gpupipe.training import groups
 from gpupipe.training.distributed import site
 from gpupipe.training.distributed.cluster import ClusterError, Run, cluster
-from gpupipe.training.fold_data import Which, make_fold
+from gpupipe.training.fold_data import FoldId, make_fold
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SOURCE, contents_of_models, tiny_market, units_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask
 
 @pytest.fixture(scope="module")
 def settings():
-    return config.make("fast", settings=QUICK)
+    return equity.make("fast", settings=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,12 @@ def three():
 @pytest.fixture(scope="module")
 def alone(settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
-    job.execute(tiny_market(), None, settings, out, 2)
+    tiny.execute(tiny_market(), None, settings, out, 2)
     return contents_of_models(out)
 
 
 def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
-    job.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     assert contents_of_models(tmp_path) == alone
     homes = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
     assert homes == {0, 1, 2}
@@ -54,9 +54,9 @@ def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
 
 
 def test_sectors_alone_are_spread_over_workers(three, tmp_path):
-    settings = config.make("fast", settings=[*QUICK, "training.pool=none", "training.models=xgb_hist,linear"])
-    job.execute(tiny_market(), None, settings, tmp_path / "one", 1)
-    job.execute(tiny_market(), None, settings, tmp_path / "three", workers=three)
+    settings = equity.make("fast", settings=[*QUICK, "training.pool=none", "training.models=xgb_hist,linear"])
+    tiny.execute(tiny_market(), None, settings, tmp_path / "one", 1)
+    tiny.execute(tiny_market(), None, settings, tmp_path / "three", workers=three)
     names = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").glob("trained_*/**/*.[un][bp]*")]
     assert len(names) == 24
     for name in names:
@@ -79,7 +79,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(alone, three, settings, t
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        _, worked = job.execute(tiny_market(), None, settings, tmp_path, workers=three)
+        _, worked = tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     finally:
         killed = killed or [None]
         thread.join()
@@ -116,15 +116,15 @@ def test_a_worker_with_other_versions_is_refused(three, monkeypatch):
 def test_an_address_is_enough(three, tmp_path):
     """As --scheduler gives it: the workers are asked for what they are."""
     three.client.wait_for_workers(3)  # the one that was killed comes again
-    settings = config.make("fast", settings=[*QUICK, "training.models=linear"])
+    settings = equity.make("fast", settings=[*QUICK, "training.models=linear"])
     with cluster(pick("cpu"), three.client.scheduler.address) as workers:
         assert len(workers.homes) == workers.jobs == 3
-        _, worked = job.execute(tiny_market(), None, settings, tmp_path, workers=workers)
+        _, worked = tiny.execute(tiny_market(), None, settings, tmp_path, workers=workers)
         assert worked and {line["worker"] for line in units_of(tmp_path)} <= {0, 1, 2}
         # Other bars on the same workers, one run after the other.
         other = tiny_market().until(int(np.sort(tiny_market().time_ns)[-100]))
-        job.execute(other, None, settings, tmp_path / "other", workers=workers)
-    job.execute(other, None, settings, tmp_path / "alone", 1)
+        tiny.execute(other, None, settings, tmp_path / "other", workers=workers)
+    tiny.execute(other, None, settings, tmp_path / "alone", 1)
     found = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").glob("trained_*/**/*.npz"))
     assert len(found) == 12
     for name in found:
@@ -141,9 +141,9 @@ def a_job(settings, **changed):
 
 def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(settings, tmp_path):
     panel = tiny_market()
-    prepared = prepare.prepare(panel, settings)
+    prepared = tiny.prepare(panel, settings)
     place = site.Site(site.bars_of(panel), a_job(settings))
-    rounds = [Which(prepared.folds.published, panel.sectors, part, (0, 1)) for part in (None, 0, 1)]
+    rounds = [FoldId(prepared.folds.published, panel.sectors, part, (0, 1)) for part in (None, 0, 1)]
     for which in rounds:
         made = place.fold(which)
         assert place.fold(which) is made
@@ -167,7 +167,7 @@ def test_modules_that_differ_are_refused(settings, tmp_path):
                     "    return bars.close / bars.open\n")  # fmt: skip
     from gpupipe.runtime.errors import UserError
 
-    chosen = config.make("fast", settings=[*QUICK, f"features.modules={path}"])
+    chosen = equity.make("fast", settings=[*QUICK, f"features.modules={path}"])
     with pytest.raises(UserError, match="differs between the client and a worker"):
         site.Site(site.bars_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
 
@@ -187,7 +187,7 @@ def test_the_dashboard_is_served_to_this_machine_alone(settings, monkeypatch, tm
     """By a worker within this process, which computes as ever."""
     pytest.importorskip("bokeh")
     monkeypatch.setattr("gpupipe.training.distributed.cluster.DASHBOARD", "127.0.0.1:0")  # a port that nobody has
-    few = config.make("fast", settings=[*QUICK, "training.models=linear"])
+    few = equity.make("fast", settings=[*QUICK, "training.models=linear"])
     with cluster(pick("cpu"), dashboard=True, jobs=2) as workers:
         assert workers.jobs == 2 and workers.homes[0].startswith("inproc://")
         assert workers.dashboard.startswith("http://127.0.0.1:")
@@ -197,8 +197,8 @@ def test_the_dashboard_is_served_to_this_machine_alone(settings, monkeypatch, tm
         served = [server.http_server for server in (local.scheduler, *local.workers.values())]
         addresses = {s.getsockname()[0] for one in served for s in one._sockets.values()}
         assert addresses == {"127.0.0.1"}
-        job.execute(tiny_market(), None, few, tmp_path / "there", workers=workers)
-    job.execute(tiny_market(), None, few, tmp_path / "here", 1)
+        tiny.execute(tiny_market(), None, few, tmp_path / "there", workers=workers)
+    tiny.execute(tiny_market(), None, few, tmp_path / "here", 1)
     found = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").glob("trained_*/**/*.npz"))
     assert len(found) == 12
     assert all((tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes() for name in found)

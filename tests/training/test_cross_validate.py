@@ -13,16 +13,21 @@ from rich.console import Console
 from gpupipe import config, load
 from gpupipe.cli import console
 from gpupipe.cross_validation import diagram
+from gpupipe.cross_validation.combinatorial import paths
 from gpupipe.cross_validation.diagram import DAY_NS
-from gpupipe.cross_validation.splits import Folds, boundaries, folds, paths, split
+from gpupipe.cross_validation.folds import Folds, make_folds
+from gpupipe.cross_validation.split import split
+from gpupipe.cross_validation.walk_forward import holdout
 from gpupipe.data.panel import COLUMNS, Panel
 from gpupipe.dataset.dataset import NEVER
 from gpupipe.evaluation.block_bootstrap import by_time, draw, interval, joined
 from gpupipe.evaluation.metrics import log_losses
-from gpupipe.pipeline.job import Listener, execute
+from gpupipe.pipeline.job import Listener
 from gpupipe.targets.triple_barrier import tp_dd_labels
-from gpupipe.training import cross_validate, planning, prepare
+from gpupipe.training import cross_validate, prepare
 from gpupipe.training.cross_validate import BlockLoss, MeasuredFold
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, dataset_of, tiny_market
 
 WALK = (
@@ -33,8 +38,8 @@ CROSSED = ("training.models=linear", "split.cpcv=4,2")
 
 
 def job(out, *settings, panel=None, listener=None, jobs=1):
-    chosen = config.make("fast", settings=[*QUICK, *settings])
-    return execute(panel or tiny_market(), None, chosen, out, jobs, listener)[0]
+    chosen = equity.make("fast", settings=[*QUICK, *settings])
+    return tiny.execute(panel or tiny_market(), None, chosen, out, jobs, listener)[0]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,7 @@ def test_the_kept_models_are_the_last_origins_and_say_what_was_measured(walked):
 def test_an_origin_alone_is_measured_as_among_others(walked, monkeypatch, tmp_path):
     """A job whose only fold is the second origin trains the same models, and its summary says the same of them."""
     found = walked[1]["walk_forward"]["results"]
-    monkeypatch.setattr(prepare, "folds", lambda *given: Folds(folds(*given).walk_forward[1], (), ()))
+    monkeypatch.setattr(prepare, "folds", lambda *given: Folds(make_folds(*given).walk_forward[1], (), ()))
     alone = job(tmp_path, *WALK)
     assert "walk_forward" not in alone
     for one in alone["averages"]:
@@ -117,7 +122,7 @@ def test_an_origin_knows_nothing_of_what_came_after_it(walked, tmp_path):
     columns = {name: getattr(panel, name).copy() for name in COLUMNS}
     for name in ("open", "high", "low", "close"):
         columns[name][later] *= factor
-    changed = Panel(**columns, time_ns=panel.time_ns, offsets=panel.offsets, symbols=panel.symbols, sector=panel.sector)
+    changed = Panel.of_bars(**columns, time_ns=panel.time_ns, offsets=panel.offsets, symbols=panel.symbols, sector=panel.sector)
     found = job(tmp_path, *WALK, panel=changed)["walk_forward"]
     for one in walked[1]["walk_forward"]["results"]:
         again = one_of(found["results"], one["label"], one["model"])
@@ -319,7 +324,7 @@ def test_what_is_printed(walked, crossed):
 
 
 def test_eight_columns_fit_into_a_pipe():
-    usual = [model for model in console.SHORT if model not in config.OPTIONAL_FAMILIES]
+    usual = [model for model in console.SHORT if model not in registry.optional()]
     wide = [{"label": "label_10d_10pct", "model": model, "gain_over_prior": -0.123} for model in usual]
     to = Console(file=io.StringIO(), width=console.PIPE_WIDTH, highlight=False)
     console._steady_table(to, "", {"models": []}, wide, usual, lambda one: "-12.3 10/10")
@@ -328,8 +333,8 @@ def test_eight_columns_fit_into_a_pipe():
 
 def test_the_plan_shows_the_folds_as_they_are_trained(walked, crossed):
     for (out, summary, *_), name, key in ((walked, "walk_forward", "origins"), (crossed, "cpcv", "folds")):
-        chosen = config.make("fast", settings=[*QUICK, *(WALK if name == "walk_forward" else CROSSED)])
-        plan = planning.plan(tiny_market(), chosen)
+        chosen = equity.make("fast", settings=[*QUICK, *(WALK if name == "walk_forward" else CROSSED)])
+        plan = tiny.plan(tiny_market(), chosen)
         done = [{k: v for k, v in one.items() if k != "skipped"} for one in summary[name][key]]
         assert plan[name] == done and plan["split"] == summary["split"], out
 
@@ -339,7 +344,7 @@ def lanes_of(chosen, n_days=21):
     day_ns = day * DAY_NS
     end = np.where(day + 1 < n_days, day_ns + DAY_NS, NEVER)
     datasets = {"energy": dataset_of(day_ns, end, end < NEVER, 1)}
-    cut = folds(list(datasets.values()), chosen)
+    cut = make_folds(list(datasets.values()), chosen)
     return [
         (title, lane.title, " ".join(f"{role} {a // DAY_NS}-{b // DAY_NS}" for role, a, b in lane.spans), lane.rows)
         for title, lanes in diagram.sections(datasets, cut)
@@ -416,7 +421,7 @@ def test_ticks_of_short_histories(hours):
 
 def test_the_fold_that_is_published_is_the_single_split_or_the_last_origin():
     datasets = [dataset_of(np.arange(100), np.arange(100) + 1, np.ones(100, bool), 1)]
-    single = boundaries(datasets, config.Split())
+    single = holdout(datasets, config.Split())
     assert cross_validate.title(single) == "single split"
-    last = folds(datasets, config.Split(walk_forward=4)).published
+    last = make_folds(datasets, config.Split(walk_forward=4)).published
     assert cross_validate.title(last) == "origin 4" and split(datasets[0], last).test.tolist() == [95, 96, 97, 98, 99]

@@ -8,25 +8,26 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe import config
 from gpupipe.estimators.boosting import xgb_joint
 from gpupipe.estimators.linear import softmax_linear
-from gpupipe.pipeline.job import Listener, execute
+from gpupipe.pipeline.job import Listener
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import sha256
 from gpupipe.training.groups import META, count_units, groups
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, in_sectors, tiny_market
 
 FEW = ("training.models=xgb_joint,linear,meta_learner",)
 
 
 def settings_of(*more):
-    return config.make("fast", settings=[*QUICK, *more])
+    return equity.make("fast", settings=[*QUICK, *more])
 
 
 def job(out, *more, panel=None, jobs=1, listener=None):
     """The summary, and whether anything had to be done."""
-    return execute(panel or tiny_market(), None, settings_of(*more), out, jobs, listener)
+    return tiny.execute(panel or tiny_market(), None, settings_of(*more), out, jobs, listener)
 
 
 def models_in(out, sector="*"):
@@ -69,7 +70,7 @@ def test_every_sector_label_and_family_has_a_model(whole):
     models = [row for row in summary["models"] if row["kind"] == "model"]
     keys = {(row["sector"], row["horizon"], row["threshold"], row["model"]) for row in models}
     assert len(models) == len(keys) == 72
-    assert keys == {(s, h, t, f) for s in SECTORS for h in (1, 3) for t in (0.02, 0.04) for f in config.FAMILIES}
+    assert keys == {(s, h, t, f) for s in SECTORS for h in (1, 3) for t in (0.02, 0.04) for f in equity.DEFAULT_MODELS}
     for row in models:
         folder = out / f"trained_{row['threshold'] * 100:g}pct" / row["sector"] / f"{row['horizon']}d"
         assert list(folder.glob(f"{row['model']}*")) and (folder / "metadata.json").exists()
@@ -102,7 +103,7 @@ def test_metadata_says_what_the_models_are(whole):
     about = json.loads((out / "trained_4pct/energy/3d/metadata.json").read_text())
     panel = in_sectors(tiny_market(), ["energy"])
     assert (about["sector"], about["horizon"], about["threshold"]) == ("energy", 3, 0.04)
-    assert about["symbols"] == list(panel.symbols) and set(about["models"]) == set(config.FAMILIES)
+    assert about["symbols"] == list(panel.symbols) and set(about["models"]) == set(equity.DEFAULT_MODELS)
     assert about["run_key"] == summary["run_key"] == manifest_of(out)["run_key"]
     for part, shares in about["class_shares"].items():
         assert abs(sum(shares.values()) - 1) < 1e-12 and about["rows"][part] > 0

@@ -20,17 +20,19 @@ from gpupipe.estimators import registry
 from gpupipe.estimators import training_set as fold_module
 from gpupipe.estimators.boosting.gradient_boosting import LOOK_ROUNDS
 from gpupipe.estimators.training_set import Rows
-from gpupipe.pipeline import job, tune_job
+from gpupipe.pipeline import tune_job
 from gpupipe.report import sentences
 from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
-from gpupipe.training import prepare, trial
 from gpupipe.training import search as tuning
+from gpupipe.training import trial
 from gpupipe.training.search import Unit
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, fold_of, planted, tiny_market
 
 ROUNDS = 24
-SETTINGS = config.make("fast", settings=[
+SETTINGS = equity.make("fast", settings=[
     f"{name}.rounds={ROUNDS}" for name in ("joint", "hist", "leafwise")] + ["training.early_stopping=4"]
 )  # fmt: skip
 HIST = Unit("xgb_hist", "a", "label_0")
@@ -220,16 +222,16 @@ def test_every_trial_on_the_same_rows_is_counted(storage):
 
 
 def test_own_values_are_the_first_trial_and_widen_the_ranges(storage):
-    own = config.make("fast", settings=["hist.depth=12", "hist.learning_rate=0.5", f"hist.rounds={ROUNDS}"])
+    own = equity.make("fast", settings=["hist.depth=12", "hist.learning_rate=0.5", f"hist.rounds={ROUNDS}"])
     found = search_of(storage, 1, settings=own).run(HIST)
     assert found["best"]["depth"] == 12 and found["best"]["learning_rate"] == 0.5
     assert found["best_gain"] == found["preset_gain"] and found["deflated_sharpe_over_preset"] is None
     ranges = tuning.space("hist", own)
     assert (ranges["depth"].low, ranges["depth"].high, ranges["learning_rate"].low) == (2, 12, 0.02)
     assert "leaves" in tuning.space("leafwise", own) and "depth" not in tuning.space("leafwise", own)
-    assert "subsample" not in tuning.space("hist", config.make("fast", settings=["ml.subsample=0.5"]))
+    assert "subsample" not in tuning.space("hist", equity.make("fast", settings=["ml.subsample=0.5"]))
     with pytest.raises(ConfigError, match=r"hist.l2 = 0.0 cannot be tuned on a log scale: set it above 0"):
-        tuning.space("hist", config.make("fast", settings=["hist.l2=0"]))
+        tuning.space("hist", equity.make("fast", settings=["hist.l2=0"]))
 
 
 def test_noise_is_deflated_and_a_signal_is_not(storage):
@@ -257,29 +259,29 @@ def test_what_cannot_be_used_is_said(tmp_path, monkeypatch):
         pass
 
 
-TINY = config.make("fast", settings=[*QUICK])
+TINY = equity.make("fast", settings=[*QUICK])
 
 
 def altered_test_part(panel):
     """The panel with every price of the sealed test part multiplied by anything at all."""
-    first = prepare.prepare(panel, TINY).folds.published.test[0].start
+    first = tiny.prepare(panel, TINY).folds.published.test[0].start
     factor = np.where(panel.time_ns >= first, np.random.default_rng(0).uniform(0.5, 2, panel.n_rows), 1)
     prices = {name: getattr(panel, name) * factor.astype(np.float32) for name in ("open", "high", "low", "close")}
     same = {name: getattr(panel, name) for name in ("volume", "time_ns", "offsets", "symbols", "sector")}
-    return Panel(**prices, **same)
+    return Panel.of_bars(**prices, **same)
 
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     """(OUT, what was found, the settings with it): all families, a study for each sector."""
     out = tmp_path_factory.mktemp("tuned") / "OUT"
-    return out, *tune_job.tune(tiny_market(), None, TINY, tune_job.Wanted(2, accept="best"), out, jobs=2)
+    return out, *tiny.tune(tiny_market(), None, TINY, tune_job.Wanted(2, accept="best"), out, jobs=2)
 
 
 def test_the_sealed_test_is_not_read(tuned, tmp_path):
     out, found, _ = tuned
     wanted = tune_job.Wanted(2, families=("xgb_joint", "xgb_hist"), accept="best")
-    other, _ = tune_job.tune(altered_test_part(tiny_market()), None, TINY, wanted, tmp_path, jobs=1)
+    other, _ = tiny.tune(altered_test_part(tiny_market()), None, TINY, wanted, tmp_path, jobs=1)
     assert found["data_hash"] != other["data_hash"] and len(other["studies"]) == 4
     for one in other["studies"]:
         (same,) = (s for s in found["studies"] if (s["family"], s["sector"]) == (one["family"], one["sector"]))
@@ -294,7 +296,7 @@ def test_what_was_found_is_what_the_file_gives_and_what_is_trained(tuned):
         *((family, sector) for family in ("xgb_hist", "xgb_leafwise") for sector in SECTORS),
         ("xgb_joint", ""), ("linear", ""),
     }  # fmt: skip
-    assert config.make(None, out / tune_job.TUNED, QUICK) == settings and settings.digest() != TINY.digest()
+    assert equity.make(None, out / tune_job.TUNED, QUICK) == settings and settings.digest() != TINY.digest()
     best = {(one["section"], one["sector"]): one["best"] for one in found["studies"]}
     assert tomllib.loads((out / tune_job.TUNED).read_text())["tuned"]["energy"]["hist"] == best["hist", "energy"]
     for sector in SECTORS:
@@ -333,7 +335,7 @@ def test_where_tuned_values_come_from_goes_with_the_file(tuned, tmp_path):
     assert told == tune_job.section(found, settings, found["data_hash"]), "the file says what the command knew"
     assert told["trials_tried"] == 2 * 8 and told["studies_file"] == "studies.sqlite" and told["same_data"]
     assert all(one["in_use"] and one["chosen"] == one["best"] for one in told["studies"])
-    moved = config.make(None, out / tune_job.TUNED, [*QUICK, "linear.l2=12345"])
+    moved = equity.make(None, out / tune_job.TUNED, [*QUICK, "linear.l2=12345"])
     elsewhere = tune_job.section(given, moved, "other data")
     assert not elsewhere["same_data"]
     assert [one["family"] for one in elsewhere["studies"] if not one["in_use"]] == ["linear"]
@@ -413,9 +415,9 @@ def test_the_command_line_tunes_goes_on_and_trains_with_it(capsys, tmp_path):
     assert code == 0 and errors == "" and len(best["settings"]["tuned"]) == 4 and best["tuning"]["accept"] == "best"
     # More trials of a finished run's values: the models stay, and the summary and the manifest tell of them.
     told = {**best["tuning"], "trials": 9}
-    settings = config.make("fast", out / "tuned.toml", [*QUICK], training__models=["xgb_hist"], labels__horizons=(1,))
+    settings = equity.make("fast", out / "tuned.toml", [*QUICK], training__models=["xgb_hist"], labels__horizons=(1,))
     panel, report = load(SOURCE, None, "energy,utilities", pick("cpu"))
-    again, worked = job.execute(panel, report, settings, out, tuning=told)
+    again, worked = tiny.execute(panel, report, settings, out, tuning=told)
     assert not worked and again["tuning"]["trials"] == 9
     assert not altered_files(out, read_manifest(out))
 
@@ -442,9 +444,9 @@ def test_what_cannot_be_tuned_is_one_line(capsys, tmp_path, words, arguments):
 
 def test_walk_forward_is_tuned_on_what_lies_before_all_its_tests(tuned, tmp_path):
     _, found, _ = tuned
-    moving = config.make("fast", settings=[*QUICK, "split.walk_forward=2"])
+    moving = equity.make("fast", settings=[*QUICK, "split.walk_forward=2"])
     wanted = tune_job.Wanted(2, families=("linear",), accept="best")
-    other, settings = tune_job.tune(tiny_market(), None, moving, wanted, tmp_path)
+    other, settings = tiny.tune(tiny_market(), None, moving, wanted, tmp_path)
     (same,) = (one for one in found["studies"] if one["family"] == "linear")
     assert other["studies"] == [same] and settings.split.walk_forward == 2
 

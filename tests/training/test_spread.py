@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from gpupipe import config
-from gpupipe.pipeline import job
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
-from gpupipe.training import fold_data, planning
+from gpupipe.training import fold_data
 from gpupipe.training.distributed import holding, spread
 from gpupipe.training.distributed.cluster import ClusterError, cluster
-from gpupipe.training.fold_data import Which
+from gpupipe.training.fold_data import FoldId
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, contents_of_models, tiny_market, units_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
@@ -30,7 +31,7 @@ CLOSE = 0.03
 @pytest.fixture(scope="module")
 def settings():
     fewer = ("labels.thresholds=0.03", "split.parts=2", "joint.rounds=8", "training.spread=3")
-    return config.make("fast", settings=[*QUICK, *fewer])
+    return equity.make("fast", settings=[*QUICK, *fewer])
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def three():
 def together(three, settings, tmp_path_factory):
     """A run on three workers: its folder, its summary, and what each worker held."""
     out = tmp_path_factory.mktemp("together")
-    whole, _ = job.execute(tiny_market(), None, settings, out, workers=three)
+    whole, _ = tiny.execute(tiny_market(), None, settings, out, workers=three)
     held = [line["rows_held"] for line in run_log.read(out / run_log.FILE) if line["event"] == "worker"]
     return out, whole, held
 
@@ -70,7 +71,7 @@ def test_a_sectors_stage_is_fitted_where_its_rows_are(together):
 
 def test_models_are_close_to_those_of_one_process(together, settings, tmp_path):
     alone = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=0))
-    one, _ = job.execute(tiny_market(), None, alone, tmp_path, 2)
+    one, _ = tiny.execute(tiny_market(), None, alone, tmp_path, 2)
     losses = [
         {(row["sector"], row["label"], row["model"]): row["validation_log_loss"] for row in whole["models"]}
         for whole in (one, together[1])
@@ -84,22 +85,22 @@ def test_models_are_close_to_those_of_one_process(together, settings, tmp_path):
 
 
 def test_the_same_bytes_again_and_units_are_found_again(together, three, settings, tmp_path):
-    job.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     assert contents_of_models(tmp_path) == contents_of_models(together[0])
     # What nothing changed for is taken; the sector stages that are made again find bins that no one has made yet.
     changed = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
-    whole, _ = job.execute(tiny_market(), None, changed, tmp_path, workers=three)
+    whole, _ = tiny.execute(tiny_market(), None, changed, tmp_path, workers=three)
     n_labels, n_rounds = 2, 3
     assert whole["units"]["model"]["made"] <= len(SECTORS) * n_rounds + n_rounds
     assert whole["units"]["model"]["reused"] > n_labels * len(SECTORS)
 
 
 def test_status_knows_the_units_of_spread_rows(together, settings):
-    found = planning.survey(tiny_market(), settings, together[0])
+    found = tiny.survey(tiny_market(), settings, together[0])
     assert set(found.states.values()) == {"done"}
     for other in (0, 2):
         changed = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=other))
-        found = planning.survey(tiny_market(), changed, together[0])
+        found = tiny.survey(tiny_market(), changed, together[0])
         assert "done" not in found.states.values(), "sums over other workers differ in the last bits"
 
 
@@ -121,7 +122,7 @@ def test_workers_killed_in_mid_training_change_nothing(together, three, settings
     moments = [(holding.fit_pool, 1, "xgb_joint"), (holding.fit_sector, 0, "random_forest")]
 
     monkeypatch.setattr(spread.Spread, "_submit", submit_and_kill)
-    _, worked = job.execute(tiny_market(), None, settings, tmp_path, workers=three)
+    _, worked = tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     assert worked and len(killed) == 2
     done = [line["unit"] for line in units_of(tmp_path)]
     assert len(done) == len(set(done)), "no unit is done twice"
@@ -158,25 +159,25 @@ def test_an_error_of_a_worker_is_told_as_it_is(three, settings):
     with workers.running(tiny_market(), settings, "k2", plan, ()) as run:
         for sector in SECTORS:
             run.dataset(sector)
-        which = Which(None, SECTORS, None, (0,))  # without a fold in time nothing can be gathered
+        which = FoldId(None, SECTORS, None, (0,))  # without a fold in time nothing can be gathered
         with pytest.raises(AttributeError):
             run.inputs(which)
 
 
 def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
     with pytest.raises(UserError, match="--workers 3"):
-        job.execute(tiny_market(), None, settings, tmp_path)
+        tiny.execute(tiny_market(), None, settings, tmp_path)
     with pytest.raises(UserError, match="give more workers instead"):
-        job.execute(tiny_market(), None, settings, tmp_path, workers=three, limits=memory.Limits(10**12))
+        tiny.execute(tiny_market(), None, settings, tmp_path, workers=three, limits=memory.Limits(10**12))
     with pytest.raises(UserError, match="leave one of them out"):
-        job.execute(tiny_market(), None, settings, tmp_path, workers=three, warm_start=tmp_path)
+        tiny.execute(tiny_market(), None, settings, tmp_path, workers=three, warm_start=tmp_path)
     with pytest.raises(config.ConfigError, match="lightgbm cannot be fitted by several workers"):
-        config.make("fast", settings=["training.models=lightgbm", "training.spread=2"])
+        equity.make("fast", settings=["training.models=lightgbm", "training.spread=2"])
     with pytest.raises(config.ConfigError, match=r"does not go with ml\.gradient_sampling: set it to false"):
-        config.make("fast", settings=["ml.gradient_sampling=true", "training.spread=2"])
+        equity.make("fast", settings=["ml.gradient_sampling=true", "training.spread=2"])
     four = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=4))
     with pytest.raises(ClusterError, match="the cluster has 3 workers"):
-        job.execute(tiny_market(), None, four, tmp_path, workers=three)
+        tiny.execute(tiny_market(), None, four, tmp_path, workers=three)
     assert not (tmp_path / "manifest.json").exists()
 
 

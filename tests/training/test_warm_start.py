@@ -25,7 +25,9 @@ from gpupipe.estimators.earlier import Earlier
 from gpupipe.pipeline import job as pipeline
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
-from gpupipe.training import prepare, warm_start
+from gpupipe.training import warm_start
+from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, cut, fold_of, in_sectors, planted, tiny_market
 
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise")
@@ -38,8 +40,8 @@ def yesterday(days=1):
 
 
 def job(out, *settings, panel=None, source=None, jobs=1, listener=None):
-    chosen = config.make("fast", settings=[*QUICK, *FEW, *settings])
-    return pipeline.execute(panel or tiny_market(), None, chosen, out, jobs, listener, warm_start=source)
+    chosen = equity.make("fast", settings=[*QUICK, *FEW, *settings])
+    return tiny.execute(panel or tiny_market(), None, chosen, out, jobs, listener, warm_start=source)
 
 
 def models_in(out):
@@ -69,7 +71,7 @@ def a_fold():
 
 
 def settings_of(*more):
-    return config.make("fast", settings=[*QUICK, "joint.rounds=60", "hist.rounds=60", "leafwise.rounds=60", *more])
+    return equity.make("fast", settings=[*QUICK, "joint.rounds=60", "hist.rounds=60", "leafwise.rounds=60", *more])
 
 
 def fitted(family, fold, settings):
@@ -275,12 +277,12 @@ def test_the_command_line_says_it_in_one_line(tmp_path, capsys):
 
 
 def going_on(source, *settings, panel=None):
-    chosen = config.make("fast", settings=[*QUICK, *FEW, *settings])
-    prepared = prepare.prepare(panel or tiny_market(), chosen)
+    chosen = equity.make("fast", settings=[*QUICK, *FEW, *settings])
+    prepared = tiny.prepare(panel or tiny_market(), chosen)
     there = warm_start.read(source, Store(source))
     asked = warm_start.GoingOn(there, chosen, prepared.datasets, prepared.splits, prepared.features_hash)
     sectors = tuple(prepared.datasets)
-    return {f: asked(f, sectors, prepared.datasets[sectors[0]].label_names) for f in (*FAMILIES, "linear")}
+    return {f: asked(f, sectors, prepared.datasets[sectors[0]].target.names) for f in (*FAMILIES, "linear")}
 
 
 def test_what_is_the_same_is_gone_on_from(old, caplog):
@@ -341,8 +343,8 @@ def test_rows_that_were_fitted_may_not_be_validation_or_test_rows_now(old, tonig
 
 def test_a_row_fitted_there_is_never_validated_here(old):
     """By row numbers: what last night's split fitted lies in tonight's training part or is purged there."""
-    chosen = config.make("fast", settings=[*QUICK, *FEW])
-    before, now = (prepare.prepare(panel, chosen) for panel in (yesterday(), tiny_market()))
+    chosen = equity.make("fast", settings=[*QUICK, *FEW])
+    before, now = (tiny.prepare(panel, chosen) for panel in (yesterday(), tiny_market()))
     for s in SECTORS:
         keys = [
             {part: {(int(t), float(x)) for t, x in zip(

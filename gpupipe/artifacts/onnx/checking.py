@@ -12,7 +12,7 @@ from gpupipe.artifacts.onnx.ensembles import Ensemble
 from gpupipe.artifacts.onnx.graphs import INPUT, OUTPUT, Ensembles
 from gpupipe.estimators.boosting.hosted import HostedModel
 from gpupipe.estimators.boosting.tree_model import TreeModel
-from gpupipe.estimators.columns import Picked
+from gpupipe.estimators.columns import OfColumns
 from gpupipe.estimators.linear.softmax_linear import LinearModel
 
 MADE_ROWS = 512
@@ -31,8 +31,8 @@ def made_rows(models: Iterable[Any], n_features: int, ensembles: Ensembles, n_ro
     splits: list[list[np.ndarray]] = [[] for _ in range(n_features)]
     mean, scale = np.zeros(n_features, np.float32), np.ones(n_features, np.float32)
     for model in models:
-        columns = model.columns if isinstance(model, Picked) else np.arange(n_features)
-        inner = model.model if isinstance(model, Picked) else model
+        columns = model.columns if isinstance(model, OfColumns) else np.arange(n_features)
+        inner = model.model if isinstance(model, OfColumns) else model
         if isinstance(inner, LinearModel):
             mean[columns], scale[columns] = inner.scaler.mean, inner.scaler.scale
         elif isinstance(inner, TreeModel | HostedModel):

@@ -19,7 +19,7 @@ from gpupipe.artifacts.onnx import checking, graphs
 from gpupipe.artifacts.onnx.graphs import Ensembles
 from gpupipe.estimators.boosting.hosted import HostedModel
 from gpupipe.estimators.boosting.tree_model import TreeModel
-from gpupipe.estimators.columns import Picked
+from gpupipe.estimators.columns import OfColumns
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, StoreError, dump_json, write_atomic
 from gpupipe.targets.classes import CLASSES, percent
@@ -169,7 +169,7 @@ def _read_all(models: Models, sector: str, ensembles: Ensembles) -> None:
     """Read all trees of a sector; UserError, which names the model, for one that ONNX cannot hold."""
     for key, by in models.by_sector[sector].items():
         for family, model in by.items():
-            inner = model.model if isinstance(model, Picked) else model
+            inner = model.model if isinstance(model, OfColumns) else model
             if isinstance(inner, TreeModel | HostedModel):
                 try:
                     ensembles.of(inner)

@@ -11,7 +11,7 @@ import numpy as np
 from gpupipe.artifacts.onnx.ensembles import Ensemble, of_catboost, of_lightgbm, of_xgboost
 from gpupipe.estimators.boosting.hosted import HostedModel
 from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, SMALLEST_PROBABILITY, TreeModel
-from gpupipe.estimators.columns import Picked
+from gpupipe.estimators.columns import OfColumns
 from gpupipe.estimators.linear.softmax_linear import LinearModel
 from gpupipe.estimators.stacking import meta_learner
 from gpupipe.estimators.stacking.meta_learner import MetaModel
@@ -162,7 +162,7 @@ def _set(node: Any, name: str, value: Any) -> None:
 
 def _probability(graph: _Graph, model: Any, others: Mapping[str, Any], columns: np.ndarray | None) -> str:
     """The name of a model's probabilities. columns: those of the input that the model takes; all if None."""
-    if isinstance(model, Picked):
+    if isinstance(model, OfColumns):
         return _probability(graph, model.model, others, model.columns)
     if isinstance(model, TreeModel | HostedModel):
         return _of_trees(graph, model, columns)

@@ -5,25 +5,42 @@ from __future__ import annotations
 import pathlib
 import struct
 import tempfile
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.estimators.boosting.hosted import Library, Part, Task
-from gpupipe.targets.classes import N_CLASSES
+from gpupipe.config import Section
+from gpupipe.estimators.boosting.hosted import FitTask, HostedEstimator, HostRows
+from gpupipe.estimators.three_classes import CLASS_COUNT
 
 MAGIC = b"CBM1"
 HEADER = struct.Struct("<4sI")  # MAGIC, and the length of the rest: a model of numbers alone has one part
 
 
-def parameters(section: config.CatBoost, max_bin: int, threads: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CatBoost:
+    """Symmetric trees: all nodes of a level ask the same."""
+
+    rounds: int = 200
+    learning_rate: float = 0.05
+    depth: int = 4
+    l2: float = 5.0
+    subsample: float = 0.5  # 1: all rows, with weights that CatBoost draws for each tree
+    column_share: float = 0.5  # of the columns, drawn for each level
+
+    def problem(self) -> tuple[str, str] | None:
+        """The field that cannot be used, and what is expected of it."""
+        return None if 1 <= self.depth <= 16 else ("depth", "1 to 16")
+
+
+def parameters(section: CatBoost, max_bin: int, threads: int, seed: int) -> dict[str, Any]:
     """CatBoost's parameters. With all rows it draws its own (Bayesian) row weights for each tree, as by default."""
     rows = {"bootstrap_type": "Bernoulli", "subsample": section.subsample} if section.subsample < 1 else {}
     return {
         "loss_function": "MultiClass",
         "eval_metric": "MultiClass",
-        "classes_count": N_CLASSES,
+        "classes_count": CLASS_COUNT,
         "learning_rate": section.learning_rate,
         "depth": section.depth,
         "l2_leaf_reg": section.l2,
@@ -37,7 +54,7 @@ def parameters(section: config.CatBoost, max_bin: int, threads: int, seed: int) 
     }
 
 
-def fit(task: Task, section: config.CatBoost) -> tuple[bytes, int]:
+def fit(task: FitTask, section: CatBoost) -> tuple[bytes, int]:
     """Boost; the model as CatBoost's binary (cbm), and its rounds."""
     import catboost
 
@@ -51,20 +68,20 @@ def fit(task: Task, section: config.CatBoost) -> tuple[bytes, int]:
     return _content(booster), int(booster.tree_count_)
 
 
-def _with_all_classes(part: Part) -> Part:
+def _with_all_classes(part: HostRows) -> HostRows:
     """A row without weight for each class that has none: CatBoost refuses margins for classes that it does not see."""
-    missing = np.setdiff1d(np.arange(N_CLASSES), part.label)
+    missing = np.setdiff1d(np.arange(CLASS_COUNT), part.label)
     if missing.size == 0:
         return part
     more = np.zeros(missing.size, dtype=np.int64)  # the first row again
-    return Part(
+    return HostRows(
         np.concatenate([part.X, part.X[more]]), np.concatenate([part.label, missing]),
         np.concatenate([part.weight, np.zeros(missing.size, np.float32)]),
         np.concatenate([part.margin, part.margin[more]]),
     )  # fmt: skip
 
 
-def _pool(part: Part) -> Any:
+def _pool(part: HostRows) -> Any:
     import catboost
 
     return catboost.Pool(part.X, label=part.label, weight=part.weight, baseline=part.margin)
@@ -96,9 +113,28 @@ def load(content: bytes) -> Any:
     return booster
 
 
-def margin(booster: Any, X: np.ndarray) -> np.ndarray:
-    """float64 (n_rows, 3)."""
-    return booster.predict(X, prediction_type="RawFormulaVal", thread_count=1)
+class CatBoostTrees(HostedEstimator):
+    """CatBoost's symmetric trees."""
 
+    name = "catboost"
+    sections = {
+        "catboost": Section(
+            CatBoost,
+            {"fast": CatBoost(rounds=60, learning_rate=0.1), "quality": CatBoost(rounds=600, learning_rate=0.025)},
+        )
+    }
+    package = "catboost"
+    suffix = ".cbm"
+    model_kinds = ("catboost",)
 
-CATBOOST = Library("catboost", ".cbm", fit, load, margin)
+    def train(self, task: FitTask, section: CatBoost) -> tuple[bytes, int]:
+        """See `fit`."""
+        return fit(task, section)
+
+    def load_booster(self, content: bytes) -> Any:
+        """See `load`."""
+        return load(content)
+
+    def margin(self, booster: Any, X: np.ndarray) -> np.ndarray:
+        """float64 (n_rows, 3)."""
+        return booster.predict(X, prediction_type="RawFormulaVal", thread_count=1)

@@ -1,26 +1,28 @@
-"""Boosted trees of other libraries, one of a sector and a label: what LightGBM and CatBoost share. In host memory."""
+"""Boosted trees of other libraries, of one group and one target: what LightGBM and CatBoost share. In host memory."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from gpupipe.config import Config
+from gpupipe.dataset.row_view import RowView, whole
 from gpupipe.estimators.boosting import tree_model
-from gpupipe.estimators.boosting.xgb_by_label import too_few
-from gpupipe.estimators.training_set import Fold, Rows, whole
+from gpupipe.estimators.boosting.xgb_by_label import needs_pool, too_few
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Shape
+from gpupipe.estimators.registry import require_package
+from gpupipe.estimators.three_classes import CLASS_COUNT
+from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
-from gpupipe.runtime.errors import UserError
-from gpupipe.targets.classes import N_CLASSES
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows of one label as these libraries take them, all known.
+class HostRows:
+    """Rows of one target as these libraries take them, all known.
 
     X: float32 (n, n_features), host memory.  label: int64 (n,).  weight: float32 (n,).
     margin: float64 (n, 3), where boosting starts.
@@ -33,11 +35,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One fit. patience: rounds without a better validation log-loss; 0, or no validation, to grow all rounds."""
+class FitTask:
+    """One fit. patience: rounds without a better validation log-loss; 0, or no validation, grows all rounds."""
 
-    fit: Part
-    validation: Part | None
+    fit: HostRows
+    validation: HostRows | None
     rounds: int
     patience: int
     max_bin: int
@@ -46,39 +48,15 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Library:
-    """A library of boosted trees.
-
-    name: of the family, and of the package.  suffix: of the file that holds a model.
-    fit(task, section): the content of that file, and the number of rounds in it. Threads change no byte of it.
-    load(content): a booster.  margin(booster, X): float (n_rows, 3), rounds added up, of host rows.
-    """
-
-    name: str
-    suffix: str
-    fit: Callable[[Task, Any], tuple[bytes, int]]
-    load: Callable[[bytes], Any]
-    margin: Callable[[Any, np.ndarray], np.ndarray]
-
-
-def require(name: str) -> None:
-    """Raise UserError with the line that installs it where an optional family's package is missing; imports nothing."""
-    if importlib.util.find_spec(name) is None:
-        raise UserError(
-            f"the model family {name} needs the package {name}, which is not installed: pip install -e '.[boosters]', "
-            "or leave it out of --models"
-        )
-
-
-@dataclass(frozen=True)
 class HostedModel:
-    """Probabilities of one label: softmax(bias + the booster's margin), corrected for class weights.
+    """Probabilities of one target: softmax(bias + the booster's margin), corrected for class weights.
 
-    content: the file, of which `booster` was loaded, so that what predicts is what was saved.
-    bias, class_weight, scope: as in TreeModel.
+    library: the estimator that fitted it.
+    content: the file from which `booster` was loaded, so that what predicts is what was saved.
+    bias, class_weight, scope: see TreeModel.
     """
 
-    library: Library
+    library: HostedEstimator
     booster: Any
     content: bytes
     rounds: int
@@ -86,16 +64,12 @@ class HostedModel:
     class_weight: np.ndarray
     scope: str
 
-    def predict(self, X: Any, device: Device) -> Any:
-        """float32 (n_rows, 3): probabilities of SELL, HOLD, BUY."""
-        return predict_hosted([self], X, device)[:, 0]
-
     def files(self) -> dict[str, bytes]:
-        """What to write: one file in the library's own format."""
+        """One file in the library's own format."""
         return {self.library.suffix: self.content}
 
     def describe(self) -> dict[str, Any]:
-        """What `from_files` needs beside the file, as JSON holds it."""
+        """What `load` needs in addition to the file, as JSON holds it."""
         return {
             "kind": self.library.name,
             "scope": self.scope,
@@ -105,122 +79,164 @@ class HostedModel:
         }
 
 
-def from_files(
-    library: Library, files: dict[str, bytes], about: dict[str, Any], boosters: dict[bytes, Any]
-) -> HostedModel:
-    """A saved model again; UserError where the library is not installed."""
-    require(library.name)
-    content = files[library.suffix]
-    if content not in boosters:
-        boosters[content] = library.load(content)
-    bias, class_weight = (np.array(about[name], dtype=np.float32) for name in ("bias", "class_weight"))
-    return HostedModel(
-        library, boosters[content], content, about["rounds"][0], bias, class_weight, about["scope"]
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _HostBlock:
+    """The rows of several views, one after the other, in host memory; weight may be None."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
 
 
-def predict_hosted(models: Sequence[HostedModel], X: Any, device: Device) -> Any:
-    """float32 (n_rows, n_models, 3) on `device`; the rows are copied to the host once."""
-    xp = device.xp
-    out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
-    if X.shape[0] == 0:
-        return out
-    host = device.to_host(X)
-    for k, model in enumerate(models):
-        # CatBoost gives columns one after the other, and kernels take rows.
-        margin = np.ascontiguousarray(model.bias + model.library.margin(model.booster, host), dtype=np.float32)
-        out[:, k] = tree_model.to_probability(device.asarray(margin), "softmax", model.class_weight, device)
-    return out
+class HostedEstimator(Estimator):
+    """An estimator of another library of boosted trees.
 
-
-def fit_pool(
-    library: Library, section: Any, patience: int, minimum: int, fold: Fold, like: Sequence[HostedModel | None] | None
-) -> list[HostedModel | None]:
-    """Over all sectors, the labels of which some sector has too few positives; None for the others.
-
-    minimum, like: as in single.fit_pool.
+    suffix: of the file that holds a model. Its settings are the section of its own name.
     """
-    require(library.name)
-    if like:
-        needed = [model is not None for model in like]
-    else:
-        few = [too_few(fold, sector, minimum) for sector in fold.sectors]
-        needed = [len(fold.sectors) > 1 and any(column) for column in zip(*few, strict=True)]
-    if not any(needed):
-        return [None] * fold.n_labels
-    fit, validation = _host(list(fold.fit.values()), fold), _host(list(fold.validation.values()), fold)
-    shares, weights = fold.shares(), fold.weights()
-    return [
-        _fit(library, section, patience, fold, k, fit, validation, shares[k], weights[k], fold.threads, like, "pool")
-        if needed[k]
-        else None
-        for k in range(fold.n_labels)
-    ]
+
+    suffix: ClassVar[str]
+    shared_settings = ("early_stopping", "min_positives")
+    by_label = True
+    spreads = False
+
+    @abstractmethod
+    def train(self, task: FitTask, section: Any) -> tuple[bytes, int]:
+        """The content of a model's file, and the number of rounds in it. Threads change no byte of it."""
+
+    @abstractmethod
+    def load_booster(self, content: bytes) -> Any:
+        """The library's booster of a file's content."""
+
+    @abstractmethod
+    def margin(self, booster: Any, X: np.ndarray) -> np.ndarray:
+        """float (n_rows, 3): all rounds added up, of host rows."""
+
+    def fit_pool(
+        self,
+        training_set: TrainingSet,
+        settings: EstimatorSettings,
+        frozen_choices: Sequence[HostedModel | None] | None,
+    ) -> list[HostedModel | None]:
+        """Over all groups, the targets of which some group has too few positives; None for the others."""
+        require_package(self.name, self.package)
+        needed = needs_pool(training_set, settings.min_positives, frozen_choices)
+        if not any(needed):
+            return [None] * training_set.n_targets
+        device = training_set.device
+        blocks = tuple(_on_host(list(rows.values()), device) for rows in (training_set.fit, training_set.validation))
+        return [
+            self._fit(training_set, None, k, settings, blocks, frozen_choices) if needed[k] else None
+            for k in range(training_set.n_targets)
+        ]
+
+    def fit_group(
+        self,
+        training_set: TrainingSet,
+        group: str,
+        settings: EstimatorSettings,
+        pooled: Sequence[HostedModel | None],
+        frozen_choices: Sequence[HostedModel] | None,
+    ) -> list[HostedModel]:
+        """One model for each target of a group: its own, or the pooled one where it has too few positives."""
+        few = (
+            [model.scope == "pool" for model in frozen_choices]
+            if frozen_choices
+            else too_few(training_set, group, settings.min_positives)
+        )
+        validation = [training_set.validation[group]] if training_set.validation else []
+        blocks = tuple(_on_host(rows, training_set.device) for rows in ([training_set.fit[group]], validation))
+        return [
+            shared
+            if few[k] and shared is not None
+            else self._fit(training_set, group, k, settings, blocks, frozen_choices)
+            for k, shared in enumerate(pooled)
+        ]
+
+    def _fit(
+        self,
+        training_set: TrainingSet,
+        group: str | None,
+        target: int,
+        settings: EstimatorSettings,
+        blocks: tuple[_HostBlock | None, ...],
+        frozen_choices: Sequence[HostedModel | None] | None,
+    ) -> HostedModel:
+        """Fit one target on its known rows, and load what was saved. blocks: fitted and validation rows."""
+        fit, validation = blocks
+        assert fit is not None
+        groups = None if group is None else [group]
+        weight = training_set.weights(groups)[target]
+        bias = np.log(training_set.shares(groups)[target]).astype(np.float32)
+        weighted = bias + np.log(weight)
+        frozen = frozen_choices[target] if frozen_choices else None
+        section = getattr(settings, self.name)
+        # Validated without weights: that is the loss of the corrected probabilities.
+        validated = None
+        if validation is not None:
+            plain = _HostBlock(validation.X, validation.y, None)
+            validated = _known_rows(plain, target, bias, np.ones(CLASS_COUNT, np.float32))
+        task = FitTask(
+            _known_rows(fit, target, weighted, weight),
+            validated,
+            frozen.rounds if frozen else section.rounds,
+            settings.early_stopping,
+            training_set.max_bin,
+            training_set.threads if group is None else 1,
+            training_set.seed,
+        )
+        content, rounds = self.train(task, section)
+        scope = "pool" if group is None else "sector"
+        return HostedModel(self, self.load_booster(content), content, rounds, weighted, weight, scope)
+
+    def predict(self, models: Sequence[HostedModel], X: Any, device: Device) -> Any:
+        """Probabilities float32 (n_rows, n_models, 3) on `device`; the rows are copied to the host once."""
+        xp = device.xp
+        out = xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=xp.float32)
+        if X.shape[0] == 0:
+            return out
+        host = device.to_host(X)
+        for k, model in enumerate(models):
+            # CatBoost gives columns one after the other, and kernels take rows.
+            margin = np.ascontiguousarray(model.bias + self.margin(model.booster, host), dtype=np.float32)
+            out[:, k] = tree_model.to_probability(device.asarray(margin), "softmax", model.class_weight, device)
+        return out
+
+    def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> HostedModel:
+        """A saved model again; UserError where the library is not installed."""
+        require_package(self.name, self.package)
+        content = files[self.suffix]
+        if content not in boosters:
+            boosters[content] = self.load_booster(content)
+        bias, class_weight = (np.array(description[name], dtype=np.float32) for name in ("bias", "class_weight"))
+        return HostedModel(
+            self, boosters[content], content, description["rounds"][0], bias, class_weight, description["scope"]
+        )
+
+    def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
+        """Floats of the largest group, twice: the library bins them itself."""
+        return 4.0 * (shape.fit + shape.validation) * shape.n_features * 2 * shape.largest
 
 
-def fit_sector(
-    library: Library, section: Any, patience: int, minimum: int, fold: Fold, sector: str,
-    pooled: Sequence[HostedModel | None], like: Sequence[HostedModel] | None,
-) -> list[HostedModel]:  # fmt: skip
-    """One model for each label of a sector: its own, or the pooled one where it has too few positives."""
-    few = [model.scope == "pool" for model in like] if like else too_few(fold, sector, minimum)
-    fit = _host([fold.fit[sector]], fold)
-    validation = _host([fold.validation[sector]] if fold.validation else [], fold)
-    shares, weights = fold.shares([sector]), fold.weights([sector])
-    models: list[HostedModel] = []
-    for k, shared in enumerate(pooled):
-        if few[k] and shared is not None:
-            models.append(shared)
-        else:
-            models.append(
-                _fit(library, section, patience, fold, k, fit, validation, shares[k], weights[k], 1, like, "sector")
-            )
-    return models
-
-
-def _host(parts: Sequence[Rows], fold: Fold) -> Rows | None:
-    """Row blocks as one in host memory; None of no blocks."""
+def _on_host(parts: Sequence[RowView], device: Device) -> _HostBlock | None:
+    """Row blocks as one in host memory; None for no blocks."""
     if not parts:
         return None
 
-    def together(name: str) -> np.ndarray:
-        blocks = [fold.device.to_host(whole(getattr(rows, name))) for rows in parts]
+    def joined(name: str) -> np.ndarray:
+        blocks = [device.to_host(whole(getattr(rows, name))) for rows in parts]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
-    weight = None if parts[0].weight is None else together("weight")
-    return Rows(together("X"), together("y"), together("time_ns"), weight)
+    return _HostBlock(joined("X"), joined("y"), None if parts[0].weight is None else joined("weight"))
 
 
-def _fit(
-    library: Library, section: Any, patience: int, fold: Fold, label: int, fit: Any, validation: Any,
-    shares: np.ndarray, weight: np.ndarray, threads: int, like: Sequence[HostedModel | None] | None, scope: str,
-) -> HostedModel:  # fmt: skip
-    """Fit one label on its known rows, and load what was saved."""
-    bias = np.log(shares).astype(np.float32)
-    weighted = bias + np.log(weight)
-    chosen = like[label] if like else None
-    # Validated without weights: that is the loss of the corrected probabilities.
-    validated = None
-    if validation is not None:
-        plain = dataclasses.replace(validation, weight=None)
-        validated = _part(plain, label, bias, np.ones(N_CLASSES, np.float32))
-    task = Task(
-        _part(fit, label, weighted, weight), validated, chosen.rounds if chosen else section.rounds, patience,
-        fold.max_bin, threads, fold.seed,
-    )  # fmt: skip
-    content, rounds = library.fit(task, section)
-    return HostedModel(library, library.load(content), content, rounds, weighted, weight, scope)
-
-
-def _part(rows: Rows, label: int, bias: np.ndarray, class_weight: np.ndarray) -> Part:
-    """Rows that have a label and a weight; the others are left out, as these libraries count even rows of no weight."""
-    known = rows.y[:, label] >= 0
+def _known_rows(rows: _HostBlock, target: int, bias: np.ndarray, class_weight: np.ndarray) -> HostRows:
+    """Rows with a label and a weight; the others are left out, as these libraries count even rows of weight 0."""
+    known = rows.y[:, target] >= 0
     if rows.weight is not None:
-        known &= rows.weight[:, label] > 0
-    classes = rows.y[known, label].astype(np.int64)
+        known &= rows.weight[:, target] > 0
+    classes = rows.y[known, target].astype(np.int64)
     weight = class_weight[classes]
     if rows.weight is not None:
-        weight = weight * rows.weight[known, label]
+        weight = weight * rows.weight[known, target]
     margin = np.tile(bias.astype(np.float64), (len(classes), 1))
-    X = whole(rows.X)
-    return Part(X if known.all() else X[known], classes, weight, margin)
+    return HostRows(rows.X if known.all() else rows.X[known], classes, weight, margin)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.dataset.row_view import LazyRows, in_blocks
 from gpupipe.estimators.boosting.tree_model import learner_of
-from gpupipe.estimators.training_set import Late, in_blocks
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 from gpupipe.runtime.device import Device
 
@@ -45,7 +45,7 @@ class Walk:
             for block in in_blocks(X):
                 pair = (margin[done : done + len(block)], block)
                 done += len(block)
-                if isinstance(X, Late):  # a copy, which is not kept until all parts are there
+                if isinstance(X, LazyRows):  # a copy, which is not kept until all parts are there
                     self._add([pair])
                 else:
                     here.append(pair)

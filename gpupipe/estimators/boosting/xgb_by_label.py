@@ -1,97 +1,168 @@
-"""xgb_hist and xgb_leafwise: boosted trees of one sector and one label, early-stopped on validation."""
+"""xgb_hist and xgb_leafwise: boosted trees of one group and one target, early-stopped on validation."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from gpupipe import config
-from gpupipe.estimators.boosting import gradient_boosting
-from gpupipe.estimators.boosting.gradient_boosting import Grown, Target, Watch
+from gpupipe.config import Config, Section
+from gpupipe.estimators.boosting import gradient_boosting, tree_model
+from gpupipe.estimators.boosting.gradient_boosting import EarlierBooster, Objective, Stopping
+from gpupipe.estimators.boosting.settings import Booster
+from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, tree_ranges
 from gpupipe.estimators.boosting.tree_model import Stage, TreeModel
-from gpupipe.estimators.earlier import Earlier
-from gpupipe.estimators.training_set import Fold
-from gpupipe.targets.classes import BUY, SELL
+from gpupipe.estimators.contract import EstimatorSettings, SearchSpace, Shape, Watch
+from gpupipe.estimators.three_classes import LOWER, UPPER
+from gpupipe.estimators.training_set import TrainingSet, tile
 
 POOL_SHARE = 0.25
 
 
-def too_few(fold: Fold, sector: str, minimum: int) -> list[bool]:
-    """For each label, whether the fitted rows of a sector hold fewer than `minimum` of BUY or of SELL."""
-    return [bool(min(row[SELL], row[BUY]) < minimum) for row in fold.counts[sector]]
+def too_few(training_set: TrainingSet, group: str, minimum: int) -> list[bool]:
+    """For each target, whether the fitted rows of a group hold fewer than `minimum` of either outer class."""
+    return [bool(min(row[LOWER], row[UPPER]) < minimum) for row in training_set.counts[group]]
 
 
-def fit_pool(
-    fold: Fold, stage: config.Booster, patience: int, minimum: int, like: Sequence[TreeModel | None] | None,
-    earlier: Earlier | None = None,
-) -> list[TreeModel | None]:  # fmt: skip
-    """Over all sectors, the labels of which some sector has too few positives; None for the others.
-
-    minimum: BUY and SELL rows, each, below which a sector does not fit a label by itself.
-    like: models whose presence and numbers of rounds are taken; chosen by `minimum` and on validation if None.
-    earlier: an earlier run's models of the same labels, to go on from where a label was shared there too.
-    """
-    if like:
-        needed = [model is not None for model in like]
-    else:
-        few = [too_few(fold, sector, minimum) for sector in fold.sectors]
-        needed = [len(fold.sectors) > 1 and any(column) for column in zip(*few, strict=True)]
-    # Where trees see a share of the rows, these need no more rows than those of a sector, of which all have many.
-    fewer = stage if stage.subsample == 1 else dataclasses.replace(stage, subsample=stage.subsample * POOL_SHARE)
-    return [
-        fit_label(fold, None, k, fewer, patience, _rounds(like, k), None, earlier) if needed[k] else None
-        for k in range(fold.n_labels)
-    ]
+def needs_pool(training_set: TrainingSet, minimum: int, frozen_choices: Sequence[Any | None] | None) -> list[bool]:
+    """For each target, whether some group has too few rows of its own and so needs a pooled model."""
+    if frozen_choices:
+        return [model is not None for model in frozen_choices]
+    few = [too_few(training_set, group, minimum) for group in training_set.groups]
+    return [len(training_set.groups) > 1 and any(column) for column in zip(*few, strict=True)]
 
 
-def fit_sector(
-    fold: Fold, sector: str, stages: Sequence[config.Booster], patience: int, minimum: int,
-    pooled: Sequence[TreeModel | None], like: Sequence[TreeModel] | None, earlier: Earlier | None = None,
-) -> list[TreeModel]:  # fmt: skip
-    """One model for each label of a sector: its own, or the pooled one where it has too few positives.
+class XgbByLabel(TreeEstimator):
+    """Boosted trees of one group and one target; a pooled booster where a group has too few rows of an outer class."""
 
-    stages: how to boost each label.  earlier: as of `fit_pool`, where a sector had its own model there too.
-    """
-    few = [model.scope == "pool" for model in like] if like else too_few(fold, sector, minimum)
-    return [
-        shared
-        if few[k] and shared is not None
-        else fit_label(fold, sector, k, stages[k], patience, _rounds(like, k), None, earlier)
-        for k, shared in enumerate(pooled)
-    ]
+    shared_settings = ("early_stopping", "min_positives")
+    by_label = True
+    warm_startable = True
+    section: str
+
+    def fit_pool(
+        self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[TreeModel | None] | None
+    ) -> list[TreeModel | None]:
+        """Over all groups, the targets of which some group has too few positives; None for the others."""
+        needed = needs_pool(training_set, settings.min_positives, frozen_choices)
+        stage = getattr(settings, self.section)
+        # Where trees see a share of the rows, these need no more rows than those of a group, of which all have many.
+        share = stage.subsample if stage.subsample == 1 else stage.subsample * POOL_SHARE
+        fewer = dataclasses.replace(stage, subsample=share)
+        return [
+            self.fit_label(training_set, None, k, fewer, Stopping(settings.early_stopping, _rounds(frozen_choices, k)))
+            if needed[k]
+            else None
+            for k in range(training_set.n_targets)
+        ]
+
+    def fit_group(
+        self,
+        training_set: TrainingSet,
+        group: str,
+        settings: EstimatorSettings,
+        pooled: Sequence[TreeModel | None],
+        frozen_choices: Sequence[TreeModel] | None,
+    ) -> list[TreeModel]:
+        """One model for each target of a group: its own, or the pooled one where it has too few positives."""
+        few = (
+            [model.scope == "pool" for model in frozen_choices]
+            if frozen_choices
+            else too_few(training_set, group, settings.min_positives)
+        )
+        models = []
+        for k, shared in enumerate(pooled):
+            if few[k] and shared is not None:
+                models.append(shared)
+            else:
+                stage = settings.for_label(self.section, group, training_set.target.names[k])
+                stopping = Stopping(settings.early_stopping, _rounds(frozen_choices, k))
+                models.append(self.fit_label(training_set, group, k, stage, stopping))
+        return models
+
+    def fit_label(
+        self, training_set: TrainingSet, group: str | None, target: int, stage: Booster, stopping: Stopping
+    ) -> TreeModel:
+        """The model of one target, of the rows of one group or (None) of all."""
+        groups = None if group is None else [group]
+        shares, weight = training_set.shares(groups)[target], training_set.weights(groups)[target]
+        bias = np.log(shares).astype(np.float32)
+        objective = Objective([target], lambda rows: tile(bias, rows), weight[None], np.ones(1, np.float32))
+        scope, old = "pool" if group is None else "sector", None
+        if self.earlier:
+            model = self.earlier.pooled()[target] if group is None else self.earlier.by_group[group][target]
+            if model is not None and model.scope == scope:
+                old = EarlierBooster(model.stages[0].booster, (model.stages[0].rounds,))
+        boosted = gradient_boosting.boost(training_set, group, objective, stage, stopping, old)
+        return TreeModel(
+            (Stage(boosted.used, boosted.rounds[0], 0),),
+            bias + np.log(weight),
+            "softmax",
+            weight,
+            scope,
+            self.earlier.started(boosted.from_old(0)) if self.earlier else None,
+        )
+
+    def search_label(
+        self, training_set: TrainingSet, group: str, target: int, stage: Booster, patience: int, watch: Watch
+    ) -> Any:
+        """Predictions (n_rows, n_outputs) of a trial's model for the validation rows of a group."""
+        model = self.fit_label(training_set, group, target, stage, Stopping(patience, None, watch))
+        rows = training_set.validation[group]
+        return tree_model.predict_trees([model], rows.X, training_set.device)[:, 0]
+
+    def sampled_shares(self, settings: Config) -> tuple[list[float], list[float]]:
+        """Only groups' fits draw samples as a rule; the pooled ones are few."""
+        return [], [getattr(settings, self.section).subsample]
+
+    def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
+        """Margins and derivatives of one target of the largest group."""
+        subsample = getattr(settings, self.section).subsample
+        return boosted_bytes(shape, subsample) / shape.n_targets * shape.largest
 
 
-def _rounds(like: Sequence[TreeModel | None] | None, label: int) -> int | None:
-    model = like[label] if like else None
-    return model.stages[0].rounds if model else None
+def _rounds(frozen_choices: Sequence[TreeModel | None] | None, target: int) -> list[int] | None:
+    model = frozen_choices[target] if frozen_choices else None
+    return [model.stages[0].rounds] if model else None
 
 
-def fit_label(
-    fold: Fold, sector: str | None, label: int, stage: config.Booster, patience: int, rounds: int | None,
-    watch: Watch | None = None, earlier: Earlier | None = None,
-) -> TreeModel:  # fmt: skip
-    """One label's model, of one sector's rows or (None) of all.
+class XgbHist(XgbByLabel):
+    """Depth-wise trees."""
 
-    patience: rounds without a lower validation log-loss; 0 takes all of stage.rounds.
-    rounds: how many, as an earlier fit chose; chosen on validation if None.
-    earlier: an earlier run's models; the one of this label is gone on from, if its scope is the same.
-    """
-    own = None if sector is None else [sector]
-    shares, weight = fold.shares(own)[label], fold.weights(own)[label]
-    bias = np.log(shares).astype(np.float32)
-    target = Target([label], lambda rows: rows.tile(bias, fold.device), weight[None], np.ones(1, np.float32))
-    old = None
-    if earlier:
-        model = earlier.pooled()[label] if sector is None else earlier.by_sector[sector][label]
-        if model is not None and model.scope == ("pool" if sector is None else "sector"):
-            old = Grown(model.stages[0].booster, (model.stages[0].rounds,))
-    boosted = gradient_boosting.boost(
-        fold, sector, target, stage, patience, None if rounds is None else [rounds], watch, old
-    )
-    return TreeModel(
-        (Stage(boosted.used, boosted.rounds[0], 0),), bias + np.log(weight), "softmax", weight,
-        "pool" if sector is None else "sector",
-        earlier.started(boosted.from_old(0)) if earlier else None,
-    )  # fmt: skip
+    name = "xgb_hist"
+    section = "hist"
+    sections = {
+        "hist": Section(
+            Booster,
+            {
+                "fast": Booster(rounds=60, learning_rate=0.1),
+                "balanced": Booster(rounds=200, learning_rate=0.05),
+                "quality": Booster(rounds=600, learning_rate=0.025),
+            },
+            by_group=True,
+        )
+    }
+    search = SearchSpace("hist", tree_ranges)
+    first_cost_us = (25.0, 60.0)
+
+
+class XgbLeafwise(XgbByLabel):
+    """Loss-guided trees with a limit on their leaves."""
+
+    name = "xgb_leafwise"
+    section = "leafwise"
+    sections = {
+        "leafwise": Section(
+            Booster,
+            {
+                "fast": Booster(rounds=60, learning_rate=0.1, depth=0, leaves=8),
+                "balanced": Booster(rounds=200, learning_rate=0.05, depth=0, leaves=8),
+                "quality": Booster(rounds=600, learning_rate=0.025, depth=0, leaves=8),
+            },
+            by_group=True,
+        )
+    }
+    search = SearchSpace("leafwise", tree_ranges)
+    first_cost_us = (25.0, 55.0)

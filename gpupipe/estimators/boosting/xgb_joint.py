@@ -1,4 +1,4 @@
-"""xgb_joint: one vector-leaf booster for all labels and sectors, then rounds of the sector's own on its margins."""
+"""xgb_joint: one vector-leaf booster for all targets and groups, then rounds of the group's own on its margins."""
 
 from __future__ import annotations
 
@@ -8,95 +8,165 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
+from gpupipe.config import Config, Section
+from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.boosting import gradient_boosting, tree_model
-from gpupipe.estimators.boosting.gradient_boosting import Boosted, Grown, Target, Watch, label_scale
+from gpupipe.estimators.boosting.gradient_boosting import (
+    Boosted,
+    EarlierBooster,
+    Objective,
+    Stopping,
+    target_scale,
+)
+from gpupipe.estimators.boosting.settings import Booster
+from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, tree_ranges
 from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Stage, TreeModel
-from gpupipe.estimators.earlier import Earlier
-from gpupipe.estimators.training_set import Fold, Rows
+from gpupipe.estimators.contract import EstimatorSettings, SearchSpace, Shape, Watch
+from gpupipe.estimators.three_classes import CLASS_COUNT
+from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.evaluation.paired_test import clearly_better
-from gpupipe.targets.classes import N_CLASSES
 
 
-def fit_pool(
-    fold: Fold, settings: config.Config, like: Sequence[TreeModel] | None, watch: Watch | None = None,
-    earlier: Earlier | None = None,
-) -> list[TreeModel]:  # fmt: skip
-    """Fit the pooled booster: one model for each label, all of the same booster at the label's own number of rounds.
+def _pooled(rounds: int, learning_rate: float) -> Booster:
+    """The pooled stage."""
+    # Many rows in every leaf: on short histories whole days are alike, and small leaves learn the day. The rows of all
+    # groups are so many that a tree needs but a quarter of them, and then most of the columns.
+    return Booster(rounds, learning_rate, depth=4, min_child_weight=50.0, l2=50.0, subsample=0.25, column_share=0.8)
 
-    like: models of the same kind whose numbers of rounds are taken; chosen on validation if None.
-    earlier: an earlier run's models of the same labels, to go on from.
-    """
-    bias, weight = np.log(fold.shares()).astype(np.float32).ravel(), fold.weights()
-    target = Target(range(fold.n_labels), lambda rows: rows.tile(bias, fold.device), weight, label_scale(fold))
-    boosted = gradient_boosting.boost(
-        fold, None, target, settings.joint, settings.training.early_stopping,
-        [model.stages[0].rounds for model in like] if like else None, watch,
-        _grown([model.stages[0] for model in next(iter(earlier.by_sector.values()))]) if earlier else None,
-    )  # fmt: skip
-    booster = boosted.used
-    return [
-        TreeModel(
-            (Stage(booster, boosted.rounds[k], N_OUTPUTS * k),),
-            bias[N_CLASSES * k : N_CLASSES * (k + 1)] + np.log(weight[k]), "softmax", weight[k], fold.scope,
-            earlier.started(boosted.from_old(k)) if earlier else None,
+
+def _of_group(rounds: int, learning_rate: float) -> Booster:
+    """The stage of a group's own rounds."""
+    return Booster(rounds, learning_rate, depth=3, min_child_weight=20.0, l2=50.0, subsample=0.25)
+
+
+class XgbJoint(TreeEstimator):
+    """One booster whose leaves hold all targets, pooled over groups, and a group's own rounds where they help."""
+
+    name = "xgb_joint"
+    sections = {
+        "joint": Section(
+            Booster, {"fast": _pooled(80, 0.15), "balanced": _pooled(300, 0.05), "quality": _pooled(800, 0.025)}
+        ),
+        "joint_sector": Section(
+            Booster, {"fast": _of_group(20, 0.1), "balanced": _of_group(60, 0.05), "quality": _of_group(150, 0.025)}
+        ),
+    }
+    shared_settings = ("early_stopping",)
+    pooled_sample = "joint"
+    warm_startable = True
+    judged = True
+    search = SearchSpace("joint", tree_ranges, pooled=True)
+    first_cost_us = (75.0, 15.0)
+
+    def fit_pool(
+        self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[TreeModel] | None
+    ) -> list[TreeModel]:
+        """One model for each target, all of the same booster at the target's own number of rounds."""
+        rounds = [model.stages[0].rounds for model in frozen_choices] if frozen_choices else None
+        return self._fit_pool(training_set, settings.joint, Stopping(settings.early_stopping, rounds))
+
+    def _fit_pool(self, training_set: TrainingSet, stage: Booster, stopping: Stopping) -> list[TreeModel]:
+        bias, weight = np.log(training_set.shares()).astype(np.float32).ravel(), training_set.weights()
+        objective = Objective(
+            range(training_set.n_targets), lambda rows: tile(bias, rows), weight, target_scale(training_set)
         )
-        for k in range(fold.n_labels)
-    ]  # fmt: skip
+        earlier = None
+        if self.earlier:
+            earlier = _earlier_booster([model.stages[0] for model in next(iter(self.earlier.by_group.values()))])
+        boosted = gradient_boosting.boost(training_set, None, objective, stage, stopping, earlier)
+        booster = boosted.used
+        return [
+            TreeModel(
+                (Stage(booster, boosted.rounds[k], N_OUTPUTS * k),),
+                bias[CLASS_COUNT * k : CLASS_COUNT * (k + 1)] + np.log(weight[k]),
+                "softmax",
+                weight[k],
+                training_set.pool_scope,
+                self.earlier.started(boosted.from_old(k)) if self.earlier else None,
+            )
+            for k in range(training_set.n_targets)
+        ]
 
-
-def fit_sector(
-    fold: Fold, sector: str, settings: config.Config, pooled: Sequence[TreeModel], like: Sequence[TreeModel] | None,
-    earlier: Earlier | None = None,
-) -> list[TreeModel]:  # fmt: skip
-    """One model for each label of a sector: the pooled one, with own rounds where they clearly help on validation.
-
-    like: models of the same kind whose numbers of own rounds are taken; chosen on validation if None.
-    earlier: an earlier run's models of the same labels, to go on from.
-    """
-    rounds = [m.stages[1].rounds if len(m.stages) > 1 else 0 for m in like] if like else None
-    if len(fold.sectors) == 1 or (rounds is not None and not any(rounds)):
-        return list(pooled)
-    target = Target(range(fold.n_labels), lambda rows: _margin(pooled, rows, fold), fold.weights(), label_scale(fold))
-    had = [m.stages[1] if len(m.stages) > 1 else None for m in earlier.by_sector[sector]] if earlier else []
-    own = gradient_boosting.boost(
-        fold, sector, target, settings.joint_sector, settings.training.early_stopping, rounds, old=_grown(had)
-    )
-    if rounds is None:
-        rounds = _worthwhile(fold, fold.validation[sector], target, own)
-    booster = tree_model.first_rounds(own.booster, rounds)
-    return [
-        dataclasses.replace(
-            m, stages=(*m.stages, Stage(booster, rounds[k], N_OUTPUTS * k)), scope="sector",
-            warm=earlier.started(m.warm.rounds[0] if m.warm else 0, own.from_old(k)) if earlier else None,
+    def fit_group(
+        self,
+        training_set: TrainingSet,
+        group: str,
+        settings: EstimatorSettings,
+        pooled: Sequence[TreeModel],
+        frozen_choices: Sequence[TreeModel] | None,
+    ) -> list[TreeModel]:
+        """One model for each target: the pooled one, with own rounds where they clearly help on validation."""
+        rounds = None
+        if frozen_choices:
+            rounds = [model.stages[1].rounds if len(model.stages) > 1 else 0 for model in frozen_choices]
+        if len(training_set.groups) == 1 or (rounds is not None and not any(rounds)):
+            return list(pooled)
+        objective = Objective(
+            range(training_set.n_targets),
+            lambda rows: _margin(pooled, rows),
+            training_set.weights(),
+            target_scale(training_set),
         )
-        if rounds[k] > 0
-        else m
-        for k, m in enumerate(pooled)
-    ]  # fmt: skip
+        earlier_stages: list[Stage | None] = []
+        if self.earlier:
+            earlier_stages = [m.stages[1] if len(m.stages) > 1 else None for m in self.earlier.by_group[group]]
+        boosted = gradient_boosting.boost(
+            training_set, group, objective, settings.joint_sector, Stopping(settings.early_stopping, rounds),
+            _earlier_booster(earlier_stages),
+        )  # fmt: skip
+        if rounds is None:
+            rounds = _worthwhile(training_set.validation[group], objective, boosted)
+        booster = tree_model.first_rounds(boosted.booster, rounds)
+        return [
+            dataclasses.replace(
+                model,
+                stages=(*model.stages, Stage(booster, rounds[k], N_OUTPUTS * k)),
+                scope="sector",
+                warm=self.earlier.started(model.warm.rounds[0] if model.warm else 0, boosted.from_old(k))
+                if self.earlier
+                else None,
+            )
+            if rounds[k] > 0
+            else model
+            for k, model in enumerate(pooled)
+        ]
+
+    def search_pool(self, training_set: TrainingSet, stage: Booster, patience: int, watch: Watch) -> list[TreeModel]:
+        """The pooled models of a search's trial."""
+        return self._fit_pool(training_set, stage, Stopping(patience, None, watch))
+
+    def sampled_shares(self, settings: Config) -> tuple[list[float], list[float]]:
+        """The shares of both stages."""
+        return [settings.joint.subsample], [settings.joint_sector.subsample]
+
+    def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
+        """Margins and derivatives of all targets."""
+        return boosted_bytes(shape, settings.joint.subsample)
 
 
-def _grown(stages: Sequence[Stage | None]) -> Grown | None:
-    """What to go on from: the booster that an earlier run's labels share, 0 rounds where one did without."""
+def _earlier_booster(stages: Sequence[Stage | None]) -> EarlierBooster | None:
+    """The booster that an earlier run's targets share, with 0 rounds where one did without."""
     boosters = [stage.booster for stage in stages if stage]
-    return Grown(boosters[0], tuple(stage.rounds if stage else 0 for stage in stages)) if boosters else None
+    return EarlierBooster(boosters[0], tuple(stage.rounds if stage else 0 for stage in stages)) if boosters else None
 
 
-def _worthwhile(fold: Fold, rows: Rows, target: Target, own: Boosted) -> list[int]:
-    """Own rounds of each label, or 0 where the pooled booster alone is not clearly worse on validation."""
-    start = gradient_boosting.losses([target.start(rows)], [target.y(rows, fold.device)], fold.device)
-    reference, time_ns = fold.device.to_host(start), fold.device.to_host(rows.time_ns)
+def _worthwhile(rows: RowView, objective: Objective, boosted: Boosted) -> list[int]:
+    """Own rounds of each target, or 0 where the pooled booster alone is not clearly worse on validation."""
+    device = rows.device
+    start = gradient_boosting.losses([objective.start(rows)], [objective.y(rows)], device)
+    reference, time_ns = device.to_host(start), device.to_host(rows.time_ns)
     return [
-        own.rounds[k] if clearly_better(own.loss[:, k], reference[:, k], time_ns) else 0 for k in range(fold.n_labels)
+        boosted.rounds[k] if clearly_better(boosted.loss[:, k], reference[:, k], time_ns) else 0
+        for k in range(len(boosted.rounds))
     ]
 
 
-def _margin(pooled: Sequence[TreeModel], rows: Rows, fold: Fold) -> Any:
-    """The pooled models' margins, float32 (n_rows, 3 * n_labels), corrected for class weights."""
+def _margin(pooled: Sequence[TreeModel], rows: RowView) -> Any:
+    """The pooled models' margins, float32 (n_rows, 3 * n_targets), corrected for class weights."""
     bias = np.concatenate([model.bias - np.log(model.class_weight) for model in pooled])
-    margin = rows.tile(bias, fold.device)
-    said = tree_model.margins([model.stages[0] for model in pooled], rows.X)
-    for k, one in enumerate(said):
-        if one is not None:
-            tree_model.add_activity(margin[:, N_CLASSES * k : N_CLASSES * (k + 1)], one)
-    return margin
+    total = tile(bias, rows)
+    margins = tree_model.margins([model.stages[0] for model in pooled], rows.X)
+    for k, margin in enumerate(margins):
+        if margin is not None:
+            tree_model.add_activity(total[:, CLASS_COUNT * k : CLASS_COUNT * (k + 1)], margin)
+    return total

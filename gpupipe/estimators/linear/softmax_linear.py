@@ -9,16 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
+from gpupipe.config import Config, Section
+from gpupipe.dataset.row_view import BLOCK_ROWS, whole
 from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Range, SearchSpace, Shape
 from gpupipe.estimators.linear import softmax_regression
-from gpupipe.estimators.linear.softmax_regression import Weights
-from gpupipe.estimators.training_set import BLOCK_ROWS, Fold, whole
+from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
+from gpupipe.estimators.three_classes import CLASS_COUNT
+from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.kernels.linear import scaled_margin
 from gpupipe.kernels.softmax import softmax_log_loss
 from gpupipe.runtime.device import Device
-from gpupipe.targets.classes import N_CLASSES
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Softmax regression; penalties are rows of pseudo-evidence on standardised columns for each nat of entropy.
+
+    The entropy is that of a target's classes: rare events have little, and so a small penalty.
+    """
+
+    l2: float = 28_000.0
+    sector_l2: float = 8_000.0  # pulls a group's weights to the pooled ones
+    max_iterations: int = 30
+    clip: float = 4.0  # standardised columns are clipped at this many standard deviations
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Scaler:
     def transform(self, X: Any, device: Device) -> Any:
         """float32 (n_rows, n_features + n_flagged)."""
         xp, n = device.xp, X.shape[1]
-        mean, scale, flagged = (device.asarray(one) for one in (self.mean, self.scale, self.flagged))
+        mean, scale, flagged = (device.asarray(values) for values in (self.mean, self.scale, self.flagged))
         Z = xp.empty((X.shape[0], self.n_inputs), dtype=xp.float32)
         for first in range(0, X.shape[0], BLOCK_ROWS):  # what is made on the way is as large as the block, and more
             rows = slice(first, first + BLOCK_ROWS)
@@ -52,22 +67,22 @@ class Scaler:
         return Z
 
     def margin(self, X: Any, weights: Weights, device: Device) -> Any:
-        """float32 (n_rows, 3 * n_labels): of transform(X), without making it; a row's bits are its own."""
+        """float32 (n_rows, 3 * n_targets), of transform(X) without making it; a row's bits depend on that row alone."""
         flag = np.full(len(self.mean), -1, dtype=np.int64)
         flag[self.flagged] = len(self.mean) + np.arange(len(self.flagged))
         xp, asarray = device.xp, device.asarray
-        found = xp.empty((X.shape[0], len(weights.intercept)), dtype=xp.float32)
+        margin = xp.empty((X.shape[0], len(weights.intercept)), dtype=xp.float32)
         scaled_margin(
             X.shape[0], xp.ascontiguousarray(X), asarray(self.mean), asarray(self.scale), np.float32(self.clip),
             asarray(flag), asarray(np.ascontiguousarray(weights.coefficients, dtype=np.float32)),
-            asarray(weights.intercept.astype(np.float32)), found,
+            asarray(weights.intercept.astype(np.float32)), margin,
         )  # fmt: skip
-        return found
+        return margin
 
 
 @dataclass(frozen=True)
 class Unscaled:
-    """Scaled columns that are made each time that they are asked for, where memory is short. X as of Rows."""
+    """Columns that are scaled each time that they are read, where memory is short. X: see RowView."""
 
     scaler: Scaler
     X: Any
@@ -81,19 +96,15 @@ class Unscaled:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Probabilities of one label. weights: coefficients (n_inputs, 3), intercept (3,). scope: "pool" or "sector"."""
+    """Probabilities of one target. weights: coefficients (n_inputs, 3), intercept (3,). scope: "pool" or "sector"."""
 
     scaler: Scaler
     weights: Weights
     class_weight: np.ndarray
     scope: str
 
-    def predict(self, X: Any, device: Device) -> Any:
-        """float32 (n_rows, 3): probabilities of SELL, HOLD, BUY."""
-        return predict_linear([self], X, device)[:, 0]
-
     def files(self) -> dict[str, bytes]:
-        """What to write: `.npz`, numpy arrays without objects."""
+        """One `.npz` file, numpy arrays without objects."""
         buffer = io.BytesIO()
         np.savez(
             buffer, coefficients=self.weights.coefficients, intercept=self.weights.intercept, mean=self.scaler.mean,
@@ -103,120 +114,155 @@ class LinearModel:
         return {".npz": buffer.getvalue()}
 
     def describe(self) -> dict[str, Any]:
-        """What `from_files` needs beside the files."""
+        """What `from_files` needs in addition to the file."""
         return {"kind": "linear", "scope": self.scope}
 
     @classmethod
-    def from_files(cls, files: dict[str, bytes], about: dict[str, Any]) -> LinearModel:
+    def from_files(cls, files: dict[str, bytes], description: dict[str, Any]) -> LinearModel:
         """The model again."""
         with np.load(io.BytesIO(files[".npz"]), allow_pickle=False) as saved:
             scaler = Scaler(saved["mean"], saved["scale"], saved["flagged"], float(saved["clip"]))
             return cls(
-                scaler, Weights(saved["coefficients"], saved["intercept"]), saved["class_weight"], about["scope"]
+                scaler, Weights(saved["coefficients"], saved["intercept"]), saved["class_weight"], description["scope"]
             )
 
 
 def predict_linear(models: Sequence[LinearModel], X: Any, device: Device) -> Any:
     """float32 (n_rows, n_models, 3): all models that share a scaler's values are one product."""
     xp = device.xp
-    out = xp.empty((X.shape[0], len(models), N_CLASSES), dtype=xp.float32)
-    alike: dict[bytes, list[int]] = {}
+    out = xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=xp.float32)
+    by_scaler: dict[bytes, list[int]] = {}
     for k, model in enumerate(models):
-        alike.setdefault(model.scaler.mean.tobytes() + model.scaler.scale.tobytes(), []).append(k)
-    for numbers in alike.values():
-        own = [models[k] for k in numbers]
-        margin = own[0].scaler.margin(X, softmax_regression.together([model.weights for model in own]), device)
-        class_weight = np.concatenate([model.class_weight for model in own])
-        said = tree_model.to_probability(margin, "softmax", class_weight, device)
-        out[:, numbers] = said.reshape(-1, len(own), N_CLASSES)
+        by_scaler.setdefault(model.scaler.mean.tobytes() + model.scaler.scale.tobytes(), []).append(k)
+    for numbers in by_scaler.values():
+        alike = [models[k] for k in numbers]
+        margin = alike[0].scaler.margin(X, softmax_regression.together([model.weights for model in alike]), device)
+        class_weight = np.concatenate([model.class_weight for model in alike])
+        probability = tree_model.to_probability(margin, "softmax", class_weight, device)
+        out[:, numbers] = probability.reshape(-1, len(alike), CLASS_COUNT)
     return out
 
 
-def fit_pool(fold: Fold, settings: config.Config) -> list[LinearModel]:
-    """Scale by the fitted rows of all sectors and fit all labels together: a model for each."""
-    scaler = _scaler([rows.X for rows in fold.fit.values()], settings.linear.clip, fold.device, fold.total)
-    intercept = np.log(fold.shares() * fold.weights()).ravel()
-    centre = Weights(np.zeros((scaler.n_inputs, N_CLASSES * fold.n_labels)), intercept)
-    Z = [Unscaled(scaler, rows.X, fold.device) for rows in fold.fit.values()]
-    if not fold.spares:
-        Z = [block.whole() for block in Z]
-    y = [rows.y for rows in fold.fit.values()]
-    linear = settings.linear
-    weights = softmax_regression.fit(
-        Z, y, fold.weights(), centre, linear.l2 * entropy(fold), linear.max_iterations, fold.device,
-        row_weight=[rows.weight for rows in fold.fit.values()], total=fold.total,
-    )  # fmt: skip
-    return _models(fold, scaler, weights, fold.scope)
+class SoftmaxLinear(Estimator):
+    """Softmax regression on scaled columns, pooled over groups, and a group's weights pulled to the pooled ones."""
+
+    name = "linear"
+    sections = {"linear": Section(Linear, {"fast": Linear(max_iterations=12), "quality": Linear(max_iterations=100)})}
+    search = SearchSpace("linear", lambda values: {"l2": Range(10.0, 1_000_000.0, log=True)}, pooled=True)
+    first_cost_us = (7.0, 7.0)
+    model_kinds = ("linear",)
+
+    def fit_pool(
+        self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[LinearModel] | None
+    ) -> list[LinearModel]:
+        """Scale by the fitted rows of all groups and fit all targets together: a model for each."""
+        return self.search_pool(training_set, settings.linear)
+
+    def search_pool(self, training_set: TrainingSet, section: Linear, *_: Any) -> list[LinearModel]:
+        """The pooled models for these settings, which a search varies."""
+        device = training_set.device
+        blocks = list(training_set.fit.values())
+        scaler = _scaler([rows.X for rows in blocks], section.clip, device, training_set.total)
+        intercept = np.log(training_set.shares() * training_set.weights()).ravel()
+        centre = Weights(np.zeros((scaler.n_inputs, CLASS_COUNT * training_set.n_targets)), intercept)
+        Z: list[Any] = [Unscaled(scaler, rows.X, device) for rows in blocks]
+        if not training_set.saves_memory:
+            Z = [block.whole() for block in Z]
+        rows = RegressionRows(
+            Z, [rows.y for rows in blocks], training_set.weights(), [rows.weight for rows in blocks], training_set.total
+        )
+        weights = softmax_regression.fit(
+            rows, centre, section.l2 * entropy(training_set), section.max_iterations, device
+        )
+        return _models(training_set, scaler, weights, training_set.pool_scope)
+
+    def fit_group(
+        self,
+        training_set: TrainingSet,
+        group: str,
+        settings: EstimatorSettings,
+        pooled: Sequence[LinearModel],
+        frozen_choices: Sequence[LinearModel] | None,
+    ) -> list[LinearModel]:
+        """One model for each target: the pooled one, or the group's own where that clearly helps on validation."""
+        use_own = [model.scope == "sector" for model in frozen_choices] if frozen_choices else None
+        if len(training_set.groups) == 1 or (use_own is not None and not any(use_own)):
+            return list(pooled)
+        linear, rows, scaler = settings.linear, training_set.fit[group], pooled[0].scaler
+        centre = softmax_regression.together([model.weights for model in pooled])
+        Z = [scaler.transform(rows.X, training_set.device)]
+        weights = softmax_regression.fit(
+            RegressionRows(Z, [rows.y], training_set.weights(), [rows.weight]),
+            centre,
+            linear.sector_l2 * entropy(training_set),
+            linear.max_iterations,
+            training_set.device,
+        )
+        own_models = _models(training_set, scaler, weights, "sector")
+        if use_own is None:
+            use_own = _worthwhile(training_set, group, centre, weights, scaler)
+        return [own if use else shared for own, shared, use in zip(own_models, pooled, use_own, strict=True)]
+
+    def predict(self, models: Sequence[LinearModel], X: Any, device: Device) -> Any:
+        """Probabilities float32 (n_rows, n_models, 3)."""
+        return predict_linear(models, X, device)
+
+    def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> LinearModel:
+        """A saved model again."""
+        return LinearModel.from_files(files, description)
+
+    def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
+        """Scaled columns of all groups, or of one, and what a step over the largest group makes."""
+        scaled = 4.0 * shape.fit * (shape.n_features + shape.late_columns) + shape.fit * 8 * shape.n_targets
+        if sparing:
+            scaled *= shape.largest
+        step = shape.fit * shape.largest * 12 * shape.n_targets * 4
+        return scaled + step + BLOCK_ROWS * 16 * shape.n_features
 
 
-def fit_sector(
-    fold: Fold, sector: str, settings: config.Config, pooled: Sequence[LinearModel], like: Sequence[LinearModel] | None
-) -> list[LinearModel]:
-    """One model for each label: the pooled one, or the sector's own where that clearly helps on validation.
+def entropy(training_set: TrainingSet) -> np.ndarray:
+    """float64 (n_targets,), nats, of the fitted rows' class shares, by class weight: a row's loss by the prior alone.
 
-    like: models of the same kind, whose choice is taken; chosen on validation if None.
+    Penalties are in units of it. A row's information about a target's coefficients is about proportional to it, so that
+    all targets are pulled to the centre by the same share of their information, as by a g-prior (Zellner 1986): one
+    penalty for all pulls targets with rare events too far, and frequent ones not far enough.
     """
-    use_own = [model.scope == "sector" for model in like] if like else None
-    if len(fold.sectors) == 1 or (use_own is not None and not any(use_own)):
-        return list(pooled)
-    linear, rows, scaler = settings.linear, fold.fit[sector], pooled[0].scaler
-    centre = softmax_regression.together([model.weights for model in pooled])
-    Z = [scaler.transform(rows.X, fold.device)]
-    weights = softmax_regression.fit(
-        Z, [rows.y], fold.weights(), centre, linear.sector_l2 * entropy(fold), linear.max_iterations, fold.device,
-        row_weight=[rows.weight],
-    )  # fmt: skip
-    own = _models(fold, scaler, weights, "sector")
-    if use_own is None:
-        use_own = _worthwhile(fold, sector, centre, weights, scaler)
-    return [o if use else p for o, p, use in zip(own, pooled, use_own, strict=True)]
-
-
-def entropy(fold: Fold) -> np.ndarray:
-    """float64 (n_labels,), nats: of the fitted rows' class shares, by class weight. A row's loss by the prior alone.
-
-    Penalties are in units of it. What a row says of a label's coefficients is in proportion to it, about, so that all
-    labels are pulled to the centre by the same share of what they know, as by a g-prior (Zellner 1986): one penalty for
-    all pulls labels with rare events too far, and frequent ones not far enough.
-    """
-    mass = fold.shares() * fold.weights()
+    mass = training_set.shares() * training_set.weights()
     share = mass / mass.sum(axis=1, keepdims=True)
     return -(share * np.log(share)).sum(axis=1)
 
 
-def _models(fold: Fold, scaler: Scaler, weights: Weights, scope: str) -> list[LinearModel]:
+def _models(training_set: TrainingSet, scaler: Scaler, weights: Weights, scope: str) -> list[LinearModel]:
     return [
-        LinearModel(scaler, softmax_regression.label_columns(weights, k), fold.weights()[k], scope)
-        for k in range(fold.n_labels)
+        LinearModel(scaler, softmax_regression.target_columns(weights, k), training_set.weights()[k], scope)
+        for k in range(training_set.n_targets)
     ]
 
 
-def _worthwhile(fold: Fold, sector: str, pooled: Weights, own: Weights, scaler: Scaler) -> list[bool]:
-    rows, xp = fold.validation[sector], fold.device.xp
-    Z = scaler.transform(rows.X, fold.device)
+def _worthwhile(training_set: TrainingSet, group: str, pooled: Weights, own: Weights, scaler: Scaler) -> list[bool]:
+    rows, device, xp = training_set.validation[group], training_set.device, training_set.device.xp
+    Z = scaler.transform(rows.X, device)
     losses = []
     for weights in (own, pooled):
-        margin = weights.margin(Z, fold.device) - xp.log(fold.device.asarray(fold.weights().ravel()))
+        margin = weights.margin(Z, device) - xp.log(device.asarray(training_set.weights().ravel()))
         loss = xp.empty(rows.y.shape, dtype=xp.float32)
         softmax_log_loss(rows.n, margin, rows.y, loss)
-        losses.append(fold.device.to_host(loss))
-    time_ns = fold.device.to_host(rows.time_ns)
-    return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(fold.n_labels)]
+        losses.append(device.to_host(loss))
+    time_ns = device.to_host(rows.time_ns)
+    return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(training_set.n_targets)]
 
 
 def _scaler(parts: list[Any], clip: float, device: Device, total: Callable[[np.ndarray], np.ndarray]) -> Scaler:
-    """Means and standard deviations over blocks of rows, missing values left out; total as of Fold."""
+    """Means and standard deviations over blocks of rows, missing values left out; total: see TrainingSet."""
     xp = device.xp
 
-    def summed(found: Any) -> Any:
-        return device.asarray(total(device.to_host(sum(found))))
+    def summed(blocks: Any) -> Any:
+        return device.asarray(total(device.to_host(sum(blocks))))
 
     counts = summed((~xp.isnan(X)).sum(axis=0) for X in map(whole, parts))
     n_rows = int(total(np.array([sum(X.shape[0] for X in parts)]))[0])
     mean = summed(xp.nansum(X, axis=0, dtype=xp.float64) for X in map(whole, parts)) / xp.maximum(counts, 1)
-    squares = summed(
-        xp.nansum((X - mean.astype(xp.float32)) ** 2, axis=0, dtype=xp.float64) for X in map(whole, parts)
-    )  # fmt: skip
+    squares = summed(xp.nansum((X - mean.astype(xp.float32)) ** 2, axis=0, dtype=xp.float64) for X in map(whole, parts))
     scale = xp.sqrt(squares / xp.maximum(counts, 1))
     scale = xp.where(scale > 0, scale, 1.0)  # a constant column becomes zeros
     flagged = np.flatnonzero(device.to_host(counts) < n_rows)

@@ -1,4 +1,4 @@
-"""meta_learner: softmax regression on what the other families say out of fold, pulled to their plain average."""
+"""meta_learner: softmax regression on the other estimators' out-of-fold predictions, pulled to their plain average."""
 
 from __future__ import annotations
 
@@ -9,19 +9,39 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
+from gpupipe.config import Section
 from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.contract import EstimatorSettings
 from gpupipe.estimators.linear import softmax_regression
-from gpupipe.estimators.linear.softmax_regression import Weights
+from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
+from gpupipe.estimators.stacking.contract import StackingEstimator
+from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
 from gpupipe.runtime.device import Device
-from gpupipe.targets.classes import BUY, HOLD, N_CLASSES, SELL
 
 LARGEST_LOG_ODDS = 15.0
 
 
 @dataclass(frozen=True)
+class Meta:
+    """Softmax regression on out-of-fold log-odds, pulled to the families' plain average.
+
+    inputs "probabilities": multinomial logistic regression on the three probabilities of each family, pulled to 0.
+    """
+
+    inputs: str = "log_odds"
+    l2: float = 200.0
+    sector_l2: float = 2000.0
+    max_iterations: int = 100
+
+    def problem(self) -> tuple[str, str] | None:
+        """The field that cannot be used, and what is expected of it."""
+        known = self.inputs in ("log_odds", "probabilities")
+        return None if known else ("inputs", "log_odds or probabilities")
+
+
+@dataclass(frozen=True)
 class MetaModel:
-    """Probabilities of one label from those of `families`.
+    """Probabilities of one target from those of `families`.
 
     inputs: "log_odds", with coefficients (2 * n_families, 3), or "probabilities" (3 * n_families, 3); intercept (3,).
     """
@@ -29,28 +49,29 @@ class MetaModel:
     families: tuple[str, ...]
     weights: Weights
     inputs: str = "log_odds"
+    scope: str = "sector"
 
     def predict(self, probabilities: Sequence[Any], device: Device) -> Any:
         """float32 (n_rows, 3), of each family's probabilities float32 (n_rows, 3), in the order of `families`."""
         margin = self.weights.margin_of_rows(columns(self.inputs, probabilities, device), device)
-        return tree_model.to_probability(margin, "softmax", np.ones(N_CLASSES, np.float32), device)
+        return tree_model.to_probability(margin, "softmax", np.ones(CLASS_COUNT, np.float32), device)
 
     def files(self) -> dict[str, bytes]:
-        """What to write: `.npz`, numpy arrays without objects."""
+        """One `.npz` file, numpy arrays without objects."""
         buffer = io.BytesIO()
         np.savez(buffer, coefficients=self.weights.coefficients, intercept=self.weights.intercept)
         return {".npz": buffer.getvalue()}
 
     def describe(self) -> dict[str, Any]:
-        """What `from_files` needs beside the files."""
+        """What `from_files` needs in addition to the file."""
         return {"kind": "meta", "families": list(self.families), "inputs": self.inputs}
 
     @classmethod
-    def from_files(cls, files: dict[str, bytes], about: dict[str, Any]) -> MetaModel:
+    def from_files(cls, files: dict[str, bytes], description: dict[str, Any]) -> MetaModel:
         """The model again."""
         with np.load(io.BytesIO(files[".npz"]), allow_pickle=False) as saved:
             weights = Weights(saved["coefficients"], saved["intercept"])
-        return cls(tuple(about["families"]), weights, about.get("inputs", "log_odds"))
+        return cls(tuple(description["families"]), weights, description.get("inputs", "log_odds"))
 
 
 def columns(inputs: str, probabilities: Sequence[Any], device: Device) -> Any:
@@ -61,62 +82,84 @@ def columns(inputs: str, probabilities: Sequence[Any], device: Device) -> Any:
 
 
 def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
-    """float32 (n_rows, 2 * n_families): of SELL against HOLD, then of BUY against HOLD, for each family."""
+    """float32 (n_rows, 2 * n_families): of the lower against the middle class, then of the upper, for each family."""
     xp = device.xp
-    columns = []
+    odds = []
     for probability in probabilities:
         log = xp.log(xp.maximum(probability, tree_model.SMALLEST_PROBABILITY))
-        columns += [log[:, SELL] - log[:, HOLD], log[:, BUY] - log[:, HOLD]]
-    return xp.clip(xp.stack(columns, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
+        odds += [log[:, LOWER] - log[:, MIDDLE], log[:, UPPER] - log[:, MIDDLE]]
+    return xp.clip(xp.stack(odds, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
 
 
 def _centre(inputs: str, n_families: int) -> Weights:
     if inputs == "probabilities":
-        return Weights(np.zeros((N_CLASSES * n_families, N_CLASSES)), np.zeros(N_CLASSES))
+        return Weights(np.zeros((CLASS_COUNT * n_families, CLASS_COUNT)), np.zeros(CLASS_COUNT))
     return average(n_families)
 
 
 def average(n_families: int) -> Weights:
     """The weights that average the families' log-odds: where learning starts, and where it stays without evidence."""
-    coefficients = np.zeros((2 * n_families, N_CLASSES))
-    coefficients[0::2, SELL] = coefficients[1::2, BUY] = 1.0 / n_families
-    return Weights(coefficients, np.zeros(N_CLASSES))
+    coefficients = np.zeros((2 * n_families, CLASS_COUNT))
+    coefficients[0::2, LOWER] = coefficients[1::2, UPPER] = 1.0 / n_families
+    return Weights(coefficients, np.zeros(CLASS_COUNT))
 
 
-def fit(
-    families: tuple[str, ...], probabilities: Mapping[str, Any], y: dict[str, Any], settings: config.Meta,
-    device: Device,
-) -> dict[str, list[MetaModel]]:  # fmt: skip
-    """One model for each sector and label, from out-of-fold probabilities; all labels are one batch.
+class MetaLearner(StackingEstimator):
+    """Combines the other estimators of a group, pulled to weights that all groups share."""
 
-    probabilities: for each sector float32 (n_families, n_rows, n_labels, 3); y: int8 (n_rows, n_labels).
-    Pooled over all sectors first; each sector's weights are then pulled to the pooled ones, and are these where a
-    sector has no rows.
-    """
-    sectors = tuple(probabilities)
-    seen = [s for s in sectors if y[s].shape[0]]
-    n_labels = next(iter(y.values())).shape[1]
-    ones = np.ones((n_labels, N_CLASSES), np.float32)
+    name = "meta_learner"
+    sections = {"meta": Section(Meta)}
+    judged = True
+    first_cost_us = (3.0, 3.0)
+    model_kinds = ("meta",)
 
-    def inputs(sector: str) -> Any:
-        of_sector = probabilities[sector]
-        by_label = [[family[:, k] for family in of_sector] for k in range(n_labels)]
-        return device.xp.stack([columns(settings.inputs, said, device) for said in by_label])
+    def fit_stack(
+        self,
+        families: tuple[str, ...],
+        predictions: Mapping[str, Any],
+        y: Mapping[str, Any],
+        settings: EstimatorSettings,
+        device: Device,
+    ) -> dict[str, list[MetaModel]]:
+        """One model for each group and target, from out-of-fold probabilities; all targets are one batch.
 
-    Z = {s: inputs(s) for s in sectors}
-    pooled = softmax_regression.together([_centre(settings.inputs, len(families))] * n_labels)
-    if seen:
-        pooled = softmax_regression.fit(
-            [Z[s] for s in seen], [y[s] for s in seen], ones, pooled, settings.l2, settings.max_iterations, device,
-            0.0 if settings.inputs == "probabilities" else None,
-        )  # fmt: skip
-    models = {}
-    for s in sectors:
-        own = pooled
-        if len(sectors) > 1 and s in seen:
-            own = softmax_regression.fit(
-                [Z[s]], [y[s]], ones, pooled, settings.sector_l2, settings.max_iterations, device
-            )
-        parts = [softmax_regression.label_columns(own, k) for k in range(n_labels)]
-        models[s] = [MetaModel(families, part, settings.inputs) for part in parts]
-    return models
+        Pooled over all groups first; each group's weights are then pulled to the pooled ones, and are these where a
+        group has no rows.
+        """
+        section: Meta = settings.meta
+        groups = tuple(predictions)
+        with_rows = [group for group in groups if y[group].shape[0]]
+        n_targets = next(iter(y.values())).shape[1]
+        ones = np.ones((n_targets, CLASS_COUNT), np.float32)
+
+        def inputs(group: str) -> Any:
+            of_group = predictions[group]
+            by_target = [[family[:, k] for family in of_group] for k in range(n_targets)]
+            return device.xp.stack([columns(section.inputs, probabilities, device) for probabilities in by_target])
+
+        Z = {group: inputs(group) for group in groups}
+        pooled = softmax_regression.together([_centre(section.inputs, len(families))] * n_targets)
+        if with_rows:
+            rows = RegressionRows([Z[group] for group in with_rows], [y[group] for group in with_rows], ones)
+            free_intercept = 0.0 if section.inputs == "probabilities" else None
+            pooled = softmax_regression.fit(rows, pooled, section.l2, section.max_iterations, device, free_intercept)
+        models = {}
+        for group in groups:
+            weights = pooled
+            if len(groups) > 1 and group in with_rows:
+                rows = RegressionRows([Z[group]], [y[group]], ones)
+                weights = softmax_regression.fit(rows, pooled, section.sector_l2, section.max_iterations, device)
+            parts = [softmax_regression.target_columns(weights, k) for k in range(n_targets)]
+            models[group] = [MetaModel(families, part, section.inputs) for part in parts]
+        return models
+
+    def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> MetaModel:
+        """A saved model again."""
+        return MetaModel.from_files(files, description)
+
+    def fit_bytes(self, shape: Any, settings: Any, sparing: bool) -> float:
+        """The inputs of all groups, and what a step over the largest group makes."""
+        n_families = len(settings.training.models) - 1
+        inputs = 4.0 * shape.fit * shape.n_targets * 3 * n_families
+        step = shape.fit * shape.largest * shape.n_targets * (12 * n_families + 60)
+        return inputs + shape.fit * shape.n_targets * 9 + step

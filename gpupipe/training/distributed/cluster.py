@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe import config
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
-from gpupipe.estimators.earlier import Earlier
+from gpupipe.estimators.contract import Estimator
 from gpupipe.features.formulas.registry import Module
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.store.content_store import sha256
+from gpupipe.training.context import FOLDS_AT_ONCE
 from gpupipe.training.distributed import site
 from gpupipe.training.distributed.errors import ClusterError
 from gpupipe.training.distributed.spread import Spread
-from gpupipe.training.fold_data import Which
-from gpupipe.training.groups import FOLDS_AT_ONCE
+from gpupipe.training.fold_data import FoldId, Stage
+from gpupipe.training.workload import Workload
 
 log = logging.getLogger("gpupipe")
 
@@ -36,38 +37,46 @@ CONNECT_S = 15
 class Cluster:
     """Workers that are there.
 
-    client: Dask's.  homes: the workers' addresses.  threads: of each.  dashboard: its address, "" where there is none.
+    client: Dask's.  addresses: of the workers.  threads: of each.  dashboard: its address, "" where there is none.
     """
 
     client: Any
-    homes: tuple[str, ...]
+    addresses: tuple[str, ...]
     threads: int
     dashboard: str
 
     @property
     def jobs(self) -> int:
         """How many units are worked on at the same time."""
-        return len(self.homes) * self.threads
+        return len(self.addresses) * self.threads
 
     @contextlib.contextmanager
     def running(
-        self, panel: Panel, settings: config.Config, key: str, plan: memory.Plan, modules: Sequence[Module]
-    ) -> Iterator[Run | Spread]:  # fmt: skip
-        """Give the bars to all workers, or those of some sectors to each; at the end they let go of all of it.
+        self,
+        workload: Workload,
+        panel: Panel,
+        settings: Config,
+        key: str,
+        plan: memory.Plan,
+        modules: Sequence[Module],
+    ) -> Iterator[Run | Spread]:
+        """Give all rows to all workers, or those of some groups to each; at the end they release the run.
 
-        key: of the run.  plan: how each goes about its memory.
+        key: of the run.  plan: the memory plan of each worker.
         """
         paths = tuple((module.path, sha256(module.content)) for module in modules)
-        fits = -(-min(self.jobs, len(settings.training.models)) // len(self.homes))  # pooled ones of a worker at once
+        # Pooled fits of a worker at once.
+        fits = -(-min(self.jobs, len(settings.training.models)) // len(self.addresses))
         at_once = 1 if plan.sparing else FOLDS_AT_ONCE
-        fits = 1 if settings.training.spread else fits  # which all workers do together
-        job = site.Job(key, settings, panel.device.kind, plan, max(1, self.threads // fits), at_once, paths)
+        fits = 1 if settings.training.spread else fits  # all workers do them together
+        threads = max(1, self.threads // fits)
+        job = site.Job(key, workload.place, settings, panel.device.kind, plan, threads, at_once, paths)
         run: Run | Spread
         if settings.training.spread:
-            run = Spread(self.client, self.homes, panel, job)
+            run = Spread(self.client, self.addresses, panel, job)
         else:
             # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
-            (shared,) = self.client.scatter([site.bars_of(panel)], broadcast=True)
+            (shared,) = self.client.scatter([site.rows_of(panel)], broadcast=True)
             run = Run(self, shared, job)
         try:
             yield run
@@ -83,39 +92,39 @@ class Cluster:
 
 
 class Run:
-    """One run on the cluster: as `fitting.Elsewhere`."""
+    """One run on the cluster, whose workers can each have all rows: a `WorkerPool`."""
 
-    def __init__(self, cluster: Cluster, panel: Any, job: site.Job) -> None:
-        self._cluster, self._panel, self._job = cluster, panel, job
-        self._opening: dict[Which, Any] = {}
+    def __init__(self, cluster: Cluster, rows: Any, job: site.Job) -> None:
+        self._cluster, self._rows, self._job = cluster, rows, job
+        self._opening: dict[FoldId, Any] = {}
         self._lock = threading.Lock()
 
     @property
-    def homes(self) -> int:
+    def n_workers(self) -> int:
         """How many workers there were at the beginning."""
-        return len(self._cluster.homes)
+        return len(self._cluster.addresses)
 
     @property
-    def holders(self) -> None:
+    def sharded_rows(self) -> None:
         """Each worker can have all rows."""
 
-    def home_of(self, sector: str | None, home: int) -> int:
-        """Where it was asked for."""
-        return home
+    def worker_of(self, group: str | None, worker: int) -> int:
+        """The worker that asks."""
+        return worker
 
-    def open(self, which: Which, home: int) -> None:
-        """Let a worker prepare a round, without waiting for it."""
-        future = self._submit(site.prepare, home, which, priority=10)
+    def open(self, fold: FoldId, worker: int) -> None:
+        """Let a worker prepare a fold, without waiting for it."""
+        future = self._submit(site.prepare, worker, fold, priority=10)
         with self._lock:
-            self._opening[which] = future
+            self._opening[fold] = future
 
-    def close(self, which: Which) -> None:
-        """A round is done; workers let go of it when they need the room."""
+    def close(self, fold: FoldId) -> None:
+        """A fold is done; workers release it when they need the room."""
         with self._lock:
-            self._opening.pop(which, None)
+            self._opening.pop(fold, None)
 
     def forget(self) -> dict[str, dict[str, Any]]:
-        """Wait for nothing that was asked for ahead, and let workers go of all of it; as `site.forget`, of each."""
+        """Cancel preparations and let workers release the run; see `site.forget`, for each worker."""
         with self._lock:
             for future in self._opening.values():
                 future.cancel()
@@ -123,26 +132,31 @@ class Run:
         return self._cluster.client.run(site.forget, self._job.key)
 
     def fit(
-        self, which: Which, family: str, sector: str | None, labels: Sequence[int], pooled: Sequence[Any] | None,
-        like: Sequence[Any] | None, earlier: Earlier | None, home: int,
-    ) -> list[Any]:  # fmt: skip
-        """As `folding.fit`."""
+        self,
+        fold: FoldId,
+        estimator: Estimator,
+        stage: Stage,
+        pooled: Sequence[Any] | None,
+        frozen_choices: Sequence[Any] | None,
+        worker: int,
+    ) -> list[Any]:
+        """See `WorkerPool`."""
+        earlier = estimator.earlier
         if earlier is not None:
-            packed = {of: site.pack(own) for of, own in earlier.by_sector.items()}
-            earlier = replace(earlier, by_sector=packed)
-        rest = (which, family, sector, list(labels), site.pack(pooled), site.pack(like), earlier)
-        made = self._result(f"{which.name}/{family}/{sector or 'pool'}", self._submit(site.fit, home, *rest))
-        return site.unpack(made) or []
+            earlier = replace(earlier, by_group={g: site.pack(models) for g, models in earlier.by_group.items()})
+        rest = (fold, estimator.name, stage, site.pack(pooled), site.pack(frozen_choices), earlier)
+        name = f"{fold.name}/{estimator.name}/{stage.group or 'pool'}"
+        return site.unpack(self._result(name, self._submit(site.fit, worker, *rest))) or []
 
-    def say(self, which: Which, family: str, sector: str, part: str, fitted: Sequence[Any], home: int) -> np.ndarray:
-        """As `folding.say`."""
-        future = self._submit(site.say, home, which, family, sector, part, site.pack(fitted))
-        return self._result(f"{which.name}/{family}/{sector}/{part}", future)
+    def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
+        """See `WorkerPool`."""
+        future = self._submit(site.predict, worker, fold, name, group, part, site.pack(models))
+        return self._result(f"{fold.name}/{name}/{group}/{part}", future)
 
-    def _submit(self, function: Callable[..., Any], home: int, *arguments: Any, priority: int = 0) -> Any:
+    def _submit(self, function: Callable[..., Any], worker: int, *arguments: Any, priority: int = 0) -> Any:
         # Wherever the worker is lost, Dask does its work again on another.
         return self._cluster.client.submit(
-            function, self._panel, self._job, *arguments, workers=[self._cluster.homes[home]],
+            function, self._rows, self._job, *arguments, workers=[self._cluster.addresses[worker]],
             allow_other_workers=True, pure=False, priority=priority,
         )  # fmt: skip
 
@@ -170,7 +184,7 @@ class Run:
 def cluster(
     device: Device, scheduler: str | None = None, workers: int = 0, jobs: int = 1, dashboard: bool = False
 ) -> Iterator[Cluster]:
-    """A cluster: one that is there, or one of this machine, which ends with the context.
+    """A cluster: one that is there, or one of this machine, fold ends with the context.
 
     scheduler: address of one that is there, as tcp://host:8786.  workers: processes of this machine, each with
     jobs / workers threads; on CUDA one GPU each; 0 works within this process.  dashboard: serve Dask's, to this machine
@@ -207,7 +221,7 @@ def cluster(
 
 
 def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
-    """Workers on this machine, which nobody else can reach; without a number, one within this process."""
+    """Workers on this machine, fold nobody else can reach; without a number, one within this process."""
     shared = {
         "threads_per_worker": max(1, jobs // max(1, workers)),
         "dashboard_address": DASHBOARD if dashboard else f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0",

@@ -1,4 +1,4 @@
-"""Holding: what a worker does of a run whose rows are spread, so that it holds those of some sectors and no others."""
+"""Holding: what a worker does of a run whose rows are spread, so that it holds those of some groups and no others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators import registry
-from gpupipe.estimators.training_set import Fold, alone
+from gpupipe.estimators import columns, registry
+from gpupipe.estimators.training_set import TrainingSet, this_process_only
 from gpupipe.runtime import device
 from gpupipe.store.content_store import dump_json, sha256
 from gpupipe.training import fold_data
-from gpupipe.training.cache_keys import Held
-from gpupipe.training.distributed.site import Bars, Job, Packed, Site, logged_warnings, one_blas_thread, pack, unpack
-from gpupipe.training.fold_data import Which
+from gpupipe.training.cache_keys import GroupDigests
+from gpupipe.training.distributed.site import Job, Packed, Rows, Site, logged_warnings, one_blas_thread, pack, unpack
+from gpupipe.training.fold_data import FoldId, Stage
 
-# A peer that is gone ends what was asked of it at once; one that is slow, or still at a sector's stage, is waited for.
+# A peer that is gone ends what was asked of it at once; one that is slow, or still at a group's stage, is waited for.
 PEER_S = 6 * 3600
 
 
@@ -41,21 +41,21 @@ class Ring:
 
 
 class Holding:
-    """The rows of some sectors, and what was made of them. folds: of the rounds that are open, by the whole round."""
+    """The rows of some groups, and what was made of them. folds: of the rounds that are open, by the whole round."""
 
-    def __init__(self, bars: Bars, job: Job) -> None:
-        self.job, self.site = job, Site(bars, job)
-        self.site.keep_all_sectors()
-        self.folds: dict[Which, Fold] = {}
+    def __init__(self, rows: Rows, job: Job) -> None:
+        self.job, self.site = job, Site(rows, job)
+        self.site.keep_all_groups()
+        self.training_sets: dict[FoldId, TrainingSet] = {}
 
     @property
-    def sectors(self) -> tuple[str, ...]:
+    def groups(self) -> tuple[str, ...]:
         """Whose rows it holds."""
-        return self.site.sectors
+        return self.site.groups
 
-    def own(self, which: Which) -> Which:
+    def own(self, fold: FoldId) -> FoldId:
         """The part of a round that is held here."""
-        return dataclasses.replace(which, sectors=tuple(s for s in which.sectors if s in self.sectors))
+        return dataclasses.replace(fold, groups=tuple(g for g in fold.groups if g in self.groups))
 
 
 _held: dict[str, Holding] = {}
@@ -69,18 +69,18 @@ def _holding(key: str) -> Holding:
         raise NotHeldError("it holds nothing of this run") from None
 
 
-def settle(bars: Bars, job: Job) -> dict[str, tuple[dict[str, Any], str, dict[str, float]]]:
-    """Take the bars of some sectors and compute their features; of each sector all but X, as `preparing.dataset_of`."""
+def settle(rows: Rows, job: Job) -> dict[str, tuple[dict[str, Any], str, dict[str, float]]]:
+    """Take the bars of some groups and compute their features; of each group all but X, as `preparing.dataset_of`."""
     with one_blas_thread():
-        held = _held[job.key] = Holding(bars, job)
-        return {sector: _told(held, *held.site.dataset_of(sector)) for sector in held.sectors}
+        held = _held[job.key] = Holding(rows, job)
+        return {group: _without_features(held, *held.site.dataset_of(group)) for group in held.groups}
 
 
-def _told(held: Holding, dataset: Dataset, features: str, seconds: dict[str, float]) -> Any:
+def _without_features(held: Holding, dataset: Dataset, features: str, seconds: dict[str, float]) -> Any:
     columns = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset) if field.name != "X"}
     to_host = held.site.device.to_host
-    told = {name: to_host(column) if hasattr(column, "dtype") else column for name, column in columns.items()}
-    return told, features, seconds
+    described = {name: to_host(column) if hasattr(column, "dtype") else column for name, column in columns.items()}
+    return described, features, seconds
 
 
 def meet(n_workers: int, host: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def part(port: int) -> None:
 def _joined(ring: Ring | None) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
     """Be one of a ring in this thread; gives the sum over all of them. XGBoostError where another is lost."""
     if ring is None:
-        yield alone
+        yield this_process_only
         return
     from xgboost import collective, core
 
@@ -143,86 +143,103 @@ def _total(numbers: np.ndarray) -> np.ndarray:
     return collective.allreduce(places, collective.Op.SUM).reshape(places.shape).sum(axis=0)
 
 
-def prepare(key: str, ring: Ring | None, which: Which, keep: Sequence[Which]) -> dict[str, tuple[Held, dict[str, str]]]:
-    """Gather the rows of a round that are held here; of each sector as `fitting.Holders.inputs`.
+def prepare(
+    key: str, ring: Ring | None, fold: FoldId, keep: Sequence[FoldId]
+) -> dict[str, tuple[GroupDigests, dict[str, str]]]:
+    """Gather the rows of a fold that are held here; for each group see `ShardedRows.inputs`.
 
-    keep: rounds that are open; all others go.
+    keep: folds that are open; all others are released.
     """
     held = _holding(key)
-    for one in set(held.folds) - set(keep):
-        del held.folds[one]
-    own = held.own(which)
+    for closed in set(held.training_sets) - set(keep):
+        del held.training_sets[closed]
+    own = held.own(fold)
     data = held.site.data(own)
     with one_blas_thread(), _joined(ring) as total:
-        fold = fold_data.make_fold(data, own, total, which.sectors)
-    held.folds[which] = fold
-    return {s: (Held.of(fold, s), fold_data.digests_of_predicted(data, own, s)) for s in own.sectors}
+        training_set = fold_data.make_training_set(data, own, total, fold.groups)
+    held.training_sets[fold] = training_set
+    lookback = max(item.lookback_rows for item in registry.estimators(held.job.settings.training.models))
+    return {
+        group: (
+            GroupDigests.of(training_set, group, lookback),
+            fold_data.digests_of_predicted(data, own, group),
+        )
+        for group in own.groups
+    }
 
 
-def make_bins(key: str, ring: Ring | None, which: Which) -> None:
-    """Make the bins that families of trees share."""
+def make_bins(key: str, ring: Ring | None, fold: FoldId) -> None:
+    """Make the bins that tree estimators share."""
     held = _holding(key)
     with one_blas_thread(), _joined(ring):
-        names = [name for name in held.job.settings.training.models if name in registry.BY_BINS]
-        registry.prepare(names, _fold(held, which), held.job.settings)
+        settings = held.job.settings
+        columns.make_shared(registry.estimators(settings.training.models), _training_set(held, fold), settings)
 
 
 def fit_pool(
-    key: str, ring: Ring | None, which: Which, family: str, labels: Sequence[int], like: list[Packed | None] | None
-) -> tuple[list[Packed | None] | None, str, list[str]]:  # fmt: skip
-    """A family's pooled models, as they travel, of the ring's first; a digest of them, and warnings."""
+    key: str, ring: Ring | None, fold: FoldId, name: str, stage: Stage, frozen_choices: list[Packed | None] | None
+) -> tuple[list[Packed | None] | None, str, list[str]]:
+    """An estimator's pooled models, as they travel, from the ring's first; a digest of them, and warnings."""
     held = _holding(key)
-    with one_blas_thread(), logged_warnings() as said, _joined(ring):
-        made = pack(fold_data.fit(
-            registry.family(family), _fold(held, which), None, labels, held.job.settings, None, unpack(like)
-        ))  # fmt: skip
-    digest = sha256(dump_json([
-        one and [one[0], {name: sha256(content) for name, content in one[1].items()}] for one in made
-    ]))  # fmt: skip
-    first = ring is None or ring.rank == 0
-    return (made, digest, said) if first else (None, digest, [])
-
-
-def fit_sector(
-    key: str, which: Which, family: str, sector: str, labels: Sequence[int], pooled: list[Packed | None],
-    like: list[Packed | None] | None,
-) -> tuple[list[Packed | None], list[str]]:  # fmt: skip
-    """As `folding.fit`, of a sector that is held here, of models that travel; and warnings."""
-    held = _holding(key)
-    with one_blas_thread(), logged_warnings() as said:
-        made = fold_data.fit(
-            registry.family(family), _fold(held, which), sector, labels, held.job.settings, unpack(pooled), unpack(like)
+    with one_blas_thread(), logged_warnings() as warnings, _joined(ring):
+        models = fold_data.fit(
+            registry.estimator(name), _training_set(held, fold), stage, held.job.settings, None,
+            unpack(frozen_choices),
         )  # fmt: skip
-        return pack(made), said
+        packed = pack(models)
+    described = [
+        model and [model[0], {suffix: sha256(content) for suffix, content in model[1].items()}] for model in packed
+    ]
+    digest = sha256(dump_json(described))
+    first = ring is None or ring.rank == 0
+    return (packed, digest, warnings) if first else (None, digest, [])
 
 
-def say(
-    key: str, which: Which, family: str, sector: str, part: str, fitted: list[Packed | None]
+def fit_group(
+    key: str,
+    fold: FoldId,
+    name: str,
+    stage: Stage,
+    pooled: list[Packed | None],
+    frozen_choices: list[Packed | None] | None,
+) -> tuple[list[Packed | None], list[str]]:
+    """See `fold_data.fit`, for a group that is held here, with models that travel; and warnings."""
+    held = _holding(key)
+    with one_blas_thread(), logged_warnings() as warnings:
+        models = fold_data.fit(
+            registry.estimator(name), _training_set(held, fold), stage, held.job.settings, unpack(pooled),
+            unpack(frozen_choices),
+        )  # fmt: skip
+        return pack(models), warnings
+
+
+def predict(
+    key: str, fold: FoldId, name: str, group: str, part: str, models: list[Packed | None]
 ) -> tuple[np.ndarray, list[str]]:
-    """As `folding.say`, of a sector that is held here; and warnings."""
-    held, found = _holding(key), unpack(fitted)
-    assert found is not None
-    with one_blas_thread(), logged_warnings() as said:
-        data = held.site.data(held.own(which))
-        return fold_data.say(registry.family(family), data, which, sector, part, found), said
+    """See `fold_data.predict`, for a group that is held here; and warnings."""
+    held, unpacked = _holding(key), unpack(models)
+    assert unpacked is not None
+    with one_blas_thread(), logged_warnings() as warnings:
+        data = held.site.data(held.own(fold))
+        return fold_data.predict(registry.estimator(name), data, fold, group, part, unpacked), warnings
 
 
-def features(key: str, sector: str, rows: np.ndarray) -> np.ndarray:
+def features(key: str, group: str, rows: np.ndarray) -> np.ndarray:
     """The feature matrix's rows with these numbers, float32 (n_rows, n_features)."""
     held = _holding(key)
-    X = held.site.dataset_of(sector)[0].X
+    X = held.site.dataset_of(group)[0].X
     return held.site.device.to_host(X[held.site.device.asarray(rows)])
 
 
 def forget(key: str) -> dict[str, Any]:
-    """Let go of a run; as `site.forget`, and how many rows were held of which sectors."""
+    """Let go of a run; as `site.forget`, and how many rows were held of fold groups."""
     held = _held.pop(key, None)
-    rows = {s: held.site.dataset_of(s)[0].n_rows for s in held.sectors} if held else {}
+    rows = {s: held.site.dataset_of(s)[0].n_rows for s in held.groups} if held else {}
     crossed = held.site.device.ledger.as_dict() if held else {}
     return {"peak_bytes": device.host_peak_bytes(), "bus_bytes": crossed, "rows": rows, "process": os.getpid()}
 
 
-def _fold(held: Holding, which: Which) -> Fold:
-    if which not in held.folds:
+def _training_set(held: Holding, fold: FoldId) -> TrainingSet:
+    if fold not in held.training_sets:
         raise NotHeldError("it has not the rows of this round")
-    return held.folds[which]
+    return held.training_sets[fold]

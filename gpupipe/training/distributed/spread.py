@@ -1,4 +1,4 @@
-"""Spread: one run on workers that each hold the rows of some sectors only, and fit the pooled stages together."""
+"""Spread: one run on workers that each hold the rows of some groups only, and fit the pooled stages together."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import numpy as np
 
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators import registry
-from gpupipe.estimators.earlier import Earlier
-from gpupipe.training.cache_keys import Held
+from gpupipe.estimators.contract import Estimator
+from gpupipe.training.cache_keys import GroupDigests
 from gpupipe.training.distributed import holding, site
 from gpupipe.training.distributed.errors import ClusterError
-from gpupipe.training.fold_data import Which, shares
+from gpupipe.training.fold_data import FoldId, Stage, share_groups
 
 log = logging.getLogger("gpupipe")
 
@@ -37,7 +36,7 @@ class _LostError(Exception):
 
 @dataclass(frozen=True)
 class _Features:
-    """The feature matrix of a sector, whose rows are fetched from the worker that holds them: as an array."""
+    """The feature matrix of a group, whose rows are fetched from the worker that holds them: as an array."""
 
     shape: tuple[int, int]
     fetch: Callable[[np.ndarray], Any]
@@ -48,16 +47,16 @@ class _Features:
 
 
 class _FeaturesOnCuda(_Features):
-    """As of a CUDA device, where the rows that are fetched are put."""
+    """The same on a CUDA device, where the fetched rows are put."""
 
     __cuda_array_interface__ = None
 
 
 class Spread:
-    """One run on the cluster: as `fitting.Elsewhere` and `fitting.Holders`.
+    """One run on the cluster: a `WorkerPool` and its `ShardedRows`.
 
     What is fitted together is done again, from its beginning, where a worker is lost: once another has taken its
-    place and has its sectors' bars. Sums are taken in the order of the workers' places, so the bits are the same.
+    place and has its groups' bars. Sums are taken in the order of the workers' places, so the bits are the same.
     """
 
     def __init__(self, client: Any, addresses: Sequence[str], panel: Panel, job: site.Job) -> None:
@@ -68,155 +67,162 @@ class Spread:
                 "as many as there are"
             )
         self._client, self._panel, self._job = client, panel, job
-        self._sectors = shares(_rows_of(panel), n_wanted)
-        self._home = {sector: home for home, own in enumerate(self._sectors) for sector in own}
-        self._addresses = list(addresses[: len(self._sectors)])
-        self._settled: dict[int, str] = {}  # of each home, the address that has its bars
-        self._told: dict[str, Any] = {}
-        self._prepared: dict[Which, dict[str, tuple[Held, dict[str, str]]]] = {}
-        self._binned: set[Which] = set()
-        self._open: list[Which] = []
+        self._groups = share_groups(_rows_of(panel), n_wanted)
+        self._worker_of = {group: worker for worker, own in enumerate(self._groups) for group in own}
+        self._addresses = list(addresses[: len(self._groups)])
+        self._settled: dict[int, str] = {}  # of each worker, the address that has its bars
+        self._described: dict[str, Any] = {}
+        self._prepared: dict[FoldId, dict[str, tuple[GroupDigests, dict[str, str]]]] = {}
+        self._binned: set[FoldId] = set()
+        self._open: list[FoldId] = []
         self._losses = 0
         self._lock = threading.RLock()
         self._together = threading.Lock()  # several workers do one thing at a time, or they would wait crosswise
 
     @property
-    def homes(self) -> int:
+    def n_workers(self) -> int:
         """How many workers hold rows."""
-        return len(self._sectors)
+        return len(self._groups)
 
     @property
-    def holders(self) -> Spread:
-        """As of `fitting.Elsewhere`."""
+    def sharded_rows(self) -> Spread:
+        """See `WorkerPool`."""
         return self
 
-    def home_of(self, sector: str | None, home: int) -> int | None:
-        """The worker that holds a sector; None where all of them work together."""
-        return None if sector is None else self._home[sector]
+    def worker_of(self, group: str | None, worker: int) -> int | None:
+        """The worker that holds a group; None where all of them work together."""
+        return None if group is None else self._worker_of[group]
 
-    def dataset(self, sector: str) -> tuple[Dataset, str, dict[str, float]]:
-        """As `fitting.Holders`."""
-        told, features_hash, seconds = self._again(f"features of {sector}", lambda: self._dataset(sector))
+    def dataset(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
+        """See `ShardedRows`."""
+        described, features_hash, seconds = self._again(f"features of {group}", lambda: self._dataset(group))
         device = self._panel.device
-        arrays = {name: device.asarray(one) if isinstance(one, np.ndarray) else one for name, one in told.items()}
+        arrays = {name: device.asarray(one) if isinstance(one, np.ndarray) else one for name, one in described.items()}
         kind = _FeaturesOnCuda if device.kind == "cuda" else _Features
-        X = kind((len(told["time_ns"]), len(told["names"])), lambda rows: self._features(sector, rows))
+        X = kind((len(described["time_ns"]), len(described["names"])), lambda rows: self._features(group, rows))
         return Dataset(X=X, **arrays), features_hash, seconds
 
-    def _dataset(self, sector: str) -> Any:
+    def _dataset(self, group: str) -> Any:
         with self._lock:
-            if sector not in self._told:
+            if group not in self._described:
                 self._settle()
-            return self._told[sector]
+            return self._described[group]
 
-    def _features(self, sector: str, rows: Any) -> Any:
+    def _features(self, group: str, rows: Any) -> Any:
         device = self._panel.device
         at = device.to_host(rows)
-        name = f"rows of {sector}"
-        return device.asarray(self._again(name, lambda: self._alone(sector, holding.features, sector, at)))
+        name = f"rows of {group}"
+        return device.asarray(self._again(name, lambda: self._alone(group, holding.features, group, at)))
 
-    def inputs(self, which: Which) -> dict[str, tuple[Held, dict[str, str]]]:
-        """As `fitting.Holders`."""
+    def inputs(self, fold: FoldId) -> dict[str, tuple[GroupDigests, dict[str, str]]]:
+        """See `ShardedRows`."""
         with self._lock:
-            self._open.append(which)
+            self._open.append(fold)
 
-        def attempt() -> dict[str, tuple[Held, dict[str, str]]]:
-            self._ready(which, binned=False)
-            return self._prepared[which]
+        def attempt() -> dict[str, tuple[GroupDigests, dict[str, str]]]:
+            self._ready(fold, binned=False)
+            return self._prepared[fold]
 
-        return self._again(f"{which.name}/prepare", attempt)
+        return self._again(f"{fold.name}/prepare", attempt)
 
-    def open(self, which: Which, home: int) -> None:
-        """Nothing more is to be done than `inputs` does."""
+    def open(self, fold: FoldId, worker: int) -> None:
+        """Nothing in addition to what `inputs` does."""
 
-    def close(self, which: Which) -> None:
-        """A round is done; workers let go of it when the next one is prepared."""
+    def close(self, fold: FoldId) -> None:
+        """A fold is done; workers release it when the next one is prepared."""
         with self._lock, contextlib.suppress(ValueError):
-            self._open.remove(which)
+            self._open.remove(fold)
 
     def fit(
-        self, which: Which, family: str, sector: str | None, labels: Sequence[int], pooled: Sequence[Any] | None,
-        like: Sequence[Any] | None, earlier: Earlier | None, home: int,
-    ) -> list[Any]:  # fmt: skip
-        """As `fitting.Elsewhere`."""
-        assert earlier is None, "refused before"
-        binned, name = family in registry.BY_BINS, f"{which.name}/{family}/{sector or 'pool'}"
-        if sector is None:
+        self,
+        fold: FoldId,
+        estimator: Estimator,
+        stage: Stage,
+        pooled: Sequence[Any] | None,
+        frozen_choices: Sequence[Any] | None,
+        worker: int,
+    ) -> list[Any]:
+        """See `WorkerPool`."""
+        assert estimator.earlier is None, "refused before"
+        name = f"{fold.name}/{estimator.name}/{stage.group or 'pool'}"
+        packed, choices = site.pack(pooled), site.pack(frozen_choices)
+        if stage.group is None:
 
             def together() -> Any:
-                return self._in_ring(which, binned, holding.fit_pool, family, list(labels), site.pack(like))
+                return self._in_ring(fold, estimator.uses_bins, holding.fit_pool, estimator.name, stage, choices)
 
-            (made, digest, warnings), *others = self._again(name, together)
+            (models, digest, warnings), *others = self._again(name, together)
             if any(other != digest for _, other, _ in others):
                 raise ClusterError(
                     f"{name}: the workers do not agree on what they have fitted together: use machines of one kind"
                 )
         else:
-            rest = (which, family, sector, list(labels), site.pack(pooled), site.pack(like))
+            group = stage.group
 
-            def there() -> Any:
-                self._ready(which, binned)
-                return self._alone(sector, holding.fit_sector, *rest)
+            def on_its_worker() -> Any:
+                self._ready(fold, estimator.uses_bins)
+                return self._alone(group, holding.fit_group, fold, estimator.name, stage, packed, choices)
 
-            made, warnings = self._again(name, there)
+            models, warnings = self._again(name, on_its_worker)
         _show(warnings)
-        return site.unpack(made) or []
+        return site.unpack(models) or []
 
-    def say(self, which: Which, family: str, sector: str, part: str, fitted: Sequence[Any], home: int) -> np.ndarray:
-        """As `fitting.Elsewhere`."""
-        rest = (which, family, sector, part, site.pack(fitted))
-        name = f"{which.name}/{family}/{sector}/{part}"
-        said, warnings = self._again(name, lambda: self._alone(sector, holding.say, *rest))
+    def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
+        """See `WorkerPool`."""
+        rest = (fold, name, group, part, site.pack(models))
+        prediction, warnings = self._again(
+            f"{fold.name}/{name}/{group}/{part}", lambda: self._alone(group, holding.predict, *rest)
+        )
         _show(warnings)
-        return said
+        return prediction
 
     def forget(self) -> dict[str, dict[str, Any]]:
         """Let workers go of all of it; what each held, as `holding.forget`."""
         return self._client.run(holding.forget, self._job.key)
 
-    def _ready(self, which: Which, binned: bool) -> None:
+    def _ready(self, fold: FoldId, binned: bool) -> None:
         """See to it that the workers of a round have gathered its rows, and have its bins where they are needed."""
-        if which in self._prepared and (which in self._binned or not binned):
+        if fold in self._prepared and (fold in self._binned or not binned):
             return
         with self._together:
-            self._prepare(which, binned)
+            self._prepare(fold, binned)
 
-    def _prepare(self, which: Which, binned: bool) -> None:
+    def _prepare(self, fold: FoldId, binned: bool) -> None:
         losses = self._losses
-        if which not in self._prepared:
-            found = self._call_ring(which, holding.prepare, tuple(self._open))
+        if fold not in self._prepared:
+            found = self._call_ring(fold, holding.prepare, tuple(self._open))
             with self._lock:
                 self._require_nothing_lost(losses)
-                # In pooled order, whoever holds a sector.
-                self._prepared[which] = {s: own[s] for s in which.sectors for own in found if s in own}
-        if binned and which not in self._binned:
-            self._call_ring(which, holding.make_bins)
+                # In pooled order, whoever holds a group.
+                self._prepared[fold] = {s: own[s] for s in fold.groups for own in found if s in own}
+        if binned and fold not in self._binned:
+            self._call_ring(fold, holding.make_bins)
             with self._lock:
                 self._require_nothing_lost(losses)
-                self._binned.add(which)
+                self._binned.add(fold)
 
     def _require_nothing_lost(self, losses: int) -> None:
         if losses != self._losses:
             raise _LostError("workers were lost meanwhile")
 
-    def _in_ring(self, which: Which, binned: bool, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def _in_ring(self, fold: FoldId, binned: bool, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         with self._together:
-            self._prepare(which, binned)
-            return self._call_ring(which, function, *arguments)
+            self._prepare(fold, binned)
+            return self._call_ring(fold, function, *arguments)
 
-    def _call_ring(self, which: Which, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call function(key, ring, which, *arguments) on all workers that hold rows of a round, at the same time."""
-        homes = sorted({self._home[sector] for sector in which.sectors})
-        first = self._addresses[homes[0]]
-        if gone := {self._addresses[home] for home in homes} - self._there():
+    def _call_ring(self, fold: FoldId, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Call function(key, ring, fold, *arguments) on all workers that hold rows of a round, at the same time."""
+        workers = sorted({self._worker_of[group] for group in fold.groups})
+        first = self._addresses[workers[0]]
+        if gone := {self._addresses[worker] for worker in workers} - self._there():
             raise _LostError(f"{min(gone)} is gone")
         rings: list[holding.Ring | None] = [None]
-        if len(homes) > 1:
-            tracker = self._meet(first, len(homes))
-            rings = [holding.Ring(rank, len(homes), tracker) for rank in range(len(homes))]
+        if len(workers) > 1:
+            tracker = self._meet(first, len(workers))
+            rings = [holding.Ring(rank, len(workers), tracker) for rank in range(len(workers))]
         calls = {
-            home: self._submit(home, function, self._job.key, ring, which, *arguments, priority=10)
-            for home, ring in zip(homes, rings, strict=True)
+            worker: self._submit(worker, function, self._job.key, ring, fold, *arguments, priority=10)
+            for worker, ring in zip(workers, rings, strict=True)
         }  # fmt: skip
         try:
             return self._results(calls)
@@ -234,37 +240,37 @@ class Spread:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _LostError(f"{address} does not answer ({error})") from None
 
-    def _alone(self, sector: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call function(key, *arguments) on the worker that holds a sector."""
-        home = self._home[sector]
-        (made,) = self._results({home: self._submit(home, function, self._job.key, *arguments)})
+    def _alone(self, group: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call function(key, *arguments) on the worker that holds a group."""
+        worker = self._worker_of[group]
+        (made,) = self._results({worker: self._submit(worker, function, self._job.key, *arguments)})
         return made
 
-    def _submit(self, home: int, function: Callable[..., Any], *arguments: Any, priority: int = 0) -> Any:
+    def _submit(self, worker: int, function: Callable[..., Any], *arguments: Any, priority: int = 0) -> Any:
         return self._client.submit(
-            function, *arguments, workers=[self._addresses[home]], allow_other_workers=False, pure=False,
+            function, *arguments, workers=[self._addresses[worker]], allow_other_workers=False, pure=False,
             priority=priority,
         )  # fmt: skip
 
     def _results(self, calls: Mapping[int, Any]) -> list[Any]:
-        """What the calls give, in the order of the homes; the error that is nobody else's fault, if there is one."""
+        """What the calls give, in the order of the workers; the error that is nobody else's fault, if there is one."""
         from distributed import wait
 
-        asked = {home: self._addresses[home] for home in calls}
+        asked = {worker: self._addresses[worker] for worker in calls}
         try:
-            while waiting := {home: call for home, call in calls.items() if not call.done()}:
+            while waiting := {worker: call for worker, call in calls.items() if not call.done()}:
                 try:
                     with self._client.as_current():
                         wait(list(waiting.values()), timeout=POLL_S, return_when="FIRST_COMPLETED")
                 except TimeoutError:
                     there = self._there()
-                    gone = [asked[home] for home, call in waiting.items() if asked[home] not in there]
+                    gone = [asked[worker] for worker, call in waiting.items() if asked[worker] not in there]
                     if gone:
                         raise _LostError(f"{gone[0]} is gone") from None
             errors = [_error_of(call) for call in calls.values()]
             for error in sorted(filter(None, errors), key=lambda one: isinstance(one, _LostError)):
                 raise error
-            return [self._fetched(call, asked[home]) for home, call in calls.items()]
+            return [self._fetched(call, asked[worker]) for worker, call in calls.items()]
         finally:
             for call in calls.values():
                 call.cancel()
@@ -315,12 +321,12 @@ class Spread:
             until = time.monotonic() + REPLACED_S
             while missing := [k for k, one in enumerate(self._addresses) if one not in self._there()]:
                 spare = sorted(self._there() - set(self._addresses))
-                for home, address in zip(missing, spare, strict=False):
+                for worker, address in zip(missing, spare, strict=False):
                     log.warning(
-                        "the worker at %s is gone: %s takes its place and gets its sectors", self._addresses[home],
+                        "the worker at %s is gone: %s takes its place and gets its groups", self._addresses[worker],
                         address,
                     )  # fmt: skip
-                    self._addresses[home] = address
+                    self._addresses[worker] = address
                 if len(spare) < len(missing):
                     if time.monotonic() > until:
                         raise ClusterError(
@@ -332,16 +338,16 @@ class Spread:
 
     def _settle(self) -> None:
         """Send their bars to workers that have not got them."""
-        homes = [home for home, address in enumerate(self._addresses) if self._settled.get(home) != address]
+        workers = [worker for worker, address in enumerate(self._addresses) if self._settled.get(worker) != address]
         calls = {}
-        for home in homes:
-            own = self._panel.where([sector in self._sectors[home] for sector in self._panel.sector])
+        for worker in workers:
+            own = self._panel.where([group in self._groups[worker] for group in self._panel.group])
             # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
-            (bars,) = self._client.scatter([site.bars_of(own)], workers=[self._addresses[home]], hash=False)
-            calls[home] = self._submit(home, holding.settle, bars, self._job)
-        for home, told in zip(homes, self._results(calls), strict=True):
-            self._settled[home] = self._addresses[home]
-            self._told.update(told)
+            (bars,) = self._client.scatter([site.rows_of(own)], workers=[self._addresses[worker]], hash=False)
+            calls[worker] = self._submit(worker, holding.settle, bars, self._job)
+        for worker, told in zip(workers, self._results(calls), strict=True):
+            self._settled[worker] = self._addresses[worker]
+            self._described.update(told)
 
     def _there(self) -> set[str]:
         """Addresses of the workers that the scheduler has now."""
@@ -367,7 +373,7 @@ def _error_of(call: Any) -> BaseException | None:
 def _rows_of(panel: Panel) -> dict[str, int]:
     lengths = np.diff(panel.device.to_host(panel.offsets))
     return {
-        s: int(sum(n for n, own in zip(lengths, panel.sector, strict=True) if own == s)) for s in panel.sectors
+        s: int(sum(n for n, own in zip(lengths, panel.group, strict=True) if own == s)) for s in panel.groups
     }  # fmt: skip
 
 

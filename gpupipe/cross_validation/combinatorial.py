@@ -1,0 +1,82 @@
+"""Combinatorial purged cross-validation (Lopez de Prado 2018, section 12.4) of what comes before the sealed test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.cross_validation.fold_times import (
+    FoldTimes,
+    block_maker,
+    count_shared_times,
+    longest_horizon,
+    reach_of,
+    usable_times,
+)
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.runtime.errors import UserError
+
+
+def combinatorial(datasets: Sequence[Dataset], settings: config.Split) -> tuple[FoldTimes, ...]:
+    """One fold for each choice of K test groups of time among N.
+
+    With settings.cpcv = (N, K), the times before the single split's test part are cut into N groups; each choice of
+    K of them is the test of one fold, in the order of itertools.combinations. Of the other groups the last are
+    validation (the share of `settings`, at least one), the others training. The rows of every group are tested by
+    C(N - 1, K - 1) folds: as many paths lead through all groups, see `paths`.
+    Raises UserError when a group is too short to hold any row between two tests.
+    """
+    n_groups, n_test = settings.cpcv
+    times, reach = usable_times(datasets), reach_of(datasets, settings)
+    last = round(count_shared_times(times, settings) * (settings.train + settings.validation))
+    edges = [round(last * k / n_groups) for k in range(n_groups + 1)]
+    shortest = min(np.diff(edges))
+    share = settings.validation / (settings.train + settings.validation)
+    n_validation = min(max(1, round((n_groups - n_test) * share)), n_groups - n_test - 1)
+    part = (n_groups - n_test - n_validation) * shortest // settings.parts
+    if shortest <= 2 * reach or part <= reach:
+        raise UserError(
+            f"{last} usable times before the sealed test are too few for {n_groups} groups, of which the training ones "
+            f"are cut into {settings.parts} parts, with labels of {longest_horizon(datasets)} bars and an embargo of "
+            f"{settings.embargo_bars} on both sides: give a longer history, or lower the groups of --cpcv, "
+            "labels.horizons, split.parts or split.embargo_bars"
+        )
+    block = block_maker(times, reach, settings.embargo_bars)
+    choices = list(itertools.combinations(range(n_groups), n_test))
+    folds = []
+    for number, tests in enumerate(choices, 1):
+        others = [k for k in range(n_groups) if k not in tests]
+        fitted = [np.arange(edges[k], edges[k + 1]) for k in others[:-n_validation]]
+        parts = [_runs(part) for part in np.array_split(np.concatenate(fitted), settings.parts)]
+        folds.append(
+            FoldTimes(
+                name=f"cpcv{number:0{len(str(len(choices)))}}",
+                parts=tuple(tuple(block(*run) for run in part) for part in parts),
+                validation=tuple(block(edges[k], edges[k + 1]) for k in others[-n_validation:]),
+                test=tuple(block(edges[k], edges[k + 1]) for k in tests),
+                labels_before=int(times[max(0, last - settings.embargo_bars)]),
+                forward=settings.stacking == "forward",
+            )
+        )
+    return tuple(folds)
+
+
+def paths(n_groups: int, n_test: int) -> np.ndarray:
+    """int64 (n_groups, n_paths): the number of the fold of `combinatorial` that tests a group on a path.
+
+    A path takes every group from one of the folds that test it, and no two paths take a group from the same one.
+
+        >>> paths(4, 2).tolist()
+        [[0, 1, 2], [0, 3, 4], [1, 3, 5], [2, 4, 5]]
+    """
+    choices = list(itertools.combinations(range(n_groups), n_test))
+    return np.array([[k for k, tests in enumerate(choices) if group in tests] for group in range(n_groups)])
+
+
+def _runs(positions: np.ndarray) -> list[tuple[int, int]]:
+    """Where neighbours among ascending positions begin and end: [1, 2, 3, 7, 8] gives (1, 4) and (7, 9)."""
+    runs = np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
+    return [(int(run[0]), int(run[-1]) + 1) for run in runs]

@@ -1,0 +1,279 @@
+"""RowView: some rows of a Dataset, gathered on its device when they are read; every estimator takes them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.runtime import memory
+from gpupipe.runtime.device import Device, device_of
+
+BLOCK_ROWS = 1 << 15  # rows that are copied at once where rows are lazy
+HASHED_ROWS = 1 << 16  # rows that are copied at once to be hashed
+
+
+@dataclass(frozen=True)
+class LazyRows:
+    """Rows of a feature matrix that are copied only when `whole` is called: float32 (n, n_columns).
+
+    values: float32 (n_rows, n_features), the matrix.  rows: int64 (n,), row numbers.  columns: int64, or None for all.
+    """
+
+    values: Any
+    rows: Any
+    columns: Any = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the copied rows."""
+        return len(self.rows), self.values.shape[1] if self.columns is None else len(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> LazyRows:
+        """Some of the rows, by a slice or by their numbers."""
+        return LazyRows(self.values, self.rows[rows], self.columns)
+
+    def take_columns(self, columns: Any) -> LazyRows:
+        """The same rows of some of the columns, by number."""
+        return LazyRows(self.values, self.rows, columns if self.columns is None else self.columns[columns])
+
+    def whole(self) -> Any:
+        """A copy of the rows, on the device."""
+        copied = self.values[self.rows]
+        return copied if self.columns is None else device_of(copied).xp.take(copied, self.columns, axis=1)
+
+
+def whole(X: Any) -> Any:
+    """X itself, or the matrix that lazy rows stand for, copied now."""
+    return X.whole() if hasattr(X, "whole") else X
+
+
+def take_columns(X: Any, columns: Any) -> Any:
+    """Some columns of X, by number; a copy, unless X is lazy."""
+    # numpy's X[:, columns] lies column after column in memory, and kernels read rows.
+    return X.take_columns(columns) if isinstance(X, LazyRows) else device_of(X).xp.take(X, columns, axis=1)
+
+
+def in_blocks(X: Any) -> Iterator[Any]:
+    """X itself; or lazy rows, some thousand at a time."""
+    if not isinstance(X, LazyRows):
+        yield X
+        return
+    for first in range(0, len(X), BLOCK_ROWS):
+        yield X[first : first + BLOCK_ROWS].whole()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the gathered features of a view are kept.
+
+    cache: a folder for files, where the device is the CPU; None keeps them in memory.
+    lazy: without such a folder, copy rows each time that they are read.
+    """
+
+    cache: pathlib.Path | None = None
+    lazy: bool = False
+
+
+IN_MEMORY = Storage()
+
+
+@dataclass(frozen=True, eq=False)
+class RowView:
+    """Some rows of a Dataset, in any order: what is fitted, validated or predicted.
+
+    rows: int64 (n,), row numbers, on the dataset's device.
+    targets: numbers of the columns of y that count; None for all.
+    columns: int64, numbers of the columns of X that count; None for all.
+    storage: where X is kept once it is gathered.
+
+    Arrays are gathered on first use, on the dataset's device, and then kept. A view also looks back: `windows` gathers
+    the rows before each row straight from the dataset, so nothing is copied for estimators that do not ask.
+
+        >>> view = RowView(dataset, np.array([7, 3]))           # doctest: +SKIP
+        >>> view.X.shape, view.windows(60).shape                # doctest: +SKIP
+        ((2, 89), (2, 60, 89))
+    """
+
+    dataset: Dataset
+    rows: Any
+    targets: tuple[int, ...] | None = None
+    columns: Any = None
+    storage: Storage = IN_MEMORY
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", self.dataset.device.asarray(self.rows))
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    @property
+    def device(self) -> Device:
+        """The device of the dataset."""
+        return self.dataset.device
+
+    @property
+    def n_targets(self) -> int:
+        """Number of columns of y."""
+        return self.dataset.n_targets if self.targets is None else len(self.targets)
+
+    @functools.cached_property
+    def X(self) -> Any:
+        """Features, float32 (n, n_columns), C order; `LazyRows` where the storage is lazy."""
+        dataset, storage = self.dataset, self.storage
+        if storage.cache is not None and dataset.device.kind == "cpu":
+            out = memory.matrix((self.n, dataset.X.shape[1]), storage.cache)
+            gathered = np.take(dataset.X, self.rows, axis=0, out=out, mode="clip")
+        else:
+            gathered = LazyRows(dataset.X, self.rows) if storage.lazy else dataset.X[self.rows]
+        return gathered if self.columns is None else take_columns(gathered, self.columns)
+
+    @functools.cached_property
+    def y(self) -> Any:
+        """Targets (n, n_targets), as in Dataset."""
+        return self._chosen(self.dataset.y)
+
+    @functools.cached_property
+    def weight(self) -> Any:
+        """float32 (n, n_targets), what a row weighs when a target is fitted; None where all weigh alike."""
+        return None if self.dataset.weight is None else self._chosen(self.dataset.weight)
+
+    @functools.cached_property
+    def time_ns(self) -> Any:
+        """int64 (n,)."""
+        return self.dataset.time_ns[self.rows]
+
+    def extra(self, name: str) -> Any:
+        """One of the dataset's extra columns, (n,)."""
+        return self.dataset.extra[name][self.rows]
+
+    def windows(self, length: int) -> Any:
+        """Features of each row and the rows before it, float32 (n, length, n_columns), oldest first.
+
+        Rows before the symbol's first are NaN. Copied anew at each call: ask for a batch of rows at a time.
+        """
+        xp, dataset = self.device.xp, self.dataset
+        rows = xp.asarray(self.rows)[:, None] + xp.arange(1 - length, 1)
+        missing = rows < self._first_of_symbol[:, None]
+        windows = dataset.X[xp.where(missing, 0, rows)]
+        if self.columns is not None:
+            windows = xp.take(windows, self.columns, axis=2)
+        windows[missing] = np.nan
+        return windows
+
+    @functools.cached_property
+    def _first_of_symbol(self) -> Any:
+        """int64 (n,): the first row of each row's symbol."""
+        xp, offsets = self.device.xp, self.dataset.offsets
+        return offsets[xp.searchsorted(offsets, xp.asarray(self.rows), side="right") - 1]
+
+    @property
+    def prices(self) -> dict[str, Any]:
+        """Open, high, low and close of the rows, (n,) each; ValueError where the recipe of the dataset kept none."""
+        names = ("open", "high", "low", "close")
+        if missing := [name for name in names if name not in self.dataset.extra]:
+            raise ValueError(f"the dataset has no {', '.join(missing)}: let its recipe put them into `extra`")
+        return {name: self.extra(name) for name in names}
+
+    def slice(self, first: int, last: int) -> RowView:
+        """Rows first to last - 1; arrays are views of this view's."""
+        return self._derived(replace(self, rows=self.rows[first:last]), lambda array: array[first:last])
+
+    def take(self, at: Any) -> RowView:
+        """Copies of the rows at the positions `at`, int64, on the device."""
+        return self._derived(replace(self, rows=self.rows[at]), lambda array: array[at])
+
+    def of_targets(self, targets: Sequence[int]) -> RowView:
+        """The same rows with some of the columns of y, by their position in this view; X is shared."""
+        at = list(targets)
+        numbers = tuple(at if self.targets is None else (self.targets[k] for k in at))
+        view = replace(self, targets=numbers)
+        some = {}
+        for name in ("y", "weight"):
+            array = getattr(self, name)
+            some[name] = None if array is None else device_of(array).xp.ascontiguousarray(array[:, at])
+        view.__dict__.update(some, X=self.X, time_ns=self.time_ns)
+        return view
+
+    def of_columns(self, columns: np.ndarray) -> RowView:
+        """The same rows with some of the columns of X, by their position in this view."""
+        on_device = self.device.asarray(columns)
+        view = replace(self, columns=on_device if self.columns is None else self.columns[on_device])
+        view.__dict__.update(X=take_columns(self.X, on_device), y=self.y, weight=self.weight, time_ns=self.time_ns)
+        return view
+
+    def with_weight(self, weight: Any) -> RowView:
+        """The same rows with other weights, float32 (n, n_targets)."""
+        view = replace(self)
+        view.__dict__.update({name: self.__dict__[name] for name in ("X", "y", "time_ns") if name in self.__dict__})
+        view.__dict__["weight"] = weight
+        return view
+
+    def digest(self, lookback_rows: int = 0) -> str:
+        """SHA-256 of the features and times of the rows, and of the `lookback_rows` rows before each of them."""
+        digest = hashlib.sha256(f"{tuple(self.X.shape)}\n".encode())
+        for block in in_blocks(self.X):
+            digest.update(array_bytes(self.device.to_host(block)))
+        parts = [digest.hexdigest(), digest_of_arrays([self.device.to_host(self.time_ns)])]
+        if lookback_rows:
+            xp = self.device.xp
+            rows = xp.asarray(self.rows)[:, None] + xp.arange(-lookback_rows, 1)
+            context = xp.unique(xp.maximum(rows, self._first_of_symbol[:, None]))
+            parts.append(f"{lookback_rows} {digest_of_features(self.dataset, self.device.to_host(context))}")
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def target_digests(self) -> list[str]:
+        """SHA-256 of each column of y, with the weights of its rows."""
+        arrays = [self.device.to_host(array) for array in (self.y, self.weight) if array is not None]
+        return [digest_of_arrays(array[:, k] for array in arrays) for k in range(self.n_targets)]
+
+    def _chosen(self, column: Any) -> Any:
+        rows = column[self.rows]
+        return rows if self.targets is None else device_of(column).xp.ascontiguousarray(rows[:, list(self.targets)])
+
+    def _derived(self, view: RowView, select: Callable[[Any], Any]) -> RowView:
+        """A view whose arrays are parts of this view's, selected now."""
+        for name in ("X", "y", "weight", "time_ns"):
+            array = getattr(self, name)
+            view.__dict__[name] = None if array is None else select(array)
+        return view
+
+
+def shuffled(rows: np.ndarray, seed: int, group: str) -> np.ndarray:
+    """Row numbers in random order, the same again for a seed and a group, whatever other groups there are."""
+    return np.random.default_rng([seed, zlib.crc32(group.encode())]).permutation(rows)
+
+
+def digest_of_features(dataset: Dataset, rows: np.ndarray) -> str:
+    """SHA-256 of the feature matrix's rows with these numbers."""
+    digest = hashlib.sha256(f"{len(rows)} {dataset.X.shape[1]}\n".encode())
+    for first in range(0, len(rows), HASHED_ROWS):
+        at = dataset.device.asarray(rows[first : first + HASHED_ROWS])
+        digest.update(array_bytes(dataset.device.to_host(dataset.X[at])))
+    return digest.hexdigest()
+
+
+def digest_of_arrays(arrays: Any) -> str:
+    """SHA-256 of arrays, their types and shapes, in order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"\n{array.dtype} {array.shape}\n".encode())
+        digest.update(array_bytes(array))
+    return digest.hexdigest()
+
+
+def array_bytes(array: np.ndarray) -> Any:
+    """The bytes of an array, in C order, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

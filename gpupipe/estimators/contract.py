@@ -1,0 +1,228 @@
+"""The contract of an estimator: what it declares, how it is fitted, and what its models can do."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from gpupipe.config import Config, Section
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators.earlier import EarlierModels
+from gpupipe.estimators.training_set import TrainingSet
+from gpupipe.runtime.device import Device
+
+# Told the number of rounds done and the validation loss, float64 (n_targets,), after each; may raise to stop.
+Watch = Callable[[int, np.ndarray], None]
+
+
+class Model(Protocol):
+    """A fitted model of one target.
+
+    scope: "pool" if it was fitted on all groups, "sector" if some or all of it is the group's own.
+    """
+
+    @property
+    def scope(self) -> str:
+        """Whose rows it was fitted on."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """What to write, content by suffix."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What `Estimator.load` needs beside the files, as JSON holds it; its "kind" names who can load it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a search may try, from `low` to `high`.
+
+    log: even steps of the logarithm.  whole: integers.  among: these values alone.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+    among: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What `gpupipe tune` searches of an estimator.
+
+    section: the section of the settings whose values are searched.
+    ranges(values): what to try, given the section's present values.
+    pooled: whether one study serves all groups and targets; else there is one for each group (and target).
+    """
+
+    section: str
+    ranges: Callable[[Any], Mapping[str, Range]]
+    pooled: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a run is, in rows: what estimates of memory are made from.
+
+    fit, validation, test: of the published fold.  out_of_fold: fitted in one out-of-fold fit.
+    largest: share of all rows that the largest group has.  late_columns: columns with missing values on usable rows.
+    """
+
+    n_rows: int
+    fit: float
+    validation: float
+    test: float
+    out_of_fold: float
+    largest: float
+    n_features: int
+    late_columns: int
+    n_targets: int
+
+
+class EstimatorSettings:
+    """The settings that an estimator may read: its own sections, and the shared ones that it declares.
+
+    Any other is an error: a setting that a model depends on and its cache key does not name would let a stale model
+    pass for a fresh one.
+    """
+
+    def __init__(self, settings: Config, estimator: Estimator) -> None:
+        self._settings, self._estimator = settings, estimator
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._estimator.sections:
+            return self._settings.sections[name]
+        if name in self._estimator.shared_settings:
+            return getattr(self._settings.training, name)
+        raise AttributeError(
+            f"{self._estimator.name} reads the setting {name!r}, which is no part of its cache keys: declare it among "
+            f"`sections` or `shared_settings` of {type(self._estimator).__name__}"
+        )
+
+    def for_label(self, section: str, group: str, label: str) -> Any:
+        """A section's values for a label of a group, with the tuned ones."""
+        getattr(self, section)
+        return self._settings.for_label(section, group, label)
+
+    def values(self, group: str | None, label: str | None) -> dict[str, Any]:
+        """All that may be read by the fit of a group (None: the pool) and label (None: all), by "section.field"."""
+        values: dict[str, Any] = {}
+        for name, section in self._estimator.sections.items():
+            own = self._settings.sections[name]
+            if section.by_group and group is not None:
+                own = self._settings.for_label(name, group, label or "")
+            values |= {f"{name}.{field}": value for field, value in dataclasses.asdict(own).items()}
+        return values | {f"training.{name}": getattr(self, name) for name in self._estimator.shared_settings}
+
+
+class Estimator(ABC):
+    """One family of models: how it is fitted on all groups and on one, how it predicts, and all that others ask.
+
+    A new estimator is one file with a subclass, and one line in `gpupipe.estimators.registry`. Class attributes say
+    what scheduling, tuning, caching, memory estimates, warm starts, reports and export need to know:
+
+    name: of the family, as in training.models and in the names of files.
+    sections: its sections of the settings, by name, with the values of each preset.
+    shared_settings: fields of [training] that its models depend on.
+    kinds: kinds of `Target` that it can fit.
+    lookback_rows: rows before each row that it reads, through `RowView.windows`; 0 reads the row alone.
+    by_label: whether targets are fitted each by itself, so that one may be kept while another is fitted again.
+    uses_bins: whether it is fitted on XGBoost's bins, which all such estimators share.
+    pooled_sample: the section whose `subsample` the pooled fit draws; "" if it draws none, or has no pooled fit always.
+    stacks: whether it learns from the other estimators' out-of-fold predictions (see `stacking`), not from rows.
+    spreads: whether several processes that hold some groups each can fit it together.
+    warm_startable: whether the final fit can start from an earlier run's models.
+    package: the Python package that has to be installed for it; "" for none beyond gpupipe's own.
+    judged: whether the verdict holds it against the baselines by name.
+    search: what `gpupipe tune` searches; None for nothing.
+    first_cost_us: microseconds a fitted row for the pooled and for a group's fit, where scheduling starts from.
+    model_kinds: the "kind" that its models' descriptions have.
+    earlier: an earlier run's models that the final fit starts from; see `starting_from`.
+
+    Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
+    final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final fit's models.
+    """
+
+    name: ClassVar[str]
+    sections: ClassVar[Mapping[str, Section]] = {}
+    shared_settings: ClassVar[tuple[str, ...]] = ()
+    kinds: ClassVar[tuple[str, ...]] = ("classes",)
+    lookback_rows: ClassVar[int] = 0
+    by_label: ClassVar[bool] = False
+    uses_bins: ClassVar[bool] = False
+    pooled_sample: ClassVar[str] = ""
+    stacks: ClassVar[bool] = False
+    spreads: ClassVar[bool] = True
+    warm_startable: ClassVar[bool] = False
+    package: ClassVar[str] = ""
+    judged: ClassVar[bool] = False
+    search: ClassVar[SearchSpace | None] = None
+    first_cost_us: ClassVar[tuple[float, float]] = (75.0, 75.0)
+    model_kinds: ClassVar[tuple[str, ...]] = ()
+    earlier: EarlierModels | None = None
+
+    @abstractmethod
+    def fit_pool(
+        self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None
+    ) -> list[Any]:
+        """Models fitted on all groups; an entry is None where no group needs one."""
+
+    @abstractmethod
+    def fit_group(
+        self,
+        training_set: TrainingSet,
+        group: str,
+        settings: EstimatorSettings,
+        pooled: Sequence[Any],
+        frozen_choices: Sequence[Any] | None,
+    ) -> list[Any]:
+        """Models of one group, which may be or begin with the pooled ones."""
+
+    @abstractmethod
+    def predict(self, models: Sequence[Any], X: Any, device: Device) -> Any:
+        """Predictions float32 (n_rows, n_models, n_outputs), of rows of features, where X is."""
+
+    @abstractmethod
+    def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
+        """A saved model again.
+
+        boosters: shared between calls, so that equal files are loaded once.
+        ValueError, or the library's own error, for a file that is not of this estimator.
+        """
+
+    def predict_view(self, models: Sequence[Any], view: RowView) -> Any:
+        """Predictions of a view's rows; estimators that look back override it and read `view.windows`."""
+        return self.predict(models, view.X, view.device)
+
+    def starting_from(self, earlier: EarlierModels) -> Estimator:
+        """This estimator, starting from an earlier run's models; ValueError where it is not warm_startable."""
+        if not self.warm_startable:
+            raise ValueError(f"{self.name} cannot start from earlier models")
+        starting = copy.copy(self)
+        starting.earlier = earlier
+        return starting
+
+    def resumable(self, models: Sequence[Any]) -> bool:
+        """Whether an earlier run's models are of a form that its fits can start from."""
+        return True
+
+    def sampled_shares(self, settings: Config) -> tuple[list[float], list[float]]:
+        """Shares of the rows whose bins are kept, of pooled fits and of groups' fits: for estimates of memory."""
+        return [], []
+
+    def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
+        """Bytes that one fit holds at most in addition to rows and bins."""
+        return 0.0
+
+    def feature_gains(self, models: Sequence[Any]) -> list[tuple[tuple[int, float], ...]]:
+        """For each tree ensemble of the models: (column, total gain of its splits); empty without splits."""
+        return []

@@ -1,0 +1,54 @@
+"""The contract of an estimator that learns from the other estimators' out-of-fold predictions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.training_set import TrainingSet
+from gpupipe.runtime.device import Device
+
+
+class StackingEstimator(Estimator):
+    """An estimator that is fitted on predictions instead of rows; its models have `predict(predictions, device)`."""
+
+    stacks = True
+
+    @abstractmethod
+    def fit_stack(
+        self,
+        families: tuple[str, ...],
+        predictions: Mapping[str, Any],
+        y: Mapping[str, Any],
+        settings: EstimatorSettings,
+        device: Device,
+    ) -> dict[str, list[Any]]:
+        """Models for each group and target.
+
+        families: names of the other estimators, in the order of the predictions.
+        predictions: for each group float32 (n_families, n_rows, n_targets, n_outputs), out of fold.
+        y: for each group (n_rows, n_targets).
+        """
+
+    def fit_pool(
+        self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None
+    ) -> list[Any]:
+        """Not for this kind of estimator."""
+        raise TypeError(f"{self.name} is fitted on predictions: call fit_stack")
+
+    def fit_group(
+        self,
+        training_set: TrainingSet,
+        group: str,
+        settings: EstimatorSettings,
+        pooled: Sequence[Any],
+        frozen_choices: Sequence[Any] | None,
+    ) -> list[Any]:
+        """Not for this kind of estimator."""
+        raise TypeError(f"{self.name} is fitted on predictions: call fit_stack")
+
+    def predict(self, models: Sequence[Any], X: Any, device: Device) -> Any:
+        """Not for this kind of estimator."""
+        raise TypeError(f"{self.name} predicts from predictions: call its models' predict")

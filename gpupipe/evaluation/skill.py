@@ -1,0 +1,38 @@
+"""Skill: the interval of a gain over the prior, and whether it says more than the shares of all groups do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpupipe.evaluation import block_bootstrap
+from gpupipe.evaluation.block_bootstrap import Resampled
+
+
+def skill_measures(
+    resampled: Resampled,
+    groups: Sequence[str],
+    gain: float,
+    drawn: np.ndarray,
+    gain_all: float = 0.0,
+    drawn_all: np.ndarray | float = 0.0,
+) -> dict[str, Any]:
+    """The measures of a gain over the prior, for one model, an average, or a whole walk-forward alike.
+
+    gain: the figure.  drawn: float64 (n_draws,), its draws.
+    gain_all, drawn_all: the same of the prior of all groups together; 0 where there is none.
+    Returns gain_low and gain_high, the 95 % interval; above_prior_all, what the gain adds to that of the prior of all
+    groups, with its lower end as above_prior_all_low; and skill in words.
+    """
+    low, high = resampled.interval(groups, gain, drawn)
+    above = gain - gain_all
+    above_low, _ = resampled.interval(groups, above, drawn - drawn_all)
+    return {
+        "gain_low": low,
+        "gain_high": high,
+        "above_prior_all": above,
+        "above_prior_all_low": above_low,
+        "skill": block_bootstrap.skill(low, above_low),
+    }

@@ -1,0 +1,155 @@
+"""What the tasks of a training share, and the workers that may do them in the place of this process."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpupipe.config import Config
+from gpupipe.cross_validation.fold_times import FoldTimes
+from gpupipe.cross_validation.split import Split
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators import registry
+from gpupipe.estimators.contract import Estimator
+from gpupipe.estimators.earlier import EarlierModels
+from gpupipe.runtime import memory
+from gpupipe.runtime.device import Device
+from gpupipe.runtime.task_graph import Costs, available_cores
+from gpupipe.store.cache import ResultCache
+from gpupipe.store.content_store import Store
+from gpupipe.training.cache_keys import GroupDigests
+from gpupipe.training.fold_data import FoldId, Stage
+from gpupipe.training.fold_tasks import first_costs
+
+FOLDS_AT_ONCE = 2  # in memory: the one that is trained, and the next one, prepared beside its last tasks
+
+
+class ShardedRows(Protocol):
+    """Workers of whom each holds the rows of some groups, where this process has the features of none."""
+
+    def dataset(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
+        """See `prepare.make_dataset`; rows of X are fetched when they are read."""
+        ...
+
+    def inputs(self, fold: FoldId) -> dict[str, tuple[GroupDigests, dict[str, str]]]:
+        """For each group of a fold the digests of its rows, and of X's rows in each part that is predicted."""
+        ...
+
+
+class WorkerPool(Protocol):
+    """Workers that fit and predict in the place of this process; `worker` is the number of one, below `n_workers`.
+
+    Their results are what this process would have made, to the last bit.
+    """
+
+    @property
+    def n_workers(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def sharded_rows(self) -> ShardedRows | None:
+        """None where each worker can have all rows, and this process has them too."""
+        ...
+
+    def worker_of(self, group: str | None, worker: int) -> int | None:
+        """The number of the worker that fits a group's stage (None: the pooled one), asked by a thread of `worker`."""
+        ...
+
+    def open(self, fold: FoldId, worker: int) -> None:
+        """Let a worker prepare a fold, without waiting for it."""
+        ...
+
+    def close(self, fold: FoldId) -> None:
+        """Release a fold."""
+        ...
+
+    def fit(
+        self,
+        fold: FoldId,
+        estimator: Estimator,
+        stage: Stage,
+        pooled: Sequence[Any] | None,
+        frozen_choices: Sequence[Any] | None,
+        worker: int,
+    ) -> list[Any]:
+        """See `fold_data.fit`."""
+        ...
+
+    def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
+        """See `fold_data.predict`."""
+        ...
+
+
+def _nothing_earlier(name: str, groups: Sequence[str], labels: Sequence[str]) -> EarlierModels | None:
+    return None
+
+
+@dataclass
+class TrainingContext:
+    """What the tasks of a training share: data, settings, where results are kept, and who is told.
+
+    times: the fold in time that is trained.
+    cache: a folder to keep bins in, where memory is short.  plan: the memory plan.
+    workers: workers that fit in the place of this process.
+    earlier(name, groups, labels): an earlier run's models that an estimator's final fit starts from; None for nothing.
+        The run key has to cover what they are.
+    advance(text): called after each task.
+    seconds: by stage, filled while training.  costs: what tasks have taken.
+    results: the cached results, with counts of what was reused.
+    turns: of tasks that may run out of memory.
+    """
+
+    datasets: Mapping[str, Dataset]
+    splits: Mapping[str, Split]
+    times: FoldTimes
+    settings: Config
+    store: Store
+    run_key: str
+    device: Device
+    jobs: int
+    cache: pathlib.Path | None = None
+    plan: memory.Plan = memory.AS_IT_IS
+    workers: WorkerPool | None = None
+    earlier: Callable[[str, Sequence[str], Sequence[str]], EarlierModels | None] = _nothing_earlier
+    advance: Callable[[str], None] = lambda text: None
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    costs: Costs = field(default=None)  # type: ignore[assignment]
+    results: ResultCache = field(default=None)  # type: ignore[assignment]
+    turns: memory.Turns = field(default_factory=memory.Turns)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.results = self.results or ResultCache(self.store, self.run_key)
+        self.costs = self.costs or Costs(first_costs(self.settings.training.models))
+
+    @property
+    def threads(self) -> int:
+        """Of a pooled fit, as many of which run at once as there are estimators and jobs."""
+        return max(1, available_cores() // min(self.jobs, len(self.settings.training.models)))
+
+    @property
+    def folds_at_once(self) -> int:
+        """How many folds may be in memory."""
+        return 1 if self.plan.sparing else FOLDS_AT_ONCE
+
+    @property
+    def stacking(self) -> str | None:
+        """The estimator that learns from the others' predictions, if the run has one."""
+        return registry.stacking(self.settings.training.models)
+
+    @property
+    def base_models(self) -> list[str]:
+        """The estimators that are fitted on rows, in order."""
+        return [name for name in self.settings.training.models if name != self.stacking]
+
+    def spent(self, stage: str, elapsed_s: float) -> None:
+        """Add to the time of a stage."""
+        with self._lock:
+            self.seconds[stage] += elapsed_s

@@ -1,0 +1,62 @@
+"""Workload: what is predicted, from which columns, by which estimators and against which baselines, as a value."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpupipe.config import Catalogue, Config
+from gpupipe.data.panel import Panel
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators.baselines.contract import Baseline
+from gpupipe.features.matrix import Features
+from gpupipe.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A supervised workload: each group of a panel becomes a Dataset, on which estimators are cross-fitted.
+
+    name: as the manifest has it.
+    place: the module and name of this value, "gpupipe.workloads.equity:EQUITY"; workers load it from there.
+    catalogue(): what its settings may hold.
+    target(settings): what is predicted.
+    features(panel, settings, cache): the features of a group's panel; in a file below `cache`, if one is given.
+    dataset(panel, features, group, settings): the Dataset of a group.
+    outline(panel, group, settings): the same without features, from which folds can be cut.
+    baselines: what every model is compared with, in the order in which they are shown.
+    returns(target, column): the extra column with the return that a call on a target's column earns; "" for none.
+
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> EQUITY.target(EQUITY.settings("fast")).names[:2]
+        ('label_1d_5pct', 'label_1d_10pct')
+    """
+
+    name: str
+    place: str
+    catalogue: Callable[[], Catalogue]
+    target: Callable[[Config], Target]
+    features: Callable[[Panel, Config, pathlib.Path | None], Features]
+    dataset: Callable[[Panel, Features, str, Config], Dataset]
+    outline: Callable[[Panel, str, Config], Dataset]
+    baselines: tuple[Baseline, ...] = ()
+    returns: Callable[[Target, int], str] = lambda target, column: ""
+
+    @property
+    def reference_tables(self) -> tuple[str, ...]:
+        """Names of the baselines that the verdict asks models to beat."""
+        return tuple(baseline.name for baseline in self.baselines if baseline.reference_table)
+
+    def settings(self, preset: str | None = None, *arguments: object, **overrides: object) -> Config:
+        """The settings of a run; see `config.make`."""
+        from gpupipe.config import make
+
+        return make(self.catalogue(), preset, *arguments, **overrides)  # type: ignore[arg-type]
+
+
+def load(place: str) -> Workload:
+    """The workload at a place."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

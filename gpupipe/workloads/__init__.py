@@ -1,0 +1,1 @@
+"""Workloads: recipes that say what is predicted, from which data, by which estimators."""

@@ -1,0 +1,27 @@
+"""Equity: bars of many symbols in sectors, labels by barriers, 396 models."""
+
+from gpupipe.estimators.baselines.class_shares import PooledPrior, TableOfColumn
+from gpupipe.training.workload import Workload
+from gpupipe.workloads.equity import recipe
+from gpupipe.workloads.equity.settings import DEFAULT_MODELS, Labels, catalogue, make, with_table
+
+EQUITY = Workload(
+    name="equity",
+    place="gpupipe.workloads.equity:EQUITY",
+    catalogue=catalogue,
+    target=recipe.target,
+    features=recipe.features_of,
+    dataset=lambda panel, features, group, settings: recipe.join(
+        panel, features, recipe.labels_of(panel, settings), group, settings.training.sample_weight == "uniqueness"
+    ),
+    outline=recipe.outline,
+    returns=lambda target, column: recipe.forward_return(target.horizon_rows[column]),
+    baselines=(
+        PooledPrior(),
+        TableOfColumn("volatility_table_sector", recipe.NATR, pooled=False, reference_table=True),
+        TableOfColumn("volatility_table_all", recipe.NATR, pooled=True, reference_table=True),
+        TableOfColumn("last_return", recipe.LAST_RETURN, pooled=True),
+    ),
+)
+
+__all__ = ["DEFAULT_MODELS", "EQUITY", "Labels", "catalogue", "make", "with_table"]

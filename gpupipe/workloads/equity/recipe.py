@@ -1,0 +1,127 @@
+"""The recipe of equity: labels by barriers and features of bars, as a Dataset for each sector."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gpupipe.config import Config
+from gpupipe.data.panel import Panel
+from gpupipe.dataset.dataset import NEVER, WARM_BARS, Dataset, warm_by_bars, warm_rows
+from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
+from gpupipe.runtime import memory
+from gpupipe.targets.classes import CLASSES, percent
+from gpupipe.targets.target import Target
+from gpupipe.targets.triple_barrier import Labels, label_names, tp_dd_labels
+
+NATR, LAST_RETURN = "natr", "last_return"  # extra columns, which the baselines read
+
+
+def target_of(horizons: tuple[int, ...], thresholds: tuple[float, ...], multiples: tuple[float, ...] = ()) -> Target:
+    """The target of barrier labels: a column for each horizon and threshold, multiples of volatility after thresholds.
+
+    >>> target = target_of((1, 5), (0.05,))
+    >>> target.names, target.folder(1, "energy")
+    (('label_1d_5pct', 'label_5d_5pct'), 'trained_5pct/energy/5d')
+    """
+    sizes: list[tuple[dict[str, float], str]] = [({"threshold": t}, f"{percent(t)}pct") for t in thresholds]
+    sizes += [({"multiple": x}, f"{x:g}vol") for x in multiples]
+    columns = [(h, size, folder) for h in horizons for size, folder in sizes]
+    return Target(
+        names=label_names(horizons, thresholds, multiples),
+        kind="classes",
+        horizon_rows=tuple(h for h, _, _ in columns),
+        class_names=CLASSES,
+        parameters=tuple({"horizon": h, **size} for h, size, _ in columns),
+        folders=tuple(f"trained_{folder}/{{group}}/{h}d" for h, _, folder in columns),
+    )
+
+
+def target(settings: Config) -> Target:
+    """The target of these settings."""
+    return target_of(settings.labels.horizons, settings.labels.thresholds)
+
+
+def features_of(panel: Panel, settings: Config, cache: pathlib.Path | None) -> Features:
+    """The features of a group; in a file below `cache`, where one is given and the device is the CPU."""
+    out = None
+    if cache is not None and panel.device.kind == "cpu":
+        out = memory.matrix((panel.n_rows, len(feature_names(settings.features.names))), cache)
+    return compute_features(panel, settings.features.names, out)
+
+
+def labels_of(panel: Panel, settings: Config) -> Labels:
+    """The labels of a group."""
+    wanted = settings.labels
+    return tp_dd_labels(panel, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
+
+
+def join(
+    panel: Panel,
+    features: Features,
+    labels: Labels,
+    group: str,
+    weighted: bool = False,
+    columns: tuple[Any, Any] | None = None,
+) -> Dataset:
+    """The Dataset of one group's panel, its features and its labels; nothing is copied but the marks.
+
+    columns: natr and last_return; those of the features, or computed, if None.
+    weighted: rows weigh the average uniqueness of the window that decides their label (Lopez de Prado 2018, section
+        4.4), 0 where it is not known.
+    """
+    xp = panel.device.xp
+    warm = warm_rows(features)
+    known = (labels.y >= 0).all(axis=1)
+    last = labels.exit_row.max(axis=1)
+    end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
+    natr, last_return = columns or (_column(panel, features, name) for name in ("natr_14", "roc_1"))
+    forward = {forward_return(h): labels.forward_return[:, j] for j, h in enumerate(labels.horizons)}
+    return Dataset(
+        group=group,
+        X=features.values,
+        names=features.names,
+        y=labels.y,
+        target=target_of(labels.horizons, labels.thresholds, labels.multiples),
+        time_ns=panel.time_ns,
+        end_time_ns=end_time_ns,
+        warm=warm,
+        usable=warm & known,
+        offsets=panel.offsets,
+        weight=_uniqueness(labels) if weighted else None,
+        extra={NATR: natr, LAST_RETURN: last_return, **forward},
+    )
+
+
+def forward_return(horizon: int) -> str:
+    """The name of the extra column with the return of the next `horizon` bars, close to close; NaN where not known."""
+    return f"forward_return_{horizon}"
+
+
+def outline(panel: Panel, group: str, settings: Config) -> Dataset:
+    """The Dataset that folds can be cut from, without features: X is (n_rows, 0), and rows have no weights.
+
+    A row is warm once as many bars of its symbol as the longest of the short columns needs are known.
+    """
+    xp, n_rows = panel.device.xp, panel.n_rows
+    needed = [warm_up_of(name) for name in feature_names(settings.features.names)]
+    warm = warm_by_bars(panel, max([bars for bars in needed if bars <= WARM_BARS], default=0))
+    nothing = xp.zeros(n_rows, xp.float32)
+    features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
+    # The extra columns are never read: computing them is what this saves.
+    plain = join(panel, features, labels_of(panel, settings), group, columns=(nothing, nothing))
+    return replace(plain, warm=warm, usable=plain.usable & warm)
+
+
+def _uniqueness(labels: Labels) -> Any:
+    xp = labels.panel.device.xp
+    return xp.ascontiguousarray(xp.where(xp.isnan(labels.weight), np.float32(0), labels.weight))
+
+
+def _column(panel: Panel, features: Features, name: str) -> Any:
+    """One of gpupipe's own columns, also when the chosen features are without it."""
+    source = features if name in features.names else compute_features(panel, name)
+    return panel.device.xp.ascontiguousarray(source.column(name))
