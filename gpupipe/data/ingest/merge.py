@@ -198,11 +198,11 @@ class _Work:
 def _split_like(rows: Rows, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]) -> list[Change]:
     """Symbols that were stored, with a new bar that looks like the first after a split that nobody adjusted for."""
     bars = Bars(
-        symbol=rows.symbol, names=rows.names, time_ns=rows.time_ns, sector_of=rows.sector,
+        symbol=rows.symbol, names=rows.names, time_ns=rows.time_ns, sectors=rows.sector,
         **{name: np.ascontiguousarray(rows.values[:, j]) for j, name in enumerate(COLUMNS)},
     )  # fmt: skip
     found = {}
-    for row in validate.split_like(bars):
+    for row in validate.possible_splits(bars):
         name = rows.names[rows.symbol[row]]
         if is_new[row] and name in stored:
             ratio = rows.values[row, 0] / rows.values[row - 1, 3]

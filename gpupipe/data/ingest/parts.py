@@ -50,7 +50,7 @@ def read_rows(folder: pathlib.Path, manifest: Manifest | None) -> Rows:
         return empty()
     tables = []
     for k, file in enumerate(manifest.files):
-        path = bar_store.located(folder, file)
+        path = bar_store.locate(folder, file)
         content = path.read_bytes()
         if sha256(content) != file.sha256:
             raise StoreError(f"{path} was altered: restore a generation, or ingest its bars into another store")
@@ -142,7 +142,7 @@ def _part(rows: Rows, sector: str, generation: int) -> tuple[PartFile, bytes]:
     )  # fmt: skip
     content = buffer.getvalue()
     digest = sha256(content)
-    path = f"{bar_store.folder_of(sector)}/part-{generation:06}-{digest[:12]}.parquet"
+    path = f"{bar_store.sector_folder(sector)}/part-{generation:06}-{digest[:12]}.parquet"
     first, last = int(rows.time_ns.min()), int(rows.time_ns.max())
     return PartFile(path, sector, rows.n_rows, len(present), first, last, digest, len(content)), content
 
@@ -151,7 +151,7 @@ def check_folder(folder: pathlib.Path) -> Manifest | None:
     """The manifest of a store, None where one may be begun; StoreError where the folder holds something else."""
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"--store {folder} is a file, expected a folder")
-    manifest = bar_store.manifest_of(folder)
+    manifest = bar_store.read_manifest(folder)
     if manifest is None and folder.exists():
         for path in folder.rglob("*"):
             inside = path.relative_to(folder).parts
@@ -184,7 +184,7 @@ def tidy(folder: pathlib.Path) -> None:
 
     The caller holds the lock. Only files that an ingest has written are touched.
     """
-    current = bar_store.manifest_of(folder)
+    current = bar_store.read_manifest(folder)
     named = {file.path for file in current.files} if current is not None else set()
     earlier = {file.path for manifest in generations(folder).values() for file in manifest.files}
     for path in sorted(folder.glob("sector=*/part-*.parquet")):
@@ -212,7 +212,7 @@ def generations(folder: pathlib.Path) -> dict[int, Manifest]:
     found = {}
     for path in sorted((folder / GENERATIONS).glob("*.json")):
         try:
-            manifest = bar_store.of_json(json.loads(path.read_bytes()), str(path))
+            manifest = bar_store.parse_manifest(json.loads(path.read_bytes()), str(path))
         except ValueError as error:
             raise StoreError(f"{path}: cannot be read ({error}); gpupipe ingest --clean drops it") from error
         found[manifest.generation] = manifest

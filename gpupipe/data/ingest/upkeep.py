@@ -54,7 +54,7 @@ def restore_store(folder: str | pathlib.Path, generation: int) -> Manifest:
         wanted = kept[generation]
         if problems := _problems(folder, wanted):
             raise StoreError(f"generation {generation} cannot be restored: {problems[0]}")
-        contents = {file.path: bar_store.located(folder, file).read_bytes() for file in wanted.files}
+        contents = {file.path: bar_store.locate(folder, file).read_bytes() for file in wanted.files}
         restored = Manifest(current.generation + 1, wanted.files)
         parts.commit(folder, parts.Planned(restored, contents), current)
     return restored
@@ -70,7 +70,7 @@ def _problems(folder: pathlib.Path, manifest: Manifest) -> list[str]:
     found = []
     for file in manifest.files:
         try:
-            path = bar_store.located(folder, file)
+            path = bar_store.locate(folder, file)
         except DataError as error:
             found.append(str(error))
             continue
@@ -80,7 +80,7 @@ def _problems(folder: pathlib.Path, manifest: Manifest) -> list[str]:
 
 
 def _current(folder: pathlib.Path) -> Manifest:
-    manifest = bar_store.manifest_of(folder)
+    manifest = bar_store.read_manifest(folder)
     if manifest is None:
         raise StoreError(f"--store {folder} is no bar store: gpupipe ingest SOURCE --store {folder} begins one")
     return manifest

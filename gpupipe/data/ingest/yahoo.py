@@ -34,7 +34,7 @@ def symbols_of(words: str) -> tuple[tuple[str, ...], pathlib.Path | None]:
     if not path.is_file():
         raise DataError(f"yfinance:{words}: no such file")
     table, found, _ = csv_file.read(path, ("symbol",))
-    _, names = columns.codes(table[found["symbol"]], f"{path}: column {found['symbol']!r}")
+    _, names = columns.encode_names(table[found["symbol"]], f"{path}: column {found['symbol']!r}")
     if not names:
         raise DataError(f"{path}: names no symbol")
     return names, path if "sector" in found else None
