@@ -13,7 +13,7 @@ from gpupipe.data import DataError, columns, on_cuda, reading, simulate, validat
 from gpupipe.data import bars as bars_module
 from gpupipe.data.sources import RawTable
 from gpupipe.runtime.device import pick
-from tests.support.ingested import days, edited, held, market
+from tests.support.ingested import days, edited, market, stored_panel
 
 
 class Column:
@@ -166,7 +166,7 @@ def test_a_store_is_read_sector_by_sector_and_gives_the_same_bars_as_on_the_host
     raw = read_on_gpu(store)
     assert [len(paths) for paths in cudf.calls] == [2, 2] and "read by cuDF, validated on the device" in raw.reader
     assert raw.description == "store (Parquet, 2 sectors)"
-    kept, panel = validate.validate_bars(raw.bars).bars, held(store)
+    kept, panel = validate.validate_bars(raw.bars).bars, stored_panel(store)
     assert kept.names == panel.symbols and kept.sectors == panel.sector
     np.testing.assert_array_equal(kept.symbol, panel.symbol_of_row)
     for name in ("time_ns", "open", "high", "low", "close", "volume"):
