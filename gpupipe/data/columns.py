@@ -56,8 +56,8 @@ def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str,
     """Match column names to meanings: `{meaning: name}` for every meaning of SPELLINGS that occurs in `names`.
 
     Raises DataError if a required meaning has no column (the message lists the accepted spellings), or if a column
-    name occurs twice. It also raises DataError if there are both a date and a time column: with one of them alone,
-    all bars of a day would have the same time.
+    name occurs twice. It also raises DataError if there are both a date and a time column: with only one of them, bars
+    of the same day would get the same time.
 
     >>> find(["Ticker", "Trade Date", "PX_LAST", "note"], ("symbol", "close"), "example")
     {'symbol': 'Ticker', 'time': 'Trade Date', 'close': 'PX_LAST'}
@@ -139,10 +139,8 @@ def floats(column: pyarrow.ChunkedArray, where: str, dtype: Any = np.float32) ->
     kind = column.type
     if _is_text(kind):
         text = column.cast(pa.string())
-        _refuse_ambiguous(
-            text, _WITH_COMMA, f"{where}: numbers are written with commas, as {{}}: write them as 1501.5 (in pandas, "
-            "read_csv(..., decimal=',', thousands='.') and to_csv)"
-        )  # fmt: skip
+        message = f"{where}: numbers are written with commas, as {{}}: write them as 1501.5 (in pandas, "
+        _refuse_ambiguous(text, _WITH_COMMA, message + "read_csv(..., decimal=',', thousands='.') and to_csv)")
         is_number = pc.match_substring_regex(text, _NUMBER)
         column = pc.utf8_trim_whitespace(pc.if_else(is_number, text, None)).cast(pa.float64())
     elif pa.types.is_null(kind) or pa.types.is_decimal(kind):
@@ -311,10 +309,9 @@ def _times_from_text(column: pyarrow.ChunkedArray, where: str) -> np.ndarray:
         return np.zeros(0, np.int64)
     encoded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
     text = pc.utf8_trim_whitespace(encoded.dictionary)
-    _refuse_ambiguous(
-        text, _DAY_OR_MONTH_FIRST, f"{where}: dates as {{}} have the day or the month first: write them as 2024-01-31 "
-        "(in pandas, to_datetime(..., dayfirst=True) or dayfirst=False, and to_csv)"
-    )  # fmt: skip
+    message = f"{where}: dates as {{}} have the day or the month first: write them as 2024-01-31 (in pandas, "
+    fix = "to_datetime(..., dayfirst=True) or dayfirst=False, and to_csv)"
+    _refuse_ambiguous(text, _DAY_OR_MONTH_FIRST, message + fix)
     if len(text) and pc.all(pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")).as_py():
         values = _times_from_integers(_int64_values(pa.chunked_array([text.cast(pa.int64())])))
     else:

@@ -99,7 +99,7 @@ def read() -> tuple[RawTable, tuple[Finding, ...]]:
 
 
 def _adjust(values: dict[str, np.ndarray], is_symbol: np.ndarray, day: np.ndarray, event: tuple) -> Finding:
-    """Scale, in place, the prices and volumes of one symbol before its event."""
+    """Scale the prices and volumes of one symbol before its event; modifies `values`."""
     symbol, first, factor, volume_factor, _ = event
     before = np.flatnonzero(is_symbol & (day < first))
     after = np.flatnonzero(is_symbol & (day >= first))

@@ -105,14 +105,7 @@ def simulate(
     >>> panel.n_rows, panel.symbols, panel.sectors
     (6, ('SIM0000', 'SIM0001'), ('communication_services', 'consumer_discretionary'))
     """
-    if n_symbols < 1 or n_bars < 1:
-        raise DataError(f"simulated: symbols and bars must be at least 1, got {n_symbols} and {n_bars}")
-    if not 0 <= signal <= 1:
-        raise DataError(f"simulated: signal must be in 0..1, got {signal}")
-    if not 0 <= memory <= 1:
-        raise DataError(f"simulated: memory must be in 0..1, got {memory}")
-    if seed < 0:
-        raise DataError(f"simulated: seed must be at least 0, got {seed}")
+    _check_arguments(n_symbols, n_bars, seed, signal, memory)
     time_ns = _times(n_bars, bar)
     scale = 1.0 if bar == "1d" else 1.0 / math.sqrt(SESSION_BARS)
     market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale, memory)
@@ -131,6 +124,17 @@ def simulate(
         symbols=tuple(f"SIM{s:0{digits}d}" for s in range(n_symbols)),
         sector=tuple(GICS[s % len(GICS)] for s in range(n_symbols)),
     )
+
+
+def _check_arguments(n_symbols: int, n_bars: int, seed: int, signal: float, memory: float) -> None:
+    if n_symbols < 1 or n_bars < 1:
+        raise DataError(f"simulated: symbols and bars must be at least 1, got {n_symbols} and {n_bars}")
+    if not 0 <= signal <= 1:
+        raise DataError(f"simulated: signal must be in 0..1, got {signal}")
+    if not 0 <= memory <= 1:
+        raise DataError(f"simulated: memory must be in 0..1, got {memory}")
+    if seed < 0:
+        raise DataError(f"simulated: seed must be at least 0, got {seed}")
 
 
 def _times(n_bars: int, bar: str) -> np.ndarray:

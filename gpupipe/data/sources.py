@@ -318,6 +318,6 @@ def _to_arrow(values: Any) -> pyarrow.ChunkedArray:
         array = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in values.tolist()]
-        texts = [None if gone else str(value) for gone, value in zip(missing, values.tolist(), strict=True)]
+        texts = [None if is_missing else str(value) for is_missing, value in zip(missing, values.tolist(), strict=True)]
         array = pa.array(texts, pa.string())
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])

@@ -67,8 +67,12 @@ def test_a_file_that_changes_while_it_is_read(parquet, monkeypatch, change, when
 
 def test_a_folder_that_gets_another_file_while_it_is_read(parquet, monkeypatch):
     real = sources._parquet
-    monkeypatch.setattr(sources, "_parquet", lambda path, required: (
-        pq.write_table(TABLE, path.with_name("more.parquet")), real(path, required))[1])  # fmt: skip
+
+    def read_and_add(path, required):
+        pq.write_table(TABLE, path.with_name("more.parquet"))
+        return real(path, required)
+
+    monkeypatch.setattr(sources, "_parquet", read_and_add)
     with pytest.raises(DataError, match=r"more.parquet: changed while it was read"):
         load(parquet.parent, device="cpu")
 
@@ -112,8 +116,8 @@ def with_schema(table, schema):
 @pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float64(), pa.timestamp("s", "UTC"), pa.bool_()])
 def test_a_parquet_file_with_a_false_schema_is_read_correctly_or_refused(tmp_path, column, kind):
     """The pages decide: no price is read from the bits of another type."""
-    plain = pa.table({name: TABLE[name].cast(pa.string()) if pa.types.is_dictionary(TABLE[name].type) else TABLE[name]
-                      for name in TABLE.column_names})  # fmt: skip
+    types = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in TABLE.schema]
+    plain = TABLE.cast(pa.schema(list(zip(TABLE.column_names, types, strict=True))))
     position = plain.schema.get_field_index(column)
     schema = plain.schema.set(position, pa.field(column, kind))
     path = tmp_path / "bars.parquet"
@@ -183,8 +187,8 @@ def test_an_sqlite_file_is_left_as_it_was(tmp_path, monkeypatch, mode, in_use, a
 def test_text_is_never_executed(tmp_path):
     """Text columns are parsed as decimal numbers; rows with an expression are quarantined."""
     trap = tmp_path / "run"
-    texts = [f"__import__('pathlib').Path({str(trap)!r}).touch()", "1+1", "0x10", "1_000", "eval('2')", "$(touch x)",
-             "=1+1", "load_extension('x')"]  # fmt: skip
+    texts = ["1+1", "0x10", "1_000", "eval('2')", "$(touch x)", "=1+1", "load_extension('x')"]
+    texts = [f"__import__('pathlib').Path({str(trap)!r}).touch()", *texts]
     names = ("symbol", "date", "open", "high", "low", "close", "volume", "sector")
     rows = [("A", f"2020-01-{k + 1:02d}", "10", "10", "10", text, "5", "energy") for k, text in enumerate(texts)]
     rows.append(("A", "2020-02-01", "10", "10", "10", "10", "5", "energy"))

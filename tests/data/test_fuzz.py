@@ -52,10 +52,13 @@ arrow_types = {
     "list": (st.lists(st.integers(0, 3), max_size=2), pa.list_(pa.int64())),
     "nothing": (st.none(), pa.null()),
 }
-TWO = pa.table({
-    "symbol": ["A", "B"], "date": ["2020-01-02", "2020-01-02"],
-    **{name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")},
-})  # fmt: skip
+TWO = pa.table(
+    {
+        "symbol": ["A", "B"],
+        "date": ["2020-01-02", "2020-01-02"],
+        **{name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")},
+    }
+)
 
 
 def check(source, **options):
@@ -200,8 +203,9 @@ def databases(tmp_path_factory):
 @given(
     st.sampled_from(["delete", "wal"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
-    st.floats(0.3, 1), st.booleans(),
-)  # fmt: skip
+    st.floats(0.3, 1),
+    st.booleans(),
+)
 def test_damaged_databases(databases, tmp_path_factory, mode, changes, kept, at_the_start):
     content = bytearray(databases[mode])
     for where, value in changes:

@@ -35,8 +35,10 @@ class IngestReport:
     this ingest.  last_session: the day on which bars are expected, "" if nothing is stored.
     files_written, bytes_written: new files of this generation.  all_refused: whether no symbol was accepted.
 
-        ingest("bars.parquet", "store").warnings
-        ('1 symbol refused', '3 sessions without a bar')
+    >>> from gpupipe.data.ingest import ingest
+    >>> report = ingest("simulated:symbols=2,bars=3,seed=1", "no-such-folder", calendar="none", dry_run=True)
+    >>> report.new_bars, report.added, report.status
+    (6, ('SIM0000', 'SIM0001'), 'OK')
     """
 
     store: str

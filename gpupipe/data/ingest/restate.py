@@ -65,7 +65,7 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool) -> 
     n, n_different = len(different), int(different.any(axis=1).sum())
     if not n_different:
         return Decision(UNCHANGED)
-    how = "not by one factor" if different[:, :4].any() else "in volume alone"
+    how = "not by one factor" if different[:, :4].any() else "only in volume"
     reason = f"{n_different} of {n} overlapping bars differ, {how}"
     restatement = _price_factor(old, new, np.asarray(different[:, :4].any(axis=1)))
     if restatement is not None:

@@ -44,9 +44,14 @@ NOTHING = ((), (), (), (), ())
 # Thanksgiving, an early close, and (New York) the end of summer time; Hong Kong has a break at noon.
 @pytest.mark.parametrize(
     ("name", "first", "last"),
-    [("XNYS", "2009-11-23", "2009-11-30"), ("XNYS", "2009-10-29", "2009-11-03"), ("XHKG", "2009-12-23", "2009-12-29"),
-     ("CMES", "2009-11-24", "2009-11-30"), ("24/7", "2009-11-28", "2009-11-30")],
-)  # fmt: skip
+    [
+        ("XNYS", "2009-11-23", "2009-11-30"),
+        ("XNYS", "2009-10-29", "2009-11-03"),
+        ("XHKG", "2009-12-23", "2009-12-29"),
+        ("CMES", "2009-11-24", "2009-11-30"),
+        ("24/7", "2009-11-28", "2009-11-30"),
+    ],
+)
 def test_all_minutes_of_a_calendar_give_no_finding(tmp_path, name, first, last):
     time = minutes(name, first, last)
     report = ingest(bars(AAA=time), tmp_path / "begin", calendar=name)

@@ -118,9 +118,16 @@ def test_a_file_of_each_kind_continues_the_previous_one(tmp_path):
             rows = days(whole, 28, 40).drop_columns(["sector"]).to_pylist()
             connection.executemany(
                 f"INSERT INTO candles ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(row["symbol"], row["time"].value // 10**6, timeframe,
-                  *(row[name] for name in ("open", "high", "low", "close", "volume"))) for row in rows],
-            )  # fmt: skip
+                [
+                    (
+                        row["symbol"],
+                        row["time"].value // 10**6,
+                        timeframe,
+                        *(row[name] for name in ("open", "high", "low", "close", "volume")),
+                    )
+                    for row in rows
+                ],
+            )
     connection.close()
     for name, timeframe in (("a.parquet", None), ("b.csv.gz", None), ("candles.db", "1d")):
         report = ingest(tmp_path / name, store, SourceOptions(timeframe=timeframe), calendar="none")
