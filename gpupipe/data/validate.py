@@ -66,8 +66,8 @@ def validate_bars(bars: Bars) -> Validated:
     - Sorted: a row with an earlier time than the previous row of its symbol. Symbols may be interleaved in any way.
     - A volume that is null, negative or not finite becomes NaN (unknown) and is flagged; zero is flagged.
     - Flagged as a possible split: the ratio of the open to the previous close is 3/2, 2 or the inverse of one (within
-      5 %), or more than 2.5 either way. Also, this close and the next three are within 20 % of this open, and the
-      previous close and the three before it within 20 % of the previous close, as far as they exist. A bad tick
+      5 %), or more than 2.5 either way. In addition, this close and the next three are within 20 % of this open, and
+      the three closes before the previous one within 20 % of the previous close (as far as they exist): a bad tick
       reverts, a split does not. A takeover can look the same, so the bar is only flagged.
 
     >>> prices = {"open": np.float32([10, 10]), "low": np.float32([9, 9]), "close": np.float32([10, 10])}
