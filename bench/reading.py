@@ -72,14 +72,14 @@ def compared(what: str, n_rows: int, peer: str, seconds: dict[str, float], ours:
 def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, times: int) -> Iterator[Line]:
     """A Parquet file: its columns, a whole Panel, and where the time goes between the two."""
     n = panel.n_rows
-    (part,) = sources.of_path(path, None)[1]
+    (table,) = sources.read_path(path, None)[1]
     mapping = dict(zip(panel.symbols, panel.sector, strict=True))
-    rows = bars.of_parts([part], mapping, None, adjusted=False)
+    rows = bars.from_tables([table], mapping, None, adjusted=False)
     sides = {
-        "decode": lambda: sources.of_path(path, None),
+        "decode": lambda: sources.read_path(path, None),
         "whole": lambda: load(path, sector_map, device="cpu"),
-        "arrays": lambda: bars.of_parts([part], mapping, None, adjusted=False),
-        "judge": lambda: validate.judge(rows),
+        "arrays": lambda: bars.from_tables([table], mapping, None, adjusted=False),
+        "judge": lambda: validate.validate_bars(rows),
         "hash": lambda: data_hash(panel),
     }
     if importlib.util.find_spec("polars") is None:
@@ -87,17 +87,17 @@ def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, time
     else:
         import polars as pl
 
-        names = list(part.found.values())
+        names = list(table.columns.values())
         texts = pl.col(pl.Categorical).cast(pl.String)
         frame = pl.read_parquet(path, columns=names).with_columns(texts)
-        if not frame.equals(pl.from_arrow(part.table).with_columns(texts)):
+        if not frame.equals(pl.from_arrow(table.table).with_columns(texts)):
             raise SystemExit("polars says otherwise")
         sides["polars"] = lambda: pl.read_parquet(path, columns=names)
         sides["polars, contiguous"] = lambda: pl.read_parquet(path, columns=names).rechunk()
-        if _sorted_days(frame, part.found):
-            if data_hash(of_polars(path, part.found, mapping)) != digest:
+        if _sorted_days(frame, table.columns):
+            if data_hash(of_polars(path, table.columns, mapping)) != digest:
                 raise SystemExit("the Panel that polars makes is another one")
-            sides["polars, the same work"] = lambda: data_hash(of_polars(path, part.found, mapping))
+            sides["polars, the same work"] = lambda: data_hash(of_polars(path, table.columns, mapping))
         else:
             print("polars, the same work: skipped, it is written for sorted daily bars without a finding")
     seconds = in_turn(times, **sides)

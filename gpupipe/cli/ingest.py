@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Do what was asked; 0, also with warnings, or 2 if nothing that came was taken. Raises UserError."""
     from gpupipe.cli.console import console
-    from gpupipe.data.ingest import ingest
+    from gpupipe.data.ingest import SourceOptions, ingest
     from gpupipe.data.ingest.report import FAIL
 
     to = console(chosen.quiet or chosen.json)
@@ -54,9 +54,9 @@ def run(chosen: argparse.Namespace) -> int:
         raise UserError("gpupipe ingest: expected a SOURCE or one of --clean, --restore N, --verify")
     if actions:
         return _upkeep(chosen, to)
+    options = SourceOptions(chosen.sector_map, chosen.timeframe, chosen.adjusted, chosen.strict, chosen.since)
     report = ingest(
-        chosen.source, chosen.store, sector_map=chosen.sector_map, timeframe=chosen.timeframe,
-        adjusted=chosen.adjusted, strict=chosen.strict, since=chosen.since, calendar=chosen.calendar,
+        chosen.source, chosen.store, options, calendar=chosen.calendar,
         as_of=chosen.as_of, compact=chosen.compact, dry_run=chosen.dry_run, wait_s=chosen.wait,
     )  # fmt: skip
     if chosen.json:

@@ -145,13 +145,11 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def _ingest(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
-    from gpupipe.data.ingest import ingest
+    from gpupipe.data.ingest import SourceOptions, ingest
     from gpupipe.data.ingest.report import FAIL as NOTHING_TAKEN
 
-    report = ingest(
-        chosen.data, store, sector_map=chosen.sector_map, timeframe=chosen.timeframe, adjusted=chosen.adjusted,
-        strict=chosen.strict, calendar=chosen.calendar, wait_s=chosen.wait,
-    )  # fmt: skip
+    options = SourceOptions(chosen.sector_map, chosen.timeframe, chosen.adjusted, chosen.strict)
+    report = ingest(chosen.data, store, options, calendar=chosen.calendar, wait_s=chosen.wait)
     if report.status == NOTHING_TAKEN:
         raise UserError(f"nothing of {report.source} was taken: {'; '.join(report.warnings) or 'no bars are left'}")
     return list(report.warnings)

@@ -23,7 +23,7 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Split:
-    """One split in time, and walk-forward and cross-validation; shares are of the distinct usable times, oldest first."""
+    """One split in time, walk-forward and cross-validation; shares are of the distinct usable times, oldest first."""
 
     train: float = 0.6
     validation: float = 0.2

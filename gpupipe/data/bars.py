@@ -1,4 +1,4 @@
-"""Bars: the rows of all parts as arrays, before anything is judged; and which of them are wanted."""
+"""Bars: the rows of all tables as arrays before validation, and the selection of timeframe and sectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.data import columns, sectors
+from gpupipe.data import columns
+from gpupipe.data import sectors as sector_names
 from gpupipe.data.errors import DataError
-from gpupipe.data.sources import Part
+from gpupipe.data.sources import RawTable
 from gpupipe.runtime.device import Device, device_of
 
 if TYPE_CHECKING:
@@ -23,11 +24,18 @@ _SHOWN = 5  # names in a message
 
 @dataclass(frozen=True)
 class Bars:
-    """Rows as they came, on one device.
+    """Rows in the order of reading, on one device, not yet validated.
 
-    symbol: int32 (n,), position in `names` (sorted) or -1.  time_ns: int64 (n,), columns.NOT_KNOWN where unknown.
-    open, high, low, close, volume: float32 (n,), NaN where unknown.  row: int64 (n,), number among all rows read,
-    or None where it is 0, 1, 2 ...  sector_of: sector of each name, "" where it has none.
+    symbol: int32 (n,), position in `names`, or -1 if unknown.  names: symbols, sorted.  time_ns: int64 (n,), UTC
+    nanoseconds since 1970, `columns.UNKNOWN_TIME` if unknown.  open, high, low, close, volume: float32 (n,), NaN if
+    unknown.  sectors: the sector of each name, "" if it has none.  row: int64 (n,), row number among all rows read, or
+    None if that is 0, 1, 2, ...
+
+    >>> prices = {name: np.float32([10, 11, 20]) for name in ("open", "high", "low", "close", "volume")}
+    >>> day_ns = 86_400 * 10**9
+    >>> bars = Bars(np.int32([0, 0, 1]), ("A", "B"), np.array([0, 1, 0]) * day_ns, **prices, sectors=("energy", ""))
+    >>> bars.take(bars.symbol == 1).close
+    array([20.], dtype=float32)
     """
 
     symbol: Any
@@ -38,76 +46,78 @@ class Bars:
     low: Any
     close: Any
     volume: Any
-    sector_of: tuple[str, ...]
+    sectors: tuple[str, ...]
     row: Any = None
 
     def take(self, keep: Any) -> Bars:
-        """The rows for which `keep` bool (n,) is true."""
+        """Return the rows where `keep`, bool (n,), is true."""
         rows = device_of(keep).xp.flatnonzero(keep)
         arrays = {name: getattr(self, name)[rows] for name in ("symbol", "time_ns", *PRICES, "volume")}
         return dataclasses.replace(self, **arrays, row=rows if self.row is None else self.row[rows])
 
 
-def of_parts(
-    parts: Sequence[Part], sector_map: Mapping[str, str] | None, timeframe: str | None, *, adjusted: bool
+def from_tables(
+    tables: Sequence[RawTable], sector_map: Mapping[str, str] | None, timeframe: str | None, *, adjusted: bool
 ) -> Bars:
-    """All parts as one, on the host, with the sector of each symbol.
+    """Concatenate all tables on the host and resolve the sector of each symbol.
 
-    sector_map goes before a sector column. adjusted: open, high, low and close are multiplied by adj_close / close
-    in float64. Raises DataError: two timeframes and none chosen, a chosen one that is not there, two sectors for
-    one symbol, no adjusted close.
+    sector_map: `{symbol: sector}`, has precedence over a sector column.  timeframe: which bars to select; None if the
+    data hold one timeframe only.  adjusted: multiply open, high, low and close by adj_close / close, in float64.
+
+    Raises DataError for several timeframes and no choice, a timeframe that the data do not hold, two sectors of one
+    symbol, and a missing adj_close.
     """
     collected: dict[str, list[np.ndarray]] = {name: [] for name in ("time_ns", *PRICES, "volume")}
-    for part in parts:
-        collected["time_ns"].append(columns.times(part.table[part.found["time"]], _where(part, "time")))
-        for name, values in _prices(part, adjusted=adjusted).items():
+    for table in tables:
+        collected["time_ns"].append(columns.times(table.column("time"), _label(table, "time")))
+        for name, values in _prices(table, adjusted=adjusted).items():
             collected[name].append(values)
-        collected["volume"].append(columns.floats(part.table[part.found["volume"]], _where(part, "volume")))
-    symbol, names = columns.joined([_codes(part, "symbol") for part in parts])
+        collected["volume"].append(columns.floats(table.column("volume"), _label(table, "volume")))
+    symbol, names = columns.concatenate_codes([_codes(table, "symbol") for table in tables])
     bars = Bars(
         symbol=symbol,
         names=names,
-        sector_of=_sectors(parts, symbol, names, sector_map),
+        sectors=_symbol_sectors(tables, symbol, names, sector_map),
         **{name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in collected.items()},
     )
-    return _of_timeframe(bars, parts, timeframe)
+    return _select_timeframe(bars, tables, timeframe)
 
 
-def _where(part: Part, meaning: str) -> str:
-    return f"{part.origin}: column {part.found[meaning]!r}"
+def _label(table: RawTable, meaning: str) -> str:
+    return f"{table.origin}: column {table.columns[meaning]!r}"
 
 
-def _codes(part: Part, meaning: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    if meaning in part.found:
-        return columns.codes(part.table[part.found[meaning]], _where(part, meaning))
-    return columns.constant(part.constants.get(meaning), part.table.num_rows)
+def _codes(table: RawTable, meaning: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    if meaning in table.columns:
+        return columns.encode_names(table.column(meaning), _label(table, meaning))
+    return columns.encode_constant(table.constants.get(meaning), len(table))
 
 
-def _have(parts: Sequence[Part], meaning: str) -> bool:
-    """Whether any part says something of it, in a column or for all of its rows."""
-    return any(meaning in part.found or part.constants.get(meaning) is not None for part in parts)
+def _any_has(tables: Sequence[RawTable], meaning: str) -> bool:
+    """Whether any table has the meaning as a column or as a constant."""
+    return any(meaning in table.columns or table.constants.get(meaning) is not None for table in tables)
 
 
-def _prices(part: Part, *, adjusted: bool) -> dict[str, np.ndarray]:
+def _prices(table: RawTable, *, adjusted: bool) -> dict[str, np.ndarray]:
     if not adjusted:
-        return {name: columns.floats(part.table[part.found[name]], _where(part, name)) for name in PRICES}
-    if "adj_close" not in part.found:
-        raise DataError(f"{part.origin}: adjusted prices were asked for, but there is no column for adj_close")
-    wide = {name: _wide(part, name) for name in (*PRICES, "adj_close")}
+        return {name: columns.floats(table.column(name), _label(table, name)) for name in PRICES}
+    if "adj_close" not in table.columns:
+        raise DataError(f"{table.origin}: adjusted prices were requested, but there is no column for adj_close")
+    wide = {name: _float64_column(table, name) for name in (*PRICES, "adj_close")}
     with np.errstate(all="ignore"):
         factor = wide["adj_close"] / wide["close"]
         scaled = {name: (wide[name] * factor).astype(np.float32) for name in ("open", "high", "low")}
         return {**scaled, "close": wide["adj_close"].astype(np.float32)}
 
 
-def _wide(part: Part, name: str) -> np.ndarray:
-    return columns.floats(part.table[part.found[name]], _where(part, name), np.float64)
+def _float64_column(table: RawTable, name: str) -> np.ndarray:
+    return columns.floats(table.column(name), _label(table, name), np.float64)
 
 
-def _of_timeframe(bars: Bars, parts: Sequence[Part], timeframe: str | None) -> Bars:
-    if timeframe is None and not _have(parts, "timeframe"):
+def _select_timeframe(bars: Bars, tables: Sequence[RawTable], timeframe: str | None) -> Bars:
+    if timeframe is None and not _any_has(tables, "timeframe"):
         return bars
-    code, names = columns.joined([_codes(part, "timeframe") for part in parts])
+    code, names = columns.concatenate_codes([_codes(table, "timeframe") for table in tables])
     n_rows = np.bincount(code + 1, minlength=len(names) + 1)[1:]
     present = [name for name, n in zip(names, n_rows, strict=True) if n]
     if timeframe is None:
@@ -116,88 +126,93 @@ def _of_timeframe(bars: Bars, parts: Sequence[Part], timeframe: str | None) -> B
         return bars
     if timeframe not in present:
         raise DataError(f"no bars of timeframe {timeframe!r}; the data have {', '.join(present) or 'no timeframes'}")
-    wanted = code == names.index(timeframe)
-    return bars if wanted.all() else bars.take(wanted)
+    selected = code == names.index(timeframe)
+    return bars if selected.all() else bars.take(selected)
 
 
-def _sectors(
-    parts: Sequence[Part], symbol: np.ndarray, names: tuple[str, ...], sector_map: Mapping[str, str] | None
+def _symbol_sectors(
+    tables: Sequence[RawTable], symbol: np.ndarray, names: tuple[str, ...], sector_map: Mapping[str, str] | None
 ) -> tuple[str, ...]:
-    if not _have(parts, "sector"):
+    if not _any_has(tables, "sector"):
         symbol = symbol[:0]
-        return sector_of_names(names, symbol, symbol, (), sector_map)
-    code, raw = columns.joined([_codes(part, "sector") for part in parts])
-    first = np.ones(len(symbol), bool)  # of a run of the same symbol and sector
+        return resolve_sectors(names, symbol, symbol, (), sector_map)
+    code, raw_names = columns.concatenate_codes([_codes(table, "sector") for table in tables])
+    first = np.ones(len(symbol), bool)  # first row of each run of equal symbol and sector
     first[1:] = (symbol[1:] != symbol[:-1]) | (code[1:] != code[:-1])
-    return sector_of_names(names, symbol[first], code[first], raw, sector_map)
+    return resolve_sectors(names, symbol[first], code[first], raw_names, sector_map)
 
 
-def sector_of_names(
+def resolve_sectors(
     names: tuple[str, ...],
     symbol: np.ndarray,
     code: np.ndarray,
-    raw: tuple[str, ...],
+    raw_names: tuple[str, ...],
     sector_map: Mapping[str, str] | None,
 ) -> tuple[str, ...]:
-    """The sector of each of `names`: of the map, else of a column, "" where neither has one.
+    """Return the sector of each of `names`: from the map, else from the column, else "".
 
-    symbol, code: int32 (n,), rows (or different pairs) of symbol and sector in the column, -1 unknown; raw: what
-    code means. Raises DataError where the column gives a symbol two sectors and the map does not settle it.
+    symbol, code: int32 (n,), pairs of symbol and sector in the column; symbol is a position in `names`, code a position
+    in `raw_names`, -1 is unknown. Pairs may repeat.
+
+    Raises DataError if the column gives a symbol two sectors and the map does not name that symbol.
+
+    >>> resolve_sectors(("A", "B", "C"), np.int32([0, 1]), np.int32([0, 0]), ("Energy",), {"B": "Utilities"})
+    ('energy', 'utilities', '')
     """
-    spelt = tuple(map(sectors.canonical, raw))
-    known = tuple(sorted(set(spelt)))
-    code = np.array([known.index(name) for name in spelt] + [-1], np.int32)[code]
-    both = np.flatnonzero((symbol >= 0) & (code >= 0))
-    of_name = np.full(len(names), -1, np.int32)
-    of_name[symbol[both]] = code[both]
-    mapped = {str(name).strip(): sectors.canonical(str(value)) for name, value in (sector_map or {}).items()}
-    for row in both[of_name[symbol[both]] != code[both]]:
+    canonical = tuple(map(sector_names.canonical, raw_names))
+    known = tuple(sorted(set(canonical)))
+    code = np.array([known.index(name) for name in canonical] + [-1], np.int32)[code]
+    complete = np.flatnonzero((symbol >= 0) & (code >= 0))
+    code_of_name = np.full(len(names), -1, np.int32)
+    code_of_name[symbol[complete]] = code[complete]
+    mapped = {str(name).strip(): sector_names.canonical(str(value)) for name, value in (sector_map or {}).items()}
+    for row in complete[code_of_name[symbol[complete]] != code[complete]]:
         if (name := names[symbol[row]]) not in mapped:
-            two = sorted({known[of_name[symbol[row]]], known[code[row]]})
-            raise DataError(f"symbol {name!r} has two sectors, {' and '.join(two)}; settle it with --sector-map")
-    return tuple(mapped.get(name) or (known[k] if k >= 0 else "") for name, k in zip(names, of_name, strict=True))
+            both = sorted({known[code_of_name[symbol[row]]], known[code[row]]})
+            raise DataError(f"symbol {name!r} has two sectors, {' and '.join(both)}; settle it with --sector-map")
+    return tuple(mapped.get(name) or (known[k] if k >= 0 else "") for name, k in zip(names, code_of_name, strict=True))
 
 
-def of_sectors(bars: Bars, wanted: Sequence[str] | None) -> Bars:
-    """The bars of the wanted sectors (None: of all), and rows of unknown symbols, which validation will judge.
+def select_sectors(bars: Bars, requested: Sequence[str] | None) -> Bars:
+    """Select the bars of the requested sectors (None: all). Rows of unknown symbols stay, for validation to reject.
 
-    Raises DataError for symbols that have rows and no sector, and for a sector that no symbol is of.
+    Raises DataError for symbols that have rows and no sector, and for a sector without a symbol.
     """
     device = device_of(bars.symbol)
-    has_rows = device.to_host(_seen(bars.symbol, len(bars.names), device))
-    without = [name for k, name in enumerate(bars.names) if has_rows[k] and not bars.sector_of[k]]
+    has_rows = device.to_host(_occurs(bars.symbol, len(bars.names), device))
+    without = [name for k, name in enumerate(bars.names) if has_rows[k] and not bars.sectors[k]]
     if without:
         shown = ", ".join(map(repr, without[:_SHOWN])) + (", ..." if len(without) > _SHOWN else "")
         raise DataError(
             f"{len(without)} of {int(has_rows.sum())} symbols have no sector: {shown}; "
             "give --sector-map CSV (columns symbol, sector), sector_map=, or a sector column"
         )
-    if wanted is None:
+    if requested is None:
         return bars
-    there = sorted({bars.sector_of[k] for k in range(len(bars.names)) if has_rows[k]})
-    sectors.check_known(wanted, there)
-    chosen = np.array([name in wanted for name in bars.sector_of] + [True])  # the last is for symbol -1
+    present = sorted({bars.sectors[k] for k in range(len(bars.names)) if has_rows[k]})
+    sector_names.check_known(requested, present)
+    chosen = np.array([name in requested for name in bars.sectors] + [True])  # the last is for symbol -1
     return bars.take(device.asarray(chosen)[bars.symbol])
 
 
-def _seen(symbol: Any, n_names: int, device: Device) -> Any:
-    """bool (n_names,): which numbers occur in `symbol`; of a run of equal ones the first is asked."""
+def _occurs(symbol: Any, n_names: int, device: Device) -> Any:
+    """bool (n_names,): whether each code occurs in `symbol`; only the first row of each run is looked at."""
     xp = device.xp
-    seen = xp.zeros(n_names + 1, bool)  # the last is for symbol -1
-    seen[symbol[:1]] = True
-    seen[symbol[1:][symbol[1:] != symbol[:-1]]] = True
-    return seen[:-1]
+    occurs = xp.zeros(n_names + 1, bool)  # the last is for symbol -1
+    occurs[symbol[:1]] = True
+    occurs[symbol[1:][symbol[1:] != symbol[:-1]]] = True
+    return occurs[:-1]
 
 
-def read_sector_map(table: pyarrow.Table, found: dict[str, str], where: str) -> dict[str, str]:
-    """`{symbol: sector}` of a table; DataError where a symbol stands there with two sectors."""
-    symbols, names = columns.codes(table[found["symbol"]], f"{where}: column {found['symbol']!r}")
-    values, sector_names = columns.codes(table[found["sector"]], f"{where}: column {found['sector']!r}")
+def parse_sector_map(table: pyarrow.Table, matches: dict[str, str], where: str) -> dict[str, str]:
+    """Read `{symbol: sector}` from a table; DataError if a symbol has two sectors. matches: see `columns.find`."""
+    symbols, names = columns.encode_names(table[matches["symbol"]], f"{where}: column {matches['symbol']!r}")
+    values, raw_sectors = columns.encode_names(table[matches["sector"]], f"{where}: column {matches['sector']!r}")
     mapping: dict[str, str] = {}
     for symbol, sector in zip(symbols, values, strict=True):
         if symbol < 0 or sector < 0:
             continue
-        name, value = names[symbol], sector_names[sector]
-        if sectors.canonical(mapping.setdefault(name, value)) != sectors.canonical(value):
+        name, value = names[symbol], raw_sectors[sector]
+        if sector_names.canonical(mapping.setdefault(name, value)) != sector_names.canonical(value):
             raise DataError(f"{where}: symbol {name!r} has two sectors, {mapping[name]!r} and {value!r}")
     return mapping

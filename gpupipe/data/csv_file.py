@@ -1,4 +1,4 @@
-"""CSV files, plain or gzipped: typed where every value has the type, as text where not, so no row is lost unseen."""
+"""Read CSV files, plain or gzipped: typed if every value has its column's type, else as text, so no row is lost."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import pyarrow
 
 _HEADER_BYTES = 1 << 16
-_MALFORMED_SHOWN = 200  # characters of a row that could not be read
+_MALFORMED_SHOWN = 200  # characters of a malformed row that the report keeps
 
 
 def header(path: pathlib.Path) -> tuple[list[str], str]:
-    """The column names and the delimiter (comma, semicolon, tab or bar: the most frequent in the first line).
+    """Read the first line: `(column names, delimiter)`; of comma, semicolon, tab and bar the most frequent one.
 
-    Raises DataError when the file is empty or its first line is not text.
+    Raises DataError if the file is empty or its first line is not text.
     """
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             line = stream.readline(_HEADER_BYTES).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: not a CSV text in UTF-8 ({error})") from error
@@ -44,18 +44,21 @@ def header(path: pathlib.Path) -> tuple[list[str], str]:
 
 
 def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, dict[str, str], tuple[str, ...]]:
-    """`(table, found, malformed)`: the needed columns, which is which (`columns.find`), and rows of another width.
+    """Read the needed columns: `(table, matches, malformed)`.
 
-    Symbols, sectors and timeframes are read as text whatever they look like ("NA" and "TRUE" are symbols), prices
-    as float64. If some value does not have its column's type, all columns are read again as text and parsed row
-    by row later. Raises DataError for a file that is not CSV.
+    matches: `{meaning: column name}`, see `columns.find`.  malformed: a description of each row that has another
+    number of fields than the header; the table leaves these rows out.
+
+    Symbols, sectors and timeframes are always read as text ("NA" and "TRUE" are symbols), and prices as float64. If
+    some value does not have its column's type, all columns are read again as text, to be parsed row by row later.
+    Raises DataError for a file that is not CSV.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
     names, delimiter = header(path)
-    found = columns.find(names, required, str(path))
-    needed = [found[meaning] for meaning in found]
+    matches = columns.find(names, required, str(path))
+    needed = list(matches.values())
     malformed: list[str] = []
 
     def skip(row: Any) -> str:
@@ -63,13 +66,15 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
         malformed.append(f"{row.actual_columns} fields instead of {row.expected_columns}: {text}")
         return "skip"
 
-    labels = {found[m]: pa.dictionary(pa.int32(), pa.string()) for m in ("symbol", "sector", "timeframe") if m in found}
-    numbers = {found[m]: pa.float64() for m in ("open", "high", "low", "close", "volume", "adj_close") if m in found}
+    label_type, label_meanings = pa.dictionary(pa.int32(), pa.string()), ("symbol", "sector", "timeframe")
+    labels = {matches[m]: label_type for m in label_meanings if m in matches}
+    number_meanings = ("open", "high", "low", "close", "volume", "adj_close")
+    numbers = {matches[m]: pa.float64() for m in number_meanings if m in matches}
     typed, text = {**labels, **numbers}, dict.fromkeys(needed, pa.string())
     problem: Exception | None = None
     for types, handler in ((typed, None), (typed, skip), (text, skip)):
         malformed.clear()
-        if problem is not None:  # the handler of rows of another width must not meet broken text
+        if problem is not None:  # pyarrow's invalid_row_handler must not meet text that is not UTF-8
             _check_utf8(path)
         try:
             table = arrow_csv.read_csv(
@@ -78,20 +83,20 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
                 parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=handler),
                 convert_options=arrow_csv.ConvertOptions(include_columns=needed, column_types=types),
             )
-            return table, found, tuple(sorted(malformed))
+            return table, matches, tuple(sorted(malformed))
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             problem = error
     raise DataError(f"{path}: cannot be read as CSV ({_first_line(problem)})") from problem
 
 
-def _opened(path: pathlib.Path) -> Any:
+def _open(path: pathlib.Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def _check_utf8(path: pathlib.Path) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             while block := stream.read(1 << 20):
                 decoder.decode(block)
             decoder.decode(b"", final=True)

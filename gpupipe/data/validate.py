@@ -1,4 +1,4 @@
-"""Every row is judged: what cannot be a bar is set aside, what is doubtful is flagged, the rest is sorted."""
+"""Validate every row: reject impossible bars, flag doubtful ones, merge duplicates, and sort the rest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.bars import PRICES, Bars
-from gpupipe.data.columns import NOT_KNOWN
+from gpupipe.data.columns import UNKNOWN_TIME
 from gpupipe.data.errors import printable
 from gpupipe.data.report import Finding, time_text
 from gpupipe.runtime.device import Device, device_of
 
-# Kinds of findings. The first reason that holds is the reason of a quarantined row.
+# Kinds of findings. A quarantined row gets the first reason that applies.
 QUARANTINED = (
     "symbol is not known",
     "time is not known",
@@ -29,11 +29,11 @@ CONFLICT = len(QUARANTINED)
 DUPLICATE, UNSORTED, ROUNDING = "repeats another row", "goes back in time", "high or low off by rounding"
 NO_VOLUME, ZERO_VOLUME, SPLIT = "volume is not known", "volume is zero", "looks like an unadjusted split"
 
-# A vendor's own rounding (adjusting in float64, storing in float32) moves a high or low past the open or close by
-# up to two float32 steps. That is no error of the bar.
-_NOISE = 1.0 + 2.0**-22
+# A vendor's rounding (adjusting in float64, storing in float32) moves a high or low past the open or close by up to
+# two float32 steps. That does not make the bar wrong.
+_ROUNDING = 1.0 + 2.0**-22
 
-_BLOCK_ROWS = 1 << 15  # whose columns and comparisons stay in the cache of a core
+_BLOCK_ROWS = 1 << 15  # the columns and comparisons of a block stay in a core's cache
 
 _SPLIT_FACTORS = np.log(np.array([1.5, 2.0]))
 _SPLIT_TOLERANCE = 0.05
@@ -42,64 +42,73 @@ _STAYS, _STAYS_BARS = np.log(1.2), 3
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """bars: what is kept, sorted by symbol and time.  findings: in order of gravity.
+class Validated:
+    """The outcome of validation.
 
-    rows: int64 (n,) on the host, numbers of the quarantined rows among all rows read; reasons: one for each.
+    bars: the kept rows, sorted by symbol and time.  findings: most severe first.  quarantined_rows: int64 (n,) on the
+    host, row numbers among all rows read.  reasons: one of QUARANTINED for each quarantined row.
     """
 
     bars: Bars
     findings: tuple[Finding, ...]
-    rows: np.ndarray
+    quarantined_rows: np.ndarray
     reasons: list[str]
 
 
-def judge(bars: Bars) -> Verdict:
-    """Judge all rows, on the device they are on; the rules, all in float32, the precision that a Panel keeps:
+def validate_bars(bars: Bars) -> Validated:
+    """Validate all rows on their device. The rules, in float32 (the precision of a Panel):
 
     - Quarantined: an unknown symbol or time; a price that is null, not a number, infinite or <= 0;
-      high < max(open, close); low > min(open, close). A violation of the last two by at most 2**-22 of the price,
-      two float32 steps, is rounding of the source and repaired: high and low are moved to that open or close.
-    - Rows left with the same symbol and time: merged if all five values agree, else all of them quarantined.
-    - A row dated before the row above it of its own symbol: sorted. How symbols are interleaved does not matter.
-    - Volume null, negative or not finite becomes NaN (not known) and is flagged; zero is flagged.
-    - Flagged as a split: a bar that opens at the close before times or over 3/2 or 2 (within 5 %), or by more
-      than 2.5 either way, where its own close and the next three stay within 20 % of that open, and the three
-      before stayed within 20 % of that close (as far as there are any: a bad tick goes back, a split does not). A
-      takeover can look the same: that is why it is only flagged.
+      high < max(open, close); low > min(open, close).
+    - Repaired: a violation of the last two rules by at most 2**-22 of the price (two float32 steps) is rounding of the
+      source; high or low is set to that open or close.
+    - Remaining rows of the same symbol and time: merged if all five values agree, else all of them are quarantined.
+    - Sorted: a row with an earlier time than the previous row of its symbol. Symbols may be interleaved in any way.
+    - A volume that is null, negative or not finite becomes NaN (unknown) and is flagged; zero is flagged.
+    - Flagged as a possible split: the ratio of the open to the previous close is 3/2, 2 or the inverse of one (within
+      5 %), or more than 2.5 either way. In addition, this close and the next three are within 20 % of this open, and
+      the three closes before the previous one within 20 % of the previous close (as far as they exist): a bad tick
+      reverts, a split does not. A takeover can look the same, so the bar is only flagged.
+
+    >>> prices = {"open": np.float32([10, 10]), "low": np.float32([9, 9]), "close": np.float32([10, 10])}
+    >>> bars = Bars(np.int32([0, 0]), ("A",), np.int64([0, 1]), high=np.float32([11, 9.5]), **prices,
+    ...             volume=np.float32([5, 5]), sectors=("energy",))
+    >>> validated = validate_bars(bars)
+    >>> validated.bars.high, validated.quarantined_rows, validated.reasons
+    (array([11.], dtype=float32), array([1]), ['high is below open or close'])
     """
     device = device_of(bars.close)
     names = (*bars.names, "?")  # the last is for symbol -1
-    bars, reason, repaired = _judge_rows(bars, device)
-    bad = device.xp.flatnonzero(reason)
-    kept, back, merged = bars, bad[:0], bad[:0]
-    if bad.size or not _in_order(bars):
-        order, back = _sort(bars, device.xp.flatnonzero(reason == 0), device)
-        order, merged, conflicting = _duplicates(bars, order, device)
-        reason[conflicting] = CONFLICT
-        bad = device.xp.flatnonzero(reason)
+    bars, code, repaired = _check_rows(bars, device)
+    rejected = device.xp.flatnonzero(code)
+    kept, unsorted, merged = bars, rejected[:0], rejected[:0]
+    if rejected.size or not _is_sorted(bars):
+        order, unsorted = _sort(bars, device.xp.flatnonzero(code == 0), device)
+        order, merged, conflicting = _merge_duplicates(bars, order, device)
+        code[conflicting] = CONFLICT
+        rejected = device.xp.flatnonzero(code)
         kept = _take(bars, order)
-    code = reason[bad]
-    no_volume = device.xp.flatnonzero(~(kept.volume > 0))  # NaN or zero: nothing else is left
+    code = code[rejected]
+    no_volume = device.xp.flatnonzero(~(kept.volume > 0))  # NaN or zero: `_check_rows` leaves no other value
     zero = kept.volume[no_volume] == 0
     findings = [
-        _finding(kind, "quarantined", bars, bad[code == k], names) for k, kind in enumerate(QUARANTINED, start=1)
+        _finding(kind, "quarantined", bars, rejected[code == k], names) for k, kind in enumerate(QUARANTINED, start=1)
     ]
     findings += [
         _finding(DUPLICATE, "merged", bars, merged, names),
-        _finding(UNSORTED, "sorted", bars, back, names),
+        _finding(UNSORTED, "sorted", bars, unsorted, names),
         _finding(ROUNDING, "repaired", bars, repaired, names),
         _finding(NO_VOLUME, "flagged", kept, no_volume[~zero], names),
         _finding(ZERO_VOLUME, "flagged", kept, no_volume[zero], names),
-        _finding(SPLIT, "flagged", kept, device.asarray(split_like(kept)), names),
+        _finding(SPLIT, "flagged", kept, device.asarray(possible_splits(kept)), names),
     ]
     reasons = [QUARANTINED[k - 1] for k in device.to_host(code)]
-    numbers = device.to_host(bad if bars.row is None else bars.row[bad])
-    return Verdict(kept, tuple(f for f in findings if f.rows), numbers, reasons)
+    row_numbers = device.to_host(rejected if bars.row is None else bars.row[rejected])
+    return Validated(kept, tuple(f for f in findings if f.rows), row_numbers, reasons)
 
 
-def _in_order(bars: Bars) -> bool:
-    """Whether the rows rise by symbol and, within one, by time, so that nothing is to be sorted or merged."""
+def _is_sorted(bars: Bars) -> bool:
+    """Whether symbols rise and times strictly rise within each symbol, so that no row needs sorting or merging."""
     for begin, end in _blocks(bars):
         symbol, time_ns = bars.symbol[begin : end + 1], bars.time_ns[begin : end + 1]
         later = (symbol[1:] == symbol[:-1]) & (time_ns[1:] > time_ns[:-1])
@@ -110,141 +119,144 @@ def _in_order(bars: Bars) -> bool:
 
 
 def _blocks(bars: Bars) -> Iterator[tuple[int, int]]:
-    """`(begin, end)` of rows to look at together: few enough for a core's cache on a CPU, all of them on CUDA."""
+    """Yield `(begin, end)` of blocks of rows: on a CPU small enough for a core's cache, on CUDA one block."""
     n = bars.close.size
     step = _BLOCK_ROWS if device_of(bars.close).kind == "cpu" else n
     return ((begin, min(begin + step, n)) for begin in range(0, n, max(step, 1)))
 
 
 def _take(bars: Bars, order: Any) -> Bars:
-    """The rows in this order; the very arrays where that is the order they have."""
+    """The rows in this order; without a copy if the order keeps every row in its place."""
     if order.size == bars.symbol.size and bool((order[1:] > order[:-1]).all()):
         return bars
     arrays = {name: getattr(bars, name)[order] for name in ("symbol", "time_ns", *PRICES, "volume")}
     return dataclasses.replace(bars, **arrays, row=order if bars.row is None else bars.row[order])
 
 
-def _judge_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
-    """`(bars, reason uint8 (n,), repaired rows)`; one pass finds the few rows worth a closer look."""
+def _check_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
+    """`(bars, reason code uint8 (n,), repaired rows)`; only the few suspect rows are examined in full, on the host."""
     xp = device.xp
-    rows, volumes_known = _not_fine(bars, device)
-    reason = xp.zeros(bars.close.size, xp.uint8)
+    rows, volumes_known = _suspect_rows(bars, device)
+    reason_code = xp.zeros(bars.close.size, xp.uint8)
     repaired = rows[:0]
     if rows.size:
         host = {name: device.to_host(getattr(bars, name)[rows]) for name in ("symbol", "time_ns", *PRICES)}
-        code, high, low = _reasons(host)
-        reason[rows] = device.asarray(code)
+        code, high, low = _reason_codes(host)
+        reason_code[rows] = device.asarray(code)
         repaired = rows[device.asarray(code == 0)]
         if repaired.size:
             changed = {"high": bars.high.copy(), "low": bars.low.copy()}
             changed["high"][repaired] = device.asarray(high[code == 0])
             changed["low"][repaired] = device.asarray(low[code == 0])
             bars = dataclasses.replace(bars, **changed)
-    if not volumes_known:  # -0.0 becomes 0.0, and every NaN the same NaN
+    if not volumes_known:  # -0.0 becomes 0.0, and every NaN gets the same bits
         known = (bars.volume > 0) & (bars.volume < xp.inf)
         volume = xp.where(bars.volume == 0, xp.float32(0), xp.where(known, bars.volume, xp.float32(xp.nan)))
         bars = dataclasses.replace(bars, volume=volume)
-    return bars, reason, repaired
+    return bars, reason_code, repaired
 
 
-def _not_fine(bars: Bars, device: Device) -> tuple[Any, bool]:
-    """`(rows with something to look at, whether every volume is > 0 and finite)`; comparisons are false for NaN."""
+def _suspect_rows(bars: Bars, device: Device) -> tuple[Any, bool]:
+    """`(rows that break a rule, whether every volume is > 0 and finite)`; comparisons with NaN are false."""
     xp = device.xp
-    found, volumes_known = [xp.zeros(0, xp.int64)], True
+    suspect, volumes_known = [xp.zeros(0, xp.int64)], True
     for begin, end in _blocks(bars):
         symbol, time_ns, open_, high, low, close, volume = (
             getattr(bars, name)[begin:end] for name in ("symbol", "time_ns", *PRICES, "volume")
         )
-        fine = (symbol >= 0) & (time_ns != NOT_KNOWN)
-        fine &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < xp.inf)
-        if not bool(fine.all()):
-            found.append(xp.flatnonzero(~fine) + begin)
+        valid = (symbol >= 0) & (time_ns != UNKNOWN_TIME)
+        valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < xp.inf)
+        if not bool(valid.all()):
+            suspect.append(xp.flatnonzero(~valid) + begin)
         volumes_known = volumes_known and bool(((volume > 0) & (volume < xp.inf)).all())
-    return xp.concatenate(found), volumes_known
+    return xp.concatenate(suspect), volumes_known
 
 
-def _reasons(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For rows that are not plainly fine: `(code uint8, high, low)`, code 0 where rounding explains it."""
+def _reason_codes(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For suspect rows: `(code uint8, repaired high, repaired low)`; code 0 if rounding explains the violation."""
     prices = np.stack([rows[name] for name in PRICES])
     code = np.zeros(prices.shape[1], np.uint8)
     top = np.maximum(rows["open"], rows["close"])
     bottom = np.minimum(rows["open"], rows["close"])
     with np.errstate(invalid="ignore"):
-        wrong = (
+        violations = (
             rows["symbol"] < 0,
-            rows["time_ns"] == NOT_KNOWN,
+            rows["time_ns"] == UNKNOWN_TIME,
             ~np.isfinite(prices).all(axis=0),
             ~(prices > 0).all(axis=0),
-            rows["high"] * np.float64(_NOISE) < top,
-            rows["low"] > bottom * np.float64(_NOISE),
+            rows["high"] * np.float64(_ROUNDING) < top,
+            rows["low"] > bottom * np.float64(_ROUNDING),
         )
-    for k, where in enumerate(wrong, start=1):
-        code[(code == 0) & where] = k
+    for k, violated in enumerate(violations, start=1):
+        code[(code == 0) & violated] = k
     return code, np.maximum(rows["high"], top), np.minimum(rows["low"], bottom)
 
 
 def _sort(bars: Bars, rows: Any, device: Device) -> tuple[Any, Any]:
-    """`(rows by symbol and time, those that go back in time)`; stable, so equal times keep their order."""
+    """`(rows sorted by symbol and time, rows earlier than their predecessor)`; stable, so equal times keep order."""
     xp = device.xp
     symbol, time_ns = bars.symbol[rows], bars.time_ns[rows]
     if symbol.size and not bool((symbol[1:] >= symbol[:-1]).all()):
-        small = symbol.astype(xp.uint16) if len(bars.names) < 2**16 else symbol  # 16 bits are sorted by radix
+        small = symbol.astype(xp.uint16) if len(bars.names) < 2**16 else symbol  # numpy radix-sorts 16-bit integers
         rows = rows[xp.argsort(small, kind="stable")]
         symbol, time_ns = bars.symbol[rows], bars.time_ns[rows]
-    backwards = xp.flatnonzero((symbol[1:] == symbol[:-1]) & (time_ns[1:] < time_ns[:-1])) + 1
-    if not backwards.size:
+    positions = xp.flatnonzero((symbol[1:] == symbol[:-1]) & (time_ns[1:] < time_ns[:-1])) + 1
+    if not positions.size:
         return rows, rows[:0]
-    back = rows[backwards]
+    unsorted = rows[positions]
     by_time = xp.argsort(time_ns, kind="stable")
     rows, symbol = rows[by_time], symbol[by_time]
     small = symbol.astype(xp.uint16) if len(bars.names) < 2**16 else symbol
-    return rows[xp.argsort(small, kind="stable")], back
+    return rows[xp.argsort(small, kind="stable")], unsorted
 
 
-def _duplicates(bars: Bars, order: Any, device: Device) -> tuple[Any, Any, Any]:
-    """`(order without them, merged rows, conflicting rows)` of rows sorted by symbol and time."""
+def _merge_duplicates(bars: Bars, order: Any, device: Device) -> tuple[Any, Any, Any]:
+    """`(order without duplicates, merged rows, conflicting rows)` of rows sorted by symbol and time."""
     xp = device.xp
     symbol, time_ns = bars.symbol[order], bars.time_ns[order]
     same = (symbol[1:] == symbol[:-1]) & (time_ns[1:] == time_ns[:-1])
     if not bool(same.any()):
         return order, order[:0], order[:0]
-    again = xp.concatenate([xp.zeros(1, bool), same])
-    agrees = again.copy()
+    repeats = xp.concatenate([xp.zeros(1, bool), same])
+    agrees = repeats.copy()
     for name in (*PRICES, "volume"):
         values = getattr(bars, name)[order]
         agrees[1:] &= (values[1:] == values[:-1]) | (xp.isnan(values[1:]) & xp.isnan(values[:-1]))
-    group = xp.cumsum(~again) - 1
-    in_conflict = xp.bincount(group, weights=(again & ~agrees).astype(xp.float64))[group] > 0
-    merged = again & ~in_conflict
-    return order[~(in_conflict | merged)], order[merged], order[in_conflict]
+    group = xp.cumsum(~repeats) - 1
+    conflicting = xp.bincount(group, weights=(repeats & ~agrees).astype(xp.float64))[group] > 0
+    merged = repeats & ~conflicting
+    return order[~(conflicting | merged)], order[merged], order[conflicting]
 
 
-def split_like(bars: Bars) -> np.ndarray:
-    """Positions, int64 on the host, of bars that look like an unadjusted split; bars sorted by symbol and time."""
+def possible_splits(bars: Bars) -> np.ndarray:
+    """Return the rows, int64 on the host, that look like the first bar after an unadjusted split.
+
+    bars: sorted by symbol and time. `validate_bars` has the rule.
+    """
     device = device_of(bars.close)
     xp = device.xp
-    least = np.float32(np.exp(_SPLIT_FACTORS[0] - _SPLIT_TOLERANCE) * 0.999)
-    found = [xp.zeros(0, xp.int64)]
+    smallest = np.float32(np.exp(_SPLIT_FACTORS[0] - _SPLIT_TOLERANCE) * 0.999)
+    candidates = [xp.zeros(0, xp.int64)]
     for begin, end in _blocks(bars):
-        later = bars.open[begin + 1 : end + 1]
+        opens = bars.open[begin + 1 : end + 1]
         with np.errstate(over="ignore", under="ignore"):
-            gap = later / bars.close[begin : begin + later.size]
-        found.append(xp.flatnonzero((gap > least) | (gap < 1 / least)) + begin + 1)
-    rows = xp.concatenate(found)
+            gap = opens / bars.close[begin : begin + opens.size]
+        candidates.append(xp.flatnonzero((gap > smallest) | (gap < 1 / smallest)) + begin + 1)
+    rows = xp.concatenate(candidates)
     rows = rows[bars.symbol[rows] == bars.symbol[rows - 1]]
     if not rows.size:
         return np.zeros(0, np.int64)
-    opened = device.to_host(bars.open[rows]).astype(np.float64)
-    closed = device.to_host(bars.close[rows - 1]).astype(np.float64)
-    size = np.abs(np.log(opened / closed))
-    likely = (np.abs(size[:, None] - _SPLIT_FACTORS) <= _SPLIT_TOLERANCE).any(axis=1) | (size > _SPLIT_ALWAYS)
+    open_ = device.to_host(bars.open[rows]).astype(np.float64)
+    close_before = device.to_host(bars.close[rows - 1]).astype(np.float64)
+    size = np.abs(np.log(open_ / close_before))
+    possible = (np.abs(size[:, None] - _SPLIT_FACTORS) <= _SPLIT_TOLERANCE).any(axis=1) | (size > _SPLIT_ALWAYS)
     symbol = device.to_host(bars.symbol[rows])
     for k in range(_STAYS_BARS + 1):
         later, earlier = xp.minimum(rows + k, bars.close.size - 1), xp.maximum(rows - 1 - k, 0)
-        for others, level in ((later, opened), (earlier, closed)):
-            away = np.abs(np.log(device.to_host(bars.close[others]) / level)) > _STAYS
-            likely &= ~(away & (device.to_host(bars.symbol[others]) == symbol))
-    return device.to_host(rows)[likely]
+        for others, level in ((later, open_), (earlier, close_before)):
+            moved = np.abs(np.log(device.to_host(bars.close[others]) / level)) > _STAYS
+            possible &= ~(moved & (device.to_host(bars.symbol[others]) == symbol))
+    return device.to_host(rows)[possible]
 
 
 def _finding(kind: str, action: str, bars: Bars, rows: Any, names: tuple[str, ...]) -> Finding:
@@ -253,7 +265,7 @@ def _finding(kind: str, action: str, bars: Bars, rows: Any, names: tuple[str, ..
     device = device_of(bars.symbol)
     first = rows.min()
     time_ns = int(bars.time_ns[first])
-    when = "?" if time_ns == NOT_KNOWN else time_text(time_ns)
+    when = "?" if time_ns == UNKNOWN_TIME else time_text(time_ns)
     code = device.xp.unique(bars.symbol[rows])
     example = printable(f"{names[int(bars.symbol[first])]} {when}")
     return Finding(kind, action, int(rows.size), int((code >= 0).sum()), example)

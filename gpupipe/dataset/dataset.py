@@ -27,13 +27,13 @@ class Dataset:
     X: float32 (n_rows, n_features), C order; NaN is missing.  names: of its columns.
     y: (n_rows, n_targets), int8 classes with -1 for not known, or float32 values with NaN; see `Target`.
     time_ns: int64 (n_rows,), UTC nanoseconds: when the row was known.
-    end_time_ns: int64 (n_rows,), time of the last row that any of the row's targets depends on; 2**63 - 1 where a target
-        is not known. Purging by it is right for all targets at once, so that they share their rows.
+    end_time_ns: int64 (n_rows,), time of the last row that any of the row's targets depends on; 2**63 - 1 where a
+        target is not known. Purging by it is right for all targets at once, so that they share their rows.
     warm: bool (n_rows,): the columns that need at most 61 bars are all there.
     usable: bool (n_rows,): warm, and all targets known.
     offsets: int64 (n_symbols + 1,): symbol k is the rows offsets[k]:offsets[k+1]; windows never cross symbols.
     weight: float32 (n_rows, n_targets), the weight of a row when a target is fitted; None where all weigh alike.
-    extra: further columns (n_rows,) by name, which the recipe of the workload chooses and its baselines and measures read.
+    extra: further columns (n_rows,) by name; the workload's recipe chooses them, its baselines and measures read them.
 
     Raises ValueError when a shape, dtype or device is not as above.
 
@@ -41,8 +41,8 @@ class Dataset:
         >>> from gpupipe.targets.target import Target
         >>> data = Dataset(
         ...     "energy", np.zeros((3, 2), np.float32), ("a", "b"), np.array([[1], [0], [-1]], np.int8),
-        ...     Target(("up",), "classes", (1,), ("down", "up")), np.arange(3), np.array([1, 2, NEVER]), np.ones(3, bool),
-        ...     np.array([True, True, False]), np.array([0, 3]))
+        ...     Target(("up",), "classes", (1,), ("down", "up")), np.arange(3), np.array([1, 2, NEVER]),
+        ...     np.ones(3, bool), np.array([True, True, False]), np.array([0, 3]))
         >>> data.n_rows, data.n_targets
         (3, 1)
     """

@@ -149,7 +149,7 @@ class Estimator(ABC):
     earlier: an earlier run's models that the final fit starts from; see `starting_from`.
 
     Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
-    final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final fit's models.
+    final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final models.
     """
 
     name: ClassVar[str]

@@ -32,7 +32,7 @@ def with_mean_weight_1(
     """The rows with weights, where they have some, whose mean over all groups is 1 for each class of each target.
 
     Penalties and smallest leaves, which are counted in rows, then mean the same with and without weights, and so do
-    probabilities: without this, rows of a class that is decided early weigh more, and the class would seem more frequent.
+    probabilities: else rows of a class that is decided early weigh more, and the class would seem more frequent.
 
     total: see `TrainingSet`.
     """

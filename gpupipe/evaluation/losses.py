@@ -62,7 +62,7 @@ def reference_of(target: Target, training_y: np.ndarray, n_rows: int, last_value
 
 
 def gain(loss: float, reference_loss: float) -> float:
-    """1 - loss / reference_loss: the share of the reference's loss that is saved; NaN where the reference loses nothing.
+    """1 - loss / reference_loss, the share of the reference's loss that is saved; NaN where that is 0.
 
     >>> gain(0.8, 1.0).__round__(3)
     0.2

@@ -7,8 +7,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from gpupipe.artifacts import summary
 from gpupipe.artifacts.manifest import altered_files, read_manifest, write_manifest
@@ -17,71 +16,17 @@ from gpupipe.data import DataReport, data_hash
 from gpupipe.data.panel import Panel
 from gpupipe.estimators import registry
 from gpupipe.features.formulas.registry import Module, load_modules
-from gpupipe.pipeline import supervised
 from gpupipe.pipeline.listener import Listener, logging_too
+from gpupipe.pipeline.options import JobOptions
+from gpupipe.pipeline.workload import JobContext, Keys, Workload
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
-from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import available_cores
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import Store, dump_json, sha256
-from gpupipe.training import planning, warm_start
-from gpupipe.training.context import WorkerPool
-from gpupipe.training.workload import Workload
+from gpupipe.training import warm_start
 
 log = logging.getLogger("gpupipe")
-
-
-class Workers(Protocol):
-    """Workers of a cluster, for one run after another."""
-
-    @property
-    def jobs(self) -> int:
-        """How many tasks they work on at the same time."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """How many tasks each of them works on at the same time."""
-        ...
-
-    def running(
-        self,
-        workload: Workload,
-        panel: Panel,
-        settings: Config,
-        key: str,
-        plan: memory.Plan,
-        modules: Sequence[Module],
-    ) -> contextlib.AbstractContextManager[WorkerPool]:
-        """Give them a run. key: of the run.  plan: the memory plan of each of them."""
-        ...
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """How a job is run: nothing of it changes a model, but for `warm_start`.
-
-    jobs: fits at the same time; the number of cores if None.
-    limits: memory that the run may take, by its estimate: the first plan of memory.LADDER that stays below is taken.
-    tuning: where tuned settings come from (`tune_job.section`), for the summary and the manifest.
-    warm_start: the folder of a finished run whose models the final fold starts from, where features, labels and settings
-        are the same (see training.warm_start); it may be the job's own folder.
-    wait_s: how long to wait where another run holds the folder.
-    keep: whether the folder keeps finished results, so that a later run can reuse those that nothing changed for.
-    workers: of a cluster, which fit and predict in the place of this process; the models are the same.
-
-        >>> JobOptions(jobs=2, limits=memory.Limits(host=8 << 30)).keep
-        True
-    """
-
-    jobs: int | None = None
-    limits: memory.Limits = memory.NO_LIMITS
-    tuning: dict[str, Any] | None = None
-    warm_start: str | os.PathLike[str] | None = None
-    wait_s: float = 0.0
-    keep: bool = True
-    workers: Workers | None = None
 
 
 def run_key(
@@ -125,9 +70,7 @@ def execute(
     the holder, where another run holds OUT.
     """
     options, listener = options or JobOptions(), listener or Listener()
-    registry.require(settings.training.models)
-    if settings.training.spread:
-        _require_spread(settings, options)
+    workload.require(settings, options)
     store, workers = Store(out), options.workers
     modules = load_modules(settings.features.modules)
     digest = report.data_hash if report else data_hash(panel)
@@ -137,11 +80,11 @@ def execute(
         earlier = warm_start.read(options.warm_start, store)
         key = earlier.key(cold_key)
     here = earlier is not None and store.out.resolve() == pathlib.Path(str(options.warm_start)).resolve()
-    keys, jobs = supervised.Keys(key, cold_key), workers.jobs if workers else options.jobs or available_cores()
+    keys, jobs = Keys(key, cold_key), workers.jobs if workers else options.jobs or available_cores()
     if _altered(store, keys, here) == []:
         return _with_tuning(store, options.tuning, options.wait_s), False
     # Limits are of each process.
-    plan, reason = planning.memory_plan(workload, panel, settings, workers.threads if workers else jobs, options.limits)
+    plan, reason = workload.memory_plan(panel, settings, workers.threads if workers else jobs, options.limits)
     with contextlib.ExitStack() as held:
         held.enter_context(store.lock("--out", options.wait_s, waiting(listener, store)))
         altered = _altered(store, keys, here)
@@ -167,25 +110,14 @@ def execute(
             jobs = plan.jobs * (pool.n_workers if pool else 1)
         if reason:
             log.warning("%s", reason)
-        job = supervised.SupervisedJob(
-            workload, panel, report, settings, modules, store, keys, jobs, logging_too(listener, watch), plan, reason,
-            earlier, options.tuning, watch, pool,
+        context = JobContext(
+            panel, report, settings, modules, store, keys, jobs, logging_too(listener, watch), plan, reason, earlier,
+            options.tuning, watch, pool,
         )  # fmt: skip
-        finished = job.run()
+        finished = workload.run(context)
         if not options.keep:
             store.forget_units()
         return finished, True
-
-
-def _require_spread(settings: Config, options: JobOptions) -> None:
-    """UserError for what does not go with training.spread."""
-    n = settings.training.spread
-    if options.workers is None:
-        raise UserError(f"training.spread = {n}: workers are to hold the rows: add --workers {n} or --scheduler")
-    if options.limits != memory.NO_LIMITS:
-        raise UserError("--memory and --spread: each worker keeps its own rows in memory; give more workers instead")
-    if options.warm_start is not None:
-        raise UserError("--warm-start and --spread: models of spread rows begin from nothing; leave one of them out")
 
 
 def waiting(listener: Listener, store: Store) -> Callable[[str], None]:
@@ -204,7 +136,7 @@ def first_event(panel: Panel, report: DataReport | None, settings: Config, key: 
     }  # fmt: skip
 
 
-def _altered(store: Store, keys: supervised.Keys, here: bool) -> list[str] | None:
+def _altered(store: Store, keys: Keys, here: bool) -> list[str] | None:
     """Files of OUT's finished run that differ from its manifest; None where it holds no finished run of this key.
 
     here: the run would start from OUT itself, where one of these data, settings and code has nothing to learn.

@@ -16,148 +16,175 @@ from gpupipe.artifacts import publish, summary
 from gpupipe.artifacts.manifest import entry_of, withdraw_manifest, write_manifest
 from gpupipe.config import Config
 from gpupipe.cross_validation import diagram
-from gpupipe.data import DataReport
 from gpupipe.data import save as save_data_report
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
+from gpupipe.estimators import registry
 from gpupipe.evaluation import calibration
-from gpupipe.features.formulas.registry import Module
-from gpupipe.pipeline.listener import Listener
+from gpupipe.pipeline.options import JobOptions
+from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import host_peak_bytes, pool_statistics
+from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
-from gpupipe.store.content_store import Store, dump_json, write_atomic
+from gpupipe.store.content_store import dump_json, write_atomic
 from gpupipe.training import cross_validate, importance, planning, warm_start
-from gpupipe.training.context import TrainingContext, WorkerPool
+from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
 from gpupipe.training.groups import GroupModels, train
 from gpupipe.training.prepare import Prepared, prepare
+from gpupipe.training.recipe import Recipe
 from gpupipe.training.score import Baselines, GroupScores, add_intervals, score
-from gpupipe.training.workload import Workload
 
 log = logging.getLogger("gpupipe")
 
 
 @dataclass(frozen=True)
-class Keys:
-    """run: of all that decides the models.  cold: without what the run started from; the same where that is nothing."""
+class SupervisedWorkload(Recipe):
+    """A recipe that `job.execute` can run: every group of a panel is a Dataset, estimators are cross-fitted on it."""
 
-    run: str
-    cold: str
+    def require(self, settings: Config, options: JobOptions) -> None:
+        """UserError where an estimator's package is missing, or for what does not go with training.spread."""
+        registry.require(settings.training.models)
+        n = settings.training.spread
+        if not n:
+            return
+        if options.workers is None:
+            raise UserError(f"training.spread = {n}: workers are to hold the rows: add --workers {n} or --scheduler")
+        if options.limits != memory.NO_LIMITS:
+            raise UserError(
+                "--memory and --spread: each worker keeps its own rows in memory; give more workers instead"
+            )
+        if options.warm_start is not None:
+            raise UserError(
+                "--warm-start and --spread: models of spread rows begin from nothing; leave one of them out"
+            )
+
+    def memory_plan(self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits) -> tuple[memory.Plan, str]:
+        """See Workload."""
+        return planning.memory_plan(self, panel, settings, jobs, limits)
+
+    def run(self, context: JobContext) -> dict[str, Any]:
+        """See Workload."""
+        return _SupervisedJob(self, context).run()
 
 
 @dataclass(frozen=True)
-class SupervisedJob:
-    """One run of a supervised workload, with everything that it needs; see `job.execute`.
+class _SupervisedJob:
+    """One run of a supervised workload."""
 
-    reason: why the memory plan was chosen, in words.  earlier: the run that the final fold starts from.
-    """
-
-    workload: Workload
-    panel: Panel
-    report: DataReport | None
-    settings: Config
-    modules: Sequence[Module]
-    store: Store
-    keys: Keys
-    jobs: int
-    listener: Listener
-    plan: memory.Plan
-    reason: str
-    earlier: warm_start.EarlierRun | None
-    tuning: dict[str, Any] | None
-    watch: memory.Watch
-    workers: WorkerPool | None
+    workload: SupervisedWorkload
+    job: JobContext
 
     def run(self) -> dict[str, Any]:
-        """Do all of it; the summary."""
-        began = time.perf_counter()
-        listener, store, settings, workload = self.listener, self.store, self.settings, self.workload
-        cache = store.cache if self.plan.files else None
-        listener.stage("features and labels")
-        sharded = self.workers.sharded_rows if self.workers else None
-        prepared = prepare(workload, self.panel, settings, cache, sharded)
-        _warn_of_shares(prepared, settings)
-        context = TrainingContext(
-            prepared.datasets, prepared.splits, prepared.folds.published, settings, store, self.keys.run,
-            self.panel.device, self.jobs, cache=cache, plan=self.plan, workers=self.workers, advance=listener.advanced,
+        """Prepare, train, evaluate, publish; the summary."""
+        began, job = time.perf_counter(), self.job
+        cache = job.store.cache if job.plan.files else None
+        job.listener.stage("features and labels")
+        sharded = job.workers.sharded_rows if job.workers else None
+        prepared = prepare(self.workload, job.panel, job.settings, cache, sharded)
+        _warn_of_shares(prepared, job.settings)
+        training = TrainingContext(
+            prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
+            job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
         )  # fmt: skip
         folds = prepared.folds
-        listener.started(planning.totals(workload, self.panel, settings, folds))
-        evaluated = cross_validate.evaluate_folds(workload, context, folds, listener.stage)
-        listener.stage(f"training, {cross_validate.title(folds.published)}" if evaluated else "training")
-        if self.earlier:  # of the published fold alone: the others' validation and test hold rows it was fitted on
+        job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
+        evaluated = cross_validate.evaluate_folds(self.workload, training, folds, job.listener.stage)
+        job.listener.stage(f"training, {cross_validate.title(folds.published)}" if evaluated else "training")
+        if job.earlier:  # of the published fold alone: validation and test of the others hold rows it was fitted on
             start = warm_start.Starting(
-                self.earlier, settings, prepared.datasets, prepared.splits, prepared.features_hash
+                job.earlier, job.settings, prepared.datasets, prepared.splits, prepared.features_hash
             )
-            context = dataclasses.replace(context, earlier=start)
-        published = Published(*train(context))
-        listener.stage("evaluation")
-        started = time.perf_counter()
-        if self.earlier:
-            warm_start.keep_replaced(self.earlier, store)
-        withdraw_manifest(store)
-        scores = self._score(context, published.trained)
-        resampled = add_intervals(scores, max(workload.target(settings).horizon_rows), settings.seed)
-        publishing = [functools.partial(self._publish, context, prepared, group) for group in scores]
-        results = in_parallel(publishing, self.jobs)
-        validated = cross_validate.summarise(workload, context, folds, evaluated, published)
-        seconds = {**prepared.seconds, **context.seconds, "evaluation": time.perf_counter() - started}
-        entries = publish.publish_modules(store, self.modules)
+            training = dataclasses.replace(training, earlier=start)
+        published = Published(*train(training))
+        job.listener.stage("evaluation")
+        if job.earlier:
+            warm_start.keep_replaced(job.earlier, job.store)
+        withdraw_manifest(job.store)
+        whole, entries = self._evaluate(training, prepared, evaluated, published, began)
+        self._finish(whole, entries)
+        return summary.read(job.store.out)
+
+    def _evaluate(
+        self,
+        training: TrainingContext,
+        prepared: Prepared,
+        evaluated: Sequence[cross_validate.FoldScores],
+        published: Published,
+        began: float,
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Score and publish everything but the manifest; the summary and the manifest's entries."""
+        job, workload, folds, started = self.job, self.workload, prepared.folds, time.perf_counter()
+        target = workload.target(job.settings)
+        scores = self._score(training, published.trained)
+        resampled = add_intervals(scores, max(target.horizon_rows), job.settings.seed)
+        publishing = [functools.partial(self._publish, training, prepared, group) for group in scores]
+        results = in_parallel(publishing, job.jobs)
+        validated = cross_validate.summarise(workload, training, folds, evaluated, published)
+        seconds = {**prepared.seconds, **training.seconds, "evaluation": time.perf_counter() - started}
+        entries = publish.publish_modules(job.store, job.modules)
         entries |= {path: entry for of_group, _ in results for path, entry in of_group.items()}
         rows = [row for _, of_group in results for row in of_group]
         facts = summary.RunFacts(
-            settings=settings, report=self.report, panel=self.panel, seconds=seconds,
-            elapsed_s=time.perf_counter() - began, versions=fingerprint.versions(), key=self.keys.run,
-            split=planning.split_dates(folds.published, self.panel), peak_bytes=host_peak_bytes(), jobs=self.jobs,
+            settings=job.settings, report=job.report, panel=job.panel, seconds=seconds,
+            elapsed_s=time.perf_counter() - began, versions=fingerprint.versions(), key=job.keys.run,
+            split=planning.split_dates(folds.published, job.panel), peak_bytes=host_peak_bytes(), jobs=job.jobs,
         )  # fmt: skip
         judged = summary.Judged(rows, resampled, published.skipped, workload.reference_tables)
-        whole = summary.build(judged, facts, n_targets=len(workload.target(settings).names))
-        tuning = {} if self.tuning is None else {"tuning": self.tuning}
-        whole |= {**validated, **tuning, "units": context.results.counts(), "memory": self._memory()}
-        if self.earlier:
-            whole["warm_start"] = warm_start.counts(self.earlier, rows)
-        entries |= cross_validate.publish(context, self.panel, folds, evaluated, published.trained)
+        whole = summary.build(judged, facts, n_targets=len(target.names))
+        tuning = {} if job.tuning is None else {"tuning": job.tuning}
+        whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
+        if job.earlier:
+            whole["warm_start"] = warm_start.counts(job.earlier, rows)
+        entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)
+        entries |= diagram.write(job.store, prepared.datasets, folds)
+        entries |= _for_pictures(training, scores, published.trained)
+        return whole, entries
+
+    def _finish(self, whole: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:
+        """Write the summary, remove what is older, and write the manifest last."""
+        job, store = self.job, self.job.store
         entries |= summary.write(store, whole)
-        entries |= diagram.write(store, prepared.datasets, folds)
-        entries |= _for_pictures(context, scores, published.trained)
-        if self.report is not None:
-            entries |= {path.name: entry_of(path.read_bytes()) for path in save_data_report(self.report, store.out)}
+        if job.report is not None:
+            entries |= {path.name: entry_of(path.read_bytes()) for path in save_data_report(job.report, store.out)}
         publish.remove_strangers(store, entries)
-        store.forget_runs(but=self.keys.run)
+        store.forget_runs(but=job.keys.run)
+        tuning = {} if job.tuning is None else {"tuning": job.tuning}
         write_manifest(
-            store, self.keys.run, entries, {"settings": settings.as_dict(), "cold_key": self.keys.cold, **tuning}
-        )
+            store, job.keys.run, entries,
+            {"settings": job.settings.as_dict(), "cold_key": job.keys.cold, **tuning},
+        )  # fmt: skip
         for name, spent in whole["seconds"].items():
             run_log.event("seconds", stage=name, seconds=spent)
         run_log.event(
-            "published", rows=self.panel.n_rows, files=len(entries),
-            bytes=sum(entry["bytes"] for entry in entries.values()), models=len(rows), peak_bytes=whole["peak_bytes"],
+            "published", rows=job.panel.n_rows, files=len(entries),
+            bytes=sum(entry["bytes"] for entry in entries.values()), models=len(whole["models"]),
+            peak_bytes=whole["peak_bytes"],
         )  # fmt: skip
         store.forget_leftovers()
-        return summary.read(store.out)
 
-    def _score(self, context: TrainingContext, trained: Sequence[GroupModels]) -> list[GroupScores]:
-        baselines = Baselines.learn(self.workload, context, [models.group for models in trained])
-        calls = [functools.partial(score, self.workload, context, models, baselines) for models in trained]
-        return in_parallel(calls, self.jobs)
+    def _score(self, training: TrainingContext, trained: Sequence[GroupModels]) -> list[GroupScores]:
+        baselines = Baselines.learn(self.workload, training, [models.group for models in trained])
+        calls = [functools.partial(score, self.workload, training, models, baselines) for models in trained]
+        return in_parallel(calls, self.job.jobs)
 
     def _memory(self) -> dict[str, Any]:
         """For the summary: the memory plan and why, the largest resident sets by stage, RMM's pool."""
-        pool = pool_statistics() if self.panel.device.kind == "cuda" else {}
+        pool = pool_statistics() if self.job.panel.device.kind == "cuda" else {}
         return {
-            "plan": self.plan.name, "reason": self.reason, "peak_bytes_by_stage": dict(self.watch.peaks),
-            "device_pool": pool,
+            "plan": self.job.plan.name, "reason": self.job.reason,
+            "peak_bytes_by_stage": dict(self.job.watch.peaks), "device_pool": pool,
         }  # fmt: skip
 
     def _publish(
-        self, context: TrainingContext, prepared: Prepared, scores: GroupScores
+        self, training: TrainingContext, prepared: Prepared, scores: GroupScores
     ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
         """Write the models of one group with their measures; return manifest entries and summary rows."""
         trained = scores.trained
-        dataset, split = context.datasets[trained.group], context.splits[trained.group]
-        target, y = dataset.target, context.device.to_host(dataset.y)
+        dataset, split = training.datasets[trained.group], training.splits[trained.group]
+        target, y = dataset.target, training.device.to_host(dataset.y)
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
         entries: dict[str, dict[str, Any]] = {}
         rows: list[dict[str, Any]] = []
@@ -176,12 +203,12 @@ class SupervisedJob:
                         trained.seconds.get(name),
                         found.cutoffs,
                         found.metrics,
-                    )  # fmt: skip
+                    )
                 )
             measures = {name: {"cutoffs": found.cutoffs, "metrics": found.metrics} for name, found in of_label.items()}
             baselines = {baseline.name: measures.pop(baseline.name) for baseline in self.workload.baselines}
             metadata = {
-                **self._metadata(context, prepared, trained.group), **identity,
+                **self._metadata(training, prepared, trained.group), **identity,
                 "class_shares": {part: _class_shares(y[at, k], target.class_names) for part, at in parts.items()},
                 "baselines": baselines,
                 "models": {
@@ -189,15 +216,15 @@ class SupervisedJob:
                 },
             }  # fmt: skip
             fitted = {name: models[position] for name, models in trained.models.items()}
-            entries |= publish.publish(self.store, target.folder(k, trained.group), fitted, metadata)
+            entries |= publish.publish(self.job.store, target.folder(k, trained.group), fitted, metadata)
         return entries, rows
 
-    def _metadata(self, context: TrainingContext, prepared: Prepared, group: str) -> dict[str, Any]:
+    def _metadata(self, training: TrainingContext, prepared: Prepared, group: str) -> dict[str, Any]:
         """What all targets of a group share."""
-        dataset, split = context.datasets[group], context.splits[group]
-        time_ns = context.device.to_host(dataset.time_ns)
+        dataset, split = training.datasets[group], training.splits[group]
+        time_ns = training.device.to_host(dataset.time_ns)
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
-        panel = self.panel
+        panel = self.job.panel
         return {
             "sector": group,
             "symbols": [name for name, of in zip(panel.symbols, panel.group, strict=True) if of == group],
@@ -207,10 +234,10 @@ class SupervisedJob:
                 for part, at in parts.items()
             },
             "features": {"names": list(dataset.names), "hash": prepared.features_hash},
-            "settings": self.settings.as_dict(),
+            "settings": self.job.settings.as_dict(),
             "versions": fingerprint.versions(),
-            "run_key": self.keys.run,
-            "seconds": {**prepared.seconds, **context.seconds},
+            "run_key": self.job.keys.run,
+            "seconds": {**prepared.seconds, **training.seconds},
         }
 
 

@@ -27,8 +27,8 @@ from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_
 from gpupipe.training import planning, prepare, search
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import final_training_set, groups_with_enough, pools
+from gpupipe.training.recipe import Recipe
 from gpupipe.training.search import Search, Study
-from gpupipe.training.workload import Workload
 
 log = logging.getLogger("gpupipe")
 
@@ -78,9 +78,10 @@ class Wanted:
             if name in search.searched() and not (alone and name in search.pooled_only())
         )
         if alone and set(found) & set(search.pooled_only()):
+            pooled = " and ".join(sorted(set(found) & set(search.pooled_only())))
             raise ConfigError(
-                f"{' and '.join(sorted(set(found) & set(search.pooled_only())))}: tuned over all sectors at once, which "
-                "training.pool = none does not train; leave them out of --family"
+                f"{pooled}: tuned over all sectors at once, which training.pool = none does not train; leave them out "
+                "of --family"
             )
         if not found:
             raise ConfigError(f"nothing to tune in {', '.join(settings.training.models)}: give one of "
@@ -89,7 +90,7 @@ class Wanted:
 
 
 def tune(
-    workload: Workload,
+    workload: Recipe,
     panel: Panel,
     report: DataReport | None,
     settings: Config,
@@ -142,7 +143,7 @@ def tune(
                 "sectors": len(panel.groups),
                 "labels": len(target.names),
                 "models": 0,
-            }  # fmt: skip
+            }
         )
         listener.stage("tuning")
         results: list[dict[str, Any]] = []
@@ -170,7 +171,7 @@ def tune(
     return json.loads(dump_json(whole)), tuned
 
 
-def _deciding(workload: Workload, settings: Config) -> Config:
+def _deciding(workload: Recipe, settings: Config) -> Config:
     """The settings without what no trial depends on: which models are trained, and what an earlier tuning found."""
     training = dataclasses.replace(settings.training, models=workload.catalogue().default_models)
     return dataclasses.replace(settings, training=training, tuned=())
@@ -191,7 +192,7 @@ def _search(searcher: Search, studies: Sequence[Study], jobs: int) -> list[dict[
     return results
 
 
-def with_results(workload: Workload, settings: Config, results: Sequence[dict[str, Any]]) -> Config:
+def with_results(workload: Recipe, settings: Config, results: Sequence[dict[str, Any]]) -> Config:
     """The settings with the values of each accepted study; without an earlier tuning's where a study is not."""
     kept = {(result["sector"], result["label"], result["section"]) for result in results if not result["accepted"]}
     tuned = tuple(item for item in settings.tuned if (item.sector, item.label, item.section) not in kept)

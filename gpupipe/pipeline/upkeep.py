@@ -17,7 +17,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.store.cache import objects_of
 from gpupipe.store.content_store import Store, sha256
 from gpupipe.training import planning
-from gpupipe.training.workload import Workload
+from gpupipe.training.recipe import Recipe
 
 STATES = ("done", "stale", "missing")
 
@@ -52,7 +52,7 @@ class Status:
 
 def status(
     out: str | os.PathLike[str],
-    workload: Workload | None = None,
+    workload: Recipe | None = None,
     panel: Panel | None = None,
     settings: Config | None = None,
 ) -> Status:

@@ -27,7 +27,8 @@ def available_cores() -> int:
 class FoldSlot:
     """Memory that a group of tasks shares, such as a fold with its bins; tasks of lower slots go first.
 
-    close: called once all its tasks are done.  shared: whether every worker works on it, or the one that opened it first.
+    close: called once all its tasks are done.
+    shared: whether every worker works on it, or only the one that opened it.
     """
 
     order: int
@@ -100,14 +101,14 @@ def in_parallel(calls: Sequence[Callable[[], Any]], jobs: int) -> list[Any]:
 def run_graph(tasks: Sequence[Task], costs: Costs, jobs: int, open_slots: int = 2, n_workers: int = 1) -> None:
     """Do all tasks, each after those that it needs, on `jobs` threads that Dask runs; the first error is raised.
 
-    A thread that is free takes, from the lowest slot that it may work on, the task that is expected to take longest with
-    all that waits for it there, divided among the threads: of independent tasks that ends at most a third later than
-    the best order (Graham 1969). When hardly enough tasks for the threads are left, or none is ready, the next slot
-    is opened meanwhile, so that what it prepares is ready when they are done; never more than `open_slots` slots are
-    open on a worker, which bounds what is held in memory.
+    A thread that is free takes, from the lowest slot that it may work on, the task that is expected to take longest
+    with all that waits for it there, divided among the threads: of independent tasks that ends at most a third later
+    than the best order (Graham 1969). When hardly enough tasks for the threads are left, or none is ready, the next
+    slot is opened meanwhile, so that what it prepares is ready when they are done; never more than `open_slots` slots
+    are open on a worker, which bounds what is held in memory.
 
-    n_workers: how many workers the threads belong to, in turn. A thread works on slots of its own worker before it helps
-    others. Tasks must be given after those they need, and slots in the order of their numbers.
+    n_workers: how many workers the threads belong to, in turn. A thread works on slots of its own worker before it
+    helps others. Tasks must be given after those they need, and slots in the order of their numbers.
     """
     graph = _Graph(tasks, costs, jobs, open_slots, n_workers)
     try:

@@ -186,7 +186,7 @@ class ResultCache:
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between the parts of two results: settings and libraries by name; models only if nothing else does."""
+    """What differs between the parts of two results: settings and libraries by name; models if nothing else does."""
     names = []
     for part in sorted({*before, *now} - {*LEARNED_FROM}):
         old, new = before.get(part), now.get(part)

@@ -28,8 +28,8 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.training import out_of_sample
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels, train
+from gpupipe.training.recipe import Recipe
 from gpupipe.training.score import Baselines, reference_predictions
-from gpupipe.training.workload import Workload
 
 ON_EVERY_PATH = "above the prior on every path"
 
@@ -71,7 +71,7 @@ def title(times: FoldTimes) -> str:
 
 
 def evaluate_folds(
-    workload: Workload, context: TrainingContext, folds: Folds, stage: Callable[[str], None]
+    workload: Recipe, context: TrainingContext, folds: Folds, stage: Callable[[str], None]
 ) -> list[FoldScores]:
     """Train and measure every fold whose models are not kept, one after the other.
 
@@ -102,7 +102,7 @@ def survey(context: TrainingContext, folds: Folds) -> None:
 
 
 def score_fold(
-    workload: Workload,
+    workload: Recipe,
     context: TrainingContext,
     times: FoldTimes,
     trained: list[GroupModels],
@@ -183,7 +183,7 @@ class Published:
 
 
 def summarise(
-    workload: Workload,
+    workload: Recipe,
     context: TrainingContext,
     folds: Folds,
     evaluated: Sequence[FoldScores],
@@ -336,7 +336,8 @@ def cpcv_summary(measured: Sequence[FoldScores], n_groups: int, n_test: int) -> 
         denied = one["smallest_gain"] <= 0 or smallest <= 0
         one |= {"smallest_above_prior_all": smallest, "skill": NO_SKILL if denied else ON_EVERY_PATH}
     return {
-        "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path), "folds": [scores.description for scores in measured],
+        "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path),
+        "folds": [scores.description for scores in measured],
         "results": results,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from gpupipe.estimators.boosting.sampling import cut
 from gpupipe.estimators.contract import Shape
 from gpupipe.features.matrix import feature_names, warm_up_of
 from gpupipe.runtime.memory import LADDER, Estimate, Plan
-from gpupipe.training.workload import Workload
+from gpupipe.training.recipe import Recipe
 
 PROGRAM_BYTES = 400 << 20  # Python, the libraries, compiled kernels, and what they leave behind
 PROGRAM_ON_DEVICE = 600 << 20  # CUDA's context, the libraries' kernels
@@ -28,7 +28,7 @@ PREDICTION_BYTES = 12  # of an estimator's prediction of a row and target
 FREED = 0.06  # of what came and went, that the allocator cannot give back
 
 
-def shape_of(workload: Workload, panel: Panel, settings: Config) -> Shape:
+def shape_of(workload: Recipe, panel: Panel, settings: Config) -> Shape:
     """The shape of a run over a panel, by the shares of its split."""
     names, shares = feature_names(settings.features.names), settings.split
     target = workload.target(settings)
@@ -48,7 +48,7 @@ def shape_of(workload: Workload, panel: Panel, settings: Config) -> Shape:
     )  # fmt: skip
 
 
-def ladder(workload: Workload, panel: Panel, settings: Config, jobs: int) -> list[Estimate]:
+def ladder(workload: Recipe, panel: Panel, settings: Config, jobs: int) -> list[Estimate]:
     """What every plan would hold, in their order. On a GPU files are of no use: that plan is left out."""
     shape, kind = shape_of(workload, panel, settings), panel.device.kind
     return [of_plan(shape, settings, jobs, plan, kind) for plan in LADDER if kind == "cpu" or not plan.files]

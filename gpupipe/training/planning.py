@@ -22,11 +22,11 @@ from gpupipe.training import cross_validate, memory_estimate
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import count_tasks, train
 from gpupipe.training.prepare import outline, prepare
-from gpupipe.training.workload import Workload
+from gpupipe.training.recipe import Recipe
 
 
 def plan(
-    workload: Workload,
+    workload: Recipe,
     panel: Panel,
     settings: Config,
     jobs: int | None = None,
@@ -75,7 +75,7 @@ def plan(
     }
 
 
-def survey(workload: Workload, panel: Panel, settings: Config, out: str | os.PathLike[str]) -> ResultCache:
+def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathLike[str]) -> ResultCache:
     """Which results of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
 
     A result that waits for a missing one is missing too: what it would learn from is not known.
@@ -94,7 +94,7 @@ def survey(workload: Workload, panel: Panel, settings: Config, out: str | os.Pat
 
 
 def memory_plan(
-    workload: Workload, panel: Panel, settings: Config, jobs: int | None, limits: memory.Limits
+    workload: Recipe, panel: Panel, settings: Config, jobs: int | None, limits: memory.Limits
 ) -> tuple[memory.Plan, str]:
     """The memory plan of a run, and a sentence on it; empty where nothing limits it, or it need not change.
 
@@ -109,7 +109,7 @@ def memory_plan(
     return plan, "" if plan == memory.AS_IT_IS else memory.said_of(steps, plan, limits)
 
 
-def totals(workload: Workload, panel: Panel, settings: Config, folds: Folds) -> dict[str, int]:
+def totals(workload: Recipe, panel: Panel, settings: Config, folds: Folds) -> dict[str, int]:
     """How many tasks, rows, groups, targets and models a run has."""
     groups, targets = len(panel.groups), len(workload.target(settings).names)
     models = groups * targets * len(settings.training.models)

@@ -14,7 +14,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.runtime import run_log
 from gpupipe.training.context import ShardedRows
-from gpupipe.training.workload import Workload
+from gpupipe.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Prepared:
 
 
 def prepare(
-    workload: Workload,
+    workload: Recipe,
     panel: Panel,
     settings: Config,
     cache: pathlib.Path | None = None,
@@ -59,7 +59,7 @@ def prepare(
 
 
 def make_dataset(
-    workload: Workload, panel: Panel, group: str, settings: Config, cache: pathlib.Path | None = None
+    workload: Recipe, panel: Panel, group: str, settings: Config, cache: pathlib.Path | None = None
 ) -> tuple[Dataset, str, dict[str, float]]:
     """Features and targets of one group, the hash of the features' names and formulas, and the seconds of both."""
     group_panel = panel.of_group(group)
@@ -83,7 +83,7 @@ def _logged(stage: str, group: str, started: float, panel: Panel, array: Any) ->
     return seconds
 
 
-def outline(workload: Workload, panel: Panel, settings: Config) -> Prepared:
+def outline(workload: Recipe, panel: Panel, settings: Config) -> Prepared:
     """Targets, and the folds that they and the bars alone determine: what `prepare` gives, without any features."""
     datasets = {group: workload.outline(panel.of_group(group), group, settings) for group in panel.groups}
     folds = make_folds(list(datasets.values()), settings.split)

@@ -16,7 +16,7 @@ from gpupipe.evaluation.scorers import scorer_of
 from gpupipe.evaluation.skill import skill_measures
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
-from gpupipe.training.workload import Workload
+from gpupipe.training.recipe import Recipe
 
 BASELINES = (PRIOR_ALL, "volatility_table_sector", "volatility_table_all", "last_return")
 
@@ -28,7 +28,7 @@ class Baselines:
     learned: dict[str, Predict]
 
     @classmethod
-    def learn(cls, workload: Workload, context: TrainingContext, groups: Sequence[str]) -> Baselines:
+    def learn(cls, workload: Recipe, context: TrainingContext, groups: Sequence[str]) -> Baselines:
         """Learn from the training rows of `groups`."""
         rows = TrainingRows(
             {group: context.datasets[group] for group in groups},
@@ -62,7 +62,7 @@ class GroupScores:
     curves: list[dict[str, Any]]
 
 
-def score(workload: Workload, context: TrainingContext, trained: GroupModels, baselines: Baselines) -> GroupScores:
+def score(workload: Recipe, context: TrainingContext, trained: GroupModels, baselines: Baselines) -> GroupScores:
     """Measure every model of one group, and every baseline."""
     dataset, split, to_host = context.datasets[trained.group], context.splits[trained.group], context.device.to_host
     target, y = dataset.target, to_host(dataset.y)
@@ -97,7 +97,7 @@ def score(workload: Workload, context: TrainingContext, trained: GroupModels, ba
     return GroupScores(trained, scores, by_time, curves)
 
 
-def _returns_of(workload: Workload, dataset: Dataset, k: int) -> np.ndarray:
+def _returns_of(workload: Recipe, dataset: Dataset, k: int) -> np.ndarray:
     """float32 (n_rows,): the return that a call of a target's row earns; NaN where the workload has none."""
     name = workload.returns(dataset.target, k)
     if not name:

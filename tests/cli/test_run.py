@@ -136,7 +136,7 @@ def refused(capsys, out, words, *arguments):
     "words, arguments",
     [
         (
-            ("no symbol is of sector 'enrgy'", "did you mean 'energy'"),
+            ("no symbol has sector 'enrgy'", "did you mean 'energy'"),
             ("--data", SOURCE, "--sectors", "enrgy,technology"),
         ),
         ("no sector is named", (*SIMULATED, "--sectors", ",")),

@@ -1,4 +1,4 @@
-"""Sources that change while they are read, that lie about themselves, and that must not be written."""
+"""Sources that change while they are read, files with false metadata, and files that must not be written."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def same_size(path):
     with path.open("r+b") as stream:
         stream.seek(200)
         stream.write(b"\0\0")
-    os.utime(path, ns=(1, 1))  # and the time of writing set back by hand
+    os.utime(path, ns=(1, 1))  # and a false mtime
 
 
-def cut(path):
+def truncate(path):
     os.truncate(path, 100)
 
 
@@ -47,34 +47,38 @@ def replace(path):
     other.replace(path)
 
 
-@pytest.mark.parametrize("change", [append, same_size, cut, replace, os.unlink])
+@pytest.mark.parametrize("change", [append, same_size, truncate, replace, os.unlink])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_file_that_changes_while_it_is_read(parquet, monkeypatch, change, when):
     real = sources._parquet
 
-    def meddling(path, required):
+    def read_and_change(path, required):
         if when == "before":
             change(path)
-        found = real(path, required)
+        result = real(path, required)
         if when == "after":
             change(path)
-        return found
+        return result
 
-    monkeypatch.setattr(sources, "_parquet", meddling)
+    monkeypatch.setattr(sources, "_parquet", read_and_change)
     with pytest.raises(DataError, match=r"bars.parquet: changed while it was read: give the command again once"):
         load(parquet, device="cpu")
 
 
 def test_a_folder_that_gets_another_file_while_it_is_read(parquet, monkeypatch):
     real = sources._parquet
-    monkeypatch.setattr(sources, "_parquet", lambda path, required: (
-        pq.write_table(TABLE, path.with_name("more.parquet")), real(path, required))[1])  # fmt: skip
+
+    def read_and_add(path, required):
+        pq.write_table(TABLE, path.with_name("more.parquet"))
+        return real(path, required)
+
+    monkeypatch.setattr(sources, "_parquet", read_and_add)
     with pytest.raises(DataError, match=r"more.parquet: changed while it was read"):
         load(parquet.parent, device="cpu")
 
 
-def test_an_arrow_file_that_is_cut_after_it_was_read_ends_nothing(tmp_path, monkeypatch):
-    """Its pages must not be the file's: the process would be killed when they are looked at."""
+def test_an_arrow_file_may_be_truncated_after_it_was_read(tmp_path, monkeypatch):
+    """The table must not be memory-mapped: an access would kill the process (SIGBUS)."""
     path = tmp_path / "bars.feather"
     pyarrow.feather.write_feather(TABLE, path, compression="uncompressed")
     table, _ = sources._arrow(path, [])
@@ -95,69 +99,66 @@ def test_a_page_that_fails_its_checksum(tmp_path):
         load(path, device="cpu")
 
 
-def with_schema(table, said):
-    """A Parquet file of the table whose metadata say that it has another Arrow schema."""
+def with_schema(table, schema):
+    """The bytes of a Parquet file of the table, with another Arrow schema in its metadata."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, store_schema=True)
     content = sink.getvalue().to_pybytes()
     import base64
 
-    def stored(schema):
-        return base64.b64encode(schema.serialize().to_pybytes())
-
-    true = pq.read_metadata(pa.BufferReader(content)).metadata[b"ARROW:schema"]
-    lie = stored(said)
-    assert len(lie) <= len(true) and content.count(true) == 1
-    return content.replace(true, lie.ljust(len(true), b"="))
+    original = pq.read_metadata(pa.BufferReader(content)).metadata[b"ARROW:schema"]
+    false = base64.b64encode(schema.serialize().to_pybytes())
+    assert len(false) <= len(original) and content.count(original) == 1
+    return content.replace(original, false.ljust(len(original), b"="))
 
 
 @pytest.mark.parametrize("column", ["close", "time", "symbol"])
 @pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float64(), pa.timestamp("s", "UTC"), pa.bool_()])
-def test_a_parquet_file_with_a_lying_schema_is_read_as_it_is_or_refused(tmp_path, column, kind):
-    """What pages hold is what counts: no price is made of the bits of something else."""
-    plain = pa.table({name: TABLE[name].cast(pa.string()) if pa.types.is_dictionary(TABLE[name].type) else TABLE[name]
-                      for name in TABLE.column_names})  # fmt: skip
-    at = plain.schema.get_field_index(column)
-    lie = plain.schema.set(at, pa.field(column, kind))
+def test_a_parquet_file_with_a_false_schema_is_read_correctly_or_refused(tmp_path, column, kind):
+    """The pages decide: no price is read from the bits of another type."""
+    types = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in TABLE.schema]
+    plain = TABLE.cast(pa.schema(list(zip(TABLE.column_names, types, strict=True))))
+    position = plain.schema.get_field_index(column)
+    schema = plain.schema.set(position, pa.field(column, kind))
     path = tmp_path / "bars.parquet"
     try:
-        path.write_bytes(with_schema(plain, lie))
+        path.write_bytes(with_schema(plain, schema))
     except AssertionError:
-        pytest.skip("the lie is longer than the truth")
-    truth = load(plain, device="cpu")[0]
+        pytest.skip("the false schema is longer than the original")
+    expected = load(plain, device="cpu")[0]
     try:
         panel, report = load(path, device="cpu")
     except DataError as error:
         assert "\n" not in str(error)
         return
-    assert report.rows_kept == truth.n_rows and panel.symbols == truth.symbols
-    assert (panel.close == truth.close).all() and (panel.time_ns == truth.time_ns).all()
+    assert report.rows_kept == expected.n_rows and panel.symbols == expected.symbols
+    assert (panel.close == expected.close).all() and (panel.time_ns == expected.time_ns).all()
 
 
-def test_statistics_that_lie_change_nothing(tmp_path):
-    """Nothing is left out by what a footer says of the least and greatest value."""
+def test_false_statistics_change_nothing(tmp_path):
+    """No row is skipped because of the minimum and maximum in the footer."""
     path = tmp_path / "bars.parquet"
     pq.write_table(TABLE, path, use_dictionary=False, compression="none")
-    truth = load(path, device="cpu")[1].data_hash
+    expected = load(path, device="cpu")[1].data_hash
     content = path.read_bytes()
     column = pq.read_metadata(path).row_group(0).column(TABLE.column_names.index("close"))
     import struct
 
     footer = len(content) - 8 - struct.unpack("<I", content[-8:-4])[0]
     for value in (column.statistics.min, column.statistics.max):
-        said = struct.pack("<f", value)
-        assert said in content[footer:]
-        content = content[:footer] + content[footer:].replace(said, struct.pack("<f", -1e30))
+        statistic = struct.pack("<f", value)
+        assert statistic in content[footer:]
+        content = content[:footer] + content[footer:].replace(statistic, struct.pack("<f", -1e30))
     path.write_bytes(content)
     assert pq.read_metadata(path).row_group(0).column(TABLE.column_names.index("close")).statistics.max < 0
-    assert load(path, device="cpu")[1].data_hash == truth
+    assert load(path, device="cpu")[1].data_hash == expected
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 @pytest.mark.parametrize("in_use", [False, True])
 @pytest.mark.parametrize("adbc", [True, False])
 def test_an_sqlite_file_is_left_as_it_was(tmp_path, monkeypatch, mode, in_use, adbc):
-    """Its bytes and times, and no log or journal beside it that was not there: SQLite would make two to read."""
+    """Equal bytes and times, and no new log or journal next to it: SQLite itself would create two to read a file."""
     if not adbc:
 
         def refuse(*arguments):
@@ -174,8 +175,8 @@ def test_an_sqlite_file_is_left_as_it_was(tmp_path, monkeypatch, mode, in_use, a
         connection.close()
 
     def state():
-        return {one.name: (hashlib.sha256(one.read_bytes()).hexdigest(), one.stat().st_mtime_ns)
-                for one in tmp_path.iterdir() if not one.name.endswith("-shm")}  # fmt: skip
+        files = [file for file in tmp_path.iterdir() if not file.name.endswith("-shm")]
+        return {file.name: (hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_mtime_ns) for file in files}
 
     before, names = state(), sorted(os.listdir(tmp_path))
     assert load(path, device="cpu")[1].rows_kept == len(CANDLES)
@@ -183,11 +184,11 @@ def test_an_sqlite_file_is_left_as_it_was(tmp_path, monkeypatch, mode, in_use, a
     connection.close()
 
 
-def test_text_is_data_and_never_run(tmp_path):
-    """Numbers in text columns are parsed as numbers; what only an interpreter would understand is quarantined."""
+def test_text_is_never_executed(tmp_path):
+    """Text columns are parsed as decimal numbers; rows with an expression are quarantined."""
     trap = tmp_path / "run"
-    texts = [f"__import__('pathlib').Path({str(trap)!r}).touch()", "1+1", "0x10", "1_000", "eval('2')", "$(touch x)",
-             "=1+1", "load_extension('x')"]  # fmt: skip
+    texts = ["1+1", "0x10", "1_000", "eval('2')", "$(touch x)", "=1+1", "load_extension('x')"]
+    texts = [f"__import__('pathlib').Path({str(trap)!r}).touch()", *texts]
     names = ("symbol", "date", "open", "high", "low", "close", "volume", "sector")
     rows = [("A", f"2020-01-{k + 1:02d}", "10", "10", "10", text, "5", "energy") for k, text in enumerate(texts)]
     rows.append(("A", "2020-02-01", "10", "10", "10", "10", "5", "energy"))

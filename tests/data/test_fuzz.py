@@ -1,4 +1,4 @@
-"""Whatever comes, the readers give a Panel or a DataError of one line, and never anything else."""
+"""For any input, the readers return a Panel or raise a DataError of one line, and nothing else."""
 
 import os
 import sqlite3
@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from gpupipe.data import DataError, load, simulate
 from gpupipe.data.panel import Panel
 
-# `python -m bench.fuzz` asks for more examples, other ones each time.
-LONGER = int(os.environ.get("GPUPIPE_FUZZ", 0))
+# `python -m bench.fuzz` sets a larger number of examples, which are then random.
+N_EXAMPLES = int(os.environ.get("GPUPIPE_FUZZ", 0))
 SLOW = settings(
-    deadline=None, max_examples=LONGER or 60, derandomize=not LONGER, database=None,
+    deadline=None,
+    max_examples=N_EXAMPLES or 60,
+    derandomize=not N_EXAMPLES,
+    database=None,
     suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+)
 NAMES = ("symbol", "date", "open", "high", "low", "close", "volume", "sector", "timeframe", "adj close")
 
 words = st.one_of(
@@ -49,10 +52,13 @@ arrow_types = {
     "list": (st.lists(st.integers(0, 3), max_size=2), pa.list_(pa.int64())),
     "nothing": (st.none(), pa.null()),
 }
-TWO = pa.table({
-    "symbol": ["A", "B"], "date": ["2020-01-02", "2020-01-02"],
-    **{name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")},
-})  # fmt: skip
+TWO = pa.table(
+    {
+        "symbol": ["A", "B"],
+        "date": ["2020-01-02", "2020-01-02"],
+        **{name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")},
+    }
+)
 
 
 def check(source, **options):
@@ -176,8 +182,8 @@ def test_sector_maps_that_are_mappings(mapping):
 
 @pytest.fixture(scope="module")
 def databases(tmp_path_factory):
-    """The bytes of two SQLite files, one with a write-ahead log."""
-    found = {}
+    """The bytes of two SQLite files, the second in write-ahead mode."""
+    contents = {}
     for mode in ("delete", "wal"):
         path = tmp_path_factory.mktemp("real") / "bars.db"
         connection = sqlite3.connect(path)
@@ -189,16 +195,17 @@ def databases(tmp_path_factory):
                 [(f"S{k % 3}", 1_600_000_000 + 86_400 * k) for k in range(90)],
             )
         connection.close()
-        found[mode] = path.read_bytes()
-    return found
+        contents[mode] = path.read_bytes()
+    return contents
 
 
 @SLOW
 @given(
     st.sampled_from(["delete", "wal"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
-    st.floats(0.3, 1), st.booleans(),
-)  # fmt: skip
+    st.floats(0.3, 1),
+    st.booleans(),
+)
 def test_damaged_databases(databases, tmp_path_factory, mode, changes, kept, at_the_start):
     content = bytearray(databases[mode])
     for where, value in changes:
@@ -207,4 +214,4 @@ def test_damaged_databases(databases, tmp_path_factory, mode, changes, kept, at_
     path.write_bytes(bytes(content[: int(kept * len(content))] if kept < 0.6 else content))
     before = path.read_bytes()
     check(path)
-    assert path.read_bytes() == before and [one.name for one in path.parent.iterdir()] == ["bars.db"]
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == ["bars.db"]

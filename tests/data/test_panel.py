@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from gpupipe import compute_features, tp_dd_labels
+from gpupipe.data.panel import Panel
 from tests.support.panels import random_panel
 
 
@@ -52,11 +51,34 @@ def test_of_sector_is_the_rows_of_its_symbols():
         ({"offsets": np.array([0, 3, 5])}, "offsets must rise"),
         ({"offsets": np.array([0, 4])}, "offsets has shape"),
         ({"symbols": ("B", "A")}, "sorted"),
-        ({"sector": ("x",)}, "1 sectors for 2 symbols"),
+        ({"sector": ("x",)}, "1 values of 'sector' for 2 symbols"),
         ({"time_ns": np.array([1, 1, 2, 1])}, "strictly increasing"),
     ],
 )
 def test_what_a_panel_is_not(change, message):
     panel = random_panel(lengths=(3, 1))
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(panel, **change)
+        panel.replace(**change)
+
+
+def test_take_selects_rows_and_leaves_out_symbols_without_any():
+    panel = random_panel((3, 1, 2), sectors=("technology", "energy"))
+    first = panel.take(panel.time_ns == 0)
+    assert first.n_rows == 3 and first.symbols == panel.symbols and first.sector == panel.sector
+    later = panel.take(panel.time_ns > 0)
+    assert later.symbols == ("S000", "S002") and later.offsets.tolist() == [0, 2, 3]
+    np.testing.assert_array_equal(later.close, panel.close[[1, 2, 5]])
+    kept = panel.take(panel.time_ns > 0, keep_empty=True)
+    assert kept.symbols == panel.symbols and kept.offsets.tolist() == [0, 2, 2, 3]
+    with pytest.raises(ValueError, match="no symbol is left"):
+        panel.take(np.zeros(6, bool))
+
+
+def test_other_schemas_and_groups_are_values():
+    quotes = Panel({"price": np.array([99.5, 99.0]), "yield": np.array([4.1, 4.2])}, np.array([0, 1]), np.array([0, 2]),
+                   ("BOND",), group_by="symbol")  # fmt: skip
+    assert quotes.price.dtype == np.float64 and quotes.groups == ("BOND",) and quotes.of_group("BOND").n_rows == 2
+    with pytest.raises(AttributeError, match="a Panel has no 'close'; its columns are price, yield"):
+        _ = quotes.close
+    with pytest.raises(ValueError, match="group_by is 'sector', which is no attribute"):
+        quotes.replace(group_by="sector")

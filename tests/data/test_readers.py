@@ -1,4 +1,4 @@
-"""Every kind of source gives the same Panel, to the last bit, from the same bars."""
+"""Every kind of source gives the same Panel, bit for bit, from the same bars."""
 
 import datetime
 import gzip
@@ -58,8 +58,8 @@ def test_hive_folders(table, tmp_path, keys):
 def test_folder_of_files_named_after_their_symbols(table, tmp_path):
     sectors = dict(zip(PANEL.symbols, PANEL.sector, strict=True))
     for symbol in PANEL.symbols:
-        own = plain(table).filter(pa.compute.equal(plain(table)["symbol"], symbol)).drop_columns(["symbol", "sector"])
-        pa.csv.write_csv(own, tmp_path / f"{symbol}.csv")
+        symbol_rows = plain(table).filter(pa.compute.equal(plain(table)["symbol"], symbol))
+        pa.csv.write_csv(symbol_rows.drop_columns(["symbol", "sector"]), tmp_path / f"{symbol}.csv")
     report = same(tmp_path, sector_map=sectors)
     assert any("name is its symbol" in note for note in report.notes)
 
@@ -72,7 +72,7 @@ def test_csv(table, tmp_path, delimiter):
     same(tmp_path / "bars.csv.gz")
 
 
-def test_csv_keeps_symbols_that_look_like_nothing(tmp_path):
+def test_csv_keeps_symbols_that_look_like_null(tmp_path):
     lines = [f"{symbol},2020-01-0{day},1,1,1,1,1,energy" for symbol in ("NA", "nan", "TRUE", "1") for day in (1, 2)]
     (tmp_path / "a.csv").write_text("\ufeffTicker,Date,Open,High,Low,Close,Volume,Sector\n" + "\n".join(lines) + "\n")
     assert read(tmp_path / "a.csv", device="cpu").symbols == ("1", "NA", "TRUE", "nan")
@@ -155,7 +155,7 @@ def test_order_of_rows_does_not_matter(table):
     assert report.data_hash == HASH
     assert [f.kind for f in report.findings] == ["goes back in time"]
     by_date = plain(table).sort_by([("time", "ascending"), ("symbol", "descending")])
-    same(by_date)  # interleaved symbols are a layout, not a finding
+    same(by_date)  # interleaved symbols are no finding
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_times(table, convert):
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
-def test_days_that_nanoseconds_cannot_hold_are_not_known(kind):
+def test_days_that_nanoseconds_cannot_hold_are_unknown(kind):
     days = [datetime.date(1970, 1, 2), datetime.date(2262, 4, 11), datetime.date(2300, 1, 1), datetime.date(1, 1, 1)]
     for values in (days, [*days, None]):
-        got = columns.times(pa.chunked_array([pa.array(values, kind)]), "here")
-        expected = [86_400 * 10**9, 106_751 * 86_400 * 10**9] + [columns.NOT_KNOWN] * (len(values) - 2)
-        assert got.dtype == np.int64 and got.tolist() == expected
+        times = columns.times(pa.chunked_array([pa.array(values, kind)]), "here")
+        expected = [86_400 * 10**9, 106_751 * 86_400 * 10**9] + [columns.UNKNOWN_TIME] * (len(values) - 2)
+        assert times.dtype == np.int64 and times.tolist() == expected
 
 
 def test_dictionaries_in_any_order_and_width_give_the_same_codes():
@@ -198,8 +198,9 @@ def test_dictionaries_in_any_order_and_width_give_the_same_codes():
         index = [[str(name).strip() for name in names].index(value) for value in text]
         for width in (pa.int8(), pa.int32(), pa.int64()):
             encoded = pa.DictionaryArray.from_arrays(pa.array(index, width), pa.array(names, pa.string()))
-            code, found = columns.codes(pa.chunked_array([encoded, encoded]), "here")
-            assert found == ("A", "B", "C") and code.dtype == np.int32 and code.tolist() == [0, 2, 1, 0, 2] * 2
+            code, sorted_names = columns.encode_names(pa.chunked_array([encoded, encoded]), "here")
+            assert sorted_names == ("A", "B", "C")
+            assert code.dtype == np.int32 and code.tolist() == [0, 2, 1, 0, 2] * 2
 
 
 def test_seconds_with_a_fraction():
@@ -208,8 +209,8 @@ def test_seconds_with_a_fraction():
 
 
 def bar_columns(n):
-    one = {name: [1.0] * n for name in ("open", "high", "low", "close", "volume")}
-    return {"symbol": ["A"] * n, "sector": ["energy"] * n, **one}
+    prices = {name: [1.0] * n for name in ("open", "high", "low", "close", "volume")}
+    return {"symbol": ["A"] * n, "sector": ["energy"] * n, **prices}
 
 
 @pytest.mark.parametrize(
@@ -247,11 +248,11 @@ def test_sector_maps(table, tmp_path):
     frame = pd.DataFrame({"Ticker": sectors.keys(), "Sector": sectors.values()})
     for given in (sectors, tmp_path / "sectors.csv", frame):
         same(bare, sector_map=given)
-    over = read(table, sector_map={PANEL.symbols[0]: "Information Technology"}, device="cpu")
-    assert over.sector == ("technology", *PANEL.sector[1:])
+    mapped = read(table, sector_map={PANEL.symbols[0]: "Information Technology"}, device="cpu")
+    assert mapped.sector == ("technology", *PANEL.sector[1:])
 
 
-def test_sectors_are_chosen_and_spelt_one_way(table):
+def test_sectors_are_selected_by_their_canonical_names(table):
     names = {"consumer_staples": "Consumer Defensive", "energy": "Energy ", "financials": "My own / Sector"}
     renamed = table.drop_columns(["sector"])
     mapping = {s: names.get(k, k) for s, k in zip(PANEL.symbols, PANEL.sector, strict=True)}
@@ -296,11 +297,13 @@ def test_cudf_reads_the_same_bits(device, table, tmp_path):
 def test_cudf_reads_a_bar_store(device, tmp_path):
     pytest.importorskip("cudf")
     if device.kind == "cpu":
-        pytest.skip("the host readers are tested above, and the logic in test_data_cuda.py")
+        pytest.skip("the host readers are tested above, and the logic in test_cuda.py")
     from gpupipe.data.ingest import ingest
 
     ingest(PANEL.to_arrow(), tmp_path / "store", calendar="none")
     _, report = load(tmp_path / "store", device=device)
-    assert report.data_hash == HASH and report.reader == "read by cuDF, judged on the device"
-    one = load(tmp_path / "store", sectors=PANEL.sector[0], device=device)[1]
-    assert one.data_hash == load(tmp_path / "store", sectors=PANEL.sector[0], device="cpu")[1].data_hash
+    assert report.data_hash == HASH and report.reader == "read by cuDF, validated on the device"
+    on_device, on_host = (
+        load(tmp_path / "store", sectors=PANEL.sector[0], device=place)[1] for place in (device, "cpu")
+    )
+    assert on_device.data_hash == on_host.data_hash

@@ -1,4 +1,4 @@
-"""The simulated market has the shape it claims, and the planted signal can be found."""
+"""The simulated market has the documented statistics, and the planted signal is detectable."""
 
 import numpy as np
 import pytest
@@ -40,9 +40,9 @@ def test_fat_tails_and_clusters(panel):
 def test_factors(panel):
     correlation = np.corrcoef(returns_of(panel))
     sector = np.array([GICS.index(name) for name in panel.sector])
-    alike = (sector[:, None] == sector) & ~np.eye(44, dtype=bool)
-    other = sector[:, None] != sector
-    assert correlation[alike].mean() > correlation[other].mean() + 0.05 and correlation[other].mean() > 0.1
+    within = (sector[:, None] == sector) & ~np.eye(44, dtype=bool)
+    between = sector[:, None] != sector
+    assert correlation[within].mean() > correlation[between].mean() + 0.05 and correlation[between].mean() > 0.1
 
 
 def test_volume_follows_the_move(panel):
@@ -57,7 +57,7 @@ def test_same_seed_same_bytes(panel):
     np.testing.assert_array_equal(fewer.close, panel.close[:6000])
 
 
-def foretold(panel):
+def signal_correlation(panel):
     """Correlation of the next bar's return with the lower shadow's share, over all symbols."""
     low, high, open_, close = (
         np.log(getattr(panel, name).astype(np.float64).reshape(panel.n_symbols, -1))
@@ -70,20 +70,21 @@ def foretold(panel):
 
 
 def test_signal():
-    none, half, full = (foretold(simulate(22, 1500, seed=1, signal=signal)) for signal in (0.0, 0.5, 1.0))
+    none, half, full = (signal_correlation(simulate(22, 1500, seed=1, signal=signal)) for signal in (0.0, 0.5, 1.0))
     assert abs(none) < 0.02
     assert 0.1 < half < full and full > 0.2
 
 
-def test_without_memory_nothing_is_foretold_but_by_the_signal():
-    """Neither a symbol's volatility of the past nor the symbol itself says how far the next bar moves."""
-    for memory, told in ((1.0, True), (0.0, False)):
+def test_without_memory_only_the_signal_predicts():
+    """Neither a symbol's past volatility nor the symbol itself predicts the size of the next move."""
+    for memory, predictable in ((1.0, True), (0.0, False)):
         size = np.abs(returns_of(simulate(44, 1500, seed=5, memory=memory)))
         past, future = size[:, :-1], size[:, 1:]
-        assert (np.corrcoef(past.ravel(), future.ravel())[0, 1] > 0.05) == told
-        half = size[:, :750].mean(axis=1), size[:, 750:].mean(axis=1)
-        assert (np.corrcoef(*half)[0, 1] > 0.8) == told and (size.mean(axis=1).std() > 0.001) == told
-    assert foretold(simulate(22, 1500, seed=1, signal=1.0, memory=0.0)) > 0.2
+        assert (np.corrcoef(past.ravel(), future.ravel())[0, 1] > 0.05) == predictable
+        halves = size[:, :750].mean(axis=1), size[:, 750:].mean(axis=1)
+        assert (np.corrcoef(*halves)[0, 1] > 0.8) == predictable
+        assert (size.mean(axis=1).std() > 0.001) == predictable
+    assert signal_correlation(simulate(22, 1500, seed=1, signal=1.0, memory=0.0)) > 0.2
 
 
 def test_minute_bars():
@@ -98,8 +99,8 @@ def test_by_name():
     assert data_hash(panel) == data_hash(simulate(12, 30, "1min", 2, 0.5)) == report.data_hash
     assert report.kind == "simulated"
     assert "12 symbols, 30 bars of 1min, seed 2, signal 0.5, memory 1" in report.description
-    one, _ = load("simulated:symbols=1,bars=1", device="cpu")
-    assert one.n_rows == 1
+    smallest, _ = load("simulated:symbols=1,bars=1", device="cpu")
+    assert smallest.n_rows == 1
     energy, _ = load("simulated", device="cpu", sectors="energy")
     assert energy.sectors == ("energy",) and energy.n_symbols == 10
     moved, _ = load("simulated:symbols=2,bars=2", {"SIM0000": "Energy"}, device="cpu")

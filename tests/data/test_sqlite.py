@@ -1,4 +1,4 @@
-"""SQLite by ADBC gives what SQLite value by value gives, to the last bit, and says which of them read."""
+"""SQLite read by ADBC equals SQLite read value by value, bit for bit, and the report names the reader."""
 
 import sqlite3
 import subprocess
@@ -17,7 +17,7 @@ CLEAN = [(f"S{k // 50}", 1_600_000_000 + 60 * k, "1m", 10.0, 11.5, 9.25, 10.1, 1
 
 
 @pytest.fixture(autouse=True)
-def few_rows_at_once(monkeypatch):
+def small_batches(monkeypatch):
     pytest.importorskip("adbc_driver_sqlite", reason="adbc-driver-sqlite is not installed")
     monkeypatch.setattr(sqlite_arrow, "_ROWS_AT_ONCE", 16)  # so that small tables come in several batches
     monkeypatch.setattr(sqlite_file, "_ROWS_AT_ONCE", 24)
@@ -34,14 +34,14 @@ def written(path, rows, columns=PLAIN):
 
 
 def both_ways(path, timeframe=None):
-    """What read the file, after a check that the careful way gives the same types, values and nulls."""
-    table, found, reader = sqlite_file.read(path, timeframe)
+    """The reader of the file, after a check that reading value by value gives the same types, values and nulls."""
+    table, matches, reader = sqlite_file.read(path, timeframe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite_arrow, "read", refuse)
-        careful, same_found, careful_reader = sqlite_file.read(path, timeframe)
-    assert careful_reader == "sqlite3 (for the test)" and found == same_found
-    assert table.schema == careful.schema
-    assert repr(table.to_pydict()) == repr(careful.to_pydict())  # repr: -0.0 is not 0.0
+        expected, expected_matches, fallback = sqlite_file.read(path, timeframe)
+    assert fallback == "sqlite3 (for the test)" and matches == expected_matches
+    assert table.schema == expected.schema
+    assert repr(table.to_pydict()) == repr(expected.to_pydict())  # repr: -0.0 is not 0.0
     return reader
 
 
@@ -51,7 +51,7 @@ def refuse(*_):
 
 @pytest.mark.parametrize("columns", [TYPED, PLAIN])
 @pytest.mark.parametrize("timeframe", [None, "1m", "1h"])
-def test_clean_tables_go_by_adbc(tmp_path, columns, timeframe):
+def test_adbc_reads_clean_tables(tmp_path, columns, timeframe):
     path = written(tmp_path / "a candle?.db", [*CLEAN, ("S9", 1, "1h", 1.0, 1.0, 1.0, 1.0, 1.0)], columns)
     before = path.read_bytes()
     assert both_ways(path, timeframe) == "ADBC"
@@ -111,7 +111,7 @@ def test_text_that_is_not_utf8(tmp_path):
 def test_columns_without_a_value_and_tables_without_a_row(tmp_path):
     rows = [(*row[:4], *[None] * 4) for row in CLEAN]
     assert both_ways(written(tmp_path / "a.db", rows)) == "ADBC"
-    late = [*rows[:100], *CLEAN[100:]]  # nothing in the first batches
+    late = [*rows[:100], *CLEAN[100:]]  # only nulls in the first batches
     both_ways(written(tmp_path / "a.db", late))
     path = written(tmp_path / "a.db", CLEAN)
     connection = sqlite3.connect(path)
@@ -121,7 +121,7 @@ def test_columns_without_a_value_and_tables_without_a_row(tmp_path):
     assert both_ways(path) == "ADBC"
 
 
-def test_rows_that_a_writer_has_in_its_log_are_read(tmp_path):
+def test_committed_rows_in_the_write_ahead_log_are_read(tmp_path):
     path = written(tmp_path / "a.db", CLEAN)
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("PRAGMA journal_mode = WAL")
@@ -164,11 +164,11 @@ def test_any_values(tmp_path_factory, data, n_rows, typed, timeframe):
 def test_the_file_is_opened_read_only(tmp_path, monkeypatch):
     addresses, read = [], sqlite_arrow.read
 
-    def noting(address, *rest):
+    def recording(address, *rest):
         addresses.append(address)
         return read(address, *rest)
 
-    monkeypatch.setattr(sqlite_arrow, "read", noting)
+    monkeypatch.setattr(sqlite_arrow, "read", recording)
     path = written(tmp_path / "a?mode=rwc&b.db", CLEAN)
     assert sqlite_file.read(path, None)[2] == "ADBC"
     (address,) = addresses
@@ -206,7 +206,7 @@ def test_the_schema_of_the_file_is_not_trusted(tmp_path, expression, trusted):
             sqlite_arrow.read(f"file:{path}?mode=ro", ["close"], [False], "FROM trap", ())
 
 
-def test_the_report_says_what_read(tmp_path):
+def test_the_report_names_the_reader(tmp_path):
     sector_map = {f"S{k}": "energy" for k in range(4)}
     _, report = load(written(tmp_path / "a.db", CLEAN), sector_map, device="cpu")
     assert report.reader == "read by ADBC"

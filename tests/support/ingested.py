@@ -1,4 +1,4 @@
-"""What the tests of ingesting share: days of a small market as frames, and what a store holds."""
+"""Shared by the tests of ingest: days of a small market as tables, and the content of a store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = 14_500 * DAY  # 2009-09-13, a Sunday
 
 
 def market(n_days=40, lengths=4, seed=0) -> pa.Table:
-    """Daily bars of S000, S001, ... (technology and energy in turn), each day from START on."""
+    """Daily bars of S000, S001, ... (technology and energy in turn), on every day from START."""
     panel = random_panel((n_days,) * lengths, seed)
     table = panel.to_arrow()
     return with_column(table, "time", pa.array(panel.time_ns + START).cast(pa.timestamp("ns", "UTC")))
@@ -30,28 +30,30 @@ def days(table, first, last):
     return table.filter(pa.array((day >= first) & (day < last)))
 
 
-def of(table, *symbols, but=False):
-    chosen = pc.is_in(table["symbol"].cast(pa.string()), pa.array(symbols))
-    return table.filter(pc.invert(chosen) if but else chosen)
+def only(table, *symbols):
+    return table.filter(pc.is_in(table["symbol"].cast(pa.string()), pa.array(symbols)))
+
+
+def without(table, *symbols):
+    return table.filter(pc.invert(pc.is_in(table["symbol"].cast(pa.string()), pa.array(symbols))))
 
 
 def scaled(table, symbol, factor, before=10**6, volume=None):
-    """Prices of one symbol before a day times factor, and its volumes by `volume` (default: divided by it)."""
+    """Multiply one symbol's prices before a day by factor, and its volumes by `volume` (default: 1 / factor)."""
     day = (table["time"].cast(pa.int64()).to_numpy() - START) // DAY
-    hit = np.array([name == symbol for name in table["symbol"].to_pylist()]) & (day < before)
+    chosen = np.array([name == symbol for name in table["symbol"].to_pylist()]) & (day < before)
     for name in ("open", "high", "low", "close", "volume"):
         values = table[name].to_numpy().astype(np.float64)
-        values[hit] *= (1 / factor if volume is None else volume) if name == "volume" else factor
+        values[chosen] *= (1 / factor if volume is None else volume) if name == "volume" else factor
         table = with_column(table, name, pa.array(values.astype(np.float32)))
     return table
 
 
 def edited(table, symbol, day, **values):
-    """One bar with other values."""
-    row = next(
-        k for k in range(table.num_rows)
-        if table["symbol"][k].as_py() == symbol and (table["time"][k].value - START) // DAY == day
-    )  # fmt: skip
+    """Set values of one bar."""
+    is_symbol = np.array([name == symbol for name in table["symbol"].to_pylist()])
+    is_day = (table["time"].cast(pa.int64()).to_numpy() - START) // DAY == day
+    row = np.flatnonzero(is_symbol & is_day)[0]
     for name, value in values.items():
         column = table[name].to_numpy().copy()
         column[row] = value
@@ -59,7 +61,7 @@ def edited(table, symbol, day, **values):
     return table
 
 
-def held(store):
+def stored_panel(store):
     """The Panel that the main job reads from a store."""
     return load(str(store), None, "all", "cpu")[0]
 
@@ -69,17 +71,15 @@ def panel_of(table):
 
 
 def same(store, table) -> bool:
-    return data_hash(held(store)) == data_hash(panel_of(table))
+    return data_hash(stored_panel(store)) == data_hash(panel_of(table))
 
 
-def change(report, symbol):
-    (found,) = [one for one in report.changes if one.symbol == symbol]
-    return found
+def change_of(report, symbol):
+    (change,) = [change for change in report.changes if change.symbol == symbol]
+    return change
 
 
-def everything(store) -> dict[str, bytes]:
-    """All files but the log's and the lock."""
-    return {
-        path.relative_to(store).as_posix(): path.read_bytes()
-        for path in store.rglob("*") if path.is_file() and "_log" not in path.parts and path.name != "lock"
-    }  # fmt: skip
+def file_contents(store) -> dict[str, bytes]:
+    """The content of every file except the log and the lock."""
+    paths = [path for path in store.rglob("*") if path.is_file() and "_log" not in path.parts and path.name != "lock"]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}

@@ -1,4 +1,4 @@
-"""Bars within a day against an exchange's hours: which lie outside of them, and which are missing inside."""
+"""Check intraday bars against an exchange's trading hours: bars outside the hours, and missing bars inside."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data.ingest.rows import Rows
+from gpupipe.data.ingest.bar_table import BarTable
 from gpupipe.data.report import time_text
 
 HOUR_NS = 3_600_000_000_000
 
 
 @dataclass(frozen=True)
-class Hours:
-    """The hours of successive sessions, from their exchange's calendar: early closes and breaks included.
+class SessionHours:
+    """The hours of successive sessions from an exchange's calendar, with early closes and breaks.
 
-    day: datetime64[D] (n,), of each session.  open, close: int64 (n,), UTC nanoseconds.  break_start, break_end: the
-    same, equal to close where a session has no break. A session may begin on the evening before its day.
+    day: datetime64[D] (n,), the date of each session.  open, close: int64 (n,), UTC nanoseconds since 1970.
+    break_start, break_end: the same; both equal close in a session without a break. A session may begin on the evening
+    before its day.
+
+    The early close of New York on the day after Thanksgiving:
+
+    >>> day = np.array(["2009-11-27"], "datetime64[D]")
+    >>> open, close = (day + np.array(minute, "timedelta64[m]") for minute in (14 * 60 + 30, 18 * 60))
+    >>> open, close = (time.astype("datetime64[ns]").astype(np.int64) for time in (open, close))
+    >>> (SessionHours(day, open, close, break_start=close, break_end=close).close - open) / HOUR_NS
+    array([3.5])
     """
 
     day: np.ndarray
@@ -29,13 +38,16 @@ class Hours:
 
 
 @dataclass(frozen=True)
-class Within:
-    """What the hours say of some bars.
+class HoursCheck:
+    """The result of `check_hours`.
 
-    outside: `(symbol, "YYYY-MM-DD", bars)` outside of the hours, on days with a session.  closed: days without one on
-    which there are bars.  holes: `(symbol, day, bars)` that a symbol lacks on a session of which it has some.
-    silent: `("YYYY-MM-DDTHH:MM:SSZ", bars)`, runs of bars that no symbol has though some have others of that session.
-    days: datetime64[D] (n_rows,), the session of each bar; NaT for bars outside of all.
+    outside: `(symbol, "YYYY-MM-DD", bars)` outside the hours, on days with a session.  closed: days with bars and no
+    session.  holes: `(symbol, day, bars)` that a symbol lacks in a session in which it has others.
+    silent: `("YYYY-MM-DDTHH:MM:SSZ", bars)`, runs of bars that every symbol lacks, in a session in which some symbol
+    has bars.  days: datetime64[D] (n_rows,), the session of each bar; NaT outside all hours.
+
+    A symbol with minute bars at 14:30 and 14:32 has the hole ("AAA", "2009-11-27", 1). If no other symbol has a bar
+    at 14:31, `silent` has ("2009-11-27T14:31:00Z", 1).
     """
 
     outside: tuple[tuple[str, str, int], ...]
@@ -45,113 +57,132 @@ class Within:
     days: np.ndarray
 
 
-def known(step_ns: float) -> bool:
-    """Whether bars of this length are looked at: an hour or what divides it, as clocks change by an hour."""
+@dataclass(frozen=True)
+class _Slots:
+    """The bars that the hours require.
+
+    number: int64 (n,), rising; slot k begins at k * step_ns + phase_ns.  session: int64 (n,), position of its session.
+    """
+
+    number: np.ndarray
+    session: np.ndarray
+    step_ns: int
+    phase_ns: int
+
+    def time_text(self, position: int) -> str:
+        return time_text(int(self.number[position]) * self.step_ns + self.phase_ns)
+
+
+def supports(step_ns: float) -> bool:
+    """Whether bars of this length can be checked: an hour or a divisor of it, because clocks change by an hour."""
     return 0 < step_ns <= HOUR_NS and HOUR_NS % int(step_ns) == 0
 
 
-def of_calendar(calendar: Any, chosen: np.ndarray) -> Hours:
-    """The Hours of those sessions of a calendar of exchange-calendars for which `chosen` bool (n,) is true."""
+def from_calendar(calendar: Any, chosen: np.ndarray) -> SessionHours:
+    """The hours of the sessions of an exchange-calendars calendar where `chosen`, bool (n,), is true."""
     close = calendar.closes_nanos[chosen]
     starts, ends = calendar.break_starts_nanos[chosen], calendar.break_ends_nanos[chosen]
-    has_break = starts > 0  # the least int64 where there is none
-    return Hours(
-        calendar.sessions.to_numpy()[chosen].astype("datetime64[D]"), calendar.opens_nanos[chosen], close,
-        np.where(has_break, starts, close), np.where(has_break, ends, close),
-    )  # fmt: skip
+    has_break = starts > 0  # the smallest int64 without a break
+    return SessionHours(
+        day=calendar.sessions.to_numpy()[chosen].astype("datetime64[D]"),
+        open=calendar.opens_nanos[chosen],
+        close=close,
+        break_start=np.where(has_break, starts, close),
+        break_end=np.where(has_break, ends, close),
+    )
 
 
-def within(rows: Rows, hours: Hours, step_ns: int, local_day: np.ndarray) -> Within:
-    """Look at bars of length `step_ns` (see `known`), stamped with their begin or, if they are so, with their end.
+def check_hours(bars: BarTable, hours: SessionHours, step_ns: int, local_day: np.ndarray) -> HoursCheck:
+    """Check bars of length `step_ns` (see `supports`), stamped with their begin or their end.
 
-    rows: sorted, not empty.  local_day: datetime64[D] (n_rows,), the exchange's date of each. A bar belongs to a
-    session if some of its time is within its hours. A symbol's holes count from its first bar here until the last bar
-    of any symbol, so that a day that is not over has none to come.
+    bars: not empty.  local_day: datetime64[D] (n_rows,), the exchange's date of each bar. A bar belongs to a session if
+    it overlaps the session's hours. A symbol's holes are counted from its first bar until the last bar of any symbol,
+    so the rest of an unfinished day is no hole.
     """
-    time_ns = rows.time_ns
+    time_ns = bars.time_ns
     if np.isin(hours.close, time_ns).sum() > np.isin(hours.open, time_ns).sum():
-        time_ns = time_ns - step_ns  # stamped with their end: one at the close, none at the open
-    values, counts = np.unique(time_ns % step_ns, return_counts=True)
-    phase_ns = int(values[counts.argmax()])  # a vendor's whole hours need not be the exchange's
-    slot = (time_ns - phase_ns) // step_ns
-    expected, session = _expected(hours, step_ns, phase_ns)
-    place = np.minimum(np.searchsorted(expected, slot), max(len(expected) - 1, 0))
-    inside = expected[place] == slot if len(expected) else np.zeros(len(slot), bool)
-    days = np.full(len(slot), np.datetime64("NaT"), "datetime64[D]")
-    days[inside] = hours.day[session[place[inside]]]
+        time_ns = time_ns - step_ns  # stamped with the end: there are bars at closes and none at opens
+    phases, counts = np.unique(time_ns % step_ns, return_counts=True)
+    phase_ns = int(phases[counts.argmax()])  # hourly bars may begin on the hour although the session opens at half past
+    slots = _required_slots(hours, step_ns, phase_ns)
+    number = (time_ns - phase_ns) // step_ns
+    position = np.minimum(np.searchsorted(slots.number, number), max(len(slots.number) - 1, 0))
+    inside = slots.number[position] == number if len(slots.number) else np.zeros(len(number), bool)
+    days = np.full(len(number), np.datetime64("NaT"), "datetime64[D]")
+    days[inside] = hours.day[slots.session[position[inside]]]
     on_session = np.isin(local_day, hours.day)
-    outside = _counted(rows, np.flatnonzero(~inside & on_session), local_day)
-    closed = tuple(map(str, np.unique(local_day[~inside & ~on_session])))
     kept = np.flatnonzero(inside)
-    holes = _holes(rows, rows.symbol[kept].astype(np.int64), place[kept], session, hours)
-    return Within(outside, closed, holes, _silent(place[kept], expected, session, step_ns, phase_ns), days)
+    return HoursCheck(
+        outside=_count_by_day(bars, np.flatnonzero(~inside & on_session), local_day),
+        closed=tuple(map(str, np.unique(local_day[~inside & ~on_session]))),
+        holes=_holes(bars.names, bars.symbol[kept].astype(np.int64), position[kept], slots, hours.day),
+        silent=_silent(position[kept], slots),
+        days=days,
+    )
 
 
-def _expected(hours: Hours, step_ns: int, phase_ns: int) -> tuple[np.ndarray, np.ndarray]:
-    """`(slots, session)`: the numbers of all bars that the hours ask for, rising, and the session of each."""
+def _required_slots(hours: SessionHours, step_ns: int, phase_ns: int) -> _Slots:
     first, stop = (hours.open - phase_ns) // step_ns, (hours.close - phase_ns - 1) // step_ns + 1
-    pause, again = -((phase_ns - hours.break_start) // step_ns), (hours.break_end - phase_ns) // step_ns
-    first[1:] = np.maximum(first[1:], stop[:-1])  # sessions without a gap between them share no bar
+    pause, resume = -((phase_ns - hours.break_start) // step_ns), (hours.break_end - phase_ns) // step_ns
+    first[1:] = np.maximum(first[1:], stop[:-1])  # adjoining sessions share no bar
     counts = np.maximum(stop - first, 0)
     session = np.repeat(np.arange(len(first)), counts)
-    slots = np.arange(len(session)) - np.repeat(np.cumsum(counts) - counts, counts) + first[session]
-    kept = (slots < pause[session]) | (slots >= again[session])
-    return slots[kept], session[kept]
+    number = np.arange(len(session)) - np.repeat(np.cumsum(counts) - counts, counts) + first[session]
+    kept = (number < pause[session]) | (number >= resume[session])
+    return _Slots(number[kept], session[kept], step_ns, phase_ns)
 
 
-def _counted(rows: Rows, chosen: np.ndarray, day: np.ndarray) -> tuple[tuple[str, str, int], ...]:
-    """`(symbol, day, rows)` of the chosen rows."""
-    if not len(chosen):
+def _count_by_day(bars: BarTable, rows: np.ndarray, day: np.ndarray) -> tuple[tuple[str, str, int], ...]:
+    """`(symbol, day, number of rows)` of the chosen rows."""
+    if not len(rows):
         return ()
-    first = day[chosen].min()
-    key = rows.symbol[chosen].astype(np.int64) << 32 | (day[chosen] - first).astype(np.int64)
-    found, counts = np.unique(key, return_counts=True)
+    first = day[rows].min()
+    keys = bars.symbol[rows].astype(np.int64) << 32 | (day[rows] - first).astype(np.int64)
+    unique, counts = np.unique(keys, return_counts=True)
     return tuple(
-        (rows.names[one >> 32], str(first + np.timedelta64(int(one & 0xFFFFFFFF), "D")), int(n))
-        for one, n in zip(found.tolist(), counts.tolist(), strict=True)
+        (bars.names[key >> 32], str(first + np.timedelta64(int(key & 0xFFFFFFFF), "D")), int(n))
+        for key, n in zip(unique.tolist(), counts.tolist(), strict=True)
     )
 
 
 def _holes(
-    rows: Rows, symbol: np.ndarray, place: np.ndarray, session: np.ndarray, hours: Hours
-) -> tuple[tuple[str, str, int], ...]:  # fmt: skip
-    """symbol, place: of the bars inside, sorted; place: among the expected ones, whose sessions are `session`."""
-    if not len(place):
+    names: tuple[str, ...], symbol: np.ndarray, position: np.ndarray, slots: _Slots, session_day: np.ndarray
+) -> tuple[tuple[str, str, int], ...]:
+    """Missing bars of each symbol and session; symbol, position (in `slots`): of the bars inside the hours, sorted."""
+    if not len(position):
         return ()
-    once = np.ones(len(place), bool)
-    once[1:] = (symbol[1:] != symbol[:-1]) | (place[1:] != place[:-1])
-    symbol, place = symbol[once], place[once]
-    begin = np.ones(len(place), bool)  # of a symbol's session
-    begin[1:] = (symbol[1:] != symbol[:-1]) | (session[place[1:]] != session[place[:-1]])
-    at = np.flatnonzero(begin)
-    of_symbol, of_session = symbol[at], session[place[at]]
-    has = np.diff(np.append(at, len(place)))
-    low, high = np.searchsorted(session, of_session), np.searchsorted(session, of_session, "right")
-    newcomer = np.ones(len(at), bool)
-    newcomer[1:] = of_symbol[1:] != of_symbol[:-1]
-    low = np.where(newcomer, place[at], low)
-    lacks = np.minimum(high, place.max() + 1) - low - has
+    first = np.ones(len(position), bool)  # of bars of one symbol in one slot
+    first[1:] = (symbol[1:] != symbol[:-1]) | (position[1:] != position[:-1])
+    symbol, position = symbol[first], position[first]
+    session = slots.session[position]
+    starts = np.ones(len(position), bool)  # of a symbol's session
+    starts[1:] = (symbol[1:] != symbol[:-1]) | (session[1:] != session[:-1])
+    rows = np.flatnonzero(starts)
+    group_symbol, group_session = symbol[rows], session[rows]
+    present = np.diff(np.append(rows, len(position)))
+    low, high = np.searchsorted(slots.session, group_session), np.searchsorted(slots.session, group_session, "right")
+    first_session = np.ones(len(rows), bool)  # of a symbol: counted from its first bar
+    first_session[1:] = group_symbol[1:] != group_symbol[:-1]
+    low = np.where(first_session, position[rows], low)
+    missing = np.minimum(high, position.max() + 1) - low - present
     return tuple(
-        (rows.names[of_symbol[k]], str(hours.day[of_session[k]]), int(lacks[k])) for k in np.flatnonzero(lacks > 0)
+        (names[group_symbol[k]], str(session_day[group_session[k]]), int(missing[k]))
+        for k in np.flatnonzero(missing > 0)
     )
 
 
-def _silent(
-    place: np.ndarray, expected: np.ndarray, session: np.ndarray, step_ns: int, phase_ns: int
-) -> tuple[tuple[str, int], ...]:  # fmt: skip
-    """Runs of expected bars that nobody has, between the first and the last that somebody has."""
-    if not len(place):
+def _silent(position: np.ndarray, slots: _Slots) -> tuple[tuple[str, int], ...]:
+    """Runs of slots without any bar, between the first and the last bar; position: in `slots`, of all bars."""
+    if not len(position):
         return ()
-    heard = np.zeros(len(expected), bool)
-    heard[place] = True
-    some = np.zeros(int(session[-1]) + 1, bool)
-    some[session[place]] = True
-    quiet = np.flatnonzero(~heard & some[session] & (np.arange(len(expected)) > place.min()))
-    quiet = quiet[quiet < place.max()]
-    new = np.ones(len(quiet), bool)
-    new[1:] = (np.diff(quiet) > 1) | (session[quiet[1:]] != session[quiet[:-1]])
-    at = np.flatnonzero(new)
-    counts = np.diff(np.append(at, len(quiet)))
-    return tuple(
-        (time_text(int(expected[quiet[k]]) * step_ns + phase_ns), int(n)) for k, n in zip(at, counts, strict=True)
-    )
+    has_bar = np.zeros(len(slots.number), bool)
+    has_bar[position] = True
+    session_has_bar = np.zeros(int(slots.session[-1]) + 1, bool)
+    session_has_bar[slots.session[position]] = True
+    empty = np.flatnonzero(~has_bar & session_has_bar[slots.session] & (np.arange(len(has_bar)) > position.min()))
+    empty = empty[empty < position.max()]
+    starts = np.ones(len(empty), bool)  # of a run
+    starts[1:] = (np.diff(empty) > 1) | (slots.session[empty[1:]] != slots.session[empty[:-1]])
+    rows = np.flatnonzero(starts)
+    counts = np.diff(np.append(rows, len(empty)))
+    return tuple((slots.time_text(empty[k]), int(n)) for k, n in zip(rows, counts, strict=True))

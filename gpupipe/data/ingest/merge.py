@@ -1,4 +1,4 @@
-"""Stored and arriving bars become one table: what is new, restated, revised, moved, refused, and which files change."""
+"""Merge incoming bars into the stored ones: new, restated, revised, moved or refused, and the files that change."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import numpy as np
 from gpupipe.data import validate
 from gpupipe.data.bars import Bars
 from gpupipe.data.ingest import restate
-from gpupipe.data.ingest.rows import NEW, Rows, keys
+from gpupipe.data.ingest.bar_table import NEW, BarTable, keys
 from gpupipe.data.panel import COLUMNS
 from gpupipe.data.report import time_text
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a symbol that was stored already, or why it was refused, as the report shows it.
+    """A change of a symbol that was stored before, or the reason why its incoming bars were refused.
 
-    kind: one of `restate`, "moved" to another sector, or "looks like a split".  detail: a sentence.  factor: of
-    prices; since: the time from which stored prices were right; both only where it was restated.
+    kind: a kind of `restate`, "moved" to another sector, or "looks like a split".  detail: a sentence.
+    factor: multiplies the earlier prices; since: time of the first bar that was not restated. Both only if restated.
+
+    >>> Change("AAA", "moved", "from sector energy to utilities").factor is None
+    True
     """
 
     symbol: str
@@ -32,181 +35,187 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The table after an arrival.
+class MergeResult:
+    """The bars after a merge.
 
-    rows: all bars.  stale_parts: files that hold a bar which has changed or gone.  new_bars: bars that were not
-    stored.  added: new symbols.  changes: by symbol.  unchecked: symbols with new bars and no overlapping one, so
-    that a restatement cannot be seen.
+    bars: all bars.  stale_files: positions of files with a bar that was changed, moved or removed.  new_bars: number
+    of bars that were not stored before.  added: new symbols.  changes: sorted by symbol.  unchecked: symbols with
+    new bars but no overlapping bar, so that a restatement cannot be detected.
+
+    >>> from gpupipe.data.ingest.bar_table import empty
+    >>> values = np.float32([[10, 11, 9, 10, 500]])
+    >>> incoming = BarTable(("A",), ("energy",), np.int32([0]), np.int64([0]), values, np.int32([NEW]))
+    >>> result = merge(empty(), incoming)
+    >>> result.new_bars, result.added, result.unchecked
+    (1, ('A',), ())
     """
 
-    rows: Rows
-    stale_parts: frozenset[int]
+    bars: BarTable
+    stale_files: frozenset[int]
     new_bars: int
     added: tuple[str, ...]
     changes: tuple[Change, ...]
     unchecked: tuple[str, ...]
 
 
-def merge(stored: Rows, arrived: Rows) -> Merged:
-    """Put the arriving bars to the stored ones; nothing of either is changed in place.
+def merge(stored: BarTable, incoming: BarTable) -> MergeResult:
+    """Merge two tables; neither is modified.
 
-    The rules for one symbol are those of `restate.decide`. A bar that arrives again and is the same stays as it was
-    stored, so that the same source twice changes nothing. A symbol that arrives with another sector takes all of its
-    bars there.
+    `restate.decide` has the rules for one symbol. An incoming bar that equals the stored one leaves it as it was
+    stored, so ingesting a source twice changes nothing. A symbol that comes with another sector moves there with all
+    its bars.
     """
-    names = tuple(sorted({*stored.names, *arrived.names}))
-    before = dict(zip(stored.names, stored.sector, strict=True))
-    now = dict(zip(arrived.names, arrived.sector, strict=True))
-    sector = tuple(now.get(name) or before[name] for name in names)
-    old, new = stored.renamed(names, sector), arrived.renamed(names, sector)
-    old_key, new_key = keys(old, new)
-    place = np.searchsorted(old_key, new_key)
-    again = np.zeros(new.n_rows, bool)
-    inside = place < old.n_rows
-    again[inside] = old_key[place[inside]] == new_key[inside]
-
-    work = _Work(old, new, place, again)
-    work.decide()
-    moved = [name for name in before.keys() & now.keys() if before[name] != now[name] and name not in work.refused]
-    for name in sorted(moved):
-        work.move(names.index(name))
-        work.changes.append(Change(name, "moved", f"from sector {before[name]} to {now[name]}"))
-    refused_sector = {name: before[name] for name in work.refused}
-    sector = tuple(refused_sector.get(name, own) for name, own in zip(names, sector, strict=True))
-    rows, is_new = work.result()
-    changes = [*work.changes, *_split_like(rows, is_new, before, work.unchecked)]
-    has_bars = set(np.unique(rows.symbol).tolist())
-    kept = tuple(k for k in range(len(names)) if k in has_bars)
-    rows = dataclasses.replace(
-        rows, names=tuple(names[k] for k in kept), sector=tuple(sector[k] for k in kept),
-        symbol=np.searchsorted(np.array(kept, np.int64), rows.symbol).astype(np.int32),
-    )  # fmt: skip
-    return Merged(
-        rows, frozenset(work.stale_parts), int(is_new.sum()), tuple(sorted(now.keys() - before.keys())),
-        tuple(sorted(changes, key=lambda change: (change.symbol, change.kind))),
-        tuple(names[k] for k in work.unchecked),
-    )  # fmt: skip
+    names = tuple(sorted({*stored.names, *incoming.names}))
+    old_sector = dict(zip(stored.names, stored.sectors, strict=True))
+    new_sector = dict(zip(incoming.names, incoming.sectors, strict=True))
+    sectors = tuple(new_sector.get(name) or old_sector[name] for name in names)
+    merger = _Merger(stored.with_names(names, sectors), incoming.with_names(names, sectors))
+    merger.decide()
+    both = old_sector.keys() & new_sector.keys()
+    for name in sorted(name for name in both if old_sector[name] != new_sector[name] and name not in merger.refused):
+        merger.move(names.index(name))
+        merger.changes.append(Change(name, "moved", f"from sector {old_sector[name]} to {new_sector[name]}"))
+    refused_sector = {name: old_sector[name] for name in merger.refused}
+    sectors = tuple(refused_sector.get(name, sector) for name, sector in zip(names, sectors, strict=True))
+    bars, is_new = merger.result()
+    changes = [*merger.changes, *_possible_splits(bars, is_new, old_sector, merger.unchecked)]
+    return MergeResult(
+        bars=dataclasses.replace(bars, sectors=sectors).without_unused_names(),
+        stale_files=frozenset(merger.stale_files),
+        new_bars=int(is_new.sum()),
+        added=tuple(sorted(new_sector.keys() - old_sector.keys())),
+        changes=tuple(sorted(changes, key=lambda change: (change.symbol, change.kind))),
+        unchecked=tuple(names[k] for k in merger.unchecked),
+    )
 
 
-class _Work:
-    """The decisions on each symbol as they are carried out, on copies of the stored values."""
+class _Merger:
+    """Decides on each symbol and applies the decisions to copies of the stored values."""
 
-    def __init__(self, old: Rows, new: Rows, place: np.ndarray, again: np.ndarray) -> None:
-        self.old, self.new, self.place, self.again = old, new, place, again
-        self.values, self.part = old.values.copy(), old.part.copy()
-        self.keep_old, self.keep_new = np.ones(old.n_rows, bool), ~again
-        self.stale_parts: set[int] = set()
+    def __init__(self, old: BarTable, new: BarTable) -> None:
+        """old, new: stored and incoming bars with the same names."""
+        old_key, new_key = keys(old, new)
+        self.old, self.new = old, new
+        self.old_row = np.searchsorted(old_key, new_key)  # of each new row, where `overlaps`
+        self.overlaps = np.zeros(new.n_rows, bool)
+        inside = self.old_row < old.n_rows
+        self.overlaps[inside] = old_key[self.old_row[inside]] == new_key[inside]
+        self.values, self.file = old.values.copy(), old.file.copy()
+        self.keep_old, self.keep_new = np.ones(old.n_rows, bool), ~self.overlaps
+        self.stale_files: set[int] = set()
         self.changes: list[Change] = []
         self.refused: set[str] = set()
         self.unchecked: list[int] = []
 
     def decide(self) -> None:
-        """Decide on every symbol that both have."""
+        """Decide on every symbol that both tables have."""
         old, new = self.old, self.new
-        apart = np.zeros(new.n_rows, bool)
-        both = np.flatnonzero(self.again)
-        apart[both] = restate.differs(old.values[self.place[both]], new.values[both]).any(axis=1)
-        old_edges, new_edges = old.edges, new.edges
-        n_new = np.bincount(new.symbol[~self.again], minlength=len(new.names))
-        n_again = np.bincount(new.symbol[self.again], minlength=len(new.names))
-        stored = np.diff(old_edges) > 0
-        self.unchecked = np.flatnonzero(stored & (n_new > 0) & (n_again == 0)).tolist()
-        for k in np.unique(new.symbol[apart]):
-            mine = slice(old_edges[k], old_edges[k + 1])
-            arriving = slice(new_edges[k], new_edges[k + 1])
-            self._carry_out(int(k), mine, arriving)
+        different = np.zeros(new.n_rows, bool)
+        rows = np.flatnonzero(self.overlaps)
+        different[rows] = restate.differs(old.values[self.old_row[rows]], new.values[rows]).any(axis=1)
+        n_new = np.bincount(new.symbol[~self.overlaps], minlength=len(new.names))
+        n_overlapping = np.bincount(new.symbol[self.overlaps], minlength=len(new.names))
+        old_offsets, new_offsets = old.offsets, new.offsets
+        is_stored = np.diff(old_offsets) > 0
+        self.unchecked = np.flatnonzero(is_stored & (n_new > 0) & (n_overlapping == 0)).tolist()
+        for k in np.unique(new.symbol[different]):
+            old_rows = slice(old_offsets[k], old_offsets[k + 1])
+            new_rows = slice(new_offsets[k], new_offsets[k + 1])
+            self._apply(int(k), old_rows, new_rows)
 
-    def _carry_out(self, k: int, mine: slice, arriving: slice) -> None:
+    def _apply(self, k: int, old_rows: slice, new_rows: slice) -> None:
+        """Decide on symbol k, whose overlapping bars differ, and apply the decision."""
         old, new = self.old, self.new
-        reaches = new.time_ns[arriving.stop - 1] >= old.time_ns[mine.stop - 1]
-        covers = bool(reaches and new.time_ns[arriving.start] <= old.time_ns[mine.start])
-        both = np.arange(arriving.start, arriving.stop)[self.again[arriving]]
-        found = restate.decide(
-            old.values[self.place[both]], new.values[both], covers=covers, reaches=bool(reaches)
-        )  # fmt: skip
+        reaches = bool(new.time_ns[new_rows.stop - 1] >= old.time_ns[old_rows.stop - 1])
+        covers = bool(reaches and new.time_ns[new_rows.start] <= old.time_ns[old_rows.start])
+        overlap = np.arange(new_rows.start, new_rows.stop)[self.overlaps[new_rows]]
+        old_values, new_values = old.values[self.old_row[overlap]], new.values[overlap]
+        decision = restate.decide(old_values, new_values, covers=covers, reaches=reaches)
         name, factor, since = old.names[k], None, None
-        if found.kind == restate.REFUSED:
-            self.keep_new[arriving] = False
+        if decision.kind == restate.REFUSED:
+            self.keep_new[new_rows] = False
             self.refused.add(name)
-            detail = f"{found.reason}; kept as it was: send all of its history, or a longer overlap"
-        elif found.kind == restate.REPLACED:
-            gone = np.arange(mine.start, mine.stop)
-            gone = gone[~np.isin(gone, self.place[both])]
-            self.keep_old[gone] = False
-            self.stale_parts |= set(old.part[gone].tolist())
-            self._take(both)
-            detail = f"{found.bars} bars differ and the source has all its history: rewritten from it"
-            detail += f", {len(gone)} bars that it does not have are gone" if len(gone) else ""
-        elif found.kind == restate.REVISED:
-            self._take(both)
-            detail = f"{found.bars} of {len(both)} overlapping bars were corrected"
+            detail = f"{decision.reason}; stored bars kept: send all of its history, or a longer overlap"
+        elif decision.kind == restate.REPLACED:
+            removed = np.arange(old_rows.start, old_rows.stop)
+            removed = removed[~np.isin(removed, self.old_row[overlap])]
+            self.keep_old[removed] = False
+            self.stale_files |= set(old.file[removed].tolist())
+            self._overwrite(overlap)
+            detail = f"{decision.bars} bars differ and the source has all its history: rewritten from it"
+            detail += f", {len(removed)} bars that it does not have were removed" if len(removed) else ""
+        elif decision.kind == restate.REVISED:
+            self._overwrite(overlap)
+            detail = f"{decision.bars} of {len(overlap)} overlapping bars were corrected"
         else:
-            factor, since, detail = self._scale(found, mine, arriving, both)
-        self.changes.append(Change(name, found.kind, detail, factor, since))
+            factor = decision.factor
+            since, detail = self._scale(decision, old_rows, new_rows, overlap)
+        self.changes.append(Change(name, decision.kind, detail, factor, since))
 
-    def _take(self, both: np.ndarray) -> None:
-        """Arriving values in the place of stored ones, where they differ."""
-        rows = self.place[both]
-        apart = restate.differs(self.values[rows], self.new.values[both]).any(axis=1)
-        rows, both = rows[apart], both[apart]
-        volume = np.where(np.isnan(self.new.values[both, 4]), self.values[rows, 4], self.new.values[both, 4])
-        self.values[rows] = self.new.values[both]
+    def _overwrite(self, overlap: np.ndarray) -> None:
+        """Overwrite stored values with the incoming ones where they differ; an incoming NaN volume is ignored."""
+        rows = self.old_row[overlap]
+        different = restate.differs(self.values[rows], self.new.values[overlap]).any(axis=1)
+        rows, overlap = rows[different], overlap[different]
+        new_volume = self.new.values[overlap, 4]
+        volume = np.where(np.isnan(new_volume), self.values[rows, 4], new_volume)
+        self.values[rows] = self.new.values[overlap]
         self.values[rows, 4] = volume
-        self.stale_parts |= set(self.old.part[rows].tolist())
+        self.stale_files |= set(self.old.file[rows].tolist())
 
-    def _scale(self, found: restate.Decision, mine: slice, arriving: slice, both: np.ndarray) -> tuple:
-        """Scale what did not arrive again; `(factor, since, detail)`."""
-        rows = np.arange(mine.start, mine.stop)
-        last = self.new.time_ns[both[found.prefix - 1]]
-        earlier = rows[(self.old.time_ns[rows] <= last) & ~np.isin(rows, self.place[both])]
+    def _scale(
+        self, decision: restate.Decision, old_rows: slice, new_rows: slice, overlap: np.ndarray
+    ) -> tuple[str | None, str]:
+        """Scale the earlier stored bars that the source did not send again; `(since, detail)`."""
+        rows = np.arange(old_rows.start, old_rows.stop)
+        last = self.new.time_ns[overlap[decision.prefix - 1]]
+        earlier = rows[(self.old.time_ns[rows] <= last) & ~np.isin(rows, self.old_row[overlap])]
         scaled = self.values[earlier].astype(np.float64)
-        scaled[:, :4] *= found.factor
-        scaled[:, 4] *= found.volume_factor or 1.0
+        scaled[:, :4] *= decision.factor
+        scaled[:, 4] *= decision.volume_factor or 1.0
         self.values[earlier] = scaled.astype(np.float32)
-        self.stale_parts |= set(self.old.part[earlier].tolist())
-        self._take(both)
-        times = self.new.time_ns[arriving]
+        self.stale_files |= set(self.old.file[earlier].tolist())
+        self._overwrite(overlap)
+        times = self.new.time_ns[new_rows]
         later = times[times > last]
         since = time_text(int(later[0])) if len(later) else None
-        detail = f"{found.prefix} bars came with other prices"
+        detail = f"{decision.prefix} bars came with other prices"
         if len(earlier):
-            volumes = "not their volumes: no one factor" if found.volume_factor is None else (
-                f"volumes by {found.volume_factor:.6g}"
-            )  # fmt: skip
+            factor = decision.volume_factor
+            volumes = "but not their volumes: no common factor" if factor is None else f"volumes by {factor:.6g}"
             detail += f", {len(earlier)} earlier ones were scaled, {volumes}"
-        return found.factor, since, detail
+        return since, detail
 
     def move(self, k: int) -> None:
-        """All bars of a symbol leave their files."""
-        edges = self.old.edges
-        mine = slice(edges[k], edges[k + 1])
-        self.stale_parts |= set(self.old.part[mine].tolist())
-        self.part[mine] = NEW
+        """Remove all bars of a symbol from their files."""
+        offsets = self.old.offsets
+        rows = slice(offsets[k], offsets[k + 1])
+        self.stale_files |= set(self.old.file[rows].tolist())
+        self.file[rows] = NEW
 
-    def result(self) -> tuple[Rows, np.ndarray]:
-        """`(all rows sorted, bool (n_rows,) which of them were not stored)`."""
-        old = dataclasses.replace(self.old, values=self.values, part=self.part).take(self.keep_old)
+    def result(self) -> tuple[BarTable, np.ndarray]:
+        """`(all rows sorted, bool (n_rows,), whether a row was not stored before)`."""
+        old = dataclasses.replace(self.old, values=self.values, file=self.file).take(self.keep_old)
         new = self.new.take(self.keep_new)
         symbol, time_ns = np.concatenate([old.symbol, new.symbol]), np.concatenate([old.time_ns, new.time_ns])
         order = np.lexsort((time_ns, symbol))
-        values, part = np.concatenate([old.values, new.values]), np.concatenate([old.part, new.part])
-        rows = Rows(old.names, old.sector, symbol[order], time_ns[order], values[order], part[order])
-        return rows, order >= old.n_rows
+        values, file = np.concatenate([old.values, new.values]), np.concatenate([old.file, new.file])
+        bars = BarTable(old.names, old.sectors, symbol[order], time_ns[order], values[order], file[order])
+        return bars, order >= old.n_rows
 
 
-def _split_like(rows: Rows, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]) -> list[Change]:
-    """Symbols that were stored, with a new bar that looks like the first after a split that nobody adjusted for."""
-    bars = Bars(
-        symbol=rows.symbol, names=rows.names, time_ns=rows.time_ns, sector_of=rows.sector,
-        **{name: np.ascontiguousarray(rows.values[:, j]) for j, name in enumerate(COLUMNS)},
-    )  # fmt: skip
-    found = {}
-    for row in validate.split_like(bars):
-        name = rows.names[rows.symbol[row]]
+def _possible_splits(
+    bars: BarTable, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]
+) -> list[Change]:
+    """Stored symbols with a new bar that looks like the first after an unadjusted split."""
+    columns = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(COLUMNS)}
+    changes = {}
+    for row in validate.possible_splits(Bars(bars.symbol, bars.names, bars.time_ns, **columns, sectors=bars.sectors)):
+        name = bars.names[bars.symbol[row]]
         if is_new[row] and name in stored:
-            ratio = rows.values[row, 0] / rows.values[row - 1, 3]
-            detail = f"{time_text(int(rows.time_ns[row]))} opens at {ratio:.3g} of the close before"
-            detail += ", and no bar overlaps to tell: send a longer overlap" if rows.symbol[row] in unchecked else ""
-            found[name] = Change(name, "looks like a split", detail)
-    return list(found.values())
+            ratio = bars.values[row, 0] / bars.values[row - 1, 3]
+            detail = f"{time_text(int(bars.time_ns[row]))} opens at {ratio:.3g} of the close before"
+            if bars.symbol[row] in unchecked:
+                detail += ", and no bar overlaps to check it: send a longer overlap"
+            changes[name] = Change(name, "looks like a split", detail)
+    return list(changes.values())

@@ -1,4 +1,4 @@
-"""IngestReport: what an ingest did, as JSON and as lines for people."""
+"""IngestReport: the outcome of an ingest, as JSON and as lines for the console."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ _DOUBTFUL = ("looks like a split", restate.REFUSED, restate.REPLACED)
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest found and did.
+    """The outcome of an ingest.
 
-    store, source: folder, and a sentence on what was read.  dry_run: nothing was written.  generation: of the store
-    afterwards; changed: whether it is a new one.  rows_read, rows_quarantined: of the source, see its data report.
-    new_bars: bars that were not stored.  symbols, rows: in the store afterwards.  first_time, last_time: of the
-    store, ISO 8601.  added: new symbols.  changes: restated, revised, replaced, refused, moved symbols.  unchecked:
-    symbols with new bars and none that overlaps, of which a restatement would not have been seen.
-    without_sector: symbols left out for want of one.  without_bars: asked for, and nothing came.
-    calendar: its name, or why there is none.  missing: (symbol, day) of sessions without a bar, in the time that this
-    ingest touched.  closed: days with bars on which the exchange was closed.  outside, holes, silent: of bars
-    within a day, as of `hours.Within`.  stale: symbols without a bar on the
-    last session; newly_stale: those that had one on their last session before this ingest.
-    last_session: the day that stale is judged by, "" if nothing is stored.
-    files_written, bytes_written: new files of this generation.
+    store: folder.  source: a sentence that names the data.  dry_run: whether nothing was written.
+    generation: of the store afterwards; changed: whether it is a new one.
+    rows_read, rows_quarantined: of the source, see its data report.  new_bars: bars that were not stored before.
+    symbols, rows, first_time, last_time (ISO 8601): of the store afterwards.
+    added: new symbols.  changes: restated, revised, replaced, refused and moved symbols, and possible splits.
+    unchecked: symbols with new bars but no overlapping bar, so that a restatement would not be detected.
+    without_sector: symbols dropped because no sector is known.  without_bars: symbols for which Yahoo sent no bars.
+    calendar: its name, or the reason why there is none.  missing: (symbol, day), sessions without a bar in the time
+    range that this ingest touched.  closed: days with bars on which the exchange was closed.
+    outside, holes, silent: of intraday bars, see `hours.HoursCheck`.
+    stale: symbols without a bar on last_session; newly_stale: those whose last bar was on the store's last day before
+    this ingest.  last_session: the day on which bars are expected, "" if nothing is stored.
+    files_written, bytes_written: new files of this generation.  all_refused: whether no symbol was accepted.
+
+    >>> from gpupipe.data.ingest import ingest
+    >>> report = ingest("simulated:symbols=2,bars=3,seed=1", "no-such-folder", calendar="none", dry_run=True)
+    >>> report.new_bars, report.added, report.status
+    (6, ('SIM0000', 'SIM0001'), 'OK')
     """
 
     store: str
@@ -67,31 +73,30 @@ class IngestReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should look at, a short sentence each."""
-        found = []
-        if self.rows_quarantined:
-            found.append(f"{counted(self.rows_quarantined, 'row')} quarantined")
+        """Short sentences on what a person should check."""
         by_kind = Counter(change.kind for change in self.changes)
-        found += [f"{counted(by_kind[kind], 'symbol')} {kind}" for kind in _DOUBTFUL if by_kind[kind]]
+        sentences = [f"{counted(by_kind[kind], 'symbol')} {kind}" for kind in _DOUBTFUL if by_kind[kind]]
+        if self.rows_quarantined:
+            sentences.insert(0, f"{counted(self.rows_quarantined, 'row')} quarantined")
         if self.without_sector:
-            found.append(f"{counted(len(self.without_sector), 'symbol')} without a sector left out")
+            sentences.append(f"{counted(len(self.without_sector), 'symbol')} without a sector left out")
         if self.without_bars:
-            found.append(f"no bars came for {counted(len(self.without_bars), 'symbol')}")
+            sentences.append(f"no bars came for {counted(len(self.without_bars), 'symbol')}")
         if self.missing:
-            found.append(f"{counted(len(self.missing), 'session')} without a bar")
+            sentences.append(f"{counted(len(self.missing), 'session')} without a bar")
         if self.closed:
-            found.append(f"bars on {counted(len(self.closed), 'day')} when {self.calendar} was closed")
+            sentences.append(f"bars on {counted(len(self.closed), 'day')} when {self.calendar} was closed")
         if self.outside:
-            found.append(f"{counted(_bars(self.outside), 'bar')} outside of the hours of {self.calendar}")
+            sentences.append(f"{counted(_n_bars(self.outside), 'bar')} outside the hours of {self.calendar}")
         if self.silent:
-            found.append(f"{counted(_bars(self.silent), 'time')} within sessions of which no symbol has a bar")
+            sentences.append(f"{counted(_n_bars(self.silent), 'time')} in sessions at which no symbol has a bar")
         if self.newly_stale:
-            found.append(f"{counted(len(self.newly_stale), 'symbol')} newly stale")
-        return tuple(found)
+            sentences.append(f"{counted(len(self.newly_stale), 'symbol')} newly stale")
+        return tuple(sentences)
 
     @property
     def status(self) -> str:
-        """FAIL where nothing that came was taken, WARN where a person should look, else OK."""
+        """FAIL if no incoming bar was accepted, WARN if there are warnings, else OK."""
         if self.all_refused:
             return FAIL
         return WARN if self.warnings else OK
@@ -102,62 +107,69 @@ class IngestReport:
 
 
 def lines(report: IngestReport) -> list[tuple[str, str]]:
-    """`(what, detail)` for display, only of what there is."""
-    by_kind: dict[str, list[Change]] = {}
-    for change in report.changes:
-        by_kind.setdefault(change.kind, []).append(change)
-    found = [("new bars", f"{report.new_bars:,}")]
+    """Format a report for the console: `(heading, detail)` of each part that is not empty."""
+    formatted = [("new bars", f"{report.new_bars:,}")]
     if report.added:
-        found.append(("symbols added", _listed(report.added)))
-    for kind, changes in by_kind.items():
-        for change in changes[:_SHOWN]:
-            factor = f"by {change.factor:.6g}" if change.factor is not None else ""
-            since = f"before {change.since}" if change.since else ""
-            about = " ".join(word for word in (change.symbol, factor, since) if word)
-            found.append((kind, f"{about}: {change.detail}"))
-        if len(changes) > _SHOWN:
-            found.append((kind, f"and {len(changes) - _SHOWN} more"))
+        formatted.append(("symbols added", _listed(report.added)))
+    formatted += _change_lines(report.changes)
     if report.without_sector:
-        found.append(("no sector", f"{_listed(report.without_sector)}: left out, give --sector-map"))
+        formatted.append(("no sector", f"{_listed(report.without_sector)}: left out, give --sector-map"))
     if report.without_bars:
-        found.append(("no bars", _listed(report.without_bars)))
+        formatted.append(("no bars", _listed(report.without_bars)))
     if report.unchecked:
-        found.append(("not checked", f"{_listed(report.unchecked)}: no bar overlaps, a restatement would not be seen"))
-    found.append(("calendar", report.calendar))
-    if report.missing:
-        found += _missing(report.missing)
+        detail = f"{_listed(report.unchecked)}: no bar overlaps, a restatement would not be detected"
+        formatted.append(("not checked", detail))
+    formatted.append(("calendar", report.calendar))
+    formatted += _missing_lines(report.missing)
     if report.closed:
-        found.append(("closed days", f"{_listed(report.closed)}: is --calendar right (24/7 for crypto)?"))
-    for what, counts, days in (("outside hours", report.outside, "on"), ("holes", report.holes, "in sessions of")):
+        formatted.append(("closed days", f"{_listed(report.closed)}: is --calendar right (24/7 for crypto)?"))
+    for heading, counts, days in (("outside hours", report.outside, "on"), ("holes", report.holes, "in sessions of")):
         if counts:
-            most = sorted(counts, key=lambda one: -one[2])
-            shown = _listed([f"{symbol} {day} {n:,}" for symbol, day, n in most])
-            found.append((what, f"{counted(_bars(counts), 'bar')} {days} {_of(counts)}: {shown}"))
+            largest_first = sorted(counts, key=lambda count: -count[2])
+            shown = _listed([f"{symbol} {day} {n:,}" for symbol, day, n in largest_first])
+            formatted.append((heading, f"{counted(_n_bars(counts), 'bar')} {days} {_extent(counts)}: {shown}"))
     if report.silent:
-        found.append(("silent", _listed([f"{counted(n, 'bar')} from {moment}" for moment, n in report.silent])))
+        formatted.append(("silent", _listed([f"{counted(n, 'bar')} from {moment}" for moment, n in report.silent])))
     if report.stale:
         detail = f"{_listed(report.stale)}: no bar on {report.last_session}"
         if report.newly_stale:
-            detail += f"; new among them {_listed(report.newly_stale)}"
-        found.append(("stale", detail))
-    return found
+            detail += f"; newly stale {_listed(report.newly_stale)}"
+        formatted.append(("stale", detail))
+    return formatted
 
 
-def _missing(missing: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    days = Counter(day for _, day in missing)
-    found = []
-    for day in sorted(days)[:_SHOWN]:
-        found.append(("missing", f"{day}: {_listed([symbol for symbol, own in missing if own == day])}"))
+def _change_lines(changes: Iterable[Change]) -> list[tuple[str, str]]:
+    by_kind: dict[str, list[Change]] = {}
+    for change in changes:
+        by_kind.setdefault(change.kind, []).append(change)
+    formatted = []
+    for kind, same_kind in by_kind.items():
+        for change in same_kind[:_SHOWN]:
+            factor = f"by {change.factor:.6g}" if change.factor is not None else ""
+            since = f"before {change.since}" if change.since else ""
+            subject = " ".join(word for word in (change.symbol, factor, since) if word)
+            formatted.append((kind, f"{subject}: {change.detail}"))
+        if len(same_kind) > _SHOWN:
+            formatted.append((kind, f"and {len(same_kind) - _SHOWN} more"))
+    return formatted
+
+
+def _missing_lines(missing: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    symbols_of_day: dict[str, list[str]] = {}
+    for symbol, day in missing:
+        symbols_of_day.setdefault(day, []).append(symbol)
+    days = sorted(symbols_of_day)
+    formatted = [("missing", f"{day}: {_listed(symbols_of_day[day])}") for day in days[:_SHOWN]]
     if len(days) > _SHOWN:
-        found.append(("missing", f"and on {counted(len(days) - _SHOWN, 'more day')}"))
-    return found
+        formatted.append(("missing", f"and on {counted(len(days) - _SHOWN, 'more day')}"))
+    return formatted
 
 
-def _bars(counts: Iterable[tuple[Any, ...]]) -> int:
-    return sum(one[-1] for one in counts)
+def _n_bars(counts: Iterable[tuple[Any, ...]]) -> int:
+    return sum(count[-1] for count in counts)
 
 
-def _of(counts: Iterable[tuple[str, str, int]]) -> str:
+def _extent(counts: Iterable[tuple[str, str, int]]) -> str:
     days, symbols = {day for _, day, _ in counts}, {symbol for symbol, _, _ in counts}
     return f"{counted(len(days), 'day')}, {counted(len(symbols), 'symbol')}"
 

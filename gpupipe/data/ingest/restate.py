@@ -1,4 +1,4 @@
-"""What the overlap of stored and arriving bars of one symbol says: the same, revised, restated, or contradictory."""
+"""Compare the overlapping stored and incoming bars of one symbol: unchanged, revised, restated or contradictory."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Relative: less than any dividend changes a price, more than float32 and a vendor's own arithmetic do.
-SAME = 1e-5
-# A factor is constant if no price is off by more than a twentieth of what it changes, nor by more than this (prices
-# rounded to cents).
+# Relative tolerance of equal values: above the rounding of float32 and of vendors, below the effect of any dividend.
+EQUAL_TOLERANCE = 1e-5
+# A factor f is constant if no price deviates by more than FACTOR_SHARE of |f - 1|, nor by more than FACTOR_TOLERANCE
+# (prices rounded to cents).
 FACTOR_TOLERANCE, FACTOR_SHARE = 2e-3, 1 / 20
-VOLUME_TOLERANCE = 1e-2  # volumes are rounded to shares, and to lots of them
-LEAST_BARS = 3  # overlapping bars that must bear a factor out, before bars that nobody sent again are scaled by it
+VOLUME_TOLERANCE = 1e-2  # volumes are rounded to shares or to lots
+MIN_BARS = 3  # overlapping bars that must confirm a factor before it scales bars that the source did not send again
 
 UNCHANGED, REVISED, RESTATED, REPLACED, REFUSED = "unchanged", "revised", "restated", "replaced", "refused"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one symbol.
+    """How to merge the bars of one symbol.
 
-    kind: UNCHANGED: no overlapping bar differs, new bars are added. REVISED: some bars were corrected, the scale is
-    the same; the arriving ones stand. RESTATED: all bars before row `prefix` of the overlap differ by `factor`;
-    stored ones that did not arrive again are scaled by it, and their volume by `volume_factor`. REPLACED: the
-    arrival takes the place of all stored bars. REFUSED: nothing of the arrival is taken; `reason` says why and what
-    helps.  bars: overlapping bars that differ.
+    kind: one of
+        UNCHANGED: no overlapping bar differs; new bars are added.
+        REVISED: some bars were corrected at the same scale; incoming values replace stored ones.
+        RESTATED: all bars before row `prefix` of the overlap differ by `factor`. Stored bars that the source did not
+            send again are scaled by it, and their volumes by `volume_factor` (None: no common factor, kept).
+        REPLACED: the incoming bars replace all stored ones.
+        REFUSED: no incoming bar is taken; `reason` says why.
+    bars: number of overlapping bars that differ.
+
+    A split 2:1 halves the first three prices, and the fourth bar is after it:
+
+    >>> old = np.float32([[20, 20, 20, 20, 100]] * 3 + [[10, 10, 10, 10, 200]])
+    >>> decide(old, np.float32([[10, 10, 10, 10, 200]] * 4), covers=False, reaches=True)
+    Decision(kind='restated', bars=3, factor=0.5, volume_factor=2.0, prefix=3, reason='')
     """
 
     kind: str
@@ -37,63 +46,63 @@ class Decision:
 
 
 def differs(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """bool (n, 5): which of the values, float32 (n, 5), are not the same within SAME.
+    """Compare values, float32 (n, 5): bool (n, 5), true where they differ by more than EQUAL_TOLERANCE.
 
-    A volume that has become known differs; one that is no longer known does not, and the stored one stays.
+    A stored NaN volume differs from a known one. An incoming NaN volume does not differ, so the stored volume stays.
     """
     before, after = old.astype(np.float64), new.astype(np.float64)
-    apart = ~(np.abs(after - before) <= SAME * np.abs(before))
-    apart[:, 4] &= ~np.isnan(after[:, 4])
-    return apart
+    different = ~(np.abs(after - before) <= EQUAL_TOLERANCE * np.abs(before))
+    different[:, 4] &= ~np.isnan(after[:, 4])
+    return different
 
 
 def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool) -> Decision:
-    """The Decision on the overlapping bars `old`, `new`, float32 (n, 5), in order of time.
+    """Decide by the overlapping bars `old` (stored) and `new` (incoming), float32 (n, 5), in order of time.
 
-    covers: the arrival begins no later and ends no earlier than what is stored.  reaches: it ends no earlier.
+    covers: the incoming bars begin no later and end no earlier than the stored ones.  reaches: they end no earlier.
     """
-    apart = differs(old, new)
-    n, n_apart = len(apart), int(apart.any(axis=1).sum())
-    if not n_apart:
+    different = differs(old, new)
+    n, n_different = len(different), int(different.any(axis=1).sum())
+    if not n_different:
         return Decision(UNCHANGED)
-    how = "not by one factor" if apart[:, :4].any() else "in volume alone"
-    why = f"{n_apart} of {n} overlapping bars differ, {how}"
-    found = _factor(old, new, np.asarray(apart[:, :4].any(axis=1)))
-    if found is not None:
-        prefix, factor = found
+    how = "not by one factor" if different[:, :4].any() else "only in volume"
+    reason = f"{n_different} of {n} overlapping bars differ, {how}"
+    restatement = _price_factor(old, new, np.asarray(different[:, :4].any(axis=1)))
+    if restatement is not None:
+        prefix, factor = restatement
         shown = f"its overlapping bars differ by the factor {factor:.6g}"
         if not reaches:
-            why = f"{shown}, and the source ends before the store: which is restated cannot be told"
-        elif prefix < LEAST_BARS and not covers:
-            why = f"{shown}, which {prefix} of {n} bear out; {LEAST_BARS} are needed"
+            reason = f"{shown}, and the source ends before the store: either could be the restated one"
+        elif prefix < MIN_BARS and not covers:
+            reason = f"{shown}, which {prefix} of {n} confirm; {MIN_BARS} are needed"
         else:
-            volume = _volume_factor(old[:prefix, 4], new[:prefix, 4])
-            return Decision(RESTATED, n_apart, factor, volume, prefix)
-    elif not apart[0].any() and 2 * n_apart <= n:
-        return Decision(REVISED, n_apart)
+            volume_factor = _volume_factor(old[:prefix, 4], new[:prefix, 4])
+            return Decision(RESTATED, n_different, factor, volume_factor, prefix)
+    elif not different[0].any() and 2 * n_different <= n:
+        return Decision(REVISED, n_different)
     if covers:
-        return Decision(REPLACED, n_apart)
-    return Decision(REFUSED, n_apart, reason=why)
+        return Decision(REPLACED, n_different)
+    return Decision(REFUSED, n_different, reason=reason)
 
 
-def _factor(old: np.ndarray, new: np.ndarray, apart: np.ndarray) -> tuple[int, float] | None:
-    """`(prefix, factor)` where all prices before row `prefix` differ by one factor and none from there on differs.
+def _price_factor(old: np.ndarray, new: np.ndarray, different: np.ndarray) -> tuple[int, float] | None:
+    """`(prefix, factor)` if all prices before row `prefix` differ by one factor and no later price differs, else None.
 
-    apart: bool (n,), whether a price of the bar differs.
+    different: bool (n,), whether a price of the bar differs.
     """
-    prefix = int(np.flatnonzero(apart)[-1]) + 1 if apart.any() else 0
+    prefix = int(np.flatnonzero(different)[-1]) + 1 if different.any() else 0
     if not prefix:
         return None
     ratio = new[:prefix, :4].astype(np.float64) / old[:prefix, :4]
     factor = float(np.median(ratio))
-    allowed = min(FACTOR_TOLERANCE, max(SAME, abs(factor - 1) * FACTOR_SHARE))
+    allowed = min(FACTOR_TOLERANCE, max(EQUAL_TOLERANCE, abs(factor - 1) * FACTOR_SHARE))
     if not bool((np.abs(ratio / factor - 1) <= allowed).all()):
         return None
     return prefix, factor
 
 
 def _volume_factor(old: np.ndarray, new: np.ndarray) -> float | None:
-    """The one factor between volumes, 1.0 where they are the same, or None where there is no such factor."""
+    """The common factor between volumes; 1.0 if they are equal within VOLUME_TOLERANCE, None if there is none."""
     known = (old > 0) & (new > 0)
     if not known.any():
         return None

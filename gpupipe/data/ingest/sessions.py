@@ -1,4 +1,4 @@
-"""When an exchange was open, by the package exchange-calendars: a missing bar is told from a closed exchange."""
+"""Check bars against an exchange's calendar (package exchange-calendars): missing sessions and closed days."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from gpupipe.data.errors import DataError
 from gpupipe.data.ingest import hours
-from gpupipe.data.ingest.rows import Rows
+from gpupipe.data.ingest.bar_table import BarTable
 
 DEFAULT = "XNYS"
 MISSING = "exchange-calendars is not installed (pip install -e '.[calendars]')"
@@ -19,11 +19,14 @@ _DAY_NS = 86_400_000_000_000
 
 
 @dataclass(frozen=True)
-class Gaps:
-    """What the calendar says of some bars.
+class CalendarCheck:
+    """The result of `check_calendar`.
 
-    missing: `(symbol, "YYYY-MM-DD")` of sessions between two bars of a symbol on which it has none.  closed: days with
-    bars on which the exchange was closed.  outside, holes, silent: as of `hours.Within`, of bars within a day.
+    missing: `(symbol, "YYYY-MM-DD")`, sessions without a bar of the symbol between two of its bars.  closed: days with
+    bars on which the exchange was closed.  outside, holes, silent: of intraday bars, see `hours.HoursCheck`.
+
+    >>> CalendarCheck(missing=(("AAA", "2009-12-02"),)).closed
+    ()
     """
 
     missing: tuple[tuple[str, str], ...] = ()
@@ -34,7 +37,13 @@ class Gaps:
 
 
 class Sessions:
-    """The sessions of one exchange, as days."""
+    """The sessions of one exchange: `days`, datetime64[D] (n,), and `hours`, their SessionHours.
+
+    New York was closed on Thanksgiving, 2009-11-26:
+
+        Sessions("XNYS", np.datetime64("2009-11-25"), np.datetime64("2009-11-27")).days
+        array(['2009-11-25', '2009-11-27'], dtype='datetime64[D]')
+    """
 
     def __init__(self, name: str, first_day: np.datetime64, last_day: np.datetime64) -> None:
         """name: of exchange-calendars ("XNYS", "XLON", "24/7", ...). Days are datetime64[D], both included.
@@ -44,18 +53,18 @@ class Sessions:
         if not installed():
             raise DataError(f"--calendar {name}: {MISSING}, or --calendar none")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pandas, about what exchange-calendars does with it
+            warnings.simplefilter("ignore")  # pandas warns about exchange-calendars' use of it
             import exchange_calendars
 
-            self._calendar = _made(exchange_calendars, name, first_day, last_day)
+            self._calendar = _get_calendar(exchange_calendars, name, first_day, last_day)
             days = self._calendar.sessions.to_numpy().astype("datetime64[D]")
             chosen = (days >= first_day) & (days <= last_day)
-            self.days, self.hours = days[chosen], hours.of_calendar(self._calendar, chosen)
+            self.days, self.hours = days[chosen], hours.from_calendar(self._calendar, chosen)
 
-    def days_of(self, time_ns: np.ndarray) -> np.ndarray:
-        """The day of each bar, datetime64[D] (n,): its UTC date if all are at midnight UTC, else the exchange's date.
+    def local_days(self, time_ns: np.ndarray) -> np.ndarray:
+        """The day of each bar, datetime64[D] (n,): the UTC date if all bars are at midnight UTC, else the local date.
 
-        A session that begins on the evening before (futures, currencies) is known by its hours alone (`hours`).
+        For a session that begins on the evening before (futures, currencies), only its hours tell the day; see `hours`.
         """
         moments = time_ns.astype("datetime64[ns]")
         if not (time_ns % _DAY_NS).any():
@@ -67,12 +76,12 @@ class Sessions:
 
 
 def installed() -> bool:
-    """Whether exchange-calendars is there; imports nothing of it."""
+    """Whether exchange-calendars is installed; does not import it."""
     return importlib.util.find_spec("exchange_calendars") is not None
 
 
-def _made(package: Any, name: str, first_day: np.datetime64, last_day: np.datetime64) -> Any:
-    # Without bounds a calendar reaches 20 years back. A week more: its own ends must be sessions.
+def _get_calendar(package: Any, name: str, first_day: np.datetime64, last_day: np.datetime64) -> Any:
+    # Without bounds a calendar reaches 20 years back. One more week at both ends, because there must be a session.
     week = np.timedelta64(7, "D")
     try:
         return package.get_calendar(name, start=str(first_day - week), end=str(last_day + week))
@@ -83,43 +92,46 @@ def _made(package: Any, name: str, first_day: np.datetime64, last_day: np.dateti
         raise DataError(f"--calendar {name}: {str(error).splitlines()[0]}; or --calendar none") from None
 
 
-def gaps(rows: Rows, symbols: frozenset[int], first_ns: np.ndarray, name: str, step_ns: float = 0.0) -> Gaps:
-    """What the calendar says of `symbols` (positions in rows.names), each from its time `first_ns` (n_names,) on.
+def check_calendar(
+    bars: BarTable, symbols: frozenset[int], first_ns: np.ndarray, name: str, step_ns: float = 0.0
+) -> CalendarCheck:
+    """Check the bars of `symbols` (positions in bars.names), each from its time `first_ns`, int64 (n_names,), on.
 
-    step_ns: the length of a bar; of bars within a day (`hours.known`) the hours are looked at too.
+    name: of the calendar.  step_ns: the length of a bar; intraday bars (`hours.supports`) are also checked against the
+    trading hours.
     """
-    chosen = np.isin(rows.symbol, sorted(symbols)) & (rows.time_ns >= first_ns[rows.symbol])
-    rows = rows.take(np.flatnonzero(chosen))
-    if not rows.n_rows:
-        return Gaps()
-    # The zone of an exchange moves a bar by less than a day.
-    low, high = (np.datetime64(int(t), "ns").astype("datetime64[D]") for t in (rows.time_ns.min(), rows.time_ns.max()))
+    chosen = np.isin(bars.symbol, sorted(symbols)) & (bars.time_ns >= first_ns[bars.symbol])
+    bars = bars.take(np.flatnonzero(chosen))
+    if not bars.n_rows:
+        return CalendarCheck()
+    # One more day at both ends: the exchange's time zone moves a bar by less than a day.
+    low, high = (np.datetime64(int(t), "ns").astype("datetime64[D]") for t in (bars.time_ns.min(), bars.time_ns.max()))
     sessions = Sessions(name, low - np.timedelta64(1, "D"), high + np.timedelta64(1, "D"))
-    day = sessions.days_of(rows.time_ns)
-    if not hours.known(step_ns):
+    day = sessions.local_days(bars.time_ns)
+    if not hours.supports(step_ns):
         closed = tuple(map(str, np.setdiff1d(day, sessions.days)))
-        return Gaps(_missing(rows, symbols, day, sessions.days), closed)
-    found = hours.within(rows, sessions.hours, int(step_ns), day)
-    inside = np.flatnonzero(~np.isnat(found.days))
-    missing = _missing(rows.take(inside), symbols, found.days[inside], sessions.days)
-    return Gaps(missing, found.closed, found.outside, found.holes, found.silent)
+        return CalendarCheck(_missing_sessions(bars, symbols, day, sessions.days), closed)
+    check = hours.check_hours(bars, sessions.hours, int(step_ns), day)
+    inside = np.flatnonzero(~np.isnat(check.days))
+    missing = _missing_sessions(bars.take(inside), symbols, check.days[inside], sessions.days)
+    return CalendarCheck(missing, check.closed, check.outside, check.holes, check.silent)
 
 
-def _missing(
-    rows: Rows, symbols: frozenset[int], day: np.ndarray, sessions: np.ndarray
-) -> tuple[tuple[str, str], ...]:  # fmt: skip
+def _missing_sessions(
+    bars: BarTable, symbols: frozenset[int], day: np.ndarray, sessions: np.ndarray
+) -> tuple[tuple[str, str], ...]:
     """Sessions between two bars of a symbol on which it has none; day: of each row."""
-    missing, edges = [], rows.edges
+    missing, offsets = [], bars.offsets
     for k in sorted(symbols):
-        own = day[edges[k] : edges[k + 1]]
-        if len(own):
-            expected = sessions[(sessions >= own[0]) & (sessions <= own[-1])]
-            if len(expected) > len(own) or not np.array_equal(expected, own):
-                missing += [(rows.names[k], str(gone)) for gone in np.setdiff1d(expected, own)]
+        days = day[offsets[k] : offsets[k + 1]]
+        if len(days):
+            expected = sessions[(sessions >= days[0]) & (sessions <= days[-1])]
+            if len(expected) > len(days) or not np.array_equal(expected, days):
+                missing += [(bars.names[k], str(session)) for session in np.setdiff1d(expected, days)]
     return tuple(missing)
 
 
 def last_session(name: str, day: np.datetime64) -> np.datetime64:
-    """The last session on or before a day."""
-    found = Sessions(name, day - np.timedelta64(14, "D"), day).days
-    return found[-1] if len(found) else day
+    """The last session on or before a day; the day itself if there is none in the two weeks before."""
+    days = Sessions(name, day - np.timedelta64(14, "D"), day).days
+    return days[-1] if len(days) else day

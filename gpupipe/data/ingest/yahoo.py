@@ -1,7 +1,7 @@
-"""Bars from Yahoo by the package yfinance: a thin adapter from its frame to rows that `gpupipe.data` reads.
+"""Download bars from Yahoo with the package yfinance, and convert its frame to rows that `gpupipe.data` reads.
 
-Prices come as Yahoo gives them, adjusted for splits and not for dividends, with the adjusted close beside them, so
-that `--adjusted` means what it means for every source. Yahoo's terms allow personal use.
+Prices are Yahoo's: adjusted for splits and not for dividends, together with the adjusted close, so `--adjusted` works
+as for any other source. Yahoo's terms allow personal use.
 """
 
 from __future__ import annotations
@@ -16,65 +16,80 @@ from gpupipe.data.errors import DataError
 
 MISSING = "yfinance is not installed (pip install -e '.[yfinance]')"
 _COLUMNS = {
-    "Open": "open", "High": "high", "Low": "low", "Close": "close", "Adj Close": "adj_close", "Volume": "volume",
-}  # fmt: skip
+    "Open": "open",
+    "High": "high",
+    "Low": "low",
+    "Close": "close",
+    "Adj Close": "adj_close",
+    "Volume": "volume",
+}
 
 
-def symbols_of(words: str) -> tuple[tuple[str, ...], pathlib.Path | None]:
-    """`(symbols, file)` of what follows "yfinance:": AAPL,MSFT, or @symbols.csv with a column symbol.
+def parse_symbols(text: str) -> tuple[tuple[str, ...], pathlib.Path | None]:
+    """Parse the text after "yfinance:", which is AAPL,MSFT or @symbols.csv: `(symbols, file)`.
 
-    file: the CSV, which is the sector map as well if it has a column sector; else None. Raises DataError.
+    The CSV has a column symbol. If it also has a column sector, `file` is its path, to be used as the sector map;
+    otherwise `file` is None. Raises DataError.
+
+    >>> parse_symbols("AAPL, MSFT,AAPL")
+    (('AAPL', 'MSFT'), None)
     """
-    if not words.startswith("@"):
-        symbols = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    if not text.startswith("@"):
+        symbols = tuple(dict.fromkeys(symbol.strip() for symbol in text.split(",") if symbol.strip()))
         if not symbols:
             raise DataError("yfinance: names no symbol; expected yfinance:AAPL,MSFT or yfinance:@symbols.csv")
         return symbols, None
-    path = pathlib.Path(words[1:]).expanduser()
+    path = pathlib.Path(text[1:]).expanduser()
     if not path.is_file():
-        raise DataError(f"yfinance:{words}: no such file")
-    table, found, _ = csv_file.read(path, ("symbol",))
-    _, names = columns.codes(table[found["symbol"]], f"{path}: column {found['symbol']!r}")
-    if not names:
+        raise DataError(f"yfinance:{text}: no such file")
+    table, matches, _ = csv_file.read(path, ("symbol",))
+    _, symbols = columns.encode_names(table[matches["symbol"]], f"{path}: column {matches['symbol']!r}")
+    if not symbols:
         raise DataError(f"{path}: names no symbol")
-    return names, path if "sector" in found else None
+    return symbols, path if "sector" in matches else None
 
 
 def download(symbols: tuple[str, ...], since: str, interval: str) -> Any:
-    """yfinance's answer: a pandas DataFrame, index of times, columns (Price, Ticker). DataError if it is not there."""
+    """Return yfinance's pandas DataFrame: rows are times, columns (Price, Ticker). DataError without the package."""
     if importlib.util.find_spec("yfinance") is None:
         raise DataError(MISSING)
     import yfinance
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pandas, about what yfinance does with it
+        warnings.simplefilter("ignore")  # pandas warns about yfinance's use of it
         return yfinance.download(
-            list(symbols), start=since, interval=interval, group_by="column", auto_adjust=False, actions=False,
-            progress=False, multi_level_index=True,
-        )  # fmt: skip
+            list(symbols),
+            start=since,
+            interval=interval,
+            group_by="column",
+            auto_adjust=False,
+            actions=False,
+            progress=False,
+            multi_level_index=True,
+        )
 
 
-def long_frame(answer: Any) -> tuple[Any, tuple[str, ...]]:
-    """`(frame, without)`: one row for each symbol and time, and the symbols for which nothing came.
+def to_rows(answer: Any) -> tuple[Any, tuple[str, ...]]:
+    """Reshape to one row for each symbol and time: `(frame, symbols without bars)`.
 
-    answer: of `download`; columns of two levels called Price and Ticker, in either order. Times without any price are
-    those of other symbols, and left out. Raises DataError for another shape, or where nothing came at all.
+    answer: the frame of `download`, with column levels Price and Ticker in either order. A row without any price
+    belongs to another symbol's times and is dropped. Raises DataError for another shape, or if there are no bars.
     """
     import pandas as pd
 
-    names = list(getattr(answer.columns, "names", [])) if answer is not None else []
-    if answer is None or sorted(map(str, names)) != ["Price", "Ticker"]:
-        raise DataError(f"yfinance: expected columns of the levels Price and Ticker, got {names}: another version?")
-    level = names.index("Ticker")
+    levels = list(getattr(answer.columns, "names", [])) if answer is not None else []
+    if answer is None or sorted(map(str, levels)) != ["Price", "Ticker"]:
+        raise DataError(f"yfinance: expected columns of the levels Price and Ticker, got {levels}: another version?")
+    level = levels.index("Ticker")
     pieces, without = [], []
     for symbol in dict.fromkeys(answer.columns.get_level_values(level)):
-        own = answer.xs(symbol, axis=1, level=level)
-        own = own[[name for name in _COLUMNS if name in own.columns]].dropna(how="all")
-        if own.empty:
+        bars = answer.xs(symbol, axis=1, level=level)
+        bars = bars[[name for name in _COLUMNS if name in bars.columns]].dropna(how="all")
+        if bars.empty:
             without.append(str(symbol))
             continue
-        own = own.rename(columns=_COLUMNS).rename_axis(index="time", columns=None).reset_index()
-        pieces.append(own.assign(symbol=str(symbol)))
+        bars = bars.rename(columns=_COLUMNS).rename_axis(index="time", columns=None).reset_index()
+        pieces.append(bars.assign(symbol=str(symbol)))
     if not pieces:
         raise DataError(f"yfinance: no bars came for {', '.join(without) or 'any symbol'}; is there a network?")
     return pd.concat(pieces, ignore_index=True), tuple(without)

@@ -15,7 +15,7 @@ PSEUDO_ROWS = 10.0
 
 
 def class_shares(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """float64 (n_targets, n_classes), of y int8 (n_rows, n_targets) with half a row of each class added; -1 left out."""
+    """float64 (n_targets, n_classes), of y int8 (n_rows, n_targets), half a row of each class added; -1 left out."""
     counts = np.stack([np.bincount(column[column >= 0], minlength=n_classes) for column in y.T]) + 0.5
     return counts / counts.sum(axis=1, keepdims=True)
 

@@ -166,8 +166,8 @@ class _GradientDraws:
     A row is taken with probability min(1, norm / mu), where norm is the root of the sum of its squared gradients and
     Hessians and mu makes the probabilities add up to share * n_rows. It weighs the inverse of its probability, so that
     the sums in a tree's nodes are estimated without bias (Ibragimov and Gusev 2019, minimal variance sampling, with
-    lambda 1; XGBoost's own sampling_method="gradient_based" draws for every tree, and on CUDA only). The rows drawn stay
-    for some rounds because their bins have to be put into a matrix of their own: rows of weight 0 cost as much as others.
+    lambda 1; XGBoost's own sampling_method="gradient_based" draws for every tree, and on CUDA only). The rows drawn
+    stay for some rounds because their bins need a matrix of their own: rows of weight 0 cost as much as others.
     """
 
     def __init__(

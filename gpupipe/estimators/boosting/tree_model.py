@@ -109,7 +109,7 @@ def _saved(booster: Any) -> bytes:
 
 
 def limit_threads(boosters: Iterable[Any], threads: int) -> None:
-    """Set the number of threads that loaded XGBoost boosters predict with; boosters of other libraries are left alone."""
+    """Set the number of threads that loaded XGBoost boosters predict with; other libraries' are left alone."""
     import xgboost
 
     for booster in boosters:
@@ -167,7 +167,7 @@ def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
 
 
 def add_activity(total: Any, margin: Any) -> None:
-    """Add activity u and direction d (n_rows, 2 * n_labels) to total (n_rows, 3 * n_labels): lower u - d, upper u + d."""
+    """Add activity u and direction d (n_rows, 2 * n_targets) to total (n_rows, 3 * n_targets): u - d, 0, u + d."""
     activity, direction = margin[:, 0::N_OUTPUTS], margin[:, 1::N_OUTPUTS]
     total[:, LOWER::CLASS_COUNT] += activity - direction
     total[:, UPPER::CLASS_COUNT] += activity + direction

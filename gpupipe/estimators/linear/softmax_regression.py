@@ -165,7 +165,7 @@ def _products(Z: Iterable[Any], device: Device) -> np.ndarray:
 
 
 def _times(Z: Any, coefficients: Any, xp: Any) -> Any:
-    """Z @ coefficients (n_inputs, 3 * n_targets), float32 (n, 3 * n_targets); one batch where labels have own inputs."""
+    """Z @ coefficients (n_inputs, 3 * n_targets), float32 (n, 3 * n_targets); a batch where targets have own inputs."""
     if Z.ndim == 2:
         return Z @ coefficients
     by_label = xp.ascontiguousarray(coefficients.reshape(Z.shape[2], Z.shape[0], CLASS_COUNT).transpose(1, 0, 2))

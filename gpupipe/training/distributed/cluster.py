@@ -24,7 +24,7 @@ from gpupipe.training.distributed import site
 from gpupipe.training.distributed.errors import ClusterError
 from gpupipe.training.distributed.spread import Spread
 from gpupipe.training.fold_data import FoldId, Stage
-from gpupipe.training.workload import Workload
+from gpupipe.training.recipe import Recipe
 
 log = logging.getLogger("gpupipe")
 
@@ -53,7 +53,7 @@ class Cluster:
     @contextlib.contextmanager
     def running(
         self,
-        workload: Workload,
+        workload: Recipe,
         panel: Panel,
         settings: Config,
         key: str,

@@ -29,7 +29,7 @@ from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import sha256
-from gpupipe.training import fold_data, workload
+from gpupipe.training import fold_data, recipe
 from gpupipe.training.fold_data import FoldId, Stage
 from gpupipe.training.prepare import make_dataset
 
@@ -41,7 +41,7 @@ Packed = tuple[dict[str, Any], dict[str, bytes]]
 class Job:
     """What a worker needs to know of a run in addition to its rows.
 
-    key: of the run.  workload: where the workload is, see `workload.load`.  plan: the memory plan.
+    key: of the run.  workload: where the workload is, see `recipe.load`.  plan: the memory plan.
     threads: of a pooled fit.  folds_at_once: in memory.
     modules: path and SHA-256 of each module of the user's own features.
     """
@@ -82,7 +82,7 @@ class _Datasets(Mapping[str, Dataset]):
 
     def __init__(self, panel: Panel, job: Job, cache: pathlib.Path | None) -> None:
         self._panel, self._settings, self._cache = panel, job.settings, cache
-        self._workload = workload.load(job.workload)
+        self._workload = recipe.load(job.workload)
         self._made: OrderedDict[str, tuple[Dataset, str, dict[str, float]]] = OrderedDict()
         self._lock = threading.RLock()
         self.room = 1

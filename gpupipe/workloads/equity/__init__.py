@@ -1,11 +1,11 @@
 """Equity: bars of many symbols in sectors, labels by barriers, 396 models."""
 
 from gpupipe.estimators.baselines.class_shares import PooledPrior, TableOfColumn
-from gpupipe.training.workload import Workload
+from gpupipe.pipeline.supervised import SupervisedWorkload
 from gpupipe.workloads.equity import recipe
 from gpupipe.workloads.equity.settings import DEFAULT_MODELS, Labels, catalogue, make, with_table
 
-EQUITY = Workload(
+EQUITY = SupervisedWorkload(
     name="equity",
     place="gpupipe.workloads.equity:EQUITY",
     catalogue=catalogue,

@@ -1,4 +1,4 @@
-"""What becomes of arriving bars: appended, restated, revised, refused; never mixed without a word."""
+"""Ingest appends, restates, revises or refuses incoming bars, and reports every change."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import pyarrow as pa
 import pytest
 
 from gpupipe.data import DataError, load
-from gpupipe.data.ingest import clean_store, ingest, restore_store, verify_store
-from gpupipe.data.ingest.parts import MOST_PARTS
+from gpupipe.data.ingest import SourceOptions, clean_store, ingest, restore_store, verify_store
+from gpupipe.data.ingest.parts import MAX_FILES
 from tests.support.ingested import (
     DAY,
     START,
-    change,
+    change_of,
     days,
     edited,
-    everything,
-    held,
+    file_contents,
     market,
-    of,
+    only,
     panel_of,
     same,
     scaled,
+    stored_panel,
     with_column,
+    without,
 )
 
 
-def put(source, store, **options):
-    return ingest(source, store, calendar=options.pop("calendar", "none"), **options)
+def put(source, store, options=None, **keywords):
+    return ingest(source, store, options, calendar="none", **keywords)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def whole():
     return market()
 
 
-def test_two_halves_are_the_whole_panel_for_panel_and_compacted_byte_for_byte(store, whole, tmp_path):
+def test_two_halves_equal_the_whole_and_compacted_files_are_equal_byte_for_byte(store, whole, tmp_path):
     first = put(days(whole, 0, 25), store)
     second = put(days(whole, 25, 40), store)
     assert (first.new_bars, second.new_bars) == (100, 60) and first.added and not second.added
@@ -53,47 +54,47 @@ def test_two_halves_are_the_whole_panel_for_panel_and_compacted_byte_for_byte(st
     assert contents[0] == contents[1] and len(contents[0]) == 2
 
 
-def test_the_same_source_again_changes_nothing_but_the_log(store, whole):
+def test_ingesting_a_source_again_changes_only_the_log(store, whole):
     put(days(whole, 0, 30), store)
     put(days(whole, 25, 40), store)
-    before = everything(store)
+    before = file_contents(store)
     for source in (days(whole, 25, 40), whole):
         report = put(source, store)
         assert not report.changed and not report.new_bars and not report.changes and report.status == "OK"
-    assert everything(store) == before
+    assert file_contents(store) == before
     assert len((store / "_log" / "ingest.jsonl").read_text().splitlines()) == 4
 
 
-def test_bars_out_of_order_and_again_are_one_panel_and_one_finding_less(store, whole):
+def test_unordered_and_repeated_bars_give_a_clean_panel(store, whole):
     shuffled = whole.take(pa.array(np.random.default_rng(1).permutation(whole.num_rows)))
     put(days(shuffled, 20, 30), store)
-    put(pa.concat_tables([days(shuffled, 0, 22), days(shuffled, 0, 5)]), store)  # earlier ones later, some twice
-    put(days(of(whole, "S001"), 35, 40), store)
-    put(days(whole, 28, 40), store)  # reaches back before what S001 has
+    put(pa.concat_tables([days(shuffled, 0, 22), days(shuffled, 0, 5)]), store)  # earlier days after later ones
+    put(days(only(whole, "S001"), 35, 40), store)
+    put(days(whole, 28, 40), store)  # begins before the stored bars of S001
     assert same(store, whole)
-    assert load(str(store), None, "all", "cpu")[1].clean  # read in order: nothing has to be sorted
+    assert load(str(store), None, "all", "cpu")[1].clean  # the files are in order: nothing has to be sorted
 
 
-def test_files_stay_few_and_old_ones_are_not_written_again(store, whole):
+def test_the_number_of_files_is_bounded_and_old_files_are_not_rewritten(store, whole):
     put(days(whole, 0, 10), store)
     first = {path.name for path in store.glob("sector=*/*.parquet")}
-    for day in range(10, 10 + MOST_PARTS - 1):
+    for day in range(10, 10 + MAX_FILES - 1):
         report = put(days(whole, day, day + 1), store)
         assert report.files_written == 2
     names = {path.name for path in store.glob("sector=energy/*.parquet")}
-    assert len(names) == MOST_PARTS and first & names
+    assert len(names) == MAX_FILES and first & names
     put(days(whole, 25, 26), store)
     assert len(list(store.glob("sector=energy/*.parquet"))) == 1
     assert same(store, days(whole, 0, 26))
 
 
-def test_a_split_is_seen_in_the_overlap_and_scales_the_history_that_did_not_come_again(store, whole):
+def test_a_split_is_detected_in_the_overlap_and_scales_the_earlier_history(store, whole):
     put(days(whole, 0, 30), store)
     after = scaled(whole, "S001", 0.5)
     report = put(days(after, 25, 40), store)
-    found = change(report, "S001")
-    assert found.kind == "restated" and found.factor == pytest.approx(0.5) and found.since == "2009-10-13"
-    assert "25 earlier ones were scaled, volumes by 2" in found.detail
+    change = change_of(report, "S001")
+    assert change.kind == "restated" and change.factor == pytest.approx(0.5) and change.since == "2009-10-13"
+    assert "25 earlier ones were scaled, volumes by 2" in change.detail
     assert len(report.changes) == 1 and report.status == "OK"
     assert same(store, after)  # times 0.5 and 2 are exact
 
@@ -101,31 +102,31 @@ def test_a_split_is_seen_in_the_overlap_and_scales_the_history_that_did_not_come
 def test_a_vendor_that_restates_a_day_late_leaves_a_step_in_the_overlap(store, whole):
     put(days(scaled(whole, "S001", 2.0, before=28), 0, 30), store)  # 2:1 on day 28, history not adjusted yet
     report = put(days(whole, 22, 32), store)
-    found = change(report, "S001")
-    assert found.kind == "restated" and found.factor == pytest.approx(0.5) and found.since == "2009-10-11"
+    change = change_of(report, "S001")
+    assert change.kind == "restated" and change.factor == pytest.approx(0.5) and change.since == "2009-10-11"
     assert same(store, days(whole, 0, 32))
 
 
 def test_a_dividend_adjusts_prices_and_leaves_volumes(store, whole):
     put(days(whole, 0, 30), store)
     adjusted = scaled(whole, "S002", 0.9873, before=30, volume=1.0)
-    found = change(put(days(adjusted, 20, 40), store), "S002")
-    assert found.kind == "restated" and found.factor == pytest.approx(0.9873, rel=1e-6)
-    assert found.detail.endswith("volumes by 1")
-    now, wanted = held(store), panel_of(adjusted)
+    change = change_of(put(days(adjusted, 20, 40), store), "S002")
+    assert change.kind == "restated" and change.factor == pytest.approx(0.9873, rel=1e-6)
+    assert change.detail.endswith("volumes by 1")
+    panel, expected = stored_panel(store), panel_of(adjusted)
     for name in ("open", "high", "low", "close"):
-        np.testing.assert_allclose(getattr(now, name), getattr(wanted, name), rtol=2.0**-22)
-    np.testing.assert_array_equal(now.volume, wanted.volume)
+        np.testing.assert_allclose(getattr(panel, name), getattr(expected, name), rtol=2.0**-22)
+    np.testing.assert_array_equal(panel.volume, expected.volume)
 
 
 @pytest.mark.parametrize("bars, kind", [(2, "refused"), (3, "restated")])
 def test_a_factor_needs_three_bars(store, whole, bars, kind):
     put(days(whole, 0, 30), store)
     report = put(days(scaled(whole, "S001", 0.01), 30 - bars, 40), store)
-    assert change(report, "S001").kind == kind
+    assert change_of(report, "S001").kind == kind
     if kind == "refused":
-        assert "2 of 2 bear out; 3 are needed" in change(report, "S001").detail and report.status == "WARN"
-        assert same(store, pa.concat_tables([days(of(whole, "S001"), 0, 30), of(whole, "S001", but=True)]))
+        assert "2 of 2 confirm; 3 are needed" in change_of(report, "S001").detail and report.status == "WARN"
+        assert same(store, pa.concat_tables([days(only(whole, "S001"), 0, 30), without(whole, "S001")]))
 
 
 def rounded(table, factor, digits):
@@ -135,14 +136,14 @@ def rounded(table, factor, digits):
     return table
 
 
-def test_what_rounding_does_is_no_restatement_and_hides_none(store, whole):
+def test_rounding_is_no_restatement_and_hides_none(store, whole):
     cents = rounded(whole, 1.0, 2)
     put(days(cents, 0, 30), store)
     assert not put(days(rounded(cents, 1 + 2e-6, 7), 0, 30), store).changed
-    report = put(days(rounded(cents, 0.5, 2), 20, 40), store)  # 2:1 of all, in cents again
+    report = put(days(rounded(cents, 0.5, 2), 20, 40), store)  # all symbols split 2:1, again in cents
     assert [change.kind for change in report.changes] == ["restated"] * 4
     assert all(change.factor == pytest.approx(0.5, rel=1e-4) for change in report.changes)
-    np.testing.assert_allclose(held(store).close, panel_of(rounded(cents, 0.5, 2)).close, rtol=2e-4)
+    np.testing.assert_allclose(stored_panel(store).close, panel_of(rounded(cents, 0.5, 2)).close, rtol=2e-4)
 
 
 def contradictory(table, first):
@@ -152,40 +153,40 @@ def contradictory(table, first):
     return table
 
 
-def test_a_contradiction_is_refused_and_what_is_stored_is_kept(store, whole):
+def test_contradictory_bars_are_refused_and_the_stored_ones_kept(store, whole):
     put(days(whole, 0, 30), store)
     report = put(days(contradictory(whole, 20), 20, 40), store)
-    found = change(report, "S001")
-    assert found.kind == "refused" and "10 of 10 overlapping bars differ" in found.detail
+    change = change_of(report, "S001")
+    assert change.kind == "refused" and "10 of 10 overlapping bars differ" in change.detail
     assert report.status == "WARN" and "1 symbol refused" in report.warnings
-    assert same(store, pa.concat_tables([days(of(whole, "S001"), 0, 30), of(whole, "S001", but=True)]))
+    assert same(store, pa.concat_tables([days(only(whole, "S001"), 0, 30), without(whole, "S001")]))
 
 
-def test_a_source_that_has_all_history_takes_its_place(store, whole):
+def test_a_source_with_all_history_replaces_the_stored_bars(store, whole):
     put(days(whole, 0, 30), store)
     other = contradictory(whole, 0)
-    gone = pa.concat_tables([days(other, 0, 12), days(other, 13, 40)])
-    found = change(put(gone, store), "S001")
-    assert found.kind == "replaced" and "1 bars that it does not have are gone" in found.detail
-    wanted = pa.concat_tables([of(gone, "S001"), of(whole, "S001", but=True)])
-    assert same(store, wanted)
+    source = pa.concat_tables([days(other, 0, 12), days(other, 13, 40)])
+    change = change_of(put(source, store), "S001")
+    assert change.kind == "replaced" and "1 bars that it does not have were removed" in change.detail
+    expected = pa.concat_tables([only(source, "S001"), without(whole, "S001")])
+    assert same(store, expected)
 
 
 def test_an_older_file_of_another_scale_is_refused(store, whole):
     put(days(whole, 10, 40), store)
-    found = change(put(days(scaled(whole, "S001", 0.5), 0, 30), store), "S001")
-    assert found.kind == "refused" and "ends before the store" in found.detail
+    change = change_of(put(days(scaled(whole, "S001", 0.5), 0, 30), store), "S001")
+    assert change.kind == "refused" and "ends before the store" in change.detail
 
 
-def test_corrected_bars_are_taken_where_the_scale_is_the_same(store, whole):
+def test_corrected_bars_of_the_same_scale_are_accepted(store, whole):
     put(days(whole, 0, 30), store)
-    better = edited(edited(whole, "S001", 28, close=whole["low"][68].as_py()), "S003", 29, volume=12345.0)
-    report = put(days(better, 20, 35), store)
-    assert {one.symbol: one.kind for one in report.changes} == {"S001": "revised", "S003": "revised"}
-    assert same(store, days(better, 0, 35))
+    corrected = edited(edited(whole, "S001", 28, close=whole["low"][68].as_py()), "S003", 29, volume=12345.0)
+    report = put(days(corrected, 20, 35), store)
+    assert {change.symbol: change.kind for change in report.changes} == {"S001": "revised", "S003": "revised"}
+    assert same(store, days(corrected, 0, 35))
 
 
-def test_a_volume_that_is_not_known_any_more_is_kept(store, whole):
+def test_a_stored_volume_is_kept_if_the_incoming_one_is_unknown(store, whole):
     put(whole, store)
     report = put(edited(whole, "S001", 39, volume=np.nan), store)
     assert not report.changed and same(store, whole)
@@ -193,32 +194,32 @@ def test_a_volume_that_is_not_known_any_more_is_kept(store, whole):
 
 def test_a_symbol_moves_with_all_its_bars(store, whole):
     put(days(whole, 0, 30), store)
-    sector = ["technology" if name == "S001" else own for name, own in
-              zip(whole["symbol"].to_pylist(), whole["sector"].to_pylist(), strict=True)]  # fmt: skip
-    moved = with_column(whole, "sector", pa.array(sector))
+    rows = zip(whole["symbol"].to_pylist(), whole["sector"].to_pylist(), strict=True)
+    sectors = ["technology" if name == "S001" else sector for name, sector in rows]
+    moved = with_column(whole, "sector", pa.array(sectors))
     report = put(days(moved, 28, 40), store)
-    assert change(report, "S001").detail == "from sector energy to technology"
+    assert change_of(report, "S001").detail == "from sector energy to technology"
     assert same(store, moved)
     files = {path.parent.name: pa.parquet.read_table(path) for path in store.glob("sector=energy/*.parquet")}
     assert all("S001" not in table["symbol"].to_pylist() for table in files.values())
 
 
-def test_sectors_are_remembered_and_a_symbol_without_one_is_left_out(store, whole):
+def test_sectors_come_from_the_store_and_a_symbol_without_one_is_left_out(store, whole):
     put(days(whole, 0, 30), store)
     plain = market(lengths=5).drop_columns(["sector"])
     report = put(days(plain, 29, 40), store)
     assert report.without_sector == ("S004",) and report.status == "WARN"
     assert same(store, whole)
-    assert put(days(plain, 0, 40), store, sector_map={"S004": "utilities"}).added == ("S004",)
-    assert held(store).sectors == ("energy", "technology", "utilities")
+    assert put(days(plain, 0, 40), store, SourceOptions(sector_map={"S004": "utilities"})).added == ("S004",)
+    assert stored_panel(store).sectors == ("energy", "technology", "utilities")
 
 
-def test_nothing_taken_is_a_failure(store, whole):
+def test_a_source_without_accepted_bars_fails(store, whole):
     report = put(whole.drop_columns(["sector"]), store)
     assert report.status == "FAIL" and report.rows == 0 and not (store / "manifest.json").exists()
 
 
-def test_bad_rows_are_quarantined_beside_the_log(store, whole):
+def test_bad_rows_are_quarantined_next_to_the_log(store, whole):
     report = put(edited(whole, "S001", 5, close=-1.0), store)
     assert report.rows_quarantined == 1 and report.status == "WARN" and report.rows == 159
     quarantine = pa.parquet.read_table(store / "_log" / "quarantine.parquet")
@@ -227,10 +228,12 @@ def test_bad_rows_are_quarantined_beside_the_log(store, whole):
 
 def test_minute_bars_and_bars_of_another_length(store, whole):
     minutes = with_column(
-        whole, "time",
-        pa.array((whole["time"].cast(pa.int64()).to_numpy() - START) // DAY * 60_000_000_000 + START + 52_200 * 10**9)
-        .cast(pa.timestamp("ns", "UTC")),
-    )  # fmt: skip
+        whole,
+        "time",
+        pa.array(
+            (whole["time"].cast(pa.int64()).to_numpy() - START) // DAY * 60_000_000_000 + START + 52_200 * 10**9
+        ).cast(pa.timestamp("ns", "UTC")),
+    )
     rows = pa.array(np.arange(whole.num_rows) % 40 < 30)
     put(minutes.filter(rows), store)
     put(minutes, store)
@@ -239,30 +242,30 @@ def test_minute_bars_and_bars_of_another_length(store, whole):
         put(whole, store)
 
 
-def test_a_split_at_the_seam_is_flagged_where_no_bar_overlaps(store):
+def test_a_split_between_two_ingests_without_overlap_is_flagged(store):
     calm = scaled(market(seed=3), "S001", 1.0)
     put(days(calm, 0, 30), store)
     report = put(days(scaled(calm, "S001", 0.5), 30, 40), store)
-    assert change(report, "S001").kind == "looks like a split" and report.status == "WARN"
-    assert change(report, "S001").detail.startswith("2009-10-13 opens at 0.498 of the close before, and no bar")
+    assert change_of(report, "S001").kind == "looks like a split" and report.status == "WARN"
+    assert change_of(report, "S001").detail.startswith("2009-10-13 opens at 0.498 of the close before, and no bar")
     assert report.unchecked == ("S000", "S001", "S002", "S003") and len(report.changes) == 1
 
 
-def test_a_split_that_the_source_does_not_adjust_is_flagged_when_it_comes(store):
+def test_a_split_that_the_source_does_not_adjust_is_flagged_once(store):
     raw = scaled(market(seed=3), "S001", 2.0, before=30)
     put(days(raw, 0, 30), store)
     report = put(days(raw, 25, 40), store)
-    assert report.changes == (change(report, "S001"),) and "no bar overlaps" not in change(report, "S001").detail
-    assert put(days(raw, 25, 40), store).changes == ()  # once
+    assert report.changes == (change_of(report, "S001"),) and "no bar overlaps" not in change_of(report, "S001").detail
+    assert put(days(raw, 25, 40), store).changes == ()
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_slices_in_any_order_make_the_same_panel(store, whole, seed):
+def test_slices_in_any_order_give_the_same_panel(store, whole, seed):
     rng = np.random.default_rng(seed)
     for _ in range(7):
         first, last = np.sort(rng.integers(0, 41, 2))
         names = rng.permutation(["S000", "S001", "S002", "S003"])[: rng.integers(1, 5)]
-        piece = days(of(whole, *names.tolist()), first, last)
+        piece = days(only(whole, *names.tolist()), first, last)
         if piece.num_rows:
             put(piece, store)
     put(whole, store)
@@ -270,13 +273,13 @@ def test_slices_in_any_order_make_the_same_panel(store, whole, seed):
     assert load(str(store), None, "all", "cpu")[1].clean
 
 
-def test_volumes_of_another_source_are_refused_by_name(store, whole):
+def test_volumes_of_another_source_are_refused_with_a_reason(store, whole):
     put(days(whole, 0, 30), store)
     rng = np.random.default_rng(0)
     volume = (whole["volume"].to_numpy() * rng.uniform(1, 1.5, 160)).astype(np.float32)
     noisy = with_column(whole, "volume", pa.array(volume))
     report = put(days(noisy, 20, 40), store)
-    assert len(report.changes) == 4 and "overlapping bars differ, in volume alone" in report.changes[0].detail
+    assert len(report.changes) == 4 and "overlapping bars differ, only in volume" in report.changes[0].detail
     assert report.status == "FAIL" and same(store, days(whole, 0, 30))
 
 
@@ -287,22 +290,22 @@ def test_versions_are_kept_until_clean(store, whole):
     restored = restore_store(store, 1)
     assert restored.generation == 3 and same(store, days(whole, 0, 30)) and verify_store(store) == []
     assert clean_store(store, dry_run=True).generations == 2
-    found = clean_store(store)
-    assert found.generations == 2 and found.files == 2 and found.bytes > 0
+    cleaned = clean_store(store)
+    assert cleaned.generations == 2 and cleaned.files == 2 and cleaned.bytes > 0
     assert same(store, days(whole, 0, 30)) and clean_store(store).files == 0
     with pytest.raises(ValueError, match="has no generation 1 to restore; there are none"):
         restore_store(store, 1)
 
 
-def test_a_dry_run_says_it_and_writes_nothing(store, whole):
+def test_a_dry_run_reports_and_writes_nothing(store, whole):
     assert put(whole, store, dry_run=True).new_bars == 160 and not store.exists()
     put(days(whole, 0, 30), store)
-    before = everything(store)
+    before = file_contents(store)
     report = put(days(whole, 28, 40), store, dry_run=True)
-    assert report.new_bars == 40 and report.generation == 2 and everything(store) == before
+    assert report.new_bars == 40 and report.generation == 2 and file_contents(store) == before
 
 
-def test_since_leaves_out_what_is_older(store, whole):
-    assert put(whole, store, since="2009-10-01").first_time == "2009-10-01"
+def test_since_drops_older_bars(store, whole):
+    assert put(whole, store, SourceOptions(since="2009-10-01")).first_time == "2009-10-01"
     with pytest.raises(DataError, match="--since soon: expected a day"):
-        put(whole, store, since="soon")
+        put(whole, store, SourceOptions(since="soon"))

@@ -1,4 +1,4 @@
-"""The files of a bar store: killed at any moment it holds the old version or the new one, and nobody else's files."""
+"""The files of a bar store: if killed at any moment, it holds the old version or the new one, and no foreign files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gpupipe.cli.main import main
 from gpupipe.data import DataError, data_hash, load
 from gpupipe.data.ingest import clean_store, ingest, restore_store, verify_store
 from gpupipe.store.content_store import Store, StoreError
-from tests.support.ingested import days, everything, held, market, of, panel_of, same, scaled
+from tests.support.ingested import days, file_contents, market, only, panel_of, same, scaled, stored_panel
 
 ROOT = pathlib.Path(__file__).parents[3]
 
 
 class KilledError(BaseException):
-    """Nothing runs after a kill: every later step raises it again."""
+    """Simulates a kill: every later step raises it again."""
 
 
 @pytest.fixture
@@ -34,18 +34,18 @@ def store(tmp_path):
 
 
 def die_at(monkeypatch, step):
-    """Count the renames and removals of files; from the `step`th on none happens. Returns the counter."""
-    done = [0]
+    """Count the renames and removals of files, and prevent them from the `step`th on. Returns the counter."""
+    n_steps = [0]
     for real in (os.replace, os.unlink, os.rmdir):
 
         def counted(*arguments, real=real, **options):
-            done[0] += 1
-            if done[0] >= step:
+            n_steps[0] += 1
+            if n_steps[0] >= step:
                 raise KilledError
             return real(*arguments, **options)
 
         monkeypatch.setattr(os, real.__name__, counted)
-    return done
+    return n_steps
 
 
 @pytest.mark.parametrize("action", ["ingest", "restore", "clean"])
@@ -62,13 +62,13 @@ def test_killed_between_any_two_steps_it_is_the_old_version_or_the_new_one(store
 
     if action != "ingest":
         ingest(days(after, 20, 40), store, calendar="none")
-    before = data_hash(held(store))
+    before = data_hash(stored_panel(store))
     finished = tmp_path / "finished"
     shutil.copytree(store, finished)
     with monkeypatch.context() as patched:
         steps = die_at(patched, 10**9)
         act(finished)
-    wanted = data_hash(held(finished))
+    after_hash = data_hash(stored_panel(finished))
     assert steps[0] >= (5 if action == "clean" else 10)
     seen = set()
     for step in range(1, steps[0] + 1):
@@ -77,19 +77,19 @@ def test_killed_between_any_two_steps_it_is_the_old_version_or_the_new_one(store
         with monkeypatch.context() as patched, pytest.raises(KilledError):
             die_at(patched, step)
             act(killed)
-        found = data_hash(held(killed))
-        assert found in (before, wanted) and verify_store(killed) == [], step
-        seen.add(found)
-        if action == "restore" and found == wanted:
-            continue  # done: once more would make one more generation
+        killed_hash = data_hash(stored_panel(killed))
+        assert killed_hash in (before, after_hash) and verify_store(killed) == [], step
+        seen.add(killed_hash)
+        if action == "restore" and killed_hash == after_hash:
+            continue  # done: another restore would add another generation
         act(killed)
-        assert data_hash(held(killed)) == wanted and verify_store(killed) == []
+        assert data_hash(stored_panel(killed)) == after_hash and verify_store(killed) == []
         current = {file["path"] for file in json.loads((killed / "manifest.json").read_bytes())["files"]}
         assert {path.relative_to(killed).as_posix() for path in killed.glob("sector=*/*")} == current, step
-    assert seen == {before, wanted}
+    assert seen == {before, after_hash}
 
 
-def test_a_killed_process_leaves_a_store_that_goes_on(store, tmp_path):
+def test_a_store_works_after_a_process_was_killed(store, tmp_path):
     more = tmp_path / "more.parquet"
     pq.write_table(days(market(), 28, 40), more)
     code = (
@@ -106,30 +106,30 @@ def test_a_killed_process_leaves_a_store_that_goes_on(store, tmp_path):
     assert len(list(store.glob("sector=*/*.parquet"))) == 4 and same(store, market())
 
 
-def test_the_main_job_reads_the_current_version_alone(store):
+def test_the_main_job_reads_only_the_current_version(store):
     after = scaled(market(), "S001", 0.5)
     ingest(days(after, 20, 40), store, calendar="none")
     (store / "sector=energy" / "part-000009-0123456789ab.parquet").write_bytes(b"PAR1 of a killed ingest")
     panel, report = load(str(store), None, "energy", "cpu")
-    assert data_hash(panel) == data_hash(panel_of(of(after, "S001", "S003")))
-    assert report.description == "store (Parquet, 1 file)" and report.clean  # the others are of technology
+    assert data_hash(panel) == data_hash(panel_of(only(after, "S001", "S003")))
+    assert report.description == "store (Parquet, 1 file)" and report.clean  # the other files are of technology
 
 
-def test_a_file_is_sorted_and_one_row_group(tmp_path):
+def test_a_file_is_sorted_and_has_one_row_group(tmp_path):
     folder = tmp_path / "large"
     ingest("simulated:symbols=11,bars=3000,seed=1", folder, calendar="none")
     path = next(folder.glob("sector=*/*.parquet"))
-    found = pq.ParquetFile(path)
-    assert found.metadata.num_row_groups == 1 and found.metadata.num_rows >= 3_000
-    column = found.metadata.row_group(0).column(found.schema.names.index("close"))
+    file = pq.ParquetFile(path)
+    assert file.metadata.num_row_groups == 1 and file.metadata.num_rows >= 3_000
+    column = file.metadata.row_group(0).column(file.schema.names.index("close"))
     assert column.compression == "ZSTD" and "BYTE_STREAM_SPLIT" in column.encodings
-    assert found.metadata.row_group(0).column(0).has_dictionary_page
-    table = found.read()
+    assert file.metadata.row_group(0).column(0).has_dictionary_page
+    table = file.read()
     keys = list(zip(table["symbol"].to_pylist(), table["time"].to_pylist(), strict=True))
     assert keys == sorted(keys)
 
 
-def test_an_altered_or_missing_file_is_said(store):
+def test_an_altered_or_missing_file_is_reported(store):
     path = next(store.glob("sector=energy/*.parquet"))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"?")
@@ -138,10 +138,10 @@ def test_an_altered_or_missing_file_is_said(store):
         ingest(market(), store, calendar="none")
     path.write_bytes(content[:-1])
     with pytest.raises(DataError, match="bytes and the manifest says"):
-        held(store)
+        stored_panel(store)
     path.unlink()
     with pytest.raises(DataError, match="is missing: the store is damaged"):
-        held(store)
+        stored_panel(store)
 
 
 @pytest.mark.parametrize("path", ["../x/part-000001-0123456789ab.parquet", "/etc/passwd", "sector=a/b.parquet"])
@@ -150,28 +150,28 @@ def test_a_manifest_names_no_file_outside(store, path):
     manifest["files"][0]["path"] = path
     (store / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="is no file of a bar store"):
-        held(store)
+        stored_panel(store)
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    own = tmp_path / "mine" / "sector=energy"
-    own.mkdir(parents=True)
-    pq.write_table(market(), own / "bars.parquet")
-    before = everything(own.parent)
+    folder = tmp_path / "foreign"
+    (folder / "sector=energy").mkdir(parents=True)
+    pq.write_table(market(), folder / "sector=energy" / "bars.parquet")
+    before = file_contents(folder)
     with pytest.raises(StoreError, match=r"holds sector=energy/bars\.parquet and is no bar store: choose a new folder"):
-        ingest(market(), own.parent, calendar="none")
-    assert everything(own.parent) == before
+        ingest(market(), folder, calendar="none")
+    assert file_contents(folder) == before
     with pytest.raises(StoreError, match="is no bar store: gpupipe ingest SOURCE"):
-        clean_store(own.parent)
+        clean_store(folder)
 
 
-def test_two_ingests_do_not_meet(store):
+def test_two_ingests_exclude_each_other(store):
     with Store(store).lock(), pytest.raises(StoreError, match=r"is in use by process .* another --store"):
         ingest(market(), store, calendar="none")
-    held_lock = Store(store).lock()
-    held_lock.__enter__()
-    threading.Timer(0.3, held_lock.__exit__, (None, None, None)).start()
-    assert ingest(market(), store, calendar="none", wait_s=30).new_bars == 40  # it waits until the other has ended
+    lock = Store(store).lock()
+    lock.__enter__()
+    threading.Timer(0.3, lock.__exit__, (None, None, None)).start()
+    assert ingest(market(), store, calendar="none", wait_s=30).new_bars == 40  # waits until the lock is released
 
 
 def test_the_command(store, tmp_path, capsys):

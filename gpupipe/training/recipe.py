@@ -1,4 +1,4 @@
-"""Workload: what is predicted, from which columns, by which estimators and against which baselines, as a value."""
+"""Recipe: what is predicted, from which columns, and against which baselines, as a value."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gpupipe.targets.target import Target
 
 
 @dataclass(frozen=True)
-class Workload:
-    """A supervised workload: each group of a panel becomes a Dataset, on which estimators are cross-fitted.
+class Recipe:
+    """The recipe of a supervised workload: each group of a panel becomes a Dataset, estimators are cross-fitted on it.
 
     name: as the manifest has it.
     place: the module and name of this value, "gpupipe.workloads.equity:EQUITY"; workers load it from there.
@@ -56,7 +56,7 @@ class Workload:
         return make(self.catalogue(), preset, *arguments, **overrides)  # type: ignore[arg-type]
 
 
-def load(place: str) -> Workload:
-    """The workload at a place."""
+def load(place: str) -> Recipe:
+    """The recipe at a place, "module:NAME"."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,0 +1,117 @@
+"""Read a source of any kind into validated bars with a sector for each symbol."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe.data import DataReport, load
+from gpupipe.data.errors import DataError
+from gpupipe.data.ingest import yahoo
+from gpupipe.data.ingest.bar_table import BarTable, from_panel
+
+NO_SECTOR = "?"  # cannot be a sector's name: those are slugs
+_YAHOO = "yfinance:"
+_DAY_NS = 86_400_000_000_000
+_STILL_TRADED_DAYS = 30  # a symbol whose last bar is older does not extend the download by years
+_OVERLAP_DAYS = 14  # requested from Yahoo again, to detect restatements: a week has only four or five sessions
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How to read a source.
+
+    sector_map, timeframe, adjusted, strict: see `gpupipe.data.load`.  since: bars before this day (UTC) are dropped.
+
+    >>> SourceOptions(timeframe="1d", since="2024-01-31").adjusted
+    False
+    """
+
+    sector_map: Any = None
+    timeframe: str | None = None
+    adjusted: bool = False
+    strict: bool = False
+    since: str | None = None
+
+
+@dataclass(frozen=True)
+class IncomingBars:
+    """Validated bars of a source.
+
+    bars: with a sector for each symbol.  report: of `gpupipe.data.load`.  without_sector: symbols dropped because no
+    sector is known.  without_bars: symbols for which Yahoo sent no bars.
+
+    >>> from gpupipe.data.ingest.bar_table import empty
+    >>> incoming = read_incoming("simulated:symbols=2,bars=3,seed=1", empty(), SourceOptions(since="2015-01-05"))
+    >>> incoming.bars.names, incoming.bars.n_rows, incoming.without_sector
+    (('SIM0000', 'SIM0001'), 4, ())
+    """
+
+    bars: BarTable
+    report: DataReport
+    without_sector: tuple[str, ...]
+    without_bars: tuple[str, ...]
+
+
+def read_incoming(source: Any, stored: BarTable, options: SourceOptions) -> IncomingBars:
+    """Read and validate a source on the host.
+
+    source: any source of `gpupipe.data.load`, or "yfinance:AAPL,MSFT" or "yfinance:@symbols.csv".  stored: the bars of
+    the store. A symbol's sector comes from the map, else from the source's column, else from the store; symbols without
+    one are dropped. Raises DataError.
+    """
+    first_day = _parse_day(options.since) if options.since is not None else None
+    sector_map, timeframe = options.sector_map, options.timeframe
+    without_bars: tuple[str, ...] = ()
+    if isinstance(source, str) and source.startswith(_YAHOO):
+        symbols, file = yahoo.parse_symbols(source.removeprefix(_YAHOO))
+        start = options.since or _first_day_to_request(stored, symbols)
+        source, without_bars = yahoo.to_rows(yahoo.download(symbols, start, timeframe or "1d"))
+        sector_map, timeframe = (file if sector_map is None else sector_map), None
+    panel, report = load(
+        source,
+        sector_map,
+        "all",
+        "cpu",
+        strict=options.strict,
+        timeframe=timeframe,
+        adjusted=options.adjusted,
+        unknown_sector=NO_SECTOR,
+    )
+    sector_of_stored = dict(zip(stored.names, stored.sectors, strict=True))
+    bars, without_sector = _fill_sectors(from_panel(panel), sector_of_stored)
+    if first_day is not None:
+        bars = bars.take(np.flatnonzero(bars.time_ns >= first_day.astype("datetime64[ns]").astype(np.int64)))
+    return IncomingBars(bars.without_unused_names(), report, without_sector, without_bars)
+
+
+def _fill_sectors(bars: BarTable, sector_of_stored: Mapping[str, str]) -> tuple[BarTable, tuple[str, ...]]:
+    """`(the rows of symbols with a sector, the other symbols)`."""
+    sectors = tuple(
+        sector_of_stored.get(name, "") if sector == NO_SECTOR else sector
+        for name, sector in zip(bars.names, bars.sectors, strict=True)
+    )
+    known = np.array([bool(sector) for sector in sectors])
+    without = tuple(name for name, sector in zip(bars.names, sectors, strict=True) if not sector)
+    return dataclasses.replace(bars, sectors=sectors).take(np.flatnonzero(known[bars.symbol])), without
+
+
+def _first_day_to_request(stored: BarTable, symbols: tuple[str, ...]) -> str:
+    """The earliest last stored day of the symbols still traded, less the overlap."""
+    new = [name for name in symbols if name not in stored.names]
+    if new:
+        raise DataError(f"the store has no bars of {', '.join(new[:5])}: give the first day with --since YYYY-MM-DD")
+    last = stored.time_ns[stored.offsets[1:] - 1][[stored.names.index(name) for name in symbols]]
+    earliest = int(last[last >= last.max() - _STILL_TRADED_DAYS * _DAY_NS].min())
+    return str(np.datetime64(earliest, "ns").astype("datetime64[D]") - np.timedelta64(_OVERLAP_DAYS, "D"))
+
+
+def _parse_day(text: str) -> np.datetime64:
+    try:
+        return np.datetime64(text, "D")
+    except ValueError:
+        raise DataError(f"--since {text}: expected a day as 2024-01-31") from None
