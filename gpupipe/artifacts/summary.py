@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
-from gpupipe.evaluation import leaderboard
-from gpupipe.evaluation.block_bootstrap import Resampled
+from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256, write_atomic
 from gpupipe.targets.classes import percent
 
@@ -79,23 +78,10 @@ class RunFacts:
     jobs: int
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The measured models of a run: one row each, the draws behind their intervals, and what was not trained.
-
-    tables: names of the baselines that the verdict asks models to beat.
-    """
-
-    rows: list[dict[str, Any]]
-    resampled: Resampled
-    skipped: Sequence[Skipped]
-    tables: tuple[str, ...]
-
-
-def build(judged: Judged, facts: RunFacts, n_targets: int) -> dict[str, Any]:
+def build(measured: Measured, skipped: Sequence[Skipped], facts: RunFacts, n_targets: int) -> dict[str, Any]:
     """Everything a reader of the run may ask for, as JSON holds it. n_targets: of each group, trained or not."""
-    rows, resampled, panel = judged.rows, judged.resampled, facts.panel
-    averages = leaderboard.averages(rows, resampled)
+    rows, panel = measured.rows, facts.panel
+    averages = measured.averages()
     report = json.loads(facts.report.to_json()) if facts.report else None
     return {
         "format": FORMAT,
@@ -107,12 +93,12 @@ def build(judged: Judged, facts: RunFacts, n_targets: int) -> dict[str, Any]:
         "jobs": facts.jobs,
         "n_models": sum(row["kind"] == "model" for row in rows),
         "n_models_wanted": len(panel.groups) * n_targets * len(facts.settings.training.models),
-        "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in judged.skipped],
-        "intervals": resampled.about(),
+        "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
+        "intervals": measured.resampled.about(),
         "averages": averages,
-        "families": leaderboard.families(averages, rows, resampled),
-        "verdict": leaderboard.verdict(averages, rows, resampled),
-        "stacking": leaderboard.stacking(averages, rows, resampled),
+        "families": measured.families(averages),
+        "verdict": measured.verdict(averages),
+        "stacking": measured.best_single(averages),
         "models": rows,
         "seconds": facts.seconds,
         "elapsed_s": facts.elapsed_s,

@@ -60,6 +60,11 @@ def optional(names: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(item.name for item in estimators(names) if item.package)
 
 
+def judged(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of those among these that the verdict judges."""
+    return tuple(item.name for item in estimators(names) if item.judged) if names else ()
+
+
 def stacking(names: Sequence[str]) -> str | None:
     """The one among these that learns from the others' predictions, if there is one."""
     return next((item.name for item in estimators(names) if item.stacks), None) if names else None

@@ -21,6 +21,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
 from gpupipe.estimators import registry
 from gpupipe.evaluation import calibration
+from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime import memory, run_log
@@ -132,8 +133,11 @@ class _SupervisedJob:
             elapsed_s=time.perf_counter() - began, versions=fingerprint.versions(), key=job.keys.run,
             split=planning.split_dates(folds.published, job.panel), peak_bytes=host_peak_bytes(), jobs=job.jobs,
         )  # fmt: skip
-        judged = summary.Judged(rows, resampled, published.skipped, workload.reference_tables)
-        whole = summary.build(judged, facts, n_targets=len(target.names))
+        models = job.settings.training.models
+        measured = Measured(
+            rows, resampled, target.loss, workload.reference_tables, registry.judged(models), training.stacking or ""
+        )
+        whole = summary.build(measured, published.skipped, facts, n_targets=len(target.names))
         tuning = {} if job.tuning is None else {"tuning": job.tuning}
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
         if job.earlier:

@@ -9,14 +9,13 @@ import numpy as np
 
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_SKILL
-from gpupipe.evaluation.leaderboard import JUDGED, META
 
 
 def verdict_sentences(found: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
     """The verdict in words, one sentence a model: where it wins, and by how much it does not."""
     sentences = []
     measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
-    for model in JUDGED:
+    for model in dict.fromkeys(v["model"] for v in found):
         own = [v for v in found if v["model"] == model]
         if not own:
             continue
@@ -64,7 +63,7 @@ def stacking_sentence(found: dict[str, Any] | None) -> str:
     said = "at least as good as" if found["difference"] >= 0 else "not as good as"
     between = interval_text(found["difference"], found["difference_low"], found["difference_high"])
     return (
-        f"{META}: {said} the best single family, {found['best']}, on average over labels: "
+        f"meta_learner: {said} the best single family, {found['best']}, on average over labels: "
         f"{_percent(found['meta_gain'])} against {_percent(found['best_gain'])}, difference {between} points."
     )
 

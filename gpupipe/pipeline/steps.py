@@ -1,0 +1,194 @@
+"""StepsWorkload: a workload that is a graph of cached steps, for what is no cross-fit of estimators on every group."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe.artifacts import publish, summary
+from gpupipe.artifacts.manifest import entry_of, withdraw_manifest, write_manifest
+from gpupipe.config import Catalogue, Config
+from gpupipe.data import data_hash
+from gpupipe.data import save as save_data_report
+from gpupipe.data.panel import Panel
+from gpupipe.evaluation.leaderboard import Measured
+from gpupipe.pipeline.options import JobOptions
+from gpupipe.pipeline.workload import JobContext
+from gpupipe.runtime import memory, run_log
+from gpupipe.runtime.device import host_peak_bytes
+from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.task_graph import Costs, Task, run_graph
+from gpupipe.store import fingerprint
+from gpupipe.store.cache import Cached, ResultCache, Wanted
+from gpupipe.store.content_store import Store, dump_json, sha256
+
+
+@dataclass(frozen=True)
+class Step:
+    """One cached step.
+
+    name: without "/".
+    make(context, values): its value, from those of `needs` by name.
+    save(store, value): what its record holds of it, as JSON; contents put into the store are named under "arrays".
+    load(store, record): the value again.
+    needs: names of the steps whose values it reads.
+    sections: names of the sections of the settings that it depends on.
+    reads_panel: whether it depends on the panel's rows themselves, and not only through the steps that it needs.
+
+        >>> Step("double", lambda context, values: 2 * values["one"], lambda store, value: {"value": value},
+        ...      lambda store, record: record["value"], needs=("one",)).needs
+        ('one',)
+    """
+
+    name: str
+    make: Callable[[JobContext, Mapping[str, Any]], Any]
+    save: Callable[[Store, Any], dict[str, Any]]
+    load: Callable[[Store, dict[str, Any]], Any]
+    needs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    reads_panel: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a workload made of its steps' values.
+
+    measured: rows of the summary with the draws behind their intervals.
+    files: contents to publish, by path below OUT.
+    n_targets: of each group, trained or not.
+    extra: further sections of the summary, by name.
+    """
+
+    measured: Measured
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    n_targets: int = 1
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepsWorkload:
+    """A workload made of cached steps; `job.execute` runs it. See `pipeline.workload.Workload` for its attributes.
+
+    steps: each after those that it needs.
+    conclude(context, values): what is published and summarised, from the values of all steps.
+    """
+
+    name: str
+    place: str
+    catalogue: Callable[[], Catalogue]
+    steps: Sequence[Step]
+    conclude: Callable[[JobContext, Mapping[str, Any]], Outcome]
+
+    def require(self, settings: Config, options: JobOptions) -> None:
+        """UserError for options that steps have no use for."""
+        for option, given in (("--workers", options.workers), ("--warm-start", options.warm_start)):
+            if given is not None:
+                raise UserError(f"{option}: the workload {self.name} does not use it; leave it out")
+
+    def memory_plan(
+        self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits
+    ) -> tuple[memory.Plan, str]:
+        """Everything in memory; UserError for limits, as nothing is known of what steps hold."""
+        if limits != memory.NO_LIMITS:
+            raise UserError(f"--memory: the workload {self.name} cannot foretell its memory; leave it out")
+        return memory.AS_IT_IS, ""
+
+    def run(self, context: JobContext) -> dict[str, Any]:
+        """Do the steps that are not there, and publish; the summary."""
+        return _StepsJob(self, context).run()
+
+
+class _StepsJob:
+    """One run of a StepsWorkload."""
+
+    def __init__(self, workload: StepsWorkload, context: JobContext) -> None:
+        self.workload, self.context = workload, context
+        self.results = ResultCache(context.store, context.keys.run)
+        self.done: dict[str, Cached] = {}
+        self._by_name = {step.name: step for step in workload.steps}
+
+    def run(self) -> dict[str, Any]:
+        """Do all of it."""
+        began, context, store = time.perf_counter(), self.context, self.context.store
+        n_rows, groups = context.panel.n_rows, context.panel.groups
+        counts = {"units": len(self.workload.steps), "rows": n_rows, "sectors": len(groups), "labels": 1, "models": 1}
+        context.listener.started(counts)
+        context.listener.stage("steps")
+        tasks: dict[str, Task] = {}
+        for step in self.workload.steps:
+            needs = tuple(tasks[name] for name in step.needs)
+            tasks[step.name] = Task(step.name, n_rows, functools.partial(self._do, step), needs)
+        run_graph(list(tasks.values()), Costs(), context.jobs)
+        context.listener.stage("evaluation")
+        withdraw_manifest(store)
+        outcome = self.workload.conclude(context, {name: result.value for name, result in self.done.items()})
+        facts = summary.RunFacts(
+            settings=context.settings, report=context.report, panel=context.panel,
+            seconds={name: result.seconds for name, result in self.done.items()},
+            elapsed_s=time.perf_counter() - began, versions=fingerprint.versions(), key=context.keys.run, split={},
+            peak_bytes=host_peak_bytes(), jobs=context.jobs,
+        )  # fmt: skip
+        whole = summary.build(outcome.measured, (), facts, outcome.n_targets)
+        plan = {"plan": context.plan.name, "reason": "", "peak_bytes_by_stage": dict(context.watch.peaks)}
+        whole |= {**outcome.extra, "units": self.results.counts(), "memory": {**plan, "device_pool": {}}}
+        entries = publish.publish_modules(store, context.modules)
+        entries |= {path: store.publish(path, content) for path, content in outcome.files.items()}
+        entries |= summary.write(store, whole)
+        if context.report is not None:
+            files = save_data_report(context.report, store.out)
+            entries |= {path.name: entry_of(path.read_bytes()) for path in files}
+        publish.remove_strangers(store, entries)
+        store.forget_runs(but=context.keys.run)
+        settings = context.settings.as_dict()
+        write_manifest(store, context.keys.run, entries, {"settings": settings, "cold_key": context.keys.cold})
+        run_log.event("published", rows=n_rows, files=len(entries), peak_bytes=whole["peak_bytes"])
+        store.forget_leftovers()
+        return summary.read(store.out)
+
+    def _do(self, step: Step, worker: int) -> None:
+        began, context, store = time.perf_counter(), self.context, self.context.store
+        values = {name: self.done[name].value for name in step.needs}
+        name = f"{self.workload.name}//{step.name}"
+        with context.panel.device.stage(step.name):
+            result = self.results.cached(
+                "step",
+                Wanted(name, self._parts(step)),
+                lambda: step.make(context, values),
+                lambda value: step.save(store, value),
+                lambda record: step.load(store, record),
+            )
+        assert result is not None, "a run makes what is missing"
+        self.done[step.name] = result
+        run_log.event(
+            "unit", stage=step.name, unit=name, seconds=time.perf_counter() - began, rows=context.panel.n_rows,
+            reused=result.reused, device=context.panel.device.kind,
+        )  # fmt: skip
+        context.listener.advanced(name)
+
+    def _parts(self, step: Step) -> dict[str, Any]:
+        """All that a step's value depends on."""
+        context, root = self.context, self.workload.place.partition(":")[0]
+        settings = {name: dataclasses.asdict(context.settings.sections[name]) for name in step.sections}
+        flat = {f"{name}.{field}": value for name, values in settings.items() for field, value in values.items()}
+        return {
+            "code": fingerprint.code_hash([root], ()),
+            "libraries": fingerprint.libraries([root], ()),
+            "device": context.panel.device.kind,
+            "step": step.name,
+            "data": self._data_hash() if step.reads_panel else "",
+            "settings": {"seed": context.settings.seed, **flat},
+            "models": [self._content(self.done[name]) for name in step.needs],
+        }
+
+    def _data_hash(self) -> str:
+        report = self.context.report
+        return report.data_hash if report else data_hash(self.context.panel)
+
+    @staticmethod
+    def _content(result: Cached) -> str:
+        """SHA-256 of what a record holds, without how long it took."""
+        return sha256(dump_json({name: value for name, value in result.record.items() if name != "seconds"}))
