@@ -14,7 +14,6 @@ from gpupipe.artifacts import summary
 from gpupipe.data import HEADER, DataReport, table_rows
 from gpupipe.data import summary as data_summary
 from gpupipe.data.report import counted, counted_over
-from gpupipe.evaluation import leaderboard
 from gpupipe.evaluation.block_bootstrap import NO_SKILL
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
@@ -440,7 +439,7 @@ def _verdict_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]
 
 def _return_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """What the price did over the label's bars: after every row (buy and hold), and after the rows that are called."""
-    judged = [name for name in leaderboard.JUDGED if any(row["model"] == name for row in rows)]
+    judged = list(dict.fromkeys(verdict["model"] for verdict in whole["verdict"]))
     heads = [f"{SHORT[name]}\n{side}" for name in judged for side in ("BUY", "SELL")]
     to.print("[bold]mean return over the label's bars[/bold], in percent: of every test row, and after calls")
     table = _table(("label",), ("buy and\nhold", *heads))

@@ -50,7 +50,8 @@ class Measured:
                 average |= {f"{part}_{self.loss}": loss, f"{part}_gain_over_prior": 1 - loss / prior}
                 average[f"{part}_mean_of_gains"] = _mean(rows, f"{part}_gain_over_prior")
             groups = [row["sector"] for row in rows]
-            gain_all, drawn_all = 0.0, 0.0
+            gain_all: float = 0.0
+            drawn_all: Any = 0.0
             if of_all := cells.get((label, PRIOR_ALL)):
                 gain_all = gain(_mean(of_all, f"test_{self.loss}"), _mean(rows, f"test_prior_{self.loss}"))
                 drawn_all = self.resampled.gain(groups, label, PRIOR_ALL)
@@ -159,7 +160,7 @@ class Measured:
     def _models(self) -> list[str]:
         return list(dict.fromkeys(row["model"] for row in self.rows if row["kind"] == "model"))
 
-    def _over_targets(self, averages: Sequence[Row], model: str) -> tuple[float, np.ndarray | float]:
+    def _over_targets(self, averages: Sequence[Row], model: str) -> tuple[float, Any]:
         """The mean over targets of a model's gain over the prior, and of its draws; zeros for a model there is not."""
         cells = {label: rows for (label, name), rows in self._cells().items() if name == model}
         if not cells:

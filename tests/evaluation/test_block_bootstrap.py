@@ -84,6 +84,13 @@ def losses_of(n_times, gains, seed, days=slice(None)):
     return Losses(times[days], rows[days], {key: values[days] for key, values in sums.items()})
 
 
+TABLES = ("volatility_table_sector", "volatility_table_all")
+
+
+def board_of(rows, resampled):
+    return leaderboard.Measured(rows, resampled, tables=TABLES, judged=("xgb_joint", "meta_learner"), stacking="meta_learner")
+
+
 def rows_of(losses, resampled):
     """Summary rows of these losses, as far as the verdict reads them."""
     rows = []
@@ -95,7 +102,7 @@ def rows_of(losses, resampled):
             gain = 1 - loss / mean[label, PRIOR]
             low, _ = resampled.interval([sector], gain, resampled.gain([sector], label, model))
             rows.append({
-                "kind": "baseline" if model in (PRIOR_ALL, *leaderboard.TABLES) else "model", "sector": sector,
+                "kind": "baseline" if model in (PRIOR_ALL, *TABLES) else "model", "sector": sector,
                 "label": label, "model": model, "test_skill": block_bootstrap.skill(low, low),
                 "test_rows": int(own.rows.sum()),
                 "test_return_buy_and_hold": 0.01, "test_calls_buy": 0, "test_return_when_buy": float("nan"),
@@ -146,7 +153,8 @@ def test_both_sides_of_a_difference_see_the_same_dates():
 
 def test_averages_verdict_and_words(judged):
     _, resampled, rows = judged
-    means = leaderboard.averages(rows, resampled)
+    board = board_of(rows, resampled)
+    means = board.averages()
     by_model = {a["model"]: a for a in means}
     assert {name: by_model[name]["test_skill"] for name in ("xgb_joint", "linear", PRIOR_ALL)} == {
         "xgb_joint": "skill", "linear": "no skill", PRIOR_ALL: "no skill"
@@ -157,14 +165,14 @@ def test_averages_verdict_and_words(judged):
     assert by_model["linear"]["test_return_buy_and_hold"] == pytest.approx(0.01)
     assert np.isnan(by_model["linear"]["test_return_when_buy"])
 
-    found = {v["model"]: v for v in leaderboard.verdict(means, rows, resampled)}
+    found = {v["model"]: v for v in board.verdict(means)}
     joint = found["xgb_joint"]
     assert joint["above_table_sector_low"] > 0.05 > joint["above_table_sector"] - 0.05
     assert joint["above_table_all_low"] < 0 < joint["above_table_all_high"]  # that table is all noise
     assert joint["above_tables"] == min(joint["above_table_sector"], joint["above_table_all"])
     assert joint["beats_all"] == (joint["above_tables"] > 0) and not joint["beats_all_clearly"]
 
-    families = leaderboard.families(means, rows, resampled)
+    families = board.families(means)
     assert [f["model"] for f in families] == ["xgb_joint", "linear", "meta_learner"]
     linear = families[1]
     worst = min(r["test_gain_over_prior"] for r in rows if r["model"] == "linear")
@@ -177,14 +185,14 @@ def test_averages_verdict_and_words(judged):
     few = sentences.skill_sentences(families, {**resampled.about(), "blocks": 2.5, "times": 25, "block": 10})
     assert few[0].startswith("No intervals: the sealed test has 25 times, fewer than 3 blocks of 10")
 
-    stacked = leaderboard.stacking(means, rows, resampled)
+    stacked = board.best_single(means)
     assert stacked["best"] == "xgb_joint" and stacked["difference_low"] < stacked["difference"] == pytest.approx(
         by_model["meta_learner"]["test_gain_over_prior"] - by_model["xgb_joint"]["test_gain_over_prior"]
     )
     assert "meta_learner: at least as good as the best single family, xgb_joint" in sentences.stacking_sentence(stacked)
     worse = {**stacked, "difference": -0.01}
     assert "not as good as the best single family" in sentences.stacking_sentence(worse)
-    assert leaderboard.stacking(means, [row for row in rows if row["model"] != "meta_learner"], resampled) is None
+    assert board_of([row for row in rows if row["model"] != "meta_learner"], resampled).best_single(means) is None
 
 
 def test_a_pooled_prior_is_no_skill():
@@ -192,6 +200,6 @@ def test_a_pooled_prior_is_no_skill():
     own = losses_of(60, {"xgb_joint": (0.02, 0.0)}, 0)
     own.sums["a", PRIOR_ALL] = own.sums["a", "xgb_joint"] * 1.0
     resampled = block_bootstrap.resample(block_bootstrap.draw(own.times, 5, 0), {"x": own})
-    average = {a["model"]: a for a in leaderboard.averages(rows_of({"x": own}, resampled), resampled)}["xgb_joint"]
+    average = {a["model"]: a for a in board_of(rows_of({"x": own}, resampled), resampled).averages()}["xgb_joint"]
     assert average["test_gain_low"] > 0.019 and average["test_above_prior_all"] == 0
     assert average["test_skill"] == "no skill"
