@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from bench import kill
+from bench.job import kill
 from gpupipe import load
 from gpupipe.artifacts.manifest import entry_of
 from gpupipe.cli import run

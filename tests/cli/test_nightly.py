@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bench import kill
+from bench.job import kill
 from gpupipe.artifacts import summary
 from gpupipe.cli import main, nightly
 from gpupipe.runtime.errors import UserError
@@ -38,7 +38,8 @@ def contents(out: pathlib.Path) -> dict[str, str]:
 
 
 def timeless(out: pathlib.Path) -> dict[str, str]:
-    """`contents` of what says nothing of how long a night took, or of what it took from earlier ones; as bench.kill."""
+    """`contents` of what says nothing of how long a night took, or of what it took from earlier ones; as
+    bench.job.kill."""
     told = ("summary.json", "summary.parquet", "manifest.json", "metadata.json", "report.html")
     kept = {
         name: digest for name, digest in contents(out).items()

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from bench import kill
+from bench.job import kill
 from gpupipe.cli import run
 from gpupipe.runtime import run_log
 from gpupipe.runtime.task_graph import Costs, Unit, run_graph

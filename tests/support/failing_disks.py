@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 
-from bench import kill
+from bench.job import kill
 from gpupipe.cli import run
 from gpupipe.runtime import memory
 

@@ -1,0 +1,91 @@
+"""Where the old way and the new one do the same, they say the same: labels, shared columns, XGBoost's predictions."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from gpupipe import config
+from gpupipe.data.panel import Panel
+from gpupipe.estimators.boosting.tree_model import parameters
+from gpupipe.estimators.training_set import quantile_matrix
+from gpupipe.features.matrix import compute_features
+from gpupipe.runtime.device import pick
+from gpupipe.targets.classes import N_CLASSES, percent
+from gpupipe.targets.triple_barrier import tp_dd_labels
+
+COLUMN_BOUND = 1e-5  # of a column's spread: float32 against float64 of pandas' running sums
+SAME_MATRIX_BOUND = 1e-6  # of a probability, where both harnesses train XGBoost on the same matrix
+OWN_MATRIX_BOUND = 1e-4  # of a probability, on average, each on its own columns: a last bit can change a leaf
+ROUNDS, LEARNING_RATE, DEPTH = 20, 0.05, 8
+
+
+def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict[str, Any]:
+    """Compare on one sector's panel, which `path` holds too; SystemExit where a bound is not kept.
+
+    labels: (horizon, threshold) pairs.
+    """
+    from bench.predecessor import comparison as old_way
+
+    frame = old_way.loaded(path, panel.sectors[0])
+    features = old_way.with_features(frame)
+    found: dict[str, Any] = {"sector": panel.sectors[0], "rows": panel.n_rows}
+    for horizon, threshold in labels:
+        made = old_way.with_labels(frame, horizon, threshold, window)
+        ours = tp_dd_labels(panel, (horizon,), (threshold,), window=window).y[:, 0]
+        if differ := int((made["label"].to_numpy() != ours).sum()):
+            raise SystemExit(f"{differ} labels of {horizon} d, {percent(threshold)} % differ")
+    n_labels = panel.n_rows * len(labels)
+    print(f"labels: {n_labels:,} of {panel.sectors[0]} ({len(labels)} kinds), all the same")
+
+    names = tuple(features.columns.drop(["symbol", "time"]))
+    ours = compute_features(panel, names).values
+    theirs = features[list(names)].to_numpy(np.float64)
+    if (places := np.isnan(ours) != np.isnan(theirs)).any():
+        raise SystemExit(f"column {names[int(places.any(axis=0).argmax())]} is not known on the same rows")
+    furthest = np.nanmax(np.abs(ours - theirs), axis=0) / np.nanstd(ours, axis=0)
+    worst = int(furthest.argmax())
+    if not furthest[worst] <= COLUMN_BOUND:
+        raise SystemExit(f"column {names[worst]} differs by {furthest[worst]:.2g} of its spread")
+    print(f"columns: {len(names)} shared, known on the same rows, at most {furthest[worst]:.1g} of their spread apart "
+          f"({names[worst]}; bound {COLUMN_BOUND:g})")  # fmt: skip
+
+    X, y, usable = old_way.merged(features, made)
+    own = np.where(np.isnan(ours), np.float32(0), ours)
+    same, apart = _predictions(X[usable], own[usable], y[usable])
+    if same > SAME_MATRIX_BOUND or apart > OWN_MATRIX_BOUND:
+        raise SystemExit(f"XGBoost's predictions differ by {same:.2g} on one matrix, by {apart:.2g} on average on two")
+    print(f"XGBoost, the same {int(usable.sum()):,} rows and settings through both: probabilities at most {same:.1g} "
+          f"apart on the same matrix (bound {SAME_MATRIX_BOUND:g}), {apart:.1g} on average each on its own (bound "
+          f"{OWN_MATRIX_BOUND:g})", flush=True)  # fmt: skip
+    return found | {
+        "labels": n_labels, "columns": len(names), "furthest_of_spread": float(furthest[worst]),
+        "predictions_same_matrix": same, "predictions_own_matrix_mean": apart,
+    }  # fmt: skip
+
+
+def _predictions(theirs: np.ndarray, ours: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Largest difference of probabilities on one matrix, and the mean one with each harness's own columns.
+
+    Both train three outputs a round, as the old way does; gpupipe's own boosters have two, which the old way has not.
+    Ours is bins and parameters as gpupipe makes them.
+    """
+    import xgboost
+
+    stage = config.Booster(ROUNDS, LEARNING_RATE, DEPTH, min_child_weight=1.0, l2=1.0, subsample=1.0, column_share=1.0)
+    bins = quantile_matrix([ours], 256, 1)
+    bins.set_info(label=y.astype(np.float32))
+    settings = parameters(stage, pick("cpu"), 256, 1, 42)
+    settings |= {"objective": "multi:softprob", "num_class": N_CLASSES}
+    new = xgboost.train(settings, bins, num_boost_round=ROUNDS).inplace_predict(ours)
+
+    def usual(X: np.ndarray) -> np.ndarray:
+        model = xgboost.XGBClassifier(
+            tree_method="hist", n_estimators=ROUNDS, learning_rate=LEARNING_RATE, max_depth=DEPTH, n_jobs=1,
+            random_state=42, base_score=0.0,
+        )  # fmt: skip
+        return model.fit(X, y).predict_proba(X)
+
+    return float(np.abs(usual(ours) - new).max()), float(np.abs(usual(theirs) - new).mean())
