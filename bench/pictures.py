@@ -1,72 +1,111 @@
-"""The picture of the README: `python -m bench.pictures [LINES.jsonl] [--out bench/results/kernels.svg]`.
+"""The pictures of the README: `python -m bench.pictures [kernels|scan|predecessor] [LINES.jsonl] [--out FILE.svg]`.
 
-LINES are what `python -m bench.kernels.comparison --out LINES.jsonl` wrote: comparisons on one set of bars,
-the cost of labels by
-horizon, and the size ladder (`--ladder`), if it holds one; the newest bench/results/kernels-*.jsonl unless one is
-named. Of the same comparison the last line counts. Needs matplotlib (the extra `bench`).
+LINES are JSON lines of the benchmark's --out; without them, and without --out, those in bench/results.
+
+    kernels       bench.kernels.comparison: values a second of ours and of the peers, the cost of labels by horizon, and
+                  the size ladder (`--ladder`) if there is one. Of the same comparison the last line counts
+    scan          bench.job.scan: seconds by the number of symbols, by step
+    predecessor   bench.predecessor.comparison, the newest result: the time of the job at each step from the
+                  predecessor's way to ours, and where the predecessor spends it
+
+Needs matplotlib (the extra `bench`).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import pathlib
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-RESULTS = pathlib.Path(__file__).with_name("results")
+from bench import runs
+from bench.runs import Line
+
 OURS, PEER, TEXT, GRID = "#0b62a4", "#8c9196", "#1f2328", "#dfe3e8"
-OF_TASKS = ("#0b62a4", "#c2571a", "#2c7a4b", "#7a4fa3")  # lines of the ladder
+OF_TASKS = ("#0b62a4", "#c2571a", "#2c7a4b", "#7a4fa3")  # lines of the ladder, steps of a scan
+LEGEND = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False, "fontsize": 8.5, "handlelength": 2.6}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lines", nargs="?", help="JSON lines of bench.kernels.comparison")
-    parser.add_argument("--out", default=str(RESULTS / "kernels.svg"))
-    chosen = parser.parse_args()
-    path = pathlib.Path(chosen.lines) if chosen.lines else max(RESULTS.glob("kernels-*.jsonl"))
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    draw([line for line in lines if "values_per_s" in line and "data" in line], pathlib.Path(chosen.out))
+def main(arguments: list[str] | None = None) -> int:
+    parser = runs.options(__doc__)
+    parser.add_argument("what", nargs="?", default="kernels", choices=list(PICTURES))
+    parser.add_argument("lines", nargs="?", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path)
+    chosen = parser.parse_args(arguments)
+    draw, pattern, target = PICTURES[chosen.what]
+    path = chosen.lines or max(runs.RESULTS.glob(pattern))
+    draw([json.loads(line) for line in path.read_text().splitlines()], chosen.out or runs.RESULTS / target)
+    return 0
 
 
-def draw(lines: list[dict[str, Any]], target: pathlib.Path) -> None:
-    """Dots of values a second, ours and the peers', and below them the size ladder."""
+def pyplot() -> Any:
+    """matplotlib.pyplot without a screen, in the style of all pictures; the ground is white on a dark page too."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    plt.rcParams |= {
+        "font.size": 9.5, "font.family": "DejaVu Sans", "text.color": TEXT, "axes.labelcolor": TEXT,
+        "axes.edgecolor": GRID, "xtick.color": TEXT, "ytick.color": TEXT, "svg.hashsalt": "gpupipe",
+        "hatch.linewidth": 0.6, "figure.facecolor": "white",
+    }  # fmt: skip
+    return plt
+
+
+def title(figure: Any, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", linespacing=1.5)
+
+
+def save(figure: Any, target: pathlib.Path) -> None:
+    figure.savefig(target, dpi=130, metadata={"Date": None} if target.suffix == ".svg" else None)
+    print(f"{target}: {target.stat().st_size / 1024:.0f} KiB")
+
+
+def plain(axis: Any, lines: str) -> None:
+    """Only thin lines across the named axes ("x", "y"), behind the data."""
+    for name in lines:
+        axis.grid(True, axis=name, color=GRID, linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(which="both", length=0)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+
+
+def short_numbers(*axes: Any) -> None:
+    """Marks of logarithmic axes as 12 k or 1.9 bn."""
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: in_words(value))
+        axis.set_minor_formatter(lambda value, _: "")
+
+
+def draw_kernels(lines: list[Line], target: pathlib.Path) -> None:
+    """Dots of values a second, ours and the peers', and below them the size ladder and the horizons."""
+    lines = [line for line in lines if "values_per_s" in line and "data" in line]
     compared = [line for line in lines if line["data"] != "simulated" and "horizon" not in line]
     horizons = [line for line in lines if "horizon" in line]
     ladder = [line for line in lines if line["data"] == "simulated"]
     if not compared:
         raise SystemExit("there is no comparison to draw: give lines of `bench.kernels.comparison --out LINES.jsonl`")
-    rows = rows_of(compared)
-    plt.rcParams |= {
-        "font.size": 9.5, "font.family": "DejaVu Sans", "text.color": TEXT, "axes.labelcolor": TEXT,
-        "axes.edgecolor": GRID, "xtick.color": TEXT, "ytick.color": TEXT, "svg.hashsalt": "gpupipe",
-    }  # fmt: skip
-    below = [(lines, one) for lines, one in ((ladder, draw_ladder), (horizons, draw_horizons)) if lines]
+    plt, rows = pyplot(), rows_of(compared)
+    below = [(own, draw) for own, draw in ((ladder, draw_ladder), (horizons, draw_horizons)) if own]
     heights = [0.24 * len(rows) + 0.9] + [3.2] * len(below)
-    # The ground is white on a dark page too.
-    figure = plt.figure(figsize=(8.3, sum(heights) + 0.6), facecolor="white", layout="constrained")
+    figure = plt.figure(figsize=(8.3, sum(heights) + 0.6), layout="constrained")
     first = compared[-1]
-    figure.suptitle(
-        f"gpupipe and its peers, values per second\n{first['rows']:,} rows of {first['symbols']} symbols; "
-        f"{first['device']}, {first['cores']} cores; {first['date']}",
-        x=0.01, ha="left", fontsize=11, fontweight="bold", linespacing=1.5,
-    )  # fmt: skip
+    title(figure, f"gpupipe and its peers, values per second\n{first['rows']:,} rows of {first['symbols']} symbols; "
+          f"{first['device']}, {first['cores']} cores; {first['date']}")  # fmt: skip
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     draw_comparisons(parts[0].subplots(), rows)
-    for part, (of_part, draw_part) in zip(parts[1:], below, strict=True):
-        draw_part(part.subplots(), of_part)
-    figure.savefig(target, dpi=130, metadata={"Date": None} if target.suffix == ".svg" else None)
-    print(f"{target}: {target.stat().st_size / 1024:.0f} KiB")
+    for part, (own, draw) in zip(parts[1:], below, strict=True):
+        draw(part.subplots(), own)
+    save(figure, target)
 
 
-def rows_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows_of(lines: list[Line]) -> list[Line]:
     """Rows of the picture from the top down: a heading for each task, then ours and its peers, the fastest first."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Line] = []
     for what in dict.fromkeys(line["what"] for line in lines):
         of_task = {line.get("peer"): line for line in lines if line["what"] == what}
         # Ours as it was in turn with the fastest peer that says the same.
@@ -97,7 +136,7 @@ def in_words(number: float) -> str:
     return f"{number:.2g}"
 
 
-def draw_comparisons(axis: Any, rows: list[dict[str, Any]]) -> None:
+def draw_comparisons(axis: Any, rows: list[Line]) -> None:
     """A line for each row: a dot on a logarithmic axis, the rate, and how many times faster we are."""
     rates = [row["rate"] for row in rows if "rate" in row]
     left = min(rates) / 2
@@ -120,10 +159,11 @@ def draw_comparisons(axis: Any, rows: list[dict[str, Any]]) -> None:
         words.set_in_layout(False)  # the limits leave room for it
     axis.set(xscale="log", xlim=(left, max(rates) * 60), ylim=(len(rows) - 0.4, -0.6), yticks=[])
     axis.set_xlabel("values (a label or a column of one row) per second, logarithmic")
-    _plain(axis, [axis.xaxis])
+    short_numbers(axis.xaxis)
+    plain(axis, "x")
 
 
-def draw_ladder(axis: Any, lines: list[dict[str, Any]]) -> None:
+def draw_ladder(axis: Any, lines: list[Line]) -> None:
     """Rate over size, ours solid, the fastest peer that says the same dashed."""
     tasks = list(dict.fromkeys(line["what"] for line in lines))
     for color, what in zip(OF_TASKS, tasks, strict=False):
@@ -143,38 +183,116 @@ def draw_ladder(axis: Any, lines: list[dict[str, Any]]) -> None:
     axis.set(xscale="log", yscale="log", xlabel="rows of a simulated market, logarithmic")
     axis.set_ylabel("values per second, logarithmic")
     axis.set_title("By size: gpupipe solid, the fastest peer dashed", loc="left", fontsize=10.5)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, handlelength=2.6)
-    _plain(axis, [axis.xaxis, axis.yaxis])
+    axis.legend(**LEGEND)
+    short_numbers(axis.xaxis, axis.yaxis)
+    plain(axis, "xy")
 
 
-def draw_horizons(axis: Any, lines: list[dict[str, Any]]) -> None:
+def draw_horizons(axis: Any, lines: list[Line]) -> None:
     """Nanoseconds a row over the horizon of the labels."""
     for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
         cost = {line["horizon"]: 1e9 / line["rows_per_s"] for line in lines if line["what"] == what}
         axis.plot(list(cost), list(cost.values()), "o-", color=color, markersize=4.5, linewidth=1.8, label=what)
     axis.set(xscale="log", xlabel="horizon, bars, logarithmic", ylabel="nanoseconds", ylim=(0, None))
     axis.set_title("Labels by horizon: nanoseconds a row", loc="left", fontsize=10.5)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, handlelength=2.6)
-    _plain(axis, [axis.xaxis])
-    axis.yaxis.grid(True, color=GRID, linewidth=0.8)
+    axis.legend(**LEGEND)
+    short_numbers(axis.xaxis)
+    plain(axis, "xy")
 
 
-def peers_of(lines: list[dict[str, Any]], what: str) -> str:
+def peers_of(lines: list[Line], what: str) -> str:
     """The libraries that a task was compared with: "numpy", "TA-Lib"."""
     names = {line["peer"].split()[0] for line in lines if line["what"] == what and "peer" in line}
     return " and ".join(sorted(names))
 
 
-def _plain(axis: Any, logarithmic: list[Any]) -> None:
-    for one in logarithmic:
-        one.grid(True, color=GRID, linewidth=0.8)
-        one.set_major_formatter(lambda value, _: in_words(value))
-        one.set_minor_formatter(lambda value, _: "")
-    axis.set_axisbelow(True)
-    axis.tick_params(which="both", length=0)
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
+def draw_scan(lines: list[Line], target: pathlib.Path) -> None:
+    """Seconds by symbols: the command, the scan in memory, and its steps."""
+    lines = sorted(lines, key=lambda line: line["symbols"])
+    symbols = [line["symbols"] for line in lines]
+    steps = [
+        {"features": line["seconds"]["features"], "all families": sum(line["seconds"][f] for f in line["families"]),
+         "signals": line["seconds"]["signals"], "writing": line["seconds"]["writing"]}
+        for line in lines
+    ]  # fmt: skip
+    curves = {"in memory, without writing": ("#1f2328", [line["seconds"]["scan"] for line in lines])}
+    curves |= {name: (c, [step[name] for step in steps]) for name, c in zip(steps[0], OF_TASKS, strict=True)}
+    if all(line["command_s"] for line in lines):
+        curves = {"the command": (PEER, [line["command_s"] for line in lines]), **curves}
+    figure, axis = pyplot().subplots(figsize=(8.2, 4.2), layout="constrained")
+    for name, (color, seconds) in curves.items():
+        step = name in steps[0]
+        axis.plot(symbols, seconds, "o--" if step else "o-", color=color, markersize=4.5, label=name,
+                  linewidth=1.3 if step else 2.2, markerfacecolor="white" if step else color)  # fmt: skip
+    axis.set(xscale="log", yscale="log", xlabel="symbols, logarithmic", ylabel="seconds, logarithmic")
+    axis.set_xticks(symbols, [f"{n:,}" for n in symbols])
+    axis.minorticks_off()
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_title("A scan by the number of symbols: all models of all sectors", loc="left", fontsize=10.5)
+    axis.legend(**LEGEND)
+    plain(axis, "y")
+    save(figure, target)
 
+
+def duration(seconds: float) -> str:
+    """A time in short: 23.9 h, 14 min, 42 s."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{1 if seconds < 99.5 * size else 0}f} {unit}"
+    return f"{seconds:.{1 if seconds < 10 else 0}f} s"
+
+
+def draw_predecessor(lines: list[Line], target: pathlib.Path) -> None:
+    """The steps on a logarithmic axis, extrapolated ones hatched; below, the predecessor's stages as shares."""
+    results = [line for line in lines if line.get("kind") == "result"]
+    if not results:
+        raise SystemExit("there is no result to draw: give lines of `bench.predecessor.comparison --out LINES.jsonl`")
+    result = results[-1]
+    stages = sorted(result["stages"].items(), key=lambda item: -item[1])
+    heights = (0.34 * len(result["steps"]) + 0.9, 0.24 * len(stages) + 0.9)
+    figure, (steps, shares) = pyplot().subplots(
+        2, 1, figsize=(8.3, sum(heights) + 0.6), height_ratios=heights, layout="constrained"
+    )
+    n = len(result["sectors"])
+    headline = "fewer trees than it has, no measurement"
+    if result["ratio"]:
+        headline = f"{result['ratio']:.0f} times faster{' (extrapolated)' * result['extrapolated']}"
+    title(figure, f"The predecessor's way and ours: {headline}\n{result['rows']:,} rows, {n} sector{'s' * (n > 1)}, "
+          f"preset {result['preset']}; {result['cores']} cores; {result['date']}")  # fmt: skip
+    bars(steps, [(step["step"], step["seconds"], "extrapolated" not in step["basis"], duration(step["seconds"]))
+                 for step in result["steps"]], 3)  # fmt: skip
+    steps.set(xscale="log", xlabel="time of the whole job, logarithmic; hatched: extrapolated")
+    lowest, highest = (of(step["seconds"] for step in result["steps"]) for of in (min, max))
+    steps.set_xlim(lowest / 2, highest * 6)
+    marks = {1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 360_000: "100 h"}
+    inside = {float(mark): text for mark, text in marks.items() if lowest / 2 <= mark <= highest * 6}
+    steps.set_xticks(list(inside), list(inside.values()), minor=False)
+    steps.minorticks_off()
+    whole = sum(result["stages"].values())
+    bars(shares, [(name, 100 * value / whole, True, f"{100 * value / whole:.1f} %") for name, value in stages],
+         len(stages))  # fmt: skip
+    shares.set(xlim=(0, 115 * stages[0][1] / whole), xlabel="share of the predecessor's time, percent")
+    save(figure, target)
+
+
+def bars(axis: Any, rows: Sequence[tuple[str, float, bool, str]], n_grey: int) -> None:
+    """Horizontal bars from the top down: (name, value, whether it was measured, words); the first `n_grey` are grey."""
+    for k, (name, value, measured, words) in enumerate(rows):
+        color, ink = (PEER, TEXT) if k < n_grey else (OURS, OURS)
+        axis.barh(k, value, height=0.62, color=color if measured else "white", edgecolor=color, linewidth=1.0,
+                  hatch=None if measured else "////")  # fmt: skip
+        text = axis.text(value, k, f"  {words}", va="center", ha="left", color=ink)
+        text.set_in_layout(False)  # the limits leave room for it
+        axis.text(-0.01, k, name, transform=axis.get_yaxis_transform(), ha="right", va="center", color=ink)
+    axis.set(ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    plain(axis, "x")
+
+
+PICTURES = {
+    "kernels": (draw_kernels, "kernels-*.jsonl", "kernels.svg"),
+    "scan": (draw_scan, "scan-*.jsonl", "scan.svg"),
+    "predecessor": (draw_predecessor, "old-way-*.jsonl", "old-way.svg"),
+}
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,12 +11,15 @@ at the target, bars with unknown prices, spread and slippage on both fills.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
 import numpy as np
 
+from bench.runs import library
 from gpupipe.backtest import Backtest, Rules
+from gpupipe.backtest.engine import REASONS
 from gpupipe.data.panel import Panel
 
 SAME = Rules(side="both", commission_bps=5, spread_bps=0, slippage_bps=0)
@@ -24,13 +27,11 @@ PER_BAR = 3
 FIELDS = ("row", "last_row", "side", "entry_price", "exit_price", "net")
 
 
-def engine() -> Any:
-    """The package, without its progress bars, of which there would be one a run; ImportError where it is not there."""
-    import backtesting
-    import backtesting.backtesting as inner
-
-    inner._tqdm = lambda bars, **how: bars
-    return backtesting
+def engine() -> tuple[Any, str]:
+    """The package and its version, without its progress bars, of which there would be one a run."""
+    backtesting, name = library("backtesting", "Backtesting.py")
+    importlib.import_module("backtesting.backtesting")._tqdm = lambda bars, **how: bars
+    return backtesting, name
 
 
 def run_symbol(backtesting: Any, panel: Panel, symbol: int, call: np.ndarray, horizon: int, threshold: float) -> Any:
@@ -75,20 +76,20 @@ def run_symbol(backtesting: Any, panel: Panel, symbol: int, call: np.ndarray, ho
     return np.stack([row, last, side, price, left, net], axis=1).astype(np.float64)
 
 
-def trades(backtesting: Any, found: Backtest, symbols: np.ndarray) -> np.ndarray:
+def trades(backtesting: Any, found: Backtest) -> np.ndarray:
     """(n_trades, 1 + 6): model, then FIELDS, of the calls of a backtest of ours; models one by one, then symbols."""
-    made = []
+    tables = []
     for m, (h, t) in enumerate(zip(found.source.horizons, found.source.thresholds, strict=True)):
-        for symbol in symbols:
+        for symbol in range(found.panel.n_symbols):
             rows = slice(*found.panel.offsets[symbol : symbol + 2])
-            of = run_symbol(backtesting, found.panel, int(symbol), found.calls[m, rows], h, t)
-            made.append(np.column_stack([np.full(len(of), m), of]))
-    return np.concatenate(made)
+            table = run_symbol(backtesting, found.panel, symbol, found.calls[m, rows], h, t)
+            tables.append(np.column_stack([np.full(len(table), m), table]))
+    return np.concatenate(tables)
 
 
 def ours(found: Backtest) -> np.ndarray:
     """Our own trades in the same form, without those that the end of the data closed."""
-    t, ended = found.trades, found.trades.reason != 5
+    t, ended = found.trades, found.trades.reason != REASONS.index("end of data")
     columns = (t.model, t.row, t.last_row, t.side, t.entry_price, t.exit_price, t.net)
     table = np.stack([column[ended].astype(np.float64) for column in columns], axis=1)
     return table[np.lexsort((table[:, 1], table[:, 0]))]

@@ -4,10 +4,11 @@
 
 Without --models the probabilities are drawn at random, 36 models on the last fifth of the dates. After
 `pip install -e ".[cpu,bench]"`, and `pip install backtesting` (AGPL, so that no extra of ours brings it); a peer that
-is not there is left out, and the last line says so.
+is not installed is left out, and the last line says so.
 
-Equality first, trade by trade; then medians in turn, and a JSON line last. Backtesting.py: see backtesting_py.py, which
-says what cannot be made the same; it goes through bars in Python, and is given `--peer-symbols` alone, as we are then.
+Equality first, trade by trade; then medians in turn, and a JSON line last. One core binds on every side: ours loops
+over bars in a compiled kernel. Backtesting.py loops over bars in Python, and gets `--peer-symbols` alone, as we do in
+that comparison; backtesting_py.py says what cannot be made the same.
 
 The same rules in vectorbt: where they can be made ours. Its Portfolio.from_signals takes one order a bar and column,
 and looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It
@@ -18,22 +19,20 @@ the open with stops in that very bar, both barriers in one bar left at the targe
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
+import sys
 from typing import Any
 
 import numpy as np
 
+from bench import runs
 from bench.backtest import backtesting_py
-from bench.timing import alternate, cores
+from bench.timing import alternate, timed
 from gpupipe.artifacts.load import load
 from gpupipe.backtest import Backtest, OutOfSample, Rules, backtest, sealed_test
 from gpupipe.backtest.engine import REASONS, call_of, cut
 from gpupipe.backtest.job import measured
-from gpupipe.data import read
 from gpupipe.data.panel import Panel
-from gpupipe.runtime.device import pick
 
 END = REASONS.index("end of data")
 SAME = Rules(entry="close", commission_bps=5, spread_bps=0, slippage_bps=3)
@@ -86,11 +85,11 @@ def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
     """What vectorbt takes: (n_dates, n_models * n_symbols), NaN where a symbol has no bar."""
     panel, shape = found.panel, (len(found.times), len(kept), found.panel.n_symbols)
     symbol, date = place_of(panel)[panel.symbol_of_row], found.date_of_row
-    made: dict[str, np.ndarray] = {}
+    columns: dict[str, np.ndarray] = {}
     for name in ("open", "high", "low", "close"):
         of_symbol = np.full((shape[0], 1, shape[2]), np.nan)
         of_symbol[date, 0, symbol] = getattr(panel, name)
-        made[name] = np.broadcast_to(of_symbol, shape).reshape(shape[0], -1)
+        columns[name] = np.broadcast_to(of_symbol, shape).reshape(shape[0], -1)
     entries, exits = np.zeros(shape, bool), np.zeros(shape, bool)
     last = panel.offsets[1:][panel.symbol_of_row] - 1
     for m, h in enumerate(found.source.horizons):
@@ -100,8 +99,8 @@ def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
         due = due[due <= last[rows]]
         exits[date[due], m, symbol[due]] = True
     stop = np.repeat(np.array(found.source.thresholds), shape[2])[None]
-    made["groups"] = (np.arange(len(kept))[:, None] * len(panel.sectors) + np.sort(panel.sector_of_symbol)).ravel()
-    return {**made, "entries": entries.reshape(shape[0], -1), "exits": exits.reshape(shape[0], -1), "stop": stop}
+    columns["groups"] = (np.arange(len(kept))[:, None] * len(panel.sectors) + np.sort(panel.sector_of_symbol)).ravel()
+    return {**columns, "entries": entries.reshape(shape[0], -1), "exits": exits.reshape(shape[0], -1), "stop": stop}
 
 
 def vectorbt_trades(vectorbt: Any, given: dict[str, np.ndarray], returns: bool = False) -> np.ndarray:
@@ -122,68 +121,64 @@ def differences(found: Backtest, theirs: np.ndarray) -> dict[str, int]:
     left_open: both held on to the end of the history, where vectorbt leaves a trade open and we close it at the last
     close. other: a high or low that is the barrier to the cent, which float32 (ours) and float64 products round apart.
     """
-    trades, panel = found.trades, found.panel
-    n_symbols, date = panel.n_symbols, found.date_of_row
-    column = trades.model * n_symbols + place_of(panel)[panel.symbol_of_row[trades.row]]
-    own = dict(zip(zip(column.tolist(), date[trades.row].tolist(), strict=True),
-                   zip(date[trades.last_row].tolist(), trades.net.tolist(), (trades.reason == END).tolist(),
-                       strict=True), strict=True))  # fmt: skip
+    trades, panel, date = found.trades, found.panel, found.date_of_row
+    column = trades.model * panel.n_symbols + place_of(panel)[panel.symbol_of_row[trades.row]]
+    entries = zip(column.tolist(), date[trades.row].tolist(), strict=True)
+    exits = zip(date[trades.last_row].tolist(), trades.net.tolist(), (trades.reason == END).tolist(), strict=True)
+    own = dict(zip(entries, exits, strict=True))
     counts = {"ours": len(own), "theirs": len(theirs), "same": 0, "left_open": 0, "other": 0}
-    for one in theirs:
-        leave, net, at_end = own.get((int(one["col"]), int(one["entry_idx"])), (-1, np.nan, False))
-        if at_end and one["status"] == 0:
-            counts["left_open"] += 1
-        else:
-            counts["same" if leave == one["exit_idx"] and abs(net - one["return"]) < 1e-5 else "other"] += 1
+    for trade in theirs:
+        leave, net, at_end = own.get((int(trade["col"]), int(trade["entry_idx"])), (-1, np.nan, False))
+        same = leave == trade["exit_idx"] and abs(net - trade["return"]) < 1e-5
+        counts["left_open" if at_end and trade["status"] == 0 else "same" if same else "other"] += 1
     return counts
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="demo")
-    parser.add_argument("--sector-map")
+def main() -> int:
+    parser = runs.options(__doc__, data="demo", times=5)
     parser.add_argument("--models", help="OUT of a finished run; without it probabilities are random")
-    parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for the comparison, at most about")
     parser.add_argument("--peer-symbols", type=int, default=6, help="how many of them Backtesting.py is given")
     chosen = parser.parse_args()
-    device = pick("cpu")
-    panel = read(chosen.data, sector_map=chosen.sector_map, device=device)
-    began = time.perf_counter()
-    source = sealed_test(load(chosen.models), panel) if chosen.models else random_source(panel)
-    predicting_s = time.perf_counter() - began
-    found = backtest(source)
+    panel, _ = runs.read(chosen)
+    predicting_s, source = timed(
+        lambda: sealed_test(load(chosen.models), panel) if chosen.models else random_source(panel)
+    )
+    found, _ = backtest(source), measured(backtest(source), 0)
     sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0)}
-    sides["engine and statistics"]()
-    seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
-    n_models = source.has_model.sum()
-    line: dict[str, Any] = {
-        "bench": "backtest", "data": chosen.data, "cores": cores(), "symbols": panel.n_symbols,
-        "models": int(n_models), "rows": found.panel.n_rows, "dates": len(found.times),
-        "trades": found.trades.n_trades, "times": n_times,
-        "predicting_s": predicting_s if chosen.models else None,
-        "engine_s": seconds["engine"],
-        "engine_and_statistics_s": seconds["engine and statistics"],
-    }  # fmt: skip
+    seconds, n_times = alternate(chosen.times, sides, limit_s=chosen.limit)
+    n_models = int(source.has_model.sum())
     print(f"{panel.n_symbols} symbols, {n_models} models, {found.panel.n_rows:,} out-of-sample rows, "
           f"{found.trades.n_trades:,} trades: engine {seconds['engine']:.3f} s, "
           f"with all statistics and 500 draws {seconds['engine and statistics']:.3f} s")  # fmt: skip
-    line["vectorbt"] = against_vectorbt(source, chosen, device)
-    line["backtesting"] = against_backtesting(panel, chosen, device)
-    print(json.dumps(line))
+    peers: dict[str, Any] = {}
+    few = np.linspace(0, panel.n_symbols - 1, min(chosen.peer_symbols, panel.n_symbols)).astype(int)
+    kept = np.isin(np.arange(panel.n_symbols), few).tolist()
+    for name, compare in {
+        "vectorbt": lambda: against_vectorbt(source, chosen.times, chosen.limit),
+        "backtesting": lambda: against_backtesting(random_source(panel.where(kept)), chosen.times, chosen.limit),
+    }.items():
+        try:
+            peers[name] = compare()
+        except runs.SkippedError as skipped:
+            peers[name] = f"left out: {skipped}"
+    print(json.dumps(runs.record(
+        "backtest", data=chosen.data, symbols=panel.n_symbols, models=n_models, rows=found.panel.n_rows,
+        dates=len(found.times), trades=found.trades.n_trades, times=n_times,
+        predicting_s=predicting_s if chosen.models else None, engine_s=seconds["engine"],
+        engine_and_statistics_s=seconds["engine and statistics"], **peers,
+    )))  # fmt: skip
+    return 0
 
 
-def against_vectorbt(source: OutOfSample, chosen: argparse.Namespace, device: Any) -> dict[str, Any] | str:
-    """Equality, then medians of both; or why not."""
-    try:
-        import vectorbt
-    except ImportError as error:
-        return f"left out: {error}"
+def against_vectorbt(source: OutOfSample, times: int, limit_s: float) -> dict[str, Any]:
+    """Equality, then medians of both."""
+    vectorbt, name = runs.library("vectorbt", "vectorbt")
     few, kept = thinned(source)
     found = backtest(few, SAME)
     given = matrices(found, kept)
-    counts = differences(found, vectorbt_trades(vectorbt, given))
-    print(f"the same rules in vectorbt {vectorbt.__version__}: {counts}")
+    counts = differences(found, vectorbt_trades(vectorbt, given, returns=True))
+    print(f"the same rules in {name}: {counts}")
     if counts["other"] > 0.001 * counts["ours"] or counts["ours"] != counts["theirs"]:
         raise SystemExit("the trades differ: no time is taken")
     sides = {
@@ -192,40 +187,30 @@ def against_vectorbt(source: OutOfSample, chosen: argparse.Namespace, device: An
         "vectorbt, trades and portfolios by date": lambda: vectorbt_trades(vectorbt, given, returns=True),
         "vectorbt, matrices, trades and portfolios": lambda: vectorbt_trades(vectorbt, matrices(found, kept), True),
     }
-    vectorbt_trades(vectorbt, given, returns=True)
-    seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
+    seconds, n_times = alternate(times, sides, limit_s=limit_s)
     print(f"ours, from probabilities to trades and portfolios by date: {seconds['ours']:.3f} s")
-    for name in list(sides)[1:]:
-        print(f"{name}: {seconds[name]:.3f} s, {seconds[name] / seconds['ours']:.1f} times")
-    return {**counts, "version": vectorbt.__version__, "seconds": seconds, "times": n_times}
+    for side in list(sides)[1:]:
+        print(f"{side}: {seconds[side]:.3f} s, {seconds[side] / seconds['ours']:.1f} times")
+    return {**counts, "version": name, "seconds": seconds, "times": n_times}
 
 
-def against_backtesting(panel: Panel, chosen: argparse.Namespace, device: Any) -> dict[str, Any] | str:
-    """Equality, every trade, then medians of both, of a few symbols with random probabilities; or why not."""
-    try:
-        backtesting = backtesting_py.engine()
-    except ImportError as error:
-        return f"left out: {error}"
-    few = np.linspace(0, panel.n_symbols - 1, min(chosen.peer_symbols, panel.n_symbols)).astype(int)
-    source = random_source(panel.where(np.isin(np.arange(panel.n_symbols), few).tolist()))
+def against_backtesting(source: OutOfSample, times: int, limit_s: float) -> dict[str, Any]:
+    """Equality of every trade, then medians of both, on the few symbols of the source."""
+    backtesting, name = backtesting_py.engine()
     found = backtest(source, backtesting_py.SAME)
-    symbols = np.arange(found.panel.n_symbols)
-    own, theirs = backtesting_py.ours(found), backtesting_py.trades(backtesting, found, symbols)
+    own, theirs = backtesting_py.ours(found), backtesting_py.trades(backtesting, found)
     if not backtesting_py.same(own, theirs):
         raise SystemExit(f"the trades differ ({len(own):,} and {len(theirs):,}): no time is taken")
-    print(f"the same rules in Backtesting.py {backtesting.__version__}: {len(own):,} trades, all the same")
     sides = {
         "ours": lambda: backtest(source, backtesting_py.SAME),
-        "backtesting": lambda: backtesting_py.trades(backtesting, found, symbols),
+        "backtesting": lambda: backtesting_py.trades(backtesting, found),
     }
-    seconds, n_times = alternate(chosen.times, chosen.limit, device, sides)
-    ratio = seconds["backtesting"] / seconds["ours"]
-    print(f"{len(few)} symbols, {len(source.families)} models: ours {seconds['ours']:.4f} s, Backtesting.py "
-          f"{seconds['backtesting']:.1f} s, {ratio:,.0f} times")  # fmt: skip
-    return {
-        "same": len(own), "symbols": len(few), "version": backtesting.__version__, "seconds": seconds, "times": n_times
-    }  # fmt: skip
+    seconds, n_times = alternate(times, sides, limit_s=limit_s)
+    print(f"the same rules in {name}: {len(own):,} trades of {found.panel.n_symbols} symbols, all the same; ours "
+          f"{seconds['ours']:.4f} s, theirs {seconds['backtesting']:.1f} s, "
+          f"{seconds['backtesting'] / seconds['ours']:,.0f} times")  # fmt: skip
+    return {"same": len(own), "symbols": found.panel.n_symbols, "version": name, "seconds": seconds, "times": n_times}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

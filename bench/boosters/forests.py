@@ -1,12 +1,11 @@
-"""Forests at equal quality: `python -m bench.boosters.forests [--data FILE --sector-map FILE] [--sectors
-energy,utilities]`.
+"""Forests at equal quality: `python -m bench.boosters.forests [--data FILE --sector-map FILE] [--sectors energy]`.
 
 random_forest of gpupipe, XGBoost's num_parallel_tree and scikit-learn's RandomForestClassifier, each one forest of all
 labels; LightGBM's rf mode, two forests for each label; where it is installed cuML's RandomForestClassifier, one for
-each label. Each sector alone, on the same float32 rows and all cores, with the same least rows of a leaf and share of
-columns a node. For one label and for all: every depth and number of trees is tried, the target is the worst of the
-contenders' best validation log-losses (mean of the labels), and each contender is timed, in turns, at the setting that
-reached the target soonest. The sealed log-loss stands beside. The last line is JSON.
+each label. Each sector alone, on the same float32 rows and all cores, which bind, with the same least rows of a leaf
+and share of columns a node. For one label and for all: every depth and number of trees is tried, the target is the
+worst of the contenders' best validation log-losses (mean of the labels), and each contender is timed, in turns, at the
+setting that reached the target soonest. Beside the times stands the sealed log-loss. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -14,21 +13,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from bench.boosters.equal_loss import World, make_world, whole_numbers
-from bench.boosters.peers import Matrix, installed
-from bench.kernels.label_peers import SkippedError
-from bench.timing import alternate, cores
-from gpupipe import config
+from bench import runs
+from bench.boosters.peers import Matrix
+from bench.boosters.world import World, of_options
+from bench.runs import library
+from bench.timing import alternate, cores, timed
 from gpupipe.estimators import registry
 from gpupipe.estimators.boosting.tree_model import SMALLEST_PROBABILITY
 from gpupipe.runtime.device import pick
@@ -61,7 +59,7 @@ class Contender:
 
 def ours(world: World) -> Contender:
     """random_forest of gpupipe on one sector: XGBoost's trees with vector leaves on samples in turn."""
-    _, name = installed("xgboost", "XGBoost")
+    _, name = library("xgboost", "XGBoost")
     family, device = registry.family("random_forest"), pick("cpu")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
@@ -78,7 +76,7 @@ def ours(world: World) -> Contender:
 
 def xgboost_forest(world: World) -> Contender:
     """One round of XGBoost's num_parallel_tree with vector leaves: squared error on one-hot classes of all labels."""
-    xgboost, name = installed("xgboost", "XGBoost")
+    xgboost, name = library("xgboost", "XGBoost")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         matrix, max_bin = world.matrices[sector], world.settings.training.max_bin
@@ -110,7 +108,7 @@ def lightgbm_forest(world: World) -> Contender:
     With its multiclass objective a leaf takes a Newton step from the class prior, far too long a one where a class is
     rare: on real stocks its log-loss was three times that of the others.
     """
-    lightgbm, name = installed("lightgbm", "LightGBM")
+    lightgbm, name = library("lightgbm", "LightGBM")
     of_data = {"max_bin": world.settings.training.max_bin - 1, "verbosity": -1, "feature_pre_filter": False}
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
@@ -139,7 +137,7 @@ def lightgbm_forest(world: World) -> Contender:
 
 def sklearn_forest(world: World) -> Contender:
     """scikit-learn's RandomForestClassifier, one forest of several outputs."""
-    _, name = installed("sklearn", "scikit-learn")
+    _, name = library("sklearn", "scikit-learn")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         from sklearn.ensemble import RandomForestClassifier
@@ -163,7 +161,7 @@ def sklearn_forest(world: World) -> Contender:
 
 def cuml_forest(world: World) -> Contender:
     """cuML's RandomForestClassifier, a forest for each label; missing values, which it does not take, become 0."""
-    cuml, name = installed("cuml", "cuML")
+    cuml, name = library("cuml", "cuML")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         matrix = world.matrices[sector]
@@ -203,76 +201,65 @@ def mean_loss(probability: np.ndarray, y: np.ndarray) -> float:
     return float(-np.log(np.take_along_axis(bounded, y.astype(np.int64)[:, :, None], axis=2)).mean())
 
 
-def measured(predict: Predict, matrix: Matrix, labels: Sequence[int]) -> tuple[float, float]:
-    """Validation and sealed-test log-loss."""
-    parts = (matrix.validation, matrix.test)
-    losses = [mean_loss(predict(part.X), part.y[:, list(labels)]) for part in parts]
-    return losses[0], losses[1]
+@dataclass(frozen=True)
+class Tried:
+    """A setting of a contender: seconds of its fit, mean log-losses of the labels on validation and sealed rows."""
+
+    seconds: float
+    validation: float
+    test: float
+    setting: Grown
+
+
+def try_setting(contender: Contender, sector: str, labels: Sequence[int], matrix: Matrix, setting: Grown) -> Tried:
+    seconds, predict = timed(lambda: contender.fit(sector, labels, setting))
+    losses = (mean_loss(predict(part.X), part.y[:, list(labels)]) for part in (matrix.validation, matrix.test))
+    return Tried(seconds, *losses, setting)
 
 
 def compare(
     world: World, sector: str, labels: Sequence[int], contenders: dict[str, Contender], options: argparse.Namespace
 ) -> dict[str, Any]:
     """All settings of all contenders, the target, and the time of each at the setting that reaches it soonest."""
-    matrix = world.matrices[sector]
-    tried: dict[str, list[tuple[float, float, float, Grown]]] = {name: [] for name in contenders}
-    for name, contender in contenders.items():
-        for depth in options.depths:
-            for trees in options.trees:
-                setting = Grown(depth, trees, options.min_rows, options.column_share)
-                began = time.perf_counter()
-                predict = contender.fit(sector, labels, setting)
-                seconds = time.perf_counter() - began
-                tried[name].append((seconds, *measured(predict, matrix, labels), setting))
-    best = {name: min(found, key=lambda one: one[1]) for name, found in tried.items()}
-    target = max(one[1] for one in best.values())
-    able = {name: [one for one in found if one[1] <= target] for name, found in tried.items()}
-    chosen = {name: min(found, key=lambda one: one[0]) for name, found in able.items()}
-    sides = {
-        name: (lambda fit=contender.fit, setting=chosen[name][3]: fit(sector, labels, setting))
+    settings = [Grown(depth, trees, options.min_rows, options.column_share)
+                for depth in options.depths for trees in options.trees]  # fmt: skip
+    tried = {
+        name: [try_setting(contender, sector, labels, world.matrices[sector], setting) for setting in settings]
         for name, contender in contenders.items()
     }
-    seconds_of, done = alternate(options.times, TIME_LIMIT_S, pick("cpu"), sides)
+    best = {name: min(own, key=lambda one: one.validation) for name, own in tried.items()}
+    target = max(one.validation for one in best.values())
+    chosen = {
+        name: min((one for one in own if one.validation <= target), key=lambda one: one.seconds)
+        for name, own in tried.items()
+    }
+    sides = {name: partial(contenders[name].fit, sector, labels, one.setting) for name, one in chosen.items()}
+    seconds, done = alternate(options.times, sides, limit_s=TIME_LIMIT_S)
     return {
-        "sector": sector, "labels": [world.label_names[k] for k in labels], "target": target, "times": done,
+        "sector": sector, "labels": world.names(labels), "target": target, "times": done,
         "contenders": {
             name: {
-                "seconds": seconds_of[name], "depth": chosen[name][3].depth, "trees": chosen[name][3].trees,
-                "validation": chosen[name][1], "test": chosen[name][2], "validation_at_best": best[name][1],
-                "test_at_best": best[name][2], "depth_at_best": best[name][3].depth,
-                "trees_at_best": best[name][3].trees,
+                "seconds": seconds[name], "depth": one.setting.depth, "trees": one.setting.trees,
+                "validation": one.validation, "test": one.test, "validation_at_best": best[name].validation,
+                "test_at_best": best[name].test, "depth_at_best": best[name].setting.depth,
+                "trees_at_best": best[name].setting.trees,
             }
-            for name in contenders
+            for name, one in chosen.items()
         },
     }  # fmt: skip
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="demo")
-    parser.add_argument("--sector-map")
-    parser.add_argument("--sectors", default="all")
+    parser = runs.options(__doc__, data="demo", sectors="all", preset="fast", set=[], times=3)
     parser.add_argument("--labels", help="all, or as label_1d_5pct,label_5d_10pct; the first is the one label")
-    parser.add_argument("--preset", default="fast", help="of random_forest, and the bins")
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--depths", type=whole_numbers, default=[6, 9])
-    parser.add_argument("--trees", type=whole_numbers, default=[15, 45])
+    parser.add_argument("--depths", type=runs.numbers(), default=[6, 9])
+    parser.add_argument("--trees", type=runs.numbers(), default=[15, 45])
     parser.add_argument("--min-rows", type=int, default=50)
     parser.add_argument("--column-share", type=float, default=0.25)
-    parser.add_argument("--contenders", default=",".join(CONTENDERS))
-    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--contenders", type=runs.numbers(str), default=list(CONTENDERS))
     options = parser.parse_args()
-    from gpupipe.data import load
-
-    panel, _ = load(options.data, options.sector_map, "all", "cpu")
-    wanted = None if options.labels in (None, "all") else options.labels.split(",")
-    world = make_world(panel, config.make(options.preset, settings=options.set), wanted)
-    contenders = {}
-    for name in options.contenders.split(","):
-        try:
-            contenders[name] = CONTENDERS[name](world)
-        except SkippedError as skipped:
-            print(f"skipped: {skipped}")
+    panel, world = of_options(options)
+    contenders = runs.installed(CONTENDERS, options.contenders, world)
     lines = []
     for sector in world.matrices if options.sectors == "all" else options.sectors.split(","):
         kept = world.kept[sector]
@@ -283,17 +270,16 @@ def main() -> int:
                 for name, one in lines[-1]["contenders"].items()
             )
             print(f"{sector:24s} {len(labels)} labels to {lines[-1]['target']:.4f}: {text}", flush=True)
+    names = {name: contender.name for name, contender in contenders.items()}
     print("\nmedian of the sectors, seconds:")
-    for several in sorted({len(line["labels"]) > 1 for line in lines}):
-        own = [line["contenders"] for line in lines if (len(line["labels"]) > 1) == several]
-        text = "  ".join(f"{c.name}: {statistics.median(o[n]['seconds'] for o in own):.2f}"
-                         for n, c in contenders.items())  # fmt: skip
-        print(f"{'all labels' if several else 'one label':12s} {text}")
-    print(json.dumps({
-        "benchmark": "forests", "lines": lines, "names": {n: c.name for n, c in contenders.items()}, "cores": cores(),
-        "python": platform.python_version(), "rows": panel.n_rows, "symbols": panel.n_symbols,
-        "options": {k: v for k, v in vars(options).items() if k not in ("data", "sector_map")},
-    }))  # fmt: skip
+    for title, several in (("one label", False), ("all labels", True)):
+        if own := [line["contenders"] for line in lines if (len(line["labels"]) > 1) == several]:
+            medians = {name: statistics.median(by_name[name]["seconds"] for by_name in own) for name in names}
+            print(f"{title:12s} " + "  ".join(f"{names[name]}: {seconds:.2f}" for name, seconds in medians.items()))
+    print(json.dumps(runs.record(
+        "forests", lines=lines, names=names, rows=panel.n_rows, symbols=panel.n_symbols,
+        options=runs.chosen_options(options),
+    )))  # fmt: skip
     return 0
 
 

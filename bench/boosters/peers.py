@@ -1,5 +1,4 @@
-"""LightGBM, XGBoost and CatBoost used directly, on the rows of one sector: what bench.boosters.equal_loss
-compares with.
+"""LightGBM, XGBoost and CatBoost used directly, on the rows of one matrix: the peers of bench.boosters.equal_loss.
 
 All get the same float32 rows, begin at the class prior (so that no round is spent on it), use all cores, and report
 the validation log-loss of every round.
@@ -7,35 +6,25 @@ the validation log-loss of every round.
 
 from __future__ import annotations
 
-import importlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bench.kernels.label_peers import SkippedError
-from bench.timing import cores
-
-N_CLASSES = 3
-
-
-@dataclass(frozen=True)
-class Part:
-    """X float32 (n, n_features), y int8 (n, n_labels), every label known."""
-
-    X: np.ndarray
-    y: np.ndarray
+from bench.runs import library
+from bench.timing import cores, timed
+from gpupipe.estimators.training_set import Rows
+from gpupipe.targets.classes import N_CLASSES
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One sector's rows, and the logarithms of its class shares in the training part, (n_labels, 3)."""
+    """The rows of a group, every label known, and the logarithms of its class shares in training, (n_labels, 3)."""
 
-    train: Part
-    validation: Part
-    test: Part
+    train: Rows
+    validation: Rows
+    test: Rows
     prior: np.ndarray
 
 
@@ -51,51 +40,41 @@ class Setting:
 
 @dataclass(frozen=True)
 class Fitted:
-    """curve: float64 (rounds,), validation log-loss after each. margin(X, rounds): float (n, 3), without the prior.
+    """A fitted booster of one label.
 
-    staged(X): the margins after each round of the curve.  before_s: seconds of the fit before its first round.
+    curve: float64 (rounds,), validation log-loss after each.  between(X, first, last): float (n, 3), margins of these
+    rounds alone, without the prior.  before_s: seconds of the fit before its first round.
     """
 
     curve: np.ndarray
-    margin: Callable[[np.ndarray, int], np.ndarray]
-    staged: Callable[[np.ndarray], Iterator[np.ndarray]]
+    between: Callable[[np.ndarray, int, int], np.ndarray]
     before_s: float = 0.0
+
+    def staged(self, X: np.ndarray) -> Iterator[np.ndarray]:
+        """float64 (n, 3): the margins after each round of the curve."""
+        margin = np.zeros((len(X), N_CLASSES))
+        for r in range(len(self.curve)):
+            margin = margin + self.between(X, r, r + 1)
+            yield margin
 
 
 @dataclass(frozen=True)
 class Booster:
-    """A peer. build(matrix, setting): its own matrices, once a sector; fit(built, label, setting, rounds, patience)."""
+    """A peer. build(matrix, setting): its own matrices; fit(built, label, setting, rounds, patience): one label."""
 
     name: str
     build: Callable[[Matrix, Setting], Any]
     fit: Callable[[Any, int, Setting, int, int], Fitted]
 
 
-def starts(part: Part, prior: np.ndarray, label: int) -> np.ndarray:
+def starts(part: Rows, prior: np.ndarray, label: int) -> np.ndarray:
     """float64 (n, 3): the prior for every row."""
     return np.tile(prior[label].astype(np.float64), (len(part.X), 1))
 
 
-def summed(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Running sums of margins of single rounds, float64."""
-    total: Any = 0.0
-    for part in parts:
-        total = total + part.astype(np.float64)
-        yield total
-
-
-def installed(module: str, title: str) -> tuple[Any, str]:
-    """A module, and its title with the version; SkippedError where it is not installed."""
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise SkippedError(f"{title} is not installed ({error})") from error
-    return found, f"{title} {found.__version__}"
-
-
 def xgboost_peer() -> Booster:
     """xgboost.train with depth-wise trees on shared QuantileDMatrix."""
-    xgboost, name = installed("xgboost", "XGBoost")
+    xgboost, name = library("xgboost", "XGBoost")
 
     def build(matrix: Matrix, setting: Setting) -> Any:
         train = xgboost.QuantileDMatrix(matrix.train.X, max_bin=setting.max_bin, nthread=cores())
@@ -111,9 +90,9 @@ def xgboost_peer() -> Booster:
             "max_depth": setting.depth, "eta": setting.rate, "min_child_weight": 5, "lambda": 5, "subsample": 0.5,
             "colsample_bynode": 0.5, "max_bin": setting.max_bin, "nthread": cores(), "seed": setting.seed,
         }  # fmt: skip
-        said: dict[str, Any] = {}
+        losses: dict[str, Any] = {}
         booster = xgboost.train(
-            chosen, train, rounds, evals=[(validation, "validation")], evals_result=said, verbose_eval=False,
+            chosen, train, rounds, evals=[(validation, "validation")], evals_result=losses, verbose_eval=False,
             early_stopping_rounds=patience,
         )  # fmt: skip
 
@@ -121,18 +100,14 @@ def xgboost_peer() -> Booster:
             zero = np.zeros((len(X), N_CLASSES), np.float32)
             return booster.inplace_predict(X, iteration_range=(first, last), predict_type="margin", base_margin=zero)
 
-        curve = np.array(said["validation"]["mlogloss"])
-        rounds_of = range(len(curve))
-        return Fitted(
-            curve, lambda X, n: between(X, 0, n), lambda X: summed(between(X, r, r + 1) for r in rounds_of)
-        )  # fmt: skip
+        return Fitted(np.array(losses["validation"]["mlogloss"]), between)
 
     return Booster(name, build, fit)
 
 
 def lightgbm_peer() -> Booster:
     """lightgbm.train with leaf-wise trees of 2 ** depth leaves on shared Datasets."""
-    lightgbm, name = installed("lightgbm", "LightGBM")
+    lightgbm, name = library("lightgbm", "LightGBM")
 
     def parameters(setting: Setting) -> dict[str, Any]:
         return {
@@ -152,37 +127,35 @@ def lightgbm_peer() -> Booster:
         for on, part in ((train, matrix.train), (validation, matrix.validation)):
             on.set_label(part.y[:, label].astype(np.float32))
             on.set_init_score(starts(part, matrix.prior, label))
-        said: dict[str, Any] = {}
+        losses: dict[str, Any] = {}
         booster = lightgbm.train(
             parameters(setting), train, rounds, valid_sets=[validation], valid_names=["validation"],
-            callbacks=[lightgbm.early_stopping(patience, verbose=False), lightgbm.record_evaluation(said)],
+            callbacks=[lightgbm.early_stopping(patience, verbose=False), lightgbm.record_evaluation(losses)],
             keep_training_booster=True,  # else it is written and read again, cut after its best round
         )  # fmt: skip
 
         def between(X: np.ndarray, first: int, last: int) -> np.ndarray:
             return booster.predict(X, raw_score=True, start_iteration=first, num_iteration=last - first)
 
-        curve = np.array(said["validation"]["multi_logloss"])
-        rounds_of = range(len(curve))
-        return Fitted(
-            curve, lambda X, n: between(X, 0, n), lambda X: summed(between(X, r, r + 1) for r in rounds_of)
-        )  # fmt: skip
+        return Fitted(np.array(losses["validation"]["multi_logloss"]), between)
 
     return Booster(name, build, fit)
 
 
 def catboost_peer() -> Booster:
     """CatBoost with symmetric trees; a Pool holds one label, so each fit makes its own."""
-    catboost, name = installed("catboost", "CatBoost")
+    catboost, name = library("catboost", "CatBoost")
 
     def fit(matrix: Matrix, label: int, setting: Setting, rounds: int, patience: int) -> Fitted:
-        began = time.perf_counter()
-        pools = [
-            catboost.Pool(part.X, part.y[:, label].astype(np.int64), baseline=starts(part, matrix.prior, label))
-            for part in (matrix.train, matrix.validation)
-        ]
-        pools[0].quantize(border_count=setting.max_bin - 1)
-        before_s = time.perf_counter() - began
+        def pools_of_label() -> list[Any]:
+            made = [
+                catboost.Pool(part.X, part.y[:, label].astype(np.int64), baseline=starts(part, matrix.prior, label))
+                for part in (matrix.train, matrix.validation)
+            ]
+            made[0].quantize(border_count=setting.max_bin - 1)
+            return made
+
+        before_s, pools = timed(pools_of_label)
         booster = catboost.CatBoost({
             "loss_function": "MultiClass", "eval_metric": "MultiClass", "iterations": rounds, "depth": setting.depth,
             "learning_rate": setting.rate, "l2_leaf_reg": 5, "bootstrap_type": "Bernoulli", "subsample": 0.5,
@@ -191,11 +164,11 @@ def catboost_peer() -> Booster:
             "logging_level": "Silent",
         })  # fmt: skip
         booster.fit(pools[0], eval_set=pools[1])
-        return Fitted(
-            np.array(booster.get_evals_result()["validation"]["MultiClass"]),
-            lambda X, n: booster.predict(X, prediction_type="RawFormulaVal", ntree_end=n),
-            lambda X: booster.staged_predict(X, prediction_type="RawFormulaVal"), before_s,
-        )  # fmt: skip
+
+        def between(X: np.ndarray, first: int, last: int) -> np.ndarray:
+            return booster.predict(X, prediction_type="RawFormulaVal", ntree_start=first, ntree_end=last)
+
+        return Fitted(np.array(booster.get_evals_result()["validation"]["MultiClass"]), between, before_s)
 
     return Booster(name, lambda matrix, setting: matrix, fit)
 

@@ -1,38 +1,33 @@
 """Ingesting: `python -m bench.job.ingest [--data FILE --sector-map FILE] [--nights 20] [--calendar XNYS]`.
 
 FILE is a file of bars; without one a simulated market of 500 symbols and daily bars is taken. 10 M minute bars:
-`--data simulated:symbols=500,bars=20000,bar=1min --nights 5 --calendar none`. Once each: the whole into a new store,
-and again in a process of its own, whose memory at most is told, beside what its imports take; all but the last nights;
-then night after night, each with five days that overlap (one night in 16 writes its sectors whole); the last night
-again; a 2:1 split of one symbol. At the end the store must be the data, bar for bar, and it is read by the job's reader
-beside the file, in turn. The last lines are JSON, one for each measurement.
+`--data simulated:symbols=500,bars=20000,bar=1min --nights 5 --calendar none`. Measured, once each: ingesting all bars
+into a new store, and the same in a process of its own, for its peak memory over that of its imports; all but the last
+nights; then night after night, each with five days that overlap (one night in 16 writes its sectors whole); the last
+night again; a 2:1 split of one symbol. At the end the store must hold the data, bar for bar, and it is read by the
+job's reader in turn with the file. Parquet encoding on the cores binds, not the disk. The last lines are JSON, one for
+each measurement.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.timing import alternate
+from bench import runs
+from bench.timing import alternate, timed
 from gpupipe.data import data_hash, load
 from gpupipe.data.ingest import IngestReport, ingest
 from gpupipe.data.panel import PRICES, Panel
-from gpupipe.runtime.device import pick
 
 OVERLAP_DAYS, DAY_NS = 5, 86_400_000_000_000
 # Not getrusage: what the parent had at most would be counted.
@@ -46,34 +41,20 @@ before = peak()
 ingest(sys.argv[1], sys.argv[2], calendar=sys.argv[3] or None)
 print(before, peak())
 """
-Line = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="simulated:symbols=500,bars=1250")
-    parser.add_argument("--sector-map")
+    parser = runs.options(__doc__, data="simulated:symbols=500,bars=1250", times=9)
     parser.add_argument("--nights", type=int, default=20)
-    parser.add_argument("--times", type=int, default=9, help="of the reading at the end (default 9)")
     parser.add_argument("--calendar", help="as for gpupipe ingest")
     chosen = parser.parse_args()
-    panel, _ = load(chosen.data, chosen.sector_map, "all", "cpu")
-    about = {
-        "benchmark": "ingest", "rows": panel.n_rows, "symbols": panel.n_symbols, "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(), "python": platform.python_version(), "pyarrow": pa.__version__,
-    }  # fmt: skip
-    lines = []
+    panel, _ = runs.read(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        for line in measured(panel, pathlib.Path(folder), chosen):
-            words = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items())
-            print(", ".join(words), flush=True)
-            lines.append({**about, **line})
-    for line in lines:
-        print(json.dumps(line))
-    return 0
+        lines = measured(panel, pathlib.Path(folder), chosen)
+        return runs.report("ingest", lines, rows=panel.n_rows, symbols=panel.n_symbols)
 
 
-def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[Line]:
+def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[runs.Line]:
     table, day_of = panel.to_arrow(), panel.time_ns // DAY_NS
     days = np.unique(day_of)
     if len(days) < chosen.nights + 2 * OVERLAP_DAYS:
@@ -86,32 +67,30 @@ def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> 
         pq.write_table(table.filter(pa.array(kept)), path)
         return path
 
-    def timed(source: pathlib.Path, store: str) -> tuple[float, IngestReport]:
-        began = time.perf_counter()
-        report = ingest(source, folder / store, calendar=chosen.calendar)
-        return time.perf_counter() - began, report
+    def arrive(source: pathlib.Path, store: str) -> tuple[float, IngestReport]:
+        return timed(lambda: ingest(source, folder / store, calendar=chosen.calendar))
 
     whole, n_days = between(0, len(days)).rename(folder / "whole.parquet"), len(days)
-    seconds, report = timed(whole, "once")
+    seconds, report = arrive(whole, "once")
     yield line("the whole into a new store", seconds, report) | {
         "rows_per_s": panel.n_rows / seconds, "bytes_per_row": report.bytes_written / report.rows,
         "largest_file": max(path.stat().st_size for path in (folder / "once").glob("sector=*/*.parquet")),
         "source_bytes": whole.stat().st_size,
     }  # fmt: skip
     yield alone(whole, folder / "alone", chosen.calendar, panel.n_rows)
-    timed(between(0, n_days - chosen.nights), "store")
+    arrive(between(0, n_days - chosen.nights), "store")
     nights = []
     for day in range(n_days - chosen.nights, n_days):
         source = between(day - OVERLAP_DAYS, day + 1)
-        nights.append(timed(source, "store"))
+        nights.append(arrive(source, "store"))
         if nights[-1][1].changes:
             raise SystemExit(f"night {day}: {nights[-1][1].changes}")
     each = sorted(seconds for seconds, _ in nights)
-    plain, compacting = (pick_(nights, key=lambda one: one[1].bytes_written) for pick_ in (min, max))
-    yield line("a night", statistics.median(each), plain[1]) | {
-        "times": len(each), "longest_seconds": each[-1], "most_bytes_written": compacting[1].bytes_written,
+    plain, *_, compacting = sorted((report for _, report in nights), key=lambda report: report.bytes_written)
+    yield line("a night", statistics.median(each), plain) | {
+        "times": len(each), "longest_seconds": each[-1], "most_bytes_written": compacting.bytes_written,
     }  # fmt: skip
-    yield line("the last night again", *timed(source, "store"))
+    yield line("the last night again", *arrive(source, "store"))
     if data_hash(load(folder / "store", None, "all", "cpu")[0]) != data_hash(panel):
         raise SystemExit("the store is not the data")
     files = len(list((folder / "store").glob("sector=*/*.parquet")))
@@ -119,19 +98,19 @@ def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> 
     sides = {name: (lambda path=path: load(path, None, "all", "cpu")) for name, path in readings.items()}
     for side in sides.values():
         side()
-    seconds_of, times = alternate(chosen.times, math.inf, pick("cpu"), sides)
+    seconds_of, times = alternate(chosen.times, sides)
     yield {
         "what": "the store read as a Panel", "seconds": seconds_of["store"], "files": files,
         "of_one_file_a_sector_seconds": seconds_of["once"], "of_the_one_file_seconds": seconds_of["whole.parquet"],
         "times": times,
     }  # fmt: skip
-    yield line("a 2:1 split of one symbol, with five days that overlap", *timed(halved(between(
+    yield line("a 2:1 split of one symbol, with five days that overlap", *arrive(halved(between(
         n_days - OVERLAP_DAYS, n_days), panel.symbols[0]), "store"))  # fmt: skip
 
 
-def alone(source: pathlib.Path, store: pathlib.Path, calendar: str | None, n_rows: int) -> Line:
+def alone(source: pathlib.Path, store: pathlib.Path, calendar: str | None, n_rows: int) -> runs.Line:
     """The whole into a new store, then the same again (stored and arriving bars at once), each in a new process."""
-    found: Line = {"what": "memory of a process of its own"}
+    found: runs.Line = {"what": "memory of a process of its own"}
     for name in ("new", "again"):
         command = [sys.executable, "-c", ALONE, str(source), str(store), calendar or ""]
         imported, peak = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
@@ -139,7 +118,7 @@ def alone(source: pathlib.Path, store: pathlib.Path, calendar: str | None, n_row
     return found
 
 
-def line(what: str, seconds: float, report: IngestReport) -> Line:
+def line(what: str, seconds: float, report: IngestReport) -> runs.Line:
     return {
         "what": what, "seconds": seconds, "new_bars": report.new_bars, "changes": len(report.changes),
         "files_written": report.files_written, "bytes_written": report.bytes_written,

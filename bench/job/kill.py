@@ -1,23 +1,21 @@
-"""Kill a run and let it go on: `python -m bench.job.kill [--times 10] [--seed 0] [--keep FOLDER] [-- RUN OPTIONS]`.
+"""Kill a run and start it again: `python -m bench.job.kill [--times 10] [--seed 0] [--keep FOLDER] [-- RUN OPTIONS]`.
 
 An uninterrupted run comes first. Then, each time in a fresh OUT, the same run is killed (SIGKILL) at a moment, started
 again, and compared with the first: the same files under trained_*, every model byte for byte, metadata but for times.
-After every kill, a manifest that is there must name only files with the SHA-256 that it says; after every second
-run, every file must be in the manifest, and nothing temporary may be left.
+After every kill, a manifest that exists must name only files that have its SHA-256; after every second run, every file
+must be in the manifest, and nothing temporary may be left.
 
 A moment is of one of three kinds, drawn in turn: "seconds" after the start; when "units" of work are finished; or
 "publishing", milliseconds after files began to replace those of an earlier run with another seed, which OUT then holds.
-With --keep, the first runs and what came of each moment stay in that folder, and the same command goes on from there:
-`--times 50 --keep FOLDER` may be broken off and given again. --moment KIND=N, as often as wanted, takes the place of
-what is drawn. The last line is JSON; the exit code is 1 if anything differed.
+With --keep, the first runs and the result of each moment stay in that folder, and the same command continues from
+there: `--times 50 --keep FOLDER` may be interrupted and given again. --moment KIND=N, as often as wanted, takes the
+place of what is drawn. Measured is correctness, not speed. The last line is JSON; the exit code is 1 if anything
+differed.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
-import os
 import pathlib
 import random
 import re
@@ -26,15 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
+from bench import runs
+from bench.runs import contents, digest
 from gpupipe.pipeline import upkeep
 from gpupipe.store import fingerprint
 
 SHORT_JOB = (
     "--data", "simulated:symbols=88,bars=320,signal=0.5", "--sectors", "energy,technology,utilities,health_care",
     "--preset", "fast", "--horizons", "1,3", "--thresholds", "0.02,0.04", "--jobs", "2",
-    *(f"--set={one}" for one in (
+    *(f"--set={setting}" for setting in (
         "joint.rounds=30", "joint_sector.rounds=10", "hist.rounds=20", "leafwise.rounds=20", "forest.trees=15",
         "forest.sector_trees=8", "linear.max_iterations=30",
     )),
@@ -44,39 +43,8 @@ LONGEST_S = 600.0
 KEPT = re.compile(r"\.gpupipe/(units/[0-9a-f]{40}\.json|objects/[0-9a-f]{64}|runs/[0-9a-f]{64})")
 
 
-def start(options: list[str], out: pathlib.Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gpupipe.run", *options, "--quiet", "--out", str(out), *more]
-    return subprocess.Popen(command)
-
-
-def finish(options: list[str], out: pathlib.Path, *more: str) -> float:
-    """Run to the end; seconds that it took."""
-    began = time.perf_counter()
-    if status := start(options, out, *more).wait():
-        raise SystemExit(f"the job failed with status {status}")
-    return time.perf_counter() - began
-
-
-def digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def contents(out: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of everything under trained_*, of metadata without its times."""
-    found = {}
-    for path in sorted(out.glob("trained_*/**/*")):
-        if path.name == "metadata.json":
-            text = json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True)
-            found[str(path.relative_to(out))] = hashlib.sha256(text.encode()).hexdigest()
-        elif path.is_file():
-            found[str(path.relative_to(out))] = digest(path)
-    return found
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _timeless(one) for key, one in value.items() if not key.startswith("seconds")}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+def start(options: list[str], out: pathlib.Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(runs.job_command(options, out))
 
 
 def broken_promises(out: pathlib.Path) -> list[str]:
@@ -112,25 +80,23 @@ def wait_for(kind: str, amount: float, process: subprocess.Popen[bytes], out: pa
     """Return at the moment, or when the process has ended before it."""
     began = time.perf_counter()
 
-    def come() -> bool:
-        if kind == "units":
-            return n_units(out) >= amount
-        return not (out / "manifest.json").exists()
+    def has_come() -> bool:
+        return n_units(out) >= amount if kind == "units" else not (out / "manifest.json").exists()
 
     if kind != "seconds":
-        while not come() and process.poll() is None and time.perf_counter() - began < LONGEST_S:
+        while not has_come() and process.poll() is None and time.perf_counter() - began < LONGEST_S:
             time.sleep(0.001)
-    delay_s = {"seconds": amount, "units": 0.0, "publishing": amount / 1000}[kind]
     try:
-        process.wait(delay_s)
+        process.wait({"seconds": amount, "units": 0.0, "publishing": amount / 1000}[kind])
     except subprocess.TimeoutExpired:
         return
 
 
 def kill_once(
-    kind: str, amount: float, options: list[str], out: pathlib.Path, earlier: pathlib.Path, expected: dict[str, str]
+    moment: tuple[str, float], options: list[str], out: pathlib.Path, earlier: pathlib.Path, expected: dict[str, str]
 ) -> tuple[bool, bool]:
-    """Start, kill, check, go on, compare; whether it came to a kill, and whether all was as it should be."""
+    """Start, kill, check, start again, compare; whether it came to a kill, and whether all was as it should be."""
+    kind, amount = moment
     if kind == "publishing":
         shutil.copytree(earlier, out)
     process = start(options, out)
@@ -138,9 +104,9 @@ def kill_once(
     process.kill()
     killed = process.wait() != 0
     units, published, broken = n_units(out), len(contents(out)), broken_promises(out) + broken_store(out)
-    finish(options, out)
-    found = contents(out)
-    differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    runs.run_job(options, out)
+    after = contents(out)
+    differing = sorted(name for name in {*after, *expected} if after.get(name) != expected.get(name))
     odd = broken + broken_promises(out) + broken_store(out) + unaccounted(out) + differing
     what = "killed" if killed else "had ended before"
     verdict = "identical" if not odd else f"NOT as it should be: {', '.join(odd[:5])}"
@@ -181,43 +147,42 @@ def uninterrupted(options: list[str], place: pathlib.Path) -> tuple[float, int, 
     return whole_s, units, found["contents"]
 
 
+def parse_moment(text: str) -> tuple[str, float]:
+    kind, _, amount = text.partition("=")
+    return kind, float(amount)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=10)
+    parser = runs.options(__doc__, times=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--moment", action="append", metavar="KIND=N", help="kill at these, instead of drawn ones")
+    parser.add_argument("--moment", action="append", metavar="KIND=N", type=parse_moment, help="instead of drawn ones")
     parser.add_argument("options", nargs="*", help="options of gpupipe.run, after --; a job of some seconds if none")
-    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="go on with what is there")
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="continue with what is there")
     chosen = parser.parse_args(arguments)
     options = chosen.options or list(SHORT_JOB)
-    with tempfile.TemporaryDirectory() as name:
-        place = chosen.keep or pathlib.Path(name)
-        whole_s, units, expected = uninterrupted(options, place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.keep or pathlib.Path(temporary)
+        whole_s, units, expected = uninterrupted(options, folder)
         print(f"uninterrupted: {whole_s:.1f} s, {units} units, {len(expected)} files", flush=True)
-        if chosen.moment:
-            moments = [(kind, float(amount)) for kind, _, amount in (one.partition("=") for one in chosen.moment)]
-        else:
-            moments = draw(chosen.times, chosen.seed, whole_s, units)
-        earlier, done = place / "earlier", place / "done.jsonl"
+        moments = chosen.moment or draw(chosen.times, chosen.seed, whole_s, units)
+        earlier, done = folder / "earlier", folder / "done.jsonl"
         if any(kind == "publishing" for kind, _ in moments) and not (earlier / "manifest.json").exists():
-            finish(options, earlier, "--seed", "7")
-        told = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
-        known = {(kind, amount): (killed, good) for kind, amount, killed, good in told}
-        results = []
+            runs.run_job([*options, "--seed", "7"], earlier)
+        lines = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
+        results = {(kind, amount): (killed, good) for kind, amount, killed, good in lines}
         for k, moment in enumerate(moments):
-            if moment not in known:
-                shutil.rmtree(place / f"killed{k}", ignore_errors=True)  # of a time when this was broken off
-                known[moment] = kill_once(*moment, options, place / f"killed{k}", earlier, expected)
+            if moment not in results:
+                out = folder / f"killed{k}"
+                shutil.rmtree(out, ignore_errors=True)  # of a time when this was interrupted
+                results[moment] = kill_once(moment, options, out, earlier, expected)
                 with done.open("a") as stream:
-                    stream.write(json.dumps([*moment, *known[moment]]) + "\n")
-            results.append(known[moment])
-    print(json.dumps({
-        "benchmark": "kill", "moments": len(moments), "killed": sum(killed for killed, _ in results),
-        "as_expected": sum(good for _, good in results), "uninterrupted_s": round(whole_s, 1),
-        "units": units, "files": len(expected),
-        "options": [option for option in options if os.sep not in option], "seed": chosen.seed,
-    }))  # fmt: skip
-    return 0 if all(good for _, good in results) else 1
+                    stream.write(json.dumps([*moment, *results[moment]]) + "\n")
+    n_killed, n_good = (sum(results[moment][k] for moment in moments) for k in (0, 1))
+    print(json.dumps(runs.record(
+        "kill", moments=len(moments), killed=n_killed, as_expected=n_good, uninterrupted_s=round(whole_s, 1),
+        units=units, files=len(expected), options=options, seed=chosen.seed,
+    )))  # fmt: skip
+    return 0 if n_good == len(moments) else 1
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
-"""The first labels and features of a fresh process; bench.kernels.comparison runs `python -m
-bench.kernels.cold_start DEVICE` as one."""
+"""The first labels and features of a fresh process; bench.kernels.comparison --cold measures it.
+
+`python -m bench.kernels.cold_start DEVICE` is that process. Compiling the kernels binds, then importing libraries.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+
+from bench import runs
 
 TIMES = 3
 SYMBOLS, BARS = 11, 500
@@ -34,29 +37,28 @@ def main() -> None:
     print(json.dumps(moments))
 
 
-def cold(device: str) -> Iterator[dict]:
+def cold_start(device: str) -> Iterator[runs.Line]:
     """Lines of the time from the start of a process to its first default set of columns, and to what comes before.
 
-    Once with nothing compiled, then with what that process left on disk.
+    Once with nothing compiled, then with the kernels that this process left on disk.
     """
-    with tempfile.TemporaryDirectory() as place:
-        runs = [_seconds(device, place) for _ in range(1 + TIMES)]
-    for kernels, of in (("nothing compiled", runs[:1]), ("kernels compiled on disk", runs[1:])):
-        seconds = {name: statistics.median(one[name] for one in of) for name in of[0]}
+    with tempfile.TemporaryDirectory() as compiled:
+        moments = [_seconds(device, compiled) for _ in range(1 + TIMES)]
+    for kernels, own in (("nothing compiled", moments[:1]), ("kernels compiled on disk", moments[1:])):
+        seconds = {name: statistics.median(one[name] for one in own) for name in own[0]}
         yield {
             "what": f"cold, {kernels}", "seconds": seconds["features"],
             **{f"until_{name}_seconds": value for name, value in seconds.items()},
-            "times": len(of), "check": "none: the time until it is there", "rows": SYMBOLS * BARS, "symbols": SYMBOLS,
+            "times": len(own), "check": "none: the time until it is there", "rows": SYMBOLS * BARS, "symbols": SYMBOLS,
         }  # fmt: skip
 
 
 def _seconds(device: str, compiled: str) -> dict[str, float]:
     """Seconds from the start of a process, which keeps its compiled kernels in a folder, until each moment."""
-    root = pathlib.Path(__file__).parents[2]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": compiled, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "NUMBA_CACHE_DIR": compiled, "PYTHONPATH": str(runs.ROOT)}
     began = time.time()
     command = [sys.executable, "-m", "bench.kernels.cold_start", device]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd=runs.ROOT)
     return {name: moment - began for name, moment in json.loads(done.stdout).items()}
 
 

@@ -7,20 +7,29 @@ prices. `matrix` gives, for a symbol, its number, the first bar from which on th
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from bench.kernels.label_peers import Peer, library
+from bench.kernels.label_peers import Peer
 from bench.kernels.talib_columns import talib_arrays
+from bench.predecessor.features import ema, place, strength, true_range, wilder, wilder_total
+from bench.runs import library
 from bench.timing import cores
 from gpupipe.data.panel import Panel
 
 Bars = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 # Of each symbol, for a peer that begins an average otherwise: by then MACD's signal, of 9 bars, has forgotten how.
 SETTLED_BARS = 120
+# Modules of ml4t.engineer.features with the compiled functions.
+ML4T = (
+    "math.max", "math.min", "momentum.adx", "momentum.aroon", "momentum.cci", "momentum.directional", "momentum.macd",
+    "momentum.mfi", "momentum.roc", "momentum.rsi", "momentum.stochastic", "momentum.willr", "statistics.stddev",
+    "trend.ema", "trend.sma", "volatility.atr", "volatility.bollinger_bands", "volume.obv",
+)  # fmt: skip
 
 
 def bars_of(panel: Panel) -> list[Bars]:
@@ -115,62 +124,40 @@ def _pandas_arrays(h: np.ndarray, l: np.ndarray, c: np.ndarray, v: np.ndarray) -
     """ARRAYS of one symbol by pandas: windows and exponential averages, each started as TA-Lib starts it."""
     import pandas as pd
 
-    high, low, close, volume = (pd.Series(x) for x in (h, l, c, v))
-    before = close.shift(1)
-
-    def average(x: pd.Series, n: int, alpha: float, first: int = 0) -> pd.Series:
-        """Exponential average whose first value is the mean of n values, the first of them in row `first`."""
-        x = x.copy()
-        begin = x[first : first + n].mean()
-        x[: first + n - 1] = np.nan
-        if len(x) >= first + n:
-            x[first + n - 1] = begin
-        return x.ewm(alpha=alpha, adjust=False).mean()
-
-    def wilder(x: pd.Series, n: int, first: int = 1) -> pd.Series:
-        return average(x, n, 1 / n, first)
-
-    def wilder_sum(x: pd.Series, n: int) -> pd.Series:
-        """Wilder's sum: it starts as the sum of n - 1 values; as an average of n, it starts with 0 in row 0."""
-        return wilder(pd.concat([pd.Series([0.0]), x[1:]]), n, 0) * n
-
-    made = [close.rolling(n).mean() for n in (5, 10, 20, 50, 100, 200)]
-    made += [average(close, n, 2 / (n + 1)) for n in (5, 10, 20, 50, 100, 200)]
-    move = close - before
-    for n in (7, 14, 21):
-        gain, loss = wilder(move.clip(lower=0), n), wilder(-move.clip(upper=0), n)
-        made.append(100 * gain / (gain + loss))
-    line = average(close, 12, 2 / 13, 14) - average(close, 26, 2 / 27)
-    signal = average(line, 9, 2 / 10, 25)
-    made += [line + 0 * signal, signal, line - signal]
+    bars = pd.DataFrame({"high": h, "low": l, "close": c, "volume": v})
+    high, low, close, volume = (bars[name] for name in bars)
+    arrays = [close.rolling(n).mean() for n in (5, 10, 20, 50, 100, 200)]
+    arrays += [ema(close, n) for n in (5, 10, 20, 50, 100, 200)]
+    arrays += [strength(close, n) for n in (7, 14, 21)]
+    line = ema(close, 12, 14) - ema(close, 26)
+    signal = ema(line, 9)
+    arrays += [line + 0 * signal, signal, line - signal]
     for n in (20, 50):
         middle, spread = close.rolling(n).mean(), 2 * close.rolling(n).std(ddof=0)
-        made += [middle + spread, middle, middle - spread]
-    true_range = np.maximum(high, before) - np.minimum(low, before)
-    up, down = high.diff(), -low.diff()
-    plus, minus = up.where((up > down) & (up > 0), 0.0), down.where((down > up) & (down > 0), 0.0)
-    plus, minus, span = wilder_sum(plus, 14), wilder_sum(minus, 14), wilder_sum(true_range, 14)
-    # The directional index is known from row 14 on, after the sums have taken in one more row.
-    index = (100 * (plus - minus).abs() / (plus + minus)).where(close.index >= 14)
-    made += [wilder(true_range, 14), wilder(index, 14, 14)]
-    made += [(100 * x / span).where(close.index >= 14) for x in (plus, minus)]
-    highest, lowest = high.rolling(14).max(), low.rolling(14).min()
-    fast = 100 * (close - lowest) / (highest - lowest)
+        arrays += [middle + spread, middle, middle - spread]
+    move, up, down = close.diff(), high.diff(), -low.diff()
+    plus, minus, span = (
+        wilder_total(x, 14)
+        for x in (up.clip(lower=0).mask(up <= down, 0.0), down.clip(lower=0).mask(down <= up, 0.0), true_range(bars))
+    )
+    arrays += [wilder(true_range(bars), 14), wilder(100 * (plus - minus).abs() / (plus + minus), 14)]
+    arrays += [100 * x / span for x in (plus, minus)]
+    fast = place(close, high, low, 14)
     slow = fast.rolling(3).mean()
-    made += [slow, slow.rolling(3).mean()]
+    arrays += [slow, slow.rolling(3).mean()]
     typical = (high + low + close) / 3
     deviation = _of_windows(typical.to_numpy(), 20, lambda x: np.abs(x - x.mean(axis=1, keepdims=True)).mean(axis=1))
-    made += [(typical - typical.rolling(20).mean()) / (0.015 * deviation), fast - 100]
-    made += [100 * (close / close.shift(n) - 1) for n in (5, 10, 20)]
+    arrays += [(typical - typical.rolling(20).mean()) / (0.015 * deviation), fast - 100]
+    arrays += [100 * (close / close.shift(n) - 1) for n in (5, 10, 20)]
     flow, turn = typical * volume, typical.diff()
     rising, falling = flow.where(turn > 0, 0.0).rolling(14).sum(), flow.where(turn < 0, 0.0).rolling(14).sum()
-    made += [(np.sign(move).fillna(1.0) * volume).cumsum()]
-    made += [(100 * rising / (rising + falling)).where(close.index >= 14)]
-    made += [close.rolling(n).std(ddof=0) for n in (10, 20, 50)]
-    made += [high.rolling(20).max(), low.rolling(20).min()]
-    made += [_of_windows(l, 26, lambda x: 4.0 * (25 - x[:, ::-1].argmin(axis=1)))]
-    made += [_of_windows(h, 26, lambda x: 4.0 * (25 - x[:, ::-1].argmax(axis=1)))]
-    return [np.asarray(x) for x in made]
+    arrays += [(np.sign(move).fillna(1.0) * volume).cumsum()]
+    arrays += [(100 * rising / (rising + falling)).where(close.index >= 14)]
+    arrays += [close.rolling(n).std(ddof=0) for n in (10, 20, 50)]
+    arrays += [high.rolling(20).max(), low.rolling(20).min()]
+    arrays += [_of_windows(l, 26, lambda x: 4.0 * (25 - x[:, ::-1].argmin(axis=1)))]
+    arrays += [_of_windows(h, 26, lambda x: 4.0 * (25 - x[:, ::-1].argmax(axis=1)))]
+    return [np.asarray(x) for x in arrays]
 
 
 def _of_windows(x: np.ndarray, n: int, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -192,38 +179,31 @@ def pandas_loop(panel: Panel) -> Iterator[Peer]:
 def ml4t_loop(panel: Panel) -> Iterator[Peer]:
     """ml4t-engineer's compiled functions, one symbol after the other. It starts MACD's signal and %D otherwise."""
     _, name = library("ml4t.engineer", "ml4t-engineer")
-    from ml4t.engineer.features.math.max import max_numba
-    from ml4t.engineer.features.math.min import min_numba
-    from ml4t.engineer.features.momentum.adx import adx_numba
-    from ml4t.engineer.features.momentum.aroon import aroon_numba
-    from ml4t.engineer.features.momentum.cci import cci_numba
-    from ml4t.engineer.features.momentum.directional import minus_di_numba, plus_di_numba
-    from ml4t.engineer.features.momentum.macd import macd_histogram_numba, macd_numba, macd_signal_numba
-    from ml4t.engineer.features.momentum.mfi import mfi_numba
-    from ml4t.engineer.features.momentum.roc import roc_numba
-    from ml4t.engineer.features.momentum.rsi import rsi_numba
-    from ml4t.engineer.features.momentum.stochastic import stochastic_numba
-    from ml4t.engineer.features.momentum.willr import willr_numba
-    from ml4t.engineer.features.statistics.stddev import stddev_numba
-    from ml4t.engineer.features.trend.ema import ema_numba
-    from ml4t.engineer.features.trend.sma import sma_numba
-    from ml4t.engineer.features.volatility.atr import atr_numba
-    from ml4t.engineer.features.volatility.bollinger_bands import bollinger_bands_numba
-    from ml4t.engineer.features.volume.obv import obv_numba
+    compiled = {}
+    for path in ML4T:
+        module = importlib.import_module(f"ml4t.engineer.features.{path}")
+        compiled |= {name: function for name, function in vars(module).items() if name.endswith("_numba")}
+
+    def each(names: str, *given: Any) -> list[np.ndarray]:
+        return [compiled[f"{name}_numba"](*given) for name in names.split()]
 
     def arrays(h: np.ndarray, l: np.ndarray, c: np.ndarray, v: np.ndarray) -> list[np.ndarray]:  # noqa: E741
-        made = [f(c, n) for f in (sma_numba, ema_numba) for n in (5, 10, 20, 50, 100, 200)]
-        made += [rsi_numba(c, n) for n in (7, 14, 21)]
-        made += [f(c, 12, 26, 9) for f in (macd_numba, macd_signal_numba, macd_histogram_numba)]
-        made += [*bollinger_bands_numba(c, 20, 2.0, 2.0), *bollinger_bands_numba(c, 50, 2.0, 2.0)]
-        made += [f(h, l, c, 14) for f in (atr_numba, adx_numba, plus_di_numba, minus_di_numba)]
-        made += [*stochastic_numba(h, l, c, 14, 3, 3), cci_numba(h, l, c, 20), willr_numba(h, l, c, 14)]
-        made += [roc_numba(c, n) for n in (5, 10, 20)] + [obv_numba(c, v), mfi_numba(h, l, c, v, 14)]
-        made += [stddev_numba(c, n, 1.0, 0) for n in (10, 20, 50)]
-        return [*made, max_numba(h, 20), min_numba(l, 20), *aroon_numba(h, l, 25)]
+        made = [*(x for name in ("sma", "ema") for n in (5, 10, 20, 50, 100, 200) for x in each(name, c, n))]
+        made += [x for n in (7, 14, 21) for x in each("rsi", c, n)]
+        made += each("macd macd_signal macd_histogram", c, 12, 26, 9)
+        made += [x for n in (20, 50) for x in compiled["bollinger_bands_numba"](c, n, 2.0, 2.0)]
+        made += each("atr adx plus_di minus_di", h, l, c, 14)
+        made += [
+            *compiled["stochastic_numba"](h, l, c, 14, 3, 3),
+            *each("cci", h, l, c, 20),
+            *each("willr", h, l, c, 14),
+        ]
+        made += [x for n in (5, 10, 20) for x in each("roc", c, n)] + each("obv", c, v) + each("mfi", h, l, c, v, 14)
+        made += [x for n in (10, 20, 50) for x in each("stddev", c, n, 1.0, 0)]
+        return [*made, *each("max", h, 20), *each("min", l, 20), *compiled["aroon_numba"](h, l, 25)]
 
     yield _in_a_loop(f"{name} in a loop", panel, arrays, SETTLED_BARS)
 
 
 IN_TALIB = (talib_pool, talib_loop)
-COLUMNS_ELSEWHERE = (*IN_TALIB, polars_talib, pandas_loop, ml4t_loop)
+IN_LIBRARIES = (*IN_TALIB, polars_talib, pandas_loop, ml4t_loop)

@@ -1,30 +1,26 @@
 """Labels in other libraries. A peer takes a panel on the host, brings the bars into its own form, and gives a `Peer`.
 
-Only `run` is timed: what a library wants its bars in is made before, and what it returns becomes a matrix of our
-shape after. Bars that are not known are numpy's matter alone: a panel that has been read holds none.
+Only `run` is timed: the form that a library wants its bars in is made before, and its result becomes a matrix of our
+shape after. Only numpy's labels consider unknown prices: a panel that has been read holds none.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.runs import library
 from bench.timing import cores
 from gpupipe.data.panel import Panel
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
 TOUCHES = ("touch", "touch_bars", "realised_return")
 FIELDS = ("y", *TOUCHES, "tp", "dd", "forward_return", "exit_row")  # of Labels
+IN_BLOCKS = f"numpy {np.__version__} in blocks on {cores()} threads"
 BLOCK_ROWS = 32_768  # of numpy's arrays: what is worked on at once stays in the cache
-
-
-class SkippedError(Exception):
-    """A peer cannot be compared here; the message says why."""
 
 
 class Peer(NamedTuple):
@@ -39,42 +35,10 @@ class Peer(NamedTuple):
     matrix: Callable[[Any], Any]
 
 
-def library(module: str, package: str) -> tuple[Any, str]:
-    """A module, and its package's name with the version; SkippedError where it is not installed."""
-    try:
-        return importlib.import_module(module), f"{package} {importlib.metadata.version(package)}"
-    except ImportError as error:
-        raise SkippedError(f"{package} is not installed ({error})") from error
-
-
 def numpy_rows_left(panel: Panel) -> np.ndarray:
     """int64 (n_rows,): rows of the same symbol after each row."""
     lengths = np.diff(panel.offsets)
     return np.repeat(panel.offsets[1:], lengths) - np.arange(panel.n_rows) - 1
-
-
-def numpy_labels(panel: Panel) -> np.ndarray:
-    """int8 (n_rows, 6): running maxima in numpy over the whole ragged array at once."""
-    n = panel.n_rows
-    left = numpy_rows_left(panel)
-    y = np.empty((n, len(HORIZONS) * len(THRESHOLDS)), np.int8)
-    top, bottom = np.full(n, -np.inf, np.float32), np.full(n, np.inf, np.float32)
-    bad = np.isnan(panel.high) | np.isnan(panel.low) | np.isnan(panel.close)
-    unknown = ~(panel.close > 0)
-    reached = 0
-    for k, h in enumerate(HORIZONS):
-        for j in range(reached + 1, h + 1):
-            np.maximum(top[:-j], panel.high[j:], out=top[:-j])
-            np.minimum(bottom[:-j], panel.low[j:], out=bottom[:-j])
-            unknown[:-j] |= bad[j:]
-        reached = h
-        for m, t in enumerate(THRESHOLDS):
-            column = y[:, k * len(THRESHOLDS) + m]
-            column[:] = 1
-            column[bottom <= panel.close * np.float32(1 - t)] = 0
-            column[top >= panel.close * np.float32(1 + t)] = 2
-            column[unknown | (left < h)] = -1
-    return y
 
 
 def numpy_label_cube(
@@ -84,7 +48,7 @@ def numpy_label_cube(
     """The fields of Labels under "take_profit_first" over bars, in numpy: blocks of rows, on all cores.
 
     Running extremes over the ragged array; a barrier's first touch is the number of bars whose running extreme has
-    not reached it. Shapes and types are those of Labels; columns are contiguous (Fortran order). Beside those it knows
+    not reached it. Shapes and types are those of Labels; columns are contiguous (Fortran order). The others are
 
     touch: int8 (n_rows, n_labels); 0 none, 1 the upper price first, 2 the lower, 3 both in one bar, -1 not known.
     touch_bars: int16 (n_rows, n_labels); bars to the first touch, 0 where there is none or it is not known.
@@ -99,89 +63,81 @@ def numpy_label_cube(
     }  # fmt: skip
     out = {name: np.empty((columns, n), dtype) for name, (columns, dtype) in shapes.items() if name in fields}
     left = numpy_rows_left(panel)
-    firsts = range(0, n, block_rows)
+
+    def block(first: int) -> None:
+        rows = slice(first, min(first + block_rows, n))
+        _fill(panel, left, rows, horizons, thresholds, {name: values[:, rows] for name, values in out.items()})
+
     with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(lambda a: _cube_block(panel, left, a, a + block_rows, horizons, thresholds, out), firsts))
+        list(pool.map(block, range(0, n, block_rows)))
     return {name: values.T for name, values in out.items()}
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # a close of 0 or NaN is marked as not known
-def _cube_block(
-    panel: Panel, left: np.ndarray, first: int, last: int, horizons: Sequence[int], thresholds: Sequence[float],
+def _fill(
+    panel: Panel, left: np.ndarray, rows: slice, horizons: Sequence[int], thresholds: Sequence[float],
     out: dict[str, np.ndarray],
 ) -> None:  # fmt: skip
-    """Rows first to last - 1 of numpy_label_cube."""
-    last = min(last, panel.n_rows)
-    n, reach = last - first, min(last + horizons[-1], panel.n_rows)
+    """A block of rows of numpy_label_cube; out: (n_columns, rows of the block) by name."""
+    n, reach = rows.stop - rows.start, min(rows.stop + horizons[-1], panel.n_rows)
     # Rows after the end of the array are not known, like those after the end of a symbol: see `left`.
     high, low, close = (
-        np.concatenate([x[first:reach], np.full(last + horizons[-1] - reach, np.nan, np.float32)])
+        np.concatenate([x[rows.start : reach], np.full(rows.stop + horizons[-1] - reach, np.nan, np.float32)])
         for x in (panel.high, panel.low, panel.close)
     )
-    entry, left = close[:n], left[first:last]
+    entry, left = close[:n], left[rows]
     known_bar = ~(np.isnan(high) | np.isnan(low) | np.isnan(close))
     known = entry > 0
     top, bottom = np.full(n, -np.inf, np.float32), np.full(n, np.inf, np.float32)
     ups, downs = ([entry * np.float32(1 + sign * t) for t in thresholds] for sign in (1, -1))
     touches = any(name in out for name in TOUCHES)
-    bars_below, bars_above = (np.zeros((len(thresholds), n), np.int16) for _ in range(2))
+    before_up, before_down = (np.zeros((len(thresholds), n), np.int16) for _ in range(2))  # bars before the barrier
     reached = 0
     for k, h in enumerate(horizons):
         for j in range(reached + 1, h + 1):
             np.maximum(top, high[j : j + n], out=top)
             np.minimum(bottom, low[j : j + n], out=bottom)
             known &= known_bar[j : j + n]
-            if touches:
-                for m in range(len(thresholds)):
-                    bars_below[m] += top < ups[m]
-                    bars_above[m] += bottom > downs[m]
+            for m in range(len(thresholds)) if touches else ():
+                before_up[m] += top < ups[m]
+                before_down[m] += bottom > downs[m]
         reached = h
         measured = known & (left >= h)
-        for name, values in (("tp", top), ("dd", bottom), ("forward_return", close[h : h + n])):
+
+        def put(name: str, column: int, values: Any, unknown: Any, measured: np.ndarray = measured) -> None:
             if name in out:
-                out[name][k, first:last] = np.where(measured, values / entry - np.float32(1), np.float32(np.nan))
+                out[name][column] = np.where(measured, values, unknown)
+
+        nan, ahead = np.float32(np.nan), close[h : h + n]
+        for name, price in (("tp", top), ("dd", bottom), ("forward_return", ahead)):
+            if name in out:
+                put(name, k, price / entry - np.float32(1), nan)
         if "exit_row" in out:
-            out["exit_row"][k, first:last] = np.arange(first, last) + np.minimum(left, h)
-        for m in range(len(thresholds)):
+            out["exit_row"][k] = np.arange(rows.start, rows.stop) + np.minimum(left, h)
+        for m, (up, down) in enumerate(zip(ups, downs, strict=True)):
             column = k * len(thresholds) + m
-            if "y" in out:
-                y = np.where(top >= ups[m], np.int8(2), (bottom > downs[m]).view(np.int8))
-                out["y"][column, first:last] = np.where(measured, y, np.int8(-1))
+            put("y", column, np.where(top >= up, np.int8(2), (bottom > down).view(np.int8)), np.int8(-1))
             if touches:
-                ahead = close[h : h + n] / entry - np.float32(1)
-                _touch_column(
-                    column, slice(first, last), h, measured, bars_below[m], bars_above[m],
-                    ups[m] / entry - np.float32(1), downs[m] / entry - np.float32(1), ahead, out,
-                )  # fmt: skip
-
-
-def _touch_column(
-    column: int, rows: slice, h: int, measured: np.ndarray, before_up: np.ndarray, before_down: np.ndarray,
-    up_return: np.ndarray, down_return: np.ndarray, ahead: np.ndarray, out: dict[str, np.ndarray],
-) -> None:  # fmt: skip
-    """One column of TOUCHES from the bars before each barrier is reached, h where it is not."""
-    upper, lower = before_up < before_down, before_down < before_up
-    both = (before_up == before_down) & (before_up < h)
-    if "touch" in out:
-        touch = upper.view(np.int8) + 2 * lower.view(np.int8) + 3 * both.view(np.int8)
-        out["touch"][column, rows] = np.where(measured, touch, np.int8(-1))
-    if "touch_bars" in out:
-        bars = np.minimum(before_up, before_down) + np.int16(1)
-        out["touch_bars"][column, rows] = np.where(measured & (bars <= h), bars, np.int16(0))
-    if "realised_return" in out:
-        realised = np.where(upper, up_return, np.where(lower | both, down_return, ahead))
-        out["realised_return"][column, rows] = np.where(measured, realised, np.float32(np.nan))
+                upper, lower = before_up[m] < before_down[m], before_down[m] < before_up[m]
+                both = (before_up[m] == before_down[m]) & (before_up[m] < h)
+                put(
+                    "touch", column, upper.view(np.int8) + 2 * lower.view(np.int8) + 3 * both.view(np.int8), np.int8(-1)
+                )
+                bars = np.minimum(before_up[m], before_down[m]) + np.int16(1)
+                put("touch_bars", column, np.where(bars <= h, bars, np.int16(0)), np.int16(0))
+                price = np.where(upper, up, np.where(lower | both, down, ahead))
+                put("realised_return", column, price / entry - np.float32(1), nan)
 
 
 def in_numpy(panel: Panel) -> Peer:
-    """Running maxima of whole arrays."""
-    return Peer(f"numpy {np.__version__}", lambda: numpy_labels(panel), lambda y: y)
+    """Running extremes of whole arrays."""
+    whole = max(panel.n_rows, 1)
+    return Peer(f"numpy {np.__version__}", lambda: numpy_label_cube(panel, ("y",), block_rows=whole)["y"], lambda y: y)
 
 
 def in_numpy_blocks(panel: Panel) -> Peer:
-    """Running maxima of blocks of rows, on all cores."""
-    name = f"numpy {np.__version__} in blocks on {cores()} threads"
-    return Peer(name, lambda: numpy_label_cube(panel, ("y",)), lambda made: made["y"])
+    """Running extremes of blocks of rows, on all cores."""
+    return Peer(IN_BLOCKS, lambda: numpy_label_cube(panel, ("y",))["y"], lambda y: y)
 
 
 def in_polars(panel: Panel) -> Peer:
@@ -201,7 +157,7 @@ def in_polars(panel: Panel) -> Peer:
             label = label.when(pl.col(f"bottom_{h}") <= down).then(pl.lit(0, pl.Int8)).otherwise(pl.lit(1, pl.Int8))
             columns.append(label.alias(f"{h} {t}"))
     query = frame.lazy().with_columns(**extremes).select(columns)
-    return Peer(name, query.collect, lambda made: made.to_numpy())
+    return Peer(name, query.collect, lambda frame: frame.to_numpy())
 
 
 def in_pandas(panel: Panel) -> Peer:
@@ -227,7 +183,7 @@ def in_pandas(panel: Panel) -> Peer:
                 columns[f"{h} {t}"] = y.mask(top.isna(), -1)
         return pd.DataFrame(columns)
 
-    return Peer(name, run, lambda made: made.to_numpy())
+    return Peer(name, run, lambda frame: frame.to_numpy())
 
 
 def in_vectorbt(panel: Panel) -> Peer:
@@ -292,16 +248,16 @@ def in_ml4t(panel: Panel) -> Peer:
     ]
     columns = {"price_col": "close", "high_col": "high", "low_col": "low", "timestamp_col": "time"}
 
-    def matrix(made: list[Any]) -> np.ndarray:
-        y = np.stack([one["label"].to_numpy() + 1 for one in made], axis=1).astype(np.int8)
+    def matrix(frames: list[Any]) -> np.ndarray:
+        y = np.stack([frame["label"].to_numpy() + 1 for frame in frames], axis=1).astype(np.int8)
         y[numpy_rows_left(panel)[:, None] < np.repeat(HORIZONS, len(THRESHOLDS))] = -1
         return y
 
     def run() -> list[Any]:
-        return [labeling.triple_barrier_labels(frame, one, group_col="symbol", **columns) for one in configs]
+        return [labeling.triple_barrier_labels(frame, label, group_col="symbol", **columns) for label in configs]
 
     return Peer(f"{name}, triple barrier", run, matrix)
 
 
 FASTEST = (in_numpy, in_numpy_blocks, in_polars)
-CLASSES_ELSEWHERE = (*FASTEST, in_pandas, in_vectorbt)
+IN_LIBRARIES = (*FASTEST, in_pandas, in_vectorbt)

@@ -1,4 +1,4 @@
-"""Where the old way and the new one do the same, they say the same: labels, shared columns, XGBoost's predictions."""
+"""Where the predecessor and gpupipe compute the same, they agree: labels, shared columns, XGBoost's predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.predecessor import rows
 from gpupipe import config
 from gpupipe.data.panel import Panel
 from gpupipe.estimators.boosting.tree_model import parameters
@@ -27,15 +28,12 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
 
     labels: (horizon, threshold) pairs.
     """
-    from bench.predecessor import comparison as old_way
-
-    frame = old_way.loaded(path, panel.sectors[0])
-    features = old_way.with_features(frame)
-    found: dict[str, Any] = {"sector": panel.sectors[0], "rows": panel.n_rows}
+    frame = rows.loaded(path, panel.sectors[0])
+    features = rows.with_features(frame)
     for horizon, threshold in labels:
-        made = old_way.with_labels(frame, horizon, threshold, window)
+        labelled = rows.with_labels(frame, horizon, threshold, window)
         ours = tp_dd_labels(panel, (horizon,), (threshold,), window=window).y[:, 0]
-        if differ := int((made["label"].to_numpy() != ours).sum()):
+        if differ := int((labelled["label"].to_numpy() != ours).sum()):
             raise SystemExit(f"{differ} labels of {horizon} d, {percent(threshold)} % differ")
     n_labels = panel.n_rows * len(labels)
     print(f"labels: {n_labels:,} of {panel.sectors[0]} ({len(labels)} kinds), all the same")
@@ -52,7 +50,7 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
     print(f"columns: {len(names)} shared, known on the same rows, at most {furthest[worst]:.1g} of their spread apart "
           f"({names[worst]}; bound {COLUMN_BOUND:g})")  # fmt: skip
 
-    X, y, usable = old_way.merged(features, made)
+    X, y, usable = rows.merged(features, labelled)
     own = np.where(np.isnan(ours), np.float32(0), ours)
     same, apart = _predictions(X[usable], own[usable], y[usable])
     if same > SAME_MATRIX_BOUND or apart > OWN_MATRIX_BOUND:
@@ -60,8 +58,9 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
     print(f"XGBoost, the same {int(usable.sum()):,} rows and settings through both: probabilities at most {same:.1g} "
           f"apart on the same matrix (bound {SAME_MATRIX_BOUND:g}), {apart:.1g} on average each on its own (bound "
           f"{OWN_MATRIX_BOUND:g})", flush=True)  # fmt: skip
-    return found | {
-        "labels": n_labels, "columns": len(names), "furthest_of_spread": float(furthest[worst]),
+    return {
+        "sector": panel.sectors[0], "rows": panel.n_rows, "labels": n_labels, "columns": len(names),
+        "furthest_of_spread": float(furthest[worst]),
         "predictions_same_matrix": same, "predictions_own_matrix_mean": apart,
     }  # fmt: skip
 
@@ -69,7 +68,7 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
 def _predictions(theirs: np.ndarray, ours: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Largest difference of probabilities on one matrix, and the mean one with each harness's own columns.
 
-    Both train three outputs a round, as the old way does; gpupipe's own boosters have two, which the old way has not.
+    Both train three outputs a round, as the predecessor does; gpupipe's own boosters have two, which it has not.
     Ours is bins and parameters as gpupipe makes them.
     """
     import xgboost

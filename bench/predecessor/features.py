@@ -1,8 +1,7 @@
-"""Features and labels as they are usually written: pandas, symbol by symbol, and labels row by row.
+"""Features as they are usually written: pandas, symbol by symbol.
 
-The yardstick of bench.predecessor.comparison. Every column is one of gpupipe's default set by name and by
-definition, so that the two
-can be compared; the 23 cross-sectional ones are left out, because this way sees one symbol at a time.
+Every column is one of gpupipe's default set by name and by definition, so that the two can be compared; the 23
+cross-sectional ones are left out, because this way sees one symbol at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SMALLEST_VARIANCE = 1e-15  # of returns, as gpupipe.formulas has it
+SMALLEST_VARIANCE = 1e-15  # of returns, as gpupipe.features.formulas has it
 Columns = dict[str, Any]
 
 
@@ -24,39 +23,6 @@ def features_of_symbol(bars: pd.DataFrame) -> pd.DataFrame:
         **trend(b), **momentum(b), **volatility(b), **ranges(b), **volume(b), **candle(b), **calendar(bars["time"]),
     }  # fmt: skip
     return pd.DataFrame(columns, index=bars.index)
-
-
-def labels_of_symbol(
-    bars: pd.DataFrame, horizon: int, threshold: float, window: str = "calendar"
-) -> np.ndarray:  # fmt: skip
-    """int8 (n,): 2 BUY, 0 SELL, 1 HOLD for each row of one symbol's bars, one row after the other.
-
-    BUY if a high of the window reaches close * (1 + threshold), else SELL if a low reaches close * (1 - threshold).
-    window: "calendar": bars dated entry < d <= entry + horizon days, none is HOLD, and the end of the history is not
-    marked. "bars": the next `horizon` bars; -1 with fewer left. Prices are float32, and so is each product.
-
-    A plain loop over lists, kinder to the old way than the more usual filter of the frame for every row.
-    """
-    days = bars["time"].dt.tz_convert(None).to_numpy().astype("datetime64[D]").astype(np.int64).tolist()
-    highs, lows = bars["high"].tolist(), bars["low"].tolist()
-    ups = (bars["close"].to_numpy(np.float32) * np.float32(1 + threshold)).tolist()
-    downs = (bars["close"].to_numpy(np.float32) * np.float32(1 - threshold)).tolist()
-    n = len(days)
-    labels = []
-    for i in range(n):
-        if window == "bars" and i + horizon >= n:
-            labels.append(-1)
-            continue
-        label, j = 1, i + 1
-        while j < n and (days[j] - days[i] <= horizon if window == "calendar" else j <= i + horizon):
-            if highs[j] >= ups[i]:
-                label = 2
-                break
-            if lows[j] <= downs[i]:
-                label = 0
-            j += 1
-        labels.append(label)
-    return np.array(labels, np.int8)
 
 
 def ratio(above: Any, below: Any, otherwise: float) -> Any:

@@ -1,17 +1,16 @@
-"""From timed runs of the old way to the whole job, and the ladder of steps from the old way to the new one."""
+"""From timed runs of the predecessor to its whole job, and the ladder of steps from its way to ours."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe.targets.classes import percent
-
-LOAD, FEATURES, LABELS = "load", "features", "labels"  # stages of the old way; the new one has the last two
+LOAD, FEATURES, LABELS = "load", "features", "labels"  # stages of the predecessor; gpupipe has the last two
 
 
 def stages(runs: Sequence[Any], rows: Mapping[str, int], n_labels: int) -> dict[str, float]:
-    """Seconds of the whole job by stage of the old way.
+    """Seconds of the whole job by stage of the predecessor.
 
     runs: those that were timed.  rows: of every sector of the job.  n_labels: runs that each sector has.
     A run that was not timed counts as the mean of its sector's own; in a sector without any, as rows * the mean of
@@ -24,41 +23,39 @@ def stages(runs: Sequence[Any], rows: Mapping[str, int], n_labels: int) -> dict[
 def _of_sector(runs: Sequence[Any], name: str, sector: str, n_rows: int, n_labels: int) -> float:
     own = [run.seconds[name] for run in runs if run.sector == sector]
     if own:
-        return sum(own) + (n_labels - len(own)) * _mean(own)
+        return sum(own) + (n_labels - len(own)) * statistics.fmean(own)
     if name == LOAD:
-        return n_labels * _mean([run.seconds[name] for run in runs])
-    return n_labels * n_rows * _mean([run.seconds[name] / run.rows for run in runs])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+        return n_labels * statistics.fmean([run.seconds[name] for run in runs])
+    return n_labels * n_rows * statistics.fmean([run.seconds[name] / run.rows for run in runs])
 
 
 def ladder(
     runs: Sequence[Any], rows: Mapping[str, int], n_labels: int, new: Sequence[Mapping[str, Any]], full: bool
 ) -> dict[str, Any]:  # fmt: skip
-    """Steps from the old way to the new one: name, seconds of the whole job, what the figure is made of.
+    """Steps from the predecessor to ours: name, seconds of the whole job, what the figure is made of.
 
-    new: the runs of the new way, each with one more step.  full: whether the old way did all of its work; without it
+    new: the runs of ours, each with one more step.  full: whether the predecessor did all of its work; without it
     there is no ratio.
     """
     n_runs = n_labels * len(rows)
     extrapolated = len(runs) < n_runs
     basis = f"extrapolated: {len(runs)} of {n_runs} runs timed" if extrapolated else f"measured, {n_runs} runs"
-    of_job = stages(runs, rows, n_labels)
-    everything = sum(of_job.values())
-    once = everything - of_job[LOAD] * (1 - 1 / n_runs) - of_job[FEATURES] * (1 - 1 / n_labels)
+    whole = stages(runs, rows, n_labels)
+    everything = sum(whole.values())
+    once = everything - whole[LOAD] * (1 - 1 / n_runs) - whole[FEATURES] * (1 - 1 / n_labels)
     ours = new[-1]["stages"]
-    kernels = once - of_job[FEATURES] / n_labels + ours[FEATURES] - of_job[LABELS] + ours[LABELS]
+    kernels = once - whole[FEATURES] / n_labels + ours[FEATURES] - whole[LABELS] + ours[LABELS]
     by_stage = "by stage" + (", extrapolated" if extrapolated else "")
     steps: list[dict[str, Any]] = [
-        {"step": "old way, everything anew for each run", "seconds": everything, "basis": basis},
+        {"step": "predecessor, everything anew for each run", "seconds": everything, "basis": basis},
         {"step": "the file read once, features made once", "seconds": once, "basis": by_stage},
         {"step": "our features and labels", "seconds": kernels, "basis": by_stage},
     ]
-    for one in new:
-        made = f"measured, {one['models']} of {one['models_wanted']} models"
-        steps.append({"step": one["name"], "seconds": one["seconds"], "basis": made})
+    steps += [
+        {"step": run["name"], "seconds": run["seconds"],
+         "basis": f"measured, {run['models']} of {run['models_wanted']} models"}
+        for run in new
+    ]  # fmt: skip
     for before, step in zip([None, *steps[:-1]], steps, strict=True):
         step["times_faster"] = before["seconds"] / step["seconds"] if before and full else None
     ratio = steps[0]["seconds"] / steps[-1]["seconds"] if full else None
@@ -66,32 +63,21 @@ def ladder(
     return {"steps": steps, "ratio": ratio, "extrapolated": extrapolated, **counts}
 
 
-def show_ladder(found: Mapping[str, Any]) -> None:
-    """The ladder as a table, and the ratio of its ends."""
+def show(found: Mapping[str, Any], of_predecessor: Mapping[str, float], new: Mapping[str, Any]) -> None:
+    """The ladder as a table, the ratio of its ends, and the stages of both."""
     print(f"\n{'step':58} {'seconds':>10} {'faster':>8}  basis")
     for step in found["steps"]:
         faster = f"{step['times_faster']:.2f} x" if step["times_faster"] else ""
         print(f"{step['step']:58} {step['seconds']:10,.1f} {faster:>8}  {step['basis']}")
-    if found["ratio"]:
-        print(f"The new way is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
-        if found["models"] < found["models_wanted"]:
-            left_out = found["models_wanted"] - found["models"]
-            print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; "
-                  "the old way trained them")  # fmt: skip
+    if not found["ratio"]:
+        print("No ratio: the predecessor had fewer trees than it has.")
     else:
-        print("No ratio: the old way had fewer trees than it has.")
-
-
-def show_stages(of_job: Mapping[str, float], new: Mapping[str, Any]) -> None:
-    """Where the time of both goes."""
-    for title, seconds in (("old way, whole job", of_job), (f"new way, {new['name']}", new["stages"])):
+        print(f"Ours is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
+        if left_out := found["models_wanted"] - found["models"]:
+            print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; "
+                  "the predecessor trained them")  # fmt: skip
+    for title, seconds in (("predecessor, whole job", of_predecessor), (f"ours, {new['name']}", new["stages"])):
         whole = sum(seconds.values())
-        print(f"\n{title}: seconds by stage ({whole:,.1f} in all{', summed over jobs' * (title[0] == 'n')})")
+        print(f"\n{title}: seconds by stage ({whole:,.1f} in all)")
         for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
             print(f"  {name:20} {value:10,.1f} {100 * value / whole:5.1f} %")
-
-
-def run_line(run: Any) -> str:
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in run.seconds.items())
-    whole = sum(run.seconds.values())
-    return f"{run.sector} {run.horizon} d {percent(run.threshold)} %: {whole:.1f} s ({parts})"

@@ -1,14 +1,14 @@
-"""The six models of the horizon-first way: five families with fixed settings, and a meta-learner on shuffled folds.
+"""The predecessor's six models: five families with fixed settings, and a meta-learner on shuffled folds.
 
-The yardstick of bench.predecessor.comparison. Every library has all cores. The linear model is XGBoost's
-gblinear, as it was: it is
-deprecated and still runs in 3.2 and 3.4. It gets standardised columns, which does it good; scikit-learn's multinomial
-logistic regression in its place took twice the processor time and was no better. Its threads race, so that it alone
-differs a little from run to run. Needs lightgbm and catboost (the extra `bench`).
+Every library has all cores. The linear model is XGBoost's gblinear, as it was: it is deprecated and still runs in 3.2
+and 3.4. It gets standardised columns, which does it good; scikit-learn's multinomial logistic regression in its place
+took twice the processor time and was no better. Its threads race, so that it alone differs a little from run to run.
+Needs lightgbm and catboost (the extra `bench`).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from bench.timing import cores
+from gpupipe.targets.classes import N_CLASSES
 
 FAMILIES = ("lightgbm", "catboost", "xgboost", "linear", "random_forest")
 META = "meta"
 TREES, SEED, FOLDS, TEST_SHARE = 200, 42, 5, 0.2
-N_CLASSES = 3
 # A forest gives a class that it has not seen no probability at all, and one such row would decide its log-loss.
 SMALLEST_PROBABILITY = 1e-6
 
@@ -43,8 +43,6 @@ class Clock:
 
 def missing() -> list[str]:
     """What has to be installed."""
-    import importlib.util
-
     return [name for name in ("lightgbm", "catboost", "pandas") if importlib.util.find_spec(name) is None]
 
 
@@ -90,10 +88,10 @@ class Fitted:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """float64 (n_rows, 3): probabilities of SELL, HOLD, BUY, each at least 1e-6 before their sum is made 1."""
-        said = np.full((len(X), N_CLASSES), SMALLEST_PROBABILITY)
+        probability = np.full((len(X), N_CLASSES), SMALLEST_PROBABILITY)
         own = np.ones((len(X), 1)) if self.model is None else self.model.predict_proba(X)
-        said[:, self.classes] = np.maximum(own, SMALLEST_PROBABILITY)
-        return said / said.sum(axis=1, keepdims=True)
+        probability[:, self.classes] = np.maximum(own, SMALLEST_PROBABILITY)
+        return probability / probability.sum(axis=1, keepdims=True)
 
 
 def fit(make: Callable[[], Any], X: np.ndarray, y: np.ndarray) -> Fitted:
@@ -117,10 +115,10 @@ class Six:
         """Probabilities float64 (n_rows, 3) by family."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            said = {name: model.predict(X) for name, model in self.base.items()}
+            by_family = {name: model.predict(X) for name, model in self.base.items()}
         if self.meta is not None:
-            said[META] = self.meta.predict(np.concatenate([said[name] for name in self.base], axis=1))
-        return said
+            by_family[META] = self.meta.predict(np.concatenate(list(by_family.values()), axis=1))
+        return by_family
 
 
 def train(X: np.ndarray, y: np.ndarray, clock: Clock, trees: int = TREES, folds: bool = True) -> Six:

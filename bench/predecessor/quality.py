@@ -1,7 +1,7 @@
-"""Old and new judged on the same rows of the same sealed future, and what the random split had claimed.
+"""The predecessor and gpupipe judged on the same rows of the same sealed future, and what the random split had claimed.
 
-For the judgement the old way is trained on rows whose labels had ended before the sealed part begins; its random
-80 / 20 split is of these. The new way leaves out more: what it validates on, and embargoes. Both answer one question.
+For the judgement the predecessor is trained on rows whose labels had ended before the sealed part begins; its random
+80 / 20 split is of these. gpupipe leaves out more: its validation rows, and embargoes. Both answer one question.
 """
 
 from __future__ import annotations
@@ -9,20 +9,33 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from bench.predecessor import models as old_models
-from bench.predecessor.models import FAMILIES, META, N_CLASSES, Clock
+from bench.predecessor import models, rows
+from bench.predecessor.models import FAMILIES, META, Clock
+from bench.runs import Line
 from gpupipe import config
-from gpupipe.artifacts.load import load
+from gpupipe.artifacts.load import Predictions, load
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation.metrics import log_losses
-from gpupipe.targets.classes import percent
+from gpupipe.targets.classes import N_CLASSES, percent
 from gpupipe.training import prepare
 
-Line = dict[str, Any]
+
+@dataclass(frozen=True)
+class Question:
+    """What is judged, and how: labels are (horizon, threshold) pairs, `meta` whether the predecessor makes its folds.
+
+    known(key), add(line): lines of the predecessor from an earlier run, and those of this one.
+    """
+
+    settings: config.Config
+    labels: Sequence[tuple[int, float]]
+    trees: int
+    meta: bool
+    known: Callable[[Line], Line | None]
+    add: Callable[[Line], None]
 
 
 def accuracy(probability: np.ndarray, y: np.ndarray) -> float:
@@ -35,41 +48,39 @@ def majority(y: np.ndarray) -> float:
     return float(np.bincount(y, minlength=N_CLASSES).max() / len(y))
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is judged, and how: labels are (horizon, threshold) pairs, `meta` whether the old way's folds are made."""
+def prior_loss(fitted: np.ndarray, y: np.ndarray) -> float:
+    """Log-loss on labels `y` of the class shares of `fitted`."""
+    counts = np.bincount(fitted, minlength=N_CLASSES) + 0.5
+    return float(log_losses(np.tile(counts / counts.sum(), (len(y), 1)), y).mean())
 
-    settings: config.Config
-    labels: Sequence[tuple[int, float]]
-    trees: int
-    meta: bool
+
+def scores(predictions: dict[str, np.ndarray], y: np.ndarray) -> dict[str, dict[str, float]]:
+    """Log-loss and accuracy of each model."""
+    return {
+        name: {"log_loss": float(log_losses(probability, y).mean()), "accuracy": accuracy(probability, y)}
+        for name, probability in predictions.items()
+    }
 
 
 def judge(
-    path: pathlib.Path, job: Panel, sectors: Sequence[str], out: pathlib.Path, question: Question,
-    known: Callable[[Line], Line | None], add: Callable[[Line], None],
-) -> list[Line]:  # fmt: skip
+    path: pathlib.Path, panel: Panel, sectors: Sequence[str], out: pathlib.Path, question: Question
+) -> list[Line]:
     """One line for each sector and label: log-loss and accuracy of every family on the sealed test, and the claims.
 
-    path: the bars, read by pandas.  out: the finished run of the new way on `job`.
-    known(key), add(line): what the old way said in an earlier run, and what it says now.
+    path: the bars, read by pandas.  out: the finished run of gpupipe on `panel`.
     """
-    from bench.predecessor import comparison as old_way
-
     settings = question.settings
-    prepared = prepare.prepare(job, settings)
-    tested = [prepared.datasets[s].time_ns[cut.test] for s, cut in prepared.splits.items()]
-    begins = int(np.concatenate(tested).min())
-    new = load(out)
+    prepared = prepare.prepare(panel, settings)
+    begins = min(int(prepared.datasets[s].time_ns[cut.test].min()) for s, cut in prepared.splits.items())
+    ours = load(out)
     lines = []
     for sector in sectors:
         data, cut = prepared.datasets[sector], prepared.splits[sector]
-        ours = new.predict(job.of_sector(sector))
-        frame = old_way.loaded(path, sector)
-        features = old_way.with_features(frame)
+        predictions = ours.predict(panel.of_sector(sector))
+        frame = rows.loaded(path, sector)
+        features = rows.with_features(frame)
         for horizon, threshold in question.labels:
-            made = old_way.with_labels(frame, horizon, threshold, settings.labels.window)
-            X, y, usable = old_way.merged(features, made)
+            X, y, usable = rows.merged(features, rows.with_labels(frame, horizon, threshold, settings.labels.window))
             label = f"{horizon}d_{percent(threshold)}pct"
             if (y != data.y[:, data.label_names.index(f"label_{label}")]).any():
                 raise SystemExit(f"{label} of {sector}: the two ways have other labels")
@@ -78,102 +89,100 @@ def judge(
                 "sector": sector, "horizon": horizon, "threshold": threshold, "rows_fitted": int(before.sum()),
                 "rows": len(cut.test), "sealed_from_ns": begins, "meta": question.meta,
             }  # fmt: skip
-            if (old := known(key)) is None:
-                old = key | of_old(X[before], y[before], X[cut.test], y[cut.test], question.trees, question.meta)
-                add(old)
-            counts = np.bincount(y[cut.train], minlength=N_CLASSES) + 0.5
-            prior = np.tile(counts / counts.sum(), (len(cut.test), 1))
-            said = {
-                name.removesuffix(f"_{label}"): ours.values[cut.test, k]
-                for k, name in enumerate(ours.names) if name.endswith(f"_{label}")
-            }  # fmt: skip
-            line = {
+            if (old := question.known(key)) is None:
+                old = key | of_predecessor((X[before], y[before]), (X[cut.test], y[cut.test]), question)
+                question.add(old)
+            lines.append({
                 **{name: old[name] for name in (*key, "claimed", "claimed_majority", "claimed_prior", "old")},
-                "majority": majority(y[cut.test]), "prior": of_model(prior, y[cut.test])["log_loss"],
-                "new": {n: of_model(values, y[cut.test]) for n, values in said.items() if not np.isnan(values).any()},
-            }  # fmt: skip
-            lines.append(line)
-            print(in_words(line), flush=True)
+                "majority": majority(y[cut.test]), "prior": prior_loss(y[cut.train], y[cut.test]),
+                "new": scores(of_label(predictions, label, cut.test), y[cut.test]),
+            })  # fmt: skip
+            print(in_words(lines[-1]), flush=True)
     return lines
 
 
-def of_model(probability: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    return {"log_loss": float(log_losses(probability, y).mean()), "accuracy": accuracy(probability, y)}
+def of_label(predictions: Predictions, label: str, at: np.ndarray) -> dict[str, np.ndarray]:
+    """Our probabilities of one label by family, of the families that have a model."""
+    values = {name.removesuffix(f"_{label}"): predictions.of(name)[at] for name in predictions.names
+              if name.endswith(f"_{label}")}  # fmt: skip
+    return {name: probability for name, probability in values.items() if not np.isnan(probability).any()}
 
 
-def of_old(
-    X: np.ndarray, y: np.ndarray, X_future: np.ndarray, y_future: np.ndarray, trees: int, meta: bool
-) -> Line:  # fmt: skip
-    """What the old way claims on a random fifth of its rows, and what the future shows."""
-    fit_rows, test_rows = old_models.random_split(y)
-    six = old_models.train(X[fit_rows], y[fit_rows], Clock(), trees, folds=meta)
-    counts = np.bincount(y[fit_rows], minlength=N_CLASSES) + 0.5
-    prior = np.tile(counts / counts.sum(), (len(test_rows), 1))
+def of_predecessor(
+    known: tuple[np.ndarray, np.ndarray], future: tuple[np.ndarray, np.ndarray], question: Question
+) -> Line:
+    """What the predecessor claims on a random fifth of its rows (X, y), and what the future shows."""
+    X, y = known
+    fit_rows, test_rows = models.random_split(y)
+    six = models.train(X[fit_rows], y[fit_rows], Clock(), question.trees, folds=question.meta)
     return {
-        "claimed": {name: of_model(said, y[test_rows]) for name, said in six.predict(X[test_rows]).items()},
-        "claimed_majority": majority(y[test_rows]), "claimed_prior": float(log_losses(prior, y[test_rows]).mean()),
-        "old": {name: of_model(said, y_future) for name, said in six.predict(X_future).items()},
+        "claimed": scores(six.predict(X[test_rows]), y[test_rows]), "claimed_majority": majority(y[test_rows]),
+        "claimed_prior": prior_loss(y[fit_rows], y[test_rows]), "old": scores(six.predict(future[0]), future[1]),
     }  # fmt: skip
 
 
 def in_words(line: Line) -> str:
-    """A line for who watches: both log-losses of each side's best, and the prior's."""
+    """Both log-losses of each side's best, and the prior's."""
     words = f"{line['sector']} {title(line)}: {line['rows']:,} sealed rows, log-loss of the prior {line['prior']:.4f}"
-    for side in ("old", "new"):
+    for side, name in (("old", "predecessor's"), ("new", "our")):
         if line[side]:
-            name = min(line[side], key=lambda name: line[side][name]["log_loss"])
-            words += f", {side} {name} {line[side][name]['log_loss']:.4f}"
+            best = min(line[side], key=lambda model: line[side][model]["log_loss"])
+            words += f", {name} {best} {line[side][best]['log_loss']:.4f}"
     return words
 
 
 def averages(lines: Sequence[Line]) -> list[Line]:
     """Means over sectors for each label: log-losses, accuracies, and the gain over the prior that each implies."""
-    found = []
+    means = []
     for key in sorted({(line["horizon"], line["threshold"]) for line in lines}):
         own = [line for line in lines if (line["horizon"], line["threshold"]) == key]
-        average: Line = {"horizon": key[0], "threshold": key[1], "sectors": len(own)}
+        mean: Line = {"horizon": key[0], "threshold": key[1], "sectors": len(own)}
         for name in ("prior", "majority", "claimed_prior", "claimed_majority"):
-            average[name] = float(np.mean([line[name] for line in own]))
+            mean[name] = float(np.mean([line[name] for line in own]))
         for side in ("old", "new", "claimed"):
-            names = [name for name in own[0][side] if all(name in line[side] for line in own)]
-            prior = average["claimed_prior" if side == "claimed" else "prior"]
-            average[side] = {}
-            for name in names:
-                of = {what: float(np.mean([line[side][name][what] for line in own]))
-                      for what in ("log_loss", "accuracy")}  # fmt: skip
-                average[side][name] = of | {"gain": 1 - of["log_loss"] / prior}
-        average["better"] = sorted(
-            name for name, of in average["new"].items()
-            if of["log_loss"] < min(other["log_loss"] for other in average["old"].values())
-        )  # fmt: skip
-        found.append(average)
-    return found
+            mean[side] = {}
+            for name in own[0][side]:
+                if all(name in line[side] for line in own):
+                    loss, share = np.mean([list(line[side][name].values()) for line in own], axis=0)
+                    prior = mean["claimed_prior" if side == "claimed" else "prior"]
+                    mean[side][name] = {"log_loss": float(loss), "accuracy": float(share), "gain": 1 - loss / prior}
+        best = min(score["log_loss"] for score in mean["old"].values())
+        mean["better"] = sorted(name for name, score in mean["new"].items() if score["log_loss"] < best)
+        means.append(mean)
+    return means
+
+
+def table(heads: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]], width: int) -> None:
+    print("  ".join([f"{'label':>8}", *(f"{head:>{width}}" for head in heads)]))
+    for label, cells in lines:
+        print("  ".join([f"{label:>8}", *(f"{cell:>{width}}" for cell in cells)]))
 
 
 def show(means: Sequence[Line]) -> None:
-    """Three tables of `averages`: gains on the sealed future of old and new, and claims beside what came."""
+    """Three tables of `averages`: gains of both on the sealed future, and the predecessor's claims against it."""
     n = means[0]["sectors"]
     over = f"averaged over {n} sectors" if n > 1 else "one sector"
-    for side in ("old", "new"):
+    for side, whose in (("old", "The predecessor"), ("new", "gpupipe")):
+        print(f"\n{whose}: gain over the class prior in sealed log-loss, percent, {over}")
         names = list(dict.fromkeys(name for mean in means for name in mean[side]))
-        print(f"\nThe {side} way: gain over the class prior in sealed log-loss, percent, {over}")
-        print("  ".join([f"{'label':>8}", f"{'prior':>7}", *(f"{name:>13}" for name in names)]))
-        for mean in means:
-            of = mean[side]
-            gains = (f"{100 * of[name]['gain']:13.1f}" if name in of else f"{'-':>13}" for name in names)
-            print("  ".join([f"{title(mean):>8}", f"{mean['prior']:7.4f}", *gains]))
+        gains = [
+            (title(mean), [f"{mean['prior']:.4f}", *(
+                f"{100 * mean[side][name]['gain']:.1f}" if name in mean[side] else "-" for name in names
+            )])
+            for mean in means
+        ]  # fmt: skip
+        table(["prior", *names], gains, 13)
     for name in dict.fromkeys(name for mean in means for name in mean["new"]):
-        labels = [title(mean) for mean in means if name in mean["better"]]
-        print(f"{name}: better than the best of the old on {len(labels)} of {len(means)} labels")
+        n_better = sum(name in mean["better"] for mean in means)
+        print(f"{name}: better than the best of the predecessor on {n_better} of {len(means)} labels")
     name = META if META in means[0]["old"] else FAMILIES[0]
-    print(f"\nWhat the random split claims of the old way's {name}, and what the sealed future shows, percent")
-    heads = ("claimed: accuracy", "majority", "gain", "future: accuracy", "majority", "gain")
-    print("  ".join([f"{'label':>8}", *(f"{head:>17}" for head in heads)]))
+    print(f"\nWhat the random split claims of the predecessor's {name}, and what the sealed future shows, percent")
+    shares = []
     for mean in means:
-        claim, future = mean["claimed"][name], mean["old"][name]
-        shares = (claim["accuracy"], mean["claimed_majority"], claim["gain"], future["accuracy"], mean["majority"],
-                  future["gain"])  # fmt: skip
-        print("  ".join([f"{title(mean):>8}", *(f"{100 * share:17.2f}" for share in shares)]))
+        of_sides = ((mean["claimed"][name], mean["claimed_majority"]), (mean["old"][name], mean["majority"]))
+        cells = [share for own, most in of_sides for share in (own["accuracy"], most, own["gain"])]
+        shares.append((title(mean), [f"{100 * share:.2f}" for share in cells]))
+    table(["claimed: accuracy", "majority", "gain", "future: accuracy", "majority", "gain"], shares, 17)
 
 
 def title(line: Line) -> str:

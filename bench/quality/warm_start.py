@@ -1,21 +1,18 @@
-"""Does a warm start save time, and does it hurt? `python -m bench.quality.warm_start [--data ... --sector-map
-...] [--days 1]`.
+"""Time saved by a warm start, and its loss: `python -m bench.quality.warm_start [--data ... --sector-map ...]`.
 
-Last night is simulated: all data but the last N days, trained from nothing. Then, on all data, a run from nothing and
-one that goes on from last night's models take turns, --times each, in one process and one thread. With --nights K there
-are K such steps of N days, each warm run going on from the warm run before it, and a run from nothing beside each.
+Last night is simulated: all data but the last --days N, trained from nothing. Then, on all data, a run from nothing
+("cold") and one that continues last night's models ("warm") take turns, --times each, in one process and one thread.
+With --nights K there are K such steps, each warm run continuing the warm run before it, and a cold run beside each.
 
 Reported for each night are median seconds of each family, the rounds of its models, and on validation and on the sealed
-test, for each family and label, log-loss averaged over sectors: from nothing, warm, and the difference with its paired
-95 % interval (block bootstrap of dates; below 0 the warm start is better). Repetitions must give the same models. The
-last line is JSON.
+test, for each family and label, log-loss averaged over sectors: cold, warm, and the difference with its paired 95 %
+interval (block bootstrap of dates; below 0 the warm start is better). Repetitions must give the same models. The cores
+bind. The last line is JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -24,43 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from bench.timing import cores
+from bench import runs
+from bench.timing import in_turn
 from gpupipe import config
-from gpupipe.artifacts.layout import MANIFEST, is_model
-from gpupipe.artifacts.load import load as load_models
-from gpupipe.data import load
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.artifacts.load import load
+from gpupipe.data.panel import Panel
 from gpupipe.estimators import registry
-from gpupipe.estimators.training_set import gather
-from gpupipe.evaluation import block_bootstrap, metrics
+from gpupipe.evaluation import block_bootstrap
+from gpupipe.evaluation.metrics import log_losses
 from gpupipe.pipeline import job
-from gpupipe.runtime.device import pick
-from gpupipe.store import fingerprint
 from gpupipe.training import prepare
 
 SIDES = ("cold", "warm")
 
 
-def until(panel: Panel, time_ns: int) -> Panel:
-    """The panel's rows up to a time; symbols that have none are left out."""
-    times = panel.device.to_host(panel.time_ns)
-    keep = times <= time_ns
-    lengths = np.add.reduceat(keep, panel.offsets[:-1].astype(np.intp)).astype(np.int64)
-    there = np.flatnonzero(lengths > 0)
-    at = panel.device.asarray(np.flatnonzero(keep))
-    return Panel(
-        **{name: getattr(panel, name)[at] for name in (*COLUMNS, "time_ns")},
-        offsets=np.concatenate([[0], np.cumsum(lengths[there])]).astype(np.int64),
-        symbols=tuple(panel.symbols[k] for k in there), sector=tuple(panel.sector[k] for k in there),
-    )  # fmt: skip
-
-
-def train(panel: Panel, settings: config.Config, out: pathlib.Path, source: pathlib.Path | None) -> dict[str, Any]:
-    """One run: its summary, and the checksums of its models."""
+def train(panel: Panel, settings: config.Config, out: pathlib.Path, source: pathlib.Path | None) -> runs.Run:
+    """One run in this process, on one thread."""
     summary, _ = job.execute(panel, None, settings, out, 1, warm_start=source)
-    files = json.loads((out / MANIFEST).read_text())["files"]
-    digests = {name: entry["sha256"] for name, entry in files.items() if is_model(name)}
-    return {"summary": summary, "models": digests, "out": out}
+    return runs.Run(summary["elapsed_s"], 0, 0, out)
 
 
 def losses(
@@ -68,52 +46,47 @@ def losses(
 ) -> dict[str, block_bootstrap.Losses]:
     """For each sector, log-losses of a part's rows by time, of (label, "FAMILY SIDE")."""
     prepared = prepare.prepare(panel, settings)
-    loaded = {side: load_models(out) for side, out in outs.items()}
+    models = {side: load(out) for side, out in outs.items()}
     found = {}
-    for sector in next(iter(loaded.values())).by_sector:
+    for sector in models["cold"].by_sector:
         dataset, rows = prepared.datasets[sector], getattr(prepared.splits[sector], part)
-        taken = gather(dataset, rows)
-        times, at = np.unique(panel.device.to_host(taken.time_ns), return_inverse=True)
-        sums = {}
-        for side, one in loaded.items():
-            for family in settings.training.models:
-                by_label = one.by_sector[sector]
-                pairs = list(zip(dataset.horizon_of_label, dataset.threshold_of_label, strict=True))
-                known = [k for k, pair in enumerate(pairs) if family in by_label.get(pair, {})]
-                said = registry.family(family).predict(
-                    [by_label[pairs[k]][family] for k in known], taken.X, panel.device
-                )
-                y, said = panel.device.to_host(taken.y), panel.device.to_host(said)
-                for position, k in enumerate(known):
-                    loss = metrics.log_losses(said[:, position], y[:, k])
-                    sums[dataset.label_names[k], f"{family} {side}"] = np.bincount(at, loss, len(times))
-        found[sector] = block_bootstrap.Losses(times, np.bincount(at, minlength=len(times)), sums)
+        by_key = {}
+        for side, loaded in models.items():
+            predictions = loaded.predict(panel.of_sector(sector), settings.training.models)
+            for k, label in enumerate(dataset.label_names):
+                for family in settings.training.models:
+                    name = f"{family}_{label.removeprefix('label_')}"
+                    if name in predictions.names and not np.isnan(values := predictions.of(name)[rows]).any():
+                        by_key[label, f"{family} {side}"] = log_losses(values, dataset.y[rows, k])
+        found[sector] = block_bootstrap.by_time(dataset.time_ns[rows], by_key)
     return found
 
 
-def compared(found: dict[str, block_bootstrap.Losses], settings: config.Config) -> list[dict[str, Any]]:
+def compared(by_sector: dict[str, block_bootstrap.Losses], settings: config.Config) -> list[runs.Line]:
     """Of each family and label, and of each family's mean over labels: both log-losses, and their difference."""
-    times = np.concatenate([one.times for one in found.values()])
-    resampled = block_bootstrap.resample(
-        block_bootstrap.draw(times, max(settings.labels.horizons), settings.seed), found
-    )
+    times = np.concatenate([own.times for own in by_sector.values()])
+    draws = block_bootstrap.draw(times, max(settings.labels.horizons), settings.seed)
+    resampled = block_bootstrap.resample(draws, by_sector)
+
+    def mean_of(pairs: list[tuple[str, str]], name: str, drawn: bool) -> Any:
+        """Over sectors and labels: of the log-loss, or of its draws."""
+        return np.mean([
+            resampled.loss[s, label, name] if drawn
+            else by_sector[s].sums[label, name].sum() / by_sector[s].rows.sum()
+            for s, label in pairs
+        ], axis=0)  # fmt: skip
+
     lines = []
     for family in settings.training.models:
-        keys = sorted({label for one in found.values() for label, name in one.sums if name == f"{family} cold"})
-        for label, chosen in [*((key, [key]) for key in keys), ("all", keys)]:
-            pairs = [(s, key) for s, one in found.items() for key in chosen if (key, f"{family} cold") in one.sums]
-            mean, drawn = (
-                {side: np.mean([of(s, key, f"{family} {side}") for s, key in pairs], axis=0) for side in SIDES}
-                for of in (
-                    lambda s, key, name: found[s].sums[key, name].sum() / found[s].rows.sum(),
-                    lambda s, key, name: resampled.loss[s, key, name],
-                )
-            )
-            difference = float(mean["warm"] - mean["cold"])
-            low, high = resampled.interval(list(found), difference, drawn["warm"] - drawn["cold"])
+        every = [(s, label) for s, own in by_sector.items() for label, name in own.sums if name == f"{family} cold"]
+        for label in (*sorted({label for _, label in every}), "all"):
+            pairs = [pair for pair in every if label in (pair[1], "all")]
+            cold, warm = (float(mean_of(pairs, f"{family} {side}", False)) for side in SIDES)
+            cold_draws, warm_draws = (mean_of(pairs, f"{family} {side}", True) for side in SIDES)
+            low, high = resampled.interval(list(by_sector), warm - cold, warm_draws - cold_draws)
             lines.append({
-                "family": family, "label": label, "cold": float(mean["cold"]), "warm": float(mean["warm"]),
-                "difference": difference, "low": low, "high": high,
+                "family": family, "label": label, "cold": cold, "warm": warm, "difference": warm - cold, "low": low,
+                "high": high,
             })  # fmt: skip
     return lines
 
@@ -122,98 +95,79 @@ def rounds_of(summary: dict[str, Any], family: str) -> dict[str, float]:
     """Median and largest number of rounds of a family's first stages, and the median of those that are old."""
     own = [row for row in summary["models"] if row["model"] == family and row["kind"] == "model"]
     first = [int(row["rounds"].split("+")[0]) for row in own if row["rounds"]]
-    old = [int(row["warm_start_rounds"].split("+")[0]) if row["warm_start_rounds"] else 0 for row in own]
+    old = [int((row["warm_start_rounds"] or "0").split("+")[0]) for row in own]
     return {"median": statistics.median(first or [0]), "largest": max(first, default=0), "old": statistics.median(old)}
 
 
 def night(
-    panel: Panel, settings: config.Config, source: pathlib.Path, place: pathlib.Path, times: int
-) -> tuple[dict[str, Any], pathlib.Path]:  # fmt: skip
-    """One night: from nothing and warm in turn; what was found, and the folder of the warm run."""
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for k in range(times):
-        for side in SIDES:
-            runs[side].append(train(panel, settings, place / f"{side}{k}", source if side == "warm" else None))
-    for side, own in runs.items():
-        if any(run["models"] != own[0]["models"] for run in own):
-            raise SystemExit(f"repetitions of the {side} run gave different models")
-    seconds = {
-        side: {
-            name: round(statistics.median(run["summary"]["seconds"][name] for run in own), 3)
-            for name in settings.training.models
-        } | {"whole run": round(statistics.median(run["summary"]["elapsed_s"] for run in own), 3)}
-        for side, own in runs.items()
-    }  # fmt: skip
-    first = {side: own[0] for side, own in runs.items()}
-    families = first["warm"]["summary"]["warm_start"]["families"]
-    cold = [name for name, one in families.items() if not one["warm"]]
-    if cold:
-        print(f"note: {', '.join(cold)} began with nothing in the warm run too", flush=True)
-    outs = {side: run["out"] for side, run in first.items()}
+    panel: Panel, settings: config.Config, source: pathlib.Path, folder: pathlib.Path, times: int
+) -> tuple[runs.Line, pathlib.Path]:
+    """One night: cold and warm in turn; the result, and the folder of the warm run."""
+    sides = {
+        side: lambda k, side=side, start=start: train(panel, settings, folder / f"{side}{k}", start)
+        for side, start in (("cold", None), ("warm", source))
+    }
+    repetitions = in_turn(times, sides)
+    families = settings.training.models
+    for side, own in repetitions.items():
+        runs.require_same_models(own, name=f"repetitions of the {side} run")
+    outs = {side: own[0].out for side, own in repetitions.items()}
+    summaries = {side: own[0].summary for side, own in repetitions.items()}
+    warmed = summaries["warm"]["warm_start"]["families"]
+    if unwarmed := [name for name, own in warmed.items() if not own["warm"]]:
+        print(f"note: {', '.join(unwarmed)} began from nothing in the warm run too", flush=True)
     return {
-        "seconds": seconds,
-        "rounds": {side: {f: rounds_of(run["summary"], f) for f in settings.training.models}
-                   for side, run in first.items()},
-        "warm_models": {name: [one["warm"], one["models"]] for name, one in families.items()},
+        "seconds": {
+            side: {f: runs.median(own, lambda run, f=f: run.summary["seconds"][f]) for f in families}
+            | {"whole run": runs.median(own, lambda run: run.wall_s)}
+            for side, own in repetitions.items()
+        },
+        "rounds": {side: {f: rounds_of(summary, f) for f in families} for side, summary in summaries.items()},
+        "warm_models": {name: [own["warm"], own["models"]] for name, own in warmed.items()},
         **{part: compared(losses(panel, settings, outs, part), settings) for part in ("validation", "test")},
-    }, first["warm"]["out"]  # fmt: skip
+    }, outs["warm"]  # fmt: skip
 
 
-def show(found: dict[str, Any]) -> None:
+def show(result: runs.Line) -> None:
     """The tables of a night."""
     print(f"{'':14} {'cold s':>8} {'warm s':>8} {'ratio':>6}   rounds cold, warm (old); largest cold, warm")
-    for name, cold_s in found["seconds"]["cold"].items():
-        warm_s = found["seconds"]["warm"][name]
+    for name, cold_s in result["seconds"]["cold"].items():
+        warm_s = result["seconds"]["warm"][name]
         line = f"{name:14} {cold_s:8.2f} {warm_s:8.2f} {cold_s / max(warm_s, 1e-9):6.2f}"
-        if name in found["rounds"]["cold"]:
-            cold, warm = (found["rounds"][side][name] for side in SIDES)
+        if name in result["rounds"]["cold"]:
+            cold, warm = (result["rounds"][side][name] for side in SIDES)
             line += f"   {cold['median']:g}, {warm['median']:g} ({warm['old']:g}); {cold['largest']}, {warm['largest']}"
         print(line)
     for part in ("validation", "test"):
         print(f"{part:14} {'label':>18} {'cold':>9} {'warm':>9}  warm - cold (95 % interval), in 1/1000 nats")
-        for one in found[part]:
-            low, high = (1000 * one[name] for name in ("low", "high"))
-            print(
-                f"{one['family']:14} {one['label']:>18} {one['cold']:9.5f} {one['warm']:9.5f}  "
-                f"{1000 * one['difference']:+.3f} ({low:+.3f}, {high:+.3f})"
-            )
-    sys.stdout.flush()
+        for line in result[part]:
+            difference, low, high = (1000 * line[name] for name in ("difference", "low", "high"))
+            print(f"{line['family']:14} {line['label']:>18} {line['cold']:9.5f} {line['warm']:9.5f}  "
+                  f"{difference:+.3f} ({low:+.3f}, {high:+.3f})", flush=True)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="demo")
-    parser.add_argument("--sector-map")
-    parser.add_argument("--sectors", default="all")
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    parser.add_argument("--models", default=",".join(registry.CAN_GO_ON))
+    parser = runs.options(__doc__, data="demo", sectors="all", preset="fast", set=[], times=3)
+    parser.add_argument("--models", type=runs.numbers(str), default=list(registry.CAN_GO_ON))
     parser.add_argument("--days", type=int, default=1, help="dates that a night brings")
     parser.add_argument("--nights", type=int, default=1)
-    parser.add_argument("--times", type=int, default=3)
     chosen = parser.parse_args(arguments)
-    families = tuple(name for name in chosen.models.split(",") if name)
-    if "meta_learner" in families:
+    if "meta_learner" in chosen.models:
         raise SystemExit("--models: meta_learner learns from models that are trained from nothing either way")
-    settings = config.make(chosen.preset, settings=chosen.set, training__models=families)
-    panel, _ = load(chosen.data, chosen.sector_map, chosen.sectors, pick("cpu"))
+    settings = config.make(chosen.preset, settings=chosen.set, training__models=tuple(chosen.models))
+    panel, _ = runs.read(chosen, chosen.sectors)
     dates = np.unique(panel.time_ns)
-    found = []
-    with tempfile.TemporaryDirectory() as name:
-        place = pathlib.Path(name)
-        first = until(panel, int(dates[-1 - chosen.days * chosen.nights]))
-        source = train(first, settings, place / "before", None)["out"]
-        for k in reversed(range(chosen.nights)):
-            tonight = until(panel, int(dates[-1 - chosen.days * k]))
-            one, source = night(tonight, settings, source, place / f"night{chosen.nights - k}", chosen.times)
-            print(f"night {chosen.nights - k} of {chosen.nights}", flush=True)
-            show(one)
-            found.append(one)
-    print(json.dumps({
-        "benchmark": "warm", "data": os.path.basename(chosen.data), "sectors": chosen.sectors,
-        "preset": chosen.preset, "set": chosen.set, "days": chosen.days, "times": chosen.times,
-        "rows": panel.n_rows, "nights": found, "cores": cores(), "versions": fingerprint.versions(),
-    }))  # fmt: skip
+    nights = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        source = train(panel.until(dates[-1 - chosen.days * chosen.nights]), settings, folder / "before", None).out
+        for k in range(1, chosen.nights + 1):
+            tonight = panel.until(dates[-1 - chosen.days * (chosen.nights - k)])
+            result, source = night(tonight, settings, source, folder / f"night{k}", chosen.times)
+            print(f"night {k} of {chosen.nights}", flush=True)
+            show(result)
+            nights.append(result)
+    print(json.dumps(runs.record("warm", **runs.chosen_options(chosen) | {"rows": panel.n_rows, "nights": nights})))
     return 0
 
 

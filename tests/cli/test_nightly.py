@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bench import runs
 from bench.job import kill
 from gpupipe.artifacts import summary
 from gpupipe.cli import main, nightly
@@ -45,7 +46,7 @@ def timeless(out: pathlib.Path) -> dict[str, str]:
         name: digest for name, digest in contents(out).items()
         if name.startswith("bars/") or not (name.startswith(".gpupipe/") or pathlib.Path(name).name in told)
     }  # fmt: skip
-    whole = kill._timeless(summary.read(out))
+    whole = runs.timeless(summary.read(out))
     measured = json.dumps([whole[name] for name in ("models", "averages", "verdict", "run_key")])
     return {**kept, **kill.contents(out), "measured": measured}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpupipe.data import DataError, load, simulate
 from gpupipe.data.panel import Panel
 
-# `python -m bench.job.fuzz` asks for more examples, other ones each time.
+# `python -m tests.support.fuzz` asks for more examples, other ones each time.
 LONGER = int(os.environ.get("GPUPIPE_FUZZ", 0))
 SLOW = settings(
     deadline=None, max_examples=LONGER or 60, derandomize=not LONGER, database=None,

@@ -48,7 +48,7 @@ def source_of(panel, calls) -> OutOfSample:
 
 def of_backtesting(panel, calls) -> np.ndarray:
     found = backtest(source_of(panel, calls), backtesting_py.SAME)
-    return backtesting_py.trades(backtesting_py.engine(), found, np.arange(panel.n_symbols))
+    return backtesting_py.trades(backtesting_py.engine()[0], found)
 
 
 def of_vectorbt(panel, calls) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,11 @@
-"""Fuzz the readers and the configuration for as long as you like: `python -m bench.job.fuzz --minutes 10 [--atheris]`.
+"""Fuzz the readers and the configuration for some time: `python -m tests.support.fuzz --minutes 10 [--atheris]`.
 
-Whatever comes must be a Panel or a DataError, a Config or a ConfigError; files are left as they were. The properties
-are those of tests/data/test_fuzz.py and tests/config/test_fuzz.py, which try some dozens of examples in each run of the
-tests: here hypothesis draws other ones, round after round. With --atheris the second half of the time goes to bytes
-that are changed by what code they reach (`pip install atheris`, which nothing else needs), a process for each of
-TARGETS. The last line is JSON; the exit code is 1 if anything was found, which stands above it, with how to see it
-again.
+Whatever comes must be a Panel or a DataError, a Config or a ConfigError; files stay unchanged. The properties are those
+of tests/data/test_fuzz.py and tests/config/test_fuzz.py, which try some dozens of examples in each run of the tests:
+here hypothesis draws other ones, round after round. With --atheris the second half of the time goes to bytes that are
+changed by the code that they reach (`pip install atheris`, which nothing else needs), a process for each of TARGETS.
+Measured is correctness, not speed. The last line is JSON; the exit code is 1 if anything failed, which stands above it,
+with how to see it again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
-ROOT = pathlib.Path(__file__).parents[2]
+from bench import runs
+
 TESTS = ("tests/data/test_fuzz.py", "tests/config/test_fuzz.py")
 EXAMPLES = 400  # of each property in a round
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "arrow": ".feather", "sqlite": ".db"}
@@ -37,7 +38,7 @@ def rounds(until: float, seed: int) -> tuple[int, list[str]]:
         environment = {**os.environ, "GPUPIPE_FUZZ": str(EXAMPLES)}
         options = ["-q", "-p", "no:cacheprovider", f"--hypothesis-seed={number}", *TESTS]
         command = [sys.executable, "-m", "pytest", *options]
-        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        ran = subprocess.run(command, cwd=runs.ROOT, env=environment, capture_output=True, text=True)
         print(f"round {number}: {ran.stdout.strip().splitlines()[-1]}", flush=True)
         done += 1
         if ran.returncode:
@@ -90,29 +91,27 @@ def seeds(folder: pathlib.Path) -> None:
     pyarrow.csv.write_csv(plain, folder / "csv" / "seed")
     pyarrow.parquet.write_table(table, folder / "parquet" / "seed")
     pyarrow.feather.write_feather(table, folder / "arrow" / "seed", compression="uncompressed")
-    connection = sqlite3.connect(folder / "sqlite" / "seed")
-    with connection:
+    with contextlib.closing(sqlite3.connect(folder / "sqlite" / "seed")) as connection, connection:
         connection.execute("PRAGMA page_size = 512")
         connection.execute("CREATE TABLE candles (symbol, date, open, high, low, close, volume)")
         connection.execute("INSERT INTO candles VALUES ('A', '2020-01-02', 1.5, 2, '1', 1.5, 7)")
-    connection.close()
 
 
 def guided(minutes: float, seed: int) -> list[str]:
     """Every target in a process of its own under atheris; the input that broke each, kept in the folder it names."""
     if importlib.util.find_spec("atheris") is None:
-        raise SystemExit("bench.job.fuzz: atheris is not installed: pip install atheris, or leave --atheris out")
+        raise SystemExit("atheris is not installed: pip install atheris, or leave --atheris out")
     place, failed = pathlib.Path(tempfile.mkdtemp(prefix="gpupipe-fuzz-")), []
     seeds(place)
     for name in TARGETS:
-        command = [sys.executable, "-m", "bench.job.fuzz", "--target", name, "--place", str(place), "--seed", str(seed),
-                   "--minutes", str(minutes / len(TARGETS))]  # fmt: skip
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        said = (ran.stderr + ran.stdout).strip().splitlines()
-        runs = next((line for line in reversed(said) if line.startswith(("Done", "stat::"))), said[-1] if said else "")
-        print(f"atheris {name}: {'nothing found' if ran.returncode == 0 else 'FAILED'}; {runs}", flush=True)
+        command = [sys.executable, "-m", "tests.support.fuzz", "--target", name, "--place", str(place),
+                   "--seed", str(seed), "--minutes", str(minutes / len(TARGETS))]  # fmt: skip
+        ran = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True)
+        text = (ran.stderr + ran.stdout).strip().splitlines()
+        last = next((line for line in reversed(text) if line.startswith(("Done", "stat::"))), (text or [""])[-1])
+        print(f"atheris {name}: {'nothing found' if ran.returncode == 0 else 'FAILED'}; {last}", flush=True)
         if ran.returncode:
-            print("\n".join(said[-40:]))
+            print("\n".join(text[-40:]))
             failed.append(f"{place}/{name}-*")
     return failed
 
@@ -132,7 +131,7 @@ def fuzz(name: str, place: pathlib.Path, minutes: float, seed: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = runs.options(__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--atheris", action="store_true", help="guided by coverage in the second half of the time")
@@ -145,12 +144,12 @@ def main(arguments: list[str] | None = None) -> int:
     done, failed = rounds(time.monotonic() + 60 * share * chosen.minutes, chosen.seed)
     if chosen.atheris:
         failed += guided(chosen.minutes * (1 - share), chosen.seed)
-    for one in failed:
-        print(f"see it again: {one}")
-    print(json.dumps({
-        "benchmark": "fuzz", "minutes": chosen.minutes, "rounds": done, "examples_of_a_property": EXAMPLES,
-        "atheris": chosen.atheris, "failed": failed, "seed": chosen.seed,
-    }))  # fmt: skip
+    for command in failed:
+        print(f"see it again: {command}")
+    print(json.dumps(runs.record(
+        "fuzz", minutes=chosen.minutes, rounds=done, examples_of_a_property=EXAMPLES, atheris=chosen.atheris,
+        failed=failed, seed=chosen.seed,
+    )))  # fmt: skip
     return 1 if failed else 0
 
 

@@ -1,0 +1,239 @@
+"""What benchmarks share: options, optional libraries, jobs in processes of their own, contents of OUT, JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.timing import cores
+from gpupipe.data import DataReport, load
+from gpupipe.data.panel import Panel
+from gpupipe.store import fingerprint
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+MODEL_FILES = (".ubj", ".npz", ".txt", ".cbm")
+SHARED: dict[str, dict[str, Any]] = {
+    "--data": {"help": "bars: a file, a folder, demo or simulated:..."},
+    "--sectors": {"help": "all, or names separated by commas"},
+    "--preset": {"help": "of gpupipe.config"},
+    "--set": {"action": "append", "metavar": "SECTION.FIELD=VALUE", "help": "of gpupipe.config"},
+    "--times": {"type": int, "help": "runs of each side"},
+}
+Line = dict[str, Any]
+
+
+class SkippedError(Exception):
+    """A peer cannot be compared here; the message names the library that is missing."""
+
+
+def library(module: str, package: str) -> tuple[Any, str]:
+    """A module, and its package's name with the version; SkippedError where it is not installed."""
+    try:
+        found = importlib.import_module(module)
+        version = getattr(found, "__version__", None) or importlib.metadata.version(package)
+    except ImportError as error:
+        raise SkippedError(f"{package} is not installed ({error})") from error
+    return found, f"{package} {version}"
+
+
+@contextlib.contextmanager
+def skipping() -> Iterator[None]:
+    """Report why a peer is skipped, and continue after the block."""
+    try:
+        yield
+    except SkippedError as error:
+        print(f"skipped: {error}", flush=True)
+
+
+def installed(makers: dict[str, Callable[..., Any]], names: Iterable[str], *arguments: Any) -> dict[str, Any]:
+    """The peers that can be made here, by name; the others are reported as skipped."""
+    peers = {}
+    for name in names:
+        with skipping():
+            peers[name] = makers[name](*arguments)
+    return peers
+
+
+def options(documentation: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser with those options that benchmarks share for which a default is given; data brings --sector-map."""
+    parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", default=default, **SHARED[f"--{name}"])
+        if name == "data":
+            parser.add_argument("--sector-map", help="CSV of symbol and sector, where the bars do not hold it")
+    return parser
+
+
+def numbers(kind: Callable[[str], Any] = int) -> Callable[[str], list[Any]]:
+    """The type of an option such as 2,3,4."""
+    return lambda text: [kind(word) for word in text.split(",")]
+
+
+def read(chosen: argparse.Namespace, sectors: str = "all") -> tuple[Panel, DataReport]:
+    """The panel that --data and --sector-map name, on the host, and the report on its bars."""
+    return load(chosen.data, chosen.sector_map, sectors, "cpu")
+
+
+def job_options(chosen: argparse.Namespace) -> list[str]:
+    """Options of gpupipe.run for the shared options that the parser has."""
+    given = vars(chosen)
+    found = [
+        word for name in ("data", "sector_map", "sectors", "preset") if given.get(name)
+        for word in (f"--{name.replace('_', '-')}", given[name])
+    ]  # fmt: skip
+    return [*found, *(f"--set={setting}" for setting in given.get("set") or ())]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A finished process: seconds, largest resident set, and largest part of it that is not pages of files."""
+
+    wall_s: float
+    peak_bytes: int
+    anonymous_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Run(Usage):
+    """A finished job and its folder."""
+
+    out: pathlib.Path = pathlib.Path("OUT")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.out / "summary.json").read_text())
+
+    @property
+    def models(self) -> dict[str, str]:
+        """SHA-256 of every model file, by name."""
+        files = json.loads((self.out / "manifest.json").read_text())["files"]
+        return {name: entry["sha256"] for name, entry in files.items() if name.endswith(MODEL_FILES)}
+
+
+def job_command(options: Sequence[str], out: pathlib.Path) -> list[str]:
+    return [sys.executable, "-m", "gpupipe.run", *options, "--quiet", "--out", str(out)]
+
+
+def watch(command: Sequence[str], sample: bool = False, **how: Any) -> Usage:
+    """Run a command to its end; SystemExit with its status where it fails. sample: watch its anonymous memory too."""
+    began, anonymous = time.perf_counter(), 0
+    process = subprocess.Popen(command, **how)
+    while True:
+        done, status, usage = os.wait4(process.pid, os.WNOHANG if sample else 0)
+        if done:
+            break
+        anonymous = max(anonymous, anonymous_bytes(process.pid))
+        time.sleep(0.05)
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen takes the process for a running one
+    if status:
+        raise SystemExit(f"the job failed with status {process.returncode}")
+    return Usage(time.perf_counter() - began, usage.ru_maxrss * 1024, anonymous)
+
+
+def anonymous_bytes(process: int) -> int:
+    """Memory of a process without pages of files; 0 where the system does not report it."""
+    try:
+        lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+
+
+def run_job(options: Sequence[str], out: pathlib.Path, sample: bool = False, **how: Any) -> Run:
+    """Run `python -m gpupipe.run OPTIONS --out OUT` in a process of its own."""
+    usage = watch(job_command(options, out), sample, **how)
+    return Run(usage.wall_s, usage.peak_bytes, usage.anonymous_bytes, out)
+
+
+def require_same_models(runs: Sequence[Run], reference: Run | None = None, name: str = "repetitions") -> None:
+    """SystemExit unless all runs have the models of the reference, or of the first."""
+    if any(run.models != (reference or runs[0]).models for run in runs):
+        raise SystemExit(f"{name}: the models differ")
+
+
+def median(runs: Iterable[Any], of: Callable[[Any], float], digits: int = 3) -> float:
+    return round(statistics.median(of(run) for run in runs), digits)
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def without(value: Any, dropped: Callable[[str], bool]) -> Any:
+    """A JSON value without the keys, at any depth, for which `dropped` is true."""
+    if isinstance(value, dict):
+        return {key: without(inner, dropped) for key, inner in value.items() if not dropped(key)}
+    return [without(inner, dropped) for inner in value] if isinstance(value, list) else value
+
+
+def timeless(value: Any) -> Any:
+    """A JSON value of OUT without the seconds that a run took."""
+    return without(value, lambda key: key.startswith("seconds"))
+
+
+def contents(out: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file under trained_*, of metadata without its times."""
+    found = {}
+    for path in sorted(out.glob("trained_*/**/*")):
+        if path.name == "metadata.json":
+            text = json.dumps(timeless(json.loads(path.read_text())), sort_keys=True)
+            found[str(path.relative_to(out))] = hashlib.sha256(text.encode()).hexdigest()
+        elif path.is_file():
+            found[str(path.relative_to(out))] = digest(path)
+    return found
+
+
+def record(benchmark: str, **facts: Any) -> Line:
+    """One result: the facts, then where and with what it was measured. Names of files lose their folders."""
+    facts = {name: bare(value) for name, value in facts.items()}
+    return {
+        "benchmark": benchmark, **facts, "cores": cores(), "machine": platform.machine(),
+        "versions": fingerprint.versions(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }  # fmt: skip
+
+
+def bare(value: Any) -> Any:
+    """An option's value without the folders of this machine."""
+    if isinstance(value, pathlib.Path) or (isinstance(value, str) and os.sep in value and os.path.exists(value)):
+        return pathlib.Path(value).name
+    return [bare(word) for word in value] if isinstance(value, list) else value
+
+
+def chosen_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The options of a benchmark, for its record."""
+    return {name: bare(value) for name, value in vars(chosen).items()}
+
+
+def show(line: Line) -> None:
+    """Print the facts of a line while the next one is measured."""
+    words = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in line.items())
+    print(", ".join(words), flush=True)
+
+
+def report(benchmark: str, lines: Iterable[Line], path: pathlib.Path | str | None = None, **about: Any) -> int:
+    """Show every line as it comes and add it to the file; at the end print all of them as JSON."""
+    texts = []
+    for line in lines:
+        show(line)
+        texts.append(json.dumps(record(benchmark, **line, **about)))
+        if path:
+            with open(path, "a") as file:
+                file.write(texts[-1] + "\n")
+    print(*texts, sep="\n")
+    return 0
