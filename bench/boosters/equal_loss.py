@@ -5,20 +5,22 @@ XGBoost, LightGBM and CatBoost used directly, one label after the other, and our
 
     sectors   (default) theirs of one sector, ours of all sectors, and then the sector's own rounds, as in a run
     alone     all of one sector: pooling helps nobody
-    pooled    all of all sectors together; each sector's rows are then judged apart (see pooled.py)
+    pooled    all of all sectors together (ours without own rounds); each sector's rows are then judged apart
 
 All see the same float32 rows of the same split, and use all cores, which bind.
 
 Search. Each peer takes every rate and rising depths until one is worse, early-stopped; xgb_joint every depth, one for
-all sectors. The target of a sector and label is the worst of the learners' best validation log-losses, so that all
-reach it. A peer takes, of its settings that reach the target, the one that does so soonest.
+all sectors. The first target is the worst of the learners' best validation log-losses, so that all reach it; a peer
+takes, of its settings that reach it, the one that does so soonest. Each sector's target is the worst of the chosen
+curves' best log-losses on its validation rows.
 
-Timed, in turns: fitting anew with as many rounds as the target takes, validated after each round as in the search.
-A peer's seconds are the sum over the labels, its matrices made once a sector; ours are `share`, the sector's part of
-the pooled fit, by its rows, plus its own stage (one thread), and `whole`, with all of the pooled fit.
-Labels with too few BUY or SELL rows in a sector's training part (training.min_positives) are left out there.
-Beside the times stands the sealed test's log-loss, of the rounds of the target and of the best ones. The last line is
-JSON.
+Timed, in turns: fitting anew with as many rounds as in the search, validated after each. Seconds of a sector are the
+preparation before the first round (CatBoost's for each label anew, as its Pool holds one), and the share of the rounds
+up to the one that reaches the target: of peers the sum over labels, of xgb_joint, whose rounds serve all labels, up to
+the last label's, plus the sector's own stage (one thread). With --rows sectors the pooled fit is divided among the
+sectors by their rows; `undivided` has all of it. Labels with too few BUY or SELL rows in a sector's training part
+(training.min_positives) are left out there. Beside the times stands the sealed test's log-loss, of the rounds of the
+target and of the best ones. The last line is JSON. Results until 2026-11-22 were of fits with just the target's rounds.
 """
 
 from __future__ import annotations
@@ -28,213 +30,285 @@ import dataclasses
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench import runs
-from bench.boosters import pooled
-from bench.boosters.peers import PEERS, Booster, Setting, first_reaching
-from bench.boosters.world import OURS, Curve, World, follow, of_options, search, time_peer
+from bench.boosters.peers import PEERS, Booster, Setting, first_reaching, log_loss
+from bench.boosters.world import ALL, Matrix, World, of_options, together
 from bench.timing import timed
 from gpupipe import config
 from gpupipe.estimators import columns, registry
-from gpupipe.estimators.training_set import Fold
+from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.training_set import Rows
+from gpupipe.targets.classes import N_CLASSES
+
+OURS = "xgb_joint"
+
+
+class Unit(NamedTuple):
+    """Sectors whose rows are in one matrix of the peers, and are judged apart."""
+
+    matrix: Matrix
+    sectors: list[str]
 
 
 @dataclass(frozen=True)
-class Joint:
-    """Our search: the settings, and by sector the losses after each pooled round and then each of its own.
+class Curve:
+    """A learner on one label at one setting: log-losses by round on the rows of each group, float64 (rounds, n_groups).
 
-    validation, test: float64 (rounds, n_labels).  pooled: how many of the rounds are the pooled booster's.
-    seconds: of the pooled fit.
+    mean: float64 (rounds,), on the validation rows of all groups.  seconds: of the fit.
     """
+
+    setting: Any
+    mean: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    seconds: float = 0.0
+
+
+def search(
+    peer: Booster, matrix: Matrix, label: int, groups: Sequence[Matrix], max_bin: int, options: argparse.Namespace
+) -> list[Curve]:
+    """A curve for each setting tried; AssertionError where a peer's curve is not the log-loss of its margins."""
+    curves: list[Curve] = []
+    weights = [group.validation.n for group in groups]
+    built = peer.build(matrix, Setting(options.depths[0], options.rates[0], max_bin))
+    for rate in options.rates:
+        best = np.inf
+        for depth in options.depths:
+            setting = Setting(depth, rate, max_bin)
+            seconds, fitted = timed(partial(peer.fit, built, label, setting, options.rounds, options.patience))
+            validation, test = (
+                np.array([
+                    [log_loss(margin + matrix.prior[label], rows.y[:, label]) for margin in fitted.staged(rows.X)]
+                    for rows in (getattr(group, part) for group in groups)
+                ]).T
+                for part in ("validation", "test")
+            )  # fmt: skip
+            np.testing.assert_allclose(np.average(validation, axis=1, weights=weights), fitted.curve, rtol=1e-4)
+            curves.append(Curve(setting, fitted.curve, validation, test, seconds))
+            if fitted.curve.min() >= best:
+                break
+            best = fitted.curve.min()
+    return curves
+
+
+def soonest(curves: list[Curve], target: float) -> Curve:
+    """Of a peer's curves that reach the target, the one that does so first."""
+    able = [(curve.seconds * rounds / len(curve.mean), k) for k, curve in enumerate(curves)
+            if (rounds := first_reaching(curve.mean, target)) is not None]  # fmt: skip
+    return curves[min(able)[1]]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our search: the settings, how many of the rounds are the pooled booster's, and curves by unit and label."""
 
     settings: config.Config
     pooled: int
-    validation: dict[str, np.ndarray]
-    test: dict[str, np.ndarray]
-    seconds: float
+    curves: dict[str, dict[int, Curve]]
 
-    def mean_best(self, world: World) -> float:
-        """Mean over sectors and labels of the lowest validation log-loss."""
-        return float(np.mean([self.validation[s][:, k].min() for s, kept in world.kept.items() for k in kept]))
+    @property
+    def mean_best(self) -> float:
+        return float(np.mean([curve.mean.min() for by_label in self.curves.values() for curve in by_label.values()]))
 
 
-def with_stage(settings: config.Config, stage: str, **fields: Any) -> config.Config:
-    """Settings with other values in one of the stages of xgb_joint."""
-    return dataclasses.replace(settings, **{stage: dataclasses.replace(getattr(settings, stage), **fields)})
-
-
-def search_ours(world: World, depth: int) -> Joint:
-    """Fit the pooled booster, early-stopped, and a sector stage of all its rounds, and follow both round by round."""
-    settings = with_stage(world.settings, "joint", depth=depth)
+def search_ours(world: World, units: dict[str, Unit], depth: int, own_rounds: int) -> Ours:
+    """Fit the pooled booster, early-stopped, then `own_rounds` of each sector, and follow both round by round."""
+    settings = dataclasses.replace(world.settings, joint=dataclasses.replace(world.settings.joint, depth=depth))
     family, fold = registry.family(OURS), world.fold()
-    seconds, models = timed(lambda: family.fit_pool(fold, settings, None))
-    plain = columns.unwrap(models) or []
-    rounds, own_rounds = max(model.stages[0].rounds for model in plain), settings.joint_sector.rounds
-    # As an out-of-fold round does it: without validation, so that every round is there to be followed.
-    frozen = [dataclasses.replace(m, stages=(*m.stages, dataclasses.replace(m.stages[0], rounds=own_rounds)))
-              for m in plain]  # fmt: skip
-    losses: dict[str, dict[str, np.ndarray]] = {"validation": {}, "test": {}}
-    for sector, matrix in world.matrices.items():
-        own = family.fit_sector(fold, sector, settings, models, frozen)
-        for part, by_sector in losses.items():
-            by_sector[sector] = follow(own, getattr(matrix, part), own_rounds)
-    return Joint(settings, rounds, **losses, seconds=seconds)
+    pooled = family.fit_pool(fold, settings, None)
+    plain = columns.unwrap(pooled) or []
+    by_sector = dict.fromkeys(world.matrices, pooled)
+    if own_rounds:
+        # As an out-of-fold round does it: without validation, so that every round is there to be followed.
+        frozen = [dataclasses.replace(m, stages=(*m.stages, dataclasses.replace(m.stages[0], rounds=own_rounds)))
+                  for m in plain]  # fmt: skip
+        by_sector = {s: family.fit_sector(fold, s, settings, pooled, frozen) for s in world.matrices}
+    losses = {
+        s: [follow(by_sector[s], rows, own_rounds) for rows in (matrix.validation, matrix.test)]
+        for s, matrix in world.matrices.items()
+    }
+    curves = {}
+    for name, (matrix, sectors) in units.items():
+        validation, test = (np.stack([losses[s][k] for s in sectors], axis=1) for k in (0, 1))
+        mean = np.average(validation, axis=1, weights=[world.matrices[s].validation.n for s in sectors])
+        curves[name] = {k: Curve(depth, mean[:, k], validation[:, :, k], test[:, :, k]) for k in matrix.kept}
+    return Ours(settings, max(model.stages[0].rounds for model in plain), curves)
 
 
-@dataclass(frozen=True)
-class Need:
-    """A peer's curve that reaches the target of a sector and label soonest, after how many rounds, and its best one."""
+def follow(models: list[Any], rows: Rows, own_rounds: int = 0) -> np.ndarray:
+    """float64 (rounds, n_labels): log-loss of xgb_joint after each pooled round, then after each of the sector's own.
 
-    curve: Curve
-    rounds: int
-    target: float
-    best: Curve
+    A sector's own rounds start from each label's pooled booster cut at its best round.
+    """
+    if isinstance(models[0], columns.Picked):  # of fewer columns, as twins were left out
+        rows = dataclasses.replace(rows, X=rows.X[:, models[0].columns])
+    models = columns.unwrap(models) or []
+    margin = np.tile(np.concatenate([model.bias for model in models]), (rows.n, 1))
+    start, losses = margin.copy(), []
+    labels = [slice(N_CLASSES * k, N_CLASSES * (k + 1)) for k in range(len(models))]
 
+    def add_round(stage: int, to: np.ndarray, r: int) -> None:
+        tree_model.add_activity(to, tree_model.stage_margin(models[0].stages[stage].booster, rows.X, r, r + 1))
+        losses.append([log_loss(to[:, label], y) for label, y in zip(labels, rows.y.T, strict=True)])
 
-def soonest(curves: list[Curve], target: float) -> Need:
-    """Of a peer's settings that reach the target, the one that does so first."""
-    able = [
-        (curve.seconds * rounds / len(curve.mean), k, rounds) for k, curve in enumerate(curves)
-        if (rounds := first_reaching(curve.mean, target)) is not None
-    ]  # fmt: skip
-    _, chosen, rounds = min(able)
-    return Need(curves[chosen], rounds, target, min(curves, key=lambda curve: curve.mean.min()))
-
-
-def time_pool(world: World, joint: Joint, rounds: int) -> tuple[float, tuple[Fold, list[Any]]]:
-    """Seconds of the pooled fit with its bins, stopped after `rounds`; the fold and the models."""
-    settings, fold = with_stage(joint.settings, "joint", rounds=rounds), world.fold()
-    seconds, models = timed(lambda: registry.family(OURS).fit_pool(fold, settings, None))
-    return seconds, (fold, models)
-
-
-def time_stage(joint: Joint, fold: Fold, sector: str, models: list[Any], rounds: int) -> float:
-    """Seconds of a sector's own stage with its bins, stopped after `rounds`; 0 without any."""
-    if rounds == 0:
-        return 0.0
-    settings = with_stage(joint.settings, "joint_sector", rounds=rounds)
-    return timed(lambda: registry.family(OURS).fit_sector(fold, sector, settings, models, None))[0]
+    for r in range(max(model.stages[0].rounds for model in models)):
+        add_round(0, margin, r)
+        for label, model in zip(labels, models, strict=True):
+            if model.stages[0].rounds == r + 1:
+                start[:, label] = margin[:, label]
+    for r in range(own_rounds if len(models[0].stages) > 1 else 0):
+        add_round(1, start, r)
+    return np.array(losses)
 
 
-def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace) -> dict[str, Any]:
-    """Search, agree on targets, time in turns; the result by sector."""
-    joints = []
-    for depth in options.our_depths:
-        joints.append(search_ours(world, depth))
-        print(f"{OURS} depth {depth}: validation {joints[-1].mean_best(world):.5f}, {joints[-1].pooled} pooled rounds, "
-              f"{joints[-1].seconds:.1f} s", flush=True)  # fmt: skip
-    joint = min(joints, key=lambda joint: joint.mean_best(world))
-    needs: dict[str, dict[str, dict[int, Need]]] = {}
-    reached: dict[str, dict[int, int]] = {}  # round of our curve
-    for s, matrix in world.matrices.items():
-        needs[s], reached[s] = {p: {} for p in peers}, {}
-        for k in world.kept[s]:
-            max_bin = world.settings.training.max_bin
-            curves = {p: search(peer, matrix, k, [matrix], max_bin, options) for p, peer in peers.items()}
-            bests = [min(curve.mean.min() for curve in tried) for tried in curves.values()]
-            target = max(*bests, joint.validation[s][:, k].min())
-            for p, tried in curves.items():
-                needs[s][p][k] = soonest(tried, target)
-            reached[s][k] = first_reaching(joint.validation[s][:, k], target) or 0
-        print(f"searched {s}: { {p: chosen_settings(own) for p, own in needs[s].items()} }", flush=True)
-    return timed_in_turn(world, peers, joint, needs, reached, options.times)
+@dataclass
+class Spent:
+    """Seconds of one fit of all labels: before them, before the first round of each label, and of its rounds."""
+
+    before: float
+    before_label: dict[int, float]
+    rounds: dict[int, float]
 
 
-def chosen_settings(needs: dict[int, Need]) -> list[tuple[int, float]]:
-    return sorted({(need.curve.setting.depth, need.curve.setting.rate) for need in needs.values()})
+def time_peer(peer: Booster, matrix: Matrix, curves: dict[int, Curve]) -> Spent:
+    """One fit of each label, at its setting, on matrices that are made once."""
+    before, built = timed(lambda: peer.build(matrix, next(iter(curves.values())).setting))
+    spent = Spent(before, {}, {})
+    for label, curve in curves.items():
+        rounds = len(curve.mean)
+        seconds, fitted = timed(partial(peer.fit, built, label, curve.setting, rounds, rounds))
+        spent.before_label[label], spent.rounds[label] = fitted.before_s, seconds - fitted.before_s
+    return spent
 
 
-def alone(world: World, peers: dict[str, Booster], options: argparse.Namespace) -> dict[str, Any]:
-    """As `compare`, with nothing pooled: each sector is a world of its own, in which ours chooses its depth."""
+def time_ours(world: World, ours: Ours, own_rounds: dict[str, int]) -> tuple[Spent, dict[str, float]]:
+    """One pooled fit of all labels, and seconds of each sector's own stage of so many rounds."""
+    family, fold, settings = registry.family(OURS), world.fold(), ours.settings
+    before, _ = timed(lambda: fold.samples(settings.joint.subsample))
+    fit, models = timed(lambda: family.fit_pool(fold, settings, None))
+    stages = dict.fromkeys(world.matrices, 0.0)
+    for s, rounds in own_rounds.items():
+        if rounds:
+            own = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=rounds))
+            stages[s], _ = timed(partial(family.fit_sector, fold, s, own, models, None))
+    return Spent(before, {}, {0: fit}), stages
+
+
+def median_of(spent: Sequence[Spent]) -> Spent:
+    """The medians of each part of the time."""
+    by_label = ({k: statistics.median(getattr(one, part)[k] for one in spent) for k in getattr(spent[0], part)}
+                for part in ("before_label", "rounds"))  # fmt: skip
+    return Spent(statistics.median(one.before for one in spent), *by_label)
+
+
+def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace) -> list[runs.Line]:
+    """Search, agree on targets, time in turns; a line for each sector."""
+    if options.rows == "alone" and len(world.matrices) > 1:
+        return [line for s in world.matrices for line in compare(world.only(s), peers, options)]
+    judged = [s for s, matrix in world.matrices.items() if matrix.kept]
+    units = {s: Unit(world.matrices[s], [s]) for s in judged}
+    own_rounds = world.settings.joint_sector.rounds
+    if options.rows == "pooled":
+        units, own_rounds = {ALL: Unit(together(world), judged)}, 0
+    tried = [search_ours(world, units, depth, own_rounds) for depth in options.our_depths]
+    ours = min(tried, key=lambda one: one.mean_best)
+    chosen = {name: choose(world, unit, ours.curves[name], peers, options) for name, unit in units.items()}
+    rounds = {s: rounds_to_target(world, s, g, chosen[name]) for name, unit in units.items()
+              for g, s in enumerate(unit.sectors)}  # fmt: skip
+    own = {s: max(0, max(by_name[OURS].values(), default=0) - ours.pooled) for s, by_name in rounds.items()}
+    pools, stages, of_peers = [], [], []
+    for _ in range(options.times):
+        pool, stage_s = time_ours(world, ours, own)
+        pools.append(pool)
+        stages.append(stage_s)
+        of_peers.append({
+            (name, p): time_peer(peer, unit.matrix, chosen[name][p])
+            for name, unit in units.items() for p, peer in peers.items()
+        })  # fmt: skip
     lines = []
-    for sector in world.matrices:
-        result = compare(world.only(sector), peers, options)
-        lines += [line | {"our_depth": result["our_depth"]} for line in result["sectors"]]
-    return {"sectors": lines}
+    n_rows = sum(matrix.train.n for matrix in world.matrices.values())
+    for name, unit in units.items():
+        spent = {p: median_of([run[name, p] for run in of_peers]) for p in peers} | {OURS: median_of(pools)}
+        for g, s in enumerate(unit.sectors):
+            stage = statistics.median(run[s] for run in stages)
+            lines.append(line_of(world, s, g, chosen[name], rounds[s], spent, stage, ours.pooled))
+            if options.rows != "pooled":  # the pooled fit is shared by all sectors
+                divide(lines[-1], world.matrices[s].train.n / n_rows, stage)
+    return lines
 
 
-def timed_in_turn(
-    world: World, peers: dict[str, Booster], joint: Joint, needs: Any, reached: Any, times: int
-) -> dict[str, Any]:
-    own_rounds = {s: max([0, *(r - joint.pooled for r in rounds.values())]) for s, rounds in reached.items()}
-    # Where some label needs its sector's own rounds, the pooled booster is the whole one that they start from.
-    pool_rounds = max(r for rounds in reached.values() for r in rounds.values())
-    pool_rounds = joint.settings.joint.rounds if any(own_rounds.values()) else pool_rounds
-    seconds: dict[tuple[str, str], list[float]] = {(s, p): [] for s in reached for p in (OURS, *peers)}
-    pool_s: list[float] = []
-    for _ in range(times):
-        elapsed_s, (fold, models) = time_pool(world, joint, pool_rounds)
-        pool_s.append(elapsed_s)
-        for s in reached:
-            seconds[s, OURS].append(time_stage(joint, fold, s, models, own_rounds[s]))
-            for p, peer in peers.items():
-                wanted: dict[int, tuple[Setting, int]] = {
-                    k: (need.curve.setting, need.rounds) for k, need in needs[s][p].items()
-                }
-                spent = time_peer(peer, world.matrices[s], wanted)
-                for k, need in needs[s][p].items():  # LightGBM's sums depend on its threads a little
-                    assert spent.loss[k] <= need.target * 1.002, (p, k, spent.loss[k], need.target)
-                seconds[s, p].append(spent.total)
-        del fold, models
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
-    lines = [line_of(world, s, joint, needs[s], reached[s], statistics.median(pool_s), medians) for s in reached]
-    return {"sectors": lines, "pool_s": statistics.median(pool_s), "pool_rounds_at_most": pool_rounds,
-            "our_depth": joint.settings.joint.depth}  # fmt: skip
+def choose(
+    world: World, unit: Unit, ours: dict[int, Curve], peers: dict[str, Booster], options: argparse.Namespace
+) -> dict[str, dict[int, Curve]]:
+    """By learner and label, the curve that is timed."""
+    chosen: dict[str, dict[int, Curve]] = {name: {} for name in (OURS, *peers)}
+    groups, max_bin = [world.matrices[s] for s in unit.sectors], world.settings.training.max_bin
+    for k in unit.matrix.kept:
+        curves = {p: search(peer, unit.matrix, k, groups, max_bin, options) for p, peer in peers.items()}
+        curves[OURS] = [ours[k]]
+        target = max(min(curve.mean.min() for curve in own) for own in curves.values())
+        for name, own in curves.items():
+            chosen[name][k] = soonest(own, target) if name != OURS else ours[k]
+    print(f"searched {', '.join(unit.sectors)}", flush=True)
+    return chosen
+
+
+def rounds_to_target(world: World, s: str, g: int, curves: dict[str, dict[int, Curve]]) -> dict[str, dict[int, int]]:
+    """By learner and label, the rounds until a sector's target: the worst of the best losses on group `g`."""
+    labels = [k for k in curves[OURS] if k in world.matrices[s].kept]
+    target = {k: max(own[k].validation[:, g].min() for own in curves.values()) for k in labels}
+    return {name: {k: first_reaching(own[k].validation[:, g], target[k]) or 0 for k in labels}
+            for name, own in curves.items()}  # fmt: skip
 
 
 def line_of(
-    world: World, s: str, joint: Joint, needs: Any, reached: dict[int, int], pool_s: float, medians: dict[Any, float]
-) -> dict[str, Any]:
-    """The result of one sector."""
-    n_rows, mean = world.matrices[s].train.n, statistics.fmean
-    stage = medians[s, OURS]
-    share = pool_s * n_rows / sum(matrix.train.n for matrix in world.matrices.values()) + stage
-    best = {p: medians[s, p] for p in needs}
-    validation, test = joint.validation[s], joint.test[s]
-    names = dict(zip(reached, world.names(reached), strict=True))
+    world: World, s: str, g: int, curves: dict[str, dict[int, Curve]], rounds: dict[str, dict[int, int]],
+    spent: dict[str, Spent], stage: float, pooled: int,
+) -> runs.Line:  # fmt: skip
+    """The result of one sector. stage: seconds of our own stage.  pooled: rounds of our pooled booster."""
+    labels = list(rounds[OURS])
+    best = {name: {k: int(own[k].validation[:, g].argmin()) for k in labels} for name, own in curves.items()}
+    last = {name: {k: r - 1 for k, r in own.items()} for name, own in rounds.items()}
+
+    def mean(part: str, at: dict[str, dict[int, int]]) -> dict[str, float]:
+        return {name: float(np.mean([getattr(own[k], part)[at[name][k], g] for k in labels]))
+                for name, own in curves.items()}  # fmt: skip
+
+    seconds = {
+        name: own.before + sum(own.before_label[k] + own.rounds[k] * rounds[name][k] / len(curves[name][k].mean)
+                               for k in labels)
+        for name, own in spent.items() if name != OURS
+    }  # fmt: skip
+    share = min(max(rounds[OURS].values(), default=0), pooled) / pooled
+    seconds[OURS] = spent[OURS].before + spent[OURS].rounds[0] * share + stage
     return {
-        "sector": s, "labels": list(names.values()), "rows_train": n_rows,
-        "left_out": [name for name in world.label_names if name not in names.values()],
-        "ours_share_s": share, "ours_whole_s": pool_s + stage, "ours_own_stage_s": stage, "peers_s": best,
-        "ratio_share": min(best.values()) / share, "ratio_whole": min(best.values()) / (pool_s + stage),
-        "test_at_target": {p: mean(float(n.curve.test[n.rounds - 1, 0]) for n in own.values())
-                           for p, own in needs.items()}
-        | {OURS: mean(test[r - 1, k] for k, r in reached.items())},
-        "test_at_best": {p: mean(float(n.best.test[n.best.best, 0]) for n in own.values()) for p, own in needs.items()}
-        | {OURS: mean(test[validation[:, k].argmin(), k] for k in reached)},
-        "validation_at_best": {p: mean(float(n.best.mean.min()) for n in own.values()) for p, own in needs.items()}
-        | {OURS: mean(validation[:, k].min() for k in reached)},
-        "settings": {
-            p: {names[k]: [n.curve.setting.depth, n.curve.setting.rate, n.rounds] for k, n in own.items()}
-            for p, own in needs.items()
-        },
-        "ours_rounds": {names[k]: [min(r, joint.pooled), max(0, r - joint.pooled)] for k, r in reached.items()},
+        "sector": s, "labels": world.names(labels), "rows_train": world.matrices[s].train.n,
+        "left_out": [name for k, name in enumerate(world.label_names) if k not in labels], "seconds": seconds,
+        "ratio": min(value for name, value in seconds.items() if name != OURS) / seconds[OURS],
+        "rounds": {name: {world.label_names[k]: r for k, r in own.items()} for name, own in rounds.items()},
+        "settings": {name: {world.label_names[k]: str(own[k].setting) for k in labels} for name, own in curves.items()},
+        "our_pooled_rounds": pooled, "test_at_target": mean("test", last), "test_at_best": mean("test", best),
+        "validation_at_best": mean("validation", best),
     }  # fmt: skip
 
 
-def show(result: dict[str, Any], names: dict[str, str]) -> None:
-    """The table: seconds of all labels of a sector to equal validation log-loss, and the sealed log-loss."""
-    in_all = f"pooled fit of all sectors: {result['pool_s']:.1f} s; " if "pool_s" in result else ""
-    print(f"\n{in_all}seconds to equal validation log-loss, and (sealed log-loss then / at its best):")
-    for line in result["sectors"]:
-        sides = [(OURS, line["ours_share_s"]), *line["peers_s"].items()]
-        text = "  ".join(
-            f"{names[p].split()[0]} {s:.2f} ({line['test_at_target'][p]:.4f} / {line['test_at_best'][p]:.4f})"
-            for p, s in sides
-        )
-        print(f"{line['sector']:24s} {text}  ratio {line['ratio_share']:.2f}, undivided {line['ratio_whole']:.2f}")
-
-
-WAYS = {"sectors": (compare, show), "alone": (alone, show), "pooled": (pooled.compare, pooled.show)}
+def divide(line: runs.Line, share: float, stage: float) -> None:
+    """Count only a share of our pooled fit; what it was with all of it is kept as undivided."""
+    line |= {"undivided": line["seconds"][OURS], "ratio_undivided": line["ratio"]}
+    line["seconds"][OURS] = share * (line["undivided"] - stage) + stage
+    line["ratio"] *= line["undivided"] / line["seconds"][OURS]
 
 
 def main() -> int:
     parser = runs.options(__doc__, data="demo", preset="fast", set=[], times=3)
-    parser.add_argument("--rows", default="sectors", choices=list(WAYS))
+    parser.add_argument("--rows", default="sectors", choices=("sectors", "alone", "pooled"))
     parser.add_argument("--labels", help="all, or as label_1d_5pct,label_5d_10pct")
     parser.add_argument("--depths", type=runs.numbers(), default=[2, 3, 4, 6])
     parser.add_argument("--rates", type=runs.numbers(float), default=[0.15])
@@ -245,13 +319,15 @@ def main() -> int:
     options = parser.parse_args()
     panel, world = of_options(options)
     peers = runs.installed(PEERS, options.peers)
-    run, print_table = WAYS[options.rows]
-    result = run(world, peers, options)
-    names = {OURS: OURS, **{p: peer.name for p, peer in peers.items()}}
-    print_table(result, names)
+    lines = compare(world, peers, options)
+    print("\nseconds to equal validation log-loss on each sector (sealed log-loss then / at the best round):")
+    for line in lines:
+        text = "  ".join(f"{name} {s:.2f} ({line['test_at_target'][name]:.4f} / {line['test_at_best'][name]:.4f})"
+                         for name, s in line["seconds"].items())  # fmt: skip
+        print(f"{line['sector']:24s} {text}  ratio {line['ratio']:.2f}")
     print(json.dumps(runs.record(
-        "equal_loss", **result, names=names, options=runs.chosen_options(options), rows=panel.n_rows,
-        symbols=panel.n_symbols,
+        "equal_loss", sectors=lines, names={p: peer.name for p, peer in peers.items()}, rows=panel.n_rows,
+        options=runs.chosen_options(options), symbols=panel.n_symbols,
     )))  # fmt: skip
     return 0
 

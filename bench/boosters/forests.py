@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from bench import runs
-from bench.boosters.peers import Matrix
-from bench.boosters.world import World, of_options
+from bench.boosters.world import Matrix, World, of_options
 from bench.runs import library
 from bench.timing import alternate, cores, timed
 from gpupipe.estimators import registry
@@ -262,7 +261,7 @@ def main() -> int:
     contenders = runs.installed(CONTENDERS, options.contenders, world)
     lines = []
     for sector in world.matrices if options.sectors == "all" else options.sectors.split(","):
-        kept = world.kept[sector]
+        kept = world.matrices[sector].kept
         for labels in [kept[:1], kept][: min(2, len(kept))]:
             lines.append(compare(world, sector, labels, contenders, options))
             text = "  ".join(

@@ -12,20 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.boosters.world import Matrix
 from bench.runs import library
 from bench.timing import cores, timed
 from gpupipe.estimators.training_set import Rows
 from gpupipe.targets.classes import N_CLASSES
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """The rows of a group, every label known, and the logarithms of its class shares in training, (n_labels, 3)."""
-
-    train: Rows
-    validation: Rows
-    test: Rows
-    prior: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def test_losses_by_hand():
 def test_every_forest_beats_the_prior_for_one_label_and_for_all(name, world, make_or_skip):
     contender = make_or_skip(forests.CONTENDERS[name], world)
     matrix = world.matrices["energy"]
-    for labels in ([1], world.kept["energy"]):
+    for labels in ([1], world.matrices["energy"].kept):
         probability = contender.fit("energy", labels, forests.Grown(4, 8, 20, 0.25))(matrix.train.X)
         assert probability.shape == (len(matrix.train.X), len(labels), 3)
         np.testing.assert_allclose(probability.sum(axis=2), 1, atol=1e-5)
