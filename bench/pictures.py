@@ -18,14 +18,13 @@ import math
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import runs
 from bench.runs import Line
 
 OURS, PEER, TEXT, GRID = "#0b62a4", "#8c9196", "#1f2328", "#dfe3e8"
 OF_TASKS = ("#0b62a4", "#c2571a", "#2c7a4b", "#7a4fa3")  # lines of the ladder, steps of a scan
-LEGEND = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False, "fontsize": 8.5, "handlelength": 2.6}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,8 +80,45 @@ def short_numbers(*axes: Any) -> None:
         axis.set_minor_formatter(lambda value, _: "")
 
 
+def curves(axis: Any, lines: Sequence[tuple[str, Any, Any, str, bool]], name: str, **labels: Any) -> None:
+    """Lines (label, x, y, colour, whether dashed), with a legend on the right."""
+    for label, x, y, color, dashed in lines:
+        axis.plot(x, y, "o--" if dashed else "o-", color=color, markersize=4.5, linewidth=1.4 if dashed else 2.0,
+                  markerfacecolor="white" if dashed else color, label=label)  # fmt: skip
+    axis.set(**labels)
+    axis.set_title(name, loc="left", fontsize=10.5)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, handlelength=2.6)
+    short_numbers(axis.xaxis, axis.yaxis)
+    plain(axis, "xy")
+
+
+class Bar(NamedTuple):
+    """A horizontal bar: words stand at its end. value None: a heading.  hollow: hatched in its colour."""
+
+    name: str
+    value: float | None = None
+    words: str = ""
+    ours: bool = False
+    hollow: bool = False
+
+
+def bars(axis: Any, rows: Sequence[Bar]) -> None:
+    """Bars from the top down."""
+    for k, bar in enumerate(rows):
+        color, ink = (OURS, OURS) if bar.ours else (PEER, TEXT)
+        axis.text(-0.01, k, bar.name, transform=axis.get_yaxis_transform(), ha="right", va="center", color=ink,
+                  fontweight="bold" if bar.value is None else "normal")  # fmt: skip
+        if bar.value is not None:
+            axis.barh(k, bar.value, height=0.62, color="white" if bar.hollow else color, edgecolor=color, linewidth=1.0,
+                      hatch="////" if bar.hollow else None)  # fmt: skip
+            text = axis.text(bar.value, k, f"  {bar.words}", va="center", ha="left", color=ink, fontsize=9)
+            text.set_in_layout(False)  # the limits leave room for it
+    axis.set(ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    plain(axis, "x")
+
+
 def draw_kernels(lines: list[Line], target: pathlib.Path) -> None:
-    """Dots of values a second, ours and the peers', and below them the size ladder and the horizons."""
+    """Bars of values a second, ours and the peers', and below them the size ladder and the horizons."""
     lines = [line for line in lines if "values_per_s" in line and "data" in line]
     compared = [line for line in lines if line["data"] != "simulated" and "horizon" not in line]
     horizons = [line for line in lines if "horizon" in line]
@@ -97,34 +133,34 @@ def draw_kernels(lines: list[Line], target: pathlib.Path) -> None:
     title(figure, f"gpupipe and its peers, values per second\n{first['rows']:,} rows of {first['symbols']} symbols; "
           f"{first['device']}, {first['cores']} cores; {first['date']}")  # fmt: skip
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    draw_comparisons(parts[0].subplots(), rows)
+    axis, rates = parts[0].subplots(), [row.value for row in rows if row.value]
+    bars(axis, rows)
+    axis.set(xscale="log", xlim=(min(rates) / 2, max(rates) * 60))
+    axis.set_xlabel("values per second, logarithmic; hatched: of another definition")
+    short_numbers(axis.xaxis)
     for part, (own, draw) in zip(parts[1:], below, strict=True):
         draw(part.subplots(), own)
     save(figure, target)
 
 
-def rows_of(lines: list[Line]) -> list[Line]:
-    """Rows of the picture from the top down: a heading for each task, then ours and its peers, the fastest first."""
-    rows: list[Line] = []
+def rows_of(lines: list[Line]) -> list[Bar]:
+    """A heading for each task, then ours and its peers, the fastest first."""
+    rows: list[Bar] = []
     for what in dict.fromkeys(line["what"] for line in lines):
         of_task = {line.get("peer"): line for line in lines if line["what"] == what}
-        # Ours as it was in turn with the fastest peer that says the same.
+        # Ours as it was in turn with the fastest peer that has the same values.
         ours = min(of_task.values(), key=lambda line: line["peer_seconds"] if line.get("equal") else math.inf)
-        n_values = ours["values_per_s"] * ours["seconds"]
-        rows.append({"heading": what})
-        rows.append({"name": "gpupipe", "rate": ours["values_per_s"], "ours": True})
+        rates = {"gpupipe": ours["values_per_s"]}
         if "transfer_in_seconds" in ours:
             whole = ours["seconds"] + ours["transfer_in_seconds"] + ours["transfer_out_seconds"]
-            rows.append({"name": "gpupipe, with transfers in and out", "rate": n_values / whole, "ours": True})
-        peers = [
-            {
-                "name": line["peer"] + ("" if line["equal"] else " (another definition)"),
-                "rate": line["values_per_s"] / line["ratio"], "ratio": line["ratio"], "equal": line["equal"],
-            }
-            for line in of_task.values()
-            if "ratio" in line
-        ]  # fmt: skip
-        rows += sorted(peers, key=lambda peer: -peer["rate"])
+            rates["gpupipe, with transfers in and out"] = ours["values_per_s"] * ours["seconds"] / whole
+        rows.append(Bar(what))
+        rows += [Bar(name, rate, f"{in_words(rate)}/s", ours=True) for name, rate in rates.items()]
+        peers = {name: line for name, line in of_task.items() if "ratio" in line}
+        for name, line in sorted(peers.items(), key=lambda item: -item[1]["values_per_s"] / item[1]["ratio"]):
+            rate, ratio = line["values_per_s"] / line["ratio"], line["ratio"]
+            words = f"{in_words(rate)}/s   {ratio:,.{1 if ratio < 10 else 0}f} × our time"
+            rows.append(Bar(name, rate, words, hollow=not line["equal"]))
     return rows
 
 
@@ -136,74 +172,35 @@ def in_words(number: float) -> str:
     return f"{number:.2g}"
 
 
-def draw_comparisons(axis: Any, rows: list[Line]) -> None:
-    """A line for each row: a dot on a logarithmic axis, the rate, and how many times faster we are."""
-    rates = [row["rate"] for row in rows if "rate" in row]
-    left = min(rates) / 2
-    for k, row in enumerate(rows):
-        if "heading" in row:
-            axis.text(-0.005, k, row["heading"], transform=axis.get_yaxis_transform(), ha="right", va="center",
-                      fontweight="bold")  # fmt: skip
-            continue
-        color = OURS if row.get("ours") else PEER
-        axis.plot([left, row["rate"]], [k, k], color=color, linewidth=2.2 if row.get("ours") else 1.2, alpha=0.55)
-        axis.plot(row["rate"], k, "o", color=color, markersize=7 if row.get("ours") else 6,
-                  markerfacecolor=color if row.get("equal", True) else "white")  # fmt: skip
-        axis.text(-0.005, k, row["name"], transform=axis.get_yaxis_transform(), ha="right", va="center",
-                  color=OURS if row.get("ours") else TEXT)  # fmt: skip
-        times = f"   {row['ratio']:,.{1 if row['ratio'] < 10 else 0}f} × our time" if "ratio" in row else ""
-        words = axis.annotate(
-            f"{in_words(row['rate'])}/s{times}", (row["rate"], k), xytext=(8, 0), textcoords="offset points",
-            va="center", color=OURS if row.get("ours") else TEXT, fontsize=9,
-        )  # fmt: skip
-        words.set_in_layout(False)  # the limits leave room for it
-    axis.set(xscale="log", xlim=(left, max(rates) * 60), ylim=(len(rows) - 0.4, -0.6), yticks=[])
-    axis.set_xlabel("values (a label or a column of one row) per second, logarithmic")
-    short_numbers(axis.xaxis)
-    plain(axis, "x")
-
-
 def draw_ladder(axis: Any, lines: list[Line]) -> None:
-    """Rate over size, ours solid, the fastest peer that says the same dashed."""
-    tasks = list(dict.fromkeys(line["what"] for line in lines))
-    for color, what in zip(OF_TASKS, tasks, strict=False):
+    """Rate over size, ours solid, the fastest peer that has the same values dashed."""
+    drawn = []
+    for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
         ours: dict[int, float] = {}
         theirs: dict[int, float] = {}
-        for line in (line for line in lines if line["what"] == what):
+        own = [line for line in lines if line["what"] == what]
+        for line in own:
             rate, n_rows = line["values_per_s"], line["rows"]
             if "ratio" not in line:
                 ours[n_rows] = rate
             elif rate / line["ratio"] > theirs.get(n_rows, 0.0):  # ours as it was in turn with the fastest peer
                 ours[n_rows], theirs[n_rows] = rate, rate / line["ratio"]
-        for rates, style, whose in ((ours, "o-", what), (theirs, "o--", f"{peers_of(lines, what)}, the fastest")):
-            sizes = sorted(rates)
-            if sizes:
-                axis.plot(sizes, [rates[n] for n in sizes], style, color=color, markersize=4.5, linewidth=1.8,
-                          markerfacecolor=color if style == "o-" else "white", label=whose)  # fmt: skip
-    axis.set(xscale="log", yscale="log", xlabel="rows of a simulated market, logarithmic")
-    axis.set_ylabel("values per second, logarithmic")
-    axis.set_title("By size: gpupipe solid, the fastest peer dashed", loc="left", fontsize=10.5)
-    axis.legend(**LEGEND)
-    short_numbers(axis.xaxis, axis.yaxis)
-    plain(axis, "xy")
+        peers = " and ".join(sorted({line["peer"].split()[0] for line in own if "peer" in line}))
+        for rates, dashed, label in ((ours, False, what), (theirs, True, f"{peers}, the fastest")):
+            if rates:
+                drawn.append((label, sorted(rates), [rates[n] for n in sorted(rates)], color, dashed))
+    curves(axis, drawn, "By size: gpupipe solid, the fastest peer dashed", xscale="log", yscale="log",
+           xlabel="rows of a simulated market, logarithmic", ylabel="values per second, logarithmic")  # fmt: skip
 
 
 def draw_horizons(axis: Any, lines: list[Line]) -> None:
     """Nanoseconds a row over the horizon of the labels."""
+    drawn = []
     for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
         cost = {line["horizon"]: 1e9 / line["rows_per_s"] for line in lines if line["what"] == what}
-        axis.plot(list(cost), list(cost.values()), "o-", color=color, markersize=4.5, linewidth=1.8, label=what)
-    axis.set(xscale="log", xlabel="horizon, bars, logarithmic", ylabel="nanoseconds", ylim=(0, None))
-    axis.set_title("Labels by horizon: nanoseconds a row", loc="left", fontsize=10.5)
-    axis.legend(**LEGEND)
-    short_numbers(axis.xaxis)
-    plain(axis, "xy")
-
-
-def peers_of(lines: list[Line], what: str) -> str:
-    """The libraries that a task was compared with: "numpy", "TA-Lib"."""
-    names = {line["peer"].split()[0] for line in lines if line["what"] == what and "peer" in line}
-    return " and ".join(sorted(names))
+        drawn.append((what, list(cost), list(cost.values()), color, False))
+    curves(axis, drawn, "Labels by horizon: nanoseconds a row", xscale="log", xlabel="horizon, bars, logarithmic",
+           ylabel="nanoseconds", ylim=(0, None))  # fmt: skip
 
 
 def draw_scan(lines: list[Line], target: pathlib.Path) -> None:
@@ -215,22 +212,16 @@ def draw_scan(lines: list[Line], target: pathlib.Path) -> None:
          "signals": line["seconds"]["signals"], "writing": line["seconds"]["writing"]}
         for line in lines
     ]  # fmt: skip
-    curves = {"in memory, without writing": ("#1f2328", [line["seconds"]["scan"] for line in lines])}
-    curves |= {name: (c, [step[name] for step in steps]) for name, c in zip(steps[0], OF_TASKS, strict=True)}
+    drawn = [("in memory, without writing", symbols, [line["seconds"]["scan"] for line in lines], TEXT, False)]
     if all(line["command_s"] for line in lines):
-        curves = {"the command": (PEER, [line["command_s"] for line in lines]), **curves}
+        drawn.insert(0, ("the command", symbols, [line["command_s"] for line in lines], PEER, False))
+    drawn += [(name, symbols, [step[name] for step in steps], color, True)
+              for name, color in zip(steps[0], OF_TASKS, strict=True)]  # fmt: skip
     figure, axis = pyplot().subplots(figsize=(8.2, 4.2), layout="constrained")
-    for name, (color, seconds) in curves.items():
-        step = name in steps[0]
-        axis.plot(symbols, seconds, "o--" if step else "o-", color=color, markersize=4.5, label=name,
-                  linewidth=1.3 if step else 2.2, markerfacecolor="white" if step else color)  # fmt: skip
-    axis.set(xscale="log", yscale="log", xlabel="symbols, logarithmic", ylabel="seconds, logarithmic")
+    curves(axis, drawn, "A scan by the number of symbols: all models of all sectors", xscale="log", yscale="log",
+           xlabel="symbols, logarithmic", ylabel="seconds, logarithmic")  # fmt: skip
     axis.set_xticks(symbols, [f"{n:,}" for n in symbols])
     axis.minorticks_off()
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_title("A scan by the number of symbols: all models of all sectors", loc="left", fontsize=10.5)
-    axis.legend(**LEGEND)
-    plain(axis, "y")
     save(figure, target)
 
 
@@ -259,8 +250,10 @@ def draw_predecessor(lines: list[Line], target: pathlib.Path) -> None:
         headline = f"{result['ratio']:.0f} times faster{' (extrapolated)' * result['extrapolated']}"
     title(figure, f"The predecessor's way and ours: {headline}\n{result['rows']:,} rows, {n} sector{'s' * (n > 1)}, "
           f"preset {result['preset']}; {result['cores']} cores; {result['date']}")  # fmt: skip
-    bars(steps, [(step["step"], step["seconds"], "extrapolated" not in step["basis"], duration(step["seconds"]))
-                 for step in result["steps"]], 3)  # fmt: skip
+    bars(steps, [
+        Bar(step["step"], step["seconds"], duration(step["seconds"]), k > 2, "extrapolated" in step["basis"])
+        for k, step in enumerate(result["steps"])
+    ])  # fmt: skip
     steps.set(xscale="log", xlabel="time of the whole job, logarithmic; hatched: extrapolated")
     lowest, highest = (of(step["seconds"] for step in result["steps"]) for of in (min, max))
     steps.set_xlim(lowest / 2, highest * 6)
@@ -269,23 +262,9 @@ def draw_predecessor(lines: list[Line], target: pathlib.Path) -> None:
     steps.set_xticks(list(inside), list(inside.values()), minor=False)
     steps.minorticks_off()
     whole = sum(result["stages"].values())
-    bars(shares, [(name, 100 * value / whole, True, f"{100 * value / whole:.1f} %") for name, value in stages],
-         len(stages))  # fmt: skip
+    bars(shares, [Bar(name, 100 * value / whole, f"{100 * value / whole:.1f} %") for name, value in stages])
     shares.set(xlim=(0, 115 * stages[0][1] / whole), xlabel="share of the predecessor's time, percent")
     save(figure, target)
-
-
-def bars(axis: Any, rows: Sequence[tuple[str, float, bool, str]], n_grey: int) -> None:
-    """Horizontal bars from the top down: (name, value, whether it was measured, words); the first `n_grey` are grey."""
-    for k, (name, value, measured, words) in enumerate(rows):
-        color, ink = (PEER, TEXT) if k < n_grey else (OURS, OURS)
-        axis.barh(k, value, height=0.62, color=color if measured else "white", edgecolor=color, linewidth=1.0,
-                  hatch=None if measured else "////")  # fmt: skip
-        text = axis.text(value, k, f"  {words}", va="center", ha="left", color=ink)
-        text.set_in_layout(False)  # the limits leave room for it
-        axis.text(-0.01, k, name, transform=axis.get_yaxis_transform(), ha="right", va="center", color=ink)
-    axis.set(ylim=(len(rows) - 0.4, -0.6), yticks=[])
-    plain(axis, "x")
 
 
 PICTURES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -171,32 +170,11 @@ def median(runs: Iterable[Any], of: Callable[[Any], float], digits: int = 3) -> 
     return round(statistics.median(of(run) for run in runs), digits)
 
 
-def digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def without(value: Any, dropped: Callable[[str], bool]) -> Any:
     """A JSON value without the keys, at any depth, for which `dropped` is true."""
     if isinstance(value, dict):
         return {key: without(inner, dropped) for key, inner in value.items() if not dropped(key)}
     return [without(inner, dropped) for inner in value] if isinstance(value, list) else value
-
-
-def timeless(value: Any) -> Any:
-    """A JSON value of OUT without the seconds that a run took."""
-    return without(value, lambda key: key.startswith("seconds"))
-
-
-def contents(out: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file under trained_*, of metadata without its times."""
-    found = {}
-    for path in sorted(out.glob("trained_*/**/*")):
-        if path.name == "metadata.json":
-            text = json.dumps(timeless(json.loads(path.read_text())), sort_keys=True)
-            found[str(path.relative_to(out))] = hashlib.sha256(text.encode()).hexdigest()
-        elif path.is_file():
-            found[str(path.relative_to(out))] = digest(path)
-    return found
 
 
 def record(benchmark: str, **facts: Any) -> Line:
@@ -220,10 +198,21 @@ def chosen_options(chosen: argparse.Namespace) -> dict[str, Any]:
     return {name: bare(value) for name, value in vars(chosen).items()}
 
 
+def text_of(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def show(line: Line) -> None:
     """Print the facts of a line while the next one is measured."""
-    words = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in line.items())
-    print(", ".join(words), flush=True)
+    print(", ".join(f"{name} {text_of(value)}" for name, value in line.items()), flush=True)
+
+
+def table(lines: Sequence[Line]) -> None:
+    """Print lines as a table; columns are the keys of the first."""
+    rows = [list(lines[0]), *([text_of(line.get(name, "")) for name in lines[0]] for line in lines)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]), flush=True)
 
 
 def report(benchmark: str, lines: Iterable[Line], path: pathlib.Path | str | None = None, **about: Any) -> int:

@@ -76,12 +76,7 @@ def main() -> int:
             runs.require_same_models(own, repetitions["as it is"][0] if name in SAME else None, name)
         lines: dict[str, Any] = {n: summed_up(own, chosen.models.split(",")) for n, own in repetitions.items()}
         summary = repetitions["as it is"][0].summary
-    print(f"{'':34} {'wall s':>8} {'training s':>11} {'peak GiB':>9} {'validation %':>13} {'test %':>7}")
-    for name, line in lines.items():
-        print(
-            f"{name:34} {line['wall_s']:8.1f} {line['training_s']:11.1f} {line['peak_gib']:9.2f} "
-            f"{line['validation_gain']:13.2f} {line['test_gain']:7.2f}"
-        )
+    runs.table([{"variant": name, **line} for name, line in lines.items()])
     print(json.dumps(runs.record(
         "options", options=options, times=chosen.times, rows=summary["data"]["rows_kept"], variants=lines,
         device=summary["device"],

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.runs import table
+
 LOAD, FEATURES, LABELS = "load", "features", "labels"  # stages of the predecessor; gpupipe has the last two
 
 
@@ -65,19 +67,15 @@ def ladder(
 
 def show(found: Mapping[str, Any], of_predecessor: Mapping[str, float], new: Mapping[str, Any]) -> None:
     """The ladder as a table, the ratio of its ends, and the stages of both."""
-    print(f"\n{'step':58} {'seconds':>10} {'faster':>8}  basis")
-    for step in found["steps"]:
-        faster = f"{step['times_faster']:.2f} x" if step["times_faster"] else ""
-        print(f"{step['step']:58} {step['seconds']:10,.1f} {faster:>8}  {step['basis']}")
+    print()
+    table(found["steps"])
     if not found["ratio"]:
         print("No ratio: the predecessor had fewer trees than it has.")
     else:
-        print(f"Ours is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
+        print(f"gpupipe is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
         if left_out := found["models_wanted"] - found["models"]:
             print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; "
                   "the predecessor trained them")  # fmt: skip
-    for title, seconds in (("predecessor, whole job", of_predecessor), (f"ours, {new['name']}", new["stages"])):
-        whole = sum(seconds.values())
-        print(f"\n{title}: seconds by stage ({whole:,.1f} in all)")
-        for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
-            print(f"  {name:20} {value:10,.1f} {100 * value / whole:5.1f} %")
+    for title, seconds in (("predecessor, whole job", of_predecessor), (f"gpupipe, {new['name']}", new["stages"])):
+        print(f"\n{title}: seconds by stage, {sum(seconds.values()):,.1f} in all")
+        table([{"stage": name, "seconds": value} for name, value in sorted(seconds.items(), key=lambda item: -item[1])])

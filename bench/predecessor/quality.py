@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.predecessor import models, rows
 from bench.predecessor.models import FAMILIES, META, Clock
-from bench.runs import Line
+from bench.runs import Line, table
 from gpupipe import config
 from gpupipe.artifacts.load import Predictions, load
 from gpupipe.data.panel import Panel
@@ -152,37 +152,28 @@ def averages(lines: Sequence[Line]) -> list[Line]:
     return means
 
 
-def table(heads: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]], width: int) -> None:
-    print("  ".join([f"{'label':>8}", *(f"{head:>{width}}" for head in heads)]))
-    for label, cells in lines:
-        print("  ".join([f"{label:>8}", *(f"{cell:>{width}}" for cell in cells)]))
-
-
 def show(means: Sequence[Line]) -> None:
     """Three tables of `averages`: gains of both on the sealed future, and the predecessor's claims against it."""
     n = means[0]["sectors"]
     over = f"averaged over {n} sectors" if n > 1 else "one sector"
     for side, whose in (("old", "The predecessor"), ("new", "gpupipe")):
         print(f"\n{whose}: gain over the class prior in sealed log-loss, percent, {over}")
-        names = list(dict.fromkeys(name for mean in means for name in mean[side]))
-        gains = [
-            (title(mean), [f"{mean['prior']:.4f}", *(
-                f"{100 * mean[side][name]['gain']:.1f}" if name in mean[side] else "-" for name in names
-            )])
-            for mean in means
-        ]  # fmt: skip
-        table(["prior", *names], gains, 13)
+        gains = ({name: 100 * own["gain"] for name, own in mean[side].items()} for mean in means)
+        table([{"label": title(m), "prior": m["prior"], **own} for m, own in zip(means, gains, strict=True)])
     for name in dict.fromkeys(name for mean in means for name in mean["new"]):
         n_better = sum(name in mean["better"] for mean in means)
         print(f"{name}: better than the best of the predecessor on {n_better} of {len(means)} labels")
     name = META if META in means[0]["old"] else FAMILIES[0]
     print(f"\nWhat the random split claims of the predecessor's {name}, and what the sealed future shows, percent")
-    shares = []
-    for mean in means:
-        of_sides = ((mean["claimed"][name], mean["claimed_majority"]), (mean["old"][name], mean["majority"]))
-        cells = [share for own, most in of_sides for share in (own["accuracy"], most, own["gain"])]
-        shares.append((title(mean), [f"{100 * share:.2f}" for share in cells]))
-    table(["claimed: accuracy", "majority", "gain", "future: accuracy", "majority", "gain"], shares, 17)
+    table([
+        {"label": title(mean)} | {
+            f"{when}: {what}": 100 * share
+            for when, own, most in (("claimed", mean["claimed"][name], mean["claimed_majority"]),
+                                    ("future", mean["old"][name], mean["majority"]))
+            for what, share in (("accuracy", own["accuracy"]), ("majority", most), ("gain", own["gain"]))
+        }
+        for mean in means
+    ])  # fmt: skip
 
 
 def title(line: Line) -> str:

@@ -129,21 +129,17 @@ def night(
 
 
 def show(result: runs.Line) -> None:
-    """The tables of a night."""
-    print(f"{'':14} {'cold s':>8} {'warm s':>8} {'ratio':>6}   rounds cold, warm (old); largest cold, warm")
+    """The tables of a night: seconds and rounds (warm rounds that are old in brackets), then losses, intervals."""
+    lines = []
     for name, cold_s in result["seconds"]["cold"].items():
-        warm_s = result["seconds"]["warm"][name]
-        line = f"{name:14} {cold_s:8.2f} {warm_s:8.2f} {cold_s / max(warm_s, 1e-9):6.2f}"
-        if name in result["rounds"]["cold"]:
-            cold, warm = (result["rounds"][side][name] for side in SIDES)
-            line += f"   {cold['median']:g}, {warm['median']:g} ({warm['old']:g}); {cold['largest']}, {warm['largest']}"
-        print(line)
+        warm_s, rounds = result["seconds"]["warm"][name], {side: result["rounds"][side].get(name) for side in SIDES}
+        lines.append({"family": name, "cold s": cold_s, "warm s": warm_s, "ratio": cold_s / max(warm_s, 1e-9)})
+        for side, own in rounds.items():
+            lines[-1][f"rounds {side}"] = f"{own['median']:g} ({own['old']:g}), {own['largest']}" if own else ""
+    runs.table(lines)
     for part in ("validation", "test"):
-        print(f"{part:14} {'label':>18} {'cold':>9} {'warm':>9}  warm - cold (95 % interval), in 1/1000 nats")
-        for line in result[part]:
-            difference, low, high = (1000 * line[name] for name in ("difference", "low", "high"))
-            print(f"{line['family']:14} {line['label']:>18} {line['cold']:9.5f} {line['warm']:9.5f}  "
-                  f"{difference:+.3f} ({low:+.3f}, {high:+.3f})", flush=True)  # fmt: skip
+        print(f"{part}: log-loss, and warm - cold with its interval")
+        runs.table(result[part])
 
 
 def main(arguments: list[str] | None = None) -> int:

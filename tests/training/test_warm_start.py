@@ -11,7 +11,6 @@ import pytest
 import xgboost
 
 import bench.quality.warm_start
-from bench.job import kill
 from gpupipe import config
 from gpupipe.artifacts import publish
 from gpupipe.artifacts.layout import is_model
@@ -26,6 +25,7 @@ from gpupipe.pipeline import job as pipeline
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
 from gpupipe.training import prepare, warm_start
+from tests.support import kill
 from tests.support.tiny import QUICK, SECTORS, SOURCE, cut, fold_of, in_sectors, planted, tiny_market
 
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise")

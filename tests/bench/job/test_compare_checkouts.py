@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 
@@ -30,7 +31,7 @@ def write_out(out, model=b"model", gain=0.25, seconds=1.0, rows=3):
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    files = {name: {"sha256": runs.digest(out / name)} for name in contents}
+    files = {name: {"sha256": hashlib.sha256(content).hexdigest()} for name, content in contents.items()}
     (out / "manifest.json").write_text(json.dumps({"files": files}))
     return out
 

@@ -1,4 +1,4 @@
-"""Kill a run and start it again: `python -m bench.job.kill [--times 10] [--seed 0] [--keep FOLDER] [-- RUN OPTIONS]`.
+"""Kill a run and start it again: `python -m tests.support.kill [--times 10] [--seed 0] [--keep FOLDER] [-- OPTIONS]`.
 
 An uninterrupted run comes first. Then, each time in a fresh OUT, the same run is killed (SIGKILL) at a moment, started
 again, and compared with the first: the same files under trained_*, every model byte for byte, metadata but for times.
@@ -15,6 +15,7 @@ differed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 import random
@@ -24,9 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from bench import runs
-from bench.runs import contents, digest
 from gpupipe.pipeline import upkeep
 from gpupipe.store import fingerprint
 
@@ -45,6 +46,27 @@ KEPT = re.compile(r"\.gpupipe/(units/[0-9a-f]{40}\.json|objects/[0-9a-f]{64}|run
 
 def start(options: list[str], out: pathlib.Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(runs.job_command(options, out))
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def timeless(value: Any) -> Any:
+    """A JSON value of OUT without the seconds that a run took."""
+    return runs.without(value, lambda key: key.startswith("seconds"))
+
+
+def contents(out: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file under trained_*, of metadata without its times."""
+    found = {}
+    for path in sorted(out.glob("trained_*/**/*")):
+        if path.name == "metadata.json":
+            text = json.dumps(timeless(json.loads(path.read_text())), sort_keys=True)
+            found[str(path.relative_to(out))] = hashlib.sha256(text.encode()).hexdigest()
+        elif path.is_file():
+            found[str(path.relative_to(out))] = digest(path)
+    return found
 
 
 def broken_promises(out: pathlib.Path) -> list[str]:
