@@ -160,9 +160,9 @@ def run_job(options: Sequence[str], out: pathlib.Path, sample: bool = False, **h
     return Run(usage.wall_s, usage.peak_bytes, usage.anonymous_bytes, out)
 
 
-def require_same_models(runs: Sequence[Run], reference: Run | None = None, name: str = "repetitions") -> None:
-    """SystemExit unless all runs have the models of the reference, or of the first."""
-    if any(run.models != (reference or runs[0]).models for run in runs):
+def require_same_models(runs: Sequence[Run], reference: Run, name: str) -> None:
+    """SystemExit unless all runs have the models of the reference."""
+    if any(run.models != reference.models for run in runs):
         raise SystemExit(f"{name}: the models differ")
 
 

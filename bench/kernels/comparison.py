@@ -5,8 +5,8 @@ are medians, and the share of the measured rate of copying memory, which binds w
 definition is another is marked `equal: false` with the reason. One that is not installed is reported as skipped:
 
     pip install -e ".[cpu,test,bench]"      pandas, polars, TA-Lib, polars-talib, ml4t-engineer, vectorbt, matplotlib
-    --qlib PYTHON                           an interpreter with pyqlib==0.9.7, which runs qlib_alpha158.py
-    --mlfinpy PYTHON                        an interpreter with mlfinpy==0.1.2, which runs mlfinpy_labels.py
+    --qlib PYTHON                           an interpreter with pyqlib==0.9.7, which runs foreign_peers.py
+    --mlfinpy PYTHON                        an interpreter with mlfinpy==0.1.2, which runs foreign_peers.py
 
     --ladder                                simulated panels of 10 thousand to 10 million rows (or --rows 10000,...)
     --cold                                  time to the first result in fresh processes
@@ -36,7 +36,7 @@ from bench.kernels import feature_peers, label_peers
 from bench.kernels.cold_start import cold_start
 from bench.kernels.label_peers import FIELDS, HORIZONS, IN_BLOCKS, THRESHOLDS, Peer
 from bench.kernels.talib_columns import ARRAYS, OUR_COLUMNS, our_columns
-from bench.timing import alternate, cores, memory_copy
+from bench.timing import alternate, memory_copy
 from gpupipe.data import simulate
 from gpupipe.data.panel import Panel
 from gpupipe.features.matrix import compute_features, feature_names, warm_up_of
@@ -196,7 +196,7 @@ def first_touch(run: Run, mlfinpy: str | None) -> Iterator[dict]:
     if mlfinpy is None:
         print("mlfinpy is skipped: it wants numpy 1; give an interpreter that has it as --mlfinpy PYTHON")
         return
-    found, theirs = apart(run.host, mlfinpy, "mlfinpy_labels.py")
+    found, theirs = apart(run.host, mlfinpy, "mlfinpy")
     # Our labels of the same rows from closes alone, which is all that it looks at.
     closes, n = dataclasses.replace(run.host, high=run.host.close, low=run.host.close), found["rows"]
     near = tp_dd_labels(closes, HORIZONS, THRESHOLDS, rule="first_touch").y[:n]
@@ -309,7 +309,7 @@ def alpha158(run: Run, qlib: str | None) -> Iterator[dict]:
     if qlib is None:
         print("Qlib is skipped: give an interpreter that has pyqlib as --qlib PYTHON")
     else:
-        found, theirs = apart(run.host, qlib, "qlib_alpha158.py", "--processes", str(cores()))
+        found, theirs = apart(run.host, qlib, "qlib")
         values = run.panel.device.to_host(made.values)
         check += f"; {same_as_qlib(run.host, values, made.names, theirs, found['names'])}"
         more = {"peer": found["library"], "equal": True, "peer_seconds": found["seconds"]}
@@ -336,22 +336,22 @@ def same_as_qlib(panel: Panel, values: np.ndarray, ours: Sequence[str], theirs: 
     return f"{len(names)} columns of Qlib, largest relative error {worst:.0e}"
 
 
-def apart(panel: Panel, python: str, script: str, *options: str) -> tuple[dict, np.ndarray]:
-    """Run a script of this folder with another interpreter on the panel's bars: its last line, and its values."""
+def apart(panel: Panel, python: str, peer: str) -> tuple[dict, np.ndarray]:
+    """Run foreign_peers.py with another interpreter on the panel's bars: its last line, and its values."""
     import pyarrow.parquet
 
     with tempfile.TemporaryDirectory() as folder:
-        bars, values = pathlib.Path(folder, "bars.parquet"), pathlib.Path(folder, "values.npy")
+        bars, values = f"{folder}/bars.parquet", f"{folder}/values.npy"
         table = panel.to_arrow()
         plain = table.set_column(0, "symbol", table["symbol"].cast("string")).drop_columns(["sector"])
         pyarrow.parquet.write_table(plain, bars)
-        path = pathlib.Path(__file__).with_name(script)
-        command = [python, "-W", "ignore", str(path), str(bars), "--values", str(values), *options]
+        script = pathlib.Path(__file__).with_name("foreign_peers.py")
         # Nothing of ours is to be found there.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [python, "-W", "ignore", str(script), peer, bars, values]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
         if done.returncode:
-            raise SystemExit(f"{script} failed: {done.stderr[-2000:]}")
+            raise SystemExit(f"{peer} failed: {done.stderr[-2000:]}")
         return json.loads(done.stdout.splitlines()[-1]), np.load(values)
 
 

@@ -90,10 +90,8 @@ def slope(x: pd.Series, n: int) -> pd.Series:
 def trend(b: pd.DataFrame) -> Columns:
     c: Columns = {}
     close, high, low = b.close, b.high, b.low
-    for n in (5, 10, 20, 50, 100, 200):
-        c[f"sma_ratio_{n}"] = close / close.rolling(n).mean() - 1
-    for n in (5, 10, 20, 50):
-        c[f"ema_ratio_{n}"] = close / ema(close, n) - 1
+    c |= {f"sma_ratio_{n}": close / close.rolling(n).mean() - 1 for n in (5, 10, 20, 50, 100, 200)}
+    c |= {f"ema_ratio_{n}": close / ema(close, n) - 1 for n in (5, 10, 20, 50)}
     for n in (10, 20, 50):
         weights = np.arange(1, n + 1) / (n * (n + 1) / 2)
         c[f"wma_ratio_{n}"] = close / close.rolling(n).apply(lambda w, weights=weights: w @ weights, raw=True) - 1
@@ -115,8 +113,7 @@ def trend(b: pd.DataFrame) -> Columns:
             c["plus_di_14"], c["minus_di_14"] = ratio(100 * rises, span, 0.0), ratio(100 * falls, span, 0.0)
     c["aroon_up_25"] = 100 * (1 - since(high, 26, np.argmax) / 25)
     c["aroon_down_25"] = 100 * (1 - since(low, 26, np.argmin) / 25)
-    for n in (10, 20, 60):
-        c[f"slope_ratio_{n}"] = 100 * slope(close, n) / close.rolling(n).mean()
+    c |= {f"slope_ratio_{n}": 100 * slope(close, n) / close.rolling(n).mean() for n in (10, 20, 60)}
     for n in (20, 60):
         explained = slope(close, n) ** 2 * ((n * n - 1) / 12)
         c[f"trend_r2_{n}"] = ratio(explained, close.rolling(n).var(ddof=0), 0.0)
@@ -134,12 +131,9 @@ def momentum(b: pd.DataFrame) -> Columns:
     c: Columns = {}
     close, high, low = b.close, b.high, b.low
     move = close.diff()
-    for n in (1, 2, 3, 5, 10, 20, 40, 60, 120, 250):
-        c[f"roc_{n}"] = 100 * (close / close.shift(n) - 1)
-    for n in (120, 250):
-        c[f"roc_between_20_{n}"] = 100 * (close.shift(20) / close.shift(n) - 1)
-    for n in (7, 14, 21):
-        c[f"rsi_{n}"] = strength(close, n)
+    c |= {f"roc_{n}": 100 * (close / close.shift(n) - 1) for n in (1, 2, 3, 5, 10, 20, 40, 60, 120, 250)}
+    c |= {f"roc_between_20_{n}": 100 * (close.shift(20) / close.shift(n) - 1) for n in (120, 250)}
+    c |= {f"rsi_{n}": strength(close, n) for n in (7, 14, 21)}
     rsi = c["rsi_14"]
     c["stochrsi_14"] = place(rsi, rsi, rsi, 14)
     fast = place(close, high, low, 14)
@@ -156,14 +150,12 @@ def momentum(b: pd.DataFrame) -> Columns:
     part = {n: ratio(pressure.rolling(n).sum(), span.rolling(n).sum(), 0.5) for n in (7, 14, 28)}
     c["ultosc_7_14_28"] = 100 / 7 * (4 * part[7] + 2 * part[14] + part[28])
     rising = move.gt(0).astype(float).where(move.notna())
-    for n in (10, 20, 60):
-        c[f"up_share_{n}"] = rising.rolling(n).mean()
+    c |= {f"up_share_{n}": rising.rolling(n).mean() for n in (10, 20, 60)}
     r = np.log(close / close.shift(1))
     for n in (20, 60, 120):
         spread = r.rolling(n).std(ddof=0)
         c[f"return_ratio_{n}"] = (r.rolling(n).mean() / spread).mask(spread <= 3e-8, 0.0)
-    for n in (5, 20):
-        c[f"acceleration_{n}"] = c[f"roc_{n}"].diff(n)
+    c |= {f"acceleration_{n}": c[f"roc_{n}"].diff(n) for n in (5, 20)}
     return c
 
 
@@ -190,19 +182,15 @@ def volatility(b: pd.DataFrame) -> Columns:
     relative = span / before
     natr = {n: 100 * wilder(span, n) / close for n in (5, 14, 20)}
     c["natr_14"] = natr[14]
-    for n in (5, 20):
-        c[f"log_natr_{n}"] = np.log(natr[n].clip(lower=1e-4))
+    c |= {f"log_natr_{n}": np.log(natr[n].clip(lower=1e-4)) for n in (5, 20)}
     c["log_range_60"] = np.log((100 * relative.rolling(60).mean()).clip(lower=1e-4))
-    for n in (20, 60):
-        c[f"vol_of_vol_{n}"] = ratio(relative.rolling(n).std(ddof=0), relative.rolling(n).mean(), 0.0)
-    for n in (5, 10, 20, 60, 120):
-        c[f"volatility_{n}"] = root_mean_square(r, n)
+    c |= {f"vol_of_vol_{n}": ratio(relative.rolling(n).std(ddof=0), relative.rolling(n).mean(), 0.0) for n in (20, 60)}
+    c |= {f"volatility_{n}": root_mean_square(r, n) for n in (5, 10, 20, 60, 120)}
     for n in (20, 60):
         c[f"downside_volatility_{n}"] = root_mean_square(r.clip(upper=0), n)
         down2 = (r.clip(upper=0) ** 2).rolling(n).mean()
         c[f"downside_share_{n}"] = ratio(down2, (r * r).rolling(n).mean(), 0.5)
-    for n in (5, 20, 60):
-        c[f"max_abs_return_{n}"] = r.abs().rolling(n).max()
+    c |= {f"max_abs_return_{n}": r.abs().rolling(n).max() for n in (5, 20, 60)}
     c["max_return_20"] = r.rolling(20).max()
     for n in (20, 60):
         c[f"skewness_{n}"] = r.rolling(n).skew() * ((n - 2) / math.sqrt(n * (n - 1)))
@@ -228,8 +216,7 @@ def volatility(b: pd.DataFrame) -> Columns:
         c[f"bb_percent_{n}"] = ratio(close - average, 4 * spread, 0.0) + 0.5
         c[f"bb_width_{n}"] = 4 * spread / average
     c["std_ratio_10"] = close.rolling(10).std(ddof=0) / close.rolling(10).mean()
-    for n in (20, 60):
-        c[f"ulcer_{n}"] = root_mean_square(100 * (close / close.rolling(n).max() - 1), n)
+    c |= {f"ulcer_{n}": root_mean_square(100 * (close / close.rolling(n).max() - 1), n) for n in (20, 60)}
     c["leverage_60"] = r.shift(1).rolling(60).corr(r.abs())
     return c
 
@@ -269,8 +256,7 @@ def volume(b: pd.DataFrame) -> Columns:
     falling = flow.where(step < 0, 0.0).where(step.notna()).rolling(14).sum()
     c["mfi_14"] = ratio(100 * rising, rising + falling, 50.0)
     accumulation = ratio(2 * close - b.high - b.low, width, 0.0) * traded
-    for n in (20, 60):
-        c[f"cmf_{n}"] = ratio(accumulation.rolling(n).sum(), traded.rolling(n).sum(), 0.0)
+    c |= {f"cmf_{n}": ratio(accumulation.rolling(n).sum(), traded.rolling(n).sum(), 0.0) for n in (20, 60)}
     adosc = ema(accumulation, 3, 7) - ema(accumulation, 10)
     c["adosc_ratio_3_10"] = ratio(adosc, traded.rolling(10).mean(), 0.0)
     signed = np.sign(move) * traded
@@ -295,8 +281,7 @@ def candle(b: pd.DataFrame) -> Columns:
     c["lower_shadow"] = ratio(bottom - b.low, width, 0.0)
     c["bar_return"] = b.close / b.open - 1
     c["gap"] = b.open / before - 1
-    for n in (5, 20):
-        c[f"body_mean_{n}"] = c["body"].rolling(n).mean()
+    c |= {f"body_mean_{n}": c["body"].rolling(n).mean() for n in (5, 20)}
     c["shadow_balance_5"] = (c["lower_shadow"] - c["upper_shadow"]).rolling(5).mean()
     shared = (np.minimum(b.high, b.high.shift(1)) - np.maximum(b.low, b.low.shift(1))).clip(lower=0)
     c["overlap"] = ratio(shared, width, 0.0)

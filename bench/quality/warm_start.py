@@ -110,7 +110,7 @@ def night(
     repetitions = in_turn(times, sides)
     families = settings.training.models
     for side, own in repetitions.items():
-        runs.require_same_models(own, name=f"repetitions of the {side} run")
+        runs.require_same_models(own, own[0], f"repetitions of the {side} run")
     outs = {side: own[0].out for side, own in repetitions.items()}
     summaries = {side: own[0].summary for side, own in repetitions.items()}
     warmed = summaries["warm"]["warm_start"]["families"]
