@@ -8,6 +8,7 @@ import datetime
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -100,18 +101,12 @@ def job_options(chosen: argparse.Namespace) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """A finished process: seconds, largest resident set, and largest part of it that is not pages of files."""
+class Run:
+    """A finished process: seconds, largest resident set, its largest part without pages of files; OUT of a job."""
 
     wall_s: float
-    peak_bytes: int
+    peak_bytes: int = 0
     anonymous_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Run(Usage):
-    """A finished job and its folder."""
-
     out: pathlib.Path = pathlib.Path("OUT")
 
     @property
@@ -129,35 +124,29 @@ def job_command(options: Sequence[str], out: pathlib.Path) -> list[str]:
     return [sys.executable, "-m", "gpupipe.run", *options, "--quiet", "--out", str(out)]
 
 
-def watch(command: Sequence[str], sample: bool = False, **how: Any) -> Usage:
+def watch(command: Sequence[str], out: pathlib.Path = pathlib.Path("OUT"), sample: bool = False, **how: Any) -> Run:
     """Run a command to its end; SystemExit with its status where it fails. sample: watch its anonymous memory too."""
     began, anonymous = time.perf_counter(), 0
     process = subprocess.Popen(command, **how)
+    status_file = pathlib.Path(f"/proc/{process.pid}/status")
     while True:
+        if sample:
+            with contextlib.suppress(OSError):
+                lines = [line.split() for line in status_file.read_text().splitlines()]
+                anonymous = max([anonymous, *(int(line[1]) * 1024 for line in lines if line[:1] == ["RssAnon:"])])
         done, status, usage = os.wait4(process.pid, os.WNOHANG if sample else 0)
         if done:
             break
-        anonymous = max(anonymous, anonymous_bytes(process.pid))
         time.sleep(0.05)
     process.returncode = os.waitstatus_to_exitcode(status)  # or Popen takes the process for a running one
     if status:
         raise SystemExit(f"the job failed with status {process.returncode}")
-    return Usage(time.perf_counter() - began, usage.ru_maxrss * 1024, anonymous)
-
-
-def anonymous_bytes(process: int) -> int:
-    """Memory of a process without pages of files; 0 where the system does not report it."""
-    try:
-        lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+    return Run(time.perf_counter() - began, usage.ru_maxrss * 1024, anonymous, out)
 
 
 def run_job(options: Sequence[str], out: pathlib.Path, sample: bool = False, **how: Any) -> Run:
     """Run `python -m gpupipe.run OPTIONS --out OUT` in a process of its own."""
-    usage = watch(job_command(options, out), sample, **how)
-    return Run(usage.wall_s, usage.peak_bytes, usage.anonymous_bytes, out)
+    return watch(job_command(options, out), out, sample, **how)
 
 
 def require_same_models(runs: Sequence[Run], reference: Run, name: str) -> None:
@@ -196,6 +185,11 @@ def bare(value: Any) -> Any:
 def chosen_options(chosen: argparse.Namespace) -> dict[str, Any]:
     """The options of a benchmark, for its record."""
     return {name: bare(value) for name, value in vars(chosen).items()}
+
+
+def finite(value: float) -> float | None:
+    """The value, or None, as JSON has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 def text_of(value: Any) -> str:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,7 @@ class Grown:
     seed: int = 42
 
 
-@dataclass(frozen=True)
-class Contender:
+class Contender(NamedTuple):
     """fit(sector, labels, setting) gives X -> probabilities (n, len(labels), 3)."""
 
     name: str
@@ -141,19 +140,13 @@ def sklearn_forest(world: World) -> Contender:
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         from sklearn.ensemble import RandomForestClassifier
 
-        matrix = world.matrices[sector]
+        train, several = world.matrices[sector].train, len(labels) > 1
         forest = RandomForestClassifier(
             setting.trees, max_depth=setting.depth, min_samples_leaf=setting.min_rows,
             max_features=setting.column_share, n_jobs=cores(), random_state=setting.seed,
-        ).fit(matrix.train.X, matrix.train.y[:, list(labels)].squeeze())  # fmt: skip
-        every = forest.classes_ if len(labels) > 1 else [forest.classes_]
-
-        def predict(X: np.ndarray) -> np.ndarray:
-            found = forest.predict_proba(X)
-            found = found if len(labels) > 1 else [found]
-            return _all_classes(found, every)
-
-        return predict
+        ).fit(train.X, train.y[:, list(labels)].squeeze())  # fmt: skip
+        every = forest.classes_ if several else [forest.classes_]
+        return lambda X: _all_classes(forest.predict_proba(X) if several else [forest.predict_proba(X)], every)
 
     return Contender(f"{name}, all labels at once", fit)
 
@@ -163,18 +156,17 @@ def cuml_forest(world: World) -> Contender:
     cuml, name = library("cuml", "cuML")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
-        matrix = world.matrices[sector]
-        X = np.nan_to_num(matrix.train.X)
+        train = world.matrices[sector].train
         forests = [
             cuml.ensemble.RandomForestClassifier(
                 n_estimators=setting.trees, max_depth=setting.depth, min_samples_leaf=setting.min_rows,
                 max_features=setting.column_share, n_bins=world.settings.training.max_bin, random_state=setting.seed,
                 output_type="numpy",
-            ).fit(X, matrix.train.y[:, label].astype(np.int32))
+            ).fit(np.nan_to_num(train.X), train.y[:, label].astype(np.int32))
             for label in labels
         ]  # fmt: skip
         every = [np.asarray(f.classes_) for f in forests]
-        return lambda rows: _all_classes([f.predict_proba(np.nan_to_num(rows)) for f in forests], every)
+        return lambda X: _all_classes([f.predict_proba(np.nan_to_num(X)) for f in forests], every)
 
     return Contender(name, fit)
 
@@ -200,8 +192,7 @@ def mean_loss(probability: np.ndarray, y: np.ndarray) -> float:
     return float(-np.log(np.take_along_axis(bounded, y.astype(np.int64)[:, :, None], axis=2)).mean())
 
 
-@dataclass(frozen=True)
-class Tried:
+class Tried(NamedTuple):
     """A setting of a contender: seconds of its fit, mean log-losses of the labels on validation and sealed rows."""
 
     seconds: float
@@ -210,7 +201,7 @@ class Tried:
     setting: Grown
 
 
-def try_setting(contender: Contender, sector: str, labels: Sequence[int], matrix: Matrix, setting: Grown) -> Tried:
+def attempt(contender: Contender, sector: str, labels: Sequence[int], matrix: Matrix, setting: Grown) -> Tried:
     seconds, predict = timed(lambda: contender.fit(sector, labels, setting))
     losses = (mean_loss(predict(part.X), part.y[:, list(labels)]) for part in (matrix.validation, matrix.test))
     return Tried(seconds, *losses, setting)
@@ -223,7 +214,7 @@ def compare(
     settings = [Grown(depth, trees, options.min_rows, options.column_share)
                 for depth in options.depths for trees in options.trees]  # fmt: skip
     tried = {
-        name: [try_setting(contender, sector, labels, world.matrices[sector], setting) for setting in settings]
+        name: [attempt(contender, sector, labels, world.matrices[sector], setting) for setting in settings]
         for name, contender in contenders.items()
     }
     best = {name: min(own, key=lambda one: one.validation) for name, own in tried.items()}

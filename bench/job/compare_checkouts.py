@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import statistics
 import sys
 import tempfile
@@ -82,15 +83,6 @@ def unequal(before: Any, after: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {before!r} before, {after!r} after"
 
 
-def compare(job: str, outs: dict[str, pathlib.Path]) -> list[str]:
-    """Print the differences between both OUTs of a job, and return them."""
-    found = list(differences(*outs.values()))
-    n_models = len(runs.Run(0, 0, out=outs["before"]).models)
-    print(f"{job}: {n_models} models; {len(found) or 'no'} differences", flush=True)
-    print(*(f"  {text}" for text in found), sep="\n", end="\n" * bool(found))
-    return found
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = runs.options(__doc__, data=None)
     parser.add_argument("before", type=pathlib.Path, metavar="BEFORE")
@@ -109,37 +101,38 @@ def main(arguments: list[str] | None = None) -> int:
              if (path := getattr(chosen, name))]  # fmt: skip
     options = {name: [*JOBS[name], *(given if name == "two" else [])] for name in jobs}
     checkouts = {"before": chosen.before, "after": chosen.after}
-    lines = []
+    lines: list[runs.Line] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.keep or pathlib.Path(temporary)).resolve()
-
-        def run(side: str, job: str, out: pathlib.Path) -> runs.Run:
-            return runs.run_job(options[job], out, cwd=checkouts[side])
-
         for job in jobs:
-            outs = {side: run(side, job, folder / side / job).out for side in checkouts}
-            line: dict[str, Any] = {"job": job, "differences": compare(job, outs)}
+
+            def run(side: str, out: pathlib.Path, job: str = job) -> runs.Run:
+                return runs.run_job(options[job], out, cwd=checkouts[side])
+
+            before, after = (run(side, folder / side / job) for side in checkouts)
+            found = list(differences(before.out, after.out))
+            print(f"{job}: {len(before.models)} models; {len(found) or 'no'} differences", flush=True)
+            print(*(f"  {text}" for text in found), sep="\n", end="\n" * bool(found))
+            lines.append({"job": job, "differences": found})
             if chosen.time:
                 sides = {
-                    side: lambda k, side=side, job=job: run(side, job, pathlib.Path(temporary, f"{side} {job} {k}"))
+                    side: lambda k, side=side, run=run: run(side, pathlib.Path(temporary, f"{side} {k}")).wall_s
                     for side in checkouts
                 }
-                line |= timed(job, chosen.time, sides)
-            lines.append(line)
+                lines[-1] |= timed(job, in_turn(chosen.time, sides))
+                for out in pathlib.Path(temporary).glob("* *"):  # the next job needs a fresh OUT
+                    shutil.rmtree(out)
     print(json.dumps(runs.record("compare_checkouts", jobs=lines, times=chosen.time)))
     return 1 if any(line["differences"] for line in lines) else 0
 
 
-def timed(job: str, times: int, sides: dict[str, Any]) -> dict[str, Any]:
+def timed(job: str, seconds: dict[str, list[float]]) -> runs.Line:
     """Median seconds of both checkouts, and how much longer the second takes."""
-    seconds = {side: [run.wall_s for run in own] for side, own in in_turn(times, sides).items()}
-    medians = {side: statistics.median(values) for side, values in seconds.items()}
+    before, after = (statistics.median(values) for values in seconds.values())
     share, error = excess(seconds["after"], seconds["before"])
-    print(f"{job}: before {medians['before']:.2f} s, after {medians['after']:.2f} s, ratio "
-          f"{medians['after'] / medians['before']:.3f}; paired {100 * share:+.1f} % (standard error "
-          f"{100 * error:.1f} %)", flush=True)  # fmt: skip
-    return {"seconds": seconds, "ratio": medians["after"] / medians["before"], "paired_share": share,
-            "paired_error": error if times > 1 else None}  # fmt: skip
+    print(f"{job}: before {before:.2f} s, after {after:.2f} s, ratio {after / before:.3f}; paired {100 * share:+.1f} % "
+          f"(standard error {100 * error:.1f} %)", flush=True)  # fmt: skip
+    return {"seconds": seconds, "ratio": after / before, "paired_share": share, "paired_error": runs.finite(error)}
 
 
 if __name__ == "__main__":

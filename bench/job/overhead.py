@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import statistics
 import sys
@@ -71,8 +70,8 @@ def of_log(job: Job, jobs: int, times: int) -> Answer:
     print(f"with the log {on:.3f} s, without {off:.3f} s: {100 * share:+.2f} % (standard error {100 * error:.2f} %)")
     print(f"within the log {100 * own:.3f} % of a run, {1e6 * own * on / max(1, n_events):.0f} us an event")
     return {
-        "events": n_events, "log_bytes": size, "with_s": round(on, 4), "without_s": round(off, 4),
-        **rounded(share, error), "own_share": round(own, 6),
+        "events": n_events, "log_bytes": size, "with_s": on, "without_s": off,
+        "share": share, "share_error": runs.finite(error), "own_share": own,
     }, own <= LIMIT["log"] and share - 2 * error <= LIMIT["log"]  # fmt: skip
 
 
@@ -140,8 +139,8 @@ def of_graph(job: Job, jobs: int, times: int) -> Answer:
     print(f"with {jobs} jobs: idle {idle:.1f} %; of {hidden['preparation_s']:.2f} s of preparation {hid:.0f} % while "
           f"something trained, {before:.0f} % before any training")  # fmt: skip
     return {
-        "units": len(tasks), "own_s": round(own_s, 5), "own_share": round(own_s / loop_s, 6),
-        "graph_s": round(graph_s, 4), "loop_s": round(loop_s, 4), **rounded(share, error), "jobs": jobs, **hidden,
+        "units": len(tasks), "own_s": own_s, "own_share": own_s / loop_s,
+        "graph_s": graph_s, "loop_s": loop_s, "share": share, "share_error": runs.finite(error), "jobs": jobs, **hidden,
     }, own_s / loop_s <= LIMIT["graph"] and share <= max(LIMIT["graph"], 2 * error)  # fmt: skip
 
 
@@ -155,17 +154,11 @@ def what_is_hidden(job: Job, jobs: int) -> dict[str, float]:
     preparing = [event for event in log.events if event["event"] in ("features", "labels", "prepared")]
     first = min(log.since(event) - event["seconds"] for event in log.made if event["event"] == "unit")
     prepared_s = sum(event["seconds"] for event in preparing)
+    before_s = sum(event["seconds"] for event in preparing if log.since(event) <= first)
     return {
-        "idle_share": round(statistics.mean(lane.idle for lane in timeline.shares(log)), 4),
-        "preparation_s": round(prepared_s, 3), "hidden_share": round(timeline.hidden_share(log), 4),
-        "before_any_share": round(
-            sum(event["seconds"] for event in preparing if log.since(event) <= first) / prepared_s, 4
-        ),
+        "idle_share": statistics.mean(lane.idle for lane in timeline.shares(log)), "preparation_s": prepared_s,
+        "hidden_share": timeline.hidden_share(log), "before_any_share": before_s / prepared_s,
     }  # fmt: skip
-
-
-def rounded(share: float, error: float) -> dict[str, float | None]:
-    return {"share": round(share, 5), "share_error": round(error, 5) if math.isfinite(error) else None}
 
 
 def main(arguments: list[str] | None = None) -> int:

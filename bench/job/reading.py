@@ -67,8 +67,7 @@ def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, time
     peers = []  # (what both do, our side, the peer's side, the peer)
     with runs.skipping():
         polars, name = runs.library("polars", "polars")
-        made = polars_sides(polars, path, part, mapping, digest)
-        sides |= made
+        sides |= polars_sides(polars, path, part, mapping, digest)
         peers = [
             ("Parquet decoded, nothing judged", "decode", "polars", f"{name} read_parquet of the needed columns"),
             (WHOLE, "whole", "polars", f"{name} read_parquet of the needed columns"),
@@ -141,7 +140,7 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[runs.Line]:
     with runs.skipping():
         pd, name = runs.library("pandas", "pandas")
         names = ("symbol", "timestamp", "timeframe", *COLUMNS)
-        written(path, panel, names)
+        written(path, panel, pd)
         mapping = dict(zip(panel.symbols, panel.sector, strict=True))
 
         def of_pandas() -> Any:
@@ -161,22 +160,19 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[runs.Line]:
         }  # fmt: skip
         seconds = in_turn(times, sides)
         for what, side in (("nothing judged", "table"), ("to Panel, judged and hashed", "whole")):
-            line = compared(f"SQLite table by {reader}, {what}", panel.n_rows, f"{name} read_sql of the same columns",
-                            seconds, side, "pandas")  # fmt: skip
+            peer = f"{name} read_sql of the same columns"
+            line = compared(f"SQLite table by {reader}, {what}", panel.n_rows, peer, seconds, side, "pandas")
             yield line | {"times": times}
 
 
-def written(path: pathlib.Path, panel: Panel, names: tuple[str, ...]) -> None:
+def written(path: pathlib.Path, panel: Panel, pd: Any) -> None:
     """The panel as a table `candles`, times in milliseconds."""
-    kinds = ("TEXT", "INTEGER", "TEXT", *["REAL"] * len(COLUMNS))
-    symbols = np.array(panel.symbols, object)[panel.symbol_of_row].tolist()
-    columns = [(getattr(panel, name)).astype(np.float64).tolist() for name in COLUMNS]
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"CREATE TABLE candles ({', '.join(map(' '.join, zip(names, kinds, strict=True)))})")
-        connection.executemany(
-            f"INSERT INTO candles VALUES ({', '.join('?' * len(names))})",
-            zip(symbols, (panel.time_ns // 10**6).tolist(), ["1d"] * panel.n_rows, *columns, strict=True),
-        )
+    frame = pd.DataFrame({
+        "symbol": np.array(panel.symbols, object)[panel.symbol_of_row], "timestamp": panel.time_ns // 10**6,
+        "timeframe": "1d", **{name: getattr(panel, name).astype(np.float64) for name in COLUMNS},
+    })  # fmt: skip
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        frame.to_sql("candles", connection, index=False)
 
 
 def in_turn(times: int, sides: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -99,7 +99,7 @@ def measure(models: Models, panel: Panel, family: str, times: int, commands: int
     }  # fmt: skip
 
 
-def command(models: Models, panel: Panel, family: str, folder: pathlib.Path) -> runs.Usage:
+def command(models: Models, panel: Panel, family: str, folder: pathlib.Path) -> runs.Run:
     """`gpupipe scan` in a process of its own, from a Parquet file of the bars."""
     import pyarrow.parquet as pq
 

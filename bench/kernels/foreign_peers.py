@@ -4,7 +4,7 @@
     python bench/kernels/foreign_peers.py mlfinpy BARS VALUES   pip install mlfinpy==0.1.2 scikit-learn "pyarrow<20"
 
 It imports nothing of gpupipe; bench.kernels.comparison calls it with the interpreters of --qlib and --mlfinpy. BARS
-(Parquet) holds symbol, time (or date), open, high, low, close and volume, sorted by symbol and time. Peers write their values to
+(Parquet) holds symbol, time, open, high, low, close and volume, sorted by symbol and time. Peers write their values to
 VALUES (.npy); the last line is JSON.
 """
 
@@ -33,11 +33,10 @@ def mlfinpy(bars: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
     """
     from mlfinpy.labeling.labeling import get_bins, get_events
 
-    when = "time" if "time" in bars else "date"
     parts, seconds = [], 0.0
     for symbol in bars["symbol"].unique()[:SYMBOLS]:
         own = bars[bars["symbol"] == symbol]
-        close = pd.Series(own["close"].to_numpy(np.float64), index=pd.DatetimeIndex(own[when]))
+        close = pd.Series(own["close"].to_numpy(np.float64), index=pd.DatetimeIndex(own["time"]))
         y = np.full((len(close), len(HORIZONS) * len(THRESHOLDS)), -1, np.int8)
         for k, h in enumerate(HORIZONS):
             ends = pd.Series(close.index[h:], index=close.index[:-h])

@@ -41,6 +41,13 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
+@contextmanager
+def quiet(message: str) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=message)
+        yield
+
+
 def missing() -> list[str]:
     """What has to be installed."""
     return [name for name in ("lightgbm", "catboost", "pandas") if importlib.util.find_spec(name) is None]
@@ -55,26 +62,20 @@ def estimators(trees: int = TREES) -> dict[str, Callable[[], Any]]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    n = cores()
+    common = {"n_jobs": cores(), "random_state": SEED}
+    rounds = {"n_estimators": trees, "learning_rate": 0.05}
     return {
-        "lightgbm": lambda: lightgbm.LGBMClassifier(
-            n_estimators=trees, learning_rate=0.05, max_depth=8, num_leaves=63, n_jobs=n, random_state=SEED,
-            verbosity=-1,
-        ),
+        "lightgbm": lambda: lightgbm.LGBMClassifier(**rounds, max_depth=8, num_leaves=63, verbosity=-1, **common),
         "catboost": lambda: catboost.CatBoostClassifier(
-            iterations=trees, learning_rate=0.05, depth=8, l2_leaf_reg=3, thread_count=n, random_seed=SEED,
+            iterations=trees, learning_rate=0.05, depth=8, l2_leaf_reg=3, thread_count=cores(), random_seed=SEED,
             loss_function="MultiClass", verbose=False, allow_writing_files=False,
         ),
-        "xgboost": lambda: xgboost.XGBClassifier(
-            tree_method="hist", n_estimators=trees, learning_rate=0.05, max_depth=8, subsample=0.8, n_jobs=n,
-            random_state=SEED,
+        "xgboost": lambda: xgboost.XGBClassifier(tree_method="hist", **rounds, max_depth=8, subsample=0.8, **common),
+        "linear": lambda: make_pipeline(
+            StandardScaler(), xgboost.XGBClassifier(booster="gblinear", **rounds, verbosity=0, **common)
         ),
-        "linear": lambda: make_pipeline(StandardScaler(), xgboost.XGBClassifier(
-            booster="gblinear", n_estimators=trees, learning_rate=0.05, n_jobs=n, random_state=SEED, verbosity=0,
-        )),
         "random_forest": lambda: RandomForestClassifier(
-            n_estimators=trees, max_depth=12, min_samples_split=20, min_samples_leaf=10, max_features="sqrt", n_jobs=n,
-            random_state=SEED,
+            n_estimators=trees, max_depth=12, min_samples_split=20, min_samples_leaf=10, max_features="sqrt", **common
         ),
     }  # fmt: skip
 
@@ -99,8 +100,7 @@ def fit(make: Callable[[], Any], X: np.ndarray, y: np.ndarray) -> Fitted:
     classes, numbered = np.unique(y, return_inverse=True)
     if len(classes) == 1:
         return Fitted(None, classes)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="X does not have valid feature names")  # LightGBM, of its own names
+    with quiet("X does not have valid feature names"):  # LightGBM, of its own names
         return Fitted(make().fit(X, numbered), classes)
 
 
@@ -113,8 +113,7 @@ class Six:
 
     def predict(self, X: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities float64 (n_rows, 3) by family."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        with quiet("X does not have valid feature names"):
             by_family = {name: model.predict(X) for name, model in self.base.items()}
         if self.meta is not None:
             by_family[META] = self.meta.predict(np.concatenate(list(by_family.values()), axis=1))
@@ -134,8 +133,7 @@ def train(X: np.ndarray, y: np.ndarray, clock: Clock, trees: int = TREES, folds:
     from sklearn.model_selection import StratifiedKFold
 
     stacked = np.empty((len(y), N_CLASSES * len(makers)))
-    with clock.stage("five folds"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")
+    with clock.stage("five folds"), quiet("The least populated class"):
         for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(X, y):
             six = Six({name: fit(make, X[inside], y[inside]) for name, make in makers.items()}, None)
             stacked[outside] = np.concatenate(list(six.predict(X[outside]).values()), axis=1)

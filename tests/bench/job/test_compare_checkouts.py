@@ -85,7 +85,7 @@ def test_the_command_runs_both_checkouts_and_times_them(tmp_path, monkeypatch, c
         ran.append((cwd.name, out.name))
         assert f"--data={tmp_path / 'bars.csv'}" in options and options[0] == "--sectors"
         write_out(out, model=b"other" if cwd.name == "changed" else b"model", seconds=float(len(ran)))
-        return runs.Run(1.0 if cwd.name == "old" else 1.5, 0, 0, out)
+        return runs.Run(1.0 if cwd.name == "old" else 1.5, out=out)
 
     monkeypatch.setattr(runs, "run_job", run_job)
     monkeypatch.chdir(tmp_path)
