@@ -168,23 +168,20 @@ def without(value: Any, dropped: Callable[[str], bool]) -> Any:
 
 def record(benchmark: str, **facts: Any) -> Line:
     """One result: the facts, then where and with what it was measured. Names of files lose their folders."""
-    facts = {name: bare(value) for name, value in facts.items()}
     return {
-        "benchmark": benchmark, **facts, "cores": cores(), "machine": platform.machine(),
+        "benchmark": benchmark, **bare(facts), "cores": cores(), "machine": platform.machine(),
         "versions": fingerprint.versions(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }  # fmt: skip
 
 
 def bare(value: Any) -> Any:
-    """An option's value without the folders of this machine."""
-    if isinstance(value, pathlib.Path) or (isinstance(value, str) and os.sep in value and os.path.exists(value)):
-        return pathlib.Path(value).name
-    return [bare(word) for word in value] if isinstance(value, list) else value
-
-
-def chosen_options(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The options of a benchmark, for its record."""
-    return {name: bare(value) for name, value in vars(chosen).items()}
+    """A value whose paths have lost the folders of this machine."""
+    if isinstance(value, dict):
+        return {name: bare(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [bare(inner) for inner in value]
+    is_path = isinstance(value, pathlib.Path) or (isinstance(value, str) and os.sep in value and os.path.exists(value))
+    return pathlib.Path(value).name if is_path else value
 
 
 def finite(value: float) -> float | None:

@@ -327,7 +327,7 @@ def main() -> int:
         print(f"{line['sector']:24s} {text}  ratio {line['ratio']:.2f}")
     print(json.dumps(runs.record(
         "equal_loss", sectors=lines, names={p: peer.name for p, peer in peers.items()}, rows=panel.n_rows,
-        options=runs.chosen_options(options), symbols=panel.n_symbols,
+        options=vars(options), symbols=panel.n_symbols,
     )))  # fmt: skip
     return 0
 

@@ -268,7 +268,7 @@ def main() -> int:
             print(f"{title:12s} " + "  ".join(f"{names[name]}: {seconds:.2f}" for name, seconds in medians.items()))
     print(json.dumps(runs.record(
         "forests", lines=lines, names=names, rows=panel.n_rows, symbols=panel.n_symbols,
-        options=runs.chosen_options(options),
+        options=vars(options),
     )))  # fmt: skip
     return 0
 

@@ -104,7 +104,7 @@ def lines(chosen: argparse.Namespace, device: Any, copy_rate: float) -> Iterator
     for made in (
         classes(run, label_peers.IN_LIBRARIES), everything(run), by_horizon(run), first_touch(run, chosen.mlfinpy),
         shared(run, feature_peers.IN_LIBRARIES), shared(run, feature_peers.IN_TALIB, given=True), whole_set(run),
-        alpha158(run, chosen.qlib),
+        in_pandas(run), alpha158(run, chosen.qlib),
     ):  # fmt: skip
         yield from (line | {"data": pathlib.Path(chosen.data).name} for line in made)
 
@@ -299,6 +299,25 @@ def same_alone(run: Run, values: Any, names: str) -> str:
         raise SystemExit(f"{names}: {sector} on the host has other values")
     worst = float(np.nanmax(error, initial=0.0))
     return f"no peer; the {len(alone)} rows of {sector} on the host, largest relative error {worst:.0e}"
+
+
+def in_pandas(run: Run) -> Iterator[dict]:
+    """The 172 columns that bench.predecessor computes in pandas, one symbol after the other."""
+    with runs.skipping():
+        _, name = runs.library("pandas", "pandas")
+        from bench.predecessor import equality, rows
+
+        frame = run.host.to_arrow().to_pandas()
+        names = rows.names_of(rows.with_features(frame[frame["symbol"] == run.host.symbols[0]]))
+        ours = partial(compute_features, run.panel, names)
+
+        def agrees(theirs: np.ndarray) -> str:
+            values = run.panel.device.to_host(ours().values)
+            furthest, where = equality.furthest_apart(names, values, theirs)
+            return f"{len(names)} columns, at most {furthest:.0e} of their spread apart ({where})"
+
+        peer = Peer(f"{name} in a loop", lambda: rows.with_features(frame), lambda made: made[names].to_numpy(float))
+        yield against(run, f"{len(names)} columns in pandas", ours, lambda made: [made.values], peer, agrees, 28)
 
 
 def alpha158(run: Run, qlib: str | None) -> Iterator[dict]:

@@ -16,7 +16,6 @@ import numpy as np
 
 from bench.kernels.label_peers import Peer
 from bench.kernels.talib_columns import talib_arrays
-from bench.predecessor.features import ema, place, strength, true_range, wilder, wilder_total
 from bench.runs import library
 from bench.timing import cores
 from gpupipe.data.panel import Panel
@@ -120,61 +119,6 @@ def polars_talib(panel: Panel) -> Iterator[Peer]:
     yield Peer(name, query.collect, matrix)
 
 
-def _pandas_arrays(h: np.ndarray, l: np.ndarray, c: np.ndarray, v: np.ndarray) -> list[np.ndarray]:  # noqa: E741
-    """ARRAYS of one symbol by pandas: windows and exponential averages, each started as TA-Lib starts it."""
-    import pandas as pd
-
-    bars = pd.DataFrame({"high": h, "low": l, "close": c, "volume": v})
-    high, low, close, volume = (bars[name] for name in bars)
-    arrays = [close.rolling(n).mean() for n in (5, 10, 20, 50, 100, 200)]
-    arrays += [ema(close, n) for n in (5, 10, 20, 50, 100, 200)]
-    arrays += [strength(close, n) for n in (7, 14, 21)]
-    line = ema(close, 12, 14) - ema(close, 26)
-    signal = ema(line, 9)
-    arrays += [line + 0 * signal, signal, line - signal]
-    for n in (20, 50):
-        middle, spread = close.rolling(n).mean(), 2 * close.rolling(n).std(ddof=0)
-        arrays += [middle + spread, middle, middle - spread]
-    move, up, down = close.diff(), high.diff(), -low.diff()
-    plus, minus, span = (
-        wilder_total(x, 14)
-        for x in (up.clip(lower=0).mask(up <= down, 0.0), down.clip(lower=0).mask(down <= up, 0.0), true_range(bars))
-    )
-    arrays += [wilder(true_range(bars), 14), wilder(100 * (plus - minus).abs() / (plus + minus), 14)]
-    arrays += [100 * x / span for x in (plus, minus)]
-    fast = place(close, high, low, 14)
-    slow = fast.rolling(3).mean()
-    arrays += [slow, slow.rolling(3).mean()]
-    typical = (high + low + close) / 3
-    deviation = _of_windows(typical.to_numpy(), 20, lambda x: np.abs(x - x.mean(axis=1, keepdims=True)).mean(axis=1))
-    arrays += [(typical - typical.rolling(20).mean()) / (0.015 * deviation), fast - 100]
-    arrays += [100 * (close / close.shift(n) - 1) for n in (5, 10, 20)]
-    flow, turn = typical * volume, typical.diff()
-    rising, falling = flow.where(turn > 0, 0.0).rolling(14).sum(), flow.where(turn < 0, 0.0).rolling(14).sum()
-    arrays += [(np.sign(move).fillna(1.0) * volume).cumsum()]
-    arrays += [(100 * rising / (rising + falling)).where(close.index >= 14)]
-    arrays += [close.rolling(n).std(ddof=0) for n in (10, 20, 50)]
-    arrays += [high.rolling(20).max(), low.rolling(20).min()]
-    arrays += [_of_windows(l, 26, lambda x: 4.0 * (25 - x[:, ::-1].argmin(axis=1)))]
-    arrays += [_of_windows(h, 26, lambda x: 4.0 * (25 - x[:, ::-1].argmax(axis=1)))]
-    return [np.asarray(x) for x in arrays]
-
-
-def _of_windows(x: np.ndarray, n: int, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What pandas has no rolling function for: `function` of all windows of n at once, NaN before the first."""
-    if len(x) < n:
-        return np.full(len(x), np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(x, n)
-    return np.concatenate([np.full(n - 1, np.nan), function(windows)])
-
-
-@contextlib.contextmanager
-def pandas_loop(panel: Panel) -> Iterator[Peer]:
-    """pandas, one symbol after the other."""
-    _, name = library("pandas", "pandas")
-    yield _in_a_loop(f"{name} in a loop", panel, _pandas_arrays)
-
-
 @contextlib.contextmanager
 def ml4t_loop(panel: Panel) -> Iterator[Peer]:
     """ml4t-engineer's compiled functions, one symbol after the other. It starts MACD's signal and %D otherwise."""
@@ -206,4 +150,4 @@ def ml4t_loop(panel: Panel) -> Iterator[Peer]:
 
 
 IN_TALIB = (talib_pool, talib_loop)
-IN_LIBRARIES = (*IN_TALIB, polars_talib, pandas_loop, ml4t_loop)
+IN_LIBRARIES = (*IN_TALIB, polars_talib, ml4t_loop)

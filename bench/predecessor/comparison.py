@@ -9,15 +9,6 @@ First equality: labels bit for bit, shared columns and the predictions of XGBoos
 time by stage, and what each step from the predecessor to ours saves. Then quality: both judged on the same rows of the
 same sealed future, for which the predecessor is trained again on what came before it. The cores bind.
 
-    --sectors NAMES|all   the job (default: utilities)
-    --timed NAMES         sectors of which runs of the predecessor are timed (default: all of the job)
-    --runs N              how many of a sector's six runs; the others are extrapolated from them by rows
-    --judged NAMES|none   sectors in which both are judged (default: those timed)
-    --no-meta             judge the five families alone: without the five folds, in a sixth of the time
-    --preset fast         of ours;  --window bars: both count bars instead of days
-    --last-step           of ours, run the last step alone: pooled, on all cores
-    --out FILE            JSON lines are added; runs of the predecessor that stand there already are not done again
-
 One sector alone has few events of some labels, for which gpupipe trains nothing by itself: name several, or all, as the
 job, and time the predecessor in one (--timed). What is extrapolated is marked, and fewer trees (--trees, to try this
 out) give no ratio. `python -m bench.pictures predecessor` draws the result. The last line is JSON.
@@ -33,6 +24,7 @@ import json
 import pathlib
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 
 import pyarrow.parquet as pq
@@ -41,7 +33,7 @@ from bench import runs
 from bench.predecessor import ladder, models, quality, rows
 from bench.predecessor.equality import equality
 from bench.predecessor.models import TREES, Clock
-from bench.timing import cores, timed
+from bench.timing import cores
 from gpupipe import config
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
@@ -61,22 +53,21 @@ class OldRun:
     seconds: dict[str, float]
     claimed: dict[str, float]
 
-    def __str__(self) -> str:
-        parts = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
-        title = quality.title(dataclasses.asdict(self))
-        return f"{self.sector} {title}: {sum(self.seconds.values()):.1f} s ({parts})"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = runs.options(__doc__, data="demo", sectors="utilities", preset="fast", set=[])
-    parser.add_argument("--timed")
-    parser.add_argument("--runs", type=int, default=len(LABELS))
-    parser.add_argument("--judged")
-    parser.add_argument("--no-meta", action="store_true")
-    parser.add_argument("--last-step", action="store_true")
-    parser.add_argument("--window", default="calendar", choices=("calendar", "bars"))
-    parser.add_argument("--trees", type=int, default=TREES)
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--timed", help="sectors of which runs are timed (default: all of --sectors)")
+    parser.add_argument(
+        "--runs", type=int, default=len(LABELS), help="of a sector's six; others are extrapolated by rows"
+    )
+    parser.add_argument("--judged", help="sectors in which both are judged, or none (default: those timed)")
+    parser.add_argument("--no-meta", action="store_true", help="judge without the five folds, in a sixth of the time")
+    parser.add_argument("--last-step", action="store_true", help="of ours, run the last step alone")
+    parser.add_argument("--window", default="calendar", choices=("calendar", "bars"), help="of the labels of both")
+    parser.add_argument("--trees", type=int, default=TREES, help="fewer, to try this out: no ratio is given")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="lines are added; runs of the predecessor in it are not repeated"
+    )
     chosen = parser.parse_args(arguments)
     if absent := models.missing():
         raise SystemExit(f'{", ".join(absent)} not installed: pip install -e ".[cpu,test,bench]"')
@@ -181,12 +172,11 @@ def time_run(
     """A run of the predecessor, or that which the file of lines holds already."""
     line = lines.known("run", {"sector": sector, "horizon": label[0], "threshold": label[1]})
     if line is None:
-        run = old_run(path, sector, label, chosen.window, chosen.trees)
-        lines.add("run", dataclasses.asdict(run))
+        line = lines.add("run", dataclasses.asdict(old_run(path, sector, label, chosen.window, chosen.trees)))
+        print(f"{sector} {quality.title(line)}: {sum(line['seconds'].values()):.1f} s", flush=True)
     else:
-        run = OldRun(**{field.name: line[field.name] for field in dataclasses.fields(OldRun)})
-    print(f"{run}{' (measured earlier)' if line else ''}", flush=True)
-    return run
+        print(f"{sector} {quality.title(line)}: measured earlier", flush=True)
+    return OldRun(**{field.name: line[field.name] for field in dataclasses.fields(OldRun)})
 
 
 def old_run(path: pathlib.Path, sector: str, label: tuple[int, float], window: str, trees: int) -> OldRun:
@@ -236,25 +226,20 @@ def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, fold
         step: runs.Line = {"name": name, "seconds": 0.0, "models": 0, "models_wanted": wanted}
         for number, more in enumerate(jobs):
             out = folder / f"OUT{len(steps)}_{number}"
-            job = functools.partial(run_or_refuse, [*options, *more], out, len(jobs) == 1)
-            seconds, run = timed(job)
-            step["seconds"] += run.wall_s if run else seconds
-            if run:
-                step["models"] += run.summary["n_models"]
-                step |= {"folder": out.name, "stages": run.summary["seconds"]}
+            began = time.perf_counter()
+            try:
+                runs.run_job([*options, *more], out)
+            except SystemExit as error:  # 2: one of several labels has too few events for a sector alone
+                if len(jobs) == 1 or not str(error).endswith("status 2"):
+                    raise
+            step["seconds"] += time.perf_counter() - began
+            if (out / "summary.json").exists():
+                summary = json.loads((out / "summary.json").read_text())
+                step |= {"folder": out.name, "stages": summary["seconds"]}
+                step["models"] += summary["n_models"]
         steps.append(step)
         print(f"{name}: {step['seconds']:.1f} s, {step['models']} of {wanted} models", flush=True)
     return steps
-
-
-def run_or_refuse(options: list[str], out: pathlib.Path, alone: bool) -> runs.Run | None:
-    """A job, or None where it is one of several and its label has too few events for a sector alone (status 2)."""
-    try:
-        return runs.run_job(options, out)
-    except SystemExit as error:
-        if alone or not str(error).endswith("status 2"):
-            raise
-        return None
 
 
 if __name__ == "__main__":

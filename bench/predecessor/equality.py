@@ -35,34 +35,33 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
         ours = tp_dd_labels(panel, (horizon,), (threshold,), window=window).y[:, 0]
         if differ := int((labelled["label"].to_numpy() != ours).sum()):
             raise SystemExit(f"{differ} labels of {horizon} d, {percent(threshold)} % differ")
-    n_labels = panel.n_rows * len(labels)
-    print(f"labels: {n_labels:,} of {panel.sectors[0]} ({len(labels)} kinds), all the same")
-
-    names = tuple(features.columns.drop(["symbol", "time"]))
+    names = rows.names_of(features)
     ours = compute_features(panel, names).values
-    theirs = features[list(names)].to_numpy(np.float64)
-    if (places := np.isnan(ours) != np.isnan(theirs)).any():
-        raise SystemExit(f"column {names[int(places.any(axis=0).argmax())]} is not known on the same rows")
-    furthest = np.nanmax(np.abs(ours - theirs), axis=0) / np.nanstd(ours, axis=0)
-    worst = int(furthest.argmax())
-    if not furthest[worst] <= COLUMN_BOUND:
-        raise SystemExit(f"column {names[worst]} differs by {furthest[worst]:.2g} of its spread")
-    print(f"columns: {len(names)} shared, known on the same rows, at most {furthest[worst]:.1g} of their spread apart "
-          f"({names[worst]}; bound {COLUMN_BOUND:g})")  # fmt: skip
-
+    furthest, where = furthest_apart(names, ours, features[names].to_numpy(np.float64))
     X, y, usable = rows.merged(features, labelled)
-    own = np.where(np.isnan(ours), np.float32(0), ours)
-    same, apart = _predictions(X[usable], own[usable], y[usable])
+    same, apart = _predictions(X[usable], np.where(np.isnan(ours), np.float32(0), ours)[usable], y[usable])
     if same > SAME_MATRIX_BOUND or apart > OWN_MATRIX_BOUND:
         raise SystemExit(f"XGBoost's predictions differ by {same:.2g} on one matrix, by {apart:.2g} on average on two")
-    print(f"XGBoost, the same {int(usable.sum()):,} rows and settings through both: probabilities at most {same:.1g} "
-          f"apart on the same matrix (bound {SAME_MATRIX_BOUND:g}), {apart:.1g} on average each on its own (bound "
-          f"{OWN_MATRIX_BOUND:g})", flush=True)  # fmt: skip
+    n_labels = panel.n_rows * len(labels)
+    print(f"labels: {n_labels:,} of {panel.sectors[0]} ({len(labels)} kinds), all the same\n"
+          f"columns: {len(names)} shared, known on the same rows, at most {furthest:.1g} of their spread apart ({where})\n"
+          f"XGBoost, the same {int(usable.sum()):,} rows and settings: probabilities at most {same:.1g} apart on one "
+          f"matrix, {apart:.1g} on average on two", flush=True)  # fmt: skip
     return {
         "sector": panel.sectors[0], "rows": panel.n_rows, "labels": n_labels, "columns": len(names),
-        "furthest_of_spread": float(furthest[worst]),
-        "predictions_same_matrix": same, "predictions_own_matrix_mean": apart,
+        "furthest_of_spread": furthest, "predictions_same_matrix": same, "predictions_own_matrix_mean": apart,
     }  # fmt: skip
+
+
+def furthest_apart(names: list[str], ours: np.ndarray, theirs: np.ndarray) -> tuple[float, str]:
+    """The largest difference, as a share of its column's spread, and the column; SystemExit beyond COLUMN_BOUND."""
+    if (places := np.isnan(ours) != np.isnan(theirs)).any():
+        raise SystemExit(f"column {names[int(places.any(axis=0).argmax())]} is not known on the same rows")
+    apart = np.nanmax(np.abs(ours - theirs), axis=0) / np.nanstd(ours, axis=0)
+    worst = int(apart.argmax())
+    if not apart[worst] <= COLUMN_BOUND:
+        raise SystemExit(f"column {names[worst]} differs by {apart[worst]:.2g} of its spread")
+    return float(apart[worst]), names[worst]
 
 
 def _predictions(theirs: np.ndarray, ours: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -76,15 +75,10 @@ def _predictions(theirs: np.ndarray, ours: np.ndarray, y: np.ndarray) -> tuple[f
     stage = config.Booster(ROUNDS, LEARNING_RATE, DEPTH, min_child_weight=1.0, l2=1.0, subsample=1.0, column_share=1.0)
     bins = quantile_matrix([ours], 256, 1)
     bins.set_info(label=y.astype(np.float32))
-    settings = parameters(stage, pick("cpu"), 256, 1, 42)
-    settings |= {"objective": "multi:softprob", "num_class": N_CLASSES}
+    settings = parameters(stage, pick("cpu"), 256, 1, 42) | {"objective": "multi:softprob", "num_class": N_CLASSES}
     new = xgboost.train(settings, bins, num_boost_round=ROUNDS).inplace_predict(ours)
-
-    def usual(X: np.ndarray) -> np.ndarray:
-        model = xgboost.XGBClassifier(
-            tree_method="hist", n_estimators=ROUNDS, learning_rate=LEARNING_RATE, max_depth=DEPTH, n_jobs=1,
-            random_state=42, base_score=0.0,
-        )  # fmt: skip
-        return model.fit(X, y).predict_proba(X)
-
-    return float(np.abs(usual(ours) - new).max()), float(np.abs(usual(theirs) - new).mean())
+    usual = {"n_estimators": ROUNDS, "learning_rate": LEARNING_RATE, "max_depth": DEPTH, "random_state": 42}
+    old = (xgboost.XGBClassifier(tree_method="hist", n_jobs=1, base_score=0.0, **usual).fit(X, y).predict_proba(X)
+           for X in (ours, theirs))  # fmt: skip
+    same, apart = (np.abs(probability - new) for probability in old)
+    return float(same.max()), float(apart.mean())

@@ -97,7 +97,7 @@ def judge(
                 "majority": majority(y[cut.test]), "prior": prior_loss(y[cut.train], y[cut.test]),
                 "new": scores(of_label(predictions, label, cut.test), y[cut.test]),
             })  # fmt: skip
-            print(in_words(lines[-1]), flush=True)
+            print(f"judged {sector} {title(lines[-1])} on {len(cut.test):,} sealed rows", flush=True)
     return lines
 
 
@@ -119,16 +119,6 @@ def of_predecessor(
         "claimed": scores(six.predict(X[test_rows]), y[test_rows]), "claimed_majority": majority(y[test_rows]),
         "claimed_prior": prior_loss(y[fit_rows], y[test_rows]), "old": scores(six.predict(future[0]), future[1]),
     }  # fmt: skip
-
-
-def in_words(line: Line) -> str:
-    """Both log-losses of each side's best, and the prior's."""
-    words = f"{line['sector']} {title(line)}: {line['rows']:,} sealed rows, log-loss of the prior {line['prior']:.4f}"
-    for side, name in (("old", "predecessor's"), ("new", "our")):
-        if line[side]:
-            best = min(line[side], key=lambda model: line[side][model]["log_loss"])
-            words += f", {name} {best} {line[side][best]['log_loss']:.4f}"
-    return words
 
 
 def averages(lines: Sequence[Line]) -> list[Line]:
@@ -164,13 +154,12 @@ def show(means: Sequence[Line]) -> None:
         n_better = sum(name in mean["better"] for mean in means)
         print(f"{name}: better than the best of the predecessor on {n_better} of {len(means)} labels")
     name = META if META in means[0]["old"] else FAMILIES[0]
-    print(f"\nWhat the random split claims of the predecessor's {name}, and what the sealed future shows, percent")
+    print(f"\nWhat the random split claims of the predecessor's {name}, and what the sealed future shows")
+    sides = {"claimed": ("claimed", "claimed_majority"), "future": ("old", "majority")}
     table([
         {"label": title(mean)} | {
-            f"{when}: {what}": 100 * share
-            for when, own, most in (("claimed", mean["claimed"][name], mean["claimed_majority"]),
-                                    ("future", mean["old"][name], mean["majority"]))
-            for what, share in (("accuracy", own["accuracy"]), ("majority", most), ("gain", own["gain"]))
+            f"{when} {what}": value for when, (side, majority) in sides.items()
+            for what, value in {**mean[side][name], "majority": mean[majority]}.items()
         }
         for mean in means
     ])  # fmt: skip

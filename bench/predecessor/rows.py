@@ -31,6 +31,10 @@ def with_features(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def names_of(features: pd.DataFrame) -> list[str]:
+    return list(features.columns.drop(["symbol", "time"]))
+
+
 def with_labels(frame: pd.DataFrame, horizon: int, threshold: float, window: str) -> pd.DataFrame:
     """symbol, time and label, -1 where it is not known."""
     parts = []

@@ -129,14 +129,10 @@ def night(
 
 
 def show(result: runs.Line) -> None:
-    """The tables of a night: seconds and rounds (warm rounds that are old in brackets), then losses, intervals."""
-    lines = []
-    for name, cold_s in result["seconds"]["cold"].items():
-        warm_s, rounds = result["seconds"]["warm"][name], {side: result["rounds"][side].get(name) for side in SIDES}
-        lines.append({"family": name, "cold s": cold_s, "warm s": warm_s, "ratio": cold_s / max(warm_s, 1e-9)})
-        for side, own in rounds.items():
-            lines[-1][f"rounds {side}"] = f"{own['median']:g} ({own['old']:g}), {own['largest']}" if own else ""
-    runs.table(lines)
+    """Tables of a night: seconds, rounds, and log-losses with the interval of their difference."""
+    for what in ("seconds", "rounds"):
+        cold, warm = (result[what][side] for side in SIDES)
+        runs.table([{"family": name, f"cold {what}": cold[name], f"warm {what}": warm[name]} for name in cold])
     for part in ("validation", "test"):
         print(f"{part}: log-loss, and warm - cold with its interval")
         runs.table(result[part])
@@ -163,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"night {k} of {chosen.nights}", flush=True)
             show(result)
             nights.append(result)
-    print(json.dumps(runs.record("warm", **runs.chosen_options(chosen) | {"rows": panel.n_rows, "nights": nights})))
+    print(json.dumps(runs.record("warm", **vars(chosen) | {"rows": panel.n_rows, "nights": nights})))
     return 0
 
 
