@@ -8,7 +8,7 @@ is not installed is left out, and the last line says so.
 
 Equality first, trade by trade; then medians in turn, and a JSON line last. One core binds on every side: ours loops
 over bars in a compiled kernel. Backtesting.py loops over bars in Python, and gets `--peer-symbols` alone, as we do in
-that comparison; backtesting_py.py says what cannot be made the same.
+that comparison; tests/support/backtesting_py.py says what cannot be made the same.
 
 The same rules in vectorbt: where they can be made ours. Its Portfolio.from_signals takes one order a bar and column,
 and looks for stops from the bar after the entry on, so that entries are at the close, long, one position a symbol. It
@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 
 from bench import runs
-from bench.backtest import backtesting_py
 from bench.timing import alternate, timed
 from gpupipe.artifacts.load import load
 from gpupipe.backtest import Backtest, OutOfSample, Rules, backtest, sealed_test
 from gpupipe.backtest.engine import REASONS, call_of, cut
 from gpupipe.backtest.job import measured
 from gpupipe.data.panel import Panel
+from tests.support import backtesting_py
 
 END = REASONS.index("end of data")
 SAME = Rules(entry="close", commission_bps=5, spread_bps=0, slippage_bps=3)

@@ -18,7 +18,7 @@ Timed, in turns: fitting anew with as many rounds as in the search, validated af
 preparation before the first round (CatBoost's for each label anew, as its Pool holds one), and the share of the rounds
 up to the one that reaches the target: of peers the sum over labels, of xgb_joint, whose rounds serve all labels, up to
 the last label's, plus the sector's own stage (one thread). With --rows sectors the pooled fit is divided among the
-sectors by their rows; `undivided` has all of it. Labels with too few BUY or SELL rows in a sector's training part
+sectors by their rows. Labels with too few BUY or SELL rows in a sector's training part
 (training.min_positives) are left out there. Beside the times stands the sealed test's log-loss, of the rounds of the
 target and of the best ones. The last line is JSON. Results until 2026-11-22 were of fits with just the target's rounds.
 """
@@ -238,9 +238,9 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
         spent = {p: median_of([run[name, p] for run in of_peers]) for p in peers} | {OURS: median_of(pools)}
         for g, s in enumerate(unit.sectors):
             stage = statistics.median(run[s] for run in stages)
-            lines.append(line_of(world, s, g, chosen[name], rounds[s], spent, stage, ours.pooled))
-            if options.rows != "pooled":  # the pooled fit is shared by all sectors
-                divide(lines[-1], world.matrices[s].train.n / n_rows, stage)
+            # In a run the pooled fit is shared by all sectors; here, where it is all there is, it is not.
+            share = 1.0 if options.rows == "pooled" else world.matrices[s].train.n / n_rows
+            lines.append(line_of(world, s, g, chosen[name], rounds[s], spent, (share, stage), ours.pooled))
     return lines
 
 
@@ -270,9 +270,9 @@ def rounds_to_target(world: World, s: str, g: int, curves: dict[str, dict[int, C
 
 def line_of(
     world: World, s: str, g: int, curves: dict[str, dict[int, Curve]], rounds: dict[str, dict[int, int]],
-    spent: dict[str, Spent], stage: float, pooled: int,
+    spent: dict[str, Spent], of_ours: tuple[float, float], pooled: int,
 ) -> runs.Line:  # fmt: skip
-    """The result of one sector. stage: seconds of our own stage.  pooled: rounds of our pooled booster."""
+    """The result of one sector. of_ours: share of our pooled fit, seconds of our own stage.  pooled: its rounds."""
     labels = list(rounds[OURS])
     best = {name: {k: int(own[k].validation[:, g].argmin()) for k in labels} for name, own in curves.items()}
     last = {name: {k: r - 1 for k, r in own.items()} for name, own in rounds.items()}
@@ -286,8 +286,9 @@ def line_of(
                                for k in labels)
         for name, own in spent.items() if name != OURS
     }  # fmt: skip
-    share = min(max(rounds[OURS].values(), default=0), pooled) / pooled
-    seconds[OURS] = spent[OURS].before + spent[OURS].rounds[0] * share + stage
+    share, stage = of_ours
+    of_pool = min(max(rounds[OURS].values(), default=0), pooled) / pooled
+    seconds[OURS] = share * (spent[OURS].before + spent[OURS].rounds[0] * of_pool) + stage
     return {
         "sector": s, "labels": world.names(labels), "rows_train": world.matrices[s].train.n,
         "left_out": [name for k, name in enumerate(world.label_names) if k not in labels], "seconds": seconds,
@@ -297,13 +298,6 @@ def line_of(
         "our_pooled_rounds": pooled, "test_at_target": mean("test", last), "test_at_best": mean("test", best),
         "validation_at_best": mean("validation", best),
     }  # fmt: skip
-
-
-def divide(line: runs.Line, share: float, stage: float) -> None:
-    """Count only a share of our pooled fit; what it was with all of it is kept as undivided."""
-    line |= {"undivided": line["seconds"][OURS], "ratio_undivided": line["ratio"]}
-    line["seconds"][OURS] = share * (line["undivided"] - stage) + stage
-    line["ratio"] *= line["undivided"] / line["seconds"][OURS]
 
 
 def main() -> int:

@@ -41,15 +41,7 @@ def main() -> int:
             yield from parquet(path, chosen.sector_map, panel, found.data_hash, chosen.times)
             yield from sqlite(pathlib.Path(folder, "candles.db"), panel, max(3, chosen.times // 3))
 
-        about = {"rows": panel.n_rows, "symbols": panel.n_symbols}
-        return runs.report("reading", ({"times": chosen.times, **line} for line in lines()), **about)
-
-
-def compared(what: str, n_rows: int, peer: str, seconds: dict[str, float], ours: str, theirs: str) -> runs.Line:
-    return {
-        "what": what, "peer": peer, "seconds": seconds[ours], "peer_seconds": seconds[theirs],
-        "ratio": seconds[theirs] / seconds[ours], "rows_per_s": n_rows / seconds[ours],
-    }  # fmt: skip
+        return runs.report("reading", lines(), rows=panel.n_rows, symbols=panel.n_symbols)
 
 
 def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, times: int) -> Iterator[runs.Line]:
@@ -64,20 +56,17 @@ def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, time
         "judge": lambda: validate.judge(rows),
         "hash": lambda: data_hash(panel),
     }
-    peers = []  # (what both do, our side, the peer's side, the peer)
+    peers: list[Compared] = []
     with runs.skipping():
         polars, name = runs.library("polars", "polars")
         sides |= polars_sides(polars, path, part, mapping, digest)
         peers = [
             ("Parquet decoded, nothing judged", "decode", "polars", f"{name} read_parquet of the needed columns"),
             (WHOLE, "whole", "polars", f"{name} read_parquet of the needed columns"),
-            (WHOLE, "whole", "polars, contiguous", f"{name} read_parquet of the needed columns, then rechunk"),
             (WHOLE, "whole", "polars, the same work", f"{name}, prices checked, hashed by our data_hash"),
         ]
-    seconds = in_turn(times, sides)
-    for what, ours, theirs, peer in peers:
-        if theirs in seconds:
-            yield compared(what, panel.n_rows, peer, seconds, ours, theirs)
+    lines, seconds = in_turn(times, panel.n_rows, sides, peers)
+    yield from lines
     yield {
         "what": WHOLE, "seconds": seconds["whole"], "rows_per_s": panel.n_rows / seconds["whole"],
         **{f"{name}_seconds": seconds[name] for name in ("decode", "arrays", "judge", "hash")},
@@ -91,10 +80,7 @@ def polars_sides(pl: Any, path: pathlib.Path, part: Any, mapping: dict[str, str]
     frame = pl.read_parquet(path, columns=names).with_columns(texts)
     if not frame.equals(pl.from_arrow(part.table).with_columns(texts)):
         raise SystemExit("polars reads other values")
-    sides = {
-        "polars": lambda: pl.read_parquet(path, columns=names),
-        "polars, contiguous": lambda: pl.read_parquet(path, columns=names).rechunk(),
-    }
+    sides = {"polars": lambda: pl.read_parquet(path, columns=names)}
     if not _sorted_days(frame, part.found):
         print("polars, the same work: skipped, it is written for sorted daily bars without a finding")
         return sides
@@ -158,11 +144,11 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[runs.Line]:
             "table": lambda: sqlite_file.read(path, None), "whole": lambda: load(path, mapping, device="cpu"),
             "pandas": of_pandas,
         }  # fmt: skip
-        seconds = in_turn(times, sides)
-        for what, side in (("nothing judged", "table"), ("to Panel, judged and hashed", "whole")):
-            peer = f"{name} read_sql of the same columns"
-            line = compared(f"SQLite table by {reader}, {what}", panel.n_rows, peer, seconds, side, "pandas")
-            yield line | {"times": times}
+        what, peer = f"SQLite table by {reader}", f"{name} read_sql of the same columns"
+        yield from in_turn(times, panel.n_rows, sides, [
+            (f"{what}, nothing judged", "table", "pandas", peer),
+            (f"{what}, to Panel, judged and hashed", "whole", "pandas", peer),
+        ])[0]  # fmt: skip
 
 
 def written(path: pathlib.Path, panel: Panel, pd: Any) -> None:
@@ -175,11 +161,21 @@ def written(path: pathlib.Path, panel: Panel, pd: Any) -> None:
         frame.to_sql("candles", connection, index=False)
 
 
-def in_turn(times: int, sides: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each side, after one run of each to warm up."""
+Compared = tuple[str, str, str, str]  # what both do, our side, the peer's side, the peer
+
+
+def in_turn(
+    times: int, n_rows: int, sides: dict[str, Callable[[], Any]], pairs: list[Compared]
+) -> tuple[list[runs.Line], dict[str, float]]:
+    """A line for each pair of sides that are there, and the median seconds of each side."""
     for side in sides.values():
-        side()
-    return alternate(times, sides)[0]
+        side()  # to warm up
+    seconds, _ = alternate(times, sides)
+    return [
+        {"what": what, "peer": peer, "seconds": seconds[ours], "peer_seconds": seconds[theirs],
+         "ratio": seconds[theirs] / seconds[ours], "rows_per_s": n_rows / seconds[ours], "times": times}
+        for what, ours, theirs, peer in pairs if theirs in seconds
+    ], seconds  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from bench.timing import timed
 from gpupipe.artifacts.load import Models, load
 from gpupipe.backtest.cutoffs import F1
 from gpupipe.cli.scan import about, write
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import COLUMNS, PRICES, Panel
 from gpupipe.serving.scan import keep_active, scan
 
 NOISE = 0.002  # a day, standard deviation, of what a repeated symbol's prices walk away from the original
@@ -40,25 +40,21 @@ def resized(panel: Panel, n_symbols: int, seed: int = 0) -> Panel:
         chosen = np.zeros(panel.n_symbols, dtype=bool)
         chosen[by_sector[np.linspace(0, panel.n_symbols - 1, n_symbols).round().astype(int)]] = True
         return panel.where(chosen.tolist())
-    rng = np.random.default_rng(seed)
-    offsets, source = panel.offsets, np.arange(n_symbols) % panel.n_symbols
-    lengths = np.diff(offsets)[source]
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    made = {name: np.empty(starts[-1], getattr(panel, name).dtype) for name in (*COLUMNS, "time_ns")}
-    for k, s in enumerate(source):
-        rows, into = slice(offsets[s], offsets[s + 1]), slice(starts[k], starts[k + 1])
-        walk = np.exp(np.cumsum(rng.normal(0, NOISE, lengths[k]))) if k >= panel.n_symbols else np.ones(lengths[k])
-        for name, column in made.items():
-            own = getattr(panel, name)[rows]
-            column[into] = own * walk.astype(np.float32) if name in ("open", "high", "low", "close") else own
-    names = [f"{panel.symbols[s]}~{k // panel.n_symbols}" if k >= panel.n_symbols else panel.symbols[s]
-             for k, s in enumerate(source)]  # fmt: skip
-    order = np.argsort(names, kind="stable")
-    rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in order])
+    rng, parts = np.random.default_rng(seed), {}
+    for k in range(n_symbols):
+        s, copy = k % panel.n_symbols, k // panel.n_symbols
+        rows = slice(*panel.offsets[s : s + 2])
+        part = {name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")}
+        if copy:
+            walk = np.exp(np.cumsum(rng.normal(0, NOISE, len(part["close"])))).astype(np.float32)
+            part |= {name: part[name] * walk for name in PRICES}
+        parts[f"{panel.symbols[s]}~{copy}" if copy else panel.symbols[s]] = part, panel.sector[s]
+    names = sorted(parts)
+    lengths = [len(parts[name][0]["close"]) for name in names]
     return Panel(
-        **{name: column[rows] for name, column in made.items()},
-        offsets=np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64),
-        symbols=tuple(names[k] for k in order), sector=tuple(panel.sector[source[k]] for k in order),
+        **{column: np.concatenate([parts[name][0][column] for name in names]) for column in (*COLUMNS, "time_ns")},
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), symbols=tuple(names),
+        sector=tuple(parts[name][1] for name in names),
     )  # fmt: skip
 
 

@@ -70,21 +70,11 @@ def summed_up(own: list[runs.Run]) -> runs.Line:
 
 
 def facts_of(summary: dict[str, Any]) -> runs.Line:
-    """What a run gave, by family and label."""
-    averages = {f"{line['model']} {line['label']}": line for line in summary["averages"]}
-    verdict = {f"{line['model']} {line['label']}": line for line in summary["verdict"]}
-    of_family = ("gain", "gain_low", "gain_high", "above_prior", "with_skill", "runs")
+    """What a run gave: the summary's tables by family and label, without those by sector."""
     return {
         "rows": summary["data"]["rows_kept"], "models": summary["n_models"],
         "models_wanted": summary["n_models_wanted"],
-        "above_tables": {name: round(line["above_tables"], 4) for name, line in verdict.items()},
-        "above_tables_clearly": [name for name, line in verdict.items() if line["beats_all_clearly"]],
-        "gains": {name: round(line["test_gain_over_prior"], 4) for name, line in averages.items()},
-        "intervals": {name: [round(line["test_gain_low"], 4), round(line["test_gain_high"], 4)]
-                      for name, line in averages.items() if line["test_gain_low"] is not None},
-        "families": {line["model"]: {name: line[name] for name in of_family} for line in summary["families"]},
-        "stacking": summary["stacking"], "device": summary["device"],
-        "seconds": {name: round(value, 1) for name, value in summary["seconds"].items()},
+        **{name: summary[name] for name in ("averages", "verdict", "families", "stacking", "device", "seconds")},
     }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ are medians, and the share of the measured rate of copying memory, which binds w
 definition is another is marked `equal: false` with the reason. One that is not installed is reported as skipped:
 
     pip install -e ".[cpu,test,bench]"      pandas, polars, TA-Lib, polars-talib, ml4t-engineer, vectorbt, matplotlib
-    --qlib PYTHON                           an interpreter with pyqlib==0.9.7, which runs foreign_peers.py
-    --mlfinpy PYTHON                        an interpreter with mlfinpy==0.1.2, which runs foreign_peers.py
+    --qlib PYTHON                           an interpreter with pyqlib==0.9.7 (see tests/support/foreign_peers.py)
+    --mlfinpy PYTHON                        an interpreter with mlfinpy==0.1.2
 
     --ladder                                simulated panels of 10 thousand to 10 million rows (or --rows 10000,...)
     --cold                                  time to the first result in fresh processes
@@ -35,13 +35,13 @@ from bench import runs
 from bench.kernels import feature_peers, label_peers
 from bench.kernels.cold_start import cold_start
 from bench.kernels.label_peers import FIELDS, HORIZONS, IN_BLOCKS, THRESHOLDS, Peer
-from bench.kernels.talib_columns import ARRAYS, OUR_COLUMNS, our_columns
 from bench.timing import alternate, memory_copy
 from gpupipe.data import simulate
 from gpupipe.data.panel import Panel
 from gpupipe.features.matrix import compute_features, feature_names, warm_up_of
 from gpupipe.runtime.device import pick
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
+from tests.support.talib_columns import ARRAYS, OUR_COLUMNS, our_columns
 
 LADDER, LADDER_BARS = [10_000, 100_000, 1_000_000, 10_000_000], 1000
 HORIZON_CURVE = (1, 2, 5, 10, 20, 50, 100, 250)
@@ -356,7 +356,7 @@ def same_as_qlib(panel: Panel, values: np.ndarray, ours: Sequence[str], theirs: 
 
 
 def apart(panel: Panel, python: str, peer: str) -> tuple[dict, np.ndarray]:
-    """Run foreign_peers.py with another interpreter on the panel's bars: its last line, and its values."""
+    """The last line and the values of tests/support/foreign_peers.py, run with another interpreter on our bars."""
     import pyarrow.parquet
 
     with tempfile.TemporaryDirectory() as folder:
@@ -364,7 +364,7 @@ def apart(panel: Panel, python: str, peer: str) -> tuple[dict, np.ndarray]:
         table = panel.to_arrow()
         plain = table.set_column(0, "symbol", table["symbol"].cast("string")).drop_columns(["sector"])
         pyarrow.parquet.write_table(plain, bars)
-        script = pathlib.Path(__file__).with_name("foreign_peers.py")
+        script = runs.ROOT / "tests" / "support" / "foreign_peers.py"
         # Nothing of ours is to be found there.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [python, "-W", "ignore", str(script), peer, bars, values]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from bench.kernels.label_peers import Peer
-from bench.kernels.talib_columns import talib_arrays
 from bench.runs import library
 from bench.timing import cores
 from gpupipe.data.panel import Panel
+from tests.support.talib_columns import talib_arrays
 
 Bars = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 # Of each symbol, for a peer that begins an average otherwise: by then MACD's signal, of 9 bars, has forgotten how.

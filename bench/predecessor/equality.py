@@ -44,7 +44,7 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
         raise SystemExit(f"XGBoost's predictions differ by {same:.2g} on one matrix, by {apart:.2g} on average on two")
     n_labels = panel.n_rows * len(labels)
     print(f"labels: {n_labels:,} of {panel.sectors[0]} ({len(labels)} kinds), all the same\n"
-          f"columns: {len(names)} shared, known on the same rows, at most {furthest:.1g} of their spread apart ({where})\n"
+          f"columns: {len(names)}, known on the same rows, at most {furthest:.1g} of their spread apart, {where}\n"
           f"XGBoost, the same {int(usable.sum()):,} rows and settings: probabilities at most {same:.1g} apart on one "
           f"matrix, {apart:.1g} on average on two", flush=True)  # fmt: skip
     return {

@@ -18,7 +18,7 @@ def test_the_picture_has_a_row_for_each_side(tmp_path):
     run = comparison.Run(panel, panel, 1, 1.0, 1e9)
     about = {"data": "bars.parquet", "device": "a CPU", "cores": 2, "date": "2026-01-01"}
     lines = [{**line, **about} for line in (*comparison.classes(run, label_peers.FASTEST), *comparison.everything(run))]
-    names = [row.get("heading", row.get("name")) for row in pictures.rows_of(lines)]
+    names = [row.name for row in pictures.rows_of(lines)]
     assert names.count("gpupipe") == 2 and sum(name.startswith(("numpy", "polars")) for name in names) == 4
     pictures.draw_kernels(lines + [{**line, "data": "simulated"} for line in lines], tmp_path / "kernels.svg")
     assert "<svg" in (tmp_path / "kernels.svg").read_text()

@@ -2,7 +2,7 @@
 
 Writes backtest_reference.npz beside this file, with vectorbt and backtesting (Backtesting.py) installed: symbols and
 calls, int8 (n_models, n_rows), drawn at random; the trades that Backtesting.py makes of them, as of
-bench.backtest.backtesting_py.trades; those calls that vectorbt can be given, and its records of trades. The rules are
+tests.support.backtesting_py.trades; those calls that vectorbt can be given, and its records of trades. The rules are
 backtesting_py.SAME and backtest.SAME of bench.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from bench.backtest import backtesting_py  # noqa: E402
 from bench.backtest import comparison as bench_backtest  # noqa: E402
 from gpupipe.backtest import OutOfSample, backtest  # noqa: E402
+from tests.support import backtesting_py  # noqa: E402
 from tests.support.market import demo_panel  # noqa: E402
 
 REFERENCE = pathlib.Path(__file__).with_name("backtest_reference.npz")

@@ -53,11 +53,9 @@ def test_seconds_are_those_of_the_rounds_up_to_the_target(world):
     rounds = equal_loss.rounds_to_target(world, "energy", 0, curves)
     assert rounds == {"xgb_joint": {k: 3, other: 4}, "peer": {k: 2, other: 1}}
     spent = {"xgb_joint": Spent(1.0, {}, {0: 6.0}), "peer": Spent(1.0, {k: 0.5, other: 0.0}, {k: 3.0, other: 4.0})}
-    line = equal_loss.line_of(world, "energy", 0, curves, rounds, spent, 0.25, pooled=3)  # the fourth is its own
-    assert line["seconds"] == {"peer": 1.0 + 0.5 + 2.0 + 4.0, "xgb_joint": 1.0 + 6.0 + 0.25}
-    assert line["ratio"] == 7.5 / 7.25 and line["test_at_target"]["peer"] == pytest.approx((1.7 + 1.5) / 2)
-    equal_loss.divide(line, 0.5, 0.25)
-    assert line["seconds"]["xgb_joint"] == 3.75 and line["ratio"] == pytest.approx(2.0) and line["undivided"] == 7.25
+    line = equal_loss.line_of(world, "energy", 0, curves, rounds, spent, (0.5, 0.25), pooled=3)  # the fourth is its own
+    assert line["seconds"] == {"peer": 1.0 + 0.5 + 2.0 + 4.0, "xgb_joint": 0.5 * (1.0 + 6.0) + 0.25}
+    assert line["ratio"] == 2.0 and line["test_at_target"]["peer"] == pytest.approx((1.7 + 1.5) / 2)
 
 
 @pytest.mark.parametrize("rows", ["sectors", "alone", "pooled"])
@@ -73,8 +71,5 @@ def test_every_sector_is_judged_apart(rows, name, world, make_or_skip):
         assert len(line["labels"]) + len(line["left_out"]) == 4
         assert all(1 <= r <= 60 for rounds in line["rounds"].values() for r in rounds.values())
         assert line["ratio"] == pytest.approx(line["seconds"][name] / line["seconds"]["xgb_joint"])
-        assert ("undivided" in line) == (rows != "pooled")
-        if rows == "alone":
-            assert line["undivided"] == pytest.approx(line["seconds"]["xgb_joint"])
         for losses in (line["test_at_target"], line["test_at_best"], line["validation_at_best"]):
             assert set(losses) == {"xgb_joint", name} and all(0 < loss < 1.1 for loss in losses.values())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bench.kernels import comparison, feature_peers, label_peers
-from bench.kernels.talib_columns import OUR_COLUMNS
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.device import pick
 from gpupipe.targets.triple_barrier import barrier_classes
+from tests.support.talib_columns import OUR_COLUMNS
 
 
 def test_a_wrong_answer_ends_it(panel):

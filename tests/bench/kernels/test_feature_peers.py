@@ -7,9 +7,9 @@ import pytest
 
 from bench import runs
 from bench.kernels import comparison, feature_peers
-from bench.kernels.talib_columns import OUR_COLUMNS
 from gpupipe.features.matrix import compute_features
 from tests.support.panels import random_panel
+from tests.support.talib_columns import OUR_COLUMNS
 
 
 @pytest.mark.parametrize("make", feature_peers.IN_LIBRARIES[1:])  # the pool has TA-Lib's own answers

@@ -1,7 +1,7 @@
 """Peers that do not go together with gpupipe, in an environment of their own.
 
-    python bench/kernels/foreign_peers.py qlib BARS VALUES      pip install pyqlib==0.9.7
-    python bench/kernels/foreign_peers.py mlfinpy BARS VALUES   pip install mlfinpy==0.1.2 scikit-learn "pyarrow<20"
+    python tests/support/foreign_peers.py qlib BARS VALUES      pip install pyqlib==0.9.7
+    python tests/support/foreign_peers.py mlfinpy BARS VALUES   pip install mlfinpy==0.1.2 scikit-learn "pyarrow<20"
 
 It imports nothing of gpupipe; bench.kernels.comparison calls it with the interpreters of --qlib and --mlfinpy. BARS
 (Parquet) holds symbol, time, open, high, low, close and volume, sorted by symbol and time. Peers write their values to
