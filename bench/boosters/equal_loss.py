@@ -269,9 +269,15 @@ def rounds_to_target(world: World, s: str, g: int, curves: dict[str, dict[int, C
 
 
 def line_of(
-    world: World, s: str, g: int, curves: dict[str, dict[int, Curve]], rounds: dict[str, dict[int, int]],
-    spent: dict[str, Spent], of_ours: tuple[float, float], pooled: int,
-) -> runs.Line:  # fmt: skip
+    world: World,
+    s: str,
+    g: int,
+    curves: dict[str, dict[int, Curve]],
+    rounds: dict[str, dict[int, int]],
+    spent: dict[str, Spent],
+    of_ours: tuple[float, float],
+    pooled: int,
+) -> runs.Line:
     """The result of one sector. of_ours: share of our pooled fit, seconds of our own stage.  pooled: its rounds."""
     labels = list(rounds[OURS])
     best = {name: {k: int(own[k].validation[:, g].argmin()) for k in labels} for name, own in curves.items()}

@@ -128,9 +128,14 @@ def describe(run: Run, what: str, check: str, seconds: float, made: Sequence[Any
 
 
 def against(
-    run: Run, what: str, ours: Callable[[], Any], arrays: Callable[[Any], Sequence[Any]], peer: Peer, agrees: Check,
+    run: Run,
+    what: str,
+    ours: Callable[[], Any],
+    arrays: Callable[[Any], Sequence[Any]],
+    peer: Peer,
+    agrees: Check,
     read: int = 12,
-) -> dict:  # fmt: skip
+) -> dict:
     """The line of one peer, after its check. arrays: those of our result that the peer computes too."""
     made = arrays(ours())
     check = agrees(peer.matrix(peer.run()))

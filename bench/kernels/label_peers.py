@@ -42,9 +42,12 @@ def numpy_rows_left(panel: Panel) -> np.ndarray:
 
 
 def numpy_label_cube(
-    panel: Panel, fields: Sequence[str] = FIELDS, horizons: Sequence[int] = HORIZONS,
-    thresholds: Sequence[float] = THRESHOLDS, block_rows: int = BLOCK_ROWS,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    panel: Panel,
+    fields: Sequence[str] = FIELDS,
+    horizons: Sequence[int] = HORIZONS,
+    thresholds: Sequence[float] = THRESHOLDS,
+    block_rows: int = BLOCK_ROWS,
+) -> dict[str, np.ndarray]:
     """The fields of Labels under "take_profit_first" over bars, in numpy: blocks of rows, on all cores.
 
     Running extremes over the ragged array; a barrier's first touch is the number of bars whose running extreme has
@@ -75,9 +78,13 @@ def numpy_label_cube(
 
 @np.errstate(divide="ignore", invalid="ignore")  # a close of 0 or NaN is marked as not known
 def _fill(
-    panel: Panel, left: np.ndarray, rows: slice, horizons: Sequence[int], thresholds: Sequence[float],
+    panel: Panel,
+    left: np.ndarray,
+    rows: slice,
+    horizons: Sequence[int],
+    thresholds: Sequence[float],
     out: dict[str, np.ndarray],
-) -> None:  # fmt: skip
+) -> None:
     """A block of rows of numpy_label_cube; out: (n_columns, rows of the block) by name."""
     n, reach = rows.stop - rows.start, min(rows.stop + horizons[-1], panel.n_rows)
     # Rows after the end of the array are not known, like those after the end of a symbol: see `left`.

@@ -33,7 +33,7 @@ def _of_sector(runs: Sequence[Any], name: str, sector: str, n_rows: int, n_label
 
 def ladder(
     runs: Sequence[Any], rows: Mapping[str, int], n_labels: int, new: Sequence[Mapping[str, Any]], full: bool
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Steps from the predecessor to ours: name, seconds of the whole job, what the figure is made of.
 
     new: the runs of ours, each with one more step.  full: whether the predecessor did all of its work; without it

@@ -114,9 +114,10 @@ def test_the_six_models_learn_and_know_what_they_have_not_seen():
     y = np.where(X[:, 0] > 0, 2, 1).astype(np.int8)  # nothing falls
     clock = models.Clock()
     six = models.train(X, y, clock, trees=3)
-    said = six.predict(X)
-    assert list(said) == [*models.FAMILIES, models.META] and set(clock.seconds) == {*said, "five folds"}
-    for name, probability in said.items():
+    predictions = six.predict(X)
+    assert list(predictions) == [*models.FAMILIES, models.META]
+    assert set(clock.seconds) == {*predictions, "five folds"}
+    for name, probability in predictions.items():
         np.testing.assert_allclose(probability.sum(axis=1), 1)
         assert 0 < probability[:, 0].max() < 1e-5, name
         assert quality.accuracy(probability, y) > 0.6, name
@@ -163,9 +164,11 @@ def test_the_whole_benchmark_on_a_tiny_market(tmp_path, monkeypatch, capsys):
     options = ["--data", str(tmp_path / "market.parquet"), "--sectors", "all", "--timed", "energy", "--runs", "1",
                "--trees", "1", "--no-meta", "--out", str(lines)]  # fmt: skip
     assert comparison.main([*options, *quick]) == 0
-    said = capsys.readouterr().out
-    assert "no ratio is given" in said and "extrapolated: 1 of 4 runs timed" in said and "sectors pooled" in said
-    result = json.loads(said.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert (
+        "no ratio is given" in printed and "extrapolated: 1 of 4 runs timed" in printed and "sectors pooled" in printed
+    )
+    result = json.loads(printed.splitlines()[-1])
     assert result["kind"] == "result" and result["ratio"] is None and result["extrapolated"]
     assert [(mean["horizon"], mean["threshold"]) for mean in result["averages"]] == list(LABELS)
     for mean in result["averages"]:
@@ -179,9 +182,9 @@ def test_the_whole_benchmark_on_a_tiny_market(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "train", None)
     monkeypatch.setattr(comparison, "equality", lambda *given: {})
     assert comparison.main([*options, *quick, "--last-step"]) == 0
-    said = capsys.readouterr().out
-    assert "measured earlier" in said and "all of gpupipe" in said and "labels together" not in said
-    assert json.loads(said.splitlines()[-1])["averages"] == result["averages"]
+    printed = capsys.readouterr().out
+    assert "measured earlier" in printed and "all of gpupipe" in printed and "labels together" not in printed
+    assert json.loads(printed.splitlines()[-1])["averages"] == result["averages"]
 
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra bench)")
     pictures.draw_predecessor([json.loads(line) for line in lines.read_text().splitlines()], tmp_path / "old-way.svg")
