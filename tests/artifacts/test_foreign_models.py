@@ -10,7 +10,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from bench import kill
 from gpupipe import load
 from gpupipe.artifacts.manifest import entry_of
 from gpupipe.cli import run
@@ -18,6 +17,7 @@ from gpupipe.estimators import registry
 from gpupipe.runtime import run_log
 from gpupipe.store.content_store import StoreError, dump_json, sha256
 from tests.pipeline.test_kill import JOB
+from tests.support import kill
 
 OPTIONS = [*JOB, "--models", "xgb_joint,linear,lightgbm,catboost", "--set=lightgbm.rounds=3", "--set=catboost.rounds=3",
            "--quiet"]  # fmt: skip

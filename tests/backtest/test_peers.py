@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import backtest as bench_backtest
-from bench import backtesting_py
+from bench.backtest import comparison as bench_backtest
 from gpupipe.backtest import backtest
 from gpupipe.backtest.engine import REASONS
+from tests.support import backtesting_py
 from tests.support import make_backtest_reference as reference
 
 

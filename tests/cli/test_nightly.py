@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bench import kill
 from gpupipe.artifacts import summary
 from gpupipe.cli import main, nightly
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
+from tests.support import kill
 from tests.support.tiny import QUICK, tiny_market
 
 pytest.importorskip("altair")
@@ -38,13 +38,14 @@ def contents(out: pathlib.Path) -> dict[str, str]:
 
 
 def timeless(out: pathlib.Path) -> dict[str, str]:
-    """`contents` of what says nothing of how long a night took, or of what it took from earlier ones; as bench.kill."""
+    """`contents` of what says nothing of how long a night took, or of what it took from earlier ones; as
+    tests.support.kill."""
     told = ("summary.json", "summary.parquet", "manifest.json", "metadata.json", "report.html")
     kept = {
         name: digest for name, digest in contents(out).items()
         if name.startswith("bars/") or not (name.startswith(".gpupipe/") or pathlib.Path(name).name in told)
     }  # fmt: skip
-    whole = kill._timeless(summary.read(out))
+    whole = kill.timeless(summary.read(out))
     measured = json.dumps([whole[name] for name in ("models", "averages", "verdict", "run_key")])
     return {**kept, **kill.contents(out), "measured": measured}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpupipe.data import DataError, load, simulate
 from gpupipe.data.panel import Panel
 
-# `python -m bench.fuzz` sets a larger number of examples, which are then random.
+# `python -m tests.support.fuzz` sets a larger number of examples, which are then random.
 N_EXAMPLES = int(os.environ.get("GPUPIPE_FUZZ", 0))
 SLOW = settings(
     deadline=None,

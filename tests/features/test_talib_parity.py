@@ -18,7 +18,7 @@ LARGEST_RELATIVE = 5e-7
 
 def talib_columns(bars: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our columns of one symbol, derived from TA-Lib's functions of float64 bars: those that are timed, and more."""
-    from bench.talib_columns import change, our_columns, talib_arrays  # a script finds bench through sys.path
+    from tests.support.talib_columns import change, our_columns, talib_arrays  # a script finds tests through sys.path
 
     h, l, c, v = (bars[name].astype(np.float64) for name in ("high", "low", "close", "volume"))  # noqa: E741
     columns = our_columns(talib_arrays(h, l, c, v), c, v)

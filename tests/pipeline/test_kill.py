@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from bench import kill
+from tests.support import kill
 from tests.support.tiny import QUICK, SECTORS, SOURCE
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -22,7 +22,7 @@ JOB = (
 
 def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(tmp_path, capsys):
     moments = ("--moment", "units=14", "--moment", "publishing=3", "--keep", str(tmp_path))
-    command = [sys.executable, "-m", "bench.kill", *moments, "--", *JOB]
+    command = [sys.executable, "-m", "tests.support.kill", *moments, "--", *JOB]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     # The run killed while publishing takes the place of one with another seed, and says so; nothing else is said.

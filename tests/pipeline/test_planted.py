@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import planted
+from bench.quality import planted
 from gpupipe.data import simulate
 from gpupipe.workloads import equity
 from tests.support.tiny import SECTORS, in_sectors

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from bench import overhead
+from bench.job import overhead
 from gpupipe.data import load
 from gpupipe.pipeline import job
 from gpupipe.runtime import device, run_log

@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from bench.scan import resized
+from bench.job.scan import resized
 from gpupipe.artifacts.layout import folder_of
 from gpupipe.artifacts.load import load
 from gpupipe.cli import main

@@ -14,9 +14,9 @@ import shutil
 import subprocess
 import sys
 
-from bench import kill
 from gpupipe.cli import run
 from gpupipe.runtime import memory
+from tests.support import kill
 
 
 def attempt(name: str, out: pathlib.Path, options: list[str]) -> None:

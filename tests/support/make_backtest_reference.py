@@ -2,7 +2,7 @@
 
 Writes backtest_reference.npz beside this file, with vectorbt and backtesting (Backtesting.py) installed: symbols and
 calls, int8 (n_models, n_rows), drawn at random; the trades that Backtesting.py makes of them, as of
-bench.backtesting_py.trades; those calls that vectorbt can be given, and its records of trades. The rules are
+tests.support.backtesting_py.trades; those calls that vectorbt can be given, and its records of trades. The rules are
 backtesting_py.SAME and backtest.SAME of bench.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from bench import backtest as bench_backtest  # noqa: E402
-from bench import backtesting_py  # noqa: E402
+from bench.backtest import comparison as bench_backtest  # noqa: E402
 from gpupipe.backtest import OutOfSample, backtest  # noqa: E402
+from tests.support import backtesting_py  # noqa: E402
 from tests.support.market import demo_panel  # noqa: E402
 
 REFERENCE = pathlib.Path(__file__).with_name("backtest_reference.npz")
@@ -48,7 +48,7 @@ def source_of(panel, calls) -> OutOfSample:
 
 def of_backtesting(panel, calls) -> np.ndarray:
     found = backtest(source_of(panel, calls), backtesting_py.SAME)
-    return backtesting_py.trades(backtesting_py.engine(), found, np.arange(panel.n_symbols))
+    return backtesting_py.trades(backtesting_py.engine()[0], found)
 
 
 def of_vectorbt(panel, calls) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import xgboost
 
-import bench.warm
-from bench import kill
+import bench.quality.warm_start
 from gpupipe import config
 from gpupipe.artifacts import publish
 from gpupipe.artifacts.layout import is_model
@@ -27,7 +26,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
 from gpupipe.training import warm_start
 from gpupipe.workloads import equity
-from tests.support import tiny
+from tests.support import kill, tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, cut, fold_of, in_sectors, planted, tiny_market
 
 FAMILIES = ("xgb_joint", "xgb_hist", "xgb_leafwise")
@@ -369,7 +368,7 @@ def test_when_too_much_is_new_it_is_trained_from_nothing(tmp_path, caplog):
 def test_the_benchmark_compares_both_night_after_night(capsys):
     quick = [f"--set={one}" for one in (*QUICK, *FEW[1:], "features.names=momentum")]
     arguments = ["--data", SOURCE, "--sectors", "energy,utilities", "--models", "xgb_joint", "--times", "1"]
-    assert bench.warm.main([*arguments, "--nights", "2", "--days", "2", *quick]) == 0
+    assert bench.quality.warm_start.main([*arguments, "--nights", "2", "--days", "2", *quick]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["nights"]) == 2 and found["days"] == 2
     for one in found["nights"]:

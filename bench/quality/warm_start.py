@@ -1,0 +1,167 @@
+"""Time saved by a warm start, and its loss: `python -m bench.quality.warm_start [--data ... --sector-map ...]`.
+
+Last night is simulated: all data but the last --days N, trained from nothing. Then, on all data, a run from nothing
+("cold") and one that continues last night's models ("warm") take turns, --times each, in one process and one thread.
+With --nights K there are K such steps, each warm run continuing the warm run before it, and a cold run beside each.
+
+Reported for each night are median seconds of each family, the rounds of its models, and on validation and on the sealed
+test, for each family and label, log-loss averaged over sectors: cold, warm, and the difference with its paired 95 %
+interval (block bootstrap of dates; below 0 the warm start is better). Repetitions must give the same models. The cores
+bind. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from bench import runs
+from bench.timing import in_turn
+from gpupipe import config
+from gpupipe.artifacts.load import load
+from gpupipe.data.panel import Panel
+from gpupipe.estimators import registry
+from gpupipe.evaluation import block_bootstrap
+from gpupipe.evaluation.metrics import log_losses
+from gpupipe.pipeline import job
+from gpupipe.training import prepare
+
+SIDES = ("cold", "warm")
+
+
+def train(panel: Panel, settings: config.Config, out: pathlib.Path, source: pathlib.Path | None) -> runs.Run:
+    """One run in this process, on one thread."""
+    summary, _ = job.execute(panel, None, settings, out, 1, warm_start=source)
+    return runs.Run(summary["elapsed_s"], 0, 0, out)
+
+
+def losses(
+    panel: Panel, settings: config.Config, outs: dict[str, pathlib.Path], part: str
+) -> dict[str, block_bootstrap.Losses]:
+    """For each sector, log-losses of a part's rows by time, of (label, "FAMILY SIDE")."""
+    prepared = prepare.prepare(panel, settings)
+    models = {side: load(out) for side, out in outs.items()}
+    found = {}
+    for sector in models["cold"].by_sector:
+        dataset, rows = prepared.datasets[sector], getattr(prepared.splits[sector], part)
+        by_key = {}
+        for side, loaded in models.items():
+            predictions = loaded.predict(panel.of_sector(sector), settings.training.models)
+            for k, label in enumerate(dataset.label_names):
+                for family in settings.training.models:
+                    name = f"{family}_{label.removeprefix('label_')}"
+                    if name in predictions.names and not np.isnan(values := predictions.of(name)[rows]).any():
+                        by_key[label, f"{family} {side}"] = log_losses(values, dataset.y[rows, k])
+        found[sector] = block_bootstrap.by_time(dataset.time_ns[rows], by_key)
+    return found
+
+
+def compared(by_sector: dict[str, block_bootstrap.Losses], settings: config.Config) -> list[runs.Line]:
+    """Of each family and label, and of each family's mean over labels: both log-losses, and their difference."""
+    times = np.concatenate([own.times for own in by_sector.values()])
+    draws = block_bootstrap.draw(times, max(settings.labels.horizons), settings.seed)
+    resampled = block_bootstrap.resample(draws, by_sector)
+
+    def mean_of(pairs: list[tuple[str, str]], name: str, drawn: bool) -> Any:
+        """Over sectors and labels: of the log-loss, or of its draws."""
+        return np.mean([
+            resampled.loss[s, label, name] if drawn
+            else by_sector[s].sums[label, name].sum() / by_sector[s].rows.sum()
+            for s, label in pairs
+        ], axis=0)  # fmt: skip
+
+    lines = []
+    for family in settings.training.models:
+        every = [(s, label) for s, own in by_sector.items() for label, name in own.sums if name == f"{family} cold"]
+        for label in (*sorted({label for _, label in every}), "all"):
+            pairs = [pair for pair in every if label in (pair[1], "all")]
+            cold, warm = (float(mean_of(pairs, f"{family} {side}", False)) for side in SIDES)
+            cold_draws, warm_draws = (mean_of(pairs, f"{family} {side}", True) for side in SIDES)
+            low, high = resampled.interval(list(by_sector), warm - cold, warm_draws - cold_draws)
+            lines.append({
+                "family": family, "label": label, "cold": cold, "warm": warm, "difference": warm - cold, "low": low,
+                "high": high,
+            })  # fmt: skip
+    return lines
+
+
+def rounds_of(summary: dict[str, Any], family: str) -> dict[str, float]:
+    """Median and largest number of rounds of a family's first stages, and the median of those that are old."""
+    own = [row for row in summary["models"] if row["model"] == family and row["kind"] == "model"]
+    first = [int(row["rounds"].split("+")[0]) for row in own if row["rounds"]]
+    old = [int((row["warm_start_rounds"] or "0").split("+")[0]) for row in own]
+    return {"median": statistics.median(first or [0]), "largest": max(first, default=0), "old": statistics.median(old)}
+
+
+def night(
+    panel: Panel, settings: config.Config, source: pathlib.Path, folder: pathlib.Path, times: int
+) -> tuple[runs.Line, pathlib.Path]:
+    """One night: cold and warm in turn; the result, and the folder of the warm run."""
+    sides = {
+        side: lambda k, side=side, start=start: train(panel, settings, folder / f"{side}{k}", start)
+        for side, start in (("cold", None), ("warm", source))
+    }
+    repetitions = in_turn(times, sides)
+    families = settings.training.models
+    for side, own in repetitions.items():
+        runs.require_same_models(own, own[0], f"repetitions of the {side} run")
+    outs = {side: own[0].out for side, own in repetitions.items()}
+    summaries = {side: own[0].summary for side, own in repetitions.items()}
+    warmed = summaries["warm"]["warm_start"]["families"]
+    if unwarmed := [name for name, own in warmed.items() if not own["warm"]]:
+        print(f"note: {', '.join(unwarmed)} began from nothing in the warm run too", flush=True)
+    return {
+        "seconds": {
+            side: {f: runs.median(own, lambda run, f=f: run.summary["seconds"][f]) for f in families}
+            | {"whole run": runs.median(own, lambda run: run.wall_s)}
+            for side, own in repetitions.items()
+        },
+        "rounds": {side: {f: rounds_of(summary, f) for f in families} for side, summary in summaries.items()},
+        "warm_models": {name: [own["warm"], own["models"]] for name, own in warmed.items()},
+        **{part: compared(losses(panel, settings, outs, part), settings) for part in ("validation", "test")},
+    }, outs["warm"]  # fmt: skip
+
+
+def show(result: runs.Line) -> None:
+    """Tables of a night: seconds, rounds, and log-losses with the interval of their difference."""
+    for what in ("seconds", "rounds"):
+        cold, warm = (result[what][side] for side in SIDES)
+        runs.table([{"family": name, f"cold {what}": cold[name], f"warm {what}": warm[name]} for name in cold])
+    for part in ("validation", "test"):
+        print(f"{part}: log-loss, and warm - cold with its interval")
+        runs.table(result[part])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = runs.options(__doc__, data="demo", sectors="all", preset="fast", set=[], times=3)
+    parser.add_argument("--models", type=runs.numbers(str), default=list(registry.CAN_GO_ON))
+    parser.add_argument("--days", type=int, default=1, help="dates that a night brings")
+    parser.add_argument("--nights", type=int, default=1)
+    chosen = parser.parse_args(arguments)
+    if "meta_learner" in chosen.models:
+        raise SystemExit("--models: meta_learner learns from models that are trained from nothing either way")
+    settings = config.make(chosen.preset, settings=chosen.set, training__models=tuple(chosen.models))
+    panel, _ = runs.read(chosen, chosen.sectors)
+    dates = np.unique(panel.time_ns)
+    nights = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        source = train(panel.until(dates[-1 - chosen.days * chosen.nights]), settings, folder / "before", None).out
+        for k in range(1, chosen.nights + 1):
+            tonight = panel.until(dates[-1 - chosen.days * (chosen.nights - k)])
+            result, source = night(tonight, settings, source, folder / f"night{k}", chosen.times)
+            print(f"night {k} of {chosen.nights}", flush=True)
+            show(result)
+            nights.append(result)
+    print(json.dumps(runs.record("warm", **vars(chosen) | {"rows": panel.n_rows, "nights": nights})))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""bench imports in one direction, and no private name of gpupipe; every module can be loaded and says what it is."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def module_of(file: pathlib.Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_of(file): ast.parse(file.read_text()) for file in sorted((ROOT / "bench").glob("**/*.py"))}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Dotted names of all that a module imports, at once or inside functions."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules_in(names: set[str], known: set[str]) -> set[str]:
+    """The modules that dotted names of modules, functions and classes belong to."""
+    return {name if name in known else name.rpartition(".")[0] for name in names} & known
+
+
+def names_of_gpupipe(tree: ast.AST) -> set[str]:
+    """Local names that stand for something of gpupipe."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gpupipe":
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.asname or "gpupipe" for alias in node.names if alias.name.split(".")[0] == "gpupipe"}
+    return found
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Private names of gpupipe that a module imports, reads from what it imported, or patches by their text."""
+    found = {name for name in imported(tree) if name.startswith("gpupipe.") and any(map(private, name.split(".")))}
+    ours = names_of_gpupipe(tree)
+    for node in ast.walk(tree):
+        inner = node
+        while isinstance(inner, (ast.Attribute, ast.Call)):
+            inner = inner.value if isinstance(inner, ast.Attribute) else inner.func
+        if isinstance(node, ast.Attribute) and private(node.attr) and isinstance(inner, ast.Name) and inner.id in ours:
+            found.add(ast.unparse(node))
+        # mock.patch.object(module, "_name"), setattr(module, "_name"), getattr(module, "_name")
+        second = node.args[1:2] if isinstance(node, ast.Call) else []
+        texts = [part.value for part in second if isinstance(part, ast.Constant)]
+        if any(private(str(text)) for text in texts):
+            found.add(ast.unparse(node))
+    return found
+
+
+def test_imports_of_bench_have_no_circle():
+    """Nor through the oracles that tests and benchmarks share."""
+    support = {module_of(file): ast.parse(file.read_text()) for file in (ROOT / "tests" / "support").glob("*.py")}
+    trees = {**SOURCES, **support}
+    graph = {name: modules_in(imported(tree), set(trees)) - {name} for name, tree in trees.items()}
+    assert graph["bench.job.memory"] == {"bench.runs"} and "bench.timing" in graph["bench.runs"]
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_a_circle_is_found():
+    trees = {"a": "from b import f", "b": "def f():\n    import c", "c": "import a.g, os"}
+    graph = {name: modules_in(imported(ast.parse(text)), set(trees)) for name, text in trees.items()}
+    assert graph == {"a": {"b"}, "b": {"c"}, "c": {"a"}}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_no_private_name_of_gpupipe_is_used(name):
+    assert private_names(SOURCES[name]) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from gpupipe.training.groups import _Group", "import gpupipe._hidden",
+        "from gpupipe.data import load\nload()._rows", "from gpupipe.runtime import run_log\nrun_log._current",
+        "from gpupipe.runtime import run_log\nmock.patch.object(run_log, '_current', None)",
+    ],
+)  # fmt: skip
+def test_a_private_name_is_found(text):
+    assert len(private_names(ast.parse(text))) == 1
+    assert private_names(ast.parse(text.replace("_", ""))) == set()
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_every_module_loads_and_has_a_docstring(name):
+    """Those that run in another interpreter import their library when they are run."""
+    documentation = importlib.import_module(name).__doc__
+    assert documentation or (name.count(".") < 2 and name not in ("bench.runs", "bench.timing", "bench.pictures"))
