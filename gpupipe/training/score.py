@@ -112,7 +112,7 @@ def measure(work: Work, one: Trained, baselines: Baselines) -> Measured:
                 for part, at in parts.items()
             })  # fmt: skip
             losses[label, name] = metrics.log_losses(probability["test"], happened)
-            counted += calibration.of_model(one.sector, label, name, probability["test"], happened)
+            counted += calibration.curve_lines(one.sector, label, name, probability["test"], happened)
     return Measured(
         one, found, block_bootstrap.by_time(work.device.to_host(dataset.time_ns)[cut.test], losses), counted
     )

@@ -1,4 +1,4 @@
-"""Draws of dates against loops, the interval's width where the truth is known, and what is called skill."""
+"""Draws of dates against loops, coverage of the interval where the truth is known, and the rule for skill."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DAY_NS = 86_400 * 10**9
 
 
 def dates_of(draws):
-    """The positions of the dates of each draw, one list a draw, by a loop."""
+    """The positions of the dates of each draw, one list for each draw, by a loop."""
     n = len(draws.times)
     return [[(start + k) % n for start in starts for k in range(draws.block)] for starts in draws.starts]
 
 
-def test_draws_are_whole_blocks_of_dates_that_go_round():
+def test_draws_are_whole_circular_blocks_of_dates():
     times = np.arange(47, dtype=np.int64) * DAY_NS
     draws = block_bootstrap.draw(np.repeat(times, 3), 5, 42)  # sectors share their dates
     assert draws.times.tolist() == times.tolist() and draws.block == 10 and draws.starts.shape == (2000, 5)
@@ -33,12 +33,12 @@ def test_draws_are_whole_blocks_of_dates_that_go_round():
 
 
 @pytest.mark.parametrize(("n", "horizon", "block"), [(40, 5, 10), (250, 2, 10), (250, 20, 40), (8000, 5, 20)])
-def test_a_block_is_longer_than_the_labels_look_ahead(n, horizon, block):
+def test_a_block_is_longer_than_the_longest_label_window(n, horizon, block):
     assert block_bootstrap.draw(np.arange(n), horizon, 0).block == block
 
 
 def test_coverage_of_the_mean_of_a_series_with_memory():
-    """Errors of overlapping windows with volatility that lasts: 95 % intervals of their mean, which is 0."""
+    """95 % intervals of the mean, 0, of errors with overlapping windows and persistent volatility."""
     rng = np.random.default_rng(0)
     n, m = 120, 400
     log_volatility = lfilter([0.31], [1, -0.95], rng.standard_normal((n + 200, m)), axis=0)
@@ -46,13 +46,13 @@ def test_coverage_of_the_mean_of_a_series_with_memory():
     series = lfilter(np.ones(5), [1], shocks, axis=0)[-n:]
     draws = block_bootstrap.draw(np.arange(n), 5, 1)
     means = draws.sums(series) / (draws.starts.shape[1] * draws.block)
-    found = [block_bootstrap.interval(series[:, k].mean(), means[:, k], draws.n_blocks) for k in range(m)]
-    held = np.mean([low <= 0 <= high for low, high in found])
-    above = np.mean([low > 0 for low, _ in found])
-    assert 0.92 <= held <= 0.98 and above <= 0.045
-    days = np.random.default_rng(1).integers(0, n, (500, n))  # dates alone, as if they were independent
-    alone = np.quantile(series[days].mean(axis=1), [0.025, 0.975], axis=0)
-    assert ((alone[0] <= 0) & (alone[1] >= 0)).mean() < 0.75
+    intervals = [block_bootstrap.interval(series[:, k].mean(), means[:, k], draws.n_blocks) for k in range(m)]
+    coverage = np.mean([low <= 0 <= high for low, high in intervals])
+    above = np.mean([low > 0 for low, _ in intervals])
+    assert 0.92 <= coverage <= 0.98 and above <= 0.045
+    days = np.random.default_rng(1).integers(0, n, (500, n))  # single dates, as if they were independent
+    independent = np.quantile(series[days].mean(axis=1), [0.025, 0.975], axis=0)
+    assert ((independent[0] <= 0) & (independent[1] >= 0)).mean() < 0.75
 
 
 def test_percentiles_are_stretched_for_few_blocks():
@@ -65,15 +65,15 @@ def test_percentiles_are_stretched_for_few_blocks():
         assert np.isnan(unknown).all()
 
 
-def test_skill_is_what_lies_above_both_priors():
+def test_skill_needs_a_gain_over_both_priors():
     nan = float("nan")
     pairs = ((0.1, 0.1), (0.1, 0.0), (0.0, 0.1), (-0.1, 0.1), (nan, 0.1), (0.1, nan))
-    said = [block_bootstrap.skill(over_prior, over_prior_all) for over_prior, over_prior_all in pairs]
-    assert said == ["skill", "no skill", "no skill", "no skill", "not known", "not known"]
+    skills = [block_bootstrap.skill(over_prior, over_prior_all) for over_prior, over_prior_all in pairs]
+    assert skills == ["skill", "no skill", "no skill", "no skill", "not known", "not known"]
 
 
 def losses_of(n_times, gains, seed, days=slice(None)):
-    """Losses of 20 rows a date; `gains` is by model what it takes off the prior's loss, on average, and how surely."""
+    """Losses of about 20 rows a date; gains: by model, mean and standard deviation of the gain over the prior."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(15, 25, n_times)
     prior = rows * rng.uniform(0.8, 1.2, n_times)
@@ -85,10 +85,11 @@ def losses_of(n_times, gains, seed, days=slice(None)):
 
 
 def rows_of(losses, resampled):
-    """Summary rows of these losses, as far as the verdict reads them."""
+    """Summary rows of these losses, with the fields that the leaderboard reads."""
     rows = []
-    for sector, own in losses.items():
-        mean = {key: values.sum() / own.rows.sum() for key, values in own.sums.items()}
+    for sector, sector_losses in losses.items():
+        n_rows = sector_losses.rows.sum()
+        mean = {key: values.sum() / n_rows for key, values in sector_losses.sums.items()}
         for (label, model), loss in mean.items():
             if model == PRIOR:
                 continue
@@ -97,7 +98,7 @@ def rows_of(losses, resampled):
             rows.append({
                 "kind": "baseline" if model in (PRIOR_ALL, *leaderboard.TABLES) else "model", "sector": sector,
                 "label": label, "model": model, "test_skill": block_bootstrap.skill(low, low),
-                "test_rows": int(own.rows.sum()),
+                "test_rows": int(n_rows),
                 "test_return_buy_and_hold": 0.01, "test_calls_buy": 0, "test_return_when_buy": float("nan"),
                 "test_calls_sell": 4, "test_return_when_sell": -0.02,
                 **{f"{part}_{name}": value for part in ("validation", "test") for name, value in (
@@ -114,84 +115,84 @@ GAINS = {
 
 @pytest.fixture(scope="module")
 def judged():
-    """(losses by sector, resampled, rows): 100 dates, the last sector has rows on half of them."""
+    """(losses by sector, resampled, rows): 100 dates; the last sector has rows on half of them."""
     losses = {s: losses_of(100, GAINS, k, slice(50 * (k == 2), None)) for k, s in enumerate(("x", "y", "late"))}
     resampled = block_bootstrap.resample(block_bootstrap.draw(np.arange(100) * DAY_NS, 5, 42), losses)
     return losses, resampled, rows_of(losses, resampled)
 
 
-def test_the_gain_of_a_draw_is_that_of_its_dates(judged):
+def test_the_gain_of_a_draw_is_the_gain_on_its_dates(judged):
     losses, resampled, _ = judged
     drawn = resampled.gain(["x", "late"], "a", "linear")
     for k, dates in enumerate(dates_of(resampled.draws)[:20]):
         mean = {PRIOR: [], "linear": []}
         for sector in ("x", "late"):
-            own = losses[sector]
-            at = [np.flatnonzero(own.times == d * DAY_NS) for d in dates]
-            at = np.concatenate(at)
+            sector_losses = losses[sector]
+            at = np.concatenate([np.flatnonzero(sector_losses.times == d * DAY_NS) for d in dates])
             for name, values in mean.items():
-                values.append(own.sums["a", name][at].sum() / own.rows[at].sum())
+                values.append(sector_losses.sums["a", name][at].sum() / sector_losses.rows[at].sum())
         assert drawn[k] == pytest.approx(1 - np.mean(mean["linear"]) / np.mean(mean[PRIOR]), rel=1e-12)
     assert resampled.blocks == {"x": 10.0, "y": 10.0, "late": 5.0}
 
 
 def test_both_sides_of_a_difference_see_the_same_dates():
-    """A model that is another's twin, a little worse on every date, is worse in every draw, however noisy both are."""
-    own = losses_of(60, {"one": (0.05, 0.5)}, 0)
-    own.sums["a", "twin"] = own.sums["a", "one"] + 0.001 * own.rows
-    resampled = block_bootstrap.resample(block_bootstrap.draw(own.times, 5, 0), {"x": own})
-    difference = resampled.gain(["x"], "a", "one") - resampled.gain(["x"], "a", "twin")
-    assert (difference > 0).all() and difference.std() < 1e-3 < resampled.gain(["x"], "a", "one").std()
+    """A model that is slightly worse than another one on every date is worse in every draw, however noisy both are."""
+    losses = losses_of(60, {"better": (0.05, 0.5)}, 0)
+    losses.sums["a", "worse"] = losses.sums["a", "better"] + 0.001 * losses.rows
+    resampled = block_bootstrap.resample(block_bootstrap.draw(losses.times, 5, 0), {"x": losses})
+    difference = resampled.gain(["x"], "a", "better") - resampled.gain(["x"], "a", "worse")
+    assert (difference > 0).all() and difference.std() < 1e-3 < resampled.gain(["x"], "a", "better").std()
 
 
-def test_averages_verdict_and_words(judged):
+def test_averages_verdict_and_sentences(judged):
     _, resampled, rows = judged
-    means = leaderboard.averages(rows, resampled)
-    by_model = {a["model"]: a for a in means}
+    averages = leaderboard.averages(rows, resampled)
+    by_model = {average["model"]: average for average in averages}
     assert {name: by_model[name]["test_skill"] for name in ("xgb_joint", "linear", PRIOR_ALL)} == {
         "xgb_joint": "skill", "linear": "no skill", PRIOR_ALL: "no skill"
     }  # fmt: skip
-    for a in means:
-        assert a["test_gain_low"] <= a["test_gain_over_prior"] <= a["test_gain_high"]
+    for average in averages:
+        assert average["test_gain_low"] <= average["test_gain_over_prior"] <= average["test_gain_high"]
     assert by_model["xgb_joint"]["test_gain_low"] > 0.07 and by_model["linear"]["test_gain_low"] < 0
     assert by_model["linear"]["test_return_buy_and_hold"] == pytest.approx(0.01)
     assert np.isnan(by_model["linear"]["test_return_when_buy"])
 
-    found = {v["model"]: v for v in leaderboard.verdict(means, rows, resampled)}
-    joint = found["xgb_joint"]
+    verdicts = {verdict["model"]: verdict for verdict in leaderboard.verdict(averages, rows, resampled)}
+    joint = verdicts["xgb_joint"]
     assert joint["above_table_sector_low"] > 0.05 > joint["above_table_sector"] - 0.05
-    assert joint["above_table_all_low"] < 0 < joint["above_table_all_high"]  # that table is all noise
+    assert joint["above_table_all_low"] < 0 < joint["above_table_all_high"]  # that table is pure noise
     assert joint["above_tables"] == min(joint["above_table_sector"], joint["above_table_all"])
     assert joint["beats_all"] == (joint["above_tables"] > 0) and not joint["beats_all_clearly"]
 
-    families = leaderboard.families(means, rows, resampled)
+    families = leaderboard.families(averages, rows, resampled)
     assert [f["model"] for f in families] == ["xgb_joint", "linear", "meta_learner"]
     linear = families[1]
     worst = min(r["test_gain_over_prior"] for r in rows if r["model"] == "linear")
     assert (linear["runs"], linear["with_skill"], linear["no_skill"], linear["skill"]) == (3, 0, 3, "no skill")
     assert linear["above_prior"] + len(linear["not_above"]) == 3 and worst < 0
     assert linear["not_above"][0]["test_gain_over_prior"] == worst
-    said = sentences.skill_sentences(families, resampled.about())
-    assert said[0].startswith("xgb_joint: skill, ") and "above the prior in 3 of 3 runs, skill in 3" in said[0]
-    assert said[1].startswith("linear: no skill, ") and "; not above it: a of " in said[1]
+    lines = sentences.skill_sentences(families, resampled.about())
+    assert lines[0].startswith("xgb_joint: skill, ") and "above the prior in 3 of 3 runs, skill in 3" in lines[0]
+    assert lines[1].startswith("linear: no skill, ") and "; not above it: a of " in lines[1]
     few = sentences.skill_sentences(families, {**resampled.about(), "blocks": 2.5, "times": 25, "block": 10})
     assert few[0].startswith("No intervals: the sealed test has 25 times, fewer than 3 blocks of 10")
 
-    stacked = leaderboard.stacking(means, rows, resampled)
+    stacked = leaderboard.stacking(averages, rows, resampled)
     assert stacked["best"] == "xgb_joint" and stacked["difference_low"] < stacked["difference"] == pytest.approx(
         by_model["meta_learner"]["test_gain_over_prior"] - by_model["xgb_joint"]["test_gain_over_prior"]
     )
     assert "meta_learner: at least as good as the best single family, xgb_joint" in sentences.stacking_sentence(stacked)
     worse = {**stacked, "difference": -0.01}
     assert "not as good as the best single family" in sentences.stacking_sentence(worse)
-    assert leaderboard.stacking(means, [row for row in rows if row["model"] != "meta_learner"], resampled) is None
+    assert leaderboard.stacking(averages, [row for row in rows if row["model"] != "meta_learner"], resampled) is None
 
 
 def test_a_pooled_prior_is_no_skill():
-    """Better than the sector's own shares on every date, as the shares of all sectors are: nothing of a row."""
-    own = losses_of(60, {"xgb_joint": (0.02, 0.0)}, 0)
-    own.sums["a", PRIOR_ALL] = own.sums["a", "xgb_joint"] * 1.0
-    resampled = block_bootstrap.resample(block_bootstrap.draw(own.times, 5, 0), {"x": own})
-    average = {a["model"]: a for a in leaderboard.averages(rows_of({"x": own}, resampled), resampled)}["xgb_joint"]
+    """A model that only knows the class shares of all sectors beats the sector's prior, but has no skill."""
+    losses = losses_of(60, {"xgb_joint": (0.02, 0.0)}, 0)
+    losses.sums["a", PRIOR_ALL] = losses.sums["a", "xgb_joint"] * 1.0
+    resampled = block_bootstrap.resample(block_bootstrap.draw(losses.times, 5, 0), {"x": losses})
+    averages = leaderboard.averages(rows_of({"x": losses}, resampled), resampled)
+    average = {average["model"]: average for average in averages}["xgb_joint"]
     assert average["test_gain_low"] > 0.019 and average["test_above_prior_all"] == 0
     assert average["test_skill"] == "no skill"
