@@ -82,7 +82,7 @@ class Draws:
 
     @property
     def n_blocks(self) -> float:
-        """How many blocks the times make: the number of nearly independent observations behind an interval."""
+        """Number of blocks in the times: how many nearly independent observations an interval rests on."""
         return len(self.times) / self.block
 
     def sums(self, values: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ class Resampled:
     blocks: for each sector, how many blocks its times make.
 
     Example: `resample(draws, {"energy": losses}).gain(["energy"], "label_1d_5pct", "linear")` is an array of 2,000
-    gains over the prior, of which `interval` makes a 95 % interval.
+    gains over the prior; `interval` turns it into a 95 % interval.
     """
 
     draws: Draws
@@ -173,7 +173,7 @@ def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float
     """The 95 % percentile interval of an estimate, expanded around the estimate for small numbers of blocks.
 
     drawn: float64 (n_draws,), the estimate in every draw; NaN is ignored.
-    n_blocks: the number of blocks of times behind the estimate.
+    n_blocks: the number of blocks of times that the estimate rests on.
     Percentiles of k blocks are too narrow, as is a normal interval with the standard deviation of k values. Both sides
     are stretched by t(k - 1) / z * sqrt(k / (k - 1)): 1.9 for 4 blocks, 1.1 for 24.
     Returns (NaN, NaN) if the estimate or all draws are NaN, or there are fewer than three blocks.

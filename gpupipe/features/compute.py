@@ -59,10 +59,13 @@ def bin_sink(panel: Panel, cuts: Sequence[np.ndarray]) -> Sink:
 
 
 class ProgramState(NamedTuple):
-    """What a run of the program leaves behind so that a later run can resume after the last row.
+    """The state of a program after a run, with which a later run resumes after the last row.
 
     recursions: float64 (n_symbols, n_states, 4), the state of each recursive average.
     compared: float32 (n_rows, n_sources), the series that cross-sectional columns compare.
+
+    Example: for rsi_14 and sector_rank_roc_5 of 500 symbols, two Wilder averages give recursions (500, 2, 4), and one
+    compared series gives compared (n_rows, 1).
     """
 
     recursions: Any

@@ -21,9 +21,9 @@ class Series:
     `gpupipe.features.expressions`. All of these look back only, so a formula cannot look ahead.
 
     code: the operation, a number of gpupipe.kernels.operations.  args: the operands, 0 to 3 series.
-    n: window length in bars; of an operation of two operands, the lag of the second one.
+    n: window length in bars; for an operation of two operands, the lag of the second operand.
     value: the constant of CONSTANT, FILL and QUANTILE, and the decay of recursive averages.
-    skip: of recursive averages, how many values precede the first one that counts.
+    skip: how many values a recursive average ignores before its first one.
 
     NaN: a value is NaN where an operand is; a window is NaN until it is full. `where` and `fill` are the exceptions.
     Raises TypeError where Python asks for the truth of a series (if, and, or, max, a < b < c).
@@ -115,7 +115,7 @@ class Bar(NamedTuple):
 
 @functools.cache
 def node(code: int, args: tuple[Series, ...] = (), n: int = 0, value: float = 0.0, skip: int = 0) -> Series:
-    """The one Series of these fields: the cache makes equal formulas the same object."""
+    """The Series with these fields: the cache makes equal formulas the same object."""
     return Series(code, args, n, value, skip)
 
 

@@ -39,6 +39,9 @@ class PanelFunction:
     name: the feature's.  user_function: from a Panel to numbers (n_rows,).
     warm_up_bars: the first bar of a symbol, counted from 0, whose value is not NaN.
     code: the function's source, which enters the hash of the features.
+
+    Example: `@panel_feature("momentum", source="mine")` on `def tomorrow(panel)` registers a Feature "tomorrow" whose
+    `function` is a PanelFunction with 0 warm-up bars.
     """
 
     name: str
@@ -191,6 +194,9 @@ class Module:
     """A Python file of user-defined features.
 
     path: as the user named it.  content: its bytes when it ran.  features: the features it registered, by name.
+
+    Example: `load_modules(["mine.py"])[0].features` is {"calm_2": Feature(...), "calm_3": Feature(...)} for a file that
+    registers `calm` with the periods 2 and 3.
     """
 
     path: str
