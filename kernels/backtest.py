@@ -1,4 +1,4 @@
-"""Backtest kernels: what a trade begun on each row comes to, which calls are acted on, what portfolios make of them."""
+"""Backtest kernels: the outcome of a trade opened on each row, the calls that open trades, and portfolio returns."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from .compile import inline, kernel
 
-NOTHING, LONG, SHORT = 0, 1, 2  # what a row calls for
-# Why a position was left. END: the history ended before the horizon, and the last known close was taken.
+NOTHING, LONG, SHORT = 0, 1, 2  # the call of a row
+# Reasons for closing a position. END: the history ended before the horizon, and the exit is at the last known close.
 TARGET, STOP, TIME, OPPOSITE, END = 1, 2, 3, 4, 5
 
 
@@ -33,24 +33,26 @@ def trade_outcomes(
     i, open, high, low, close, symbol_of_row, offsets, horizons, up, down, sides, at_close, target_first,
     entry_price, exit_row, exit_price, reason,
 ):  # fmt: skip
-    """How a position ends that is opened after row i calls for it, for each variant and side.
+    """Exit of a position that a call in row i opens, for each variant and side.
 
-    Entry at the open of row i + 1, or with at_close at the close of row i. Then the bars i + 1 ... i + h in order: a
-    bar that opens at or beyond the stop, or else the target, is left at its open (not the bar of an entry at the
-    open: its open is the entry); else at the stop or the target if its low or high reaches it, where both do at the
-    stop, or with target_first at the target; the last one at its close. Prices of stop and target are one float32
-    product of the entry price, as labels are made.
+    The entry is at the open of row i + 1, or with at_close at the close of row i. The bars i + 1 ... i + h follow:
+    - a bar that opens at or beyond the stop, else at or beyond the target, exits at its open (except the entry bar of
+      an entry at the open: its open is the entry);
+    - else a bar whose low or high reaches the stop or target exits at that price; if it reaches both, at the stop, or
+      with target_first at the target;
+    - else the last bar exits at its close.
+    Stop and target are one float32 product of the entry price, as in the labels.
 
-    Reads:   the future of row i, up to its exit and not beyond. Never a feature.
+    Reads:   the future of row i up to its exit, never beyond. Never a feature.
     Inputs:  open, high, low, close float32 (n_rows,); symbol_of_row int32 (n_rows,); offsets int64 (n_symbols + 1,);
              horizons int64, up and down float32 (n_variants,), 1 + t and 1 - t: a short's target is at down;
              sides int8 (n_sides,), LONG, SHORT or both in this order.
     Outputs: entry_price float32 (n_rows,), NaN where there is no entry; exit_row int64, exit_price float32, reason int8
              (n_variants * n_sides, n_rows): side k of variant v in row v * n_sides + k; -1, NaN and 0 where there is
              no trade.
-    NaN:     no entry price (or no bar left): no trade. An unknown high or low reaches nothing, an unknown open is no
-             gap. Where the last close is not known, the next known open or close is taken. Where the symbol's rows
-             end first, its last known close after the entry, reason END; without any, no trade.
+    NaN:     without an entry price (or a bar left) there is no trade. A NaN high or low reaches no price, a NaN open is
+             no gap. If the last close is NaN, the exit is at the next known open or close. If the symbol's rows end
+             first, it is at the last known close after the entry, reason END; without one there is no trade.
     """
     n_variants = horizons.shape[0]
     stop = offsets[symbol_of_row[i] + 1]
@@ -72,10 +74,10 @@ def trade_outcomes(
             last_row, last_price = -1, np.float32(math.nan)
             j = first if is_price(entry) else stop
             while j < stop and why == 0:
-                # An unknown high or low compares as false; the extremes that matter depend on the side.
+                # A NaN high or low compares as false; which extreme is best depends on the side.
                 best, worst = (low[j], high[j]) if short else (high[j], low[j])
                 opened = is_price(open[j])
-                if j > due:  # past the horizon: the close that was due is not known
+                if j > due:  # past the horizon: the close of the last bar is unknown
                     if opened or is_price(close[j]):
                         row, price, why = j, open[j] if opened else close[j], TIME
                 else:
@@ -103,23 +105,24 @@ def trade_outcomes(
 
 @kernel(types=("f4[:,:,:]", "i8[:]", "f4[:,:,:]", "i8[:]", "i4[:]", "i8[:]", "i1[:,:]"))
 def call_rows(i, probability, row_of, cutoffs, window_of_row, symbol_of_row, sector_of_symbol, call):
-    """What row i calls for, by every model: LONG (BUY), SHORT (SELL) or NOTHING.
+    """The call of every model in row i: LONG (BUY), SHORT (SELL) or NOTHING.
 
-    BUY where its probability reaches its cutoff, SELL likewise; where both do, the one further above it in proportion,
-    and BUY if equal: evaluate.calls.
+    A class is called where its probability reaches its cutoff. If both do, the larger ratio of probability to cutoff
+    decides, BUY on a tie: the rule of evaluation.metrics.calls.
 
-    Inputs:  probability float32 (n_all, n_models, 3), of SELL, HOLD, BUY; row_of int64 (n_rows,), where row i is
-             there; cutoffs float32 (n_windows * n_models, n_sectors, 2), of BUY and SELL, NaN where the sector has no
-             such model; window_of_row int64 (n_rows,).
+    Inputs:  probability float32 (n_all, n_models, 3), of SELL, HOLD, BUY; row_of int64 (n_rows,), the row of
+             `probability` for row i; cutoffs float32 (n_windows * n_models, n_sectors, 2), of BUY and SELL, NaN where
+             the sector has no such model; window_of_row int64 (n_rows,); symbol_of_row int32 (n_rows,);
+             sector_of_symbol int64 (n_symbols,).
     Outputs: call int8 (n_models, n_rows).
-    NaN:     a probability or cutoff that is not known calls for nothing.
+    NaN:     a NaN probability or cutoff gives NOTHING.
     """
     sector = sector_of_symbol[symbol_of_row[i]]
     row, first = row_of[i], window_of_row[i] * call.shape[0]
     for m in range(call.shape[0]):
         to_buy, to_sell = cutoffs[first + m, sector, 0], cutoffs[first + m, sector, 1]
         said = NOTHING
-        # Most rows reach neither: they are not divided. For a cutoff above 0, p / c >= 1 says the same as p >= c.
+        # Most rows reach neither cutoff: this saves their divisions. For a cutoff c > 0, p / c >= 1 equals p >= c.
         if probability[row, m, 2] >= to_buy or probability[row, m, 0] >= to_sell:
             buy, sell = probability[row, m, 2] / to_buy, probability[row, m, 0] / to_sell
             if buy == buy and sell == sell:
@@ -139,20 +142,18 @@ def take_trades(
     overlapping, leave_on_opposite, at_close, first_trade, listing,
     count, model, first, last, side_of, entered_at, left_at, why,
 ):  # fmt: skip
-    """Which calls of one model and symbol are acted on, and where each position ends: trades counted, or listed.
+    """The trades of one model and symbol, counted or listed; i is model * n_symbols + k, for the symbol symbols[k].
 
-    i is model * n_symbols + k, of the symbol symbols[k].
-    Rows in their order: a call of one of `sides` opens a position unless one is open, or always if `overlapping`. A
-    position that ends in row x is out of the way of a call of row x itself, which is known at the close of that bar.
-    With leave_on_opposite the first opposite call before the end closes it at the next open (at that row's close with
-    at_close), if that is known.
+    Rows in time order: a call of one of `sides` opens a position unless one is open, or always if `overlapping`. A
+    position that exits in row x does not block a call of row x, which is known at the close of that bar. With
+    leave_on_opposite the first opposite call before the exit closes the position at the next open (at that row's close
+    with at_close), if that price is known.
 
-    Inputs:  call int8 (n_models, n_rows); symbols int64 (n_symbols,), their order in the list; variant_of_model int64
-             (n_models,); sides, entry_price, exit_row, exit_price, reason as of trade_outcomes; first_trade
-             int64 (n_models * n_symbols,), the place of each one's first.
-    Outputs: count int64 (n_models * n_symbols,), where not `listing`; else of each trade model, the rows of its call
-             (first) and exit (last) int64, its side and reason (why) int8, and its prices float32, from
-             first_trade[i] on.
+    Inputs:  call int8 (n_models, n_rows); symbols int64 (n_symbols,), in the order of the list; variant_of_model int64
+             (n_models,); sides, entry_price, exit_row, exit_price, reason as in trade_outcomes; first_trade int64
+             (n_models * n_symbols,), the position of the first trade of each i in the list.
+    Outputs: count int64 (n_models * n_symbols,), if not `listing`. Else, from first_trade[i] on, for each trade: model,
+             the rows of its call (first) and exit (last) int64, its side and reason (why) int8, its prices float32.
     """
     n_symbols, n_sides = offsets.shape[0] - 1, sides.shape[0]
     m, symbol = i // n_symbols, symbols[i % n_symbols]
@@ -180,7 +181,7 @@ def take_trades(
             side_of[place], why[place] = side, because
             entered_at[place], left_at[place] = entry_price[row], price
         n += 1
-        # An order for the next open is placed at the close before it: a reversal opens where the other side closed.
+        # An order for the next open is placed at the previous close, so a reversal opens at the same open that closes.
         free = end - 1 if because == OPPOSITE and at_close == 0 else end
     if listing == 0:
         count[i] = n
@@ -188,15 +189,16 @@ def take_trades(
 
 @inline
 def filled(price, direction, slip):
-    """The price paid (direction 1) or received (-1) with half the spread and slippage, `slip` of the price."""
+    """The price paid (direction 1) or received (-1); slip: half the spread plus slippage, as a share of the price."""
     return np.float64(price) * (np.float64(1.0) + direction * slip)
 
 
 @kernel(types=("i1[:]", "f4[:]", "f4[:]", "f8", "f8", "f8[:]"), double_precision=True)
 def trade_returns(i, side, entry_price, exit_price, slip, commission, net):
-    """Return of trade i on its stake, after costs: side * (exit / entry - 1) of fills - commission of both fills.
+    """Net return of trade i on its stake: side * (exit fill / entry fill - 1) - commission of both fills.
 
-    Inputs:  side int8 (n_trades,), LONG or SHORT; prices float32 (n_trades,); slip and commission, fractions of a fill.
+    Inputs:  side int8 (n_trades,), LONG or SHORT; prices float32 (n_trades,); slip and commission float64, fractions of
+             a fill.
     Outputs: net float64 (n_trades,); the stake is the value at the entry fill.
     """
     direction = 1 if side[i] == LONG else -1
@@ -211,18 +213,18 @@ def trade_returns(i, side, entry_price, exit_price, slip, commission, net):
 def portfolio_days(
     i, groups, first_row, last_row, side, entry_price, exit_price, weight, close, date_of_row, slip, commission, days
 ):
-    """Adds up the positions of group i (a model and sector) by date.
+    """Sum the positions of group i (a model and sector) by date.
 
-    The return of a position on a date is of its value at the mark before: entry fill or last known close, to close, or
-    to the exit fill; commission is taken from the dates of the fills. A position that is short is kept at its size, as
-    is every other: a portfolio that is rebalanced at each close.
+    The return of a position on a date is relative to its previous mark: from the entry fill or the last known close, to
+    the close or the exit fill. Commission is charged on the dates of the fills. Every position, short or long, keeps
+    its size: the portfolio is rebalanced at each close.
 
     Inputs:  groups int64 (n_groups + 1,), group g is the trades groups[g]:groups[g + 1]; first_row, last_row int64, the
-             first date held and the last, side int8, prices float32, weight float64 (n_trades,); close float32,
-             date_of_row int64 (n_rows,).
+             first and last row held, side int8, prices float32, weight float64 (n_trades,); close float32, date_of_row
+             int64 (n_rows,).
     Outputs: days float64 (n_groups, 4, n_dates), zero on entry: sums over positions of weight * return, weight,
              1, and weight * fills.
-    NaN:     a date whose close is not known is held at the last mark.
+    NaN:     on a date with a NaN close the position keeps its last mark.
     """
     for trade in range(groups[i], groups[i + 1]):
         direction = 1 if side[trade] == LONG else -1
@@ -249,12 +251,13 @@ def portfolio_days(
 
 @kernel(types=("i8[:]", "i8[:]", "i8[:]", "i8[:]", "f4[:,:,:]", "i4[:,:]", "f8[:,:]", "i8[:,:]"), double_precision=True)
 def moved_entries(i, groups, outcome_of_trade, symbol_of_trade, date_of_trade, net, moved, total, known):
-    """What the trades of a group would have come to, had their calls come on other dates; i is group * n_draws + draw.
+    """Net returns of a group's trades if their calls had come on other dates; i is group * n_draws + draw.
 
     Inputs:  groups int64 (n_groups + 1,); outcome_of_trade int64 (n_trades,), the row of `net`; symbol_of_trade and
              date_of_trade int64 (n_trades,); net float32 (n_outcomes, n_symbols, n_dates), NaN where no trade could
-             begin; moved int32 (n_draws, n_dates), where each date goes.
-    Outputs: total float64 (n_groups, n_draws), the sum of net returns; known int64 (n_groups, n_draws), of how many.
+             start; moved int32 (n_draws, n_dates), the new date of each date.
+    Outputs: total float64 (n_groups, n_draws), the sum of known net returns; known int64 (n_groups, n_draws), their
+             number.
     """
     n_draws = moved.shape[0]
     group, draw = i // n_draws, i % n_draws

@@ -1,4 +1,4 @@
-"""One scalar body, two compilers: `Kernel` runs a body where its arrays are, on the CPU (njit loop) or on CUDA."""
+"""One scalar body, two compilers: `Kernel` runs a body where its arrays are, as an njit loop on the CPU or on CUDA."""
 
 from __future__ import annotations
 
@@ -27,38 +27,49 @@ _TYPES = {
     "i1": numba.int8, "u1": numba.uint8, "i2": numba.int16, "i4": numba.int32, "i8": numba.int64,
 }  # fmt: skip
 _TURNS_OF_WORKER = 32
-_CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread even out the work
-_BRIEF_ITEMS = 1 << 13  # of a brief kernel: handing fewer to a thread takes as long as doing them
+_CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread balance the load
+_BRIEF_ITEMS = 1 << 13  # items of a brief kernel: dispatching fewer to a thread costs as much as computing them
 
 
 class Kernel:
-    """A kernel made of `body(i, inputs..., outputs...)`, run for i in [0, n).
+    """A kernel that runs `body(i, inputs..., outputs...)` for i in [0, n).
 
-    Call it as `kernel(n, *arrays_and_scalars)`. All arrays are numpy (the loop runs on the CPU, on
-    NUMBA_NUM_THREADS threads) or all are CuPy (it runs on the current CUDA device, in the current
-    CuPy stream, and returns without waiting). Scalars must be typed (`np.float32(...)`,
-    `np.int64(...)`), or the two compilers would choose different types. The body stays as
-    `kernel.body`: the definition, and the oracle of the tests. A body may call functions marked
-    with `@inline`.
+    Call it as `kernel(n, *arrays_and_scalars)`. If all arrays are numpy the loop runs on the CPU, on NUMBA_NUM_THREADS
+    threads. If all are CuPy it runs on the current CUDA device, in the current CuPy stream, and returns without
+    waiting. Scalars must be typed (`np.float32(...)`, `np.int64(...)`), or the two compilers would choose different
+    types. The plain body stays available as `kernel.body`: it is the definition, and the oracle of the tests. A body
+    may call functions marked with `@inline`.
 
-    types: the types of the arguments after i, as "f4", "i8[:]", "f4[:,:]" (arrays are C-contiguous).
+    types: the types of the arguments after i, such as "f4", "i8[:]", "f4[:,:]"; arrays are C-contiguous.
     signature: the numba types of the CUDA kernel's arguments: n, then `types`.
-    cooperative: the threads of a block, or one CPU thread, work on item i together: see `cooperative`.
-    brief: an item takes nanoseconds, so that some thousands of them are done by the thread that calls.
-    double_precision: the body asks for float64 arithmetic (accumulators). The PTX of every other
-    kernel must hold no .f64 instruction, and a test reads it.
+    cooperative: the threads of a block, or one CPU thread, work on item i together; see `cooperative`.
+    brief: an item takes nanoseconds, so the calling thread runs calls of a few thousand items itself.
+    double_precision: the body needs float64 arithmetic (accumulators). A test asserts that the PTX of every other
+        kernel holds no .f64 instruction.
 
-    Arrays that the body does not write to may be read-only. Raises ValueError when an array has another
-    dtype, number of dimensions or order than its type says, and when numpy and CuPy arrays are mixed
+    Arrays that the body does not write to may be read-only. Raises ValueError when an array has another dtype, number
+    of dimensions or order than its type, when a written array is read-only, and when numpy and CuPy arrays are mixed
     (a silent copy would hide a transfer).
+
+        @kernel(types=("f4[:]", "f4[:]"))
+        def double(i, x, y):
+            y[i] = x[i] + x[i]
+
+        x, y = np.ones(3, np.float32), np.empty(3, np.float32)
+        double(3, x, y)  # y is now [2, 2, 2]
     """
 
-    __name__: str  # the body's, and likewise __module__ and __doc__
+    __name__: str  # that of the body, like __module__ and __doc__
 
     def __init__(
-        self, body: Callable[..., None], *, types: tuple[str, ...], double_precision: bool = False,
-        cooperative: bool = False, brief: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        body: Callable[..., None],
+        *,
+        types: tuple[str, ...],
+        double_precision: bool = False,
+        cooperative: bool = False,
+        brief: bool = False,
+    ) -> None:
         names = list(inspect.signature(body).parameters)[1:]
         if len(types) != len(names):
             raise ValueError(f"kernel {body.__name__} has {len(types)} types for its arguments {', '.join(names)}")
@@ -72,7 +83,7 @@ class Kernel:
 
     @functools.cached_property
     def definition(self) -> str:
-        """What the kernel computes, as text: body and inlined functions without comments and docstrings, constants."""
+        """The code of the kernel as text: body and inlined functions without comments and docstrings, and constants."""
         return _definition(self.body)
 
     @functools.cached_property
@@ -83,34 +94,34 @@ class Kernel:
 
     @functools.cached_property
     def cpu(self) -> Callable[..., None]:
-        """The compiled CPU loop `(begin, end, *arguments)`, which holds no lock of Python.
+        """The compiled CPU loop `(begin, end, *arguments)`, which releases the GIL.
 
-        It is kept on disk (beside the sources, else in numba's cache folder) and loaded by the next
-        process; where neither can be written it is compiled anew each time.
+        It is cached on disk, next to the sources or else in numba's cache folder, and loaded by the next process. If
+        neither can be written, every process compiles it.
         """
-        # Not parallel=True: numba's own pool ends the process when two threads enter it at once
-        # (its default layer on a machine without OpenMP), and Dask calls kernels from many threads.
+        # Not parallel=True: numba's workqueue layer, the default without OpenMP, aborts the process when two threads
+        # enter it at once, and Dask calls kernels from many threads.
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         scalar = njit(**options)(_linked(self.body, njit(**options), on_cuda=False))
-        # Numba finds what it has kept by the loop's name, so that holds a hash of all the code depends on.
+        # Numba looks up its cache by the loop's name, so the name contains a hash of everything the code depends on.
         stamp = hashlib.sha256(f"{self.definition}{options}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
-        # Inputs are typed as read-only, so that numba refuses a body that writes to what `written` calls an input.
+        # Inputs are typed as read-only, so that numba refuses a body that writes to an array not in `written`.
         arrays = (
             kind if written or isinstance(kind, numba.types.Number | numba.types.Boolean) else kind.copy(readonly=True)
             for kind, written in zip(self.signature[1:], self.written, strict=True)
         )
         signature = (numba.int64, numba.int64, *arrays)
-        if self.cooperative:  # a worker's part of the scratch memory
+        if self.cooperative:  # the scratch memory of one worker
             scratch = signature[2]
             signature = (*signature[:2], numba.types.Array(scratch.dtype, scratch.ndim - 1, "C"), *signature[3:])
         try:
             cached = njit(cache=True, **options)(loop)
-        except RuntimeError:  # "cannot cache function": no folder that can be written
+        except RuntimeError:  # "cannot cache function": no writable folder
             cached = njit(**options)(loop)
         try:
             cached.compile(signature)
-        except OSError:  # the folder is full, or went away
+        except OSError:  # the disk is full, or the folder was removed
             cached = njit(**options)(loop)
             cached.compile(signature)
         return cached
@@ -119,9 +130,9 @@ class Kernel:
     def cuda(self) -> Any:
         """The CUDA kernel `(n, *arguments)`; compiling it to PTX needs no driver, launching it does.
 
-        Under NUMBA_ENABLE_CUDASIM=1 the same call gives the simulator's kernel.
+        With NUMBA_ENABLE_CUDASIM=1 this is the simulator's kernel.
         """
-        # Without inline="always" numba-cuda asks the driver for the device when it meets the call.
+        # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
         compiler = cuda.jit(device=True, inline="always")
         scalar = compiler(_linked(self.body, compiler, on_cuda=True))
         if self.cooperative:
@@ -154,9 +165,9 @@ class Kernel:
             chunk.result()
 
     def together(self, calls: Sequence[tuple[Any, ...]]) -> None:
-        """Run several calls (n, *arguments), none of which reads what another writes: on the CPU a thread takes each.
+        """Run several independent calls (n, *arguments), on the CPU one thread for each.
 
-        For calls that are too brief to be shared out among threads by themselves.
+        No call may read what another one writes. Use it for calls that are too brief to be split among threads.
         """
         if len(calls) < 2 or numba.config.NUMBA_NUM_THREADS == 1 or any(self._check(tuple(rest)) for _, *rest in calls):
             for n, *rest in calls:
@@ -168,14 +179,14 @@ class Kernel:
             one.result()
 
     def _of_loop(self, arguments: Iterable[Any]) -> tuple[Any, ...]:
-        """The arguments as the compiled loop is typed: what it only reads cannot be written."""
+        """The arguments as typed by the compiled loop: arrays that it only reads become read-only views."""
         return tuple(
             a if written or not isinstance(a, np.ndarray) else _read_only(a)
             for a, written in zip(arguments, self.written, strict=True)
         )
 
     def _share_out(self, n: int, arguments: tuple[Any, ...]) -> None:
-        """Run items on as many threads as the scratch memory is for; each takes the next few items when it is free."""
+        """Run items on as many threads as there is scratch memory for; a free thread takes the next few items."""
         scratch, *others = arguments
         workers = min(n, len(scratch), numba.config.NUMBA_NUM_THREADS)
         few = max(1, n // (workers * _TURNS_OF_WORKER))
@@ -186,12 +197,12 @@ class Kernel:
                 loop(np.int64(i), np.int64(min(i + few, n)), scratch[worker], *others)
 
         waiting = [_pool().submit(work, worker) for worker in range(1, workers)]
-        work(0)  # here, rather than wait for a thread to wake up
+        work(0)  # in the calling thread, which would otherwise wait for another one to start
         for others_done in waiting:
             others_done.result()
 
     def _check(self, arguments: tuple[Any, ...]) -> bool:
-        """Whether the arrays are on the device; ValueError if an argument is not what its type says."""
+        """Whether the arrays are on the device; ValueError if an argument does not match its type."""
         if len(arguments) != len(self.names):
             raise ValueError(f"kernel {self.__name__} takes {', '.join(self.names)} after n; got {len(arguments)}")
         on_device = set()
@@ -211,56 +222,54 @@ class Kernel:
 
 def kernel(
     *, types: tuple[str, ...], double_precision: bool = False, brief: bool = False
-) -> Callable[[Callable[..., None]], Kernel]:  # fmt: skip
-    """Decorator: make a `Kernel` of a body; `types` are those of its arguments after i, as "i8", "f4[:]", "f4[:,:]"."""
+) -> Callable[[Callable[..., None]], Kernel]:
+    """Decorator: turn a body into a `Kernel`; types: of the arguments after i, such as "i8", "f4[:]", "f4[:,:]"."""
     return lambda body: Kernel(body, types=types, double_precision=double_precision, brief=brief)
 
 
-def cooperative(
-    *, types: tuple[str, ...], double_precision: bool = False
-) -> Callable[[Callable[..., None]], Kernel]:  # fmt: skip
-    """Decorator: a kernel of `body(i, scratch, ...)` whose threads work on item i together.
+def cooperative(*, types: tuple[str, ...], double_precision: bool = False) -> Callable[[Callable[..., None]], Kernel]:
+    """Decorator: a kernel `body(i, scratch, ...)` whose threads work on item i together.
 
-    It is called as `kernel(n, scratch, ...)`, with one more leading dimension of scratch: memory for each of the
-    items that are in work at once. A body shares its rows out by `range(lane(), n_rows, n_lanes())`, and calls
-    `barrier()` before rows that another thread wrote are read. On the CPU there is one lane.
+    Call it as `kernel(n, scratch, ...)`, where scratch has one more leading dimension: memory for each item computed at
+    once. A body distributes rows over threads by `range(lane(), n_rows, n_lanes())`, and calls `barrier()` before it
+    reads rows that another thread has written. On the CPU there is one lane.
     """
     return lambda body: Kernel(body, types=types, double_precision=double_precision, cooperative=True)
 
 
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: mark a plain function that bodies may call; it stays plain, each compiler makes its own copy."""
+    """Decorator: mark a plain function that bodies may call; it stays plain, and each compiler compiles a copy."""
     function.__kernel_inline__ = True  # type: ignore[attr-defined]
     return function
 
 
 @inline
 def lane() -> int:
-    """Which of the threads that work together this one is."""
+    """The number of this thread among those that work on an item together."""
     return 0
 
 
 @inline
 def n_lanes() -> int:
-    """How many threads work together."""
+    """How many threads work on an item together."""
     return 1
 
 
 @inline
 def rows_at_once() -> int:
-    """Rows that a thread should take together: what fills vector registers on a CPU, one on a GPU."""
+    """Rows that a thread should process together: enough to fill vector registers on a CPU, 1 on a GPU."""
     return 64
 
 
 @inline
 def recursions_at_once() -> int:
-    """Recursions that a thread should run side by side: what hides their latency on a CPU, one on a GPU."""
+    """Recursions that a thread should interleave: enough to hide their latency on a CPU, 1 on a GPU."""
     return 4
 
 
 @inline
 def barrier() -> None:
-    """Wait for the threads that work together."""
+    """Wait for all threads that work on the item."""
 
 
 def _cuda_lane() -> int:
@@ -290,7 +299,7 @@ _ON_CUDA = {
 
 
 def all_kernels() -> list[Kernel]:
-    """Every Kernel of this package, in the order of module and name."""
+    """Every Kernel of this package, sorted by module and name."""
     package = __name__.rpartition(".")[0]
     folder = importlib.import_module(package).__path__
     found = {}
@@ -315,9 +324,9 @@ def _inlined(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 
 def _stored(function: Callable[..., Any]) -> set[str]:
-    """The names of those of its parameters that `function`, or a function inlined in it, writes items of.
+    """The names of the parameters to whose items `function`, or a function inlined in it, writes.
 
-    A local name for a part of an array, `row = x[i]`, stands for the array.
+    A local name for a part of an array, such as `row = x[i]`, counts as the array.
     """
     inlined = _inlined(function)
     nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
@@ -348,14 +357,14 @@ def _stored(function: Callable[..., Any]) -> set[str]:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    """A read-only view: numba compiles a loop for each kind of argument, and this way there is one kind."""
+    """A read-only view: numba compiles a loop for writable and for read-only arrays, so pass only one of the two."""
     view = array.view()
     view.setflags(write=False)
     return view
 
 
 def _linked(function: Callable[..., Any], compiler: Callable[..., Any], on_cuda: bool) -> Callable[..., Any]:
-    """A copy of `function` that finds its inlined functions compiled by `compiler`."""
+    """A copy of `function` whose globals hold its inlined functions compiled by `compiler`."""
     function = _ON_CUDA.get(function, function) if on_cuda else function
     compiled = {name: compiler(_linked(callee, compiler, on_cuda)) for name, callee in _inlined(function).items()}
     linked = types.FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__)
@@ -370,7 +379,7 @@ def _with_inlined(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def _definition(body: Callable[..., Any]) -> str:
-    """The code of body and inlined functions, normalised, then the constants they name."""
+    """The normalised code of the body and its inlined functions, followed by the constants they use."""
     parts = {}
     for function in _with_inlined(body):
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -390,16 +399,16 @@ def _definition(body: Callable[..., Any]) -> str:
 def _wrapper(
     body: Callable[..., None], name: str, leading: str, head: str, scalar: Any, part: str = ""
 ) -> Callable[..., None]:
-    """`def name(leading, a0, a1, ...)` that calls the compiled body for each i: no compiler takes `*arguments` here.
+    """Generate `def name(leading, a0, a1, ...)`, which calls the compiled body for each i.
 
-    part: index into the first argument after i.
-
-    It says that it comes from the body's file, beside which numba then keeps the compiled code.
+    It is generated because neither compiler takes `*arguments`. It claims the body's file as its source, so that numba
+    caches the compiled code next to that file.
+    part: an index into the first argument after i.
     """
     arguments = ", ".join(list(inspect.signature(body).parameters)[1:])
     passed = arguments.replace(",", f"{part},", 1)
     source = f"def {name}({leading}, {arguments}):\n    {head}\n        scalar(i, {passed})\n"
-    # The names are looked up in this module, where the simulator puts its own `cuda`.
+    # `cuda` is looked up in this module, where the simulator replaces it.
     namespace = {"cuda": cuda, "scalar": scalar, "__name__": body.__module__}
     exec(compile(source, inspect.getfile(body), "exec"), namespace)
     return namespace[name]

@@ -1,4 +1,4 @@
-"""Cross-sections: a row against the rows of the same sector and time, and the sector against its own past."""
+"""Cross-sections: a row compared with the rows of its sector and time, and the sector compared with its past."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST = np.float32(3.4e38)
 
 @inline
 def put(out, row, column, value):
-    """Write a wanted output; one that float32 cannot hold stays NaN, never infinite."""
+    """Write an output if it has a column; a value beyond float32 stays NaN instead of becoming infinite."""
     if column >= 0 and abs(value) < LARGEST:
         out[row, column] = np.float32(value)
 
@@ -40,19 +40,20 @@ def group_means(i, values, order, groups, means):
 
 @kernel(types=("f4[:,:]", "i8[:]", "i8[:]", "i8[:]", "f4[:,:]", "i8[:,:]", "i8[:,:]", "f4[:,:]"), double_precision=True)
 def cross_section(i, values, order, groups, first_group, means, periods, columns, out):
-    """A value within its sector at its time; i is group * n_sets + set.
+    """Outputs of a value within its sector at its time; i is group * n_sets + set.
 
-    0: rank, (lower values + half the other equal ones) / (known values - 1), 0 to 1, and 0.5 of one alone
+    0: rank, (lower values + half the other equal values) / (known values - 1), 0 to 1; 0.5 for a single value
     1: value - mean        2: mean        3: population std
-    4: mean / mean of the sector's last n means, this one included, at least n of them known in a row
-    5: (value - mean) / population std, 0 without any deviation
+    4: mean / mean of the sector's last n means, this time included; all n must be known
+    5: (value - mean) / population std, 0 if the std is 0
 
     Reads:   rows of the same time, and group means of earlier times. Quadratic in the size of a group.
     Inputs:  values, order, groups, means as in group_means; first_group int64 (n_groups,), the first group of the
-             same sector (groups are in the order of time); periods int64 (n_sets, 2): source, n.
-             columns int64 (n_sets, 8): the column of `out` for each output, -1 if it is not wanted.
+             same sector (groups are in order of time); periods int64 (n_sets, 2): source, n;
+             columns int64 (n_sets, 8): the column of `out` for each output, -1 for none.
     Outputs: out float32 (n_rows, n_features), NaN on entry in these columns; only known values are written.
-    NaN:     all five where the row's own value is; 4 also where the sector has fewer times. 0 / 0 is 1 in 4.
+    NaN:     all outputs of a row whose value is NaN; output 4 also where the sector has fewer than n times. 0 / 0 is 1
+             in output 4.
     Source:  rank and excess as in cross-sectional factor models (Grinold and Kahn, 1999).
     """
     n_sets = periods.shape[0]

@@ -1,4 +1,4 @@
-"""Label kernel: take-profit and draw-down barriers of all horizons and thresholds in one pass over the future."""
+"""Label kernels: take-profit and draw-down barriers of all horizons and thresholds in one pass over the future."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from .compile import barrier, cooperative, inline, kernel, lane, n_lanes
 
 SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
-NEITHER, UPPER, LOWER, BOTH = 0, 1, 2, 3  # what was reached first
-TILE_ROWS = 1024  # windows of so many rows stay in the first cache
-NEVER = np.float32(3e38)  # bars until a price is reached that is not
-PENDING = np.float32(-1.0)  # reached, and not known after how many bars
-NEAR = 8  # bars ahead that are looked at one by one, of all rows together
-PEAK, TROUGH, FINAL, LENGTH, SURE, KNOWN, BARRIERS = range(7)  # rows of scratch after those of the levels
+NEITHER, UPPER, LOWER, BOTH = 0, 1, 2, 3  # the barrier reached first
+TILE_ROWS = 1024  # windows of this many rows stay in the L1 cache
+NEVER = np.float32(3e38)  # bars until the touch, for a barrier that is not reached
+PENDING = np.float32(-1.0)  # reached, but the number of bars is not computed yet
+NEAR = 8  # bars ahead that are compared one by one, for all rows together
+PEAK, TROUGH, FINAL, LENGTH, SURE, KNOWN, BARRIERS = range(7)  # rows of scratch after the levels
 
 
 @inline
 def mark_unknown(y, first, last, begin, stop, column, n_columns):
-    """UNKNOWN in `n_columns` columns from `column` on, of those of the rows begin to stop - 1 that are in the tile."""
+    """Write UNKNOWN to n_columns columns from `column` on, in those rows of [begin, stop) that are in the tile."""
     for row in range(max(first, begin), min(last, stop)):
         for k in range(column, column + n_columns):
             y[k, row] = UNKNOWN
@@ -25,7 +25,7 @@ def mark_unknown(y, first, last, begin, stop, column, n_columns):
 
 @inline
 def symbol_at(offsets, row):
-    """The symbol that holds a row."""
+    """The symbol of a row, by binary search."""
     low, high = 0, offsets.shape[0] - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -38,15 +38,15 @@ def symbol_at(offsets, row):
 
 @cooperative(types=("f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i1[:,:]"))
 def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y):
-    """What label_cube says of y under "take_profit_first" over bars, and nothing else: tile i of TILE_ROWS rows.
+    """The y of label_cube under "take_profit_first" over bars, for tile i of TILE_ROWS rows.
 
-    Extremes of 2, 4, 8, ... rows come from those of half as many, and any window is two of these that overlap: the cost
-    of a row grows with the logarithm of the longest horizon, and every step is one comparison of whole vectors. That
-    takes no notice of what is not known, nor of where symbols end; what it says there is overwritten by UNKNOWN.
+    Extremes of 2, 4, 8, ... rows are computed from those of half as many rows, and two overlapping ones cover any
+    window. The cost of a row grows with the logarithm of the longest horizon, and every step compares whole vectors.
+    These steps ignore NaN and the ends of symbols; the affected labels are overwritten by UNKNOWN afterwards.
 
     Reads:   high, low, close of the rows of the tile and horizons[-1] after it, the future. A label, never a feature.
     Inputs:  scratch float32 (n_workers, 4 + 2 * n_thresholds, TILE_ROWS + horizons[-1]); the others as in label_cube.
-    Outputs: y int8 (n_horizons * n_thresholds, n_rows): labels beside each other would be stored one by one.
+    Outputs: y int8 (n_horizons * n_thresholds, n_rows); the rows of a label are contiguous, so that stores are vectors.
     NaN:     y is UNKNOWN where close[i], or a high, low or close of the window, is NaN, where close[i] <= 0, and where
              the symbol has fewer rows left than the horizon.
     Source:  sparse table of range extremes (Bender and Farach-Colton, 2000).
@@ -63,7 +63,7 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
         for t in range(lane(), rows, n_lanes()):
             top[t] = entries[t] * rise
             bottom[t] = entries[t] * fall
-    highest, lowest = scratch[0], scratch[1]  # of the `size` rows from each row on
+    highest, lowest = scratch[0], scratch[1]  # over the `size` rows that start at each row
     highs, lows, closes = high[first:reach], low[first:reach], close[first:reach]
     n_unknown = np.int32(0)
     for t in range(lane(), wide, n_lanes()):
@@ -85,7 +85,7 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
             highest, lowest = higher, lower
             size *= 2
             barrier()
-        # Rows whose window ends in reach; the others are the last of their symbol, and UNKNOWN.
+        # Rows whose window ends inside the tile's reach; the others are the last of their symbol, and UNKNOWN.
         n_whole = max(0, min(rows, wide - horizons[k]))
         late = 1 + horizons[k] - size
         early_high, early_low = highest[1 : n_whole + 1], lowest[1 : n_whole + 1]
@@ -118,7 +118,7 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
 
 @kernel(types=("i8[:]", "i4[:]", "i8[:]", "i8[:]", "i8[:,:]"))
 def calendar_ends(i, day, symbol, offsets, horizons, exit_row):
-    """The last row of row i's window of each horizon: rows j > i of its symbol with day[j] - day[i] <= h.
+    """The last row of row i's calendar window for each horizon: rows j > i of its symbol with day[j] - day[i] <= h.
 
     Inputs:  day int64 (n_rows,), rising within a symbol; symbol int32 (n_rows,), the symbol of the row; offsets int64
              (n_symbols + 1,); horizons int64 (n_horizons,), days.
@@ -137,10 +137,7 @@ def calendar_ends(i, day, symbol, offsets, horizons, exit_row):
 
 @inline
 def load_extremes(scratch, highs, lows, closes):
-    """Highs in row 0 and lows, negated, in row 1: what is not known is never reached. Returns how many are not known.
-
-    A lane counts its own.
-    """
+    """Load highs to row 0 and negated lows to row 1, NaN as -NEVER; return the number of the lane's bars with a NaN."""
     tops, bottoms = scratch[0], scratch[1]
     n_unknown = np.int32(0)
     for t in range(lane(), highs.shape[0], n_lanes()):
@@ -153,7 +150,7 @@ def load_extremes(scratch, highs, lows, closes):
 
 @inline
 def rows_left(left, exit_row, offsets, horizons, first, calendar):
-    """How many rows of its symbol come after each; if not `calendar`, the last row of its window of each horizon."""
+    """Write how many rows of its symbol follow each row; if not `calendar`, also the last row of each window."""
     symbol, end = symbol_at(offsets, first), first + left.shape[0]
     while symbol < offsets.shape[0] - 1 and offsets[symbol] < end:
         last = offsets[symbol + 1] - 1
@@ -171,7 +168,7 @@ def rows_left(left, exit_row, offsets, horizons, first, calendar):
 
 @inline
 def stop_at_unknown(left, highs, lows, closes):
-    """Lower `left` to how many of the rows after each are known, one after another."""
+    """Lower `left` to the number of consecutive known rows after each row."""
     if lane() == 0:
         run = np.float32(highs.shape[0])
         for t in range(highs.shape[0] - 1, -1, -1):
@@ -183,7 +180,7 @@ def stop_at_unknown(left, highs, lows, closes):
 
 @inline
 def descend(scratch, side, n_levels, begin, stop, price):
-    """The first row from `begin` on, before `stop`, that reaches a price; `stop` if none does."""
+    """The first row in [begin, stop) that reaches a price, by descending the table of extremes; `stop` if none does."""
     row = begin
     for level in range(n_levels - 1, -1, -1):
         size = 1 << level
@@ -194,7 +191,7 @@ def descend(scratch, side, n_levels, begin, stop, price):
 
 @inline
 def first_reached(scratch, side, n_levels, after, price, rows, wide, longest):
-    """How many bars after each row its price is reached, within the longest horizon; NEVER where it is not."""
+    """Write the bars until each row's price is reached, within the longest horizon; NEVER where it is not."""
     near = min(NEAR, longest)
     for t in range(lane(), rows, n_lanes()):
         after[t] = NEVER
@@ -204,7 +201,7 @@ def first_reached(scratch, side, n_levels, after, price, rows, wide, longest):
         for t in range(lane(), min(rows, wide - j), n_lanes()):
             after[t] = at if later[t] >= price[t] else after[t]
     if longest > near:
-        n_whole = max(0, min(rows, wide - longest))  # rows whose longest window is in the table
+        n_whole = max(0, min(rows, wide - longest))  # rows whose longest window is inside the table
         late = 1 + longest - (1 << n_levels - 1)
         stretch = scratch[2 * (n_levels - 1) + side]
         early, later = stretch[1 : n_whole + 1], stretch[late : n_whole + late]
@@ -220,7 +217,7 @@ def first_reached(scratch, side, n_levels, after, price, rows, wide, longest):
 
 @inline
 def window_extremes(scratch, of_window, side, n_levels, n_bars, calendar, length, rows, wide):
-    """The extreme of each row's window: two stretches of a power of two that overlap cover it."""
+    """Write the extreme of each row's window, from two overlapping stretches of a power of two that cover it."""
     if calendar == 0:
         level = 0
         while 2 << level <= n_bars:
@@ -242,7 +239,7 @@ def window_extremes(scratch, of_window, side, n_levels, n_bars, calendar, length
 
 @inline
 def classes(prices, length, known, by_first_touch, ambiguous, y, touch, touch_bars):
-    """y, touch and touch_bars of one horizon and threshold; prices: upper, lower, and the bars until each."""
+    """Write y, touch and touch_bars of one horizon and threshold; prices: upper, lower, and the bars until each."""
     rises, falls = prices[2], prices[3]
     for t in range(lane(), y.shape[0], n_lanes()):
         soonest = rises[t] if rises[t] < falls[t] else falls[t]
@@ -270,7 +267,7 @@ def classes(prices, length, known, by_first_touch, ambiguous, y, touch, touch_ba
 
 @inline
 def decided_after(prices, ends, first, by_first_touch, entries, decided_bars):
-    """decided_bars of one horizon and threshold; prices as in classes, ends: the last row of each row's window."""
+    """Write decided_bars of one horizon and threshold; prices as in classes, ends: the last row of each window."""
     rises, falls = prices[2], prices[3]
     for t in range(lane(), decided_bars.shape[0], n_lanes()):
         soonest = falls[t] if (by_first_touch != 0) & (falls[t] < rises[t]) else rises[t]
@@ -281,7 +278,7 @@ def decided_after(prices, ends, first, by_first_touch, entries, decided_bars):
 
 @inline
 def left_at(prices, length, known, both_is_up, entries, final, realised_return):
-    """realised_return of one horizon and threshold; prices as in classes."""
+    """Write realised_return of one horizon and threshold; prices as in classes."""
     upper, lower, rises, falls = prices[0], prices[1], prices[2], prices[3]
     for t in range(lane(), realised_return.shape[0], n_lanes()):
         rose = (rises[t] < falls[t]) | (both_is_up & (rises[t] == falls[t]))
@@ -302,41 +299,42 @@ def label_cube(
     i, scratch, high, low, close, offsets, horizons, longest, exit_row, up, down, scaled, calendar, by_first_touch,
     ambiguous, y, touch, touch_bars, decided_bars, realised_return, tp, dd, forward_return,
 ):  # fmt: skip
-    """Everything there is to say of the barriers of the rows of tile i, TILE_ROWS rows, all horizons and thresholds.
+    """All label columns of tile i, TILE_ROWS rows, for all horizons and thresholds.
 
-    The window of horizon k of row i is the rows i + 1 to exit_row[k, i], as many as the horizon says. In it
+    The window of horizon k and row i is the rows i + 1 to exit_row[k, i]. Over the window
 
         max_high, min_low = max(high[j]), min(low[j])
         tp = max_high / close[i] - 1        dd = min_low / close[i] - 1
 
-    and of each threshold the first row whose high is >= close[i] * up, and the first whose low is <= close[i] * down;
-    with column k * n_thresholds + m for horizon k and threshold m,
+    For each threshold, the upper barrier is reached in the first row with high >= close[i] * up, the lower one in the
+    first row with low <= close[i] * down. In column k * n_thresholds + m, for horizon k and threshold m, y is
 
-        take_profit_first:  BUY if the upper price is reached, else SELL if the lower is, else HOLD
-        first_touch:        what is reached first decides; both in one row is `ambiguous`; neither is HOLD
+        take_profit_first:  BUY if the upper barrier is reached, else SELL if the lower one is, else HOLD
+        first_touch:        the barrier reached first decides; both in one row is `ambiguous`; neither is HOLD
 
-    One float32 product, the rest comparisons, a division and a subtraction: no compiler can contract them, so
-    CPU and GPU agree bit for bit. Lows are kept negated, so that both sides are one piece of code.
+    The arithmetic is one float32 product, comparisons, a division and a subtraction. No compiler can contract them, so
+    CPU and GPU agree bit for bit. Lows are stored negated, so that one piece of code serves both barriers.
 
-    Cost of a row: when a price is reached is found once for all horizons, the first NEAR bars one by one, the rest by
-    going down through the extremes of 2, 4, 8, ... rows: it grows with the logarithm of the longest horizon.
+    Cost of a row: the touch is searched once for all horizons, in the first NEAR bars one by one, then by descending
+    the extremes of 2, 4, 8, ... rows. It grows with the logarithm of the longest horizon.
 
     Reads:   high, low, close of the rows of the tile and `longest` after it, the future. A label, never a feature.
     Inputs:  scratch float32 (n_workers, 2 * (1 + log2 of longest) + BARRIERS + 4 * n_thresholds, TILE_ROWS + longest);
              high, low, close float32 (n_rows,), price; offsets int64 (n_symbols + 1,); horizons int64 (n_horizons,),
              rising; longest int64, rows of the longest window; up, down float32 (n_fixed,), the factors 1 + t and
-             1 - t; scaled float32 (n_scaled, n_rows), more thresholds, each with a fraction t of its own for every row;
-             calendar, by_first_touch int64, 0 or 1; ambiguous int64, a label, and BUY alone has realised_return take
-             the upper price.
-    Outputs: exit_row int64 (n_horizons, n_rows), the symbol's last row where it ends first; if `calendar`, an input, of
-             calendar_ends. Of (n_horizons * n_thresholds, n_rows): y int8; touch int8 (NEITHER, UPPER, LOWER, BOTH, in
-             the first row that reaches one, or UNKNOWN); touch_bars int16 (rows until then, 0 without);
-             decided_bars int16 (rows until nothing that follows could change y: until the touch under first_touch,
-             until the upper price is reached under take_profit_first, else until the window ends; also where a later
-             NaN, or the end of the history, makes y UNKNOWN; 0 where the window is empty, close[i] is <= 0 or NaN, or a
-             scaled threshold is not known);
-             realised_return float32 (of leaving at the price that is reached first, the lower of both, or at the
-             window's last close). Of (n_horizons, n_rows): tp, dd, forward_return float32.
+             1 - t; scaled float32 (n_scaled, n_rows), more thresholds, with a fraction t that differs by row; calendar,
+             by_first_touch int64, 0 or 1; ambiguous int64, a class; only with BUY does realised_return take the upper
+             barrier for both in one row.
+    Outputs: exit_row int64 (n_horizons, n_rows), the symbol's last row where it ends first; if `calendar` an input,
+             from calendar_ends.
+             Shape (n_horizons * n_thresholds, n_rows): y int8; touch int8 (NEITHER, UPPER, LOWER, BOTH in the first
+             row that reaches a barrier, or UNKNOWN); touch_bars int16 (rows until the touch, 0 without one);
+             decided_bars int16 (rows until no later row can change y: until the touch under first_touch, until the
+             upper barrier is reached under take_profit_first, else until the window ends; also where a later NaN or the
+             end of the history makes y UNKNOWN; 0 where the window is empty, close[i] is <= 0 or NaN, or a scaled
+             threshold is unknown); realised_return float32 (exit at the barrier reached first, at the lower one if both
+             are, else at the window's last close).
+             Shape (n_horizons, n_rows): tp, dd, forward_return float32.
     NaN:     y and touch are UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN,
              where close[i] <= 0, where a scaled threshold is NaN or <= 0, and (not calendar) where the symbol has fewer
              rows left than the horizon. An empty calendar window is HOLD with NaN floats.
@@ -360,12 +358,12 @@ def label_cube(
         known[0] = np.float32(0.0)
     barrier()
     if load_extremes(scratch, highs, lows, closes) > 0:
-        known[0] = np.float32(1.0)  # says so to the other lanes
+        known[0] = np.float32(1.0)  # a flag for the other lanes
     rows_left(sure[0:rows], exit_row, offsets, horizons, first, calendar)
     barrier()
     if known[0] > 0:
         stop_at_unknown(sure[0:rows], highs, lows, closes)
-    barrier()  # also before known is written again: every lane has to have read it
+    barrier()  # every lane must have read known[0] before `known` is written again
     for level in range(1, n_levels):
         half = 1 << level - 1
         for side in range(2):
@@ -393,7 +391,7 @@ def label_cube(
         if m >= n_fixed:
             fraction, rises = scaled[m - n_fixed, first:last], scratch[prices + 2]
             for t in range(lane(), rows, n_lanes()):
-                rises[t] = rises[t] if fraction[t] > 0 else -NEVER  # no threshold: unknown
+                rises[t] = rises[t] if fraction[t] > 0 else -NEVER  # without a threshold the label is unknown
 
     for k in range(horizons.shape[0]):
         ends = exit_row[k, first:last]
@@ -437,13 +435,13 @@ def label_cube(
 def average_uniqueness(i, offsets, decided_bars, passed, weight):
     """Mean of 1 / (windows that hold the bar) over the bars of each row's window; i is symbol * n_labels + label.
 
-    A row's window is the decided_bars rows after it. A window that holds a bar began before it, and whether it still
-    holds it is known before it too: nothing after a window tells of its weight.
+    A row's window is the decided_bars rows after it. Whether a window holds a bar is known before the bar, so a weight
+    depends on nothing after its window.
 
     Reads:   decided_bars of rows before the end of the row's window.
     Inputs:  offsets int64 (n_symbols + 1,); decided_bars int16 (n_labels, n_rows), 0 for a row that does not count.
-    Outputs: passed float64 (n_labels, n_rows), scratch: the sum of 1 / (windows that hold the bar) of the symbol's bars
-             so far; weight float32 (n_labels, n_rows), NaN where decided_bars is 0.
+    Outputs: passed float64 (n_labels, n_rows), scratch: the running sum of 1 / (windows that hold the bar) over the
+             symbol's bars; weight float32 (n_labels, n_rows), NaN where decided_bars is 0.
     Source:  Lopez de Prado (2018), Advances in Financial Machine Learning, snippets 4.1 and 4.2.
     """
     n_labels = decided_bars.shape[0]
@@ -451,7 +449,7 @@ def average_uniqueness(i, offsets, decided_bars, passed, weight):
     begin, end = offsets[symbol], offsets[symbol + 1]
     for row in range(begin, end):
         passed[k, row] = np.float64(0)
-    for row in range(begin, end):  # how many windows open at a bar, less how many the bar before was the last of
+    for row in range(begin, end):  # windows that open at a bar less those that ended at the previous one
         bars = decided_bars[k, row]
         if bars > 0:
             passed[k, row + 1] += np.float64(1)

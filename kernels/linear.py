@@ -1,4 +1,4 @@
-"""Margins of linear models, each row by itself: its bits do not depend on which rows are predicted beside it."""
+"""Margins of linear models, row by row: the bits of a row do not depend on the other rows of the call."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .compile import inline, kernel
 
 @kernel(types=("f4[:,:]", "f4[:,:]", "f4[:]", "f4[:,:]"))
 def linear_margin(i, Z, coefficients, intercept, margin):
-    """Margins of row i: intercept + Z[i] @ coefficients, added up in the order of the inputs, the intercept first.
+    """Margins of row i: intercept + Z[i] @ coefficients, summed in the order of the inputs, the intercept first.
 
-    Not for fitting, where BLAS is faster. To predict, BLAS adds up in another order for one row than for many.
+    For prediction: BLAS sums one row in another order than many rows. For fitting BLAS is faster.
 
     Reads:   row i alone.
     Inputs:  Z float32 (n_rows, n_inputs); coefficients float32 (n_inputs, 3 * n_labels); intercept float32
@@ -31,7 +31,7 @@ def linear_margin(i, Z, coefficients, intercept, margin):
 
 @inline
 def scaled(value, mean, scale, clip):
-    """(value - mean) / scale, not below -clip and not above clip; 0 of NaN."""
+    """(value - mean) / scale, clipped to [-clip, clip]; 0 for NaN."""
     z = (value - mean) / scale
     z = -clip if z < -clip else clip if z > clip else z
     return z if z == z else np.float32(0.0)
@@ -39,24 +39,24 @@ def scaled(value, mean, scale, clip):
 
 @kernel(types=("f4[:,:]", "f4[:]", "f4[:]", "f4", "i8[:]", "f4[:,:]", "f4[:]", "f4[:,:]"))
 def scaled_margin(i, X, mean, scale, clip, flag, coefficients, intercept, margin):
-    """Margins of row i from its columns as they are: scaled, clipped, and flagged where missing, on the way.
+    """Margins of row i from unscaled columns, which are scaled, clipped and flagged where missing.
 
-    With z[j] = (X[i, j] - mean[j]) / scale[j], not below -clip and not above clip, added up in this order:
+    With z[j] = (X[i, j] - mean[j]) / scale[j], clipped to [-clip, clip], and summed in this order:
 
-        margin = intercept + sum of z[j] * coefficients[j] over columns j that are known
-                           + sum of coefficients[flag[j]] over columns j that are missing
+        margin = intercept + sum of z[j] * coefficients[j] over known columns j
+                           + sum of coefficients[flag[j]] over missing columns j
 
     Reads:   row i alone.
     Inputs:  X float32 (n_rows, n_features); mean, scale float32 (n_features,); clip float32 > 0; flag int64
-             (n_features,), the row of coefficients that stands for "column j is missing", -1 for none; coefficients
+             (n_features,), the row of coefficients for "column j is missing", -1 for none; coefficients
              float32 (n_inputs, n_outputs); intercept float32 (n_outputs,).
     Outputs: margin float32 (n_rows, n_outputs).
-    NaN:     a column that is NaN and has no flag adds nothing.
+    NaN:     a NaN column without a flag adds nothing.
     """
     n_features, n_outputs = X.shape[1], margin.shape[1]
     for k in range(n_outputs):
         margin[i, k] = intercept[k]
-    # Four columns in turn: the sums are read and written a quarter as often, and are the same.
+    # Four columns at a time: the sums are read and written a quarter as often, with the same result.
     fours = n_features // 4 * 4
     for j in range(0, fours, 4):
         p = scaled(X[i, j], mean[j], scale[j], clip)

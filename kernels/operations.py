@@ -1,20 +1,20 @@
-"""What kernels.program can do, by number: the language that features.expressions writes and the machine reads."""
+"""Operation codes of kernels.program: features.lowering writes programs of them, the kernel executes them."""
 
 # Fields of an operation.
 CODE, OUT, A, B, N, C, D, NEED = range(8)
 # Operations. Sources:
 OPEN, HIGH, LOW, CLOSE, VOLUME, DAY, TIME_OF_DAY, CONSTANT = range(8)
-# Of one register:
+# On one register:
 LAG, ABSOLUTE, ROOT, LOGARITHM, SIGN, FLOOR, FILL = range(10, 17)
-# Of two registers, the second N rows before:
+# On two registers, the second lagged by N rows:
 ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, AT_LEAST, EQUAL = range(20, 29)
-# Of three:
+# On three registers:
 WHERE = 30
-# Of windows of N rows, each row by itself:
+# Over windows of N rows, row by row:
 ABSOLUTE_DEVIATION, RANK, QUANTILE = range(40, 43)
-# That go on from row to row; B: how many are done together from this one on, 0 of the others:
+# Recursive, with a state from row to row; B: the size of the group that starts here, 0 for its other members:
 MOVING, DECAYING = range(50, 52)
-# Out of the machine:
+# From registers to memory:
 STORE = 60
 
-MISSING = 255  # the bin of what is not known
+MISSING = 255  # the bin of NaN

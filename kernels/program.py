@@ -1,7 +1,7 @@
-"""The feature machine: one kernel that runs a program of vector operations over each symbol's rows.
+"""The feature kernel: an interpreter that runs a program of vector operations over each symbol's rows.
 
-A program computes many columns together: prices are read once, parts that columns have in common are computed once,
-and only finished columns leave the cache. gpupipe.features.expressions writes programs.
+A program computes many columns together: prices are read once, shared subexpressions are computed once, and only
+finished columns leave the cache. gpupipe.features.lowering writes programs.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ NS_PER_DAY = np.int64(86_400_000_000_000)
 LARGEST = np.float64(3.4e38)
 NAN = np.float64(np.nan)
 
-VALUE, RUN = 0, 1  # of a state
+VALUE, RUN = 0, 1  # fields of a state
 
 
 @inline
 def load(out, x, volume):
-    """A panel column as float64; what is not a finite price above 0 (a volume: at least 0) becomes NaN."""
+    """Load a panel column as float64; NaN unless finite and above 0 (volume: at least 0)."""
     for t in range(lane(), out.shape[0], n_lanes()):
         v = np.float64(x[t])
         known = (v > 0.0) | (volume & (v == 0.0))
@@ -71,7 +71,7 @@ def load(out, x, volume):
 
 @inline
 def load_time(out, time_ns, code):
-    """Whole days since 1970-01-01 UTC, or the part of the day that has passed, 0 to 1."""
+    """Load whole days since 1970-01-01 UTC, or the elapsed share of the day, 0 to 1."""
     for t in range(lane(), out.shape[0], n_lanes()):
         days = time_ns[t] // NS_PER_DAY
         passed = np.float64(time_ns[t] - days * NS_PER_DAY) / np.float64(NS_PER_DAY)
@@ -87,7 +87,7 @@ def fill(out, value):
 
 @inline
 def of_one(code, out, a, value):
-    """Operations of one register; of FILL, `value` replaces NaN."""
+    """Operations on one register; in FILL, `value` replaces NaN."""
     if code == LAG:
         for t in range(lane(), out.shape[0], n_lanes()):
             out[t] = a[t]
@@ -113,7 +113,7 @@ def of_one(code, out, a, value):
 
 @inline
 def of_two(code, out, a, b):
-    """Operations of two registers; NaN if one of the two is. Comparisons give 1 or 0."""
+    """Operations on two registers; NaN if one of the two is NaN. Comparisons give 1 or 0."""
     if code == ADD:
         for t in range(lane(), out.shape[0], n_lanes()):
             out[t] = a[t] + b[t]
@@ -147,7 +147,7 @@ def of_two(code, out, a, b):
 
 @inline
 def choose(out, condition, a, b):
-    """a where the condition is not 0, else b; NaN where the condition is."""
+    """a where the condition is not 0, else b; NaN where the condition is NaN."""
     for t in range(lane(), out.shape[0], n_lanes()):
         v, w, holds = a[t], b[t], condition[t]
         chosen = v if holds != 0.0 else w
@@ -156,9 +156,9 @@ def choose(out, condition, a, b):
 
 @inline
 def of_window(code, out, x, y, n):
-    """Operations over the n values to each row, from row n - 1 on; NaN if one of them is.
+    """Operations over the last n values of each row, from row n - 1 on; NaN if one of them is NaN.
 
-    ABSOLUTE_DEVIATION: sum of |x - y at the row|. RANK: (lower values + (equal values, its own too, + 1) / 2) / n.
+    ABSOLUTE_DEVIATION: sum of |x - y at the row|. RANK: (lower values + (equal values, itself included, + 1) / 2) / n.
     """
     step = rows_at_once()
     for first in range(n - 1 + lane() * step, out.shape[0], n_lanes() * step):
@@ -182,9 +182,9 @@ def of_window(code, out, x, y, n):
 
 @inline
 def quantile(out, x, n, q, sorted_x):
-    """The q-quantile of the n values to each row, linear between order statistics; NaN if one of them is.
+    """The q-quantile of the last n values of each row, linear between order statistics; NaN if one of them is NaN.
 
-    sorted_x float64 (>= n,): a register to keep the window in order.
+    sorted_x float64 (>= n,): scratch, the sorted window.
     """
     if lane() == 0:
         size = 0
@@ -196,7 +196,7 @@ def quantile(out, x, n, q, sorted_x):
             if v != v:
                 size = 0
             else:
-                if size == n:  # take the oldest out
+                if size == n:  # remove the oldest value
                     old = x[t - n]
                     k = 0
                     while sorted_x[k] < old:
@@ -220,10 +220,10 @@ def quantile(out, x, n, q, sorted_x):
 
 @inline
 def step(v, value, run, code, n, skip, decay):
-    """(value, run, output) of an average or sum that goes on from row to row, after the value v; NaN starts it anew.
+    """One step of a recursive average or sum: (value, run, output) after the input v. A NaN restarts it.
 
-    run counts the known values since. MOVING: the mean of the n values after the first `skip`, from then on
-    decay * value + (1 - decay) * v. DECAYING: the sum of the first n - 1, from then on decay * value + v.
+    run: known inputs since the start. MOVING: the mean of the n inputs after the first `skip`, then
+    decay * value + (1 - decay) * v. DECAYING: the sum of the first n - 1 inputs, then decay * value + v.
     """
     seed = skip + n if code == MOVING else n - 1.0
     if run >= seed and v == v:
@@ -241,7 +241,7 @@ def step(v, value, run, code, n, skip, decay):
 
 @inline
 def recur_one(scratch, program, values, k, first, last, states, i):
-    """Rows first to last - 1 of recursion k of a program."""
+    """Compute the rows first to last - 1 of recursion k of the program."""
     code, n, skip = program[k, CODE], np.float64(program[k, N]), np.float64(program[k, D])
     x, out, decay, state = scratch[program[k, A]], scratch[program[k, OUT]], values[k], states[i, program[k, C]]
     value, run = state[VALUE], state[RUN]
@@ -252,10 +252,10 @@ def recur_one(scratch, program, values, k, first, last, states, i):
 
 @inline
 def recur_four(scratch, program, values, k, count, first, last, states, i):
-    """The same of recursions k to k + count - 1, 1 to 4 of them.
+    """Compute the rows first to last - 1 of the recursions k to k + count - 1, count 1 to 4.
 
-    Each waits for its own last value, and meanwhile the others go on; of fewer than four the last is done more than
-    once, which costs nothing and gives the same.
+    Interleaving hides the latency of each recursion, which waits for its previous value. With fewer than four, the last
+    one is computed several times, which costs nothing and gives the same result.
     """
     k0, k1, k2, k3 = k, k + min(1, count - 1), k + min(2, count - 1), k + count - 1
     code0, n0, skip0 = program[k0, CODE], np.float64(program[k0, N]), np.float64(program[k0, D])
@@ -281,7 +281,7 @@ def recur_four(scratch, program, values, k, count, first, last, states, i):
 
 @inline
 def recur(scratch, program, values, k, count, first, last, states, i):
-    """Rows first to last - 1 of recursions k to k + count - 1, as many as are run side by side."""
+    """Compute the rows first to last - 1 of the recursions k to k + count - 1, at most recursions_at_once() of them."""
     if recursions_at_once() == 1:
         recur_one(scratch, program, values, k, first, last, states, i)
     else:
@@ -290,10 +290,10 @@ def recur(scratch, program, values, k, count, first, last, states, i):
 
 @inline
 def recur_block(scratch, program, values, k, count, first, now, stop, fresh, states, i):
-    """Recursions k to k + count - 1, at most 4, over a block, and the states from which the next block goes on.
+    """Compute the recursions k to k + count - 1, at most 4, over a block, and the states for the next block.
 
-    Rows from `first` on are in the registers and rows from `now` on are new. Rows that nobody needs stay NaN, and the
-    states are those after the row before the next block's first needed one.
+    Registers hold the rows from `first` on; rows from `now` on are new. Rows that no operation needs stay NaN. The
+    states written are those before the first row that the next block needs.
     """
     for m in range(k, k + count):
         if fresh:
@@ -307,7 +307,7 @@ def recur_block(scratch, program, values, k, count, first, now, stop, fresh, sta
             unknown[t] = NAN
     recur(scratch, program, values, k, count, resumed, kept, states, i)
     if kept < stop - first:
-        for m in range(k, k + count):  # what comes now is computed again with the next block
+        for m in range(k, k + count):  # the next block computes the remaining rows again
             states[i, program[m, C], 2] = states[i, program[m, C], VALUE]
             states[i, program[m, C], 3] = states[i, program[m, C], RUN]
         recur(scratch, program, values, k, count, kept, stop - first, states, i)
@@ -318,22 +318,22 @@ def recur_block(scratch, program, values, k, count, first, now, stop, fresh, sta
 
 @inline
 def narrow(x):
-    """As float32; what that cannot hold is NaN, never infinite."""
+    """The value as float32; NaN instead of infinity beyond its range."""
     return np.float32(x) if abs(x) < LARGEST else np.float32(NAN)
 
 
 @inline
 def put_column(out, column, x):
-    """x in a column."""
+    """Write x to a column."""
     for t in range(x.shape[0]):
         out[t, column] = narrow(x[t])
 
 
 @inline
 def store(out, aside, scratch, outputs, first, count, skip):
-    """Write the registers of outputs[first : first + count], but for their first `skip` rows.
+    """Write the registers of outputs[first : first + count], without their first `skip` rows.
 
-    Some rows of eight columns at a time, so that a line of `out` is written while it is in the cache.
+    Rows are written in groups of eight columns, so that a cache line of `out` is filled while it is in the cache.
     """
     step = rows_at_once()
     for row in range(lane() * step, out.shape[0], n_lanes() * step):
@@ -351,7 +351,7 @@ def store(out, aside, scratch, outputs, first, count, skip):
                 g = scratch[outputs[first + k + 6, 0], skip + row : skip + stop]
                 h = scratch[outputs[first + k + 7, 0], skip + row : skip + stop]
                 line = out[row:stop, column : column + 8]
-                for t in range(line.shape[0]):  # all are read before one is written: then a line is written at once
+                for t in range(line.shape[0]):  # reading all values first lets the compiler write the line at once
                     s, u, v, w = narrow(a[t]), narrow(b[t]), narrow(c[t]), narrow(d[t])
                     x, y, z, o = narrow(e[t]), narrow(f[t]), narrow(g[t]), narrow(h[t])
                     line[t, 0], line[t, 1], line[t, 2], line[t, 3] = s, u, v, w
@@ -368,7 +368,7 @@ def store(out, aside, scratch, outputs, first, count, skip):
 
 @inline
 def bin_of(value, cuts, begin, end):
-    """How many of cuts[begin:end], which rise, are not above a value; MISSING of NaN."""
+    """The number of the rising cuts[begin:end] that are at most the value; MISSING for NaN."""
     if value != value:
         return np.uint8(MISSING)
     first, size = begin, end - begin
@@ -384,7 +384,7 @@ def bin_of(value, cuts, begin, end):
 
 @inline
 def store_bins(bins, aside, scratch, outputs, first, count, skip, cuts, cut_offsets):
-    """As store, but as the bins of the float32 values."""
+    """Write as `store` does, but the bins of the float32 values."""
     step = rows_at_once()
     for row in range(lane() * step, bins.shape[0], n_lanes() * step):
         stop = min(row + step, bins.shape[0])
@@ -401,9 +401,9 @@ def store_bins(bins, aside, scratch, outputs, first, count, skip, cuts, cut_offs
 
 @kernel(types=("f4[:,:]", "i8[:]", "f4[:]", "i8[:]", "u1[:,:]"))
 def put_bins(i, values, places, cuts, cut_offsets, bins):
-    """The bins of row i of float columns.
+    """Write the bins of row i of float columns.
 
-    Inputs:  values float32 (n_rows, n); places int64 (n,), their columns of `bins`; the others as in run_program.
+    Inputs:  values float32 (n_rows, n); places int64 (n,), their columns of `bins`; others as in run_program.
     Outputs: bins uint8 (n_rows, n_columns), MISSING where the value is NaN.
     """
     for k in range(places.shape[0]):
@@ -424,19 +424,19 @@ def run_program(
 ):  # fmt: skip
     """Run a program over the rows starts[i] to offsets[i + 1] - 1 of symbol i, in blocks of rows.
 
-    Reads:   of each block, `halo` rows before it and the block itself, never later rows; states[i] goes on from block
-             to block, and is taken as it is if starts[i] is not the symbol's first row.
+    Reads:   for each block, `halo` rows before it and the block itself, never later rows; states[i] is carried from
+             block to block, and is an input if starts[i] is not the symbol's first row.
     Inputs:  scratch float64 (n_workers, n_registers, >= block + halo); open, high, low, close, volume float32
              (n_rows,); time_ns, offsets int64 as in Panel; starts int64 (n_symbols,); program int64 (n_operations, 8),
              values float64 (n_operations,), outputs int64 (n_columns, 2): register, and column of `out` or
-             -1 - column of `aside`; halo, block int64, rows; states float64 (n_symbols, n_states, 4): value, how many
-             values were known so far, and room for two more; cuts float32 (n_cuts,), of column k those from
-             cut_offsets[k] to cut_offsets[k + 1] - 1, rising, at most 254; cut_offsets int64 (n_features + 1,).
-    Outputs: out float32 (n_rows, n_features), or, where `bins` has columns, bins uint8 (n_rows, n_features), how many
-             of the column's cuts are not above the value, MISSING of NaN; aside float32 (n_rows, n_others): the columns
-             stored, every row from starts[i] on; states, of the row from which the next row can be computed.
-    NaN:     what is not known is NaN in registers, and operations hand it on, WHERE and FILL as their names say.
-    Source:  vectors of values a block at a time, as in MonetDB/X100 (Boncz, Zukowski and Nes, 2005).
+             -1 - column of `aside`; halo, block int64, rows; states float64 (n_symbols, n_states, 4): value, number of
+             known inputs, and two fields of scratch; cuts float32 (n_cuts,), rising, at most 254 a column; cut_offsets
+             int64 (n_features + 1,), column k has cuts[cut_offsets[k]:cut_offsets[k + 1]].
+    Outputs: rows from starts[i] on of out float32 (n_rows, n_features) or, if `bins` has columns, of bins uint8
+             (n_rows, n_features): the number of the column's cuts that are at most the value, MISSING for NaN; and of
+             aside float32 (n_rows, n_others). states: those from which the next row can be computed.
+    NaN:     unknown values are NaN, and operations propagate NaN except WHERE and FILL.
+    Source:  vectorised execution, a block of values at a time, as in MonetDB/X100 (Boncz, Zukowski and Nes, 2005).
     """
     begin, end = offsets[i], offsets[i + 1]
     now = starts[i]
@@ -480,7 +480,7 @@ def run_program(
                 fill(target[0 : min(n - 1, rows)], NAN)
                 of_window(code, target, a, b, n)
             elif code <= DECAYING:
-                together = program[k, B]  # 0 of all but the first
+                together = program[k, B]  # 0 for all members of a group but the first
                 side_by_side = recursions_at_once()
                 for m in range(side_by_side * lane(), together, side_by_side * n_lanes()):
                     count = min(side_by_side, together - m)

@@ -1,4 +1,4 @@
-"""Grouped softmax: the loss of one classifier with three classes for every label, its derivatives and probabilities."""
+"""Grouped softmax: one three-class softmax for every label; its log-loss, derivatives and probabilities."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .compile import inline, kernel
 
 @inline
 def exponential(value):
-    """exp of a float32, in float32: on a GPU and in the compiled loop this is expf."""
+    """exp in float32: expf on a GPU and in the compiled loop."""
     return np.float32(math.exp(value))
 
 
 @inline
 def largest_of(a, b, c):
-    """The largest of three numbers; NaN if one of them is."""
+    """The largest of three numbers; NaN if one of them is NaN."""
     largest = a if a > b or a != a else b
     return largest if largest > c or largest != largest else c
 
 
 @kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
 def softmax_gradient(i, margin, y, class_weight, grad, hess):
-    """Gradient and Hessian diagonal of the weighted softmax log-loss of row i, for each label by itself.
+    """Gradient and Hessian diagonal of the weighted softmax log-loss of row i, separately for each label.
 
     With p the softmax of the three margins of a label, c a class and w = class_weight[label, y]:
 
@@ -32,10 +32,10 @@ def softmax_gradient(i, margin, y, class_weight, grad, hess):
 
     Reads:   row i alone.
     Inputs:  margin float32 (n_rows, 3 * n_labels), class c of label k in column 3 * k + c; y int8
-             (n_rows, n_labels), a class 0, 1 or 2, or -1 for not known; class_weight float32 (n_labels, 3) >= 0.
-    Outputs: grad, hess float32 (n_rows, 3 * n_labels); 0 in the three columns of a label that is not known.
-    NaN:     a margin that is NaN makes its label's gradients NaN.
-    Source:  XGBoost, src/objective/multiclass_obj.cu (multi:softprob), whose factor 2 and floor these are.
+             (n_rows, n_labels), a class 0, 1 or 2, or -1 for unknown; class_weight float32 (n_labels, 3) >= 0.
+    Outputs: grad, hess float32 (n_rows, 3 * n_labels); 0 in the three columns of an unknown label.
+    NaN:     a NaN margin makes the gradients of its label NaN.
+    Source:  XGBoost, src/objective/multiclass_obj.cu (multi:softprob), with its factor 2 and floor.
     """
     zero, one, two, floor = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(1e-16)
     for k in range(y.shape[1]):
@@ -54,23 +54,24 @@ def softmax_gradient(i, margin, y, class_weight, grad, hess):
 
 @kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
 def activity_gradient(i, margin, y, class_weight, grad, hess):
-    """Gradient and Hessian diagonal for a model of two numbers a label, activity u and direction d.
+    """Gradient and Hessian diagonal for a model with two outputs for each label, activity u and direction d.
 
-    They add u - d to the margin of class 0 (SELL) and u + d to that of class 2 (BUY); class 1 (HOLD) is the reference.
-    With p the softmax of the three margins of a label, t the class as 0 or 1 each, w = class_weight[label, y]:
+    The model adds u - d to the margin of class 0 (SELL) and u + d to that of class 2 (BUY); class 1 (HOLD) is the
+    reference.
+    With p the softmax of the three margins of a label, t the one-hot class, w = class_weight[label, y]:
 
         u: grad = w * ((p[0] - t[0]) + (p[2] - t[2]))        hess = w * p[1] * (1 - p[1])
         d: grad = w * ((p[2] - t[2]) - (p[0] - t[0]))        hess = 2 * w * (p[0] + p[2] - (p[2] - p[0])^2)
 
-    The factor 2 halves the steps of d, and its part in the choice of splits: that is what the three margins of
-    softmax_gradient give where SELL and BUY are as frequent, as HOLD's gradient is that of u with the sign changed.
+    The factor 2 halves the steps of d and its share in the choice of splits. The three margins of softmax_gradient do
+    the same where SELL and BUY are equally frequent, because HOLD's gradient is that of u with the opposite sign.
     Both Hessians are at least 1e-16.
 
     Reads:   row i alone.
-    Inputs:  as softmax_gradient.
-    Outputs: grad, hess float32 (n_rows, 2 * n_labels), u of label k in column 2 * k, d beside it; 0 where a label is
-             not known.
-    NaN:     a margin that is NaN makes its label's gradients NaN.
+    Inputs:  as in softmax_gradient.
+    Outputs: grad, hess float32 (n_rows, 2 * n_labels), u of label k in column 2 * k and d in column 2 * k + 1; 0 where
+             a label is unknown.
+    NaN:     a NaN margin makes the gradients of its label NaN.
     Source:  multinomial logit with a reference class (Hastie, Tibshirani and Friedman, section 4.4).
     """
     zero, one, two, floor = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(1e-16)
@@ -97,9 +98,9 @@ def softmax_log_loss(i, margin, y, loss):
     """Log-loss of row i for each label: loss = log(sum(exp(margins))) - margin of the class y, unweighted.
 
     Reads:   row i alone.
-    Inputs:  margin float32 (n_rows, 3 * n_labels); y int8 (n_rows, n_labels), -1 for not known.
-    Outputs: loss float32 (n_rows, n_labels), nats, >= 0; NaN where the label is not known.
-    NaN:     a margin that is NaN makes its label's loss NaN.
+    Inputs:  margin float32 (n_rows, 3 * n_labels); y int8 (n_rows, n_labels), -1 for unknown.
+    Outputs: loss float32 (n_rows, n_labels), nats, >= 0; NaN where the label is unknown.
+    NaN:     a NaN margin makes the loss of its label NaN.
     """
     for k in range(y.shape[1]):
         a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
@@ -117,8 +118,8 @@ def softmax_probability(i, margin, probability):
 
     Reads:   row i alone.
     Inputs:  margin float32 (n_rows, 3 * n_labels), class c of label k in column 3 * k + c.
-    Outputs: probability float32 (n_rows, 3 * n_labels); each label's three add up to 1 within float32 rounding.
-    NaN:     a margin that is NaN makes its label's probabilities NaN.
+    Outputs: probability float32 (n_rows, 3 * n_labels); the three of a label sum to 1 within float32 rounding.
+    NaN:     a NaN margin makes the probabilities of its label NaN.
     """
     for k in range(margin.shape[1] // 3):
         a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]

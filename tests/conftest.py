@@ -27,8 +27,8 @@ def sp500_folder() -> pathlib.Path:
 
 
 @pytest.fixture
-def own():
-    """Forget what the test registers."""
+def clean_registry():
+    """Remove the features that the test registers."""
     from gpupipe.features.formulas import FEATURES
     from gpupipe.features.formulas.registry import load_modules
 

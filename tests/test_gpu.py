@@ -7,7 +7,7 @@ import pytest
 
 from gpupipe import compute_bins, compute_features, load, pick, simulate, tp_dd_labels, train
 from gpupipe.runtime.device import why_no_cuda
-from gpupipe.targets.triple_barrier import OF_LABEL
+from gpupipe.targets.triple_barrier import PER_LABEL
 
 pytestmark = pytest.mark.gpu
 
@@ -28,7 +28,7 @@ def test_labels_are_equal(panels, horizons, rule):
         for panel in panels
     )
     to_host = panels[1].device.to_host
-    for name in (*OF_LABEL, "tp", "dd", "forward_return", "exit_row", "weight"):
+    for name in (*PER_LABEL, "tp", "dd", "forward_return", "exit_row", "weight"):
         np.testing.assert_array_equal(getattr(host, name), to_host(getattr(device, name)), err_msg=name)
 
 

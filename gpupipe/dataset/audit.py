@@ -1,4 +1,4 @@
-"""Look-ahead audit: change what comes later, and see whether anything before it moves."""
+"""Look-ahead audit: change the future of a panel, and compare every earlier value bit for bit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import numpy as np
 
 from gpupipe.data.panel import COLUMNS, Panel
 from gpupipe.features.matrix import compute_features, feature_names
-from gpupipe.targets.triple_barrier import OF_LABEL, Labels, tp_dd_labels
+from gpupipe.targets.triple_barrier import PER_LABEL, Labels, tp_dd_labels
 
-CUTS = (0.35, 0.6, 0.85, 0.97)  # shares of the times of the panel
+CUTS = (0.35, 0.6, 0.85, 0.97)  # positions among the distinct times of the panel, as shares
 CHANGES = ("scrambled", "blanked", "cut off")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the audit says of one column.
+    """The result of the audit for one column.
 
-    n_compared: known values compared over all cuts and changes.  n_changed: of these, how many had other bits.
-    where: the first that changed, in words; empty if none did.
+    name: the column.  kind: "feature" or "label".
+    n_compared: the number of values compared, over all cut times and changes; pairs of NaN are not counted.
+    n_changed: how many of them changed.  where: a description of the first change; empty if there is none.
+
+        >>> Finding("tomorrow", "feature", 400, 3, "S000 1970-05-01: 0.01 became 0.2, scrambled after 1970-05-01").clean
+        False
     """
 
     name: str
@@ -32,53 +36,81 @@ class Finding:
 
     @property
     def clean(self) -> bool:
-        """Whether something was compared, and nothing changed."""
+        """Whether at least one value was compared and none changed."""
         return self.n_compared > 0 and self.n_changed == 0
 
 
 def audit(
-    panel: Panel, names: str | Iterable[str] = "default", horizons: Sequence[int] = (1, 2, 5),
-    thresholds: Sequence[float] = (0.05, 0.10), seed: int = 0,
-) -> list[Finding]:  # fmt: skip
-    """Audit features `names` and the labels on the CPU copy of a panel; one Finding for each column, in order.
+    panel: Panel,
+    names: str | Iterable[str] = "default",
+    horizons: Sequence[int] = (1, 2, 5),
+    thresholds: Sequence[float] = (0.05, 0.10),
+    seed: int = 0,
+) -> list[Finding]:
+    """Audit the features `names` and the labels of a CPU panel; one Finding for each column, in order.
 
-    After each of four times, of all symbols at once: prices and volumes are multiplied by random factors, or made NaN,
-    or the rows are taken away. No feature at or before the time may change, and no label that ends by then, nor what
-    goes with it (first touch, returns, weight).
+    After each of four cut times, for all symbols at once, prices and volumes are multiplied by random factors, set to
+    NaN, or their rows are removed. No feature at or before the cut may change, and no label whose window ends by then,
+    nor the columns that belong to the label (first touch, returns, weight). Two NaN are equal.
+    Raises ValueError for unknown names; FeatureError where a user's function fails.
     """
     columns = feature_names(names)
     before = compute_features(panel, columns).values
     labels = tp_dd_labels(panel, horizons, thresholds)
     exits = np.repeat(panel.time_ns[labels.exit_row], len(labels.thresholds), axis=1)
-    tallies = {name: [0, 0, ""] for name in (*columns, *labels.names)}
+    tallies = {name: _Tally() for name in (*columns, *labels.names)}
     for change, time_ns, changed, kept in _changes(panel, seed):
-        place = f"{change} after {_day(time_ns)}"
+        description = f"{change} after {_day(time_ns)}"
         after = compute_features(changed, columns).values
         early = np.flatnonzero(panel.time_ns[kept] <= time_ns)
-        _compare(tallies, columns, panel, kept[early], before[kept[early]], after[early], place)
+        for k, name in enumerate(columns):
+            tallies[name].add(panel, kept[early], before[kept[early], k], after[early, k], description)
         changed_labels = tp_dd_labels(changed, horizons, thresholds)
         for k, name in enumerate(labels.names):
             ended = np.flatnonzero((exits[kept, k] <= time_ns) & (labels.y[kept, k] >= 0))
-            was, is_now = _all_of_label(labels, k, kept[ended]), _all_of_label(changed_labels, k, ended)
-            _compare(tallies, (name,) * was.shape[1], panel, kept[ended], was, is_now, place)
+            old_columns, new_columns = _label_columns(labels, k, kept[ended]), _label_columns(changed_labels, k, ended)
+            for old, new in zip(old_columns, new_columns, strict=True):
+                tallies[name].add(panel, kept[ended], old, new, description)
     return [
-        Finding(name, "feature" if name in columns else "label", *tally)  # type: ignore[arg-type]
+        Finding(name, "feature" if name in columns else "label", tally.n_compared, tally.n_changed, tally.where)
         for name, tally in tallies.items()
     ]
 
 
-def _all_of_label(labels: Labels, k: int, rows: np.ndarray) -> np.ndarray:
-    """float64 (n, 9): what the labels say of some rows, of label k and of its horizon."""
-    of_label = [getattr(labels, name)[rows, k] for name in (*OF_LABEL, "weight")]
-    of_horizon = ("tp", "dd", "forward_return")
-    return np.stack([*of_label, *(getattr(labels, name)[rows, labels.horizon_of(k)] for name in of_horizon)], axis=1)
+@dataclass
+class _Tally:
+    """The counts of a Finding, while they are added up."""
+
+    n_compared: int = 0
+    n_changed: int = 0
+    where: str = ""
+
+    def add(self, panel: Panel, rows: np.ndarray, before: np.ndarray, after: np.ndarray, description: str) -> None:
+        """Compare values of one column in `rows` of the panel; a pair of NaN is equal and proves nothing."""
+        known = (before == before) | (after == after)
+        differs = (before != after) & known
+        self.n_compared += int(known.sum())
+        self.n_changed += int(differs.sum())
+        if not self.where and differs.any():
+            first = int(np.argmax(differs))
+            symbol = panel.symbols[int(np.searchsorted(panel.offsets, rows[first], side="right")) - 1]
+            day = _day(panel.time_ns[rows[first]])
+            self.where = f"{symbol} {day}: {before[first]:g} became {after[first]:g}, {description}"
+
+
+def _label_columns(labels: Labels, k: int, rows: np.ndarray) -> list[np.ndarray]:
+    """The columns of label k and of its horizon, in some rows, as float64."""
+    columns = [getattr(labels, name)[rows, k] for name in (*PER_LABEL, "weight")]
+    horizon = labels.horizon_of(k)
+    columns += [getattr(labels, name)[rows, horizon] for name in ("tp", "dd", "forward_return")]
+    return [column.astype(np.float64) for column in columns]
 
 
 def _changes(panel: Panel, seed: int) -> Iterator[tuple[str, int, Panel, np.ndarray]]:
-    """(change, time, the panel with its future changed, the rows of the old panel that it has)."""
+    """(change, cut time, the panel with its future changed, the rows of the original panel that it keeps)."""
     rng = np.random.default_rng(seed)
     times = np.unique(panel.time_ns)
-    every = np.arange(panel.n_rows)
+    all_rows = np.arange(panel.n_rows)
     for share in CUTS:
         time_ns = int(times[int(share * (len(times) - 1))])
         future = panel.time_ns > time_ns
@@ -89,7 +121,7 @@ def _changes(panel: Panel, seed: int) -> Iterator[tuple[str, int, Panel, np.ndar
             for name in COLUMNS:
                 factor = np.exp(rng.normal(0, 0.5, panel.n_rows)) if change == "scrambled" else np.nan
                 columns[name] = np.where(future, getattr(panel, name) * factor, getattr(panel, name)).astype(np.float32)
-            yield change, time_ns, panel.replace(**columns), every
+            yield change, time_ns, panel.replace(**columns), all_rows
         kept = np.flatnonzero(~future)
         offsets = np.concatenate([[0], np.cumsum(~future)])[panel.offsets]  # rows kept before each symbol
         cut = dataclasses.replace(
@@ -100,26 +132,7 @@ def _changes(panel: Panel, seed: int) -> Iterator[tuple[str, int, Panel, np.ndar
         yield CHANGES[2], time_ns, cut, kept
 
 
-def _compare(
-    tallies: dict[str, list], names: Sequence[str], panel: Panel, rows: np.ndarray, before: np.ndarray,
-    after: np.ndarray, place: str,
-) -> None:  # fmt: skip
-    """Add to the tallies of `names` how many items of their columns differ; two NaN are equal, and show nothing."""
-    known = (before == before) | (after == after)
-    differs = (before != after) & known
-    for k, name in enumerate(names):
-        tally = tallies[name]
-        tally[0] += int(known[:, k].sum())
-        tally[1] += int(differs[:, k].sum())
-        if not tally[2] and differs[:, k].any():
-            first = int(np.argmax(differs[:, k]))
-            symbol = panel.symbols[int(np.searchsorted(panel.offsets, rows[first], side="right")) - 1]
-            tally[2] = (
-                f"{symbol} {_day(panel.time_ns[rows[first]])}: {before[first, k]:g} became {after[first, k]:g}, {place}"
-            )
-
-
 def _day(time_ns: int) -> str:
-    """A time in words, to the second, or to the day if that says as much."""
+    """A time as text, to the second, or to the day at midnight."""
     text = str(np.datetime64(int(time_ns), "ns").astype("datetime64[s]")).replace("T", " ")
     return text.removesuffix(" 00:00:00")

@@ -1,9 +1,9 @@
-"""Confidence intervals of log-loss gains on the sealed test: whole blocks of dates are drawn again and again.
+"""Confidence intervals of log-loss gains on the sealed test, by a circular block bootstrap over dates.
 
-The dates of a part are drawn with replacement in circular blocks (Politis and Romano 1992; blocks are Kunsch's, 1989):
-rows of one date share its shocks, dates near each other share label windows and volatility. All sectors and models
-see the same draws, so that differences are paired. A few lines of numpy do it: arch's bootstraps give such draws one
-at a time, and bring pandas and statsmodels.
+Blocks of dates are drawn with replacement (Kunsch 1989; circular: Politis and Romano 1992), because rows of one date
+share its shocks, and neighbouring dates share label windows and volatility. All sectors and models see the same draws,
+so that differences are paired. The package arch offers such draws one at a time and depends on pandas and statsmodels;
+a few lines of numpy draw all of them together.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ import numpy as np
 
 N_DRAWS = 2000
 LEVEL = 0.95
-BLOCK_TIMES = 10  # at least; the rule that chooses between pooled and own models has blocks of as many
+BLOCK_TIMES = 10  # at least, as in the test that chooses between pooled and sector models (paired_test)
 FEWEST_BLOCKS = 3
-PRIOR, PRIOR_ALL = "prior", "prior_all"  # class shares of the sector's training part, and of all sectors'
+PRIOR, PRIOR_ALL = "prior", "prior_all"  # class shares of the training part: of the sector, of all sectors
 SKILL, NO_SKILL, NOT_KNOWN = "skill", "no skill", "not known"
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Log-losses of one sector's rows, added up by time.
+    """Log-losses of one sector, summed over the rows of each time.
 
-    times: int64 (n_times,), distinct, rising.  rows: int64 (n_times,).
-    sums: float64 (n_times,), nats, by (label, model); the model "prior" is there for each label.
+    times: int64 (n_times,), UTC ns, distinct, rising.  rows: int64 (n_times,), the number of rows.
+    sums: float64 (n_times,), nats, by (label, model); every label has the model "prior".
+
+        >>> losses = by_time(np.array([10, 10, 20]), {("label_1d_5pct", "prior"): np.array([0.5, 0.25, 1.0])})
+        >>> losses.rows.tolist(), losses.sums["label_1d_5pct", "prior"].tolist()
+        ([2, 1], [0.75, 1.0])
     """
 
     times: np.ndarray
@@ -37,17 +41,23 @@ class Losses:
 
 
 def by_time(time_ns: np.ndarray, losses: Mapping[tuple[str, str], np.ndarray]) -> Losses:
-    """Losses of rows, float (n_rows,) each, added up by their times, int64 (n_rows,)."""
-    times, at = np.unique(time_ns, return_inverse=True)
-    sums = {key: np.bincount(at, weights=loss, minlength=len(times)) for key, loss in losses.items()}
-    return Losses(times, np.bincount(at, minlength=len(times)), sums)
+    """Sum losses of rows by time.
+
+    time_ns: int64 (n_rows,).  losses: float (n_rows,) by (label, model); a NaN makes the sum of its time NaN.
+    """
+    times, position = np.unique(time_ns, return_inverse=True)
+    sums = {key: np.bincount(position, weights=loss, minlength=len(times)) for key, loss in losses.items()}
+    return Losses(times, np.bincount(position, minlength=len(times)), sums)
 
 
 def joined(parts: Sequence[Losses]) -> Losses:
-    """Losses of several stretches of time as one; ValueError if a time is in two of them, or models differ."""
+    """Concatenate losses of several periods; ValueError if periods share a time or have different models.
+
+    NaN is passed through.
+    """
     times = np.concatenate([part.times for part in parts])
     if len(np.unique(times)) < len(times) or any(part.sums.keys() != parts[0].sums.keys() for part in parts):
-        raise ValueError("expected stretches of time that do not overlap, with losses of the same models")
+        raise ValueError("expected periods that do not overlap, with losses of the same models")
     order = np.argsort(times)
     sums = {key: np.concatenate([part.sums[key] for part in parts])[order] for key in parts[0].sums}
     return Losses(times[order], np.concatenate([part.rows for part in parts])[order], sums)
@@ -55,10 +65,15 @@ def joined(parts: Sequence[Losses]) -> Losses:
 
 @dataclass(frozen=True)
 class Draws:
-    """Resamples of the distinct times of a part, the same for all sectors, labels and models.
+    """Bootstrap samples of the distinct times of a part, shared by all sectors, labels and models.
 
-    times: int64 (n_times,), distinct, rising.  block: times in a block; the last time is followed by the first.
-    starts: int64 (n_draws, n_blocks), where the blocks of each draw begin.
+    times: int64 (n_times,), UTC ns, distinct, rising.
+    block: times in a block; the first time follows the last one (circular).
+    starts: int64 (n_draws, n_blocks), the position of the first time of each block.
+
+        >>> draws = draw(np.arange(40), longest_horizon=5, seed=42)
+        >>> draws.block, draws.n_blocks, draws.starts.shape
+        (10, 4.0, (2000, 4))
     """
 
     times: np.ndarray
@@ -67,25 +82,29 @@ class Draws:
 
     @property
     def n_blocks(self) -> float:
-        """How many blocks the times make: what the intervals have of independent evidence."""
+        """Number of blocks in the times: how many nearly independent observations an interval rests on."""
         return len(self.times) / self.block
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """float64 (n_draws, n_columns): sums over the times of each draw, of values float64 (n_times, n_columns)."""
-        of_block = np.zeros_like(values)
+        """float64 (n_draws, n_columns): sums of `values` over the times of each draw.
+
+        values: float64 (n_times, n_columns); a NaN makes every sum that includes it NaN.
+        """
+        block_sums = np.zeros_like(values)
         for k in range(self.block):
-            of_block += np.roll(values, -k, axis=0)
+            block_sums += np.roll(values, -k, axis=0)
         total = np.zeros((len(self.starts), values.shape[1]))
         for starts in self.starts.T:
-            total += of_block[starts]
+            total += block_sums[starts]
         return total
 
 
 def draw(times: np.ndarray, longest_horizon: int, seed: int) -> Draws:
-    """Draws of `times`, int64, in blocks of ten, twice the longest horizon or the cube root of how many there are.
+    """Draw N_DRAWS bootstrap samples of `times`, int64, duplicates allowed; equal seeds give equal draws.
 
-    The largest of these: windows of h bars overlap over h times, volatility lasts longer, and blocks have to grow with
-    the history for an interval to become right (Kunsch 1989).
+    A block has the largest of ten times, twice the longest horizon (in bars), and the cube root of the number of times:
+    label windows of h bars overlap over h times, volatility persists for longer, and blocks must grow with the history
+    for the interval to be consistent (Kunsch 1989).
     """
     times = np.unique(times)
     block = max(BLOCK_TIMES, 2 * longest_horizon, math.ceil(len(times) ** (1 / 3)))
@@ -96,9 +115,15 @@ def draw(times: np.ndarray, longest_horizon: int, seed: int) -> Draws:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Mean log-losses of every draw: float64 (n_draws,) by (sector, label, model), "prior" among the models.
+    """Mean log-losses of every draw.
 
-    NaN where a draw holds no row of the sector.  blocks: for each sector, how many blocks its times make.
+    draws: the bootstrap samples.
+    loss: float64 (n_draws,), nats, by (sector, label, model), the model "prior" included. NaN where a draw holds no row
+        of the sector.
+    blocks: for each sector, how many blocks its times make.
+
+    Example: `resample(draws, {"energy": losses}).gain(["energy"], "label_1d_5pct", "linear")` is an array of 2,000
+    gains over the prior; `interval` turns it into a 95 % interval.
     """
 
     draws: Draws
@@ -106,62 +131,73 @@ class Resampled:
     blocks: dict[str, float]
 
     def about(self) -> dict[str, Any]:
-        """How the intervals were made, as JSON holds it."""
+        """The parameters of the intervals, as written to JSON."""
         draws = self.draws
         return {"level": LEVEL, "draws": len(draws.starts), "times": len(draws.times), "block": draws.block,
                 "blocks": draws.n_blocks}  # fmt: skip
 
     def gain(self, sectors: Sequence[str], label: str, model: str) -> np.ndarray:
-        """float64 (n_draws,): 1 - mean log-loss / mean log-loss of the prior, both averaged over `sectors`."""
-        own, prior = (
+        """float64 (n_draws,): 1 - mean log-loss / mean log-loss of the prior, both averaged over `sectors`.
+
+        NaN in draws that hold no row of one of the sectors.
+        """
+        loss, prior = (
             np.mean([self.loss[sector, label, name] for sector in sectors], axis=0) for name in (model, PRIOR)
         )
-        return 1.0 - own / prior
+        return 1.0 - loss / prior
 
-    def interval(self, sectors: Sequence[str], found: float, drawn: np.ndarray) -> tuple[float, float]:
-        """The 95 % interval of a figure `found`, of which float64 (n_draws,) are the draws; NaN with too few blocks."""
-        return interval(found, drawn, max(self.blocks[sector] for sector in sectors))
+    def interval(self, sectors: Sequence[str], estimate: float, drawn: np.ndarray) -> tuple[float, float]:
+        """The 95 % interval of an estimate over `sectors` from its draws, float64 (n_draws,); see `interval`."""
+        return interval(estimate, drawn, max(self.blocks[sector] for sector in sectors))
 
 
 def resample(draws: Draws, losses: Mapping[str, Losses]) -> Resampled:
-    """The mean log-losses of each sector in every draw."""
-    found: dict[tuple[str, str, str], np.ndarray] = {}
+    """The mean log-losses of each sector in every draw; NaN where a draw holds no row of the sector.
+
+    losses: by sector; their times must be among draws.times.
+    """
+    means: dict[tuple[str, str, str], np.ndarray] = {}
     blocks: dict[str, float] = {}
-    for sector, own in losses.items():
-        values = np.zeros((len(draws.times), 1 + len(own.sums)))
-        values[np.searchsorted(draws.times, own.times)] = np.stack([own.rows, *own.sums.values()], axis=1)
+    for sector, sector_losses in losses.items():
+        values = np.zeros((len(draws.times), 1 + len(sector_losses.sums)))
+        columns = np.stack([sector_losses.rows, *sector_losses.sums.values()], axis=1)
+        values[np.searchsorted(draws.times, sector_losses.times)] = columns
         sums = draws.sums(values)
         rows = np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
-        found |= {(sector, *key): sums[:, 1 + k] / rows for k, key in enumerate(own.sums)}
-        blocks[sector] = len(own.times) / draws.block
-    return Resampled(draws, found, blocks)
+        means |= {(sector, *key): sums[:, 1 + k] / rows for k, key in enumerate(sector_losses.sums)}
+        blocks[sector] = len(sector_losses.times) / draws.block
+    return Resampled(draws, means, blocks)
 
 
-def interval(found: float, drawn: np.ndarray, n_blocks: float) -> tuple[float, float]:
-    """The 95 % interval of a figure from its draws: percentiles, stretched away from the figure for few blocks.
+def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float, float]:
+    """The 95 % percentile interval of an estimate, expanded around the estimate for small numbers of blocks.
 
-    found: the figure.  drawn: float64 (n_draws,), NaN left out.  n_blocks: of times that it rests on.
-    Percentiles of k blocks are too narrow, as a normal interval with the deviation of k values is: both sides are
-    stretched by t(k - 1) / z * sqrt(k / (k - 1)) (Hesterberg 2015, "expanded percentile", who changes the percentiles
-    instead, of which 2,000 draws have none far enough out). Four blocks: 1.9, 24 blocks: 1.1.
-    NaN where the figure is not defined or rests on fewer than three blocks.
+    drawn: float64 (n_draws,), the estimate in every draw; NaN is ignored.
+    n_blocks: the number of blocks of times that the estimate rests on.
+    Percentiles of k blocks are too narrow, as is a normal interval with the standard deviation of k values. Both sides
+    are stretched by t(k - 1) / z * sqrt(k / (k - 1)): 1.9 for 4 blocks, 1.1 for 24.
+    Returns (NaN, NaN) if the estimate or all draws are NaN, or there are fewer than three blocks.
+    Source: Hesterberg (2015), "expanded percentile". He changes the percentiles instead, but 2,000 draws do not reach
+    those that few blocks need.
     """
     from scipy.special import ndtri, stdtrit
 
     drawn = drawn[~np.isnan(drawn)]
-    if np.isnan(found) or n_blocks < FEWEST_BLOCKS or not drawn.size:
+    if np.isnan(estimate) or n_blocks < FEWEST_BLOCKS or not drawn.size:
         return float("nan"), float("nan")
     tail = (1 + LEVEL) / 2
     stretch = stdtrit(n_blocks - 1, tail) / ndtri(tail) * math.sqrt(n_blocks / (n_blocks - 1))
     low, high = np.quantile(drawn, [1 - tail, tail])
-    return float(found + stretch * (low - found)), float(found + stretch * (high - found))
+    return float(estimate + stretch * (low - estimate)), float(estimate + stretch * (high - estimate))
 
 
 def skill(over_prior: float, over_prior_all: float) -> str:
-    """In words, from the lower ends of the intervals of the gains over two priors: "skill" where both lie above 0.
+    """Classify a model: "skill" if its gains over both priors are clearly above 0, else "no skill".
 
-    The shares of all sectors say nothing of a row either. Where sectors are alike they are the better estimate, and
-    a pooled model that has found nothing gains over the sector's prior by having them.
+    over_prior, over_prior_all: lower ends of the intervals of the gains over the class shares of the sector and of all
+        sectors. If one is NaN the result is "not known".
+    The second prior is needed because a pooled model knows the class shares of all sectors. Where sectors are similar
+    these are the better estimate, so that it beats the sector's prior without any skill.
     """
     if np.isnan(over_prior) or np.isnan(over_prior_all):
         return NOT_KNOWN

@@ -1,4 +1,8 @@
-"""What the pictures of a report need of a run: probabilities counted by what happened, and label shares by year."""
+"""Calibration, and precision by recall, from counts of predicted probabilities in bins; label shares by year.
+
+Counts are small and additive: those of several sectors are the counts of their rows together. A run stores them as
+Parquet for the charts of the report.
+"""
 
 from __future__ import annotations
 
@@ -15,45 +19,50 @@ if TYPE_CHECKING:
     from gpupipe.dataset.dataset import Dataset
 
 CURVES, SHARES = "curves.parquet", "label_shares.parquet"
-# Edges of the bins of a probability, even in log-odds: rare classes have small probabilities, and many of them.
+# Bin edges, equidistant in log-odds: rare classes have many small probabilities.
 EDGES = 1.0 / (1.0 + np.exp(-np.linspace(-9.0, 5.0, 57)))
 
 
 def count(probability: np.ndarray, happened: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows, what happened to them, and their probabilities, by bins of the probability, empty bins left out.
+    """Rows, events and mean probability by bin of the predicted probability; empty bins are left out.
 
-    probability: float (n,), of one class.  happened: bool (n,).
-    Returns "bin" int64 (from 0, the probabilities below EDGES[0], to len(EDGES)), "rows" int64, "happened" int64 and
-    "probability" float64, the mean. Sums of these over sectors are those of the rows together, and calibration and
-    precision by recall follow from them, to the width of a bin.
+    probability: float (n,), of one class, without NaN (it would count in the highest bin).
+    happened: bool (n,), whether the class was observed.
+    Returns "bin" int64 (0 for probabilities below EDGES[0], up to len(EDGES)), "rows" int64, "happened" int64 (events)
+    and "probability" float64 (the mean). Calibration and precision by recall follow, up to the width of a bin.
+
+        >>> counts = count(np.array([0.5, 0.5, 1.0]), np.array([True, False, True]))
+        >>> {name: values.tolist() for name, values in counts.items()}
+        {'bin': [37, 57], 'rows': [2, 1], 'happened': [1, 1], 'probability': [0.5, 1.0]}
     """
-    at = np.searchsorted(EDGES, probability.astype(np.float64), side="right")
+    position = np.searchsorted(EDGES, probability.astype(np.float64), side="right")
     n = len(EDGES) + 1
-    rows, hits = np.bincount(at, minlength=n), np.bincount(at[happened], minlength=n)
-    total = np.bincount(at, weights=probability.astype(np.float64), minlength=n)
+    rows, hits = np.bincount(position, minlength=n), np.bincount(position[happened], minlength=n)
+    total = np.bincount(position, weights=probability.astype(np.float64), minlength=n)
     used = np.flatnonzero(rows)
     return {"bin": used, "rows": rows[used], "happened": hits[used], "probability": total[used] / rows[used]}
 
 
-def of_model(sector: str, label: str, model: str, probability: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
-    """Lines of curves.parquet: BUY and SELL of one model on its sealed test rows.
+def curve_lines(sector: str, label: str, model: str, probability: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
+    """Lines of curves.parquet: the counts of BUY and SELL for one model on its sealed test rows.
 
-    probability: float (n, 3).  y: int8 (n,), all known.
+    probability: float (n, 3), without NaN.  y: int8 (n,), 0, 1 or 2: all labels must be known.
     """
     lines = []
     for side, c in CALLED.items():
-        found = count(probability[:, c], y == c)
-        about = {"sector": sector, "label": label, "model": model, "side": side}
-        columns = (found[name].tolist() for name in ("bin", "rows", "happened", "probability"))
-        lines += [
-            {**about, "bin": b, "rows": n, "happened": k, "probability": p}
-            for b, n, k, p in zip(*columns, strict=True)
-        ]  # fmt: skip
+        counts = count(probability[:, c], y == c)
+        key = {"sector": sector, "label": label, "model": model, "side": side}
+        columns = (counts[name].tolist() for name in ("bin", "rows", "happened", "probability"))
+        for bin_number, rows, events, mean in zip(*columns, strict=True):
+            lines.append({**key, "bin": bin_number, "rows": rows, "happened": events, "probability": mean})
     return lines
 
 
 def label_shares(datasets: Mapping[str, Dataset]) -> list[dict[str, Any]]:
-    """Lines of label_shares.parquet: usable rows by sector, label, calendar year (UTC) and class."""
+    """Lines of label_shares.parquet: the number of usable rows by sector, label, calendar year (UTC) and class.
+
+    Rows whose label is not known (-1) are left out.
+    """
     lines = []
     for sector, dataset in datasets.items():
         to_host = dataset.device.to_host
@@ -61,10 +70,10 @@ def label_shares(datasets: Mapping[str, Dataset]) -> list[dict[str, Any]]:
         year = to_host(dataset.time_ns).astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
         for k, label in enumerate(dataset.target.names):
             known = usable & (y[:, k] >= 0)
-            for one in np.unique(year[known]):
-                counts = np.bincount(y[known & (year == one), k], minlength=len(CLASSES))
-                named = {f"n_{name.lower()}": int(n) for name, n in zip(CLASSES, counts, strict=True)}
-                lines.append({"sector": sector, "label": label, "year": int(one), **named})
+            for calendar_year in np.unique(year[known]):
+                counts = np.bincount(y[known & (year == calendar_year), k], minlength=len(CLASSES))
+                by_class = {f"n_{name.lower()}": int(n) for name, n in zip(CLASSES, counts, strict=True)}
+                lines.append({"sector": sector, "label": label, "year": int(calendar_year), **by_class})
     return lines
 
 
@@ -79,39 +88,43 @@ def parquet(lines: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def calibration(lines: Sequence[Mapping[str, Any]], most: int = 10) -> list[dict[str, float]]:
-    """Mean probability and share that happened, in at most `most` groups of bins of about as many rows each.
+    """The calibration curve: mean probability and observed frequency in at most `most` groups of about equal counts.
 
-    lines: of one class, of any sectors and models that are to be put together.
+    lines: of one class; lines of several sectors and models are pooled. A group is a range of bins; without rows there
+    is none, so nothing is NaN.
     """
     order = sorted(lines, key=lambda line: line["bin"])
     total = sum(line["rows"] for line in order)
     groups: list[list[Mapping[str, Any]]] = [[]]
     for k, line in enumerate(order):
         groups[-1].append(line)
-        full = sum(one["rows"] for one in groups[-1]) >= total / most
+        full = sum(member["rows"] for member in groups[-1]) >= total / most
         if full and k + 1 < len(order) and order[k + 1]["bin"] != line["bin"]:
             groups.append([])
-    found = []
+    points = []
     for group in groups:
         rows = sum(line["rows"] for line in group)
         if rows:
             expected = sum(line["rows"] * line["probability"] for line in group)
-            share = sum(line["happened"] for line in group) / rows
-            found.append({"probability": expected / rows, "happened": share, "rows": rows})
-    return found
+            frequency = sum(line["happened"] for line in group) / rows
+            points.append({"probability": expected / rows, "happened": frequency, "rows": rows})
+    return points
 
 
 def precision_by_recall(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Recall and precision of calling all rows from a bin on, from the highest bin down; empty without an event."""
+    """Recall and precision of calling every row whose bin is at least b, for b from the highest bin down.
+
+    lines: of one class; lines of several sectors and models are pooled. Empty if the class was never observed.
+    """
     bins = sorted({line["bin"] for line in lines}, reverse=True)
     happened = sum(line["happened"] for line in lines)
     if not happened:
         return []
     called = hits = 0
-    found = []
-    for one in bins:
-        own = [line for line in lines if line["bin"] == one]
-        called += sum(line["rows"] for line in own)
-        hits += sum(line["happened"] for line in own)
-        found.append({"recall": hits / happened, "precision": hits / called, "rows": called})
-    return found
+    points = []
+    for bin_number in bins:
+        bin_lines = [line for line in lines if line["bin"] == bin_number]
+        called += sum(line["rows"] for line in bin_lines)
+        hits += sum(line["happened"] for line in bin_lines)
+        points.append({"recall": hits / happened, "precision": hits / called, "rows": called})
+    return points

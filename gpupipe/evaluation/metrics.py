@@ -1,4 +1,4 @@
-"""Measures of a probabilistic three-class model: arrays in, numbers out. NaN means that a measure is not defined."""
+"""Measures of a probabilistic three-class model: arrays in, numbers out. A measure that is not defined is NaN."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ CALLED = {"buy": BUY, "sell": SELL}
 
 
 def log_losses(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """float64 (n,): minus the log of the probability given to what happened.
+    """float64 (n,): minus the natural log of the predicted probability of the observed class, nats.
 
-    probability: float (n, 3). y: int8 (n,), 0, 1 or 2.
+    probability: float (n, 3); values below 1e-12 count as 1e-12.  y: int8 (n,), 0, 1 or 2: all labels must be known.
+    NaN: a NaN probability of the observed class gives NaN.
+
+        >>> log_losses(np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]), np.array([0, 2], np.int8)).round(4)
+        array([ 0.6931, -0.    ])
     """
-    chosen = probability[np.arange(len(y)), y.astype(np.int64)].astype(np.float64)
-    return -np.log(np.maximum(chosen, SMALLEST_PROBABILITY))
+    observed = probability[np.arange(len(y)), y.astype(np.int64)].astype(np.float64)
+    return -np.log(np.maximum(observed, SMALLEST_PROBABILITY))
 
 
 def call_cutoffs(probability: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """For BUY and SELL, the probability from which a row is called so: the one with the best F1 on these rows.
+    """The cutoffs ("buy", "sell") of the probability from which a row is called BUY or SELL: those with the best F1.
 
-    Chosen on validation and then applied elsewhere. A class that does not occur in y gets 1.0: it is never called.
+    probability: float (n, 3), without NaN.  y: int8 (n,), 0, 1 or 2: all labels must be known.
+    Choose them on validation rows and apply them to other rows. A class that does not occur in y gets 1.0.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -41,7 +46,12 @@ def call_cutoffs(probability: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def calls(probability: np.ndarray, cutoffs: dict[str, float]) -> np.ndarray:
-    """int8 (n,): BUY or SELL where its probability reaches its cutoff (the one further above it if both), else HOLD."""
+    """int8 (n,): BUY or SELL where its probability reaches its cutoff, else HOLD.
+
+    If both do, the one whose probability / cutoff is larger is called, BUY on a tie.
+    probability: float (n, 3).  cutoffs: of "buy" and "sell", > 0.
+    NaN: a class with a NaN probability or cutoff is not called, and neither is the other one: the row is HOLD.
+    """
     buy = probability[:, BUY] / cutoffs["buy"]
     sell = probability[:, SELL] / cutoffs["sell"]
     called = np.full(len(probability), HOLD, dtype=np.int8)
@@ -51,29 +61,34 @@ def calls(probability: np.ndarray, cutoffs: dict[str, float]) -> np.ndarray:
 
 
 def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
-    """Mean over ten equally filled bins of |mean probability - share that happened|, weighted by rows.
+    """Expected calibration error: mean over ten bins of |mean probability - observed frequency|, weighted by rows.
 
-    probability: float (n,), of one class. happened: bool (n,).
-    Source: expected calibration error, Naeini et al. (2015), with quantile bins, because rare classes would fall
-    into one bin of equal width.
+    probability: float (n,), of one class, without NaN.  happened: bool (n,), whether the class was observed.
+    Returns NaN without rows.
+    Source: Naeini et al. (2015), but with bins of equal counts: equal widths would put a rare class into one bin.
     """
     if len(probability) == 0:
         return float("nan")
     order = np.argsort(probability, kind="stable")
-    parts = np.array_split(order, min(CALIBRATION_BINS, len(order)))
-    errors = [abs(float(probability[p].mean(dtype=np.float64)) - float(happened[p].mean())) * len(p) for p in parts]
+    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
+    errors = [abs(float(probability[b].mean(dtype=np.float64)) - float(happened[b].mean())) * len(b) for b in bins]
     return float(sum(errors) / len(order))
 
 
 def measures(
     probability: np.ndarray, y: np.ndarray, prior: np.ndarray, cutoffs: dict[str, float], forward_return: np.ndarray
 ) -> dict[str, Any]:
-    """All measures of one model on one part.
+    """All measures of one model on one part (validation or test), by name.
 
-    probability: float32 (n, 3).  y: int8 (n,), all known.  prior: float64 (3,), class shares of the training part.
-    forward_return: float32 (n,), close to close over the label's horizon; mean over the rows called is
-        `return_when_buy` and `return_when_sell` (the return of the price, not of a short position), over all rows
-        `return_buy_and_hold`.
+    probability: float32 (n, 3), without NaN.  y: int8 (n,), 0, 1 or 2: all labels must be known.
+    prior: float64 (3,), class shares of the training part.  cutoffs: of "buy" and "sell".
+    forward_return: float32 (n,), return of the price from close to close over the label's horizon. Its mean over the
+        rows called BUY is `return_when_buy`, over those called SELL `return_when_sell` (of the price, not of a short
+        position), and over all rows `return_buy_and_hold`.
+
+    gain_over_prior is 1 - log_loss / prior_log_loss.
+    NaN: rows with a NaN forward_return are left out of the mean returns. A measure without any row or call to average,
+        or of a class that does not occur, is NaN.
     """
     from sklearn.metrics import average_precision_score
 
@@ -81,7 +96,7 @@ def measures(
     prior_loss = float(log_losses(np.broadcast_to(prior, (len(y), N_CLASSES)), y).mean()) if len(y) else float("nan")
     called, known = calls(probability, cutoffs), ~np.isnan(forward_return)
     recalls = [float((called[y == c] == c).mean()) for c in range(N_CLASSES) if (y == c).any()]
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "rows": len(y),
         "log_loss": loss,
         "prior_log_loss": prior_loss,
@@ -93,7 +108,7 @@ def measures(
         happened, claimed = y == c, called == c
         hits = int((happened & claimed).sum())
         returns = forward_return[claimed & known]
-        found |= {
+        values |= {
             f"share_{name}": float(happened.mean()) if len(y) else float("nan"),
             f"calls_{name}": int(claimed.sum()),
             f"precision_{name}": hits / int(claimed.sum()) if claimed.any() else float("nan"),
@@ -104,4 +119,4 @@ def measures(
             f"calibration_error_{name}": calibration_error(probability[:, c], happened),
             f"return_when_{name}": float(returns.mean(dtype=np.float64)) if returns.size else float("nan"),
         }
-    return found
+    return values

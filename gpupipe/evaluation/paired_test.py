@@ -1,19 +1,22 @@
-"""Choosing between the pooled and the sector's own model: by validation log-loss, with the noise of it in mind."""
+"""The test that chooses between a pooled model and a sector model: paired log-losses in blocks of dates."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Neighbouring dates share shocks and overlapping label windows; differences are summed over blocks of this many.
+# Neighbouring dates share shocks and overlapping label windows, so differences are summed over blocks of dates.
 BLOCK_TIMES = 10
 
 
 def clearly_better(loss: np.ndarray, reference: np.ndarray, time_ns: np.ndarray) -> bool:
-    """Whether the mean of `loss` lies below that of `reference` by more than one standard error.
+    """Whether the mean of `loss` is below the mean of `reference` by more than one standard error.
 
     loss, reference: float (n_rows,), nats, of the same rows.  time_ns: int64 (n_rows,).
-    The standard error is that of paired differences summed in blocks of ten distinct times. Rows where
-    either is NaN are left out; with fewer than three blocks nothing is clear.
+    The standard error is that of the paired differences, summed over blocks of ten distinct times.
+    NaN: rows with a NaN in either are ignored. With fewer than three blocks the answer is False.
+
+        >>> clearly_better(np.full(40, 0.9), np.full(40, 1.0), np.arange(40))
+        True
     """
     known = ~(np.isnan(loss) | np.isnan(reference))
     gain = (reference - loss)[known].astype(np.float64)

@@ -1,4 +1,8 @@
-"""Features that go on: from what was kept yesterday and today's bars, today's rows alone, the same to the last bit."""
+"""Incremental features: compute today's rows from a saved state and today's bars, bit for bit as a full recomputation.
+
+features, state = begin_features(history)
+features, state = state.advance(new_bars)
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,9 @@ import numpy as np
 
 from gpupipe.data.panel import COLUMNS, Panel
 from gpupipe.features import compute
-from gpupipe.features.expressions import Across
-from gpupipe.features.formulas.registry import FEATURES, Feature, OnPanel
+from gpupipe.features.formulas.registry import FEATURES, Feature, PanelFunction
 from gpupipe.features.matrix import Features, feature_names, hash_of
+from gpupipe.features.series import Across
 from gpupipe.runtime.device import Device, pick
 from gpupipe.store.content_store import StoreError, write_atomic
 
@@ -26,71 +30,82 @@ _ARRAYS = (*COLUMNS, "time_ns", "offsets")
 
 
 def begin_features(panel: Panel, names: str | Iterable[str] = "default") -> tuple[Features, FeatureState]:
-    """`compute_features` of a whole history, and the state from which `FeatureState.advance` goes on.
+    """`compute_features` of a whole history, and the state from which `FeatureState.advance` resumes.
 
-    Raises ValueError for a feature that a function of the whole panel makes: nobody knows what it looks back on.
+    Raises ValueError for unknown names and for a feature that is a function of the whole panel: its look-back is not
+    known, so it cannot be updated.
     """
     features = [FEATURES[name] for name in feature_names(names)]
-    for one in features:
-        if isinstance(one.series, OnPanel):
-            raise ValueError(f"feature {one.name} is a function of the whole panel and cannot go on; leave it out")
+    for feature in features:
+        if isinstance(feature.series, PanelFunction):
+            raise ValueError(
+                f"feature {feature.name} is a function of the whole panel and cannot be updated incrementally: "
+                "leave it out"
+            )
     out = panel.device.xp.empty((panel.n_rows, len(features)), dtype=np.float32)
-    memory = compute.compute(panel, features, compute.floats(panel, out))
-    made = _made(out, features, panel)
-    return made, _kept(panel, features, memory)
+    program_state = compute.compute(panel, features, compute.float_sink(panel, out))
+    return _features(out, features, panel), _state_after(panel, features, program_state)
 
 
 @dataclass(frozen=True)
 class FeatureState:
-    """What is kept of a history so that features go on.
+    """Everything a later update needs to know of a history.
 
     names: the columns.  hash: of their definitions, as `Features.hash`.
-    tail: the last bars of every symbol, as many as any formula looks back on, and those of the last times of its
-        sector that a cross-sectional column looks back on.
-    memory: where each recursion stands, and the compared series on the rows of the tail.
+    tail: the last bars of every symbol: as many as the longest formula looks back, and all bars of the last times of
+        its sector that a cross-sectional column looks back on.
+    program_state: the state of each recursive average, and the compared series on the rows of the tail.
+
+        >>> from gpupipe import begin_features, simulate
+        >>> features, state = begin_features(simulate(11, 300, seed=1), ["roc_5", "rsi_14"])
+        >>> features.n_rows, state.tail.n_rows  # of 300 bars for each of 11 symbols, 5 are kept
+        (3300, 55)
     """
 
     names: tuple[str, ...]
     hash: str
     tail: Panel = field(repr=False)
-    memory: compute.Memory = field(repr=False)
+    program_state: compute.ProgramState = field(repr=False)
 
     def advance(self, bars: Panel) -> tuple[Features, FeatureState]:
-        """The features of new bars, equal bit for bit to those of the whole history, and the state after them.
+        """The features of new bars, bit for bit those of the whole history, and the state after them.
 
-        bars: the new bars alone, any number for each symbol, of new symbols too. They come after what was there: each
-        later than its symbol's last bar, and, with cross-sectional columns, later than its sector's.
-        Raises ValueError for bars that do not, and for a symbol that has changed its sector.
+        bars: the new bars only, any number for each symbol; new symbols are allowed. Each must be later than its
+            symbol's last bar and, with cross-sectional columns, later than its sector's last bar.
+        Raises ValueError for earlier bars, for bars on another device, and for a symbol that has changed its sector.
         """
         features = [FEATURES[name] for name in self.names]
         self._check(bars, features)
         both, is_new = _joined(self.tail, bars)
         xp, asarray = both.device.xp, both.device.asarray
         n_before = _rows_of(self.tail, both.symbols)
-        memory = compute.new_memory(both, features)
-        there = set(self.tail.symbols)
-        memory.states[asarray(np.flatnonzero([symbol in there for symbol in both.symbols]))] = self.memory.states
-        memory.aside[xp.flatnonzero(~is_new)] = self.memory.aside
-        sink = compute.floats(both, xp.empty((both.n_rows, len(features)), dtype=np.float32))
-        compute.run_formulas(both, features, sink, memory, both.offsets[:-1] + asarray(n_before))
+        state = compute.new_state(both, features)
+        known = set(self.tail.symbols)
+        earlier = asarray(np.flatnonzero([symbol in known for symbol in both.symbols]))
+        state.recursions[earlier] = self.program_state.recursions
+        state.compared[xp.flatnonzero(~is_new)] = self.program_state.compared
+        sink = compute.float_sink(both, xp.empty((both.n_rows, len(features)), dtype=np.float32))
+        compute.run_formulas(both, features, sink, state, both.offsets[:-1] + asarray(n_before))
         recent = xp.flatnonzero(is_new | _in_last_times(both, features, ~is_new))
-        compute.compare(both, features, sink, memory, recent)
-        made = _made(sink.out[xp.flatnonzero(is_new)], features, bars)
-        return made, _kept(both, features, memory)
+        compute.write_cross_sections(both, features, sink, state, recent)
+        new_rows = sink.out[xp.flatnonzero(is_new)]
+        return _features(new_rows, features, bars), _state_after(both, features, state)
 
     def _check(self, bars: Panel, features: Sequence[Feature]) -> None:
         if not isinstance(bars, Panel):
             raise ValueError(f"the bars are a {type(bars).__name__}, expected a Panel; read(frame) makes one")
         tail, to_host = self.tail, self.tail.device.to_host
         if bars.device.kind != tail.device.kind:
-            raise ValueError(f"the bars are on {bars.device.kind} and the state on {tail.device.kind}; use Panel.to")
+            raise ValueError(f"the bars are on {bars.device.kind}, the state is on {tail.device.kind}; use Panel.to")
         sector_of = dict(zip(tail.symbols, tail.sector, strict=True))
         for symbol, sector in zip(bars.symbols, bars.sector, strict=True):
             if sector_of.get(symbol, sector) != sector:
-                raise ValueError(f"{symbol} was of {sector_of[symbol]}, and is of {sector} now; begin with its history")
-        compares = any(isinstance(one.series, Across) for one in features)
-        last_of_symbol = _of_symbols(to_host(tail.time_ns), to_host(tail.offsets), tail.symbols, -1)
-        first_of_symbol = _of_symbols(to_host(bars.time_ns), to_host(bars.offsets), bars.symbols, 0)
+                raise ValueError(
+                    f"{symbol} was in sector {sector_of[symbol]} and is in {sector} now; begin again with its history"
+                )
+        is_cross_sectional = any(isinstance(feature.series, Across) for feature in features)
+        last_of_symbol = _times_by_symbol(to_host(tail.time_ns), to_host(tail.offsets), tail.symbols, -1)
+        first_of_symbol = _times_by_symbol(to_host(bars.time_ns), to_host(bars.offsets), bars.symbols, 0)
         last_of_sector: dict[str, int] = {}
         for symbol, time_ns in last_of_symbol.items():
             last_of_sector[sector_of[symbol]] = max(time_ns, last_of_sector.get(sector_of[symbol], time_ns))
@@ -98,62 +113,67 @@ class FeatureState:
             if symbol not in first_of_symbol:
                 continue
             last = last_of_symbol.get(symbol)
-            if compares and sector in last_of_sector:
+            if is_cross_sectional and sector in last_of_sector:
                 last = last_of_sector[sector]
             if last is not None and first_of_symbol[symbol] <= last:
                 times = np.array([first_of_symbol[symbol], last]).astype("datetime64[ns]").astype("datetime64[s]")
                 raise ValueError(
-                    f"{symbol} has a bar of {times[0]}, and the state is of {times[1]} already: "
-                    "give later bars only, or begin again with the whole history"
+                    f"{symbol} has a bar at {times[0]}, but the state already covers {times[1]}: "
+                    "pass later bars only, or begin again with the whole history"
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file, whole or not at all: arrays of numbers, and JSON; no pickle."""
+        """Write the state to one file, atomically, as numpy arrays and JSON; nothing is pickled."""
         to_host, buffer = self.tail.device.to_host, io.BytesIO()
-        about = {
+        header = {
             "format": FORMAT, "names": self.names, "hash": self.hash, "symbols": self.tail.symbols,
             "sector": self.tail.sector,
         }  # fmt: skip
         arrays = {name: to_host(getattr(self.tail, name)) for name in _ARRAYS}
-        arrays |= {"states": to_host(self.memory.states), "aside": to_host(self.memory.aside)}
-        np.savez(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        arrays |= {"states": to_host(self.program_state.recursions), "aside": to_host(self.program_state.compared)}
+        np.savez(buffer, about=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         write_atomic(pathlib.Path(path), buffer.getvalue())
 
 
 def load_state(path: str | os.PathLike[str], device: str | Device = "auto") -> FeatureState:
-    """A state that was saved, on `device`: "auto", "cpu", "cuda" or a Device.
+    """Read a saved state onto `device`: "auto", "cpu", "cuda" or a Device.
 
-    Raises StoreError if the file cannot be read, or was made by formulas that are others now.
+    Raises StoreError if the file cannot be read, is incomplete, or was written with other formulas.
     """
     try:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (*_ARRAYS, "states", "aside")}
-            about = json.loads(stored["about"].tobytes())
+            header = json.loads(stored["about"].tobytes())
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
     except (EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{path} is no state of features, or not whole; begin again with the whole history") from error
+        raise StoreError(
+            f"{path} is no state of features, or is incomplete; begin again with the whole history"
+        ) from error
     device = device if isinstance(device, Device) else pick(device)
-    names = tuple(about["names"])
-    known = about["format"] == FORMAT and all(name in FEATURES for name in names)
-    if not known or _hash([FEATURES[name] for name in names]) != about["hash"]:
-        raise StoreError(f"{path} was made by other formulas than this gpupipe has; begin again with the whole history")
+    names = tuple(header["names"])
+    known = header["format"] == FORMAT and all(name in FEATURES for name in names)
+    if not known or _hash([FEATURES[name] for name in names]) != header["hash"]:
+        raise StoreError(
+            f"{path} was written with other formulas than this gpupipe has; begin again with the whole history"
+        )
     moved = {name: device.asarray(array) for name, array in arrays.items()}
-    memory = compute.Memory(moved.pop("states"), moved.pop("aside"))
-    tail = Panel.of_bars(**moved, symbols=tuple(about["symbols"]), sector=tuple(about["sector"]))
-    return FeatureState(names, about["hash"], tail, memory)
+    program_state = compute.ProgramState(moved.pop("states"), moved.pop("aside"))
+    tail = Panel.of_bars(**moved, symbols=tuple(header["symbols"]), sector=tuple(header["sector"]))
+    return FeatureState(names, header["hash"], tail, program_state)
 
 
-def _made(out: Any, features: Sequence[Feature], panel: Panel) -> Features:
-    return Features(out, tuple(one.name for one in features), tuple(one.definition for one in features), panel)
+def _features(out: Any, features: Sequence[Feature], panel: Panel) -> Features:
+    names = tuple(feature.name for feature in features)
+    return Features(out, names, tuple(feature.definition for feature in features), panel)
 
 
 def _hash(features: Sequence[Feature]) -> str:
-    return hash_of([one.name for one in features], [one.definition for one in features])
+    return hash_of([feature.name for feature in features], [feature.definition for feature in features])
 
 
-def _kept(panel: Panel, features: Sequence[Feature], memory: compute.Memory) -> FeatureState:
-    """The state after the last rows of a panel."""
+def _state_after(panel: Panel, features: Sequence[Feature], state: compute.ProgramState) -> FeatureState:
+    """The state after the last row of every symbol of the panel."""
     xp, n = panel.device.xp, max(1, compute.program_of(features).halo)
     ends = panel.offsets[1:][panel.symbol_of_row]
     keep = (ends - xp.arange(panel.n_rows) <= n) | _in_last_times(panel, features, xp.ones(panel.n_rows, dtype=bool))
@@ -162,34 +182,34 @@ def _kept(panel: Panel, features: Sequence[Feature], memory: compute.Memory) -> 
         **{name: getattr(panel, name)[keep] for name in (*COLUMNS, "time_ns")}, offsets=kept_before[panel.offsets],
         symbols=panel.symbols, sector=panel.sector,
     )  # fmt: skip
-    names = tuple(one.name for one in features)
-    return FeatureState(names, _hash(features), tail, compute.Memory(memory.states, memory.aside[keep]))
+    names = tuple(feature.name for feature in features)
+    kept_state = compute.ProgramState(state.recursions, state.compared[keep])
+    return FeatureState(names, _hash(features), tail, kept_state)
 
 
 def _in_last_times(panel: Panel, features: Sequence[Feature], among: Any) -> Any:
-    """bool (n_rows,): rows of those last times of their sector, `among` some rows, that a next row is compared with."""
-    xp = panel.device.xp
-    n = max((one.series.n - 1 for one in features if isinstance(one.series, Across)), default=0)
-    chosen = xp.zeros(panel.n_rows, dtype=bool)
+    """bool (n_rows,): of the rows `among`, bool (n_rows,), those that cross-sections of a next row depend on."""
+    xp, n = panel.device.xp, compute.most_earlier_times(features)
+    selected = xp.zeros(panel.n_rows, dtype=bool)
     if n == 0:
-        return chosen
+        return selected
     sector_of_row = panel.device.asarray(panel.sector_of_symbol)[panel.symbol_of_row]
     for sector in range(len(panel.sectors)):
         rows = among & (sector_of_row == sector)
         times = xp.unique(panel.time_ns[rows])
         if len(times):
-            chosen |= rows & (panel.time_ns >= times[-min(n, len(times))])
-    return chosen
+            selected |= rows & (panel.time_ns >= times[-min(n, len(times))])
+    return selected
 
 
 def _joined(old: Panel, new: Panel) -> tuple[Panel, Any]:
-    """The rows of two panels, each symbol's old before its new ones; and bool (n_rows,), which are new."""
+    """One panel of the rows of both, each symbol's old rows first; and bool (n_rows,), whether a row is new."""
     xp, asarray = old.device.xp, old.device.asarray
     sector_of = dict(zip((*old.symbols, *new.symbols), (*old.sector, *new.sector), strict=True))
     symbols = tuple(sorted(sector_of))
-    place = {symbol: k for k, symbol in enumerate(symbols)}
+    position = {symbol: k for k, symbol in enumerate(symbols)}
     codes = [
-        asarray(np.array([place[symbol] for symbol in panel.symbols], dtype=np.int64))[panel.symbol_of_row]
+        asarray(np.array([position[symbol] for symbol in panel.symbols], dtype=np.int64))[panel.symbol_of_row]
         for panel in (old, new)
     ]
     code = xp.concatenate(codes)
@@ -206,12 +226,12 @@ def _joined(old: Panel, new: Panel) -> tuple[Panel, Any]:
 
 
 def _rows_of(panel: Panel, symbols: Sequence[str]) -> np.ndarray:
-    """int64 (len(symbols),): how many rows each symbol has in a panel."""
+    """int64 (len(symbols),): the number of rows of each symbol in a panel."""
     n_rows = dict(zip(panel.symbols, np.diff(panel.device.to_host(panel.offsets)).tolist(), strict=True))
     return np.array([n_rows.get(symbol, 0) for symbol in symbols], dtype=np.int64)
 
 
-def _of_symbols(time_ns: np.ndarray, offsets: np.ndarray, symbols: Sequence[str], which: int) -> dict[str, int]:
-    """The first (0) or last (-1) time of every symbol that has one."""
-    parts = zip(symbols, offsets[:-1], offsets[1:], strict=True)
-    return {symbol: int(time_ns[a:b][which]) for symbol, a, b in parts if b > a}
+def _times_by_symbol(time_ns: np.ndarray, offsets: np.ndarray, symbols: Sequence[str], index: int) -> dict[str, int]:
+    """The first (index 0) or last (index -1) time of every symbol that has rows."""
+    ranges = zip(symbols, offsets[:-1], offsets[1:], strict=True)
+    return {symbol: int(time_ns[start:stop][index]) for symbol, start, stop in ranges if stop > start}

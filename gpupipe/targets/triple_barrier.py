@@ -1,4 +1,8 @@
-"""Labels: what the highs and lows after each row did, as BUY, HOLD or SELL, for every horizon and threshold."""
+"""Triple-barrier labels: BUY, HOLD or SELL by the highs and lows after each row, for every horizon and threshold.
+
+labels = tp_dd_labels(panel, horizons=(1, 2, 5), thresholds=(0.05, 0.10))
+labels.y  # int8 (n_rows, 6): label_1d_5pct, label_1d_10pct, label_2d_5pct, ...
+"""
 
 from __future__ import annotations
 
@@ -19,44 +23,49 @@ if TYPE_CHECKING:
 
 RULES = ("take_profit_first", "first_touch")
 WINDOWS = ("bars", "calendar")
-# What a bar that reaches both barriers is called under "first_touch": its highs and lows do not say which came first.
+# The class of a bar that reaches both barriers under "first_touch": high and low do not tell which came first.
 AMBIGUOUS = {"sell": SELL, "hold": HOLD, "buy": BUY, "unknown": UNKNOWN}
 DAY_NS = 86_400_000_000_000
-WORKERS = 512  # tiles in work at once, at most
-MOST_BARS = 32_767  # of a window: touch_bars is int16
+WORKERS = 512  # tiles computed at once, at most
+MOST_BARS = 32_767  # longest window: touch_bars is int16
 _DTYPES = {
     "y": "int8", "touch": "int8", "touch_bars": "int16", "decided_bars": "int16", "realised_return": "float32",
     "tp": "float32", "dd": "float32", "forward_return": "float32", "exit_row": "int64",
 }  # fmt: skip
-OF_LABEL = ("y", "touch", "touch_bars", "decided_bars", "realised_return")  # for each label; others: of a horizon
+PER_LABEL = ("y", "touch", "touch_bars", "decided_bars", "realised_return")  # the other columns are per horizon
 
 
 @dataclass(frozen=True)
 class Labels:
     """Labels of every row of a panel, on the panel's device. Columns are contiguous (Fortran order).
 
-    y: int8 (n_rows, n_labels); 0 SELL, 1 HOLD, 2 BUY, -1 not known. Column k * n_thresholds + m is horizon k
-        with threshold m, the multiples after the fixed thresholds; `names` says the same in words.
-    touch: int8 (n_rows, n_labels); what is reached first: 0 neither price, 1 the upper, 2 the lower, 3 both in one
-        bar, whose high and low do not say which came first; -1 not known.
-    touch_bars: int16 (n_rows, n_labels); bars until then, 1 for the next one; 0 where neither is reached or not known.
-    decided_bars: int16 (n_rows, n_labels); bars until nothing that follows could change the label. Under "first_touch"
-        that is touch_bars, or the whole window where neither price is reached. Under "take_profit_first" a BUY is
-        decided when a high reaches the target; a SELL and a HOLD only when the window ends, as a later take-profit
-        would win. Also where y is -1 because something is not known later, or the history ends before: it depends on
-        no bar after the decision. 0 where the window is empty, or the row has no close or no threshold.
-    realised_return: float32 (n_rows, n_labels); of a long position that is left at the first of the two prices, or at
-        the window's last close: price / close - 1. Both in one bar counts as the lower, or as the upper with
-        ambiguous="buy". A bar that opens beyond a price is left at the price.
-    tp, dd: float32 (n_rows, n_horizons); highest high and lowest low of the window over the row's close, minus 1.
-    forward_return: float32 (n_rows, n_horizons); close of the window's last row over the row's close, minus 1.
-    exit_row: int64 (n_rows, n_horizons); the last row whose data the row's labels of this horizon depend on: the
-        end of the window, also where a barrier was reached before it, because a later NaN would make the label
-        unknown. Always a row of the same symbol at or after the row itself; where the history ends first, its
-        last row. Purge by time_ns[exit_row].
+    y: int8 (n_rows, n_labels); 0 SELL, 1 HOLD, 2 BUY, -1 unknown. Column k * n_thresholds + m is horizon k with
+        threshold m, fixed thresholds before multiples; `names` has the names of the columns.
+    touch: int8 (n_rows, n_labels); the first barrier reached: 0 none, 1 the upper, 2 the lower, 3 both in one bar (its
+        high and low do not tell which came first), -1 unknown.
+    touch_bars: int16 (n_rows, n_labels); bars until the first touch, 1 for the next bar; 0 for touch 0 and -1.
+    decided_bars: int16 (n_rows, n_labels); bars after which no later bar could change the label. Under "first_touch"
+        this is touch_bars, or the whole window where no barrier is reached. Under "take_profit_first" a BUY is decided
+        when a high reaches the upper barrier, a SELL or HOLD only at the end of the window, because a later
+        take-profit would win. It depends on no bar after the decision, and is also given where a later NaN or the end
+        of the history makes y -1. 0 where the window is empty, or the row has no close or no threshold.
+    realised_return: float32 (n_rows, n_labels); price / close - 1 of a long position that exits at the first barrier
+        reached, else at the window's last close. Both barriers in one bar count as the lower one, or as the upper one
+        with ambiguous="buy". If a bar opens beyond a barrier, the exit price is still the barrier.
+    tp, dd: float32 (n_rows, n_horizons); highest high / close - 1 and lowest low / close - 1 over the window.
+    forward_return: float32 (n_rows, n_horizons); close of the window's last row / close - 1.
+    exit_row: int64 (n_rows, n_horizons); the last row that the row's labels of this horizon depend on. This is the end
+        of the window, even after an earlier touch, because a later NaN would make the label unknown. It is a row of
+        the same symbol at or after the row; the symbol's last row where the history ends first. Purge by
+        time_ns[exit_row].
 
-    NaN in the floats: the window is not known (y is -1) or empty.
+    NaN: floats are NaN where the window is unknown (y is -1) or empty.
     Raises ValueError when a shape, dtype or device is not as above.
+
+        >>> from gpupipe import simulate, tp_dd_labels
+        >>> labels = tp_dd_labels(simulate(11, 30, seed=1), horizons=(1, 5), thresholds=(0.05,))
+        >>> labels.y.shape, labels.names
+        ((330, 2), ('label_1d_5pct', 'label_5d_5pct'))
     """
 
     y: Any
@@ -74,22 +83,22 @@ class Labels:
     panel: Panel = field(repr=False)
 
     def __post_init__(self) -> None:
-        check_columns({**{name: getattr(self, name) for name in _DTYPES}, "close": self.panel.close},
-                      {**_DTYPES, "close": "float32"})  # fmt: skip
+        arrays = {name: getattr(self, name) for name in _DTYPES}
+        check_columns({**arrays, "close": self.panel.close}, {**_DTYPES, "close": "float32"})
         for name in _DTYPES:
-            n_columns = self.n_labels if name in OF_LABEL else len(self.horizons)
+            n_columns = self.n_labels if name in PER_LABEL else len(self.horizons)
             if getattr(self, name).shape != (self.n_rows, n_columns):
                 shape = getattr(self, name).shape
                 raise ValueError(f"{name!r} has shape {shape}, expected ({self.n_rows}, {n_columns})")
 
     @property
     def n_rows(self) -> int:
-        """Number of rows, those of the panel."""
+        """Number of rows of the panel."""
         return self.panel.n_rows
 
     @property
     def n_thresholds(self) -> int:
-        """Number of labels of a horizon."""
+        """Number of labels for each horizon."""
         return len(self.thresholds) + len(self.multiples)
 
     @property
@@ -99,7 +108,7 @@ class Labels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the columns of y: label_1d_5pct, label_1d_10pct, label_2d_5pct, ...; of multiples label_1d_2vol."""
+        """Names of the columns of y: label_1d_5pct, label_1d_10pct, label_2d_5pct, ...; for multiples label_1d_2vol."""
         return label_names(self.horizons, self.thresholds, self.multiples)
 
     def horizon_of(self, label: int) -> int:
@@ -108,31 +117,31 @@ class Labels:
 
     @functools.cached_property
     def weight(self) -> Any:
-        """float32 (n_rows, n_labels): average uniqueness of each row's window; NaN where it is empty or y is not known.
+        """float32 (n_rows, n_labels): average uniqueness of each row's window, a sample weight in (0, 1].
 
-        The window is the bars from the next one to the one that decides the label (decided_bars). The weight is the
-        mean over them of 1 / how many windows of the symbol's rows, of the same label, hold that bar: 1 for windows
-        that do not overlap, about 1 / h where h of them do. Windows of rows whose label is never known count too, as
-        long as they could still decide one, so that a weight depends on nothing after its own window.
+        The window runs from the next bar to the bar that decides the label (decided_bars). The weight is the mean over
+        these bars of 1 / (number of windows of the same symbol and label that hold the bar): 1 without overlap, about
+        1 / h where h windows overlap. Windows of rows whose label turns out unknown count too, up to decided_bars, so
+        that a weight depends on nothing after its own window.
 
+        NaN: where the window is empty or y is -1.
         Source: Lopez de Prado (2018), chapter 4, sections 4.3 and 4.4.
         """
         from gpupipe.kernels.labels import average_uniqueness
 
         xp, shape = self.panel.device.xp, (self.n_labels, self.n_rows)
-        weight, passed = xp.empty(shape, xp.float32), xp.empty(shape, xp.float64)
-        average_uniqueness(
-            self.panel.n_symbols * self.n_labels, self.panel.offsets, self.decided_bars.T, passed, weight
-        )  # fmt: skip
+        weight, scratch = xp.empty(shape, xp.float32), xp.empty(shape, xp.float64)
+        n_items = self.panel.n_symbols * self.n_labels
+        average_uniqueness(n_items, self.panel.offsets, self.decided_bars.T, scratch, weight)
         return xp.where(self.y >= 0, weight.T, np.float32(np.nan))
 
     def to_arrow(self) -> pyarrow.Table:
         """A table: symbol, time, labels, touch_1d_5pct, ..., weight_1d_5pct, ..., tp_1d, ..., exit_row_1d, ..."""
         columns = dict(zip(self.names, self._columns("y"), strict=True))
-        for name in (*OF_LABEL[1:], "weight"):
-            of = (label.replace("label", name, 1) for label in self.names)
-            columns |= dict(zip(of, self._columns(name), strict=True))
-        for name in (name for name in _DTYPES if name not in OF_LABEL):
+        for name in (*PER_LABEL[1:], "weight"):
+            column_names = (label.replace("label", name, 1) for label in self.names)
+            columns |= dict(zip(column_names, self._columns(name), strict=True))
+        for name in (name for name in _DTYPES if name not in PER_LABEL):
             columns |= dict(zip((f"{name}_{h}d" for h in self.horizons), self._columns(name), strict=True))
         return row_table(self.panel, columns)
 
@@ -158,74 +167,75 @@ def tp_dd_labels(
     multiples: Sequence[float] = (),
     volatility: Any = None,
 ) -> Labels:
-    """Take-profit / draw-down labels of every row, all horizons and thresholds in one pass over high, low and close.
+    """Take-profit / draw-down labels of every row: all horizons and thresholds in one pass over high, low and close.
 
-    With i the row and the window of horizon h all bars after it up to h:
+    For row i, the window of horizon h holds the next h bars:
 
         tp = max(high[i+1 .. i+h]) / close[i] - 1        dd = min(low[i+1 .. i+h]) / close[i] - 1
 
-    rule: "take_profit_first": BUY if max high >= close[i] * (1 + t), else SELL if min low <= close[i] * (1 - t),
-        else HOLD. "first_touch": the bar that reaches one of the two prices first decides, none is HOLD.
-    window: "bars": the next h bars of the symbol; a row with fewer left is -1 under either rule, also when a
-        barrier was reached, or the end of the history would hold touched rows only. "calendar": bars dated (UTC)
-        entry < d <= entry + h days; an empty window is HOLD and the end of the history is not marked.
-    ambiguous: what "first_touch" calls a bar that reaches both prices: "sell" (the careful one), "buy", "hold"
-        or "unknown" (-1). "take_profit_first" does not use it.
-    horizons: whole numbers >= 1, rising; bars or days.  thresholds: fractions inside (0, 1), rising.
-    multiples: more thresholds, above 0, rising: t = multiple * volatility[i], a fraction of its own for each row.
-    volatility: float32 (n_rows,), of a bar, and of the past only: compute_features(panel,
-        "volatility_20").values[:, 0], say. A row without a volatility above 0 is -1 in these labels.
+    horizons: whole numbers >= 1, rising; bars, or days of a calendar window.
+    thresholds: t, fractions inside (0, 1), rising.
+    rule: "take_profit_first": BUY if max high >= close[i] * (1 + t), else SELL if min low <= close[i] * (1 - t), else
+        HOLD. "first_touch": the first bar that reaches a barrier decides; HOLD if none does.
+    window: "bars": the next h bars of the symbol. A row with fewer bars left is -1 even if it has reached a barrier:
+        otherwise the end of the history would hold touched rows only. "calendar": bars dated (UTC) entry < d <=
+        entry + h days; an empty window is HOLD, and the end of the history is not marked.
+    ambiguous: the class of a bar that reaches both barriers under "first_touch": "sell" (conservative), "buy", "hold"
+        or "unknown" (-1).
+    multiples: further thresholds, above 0, rising: t = multiple * volatility[i], different in every row.
+    volatility: float32 (n_rows,), per bar and from the past only, such as compute_features(panel,
+        "volatility_20").values[:, 0]. A row whose volatility is NaN or not above 0 is -1 in these labels.
 
-    The factors 1 + t and 1 - t are rounded once to float32 and the barrier price is one float32 product, so a CPU
-    and a GPU give the same labels. A row whose close, or a high, low or close of whose window, is NaN is -1.
+    The factors 1 + t and 1 - t are rounded once to float32 and a barrier price is one float32 product, so CPU and GPU
+    give equal labels. NaN: a row is -1 if its close, or a high, low or close of its window, is NaN.
 
     Raises ValueError for a parameter that is not as above.
-    Source: the triple barrier of Lopez de Prado (2018), section 3.4, with highs and lows in place of closes.
+    Source: Lopez de Prado (2018), section 3.4, with highs and lows in place of closes.
     """
     horizons, multiples = _checked_horizons(horizons), _checked_multiples(multiples)
-    thresholds = _checked_thresholds(thresholds, may_be_none=bool(multiples))
+    thresholds = _checked_thresholds(thresholds, may_be_empty=bool(multiples))
     _check_choice("rule", rule, RULES)
     _check_choice("window", window, WINDOWS)
     _check_choice("ambiguous", ambiguous, tuple(AMBIGUOUS))
-    from gpupipe.kernels.labels import BARRIERS, calendar_ends, label_cube  # here, because it loads numba
+    from gpupipe.kernels.labels import BARRIERS, calendar_ends, label_cube  # imported late: it loads numba
 
     xp, n_rows, calendar = panel.device.xp, panel.n_rows, np.int64(window == "calendar")
     bars, factors = panel.device.asarray(np.array(horizons, np.int64)), _factors(panel, thresholds)
     exit_row = xp.empty((len(horizons), n_rows), xp.int64)
     longest = horizons[-1]
-    if calendar and n_rows:  # horizons are days: as many bars as the fullest window has
+    if calendar and n_rows:  # horizons are days: the longest window in bars depends on the data
         calendar_ends(n_rows, panel.time_ns // DAY_NS, panel.symbol_of_row, panel.offsets, bars, exit_row)
         longest = max(1, int((exit_row[-1] - xp.arange(n_rows)).max()))
     if longest > MOST_BARS:
         raise ValueError(f"horizons {horizons!r}: a window of {longest:,} bars, expected at most {MOST_BARS:,}")
 
     n_thresholds = len(thresholds) + len(multiples)
-    dtypes = {name: np.dtype(_DTYPES[name]) for name in (*OF_LABEL, "tp", "dd", "forward_return")}
-    made = {
-        name: xp.empty((len(horizons) * (n_thresholds if name in OF_LABEL else 1), n_rows), dtype)
+    dtypes = {name: np.dtype(_DTYPES[name]) for name in (*PER_LABEL, "tp", "dd", "forward_return")}
+    outputs = {
+        name: xp.empty((len(horizons) * (n_thresholds if name in PER_LABEL else 1), n_rows), dtype)
         for name, dtype in dtypes.items()
     }
     n_tiles, scratch = _tiles(panel, 2 * longest.bit_length() + BARRIERS + 4 * n_thresholds, longest)
     label_cube(
         n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets, bars, np.int64(longest), exit_row,
         *factors, _scaled(panel, multiples, volatility), calendar, np.int64(rule == "first_touch"),
-        np.int64(AMBIGUOUS[ambiguous]), *made.values(),
+        np.int64(AMBIGUOUS[ambiguous]), *outputs.values(),
     )  # fmt: skip
-    columns = {name: array.T for name, array in made.items()}
-    return Labels(**columns, exit_row=exit_row.T, horizons=horizons, thresholds=thresholds, multiples=multiples,
-                  panel=panel)  # fmt: skip
+    columns = {name: array.T for name, array in outputs.items()}
+    columns["exit_row"] = exit_row.T
+    return Labels(**columns, horizons=horizons, thresholds=thresholds, multiples=multiples, panel=panel)
 
 
 def barrier_classes(
     panel: Panel, horizons: Sequence[int] = (1, 2, 5), thresholds: Sequence[float] = (0.05, 0.10)
-) -> Any:  # fmt: skip
-    """The y of `tp_dd_labels` under "take_profit_first" over bars, alone and much faster: int8 (n_rows, n_labels).
+) -> Any:
+    """The classes alone, much faster: `tp_dd_labels(panel, horizons, thresholds).y`.
 
-    Its columns are contiguous (Fortran order).
-    Raises ValueError as tp_dd_labels does.
+    Returns int8 (n_rows, n_labels) with contiguous columns (Fortran order), for the rule "take_profit_first" and
+    windows of bars; -1 is unknown. Raises ValueError as tp_dd_labels does.
     """
     horizons, thresholds = _checked_horizons(horizons), _checked_thresholds(thresholds)
-    from gpupipe.kernels.labels import barrier_labels  # here, because it loads numba
+    from gpupipe.kernels.labels import barrier_labels  # imported late: it loads numba
 
     device, xp = panel.device, panel.device.xp
     y = xp.empty((len(horizons) * len(thresholds), panel.n_rows), xp.int8)
@@ -238,7 +248,7 @@ def barrier_classes(
 
 
 def _tiles(panel: Panel, n_vectors: int, longest: int) -> tuple[int, Any]:
-    """How many tiles of rows the panel has, and scratch memory for those in work at once."""
+    """The number of tiles of rows of the panel, and scratch memory for the tiles computed at once."""
     from gpupipe.kernels.labels import TILE_ROWS
 
     n_tiles = -(-panel.n_rows // TILE_ROWS)
@@ -253,14 +263,14 @@ def _factors(panel: Panel, thresholds: Sequence[float]) -> tuple[Any, Any]:
 
 
 def _scaled(panel: Panel, multiples: Sequence[float], volatility: Any) -> Any:
-    """float32 (n_multiples, n_rows): the threshold of each row."""
+    """float32 (n_multiples, n_rows): the thresholds of each row."""
     xp = panel.device.xp
     if not multiples:
         if volatility is not None:
-            raise ValueError("volatility is given and no multiples of it: pass multiples=, like (1, 2)")
+            raise ValueError("volatility is given without multiples: pass multiples=, such as (1, 2)")
         return xp.empty((0, panel.n_rows), np.float32)
     if volatility is None:
-        raise ValueError("multiples are of a volatility: pass volatility=, float32 (n_rows,), of the past only")
+        raise ValueError("multiples need a volatility: pass volatility=, float32 (n_rows,), from the past only")
     check_columns({"volatility": volatility, "close": panel.close}, {"volatility": "float32", "close": "float32"})
     if volatility.shape != (panel.n_rows,):
         raise ValueError(f"volatility has shape {volatility.shape}, expected ({panel.n_rows},)")
@@ -274,31 +284,31 @@ def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
     except TypeError:
         checked = ()
     if not checked or len(checked) != len(horizons) or checked[0] < 1 or list(checked) != sorted(set(checked)):
-        raise ValueError(f"horizons {horizons!r}: expected whole numbers >= 1 that rise, like (1, 2, 5)")
+        raise ValueError(f"horizons {horizons!r}: expected whole numbers >= 1 that rise, such as (1, 2, 5)")
     return checked
 
 
-def _checked_thresholds(thresholds: Sequence[float], may_be_none: bool = False) -> tuple[float, ...]:
+def _checked_thresholds(thresholds: Sequence[float], may_be_empty: bool = False) -> tuple[float, ...]:
     checked = _rising(thresholds)
-    alike = len({percent(t) for t in checked}) < len(checked)
-    if not checked and may_be_none and not len(thresholds):
+    same_name = len({percent(t) for t in checked}) < len(checked)
+    if not checked and may_be_empty and not len(thresholds):
         return checked
-    if not checked or not all(0.0 < t < 1.0 for t in checked) or alike:
-        raise ValueError(f"thresholds {thresholds!r}: expected fractions inside (0, 1) that rise, like (0.05, 0.10)")
+    if not checked or not all(0.0 < t < 1.0 for t in checked) or same_name:
+        raise ValueError(f"thresholds {thresholds!r}: expected fractions inside (0, 1) that rise, such as (0.05, 0.10)")
     return checked
 
 
 def _checked_multiples(multiples: Sequence[float]) -> tuple[float, ...]:
     checked = _rising(multiples)
-    alike = len({f"{x:g}" for x in checked}) < len(checked)
-    whole = hasattr(multiples, "__len__") and len(checked) == len(multiples)
-    if not whole or alike or not all(0.0 < x < math.inf for x in checked):
-        raise ValueError(f"multiples {multiples!r}: expected numbers above 0 that rise, like (1, 2)")
+    same_name = len({f"{x:g}" for x in checked}) < len(checked)
+    complete = hasattr(multiples, "__len__") and len(checked) == len(multiples)
+    if not complete or same_name or not all(0.0 < x < math.inf for x in checked):
+        raise ValueError(f"multiples {multiples!r}: expected numbers above 0 that rise, such as (1, 2)")
     return checked
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:
-    """As floats; none if one is no number or they do not rise."""
+    """The values as floats; empty if one is not a number or they do not rise."""
     try:
         checked = tuple(float(value) for value in values)
     except (TypeError, ValueError):

@@ -92,7 +92,7 @@ def score(workload: Recipe, context: TrainingContext, trained: GroupModels, base
             scores[label, name] = ModelScore(cutoffs, metrics)
             row_losses[label, name] = losses.losses_of(target, by_part["test"], test_y)
             if target.kind == "classes":
-                curves += calibration.of_model(trained.group, label, name, by_part["test"], test_y)
+                curves += calibration.curve_lines(trained.group, label, name, by_part["test"], test_y)
     by_time = block_bootstrap.by_time(to_host(dataset.time_ns)[split.test], row_losses)
     return GroupScores(trained, scores, by_time, curves)
 

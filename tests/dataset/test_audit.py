@@ -1,4 +1,4 @@
-"""The look-ahead audit: clean columns pass, planted leaks are found and named; features of one's own."""
+"""The look-ahead audit: clean columns pass, planted leaks are detected and named; user-defined features."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.panels import random_panel
 
 
 def test_every_default_feature_and_label_passes():
-    found = audit(random_panel((420, 400, 50, 420)), "default")
-    assert len(found) > 156 and {one.kind for one in found} == {"feature", "label"}
-    assert [one.name for one in found if not one.clean] == []
-    assert all(one.n_compared > 1000 for one in found)
+    findings = audit(random_panel((420, 400, 50, 420)), "default")
+    assert len(findings) > 156 and {finding.kind for finding in findings} == {"feature", "label"}
+    assert [finding.name for finding in findings if not finding.clean] == []
+    assert all(finding.n_compared > 1000 for finding in findings)
 
 
-def test_planted_leaks_are_found_and_named(own):
+def test_planted_leaks_are_detected_and_named(clean_registry):
     @panel_feature("momentum", "a mistake")
     def tomorrow(panel):
         """close[-1] / close - 1"""
@@ -35,15 +35,15 @@ def test_planted_leaks_are_found_and_named(own):
         """close less the mean of all of history"""
         return (panel.close - np.nanmean(panel.close)) / np.nanstd(panel.close)
 
-    found = {one.name: one for one in audit(random_panel((200, 200)), ["roc_1", "tomorrow", "standard"])}
-    alone = [one for one in audit(random_panel((200,)), "tomorrow") if not one.clean]
-    assert [one.name for one in alone] == ["tomorrow"]
-    assert found["roc_1"].clean and not found["tomorrow"].clean and not found["standard"].clean
-    assert found["tomorrow"].n_changed < found["standard"].n_changed
-    assert "S000 1970-" in found["standard"].where and "scrambled after" in found["standard"].where
+    findings = {finding.name: finding for finding in audit(random_panel((200, 200)), ["roc_1", "tomorrow", "standard"])}
+    leaks = [finding for finding in audit(random_panel((200,)), "tomorrow") if not finding.clean]
+    assert [finding.name for finding in leaks] == ["tomorrow"]
+    assert findings["roc_1"].clean and not findings["tomorrow"].clean and not findings["standard"].clean
+    assert findings["tomorrow"].n_changed < findings["standard"].n_changed
+    assert "S000 1970-" in findings["standard"].where and "scrambled after" in findings["standard"].where
 
 
-def test_an_own_formula_is_a_feature_like_the_others(own):
+def test_a_user_defined_formula_is_a_feature(clean_registry):
     @feature("volatility", "own", [10, 20])
     def mid_volatility(bar, n):
         """std of {n} mid prices / their mean"""
@@ -55,7 +55,7 @@ def test_an_own_formula_is_a_feature_like_the_others(own):
     mid = (panel.high[:120].astype(np.float64) + panel.low[:120]) / 2
     expected = np.std(mid[100:120]) / np.mean(mid[100:120])
     assert compute_features(panel, "mid_volatility_20").values[119, 0] == pytest.approx(expected, rel=1e-6)
-    assert all(one.clean for one in audit(panel, "mid_volatility_*"))
+    assert all(finding.clean for finding in audit(panel, "mid_volatility_*"))
 
 
 def test_a_formula_cannot_look_ahead():
@@ -63,7 +63,7 @@ def test_a_formula_cannot_look_ahead():
         expressions.lag(expressions.BAR.close, -1)
 
 
-def test_the_command_names_the_leak_and_exits_with_1(own, tmp_path, capsys):
+def test_the_command_names_the_leak_and_exits_with_1(clean_registry, tmp_path, capsys):
     path = tmp_path / "leaky.py"
     path.write_text(
         "from gpupipe import feature, panel_feature\n"
@@ -73,16 +73,16 @@ def test_the_command_names_the_leak_and_exits_with_1(own, tmp_path, capsys):
     )
     simulated = ["--data", "simulated", "--symbols", "5"]
     assert main.main(["audit", "--module", str(path), *simulated]) == 1
-    said = capsys.readouterr().out
-    assert "peek" in said and "LOOK AHEAD" in said and "calm" in said
+    output = capsys.readouterr().out
+    assert "peek" in output and "LOOK AHEAD" in output and "calm" in output
     assert main.main(["audit", "--features", "rsi_14", "sector_rank_roc_5", *simulated, "--json"]) == 0
-    names = {one["name"] for one in json.loads(capsys.readouterr().out)}
+    names = {finding["name"] for finding in json.loads(capsys.readouterr().out)}
     assert names >= {"rsi_14", "sector_rank_roc_5", "label_5d_10pct"}
     assert main.main(["audit", "--features", "rsi_144", *simulated]) == 2
     assert "nearest is 'rsi_14'" in capsys.readouterr().err
 
 
-def test_a_function_of_the_panel_that_fails_is_named_with_its_line(own, tmp_path, capsys):
+def test_a_failing_panel_function_is_named_with_its_line(clean_registry, tmp_path, capsys):
     @panel_feature("momentum", "own")
     def broken(panel):
         return panel.close / panel.clsoe
@@ -98,17 +98,17 @@ def test_a_function_of_the_panel_that_fails_is_named_with_its_line(own, tmp_path
     panel = random_panel((30,))
     with pytest.raises(FeatureError, match=r"broken cannot be computed: AttributeError: .*'clsoe'.* \(line \d+\)"):
         compute_features(panel, "broken")
-    with pytest.raises(FeatureError, match=r"shorter gave float32 \(29,\), expected float32 \(30,\)"):
+    with pytest.raises(FeatureError, match=r"shorter returned float32 \(29,\), expected float32 \(30,\)"):
         compute_features(panel, "shorter")
-    with pytest.raises(FeatureError, match="words gave tuple, expected"):
+    with pytest.raises(FeatureError, match="words returned tuple, expected"):
         compute_features(panel, "words")
     path = tmp_path / "mine.py"
     path.write_text(
-        "from gpupipe import panel_feature\n@panel_feature('range', 'own')\ndef of_none(panel):\n    return None + 1\n"
+        "from gpupipe import panel_feature\n@panel_feature('range', 'own')\ndef add_none(panel):\n    return None + 1\n"
     )
     assert main.main(["audit", "--module", str(path), "--data", "simulated", "--symbols", "2"]) == 2
     assert capsys.readouterr().err == (
-        "gpupipe: feature of_none cannot be computed: TypeError: unsupported operand type(s) for +: 'NoneType' and "
+        "gpupipe: feature add_none cannot be computed: TypeError: unsupported operand type(s) for +: 'NoneType' and "
         "'int' (line 4)\n"
     )
 
@@ -127,13 +127,13 @@ def test_a_function_of_the_panel_that_fails_is_named_with_its_line(own, tmp_path
         ),
     ],
 )
-def test_what_the_user_must_mend_is_one_line(own, capsys, words, arguments):
+def test_errors_of_the_user_are_one_line(clean_registry, capsys, words, arguments):
     assert main.main(["audit", *arguments]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("gpupipe: ") and errors.count("\n") == 1 and words in errors
 
 
-def test_a_bug_is_not_dressed_as_a_mistake_of_the_user(own, monkeypatch):
+def test_a_bug_is_not_reported_as_an_error_of_the_user(clean_registry, monkeypatch):
     def bug(*arguments):
         raise ValueError("operands could not be broadcast together")
 

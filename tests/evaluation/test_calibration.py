@@ -1,4 +1,4 @@
-"""Counts by bins of the probability give calibration, and precision by recall, of the rows themselves."""
+"""Calibration, and precision by recall, from counts in bins of the probability equal those of the rows."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ def drawn(n: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
     return probability, y
 
 
-def test_counts_add_up_and_sectors_together_are_their_rows_together():
+def test_counts_add_up_over_sectors():
     probability, y = drawn(4000)
-    whole = calibration.of_model("all", "label", "model", probability, y)
-    halves = calibration.of_model("a", "label", "model", probability[:1500], y[:1500])
-    halves += calibration.of_model("b", "label", "model", probability[1500:], y[1500:])
+    whole = calibration.curve_lines("all", "label", "model", probability, y)
+    halves = calibration.curve_lines("a", "label", "model", probability[:1500], y[:1500])
+    halves += calibration.curve_lines("b", "label", "model", probability[1500:], y[1500:])
     for side, c in (("buy", 2), ("sell", 0)):
-        own = [line for line in whole if line["side"] == side]
-        assert sum(line["rows"] for line in own) == 4000
-        assert sum(line["happened"] for line in own) == (y == c).sum()
-        mean = sum(line["rows"] * line["probability"] for line in own) / 4000
+        side_lines = [line for line in whole if line["side"] == side]
+        assert sum(line["rows"] for line in side_lines) == 4000
+        assert sum(line["happened"] for line in side_lines) == (y == c).sum()
+        mean = sum(line["rows"] * line["probability"] for line in side_lines) / 4000
         assert mean == pytest.approx(probability[:, c].mean(dtype=np.float64), rel=1e-6)
         parts = [line for line in halves if line["side"] == side]
-        assert calibration.precision_by_recall(parts) == calibration.precision_by_recall(own)
-        for one, two in zip(calibration.calibration(parts), calibration.calibration(own), strict=True):
-            assert one == pytest.approx(two)
+        assert calibration.precision_by_recall(parts) == calibration.precision_by_recall(side_lines)
+        curves = zip(calibration.calibration(parts), calibration.calibration(side_lines), strict=True)
+        for pooled_point, point in curves:
+            assert pooled_point == pytest.approx(point)
 
 
-def test_calibration_of_true_probabilities_and_precision_by_recall_as_scikit_learn():
+def test_true_probabilities_are_calibrated_and_precision_by_recall_equals_scikit_learn():
     probability, y = drawn()
-    lines = [line for line in calibration.of_model("a", "l", "m", probability, y) if line["side"] == "buy"]
-    found = calibration.calibration(lines)
-    assert 5 <= len(found) <= 10 and sum(one["rows"] for one in found) == len(y)
-    for one in found:
-        spread = np.sqrt(one["probability"] * (1 - one["probability"]) / one["rows"])
-        assert abs(one["happened"] - one["probability"]) < 4 * spread + 1e-3
+    lines = [line for line in calibration.curve_lines("a", "l", "m", probability, y) if line["side"] == "buy"]
+    points = calibration.calibration(lines)
+    assert 5 <= len(points) <= 10 and sum(point["rows"] for point in points) == len(y)
+    for point in points:
+        standard_error = np.sqrt(point["probability"] * (1 - point["probability"]) / point["rows"])
+        assert abs(point["happened"] - point["probability"]) < 4 * standard_error + 1e-3
     curve = calibration.precision_by_recall(lines)
     assert curve[-1]["recall"] == 1 and curve[-1]["precision"] == pytest.approx((y == 2).mean())
-    recall = np.array([0.0, *(one["recall"] for one in curve)])
-    area = (np.diff(recall) * [one["precision"] for one in curve]).sum()
+    recall = np.array([0.0, *(point["recall"] for point in curve)])
+    area = (np.diff(recall) * [point["precision"] for point in curve]).sum()
     assert area == pytest.approx(average_precision_score(y == 2, probability[:, 2]), abs=0.02)
     assert (
-        calibration.precision_by_recall(calibration.of_model("a", "l", "m", probability[:5], np.ones(5, np.int8))) == []
+        calibration.precision_by_recall(calibration.curve_lines("a", "l", "m", probability[:5], np.ones(5, np.int8)))
+        == []
     )

@@ -1,4 +1,4 @@
-"""The measures against scikit-learn on random cases, and by hand where scikit-learn has none."""
+"""The measures against scikit-learn on random cases, and by hand where scikit-learn has no such measure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gpupipe.targets.classes import BUY, HOLD, SELL
 
 
 def random_case(seed):
-    """Probabilities that tell something, what happened, and returns of which some are not known."""
+    """Informative probabilities, observed classes, and returns with some NaN."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(30, 400))
     truth = rng.dirichlet([0.6, 2.0, 0.6], n)
     y = (rng.random(n)[:, None] > truth.cumsum(axis=1)).sum(axis=1).clip(0, 2).astype(np.int8)
     y[:3] = (SELL, HOLD, BUY)
-    said = 0.7 * truth + 0.3 * rng.dirichlet([1, 1, 1], n)
+    predictions = 0.7 * truth + 0.3 * rng.dirichlet([1, 1, 1], n)
     if seed % 2:
-        said = np.round(said, 1) + 0.05  # many ties
-    probability = (said / said.sum(axis=1, keepdims=True)).astype(np.float32)
+        predictions = np.round(predictions, 1) + 0.05  # many ties
+    probability = (predictions / predictions.sum(axis=1, keepdims=True)).astype(np.float32)
     returns = rng.normal(0, 0.02, n).astype(np.float32)
     returns[rng.random(n) < 0.1] = np.nan
     return probability, y, returns
@@ -31,26 +31,26 @@ def test_every_measure_equals_scikit_learns(seed):
     probability, y, returns = random_case(seed)
     prior = np.bincount(y, minlength=3) / len(y)
     cutoffs = metrics.call_cutoffs(probability, y)
-    found = metrics.measures(probability, y, prior, cutoffs, returns)
+    values = metrics.measures(probability, y, prior, cutoffs, returns)
     exact = probability.astype(np.float64)
     loss = sklearn.metrics.log_loss(y, exact / exact.sum(axis=1, keepdims=True), labels=[0, 1, 2])
     prior_loss = sklearn.metrics.log_loss(y, np.tile(prior, (len(y), 1)), labels=[0, 1, 2])
-    assert found["rows"] == len(y)
-    assert found["log_loss"] == pytest.approx(loss, rel=1e-6)
-    assert found["prior_log_loss"] == pytest.approx(prior_loss, rel=1e-12)
-    assert found["gain_over_prior"] == pytest.approx(1 - loss / prior_loss, abs=1e-6)
+    assert values["rows"] == len(y)
+    assert values["log_loss"] == pytest.approx(loss, rel=1e-6)
+    assert values["prior_log_loss"] == pytest.approx(prior_loss, rel=1e-12)
+    assert values["gain_over_prior"] == pytest.approx(1 - loss / prior_loss, abs=1e-6)
     called = metrics.calls(probability, cutoffs)
-    assert found["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(y, called), rel=1e-12)
+    assert values["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(y, called), rel=1e-12)
     for name, c in (("buy", BUY), ("sell", SELL)):
         score = sklearn.metrics.average_precision_score(y == c, probability[:, c])
-        assert found[f"pr_auc_{name}"] == pytest.approx(score, rel=1e-12)
-        assert found[f"precision_{name}"] == pytest.approx(
+        assert values[f"pr_auc_{name}"] == pytest.approx(score, rel=1e-12)
+        assert values[f"precision_{name}"] == pytest.approx(
             sklearn.metrics.precision_score(y == c, called == c), rel=1e-12
         )
-        assert found[f"recall_{name}"] == pytest.approx(sklearn.metrics.recall_score(y == c, called == c), rel=1e-12)
-        assert found[f"share_{name}"] == (y == c).mean()
-        assert found[f"calls_{name}"] == (called == c).sum()
-        assert found[f"return_when_{name}"] == pytest.approx(np.nanmean(returns[called == c].astype(np.float64)))
+        assert values[f"recall_{name}"] == pytest.approx(sklearn.metrics.recall_score(y == c, called == c), rel=1e-12)
+        assert values[f"share_{name}"] == (y == c).mean()
+        assert values[f"calls_{name}"] == (called == c).sum()
+        assert values[f"return_when_{name}"] == pytest.approx(np.nanmean(returns[called == c].astype(np.float64)))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -65,27 +65,27 @@ def test_the_cutoff_has_the_best_f1_of_all(seed):
 def test_calls_by_hand():
     probability = np.array([[0.2, 0.6, 0.2], [0.3, 0.5, 0.2], [0.1, 0.5, 0.4], [0.4, 0.2, 0.4], [0.6, 0.0, 0.4]])
     called = metrics.calls(probability, {"buy": 0.4, "sell": 0.3})
-    # Both are above their cutoffs in the last two rows: SELL by more (4/3 and 2 against 1).
+    # In the last two rows both exceed their cutoffs, SELL by the larger ratio (4/3 and 2 against 1).
     assert called.tolist() == [HOLD, SELL, BUY, SELL, SELL] and called.dtype == np.int8
-    assert metrics.calls(probability[3:4], {"buy": 0.3, "sell": 0.3}).tolist() == [BUY]  # as far above: BUY
+    assert metrics.calls(probability[3:4], {"buy": 0.3, "sell": 0.3}).tolist() == [BUY]  # equal ratios: BUY
 
 
-def test_a_class_that_did_not_happen_is_never_called():
+def test_a_class_that_was_never_observed_is_never_called():
     probability, y = random_case(3)[0], np.full(len(random_case(3)[0]), HOLD, np.int8)
     cutoffs = metrics.call_cutoffs(probability, y)
     assert cutoffs == {"buy": 1.0, "sell": 1.0}
     assert (metrics.calls(probability, cutoffs) == HOLD).all()
 
 
-def test_what_is_not_defined_is_nan_and_not_zero():
+def test_undefined_measures_are_nan_and_not_zero():
     probability = random_case(1)[0]
     n = len(probability)
     prior, cutoffs = np.array([0.2, 0.6, 0.2]), {"buy": 1.0, "sell": 1.0}
-    found = metrics.measures(probability, np.full(n, HOLD, np.int8), prior, cutoffs, np.zeros(n, np.float32))
+    values = metrics.measures(probability, np.full(n, HOLD, np.int8), prior, cutoffs, np.zeros(n, np.float32))
     undefined = {f"{m}_{c}" for m in ("precision", "recall", "pr_auc", "return_when") for c in ("buy", "sell")}
-    assert {name for name, value in found.items() if np.isnan(value)} == undefined
-    assert found["balanced_accuracy"] == 1.0 and found["share_buy"] == 0.0 and found["calls_sell"] == 0
-    # Calls whose returns are not known have no mean return.
+    assert {name for name, value in values.items() if np.isnan(value)} == undefined
+    assert values["balanced_accuracy"] == 1.0 and values["share_buy"] == 0.0 and values["calls_sell"] == 0
+    # Calls whose returns are all NaN have no mean return.
     low = {"buy": 0.01, "sell": 2.0}
     unknown = metrics.measures(probability, np.full(n, BUY, np.int8), prior, low, np.full(n, np.nan, np.float32))
     assert unknown["calls_buy"] > 0 and np.isnan(unknown["return_when_buy"])
@@ -93,9 +93,9 @@ def test_what_is_not_defined_is_nan_and_not_zero():
 
 def test_no_rows_give_nan():
     nothing = np.empty((0, 3), np.float32)
-    found = metrics.measures(nothing, np.empty(0, np.int8), np.ones(3) / 3, {"buy": 1.0, "sell": 1.0}, nothing[:, 0])
-    assert (found["rows"], found["calls_buy"], found["calls_sell"]) == (0, 0, 0)
-    assert all(np.isnan(v) for name, v in found.items() if name != "rows" and not name.startswith("calls"))
+    values = metrics.measures(nothing, np.empty(0, np.int8), np.ones(3) / 3, {"buy": 1.0, "sell": 1.0}, nothing[:, 0])
+    assert (values["rows"], values["calls_buy"], values["calls_sell"]) == (0, 0, 0)
+    assert all(np.isnan(v) for name, v in values.items() if name != "rows" and not name.startswith("calls"))
 
 
 def test_log_loss_by_hand_and_bounded():
@@ -110,7 +110,7 @@ def test_calibration_of_a_perfect_oracle_is_zero():
 
 
 def test_calibration_by_hand():
-    # 20 rows, bins of two: nine bins say 0.1 and nothing happens, the last says 0.9 and half of it happens.
+    # 20 rows, bins of two: nine bins predict 0.1 without any event, the last predicts 0.9 with one event in two rows.
     probability = np.array([0.1] * 18 + [0.9] * 2)
     happened = np.array([False] * 18 + [True, False])
     assert metrics.calibration_error(probability, happened) == pytest.approx(0.9 * 0.1 + 0.1 * 0.4)
@@ -121,7 +121,7 @@ def test_calibration_by_hand():
     assert metrics.calibration_error(np.array([0.25, 0.5]), np.array([False, True])) == pytest.approx(0.375)
 
 
-def test_calibration_sees_what_is_promised_too_high():
+def test_calibration_error_detects_overconfident_probabilities():
     rng = np.random.default_rng(2)
     probability = rng.uniform(0, 0.5, 20_000)
     happened = rng.random(20_000) < probability

@@ -1,4 +1,4 @@
-"""Deflation of the best of many trials: by hand, on pure noise, and on a real edge."""
+"""Deflated Sharpe ratio and overfitting of the best of many trials: by hand, on noise, and with a real edge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_periods_leave_no_date_out():
     assert periods(np.arange(2.0), 3).shape == (0,) and periods(np.ones((2, 4)), 3).shape == (0, 4)
 
 
-def test_the_largest_of_many_without_skill_is_what_simulation_says():
+def test_the_expected_maximum_equals_a_simulation():
     rng = np.random.default_rng(0)
     for n_trials in (5, 50, 500):
         largest = rng.normal(scale=0.3, size=(4000, n_trials)).max(axis=1).mean()
@@ -51,62 +51,62 @@ def test_the_probabilistic_sharpe_ratio_of_the_paper():
 
 
 def _series(n, ratio, skew, kurtosis):
-    """n values with this Sharpe ratio, skewness and kurtosis: three values in the shares that give them."""
-    # Values a < 0 < b beside 0, solved by least squares on their places and shares.
+    """A series of n values with this Sharpe ratio, skewness and kurtosis."""
+    # Three distinct values a < 0 < b and 0: a, b and their shares p, q solve the four moment equations.
     from scipy.optimize import fsolve
 
-    def off(unknown):
+    def residuals(unknown):
         a, b, p, q = unknown
         moments = [p * a**k + q * b**k for k in (1, 2, 3, 4)]
         return np.array(moments) - [0, 1, skew, kurtosis]
 
-    a, b, p, q = fsolve(off, [-3.5, 0.5, 0.05, 0.5])
+    a, b, p, q = fsolve(residuals, [-3.5, 0.5, 0.05, 0.5])
     values = np.concatenate([np.full(round(p * n), a), np.full(round(q * n), b)])
     values = np.concatenate([values, np.zeros(n - len(values))])
     return (values - values.mean()) / values.std(ddof=1) + ratio
 
 
-def test_pure_noise_is_called_noise():
-    found = [overfitting(noise(seed)) for seed in range(30)]
-    assert 0.4 < np.mean([pbo for pbo, _ in found]) < 0.6
-    assert abs(np.mean([elsewhere for _, elsewhere in found])) < 0.05  # where the best in sample has about 0.3
-    deflated, alone = [], []
+def test_pure_noise_has_no_skill():
+    results = [overfitting(noise(seed)) for seed in range(30)]
+    assert 0.4 < np.mean([pbo for pbo, _ in results]) < 0.6
+    assert abs(np.mean([out_of_sample for _, out_of_sample in results])) < 0.05  # in sample the best has about 0.3
+    deflated, undeflated = [], []
     for seed in range(30):
         series = noise(seed)
         best = series[:, sharpe(series).argmax()]
         deflated.append(deflated_sharpe(best, 50, series))
-        alone.append(probabilistic_sharpe(best, 0.0))
-    assert np.mean(alone) > 0.97 and np.mean(deflated) < 0.6  # by itself the best of 50 looks like skill
+        undeflated.append(probabilistic_sharpe(best, 0.0))
+    assert np.mean(undeflated) > 0.97 and np.mean(deflated) < 0.6  # without deflation the best of 50 looks like skill
     assert np.mean(np.array(deflated) > 0.95) < 0.1
 
 
-def test_a_real_edge_is_called_real():
+def test_a_real_edge_has_skill():
     for seed in range(10):
         series = noise(seed)
         series[:, 7] += 1.0
         assert sharpe(series).argmax() == 7
-        pbo, elsewhere = overfitting(series)
-        assert pbo < 0.01 and elsewhere == pytest.approx(series[:, 7].mean(), abs=0.05)
+        pbo, out_of_sample = overfitting(series)
+        assert pbo < 0.01 and out_of_sample == pytest.approx(series[:, 7].mean(), abs=0.05)
         assert deflated_sharpe(series[:, 7], 50, series) > 0.99
 
 
-def test_truly_bad_trials_do_not_raise_the_bar_where_the_spread_is_that_of_none_better():
-    called_real, called_lucky = [], []
+def test_bad_trials_do_not_raise_the_benchmark_without_others():
+    real, lucky = [], []
     for seed in range(30):
         series = noise(seed)
-        called_lucky.append(deflated_sharpe(series[:, sharpe(series).argmax()], 50))
+        lucky.append(deflated_sharpe(series[:, sharpe(series).argmax()], 50))
         series -= np.linspace(0, 3, 50)
         series[:, 0] += 0.8
-        called_real.append(deflated_sharpe(series[:, 0], 50))
-        assert deflated_sharpe(series[:, 0], 50, series) < 0.5  # against a spread of three Sharpe ratios
-    assert np.mean(called_real) > 0.95 and np.mean(called_lucky) < 0.6 and np.mean(np.array(called_lucky) > 0.95) < 0.1
+        real.append(deflated_sharpe(series[:, 0], 50))
+        assert deflated_sharpe(series[:, 0], 50, series) < 0.5  # the spread of the others is three Sharpe ratios
+    assert np.mean(real) > 0.95 and np.mean(lucky) < 0.6 and np.mean(np.array(lucky) > 0.95) < 0.1
 
 
-def test_more_trials_deflate_more_and_known_ones_are_not_all():
+def test_more_trials_deflate_more():
     series = noise(3)
     best = series[:, sharpe(series).argmax()]
-    found = [deflated_sharpe(best, n, series) for n in (1, 10, 50, 1000)]
-    assert found == sorted(found, reverse=True) and found[0] > found[-1] + 0.2
+    probabilities = [deflated_sharpe(best, n, series) for n in (1, 10, 50, 1000)]
+    assert probabilities == sorted(probabilities, reverse=True) and probabilities[0] > probabilities[-1] + 0.2
 
 
 def test_overfitting_by_hand():
@@ -114,13 +114,13 @@ def test_overfitting_by_hand():
     series = np.zeros((6, 2))
     series[:3, 0] = 1
     series[3:, 1] = 1
-    # Whichever was better on one half is worse on the other; level they never are.
+    # The trial that is better on one half is worse on the other; there are no ties.
     assert overfitting(series)[0] == 1
     assert overfitting(np.array([[0.0, 1.0]] * 6)) == (0.0, 1.0)
-    assert overfitting(np.ones((6, 3))) == (1.0, 1.0)  # all the same: mean rank 2 of 3, and 2 / 4 is no upper half
+    assert overfitting(np.ones((6, 3))) == (1.0, 1.0)  # ties: mean rank 2 of 3, and 2 / 4 is in the lower half
 
 
-def test_too_little_says_nothing():
+def test_too_few_periods_or_trials_give_nan():
     assert math.isnan(probabilistic_sharpe(np.arange(5.0), 0)) and math.isnan(probabilistic_sharpe(np.ones(20), 0))
     assert all(math.isnan(value) for value in (*overfitting(noise(0)[:5]), *overfitting(noise(0)[:, :1])))
     assert math.isnan(deflated_sharpe(np.empty(0), 3, np.empty((0, 3))))

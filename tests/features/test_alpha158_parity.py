@@ -1,6 +1,6 @@
 """Alpha158 against values that Qlib computed (make_alpha158_reference.py); as a script it prints the table of errors.
 
-Qlib begins its windows with what there is, and computes some of them in float32: the rows before our windows are full
+Qlib's windows start with the first value, and Qlib computes some of them in float32. Rows before our windows are full
 are not compared.
 """
 
@@ -15,14 +15,14 @@ from tests.support import market
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "support" / "alpha158_reference.npz"
 LARGEST_RELATIVE = 1e-4
-# Of correlations, which are -1 to 1: where one is nearly 0, what is left of Qlib's running sums is a large part of it.
+# For correlations, -1 to 1: near 0 the rounding residue of Qlib's running sums is large relative to the value.
 LARGEST_ABSOLUTE = 1e-5
 
 
 def largest_errors() -> list[tuple[str, int, float, float, int]]:
-    """(name, compared values, largest absolute error, largest relative error, values only one of the two has).
+    """(name, values compared, largest absolute error, largest relative error, values that are NaN on one side only).
 
-    The relative error is against the larger of the value and a thousandth of the column's spread.
+    The relative error is relative to the value or, if larger, a thousandth of the column's standard deviation.
     """
     with np.load(REFERENCE) as stored:
         names, symbols, theirs = stored["names"].tolist(), set(stored["symbols"].tolist()), stored["values"]
@@ -45,7 +45,7 @@ def largest_errors() -> list[tuple[str, int, float, float, int]]:
 
 def as_text(table: list[tuple[str, int, float, float, int]]) -> str:
     lines = [f"{'column':8s} {'values':>7s} {'absolute':>9s} {'relative':>9s} {'unpaired':>8s}"]
-    lines += [f"{name:8s} {n:7d} {error:9.1e} {relative:9.1e} {one:8d}" for name, n, error, relative, one in table]
+    lines += [f"{name:8s} {n:7d} {error:9.1e} {relative:9.1e} {odd:8d}" for name, n, error, relative, odd in table]
     return "\n".join(lines)
 
 

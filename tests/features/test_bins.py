@@ -1,4 +1,4 @@
-"""Features as bins: the bins of the floats, the same trees, and no float matrix on the way."""
+"""Features as bins: equal to the binned floats, the same trees, and no float matrix in between."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cuts_of_floats(values: np.ndarray, n: int) -> list[np.ndarray]:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_bins_are_those_of_the_floats(device, own):
+def test_bins_equal_the_binned_floats(device, clean_registry):
     @panel_feature("momentum", source="the test")
     def row_number(panel):
         """the row"""
@@ -41,7 +41,7 @@ def test_bins_are_those_of_the_floats(device, own):
     assert max(map(len, cuts)) == 254 and (device.to_host(bins.values) == 254).any()
 
 
-def test_trees_on_bins_are_those_on_binned_floats():
+def test_trees_on_bins_equal_trees_on_floats():
     panel = random_panel((300, 260, 280), 4)
     features = compute_features(panel)
     y = (np.roll(panel.close, -5) > panel.close).astype(np.float32)
@@ -55,12 +55,12 @@ def test_trees_on_bins_are_those_on_binned_floats():
                      for b in (on_floats, on_bins))  # fmt: skip
     n_splits = 0
     for a, b in zip(trees, binned, strict=True):
-        for what in ("left_children", "right_children", "split_indices", "default_left", "base_weights", "sum_hessian"):
-            assert a[what] == b[what], what
+        for key in ("left_children", "right_children", "split_indices", "default_left", "base_weights", "sum_hessian"):
+            assert a[key] == b[key], key
         for column, cut, code, child in zip(
             a["split_indices"], a["split_conditions"], b["split_conditions"], a["left_children"], strict=True
         ):
-            if child >= 0:  # "below the cut" is "in a bin before the one that begins with the cut"
+            if child >= 0:  # "below the cut" means "in a bin before the bin that starts with the cut"
                 begins = 1 + int(np.searchsorted(bins.cuts[column], np.float32(cut)))
                 codes = bins.values[:, column][bins.values[:, column] != 255].astype(np.float32)
                 assert begins > len(bins.cuts[column]) or np.array_equal(codes < code, codes < begins)
@@ -68,11 +68,11 @@ def test_trees_on_bins_are_those_on_binned_floats():
     assert n_splits > 200
 
 
-def test_no_float_matrix_is_made():
+def test_no_float_matrix_is_allocated():
     panel = random_panel((20_000, 20_000))
     floats = compute_features(random_panel((300, 300))).values
     cuts = cuts_of_floats(floats[250:300], 60)
-    compute_bins(random_panel((300, 300)), "default", cuts)  # compiled
+    compute_bins(random_panel((300, 300)), "default", cuts)  # compiles the kernels
     tracemalloc.start()
     bins = compute_bins(panel, "default", cuts)
     _, peak = tracemalloc.get_traced_memory()
@@ -91,6 +91,6 @@ def test_no_float_matrix_is_made():
         (None, "cuts are NoneType"),
     ],
 )
-def test_cuts_that_cannot_be_are_refused(cuts, message):
+def test_invalid_cuts_are_refused(cuts, message):
     with pytest.raises(ValueError, match=message):
         compute_bins(random_panel((30,)), ["rsi_7", "rsi_14"], cuts)

@@ -1,4 +1,4 @@
-"""Formulas and the machine: each operation against plain numpy, blocks of rows, going on, and what is shared."""
+"""Formulas and their program: each operation against plain numpy, blocks of rows, resuming, shared subexpressions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpupipe.features import compute
 from gpupipe.features import expressions as e
 from gpupipe.features.expressions import BAR, Series, lower
 from gpupipe.features.formulas import Feature
-from gpupipe.kernels import operations as machine_operations
+from gpupipe.kernels import operations
 from gpupipe.kernels.program import run_program
 from tests.support.panels import random_panel
 
@@ -21,7 +21,7 @@ close, volume = BAR.close, BAR.volume
 def computed(panel: Panel, *columns: Series) -> np.ndarray:
     out = np.empty((panel.n_rows, len(columns)), dtype=np.float32)
     features = [Feature(f"column_{k}", "trend", "", "", lambda bar, x=x: x, (), False) for k, x in enumerate(columns)]
-    compute.compute(panel, features, compute.floats(panel, out))
+    compute.compute(panel, features, compute.float_sink(panel, out))
     return out
 
 
@@ -37,7 +37,7 @@ def rolled(x: pd.Series, n: int, function) -> pd.Series:
 
 
 def average(x: pd.Series, n: int, decay: float, skip: int = 0) -> pd.Series:
-    """The mean of n values after `skip`, then decay * before + (1 - decay) * x; anew after NaN."""
+    """The mean of n values after `skip`, then decay * previous + (1 - decay) * x; a NaN restarts it."""
     out, seen = [], []
     for v in x:
         seen = [] if np.isnan(v) else [*seen, v]
@@ -72,7 +72,7 @@ OPERATIONS = {
     "constants": (2.0 - (3.0 * close + 1.0) / 4.0, lambda c, v: 2 - (3 * c + 1) / 4),
     "negative": (-close, lambda c, v: -c),
     "log": (e.log(close), lambda c, v: np.log(c)),
-    "log of what has none": (e.log(e.change(close)), lambda c, v: np.log(c.diff().where(c.diff() > 0))),
+    "log of negative values": (e.log(e.change(close)), lambda c, v: np.log(c.diff().where(c.diff() > 0))),
     "sqrt": (e.sqrt(e.change(close)), lambda c, v: np.sqrt(c.diff().where(c.diff() >= 0))),
     "sign": (e.sign(e.change(close)), lambda c, v: np.sign(c.diff())),
     "floor": (e.floor(close), lambda c, v: np.floor(c)),
@@ -140,8 +140,8 @@ def test_blocks_of_rows_change_no_bit(block, monkeypatch):
 
 
 @pytest.mark.parametrize("n_new", [1, 3, 40])
-def test_going_on_from_a_state_equals_a_recomputation_bit_for_bit(n_new):
-    """The last bars alone, after as many bars as the program looks back on, with the state of the run before."""
+def test_resuming_from_a_state_equals_a_recomputation_bit_for_bit(n_new):
+    """Only the last bars are computed, from the halo before them and the state of the previous run."""
     panel = with_holes((200, 180), rows=(40, 41, 90, 250, 330))
     program = lower(ALL)
     whole = computed(panel, *ALL)
@@ -167,10 +167,10 @@ def test_going_on_from_a_state_equals_a_recomputation_bit_for_bit(n_new):
     for k, rows in enumerate(symbols):
         end = (k + 1) * (n_new + program.halo)
         np.testing.assert_array_equal(later[end - n_new : end], whole[rows[-n_new:]])
-    assert (later[: program.halo] == -1).all(), "old rows are not written again"
+    assert (later[: program.halo] == -1).all(), "earlier rows must not be written again"
 
 
-def test_what_formulas_have_in_common_is_computed_once():
+def test_shared_subexpressions_are_computed_once():
     alone = [len(lower([column]).operations) for column in (e.mean(close, 20), e.mean(close, 40))]
     together = lower([e.mean(close, 20), e.mean(close, 40)])
     assert len(together.operations) < sum(alone) - 4
@@ -178,31 +178,31 @@ def test_what_formulas_have_in_common_is_computed_once():
     assert together.n_registers <= 6
 
 
-def test_what_runs_together_writes_over_nothing_that_it_reads():
-    """Threads of a GPU run the recursions of a group side by side, each at its own row."""
+def test_a_group_of_recursions_overwrites_no_register_that_it_reads():
+    """Threads of a GPU run the recursions of a group side by side, each at another row."""
     columns = [e.ema(close + float(k), 5 + k) for k in range(12)]
-    operations = lower(columns).operations
-    first = int(np.flatnonzero(operations[:, machine_operations.B] == 12)[0])
-    group = operations[first : first + 12]
-    assert not set(group[:, machine_operations.A]) & set(group[:, machine_operations.OUT])
-    assert len(set(group[:, machine_operations.OUT])) == 12
+    table = lower(columns).operations
+    first = int(np.flatnonzero(table[:, operations.B] == 12)[0])
+    group = table[first : first + 12]
+    assert not set(group[:, operations.A]) & set(group[:, operations.OUT])
+    assert len(set(group[:, operations.OUT])) == 12
 
 
-def test_halo_is_what_the_longest_path_reads_back():
+def test_halo_is_the_look_back_of_the_longest_path():
     assert lower([e.total(e.highest(close, 5), 10)]).halo == 4 + 9
     assert lower([e.lag(e.ema(e.lag(close, 3), 10), 2)]).halo == 5
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "evaluate",
     [
         lambda: 1 if close > BAR.open else 2, lambda: max(close, BAR.open), lambda: 0 < close < 1,
         lambda: close > 1 and close < 2,
     ],
 )  # fmt: skip
-def test_a_formula_is_no_condition_of_python(ask):
+def test_a_formula_has_no_truth_value(evaluate):
     with pytest.raises(TypeError, match="use where, maximum, minimum"):
-        ask()
+        evaluate()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,6 @@ def test_a_formula_is_no_condition_of_python(ask):
         (lambda: e.quantile(close, 5, 1.5), "q is 1.5"),
     ],
 )
-def test_what_cannot_be_is_refused(call, message):
+def test_invalid_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

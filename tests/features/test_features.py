@@ -1,4 +1,4 @@
-"""Features as a whole: names, warm-up, no look-ahead, scale, sectors, and the container."""
+"""Features as a whole: names, warm-up, no look-ahead, scale invariance, sectors, and the container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_BARS = 320  # more than the longest window
 
 
 def panel_with_holes(seed: int = 1) -> Panel:
-    """Four symbols of two sectors, 320 days; the third lacks some days, so that groups of a time differ in size."""
+    """Four symbols of two sectors, 320 days; the third lacks some days, so that cross-sections differ in size."""
     return drop_rows(random_panel((N_BARS,) * 4, seed), 2 * N_BARS + np.array([5, 6, 130, 200, 201, 202]))
 
 
@@ -36,7 +36,7 @@ def drop_rows(panel: Panel, rows: np.ndarray) -> Panel:
 
 
 def changed_rows(panel: Panel, rows: np.ndarray, factor: np.ndarray) -> Panel:
-    """The panel with prices and volume of `rows` times `factor` (len(rows), 5)."""
+    """The panel with prices and volume of `rows` multiplied by `factor` (len(rows), 5)."""
     columns = {}
     for k, name in enumerate(COLUMNS):
         columns[name] = getattr(panel, name).copy()
@@ -44,7 +44,7 @@ def changed_rows(panel: Panel, rows: np.ndarray, factor: np.ndarray) -> Panel:
     return panel.replace( **columns)
 
 
-def test_default_columns_are_enough_and_of_every_family():
+def test_the_default_set_is_large_and_covers_every_family():
     names = feature_names()
     assert len(names) >= 150 and set(CORE) <= set(names)
     assert {FEATURES[name].family for name in names} == set(FAMILIES) - {"alpha158"}
@@ -71,7 +71,7 @@ def test_unknown_names_are_refused_with_the_nearest(wanted, nearest):
         compute_features(random_panel((30,)), wanted)
 
 
-def test_a_matrix_that_is_there_is_written_to(device):
+def test_a_given_matrix_is_written_to(device):
     panel = random_panel((60, 50)).to(device)
     names = ("rsi_14", "cross_sectional")
     fresh = compute_features(panel, names)
@@ -84,7 +84,7 @@ def test_a_matrix_that_is_there_is_written_to(device):
 
 
 def test_an_empty_list_and_an_unknown_warm_up_are_refused():
-    with pytest.raises(ValueError, match="no feature is asked for"):
+    with pytest.raises(ValueError, match="no feature is selected"):
         feature_names([])
     with pytest.raises(ValueError, match="nearest is 'natr_14'"):
         warm_up_of("natr_15")
@@ -99,13 +99,13 @@ def test_warm_up_is_what_the_table_says():
             assert len(known) == N_BARS - warm_up_of(name), name
 
 
-def test_a_column_does_not_depend_on_which_others_are_asked_for(device):
+def test_a_column_does_not_depend_on_the_other_selected_columns(device):
     panel = panel_with_holes().to(device)
     everything = compute_features(panel, "all")
     for name in FEATURES:
-        one = compute_features(panel, name)
-        assert one.names == (name,)
-        np.testing.assert_array_equal(device.to_host(one.values[:, 0]), device.to_host(everything.column(name)), name)
+        alone = compute_features(panel, name)
+        assert alone.names == (name,)
+        np.testing.assert_array_equal(device.to_host(alone.values[:, 0]), device.to_host(everything.column(name)), name)
 
 
 @pytest.mark.parametrize("day", [0, 1, 2, 17, 59, 60, 150, 200, 255, 300, N_BARS - 2])
@@ -124,8 +124,8 @@ def test_no_feature_changes_when_the_future_does(day):
     np.testing.assert_array_equal(compute_features(truncated, "all").values, base[past])
 
 
-def test_every_feature_does_read_the_present():
-    """The other side of the test above: it would see a change, for each feature."""
+def test_every_feature_reads_the_present():
+    """The converse of the test above: a change of the present row moves every feature."""
     panel = panel_with_holes()
     rows = np.flatnonzero(panel.time_ns >= panel.time_ns[270])
     factor = np.random.default_rng(3).uniform(0.2, 5, (len(rows), 5))
@@ -135,12 +135,12 @@ def test_every_feature_does_read_the_present():
             assert not np.array_equal(base[:, k], changed[:, k]), name
 
 
-# Qlib adds 1e-12 to ranges and 1 to volumes; our own columns have no such constants.
-SCALE_FREE = [name for name, one in FEATURES.items() if one.family != "alpha158"]
+# Qlib adds 1e-12 to ranges and 1 to volumes; all other columns have no such constants.
+SCALE_FREE = [name for name, feature in FEATURES.items() if feature.family != "alpha158"]
 
 
 def test_neither_price_level_nor_volume_level_matters():
-    """Powers of two scale without rounding, so the columns are equal to the last bit."""
+    """Powers of two scale without rounding, so the columns are equal bit for bit."""
     panel = panel_with_holes()
     symbol = panel.symbol_of_row
     price, volume = 2.0 ** np.array([-9, 3, 0, 11])[symbol], 2.0 ** np.array([4, -6, 0, 9])[symbol]
@@ -156,7 +156,7 @@ def test_a_sector_alone_has_the_columns_it_has_among_others():
     np.testing.assert_array_equal(alone, compute_features(panel, "all").values[rows])
 
 
-def test_the_container_checks_what_it_is_given():
+def test_the_container_checks_its_arrays():
     features = compute_features(random_panel((30, 20)), ["roc_1", "roc_5"])
     assert (features.n_rows, features.n_features) == (50, 2)
     broken = {
@@ -214,12 +214,12 @@ def last_rows_of(panel: Panel, n_bars: int) -> Panel:
 
 
 @pytest.mark.parametrize("n_bars", [504, 620])
-def test_the_last_row_does_not_tell_where_the_data_starts(n_bars):
-    """Two years of history against five: equal within 1e-4 of the column's spread, for every default column."""
+def test_the_last_row_does_not_depend_on_where_the_data_starts(n_bars):
+    """Two years of history against five: equal within 1e-4 standard deviations, for every default column."""
     check_start(random_panel((1260,) * 6, 11), n_bars)
 
 
-def test_the_last_row_of_real_stocks_does_not_tell_where_the_data_starts(sp500_folder):
+def test_the_last_row_of_real_stocks_does_not_depend_on_where_the_data_starts(sp500_folder):
     panel = market.sp500_panel(sp500_folder)
     check_start(panel.where((np.diff(panel.offsets) == 1259).tolist()), 504)
 

@@ -1,4 +1,4 @@
-"""Features that go on: new rows alone equal a recomputation bit for bit."""
+"""Incremental features: new rows equal a full recomputation bit for bit."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ DAY = 86_400_000_000_000
 
 
 def between(panel: Panel, first: int, last: int) -> Panel:
-    """The rows of days first to last - 1; symbols without any are left out."""
+    """The rows of the days first to last - 1; symbols without rows are left out."""
     rows = np.flatnonzero((panel.time_ns >= first * DAY) & (panel.time_ns < last * DAY))
     n_rows = np.bincount(panel.symbol_of_row[rows], minlength=panel.n_symbols)
-    there = np.flatnonzero(n_rows)
+    present = np.flatnonzero(n_rows)
     return Panel.of_bars(
         **{name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")},
-        offsets=np.concatenate([[0], np.cumsum(n_rows[there])]).astype(np.int64),
-        symbols=tuple(panel.symbols[k] for k in there), sector=tuple(panel.sector[k] for k in there),
+        offsets=np.concatenate([[0], np.cumsum(n_rows[present])]).astype(np.int64),
+        symbols=tuple(panel.symbols[k] for k in present), sector=tuple(panel.sector[k] for k in present),
     )  # fmt: skip
 
 
 def history() -> Panel:
-    """Six symbols of two sectors with holes: the last begins late, another ends early, prices are missing."""
+    """Six symbols of two sectors with holes: the last starts late, another ends early, prices are missing."""
     panel = random_panel((420, 420, 420, 300, 420, 420), 8)
     late = panel.time_ns.copy()
     keep = ~((panel.symbol_of_row == 5) & (late < 330 * DAY))
@@ -57,16 +57,16 @@ def test_new_rows_equal_a_recomputation_bit_for_bit(days):
         features, state = state.advance(between(panel, day, min(day + days, 420)))
         rows = []
         for k, symbol in enumerate(features.panel.symbols):
-            own = panel.symbols.index(symbol)
+            position = panel.symbols.index(symbol)
             times = features.panel.time_ns[features.panel.offsets[k] : features.panel.offsets[k + 1]]
-            of_symbol = panel.time_ns[panel.offsets[own] : panel.offsets[own + 1]]
-            rows += list(panel.offsets[own] + np.searchsorted(of_symbol, times))
+            symbol_times = panel.time_ns[panel.offsets[position] : panel.offsets[position + 1]]
+            rows += list(panel.offsets[position] + np.searchsorted(symbol_times, times))
         np.testing.assert_array_equal(features.values, whole.values[rows])
     assert features.hash == whole.hash
     assert state.tail.n_rows < panel.n_rows
 
 
-def test_a_state_is_saved_and_goes_on(tmp_path, device):
+def test_a_saved_state_resumes(tmp_path, device):
     panel = panel_with_holes()
     whole = compute_features(panel)
     _, state = begin_features(between(panel, 0, 300).to(device))
@@ -79,32 +79,34 @@ def test_a_state_is_saved_and_goes_on(tmp_path, device):
     np.testing.assert_array_equal(device.to_host(features.values), device.to_host(again.values))
 
 
-def test_what_cannot_go_on_is_refused(own, tmp_path):
+def test_invalid_updates_and_states_are_refused(clean_registry, tmp_path):
     panel = panel_with_holes()
     _, state = begin_features(between(panel, 0, 300))
-    with pytest.raises(ValueError, match="S000 has a bar of 1970-10-27T00:00:00, and the state is of 1970-10-27"):
+    with pytest.raises(
+        ValueError, match="S000 has a bar at 1970-10-27T00:00:00, but the state already covers 1970-10-27"
+    ):
         state.advance(between(panel, 299, 310))
     other = between(panel, 300, 310).replace(sector=("energy", *panel.sector[1:]))
-    with pytest.raises(ValueError, match="S000 was of technology, and is of energy now"):
+    with pytest.raises(ValueError, match="S000 was in sector technology and is in energy now"):
         state.advance(other)
-    # Without columns that compare symbols, a bar may come that is late for its sector.
+    # Without cross-sectional columns, a bar may be earlier than its sector's last bar.
     _, alone = begin_features(between(panel, 0, 300).where([True, False, False, False]), "rsi_14")
     features, _ = alone.advance(between(panel, 250, 300).where([False, False, True, False]))
     assert features.n_rows == 50
 
     @panel_feature("momentum", source="the test")
-    def of_panel(panel):
+    def panel_close(panel):
         """close"""
         return panel.close
 
-    with pytest.raises(ValueError, match="of_panel is a function of the whole panel"):
-        begin_features(panel, "of_panel")
+    with pytest.raises(ValueError, match="panel_close is a function of the whole panel"):
+        begin_features(panel, "panel_close")
     with pytest.raises(ValueError, match="expected a Panel"):
         state.advance(between(panel, 300, 310).to_arrow())
     state.save(tmp_path / "state.npz")
     (tmp_path / "half.npz").write_bytes((tmp_path / "state.npz").read_bytes()[:5000])
     (tmp_path / "empty.npz").write_bytes(b"")
-    cases = (("half.npz", "or not whole"), ("empty.npz", "or not whole"), ("none.npz", "No such file"))
+    cases = (("half.npz", "is incomplete"), ("empty.npz", "is incomplete"), ("none.npz", "No such file"))
     for name, message in cases:
         with pytest.raises(StoreError, match=message):
             load_state(tmp_path / name, panel.device)
@@ -113,16 +115,16 @@ def test_what_cannot_go_on_is_refused(own, tmp_path):
         load_state(tmp_path / "old.npz", panel.device)
 
 
-def test_rows_compared_from_a_time_on_have_the_bits_of_all_rows():
+def test_cross_sections_from_a_time_on_have_the_bits_of_a_full_run():
     panel = history()
     whole = compute_features(panel, "all")
-    memory = np.full(whole.values.shape, np.float32(7))
+    out = np.full(whole.values.shape, np.float32(7))
     times = np.unique(panel.time_ns)
     across = [k for k, name in enumerate(whole.names) if isinstance(FEATURES[name].series, Across)]
     assert max(FEATURES[whole.names[k]].series.n for k in across) > 5
     for since in (times[-1], times[-5], times[40], times[0], times[0] - 1, times[-1] + 1):
-        found = compute_features(panel, "all", memory, compared_since=int(since)).values
+        values = compute_features(panel, "all", out, compared_since=int(since)).values
         later = panel.time_ns >= since
-        np.testing.assert_array_equal(found[later], whole.values[later])
-        np.testing.assert_array_equal(np.delete(found, across, axis=1), np.delete(whole.values, across, axis=1))
-        assert np.isnan(found[~later][:, across]).all()
+        np.testing.assert_array_equal(values[later], whole.values[later])
+        np.testing.assert_array_equal(np.delete(values, across, axis=1), np.delete(whole.values, across, axis=1))
+        assert np.isnan(values[~later][:, across]).all()

@@ -1,4 +1,4 @@
-"""The feature kernels: compiled equals plain body, plain formulas in pandas, edges, and the compiler around them."""
+"""The feature kernels: compiled loop equals plain body, formulas equal pandas, edge cases, and the kernel compiler."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def constant_panel(n_bars: int = 320, price: float = 17.3, volume: float = 0.0) 
 
 
 def dirty_panel() -> Panel:
-    """Symbols of 90, 1, 30, 75 bars with unknown, zero, negative, infinite and huge values, and a still stretch."""
+    """Symbols of 90, 1, 30, 75 bars with NaN, zero, negative, infinite and huge values, and some equal prices."""
     panel = random_panel((90, 1, 30, 75))
     flat = {row: np.float32(50) for row in range(50, 75)}
     return with_columns(
@@ -47,9 +47,9 @@ def dirty_panel() -> Panel:
 def run_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(self: Kernel, n: int, *arguments) -> None:
         for i in range(n):
-            mine = (arguments[0][0], *arguments[1:]) if self.cooperative else arguments
+            item_arguments = (arguments[0][0], *arguments[1:]) if self.cooperative else arguments
             with np.errstate(all="ignore"):
-                self.body(np.int64(i), *mine)
+                self.body(np.int64(i), *item_arguments)
 
     monkeypatch.setattr(Kernel, "__call__", call)
 
@@ -64,7 +64,7 @@ def test_compiled_loop_equals_plain_body(panel, monkeypatch):
 
 
 def test_cpu_equals_cuda(device):
-    """Within float32 rounding of float64 sums: the GPU contracts a * b + c, and its log and sqrt round otherwise."""
+    """Within float32 rounding of float64 sums: the GPU contracts a * b + c, and its log and sqrt round differently."""
     panel = random_panel((320, 1, 40, 120, 320))
     on_device = compute_features(panel.to(device), "all")
     expected = compute_features(panel, "all").values
@@ -82,7 +82,7 @@ def _yang_zhang(o, h, l, c, n):  # noqa: E741
 
 
 def pandas_columns(bars: pd.DataFrame) -> dict[str, pd.Series]:
-    """One symbol's columns that TA-Lib does not have, as the formulas say them."""
+    """Columns of one symbol that TA-Lib does not have, computed by their formulas."""
     o, h, l, c = (bars[name] for name in PRICES)  # noqa: E741
     r, g = np.log(c / c.shift()), np.log(o / c.shift())
     tr = np.maximum(h, c.shift()) - np.minimum(l, c.shift())
@@ -142,11 +142,11 @@ def test_columns_equal_their_formulas_in_pandas():
 def test_cross_sections_equal_pandas_on_a_panel_with_holes():
     lengths = (150, 90, 150, 120, 150, 150, 3)
     panel = with_columns(random_panel(lengths), close={row: np.nan for row in (40, 200, 201, 333)})
-    own = compute_features(panel, ["roc_1", "roc_5", "roc_20", "natr_14"])
-    frame = frame_of(panel).assign(**{name: own.column(name).astype(np.float64) for name in own.names})
+    compared = compute_features(panel, ["roc_1", "roc_5", "roc_20", "natr_14"])
+    frame = frame_of(panel).assign(**{name: compared.column(name).astype(np.float64) for name in compared.names})
     features = compute_features(panel, "cross_sectional")
     groups = frame.groupby(["sector", "time"])
-    for name in own.names:
+    for name in compared.names:
         x, group = frame[name], groups[name]
         expected = {
             f"sector_rank_{name}": ((group.rank() - 1) / (group.transform("count") - 1)).where(
@@ -165,7 +165,7 @@ def test_cross_sections_equal_pandas_on_a_panel_with_holes():
     np.testing.assert_allclose(features.column("sector_natr_ratio_60"), joined, rtol=1e-5)
 
 
-def test_an_unknown_bar_is_felt_only_in_the_windows_that_hold_it():
+def test_an_unknown_bar_affects_only_the_windows_that_hold_it():
     panel = random_panel((320,) * 3)
     row = 100
     broken = with_columns(panel, **{name: {row: np.nan} for name in COLUMNS})
@@ -179,7 +179,7 @@ def test_an_unknown_bar_is_felt_only_in_the_windows_that_hold_it():
         assert np.isnan(column[row]) or FEATURES[name].family == "calendar", name
 
 
-def test_nothing_is_ever_infinite():
+def test_no_feature_is_ever_infinite():
     values = compute_features(dirty_panel(), "all").values
     assert not np.isinf(values).any()
     assert (~np.isnan(values)).any(axis=0).sum() >= 80
@@ -187,7 +187,7 @@ def test_nothing_is_ever_infinite():
     assert not np.isinf(compute_features(tiny_to_huge, "all").values).any()
 
 
-STILL = {
+CONSTANT_VALUES = {
     "rsi_14": 50, "willr_14": -50, "stoch_slowk_14": 50, "stoch_slowd_14": 50, "cci_20": 0, "natr_14": 0, "adx_14": 0,
     "log_natr_14": np.log(1e-4), "vol_of_vol_20": 0, "range_ratio_20": 1, "volatility_20": 0, "max_abs_return_20": 0,
     "skewness_60": 0, "kurtosis_60": 0, "autocorrelation_60": 0, "volatility_ratio_5_60": 1, "yang_zhang_20": 0,
@@ -198,19 +198,19 @@ STILL = {
 
 
 @pytest.mark.parametrize("price", [17.3, 1e-6, 1e6])
-def test_constant_prices_without_volume_have_the_values_that_are_written_down(price):
+def test_constant_prices_without_volume_have_the_documented_values(price):
     features = compute_features(constant_panel(price=price), "all")
     assert not np.isinf(features.values).any()
     for name in FEATURES:
         column = features.column(name)[:320]
-        if FEATURES[name].family != "alpha158":  # where Qlib divides by nothing, what it says is unknown
+        if FEATURES[name].family != "alpha158":  # Qlib has NaN where it divides by 0
             assert not np.isnan(column[warm_up_of(name) :]).any(), name
-        if name in STILL:
-            np.testing.assert_allclose(column[warm_up_of(name) :], STILL[name], atol=1e-6, err_msg=name)
+        if name in CONSTANT_VALUES:
+            np.testing.assert_allclose(column[warm_up_of(name) :], CONSTANT_VALUES[name], atol=1e-6, err_msg=name)
 
 
-def test_stillness_after_a_storm_is_exact():
-    """No rounding of the moves before stays in running sums: a volatility of no moves is 0, not 1e-9."""
+def test_constant_prices_after_large_moves_are_exact():
+    """No rounding error of earlier moves survives in a window: the volatility of constant prices is 0, not 1e-9."""
     panel = random_panel((320,))
     still = {name: dict.fromkeys(range(150, 320), panel.close[149]) for name in PRICES}
     features = compute_features(with_columns(panel, **still), "all")
@@ -221,7 +221,7 @@ def test_stillness_after_a_storm_is_exact():
 
 
 @pytest.mark.parametrize("lengths", [(1,), (2,), (1, 1, 1), (59,)])
-def test_short_symbols_have_no_long_columns(lengths):
+def test_symbols_shorter_than_a_window_have_nan_only(lengths):
     features = compute_features(random_panel(lengths), "all")
     for name in FEATURES:
         longest = max(lengths)
@@ -234,8 +234,8 @@ def test_a_panel_without_rows_has_features_without_rows():
 
 
 def test_every_kernel_states_its_types_and_is_listed():
-    for one in all_kernels():
-        assert one.signature[0] == numba.int64 and len(one.signature) == len(one.types) + 1
+    for item in all_kernels():
+        assert item.signature[0] == numba.int64 and len(item.signature) == len(item.types) + 1
 
 
 @inline
@@ -254,7 +254,7 @@ def _doubled(i, x, y):
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_a_loop_gives_the_same_on_any_number_of_threads(n_threads, monkeypatch):
+def test_a_loop_gives_equal_results_on_any_number_of_threads(n_threads, monkeypatch):
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", n_threads)
     compiler._pool.cache_clear()
     try:
@@ -266,13 +266,13 @@ def test_a_loop_gives_the_same_on_any_number_of_threads(n_threads, monkeypatch):
         compiler._pool.cache_clear()
 
 
-def test_definition_holds_the_code_and_not_the_words():
+def test_the_definition_holds_code_without_comments_and_docstrings():
     assert "x * TWO" in _doubled.definition and "TWO = np.float32(2.0)" in _doubled.definition
     assert "through an inlined" not in _doubled.definition and "y = 2 x" not in _doubled.definition
 
 
-def test_a_loop_runs_where_nothing_can_be_kept(monkeypatch):
-    """Once where there is no folder for numba's cache, and once where writing to it fails."""
+def test_a_loop_runs_without_a_cache(monkeypatch):
+    """Once without a folder for numba's cache, and once where writing to it fails."""
     real = compiler.njit
 
     def without_folder(**options):
@@ -285,14 +285,14 @@ def test_a_loop_runs_where_nothing_can_be_kept(monkeypatch):
         return real(**options)
 
     def full_disk(**options):
-        made = real(**{k: v for k, v in options.items() if k != "cache"})
+        compile_only = real(**{k: v for k, v in options.items() if k != "cache"})
 
         def refuse(function):
-            dispatcher = made(function)
+            dispatcher = compile_only(function)
             monkeypatch.setattr(dispatcher._cache, "save_overload", _no_space)
             return dispatcher
 
-        return refuse if options.get("cache") else made
+        return refuse if options.get("cache") else compile_only
 
     for broken in (without_folder, full_disk):
         monkeypatch.setattr(compiler, "njit", broken)
@@ -306,7 +306,7 @@ def _no_space(*_):
     raise OSError(28, "No space left on device")
 
 
-def test_inputs_may_be_read_only_and_make_no_second_loop():
+def test_read_only_inputs_do_not_compile_a_second_loop():
     x, y = np.arange(5, dtype=np.float32), np.zeros(5, dtype=np.float32)
     for writeable in (True, False):
         x.setflags(write=writeable)
@@ -316,7 +316,7 @@ def test_inputs_may_be_read_only_and_make_no_second_loop():
     np.testing.assert_array_equal(y, 2 * x)
 
 
-def test_arrays_that_do_not_fit_are_refused():
+def test_arrays_of_another_type_or_order_are_refused():
     x, y = np.arange(5, dtype=np.float32), np.zeros(5, dtype=np.float32)
     with pytest.raises(ValueError, match=r"x is float64 \(5,\), expected float32 of 1 dimensions in C order"):
         _doubled(5, x.astype(np.float64), y)
@@ -331,12 +331,12 @@ def test_arrays_that_do_not_fit_are_refused():
         _doubled(5, x, y)
 
 
-def test_every_output_of_the_feature_kernels_is_seen_as_written():
-    for one in all_kernels():
-        assert any(one.written), one.__name__
-        outputs = [name for name, written in zip(one.names, one.written, strict=True) if written]
-        if "columns" in one.names:
-            assert outputs == ["out"], one.__name__
+def test_every_output_of_the_feature_kernels_is_recognised_as_written():
+    for item in all_kernels():
+        assert any(item.written), item.__name__
+        outputs = [name for name, written in zip(item.names, item.written, strict=True) if written]
+        if "columns" in item.names:
+            assert outputs == ["out"], item.__name__
 
 
 def test_wrong_types_are_refused():

@@ -1,4 +1,4 @@
-"""Python files of features of one's own: loaded, loaded again, refused, and kept with the models they made."""
+"""Feature files of the user: loaded, reloaded, refused, and stored with the models trained on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import tiny
 from tests.support.panels import random_panel
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
 
-pytestmark = pytest.mark.usefixtures("own")
+pytestmark = pytest.mark.usefixtures("clean_registry")
 
 ROOT = pathlib.Path(__file__).parents[2]
 CALM = """from gpupipe import feature
@@ -38,7 +38,7 @@ BUILT_IN = len(FEATURES)
 
 
 @pytest.fixture
-def mine(tmp_path):
+def feature_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(CALM)
     return path
@@ -48,13 +48,13 @@ def column(name):
     return compute_features(random_panel((40,)), name).values[:, 0]
 
 
-def test_a_file_registers_its_features_and_the_next_ones_take_their_place(mine, tmp_path):
-    (module,) = load_modules([str(mine)])
+def test_the_features_of_a_file_replace_those_of_earlier_files(feature_file, tmp_path):
+    (module,) = load_modules([str(feature_file)])
     assert list(module.features) == ["calm_2", "calm_3"] and FEATURES["calm_2"] is module.features["calm_2"]
-    assert load_modules([str(mine)]) == (module,)
+    assert load_modules([str(feature_file)]) == (module,)
     second = tmp_path / "second.py"
     second.write_text(CALM.replace("calm", "calmer"))
-    assert [len(one.features) for one in load_modules([str(mine), str(second)])] == [2, 2]
+    assert [len(module.features) for module in load_modules([str(feature_file), str(second)])] == [2, 2]
     assert len(FEATURES) == BUILT_IN + 4
     load_modules([str(second)])
     assert "calm_2" not in FEATURES and "calmer_2" in FEATURES
@@ -62,29 +62,29 @@ def test_a_file_registers_its_features_and_the_next_ones_take_their_place(mine, 
     assert len(FEATURES) == BUILT_IN
 
 
-def test_a_changed_file_replaces_its_features(mine):
-    load_modules([str(mine)])
+def test_a_changed_file_replaces_its_features(feature_file):
+    load_modules([str(feature_file)])
     before = column("calm_2")
-    mine.write_text(OTHER.replace("[2, 3]", "[2]"))
-    load_modules([str(mine)])
+    feature_file.write_text(OTHER.replace("[2, 3]", "[2]"))
+    load_modules([str(feature_file)])
     assert "calm_3" not in FEATURES
     np.testing.assert_allclose(column("calm_2"), before * 1.5, rtol=1e-6)
-    mine.write_text(CALM)
-    load_modules([str(mine)])
+    feature_file.write_text(CALM)
+    load_modules([str(feature_file)])
     np.testing.assert_array_equal(column("calm_2"), before)
 
 
-def test_a_file_runs_once_for_each_content(mine, tmp_path):
-    mine.write_text(CALM + "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch(exist_ok=False)\n")
-    for paths in ([mine], [], [mine], [mine]):
+def test_a_file_runs_once_for_each_content(feature_file, tmp_path):
+    feature_file.write_text(CALM + "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch(exist_ok=False)\n")
+    for paths in ([feature_file], [], [feature_file], [feature_file]):
         load_modules(map(str, paths))
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.py", "mine.ran"}  # no cache beside it
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.py", "mine.ran"}  # no bytecode cache next to it
 
 
-def test_dataclasses_and_later_annotations_work_in_a_file(mine):
+def test_dataclasses_and_later_annotations_work_in_a_file(feature_file):
     text = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    n: int = 1\n"
-    mine.write_text(text + CALM)
-    assert len(load_modules([str(mine)])) == 1
+    feature_file.write_text(text + CALM)
+    assert len(load_modules([str(feature_file)])) == 1
 
 
 FEATURE = "from gpupipe import feature\n@feature('momentum', 's')\n"
@@ -99,52 +99,52 @@ FEATURE = "from gpupipe import feature\n@feature('momentum', 's')\n"
         ("import there_is_no_such_module", r"mine.py cannot be run: ModuleNotFoundError: .* \(line 1\)"),
         ("raise SystemExit(3)", "mine.py cannot be run: SystemExit: 3"),
         (f"{FEATURE}def bar_range(bar):\n    return bar.low", "mine.py: there is a feature 'bar_range' already"),
-        (f"{FEATURE.replace('momentum', 'nothing')}def one(bar):\n    return bar.close", "mine.py: no family"),
-        (f"{FEATURE}def one(bar):\n    return bar.clsoe", r"one cannot be made: AttributeError: .*\(line 4\)"),
-        (f"{FEATURE}def one(bar):\n    return 2.0", "mine.py: feature one gave float, expected a formula: return"),
-        (f"{FEATURE}def one(bar, n):\n    return bar.low", r"takes the bar and n, but the periods given are \(\)"),
+        (f"{FEATURE.replace('momentum', 'nothing')}def f(bar):\n    return bar.close", "mine.py: no family"),
+        (f"{FEATURE}def f(bar):\n    return bar.clsoe", r"f cannot be built: AttributeError: .*\(line 4\)"),
+        (f"{FEATURE}def f(bar):\n    return 2.0", "mine.py: feature f returned float, expected a formula: return"),
+        (f"{FEATURE}def f(bar, n):\n    return bar.low", r"takes the bar and n, but the periods given are \(\)"),
         (CALM.replace("(bar, n)", "(bar)"), r"calm takes the bar alone, but the periods given are \(2,\)"),
         (f"{CALM}\nraise ValueError('in the\\\\n middle')", r"mine.py cannot be run: ValueError: .* \(line 8\)"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_used_is_refused_and_nothing_changes(mine, tmp_path, text, message):
-    load_modules([str(mine)])
+def test_a_file_that_cannot_be_used_is_refused_and_nothing_changes(feature_file, tmp_path, text, message):
+    load_modules([str(feature_file)])
     before = dict(FEATURES)
     if text is None:
-        mine.unlink()
+        feature_file.unlink()
     else:
-        mine.write_text(text)
+        feature_file.write_text(text)
     second = tmp_path / "second.py"
     second.write_text(CALM.replace("calm", "calmer"))
     with pytest.raises(FeatureError, match=f"(?s){message}"):
-        load_modules([str(second), str(mine)])
+        load_modules([str(second), str(feature_file)])
     assert before == FEATURES
 
 
-def test_two_files_with_the_same_feature_are_refused(mine, tmp_path):
+def test_two_files_with_the_same_feature_are_refused(feature_file, tmp_path):
     second = tmp_path / "second.py"
     second.write_text(OTHER)
-    with pytest.raises(FeatureError, match=r"second.py: there is a feature 'calm_2' already; give"):
-        load_modules([str(mine), str(second)])
+    with pytest.raises(FeatureError, match=r"second.py: there is a feature 'calm_2' already; rename"):
+        load_modules([str(feature_file), str(second)])
 
 
 @pytest.mark.parametrize("command", [["features"], ["audit"], ["run", "--data", SOURCE, "--out", "OUT"]])
-def test_every_command_refuses_a_broken_file_in_one_line(mine, tmp_path, monkeypatch, capsys, command):
+def test_every_command_refuses_a_broken_file_in_one_line(feature_file, tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
-    mine.write_text(CALM.replace("bar.open", "bar.oepn"))
-    named = ["--set", "features.modules=mine.py"] if command[0] == "run" else ["--module", "mine.py"]
-    assert main.main([*command, *named]) == 2
+    feature_file.write_text(CALM.replace("bar.open", "bar.oepn"))
+    option = ["--set", "features.modules=mine.py"] if command[0] == "run" else ["--module", "mine.py"]
+    assert main.main([*command, *option]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("gpupipe: ") and errors.count("\n") == 1
-    assert "mine.py: feature calm_2 cannot be made: AttributeError" in errors and "(line 6)" in errors
+    assert "mine.py: feature calm_2 cannot be built: AttributeError" in errors and "(line 6)" in errors
     assert not (tmp_path / "OUT").exists()
 
 
-def test_the_list_of_features_holds_ones_own(mine, capsys):
-    assert main.main(["features", "--module", str(mine)]) == 0
+def test_the_list_of_features_includes_those_of_a_file(feature_file, capsys):
+    assert main.main(["features", "--module", str(feature_file)]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["calm_2", "calm_3"] and "2 * close / open" in lines[0]
-    assert main.main(["features", "rsi_14", "--module", str(mine)]) == 0
+    assert main.main(["features", "rsi_14", "--module", str(feature_file)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
@@ -171,54 +171,54 @@ def train(out, *, changed=False):
     return load(out).predict(panel).values, whole
 
 
-def test_models_keep_the_files_they_were_trained_with(mine, tmp_path, monkeypatch):
+def test_models_keep_the_files_they_were_trained_with(feature_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    mine.write_text(CALM + VOLATILE)
-    said, _ = train("OUT", changed=True)
-    assert np.isfinite(said).any()
+    feature_file.write_text(CALM + VOLATILE)
+    predictions, _ = train("OUT", changed=True)
+    assert np.isfinite(predictions).any()
     out = tmp_path / "OUT"
     names = load(out).feature_names
     assert {"calm_2", "calm_3", "volatile"} < set(names)
     assert [path.name for path in (out / "features").iterdir()] == ["00_mine.py"]
     train("OUT", changed=False)
-    # Elsewhere, in a process that knows nothing of them, with the file gone.
-    mine.unlink()
+    # In another folder and process, after the file has been deleted.
+    feature_file.unlink()
     away = tmp_path / "away"
     away.mkdir()
     code = (
         "import sys, numpy as np\nfrom tests.support.tiny import tiny_market\nfrom gpupipe import load\n"
-        "np.save('said.npy', load(sys.argv[1]).predict(tiny_market()).values)\n"
+        "np.save('predictions.npy', load(sys.argv[1]).predict(tiny_market()).values)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(out)], cwd=away, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(np.load(away / "said.npy"), said)
+    np.testing.assert_array_equal(np.load(away / "predictions.npy"), predictions)
     # In this process, after other features have taken the names.
-    mine.write_text(OTHER)
-    load_modules([str(mine)])
-    np.testing.assert_array_equal(load(out).predict(tiny_market()).values, said)
+    feature_file.write_text(OTHER)
+    load_modules([str(feature_file)])
+    np.testing.assert_array_equal(load(out).predict(tiny_market()).values, predictions)
 
 
-def test_a_file_that_names_the_modules_of_an_earlier_gpupipe_is_read(mine, own):
+def test_a_file_that_imports_modules_of_an_earlier_gpupipe_is_loaded(feature_file):
     formula = "def former(bar):\n    'Close over its mean.'\n    return bar.close / mean(bar.close, 5)\n"
-    mine.write_text("from gpupipe.expressions import mean\n" + FEATURE + formula)
-    (module,) = load_modules([str(mine)])
+    feature_file.write_text("from gpupipe.expressions import mean\n" + FEATURE + formula)
+    (module,) = load_modules([str(feature_file)])
     assert set(module.features) == {"former"}
 
 
-def test_a_changed_file_trains_again_and_takes_its_place(mine, tmp_path, monkeypatch, caplog):
+def test_a_changed_file_trains_again_and_replaces_the_run(feature_file, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    mine.write_text(CALM + VOLATILE)
-    said, before = train("OUT", changed=True)
+    feature_file.write_text(CALM + VOLATILE)
+    predictions, before = train("OUT", changed=True)
     assert "takes its place" not in caplog.text
-    mine.write_text(CALM + VOLATILE.replace("FACTOR = 2", "FACTOR = -3"))
-    again, after = train("OUT", changed=True)
+    feature_file.write_text(CALM + VOLATILE.replace("FACTOR = 2", "FACTOR = -3"))
+    new_predictions, after = train("OUT", changed=True)
     assert before["run_key"] != after["run_key"]
     assert "OUT holds a finished run of other data, settings or code: this one takes its place" in caplog.text
-    assert (again[np.isfinite(again)] != said[np.isfinite(said)]).any()
-    mine.rename(tmp_path / "other.py")
+    assert (new_predictions[np.isfinite(new_predictions)] != predictions[np.isfinite(predictions)]).any()
+    feature_file.rename(tmp_path / "other.py")
     settings = ("features.modules=other.py", *QUICK, *WITH_MINE)
     gpupipe.train(tiny_market(), "fast", "OUT", settings=settings, jobs=1)
     assert [path.name for path in (tmp_path / "OUT/features").iterdir()] == ["00_other.py"]
@@ -227,38 +227,40 @@ def test_a_changed_file_trains_again_and_takes_its_place(mine, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
-def test_a_file_that_is_not_what_it_was_is_refused(mine, tmp_path, monkeypatch, how):
+def test_a_stored_file_that_is_missing_or_altered_is_refused(feature_file, tmp_path, monkeypatch, how):
     monkeypatch.chdir(tmp_path)
-    mine.write_text(CALM + VOLATILE)
+    feature_file.write_text(CALM + VOLATILE)
     train("OUT", changed=True)
-    kept = tmp_path / "OUT/features/00_mine.py"
-    kept.unlink()
+    stored = tmp_path / "OUT/features/00_mine.py"
+    stored.unlink()
     if how == "changed":
-        kept.write_text(OTHER + VOLATILE)
+        stored.write_text(OTHER + VOLATILE)
     with pytest.raises(StoreError, match=r"00_mine.py is gone or was altered since it was written: run again with"):
         load("OUT")
 
 
-def test_features_that_are_registered_nowhere_are_named(mine, tmp_path, monkeypatch):
+def test_models_name_the_features_that_are_not_registered(feature_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     @gpupipe.feature("momentum", "own")
-    def unknown_elsewhere(bar):
+    def registered_here_only(bar):
         """close / open"""
         return bar.close / bar.open
 
-    settings = (*QUICK, *WITH_MINE[:3], "features.names=rsi_14,unknown_elsewhere")
+    settings = (*QUICK, *WITH_MINE[:3], "features.names=rsi_14,registered_here_only")
     gpupipe.train(tiny_market(), "fast", "OUT", settings=settings, jobs=1)
     models = load("OUT")
     assert models.modules == {} and np.isfinite(models.predict(tiny_market()).values).any()
-    del FEATURES["unknown_elsewhere"]
-    with pytest.raises(StoreError, match=r"not registered here \(unknown_elsewhere\): import the code that registers"):
+    del FEATURES["registered_here_only"]
+    with pytest.raises(
+        StoreError, match=r"not registered here \(registered_here_only\): import the code that registers"
+    ):
         models.predict(tiny_market())
 
 
-def test_the_command_trains_with_a_file(mine, tmp_path, monkeypatch, capsys):
+def test_the_command_trains_with_a_file(feature_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sets = [f"--set={one}" for one in (*QUICK, *WITH_MINE[:3], "features.names=roc_*,calm_*")]
+    sets = [f"--set={setting}" for setting in (*QUICK, *WITH_MINE[:3], "features.names=roc_*,calm_*")]
     arguments = ["run", "--data", SOURCE, "--sectors", ",".join(SECTORS), "--preset", "fast", "--jobs", "1", *sets]
     assert main.main([*arguments, "--set", "features.modules=mine.py", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_models"] == 3

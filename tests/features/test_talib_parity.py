@@ -1,4 +1,4 @@
-"""Every column that TA-Lib has too, against TA-Lib on real bars; run as a script it prints the table of errors."""
+"""Columns that TA-Lib also has, against TA-Lib on real bars; as a script it prints the table of errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def talib_columns(bars: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     columns = our_columns(talib_arrays(h, l, c, v), c, v)
     for n in (1, 2, 60, 120, 250):
         columns[f"roc_{n}"] = talib.ROC(c, n)
-    # TA-Lib gives the slow K from where D is known on, if both are asked for.
+    # If both K and D are requested, TA-Lib's slow K starts only where D does.
     columns["stoch_slowk_14"] = talib.STOCH(h, l, c, 14, 3, 0, 1, 0)[0]
     for n in (5, 14, 20, 60):
         columns[f"log_natr_{n}"] = np.log(talib.NATR(h, l, c, n))
@@ -45,9 +45,9 @@ def _sum(x: np.ndarray, n: int) -> np.ndarray:
 
 
 def largest_errors(panel) -> list[tuple[str, int, float, float, int]]:
-    """(name, compared values, largest absolute error, largest relative error, values only one of the two has).
+    """(name, values compared, largest absolute error, largest relative error, values that are NaN on one side only).
 
-    The relative error is against the larger of the value and a thousandth of the column's spread.
+    The relative error is relative to the value or, if larger, a thousandth of the column's standard deviation.
     """
     first = talib_columns({name: getattr(panel, name)[:400] for name in ("high", "low", "close", "volume")})
     features = compute_features(panel, list(first))
@@ -60,19 +60,19 @@ def largest_errors(panel) -> list[tuple[str, int, float, float, int]]:
     for k, name in enumerate(features.names):
         ours, their = features.values[:, k].astype(np.float64), theirs[:, k]
         both = ~np.isnan(ours) & ~np.isnan(their)
-        only_one = int((np.isnan(ours) != np.isnan(their)).sum())
+        unpaired = int((np.isnan(ours) != np.isnan(their)).sum())
         if not both.any():
-            table.append((name, 0, 0.0, 0.0, only_one))
+            table.append((name, 0, 0.0, 0.0, unpaired))
             continue
         error = np.abs(ours[both] - their[both])
         relative = error / np.maximum(np.abs(their[both]), 1e-3 * their[both].std())
-        table.append((name, int(both.sum()), float(error.max()), float(relative.max()), only_one))
+        table.append((name, int(both.sum()), float(error.max()), float(relative.max()), unpaired))
     return table
 
 
 def as_text(table: list[tuple[str, int, float, float, int]]) -> str:
     lines = [f"{'column':20s} {'values':>8s} {'absolute':>9s} {'relative':>9s} {'unpaired':>8s}"]
-    lines += [f"{name:20s} {n:8d} {error:9.1e} {relative:9.1e} {one:8d}" for name, n, error, relative, one in table]
+    lines += [f"{name:20s} {n:8d} {error:9.1e} {relative:9.1e} {odd:8d}" for name, n, error, relative, odd in table]
     return "\n".join(lines)
 
 
@@ -84,7 +84,7 @@ def check(panel) -> None:
     for name, n_values, _, relative, unpaired in table:
         assert n_values > 5_000 or longest < warm_up_of(name) + 60, name
         assert relative < LARGEST_RELATIVE, (name, relative)
-        assert unpaired == 0, (name, unpaired)  # warm-up rows are TA-Lib's, too
+        assert unpaired == 0, (name, unpaired)  # the warm-up rows equal TA-Lib's
 
 
 def test_columns_equal_talib_on_the_demo():

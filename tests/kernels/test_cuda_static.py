@@ -1,4 +1,4 @@
-"""What can be known of the CUDA half without a GPU: every kernel compiles, does not spill, and means the same there."""
+"""Checks of the CUDA kernels without a GPU: each compiles, does not spill registers, and equals the CPU loop."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
 REGISTERS = json.loads(TABLE.read_text())
 # Another minor version of the compilers may allocate registers a little differently.
 MORE_REGISTERS = 1.25
-# exp and log of float32 differ by a few units in the last place: Python rounds the float64 ones, njit calls expf and
-# logf. In a loss they are added up, hence the absolute part. All other kernels agree bit for bit.
+# exp and log of float32 differ by a few units in the last place: Python rounds the float64 results, njit calls expf and
+# logf. A loss adds them up, hence the absolute tolerance. All other kernels agree bit for bit.
 TRANSCENDENTAL = {
     f"softmax.{name}" for name in ("activity_gradient", "softmax_gradient", "softmax_log_loss", "softmax_probability")
 }
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
-# Kernels whose results must be the same on a CPU and a GPU: nothing contracted, nothing approximate.
+# Kernels whose results must be equal on a CPU and a GPU: no contracted and no approximate instruction.
 EXACT = {
     "labels.label_cube",
     "labels.barrier_labels",
@@ -49,7 +49,7 @@ EXACT = {
 }
 
 
-# Features that use all the machine has; of the volatility family a few, for the simulator takes its time.
+# Features that together use every operation; only a few of the volatility family, because the simulator is slow.
 EVERY_OPERATION = (
     "momentum", "range", "candle", "calendar", "cross_sectional", "sma_ratio_20", "ema_ratio_20", "adx_14",
     "aroon_up_25", "log_natr_14", "skewness_20", "autocorrelation_20", "obv_slope_20", "QTLU5", "RANK5",
@@ -58,25 +58,25 @@ EVERY_OPERATION = (
 
 def operations_of(names):
     series = [FEATURES[name].series for name in feature_names(names)]
-    program = lower([one.series if isinstance(one, Across) else one for one in series])
+    program = lower([item.series if isinstance(item, Across) else item for item in series])
     return set(program.operations[:, operations.CODE].tolist())
 
 
-def test_the_machine_is_tested_with_all_that_features_use():
+def test_every_operation_that_features_use_is_tested():
     assert operations_of(EVERY_OPERATION) == operations_of("all")
 
 
-def test_the_table_of_registers_names_every_kernel_and_no_other():
+def test_the_table_of_registers_lists_exactly_the_kernels():
     assert set(REGISTERS) == set(KERNELS), "run: python -m tests.support.kernel_resources"
 
 
 @pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
-def test_the_ptx_is_what_numba_compiles(cc):
-    """One kernel lowered for all architectures at once, and for each by itself: but for names that are counted up."""
+def test_the_ptx_equals_that_of_numba(cc):
+    """Lowering for all architectures at once gives the PTX of a single one, except for names that hold a counter."""
     kernel = KERNELS["backtest.take_trades"]
-    own, _ = cuda.compile_ptx(kernel.cuda.py_func, types.void(*kernel.signature), cc=cc)
-    nameless = [re.sub(r"_ZN\w+", "NAME", ptx) for ptx in (ptx_of(kernel, cc), own)]
-    assert nameless[0] == nameless[1] and len(own) > 1000
+    single, _ = cuda.compile_ptx(kernel.cuda.py_func, types.void(*kernel.signature), cc=cc)
+    nameless = [re.sub(r"_ZN\w+", "NAME", ptx) for ptx in (ptx_of(kernel, cc), single)]
+    assert nameless[0] == nameless[1] and len(single) > 1000
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -85,36 +85,36 @@ def test_kernel_compiles_for_the_architecture_and_stays_in_registers(cc, name):
     kernel = KERNELS[name]
     ptx = ptx_of(kernel, cc)
     assert f".target {arch_of(cc)}" in ptx
-    # Either way round: a kernel that says it needs float64 and does not should stop saying so.
+    # In both directions: a kernel that does not need float64 must not declare it.
     assert (".f64" in ptx) == kernel.double_precision
     if name in EXACT:
         assert not re.search(r"\bfma\.|\.approx|div\.full", ptx)
-    found = resources_of(ptx, cc)
-    spilled = {key: found[key] for key in ("stack", "spill_stores", "spill_loads")}
+    resources = resources_of(ptx, cc)
+    spilled = {key: resources[key] for key in ("stack", "spill_stores", "spill_loads")}
     assert spilled == {"stack": 0, "spill_stores": 0, "spill_loads": 0}
     limit = REGISTERS[name][arch_of(cc)] * MORE_REGISTERS
-    assert found["registers"] <= limit, "more registers than in the table: if that is right, make the table again"
+    assert resources["registers"] <= limit, "more registers than in the table: if intended, regenerate the table"
 
 
-def of_backtest(panel):
-    """Every kernel of the backtest, on probabilities that call now and then; entries and exits of all kinds."""
+def run_backtests(panel):
+    """Call every kernel of the backtest, with entries and exits of all kinds."""
     rng = np.random.default_rng(1)
-    everything = np.array([0, 0], np.int64), np.array([2**62, 2**62], np.int64)
+    unbounded = np.array([0, 0], np.int64), np.array([2**62, 2**62], np.int64)
     values = rng.dirichlet((1, 2, 1), (panel.n_rows, 2)).astype(np.float32)
     source = OutOfSample(
-        values, np.full((2, 2, 2), 0.4, np.float32), (2, 5), (0.02, 0.05), ("linear", "linear"), *everything, "", panel
+        values, np.full((2, 2, 2), 0.4, np.float32), (2, 5), (0.02, 0.05), ("linear", "linear"), *unbounded, "", panel
     )
-    for more in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
-        random_entries(backtest(source, Rules(side="both", **more)), seed=0, n_draws=2)
+    for options in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
+        random_entries(backtest(source, Rules(side="both", **options)), seed=0, n_draws=2)
 
 
 def recorded_calls() -> list[tuple[str, int, list, list]]:
-    """(kernel, n, arguments before, arguments after the compiled loop) of the program's own calls on small panels."""
+    """(kernel, n, arguments before, arguments after) of calls of the compiled loops on small panels."""
     calls = []
     launch = Kernel.__call__
 
     def record(kernel, n, *arguments):
-        if kernel.cooperative:  # known values: what is left in scratch memory is not compared
+        if kernel.cooperative:  # scratch memory is not compared, but must be defined
             arguments[0][...] = 0
         before = [np.array(a) if np.ndim(a) else a for a in arguments]
         launch(kernel, n, *arguments)
@@ -135,17 +135,17 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         compute_bins(panel, few.names, [np.unique(np.nan_to_num(x))[::9] for x in few.values.T])
         rng = np.random.default_rng(0)
         margin, y = rng.normal(0, 3, (20, 18)).astype(np.float32), rng.integers(-1, 3, (20, 6)).astype(np.int8)
-        weight, made = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)
-        softmax_gradient(20, margin, y, weight, made, np.empty_like(margin))
+        weight, out = rng.uniform(0.5, 2, (6, 3)).astype(np.float32), np.empty_like(margin)
+        softmax_gradient(20, margin, y, weight, out, np.empty_like(margin))
         activity_gradient(20, margin, y, weight, *(np.empty((20, 12), np.float32) for _ in range(2)))
         softmax_log_loss(20, margin, y, np.empty(y.shape, np.float32))
-        softmax_probability(20, margin, made)
+        softmax_probability(20, margin, out)
         X, weights = rng.normal(0, 3, (20, 7)).astype(np.float32), rng.normal(0, 1, (10, 18)).astype(np.float32)
         X[rng.random(X.shape) < 0.3] = np.nan
         scale, flag = rng.uniform(0.5, 2, 7).astype(np.float32), np.array([-1, 7, -1, 8, -1, -1, 9])
-        scaled_margin(20, X, weights[0, :7].copy(), scale, np.float32(3), flag, weights, weights[1].copy(), made)
+        scaled_margin(20, X, weights[0, :7].copy(), scale, np.float32(3), flag, weights, weights[1].copy(), out)
         linear_margin(20, X[:, :5].copy(), weights[:5].copy(), weights[1].copy(), np.empty_like(margin))
-        # Two trees: a node above two leaves and one above another, which unknown values leave to the left and right.
+        # Two trees: a root with two leaves, and a root with another node below; NaN goes to the left and to the right.
         column, left, right = np.array(
             [[0, -1, -1, 3, 6, -1, -1, -1], [1, 0, 0, 4, 6, 0, 0, 0], [2, 0, 1, 5, 7, 2, 3, 4]], np.int32
         )
@@ -154,7 +154,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         leaves_of_trees(20, X, np.array([0, 3], np.int32), column, below, left, right, unknown_left, leaf)
         assert len(np.unique(leaf)) == 5
         add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
-        of_backtest(panel)
+        run_backtests(panel)
     return calls
 
 
@@ -173,19 +173,19 @@ def assert_same(name, got, expected, exactly):
 
 
 def test_plain_body_equals_the_compiled_loop(calls):
-    assert {name for name, *_ in calls} == set(KERNELS), "a kernel that the program does not call is not tested here"
-    wrote = set()
+    assert {name for name, *_ in calls} == set(KERNELS), "a kernel that these calls do not reach is not tested here"
+    written = set()
     for name, n, before, after in calls:
         skipped = int(KERNELS[name].cooperative)
         outputs = zip(before[skipped:], after[skipped:], strict=True)
-        wrote |= {name for a, b in outputs if not np.array_equal(a, b, equal_nan=True)}
+        written |= {name for a, b in outputs if not np.array_equal(a, b, equal_nan=True)}
         arguments = [np.array(a) if np.ndim(a) else a for a in before]
         with np.errstate(all="ignore"):
             for i in range(n):
-                own = [arguments[0][0]] if KERNELS[name].cooperative else arguments[:1]
-                KERNELS[name].body(np.int64(i), *own, *arguments[1:])
+                first = [arguments[0][0]] if KERNELS[name].cooperative else arguments[:1]
+                KERNELS[name].body(np.int64(i), *first, *arguments[1:])
         assert_same(name, arguments, after, exactly=name not in TRANSCENDENTAL)
-    assert wrote == set(KERNELS), "a kernel that never writes anything is not tested here"
+    assert written == set(KERNELS), "a kernel that never writes an output is not tested here"
 
 
 def test_cuda_simulator_equals_the_compiled_loop(calls, tmp_path):

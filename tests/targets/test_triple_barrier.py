@@ -3,109 +3,40 @@
 from __future__ import annotations
 
 import datetime
-import math
-import struct
 
 import numpy as np
 import pytest
 
-from gpupipe.targets.triple_barrier import AMBIGUOUS, OF_LABEL, barrier_classes, tp_dd_labels
+from gpupipe.targets.triple_barrier import AMBIGUOUS, PER_LABEL, barrier_classes, tp_dd_labels
+from tests.support.label_reference import (
+    BUY,
+    HOLD,
+    HORIZONS,
+    SELL,
+    THRESHOLDS,
+    UNKNOWN,
+    Settings,
+    reference,
+    reference_weight,
+)
 from tests.support.market import demo_panel, panel_of, sp500_panel
 from tests.support.panels import random_panel
 
-HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
-SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
 
-
-def float32(value: float) -> float:
-    """A Python float rounded to float32; the product of two float32 is exact in a Python float, so this rounds once."""
-    return struct.unpack("f", struct.pack("f", value))[0]
-
-
-def reference_window(i, h, stop, dates, window):
-    """The rows of the window of row i, or None where the history ends before it."""
-    if window == "bars":
-        return range(i + 1, i + h + 1) if i + h < stop else None
-    last_day = dates[i] + datetime.timedelta(days=h)
-    rows = []
-    for j in range(i + 1, stop):
-        if dates[j] > last_day:
-            break
-        rows.append(j)
-    return rows
-
-
-def reference_label(i, rows, high, low, close, t, rule, ambiguous):
-    """(label, which price first, bars until then, the price at which a position is left; None: the last close)."""
-    up, down = float32(close[i] * float32(1.0 + t)), float32(close[i] * float32(1.0 - t))
-    label, touch, bars, price = HOLD, 0, 0, None
-    for j in rows:
-        if high[j] >= up or low[j] <= down:
-            touch = 3 if high[j] >= up and low[j] <= down else 1 if high[j] >= up else 2
-            bars, price = j - i, up if touch == 1 or (touch == 3 and ambiguous == "buy") else down
-            label = {1: BUY, 2: SELL, 3: AMBIGUOUS[ambiguous]}[touch]
-            break
-    if rule == "take_profit_first":
-        label = BUY if any(high[j] >= up for j in rows) else SELL if any(low[j] <= down for j in rows) else HOLD
-    return label, touch, bars, price
-
-
-def reference_decision(i, rows, high, low, close, t, rule):
-    """Bars until the label cannot change any more, whatever follows; also where it is never known."""
-    if not (close[i] > 0 and t > 0):
-        return 0
-    up, down = (float32(close[i] * float32(1 + sign * t)) for sign in (1, -1))
-    for bars, j in enumerate(rows, 1):
-        if high[j] >= up or (rule == "first_touch" and low[j] <= down):
-            return bars
-    return len(rows)
-
-
-def reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, volatility):
-    """Every array of Labels, by lists and loops; of prices: highest high, lowest low, last close, price of leaving."""
-    high, low, close = panel.high.tolist(), panel.low.tolist(), panel.close.tolist()
-    day = datetime.timedelta(days=1)
-    dates = [datetime.date(1970, 1, 1) + t // 86_400_000_000_000 * day for t in panel.time_ns.tolist()]
-    of_label = ("y", "touch", "touch_bars", "decided_bars", "price")
-    found = {name: [] for name in (*of_label, "highest", "lowest", "last", "exit_row")}
-    for start, stop in zip(panel.offsets[:-1].tolist(), panel.offsets[1:].tolist(), strict=True):
-        for i in range(start, stop):
-            sizes = [*thresholds, *(float32(float32(x) * float(volatility[i])) for x in multiples)]
-            for h in horizons:
-                rows = reference_window(i, h, stop, dates, window)
-                found["exit_row"].append(stop - 1 if rows is None else rows[-1] if len(rows) else i)
-                prices = [close[i]] + [column[j] for j in rows or () for column in (high, low, close)]
-                known = rows is not None and not any(map(math.isnan, prices)) and close[i] > 0
-                found["highest"].append(max(high[j] for j in rows) if known and len(rows) else math.nan)
-                found["lowest"].append(min(low[j] for j in rows) if known and len(rows) else math.nan)
-                found["last"].append(close[rows[-1]] if known and len(rows) else math.nan)
-                for t in sizes:
-                    label, touch, bars, price = UNKNOWN, UNKNOWN, 0, math.nan
-                    if known and t > 0:
-                        label, touch, bars, price = reference_label(i, rows, high, low, close, t, rule, ambiguous)
-                        price = found["last"][-1] if price is None else price
-                    ahead = range(i + 1, stop) if rows is None else rows
-                    decided = reference_decision(i, ahead, high, low, close, t, rule)
-                    for name, value in zip(of_label, (label, touch, bars, decided, price), strict=True):
-                        found[name].append(value)
-    return {name: np.array(values).reshape(panel.n_rows, -1) for name, values in found.items()}
-
-
-def assert_equal_to_reference(
-    panel, device, horizons=HORIZONS, thresholds=THRESHOLDS, rule="take_profit_first", window="bars", ambiguous="sell",
-    multiples=(), volatility=None,
-):  # fmt: skip
-    labels = tp_dd_labels(
-        panel.to(device), horizons, thresholds, rule, window, ambiguous, multiples,
-        None if volatility is None else device.asarray(volatility),
-    )  # fmt: skip
-    expected = reference(panel, rule, window, ambiguous, horizons, thresholds, multiples, volatility)
+def assert_equal_to_reference(panel, device, **options):
+    """Compare every array with the reference; options are those of tp_dd_labels. Returns the reference's y."""
+    settings = Settings(**options)
+    arguments = dict(vars(settings))
+    if settings.volatility is not None:
+        arguments["volatility"] = device.asarray(settings.volatility)
+    labels = tp_dd_labels(panel.to(device), **arguments)
+    expected = reference(panel, settings)
     for name in ("y", "touch", "touch_bars", "decided_bars", "exit_row"):
         np.testing.assert_array_equal(device.to_host(getattr(labels, name)), expected[name], err_msg=name)
-    of = {"tp": "highest", "dd": "lowest", "forward_return": "last", "realised_return": "price"}
+    price_of_return = {"tp": "highest", "dd": "lowest", "forward_return": "last", "realised_return": "price"}
     entry = panel.close[:, None]
-    for name, prices in of.items():
-        with np.errstate(divide="ignore", invalid="ignore"):  # a close of 0 beside an unknown window
+    for name, prices in price_of_return.items():
+        with np.errstate(divide="ignore", invalid="ignore"):  # a close of 0 whose window is unknown
             ratio = expected[prices].astype(np.float32) / entry - np.float32(1)
         np.testing.assert_array_equal(device.to_host(getattr(labels, name)), ratio, err_msg=name)
     return expected["y"]
@@ -134,11 +65,11 @@ def test_sp500_labels_equal_the_reference_row_for_row(device, sp500_folder):
     assert_equal_to_reference(sp500_panel(sp500_folder), device)
 
 
-def test_sp500_shares_are_the_published_ones(device, sp500_folder):
+def test_sp500_shares_equal_the_published_shares(device, sp500_folder):
     panel = sp500_panel(sp500_folder)
     labels = tp_dd_labels(panel.to(device))
-    # Per cent of rows whose high reaches close +5 % / +10 %, whose low reaches -5 % / -10 %, in 1, 2 and 5 bars,
-    # as published with the data to two decimals.
+    # Per cent of rows whose high reaches close +5 % / +10 %, whose low reaches -5 % / -10 %, in 1, 2 and 5 bars:
+    # published with the data, to two decimals.
     published = [[1.16, 0.14, 1.30, 0.15], [3.41, 0.41, 3.63, 0.45], [11.67, 1.73, 10.96, 1.84]]
     tp, dd = device.to_host(labels.tp), device.to_host(labels.dd)
     for k, row in enumerate(published):
@@ -154,7 +85,7 @@ def test_a_price_on_the_barrier_counts_and_one_ulp_short_of_it_does_not(device):
     close = np.exp(rng.uniform(-4, 9, 3000)).astype(np.float32)
     for t in (0.05, 0.10, 0.025):
         up, down = close * np.float32(1 + t), close * np.float32(1 - t)
-        # The float64 product rounds elsewhere for some of them: the test would see it.
+        # The float64 product differs for some of them, so the test would detect it.
         assert (up.astype(np.float64) > close.astype(np.float64) * (1 + t)).any()
         for high, low, expected in (
             (up, close, BUY), (np.nextafter(up, np.float32(np.inf)), close, BUY),
@@ -181,8 +112,8 @@ TWELVE = [
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        # h = 1, 5 %: row 1 sees the low 94 of row 2; row 2 the high 106 of row 3 against 95 * 1.05; row 4 nothing;
-        # row 6 the low 90 of row 7; row 7 the high 111; row 9 the low 98; the last row has no next one.
+        # h = 1, 5 %: row 1 meets the low 94 of row 2; row 2 the high 106 of row 3 against 95 * 1.05; row 4 no barrier;
+        # row 6 the low 90 of row 7; row 7 the high 111; row 9 the low 98; the last row has no next row.
         ("take_profit_first", {(1, 0.05): [1, 0, 2, 1, 1, 1, 0, 2, 1, 0, 1, -1],
                                (2, 0.10): [1, 1, 2, 1, 1, 0, 0, 2, 0, 0, -1, -1],
                                (5, 0.05): [2, 2, 2, 2, 2, 2, 2, -1, -1, -1, -1, -1]}),
@@ -220,9 +151,9 @@ def test_a_nan_price_makes_the_windows_that_hold_it_unknown(device, column, rule
     panel = panel_of([flat])
     getattr(panel, column)[4] = np.nan
     y = device.to_host(tp_dd_labels(panel.to(device), rule=rule).y)
-    own = column == "close"  # of its own row a label reads the close alone
-    assert y[:, 0].tolist() == [1, 1, 1, -1, -1 if own else 1, 1, 1, 1, -1]
-    assert y[:, 2].tolist() == [1, 1, -1, -1, -1 if own else 1, 1, 1, -1, -1]
+    entry = -1 if column == "close" else 1  # in its entry row a label reads the close only
+    assert y[:, 0].tolist() == [1, 1, 1, -1, entry, 1, 1, 1, -1]
+    assert y[:, 2].tolist() == [1, 1, -1, -1, entry, 1, 1, -1, -1]
     assert y[:, 4].tolist() == [-1, -1, -1, -1] + [-1] * 5
     assert_equal_to_reference(panel, device, rule=rule)
 
@@ -242,19 +173,19 @@ def test_short_and_empty_symbols(device):
     assert tp_dd_labels(random_panel((0,)).to(device)).y.shape == (0, 6)
 
 
-def test_other_sets_of_horizons_and_thresholds_give_the_same_columns(device):
+def test_a_label_does_not_depend_on_the_other_horizons_and_thresholds(device):
     panel = random_panel((400, 80), seed=3).to(device)
     many = tp_dd_labels(panel, (1, 2, 3, 5, 21), (0.025, 0.05, 0.10))
     assert many.names[:4] == ("label_1d_2.5pct", "label_1d_5pct", "label_1d_10pct", "label_2d_2.5pct")
     for h in many.horizons:
         for t in many.thresholds:
-            one = tp_dd_labels(panel, (h,), (t,))
-            k = many.names.index(one.names[0])
-            np.testing.assert_array_equal(device.to_host(many.y[:, k]), device.to_host(one.y[:, 0]))
-            np.testing.assert_array_equal(device.to_host(many.weight[:, k]), device.to_host(one.weight[:, 0]))
+            single = tp_dd_labels(panel, (h,), (t,))
+            k = many.names.index(single.names[0])
+            np.testing.assert_array_equal(device.to_host(many.y[:, k]), device.to_host(single.y[:, 0]))
+            np.testing.assert_array_equal(device.to_host(many.weight[:, k]), device.to_host(single.weight[:, 0]))
             for name in ("tp", "dd", "forward_return", "exit_row"):
                 column = device.to_host(getattr(many, name)[:, many.horizon_of(k)])
-                np.testing.assert_array_equal(column, device.to_host(getattr(one, name)[:, 0]))
+                np.testing.assert_array_equal(column, device.to_host(getattr(single, name)[:, 0]))
 
 
 def test_labels_read_nothing_after_their_exit_row(device):
@@ -265,14 +196,14 @@ def test_labels_read_nothing_after_their_exit_row(device):
         getattr(panel, name)[cut:] *= np.float32(3)
     after = tp_dd_labels(panel.to(device))
     for k in range(before.n_labels):
-        settled = before.exit_row[:, before.horizon_of(k)] < cut
-        for name in OF_LABEL:
-            was, is_now = getattr(before, name)[settled, k], device.to_host(getattr(after, name))[settled, k]
-            np.testing.assert_array_equal(was, is_now)
+        ended = before.exit_row[:, before.horizon_of(k)] < cut
+        for name in PER_LABEL:
+            old, new = getattr(before, name)[ended, k], device.to_host(getattr(after, name))[ended, k]
+            np.testing.assert_array_equal(old, new)
 
 
 def random_prices_with_holes(lengths=(1024, 1, 3, 700, 320, 0, 2100)):
-    """Symbols that end inside a tile of rows, on its edge, or before the horizon; unknown values and still prices."""
+    """Symbols that end inside a tile of rows, on its edge, or before the horizon; NaN and constant prices."""
     panel = random_panel(lengths, 5)
     close, high, low = panel.close.copy(), panel.high.copy(), panel.low.copy()
     close[[5, 1023, 1500, 1501]], high[[70, 2047]], low[[1024, 3000]] = np.nan, np.nan, np.nan
@@ -285,7 +216,7 @@ def random_prices_with_holes(lengths=(1024, 1, 3, 700, 320, 0, 2100)):
 @pytest.mark.parametrize("horizons", [(9,), (3, 8, 16, 17), (64, 100)])
 def test_long_horizons_equal_the_reference(device, horizons, rule):
     panel = random_prices_with_holes((1024, 1, 3, 700, 320, 0, 1000))
-    y = assert_equal_to_reference(panel, device, horizons, (0.02, 0.1, 0.3), rule=rule)
+    y = assert_equal_to_reference(panel, device, horizons=horizons, thresholds=(0.02, 0.1, 0.3), rule=rule)
     assert {-1, 0, 1, 2} == set(np.unique(y))
 
 
@@ -294,27 +225,11 @@ def test_multiples_of_volatility_are_thresholds_of_each_row(device, window):
     panel = random_panel((400, 80), seed=3)
     volatility = np.abs(np.random.default_rng(4).normal(0.02, 0.01, panel.n_rows)).astype(np.float32)
     volatility[[3, 200]] = np.nan, 0
-    y = assert_equal_to_reference(
-        panel, device, (1, 5, 20), (0.05,), window=window, multiples=(0.5, 2), volatility=volatility
-    )
+    options = {"window": window, "multiples": (0.5, 2), "volatility": volatility}
+    y = assert_equal_to_reference(panel, device, horizons=(1, 5, 20), thresholds=(0.05,), **options)
     assert (y[[3, 200], 1:3] == UNKNOWN).all() and (y[[3, 200], 0] != UNKNOWN).all()
     labels = tp_dd_labels(panel, (1, 5), (), multiples=(0.5, 2), volatility=volatility)
     assert labels.names == ("label_1d_0.5vol", "label_1d_2vol", "label_5d_0.5vol", "label_5d_2vol")
-
-
-def reference_weight(decided_bars):
-    """Snippets 4.1 and 4.2 of the book: windows that hold each bar, then the mean of 1 over their number."""
-    n_rows, n_labels = decided_bars.shape
-    weight = np.full((n_rows, n_labels), np.nan)
-    for k in range(n_labels):
-        windows = [slice(i + 1, i + 1 + bars) for i, bars in enumerate(decided_bars[:, k])]
-        holding = np.zeros(n_rows)
-        for window in windows:
-            holding[window] += 1
-        for i, window in enumerate(windows):
-            if window.stop > window.start:
-                weight[i, k] = np.mean(1 / holding[window])
-    return weight
 
 
 @pytest.mark.parametrize("rule", ["take_profit_first", "first_touch"])
@@ -323,7 +238,7 @@ def test_weights_are_average_uniqueness(device, window, rule):
     panel = random_panel((300, 1, 3, 0, 90), 5)
     panel.close[[7, 8, 9, 250]] = panel.high[60] = np.nan
     labels = tp_dd_labels(panel.to(device), (1, 2, 5, 30), window=window, rule=rule)
-    weight, bars, y = (device.to_host(found) for found in (labels.weight, labels.decided_bars, labels.y))
+    weight, bars, y = map(device.to_host, (labels.weight, labels.decided_bars, labels.y))
     np.testing.assert_allclose(weight, np.where(y >= 0, reference_weight(bars), np.nan), rtol=1e-6)
     inside = weight[100:200, -2][y[100:200, -2] >= 0]  # 30 bars: windows end at different bars, and rows differ
     assert inside.std() > 0.2 * inside.mean()
@@ -332,12 +247,12 @@ def test_weights_are_average_uniqueness(device, window, rule):
 def test_weights_of_demo_labels_are_average_uniqueness(device):
     panel = demo_panel(n_symbols=20)
     labels = tp_dd_labels(panel.to(device), HORIZONS, THRESHOLDS)
-    weight, bars, y = (device.to_host(found) for found in (labels.weight, labels.decided_bars, labels.y))
+    weight, bars, y = map(device.to_host, (labels.weight, labels.decided_bars, labels.y))
     np.testing.assert_allclose(weight, np.where(y >= 0, reference_weight(bars), np.nan), rtol=1e-6)
 
 
 def test_a_buy_is_decided_at_its_target_and_a_sell_when_the_window_ends():
-    """Six bars by hand: row 0 falls first and rises after; rows 1 to 3 only fall, or do nothing."""
+    """Six bars by hand: row 0 falls first and rises later; rows 1 to 3 reach one barrier or none."""
     high = np.array([100, 101, 106, 99, 99, 99], np.float32)
     low = np.array([100, 94, 99, 98, 98, 98], np.float32)
     panel = random_panel((6,)).replace(high=high, low=low, close=np.full(6, 100, np.float32))
@@ -346,10 +261,10 @@ def test_a_buy_is_decided_at_its_target_and_a_sell_when_the_window_ends():
     assert by_rule["take_profit_first"].decided_bars[:, 0].tolist() == [2, 1, 3, 2, 1, 0]
     assert by_rule["first_touch"].y[:, 0].tolist() == [SELL, BUY, HOLD, UNKNOWN, UNKNOWN, UNKNOWN]
     assert by_rule["first_touch"].decided_bars[:, 0].tolist() == [1, 1, 3, 2, 1, 0]
-    # Bars 1 to 5 are held by 1, 2, 1, 2 and 3 windows: that of row 1 is bar 2, which row 0's holds too.
+    # Bars 1 to 5 are held by 1, 2, 1, 2 and 3 windows: the window of row 1 is bar 2, which row 0's window also holds.
     expected = [(1 + 1 / 2) / 2, 1 / 2, (1 + 1 / 2 + 1 / 3) / 3, np.nan, np.nan, np.nan]
     np.testing.assert_allclose(by_rule["take_profit_first"].weight[:, 0], expected, rtol=1e-6)
-    low[1:] = 94  # every row but the last is stopped at once
+    low[1:] = 94  # every row but the last reaches its lower barrier in the next bar
     fallen = tp_dd_labels(panel, (3,), (0.05,))
     assert fallen.y[2, 0] == SELL and fallen.decided_bars[2, 0] == 3, "a take-profit could still have won"
 
@@ -387,13 +302,13 @@ def test_names_and_table(device):
         ({"ambiguous": "coin"}, "'sell' or 'buy'|'sell'"),
     ],
 )  # fmt: skip
-def test_parameters_are_refused_with_what_was_expected(options, message):
+def test_invalid_parameters_are_refused_with_the_expected_values(options, message):
     with pytest.raises(ValueError, match=message):
         tp_dd_labels(random_panel((10,)), **options)
 
 
 @pytest.mark.parametrize("horizons", [(1, 2, 5), (1,), (3, 4, 7, 8, 9), (2, 30, 250), tuple(range(1, 18))])
-def test_classes_alone_are_those_of_the_full_labels(device, horizons):
+def test_barrier_classes_equal_the_y_of_the_full_labels(device, horizons):
     panel = random_prices_with_holes().to(device)
     thresholds = (0.01, 0.05, 0.10)
     expected = device.to_host(tp_dd_labels(panel, horizons, thresholds).y)

@@ -1,4 +1,4 @@
-"""The features there are, by family; importing this package registers them, in the order of "all"."""
+"""The built-in features, one module a family; importing this package registers them, in the order of "all"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODULES = (
 for _module in MODULES:
     importlib.import_module(f"gpupipe.features.formulas.{_module}")
 
-# The columns that the presets train on: of columns that say nearly the same (rank correlation above 0.96) one each.
+# The columns that the presets train on: one of each group of nearly equal columns (rank correlation above 0.96).
 CORE = [
     "sma_ratio_5", "sma_ratio_10", "sma_ratio_20", "sma_ratio_50", "sma_ratio_100", "sma_ratio_200", "ema_ratio_20",
     "ema_ratio_50", "macd_line_ratio", "macd_hist_ratio", "adx_14", "plus_di_14", "minus_di_14", "aroon_up_25",

@@ -1,7 +1,7 @@
-"""Alpha158: Qlib's set of 158 columns, by its names and its published expressions.
+"""Alpha158: the 158 columns of Qlib, under its names and by its published expressions.
 
-Qlib's windows begin with what there is (min_periods = 1); ours are NaN until they are full. Its $vwap is no column of a
-Panel, and is the typical price here. Source: microsoft/qlib, qlib/contrib/data/loader.py, Alpha158DL.
+Two differences: Qlib's windows start with the first value (min_periods = 1), ours are NaN until they are full; and a
+Panel has no $vwap, so the typical price replaces it. Source: microsoft/qlib, qlib/contrib/data/loader.py, Alpha158DL.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from gpupipe.features.expressions import (
     Bar,
     Series,
+    as_series,
     bars_since_highest,
     bars_since_lowest,
     central_moment,
@@ -33,37 +34,31 @@ from gpupipe.features.formulas.registry import feature
 from gpupipe.features.formulas.trend import slope
 
 TINY = 1e-12
-# Qlib calls a standard deviation below this 0, and what is divided by it unknown.
+# Qlib treats a smaller standard deviation as 0, and a division by it as NaN.
 NO_DEVIATION = 2e-5
+UNKNOWN = as_series(float("nan"))
 
 
-def one(function: Callable[[Bar], Series]) -> Callable[[Bar], Series]:
-    """A column without a window."""
+def without_window(function: Callable[[Bar], Series]) -> Callable[[Bar], Series]:
+    """Decorator: a column without a window."""
     return feature("alpha158", "Qlib Alpha158", periods=(), extra=((),))(function)
 
 
 def windows(function: Callable[[Bar, int], Series]) -> Callable[[Bar, int], Series]:
-    """A column of each of Qlib's windows."""
+    """Decorator: a column for each of Qlib's windows."""
     return feature("alpha158", "Qlib Alpha158", periods=(), extra=(5, 10, 20, 30, 60), separator="")(function)
 
 
 def std(x: Series, n: int) -> Series:
-    """Standard deviation of the sample."""
+    """Sample standard deviation."""
     return sqrt(central_moment(x, n, 2) * (n / (n - 1)))
 
 
 def correlation(x: Series, y: Series, n: int) -> Series:
-    """Pearson's, unknown where one of the two hardly deviates."""
+    """Pearson's correlation; NaN where x or y is nearly constant."""
     moves = (std(x, n) > NO_DEVIATION) * (std(y, n) > NO_DEVIATION)
     spread = sqrt(central_moment(x, n, 2) * central_moment(y, n, 2))
-    return where(moves > 0.0, comoment(x, y, n) / spread, unknown())
-
-
-def unknown() -> Series:
-    """NaN."""
-    from gpupipe.features.expressions import as_series
-
-    return as_series(float("nan"))
+    return where(moves > 0.0, comoment(x, y, n) / spread, UNKNOWN)
 
 
 def span(bar: Bar) -> Series:
@@ -71,79 +66,79 @@ def span(bar: Bar) -> Series:
     return bar.high - bar.low + TINY
 
 
-@one
+@without_window
 def KMID(bar: Bar) -> Series:
     """(close - open) / open"""
     return (bar.close - bar.open) / bar.open
 
 
-@one
+@without_window
 def KLEN(bar: Bar) -> Series:
     """(high - low) / open"""
     return (bar.high - bar.low) / bar.open
 
 
-@one
+@without_window
 def KMID2(bar: Bar) -> Series:
     """(close - open) / (high - low + 1e-12)"""
     return (bar.close - bar.open) / span(bar)
 
 
-@one
+@without_window
 def KUP(bar: Bar) -> Series:
     """(high - max(open, close)) / open"""
     return (bar.high - maximum(bar.open, bar.close)) / bar.open
 
 
-@one
+@without_window
 def KUP2(bar: Bar) -> Series:
     """(high - max(open, close)) / (high - low + 1e-12)"""
     return (bar.high - maximum(bar.open, bar.close)) / span(bar)
 
 
-@one
+@without_window
 def KLOW(bar: Bar) -> Series:
     """(min(open, close) - low) / open"""
     return (minimum(bar.open, bar.close) - bar.low) / bar.open
 
 
-@one
+@without_window
 def KLOW2(bar: Bar) -> Series:
     """(min(open, close) - low) / (high - low + 1e-12)"""
     return (minimum(bar.open, bar.close) - bar.low) / span(bar)
 
 
-@one
+@without_window
 def KSFT(bar: Bar) -> Series:
     """(2 * close - high - low) / open"""
     return (2.0 * bar.close - bar.high - bar.low) / bar.open
 
 
-@one
+@without_window
 def KSFT2(bar: Bar) -> Series:
     """(2 * close - high - low) / (high - low + 1e-12)"""
     return (2.0 * bar.close - bar.high - bar.low) / span(bar)
 
 
-@one
+@without_window
 def OPEN0(bar: Bar) -> Series:
     """open / close"""
     return bar.open / bar.close
 
 
-@one
+@without_window
 def HIGH0(bar: Bar) -> Series:
     """high / close"""
     return bar.high / bar.close
 
 
-@one
+@without_window
 def LOW0(bar: Bar) -> Series:
     """low / close"""
     return bar.low / bar.close
 
 
-@one
+@without_window
 def VWAP0(bar: Bar) -> Series:
     """typical price / close"""
     return (bar.high + bar.low + bar.close) / 3.0 / bar.close
@@ -177,7 +172,7 @@ def BETA(bar: Bar, d: int) -> Series:
 def RSQR(bar: Bar, d: int) -> Series:
     """R squared of the line through {d} closes; unknown where they hardly deviate"""
     explained = slope(bar.close, d) * slope(bar.close, d) * ((d * d - 1) / 12)
-    return where(std(bar.close, d) > NO_DEVIATION, explained / central_moment(bar.close, d, 2), unknown())
+    return where(std(bar.close, d) > NO_DEVIATION, explained / central_moment(bar.close, d, 2), UNKNOWN)
 
 
 @windows
@@ -254,12 +249,12 @@ def CORD(bar: Bar, d: int) -> Series:
 
 
 def rises(bar: Bar, d: int) -> Series:
-    """Share of bars that closed higher."""
+    """Share of the last d bars that closed above the previous bar."""
     return mean(bar.close > lag(bar.close, 1), d)
 
 
 def falls(bar: Bar, d: int) -> Series:
-    """Share of bars that closed lower."""
+    """Share of the last d bars that closed below the previous bar."""
     return mean(lag(bar.close, 1) > bar.close, d)
 
 
@@ -281,27 +276,27 @@ def CNTD(bar: Bar, d: int) -> Series:
     return rises(bar, d) - falls(bar, d)
 
 
-def gained(x: Series, d: int, direction: float) -> Series:
-    """Sum of d rises (or falls) of x over the sum of its moves."""
+def share_of_moves(x: Series, d: int, direction: float) -> Series:
+    """Sum of the rises (direction 1) or falls (-1) of x over d bars, divided by the sum of absolute changes."""
     return total(maximum(direction * change(x), 0.0), d) / (total(abs(change(x)), d) + TINY)
 
 
 @windows
 def SUMP(bar: Bar, d: int) -> Series:
     """sum of {d} rises of the close / sum of its moves"""
-    return gained(bar.close, d, 1.0)
+    return share_of_moves(bar.close, d, 1.0)
 
 
 @windows
 def SUMN(bar: Bar, d: int) -> Series:
     """sum of {d} falls of the close / sum of its moves"""
-    return gained(bar.close, d, -1.0)
+    return share_of_moves(bar.close, d, -1.0)
 
 
 @windows
 def SUMD(bar: Bar, d: int) -> Series:
     """SUMP{d} - SUMN{d}"""
-    return gained(bar.close, d, 1.0) - gained(bar.close, d, -1.0)
+    return share_of_moves(bar.close, d, 1.0) - share_of_moves(bar.close, d, -1.0)
 
 
 @windows
@@ -326,16 +321,16 @@ def WVMA(bar: Bar, d: int) -> Series:
 @windows
 def VSUMP(bar: Bar, d: int) -> Series:
     """sum of {d} rises of the volume / sum of its moves"""
-    return gained(bar.volume, d, 1.0)
+    return share_of_moves(bar.volume, d, 1.0)
 
 
 @windows
 def VSUMN(bar: Bar, d: int) -> Series:
     """sum of {d} falls of the volume / sum of its moves"""
-    return gained(bar.volume, d, -1.0)
+    return share_of_moves(bar.volume, d, -1.0)
 
 
 @windows
 def VSUMD(bar: Bar, d: int) -> Series:
     """VSUMP{d} - VSUMN{d}"""
-    return gained(bar.volume, d, 1.0) - gained(bar.volume, d, -1.0)
+    return share_of_moves(bar.volume, d, 1.0) - share_of_moves(bar.volume, d, -1.0)

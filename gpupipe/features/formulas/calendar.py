@@ -1,4 +1,4 @@
-"""Calendar: when the bar is, in UTC."""
+"""Calendar: the date and time of the bar, in UTC."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from gpupipe.features.formulas.registry import feature
 
 
 def civil(day: Series) -> tuple[Series, Series]:
-    """Month 1 to 12 and day of the month 1 to 31 of days since 1970-01-01 (Hinnant, civil_from_days)."""
+    """Month (1 to 12) and day of the month (1 to 31) from days since 1970-01-01. Source: Hinnant, civil_from_days."""
     z = day + 719468.0
     era = floor(z / 146097.0)
-    of_era = z - era * 146097.0
-    year = floor((of_era - floor(of_era / 1460.0) + floor(of_era / 36524.0) - floor(of_era / 146096.0)) / 365.0)
-    of_year = of_era - (365.0 * year + floor(year / 4.0) - floor(year / 100.0))  # from the first of March
-    month = floor((5.0 * of_year + 2.0) / 153.0)
-    day_of_month = of_year - floor((153.0 * month + 2.0) / 5.0) + 1.0
+    era_day = z - era * 146097.0
+    year = floor((era_day - floor(era_day / 1460.0) + floor(era_day / 36524.0) - floor(era_day / 146096.0)) / 365.0)
+    year_day = era_day - (365.0 * year + floor(year / 4.0) - floor(year / 100.0))  # counted from the first of March
+    month = floor((5.0 * year_day + 2.0) / 153.0)
+    day_of_month = year_day - floor((153.0 * month + 2.0) / 5.0) + 1.0
     return where(month < 10.0, month + 3.0, month - 9.0), day_of_month
 
 

@@ -1,4 +1,4 @@
-"""Candle: the shape of the last bars."""
+"""Candle: the shape of the last bars (body, shadows, gap)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gpupipe.features.formulas.registry import feature
 
 
 def share(bar: Bar, part: Series) -> Series:
-    """part / (high - low); 0 without any range."""
+    """part / (high - low); 0 where high equals low."""
     span = bar.high - bar.low
     return where(span > 0.0, part / span, 0.0 * part)
 

@@ -1,9 +1,9 @@
-"""Cross-sectional: a symbol against its sector at the same time, and the sector against its own past."""
+"""Cross-sectional: a symbol compared with its sector at the same time, and the sector compared with its past."""
 
 from __future__ import annotations
 
 from gpupipe.features.expressions import Across, Bar, Series, across, lag, mean, where
-from gpupipe.features.formulas.momentum import strength
+from gpupipe.features.formulas.momentum import relative_strength
 from gpupipe.features.formulas.registry import feature
 from gpupipe.features.formulas.volatility import average_range
 
@@ -11,12 +11,12 @@ RANK, EXCESS, MEAN, DISPERSION, AGAINST_PAST, SCORE = range(6)  # outputs of ker
 
 
 def rate(bar: Bar, n: int) -> Series:
-    """Percent over n bars."""
+    """Return over n bars, in per cent."""
     return 100.0 * (bar.close / lag(bar.close, n) - 1)
 
 
 def activity(bar: Bar, n: int) -> Series:
-    """Volume over its mean of n bars; 1 where nothing was traded."""
+    """Volume divided by its mean over n bars; 1 where that mean is 0."""
     average = mean(bar.volume, n)
     return where(average > 0.0, bar.volume / average, 1.0)
 
@@ -78,7 +78,7 @@ def sector_rank_volume(bar: Bar, n: int) -> Across:
 @feature("cross_sectional", "rank", [14])
 def sector_rank_rsi(bar: Bar, n: int) -> Across:
     """rank of rsi_{n} in the sector at the time, 0 to 1"""
-    return across(strength(bar, n), RANK)
+    return across(relative_strength(bar, n), RANK)
 
 
 @feature("cross_sectional", "breadth", [20])

@@ -1,4 +1,4 @@
-"""Momentum: rates of change, oscillators, and how steady the moves were."""
+"""Momentum: rates of change, oscillators, and the steadiness of moves."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def roc_between(bar: Bar, skip: int, n: int) -> Series:
     return 100.0 * (lag(bar.close, skip) / lag(bar.close, n) - 1)
 
 
-def strength(bar: Bar, n: int) -> Series:
-    """RSI, 0 to 100; 50 without any move."""
+def relative_strength(bar: Bar, n: int) -> Series:
+    """RSI over n bars, 0 to 100; 50 where the close has not moved."""
     move = change(bar.close)
     gain, loss = wilder(maximum(move, 0.0), n), wilder(maximum(-move, 0.0), n)
     return where(gain + loss > 0.0, 100.0 * gain / (gain + loss), 50.0)
@@ -46,13 +46,13 @@ def strength(bar: Bar, n: int) -> Series:
 def rsi(bar: Bar, n: int) -> Series:
     """100 * gain / (gain + loss), Wilder's averages, n = {n}
 
-    50 without any move (TA-Lib: 0).
+    50 where the close has not moved (TA-Lib: 0).
     """
-    return strength(bar, n)
+    return relative_strength(bar, n)
 
 
-def place(x: Series, high: Series, low: Series, n: int) -> Series:
-    """100 * (x - lowest low of n) / (highest high of n - lowest low of n); 50 without any range."""
+def range_position(x: Series, high: Series, low: Series, n: int) -> Series:
+    """100 * (x - lowest low of n bars) / (highest high - lowest low); 50 where the two are equal."""
     top, bottom = highest(high, n), lowest(low, n)
     return where(top > bottom, 100.0 * (x - bottom) / (top - bottom), 50.0)
 
@@ -60,31 +60,32 @@ def place(x: Series, high: Series, low: Series, n: int) -> Series:
 @feature("momentum", "TA-Lib STOCHRSI", [14])
 def stochrsi(bar: Bar, n: int) -> Series:
     """place of RSI({n}) in the range of its last {n} values, 0 to 100; 50 without any range (TA-Lib: 0)"""
-    return place(strength(bar, n), strength(bar, n), strength(bar, n), n)
+    rsi = relative_strength(bar, n)
+    return range_position(rsi, rsi, rsi, n)
 
 
 @feature("momentum", "TA-Lib WILLR", [14])
 def willr(bar: Bar, n: int) -> Series:
     """100 * (close - lowest {n}) / (highest {n} - lowest {n}) - 100; -50 without any range (TA-Lib: 0)"""
-    return place(bar.close, bar.high, bar.low, n) - 100.0
+    return range_position(bar.close, bar.high, bar.low, n) - 100.0
 
 
 @feature("momentum", "TA-Lib STOCH", [14])
 def stoch_slowk(bar: Bar, n: int) -> Series:
     """SMA 3 of 100 * (close - lowest {n}) / (highest {n} - lowest {n})"""
-    return mean(place(bar.close, bar.high, bar.low, n), 3)
+    return mean(range_position(bar.close, bar.high, bar.low, n), 3)
 
 
 @feature("momentum", "TA-Lib STOCH", [14])
 def stoch_slowd(bar: Bar, n: int) -> Series:
     """SMA 3 of SMA 3 of 100 * (close - lowest {n}) / (highest {n} - lowest {n})"""
-    return mean(mean(place(bar.close, bar.high, bar.low, n), 3), 3)
+    return mean(mean(range_position(bar.close, bar.high, bar.low, n), 3), 3)
 
 
 @feature("momentum", "TA-Lib STOCHF", [5])
 def stoch_fastk(bar: Bar, n: int) -> Series:
     """100 * (close - lowest {n}) / (highest {n} - lowest {n})"""
-    return place(bar.close, bar.high, bar.low, n)
+    return range_position(bar.close, bar.high, bar.low, n)
 
 
 @feature("momentum", "TA-Lib CCI", [14, 20])
@@ -106,7 +107,7 @@ def momentum_balance(bar: Bar, n: int) -> Series:
 def ultosc(bar: Bar, short: int, middle: int, long: int) -> Series:
     """100 * (4 A({short}) + 2 A({middle}) + A({long})) / 7, A = sum of close - true low / sum of true ranges
 
-    50 without any range.
+    50 where there is no range.
     """
     pressure = bar.close - minimum(bar.low, lag(bar.close, 1))
     span = true_range(bar)

@@ -1,4 +1,4 @@
-"""Range: where the close lies between the extremes of its past, and how long ago they were."""
+"""Range: the position of the close between past extremes, and the bars since these extremes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpupipe.features.expressions import (
     mean,
     where,
 )
-from gpupipe.features.formulas.momentum import place
+from gpupipe.features.formulas.momentum import range_position
 from gpupipe.features.formulas.registry import feature
 from gpupipe.features.formulas.volatility import relative_range
 
@@ -51,7 +51,7 @@ def bars_since_low(bar: Bar, n: int) -> Series:
 @feature("range", "Donchian channel", [60])
 def donchian_place(bar: Bar, n: int) -> Series:
     """100 * (close - lowest {n}) / (highest {n} - lowest {n}); 50 without any range"""
-    return place(bar.close, bar.high, bar.low, n)
+    return range_position(bar.close, bar.high, bar.low, n)
 
 
 @feature("range", "width of the Donchian channel", [20, 60])

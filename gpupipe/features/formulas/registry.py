@@ -1,4 +1,7 @@
-"""The features there are, by name: each is a decorated function from the columns of a bar to a formula."""
+"""The registry of features: each is a decorated function from the columns of a bar to a formula.
+
+Users register features in Python files of their own (`load_modules`). A run keeps these files in OUT.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gpupipe.features.expressions import BAR, Across, Series, lower, warm_up
+from gpupipe.features.lowering import lower, warm_up
+from gpupipe.features.series import BAR, Across, Series
 from gpupipe.runtime.errors import UserError
 
 FAMILIES = ("trend", "momentum", "volatility", "range", "volume", "candle", "calendar", "cross_sectional", "alpha158")
@@ -25,14 +29,19 @@ F = TypeVar("F", bound=Formula)
 
 
 class FeatureError(UserError):
-    """A feature of the user's own that cannot be used; the message names the feature or its file, and what is wrong."""
+    """A user-defined feature cannot be used; the message names the feature or its file, and the problem."""
 
 
 @dataclass(frozen=True)
-class OnPanel:
-    """A column that the user's code makes of the panel: nothing keeps it from looking ahead but the audit.
+class PanelFunction:
+    """A column that a user's function computes from the whole panel. Only the audit keeps it from looking ahead.
 
-    code: its text, which stands for it in the hash of the features.
+    name: the feature's.  user_function: from a Panel to numbers (n_rows,).
+    warm_up_bars: the first bar of a symbol, counted from 0, whose value is not NaN.
+    code: the function's source, which enters the hash of the features.
+
+    Example: `@panel_feature("momentum", source="mine")` on `def tomorrow(panel)` registers a Feature "tomorrow" whose
+    `function` is a PanelFunction with 0 warm-up bars.
     """
 
     name: str
@@ -41,56 +50,67 @@ class OnPanel:
     code: str = field(repr=False)
 
     def function(self, panel: Any) -> Any:
-        """Numbers (n_rows,) on the panel's device; FeatureError if the user's code raises, or gives anything else."""
+        """Numbers (n_rows,) on the panel's device; FeatureError if the user's code raises or returns something else."""
         try:
             values = self.user_function(panel)
-        except Exception as error:  # whatever the user's code does wrong
-            told = _told(error, self.user_function.__code__.co_filename)
-            raise FeatureError(f"feature {self.name} cannot be computed: {told}") from error
+        except Exception as error:  # user code may raise anything
+            problem = _one_line(error, self.user_function.__code__.co_filename)
+            raise FeatureError(f"feature {self.name} cannot be computed: {problem}") from error
         shape, kind = getattr(values, "shape", None), getattr(getattr(values, "dtype", None), "kind", None)
         if shape != (panel.n_rows,) or kind not in ("f", "i", "u", "b"):
-            came = type(values).__name__ if kind is None else f"{values.dtype} {shape}"
-            raise FeatureError(f"feature {self.name} gave {came}, expected float32 ({panel.n_rows},), one for each row")
+            result = type(values).__name__ if kind is None else f"{values.dtype} {shape}"
+            raise FeatureError(
+                f"feature {self.name} returned {result}, expected float32 ({panel.n_rows},), a number for each row"
+            )
         return values
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One column: `function` of the bar and `periods`. default: whether it is in the set of that name."""
+    """One registered column: `function` applied to the bar and `periods`.
+
+    formula: the column in words.  source: the publication or library it follows.
+    default: whether the set "default" includes it.
+
+        >>> from gpupipe.features.formulas import FEATURES
+        >>> sma = FEATURES["sma_ratio_20"]
+        >>> sma.family, sma.periods, sma.formula, sma.warm_up_bars
+        ('trend', (20,), 'close / SMA(20) - 1', 19)
+    """
 
     name: str
     family: str
     formula: str
     source: str
-    function: Formula | OnPanel
+    function: Formula | PanelFunction
     periods: tuple[float, ...]
     default: bool
 
     @functools.cached_property
-    def series(self) -> Series | Across | OnPanel:
-        """Its formula, or the function of the panel that makes it; FeatureError if the function gives no formula."""
-        if isinstance(self.function, OnPanel):
+    def series(self) -> Series | Across | PanelFunction:
+        """The formula, or the function of the panel; FeatureError if the function does not return a formula."""
+        if isinstance(self.function, PanelFunction):
             return self.function
-        made = self.function(BAR, *self.periods)
-        if not isinstance(made, Series | Across):
+        formula = self.function(BAR, *self.periods)
+        if not isinstance(formula, Series | Across):
             raise FeatureError(
-                f"feature {self.name} gave {type(made).__name__}, expected a formula: return what arithmetic and "
-                "gpupipe.features.expressions make of the bar's columns, such as bar.close / bar.open"
+                f"feature {self.name} returned {type(formula).__name__}, expected a formula: return an expression of "
+                "the bar's columns and functions of gpupipe.features.expressions, such as bar.close / bar.open"
             )
-        return made
+        return formula
 
     @property
     def warm_up_bars(self) -> int:
-        """The first bar of a symbol, counted from 0, that can be known."""
-        return self.series.warm_up_bars if isinstance(self.series, OnPanel) else warm_up(self.series)
+        """The first bar of a symbol, counted from 0, whose value is not NaN."""
+        return self.series.warm_up_bars if isinstance(self.series, PanelFunction) else warm_up(self.series)
 
     @functools.cached_property
     def definition(self) -> str:
-        """What fixes the column's values, as text: its formula, and a hash of what the machine runs for it."""
+        """The text that determines the column's values: formula, and hash of its program and of the kernel's code."""
         from gpupipe.kernels.cross_section import cross_section, group_means
         from gpupipe.kernels.program import run_program
 
-        if isinstance(self.series, OnPanel):
+        if isinstance(self.series, PanelFunction):
             return f"{self.formula} | {hashlib.sha256(self.series.code.encode()).hexdigest()}"
         inner = self.series.series if isinstance(self.series, Across) else self.series
         program = lower([inner])
@@ -105,22 +125,28 @@ FEATURES: dict[str, Feature] = {}
 
 
 def feature(
-    family: str, source: str, periods: Iterable[float | tuple[float, ...]] = ((),),
-    extra: Iterable[float | tuple[float, ...]] = (), separator: str = "_",
-) -> Callable[[F], F]:  # fmt: skip
-    """Decorator: make a feature of each set of periods, named function_period_period.
+    family: str,
+    source: str,
+    periods: Iterable[float | tuple[float, ...]] = ((),),
+    extra: Iterable[float | tuple[float, ...]] = (),
+    separator: str = "_",
+) -> Callable[[F], F]:
+    """Decorator: register a feature for each set of periods, named function_period_period.
 
-    The function takes the bar (a `features.expressions.Bar`) and the periods, and gives a formula; its docstring
-    begins with it in words, with {periods} by name. periods: sets of the default columns.  extra: sets that must be
-    asked for.
-    Raises FeatureError for a name that is taken, a family that does not exist, or periods that the function takes not.
+    The function takes the bar (a `features.expressions.Bar`) and the periods, and returns a formula. Its docstring
+    starts with the formula in words, with {names} of the function's parameters in place of the periods.
+
+    family: one of FAMILIES.  source: the publication or library that the formula follows.
+    periods: sets of periods whose columns are in "default".  extra: sets whose columns must be selected by name.
+    separator: between the function's name and the periods.
+    Raises FeatureError for a name that is taken, an unknown family, or periods that the function does not take.
     """
 
     def register(function: F) -> F:
         names = list(inspect.signature(function).parameters)[1:]
         for default, sets in ((True, periods), (False, extra)):
-            for one in sets:
-                values = one if isinstance(one, tuple) else (one,)
+            for period_set in sets:
+                values = period_set if isinstance(period_set, tuple) else (period_set,)
                 if len(names) != len(values):
                     takes = f"the bar and {', '.join(names)}" if names else "the bar alone"
                     raise FeatureError(f"feature {function.__name__} takes {takes}, but the periods given are {values}")
@@ -134,10 +160,12 @@ def feature(
 
 
 def panel_feature(family: str, source: str, warm_up_bars: int = 0) -> Callable[[F], F]:
-    """Decorator: a column that is no formula, made by a function of the Panel: float32 (n_rows,) on the panel's device.
+    """Decorator: register a function of the whole Panel as a feature; the feature has the function's name.
 
-    It is computed by itself and can look anywhere: have it audited (`gpupipe audit`). warm_up_bars: the first bar of a
-    symbol that can be known. The name is the function's.
+    The function returns float32 (n_rows,) on the panel's device. Use it where no formula will do. It can look ahead, so
+    audit it (`gpupipe audit`).
+    warm_up_bars: the first bar of a symbol, counted from 0, whose value is not NaN.
+    Raises FeatureError for a name that is taken, an unknown family, or a function whose source cannot be read.
     """
 
     def register(function: F) -> F:
@@ -145,42 +173,48 @@ def panel_feature(family: str, source: str, warm_up_bars: int = 0) -> Callable[[
         try:
             code = inspect.getsource(function)
         except OSError:
-            raise FeatureError(f"the code of feature {name} cannot be read: put it in a file") from None
+            raise FeatureError(f"the source of feature {name} cannot be read: put it in a file") from None
         words = " ".join((function.__doc__ or "").split())
-        _add(Feature(name, family, words, source, OnPanel(name, function, warm_up_bars, code), (), True))
+        _add(Feature(name, family, words, source, PanelFunction(name, function, warm_up_bars, code), (), True))
         return function
 
     return register
 
 
-def _add(one: Feature) -> None:
-    if one.family not in FAMILIES:
-        raise FeatureError(f"no family {one.family!r}; there are {', '.join(FAMILIES)}")
-    if one.name in FEATURES:
-        raise FeatureError(f"there is a feature {one.name!r} already; give this one another name")
-    FEATURES[one.name] = one
+def _add(feature: Feature) -> None:
+    if feature.family not in FAMILIES:
+        raise FeatureError(f"no family {feature.family!r}; expected one of {', '.join(FAMILIES)}")
+    if feature.name in FEATURES:
+        raise FeatureError(f"there is a feature {feature.name!r} already; rename this one")
+    FEATURES[feature.name] = feature
 
 
 @dataclass(frozen=True)
 class Module:
-    """A Python file of features of one's own: as it was named, what it held when it ran, and what it registered."""
+    """A Python file of user-defined features.
+
+    path: as the user named it.  content: its bytes when it ran.  features: the features it registered, by name.
+
+    Example: `load_modules(["mine.py"])[0].features` is {"calm_2": Feature(...), "calm_3": Feature(...)} for a file that
+    registers `calm` with the periods 2 and 3.
+    """
 
     path: str
     content: bytes = field(repr=False)
     features: dict[str, Feature] = field(repr=False)
 
 
-_loaded: tuple[Module, ...] = ()  # their features are in FEATURES
-_ran: dict[tuple[pathlib.Path, bytes], Module] = {}
+_loaded: tuple[Module, ...] = ()  # files whose features are in FEATURES
+_executed: dict[tuple[pathlib.Path, bytes], Module] = {}
 _lock = threading.RLock()
 
 
 def load_modules(paths: Iterable[str]) -> tuple[Module, ...]:
-    """Have the features of these Python files, and of no other file: those that earlier calls loaded are forgotten.
+    """Register the features of these Python files and remove those of files that earlier calls loaded.
 
-    A file runs once for each content that it has had, so that a changed file replaces its features.
-    Raises FeatureError if one cannot be read or run, registers none, or has a formula that cannot be made; then the
-    features are those that there were before.
+    A file runs once for each content, so that a changed file replaces its features.
+    Raises FeatureError if a file cannot be read or run, registers no feature, or holds an invalid formula; the registry
+    is then unchanged.
     """
     files = {}
     for path in paths:
@@ -192,10 +226,10 @@ def load_modules(paths: Iterable[str]) -> tuple[Module, ...]:
 
 
 def load_contents(files: dict[str, bytes]) -> tuple[Module, ...]:
-    """`load_modules` of files that were read already: content by path."""
+    """`load_modules` of files that are already in memory: content by path."""
     global _loaded
     with _lock:
-        if [(one.path, one.content) for one in _loaded] == list(files.items()):
+        if [(module.path, module.content) for module in _loaded] == list(files.items()):
             return _loaded
         before = dict(FEATURES)
         for module in _loaded:
@@ -211,58 +245,58 @@ def load_contents(files: dict[str, bytes]) -> tuple[Module, ...]:
 
 
 def _features_of(path: str, content: bytes) -> Module:
-    """Register the features of a file; it is run if it has not been with this content."""
-    place = pathlib.Path(path).resolve()
-    there = set(FEATURES)
+    """Register the features of a file; it runs unless it has run with this content before."""
+    file = pathlib.Path(path).resolve()
+    before = set(FEATURES)
     try:
-        if (place, content) in _ran:
-            for one in _ran[place, content].features.values():
-                _add(one)
+        if (file, content) in _executed:
+            for feature in _executed[file, content].features.values():
+                _add(feature)
         else:
-            _run(place, content)
-        made = {name: one for name, one in FEATURES.items() if name not in there}
-        for one in made.values():
-            _check(one, place)
+            _run(file, content)
+        registered = {name: feature for name, feature in FEATURES.items() if name not in before}
+        for feature in registered.values():
+            _check(feature, file)
     except FeatureError as error:
         raise FeatureError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:  # whatever the user's code does wrong
-        raise FeatureError(f"{path} cannot be run: {_told(error, str(place))}") from error
-    if not made:
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        raise FeatureError(f"{path} cannot be run: {_one_line(error, str(file))}") from error
+    if not registered:
         raise FeatureError(f"{path} registers no feature; decorate a function with @gpupipe.feature(family, source)")
-    _ran[place, content] = Module(path, content, made)
-    return _ran[place, content]
+    _executed[file, content] = Module(path, content, registered)
+    return _executed[file, content]
 
 
-# Modules that feature files written for an earlier gpupipe import, and where these are now.
+# Modules that feature files written for an earlier gpupipe import, and their present names.
 FORMER_MODULES = {"gpupipe.expressions": "gpupipe.features.expressions"}
 
 
-def _run(place: pathlib.Path, content: bytes) -> None:
-    """Run a file as a module with a name of its own; the importer would leave its cache beside the file."""
+def _run(file: pathlib.Path, content: bytes) -> None:
+    """Run a file as a module with a unique name; Python's importer would write a cache next to the file."""
     for former, current in FORMER_MODULES.items():
         sys.modules.setdefault(former, importlib.import_module(current))
-    name = f"features_of_{place.stem}_{hashlib.sha256(content).hexdigest()[:12]}"
+    name = f"features_of_{file.stem}_{hashlib.sha256(content).hexdigest()[:12]}"
     module = types.ModuleType(name)
-    module.__file__ = str(place)
-    sys.modules[name] = module  # dataclasses and others look there for the module of what they are given
+    module.__file__ = str(file)
+    sys.modules[name] = module  # dataclasses look up the module of a class there
     try:
-        exec(compile(content, str(place), "exec", dont_inherit=True), module.__dict__)
+        exec(compile(content, str(file), "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise
 
 
-def _check(one: Feature, place: pathlib.Path) -> None:
-    """Make the formula now, where its file is known, and not in the middle of a run."""
+def _check(feature: Feature, file: pathlib.Path) -> None:
+    """Build the formula now, where its file is known, rather than in the middle of a run."""
     try:
-        _ = one.series
+        _ = feature.series
     except FeatureError:
         raise
     except Exception as error:
-        raise FeatureError(f"feature {one.name} cannot be made: {_told(error, str(place))}") from error
+        raise FeatureError(f"feature {feature.name} cannot be built: {_one_line(error, str(file))}") from error
 
 
-def _told(error: BaseException, filename: str) -> str:
-    """An error of the user's code in one line, with the last line of the file that it passed."""
+def _one_line(error: BaseException, filename: str) -> str:
+    """An exception of user code in one line, with the number of the last line of the user's file in the traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
     return f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")

@@ -1,18 +1,18 @@
-"""Returns that many formulas read."""
+"""Returns shared by formulas of several families."""
 
 from __future__ import annotations
 
 from gpupipe.features.expressions import Bar, Series, lag, log
 
-# Of returns: below what one step of a float32 price makes, so there was no move.
+# A variance of returns below that of one float32 step of the price: the price has not moved.
 SMALLEST_VARIANCE = 1e-15
 
 
 def log_return(bar: Bar) -> Series:
-    """ln(close / close before)."""
+    """ln(close / previous close)."""
     return log(bar.close / lag(bar.close, 1))
 
 
 def log_gap(bar: Bar) -> Series:
-    """ln(open / close before)."""
+    """ln(open / previous close)."""
     return log(bar.open / lag(bar.close, 1))

@@ -1,4 +1,4 @@
-"""Trend: the close against its averages, MACD, directional movement, regressions on time."""
+"""Trend: the close relative to moving averages, MACD, directional movement, regressions on time."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from gpupipe.features.formulas.registry import feature
 
 
 def true_range(bar: Bar) -> Series:
-    """max(high, close before) - min(low, close before)."""
-    before = lag(bar.close, 1)
-    return maximum(bar.high, before) - minimum(bar.low, before)
+    """max(high, previous close) - min(low, previous close)."""
+    previous = lag(bar.close, 1)
+    return maximum(bar.high, previous) - minimum(bar.low, previous)
 
 
 def directional_movement(bar: Bar) -> tuple[Series, Series]:
-    """Rise of the high and fall of the low, each where it is the larger of the two and above 0, else 0."""
+    """+DM and -DM: rise of the high and fall of the low, each 0 unless it is positive and the larger of the two."""
     up, down = change(bar.high), -change(bar.low)
     plus = where(up > down, maximum(up, 0.0), 0.0)
     minus = where(down > up, maximum(down, 0.0), 0.0)
@@ -38,7 +38,7 @@ def directional_movement(bar: Bar) -> tuple[Series, Series]:
 
 
 def slope(x: Series, n: int) -> Series:
-    """Slope of the least-squares line through the last n values, a bar."""
+    """Slope per bar of the least-squares line through the last n values."""
     age = (n - 1) / 2
     return (age * total(x, n) - weighted_total(x, n)) / (n * (n * n - 1) / 12)
 
@@ -77,7 +77,7 @@ def trix(bar: Bar, n: int) -> Series:
 
 
 def macd(bar: Bar, fast: int, slow: int, signal: int) -> tuple[Series, Series]:
-    """Line and signal; both averages of the price start on the bar on which the slow one can."""
+    """MACD line and signal line; both averages of the price start on the first bar of the slow one."""
     line = ema(bar.close, fast, slow - fast) - ema(bar.close, slow)
     return line, ema(line, signal)
 
@@ -110,7 +110,7 @@ def directional(bar: Bar, n: int) -> tuple[Series, Series]:
 
 
 def direction_index(bar: Bar, n: int) -> Series:
-    """DX, 0 to 100; 0 where nothing has moved."""
+    """DX, 0 to 100; 0 without directional movement."""
     plus, minus = (wilder_total(move, n) for move in directional_movement(bar))
     both = plus + minus
     return where(both > 0.0, 100.0 * abs(plus - minus) / both, 0.0)

@@ -26,7 +26,7 @@ from gpupipe.features.formulas.trend import true_range
 
 
 def average_range(bar: Bar, n: int) -> Series:
-    """NATR: 100 * ATR(n) / close, percent."""
+    """NATR, in per cent: 100 * ATR(n) / close."""
     return 100.0 * wilder(true_range(bar), n) / bar.close
 
 
@@ -43,7 +43,7 @@ def log_natr(bar: Bar, n: int) -> Series:
 
 
 def relative_range(bar: Bar) -> Series:
-    """True range / close before."""
+    """True range / previous close."""
     return true_range(bar) / lag(bar.close, 1)
 
 
@@ -51,7 +51,8 @@ def relative_range(bar: Bar) -> Series:
 def log_range(bar: Bar, n: int) -> Series:
     """ln(max(100 * mean of {n} true ranges over close[1], 1e-4))
 
-    What log_natr is for shorter periods: Wilder's average of 60 bars still tells after two years where the data began.
+    The long-period form of log_natr: Wilder's average over 60 bars depends on where the data starts, even after two
+    years.
     """
     return log(maximum(100.0 * mean(relative_range(bar), n), 1e-4))
 
@@ -64,7 +65,7 @@ def vol_of_vol(bar: Bar, n: int) -> Series:
 
 
 def realised(x: Series, n: int) -> Series:
-    """Root of the mean square of n returns."""
+    """Root mean square of the last n values."""
     return sqrt(mean(x * x, n))
 
 
@@ -105,9 +106,8 @@ def max_return(bar: Bar, n: int) -> Series:
 def skewness(bar: Bar, n: int) -> Series:
     """skewness of {n} r; 0 without any variance"""
     second = central_moment(log_return(bar), n, 2)
-    return where(
-        second > SMALLEST_VARIANCE, central_moment(log_return(bar), n, 3) / (second * sqrt(second)), 0.0
-    )  # fmt: skip
+    third = central_moment(log_return(bar), n, 3)
+    return where(second > SMALLEST_VARIANCE, third / (second * sqrt(second)), 0.0)
 
 
 @feature("volatility", "population moments", [20, 60])
@@ -123,7 +123,7 @@ def autocorrelation(bar: Bar, n: int) -> Series:
     r = log_return(bar)
     second = central_moment(r, n, 2)
     m = mean(r, n)
-    # sum over the window's pairs of (r - m)(r[1] - m), of which r[1] of the oldest lies outside
+    # Sum of (r - m)(r[1] - m) over the n - 1 pairs inside the window: r[1] of the oldest bar lies outside.
     pairs = mean(r * lag(r, 1), n - 1) * (n - 1)
     both = m * ((mean(r, n - 1) + lag(mean(r, n - 1), 1)) * (n - 1) - (n - 1) * m)
     return where(second > SMALLEST_VARIANCE, (pairs - both) / n / second, 0.0)
@@ -157,7 +157,7 @@ def max_abs_gap(bar: Bar, n: int) -> Series:
 
 
 def parts(bar: Bar) -> tuple[Series, Series, Series]:
-    """ln of high, low and close over the open."""
+    """ln of high / open, low / open and close / open."""
     return log(bar.high / bar.open), log(bar.low / bar.open), log(bar.close / bar.open)
 
 
@@ -177,7 +177,7 @@ def garman_klass(bar: Bar, n: int) -> Series:
 
 
 def satchell(bar: Bar) -> Series:
-    """A bar's variance by Rogers and Satchell."""
+    """Rogers and Satchell's variance of one bar."""
     up, down, body = parts(bar)
     return up * (up - body) + down * (down - body)
 

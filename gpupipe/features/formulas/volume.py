@@ -1,4 +1,4 @@
-"""Volume: against its own past, and with the direction of price."""
+"""Volume: relative to its past, and combined with the direction of the price."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def volume_rank(bar: Bar, n: int) -> Series:
 
 
 def money_flow(bar: Bar, n: int) -> Series:
-    """MFI: 100 * rising / (rising + falling) of typical * volume; 50 where nothing flowed."""
+    """MFI: 100 * rising / (rising + falling), money flow being typical price * volume; 50 without any flow."""
     price = bar.high + bar.low + bar.close  # three times the typical price
     flow, move = price * bar.volume, change(price)
     rising = total(where(move > 0.0, flow, 0.0 * flow), n)
@@ -67,7 +67,7 @@ def mfi(bar: Bar, n: int) -> Series:
 
 
 def accumulation(bar: Bar) -> Series:
-    """Volume times the place of the close in the bar's range, -1 to 1; 0 of a bar without range."""
+    """Accumulation: volume * position of the close in the bar's range, -1 to 1; 0 where high equals low."""
     span = bar.high - bar.low
     return where(span > 0.0, (2.0 * bar.close - bar.high - bar.low) / span * bar.volume, 0.0 * bar.volume)
 
@@ -115,12 +115,12 @@ def volume_return_correlation(bar: Bar, n: int) -> Series:
 def illiquidity_ratio(bar: Bar, short: int, long: int) -> Series:
     """ln of mean of {short} |r| / (close * volume) over that of {long}
 
-    A bar without trade counts 0; 0 if no bar moved.
+    A bar without trades counts 0; the column is 0 where no bar moved.
     """
     traded = bar.close * bar.volume
-    one = where(traded > 0.0, abs(log_return(bar)) / traded, 0.0 * traded)
-    near, far = mean(one, short), mean(one, long)
-    return where(far > 0.0, log(maximum(where(far > 0.0, near / far, 1.0), 1e-3)), 0.0)
+    illiquidity = where(traded > 0.0, abs(log_return(bar)) / traded, 0.0 * traded)
+    recent, average = mean(illiquidity, short), mean(illiquidity, long)
+    return where(average > 0.0, log(maximum(where(average > 0.0, recent / average, 1.0), 1e-3)), 0.0)
 
 
 @feature("volume", "share of volume in rising bars", [20])
