@@ -15,7 +15,7 @@ from bench import kill
 from gpupipe.cli import run
 from gpupipe.runtime import run_log
 from gpupipe.runtime.task_graph import Costs, Task, run_graph
-from tests.pipeline.test_kill import JOB
+from tests.support.tiny import JOB
 
 ROOT = pathlib.Path(__file__).parents[2]
 LONGEST_S = 120.0
