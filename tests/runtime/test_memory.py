@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gpupipe.cli import run
-from gpupipe.runtime import memory
-from gpupipe.runtime.errors import UserError
 from gpupipe.estimators.boosting.binned_matrix import binned
 from gpupipe.estimators.contract import Shape
+from gpupipe.runtime import memory
+from gpupipe.runtime.errors import UserError
 from gpupipe.training import memory_estimate, planning, prepare
 from gpupipe.workloads import equity
 from tests.support import tiny

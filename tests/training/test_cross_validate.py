@@ -18,7 +18,7 @@ from gpupipe.cross_validation.diagram import DAY_NS
 from gpupipe.cross_validation.folds import Folds, make_folds
 from gpupipe.cross_validation.split import split
 from gpupipe.cross_validation.walk_forward import holdout
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import COLUMNS
 from gpupipe.dataset.dataset import NEVER
 from gpupipe.estimators import registry
 from gpupipe.evaluation.block_bootstrap import by_time, draw, interval, joined
