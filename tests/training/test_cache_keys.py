@@ -11,6 +11,7 @@ import pytest
 
 from gpupipe.estimators import registry
 from gpupipe.estimators.contract import EstimatorSettings
+from gpupipe.pipeline.job import code_roots
 from gpupipe.store import fingerprint
 from gpupipe.store.cache import changed
 from gpupipe.workloads import equity
@@ -77,9 +78,13 @@ def out(base, tmp_path):
 def all_settings():
     """Every setting there is, as "section.field", with its value in the runs here."""
     settings = settings_of()
-    values = {"seed": settings.seed}
-    for section, value in settings.sections.items():
-        values |= {f"{section}.{field.name}": getattr(value, field.name) for field in dataclasses.fields(value)}
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    values, sections = {}, fields.pop("sections")
+    for name, value in {**fields, **sections}.items():
+        if dataclasses.is_dataclass(value):
+            values |= {f"{name}.{field.name}": getattr(value, field.name) for field in dataclasses.fields(value)}
+        else:
+            values[name] = value
     return {name: value for name, value in values.items() if not {name, name.partition(".")[0]} & {*LEFT_OUT}}
 
 
@@ -220,7 +225,8 @@ def test_imports_are_followed_where_they_are_written():
         "gpupipe.estimators.boosting.xgb_joint",
         "gpupipe.targets.triple_barrier",
     } & {*linear}
-    whole = {*fingerprint.closure(["gpupipe.pipeline.job"], ())}
+    modules = [registry.module_of(name) for name in equity.DEFAULT_MODELS]
+    whole = {*fingerprint.closure([*code_roots(equity.EQUITY), *modules], ())}  # as the run's key covers it
     assert {
         "gpupipe.artifacts.summary",
         "gpupipe.estimators.boosting.xgb_joint",

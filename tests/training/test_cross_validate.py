@@ -124,9 +124,7 @@ def test_an_origin_knows_nothing_of_what_came_after_it(walked, tmp_path):
     columns = {name: getattr(panel, name).copy() for name in COLUMNS}
     for name in ("open", "high", "low", "close"):
         columns[name][later] *= factor
-    changed = Panel.of_bars(
-        **columns, time_ns=panel.time_ns, offsets=panel.offsets, symbols=panel.symbols, sector=panel.sector
-    )
+    changed = panel.replace(**columns)
     found = job(tmp_path, *WALK, panel=changed)["walk_forward"]
     for one in walked[1]["walk_forward"]["results"]:
         again = one_of(found["results"], one["label"], one["model"])
