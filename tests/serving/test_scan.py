@@ -181,7 +181,7 @@ def test_later_bars_are_not_looked_at(models, market):
     end = (np.datetime64(day) + 1).astype("datetime64[ns]").astype(np.int64)
     later = market.time_ns >= end
     columns = {name: getattr(market, name) for name in ("close", "volume")}
-    changed = dataclasses.replace(market, **{n: np.where(later, column[::-1], column) for n, column in columns.items()})
+    changed = market.replace(**{n: np.where(later, column[::-1], column) for n, column in columns.items()})
     after = scan(models, changed, "linear", day)
     assert list(map(plain, after.signals)) == list(map(plain, before.signals))
     assert list(map(plain, scan(models, market, "linear").signals)) != list(map(plain, before.signals))

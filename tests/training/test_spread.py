@@ -88,7 +88,7 @@ def test_the_same_bytes_again_and_units_are_found_again(together, three, setting
     tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     assert contents_of_models(tmp_path) == contents_of_models(together[0])
     # What nothing changed for is taken; the sector stages that are made again find bins that no one has made yet.
-    changed = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
+    changed = settings.replace(joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
     whole, _ = tiny.execute(tiny_market(), None, changed, tmp_path, workers=three)
     n_labels, n_rounds = 2, 3
     assert whole["units"]["model"]["made"] <= len(SECTORS) * n_rounds + n_rounds
