@@ -9,7 +9,7 @@ import pytest
 
 from gpupipe import load
 from gpupipe.pipeline import job as pipeline
-from gpupipe.pipeline.job import Listener
+from gpupipe.pipeline.listener import Listener
 from gpupipe.store import fingerprint
 from gpupipe.workloads import equity
 from tests.support import tiny
