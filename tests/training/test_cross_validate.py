@@ -264,6 +264,20 @@ def test_intervals_of_origins_put_together_by_hand(gain, word):
         joined([parts[0], parts[0]])
 
 
+def test_intervals_of_a_workload_without_tables_and_without_a_prior_of_all_sectors():
+    part = by_date(60, 0, 0.05, np.random.default_rng(1), ("m",))
+    sums = [float(part.sums["l", name].sum()) for name in ("m", "prior")]
+    folds = [FoldScores({"name": "origin1"}, [BlockLoss("origin1", 0, "a", "l", "m", 60, *sums)], {("l", "a"): part})]
+    walk = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds, ()), folds, 5, 7, ())
+    (one,), (by_sector,), (family,) = walk["results"], walk["by_sector"], walk["families"]
+    gain = 1 - sums[0] / sums[1]
+    for measures in (one, by_sector, family):
+        assert measures["gain_low"] < gain < measures["gain_high"]
+        assert measures["above_prior_all"] == pytest.approx(gain)  # nothing to subtract
+        assert measures["above_prior_all_low"] == pytest.approx(measures["gain_low"])
+    assert np.isnan([one["above_tables"], one["above_tables_low"], one["above_tables_high"]]).all()
+
+
 def test_a_path_below_a_prior_denies_skill():
     def folds_of(*loss):
         return [measured(f"cpcv{k}", *((block, "a", "label", model, 1, own, 1.0) for block in (0, 1)
