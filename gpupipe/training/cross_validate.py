@@ -273,24 +273,31 @@ def with_intervals(
         label, alone, by_label = one["label"], [one["sector"]], resampled[one["label"]]
         one |= skill_measures(
             by_label, alone, one["gain_over_prior"], by_label.gain(alone, label, one["model"]),
-            of_sector[one["sector"], label, PRIOR_ALL], by_label.gain(alone, label, PRIOR_ALL),
+            of_sector.get((one["sector"], label, PRIOR_ALL), 0.0),
+            by_label.gain(alone, label, PRIOR_ALL) if (label, PRIOR_ALL) in gains else 0.0,
         )  # fmt: skip
     for one in found["results"]:
         label, model = one["label"], one["model"]
         one |= skill_measures(
             resampled[label], sectors[label], one["gain_over_prior"], drawn[label, model],
-            gains[label, PRIOR_ALL], drawn[label, PRIOR_ALL],
+            gains.get((label, PRIOR_ALL), 0.0), drawn.get((label, PRIOR_ALL), 0.0),
         )  # fmt: skip
-        table = max(tables, key=lambda name: gains[label, name])
-        low, high = resampled[label].interval(
-            sectors[label], one["above_tables"], drawn[label, model] - drawn[label, table]
-        )
+        low = high = float("nan")  # without tables
+        if tables:
+            table = max(tables, key=lambda name: gains[label, name])
+            low, high = resampled[label].interval(
+                sectors[label], one["above_tables"], drawn[label, model] - drawn[label, table]
+            )
         one |= {"above_tables_low": low, "above_tables_high": high}
     families = []
     for model in dict.fromkeys(model for _, model in gains):
         of = [label for label, name in gains if name == model]
-        mean, mean_all = (float(np.mean([gains[label, name] for label in of])) for name in (model, PRIOR_ALL))
-        drawn_mean, drawn_all = (np.mean([drawn[label, name] for label in of], axis=0) for name in (model, PRIOR_ALL))
+        mean, mean_all = (
+            float(np.mean([gains.get((label, name), 0.0) for label in of])) for name in (model, PRIOR_ALL)
+        )
+        drawn_mean, drawn_all = (
+            np.mean([np.asarray(drawn.get((label, name), 0.0)) for label in of], axis=0) for name in (model, PRIOR_ALL)
+        )
         skills = [one["skill"] for one in found["results"] if one["model"] == model]
         longest = max((resampled[label] for label in of), key=lambda one: max(one.blocks.values()))
         families.append({
@@ -337,8 +344,7 @@ def cpcv_summary(measured: Sequence[FoldScores], n_groups: int, n_test: int) -> 
         one |= {"smallest_above_prior_all": smallest, "skill": NO_SKILL if denied else ON_EVERY_PATH}
     return {
         "groups": n_groups, "test_groups": n_test, "n_paths": len(of_path),
-        "folds": [scores.description for scores in measured],
-        "results": results,
+        "folds": [scores.description for scores in measured], "results": results,
     }  # fmt: skip
 
 

@@ -67,8 +67,8 @@ class Study:
 def space(study: Study, settings: Config) -> dict[str, Range]:
     """Ranges of what is searched, widened to hold the section's own values, which are the first trial of all.
 
-    The share that ml.subsample sets for all stages is not searched.
-    Raises ConfigError for an own value that no range can hold.
+    The share that ml.subsample sets for all stages is not searched. Raises ConfigError for a value of the section that
+    no range can hold.
     """
     section = study.section
     values = getattr(settings, section)

@@ -1,4 +1,4 @@
-"""EarlierRun start: models of an earlier finished run that the final fold starts from, and what has to be the same."""
+"""Warm start: models of an earlier finished run that the final fold starts from, and what has to be the same."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from gpupipe.cli import run
 from gpupipe.estimators import registry
 from gpupipe.runtime import run_log
 from gpupipe.store.content_store import StoreError, dump_json, sha256
-from tests.pipeline.test_kill import JOB
 from tests.support import kill
+from tests.support.tiny import JOB
 
 OPTIONS = [*JOB, "--models", "xgb_joint,linear,lightgbm,catboost", "--set=lightgbm.rounds=3", "--set=catboost.rounds=3",
            "--quiet"]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from gpupipe.artifacts import mlflow_tracking
 from gpupipe.cli import run
 from gpupipe.runtime.errors import UserError
-from tests.pipeline.test_kill import JOB
+from tests.support.tiny import JOB
 
 OPTIONS = [*JOB, "--models", "linear", "--quiet"]
 

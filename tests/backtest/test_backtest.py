@@ -163,7 +163,7 @@ def dirty(panel):
     columns = {name: getattr(panel, name).copy() for name in ("open", "high", "low", "close")}
     for column in columns.values():
         column[rng.random(panel.n_rows) < 0.04] = np.nan
-    return panel.replace( **columns)
+    return panel.replace(**columns)
 
 
 @pytest.mark.parametrize("data", ["demo", "dirty"])
@@ -255,7 +255,7 @@ def test_a_portfolio_by_hand(sizing, returns, exposure):
     two = found.series(0, slice(None))
     assert two[0].tolist() == pytest.approx([0, 0, 0.05, 0])  # h = 2: both until date 2
     assert two[1].tolist() == [0, 1, 1, 0]
-    one = panel.replace( close=panel.close.copy(), open=panel.open.copy())
+    one = panel.replace(close=panel.close.copy(), open=panel.open.copy())
     one.close[3], one.high[3] = np.nan, np.nan
     panel_a_ends = backtest(source_of(one, calling(one, [0, 4]), (3,), (0.5,)), rules)
     # A's close of date 3 is not known, and its rows end: it was left at the close of date 2.
@@ -297,7 +297,7 @@ def test_inverse_volatility_gives_the_calmer_symbol_more():
     steps = np.diff(np.log(panel.close.astype(np.float64)), prepend=0) * wild
     steps[[0, 100]] = np.log(100)
     close = np.exp(np.concatenate([np.cumsum(steps[:100]), np.cumsum(steps[100:])])).astype(np.float32)
-    panel = panel.replace( open=close, high=close, low=close, close=close)
+    panel = panel.replace(open=close, high=close, low=close, close=close)
     found = backtest(source_of(panel, calling(panel, [50, 150]), (5,), (0.9,)), Rules(sizing="inverse_volatility"))
     weights = found.days[0, :, 1].max(axis=1)
     by_sector = dict(zip(panel.sectors, weights, strict=True))
@@ -332,7 +332,7 @@ def test_nothing_after_an_exit_or_call_changes_a_trade():
                for name in ("open", "high", "low", "close")}  # fmt: skip
     other = values.copy()
     other[future] = random_values(panel, 2, seed=9)[future]
-    after = backtest(source_of(panel.replace( **changed), other), rules)
+    after = backtest(source_of(panel.replace(**changed), other), rules)
     closed = ~future[ends]
     assert 10 < closed.sum() < len(closed)
     kept = {(m, *trade) for m in (0, 1) for trade in trades_of(after, m)}

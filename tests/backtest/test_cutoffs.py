@@ -50,14 +50,14 @@ def test_bars_from_the_sealed_test_on_choose_nothing(models, chosen):
     assert 0 < later.sum() < market.n_rows / 2
     columns = {name: getattr(market, name) for name in COLUMNS}
     mixed = {name: np.where(later, column[::-1].copy(), column) for name, column in columns.items()}
-    assert choose(models, market.replace( **mixed), FREE).sides == chosen.sides
+    assert choose(models, market.replace(**mixed), FREE).sides == chosen.sides
     gone = cut(market, lambda k, bars: market.time_ns[market.offsets[k] + bars] < begin)
     assert choose(models, gone, FREE).sides == chosen.sides
     # And that they are chosen from validation is seen by changing that.
     first, last = dates_of(models, "validation")
     there = (market.time_ns >= first) & (market.time_ns <= last)
     other = {name: np.where(there, column[::-1].copy(), column) for name, column in columns.items()}
-    assert choose(models, market.replace( **other), FREE).sides != chosen.sides
+    assert choose(models, market.replace(**other), FREE).sides != chosen.sides
 
 
 @pytest.mark.parametrize("rules", [FREE, Rules(entry="close", both_in_bar="target"), Rules(overlapping=True)])
@@ -147,7 +147,7 @@ def test_a_choice_is_kept_for_its_models_bars_and_costs(trained, chosen, tmp_pat
     kept(models, gone, FREE)  # tomorrow's bars are no reason
     assert len(work) == 1
     kept(models, market, Rules())
-    kept(models, market.replace( close=market.close * np.float32(1.01)), Rules())
+    kept(models, market.replace(close=market.close * np.float32(1.01)), Rules())
     assert len(work) == 3
     (out / cutoffs.FILE).write_text("{")
     kept(models, market, Rules())

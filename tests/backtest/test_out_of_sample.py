@@ -93,7 +93,7 @@ def test_no_probability_depends_on_what_came_after_its_fold_s_window(trained, ke
     after = panel.time_ns > times[np.searchsorted(times, kept.windows[1].from_ns) + 3]
     factor = np.exp(np.random.default_rng(0).normal(0, 0.05, panel.n_rows)).astype(np.float32)
     columns = {name: np.where(after, getattr(panel, name) * factor, getattr(panel, name)) for name in PRICES}
-    changed = panel.replace( **columns)
+    changed = panel.replace(**columns)
     settings = (*QUICK, "split.walk_forward=3", "training.min_rows=20", "labels.thresholds=0.02", "hist.rounds=4")
     train(changed, "fast", tmp_path, settings=settings, jobs=1, training__models=FAMILIES)
     other = out_of_sample_store.read(tmp_path, read_manifest(tmp_path))
@@ -129,12 +129,12 @@ def test_the_command(trained, tmp_path, capsys):
 def test_later_bars_change_nothing_and_other_bars_are_refused(trained, kept):
     panel = tiny_market()
     shorter = cut(panel, lambda k, bars: bars < 258)
-    for wrong in (shorter, panel.replace( close=panel.close * np.float32(1.001))):
+    for wrong in (shorter, panel.replace(close=panel.close * np.float32(1.001))):
         with pytest.raises(ValueError, match="are not those that"):
             walked(kept, wrong)
     with pytest.raises(ValueError, match="not those"):  # not all symbols of a sector
         walked(kept, panel.where([name != panel.symbols[0] for name in panel.symbols]))
-    energy = panel.of_sector("energy")
+    energy = panel.of_group("energy")
     some = walked(kept, energy)
     own = np.array(panel.sector)[panel.symbol_of_row] == "energy"
     np.testing.assert_array_equal(some.values, walked(kept, panel).values[own])
@@ -144,10 +144,10 @@ def test_later_bars_change_nothing_and_other_bars_are_refused(trained, kept):
         last = values[:, -1:] + (DAY_NS if name == "time_ns" else 0)
         return np.concatenate([values, last], axis=1).ravel()
 
-    longer = dataclasses.replace(
-        panel, **{name: tomorrow(name) for name in (*PRICES, "volume", "time_ns")},
+    longer = panel.replace(
+        **{name: tomorrow(name) for name in (*PRICES, "volume", "time_ns")},
         offsets=np.arange(panel.n_symbols + 1, dtype=np.int64) * 261,
-    )  # fmt: skip
+    )
     before, after = backtest(walked(kept, panel)), backtest(walked(kept, longer))
     np.testing.assert_array_equal(before.trades.net, after.trades.net)
     assert before.times[-1] == after.times[-1]

@@ -14,7 +14,7 @@ import pytest
 
 from gpupipe.cli import run
 from gpupipe.runtime import memory
-from tests.pipeline.test_kill import JOB
+from tests.support.tiny import JOB
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")

@@ -9,7 +9,7 @@ import pytest
 
 from gpupipe import load
 from gpupipe.pipeline import job as pipeline
-from gpupipe.pipeline.job import Listener
+from gpupipe.pipeline.listener import Listener
 from gpupipe.store import fingerprint
 from gpupipe.workloads import equity
 from tests.support import tiny
@@ -68,7 +68,7 @@ def test_last_return_and_buy_and_hold_are_what_they_say(summary):
     """A table learned here again, from closes alone; and the mean forward return of all test rows."""
     panel, settings = tiny_market(), equity.make("fast", settings=QUICK)
     prepared = tiny.prepare(panel, settings)
-    close = {s: panel.of_sector(s).close for s in SECTORS}
+    close = {s: panel.of_group(s).close for s in SECTORS}
     before = {s: np.append(np.float32(np.nan), close[s][:-1]) for s in SECTORS}  # no usable row is a symbol's first
     returns = {s: close[s] / before[s] - 1 for s in SECTORS}
     cut = prepared.splits
@@ -85,7 +85,7 @@ def test_last_return_and_buy_and_hold_are_what_they_say(summary):
         shares /= shares.sum(axis=1, keepdims=True)
         loss = -np.log(shares[bins, happened]).mean()
         assert row["test_log_loss"] == pytest.approx(loss, rel=5e-3)  # float32 edges: a row may change its bin
-        held = prepared.datasets[s].forward_return[test, 0].mean(dtype=np.float64)
+        held = prepared.datasets[s].extra["forward_return_1"][test].mean(dtype=np.float64)
         assert row["test_return_buy_and_hold"] == pytest.approx(held, rel=1e-9)
 
 

@@ -11,13 +11,9 @@ import sys
 import pytest
 
 from tests.support import kill
-from tests.support.tiny import QUICK, SECTORS, SOURCE
+from tests.support.tiny import JOB
 
 ROOT = pathlib.Path(__file__).parents[2]
-JOB = (
-    "--data", SOURCE, "--sectors", ",".join(SECTORS), "--preset", "fast", "--jobs", "2", "--horizons", "1",
-    "--models", "xgb_joint,random_forest,linear,meta_learner", *(f"--set={setting}" for setting in QUICK),
-)  # fmt: skip
 
 
 def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(tmp_path, capsys):

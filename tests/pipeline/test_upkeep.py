@@ -70,11 +70,11 @@ def test_status_of_a_finished_run(finished, capsys):
 
 def test_status_for_other_settings_names_what_is_stale_and_missing(finished, capsys):
     before = files_in(finished)
-    assert upkeep.status(finished, tiny_market(), settings_of()).count("done") == UNITS
-    found = upkeep.status(finished, tiny_market(), settings_of("linear.l2=30.0"))
+    assert upkeep.status(finished, equity.EQUITY, tiny_market(), settings_of()).count("done") == UNITS
+    found = upkeep.status(finished, equity.EQUITY, tiny_market(), settings_of("linear.l2=30.0"))
     stale = 4 * 4 + 3 * (2 + 3) + 1  # linear, what it says, and the stack
     assert (found.count("done"), found.count("stale"), found.count("missing")) == (UNITS - stale, stale, 0)
-    more = upkeep.status(finished, tiny_market(), settings_of("training.models=linear,random_forest"))
+    more = upkeep.status(finished, equity.EQUITY, tiny_market(), settings_of("training.models=linear,random_forest"))
     assert more.stages["random_forest final"] == {"done": 0, "stale": 0, "missing": 4 + 6}
     code, printed, _ = said(capsys, "status", finished, *COMMAND, "--set=linear.l2=30.0", "--json")
     told = json.loads(printed)
@@ -108,7 +108,7 @@ def test_clean_removes_what_nothing_refers_to_and_nothing_else(out, finished, ca
     assert upkeep.clean(out).n_files == 0
     before = files_in(out)
     tiny.execute(tiny_market(), None, settings_of("linear.l2=30.0"), out, 1)
-    now = upkeep.status(out, tiny_market(), settings_of("linear.l2=30.0"))
+    now = upkeep.status(out, equity.EQUITY, tiny_market(), settings_of("linear.l2=30.0"))
     assert now.count("done") == UNITS and now.others == 4 * 4 + 3 * 5 + 1
     (out / "notes.txt").write_text("the user's own")
     (out / ".manifest.json.12.34.tmp").write_text("half")
@@ -123,7 +123,7 @@ def test_clean_removes_what_nothing_refers_to_and_nothing_else(out, finished, ca
     assert gone == {name for names in planned.paths.values() for name in names}
     assert {".manifest.json.12.34.tmp", ".gpupipe/cache/bins0"} <= gone and "notes.txt" not in gone
     assert upkeep.clean(out).n_files == 0 and upkeep.verify(out).wrong == {}
-    assert upkeep.status(out, tiny_market(), settings_of("linear.l2=30.0")).count("done") == UNITS
+    assert upkeep.status(out, equity.EQUITY, tiny_market(), settings_of("linear.l2=30.0")).count("done") == UNITS
     tiny.execute(tiny_market(), None, settings_of(), out, 1)
     upkeep.clean(out)
     assert files_in(out) - {"notes.txt"} == {name for name in before if "/runs/" not in name} | {
@@ -132,18 +132,18 @@ def test_clean_removes_what_nothing_refers_to_and_nothing_else(out, finished, ca
 
 
 def test_clean_keeps_what_a_stopped_run_will_go_on_with(out, monkeypatch):
-    from gpupipe.estimators.linear import softmax_linear
+    from gpupipe.estimators.linear.softmax_linear import SoftmaxLinear
 
     def stop(*arguments):
         raise RuntimeError("the lamp fell on the keyboard")
 
     with monkeypatch.context() as patched:
-        patched.setattr(softmax_linear, "fit_pool", stop)
+        patched.setattr(SoftmaxLinear, "fit_pool", stop)
         with pytest.raises(RuntimeError, match="lamp"):
             tiny.execute(tiny_market(), None, settings_of("hist.l2=1.0", "linear.l2=30.0"), out, 1)
     assert (out / "manifest.json").exists()  # of the run before, which still stands
     assert upkeep.clean(out).n_files == 0
-    asked = upkeep.status(out, tiny_market(), settings_of())
+    asked = upkeep.status(out, equity.EQUITY, tiny_market(), settings_of())
     assert asked.count("done") == UNITS
 
 

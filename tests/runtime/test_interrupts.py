@@ -13,9 +13,9 @@ import pytest
 
 from gpupipe.cli import run
 from gpupipe.runtime import run_log
-from gpupipe.runtime.task_graph import Costs, Unit, run_graph
-from tests.pipeline.test_kill import JOB
+from gpupipe.runtime.task_graph import Costs, Task, run_graph
 from tests.support import kill
+from tests.support.tiny import JOB
 
 ROOT = pathlib.Path(__file__).parents[2]
 LONGEST_S = 120.0
@@ -113,27 +113,27 @@ assert signal.set_wakeup_fd(-1) == -1
     assert done.returncode == 0, done.stderr
 
 
-def test_threads_take_no_more_units_once_the_main_thread_was_interrupted(monkeypatch):
-    """What is at work ends; they would else go on in the background to the last unit, without the lock."""
+def test_threads_take_no_more_tasks_once_the_main_thread_was_interrupted(monkeypatch):
+    """What is at work ends; they would else go on in the background to the last task, without the lock."""
     from gpupipe.runtime import task_graph
 
     begun, go_on, done = threading.Event(), threading.Event(), []
     real = task_graph.in_parallel
 
-    def interrupted(tasks, jobs):
-        for task in tasks:
-            threading.Thread(target=task, daemon=True).start()
+    def interrupted(calls, jobs):
+        for call in calls:
+            threading.Thread(target=call, daemon=True).start()
         begun.wait(20)
         raise KeyboardInterrupt
 
-    def work(home):
+    def work(worker):
         begun.set()
         go_on.wait(20)
         done.append(1)
 
     monkeypatch.setattr(task_graph, "in_parallel", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_graph([Unit("a", 1, work) for _ in range(50)], Costs(), 2)
+        run_graph([Task("a", 1, work) for _ in range(50)], Costs(), 2)
     go_on.set()
     time.sleep(0.3)
     assert len(done) <= 2

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from gpupipe.cli import run
+from gpupipe.estimators.boosting.binned_matrix import binned
+from gpupipe.estimators.contract import Shape
 from gpupipe.runtime import memory
 from gpupipe.runtime.errors import UserError
 from gpupipe.training import memory_estimate, planning, prepare
 from gpupipe.workloads import equity
-from tests.estimators.test_models import world
 from tests.support import tiny
-from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
+from tests.support.tiny import QUICK, SECTORS, SOURCE, fold_of, planted, tiny_market
 
 
 def test_sizes():
@@ -26,9 +27,7 @@ def test_sizes():
 
 
 def shape(n_rows, n_features=89, largest=0.2):
-    return memory_estimate.Shape(
-        n_rows, 0.6 * n_rows, 0.2 * n_rows, 0.2 * n_rows, 0.4 * n_rows, largest, n_features, 20, 6
-    )
+    return Shape(n_rows, 0.6 * n_rows, 0.2 * n_rows, 0.2 * n_rows, 0.4 * n_rows, largest, n_features, 20, 6)
 
 
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
@@ -64,12 +63,12 @@ def test_the_first_plan_below_the_limit_is_taken():
 
 def test_device_memory_has_no_meaning_on_a_cpu():
     with pytest.raises(UserError, match="--device-memory is of a GPU's memory"):
-        planning.memory_plan(tiny_market(), equity.make("fast"), 1, memory.Limits(None, 2**30))
+        planning.memory_plan(equity.EQUITY, tiny_market(), equity.make("fast"), 1, memory.Limits(None, 2**30))
 
 
 def test_the_plan_knows_the_rows_without_any_features():
     settings = equity.make("fast", [], list(QUICK))
-    told, made = prepare.outline(tiny_market(), settings), tiny.prepare(tiny_market(), settings)
+    told, made = prepare.outline(equity.EQUITY, tiny_market(), settings), tiny.prepare(tiny_market(), settings)
     for sector, cut in made.splits.items():
         for part in ("train", "validation", "test"):
             np.testing.assert_array_equal(getattr(told.splits[sector], part), getattr(cut, part))
@@ -129,18 +128,19 @@ def test_other_errors_are_not_tried_again():
     assert len(done) == 1
 
 
-def test_a_fold_that_lets_go_makes_the_same_bins_again():
-    fold = world()[0]
-    before = fold.samples(0.5)
+def test_a_training_set_that_releases_its_bins_makes_the_same_ones_again():
+    training_set = fold_of({group: planted(1500, k)[0] for k, group in enumerate("abc")}, {})
+    bins = binned(training_set)
+    before = bins.samples(0.5)
     codes = [sample.bins.get_data().toarray() for sample in before]
-    assert fold.samples(0.5) is before and not fold.spares
-    fold.let_go()
-    after = fold.samples(0.5)
-    assert after is not before and fold.spares
+    assert bins.samples(0.5) is before and not training_set.saves_memory
+    training_set.release()
+    after = bins.samples(0.5)
+    assert after is not before and training_set.saves_memory
     for one, again in zip(codes, after, strict=True):
         np.testing.assert_array_equal(one, again.bins.get_data().toarray())
-    fold.samples(0.25)
-    assert fold.samples(0.5) is not after  # one set at a time
+    bins.samples(0.25)
+    assert bins.samples(0.5) is not after  # one set at a time
 
 
 def test_a_matrix_in_a_file_leaves_nothing_behind(tmp_path):

@@ -19,7 +19,7 @@ from gpupipe.cli import main
 from gpupipe.cli.scan import plain
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
-from gpupipe.pipeline import job
+from gpupipe.pipeline import supervised
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, keep_active, scan
 from gpupipe.training import groups
@@ -47,13 +47,13 @@ def trained(market, tmp_path_factory):
     ])  # fmt: skip
     train = groups.train
 
-    def listening(work):
-        found, skipped = train(work)
-        said.update({one.sector: (one, work.splits[one.sector].test) for one in found})
-        return found, skipped
+    def listening(context):
+        trained, skipped = train(context)
+        said.update({models.group: (models, context.splits[models.group].test) for models in trained})
+        return trained, skipped
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(job, "train", listening)
+        patched.setattr(supervised, "train", listening)
         tiny.execute(market, None, settings, out)
     return load(out), said
 
@@ -93,7 +93,7 @@ def test_the_last_row_that_training_had_is_scanned_with_trainings_own_bits(train
     models, said = trained
     compared = 0
     for sector, (one, test) in said.items():
-        part = market.of_sector(sector)
+        part = market.of_group(sector)
         last = part.time_ns[test].max()
         place = {int(row): k for k, row in enumerate(test)}
         by_label = {label: k for k, label in enumerate(one.labels)}
@@ -181,7 +181,7 @@ def test_later_bars_are_not_looked_at(models, market):
     end = (np.datetime64(day) + 1).astype("datetime64[ns]").astype(np.int64)
     later = market.time_ns >= end
     columns = {name: getattr(market, name) for name in ("close", "volume")}
-    changed = dataclasses.replace(market, **{n: np.where(later, column[::-1], column) for n, column in columns.items()})
+    changed = market.replace(**{n: np.where(later, column[::-1], column) for n, column in columns.items()})
     after = scan(models, changed, "linear", day)
     assert list(map(plain, after.signals)) == list(map(plain, before.signals))
     assert list(map(plain, scan(models, market, "linear").signals)) != list(map(plain, before.signals))
@@ -221,7 +221,7 @@ def without_the_last(market, symbol: str, n: int):
     keep[market.offsets[k + 1] - n : market.offsets[k + 1]] = False
     offsets = np.concatenate([[0], np.cumsum(keep)])[market.offsets]
     columns = ("open", "high", "low", "close", "volume", "time_ns")
-    return dataclasses.replace(market, **{name: getattr(market, name)[keep] for name in columns}, offsets=offsets)
+    return market.replace(**{name: getattr(market, name)[keep] for name in columns}, offsets=offsets)
 
 
 def test_a_symbol_that_stopped_trading_is_no_signal_and_its_active_one_expires(models, market, tmp_path):

@@ -31,6 +31,11 @@ QUICK = (
     "forest.sector_trees=4", "forest.depth=4", "linear.max_iterations=15", "meta.max_iterations=20",
 )  # fmt: skip
 SOURCE = "simulated:symbols=110,bars=260,seed=3,signal=0.5"
+# Options of the command line for a run of some seconds.
+JOB = (
+    "--data", SOURCE, "--sectors", ",".join(SECTORS), "--preset", "fast", "--jobs", "2", "--horizons", "1",
+    "--models", "xgb_joint,random_forest,linear,meta_learner", *(f"--set={setting}" for setting in QUICK),
+)  # fmt: skip
 
 
 @functools.cache

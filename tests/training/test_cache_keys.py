@@ -9,14 +9,17 @@ import shutil
 import numpy as np
 import pytest
 
-from gpupipe import config
+from gpupipe.estimators import registry
+from gpupipe.estimators.contract import EstimatorSettings
+from gpupipe.pipeline.job import code_roots
 from gpupipe.store import fingerprint
-from gpupipe.training import prepare
-from gpupipe.training.cache_keys import META, READS, Readable, changed
+from gpupipe.store.cache import changed
 from gpupipe.workloads import equity
+from gpupipe.workloads.equity import recipe
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, tiny_market
 
+META = "meta_learner"
 # xgb_leafwise is xgb_hist of another section, which here must be no matter of anything.
 FAMILIES = ("xgb_joint", "xgb_hist", "random_forest", "linear")
 TRAINED = (*FAMILIES, META)
@@ -74,14 +77,21 @@ def out(base, tmp_path):
 
 def all_settings():
     """Every setting there is, as "section.field", with its value in the runs here."""
-    found = {}
-    for section in dataclasses.fields(config.Config):
-        value = getattr(settings_of(), section.name)
+    settings = settings_of()
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    values, sections = {}, fields.pop("sections")
+    for name, value in {**fields, **sections}.items():
         if dataclasses.is_dataclass(value):
-            found |= {f"{section.name}.{one.name}": getattr(value, one.name) for one in dataclasses.fields(value)}
+            values |= {f"{name}.{field.name}": getattr(value, field.name) for field in dataclasses.fields(value)}
         else:
-            found[section.name] = value
-    return {name: value for name, value in found.items() if not {name, name.partition(".")[0]} & {*LEFT_OUT}}
+            values[name] = value
+    return {name: value for name, value in values.items() if not {name, name.partition(".")[0]} & {*LEFT_OUT}}
+
+
+def settings_read_by(family):
+    """Sections of an estimator and the shared settings that it declares, as in `all_settings`."""
+    estimator = registry.estimator(family)
+    return {*estimator.sections, *(f"training.{name}" for name in estimator.shared_settings)}
 
 
 def other(name, value):
@@ -100,10 +110,10 @@ def test_a_setting_changes_the_keys_of_all_that_depends_on_it(base, tmp_path, mo
 
     A key that forgets a setting would let a stale model pass for a new one.
     """
-    by_sector = {sector: tiny_market().of_sector(sector) for sector in SECTORS}
-    original = prepare.compute_features
+    by_sector = {sector: tiny_market().of_group(sector) for sector in SECTORS}
+    original = recipe.compute_features
     computed = functools.cache(lambda sector, names: original(by_sector[sector], names))
-    monkeypatch.setattr(prepare, "compute_features", lambda own, names, _: computed(own.sector[0], names))
+    monkeypatch.setattr(recipe, "compute_features", lambda panel, names, *_: computed(panel.sector[0], names))
     harmless = {family: [] for family in TRAINED}
     for name, value in all_settings().items():
         asked = tiny.survey(tiny_market(), settings_of(other(name, value)), base[0])
@@ -113,11 +123,11 @@ def test_a_setting_changes_the_keys_of_all_that_depends_on_it(base, tmp_path, mo
             if states == {"done"}:
                 harmless[family].append(name)
     monkeypatch.undo()
-    sections = {family: READS[family] for family in TRAINED}
+    sections = {family: settings_read_by(family) for family in TRAINED}
     for family, found in harmless.items():
-        own = {name for name in all_settings() if {name, name.partition(".")[0]} & {*sections[family]}}
+        own = {name for name in all_settings() if {name, name.partition(".")[0]} & sections[family]}
         assert not own & {*found}, family  # each is part of the keys
-        others = {name for of in FAMILIES if of != family for name in sections[of]} - {*sections[family]}
+        others = {name for of in FAMILIES if of != family for name in sections[of]} - sections[family]
         assert family == META or {n for n in all_settings() if n.partition(".")[0] in others} <= {*found}, family
         assert not {"seed", "training.max_bin", "labels.horizons", "split.train", "features.names"} & {*found}
         values = all_settings()
@@ -128,15 +138,17 @@ def test_a_setting_changes_the_keys_of_all_that_depends_on_it(base, tmp_path, mo
 
 
 def test_a_family_can_read_no_setting_that_its_keys_do_not_name():
-    linear, hist = Readable(settings_of(), "linear"), Readable(settings_of(), "xgb_hist")
-    assert linear.linear == settings_of().linear and hist.training.min_positives == 20
-    for settings, name in ((linear, "hist"), (linear, "training"), (hist, "split"), (hist, "seed")):
-        with pytest.raises(AttributeError, match=r"is no part of its units' keys: add it to units\.READS"):
+    linear, hist = (EstimatorSettings(settings_of(), registry.estimator(name)) for name in ("linear", "xgb_hist"))
+    assert linear.linear == settings_of().linear and hist.min_positives == 20
+    for settings, name in ((linear, "hist"), (linear, "early_stopping"), (hist, "split"), (hist, "seed")):
+        with pytest.raises(AttributeError, match=r"is no part of its cache keys: declare it among `sections`"):
             getattr(settings, name)
     with pytest.raises(AttributeError):
-        _ = hist.training.max_bin
+        _ = hist.max_bin
+    with pytest.raises(AttributeError):
+        _ = hist.training
     with pytest.raises(AttributeError, match="leafwise"):
-        hist.stage("leafwise", "energy", "label_1d_2pct")
+        hist.for_label("leafwise", "energy", "label_1d_2pct")
     with pytest.raises(AttributeError):
         _ = linear.values(None, None) and linear.meta
 
@@ -213,7 +225,8 @@ def test_imports_are_followed_where_they_are_written():
         "gpupipe.estimators.boosting.xgb_joint",
         "gpupipe.targets.triple_barrier",
     } & {*linear}
-    whole = {*fingerprint.closure(["gpupipe.pipeline.job"], ())}
+    modules = [registry.module_of(name) for name in equity.DEFAULT_MODELS]
+    whole = {*fingerprint.closure([*code_roots(equity.EQUITY), *modules], ())}  # as the run's key covers it
     assert {
         "gpupipe.artifacts.summary",
         "gpupipe.estimators.boosting.xgb_joint",

@@ -16,10 +16,11 @@ import pytest
 from gpupipe.cli import main
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import pick
-from gpupipe.training import groups
+from gpupipe.store.content_store import Store
+from gpupipe.training.context import TrainingContext
 from gpupipe.training.distributed import site
 from gpupipe.training.distributed.cluster import ClusterError, Run, cluster
-from gpupipe.training.fold_data import FoldId, make_fold
+from gpupipe.training.fold_data import FoldId, make_training_set
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SOURCE, contents_of_models, tiny_market, units_of
@@ -48,8 +49,8 @@ def alone(settings, tmp_path_factory):
 def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
     tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     assert contents_of_models(tmp_path) == alone
-    homes = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
-    assert homes == {0, 1, 2}
+    workers = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
+    assert workers == {0, 1, 2}
     assert not any(three.client.run(lambda: dict(site._sites)).values()), "workers keep nothing of a finished run"
 
 
@@ -118,7 +119,7 @@ def test_an_address_is_enough(three, tmp_path):
     three.client.wait_for_workers(3)  # the one that was killed comes again
     settings = equity.make("fast", settings=[*QUICK, "training.models=linear"])
     with cluster(pick("cpu"), three.client.scheduler.address) as workers:
-        assert len(workers.homes) == workers.jobs == 3
+        assert len(workers.addresses) == workers.jobs == 3
         _, worked = tiny.execute(tiny_market(), None, settings, tmp_path, workers=workers)
         assert worked and {line["worker"] for line in units_of(tmp_path)} <= {0, 1, 2}
         # Other bars on the same workers, one run after the other.
@@ -134,7 +135,8 @@ def test_an_address_is_enough(three, tmp_path):
 
 def a_job(settings, **changed):
     about = {
-        "key": "of a test", "device": "cpu", "plan": memory.AS_IT_IS, "threads": 1, "folds_at_once": 2, "modules": (),
+        "key": "of a test", "workload": equity.EQUITY.place, "device": "cpu", "plan": memory.AS_IT_IS, "threads": 1,
+        "folds_at_once": 2, "modules": (),
     }  # fmt: skip
     return site.Job(settings=settings, **{**about, **changed})
 
@@ -142,20 +144,20 @@ def a_job(settings, **changed):
 def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(settings, tmp_path):
     panel = tiny_market()
     prepared = tiny.prepare(panel, settings)
-    place = site.Site(site.bars_of(panel), a_job(settings))
-    rounds = [FoldId(prepared.folds.published, panel.sectors, part, (0, 1)) for part in (None, 0, 1)]
-    for which in rounds:
-        made = place.fold(which)
-        assert place.fold(which) is made
-        data = groups.Work(
-            prepared.datasets, prepared.splits, which.at, settings, None, "", panel.device, 1, ledger="none"
-        )  # fmt: skip
-        for s, rows in make_fold(data, which).fit.items():
+    place = site.Site(site.rows_of(panel), a_job(settings))
+    folds = [FoldId(prepared.folds.published, panel.groups, part, (0, 1)) for part in (None, 0, 1)]
+    for fold in folds:
+        training_set = place.training_set(fold)
+        assert place.training_set(fold) is training_set
+        context = TrainingContext(
+            prepared.datasets, prepared.splits, fold.times, settings, Store(tmp_path), "", panel.device, 1
+        )
+        for group, rows in make_training_set(context, fold).fit.items():
             for name in ("X", "y", "time_ns"):
-                np.testing.assert_array_equal(getattr(made.fit[s], name), getattr(rows, name))
-    assert list(place._folds) == rounds[1:]
-    files = site.Site(site.bars_of(panel), a_job(settings, plan=memory.LADDER[-1]))
-    files.fold(rounds[0])
+                np.testing.assert_array_equal(getattr(training_set.fit[group], name), getattr(rows, name))
+    assert list(place._training_sets) == folds[1:]
+    files = site.Site(site.rows_of(panel), a_job(settings, plan=memory.LADDER[-1]))
+    files.training_set(folds[0])
     assert files._cache.exists()
     files.close()
     assert not files._cache.exists()
@@ -169,7 +171,7 @@ def test_modules_that_differ_are_refused(settings, tmp_path):
 
     chosen = equity.make("fast", settings=[*QUICK, f"features.modules={path}"])
     with pytest.raises(UserError, match="differs between the client and a worker"):
-        site.Site(site.bars_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
+        site.Site(site.rows_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
 
 
 def test_warnings_of_a_worker_are_the_clients(caplog):
@@ -189,7 +191,7 @@ def test_the_dashboard_is_served_to_this_machine_alone(settings, monkeypatch, tm
     monkeypatch.setattr("gpupipe.training.distributed.cluster.DASHBOARD", "127.0.0.1:0")  # a port that nobody has
     few = equity.make("fast", settings=[*QUICK, "training.models=linear"])
     with cluster(pick("cpu"), dashboard=True, jobs=2) as workers:
-        assert workers.jobs == 2 and workers.homes[0].startswith("inproc://")
+        assert workers.jobs == 2 and workers.addresses[0].startswith("inproc://")
         assert workers.dashboard.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(workers.dashboard, timeout=20) as answer:
             assert answer.status == 200 and b"bokeh" in answer.read().lower()

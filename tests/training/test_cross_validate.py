@@ -18,18 +18,20 @@ from gpupipe.cross_validation.diagram import DAY_NS
 from gpupipe.cross_validation.folds import Folds, make_folds
 from gpupipe.cross_validation.split import split
 from gpupipe.cross_validation.walk_forward import holdout
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import COLUMNS
 from gpupipe.dataset.dataset import NEVER
+from gpupipe.estimators import registry
 from gpupipe.evaluation.block_bootstrap import by_time, draw, interval, joined
-from gpupipe.evaluation.metrics import log_losses
-from gpupipe.pipeline.job import Listener
+from gpupipe.evaluation.losses import log_loss
+from gpupipe.pipeline.listener import Listener
 from gpupipe.targets.triple_barrier import tp_dd_labels
 from gpupipe.training import cross_validate, prepare
-from gpupipe.training.cross_validate import BlockLoss, MeasuredFold
+from gpupipe.training.cross_validate import BlockLoss, FoldScores
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, dataset_of, tiny_market
 
+TABLES = equity.EQUITY.reference_tables
 WALK = (
     "training.models=linear,xgb_hist,meta_learner", "split.walk_forward=3", "training.min_rows=20", "hist.rounds=4",
     "labels.thresholds=0.02",
@@ -72,7 +74,7 @@ def test_the_kept_models_are_the_last_origins_and_say_what_was_measured(walked):
     for label, model in itertools.product(labels.names, ("linear", "xgb_hist", "meta_learner")):
         said = predictions.of(label.replace("label", model))
         y = labels.y[:, labels.names.index(label)]
-        lost = [log_losses(said[rows], y[rows]).mean() for s in SECTORS if (rows := inside & (sector == s)).any()]
+        lost = [log_loss(said[rows], y[rows]).mean() for s in SECTORS if (rows := inside & (sector == s)).any()]
         found = one_of(summary["walk_forward"]["results"], label, model)
         assert found["origins"][-1]["log_loss"] == pytest.approx(np.mean(lost), rel=1e-6)
         kept = one_of(summary["averages"], label, model)
@@ -83,7 +85,7 @@ def test_the_kept_models_are_the_last_origins_and_say_what_was_measured(walked):
 def test_an_origin_alone_is_measured_as_among_others(walked, monkeypatch, tmp_path):
     """A job whose only fold is the second origin trains the same models, and its summary says the same of them."""
     found = walked[1]["walk_forward"]["results"]
-    monkeypatch.setattr(prepare, "folds", lambda *given: Folds(make_folds(*given).walk_forward[1], (), ()))
+    monkeypatch.setattr(prepare, "make_folds", lambda *given: Folds(make_folds(*given).walk_forward[1], (), ()))
     alone = job(tmp_path, *WALK)
     assert "walk_forward" not in alone
     for one in alone["averages"]:
@@ -122,7 +124,7 @@ def test_an_origin_knows_nothing_of_what_came_after_it(walked, tmp_path):
     columns = {name: getattr(panel, name).copy() for name in COLUMNS}
     for name in ("open", "high", "low", "close"):
         columns[name][later] *= factor
-    changed = Panel.of_bars(**columns, time_ns=panel.time_ns, offsets=panel.offsets, symbols=panel.symbols, sector=panel.sector)
+    changed = panel.replace(**columns)
     found = job(tmp_path, *WALK, panel=changed)["walk_forward"]
     for one in walked[1]["walk_forward"]["results"]:
         again = one_of(found["results"], one["label"], one["model"])
@@ -192,7 +194,7 @@ def test_every_row_before_the_sealed_test_is_on_every_path(crossed):
 
 
 def measured(fold, *losses):
-    return MeasuredFold({"name": fold}, [BlockLoss(fold, *one) for one in losses])
+    return FoldScores({"name": fold}, [BlockLoss(fold, *one) for one in losses])
 
 
 def test_a_walk_forward_by_hand():
@@ -200,7 +202,7 @@ def test_a_walk_forward_by_hand():
     found = cross_validate.walk_forward_summary([
         measured("origin1", (0, "a", "label", "m", 2, 1.0, 2.0), (0, "b", "label", "m", 10, 9.0, 10.0)),
         measured("origin2", (0, "a", "label", "m", 8, 9.0, 8.0)),
-    ])  # fmt: skip
+    ], TABLES)  # fmt: skip
     (one,) = found["results"]
     assert (one["rows"], one["sectors"], one["prior_log_loss"]) == (20, 2, 1.0)
     assert one["log_loss"] == 0.95  # of 1.0 and 0.9
@@ -236,16 +238,16 @@ def by_date(n_dates, first, gain, rng, models=("m", "prior_all")):
 def test_intervals_of_origins_put_together_by_hand(gain, word):
     """Two origins of 60 dates: their 120 dates are drawn as one stretch, whatever the order of the origins."""
     rng = np.random.default_rng(1)
-    tables = ("m", "prior_all", *cross_validate.TABLES)
+    tables = ("m", "prior_all", *TABLES)
     parts = [by_date(60, first, gain, rng, tables) for first in (0, 60)]
     folds_of = [
-        MeasuredFold({"name": f"origin{k}"}, [
+        FoldScores({"name": f"origin{k}"}, [
             BlockLoss(f"origin{k}", 0, "a", "l", model, 60, float(part.sums["l", model].sum()),
                       float(part.sums["l", "prior"].sum())) for model in tables
         ], {("l", "a"): part})
         for k, part in enumerate(parts)
     ]  # fmt: skip
-    walk = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds_of), folds_of, 5, 7)
+    walk = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds_of, TABLES), folds_of, 5, 7, TABLES)
     one = one_of(walk["results"], "l", "m")
     assert one["skill"] == word and walk["intervals"]["times"] == 120 and walk["families"][0]["skill"] == word
     draws = draw(np.arange(120), 5, 7)
@@ -254,10 +256,26 @@ def test_intervals_of_origins_put_together_by_hand(gain, word):
     low, high = interval(1 - own.sum() / prior.sum(), 1 - sums[:, 0] / sums[:, 1], 12)
     assert (one["gain_low"], one["gain_high"]) == pytest.approx((low, high), rel=1e-9)
     assert one["above_tables_low"] == pytest.approx(low) and one["above_tables_high"] == pytest.approx(high)
-    backwards = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds_of[::-1]), folds_of[::-1], 5, 7)
+    backwards = cross_validate.with_intervals(
+        cross_validate.walk_forward_summary(folds_of[::-1], TABLES), folds_of[::-1], 5, 7, TABLES
+    )
     assert one_of(backwards["results"], "l", "m")["gain_low"] == pytest.approx(one["gain_low"], rel=1e-9)
     with pytest.raises(ValueError, match="do not overlap"):
         joined([parts[0], parts[0]])
+
+
+def test_intervals_of_a_workload_without_tables_and_without_a_prior_of_all_sectors():
+    part = by_date(60, 0, 0.05, np.random.default_rng(1), ("m",))
+    sums = [float(part.sums["l", name].sum()) for name in ("m", "prior")]
+    folds = [FoldScores({"name": "origin1"}, [BlockLoss("origin1", 0, "a", "l", "m", 60, *sums)], {("l", "a"): part})]
+    walk = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds, ()), folds, 5, 7, ())
+    (one,), (by_sector,), (family,) = walk["results"], walk["by_sector"], walk["families"]
+    gain = 1 - sums[0] / sums[1]
+    for measures in (one, by_sector, family):
+        assert measures["gain_low"] < gain < measures["gain_high"]
+        assert measures["above_prior_all"] == pytest.approx(gain)  # nothing to subtract
+        assert measures["above_prior_all_low"] == pytest.approx(measures["gain_low"])
+    assert np.isnan([one["above_tables"], one["above_tables_low"], one["above_tables_high"]]).all()
 
 
 def test_a_path_below_a_prior_denies_skill():
@@ -307,7 +325,7 @@ def test_what_is_printed(walked, crossed):
             assert f"{100 * one['smallest_gain']:.1f} {one['origins_above_prior']}/3" in shown
     won = {"linear": 0, "xgb_hist": 0, "meta_learner": 0}
     for one in summary["walk_forward"]["results"]:
-        tables = [one_of(summary["walk_forward"]["results"], one["label"], table) for table in cross_validate.TABLES]
+        tables = [one_of(summary["walk_forward"]["results"], one["label"], table) for table in TABLES]
         if one["model"] in won:
             won[one["model"]] += one["gain_over_prior"] > max(0, *(table["gain_over_prior"] for table in tables))
     counts = ", ".join(f"{console.SHORT[model]} on {n} of 2" for model, n in won.items())

@@ -8,16 +8,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.estimators.boosting import xgb_joint
-from gpupipe.estimators.linear import softmax_linear
-from gpupipe.pipeline.job import Listener
+from gpupipe.estimators.boosting.xgb_joint import XgbJoint
+from gpupipe.estimators.linear.softmax_linear import SoftmaxLinear
+from gpupipe.pipeline.listener import Listener
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import sha256
-from gpupipe.training.groups import META, count_units, groups
+from gpupipe.training.groups import count_tasks, pools
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, in_sectors, tiny_market
 
+META = "meta_learner"
 FEW = ("training.models=xgb_joint,linear,meta_learner",)
 
 
@@ -138,7 +139,7 @@ def test_a_listener_hears_of_every_unit(tmp_path):
     heard, stages, totals = [], [], []
     job(tmp_path, *FEW, listener=Listener(totals.append, heard.append, stages.append))
     assert stages == ["features and labels", "training", "evaluation"]
-    assert len(heard) == len(set(heard)) == totals[0]["units"] == count_units(settings_of(*FEW), 3)
+    assert len(heard) == len(set(heard)) == totals[0]["units"] == count_tasks(settings_of(*FEW), 3)
     assert (totals[0]["models"], totals[0]["labels"], totals[0]["sectors"]) == (36, 4, 3)
     assert totals[0]["rows"] == tiny_market().n_rows
 
@@ -162,8 +163,8 @@ def test_alone_a_sector_is_as_if_there_were_no_other(tmp_path):
     assert apart["n_models"] == 36 and not apart["skipped"]
     job(tmp_path / "one", *FEW, panel=in_sectors(tiny_market(), ["utilities"]))
     assert models_in(tmp_path / "one") == models_in(tmp_path / "apart", "utilities") != {}
-    assert groups(settings_of("training.pool=none"), SECTORS) == [(name,) for name in SECTORS]
-    assert groups(settings_of(), SECTORS) == [SECTORS]
+    assert pools(settings_of("training.pool=none"), SECTORS) == [(name,) for name in SECTORS]
+    assert pools(settings_of(), SECTORS) == [SECTORS]
 
 
 def late(first, sector="energy"):
@@ -219,10 +220,7 @@ def test_alone_a_sector_may_lack_a_label_that_others_have(tmp_path):
     for name in ("open", "high", "low", "close"):
         price = getattr(panel, name)
         prices[name] = np.where(calm, 100 * (price / 100) ** 0.1, price).astype(np.float32)
-    panel = type(panel)(
-        **prices, volume=panel.volume, time_ns=panel.time_ns, offsets=panel.offsets, symbols=panel.symbols,
-        sector=panel.sector,
-    )  # fmt: skip
+    panel = panel.replace(**prices)
     summary, _ = job(tmp_path / "apart", *FEW, "training.pool=none", "labels.thresholds=0.04", panel=panel)
     assert {(s["sector"], s["label"]) for s in summary["skipped"]} == {("energy", f"label_{h}d_4pct") for h in (1, 3)}
     assert all(s["reason"].startswith("energy: ") for s in summary["skipped"])
@@ -261,23 +259,23 @@ def test_an_altered_file_is_made_again(few, tmp_path):
     assert worked and models_in(tmp_path) == models_in(few[0])
 
 
-def break_once(monkeypatch, module, name, at):
-    """Make the call number `at` of a function fail, once; returns the list of its calls."""
-    calls, function = [], getattr(module, name)
+def break_once(monkeypatch, estimator, method, at):
+    """Make the call number `at` of an estimator's method fail, once; returns the list of its calls."""
+    calls, function = [], getattr(estimator, method)
 
-    def sometimes(fold, *arguments, **named):
-        calls.append((fold.name, arguments[0] if isinstance(arguments[0], str) else "pool"))
+    def sometimes(self, training_set, *arguments, **named):
+        calls.append((training_set.name, arguments[0] if isinstance(arguments[0], str) else "pool"))
         if len(calls) == at:
             raise RuntimeError("the lamp fell on the keyboard")
-        return function(fold, *arguments, **named)
+        return function(self, training_set, *arguments, **named)
 
-    monkeypatch.setattr(module, name, sometimes)
+    monkeypatch.setattr(estimator, method, sometimes)
     return calls
 
 
 def test_a_broken_run_goes_on_with_what_it_had_finished(few, tmp_path, monkeypatch):
-    sectors_of_linear = break_once(monkeypatch, softmax_linear, "fit_sector", at=5)  # in the first out-of-fold round
-    pools_of_joint = break_once(monkeypatch, xgb_joint, "fit_pool", at=0)
+    sectors_of_linear = break_once(monkeypatch, SoftmaxLinear, "fit_group", at=5)  # in the first out-of-fold round
+    pools_of_joint = break_once(monkeypatch, XgbJoint, "fit_pool", at=0)
     with pytest.raises(RuntimeError, match="lamp"):
         job(tmp_path, *FEW, jobs=1)
     assert not (tmp_path / "manifest.json").exists() and models_in(tmp_path) == {}
@@ -294,13 +292,13 @@ def test_a_broken_run_goes_on_with_what_it_had_finished(few, tmp_path, monkeypat
     assert pools_of_joint[2:] == [("part2", "pool"), ("part3", "pool")]
     assert {sector for fold, sector in sectors_of_linear[5:] if fold == "part1"} == {*SECTORS} - {finished} != {broken}
     assert len(sectors_of_linear) == 5 + 2 + 2 * 3
-    assert len(heard) == count_units(settings_of(*FEW), 3)  # what is taken from the store is heard of, too
+    assert len(heard) == count_tasks(settings_of(*FEW), 3)  # what is taken from the store is heard of, too
     assert models_in(tmp_path) == models_in(few[0])
     assert files_in(tmp_path) == {*manifest_of(tmp_path)["files"], "manifest.json", "run.jsonl", ".gpupipe/lock"}
 
 
 def test_what_a_broken_run_left_is_made_again_when_altered(tmp_path, monkeypatch, caplog):
-    break_once(monkeypatch, softmax_linear, "fit_sector", at=2)
+    break_once(monkeypatch, SoftmaxLinear, "fit_group", at=2)
     with pytest.raises(RuntimeError, match="lamp"):
         job(tmp_path / "OUT", "training.models=linear")
     altered = list((tmp_path / "OUT" / ".gpupipe" / "objects").iterdir())
@@ -313,7 +311,7 @@ def test_what_a_broken_run_left_is_made_again_when_altered(tmp_path, monkeypatch
 
 
 def test_a_broken_run_of_other_settings_is_no_help_and_no_harm(few, tmp_path, monkeypatch):
-    break_once(monkeypatch, softmax_linear, "fit_sector", at=2)
+    break_once(monkeypatch, SoftmaxLinear, "fit_group", at=2)
     with pytest.raises(RuntimeError, match="lamp"):
         job(tmp_path, *FEW, "seed=7")
     job(tmp_path, *FEW)

@@ -10,32 +10,31 @@ import numpy as np
 import optuna
 import pytest
 
-from gpupipe import config
 from gpupipe.artifacts.manifest import altered_files, read_manifest
 from gpupipe.cli import main, run
 from gpupipe.config import ConfigError
 from gpupipe.data import load
-from gpupipe.data.panel import Panel
-from gpupipe.estimators import registry
-from gpupipe.estimators import training_set as fold_module
+from gpupipe.estimators import columns, registry
+from gpupipe.estimators.boosting import binned_matrix
 from gpupipe.estimators.boosting.gradient_boosting import LOOK_ROUNDS
-from gpupipe.estimators.training_set import Rows
+from gpupipe.estimators.contract import EstimatorSettings
 from gpupipe.pipeline import tune_job
 from gpupipe.report import sentences
 from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.training import search as tuning
 from gpupipe.training import trial
-from gpupipe.training.search import Unit
+from gpupipe.training.search import Study
+from gpupipe.training.trial import TrialRows
 from gpupipe.workloads import equity
 from tests.support import tiny
-from tests.support.tiny import QUICK, SECTORS, SOURCE, fold_of, planted, tiny_market
+from tests.support.tiny import QUICK, SECTORS, SOURCE, fold_of, planted, tiny_market, view_of
 
 ROUNDS = 24
 SETTINGS = equity.make("fast", settings=[
     f"{name}.rounds={ROUNDS}" for name in ("joint", "hist", "leafwise")] + ["training.early_stopping=4"]
 )  # fmt: skip
-HIST = Unit("xgb_hist", "a", "label_0")
+HIST, LEAFWISE = Study("xgb_hist", "a", "label_0"), Study("xgb_leafwise", "a", "label_0")
 GOOD = {"depth": 3, "learning_rate": 0.25, "min_child_weight": 2.0, "l2": 1.0, "subsample": 1.0, "column_share": 1.0}
 BAD = {**GOOD, "learning_rate": 0.02, "min_child_weight": 20.0, "l2": 100.0}
 
@@ -48,13 +47,13 @@ def world():
 
 @pytest.fixture
 def storage(tmp_path):
-    with tuning.studies(tmp_path / "studies.sqlite") as storage:
+    with tuning.storage_in(tmp_path / "studies.sqlite") as storage:
         yield storage
 
 
-def search_of(storage, n_trials, pruner="median", fold=None, **more):
+def search_of(storage, n_trials, pruner="median", training_set=None, **more):
     values = {"rows_key": "r", "key": "k", "settings": SETTINGS, "period_dates": 5, **more}
-    return tuning.Search(fold or world(), storage=storage, n_trials=n_trials, pruner=pruner, **values)
+    return tuning.Search(training_set or world(), storage=storage, n_trials=n_trials, pruner=pruner, **values)
 
 
 def trials_of(storage, number=0):
@@ -62,16 +61,16 @@ def trials_of(storage, number=0):
     return optuna.load_study(study_name=name, storage=storage).get_trials()
 
 
-def one_by_one(storage, trials, unit=HIST, pruner="median"):
+def one_by_one(storage, trials, study=HIST, pruner="median"):
     """The states and steps of trials with given values, in a study of their own."""
     search = search_of(storage, 0, pruner)
-    scored = tuning._Scored.of(search, unit)
-    study = search._study(unit, scored)
-    study.optimize(scored.objective, n_trials=1)  # the settings' own values, which are in line
+    scored = tuning._Scored.of(search, study)
+    optuna_study = search._optuna_study(study, scored)
+    optuna_study.optimize(scored.objective, n_trials=1)  # the settings' own values, which are in line
     for values in trials:
-        study.enqueue_trial(values)
-        study.optimize(scored.objective, n_trials=1)
-    return study.get_trials()
+        optuna_study.enqueue_trial(values)
+        optuna_study.optimize(scored.objective, n_trials=1)
+    return optuna_study.get_trials()
 
 
 FIVE = [{**GOOD, "depth": depth, "learning_rate": rate} for depth, rate in ((3, 0.06), (2, 0.08), (4, 0.06), (3, 0.07))]
@@ -103,41 +102,49 @@ def test_hyperband_stops_bad_trials_early_too(storage):
     assert len(stopped) >= 2 and max(len(one.intermediate_values) for one in stopped) <= 3
 
 
-@pytest.mark.parametrize("unit", [HIST, Unit("xgb_leafwise", "b", ""), Unit("xgb_joint", "", "")])
-def test_reports_are_earlier_states_of_what_is_minimised(storage, monkeypatch, unit):
+@pytest.mark.parametrize("study", [HIST, Study("xgb_leafwise", "b", ""), Study("xgb_joint", "", "")])
+def test_reports_are_earlier_states_of_what_is_minimised(storage, monkeypatch, study):
     monkeypatch.setattr(tuning, "REPORTS", ROUNDS)  # every round
-    (one,) = one_by_one(storage, [], unit)
+    (one,) = one_by_one(storage, [], study)
     steps = list(one.intermediate_values)
     assert steps[0] == LOOK_ROUNDS and one.intermediate_values[steps[0]] < 1.0  # 1 is the prior
-    labels = 2 if unit.sector and not unit.label else 1
+    labels = 2 if study.sector and not study.label else 1
     last = [value for step, value in one.intermediate_values.items() if step > ROUNDS * (labels - 1)]
     assert max(steps) <= ROUNDS * labels
-    if unit.sector:
+    if study.sector:
         assert one.value == pytest.approx(min(last), abs=2e-6)
     else:  # each label is taken at its own best round
         assert min(last) - 0.01 < one.value <= min(last) + 2e-6
 
 
 def test_the_value_is_the_loss_of_what_training_fits():
-    fold = world()
-    for family, labels in (("xgb_hist", [0, 1]), ("xgb_leafwise", [1])):
-        fitted = registry.family(family)
-        pooled = fitted.fit_pool(fold, SETTINGS, None)
-        said = fitted.predict(fitted.fit_sector(fold, "a", SETTINGS, pooled, None), fold.validation["a"].X, fold.device)
-        seen = trial.validation_of(fold, ["a"], labels)
-        stage = SETTINGS.hist if family == "xgb_hist" else SETTINGS.leafwise
-        found = trial.boosted(fold, "a", labels, seen, stage, 4, lambda step, loss: None)
-        np.testing.assert_array_equal(found, trial.losses(said[:, labels], seen.y))
-    seen = trial.validation_of(fold, ["a", "b"], [0, 1])
-    for family, found in (
-        ("xgb_joint", trial.pooled_joint(fold, seen, SETTINGS, SETTINGS.joint, lambda step, loss: None)),
-        ("linear", trial.pooled_linear(fold, seen, SETTINGS, SETTINGS.linear)),
-    ):
-        fitted = registry.family(family)
-        pooled = fitted.fit_pool(fold, SETTINGS, None)
-        said = np.concatenate([fitted.predict(pooled, rows.X, fold.device) for rows in fold.validation.values()])
-        np.testing.assert_array_equal(found, trial.losses(said, seen.y))
-        assert (found.mean(axis=0) < seen.prior).all()
+    training_set, device = world(), pick("cpu")
+
+    def no_report(step, loss):
+        pass
+
+    for name, targets in (("xgb_hist", [0, 1]), ("xgb_leafwise", [1])):
+        estimator = registry.estimator(name)
+        settings = EstimatorSettings(SETTINGS, estimator)
+        pooled = columns.fit_pool(estimator, training_set, settings, None)
+        models = columns.fit_group(estimator, training_set, "a", settings, pooled, None)
+        predictions = columns.predict(estimator, models, training_set.validation["a"].X, device)
+        validation = trial.validation_of(training_set, ["a"], targets)
+        stage = SETTINGS.hist if name == "xgb_hist" else SETTINGS.leafwise
+        rows = TrialRows(training_set, "a", tuple(targets), validation)
+        losses = trial.fit_labels(estimator, rows, stage, 4, no_report)
+        np.testing.assert_array_equal(losses, trial.losses(predictions[:, targets], validation.y))
+    validation = trial.validation_of(training_set, ["a", "b"], [0, 1])
+    rows = TrialRows(training_set, "", (0, 1), validation)
+    for name, stage in (("xgb_joint", SETTINGS.joint), ("linear", SETTINGS.linear)):
+        estimator = registry.estimator(name)
+        losses = trial.fit_pool(estimator, rows, stage, SETTINGS.training.early_stopping, no_report)
+        pooled = columns.fit_pool(estimator, training_set, EstimatorSettings(SETTINGS, estimator), None)
+        predictions = np.concatenate(
+            [columns.predict(estimator, pooled, view.X, device) for view in training_set.validation.values()]
+        )
+        np.testing.assert_array_equal(losses, trial.losses(predictions, validation.y))
+        assert (losses.mean(axis=0) < validation.prior).all()
 
 
 def test_gains_by_date_are_of_the_prior_and_unknown_rows_are_nowhere():
@@ -148,17 +155,17 @@ def test_gains_by_date_are_of_the_prior_and_unknown_rows_are_nowhere():
 
 
 def test_trials_share_the_bins(storage, monkeypatch):
-    made, real = [], fold_module.quantile_matrix
+    made, real = [], binned_matrix.quantile_matrix
 
     def counted(*given, **more):
         made.append(given)
         return real(*given, **more)
 
-    monkeypatch.setattr(fold_module, "quantile_matrix", counted)
+    monkeypatch.setattr(binned_matrix, "quantile_matrix", counted)
     search = search_of(storage, 2)
-    units = tuning.units(search.fold, ("xgb_hist", "xgb_leafwise", "xgb_joint"), "label", 20)
-    assert len(units) == 2 * 2 * 2 + 1
-    found = tune_job._search(search, units, jobs=2)
+    studies = tuning.studies_of(search.training_set, ("xgb_hist", "xgb_leafwise", "xgb_joint"), "label", 20)
+    assert len(studies) == 2 * 2 * 2 + 1
+    found = tune_job._search(search, studies, jobs=2)
     assert sum(one["trials"]["tried"] for one in found) == 2 * 9
     asked = set()
     for one in found:
@@ -172,10 +179,10 @@ def test_too_few_positives_are_not_tuned():
     fit = {s: planted(600, k)[0] for k, s in enumerate(("a", "b"))}
     fit["b"].y[fit["b"].y[:, 1] == 2, 1] = 1
     fold = fold_of(fit, {s: planted(100, 10)[0] for s in fit})
-    assert tuning.units(fold, ("xgb_hist",), "label", 20) == [
-        Unit("xgb_hist", s, name) for s, name in (("a", "label_0"), ("a", "label_1"), ("b", "label_0"))
+    assert tuning.studies_of(fold, ("xgb_hist",), "label", 20) == [
+        Study("xgb_hist", s, name) for s, name in (("a", "label_0"), ("a", "label_1"), ("b", "label_0"))
     ]  # fmt: skip
-    assert tuning.units(fold, ("xgb_hist",), "sector", 10_000) == []
+    assert tuning.studies_of(fold, ("xgb_hist",), "sector", 10_000) == []
 
 
 class KilledError(BaseException):
@@ -183,8 +190,8 @@ class KilledError(BaseException):
 
 
 def test_a_killed_study_goes_on_and_ends_as_one_that_never_stopped(tmp_path, monkeypatch):
-    unit = Unit("xgb_hist", "a", "")
-    whole, real, calls = {}, trial.boosted, []
+    study = Study("xgb_hist", "a", "")
+    whole, real, calls = {}, trial.fit_labels, []
 
     def killed(*given):
         calls.append(0)
@@ -194,17 +201,17 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_never_stopped(tmp_path, mon
 
     for name in ("whole", "killed"):
         if name == "killed":
-            monkeypatch.setattr(trial, "boosted", killed)
-            with tuning.studies(tmp_path / name) as storage, pytest.raises(KilledError):
-                search_of(storage, 12).run(unit)
-        with tuning.studies(tmp_path / name) as storage:
+            monkeypatch.setattr(trial, "fit_labels", killed)
+            with tuning.storage_in(tmp_path / name) as storage, pytest.raises(KilledError):
+                search_of(storage, 12).run(study)
+        with tuning.storage_in(tmp_path / name) as storage:
             if name == "killed":
                 assert states(trials_of(storage)).count("RUNNING") == 1
             advanced = []
             search = search_of(storage, 12, advance=advanced.append)
-            whole[name] = search.run(unit), trials_of(storage)
+            whole[name] = search.run(study), trials_of(storage)
             assert len(advanced) == 12
-            again = search_of(storage, 5).run(unit)
+            again = search_of(storage, 5).run(study)
             assert again == whole[name][0] and len(trials_of(storage)) == len(whole[name][1])
     (found, trials), (resumed, more) = whole["whole"], whole["killed"]
     assert resumed["trials"] == {**found["trials"], "failed": 1, "tried": 13}
@@ -213,7 +220,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_never_stopped(tmp_path, mon
 
 
 def test_every_trial_on_the_same_rows_is_counted(storage):
-    linear = Unit("linear", "", "")
+    linear = Study("linear", "", "")
     counted = [
         search_of(storage, 3, rows_key=rows, key=key).run(linear)["trials"]["tried"]
         for rows, key in (("one", "a"), ("one", "b"), ("two", "a"), ("one", "a"))
@@ -226,12 +233,12 @@ def test_own_values_are_the_first_trial_and_widen_the_ranges(storage):
     found = search_of(storage, 1, settings=own).run(HIST)
     assert found["best"]["depth"] == 12 and found["best"]["learning_rate"] == 0.5
     assert found["best_gain"] == found["preset_gain"] and found["deflated_sharpe_over_preset"] is None
-    ranges = tuning.space("hist", own)
+    ranges = tuning.space(HIST, own)
     assert (ranges["depth"].low, ranges["depth"].high, ranges["learning_rate"].low) == (2, 12, 0.02)
-    assert "leaves" in tuning.space("leafwise", own) and "depth" not in tuning.space("leafwise", own)
-    assert "subsample" not in tuning.space("hist", equity.make("fast", settings=["ml.subsample=0.5"]))
+    assert "leaves" in tuning.space(LEAFWISE, own) and "depth" not in tuning.space(LEAFWISE, own)
+    assert "subsample" not in tuning.space(HIST, equity.make("fast", settings=["ml.subsample=0.5"]))
     with pytest.raises(ConfigError, match=r"hist.l2 = 0.0 cannot be tuned on a log scale: set it above 0"):
-        tuning.space("hist", equity.make("fast", settings=["hist.l2=0"]))
+        tuning.space(HIST, equity.make("fast", settings=["hist.l2=0"]))
 
 
 def test_noise_is_deflated_and_a_signal_is_not(storage):
@@ -242,7 +249,7 @@ def test_noise_is_deflated_and_a_signal_is_not(storage):
 
     signal = search_of(storage, 12, key="signal").run(HIST)
     noise = fold_of({"a": with_noise(1)}, {"a": with_noise(2)})
-    none = search_of(storage, 12, key="none", rows_key="other", fold=noise).run(HIST)
+    none = search_of(storage, 12, key="none", rows_key="other", training_set=noise).run(HIST)
     assert signal["deflated_gain"] > 0.1 and signal["deflated_sharpe"] > 0.5 and signal["overfitting"] < 0.25
     assert none["deflated_gain"] < 0.25 * signal["deflated_gain"] and none["best_gain"] < 0.02
     # One draw: that noise is called noise as often as it should be is shown in test_deflation.
@@ -252,10 +259,10 @@ def test_noise_is_deflated_and_a_signal_is_not(storage):
 def test_what_cannot_be_used_is_said(tmp_path, monkeypatch):
     path = tmp_path / "studies.sqlite"
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(UserError, match="delete it, or choose another --out"), tuning.studies(path):
+    with pytest.raises(UserError, match="delete it, or choose another --out"), tuning.storage_in(path):
         pass
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r"pip install -e '.\[tune\]'"), tuning.studies(tmp_path / "new"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[tune\]'"), tuning.storage_in(tmp_path / "new"):
         pass
 
 
@@ -267,8 +274,7 @@ def altered_test_part(panel):
     first = tiny.prepare(panel, TINY).folds.published.test[0].start
     factor = np.where(panel.time_ns >= first, np.random.default_rng(0).uniform(0.5, 2, panel.n_rows), 1)
     prices = {name: getattr(panel, name) * factor.astype(np.float32) for name in ("open", "high", "low", "close")}
-    same = {name: getattr(panel, name) for name in ("volume", "time_ns", "offsets", "symbols", "sector")}
-    return Panel.of_bars(**prices, **same)
+    return panel.replace(**prices)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +306,7 @@ def test_what_was_found_is_what_the_file_gives_and_what_is_trained(tuned):
     best = {(one["section"], one["sector"]): one["best"] for one in found["studies"]}
     assert tomllib.loads((out / tune_job.TUNED).read_text())["tuned"]["energy"]["hist"] == best["hist", "energy"]
     for sector in SECTORS:
-        assert settings.stage("hist", sector, "label_1d_2pct").l2 == best["hist", sector]["l2"]
+        assert settings.for_label("hist", sector, "label_1d_2pct").l2 == best["hist", sector]["l2"]
     assert settings.joint.l2 == best["joint", ""]["l2"] and settings.linear.l2 == best["linear", ""]["l2"]
     assert found == tune_job.read(out) == json.loads((out / tune_job.JSON).read_text())
     for one in found["studies"]:
@@ -319,12 +325,12 @@ def test_a_best_trial_that_is_not_better_on_other_dates_keeps_the_preset(tuned):
     assert all(tuning.chosen(one, "best")["accepted"] for one in as_if)
     first = chosen[0]
     assert first["chosen"] == first["best"] and chosen[1]["chosen"] == chosen[1]["preset"]
-    earlier = config.with_table(TINY, {"tuned": {s: {"hist": {"l2": 9.0}} for s in SECTORS}})
-    settings = tune_job.with_found(earlier, chosen)
+    earlier = equity.with_table(TINY, {"tuned": {s: {"hist": {"l2": 9.0}} for s in SECTORS}})
+    settings = tune_job.with_results(equity.EQUITY, earlier, chosen)
     assert all(getattr(getattr(settings, first["section"]), name) == value for name, value in first["best"].items())
-    assert settings.stage("hist", "energy", "").l2 == TINY.hist.l2, "an earlier tuning's value is gone with its study"
+    assert settings.for_label("hist", "energy", "").l2 == TINY.hist.l2, "the value of an earlier tuning is gone"
     for one in chosen:
-        stage = settings.stage(one["section"], one["sector"], "")
+        stage = settings.for_label(one["section"], one["sector"], "")
         assert all(getattr(stage, name) == value for name, value in one["chosen"].items())
 
 
@@ -368,12 +374,16 @@ def test_words_say_what_the_deflated_figure_says(tuned):
 
 
 def test_values_of_a_label_change_its_model_and_no_other():
-    fold, family = world(), registry.family("xgb_hist")
-    changed = config.with_table(SETTINGS, {"tuned": {"a": {"label_1": {"hist": {"depth": 1}}}}})
-    for sector, same in (("a", [True, False]), ("b", [True, True])):
-        before, after = (
-            [m.files() for m in family.fit_sector(fold, sector, s, [None, None], None)] for s in (SETTINGS, changed)
-        )
+    training_set, estimator = world(), registry.estimator("xgb_hist")
+    changed = equity.with_table(SETTINGS, {"tuned": {"a": {"label_1": {"hist": {"depth": 1}}}}})
+
+    def files_of(group, settings):
+        readable = EstimatorSettings(settings, estimator)
+        models = columns.fit_group(estimator, training_set, group, readable, [None, None], None)
+        return [model.files() for model in models]
+
+    for group, same in (("a", [True, False]), ("b", [True, True])):
+        before, after = (files_of(group, settings) for settings in (SETTINGS, changed))
         assert [one == other for one, other in zip(before, after, strict=True)] == same
 
 
@@ -454,8 +464,8 @@ def test_walk_forward_is_tuned_on_what_lies_before_all_its_tests(tuned, tmp_path
 def test_columns_that_are_twins_are_left_out_as_in_training(storage):
     def twice(seed):
         rows = planted(300, seed)[0]
-        return Rows(np.hstack([rows.X, rows.X[:, :1]]), rows.y, rows.time_ns)
+        return view_of(np.hstack([rows.X, rows.X[:, :1]]), rows.y, rows.time_ns)
 
     fold = fold_of({"a": twice(1), "b": twice(2)}, {"a": twice(3), "b": twice(4)})
-    scored = tuning._Scored.of(search_of(storage, 1, fold=fold), HIST)
-    assert (fold.n_columns, scored.fold.n_columns) == (7, 6)
+    scored = tuning._Scored.of(search_of(storage, 1, training_set=fold), HIST)
+    assert (fold.n_columns, scored.rows.training_set.n_columns) == (7, 6)

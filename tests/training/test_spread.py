@@ -60,13 +60,13 @@ def test_no_worker_holds_more_than_its_own_sectors(together):
 
 def test_a_sectors_stage_is_fitted_where_its_rows_are(together):
     out, _, _ = together
-    homes = {}
+    workers = {}
     for line in units_of(out):
         if line["stage"] != "meta_learner":
-            homes.setdefault(line["unit"].rsplit("/", 1)[1], set()).add(line.get("worker"))
-    assert homes.pop("pool") == {None}
-    assert sorted(homes) == sorted(SECTORS) and sorted(map(len, homes.values())) == [1, 1, 1]
-    assert set.union(*homes.values()) == {0, 1, 2}
+            workers.setdefault(line["unit"].rsplit("/", 1)[1], set()).add(line.get("worker"))
+    assert workers.pop("pool") == {None}
+    assert sorted(workers) == sorted(SECTORS) and sorted(map(len, workers.values())) == [1, 1, 1]
+    assert set.union(*workers.values()) == {0, 1, 2}
 
 
 def test_models_are_close_to_those_of_one_process(together, settings, tmp_path):
@@ -88,7 +88,7 @@ def test_the_same_bytes_again_and_units_are_found_again(together, three, setting
     tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
     assert contents_of_models(tmp_path) == contents_of_models(together[0])
     # What nothing changed for is taken; the sector stages that are made again find bins that no one has made yet.
-    changed = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
+    changed = settings.replace(joint_sector=dataclasses.replace(settings.joint_sector, rounds=3))
     whole, _ = tiny.execute(tiny_market(), None, changed, tmp_path, workers=three)
     n_labels, n_rounds = 2, 3
     assert whole["units"]["model"]["made"] <= len(SECTORS) * n_rounds + n_rounds
@@ -107,19 +107,19 @@ def test_status_knows_the_units_of_spread_rows(together, settings):
 def test_workers_killed_in_mid_training_change_nothing(together, three, settings, tmp_path, monkeypatch):
     """One while all fit a pooled stage together, another while it fits a sector's."""
     three.client.wait_for_workers(3)
-    three = dataclasses.replace(three, homes=tuple(sorted(three.client.scheduler_info(n_workers=-1)["workers"])))
+    three = dataclasses.replace(three, addresses=tuple(sorted(three.client.scheduler_info(n_workers=-1)["workers"])))
     killed = {}
     submit = spread.Spread._submit
 
-    def submit_and_kill(self, home, function, *arguments, priority=0):
-        made = submit(self, home, function, *arguments, priority=priority)
-        now = next((at for at in moments if at[:2] == (function, home) and at[2] in arguments), None)
+    def submit_and_kill(self, worker, function, *arguments, priority=0):
+        future = submit(self, worker, function, *arguments, priority=priority)
+        now = next((at for at in moments if at[:2] == (function, worker) and at[2] in arguments), None)
         if now and now not in killed:
-            (killed[now],) = self._client.run(os.getpid, workers=[self._addresses[home]]).values()
+            (killed[now],) = self._client.run(os.getpid, workers=[self._addresses[worker]]).values()
             os.kill(killed[now], signal.SIGKILL)
-        return made
+        return future
 
-    moments = [(holding.fit_pool, 1, "xgb_joint"), (holding.fit_sector, 0, "random_forest")]
+    moments = [(holding.fit_pool, 1, "xgb_joint"), (holding.fit_group, 0, "random_forest")]
 
     monkeypatch.setattr(spread.Spread, "_submit", submit_and_kill)
     _, worked = tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
@@ -134,9 +134,9 @@ def test_workers_killed_in_mid_training_change_nothing(together, three, settings
 
 def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monkeypatch):
     three.client.wait_for_workers(3)
-    homes = sorted(three.client.scheduler_info(n_workers=-1)["workers"])
-    workers, plan = dataclasses.replace(three, homes=tuple(homes)), memory.AS_IT_IS
-    with workers.running(tiny_market(), settings, "k", plan, ()) as run:
+    addresses = sorted(three.client.scheduler_info(n_workers=-1)["workers"])
+    workers, plan = dataclasses.replace(three, addresses=tuple(addresses)), memory.AS_IT_IS
+    with workers.running(equity.EQUITY, tiny_market(), settings, "k", plan, ()) as run:
         asked = []
 
         def lost():
@@ -154,14 +154,14 @@ def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monk
 
 def test_an_error_of_a_worker_is_told_as_it_is(three, settings):
     three.client.wait_for_workers(3)
-    homes = sorted(three.client.scheduler_info(n_workers=-1)["workers"])
-    workers, plan = dataclasses.replace(three, homes=tuple(homes)), memory.AS_IT_IS
-    with workers.running(tiny_market(), settings, "k2", plan, ()) as run:
+    addresses = sorted(three.client.scheduler_info(n_workers=-1)["workers"])
+    workers, plan = dataclasses.replace(three, addresses=tuple(addresses)), memory.AS_IT_IS
+    with workers.running(equity.EQUITY, tiny_market(), settings, "k2", plan, ()) as run:
         for sector in SECTORS:
             run.dataset(sector)
-        which = FoldId(None, SECTORS, None, (0,))  # without a fold in time nothing can be gathered
+        fold = FoldId(None, SECTORS, None, (0,))  # without a fold in time nothing can be gathered
         with pytest.raises(AttributeError):
-            run.inputs(which)
+            run.inputs(fold)
 
 
 def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
@@ -183,9 +183,9 @@ def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
 
 def test_sectors_are_balanced_by_rows():
     rows = {"a": 10, "b": 70, "c": 30, "d": 35, "e": 5}
-    assert fold_data.shares(rows, 2) == [("b", "e"), ("a", "c", "d")]
-    assert fold_data.shares(rows, 9) == [("b",), ("d",), ("c",), ("a",), ("e",)]
-    assert fold_data.shares(rows, 1) == [tuple(rows)]
+    assert fold_data.share_groups(rows, 2) == [("b", "e"), ("a", "c", "d")]
+    assert fold_data.share_groups(rows, 9) == [("b",), ("d",), ("c",), ("a",), ("e",)]
+    assert fold_data.share_groups(rows, 1) == [tuple(rows)]
 
 
 class _Done:

@@ -18,10 +18,12 @@ from gpupipe.artifacts.load import load
 from gpupipe.artifacts.manifest import altered_files, read_manifest
 from gpupipe.cli import run
 from gpupipe.estimators import columns, registry
-from gpupipe.estimators.boosting import gradient_boosting, tree_model
-from gpupipe.estimators.boosting.gradient_boosting import Grown
-from gpupipe.estimators.earlier import Earlier
-from gpupipe.pipeline import job as pipeline
+from gpupipe.estimators.boosting import gradient_boosting, tree_estimator, tree_model
+from gpupipe.estimators.boosting.binned_matrix import binned
+from gpupipe.estimators.boosting.gradient_boosting import EarlierBooster
+from gpupipe.estimators.contract import EstimatorSettings
+from gpupipe.estimators.earlier import EarlierModels
+from gpupipe.pipeline.listener import Listener
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
 from gpupipe.training import warm_start
@@ -73,18 +75,31 @@ def settings_of(*more):
     return equity.make("fast", settings=[*QUICK, "joint.rounds=60", "hist.rounds=60", "leafwise.rounds=60", *more])
 
 
-def fitted(family, fold, settings):
-    pooled = family.fit_pool(fold, settings, None)
-    return {s: family.fit_sector(fold, s, settings, pooled, None) for s in fold.sectors}
+def fit_pool(estimator, training_set, settings):
+    return columns.fit_pool(estimator, training_set, EstimatorSettings(settings, estimator), None)
 
 
-def loss(family, by_sector, fold):
-    """Validation log-loss, float64 (n_labels,)."""
-    total, n = np.zeros(fold.n_labels), 0
-    for s, rows in fold.validation.items():
-        said = family.predict(by_sector[s], rows.X, fold.device)
-        for k in range(fold.n_labels):
-            total[k] -= np.log(said[np.arange(rows.n), k, rows.y[:, k]]).sum()
+def fitted(estimator, training_set, settings):
+    """The models of every group."""
+    readable, pooled = EstimatorSettings(settings, estimator), fit_pool(estimator, training_set, settings)
+    return {
+        group: columns.fit_group(estimator, training_set, group, readable, pooled, None)
+        for group in training_set.groups
+    }
+
+
+def starting_from(name, models, numbers=None):
+    """An estimator that starts from these models of each group. numbers: of the columns that they were fitted on."""
+    return registry.estimator(name).starting_from(EarlierModels("key", models, numbers, "2020-01-01", "digest"))
+
+
+def loss(estimator, by_group, training_set):
+    """Validation log-loss, float64 (n_targets,)."""
+    total, n = np.zeros(training_set.n_targets), 0
+    for group, rows in training_set.validation.items():
+        predictions = columns.predict(estimator, by_group[group], rows.X, training_set.device)
+        for k in range(training_set.n_targets):
+            total[k] -= np.log(predictions[np.arange(rows.n), k, rows.y[:, k]]).sum()
         n += rows.n
     return total / n
 
@@ -92,10 +107,10 @@ def loss(family, by_sector, fold):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_on_the_same_rows_it_is_as_good_and_does_not_grow(name, a_fold):
     settings = settings_of()
-    cold = fitted(registry.family(name), a_fold, settings)
-    one, first = cold, loss(registry.family(name), cold, a_fold).mean()
+    cold = fitted(registry.estimator(name), a_fold, settings)
+    one, first = cold, loss(registry.estimator(name), cold, a_fold).mean()
     for _ in range(2):
-        again = registry.family(name, Earlier("key", one, None, "2020-01-01", "digest"))
+        again = starting_from(name, one)
         one = fitted(again, a_fold, settings)
         assert loss(again, one, a_fold).mean() <= first * 1.003
         stages = [(model, k) for own in one.values() for model in own for k in range(len(model.stages))]
@@ -107,9 +122,9 @@ def test_on_the_same_rows_it_is_as_good_and_does_not_grow(name, a_fold):
 
 def test_old_rounds_are_kept_as_they_were_and_the_last_ones_are_grown_again(a_fold):
     settings = settings_of("training.early_stopping=0", "joint.rounds=40")
-    cold = fitted(registry.family("xgb_joint"), a_fold, settings)
-    going_on = registry.family("xgb_joint", Earlier("key", cold, None, "2020-01-01", "digest"))
-    pooled = going_on.fit_pool(a_fold, settings, None)
+    cold = fitted(registry.estimator("xgb_joint"), a_fold, settings)
+    resumed = starting_from("xgb_joint", cold)
+    pooled = fit_pool(resumed, a_fold, settings)
     was, now = cold["energy"][0].stages[0], pooled[0].stages[0]
     X = a_fold.validation["energy"].X
     assert now.rounds == was.rounds == 40 and pooled[0].warm.rounds == (36,)
@@ -119,25 +134,25 @@ def test_old_rounds_are_kept_as_they_were_and_the_last_ones_are_grown_again(a_fo
     assert not np.array_equal(*after)
 
 
-def test_room_and_looks():
-    grown = Grown(None, (3, 57, 40))
-    assert grown.kept == 51 and Grown(None, (2, 1)).kept == 0 and Grown(None, (3,)).kept == 1
-    assert grown.looks(0, 51) == [3, 10, 20, 30, 40, 50, 51] and grown.looks(51, 57) == [57]
+def test_rounds_that_are_kept_and_evaluated():
+    earlier = EarlierBooster(None, (3, 57, 40))
+    assert earlier.kept == 51 and EarlierBooster(None, (2, 1)).kept == 0 and EarlierBooster(None, (3,)).kept == 1
+    assert earlier.evaluated(0, 51) == [3, 10, 20, 30, 40, 50, 51] and earlier.evaluated(51, 57) == [57]
 
 
 def test_a_gradient_sampled_booster_goes_on_too(a_fold):
     fold = dataclasses.replace(a_fold, ml=config.Ml(gradient_sampling=True))
     settings = settings_of("joint.subsample=0.5")
-    cold = fitted(registry.family("xgb_joint"), fold, settings)
-    again = registry.family("xgb_joint", Earlier("key", cold, None, "2020-01-01", "digest"))
+    cold = fitted(registry.estimator("xgb_joint"), fold, settings)
+    again = starting_from("xgb_joint", cold)
     assert loss(again, fitted(again, fold, settings), fold).mean() < 1.01 * loss(again, cold, fold).mean()
 
 
 def test_other_columns_are_said_and_trained_from_nothing(a_fold, caplog):
     settings = settings_of()
-    cold = fitted(registry.family("xgb_joint"), a_fold, settings)
-    other = registry.family("xgb_joint", Earlier("key", cold, np.array([0, 1]), "2020-01-01", "digest"))
-    assert not any(model.warm for model in other.fit_pool(a_fold, settings, None))
+    cold = fitted(registry.estimator("xgb_joint"), a_fold, settings)
+    other = starting_from("xgb_joint", cold, np.array([0, 1]))
+    assert not any(model.warm for model in fit_pool(other, a_fold, settings))
     assert "other columns" in caplog.text
 
 
@@ -170,23 +185,23 @@ def test_its_rounds_are_trees_of_all_outputs_as_the_first_ones_are(tonight, monk
               for s in columns.unwrap([own[f]])[0].stages]  # fmt: skip
     assert all(tree_model.has_a_tree_a_round(stage.booster) for stage in stages)
     assert all(f is not None for f in list(going_on(tonight[0]).values())[:2])
-    monkeypatch.setattr(warm_start, "has_a_tree_a_round", lambda booster: False)
+    monkeypatch.setattr(tree_estimator, "has_a_tree_a_round", lambda booster: False)
     caplog.clear()
     assert not any(going_on(tonight[0]).values()) and "a tree for each output" in caplog.text
 
 
 @pytest.mark.parametrize("forgets", [False, True])
 def test_a_booster_that_was_loaded_goes_on_as_it_was_grown(a_fold, forgets):
-    (model,) = registry.family("xgb_hist").fit_sector(a_fold, "energy", settings_of(), [None] * a_fold.n_labels, None)[
-        :1
-    ]
+    estimator = registry.estimator("xgb_hist")
+    readable = EstimatorSettings(settings_of(), estimator)
+    model = columns.fit_group(estimator, a_fold, "energy", readable, [None] * a_fold.n_targets, None)[0]
     loaded = xgboost.Booster(model_file=bytearray(model.files()[".ubj"]))
     parameters = tree_model.parameters(settings_of().hist, a_fold.device, a_fold.max_bin, 1, 0)
-    grown = tree_model.go_on(loaded, 2, parameters)
+    grown = tree_model.resume(loaded, 2, parameters)
     if forgets:
         grown = loaded[:2]
         grown.set_param({name: value for name, value in parameters.items() if name != "base_score"})
-    (sample,) = a_fold.samples(1.0, "energy")
+    (sample,) = binned(a_fold).samples(1.0, "energy")
     gradient = np.ones((sample.bins.num_row(), 2), np.float32)
     grown.boost(sample.bins, 2, grad=gradient, hess=gradient)
     assert grown.num_boosted_rounds() == 3 and tree_model.has_a_tree_a_round(grown) != forgets
@@ -241,7 +256,7 @@ def test_killed_while_it_trains(old, tonight, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        job(out, source=out, listener=pipeline.Listener(advanced=dies))
+        job(out, source=out, listener=Listener(advanced=dies))
     assert models_in(out) == models_in(old) and altered_files(out, read_manifest(out)) == []
     assert job(out, source=out)[1] and models_in(out) == models_in(tonight[0])
 
@@ -279,7 +294,7 @@ def going_on(source, *settings, panel=None):
     chosen = equity.make("fast", settings=[*QUICK, *FEW, *settings])
     prepared = tiny.prepare(panel or tiny_market(), chosen)
     there = warm_start.read(source, Store(source))
-    asked = warm_start.GoingOn(there, chosen, prepared.datasets, prepared.splits, prepared.features_hash)
+    asked = warm_start.Starting(there, chosen, prepared.datasets, prepared.splits, prepared.features_hash)
     sectors = tuple(prepared.datasets)
     return {f: asked(f, sectors, prepared.datasets[sectors[0]].target.names) for f in (*FAMILIES, "linear")}
 
@@ -290,7 +305,7 @@ def test_what_is_the_same_is_gone_on_from(old, caplog):
     (record,) = caplog.records  # of the one that was not trained there
     assert record.getMessage().startswith("xgb_leafwise is trained from nothing") and "other labels" in caplog.text
     pooled = found["xgb_hist"].pooled()
-    assert len(pooled) == 1 and set(found["xgb_joint"].by_sector) == set(SECTORS)
+    assert len(pooled) == 1 and set(found["xgb_joint"].by_group) == set(SECTORS)
 
 
 @pytest.mark.parametrize(("setting", "said"), [
@@ -361,7 +376,7 @@ def test_when_too_much_is_new_it_is_trained_from_nothing(tmp_path, caplog):
     assert "its oldest rounds have not seen" in caplog.text
     # The age is that of the oldest rounds, however often a run went on from them.
     found = going_on(tmp_path / "long ago", panel=yesterday(38))["xgb_joint"]
-    model = dataclasses.replace(found.by_sector["energy"][0], warm=found.started(5))
+    model = dataclasses.replace(found.by_group["energy"][0], warm=found.started(5))
     assert model.warm.trained_to == found.trained_to
 
 

@@ -184,7 +184,7 @@ class Run:
 def cluster(
     device: Device, scheduler: str | None = None, workers: int = 0, jobs: int = 1, dashboard: bool = False
 ) -> Iterator[Cluster]:
-    """A cluster: one that is there, or one of this machine, fold ends with the context.
+    """A cluster: a running one, or one of this machine that ends with the context.
 
     scheduler: address of one that is there, as tcp://host:8786.  workers: processes of this machine, each with
     jobs / workers threads; on CUDA one GPU each; 0 works within this process.  dashboard: serve Dask's, to this machine
@@ -221,7 +221,7 @@ def cluster(
 
 
 def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
-    """Workers on this machine, fold nobody else can reach; without a number, one within this process."""
+    """Workers on this machine that nobody else can reach; without a number, one within this process."""
     shared = {
         "threads_per_worker": max(1, jobs // max(1, workers)),
         "dashboard_address": DASHBOARD if dashboard else f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0",

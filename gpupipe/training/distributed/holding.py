@@ -232,7 +232,7 @@ def features(key: str, group: str, rows: np.ndarray) -> np.ndarray:
 
 
 def forget(key: str) -> dict[str, Any]:
-    """Let go of a run; as `site.forget`, and how many rows were held of fold groups."""
+    """Release a run; see `site.forget`, with the number of rows that were held of each group."""
     held = _held.pop(key, None)
     rows = {s: held.site.dataset_of(s)[0].n_rows for s in held.groups} if held else {}
     crossed = held.site.device.ledger.as_dict() if held else {}
