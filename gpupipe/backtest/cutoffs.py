@@ -22,9 +22,11 @@ from gpupipe.store.content_store import FORMAT, dump_json, sha256, write_atomic
 from gpupipe.targets.classes import CLASSES, percent
 
 F1, PROFIT = "f1", "profit"
-CALLED = {F1: "called from the cutoffs of the best F1 on validation on",
-          PROFIT: "called from the cutoffs on that paid best on validation, or never"}  # fmt: skip
-CALLS_MOST = f"That is most of them: cutoffs of the best F1 weigh no costs; --cutoff {PROFIT} weighs them."
+CUTOFF_SENTENCES = {
+    F1: "Rows are called BUY or SELL from the cutoff with the best F1 on validation.",
+    PROFIT: "Rows are called BUY or SELL from the cutoff that paid best on validation, or never.",
+}
+CALLS_MOST = f"That is most of them: the cutoff with the best F1 ignores costs; --cutoff {PROFIT} includes them."
 FILE = "cutoffs.json"  # in OUT
 FEWEST = 100  # trades, of all sectors together, below which a mean says nothing
 LEAST_T = 1.0  # standard errors by which a cutoff has to pay

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.cutoffs import CALLED, F1, PROFIT
+from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES, F1, PROFIT
 from gpupipe.backtest.job import ALL, FOLDER, HOLD, JSON, execute
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
 from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
@@ -107,7 +107,7 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
 
     rules = Rules(**whole["rules"])
     to.print(f"\n[bold]Backtest[/bold]  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates")
-    for sentence in [CALLED[whole["cutoff"]], *sentences(rules, whole["data"])]:
+    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *sentences(rules, whole["data"])]:
         to.print(Padding(escape(sentence), (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))

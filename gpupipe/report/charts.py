@@ -1,4 +1,4 @@
-"""Charts of the report, as Vega-Lite specifications made with Altair; the page gives them its theme."""
+"""Charts of the report: functions from rows to Vega-Lite specifications, built with Altair; page.js sets the theme."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from gpupipe.evaluation.block_bootstrap import NO_SKILL
 
 Rows = Sequence[Mapping[str, Any]]
-# Models keep their colour, shape and dash in every chart, and are told apart without colour by shape or dash. Colours
-# are the page's own variables (page.css), of which each theme has its own, at least 3:1 against its ground.
+# A model has the same colour, shape and dash in every chart; shape or dash alone distinguish the models. Colours are
+# CSS variables: page.css defines them for each theme with a contrast of at least 3:1 to the background.
 MODELS = {
     "xgb_joint": ("var(--m1)", "circle", [1, 0]), "meta_learner": ("var(--m2)", "diamond", [6, 2]),
     "xgb_hist": ("var(--m3)", "square", [2, 2]), "xgb_leafwise": ("var(--m4)", "triangle-up", [4, 4]),
@@ -19,8 +19,8 @@ MODELS = {
 OTHER = ("var(--base)", "circle", [1, 1])  # baselines
 CLASSES = {"SELL": "var(--sell)", "HOLD": "var(--hold)", "BUY": "var(--buy)"}
 RUNS = ["var(--m1)", "var(--m2)"]
-LOSS_TO_GAIN = ["#e08a2e", "#f7f7f7", "#5aa9dd"]  # light enough for black words on all of it
-ROW = 22  # pixels of a row in a chart of rows
+LOSS_TO_GAIN = ["#e08a2e", "#f7f7f7", "#5aa9dd"]  # colour scale of the heat map, light enough for black text
+ROW = 22  # height in pixels of a row of a chart
 
 
 def _alt() -> Any:
@@ -29,25 +29,26 @@ def _alt() -> Any:
     return altair
 
 
-def _of_models(names: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
-    found = [MODELS.get(name, OTHER) for name in names]
-    return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
+def _model_styles(names: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
+    """Colours, shapes and dashes of models."""
+    styles = [MODELS.get(name, OTHER) for name in names]
+    return [style[0] for style in styles], [style[1] for style in styles], [style[2] for style in styles]
 
 
 def _shapes(alt: Any) -> Any:
-    """A legend of filled shapes: a dashed outline would fray them."""
+    """A legend of filled shapes without outlines, which would be dashed as the lines are."""
     return alt.Legend(title=None, symbolStrokeWidth=0)
 
 
 def gains(rows: Rows) -> dict[str, Any]:
-    """Gain over the prior with its interval, a panel for each label, a line for each model or baseline.
+    """Gain over the prior with its interval: a panel for each label, in it a row for each model or baseline.
 
     rows: "label", "model", "gain", "low", "high" (percent; low and high may be None), "skill".
     """
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
-    colours, shapes, _ = _of_models(names)
-    # Layers have no data of their own: what is drawn of each label comes through the panels.
+    colours, shapes, _ = _model_styles(names)
+    # The layers carry no data: the facet gives each panel the rows of its label.
     base = alt.Chart().encode(
         y=alt.Y("model:N", sort=names, title=None),
         color=alt.Color("model:N", scale=alt.Scale(domain=names, range=colours), legend=None),
@@ -83,19 +84,21 @@ def two_runs(rows: Rows) -> dict[str, Any]:
     return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=2 * ROW * len(models))
 
 
-def _panels(alt: Any, layered: Any, rows: Rows, by: str, height: int, own: Sequence[str] = ()) -> dict[str, Any]:
-    """A panel for each value of a field, at most three in a row, as wide as the page has room for.
+def _panels(
+    alt: Any, layered: Any, rows: Rows, by: str, height: int, independent: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A panel for each value of the field `by`, at most three in a row; page.js sets their width.
 
-    own: "x" and "y" where each panel has its own scale.
+    independent: the axes, "x" and "y", whose scale differs between panels.
     """
     order = list(dict.fromkeys(row[by] for row in rows))
     chart = layered.properties(width=250, height=height, data=alt.Data(values=list(rows)))
     faceted = chart.facet(facet=alt.Facet(f"{by}:N", sort=order, title=None), columns=3)
-    return faceted.resolve_scale(**dict.fromkeys(own, "independent")).to_dict()
+    return faceted.resolve_scale(**dict.fromkeys(independent, "independent")).to_dict()
 
 
 def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
-    """Gain by sector and label of the model that the reader picks.
+    """Gain by sector and label of the model that the reader chooses.
 
     rows: "sector", "label", "model", "gain" in percent, "skill".
     """
@@ -103,10 +106,10 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
     picked = alt.binding_select(options=list(models), name="model ")
     model = alt.selection_point(fields=["model"], bind=picked, value=models[0], name="pick")
     labels = list(dict.fromkeys(row["label"] for row in rows))
-    # One end of the colours is as far from 0 as the other; a few models far beyond have the colour of the end.
+    # The scale is symmetric about 0. Gains beyond the 90th percentile, of few models, have the colour of its ends.
     far = sorted(abs(row["gain"]) for row in rows)[int(0.9 * (len(rows) - 1))] or 1.0
     scale = alt.Scale(range=LOSS_TO_GAIN, domain=[-far, 0, far], clamp=True)
-    narrow = "width < 420"  # of a phone: words side by side would overlap
+    narrow = "width < 420"  # on a phone, horizontal axis labels would overlap
     upright = alt.Axis(
         labelAngle=alt.expr(f"{narrow} ? -60 : 0"), labelAlign=alt.expr(f"{narrow} ? 'right' : 'center'"),
         labelBaseline=alt.expr(f"{narrow} ? 'middle' : 'top'"),
@@ -124,16 +127,19 @@ def heat(rows: Rows, models: Sequence[str]) -> dict[str, Any]:
         color=alt.Color("gain:Q", scale=scale, title="gain, %"),
         tooltip=["sector:N", "label:N", "model:N", alt.Tooltip("gain:Q", format=".1f"), "skill:N"],
     )
-    # What has no skill has a tilde, as in the printed tables.
-    said = f"format(datum.gain, '.1f') + (datum.skill === '{NO_SKILL}' ? '~' : '')"
-    words = base.transform_calculate(said=said).mark_text(fontSize=11, color="black").encode(text="said:N")
+    # A tilde marks "no skill", as in the tables of the console.
+    text = f"format(datum.gain, '.1f') + (datum.skill === '{NO_SKILL}' ? '~' : '')"
+    texts = base.transform_calculate(text=text).mark_text(fontSize=11, color="black").encode(text="text:N")
     chosen = alt.TitleParams(alt.expr("'model ' + pick_model"), anchor="start", fontSize=12, color="var(--text)")
-    chart = (fill + words).properties(width="container", title=chosen)
+    chart = (fill + texts).properties(width="container", title=chosen)
     return chart.properties(height=ROW * len({row["sector"] for row in rows})).to_dict()
 
 
 def shares(rows: Rows) -> dict[str, Any]:
-    """Label shares by sector, a panel for each label. rows: "label", "sector", "class", "share" in percent."""
+    """Class shares by sector: a panel for each label.
+
+    rows: "label", "sector", "class", "share" in percent, "rows", "order" of the class in the bar.
+    """
     alt = _alt()
     chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(stroke="var(--ground)", strokeWidth=1).encode(
         x=alt.X("share:Q", stack="zero", title="share of rows, %", scale=alt.Scale(domain=[0, 100])),
@@ -147,7 +153,7 @@ def shares(rows: Rows) -> dict[str, Any]:
 
 
 def shares_by_year(rows: Rows) -> dict[str, Any]:
-    """BUY and SELL shares by year of the sector that the reader picks, at first that of the first row.
+    """BUY and SELL shares by year for the sector that the reader chooses, the sector of the first row to begin with.
 
     rows: "sector", "label", "year", "class", "share" in percent, "rows".
     """
@@ -177,15 +183,16 @@ def shares_by_year(rows: Rows) -> dict[str, Any]:
 
 def curve(
     rows: Rows, x: str, y: str, titles: tuple[str, str], diagonal: bool = False, log: bool = False
-) -> dict[str, Any]:  # fmt: skip
-    """Lines of the models, a panel for each label.
+) -> dict[str, Any]:
+    """A line for each model: a panel for each label.
 
-    rows: "label", "model", "rows", and the fields x and y; with "base", a line at its height (one value a label).
-    diagonal: a line where x and y are alike.  log: both axes even in log, near enough to 0 even.
+    rows: "label", "model", "rows", and the fields x and y, which are fractions; with a field "base", which is constant
+    for a label, also a horizontal line at its value.
+    titles: of the x and y axes.  diagonal: also the line x = y.  log: symmetric log scales, linear below 0.01.
     """
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
-    colours, shapes, dashes = _of_models(names)
+    colours, shapes, dashes = _model_styles(names)
     kind = {"type": "symlog", "constant": 0.01} if log else {}
     base = alt.Chart().encode(
         x=alt.X(f"{x}:Q", title=titles[0], scale=alt.Scale(**kind),
@@ -207,17 +214,17 @@ def curve(
     if rows and "base" in rows[0]:
         layers.insert(0, alt.Chart().mark_rule(color="var(--base)", strokeDash=[4, 3]).encode(y="mean(base):Q"))
     if diagonal:
-        alike = alt.Chart().mark_line(color="var(--base)", strokeDash=[4, 3])
-        layers.insert(0, alike.encode(x=f"{x}:Q", y=alt.Y(f"{x}:Q", title=titles[1])))
-    own = ("x", "y") if log else ("y",)
-    return _panels(alt, alt.layer(*layers), rows, "label", height=200, own=own)
+        equal = alt.Chart().mark_line(color="var(--base)", strokeDash=[4, 3])
+        layers.insert(0, equal.encode(x=f"{x}:Q", y=alt.Y(f"{x}:Q", title=titles[1])))
+    independent = ("x", "y") if log else ("y",)
+    return _panels(alt, alt.layer(*layers), rows, "label", height=200, independent=independent)
 
 
 def by_number(rows: Rows, x: str, y: str, titles: tuple[str, str]) -> dict[str, Any]:
-    """Lines over whole numbers, a panel for each label. rows: "label", "model", x whole numbers, y."""
+    """Lines over whole numbers: a panel for each label.  rows: "label", "model", the fields x (integers) and y."""
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
-    colours, shapes, dashes = _of_models(names)
+    colours, shapes, dashes = _model_styles(names)
     base = alt.Chart().encode(
         x=alt.X(f"{x}:O", title=titles[0], axis=alt.Axis(labelAngle=0)),
         y=alt.Y(f"{y}:Q", title=titles[1]),
@@ -245,10 +252,10 @@ def bars(rows: Rows, name: str, value: str, title: str) -> dict[str, Any]:
 
 
 def over_time(rows: Rows, field: str, title: str) -> dict[str, Any]:
-    """Lines over dates, a panel for each label. rows: "label", "model", "time" as ISO dates, and the field."""
+    """Lines over dates: a panel for each label.  rows: "label", "model", "time" as ISO dates, and the field."""
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
-    colours, _, dashes = _of_models(names)
+    colours, _, dashes = _model_styles(names)
     kept = [{name: row[name] for name in ("label", "model", "time", field)} for row in rows]
     chart = alt.Chart().mark_line(strokeWidth=1.5).encode(
         x=alt.X("time:T", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True)),
@@ -261,10 +268,10 @@ def over_time(rows: Rows, field: str, title: str) -> dict[str, Any]:
 
 
 def counts(rows: Rows) -> dict[str, Any]:
-    """Rows by probability, a panel for each label. rows: "label", "model", "probability", "rows"."""
+    """Number of rows by probability: a panel for each label.  rows: "label", "model", "probability", "rows"."""
     alt = _alt()
     names = list(dict.fromkeys(row["model"] for row in rows))
-    colours, _, dashes = _of_models(names)
+    colours, _, dashes = _model_styles(names)
     chart = alt.Chart().mark_line(interpolate="step").encode(
         x=alt.X("probability:Q", title="probability", scale=alt.Scale(type="symlog", constant=0.01),
                 axis=alt.Axis(format="~%")),
@@ -279,9 +286,10 @@ def counts(rows: Rows) -> dict[str, Any]:
 
 
 def timeline(rows: Rows, lanes: Sequence[str]) -> dict[str, Any]:
-    """What each lane did when: a panel for each, a row for each stage, whose name stands beside it.
+    """Tasks over time: a panel for each lane (thread or worker), in it a row for each stage.
 
-    rows: "lane", "stage", "unit", "begin" and "end" in seconds since the start; "idle" is the stage between units.
+    rows: "lane", "stage", "unit" (the task), "begin" and "end" in seconds since the start; the stage "idle" is the time
+    between two tasks.  lanes: their order.
     """
     alt = _alt()
     stages = list(dict.fromkeys(row["stage"] for row in rows))
@@ -299,7 +307,7 @@ def timeline(rows: Rows, lanes: Sequence[str]) -> dict[str, Any]:
 
 
 def memory(rows: Rows, title: str = "GiB") -> dict[str, Any]:
-    """Memory over the run. rows: "seconds" since the start, "what", "gib"."""
+    """Memory over time.  rows: "what" was measured, "seconds" since the start, "gib"."""
     alt = _alt()
     kinds = list(dict.fromkeys(row["what"] for row in rows))
     colours = ["var(--m1)", "var(--m2)", "var(--m3)", "var(--m5)"][: len(kinds)]

@@ -1,12 +1,12 @@
 const specs = JSON.parse(document.getElementById("specs").textContent);
-// Colours are the page's own variables, so that light, dark and print need no drawing anew.
+// Colours are CSS variables of the page, so a change between light, dark and print redraws nothing.
 const text = "var(--text)", dim = "var(--dim)", line = "var(--line)";
 const theme = {background: null, font: "system-ui, sans-serif", view: {stroke: line},
   axis: {labelColor: text, titleColor: dim, gridColor: line, domainColor: dim, tickColor: dim, labelLimit: 220},
   legend: {labelColor: text, titleColor: dim, orient: "top", columns: 4, symbolStrokeWidth: 2, labelLimit: 220},
   header: {labelColor: text, labelFontWeight: "bold", titleColor: dim}};
 let views = [];
-// What is under way is awaited, so that a change of width draws once more with what holds then.
+// A draw waits for the one in progress, so a change of width during a draw is followed by a draw at the new width.
 let drawing = Promise.resolve();
 function draw() { return drawing = drawing.then(drawAll); }
 async function drawAll() {
@@ -22,9 +22,9 @@ async function drawAll() {
     const place = document.getElementById(name), role = place.getAttribute("role");
     const result = await vegaEmbed(place, fitted, {actions: false, renderer: "svg", config: theme});
     views.push(result);
-    place.setAttribute("role", role);  // Vega gives its own, which has every mark read out
+    place.setAttribute("role", role);  // Vega sets a role with which screen readers read every mark
     place.removeAttribute("aria-roledescription");
-    if (panels) {  // as wide as the page is, whatever the axes take
+    if (panels) {  // use the full width of the page, whatever the axes need
       const spare = width - place.querySelector("svg").getBoundingClientRect().width - 2;
       const panel = Math.max(120, Math.floor(fitted.spec.width + spare / fitted.columns));
       await result.view.signal("child_width", panel).resize().runAsync();
@@ -33,13 +33,13 @@ async function drawAll() {
   document.documentElement.dataset.drawn = String(views.length);
 }
 draw();
-// On paper everything is open; what the reader had closed is closed again after.
+// In print all details are open; those that were closed are closed again afterwards.
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];
-  for (const one of opened) one.open = true;
+  for (const details of opened) details.open = true;
 });
-addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
+addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 let timer, lastWidth = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === lastWidth) return;

@@ -1,4 +1,4 @@
-"""One HTML file that opens from disk: text, sortable tables, charts, and the libraries that draw them."""
+"""The parts of a page, and the page itself: one HTML file with text, sortable tables, charts and their libraries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LONG = 40  # characters of a cell that may be broken into lines
+LONG = 40  # characters from which on a cell may wrap
 
 
 @dataclass(frozen=True)
 class Table:
-    """columns: (title, whether a number).  rows: of cells: text, a number, or None for nothing.
+    """A sortable table.
 
-    digits: after the point, of numbers that are not whole.
+    columns: (title, whether the cells are numbers).  rows: cells are text, numbers, or None; None and NaN show as a
+    dash.  digits: decimals of the floats; integers have none.  folded: shown only after a click on the caption.
+
+    >>> Table("Symbols by sector", [("sector", False), ("symbols", True)], [["energy", 32], ["utilities", None]]).digits
+    2
     """
 
     caption: str
@@ -29,33 +33,47 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A Vega-Lite specification and what it shows, in words for who cannot see it."""
+    """A chart.
+
+    caption: what the chart shows; screen readers read it in place of the chart.  spec: a Vega-Lite specification.
+
+    >>> Figure("Gain, %", {"params": [{"name": "pick", "bind": {"input": "select"}}]}).interactive
+    True
+    """
 
     caption: str
     spec: Mapping[str, Any]
 
     @property
     def interactive(self) -> bool:
-        """Whether the reader can choose in it: then it is no mere image to a screen reader."""
-        return any("bind" in one for one in self.spec.get("params", ()))
+        """Whether the chart has a control, so that a screen reader must treat it as a group and not as an image."""
+        return any("bind" in parameter for parameter in self.spec.get("params", ()))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG document of our own, and what it shows."""
+    """An SVG document.  caption: what it shows; also its text for screen readers.
+
+    >>> Picture("Folds", "<svg/>").source
+    'data:image/svg+xml;base64,PHN2Zy8+'
+    """
 
     caption: str
     svg: str
 
     @property
     def source(self) -> str:
-        """As a data URL: inside the page itself its style would be everybody's."""
+        """The picture as a data URL: as an element of the page, its style would apply to the whole page."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: paragraphs, then its tables and figures in order."""
+    """A section of the page: its title, then the paragraphs of `text`, then `parts` in order.
+
+    >>> Section("Fold by fold", ["Each origin tests its own dates."]).anchor
+    'fold-by-fold'
+    """
 
     title: str
     text: Sequence[str] = ()
@@ -63,20 +81,20 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Its name in links."""
+        """The name of the section in links."""
         return "".join(c if c.isalnum() else "-" for c in self.title.lower())
 
 
 @functools.cache
 def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, without the end of a script element inside."""
+    """Vega, Vega-Lite and Vega-Embed as one script; "</script" is escaped, since it would end the script element."""
     import vl_convert
 
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """The page as HTML."""
+    """The page as HTML.  lead: paragraphs above the first section.  All texts are escaped."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -88,13 +106,13 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
     specs = {names[id(part)]: _rounded(part.spec) for part in _figures(sections)}
     return environment.from_string(_file("page.html")).render(
         title=title, lead=lead, sections=sections, style=_file("page.css"), script=_file("page.js"), library=library(),
-        # In a script element "<" could begin its end; JSON may spell it otherwise.
+        # "</script" inside the JSON would end the script element, so "<" is escaped.
         specs=json.dumps(specs, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )  # fmt: skip
 
 
 def _file(name: str) -> str:
-    """A file beside this one."""
+    """The text of a file in this folder."""
     return importlib.resources.files("gpupipe.report").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -103,12 +121,12 @@ def _figures(sections: Sequence[Section]) -> list[Figure]:
 
 
 def _rounded(value: Any) -> Any:
-    """A specification with six digits of each number, which is more than a chart shows."""
+    """A specification with all floats rounded to six significant digits, more than a chart shows."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cell(value: Any, digits: int) -> str:

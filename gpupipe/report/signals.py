@@ -1,4 +1,4 @@
-"""Today's signals: what the last scan into OUT said."""
+"""Signals of the last scan whose files are in OUT."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpupipe.artifacts.summary import title_of
-from gpupipe.backtest.cutoffs import CALLED, CALLS_MOST, F1
+from gpupipe.backtest.cutoffs import CALLS_MOST, CUTOFF_SENTENCES, F1
+from gpupipe.report.formatting import to_percent
 from gpupipe.report.page import Section, Table
-from gpupipe.report.words import times_100
 from gpupipe.serving.scan import ABOUT
 
-SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # in OUT, where the night puts them
-SHOWN, MOST = 20, 200  # rows that stand open, and all
+SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # files in OUT, written by `gpupipe nightly`
+SHOWN, MOST = 20, 200  # rows of the open table, and of both tables together
 NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "probability", "strength", "close", "model")
-COLUMNS = [("symbol", False), ("sector", False), ("bar of", False), ("side", False), ("label", False),
+COLUMNS = [("symbol", False), ("sector", False), ("bar", False), ("side", False), ("label", False),
            ("probability, %", True), ("strength", True), ("agreement, %", True), ("close", True), ("entry from", True),
-           ("to", True), ("stop", True), ("target", True)]  # fmt: skip
+           ("entry to", True), ("stop", True), ("target", True)]  # fmt: skip
 
 
 def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
-    """The strongest signals of the last scan, with the day they are of; in words where there is none."""
+    """The strongest signals of the last scan and the date of their bars; a sentence where there is no readable scan.
+
+    out: the folder of the run.  whole: its summary.
+    """
     title = "Signals"
     path = out / SIGNALS
-    how = f"gpupipe scan --models {out} --data ... --to {path} --active {out / ACTIVE}"
+    command = f"gpupipe scan --models {out} --data ... --to {path} --active {out / ACTIVE}"
     if not path.exists():
-        return Section(title, [f"No scan has put its signals here yet: {how} does."])
-    read = _read(path)
-    if read is None:
-        return Section(title, [f"{path} is not what gpupipe scan writes: {how} writes it anew."])
-    rows, about = read
+        return Section(title, [f"No scan has written signals to this folder yet. Command: {command}"])
+    content = _read(path)
+    if content is None:
+        return Section(title, [f"{path} is not a file of gpupipe scan. Write it again with: {command}"])
+    rows, about = content
     if not rows:
-        return Section(title, [f"The scan in {path.name} says nothing of any symbol."])
+        return Section(title, [f"The scan in {path.name} has no signal for any symbol."])
     latest = max(row["time"][:10] for row in rows)
-    late = {row["symbol"] for row in rows if row["time"][:10] != latest}
+    outdated = {row["symbol"] for row in rows if row["time"][:10] != latest}
     rows = [row for row in rows if row["time"][:10] == latest]
     strongest: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -48,27 +51,28 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     sides = Counter(row["side"] for row in called)
     n_symbols = len({row["symbol"] for row in rows})
     text = [
-        f"Of the bars of {latest}, as {rows[0]['model']} calls them: {sides['BUY']:,} BUY and {sides['SELL']:,} SELL, "
-        f"by the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
-        f"Rows are {CALLED[about['cutoff']]}. Strength is the probability over that; agreement the share of the other "
-        "families that call the same. A call is not a promise: whether these models have skill stands under Verdict.",
+        f"On the bars of {latest}, {rows[0]['model']} has {sides['BUY']:,} BUY and {sides['SELL']:,} SELL signals, by "
+        f"the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
+        f"{CUTOFF_SENTENCES[about['cutoff']]} Strength is the probability divided by the cutoff; agreement is the "
+        "share of the other families with the same call. A call is not a promise: see Verdict for whether these models "
+        "have skill.",
     ]  # fmt: skip
     if about["cutoff"] == F1 and len(called) > n_symbols / 2:
-        text[0] += f" So {len(called):,} of {n_symbols:,} symbols are called. {CALLS_MOST}"
-    if late:
-        text.append(f"Left out: {len(late):,} symbols whose last bar is older.")
+        text.append(f"{len(called):,} of {n_symbols:,} symbols are called BUY or SELL. {CALLS_MOST}")
+    if outdated:
+        text.append(f"Left out: {len(outdated):,} symbols whose last bar is older.")
     if about["run_key"] != whole["run_key"]:
-        text.append(f"This scan is of other models than these: {how} says what these call.")
-    text += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in about["degenerate"]]
+        text.append(f"Other models than the ones in this folder made this scan. To scan with these models: {command}")
+    text += [f"{sentence}." for sentence in about["degenerate"]]
     parts: list[Any] = []
     for first, last in ((0, SHOWN), (SHOWN, MOST)):
         if shown := [_row(row) for row in called[first:last]]:
-            which = f"Signals {first + 1} to {first + len(shown)} of {len(called):,}, of {latest}"
-            parts.append(Table(f"{which}, the strongest first", COLUMNS, shown, folded=first > 0))
+            caption = f"Signals {first + 1} to {first + len(shown)} of {len(called):,} on {latest}, the strongest first"
+            parts.append(Table(caption, COLUMNS, shown, folded=first > 0))
     if (active := _active(out / ACTIVE)) is not None:
         kinds = Counter(row[0] for row in active)
-        said = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
-        text.append(f"Active in {ACTIVE}: {said}.")
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
+        text.append(f"Active signals in {ACTIVE}: {counts}.")
         if active:
             columns = [(name, False) for name in ("status", "symbol", "side", "since", "updated")]
             caption = f"Active signals, {min(MOST, len(active)):,} of {len(active):,}, the latest first"
@@ -77,14 +81,14 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
 
 
 def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
-    """Rows of the file, and what it says of itself; None where it is no scan's."""
+    """Rows and metadata of a file of gpupipe scan; None for any other file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
         about: dict[str, Any] = json.loads((table.schema.metadata or {})[ABOUT])
-        known = about["cutoff"] in CALLED and {"run_key", "degenerate"} <= about.keys()
+        known = about["cutoff"] in CUTOFF_SENTENCES and {"run_key", "degenerate"} <= about.keys()
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return None
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -93,39 +97,42 @@ def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | N
 
 def _row(row: Mapping[str, Any]) -> list[Any]:
     prices = [row.get(name) for name in ("close", "entry_low", "entry_high", "stop", "target")]
-    about = [row["symbol"], row["sector"], row["time"][:10], row["side"], title_of(dict(row))]
-    return [*about, 100 * row["probability"], row["strength"], times_100(row.get("agreement")), *prices]
+    signal = [row["symbol"], row["sector"], row["time"][:10], row["side"], title_of(dict(row))]
+    return [*signal, 100 * row["probability"], row["strength"], to_percent(row.get("agreement")), *prices]
 
 
 def _active(path: pathlib.Path) -> list[list[Any]] | None:
-    """Status, symbol, side, since when and when last, None where there is no such table."""
+    """Status, symbol, side, dates of creation and last update; None if there is no such table."""
     if not path.exists():
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute(
+            rows = database.execute(
                 "select status, symbol, side, created, updated from active_signals order by updated desc, symbol"
             )
-            return [[*row[:3], str(row[3])[:10], str(row[4])[:10]] for row in found]
+            return [[*row[:3], str(row[3])[:10], str(row[4])[:10]] for row in rows]
     except sqlite3.Error:
         return None
 
 
-def of_night(out: pathlib.Path) -> list[list[str]]:
-    """Steps of the last night that were not OK, and why. A line of OUT/nightly.jsonl is a night or a step."""
+def failed_night_steps(out: pathlib.Path) -> list[list[str]]:
+    """Name with status, and detail, of each step of the last night that was not OK.
+
+    A line of OUT/nightly.jsonl is either a whole night, with its "steps", or one step.
+    """
     path = out / "nightly.jsonl"
     if not path.exists():
         return []
-    last: dict[str, list[Mapping[str, Any]]] = {}
+    nights: dict[str, list[Mapping[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            one = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(one, dict) and "night" in one:
-            last.setdefault(one["night"], []).extend(one.get("steps", [one]))
-    steps = list(last.values())[-1] if last else []
+        if isinstance(entry, dict) and "night" in entry:
+            nights.setdefault(entry["night"], []).extend(entry.get("steps", [entry]))
+    steps = list(nights.values())[-1] if nights else []
     return [
-        [f"the night's step {step['name']}: {step['status']}", step.get("detail", "")]
+        [f"nightly step {step['name']}: {step['status']}", step.get("detail", "")]
         for step in steps if step.get("status") not in ("OK", None)
     ]  # fmt: skip

@@ -180,7 +180,7 @@ def test_averages_verdict_and_words(judged):
     assert linear["above_prior"] + len(linear["not_above"]) == 3 and worst < 0
     assert linear["not_above"][0]["test_gain_over_prior"] == worst
     said = sentences.skill_sentences(families, resampled.about())
-    assert said[0].startswith("xgb_joint: skill, ") and "above the prior in 3 of 3 runs, skill in 3" in said[0]
+    assert said[0].startswith("xgb_joint: skill, ") and "above the prior in 3 of 3 models, skill in 3" in said[0]
     assert said[1].startswith("linear: no skill, ") and "; not above it: a of " in said[1]
     few = sentences.skill_sentences(families, {**resampled.about(), "blocks": 2.5, "times": 25, "block": 10})
     assert few[0].startswith("No intervals: the sealed test has 25 times, fewer than 3 blocks of 10")

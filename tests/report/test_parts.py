@@ -1,4 +1,4 @@
-"""Parts of the report on small cases: signals, warnings, timeline, memory, bins, and colours that can be told apart."""
+"""Sections of the report on small cases: signals, warnings, timeline, memory, calibration bins, and colour contrast."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 import pytest
 
 from gpupipe.cli import nightly
-from gpupipe.report import charts, page, running, said, signals, trading, warned
+from gpupipe.report import charts, page, predictions, run_details, signals, trading, warnings_section
 from gpupipe.runtime import device, timeline
 
 pytest.importorskip("altair")
 
 
 def themes() -> dict[str, dict[str, str]]:
-    """Colours of light, dark and print, as page.css says them."""
+    """Colours of the themes light, dark and print in page.css."""
     blocks = re.findall(r":root \{(.*?)\}", page._file("page.css"), re.S)
     light, dark, paper = (dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", block)) for block in blocks)
     return {"light": light, "dark": dark, "print": paper}
@@ -28,13 +28,13 @@ def luminance(colour: str) -> float:
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, second: str) -> float:
     """WCAG 2, contrast ratio."""
-    dark, light = sorted((luminance(one), luminance(other)))
+    dark, light = sorted((luminance(first), luminance(second)))
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_words_and_lines_stand_out_from_their_ground():
+def test_text_and_lines_have_enough_contrast_to_their_background():
     assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") < 4.5
     for name, colours in themes().items():
         for text in ("text", "dim", "link"):
@@ -42,16 +42,16 @@ def test_words_and_lines_stand_out_from_their_ground():
                 assert contrast(colours[text], colours[ground]) >= 4.5, (name, text, ground)
         for mark in (*(f"m{k}" for k in range(1, 9)), "sell", "buy", "base"):
             assert contrast(colours[mark], colours["ground"]) >= 3, (name, mark)
-        # What touches each other in one bar, but for the line between.
+        # Neighbours in one bar, which only a thin line separates.
         assert contrast(colours["sell"], colours["hold"]) >= 1.5 and contrast(colours["buy"], colours["hold"]) >= 1.5
-    for k in range(11):  # words of the heat map are black
+    for k in range(11):  # the text of the heat map is black
         low, high = charts.LOSS_TO_GAIN[k // 5 : k // 5 + 2] if k < 10 else charts.LOSS_TO_GAIN[1:]
         part = k / 5 - k // 5 if k < 10 else 1.0
         mixed = [round((1 - part) * int(low[i : i + 2], 16) + part * int(high[i : i + 2], 16)) for i in (1, 3, 5)]
         assert contrast("#000000", "#" + "".join(f"{c:02x}" for c in mixed)) >= 4.5
 
 
-def test_models_are_told_apart_without_colour():
+def test_models_can_be_distinguished_without_colour():
     known = themes()["light"]
     assert len({shape for _, shape, _ in charts.MODELS.values()}) == len(charts.MODELS)
     dashes = [tuple(dash) for _, _, dash in (*charts.MODELS.values(), charts.OTHER)]
@@ -89,7 +89,7 @@ EVENTS = [
 ]
 
 
-def test_lanes_of_workers_and_who_was_idle():
+def test_lanes_of_workers_and_their_idle_time():
     log = timeline.find([*EVENTS, {**at(50, "start", run_key="other"), "run": "s"}], "k")
     assert timeline.find(EVENTS, "other") is None and timeline.find([], "k") is None
     first, second = timeline.shares(log)
@@ -101,8 +101,8 @@ def test_lanes_of_workers_and_who_was_idle():
     of_run = [(bar.stage, bar.begin, bar.end) for bar in bars if bar.lane == timeline.MAIN]
     assert of_run == [("read", 0, 1), ("features", 1, 3), ("evaluation", 15, 17), ("write", 17, 18)]
     assert {bar.unit for bar in bars if bar.stage == "linear"} == {"final/linear/pool"}
-    section = running.time_and_memory(SUMMARY, log)
-    assert "4 units were made in 10.0 s by 2 at a time, which were idle for 20.0 % of it." in section.text
+    section = run_details.time_and_memory(SUMMARY, log)
+    assert "4 tasks ran in 10.0 s on 2 threads or workers, which were idle for 20.0 % of that time." in section.text
 
 
 def test_threads_are_lanes_where_there_are_no_workers():
@@ -135,22 +135,22 @@ def test_memory_by_stage_and_bytes_over_the_bus():
     assert rows["read"] == [1.0, 100, 100, None, None] and rows["features and labels"] == [3.0, 300, 400, None, None]
     assert rows["training"] == [11.0, 250, 400, 7, None]
     assert ("resident", 3.0, 300) in timeline.held(log) and ("pool's largest so far", 8.0, 7) in timeline.held(log)
-    parts = running.time_and_memory(SUMMARY, log).parts
+    parts = run_details.time_and_memory(SUMMARY, log).parts
     tables = {part.caption: part for part in parts if isinstance(part, page.Table)}
-    crossed = [["gather", 3.0, 0.5], ["outside of stages", 1.0, 0.0], ["all", 4.0, 0.5]]
-    assert tables["Bytes over the bus"].rows == crossed
-    assert len(tables["Memory by stage, as seen in it and at its end"].columns) == 6
-    none = running.time_and_memory({**SUMMARY, "bus_bytes": {"to_device": {}, "to_host": {}}}, None)
+    bus_rows = [["gather", 3.0, 0.5], ["outside of stages", 1.0, 0.0], ["all", 4.0, 0.5]]
+    assert tables["Bytes over the bus"].rows == bus_rows
+    assert len(tables["Memory by stage: the largest value logged in the stage, and peaks since the start"].columns) == 6
+    none = run_details.time_and_memory({**SUMMARY, "bus_bytes": {"to_device": {}, "to_host": {}}}, None)
     assert "Nothing crossed a bus: the device was the CPU." in none.text and len(none.parts) == 1
 
 
-def test_what_the_process_and_the_pool_hold(monkeypatch):
+def test_memory_of_the_process_and_of_the_pool(monkeypatch):
     counts = {"current_bytes": 5, "peak_bytes": 9, "current_count": 2}
-    found = device.held()
-    assert found["memory_peak_bytes"] > 10**7 and "device_bytes" not in found
+    memory = device.held()
+    assert memory["memory_peak_bytes"] > 10**7 and "device_bytes" not in memory
     monkeypatch.setattr(device, "pool_statistics", lambda: counts)
-    found = device.held()
-    assert [found[f"device_{name}"] for name in ("bytes", "peak_bytes", "allocations")] == [5, 9, 2]
+    memory = device.held()
+    assert [memory[f"device_{name}"] for name in ("bytes", "peak_bytes", "allocations")] == [5, 9, 2]
 
 
 def test_every_warning_is_there_once(tmp_path):
@@ -159,20 +159,20 @@ def test_every_warning_is_there_once(tmp_path):
         + "".join(json.dumps({"night": "2", "name": name, "status": status, "detail": why}) + "\n"
                   for name, status, why in (("ingest", "WARN", "gaps"), ("train", "OK", ""), ("scan", "SKIPPED", "x")))
     )  # fmt: skip
-    before = [{**one, "run": "q"} for one in (at(0, "start", run_key="k"), at(0, "end", status="interrupted"))]
-    strange = [{**one, "run": "s"} for one in (at(0, "start", run_key="other"), at(0, "warning", text="not ours"))]
-    (table,) = warned.warnings(tmp_path, SUMMARY, [*before, *strange, *EVENTS]).parts
+    earlier = [{**event, "run": "q"} for event in (at(0, "start", run_key="k"), at(0, "end", status="interrupted"))]
+    foreign = [{**event, "run": "s"} for event in (at(0, "start", run_key="other"), at(0, "warning", text="foreign"))]
+    (table,) = warnings_section.warnings(tmp_path, SUMMARY, [*earlier, *foreign, *EVENTS]).parts
     assert table.rows == [
-        ["the run", "odd (x.py:1)", 2], ["the run", "a session before was interrupted", 1],
-        ["the log", "2 lines could not be written", 1], ["the data", "zero volume: flagged, 2 symbols, as A", 9],
-        ["the night's step ingest: WARN", "gaps", 1], ["the night's step scan: SKIPPED", "x", 1],
+        ["the run", "odd (x.py:1)", 2], ["the run", "an earlier session was interrupted", 1],
+        ["the log", "2 lines could not be written", 1], ["the data", "zero volume: flagged, 2 symbols, such as A", 9],
+        ["nightly step ingest: WARN", "gaps", 1], ["nightly step scan: SKIPPED", "x", 1],
     ]  # fmt: skip
     quiet = {**SUMMARY, "data": {}}
-    assert "not known" in warned.warnings(tmp_path / "none", quiet, []).text[0]
-    assert "None" in warned.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
+    assert "not known" in warnings_section.warnings(tmp_path / "none", quiet, []).text[0]
+    assert "None" in warnings_section.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
 
 
-def test_signals_say_of_which_day_and_models_they_are(tmp_path):
+def test_signals_name_their_date_and_their_models(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -198,38 +198,38 @@ def test_signals_say_of_which_day_and_models_they_are(tmp_path):
     assert [line[:5] for line in table.rows] == [["A", "energy", "2026-01-05", "BUY", "5 bars, 5 %"]]
     assert "1 BUY and 0 SELL" in section.text[0] and "1 of 2 symbols are HOLD" in section.text[0]
     assert "that paid best on validation, or never" in section.text[0]
-    assert "Left out: 1 symbols" in section.text[1] and not any("other models" in line for line in section.text)
-    assert section.text[-1] == "Linear 5d_5pct calls all of them BUY."
-    assert any("of other models than these" in line for line in written(run_key="another").text)
-    assert "most of them" not in section.text[0] and "most of them" not in written(cutoff="f1").text[0]
+    assert "Left out: 1 symbols" in section.text[1] and not any("Other models" in line for line in section.text)
+    assert section.text[-1] == "linear 5d_5pct calls all of them BUY."
+    assert any("Other models than the ones in this folder" in line for line in written(run_key="another").text)
+    assert not any("most of them" in line for line in (*section.text, *written(cutoff="f1").text))
     rows[2] |= {"side": "SELL"}
-    assert "So 2 of 2 symbols are called. That is most of them" in written(cutoff="f1").text[0]
-    assert "is not what gpupipe scan writes" in written(cutoff="of a newer gpupipe").text[0]
+    assert "2 of 2 symbols are called BUY or SELL. That is most of them" in written(cutoff="f1").text[1]
+    assert "is not a file of gpupipe scan" in written(cutoff="of a newer gpupipe").text[0]
     about = ["nonsense"]
     pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about)}),
                    tmp_path / signals.SIGNALS)  # fmt: skip
-    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)  # as of a gpupipe that did not say so
-    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
+    assert "is not a file of gpupipe scan" in signals.signals(tmp_path, SUMMARY).text[0]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / signals.SIGNALS)  # without the metadata of a scan
+    assert "is not a file of gpupipe scan" in signals.signals(tmp_path, SUMMARY).text[0]
     (tmp_path / signals.SIGNALS).write_text("no table")
-    assert "is not what gpupipe scan writes" in signals.signals(tmp_path, SUMMARY).text[0]
+    assert "is not a file of gpupipe scan" in signals.signals(tmp_path, SUMMARY).text[0]
 
 
-def test_reliability_bins_say_their_rows():
+def test_calibration_bins_have_their_row_counts():
     about = {"sector": "energy", "label": "label_5d_10pct", "model": "linear", "side": "buy"}
     lines = [{**about, "bin": k, "rows": 10, "happened": k, "probability": k / 10} for k in range(4)]
-    section = said.probabilities(lines)
+    section = predictions.probabilities(lines)
     (table,) = [part for part in section.parts if isinstance(part, page.Table)]
     assert table.rows == [["5 bars, 10 %", "linear", k + 1, 10.0 * k, 10.0 * k, 10, k] for k in range(4)]
-    assert said.spread(lines) == [{"probability": 0.05, "rows": 20}, {"probability": 0.25, "rows": 20}]
-    assert said.probabilities(None) is None
+    assert predictions.spread(lines) == [{"probability": 0.05, "rows": 20}, {"probability": 0.25, "rows": 20}]
+    assert predictions.probabilities(None) is None
 
 
-def test_long_lines_are_thinned_and_keep_their_worst_loss():
+def test_long_curves_are_thinned_and_keep_their_largest_drawdown():
     import datetime
 
     days = [datetime.datetime(2020, 1, 1) + datetime.timedelta(k) for k in range(1000)]
     equity = [1.0] * 500 + [0.5] + [1.0] * 499
-    found = trading.thinned([{"time": d, "equity": e} for d, e in zip(days, equity, strict=True)], most=100)
-    assert len(found) == 100 and min(one["drawdown"] for one in found) == -50
-    assert found[-1]["time"] == "2022-09-26" and {one["equity"] for one in found} == {1.0}
+    points = trading.thinned([{"time": d, "equity": e} for d, e in zip(days, equity, strict=True)], most=100)
+    assert len(points) == 100 and min(point["drawdown"] for point in points) == -50
+    assert points[-1]["time"] == "2022-09-26" and {point["equity"] for point in points} == {1.0}

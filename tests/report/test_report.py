@@ -1,4 +1,4 @@
-"""The report opens from disk without a network, draws all its figures, and says what the summary says."""
+"""The report opens from disk without a network, draws all its figures, and shows the figures of the summary."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def other(tmp_path_factory):
     return folder
 
 
-# What a reader can do and hear, told by the page itself once it is drawn.
+# A script that tests keyboard, screen-reader names and sorting once the page is drawn, and stores the results in it.
 PROBE = """<script>
 const probing = setInterval(() => {
   if (document.documentElement.dataset.drawn === undefined) return;
@@ -74,7 +74,7 @@ const probing = setInterval(() => {
 
 
 def opened(path, width: int = 1100) -> tuple[str, str]:
-    """The page after its scripts have run, in headless Chromium, and what the console said."""
+    """The page after its scripts have run in headless Chromium, and the lines of its console."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium here")
@@ -84,14 +84,14 @@ def opened(path, width: int = 1100) -> tuple[str, str]:
          "--dump-dom", path.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return done.stdout, "\n".join(said)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, "\n".join(console)
 
 
 def specs(path) -> dict:
-    found = re.search(r'<script id="specs" type="application/json">(.*?)</script>', path.read_text(), re.S)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script id="specs" type="application/json">(.*?)</script>', path.read_text(), re.S)
+    assert match
+    return json.loads(match[1])
 
 
 @pytest.mark.parametrize("width", [1100, 400])
@@ -101,33 +101,33 @@ def test_every_figure_is_drawn_and_the_console_is_silent(out, width, tmp_path):
     assert n_figures >= 15
     path = tmp_path / report.NAME
     path.write_text((out / report.NAME).read_text() + PROBE)
-    dom, said = opened(path, width)
-    assert said == ""
+    dom, console = opened(path, width)
+    assert console == ""
     assert f'data-drawn="{n_figures}"' in dom
     for k in range(n_figures):
         drawn = re.search(rf'id="figure{k}".*?</figure>', dom, re.S)
         assert drawn and "<svg" in drawn[0] and drawn[0].count("<path") > 2, f"figure{k}"
     found = json.loads(html.unescape(re.search(r'data-found="(.*?)"', dom)[1]))
     assert found["wide"] <= 0 and found["unnamed"] == 0 and found["focused"] and found["chosen"] == "group"
-    assert found["images"] == n_figures - 2  # all but those in which the reader can choose
+    assert found["images"] == n_figures - 2  # all but the two with a control
     (first, down), (second, up) = found["sorted"]
     assert (first, second) == ("descending", "ascending")
     assert down == sorted(down, reverse=True) and up == sorted(up) and len(set(up)) > 2
     assert found["folded"] == found["folded_after"] > 3 and found["folded_on_paper"] == 0
 
 
-def test_it_shows_what_was_scanned_and_when(out):
+def test_the_report_shows_the_signals_of_the_scan_and_their_date(out):
     import pyarrow.parquet as pq
 
     rows = pq.read_table(out / signals.SIGNALS).to_pylist()
     day = max(row["time"] for row in rows)[:10]
     called = {row["symbol"] for row in rows if row["side"] != "HOLD" and row["time"][:10] == day}
     content = html.unescape((out / report.NAME).read_text())
-    assert f"of {len(called):,}, of {day}, the strongest first" in content and f"Of the bars of {day}" in content
+    assert f"of {len(called):,} on {day}, the strongest first" in content and f"On the bars of {day}" in content
     assert f"{len({row['symbol'] for row in rows}) - len(called):,} of" in content
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_is_small(out):
+def test_the_page_loads_no_other_file_and_is_small(out):
     content = (out / report.NAME).read_text()
     assert len(content) < 5_000_000
     ours = content.replace(page.library(), "")
@@ -137,7 +137,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_small(out):
     assert "fetch(" not in page._file("page.js")
 
 
-def test_it_says_what_the_summary_says(out):
+def test_the_report_shows_the_figures_of_the_summary(out):
     whole, content = summary.read(out), html.unescape((out / report.NAME).read_text())
     for average in whole["averages"]:
         assert f"{100 * average['test_gain_over_prior']:,.3f}" in content
@@ -152,8 +152,8 @@ def test_it_says_what_the_summary_says(out):
 
 
 def _values(spec) -> list:
-    found = spec["data"].get("values", []) if "data" in spec else []
-    return found + [row for data in spec.get("datasets", {}).values() for row in data]
+    values = spec["data"].get("values", []) if "data" in spec else []
+    return values + [row for data in spec.get("datasets", {}).values() for row in data]
 
 
 def test_two_runs_side_by_side(out, other, tmp_path):
@@ -164,18 +164,18 @@ def test_two_runs_side_by_side(out, other, tmp_path):
     for folder in (out, other):
         average = next(a for a in summary.read(folder)["averages"] if a["model"] == "linear")
         assert f"{100 * average['test_gain_over_prior']:,.2f}" in content
-    dom, said = opened(tmp_path / "two.html")
-    assert said == "" and 'data-drawn="1"' in dom
+    dom, console = opened(tmp_path / "two.html")
+    assert console == "" and 'data-drawn="1"' in dom
 
 
-def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, other, monkeypatch):
+def test_a_report_that_cannot_be_written_is_an_error_of_one_line(tmp_path, capsys, other, monkeypatch):
     with pytest.raises(StoreError, match="run again with --out"):
         report.write(tmp_path / "nothing")
     assert main.main(["report", str(tmp_path)]) == 2
     assert "summary.json is missing" in capsys.readouterr().err
     assert main.main(["report", str(other), "--to", "x.html"]) == 2
     assert "--compare" in capsys.readouterr().err
-    for content, words in (("{}", "run of another gpupipe"), ("{half", "is not JSON")):
+    for content, words in (("{}", "run of another gpupipe version"), ("{half", "is not JSON")):
         (tmp_path / "summary.json").write_text(content)
         assert main.main(["report", str(tmp_path)]) == 2
         assert words in capsys.readouterr().err
