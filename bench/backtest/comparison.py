@@ -43,7 +43,7 @@ TEST_SHARE, CALLS_SHARE = 0.2, 0.05
 
 def random_source(panel: Panel) -> OutOfSample:
     """Probabilities that mean nothing, on the last fifth of the dates; a row in twenty is called BUY."""
-    times, n_sectors = np.unique(panel.time_ns), len(panel.sectors)
+    times, n_sectors = np.unique(panel.time_ns), len(panel.groups)
     since = np.full(n_sectors, times[int(len(times) * (1 - TEST_SHARE))])
     pairs = [(family, h, t) for h, t in LABELS for family in FAMILIES]
     buy = np.random.default_rng(0).random((panel.n_rows, len(pairs)), np.float32)
@@ -78,7 +78,7 @@ def thinned(source: OutOfSample) -> tuple[OutOfSample, np.ndarray]:
 
 def place_of(panel: Panel) -> np.ndarray:
     """int64 (n_symbols,): the column of each symbol; those of a sector stand together, as vectorbt's groups must."""
-    return np.argsort(np.argsort(panel.sector_of_symbol, kind="stable"))
+    return np.argsort(np.argsort(panel.group_of_symbol, kind="stable"))
 
 
 def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,7 +99,7 @@ def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
         due = due[due <= last[rows]]
         exits[date[due], m, symbol[due]] = True
     stop = np.repeat(np.array(found.source.thresholds), shape[2])[None]
-    columns["groups"] = (np.arange(len(kept))[:, None] * len(panel.sectors) + np.sort(panel.sector_of_symbol)).ravel()
+    columns["groups"] = (np.arange(len(kept))[:, None] * len(panel.groups) + np.sort(panel.group_of_symbol)).ravel()
     return {**columns, "entries": entries.reshape(shape[0], -1), "exits": exits.reshape(shape[0], -1), "stop": stop}
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from bench import runs
 from bench.timing import alternate
 from gpupipe.data import bars, data_hash, load, simulate, sources, sqlite_file, validate
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import BARS, Panel
 
 NS_OF_DAY = 86_400 * 10**9
 WHOLE = "Parquet to Panel, judged and hashed"
@@ -106,7 +106,7 @@ def of_polars(path: pathlib.Path, found: dict[str, str], sector_of: dict[str, st
     frame = pl.read_parquet(path, columns=list(found.values())).select(
         column["symbol"],
         column["time"].cast(pl.Int64).alias("time_ns") * NS_OF_DAY,
-        *(column[name].cast(pl.Float32).alias(name) for name in COLUMNS),
+        *(column[name].cast(pl.Float32).alias(name) for name in BARS),
     )
     bottom, top = pl.min_horizontal("open", "close"), pl.max_horizontal("open", "close")
     low, high, volume = pl.col("low"), pl.col("high"), pl.col("volume")
@@ -115,8 +115,8 @@ def of_polars(path: pathlib.Path, found: dict[str, str], sector_of: dict[str, st
     code = frame[found["symbol"]].rle_id()
     symbols = tuple(frame[found["symbol"]].cast(pl.String).gather(code.is_first_distinct().arg_true()))
     edges = np.searchsorted(code.to_numpy(), np.arange(len(symbols) + 1))
-    return Panel(
-        **{name: frame[name].to_numpy() for name in (*COLUMNS, "time_ns")}, offsets=edges, symbols=symbols,
+    return Panel.of_bars(
+        **{name: frame[name].to_numpy() for name in (*BARS, "time_ns")}, offsets=edges, symbols=symbols,
         sector=tuple(sector_of[name] for name in symbols),
     )  # fmt: skip
 
@@ -125,7 +125,7 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[runs.Line]:
     """A table `candles` of SQLite: as columns, and a whole Panel."""
     with runs.skipping():
         pd, name = runs.library("pandas", "pandas")
-        names = ("symbol", "timestamp", "timeframe", *COLUMNS)
+        names = ("symbol", "timestamp", "timeframe", *BARS)
         written(path, panel, pd)
         mapping = dict(zip(panel.symbols, panel.sector, strict=True))
 
@@ -155,7 +155,7 @@ def written(path: pathlib.Path, panel: Panel, pd: Any) -> None:
     """The panel as a table `candles`, times in milliseconds."""
     frame = pd.DataFrame({
         "symbol": np.array(panel.symbols, object)[panel.symbol_of_row], "timestamp": panel.time_ns // 10**6,
-        "timeframe": "1d", **{name: getattr(panel, name).astype(np.float64) for name in COLUMNS},
+        "timeframe": "1d", **{name: getattr(panel, name).astype(np.float64) for name in BARS},
     })  # fmt: skip
     with contextlib.closing(sqlite3.connect(path)) as connection:
         frame.to_sql("candles", connection, index=False)

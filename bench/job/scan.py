@@ -27,7 +27,7 @@ from bench.timing import timed
 from gpupipe.artifacts.load import Models, load
 from gpupipe.backtest.cutoffs import F1
 from gpupipe.cli.scan import about, write
-from gpupipe.data.panel import COLUMNS, PRICES, Panel
+from gpupipe.data.panel import BARS, PRICES, Panel
 from gpupipe.serving.scan import keep_active, scan
 
 NOISE = 0.002  # a day, standard deviation, of what a repeated symbol's prices walk away from the original
@@ -35,7 +35,7 @@ NOISE = 0.002  # a day, standard deviation, of what a repeated symbol's prices w
 
 def resized(panel: Panel, n_symbols: int, seed: int = 0) -> Panel:
     """A panel of that many symbols, of the sectors of `panel` in its proportions."""
-    by_sector = np.argsort(panel.sector_of_symbol, kind="stable")
+    by_sector = np.argsort(panel.group_of_symbol, kind="stable")
     if n_symbols <= panel.n_symbols:
         chosen = np.zeros(panel.n_symbols, dtype=bool)
         chosen[by_sector[np.linspace(0, panel.n_symbols - 1, n_symbols).round().astype(int)]] = True
@@ -44,15 +44,15 @@ def resized(panel: Panel, n_symbols: int, seed: int = 0) -> Panel:
     for k in range(n_symbols):
         s, copy = k % panel.n_symbols, k // panel.n_symbols
         rows = slice(*panel.offsets[s : s + 2])
-        part = {name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")}
+        part = {name: getattr(panel, name)[rows] for name in (*BARS, "time_ns")}
         if copy:
             walk = np.exp(np.cumsum(rng.normal(0, NOISE, len(part["close"])))).astype(np.float32)
             part |= {name: part[name] * walk for name in PRICES}
         parts[f"{panel.symbols[s]}~{copy}" if copy else panel.symbols[s]] = part, panel.sector[s]
     names = sorted(parts)
     lengths = [len(parts[name][0]["close"]) for name in names]
-    return Panel(
-        **{column: np.concatenate([parts[name][0][column] for name in names]) for column in (*COLUMNS, "time_ns")},
+    return Panel.of_bars(
+        **{column: np.concatenate([parts[name][0][column] for name in names]) for column in (*BARS, "time_ns")},
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), symbols=tuple(names),
         sector=tuple(parts[name][1] for name in names),
     )  # fmt: skip
@@ -60,8 +60,8 @@ def resized(panel: Panel, n_symbols: int, seed: int = 0) -> Panel:
 
 def check(models: Models, panel: Panel, family: str) -> int:
     """How many probabilities of the smallest sector equal those of all rows together; SystemExit if one does not."""
-    known = [sector for sector in panel.sectors if sector in models.by_sector]
-    part = panel.of_sector(min(known, key=panel.sector.count))
+    known = [sector for sector in panel.groups if sector in models.by_sector]
+    part = panel.of_group(min(known, key=panel.sector.count))
     whole = models.predict(part, [family])
     compared = 0
     for one in scan(models, part, family).signals:

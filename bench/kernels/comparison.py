@@ -291,8 +291,8 @@ def whole_set(run: Run) -> Iterator[dict]:
 def same_alone(run: Run, values: Any, names: str) -> str:
     """Check that a sector's values do not depend on the rest of the panel: bit for bit on a CPU."""
     host = run.host
-    sector = min(host.sectors, key=host.sector.count)
-    alone = compute_features(host.of_sector(sector), names).values
+    sector = min(host.groups, key=host.sector.count)
+    alone = compute_features(host.of_group(sector), names).values
     mine = np.array([name == sector for name in host.sector])[host.symbol_of_row]
     ours = run.panel.device.to_host(values[run.panel.device.asarray(mine)])
     if run.panel.device.kind == "cpu":

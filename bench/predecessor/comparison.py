@@ -103,7 +103,7 @@ def measure(
         print(f"{chosen.trees} trees instead of {TREES}: this is no measurement, and no ratio is given")
 
     print("\nEquality", flush=True)
-    equal = equality(path, panel.of_sector(to_time[0]), chosen.window, LABELS)
+    equal = equality(path, panel.of_group(to_time[0]), chosen.window, LABELS)
 
     print("\nTime of the predecessor, seconds by stage", flush=True)
     of_runs = [
@@ -112,7 +112,7 @@ def measure(
 
     print("\ngpupipe", flush=True)
     steps = our_steps(chosen, path, panel, folder)
-    n_rows = {s: panel.of_sector(s).n_rows for s in panel.sectors}
+    n_rows = {s: panel.of_group(s).n_rows for s in panel.groups}
     found = ladder.ladder(of_runs, n_rows, len(LABELS), steps, full=chosen.trees == TREES)
     stages = ladder.stages(of_runs, n_rows, len(LABELS))
     ladder.show(found, stages, steps[-1])
@@ -127,7 +127,7 @@ def measure(
         averages = quality.averages(quality.judge(path, panel, judged, folder / steps[-1]["folder"], question))
         quality.show(averages)
     return lines.add("result", {
-        "rows": panel.n_rows, "sectors": list(panel.sectors), "timed": to_time,
+        "rows": panel.n_rows, "sectors": list(panel.groups), "timed": to_time,
         "runs_a_sector": min(chosen.runs, len(LABELS)), "judged": judged, "preset": chosen.preset, "equality": equal,
         **found, "stages": stages, "new_stages": steps[-1]["stages"], "averages": averages,
     })  # fmt: skip
@@ -137,9 +137,9 @@ def named(text: str | None, panel: Panel) -> list[str]:
     """The sectors that an option names."""
     if text == "none":
         return []
-    names = list(panel.sectors) if text in (None, "all") else [word.strip() for word in text.split(",")]
-    if unknown := [name for name in names if name not in panel.sectors]:
-        raise SystemExit(f"no sector {', '.join(unknown)} here; there are {', '.join(panel.sectors)}")
+    names = list(panel.groups) if text in (None, "all") else [word.strip() for word in text.split(",")]
+    if unknown := [name for name in names if name not in panel.groups]:
+        raise SystemExit(f"no sector {', '.join(unknown)} here; there are {', '.join(panel.groups)}")
     return names
 
 
@@ -202,7 +202,7 @@ def old_run(path: pathlib.Path, sector: str, label: tuple[int, float], window: s
 
 def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, folder: pathlib.Path) -> list[runs.Line]:
     """gpupipe in fresh processes: one label and sector at a time, labels together, pooled, then on all cores."""
-    options = ["--data", str(path), "--sectors", ",".join(panel.sectors), "--preset", chosen.preset,
+    options = ["--data", str(path), "--sectors", ",".join(panel.groups), "--preset", chosen.preset,
                *(f"--set={setting}" for setting in (f"labels.window={chosen.window}", *chosen.set))]  # fmt: skip
 
     def of_labels(labels: Sequence[tuple[int, float]], *more: str) -> list[str]:
@@ -214,7 +214,7 @@ def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, fold
             of_labels([label], "--pool", "none", "--jobs", "1") for label in LABELS
         ],
         "labels together": [of_labels(LABELS, "--pool", "none", "--jobs", "1")],
-        "sectors pooled": [of_labels(LABELS, "--jobs", "1")] if len(panel.sectors) > 1 else [],
+        "sectors pooled": [of_labels(LABELS, "--jobs", "1")] if len(panel.groups) > 1 else [],
         f"{cores()} jobs": [of_labels(LABELS, "--jobs", str(cores()))] if cores() > 1 else [],
     }
     ways = {name: jobs for name, jobs in ways.items() if jobs}
@@ -222,7 +222,7 @@ def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, fold
         ways = {"all of gpupipe": list(ways.values())[-1]}
     steps = []
     for name, jobs in ways.items():
-        wanted = len(panel.sectors) * len(LABELS) * len(config.FAMILIES)
+        wanted = len(panel.groups) * len(LABELS) * len(config.FAMILIES)
         step: runs.Line = {"name": name, "seconds": 0.0, "models": 0, "models_wanted": wanted}
         for number, more in enumerate(jobs):
             out = folder / f"OUT{len(steps)}_{number}"

@@ -28,7 +28,7 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
 
     labels: (horizon, threshold) pairs.
     """
-    frame = rows.loaded(path, panel.sectors[0])
+    frame = rows.loaded(path, panel.groups[0])
     features = rows.with_features(frame)
     for horizon, threshold in labels:
         labelled = rows.with_labels(frame, horizon, threshold, window)
@@ -43,12 +43,12 @@ def equality(path: pathlib.Path, panel: Panel, window: str, labels: Any) -> dict
     if same > SAME_MATRIX_BOUND or apart > OWN_MATRIX_BOUND:
         raise SystemExit(f"XGBoost's predictions differ by {same:.2g} on one matrix, by {apart:.2g} on average on two")
     n_labels = panel.n_rows * len(labels)
-    print(f"labels: {n_labels:,} of {panel.sectors[0]} ({len(labels)} kinds), all the same\n"
+    print(f"labels: {n_labels:,} of {panel.groups[0]} ({len(labels)} kinds), all the same\n"
           f"columns: {len(names)}, known on the same rows, at most {furthest:.1g} of their spread apart, {where}\n"
           f"XGBoost, the same {int(usable.sum()):,} rows and settings: probabilities at most {same:.1g} apart on one "
           f"matrix, {apart:.1g} on average on two", flush=True)  # fmt: skip
     return {
-        "sector": panel.sectors[0], "rows": panel.n_rows, "labels": n_labels, "columns": len(names),
+        "sector": panel.groups[0], "rows": panel.n_rows, "labels": n_labels, "columns": len(names),
         "furthest_of_spread": furthest, "predictions_same_matrix": same, "predictions_own_matrix_mean": apart,
     }  # fmt: skip
 

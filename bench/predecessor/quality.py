@@ -76,7 +76,7 @@ def judge(
     lines = []
     for sector in sectors:
         data, cut = prepared.datasets[sector], prepared.splits[sector]
-        predictions = ours.predict(panel.of_sector(sector))
+        predictions = ours.predict(panel.of_group(sector))
         frame = rows.loaded(path, sector)
         features = rows.with_features(frame)
         for horizon, threshold in question.labels:

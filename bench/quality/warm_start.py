@@ -52,7 +52,7 @@ def losses(
         dataset, rows = prepared.datasets[sector], getattr(prepared.splits[sector], part)
         by_key = {}
         for side, loaded in models.items():
-            predictions = loaded.predict(panel.of_sector(sector), settings.training.models)
+            predictions = loaded.predict(panel.of_group(sector), settings.training.models)
             for k, label in enumerate(dataset.label_names):
                 for family in settings.training.models:
                     name = f"{family}_{label.removeprefix('label_')}"

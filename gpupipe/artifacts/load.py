@@ -110,15 +110,15 @@ class Models:
         names = tuple(f"{family}_{h}d_{percent(t)}pct" for family, h, t in self.columns(families))
         xp, device = panel.device.xp, panel.device
         values = xp.full((panel.n_rows, len(names), N_CLASSES), xp.nan, dtype=xp.float32)
-        known = [sector for sector in panel.sectors if sector in self.by_sector]
+        known = [sector for sector in panel.groups if sector in self.by_sector]
         if not known:
             raise StoreError(
-                f"{self.out} has models for {', '.join(self.by_sector)}, none for {', '.join(panel.sectors)}"
+                f"{self.out} has models for {', '.join(self.by_sector)}, none for {', '.join(panel.groups)}"
             )
         for sector in known:
             of_symbol = np.array([name == sector for name in panel.sector])
             at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])
-            features = self.features(panel.of_sector(sector))
+            features = self.features(panel.of_group(sector))
             X, warm = features.values, warm_rows(features)
             if rows is not None:
                 warm = warm & rows[at]

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpupipe.artifacts.layout import WALKED
 from gpupipe.cross_validation.fold_times import FoldTimes
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.data.report import data_hash
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256
 from gpupipe.targets.classes import percent
@@ -88,13 +88,8 @@ def names_of(wanted: Sequence[Model]) -> list[str]:
 
 def until(panel: Panel, last_time_ns: int) -> Panel:
     """The panel's bars up to a time, that included; symbols without one stay."""
-    xp = panel.device.xp
-    there = panel.time_ns <= last_time_ns
-    if bool(there.all()):
-        return panel
-    before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(there.astype(xp.int64))])
-    columns = {name: getattr(panel, name)[there] for name in (*COLUMNS, "time_ns")}
-    return panel.replace(**columns, offsets=before[panel.offsets])
+    until_then = panel.time_ns <= last_time_ns
+    return panel if bool(until_then.all()) else panel.take(until_then, keep_empty=True)
 
 
 def publish(
@@ -115,7 +110,7 @@ def publish(
     about: dict[str, Any] = {}
     for sector in dict.fromkeys(one.sector for own in said for one in own):
         parts = [next((one for one in own if one.sector == sector), None) for own in said]
-        own_panel = panel.of_sector(sector)
+        own_panel = panel.of_group(sector)
         name = f"{FOLDER}/{sector}.parquet"
         entries[name] = store.publish(name, _parquet(_table(own_panel, parts, all_models)))
         about[sector] = {

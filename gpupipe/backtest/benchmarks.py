@@ -28,8 +28,8 @@ def buy_and_hold(found: Backtest) -> np.ndarray:
     known = np.flatnonzero(close > 0)
     same = symbol[known[1:]] == symbol[known[:-1]]
     now, before = known[1:][same], known[:-1][same]
-    n_sectors, n_dates = len(panel.sectors), len(found.times)
-    at = panel.sector_of_symbol[symbol[now]] * n_dates + date[now]
+    n_sectors, n_dates = len(panel.groups), len(found.times)
+    at = panel.group_of_symbol[symbol[now]] * n_dates + date[now]
     total = np.bincount(at, close[now] / close[before] - 1, n_sectors * n_dates).reshape(n_sectors, n_dates)
     count = np.bincount(at, minlength=n_sectors * n_dates).reshape(n_sectors, n_dates)
     total, count = (np.vstack([x, x.sum(axis=0)]) for x in (total, count))
@@ -102,7 +102,7 @@ def random_entries(found: Backtest, seed: int, n_draws: int = N_DRAWS) -> Random
     asarray, n_dates, trades = panel.device.asarray, len(found.times), found.trades
     longest = max(found.source.horizons)
     moved = np.vstack([np.arange(n_dates, dtype=np.int32), moved_dates(n_dates, longest, n_draws, seed)])
-    shape = (len(found.source.families) * len(panel.sectors), len(moved))
+    shape = (len(found.source.families) * len(panel.groups), len(moved))
     total, known = xp.empty(shape, xp.float64), xp.empty(shape, xp.int64)
     outcome = found.outcomes.row_of(asarray(found.variant_of_model)[trades.model], trades.side.astype(xp.int64))
     symbol = panel.symbol_of_row[trades.row].astype(xp.int64)
@@ -110,7 +110,7 @@ def random_entries(found: Backtest, seed: int, n_draws: int = N_DRAWS) -> Random
         shape[0] * shape[1], trades.groups, outcome, symbol, found.date_of_row[trades.row],
         net_of_every_row(found, found.rules), asarray(moved), total, known,
     )  # fmt: skip
-    of = (len(found.source.families), len(panel.sectors), len(moved))
+    of = (len(found.source.families), len(panel.groups), len(moved))
     host = panel.device.to_host
     n_blocks = n_dates / block_of(n_dates, longest)
     return RandomEntries(host(total).reshape(of), host(known).reshape(of), n_blocks)

@@ -16,7 +16,7 @@ from gpupipe.backtest import engine
 from gpupipe.backtest.engine import LONG, REASONS, SHORT
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, dump_json, sha256, write_atomic
 from gpupipe.targets.classes import CLASSES, percent
@@ -92,8 +92,8 @@ def kept(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
     digest = hashlib.sha256()
     for sector, part in before:
         digest.update(sector.encode())
-        for name in (*COLUMNS, "time_ns", "offsets"):
-            digest.update(np.ascontiguousarray(part.device.to_host(getattr(part, name))))
+        for array in (*part.columns.values(), part.time_ns, part.offsets):
+            digest.update(np.ascontiguousarray(part.device.to_host(array)))
     what = [models.manifest["run_key"], rules.as_dict(), digest.hexdigest(), fingerprint.code_hash([__name__])]
     key, path = sha256(dump_json(what)), models.out / FILE
     try:
@@ -133,7 +133,7 @@ def choose(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
             found = _tried(parts, of_label, (h, t), side, CLASSES.index(called), of_side, dates)
             for m, best in zip(of_label, found, strict=True):
                 chosen[columns[m]].append(best)
-    spans = [models.metadata[sector]["dates"]["validation"] for sector in panel.sectors if sector in models.metadata]
+    spans = [models.metadata[sector]["dates"]["validation"] for sector in panel.groups if sector in models.metadata]
     sides = {key: (buy, sell) for key, (buy, sell) in chosen.items()}
     return Cutoffs(sides, min(first for first, _ in spans), max(last for _, last in spans), rules)
 
@@ -141,12 +141,12 @@ def choose(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
 def _before_test(models: Any, panel: Panel) -> list[tuple[str, Panel]]:
     """Each sector that has models, and its bars before its sealed test: later ones must choose nothing."""
     found = []
-    for sector in panel.sectors:
+    for sector in panel.groups:
         if sector not in models.by_sector:
             continue
         test, (begin, end) = (models.metadata[sector]["dates"][part] for part in ("test", "validation"))
         try:
-            bars = panel.of_sector(sector).until(time_ns_of(test[0]) - 1)
+            bars = panel.of_group(sector).until(time_ns_of(test[0]) - 1)
         except ValueError:
             bars = None
         if bars is None or not bool((bars.time_ns >= time_ns_of(begin)).any()):

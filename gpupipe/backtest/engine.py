@@ -9,7 +9,7 @@ import numpy as np
 
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.targets.classes import percent
 
 LONG, SHORT = 1, 2
@@ -118,9 +118,9 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     times, date_of_row = xp.unique(panel.time_ns, return_inverse=True)
     date_of_row = date_of_row.reshape(-1).astype(xp.int64)
     weight = _weights(source.panel, rows, trades, rules)
-    days = _days(panel, trades, weight, date_of_row, len(times), rules, (len(source.families), len(panel.sectors)))
-    sector_of_date = device.asarray(panel.sector_of_symbol)[panel.symbol_of_row] * len(times) + date_of_row
-    listed = xp.bincount(sector_of_date, minlength=len(panel.sectors) * len(times)).reshape(len(panel.sectors), -1)
+    days = _days(panel, trades, weight, date_of_row, len(times), rules, (len(source.families), len(panel.groups)))
+    sector_of_date = device.asarray(panel.group_of_symbol)[panel.symbol_of_row] * len(times) + date_of_row
+    listed = xp.bincount(sector_of_date, minlength=len(panel.groups) * len(times)).reshape(len(panel.groups), -1)
     return Backtest(
         panel=panel, source=source, rules=rules, outcomes=outcomes, variant_of_model=variant, calls=calls,
         trades=trades, times=device.to_host(times), date_of_row=date_of_row, days=device.to_host(days),
@@ -138,11 +138,7 @@ def cut(source: OutOfSample) -> tuple[Panel, Any]:
 
 def bars_of(panel: Panel, keep: Any) -> tuple[Panel, Any]:
     """The panel of the rows for which keep, bool (n_rows,), is true, with all its symbols; and their row numbers."""
-    xp = panel.device.xp
-    rows = xp.flatnonzero(keep)
-    before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(keep.astype(xp.int64))])
-    columns = {name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")}
-    return panel.replace(**columns, offsets=before[panel.offsets]), rows
+    return panel.take(keep, keep_empty=True), panel.device.xp.flatnonzero(keep)
 
 
 def outcomes_of(
@@ -181,7 +177,7 @@ def call_of(panel: Panel, source: OutOfSample, rows: Any) -> Any:
         window = xp.searchsorted(asarray(source.windows_ns), panel.time_ns, side="right").astype(xp.int64) - 1
     cutoffs = asarray(source.by_window.reshape(-1, *source.by_window.shape[2:]))
     call_rows(panel.n_rows, xp.ascontiguousarray(source.values), rows.astype(xp.int64), cutoffs, window,
-              panel.symbol_of_row, asarray(panel.sector_of_symbol), calls)  # fmt: skip
+              panel.symbol_of_row, asarray(panel.group_of_symbol), calls)  # fmt: skip
     return calls
 
 
@@ -190,7 +186,7 @@ def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rul
     from gpupipe.kernels.backtest import take_trades
 
     xp, asarray = panel.device.xp, panel.device.asarray
-    by_sector = np.argsort(panel.sector_of_symbol, kind="stable").astype(np.int64)
+    by_sector = np.argsort(panel.group_of_symbol, kind="stable").astype(np.int64)
     n_tasks = len(calls) * panel.n_symbols
 
     def take(begin: Any, listing: bool, count: Any, made: list[Any]) -> None:
@@ -212,7 +208,7 @@ def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rul
     made = columns(int(ends[-1]))
     take(ends, True, count, made)
     model, row, last_row, side, entry_price, exit_price, reason = made
-    first_of = np.searchsorted(panel.sector_of_symbol[by_sector], np.arange(len(panel.sectors)))
+    first_of = np.searchsorted(panel.group_of_symbol[by_sector], np.arange(len(panel.groups)))
     task = (np.arange(len(calls))[:, None] * panel.n_symbols + first_of).ravel()
     groups = ends[asarray(np.append(task, n_tasks).astype(np.int64))]
     first_row = row if rules.at_close else row + 1

@@ -46,7 +46,7 @@ def execute(
     manifest, out_of_sample = _opened(out, kind, families, cutoff, rules)
     code = fingerprint.code_hash([__name__])
     wanted = list(families) if families is not None else None
-    what = [manifest["run_key"], data_hash, rules.as_dict(), wanted, since, seed, panel.sectors, kind, cutoff,
+    what = [manifest["run_key"], data_hash, rules.as_dict(), wanted, since, seed, panel.groups, kind, cutoff,
             code]  # fmt: skip
     key = sha256(dump_json(what))
     before = read(folder)
@@ -129,7 +129,7 @@ def tried_now(
         **({"cutoff": cutoff} if cutoff != cutoffs.F1 else {}),
         "models": {
             sector: [name for name, yes in zip(source.names, there[:, s], strict=True) if yes]
-            for s, sector in enumerate(source.panel.sectors) if there[:, s].any()
+            for s, sector in enumerate(source.panel.groups) if there[:, s].any()
         },
     }  # fmt: skip
 
@@ -173,7 +173,7 @@ def _same_data(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:
 def portfolios(source: OutOfSample) -> list[tuple[str, Any]]:
     """Name and positions of the sectors of every portfolio: all sectors that have models, then each alone."""
     there: Any = source.has_model.any(axis=0)
-    of = [(name, np.array([k])) for k, name in enumerate(source.panel.sectors) if there[k]]
+    of = [(name, np.array([k])) for k, name in enumerate(source.panel.groups) if there[k]]
     return [(ALL, np.flatnonzero(there)), *of] if len(of) > 1 else of
 
 
@@ -191,7 +191,7 @@ def measured(
     entered = found.panel.device.to_host(found.date_of_row[found.trades.row])
     years = found.times.astype("datetime64[ns]").astype("datetime64[Y]").astype(int) + 1970
     drawn, held = benchmarks.random_entries(found, seed), benchmarks.buy_and_hold(found)
-    n_sectors = len(found.panel.sectors)
+    n_sectors = len(found.panel.groups)
     rows: list[dict[str, Any]] = []
     by_year: list[dict[str, Any]] = []
     kept: list[tuple[bool, dict[str, Any], np.ndarray]] = []
@@ -252,7 +252,7 @@ def trades_table(found: Backtest) -> pyarrow.Table:
     columns = {
         "model": _words(model, [title["model"] for title in titles]),
         "label": _words(model, [title["label"] for title in titles]),
-        "sector": _words(panel.sector_of_symbol[symbol], panel.sectors),
+        "sector": _words(panel.group_of_symbol[symbol], panel.groups),
         "symbol": _words(symbol, panel.symbols),
         "side": _words(host(trades.side) == SHORT, ("long", "short")),
         "call_time": _times(time[row]),

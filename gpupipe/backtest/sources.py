@@ -28,7 +28,7 @@ class OutOfSample:
 
     values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY, on the panel's device; NaN where nothing is said.
     cutoffs: float32 (n_models, n_sectors, 2), on the host; from which probability on a row is called BUY, SELL:
-        chosen on validation. NaN: no such model. Sectors are in the order of panel.sectors. With windows_ns they have a
+        chosen on validation. NaN: no such model. Sectors are in the order of panel.groups. With windows_ns they have a
         first axis more, (n_windows, ...).
     horizons, thresholds, families: of each model.
     since_ns, until_ns: int64 (n_sectors,), on the host: no row of since <= time < until was seen.
@@ -51,7 +51,7 @@ class OutOfSample:
     windows_ns: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        n_models, n_sectors = len(self.families), len(self.panel.sectors)
+        n_models, n_sectors = len(self.families), len(self.panel.groups)
         for name, shape in {
             "values": (self.panel.n_rows, n_models, 3),
             "by_window": (1 if self.windows_ns is None else len(self.windows_ns), n_models, n_sectors, 2),
@@ -99,7 +99,7 @@ class OutOfSample:
 def rows_between(panel: Panel, since_ns: np.ndarray, until_ns: np.ndarray) -> Any:
     """bool (n_rows,): rows of since <= time < until, int64 (n_sectors,), of their sector."""
     device = panel.device
-    begin, end = (device.asarray(ns[panel.sector_of_symbol])[panel.symbol_of_row] for ns in (since_ns, until_ns))
+    begin, end = (device.asarray(ns[panel.group_of_symbol])[panel.symbol_of_row] for ns in (since_ns, until_ns))
     return (panel.time_ns >= begin) & (panel.time_ns < end)
 
 
@@ -115,14 +115,14 @@ def sealed_test(
     """
     begins = {
         sector: time_ns_of(models.metadata[sector]["dates"]["test"][0])
-        for sector in panel.sectors if sector in models.metadata
+        for sector in panel.groups if sector in models.metadata
     }  # fmt: skip
     if not begins:
-        there, wanted = ", ".join(models.by_sector), ", ".join(panel.sectors)
+        there, wanted = ", ".join(models.by_sector), ", ".join(panel.groups)
         raise UserError(f"{models.out} has models for {there}, none for {wanted}")
     start = _checked_since(since, begins, "sealed test") if since is not None else 0
     never = np.iinfo(np.int64).max
-    since_ns = np.array([max(start, begins.get(sector, never)) for sector in panel.sectors], np.int64)
+    since_ns = np.array([max(start, begins.get(sector, never)) for sector in panel.groups], np.int64)
     until_ns = np.full(len(since_ns), never)
     rows = rows_between(panel, since_ns, until_ns)
     if not bool(rows.any()):
@@ -130,9 +130,9 @@ def sealed_test(
         raise UserError(f"the data hold no row from {ends} on, where the sealed test begins: give the data of the run")
     said = models.predict(panel, families, rows)
     of_model = models.columns(families)
-    chosen = np.full((len(of_model), len(panel.sectors), 2), np.nan, np.float32)
+    chosen = np.full((len(of_model), len(panel.groups), 2), np.nan, np.float32)
     for m, (family, h, t) in enumerate(of_model):
-        for s, sector in enumerate(panel.sectors):
+        for s, sector in enumerate(panel.groups):
             chosen[m, s] = models.cutoffs.get((sector, h, t, family), (np.nan, np.nan))
     return OutOfSample(
         values=said.values, cutoffs=chosen, horizons=tuple(h for _, h, _ in of_model),
@@ -159,21 +159,21 @@ def walked(
     unknown = [name for name in families or () if name not in there]
     if unknown:
         raise UserError(f"no model {unknown[0]!r} in the walk-forward of {kept.out}; there are {', '.join(there)}")
-    sectors = [sector for sector in panel.sectors if sector in kept.tables]
+    sectors = [sector for sector in panel.groups if sector in kept.tables]
     if not sectors:
-        raise UserError(f"{kept.out} walked through {', '.join(kept.tables)}, not through {', '.join(panel.sectors)}")
+        raise UserError(f"{kept.out} walked through {', '.join(kept.tables)}, not through {', '.join(panel.groups)}")
     labels = dict.fromkeys((h, t) for _, h, t in kept.models)
     chosen = [kept.models.index((family, h, t)) for h, t in labels for family in families or there]
     begins = {sector: kept.windows[0].from_ns for sector in sectors}
     start = _checked_since(since, begins, "first fold's test") if since is not None else kept.windows[0].from_ns
     values = np.full((panel.n_rows, len(chosen), 3), np.nan, np.float32)
-    cutoffs = np.full((len(kept.windows), len(chosen), len(panel.sectors), 2), np.nan, np.float32)
+    cutoffs = np.full((len(kept.windows), len(chosen), len(panel.groups), 2), np.nan, np.float32)
     to_host = panel.device.to_host
     time_ns, symbol = to_host(panel.time_ns), to_host(panel.symbol_of_row)
     times = np.unique(time_ns)
     key = symbol.astype(np.int64) * len(times) + np.searchsorted(times, time_ns)  # ascending, as a panel is sorted
     for sector in sectors:
-        if data_hash(until(panel.of_sector(sector), kept.last_time_ns)) != kept.data_hash[sector]:
+        if data_hash(until(panel.of_group(sector), kept.last_time_ns)) != kept.data_hash[sector]:
             raise UserError(
                 f"the bars of {sector} are not those that {kept.out} was trained and judged on: give the data of the "
                 f"run (all symbols of a sector; later bars may follow), or use --source {SEALED}"
@@ -189,9 +189,9 @@ def walked(
         for column, m in enumerate(chosen):
             sell, buy = (table[f"{kept.names[m]}_{word}"].to_numpy()[later] for word in ("sell", "buy"))
             values[rows[later], column] = np.stack([sell, 1 - sell - buy, buy], axis=1)
-        cutoffs[:, :, panel.sectors.index(sector)] = kept.cutoffs[sector][:, chosen]
+        cutoffs[:, :, panel.groups.index(sector)] = kept.cutoffs[sector][:, chosen]
     never = np.iinfo(np.int64).max
-    known = np.array([sector in sectors for sector in panel.sectors])
+    known = np.array([sector in sectors for sector in panel.groups])
     families_of, horizons, thresholds = zip(*(kept.models[m] for m in chosen), strict=True)
     n = len(kept.windows)
     return OutOfSample(

@@ -93,8 +93,8 @@ def _real_rows(chosen: argparse.Namespace, models: Any, sectors: set[str], to: A
     )
     show_data(to, report)
     found = {}
-    for sector in sorted(sectors & set(panel.sectors)):
-        X = models.warm_features(panel.of_sector(sector))
+    for sector in sorted(sectors & set(panel.groups)):
+        X = models.warm_features(panel.of_group(sector))
         some = np.unique(np.linspace(0, len(X) - 1, min(REAL_ROWS, len(X))).astype(int))
         if len(some):
             found[sector] = X[some]

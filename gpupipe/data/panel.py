@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PRICES = ("open", "high", "low", "close")
 BARS = (*PRICES, "volume")  # the columns of a panel of bars, float32 each
-COLUMNS = BARS
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Panel:
     Raises ValueError when a shape, dtype, device or the order of rows is not as above.
 
         >>> panel = Panel.of_bars(
-        ...     *np.full((4, 3), 10, np.float32), volume=np.ones(3, np.float32), time_ns=np.array([0, 1, 0]),
+        ...     **dict.fromkeys(BARS, np.full(3, 10, np.float32)), time_ns=np.array([0, 1, 0]),
         ...     offsets=np.array([0, 2, 3]), symbols=("A", "B"), sector=("energy", "utilities"))
         >>> panel.n_rows, panel.groups, panel.of_group("energy").symbols, panel.take(panel.time_ns == 0).n_rows
         (3, ('energy', 'utilities'), ('A',), 2)
@@ -83,12 +82,16 @@ class Panel:
 
     @classmethod
     def of_bars(
-        cls, open: Any, high: Any, low: Any, close: Any, *, volume: Any, time_ns: Any, offsets: Any,
-        symbols: tuple[str, ...], sector: tuple[str, ...],
-    ) -> Panel:  # fmt: skip
-        """A panel of bars whose symbols are grouped by sector; arrays as in the class."""
-        columns = dict(zip(BARS, (open, high, low, close, volume), strict=True))
-        return cls(columns, time_ns, offsets, symbols, {"sector": tuple(sector)})
+        cls, *, time_ns: Any, offsets: Any, symbols: tuple[str, ...], sector: tuple[str, ...], **columns: Any
+    ) -> Panel:
+        """A panel of bars whose symbols are grouped by sector; arrays as in the class.
+
+        columns: the five of `BARS`, by name. Raises ValueError for fewer or others.
+        """
+        if set(columns) != set(BARS):
+            raise ValueError(f"a panel of bars has columns {', '.join(BARS)}, not {', '.join(columns)}")
+        ordered = {name: columns[name] for name in BARS}
+        return cls(ordered, time_ns, offsets, symbols, {"sector": tuple(sector)})
 
     def __getattr__(self, name: str) -> Any:
         # Only for names that are no field. `columns` itself is missing while a copy is being made.
@@ -181,12 +184,6 @@ class Panel:
         if group not in self.group:
             raise ValueError(f"no symbol of {self.group_by} {group!r}; the panel has {', '.join(self.groups)}")
         return self.where([name == group for name in self.group])
-
-    sectors, of_sector = groups, of_group
-
-    @property
-    def sector_of_symbol(self) -> np.ndarray:
-        return self.group_of_symbol
 
     def replace(self, **changes: Any) -> Panel:
         """The same panel with other columns, attributes or fields, by name: replace(close=..., sector=...)."""

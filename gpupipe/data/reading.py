@@ -159,7 +159,7 @@ def _report(
         rows_selected=rows_selected,
         rows_kept=panel.n_rows,
         symbols=panel.n_symbols,
-        sectors={name: panel.sector.count(name) for name in panel.sectors},
+        sectors={name: panel.sector.count(name) for name in panel.groups},
         first_time=time_text(int(panel.time_ns.min())),
         last_time=time_text(int(panel.time_ns.max())),
         data_hash=digest,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.store.content_store import write_atomic
 
 if TYPE_CHECKING:
@@ -85,16 +85,16 @@ class DataReport:
 
 
 def data_hash(panel: Panel) -> str:
-    """Return the SHA-256 of a panel: little-endian columns, offsets, symbols and sectors.
+    """Return the SHA-256 of a panel: little-endian columns, offsets, symbols and attributes.
 
     A panel is sorted, so the order of the input does not matter. Validation gives zero and NaN volumes one bit pattern
     each, so their spelling in the input does not matter either. A panel on a GPU is copied to the host, and the
     device's ledger counts the bytes.
     """
     digest = hashlib.sha256(b"gpupipe panel 1\n")
-    digest.update(json.dumps([panel.symbols, panel.sector]).encode())
-    for name in (*COLUMNS, "time_ns", "offsets"):
-        values = panel.device.to_host(getattr(panel, name))
+    digest.update(json.dumps([panel.symbols, *panel.attributes.values()]).encode())
+    for name, array in {**panel.columns, "time_ns": panel.time_ns, "offsets": panel.offsets}.items():
+        values = panel.device.to_host(array)
         digest.update(f"\n{name} {values.dtype} {values.shape[0]}\n".encode())
         digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).view(np.uint8).data)
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.errors import DataError
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import BARS, Panel
 from gpupipe.data.sectors import GICS
 
 DAY_NS, MINUTE_NS = 86_400 * 10**9, 60 * 10**9
@@ -102,7 +102,7 @@ def simulate(
     Raises DataError for other values.
 
     >>> panel = simulate(n_symbols=2, n_bars=3, seed=1)
-    >>> panel.n_rows, panel.symbols, panel.sectors
+    >>> panel.n_rows, panel.symbols, panel.groups
     (6, ('SIM0000', 'SIM0001'), ('communication_services', 'consumer_discretionary'))
     """
     _check_arguments(n_symbols, n_bars, seed, signal, memory)
@@ -110,7 +110,7 @@ def simulate(
     scale = 1.0 if bar == "1d" else 1.0 / math.sqrt(SESSION_BARS)
     market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale, memory)
     sectors = [_shocks(np.random.default_rng([seed, 1, k]), n_bars, SECTOR * scale, memory) for k in range(len(GICS))]
-    columns = {name: np.empty((n_symbols, n_bars), np.float32) for name in COLUMNS}
+    columns = {name: np.empty((n_symbols, n_bars), np.float32) for name in BARS}
     for s in range(n_symbols):
         rng = np.random.default_rng([seed, 2, s])
         bars = _symbol_bars(rng, market, sectors[s % len(GICS)], scale, signal, memory)

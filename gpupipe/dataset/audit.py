@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.features.matrix import compute_features, feature_names
 from gpupipe.targets.triple_barrier import PER_LABEL, Labels, tp_dd_labels
 
@@ -45,6 +44,7 @@ def audit(
     names: str | Iterable[str] = "default",
     horizons: Sequence[int] = (1, 2, 5),
     thresholds: Sequence[float] = (0.05, 0.10),
+    multiples: Sequence[float] = (2.0,),
     seed: int = 0,
 ) -> list[Finding]:
     """Audit the features `names` and the labels of a CPU panel; one Finding for each column, in order.
@@ -52,12 +52,14 @@ def audit(
     After each of four cut times, for all symbols at once, prices and volumes are multiplied by random factors, set to
     NaN, or their rows are removed. No feature at or before the cut may change, and no label whose window ends by then,
     nor the columns that belong to the label (first touch, returns, weight). Two NaN are equal.
+    horizons, thresholds, multiples: of the labels, as for `tp_dd_labels`. Labels of multiples are measured against the
+    volatility of the past 20 bars, which the changed panel computes again.
     Raises ValueError for unknown names; FeatureError where a user's function fails.
     """
     columns = feature_names(names)
     before = compute_features(panel, columns).values
-    labels = tp_dd_labels(panel, horizons, thresholds)
-    exits = np.repeat(panel.time_ns[labels.exit_row], len(labels.thresholds), axis=1)
+    labels = _labels_of(panel, horizons, thresholds, multiples)
+    exits = np.repeat(panel.time_ns[labels.exit_row], len(labels.names) // len(labels.horizons), axis=1)
     tallies = {name: _Tally() for name in (*columns, *labels.names)}
     for change, time_ns, changed, kept in _changes(panel, seed):
         description = f"{change} after {_day(time_ns)}"
@@ -65,7 +67,7 @@ def audit(
         early = np.flatnonzero(panel.time_ns[kept] <= time_ns)
         for k, name in enumerate(columns):
             tallies[name].add(panel, kept[early], before[kept[early], k], after[early, k], description)
-        changed_labels = tp_dd_labels(changed, horizons, thresholds)
+        changed_labels = _labels_of(changed, horizons, thresholds, multiples)
         for k, name in enumerate(labels.names):
             ended = np.flatnonzero((exits[kept, k] <= time_ns) & (labels.y[kept, k] >= 0))
             old_columns, new_columns = _label_columns(labels, k, kept[ended]), _label_columns(changed_labels, k, ended)
@@ -98,6 +100,13 @@ class _Tally:
             self.where = f"{symbol} {day}: {before[first]:g} became {after[first]:g}, {description}"
 
 
+def _labels_of(
+    panel: Panel, horizons: Sequence[int], thresholds: Sequence[float], multiples: Sequence[float]
+) -> Labels:
+    volatility = compute_features(panel, "volatility_20").values[:, 0] if multiples else None
+    return tp_dd_labels(panel, horizons, thresholds, multiples=multiples, volatility=volatility)
+
+
 def _label_columns(labels: Labels, k: int, rows: np.ndarray) -> list[np.ndarray]:
     """The columns of label k and of its horizon, in some rows, as float64."""
     columns = [getattr(labels, name)[rows, k] for name in (*PER_LABEL, "weight")]
@@ -118,18 +127,11 @@ def _changes(panel: Panel, seed: int) -> Iterator[tuple[str, int, Panel, np.ndar
             continue
         for change in CHANGES[:2]:
             columns = {}
-            for name in COLUMNS:
+            for name, column in panel.columns.items():
                 factor = np.exp(rng.normal(0, 0.5, panel.n_rows)) if change == "scrambled" else np.nan
-                columns[name] = np.where(future, getattr(panel, name) * factor, getattr(panel, name)).astype(np.float32)
+                columns[name] = np.where(future, column * factor, column).astype(np.float32)
             yield change, time_ns, panel.replace(**columns), all_rows
-        kept = np.flatnonzero(~future)
-        offsets = np.concatenate([[0], np.cumsum(~future)])[panel.offsets]  # rows kept before each symbol
-        cut = dataclasses.replace(
-            panel,
-            **{name: getattr(panel, name)[kept] for name in (*COLUMNS, "time_ns")},
-            offsets=offsets.astype(np.int64),
-        )
-        yield CHANGES[2], time_ns, cut, kept
+        yield CHANGES[2], time_ns, panel.take(~future, keep_empty=True), np.flatnonzero(~future)
 
 
 def _day(time_ns: int) -> str:

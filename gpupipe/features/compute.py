@@ -191,14 +191,14 @@ def rows_to_compare(panel: Panel, features: Sequence[Feature], since_ns: int) ->
     ends = offsets[1:] - np.diff(to_host(n_later))
     # Each of the sector's last n earlier times is among the last n earlier rows of a symbol with a bar at that time.
     starts = np.maximum(offsets[:-1], ends - n)
-    first = np.full(len(panel.sectors), since_ns)
-    for sector in range(len(panel.sectors)):
-        symbols = np.flatnonzero(panel.sector_of_symbol == sector)
+    first = np.full(len(panel.groups), since_ns)
+    for sector in range(len(panel.groups)):
+        symbols = np.flatnonzero(panel.group_of_symbol == sector)
         rows = np.concatenate([np.arange(starts[k], ends[k]) for k in symbols])
         times = np.unique(to_host(panel.time_ns[device.asarray(rows)]))
         if n and len(times):
             first[sector] = times[-n:][0]
-    first_of_row = device.asarray(first[panel.sector_of_symbol])[panel.symbol_of_row]
+    first_of_row = device.asarray(first[panel.group_of_symbol])[panel.symbol_of_row]
     return xp.flatnonzero(panel.time_ns >= first_of_row)
 
 
@@ -222,7 +222,7 @@ def _sector_times(panel: Panel, rows: Any) -> tuple[Any, Any, Any]:
     """
     device, xp = panel.device, panel.device.xp
     rows = xp.arange(panel.n_rows) if rows is None else rows
-    sector = device.asarray(panel.sector_of_symbol)[panel.symbol_of_row[rows]]
+    sector = device.asarray(panel.group_of_symbol)[panel.symbol_of_row[rows]]
     time_ns = panel.time_ns[rows]
     order = xp.lexsort(xp.stack([time_ns, sector])).astype(np.int64)
     time_ns, sector = time_ns[order], sector[order]

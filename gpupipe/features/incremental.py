@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import BARS, Panel
 from gpupipe.features import compute
 from gpupipe.features.formulas.registry import FEATURES, Feature, PanelFunction
 from gpupipe.features.matrix import Features, feature_names, hash_of
@@ -26,7 +26,7 @@ from gpupipe.runtime.device import Device, pick
 from gpupipe.store.content_store import StoreError, write_atomic
 
 FORMAT = 1
-_ARRAYS = (*COLUMNS, "time_ns", "offsets")
+_ARRAYS = (*BARS, "time_ns", "offsets")
 
 
 def begin_features(panel: Panel, names: str | Iterable[str] = "default") -> tuple[Features, FeatureState]:
@@ -177,11 +177,7 @@ def _state_after(panel: Panel, features: Sequence[Feature], state: compute.Progr
     xp, n = panel.device.xp, max(1, compute.program_of(features).halo)
     ends = panel.offsets[1:][panel.symbol_of_row]
     keep = (ends - xp.arange(panel.n_rows) <= n) | _in_last_times(panel, features, xp.ones(panel.n_rows, dtype=bool))
-    kept_before = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(keep).astype(xp.int64)])
-    tail = Panel.of_bars(
-        **{name: getattr(panel, name)[keep] for name in (*COLUMNS, "time_ns")}, offsets=kept_before[panel.offsets],
-        symbols=panel.symbols, sector=panel.sector,
-    )  # fmt: skip
+    tail = panel.take(keep, keep_empty=True)
     names = tuple(feature.name for feature in features)
     kept_state = compute.ProgramState(state.recursions, state.compared[keep])
     return FeatureState(names, _hash(features), tail, kept_state)
@@ -193,8 +189,8 @@ def _in_last_times(panel: Panel, features: Sequence[Feature], among: Any) -> Any
     selected = xp.zeros(panel.n_rows, dtype=bool)
     if n == 0:
         return selected
-    sector_of_row = panel.device.asarray(panel.sector_of_symbol)[panel.symbol_of_row]
-    for sector in range(len(panel.sectors)):
+    sector_of_row = panel.device.asarray(panel.group_of_symbol)[panel.symbol_of_row]
+    for sector in range(len(panel.groups)):
         rows = among & (sector_of_row == sector)
         times = xp.unique(panel.time_ns[rows])
         if len(times):
@@ -217,7 +213,7 @@ def _joined(old: Panel, new: Panel) -> tuple[Panel, Any]:
     n_rows = sum(_rows_of(panel, symbols) for panel in (old, new))
     both = Panel.of_bars(
         **{
-            name: xp.concatenate([getattr(old, name), getattr(new, name)])[order] for name in (*COLUMNS, "time_ns")
+            name: xp.concatenate([getattr(old, name), getattr(new, name)])[order] for name in (*BARS, "time_ns")
         },
         offsets=asarray(np.concatenate([[0], np.cumsum(n_rows)]).astype(np.int64)),
         symbols=symbols, sector=tuple(sector_of[symbol] for symbol in symbols),

@@ -158,16 +158,16 @@ def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[
     of_column, of_symbol = models.columns(), np.array(panel.sector)
     said = np.full((panel.n_symbols, len(of_column), N_CLASSES), np.nan, dtype=np.float32)
     atr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
-    known = [sector for sector in panel.sectors if sector in models.by_sector]
+    known = [sector for sector in panel.groups if sector in models.by_sector]
     if not known:
         there = ", ".join(models.by_sector)
-        raise StoreError(f"{models.out} has models for {there}, none for {', '.join(panel.sectors)}")
+        raise StoreError(f"{models.out} has models for {there}, none for {', '.join(panel.groups)}")
     lengths = device.to_host(panel.offsets[1:] - panel.offsets[:-1])
     n_rows = max(int(lengths[of_symbol == sector].sum()) for sector in known)
     memory = xp.empty((n_rows, len(models.feature_names)), dtype=np.float32)
     for sector in known:
         began = time.perf_counter()
-        part = panel.of_sector(sector)
+        part = panel.of_group(sector)
         features = models.features(part, memory[: part.n_rows], since_ns)
         latest = part.offsets[1:] - 1
         natr = (features if ATR in features.names else compute_features(part, ATR)).column(ATR)[latest]
@@ -239,7 +239,7 @@ def _called(models: Models, panel: Panel, said: np.ndarray, of_column: Sequence[
     found = np.full(said.shape[:2], -1, dtype=np.int8)
     sectors = np.array(panel.sector)
     for m, (family, horizon, threshold) in enumerate(of_column):
-        for sector in panel.sectors:
+        for sector in panel.groups:
             cutoffs = models.cutoffs.get((sector, horizon, threshold, family))
             at = np.flatnonzero((sectors == sector) & ~np.isnan(said[:, m]).any(axis=1))
             if cutoffs is not None and at.size:

@@ -77,7 +77,7 @@ def test_the_reported_losses_follow_from_the_loaded_models_alone(finished):
     predictions = load(out).predict(panel)
     datasets = {}
     for sector in SECTORS:
-        own = panel.of_sector(sector)
+        own = panel.of_group(sector)
         labels = tp_dd_labels(own, settings.labels.horizons, settings.labels.thresholds)
         datasets[sector] = join(own, compute_features(own), labels, sector)
     at = holdout(list(datasets.values()), settings.split)

@@ -219,8 +219,8 @@ def test_all_models_of_a_run_say_what_the_run_says_of_every_bar(finished, market
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["files"].keys() == {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.onnx")}
     said = loaded.predict(market)
-    for sector in market.sectors:
-        X = loaded.warm_features(market.of_sector(sector))
+    for sector in market.groups:
+        X = loaded.warm_features(market.of_group(sector))
         warm = ~np.isnan(said.values[:, 0, 0]) & (np.array(market.sector) == sector)[market.symbol_of_row]
         assert len(X) == warm.sum() > 500
         for family in loaded.families:
@@ -353,8 +353,8 @@ def test_nothing_is_reported_home(tmp_path):
 
 def test_models_still_predict_rows_as_a_panel(finished, market):
     loaded = load(finished)
-    sector = market.sectors[0]
-    X = loaded.warm_features(market.of_sector(sector))[:50]
+    sector = market.groups[0]
+    X = loaded.warm_features(market.of_group(sector))[:50]
     said = loaded.predict_rows(sector, X, ["meta_learner"])
     assert said.keys() >= {((1, 0.02), "meta_learner"), ((1, 0.04), "meta_learner")}
     both_labels = registry.family("linear").predict([by["linear"] for by in loaded.by_sector[sector].values()], X, CPU)

@@ -14,7 +14,7 @@ from gpupipe.backtest import OutOfSample, Rules, backtest, benchmarks, statistic
 from gpupipe.backtest.engine import REASONS
 from gpupipe.backtest.job import measured
 from gpupipe.backtest.sources import InSampleError
-from gpupipe.data.panel import Panel
+from gpupipe.data.panel import BARS, Panel
 from gpupipe.evaluation.metrics import calls
 from gpupipe.runtime.errors import UserError
 from tests.support.market import DAY_NS, demo_panel
@@ -25,7 +25,7 @@ ALWAYS = np.iinfo(np.int64).max
 
 
 def source_of(panel, values, horizons=(2, 5), thresholds=(0.05, 0.1), cutoff=0.4, since=0):
-    n_models, n_sectors = values.shape[1], len(panel.sectors)
+    n_models, n_sectors = values.shape[1], len(panel.groups)
     return OutOfSample(
         values=np.asarray(values, np.float32), cutoffs=np.full((n_models, n_sectors, 2), cutoff, np.float32),
         horizons=tuple(horizons), thresholds=tuple(thresholds), families=("linear",) * n_models,
@@ -39,10 +39,10 @@ def random_values(panel, n_models=2, seed=0):
 
 def bars_of(*bars, sector="energy") -> Panel:
     """A panel of one symbol from (open, high, low, close)."""
-    columns = np.array(bars, np.float32).T.copy()
     n = len(bars)
+    columns = dict(zip(BARS, (*np.array(bars, np.float32).T.copy(), np.ones(n, np.float32)), strict=True))
     return Panel.of_bars(
-        *columns, volume=np.ones(n, np.float32), time_ns=np.arange(n, dtype=np.int64) * DAY_NS,
+        **columns, time_ns=np.arange(n, dtype=np.int64) * DAY_NS,
         offsets=np.array([0, n], np.int64), symbols=("A",), sector=(sector,),
     )  # fmt: skip
 
@@ -300,7 +300,7 @@ def test_inverse_volatility_gives_the_calmer_symbol_more():
     panel = panel.replace(open=close, high=close, low=close, close=close)
     found = backtest(source_of(panel, calling(panel, [50, 150]), (5,), (0.9,)), Rules(sizing="inverse_volatility"))
     weights = found.days[0, :, 1].max(axis=1)
-    by_sector = dict(zip(panel.sectors, weights, strict=True))
+    by_sector = dict(zip(panel.groups, weights, strict=True))
     assert by_sector[panel.sector[0]] == pytest.approx(3 * by_sector[panel.sector[1]], rel=0.5)
     assert by_sector[panel.sector[0]] > by_sector[panel.sector[1]] > 0
 

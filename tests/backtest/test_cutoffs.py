@@ -14,7 +14,7 @@ from gpupipe.backtest import OutOfSample, Rules, backtest, cutoffs
 from gpupipe.backtest.cutoffs import FEWEST, LEAST_T, NEVER, Side, candidates, choose, kept, sentences
 from gpupipe.backtest.sources import time_ns_of
 from gpupipe.cli.main import main
-from gpupipe.data.panel import COLUMNS
+from gpupipe.data.panel import BARS
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import scan
 from tests.support.tiny import QUICK, SECTORS, SOURCE, cut, tiny_market
@@ -48,7 +48,7 @@ def test_bars_from_the_sealed_test_on_choose_nothing(models, chosen):
     begin, _ = dates_of(models, "test")
     later = market.time_ns >= begin
     assert 0 < later.sum() < market.n_rows / 2
-    columns = {name: getattr(market, name) for name in COLUMNS}
+    columns = {name: getattr(market, name) for name in BARS}
     mixed = {name: np.where(later, column[::-1].copy(), column) for name, column in columns.items()}
     assert choose(models, market.replace(**mixed), FREE).sides == chosen.sides
     gone = cut(market, lambda k, bars: market.time_ns[market.offsets[k] + bars] < begin)
@@ -164,7 +164,7 @@ def test_the_commands(trained, tmp_path, capsys):
     assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--json"]) == 0
     before = json.loads(capsys.readouterr().out)
     assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--cutoff", "profit"]) == 0
-    assert "called from the cutoffs on that paid best on validation" in " ".join(capsys.readouterr().out.split())
+    assert "from the cutoff that paid best on validation" in " ".join(capsys.readouterr().out.split())
     after = json.loads((out / "backtest" / "statistics.json").read_bytes())
     assert (before["cutoff"], after["cutoff"], len(after["tried"])) == ("f1", "profit", 2)
     rows = {name: sum(row.get("trades") or 0 for row in whole["statistics"]) for name, whole in

@@ -108,7 +108,7 @@ def test_calls_are_those_of_the_cutoffs_chosen_on_validation(trained):
     at = source.unseen()
     sector = np.array(panel.sector)[panel.symbol_of_row][at]
     for m in range(len(source.families)):
-        for s in panel.sectors:
+        for s in panel.groups:
             row = next(r for r in rows if (r["model"], r["sector"], r["horizon"], r["threshold"])
                        == (source.families[m], s, source.horizons[m], source.thresholds[m]))  # fmt: skip
             cutoffs = {"buy": row["cutoff_buy"], "sell": row["cutoff_sell"]}

@@ -77,9 +77,9 @@ def test_rows_are_called_by_the_cutoffs_of_their_own_fold(kept):
     found = backtest(source := walked(kept, panel), Rules(side="both"))
     at = np.flatnonzero(source.unseen())
     window = np.searchsorted(source.windows_ns, panel.time_ns[at], side="right") - 1
-    sector = panel.sector_of_symbol[panel.symbol_of_row[at]]
+    sector = panel.group_of_symbol[panel.symbol_of_row[at]]
     assert set(window) == {0, 1, 2}
-    for m, s, w in np.ndindex(len(source.families), len(panel.sectors), 3):
+    for m, s, w in np.ndindex(len(source.families), len(panel.groups), 3):
         own = (sector == s) & (window == w)
         buy, sell = source.cutoffs[w, m, s]
         said = calls(source.values[at[own], m], {"buy": buy, "sell": sell})

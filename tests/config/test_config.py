@@ -30,7 +30,9 @@ def test_what_the_issue_promises_is_the_default():
     balanced = make()
     assert balanced.labels.horizons == (1, 2, 5) and balanced.labels.thresholds == (0.05, 0.10)
     assert balanced.training.models == equity.DEFAULT_MODELS
-    assert len(equity.DEFAULT_MODELS) == 6 and balanced.training.pool == "all" and balanced.training.class_weight == "none"
+    assert (
+        len(equity.DEFAULT_MODELS) == 6 and balanced.training.pool == "all" and balanced.training.class_weight == "none"
+    )
 
 
 def test_the_rules_are_those_of_the_labels():

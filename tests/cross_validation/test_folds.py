@@ -76,7 +76,9 @@ def test_the_first_origin_learns_what_the_single_split_does():
     for chosen in (config.Split(walk_forward=4), config.Split(walk_forward=4, window="rolling", stacking="forward")):
         one, first = split(data, holdout([data], chosen)), split(data, walk_forward([data], chosen)[0])
         assert (first.train == one.train).all() and (first.validation == one.validation).all()
-        assert [(a.tolist(), b.tolist()) for a, b in first.cross_fit] == [(a.tolist(), b.tolist()) for a, b in one.cross_fit]
+        assert [(a.tolist(), b.tolist()) for a, b in first.cross_fit] == [
+            (a.tolist(), b.tolist()) for a, b in one.cross_fit
+        ]
         together = np.concatenate([split(data, at).test for at in walk_forward([data], chosen)])
         assert together.tolist() == one.test.tolist()
 
@@ -165,7 +167,12 @@ def overlaps(data, some, others):
 def check_clean(data, found, times, embargo):
     """No label of a fitted or validating row overlaps with a test row's, nor comes nearer than the embargo."""
     assert data.usable[np.concatenate([found.train, found.validation, found.test])].all()
-    pairs = [(found.train, found.validation), (found.train, found.test), (found.validation, found.test), *found.cross_fit]
+    pairs = [
+        (found.train, found.validation),
+        (found.train, found.test),
+        (found.validation, found.test),
+        *found.cross_fit,
+    ]
     for some, others in pairs:
         assert not overlaps(data, some, others)
         known = np.setdiff1d(data.time_ns[others], data.time_ns[some])

@@ -69,7 +69,7 @@ def test_sectors_of_moved_industries(loaded):
 
 def test_without_a_source_the_demo_is_read_and_reported(loaded):
     panel, report = load(device="cpu", sectors="utilities")
-    assert report.description.startswith("no data were named: the demo") and panel.sectors == ("utilities",)
+    assert report.description.startswith("no data were named: the demo") and panel.groups == ("utilities",)
     assert report.rows_selected < report.rows_read == 122_574
 
 

@@ -34,13 +34,13 @@ def test_to_arrow_has_symbol_and_time_first():
 
 def test_of_sector_is_the_rows_of_its_symbols():
     panel = random_panel(lengths=(5, 2, 4))
-    part = panel.of_sector("technology")
+    part = panel.of_group("technology")
     assert part.symbols == ("S000", "S002")
     np.testing.assert_array_equal(part.offsets, [0, 5, 9])
     np.testing.assert_array_equal(part.close, np.concatenate([panel.close[:5], panel.close[7:]]))
     np.testing.assert_array_equal(panel.symbol_of_row, [0] * 5 + [1] * 2 + [2] * 4)
     with pytest.raises(ValueError, match="no symbol of sector 'utilities'; the panel has energy, technology"):
-        panel.of_sector("utilities")
+        panel.of_group("utilities")
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_sectors_are_selected_by_their_canonical_names(table):
     renamed = table.drop_columns(["sector"])
     mapping = {s: names.get(k, k) for s, k in zip(PANEL.symbols, PANEL.sector, strict=True)}
     panel, report = load(renamed, mapping, "Energy, my own sector", device="cpu")
-    assert panel.sectors == ("energy", "my_own_sector") and report.rows_read == 240 and report.rows_selected == 80
+    assert panel.groups == ("energy", "my_own_sector") and report.rows_read == 240 and report.rows_selected == 80
     assert read(renamed, mapping, ["consumer staples"], device="cpu").sectors == ("consumer_staples",)
 
 
@@ -267,7 +267,7 @@ def test_real_file_in_time(sp500_folder):
     started = time.process_time()
     panel, report = load(sp500_folder / "sp500_daily.parquet", sp500_folder / "sectors.csv", device="cpu")
     elapsed_s = time.process_time() - started
-    assert (panel.n_rows, panel.n_symbols, len(panel.sectors)) == (619_018, 505, 11)
+    assert (panel.n_rows, panel.n_symbols, len(panel.groups)) == (619_018, 505, 11)
     assert (report.first_time, report.last_time) == ("2013-02-08", "2018-02-07")
     assert {f.action for f in report.findings} == {"flagged"} and report.quarantine.num_rows == 0
     assert elapsed_s < 5  # about 0.4 s of processor time alone on a core; room for a busy machine

@@ -18,7 +18,7 @@ def panel():
 
 
 def test_shape_and_consistency(panel):
-    assert panel.n_rows == 88_000 and panel.sectors == GICS
+    assert panel.n_rows == 88_000 and panel.groups == GICS
     assert bool((panel.low > 0).all() and (panel.low <= np.minimum(panel.open, panel.close)).all())
     assert bool((panel.high >= np.maximum(panel.open, panel.close)).all() and np.isfinite(panel.high).all())
     assert bool((panel.volume >= 1).all())
@@ -102,6 +102,6 @@ def test_by_name():
     smallest, _ = load("simulated:symbols=1,bars=1", device="cpu")
     assert smallest.n_rows == 1
     energy, _ = load("simulated", device="cpu", sectors="energy")
-    assert energy.sectors == ("energy",) and energy.n_symbols == 10
+    assert energy.groups == ("energy",) and energy.n_symbols == 10
     moved, _ = load("simulated:symbols=2,bars=2", {"SIM0000": "Energy"}, device="cpu")
     assert moved.sector == ("energy", "consumer_discretionary")

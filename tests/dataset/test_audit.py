@@ -122,7 +122,7 @@ def test_a_failing_panel_function_is_named_with_its_line(clean_registry, tmp_pat
         ("nowhere.py cannot be read", ["--module", "nowhere.py"]),
         ("no feature or family 'momentun'", ["--features", "momentun"]),
         (
-            "nothing to compare for label_5d_5pct, label_5d_10pct: audit them on data with more bars",
+            "label_5d_5pct, label_5d_10pct, label_5d_2vol: audit them on data with more bars",
             ["--features", "roc_1", "--data", "simulated:symbols=11,bars=4"],
         ),
     ],

@@ -88,7 +88,9 @@ TABLES = ("volatility_table_sector", "volatility_table_all")
 
 
 def board_of(rows, resampled):
-    return leaderboard.Measured(rows, resampled, tables=TABLES, judged=("xgb_joint", "meta_learner"), stacking="meta_learner")
+    return leaderboard.Measured(
+        rows, resampled, tables=TABLES, judged=("xgb_joint", "meta_learner"), stacking="meta_learner"
+    )
 
 
 def rows_of(losses, resampled):

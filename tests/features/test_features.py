@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import BARS, Panel
 from gpupipe.features.formulas import CORE, FAMILIES, FEATURES
 from gpupipe.features.matrix import Features, compute_features, feature_names, feature_table, warm_up_of
 from tests.support import market
@@ -27,18 +27,13 @@ def panel_with_holes(seed: int = 1) -> Panel:
 def drop_rows(panel: Panel, rows: np.ndarray) -> Panel:
     keep = np.ones(panel.n_rows, dtype=bool)
     keep[rows] = False
-    lengths = [int(keep[a:b].sum()) for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)]
-    return dataclasses.replace(
-        panel,
-        **{name: getattr(panel, name)[keep] for name in (*COLUMNS, "time_ns")},
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
+    return panel.take(keep, keep_empty=True)
 
 
 def changed_rows(panel: Panel, rows: np.ndarray, factor: np.ndarray) -> Panel:
     """The panel with prices and volume of `rows` multiplied by `factor` (len(rows), 5)."""
     columns = {}
-    for k, name in enumerate(COLUMNS):
+    for k, name in enumerate(BARS):
         columns[name] = getattr(panel, name).copy()
         columns[name][rows] *= factor[:, k].astype(np.float32)
     return panel.replace( **columns)
@@ -152,7 +147,7 @@ def test_neither_price_level_nor_volume_level_matters():
 def test_a_sector_alone_has_the_columns_it_has_among_others():
     panel = panel_with_holes()
     rows = np.isin(panel.symbol_of_row, [k for k, name in enumerate(panel.sector) if name == "energy"])
-    alone = compute_features(panel.of_sector("energy"), "all").values
+    alone = compute_features(panel.of_group("energy"), "all").values
     np.testing.assert_array_equal(alone, compute_features(panel, "all").values[rows])
 
 

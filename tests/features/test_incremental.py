@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe import begin_features, compute_features, load_state, panel_feature
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.features.expressions import Across
 from gpupipe.features.formulas import FEATURES
 from gpupipe.store.content_store import StoreError
@@ -20,14 +20,7 @@ DAY = 86_400_000_000_000
 
 def between(panel: Panel, first: int, last: int) -> Panel:
     """The rows of the days first to last - 1; symbols without rows are left out."""
-    rows = np.flatnonzero((panel.time_ns >= first * DAY) & (panel.time_ns < last * DAY))
-    n_rows = np.bincount(panel.symbol_of_row[rows], minlength=panel.n_symbols)
-    present = np.flatnonzero(n_rows)
-    return Panel.of_bars(
-        **{name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")},
-        offsets=np.concatenate([[0], np.cumsum(n_rows[present])]).astype(np.int64),
-        symbols=tuple(panel.symbols[k] for k in present), sector=tuple(panel.sector[k] for k in present),
-    )  # fmt: skip
+    return panel.take((panel.time_ns >= first * DAY) & (panel.time_ns < last * DAY))
 
 
 def history() -> Panel:
@@ -36,11 +29,7 @@ def history() -> Panel:
     late = panel.time_ns.copy()
     keep = ~((panel.symbol_of_row == 5) & (late < 330 * DAY))
     keep[[500, 501, 900, 1640, 1650]] = False
-    n_rows = np.bincount(panel.symbol_of_row[keep], minlength=6)
-    panel = dataclasses.replace(
-        panel, **{name: getattr(panel, name)[keep] for name in (*COLUMNS, "time_ns")},
-        offsets=np.concatenate([[0], np.cumsum(n_rows)]).astype(np.int64),
-    )  # fmt: skip
+    panel = panel.take(keep, keep_empty=True)
     panel.close[[300, 390, 700, 1500]] = np.nan
     panel.volume[[310, 800]] = 0
     return panel

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import gpupipe.kernels.compile as compiler
-from gpupipe.data.panel import COLUMNS, PRICES, Panel
+from gpupipe.data.panel import BARS, PRICES, Panel
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import compute_features, warm_up_of
 from gpupipe.kernels.compile import Kernel, all_kernels, inline, kernel
@@ -17,7 +17,7 @@ from tests.support.panels import random_panel
 
 def with_columns(panel: Panel, **changes) -> Panel:
     """The panel with some rows changed: `close={row: value}`."""
-    columns = {name: getattr(panel, name).copy() for name in COLUMNS}
+    columns = {name: getattr(panel, name).copy() for name in BARS}
     for name, rows in changes.items():
         for row, value in rows.items():
             columns[name][row] = value
@@ -124,7 +124,7 @@ def _autocorrelation(x: pd.Series) -> float:
 
 
 def frame_of(panel: Panel) -> pd.DataFrame:
-    frame = pd.DataFrame({name: getattr(panel, name).astype(np.float64) for name in COLUMNS})
+    frame = pd.DataFrame({name: getattr(panel, name).astype(np.float64) for name in BARS})
     sector = np.array(panel.sector)[panel.symbol_of_row]
     return frame.assign(time=panel.time_ns, symbol=panel.symbol_of_row, sector=sector)
 
@@ -168,7 +168,7 @@ def test_cross_sections_equal_pandas_on_a_panel_with_holes():
 def test_an_unknown_bar_affects_only_the_windows_that_hold_it():
     panel = random_panel((320,) * 3)
     row = 100
-    broken = with_columns(panel, **{name: {row: np.nan} for name in COLUMNS})
+    broken = with_columns(panel, **{name: {row: np.nan} for name in BARS})
     base, values = compute_features(panel, "all"), compute_features(broken, "all")
     energy = slice(320, 640)  # the other sector
     np.testing.assert_array_equal(values.values[energy], base.values[energy])

@@ -36,7 +36,7 @@ def panel_of(symbols=SYMBOLS):
 def source_of(panel, calls) -> OutOfSample:
     """Probabilities of 0 and 1 that call so; all rows are out of sample, as nothing was learned."""
     values = np.stack([calls == 2, calls == 0, calls == 1], axis=-1).astype(np.float32).transpose(1, 0, 2)
-    n_sectors = len(panel.sectors)
+    n_sectors = len(panel.groups)
     horizons, thresholds = zip(*LABELS, strict=True)
     return OutOfSample(
         values=np.ascontiguousarray(values), cutoffs=np.full((len(LABELS), n_sectors, 2), 0.5, np.float32),

@@ -9,7 +9,7 @@ import json
 import numpy as np
 
 from gpupipe.data import simulate
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.training_set import TrainingSet
@@ -67,12 +67,9 @@ def cut(panel: Panel, keep) -> Panel:
     for k in range(panel.n_symbols):
         bars = np.arange(panel.offsets[k + 1] - panel.offsets[k])
         parts.append(panel.offsets[k] + bars[keep(k, bars)])
-    rows = np.concatenate(parts)
-    return Panel.of_bars(
-        **{name: getattr(panel, name)[rows] for name in (*COLUMNS, "time_ns")},
-        offsets=np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64),
-        symbols=panel.symbols, sector=panel.sector,
-    )  # fmt: skip
+    rows = np.zeros(panel.n_rows, bool)
+    rows[np.concatenate(parts)] = True
+    return panel.take(rows, keep_empty=True)
 
 
 TARGET = Target(("label",), "classes", (2,), CLASSES, parameters=({"horizon": 2, "threshold": 0.05},))

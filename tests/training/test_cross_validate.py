@@ -18,7 +18,7 @@ from gpupipe.cross_validation.diagram import DAY_NS
 from gpupipe.cross_validation.folds import Folds, make_folds
 from gpupipe.cross_validation.split import split
 from gpupipe.cross_validation.walk_forward import holdout
-from gpupipe.data.panel import COLUMNS
+from gpupipe.data.panel import BARS
 from gpupipe.dataset.dataset import NEVER
 from gpupipe.estimators import registry
 from gpupipe.evaluation.block_bootstrap import by_time, draw, interval, joined
@@ -121,7 +121,7 @@ def test_an_origin_knows_nothing_of_what_came_after_it(walked, tmp_path):
     known_until = times[np.searchsorted(times, end) + 3]  # the longest label of the window's last row
     later = np.flatnonzero(panel.time_ns > known_until)
     factor = np.exp(np.random.default_rng(0).normal(0, 0.05, len(later))).astype(np.float32)
-    columns = {name: getattr(panel, name).copy() for name in COLUMNS}
+    columns = {name: getattr(panel, name).copy() for name in BARS}
     for name in ("open", "high", "low", "close"):
         columns[name][later] *= factor
     changed = panel.replace(**columns)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpupipe.data.panel import COLUMNS, Panel
+from gpupipe.data.panel import BARS, Panel
 
 NEW = -1  # the `file` of a row that is in no file yet
 
@@ -79,7 +79,7 @@ def empty() -> BarTable:
 
 def from_panel(panel: Panel) -> BarTable:
     """Convert a Panel on the host; all rows are NEW."""
-    values = np.stack([getattr(panel, name) for name in COLUMNS], axis=1)
+    values = np.stack([getattr(panel, name) for name in BARS], axis=1)
     file = np.full(panel.n_rows, NEW, np.int32)
     return BarTable(panel.symbols, panel.sector, panel.symbol_of_row, panel.time_ns, values, file)
 

@@ -12,7 +12,7 @@ from gpupipe.data import validate
 from gpupipe.data.bars import Bars
 from gpupipe.data.ingest import restate
 from gpupipe.data.ingest.bar_table import NEW, BarTable, keys
-from gpupipe.data.panel import COLUMNS
+from gpupipe.data.panel import BARS
 from gpupipe.data.report import time_text
 
 
@@ -208,7 +208,7 @@ def _possible_splits(
     bars: BarTable, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]
 ) -> list[Change]:
     """Stored symbols with a new bar that looks like the first after an unadjusted split."""
-    columns = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(COLUMNS)}
+    columns = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(BARS)}
     changes = {}
     for row in validate.possible_splits(Bars(bars.symbol, bars.names, bars.time_ns, **columns, sectors=bars.sectors)):
         name = bars.names[bars.symbol[row]]

@@ -18,7 +18,7 @@ import numpy as np
 from gpupipe.data import bar_store
 from gpupipe.data.bar_store import Manifest, PartFile
 from gpupipe.data.ingest.bar_table import NEW, BarTable, empty
-from gpupipe.data.panel import COLUMNS
+from gpupipe.data.panel import BARS
 from gpupipe.store.content_store import StoreError, dump_json, sha256, write_atomic
 
 GENERATIONS, LOG = ".gpupipe/generations", "_log"
@@ -28,7 +28,7 @@ MAX_FILES = 16  # of a sector: with one new file a night, a sector is rewritten 
 # chunk, row groups of up to 10 M rows). A page of 32 KiB holds 8,192 float32 prices; a file is one row group.
 ROW_GROUP_ROWS, PAGE_BYTES = 1 << 22, 1 << 15
 # A fifth smaller than plain encoding on the 505 stocks; libcudf decodes both encodings.
-_ENCODING = {"time": "DELTA_BINARY_PACKED", **dict.fromkeys(COLUMNS, "BYTE_STREAM_SPLIT")}
+_ENCODING = {"time": "DELTA_BINARY_PACKED", **dict.fromkeys(BARS, "BYTE_STREAM_SPLIT")}
 _PART_NAME = re.compile(r"part-[0-9]{6}-[0-9a-f]{12}\.parquet")
 
 
@@ -72,7 +72,7 @@ def read_bars(folder: pathlib.Path, manifest: Manifest | None) -> BarTable:
     symbol = np.array([rank[name] for name in unsorted_names], np.int32)[column.indices.to_numpy()]
     file_of_row = merged["file"].to_numpy()
     time_ns = merged["time"].cast(pa.int64()).to_numpy()
-    values = np.stack([merged[name].to_numpy() for name in COLUMNS], axis=1)
+    values = np.stack([merged[name].to_numpy() for name in BARS], axis=1)
     order = np.lexsort((time_ns, symbol))
     symbol, file_of_row = symbol[order], file_of_row[order]
     first_rows = np.searchsorted(symbol, np.arange(len(names)))
@@ -142,7 +142,7 @@ def _encode(bars: BarTable, sector: str, generation: int) -> tuple[PartFile, byt
         {
             "symbol": pa.DictionaryArray.from_arrays(pa.array(code.astype(np.int32)), names),
             "time": pa.array(bars.time_ns).cast(pa.timestamp("ns", "UTC")),
-            **{name: pa.array(np.ascontiguousarray(bars.values[:, j])) for j, name in enumerate(COLUMNS)},
+            **{name: pa.array(np.ascontiguousarray(bars.values[:, j])) for j, name in enumerate(BARS)},
         }
     )
     buffer = io.BytesIO()

@@ -24,7 +24,7 @@ def frame_of(panel):
 
 @pytest.fixture(scope="module")
 def market():
-    return tiny_market().of_sector("energy")
+    return tiny_market().of_group("energy")
 
 
 @pytest.mark.parametrize("window", ["calendar", "bars"])
