@@ -93,9 +93,10 @@ def _closure(roots: tuple[str, ...], not_followed: tuple[str, ...]) -> list[str]
 
 @functools.cache
 def module(name: str) -> Module:
-    """A module of gpupipe, read and parsed once a process."""
+    """A module of gpupipe, or of the package that a root is of, read and parsed once a process."""
     file = _file(name)
-    assert file is not None, name
+    if file is None:
+        raise ImportError(f"there is no module {name}")
     content = source(file)
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     own, outside = set[str](), set[str]()
@@ -113,7 +114,8 @@ def module(name: str) -> Module:
             waiting += [one for one in ast.iter_child_nodes(node) if not isinstance(one, ast.expr)]
             continue
         for one in names:
-            (own if one.split(".")[0] == "gpupipe" else outside).add(one)
+            # An estimator or a workload may be of another package, whose modules count as gpupipe's do.
+            (own if one.split(".")[0] in ("gpupipe", package[0]) else outside).add(one)
     return Module(
         frozenset(found for one in own for found in _modules(one)),
         frozenset(one.split(".")[0] for one in outside) - frozenset(sys.stdlib_module_names),
@@ -127,7 +129,7 @@ def source(file: pathlib.Path) -> bytes:
 
 
 def _modules(name: str) -> list[str]:
-    """A module and the packages it lies in, but for gpupipe itself; of data.panel.Panel the module data.panel."""
+    """A module and the packages it lies in, but for the outermost; of data.panel.Panel the module data.panel."""
     parts = name.split(".")
     names = [".".join(parts[:n]) for n in range(2, len(parts) + 1)]
     return [one for one in names if _file(one) is not None]
@@ -135,7 +137,14 @@ def _modules(name: str) -> list[str]:
 
 @functools.cache
 def _file(name: str) -> pathlib.Path | None:
-    place = ROOT.joinpath(*name.split(".")[1:])
+    top, *parts = name.split(".")
+    if top != "gpupipe":
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # a function or a class of a module
+            return None
+        return pathlib.Path(found.origin) if found and found.origin else None
+    place = ROOT.joinpath(*parts)
     for file in (place / "__init__.py", place.with_suffix(".py")):
         if file.is_file():
             return file
