@@ -40,9 +40,10 @@ def test_it_runs_and_measures_against_the_last_value(tmp_path):
         assert row["test_gain_low"] < row["test_gain_over_prior"] < row["test_gain_high"]
         assert row["test_skill"] == "skill"
     (average,) = summary["averages"]
-    gains = [row["test_squared_error"] for row in summary["models"]], [
-        row["test_prior_squared_error"] for row in summary["models"]
-    ]
+    gains = (
+        [row["test_squared_error"] for row in summary["models"]],
+        [row["test_prior_squared_error"] for row in summary["models"]],
+    )
     assert average["test_gain_over_prior"] == pytest.approx(1 - np.mean(gains[0]) / np.mean(gains[1]))
 
 

@@ -1,4 +1,4 @@
-"""A whole workload in one folder: quotes of two columns, the next price as target, one estimator, three cached steps."""
+"""A workload in one folder: quotes of two columns, the next price as target, one estimator, three cached steps."""
 
 from tests.support.toy_workload.estimator import Line
 from tests.support.toy_workload.steps import LINE_PLACE, TOY, toy_panel

@@ -172,7 +172,9 @@ def conclude(context: JobContext, values: Mapping[str, Any]) -> Outcome:
 TOY = StepsWorkload(
     name="toy",
     place="tests.support.toy_workload:TOY",
-    catalogue=lambda: Catalogue({"toy_line": Section(LineSettings)}, models=("toy_line",), default_models=("toy_line",)),
+    catalogue=lambda: Catalogue(
+        {"toy_line": Section(LineSettings)}, models=("toy_line",), default_models=("toy_line",)
+    ),
     steps=(
         Step("rows", make_rows, save_arrays, load_arrays, reads_panel=True),
         Step("models", make_models, save_models, load_models, needs=("rows",), sections=("toy_line",)),
