@@ -123,7 +123,8 @@ class Config:
         """Plain nested dict, as JSON and TOML can hold it."""
         plain = dataclasses.asdict(self)
         sections = plain.pop("sections")
-        return json.loads(json.dumps({**plain, **sections}))
+        as_json: dict[str, Any] = json.loads(json.dumps({**plain, **sections}))
+        return as_json
 
     def digest(self) -> str:
         """SHA-256 of the values (the preset's name is not a value)."""

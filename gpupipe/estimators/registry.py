@@ -37,7 +37,9 @@ def estimator(name: str) -> Estimator:
 @functools.cache
 def _load(place: str) -> Estimator:
     module, _, class_name = place.partition(":")
-    return getattr(importlib.import_module(module), class_name)()
+    item = getattr(importlib.import_module(module), class_name)()
+    assert isinstance(item, Estimator), place
+    return item
 
 
 def estimators(names: Iterable[str] = ()) -> list[Estimator]:

@@ -156,11 +156,11 @@ class TrainingSet:
 
         One pseudo-row spread like the pool (which has half a row of each class) keeps the logarithm finite.
         """
-        pooled = np.sum(list(self.counts.values()), axis=0) + 0.5
+        pooled: np.ndarray = np.sum(list(self.counts.values()), axis=0) + 0.5
         pooled = pooled / pooled.sum(axis=1, keepdims=True)
         if groups is None:
             return pooled
-        counted = np.sum([self.counts[group] for group in groups], axis=0) + pooled
+        counted: np.ndarray = np.sum([self.counts[group] for group in groups], axis=0) + pooled
         return counted / counted.sum(axis=1, keepdims=True)
 
     def weights(self, groups: Sequence[str] | None = None) -> np.ndarray:

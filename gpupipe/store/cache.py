@@ -55,7 +55,7 @@ class Cached:
     @property
     def seconds(self) -> float:
         """How long making it took."""
-        return self.record["seconds"]
+        return float(self.record["seconds"])
 
 
 @dataclass

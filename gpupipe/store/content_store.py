@@ -296,7 +296,8 @@ def pack_array(array: np.ndarray) -> bytes:
 
 def unpack_array(content: bytes) -> np.ndarray:
     """The array again."""
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
 
 
 def _finite(value: Any) -> Any:

@@ -59,4 +59,6 @@ class Recipe:
 def load(place: str) -> Recipe:
     """The recipe at a place, "module:NAME"."""
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    recipe = getattr(importlib.import_module(module), name)
+    assert isinstance(recipe, Recipe), place
+    return recipe
