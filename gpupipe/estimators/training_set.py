@@ -161,7 +161,8 @@ class TrainingSet:
         if groups is None:
             return pooled
         counted: np.ndarray = np.sum([self.counts[group] for group in groups], axis=0) + pooled
-        return counted / counted.sum(axis=1, keepdims=True)
+        shares: np.ndarray = counted / counted.sum(axis=1, keepdims=True)
+        return shares
 
     def weights(self, groups: Sequence[str] | None = None) -> np.ndarray:
         """Weight of each class, float32 (n_targets, n_classes); ones unless class_weight is "balanced"."""
