@@ -46,7 +46,7 @@ class Features:
     panel: Panel = field(repr=False)
 
     def __post_init__(self) -> None:
-        check_columns({"values": self.values, "close": self.panel.close}, {"values": "float32", "close": "float32"})
+        check_columns({"values": self.values, "time_ns": self.panel.time_ns}, {"values": "float32", "time_ns": "int64"})
         expected = (self.panel.n_rows, len(self.names))
         if self.values.shape != expected:
             raise ValueError(f"values has shape {self.values.shape}, expected {expected}: (rows, names)")

@@ -272,10 +272,10 @@ def _for_pictures(
     context: TrainingContext, scores: Sequence[GroupScores], trained: list[GroupModels]
 ) -> dict[str, dict[str, Any]]:
     """Write what the report draws and the summary does not hold; return the manifest entries."""
-    contents = {
-        calibration.CURVES: calibration.parquet([line for group in scores for line in group.curves]),
-        calibration.SHARES: calibration.parquet(calibration.label_shares(context.datasets)),
-    }
+    contents: dict[str, bytes] = {}
+    if all(dataset.target.kind == "classes" for dataset in context.datasets.values()):
+        contents[calibration.CURVES] = calibration.parquet([line for group in scores for line in group.curves])
+        contents[calibration.SHARES] = calibration.parquet(calibration.label_shares(context.datasets))
     if (measured := importance.measure(context, trained)) is not None:
         contents[importance.JSON] = dump_json(measured)
     for name, content in contents.items():
