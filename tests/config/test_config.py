@@ -8,10 +8,12 @@ import json
 import pytest
 
 from gpupipe import config
-from gpupipe.config import ConfigError, make
+from gpupipe.config import ConfigError, reading
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets import triple_barrier
 from gpupipe.workloads import equity
+from gpupipe.workloads.equity import make
+from gpupipe.workloads.equity import settings as equity_settings
 
 
 def refused(words, *arguments, **options):
@@ -21,7 +23,7 @@ def refused(words, *arguments, **options):
 
 
 def test_balanced_is_the_default_and_every_preset_has_its_name():
-    assert make() == make("balanced") == config.Config()
+    assert make() == make("balanced") == reading.start(equity.catalogue(), "balanced")
     assert [make(name).preset for name in config.PRESETS] == ["fast", "balanced", "quality"]
     assert make("fast").joint.rounds < make("balanced").joint.rounds < make("quality").joint.rounds
 
@@ -36,7 +38,7 @@ def test_what_the_issue_promises_is_the_default():
 
 
 def test_the_rules_are_those_of_the_labels():
-    assert (config.RULES, config.WINDOWS) == (triple_barrier.RULES, triple_barrier.WINDOWS)
+    assert (equity_settings.RULES, equity_settings.WINDOWS) == (triple_barrier.RULES, triple_barrier.WINDOWS)
 
 
 def test_settings_win_over_the_file_and_keywords_over_both(tmp_path):
@@ -70,10 +72,10 @@ def test_settings_win_over_the_file_and_keywords_over_both(tmp_path):
     ],
 )
 def test_values_as_the_command_line_writes_them(text, key, value):
-    found = make(settings=[text])
+    read = make(settings=[text])
     for name in key.split("."):
-        found = getattr(found, name)
-    assert found == value and type(found) is type(value)
+        read = getattr(read, name)
+    assert read == value and type(read) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_files_that_cannot_be_used(tmp_path):
 def test_the_digest_is_of_the_values_and_not_of_the_name():
     digests = {make(name).digest() for name in config.PRESETS}
     assert len(digests) == 3
-    assert make().digest() == make("balanced").digest() == dataclasses.replace(make(), preset="mine").digest()
+    assert make().digest() == make("balanced").digest() == make().replace(preset="mine").digest()
     assert make("fast", seed=1).digest() != make("fast").digest()
     assert make(settings=["joint.l2=50"]).digest() == make(settings=["joint.l2=50.0"]).digest() == make().digest()
 
@@ -159,7 +161,10 @@ def test_the_digest_is_of_the_values_and_not_of_the_name():
 def leaves(node, prefix=""):
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
-        if dataclasses.is_dataclass(value):
+        if item.name == "sections":
+            for name, section in value.items():
+                yield from leaves(section, f"{name}__")
+        elif dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{item.name}__")
         else:
             yield prefix + item.name, value
@@ -204,17 +209,17 @@ def test_tuned_values_win_for_their_sector_and_label_alone(tmp_path):
     file, further = tmp_path / "tuned.toml", tmp_path / "more.toml"
     file.write_text(TUNED)
     plain, tuned = make("fast"), make("fast", file)
-    assert tuned.stage("hist", "energy", "label_1d_5pct") == dataclasses.replace(plain.hist, depth=5, l2=2.0)
-    assert tuned.stage("hist", "energy", "label_5d_10pct") == dataclasses.replace(plain.hist, depth=2, l2=2.0)
-    assert tuned.stage("leafwise", "my sector", "any") == dataclasses.replace(plain.leafwise, leaves=16)
-    assert tuned.stage("hist", "my sector", "any") == plain.hist
-    assert tuned.stage("leafwise", "energy", "x") == plain.leafwise
+    assert tuned.for_label("hist", "energy", "label_1d_5pct") == dataclasses.replace(plain.hist, depth=5, l2=2.0)
+    assert tuned.for_label("hist", "energy", "label_5d_10pct") == dataclasses.replace(plain.hist, depth=2, l2=2.0)
+    assert tuned.for_label("leafwise", "my sector", "any") == dataclasses.replace(plain.leafwise, leaves=16)
+    assert tuned.for_label("hist", "my sector", "any") == plain.hist
+    assert tuned.for_label("leafwise", "energy", "x") == plain.leafwise
     assert tuned.hist == plain.hist and tuned.digest() != plain.digest()
-    assert make("fast", file, ["hist.rounds=7"]).stage("hist", "energy", "x").rounds == 7
+    assert make("fast", file, ["hist.rounds=7"]).for_label("hist", "energy", "x").rounds == 7
     further.write_text('preset = "fast"\n[hist]\nrounds = 9\n[tuned.energy.hist]\nl2 = 4.0\n')
     both = make(file=[file, further])
     assert both.preset == "fast" and both.hist.rounds == 9
-    assert both.stage("hist", "energy", "x") == dataclasses.replace(plain.hist, rounds=9, depth=5, l2=4.0)
+    assert both.for_label("hist", "energy", "x") == dataclasses.replace(plain.hist, rounds=9, depth=5, l2=4.0)
     assert json.loads(json.dumps(both.as_dict())) == both.as_dict()
 
 

@@ -14,7 +14,8 @@ from gpupipe.config import reading
 from gpupipe.workloads import equity
 from tests.data.test_fuzz import SLOW
 
-KEYS = [*reading._known_keys(), *reading._SECTIONS, "tuned", "tuned.energy.hist.depth", "preset", "nothing.there"]
+READER = reading.Reader(equity.catalogue())
+KEYS = [*READER.known_keys, *READER.section_names, "tuned", "tuned.energy.hist.depth", "preset", "nothing.there"]
 keys = st.sampled_from(KEYS) | st.text(max_size=8)
 values = st.one_of(
     st.sampled_from(
@@ -57,11 +58,11 @@ presets = st.sampled_from([None, "fast", "balanced", "quality", "none"])
 
 def make(preset=None, **given):
     try:
-        made = equity.make(preset, **given)
+        settings = equity.make(preset, **given)
     except config.ConfigError as error:
         assert str(error)
     else:
-        assert isinstance(made, config.Config) and made.digest() and made.as_dict()
+        assert isinstance(settings, config.Config) and settings.digest() and settings.as_dict()
 
 
 def of_toml(content: bytes) -> None:

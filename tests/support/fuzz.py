@@ -51,15 +51,16 @@ def target(name: str, folder: pathlib.Path) -> Callable[[bytes], None]:
     """What is done with some bytes; it raises what should not be."""
     from gpupipe import config
     from gpupipe.data import DataError, load
+    from gpupipe.workloads import equity
 
     def of_config(content: bytes) -> None:
         with contextlib.suppress(config.ConfigError):
             if name == "toml":
                 path = folder / "gpupipe.toml"
                 path.write_bytes(content)
-                config.make(file=path)
+                equity.make(file=path)
             else:
-                config.make(settings=content.decode("utf-8", "surrogateescape").split("\n"))
+                equity.make(settings=content.decode("utf-8", "surrogateescape").split("\n"))
 
     def of_data(content: bytes) -> None:
         path = folder / f"bars{SUFFIXES[name]}"
@@ -122,7 +123,8 @@ def fuzz(name: str, place: pathlib.Path, minutes: float, seed: int) -> None:
 
     with atheris.instrument_imports(include=["gpupipe.data", "gpupipe.config", "tomllib", "csv"]):
         import gpupipe.config
-        import gpupipe.data  # noqa: F401
+        import gpupipe.data
+        import gpupipe.workloads.equity  # noqa: F401
     options = [f"-max_total_time={max(1, int(60 * minutes))}", f"-seed={seed + 1}", "-rss_limit_mb=4096", "-timeout=60",
                f"-artifact_prefix={place}/{name}-", str(place / name)]  # fmt: skip
     folder = pathlib.Path(tempfile.mkdtemp())
