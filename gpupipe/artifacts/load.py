@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,13 @@ from gpupipe.data.panel import Panel, row_table
 from gpupipe.dataset.dataset import warm_rows
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import tree_model
-from gpupipe.estimators.stacking.meta_learner import MetaModel
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
 from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, StoreError, sha256
-from gpupipe.targets.classes import CLASSES, N_CLASSES, percent
+from gpupipe.targets.target import Target
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,29 +34,36 @@ Spent = Callable[[str, float], None]  # what took time, and how many seconds
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities for every row of a panel.
+    """Predictions for every row of a panel.
 
-    values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN where the row is not warm or its sector has no
-    such model. names: one for each model, as "meta_learner_5d_10pct".
+    values: float32 (n_rows, n_models, n_outputs), probabilities of the classes, or one value; NaN where the row is not
+        warm or its group has no such model.
+    names: one for each model, as "meta_learner_5d_10pct".
+    class_names: of the outputs; empty for values.
     """
 
     values: Any
     names: tuple[str, ...]
+    class_names: tuple[str, ...]
     panel: Panel = field(repr=False)
 
     def of(self, name: str) -> Any:
-        """float32 (n_rows, 3): the probabilities of one model."""
+        """float32 (n_rows, n_outputs): the predictions of one model."""
         if name not in self.names:
             raise ValueError(f"no model {name!r}; there are {', '.join(self.names[:6])}, ...")
         return self.values[:, self.names.index(name)]
 
     def to_arrow(self) -> pyarrow.Table:
-        """A table with columns symbol, time, sector, then NAME_sell, NAME_hold, NAME_buy for each model."""
+        """A table with columns symbol, time, sector, then NAME_sell, NAME_hold, NAME_buy for each model.
+
+        Classes of other names give columns of these names, and values the column NAME.
+        """
         host = self.panel.device.to_host(self.values)
+        endings = [f"_{word.lower()}" for word in self.class_names] or [""]
         columns = {
-            f"{name}_{word.lower()}": np.ascontiguousarray(host[:, k, c])
+            f"{name}{ending}": np.ascontiguousarray(host[:, k, c])
             for k, name in enumerate(self.names)
-            for c, word in enumerate(CLASSES)
+            for c, ending in enumerate(endings)
         }
         return row_table(self.panel, columns, with_group=True)
 
@@ -66,88 +72,102 @@ class Predictions:
 class Models:
     """The models of a run.
 
-    by_sector: for each sector and (horizon, threshold), a model for each family.
+    target: what they predict; its names are those of the labels.
+    by_group: for each group and label, a model for each estimator.
     modules: the Python files of the user's own features that the models were trained on, content by path.
-    manifest: as it was read.  metadata: of each sector, as one of its labels' has it; what labels share is there.
-    cutoffs: by sector, horizon, threshold and family, from which probability on a row is called BUY and SELL: chosen
-        on validation, 1.0 for a class that never happened there.
+    manifest: the one of OUT.
+    metadata: for each group, that of one of its labels; what all labels share is there.
+    cutoffs: by group, label and estimator, the probabilities from which a row is called as the upper and as the lower
+        class, chosen on validation; 1.0 for a class that never happened there. Empty for values.
+
+        >>> models = load("OUT")                                                    # doctest: +SKIP
+        >>> models.families, models.target.names[:2]                                # doctest: +SKIP
+        (('xgb_joint', ..., 'meta_learner'), ('label_1d_5pct', 'label_1d_10pct'))
+        >>> models.predict(panel).of("meta_learner_5d_10pct").shape                 # doctest: +SKIP
+        (27300, 3)
     """
 
     out: pathlib.Path
     settings: dict[str, Any]
     feature_names: tuple[str, ...]
     features_hash: str
-    by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = field(repr=False)
+    target: Target
+    by_group: dict[str, dict[str, dict[str, Any]]] = field(repr=False)
     modules: dict[str, bytes] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     metadata: dict[str, dict[str, Any]] = field(repr=False)
-    cutoffs: dict[tuple[str, int, float, str], tuple[float, float]] = field(repr=False)
+    cutoffs: dict[tuple[str, str, str], tuple[float, float]] = field(repr=False)
 
     @property
     def families(self) -> tuple[str, ...]:
         """Names of the families that there are models of."""
         return self._families(None)
 
-    def columns(self, families: Sequence[str] | None = None) -> list[tuple[str, int, float]]:
-        """Family, horizon and threshold of each model of `predict`, in its order."""
+    def columns(self, families: Sequence[str] | None = None) -> list[tuple[str, str]]:
+        """Estimator and label of each model of `predict`, in its order."""
         chosen = self._families(families)
-        keys = sorted({key for by_label in self.by_sector.values() for key in by_label})
-        return [(family, h, t) for h, t in keys for family in chosen]
+        return [(family, label) for label in self.target.names for family in chosen]
+
+    def parameters(self, label: str) -> Mapping[str, Any]:
+        """What defines a label, such as {"horizon": 5, "threshold": 0.1}."""
+        return self.target.parameters[self.target.names.index(label)] if self.target.parameters else {}
 
     def predict(self, panel: Panel, families: Sequence[str] | None = None, rows: Any = None) -> Predictions:
-        """Probabilities for every row of a panel, on its device.
+        """Predictions for every row of a panel, on its device.
 
         rows: bool (n_rows,), on its device: the rows wanted, the others are NaN; all if None. Features are computed
         from all rows either way, so that those of a row are the same.
-        families: which models; all if None. Cross-sectional features compare the symbols of a sector, so give
-        whole sectors, as in training. Where the models were trained on features of the user's own, the Python files
+        families: which models; all if None. Cross-sectional features compare the symbols of a group, so give
+        whole groups, as in training. Where the models were trained on features of the user's own, the Python files
         of OUT/features are run, and theirs are the only features of files until other ones are loaded.
         Raises StoreError when this gpupipe computes other features than those that the models were trained on, or no
-        sector of the panel has models.
+        group of the panel has models.
         """
-        chosen = self._families(families)
-        keys = sorted({key for by_label in self.by_sector.values() for key in by_label})
-        names = tuple(f"{family}_{h}d_{percent(t)}pct" for family, h, t in self.columns(families))
+        chosen, columns = self._families(families), self.columns(families)
+        names = tuple(f"{family}_{label.removeprefix('label_')}" for family, label in columns)
         xp, device = panel.device.xp, panel.device
-        values = xp.full((panel.n_rows, len(names), N_CLASSES), xp.nan, dtype=xp.float32)
-        known = [sector for sector in panel.groups if sector in self.by_sector]
-        if not known:
-            raise StoreError(
-                f"{self.out} has models for {', '.join(self.by_sector)}, none for {', '.join(panel.groups)}"
-            )
-        for sector in known:
-            of_symbol = np.array([name == sector for name in panel.sector])
+        values = xp.full((panel.n_rows, len(names), self.target.n_outputs), xp.nan, dtype=xp.float32)
+        known = self.known_groups(panel)
+        for group in known:
+            of_symbol = np.array([name == group for name in panel.group])
             at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])
-            features = self.features(panel.of_group(sector))
+            features = self.features(panel.of_group(group))
             X, warm = features.values, warm_rows(features)
             if rows is not None:
                 warm = warm & rows[at]
                 if not bool(warm.any()):
                     continue
-            said = self.predict_matrix(sector, X[warm], device, chosen)
-            for key_number, key in enumerate(keys):
-                for family_number, family in enumerate(chosen):
-                    if (key, family) in said:
-                        column = key_number * len(chosen) + family_number
-                        values[at[warm], column] = said[key, family]
-        return Predictions(values, names, panel)
+            predictions = self.predict_matrix(group, X[warm], device, chosen)
+            for k, (family, label) in enumerate(columns):
+                if (label, family) in predictions:
+                    values[at[warm], k] = predictions[label, family]
+        return Predictions(values, names, self.target.class_names, panel)
+
+    def known_groups(self, panel: Panel) -> list[str]:
+        """The groups of a panel that have models; StoreError where there is none."""
+        known = [group for group in panel.groups if group in self.by_group]
+        if not known:
+            raise StoreError(
+                f"{self.out} has models for {', '.join(self.by_group)}, none for {', '.join(panel.groups)}"
+            )
+        return known
 
     def predict_rows(
-        self, sector: str, X: np.ndarray, families: Sequence[str] | None = None
-    ) -> dict[tuple[tuple[int, float], str], np.ndarray]:
-        """Probabilities float32 (n_rows, 3) by (horizon, threshold) and family, of one sector's models.
+        self, group: str, X: np.ndarray, families: Sequence[str] | None = None
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """Predictions float32 (n_rows, n_outputs) by label and estimator, of the models of one group.
 
         X: float32 (n_rows, n_features), columns as `feature_names`; in host memory, where it is computed.
         """
-        return self.predict_matrix(sector, X, pick("cpu"), families)
+        return self.predict_matrix(group, X, pick("cpu"), families)
 
     def warm_features(self, panel: Panel) -> Any:
-        """float32 (n_rows, n_features): rows of one sector's panel that the models can judge. Raises as `predict`."""
+        """float32 (n_rows, n_features): the warm rows of a panel of one group. Raises as `predict`."""
         features = self.features(panel)
         return features.values[warm_rows(features)]
 
     def _families(self, families: Sequence[str] | None) -> tuple[str, ...]:
-        there = {family: None for by_label in self.by_sector.values() for by in by_label.values() for family in by}
+        there = {family: None for labels in self.by_group.values() for models in labels.values() for family in models}
         if families is None:
             return tuple(there)
         for name in families:
@@ -176,16 +196,16 @@ class Models:
         return features
 
     def predict_matrix(
-        self, sector: str, X: Any, device: Any, families: Sequence[str] | None = None, spent: Spent | None = None
-    ) -> dict[tuple[tuple[int, float], str], Any]:
-        """Probabilities float32 (n, 3) by (horizon, threshold) and family, of rows of features of one sector.
+        self, group: str, X: Any, device: Any, families: Sequence[str] | None = None, spent: Spent | None = None
+    ) -> dict[tuple[str, str], Any]:
+        """Predictions float32 (n, n_outputs) by label and estimator, of rows of features of one group.
 
-        X: float32 (n, n_features), warm rows of `features`. What a row gets does not depend on the rows beside it.
-        What a meta-learner needs is computed beside what was asked for.
-        spent: is told of the seconds of each family.
+        X: float32 (n, n_features), warm rows of `features`. The prediction of a row does not depend on other rows.
+        Estimators that a stacking estimator reads are computed too.
+        spent: called with the seconds of each estimator.
         """
-        chosen, by_label = self._families(families), self.by_sector[sector]
-        keys, began = sorted(by_label), time.perf_counter()
+        chosen, by_label = self._families(families), self.by_group[group]
+        labels, began = [label for label in self.target.names if label in by_label], time.perf_counter()
 
         def done(family: str) -> None:
             nonlocal began
@@ -194,24 +214,26 @@ class Models:
                 spent(family, time.perf_counter() - began)
             began = time.perf_counter()
 
-        needed = dict.fromkeys(f for f in chosen)
-        for by in by_label.values():
-            for model in by.values():
-                if isinstance(model, MetaModel) and any(by.get(f) is model for f in chosen):
-                    needed.update(dict.fromkeys(model.families))
-        said: dict[tuple[tuple[int, float], str], Any] = {}
+        stacked = [family for family in chosen if registry.estimator(family).stacks]
+        needed = dict.fromkeys(family for family in chosen if family not in stacked)
+        for models in by_label.values():
+            for family in stacked:
+                if family in models:
+                    needed.update(dict.fromkeys(models[family].families))
+        predictions: dict[tuple[str, str], Any] = {}
         for family in needed:
-            pairs = [(key, by_label[key][family]) for key in keys if family in by_label[key]]
-            if pairs and not isinstance(pairs[0][1], MetaModel):
-                probability = columns.predict(registry.estimator(family), [model for _, model in pairs], X, device)
-                said |= {(key, family): probability[:, k] for k, (key, _) in enumerate(pairs)}
+            pairs = [(label, by_label[label][family]) for label in labels if family in by_label[label]]
+            if pairs:
+                of_family = columns.predict(registry.estimator(family), [model for _, model in pairs], X, device)
+                predictions |= {(label, family): of_family[:, k] for k, (label, _) in enumerate(pairs)}
                 done(family)
-        for key in keys:
-            for family, model in by_label[key].items():
-                if isinstance(model, MetaModel) and family in chosen:
-                    said[key, family] = model.predict([said[key, f] for f in model.families], device)
+        for label in labels:
+            for family in stacked:
+                if family in by_label[label]:
+                    model = by_label[label][family]
+                    predictions[label, family] = model.predict([predictions[label, f] for f in model.families], device)
                     done(family)
-        return said
+        return predictions
 
 
 def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
@@ -234,22 +256,25 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
             raise StoreError(f"{path} is gone or was altered since it was written: run again with --out {root}")
         contents[relative] = content
     boosters: dict[bytes, Any] = {}
-    by_sector: dict[str, dict[tuple[int, float], dict[str, Any]]] = {}
-    features: dict[str, Any] = {}
+    by_group: dict[str, dict[str, dict[str, Any]]] = {}
     metadata: dict[str, dict[str, Any]] = {}
-    cutoffs: dict[tuple[str, int, float, str], tuple[float, float]] = {}
+    cutoffs: dict[tuple[str, str, str], tuple[float, float]] = {}
+    folders: dict[str, tuple[str, dict[str, Any]]] = {}
+    names, features_hash = (), ""
     for relative, content in contents.items():
         if not relative.endswith("/metadata.json"):
             continue
         try:
             about = _metadata_of(root / relative, content)
-            features = about["features"]
+            group, label = about["sector"], about["label"]
             fitted = _models_of(root, relative.removesuffix("metadata.json"), about, contents, boosters)
-            metadata[about["sector"]] = about
-            by_sector.setdefault(about["sector"], {})[about["horizon"], about["threshold"]] = fitted
-            for family, one in about["models"].items():
-                of = (about["sector"], about["horizon"], about["threshold"], family)
-                cutoffs[of] = (one["cutoffs"]["buy"], one["cutoffs"]["sell"])
+            metadata[group] = about
+            by_group.setdefault(group, {})[label] = fitted
+            folders[label] = relative.removesuffix("/metadata.json"), about
+            names, features_hash = tuple(about["features"]["names"]), about["features"]["hash"]
+            for family, described in about["models"].items():
+                if described["cutoffs"]:
+                    cutoffs[group, label, family] = (described["cutoffs"]["buy"], described["cutoffs"]["sell"])
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
@@ -258,10 +283,28 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     if threads is not None:
         tree_model.limit_threads(boosters.values(), threads)
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
-    names = tuple(features["names"])
+    try:
+        target = _target_of(manifest, folders)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{root / MANIFEST} names no target ({error}): run again with --out {root}") from error
     return Models(
-        root, manifest["settings"], names, features["hash"], by_sector, modules, manifest, metadata, cutoffs
-    )  # fmt: skip
+        root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs
+    )
+
+
+def _target_of(manifest: dict[str, Any], folders: dict[str, tuple[str, dict[str, Any]]]) -> Target:
+    """The target of a run, from its manifest; that of an older run from its labels' folders and metadata."""
+    if "target" in manifest:
+        return Target.from_dict(manifest["target"])
+    of_label = sorted(folders.values(), key=lambda item: (item[1]["horizon"], item[1]["threshold"]))
+    return Target(
+        names=tuple(about["label"] for _, about in of_label),
+        kind="classes",
+        horizon_rows=tuple(about["horizon"] for _, about in of_label),
+        class_names=tuple(of_label[0][1]["classes"]) if of_label else ("", ""),
+        parameters=tuple({name: about[name] for name in ("horizon", "threshold")} for _, about in of_label),
+        folders=tuple(folder.replace(f"/{about['sector']}/", "/{group}/") for folder, about in of_label),
+    )
 
 
 def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:
@@ -282,10 +325,10 @@ def _models_of(
 ) -> dict[str, Any]:
     """The model of each family in a folder; StoreError, which names it, for one that cannot be read."""
     fitted = {}
-    for family, one in about["models"].items():
-        files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in one["files"]}
+    for family, described in about["models"].items():
+        files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in described["files"]}
         try:
-            fitted[family] = registry.load_model(files, one, boosters)
+            fitted[family] = registry.load_model(files, described, boosters)
         except UserError:  # the library is not installed
             raise
         except Exception as error:  # each library has errors of its own for what is no file of its

@@ -33,15 +33,19 @@ def run(chosen: argparse.Namespace) -> int:
     """Export and say so; 1 where a file did not pass its check. UserError for what the user must mend."""
     from gpupipe.artifacts.load import load
     from gpupipe.artifacts.onnx import export
-    from gpupipe.artifacts.onnx.checking import MADE_ROWS
+    from gpupipe.artifacts.onnx.checking import CHECK_ROWS
     from gpupipe.cli.console import console, live
     from gpupipe.cli.run import _numbers, _words
     from gpupipe.runtime.device import pick
 
     export.require()
     wanted = export.Wanted(
-        None if chosen.sectors == "all" else _words(chosen.sectors), _numbers(chosen.horizons, int, "--horizons"),
-        _numbers(chosen.thresholds, float, "--thresholds"), _words(chosen.models),
+        None if chosen.sectors == "all" else _words(chosen.sectors),
+        {
+            "horizon": _numbers(chosen.horizons, int, "--horizons"),
+            "threshold": _numbers(chosen.thresholds, float, "--thresholds"),
+        },
+        _words(chosen.models),
     )  # fmt: skip
     into = pathlib.Path(chosen.to)
     if into.exists() and not into.is_dir():
@@ -55,7 +59,7 @@ def run(chosen: argparse.Namespace) -> int:
         listener.stage("exporting")
         n_labels = len({key for by in labels.values() for key in by})
         n_rows = sum(
-            (MADE_ROWS + len(rows.get(sector, ()))) * len(families)
+            (CHECK_ROWS + len(rows.get(sector, ()))) * len(families)
             for sector, by in labels.items() for families in by.values()
         )  # fmt: skip
         listener.started({"units": n, "rows": n_rows, "sectors": len(labels), "labels": n_labels, "models": n})

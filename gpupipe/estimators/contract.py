@@ -14,8 +14,11 @@ import numpy as np
 from gpupipe.config import Config, Section
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.earlier import EarlierModels
+from gpupipe.estimators.ensemble import TreeReader
+from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
+from gpupipe.runtime.errors import UserError
 
 # Told the number of rounds done and the validation loss, float64 (n_targets,), after each; may raise to stop.
 Watch = Callable[[int, np.ndarray], None]
@@ -222,6 +225,17 @@ class Estimator(ABC):
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Bytes that one fit holds at most in addition to rows and bins."""
         return 0.0
+
+    def to_onnx(self, model: Any, graph: OnnxGraph) -> str:
+        """Add a model to a graph; the name of its predictions, float32 (n_rows, n_outputs).
+
+        UserError where the estimator has no such form, or one of its models has none.
+        """
+        raise UserError(f"{self.name} has no ONNX form: leave it out of --models")
+
+    def critical_values(self, model: Any, reader: TreeReader) -> CriticalValues:
+        """Where a model and its graph would differ first: the check of an export draws rows from there."""
+        return CriticalValues()
 
     def feature_gains(self, models: Sequence[Any]) -> list[tuple[tuple[int, float], ...]]:
         """For each tree ensemble of the models: (column, total gain of its splits); empty without splits."""

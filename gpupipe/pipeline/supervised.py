@@ -158,7 +158,10 @@ class _SupervisedJob:
         tuning = {} if job.tuning is None else {"tuning": job.tuning}
         write_manifest(
             store, job.keys.run, entries,
-            {"settings": job.settings.as_dict(), "cold_key": job.keys.cold, **tuning},
+            {
+                "settings": job.settings.as_dict(), "cold_key": job.keys.cold,
+                "target": self.workload.target(job.settings).as_dict(), **tuning,
+            },
         )  # fmt: skip
         for name, spent in whole["seconds"].items():
             run_log.event("seconds", stage=name, seconds=spent)

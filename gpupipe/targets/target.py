@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 KINDS = ("classes", "value", "position")
@@ -69,6 +69,16 @@ class Target:
     def folder(self, column: int, group: str) -> str:
         """Where the models of a column and a group are published, relative to OUT."""
         return self.folders[column].format(group=group)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Target:
+        """The target of `as_dict`, also after JSON has made lists of its tuples."""
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+        return cls(**values)
 
     def take(self, columns: Sequence[int]) -> Target:
         """The target with some of its columns, by position."""

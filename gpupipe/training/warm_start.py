@@ -148,10 +148,7 @@ class Starting:
 
     def _model(self, sector: str, label: str, family: str) -> Any:
         """The model of that name; None if there is none."""
-        dataset = self.datasets[sector]
-        parameters = dataset.target.parameters[dataset.target.names.index(label)]
-        key = (parameters["horizon"], parameters["threshold"])
-        return self.earlier.models.by_sector.get(sector, {}).get(key, {}).get(family)
+        return self.earlier.models.by_group.get(sector, {}).get(label, {}).get(family)
 
     def _differs(self, family: str, sectors: Sequence[str], labels: Sequence[str]) -> str:
         """What is not as it was there, with the fix; "" if all is."""
@@ -165,8 +162,8 @@ class Starting:
             return f"the features are others ({which}): give the same features.names, or {again}"
         if self.earlier.models.features_hash != self.features_hash:
             return f"the features have the same names and are computed otherwise: {again}"
-        if set(self.earlier.models.by_sector) != set(self.datasets):
-            other = sorted(set(self.earlier.models.by_sector) ^ set(self.datasets))
+        if set(self.earlier.models.by_group) != set(self.datasets):
+            other = sorted(set(self.earlier.models.by_group) ^ set(self.datasets))
             return f"the sectors are others ({', '.join(other)}): give the same --sectors, or {again}"
         sections = ["labels", "ml", *registry.estimator(family).sections]
         pairs: list[tuple[str, Any, Any]] = [(f"{name}.{key}", there.get(name, {}).get(key), here[name][key])

@@ -1,4 +1,4 @@
-"""Whether an ONNX file says what its model says: rows that are hard to agree on, and the largest difference."""
+"""Whether an ONNX file predicts what its model predicts: rows on which the two would differ first, and by how much."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.artifacts.onnx.ensembles import Ensemble
-from gpupipe.artifacts.onnx.graphs import INPUT, OUTPUT, Ensembles
-from gpupipe.estimators.boosting.hosted import HostedModel
-from gpupipe.estimators.boosting.tree_model import TreeModel
-from gpupipe.estimators.columns import OfColumns
-from gpupipe.estimators.linear.softmax_linear import LinearModel
+from gpupipe.artifacts.onnx.graphs import INPUT, OUTPUT, of_all_columns
+from gpupipe.estimators import registry
+from gpupipe.estimators.ensemble import TreeReader
 
-MADE_ROWS = 512
+CHECK_ROWS = 512
 LARGEST = 1e30
-MISSING = 0.05  # share of the values of made-up rows
+MISSING = 0.05  # share of the values of rows to check on
 
 
-def made_rows(models: Iterable[Any], n_features: int, ensembles: Ensembles, n_rows: int = MADE_ROWS) -> np.ndarray:
-    """Rows float32 (n_rows, n_features) drawn from what the models compare with: the same of the same models.
+def check_rows(
+    models: Iterable[tuple[str, Any]], n_features: int, reader: TreeReader, n_rows: int = CHECK_ROWS
+) -> np.ndarray:
+    """Rows float32 (n_rows, n_features), drawn from the values that models compare with: the same for equal models.
 
-    Of each column a third of the values are the trees' splits themselves, going round them, a third the float32 next
-    to one, above or below, and a third some way off; a column without splits is normal, as wide as a linear model's
-    scaling says. A share of values is NaN, and so is all of the first row.
+    models: estimator and model.
+    A third of a column's values are splits of trees, each in turn; a third are the float32 next to a split, above or
+    below; and a third are some way off. A column without splits is normal, with the mean and scale of a linear model.
+    Some values are NaN, and so is all of the first row.
     """
     rng = np.random.default_rng(0)
     splits: list[list[np.ndarray]] = [[] for _ in range(n_features)]
     mean, scale = np.zeros(n_features, np.float32), np.ones(n_features, np.float32)
-    for model in models:
-        columns = model.columns if isinstance(model, OfColumns) else np.arange(n_features)
-        inner = model.model if isinstance(model, OfColumns) else model
-        if isinstance(inner, LinearModel):
-            mean[columns], scale[columns] = inner.scaler.mean, inner.scaler.scale
-        elif isinstance(inner, TreeModel | HostedModel):
-            for ensemble in ensembles.of(inner):
-                _gather(splits, ensemble, columns)
+    for family, model in models:
+        inner, chosen = of_all_columns(model)
+        columns = np.arange(n_features) if chosen is None else chosen
+        critical = registry.estimator(family).critical_values(inner, reader)
+        if critical.mean is not None and critical.scale is not None:
+            mean[columns], scale[columns] = critical.mean, critical.scale
+        for features, values in critical.splits:
+            _gather(splits, columns[features], values)
     X = (mean + scale * rng.normal(size=(n_rows, n_features))).astype(np.float32)
     for k, parts in enumerate(splits):
         if parts:
@@ -47,13 +47,12 @@ def made_rows(models: Iterable[Any], n_features: int, ensembles: Ensembles, n_ro
     return X
 
 
-def _gather(splits: list[list[np.ndarray]], ensemble: Ensemble, columns: np.ndarray) -> None:
-    """Add an ensemble's splits to those of the columns that they are of."""
-    feature, value = ensemble.splits_of()
-    near = np.abs(value) < LARGEST  # CatBoost and LightGBM have splits that only tell NaN from numbers
-    feature, value = feature[near], value[near]
-    for k in np.unique(feature):
-        splits[columns[k]].append(np.unique(value[feature == k]))
+def _gather(splits: list[list[np.ndarray]], columns: np.ndarray, values: np.ndarray) -> None:
+    """Add the splits of an ensemble to the lists of their columns."""
+    near = np.abs(values) < LARGEST  # CatBoost and LightGBM have splits that only tell NaN from numbers
+    columns, values = columns[near], values[near]
+    for k in np.unique(columns):
+        splits[k].append(np.unique(values[columns == k]))
 
 
 def _around(values: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -67,8 +66,8 @@ def _around(values: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.nda
 
 
 def scored(content: bytes, X: np.ndarray) -> np.ndarray:
-    """What onnxruntime says, on the CPU: float32 (n_rows, 3)."""
-    # From 1.29 on it tells its makers, by default, names and hashes of the models it loads, from a thread of its own.
+    """The predictions of onnxruntime on the CPU: float32 (n_rows, n_outputs)."""
+    # From 1.29 on it reports names and hashes of the models that it loads, unless it is told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -79,6 +78,6 @@ def scored(content: bytes, X: np.ndarray) -> np.ndarray:
 
 
 def largest_difference(content: bytes, X: np.ndarray, expected: np.ndarray) -> float:
-    """The largest absolute difference of a probability; infinite if one of the two is not known."""
+    """The largest absolute difference of a prediction; infinite if either is NaN."""
     difference = np.abs(scored(content, X).astype(np.float64) - expected)
     return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))

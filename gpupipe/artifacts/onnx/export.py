@@ -5,44 +5,49 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gpupipe import __version__
-from gpupipe.artifacts.layout import MANIFEST, folder_of
+from gpupipe.artifacts.layout import MANIFEST
 from gpupipe.artifacts.load import Models
 from gpupipe.artifacts.manifest import entry_of
 from gpupipe.artifacts.onnx import checking, graphs
-from gpupipe.artifacts.onnx.graphs import Ensembles
-from gpupipe.estimators.boosting.hosted import HostedModel
-from gpupipe.estimators.boosting.tree_model import TreeModel
-from gpupipe.estimators.columns import OfColumns
+from gpupipe.estimators import registry
+from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, StoreError, dump_json, write_atomic
-from gpupipe.targets.classes import CLASSES, percent
 
-KIND = "onnx"  # of our manifest, which tells it from that of a run
-TOLERANCE = 1e-5  # of a probability: both sides add up float32 values, in orders of their own
+KIND = "onnx"  # of the manifest, which tells an export from a run
+TOLERANCE = 1e-5  # of a probability: the two add up float32 values in different orders
 PACKAGES = ("onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which models: all, where a field is None."""
+    """Which models to export: all, where a field is None.
 
-    sectors: Sequence[str] | None = None
-    horizons: Sequence[int] | None = None
-    thresholds: Sequence[float] | None = None
+    parameters: values by the name of a label's parameter, such as {"horizon": [1, 5]}.
+
+        >>> Wanted(groups=["energy"], parameters={"horizon": [5]}).families is None
+        True
+    """
+
+    groups: Sequence[str] | None = None
+    parameters: Mapping[str, Sequence[Any] | None] = field(default_factory=dict)
     families: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """files: what the manifest says of each written file, by path.  failed: the largest difference of each that was
-    not written, by path."""
+    """An export.
+
+    files: the manifest's entry of each written file, by path.
+    failed: by path, the largest difference of each file that was not written, as it differs from its model.
+    """
 
     files: dict[str, dict[str, Any]]
     failed: dict[str, float]
@@ -50,7 +55,7 @@ class Exported:
     @property
     def largest_difference(self) -> float:
         """Of all written files."""
-        return max((one["largest_difference"] for one in self.files.values()), default=0.0)
+        return max((entry["largest_difference"] for entry in self.files.values()), default=0.0)
 
 
 def require() -> None:
@@ -61,17 +66,21 @@ def require() -> None:
 
 
 def export(
-    models: Models, to: pathlib.Path, wanted: Wanted, real_rows: Mapping[str, np.ndarray],
+    models: Models,
+    to: pathlib.Path,
+    wanted: Wanted,
+    real_rows: Mapping[str, np.ndarray],
     advanced: Callable[[str], None] = lambda text: None,
-) -> Exported:  # fmt: skip
+) -> Exported:
     """Write each wanted model as TO/trained_*pct/SECTOR/HORIZONd/FAMILY.onnx, and TO/manifest.json last.
 
     models: artifacts.load(OUT), on the CPU.
-    real_rows: by sector, float32 (n_rows, n_features) to check on beside made-up rows.
-    advanced(text): told after each model.
-    A file is written only where onnxruntime, given its bytes, says what the model says, within TOLERANCE. What an
-    earlier export left in TO and this one does not write is removed.
-    Raises UserError for a model that there is none of, and StoreError for a TO that holds another manifest.
+    real_rows: by group, float32 (n_rows, n_features) to check on beside made-up rows.
+    advanced(text): called after each model.
+    A file is written only where onnxruntime predicts from its bytes what the model predicts, within TOLERANCE. Files
+    of an earlier export in TO that this one does not write are removed.
+    Raises UserError for a model that does not exist or has no ONNX form, and StoreError for a TO that holds another
+    manifest.
     """
     require()
     chosen = choose(models, wanted)
@@ -79,47 +88,55 @@ def export(
     (to / MANIFEST).unlink(missing_ok=True)
     files: dict[str, dict[str, Any]] = {}
     failed: dict[str, float] = {}
-    for sector, labels in chosen.items():
-        for path, content, about in _of_sector(models, sector, labels, real_rows.get(sector)):
-            if about["largest_difference"] <= TOLERANCE:
-                write_atomic(to / path, content)
-                files[path] = {**entry_of(content), **about}
+    for group, labels in chosen.items():
+        for graph in _graphs_of(models, group, labels, real_rows.get(group)):
+            if graph.about["largest_difference"] <= TOLERANCE:
+                write_atomic(to / graph.path, graph.content)
+                files[graph.path] = {**entry_of(graph.content), **graph.about}
             else:
-                (to / path).unlink(missing_ok=True)
-                failed[path] = about["largest_difference"]
-            threshold, of_sector, horizon, family = path.removesuffix(".onnx").split("/")
-            advanced(f"onnx/{family}/{of_sector}/{horizon} {threshold.removeprefix('trained_')}")  # as units are named
+                (to / graph.path).unlink(missing_ok=True)
+                failed[graph.path] = graph.about["largest_difference"]
+            advanced(f"onnx/{graph.family}/{group}/{graph.label.removeprefix('label_')}")
     for path in set(earlier) - set(files):
         (to / path).unlink(missing_ok=True)
     write_atomic(to / MANIFEST, dump_json({
         "format": FORMAT, "kind": KIND, "run_key": models.manifest["run_key"], "gpupipe_version": __version__,
-        "input": graphs.INPUT, "output": graphs.OUTPUT, "classes": list(CLASSES), "tolerance": TOLERANCE,
-        "features": {"names": list(models.feature_names), "hash": models.features_hash}, "files": files,
+        "input": graphs.INPUT, "output": graphs.OUTPUT, "classes": list(models.target.class_names),
+        "tolerance": TOLERANCE, "features": {"names": list(models.feature_names), "hash": models.features_hash},
+        "files": files,
     }))  # fmt: skip
     return Exported(files, failed)
 
 
-def choose(models: Models, wanted: Wanted) -> dict[str, dict[tuple[int, float], list[str]]]:
-    """Families by label by sector; UserError, which names what there is, where nothing is of a wanted name."""
-    there = {(s, h, t, f) for s, by in models.by_sector.items() for (h, t), of in by.items() for f in of}
-    for option, place, names in (
-        ("sectors", 0, wanted.sectors), ("horizons", 1, wanted.horizons), ("thresholds", 2, wanted.thresholds),
-        ("models", 3, wanted.families),
-    ):  # fmt: skip
-        known = sorted({one[place] for one in there})
-        for name in names or ():
-            if name not in known:
-                raise UserError(f"--{option} {name}: {models.out} has {', '.join(map(str, known))}")
-    asked = (wanted.sectors, wanted.horizons, wanted.thresholds, wanted.families)
-    found: dict[str, dict[tuple[int, float], list[str]]] = {}
-    for sector, by in models.by_sector.items():
-        for (h, t), of in sorted(by.items()):
-            for family in of:
-                if all(a is None or v in a for a, v in zip(asked, (sector, h, t, family), strict=True)):
-                    found.setdefault(sector, {}).setdefault((h, t), []).append(family)
-    if not found:
-        raise UserError(f"{models.out} has no model of all that was asked for together")
-    return found
+def choose(models: Models, wanted: Wanted) -> dict[str, dict[str, list[str]]]:
+    """Estimators by label by group; UserError, which names what there is, where a wanted value does not occur."""
+    there = [
+        (group, label, family)
+        for group, labels in models.by_group.items()
+        for label in models.target.names if label in labels
+        for family in labels[label]
+    ]  # fmt: skip
+    of_labels = {label: models.parameters(label) for label in models.target.names}
+    _check("sectors", wanted.groups, {group for group, _, _ in there}, models.out)
+    for name, values in wanted.parameters.items():
+        known = {parameters[name] for parameters in of_labels.values() if name in parameters}
+        _check(f"{name}s", values, known, models.out)
+    _check("models", wanted.families, {family for _, _, family in there}, models.out)
+    chosen: dict[str, dict[str, list[str]]] = {}
+    for group, label, family in there:
+        pairs: list[tuple[Sequence[Any] | None, Any]] = [(wanted.groups, group), (wanted.families, family)]
+        pairs += [(values, of_labels[label].get(name)) for name, values in wanted.parameters.items()]
+        if all(values is None or value in values for values, value in pairs):
+            chosen.setdefault(group, {}).setdefault(label, []).append(family)
+    if not chosen:
+        raise UserError(f"{models.out} has no model for this combination of options")
+    return chosen
+
+
+def _check(option: str, wanted: Sequence[Any] | None, known: set[Any], out: pathlib.Path) -> None:
+    for value in wanted or ():
+        if value not in known:
+            raise UserError(f"--{option} {value}: {out} has {', '.join(map(str, sorted(known)))}")
 
 
 def _earlier(to: pathlib.Path) -> list[str]:
@@ -138,52 +155,65 @@ def _earlier(to: pathlib.Path) -> list[str]:
     return [name for name in ours if (root / name).resolve().is_relative_to(root)]
 
 
-def _of_sector(
-    models: Models, sector: str, labels: dict[tuple[int, float], list[str]], real: np.ndarray | None
-) -> Any:  # fmt: skip
-    """Path, content and what is known of it, of each model of a sector."""
-    by_label, ensembles, n_features = models.by_sector[sector], Ensembles(), len(models.feature_names)
-    of_sector = [model for by in by_label.values() for model in by.values()]
-    _read_all(models, sector, ensembles)
-    X = checking.made_rows(of_sector, n_features, ensembles)
-    n_real = 0 if real is None else len(real)
-    if real is not None:
-        X = np.concatenate([real, X])
-    families = list(dict.fromkeys(family for of in labels.values() for family in of))
-    said = models.predict_rows(sector, X, families)
-    for key, of in labels.items():
-        for family in of:
-            properties = _properties(models, sector, key, family)
-            made = graphs.model_of(by_label[key][family], by_label[key], n_features, properties, ensembles)
-            content = made.SerializeToString(deterministic=True)
-            yield (
-                f"{folder_of(sector, *key)}/{family}.onnx", content,
-                {
-                    "largest_difference": checking.largest_difference(content, X, said[key, family]),
-                    "rows_checked": len(X), "real_rows_checked": n_real,
-                },
-            )  # fmt: skip
+@dataclass(frozen=True)
+class _Graph:
+    """The graph of one model: where it is written, its bytes, and what the manifest has of its check."""
+
+    label: str
+    family: str
+    path: str
+    content: bytes
+    about: dict[str, Any]
 
 
-def _read_all(models: Models, sector: str, ensembles: Ensembles) -> None:
-    """Read all trees of a sector; UserError, which names the model, for one that ONNX cannot hold."""
-    for key, by in models.by_sector[sector].items():
-        for family, model in by.items():
-            inner = model.model if isinstance(model, OfColumns) else model
-            if isinstance(inner, TreeModel | HostedModel):
-                try:
-                    ensembles.of(inner)
-                except UserError as error:
-                    raise UserError(f"{models.out / folder_of(sector, *key) / family}: {error}") from None
+def _graphs_of(
+    models: Models, group: str, labels: dict[str, list[str]], real_rows: np.ndarray | None
+) -> Iterator[_Graph]:
+    """The graph of each wanted model of a group."""
+    by_label, reader = models.by_group[group], TreeReader()
+    X = _check_rows(models, group, reader)
+    n_real = 0 if real_rows is None else len(real_rows)
+    if real_rows is not None:
+        X = np.concatenate([real_rows, X])
+    families = list(dict.fromkeys(family for of_label in labels.values() for family in of_label))
+    predictions = models.predict_rows(group, X, families)
+    shape = len(models.feature_names), models.target.n_outputs
+    for label, of_label in labels.items():
+        for family in of_label:
+            properties = _properties(models, group, label, family)
+            graph = graphs.graph_of(family, by_label[label], shape, properties, reader)
+            content = graph.SerializeToString(deterministic=True)
+            difference = checking.largest_difference(content, X, predictions[label, family])
+            about = {"largest_difference": difference, "rows_checked": len(X), "real_rows_checked": n_real}
+            yield _Graph(label, family, f"{_folder(models, group, label)}/{family}.onnx", content, about)
 
 
-def _properties(models: Models, sector: str, key: tuple[int, float], family: str) -> dict[str, str]:
-    """What a file says of itself, as text or JSON."""
-    buy, sell = models.cutoffs[sector, *key, family]
+def _check_rows(models: Models, group: str, reader: TreeReader) -> np.ndarray:
+    """Rows to check on; UserError, which names the model, where trees have a form that ONNX cannot hold."""
+    pairs = []
+    for label, by_family in models.by_group[group].items():
+        for family, model in by_family.items():
+            try:
+                registry.estimator(family).critical_values(graphs.of_all_columns(model)[0], reader)
+            except UserError as error:
+                raise UserError(f"{models.out / _folder(models, group, label) / family}: {error}") from None
+            pairs.append((family, model))
+    return checking.check_rows(pairs, len(models.feature_names), reader)
+
+
+def _folder(models: Models, group: str, label: str) -> str:
+    return models.target.folder(models.target.names.index(label), group)
+
+
+def _properties(models: Models, group: str, label: str, family: str) -> dict[str, str]:
+    """The metadata of a file, as text or JSON."""
+    cutoffs = dict(
+        zip(("cutoff_buy", "cutoff_sell"), map(str, models.cutoffs.get((group, label, family), ())), strict=False)
+    )
     return {
-        "label": f"label_{key[0]}d_{percent(key[1])}pct", "horizon": str(key[0]), "threshold": str(key[1]),
-        "sector": sector, "family": family, "classes": json.dumps(list(CLASSES)),
-        "cutoff_buy": str(buy), "cutoff_sell": str(sell),
+        "label": label, **{name: str(value) for name, value in models.parameters(label).items()},
+        "sector": group, "family": family, "classes": json.dumps(list(models.target.class_names)),
+        **cutoffs,
         "features": json.dumps(list(models.feature_names), ensure_ascii=False),
         "features_hash": models.features_hash, "run_key": models.manifest["run_key"],
         "gpupipe_version": __version__,

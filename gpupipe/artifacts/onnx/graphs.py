@@ -1,4 +1,4 @@
-"""A model as an ONNX graph: the whole feature matrix in, probabilities of SELL, HOLD and BUY out."""
+"""A model as an ONNX graph: the whole feature matrix in, predictions out."""
 
 from __future__ import annotations
 
@@ -8,84 +8,85 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.artifacts.onnx.ensembles import Ensemble, of_catboost, of_lightgbm, of_xgboost
-from gpupipe.estimators.boosting.hosted import HostedModel
-from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, SMALLEST_PROBABILITY, TreeModel
+from gpupipe.estimators import registry
 from gpupipe.estimators.columns import OfColumns
-from gpupipe.estimators.linear.softmax_linear import LinearModel
-from gpupipe.estimators.stacking import meta_learner
-from gpupipe.estimators.stacking.meta_learner import MetaModel
-from gpupipe.targets.classes import BUY, HOLD, N_CLASSES, SELL
+from gpupipe.estimators.ensemble import Ensemble, TreeReader
 
 INPUT, OUTPUT = "features", "probabilities"
 # Old enough for every runtime of the last years. Trees are TreeEnsembleRegressor and not opset 5's TreeEnsemble, whose
 # leaves hold one number: two outputs of a vector leaf would take two trees.
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
-TARGETS = np.zeros((N_OUTPUTS, N_CLASSES), np.float32)  # activity, direction -> SELL u - d, HOLD 0, BUY u + d
-TARGETS[:, SELL], TARGETS[:, BUY] = (1, -1), (1, 1)
-LEFT_OVER = np.zeros((N_CLASSES, N_CLASSES), np.float32)  # HOLD is what SELL and BUY leave of 1
-LEFT_OVER[SELL, (SELL, HOLD)] = LEFT_OVER[BUY, (BUY, HOLD)] = 1, -1
-AGAINST_HOLD = np.zeros((N_CLASSES, 2), np.float32)  # SELL - HOLD, BUY - HOLD
-AGAINST_HOLD[(SELL, BUY), (0, 1)], AGAINST_HOLD[HOLD] = 1, -1
 
 
-class Ensembles:
-    """The trees of boosters, each read once however many models share it."""
-
-    def __init__(self) -> None:
-        self._read: dict[int, tuple[Any, Any]] = {}  # a booster beside its trees, so that its id stays its own
-
-    def of(self, model: TreeModel | HostedModel) -> list[Ensemble]:
-        """What adds up to a model's margin: of a TreeModel, each stage's two outputs of its label; else three."""
-        if isinstance(model, HostedModel):
-            read = {"lightgbm": of_lightgbm, "catboost": of_catboost}[model.library.name]
-            return [self._once(model.booster, read)]
-        found = []
-        for stage in model.stages:
-            ensemble, rounds = self._once(stage.booster, of_xgboost)
-            found.append(ensemble.part(rounds[stage.rounds], slice(stage.column, stage.column + N_OUTPUTS)))
-        return found
-
-    def _once(self, booster: Any, read: Any) -> Any:
-        if id(booster) not in self._read:
-            self._read[id(booster)] = booster, read(booster)
-        return self._read[id(booster)][1]
-
-
-def model_of(
-    model: Any, others: Mapping[str, Any], n_features: int, properties: Mapping[str, str], ensembles: Ensembles
+def graph_of(
+    family: str,
+    models: Mapping[str, Any],
+    shape: tuple[int, int],
+    properties: Mapping[str, str],
+    reader: TreeReader,
 ) -> Any:
-    """An onnx.ModelProto.
+    """The onnx.ModelProto of one model.
 
-    others: the sector's and label's models by family, of which a meta-learner's bases become a part of its graph.
+    models: all models of the group and target, by estimator: those that a meta-learner reads become a part of its
+        graph.
+    shape: the numbers of features and of outputs.
     properties: what to write into the file's metadata.
-    Input "features", float32 (n_rows, n_features), NaN where missing; output "probabilities", float32 (n_rows, 3).
+    Input "features", float32 (n_rows, n_features), NaN where missing; output "probabilities", (n_rows, n_outputs).
+    UserError for a model that has no ONNX form.
     """
     from onnx import TensorProto, helper
 
-    graph = _Graph(ensembles)
-    graph.add("Identity", [_probability(graph, model, others, None)], output=OUTPUT)
+    graph = _Graph(models, reader)
+    graph.output(graph.prediction_of(family))
+    n_features, n_outputs = shape
     whole = helper.make_graph(
         graph.nodes, "gpupipe",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", n_features])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", N_CLASSES])], graph.constants,
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", n_outputs])], graph.constants,
     )  # fmt: skip
-    made = helper.make_model(
+    model = helper.make_model(
         whole, producer_name="gpupipe", ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
     )  # fmt: skip
-    helper.set_model_props(made, dict(properties))
-    return made
+    helper.set_model_props(model, dict(properties))
+    return model
+
+
+def of_all_columns(model: Any) -> tuple[Any, np.ndarray | None]:
+    """A model without its choice of columns, and the numbers of these; None where it takes all."""
+    return (model.model, model.columns) if isinstance(model, OfColumns) else (model, None)
 
 
 class _Graph:
-    """Nodes and constants as they are made; names are numbers."""
+    """Nodes and constants in the order in which they are added, with numbers for names; see `OnnxGraph`."""
 
-    def __init__(self, ensembles: Ensembles) -> None:
-        self.ensembles = ensembles
+    input = INPUT
+
+    def __init__(self, models: Mapping[str, Any], reader: TreeReader) -> None:
+        self.reader = reader
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self._models = models
+        self._columns: np.ndarray | None = None  # of the model that is being added
         self._number = itertools.count()
+
+    def prediction_of(self, estimator: str) -> str:
+        """Add the model of an estimator; the name of its predictions."""
+        outer = self._columns
+        model, self._columns = of_all_columns(self._models[estimator])
+        name = registry.estimator(estimator).to_onnx(model, self)
+        self._columns = outer
+        return name
+
+    def columns(self) -> str:
+        """The name of the columns of the model that is being added."""
+        return INPUT if self._columns is None else self.add("Gather", [INPUT, self._columns], axis=1)
+
+    def output(self, name: str) -> None:
+        """Make a node's output the graph's."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node("Identity", [name], [OUTPUT], name=f"Identity_{OUTPUT}"))
 
     def constant(self, value: Any) -> str:
         """The name of an array."""
@@ -95,24 +96,24 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add(self, operator: str, inputs: Sequence[Any], output: str | None = None, **attributes: Any) -> str:
-        """The name of a node's output; inputs are names, or arrays."""
+    def add(self, operator: str, inputs: Sequence[Any], **attributes: Any) -> str:
+        """Add a node, whose inputs are names or arrays; the name of its output."""
         from onnx import helper
 
-        names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
-        name = output or f"t{next(self._number)}"
+        names = [item if isinstance(item, str) else self.constant(item) for item in inputs]
+        name = f"t{next(self._number)}"
         self.nodes.append(helper.make_node(operator, names, [name], name=f"{operator}_{name}", **attributes))
         return name
 
-    def trees(self, ensemble: Ensemble, columns: np.ndarray | None) -> str:
-        """Sums of leaves, (n_rows, n_outputs). columns: which of the input's the trees' features are; all if None."""
+    def trees(self, ensemble: Ensemble) -> str:
+        """Add an ensemble; the name of the sums of its leaves, (n_rows, n_outputs)."""
         from onnx import NodeProto
 
         name = f"t{next(self._number)}"
         node = NodeProto(
             op_type="TreeEnsembleRegressor", domain="ai.onnx.ml", input=[INPUT], output=[name], name=f"Trees_{name}"
         )
-        for key, value in _attributes(ensemble, columns).items():
+        for key, value in _attributes(ensemble, self._columns).items():
             _set(node, key, value)
         self.nodes.append(node)
         return name
@@ -127,9 +128,9 @@ def _attributes(ensemble: Ensemble, columns: np.ndarray | None) -> dict[str, Any
     feature = np.where(is_leaf, 0, ensemble.feature if columns is None else columns[ensemble.feature * ~is_leaf])
     names = np.where(is_leaf, "LEAF", "BRANCH_LEQ" if ensemble.inclusive else "BRANCH_LT")
     values = ensemble.values[ensemble.leaf[is_leaf]]
-    said = values != 0
-    said[~said.any(axis=1), 0] = True  # a leaf has to say something
-    at, output = np.nonzero(said)
+    written = values != 0
+    written[~written.any(axis=1), 0] = True  # a leaf needs at least one value
+    at, output = np.nonzero(written)
     return {
         "n_targets": ensemble.values.shape[1],
         "nodes_treeids": tree, "nodes_nodeids": node, "nodes_featureids": feature,
@@ -145,93 +146,16 @@ def _set(node: Any, name: str, value: Any) -> None:
     """Give a node an attribute; onnx.helper looks at each number by itself, which takes minutes for 396 models."""
     from onnx import AttributeProto
 
-    one = node.attribute.add()
-    one.name = name
+    attribute = node.attribute.add()
+    attribute.name = name
     if isinstance(value, int):
-        one.type, one.i = AttributeProto.INT, value
+        attribute.type, attribute.i = AttributeProto.INT, value
     elif value.dtype.kind == "U":
-        one.type = AttributeProto.STRINGS
-        one.strings.extend([text.encode() for text in value.tolist()])
+        attribute.type = AttributeProto.STRINGS
+        attribute.strings.extend([text.encode() for text in value.tolist()])
     elif value.dtype.kind == "f":
-        one.type = AttributeProto.FLOATS
-        one.floats.extend(value.tolist())
+        attribute.type = AttributeProto.FLOATS
+        attribute.floats.extend(value.tolist())
     else:
-        one.type = AttributeProto.INTS
-        one.ints.extend(value.tolist())
-
-
-def _probability(graph: _Graph, model: Any, others: Mapping[str, Any], columns: np.ndarray | None) -> str:
-    """The name of a model's probabilities. columns: those of the input that the model takes; all if None."""
-    if isinstance(model, OfColumns):
-        return _probability(graph, model.model, others, model.columns)
-    if isinstance(model, TreeModel | HostedModel):
-        return _of_trees(graph, model, columns)
-    if isinstance(model, LinearModel):
-        return _of_linear(graph, model, columns)
-    if isinstance(model, MetaModel):
-        return _of_meta(graph, model, others)
-    raise TypeError(f"no graph for a {type(model).__name__}")
-
-
-def _of_trees(graph: _Graph, model: TreeModel | HostedModel, columns: np.ndarray | None) -> str:
-    total: str | None = None
-    for ensemble in graph.ensembles.of(model):
-        if ensemble.n_trees == 0:
-            continue
-        margin = graph.trees(ensemble, columns)
-        if isinstance(model, TreeModel):
-            margin = graph.add("MatMul", [margin, TARGETS])
-        total = margin if total is None else graph.add("Add", [total, margin])
-    if total is None:
-        total = _zeros(graph)
-    total = graph.add("Add", [total, model.bias[None]])
-    if isinstance(model, HostedModel) or model.link == "softmax":
-        return _softmax(graph, total, model.class_weight)
-    shares = graph.add("MatMul", [total, LEFT_OVER])
-    shares = graph.add("Add", [shares, np.eye(N_CLASSES, dtype=np.float32)[[HOLD]]])
-    shares = graph.add("Max", [shares, np.float32(SMALLEST_PROBABILITY)])
-    shares = graph.add("Div", [shares, model.class_weight[None]])
-    return graph.add("Div", [shares, graph.add("ReduceSum", [shares, np.array([1])], keepdims=1)])
-
-
-def _zeros(graph: _Graph) -> str:
-    """Zeros (n_rows, 3), for a model without a tree."""
-    rows = graph.add("Slice", [graph.add("Shape", [INPUT]), np.array([0]), np.array([1])])
-    return graph.add("Expand", [np.zeros((1, N_CLASSES), np.float32),
-                                graph.add("Concat", [rows, np.array([N_CLASSES])], axis=0)])  # fmt: skip
-
-
-def _softmax(graph: _Graph, margin: str, class_weight: np.ndarray) -> str:
-    if (class_weight != 1).any():
-        margin = graph.add("Sub", [margin, np.log(class_weight)[None]])
-    return graph.add("Softmax", [margin], axis=1)
-
-
-def _of_linear(graph: _Graph, model: LinearModel, columns: np.ndarray | None) -> str:
-    scaler = model.scaler
-    X = INPUT if columns is None else graph.add("Gather", [INPUT, columns], axis=1)
-    scaled = graph.add("Div", [graph.add("Sub", [X, scaler.mean[None]]), scaler.scale[None]])
-    missing = graph.add("IsNaN", [scaled])
-    clipped = graph.add("Clip", [scaled, np.float32(-scaler.clip), np.float32(scaler.clip)])
-    Z = graph.add("Where", [missing, np.float32(0), clipped])
-    if len(scaler.flagged):
-        flags = graph.add("Gather", [graph.add("Cast", [missing], to=1), scaler.flagged], axis=1)  # 1: float32
-        Z = graph.add("Concat", [Z, flags], axis=1)
-    return _softmax(graph, _product(graph, Z, model.weights), model.class_weight)
-
-
-def _product(graph: _Graph, Z: str, weights: Any) -> str:
-    product = graph.add("MatMul", [Z, weights.coefficients.astype(np.float32)])
-    return graph.add("Add", [product, weights.intercept.astype(np.float32)[None]])
-
-
-def _of_meta(graph: _Graph, model: MetaModel, others: Mapping[str, Any]) -> str:
-    said = [_probability(graph, others[family], others, None) for family in model.families]
-    if model.inputs == "log_odds":
-        logs = [graph.add("Log", [graph.add("Max", [one, np.float32(SMALLEST_PROBABILITY)])]) for one in said]
-        said = [graph.add("MatMul", [one, AGAINST_HOLD]) for one in logs]
-    Z = graph.add("Concat", said, axis=1)
-    if model.inputs == "log_odds":
-        largest = np.float32(meta_learner.LARGEST_LOG_ODDS)
-        Z = graph.add("Clip", [Z, -largest, largest])
-    return _softmax(graph, _product(graph, Z, model.weights), np.ones(N_CLASSES, np.float32))
+        attribute.type = AttributeProto.INTS
+        attribute.ints.extend(value.tolist())

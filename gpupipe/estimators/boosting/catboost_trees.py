@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import struct
 import tempfile
@@ -12,7 +13,9 @@ import numpy as np
 
 from gpupipe.config import Section
 from gpupipe.estimators.boosting.hosted import FitTask, HostedEstimator, HostRows
+from gpupipe.estimators.ensemble import Ensemble, EnsembleBuilder
 from gpupipe.estimators.three_classes import CLASS_COUNT
+from gpupipe.runtime.errors import UserError
 
 MAGIC = b"CBM1"
 HEADER = struct.Struct("<4sI")  # MAGIC, and the length of the rest: a model of numbers alone has one part
@@ -113,6 +116,41 @@ def load(content: bytes) -> Any:
     return booster
 
 
+def ensemble(booster: Any) -> Ensemble:
+    """All trees of a catboost.CatBoost of three classes, on numbers, with symmetric trees, as binary ones.
+
+    A symmetric tree asks the same in all nodes of a level: bit k of a leaf's number is x > the border of split k.
+    A missing value is above all borders or below them, as the column's `nan_value_treatment` says.
+    Source: CatBoost's JSON model (catboost/docs/apply_model_from_json).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.json")
+        booster.save_model(str(path), format="json")
+        model = json.loads(path.read_bytes())
+    if "oblivious_trees" not in model or set(model["features_info"]) != {"float_features"}:
+        raise UserError("other than symmetric trees on numbers cannot be exported")
+    columns = {column["feature_index"]: column for column in model["features_info"]["float_features"]}
+    scale, bias = model["scale_and_bias"]
+    if scale != 1 or any(bias):
+        raise UserError("a scale or a bias of CatBoost cannot be exported")
+    nodes = EnsembleBuilder(CLASS_COUNT)
+    for tree in model["oblivious_trees"]:
+        values = np.array(tree["leaf_values"]).reshape(-1, CLASS_COUNT)
+        splits = tree["splits"] or []
+        nodes.begin()
+        waiting: list[tuple[int, int, int | None, int]] = [(len(splits) - 1, 0, None, 0)]
+        while waiting:
+            level, number, parent, side = waiting.pop()
+            if level < 0:
+                nodes.leaf(values[number], parent, side)
+                continue
+            column = columns[splits[level]["float_feature_index"]]
+            border, above = np.float32(splits[level]["border"]), column["nan_value_treatment"] == "AsTrue"
+            at = nodes.split(column["flat_feature_index"], border, not above, parent, side)
+            waiting += [(level - 1, number | 1 << level, at, 1), (level - 1, number, at, 0)]
+    return nodes.ensemble()
+
+
 class CatBoostTrees(HostedEstimator):
     """CatBoost's symmetric trees."""
 
@@ -134,6 +172,10 @@ class CatBoostTrees(HostedEstimator):
     def load_booster(self, content: bytes) -> Any:
         """See `load`."""
         return load(content)
+
+    def ensemble(self, booster: Any) -> Ensemble:
+        """See `ensemble`."""
+        return ensemble(booster)
 
     def margin(self, booster: Any, X: np.ndarray) -> np.ndarray:
         """float64 (n_rows, 3)."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.dataset.row_view import RowView, whole
-from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.boosting import tree_model, tree_onnx
 from gpupipe.estimators.boosting.xgb_by_label import needs_pool, too_few
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Shape
+from gpupipe.estimators.ensemble import Ensemble, TreeReader
+from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph, softmax
 from gpupipe.estimators.registry import require_package
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.training_set import TrainingSet
@@ -106,6 +108,10 @@ class HostedEstimator(Estimator):
     @abstractmethod
     def load_booster(self, content: bytes) -> Any:
         """The library's booster of a file's content."""
+
+    @abstractmethod
+    def ensemble(self, booster: Any) -> Ensemble:
+        """All trees of a booster; UserError for a booster that the form cannot hold."""
 
     @abstractmethod
     def margin(self, booster: Any, X: np.ndarray) -> np.ndarray:
@@ -211,6 +217,15 @@ class HostedEstimator(Estimator):
         return HostedModel(
             self, boosters[content], content, description["rounds"][0], bias, class_weight, description["scope"]
         )
+
+    def to_onnx(self, model: HostedModel, graph: OnnxGraph) -> str:
+        """The softmax of the bias and the booster's margin."""
+        ensemble = graph.reader.read(model.booster, self.ensemble)
+        return softmax(graph, tree_onnx.margin(graph, [ensemble], model.bias), model.class_weight)
+
+    def critical_values(self, model: HostedModel, reader: TreeReader) -> CriticalValues:
+        """All splits."""
+        return tree_onnx.critical_values([reader.read(model.booster, self.ensemble)])
 
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Floats of the largest group, twice: the library bins them itself."""

@@ -10,9 +10,12 @@ import numpy as np
 
 from gpupipe.config import Section
 from gpupipe.estimators.boosting.hosted import FitTask, HostedEstimator, HostRows
+from gpupipe.estimators.ensemble import Ensemble, EnsembleBuilder
 from gpupipe.estimators.three_classes import CLASS_COUNT
+from gpupipe.runtime.errors import UserError
 
 MOST_BINS = 255  # more would not fit a byte
+ALMOST_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,48 @@ def load(content: bytes) -> Any:
     return lightgbm.Booster(model_str=content.decode())
 
 
+def ensemble(booster: Any) -> Ensemble:
+    """All trees of a lightgbm.Booster of three classes.
+
+    LightGBM compares float64 values, x <= split: for x in float32 that is x <= the largest float32 not above split.
+    It takes what is within 1e-35 of 0 for 0, which moves splits as near to 0 as that. NaN goes where it was told to,
+    or is taken for 0 where there was none in training.
+    Raises UserError for categories, or where zeros are taken for missing, neither of which gpupipe trains.
+    """
+    nodes = EnsembleBuilder(CLASS_COUNT)
+    for k, tree in enumerate(booster.dump_model()["tree_info"]):
+        waiting: list[tuple[dict[str, Any], int | None, int]] = [(tree["tree_structure"], None, 0)]
+        nodes.begin()
+        while waiting:
+            node, parent, side = waiting.pop()
+            if "split_feature" not in node:
+                value = np.zeros(CLASS_COUNT)
+                value[k % CLASS_COUNT] = node["leaf_value"]
+                nodes.leaf(value, parent, side)
+                continue
+            if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
+                raise UserError("categories, or zeros for missing, cannot be exported")
+            threshold = float(node["threshold"])
+            missing_left = node["default_left"] if node["missing_type"] == "NaN" else threshold >= 0
+            at = nodes.split(node["split_feature"], _split_of_lightgbm(threshold), missing_left, parent, side)
+            waiting += [(node["right_child"], at, 1), (node["left_child"], at, 0)]
+    return nodes.ensemble()
+
+
+def _split_of_lightgbm(threshold: float) -> np.float32:
+    """The float32 for which x <= it is what LightGBM decides, for every float32 x that is not missing."""
+    if threshold >= 0:
+        return max(round_down(threshold), ALMOST_ZERO)
+    return min(round_down(threshold), np.nextafter(-ALMOST_ZERO, np.float32(-np.inf)))
+
+
+def round_down(value: float) -> np.float32:
+    """The largest float32 that is not above a float64."""
+    with np.errstate(over="ignore"):
+        near = np.float32(value)
+    return np.nextafter(near, np.float32(-np.inf)) if float(near) > value else near
+
+
 class LightGBMTrees(HostedEstimator):
     """LightGBM's leaf-wise trees."""
 
@@ -111,6 +156,10 @@ class LightGBMTrees(HostedEstimator):
     def load_booster(self, content: bytes) -> Any:
         """See `load`."""
         return load(content)
+
+    def ensemble(self, booster: Any) -> Ensemble:
+        """See `ensemble`."""
+        return ensemble(booster)
 
     def margin(self, booster: Any, X: np.ndarray) -> np.ndarray:
         """float64 (n_rows, 3)."""

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.estimators.boosting import tree_onnx
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_model import TreeModel, has_a_tree_a_round, predict_trees
 from gpupipe.estimators.contract import Estimator, Range, Shape
+from gpupipe.estimators.ensemble import TreeReader
+from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.runtime.device import Device
 
 # What is searched. Rounds are not: early stopping finds them, up to the section's own `rounds`.
@@ -50,6 +53,14 @@ class TreeEstimator(Estimator):
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> TreeModel:
         """A saved model again."""
         return TreeModel.from_files(files, description, boosters)
+
+    def to_onnx(self, model: TreeModel, graph: OnnxGraph) -> str:
+        """See `tree_onnx.probabilities`."""
+        return tree_onnx.probabilities(graph, model)
+
+    def critical_values(self, model: TreeModel, reader: TreeReader) -> CriticalValues:
+        """All splits."""
+        return tree_onnx.critical_values(tree_onnx.stages(model, reader))
 
     def resumable(self, models: Sequence[TreeModel]) -> bool:
         """Whether boosters that started from another run's were grown with one tree a round, as they are now."""

@@ -11,10 +11,12 @@ import numpy as np
 
 from gpupipe.config import Config, Section
 from gpupipe.dataset.row_view import BLOCK_ROWS, whole
+from gpupipe.estimators import onnx_graph
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Range, SearchSpace, Shape
 from gpupipe.estimators.linear import softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
+from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation.paired_test import clearly_better
@@ -210,6 +212,24 @@ class SoftmaxLinear(Estimator):
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> LinearModel:
         """A saved model again."""
         return LinearModel.from_files(files, description)
+
+    def to_onnx(self, model: LinearModel, graph: OnnxGraph) -> str:
+        """Scale, clip, flag missing values, and take the softmax of the products."""
+        scaler = model.scaler
+        scaled = graph.add("Div", [graph.add("Sub", [graph.columns(), scaler.mean[None]]), scaler.scale[None]])
+        missing = graph.add("IsNaN", [scaled])
+        clipped = graph.add("Clip", [scaled, np.float32(-scaler.clip), np.float32(scaler.clip)])
+        inputs = graph.add("Where", [missing, np.float32(0), clipped])
+        if len(scaler.flagged):
+            flags = graph.add("Cast", [missing], to=onnx_graph.FLOAT)
+            flags = graph.add("Gather", [flags, scaler.flagged], axis=1)
+            inputs = graph.add("Concat", [inputs, flags], axis=1)
+        margin = onnx_graph.linear(graph, inputs, model.weights.coefficients, model.weights.intercept)
+        return onnx_graph.softmax(graph, margin, model.class_weight)
+
+    def critical_values(self, model: LinearModel, reader: Any) -> CriticalValues:
+        """The scales of the columns."""
+        return CriticalValues(mean=model.scaler.mean, scale=model.scaler.scale)
 
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Scaled columns of all groups, or of one, and what a step over the largest group makes."""

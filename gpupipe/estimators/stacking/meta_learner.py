@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Section
+from gpupipe.estimators import onnx_graph
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import EstimatorSettings
 from gpupipe.estimators.linear import softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
+from gpupipe.estimators.onnx_graph import OnnxGraph
 from gpupipe.estimators.stacking.contract import StackingEstimator
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
 from gpupipe.runtime.device import Device
 
 LARGEST_LOG_ODDS = 15.0
+AGAINST_MIDDLE = np.zeros((CLASS_COUNT, 2), np.float32)  # lower - middle, upper - middle
+AGAINST_MIDDLE[(LOWER, UPPER), (0, 1)], AGAINST_MIDDLE[MIDDLE] = 1, -1
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,20 @@ class MetaLearner(StackingEstimator):
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> MetaModel:
         """A saved model again."""
         return MetaModel.from_files(files, description)
+
+    def to_onnx(self, model: MetaModel, graph: OnnxGraph) -> str:
+        """The softmax of the products of the other estimators' predictions, which become a part of the graph."""
+        inputs = [graph.prediction_of(family) for family in model.families]
+        if model.inputs == "log_odds":
+            smallest = np.float32(tree_model.SMALLEST_PROBABILITY)
+            logs = [graph.add("Log", [graph.add("Max", [probability, smallest])]) for probability in inputs]
+            inputs = [graph.add("MatMul", [log, AGAINST_MIDDLE]) for log in logs]
+        columns = graph.add("Concat", inputs, axis=1)
+        if model.inputs == "log_odds":
+            largest = np.float32(LARGEST_LOG_ODDS)
+            columns = graph.add("Clip", [columns, -largest, largest])
+        margin = onnx_graph.linear(graph, columns, model.weights.coefficients, model.weights.intercept)
+        return onnx_graph.softmax(graph, margin, np.ones(CLASS_COUNT, np.float32))
 
     def fit_bytes(self, shape: Any, settings: Any, sparing: bool) -> float:
         """The inputs of all groups, and what a step over the largest group makes."""

@@ -1,0 +1,76 @@
+"""ONNX: the graph that an estimator adds a model to, and pieces that several estimators share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpupipe.estimators.ensemble import Ensemble, TreeReader
+
+FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+class OnnxGraph(Protocol):
+    """The graph of one model. Nodes are known by the names of their outputs, which are arrays with one line per row.
+
+    input: the name of the whole feature matrix, float32 (n_rows, n_features), NaN where missing.
+    reader: reads boosters, each once for all models of a group.
+    """
+
+    input: str
+    reader: TreeReader
+
+    def add(self, operator: str, inputs: Sequence[Any], **attributes: Any) -> str:
+        """Add a node; its inputs are names or arrays, which become constants. Returns the name of its output."""
+        ...
+
+    def columns(self) -> str:
+        """The name of the columns that the model was fitted on, float32 (n_rows, n_columns)."""
+        ...
+
+    def trees(self, ensemble: Ensemble) -> str:
+        """Add an ensemble, whose features are numbers of the model's columns; (n_rows, n_outputs), sums of leaves."""
+        ...
+
+    def prediction_of(self, estimator: str) -> str:
+        """Add another estimator's model of the same group and target; the name of its predictions."""
+        ...
+
+
+@dataclass(frozen=True)
+class CriticalValues:
+    """Values near which a model and its exported graph would differ first; exports are checked on rows near them.
+
+    splits: for each ensemble, int64 column numbers and float32 values (n_splits,).
+    mean, scale: float32 (n_columns,), of a model that scales its columns; None for one that does not.
+
+        >>> CriticalValues(mean=np.zeros(2, np.float32), scale=np.ones(2, np.float32)).splits
+        ()
+    """
+
+    splits: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+
+def zeros(graph: OnnxGraph, n_outputs: int) -> str:
+    """Zeros float32 (n_rows, n_outputs)."""
+    n_rows = graph.add("Slice", [graph.add("Shape", [graph.input]), np.array([0]), np.array([1])])
+    shape = graph.add("Concat", [n_rows, np.array([n_outputs])], axis=0)
+    return graph.add("Expand", [np.zeros((1, n_outputs), np.float32), shape])
+
+
+def softmax(graph: OnnxGraph, margin: str, class_weight: np.ndarray) -> str:
+    """Probabilities of margins (n_rows, n_classes), divided by the class weights of training and put back to 1."""
+    if (class_weight != 1).any():
+        margin = graph.add("Sub", [margin, np.log(class_weight)[None]])
+    return graph.add("Softmax", [margin], axis=1)
+
+
+def linear(graph: OnnxGraph, inputs: str, coefficients: np.ndarray, intercept: np.ndarray) -> str:
+    """inputs @ coefficients + intercept, in float32."""
+    product = graph.add("MatMul", [inputs, coefficients.astype(np.float32)])
+    return graph.add("Add", [product, intercept.astype(np.float32)[None]])
