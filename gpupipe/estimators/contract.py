@@ -91,6 +91,28 @@ class Shape:
     n_targets: int
 
 
+@dataclass(frozen=True)
+class FileForm:
+    """How a whole file of a model begins and ends. Some libraries end the process when they read half a file.
+
+    near_end: bytes that the last 48 hold.
+
+        >>> FileForm(b"PK", b"").check(".npz", b"PK...")
+    """
+
+    begins: bytes
+    ends: bytes
+    near_end: bytes = b""
+
+    def check(self, suffix: str, content: bytes) -> None:
+        """Raise ValueError for a file that is not whole."""
+        if not (content.startswith(self.begins) and content.endswith(self.ends) and self.near_end in content[-48:]):
+            raise ValueError(f"{len(content)} bytes that do not begin or end as a whole file {suffix} does")
+
+
+NPZ = {".npz": FileForm(b"PK\3\4", b"")}
+
+
 class EstimatorSettings:
     """The settings that an estimator may read: its own sections, and the shared ones that it declares.
 
@@ -149,6 +171,7 @@ class Estimator(ABC):
     search: what `gpupipe tune` searches; None for nothing.
     first_cost_us: microseconds a fitted row for the pooled and for a group's fit, where scheduling starts from.
     model_kinds: the "kind" that its models' descriptions have.
+    file_forms: by suffix, how a whole file of its models begins and ends.
     earlier: an earlier run's models that the final fit starts from; see `starting_from`.
 
     Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
@@ -171,6 +194,7 @@ class Estimator(ABC):
     search: ClassVar[SearchSpace | None] = None
     first_cost_us: ClassVar[tuple[float, float]] = (75.0, 75.0)
     model_kinds: ClassVar[tuple[str, ...]] = ()
+    file_forms: ClassVar[Mapping[str, FileForm]] = {}
     earlier: EarlierModels | None = None
 
     @abstractmethod

@@ -117,10 +117,11 @@ def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: d
     if "columns" in description:
         rest = {key: value for key, value in description.items() if key != "columns"}
         return OfColumns(np.array(description["columns"], dtype=np.int64), load_model(files, rest, boosters))
-    for suffix, content in files.items():
-        _check_form(suffix, content)
     for item in estimators():
         if description["kind"] in item.model_kinds:
+            for suffix, content in files.items():
+                if (form := item.file_forms.get(f".{suffix.rpartition('.')[2]}")) is not None:
+                    form.check(suffix, content)
             return item.load(files, description, boosters)
     raise ValueError(f"unknown kind of model {description['kind']!r}: it was written by a newer gpupipe")
 
@@ -128,20 +129,3 @@ def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: d
 def readable(settings: Config, name: str) -> EstimatorSettings:
     """The settings that an estimator may read."""
     return EstimatorSettings(settings, estimator(name))
-
-
-# How the files of each kind begin and end. XGBoost and LightGBM end the process where there is nothing or half a file,
-# and so does CatBoost, whose files say how long they are: catboost_trees.load asks for it.
-_FORMS = {
-    ".ubj": (b"{", b"}"), ".npz": (b"PK\3\4", b""),
-    ".txt": (b"tree\n", b"\nend of parameters\n\npandas_categorical:null\n"),
-}  # fmt: skip
-
-
-def _check_form(suffix: str, content: bytes) -> None:
-    kind = f".{suffix.rpartition('.')[2]}"
-    first, last = _FORMS.get(kind, (b"", b""))
-    # The last that XGBoost writes is its version; a brace alone could end half a file.
-    complete = kind != ".ubj" or b"version[" in content[-48:]
-    if not (content.startswith(first) and content.endswith(last) and complete):
-        raise ValueError(f"{len(content)} bytes that do not begin or end as a whole file {kind} does")

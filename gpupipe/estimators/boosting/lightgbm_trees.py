@@ -10,6 +10,7 @@ import numpy as np
 
 from gpupipe.config import Section
 from gpupipe.estimators.boosting.hosted import FitTask, HostedEstimator, HostRows
+from gpupipe.estimators.contract import FileForm
 from gpupipe.estimators.ensemble import Ensemble, EnsembleBuilder
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.runtime.errors import UserError
@@ -148,6 +149,7 @@ class LightGBMTrees(HostedEstimator):
     package = "lightgbm"
     suffix = ".txt"
     model_kinds = ("lightgbm",)
+    file_forms = {".txt": FileForm(b"tree\n", b"\nend of parameters\n\npandas_categorical:null\n")}
 
     def train(self, task: FitTask, section: LightGBM) -> tuple[bytes, int]:
         """See `fit`."""

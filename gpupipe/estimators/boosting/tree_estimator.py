@@ -10,7 +10,7 @@ import numpy as np
 from gpupipe.estimators.boosting import tree_onnx
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_model import TreeModel, has_a_tree_a_round, predict_trees
-from gpupipe.estimators.contract import Estimator, Range, Shape
+from gpupipe.estimators.contract import Estimator, FileForm, Range, Shape
 from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.runtime.device import Device
@@ -45,6 +45,7 @@ class TreeEstimator(Estimator):
 
     uses_bins = True
     model_kinds = ("trees",)
+    file_forms = {".ubj": FileForm(b"{", b"}", near_end=b"version[")}  # a brace alone could end half a file
 
     def predict(self, models: Sequence[TreeModel], X: Any, device: Device) -> Any:
         """Probabilities float32 (n_rows, n_models, 3)."""

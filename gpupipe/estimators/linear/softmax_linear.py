@@ -13,7 +13,7 @@ from gpupipe.config import Config, Section
 from gpupipe.dataset.row_view import BLOCK_ROWS, whole
 from gpupipe.estimators import onnx_graph
 from gpupipe.estimators.boosting import tree_model
-from gpupipe.estimators.contract import Estimator, EstimatorSettings, Range, SearchSpace, Shape
+from gpupipe.estimators.contract import NPZ, Estimator, EstimatorSettings, Range, SearchSpace, Shape
 from gpupipe.estimators.linear import softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
@@ -153,6 +153,7 @@ class SoftmaxLinear(Estimator):
     search = SearchSpace("linear", lambda values: {"l2": Range(10.0, 1_000_000.0, log=True)}, pooled=True)
     first_cost_us = (7.0, 7.0)
     model_kinds = ("linear",)
+    file_forms = NPZ
 
     def fit_pool(
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[LinearModel] | None

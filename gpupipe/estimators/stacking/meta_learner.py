@@ -12,7 +12,7 @@ import numpy as np
 from gpupipe.config import Section
 from gpupipe.estimators import onnx_graph
 from gpupipe.estimators.boosting import tree_model
-from gpupipe.estimators.contract import EstimatorSettings
+from gpupipe.estimators.contract import NPZ, EstimatorSettings
 from gpupipe.estimators.linear import softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
 from gpupipe.estimators.onnx_graph import OnnxGraph
@@ -116,6 +116,7 @@ class MetaLearner(StackingEstimator):
     judged = True
     first_cost_us = (3.0, 3.0)
     model_kinds = ("meta",)
+    file_forms = NPZ
 
     def fit_stack(
         self,
