@@ -104,7 +104,7 @@ def warm_rows(features: Features, rows: Any = slice(None)) -> Any:
 def warm_by_bars(panel: Panel, warm_bars: int) -> Any:
     """bool (n_rows,): `warm_bars` bars before the row, and the row itself, have all prices.
 
-    What `warm_rows` will be, told from the bars alone: features of bars with gaps may know more.
+    An estimate of `warm_rows` from the bars alone: features of bars with gaps may be known on more rows.
     """
     xp, rows = panel.device.xp, panel.device.xp.arange(panel.n_rows)
     known = xp.ones(panel.n_rows, dtype=bool)

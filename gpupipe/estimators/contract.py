@@ -20,7 +20,7 @@ from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 
-# Told the number of rounds done and the validation loss, float64 (n_targets,), after each; may raise to stop.
+# Called after each round with its number and the validation loss, float64 (n_targets,); may raise to stop.
 Watch = Callable[[int, np.ndarray], None]
 
 
@@ -142,10 +142,10 @@ class EstimatorSettings:
         """All that may be read by the fit of a group (None: the pool) and label (None: all), by "section.field"."""
         values: dict[str, Any] = {}
         for name, section in self._estimator.sections.items():
-            own = self._settings.sections[name]
+            section_values = self._settings.sections[name]
             if section.by_group and group is not None:
-                own = self._settings.for_label(name, group, label or "")
-            values |= {f"{name}.{field}": value for field, value in dataclasses.asdict(own).items()}
+                section_values = self._settings.for_label(name, group, label or "")
+            values |= {f"{name}.{field}": value for field, value in dataclasses.asdict(section_values).items()}
         return values | {f"training.{name}": getattr(self, name) for name in self._estimator.shared_settings}
 
 
@@ -166,7 +166,7 @@ class Estimator(ABC):
     stacks: whether it learns from the other estimators' out-of-fold predictions (see `stacking`), not from rows.
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
-    package: the Python package that has to be installed for it; "" for none beyond gpupipe's own.
+    package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
     judged: whether the verdict holds it against the baselines by name.
     search: what `gpupipe tune` searches; None for nothing.
     first_cost_us: microseconds a fitted row for the pooled and for a group's fit, where scheduling starts from.

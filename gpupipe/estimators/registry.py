@@ -1,4 +1,4 @@
-"""The estimators there are: a name and where its class is. Adding one is one line here."""
+"""The registry of estimators: names and where their classes are. A new estimator is one line here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ESTIMATORS = {
 
 
 def estimator(name: str) -> Estimator:
-    """The estimator of that name; ConfigError for one that there is not."""
+    """The estimator of that name; ConfigError for an unknown name."""
     if name not in ESTIMATORS:
         raise ConfigError(f"unknown model family {name!r}; known: {', '.join(ESTIMATORS)}")
     return _load(ESTIMATORS[name])
@@ -68,7 +68,7 @@ def judged(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def stacking(names: Sequence[str]) -> str | None:
-    """The one among these that learns from the others' predictions, if there is one."""
+    """The estimator among these that learns from the others' predictions; None without one."""
     return next((item.name for item in estimators(names) if item.stacks), None) if names else None
 
 
@@ -110,7 +110,7 @@ def require_package(name: str, package: str) -> None:
 def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
     """A saved model of any estimator; `boosters` is shared between calls, so that equal files are loaded once.
 
-    ValueError, or the library's own error, for what is no file of its.
+    ValueError, or the library's own error, for a file that is no model.
     """
     from gpupipe.estimators.columns import OfColumns
 

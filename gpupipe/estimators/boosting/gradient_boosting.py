@@ -101,7 +101,7 @@ class Stopping:
 
     patience: rounds without a lower validation log-loss of any target after which it ends; 0 runs all rounds.
     rounds: for each target, the numbers that an earlier fit chose; validation is not evaluated then.
-    watch: told the round and the losses after each evaluation.
+    watch: called with the round and the losses after each evaluation.
     """
 
     patience: int
@@ -327,7 +327,7 @@ class _ValidationCurve:
         return paired_test.clearly_better(mine.mean(axis=1), others.mean(axis=1), time_ns)
 
     def fork(self) -> _ValidationCurve:
-        """A curve that has seen the same and continues on its own."""
+        """A copy of the curve, which continues independently."""
         twin = copy.copy(self)
         twin.margins, twin.best = [margin.copy() for margin in self.margins], self.best.copy()
         twin.rounds, twin.means = list(self.rounds), list(self.means)

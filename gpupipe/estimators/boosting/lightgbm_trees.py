@@ -98,7 +98,7 @@ def ensemble(booster: Any) -> Ensemble:
     """All trees of a lightgbm.Booster of three classes.
 
     LightGBM compares float64 values, x <= split: for x in float32 that is x <= the largest float32 not above split.
-    It takes what is within 1e-35 of 0 for 0, which moves splits as near to 0 as that. NaN goes where it was told to,
+    It takes values within 1e-35 of 0 for 0, which moves splits as near to 0 as that. NaN goes to the side of training,
     or is taken for 0 where there was none in training.
     Raises UserError for categories, or where zeros are taken for missing, neither of which gpupipe trains.
     """

@@ -95,8 +95,8 @@ class RandomForest(TreeEstimator):
         frozen_choices: Sequence[TreeModel] | None,
     ) -> list[TreeModel]:
         """One model for each target: the pooled forest, with the group's own trees where they clearly help."""
-        use_own = [model.scope == "sector" for model in frozen_choices] if frozen_choices else None
-        if len(training_set.groups) == 1 or (use_own is not None and not any(use_own)):
+        use_group = [model.scope == "sector" for model in frozen_choices] if frozen_choices else None
+        if len(training_set.groups) == 1 or (use_group is not None and not any(use_group)):
             return list(pooled)
         bias, forest = np.concatenate([model.bias for model in pooled]), settings.forest
 
@@ -110,15 +110,18 @@ class RandomForest(TreeEstimator):
         samples = binned(training_set).samples(forest.subsample, group)
         plan = _Growth(forest, forest.sector_trees, forest.sector_shrink_rows, 1)
         booster = _grow(training_set, samples, expected, plan)
-        with_own = [
+        with_group_trees = [
             dataclasses.replace(
                 model, stages=(*model.stages, Stage(booster, forest.sector_trees, N_OUTPUTS * k)), scope="sector"
             )
             for k, model in enumerate(pooled)
         ]
-        if use_own is None:
-            use_own = _worthwhile(training_set, group, pooled, with_own)
-        return [own if use else shared for own, shared, use in zip(with_own, pooled, use_own, strict=True)]
+        if use_group is None:
+            use_group = _worthwhile(training_set, group, pooled, with_group_trees)
+        return [
+            group_model if use else shared
+            for group_model, shared, use in zip(with_group_trees, pooled, use_group, strict=True)
+        ]
 
     def sampled_shares(self, settings: Config) -> tuple[list[float], list[float]]:
         """The forest's share, of both stages."""
@@ -133,12 +136,12 @@ class RandomForest(TreeEstimator):
 
 
 def _worthwhile(
-    training_set: TrainingSet, group: str, pooled: Sequence[TreeModel], with_own: Sequence[TreeModel]
+    training_set: TrainingSet, group: str, pooled: Sequence[TreeModel], with_group_trees: Sequence[TreeModel]
 ) -> list[bool]:
     rows, device = training_set.validation[group], training_set.device
     y, time_ns = device.to_host(rows.y), device.to_host(rows.time_ns)
     losses = []
-    for models in (with_own, pooled):
+    for models in (with_group_trees, pooled):
         probability = device.to_host(tree_model.predict_trees(models, whole(rows.X), device))
         known = np.take_along_axis(probability, np.maximum(y, 0)[:, :, None].astype(np.int64), axis=2)[:, :, 0]
         losses.append(np.where(y >= 0, -np.log(known), np.nan))

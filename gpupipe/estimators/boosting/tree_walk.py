@@ -37,7 +37,7 @@ class Walk:
         if first == last:
             return
         if self._span != (first, last):
-            self._arrays = tuple(self.device.asarray(one) for one in self._joined(first, last))
+            self._arrays = tuple(self.device.asarray(values) for values in self._joined(first, last))
             self._span = (first, last)
         here = []
         for margin, X in zip(margins, parts, strict=True):
@@ -70,13 +70,13 @@ class Walk:
             self._read(missing[0], missing[-1] + 1)
         chosen = [self._rounds[k] for k in range(first, last)]
         root, leaf = (
-            np.cumsum([0, *(len(one) for one in sizes)])[:-1].astype(np.int32)
+            np.cumsum([0, *(len(size) for size in sizes)])[:-1].astype(np.int32)
             for sizes in ([nodes["column"] for nodes, _ in chosen], [values for _, values in chosen])
         )
         joined = {name: np.concatenate([nodes[name] for nodes, _ in chosen]) for name in FIELDS}
-        inner, own = joined["column"] >= 0, np.repeat(np.arange(len(chosen)), [len(n["column"]) for n, _ in chosen])
-        joined["left"] += root[own]
-        joined["right"] += np.where(inner, root[own], leaf[own])
+        inner, tree = joined["column"] >= 0, np.repeat(np.arange(len(chosen)), [len(n["column"]) for n, _ in chosen])
+        joined["left"] += root[tree]
+        joined["right"] += np.where(inner, root[tree], leaf[tree])
         return root, *joined.values(), np.concatenate([values for _, values in chosen])
 
     def _read(self, first: int, last: int) -> None:

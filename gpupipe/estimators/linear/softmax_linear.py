@@ -60,7 +60,7 @@ class Scaler:
         xp, n = device.xp, X.shape[1]
         mean, scale, flagged = (device.asarray(values) for values in (self.mean, self.scale, self.flagged))
         Z = xp.empty((X.shape[0], self.n_inputs), dtype=xp.float32)
-        for first in range(0, X.shape[0], BLOCK_ROWS):  # what is made on the way is as large as the block, and more
+        for first in range(0, X.shape[0], BLOCK_ROWS):  # temporary arrays are as large as the block, or larger
             rows = slice(first, first + BLOCK_ROWS)
             scaled = (whole(X[rows]) - mean) / scale
             missing = xp.isnan(scaled)
@@ -188,8 +188,8 @@ class SoftmaxLinear(Estimator):
         frozen_choices: Sequence[LinearModel] | None,
     ) -> list[LinearModel]:
         """One model for each target: the pooled one, or the group's own where that clearly helps on validation."""
-        use_own = [model.scope == "sector" for model in frozen_choices] if frozen_choices else None
-        if len(training_set.groups) == 1 or (use_own is not None and not any(use_own)):
+        use_group = [model.scope == "sector" for model in frozen_choices] if frozen_choices else None
+        if len(training_set.groups) == 1 or (use_group is not None and not any(use_group)):
             return list(pooled)
         linear, rows, scaler = settings.linear, training_set.fit[group], pooled[0].scaler
         centre = softmax_regression.together([model.weights for model in pooled])
@@ -201,10 +201,13 @@ class SoftmaxLinear(Estimator):
             linear.max_iterations,
             training_set.device,
         )
-        own_models = _models(training_set, scaler, weights, "sector")
-        if use_own is None:
-            use_own = _worthwhile(training_set, group, centre, weights, scaler)
-        return [own if use else shared for own, shared, use in zip(own_models, pooled, use_own, strict=True)]
+        group_models = _models(training_set, scaler, weights, "sector")
+        if use_group is None:
+            use_group = _worthwhile(training_set, group, centre, weights, scaler)
+        return [
+            group_model if use else shared
+            for group_model, shared, use in zip(group_models, pooled, use_group, strict=True)
+        ]
 
     def predict(self, models: Sequence[LinearModel], X: Any, device: Device) -> Any:
         """Probabilities float32 (n_rows, n_models, 3)."""
@@ -244,9 +247,9 @@ class SoftmaxLinear(Estimator):
 def entropy(training_set: TrainingSet) -> np.ndarray:
     """float64 (n_targets,), nats, of the fitted rows' class shares, by class weight: a row's loss by the prior alone.
 
-    Penalties are in units of it. A row's information about a target's coefficients is about proportional to it, so that
-    all targets are pulled to the centre by the same share of their information, as by a g-prior (Zellner 1986): one
-    penalty for all pulls targets with rare events too far, and frequent ones not far enough.
+    Penalties are in units of this entropy. The information that a row has about a target's coefficients is about
+    proportional to it, so that all targets are pulled to the centre by the same share of their information, as by a
+    g-prior (Zellner 1986): one penalty for all pulls targets with rare events too far, and frequent ones not enough.
     """
     mass = training_set.shares() * training_set.weights()
     share = mass / mass.sum(axis=1, keepdims=True)
@@ -260,11 +263,13 @@ def _models(training_set: TrainingSet, scaler: Scaler, weights: Weights, scope: 
     ]
 
 
-def _worthwhile(training_set: TrainingSet, group: str, pooled: Weights, own: Weights, scaler: Scaler) -> list[bool]:
+def _worthwhile(
+    training_set: TrainingSet, group: str, pooled: Weights, group_weights: Weights, scaler: Scaler
+) -> list[bool]:
     rows, device, xp = training_set.validation[group], training_set.device, training_set.device.xp
     Z = scaler.transform(rows.X, device)
     losses = []
-    for weights in (own, pooled):
+    for weights in (group_weights, pooled):
         margin = weights.margin(Z, device) - xp.log(device.asarray(training_set.weights().ravel()))
         loss = xp.empty(rows.y.shape, dtype=xp.float32)
         softmax_log_loss(rows.n, margin, rows.y, loss)

@@ -33,7 +33,7 @@ class Weights:
         return xp.ascontiguousarray(product + device.asarray(self.intercept.astype(np.float32)))
 
     def margin_of_rows(self, Z: Any, device: Device) -> Any:
-        """The same of Z float32 (n_rows, n_inputs), for predicting: a row's bits are its own."""
+        """The same for Z float32 (n_rows, n_inputs), for predictions: the bits of a row depend on that row alone."""
         xp, asarray = device.xp, device.asarray
         margin = xp.empty((Z.shape[0], len(self.intercept)), dtype=xp.float32)
         coefficients, intercept = (asarray(w.astype(np.float32)) for w in (self.coefficients, self.intercept))
@@ -155,12 +155,12 @@ def _products(Z: Iterable[Any], device: Device) -> np.ndarray:
     """[Z 1]'[Z 1], float64, of blocks (n, n_inputs)."""
     products: Any = 0
     for block in Z:
-        own = np.empty((block.shape[1] + 1, block.shape[1] + 1))
+        block_products = np.empty((block.shape[1] + 1, block.shape[1] + 1))
         sums = device.to_host(block.sum(axis=0, dtype=device.xp.float64))
-        own[:-1, :-1] = device.to_host(block.T @ block).astype(np.float64)
-        own[-1, :-1] = own[:-1, -1] = sums
-        own[-1, -1] = block.shape[0]
-        products = products + own
+        block_products[:-1, :-1] = device.to_host(block.T @ block).astype(np.float64)
+        block_products[-1, :-1] = block_products[:-1, -1] = sums
+        block_products[-1, -1] = block.shape[0]
+        products = products + block_products
     return products
 
 

@@ -122,6 +122,6 @@ def _uniqueness(labels: Labels) -> Any:
 
 
 def _column(panel: Panel, features: Features, name: str) -> Any:
-    """One of gpupipe's own columns, also when the chosen features are without it."""
+    """A built-in column, also when the chosen features do not include it."""
     source = features if name in features.names else compute_features(panel, name)
     return panel.device.xp.ascontiguousarray(source.column(name))

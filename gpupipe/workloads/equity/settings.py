@@ -44,7 +44,7 @@ class Labels:
 
 
 def with_turbomode(settings: Config) -> Config:
-    """The predecessor's parameters for its six families, and what they imply, whatever the preset says of them.
+    """The predecessor's parameters for its six families, and what they imply, whatever the preset is.
 
     What it did not state are its libraries' defaults. Of the forest's, a split of 20 rows follows from leaves of 10,
     a bootstrap sample holds 63.2 % of the rows, and shares are not shrunk. (XGBoost's trees take 4/5 of the rows,
@@ -69,7 +69,7 @@ def with_turbomode(settings: Config) -> Config:
 
 
 def catalogue() -> Catalogue:
-    """What the settings of equity may hold: made anew, as estimators may have been registered meanwhile."""
+    """What the settings of equity may hold: made for the estimators that are registered now."""
     return _catalogue(tuple(registry.ESTIMATORS.items()))
 
 
