@@ -1,4 +1,4 @@
-"""What the models of a walk-forward said of rows that they had not seen: OUT/walk_forward, and how it is read again."""
+"""The out-of-sample store: predictions of a walk-forward for the test windows of its folds, in OUT/walk_forward."""
 
 from __future__ import annotations
 
@@ -18,38 +18,63 @@ from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import data_hash
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256
-from gpupipe.targets.classes import percent
 
 if TYPE_CHECKING:
     import pyarrow
 
 FOLDER, JSON = WALKED, "folds.json"
-Model = tuple[str, int, float]  # family, horizon, threshold
+KEY_COLUMNS = ("symbol", "time", "fold")  # of every table, before the predictions
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the models of one fold and sector said of its test window.
+class ModelKey:
+    """A model of a fold: its estimator, its column of y, and the values of the parameters that define the column.
 
-    rows: int64 (n_rows,), ascending, of the sector's Dataset: all that are warm, also those whose labels are not known,
-        which nobody could have told then.
-    models: family, horizon and threshold of each.  values: float32 (n_rows, n_models, 2), of SELL and BUY.
-    cutoffs: of each model, from which probability on a row is called BUY and SELL: chosen on the fold's validation.
-    learned_until_ns: the last time at which a label of the fold's training or validation rows became known, in any
-        sector.
+    parameters: as Target.parameters has them, in their order: horizon and threshold for equity.
+
+    >>> ModelKey("linear", "label_5d_10pct", (5, 0.1)).columns(("sell", "buy"))
+    ('linear_5d_10pct_sell', 'linear_5d_10pct_buy')
     """
 
-    sector: str
+    estimator: str
+    label: str
+    parameters: tuple[Any, ...] = ()
+
+    def columns(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Names of the columns of a table that hold this model's predictions."""
+        name = f"{self.estimator}_{self.label.removeprefix('label_')}"
+        return tuple(f"{name}_{output}" if output else name for output in outputs)
+
+
+@dataclass(frozen=True)
+class FoldPredictions:
+    """Predictions of the models of one fold and group for the fold's test window.
+
+    rows: int64 (n_rows,), ascending, of the group's Dataset: all warm rows of the window. Rows whose labels are not
+        known are among them, because nobody could have known those labels then.
+    models: (n_models,).  outputs: names of the predictions of a model that are stored; "" for that of a value.
+    values: float32 (n_rows, n_models, n_outputs).
+    cutoffs: for each model the probabilities from which a row is called, by side; empty where rows are not called.
+        They were chosen on the fold's validation part.
+    learned_until_ns: the last time at which a label of the fold's training or validation rows became known, in any
+        group.
+    """
+
+    group: str
     rows: np.ndarray
-    models: tuple[Model, ...]
+    models: tuple[ModelKey, ...]
+    outputs: tuple[str, ...]
     values: np.ndarray
-    cutoffs: tuple[tuple[float, float], ...]
+    cutoffs: tuple[tuple[float, ...], ...]
     learned_until_ns: int
 
 
 @dataclass(frozen=True)
 class Window:
-    """A fold's test: rows of from_ns <= time < until_ns; its models learned from nothing after learned_until_ns."""
+    """The test window of a fold: rows of from_ns <= time < until_ns.
+
+    learned_until_ns: no information after this time was used by the fold's models.
+    """
 
     name: str
     from_ns: int
@@ -58,133 +83,162 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The walk-forward of a finished run, read and checked.
+class StoredPredictions:
+    """The predictions of a finished run's walk-forward, read and checked.
 
-    windows: in time, one after the other.  tables: of each sector, columns symbol, time, fold (number of the window),
-        and for each model NAME_sell and NAME_buy, float32, null where the fold has no such model.
-    cutoffs: of each sector, float32 (n_windows, n_models, 2), of BUY and SELL; NaN where there is no such model.
-    data_hash: of each sector's bars up to `last_time_ns`.
+    windows: in the order of time.
+    models: of each model its estimator and the parameters of its target: (estimator, horizon, threshold) for equity.
+    columns: of each model the names of its columns in the tables.
+    tables: of each group, columns symbol, time, fold (number of the window), then those of each model, float32, null
+        where the fold has no such model.
+    cutoffs: of each group, float32 (n_windows, n_models, n_sides), BUY before SELL; NaN where there is no such model.
+    data_hash: of each group's bars up to `last_time_ns`.
     """
 
     out: pathlib.Path
     windows: tuple[Window, ...]
-    models: tuple[Model, ...]
+    models: tuple[tuple[Any, ...], ...]
+    columns: tuple[tuple[str, ...], ...]
     tables: dict[str, pyarrow.Table]
     cutoffs: dict[str, np.ndarray]
     data_hash: dict[str, str]
     last_time_ns: int
 
-    @property
-    def names(self) -> list[str]:
-        """Of each model, as the tables' columns have them."""
-        return names_of(self.models)
-
-
-def names_of(wanted: Sequence[Model]) -> list[str]:
-    """One for each model, as artifacts.Predictions has them: "meta_learner_5d_10pct"."""
-    return [f"{family}_{h}d_{percent(t)}pct" for family, h, t in wanted]
-
 
 def until(panel: Panel, last_time_ns: int) -> Panel:
-    """The panel's bars up to a time, that included; symbols without one stay."""
+    """The panel's bars up to and including a time; symbols that have no such bar stay."""
     until_then = panel.time_ns <= last_time_ns
     return panel if bool(until_then.all()) else panel.take(until_then, keep_empty=True)
 
 
 def publish(
-    store: Store, panel: Panel, origins: Sequence[FoldTimes], said: Sequence[Sequence[Said]], run_key: str
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Write OUT/walk_forward: a Parquet file a sector and folds.json; return their manifest entries by path.
+    store: Store,
+    panel: Panel,
+    origins: Sequence[FoldTimes],
+    predictions: Sequence[Sequence[FoldPredictions]],
+    run_key: str,
+) -> dict[str, dict[str, Any]]:
+    """Write OUT/walk_forward: a Parquet file for each group and folds.json; return their manifest entries by path.
 
-    said: of each origin, its sectors.
+    predictions: for each origin, those of its groups.
     """
     windows = [
-        Window(at.name, at.test[0].start, at.test[-1].stop, max(one.learned_until_ns for one in own))
-        for at, own in zip(origins, said, strict=True)
-    ]
-    families = sorted({model[0] for own in said for one in own for model in one.models})  # as artifacts.load has them
-    labels = sorted({model[1:] for own in said for one in own for model in one.models})
-    all_models = [(family, h, t) for h, t in labels for family in families]
+        Window(
+            origin.name, origin.test[0].start, origin.test[-1].stop, max(group.learned_until_ns for group in groups)
+        )
+        for origin, groups in zip(origins, predictions, strict=True)
+    ]  # fmt: skip
+    models = _all_models([fold for groups in predictions for fold in groups])
     entries: dict[str, dict[str, Any]] = {}
-    about: dict[str, Any] = {}
-    for sector in dict.fromkeys(one.sector for own in said for one in own):
-        parts = [next((one for one in own if one.sector == sector), None) for own in said]
-        own_panel = panel.of_group(sector)
-        name = f"{FOLDER}/{sector}.parquet"
-        entries[name] = store.publish(name, _parquet(_table(own_panel, parts, all_models)))
-        about[sector] = {
-            "file": name, "rows": sum(len(part.rows) for part in parts if part), "data_hash": data_hash(own_panel),
-            "cutoffs": [
-                [dict(zip(part.models, part.cutoffs, strict=True)).get(model) if part else None for model in all_models]
-                for part in parts
-            ],
-        }  # fmt: skip
+    description: dict[str, Any] = {}
+    for group in dict.fromkeys(fold.group for groups in predictions for fold in groups):
+        folds = [next((fold for fold in groups if fold.group == group), None) for groups in predictions]
+        of_group = panel.of_group(group)
+        name = f"{FOLDER}/{group}.parquet"
+        entries[name] = store.publish(name, _parquet(_table(of_group, folds, models)))
+        cutoffs = [dict(zip(fold.models, fold.cutoffs, strict=True)) if fold else {} for fold in folds]
+        description[group] = {
+            "file": name,
+            "rows": sum(len(fold.rows) for fold in folds if fold),
+            "data_hash": data_hash(of_group),
+            "cutoffs": [[of_fold.get(model) for model in models] for of_fold in cutoffs],
+        }
     whole = {
-        "format": FORMAT, "run_key": run_key, "windows": [dataclasses.asdict(one) for one in windows],
-        "models": all_models, "sectors": about, "last_time_ns": int(panel.time_ns.max()),
-    }  # fmt: skip
+        "format": FORMAT,
+        "run_key": run_key,
+        "windows": [dataclasses.asdict(window) for window in windows],
+        "models": [[model.estimator, *model.parameters] for model in models],
+        "sectors": description,
+        "last_time_ns": int(panel.time_ns.max()),
+    }
     name = f"{FOLDER}/{JSON}"
     return {**entries, name: store.publish(name, dump_json(whole))}
 
 
-def _table(panel: Panel, parts: Sequence[Said | None], all_models: Sequence[Model]) -> pyarrow.Table:
+def _all_models(folds: Sequence[FoldPredictions]) -> list[ModelKey]:
+    """Every estimator for every target that any fold has, sorted by the target's parameters, then by estimator."""
+    keys = [model for fold in folds for model in fold.models]
+    targets = sorted({(model.parameters, model.label) for model in keys})
+    estimators = sorted({model.estimator for model in keys})
+    return [ModelKey(name, label, parameters) for parameters, label in targets for name in estimators]
+
+
+def _table(panel: Panel, folds: Sequence[FoldPredictions | None], models: Sequence[ModelKey]) -> pyarrow.Table:
+    """The predictions of one group, fold after fold."""
     import pyarrow as pa
 
     to_host = panel.device.to_host
-    there = [(k, part) for k, part in enumerate(parts) if part]
-    rows = np.concatenate([part.rows for _, part in there])
+    numbered = [(k, fold) for k, fold in enumerate(folds) if fold]
+    rows = np.concatenate([fold.rows for _, fold in numbered])
+    outputs = numbered[0][1].outputs
     columns: dict[str, Any] = {
         "symbol": pa.DictionaryArray.from_arrays(
             pa.array(to_host(panel.symbol_of_row)[rows]), pa.array(list(panel.symbols), pa.string())
         ),
         "time": pa.array(to_host(panel.time_ns)[rows]).cast(pa.timestamp("ns", "UTC")),
-        "fold": pa.array(np.concatenate([np.full(len(part.rows), k, np.int16) for k, part in there])),
+        "fold": pa.array(np.concatenate([np.full(len(fold.rows), k, np.int16) for k, fold in numbered])),
     }
-    for model, name in zip(all_models, names_of(all_models), strict=True):
-        own = [
-            part.values[:, part.models.index(model)] if model in part.models
-            else np.full((len(part.rows), 2), np.nan, np.float32)
-            for _, part in there
-        ]  # fmt: skip
-        both = np.concatenate(own)
-        for c, word in enumerate(("sell", "buy")):
-            columns[f"{name}_{word}"] = pa.array(both[:, c], from_pandas=True)
+    for model in models:
+        values = np.concatenate([_values(fold, model) for _, fold in numbered])
+        for c, name in enumerate(model.columns(outputs)):
+            columns[name] = pa.array(values[:, c], from_pandas=True)
     return pa.table(columns)
 
 
+def _values(fold: FoldPredictions, model: ModelKey) -> np.ndarray:
+    """float32 (n_rows, n_outputs): the predictions of one model; NaN where the fold has no such model."""
+    if model in fold.models:
+        values: np.ndarray = fold.values[:, fold.models.index(model)]
+        return values
+    return np.full((len(fold.rows), len(fold.outputs)), np.nan, np.float32)
+
+
 def _parquet(table: pyarrow.Table) -> bytes:
-    """Floats are split by bytes: exponents of probabilities repeat, their last bits do not."""
+    """The table as Parquet; floats are split by bytes: exponents of probabilities repeat, their last bits do not."""
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    split = {name: "BYTE_STREAM_SPLIT" for name in table.column_names[3:]}
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=["symbol"], column_encoding=split)
+    encoding = {name: "BYTE_STREAM_SPLIT" for name in table.column_names[len(KEY_COLUMNS) :]}
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=["symbol"], column_encoding=encoding)
     return buffer.getvalue()
 
 
-def read(out: str | os.PathLike[str], manifest: Mapping[str, Any]) -> Kept | None:
-    """The walk-forward of a finished run, or None if it had none; StoreError for a file that is gone or altered."""
+def read(out: str | os.PathLike[str], manifest: Mapping[str, Any]) -> StoredPredictions | None:
+    """The predictions of a finished run's walk-forward, or None if it had none.
+
+    Raises StoreError for a file that is missing or altered.
+    """
     import pyarrow.parquet as pq
 
     name = f"{FOLDER}/{JSON}"
     if name not in manifest["files"]:
         return None
-    about = json.loads(_checked(out, manifest, name))
+    whole = json.loads(_checked(out, manifest, name))
+    groups = whole["sectors"]
     tables = {
-        sector: pq.read_table(io.BytesIO(_checked(out, manifest, one["file"])))
-        for sector, one in about["sectors"].items()
+        group: pq.read_table(io.BytesIO(_checked(out, manifest, description["file"])))
+        for group, description in groups.items()
     }
-    nothing = (np.nan, np.nan)
-    cutoffs = {
-        sector: np.array([[pair or nothing for pair in own] for own in one["cutoffs"]], np.float32)
-        for sector, one in about["sectors"].items()
-    }
-    return Kept(
-        pathlib.Path(out), tuple(Window(**one) for one in about["windows"]),
-        tuple((family, h, t) for family, h, t in about["models"]), tables, cutoffs,
-        {sector: one["data_hash"] for sector, one in about["sectors"].items()}, about["last_time_ns"],
-    )  # fmt: skip
+    names = next(iter(tables.values())).column_names[len(KEY_COLUMNS) :]
+    n_outputs = len(names) // len(whole["models"])
+    return StoredPredictions(
+        out=pathlib.Path(out),
+        windows=tuple(Window(**window) for window in whole["windows"]),
+        models=tuple(tuple(model) for model in whole["models"]),
+        columns=tuple(tuple(names[k : k + n_outputs]) for k in range(0, len(names), n_outputs)),
+        tables=tables,
+        cutoffs={group: _cutoffs(description["cutoffs"]) for group, description in groups.items()},
+        data_hash={group: description["data_hash"] for group, description in groups.items()},
+        last_time_ns=whole["last_time_ns"],
+    )
+
+
+def _cutoffs(by_window: Sequence[Sequence[Sequence[float] | None]]) -> np.ndarray:
+    """float32 (n_windows, n_models, n_sides); NaN for None, a model that the window's fold does not have."""
+    n_sides = next((len(sides) for of_window in by_window for sides in of_window if sides is not None), 0)
+    missing = (np.nan,) * n_sides
+    rows = [[missing if sides is None else sides for sides in of_window] for of_window in by_window]
+    return np.array(rows, np.float32)
 
 
 def _checked(out: str | os.PathLike[str], manifest: Mapping[str, Any], name: str) -> bytes:

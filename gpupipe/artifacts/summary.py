@@ -1,11 +1,11 @@
-"""The summary of a run: one row a model, averages, the verdict against the baselines; as JSON, Parquet and dict."""
+"""The summary of a run: a row for each model, averages, the verdict against the baselines; as JSON and Parquet."""
 
 from __future__ import annotations
 
 import io
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ SHOWN_REASONS = 4
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that was asked for and not trained, and the rule that says why. label "" stands for all labels."""
+    """A training that was skipped, and the rule that skipped it; label "" stands for all labels."""
 
     sector: str
     label: str
@@ -40,7 +40,7 @@ def model_row(
     cutoffs: dict[str, float],
     metrics: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """One row: what the model is and every measure, with "validation_" and "test_" before its name.
+    """The row of a model: its description and its measures, with "validation_" and "test_" before their names.
 
     identity: the group and the target: sector, label, horizon and threshold for equity.
     model: None for a baseline.  seconds: of the estimator's group stage, which all targets of the group share.
@@ -79,7 +79,7 @@ class RunFacts:
 
 
 def build(measured: Measured, skipped: Sequence[Skipped], facts: RunFacts, n_targets: int) -> dict[str, Any]:
-    """Everything a reader of the run may ask for, as JSON holds it. n_targets: of each group, trained or not."""
+    """The summary as JSON holds it.  n_targets: number of targets of each group, trained or not."""
     rows, panel = measured.rows, facts.panel
     averages = measured.averages()
     report = json.loads(facts.report.to_json()) if facts.report else None
@@ -135,28 +135,61 @@ def read(out: pathlib.Path) -> dict[str, Any]:
 
 
 def warm_sentence(started: dict[str, Any]) -> str:
-    """What a run went on from, in words."""
-    warm = [f"{name} {one['warm']} of {one['models']} (old rounds: median {one['old_rounds']:g})"
-            for name, one in started["families"].items() if one["warm"] and one["old_rounds"] is not None]  # fmt: skip
-    cold = [name for name, one in started["families"].items() if not one["warm"]]
+    """A sentence on the models that a run resumed, by estimator."""
+    warm = [
+        f"{name} {counts['warm']} of {counts['models']} (old rounds: median {counts['old_rounds']:g})"
+        for name, counts in started["families"].items()
+        if counts["warm"] and counts["old_rounds"] is not None
+    ]
+    cold = [name for name, counts in started["families"].items() if not counts["warm"]]
     nothing = f"; trained from nothing: {', '.join(cold)}" if cold else ""
     return f"Warm start from run {started['run_key'][:12]}: {', '.join(warm) or 'no model'}{nothing}."
 
 
 def reuse_sentence(units: dict[str, Any]) -> str:
-    """What was taken from earlier runs, and why the rest was not; empty where nothing was. units: as Ledger.about."""
-    counts = {kind: found for kind, found in units.items() if kind != "why"}
-    if not any(found["reused"] for found in counts.values()):
+    """A sentence on the cached results that a run reused, and why it computed the others; empty where it reused none.
+
+    units: as `ResultCache.counts` returns them.
+    """
+    counts_by_kind = {kind: counts for kind, counts in units.items() if kind != "why"}
+    if not any(counts["reused"] for counts in counts_by_kind.values()):
         return ""
     taken = ", ".join(
-        f"{found['reused']:,} of {found['reused'] + found['made']:,} {kind}s" for kind, found in counts.items()
+        f"{counts['reused']:,} of {counts['reused'] + counts['made']:,} {kind}s"
+        for kind, counts in counts_by_kind.items()
     )
     reasons = [f"{reason} ({times:,})" for reason, times in list(units["why"].items())[:SHOWN_REASONS]]
     others = ", ..." if len(units["why"]) > SHOWN_REASONS else ""
-    return f"Taken from earlier runs: {taken}" + (f"; made: {', '.join(reasons)}{others}" if reasons else "")
+    return f"Taken from earlier runs: {taken}" + (f"; computed: {', '.join(reasons)}{others}" if reasons else "")
 
 
-def title_of(row: dict[str, Any]) -> str:
-    """A label as a person reads it: "5 bars, 10 %"."""
+def title_of(row: Mapping[str, Any]) -> str:
+    """The title of a row's target: "5 bars, 10 %" with a horizon and a threshold, else the name of its column of y.
+
+    >>> title_of({"label": "label_5d_10pct", "horizon": 5, "threshold": 0.1}), title_of({"label": "next_price"})
+    ('5 bars, 10 %', 'next_price')
+    """
+    if row.get("horizon") is None or row.get("threshold") is None:
+        return str(row["label"])
     bars = "1 bar" if row["horizon"] == 1 else f"{row['horizon']} bars"
     return f"{bars}, {percent(row['threshold'])} %"
+
+
+def baseline_names(whole: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the baselines in a summary, in the order of its rows."""
+    return tuple(dict.fromkeys(row["model"] for row in whole["models"] if row["kind"] == "baseline"))
+
+
+def loss_name(whole: Mapping[str, Any]) -> str:
+    """Name of the loss that a summary's rows hold as test_LOSS beside test_prior_LOSS; "loss" without rows."""
+    start = "test_prior_"
+    for row in whole["models"]:
+        for name in row:
+            if name.startswith(start) and f"test_{name.removeprefix(start)}" in row:
+                return name.removeprefix(start)
+    return "loss"
+
+
+def has_calls(whole: Mapping[str, Any]) -> bool:
+    """Whether the run's models call rows from a cutoff on, as models of classes do."""
+    return any(name.startswith("cutoff_") for row in whole["models"] for name in row)

@@ -102,13 +102,13 @@ def _opened(
         manifest = read_manifest(out)
         if manifest is None:
             raise UserError(f"{out} has no {MANIFEST}: it is no finished run; run gpupipe with --out {out}")
-        kept = out_of_sample_store.read(out, manifest)
-        if kept is None:
+        stored = out_of_sample_store.read(out, manifest)
+        if stored is None:
             raise UserError(
                 f"{out} holds no walk-forward: run again with --walk-forward N, which tests N folds each with models "
                 f"that have not seen it; or use --source {SEALED}"
             )
-        return manifest, lambda panel, since: walked(kept, panel, families, since)
+        return manifest, lambda panel, since: walked(stored, panel, families, since)
     models = load(out)
     models.columns(families)  # says which families there are
 

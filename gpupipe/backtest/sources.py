@@ -1,4 +1,4 @@
-"""Where out-of-sample probabilities come from, and the proof that they are."""
+"""Sources of out-of-sample probabilities: the sealed test and the walk-forward; both prove that rows were unseen."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.targets.classes import percent
 
 if TYPE_CHECKING:
-    from gpupipe.artifacts.out_of_sample_store import Kept
+    from gpupipe.artifacts.out_of_sample_store import StoredPredictions
 
 SEALED, WALKED, CROSSED = "sealed-test", "walk-forward", "cpcv"
 
 
 class InSampleError(UserError):
-    """Rows that a model has learned from were to be backtested."""
+    """A backtest was asked for rows that a model has learned from."""
 
 
 @dataclass(frozen=True)
 class OutOfSample:
-    """Probabilities, and from when to when the models that gave them had not seen the rows.
+    """Probabilities, and the times in which their models had not seen the rows.
 
-    values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY, on the panel's device; NaN where nothing is said.
-    cutoffs: float32 (n_models, n_sectors, 2), on the host; from which probability on a row is called BUY, SELL:
-        chosen on validation. NaN: no such model. Sectors are in the order of panel.groups. With windows_ns they have a
-        first axis more, (n_windows, ...).
+    values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY, on the panel's device; NaN where there is no prediction.
+    cutoffs: float32 (n_models, n_sectors, 2), on the host: the probabilities, chosen on validation, from which a row is
+        called BUY or SELL; NaN where there is no such model. Sectors are in the order of panel.groups. With windows_ns
+        there is another first axis, (n_windows, ...).
     horizons, thresholds, families: of each model.
     since_ns, until_ns: int64 (n_sectors,), on the host: no row of since <= time < until was seen.
-    source: in words, as "sealed test".
-    windows_ns: int64 (n_windows,), ascending, on the host: when each fold of a walk-forward begins, whose cutoffs hold
-        until the next one begins; None for one fold. No row in time may lie before the first.
+    source: a description such as "sealed test".
+    windows_ns: int64 (n_windows,), ascending, on the host: the begin of each fold of a walk-forward, whose cutoffs hold
+        until the next fold begins; None for a single fold. No row in time may lie before the first.
 
     Raises InSampleError if any row outside of its sector's time has a probability; ValueError for a wrong shape.
     """
@@ -76,12 +76,12 @@ class OutOfSample:
 
     @property
     def by_window(self) -> np.ndarray:
-        """float32 (n_windows, n_models, n_sectors, 2): the cutoffs, of one window where there are no others."""
+        """float32 (n_windows, n_models, n_sectors, 2): the cutoffs by window; a single fold is a single window."""
         return self.cutoffs[None] if self.windows_ns is None else self.cutoffs
 
     @property
     def has_model(self) -> np.ndarray:
-        """bool (n_models, n_sectors): whether there is such a model, in any window."""
+        """bool (n_models, n_sectors): whether any window has such a model."""
         known: np.ndarray = (~np.isnan(self.by_window)).any(axis=(0, 3))
         return known
 
@@ -91,9 +91,9 @@ class OutOfSample:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One for each model, as artifacts.Predictions has them: "meta_learner_5d_10pct"."""
-        of = zip(self.families, self.horizons, self.thresholds, strict=True)
-        return tuple(f"{family}_{h}d_{percent(t)}pct" for family, h, t in of)
+        """Names of the models, as artifacts.Predictions has them: "meta_learner_5d_10pct"."""
+        models = zip(self.families, self.horizons, self.thresholds, strict=True)
+        return tuple(f"{family}_{h}d_{percent(t)}pct" for family, h, t in models)
 
 
 def rows_between(panel: Panel, since_ns: np.ndarray, until_ns: np.ndarray) -> Any:
@@ -105,12 +105,13 @@ def rows_between(panel: Panel, since_ns: np.ndarray, until_ns: np.ndarray) -> An
 
 def sealed_test(
     models: Any, panel: Panel, families: Sequence[str] | None = None, since: str | None = None
-) -> OutOfSample:  # fmt: skip
+) -> OutOfSample:
     """The probabilities of a finished run's models for the rows from its sealed test on.
 
-    models: artifacts.load(OUT).  families: which; all if None.  since: an ISO date: from then on only.
-    Each sector's test begins where OUT's metadata says ("dates", "test"); rows before it had trained or chosen the
-    models. Sectors of the panel without models, or without a test row, call for nothing.
+    models: artifacts.load(OUT).  families: names of the estimators; None for all.  since: an ISO date; earlier rows are
+    left out.
+    Each sector's test begins on the date in OUT's metadata ("dates", "test"); rows before it trained or chose the
+    models. Sectors of the panel without models, or without a test row, have no predictions.
     Raises InSampleError where `since` lies before the sealed test; UserError where no row is left.
     """
     begins = {
@@ -118,106 +119,151 @@ def sealed_test(
         for sector in panel.groups if sector in models.metadata
     }  # fmt: skip
     if not begins:
-        there, wanted = ", ".join(models.by_sector), ", ".join(panel.groups)
-        raise UserError(f"{models.out} has models for {there}, none for {wanted}")
+        trained, wanted = ", ".join(models.by_sector), ", ".join(panel.groups)
+        raise UserError(f"{models.out} has models for {trained}, none for {wanted}")
     start = _checked_since(since, begins, "sealed test") if since is not None else 0
     never = np.iinfo(np.int64).max
     since_ns = np.array([max(start, begins.get(sector, never)) for sector in panel.groups], np.int64)
     until_ns = np.full(len(since_ns), never)
     rows = rows_between(panel, since_ns, until_ns)
     if not bool(rows.any()):
-        ends = np.datetime64(min(begins.values()), "ns").astype("datetime64[s]")
-        raise UserError(f"the data hold no row from {ends} on, where the sealed test begins: give the data of the run")
-    said = models.predict(panel, families, rows)
-    of_model = models.columns(families)
-    chosen = np.full((len(of_model), len(panel.groups), 2), np.nan, np.float32)
-    for m, (family, h, t) in enumerate(of_model):
+        first = np.datetime64(min(begins.values()), "ns").astype("datetime64[s]")
+        raise UserError(f"the data hold no row from {first} on, where the sealed test begins: give the data of the run")
+    columns = models.columns(families)
+    cutoffs = np.full((len(columns), len(panel.groups), 2), np.nan, np.float32)
+    for m, (family, h, t) in enumerate(columns):
         for s, sector in enumerate(panel.groups):
-            chosen[m, s] = models.cutoffs.get((sector, h, t, family), (np.nan, np.nan))
+            cutoffs[m, s] = models.cutoffs.get((sector, h, t, family), (np.nan, np.nan))
     return OutOfSample(
-        values=said.values, cutoffs=chosen, horizons=tuple(h for _, h, _ in of_model),
-        thresholds=tuple(t for *_, t in of_model), families=tuple(family for family, *_ in of_model),
-        since_ns=since_ns, until_ns=until_ns, source=f"sealed test of {models.out}", panel=panel,
-    )  # fmt: skip
+        values=models.predict(panel, families, rows).values,
+        cutoffs=cutoffs,
+        horizons=tuple(h for _, h, _ in columns),
+        thresholds=tuple(t for *_, t in columns),
+        families=tuple(family for family, *_ in columns),
+        since_ns=since_ns,
+        until_ns=until_ns,
+        source=f"sealed test of {models.out}",
+        panel=panel,
+    )
 
 
 def walked(
-    kept: Kept, panel: Panel, families: Sequence[str] | None = None, since: str | None = None
-) -> OutOfSample:  # fmt: skip
-    """The probabilities of a run's walk-forward: of every test row by the models of its fold, which had not seen it.
+    stored: StoredPredictions, panel: Panel, families: Sequence[str] | None = None, since: str | None = None
+) -> OutOfSample:
+    """The stored probabilities of a run's walk-forward: each test row by the models of its fold, which had not seen it.
 
-    kept: walk_forward.read(OUT, its manifest).  families, since: as of `sealed_test`.  The cutoffs of a fold are those
-    of its own validation part. Bars later than the run's are left out: nothing is said of them.
+    stored: out_of_sample_store.read(OUT, its manifest).  families, since: see `sealed_test`.  A fold's cutoffs are
+    those of its own validation part. Bars later than the run's have no predictions.
     Raises InSampleError where a row lies outside of its fold's test, or a label of the fold's training or validation
     was not yet known before it, or `since` lies before the first fold's test; UserError where the panel's bars are not
     those of the run, or a family was not trained.
     """
+    sectors = [sector for sector in panel.groups if sector in stored.tables]
+    if not sectors:
+        raise UserError(
+            f"{stored.out} walked through {', '.join(stored.tables)}, not through {', '.join(panel.groups)}"
+        )
+    chosen = _chosen_models(stored, families)
+    first_ns = stored.windows[0].from_ns
+    start = first_ns
+    if since is not None:
+        start = _checked_since(since, dict.fromkeys(sectors, first_ns), "first fold's test")
+    values = np.full((panel.n_rows, len(chosen), 3), np.nan, np.float32)
+    cutoffs = np.full((len(stored.windows), len(chosen), len(panel.groups), 2), np.nan, np.float32)
+    row_keys = _RowKeys.of(panel)
+    for sector in sectors:
+        _check_bars(stored, sector, panel)
+        table = stored.tables[sector]
+        time_ns = table["time"].to_numpy().astype(np.int64)
+        _check_unseen(stored, sector, time_ns, table["fold"].to_numpy())
+        rows, later = row_keys.rows(table["symbol"], time_ns), time_ns >= start
+        for column, m in enumerate(chosen):
+            sell, buy = (table[name].to_numpy()[later] for name in stored.columns[m])
+            values[rows[later], column] = np.stack([sell, 1 - sell - buy, buy], axis=1)
+        cutoffs[:, :, panel.groups.index(sector)] = stored.cutoffs[sector][:, chosen]
+    never = np.iinfo(np.int64).max
+    has_models = np.array([sector in sectors for sector in panel.groups])
+    estimators, horizons, thresholds = zip(*(stored.models[m] for m in chosen), strict=True)
+    n = len(stored.windows)
+    return OutOfSample(
+        values=panel.device.asarray(values),
+        cutoffs=cutoffs,
+        horizons=horizons,
+        thresholds=thresholds,
+        families=estimators,
+        since_ns=np.where(has_models, start, never),
+        until_ns=np.where(has_models, stored.last_time_ns + 1, never),
+        source=f"walk-forward of {n} {'fold' if n == 1 else 'folds'}",
+        panel=panel,
+        windows_ns=np.array([window.from_ns for window in stored.windows], np.int64),
+    )
+
+
+def _chosen_models(stored: StoredPredictions, families: Sequence[str] | None) -> list[int]:
+    """Numbers of the models of some estimators, label by label; UserError for a model that cannot be traded."""
+    trained = dict.fromkeys(estimator for estimator, *_ in stored.models)
+    for name in families or ():
+        if name not in trained:
+            raise UserError(f"no model {name!r} in the walk-forward of {stored.out}; there are {', '.join(trained)}")
+    if any(len(model) != 3 or len(names) != 2 for model, names in zip(stored.models, stored.columns, strict=True)):
+        raise UserError(f"the models of {stored.out} predict no barrier labels, and only these can be backtested")
+    labels = dict.fromkeys((h, t) for _, h, t in stored.models)
+    return [stored.models.index((family, h, t)) for h, t in labels for family in families or trained]
+
+
+@dataclass(frozen=True)
+class _RowKeys:
+    """A panel's rows by symbol and time.  keys: int64 (n_rows,), ascending, as a panel is sorted."""
+
+    symbols: dict[str, int]
+    times: np.ndarray
+    keys: np.ndarray
+
+    @classmethod
+    def of(cls, panel: Panel) -> _RowKeys:
+        """The keys of all rows of a panel."""
+        time_ns, symbol = (panel.device.to_host(array) for array in (panel.time_ns, panel.symbol_of_row))
+        times = np.unique(time_ns)
+        keys = symbol.astype(np.int64) * len(times) + np.searchsorted(times, time_ns)
+        return cls({name: k for k, name in enumerate(panel.symbols)}, times, keys)
+
+    def rows(self, symbol: Any, time_ns: np.ndarray) -> np.ndarray:
+        """int64 (n,): the rows of these symbols, an Arrow column of a dictionary, and times."""
+        codes = symbol.combine_chunks()
+        of_code = np.array([self.symbols[name] for name in codes.dictionary.to_pylist()], np.int64)
+        wanted = of_code[codes.indices.to_numpy()] * len(self.times) + np.searchsorted(self.times, time_ns)
+        rows: np.ndarray = np.searchsorted(self.keys, wanted)
+        return rows
+
+
+def _check_bars(stored: StoredPredictions, sector: str, panel: Panel) -> None:
+    """UserError unless the panel has the sector's bars of the run, by their hash."""
     from gpupipe.artifacts.out_of_sample_store import until
     from gpupipe.data.report import data_hash
 
-    there = dict.fromkeys(family for family, *_ in kept.models)
-    unknown = [name for name in families or () if name not in there]
-    if unknown:
-        raise UserError(f"no model {unknown[0]!r} in the walk-forward of {kept.out}; there are {', '.join(there)}")
-    sectors = [sector for sector in panel.groups if sector in kept.tables]
-    if not sectors:
-        raise UserError(f"{kept.out} walked through {', '.join(kept.tables)}, not through {', '.join(panel.groups)}")
-    labels = dict.fromkeys((h, t) for _, h, t in kept.models)
-    chosen = [kept.models.index((family, h, t)) for h, t in labels for family in families or there]
-    begins = {sector: kept.windows[0].from_ns for sector in sectors}
-    start = _checked_since(since, begins, "first fold's test") if since is not None else kept.windows[0].from_ns
-    values = np.full((panel.n_rows, len(chosen), 3), np.nan, np.float32)
-    cutoffs = np.full((len(kept.windows), len(chosen), len(panel.groups), 2), np.nan, np.float32)
-    to_host = panel.device.to_host
-    time_ns, symbol = to_host(panel.time_ns), to_host(panel.symbol_of_row)
-    times = np.unique(time_ns)
-    key = symbol.astype(np.int64) * len(times) + np.searchsorted(times, time_ns)  # ascending, as a panel is sorted
-    for sector in sectors:
-        if data_hash(until(panel.of_group(sector), kept.last_time_ns)) != kept.data_hash[sector]:
-            raise UserError(
-                f"the bars of {sector} are not those that {kept.out} was trained and judged on: give the data of the "
-                f"run (all symbols of a sector; later bars may follow), or use --source {SEALED}"
-            )
-        table = kept.tables[sector]
-        row_time, fold = table["time"].to_numpy().astype(np.int64), table["fold"].to_numpy()
-        _check_unseen(kept, sector, row_time, fold)
-        of_symbol = {name: k for k, name in enumerate(panel.symbols)}
-        codes = table["symbol"].combine_chunks()
-        of_code = np.array([of_symbol[name] for name in codes.dictionary.to_pylist()], np.int64)
-        wanted = of_code[codes.indices.to_numpy()] * len(times) + np.searchsorted(times, row_time)
-        rows, later = np.searchsorted(key, wanted), row_time >= start
-        for column, m in enumerate(chosen):
-            sell, buy = (table[f"{kept.names[m]}_{word}"].to_numpy()[later] for word in ("sell", "buy"))
-            values[rows[later], column] = np.stack([sell, 1 - sell - buy, buy], axis=1)
-        cutoffs[:, :, panel.groups.index(sector)] = kept.cutoffs[sector][:, chosen]
-    never = np.iinfo(np.int64).max
-    known = np.array([sector in sectors for sector in panel.groups])
-    families_of, horizons, thresholds = zip(*(kept.models[m] for m in chosen), strict=True)
-    n = len(kept.windows)
-    return OutOfSample(
-        values=panel.device.asarray(values), cutoffs=cutoffs, horizons=horizons, thresholds=thresholds,
-        families=families_of, since_ns=np.where(known, start, never),
-        until_ns=np.where(known, kept.last_time_ns + 1, never),
-        source=f"walk-forward of {n} {'fold' if n == 1 else 'folds'}", panel=panel,
-        windows_ns=np.array([window.from_ns for window in kept.windows], np.int64),
-    )  # fmt: skip
+    if data_hash(until(panel.of_group(sector), stored.last_time_ns)) != stored.data_hash[sector]:
+        raise UserError(
+            f"the bars of {sector} are not those that {stored.out} was trained and judged on: give the data of the "
+            f"run (all symbols of a sector; later bars may follow), or use --source {SEALED}"
+        )
 
 
-def _check_unseen(kept: Kept, sector: str, time_ns: np.ndarray, fold: np.ndarray) -> None:
+def _check_unseen(stored: StoredPredictions, sector: str, time_ns: np.ndarray, fold: np.ndarray) -> None:
     """InSampleError unless each row lies in its fold's test, after all that the fold's models learned from."""
     begin, end, learned = (
-        np.array([getattr(window, name) for window in kept.windows])[fold]
+        np.array([getattr(window, name) for window in stored.windows])[fold]
         for name in ("from_ns", "until_ns", "learned_until_ns")
     )
     seen = int(((time_ns < begin) | (time_ns >= end) | (time_ns <= learned)).sum())
     if seen:
         raise InSampleError(
-            f"{seen:,} rows of {sector} in the walk-forward of {kept.out} lie outside of their fold's test, or before "
-            "the end of what its models learned from: only out-of-sample rows can be backtested; run again"
+            f"{seen:,} rows of {sector} in the walk-forward of {stored.out} lie outside of their fold's test, or "
+            "before the end of what its models learned from: only out-of-sample rows can be backtested; run again"
         )
 
 
 def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
+    """The time of an ISO date; InSampleError for one before the first of the sectors' begins of `what`."""
     try:
         start = time_ns_of(since)
     except ValueError:
@@ -227,11 +273,12 @@ def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
         day = np.datetime64(first, "ns").astype("datetime64[D]")
         raise InSampleError(
             f"--since {since} lies before the {what} of {sector}, which begins on {day}: the models learned from "
-            "rows before it, or were chosen by them, and what they say of those is no evidence; leave --since out"
+            "rows before it, or were chosen by them, so that their predictions of those rows are no evidence; leave "
+            "--since out"
         )
     return start
 
 
 def time_ns_of(text: str) -> int:
-    """UTC nanoseconds of a date or time as metadata has it; ValueError for another text."""
+    """UTC nanoseconds of an ISO date or time, as metadata holds them; ValueError for another text."""
     return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpupipe.artifacts.summary import baseline_names
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent
 from gpupipe.report.page import Figure, Section, Table
-from gpupipe.training.score import BASELINES
 
 
 def folds(whole: Mapping[str, Any]) -> Section | None:
@@ -16,6 +16,7 @@ def folds(whole: Mapping[str, Any]) -> Section | None:
 
     whole: the summary of the run.
     """
+    baselines = baseline_names(whole)
     parts: list[Any] = []
     text: list[str] = []
     for name, key, title in (
@@ -27,7 +28,7 @@ def folds(whole: Mapping[str, Any]) -> Section | None:
         rows = [
             {"label": title_of_label(result["label"]), "model": result["model"], "number": k,
              "gain": 100 * fold["gain_over_prior"]}
-            for result in whole[name]["results"] if result["model"] not in BASELINES
+            for result in whole[name]["results"] if result["model"] not in baselines
             for k, fold in enumerate(result[key], 1) if fold["rows"]
         ]  # fmt: skip
         columns = [("label", False), ("model", False), (key[:-1], True), ("gain, %", True)]

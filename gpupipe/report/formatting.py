@@ -1,19 +1,35 @@
-"""Numbers and label names as the report prints them."""
+"""Numbers and titles as the report prints them."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gpupipe.artifacts.summary import title_of
 
+BARRIER_LABEL = re.compile(r"label_(\d+)d_([\d.]+)pct")
+
 
 def title_of_label(label: str) -> str:
-    """The title of a label by its name: label_5d_10pct is "5 bars, 10 %"."""
-    _, horizon, threshold = label.split("_", 2)
-    columns = {"horizon": int(horizon.removesuffix("d")), "threshold": float(threshold.removesuffix("pct")) / 100}
-    return title_of(columns)
+    """The title of a target by the name of its column of y.
+
+    >>> title_of_label("label_5d_10pct"), title_of_label("next_price")
+    ('5 bars, 10 %', 'next_price')
+    """
+    match = BARRIER_LABEL.fullmatch(label)
+    parameters = {"horizon": int(match[1]), "threshold": float(match[2]) / 100} if match else {}
+    return title_of({"label": label, **parameters})
 
 
 def to_percent(fraction: Any) -> Any:
     """A fraction in percent; None for None and for NaN."""
     return None if fraction is None or fraction != fraction else 100 * fraction
+
+
+def words_of(name: str) -> str:
+    """The name of a loss in words.
+
+    >>> words_of("log_loss"), words_of("squared_error")
+    ('log-loss', 'squared error')
+    """
+    return "log-loss" if name == "log_loss" else name.replace("_", " ")

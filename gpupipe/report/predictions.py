@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from gpupipe.evaluation import calibration
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label
 from gpupipe.report.page import Figure, Section, Table
-from gpupipe.training.score import BASELINES
 
 Row = Mapping[str, Any]
 FEWEST_CALLS = 20  # called rows below which no precision is drawn
 
 
-def probabilities(lines: Sequence[Row] | None) -> Section | None:
+def probabilities(lines: Sequence[Row] | None, baselines: Collection[str] = ()) -> Section | None:
     """Calibration and precision of BUY and SELL; None without lines.
 
-    lines: rows of curves.parquet, as evaluation.calibration writes them.
+    lines: rows of curves.parquet, as evaluation.calibration writes them.  baselines: models that are left out.
     """
     if lines is None:
         return None
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for line in lines:
-        if line["model"] not in BASELINES:
+        if line["model"] not in baselines:
             groups[line["side"], line["label"], line["model"]].append(line)
     parts: list[Any] = []
     for side in ("buy", "sell"):

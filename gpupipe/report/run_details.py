@@ -57,10 +57,14 @@ def _timeline(log: timeline.Log, jobs: int) -> tuple[list[Any], list[str]]:
     idle = max(0.0, 1 - sum(lane.busy_s for lane in lanes) / (n * span)) if span else 0.0
     text = [
         f"{sum(lane.units for lane in lanes):,} tasks ran in {span:.1f} s on {n} threads or workers, which were idle "
-        f"for {100 * idle:.1f} % of that time.",
-        f"{100 * timeline.hidden_share(log):.0f} % of the preparation (features, labels, rows and bins of each fold) "
-        "overlapped with training.",
+        f"for {100 * idle:.1f} % of that time."
     ]
+    overlap = timeline.hidden_share(log)
+    if overlap == overlap:  # NaN without any preparation
+        text.append(
+            f"{100 * overlap:.0f} % of the preparation (features, labels, rows and bins of each fold) overlapped with "
+            "training."
+        )
     return [*parts, Table("Idle share", columns, rows, digits=1)], text
 
 

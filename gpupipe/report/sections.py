@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpupipe.artifacts.summary import title_of
+from gpupipe.artifacts.summary import baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
-from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
 from gpupipe.report import charts, sentences
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, to_percent
+from gpupipe.report.leaderboard import by_sector, leaderboard
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
@@ -22,7 +22,6 @@ from gpupipe.report.signals import signals
 from gpupipe.report.trading import backtest
 from gpupipe.report.warnings_section import warnings
 from gpupipe.runtime import run_log, timeline
-from gpupipe.training.score import BASELINES
 
 Row = Mapping[str, Any]
 MOST_FEATURES = 30  # features in the chart of importances; the table has all
@@ -32,30 +31,46 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     """All sections of a finished run for which OUT holds data.  whole: its summary."""
     events = run_log.read(out / run_log.FILE) if (out / run_log.FILE).exists() else []
     events = [event for event in events if "event" in event and "time" in event]
+    log = timeline.find(events, whole["run_key"])
+    calls = has_calls(whole)
     sections = [
-        verdict(whole), warnings(out, whole, events), signals(out, whole), data(whole), labels(out),
-        split(out, whole), leaderboard(whole), by_sector(whole), probabilities(_table(out / calibration.CURVES)),
+        verdict(whole),
+        warnings(out, whole, events),
+        signals(out, whole) if calls else None,
+        data(whole),
+        labels(out),
+        split(out, whole),
+        leaderboard(whole),
+        by_sector(whole),
+        probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
         importance(out),
-        folds(whole), backtest(out, whole), time_and_memory(whole, timeline.find(events, whole["run_key"])),
-        run_section(whole, events), skipped(whole),
-    ]  # fmt: skip
+        folds(whole),
+        backtest(out, whole) if calls else None,
+        time_and_memory(whole, log),
+        run_section(whole, events),
+        skipped(whole),
+    ]
     return [section for section in sections if section is not None]
 
 
 def lead(whole: Mapping[str, Any]) -> list[str]:
-    """Two sentences on models, data, device, and the dates of the split."""
+    """A sentence on models, data and device, and one on the dates of the split, where it has dates."""
     about_data, split = whole["data"], whole["split"]
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
-    return [
+    text = [
         f"{whole['n_models']} of {whole['n_models_wanted']} models from {about_data['rows_kept']:,} bars of "
         f"{about_data['symbols']} symbols{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} "
-        f"s on {device}.",
-        f"Training rows begin on {split['train_from']}, validation rows on {split['validation_from']}. The sealed test "
-        f"has the rows from {split['test_from']} to {split['test_to']}: no model, parameter or cutoff was chosen on "
-        "them.",
-    ]  # fmt: skip
+        f"s on {device}."
+    ]
+    if split:
+        text.append(
+            f"Training rows begin on {split['train_from']}, validation rows on {split['validation_from']}. The sealed "
+            f"test has the rows from {split['test_from']} to {split['test_to']}: no model, parameter or cutoff was "
+            "chosen on them."
+        )
+    return text
 
 
 def verdict(whole: Mapping[str, Any]) -> Section:
@@ -99,7 +114,7 @@ def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     cells: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "data": lambda whole: whole["data"].get("data_hash", "")[:12],
         "bars": lambda whole: f"{whole['data']['rows_kept']:,}",
-        "sealed test": lambda whole: f"{whole['split']['test_from']} to {whole['split']['test_to']}",
+        "sealed test": lambda whole: _test_dates(whole["split"]),
         "models": lambda whole: whole["n_models"],
         "seconds": lambda whole: f"{whole['elapsed_s']:.1f}",
         "peak memory, GiB": lambda whole: f"{whole['peak_bytes'] / 2**30:.2f}",
@@ -108,14 +123,20 @@ def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return [[name, *(cell(whole) for whole in wholes)] for name, cell in cells.items()]
 
 
+def _test_dates(split: Mapping[str, str]) -> str:
+    """The dates of the sealed test; empty for a split without dates."""
+    return f"{split['test_from']} to {split['test_to']}" if split else ""
+
+
 def _compared_gains(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -> Section:
     averages = [{(a["label"], a["model"]): a for a in whole["averages"]} for whole in wholes]
+    baselines = {name for whole in wholes for name in baseline_names(whole)}
     rows, table = [], []
     for key in dict.fromkeys([*averages[0], *averages[1]]):
         label, model = title_of_label(key[0]), key[1]
         gains = [100 * by_key[key]["test_gain_over_prior"] if key in by_key else None for by_key in averages]
         for name, gain, by_key in zip(names, gains, averages, strict=True):
-            if gain is not None and model not in BASELINES:
+            if gain is not None and model not in baselines:
                 low, high = (to_percent(by_key[key].get(f"test_gain_{end}")) for end in ("low", "high"))
                 rows.append({"label": label, "model": model, "run": name, "gain": gain, "low": low, "high": high})
         first, second = gains
@@ -192,9 +213,11 @@ def _totals(lines: Sequence[Row], by: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
-    """The dates of the folds, with the picture OUT/folds.svg."""
+def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
+    """The dates of the folds, with the picture OUT/folds.svg; None for a split without dates."""
     path = out / "folds.svg"
+    if not whole["split"]:
+        return None
     settings = whole["settings"]["split"]
     text = [
         "Rows whose longest label ends in the next part are purged; another "
@@ -204,68 +227,6 @@ def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     ]
     parts = [Picture("Training, validation and test dates of each fold", path.read_text())] if path.exists() else []
     return Section("Split", text, parts)
-
-
-def leaderboard(whole: Mapping[str, Any]) -> Section:
-    """Gains over the prior, with intervals, of all models and baselines, averaged over sectors."""
-    titles = {row["label"]: title_of(row) for row in whole["models"]}
-    rows = [
-        {
-            "label": titles[a["label"]], "model": a["model"], "gain": 100 * a["test_gain_over_prior"],
-            "low": to_percent(a.get("test_gain_low")), "high": to_percent(a.get("test_gain_high")),
-            "skill": a.get("test_skill", ""),
-        }
-        for a in whole["averages"]
-    ]  # fmt: skip
-    columns = [("label", False), ("model", False), ("sealed gain, %", True), ("interval from", True), ("to", True),
-               ("skill", False), ("sealed log-loss", True), ("validation gain, %", True),
-               ("sectors above the prior", True), ("sectors", True), ("mean return after BUY, %", True),
-               ("after any row, %", True)]  # fmt: skip
-    table = [
-        [titles[a["label"]], a["model"], 100 * a["test_gain_over_prior"], to_percent(a.get("test_gain_low")),
-         to_percent(a.get("test_gain_high")), a.get("test_skill", ""), a["test_log_loss"],
-         100 * a["validation_gain_over_prior"], a["sectors_above_prior"], a["sectors"],
-         to_percent(a.get("test_return_when_buy")), to_percent(a.get("test_return_buy_and_hold"))]
-        for a in whole["averages"]
-    ]  # fmt: skip
-    text = [
-        "Gain: the relative reduction of the log-loss on the sealed test against the sector's class prior (the line at "
-        "0), averaged over sectors. Bars are 95 % intervals from a block bootstrap of dates. "
-        f"“{NO_SKILL.capitalize()}”: the interval of the gain over the prior, the sector's or that of all sectors, "
-        f"includes 0 or lies below. The baselines are {', '.join(BASELINES)}: class shares, for all rows or in bins of "
-        "one column."
-    ]
-    return Section("Leaderboard", text, [
-        Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows)),
-        Table("All models and baselines, averaged over sectors", columns, table, digits=3, folded=True),
-    ])  # fmt: skip
-
-
-def by_sector(whole: Mapping[str, Any]) -> Section:
-    """Gains and other measures of each model on the sealed test of its sector."""
-    rows = [
-        {"label": title_of(row), "sector": row["sector"], "model": row["model"],
-         "gain": 100 * row["test_gain_over_prior"], "skill": row.get("test_skill", "")}
-        for row in whole["models"] if row["test_gain_over_prior"] is not None
-    ]  # fmt: skip
-    names = list(dict.fromkeys(row["model"] for row in whole["models"] if row["kind"] == "model"))
-    names.sort(key=lambda name: name != "meta_learner")
-    model_rows = [row for row in rows if row["model"] in names]
-    columns = [("sector", False), ("label", False), ("model", False), ("sealed gain, %", True), ("skill", False),
-               ("sealed log-loss", True), ("log-loss of the prior", True), ("PR-AUC BUY", True), ("BUY share, %", True),
-               ("BUY calls", True), ("precision BUY, %", True), ("scope", False), ("rounds", False)]  # fmt: skip
-    table = [
-        [row["sector"], title_of(row), row["model"], to_percent(row["test_gain_over_prior"]), row.get("test_skill", ""),
-         row["test_log_loss"], row["test_prior_log_loss"], row["test_pr_auc_buy"], to_percent(row["test_share_buy"]),
-         row["test_calls_buy"], to_percent(row["test_precision_buy"]), row["scope"], row["rounds"]]
-        for row in whole["models"] if row["kind"] == "model"
-    ]  # fmt: skip
-    n_skill = sum(row["skill"] == SKILL for row in model_rows)
-    text = [f"{n_skill} of {len(model_rows)} models have skill on the sealed test of their sector."]
-    return Section("By sector", text, [
-        Figure("Gain over the prior by sector and label, in percent; ~: no skill", charts.heat(model_rows, names)),
-        Table(f"All {len(table)} models", columns, table, digits=3, folded=True),
-    ])  # fmt: skip
 
 
 def importance(out: pathlib.Path) -> Section | None:

@@ -42,7 +42,7 @@ def warnings(out: pathlib.Path, whole: Mapping[str, Any], events: Iterable[Mappi
     if not sessions:
         text = ["This folder has no log of the run that trained these models, so its warnings are not known."]
     else:
-        text = [] if rows else ["None: neither the run nor the data check reported a problem."]
+        text = [] if rows else ["No warnings: neither the run nor the data check reported a problem."]
     columns = [("source", False), ("warning", False), ("times, or rows", True)]
     return Section("Warnings", text, [Table(f"{len(rows)} warnings", columns, rows)] if rows else [])
 

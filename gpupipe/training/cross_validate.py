@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts import out_of_sample_store
-from gpupipe.artifacts.out_of_sample_store import Said
+from gpupipe.artifacts.out_of_sample_store import FoldPredictions
 from gpupipe.artifacts.summary import Skipped
 from gpupipe.cross_validation.combinatorial import paths
 from gpupipe.cross_validation.fold_times import FoldTimes
@@ -62,7 +62,7 @@ class FoldScores:
     description: dict[str, Any]
     losses: list[BlockLoss]
     by_time: dict[tuple[str, str], block_bootstrap.Losses] = field(default_factory=dict)
-    predictions: list[Said] = field(default_factory=list)
+    predictions: list[FoldPredictions] = field(default_factory=list)
 
 
 def title(times: FoldTimes) -> str:

@@ -7,51 +7,83 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.artifacts.out_of_sample_store import Said
+from gpupipe.artifacts.out_of_sample_store import FoldPredictions, ModelKey
 from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
 from gpupipe.evaluation.scorers import scorer_of
+from gpupipe.targets.target import Target
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels, predict_stack
 
 
-def of_fold(context: TrainingContext, times: FoldTimes, trained: Sequence[GroupModels]) -> list[Said]:
+def of_fold(context: TrainingContext, times: FoldTimes, trained: Sequence[GroupModels]) -> list[FoldPredictions]:
     """Predictions of a fold's models for its test window; rows without known labels are predicted for it.
 
-    Kept are the probabilities of the first and the last class, with the cutoffs that validation chose.
+    Stored are the probabilities of the first and the last class, or the predicted value, with the cutoffs that
+    validation chose.
     """
     to_host = context.device.to_host
-    learned_until = max(
+    learned_until_ns = max(
         int(to_host(context.datasets[models.group].end_time_ns)[rows].max())
         for models in trained
         for rows in (context.splits[models.group].train, context.splits[models.group].validation)
     )
-    windows = []
-    for models in trained:
-        dataset, split = context.datasets[models.group], context.splits[models.group]
-        time, y = to_host(dataset.time_ns), to_host(dataset.y)
-        inside = np.zeros(len(time), bool)
-        for block in times.test:
-            inside |= (time >= block.start) & (time < block.stop)
-        rows = np.flatnonzero(inside & to_host(dataset.warm))
-        unknown = np.setdiff1d(rows, split.test, assume_unique=True)
-        later = _predict(context, models, dataset, unknown)
-        position, values, cutoffs = np.searchsorted(rows, split.test), [], []
-        scorer, outer = scorer_of(dataset.target), [0, dataset.target.n_classes - 1]
-        keys = [(k, name) for k in _by_horizon(dataset, models.labels) for name in models.models]
-        for k, name in keys:
-            both = np.empty((len(rows), 2), np.float32)
-            both[position] = models.test[name][:, k][:, outer]
-            both[np.searchsorted(rows, unknown)] = later[name][:, k][:, outer]
-            column = dataset.target.names.index(models.labels[k])
-            chosen = scorer.cutoffs(models.validation[name][:, k], y[split.validation, column])
-            values.append(both)
-            cutoffs.append((chosen["buy"], chosen["sell"]))
-        names = tuple((name, *_label(dataset, models.labels[k])) for k, name in keys)
-        windows.append(Said(models.group, rows, names, np.stack(values, axis=1), tuple(cutoffs), learned_until))
-    return windows
+    return [_of_group(context, times, models, learned_until_ns) for models in trained]
+
+
+def _of_group(
+    context: TrainingContext, times: FoldTimes, models: GroupModels, learned_until_ns: int
+) -> FoldPredictions:
+    """Predictions of the models of one group."""
+    to_host = context.device.to_host
+    dataset, split = context.datasets[models.group], context.splits[models.group]
+    target, scorer = dataset.target, scorer_of(dataset.target)
+    time_ns, y = to_host(dataset.time_ns), to_host(dataset.y)
+    in_window = np.zeros(len(time_ns), bool)
+    for block in times.test:
+        in_window |= (time_ns >= block.start) & (time_ns < block.stop)
+    rows = np.flatnonzero(in_window & to_host(dataset.warm))
+    unlabelled = np.setdiff1d(rows, split.test, assume_unique=True)
+    late = _predict(context, models, dataset, unlabelled)
+    stored, outputs = _stored_outputs(target)
+    keys: list[ModelKey] = []
+    values: list[np.ndarray] = []
+    cutoffs: list[tuple[float, ...]] = []
+    for k in sorted(range(len(models.labels)), key=lambda k: _parameters(target, models.labels[k])):
+        label = models.labels[k]
+        column = target.names.index(label)
+        for name in models.models:
+            prediction = np.empty((len(rows), len(stored)), np.float32)
+            prediction[np.searchsorted(rows, split.test)] = models.test[name][:, k][:, stored]
+            prediction[np.searchsorted(rows, unlabelled)] = late[name][:, k][:, stored]
+            by_side = scorer.cutoffs(models.validation[name][:, k], y[split.validation, column])
+            keys.append(ModelKey(name, label, _parameters(target, label)))
+            values.append(prediction)
+            cutoffs.append(tuple(by_side.values()))
+    return FoldPredictions(
+        group=models.group,
+        rows=rows,
+        models=tuple(keys),
+        outputs=outputs,
+        values=np.stack(values, axis=1),
+        cutoffs=tuple(cutoffs),
+        learned_until_ns=learned_until_ns,
+    )
+
+
+def _stored_outputs(target: Target) -> tuple[list[int], tuple[str, ...]]:
+    """Positions among a model's outputs of those that are stored, and their names: the outer classes, or the value."""
+    if target.kind != "classes":
+        return [0], ("",)
+    outer = [0, target.n_classes - 1]
+    return outer, tuple(target.class_names[c].lower() for c in outer)
+
+
+def _parameters(target: Target, label: str) -> tuple[Any, ...]:
+    """The values of the parameters that define a column of y."""
+    return tuple(target.parameters[target.names.index(label)].values()) if target.parameters else ()
 
 
 def _predict(
@@ -73,12 +105,3 @@ def _predict(
                 predicted: Any = columns.predict_view(registry.estimator(name), fitted, view)
                 predictions[name] = context.device.to_host(predicted)
     return predictions
-
-
-def _label(dataset: Dataset, label: str) -> tuple[int, float]:
-    parameters = dataset.target.parameters[dataset.target.names.index(label)]
-    return int(parameters["horizon"]), float(parameters["threshold"])
-
-
-def _by_horizon(dataset: Dataset, labels: Sequence[str]) -> list[int]:
-    return sorted(range(len(labels)), key=lambda k: _label(dataset, labels[k]))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from gpupipe import config
+from gpupipe.artifacts import out_of_sample_store
+from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.backtest import walked
 from gpupipe.estimators import registry
 from gpupipe.pipeline import job, upkeep
+from gpupipe.runtime.errors import UserError
 from tests.support.toy_supervised import TOY_SUPERVISED
 from tests.support.toy_workload import LINE_PLACE, toy_panel
 
@@ -57,3 +62,37 @@ def test_it_is_cross_validated(tmp_path):
     summary, _ = run(tmp_path, None, "split.cpcv=6,2", "training.min_rows=10")
     (result,) = summary["cpcv"]["results"]
     assert result["model"] == "toy_line" and len(summary["cpcv"]["folds"]) == 15
+
+
+def test_it_walks_forward_and_stores_its_predictions(tmp_path):
+    """Each origin's models predict the rows of its test window, the last row too, whose next price is not known."""
+    panel = toy_panel()
+    summary, _ = run(tmp_path, panel, "split.walk_forward=3", "training.min_rows=10")
+    walk = summary["walk_forward"]
+    (result,) = walk["results"]
+    assert (result["label"], result["model"], result["skill"]) == ("next_price", "toy_line", "skill")
+    assert result["gain_over_prior"] == pytest.approx(1 - 0.09 / 0.73, abs=0.05) and result["n_origins"] == 3
+    stored = out_of_sample_store.read(tmp_path, read_manifest(tmp_path))
+    assert stored.models == (("toy_line", 1),) and stored.columns == (("toy_line_next_price",),)
+    assert [window.name for window in stored.windows] == ["origin1", "origin2", "origin3"]
+    for group, table in stored.tables.items():
+        price = panel.of_group(group).columns["price"]
+        rows = np.searchsorted(panel.of_group(group).time_ns, table["time"].to_numpy().astype(np.int64))
+        assert set(table["fold"].to_pylist()) == {0, 1, 2} and rows[-1] == len(price) - 1
+        assert np.array_equal(rows, np.arange(rows[0], len(price)))
+        prediction = table["toy_line_next_price"].to_numpy()
+        assert np.isfinite(prediction).all() and stored.cutoffs[group].shape == (3, 1, 0)
+        error = (prediction[:-1] - price[rows[1:]]) ** 2
+        assert error.mean() < 0.2 * ((price[rows[:-1]] - price[rows[1:]]) ** 2).mean()
+    with pytest.raises(UserError, match="predict no barrier labels"):
+        walked(stored, panel)
+
+
+def test_its_walk_forward_is_reported(tmp_path):
+    pytest.importorskip("altair", reason="the report's charts need altair")
+    from gpupipe import report
+
+    run(tmp_path, None, "split.walk_forward=2", "training.min_rows=10")
+    page = re.sub(r"<script\b.*?</script>", "", report.write(tmp_path).read_text(), flags=re.S)
+    assert "next_price" in page and "Fold by fold" in page and "squared error" in page and "log-loss" not in page
+    assert not re.search(r"\bnan\b|NaN|None|SELL|BUY", page)

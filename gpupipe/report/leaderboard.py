@@ -1,0 +1,125 @@
+"""Gains of all models and baselines: averaged over sectors, and in each sector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpupipe.artifacts.summary import baseline_names, loss_name, title_of
+from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
+from gpupipe.report import charts
+from gpupipe.report.formatting import to_percent, words_of
+from gpupipe.report.page import Figure, Section, Table
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of summary rows.
+
+    name: key of the rows.  kind: "text", "number" or "percent", a fraction that is shown in percent.
+
+    >>> Column("sealed gain, %", "test_gain_over_prior", "percent").cell({"test_gain_over_prior": 0.25})
+    25.0
+    """
+
+    title: str
+    name: str
+    kind: str = "number"
+
+    def cell(self, row: Row) -> Any:
+        """The content of this column in the table's row."""
+        value = row.get(self.name, "" if self.kind == "text" else None)
+        return to_percent(value) if self.kind == "percent" else value
+
+
+def measures_table(caption: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    """A folded table of the columns that at least one of the rows has."""
+    shown = [column for column in columns if any(column.name in row for row in rows)]
+    heads = [(column.title, column.kind != "text") for column in shown]
+    cells = [[column.cell(row) for column in shown] for row in rows]
+    return Table(caption, heads, cells, digits=3, folded=True)
+
+
+def leaderboard(whole: Mapping[str, Any]) -> Section:
+    """Gains over the prior, with intervals, of all models and baselines, averaged over sectors."""
+    loss, baselines = loss_name(whole), baseline_names(whole)
+    titles = {row["label"]: title_of(row) for row in whole["models"]}
+    averages = [{**average, "title": titles[average["label"]]} for average in whole["averages"]]
+    columns = [
+        Column("label", "title", "text"),
+        Column("model", "model", "text"),
+        Column("sealed gain, %", "test_gain_over_prior", "percent"),
+        Column("interval from", "test_gain_low", "percent"),
+        Column("to", "test_gain_high", "percent"),
+        Column("skill", "test_skill", "text"),
+        Column(f"sealed {words_of(loss)}", f"test_{loss}"),
+        Column("validation gain, %", "validation_gain_over_prior", "percent"),
+        Column("sectors above the prior", "sectors_above_prior"),
+        Column("sectors", "sectors"),
+        Column("mean return after BUY, %", "test_return_when_buy", "percent"),
+        Column("after any row, %", "test_return_buy_and_hold", "percent"),
+    ]
+    prior = "class prior" if loss == "log_loss" else "prior"
+    text = [
+        f"Gain: the relative reduction of the {words_of(loss)} on the sealed test against the sector's {prior} (the "
+        "line at 0), averaged over sectors. Bars are 95 % intervals from a block bootstrap of dates. "
+        f"“{NO_SKILL.capitalize()}”: the interval of the gain over the prior, the sector's or that of all sectors, "
+        "includes 0 or lies below."
+    ]
+    if baselines:
+        text[0] += f" The baselines are {', '.join(baselines)}: class shares, for all rows or in bins of one column."
+    rows = [
+        {
+            "label": average["title"],
+            "model": average["model"],
+            "gain": to_percent(average["test_gain_over_prior"]),
+            "low": to_percent(average.get("test_gain_low")),
+            "high": to_percent(average.get("test_gain_high")),
+            "skill": average.get("test_skill", ""),
+        }
+        for average in averages
+    ]
+    gains = Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows))
+    table = measures_table("All models and baselines, averaged over sectors", averages, columns)
+    return Section("Leaderboard", text, [gains, table])
+
+
+def by_sector(whole: Mapping[str, Any]) -> Section:
+    """Gains and other measures of each model on the sealed test of its sector."""
+    loss = loss_name(whole)
+    rows = [{**row, "title": title_of(row)} for row in whole["models"] if row["kind"] == "model"]
+    gains = [
+        {
+            "label": row["title"],
+            "sector": row["sector"],
+            "model": row["model"],
+            "gain": to_percent(row["test_gain_over_prior"]),
+            "skill": row.get("test_skill", ""),
+        }
+        for row in rows
+        if row["test_gain_over_prior"] is not None
+    ]
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    names.sort(key=lambda name: name != "meta_learner")
+    columns = [
+        Column("sector", "sector", "text"),
+        Column("label", "title", "text"),
+        Column("model", "model", "text"),
+        Column("sealed gain, %", "test_gain_over_prior", "percent"),
+        Column("skill", "test_skill", "text"),
+        Column(f"sealed {words_of(loss)}", f"test_{loss}"),
+        Column(f"{words_of(loss)} of the prior", f"test_prior_{loss}"),
+        Column("PR-AUC BUY", "test_pr_auc_buy"),
+        Column("BUY share, %", "test_share_buy", "percent"),
+        Column("BUY calls", "test_calls_buy"),
+        Column("precision BUY, %", "test_precision_buy", "percent"),
+        Column("scope", "scope", "text"),
+        Column("rounds", "rounds", "text"),
+    ]
+    n_skill = sum(row["skill"] == SKILL for row in gains)
+    text = [f"{n_skill} of {len(gains)} models have skill on the sealed test of their sector."]
+    heat = Figure("Gain over the prior by sector and label, in percent; ~: no skill", charts.heat(gains, names))
+    return Section("By sector", text, [heat, measures_table(f"All {len(rows)} models", rows, columns)])
