@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import warnings
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -21,45 +20,28 @@ from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.runtime.device import Device, DeviceError
 from gpupipe.targets.classes import BUY, SELL
 from gpupipe.workloads import equity
-from tests.support.fitting import CPU, fit_all, fit_group, fit_pool, predict, predict_model
+from tests.support.fitting import (
+    CPU,
+    FAMILIES,
+    OPTIONAL,
+    SETTINGS,
+    as_bytes,
+    fit_all,
+    fit_group,
+    fit_pool,
+    log_loss,
+    predict,
+    predict_model,
+    world,
+)
 from tests.support.tiny import fold_of, planted, view_of
 
-OPTIONAL = [
-    pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
-    for name in registry.optional()
-]
-FAMILIES = [*(name for name in equity.DEFAULT_MODELS if name != "meta_learner"), *OPTIONAL]
 ALONE = ("xgb_hist", "xgb_leafwise", *registry.optional())  # a model of one sector and one label
-SETTINGS = equity.make("fast", settings=[
-    "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
-    "forest.sector_trees=10", "forest.subsample=0.5", "linear.l2=300", "linear.sector_l2=1000", "lightgbm.rounds=40",
-    "catboost.rounds=40",
-])  # fmt: skip
-
-
-@functools.cache
-def world(class_weight="none", sectors=("a", "b", "c"), base=(-1.2, 0.0, -1.2)):
-    """(fold, test rows of each sector, their true probabilities); sector c's signal is twice as strong."""
-    shift = {"a": 0.0, "b": 0.0, "c": 1.2}
-    fit = {s: planted(1500, k, shift[s], base=base)[0] for k, s in enumerate(sectors)}
-    validation = {s: planted(700, 10 + k, shift[s], base=base)[0] for k, s in enumerate(sectors)}
-    tests = {s: planted(1500, 20 + k, shift[s], base=base) for k, s in enumerate(sectors)}
-    fold = fold_of(fit, validation, class_weight)
-    return fold, {s: rows for s, (rows, _) in tests.items()}, {s: truth for s, (_, truth) in tests.items()}
 
 
 @functools.cache
 def fitted(name):
     return fit_all(name, world()[0], SETTINGS)
-
-
-def log_loss(probability, y):
-    chosen = np.take_along_axis(probability, y.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
-    return -np.log(chosen.astype(np.float64)).mean(axis=0)
-
-
-def as_bytes(models):
-    return [model and (model.describe(), model.files()) for model in models]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
