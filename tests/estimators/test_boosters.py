@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,12 +16,9 @@ from gpupipe.estimators import registry
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.equity.settings import TURBOMODE, make
 from tests.support import tiny
-from tests.support.fitting import SETTINGS, as_bytes, fit_all, fit_pool, predict, world
+from tests.support.fitting import SETTINGS, as_bytes, both, fit_all, fit_pool, predict, world
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market, view_of
 
-both = pytest.mark.skipif(
-    any(find_spec(name) is None for name in registry.optional()), reason="lightgbm and catboost are not both there"
-)
 SHORT = (
     *QUICK, "lightgbm.rounds=6", "catboost.rounds=6", "hist.rounds=3", "forest.trees=3", "forest.depth=4",
     "catboost.depth=3", "hist.depth=3", "split.parts=2", "training.early_stopping=0",

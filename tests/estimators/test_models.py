@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import warnings
 
@@ -29,6 +28,7 @@ from tests.support.fitting import (
     fit_all,
     fit_group,
     fit_pool,
+    fitted,
     log_loss,
     predict,
     predict_model,
@@ -37,11 +37,6 @@ from tests.support.fitting import (
 from tests.support.tiny import fold_of, planted, view_of
 
 ALONE = ("xgb_hist", "xgb_leafwise", *registry.optional())  # a model of one sector and one label
-
-
-@functools.cache
-def fitted(name):
-    return fit_all(name, world()[0], SETTINGS)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -24,6 +24,9 @@ OPTIONAL = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
     for name in registry.optional()
 ]
+both = pytest.mark.skipif(
+    any(find_spec(name) is None for name in registry.optional()), reason="lightgbm and catboost are not both there"
+)
 FAMILIES = [*(name for name in equity.DEFAULT_MODELS if name != "meta_learner"), *OPTIONAL]
 SETTINGS = equity.make("fast", settings=[
     "joint.rounds=40", "joint_sector.rounds=8", "hist.rounds=40", "leafwise.rounds=40", "forest.trees=20",
@@ -79,6 +82,12 @@ def fit_all(
         group: fit_group(name, training_set, group, settings, pooled, choices.get(group), estimator)
         for group in training_set.groups
     }
+
+
+@functools.cache
+def fitted(name: str) -> tuple[list[Any], dict[str, list[Any]]]:
+    """`fit_all` on the training set of `world`."""
+    return fit_all(name, world()[0], SETTINGS)
 
 
 def predict(name: str, models: Sequence[Any], X: Any) -> Any:
