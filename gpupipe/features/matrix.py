@@ -196,7 +196,7 @@ def compute_bins(panel: Panel, names: str | Iterable[str], cuts: Sequence[Any]) 
 
     cuts: for each feature, in the order of `feature_names(names)`, at most 254 rising float32, such as
         np.unique(np.nanquantile(column, np.linspace(0, 1, 65)[1:-1]).astype("float32")), or those of
-        estimators.boosting.tree_model.cuts_of(matrix). A value equal to a cut is in the bin above it, as in XGBoost.
+        estimators.boosting.binned_matrix.cuts_of(matrix). A value equal to a cut is in the bin above it, as in XGBoost.
     Train with `xgboost.QuantileDMatrix(bins.values, missing=255, max_bin=256)`.
     Raises ValueError for cuts that are not as above.
     """

@@ -79,10 +79,10 @@ def test_no_part_of_a_file_is_given_to_its_library(out, name):
     family, whole, cut = name.partition(".")[0], other(out, name), name[name.index(".") :]
     about = json.loads(other(out, "metadata.json"))["models"][family]
     files = {suffix: other(out, family + suffix) for suffix in about["files"]}
-    registry.from_files(files, about, {})
+    registry.load_model(files, about, {})
     for n_bytes in {*range(0, len(whole), max(1, len(whole) // 200)), *range(len(whole) - 40, len(whole))}:
         with pytest.raises(ValueError, match="bytes"):
-            registry.from_files({**files, cut: whole[:n_bytes]}, about, {})
+            registry.load_model({**files, cut: whole[:n_bytes]}, about, {})
 
 
 def test_no_object_is_ever_unpickled(out):
@@ -137,8 +137,7 @@ def test_run_again_over_what_was_altered(out, capsys):
     assert kill.broken_promises(out) == [f"{FOLDER}/linear.npz"]
     assert run.main([*OPTIONS, "--out", str(out)]) == 0
     warned = [one["text"] for one in run_log.read(out / run_log.FILE) if one["event"] == "warning"]
-    said = f"{out} was altered since it was written ({FOLDER}/linear.npz): this run makes it again"
-    assert warned == [said]
+    assert warned == [f"{out} was altered since it was written ({FOLDER}/linear.npz): this run makes it again"]
     assert kill.contents(out) == before and kill.broken_promises(out) == [] and kill.unaccounted(out) == []
 
     manifest = json.loads((out / "manifest.json").read_bytes())

@@ -15,11 +15,10 @@ from gpupipe.artifacts.manifest import altered_files, read_manifest, write_manif
 from gpupipe.cross_validation.split import split
 from gpupipe.cross_validation.walk_forward import holdout
 from gpupipe.data import simulate
-from gpupipe.dataset.dataset import join
 from gpupipe.evaluation import metrics
 from gpupipe.features import matrix
 from gpupipe.features.matrix import compute_features
-from gpupipe.pipeline import job
+from gpupipe.pipeline import supervised
 from gpupipe.store.content_store import StoreError, dump_json, sha256
 from gpupipe.targets.triple_barrier import tp_dd_labels
 from gpupipe.training import groups
@@ -30,20 +29,20 @@ from tests.support.tiny import QUICK, SECTORS, cut, in_sectors, tiny_market
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(OUT, summary, what training said of the test rows by sector)."""
-    out, said = tmp_path_factory.mktemp("finished"), {}
+    """(OUT, summary, the models of training with their predictions and the split, by sector)."""
+    out, reported = tmp_path_factory.mktemp("finished"), {}
     train = groups.train
 
-    def listening(work):
-        trained, skipped = train(work)
-        said.update({one.sector: (one, work.splits[one.sector]) for one in trained})
+    def listening(context):
+        trained, skipped = train(context)
+        reported.update({models.group: (models, context.splits[models.group]) for models in trained})
         return trained, skipped
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(job, "train", listening)
+        patched.setattr(supervised, "train", listening)
         summary, worked = tiny.execute(tiny_market(), None, equity.make("fast", settings=QUICK), out, 1)
     assert worked
-    return out, summary, said
+    return out, summary, reported
 
 
 @pytest.fixture
@@ -57,17 +56,17 @@ def rows_of(panel, sector):
 
 
 def test_it_predicts_bit_for_bit_what_training_reported(finished):
-    out, _, said = finished
+    out, _, trained_by_sector = finished
     panel = tiny_market()
     predictions = load(out).predict(panel)
     assert predictions.values.shape == (panel.n_rows, 24, 3) and predictions.values.dtype == np.float32
-    assert set(said) == set(SECTORS)
-    for sector, (trained, rows) in said.items():
+    assert set(trained_by_sector) == set(SECTORS)
+    for sector, (trained, rows) in trained_by_sector.items():
         for part, at in (("validation", rows.validation), ("test", rows.test)):
             for family, reported in getattr(trained, part).items():
                 for k, label in enumerate(trained.labels):
-                    found = predictions.of(f"{family}{label.removeprefix('label')}")[rows_of(panel, sector)[at]]
-                    np.testing.assert_array_equal(found, reported[:, k], err_msg=f"{sector} {family} {label}")
+                    loaded = predictions.of(f"{family}{label.removeprefix('label')}")[rows_of(panel, sector)[at]]
+                    np.testing.assert_array_equal(loaded, reported[:, k], err_msg=f"{sector} {family} {label}")
 
 
 def test_the_reported_losses_follow_from_the_loaded_models_alone(finished):
@@ -79,7 +78,7 @@ def test_the_reported_losses_follow_from_the_loaded_models_alone(finished):
     for sector in SECTORS:
         own = panel.of_group(sector)
         labels = tp_dd_labels(own, settings.labels.horizons, settings.labels.thresholds)
-        datasets[sector] = join(own, compute_features(own), labels, sector)
+        datasets[sector] = tiny.join(own, compute_features(own), labels, sector)
     at = holdout(list(datasets.values()), settings.split)
     checked = 0
     for row in summary["models"]:
@@ -178,8 +177,8 @@ def test_models_refuse_other_features(finished, monkeypatch):
     real = matrix.compute_features
 
     def changed(panel, names, *more):
-        found = real(panel, names, *more)
-        return dataclasses.replace(found, definitions=(*found.definitions[:-1], "another formula"))
+        features = real(panel, names, *more)
+        return dataclasses.replace(features, definitions=(*features.definitions[:-1], "another formula"))
 
     monkeypatch.setattr("gpupipe.artifacts.load.compute_features", changed)
     with pytest.raises(StoreError, match="were trained on other features"):
@@ -256,7 +255,7 @@ def test_a_run_is_complete_when_its_manifest_is_there(out):
             return write(store, *arguments)
 
         patched.setattr(publish, "publish", publishing)
-        patched.setattr(job, "write_manifest", writing)
+        patched.setattr(supervised, "write_manifest", writing)
         tiny.execute(tiny_market(), None, equity.make("fast", settings=[*QUICK, "training.models=linear"]), out, 1)
     assert {name for name, _ in happened} == {"publish", "manifest"} and happened[-1][0] == "manifest"
     assert not any(there for _, there in happened)

@@ -14,20 +14,20 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from gpupipe import config
-from gpupipe.artifacts.load import load
+from gpupipe.artifacts.load import Models, load
 from gpupipe.artifacts.onnx import checking, export, graphs
-from gpupipe.artifacts.onnx.ensembles import ALMOST_ZERO, Ensemble, of_catboost, of_lightgbm, of_xgboost, round_down
+from gpupipe.artifacts.onnx.ensembles import ALMOST_ZERO, round_down
 from gpupipe.cli import main
-from gpupipe.estimators import columns, registry
+from gpupipe.estimators import registry
 from gpupipe.estimators.boosting import catboost_trees, hosted, lightgbm_trees, tree_model
+from gpupipe.estimators.boosting.xgb_by_label import XgbHist
+from gpupipe.estimators.columns import OfColumns
 from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.stacking import meta_learner
 from gpupipe.store.content_store import sha256
 from gpupipe.workloads import equity
-from tests.estimators.test_boosters import both
-from tests.estimators.test_models import CPU, FAMILIES, fit_all, fitted, world
 from tests.support import tiny
+from tests.support.fitting import CPU, FAMILIES, both, fit_all, fitted, predict, predict_model, world
 from tests.support.tiny import QUICK, SOURCE, in_sectors, tiny_market
 
 onnx = pytest.importorskip("onnx")
@@ -36,93 +36,133 @@ if importlib.util.find_spec("onnxruntime") is None:  # imported where it is used
 
 EIGHT = (*equity.DEFAULT_MODELS, *registry.optional())
 ODD = {"energy": "Öl & Gas 'x'", "technology": "新技术"}  # files name sectors as the second
-LABELS = ("1d/2", "1d/4")
+SECTOR = "é ✓"
 EPSILON = 2e-6  # what float32 leaves, and well below what is allowed
 
 
-def content_of(model, n_features=6, others=None) -> bytes:
-    made = graphs.model_of(model, others or {}, n_features, {"label": "é ✓"}, graphs.Ensembles())
-    onnx.checker.check_model(made, full_check=True)
-    return made.SerializeToString(deterministic=True)
+@pytest.fixture
+def content_of(tmp_path):
+    """content_of(name, model): the ONNX file of a model, exported as a run with this model alone would be."""
+
+    def content(name, model, n_features=6, others=None) -> bytes:
+        (content,) = exported(tmp_path, name, [model], n_features, others)
+        onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+        return content
+
+    return content
 
 
-def hard_rows(made, n_features=6) -> np.ndarray:
-    return checking.made_rows(made, n_features, graphs.Ensembles())
+def exported(folder, name, models, n_features=6, others=None) -> list[bytes]:
+    """The ONNX file of each label's model. others: the models that a meta-learner needs, by name."""
+    by_label = {(k + 1, 0.02): {**(others or {}), name: model} for k, model in enumerate(models)}
+    loaded = Models(
+        folder, {}, tuple(f"x{k}" for k in range(n_features)), "", {SECTOR: by_label}, {}, {"run_key": ""}, {},
+        {(SECTOR, *key, family): (0.5, 0.5) for key, by in by_label.items() for family in by},
+    )  # fmt: skip
+    done = export.export(loaded, folder, export.Wanted(families=[name]), {})
+    assert not done.failed and len(done.files) == len(models)
+    return [(folder / path).read_bytes() for path in done.files]
 
 
-def hosted_model(library, booster) -> hosted.HostedModel:
+def hard_rows(models, n_features=6) -> np.ndarray:
+    return checking.made_rows(models, n_features, graphs.Ensembles())
+
+
+def trees_of(content) -> list[dict[str, np.ndarray]]:
+    """The attributes of each tree ensemble of an ONNX file."""
+    nodes = [node for node in onnx.load_from_string(content).graph.node if node.op_type == "TreeEnsembleRegressor"]
+    read = onnx.helper.get_attribute_value
+    return [{one.name: np.array(read(one)) for one in node.attribute} for node in nodes]
+
+
+def splits_of(ensemble) -> np.ndarray:
+    """bool, for each node of `trees_of`: whether it is a split and no leaf."""
+    return ensemble["nodes_modes"] != b"LEAF"
+
+
+def hosted_model(name, booster) -> hosted.HostedModel:
     ones = np.ones(3, np.float32)
-    return hosted.HostedModel(library, booster, b"", 1, np.log(ones / 3), ones, "sector")
+    return hosted.HostedModel(registry.estimator(name), booster, b"", 1, np.log(ones / 3), ones, "sector")
 
 
 # Families
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_at_its_splits_beside_them_and_where_values_miss(name):
-    made = fitted(name)[1]["c"]
-    X = np.concatenate([hard_rows(made), world()[1]["c"].X[:300]])
+def test_every_family_at_its_splits_beside_them_and_where_values_miss(name, content_of):
+    models = fitted(name)[1]["c"]
+    X = np.concatenate([hard_rows(models), world()[1]["c"].X[:300]])
     assert np.isnan(X[0]).all() and 0.02 < np.isnan(X).mean() < 0.1
-    for model in made:
-        expected = model.predict(X, CPU)
-        assert checking.largest_difference(content_of(model), X, expected) < EPSILON
+    for model in models:
+        expected, content = predict_model(name, model, X), content_of(name, model)
+        assert checking.largest_difference(content, X, expected) < EPSILON
         assert np.ptp(expected[:, 2]) > 0.1  # they are no constants
-        assert checking.scored(content_of(model), X[:0]).shape == (0, 3)
+        assert checking.scored(content, X[:0]).shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_chosen_columns_and_class_weights_are_in_the_graph(name):
-    fold = columns.only(world("balanced")[0], np.array([0, 1, 4]))
+def test_chosen_columns_and_class_weights_are_in_the_graph(name, content_of):
+    fold = world("balanced")[0].of_columns(np.array([0, 1, 4]))
     quick = equity.make("fast", settings=[*QUICK, "lightgbm.rounds=5", "catboost.rounds=5"])
-    made = fit_all(name, fold, quick)[1]["a"]
-    assert isinstance(made[0], columns.Picked) and (made[0].model.class_weight != 1).any()
-    X = hard_rows(made)
-    for model in made:
-        expected = model.predict(X, CPU)
-        assert checking.largest_difference(content_of(model), X, expected) < EPSILON
+    models = fit_all(name, fold, quick)[1]["a"]
+    assert isinstance(models[0], OfColumns) and (models[0].model.class_weight != 1).any()
+    X = hard_rows(models)
+    for model in models:
+        expected, content = predict_model(name, model, X), content_of(name, model)
+        assert checking.largest_difference(content, X, expected) < EPSILON
         if name == "linear":
             continue
-        compared = {f for one in graphs.Ensembles().of(model.model) for f in one.splits_of()[0]}
-        assert compared == set(range(len(compared))) <= {0, 1, 2}  # numbers among the chosen, moved by the graph
+        compared = {int(f) for one in trees_of(content) for f in one["nodes_featureids"][splits_of(one)]}
+        assert compared == {*(0, 1, 4)[: len(compared)]}  # the model counts among the chosen; the graph moves them
 
 
 @pytest.mark.parametrize("inputs", ["log_odds", "probabilities"])
-def test_a_meta_learner_scores_by_itself(inputs):
+def test_a_meta_learner_scores_by_itself(inputs, content_of):
     families = ("xgb_joint", "linear", "random_forest")
     others = {name: fitted(name)[1]["a"][1] for name in families}
     rng = np.random.default_rng(0)
     n = len(families) * (2 if inputs == "log_odds" else 3)
     model = meta_learner.MetaModel(families, Weights(rng.normal(size=(n, 3)), rng.normal(size=3)), inputs)
     X = hard_rows(others.values())
-    expected = model.predict([one.predict(X, CPU) for one in others.values()], CPU)
-    content = content_of(model, others=others)
+    expected = model.predict([predict_model(name, base, X) for name, base in others.items()], CPU)
+    content = content_of("meta_learner", model, others=others)
     assert checking.largest_difference(content, X, expected) < 5 * EPSILON  # its weights are larger than learned ones
     assert [one.name for one in onnx.load_from_string(content).graph.input] == ["features"]
 
 
-def test_a_model_without_rounds_and_trees_without_splits():
+def test_a_model_without_rounds_and_trees_without_splits(content_of):
     shares = np.array([0.2, 0.5, 0.3], np.float32)
     model = fitted("xgb_joint")[1]["a"][0]
     none = dataclasses.replace(model, bias=np.log(shares), stages=(dataclasses.replace(model.stages[0], rounds=0),))
     X = hard_rows([model])
-    np.testing.assert_allclose(checking.scored(content_of(none), X), np.tile(shares, (len(X), 1)), atol=EPSILON)
+    content = content_of("xgb_joint", none)
+    np.testing.assert_allclose(checking.scored(content, X), np.tile(shares, (len(X), 1)), atol=EPSILON)
     fold = world()[0]
     stiff = equity.make("fast", settings=["hist.rounds=3", "hist.min_child_weight=1e9", "training.early_stopping=0"])
-    for one in fit_all("xgb_hist", fold, stiff)[1]["a"]:
-        ensemble = graphs.Ensembles().of(one)[0]
-        assert len(ensemble.offsets) > 1 and (ensemble.leaf >= 0).all()
-        assert checking.largest_difference(content_of(one), X, one.predict(X, CPU)) < EPSILON
+    for model in fit_all("xgb_hist", fold, stiff)[1]["a"]:
+        content = content_of("xgb_hist", model)
+        (ensemble,) = trees_of(content)
+        assert len(ensemble["nodes_treeids"]) >= 1 and not splits_of(ensemble).any()
+        assert checking.largest_difference(content, X, predict_model("xgb_hist", model, X)) < EPSILON
 
 
-def test_a_booster_is_read_once_however_many_labels_share_it(monkeypatch):
-    read = []
-    monkeypatch.setattr(graphs, "of_xgboost", lambda booster: read.append(booster) or of_xgboost(booster))
-    ensembles = graphs.Ensembles()
+def test_a_booster_is_read_once_however_many_labels_share_it(monkeypatch, tmp_path):
+    import xgboost
+
+    read, save_raw = [], xgboost.Booster.save_raw
+
+    def counted(self, raw_format="ubj"):
+        read.append(raw_format)
+        return save_raw(self, raw_format)
+
     pooled = fitted("xgb_joint")[0]
-    for model in pooled:
-        part = ensembles.of(model)[0]
-        assert part.values.shape[1] == tree_model.N_OUTPUTS and part.n_trees == model.stages[0].rounds
-    assert len(pooled) == 2 and len(read) == 1
+    monkeypatch.setattr(xgboost.Booster, "save_raw", counted)
+    contents = exported(tmp_path, "xgb_joint", pooled)
+    for model, content in zip(pooled, contents, strict=True):
+        (part,) = trees_of(content)
+        assert part["n_targets"] == tree_model.N_OUTPUTS
+        assert len(np.unique(part["nodes_treeids"])) == model.stages[0].rounds
+    assert len(pooled) == 2 and read == ["json"]
 
 
 # What each library makes of a value
@@ -138,7 +178,7 @@ def test_a_split_in_float64_is_rounded_down():
 
 @both
 @pytest.mark.parametrize("missing", [False, True])
-def test_lightgbm_next_to_splits_to_zero_and_to_missing(missing):
+def test_lightgbm_next_to_splits_to_zero_and_to_missing(missing, content_of):
     """With zeros in the rows, LightGBM splits at +-1e-35, and takes what is nearer to 0 for 0."""
     import lightgbm
 
@@ -148,21 +188,23 @@ def test_lightgbm_next_to_splits_to_zero_and_to_missing(missing):
     if missing:
         X[rng.random(X.shape) < 0.1] = np.nan
     y = np.where(X[:, 0] > 0, 2, np.where(X[:, 1] < 0, 0, 1))
-    chosen = lightgbm_trees.parameters(config.LightGBM(min_rows=5), 15, 1, 0)
+    chosen = lightgbm_trees.parameters(lightgbm_trees.LightGBM(min_rows=5), 15, 1, 0)
     booster = lightgbm_trees.load(lightgbm.train(chosen, lightgbm.Dataset(X, y), 6).model_to_string().encode())
-    model = hosted_model(lightgbm_trees.LIGHTGBM, booster)
+    model = hosted_model("lightgbm", booster)
     near = np.array([0, -0.0, 1e-45, 1e-36, ALMOST_ZERO, 2e-35, np.nan, np.inf], np.float32)
     near = np.concatenate([near, -near, np.nextafter(near, np.float32(1)), np.nextafter(near, np.float32(-1))])
     X = np.concatenate([hard_rows([model], 3), np.stack(np.meshgrid(near, near, near[:7]), -1).reshape(-1, 3)])
-    assert checking.largest_difference(content_of(model, 3), X, model.predict(X, CPU)) < EPSILON
-    splits = of_lightgbm(booster).splits_of()[1]
-    assert (np.abs(splits) < 2e-35).any()
-    assert of_lightgbm(booster).inclusive
+    content = content_of("lightgbm", model, 3)
+    assert checking.largest_difference(content, X, predict_model("lightgbm", model, X)) < EPSILON
+    (ensemble,) = trees_of(content)
+    splits = splits_of(ensemble)
+    assert (np.abs(ensemble["nodes_values"][splits]) < 2e-35).any()
+    assert (ensemble["nodes_modes"][splits] == b"BRANCH_LEQ").all()
 
 
 @both
 @pytest.mark.parametrize("mode", ["Min", "Max", "Forbidden"])
-def test_catboost_puts_missing_values_where_it_was_told(mode):
+def test_catboost_puts_missing_values_where_it_was_told(mode, content_of):
     import catboost
 
     rng = np.random.default_rng(2)
@@ -170,16 +212,18 @@ def test_catboost_puts_missing_values_where_it_was_told(mode):
     y = (X[:, 0] > 0.2).astype(int) + (X[:, 1] > 0)
     if mode != "Forbidden":
         X[::3, 0] = np.nan
-    chosen = catboost_trees.parameters(config.CatBoost(depth=3), 15, 1, 0) | {"nan_mode": mode, "iterations": 5}
+    chosen = catboost_trees.parameters(catboost_trees.CatBoost(depth=3), 15, 1, 0) | {"nan_mode": mode, "iterations": 5}
     booster = catboost.CatBoost(chosen)
     booster.fit(catboost.Pool(X, y))
     booster = catboost_trees.load(catboost_trees._content(booster))
-    model = hosted_model(catboost_trees.CATBOOST, booster)
+    model = hosted_model("catboost", booster)
     X = hard_rows([model], 3)
     X[:40, :2] = np.nan
-    assert checking.largest_difference(content_of(model, 3), X, model.predict(X, CPU)) < EPSILON
-    ensemble = of_catboost(booster)
-    at_zero = ensemble.missing_left[(ensemble.feature == 0) & (ensemble.leaf < 0)]
+    content = content_of("catboost", model, 3)
+    assert checking.largest_difference(content, X, predict_model("catboost", model, X)) < EPSILON
+    (ensemble,) = trees_of(content)
+    of_first = (ensemble["nodes_featureids"] == 0) & splits_of(ensemble)
+    at_zero = ensemble["nodes_missing_value_tracks_true"][of_first]
     assert len(at_zero) and (at_zero == (mode != "Max")).all()
 
 
@@ -218,20 +262,20 @@ def test_all_models_of_a_run_say_what_the_run_says_of_every_bar(finished, market
     assert done.largest_difference < export.TOLERANCE
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["files"].keys() == {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.onnx")}
-    said = loaded.predict(market)
+    predictions = loaded.predict(market)
     for sector in market.groups:
         X = loaded.warm_features(market.of_group(sector))
-        warm = ~np.isnan(said.values[:, 0, 0]) & (np.array(market.sector) == sector)[market.symbol_of_row]
+        warm = ~np.isnan(predictions.values[:, 0, 0]) & (np.array(market.sector) == sector)[market.symbol_of_row]
         assert len(X) == warm.sum() > 500
         for family in loaded.families:
             for threshold in ("2", "4"):
                 path = f"trained_{threshold}pct/{sector}/1d/{family}.onnx"
                 content = (tmp_path / path).read_bytes()
                 assert manifest["files"][path]["sha256"] == sha256(content)
-                expected = said.of(f"{family}_1d_{threshold}pct")[warm]
+                expected = predictions.of(f"{family}_1d_{threshold}pct")[warm]
                 np.testing.assert_allclose(checking.scored(content, X), expected, atol=EPSILON, err_msg=path)
-                made = onnx.load_from_string(content)
-                about = {one.key: one.value for one in made.metadata_props}
+                model_proto = onnx.load_from_string(content)
+                about = {one.key: one.value for one in model_proto.metadata_props}
                 assert (about["sector"], about["family"]) == (sector, family)
                 assert about["label"] == f"label_1d_{threshold}pct" and about["run_key"] == manifest["run_key"]
                 assert tuple(json.loads(about["features"])) == loaded.feature_names
@@ -252,19 +296,19 @@ def test_the_same_run_gives_the_same_bytes_and_what_is_not_wanted_any_more_goes(
     assert left == {*fewer.files, "mine.onnx"}
 
 
-def with_an_altered_leaf(ensemble: Ensemble) -> Ensemble:
-    values = ensemble.values.copy()
-    values[::2] += 0.01
-    return dataclasses.replace(ensemble, values=values)
-
-
 def test_a_file_that_says_something_else_is_not_left_behind(finished, tmp_path, monkeypatch, capsys):
     asked = ["export", str(finished), "--to", str(tmp_path), "--models", "xgb_hist,linear", "--thresholds", "0.02"]
     assert main.main(asked) == 0
     path = tmp_path / f"trained_2pct/{ODD['energy']}/1d/xgb_hist.onnx"
     assert path.exists() and "4 of 4 models" in capsys.readouterr().out
-    attributes = graphs._attributes
-    monkeypatch.setattr(graphs, "_attributes", lambda ensemble, at: attributes(with_an_altered_leaf(ensemble), at))
+    predict_unaltered = XgbHist.predict
+
+    def altered(self, models, X, device):
+        predictions = predict_unaltered(self, models, X, device)
+        predictions[::2] += 0.01
+        return predictions
+
+    monkeypatch.setattr(XgbHist, "predict", altered)
     assert main.main(asked) == 1
     printed = capsys.readouterr()
     assert "2 of 4 models" in printed.out
@@ -274,12 +318,12 @@ def test_a_file_that_says_something_else_is_not_left_behind(finished, tmp_path, 
     assert len(files) == 2 and all(name.endswith("/linear.onnx") for name in files)
 
 
-def test_nan_where_the_model_has_none_is_a_difference():
+def test_nan_where_the_model_has_none_is_a_difference(content_of):
     model = fitted("linear")[1]["a"][0]
     X = hard_rows([model])
-    expected = model.predict(X, CPU)
+    expected = predict_model("linear", model, X)
     expected[3, 1] = np.nan
-    assert checking.largest_difference(content_of(model), X, expected) == np.inf
+    assert checking.largest_difference(content_of("linear", model), X, expected) == np.inf
 
 
 def test_the_command_checks_on_real_rows_and_prints_json(finished, market, tmp_path, capsys):
@@ -340,22 +384,22 @@ def test_nothing_is_reported_home(tmp_path):
         "x, y = (h.make_tensor_value_info(n, 1, [None, 3]) for n in (graphs.INPUT, graphs.OUTPUT))\n"
         "g = h.make_graph([h.make_node('Softmax', [graphs.INPUT], [graphs.OUTPUT])], 'g', [x], [y])\n"
         "m = h.make_model(g, opset_imports=[h.make_opsetid('', 17)], ir_version=8)\n"
-        "said = checking.scored(m.SerializeToString(), numpy.zeros((1, 3), numpy.float32))\n"
-        "print(said.shape, os.environ['ORT_DISABLE_TELEMETRY'])\n"
+        "predictions = checking.scored(m.SerializeToString(), numpy.zeros((1, 3), numpy.float32))\n"
+        "print(predictions.shape, os.environ['ORT_DISABLE_TELEMETRY'])\n"
     )
     hidden = {"ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME"}
     home = {**{name: text for name, text in os.environ.items() if name not in hidden}, "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=home, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("(1, 3) 1\n", 0), done.stderr
-    made = [str(path) for path in pathlib.Path(tmp_path).glob("**/*") if "icrosoft" in str(path)]
-    assert made == []
+    folders = [str(path) for path in pathlib.Path(tmp_path).glob("**/*") if "icrosoft" in str(path)]
+    assert folders == []
 
 
 def test_models_still_predict_rows_as_a_panel(finished, market):
     loaded = load(finished)
     sector = market.groups[0]
     X = loaded.warm_features(market.of_group(sector))[:50]
-    said = loaded.predict_rows(sector, X, ["meta_learner"])
-    assert said.keys() >= {((1, 0.02), "meta_learner"), ((1, 0.04), "meta_learner")}
-    both_labels = registry.family("linear").predict([by["linear"] for by in loaded.by_sector[sector].values()], X, CPU)
-    np.testing.assert_array_equal(said[(1, 0.02), "linear"], both_labels[:, 0])
+    predictions = loaded.predict_rows(sector, X, ["meta_learner"])
+    assert predictions.keys() >= {((1, 0.02), "meta_learner"), ((1, 0.04), "meta_learner")}
+    both_labels = predict("linear", [by["linear"] for by in loaded.by_sector[sector].values()], X)
+    np.testing.assert_array_equal(predictions[(1, 0.02), "linear"], both_labels[:, 0])

@@ -5,25 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from gpupipe import config
 from gpupipe.artifacts.load import load
 from gpupipe.cli.run import main
-from gpupipe.config import ConfigError, make
+from gpupipe.config import ConfigError
 from gpupipe.estimators import registry
-from gpupipe.estimators.training_set import Rows
 from gpupipe.runtime.errors import UserError
-from tests.estimators.test_models import SETTINGS, as_bytes, fit_all, world
+from gpupipe.workloads.equity.settings import TURBOMODE, make
 from tests.support import tiny
-from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market
+from tests.support.fitting import SETTINGS, as_bytes, both, fit_all, fit_pool, predict, world
+from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market, view_of
 
-both = pytest.mark.skipif(
-    any(find_spec(name) is None for name in registry.optional()), reason="lightgbm and catboost are not both there"
-)
 SHORT = (
     *QUICK, "lightgbm.rounds=6", "catboost.rounds=6", "hist.rounds=3", "forest.trees=3", "forest.depth=4",
     "catboost.depth=3", "hist.depth=3", "split.parts=2", "training.early_stopping=0",
@@ -56,14 +51,14 @@ def test_the_six_are_trained_published_and_predict(turbo):
     assert about["models"]["meta_learner"]["inputs"] == "probabilities"
     with np.load(folder / "meta_learner.npz") as saved:
         assert saved["coefficients"].shape == (15, 3)
-    said = load(out).predict(tiny_market())
-    assert len(said.names) == 4 * 6
-    for name in said.names:
-        known = said.of(name)[~np.isnan(said.of(name)[:, 0])]
+    predictions = load(out).predict(tiny_market())
+    assert len(predictions.names) == 4 * 6
+    for name in predictions.names:
+        known = predictions.of(name)[~np.isnan(predictions.of(name)[:, 0])]
         assert len(known) > 1000
         np.testing.assert_allclose(known.sum(axis=1), 1, atol=2e-6)
     again = load(out).predict(tiny_market(), ["meta_learner"])  # needs the five, loaded for it alone
-    np.testing.assert_array_equal(again.of("meta_learner_3d_4pct"), said.of("meta_learner_3d_4pct"))
+    np.testing.assert_array_equal(again.of("meta_learner_3d_4pct"), predictions.of("meta_learner_3d_4pct"))
 
 
 @both
@@ -88,12 +83,12 @@ def test_a_missing_package_is_one_line_that_installs_it(name, monkeypatch, capsy
         assert line.count("\n") == 1 and name in line and "pip install -e '.[boosters]'" in line
     assert not out.exists()
     with pytest.raises(UserError, match="boosters"):
-        registry.from_files({}, {"kind": name}, {})
+        registry.load_model({}, {"kind": name}, {})
 
 
 def test_turbomode_sets_the_predecessors_parameters_and_what_is_named_wins(tmp_path):
     turbo = make("fast", training__models="turbomode")
-    assert turbo.training.models == config.TURBOMODE_FAMILIES and turbo.preset == "fast"
+    assert turbo.training.models == TURBOMODE and turbo.preset == "fast"
     assert (turbo.training.pool, turbo.training.early_stopping) == ("none", 0)
     for booster in (turbo.hist, turbo.lightgbm, turbo.catboost):
         assert (booster.rounds, booster.learning_rate, booster.depth) == (200, 0.05, 8)
@@ -101,14 +96,14 @@ def test_turbomode_sets_the_predecessors_parameters_and_what_is_named_wins(tmp_p
     forest = turbo.forest
     assert (forest.trees, forest.depth, forest.min_rows, forest.column_share) == (200, 12, 10.0, 0.0)
     assert turbo.meta.inputs == "probabilities" and turbo.linear == make("fast").linear
-    assert turbo.digest() != make("fast", training__models=config.TURBOMODE_FAMILIES).digest()
+    assert turbo.digest() != make("fast", training__models=TURBOMODE).digest()
     file = tmp_path / "gpupipe.toml"
     file.write_text('preset = "fast"\n[training]\nmodels = ["turbomode"]\npool = "all"\n[hist]\nrounds = 7\n')
     own = make(file=file, settings=["catboost.depth=4"])
     assert (own.hist.rounds, own.catboost.depth, own.training.pool, own.hist.depth) == (7, 4, "all", 8)
     assert make(file=file, training__models=["linear"]).hist.depth == make("fast").hist.depth  # not turbomode after all
     more = make(settings=["training.models=xgb_joint,turbomode,linear"]).training.models
-    assert more == ("xgb_joint", *config.TURBOMODE_FAMILIES)
+    assert more == ("xgb_joint", *TURBOMODE)
     with pytest.raises(ConfigError, match="unknown model family 'turbomod'; did you mean 'turbomode'"):
         make(settings=["training.models=turbomod"])
 
@@ -122,12 +117,12 @@ def test_without_early_stopping_all_rounds_are_kept(name):
     fold = world()[0]
     pooled, by_sector = fit_all(name, fold, make("fast", settings=[*rates, "training.early_stopping=0"]))
     stopped = fit_all(name, fold, make("fast", settings=[*rates, "training.early_stopping=3"]))[1]
-    for sector, made in by_sector.items():
+    for sector, models in by_sector.items():
         if name == "xgb_joint":
             assert {model.describe()["rounds"][0] for model in pooled} == {30}
-            assert {tuple(model.describe()["rounds"]) for model in made} <= {(30,), (30, 7)}
+            assert {tuple(model.describe()["rounds"]) for model in models} <= {(30,), (30, 7)}
         else:
-            assert [model.describe()["rounds"] for model in made] == [[30], [30]]
+            assert [model.describe()["rounds"] for model in models] == [[30], [30]]
         assert all(model.describe()["rounds"][0] < 30 for model in stopped[sector])
 
 
@@ -136,25 +131,22 @@ def test_without_early_stopping_all_rounds_are_kept(name):
 def test_a_fold_without_a_class_is_fitted_all_the_same(name):
     """An out-of-fold part may hold no row of a class that the whole has; its rounds are those of the final models."""
     fold = world()[0]
-    like = fit_all(name, fold, SETTINGS)
-    half = {s: Rows(rows.X, np.where(rows.y == 2, np.int8(1), rows.y), rows.time_ns) for s, rows in fold.fit.items()}
-    part = type(fold)(**{
-        field: getattr(fold, field) for field in ("label_names", "device", "max_bin", "class_weight", "threads", "seed")
-    }, name="part1", fit=half, validation={})  # fmt: skip
-    made = fit_all(name, part, SETTINGS, like=like)[1]
+    frozen = fit_all(name, fold, SETTINGS)
+    half = {s: view_of(rows.X, np.where(rows.y == 2, np.int8(1), rows.y), rows.time_ns) for s, rows in fold.fit.items()}
+    part = dataclasses.replace(fold, name="part1", fit=half, validation={})
+    models = fit_all(name, part, SETTINGS, frozen)[1]
     for sector, rows in half.items():
-        said = registry.family(name).predict(made[sector], rows.X, fold.device)
-        assert np.isfinite(said).all() and (said[:, :, 2] < 0.05).all()
+        predictions = predict(name, models[sector], rows.X)
+        assert np.isfinite(predictions).all() and (predictions[:, :, 2] < 0.05).all()
 
 
 @both
 def test_the_forest_draws_the_square_root_of_the_columns():
-    forest = registry.family("random_forest")
     fold = world()[0]
     files = {}
     for share in ("0.0", f"{6**-0.5}", "1.0"):
         settings = make("fast", settings=["forest.trees=4", f"forest.column_share={share}"])
-        files[share] = as_bytes(forest.fit_pool(fold, settings, None))
+        files[share] = as_bytes(fit_pool("random_forest", fold, settings))
     assert files["0.0"] == files[f"{6**-0.5}"] != files["1.0"]
 
 
@@ -164,15 +156,15 @@ def test_rows_weigh_what_they_are_given_in_fitting_and_nothing_in_validation(nam
     fold = world()[0]
 
     def weighted(part, value):
-        return {s: dataclasses.replace(r, weight=np.full(r.y.shape, value, np.float32)) for s, r in part.items()}
+        return {s: rows.with_weight(np.full(rows.y.shape, value, np.float32)) for s, rows in part.items()}
 
     plain = as_bytes(fit_all(name, fold, SETTINGS)[1]["a"])
     ones = dataclasses.replace(fold, fit=weighted(fold.fit, 1), validation=weighted(fold.validation, 7))
     assert as_bytes(fit_all(name, ones, SETTINGS)[1]["a"]) == plain
     uneven = weighted(fold.fit, 1)
     uneven["a"].weight[: uneven["a"].n // 2, 1] = 0.1  # of the second label alone
-    made = as_bytes(fit_all(name, dataclasses.replace(ones, fit=uneven), SETTINGS)[1]["a"])
-    assert made[0] == plain[0] and made[1] != plain[1]
+    models = as_bytes(fit_all(name, dataclasses.replace(ones, fit=uneven), SETTINGS)[1]["a"])
+    assert models[0] == plain[0] and models[1] != plain[1]
 
 
 def test_the_share_of_rows_for_all_stages_is_also_theirs():

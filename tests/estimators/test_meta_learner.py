@@ -7,12 +7,17 @@ import json
 import numpy as np
 import pytest
 
-from gpupipe.config import Meta
 from gpupipe.estimators import registry
 from gpupipe.estimators.stacking import meta_learner
-from gpupipe.runtime.device import pick
+from gpupipe.estimators.stacking.meta_learner import Meta
+from gpupipe.workloads import equity
+from tests.support.fitting import CPU
 
-CPU = pick("cpu")
+
+def fit(families, predictions, y, section):
+    settings = equity.make("fast").replace(meta=section)
+    learner = registry.estimator("meta_learner")
+    return learner.fit_stack(families, predictions, y, registry.readable(settings, "meta_learner"), CPU)
 
 
 def log_odds(p):
@@ -47,30 +52,30 @@ def log_loss(p, y):
 
 def test_it_starts_at_the_plain_average_of_log_odds():
     p, y, _ = stacked(500, 0)
-    fitted = meta_learner.fit(("a", "b", "c"), {"s": p, "t": p}, {"s": y, "t": y}, Meta(l2=1e12, sector_l2=1e12), CPU)
+    fitted = fit(("a", "b", "c"), {"s": p, "t": p}, {"s": y, "t": y}, Meta(l2=1e12, sector_l2=1e12))
     wanted = softmax(log_odds(p).mean(axis=0))
     for model in (fitted["s"], fitted["t"]):
         for k in range(2):
-            said = predict(model[k], p, k)
-            assert said.dtype == np.float32 and said.shape == (500, 3)
-            np.testing.assert_allclose(said, wanted[:, k], atol=1e-6)
+            predictions = predict(model[k], p, k)
+            assert predictions.dtype == np.float32 and predictions.shape == (500, 3)
+            np.testing.assert_allclose(predictions, wanted[:, k], atol=1e-6)
 
 
 def test_one_family_alone_is_taken_as_it_is():
     p, y, _ = stacked(300, 1)
-    fitted = meta_learner.fit(("a",), {"s": p[:1]}, {"s": y}, Meta(l2=1e12), CPU)
+    fitted = fit(("a",), {"s": p[:1]}, {"s": y}, Meta(l2=1e12))
     np.testing.assert_allclose(predict(fitted["s"][0], p[:1], 0), p[0, :, 0], atol=1e-6)
 
 
 def test_it_learns_whom_to_believe():
     p, y, _ = stacked(8000, 2)
     fresh, fresh_y, fresh_truth = stacked(4000, 3)
-    model = meta_learner.fit(("oracle", "blurred", "noise"), {"s": p}, {"s": y}, Meta(l2=5.0), CPU)["s"][0]
-    said = predict(model, fresh, 0)
+    model = fit(("oracle", "blurred", "noise"), {"s": p}, {"s": y}, Meta(l2=5.0))["s"][0]
+    predictions = predict(model, fresh, 0)
     average = softmax(log_odds(fresh).mean(axis=0))[:, 0]
     target = fresh_y[:, 0]
-    assert log_loss(said, target) < log_loss(average, target) - 0.05
-    assert log_loss(said, target) < log_loss(fresh_truth[:, 0], target) + 0.005  # as good as knowing the truth
+    assert log_loss(predictions, target) < log_loss(average, target) - 0.05
+    assert log_loss(predictions, target) < log_loss(fresh_truth[:, 0], target) + 0.005  # as good as knowing the truth
     contrast = model.weights.coefficients - model.weights.coefficients.mean(axis=1, keepdims=True)
     by_family = np.abs(contrast).reshape(3, 2, 3).max(axis=(1, 2))
     assert by_family[2] < 0.05 < 0.5 < by_family[0]  # the noise family is not listened to
@@ -81,9 +86,9 @@ def test_a_sector_differs_from_the_pool_as_far_as_its_rows_say():
     other = p[[2, 1, 0]]  # here the last family is the oracle
     settings = Meta(l2=5.0, sector_l2=5.0)
     families = ("a", "b", "c")
-    fitted = meta_learner.fit(families, {"s": p, "t": other}, {"s": y, "t": y}, settings, CPU)
+    fitted = fit(families, {"s": p, "t": other}, {"s": y, "t": y}, settings)
     assert log_loss(predict(fitted["t"][0], other, 0), y[:, 0]) < log_loss(predict(fitted["s"][0], other, 0), y[:, 0])
-    pulled = meta_learner.fit(families, {"s": p, "t": other}, {"s": y, "t": y}, Meta(l2=5.0, sector_l2=1e12), CPU)
+    pulled = fit(families, {"s": p, "t": other}, {"s": y, "t": y}, Meta(l2=5.0, sector_l2=1e12))
     for k in range(2):
         np.testing.assert_allclose(pulled["s"][k].weights.coefficients, pulled["t"][k].weights.coefficients, atol=1e-6)
 
@@ -92,8 +97,8 @@ def test_rows_that_are_not_known_carry_no_weight():
     p, y, _ = stacked(600, 5)
     twice = {"s": np.concatenate([p, p[:, ::-1]], axis=1)}
     unknown = {"s": np.concatenate([y, np.full_like(y, -1)])}
-    one = meta_learner.fit(("a", "b", "c"), {"s": p}, {"s": y}, Meta(max_iterations=300), CPU)["s"]
-    two = meta_learner.fit(("a", "b", "c"), twice, unknown, Meta(max_iterations=300), CPU)["s"]
+    one = fit(("a", "b", "c"), {"s": p}, {"s": y}, Meta(max_iterations=300))["s"]
+    two = fit(("a", "b", "c"), twice, unknown, Meta(max_iterations=300))["s"]
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a.weights.coefficients, b.weights.coefficients, atol=0.02)
 
@@ -101,14 +106,12 @@ def test_rows_that_are_not_known_carry_no_weight():
 def test_a_sector_without_rows_takes_the_pooled_weights_and_nobody_s_rows_the_average():
     p, y, _ = stacked(2000, 6)
     nothing = {"p": p[:, :0], "y": y[:0]}
-    fitted = meta_learner.fit(
-        ("a", "b", "c"), {"s": p, "late": nothing["p"]}, {"s": y, "late": nothing["y"]}, Meta(), CPU
-    )
-    alone = meta_learner.fit(("a", "b", "c"), {"s": p}, {"s": y}, Meta(), CPU)
+    fitted = fit(("a", "b", "c"), {"s": p, "late": nothing["p"]}, {"s": y, "late": nothing["y"]}, Meta())
+    alone = fit(("a", "b", "c"), {"s": p}, {"s": y}, Meta())
     for k in range(2):
         np.testing.assert_array_equal(fitted["late"][k].weights.coefficients, alone["s"][k].weights.coefficients)
         assert not np.array_equal(fitted["s"][k].weights.coefficients, fitted["late"][k].weights.coefficients)
-    none = meta_learner.fit(("a", "b", "c"), {"late": nothing["p"]}, {"late": nothing["y"]}, Meta(), CPU)["late"]
+    none = fit(("a", "b", "c"), {"late": nothing["p"]}, {"late": nothing["y"]}, Meta())["late"]
     np.testing.assert_array_equal(none[0].weights.coefficients, meta_learner.average(3).coefficients)
 
 
@@ -116,11 +119,11 @@ def test_a_sector_without_rows_takes_the_pooled_weights_and_nobody_s_rows_the_av
 def test_labels_in_one_batch_are_as_each_alone(inputs):
     p, y, _ = stacked(3000, 7, n_labels=3)
     settings = Meta(inputs=inputs)
-    together = meta_learner.fit(("a", "b", "c"), {"s": p, "t": p[:, :900]}, {"s": y, "t": y[:900]}, settings, CPU)
+    together = fit(("a", "b", "c"), {"s": p, "t": p[:, :900]}, {"s": y, "t": y[:900]}, settings)
     for k in range(3):
         own = {"s": p[:, :, k : k + 1], "t": p[:, :900, k : k + 1]}
         label = np.ascontiguousarray(y[:, k : k + 1])
-        alone = meta_learner.fit(("a", "b", "c"), own, {"s": label, "t": label[:900]}, settings, CPU)
+        alone = fit(("a", "b", "c"), own, {"s": label, "t": label[:900]}, settings)
         for sector in ("s", "t"):
             # Where to stop is decided for all labels together.
             np.testing.assert_allclose(
@@ -140,9 +143,9 @@ def test_log_odds_by_hand_and_bounded():
 
 def test_it_comes_back_bit_for_bit():
     p, y, _ = stacked(500, 7)
-    model = meta_learner.fit(("a", "b", "c"), {"s": p}, {"s": y}, Meta(), CPU)["s"][1]
-    again = registry.from_files(model.files(), json.loads(json.dumps(model.describe())), {})
+    model = fit(("a", "b", "c"), {"s": p}, {"s": y}, Meta())["s"][1]
+    again = registry.load_model(model.files(), json.loads(json.dumps(model.describe())), {})
     assert again.families == ("a", "b", "c") and again.files() == model.files()
     np.testing.assert_array_equal(predict(again, p, 1), predict(model, p, 1))
     with pytest.raises(KeyError):
-        registry.from_files({}, model.describe(), {})
+        registry.load_model({}, model.describe(), {})

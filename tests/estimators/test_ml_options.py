@@ -11,16 +11,31 @@ import numpy as np
 import pytest
 
 from gpupipe import config
+from gpupipe.dataset.row_view import shuffled
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import gradient_boosting
-from gpupipe.estimators.training_set import Rows, shuffled, with_mean_weight_1
+from gpupipe.estimators.boosting.binned_matrix import binned, distinct_columns
+from gpupipe.estimators.boosting.sampling import cut
+from gpupipe.estimators.contract import Shape
+from gpupipe.estimators.training_set import with_mean_weight_1
 from gpupipe.runtime import device, memory
 from gpupipe.training import memory_estimate
 from gpupipe.workloads import equity
-from tests.estimators.test_models import CPU, FAMILIES, SETTINGS, as_bytes, fit_all, log_loss, world
-from tests.support.tiny import fold_of, planted
+from tests.support.fitting import (
+    CPU,
+    FAMILIES,
+    SETTINGS,
+    as_bytes,
+    fit_all,
+    fit_pool,
+    log_loss,
+    predict,
+    predict_model,
+    world,
+)
+from tests.support.tiny import fold_of, planted, view_of
 
-TREES = registry.BY_BINS
+TREES = tuple(item.name for item in registry.estimators() if item.uses_bins)
 
 
 def with_ml(**changed):
@@ -28,7 +43,7 @@ def with_ml(**changed):
 
 
 def changed_rows(by_sector, change):
-    return {s: Rows(change(r.X), r.y, r.time_ns, r.weight) for s, r in by_sector.items()}
+    return {s: view_of(change(r.X), r.y, r.time_ns, r.weight) for s, r in by_sector.items()}
 
 
 # Columns
@@ -39,17 +54,17 @@ def test_the_chosen_columns_are_stored_and_picked_from_the_whole_matrix(name):
     fold, tests, _ = world()
     best = columns.top_columns(fold, 2)
     assert best.tolist() == [0, 1]  # the others are noise
-    made = fit_all(name, columns.only(fold, best))[1]["a"]
-    family, X = registry.family(name), tests["a"].X
-    assert all(model.describe()["columns"] == [0, 1] for model in made)
-    again = [registry.from_files(m.files(), json.loads(json.dumps(m.describe())), {}) for m in made]
+    models = fit_all(name, fold.of_columns(best), SETTINGS)[1]["a"]
+    X = tests["a"].X
+    assert all(model.describe()["columns"] == [0, 1] for model in models)
+    again = [registry.load_model(m.files(), json.loads(json.dumps(m.describe())), {}) for m in models]
     noise = X.copy()
     noise[:, 2:] = np.random.default_rng(0).normal(size=noise[:, 2:].shape)
-    said = family.predict(made, X, CPU)
-    np.testing.assert_array_equal(family.predict(again, noise, CPU), said)
-    np.testing.assert_array_equal(again[1].predict(noise, CPU), said[:, 1])
-    prior = np.broadcast_to(fold.shares(["a"]), said.shape)
-    assert (log_loss(said, tests["a"].y) < 0.95 * log_loss(prior, tests["a"].y)).all()
+    predictions = predict(name, models, X)
+    np.testing.assert_array_equal(predict(name, again, noise), predictions)
+    np.testing.assert_array_equal(predict_model(name, again[1], noise), predictions[:, 1])
+    prior = np.broadcast_to(fold.shares(["a"]), predictions.shape)
+    assert (log_loss(predictions, tests["a"].y) < 0.95 * log_loss(prior, tests["a"].y)).all()
 
 
 def test_columns_are_chosen_from_the_fitted_rows_alone():
@@ -62,7 +77,7 @@ def test_columns_are_chosen_from_the_fitted_rows_alone():
 
 
 def test_choosing_among_chosen_columns_keeps_the_numbers_of_the_matrix():
-    fold = columns.only(columns.only(world()[0], np.array([0, 2, 5])), np.array([0, 2]))
+    fold = world()[0].of_columns(np.array([0, 2, 5])).of_columns(np.array([0, 2]))
     assert fold.columns.tolist() == [0, 5] and fold.n_columns == 2
 
 
@@ -86,30 +101,28 @@ def test_columns_with_the_same_bins_are_left_out_without_loss(name):
     twin = dataclasses.replace(
         fold, fit=changed_rows(fold.fit, doubled), validation=changed_rows(fold.validation, doubled)
     )
-    made, plain = fit_all(name, twin, settings)[1]["c"], fit_all(name, fold, settings)[1]["c"]
-    said = registry.family(name).predict(made, doubled(tests["c"].X), CPU)
+    models, plain = fit_all(name, twin, settings)[1]["c"], fit_all(name, fold, settings)[1]["c"]
+    predictions = predict(name, models, doubled(tests["c"].X))
     if name in TREES:
         # -X has its bins the other way round: trees could leave it out too, but its codes are others.
-        assert made[0].describe()["columns"] == [0, 1, 2, 3, 4, 5, 7]
-        without = columns.only(twin, np.array([0, 1, 2, 3, 4, 5, 7]))
-        expected = registry.family(name).predict(fit_all(name, without, settings)[1]["c"], doubled(tests["c"].X), CPU)
-        np.testing.assert_array_equal(said, expected)
-        losses = [
-            log_loss(one, tests["c"].y) for one in (said, registry.family(name).predict(plain, tests["c"].X, CPU))
-        ]
+        assert models[0].describe()["columns"] == [0, 1, 2, 3, 4, 5, 7]
+        without = twin.of_columns(np.array([0, 1, 2, 3, 4, 5, 7]))
+        expected = predict(name, fit_all(name, without, settings)[1]["c"], doubled(tests["c"].X))
+        np.testing.assert_array_equal(predictions, expected)
+        losses = [log_loss(one, tests["c"].y) for one in (predictions, predict(name, plain, tests["c"].X))]
         np.testing.assert_allclose(*losses, rtol=0.02)
     else:
-        assert "columns" not in made[0].describe()  # a softmax regression sees values, not bins
+        assert "columns" not in models[0].describe()  # a softmax regression sees values, not bins
 
 
 def test_columns_that_differ_in_one_late_row_are_both_kept():
     rows, _ = planted(6000, 1)
     X = np.concatenate([rows.X, rows.X[:, :1]], axis=1)
-    fold = fold_of({"a": Rows(X, rows.y, rows.time_ns)}, {})
-    assert columns.distinct_columns(fold).tolist() == [0, 1, 2, 3, 4, 5]
+    fold = fold_of({"a": view_of(X, rows.y, rows.time_ns)}, {})
+    assert distinct_columns(fold).tolist() == [0, 1, 2, 3, 4, 5]
     X[-1, 6] = np.nan if np.isfinite(X[-1, 6]) else 9.0
-    fold = fold_of({"a": Rows(X, rows.y, rows.time_ns)}, {})
-    assert columns.distinct_columns(fold).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    fold = fold_of({"a": view_of(X, rows.y, rows.time_ns)}, {})
+    assert distinct_columns(fold).tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 # Rows
@@ -117,33 +130,33 @@ def test_columns_that_differ_in_one_late_row_are_both_kept():
 
 def test_samples_hold_every_row_once():
     fold = world()[0]
-    samples = fold.samples(0.2)
-    assert len(samples) == 5 and fold.samples(0.2) is samples
+    samples = binned(fold).samples(0.2)
+    assert len(samples) == 5 and binned(fold).samples(0.2) is samples
     for k, rows in enumerate(fold.fit.values()):
         together = np.concatenate([sample.blocks[k].X for sample in samples])
         np.testing.assert_array_equal(together, rows.X)
         assert all(abs(sample.blocks[k].n - rows.n / 5) < 1 for sample in samples)
     assert all(sample.bins.num_row() == sum(rows.n for rows in sample.blocks) for sample in samples)
-    (all_of_a,) = fold.samples(1.0, "a")
+    (all_of_a,) = binned(fold).samples(1.0, "a")
     assert all_of_a.bins.num_row() == fold.fit["a"].n
 
 
 def test_a_large_share_leaves_each_row_out_once(monkeypatch):
     fold = world()[0]
-    samples = fold.samples(0.8)
-    assert len(samples) == 5 and fold.samples(0.8) is samples and fold.samples(0.81) is samples
+    samples = binned(fold).samples(0.8)
+    assert len(samples) == 5 and binned(fold).samples(0.8) is samples and binned(fold).samples(0.81) is samples
     everything = np.concatenate([rows.X for rows in fold.fit.values()])
     seen = np.concatenate([rows.X for sample in samples for rows in sample.blocks])
     assert [sample.bins.num_row() for sample in samples] == [sum(rows.n for rows in s.blocks) for s in samples]
     assert all(abs(sample.bins.num_row() - 0.8 * len(everything)) < 3 for sample in samples)
     np.testing.assert_array_equal(np.sort(seen[:, 2]), np.sort(np.repeat(everything[:, 2], 4)))  # NaN last in both
-    alone = fold.samples(0.8, "b")
+    alone = binned(fold).samples(0.8, "b")
     left = [set(map(bytes, fold.fit["b"].X)) - {bytes(x) for rows in s.blocks for x in rows.X} for s in alone]
     assert set.union(*left) == set(map(bytes, fold.fit["b"].X)) and sum(map(len, left)) == fold.fit["b"].n
     settings = equity.make("fast", settings=["ml.subsample=0.8", "joint.rounds=6"])
     _, seen = rows_of_each_round(monkeypatch, fold, settings)
     assert seen == [(3600, 3600)] * 6  # of 4,500 rows
-    shape = memory_estimate.Shape(10**6, 6e5, 2e5, 2e5, 4e5, 0.2, 100, 10, 6)
+    shape = Shape(10**6, 6e5, 2e5, 2e5, 4e5, 0.2, 100, 10, 6)
     small, large = (
         memory_estimate.of_plan(
             shape, equity.make("fast", settings=[f"ml.subsample={share}"]), 2, memory.AS_IT_IS, "cpu"
@@ -154,12 +167,12 @@ def test_a_large_share_leaves_each_row_out_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "share, cut",
+    "share, expected",
     [(0.1, (10, False)), (0.2, (5, False)), (0.5, (2, False)), (0.632, (2, False)), (0.67, (3, True)),
      (0.75, (4, True)), (0.8, (5, True)), (0.9, (10, True)), (0.94, (10, True)), (0.96, (1, False)), (1, (1, False))],
 )  # fmt: skip
-def test_how_rows_are_cut(share, cut):
-    assert config.cut(share) == cut
+def test_how_rows_are_cut(share, expected):
+    assert cut(share) == expected
 
 
 def test_rows_are_shuffled_for_each_sector_by_itself():
@@ -180,13 +193,14 @@ def rows_of_each_round(monkeypatch, fold, settings):
         return original(self, matrix, iteration, grad=grad, hess=hess)
 
     monkeypatch.setattr(xgboost.Booster, "boost", boost)
-    made = registry.family("xgb_joint").fit_pool(fold, settings, None)
-    return made, seen
+    models = fit_pool("xgb_joint", fold, settings)
+    return models, seen
 
 
 def test_subsample_is_the_share_of_rows_that_a_tree_is_grown_on(monkeypatch):
     settings = equity.make("fast", settings=["ml.subsample=0.2", "joint.rounds=12"])
-    assert all(getattr(settings, stage).subsample == 0.2 for stage in (*config.BOOSTERS, "forest"))
+    stages = ("joint", "joint_sector", "hist", "leafwise", "forest")
+    assert all(getattr(settings, stage).subsample == 0.2 for stage in stages)
     _, seen = rows_of_each_round(monkeypatch, world()[0], settings)
     assert len(seen) == 12 and all(n == m == 900 for n, m in seen)  # of 4,500 rows
 
@@ -194,31 +208,29 @@ def test_subsample_is_the_share_of_rows_that_a_tree_is_grown_on(monkeypatch):
 def test_gradient_sampling_draws_the_share_and_still_learns(monkeypatch):
     settings = equity.make("fast", settings=["ml.gradient_sampling=true", "ml.subsample=0.25", "joint.rounds=40"])
     fold, tests, _ = world()
-    made, seen = rows_of_each_round(monkeypatch, with_ml(gradient_sampling=True), settings)
+    models, seen = rows_of_each_round(monkeypatch, with_ml(gradient_sampling=True), settings)
     drawn = sorted({n for n, _ in seen})
     assert len(drawn) >= 3 and all(abs(n / 4500 - 0.25) < 0.05 for n in drawn)  # anew every ten rounds
-    again = registry.family("xgb_joint").fit_pool(with_ml(gradient_sampling=True), settings, None)
-    assert as_bytes(made) == as_bytes(again)
-    plain = registry.family("xgb_joint").fit_pool(fold, settings, None)
+    again = fit_pool("xgb_joint", with_ml(gradient_sampling=True), settings)
+    assert as_bytes(models) == as_bytes(again)
+    plain = fit_pool("xgb_joint", fold, settings)
     for sector, rows in tests.items():
-        drawn_loss, plain_loss = (
-            log_loss(registry.family("xgb_joint").predict(one, rows.X, CPU), rows.y) for one in (made, plain)
-        )
+        drawn_loss, plain_loss = (log_loss(predict("xgb_joint", one, rows.X), rows.y) for one in (models, plain))
         prior = np.broadcast_to(fold.shares(), (rows.n, 2, 3))
         assert (drawn_loss < 0.92 * log_loss(prior, rows.y)).all() and (drawn_loss < 1.03 * plain_loss).all(), sector
 
 
 def test_inclusion_probabilities_by_hand():
-    found = gradient_boosting.inclusion_probability(np.array([8.0, 2.0, 1.0, 1.0]), 0.5)
+    chance = gradient_boosting.inclusion_probability(np.array([8.0, 2.0, 1.0, 1.0]), 0.5)
     # 8 is certain; the other draw is shared by 2, 1 and 1.
-    np.testing.assert_allclose(found, [1.0, 0.5, 0.25, 0.25])
+    np.testing.assert_allclose(chance, [1.0, 0.5, 0.25, 0.25])
     np.testing.assert_allclose(gradient_boosting.inclusion_probability(np.ones(10), 0.3), 0.3)
     np.testing.assert_allclose(gradient_boosting.inclusion_probability(np.zeros(4), 0.3), 0.3)
     norm = np.random.default_rng(3).exponential(size=20_000)
     for share in (0.1, 0.2, 0.5, 0.9):
-        found = gradient_boosting.inclusion_probability(norm, share)
-        assert found.max() <= 1 and found.min() >= 0.1 * share and found.mean() == pytest.approx(share, rel=0.02)
-        assert (np.diff(found[np.argsort(norm)]) >= 0).all()
+        chance = gradient_boosting.inclusion_probability(norm, share)
+        assert chance.max() <= 1 and chance.min() >= 0.1 * share and chance.mean() == pytest.approx(share, rel=0.02)
+        assert (np.diff(chance[np.argsort(norm)]) >= 0).all()
 
 
 def test_weighted_sums_over_a_draw_are_those_over_all_rows():
@@ -232,11 +244,11 @@ def test_weighted_sums_over_a_draw_are_those_over_all_rows():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_of_no_weight_are_as_if_they_were_not_there(name):
     fold, tests, _ = world()
-    eleven = {s: Rows((r.X * 2).round().clip(-5, 5) / 2, r.y, r.time_ns) for s, r in fold.fit.items()}
-    ones = {s: Rows(r.X, r.y, r.time_ns, np.ones(r.y.shape, np.float32)) for s, r in eleven.items()}
+    eleven = {s: view_of((r.X * 2).round().clip(-5, 5) / 2, r.y, r.time_ns) for s, r in fold.fit.items()}
+    ones = {s: view_of(r.X, r.y, r.time_ns, np.ones(r.y.shape, np.float32)) for s, r in eleven.items()}
     rng = np.random.default_rng(0)
     twice = {
-        s: Rows(np.tile(r.X, (2, 1)), np.concatenate([r.y, rng.permutation(r.y)]), np.tile(r.time_ns, 2),
+        s: view_of(np.tile(r.X, (2, 1)), np.concatenate([r.y, rng.permutation(r.y)]), np.tile(r.time_ns, 2),
                 np.repeat(np.array([[1.0], [0.0]], np.float32), r.n, axis=0) * np.ones((1, 2), np.float32))
         for s, r in eleven.items()
     }  # fmt: skip
@@ -247,22 +259,24 @@ def test_rows_of_no_weight_are_as_if_they_were_not_there(name):
         *(f"{section}.rounds=6" for section in ("lightgbm", "catboost", "hist", "leafwise", "joint")), "forest.trees=2",
         "linear.max_iterations=200", "linear.l2=300",
     ])  # fmt: skip
-    plain, one, made = (
+    plain, one, models = (
         fit_all(name, dataclasses.replace(fold, fit=fit), settings)[1]["c"] for fit in (eleven, ones, twice)
     )
-    said, unweighted, expected = (registry.family(name).predict(x, tests["c"].X, CPU) for x in (made, plain, one))
+    predictions, unweighted, expected = (predict(name, x, tests["c"].X) for x in (models, plain, one))
     np.testing.assert_allclose(unweighted, expected, atol=1e-5)
-    np.testing.assert_allclose(said, expected, atol=0.01)
+    np.testing.assert_allclose(predictions, expected, atol=0.01)
 
 
 def test_weights_are_scaled_to_a_mean_of_1():
-    rows = Rows(np.zeros((2, 1), np.float32), np.ones((2, 1), np.int8), np.arange(2), np.array([[1], [3]], np.float32))
-    found = with_mean_weight_1({"a": rows, "b": rows}, CPU)
-    np.testing.assert_allclose(found["b"].weight, [[0.5], [1.5]])
-    assert with_mean_weight_1({"a": dataclasses.replace(rows, weight=None)}, CPU)["a"].weight is None
-    classes = dataclasses.replace(rows, y=np.array([[2], [1]], np.int8))  # each row is its class
-    np.testing.assert_array_equal(with_mean_weight_1({"a": classes, "b": classes}, CPU)["b"].weight, 1)
-    mixed = with_mean_weight_1({"a": rows, "b": classes}, CPU)  # class 1: 1, 3 and 3; class 2: 1
+    rows = view_of(
+        np.zeros((2, 1), np.float32), np.ones((2, 1), np.int8), np.arange(2), np.array([[1], [3]], np.float32)
+    )
+    scaled = with_mean_weight_1({"a": rows, "b": rows}, CPU, 3)
+    np.testing.assert_allclose(scaled["b"].weight, [[0.5], [1.5]])
+    assert with_mean_weight_1({"a": view_of(rows.X, rows.y, rows.time_ns)}, CPU, 3)["a"].weight is None
+    classes = view_of(rows.X, np.array([[2], [1]], np.int8), rows.time_ns, rows.weight)  # each row is its class
+    np.testing.assert_array_equal(with_mean_weight_1({"a": classes, "b": classes}, CPU, 3)["b"].weight, 1)
+    mixed = with_mean_weight_1({"a": rows, "b": classes}, CPU, 3)  # class 1: 1, 3 and 3; class 2: 1
     np.testing.assert_allclose(mixed["a"].weight, [[3 / 7], [9 / 7]], rtol=1e-6)
     np.testing.assert_allclose(mixed["b"].weight, [[1], [9 / 7]], rtol=1e-6)
 
@@ -276,13 +290,13 @@ def test_without_quantile_matrices_there_are_none(monkeypatch):
     fold, tests, _ = world()
     plain = with_ml(use_quantile_dmatrix=False)
     monkeypatch.setattr(xgboost, "QuantileDMatrix", None)
-    made = fit_all("xgb_hist", plain)[1]["a"]
-    assert type(plain.bins()) is xgboost.DMatrix
+    models = fit_all("xgb_hist", plain, SETTINGS)[1]["a"]
+    assert type(binned(plain).cut_points) is xgboost.DMatrix
     monkeypatch.undo()
     rows = tests["a"]
     losses = [
-        log_loss(registry.family("xgb_hist").predict(one, rows.X, CPU), rows.y)
-        for one in (made, fit_all("xgb_hist", fold)[1]["a"])
+        log_loss(predict("xgb_hist", one, rows.X), rows.y)
+        for one in (models, fit_all("xgb_hist", fold, SETTINGS)[1]["a"])
     ]
     np.testing.assert_allclose(*losses, rtol=0.03)  # the cuts are of samples, and a little elsewhere
 
@@ -294,7 +308,7 @@ def test_bins_on_disk_give_the_same_bytes(name, tmp_path):
     on_disk, in_memory = fit_all(name, kept, settings), fit_all(name, world()[0], settings)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 4500 * 6
     assert as_bytes(on_disk[0]) == as_bytes(in_memory[0])
-    assert all(as_bytes(on_disk[1][s]) == as_bytes(in_memory[1][s]) for s in kept.sectors)
+    assert all(as_bytes(on_disk[1][s]) == as_bytes(in_memory[1][s]) for s in kept.groups)
 
 
 @pytest.mark.parametrize("use_rmm", [True, False])

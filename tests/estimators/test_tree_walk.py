@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xgboost
 
+from gpupipe.dataset.row_view import LazyRows
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.boosting.tree_walk import FIELDS, Walk
-from gpupipe.estimators.training_set import Late
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 
 N_ROWS, N_COLUMNS, ROUNDS = 700, 9, 7
@@ -72,13 +72,13 @@ def test_margins_are_those_of_xgboost(device, X, growth, n_labels):
 
 
 def test_rows_that_are_copied_late_and_in_blocks(device, X, monkeypatch):
-    monkeypatch.setattr("gpupipe.estimators.training_set.BLOCK_ROWS", 64)
+    monkeypatch.setattr("gpupipe.dataset.row_view.BLOCK_ROWS", 64)
     booster, rng = grown(X, GROWTH["depthwise"], 2), np.random.default_rng(0)
     at, columns = rng.permutation(N_ROWS)[:300], np.arange(N_COLUMNS)
     wide = np.concatenate([X, X[:, ::-1]], axis=1)
-    late = Late(device.asarray(wide), device.asarray(at), device.asarray(columns))
+    lazy = LazyRows(device.asarray(wide), device.asarray(at), device.asarray(columns))
     margins = [device.xp.zeros((300, 6), dtype=np.float32) for _ in range(2)]
-    Walk(booster, device).add([margins[0][:100], margins[0][100:]], [late[:100], late[100:]], 0, ROUNDS)
+    Walk(booster, device).add([margins[0][:100], margins[0][100:]], [lazy[:100], lazy[100:]], 0, ROUNDS)
     Walk(booster, device).add([margins[1]], [device.asarray(X[at])], 0, ROUNDS)
     np.testing.assert_array_equal(device.to_host(margins[0]), device.to_host(margins[1]))
     assert device.to_host(margins[0])[:, [0, 2, 3, 5]].any(axis=0).all()
@@ -103,11 +103,11 @@ def test_compiled_equals_plain_body(device, X):
     for i in range(N_ROWS):
         leaves_of_trees.body(i, X, root, *nodes, leaf)
         add_leaf_activity.body(i, leaf, values, margin)
-    made = device.xp.empty(leaf.shape, dtype=np.int32), device.xp.zeros(margin.shape, dtype=np.float32)
-    leaves_of_trees(N_ROWS, device.asarray(X), *map(device.asarray, (root, *nodes)), made[0])
-    add_leaf_activity(N_ROWS, made[0], device.asarray(values), made[1])
-    np.testing.assert_array_equal(device.to_host(made[0]), leaf)
-    np.testing.assert_array_equal(device.to_host(made[1]), margin)
+    computed = device.xp.empty(leaf.shape, dtype=np.int32), device.xp.zeros(margin.shape, dtype=np.float32)
+    leaves_of_trees(N_ROWS, device.asarray(X), *map(device.asarray, (root, *nodes)), computed[0])
+    add_leaf_activity(N_ROWS, computed[0], device.asarray(values), computed[1])
+    np.testing.assert_array_equal(device.to_host(computed[0]), leaf)
+    np.testing.assert_array_equal(device.to_host(computed[1]), margin)
     assert len(np.unique(leaf)) > 20 and leaf.max() == len(values) - 1
 
 

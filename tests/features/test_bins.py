@@ -10,7 +10,7 @@ import pytest
 import xgboost
 
 from gpupipe import compute_bins, compute_features, panel_feature
-from gpupipe.estimators.boosting.tree_model import cuts_of
+from gpupipe.estimators.boosting.binned_matrix import cuts_of
 from tests.support.panels import random_panel
 
 
