@@ -121,11 +121,8 @@ class Ours:
 def search_ours(world: World, sector_sets: dict[str, SectorSet], depth: int, sector_rounds: int) -> Ours:
     """Fit the pooled booster, early-stopped, then `sector_rounds` of each sector, and follow both round by round."""
     settings = world.settings.replace(joint=dataclasses.replace(world.settings.joint, depth=depth))
-    estimator, readable, training_set = (
-        registry.estimator(OURS),
-        registry.readable(settings, OURS),
-        world.training_set(),
-    )
+    estimator, training_set = registry.estimator(OURS), world.training_set()
+    readable = registry.readable(settings, OURS)
     pooled = columns.fit_pool(estimator, training_set, readable, None)
     plain = columns.unwrap(pooled) or []
     by_sector = dict.fromkeys(world.matrices, pooled)
