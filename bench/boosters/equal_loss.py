@@ -3,9 +3,9 @@
 XGBoost, LightGBM and CatBoost used directly, one label after the other, and our xgb_joint, one booster for all labels.
 --rows says from which rows the learners make their matrices:
 
-    sectors   (default) theirs of one sector, ours of all sectors, and then the sector's own rounds, as in a run
+    sectors   (default) theirs of one sector, ours of all sectors, and then the sector's rounds, as in a run
     alone     all of one sector: pooling helps nobody
-    pooled    all of all sectors together (ours without own rounds); each sector's rows are then judged apart
+    pooled    all of all sectors together (ours without sector rounds); each sector's rows are then judged apart
 
 All see the same float32 rows of the same split, and use all cores, which bind.
 
@@ -16,11 +16,11 @@ curves' best log-losses on its validation rows.
 
 Timed, in turns: fitting anew with as many rounds as in the search, validated after each. Seconds of a sector are the
 preparation before the first round (CatBoost's for each label anew, as its Pool holds one), and the share of the rounds
-up to the one that reaches the target: of peers the sum over labels, of xgb_joint, whose rounds serve all labels, up to
-the last label's, plus the sector's own stage (one thread). With --rows sectors the pooled fit is divided among the
-sectors by their rows. Labels with too few BUY or SELL rows in a sector's training part
-(training.min_positives) are left out there. Beside the times stands the sealed test's log-loss, of the rounds of the
-target and of the best ones. The last line is JSON. Results until 2026-11-22 were of fits with just the target's rounds.
+up to the round that reaches the target: of peers the sum over labels, of xgb_joint, whose rounds serve all labels, up
+to the last label's, plus the sector's stage (one thread). With --rows sectors the pooled fit is divided among the
+sectors by their rows. Labels with fewer than training.min_positives rows of the first or last class in a sector's
+training part are left out there. Beside the times stands the sealed test's log-loss, of the rounds of the target and of
+the best ones. The last line is JSON. Results until 2026-11-22 were of fits with just the target's rounds.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ import numpy as np
 
 from bench import runs
 from bench.boosters.peers import PEERS, Booster, Setting, first_reaching, log_loss
-from bench.boosters.world import ALL, Matrix, World, of_options, together
+from bench.boosters.world import ALL, Matrix, World, read_world, together
 from bench.timing import timed
 from gpupipe import config
+from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import tree_model
-from gpupipe.estimators.training_set import Rows
-from gpupipe.targets.classes import N_CLASSES
+from gpupipe.estimators.three_classes import CLASS_COUNT
 
 OURS = "xgb_joint"
 
 
-class Unit(NamedTuple):
+class SectorSet(NamedTuple):
     """Sectors whose rows are in one matrix of the peers, and are judged apart."""
 
     matrix: Matrix
@@ -107,7 +107,7 @@ def soonest(curves: list[Curve], target: float) -> Curve:
 
 @dataclass(frozen=True)
 class Ours:
-    """Our search: the settings, how many of the rounds are the pooled booster's, and curves by unit and label."""
+    """Our search: the settings, how many of the rounds are the pooled booster's, and curves by sector set and label."""
 
     settings: config.Config
     pooled: int
@@ -118,41 +118,42 @@ class Ours:
         return float(np.mean([curve.mean.min() for by_label in self.curves.values() for curve in by_label.values()]))
 
 
-def search_ours(world: World, units: dict[str, Unit], depth: int, own_rounds: int) -> Ours:
-    """Fit the pooled booster, early-stopped, then `own_rounds` of each sector, and follow both round by round."""
-    settings = dataclasses.replace(world.settings, joint=dataclasses.replace(world.settings.joint, depth=depth))
-    family, fold = registry.family(OURS), world.fold()
-    pooled = family.fit_pool(fold, settings, None)
+def search_ours(world: World, sector_sets: dict[str, SectorSet], depth: int, sector_rounds: int) -> Ours:
+    """Fit the pooled booster, early-stopped, then `sector_rounds` of each sector, and follow both round by round."""
+    settings = world.settings.replace(joint=dataclasses.replace(world.settings.joint, depth=depth))
+    estimator, training_set = registry.estimator(OURS), world.training_set()
+    readable = registry.readable(settings, OURS)
+    pooled = columns.fit_pool(estimator, training_set, readable, None)
     plain = columns.unwrap(pooled) or []
     by_sector = dict.fromkeys(world.matrices, pooled)
-    if own_rounds:
-        # As an out-of-fold round does it: without validation, so that every round is there to be followed.
-        frozen = [dataclasses.replace(m, stages=(*m.stages, dataclasses.replace(m.stages[0], rounds=own_rounds)))
+    if sector_rounds:
+        # As an out-of-fold fit does it: without validation, so that every round is there to be followed.
+        frozen = [dataclasses.replace(m, stages=(*m.stages, dataclasses.replace(m.stages[0], rounds=sector_rounds)))
                   for m in plain]  # fmt: skip
-        by_sector = {s: family.fit_sector(fold, s, settings, pooled, frozen) for s in world.matrices}
+        by_sector = {s: columns.fit_group(estimator, training_set, s, readable, pooled, frozen) for s in world.matrices}
     losses = {
-        s: [follow(by_sector[s], rows, own_rounds) for rows in (matrix.validation, matrix.test)]
+        s: [follow(by_sector[s], rows, sector_rounds) for rows in (matrix.validation, matrix.test)]
         for s, matrix in world.matrices.items()
     }
     curves = {}
-    for name, (matrix, sectors) in units.items():
+    for name, (matrix, sectors) in sector_sets.items():
         validation, test = (np.stack([losses[s][k] for s in sectors], axis=1) for k in (0, 1))
         mean = np.average(validation, axis=1, weights=[world.matrices[s].validation.n for s in sectors])
         curves[name] = {k: Curve(depth, mean[:, k], validation[:, :, k], test[:, :, k]) for k in matrix.kept}
     return Ours(settings, max(model.stages[0].rounds for model in plain), curves)
 
 
-def follow(models: list[Any], rows: Rows, own_rounds: int = 0) -> np.ndarray:
-    """float64 (rounds, n_labels): log-loss of xgb_joint after each pooled round, then after each of the sector's own.
+def follow(models: list[Any], rows: RowView, sector_rounds: int = 0) -> np.ndarray:
+    """float64 (rounds, n_labels): log-loss of xgb_joint after each pooled round, then after each of the sector's.
 
-    A sector's own rounds start from each label's pooled booster cut at its best round.
+    A sector's rounds start from each label's pooled booster cut at its best round.
     """
-    if isinstance(models[0], columns.Picked):  # of fewer columns, as twins were left out
-        rows = dataclasses.replace(rows, X=rows.X[:, models[0].columns])
+    if isinstance(models[0], columns.OfColumns):  # of fewer columns, as twins were left out
+        rows = rows.of_columns(models[0].columns)
     models = columns.unwrap(models) or []
     margin = np.tile(np.concatenate([model.bias for model in models]), (rows.n, 1))
     start, losses = margin.copy(), []
-    labels = [slice(N_CLASSES * k, N_CLASSES * (k + 1)) for k in range(len(models))]
+    labels = [slice(CLASS_COUNT * k, CLASS_COUNT * (k + 1)) for k in range(len(models))]
 
     def add_round(stage: int, to: np.ndarray, r: int) -> None:
         tree_model.add_activity(to, tree_model.stage_margin(models[0].stages[stage].booster, rows.X, r, r + 1))
@@ -163,7 +164,7 @@ def follow(models: list[Any], rows: Rows, own_rounds: int = 0) -> np.ndarray:
         for label, model in zip(labels, models, strict=True):
             if model.stages[0].rounds == r + 1:
                 start[:, label] = margin[:, label]
-    for r in range(own_rounds if len(models[0].stages) > 1 else 0):
+    for r in range(sector_rounds if len(models[0].stages) > 1 else 0):
         add_round(1, start, r)
     return np.array(losses)
 
@@ -188,24 +189,26 @@ def time_peer(peer: Booster, matrix: Matrix, curves: dict[int, Curve]) -> Spent:
     return spent
 
 
-def time_ours(world: World, ours: Ours, own_rounds: dict[str, int]) -> tuple[Spent, dict[str, float]]:
-    """One pooled fit of all labels, and seconds of each sector's own stage of so many rounds."""
-    family, fold, settings = registry.family(OURS), world.fold(), ours.settings
-    before, _ = timed(lambda: fold.samples(settings.joint.subsample))
-    fit, models = timed(lambda: family.fit_pool(fold, settings, None))
+def time_ours(world: World, ours: Ours, sector_rounds: dict[str, int]) -> tuple[Spent, dict[str, float]]:
+    """One pooled fit of all labels, and seconds of each sector's stage of so many rounds."""
+    estimator, training_set, settings = registry.estimator(OURS), world.training_set(), ours.settings
+    readable = registry.readable(settings, OURS)
+    before, _ = timed(lambda: columns.make_shared([estimator], training_set, readable))  # bins and samples
+    fit, models = timed(lambda: columns.fit_pool(estimator, training_set, readable, None))
     stages = dict.fromkeys(world.matrices, 0.0)
-    for s, rounds in own_rounds.items():
+    for s, rounds in sector_rounds.items():
         if rounds:
-            own = dataclasses.replace(settings, joint_sector=dataclasses.replace(settings.joint_sector, rounds=rounds))
-            stages[s], _ = timed(partial(family.fit_sector, fold, s, own, models, None))
+            shorter = settings.replace(joint_sector=dataclasses.replace(settings.joint_sector, rounds=rounds))
+            fit_group = partial(columns.fit_group, estimator, training_set, s, registry.readable(shorter, OURS))
+            stages[s], _ = timed(partial(fit_group, models, None))
     return Spent(before, {}, {0: fit}), stages
 
 
 def median_of(spent: Sequence[Spent]) -> Spent:
     """The medians of each part of the time."""
-    by_label = ({k: statistics.median(getattr(one, part)[k] for one in spent) for k in getattr(spent[0], part)}
+    by_label = ({k: statistics.median(getattr(fit, part)[k] for fit in spent) for k in getattr(spent[0], part)}
                 for part in ("before_label", "rounds"))  # fmt: skip
-    return Spent(statistics.median(one.before for one in spent), *by_label)
+    return Spent(statistics.median(fit.before for fit in spent), *by_label)
 
 
 def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace) -> list[runs.Line]:
@@ -213,30 +216,30 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
     if options.rows == "alone" and len(world.matrices) > 1:
         return [line for s in world.matrices for line in compare(world.only(s), peers, options)]
     judged = [s for s, matrix in world.matrices.items() if matrix.kept]
-    units = {s: Unit(world.matrices[s], [s]) for s in judged}
-    own_rounds = world.settings.joint_sector.rounds
+    sector_sets = {s: SectorSet(world.matrices[s], [s]) for s in judged}
+    sector_rounds = world.settings.joint_sector.rounds
     if options.rows == "pooled":
-        units, own_rounds = {ALL: Unit(together(world), judged)}, 0
-    tried = [search_ours(world, units, depth, own_rounds) for depth in options.our_depths]
-    ours = min(tried, key=lambda one: one.mean_best)
-    chosen = {name: choose(world, unit, ours.curves[name], peers, options) for name, unit in units.items()}
-    rounds = {s: rounds_to_target(world, s, g, chosen[name]) for name, unit in units.items()
-              for g, s in enumerate(unit.sectors)}  # fmt: skip
-    own = {s: max(0, max(by_name[OURS].values(), default=0) - ours.pooled) for s, by_name in rounds.items()}
-    pools, stages, of_peers = [], [], []
+        sector_sets, sector_rounds = {ALL: SectorSet(together(world), judged)}, 0
+    searches = [search_ours(world, sector_sets, depth, sector_rounds) for depth in options.our_depths]
+    ours = min(searches, key=lambda search: search.mean_best)
+    chosen = {name: choose(world, group, ours.curves[name], peers, options) for name, group in sector_sets.items()}
+    rounds = {s: rounds_to_target(world, s, g, chosen[name]) for name, group in sector_sets.items()
+              for g, s in enumerate(group.sectors)}  # fmt: skip
+    shorter = {s: max(0, max(by_name[OURS].values(), default=0) - ours.pooled) for s, by_name in rounds.items()}
+    pools, stages, peer_fits = [], [], []
     for _ in range(options.times):
-        pool, stage_s = time_ours(world, ours, own)
+        pool, stage_s = time_ours(world, ours, shorter)
         pools.append(pool)
         stages.append(stage_s)
-        of_peers.append({
-            (name, p): time_peer(peer, unit.matrix, chosen[name][p])
-            for name, unit in units.items() for p, peer in peers.items()
+        peer_fits.append({
+            (name, p): time_peer(peer, group.matrix, chosen[name][p])
+            for name, group in sector_sets.items() for p, peer in peers.items()
         })  # fmt: skip
     lines = []
     n_rows = sum(matrix.train.n for matrix in world.matrices.values())
-    for name, unit in units.items():
-        spent = {p: median_of([run[name, p] for run in of_peers]) for p in peers} | {OURS: median_of(pools)}
-        for g, s in enumerate(unit.sectors):
+    for name, group in sector_sets.items():
+        spent = {p: median_of([run[name, p] for run in peer_fits]) for p in peers} | {OURS: median_of(pools)}
+        for g, s in enumerate(group.sectors):
             stage = statistics.median(run[s] for run in stages)
             # In a run the pooled fit is shared by all sectors; here, where it is all there is, it is not.
             share = 1.0 if options.rows == "pooled" else world.matrices[s].train.n / n_rows
@@ -245,27 +248,27 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
 
 
 def choose(
-    world: World, unit: Unit, ours: dict[int, Curve], peers: dict[str, Booster], options: argparse.Namespace
+    world: World, group: SectorSet, ours: dict[int, Curve], peers: dict[str, Booster], options: argparse.Namespace
 ) -> dict[str, dict[int, Curve]]:
     """By learner and label, the curve that is timed."""
     chosen: dict[str, dict[int, Curve]] = {name: {} for name in (OURS, *peers)}
-    groups, max_bin = [world.matrices[s] for s in unit.sectors], world.settings.training.max_bin
-    for k in unit.matrix.kept:
-        curves = {p: search(peer, unit.matrix, k, groups, max_bin, options) for p, peer in peers.items()}
+    judged, max_bin = [world.matrices[s] for s in group.sectors], world.settings.training.max_bin
+    for k in group.matrix.kept:
+        curves = {p: search(peer, group.matrix, k, judged, max_bin, options) for p, peer in peers.items()}
         curves[OURS] = [ours[k]]
-        target = max(min(curve.mean.min() for curve in own) for own in curves.values())
-        for name, own in curves.items():
-            chosen[name][k] = soonest(own, target) if name != OURS else ours[k]
-    print(f"searched {', '.join(unit.sectors)}", flush=True)
+        target = max(min(curve.mean.min() for curve in tried) for tried in curves.values())
+        for name, tried in curves.items():
+            chosen[name][k] = soonest(tried, target) if name != OURS else ours[k]
+    print(f"searched {', '.join(group.sectors)}", flush=True)
     return chosen
 
 
 def rounds_to_target(world: World, s: str, g: int, curves: dict[str, dict[int, Curve]]) -> dict[str, dict[int, int]]:
     """By learner and label, the rounds until a sector's target: the worst of the best losses on group `g`."""
     labels = [k for k in curves[OURS] if k in world.matrices[s].kept]
-    target = {k: max(own[k].validation[:, g].min() for own in curves.values()) for k in labels}
-    return {name: {k: first_reaching(own[k].validation[:, g], target[k]) or 0 for k in labels}
-            for name, own in curves.items()}  # fmt: skip
+    target = {k: max(by_label[k].validation[:, g].min() for by_label in curves.values()) for k in labels}
+    return {name: {k: first_reaching(by_label[k].validation[:, g], target[k]) or 0 for k in labels}
+            for name, by_label in curves.items()}  # fmt: skip
 
 
 def line_of(
@@ -275,32 +278,32 @@ def line_of(
     curves: dict[str, dict[int, Curve]],
     rounds: dict[str, dict[int, int]],
     spent: dict[str, Spent],
-    of_ours: tuple[float, float],
+    our_stages: tuple[float, float],
     pooled: int,
 ) -> runs.Line:
-    """The result of one sector. of_ours: share of our pooled fit, seconds of our own stage.  pooled: its rounds."""
-    labels = list(rounds[OURS])
-    best = {name: {k: int(own[k].validation[:, g].argmin()) for k in labels} for name, own in curves.items()}
-    last = {name: {k: r - 1 for k, r in own.items()} for name, own in rounds.items()}
+    """The result of one sector. our_stages: share of our pooled fit, seconds of the sector's stage.  pooled: rounds."""
+    labels, names = list(rounds[OURS]), world.target.names
+    best = {name: {k: int(by_label[k].validation[:, g].argmin()) for k in labels} for name, by_label in curves.items()}
+    last = {name: {k: r - 1 for k, r in by_label.items()} for name, by_label in rounds.items()}
 
     def mean(part: str, at: dict[str, dict[int, int]]) -> dict[str, float]:
-        return {name: float(np.mean([getattr(own[k], part)[at[name][k], g] for k in labels]))
-                for name, own in curves.items()}  # fmt: skip
+        return {name: float(np.mean([getattr(by_label[k], part)[at[name][k], g] for k in labels]))
+                for name, by_label in curves.items()}  # fmt: skip
 
     seconds = {
-        name: own.before + sum(own.before_label[k] + own.rounds[k] * rounds[name][k] / len(curves[name][k].mean)
+        name: fit.before + sum(fit.before_label[k] + fit.rounds[k] * rounds[name][k] / len(curves[name][k].mean)
                                for k in labels)
-        for name, own in spent.items() if name != OURS
+        for name, fit in spent.items() if name != OURS
     }  # fmt: skip
-    share, stage = of_ours
-    of_pool = min(max(rounds[OURS].values(), default=0), pooled) / pooled
-    seconds[OURS] = share * (spent[OURS].before + spent[OURS].rounds[0] * of_pool) + stage
+    share, stage = our_stages
+    pool_share = min(max(rounds[OURS].values(), default=0), pooled) / pooled
+    seconds[OURS] = share * (spent[OURS].before + spent[OURS].rounds[0] * pool_share) + stage
     return {
         "sector": s, "labels": world.names(labels), "rows_train": world.matrices[s].train.n,
-        "left_out": [name for k, name in enumerate(world.label_names) if k not in labels], "seconds": seconds,
+        "left_out": [name for k, name in enumerate(names) if k not in labels], "seconds": seconds,
         "ratio": min(value for name, value in seconds.items() if name != OURS) / seconds[OURS],
-        "rounds": {name: {world.label_names[k]: r for k, r in own.items()} for name, own in rounds.items()},
-        "settings": {name: {world.label_names[k]: str(own[k].setting) for k in labels} for name, own in curves.items()},
+        "rounds": {name: {names[k]: r for k, r in by_label.items()} for name, by_label in rounds.items()},
+        "settings": {name: {names[k]: str(by_label[k].setting) for k in labels} for name, by_label in curves.items()},
         "our_pooled_rounds": pooled, "test_at_target": mean("test", last), "test_at_best": mean("test", best),
         "validation_at_best": mean("validation", best),
     }  # fmt: skip
@@ -317,7 +320,7 @@ def main() -> int:
     parser.add_argument("--patience", type=int, default=15)
     parser.add_argument("--peers", type=runs.numbers(str), default=list(PEERS))
     options = parser.parse_args()
-    panel, world = of_options(options)
+    panel, world = read_world(options)
     peers = runs.installed(PEERS, options.peers)
     lines = compare(world, peers, options)
     print("\nseconds to equal validation log-loss on each sector (sealed log-loss then / at the best round):")

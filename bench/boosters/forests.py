@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench import runs
-from bench.boosters.world import Matrix, World, of_options
+from bench.boosters.world import Matrix, World, read_world
 from bench.runs import library
 from bench.timing import alternate, cores, timed
-from gpupipe.estimators import registry
+from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting.tree_model import SMALLEST_PROBABILITY
+from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, UPPER
 from gpupipe.runtime.device import pick
-from gpupipe.targets.classes import BUY, N_CLASSES, SELL
 
 SAMPLED = 0.632  # of the rows, distinct ones: what a bootstrap sample holds; random_forest makes a half of it
 TIME_LIMIT_S = 300.0
@@ -58,16 +58,17 @@ class Contender(NamedTuple):
 def ours(world: World) -> Contender:
     """random_forest of gpupipe on one sector: XGBoost's trees with vector leaves on samples in turn."""
     _, name = library("xgboost", "XGBoost")
-    family, device = registry.family("random_forest"), pick("cpu")
+    estimator, device = registry.estimator("random_forest"), pick("cpu")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
-        fold = world.fold([sector], labels)
+        training_set = world.training_set([sector], labels)
         forest = dataclasses.replace(
             world.settings.forest, trees=setting.trees, depth=setting.depth, min_rows=float(setting.min_rows),
             column_share=setting.column_share, subsample=SAMPLED,
         )  # fmt: skip
-        fitted = family.fit_pool(fold, dataclasses.replace(world.settings, forest=forest), None)
-        return lambda X: family.predict(fitted, X, device)
+        settings = registry.readable(world.settings.replace(forest=forest), estimator.name)
+        fitted = columns.fit_pool(estimator, training_set, settings, None)
+        return lambda X: columns.predict(estimator, fitted, X, device)
 
     return Contender(f"random_forest on {name}, all labels at once", fit)
 
@@ -79,7 +80,7 @@ def xgboost_forest(world: World) -> Contender:
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         matrix, max_bin = world.matrices[sector], world.settings.training.max_bin
         prior = np.exp(matrix.prior[list(labels)]).ravel().astype(np.float32)
-        one_hot = (matrix.train.y[:, list(labels), None] == np.arange(N_CLASSES)).reshape(len(matrix.train.y), -1)
+        one_hot = (matrix.train.y[:, list(labels), None] == np.arange(CLASS_COUNT)).reshape(len(matrix.train.y), -1)
         rows = xgboost.QuantileDMatrix(
             matrix.train.X, one_hot.astype(np.float32), max_bin=max_bin, nthread=cores(),
             base_margin=np.tile(prior, (len(one_hot), 1)),
@@ -93,7 +94,7 @@ def xgboost_forest(world: World) -> Contender:
 
         def predict(X: np.ndarray) -> np.ndarray:
             start = np.tile(prior, (len(X), 1))
-            return booster.inplace_predict(X, base_margin=start).reshape(len(X), len(labels), N_CLASSES)
+            return booster.inplace_predict(X, base_margin=start).reshape(len(X), len(labels), CLASS_COUNT)
 
         return predict
 
@@ -101,32 +102,32 @@ def xgboost_forest(world: World) -> Contender:
 
 
 def lightgbm_forest(world: World) -> Contender:
-    """LightGBM's boosting=rf on one Dataset: shares of SELL and of BUY by squared error, a forest for each.
+    """LightGBM's boosting=rf on one Dataset: shares of the lower and of the upper class by squared error.
 
-    With its multiclass objective a leaf takes a Newton step from the class prior, far too long a one where a class is
+    With its multiclass objective a leaf takes a Newton step from the class prior, far too long where a class is
     rare: on real stocks its log-loss was three times that of the others.
     """
     lightgbm, name = library("lightgbm", "LightGBM")
-    of_data = {"max_bin": world.settings.training.max_bin - 1, "verbosity": -1, "feature_pre_filter": False}
+    data_settings = {"max_bin": world.settings.training.max_bin - 1, "verbosity": -1, "feature_pre_filter": False}
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         matrix = world.matrices[sector]
-        rows = lightgbm.Dataset(matrix.train.X, params=of_data).construct()
+        rows = lightgbm.Dataset(matrix.train.X, params=data_settings).construct()
         chosen = {
-            **of_data, "boosting": "rf", "objective": "regression", "num_leaves": 2**setting.depth,
+            **data_settings, "boosting": "rf", "objective": "regression", "num_leaves": 2**setting.depth,
             "max_depth": setting.depth, "min_data_in_leaf": setting.min_rows, "bagging_fraction": SAMPLED,
             "bagging_freq": 1, "feature_fraction_bynode": setting.column_share, "num_threads": cores(),
             "seed": setting.seed,
         }  # fmt: skip
         forests = []
         for label in labels:
-            for c in (SELL, BUY):
+            for c in (LOWER, UPPER):
                 rows.set_label((matrix.train.y[:, label] == c).astype(np.float32))
                 forests.append(lightgbm.train(chosen, rows, setting.trees))
 
         def predict(X: np.ndarray) -> np.ndarray:
-            sell, buy = (np.stack([f.predict(X) for f in forests[c::2]], axis=1) for c in (0, 1))
-            return np.stack([sell, 1 - sell - buy, buy], axis=2)
+            lower, upper = (np.stack([f.predict(X) for f in forests[c::2]], axis=1) for c in (0, 1))
+            return np.stack([lower, 1 - lower - upper, upper], axis=2)
 
         return predict
 
@@ -145,8 +146,8 @@ def sklearn_forest(world: World) -> Contender:
             setting.trees, max_depth=setting.depth, min_samples_leaf=setting.min_rows,
             max_features=setting.column_share, n_jobs=cores(), random_state=setting.seed,
         ).fit(train.X, train.y[:, list(labels)].squeeze())  # fmt: skip
-        every = forest.classes_ if several else [forest.classes_]
-        return lambda X: _all_classes(forest.predict_proba(X) if several else [forest.predict_proba(X)], every)
+        classes = forest.classes_ if several else [forest.classes_]
+        return lambda X: _all_classes(forest.predict_proba(X) if several else [forest.predict_proba(X)], classes)
 
     return Contender(f"{name}, all labels at once", fit)
 
@@ -165,8 +166,8 @@ def cuml_forest(world: World) -> Contender:
             ).fit(np.nan_to_num(train.X), train.y[:, label].astype(np.int32))
             for label in labels
         ]  # fmt: skip
-        every = [np.asarray(f.classes_) for f in forests]
-        return lambda X: _all_classes([f.predict_proba(np.nan_to_num(X)) for f in forests], every)
+        classes = [np.asarray(f.classes_) for f in forests]
+        return lambda X: _all_classes([f.predict_proba(np.nan_to_num(X)) for f in forests], classes)
 
     return Contender(name, fit)
 
@@ -177,11 +178,11 @@ CONTENDERS = {
 }  # fmt: skip
 
 
-def _all_classes(found: Sequence[np.ndarray], classes: Sequence[Any]) -> np.ndarray:
+def _all_classes(by_label: Sequence[np.ndarray], classes: Sequence[Any]) -> np.ndarray:
     """(n, n_labels, 3), with zeros for classes that a label never had."""
-    out = np.zeros((len(found[0]), len(found), N_CLASSES))
-    for k, (probability, own) in enumerate(zip(found, classes, strict=True)):
-        out[:, k, np.asarray(own, dtype=np.int64)] = probability
+    out = np.zeros((len(by_label[0]), len(by_label), CLASS_COUNT))
+    for k, (probability, seen) in enumerate(zip(by_label, classes, strict=True)):
+        out[:, k, np.asarray(seen, dtype=np.int64)] = probability
     return out
 
 
@@ -213,28 +214,28 @@ def compare(
     """All settings of all contenders, the target, and the time of each at the setting that reaches it soonest."""
     settings = [Grown(depth, trees, options.min_rows, options.column_share)
                 for depth in options.depths for trees in options.trees]  # fmt: skip
-    tried = {
+    attempts_by_name = {
         name: [attempt(contender, sector, labels, world.matrices[sector], setting) for setting in settings]
         for name, contender in contenders.items()
     }
-    best = {name: min(own, key=lambda one: one.validation) for name, own in tried.items()}
-    target = max(one.validation for one in best.values())
+    best = {name: min(attempts, key=lambda tried: tried.validation) for name, attempts in attempts_by_name.items()}
+    target = max(tried.validation for tried in best.values())
     chosen = {
-        name: min((one for one in own if one.validation <= target), key=lambda one: one.seconds)
-        for name, own in tried.items()
+        name: min((tried for tried in attempts if tried.validation <= target), key=lambda tried: tried.seconds)
+        for name, attempts in attempts_by_name.items()
     }
-    sides = {name: partial(contenders[name].fit, sector, labels, one.setting) for name, one in chosen.items()}
+    sides = {name: partial(contenders[name].fit, sector, labels, tried.setting) for name, tried in chosen.items()}
     seconds, done = alternate(options.times, sides, limit_s=TIME_LIMIT_S)
     return {
         "sector": sector, "labels": world.names(labels), "target": target, "times": done,
         "contenders": {
             name: {
-                "seconds": seconds[name], "depth": one.setting.depth, "trees": one.setting.trees,
-                "validation": one.validation, "test": one.test, "validation_at_best": best[name].validation,
+                "seconds": seconds[name], "depth": tried.setting.depth, "trees": tried.setting.trees,
+                "validation": tried.validation, "test": tried.test, "validation_at_best": best[name].validation,
                 "test_at_best": best[name].test, "depth_at_best": best[name].setting.depth,
                 "trees_at_best": best[name].setting.trees,
             }
-            for name, one in chosen.items()
+            for name, tried in chosen.items()
         },
     }  # fmt: skip
 
@@ -248,7 +249,7 @@ def main() -> int:
     parser.add_argument("--column-share", type=float, default=0.25)
     parser.add_argument("--contenders", type=runs.numbers(str), default=list(CONTENDERS))
     options = parser.parse_args()
-    panel, world = of_options(options)
+    panel, world = read_world(options)
     contenders = runs.installed(CONTENDERS, options.contenders, world)
     lines = []
     for sector in world.matrices if options.sectors == "all" else options.sectors.split(","):
@@ -256,15 +257,15 @@ def main() -> int:
         for labels in [kept[:1], kept][: min(2, len(kept))]:
             lines.append(compare(world, sector, labels, contenders, options))
             text = "  ".join(
-                f"{name} {one['seconds']:.2f} s (depth {one['depth']}, {one['trees']} trees; {one['test']:.4f})"
-                for name, one in lines[-1]["contenders"].items()
+                f"{name} {side['seconds']:.2f} s (depth {side['depth']}, {side['trees']} trees; {side['test']:.4f})"
+                for name, side in lines[-1]["contenders"].items()
             )
             print(f"{sector:24s} {len(labels)} labels to {lines[-1]['target']:.4f}: {text}", flush=True)
     names = {name: contender.name for name, contender in contenders.items()}
     print("\nmedian of the sectors, seconds:")
     for title, several in (("one label", False), ("all labels", True)):
-        if own := [line["contenders"] for line in lines if (len(line["labels"]) > 1) == several]:
-            medians = {name: statistics.median(by_name[name]["seconds"] for by_name in own) for name in names}
+        if sides := [line["contenders"] for line in lines if (len(line["labels"]) > 1) == several]:
+            medians = {name: statistics.median(by_name[name]["seconds"] for by_name in sides) for name in names}
             print(f"{title:12s} " + "  ".join(f"{names[name]}: {seconds:.2f}" for name, seconds in medians.items()))
     print(json.dumps(runs.record(
         "forests", lines=lines, names=names, rows=panel.n_rows, symbols=panel.n_symbols,

@@ -15,8 +15,8 @@ import numpy as np
 from bench.boosters.world import Matrix
 from bench.runs import library
 from bench.timing import cores, timed
-from gpupipe.estimators.training_set import Rows
-from gpupipe.targets.classes import N_CLASSES
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators.three_classes import CLASS_COUNT
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Fitted:
 
     def staged(self, X: np.ndarray) -> Iterator[np.ndarray]:
         """float64 (n, 3): the margins after each round of the curve."""
-        margin = np.zeros((len(X), N_CLASSES))
+        margin = np.zeros((len(X), CLASS_COUNT))
         for r in range(len(self.curve)):
             margin = margin + self.between(X, r, r + 1)
             yield margin
@@ -51,14 +51,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Booster:
-    """A peer. build(matrix, setting): its own matrices; fit(built, label, setting, rounds, patience): one label."""
+    """A peer. build(matrix, setting): its matrices; fit(built, label, setting, rounds, patience): one label."""
 
     name: str
     build: Callable[[Matrix, Setting], Any]
     fit: Callable[[Any, int, Setting, int, int], Fitted]
 
 
-def starts(part: Rows, prior: np.ndarray, label: int) -> np.ndarray:
+def starts(part: RowView, prior: np.ndarray, label: int) -> np.ndarray:
     """float64 (n, 3): the prior for every row."""
     return np.tile(prior[label].astype(np.float64), (len(part.X), 1))
 
@@ -77,7 +77,7 @@ def xgboost_peer() -> Booster:
         for on, part in ((train, matrix.train), (validation, matrix.validation)):
             on.set_info(label=part.y[:, label].astype(np.float32), base_margin=starts(part, matrix.prior, label))
         chosen = {
-            "objective": "multi:softprob", "num_class": N_CLASSES, "eval_metric": "mlogloss", "tree_method": "hist",
+            "objective": "multi:softprob", "num_class": CLASS_COUNT, "eval_metric": "mlogloss", "tree_method": "hist",
             "max_depth": setting.depth, "eta": setting.rate, "min_child_weight": 5, "lambda": 5, "subsample": 0.5,
             "colsample_bynode": 0.5, "max_bin": setting.max_bin, "nthread": cores(), "seed": setting.seed,
         }  # fmt: skip
@@ -88,7 +88,7 @@ def xgboost_peer() -> Booster:
         )  # fmt: skip
 
         def between(X: np.ndarray, first: int, last: int) -> np.ndarray:
-            zero = np.zeros((len(X), N_CLASSES), np.float32)
+            zero = np.zeros((len(X), CLASS_COUNT), np.float32)
             return booster.inplace_predict(X, iteration_range=(first, last), predict_type="margin", base_margin=zero)
 
         return Fitted(np.array(losses["validation"]["mlogloss"]), between)
@@ -102,16 +102,16 @@ def lightgbm_peer() -> Booster:
 
     def parameters(setting: Setting) -> dict[str, Any]:
         return {
-            "objective": "multiclass", "num_class": N_CLASSES, "metric": "multi_logloss", "boost_from_average": False,
+            "objective": "multiclass", "num_class": CLASS_COUNT, "metric": "multi_logloss", "boost_from_average": False,
             "num_leaves": 2**setting.depth, "learning_rate": setting.rate, "lambda_l2": 5, "bagging_fraction": 0.5,
             "bagging_freq": 1, "feature_fraction_bynode": 0.5, "max_bin": setting.max_bin - 1, "num_threads": cores(),
             "seed": setting.seed, "verbosity": -1, "feature_pre_filter": False,
         }  # fmt: skip
 
     def build(matrix: Matrix, setting: Setting) -> Any:
-        of_data = {name: parameters(setting)[name] for name in ("max_bin", "feature_pre_filter", "verbosity")}
-        train = lightgbm.Dataset(matrix.train.X, params=of_data).construct()
-        return matrix, train, lightgbm.Dataset(matrix.validation.X, reference=train, params=of_data).construct()
+        data_settings = {name: parameters(setting)[name] for name in ("max_bin", "feature_pre_filter", "verbosity")}
+        train = lightgbm.Dataset(matrix.train.X, params=data_settings).construct()
+        return matrix, train, lightgbm.Dataset(matrix.validation.X, reference=train, params=data_settings).construct()
 
     def fit(built: Any, label: int, setting: Setting, rounds: int, patience: int) -> Fitted:
         matrix, train, validation = built
@@ -134,17 +134,17 @@ def lightgbm_peer() -> Booster:
 
 
 def catboost_peer() -> Booster:
-    """CatBoost with symmetric trees; a Pool holds one label, so each fit makes its own."""
+    """CatBoost with symmetric trees; a Pool holds one label, so each fit makes two."""
     catboost, name = library("catboost", "CatBoost")
 
     def fit(matrix: Matrix, label: int, setting: Setting, rounds: int, patience: int) -> Fitted:
         def pools_of_label() -> list[Any]:
-            made = [
+            pools = [
                 catboost.Pool(part.X, part.y[:, label].astype(np.int64), baseline=starts(part, matrix.prior, label))
                 for part in (matrix.train, matrix.validation)
             ]
-            made[0].quantize(border_count=setting.max_bin - 1)
-            return made
+            pools[0].quantize(border_count=setting.max_bin - 1)
+            return pools
 
         before_s, pools = timed(pools_of_label)
         booster = catboost.CatBoost({
@@ -168,7 +168,7 @@ PEERS = {"xgboost": xgboost_peer, "lightgbm": lightgbm_peer, "catboost": catboos
 
 
 def log_loss(margin: np.ndarray, y: np.ndarray) -> float:
-    """Mean log-loss of margins (n, 3) of classes y, in float64: the one measure for all."""
+    """Mean log-loss of margins (n, 3) of classes y, in float64: the same measure for all."""
     shifted = margin.astype(np.float64)
     shifted = shifted - shifted.max(axis=1, keepdims=True)
     chosen = np.take_along_axis(shifted, y.astype(np.int64)[:, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""The rows that boosters and forests are compared on, by sector, and the fold that ours are trained on."""
+"""The rows that boosters and forests are compared on, by sector, and the training set of gpupipe's estimators."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from bench import runs
 from bench.timing import cores
 from gpupipe import config
 from gpupipe.data.panel import Panel
-from gpupipe.estimators.training_set import Fold, Rows, gather, shuffled
+from gpupipe.dataset.dataset import Dataset
+from gpupipe.dataset.row_view import RowView, shuffled
+from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import pick
-from gpupipe.targets.classes import BUY, N_CLASSES, SELL
-from gpupipe.training import prepare
+from gpupipe.targets.target import Target
+from gpupipe.training.prepare import prepare
+from gpupipe.workloads import equity
 
 ALL = "all"
 PARTS = ("train", "validation", "test")
@@ -26,12 +29,12 @@ PARTS = ("train", "validation", "test")
 class Matrix:
     """The rows of a sector, every label known, and the logarithms of its class shares in training, (n_labels, 3).
 
-    kept: numbers of the labels with training.min_positives BUY and SELL rows in training.
+    kept: numbers of the labels whose first and last class have training.min_positives rows each in training.
     """
 
-    train: Rows
-    validation: Rows
-    test: Rows
+    train: RowView
+    validation: RowView
+    test: RowView
     prior: np.ndarray
     kept: list[int]
 
@@ -41,19 +44,19 @@ class World:
     """Matrices by sector, of the same labels."""
 
     matrices: dict[str, Matrix]
-    label_names: tuple[str, ...]
+    target: Target
     settings: config.Config
 
-    def fold(self, sectors: Iterable[str] | None = None, labels: Sequence[int] | None = None) -> Fold:
-        """A fold of all sectors and labels, or of some, without bins: making them is part of what is timed."""
-        chosen = range(len(self.label_names)) if labels is None else labels
+    def training_set(self, sectors: Iterable[str] | None = None, labels: Sequence[int] | None = None) -> TrainingSet:
+        """Rows of all sectors and labels, or of some, without bins: to make them is part of what is timed."""
+        chosen = list(range(len(self.target.names)) if labels is None else labels)
 
-        def part(name: str) -> dict[str, Rows]:
-            rows = {s: getattr(self.matrices[s], name) for s in sectors or self.matrices}
-            return {s: Rows(r.X, np.ascontiguousarray(r.y[:, list(chosen)]), r.time_ns) for s, r in rows.items()}
+        def part(name: str) -> dict[str, RowView]:
+            views = {s: getattr(self.matrices[s], name) for s in sectors or self.matrices}
+            return {s: view.of_targets(chosen).with_weight(None) for s, view in views.items()}  # peers have no weights
 
-        return Fold(
-            name="final", fit=part("train"), validation=part("validation"), label_names=tuple(self.names(chosen)),
+        return TrainingSet(
+            name="final", fit=part("train"), validation=part("validation"), target=self.target.take(chosen),
             device=pick("cpu"), max_bin=self.settings.training.max_bin, class_weight="none", threads=cores(),
             seed=self.settings.seed, ml=self.settings.ml,
         )  # fmt: skip
@@ -62,44 +65,50 @@ class World:
         return dataclasses.replace(self, matrices={sector: self.matrices[sector]})
 
     def names(self, labels: Iterable[int]) -> list[str]:
-        return [self.label_names[k] for k in labels]
+        return [self.target.names[k] for k in labels]
 
 
-def of_options(chosen: argparse.Namespace) -> tuple[Panel, World]:
+def read_world(chosen: argparse.Namespace) -> tuple[Panel, World]:
     """The panel and the world of --data, --labels, --preset and --set."""
     panel, _ = runs.read(chosen)
     labels = None if chosen.labels in (None, "all") else chosen.labels.split(",")
-    return panel, of_panel(panel, config.make(chosen.preset, settings=chosen.set), labels)
+    return panel, make_world(panel, equity.make(chosen.preset, settings=chosen.set), labels)
 
 
-def of_panel(panel: Panel, settings: config.Config, labels: Iterable[str] | None = None) -> World:
+def make_world(panel: Panel, settings: config.Config, labels: Iterable[str] | None = None) -> World:
     """All sectors of a panel; SystemExit for a label that the settings do not have."""
-    prepared = prepare.prepare(panel, settings)
-    names = next(iter(prepared.datasets.values())).label_names
-    if labels is not None and (unknown := set(labels) - set(names)):
-        raise SystemExit(f"no label {', '.join(unknown)}; there are {', '.join(names)}")
-    chosen = [k for k, name in enumerate(names) if labels is None or name in labels]
+    prepared = prepare(equity.EQUITY, panel, settings)
+    target = equity.EQUITY.target(settings)
+    if labels is not None and (unknown := set(labels) - set(target.names)):
+        raise SystemExit(f"no label {', '.join(unknown)}; there are {', '.join(target.names)}")
+    chosen = tuple(k for k, name in enumerate(target.names) if labels is None or name in labels)
+    target = target.take(chosen)
     matrices = {}
     for sector, dataset in prepared.datasets.items():
-        cut = prepared.splits[sector]
-        rows = (shuffled(cut.train, settings.seed, sector), cut.validation, cut.test)
-        matrices[sector] = matrix_of([gather(dataset, at, chosen) for at in rows], settings)
-    return World(matrices, tuple(names[k] for k in chosen), settings)
+        split = prepared.splits[sector]
+        parts = (shuffled(split.train, settings.seed, sector), split.validation, split.test)
+        matrices[sector] = matrix_of([RowView(dataset, rows, chosen) for rows in parts], settings, target)
+    return World(matrices, target, settings)
 
 
-def matrix_of(parts: list[Rows], settings: config.Config) -> Matrix:
-    """The matrix of training, validation and test rows."""
-    assert all((part.y >= 0).all() for part in parts)
-    counts = np.stack([np.bincount(y, minlength=N_CLASSES) for y in parts[0].y.T])
-    kept = np.flatnonzero(counts[:, [SELL, BUY]].min(axis=1) >= settings.training.min_positives).tolist()
+def matrix_of(parts: list[RowView], settings: config.Config, target: Target) -> Matrix:
+    """The matrix of training, validation and test rows, gathered now: no learner pays for it in its time."""
+    assert all(part.X.shape[0] == part.n and (part.y >= 0).all() for part in parts)
+    counts = np.stack([np.bincount(y, minlength=target.n_classes) for y in parts[0].y.T])
+    kept = np.flatnonzero(counts[:, [0, -1]].min(axis=1) >= settings.training.min_positives).tolist()
     return Matrix(*parts, np.log((counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)), kept)
 
 
 def together(world: World) -> Matrix:
     """The rows of all sectors as if they were of one, in random order."""
-    parts = []
-    for part in PARTS:
-        of_sectors = [getattr(matrix, part) for matrix in world.matrices.values()]
-        whole = Rows(*(np.concatenate([getattr(rows, name) for rows in of_sectors]) for name in ("X", "y", "time_ns")))
-        parts.append(whole.take(shuffled(np.arange(whole.n), world.settings.seed, ALL)))
-    return matrix_of(parts, world.settings)
+    return matrix_of([joined(world, part) for part in PARTS], world.settings, world.target)
+
+
+def joined(world: World, part: str) -> RowView:
+    """A part of all sectors as the rows of one dataset, in random order."""
+    views: list[RowView] = [getattr(matrix, part) for matrix in world.matrices.values()]
+    X, y, time_ns = (np.concatenate([getattr(view, name) for view in views]) for name in ("X", "y", "time_ns"))
+    marks, names = np.ones(len(X), bool), views[0].dataset.names
+    # The rows are split already, so nothing reads when their labels end.
+    dataset = Dataset(ALL, X, names, y, world.target, time_ns, time_ns, marks, marks, np.array([0, len(X)]))
+    return RowView(dataset, shuffled(np.arange(len(X)), world.settings.seed, ALL))

@@ -23,15 +23,15 @@ import numpy as np
 
 from bench import runs
 from bench.timing import timed
-from gpupipe import config
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.data.simulate import LEAN, simulate
-from gpupipe.estimators.baselines import share_table
+from gpupipe.estimators.baselines.class_shares import class_shares, fit_table
 from gpupipe.evaluation.block_bootstrap import SKILL
 from gpupipe.evaluation.metrics import log_losses
 from gpupipe.pipeline import job
-from gpupipe.targets.classes import N_CLASSES
-from gpupipe.training import prepare
+from gpupipe.training.prepare import prepare
+from gpupipe.workloads import equity
 
 # Volatility is that of stocks, 1.9 % a day: these labels have all classes often enough for a short history.
 SETTINGS = ("labels.horizons=1,2,5", "labels.thresholds=0.02,0.04")
@@ -46,14 +46,14 @@ def main() -> int:
     chosen = parser.parse_args()
     lines = []
     for signal, seed in itertools.product(chosen.signals, chosen.seeds):
-        settings = config.make(chosen.preset, settings=SETTINGS, seed=seed)
+        settings = equity.make(chosen.preset, settings=SETTINGS, seed=seed)
         panel = simulate(chosen.symbols, chosen.bars, seed=seed, signal=signal, memory=0.0)
         seconds, line = timed(lambda panel=panel, settings=settings: once(panel, settings))
         lines.append({"signal": signal, "seed": seed, **line})
         show(lines[-1], seconds)
     counted = false_positives([line for line in lines if line["signal"] == 0])
     if counted["runs"][1]:
-        print("false positives: " + ", ".join(f"{n} of {of} {name}" for name, (n, of) in counted.items()))
+        print("false positives: " + ", ".join(f"{n} of {total} {name}" for name, (n, total) in counted.items()))
     print(json.dumps(runs.record(
         "planted", preset=chosen.preset, symbols=chosen.symbols, bars=chosen.bars, settings=SETTINGS,
         false_positives=counted, lines=lines,
@@ -61,10 +61,10 @@ def main() -> int:
     return 0
 
 
-def once(panel: Panel, settings: config.Config) -> dict[str, Any]:
+def once(panel: Panel, settings: Config) -> dict[str, Any]:
     """One job: the oracle's gain over the prior averaged over labels, and of each family gain, interval and claims."""
     with tempfile.TemporaryDirectory() as out:
-        summary, _ = job.execute(panel, None, settings, out)
+        summary, _ = job.execute(equity.EQUITY, panel, None, settings, out)
     oracle = oracle_gain(panel, settings)
     families = {}
     for family in summary["families"]:
@@ -78,21 +78,20 @@ def once(panel: Panel, settings: config.Config) -> dict[str, Any]:
     return {"oracle_gain": round(oracle, 5), "rows": panel.n_rows, "families": families}
 
 
-def oracle_gain(panel: Panel, settings: config.Config) -> float:
+def oracle_gain(panel: Panel, settings: Config) -> float:
     """The oracle's gain over the prior on the sealed test: mean over labels, of losses averaged over sectors."""
-    prepared = prepare.prepare(panel, settings)
-    datasets, cut = prepared.datasets, prepared.splits
+    prepared, target = prepare(equity.EQUITY, panel, settings), equity.EQUITY.target(settings)
+    datasets, splits = prepared.datasets, prepared.splits
     pressure, sector = pressure_of(panel), np.array(panel.sector)[panel.symbol_of_row]
     column = {s: pressure[sector == s] for s in datasets}
-    table = share_table.fit([column[s][cut[s].train] for s in column], [datasets[s].y[cut[s].train] for s in column])
+    train = {s: (column[s][splits[s].train], dataset.y[splits[s].train]) for s, dataset in datasets.items()}
+    table = fit_table(*zip(*train.values(), strict=True), target.n_classes)
     losses = []  # (n_sectors, n_labels, 2): of the oracle and of the prior
     for s, dataset in datasets.items():
-        predictions = table.predict(column[s][cut[s].test])
-        y, known = dataset.y[cut[s].test], dataset.y[cut[s].train]
-        counts = [np.bincount(known[:, k], minlength=N_CLASSES) + 0.5 for k in range(y.shape[1])]
-        priors = [np.broadcast_to(count / count.sum(), (len(y), N_CLASSES)) for count in counts]
+        y = dataset.y[splits[s].test]
+        predictions, priors = table.predict(column[s][splits[s].test]), class_shares(train[s][1], target.n_classes)
         losses.append([
-            [log_losses(predictions[:, k], y[:, k]).mean(), log_losses(prior, y[:, k]).mean()]
+            [log_losses(predictions[:, k], y[:, k]).mean(), log_losses(np.tile(prior, (len(y), 1)), y[:, k]).mean()]
             for k, prior in enumerate(priors)
         ])  # fmt: skip
     oracle, prior = np.mean(losses, axis=0).T

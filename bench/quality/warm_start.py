@@ -23,48 +23,49 @@ import numpy as np
 
 from bench import runs
 from bench.timing import in_turn
-from gpupipe import config
 from gpupipe.artifacts.load import load
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.estimators import registry
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.metrics import log_losses
-from gpupipe.pipeline import job
-from gpupipe.training import prepare
+from gpupipe.pipeline.job import JobOptions, execute
+from gpupipe.training.prepare import prepare
+from gpupipe.workloads import equity
 
 SIDES = ("cold", "warm")
 
 
-def train(panel: Panel, settings: config.Config, out: pathlib.Path, source: pathlib.Path | None) -> runs.Run:
+def train(panel: Panel, settings: Config, out: pathlib.Path, source: pathlib.Path | None) -> runs.Run:
     """One run in this process, on one thread."""
-    summary, _ = job.execute(panel, None, settings, out, 1, warm_start=source)
+    summary, _ = execute(equity.EQUITY, panel, None, settings, out, JobOptions(jobs=1, warm_start=source))
     return runs.Run(summary["elapsed_s"], 0, 0, out)
 
 
 def losses(
-    panel: Panel, settings: config.Config, outs: dict[str, pathlib.Path], part: str
+    panel: Panel, settings: Config, outs: dict[str, pathlib.Path], part: str
 ) -> dict[str, block_bootstrap.Losses]:
     """For each sector, log-losses of a part's rows by time, of (label, "FAMILY SIDE")."""
-    prepared = prepare.prepare(panel, settings)
+    prepared, target = prepare(equity.EQUITY, panel, settings), equity.EQUITY.target(settings)
     models = {side: load(out) for side, out in outs.items()}
-    found = {}
+    by_sector = {}
     for sector in models["cold"].by_sector:
         dataset, rows = prepared.datasets[sector], getattr(prepared.splits[sector], part)
         by_key = {}
         for side, loaded in models.items():
             predictions = loaded.predict(panel.of_group(sector), settings.training.models)
-            for k, label in enumerate(dataset.label_names):
+            for k, label in enumerate(target.names):
                 for family in settings.training.models:
                     name = f"{family}_{label.removeprefix('label_')}"
                     if name in predictions.names and not np.isnan(values := predictions.of(name)[rows]).any():
                         by_key[label, f"{family} {side}"] = log_losses(values, dataset.y[rows, k])
-        found[sector] = block_bootstrap.by_time(dataset.time_ns[rows], by_key)
-    return found
+        by_sector[sector] = block_bootstrap.by_time(dataset.time_ns[rows], by_key)
+    return by_sector
 
 
-def compared(by_sector: dict[str, block_bootstrap.Losses], settings: config.Config) -> list[runs.Line]:
+def compared(by_sector: dict[str, block_bootstrap.Losses], settings: Config) -> list[runs.Line]:
     """Of each family and label, and of each family's mean over labels: both log-losses, and their difference."""
-    times = np.concatenate([own.times for own in by_sector.values()])
+    times = np.concatenate([loss.times for loss in by_sector.values()])
     draws = block_bootstrap.draw(times, max(settings.labels.horizons), settings.seed)
     resampled = block_bootstrap.resample(draws, by_sector)
 
@@ -78,9 +79,9 @@ def compared(by_sector: dict[str, block_bootstrap.Losses], settings: config.Conf
 
     lines = []
     for family in settings.training.models:
-        every = [(s, label) for s, own in by_sector.items() for label, name in own.sums if name == f"{family} cold"]
-        for label in (*sorted({label for _, label in every}), "all"):
-            pairs = [pair for pair in every if label in (pair[1], "all")]
+        trained = [(s, label) for s, loss in by_sector.items() for label, name in loss.sums if name == f"{family} cold"]
+        for label in (*sorted({label for _, label in trained}), "all"):
+            pairs = [pair for pair in trained if label in (pair[1], "all")]
             cold, warm = (float(mean_of(pairs, f"{family} {side}", False)) for side in SIDES)
             cold_draws, warm_draws = (mean_of(pairs, f"{family} {side}", True) for side in SIDES)
             low, high = resampled.interval(list(by_sector), warm - cold, warm_draws - cold_draws)
@@ -93,14 +94,14 @@ def compared(by_sector: dict[str, block_bootstrap.Losses], settings: config.Conf
 
 def rounds_of(summary: dict[str, Any], family: str) -> dict[str, float]:
     """Median and largest number of rounds of a family's first stages, and the median of those that are old."""
-    own = [row for row in summary["models"] if row["model"] == family and row["kind"] == "model"]
-    first = [int(row["rounds"].split("+")[0]) for row in own if row["rounds"]]
-    old = [int((row["warm_start_rounds"] or "0").split("+")[0]) for row in own]
+    rows = [row for row in summary["models"] if row["model"] == family and row["kind"] == "model"]
+    first = [int(row["rounds"].split("+")[0]) for row in rows if row["rounds"]]
+    old = [int((row["warm_start_rounds"] or "0").split("+")[0]) for row in rows]
     return {"median": statistics.median(first or [0]), "largest": max(first, default=0), "old": statistics.median(old)}
 
 
 def night(
-    panel: Panel, settings: config.Config, source: pathlib.Path, folder: pathlib.Path, times: int
+    panel: Panel, settings: Config, source: pathlib.Path, folder: pathlib.Path, times: int
 ) -> tuple[runs.Line, pathlib.Path]:
     """One night: cold and warm in turn; the result, and the folder of the warm run."""
     sides = {
@@ -109,21 +110,21 @@ def night(
     }
     repetitions = in_turn(times, sides)
     families = settings.training.models
-    for side, own in repetitions.items():
-        runs.require_same_models(own, own[0], f"repetitions of the {side} run")
-    outs = {side: own[0].out for side, own in repetitions.items()}
-    summaries = {side: own[0].summary for side, own in repetitions.items()}
+    for side, repeated in repetitions.items():
+        runs.require_same_models(repeated, repeated[0], f"repetitions of the {side} run")
+    outs = {side: repeated[0].out for side, repeated in repetitions.items()}
+    summaries = {side: repeated[0].summary for side, repeated in repetitions.items()}
     warmed = summaries["warm"]["warm_start"]["families"]
-    if unwarmed := [name for name, own in warmed.items() if not own["warm"]]:
+    if unwarmed := [name for name, counts in warmed.items() if not counts["warm"]]:
         print(f"note: {', '.join(unwarmed)} began from nothing in the warm run too", flush=True)
     return {
         "seconds": {
-            side: {f: runs.median(own, lambda run, f=f: run.summary["seconds"][f]) for f in families}
-            | {"whole run": runs.median(own, lambda run: run.wall_s)}
-            for side, own in repetitions.items()
+            side: {f: runs.median(repeated, lambda run, f=f: run.summary["seconds"][f]) for f in families}
+            | {"whole run": runs.median(repeated, lambda run: run.wall_s)}
+            for side, repeated in repetitions.items()
         },
         "rounds": {side: {f: rounds_of(summary, f) for f in families} for side, summary in summaries.items()},
-        "warm_models": {name: [own["warm"], own["models"]] for name, own in warmed.items()},
+        "warm_models": {name: [counts["warm"], counts["models"]] for name, counts in warmed.items()},
         **{part: compared(losses(panel, settings, outs, part), settings) for part in ("validation", "test")},
     }, outs["warm"]  # fmt: skip
 
@@ -140,13 +141,14 @@ def show(result: runs.Line) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = runs.options(__doc__, data="demo", sectors="all", preset="fast", set=[], times=3)
-    parser.add_argument("--models", type=runs.numbers(str), default=list(registry.CAN_GO_ON))
+    startable = [estimator.name for estimator in registry.estimators() if estimator.warm_startable]
+    parser.add_argument("--models", type=runs.numbers(str), default=startable)
     parser.add_argument("--days", type=int, default=1, help="dates that a night brings")
     parser.add_argument("--nights", type=int, default=1)
     chosen = parser.parse_args(arguments)
-    if "meta_learner" in chosen.models:
-        raise SystemExit("--models: meta_learner learns from models that are trained from nothing either way")
-    settings = config.make(chosen.preset, settings=chosen.set, training__models=tuple(chosen.models))
+    if stacking := registry.stacking(chosen.models):
+        raise SystemExit(f"--models: {stacking} learns from models that are trained from nothing either way")
+    settings = equity.make(chosen.preset, settings=chosen.set, training__models=tuple(chosen.models))
     panel, _ = runs.read(chosen, chosen.sectors)
     dates = np.unique(panel.time_ns)
     nights = []

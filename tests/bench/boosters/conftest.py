@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bench.boosters import world as worlds
-from gpupipe.config import make
+from gpupipe.workloads.equity import make
 from tests.support.tiny import QUICK, in_sectors, tiny_market
 
 
 @pytest.fixture(scope="session")
 def world():
-    return worlds.of_panel(in_sectors(tiny_market(), ["energy", "utilities"]), make("fast", settings=QUICK))
+    return worlds.make_world(in_sectors(tiny_market(), ["energy", "utilities"]), make("fast", settings=QUICK))
 
 
 @pytest.fixture

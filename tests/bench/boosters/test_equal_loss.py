@@ -20,10 +20,10 @@ def curve_of(setting, losses, seconds=1.0):
 
 
 def test_our_curve_is_the_log_loss_of_the_models_cut_there(world):
-    units = {s: equal_loss.Unit(matrix, [s]) for s, matrix in world.matrices.items()}
-    joint = equal_loss.search_ours(world, units, 3, world.settings.joint_sector.rounds)
-    family, fold = registry.family("xgb_joint"), world.fold()
-    pooled = family.fit_pool(fold, joint.settings, None)
+    sector_sets = {s: equal_loss.SectorSet(matrix, [s]) for s, matrix in world.matrices.items()}
+    joint = equal_loss.search_ours(world, sector_sets, 3, world.settings.joint_sector.rounds)
+    estimator, training_set = registry.estimator("xgb_joint"), world.training_set()
+    pooled = columns.fit_pool(estimator, training_set, registry.readable(joint.settings, estimator.name), None)
     picked = getattr(pooled[0], "columns", None)  # there are twins among the columns of this market
     rows = world.matrices["utilities"].validation
     curves = joint.curves["utilities"]
@@ -33,7 +33,7 @@ def test_our_curve_is_the_log_loss_of_the_models_cut_there(world):
             dataclasses.replace(m, stages=(dataclasses.replace(m.stages[0], rounds=rounds),))
             for m in columns.unwrap(pooled)
         ]
-        margin = np.log(family.predict(columns.wrap(cut, picked), rows.X, fold.device))
+        margin = np.log(columns.predict(estimator, columns.wrap(cut, picked), rows.X, training_set.device))
         for k, curve in curves.items():
             assert curve.mean[rounds - 1] == pytest.approx(log_loss(margin[:, k], rows.y[:, k]), rel=1e-5)
 

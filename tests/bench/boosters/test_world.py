@@ -1,4 +1,4 @@
-"""The rows of a world, and its folds."""
+"""The rows of a world, and its training sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.boosters import world as worlds
-from gpupipe.config import make
+from gpupipe.workloads.equity import make
 from tests.support.tiny import QUICK, tiny_market
 
 
@@ -24,9 +24,9 @@ def test_rows_together_are_those_of_the_sectors(world):
         assert {row.tobytes(): label.tobytes() for row, label in zip(joined.X, joined.y, strict=True)} == of_row
 
 
-def test_a_fold_has_the_sectors_and_labels_that_are_asked_for(world):
-    fold = world.fold(["utilities"], [3, 1])
-    assert list(fold.fit) == ["utilities"] and fold.label_names == tuple(world.names([3, 1]))
-    np.testing.assert_array_equal(fold.fit["utilities"].y, world.matrices["utilities"].train.y[:, [3, 1]])
+def test_a_training_set_has_the_sectors_and_labels_that_are_asked_for(world):
+    training_set = world.training_set(["utilities"], [3, 1])
+    assert list(training_set.fit) == ["utilities"] and training_set.target.names == tuple(world.names([3, 1]))
+    np.testing.assert_array_equal(training_set.fit["utilities"].y, world.matrices["utilities"].train.y[:, [3, 1]])
     with pytest.raises(SystemExit, match="no label label_9d"):
-        worlds.of_panel(tiny_market(), make("fast", settings=QUICK), ["label_9d"])
+        worlds.make_world(tiny_market(), make("fast", settings=QUICK), ["label_9d"])
