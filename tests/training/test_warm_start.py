@@ -338,7 +338,7 @@ def test_features_computed_otherwise_are_refused(old, caplog, monkeypatch):
     there = warm_start.read(old, Store(old))
     other = dataclasses.replace(there, models=dataclasses.replace(there.models, features_hash="another"))
     monkeypatch.setattr(warm_start, "read", lambda *a: other)
-    assert not any(going_on(old).values()) and "computed otherwise" in caplog.text
+    assert not any(going_on(old).values()) and "the same names and other formulas" in caplog.text
 
 
 def test_rows_that_were_fitted_may_not_be_validation_or_test_rows_now(old, tonight, caplog):
