@@ -11,7 +11,9 @@ import pytest
 import gpupipe
 
 PACKAGE = pathlib.Path(gpupipe.__file__).parent
-FOLDERS = ("features", "targets", "dataset", "evaluation")
+FOLDERS = (
+    "store", "config", "features", "targets", "dataset", "cross_validation", "evaluation", "training", "pipeline",
+)  # fmt: skip
 FILES = [file for folder in FOLDERS for file in sorted((PACKAGE / folder).rglob("*.py"))]
 MODULES = [
     ".".join(("gpupipe", *file.relative_to(PACKAGE).with_suffix("").parts))

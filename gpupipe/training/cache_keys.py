@@ -1,4 +1,4 @@
-"""What a fitted stage depends on: the rows as digests, the settings, the code and the libraries."""
+"""Cache keys of fitted stages: digests of the rows, the settings, the code and the libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpupipe.runtime.device import Device
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import Store, dump_json, sha256
 
-# What runs every stage, whatever its estimator: these files count, and what they import does not.
+# Modules that run the stages of every estimator. Their own text is part of each key; the modules they import are not.
 DRIVERS = (
     "gpupipe.training.groups", "gpupipe.training.fold_tasks", "gpupipe.training.fold_data",
     "gpupipe.training.cache_keys", "gpupipe.estimators.registry", "gpupipe.estimators.columns",
@@ -25,18 +25,20 @@ DRIVERS = (
 
 
 def blocks_of(estimator: Estimator, targets: Sequence[int], settings: Config) -> list[list[int]]:
-    """Positions of the targets that are kept together: each alone, or all."""
-    # Drawn rows depend on a target's place among the others.
+    """Positions of the targets in each cached result: one target, or all of them."""
+    # Sampled rows depend on the position of a target among the others.
     apart = estimator.by_label and not settings.ml.gradient_sampling
     return [[k] for k in targets] if apart else [list(targets)]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a training set holds, as digests.
+    """The content of a training set, as digests.
 
-    rows: of X and times, of all parts and groups in order.  targets: of each target.
+    rows: digest of X and times over all parts and groups, in order.  targets: one digest for each target.
     fixed: settings that every estimator depends on, by name.
+
+    Example: `Inputs.of({"energy": GroupDigests.of(training_set, "energy")}, settings, None)`.
     """
 
     rows: str
@@ -46,20 +48,21 @@ class Inputs:
     @classmethod
     def of(
         cls,
-        held: Mapping[str, GroupDigests],
+        by_group: Mapping[str, GroupDigests],
         settings: Config,
         columns: np.ndarray | None,
         spread: Sequence[Sequence[str]] = (),
     ) -> Inputs:
-        """Of a training set, by the digests of each group, in pooled order.
+        """Combine the digests of each group, in pooled order.
 
-        columns: see TrainingSet.  spread: the groups of each process, where several hold the set: sums depend on it.
+        columns: see TrainingSet.  spread: the groups of each process, where several processes hold the training set;
+            sums depend on them.
         """
         chosen = None if columns is None else columns.tolist()
-        rows = sha256(dump_json([chosen, [[group, *digests.rows] for group, digests in held.items()]]))
-        by_target = zip(*(digests.targets for digests in held.values()), strict=True)
+        rows = sha256(dump_json([chosen, [[group, *digests.rows] for group, digests in by_group.items()]]))
+        by_target = zip(*(digests.targets for digests in by_group.values()), strict=True)
         targets = tuple(
-            sha256(dump_json([[group, *parts] for group, parts in zip(held, of_target, strict=True)]))
+            sha256(dump_json([[group, *parts] for group, parts in zip(by_group, of_target, strict=True)]))
             for of_target in by_target
         )
         ml = {f"ml.{name}": value for name, value in dataclasses.asdict(settings.ml).items() if name != "use_rmm"}
@@ -74,21 +77,26 @@ class Inputs:
 
 @dataclass(frozen=True)
 class GroupDigests:
-    """The rows of one group in a training set, as digests of its parts: of X and times, and of each target by part."""
+    """Digests of one group's rows in a training set.
+
+    rows: X and times of each part.  targets: for each target, its values in each part.
+
+    Example: with a training and a validation part, `rows` has two digests, and so has each item of `targets`.
+    """
 
     rows: tuple[str, ...]
     targets: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, training_set: TrainingSet, group: str, lookback_rows: int = 0) -> GroupDigests:
-        """Of a training set's arrays, which are copied to the host for it."""
+        """Hash a group's arrays, which are copied to the host."""
         parts = [views[group] for views in (training_set.fit, training_set.validation) if group in views]
         targets = zip(*(rows.target_digests() for rows in parts), strict=True)
         return cls(tuple(rows.digest(lookback_rows) for rows in parts), tuple(targets))
 
 
 def base_parts(name: str, device: Device) -> dict[str, Any]:
-    """What every stage of an estimator depends on: its code, the libraries that it runs, the kind of device."""
+    """Key parts that all stages of an estimator share: its code, its libraries, and the kind of device."""
     roots = [registry.module_of(name)]
     drivers = [fingerprint.module(driver).digest for driver in DRIVERS]
     return {
@@ -103,7 +111,7 @@ def base_parts(name: str, device: Device) -> dict[str, Any]:
 
 
 def save_models(store: Store, models: Sequence[Any]) -> list[Any]:
-    """Models as a record holds them; their files are kept as contents of the store."""
+    """Put the models' files into the store; returns their descriptions, as a record holds them."""
     return [
         None
         if model is None
@@ -113,7 +121,7 @@ def save_models(store: Store, models: Sequence[Any]) -> list[Any]:
 
 
 def load_models(store: Store, saved: Sequence[Any], boosters: dict[bytes, Any]) -> list[Any]:
-    """Models of a record again; `boosters` is shared between calls, so that equal files are loaded once."""
+    """Load the models of a record. boosters: shared between calls, so that equal files are loaded once."""
     return [
         None
         if description is None
@@ -125,5 +133,5 @@ def load_models(store: Store, saved: Sequence[Any], boosters: dict[bytes, Any]) 
 
 
 def digest_of_models(saved: Sequence[Any]) -> str:
-    """SHA-256 of models as a record holds them: what depends on them does so by their content."""
+    """SHA-256 of the models of a record; results that depend on models depend on this content."""
     return sha256(dump_json(list(saved)))

@@ -1,4 +1,4 @@
-"""What the tasks of a training share, and the workers that may do them in the place of this process."""
+"""TrainingContext: data, settings and store that training tasks share; WorkerPool: workers that run the tasks."""
 
 from __future__ import annotations
 
@@ -27,43 +27,48 @@ from gpupipe.training.cache_keys import GroupDigests
 from gpupipe.training.fold_data import FoldId, Stage
 from gpupipe.training.fold_tasks import first_costs
 
-FOLDS_AT_ONCE = 2  # in memory: the one that is trained, and the next one, prepared beside its last tasks
+FOLDS_AT_ONCE = 2  # folds in memory: one is trained, and the next is prepared beside its last tasks
 
 
 class ShardedRows(Protocol):
-    """Workers of whom each holds the rows of some groups, where this process has the features of none."""
+    """Rows sharded over workers: each worker holds the rows of some groups, and this process holds no features.
+
+    Example: with 11 sectors and `--spread 3`, the three workers hold 4, 4 and 3 sectors.
+    """
 
     def dataset(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
-        """See `prepare.make_dataset`; rows of X are fetched when they are read."""
+        """See `prepare.make_dataset`; rows of X are fetched from their worker when they are read."""
         ...
 
     def inputs(self, fold: FoldId) -> dict[str, tuple[GroupDigests, dict[str, str]]]:
-        """For each group of a fold the digests of its rows, and of X's rows in each part that is predicted."""
+        """For each group of a fold, the digests of its rows, and a digest of X for each predicted part."""
         ...
 
 
 class WorkerPool(Protocol):
-    """Workers that fit and predict in the place of this process; `worker` is the number of one, below `n_workers`.
+    """Workers that fit and predict in the place of this process, with equal results to the last bit.
 
-    Their results are what this process would have made, to the last bit.
+    The argument `worker` is a worker's number, from 0 to n_workers - 1.
+
+    Example: `gpupipe run --workers 3` trains on a pool with `n_workers` 3 and `sharded_rows` None.
     """
 
     @property
     def n_workers(self) -> int:
-        """How many there are."""
+        """Number of workers."""
         ...
 
     @property
     def sharded_rows(self) -> ShardedRows | None:
-        """None where each worker can have all rows, and this process has them too."""
+        """The sharded rows; None where this process and each worker have access to all rows."""
         ...
 
     def worker_of(self, group: str | None, worker: int) -> int | None:
-        """The number of the worker that fits a group's stage (None: the pooled one), asked by a thread of `worker`."""
+        """The number of the worker that fits a group's stage (None: the pooled stage), for a thread of `worker`."""
         ...
 
     def open(self, fold: FoldId, worker: int) -> None:
-        """Let a worker prepare a fold, without waiting for it."""
+        """Start the preparation of a fold on a worker, and return at once."""
         ...
 
     def close(self, fold: FoldId) -> None:
@@ -93,17 +98,19 @@ def _nothing_earlier(name: str, groups: Sequence[str], labels: Sequence[str]) ->
 
 @dataclass
 class TrainingContext:
-    """What the tasks of a training share: data, settings, where results are kept, and who is told.
+    """The data, settings, store and progress callbacks that the tasks of a training share.
 
     times: the fold in time that is trained.
-    cache: a folder to keep bins in, where memory is short.  plan: the memory plan.
+    cache: a folder for bins, where memory is short.  plan: the memory plan.
     workers: workers that fit in the place of this process.
-    earlier(name, groups, labels): an earlier run's models that an estimator's final fit starts from; None for nothing.
-        The run key has to cover what they are.
+    earlier(name, groups, labels): an earlier run's models from which an estimator's final fit starts; None to start
+        from nothing. The run key has to include their digest.
     advance(text): called after each task.
-    seconds: by stage, filled while training.  costs: what tasks have taken.
-    results: the cached results, with counts of what was reused.
-    turns: of tasks that may run out of memory.
+    seconds: by stage, filled while training.  costs: observed costs of tasks.
+    results: cached results, with counts of reused ones.
+    turns: order of the tasks that may run out of memory.
+
+    Example: `train(TrainingContext(datasets, splits, times, settings, store, run_key, device, jobs=4))`.
     """
 
     datasets: Mapping[str, Dataset]
@@ -131,22 +138,22 @@ class TrainingContext:
 
     @property
     def threads(self) -> int:
-        """Of a pooled fit, as many of which run at once as there are estimators and jobs."""
+        """Number of threads of a pooled fit; as many pooled fits run at once as there are estimators and jobs."""
         return max(1, available_cores() // min(self.jobs, len(self.settings.training.models)))
 
     @property
     def folds_at_once(self) -> int:
-        """How many folds may be in memory."""
+        """Number of folds that may be in memory."""
         return 1 if self.plan.sparing else FOLDS_AT_ONCE
 
     @property
     def stacking(self) -> str | None:
-        """The estimator that learns from the others' predictions, if the run has one."""
+        """The name of the stacking estimator; None if the run has none."""
         return registry.stacking(self.settings.training.models)
 
     @property
     def base_models(self) -> list[str]:
-        """The estimators that are fitted on rows, in order."""
+        """Names of the estimators that are fitted on rows, in order."""
         return [name for name in self.settings.training.models if name != self.stacking]
 
     def spent(self, stage: str, elapsed_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Which rows a fit has, and how they are gathered, fitted and predicted; the same here and on a worker."""
+"""The rows of a fit: gather, fit and predict them; this process and workers run the same functions."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from gpupipe.runtime.device import Device
 
 
 class TrainingData(Protocol):
-    """What training sets are made of.
+    """The inputs of `make_training_set`; a TrainingContext and a worker's run both provide them.
 
-    splits: of each group.  cache: a folder for columns and bins, where memory is short.  threads: of a pooled fit.
+    Example: `make_training_set(context, FoldId(context.times, ("energy",), None, (0, 1)))`.
     """
 
     @property
     def datasets(self) -> Mapping[str, Dataset]:
-        """Of each group."""
+        """The dataset of each group."""
         ...
 
     @property
     def splits(self) -> Mapping[str, Split]:
-        """Of each group."""
+        """The split of each group."""
         ...
 
     @property
     def settings(self) -> Config:
-        """Of the run."""
+        """The settings of the run."""
         ...
 
     @property
     def device(self) -> Device:
-        """Where the datasets are."""
+        """The device that holds the datasets."""
         ...
 
     @property
     def cache(self) -> pathlib.Path | None:
-        """None where there is enough memory."""
+        """A folder for columns and bins; None where memory is sufficient."""
         ...
 
     @property
@@ -60,19 +60,21 @@ class TrainingData(Protocol):
 
     @property
     def threads(self) -> int:
-        """At least 1."""
+        """Number of threads of a pooled fit, at least 1."""
         ...
 
 
 @dataclass(frozen=True)
 class FoldId:
-    """Names one fit's rows: all that a worker needs to know of it, in addition to the run's data.
+    """Identifies the rows of one fit, together with the run's data; a worker needs nothing else.
 
-    times: the fold in time.  groups: pooled together.  part: number of the out-of-fold part that is left out; None in
-    the final fit.  targets: numbers of the dataset's targets that are fitted.
+    times: the fold in time.  groups: the groups that are pooled.
+    part: number of the out-of-fold block that is left out; None in the final fit.
+    targets: positions of the fitted targets in the dataset.
 
-        >>> FoldId(times, ("energy",), 0, (0, 1)).name          # doctest: +SKIP
-        'part1'
+        >>> from gpupipe.cross_validation.fold_times import FoldTimes
+        >>> FoldId(FoldTimes("origin1", (), (), ()), ("energy",), 0, (0, 1)).name
+        'origin1-part1'
     """
 
     times: FoldTimes
@@ -82,18 +84,18 @@ class FoldId:
 
     @property
     def name(self) -> str:
-        """final, or part1, part2, ...; after the name of the fold in time, where it has one."""
+        """ "final", "part1", "part2", ..., with the name of the fold in time before it, if it has one."""
         name = "final" if self.part is None else f"part{self.part + 1}"
         return f"{self.times.name}-{name}" if self.times.name else name
 
     def rows(self, splits: Mapping[str, Split]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-        """For each group, the numbers of the rows that are fitted, and of those that choose rounds."""
+        """For each group, the row numbers to fit, and the row numbers that choose the rounds (None: no such rows)."""
         if self.part is None:
             return {group: (splits[group].train, splits[group].validation) for group in self.groups}
         return {group: (splits[group].cross_fit[self.part][0], None) for group in self.groups}
 
     def predicted(self, splits: Mapping[str, Split], group: str) -> dict[str, np.ndarray]:
-        """Numbers of the rows of a group that its models predict, by the name of the part."""
+        """Row numbers that a group's models predict, by part: validation and test, or out of fold ("oof")."""
         split = splits[group]
         if self.part is None:
             return {"validation": split.validation, "test": split.test}
@@ -101,15 +103,18 @@ class FoldId:
 
 
 def share_groups(n_rows: Mapping[str, int], n_processes: int) -> list[tuple[str, ...]]:
-    """The groups that each of so many processes holds: the largest first, each to the process with the fewest rows.
+    """Distribute groups over processes: the largest group first, each to the process with the fewest rows.
 
-    Only processes that hold a group are returned; the order of a process's groups is that of n_rows.
+    Processes without a group are left out; the groups of a process keep the order of n_rows.
+
+        >>> share_groups({"energy": 50, "materials": 30, "utilities": 30}, 2)
+        [('energy',), ('materials', 'utilities')]
     """
-    held = [0] * n_processes
+    rows_of_process = [0] * n_processes
     process_of: dict[str, int] = {}
     for group in sorted(n_rows, key=lambda group: -n_rows[group]):
-        process_of[group] = int(np.argmin(held))
-        held[process_of[group]] += n_rows[group]
+        process_of[group] = int(np.argmin(rows_of_process))
+        rows_of_process[process_of[group]] += n_rows[group]
     by_process = [tuple(group for group in n_rows if process_of[group] == k) for k in range(n_processes)]
     return [groups for groups in by_process if groups]
 
@@ -120,24 +125,21 @@ def make_training_set(
     total: Callable[[np.ndarray], np.ndarray] = this_process_only,
     all_groups: Sequence[str] = (),
 ) -> TrainingSet:
-    """Gather the rows of a fit, those of each group in random order.
+    """Gather the rows of a fit, the rows of each group in random order.
 
-    total, all_groups: where other processes hold other groups of the fold, see TrainingSet; the groups of all of them.
+    total: the sum over processes, where other processes hold other groups of the fold; see TrainingSet.
+    all_groups: the groups of all these processes.
     """
     settings, rows = data.settings, fold.rows(data.splits)
     training, storage = settings.training, Storage(data.cache, data.plan.late)
 
     def view(group: str, numbers: np.ndarray) -> RowView:
         rows_of_group = RowView(data.datasets[group], numbers, fold.targets, storage=storage)
-        _ = (
-            rows_of_group.X,
-            rows_of_group.y,
-            rows_of_group.weight,
-            rows_of_group.time_ns,
-        )  # gathered here, by one thread
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(rows_of_group, name)  # gathered now, in this thread
         return rows_of_group
 
-    memory.give_back()  # what the fold before this one held
+    memory.give_back()  # the memory of the previous fold
     fit = {group: view(group, shuffled(fitted, settings.seed, group)) for group, (fitted, _) in rows.items()}
     target = data.datasets[fold.groups[0]].target.take(fold.targets)
     training_set = TrainingSet(
@@ -167,16 +169,18 @@ def make_training_set(
 
 
 def digests_of_predicted(data: TrainingData, fold: FoldId, group: str) -> dict[str, str]:
-    """For each part of a group that its models predict, the digest of its rows of X."""
+    """The digest of X for each part that a group's models predict."""
     parts = fold.predicted(data.splits, group)
     return {part: digest_of_features(data.datasets[group], rows) for part, rows in parts.items()}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is fitted at once: some targets of one estimator, of one group or (None) of all.
+    """A unit of fitting: some targets of one estimator, for one group, or pooled over all groups.
 
-    targets: their positions in the training set.
+    group: None for the pooled stage.  targets: positions in the training set.
+
+    Example: `Stage(None, (0, 1))` fits two targets on the pool; `Stage("energy", (0,))` fits one target on a sector.
     """
 
     group: str | None
@@ -191,7 +195,7 @@ def fit(
     pooled: Sequence[Any] | None,
     frozen_choices: Sequence[Any] | None,
 ) -> list[Any]:
-    """Models of one stage. pooled, frozen_choices: of the same targets; see `Estimator`."""
+    """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`."""
     of_targets, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
     if stage.group is None:
         return columns.fit_pool(estimator, of_targets, readable, frozen_choices)

@@ -1,4 +1,4 @@
-"""All estimators, targets and groups of a run as resumable tasks: pool first, then each group, then the stack."""
+"""Train all estimators, targets and groups of a run as resumable tasks: pool first, then groups, then the stack."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ from gpupipe.training.fold_tasks import FittedStage, FoldTasks
 
 @dataclass(frozen=True)
 class GroupModels:
-    """The models of one group, with their predictions of rows that none of them was fitted on.
+    """The models of one group, with their predictions of validation and test rows.
 
-    labels: names of the targets trained, in order.  models: for each estimator, one model for each target.
-    validation, test: for each estimator float32 (n_rows, n_targets, n_outputs), of the split's rows.
-    seconds: for each estimator, of its group stages.
+    labels: names of the trained targets, in order.  models: for each estimator, a model for each target.
+    validation, test: for each estimator float32 (n_rows, n_targets, n_outputs), for the rows of the split.
+    seconds: duration of the group stages of each estimator.
+
+    Example: with 2 targets and 500 test rows, `models.test["linear"].shape` is (500, 2, 3).
     """
 
     group: str
@@ -47,12 +49,17 @@ class GroupModels:
 
 
 def pools(settings: Config, groups: Sequence[str]) -> list[tuple[str, ...]]:
-    """Groups that are pooled together: all of them, or each alone."""
+    """The pools of groups: all groups in one pool, or each group alone.
+
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> pools(EQUITY.settings("fast"), ["energy", "utilities"])
+    [('energy', 'utilities')]
+    """
     return [tuple(groups)] if settings.training.pool == "all" else [(group,) for group in groups]
 
 
 def count_tasks(settings: Config, n_groups: int) -> int:
-    """How many stages a run has: a pooled one and one for each group, for each estimator and fold; and the stacks."""
+    """Number of stages of a run: a pooled and a group stage for each estimator, fold and group, and the stacks."""
     stacking = registry.stacking(settings.training.models)
     n_estimators = len(settings.training.models) - (stacking is not None)
     n_pools = 1 if settings.training.pool == "all" else n_groups
@@ -62,7 +69,7 @@ def count_tasks(settings: Config, n_groups: int) -> int:
 
 
 def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
-    """Train every pool of groups, all as one graph of tasks; raises UserError if nothing can be trained."""
+    """Train every pool of groups in one graph of tasks; raises UserError if no label can be trained."""
     from threadpoolctl import threadpool_limits
 
     enough, skipped = groups_with_enough(context)
@@ -78,7 +85,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
             of_pools.append(pool)
             tasks += pool.tasks(order, opened)
     n_workers = context.workers.n_workers if context.workers else 1
-    # One BLAS thread: more would make the last bits of a sum, and so the models, depend on the machine and on --jobs.
+    # One BLAS thread: with more, the last bits of sums, and so the models, depend on the machine and on --jobs.
     with threadpool_limits(1, "blas"):
         run_graph(tasks, context.costs, context.jobs, context.folds_at_once, n_workers)
     if context.results.asking:
@@ -90,7 +97,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
 
 
 def groups_with_enough(context: TrainingContext) -> tuple[list[str], list[Skipped]]:
-    """Groups that have the rows that training.min_rows asks for; raises UserError if none has."""
+    """Groups with at least training.min_rows rows, and the skipped groups; raises UserError if all are skipped."""
     skipped: list[Skipped] = []
     enough = []
     minimum = context.settings.training.min_rows
@@ -108,12 +115,12 @@ def groups_with_enough(context: TrainingContext) -> tuple[list[str], list[Skippe
 def _too_short(split: Split, minimum: int) -> str:
     return (
         f"{len(split.train):,} training, {len(split.validation):,} validation and {len(split.test):,} test rows; "
-        f"training.min_rows = {minimum} asks for 4 x, 1 x and 1 x that many"
+        f"training.min_rows = {minimum} requires {4 * minimum:,}, {minimum:,} and {minimum:,}"
     )
 
 
 class _Pool:
-    """All estimators on groups that are pooled: the final fold, the out-of-fold folds, then the stacking estimator."""
+    """All estimators on one pool of groups: the final fold, the out-of-fold folds, then the stacking estimator."""
 
     def __init__(self, context: TrainingContext, groups: tuple[str, ...], kept: Sequence[int]) -> None:
         self.context, self.groups, self.kept = context, groups, tuple(kept)
@@ -131,12 +138,12 @@ class _Pool:
         return FoldTasks(context, FoldId(context.times, self.groups, None, self.kept), self.names, None, starting)
 
     def _out_of_fold(self) -> list[FoldTasks]:
-        """Each training part predicted by models of the others, with the final models' choices."""
+        """A fold for each block of the training part: models of the other blocks predict it, with frozen choices."""
         context = self.context
         folds: list[FoldTasks] = []
         for part in range(len(context.splits[self.groups[0]].cross_fit)):
             fitted = {group: context.splits[group].cross_fit[part][0] for group in self.groups}
-            # A group that begins late may have nothing to learn from but the part itself.
+            # A group whose data begin late may have no other block to be fitted on.
             able = tuple(g for g in self.groups if len(fitted[g]) >= context.settings.training.min_rows)
             for _ in range(len(self.names) * (len(self.groups) - len(able) + (not able))):
                 context.advance(f"part{part + 1}: too few rows")
@@ -146,9 +153,11 @@ class _Pool:
         return folds
 
     def tasks(self, order: Iterator[int], opened: list[Task]) -> list[Task]:
-        """The pool's part of the graph. order: numbers for its slots.  opened: the task that opens the last slot.
+        """The pool's part of the graph.
 
-        Slots are opened one after the other, so that all but the first are prepared while something is trained.
+        order: numbers for its slots.
+        opened: the task that opens the last slot. Slots are opened in turn, so that a fold is prepared while the
+            previous fold is trained.
         """
         tasks: list[Task] = []
         shared = self.context.settings.training.pool == "all"
@@ -162,7 +171,7 @@ class _Pool:
         return tasks
 
     def _predicted(self) -> dict[str, np.ndarray]:
-        """For each group the rows that have out-of-fold predictions, in the order in which they are stacked."""
+        """Row numbers with out-of-fold predictions for each group, in the order of stacking."""
         splits, nothing = self.context.splits, np.empty(0, np.int64)
         return {
             group: np.concatenate(
@@ -175,7 +184,7 @@ class _Pool:
         }
 
     def trained(self) -> list[GroupModels]:
-        """The models and predictions of each group, once all tasks are done."""
+        """The models and predictions of each group, after all tasks are done."""
         trained = []
         for group in self.groups:
             stages = {name: cast(FittedStage, self.final.by_group[name][group]) for name in self.names}
@@ -196,7 +205,7 @@ class _Pool:
         return trained
 
     def _stack(self, worker: int) -> None:
-        """Learn how to combine the estimators from predictions of rows that their models had not seen."""
+        """Fit the stacking estimator on the out-of-fold predictions."""
         context, stacking = self.context, cast(str, self.stacking)
         name = f"{'+'.join(self.groups)}/{context.times.name}/{stacking}"
         stages = [s for fold in self.out_of_fold for by_group in fold.by_group.values() for s in by_group.values()]
@@ -248,7 +257,7 @@ class _Pool:
 class _OutOfFold(Mapping[str, Any]):
     """Out-of-fold predictions of each group, float32 (n_estimators, n_rows, n_targets, n_outputs), in row order.
 
-    Put together when they are read: there is as much of them as of the features.
+    Arrays are concatenated when they are read, because all together need as much memory as the features.
     """
 
     groups: Sequence[str]
@@ -276,9 +285,9 @@ class _OutOfFold(Mapping[str, Any]):
 def final_training_set(
     context: TrainingContext, groups: tuple[str, ...]
 ) -> tuple[TrainingSet | None, list[int], list[Skipped]]:
-    """The training and validation rows of a pool, the numbers of its targets, and those with too few positives.
+    """The training set of a pool's final fold, the numbers of its targets, and the targets with too few positives.
 
-    None where no target has enough.
+    The training set is None where all targets have too few.
     """
     kept, skipped = _targets_with_enough(context, groups)
     if not kept:
@@ -287,9 +296,9 @@ def final_training_set(
 
 
 def _targets_with_enough(context: TrainingContext, groups: tuple[str, ...]) -> tuple[list[int], list[Skipped]]:
-    """Targets whose first and last class each have training.min_positives rows over the pool's training parts.
+    """Targets whose first and last class each have training.min_positives rows in the pool; and the skipped targets.
 
-    Targets of other kinds are all kept.
+    Targets that are not classes are all kept.
     """
     target = context.datasets[groups[0]].target
     if target.kind != "classes":
@@ -314,7 +323,7 @@ def _targets_with_enough(context: TrainingContext, groups: tuple[str, ...]) -> t
 
 
 def predict_stack(stacked: Sequence[Any], predictions: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
-    """float32 (n_rows, n_targets, n_outputs) on the host, from the other estimators' predictions."""
+    """Predictions of stacking models, float32 (n_rows, n_targets, n_outputs) on the host, from the base predictions."""
     columns = []
     for k, model in enumerate(stacked):
         inputs = [device.asarray(predictions[name][:, k]) for name in model.families]

@@ -1,4 +1,4 @@
-"""OUT/importance.json: which features a model splits on, and what it loses without a family of them."""
+"""OUT/importance.json: the share of each feature in the gain of splits, and permutation importance of families."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ ROWS = 500  # of each group's validation part, at most
 
 
 def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[str, Any] | None:
-    """Importance of features and of families of them for the first estimator with splits that is judged.
+    """Importance of features and of feature families for the first judged estimator that has splits; None without one.
 
-    None where there is none.
-    features: share of the total gain of the splits of all boosters, by feature, largest first.
-    families: mean loss on validation rows when the columns of a family are those of other rows (all columns of the
-        family from the same row), less that of the columns as they are, as a share of the reference's loss; mean
-        over targets (permutation importance, Breiman 2001, of groups of columns; two families with the same information
-        hide each other).  gain: that of the model with all columns.  rows: how many rows.
+    features: share of each feature in the total gain of the splits of all boosters, largest first.
+    families: permutation importance of the columns of a family (Breiman 2001): the mean loss on validation rows after
+        the family's columns were permuted together, minus the loss before, as a share of the reference's loss; mean
+        over targets. Two families with the same information hide each other.
+    gain: gain of the model with all columns.  rows: number of validation rows.
     """
     judged = [item for item in registry.estimators(context.base_models) if item.judged and item.model_kinds]
     measured = [(item, models) for item in judged[:1] for models in trained if item.name in models.models]
@@ -89,13 +88,13 @@ def _reference_loss(target: Target, training_y: np.ndarray, y: np.ndarray) -> fl
 
 
 def _by_gain(estimator: Estimator, groups: Sequence[Sequence[Any]], names: Sequence[str]) -> Mapping[str, float]:
-    """Share of the total gain by feature, of every booster once, largest first; features of no split are left out."""
+    """Share of each feature with splits in the total gain, largest first; each booster counts once."""
     total: dict[str, float] = defaultdict(float)
     seen: set[tuple[tuple[int, float], ...]] = set()
     for models in groups:
-        of_column = getattr(models[0], "columns", None)  # of a model that takes some columns alone
+        of_column = getattr(models[0], "columns", None)  # the columns that the model takes, where it takes a selection
         for gains in estimator.feature_gains(columns.unwrap(models) or []):
-            # Not the object: those of a run that was killed are read from the store, one for each group.
+            # Boosters are compared by content: a resumed run reads the same booster once for each group.
             if gains in seen:
                 continue
             seen.add(gains)

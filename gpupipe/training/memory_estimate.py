@@ -1,7 +1,7 @@
-"""The bytes that a run will hold at most, for every memory plan, from its rows and settings alone.
+"""Estimate of the peak memory of a run in bytes, for every memory plan, from its rows and settings.
 
-Arrays are counted one by one; what libraries take in addition, and what the program takes with nothing loaded, was
-measured (`python -m bench.memory` compares with runs).
+Arrays are counted one by one. The memory of libraries, and of the program before it loads data, was measured
+(`python -m bench.job.memory` compares estimates with runs).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gpupipe.training.recipe import Recipe
 
 PROGRAM_BYTES = 400 << 20  # Python, the libraries, compiled kernels, and what they leave behind
 PROGRAM_ON_DEVICE = 600 << 20  # CUDA's context, the libraries' kernels
-BIN_BYTES = 2.3  # of XGBoost on the CPU for a value: a byte by row, one by column, and what says where rows begin
-DEVICE_BIN_BYTES = 2.0  # of its packed bins on a GPU where values are missing: log2(n_features * max_bin) bits
+BIN_BYTES = 2.3  # of XGBoost on the CPU for a value: a byte by row, a byte by column, and row pointers
+DEVICE_BIN_BYTES = 2.0  # of XGBoost's packed bins on a GPU with missing values: log2(n_features * max_bin) bits
 BARS_BYTES = 28  # of a bar in a Panel
 ROW_BYTES = 90  # of a row of a Dataset beside its features, and its numbers in splits
 PREDICTION_BYTES = 12  # of an estimator's prediction of a row and target
-FREED = 0.06  # of what came and went, that the allocator cannot give back
+FREED = 0.06  # share of freed memory that the allocator cannot give back
 
 
 def shape_of(workload: Recipe, panel: Panel, settings: Config) -> Shape:
@@ -49,13 +49,13 @@ def shape_of(workload: Recipe, panel: Panel, settings: Config) -> Shape:
 
 
 def ladder(workload: Recipe, panel: Panel, settings: Config, jobs: int) -> list[Estimate]:
-    """What every plan would hold, in their order. On a GPU files are of no use: that plan is left out."""
+    """The estimate of every plan, in order; the plan with files is left out on a GPU, where files do not help."""
     shape, kind = shape_of(workload, panel, settings), panel.device.kind
     return [of_plan(shape, settings, jobs, plan, kind) for plan in LADDER if kind == "cpu" or not plan.files]
 
 
 def of_plan(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> Estimate:
-    """What one plan would hold on a device of this kind."""
+    """The estimate of one plan on a device of this kind."""
     pooled = settings.training.pool == "all"
     data = shape.n_rows * (4.0 * shape.n_features * (not plan.files) + ROW_BYTES)
     bars = shape.n_rows * BARS_BYTES
@@ -74,7 +74,7 @@ def of_plan(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) ->
 
 
 def _of_a_sector(shape: Shape) -> Shape:
-    """Of the largest group alone."""
+    """The shape of the largest group."""
     share = shape.largest
     return Shape(
         int(shape.n_rows * share), shape.fit * share, shape.validation * share, shape.test * share,
@@ -83,7 +83,7 @@ def _of_a_sector(shape: Shape) -> Shape:
 
 
 def _fold(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> float:
-    """What fitting the published fold holds: rows, bins, and what the fits that run at once need."""
+    """Bytes of fitting the published fold: rows, bins, and the fits that run at once."""
     n, rows = shape.n_features, shape.fit + shape.validation
     largest = shape.fit * shape.largest
     gathered = 4.0 * n * rows
@@ -91,15 +91,15 @@ def _fold(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> f
         gathered = 4.0 * n * largest  # of one group, while its bins are made
     if plan.files:
         gathered = 0.0
-    own = rows * (shape.n_targets * 1.0 + 8 + 8)  # labels, times, row numbers
+    columns = rows * (shape.n_targets * 1.0 + 8 + 8)  # labels, times, row numbers
     bins = 0.0 if plan.files else _bins(shape, settings, plan, kind)
-    return gathered + own + bins + _fits(shape, settings, jobs, plan)
+    return gathered + columns + bins + _fits(shape, settings, jobs, plan)
 
 
 def _ahead(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
-    """What the next fold's rows and pooled bins hold, which is prepared beside the last units of this one.
+    """Bytes of the next fold's rows and pooled bins, which are prepared beside the last tasks of the current fold.
 
-    Where training.pool is "none" that is another sector's fold, else the published one's first out-of-fold round.
+    With training.pool "none" the next fold is another sector's, else the first out-of-fold fold of the published fold.
     """
     if plan.sparing:
         return 0.0
@@ -115,7 +115,7 @@ def _ahead(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
 
 
 def _bins(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
-    """XGBoost's bins: one copy for each way to cut the rows into samples, of pooled fits and of groups."""
+    """Bytes of XGBoost's bins: a copy for each way to cut the rows into samples, in pooled fits and in groups."""
     each = (BIN_BYTES if kind == "cpu" else DEVICE_BIN_BYTES) if settings.training.max_bin <= 256 else 2 * BIN_BYTES
     if not settings.ml.use_quantile_dmatrix:
         each += 4 + 4  # floats, as XGBoost keeps them: with the number of their column
@@ -125,14 +125,14 @@ def _bins(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
         of_pool, of_group = estimator.sampled_shares(settings)
         pooled |= {cut(share) for share in of_pool}
         groups |= {cut(share) for share in of_group}
-    if shape.largest == 1.0:  # one group: what is pooled is the group's
+    if shape.largest == 1.0:  # with a single group the pooled bins are the group's bins
         groups -= pooled
     copies = [float(parts - 1 if left_out else 1) for parts, left_out in (*pooled, *groups)] or [0.0]
     return each * shape.fit * shape.n_features * (max(copies) if plan.sparing else sum(copies))
 
 
 def _fits(shape: Shape, settings: Config, jobs: int, plan: Plan) -> float:
-    """What the largest of the fits that run at once hold, in addition to rows and bins."""
+    """Bytes of the largest fits that run at once, in addition to rows and bins."""
     estimators = [item for item in registry.estimators(settings.training.models) if not item.stacks]
     needs = sorted((item.fit_bytes(shape, settings, plan.sparing) for item in estimators), reverse=True)
     return sum(needs[:jobs])

@@ -1,4 +1,4 @@
-"""Predictions of a walk-forward fold for its test window, as the out-of-sample store keeps them."""
+"""Predictions of a walk-forward fold for its test window, in the form of the out-of-sample store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gpupipe.training.groups import GroupModels, predict_stack
 
 
 def of_fold(context: TrainingContext, times: FoldTimes, trained: Sequence[GroupModels]) -> list[FoldPredictions]:
-    """Predictions of a fold's models for its test window; rows without known labels are predicted for it.
+    """Predictions of a fold's models for all rows of its test window, rows without known labels included.
 
-    Stored are the probabilities of the first and the last class, or the predicted value, with the cutoffs that
+    Kept are the probabilities of the first and the last class, or the predicted value, with the cutoffs that
     validation chose.
     """
     to_host = context.device.to_host
@@ -89,7 +89,7 @@ def _parameters(target: Target, label: str) -> tuple[Any, ...]:
 def _predict(
     context: TrainingContext, models: GroupModels, dataset: Dataset, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """For each estimator float32 (n_rows, n_targets, n_outputs), on the host, as training predicts the split's rows."""
+    """Predictions of each estimator, float32 (n_rows, n_targets, n_outputs) on the host, computed as in training."""
     from threadpoolctl import threadpool_limits
 
     if not len(rows):

@@ -1,4 +1,4 @@
-"""The plan of a run: what it would do and hold, and which of its results are there, without training anything."""
+"""The plan of a run: its models, tasks, folds and memory, and which results are cached; nothing is trained."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def plan(
     jobs: int | None = None,
     limits: memory.Limits = memory.NO_LIMITS,
 ) -> dict[str, Any]:
-    """What a run would do: groups with rows and splits, models, tasks, and the memory that it would hold.
+    """The plan of a run: groups with rows and splits, models, tasks, and estimated peak memory.
 
-    No features are computed. UserError where no plan stays below the limits.
+    No features are computed. Raises UserError where no memory plan stays below the limits.
     """
     registry.require(settings.training.models)
     load_modules(settings.features.modules)
@@ -76,9 +76,9 @@ def plan(
 
 
 def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathLike[str]) -> ResultCache:
-    """Which results of a run are in OUT, by the inputs that they would have now; nothing is trained or written.
+    """Look up the results of a run in OUT by their present inputs; nothing is trained or written.
 
-    A result that waits for a missing one is missing too: what it would learn from is not known.
+    A result that depends on a missing result counts as missing, because its inputs are not known.
     """
     registry.require(settings.training.models)
     load_modules(settings.features.modules)
@@ -96,12 +96,14 @@ def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathL
 def memory_plan(
     workload: Recipe, panel: Panel, settings: Config, jobs: int | None, limits: memory.Limits
 ) -> tuple[memory.Plan, str]:
-    """The memory plan of a run, and a sentence on it; empty where nothing limits it, or it need not change.
+    """The memory plan of a run, and a sentence that explains it; "" where the default plan is chosen.
 
-    UserError where no plan stays below the limits.
+    Raises UserError where no plan stays below the limits.
     """
     if limits.device is not None and panel.device.kind == "cpu":
-        raise UserError("--device-memory is of a GPU's memory, and the CPU computes: leave it out, or give --memory")
+        raise UserError(
+            "--device-memory limits a GPU's memory, and this run computes on the CPU: leave it out, or give --memory"
+        )
     if limits == memory.NO_LIMITS:
         return memory.AS_IT_IS, ""
     steps = memory_estimate.ladder(workload, panel, settings, jobs or available_cores())
@@ -110,7 +112,7 @@ def memory_plan(
 
 
 def totals(workload: Recipe, panel: Panel, settings: Config, folds: Folds) -> dict[str, int]:
-    """How many tasks, rows, groups, targets and models a run has."""
+    """Numbers of tasks, rows, groups, targets and models of a run."""
     groups, targets = len(panel.groups), len(workload.target(settings).names)
     models = groups * targets * len(settings.training.models)
     tasks = count_tasks(settings, groups) * (1 + len(folds.evaluation_folds))
@@ -118,7 +120,7 @@ def totals(workload: Recipe, panel: Panel, settings: Config, folds: Folds) -> di
 
 
 def split_dates(times: FoldTimes, panel: Panel) -> dict[str, str]:
-    """The dates of a fold, as the summary has them."""
+    """The dates of a fold, in the form of the summary."""
     return {
         "train_from": time_text(times.parts[0][0].start),
         "validation_from": time_text(times.validation[0].start),

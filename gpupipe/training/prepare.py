@@ -1,4 +1,4 @@
-"""Features and targets of every group, and the folds in time that all groups share."""
+"""Prepare a run: features and targets of every group, and the folds in time that all groups share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from gpupipe.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Prepared:
-    """Datasets of every group, all folds of the run, the splits of the published one, and seconds by stage."""
+    """Datasets of every group, the folds of the run, and the splits of the published fold.
+
+    seconds: by stage: features, labels and split.
+
+    Example: `prepare(EQUITY, panel, settings).splits["energy"].train` holds the training rows of a sector.
+    """
 
     datasets: dict[str, Dataset]
     splits: dict[str, Split]
@@ -35,11 +40,11 @@ def prepare(
     cache: pathlib.Path | None = None,
     sharded_rows: ShardedRows | None = None,
 ) -> Prepared:
-    """Features and targets of each group, once, and the folds in time that all groups share.
+    """Compute the features and targets of each group, and the folds in time that all groups share.
 
-    The user's own features must be registered (`load_modules`).
-    cache: a folder in which the features are kept in files, where the device is the CPU.
-    sharded_rows: workers that have computed them.
+    Features of the user's modules must be registered before (`load_modules`).
+    cache: a folder for files that hold the features, on a CPU.
+    sharded_rows: workers that have computed the datasets.
     """
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
@@ -61,7 +66,7 @@ def prepare(
 def make_dataset(
     workload: Recipe, panel: Panel, group: str, settings: Config, cache: pathlib.Path | None = None
 ) -> tuple[Dataset, str, dict[str, float]]:
-    """Features and targets of one group, the hash of the features' names and formulas, and the seconds of both."""
+    """The dataset of one group, the hash of the features' names and formulas, and seconds by stage."""
     group_panel = panel.of_group(group)
     with panel.device.stage("features"):
         started = time.perf_counter()
@@ -77,14 +82,14 @@ def make_dataset(
 
 
 def _logged(stage: str, group: str, started: float, panel: Panel, array: Any) -> float:
-    """Log an array that was made for a group; the seconds since it began."""
+    """Log an array of a group; returns the seconds since `started`."""
     seconds, kind = time.perf_counter() - started, panel.device.kind
     run_log.event(stage, stage=stage, unit=group, seconds=seconds, rows=panel.n_rows, bytes=array.nbytes, device=kind)
     return seconds
 
 
 def outline(workload: Recipe, panel: Panel, settings: Config) -> Prepared:
-    """Targets, and the folds that they and the bars alone determine: what `prepare` gives, without any features."""
+    """Targets and folds as from `prepare`, without features; targets and bars alone determine the folds."""
     datasets = {group: workload.outline(panel.of_group(group), group, settings) for group in panel.groups}
     folds = make_folds(list(datasets.values()), settings.split)
     splits = {group: split(dataset, folds.published) for group, dataset in datasets.items()}

@@ -1,4 +1,4 @@
-"""Recipe: what is predicted, from which columns, and against which baselines, as a value."""
+"""Recipe: the target, features, dataset and baselines of a supervised workload, as a value."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from gpupipe.targets.target import Target
 class Recipe:
     """The recipe of a supervised workload: each group of a panel becomes a Dataset, estimators are cross-fitted on it.
 
-    name: as the manifest has it.
+    name: the name in the manifest.
     place: the module and name of this value, "gpupipe.workloads.equity:EQUITY"; workers load it from there.
-    catalogue(): what its settings may hold.
-    target(settings): what is predicted.
-    features(panel, settings, cache): the features of a group's panel; in a file below `cache`, if one is given.
+    catalogue(): the catalogue of its settings.
+    target(settings): the target.
+    features(panel, settings, cache): the features of a group's panel; in a file below `cache`, if that is not None.
     dataset(panel, features, group, settings): the Dataset of a group.
-    outline(panel, group, settings): the same without features, from which folds can be cut.
-    baselines: what every model is compared with, in the order in which they are shown.
-    returns(target, column): the extra column with the return that a call on a target's column earns; "" for none.
+    outline(panel, group, settings): the Dataset without features, from which folds can be cut.
+    baselines: the baselines of every comparison, in the order of display.
+    returns(target, column): name of the extra column with the return of a call on a target's column; "" for none.
 
         >>> from gpupipe.workloads.equity import EQUITY
         >>> EQUITY.target(EQUITY.settings("fast")).names[:2]
@@ -46,7 +46,7 @@ class Recipe:
 
     @property
     def reference_tables(self) -> tuple[str, ...]:
-        """Names of the baselines that the verdict asks models to beat."""
+        """Names of the baselines that models must beat in the verdict."""
         return tuple(baseline.name for baseline in self.baselines if baseline.reference_table)
 
     def settings(self, preset: str | None = None, *arguments: object, **overrides: object) -> Config:

@@ -1,4 +1,4 @@
-"""Tuning: Optuna studies over one fold: what is searched, how a trial is scored and pruned, what the best is worth."""
+"""Tuning by Optuna studies over one fold: search spaces, scored and pruned trials, and the value of the best trial."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from gpupipe.training.trial import TrialRows, Validation
 PRUNERS = ("median", "hyperband")
 ACCEPT = ("deflated", "best")
 PERIOD_DATES = 5  # a week of daily bars: the dates whose mean counts as one observation of a Sharpe ratio
-REPORTS = 10  # times that a label tells its loss on its way
+REPORTS = 10  # reports of a label's loss to the pruner while it is fitted
 STARTUP = 5  # trials that are never pruned by the median
 GAINS = "gain_by_date"
 
 
 def searched() -> dict[str, SearchSpace]:
-    """What can be searched, by estimator."""
+    """The search space of each estimator that has one."""
     return {item.name: item.search for item in registry.estimators() if item.search}
 
 
@@ -42,7 +42,11 @@ def pooled_only() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Study:
-    """What one study tunes: an estimator, of one group ("" is all of them) and one label ("" is all of them)."""
+    """The estimator, the sector and the label that one study tunes; "" stands for all sectors or all labels.
+
+    >>> Study("xgb_hist", "energy", "").name
+    'xgb_hist/energy/all labels'
+    """
 
     family: str
     sector: str
@@ -50,7 +54,7 @@ class Study:
 
     @property
     def section(self) -> str:
-        """The section of the settings that is searched."""
+        """The name of the searched section of the settings, such as "hist"."""
         return searched()[self.family].section
 
     @property
@@ -60,15 +64,15 @@ class Study:
 
     @property
     def name(self) -> str:
-        """For people and for the study's name."""
+        """The study's name for people, and the first part of its name in Optuna's storage."""
         return f"{self.family}/{self.sector or 'all sectors'}/{self.label or 'all labels'}"
 
 
 def space(study: Study, settings: Config) -> dict[str, Range]:
-    """Ranges of what is searched, widened to hold the section's own values, which are the first trial of all.
+    """Search ranges by setting, widened to include the section's values, which are the first trial.
 
-    The share that ml.subsample sets for all stages is not searched. Raises ConfigError for a value of the section that
-    no range can hold.
+    A share that ml.subsample sets for all stages is not searched. Raises ConfigError for a value that no range can
+    include.
     """
     section = study.section
     values = getattr(settings, section)
@@ -85,9 +89,10 @@ def space(study: Study, settings: Config) -> dict[str, Range]:
 
 
 def studies_of(training_set: TrainingSet, families: Sequence[str], per: str, minimum: int) -> list[Study]:
-    """The studies of a training set. per: "sector" or "label", for estimators of one group and one label.
+    """The studies of a training set.
 
-    A label that has fewer than `minimum` rows of an outer class in a group is not fitted there, and so not tuned.
+    per: "sector" or "label": the unit of a study, for estimators that fit each group and label alone.
+    minimum: a label with fewer rows of an outer class in a group is neither fitted nor tuned there.
     """
     studies = []
     for family in families:
@@ -136,12 +141,16 @@ def storage_in(path: pathlib.Path) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Search:
-    """What the studies of one training set share.
+    """The training set, storage and options that several studies share.
 
-    rows_key: of the data, the split and the labels.  key: of all that decides a trial's value. Studies of another key
-        are other studies, whose trials are counted if they are of the same rows.
-    n_trials: finished ones that a study shall have, those of earlier sessions too.  pruner: one of PRUNERS.
-    period_dates: dates whose mean gain is one observation.  advance(text): called for each trial.
+    rows_key: digest of the data, the split and the labels.
+    key: digest of everything that decides a trial's value. A study of another key is another study; its trials are
+        counted where they have the same rows.
+    n_trials: number of finished trials for each study, trials of earlier sessions included.  pruner: one of PRUNERS.
+    period_dates: number of dates whose mean gain is one observation.  advance(text): called after each trial.
+
+    Example: `Search(training_set, settings, storage, rows_key, key, 30, "median").run(study)` returns the study's
+    result after 30 trials.
     """
 
     training_set: TrainingSet
@@ -155,29 +164,31 @@ class Search:
     advance: Callable[[str], None] = lambda text: None
 
     def run(self, study: Study) -> dict[str, Any]:
-        """Bring one study to its number of trials; its result, see `verdict`."""
+        """Run the trials that a study lacks; returns its result, see `verdict`."""
         scored = _Scored.of(self, study)
         optuna_study = self._optuna_study(study, scored)
         finished = _finished(optuna_study)
         for number in range(len(finished), self.n_trials):
-            # By the number of finished trials: a trial that was killed is asked for again, and a resumed study
-            # continues like one that never stopped.
+            # The seed depends on the number of finished trials: a killed trial is drawn again, and a resumed study
+            # continues as if it had never stopped.
             optuna_study.sampler = _sampler(self.settings.seed, study, number)
             optuna_study.optimize(scored.objective, n_trials=1)
             self.advance(study.name)
         return verdict(optuna_study, study, self.period_dates, self._tried(study))
 
     def _tried(self, study: Study) -> int:
-        """All trials of a study on the same rows, whatever the settings around them."""
+        """Number of all trials of a study on the same rows, with any settings."""
         import optuna
 
         summaries = optuna.study.get_all_study_summaries(self.storage, include_best_trial=False)
         return sum(
-            one.n_trials for one in summaries if one.study_name.startswith(f"{study.name}/{self.rows_key[:16]}/")
+            summary.n_trials
+            for summary in summaries
+            if summary.study_name.startswith(f"{study.name}/{self.rows_key[:16]}/")
         )
 
     def _optuna_study(self, study: Study, scored: _Scored) -> Any:
-        """The study; trials of a process that was killed are marked as failed, and the own values come first."""
+        """Load or create the study, mark trials of a killed process as failed, and enqueue the preset's values."""
         import optuna
 
         optuna_study = optuna.create_study(
@@ -189,7 +200,7 @@ class Search:
             optuna_study.tell(trial_of_dead.number, state=states.FAIL)
         waiting = optuna_study.get_trials(deepcopy=False, states=(states.WAITING,))
         if not _finished(optuna_study) and not waiting:
-            optuna_study.enqueue_trial(scored.own(), user_attrs={"preset": True})
+            optuna_study.enqueue_trial(scored.preset_values(), user_attrs={"preset": True})
         for _ in range(min(self.n_trials, len(_finished(optuna_study)))):
             self.advance(study.name)
         return optuna_study
@@ -197,7 +208,7 @@ class Search:
 
 @dataclass(frozen=True)
 class _Scored:
-    """How a trial of one study gets its value: mean over targets of validation log-loss / the class prior's."""
+    """Scores the trials of one study: the mean over targets of validation log-loss / log-loss of the class prior."""
 
     search: Search
     study: Study
@@ -221,43 +232,43 @@ class _Scored:
 
     @property
     def stage(self) -> Any:
-        """The section as the settings have it."""
+        """The searched section of the settings, with the preset's values."""
         return getattr(self.search.settings, self.study.section)
 
     @property
     def rounds(self) -> int:
-        """Steps of one target."""
+        """Boosting rounds of one target; 1 for an estimator without rounds."""
         return getattr(self.stage, "rounds", 1)
 
     @property
     def n_steps(self) -> int:
         return self.rounds * (len(self.rows.targets) if self.study.sector else 1)
 
-    def own(self) -> dict[str, float]:
+    def preset_values(self) -> dict[str, float]:
         return {name: getattr(self.stage, name) for name in self.ranges}
 
-    def objective(self, one: Any) -> float:
-        """Fit with what an Optuna trial suggests; its value, of which every report on the way is an earlier state."""
+    def objective(self, optuna_trial: Any) -> float:
+        """Fit with the values that an Optuna trial suggests; returns its value. Reports are the value so far."""
         import optuna
 
-        stage = dataclasses.replace(self.stage, **_suggested(one, self.ranges))
+        stage = dataclasses.replace(self.stage, **_suggested(optuna_trial, self.ranges))
         every = math.ceil(self.rounds / REPORTS)
 
         def report(step: int, loss: np.ndarray) -> None:
             if step % every == 0:
-                one.report(self.value(loss), step)
-                goes_on = step < self.n_steps and not one.user_attrs.get("preset")
-                if goes_on and one.should_prune():
+                optuna_trial.report(self.value(loss), step)
+                goes_on = step < self.n_steps and not optuna_trial.user_attrs.get("preset")
+                if goes_on and optuna_trial.should_prune():
                     raise optuna.TrialPruned
 
         loss = self._fit(stage, report)
         mean = np.nanmean(loss, axis=0)
-        one.set_user_attr("log_loss", [float(v) for v in mean])
-        one.set_user_attr(GAINS, [float(v) for v in gain_by_date(self.rows.validation, loss)])
+        optuna_trial.set_user_attr("log_loss", [float(v) for v in mean])
+        optuna_trial.set_user_attr(GAINS, [float(v) for v in gain_by_date(self.rows.validation, loss)])
         return self.value(mean)
 
     def value(self, loss: np.ndarray) -> float:
-        """Of the labels' mean losses, float64 (n_labels,); 1 is the class prior."""
+        """The value of a trial from its mean losses by label, float64 (n_labels,); the class prior has the value 1."""
         return float((loss / self.rows.validation.prior).mean())
 
     def _fit(self, stage: Any, report: Watch) -> np.ndarray:
@@ -267,83 +278,90 @@ class _Scored:
 
 
 def gain_by_date(validation: Validation, loss: np.ndarray) -> np.ndarray:
-    """float64 (n_dates,), oldest first: mean over a date's rows and labels of (prior's - own loss) / prior's mean loss.
+    """float64 (n_dates,), oldest first: the mean over a date's rows and labels of the gain over the class prior.
 
-    Rows of each date count alike, and so do labels: but for dates with more or fewer rows than others, its mean is
-    1 - the value of the trial.
+        gain = (loss of the prior - loss) / mean loss of the prior
+
+    Rows of a date have equal weights, and so have labels. Where all dates have the same number of rows, the mean over
+    dates is 1 - the value of the trial.
     """
     gain = (validation.prior_loss - loss) / validation.prior
     row, label = np.nonzero(~np.isnan(gain))
     dates, date = np.unique(validation.time_ns[row], return_inverse=True)
     total = np.bincount(date, weights=gain[row, label], minlength=len(dates))
-    # Rounded to what float32 probabilities know: a model that says the prior has gained nothing, not 1e-8 on each date.
+    # Rounded to the precision of float32 probabilities: predictions equal to the prior gain 0, not 1e-8 on each date.
     return np.round(total / np.bincount(date, minlength=len(dates)), 6)
 
 
 def verdict(optuna_study: Any, study: Study, period_dates: int, tried: int) -> dict[str, Any]:
-    """What a study found, as JSON holds it.
+    """The result of a study, in the types of JSON; None where a figure is not known.
 
-    best, preset: values of the best trial, and the settings' own.
-    best_gain, preset_gain: 1 - the value of the best trial and of the settings' own values: the gain over the class
-        prior in validation log-loss, mean over labels.
-    deflated_gain: what the trial that is best on half of the periods gains on the other half, over all ways to
-        halve them; its number of rounds, which early stopping chose on all periods, stays.
-    preset_gain_by_period: of the own values, the mean over the same periods, to hold beside it.
-    overfitting: probability of backtest overfitting (see `deflation.overfitting`), of complete trials.
-    deflated_sharpe: probability that the best trial's gain over the prior is skill, all trials counted;
-        deflated_sharpe_over_preset: the same of its gain over the settings' own values, against the spread of trials
-        that are no better than these; None where it is these.
-    trials: how many are complete, pruned and failed, and `tried`, all of them and those of other settings on the same
-        rows. Complete ones alone have gains by date; all are counted.
+    best, preset: values of the best trial, and of the preset.
+    best_gain, preset_gain: 1 - the value of the best trial, and of the preset's trial: the gain over the class prior in
+        validation log-loss, mean over labels.
+    deflated_gain: gain on half of the periods of the trial that is best on the other half, averaged over all ways to
+        halve the periods. The number of rounds stays as early stopping chose it on all periods.
+    preset_gain_by_period: mean gain of the preset's trial over the same periods, to compare with deflated_gain.
+    overfitting: probability of backtest overfitting over complete trials (`multiple_testing.overfitting`).
+    deflated_sharpe: probability that the best trial's gain over the prior is skill, given the number of all trials.
+    deflated_sharpe_over_preset: the same for its gain over the preset, against the spread of trials that are no better
+        than the preset; None where the preset is the best.
+    trials: numbers of complete, pruned and failed trials, and `tried`, all trials on the same rows, with any settings.
+        Complete trials alone have gains by date; all are counted.
     """
     counts = {name: 0 for name in ("complete", "pruned", "fail")}
-    trials = [one for one in optuna_study.get_trials(deepcopy=False) if one.state.name.lower() in counts]
-    for one in trials:
-        counts[one.state.name.lower()] += 1
-    complete = [one for one in trials if one.state.name == "COMPLETE"]
-    best = min(complete, key=lambda one: (one.value, one.number))
-    preset = next(k for k, one in enumerate(complete) if one.user_attrs.get("preset"))
+    trials = [item for item in optuna_study.get_trials(deepcopy=False) if item.state.name.lower() in counts]
+    for item in trials:
+        counts[item.state.name.lower()] += 1
+    complete = [item for item in trials if item.state.name == "COMPLETE"]
+    best = min(complete, key=lambda item: (item.value, item.number))
+    preset = next(k for k, item in enumerate(complete) if item.user_attrs.get("preset"))
     at = complete.index(best)
-    series = multiple_testing.periods(np.array([one.user_attrs[GAINS] for one in complete]).T, period_dates)
-    overfitting, elsewhere = multiple_testing.overfitting(series)
+    series = multiple_testing.periods(np.array([item.user_attrs[GAINS] for item in complete]).T, period_dates)
+    overfitting, deflated_gain = multiple_testing.overfitting(series)
     over = series[:, at] - series[:, preset]
-    found = {
+    result = {
         "family": study.family, "sector": study.sector, "label": study.label, "section": study.section,
         "study": optuna_study.study_name, "best": dict(best.params), "best_trial": best.number,
         "preset": dict(complete[preset].params),
         "trials": {"complete": counts["complete"], "pruned": counts["pruned"], "failed": counts["fail"],
                    "tried": tried},
         "best_gain": 1 - best.value, "preset_gain": 1 - complete[preset].value,
-        "deflated_gain": elsewhere,
+        "deflated_gain": deflated_gain,
         "preset_gain_by_period": float(series[:, preset].mean()) if len(series) else math.nan,
         "overfitting": overfitting,
         "deflated_sharpe": multiple_testing.deflated_sharpe(series[:, at], tried, series),
         "deflated_sharpe_over_preset": multiple_testing.deflated_sharpe(over, tried - 1),
         "periods": len(series), "period_dates": period_dates,
     }  # fmt: skip
-    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in found.items()}
+    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in result.items()}
 
 
-def chosen(found: dict[str, Any], accept: str) -> dict[str, Any]:
-    """What a study found with `accepted` and `chosen`: the values to use, the best trial's or the preset's.
+def chosen(result: dict[str, Any], accept: str) -> dict[str, Any]:
+    """The result of a study with `accepted`, and `chosen`, the values to use: the best trial's or the preset's.
 
-    accept "best": the best trial's, whatever it is worth. "deflated": only if what is best on half of the validation
-    dates beats the preset's values on the other half (deflated_gain > preset_gain_by_period), over all ways to halve
-    them; where that is not known, the preset's.
+    accept "best" takes the best trial's values. "deflated" takes them only if deflated_gain > preset_gain_by_period;
+    where one of both is not known, the preset's values stay.
+
+        >>> result = {"best": {"depth": 4}, "preset": {"depth": 6}}
+        >>> result |= {"deflated_gain": 0.01, "preset_gain_by_period": 0.02}
+        >>> chosen(result, "deflated")["chosen"], chosen(result, "best")["chosen"]
+        ({'depth': 6}, {'depth': 4})
     """
-    deflated, preset = found["deflated_gain"], found["preset_gain_by_period"]
+    deflated, preset = result["deflated_gain"], result["preset_gain_by_period"]
     accepted = accept == "best" or (deflated is not None and preset is not None and deflated > preset)
-    return {**found, "accepted": accepted, "chosen": found["best"] if accepted else found["preset"]}
+    return {**result, "accepted": accepted, "chosen": result["best"] if accepted else result["preset"]}
 
 
-def _suggested(one: Any, ranges: Mapping[str, Range]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _suggested(optuna_trial: Any, ranges: Mapping[str, Range]) -> dict[str, float]:
+    values: dict[str, float] = {}
     for name, r in ranges.items():
         if r.among:
-            found[name] = one.suggest_categorical(name, r.among)
+            values[name] = optuna_trial.suggest_categorical(name, r.among)
         else:
-            found[name] = (one.suggest_int if r.whole else one.suggest_float)(name, r.low, r.high, log=r.log)
-    return found
+            suggest = optuna_trial.suggest_int if r.whole else optuna_trial.suggest_float
+            values[name] = suggest(name, r.low, r.high, log=r.log)
+    return values
 
 
 def _finished(study: Any) -> list[Any]:
@@ -356,7 +374,7 @@ def _finished(study: Any) -> list[Any]:
 def _sampler(seed: int, study: Study, number: int) -> Any:
     import optuna
 
-    # Not of the data: prices of another day do not draw other trials.
+    # The seed does not depend on the data: new prices do not draw other trials.
     return optuna.samplers.TPESampler(seed=int(sha256(f"{seed}/{study.name}/{number}".encode())[:8], 16))
 
 

@@ -1,4 +1,4 @@
-"""What a tuning trial fits: an estimator as training fits it, with its validation loss reported on the way."""
+"""The fit of a tuning trial: an estimator as training fits it, with its validation loss reported while it is fitted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpupipe.dataset.row_view import whole
 from gpupipe.estimators.contract import Estimator, Watch
 from gpupipe.estimators.training_set import TrainingSet
 
-SMALLEST_PROBABILITY = 1e-6  # of a trial's losses
+SMALLEST_PROBABILITY = 1e-6  # probabilities are clipped to it before the logarithm
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,12 @@ class Validation:
     """The validation rows of some groups and targets of a training set, and the loss of the class prior on them.
 
     time_ns: int64 (n_rows,).  y: int8 (n_rows, n_targets), -1 where not known.
-    prior_loss: float64 (n_rows, n_targets), NaN where not known: of each group's own class shares in its fitted rows.
+    prior_loss: float64 (n_rows, n_targets): log-loss of the class shares of the row's group in its fitted rows; NaN
+        where y is not known.
+
+        >>> loss = np.array([[0.5, 1.0], [0.7, np.nan]])
+        >>> Validation(np.array([1, 2]), np.array([[0, 1], [2, -1]], np.int8), loss).prior
+        array([0.6, 1. ])
     """
 
     time_ns: np.ndarray
@@ -34,7 +39,7 @@ class Validation:
 
 
 def validation_of(training_set: TrainingSet, groups: Sequence[str], targets: Sequence[int]) -> Validation:
-    """The validation rows of `groups`, one after the other, and of the targets at these positions."""
+    """The validation rows of `groups` in turn, with the targets at these positions."""
     to_host, time_ns, y, loss = training_set.device.to_host, [], [], []
     n_classes = training_set.target.n_classes
     for group in groups:
@@ -56,7 +61,12 @@ def losses(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrialRows:
-    """What every trial of a study is fitted and validated on. group: "" for all; targets: positions."""
+    """The rows that every trial of a study is fitted and validated on.
+
+    group: "" for all groups.  targets: positions in the training set.
+
+    Example: `TrialRows(training_set, "energy", (0, 1), validation)` are the rows of one sector and two labels.
+    """
 
     training_set: TrainingSet
     group: str
@@ -65,10 +75,10 @@ class TrialRows:
 
 
 def fit_labels(estimator: Any, rows: TrialRows, stage: Any, patience: int, report: Watch) -> np.ndarray:
-    """Losses of an estimator that is fitted label by label, one after the other, on one group.
+    """Losses of an estimator that fits the labels of one group in turn.
 
-    report: given the losses of all targets; one that has not begun has the prior's loss. Target number k begins after
-    k * stage.rounds.
+    report(step, losses): called with the losses of all targets so far; a target that has not begun has the prior's
+        loss. Target k begins at step k * stage.rounds.
     """
     training_set, validation = rows.training_set, rows.validation
     current, losses_of_rows = validation.prior.copy(), np.empty_like(validation.prior_loss)
@@ -87,7 +97,7 @@ def fit_labels(estimator: Any, rows: TrialRows, stage: Any, patience: int, repor
 
 
 def fit_pool(estimator: Any, rows: TrialRows, stage: Any, patience: int, report: Watch) -> np.ndarray:
-    """Losses of an estimator's pooled models, on the validation rows of all groups."""
+    """Losses of an estimator's pooled models on the validation rows of all groups."""
     training_set = rows.training_set
     models = estimator.search_pool(training_set, stage, patience, report)
     predictions = [_predicted(estimator, models, view, training_set) for view in training_set.validation.values()]

@@ -1,4 +1,4 @@
-"""Warm start: models of an earlier finished run that the final fold starts from, and what has to be the same."""
+"""Warm start: the final fold starts from the models of an earlier finished run, where data and settings match."""
 
 from __future__ import annotations
 
@@ -27,42 +27,47 @@ from gpupipe.store.content_store import Store, StoreError, sha256, write_atomic
 
 log = logging.getLogger("gpupipe")
 
-# Share of the fitted rows that a model's oldest rounds may not have seen: above it, it is trained from nothing.
+# Largest share of fitted rows that a model's oldest rounds have not seen; above it, it is trained from nothing.
 NEW_ROWS = 0.05
 SHARED = ("pool", "sample_weight", "class_weight", "min_positives", "max_bin")  # of [training]
 
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A finished run to go on from, all of it in memory. digest: SHA-256 over its run key and its models' files."""
+    """A finished run that a warm start resumes, in memory.
+
+    digest: SHA-256 over its run key and the files of its models.
+
+    Example: `read("OUT", store).key(cold_key)` is the key of the run that starts from the models in OUT.
+    """
 
     models: Models
     digest: str
 
     @property
     def run_key(self) -> str:
-        """The run's."""
+        """The run key of the earlier run."""
         return str(self.models.manifest["run_key"])
 
     def key(self, cold_key: str) -> str:
-        """The key of a run that goes on from it, of the key that the run would have without."""
+        """The key of a run that starts from this run. cold_key: its key without a warm start."""
         return sha256(f"{cold_key}/{self.digest}".encode())
 
 
 def read(source: str | os.PathLike[str], store: Store) -> EarlierRun:
     """The finished run in `source`, every file checked against its manifest.
 
-    Where `source` is the store's own folder, and a run that went on from it was killed while its files took the place
-    of the earlier ones, these are found where that run had kept them.
-    Raises UserError when there is no finished run, or a file is gone or altered.
+    Where `source` is the folder of the store, and a warm run was killed while it replaced the earlier files, the
+    earlier files are read from `store.replaced`.
+    Raises UserError where there is no finished run, or a file is missing or altered.
     """
     root = pathlib.Path(source)
     if root.resolve() == store.out.resolve() and not (root / MANIFEST).exists() and store.replaced.exists():
         root = store.replaced
     if not (root / MANIFEST).exists():
         raise UserError(
-            f"--warm-start {source}: {root / MANIFEST} is missing, so there is no finished run to go on "
-            "from; name the folder of one, or leave --warm-start out to train from nothing"
+            f"--warm-start {source}: {root / MANIFEST} is missing, so the folder holds no finished "
+            "run; name the folder of a finished run, or leave --warm-start out to train from nothing"
         )
     try:
         models = load(root)
@@ -75,9 +80,9 @@ def read(source: str | os.PathLike[str], store: Store) -> EarlierRun:
 
 
 def keep_replaced(earlier: EarlierRun, store: Store) -> None:
-    """Keep what OUT holds until the run that goes on from it is complete: a killed one has to find it again.
+    """Keep the earlier files of OUT until the warm run is complete, so that a killed run can resume from them.
 
-    Does nothing where the run is of another folder, or was kept already.
+    Does nothing where the earlier run is in another folder, or is kept already.
     """
     if earlier.models.out.resolve() != store.out.resolve():
         return
@@ -94,9 +99,12 @@ def keep_replaced(earlier: EarlierRun, store: Store) -> None:
 
 @dataclass(frozen=True)
 class Starting:
-    """Which estimators of a run start from an earlier run's models; the `earlier` of a TrainingContext.
+    """Decides which estimators start from an earlier run's models; the `earlier` of a TrainingContext.
 
-    An estimator that cannot is trained from nothing, and a warning says what differs and what to do.
+    The other estimators are trained from nothing, and a warning names the difference and the fix.
+
+    Example: `Starting(earlier, settings, datasets, splits, features_hash)("xgb_hist", ["energy"], labels)` returns the
+    earlier models of a sector, or None.
     """
 
     earlier: EarlierRun
@@ -106,7 +114,7 @@ class Starting:
     features_hash: str
 
     def __call__(self, family: str, groups: Sequence[str], labels: Sequence[str]) -> EarlierModels | None:
-        """The estimator's models of these groups and labels (names); None where it has to be trained from nothing."""
+        """The earlier models of an estimator for these groups and labels (names); None to train it from nothing."""
         estimator, out = registry.estimator(family), self.earlier.models.out
         if not estimator.warm_startable:
             return None
@@ -125,14 +133,14 @@ class Starting:
         if new > NEW_ROWS:
             log.warning(
                 "%s is trained from nothing, not from %s: its oldest rounds have not seen %.1f %% of the training "
-                "rows, more than %.0f %%; nothing needs to be mended, and the next run can go on from this one",
+                "rows, more than %.0f %%; no fix is needed, and the next run can start from this run",
                 family, out, 100 * new, 100 * NEW_ROWS,
             )  # fmt: skip
             return None
         if not estimator.resumable([model for of_group in inner.values() for model in of_group]):
             log.warning(
-                "%s is trained from nothing, not from %s: the rounds with which that run went on from another one hold "
-                "a tree for each output, as an older gpupipe grew them; nothing needs to be mended",
+                "%s is trained from nothing, not from %s: the resumed rounds of that run hold a tree for each output, "
+                "as an older gpupipe grew them; no fix is needed",
                 family, out,
             )  # fmt: skip
             return None
@@ -147,54 +155,49 @@ class Starting:
         return EarlierModels(self.earlier.run_key, inner, numbers, oldest, self.earlier.digest)
 
     def _model(self, sector: str, label: str, family: str) -> Any:
-        """The model of that name; None if there is none."""
+        """The earlier model of a sector, label and estimator; None if it is missing."""
         return self.earlier.models.by_group.get(sector, {}).get(label, {}).get(family)
 
     def _differs(self, family: str, sectors: Sequence[str], labels: Sequence[str]) -> str:
-        """What is not as it was there, with the fix; "" if all is."""
+        """The first difference between the earlier run and this run, with the fix; "" without a difference."""
         there, here = self.earlier.models.settings, self.settings.as_dict()
         dataset = self.datasets[sectors[0]]
-        again = "train once without --warm-start, and go on from that"
+        again = "train once without --warm-start, and start from that run"
         old, new = self.earlier.models.feature_names, dataset.names
         if old != new:
-            other = sorted({*old} ^ {*new})
-            which = f"{', '.join(other[:3])}{', ...' if len(other) > 3 else ''}" if other else "their order"
-            return f"the features are others ({which}): give the same features.names, or {again}"
+            changed = sorted({*old} ^ {*new})
+            listed = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}" if changed else "their order"
+            return f"the features differ ({listed}): give the same features.names, or {again}"
         if self.earlier.models.features_hash != self.features_hash:
-            return f"the features have the same names and are computed otherwise: {again}"
+            return f"the features have the same names and other formulas: {again}"
         if set(self.earlier.models.by_group) != set(self.datasets):
-            other = sorted(set(self.earlier.models.by_group) ^ set(self.datasets))
-            return f"the sectors are others ({', '.join(other)}): give the same --sectors, or {again}"
+            changed = sorted(set(self.earlier.models.by_group) ^ set(self.datasets))
+            return f"the sectors differ ({', '.join(changed)}): give the same --sectors, or {again}"
         sections = ["labels", "ml", *registry.estimator(family).sections]
         pairs: list[tuple[str, Any, Any]] = [(f"{name}.{key}", there.get(name, {}).get(key), here[name][key])
                  for name in sections for key in here[name] if (name, key) != ("ml", "use_rmm")]  # fmt: skip
         pairs += [(f"training.{key}", there["training"].get(key), here["training"][key]) for key in SHARED]
-        pairs.append(
-            (
-                "tuned",
-                _tuned(there, tuple(registry.estimator(family).sections)),
-                _tuned(here, tuple(registry.estimator(family).sections)),
-            )
-        )
+        tuned_sections = tuple(registry.estimator(family).sections)
+        pairs.append(("tuned", _tuned(there, tuned_sections), _tuned(here, tuned_sections)))
         for name, was, now in pairs:
             if was != now:
                 shown = "" if name == "tuned" else f" was {json.dumps(was)} and is {json.dumps(now)}"
-                return f"{name}{shown or ' values are others'}: set it as it was, or {again}"
+                return f"{name}{shown or ' values differ'}: set it as it was, or {again}"
         for sector in sectors:
-            had = {label for label in dataset.target.names if self._model(sector, label, family) is not None}
-            if had != set(labels):
-                other = sorted(had ^ set(labels))
-                return f"{family} was trained there on other labels of {sector} ({', '.join(other)}): {again}"
+            trained = {label for label in dataset.target.names if self._model(sector, label, family) is not None}
+            if trained != set(labels):
+                changed = sorted(trained ^ set(labels))
+                return f"{family} was trained there on other labels of {sector} ({', '.join(changed)}): {again}"
         return ""
 
     def _looks_ahead(self, sectors: Sequence[str]) -> str:
-        """Which of its rows lie where they must not, with the fix; "" if none does.
+        """The first look-ahead of the earlier run into this run's parts, with the fix; "" without one.
 
-        A training part ends before the validation part does, labels and embargo included, and that before the test
-        part. So where no part begins earlier than it did there, no row that was fitted there is a validation or test
-        row now, and none that stopped the rounds there is a test row now.
+        A training part ends before the validation part begins, labels and embargo included, and the validation part
+        before the test part. So where no part begins earlier than in the earlier run, no row that was fitted there is
+        a validation or test row now, and no row that stopped its rounds is a test row now.
         """
-        fix = "go on from a run on less data, or leave --warm-start out"
+        fix = "start from a run on less data, or leave --warm-start out"
         last = time_text(int(max(self._times(s, "train").max() for s in sectors)))
         there = max((self._dates(s, "train")[1] for s in sectors), key=_time_ns)
         if _time_ns(there) > _time_ns(last):
@@ -203,7 +206,7 @@ class Starting:
             first = time_text(int(min(self._times(s, part).min() for s in sectors)))
             there = min((self._dates(s, part)[0] for s in sectors), key=_time_ns)
             if _time_ns(there) > _time_ns(first):
-                return f"its {part} part began at {there}, and this one begins at {first}: {fix}"
+                return f"its {part} part began at {there}, and this run's begins at {first}: {fix}"
         return ""
 
     def _dates(self, sector: str, part: str) -> list[str]:
@@ -220,20 +223,20 @@ def _time_ns(text: str) -> int:
 
 
 def _tuned(settings: Mapping[str, Any], sections: Sequence[str]) -> list[Any]:
-    return [one for one in settings.get("tuned", []) if one["section"] in sections]
+    return [item for item in settings.get("tuned", []) if item["section"] in sections]
 
 
 def counts(earlier: EarlierRun, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """For the summary: the run that this one went on from, and of each family how many models did, with which rounds.
+    """The warm start of a run for its summary: the earlier run, and numbers of warm models and old rounds by family.
 
-    rows: of the summary, one a model.
+    rows: the results of the summary, one row for each model.
     """
     families = {}
     for name in dict.fromkeys(row["model"] for row in rows if row["kind"] == "model"):
-        own = [row for row in rows if row["model"] == name]
-        started = [row["warm_start_rounds"] for row in own if row["warm_start_run"]]
+        of_family = [row for row in rows if row["model"] == name]
+        started = [row["warm_start_rounds"] for row in of_family if row["warm_start_run"]]
         pooled = [int(text.split("+")[0]) for text in started if text]
         families[name] = {
-            "models": len(own), "warm": len(started), "old_rounds": float(np.median(pooled)) if pooled else None,
+            "models": len(of_family), "warm": len(started), "old_rounds": float(np.median(pooled)) if pooled else None,
         }  # fmt: skip
     return {"run_key": earlier.run_key, "digest": earlier.digest, "families": families}

@@ -18,7 +18,7 @@ from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import pick
 from gpupipe.store.content_store import Store
 from gpupipe.training.context import TrainingContext
-from gpupipe.training.distributed import site
+from gpupipe.training.distributed import worker_run
 from gpupipe.training.distributed.cluster import ClusterError, Run, cluster
 from gpupipe.training.fold_data import FoldId, make_training_set
 from gpupipe.workloads import equity
@@ -51,7 +51,7 @@ def test_three_workers_make_the_same_models(alone, three, settings, tmp_path):
     assert contents_of_models(tmp_path) == alone
     workers = {line.get("worker") for line in units_of(tmp_path) if line["stage"] != "meta_learner"}
     assert workers == {0, 1, 2}
-    assert not any(three.client.run(lambda: dict(site._sites)).values()), "workers keep nothing of a finished run"
+    assert not any(three.client.run(lambda: dict(worker_run._runs)).values()), "workers keep nothing of a finished run"
 
 
 def test_sectors_alone_are_spread_over_workers(three, tmp_path):
@@ -94,7 +94,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(alone, three, settings, t
 
 def test_a_cluster_that_is_not_there_or_not_the_same_is_refused(monkeypatch):
     monkeypatch.setattr("gpupipe.training.distributed.cluster.CONNECT_S", 0.3)
-    with pytest.raises(ClusterError, match=r"nobody answers there .*`dask scheduler`"), cluster(
+    with pytest.raises(ClusterError, match=r"no scheduler answers .*`dask scheduler`"), cluster(
         pick("cpu"), "tcp://127.0.0.1:9"
     ):  # fmt: skip
         pass
@@ -103,13 +103,13 @@ def test_a_cluster_that_is_not_there_or_not_the_same_is_refused(monkeypatch):
 
 
 def test_a_worker_with_other_versions_is_refused(three, monkeypatch):
-    own = site.about()
-    monkeypatch.setattr(site, "about", lambda: {**own, "versions": {**own["versions"], "xgboost": "0.1"}})
+    own = worker_run.about()
+    monkeypatch.setattr(worker_run, "about", lambda: {**own, "versions": {**own["versions"], "xgboost": "0.1"}})
     from gpupipe.training.distributed.cluster import _require_the_same
 
     with pytest.raises(ClusterError, match=r"tcp://a has xgboost .*, and 0.1 is here"):
         _require_the_same({"tcp://a": own})
-    monkeypatch.setattr(site, "about", lambda: {**own, "code": "other"})
+    monkeypatch.setattr(worker_run, "about", lambda: {**own, "code": "other"})
     with pytest.raises(ClusterError, match="tcp://a has other code of gpupipe"):
         _require_the_same({"tcp://a": own})
 
@@ -138,13 +138,13 @@ def a_job(settings, **changed):
         "key": "of a test", "workload": equity.EQUITY.place, "device": "cpu", "plan": memory.AS_IT_IS, "threads": 1,
         "folds_at_once": 2, "modules": (),
     }  # fmt: skip
-    return site.Job(settings=settings, **{**about, **changed})
+    return worker_run.Job(settings=settings, **{**about, **changed})
 
 
 def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(settings, tmp_path):
     panel = tiny_market()
     prepared = tiny.prepare(panel, settings)
-    place = site.Site(site.rows_of(panel), a_job(settings))
+    place = worker_run.WorkerRun(worker_run.rows_of(panel), a_job(settings))
     folds = [FoldId(prepared.folds.published, panel.groups, part, (0, 1)) for part in (None, 0, 1)]
     for fold in folds:
         training_set = place.training_set(fold)
@@ -156,7 +156,7 @@ def test_a_site_keeps_as_many_folds_as_it_may_and_the_rows_of_the_client(setting
             for name in ("X", "y", "time_ns"):
                 np.testing.assert_array_equal(getattr(training_set.fit[group], name), getattr(rows, name))
     assert list(place._training_sets) == folds[1:]
-    files = site.Site(site.rows_of(panel), a_job(settings, plan=memory.LADDER[-1]))
+    files = worker_run.WorkerRun(worker_run.rows_of(panel), a_job(settings, plan=memory.LADDER[-1]))
     files.training_set(folds[0])
     assert files._cache.exists()
     files.close()
@@ -171,12 +171,12 @@ def test_modules_that_differ_are_refused(settings, tmp_path):
 
     chosen = equity.make("fast", settings=[*QUICK, f"features.modules={path}"])
     with pytest.raises(UserError, match="differs between the client and a worker"):
-        site.Site(site.rows_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
+        worker_run.WorkerRun(worker_run.rows_of(tiny_market()), a_job(chosen, modules=((str(path), "0" * 64),)))
 
 
 def test_warnings_of_a_worker_are_the_clients(caplog):
     log = logging.getLogger("gpupipe")
-    with caplog.at_level(logging.WARNING), site.logged_warnings() as said:
+    with caplog.at_level(logging.WARNING), worker_run.logged_warnings() as said:
         log.warning("of this thread %d", 1)
         other = threading.Thread(target=log.warning, args=("of another",))
         other.start()

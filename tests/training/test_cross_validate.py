@@ -25,8 +25,8 @@ from gpupipe.evaluation.block_bootstrap import by_time, draw, interval, joined
 from gpupipe.evaluation.losses import log_loss
 from gpupipe.pipeline.listener import Listener
 from gpupipe.targets.triple_barrier import tp_dd_labels
-from gpupipe.training import cross_validate, prepare
-from gpupipe.training.cross_validate import BlockLoss, FoldScores
+from gpupipe.training import cross_validate, fold_summaries, prepare
+from gpupipe.training.fold_summaries import BlockLoss, FoldScores
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, dataset_of, tiny_market
@@ -199,7 +199,7 @@ def measured(fold, *losses):
 
 def test_a_walk_forward_by_hand():
     """Two sectors and two origins, of which the second has one sector only: sectors weigh alike, rows within them."""
-    found = cross_validate.walk_forward_summary([
+    found = fold_summaries.walk_forward_summary([
         measured("origin1", (0, "a", "label", "m", 2, 1.0, 2.0), (0, "b", "label", "m", 10, 9.0, 10.0)),
         measured("origin2", (0, "a", "label", "m", 8, 9.0, 8.0)),
     ], TABLES)  # fmt: skip
@@ -247,7 +247,7 @@ def test_intervals_of_origins_put_together_by_hand(gain, word):
         ], {("l", "a"): part})
         for k, part in enumerate(parts)
     ]  # fmt: skip
-    walk = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds_of, TABLES), folds_of, 5, 7, TABLES)
+    walk = fold_summaries.with_intervals(fold_summaries.walk_forward_summary(folds_of, TABLES), folds_of, 5, 7, TABLES)
     one = one_of(walk["results"], "l", "m")
     assert one["skill"] == word and walk["intervals"]["times"] == 120 and walk["families"][0]["skill"] == word
     draws = draw(np.arange(120), 5, 7)
@@ -256,8 +256,8 @@ def test_intervals_of_origins_put_together_by_hand(gain, word):
     low, high = interval(1 - own.sum() / prior.sum(), 1 - sums[:, 0] / sums[:, 1], 12)
     assert (one["gain_low"], one["gain_high"]) == pytest.approx((low, high), rel=1e-9)
     assert one["above_tables_low"] == pytest.approx(low) and one["above_tables_high"] == pytest.approx(high)
-    backwards = cross_validate.with_intervals(
-        cross_validate.walk_forward_summary(folds_of[::-1], TABLES), folds_of[::-1], 5, 7, TABLES
+    backwards = fold_summaries.with_intervals(
+        fold_summaries.walk_forward_summary(folds_of[::-1], TABLES), folds_of[::-1], 5, 7, TABLES
     )
     assert one_of(backwards["results"], "l", "m")["gain_low"] == pytest.approx(one["gain_low"], rel=1e-9)
     with pytest.raises(ValueError, match="do not overlap"):
@@ -268,7 +268,7 @@ def test_intervals_of_a_workload_without_tables_and_without_a_prior_of_all_secto
     part = by_date(60, 0, 0.05, np.random.default_rng(1), ("m",))
     sums = [float(part.sums["l", name].sum()) for name in ("m", "prior")]
     folds = [FoldScores({"name": "origin1"}, [BlockLoss("origin1", 0, "a", "l", "m", 60, *sums)], {("l", "a"): part})]
-    walk = cross_validate.with_intervals(cross_validate.walk_forward_summary(folds, ()), folds, 5, 7, ())
+    walk = fold_summaries.with_intervals(fold_summaries.walk_forward_summary(folds, ()), folds, 5, 7, ())
     (one,), (by_sector,), (family,) = walk["results"], walk["by_sector"], walk["families"]
     gain = 1 - sums[0] / sums[1]
     for measures in (one, by_sector, family):
@@ -288,7 +288,7 @@ def test_a_path_below_a_prior_denies_skill():
         ((0.5, 0.5, 0.5), "above the prior on every path", 0.4), ((0.5, 0.5, 1.9), "no skill", None),
         ((0.95, 0.95, 0.95), "no skill", -0.05),  # above the sector's prior, not above that of all sectors
     ):  # fmt: skip
-        found = cross_validate.cpcv_summary(folds_of(*losses), 3, 2)
+        found = fold_summaries.cpcv_summary(folds_of(*losses), 3, 2)
         one = one_of(found["results"], "label", "m")
         assert one["skill"] == word and (smallest is None or one["smallest_above_prior_all"] == pytest.approx(smallest))
         assert one_of(found["results"], "label", "prior_all")["skill"] == "no skill"
@@ -300,7 +300,7 @@ def test_paths_of_a_cross_validation_by_hand():
         measured(f"cpcv{k}", (0, "a", "label", "m", 1, 10.0**-k, 1.0), (1, "a", "label", "m", 1, 2 * 10.0**-k, 1.0))
         for k in (1, 2, 3)
     ]
-    found = cross_validate.cpcv_summary(folds_of, 3, 2)
+    found = fold_summaries.cpcv_summary(folds_of, 3, 2)
     # Groups of the folds: 0 1, 0 2, 1 2. First path: group 0 of fold 1, 1 of fold 1, 2 of fold 2. Second: 2, 3, 3.
     assert paths(3, 2).tolist() == [[0, 1], [0, 2], [1, 2]]
     (one,) = found["results"]

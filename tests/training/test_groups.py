@@ -177,7 +177,7 @@ def test_a_sector_with_too_few_rows_is_skipped_and_the_rest_is_trained(tmp_path)
     summary, _ = job(tmp_path / "late", *FEW, panel=late(150))
     (skip,) = summary["skipped"]
     assert (skip["sector"], skip["label"]) == ("energy", "")
-    assert "training.min_rows = 50 asks for 4 x, 1 x and 1 x" in skip["reason"]
+    assert "training.min_rows = 50 requires 200, 50 and 50" in skip["reason"]
     assert (summary["n_models"], summary["n_models_wanted"]) == (24, 36)
     assert {row["sector"] for row in summary["models"]} == {"technology", "utilities"}
     job(tmp_path / "two", *FEW, panel=in_sectors(tiny_market(), ["technology", "utilities"]))

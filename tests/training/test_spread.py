@@ -14,7 +14,7 @@ from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.training import fold_data
-from gpupipe.training.distributed import holding, spread
+from gpupipe.training.distributed import sharded_worker, spread
 from gpupipe.training.distributed.cluster import ClusterError, cluster
 from gpupipe.training.fold_data import FoldId
 from gpupipe.workloads import equity
@@ -119,7 +119,7 @@ def test_workers_killed_in_mid_training_change_nothing(together, three, settings
             os.kill(killed[now], signal.SIGKILL)
         return future
 
-    moments = [(holding.fit_pool, 1, "xgb_joint"), (holding.fit_group, 0, "random_forest")]
+    moments = [(sharded_worker.fit_pool, 1, "xgb_joint"), (sharded_worker.fit_group, 0, "random_forest")]
 
     monkeypatch.setattr(spread.Spread, "_submit", submit_and_kill)
     _, worked = tiny.execute(tiny_market(), None, settings, tmp_path, workers=three)
@@ -129,7 +129,7 @@ def test_workers_killed_in_mid_training_change_nothing(together, three, settings
     assert contents_of_models(tmp_path) == contents_of_models(together[0])
     assert not set(killed.values()) & set(three.client.run(os.getpid).values())
     warned = [line for line in run_log.read(tmp_path / run_log.FILE) if line["event"] == "warning"]
-    assert sum("is gone" in line["text"] for line in warned) == 2
+    assert sum("is lost" in line["text"] for line in warned) == 2
 
 
 def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monkeypatch):

@@ -309,7 +309,7 @@ def test_what_is_the_same_is_gone_on_from(old, caplog):
 
 
 @pytest.mark.parametrize(("setting", "said"), [
-    ("features.names=momentum,natr_14", "the features are others"),
+    ("features.names=momentum,natr_14", "the features differ"),
     ("labels.thresholds=0.03", "labels.thresholds was [0.02] and is [0.03]"),
     ("labels.rule=first_touch", 'labels.rule was "take_profit_first" and is "first_touch"'),
     ("labels.window=calendar", "labels.window"),
@@ -331,14 +331,14 @@ def test_what_differs_for_one_family_leaves_the_other(old, caplog):
 
 def test_other_sectors_are_refused(old, caplog):
     assert not any(going_on(old, panel=in_sectors(tiny_market(), SECTORS[:2])).values())
-    assert f"the sectors are others ({SECTORS[2]})" in caplog.text
+    assert f"the sectors differ ({SECTORS[2]})" in caplog.text
 
 
 def test_features_computed_otherwise_are_refused(old, caplog, monkeypatch):
     there = warm_start.read(old, Store(old))
     other = dataclasses.replace(there, models=dataclasses.replace(there.models, features_hash="another"))
     monkeypatch.setattr(warm_start, "read", lambda *a: other)
-    assert not any(going_on(old).values()) and "computed otherwise" in caplog.text
+    assert not any(going_on(old).values()) and "the same names and other formulas" in caplog.text
 
 
 def test_rows_that_were_fitted_may_not_be_validation_or_test_rows_now(old, tonight, caplog):

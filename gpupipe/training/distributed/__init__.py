@@ -1,1 +1,1 @@
-"""The same tasks on the workers of a Dask cluster."""
+"""Training tasks on the workers of a Dask cluster."""

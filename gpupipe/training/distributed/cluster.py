@@ -1,4 +1,4 @@
-"""Cluster: the same graph on the workers of a Dask cluster, of this machine or of others."""
+"""Cluster: runs the task graph on the workers of a Dask cluster, on this machine or on others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.store.content_store import sha256
 from gpupipe.training.context import FOLDS_AT_ONCE
-from gpupipe.training.distributed import site
+from gpupipe.training.distributed import worker_run
 from gpupipe.training.distributed.errors import ClusterError
 from gpupipe.training.distributed.spread import Spread
 from gpupipe.training.fold_data import FoldId, Stage
@@ -35,9 +35,12 @@ CONNECT_S = 15
 
 @dataclass
 class Cluster:
-    """Workers that are there.
+    """The connected workers of a Dask cluster.
 
-    client: Dask's.  addresses: of the workers.  threads: of each.  dashboard: its address, "" where there is none.
+    client: Dask's client.  addresses: one for each worker.  threads: of each worker.
+    dashboard: address of Dask's dashboard; "" without one.
+
+    Example: `--workers 3 --jobs 6` gives 3 addresses and 2 threads, so `jobs` is 6.
     """
 
     client: Any
@@ -47,7 +50,7 @@ class Cluster:
 
     @property
     def jobs(self) -> int:
-        """How many units are worked on at the same time."""
+        """Number of tasks that run at the same time."""
         return len(self.addresses) * self.threads
 
     @contextlib.contextmanager
@@ -59,77 +62,80 @@ class Cluster:
         key: str,
         plan: memory.Plan,
         modules: Sequence[Module],
-    ) -> Iterator[Run | Spread]:
-        """Give all rows to all workers, or those of some groups to each; at the end they release the run.
+    ) -> Iterator[ClusterRun | Spread]:
+        """Send all rows to every worker, or the rows of some groups to each; workers release the run at the end.
 
         key: of the run.  plan: the memory plan of each worker.
         """
         paths = tuple((module.path, sha256(module.content)) for module in modules)
-        # Pooled fits of a worker at once.
+        # Number of pooled fits that a worker runs at once.
         fits = -(-min(self.jobs, len(settings.training.models)) // len(self.addresses))
         at_once = 1 if plan.sparing else FOLDS_AT_ONCE
         fits = 1 if settings.training.spread else fits  # all workers do them together
         threads = max(1, self.threads // fits)
-        job = site.Job(key, workload.place, settings, panel.device.kind, plan, threads, at_once, paths)
-        run: Run | Spread
+        job = worker_run.Job(key, workload.place, settings, panel.device.kind, plan, threads, at_once, paths)
+        run: ClusterRun | Spread
         if settings.training.spread:
             run = Spread(self.client, self.addresses, panel, job)
         else:
-            # In a list, as of a dictionary Dask would make one future a column, known by its name alone.
-            (shared,) = self.client.scatter([site.rows_of(panel)], broadcast=True)
-            run = Run(self, shared, job)
+            # In a list, because Dask turns a dictionary into a future for each key.
+            (shared,) = self.client.scatter([worker_run.rows_of(panel)], broadcast=True)
+            run = ClusterRun(self, shared, job)
         try:
             yield run
         finally:
-            with contextlib.suppress(Exception):  # a worker that is gone has nothing to let go of
-                for address, own in run.forget().items():
+            with contextlib.suppress(Exception):  # a lost worker holds nothing
+                for address, usage in run.forget().items():
                     run_log.event(
-                        "worker", address=address, memory_peak_bytes=own["peak_bytes"], rows_held=own.get("rows"),
+                        "worker", address=address, memory_peak_bytes=usage["peak_bytes"], rows_held=usage.get("rows"),
                     )  # fmt: skip
-                    for direction, stages in own["bus_bytes"].items():
+                    for direction, stages in usage["bus_bytes"].items():
                         for stage, n_bytes in stages.items():
                             getattr(panel.device.ledger, direction)[stage] += n_bytes
 
 
-class Run:
-    """One run on the cluster, whose workers can each have all rows: a `WorkerPool`."""
+class ClusterRun:
+    """One run on a cluster whose workers each have access to all rows: a `WorkerPool`.
 
-    def __init__(self, cluster: Cluster, rows: Any, job: site.Job) -> None:
+    Example: `with cluster.running(EQUITY, panel, settings, key, plan, modules) as workers` yields one.
+    """
+
+    def __init__(self, cluster: Cluster, rows: Any, job: worker_run.Job) -> None:
         self._cluster, self._rows, self._job = cluster, rows, job
         self._opening: dict[FoldId, Any] = {}
         self._lock = threading.Lock()
 
     @property
     def n_workers(self) -> int:
-        """How many workers there were at the beginning."""
+        """Number of workers at the start of the run."""
         return len(self._cluster.addresses)
 
     @property
     def sharded_rows(self) -> None:
-        """Each worker can have all rows."""
+        """None: each worker has access to all rows."""
 
     def worker_of(self, group: str | None, worker: int) -> int:
-        """The worker that asks."""
+        """The calling worker itself."""
         return worker
 
     def open(self, fold: FoldId, worker: int) -> None:
-        """Let a worker prepare a fold, without waiting for it."""
-        future = self._submit(site.prepare, worker, fold, priority=10)
+        """Start the preparation of a fold on a worker, and return at once."""
+        future = self._submit(worker_run.prepare, worker, fold, priority=10)
         with self._lock:
             self._opening[fold] = future
 
     def close(self, fold: FoldId) -> None:
-        """A fold is done; workers release it when they need the room."""
+        """Mark a fold as done; workers release it when they need the memory."""
         with self._lock:
             self._opening.pop(fold, None)
 
     def forget(self) -> dict[str, dict[str, Any]]:
-        """Cancel preparations and let workers release the run; see `site.forget`, for each worker."""
+        """Cancel preparations, and let workers release the run; returns `worker_run.forget` of each worker."""
         with self._lock:
             for future in self._opening.values():
                 future.cancel()
             self._opening.clear()
-        return self._cluster.client.run(site.forget, self._job.key)
+        return self._cluster.client.run(worker_run.forget, self._job.key)
 
     def fit(
         self,
@@ -143,18 +149,18 @@ class Run:
         """See `WorkerPool`."""
         earlier = estimator.earlier
         if earlier is not None:
-            earlier = replace(earlier, by_group={g: site.pack(models) for g, models in earlier.by_group.items()})
-        rest = (fold, estimator.name, stage, site.pack(pooled), site.pack(frozen_choices), earlier)
+            earlier = replace(earlier, by_group={g: worker_run.pack(models) for g, models in earlier.by_group.items()})
+        rest = (fold, estimator.name, stage, worker_run.pack(pooled), worker_run.pack(frozen_choices), earlier)
         name = f"{fold.name}/{estimator.name}/{stage.group or 'pool'}"
-        return site.unpack(self._result(name, self._submit(site.fit, worker, *rest))) or []
+        return worker_run.unpack(self._result(name, self._submit(worker_run.fit, worker, *rest))) or []
 
     def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
         """See `WorkerPool`."""
-        future = self._submit(site.predict, worker, fold, name, group, part, site.pack(models))
+        future = self._submit(worker_run.predict, worker, fold, name, group, part, worker_run.pack(models))
         return self._result(f"{fold.name}/{name}/{group}/{part}", future)
 
     def _submit(self, function: Callable[..., Any], worker: int, *arguments: Any, priority: int = 0) -> Any:
-        # Wherever the worker is lost, Dask does its work again on another.
+        # Where the worker is lost, Dask runs the task again on another worker.
         return self._cluster.client.submit(
             function, self._rows, self._job, *arguments, workers=[self._cluster.addresses[worker]],
             allow_other_workers=True, pure=False, priority=priority,
@@ -164,68 +170,67 @@ class Run:
         from distributed import CancelledError, KilledWorker
 
         try:
-            made, warnings = future.result()
-        except CancelledError:  # Dask cancels what it was asked for when the scheduler is gone
+            result, warnings = future.result()
+        except CancelledError:  # Dask cancels tasks when the scheduler is lost
             raise ClusterError(
-                f"{name}: the scheduler or its workers went away: start them again; the same command goes on where "
-                "this one was"
+                f"{name}: the scheduler or its workers were lost: start them again; the same command resumes the run"
             ) from None
         except KilledWorker as error:
             raise ClusterError(
-                f"{name}: worker after worker was lost while it was made ({error.last_worker.address} last): look at "
-                "their logs; where they ran out of memory, give each less (--workers, --memory) or more of it"
+                f"{name}: this task was lost with several workers ({error.last_worker.address} last): look at their "
+                "logs; where they ran out of memory, start fewer workers or lower --memory"
             ) from None
         for text in warnings:
             log.warning("%s", text)
-        return made
+        return result
 
 
 @contextlib.contextmanager
 def cluster(
     device: Device, scheduler: str | None = None, workers: int = 0, jobs: int = 1, dashboard: bool = False
 ) -> Iterator[Cluster]:
-    """A cluster: a running one, or one of this machine that ends with the context.
+    """Connect to a running cluster, or start a local cluster that ends with the context.
 
-    scheduler: address of one that is there, as tcp://host:8786.  workers: processes of this machine, each with
-    jobs / workers threads; on CUDA one GPU each; 0 works within this process.  dashboard: serve Dask's, to this machine
-    alone.
-    Raises ClusterError where there is none, or one that would make other models.
+    scheduler: address of a running scheduler, such as tcp://host:8786.
+    workers: number of local processes, each with jobs / workers threads and, on CUDA, a GPU; 0 runs in this process.
+    dashboard: serve Dask's dashboard to this machine.
+    Raises ClusterError where no scheduler answers, or a worker has other code or versions.
     """
     if scheduler is not None and workers:
-        raise ClusterError("--scheduler and --workers: a cluster has the workers that it has; leave --workers out")
+        raise ClusterError("--scheduler and --workers: a running cluster has its workers; leave --workers out")
     if dashboard and scheduler is None and importlib.util.find_spec("bokeh") is None:
         raise ClusterError("--dashboard needs the package bokeh: pip install -e '.[dashboard]'")
     from distributed import Client
 
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if scheduler is not None:
             try:
-                client = held.enter_context(Client(scheduler, timeout=CONNECT_S, set_as_default=False))
+                client = stack.enter_context(Client(scheduler, timeout=CONNECT_S, set_as_default=False))
             except (OSError, ValueError) as error:
                 raise ClusterError(
-                    f"--scheduler {scheduler}: nobody answers there ({error}); start one by `dask scheduler`, and "
+                    f"--scheduler {scheduler}: no scheduler answers ({error}); start `dask scheduler`, and "
                     "`dask worker` on each machine"
                 ) from None
         else:
-            local = held.enter_context(_local(device, workers, jobs, dashboard))
-            client = held.enter_context(Client(local, set_as_default=False))
-        found = client.scheduler_info(n_workers=-1)["workers"]
-        if not found:
+            local = stack.enter_context(_local(device, workers, jobs, dashboard))
+            client = stack.enter_context(Client(local, set_as_default=False))
+        workers_of_cluster = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers_of_cluster:
             raise ClusterError(f"--scheduler {scheduler}: it has no workers; start some by `dask worker {scheduler}`")
-        _require_the_same(client.run(site.about))
-        threads = min(own["nthreads"] for own in found.values())
+        _require_the_same(client.run(worker_run.about))
+        threads = min(about["nthreads"] for about in workers_of_cluster.values())
         address = client.dashboard_link if scheduler else ""
-        if dashboard and not scheduler:  # another port where that one is taken
+        if dashboard and not scheduler:  # Dask takes another port where this port is in use
             address = f"http://{LOOPBACK}:{local.scheduler.http_server.port}/status"
-        yield Cluster(client, tuple(sorted(found)), threads, address or "")
+        yield Cluster(client, tuple(sorted(workers_of_cluster)), threads, address or "")
 
 
 def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
-    """Workers on this machine that nobody else can reach; without a number, one within this process."""
+    """Workers on this machine, reachable from this machine only; workers = 0 is a single worker in this process."""
     shared = {
         "threads_per_worker": max(1, jobs // max(1, workers)),
         "dashboard_address": DASHBOARD if dashboard else f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0",
-        "silence_logs": logging.ERROR,  # that a worker takes its time to end is no news
+        "silence_logs": logging.ERROR,  # warnings about workers that end slowly do not matter
     }  # fmt: skip
     if device.kind == "cuda" and workers:
         from dask_cuda import LocalCUDACluster
@@ -239,13 +244,13 @@ def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
     return LocalCluster(n_workers=1, processes=False, memory_limit=None, **shared)
 
 
-def _require_the_same(found: dict[str, dict[str, Any]]) -> None:
-    """ClusterError where a worker has other code or versions than this process: it would make other models."""
-    own = site.about()
-    for address, theirs in found.items():
-        if theirs["code"] != own["code"]:
+def _require_the_same(about_workers: dict[str, dict[str, Any]]) -> None:
+    """Raise ClusterError where a worker has other code or versions than this process, and so could fit other models."""
+    about_client = worker_run.about()
+    for address, about_worker in about_workers.items():
+        if about_worker["code"] != about_client["code"]:
             raise ClusterError(f"the worker at {address} has other code of gpupipe: install the same there")
-        for name in sorted({*own["versions"], *theirs["versions"]}):
-            here, there = (one["versions"].get(name, "none") for one in (own, theirs))
+        for name in sorted({*about_client["versions"], *about_worker["versions"]}):
+            here, there = (about["versions"].get(name, "none") for about in (about_client, about_worker))
             if here != there:
                 raise ClusterError(f"the worker at {address} has {name} {there}, and {here} is here: install the same")

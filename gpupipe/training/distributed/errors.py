@@ -1,4 +1,4 @@
-"""What the user of a cluster can mend."""
+"""ClusterError: a problem of a cluster that the user can fix."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from gpupipe.runtime.errors import UserError
 
 
 class ClusterError(UserError):
-    """A cluster cannot be used; the message says why and names the fix."""
+    """A cluster cannot be used; the message names the reason and the fix."""

@@ -1,4 +1,4 @@
-"""Site: what a worker does of a run. Its functions are called there, by Dask; they give what the client would make."""
+"""WorkerRun: a run on a worker. Dask calls the functions of this module; results equal the client's."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ from gpupipe.training import fold_data, recipe
 from gpupipe.training.fold_data import FoldId, Stage
 from gpupipe.training.prepare import make_dataset
 
-# A model as it travels: what it says of itself, and its files.
+# A packed model: its description and its files.
 Packed = tuple[dict[str, Any], dict[str, bytes]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know of a run in addition to its rows.
+    """The parameters of a run that a worker needs in addition to the rows.
 
-    key: of the run.  workload: where the workload is, see `recipe.load`.  plan: the memory plan.
-    threads: of a pooled fit.  folds_at_once: in memory.
-    modules: path and SHA-256 of each module of the user's own features.
+    key: of the run.  workload: the place of the workload, see `recipe.load`.  plan: the memory plan.
+    threads: of a pooled fit.  folds_at_once: number of folds in memory.
+    modules: path and SHA-256 of each module of user features.
+
+    Example: `Job(key, "gpupipe.workloads.equity:EQUITY", settings, "cpu", plan, 2, 2, ())`.
     """
 
     key: str
@@ -56,12 +58,12 @@ class Job:
     modules: tuple[tuple[str, str], ...]
 
 
-# The rows of a run as they travel: the fields of a Panel, its arrays in host memory.
+# The packed rows of a run: the fields of a Panel, with arrays in host memory.
 Rows = dict[str, Any]
 
 
 def rows_of(panel: Panel) -> Rows:
-    """The panel as it travels."""
+    """The packed rows of a panel."""
     to_host = panel.device.to_host
     return {
         "columns": {name: to_host(column) for name, column in panel.columns.items()},
@@ -78,27 +80,27 @@ def _panel_of(rows: Rows, where: Device) -> Panel:
 
 
 class _Datasets(Mapping[str, Dataset]):
-    """Datasets of the groups that were asked for last, made when they are asked for."""
+    """Datasets by group, computed on demand; the `room` groups that were used last stay in memory."""
 
     def __init__(self, panel: Panel, job: Job, cache: pathlib.Path | None) -> None:
         self._panel, self._settings, self._cache = panel, job.settings, cache
         self._workload = recipe.load(job.workload)
-        self._made: OrderedDict[str, tuple[Dataset, str, dict[str, float]]] = OrderedDict()
+        self._results: OrderedDict[str, tuple[Dataset, str, dict[str, float]]] = OrderedDict()
         self._lock = threading.RLock()
         self.room = 1
 
     def __getitem__(self, group: str) -> Dataset:
-        return self.made(group)[0]
+        return self.result_of(group)[0]
 
-    def made(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
-        """See `make_dataset`."""
+    def result_of(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
+        """`make_dataset` of a group."""
         with self._lock:
-            if group not in self._made:
-                self._made[group] = make_dataset(self._workload, self._panel, group, self._settings, self._cache)
-            self._made.move_to_end(group)
-            while len(self._made) > self.room:
-                self._made.popitem(last=False)
-            return self._made[group]
+            if group not in self._results:
+                self._results[group] = make_dataset(self._workload, self._panel, group, self._settings, self._cache)
+            self._results.move_to_end(group)
+            while len(self._results) > self.room:
+                self._results.popitem(last=False)
+            return self._results[group]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._panel.groups)
@@ -108,16 +110,16 @@ class _Datasets(Mapping[str, Dataset]):
 
 
 class _Splits(Mapping[str, Split]):
-    """The row numbers of a fold in time, of each group."""
+    """Row numbers of a fold in time, by group, computed on demand."""
 
     def __init__(self, datasets: _Datasets, times: FoldTimes) -> None:
         self._datasets, self._times = datasets, times
-        self._made: dict[str, Split] = {}
+        self._by_group: dict[str, Split] = {}
 
     def __getitem__(self, group: str) -> Split:
-        if group not in self._made:
-            self._made[group] = split(self._datasets[group], self._times)
-        return self._made[group]
+        if group not in self._by_group:
+            self._by_group[group] = split(self._datasets[group], self._times)
+        return self._by_group[group]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._datasets)
@@ -139,8 +141,11 @@ class _Data:
     threads: int
 
 
-class Site:
-    """A run on a worker: datasets and folds, made when they are needed and let go of when others are."""
+class WorkerRun:
+    """A run on a worker: datasets and training sets, computed on demand and released when others need the memory.
+
+    Example: `WorkerRun(rows_of(panel), job).training_set(fold)` is the training set of a fold.
+    """
 
     def __init__(self, rows: Rows, job: Job) -> None:
         self.job, self.device = job, device.pick(job.device, job.settings.ml.use_rmm)
@@ -156,19 +161,19 @@ class Site:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Of the bars that are here."""
+        """Groups whose bars this worker has."""
         return tuple(self._datasets)
 
     def keep_all_groups(self) -> None:
-        """Let go of no dataset."""
+        """Release no dataset."""
         self._datasets.room = len(self._datasets)
 
     def dataset_of(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
-        """See `make_dataset`; made once."""
-        return self._datasets.made(group)
+        """`make_dataset` of a group, computed once."""
+        return self._datasets.result_of(group)
 
     def data(self, fold: FoldId) -> _Data:
-        """What a round is made of; datasets of its groups stay, and of one more."""
+        """The inputs of a fold; datasets of its groups, and of one further group, stay in memory."""
         with self._lock:
             self._datasets.room = max(self._datasets.room, len(fold.groups) + 1)
             splits = self._splits.setdefault(fold.times, _Splits(self._datasets, fold.times))
@@ -176,14 +181,14 @@ class Site:
         return _Data(self._datasets, splits, job.settings, self.device, self._cache, job.plan, job.threads)
 
     def training_set(self, fold: FoldId) -> TrainingSet:
-        """The training set of a fold, made once; the one used longest ago is released where there would be too many."""
+        """The training set of a fold, computed once; above folds_at_once the least recently used is released."""
         with self._lock:
             making = self._making.setdefault(fold, threading.Lock())
         with making:
             if fold not in self._training_sets:
-                made = fold_data.make_training_set(self.data(fold), fold)
+                training_set = fold_data.make_training_set(self.data(fold), fold)
                 with self._lock:
-                    self._training_sets[fold] = made
+                    self._training_sets[fold] = training_set
                     while len(self._training_sets) > self.job.folds_at_once:
                         self._training_sets.popitem(last=False)
             with self._lock:
@@ -191,32 +196,32 @@ class Site:
                 return self._training_sets[fold]
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all datasets and files."""
         self._training_sets.clear()
         if self._cache:
             shutil.rmtree(self._cache, ignore_errors=True)
 
 
-_sites: dict[str, Site] = {}
-_sites_lock = threading.Lock()
+_runs: dict[str, WorkerRun] = {}
+_runs_lock = threading.Lock()
 
 
-def _site(rows: Rows, job: Job) -> Site:
-    with _sites_lock:
-        if job.key not in _sites:
-            _sites[job.key] = Site(rows, job)
-        return _sites[job.key]
+def _run(rows: Rows, job: Job) -> WorkerRun:
+    with _runs_lock:
+        if job.key not in _runs:
+            _runs[job.key] = WorkerRun(rows, job)
+        return _runs[job.key]
 
 
 def about() -> dict[str, Any]:
-    """What a worker has to have in common with the client."""
+    """Code digest and versions, which must be equal on worker and client."""
     return {"code": fingerprint.code_hash([__name__], ()), "versions": fingerprint.versions()}
 
 
 def prepare(rows: Rows, job: Job, fold: FoldId) -> None:
-    """Make the training set of a fold and its bins, before stages ask for them."""
+    """Compute the training set of a fold and its bins, before stages need them."""
     with one_blas_thread():
-        training_set = _site(rows, job).training_set(fold)
+        training_set = _run(rows, job).training_set(fold)
         columns.make_shared(registry.estimators(job.settings.training.models), training_set, job.settings)
 
 
@@ -230,13 +235,13 @@ def fit(
     frozen_choices: list[Packed | None] | None,
     earlier: EarlierModels | None,
 ) -> tuple[list[Packed | None], list[str]]:
-    """See `fold_data.fit`, with models that travel; and the warnings that were given."""
+    """`fold_data.fit` with packed models; returns packed models and warnings."""
     with one_blas_thread(), logged_warnings() as warnings:
         estimator = registry.estimator(name)
         if earlier is not None:
             loaded = {group: unpack(models) or [] for group, models in earlier.by_group.items()}
             estimator = estimator.starting_from(replace(earlier, by_group=loaded))
-        training_set = _site(rows, job).training_set(fold)
+        training_set = _run(rows, job).training_set(fold)
         models = fold_data.fit(estimator, training_set, stage, job.settings, unpack(pooled), unpack(frozen_choices))
         return pack(models), warnings
 
@@ -244,31 +249,31 @@ def fit(
 def predict(
     rows: Rows, job: Job, fold: FoldId, name: str, group: str, part: str, models: list[Packed | None]
 ) -> tuple[np.ndarray, list[str]]:
-    """See `fold_data.predict`, with models that travel; and the warnings that were given."""
+    """`fold_data.predict` with packed models; returns predictions and warnings."""
     with one_blas_thread(), logged_warnings() as warnings:
         unpacked = unpack(models)
         assert unpacked is not None
-        data = _site(rows, job).data(fold)
+        data = _run(rows, job).data(fold)
         return fold_data.predict(registry.estimator(name), data, fold, group, part, unpacked), warnings
 
 
 def forget(key: str) -> dict[str, Any]:
-    """Let go of a run; what the worker's process held at most, in bytes, and what crossed its bus."""
-    with _sites_lock:
-        site = _sites.pop(key, None)
-    if site is not None:
-        site.close()
-    crossed = site.device.ledger.as_dict() if site else {}
+    """Release a run; returns the peak memory of the worker's process, and the bytes that crossed its bus."""
+    with _runs_lock:
+        run = _runs.pop(key, None)
+    if run is not None:
+        run.close()
+    crossed = run.device.ledger.as_dict() if run else {}
     return {"peak_bytes": device.host_peak_bytes(), "bus_bytes": crossed}
 
 
 def pack(models: Sequence[Any] | None) -> Any:
-    """Models as they travel; None stays None."""
+    """Models in packed form; None stays None."""
     return models and [model and (model.describe(), model.files()) for model in models]
 
 
 def unpack(packed: Sequence[Packed | None] | None) -> list[Any] | None:
-    """The models again; a file that several have is loaded once."""
+    """Load packed models; a file that several models share is loaded once."""
     if packed is None:
         return None
     boosters: dict[bytes, Any] = {}
@@ -276,7 +281,7 @@ def unpack(packed: Sequence[Packed | None] | None) -> list[Any] | None:
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
-    """More would make the last bits of a sum depend on the machine."""
+    """Limit BLAS to one thread: with more, the last bits of sums depend on the machine."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")
@@ -284,7 +289,7 @@ def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def logged_warnings() -> Iterator[list[str]]:
-    """Warnings that this thread logs meanwhile; they are shown by the client, and so not here."""
+    """Collect the warnings that this thread logs; the client shows them, so they are not logged here."""
     warnings: list[str] = []
     thread = threading.get_ident()
 

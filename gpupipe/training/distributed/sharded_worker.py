@@ -1,4 +1,4 @@
-"""Holding: what a worker does of a run whose rows are spread, so that it holds those of some groups and no others."""
+"""Functions that Dask calls on a worker of a sharded run; the worker holds the rows of some groups."""
 
 from __future__ import annotations
 
@@ -20,93 +20,112 @@ from gpupipe.runtime import device
 from gpupipe.store.content_store import dump_json, sha256
 from gpupipe.training import fold_data
 from gpupipe.training.cache_keys import GroupDigests
-from gpupipe.training.distributed.site import Job, Packed, Rows, Site, logged_warnings, one_blas_thread, pack, unpack
+from gpupipe.training.distributed.worker_run import (
+    Job,
+    Packed,
+    Rows,
+    WorkerRun,
+    logged_warnings,
+    one_blas_thread,
+    pack,
+    unpack,
+)
 from gpupipe.training.fold_data import FoldId, Stage
 
-# A peer that is gone ends what was asked of it at once; one that is slow, or still at a group's stage, is waited for.
+# A lost peer ends a collective call at once; this timeout is for a slow peer, or one that still fits a group's stage.
 PEER_S = 6 * 3600
 
 
 class NotHeldError(Exception):
-    """This worker does not hold what it is asked about: it has taken the place of one that is gone."""
+    """This worker does not hold the requested rows, because it has replaced a lost worker."""
 
 
 @dataclass(frozen=True)
 class Ring:
-    """The workers that do one thing together. rank: this one's number, of `size`.  tracker: where they meet."""
+    """Workers that call XGBoost's collective together.
+
+    rank: number of this worker, from 0 to size - 1.  tracker: arguments that connect to the tracker.
+
+    Example: three workers that fit a pooled stage have Ring(0, 3, tracker), Ring(1, 3, tracker), Ring(2, 3, tracker).
+    """
 
     rank: int
     size: int
     tracker: dict[str, Any]
 
 
-class Holding:
-    """The rows of some groups, and what was made of them. folds: of the rounds that are open, by the whole round."""
+class HeldRows:
+    """The rows of some groups on this worker, and their training sets.
+
+    training_sets: of the open folds, by the id of the whole fold.
+
+    Example: `HeldRows(rows, job).groups` are the sectors of the worker, such as ("energy", "utilities").
+    """
 
     def __init__(self, rows: Rows, job: Job) -> None:
-        self.job, self.site = job, Site(rows, job)
-        self.site.keep_all_groups()
+        self.job, self.run = job, WorkerRun(rows, job)
+        self.run.keep_all_groups()
         self.training_sets: dict[FoldId, TrainingSet] = {}
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Whose rows it holds."""
-        return self.site.groups
+        """The groups whose rows this worker holds."""
+        return self.run.groups
 
-    def own(self, fold: FoldId) -> FoldId:
-        """The part of a round that is held here."""
+    def held_fold(self, fold: FoldId) -> FoldId:
+        """The fold restricted to the groups of this worker."""
         return dataclasses.replace(fold, groups=tuple(g for g in fold.groups if g in self.groups))
 
 
-_held: dict[str, Holding] = {}
+_held: dict[str, HeldRows] = {}
 _trackers: dict[int, Any] = {}
 
 
-def _holding(key: str) -> Holding:
+def _held_rows(key: str) -> HeldRows:
     try:
         return _held[key]
     except KeyError:
-        raise NotHeldError("it holds nothing of this run") from None
+        raise NotHeldError("this worker holds no rows of this run") from None
 
 
 def settle(rows: Rows, job: Job) -> dict[str, tuple[dict[str, Any], str, dict[str, float]]]:
-    """Take the bars of some groups and compute their features; of each group all but X, as `preparing.dataset_of`."""
+    """Receive the bars of some groups and compute their features; returns `make_dataset` of each group without X."""
     with one_blas_thread():
-        held = _held[job.key] = Holding(rows, job)
-        return {group: _without_features(held, *held.site.dataset_of(group)) for group in held.groups}
+        held = _held[job.key] = HeldRows(rows, job)
+        return {group: _without_features(held, *held.run.dataset_of(group)) for group in held.groups}
 
 
-def _without_features(held: Holding, dataset: Dataset, features: str, seconds: dict[str, float]) -> Any:
+def _without_features(held: HeldRows, dataset: Dataset, features: str, seconds: dict[str, float]) -> Any:
     columns = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset) if field.name != "X"}
-    to_host = held.site.device.to_host
+    to_host = held.run.device.to_host
     described = {name: to_host(column) if hasattr(column, "dtype") else column for name, column in columns.items()}
     return described, features, seconds
 
 
 def meet(n_workers: int, host: str) -> dict[str, Any]:
-    """Begin a tracker, where workers find each other; what they need to know of it."""
+    """Start a tracker, which connects workers; returns the arguments that connect to it."""
     from xgboost.tracker import RabitTracker
 
     tracker = RabitTracker(n_workers, host, sortby="task")
     tracker.start()
-    known = tracker.worker_args()
-    port = int(known["dmlc_tracker_port"])
+    arguments = tracker.worker_args()
+    port = int(arguments["dmlc_tracker_port"])
     _trackers[port] = tracker
 
     def wait() -> None:
-        with contextlib.suppress(Exception):  # where a worker is lost, its peers say so
+        with contextlib.suppress(Exception):  # the peers of a lost worker report it
             tracker.wait_for()
         _trackers.pop(port, None)
 
     threading.Thread(target=wait, daemon=True).start()
-    return known
+    return arguments
 
 
 def part(port: int) -> None:
-    """End a tracker: workers that wait there for one that will not come get an error."""
+    """Stop a tracker, so that workers that wait for a lost worker get an error."""
 
     def free(tracker: Any) -> None:
-        with contextlib.suppress(Exception):  # it complains that it was stopped
+        with contextlib.suppress(Exception):  # the tracker raises because it was stopped
             tracker.free()
 
     if (tracker := _trackers.pop(port, None)) is not None:
@@ -115,16 +134,16 @@ def part(port: int) -> None:
 
 @contextlib.contextmanager
 def _joined(ring: Ring | None) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """Be one of a ring in this thread; gives the sum over all of them. XGBoostError where another is lost."""
+    """Join a ring in this thread; yields the sum over its workers. Raises XGBoostError where another worker is lost."""
     if ring is None:
         yield this_process_only
         return
     from xgboost import collective, core
 
-    # Of this thread, as of the one that imported XGBoost: what it tells of ranks is no news, and is printed nowhere.
+    # XGBoost registers log callbacks by thread. Its messages about ranks are not shown.
     core._LIB.XGBRegisterLogCallback(core._LIB.callback)
-    known = dict(ring.tracker, dmlc_task_id=f"{ring.rank:06d}", dmlc_timeout=PEER_S, dmlc_retry=1)
-    communicator = collective.CommunicatorContext(**known)
+    arguments = dict(ring.tracker, dmlc_task_id=f"{ring.rank:06d}", dmlc_timeout=PEER_S, dmlc_retry=1)
+    communicator = collective.CommunicatorContext(**arguments)
     with contextlib.redirect_stdout(io.StringIO()):
         communicator.__enter__()
     try:
@@ -134,10 +153,10 @@ def _joined(ring: Ring | None) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
 
 
 def _total(numbers: np.ndarray) -> np.ndarray:
-    """The sum over the workers of a ring, in their order whatever way it takes: the same bits everywhere."""
+    """The sum over the workers of a ring, added in the order of ranks, so that all workers get the same bits."""
     from xgboost import collective
 
-    assert collective.is_distributed(), "only what all workers do together sums over them"
+    assert collective.is_distributed(), "sums need a ring of workers"
     places = np.zeros((collective.get_world_size(), *numbers.shape), numbers.dtype)
     places[collective.get_rank()] = numbers
     return collective.allreduce(places, collective.Op.SUM).reshape(places.shape).sum(axis=0)
@@ -146,31 +165,31 @@ def _total(numbers: np.ndarray) -> np.ndarray:
 def prepare(
     key: str, ring: Ring | None, fold: FoldId, keep: Sequence[FoldId]
 ) -> dict[str, tuple[GroupDigests, dict[str, str]]]:
-    """Gather the rows of a fold that are held here; for each group see `ShardedRows.inputs`.
+    """Gather the rows of a fold on this worker; returns `ShardedRows.inputs` of its groups.
 
-    keep: folds that are open; all others are released.
+    keep: the open folds; all others are released.
     """
-    held = _holding(key)
+    held = _held_rows(key)
     for closed in set(held.training_sets) - set(keep):
         del held.training_sets[closed]
-    own = held.own(fold)
-    data = held.site.data(own)
+    part_of_fold = held.held_fold(fold)
+    data = held.run.data(part_of_fold)
     with one_blas_thread(), _joined(ring) as total:
-        training_set = fold_data.make_training_set(data, own, total, fold.groups)
+        training_set = fold_data.make_training_set(data, part_of_fold, total, fold.groups)
     held.training_sets[fold] = training_set
     lookback = max(item.lookback_rows for item in registry.estimators(held.job.settings.training.models))
     return {
         group: (
             GroupDigests.of(training_set, group, lookback),
-            fold_data.digests_of_predicted(data, own, group),
+            fold_data.digests_of_predicted(data, part_of_fold, group),
         )
-        for group in own.groups
+        for group in part_of_fold.groups
     }
 
 
 def make_bins(key: str, ring: Ring | None, fold: FoldId) -> None:
-    """Make the bins that tree estimators share."""
-    held = _holding(key)
+    """Compute the bins that tree estimators share."""
+    held = _held_rows(key)
     with one_blas_thread(), _joined(ring):
         settings = held.job.settings
         columns.make_shared(registry.estimators(settings.training.models), _training_set(held, fold), settings)
@@ -179,8 +198,8 @@ def make_bins(key: str, ring: Ring | None, fold: FoldId) -> None:
 def fit_pool(
     key: str, ring: Ring | None, fold: FoldId, name: str, stage: Stage, frozen_choices: list[Packed | None] | None
 ) -> tuple[list[Packed | None] | None, str, list[str]]:
-    """An estimator's pooled models, as they travel, from the ring's first; a digest of them, and warnings."""
-    held = _holding(key)
+    """Fit pooled models together; returns packed models (from rank 0 only), their digest, and warnings."""
+    held = _held_rows(key)
     with one_blas_thread(), logged_warnings() as warnings, _joined(ring):
         models = fold_data.fit(
             registry.estimator(name), _training_set(held, fold), stage, held.job.settings, None,
@@ -203,8 +222,8 @@ def fit_group(
     pooled: list[Packed | None],
     frozen_choices: list[Packed | None] | None,
 ) -> tuple[list[Packed | None], list[str]]:
-    """See `fold_data.fit`, for a group that is held here, with models that travel; and warnings."""
-    held = _holding(key)
+    """`fold_data.fit` for a group of this worker; returns packed models and warnings."""
+    held = _held_rows(key)
     with one_blas_thread(), logged_warnings() as warnings:
         models = fold_data.fit(
             registry.estimator(name), _training_set(held, fold), stage, held.job.settings, unpack(pooled),
@@ -216,30 +235,30 @@ def fit_group(
 def predict(
     key: str, fold: FoldId, name: str, group: str, part: str, models: list[Packed | None]
 ) -> tuple[np.ndarray, list[str]]:
-    """See `fold_data.predict`, for a group that is held here; and warnings."""
-    held, unpacked = _holding(key), unpack(models)
+    """`fold_data.predict` for a group of this worker; returns predictions and warnings."""
+    held, unpacked = _held_rows(key), unpack(models)
     assert unpacked is not None
     with one_blas_thread(), logged_warnings() as warnings:
-        data = held.site.data(held.own(fold))
+        data = held.run.data(held.held_fold(fold))
         return fold_data.predict(registry.estimator(name), data, fold, group, part, unpacked), warnings
 
 
 def features(key: str, group: str, rows: np.ndarray) -> np.ndarray:
-    """The feature matrix's rows with these numbers, float32 (n_rows, n_features)."""
-    held = _holding(key)
-    X = held.site.dataset_of(group)[0].X
-    return held.site.device.to_host(X[held.site.device.asarray(rows)])
+    """Rows of the feature matrix of a group by number, float32 (n_rows, n_features)."""
+    held = _held_rows(key)
+    X = held.run.dataset_of(group)[0].X
+    return held.run.device.to_host(X[held.run.device.asarray(rows)])
 
 
 def forget(key: str) -> dict[str, Any]:
-    """Release a run; see `site.forget`, with the number of rows that were held of each group."""
+    """Release a run; returns `worker_run.forget`, with the number of rows of each group."""
     held = _held.pop(key, None)
-    rows = {s: held.site.dataset_of(s)[0].n_rows for s in held.groups} if held else {}
-    crossed = held.site.device.ledger.as_dict() if held else {}
+    rows = {s: held.run.dataset_of(s)[0].n_rows for s in held.groups} if held else {}
+    crossed = held.run.device.ledger.as_dict() if held else {}
     return {"peak_bytes": device.host_peak_bytes(), "bus_bytes": crossed, "rows": rows, "process": os.getpid()}
 
 
-def _training_set(held: Holding, fold: FoldId) -> TrainingSet:
+def _training_set(held: HeldRows, fold: FoldId) -> TrainingSet:
     if fold not in held.training_sets:
-        raise NotHeldError("it has not the rows of this round")
+        raise NotHeldError("this worker does not hold the rows of this fold")
     return held.training_sets[fold]

@@ -1,0 +1,270 @@
+"""Summaries over folds: walk-forward with intervals, and combinatorial cross-validation over its paths."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpupipe.artifacts.out_of_sample_store import FoldPredictions
+from gpupipe.cross_validation.combinatorial import paths
+from gpupipe.evaluation import block_bootstrap
+from gpupipe.evaluation.block_bootstrap import NO_SKILL, PRIOR_ALL, Resampled
+from gpupipe.evaluation.skill import skill_measures
+
+ON_EVERY_PATH = "above the prior on every path"
+
+
+@dataclass(frozen=True)
+class BlockLoss:
+    """The losses of one model on the test rows of one block of a fold, summed, in nats; and those of the prior.
+
+    block: its position among the fold's test blocks.  prior: loss of the class shares of the sector's training part.
+
+        >>> block = BlockLoss("origin1", 0, "energy", "label_1d_5pct", "linear", rows=100, loss=90.0, prior=100.0)
+        >>> round(1 - block.loss / block.prior, 2)  # the gain over the prior
+        0.1
+    """
+
+    fold: str
+    block: int
+    sector: str
+    label: str
+    model: str
+    rows: int
+    loss: float
+    prior: float
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """A trained fold: its description for the summary, and the losses of its models.
+
+    losses: sums by block, sector, label and model.
+    by_time: the same losses by (target, group), summed by time; intervals are drawn from them.
+    predictions: for the test window, by group; only the origins of a walk-forward have them.
+
+    Example: `FoldScores({"name": "origin 1"}, [BlockLoss(...)])` is a fold with one loss and no intervals.
+    """
+
+    description: dict[str, Any]
+    losses: list[BlockLoss]
+    by_time: dict[tuple[str, str], block_bootstrap.Losses] = field(default_factory=dict)
+    predictions: list[FoldPredictions] = field(default_factory=list)
+
+
+def walk_forward_summary(fold_scores: Sequence[FoldScores], tables: Sequence[str]) -> dict[str, Any]:
+    """Results of a walk-forward for each label and model: pooled over the origins' test rows, and by origin.
+
+    Averages over sectors compare the sectors' mean log-loss with their priors' mean log-loss. above_tables is the gain
+    minus the gain of the better volatility table.
+    """
+    losses = [block for scores in fold_scores for block in scores.losses]
+    names = list(dict.fromkeys(block.fold for block in losses))
+    results, by_sector = [], []
+    for (label, model), of_model in _grouped(losses, lambda block: (block.label, block.model)).items():
+        of_origin = _grouped(of_model, lambda block: block.fold)
+        origins = [_averaged(of_origin.get(name, [])) for name in names]
+        about = {"label": label, "model": model}
+        results.append({**about, **_averaged(of_model), "origins": origins, **_spread(origins, "origins")})
+        for sector, of_sector in _grouped(of_model, lambda block: block.sector).items():
+            parts = [_averaged(blocks) for blocks in _grouped(of_sector, lambda block: block.fold).values()]
+            by_sector.append({"sector": sector, **about, **_averaged(of_sector), **_spread(parts, "origins")})
+    for result in results:
+        gains = [
+            table["gain_over_prior"]
+            for table in results
+            if table["label"] == result["label"] and table["model"] in tables
+        ]
+        result["above_tables"] = result["gain_over_prior"] - max(gains) if gains else float("nan")
+    return {"origins": [scores.description for scores in fold_scores], "results": results, "by_sector": by_sector}
+
+
+@dataclass(frozen=True)
+class _Gains:
+    """Gains over the prior of a walk-forward, with their bootstrap draws.
+
+    gains, drawn: the gain and its draws, by (label, model).  sectors, resampled: by label.
+    """
+
+    gains: dict[tuple[str, str], float]
+    drawn: dict[tuple[str, str], np.ndarray]
+    sectors: dict[str, list[str]]
+    resampled: dict[str, Resampled]
+
+    @classmethod
+    def draw(
+        cls, results: Sequence[dict[str, Any]], fold_scores: Sequence[FoldScores], longest_horizon: int, seed: int
+    ) -> _Gains:
+        """Draw blocks of dates over all origins, the same dates for all labels, sectors and models."""
+        parts: dict[tuple[str, str], list[block_bootstrap.Losses]] = {}
+        for scores in fold_scores:
+            for key, losses_of_fold in scores.by_time.items():
+                if len(losses_of_fold.times):
+                    parts.setdefault(key, []).append(losses_of_fold)
+        losses = {key: block_bootstrap.joined(of_folds) for key, of_folds in parts.items()}
+        times = np.concatenate([of_key.times for of_key in losses.values()])
+        draws = block_bootstrap.draw(times, longest_horizon, seed)
+        gains = {(result["label"], result["model"]): result["gain_over_prior"] for result in results}
+        labels = list(dict.fromkeys(label for label, _ in losses))
+        sectors = {label: [sector for of_label, sector in losses if of_label == label] for label in labels}
+        resampled = {
+            label: block_bootstrap.resample(draws, {sector: losses[label, sector] for sector in sectors[label]})
+            for label in labels
+        }
+        drawn = {(label, model): resampled[label].gain(sectors[label], label, model) for label, model in gains}
+        return cls(gains, drawn, sectors, resampled)
+
+    def skill_of(self, label: str, model: str) -> dict[str, Any]:
+        """Skill measures of a model on a label, averaged over sectors."""
+        return skill_measures(
+            self.resampled[label], self.sectors[label], self.gains[label, model], self.drawn[label, model],
+            self.gains.get((label, PRIOR_ALL), 0.0), self.drawn.get((label, PRIOR_ALL), 0.0),
+        )  # fmt: skip
+
+    def skill_of_sector(self, result: dict[str, Any], gain_all: float) -> dict[str, Any]:
+        """Skill measures of a model on a label in one sector. gain_all: the gain of the prior of all sectors there."""
+        label, sector, resampled = result["label"], [result["sector"]], self.resampled[result["label"]]
+        drawn_all = resampled.gain(sector, label, PRIOR_ALL) if (label, PRIOR_ALL) in self.gains else 0.0
+        drawn = resampled.gain(sector, label, result["model"])
+        return skill_measures(resampled, sector, result["gain_over_prior"], drawn, gain_all, drawn_all)
+
+    def above_tables(self, result: dict[str, Any], tables: Sequence[str]) -> tuple[float, float]:
+        """The interval of above_tables; NaN without tables."""
+        if not tables:
+            return float("nan"), float("nan")
+        label, model = result["label"], result["model"]
+        table = max(tables, key=lambda name: self.gains[label, name])
+        drawn = self.drawn[label, model] - self.drawn[label, table]
+        return self.resampled[label].interval(self.sectors[label], result["above_tables"], drawn)
+
+    def over_labels(self, model: str, skills: Sequence[str]) -> dict[str, Any]:
+        """Gain and skill measures of a model, averaged over its labels. skills: in words, one for each label."""
+        labels = [label for label, name in self.gains if name == model]
+        mean, mean_all = (
+            float(np.mean([self.gains.get((label, name), 0.0) for label in labels])) for name in (model, PRIOR_ALL)
+        )
+        drawn_mean, drawn_all = (
+            np.mean([np.asarray(self.drawn.get((label, name), 0.0)) for label in labels], axis=0)
+            for name in (model, PRIOR_ALL)
+        )
+        longest = max((self.resampled[label] for label in labels), key=lambda item: max(item.blocks.values()))
+        return {
+            "model": model, "labels": len(labels), "gain": mean,
+            "labels_with_skill": skills.count(block_bootstrap.SKILL), "labels_without_skill": skills.count(NO_SKILL),
+            **skill_measures(longest, list(longest.blocks), mean, drawn_mean, mean_all, drawn_all),
+        }  # fmt: skip
+
+
+def with_intervals(
+    walked: dict[str, Any],
+    fold_scores: Sequence[FoldScores],
+    longest_horizon: int,
+    seed: int,
+    tables: Sequence[str],
+) -> dict[str, Any]:
+    """A walk-forward's summary with 95 % intervals of its pooled figures, skill in words, and `families`.
+
+    Origins test different dates, so their test rows form one stretch of time. Its dates are drawn in blocks, the same
+    for all labels, sectors and models (`block_bootstrap.draw`). Each item of results and by_sector gets gain_low,
+    gain_high, above_prior_all, above_prior_all_low and skill; items of results also get above_tables_low and
+    above_tables_high, the interval of the difference to the better table. families: the means over labels.
+    """
+    gains = _Gains.draw(walked["results"], fold_scores, longest_horizon, seed)
+    of_sector = {
+        (result["sector"], result["label"]): result["gain_over_prior"]
+        for result in walked["by_sector"]
+        if result["model"] == PRIOR_ALL
+    }
+    for result in walked["by_sector"]:
+        result |= gains.skill_of_sector(result, of_sector.get((result["sector"], result["label"]), 0.0))
+    for result in walked["results"]:
+        result |= gains.skill_of(result["label"], result["model"])
+        low, high = gains.above_tables(result, tables)
+        result |= {"above_tables_low": low, "above_tables_high": high}
+    families = [
+        gains.over_labels(model, [result["skill"] for result in walked["results"] if result["model"] == model])
+        for model in dict.fromkeys(model for _, model in gains.gains)
+    ]
+    about = next(iter(gains.resampled.values())).about()
+    return {**walked, "intervals": about, "families": families}
+
+
+def cpcv_summary(fold_scores: Sequence[FoldScores], n_groups: int, n_test: int) -> dict[str, Any]:
+    """Results of a combinatorial cross-validation for each label and model: the distribution over paths.
+
+    log_loss, prior_log_loss and gain_over_prior are means over the paths, which `paths` lists. Paths share folds and
+    training rows, so they are not independent. Their spread measures the dependence on the place in time and is no
+    standard error: it can deny skill, and cannot prove it.
+    skill: "no skill" where a path does not gain over the sectors' priors and over the prior of all sectors, else
+        "above the prior on every path".
+    smallest_above_prior_all: the smallest gain of a path minus the gain of the prior of all sectors.
+    """
+    tests = list(itertools.combinations(range(n_groups), n_test))
+    losses_of_paths = []
+    for folds_of_groups in paths(n_groups, n_test).T.tolist():
+        on_path = {(fold, tests[fold].index(group)) for group, fold in enumerate(folds_of_groups)}
+        losses_of_paths.append(
+            [block for k, scores in enumerate(fold_scores) for block in scores.losses if (k, block.block) in on_path]
+        )
+    results = []
+    keys = dict.fromkeys((block.label, block.model) for scores in fold_scores for block in scores.losses)
+    by_key = [_grouped(losses, lambda block: (block.label, block.model)) for losses in losses_of_paths]
+    for label, model in keys:
+        averages = [_averaged(of_path.get((label, model), [])) for of_path in by_key]
+        with_rows = [average for average in averages if average["rows"]]
+        means = {
+            name: float(np.mean([average[name] for average in with_rows]))
+            for name in ("log_loss", "prior_log_loss", "gain_over_prior")
+        }
+        results.append({"label": label, "model": model, **means, "paths": averages, **_spread(averages, "paths")})
+    by_prior_all = {result["label"]: result["paths"] for result in results if result["model"] == PRIOR_ALL}
+    for result in results:
+        above = [
+            path["gain_over_prior"] - prior["gain_over_prior"]
+            for path, prior in zip(result["paths"], by_prior_all.get(result["label"], []), strict=False)
+            if path["rows"]
+        ]
+        smallest = min(above, default=float("nan"))
+        denied = result["smallest_gain"] <= 0 or smallest <= 0
+        result |= {"smallest_above_prior_all": smallest, "skill": NO_SKILL if denied else ON_EVERY_PATH}
+    return {
+        "groups": n_groups, "test_groups": n_test, "n_paths": len(losses_of_paths),
+        "folds": [scores.description for scores in fold_scores], "results": results,
+    }  # fmt: skip
+
+
+def _grouped(losses: Iterable[BlockLoss], key: Callable[[BlockLoss], Any]) -> dict[Any, list[BlockLoss]]:
+    groups: dict[Any, list[BlockLoss]] = {}
+    for block in losses:
+        groups.setdefault(key(block), []).append(block)
+    return groups
+
+
+def _averaged(losses: Sequence[BlockLoss]) -> dict[str, Any]:
+    """Log-loss of the model and of the prior, each a mean over sectors of their mean over rows; NaN without rows."""
+    means = [
+        np.array([sum(block.loss for block in blocks), sum(block.prior for block in blocks)])
+        / sum(block.rows for block in blocks)
+        for blocks in _grouped(losses, lambda block: block.sector).values()
+    ]
+    loss, prior = np.mean(means, axis=0).tolist() if means else (float("nan"), float("nan"))
+    return {
+        "sectors": len(means), "rows": sum(block.rows for block in losses), "log_loss": loss, "prior_log_loss": prior,
+        "gain_over_prior": 1 - loss / prior,
+    }  # fmt: skip
+
+
+def _spread(averages: Sequence[dict[str, Any]], what: str) -> dict[str, Any]:
+    """The spread of the gain over origins or paths; those without rows do not count."""
+    gains = np.array([average["gain_over_prior"] for average in averages if average["rows"]])
+    return {
+        f"n_{what}": len(gains),
+        f"{what}_above_prior": int((gains > 0).sum()),
+        "smallest_gain": float(gains.min()),
+        "largest_gain": float(gains.max()),
+        "std_of_gains": float(gains.std(ddof=1)) if len(gains) > 1 else float("nan"),
+    }
