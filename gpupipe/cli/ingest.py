@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", nargs="?", help="as --data of gpupipe run; or yfinance:AAPL,MSFT, yfinance:@symbols.csv"
     )
-    parser.add_argument("--store", required=True, metavar="DIR", help="folder of the store; created if it does not exist")
+    parser.add_argument(
+        "--store", required=True, metavar="DIR", help="folder of the store; created if it does not exist"
+    )
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector, for symbols that are not stored yet")
     parser.add_argument("--timeframe", help="which bars, where the source holds several; yfinance's interval")
     parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
@@ -145,7 +147,9 @@ def _upkeep(request: IngestRequest, to: Console) -> int:
     elif request.action == CLEAN:
         cleaned = clean_store(store, dry_run=request.dry_run)
         word = "would remove" if request.dry_run else "removed"
-        to.print(f"{store}: {word} {cleaned.generations} earlier versions, {cleaned.files} files, {cleaned.bytes:,} bytes")
+        to.print(
+            f"{store}: {word} {cleaned.generations} earlier versions, {cleaned.files} files, {cleaned.bytes:,} bytes"
+        )
     else:
         restored = restore_store(store, request.generation)
         to.print(f"{store}: generation {request.generation} is current again, as {restored.generation}")

@@ -210,9 +210,7 @@ def _show(request: RunRequest, whole: dict[str, Any], to: Console) -> None:
 
         to.print(f"Report: {report.write(out)}")
     if run_id:
-        to.print(
-            f"MLflow has it as run {run_id} of the experiment {mlflow_tracking.EXPERIMENT}, at {request.mlflow}."
-        )
+        to.print(f"MLflow has it as run {run_id} of the experiment {mlflow_tracking.EXPERIMENT}, at {request.mlflow}.")
 
 
 @contextlib.contextmanager

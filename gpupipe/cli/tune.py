@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `gpupipe tune`."""
     add_job_arguments(parser)
     default = SearchRequest()
-    parser.add_argument("--trials", type=int, default=default.trials, help="of each study, earlier sessions' too (default 30)")
+    parser.add_argument(
+        "--trials", type=int, default=default.trials, help="of each study, earlier sessions' too (default 30)"
+    )
     parser.add_argument("--per", default=default.per, help="a study for each sector, or for each label of it")
     parser.add_argument("--family", help=f"families, separated by commas (default: {','.join(TUNABLE)})")
     parser.add_argument("--pruner", default=default.pruner, help="median or hyperband")
@@ -99,7 +101,8 @@ def tuned(
     job: JobRequest, settings: Config, wanted: Wanted, data: tuple[Panel, DataReport], to: Console
 ) -> tuple[dict[str, Any], Config]:
     """Tune and show the studies; the content of tuning.json, and the settings with the results."""
-    from gpupipe.cli import console, tables
+    from gpupipe.cli import console
+    from gpupipe.cli.tuning_table import show_tuning
     from gpupipe.pipeline.job import JobOptions
     from gpupipe.pipeline.tune_job import tune
     from gpupipe.workloads.equity import EQUITY
@@ -108,5 +111,5 @@ def tuned(
     with console.live(to, panel.device) as listener:
         options = JobOptions(jobs=job.jobs, limits=job.limits(), wait_s=job.wait_s)
         tuning, settings = tune(EQUITY, panel, report, settings, wanted, job.out, options, listener)
-    tables.show_tuning(to, tuning, job.out, tables.names_of(EQUITY))
+    show_tuning(to, tuning, job.out)
     return tuning, settings
