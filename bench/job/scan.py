@@ -26,9 +26,9 @@ from bench import runs
 from bench.timing import timed
 from gpupipe.artifacts.load import Models, load
 from gpupipe.backtest.cutoffs import F1
-from gpupipe.cli.scan import about, write
 from gpupipe.data.panel import BARS, PRICES, Panel
 from gpupipe.serving.scan import keep_active, scan
+from gpupipe.serving.signal_table import about, write
 
 NOISE = 0.002  # a day, standard deviation, of what a repeated symbol's prices walk away from the original
 

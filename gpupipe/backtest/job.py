@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.backtest import benchmarks, cutoffs, statistics
+from gpupipe.backtest.choices import BUY_AND_HOLD, CROSSED, SEALED, WALKED
 from gpupipe.backtest.engine import REASONS, SHORT, Backtest, backtest, title_of
 from gpupipe.backtest.rules import Rules
-from gpupipe.backtest.sources import CROSSED, SEALED, WALKED, OutOfSample, sealed_test, walked
+from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation import multiple_testing
 from gpupipe.runtime.errors import UserError
@@ -23,7 +24,7 @@ from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_
 if TYPE_CHECKING:
     import pyarrow
 
-FOLDER, JSON, ALL, HOLD = "backtest", "statistics.json", "all", "buy_and_hold"
+FOLDER, JSON, ALL, HOLD = "backtest", "statistics.json", "all", BUY_AND_HOLD
 
 
 def execute(

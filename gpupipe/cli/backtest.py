@@ -4,95 +4,124 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES, F1, PROFIT
-from gpupipe.backtest.job import ALL, FOLDER, HOLD, JSON, execute
+from gpupipe.backtest.choices import BUY_AND_HOLD, CROSSED, CUTOFF_HELP, F1, PROFIT, RULE_HELP, SEALED, SOURCE_HELP
+from gpupipe.backtest.choices import WALKED
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
-from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
-from gpupipe.backtest.statistics import NO_SKILL, NOT_KNOWN, SKILL
+from gpupipe.cli.job_request import OUT
+from gpupipe.cli.options import ALL, DataRequest, add_data_arguments, add_device, add_output, data_request, words
+from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-NAMES = {
-    "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest",
-    "meta_learner": "meta", HOLD: "buy and hold",
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class BacktestRequest:
+    """A backtest. models: the folder of a finished run.  families: all that were trained if None.
+
+    source, cutoff: see `backtest.job.execute`.  since: from this day on only.  seed: of the random entries.
+    """
+
+    models: str = OUT
+    data: DataRequest = DataRequest()
+    rules: Rules = Rules()
+    families: tuple[str, ...] | None = None
+    source: str = SEALED
+    cutoff: str = F1
+    since: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    quiet: bool = False
+    json: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where it writes."""
+        return self.models
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `gpupipe backtest`."""
-    usual = Rules()
-    parser.add_argument("--models", default="OUT", metavar="OUT", help="the folder of a finished run (default: OUT)")
+    default = Rules()
+    parser.add_argument("--models", default=OUT, metavar="OUT", help="the folder of a finished run (default: OUT)")
     parser.add_argument("--families", help="xgb_joint,linear,...; all that were trained if left out")
-    parser.add_argument("--data", help="as for gpupipe run: the data trained on, or the same with later bars")
-    parser.add_argument("--sector-map", help="as for gpupipe run")
-    parser.add_argument("--timeframe", help="as for gpupipe run")
-    parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
-    parser.add_argument("--sectors", default="all", help="all, or names separated by commas")
-    parser.add_argument("--source", default=SEALED, choices=(SEALED, WALKED, CROSSED),
-                        help="whose out-of-sample rows: the sealed test's, or those of all folds of a run with "
-                             f"--walk-forward, each by models that have not seen it; {CROSSED} is refused")  # fmt: skip
+    add_data_arguments(parser, "as for gpupipe run: the data trained on, or the same with later bars")
+    parser.add_argument("--sectors", default=ALL, help="all, or names separated by commas")
+    parser.add_argument("--source", default=SEALED, choices=(SEALED, WALKED, CROSSED), help=SOURCE_HELP)
     parser.add_argument("--since", metavar="DATE", help="from then on only; dates in sample are refused")
-    said = {
-        "entry": "at the open after the call, or (optimistic) at the close that it was computed from",
-        "side": "long acts on BUY calls, short on SELL calls", "both_in_bar": "a bar that reaches target and stop",
-        "sizing": "shares of the equity: one for each symbol, or all of it over open positions",
-    }  # fmt: skip
     for name, choices in CHOICES.items():
-        words = f"{said[name]} (default {getattr(usual, name)})"
-        parser.add_argument(f"--{name.replace('_', '-')}", choices=choices, default=getattr(usual, name), help=words)
+        value = getattr(default, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", choices=choices, default=value, help=f"{RULE_HELP[name]} (default {value})"
+        )
     add_costs(parser)
     add_cutoff(parser)
     parser.add_argument("--overlapping", action="store_true", help="open a position at every call, not one a symbol")
     parser.add_argument("--exit-on-opposite", action="store_true", help="an opposite call closes a position")
     parser.add_argument("--seed", type=int, default=0, help="of the random entries")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--json", action="store_true", help="print statistics.json, and nothing else")
+    add_device(parser)
+    add_output(parser, "print statistics.json, and nothing else")
 
 
 def add_costs(parser: argparse.ArgumentParser, more: str = "") -> None:
     """The costs of a fill, for `gpupipe scan` too."""
     for name in COSTS:
         kind, default = name.removesuffix("_bps"), getattr(Rules(), name)
-        of = "between bid and ask, half of it a fill" if kind == "spread" else "of each fill"
-        words = f"basis points {of}{more} (default {default:g})"
-        parser.add_argument(f"--{kind}", dest=name, type=float, default=default, metavar="BPS", help=words)
+        what = "between bid and ask, half of it a fill" if kind == "spread" else "of each fill"
+        text = f"basis points {what}{more} (default {default:g})"
+        parser.add_argument(f"--{kind}", dest=name, type=float, default=default, metavar="BPS", help=text)
 
 
 def add_cutoff(parser: argparse.ArgumentParser) -> None:
     """From which probability on a row is called, for `gpupipe scan` too."""
-    parser.add_argument("--cutoff", default=F1, choices=(F1, PROFIT),
-                        help="from which probability on a row is called BUY or SELL, chosen on validation: f1, the "
-                             "best F1 of the label; profit, what paid best after costs, or never")  # fmt: skip
+    parser.add_argument("--cutoff", default=F1, choices=(F1, PROFIT), help=CUTOFF_HELP)
 
 
-def run(chosen: argparse.Namespace) -> int:
+def request_of(chosen: argparse.Namespace) -> BacktestRequest:
+    """What the options ask for; UserError for rules that cannot be."""
+    return BacktestRequest(
+        models=chosen.models,
+        data=data_request(chosen, chosen.sectors),
+        rules=Rules(**{name: getattr(chosen, name) for name in Rules().as_dict()}),
+        families=words(chosen.families or None),
+        source=chosen.source,
+        cutoff=chosen.cutoff,
+        since=chosen.since,
+        seed=chosen.seed,
+        device=chosen.device,
+        quiet=chosen.quiet,
+        json=chosen.json,
+    )
+
+
+def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
+    from gpupipe.backtest.job import FOLDER, JSON, execute
     from gpupipe.cli.console import console, show_data
-    from gpupipe.data import load
     from gpupipe.runtime.device import pick
-    from gpupipe.runtime.errors import UserError
 
-    rules = Rules(**{name: getattr(chosen, name) for name in Rules().as_dict()})
-    families = [word for word in chosen.families.split(",") if word] if chosen.families else None
-    to = console(chosen.quiet or chosen.json)
-    panel, report = load(
-        chosen.data, chosen.sector_map, chosen.sectors, pick(chosen.device), timeframe=chosen.timeframe,
-        adjusted=chosen.adjusted,
-    )  # fmt: skip
+    to = console(request.quiet or request.json)
+    panel, report = request.data.load(pick(request.device))
     show_data(to, report)
     try:
         whole, worked = execute(
-            panel, report.data_hash, chosen.models, rules, families, chosen.since, chosen.seed, chosen.source,
-            chosen.cutoff,
-        )  # fmt: skip
+            panel,
+            report.data_hash,
+            request.models,
+            request.rules,
+            request.families,
+            request.since,
+            request.seed,
+            request.source,
+            request.cutoff,
+        )
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
-    folder = pathlib.Path(chosen.models) / FOLDER
-    if chosen.json:
+    folder = pathlib.Path(request.models) / FOLDER
+    if request.json:
         print((folder / JSON).read_text(), end="")
     show(to, whole, folder)
     if not worked:
@@ -105,9 +134,11 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     from rich.markup import escape
     from rich.padding import Padding
 
+    from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
+
     rules = Rules(**whole["rules"])
     to.print(f"\n[bold]Backtest[/bold]  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates")
-    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *sentences(rules, whole["data"])]:
+    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), whole["data"]]:
         to.print(Padding(escape(sentence), (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))
@@ -124,24 +155,11 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     to.print(f"In {escape(str(folder))}: trades, equity, by_year and statistics as Parquet, statistics.json.")
 
 
-def sentences(rules: Rules, data: str) -> list[str]:
-    """The rules in words."""
-    entry = "next open" if rules.entry == "open" else "close of the calling bar, which is optimistic"
-    other = {"long": "SELL", "short": "BUY"}.get(rules.side, "opposite")
-    opposite = f"{other} calls close positions" if rules.exit_on_opposite else f"{other} calls close nothing"
-    doubt = f"a bar that reaches both is left at the {rules.both_in_bar}"
-    costs = f"{rules.commission_bps:g} commission, {rules.spread_bps:g} spread, {rules.slippage_bps:g} slippage"
-    return [
-        f"{rules.side}; in at the {entry}; out at target, stop or horizon, {doubt}; {opposite}",
-        f"{'overlapping positions' if rules.overlapping else 'one position a symbol'}; sizing {rules.sizing}; "
-        f"basis points: {costs}",
-        data,
-    ]
-
-
 def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> None:
     """One row a model, the best Sharpe ratio first, buy and hold among them."""
     from rich.table import Table
+
+    from gpupipe.backtest.statistics import NO_SKILL, NOT_KNOWN, SKILL
 
     title = "all sectors together" if title == ALL else title
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None,
@@ -154,39 +172,48 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in sorted(rows, key=lambda row: -_or(row["sharpe"], -1e9)):
-        ratio = "-" if row["sharpe"] is None else f"{row['sharpe']:.2f} ± {row['sharpe_error']:.2f}"
-        label = f"{row['horizon']}d {row['threshold'] * 100:g}%" if row["horizon"] else ""
-        count = f"{row['trades']:,}" if row.get("trades") is not None else ""
-        said = row.get("skill") or ""
-        style = "bold" if said == SKILL or row["model"] == HOLD else "dim" if said in (NO_SKILL, NOT_KNOWN) else ""
-        table.add_row(
-            NAMES.get(row["model"], row["model"]), label, count, _text(row.get("mean_trade"), 2, 100),
-            _text(row.get("random_mean_trade"), 2, 100), _text(row.get("p_value"), 3),
-            _text(row.get("hit_rate"), 0, 100), _text(row.get("profit_factor"), 2), _text(row["cagr"], 1, 100), ratio,
-            _text(row.get("deflated_sharpe"), 2), _text(row["max_drawdown"], 1, 100), _text(row["exposure"], 0, 100),
-            _text(row["turnover"], 1), said, style=style,
-        )  # fmt: skip
+        skill, held = row.get("skill") or "", row["model"] == BUY_AND_HOLD
+        style = "bold" if skill == SKILL or held else "dim" if skill in (NO_SKILL, NOT_KNOWN) else ""
+        table.add_row(*_portfolio_cells(row), skill, style=style)
     to.print(table)
+
+
+def _portfolio_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of a portfolio but the last."""
+    from gpupipe.cli.tables import short_name
+
+    name = "buy and hold" if row["model"] == BUY_AND_HOLD else short_name(row["model"])
+    label = f"{row['horizon']}d {row['threshold'] * 100:g}%" if row["horizon"] else ""
+    count = f"{row['trades']:,}" if row.get("trades") is not None else ""
+    ratio = "-" if row["sharpe"] is None else f"{row['sharpe']:.2f} ± {row['sharpe_error']:.2f}"
+    return (
+        name, label, count, _text(row.get("mean_trade"), 2, 100), _text(row.get("random_mean_trade"), 2, 100),
+        _text(row.get("p_value"), 3), _text(row.get("hit_rate"), 0, 100), _text(row.get("profit_factor"), 2),
+        _text(row["cagr"], 1, 100), ratio, _text(row.get("deflated_sharpe"), 2), _text(row["max_drawdown"], 1, 100),
+        _text(row["exposure"], 0, 100), _text(row["turnover"], 1),
+    )  # fmt: skip
 
 
 def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
     """Of each sector how many models have skill, and the spread of their Sharpe ratios, whose highest is luck."""
     from rich.table import Table
 
+    from gpupipe.backtest.statistics import SKILL
+
     table = Table(title="sectors", title_justify="left", title_style="bold", header_style="dim", box=None)
     table.add_column("sector", no_wrap=True)
     for name in ("models", "skill", "p <= 5 %", "trades", "Sharpe\nmedian", "lowest", "highest", "buy and\nhold"):
         table.add_column(name, justify="right", no_wrap=True)
     for sector in dict.fromkeys(row["sector"] for row in rows):
-        own = [row for row in rows if row["sector"] == sector]
-        acting = [row for row in own if row["model"] != HOLD]
+        portfolios = [row for row in rows if row["sector"] == sector]
+        acting = [row for row in portfolios if row["model"] != BUY_AND_HOLD]
         ratios = sorted(row["sharpe"] for row in acting if row["sharpe"] is not None)
-        held = next(row["sharpe"] for row in own if row["model"] == HOLD)
-        shown = [_text(ratios[k], 2) for k in (len(ratios) // 2, 0, -1)] if ratios else ["-"] * 3
+        held = next(row["sharpe"] for row in portfolios if row["model"] == BUY_AND_HOLD)
+        spread = [_text(ratios[k], 2) for k in (len(ratios) // 2, 0, -1)] if ratios else ["-"] * 3
         table.add_row(
             sector, f"{len(acting)}", f"{sum(row['skill'] == SKILL for row in acting)}",
             f"{sum(_or(row['p_value'], 1) <= 0.05 for row in acting)}", f"{sum(row['trades'] for row in acting):,}",
-            *shown, _text(held, 2),
+            *spread, _text(held, 2),
         )  # fmt: skip
     to.print(table)
 

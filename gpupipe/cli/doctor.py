@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import dataclasses
 import importlib.metadata
@@ -46,8 +47,6 @@ OPTIONAL = (
     (("onnxruntime",), "gpupipe export", "pip install -e '.[onnx]'"),
     (("exchange-calendars",), "gpupipe ingest: holidays and trading hours", "pip install -e '.[calendars]'"),
     (("yfinance",), "gpupipe ingest yfinance:...", "pip install -e '.[yfinance]'"),
-    (("onnx",), "gpupipe export", "pip install -e '.[onnx]'"),
-    (("onnxruntime",), "gpupipe export", "pip install -e '.[onnx]'"),
     (("mlflow-skinny", "mlflow"), "gpupipe run --mlflow", "pip install -e '.[mlflow]'"),
     (("torch",), "sequence models", "pip install -e '.[torch]'"),
     (("lightgbm",), "an optional model family", "pip install -e '.[boosters]'"),
@@ -73,11 +72,33 @@ class Finding:
     fix: str = ""
 
 
-def run(as_json: bool = False) -> int:
-    """Print the findings as lines, or as JSON; return 0 if the main job can run here, else 1."""
+@dataclass(frozen=True)
+class DoctorRequest:
+    """json: whether the findings are printed as JSON, or as lines."""
+
+    json: bool = False
+
+    @property
+    def folder(self) -> str:
+        """It only looks."""
+        return ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `gpupipe doctor`."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def request_of(chosen: argparse.Namespace) -> DoctorRequest:
+    """What the options ask for."""
+    return DoctorRequest(chosen.json)
+
+
+def run(request: DoctorRequest) -> int:
+    """Print the findings; return 0 if the main job can run here, else 1."""
     findings = examine()
     can_run = all(finding.status != "error" for finding in findings)
-    if as_json:
+    if request.json:
         print(json.dumps({"can_run": can_run, "findings": [dataclasses.asdict(f) for f in findings]}, indent=2))
     else:
         _print_lines(findings, can_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import json
 import logging
@@ -11,8 +12,11 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gpupipe.cli import run as run_command
+from gpupipe.cli.options import DataRequest
+from gpupipe.cli.run import RunRequest
 from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +32,30 @@ NEEDS = {"ingest": (), "train": ("ingest",), "backtest": ("train",), "scan": ("t
 
 
 @dataclass(frozen=True)
+class NightlyRequest:
+    """A night. run: what is trained; its data are those that are ingested.  store: where bars are kept.
+
+    calendar: as for `gpupipe ingest`.  family: whose signals.  top: how many of them are printed.
+    """
+
+    run: RunRequest
+    store: str
+    calendar: str | None = None
+    family: str = "meta_learner"
+    top: int = 20
+
+    @property
+    def folder(self) -> str:
+        """Where it writes."""
+        return self.run.folder
+
+    @property
+    def out(self) -> pathlib.Path:
+        """The folder of the run."""
+        return pathlib.Path(self.run.job.out)
+
+
+@dataclass(frozen=True)
 class Step:
     """What became of a step. start: UTC.  detail: what was warned of, or why it failed."""
 
@@ -40,16 +68,23 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `gpupipe nightly`: those of a run, and where the bars are kept."""
-    from gpupipe.cli import run
-
-    run.add_arguments(parser)
+    run_command.add_arguments(parser)
     parser.add_argument("--store", metavar="DIR", help=f"where bars are kept (default: {STORE} in --out)")
     parser.add_argument("--calendar", metavar="NAME", help="as for gpupipe ingest")
     parser.add_argument("--family", default="meta_learner", help="whose signals, as for gpupipe scan")
     parser.add_argument("--top", type=int, default=20, help="how many signals to print (default 20)")
 
 
-def run(chosen: argparse.Namespace) -> int:
+def request_of(chosen: argparse.Namespace) -> NightlyRequest:
+    """What the options ask for; UserError for options of a run that a night has no use for."""
+    for name in REFUSED:
+        if getattr(chosen, name):
+            raise UserError(f"--{name.replace('_', '-')} is for gpupipe run: leave it out of gpupipe nightly")
+    store = chosen.store or str(pathlib.Path(chosen.out) / STORE)
+    return NightlyRequest(run_command.request_of(chosen), store, chosen.calendar, chosen.family, chosen.top)
+
+
+def run(request: NightlyRequest) -> int:
     """Do the night; 0 where every step is OK or WARN, 2 where one failed, whose line says why.
 
     A line of OUT/nightly.jsonl is written as each step ends, so that a night that was killed shows how far it came;
@@ -58,42 +93,41 @@ def run(chosen: argparse.Namespace) -> int:
     from gpupipe.cli.console import console
     from gpupipe.store.content_store import Store
 
-    for name in REFUSED:
-        if getattr(chosen, name):
-            raise UserError(f"--{name.replace('_', '-')} is for gpupipe run: leave it out of gpupipe nightly")
-    out, to = pathlib.Path(chosen.out), console(chosen.quiet)
+    job, to = request.run.job, console(request.run.job.quiet)
 
     def waiting(holder: str) -> None:
         to.print(f"waiting for {holder}")
 
-    with Store(out).lock(wait_s=chosen.wait, waiting=waiting, sweep=False, name=LOCK):
-        with Store(out).lock(wait_s=chosen.wait, waiting=waiting):  # a run holds it, or what a killed night left goes
+    store = Store(request.out)
+    with store.lock(wait_s=job.wait_s, waiting=waiting, sweep=False, name=LOCK):
+        with Store(request.out).lock(wait_s=job.wait_s, waiting=waiting):  # for a run; what a killed night left goes
             pass
-        done = _steps(chosen, out, to)
-    if failed := [step for step in done if step.status == FAIL]:
+        steps = _steps(request, to)
+    if failed := [step for step in steps if step.status == FAIL]:
         raise UserError("; ".join(f"{step.name}: {step.detail}" for step in failed))
     return 0
 
 
-def _steps(chosen: argparse.Namespace, out: pathlib.Path, to: Console) -> list[Step]:
-    store = pathlib.Path(chosen.store) if chosen.store else out / STORE
+def _steps(request: NightlyRequest, to: Console) -> list[Step]:
     work: dict[str, Callable[[], list[str]]] = {
-        "ingest": lambda: _ingest(chosen, store), "train": lambda: _train(chosen, out, store),
-        "backtest": lambda: _backtest(chosen, store), "scan": lambda: _scan(chosen, out, store),
-        "report": lambda: _report(out),
-    }  # fmt: skip
-    night = _now()
-    done: list[Step] = []
+        "ingest": lambda: _ingest(request),
+        "train": lambda: _train(request),
+        "backtest": lambda: _backtest(request),
+        "scan": lambda: _scan(request),
+        "report": lambda: _report(request),
+    }
+    night, out = _now(), request.out
+    steps: list[Step] = []
     for name, needs in NEEDS.items():
-        missing = [step.name for step in done if step.name in needs and step.status in (FAIL, SKIPPED)]
+        missing = [step.name for step in steps if step.name in needs and step.status in (FAIL, SKIPPED)]
         if missing:
             step = Step(name, _now(), 0.0, SKIPPED, f"needs {missing[0]}")
             _log(out, night, step)
         else:
             step = _do(name, work[name], lambda ended: _log(out, night, ended))
         to.print(f"{step.start}  {step.name:9s} {step.status:7s} {step.seconds:8.1f} s  {step.detail}", soft_wrap=True)
-        done.append(step)
-    return done
+        steps.append(step)
+    return steps
 
 
 def _do(name: str, work: Callable[[], list[str]], log: Callable[[Step], None]) -> Step:
@@ -107,7 +141,7 @@ def _do(name: str, work: Callable[[], list[str]], log: Callable[[Step], None]) -
 
     try:
         with _warnings() as warned:
-            told = work()
+            notes = work()
     except (UserError, OSError) as error:
         return ended(FAIL, str(error))
     except Exception as error:
@@ -116,8 +150,8 @@ def _do(name: str, work: Callable[[], list[str]], log: Callable[[Step], None]) -
     except BaseException as error:
         ended(STOPPED, type(error).__name__)
         raise
-    found = [*warned, *told]
-    return ended(WARN if found else OK, "; ".join(found))
+    warnings = [*warned, *notes]
+    return ended(WARN if warnings else OK, "; ".join(warnings))
 
 
 def _log(out: pathlib.Path, night: str, step: Step) -> None:
@@ -129,41 +163,41 @@ def _log(out: pathlib.Path, night: str, step: Step) -> None:
 @contextlib.contextmanager
 def _warnings() -> Iterator[list[str]]:
     """What gpupipe warns of while it works."""
-    found: list[str] = []
+    messages: list[str] = []
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if not getattr(record, "every_night", False):
-                found.append(record.getMessage())
+                messages.append(record.getMessage())
 
     handler, log = Keep(logging.WARNING), logging.getLogger("gpupipe")
     log.addHandler(handler)
     try:
-        yield found
+        yield messages
     finally:
         log.removeHandler(handler)
 
 
-def _ingest(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
-    from gpupipe.data.ingest import SourceOptions, ingest
-    from gpupipe.data.ingest.report import FAIL as NOTHING_TAKEN
+def _ingest(request: NightlyRequest) -> list[str]:
+    from gpupipe.cli import ingest
 
-    options = SourceOptions(chosen.sector_map, chosen.timeframe, chosen.adjusted, chosen.strict)
-    report = ingest(chosen.data, store, options, calendar=chosen.calendar, wait_s=chosen.wait)
-    if report.status == NOTHING_TAKEN:
-        raise UserError(f"nothing of {report.source} was taken: {'; '.join(report.warnings) or 'no bars are left'}")
+    job = request.run.job
+    report = ingest.ingested(
+        ingest.IngestRequest(store=request.store, data=job.data, calendar=request.calendar, wait_s=job.wait_s)
+    )
+    ingest.check_taken(report)
     return list(report.warnings)
 
 
-def _train(chosen: argparse.Namespace, out: pathlib.Path, store: pathlib.Path) -> list[str]:
-    """`gpupipe run` with the night's options, on the stored bars: what is said of the source was used for storing."""
-    from gpupipe.cli import run
-
-    warm = chosen.warm_start
-    if warm is not None and pathlib.Path(warm).resolve() == out.resolve() and not _finished(out):
-        warm = None  # the first night: from then on there is something to go on from
-    stored = {"data": str(store), "sector_map": None, "timeframe": None, "adjusted": False, "strict": False}
-    run.do_run(argparse.Namespace(**{**vars(chosen), **stored, "warm_start": warm, "quiet": True}))
+def _train(request: NightlyRequest) -> list[str]:
+    """`gpupipe run` with the night's options, on the stored bars: options of the source were used for storing."""
+    asked, out = request.run, request.out
+    warm_start = asked.warm_start
+    if warm_start is not None and pathlib.Path(warm_start).resolve() == out.resolve() and not _finished(out):
+        warm_start = None  # the first night: from then on there is something to go on from
+    data = DataRequest(source=request.store, sectors=asked.job.data.sectors)
+    job = dataclasses.replace(asked.job, data=data, quiet=True)
+    run_command.run(dataclasses.replace(asked, job=job, warm_start=warm_start))
     return []
 
 
@@ -175,37 +209,38 @@ def _finished(out: pathlib.Path) -> bool:
     return (out / MANIFEST).exists() or Store(out).replaced.exists()
 
 
-def _backtest(chosen: argparse.Namespace, store: pathlib.Path) -> list[str]:
+def _backtest(request: NightlyRequest) -> list[str]:
     from gpupipe.cli import backtest
 
-    backtest.run(_asked(
-        backtest.add_arguments, models=chosen.out, data=str(store), sectors=chosen.sectors, device=chosen.device,
-        quiet=True,
-    ))  # fmt: skip
+    job = request.run.job
+    data = DataRequest(source=request.store, sectors=job.data.sectors)
+    backtest.run(backtest.BacktestRequest(models=job.out, data=data, device=job.device, quiet=True))
     return []
 
 
-def _scan(chosen: argparse.Namespace, out: pathlib.Path, store: pathlib.Path) -> list[str]:
+def _scan(request: NightlyRequest) -> list[str]:
     from gpupipe.cli import scan
 
-    scan.run(_asked(
-        scan.add_arguments, models=chosen.out, data=str(store), device=chosen.device, quiet=chosen.quiet,
-        family=chosen.family, top=chosen.top, to=str(out / SIGNALS), active=str(out / ACTIVE),
-    ))  # fmt: skip
+    job, out = request.run.job, request.out
+    scan.run(
+        scan.ScanRequest(
+            models=job.out,
+            data=DataRequest(source=request.store),
+            family=request.family,
+            top=request.top,
+            to=str(out / SIGNALS),
+            active=str(out / ACTIVE),
+            device=job.device,
+            quiet=job.quiet,
+        )
+    )
     return []
 
 
-def _asked(add_arguments: Callable[[argparse.ArgumentParser], None], **options: Any) -> argparse.Namespace:
-    """A command's usual options, but for these."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return argparse.Namespace(**{**vars(parser.parse_args([])), **options})
-
-
-def _report(out: pathlib.Path) -> list[str]:
+def _report(request: NightlyRequest) -> list[str]:
     from gpupipe import report
 
-    report.write(out)
+    report.write(request.out)
     return []
 
 

@@ -156,6 +156,7 @@ class Estimator(ABC):
     what scheduling, tuning, caching, memory estimates, warm starts, reports and export need to know:
 
     name: of the family, as in training.models and in the names of files.
+    short_name: the heading of its column in console tables; its name if empty.
     sections: its sections of the settings, by name, with the values of each preset.
     shared_settings: fields of [training] that its models depend on.
     kinds: kinds of `Target` that it can fit.
@@ -179,6 +180,7 @@ class Estimator(ABC):
     """
 
     name: ClassVar[str]
+    short_name: ClassVar[str] = ""
     sections: ClassVar[Mapping[str, Section]] = {}
     shared_settings: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[str, ...]] = ("classes",)

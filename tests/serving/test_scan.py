@@ -16,12 +16,12 @@ from bench.job.scan import resized
 from gpupipe.artifacts.layout import folder_of
 from gpupipe.artifacts.load import load
 from gpupipe.cli import main
-from gpupipe.cli.scan import plain
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.pipeline import supervised
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, keep_active, scan
+from gpupipe.serving.signal_table import plain
 from gpupipe.training import groups
 from gpupipe.workloads import equity
 from tests.support import tiny

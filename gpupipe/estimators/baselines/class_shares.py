@@ -57,6 +57,7 @@ class PooledPrior(Baseline):
     """Class shares of the training rows of all groups together."""
 
     name: str = "prior_all"
+    short_name: str = "prior all"
 
     def learn(self, rows: TrainingRows) -> Predict:
         """See Baseline."""
@@ -76,6 +77,7 @@ class TableOfColumn(Baseline):
     column: str
     pooled: bool
     reference_table: bool = False
+    short_name: str = ""
 
     def learn(self, rows: TrainingRows) -> Predict:
         """See Baseline."""

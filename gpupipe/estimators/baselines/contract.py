@@ -40,10 +40,12 @@ class Baseline(ABC):
     """A simple rule that is learned from training rows and predicts without an estimator.
 
     name: as the summary and reports show it.
+    short_name: the heading of its column in console tables; its name if empty.
     reference_table: whether the verdict asks models to beat it (the best of several such tables counts).
     """
 
     name: str
+    short_name: str = ""
     reference_table: bool = False
 
     @abstractmethod

@@ -50,6 +50,7 @@ class RandomForest(TreeEstimator):
     """A random forest of class shares, on the same bins as the boosters."""
 
     name = "random_forest"
+    short_name = "forest"
     sections = {
         "forest": Section(
             Forest,

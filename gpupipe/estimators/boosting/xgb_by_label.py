@@ -132,6 +132,7 @@ class XgbHist(XgbByLabel):
     """Depth-wise trees."""
 
     name = "xgb_hist"
+    short_name = "hist"
     section = "hist"
     sections = {
         "hist": Section(
@@ -152,6 +153,7 @@ class XgbLeafwise(XgbByLabel):
     """Loss-guided trees with a limit on their leaves."""
 
     name = "xgb_leafwise"
+    short_name = "leafwise"
     section = "leafwise"
     sections = {
         "leafwise": Section(

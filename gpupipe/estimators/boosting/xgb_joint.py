@@ -43,6 +43,7 @@ class XgbJoint(TreeEstimator):
     """One booster whose leaves hold all targets, pooled over groups, and a group's own rounds where they help."""
 
     name = "xgb_joint"
+    short_name = "joint"
     sections = {
         "joint": Section(
             Booster, {"fast": _pooled(80, 0.15), "balanced": _pooled(300, 0.05), "quality": _pooled(800, 0.025)}

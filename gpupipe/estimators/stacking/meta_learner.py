@@ -112,6 +112,7 @@ class MetaLearner(StackingEstimator):
     """Combines the other estimators of a group, pulled to weights that all groups share."""
 
     name = "meta_learner"
+    short_name = "meta"
     sections = {"meta": Section(Meta)}
     judged = True
     first_cost_us = (3.0, 3.0)

@@ -18,9 +18,11 @@ EQUITY = SupervisedWorkload(
     returns=lambda target, column: recipe.forward_return(target.horizon_rows[column]),
     baselines=(
         PooledPrior(),
-        TableOfColumn("volatility_table_sector", recipe.NATR, pooled=False, reference_table=True),
-        TableOfColumn("volatility_table_all", recipe.NATR, pooled=True, reference_table=True),
-        TableOfColumn("last_return", recipe.LAST_RETURN, pooled=True),
+        TableOfColumn(
+            "volatility_table_sector", recipe.NATR, pooled=False, reference_table=True, short_name="table own"
+        ),
+        TableOfColumn("volatility_table_all", recipe.NATR, pooled=True, reference_table=True, short_name="table all"),
+        TableOfColumn("last_return", recipe.LAST_RETURN, pooled=True, short_name="last return"),
     ),
 )
 

@@ -1,0 +1,90 @@
+"""How every command ends: exit codes, one line for what the user must mend, and signals."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gpupipe.runtime.errors import UserError
+
+USER_ERROR = 2
+
+
+class Request(Protocol):
+    """What a command was asked for, as a value."""
+
+    @property
+    def folder(self) -> str:
+        """The folder that it writes to; "" for a command that only looks."""
+        ...
+
+
+class Verb(Protocol):
+    """A module of this package that is a command."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Give a parser its options."""
+        ...
+
+    def request_of(self, chosen: argparse.Namespace) -> Any:
+        """Its Request; UserError for options that mean nothing."""
+        ...
+
+    def run(self, request: Any) -> int:
+        """Do it; the exit code. UserError or OSError for what the user must mend."""
+        ...
+
+
+def perform(verb: Verb, chosen: argparse.Namespace) -> int:
+    """Do a command; 2 with one line on standard error for what the user must mend."""
+    try:
+        request: Request = verb.request_of(chosen)
+    except UserError as error:
+        return refuse(error)
+    return guarded(functools.partial(verb.run, request), request.folder)
+
+
+def guarded(job: Callable[[], int], folder: str) -> int:
+    """Do a job that writes to a folder; 2 with one line on standard error for what the user must mend."""
+    from gpupipe.runtime import interrupts, run_log
+
+    line = "gpupipe: stopped" + (f"; the same command goes on where this one was ({folder})" if folder else "")
+    with interrupts.stoppable(line):
+        try:
+            with run_log.recording():  # what was read and warned of before there is an OUT to log to
+                return job()
+        except UserError as error:
+            return refuse(error)
+        except OSError as error:  # anything else is our mistake: a traceback
+            return refuse(UserError(of_system(error, folder)))
+        except interrupts.Stopped as stopped:
+            interrupts.flush()
+            interrupts.end(stopped, line)  # threads are still at work, and what they would finish is not waited for
+            raise
+        except KeyboardInterrupt:
+            print(f"\n{line}", file=sys.stderr)
+            return 130
+
+
+def of_system(error: OSError, out: str) -> str:
+    """What the operating system refused, and what mends it."""
+    reason = error.strerror or str(error)
+    where = error.filename or out
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"{out}: {reason}: make room on that disk and give the same command again, which goes on where this one "
+            "was; or choose another --out"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where}: {reason}: make it writable, or choose another --out"
+    return str(error)
+
+
+def refuse(error: Exception) -> int:
+    """Say what the user must mend in one line on standard error; returns the exit code for it."""
+    print(f"gpupipe: {' '.join(str(error).split())}", file=sys.stderr)
+    return USER_ERROR

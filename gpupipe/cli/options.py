@@ -1,0 +1,97 @@
+"""Options that several commands share, and what they are as values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpupipe.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from gpupipe.data import DataReport
+    from gpupipe.data.panel import Panel
+    from gpupipe.runtime.device import Device
+
+ALL = "all"  # sectors
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Which data are read, and how strictly; see `gpupipe.data.load`.
+
+    source: --data; None for the demo.  sectors: "all", or names separated by commas.
+    """
+
+    source: str | None = None
+    sector_map: str | None = None
+    timeframe: str | None = None
+    adjusted: bool = False
+    strict: bool = False
+    sectors: str = ALL
+
+    def load(self, device: Device) -> tuple[Panel, DataReport]:
+        """The panel, and the report on it."""
+        from gpupipe.data import load
+
+        return load(
+            self.source,
+            self.sector_map,
+            self.sectors,
+            device,
+            strict=self.strict,
+            timeframe=self.timeframe,
+            adjusted=self.adjusted,
+        )
+
+
+def data_request(chosen: argparse.Namespace, sectors: str = ALL, strict: bool = False) -> DataRequest:
+    """The data that the options of `add_data_arguments` name."""
+    return DataRequest(chosen.data, chosen.sector_map, chosen.timeframe, chosen.adjusted, strict, sectors)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, data_help: str) -> None:
+    """The options of data, for commands that read them as `gpupipe run` does."""
+    parser.add_argument("--data", help=data_help)
+    parser.add_argument("--sector-map", help="as for gpupipe run")
+    parser.add_argument("--timeframe", help="as for gpupipe run")
+    parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option of the device."""
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def add_output(parser: argparse.ArgumentParser, json_help: str) -> None:
+    """The options of what is printed."""
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help=json_help)
+
+
+def add_wait(parser: argparse.ArgumentParser, words: str) -> None:
+    """The option to wait for another process; words: what it holds."""
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        type=float,
+        const=float("inf"),
+        default=0.0,
+        metavar="SECONDS",
+        help=f"where {words}, wait for it (so long at most) instead of refusing",
+    )
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """The names in a text, which commas separate; None for None."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str | None, kind: Callable[[str], Any], option: str) -> tuple[Any, ...] | None:
+    """The numbers in a text, which commas separate; None for None. UserError for other text."""
+    try:
+        return None if text is None else tuple(kind(word) for word in text.split(","))
+    except ValueError:
+        example = {"--cpcv": "6,2", "--horizons": "1,2,5"}.get(option, "0.05,0.10")
+        raise UserError(f"{option} {text}: expected numbers separated by commas, as {example}") from None

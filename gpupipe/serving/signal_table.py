@@ -1,0 +1,89 @@
+"""The signals of a scan: written as a file, and in sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpupipe.artifacts.load import Models
+from gpupipe.data.report import counted
+from gpupipe.runtime.errors import UserError
+from gpupipe.serving.scan import ABOUT, Scanned, Signal
+from gpupipe.store.content_store import write_atomic
+from gpupipe.targets.classes import BUY, CLASSES, SELL
+
+FORMATS = (".parquet", ".csv", ".json")
+CALLED = f"{CLASSES[BUY]} or {CLASSES[SELL]}"
+
+
+def check_name(path: pathlib.Path, option: str = "--to") -> None:
+    """UserError unless the name says which of FORMATS is to be written."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"{option} {path}: expected a name that ends in {', '.join(FORMATS)}")
+
+
+def plain(signal: Signal) -> dict[str, Any]:
+    """A signal as JSON holds it: NaN, which JSON has not, becomes null."""
+    fields = ((field.name, getattr(signal, field.name)) for field in dataclasses.fields(signal))
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields}
+
+
+def about(models: Models, scanned: Scanned, cutoff: str) -> dict[str, Any]:
+    """What a reader of the signals should know: whose models called, from which cutoffs on, and what looks wrong."""
+    return {"run_key": models.manifest["run_key"], "cutoff": cutoff, "degenerate": list(scanned.degenerate)}
+
+
+def write(path: pathlib.Path, scanned: Scanned, about: Mapping[str, Any]) -> None:
+    """All signals as a table, atomically, in the format that the name says; `about` is in a Parquet file's metadata."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    rows = [plain(signal) for signal in scanned.signals]
+    buffer = io.BytesIO()
+    if path.suffix == ".json":
+        buffer.write((json.dumps(rows, indent=1) + "\n").encode())
+    else:
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about, sort_keys=True)})
+        (pyarrow.csv.write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table)(table, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def n_called(scanned: Scanned) -> tuple[int, int]:
+    """How many symbols are called, and how many have signals."""
+    return len(scanned.top(len(scanned.signals))), len({signal.symbol for signal in scanned.signals})
+
+
+def called_sentence(scanned: Scanned) -> str:
+    """How many symbols are called, by which model."""
+    called, n_symbols = n_called(scanned)
+    if not n_symbols:
+        return "No signal."
+    return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {scanned.signals[0].model}."
+
+
+def left_out_sentences(scanned: Scanned) -> list[str]:
+    """Which symbols have no signal, and why."""
+    sentences = []
+    if scanned.stale:
+        day = str(np.datetime64(scanned.since_ns, "ns").astype("datetime64[m]")).replace("T00:00", "")
+        sentences.append(
+            f"{counted(len(scanned.stale), 'symbol')} without a bar at the last {scanned.max_age} times of the data "
+            f"(since {day}), not scanned: {_some(scanned.stale)}. --max-age sets how many times."
+        )
+    if scanned.unsaid:
+        sentences.append(
+            f"No model, or too few bars: {counted(len(scanned.unsaid), 'symbol')} ({_some(scanned.unsaid)})."
+        )
+    return sentences
+
+
+def _some(symbols: tuple[str, ...]) -> str:
+    return ", ".join(symbols[:5]) + (", ..." if len(symbols) > 5 else "")
