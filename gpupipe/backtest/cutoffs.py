@@ -20,7 +20,7 @@ from gpupipe.backtest.sources import time_ns_of
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, dump_json, sha256, write_atomic
-from gpupipe.targets.classes import CLASSES, percent
+from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
 
 CUTOFF_SENTENCES = {
     F1: "Rows are called BUY or SELL from the cutoff with the best F1 on validation.",
@@ -61,11 +61,12 @@ class Cutoffs:
 
     def of(self, models: Any) -> Any:
         """The models (artifacts.Models) with these cutoffs in the place of their own."""
-        own = {
-            (sector, h, t, family): tuple(side.cutoff for side in self.sides[family, h, t])
-            for sector, h, t, family in models.cutoffs if (family, h, t) in self.sides
-        }  # fmt: skip
-        return dataclasses.replace(models, cutoffs={**models.cutoffs, **own})
+        chosen = {}
+        for sector, label, family in models.cutoffs:
+            key = (family, *horizon_and_threshold(models.target, label))
+            if key in self.sides:
+                chosen[sector, label, family] = tuple(side.cutoff for side in self.sides[key])
+        return dataclasses.replace(models, cutoffs={**models.cutoffs, **chosen})
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def choose(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
     Raises UserError where the panel holds no validation row of a sector that has models.
     """
     parts = [_part(models, sector, bars) for sector, bars in _before_test(models, panel)]
-    columns = models.columns()
+    columns = [(family, *horizon_and_threshold(models.target, label)) for family, label in models.columns()]
     dates = np.unique(np.concatenate([panel.device.to_host(part.panel.time_ns) for part in parts]))
     chosen: dict[tuple[str, int, float], list[Side]] = {column: [] for column in columns}
     for side, word, called in ((LONG, "long", "BUY"), (SHORT, "short", "SELL")):
@@ -142,7 +143,7 @@ def _before_test(models: Any, panel: Panel) -> list[tuple[str, Panel]]:
     """Each sector that has models, and its bars before its sealed test: later ones must choose nothing."""
     found = []
     for sector in panel.groups:
-        if sector not in models.by_sector:
+        if sector not in models.by_group:
             continue
         test, (begin, end) = (models.metadata[sector]["dates"][part] for part in ("test", "validation"))
         try:
@@ -156,7 +157,7 @@ def _before_test(models: Any, panel: Panel) -> list[tuple[str, Panel]]:
             )
         found.append((sector, bars))
     if not found:
-        raise UserError(f"{models.out} has models for {', '.join(models.by_sector)}, none for the data's sectors")
+        raise UserError(f"{models.out} has models for {', '.join(models.by_group)}, none for the data's sectors")
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpupipe.backtest.choices import SEALED
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
-from gpupipe.targets.classes import percent
+from gpupipe.targets.classes import horizon_and_threshold, percent
 
 if TYPE_CHECKING:
     from gpupipe.artifacts.out_of_sample_store import StoredPredictions
@@ -118,7 +118,7 @@ def sealed_test(
         for sector in panel.groups if sector in models.metadata
     }  # fmt: skip
     if not begins:
-        trained, wanted = ", ".join(models.by_sector), ", ".join(panel.groups)
+        trained, wanted = ", ".join(models.by_group), ", ".join(panel.groups)
         raise UserError(f"{models.out} has models for {trained}, none for {wanted}")
     start = _checked_since(since, begins, "sealed test") if since is not None else 0
     never = np.iinfo(np.int64).max
@@ -129,16 +129,17 @@ def sealed_test(
         first = np.datetime64(min(begins.values()), "ns").astype("datetime64[s]")
         raise UserError(f"the data hold no row from {first} on, where the sealed test begins: give the data of the run")
     columns = models.columns(families)
+    labels = [horizon_and_threshold(models.target, label) for _, label in columns]
     cutoffs = np.full((len(columns), len(panel.groups), 2), np.nan, np.float32)
-    for m, (family, h, t) in enumerate(columns):
+    for m, (family, label) in enumerate(columns):
         for s, sector in enumerate(panel.groups):
-            cutoffs[m, s] = models.cutoffs.get((sector, h, t, family), (np.nan, np.nan))
+            cutoffs[m, s] = models.cutoffs.get((sector, label, family), (np.nan, np.nan))
     return OutOfSample(
         values=models.predict(panel, families, rows).values,
         cutoffs=cutoffs,
-        horizons=tuple(h for _, h, _ in columns),
-        thresholds=tuple(t for *_, t in columns),
-        families=tuple(family for family, *_ in columns),
+        horizons=tuple(h for h, _ in labels),
+        thresholds=tuple(t for _, t in labels),
+        families=tuple(family for family, _ in columns),
         since_ns=since_ns,
         until_ns=until_ns,
         source=f"sealed test of {models.out}",

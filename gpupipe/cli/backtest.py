@@ -7,8 +7,17 @@ import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.choices import BUY_AND_HOLD, CROSSED, CUTOFF_HELP, F1, PROFIT, RULE_HELP, SEALED, SOURCE_HELP
-from gpupipe.backtest.choices import WALKED
+from gpupipe.backtest.choices import (
+    BUY_AND_HOLD,
+    CROSSED,
+    CUTOFF_HELP,
+    F1,
+    PROFIT,
+    RULE_HELP,
+    SEALED,
+    SOURCE_HELP,
+    WALKED,
+)
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
 from gpupipe.cli.job_request import OUT
 from gpupipe.cli.options import ALL, DataRequest, add_data_arguments, add_device, add_output, data_request, words

@@ -19,8 +19,7 @@ from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.levels import MAX_AGE, Levels
-from gpupipe.store.content_store import StoreError
-from gpupipe.targets.classes import BUY, CLASSES, HOLD, N_CLASSES, SELL, percent
+from gpupipe.targets.classes import BUY, CLASSES, HOLD, N_CLASSES, SELL, horizon_and_threshold, percent
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
 ATR = "natr_14"
@@ -76,6 +75,7 @@ def scan(
     Raises UserError for a family that was not trained, a date before the first bar, and StoreError as `Models.predict`.
     """
     levels, of_column = levels or Levels(), models.columns()
+    barriers = [horizon_and_threshold(models.target, label) for _, label in of_column]
     if family not in {f for f, *_ in of_column}:
         raise UserError(f"no model {family!r} in {models.out}; there are {', '.join(models.families)}")
     if as_of is not None:
@@ -102,9 +102,9 @@ def scan(
         for m in own:
             if silent[s, m]:
                 continue
-            _, horizon, threshold = of_column[m]
+            (_, label), (horizon, threshold) = of_column[m], barriers[m]
             side = int(called[s, m])
-            cutoffs = models.cutoffs[panel.sector[s], horizon, threshold, family]
+            cutoffs = models.cutoffs[panel.sector[s], label, family]
             p_sell, p_hold, p_buy = probabilities = said[s, m].tolist()
             share = {BUY: p_buy / cutoffs[0], SELL: p_sell / cutoffs[1]}
             low, high, stop, target = _prices(side, float(close[s]), float(atr[s]), levels)
@@ -144,10 +144,7 @@ def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[
     of_column, of_symbol = models.columns(), np.array(panel.sector)
     said = np.full((panel.n_symbols, len(of_column), N_CLASSES), np.nan, dtype=np.float32)
     atr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
-    known = [sector for sector in panel.groups if sector in models.by_sector]
-    if not known:
-        there = ", ".join(models.by_sector)
-        raise StoreError(f"{models.out} has models for {there}, none for {', '.join(panel.groups)}")
+    known = models.known_groups(panel)
     lengths = device.to_host(panel.offsets[1:] - panel.offsets[:-1])
     n_rows = max(int(lengths[of_symbol == sector].sum()) for sector in known)
     memory = xp.empty((n_rows, len(models.feature_names)), dtype=np.float32)
@@ -165,13 +162,13 @@ def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[
         if not len(X):
             continue
         found = models.predict_matrix(sector, X, device, spent=spent)
-        for m, (name, horizon, threshold) in enumerate(of_column):
-            if ((horizon, threshold), name) in found:
-                said[at[of_warm], m] = device.to_host(found[(horizon, threshold), name])
+        for m, (name, label) in enumerate(of_column):
+            if (label, name) in found:
+                said[at[of_warm], m] = device.to_host(found[label, name])
     return said, atr
 
 
-def _agreement(called: np.ndarray, own: int, of_column: Sequence[tuple[str, int, float]]) -> np.ndarray:
+def _agreement(called: np.ndarray, own: int, of_column: Sequence[tuple[str, str]]) -> np.ndarray:
     """float64 (n_symbols,): the share of the other families that call the same as column `own`; NaN without others."""
     others = [m for m, one in enumerate(of_column) if m != own and one[1:] == of_column[own][1:]]
     there = called[:, others] >= 0
@@ -220,13 +217,13 @@ def _until(panel: Panel, as_of: str) -> Panel:
         raise UserError(f"--as-of {as_of}: the data begin later") from None
 
 
-def _called(models: Models, panel: Panel, said: np.ndarray, of_column: Sequence[tuple[str, int, float]]) -> np.ndarray:
+def _called(models: Models, panel: Panel, said: np.ndarray, of_column: Sequence[tuple[str, str]]) -> np.ndarray:
     """int8 (n_symbols, n_models): what each model calls each symbol by its own cutoffs; -1 where it says nothing."""
     found = np.full(said.shape[:2], -1, dtype=np.int8)
     sectors = np.array(panel.sector)
-    for m, (family, horizon, threshold) in enumerate(of_column):
+    for m, (family, label) in enumerate(of_column):
         for sector in panel.groups:
-            cutoffs = models.cutoffs.get((sector, horizon, threshold, family))
+            cutoffs = models.cutoffs.get((sector, label, family))
             at = np.flatnonzero((sectors == sector) & ~np.isnan(said[:, m]).any(axis=1))
             if cutoffs is not None and at.size:
                 found[at, m] = calls(said[at, m], {"buy": cutoffs[0], "sell": cutoffs[1]})
