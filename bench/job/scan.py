@@ -60,8 +60,7 @@ def resized(panel: Panel, n_symbols: int, seed: int = 0) -> Panel:
 
 def check(models: Models, panel: Panel, family: str) -> int:
     """How many probabilities of the smallest sector equal those of all rows together; SystemExit if one does not."""
-    known = [sector for sector in panel.groups if sector in models.by_sector]
-    part = panel.of_group(min(known, key=panel.sector.count))
+    part = panel.of_group(min(models.known_groups(panel), key=panel.group.count))
     whole = models.predict(part, [family])
     compared = 0
     for one in scan(models, part, family).signals:

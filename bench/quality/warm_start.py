@@ -49,7 +49,7 @@ def losses(
     prepared, target = prepare(equity.EQUITY, panel, settings), equity.EQUITY.target(settings)
     models = {side: load(out) for side, out in outs.items()}
     by_sector = {}
-    for sector in models["cold"].by_sector:
+    for sector in models["cold"].by_group:
         dataset, rows = prepared.datasets[sector], getattr(prepared.splits[sector], part)
         by_key = {}
         for side, loaded in models.items():

@@ -15,17 +15,19 @@ import pyarrow.parquet
 import pytest
 
 from gpupipe.artifacts.load import Models, load
-from gpupipe.artifacts.onnx import checking, export, graphs
-from gpupipe.artifacts.onnx.ensembles import ALMOST_ZERO, round_down
+from gpupipe.artifacts.onnx import checking, export
 from gpupipe.cli import main
 from gpupipe.estimators import registry
 from gpupipe.estimators.boosting import catboost_trees, hosted, lightgbm_trees, tree_model
+from gpupipe.estimators.boosting.lightgbm_trees import ALMOST_ZERO, round_down
 from gpupipe.estimators.boosting.xgb_by_label import XgbHist
 from gpupipe.estimators.columns import OfColumns
+from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.stacking import meta_learner
 from gpupipe.store.content_store import sha256
 from gpupipe.workloads import equity
+from gpupipe.workloads.equity import recipe
 from tests.support import tiny
 from tests.support.fitting import CPU, FAMILIES, both, fit_all, fitted, predict, predict_model, world
 from tests.support.tiny import QUICK, SOURCE, in_sectors, tiny_market
@@ -54,10 +56,11 @@ def content_of(tmp_path):
 
 def exported(folder, name, models, n_features=6, others=None) -> list[bytes]:
     """The ONNX file of each label's model. others: the models that a meta-learner needs, by name."""
-    by_label = {(k + 1, 0.02): {**(others or {}), name: model} for k, model in enumerate(models)}
+    target = recipe.target_of(tuple(range(1, len(models) + 1)), (0.02,))
+    by_label = {label: {**(others or {}), name: model} for label, model in zip(target.names, models, strict=True)}
     loaded = Models(
-        folder, {}, tuple(f"x{k}" for k in range(n_features)), "", {SECTOR: by_label}, {}, {"run_key": ""}, {},
-        {(SECTOR, *key, family): (0.5, 0.5) for key, by in by_label.items() for family in by},
+        folder, {}, tuple(f"x{k}" for k in range(n_features)), "", target, {SECTOR: by_label}, {}, {"run_key": ""}, {},
+        {(SECTOR, label, family): (0.5, 0.5) for label, by_family in by_label.items() for family in by_family},
     )  # fmt: skip
     done = export.export(loaded, folder, export.Wanted(families=[name]), {})
     assert not done.failed and len(done.files) == len(models)
@@ -65,7 +68,8 @@ def exported(folder, name, models, n_features=6, others=None) -> list[bytes]:
 
 
 def hard_rows(models, n_features=6) -> np.ndarray:
-    return checking.made_rows(models, n_features, graphs.Ensembles())
+    """Rows near the splits of models, given with the names of their estimators."""
+    return checking.check_rows(models, n_features, TreeReader())
 
 
 def trees_of(content) -> list[dict[str, np.ndarray]]:
@@ -91,7 +95,7 @@ def hosted_model(name, booster) -> hosted.HostedModel:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_at_its_splits_beside_them_and_where_values_miss(name, content_of):
     models = fitted(name)[1]["c"]
-    X = np.concatenate([hard_rows(models), world()[1]["c"].X[:300]])
+    X = np.concatenate([hard_rows([(name, model) for model in models]), world()[1]["c"].X[:300]])
     assert np.isnan(X[0]).all() and 0.02 < np.isnan(X).mean() < 0.1
     for model in models:
         expected, content = predict_model(name, model, X), content_of(name, model)
@@ -106,7 +110,7 @@ def test_chosen_columns_and_class_weights_are_in_the_graph(name, content_of):
     quick = equity.make("fast", settings=[*QUICK, "lightgbm.rounds=5", "catboost.rounds=5"])
     models = fit_all(name, fold, quick)[1]["a"]
     assert isinstance(models[0], OfColumns) and (models[0].model.class_weight != 1).any()
-    X = hard_rows(models)
+    X = hard_rows([(name, model) for model in models])
     for model in models:
         expected, content = predict_model(name, model, X), content_of(name, model)
         assert checking.largest_difference(content, X, expected) < EPSILON
@@ -123,7 +127,7 @@ def test_a_meta_learner_scores_by_itself(inputs, content_of):
     rng = np.random.default_rng(0)
     n = len(families) * (2 if inputs == "log_odds" else 3)
     model = meta_learner.MetaModel(families, Weights(rng.normal(size=(n, 3)), rng.normal(size=3)), inputs)
-    X = hard_rows(others.values())
+    X = hard_rows(others.items())
     expected = model.predict([predict_model(name, base, X) for name, base in others.items()], CPU)
     content = content_of("meta_learner", model, others=others)
     assert checking.largest_difference(content, X, expected) < 5 * EPSILON  # its weights are larger than learned ones
@@ -134,7 +138,7 @@ def test_a_model_without_rounds_and_trees_without_splits(content_of):
     shares = np.array([0.2, 0.5, 0.3], np.float32)
     model = fitted("xgb_joint")[1]["a"][0]
     none = dataclasses.replace(model, bias=np.log(shares), stages=(dataclasses.replace(model.stages[0], rounds=0),))
-    X = hard_rows([model])
+    X = hard_rows([("xgb_joint", model)])
     content = content_of("xgb_joint", none)
     np.testing.assert_allclose(checking.scored(content, X), np.tile(shares, (len(X), 1)), atol=EPSILON)
     fold = world()[0]
@@ -193,7 +197,9 @@ def test_lightgbm_next_to_splits_to_zero_and_to_missing(missing, content_of):
     model = hosted_model("lightgbm", booster)
     near = np.array([0, -0.0, 1e-45, 1e-36, ALMOST_ZERO, 2e-35, np.nan, np.inf], np.float32)
     near = np.concatenate([near, -near, np.nextafter(near, np.float32(1)), np.nextafter(near, np.float32(-1))])
-    X = np.concatenate([hard_rows([model], 3), np.stack(np.meshgrid(near, near, near[:7]), -1).reshape(-1, 3)])
+    X = np.concatenate(
+        [hard_rows([("lightgbm", model)], 3), np.stack(np.meshgrid(near, near, near[:7]), -1).reshape(-1, 3)]
+    )
     content = content_of("lightgbm", model, 3)
     assert checking.largest_difference(content, X, predict_model("lightgbm", model, X)) < EPSILON
     (ensemble,) = trees_of(content)
@@ -217,7 +223,7 @@ def test_catboost_puts_missing_values_where_it_was_told(mode, content_of):
     booster.fit(catboost.Pool(X, y))
     booster = catboost_trees.load(catboost_trees._content(booster))
     model = hosted_model("catboost", booster)
-    X = hard_rows([model], 3)
+    X = hard_rows([("catboost", model)], 3)
     X[:40, :2] = np.nan
     content = content_of("catboost", model, 3)
     assert checking.largest_difference(content, X, predict_model("catboost", model, X)) < EPSILON
@@ -288,7 +294,10 @@ def test_the_same_run_gives_the_same_bytes_and_what_is_not_wanted_any_more_goes(
     assert export.export(load(finished), tmp_path / "b", all_of_them, {}).files == first
     (tmp_path / "a" / "mine.onnx").write_bytes(b"the user's own")
     fewer = export.export(
-        loaded, tmp_path / "a", export.Wanted([ODD["energy"]], [1], [0.02], ["linear", "meta_learner"]), {}
+        loaded,
+        tmp_path / "a",
+        export.Wanted([ODD["energy"]], {"horizon": [1], "threshold": [0.02]}, ["linear", "meta_learner"]),
+        {},
     )
     folder = f"trained_2pct/{ODD['energy']}/1d"
     assert sorted(fewer.files) == [f"{folder}/linear.onnx", f"{folder}/meta_learner.onnx"]
@@ -320,7 +329,7 @@ def test_a_file_that_says_something_else_is_not_left_behind(finished, tmp_path, 
 
 def test_nan_where_the_model_has_none_is_a_difference(content_of):
     model = fitted("linear")[1]["a"][0]
-    X = hard_rows([model])
+    X = hard_rows([("linear", model)])
     expected = predict_model("linear", model, X)
     expected[3, 1] = np.nan
     assert checking.largest_difference(content_of("linear", model), X, expected) == np.inf
@@ -335,7 +344,7 @@ def test_the_command_checks_on_real_rows_and_prints_json(finished, market, tmp_p
         of_second = [one for path, one in files.items() if ODD["technology"] in path]
         assert len(files) == 4 and len(of_second) == 2
         assert all(one["real_rows_checked"] >= rows for one in of_second)
-        assert all(one["rows_checked"] == one["real_rows_checked"] + checking.MADE_ROWS for one in files.values())
+        assert all(one["rows_checked"] == one["real_rows_checked"] + checking.CHECK_ROWS for one in files.values())
     assert main.main([*asked, "--data", SOURCE]) == 2
     assert "no row to check on" in capsys.readouterr().err  # its symbols lie in sectors that the run has no models of
 
@@ -400,6 +409,6 @@ def test_models_still_predict_rows_as_a_panel(finished, market):
     sector = market.groups[0]
     X = loaded.warm_features(market.of_group(sector))[:50]
     predictions = loaded.predict_rows(sector, X, ["meta_learner"])
-    assert predictions.keys() >= {((1, 0.02), "meta_learner"), ((1, 0.04), "meta_learner")}
-    both_labels = predict("linear", [by["linear"] for by in loaded.by_sector[sector].values()], X)
-    np.testing.assert_array_equal(predictions[(1, 0.02), "linear"], both_labels[:, 0])
+    assert predictions.keys() >= {("label_1d_2pct", "meta_learner"), ("label_1d_4pct", "meta_learner")}
+    both_labels = predict("linear", [by["linear"] for by in loaded.by_group[sector].values()], X)
+    np.testing.assert_array_equal(predictions["label_1d_2pct", "linear"], both_labels[:, 0])

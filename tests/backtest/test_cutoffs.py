@@ -67,7 +67,7 @@ def test_what_was_chosen_is_what_the_backtest_makes_of_validation(models, rules)
     found = choose(models, market, rules)
     (first, last), (begin, _) = dates_of(models, "validation"), dates_of(models, "test")
     panel = cut(market, lambda k, bars: market.time_ns[market.offsets[k] + bars] < begin)
-    columns, compared = models.columns(), 0
+    columns, compared = list(found.sides), 0
     said = models.predict(panel, None, (panel.time_ns >= first) & (panel.time_ns <= last)).values
     for number, side in enumerate(("long", "short")):
         both = np.full((len(columns), len(SECTORS), 2), NEVER, np.float32)

@@ -93,7 +93,7 @@ def test_chosen_features_only(panel):
     names = ("rsi_14",) if "rsi_14" in {f.name for f in feature_table()} else (feature_table()[0].name,)
     features = compute_features(panel, names)
     dataset = join(panel, features, tp_dd_labels(panel), "energy")
-    assert dataset.names == names and not np.isnan(dataset.extra["natr"][100])  # the tables' column is there all the same
+    assert dataset.names == names and not np.isnan(dataset.extra["natr"][100])  # which the tables read
     np.testing.assert_array_equal(dataset.warm, bar_of_row(panel) >= warm_up_of(names[0]))
     np.testing.assert_array_equal(dataset.warm, warm_rows(features))
 

@@ -13,7 +13,6 @@ import pyarrow.parquet
 import pytest
 
 from bench.job.scan import resized
-from gpupipe.artifacts.layout import folder_of
 from gpupipe.artifacts.load import load
 from gpupipe.cli import main
 from gpupipe.evaluation.metrics import calls
@@ -119,7 +118,7 @@ def test_agreement_counts_the_other_families_that_say_the_same(models, market):
 
 def test_one_thread_says_the_same(models, market):
     alone = load(models.out, threads=1)
-    stages = [stage for by_label in alone.by_sector["energy"].values() for stage in by_label["xgb_joint"].model.stages]
+    stages = [stage for by_label in alone.by_group["energy"].values() for stage in by_label["xgb_joint"].model.stages]
     for stage in stages:
         assert json.loads(stage.booster.save_config())["learner"]["generic_param"]["nthread"] == "1"
     for family in FAMILIES:
@@ -135,10 +134,9 @@ def test_sides_are_called_by_the_models_own_cutoffs(models, market):
     found = scan(models, market, "linear")
     sides = {"SELL": 0, "HOLD": 1, "BUY": 2}
     for one in found.signals:
-        buy, sell = models.cutoffs[one.sector, one.horizon, one.threshold, "linear"]
-        about = json.loads(
-            (models.out / folder_of(one.sector, one.horizon, one.threshold) / "metadata.json").read_text()
-        )["models"]["linear"]["cutoffs"]
+        buy, sell = models.cutoffs[one.sector, f"label_{one.label}", "linear"]
+        folder = models.target.folder(models.target.names.index(f"label_{one.label}"), one.sector)
+        about = json.loads((models.out / folder / "metadata.json").read_text())["models"]["linear"]["cutoffs"]
         assert (buy, sell) == (about["buy"], about["sell"])
         probability = np.array([[one.p_sell, one.p_hold, one.p_buy]], np.float32)
         assert calls(probability, {"buy": buy, "sell": sell})[0] == sides[one.side]
@@ -329,7 +327,7 @@ def test_the_command(models, tmp_path, capsys):
 def test_the_benchmark_resizes_a_panel_with_its_sectors_and_the_shape_of_its_bars(market):
     few, many = resized(market, 12), resized(market, 70)
     assert (few.n_symbols, many.n_symbols) == (12, 70)
-    assert set(few.groups) == set(many.sectors) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
+    assert set(few.groups) == set(many.groups) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
     for k, name in enumerate(many.symbols):
         original, _, copy = name.partition("~")
         s = market.symbols.index(original)

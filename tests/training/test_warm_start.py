@@ -174,13 +174,13 @@ def test_summary_metadata_and_files_say_what_was_gone_on_from(old, tonight):
     told = about["models"][row["model"]]["warm_start"]
     before = json.loads((old / f"trained_2pct/{row['sector']}/1d/metadata.json").read_text())
     assert told["run_key"] == key and told["trained_to"] == before["dates"]["train"][1]
-    (again,) = (m.describe() for m in [load(out).by_sector[row["sector"]][1, 0.02][row["model"]]])
+    (again,) = (m.describe() for m in [load(out).by_group[row["sector"]]["label_1d_2pct"][row["model"]]])
     assert json.loads(json.dumps(again))["warm_start"] == told
 
 
 def test_its_rounds_are_trees_of_all_outputs_as_the_first_ones_are(tonight, monkeypatch, caplog):
     """XGBoost forgets in a file how trees are grown; a run that went on with a tree for each output is not believed."""
-    found = load(tonight[0]).by_sector
+    found = load(tonight[0]).by_group
     stages = [s for by_label in found.values() for own in by_label.values() for f in ("xgb_joint", "xgb_hist")
               for s in columns.unwrap([own[f]])[0].stages]  # fmt: skip
     assert all(tree_model.has_a_tree_a_round(stage.booster) for stage in stages)
