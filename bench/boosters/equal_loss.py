@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -328,11 +327,10 @@ def main() -> int:
         text = "  ".join(f"{name} {s:.2f} ({line['test_at_target'][name]:.4f} / {line['test_at_best'][name]:.4f})"
                          for name, s in line["seconds"].items())  # fmt: skip
         print(f"{line['sector']:24s} {text}  ratio {line['ratio']:.2f}")
-    print(json.dumps(runs.record(
+    return runs.finish(
         "equal_loss", sectors=lines, names={p: peer.name for p, peer in peers.items()}, rows=panel.n_rows,
         options=vars(options), symbols=panel.n_symbols,
-    )))  # fmt: skip
-    return 0
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

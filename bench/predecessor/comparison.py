@@ -34,9 +34,10 @@ from bench.predecessor import ladder, models, quality, rows
 from bench.predecessor.equality import equality
 from bench.predecessor.models import TREES, Clock
 from bench.timing import cores
-from gpupipe import config
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
+from gpupipe.workloads import equity
 
 # The order in which runs are timed: from the middle outwards, as trees of rarer labels stop growing earlier.
 LABELS = ((2, 0.05), (5, 0.10), (5, 0.05), (1, 0.10), (1, 0.05), (2, 0.10))
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(f'{", ".join(absent)} not installed: pip install -e ".[cpu,test,bench]"')
     try:
         panel, report = runs.read(chosen)
-        settings = config.make(
+        settings = equity.make(
             chosen.preset, None, [f"labels.window={chosen.window}", *chosen.set],
             labels__horizons=sorted({h for h, _ in LABELS}), labels__thresholds=sorted({t for _, t in LABELS}),
         )  # fmt: skip
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    chosen: argparse.Namespace, settings: config.Config, panel: Panel, lines: Lines, folder: pathlib.Path
+    chosen: argparse.Namespace, settings: Config, panel: Panel, lines: Lines, folder: pathlib.Path
 ) -> runs.Line:
     """Equality, time, the ladder, quality; the result's line."""
     sectors = named(chosen.sectors, panel)
@@ -106,16 +107,16 @@ def measure(
     equal = equality(path, panel.of_group(to_time[0]), chosen.window, LABELS)
 
     print("\nTime of the predecessor, seconds by stage", flush=True)
-    of_runs = [
+    old_runs = [
         time_run(path, sector, label, chosen, lines) for sector in to_time for label in LABELS[: chosen.runs]
     ]  # fmt: skip
 
     print("\ngpupipe", flush=True)
     steps = our_steps(chosen, path, panel, folder)
     n_rows = {s: panel.of_group(s).n_rows for s in panel.groups}
-    found = ladder.ladder(of_runs, n_rows, len(LABELS), steps, full=chosen.trees == TREES)
-    stages = ladder.stages(of_runs, n_rows, len(LABELS))
-    ladder.show(found, stages, steps[-1])
+    steps_to_ours = ladder.ladder(old_runs, n_rows, len(LABELS), steps, full=chosen.trees == TREES)
+    stages = ladder.stages(old_runs, n_rows, len(LABELS))
+    ladder.show(steps_to_ours, stages, steps[-1])
 
     averages: list[runs.Line] = []
     if judged:
@@ -129,7 +130,7 @@ def measure(
     return lines.add("result", {
         "rows": panel.n_rows, "sectors": list(panel.groups), "timed": to_time,
         "runs_a_sector": min(chosen.runs, len(LABELS)), "judged": judged, "preset": chosen.preset, "equality": equal,
-        **found, "stages": stages, "new_stages": steps[-1]["stages"], "averages": averages,
+        **steps_to_ours, "stages": stages, "new_stages": steps[-1]["stages"], "averages": averages,
     })  # fmt: skip
 
 
@@ -205,24 +206,24 @@ def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, fold
     options = ["--data", str(path), "--sectors", ",".join(panel.groups), "--preset", chosen.preset,
                *(f"--set={setting}" for setting in (f"labels.window={chosen.window}", *chosen.set))]  # fmt: skip
 
-    def of_labels(labels: Sequence[tuple[int, float]], *more: str) -> list[str]:
+    def label_options(labels: Sequence[tuple[int, float]], *more: str) -> list[str]:
         horizons, thresholds = (",".join(map(str, sorted({label[k] for label in labels}))) for k in (0, 1))
         return ["--horizons", horizons, "--thresholds", thresholds, *more]
 
     ways = {
         "our families, rounds and folds, one label at a time": [
-            of_labels([label], "--pool", "none", "--jobs", "1") for label in LABELS
+            label_options([label], "--pool", "none", "--jobs", "1") for label in LABELS
         ],
-        "labels together": [of_labels(LABELS, "--pool", "none", "--jobs", "1")],
-        "sectors pooled": [of_labels(LABELS, "--jobs", "1")] if len(panel.groups) > 1 else [],
-        f"{cores()} jobs": [of_labels(LABELS, "--jobs", str(cores()))] if cores() > 1 else [],
+        "labels together": [label_options(LABELS, "--pool", "none", "--jobs", "1")],
+        "sectors pooled": [label_options(LABELS, "--jobs", "1")] if len(panel.groups) > 1 else [],
+        f"{cores()} jobs": [label_options(LABELS, "--jobs", str(cores()))] if cores() > 1 else [],
     }
     ways = {name: jobs for name, jobs in ways.items() if jobs}
     if chosen.last_step:
         ways = {"all of gpupipe": list(ways.values())[-1]}
     steps = []
     for name, jobs in ways.items():
-        wanted = len(panel.groups) * len(LABELS) * len(config.FAMILIES)
+        wanted = len(panel.groups) * len(LABELS) * len(equity.DEFAULT_MODELS)
         step: runs.Line = {"name": name, "seconds": 0.0, "models": 0, "models_wanted": wanted}
         for number, more in enumerate(jobs):
             out = folder / f"OUT{len(steps)}_{number}"

@@ -12,7 +12,6 @@ bind. The last line is JSON.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import statistics
 import sys
@@ -161,8 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"night {k} of {chosen.nights}", flush=True)
             show(result)
             nights.append(result)
-    print(json.dumps(runs.record("warm", **vars(chosen) | {"rows": panel.n_rows, "nights": nights})))
-    return 0
+    return runs.finish("warm", **vars(chosen) | {"rows": panel.n_rows, "nights": nights})
 
 
 if __name__ == "__main__":
