@@ -241,9 +241,8 @@ def draw_predecessor(lines: list[Line], target: pathlib.Path) -> None:
     result = results[-1]
     stages = sorted(result["stages"].items(), key=lambda item: -item[1])
     heights = (0.34 * len(result["steps"]) + 0.9, 0.24 * len(stages) + 0.9)
-    figure, (steps, shares) = pyplot().subplots(
-        2, 1, figsize=(8.3, sum(heights) + 0.6), height_ratios=heights, layout="constrained"
-    )
+    size = (8.3, sum(heights) + 0.6)
+    figure, (steps, shares) = pyplot().subplots(2, 1, figsize=size, height_ratios=heights, layout="constrained")
     n = len(result["sectors"])
     headline = "fewer trees than it has, no measurement"
     if result["ratio"]:

@@ -20,6 +20,7 @@ the open with stops in that very bar, both barriers in one bar left at the targe
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,9 +141,8 @@ def main() -> int:
     parser.add_argument("--peer-symbols", type=int, default=6, help="how many of them Backtesting.py is given")
     chosen = parser.parse_args()
     panel, _ = runs.read(chosen)
-    predicting_s, source = timed(
-        lambda: sealed_test(load(chosen.models), panel) if chosen.models else random_source(panel)
-    )
+    predict = (lambda: sealed_test(load(chosen.models), panel)) if chosen.models else partial(random_source, panel)
+    predicting_s, source = timed(predict)
     result, _ = backtest(source), measured(backtest(source), 0)
     sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0)}
     seconds, n_times = alternate(chosen.times, sides, limit_s=chosen.limit)

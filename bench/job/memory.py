@@ -73,9 +73,8 @@ def main() -> int:
             print(f"{name:14} {line['rows']:>11,} {line['plan']:16} {line['told_bytes'] / 2**30:13.2f} "
                   f"{line['held_bytes'] / 2**30:8.2f} {line['ratio']:6.2f}  {below}", flush=True)  # fmt: skip
     within = all(abs(line["held_bytes"] / line["told_bytes"] - 1) <= WITHIN for line in lines)
-    return runs.finish(
-        "memory", preset=chosen.preset, brief=chosen.brief, within=WITHIN, all_within=within, lines=lines
-    )  # fmt: skip
+    about = {"preset": chosen.preset, "brief": chosen.brief, "within": WITHIN, "all_within": within}
+    return runs.finish("memory", **about, lines=lines)
 
 
 if __name__ == "__main__":

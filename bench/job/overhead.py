@@ -23,6 +23,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -96,9 +97,8 @@ def measure_graph(job: Job, jobs: int, times: int) -> Answer:
     for task in tasks:
         needs = tuple(empty[need] for need in task.needs)
         empty[task] = dataclasses.replace(task, work=lambda worker: None, needs=needs)
-    scheduler_s = statistics.median(
-        timed(lambda: real(list(empty.values()), task_graph.Costs(), 2))[0] for _ in range(max(5, times))
-    )
+    schedule = partial(real, list(empty.values()), task_graph.Costs(), 2)
+    scheduler_s = statistics.median(timed(schedule)[0] for _ in range(max(5, times)))
     sides = {
         name: lambda k, way=way: with_graph(lambda out: job(out, 1), way)[0]
         for name, way in (("loop", plain_loop), ("graph", real))
@@ -108,9 +108,7 @@ def measure_graph(job: Job, jobs: int, times: int) -> Answer:
     graph_s, loop_s = (statistics.median(seconds[side]) for side in ("graph", "loop"))
     hidden = what_is_hidden(job, jobs)
     print(f"{len(tasks)} tasks: the scheduler itself {1000 * scheduler_s:.1f} ms, {100 * scheduler_s / loop_s:.3f} %")
-    print(
-        f"graph {graph_s:.3f} s, plain loop {loop_s:.3f} s: {100 * share:+.2f} % (standard error {100 * error:.2f} %)"
-    )
+    print(f"graph {graph_s:.3f} s, loop {loop_s:.3f} s: {100 * share:+.2f} % (standard error {100 * error:.2f} %)")
     idle, hid, before = (100 * hidden[name] for name in ("idle_share", "hidden_share", "before_any_share"))
     print(f"with {jobs} jobs: idle {idle:.1f} %; of {hidden['preparation_s']:.2f} s of preparation {hid:.0f} % while "
           f"something trained, {before:.0f} % before any training")  # fmt: skip
@@ -138,9 +136,8 @@ def what_is_hidden(job: Job, jobs: int) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = runs.options(
-        __doc__, data="simulated:symbols=88,bars=320,signal=0.5", sectors="all", preset="fast", set=[], times=9
-    )
+    market = "simulated:symbols=88,bars=320,signal=0.5"
+    parser = runs.options(__doc__, data=market, sectors="all", preset="fast", set=[], times=9)
     parser.add_argument("--of", default="log", choices=sorted(LIMIT))
     parser.add_argument("--jobs", type=int, default=cores())
     chosen = parser.parse_args(arguments)

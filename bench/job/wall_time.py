@@ -89,9 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         lines = {name: summed_up(repeated) for name, repeated in repetitions.items()}
         facts = facts_of(repetitions[AS_IT_IS][0].summary)
     runs.table([{"variant": name, **line} for name, line in lines.items()])
-    return runs.finish(
-        "job", options=chosen.options, times=chosen.times, **lines[AS_IT_IS], **facts, variants=lines
-    )  # fmt: skip
+    facts |= lines[AS_IT_IS] | {"variants": lines}
+    return runs.finish("job", options=chosen.options, times=chosen.times, **facts)
 
 
 if __name__ == "__main__":

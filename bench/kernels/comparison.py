@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -47,6 +48,7 @@ LADDER, LADDER_BARS = [10_000, 100_000, 1_000_000, 10_000_000], 1000
 HORIZON_CURVE = (1, 2, 5, 10, 20, 50, 100, 250)
 TOLERANCE = 1e-4  # relative, of float32 columns; the tests hold TA-Lib's to 5e-7
 QLIB_TOLERANCE = 1e-3  # Qlib's running sums in float32 wander: on 505 stocks by 5e-4, its correlations by 5e-5
+Arrays = Callable[[Any], Sequence[Any]]  # the arrays of our result that are counted
 Check = Callable[[Any], str]  # says what was compared in a peer's result, or exits
 
 
@@ -88,30 +90,27 @@ def lines(chosen: argparse.Namespace, device: Any, copy_rate: float) -> Iterator
     def run_of(host: Panel) -> Run:
         return Run(host, host.to(device), chosen.times, chosen.limit, copy_rate)
 
+    def named(data: str, *comparisons: Iterable[runs.Line]) -> Iterator[runs.Line]:
+        return (line | {"data": data} for line in itertools.chain(*comparisons))
+
     if chosen.cold:
-        yield from (line | {"data": "simulated"} for line in cold_start(chosen.device))
-    if chosen.ladder or chosen.rows:
-        for n_rows in chosen.rows or LADDER:
-            run = run_of(simulate(max(n_rows // LADDER_BARS, 1), min(n_rows, LADDER_BARS)))
-            for comparison in (
-                classes(run, label_peers.FASTEST), everything(run), shared(run, feature_peers.IN_TALIB),
-                whole_set(run),
-            ):  # fmt: skip
-                yield from (line | {"data": "simulated"} for line in comparison)
+        yield from named("simulated", cold_start(chosen.device))
+    for n_rows in chosen.rows or (LADDER if chosen.ladder else ()):
+        run = run_of(simulate(max(n_rows // LADDER_BARS, 1), min(n_rows, LADDER_BARS)))
+        labels, columns = classes(run, label_peers.FASTEST), shared(run, feature_peers.IN_TALIB)
+        yield from named("simulated", labels, everything(run), columns, whole_set(run))
     if chosen.cold or chosen.ladder or chosen.rows:
         return
     run = run_of(runs.read(chosen)[0])
-    for comparison in (
+    yield from named(
+        pathlib.Path(chosen.data).name,
         classes(run, label_peers.IN_LIBRARIES), everything(run), by_horizon(run), first_touch(run, chosen.mlfinpy),
         shared(run, feature_peers.IN_LIBRARIES), shared(run, feature_peers.IN_TALIB, reuse=True), whole_set(run),
         in_pandas(run), alpha158(run, chosen.qlib),
-    ):  # fmt: skip
-        yield from (line | {"data": pathlib.Path(chosen.data).name} for line in comparison)
+    )  # fmt: skip
 
 
-def describe(
-    run: Run, what: str, check: str, seconds: float, arrays: Sequence[Any], read: int = 12, **more: Any
-) -> dict:
+def describe(run: Run, what: str, check: str, seconds: float, arrays: Sequence, read: int = 12, **more: Any) -> dict:
     """One line. arrays: those that were computed; read: bytes of a row that have to be read for them."""
     device = run.panel.device
     n_values, n_bytes = sum(x.size for x in arrays), sum(x.nbytes for x in arrays) + read * run.host.n_rows
@@ -130,13 +129,7 @@ def describe(
 
 
 def against(
-    run: Run,
-    what: str,
-    ours: Callable[[], Any],
-    arrays: Callable[[Any], Sequence[Any]],
-    peer: Peer,
-    agrees: Check,
-    read: int = 12,
+    run: Run, what: str, ours: Callable[[], Any], arrays: Arrays, peer: Peer, agrees: Check, read: int = 12
 ) -> dict:
     """The line of one peer, after its check. arrays: those of our result that the peer computes too."""
     computed = arrays(ours())

@@ -82,9 +82,8 @@ def talib_pool(panel: Panel) -> Iterator[Peer]:
             assert sum(counts) == 44 * len(bars)
             return ((k, 0, talib_arrays(*bars_of_symbol)) for k, bars_of_symbol in enumerate(bars))
 
-        yield Peer(
-            f"{name} in a standing pool of {n} processes", lambda: pool.map(_talib_range, parts, chunksize=1), matrix
-        )
+        name = f"{name} in a standing pool of {n} processes"
+        yield Peer(name, lambda: pool.map(_talib_range, parts, chunksize=1), matrix)
 
 
 @contextlib.contextmanager
@@ -141,11 +140,8 @@ def ml4t_loop(panel: Panel) -> Iterator[Peer]:
         columns += each("macd macd_signal macd_histogram", c, 12, 26, 9)
         columns += [x for n in (20, 50) for x in compiled["bollinger_bands_numba"](c, n, 2.0, 2.0)]
         columns += each("atr adx plus_di minus_di", h, l, c, 14)
-        columns += [
-            *compiled["stochastic_numba"](h, l, c, 14, 3, 3),
-            *each("cci", h, l, c, 20),
-            *each("willr", h, l, c, 14),
-        ]
+        columns += compiled["stochastic_numba"](h, l, c, 14, 3, 3)
+        columns += each("cci", h, l, c, 20) + each("willr", h, l, c, 14)
         columns += [x for n in (5, 10, 20) for x in each("roc", c, n)] + each("obv", c, v) + each("mfi", h, l, c, v, 14)
         columns += [x for n in (10, 20, 50) for x in each("stddev", c, n, 1.0, 0)]
         return [*columns, *each("max", h, 20), *each("min", l, 20), *compiled["aroon_numba"](h, l, 25)]

@@ -127,9 +127,8 @@ def _fill(
             if touches:
                 upper, lower = before_up[m] < before_down[m], before_down[m] < before_up[m]
                 both = (before_up[m] == before_down[m]) & (before_up[m] < h)
-                put(
-                    "touch", column, upper.view(np.int8) + 2 * lower.view(np.int8) + 3 * both.view(np.int8), np.int8(-1)
-                )
+                touch = upper.view(np.int8) + 2 * lower.view(np.int8) + 3 * both.view(np.int8)
+                put("touch", column, touch, np.int8(-1))
                 bars = np.minimum(before_up[m], before_down[m]) + np.int16(1)
                 put("touch_bars", column, np.where(bars <= h, bars, np.int16(0)), np.int16(0))
                 price = np.where(upper, up, np.where(lower | both, down, ahead))

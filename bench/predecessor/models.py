@@ -148,7 +148,6 @@ def random_split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     # A class of one row cannot be on both sides: then the shares are not kept.
     shares = y if np.unique(y, return_counts=True)[1].min() > 1 else None
-    fit_rows, test_rows = train_test_split(
-        np.arange(len(y)), test_size=TEST_SHARE, random_state=SEED, shuffle=True, stratify=shares
-    )
+    drawn = {"test_size": TEST_SHARE, "random_state": SEED, "shuffle": True, "stratify": shares}
+    fit_rows, test_rows = train_test_split(np.arange(len(y)), **drawn)
     return fit_rows, test_rows

@@ -24,6 +24,8 @@ from gpupipe.targets.classes import CLASSES, percent
 from gpupipe.training.prepare import prepare
 from gpupipe.workloads import equity
 
+LabelledRows = tuple[np.ndarray, np.ndarray]  # X and y
+
 
 @dataclass(frozen=True)
 class Question:
@@ -110,9 +112,7 @@ def by_family(predictions: Predictions, label: str, at: np.ndarray) -> dict[str,
     return {name: probability for name, probability in values.items() if not np.isnan(probability).any()}
 
 
-def train_and_claim(
-    known: tuple[np.ndarray, np.ndarray], future: tuple[np.ndarray, np.ndarray], question: Question
-) -> Line:
+def train_and_claim(known: LabelledRows, future: LabelledRows, question: Question) -> Line:
     """What the predecessor claims on a random fifth of its rows (X, y), and what the future shows."""
     X, y = known
     fit_rows, test_rows = models.random_split(y)
