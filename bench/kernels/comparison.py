@@ -18,7 +18,6 @@ The last lines are JSON, one for each comparison; --out adds them to a file, whi
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import os
@@ -198,7 +197,7 @@ def first_touch(run: Run, mlfinpy: str | None) -> Iterator[dict]:
         return
     peer_line, theirs = apart(run.host, mlfinpy, "mlfinpy")
     # Our labels of the same rows from closes alone, which is all that it looks at.
-    closes, n = dataclasses.replace(run.host, high=run.host.close, low=run.host.close), peer_line["rows"]
+    closes, n = run.host.replace(high=run.host.close, low=run.host.close), peer_line["rows"]
     near = tp_dd_labels(closes, HORIZONS, THRESHOLDS, rule="first_touch").y[:n]
     known = (near >= 0) & (theirs >= 0)
     reason = (
