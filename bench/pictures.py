@@ -24,7 +24,7 @@ from bench import runs
 from bench.runs import Line
 
 OURS, PEER, TEXT, GRID = "#0b62a4", "#8c9196", "#1f2328", "#dfe3e8"
-OF_TASKS = ("#0b62a4", "#c2571a", "#2c7a4b", "#7a4fa3")  # lines of the ladder, steps of a scan
+TASK_COLORS = ("#0b62a4", "#c2571a", "#2c7a4b", "#7a4fa3")  # lines of the ladder, steps of a scan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def draw_kernels(lines: list[Line], target: pathlib.Path) -> None:
     if not compared:
         raise SystemExit("there is no comparison to draw: give lines of `bench.kernels.comparison --out LINES.jsonl`")
     plt, rows = pyplot(), rows_of(compared)
-    below = [(own, draw) for own, draw in ((ladder, draw_ladder), (horizons, draw_horizons)) if own]
+    below = [(some, draw) for some, draw in ((ladder, draw_ladder), (horizons, draw_horizons)) if some]
     heights = [0.24 * len(rows) + 0.9] + [3.2] * len(below)
     figure = plt.figure(figsize=(8.3, sum(heights) + 0.6), layout="constrained")
     first = compared[-1]
@@ -138,8 +138,8 @@ def draw_kernels(lines: list[Line], target: pathlib.Path) -> None:
     axis.set(xscale="log", xlim=(min(rates) / 2, max(rates) * 60))
     axis.set_xlabel("values per second, logarithmic; hatched: of another definition")
     short_numbers(axis.xaxis)
-    for part, (own, draw) in zip(parts[1:], below, strict=True):
-        draw(part.subplots(), own)
+    for part, (some, draw) in zip(parts[1:], below, strict=True):
+        draw(part.subplots(), some)
     save(figure, target)
 
 
@@ -147,16 +147,16 @@ def rows_of(lines: list[Line]) -> list[Bar]:
     """A heading for each task, then ours and its peers, the fastest first."""
     rows: list[Bar] = []
     for what in dict.fromkeys(line["what"] for line in lines):
-        of_task = {line.get("peer"): line for line in lines if line["what"] == what}
+        by_peer = {line.get("peer"): line for line in lines if line["what"] == what}
         # Ours as it was in turn with the fastest peer that has the same values.
-        ours = min(of_task.values(), key=lambda line: line["peer_seconds"] if line.get("equal") else math.inf)
+        ours = min(by_peer.values(), key=lambda line: line["peer_seconds"] if line.get("equal") else math.inf)
         rates = {"gpupipe": ours["values_per_s"]}
         if "transfer_in_seconds" in ours:
             whole = ours["seconds"] + ours["transfer_in_seconds"] + ours["transfer_out_seconds"]
             rates["gpupipe, with transfers in and out"] = ours["values_per_s"] * ours["seconds"] / whole
         rows.append(Bar(what))
         rows += [Bar(name, rate, f"{in_words(rate)}/s", ours=True) for name, rate in rates.items()]
-        peers = {name: line for name, line in of_task.items() if "ratio" in line}
+        peers = {name: line for name, line in by_peer.items() if "ratio" in line}
         for name, line in sorted(peers.items(), key=lambda item: -item[1]["values_per_s"] / item[1]["ratio"]):
             rate, ratio = line["values_per_s"] / line["ratio"], line["ratio"]
             words = f"{in_words(rate)}/s   {ratio:,.{1 if ratio < 10 else 0}f} × our time"
@@ -166,26 +166,26 @@ def rows_of(lines: list[Line]) -> list[Bar]:
 
 def in_words(number: float) -> str:
     """A number in short: 1.9 bn, 383 M, 12 k."""
-    for size, unit in ((1e9, " bn"), (1e6, " M"), (1e3, " k"), (1, "")):
+    for size, word in ((1e9, " bn"), (1e6, " M"), (1e3, " k"), (1, "")):
         if number >= size:
-            return f"{number / size:.{1 if number < 9.95 * size else 0}f}".removesuffix(".0") + unit
+            return f"{number / size:.{1 if number < 9.95 * size else 0}f}".removesuffix(".0") + word
     return f"{number:.2g}"
 
 
 def draw_ladder(axis: Any, lines: list[Line]) -> None:
     """Rate over size, ours solid, the fastest peer that has the same values dashed."""
     drawn = []
-    for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
+    for color, what in zip(TASK_COLORS, dict.fromkeys(line["what"] for line in lines), strict=False):
         ours: dict[int, float] = {}
         theirs: dict[int, float] = {}
-        own = [line for line in lines if line["what"] == what]
-        for line in own:
+        task_lines = [line for line in lines if line["what"] == what]
+        for line in task_lines:
             rate, n_rows = line["values_per_s"], line["rows"]
             if "ratio" not in line:
                 ours[n_rows] = rate
             elif rate / line["ratio"] > theirs.get(n_rows, 0.0):  # ours as it was in turn with the fastest peer
                 ours[n_rows], theirs[n_rows] = rate, rate / line["ratio"]
-        peers = " and ".join(sorted({line["peer"].split()[0] for line in own if "peer" in line}))
+        peers = " and ".join(sorted({line["peer"].split()[0] for line in task_lines if "peer" in line}))
         for rates, dashed, label in ((ours, False, what), (theirs, True, f"{peers}, the fastest")):
             if rates:
                 drawn.append((label, sorted(rates), [rates[n] for n in sorted(rates)], color, dashed))
@@ -196,7 +196,7 @@ def draw_ladder(axis: Any, lines: list[Line]) -> None:
 def draw_horizons(axis: Any, lines: list[Line]) -> None:
     """Nanoseconds a row over the horizon of the labels."""
     drawn = []
-    for color, what in zip(OF_TASKS, dict.fromkeys(line["what"] for line in lines), strict=False):
+    for color, what in zip(TASK_COLORS, dict.fromkeys(line["what"] for line in lines), strict=False):
         cost = {line["horizon"]: 1e9 / line["rows_per_s"] for line in lines if line["what"] == what}
         drawn.append((what, list(cost), list(cost.values()), color, False))
     curves(axis, drawn, "Labels by horizon: nanoseconds a row", xscale="log", xlabel="horizon, bars, logarithmic",
@@ -216,7 +216,7 @@ def draw_scan(lines: list[Line], target: pathlib.Path) -> None:
     if all(line["command_s"] for line in lines):
         drawn.insert(0, ("the command", symbols, [line["command_s"] for line in lines], PEER, False))
     drawn += [(name, symbols, [step[name] for step in steps], color, True)
-              for name, color in zip(steps[0], OF_TASKS, strict=True)]  # fmt: skip
+              for name, color in zip(steps[0], TASK_COLORS, strict=True)]  # fmt: skip
     figure, axis = pyplot().subplots(figsize=(8.2, 4.2), layout="constrained")
     curves(axis, drawn, "A scan by the number of symbols: all models of all sectors", xscale="log", yscale="log",
            xlabel="symbols, logarithmic", ylabel="seconds, logarithmic")  # fmt: skip
@@ -241,9 +241,8 @@ def draw_predecessor(lines: list[Line], target: pathlib.Path) -> None:
     result = results[-1]
     stages = sorted(result["stages"].items(), key=lambda item: -item[1])
     heights = (0.34 * len(result["steps"]) + 0.9, 0.24 * len(stages) + 0.9)
-    figure, (steps, shares) = pyplot().subplots(
-        2, 1, figsize=(8.3, sum(heights) + 0.6), height_ratios=heights, layout="constrained"
-    )
+    size = (8.3, sum(heights) + 0.6)
+    figure, (steps, shares) = pyplot().subplots(2, 1, figsize=size, height_ratios=heights, layout="constrained")
     n = len(result["sectors"])
     headline = "fewer trees than it has, no measurement"
     if result["ratio"]:
@@ -255,7 +254,7 @@ def draw_predecessor(lines: list[Line], target: pathlib.Path) -> None:
         for k, step in enumerate(result["steps"])
     ])  # fmt: skip
     steps.set(xscale="log", xlabel="time of the whole job, logarithmic; hatched: extrapolated")
-    lowest, highest = (of(step["seconds"] for step in result["steps"]) for of in (min, max))
+    lowest, highest = (extreme(step["seconds"] for step in result["steps"]) for extreme in (min, max))
     steps.set_xlim(lowest / 2, highest * 6)
     marks = {1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 360_000: "100 h"}
     inside = {float(mark): text for mark, text in marks.items() if lowest / 2 <= mark <= highest * 6}

@@ -1,4 +1,4 @@
-"""What benchmarks share: options, optional libraries, jobs in processes of their own, contents of OUT, JSON lines."""
+"""What benchmarks share: options, optional libraries, jobs in new processes, contents of OUT, JSON lines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,11 +46,11 @@ class SkippedError(Exception):
 def library(module: str, package: str) -> tuple[Any, str]:
     """A module, and its package's name with the version; SkippedError where it is not installed."""
     try:
-        found = importlib.import_module(module)
-        version = getattr(found, "__version__", None) or importlib.metadata.version(package)
+        loaded = importlib.import_module(module)
+        version = getattr(loaded, "__version__", None) or importlib.metadata.version(package)
     except ImportError as error:
         raise SkippedError(f"{package} is not installed ({error})") from error
-    return found, f"{package} {version}"
+    return loaded, f"{package} {version}"
 
 
 @contextlib.contextmanager
@@ -92,12 +93,12 @@ def read(chosen: argparse.Namespace, sectors: str = "all") -> tuple[Panel, DataR
 
 def job_options(chosen: argparse.Namespace) -> list[str]:
     """Options of gpupipe.run for the shared options that the parser has."""
-    given = vars(chosen)
-    found = [
-        word for name in ("data", "sector_map", "sectors", "preset") if given.get(name)
-        for word in (f"--{name.replace('_', '-')}", given[name])
+    values = vars(chosen)
+    words = [
+        word for name in ("data", "sector_map", "sectors", "preset") if values.get(name)
+        for word in (f"--{name.replace('_', '-')}", values[name])
     ]  # fmt: skip
-    return [*found, *(f"--set={setting}" for setting in given.get("set") or ())]
+    return [*words, *(f"--set={setting}" for setting in values.get("set") or ())]
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,10 @@ def job_command(options: Sequence[str], out: pathlib.Path) -> list[str]:
     return [sys.executable, "-m", "gpupipe.run", *options, "--quiet", "--out", str(out)]
 
 
-def watch(command: Sequence[str], out: pathlib.Path = pathlib.Path("OUT"), sample: bool = False, **how: Any) -> Run:
+def watch(command: Sequence[str], out: pathlib.Path = pathlib.Path("OUT"), sample: bool = False, **popen: Any) -> Run:
     """Run a command to its end; SystemExit with its status where it fails. sample: watch its anonymous memory too."""
     began, anonymous = time.perf_counter(), 0
-    process = subprocess.Popen(command, **how)
+    process = subprocess.Popen(command, **popen)
     status_file = pathlib.Path(f"/proc/{process.pid}/status")
     while True:
         if sample:
@@ -144,9 +145,18 @@ def watch(command: Sequence[str], out: pathlib.Path = pathlib.Path("OUT"), sampl
     return Run(time.perf_counter() - began, usage.ru_maxrss * 1024, anonymous, out)
 
 
-def run_job(options: Sequence[str], out: pathlib.Path, sample: bool = False, **how: Any) -> Run:
-    """Run `python -m gpupipe.run OPTIONS --out OUT` in a process of its own."""
-    return watch(job_command(options, out), out, sample, **how)
+def run_job(options: Sequence[str], out: pathlib.Path, sample: bool = False, **popen: Any) -> Run:
+    """Run `python -m gpupipe.run OPTIONS --out OUT` in a new process."""
+    return watch(job_command(options, out), out, sample, **popen)
+
+
+def memory_plans(options: Sequence[str]) -> tuple[list[dict[str, Any]], Run]:
+    """The memory plans of a job as --dry-run shows them, and the process that made them."""
+    with tempfile.TemporaryFile("w+") as text, tempfile.TemporaryDirectory() as folder:
+        command = [*job_command(options, pathlib.Path(folder, "OUT")), "--dry-run", "--json"]
+        usage = watch(command, stdout=text)
+        text.seek(0)
+        return json.load(text)["memory_plans"], usage
 
 
 def require_same_models(runs: Sequence[Run], reference: Run, name: str) -> None:
@@ -155,8 +165,8 @@ def require_same_models(runs: Sequence[Run], reference: Run, name: str) -> None:
         raise SystemExit(f"{name}: the models differ")
 
 
-def median(runs: Iterable[Any], of: Callable[[Any], float], digits: int = 3) -> float:
-    return round(statistics.median(of(run) for run in runs), digits)
+def median(runs: Iterable[Any], value: Callable[[Any], float], digits: int = 3) -> float:
+    return round(statistics.median(value(run) for run in runs), digits)
 
 
 def without(value: Any, dropped: Callable[[str], bool]) -> Any:
@@ -172,6 +182,12 @@ def record(benchmark: str, **facts: Any) -> Line:
         "benchmark": benchmark, **bare(facts), "cores": cores(), "machine": platform.machine(),
         "versions": fingerprint.versions(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }  # fmt: skip
+
+
+def finish(benchmark: str, **facts: Any) -> int:
+    """Print the one result of a benchmark as its last line; exit code 0."""
+    print(json.dumps(record(benchmark, **facts)))
+    return 0
 
 
 def bare(value: Any) -> Any:

@@ -62,10 +62,10 @@ def excess(seconds: Sequence[float], reference: Sequence[float]) -> tuple[float,
     return statistics.median(ratios), error
 
 
-def timed(work: Callable[[], T]) -> tuple[float, T]:
+def timed(call: Callable[[], T]) -> tuple[float, T]:
     """Seconds of one call, and its result."""
     began = time.perf_counter()
-    result = work()
+    result = call()
     return time.perf_counter() - began, result
 
 

@@ -19,8 +19,8 @@ the open with stops in that very bar, both barriers in one bar left at the targe
 
 from __future__ import annotations
 
-import json
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ TEST_SHARE, CALLS_SHARE = 0.2, 0.05
 
 
 def random_source(panel: Panel) -> OutOfSample:
-    """Probabilities that mean nothing, on the last fifth of the dates; a row in twenty is called BUY."""
+    """Probabilities that mean nothing, on the last fifth of the dates; a row in twenty is a buy call."""
     times, n_sectors = np.unique(panel.time_ns), len(panel.groups)
     since = np.full(n_sectors, times[int(len(times) * (1 - TEST_SHARE))])
     pairs = [(family, h, t) for h, t in LABELS for family in FAMILIES]
@@ -56,7 +56,7 @@ def random_source(panel: Panel) -> OutOfSample:
 
 
 def thinned(source: OutOfSample) -> tuple[OutOfSample, np.ndarray]:
-    """The source of those BUY calls that no kept call of the last h bars precedes; and bool (n_models, n_rows)."""
+    """The source of those buy calls that no kept call of the last h bars precedes; and bool (n_models, n_rows)."""
     panel, rows = cut(source)
     called = call_of(panel, source, rows) == 1
     last = panel.offsets[1:][panel.symbol_of_row]
@@ -76,59 +76,59 @@ def thinned(source: OutOfSample) -> tuple[OutOfSample, np.ndarray]:
     ), kept  # fmt: skip
 
 
-def place_of(panel: Panel) -> np.ndarray:
+def column_of_symbol(panel: Panel) -> np.ndarray:
     """int64 (n_symbols,): the column of each symbol; those of a sector stand together, as vectorbt's groups must."""
     return np.argsort(np.argsort(panel.group_of_symbol, kind="stable"))
 
 
-def matrices(found: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
+def matrices(result: Backtest, kept: np.ndarray) -> dict[str, np.ndarray]:
     """What vectorbt takes: (n_dates, n_models * n_symbols), NaN where a symbol has no bar."""
-    panel, shape = found.panel, (len(found.times), len(kept), found.panel.n_symbols)
-    symbol, date = place_of(panel)[panel.symbol_of_row], found.date_of_row
+    panel, shape = result.panel, (len(result.times), len(kept), result.panel.n_symbols)
+    symbol, date = column_of_symbol(panel)[panel.symbol_of_row], result.date_of_row
     columns: dict[str, np.ndarray] = {}
     for name in ("open", "high", "low", "close"):
-        of_symbol = np.full((shape[0], 1, shape[2]), np.nan)
-        of_symbol[date, 0, symbol] = getattr(panel, name)
-        columns[name] = np.broadcast_to(of_symbol, shape).reshape(shape[0], -1)
+        wide = np.full((shape[0], 1, shape[2]), np.nan)
+        wide[date, 0, symbol] = getattr(panel, name)
+        columns[name] = np.broadcast_to(wide, shape).reshape(shape[0], -1)
     entries, exits = np.zeros(shape, bool), np.zeros(shape, bool)
     last = panel.offsets[1:][panel.symbol_of_row] - 1
-    for m, h in enumerate(found.source.horizons):
+    for m, h in enumerate(result.source.horizons):
         rows = np.flatnonzero(kept[m])
         entries[date[rows], m, symbol[rows]] = True
         due = rows + h
         due = due[due <= last[rows]]
         exits[date[due], m, symbol[due]] = True
-    stop = np.repeat(np.array(found.source.thresholds), shape[2])[None]
+    stop = np.repeat(np.array(result.source.thresholds), shape[2])[None]
     columns["groups"] = (np.arange(len(kept))[:, None] * len(panel.groups) + np.sort(panel.group_of_symbol)).ravel()
     return {**columns, "entries": entries.reshape(shape[0], -1), "exits": exits.reshape(shape[0], -1), "stop": stop}
 
 
-def vectorbt_trades(vectorbt: Any, given: dict[str, np.ndarray], returns: bool = False) -> np.ndarray:
+def vectorbt_trades(vectorbt: Any, bars: dict[str, np.ndarray], returns: bool = False) -> np.ndarray:
     """The trades as vectorbt records them; with `returns` those of the models' and sectors' portfolios by date too."""
     portfolio = vectorbt.Portfolio.from_signals(
-        given["close"], given["entries"], given["exits"], open=given["open"], high=given["high"], low=given["low"],
-        sl_stop=given["stop"], tp_stop=given["stop"], stop_exit_price="stopmarket", size=1.0, init_cash=1e9,
+        bars["close"], bars["entries"], bars["exits"], open=bars["open"], high=bars["high"], low=bars["low"],
+        sl_stop=bars["stop"], tp_stop=bars["stop"], stop_exit_price="stopmarket", size=1.0, init_cash=1e9,
         fees=SAME.commission, slippage=SAME.slip, accumulate=False,
     )  # fmt: skip
     if returns:
-        portfolio.returns(group_by=given["groups"])
+        portfolio.returns(group_by=bars["groups"])
     return portfolio.trades.values
 
 
-def differences(found: Backtest, theirs: np.ndarray) -> dict[str, int]:
+def differences(result: Backtest, theirs: np.ndarray) -> dict[str, int]:
     """How many trades are the same in entry and exit, and to 1e-5 in return, and how many are not.
 
     left_open: both held on to the end of the history, where vectorbt leaves a trade open and we close it at the last
     close. other: a high or low that is the barrier to the cent, which float32 (ours) and float64 products round apart.
     """
-    trades, panel, date = found.trades, found.panel, found.date_of_row
-    column = trades.model * panel.n_symbols + place_of(panel)[panel.symbol_of_row[trades.row]]
+    trades, panel, date = result.trades, result.panel, result.date_of_row
+    column = trades.model * panel.n_symbols + column_of_symbol(panel)[panel.symbol_of_row[trades.row]]
     entries = zip(column.tolist(), date[trades.row].tolist(), strict=True)
     exits = zip(date[trades.last_row].tolist(), trades.net.tolist(), (trades.reason == END).tolist(), strict=True)
-    own = dict(zip(entries, exits, strict=True))
-    counts = {"ours": len(own), "theirs": len(theirs), "same": 0, "left_open": 0, "other": 0}
+    ours = dict(zip(entries, exits, strict=True))
+    counts = {"ours": len(ours), "theirs": len(theirs), "same": 0, "left_open": 0, "other": 0}
     for trade in theirs:
-        leave, net, at_end = own.get((int(trade["col"]), int(trade["entry_idx"])), (-1, np.nan, False))
+        leave, net, at_end = ours.get((int(trade["col"]), int(trade["entry_idx"])), (-1, np.nan, False))
         same = leave == trade["exit_idx"] and abs(net - trade["return"]) < 1e-5
         counts["left_open" if at_end and trade["status"] == 0 else "same" if same else "other"] += 1
     return counts
@@ -141,15 +141,14 @@ def main() -> int:
     parser.add_argument("--peer-symbols", type=int, default=6, help="how many of them Backtesting.py is given")
     chosen = parser.parse_args()
     panel, _ = runs.read(chosen)
-    predicting_s, source = timed(
-        lambda: sealed_test(load(chosen.models), panel) if chosen.models else random_source(panel)
-    )
-    found, _ = backtest(source), measured(backtest(source), 0)
+    predict = (lambda: sealed_test(load(chosen.models), panel)) if chosen.models else partial(random_source, panel)
+    predicting_s, source = timed(predict)
+    result, _ = backtest(source), measured(backtest(source), 0)
     sides = {"engine": lambda: backtest(source), "engine and statistics": lambda: measured(backtest(source), 0)}
     seconds, n_times = alternate(chosen.times, sides, limit_s=chosen.limit)
     n_models = int(source.has_model.sum())
-    print(f"{panel.n_symbols} symbols, {n_models} models, {found.panel.n_rows:,} out-of-sample rows, "
-          f"{found.trades.n_trades:,} trades: engine {seconds['engine']:.3f} s, "
+    print(f"{panel.n_symbols} symbols, {n_models} models, {result.panel.n_rows:,} out-of-sample rows, "
+          f"{result.trades.n_trades:,} trades: engine {seconds['engine']:.3f} s, "
           f"with all statistics and 500 draws {seconds['engine and statistics']:.3f} s")  # fmt: skip
     peers: dict[str, Any] = {}
     few = np.linspace(0, panel.n_symbols - 1, min(chosen.peer_symbols, panel.n_symbols)).astype(int)
@@ -162,30 +161,29 @@ def main() -> int:
             peers[name] = compare()
         except runs.SkippedError as skipped:
             peers[name] = f"left out: {skipped}"
-    print(json.dumps(runs.record(
-        "backtest", data=chosen.data, symbols=panel.n_symbols, models=n_models, rows=found.panel.n_rows,
-        dates=len(found.times), trades=found.trades.n_trades, times=n_times,
+    return runs.finish(
+        "backtest", data=chosen.data, symbols=panel.n_symbols, models=n_models, rows=result.panel.n_rows,
+        dates=len(result.times), trades=result.trades.n_trades, times=n_times,
         predicting_s=predicting_s if chosen.models else None, engine_s=seconds["engine"],
         engine_and_statistics_s=seconds["engine and statistics"], **peers,
-    )))  # fmt: skip
-    return 0
+    )  # fmt: skip
 
 
 def against_vectorbt(source: OutOfSample, times: int, limit_s: float) -> dict[str, Any]:
     """Equality, then medians of both."""
     vectorbt, name = runs.library("vectorbt", "vectorbt")
     few, kept = thinned(source)
-    found = backtest(few, SAME)
-    given = matrices(found, kept)
-    counts = differences(found, vectorbt_trades(vectorbt, given, returns=True))
+    result = backtest(few, SAME)
+    bars = matrices(result, kept)
+    counts = differences(result, vectorbt_trades(vectorbt, bars, returns=True))
     print(f"the same rules in {name}: {counts}")
     if counts["other"] > 0.001 * counts["ours"] or counts["ours"] != counts["theirs"]:
         raise SystemExit("the trades differ: no time is taken")
     sides = {
         "ours": lambda: backtest(few, SAME),
-        "vectorbt, trades alone": lambda: vectorbt_trades(vectorbt, given),
-        "vectorbt, trades and portfolios by date": lambda: vectorbt_trades(vectorbt, given, returns=True),
-        "vectorbt, matrices, trades and portfolios": lambda: vectorbt_trades(vectorbt, matrices(found, kept), True),
+        "vectorbt, trades alone": lambda: vectorbt_trades(vectorbt, bars),
+        "vectorbt, trades and portfolios by date": lambda: vectorbt_trades(vectorbt, bars, returns=True),
+        "vectorbt, matrices, trades and portfolios": lambda: vectorbt_trades(vectorbt, matrices(result, kept), True),
     }
     seconds, n_times = alternate(times, sides, limit_s=limit_s)
     print(f"ours, from probabilities to trades and portfolios by date: {seconds['ours']:.3f} s")
@@ -197,19 +195,19 @@ def against_vectorbt(source: OutOfSample, times: int, limit_s: float) -> dict[st
 def against_backtesting(source: OutOfSample, times: int, limit_s: float) -> dict[str, Any]:
     """Equality of every trade, then medians of both, on the few symbols of the source."""
     backtesting, name = backtesting_py.engine()
-    found = backtest(source, backtesting_py.SAME)
-    own, theirs = backtesting_py.ours(found), backtesting_py.trades(backtesting, found)
-    if not backtesting_py.same(own, theirs):
-        raise SystemExit(f"the trades differ ({len(own):,} and {len(theirs):,}): no time is taken")
+    result = backtest(source, backtesting_py.SAME)
+    ours, theirs = backtesting_py.ours(result), backtesting_py.trades(backtesting, result)
+    if not backtesting_py.same(ours, theirs):
+        raise SystemExit(f"the trades differ ({len(ours):,} and {len(theirs):,}): no time is taken")
     sides = {
         "ours": lambda: backtest(source, backtesting_py.SAME),
-        "backtesting": lambda: backtesting_py.trades(backtesting, found),
+        "backtesting": lambda: backtesting_py.trades(backtesting, result),
     }
     seconds, n_times = alternate(times, sides, limit_s=limit_s)
-    print(f"the same rules in {name}: {len(own):,} trades of {found.panel.n_symbols} symbols, all the same; ours "
+    print(f"the same rules in {name}: {len(ours):,} trades of {result.panel.n_symbols} symbols, all the same; ours "
           f"{seconds['ours']:.4f} s, theirs {seconds['backtesting']:.1f} s, "
           f"{seconds['backtesting'] / seconds['ours']:,.0f} times")  # fmt: skip
-    return {"same": len(own), "symbols": found.panel.n_symbols, "version": name, "seconds": seconds, "times": n_times}
+    return {"same": len(ours), "symbols": result.panel.n_symbols, "version": name, "seconds": seconds, "times": n_times}
 
 
 if __name__ == "__main__":

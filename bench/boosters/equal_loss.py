@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -105,13 +104,17 @@ def soonest(curves: list[Curve], target: float) -> Curve:
     return curves[min(able)[1]]
 
 
+Curves = dict[str, dict[int, Curve]]  # by learner, or sector set, and label
+Rounds = dict[str, dict[int, int]]  # by learner and label
+
+
 @dataclass(frozen=True)
 class Ours:
     """Our search: the settings, how many of the rounds are the pooled booster's, and curves by sector set and label."""
 
     settings: config.Config
     pooled: int
-    curves: dict[str, dict[int, Curve]]
+    curves: Curves
 
     @property
     def mean_best(self) -> float:
@@ -214,7 +217,8 @@ def median_of(spent: Sequence[Spent]) -> Spent:
 def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace) -> list[runs.Line]:
     """Search, agree on targets, time in turns; a line for each sector."""
     if options.rows == "alone" and len(world.matrices) > 1:
-        return [line for s in world.matrices for line in compare(world.only(s), peers, options)]
+        worlds = [dataclasses.replace(world, matrices={s: matrix}) for s, matrix in world.matrices.items()]
+        return [line for alone in worlds for line in compare(alone, peers, options)]
     judged = [s for s, matrix in world.matrices.items() if matrix.kept]
     sector_sets = {s: SectorSet(world.matrices[s], [s]) for s in judged}
     sector_rounds = world.settings.joint_sector.rounds
@@ -249,9 +253,9 @@ def compare(world: World, peers: dict[str, Booster], options: argparse.Namespace
 
 def choose(
     world: World, group: SectorSet, ours: dict[int, Curve], peers: dict[str, Booster], options: argparse.Namespace
-) -> dict[str, dict[int, Curve]]:
+) -> Curves:
     """By learner and label, the curve that is timed."""
-    chosen: dict[str, dict[int, Curve]] = {name: {} for name in (OURS, *peers)}
+    chosen: Curves = {name: {} for name in (OURS, *peers)}
     judged, max_bin = [world.matrices[s] for s in group.sectors], world.settings.training.max_bin
     for k in group.matrix.kept:
         curves = {p: search(peer, group.matrix, k, judged, max_bin, options) for p, peer in peers.items()}
@@ -263,7 +267,7 @@ def choose(
     return chosen
 
 
-def rounds_to_target(world: World, s: str, g: int, curves: dict[str, dict[int, Curve]]) -> dict[str, dict[int, int]]:
+def rounds_to_target(world: World, s: str, g: int, curves: Curves) -> Rounds:
     """By learner and label, the rounds until a sector's target: the worst of the best losses on group `g`."""
     labels = [k for k in curves[OURS] if k in world.matrices[s].kept]
     target = {k: max(by_label[k].validation[:, g].min() for by_label in curves.values()) for k in labels}
@@ -272,21 +276,14 @@ def rounds_to_target(world: World, s: str, g: int, curves: dict[str, dict[int, C
 
 
 def line_of(
-    world: World,
-    s: str,
-    g: int,
-    curves: dict[str, dict[int, Curve]],
-    rounds: dict[str, dict[int, int]],
-    spent: dict[str, Spent],
-    our_stages: tuple[float, float],
-    pooled: int,
+    world: World, s: str, g: int, curves: Curves, rounds: Rounds, spent: dict[str, Spent], ours: Sequence, pooled: int
 ) -> runs.Line:
-    """The result of one sector. our_stages: share of our pooled fit, seconds of the sector's stage.  pooled: rounds."""
+    """The result of one sector. ours: share of our pooled fit, seconds of the sector's stage.  pooled: rounds."""
     labels, names = list(rounds[OURS]), world.target.names
     best = {name: {k: int(by_label[k].validation[:, g].argmin()) for k in labels} for name, by_label in curves.items()}
     last = {name: {k: r - 1 for k, r in by_label.items()} for name, by_label in rounds.items()}
 
-    def mean(part: str, at: dict[str, dict[int, int]]) -> dict[str, float]:
+    def mean(part: str, at: Rounds) -> dict[str, float]:
         return {name: float(np.mean([getattr(by_label[k], part)[at[name][k], g] for k in labels]))
                 for name, by_label in curves.items()}  # fmt: skip
 
@@ -295,7 +292,7 @@ def line_of(
                                for k in labels)
         for name, fit in spent.items() if name != OURS
     }  # fmt: skip
-    share, stage = our_stages
+    share, stage = ours
     pool_share = min(max(rounds[OURS].values(), default=0), pooled) / pooled
     seconds[OURS] = share * (spent[OURS].before + spent[OURS].rounds[0] * pool_share) + stage
     return {
@@ -328,11 +325,10 @@ def main() -> int:
         text = "  ".join(f"{name} {s:.2f} ({line['test_at_target'][name]:.4f} / {line['test_at_best'][name]:.4f})"
                          for name, s in line["seconds"].items())  # fmt: skip
         print(f"{line['sector']:24s} {text}  ratio {line['ratio']:.2f}")
-    print(json.dumps(runs.record(
+    return runs.finish(
         "equal_loss", sectors=lines, names={p: peer.name for p, peer in peers.items()}, rows=panel.n_rows,
         options=vars(options), symbols=panel.n_symbols,
-    )))  # fmt: skip
-    return 0
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

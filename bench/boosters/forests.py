@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -267,11 +266,10 @@ def main() -> int:
         if sides := [line["contenders"] for line in lines if (len(line["labels"]) > 1) == several]:
             medians = {name: statistics.median(by_name[name]["seconds"] for by_name in sides) for name in names}
             print(f"{title:12s} " + "  ".join(f"{names[name]}: {seconds:.2f}" for name, seconds in medians.items()))
-    print(json.dumps(runs.record(
+    return runs.finish(
         "forests", lines=lines, names=names, rows=panel.n_rows, symbols=panel.n_symbols,
         options=vars(options),
-    )))  # fmt: skip
-    return 0
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -60,9 +59,6 @@ class World:
             device=pick("cpu"), max_bin=self.settings.training.max_bin, class_weight="none", threads=cores(),
             seed=self.settings.seed, ml=self.settings.ml,
         )  # fmt: skip
-
-    def only(self, sector: str) -> World:
-        return dataclasses.replace(self, matrices={sector: self.matrices[sector]})
 
     def names(self, labels: Iterable[int]) -> list[str]:
         return [self.target.names[k] for k in labels]

@@ -2,7 +2,7 @@
 
     python -m bench.job.compare_checkouts BEFORE AFTER [--jobs tiny,demo,two] [--data FILE --sector-map FILE]
 
-Each job runs once with each checkout, in a process of its own whose working directory is the checkout, with this
+Each job runs once with each checkout, in a new process whose working directory is the checkout, with this
 interpreter. Compared are the bytes of every model file, the figures of summary.json and the metadata; left out are
 times, versions, run keys, memory and what depends on folder names (VOLATILE). Every difference is printed, and the
 exit code is 1 if there is one.
@@ -97,9 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     if "two" in jobs and not chosen.data:
         raise SystemExit("--jobs two needs bars: add --data FILE --sector-map FILE")
     # The jobs run in the checkouts, where a relative name would be of another file.
-    given = [f"--{name.replace('_', '-')}={pathlib.Path(path).resolve()}" for name in ("data", "sector_map")
+    bars = [f"--{name.replace('_', '-')}={pathlib.Path(path).resolve()}" for name in ("data", "sector_map")
              if (path := getattr(chosen, name))]  # fmt: skip
-    options = {name: [*JOBS[name], *(given if name == "two" else [])] for name in jobs}
+    options = {name: [*JOBS[name], *(bars if name == "two" else [])] for name in jobs}
     checkouts = {"before": chosen.before, "after": chosen.after}
     lines: list[runs.Line] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -110,10 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return runs.run_job(options[job], out, cwd=checkouts[side])
 
             before, after = (run(side, folder / side / job) for side in checkouts)
-            found = list(differences(before.out, after.out))
-            print(f"{job}: {len(before.models)} models; {len(found) or 'no'} differences", flush=True)
-            print(*(f"  {text}" for text in found), sep="\n", end="\n" * bool(found))
-            lines.append({"job": job, "differences": found})
+            unlike = list(differences(before.out, after.out))
+            print(f"{job}: {len(before.models)} models; {len(unlike) or 'no'} differences", flush=True)
+            print(*(f"  {text}" for text in unlike), sep="\n", end="\n" * bool(unlike))
+            lines.append({"job": job, "differences": unlike})
             if chosen.time:
                 sides = {
                     side: lambda k, side=side, run=run: run(side, pathlib.Path(temporary, f"{side} {k}")).wall_s
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
                 lines[-1] |= timed(job, in_turn(chosen.time, sides))
                 for out in pathlib.Path(temporary).glob("* *"):  # the next job needs a fresh OUT
                     shutil.rmtree(out)
-    print(json.dumps(runs.record("compare_checkouts", jobs=lines, times=chosen.time)))
+    runs.finish("compare_checkouts", jobs=lines, times=chosen.time)
     return 1 if any(line["differences"] for line in lines) else 0
 
 

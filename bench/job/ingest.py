@@ -2,7 +2,7 @@
 
 FILE is a file of bars; without one a simulated market of 500 symbols and daily bars is taken. 10 M minute bars:
 `--data simulated:symbols=500,bars=20000,bar=1min --nights 5 --calendar none`. Measured, once each: ingesting all bars
-into a new store, and the same in a process of its own, for its peak memory over that of its imports; all but the last
+into a new store, and the same in a new process, for its peak memory over that of its imports; all but the last
 nights; then night after night, each with five days that overlap (one night in 16 writes its sectors whole); the last
 night again; a 2:1 split of one symbol. At the end the store must hold the data, bar for bar, and it is read by the
 job's reader in turn with the file. Parquet encoding on the cores binds, not the disk. The last lines are JSON, one for
@@ -110,12 +110,12 @@ def measured(panel: Panel, folder: pathlib.Path, chosen: argparse.Namespace) -> 
 
 def alone(source: pathlib.Path, store: pathlib.Path, calendar: str | None, n_rows: int) -> runs.Line:
     """The whole into a new store, then the same again (stored and arriving bars at once), each in a new process."""
-    found: runs.Line = {"what": "memory of a process of its own"}
+    result: runs.Line = {"what": "memory of another process"}
     for name in ("new", "again"):
         command = [sys.executable, "-c", ALONE, str(source), str(store), calendar or ""]
         imported, peak = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-        found |= {f"{name}_peak_bytes": peak, f"{name}_bytes_per_row": (peak - imported) / n_rows}
-    return found
+        result |= {f"{name}_peak_bytes": peak, f"{name}_bytes_per_row": (peak - imported) / n_rows}
+    return result
 
 
 def line(what: str, seconds: float, report: IngestReport) -> runs.Line:

@@ -9,7 +9,6 @@ everything: the memory does not depend on their number. simulated-10M takes hour
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 import tempfile
@@ -35,19 +34,15 @@ WITHIN = 0.25
 
 def lines_of(size: str, options: list[str], plans: list[str]) -> Iterator[dict[str, Any]]:
     """A line for each plan of one size."""
-    with tempfile.TemporaryFile("w+") as text, tempfile.TemporaryDirectory() as folder:
-        command = [*runs.job_command(options, pathlib.Path(folder, "OUT")), "--dry-run", "--json"]
-        usage = runs.watch(command, stdout=text)
-        text.seek(0)
-        planned = json.load(text)
-    for plan in planned["memory_plans"]:
+    memory_plans, usage = runs.memory_plans(options)
+    for plan in memory_plans:
         if plans and plan["plan"] not in plans:
             continue
         limit = [] if plan["plan"] == "as it is" else ["--memory", str(plan["memory"])]
         with tempfile.TemporaryDirectory() as folder:
             run = runs.run_job([*options, *limit], pathlib.Path(folder, "OUT"), sample=True)
             summary = run.summary
-        # Pages of our own files are given back where memory is short, and no limit counts them.
+        # Pages of our files are given back where memory is short, and no limit counts them.
         held = run.anonymous_bytes if plan["plan"] == "external memory" else run.peak_bytes
         yield {
             "size": size, "peak_bytes": run.peak_bytes, "anonymous_bytes": run.anonymous_bytes, "wall_s": run.wall_s,
@@ -78,10 +73,8 @@ def main() -> int:
             print(f"{name:14} {line['rows']:>11,} {line['plan']:16} {line['told_bytes'] / 2**30:13.2f} "
                   f"{line['held_bytes'] / 2**30:8.2f} {line['ratio']:6.2f}  {below}", flush=True)  # fmt: skip
     within = all(abs(line["held_bytes"] / line["told_bytes"] - 1) <= WITHIN for line in lines)
-    print(json.dumps(runs.record(
-        "memory", preset=chosen.preset, brief=chosen.brief, within=WITHIN, all_within=within, lines=lines
-    )))  # fmt: skip
-    return 0
+    about = {"preset": chosen.preset, "brief": chosen.brief, "within": WITHIN, "all_within": within}
+    return runs.finish("memory", **about, lines=lines)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """What the log and the scheduler of a run cost: `python -m bench.job.overhead [--of log|graph] [--times 9]`.
 
 --of log: the seconds within `Journal.add`, added up over threads, as a share of one run. (With the log and without it,
-in turn, the run's own spread hides a share this small.) The limit is 1 %.
+in turn, the spread of runs hides a share this small.) The limit is 1 %.
 
 --of graph:
-- the scheduler's own time: the tasks of a job as a graph, with nothing in them, over the seconds of that job;
+- the time of the scheduler itself: the tasks of a job as a graph, with nothing in them, over the seconds of that job;
 - the same tasks by the graph on one thread and by a plain loop, in turn, each time in a fresh OUT: medians, and the
   standard error of their ratio, which says what can be told apart;
 - from the log of one run with --jobs threads: the idle share of the threads, and how much of the preparation
   (features, labels, rows, digests, bins) happened while something was trained. For --pool all, features and labels of
   all sectors and the first fold come before any training, whatever the schedule: their share is reported apart.
-The limit is 2 % of the job for the scheduler's own time, and for the graph over the loop beyond two standard errors.
+The limit is 2 % of the job for the scheduler itself, and for the graph over the loop beyond two standard errors.
 
 The cores bind, so nothing else may run. The last line is JSON; the exit code is 1 where a limit is not kept.
 """
@@ -18,21 +18,21 @@ The cores bind, so nothing else may run. The last line is JSON; the exit code is
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
 from bench import runs
 from bench.timing import cores, excess, in_turn, timed
-from gpupipe import config
-from gpupipe.pipeline import job as pipeline
+from gpupipe.pipeline.job import JobOptions, execute
 from gpupipe.runtime import run_log, task_graph, timeline
 from gpupipe.training import groups
+from gpupipe.workloads import equity
 
 LIMIT = {"log": 0.01, "graph": 0.02}
 Job = Callable[[pathlib.Path], Any]
@@ -45,8 +45,8 @@ def in_fresh_out(job: Job) -> float:
         return timed(lambda: job(pathlib.Path(folder, "OUT")))[0]
 
 
-def of_log(job: Job, jobs: int, times: int) -> Answer:
-    """The log's own time, the median of some runs."""
+def measure_log(job: Job, jobs: int, times: int) -> Answer:
+    """The time within the log, the median of some runs."""
     in_fresh_out(job)  # kernels are compiled, pages are warm
     shares, n_events, sizes = zip(*(share_within_log(job) for _ in range(times)), strict=True)
     share = statistics.median(shares)
@@ -67,13 +67,13 @@ def share_within_log(job: Job) -> tuple[float, int, int]:
         return sum(spent) / elapsed_s, len(spent), (out / run_log.FILE).stat().st_size
 
 
-def plain_loop(tasks: Any, costs: Any, jobs: int, at_once: int = 1, homes: int = 1) -> None:
-    """In the place of `run_graph`: the same tasks in the order in which they were given; each place is closed last."""
-    last = {task.place: k for k, task in enumerate(tasks)}
+def plain_loop(tasks: Any, costs: Any, jobs: int, open_slots: int = 1, n_workers: int = 1) -> None:
+    """In the place of `run_graph`: the same tasks in the order of the list; each slot is closed after its last task."""
+    last = {task.slot: k for k, task in enumerate(tasks)}
     for k, task in enumerate(tasks):
         task.work(0)
-        if last[task.place] == k:
-            task.place.close()
+        if last[task.slot] == k:
+            task.slot.close()
 
 
 def with_graph(job: Job, run_graph: Callable[..., None]) -> tuple[float, list[Any]]:
@@ -89,17 +89,16 @@ def with_graph(job: Job, run_graph: Callable[..., None]) -> tuple[float, list[An
     return sum(spent), [task for tasks in graphs for task in tasks]
 
 
-def of_graph(job: Job, jobs: int, times: int) -> Answer:
-    """The scheduler's own time, the graph over a plain loop, and what one run with `jobs` threads hides."""
+def measure_graph(job: Job, jobs: int, times: int) -> Answer:
+    """The time of the scheduler itself, the graph over a plain loop, and what one run with `jobs` threads hides."""
     real = task_graph.run_graph
     _, tasks = with_graph(lambda out: job(out, 1), real)
     empty: dict[Any, Any] = {}
     for task in tasks:
         needs = tuple(empty[need] for need in task.needs)
-        empty[task] = dataclasses.replace(task, work=lambda home: None, needs=needs)
-    own_s = statistics.median(
-        timed(lambda: real(list(empty.values()), task_graph.Costs(), 2))[0] for _ in range(max(5, times))
-    )
+        empty[task] = dataclasses.replace(task, work=lambda worker: None, needs=needs)
+    schedule = partial(real, list(empty.values()), task_graph.Costs(), 2)
+    scheduler_s = statistics.median(timed(schedule)[0] for _ in range(max(5, times)))
     sides = {
         name: lambda k, way=way: with_graph(lambda out: job(out, 1), way)[0]
         for name, way in (("loop", plain_loop), ("graph", real))
@@ -108,17 +107,15 @@ def of_graph(job: Job, jobs: int, times: int) -> Answer:
     share, error = excess(seconds["graph"], seconds["loop"])
     graph_s, loop_s = (statistics.median(seconds[side]) for side in ("graph", "loop"))
     hidden = what_is_hidden(job, jobs)
-    print(f"{len(tasks)} tasks: the scheduler itself {1000 * own_s:.1f} ms, {100 * own_s / loop_s:.3f} %")
-    print(
-        f"graph {graph_s:.3f} s, plain loop {loop_s:.3f} s: {100 * share:+.2f} % (standard error {100 * error:.2f} %)"
-    )
+    print(f"{len(tasks)} tasks: the scheduler itself {1000 * scheduler_s:.1f} ms, {100 * scheduler_s / loop_s:.3f} %")
+    print(f"graph {graph_s:.3f} s, loop {loop_s:.3f} s: {100 * share:+.2f} % (standard error {100 * error:.2f} %)")
     idle, hid, before = (100 * hidden[name] for name in ("idle_share", "hidden_share", "before_any_share"))
     print(f"with {jobs} jobs: idle {idle:.1f} %; of {hidden['preparation_s']:.2f} s of preparation {hid:.0f} % while "
           f"something trained, {before:.0f} % before any training")  # fmt: skip
     return {
-        "units": len(tasks), "own_s": own_s, "own_share": own_s / loop_s,
+        "units": len(tasks), "own_s": scheduler_s, "own_share": scheduler_s / loop_s,
         "graph_s": graph_s, "loop_s": loop_s, "share": share, "share_error": runs.finite(error), "jobs": jobs, **hidden,
-    }, own_s / loop_s <= LIMIT["graph"] and share <= max(LIMIT["graph"], 2 * error)  # fmt: skip
+    }, scheduler_s / loop_s <= LIMIT["graph"] and share <= max(LIMIT["graph"], 2 * error)  # fmt: skip
 
 
 def what_is_hidden(job: Job, jobs: int) -> dict[str, float]:
@@ -139,23 +136,22 @@ def what_is_hidden(job: Job, jobs: int) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = runs.options(
-        __doc__, data="simulated:symbols=88,bars=320,signal=0.5", sectors="all", preset="fast", set=[], times=9
-    )
+    market = "simulated:symbols=88,bars=320,signal=0.5"
+    parser = runs.options(__doc__, data=market, sectors="all", preset="fast", set=[], times=9)
     parser.add_argument("--of", default="log", choices=sorted(LIMIT))
     parser.add_argument("--jobs", type=int, default=cores())
     chosen = parser.parse_args(arguments)
     panel, report = runs.read(chosen, chosen.sectors)
-    settings = config.make(chosen.preset, settings=chosen.set)
+    settings = equity.make(chosen.preset, settings=chosen.set)
 
     def job(out: pathlib.Path, jobs: int = chosen.jobs) -> str:
-        return pipeline.execute(panel, report, settings, out, jobs)[0]["run_key"]
+        return execute(equity.EQUITY, panel, report, settings, out, JobOptions(jobs=jobs))[0]["run_key"]
 
-    facts, good = (of_log if chosen.of == "log" else of_graph)(job, chosen.jobs, chosen.times)
-    print(json.dumps(runs.record(
+    facts, good = (measure_log if chosen.of == "log" else measure_graph)(job, chosen.jobs, chosen.times)
+    runs.finish(
         f"overhead of the {chosen.of}", rows=panel.n_rows, **facts, limit=LIMIT[chosen.of], times=chosen.times,
         preset=chosen.preset, pool=settings.training.pool, within_limit=good,
-    )))  # fmt: skip
+    )  # fmt: skip
     return 0 if good else 1
 
 

@@ -35,10 +35,10 @@ def main() -> int:
         path = pathlib.Path(chosen.data or pathlib.Path(folder, "bars.parquet"))
         if chosen.data is None:
             pq.write_table(simulate(500, 1250).to_arrow(), path, compression="zstd")
-        panel, found = load(path, chosen.sector_map, device="cpu")
+        panel, report = load(path, chosen.sector_map, device="cpu")
 
         def lines() -> Iterator[runs.Line]:
-            yield from parquet(path, chosen.sector_map, panel, found.data_hash, chosen.times)
+            yield from parquet(path, chosen.sector_map, panel, report.data_hash, chosen.times)
             yield from sqlite(pathlib.Path(folder, "candles.db"), panel, max(3, chosen.times // 3))
 
         return runs.report("reading", lines(), rows=panel.n_rows, symbols=panel.n_symbols)
@@ -84,26 +84,28 @@ def polars_sides(pl: Any, path: pathlib.Path, part: Any, mapping: dict[str, str]
     if not _sorted_days(frame, part.found):
         print("polars, the same work: skipped, it is written for sorted daily bars without a finding")
         return sides
-    if data_hash(of_polars(path, part.found, mapping)) != digest:
+    if data_hash(polars_panel(path, part.found, mapping)) != digest:
         raise SystemExit("the Panel that polars makes is another one")
-    return sides | {"polars, the same work": lambda: data_hash(of_polars(path, part.found, mapping))}
+    return sides | {"polars, the same work": lambda: data_hash(polars_panel(path, part.found, mapping))}
 
 
-def _sorted_days(frame: Any, found: dict[str, str]) -> bool:
+def _sorted_days(frame: Any, name_of: dict[str, str]) -> bool:
     import polars as pl
 
-    if "symbol" not in found or frame.schema[found["time"]] != pl.Date or frame.null_count().sum_horizontal().item():
+    if "symbol" not in name_of or frame.schema[name_of["time"]] != pl.Date:
         return False
-    keys = frame.select(found["symbol"], found["time"])
+    if frame.null_count().sum_horizontal().item():
+        return False
+    keys = frame.select(name_of["symbol"], name_of["time"])
     return keys.equals(keys.sort(keys.columns))
 
 
-def of_polars(path: pathlib.Path, found: dict[str, str], sector_of: dict[str, str]) -> Panel:
+def polars_panel(path: pathlib.Path, name_of: dict[str, str], sector_of: dict[str, str]) -> Panel:
     """The Panel of sorted daily bars, by polars: its values, and the first of our checks alone."""
     import polars as pl
 
-    column = {meaning: pl.col(name) for meaning, name in found.items()}
-    frame = pl.read_parquet(path, columns=list(found.values())).select(
+    column = {meaning: pl.col(name) for meaning, name in name_of.items()}
+    frame = pl.read_parquet(path, columns=list(name_of.values())).select(
         column["symbol"],
         column["time"].cast(pl.Int64).alias("time_ns") * NS_OF_DAY,
         *(column[name].cast(pl.Float32).alias(name) for name in BARS),
@@ -112,8 +114,8 @@ def of_polars(path: pathlib.Path, found: dict[str, str], sector_of: dict[str, st
     low, high, volume = pl.col("low"), pl.col("high"), pl.col("volume")
     if not frame.select(((low > 0) & (low <= bottom) & (high >= top) & high.is_finite() & (volume > 0)).all()).item():
         raise SystemExit("a bar is not fine")
-    code = frame[found["symbol"]].rle_id()
-    symbols = tuple(frame[found["symbol"]].cast(pl.String).gather(code.is_first_distinct().arg_true()))
+    code = frame[name_of["symbol"]].rle_id()
+    symbols = tuple(frame[name_of["symbol"]].cast(pl.String).gather(code.is_first_distinct().arg_true()))
     edges = np.searchsorted(code.to_numpy(), np.arange(len(symbols) + 1))
     return Panel.of_bars(
         **{name: frame[name].to_numpy() for name in (*BARS, "time_ns")}, offsets=edges, symbols=symbols,
@@ -129,12 +131,12 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[runs.Line]:
         written(path, panel, pd)
         mapping = dict(zip(panel.symbols, panel.sector, strict=True))
 
-        def of_pandas() -> Any:
+        def read_sql() -> Any:
             with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
                 return pd.read_sql(f"SELECT {', '.join(names)} FROM candles", connection)
 
         table, _, reader = sqlite_file.read(path, None)
-        frame = of_pandas()
+        frame = read_sql()
         for column in names:
             if not np.array_equal(frame[column].to_numpy(), table[column].to_pandas().to_numpy()):
                 raise SystemExit(f"column {column}: pandas reads other values")
@@ -142,7 +144,7 @@ def sqlite(path: pathlib.Path, panel: Panel, times: int) -> Iterator[runs.Line]:
             raise SystemExit("the Panel of the SQLite table is another one")
         sides = {
             "table": lambda: sqlite_file.read(path, None), "whole": lambda: load(path, mapping, device="cpu"),
-            "pandas": of_pandas,
+            "pandas": read_sql,
         }  # fmt: skip
         what, peer = f"SQLite table by {reader}", f"{name} read_sql of the same columns"
         yield from in_turn(times, panel.n_rows, sides, [

@@ -12,10 +12,8 @@ result must give the same models. The cores bind: nearly all of the time is boos
 
 from __future__ import annotations
 
-import json
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -44,22 +42,21 @@ def run(options: list[str], variant: str, folder: str, k: int) -> runs.Run:
     """The job with one variant; "memory" is the least that --memory takes: the need of the most sparing plan."""
     out = pathlib.Path(folder, f"{k} {variant}")
     if variant == "memory":
-        command = [*runs.job_command(options, out), "--dry-run", "--json"]
-        planned = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        options = [*options, "--memory", str(min(plan["memory"] for plan in planned["memory_plans"]))]
+        memory_plans, _ = runs.memory_plans(options)
+        options = [*options, "--memory", str(min(plan["memory"] for plan in memory_plans))]
     done = runs.run_job([*options, *VARIANTS[variant]], out)
     print(f"{variant}, run {k + 1}: {done.wall_s:.1f} s, {done.peak_bytes / 2**30:.2f} GiB", flush=True)
     return done
 
 
-def summed_up(own: list[runs.Run]) -> runs.Line:
+def summed_up(repeated: list[runs.Run]) -> runs.Line:
     """The line of one variant; gains are averaged over families and labels."""
-    summary = own[0].summary
+    summary = repeated[0].summary
     families = summary["settings"]["training"]["models"]
     return {
-        "wall_s": runs.median(own, lambda run: run.wall_s, 1),
-        "training_s": runs.median(own, lambda run: sum(run.summary["seconds"][name] for name in families), 1),
-        "peak_gib": round(max(run.peak_bytes for run in own) / 2**30, 2),
+        "wall_s": runs.median(repeated, lambda run: run.wall_s, 1),
+        "training_s": runs.median(repeated, lambda run: sum(run.summary["seconds"][name] for name in families), 1),
+        "peak_gib": round(max(run.peak_bytes for run in repeated) / 2**30, 2),
         **{
             f"{part}_gain": round(100 * statistics.fmean(
                 line[f"{part}_gain_over_prior"] for line in summary["averages"] if line["model"] in families
@@ -87,15 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
     names = [name for name in VARIANTS if name == AS_IT_IS or (chosen.compare and name in chosen.only)]
     with tempfile.TemporaryDirectory() as folder:
         repetitions = in_turn(chosen.times, {name: partial(run, chosen.options, name, folder) for name in names})
-        for name, own in repetitions.items():
-            runs.require_same_models(own, repetitions[AS_IT_IS][0] if name in SAME else own[0], name)
-        lines = {name: summed_up(own) for name, own in repetitions.items()}
+        for name, repeated in repetitions.items():
+            runs.require_same_models(repeated, repetitions[AS_IT_IS][0] if name in SAME else repeated[0], name)
+        lines = {name: summed_up(repeated) for name, repeated in repetitions.items()}
         facts = facts_of(repetitions[AS_IT_IS][0].summary)
     runs.table([{"variant": name, **line} for name, line in lines.items()])
-    print(json.dumps(runs.record(
-        "job", options=chosen.options, times=chosen.times, **lines[AS_IT_IS], **facts, variants=lines
-    )))  # fmt: skip
-    return 0
+    facts |= lines[AS_IT_IS] | {"variants": lines}
+    return runs.finish("job", options=chosen.options, times=chosen.times, **facts)
 
 
 if __name__ == "__main__":

@@ -44,12 +44,13 @@ def cold_start(device: str) -> Iterator[runs.Line]:
     """
     with tempfile.TemporaryDirectory() as compiled:
         moments = [_seconds(device, compiled) for _ in range(1 + TIMES)]
-    for kernels, own in (("nothing compiled", moments[:1]), ("kernels compiled on disk", moments[1:])):
-        seconds = {name: statistics.median(one[name] for one in own) for name in own[0]}
+    for kernels, repeated in (("nothing compiled", moments[:1]), ("kernels compiled on disk", moments[1:])):
+        seconds = {name: statistics.median(run[name] for run in repeated) for name in repeated[0]}
         yield {
             "what": f"cold, {kernels}", "seconds": seconds["features"],
             **{f"until_{name}_seconds": value for name, value in seconds.items()},
-            "times": len(own), "check": "none: the time until it is there", "rows": SYMBOLS * BARS, "symbols": SYMBOLS,
+            "times": len(repeated), "check": "none: the time until it is there", "rows": SYMBOLS * BARS,
+            "symbols": SYMBOLS,
         }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ The last lines are JSON, one for each comparison; --out adds them to a file, whi
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -47,6 +47,7 @@ LADDER, LADDER_BARS = [10_000, 100_000, 1_000_000, 10_000_000], 1000
 HORIZON_CURVE = (1, 2, 5, 10, 20, 50, 100, 250)
 TOLERANCE = 1e-4  # relative, of float32 columns; the tests hold TA-Lib's to 5e-7
 QLIB_TOLERANCE = 1e-3  # Qlib's running sums in float32 wander: on 505 stocks by 5e-4, its correlations by 5e-5
+Arrays = Callable[[Any], Sequence[Any]]  # the arrays of our result that are counted
 Check = Callable[[Any], str]  # says what was compared in a peer's result, or exits
 
 
@@ -88,38 +89,37 @@ def lines(chosen: argparse.Namespace, device: Any, copy_rate: float) -> Iterator
     def run_of(host: Panel) -> Run:
         return Run(host, host.to(device), chosen.times, chosen.limit, copy_rate)
 
+    def named(data: str, *comparisons: Iterable[runs.Line]) -> Iterator[runs.Line]:
+        return (line | {"data": data} for line in itertools.chain(*comparisons))
+
     if chosen.cold:
-        yield from (line | {"data": "simulated"} for line in cold_start(chosen.device))
-    if chosen.ladder or chosen.rows:
-        for n_rows in chosen.rows or LADDER:
-            run = run_of(simulate(max(n_rows // LADDER_BARS, 1), min(n_rows, LADDER_BARS)))
-            for made in (
-                classes(run, label_peers.FASTEST), everything(run), shared(run, feature_peers.IN_TALIB),
-                whole_set(run),
-            ):  # fmt: skip
-                yield from (line | {"data": "simulated"} for line in made)
+        yield from named("simulated", cold_start(chosen.device))
+    for n_rows in chosen.rows or (LADDER if chosen.ladder else ()):
+        run = run_of(simulate(max(n_rows // LADDER_BARS, 1), min(n_rows, LADDER_BARS)))
+        labels, columns = classes(run, label_peers.FASTEST), shared(run, feature_peers.IN_TALIB)
+        yield from named("simulated", labels, everything(run), columns, whole_set(run))
     if chosen.cold or chosen.ladder or chosen.rows:
         return
     run = run_of(runs.read(chosen)[0])
-    for made in (
+    yield from named(
+        pathlib.Path(chosen.data).name,
         classes(run, label_peers.IN_LIBRARIES), everything(run), by_horizon(run), first_touch(run, chosen.mlfinpy),
-        shared(run, feature_peers.IN_LIBRARIES), shared(run, feature_peers.IN_TALIB, given=True), whole_set(run),
+        shared(run, feature_peers.IN_LIBRARIES), shared(run, feature_peers.IN_TALIB, reuse=True), whole_set(run),
         in_pandas(run), alpha158(run, chosen.qlib),
-    ):  # fmt: skip
-        yield from (line | {"data": pathlib.Path(chosen.data).name} for line in made)
+    )  # fmt: skip
 
 
-def describe(run: Run, what: str, check: str, seconds: float, made: Sequence[Any], read: int = 12, **more: Any) -> dict:
-    """One line. made: the arrays that were computed; read: bytes of a row that have to be read for them."""
+def describe(run: Run, what: str, check: str, seconds: float, arrays: Sequence, read: int = 12, **more: Any) -> dict:
+    """One line. arrays: those that were computed; read: bytes of a row that have to be read for them."""
     device = run.panel.device
-    n_values, n_bytes = sum(x.size for x in made), sum(x.nbytes for x in made) + read * run.host.n_rows
+    n_values, n_bytes = sum(x.size for x in arrays), sum(x.nbytes for x in arrays) + read * run.host.n_rows
     line = {
         "what": what, **more, "seconds": seconds, "rows_per_s": run.host.n_rows / seconds,
         "values_per_s": n_values / seconds, "gb_per_s": n_bytes / seconds / 1e9,
         "share_of_memory_copy": round(n_bytes / seconds / run.copy_rate, 3),
     }  # fmt: skip
     if device.kind == "cuda":
-        sides = {"in": lambda: run.host.to(device), "out": lambda: [device.to_host(x) for x in made]}
+        sides = {"in": lambda: run.host.to(device), "out": lambda: [device.to_host(x) for x in arrays]}
         for side in sides.values():
             side()
         transfers, _ = alternate(min(run.times, 5), sides, device, run.limit_s)
@@ -128,20 +128,14 @@ def describe(run: Run, what: str, check: str, seconds: float, made: Sequence[Any
 
 
 def against(
-    run: Run,
-    what: str,
-    ours: Callable[[], Any],
-    arrays: Callable[[Any], Sequence[Any]],
-    peer: Peer,
-    agrees: Check,
-    read: int = 12,
+    run: Run, what: str, ours: Callable[[], Any], arrays: Arrays, peer: Peer, agrees: Check, read: int = 12
 ) -> dict:
     """The line of one peer, after its check. arrays: those of our result that the peer computes too."""
-    made = arrays(ours())
+    computed = arrays(ours())
     check = agrees(peer.matrix(peer.run()))
     seconds, times = run.timed(ours=ours, peer=peer.run)
     return describe(
-        run, what, check, seconds["ours"], made, read, peer=peer.name, equal=True, peer_seconds=seconds["peer"],
+        run, what, check, seconds["ours"], computed, read, peer=peer.name, equal=True, peer_seconds=seconds["peer"],
         ratio=seconds["peer"] / seconds["ours"], times=times,
     )  # fmt: skip
 
@@ -153,7 +147,7 @@ def classes(run: Run, peers: Iterable[Callable[[Panel], Peer]]) -> Iterator[dict
     for make in peers:
         with runs.skipping():
             peer = make(run.host)
-            yield against(run, "six labels, y alone", ours, lambda made: [made], peer, same_labels(peer.name, y))
+            yield against(run, "six labels, y alone", ours, lambda y: [y], peer, same_labels(peer.name, y))
 
 
 def everything(run: Run) -> Iterator[dict]:
@@ -180,13 +174,13 @@ def by_horizon(run: Run) -> Iterator[dict]:
     for h in HORIZON_CURVE:
         alone = partial(barrier_classes, run.panel, (h,), THRESHOLDS)
         cube = partial(tp_dd_labels, run.panel, (h,), THRESHOLDS)
-        made = cube()
-        if not bool((made.y == alone()).all()):
+        labels = cube()
+        if not bool((labels.y == alone()).all()):
             raise SystemExit(f"labels of horizon {h}: the two kernels differ")
         seconds, times = run.timed(alone=alone, cube=cube)
         what = "two labels of one horizon"
-        yield describe(run, f"{what}, y alone", check, seconds["alone"], [made.y], horizon=h, times=times)
-        yield describe(run, f"{what}, with all that goes with them", check, seconds["cube"], all_fields(made),
+        yield describe(run, f"{what}, y alone", check, seconds["alone"], [labels.y], horizon=h, times=times)
+        yield describe(run, f"{what}, with all that goes with them", check, seconds["cube"], all_fields(labels),
                        horizon=h, times=times)  # fmt: skip
 
 
@@ -201,9 +195,9 @@ def first_touch(run: Run, mlfinpy: str | None) -> Iterator[dict]:
     if mlfinpy is None:
         print("mlfinpy is skipped: it wants numpy 1; give an interpreter that has it as --mlfinpy PYTHON")
         return
-    found, theirs = apart(run.host, mlfinpy, "mlfinpy")
+    peer_line, theirs = apart(run.host, mlfinpy, "mlfinpy")
     # Our labels of the same rows from closes alone, which is all that it looks at.
-    closes, n = dataclasses.replace(run.host, high=run.host.close, low=run.host.close), found["rows"]
+    closes, n = run.host.replace(high=run.host.close, low=run.host.close), peer_line["rows"]
     near = tp_dd_labels(closes, HORIZONS, THRESHOLDS, rule="first_touch").y[:n]
     known = (near >= 0) & (theirs >= 0)
     reason = (
@@ -213,9 +207,9 @@ def first_touch(run: Run, mlfinpy: str | None) -> Iterator[dict]:
     )
     seconds, times = run.timed(ours=ours)
     yield describe(
-        run, what, reason, seconds["ours"], all_fields(ours()), peer=found["library"], equal=False,
-        peer_seconds=found["seconds"], peer_rows=n, times=times,
-        ratio=found["seconds"] / n / (seconds["ours"] / run.host.n_rows),
+        run, what, reason, seconds["ours"], all_fields(ours()), peer=peer_line["library"], equal=False,
+        peer_seconds=peer_line["seconds"], peer_rows=n, times=times,
+        ratio=peer_line["seconds"] / n / (seconds["ours"] / run.host.n_rows),
     )  # fmt: skip
 
 
@@ -230,20 +224,20 @@ def same_labels(name: str, y: np.ndarray) -> Check:
     return agrees
 
 
-def shared(run: Run, peers: Iterable[Callable], given: bool = False) -> Iterator[dict]:
-    """The columns that TA-Lib computes too, into a new matrix, or (`given`) into an existing one.
+def shared(run: Run, peers: Iterable[Callable], reuse: bool = False) -> Iterator[dict]:
+    """The columns that TA-Lib computes too, into a new matrix, or into an existing matrix.
 
     Peers drop their results, whose memory serves them again.
     """
-    out = run.panel.device.xp.empty((run.host.n_rows, len(OUR_COLUMNS)), np.float32) if given else None
+    out = run.panel.device.xp.empty((run.host.n_rows, len(OUR_COLUMNS)), np.float32) if reuse else None
     ours = partial(compute_features, run.panel, OUR_COLUMNS, out)
     values = run.panel.device.to_host(ours().values)
     deviations = np.nanstd(values[:: 1 + len(values) // 1_000_000], axis=0, dtype=np.float64)
-    what = f"{len(OUR_COLUMNS)} columns that hold TA-Lib's {len(ARRAYS)}{', matrix given' if given else ''}"
+    what = f"{len(OUR_COLUMNS)} columns that hold TA-Lib's {len(ARRAYS)}{', matrix given' if reuse else ''}"
     for make in peers:
         with runs.skipping(), make(run.host) as peer:
             agrees = same_columns(peer.name, run.host, values, deviations)
-            yield against(run, what, ours, lambda made: [made.values], peer, agrees, 16)
+            yield against(run, what, ours, lambda features: [features.values], peer, agrees, 16)
 
 
 def same_columns(peer: str, panel: Panel, values: np.ndarray, deviations: np.ndarray) -> Check:
@@ -321,23 +315,24 @@ def in_pandas(run: Run) -> Iterator[dict]:
             furthest, where = equality.furthest_apart(names, values, theirs)
             return f"{len(names)} columns, at most {furthest:.0e} of their spread apart ({where})"
 
-        peer = Peer(f"{name} in a loop", lambda: rows.with_features(frame), lambda made: made[names].to_numpy(float))
-        yield against(run, f"{len(names)} columns in pandas", ours, lambda made: [made.values], peer, agrees, 28)
+        peer = Peer(f"{name} in a loop", lambda: rows.with_features(frame), lambda frame: frame[names].to_numpy(float))
+        what = f"{len(names)} columns in pandas"
+        yield against(run, what, ours, lambda features: [features.values], peer, agrees, 28)
 
 
 def alpha158(run: Run, qlib: str | None) -> Iterator[dict]:
     """Qlib's Alpha158; tests/features/test_alpha158_parity.py compares it with stored values of Qlib, too."""
     ours = partial(compute_features, run.panel, "alpha158")
-    made, more = ours(), {}
-    check = same_alone(run, made.values, "alpha158")
+    features, more = ours(), {}
+    check = same_alone(run, features.values, "alpha158")
     if qlib is None:
         print("Qlib is skipped: give an interpreter that has pyqlib as --qlib PYTHON")
     else:
-        found, theirs = apart(run.host, qlib, "qlib")
-        values = run.panel.device.to_host(made.values)
-        check += f"; {same_as_qlib(run.host, values, made.names, theirs, found['names'])}"
-        more = {"peer": found["library"], "equal": True, "peer_seconds": found["seconds"]}
-    del made
+        peer_line, theirs = apart(run.host, qlib, "qlib")
+        values = run.panel.device.to_host(features.values)
+        check += f"; {same_as_qlib(run.host, values, features.names, theirs, peer_line['names'])}"
+        more = {"peer": peer_line["library"], "equal": True, "peer_seconds": peer_line["seconds"]}
+    del features
     seconds, times = run.timed(ours=ours)
     if more:
         more["ratio"] = more["peer_seconds"] / seconds["ours"]

@@ -43,10 +43,10 @@ def bars_of(panel: Panel) -> list[Bars]:
 def _in_a_loop(name: str, panel: Panel, arrays: Callable[..., list[np.ndarray]], settled: int = 0) -> Peer:
     bars = bars_of(panel)
 
-    def matrix(made: list[list[np.ndarray]]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
-        return ((k, settled, one) for k, one in enumerate(made))
+    def matrix(by_symbol: list[list[np.ndarray]]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+        return ((k, settled, columns) for k, columns in enumerate(by_symbol))
 
-    return Peer(name, lambda: [arrays(*one) for one in bars], matrix)
+    return Peer(name, lambda: [arrays(*bars_of_symbol) for bars_of_symbol in bars], matrix)
 
 
 @contextlib.contextmanager
@@ -80,36 +80,39 @@ def talib_pool(panel: Panel) -> Iterator[Peer]:
 
         def matrix(counts: list[int]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
             assert sum(counts) == 44 * len(bars)
-            return ((k, 0, talib_arrays(*one)) for k, one in enumerate(bars))
+            return ((k, 0, talib_arrays(*bars_of_symbol)) for k, bars_of_symbol in enumerate(bars))
 
-        yield Peer(
-            f"{name} in a standing pool of {n} processes", lambda: pool.map(_talib_range, parts, chunksize=1), matrix
-        )
+        name = f"{name} in a standing pool of {n} processes"
+        yield Peer(name, lambda: pool.map(_talib_range, parts, chunksize=1), matrix)
 
 
 @contextlib.contextmanager
 def polars_talib(panel: Panel) -> Iterator[Peer]:
-    """The plugin's expressions in one lazy query, aggregated by symbol: faster than `.over("symbol")`."""
+    """The plugin's terms in one lazy query, aggregated by symbol: faster than `.over("symbol")`."""
     ta, name = library("polars_talib", "polars-talib")
     import polars as pl
 
     h, l, c, v = (pl.col(name) for name in ("high", "low", "close", "volume"))  # noqa: E741
-    one = [ta.sma(c, n) for n in (5, 10, 20, 50, 100, 200)] + [ta.ema(c, n) for n in (5, 10, 20, 50, 100, 200)]
-    one += [ta.rsi(c, n) for n in (7, 14, 21)] + [ta.macd(c, 12, 26, 9), ta.bbands(c, 20, 2, 2), ta.bbands(c, 50, 2, 2)]
-    one += [ta.atr(h, l, c, 14), ta.adx(h, l, c, 14), ta.plus_di(h, l, c, 14), ta.minus_di(h, l, c, 14)]
-    one += [ta.stoch(h, l, c, 14, 3, 0, 3, 0), ta.cci(h, l, c, 20), ta.willr(h, l, c, 14)]
-    one += [ta.roc(c, n) for n in (5, 10, 20)] + [ta.obv(c, v), ta.mfi(h, l, c, v, 14)]
-    one += [ta.stddev(c, n, 1) for n in (10, 20, 50)] + [ta.max(h, 20), ta.min(l, 20), ta.aroon(h, l, 25)]
+    terms = [ta.sma(c, n) for n in (5, 10, 20, 50, 100, 200)] + [ta.ema(c, n) for n in (5, 10, 20, 50, 100, 200)]
+    terms += [ta.rsi(c, n) for n in (7, 14, 21)] + [
+        ta.macd(c, 12, 26, 9),
+        ta.bbands(c, 20, 2, 2),
+        ta.bbands(c, 50, 2, 2),
+    ]
+    terms += [ta.atr(h, l, c, 14), ta.adx(h, l, c, 14), ta.plus_di(h, l, c, 14), ta.minus_di(h, l, c, 14)]
+    terms += [ta.stoch(h, l, c, 14, 3, 0, 3, 0), ta.cci(h, l, c, 20), ta.willr(h, l, c, 14)]
+    terms += [ta.roc(c, n) for n in (5, 10, 20)] + [ta.obv(c, v), ta.mfi(h, l, c, v, 14)]
+    terms += [ta.stddev(c, n, 1) for n in (10, 20, 50)] + [ta.max(h, 20), ta.min(l, 20), ta.aroon(h, l, 25)]
     columns = {name: getattr(panel, name).astype(np.float64) for name in ("high", "low", "close", "volume")}
     frame = pl.DataFrame({"symbol": panel.symbol_of_row, **columns})
-    named = [expression.alias(f"column {k}") for k, expression in enumerate(one)]
+    named = [expression.alias(f"column {k}") for k, expression in enumerate(terms)]
     grouped = frame.lazy().group_by("symbol", maintain_order=True).agg(named)
     query = grouped.explode(pl.all().exclude("symbol")).select(pl.all().exclude("symbol"))
 
-    def matrix(made: Any) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+    def matrix(frame: Any) -> Iterator[tuple[int, int, list[np.ndarray]]]:
         flat = [
             column
-            for series in made.get_columns()
+            for series in frame.get_columns()
             for column in (series.struct.unnest().get_columns() if series.dtype == pl.Struct else [series])
         ]
         arrays = [series.fill_null(np.nan).to_numpy() for series in flat]
@@ -128,23 +131,20 @@ def ml4t_loop(panel: Panel) -> Iterator[Peer]:
         module = importlib.import_module(f"ml4t.engineer.features.{path}")
         compiled |= {name: function for name, function in vars(module).items() if name.endswith("_numba")}
 
-    def each(names: str, *given: Any) -> list[np.ndarray]:
-        return [compiled[f"{name}_numba"](*given) for name in names.split()]
+    def each(names: str, *inputs: Any) -> list[np.ndarray]:
+        return [compiled[f"{name}_numba"](*inputs) for name in names.split()]
 
     def arrays(h: np.ndarray, l: np.ndarray, c: np.ndarray, v: np.ndarray) -> list[np.ndarray]:  # noqa: E741
-        made = [*(x for name in ("sma", "ema") for n in (5, 10, 20, 50, 100, 200) for x in each(name, c, n))]
-        made += [x for n in (7, 14, 21) for x in each("rsi", c, n)]
-        made += each("macd macd_signal macd_histogram", c, 12, 26, 9)
-        made += [x for n in (20, 50) for x in compiled["bollinger_bands_numba"](c, n, 2.0, 2.0)]
-        made += each("atr adx plus_di minus_di", h, l, c, 14)
-        made += [
-            *compiled["stochastic_numba"](h, l, c, 14, 3, 3),
-            *each("cci", h, l, c, 20),
-            *each("willr", h, l, c, 14),
-        ]
-        made += [x for n in (5, 10, 20) for x in each("roc", c, n)] + each("obv", c, v) + each("mfi", h, l, c, v, 14)
-        made += [x for n in (10, 20, 50) for x in each("stddev", c, n, 1.0, 0)]
-        return [*made, *each("max", h, 20), *each("min", l, 20), *compiled["aroon_numba"](h, l, 25)]
+        columns = [*(x for name in ("sma", "ema") for n in (5, 10, 20, 50, 100, 200) for x in each(name, c, n))]
+        columns += [x for n in (7, 14, 21) for x in each("rsi", c, n)]
+        columns += each("macd macd_signal macd_histogram", c, 12, 26, 9)
+        columns += [x for n in (20, 50) for x in compiled["bollinger_bands_numba"](c, n, 2.0, 2.0)]
+        columns += each("atr adx plus_di minus_di", h, l, c, 14)
+        columns += compiled["stochastic_numba"](h, l, c, 14, 3, 3)
+        columns += each("cci", h, l, c, 20) + each("willr", h, l, c, 14)
+        columns += [x for n in (5, 10, 20) for x in each("roc", c, n)] + each("obv", c, v) + each("mfi", h, l, c, v, 14)
+        columns += [x for n in (10, 20, 50) for x in each("stddev", c, n, 1.0, 0)]
+        return [*columns, *each("max", h, 20), *each("min", l, 20), *compiled["aroon_numba"](h, l, 25)]
 
     yield _in_a_loop(f"{name} in a loop", panel, arrays, SETTLED_BARS)
 

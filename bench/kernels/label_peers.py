@@ -127,9 +127,8 @@ def _fill(
             if touches:
                 upper, lower = before_up[m] < before_down[m], before_down[m] < before_up[m]
                 both = (before_up[m] == before_down[m]) & (before_up[m] < h)
-                put(
-                    "touch", column, upper.view(np.int8) + 2 * lower.view(np.int8) + 3 * both.view(np.int8), np.int8(-1)
-                )
+                touch = upper.view(np.int8) + 2 * lower.view(np.int8) + 3 * both.view(np.int8)
+                put("touch", column, touch, np.int8(-1))
                 bars = np.minimum(before_up[m], before_down[m]) + np.int16(1)
                 put("touch_bars", column, np.where(bars <= h, bars, np.int16(0)), np.int16(0))
                 price = np.where(upper, up, np.where(lower | both, down, ahead))
@@ -176,11 +175,11 @@ def in_pandas(panel: Panel) -> Peer:
     close = pd.Series(panel.close)
 
     def run() -> Any:
-        of_symbol = frame.groupby("symbol", sort=False, observed=True)
+        by_symbol = frame.groupby("symbol", sort=False, observed=True)
         columns, top, bottom, reached = {}, None, None, 0
         for h in HORIZONS:
             for j in range(reached + 1, h + 1):
-                high, low = of_symbol["high"].shift(-j), of_symbol["low"].shift(-j)
+                high, low = by_symbol["high"].shift(-j), by_symbol["low"].shift(-j)
                 top = high if top is None else np.maximum(top, high)
                 bottom = low if bottom is None else np.minimum(bottom, low)
             reached = h
@@ -203,12 +202,12 @@ def in_vectorbt(panel: Panel) -> Peer:
     import pandas as pd
 
     bar = np.arange(panel.n_rows) - panel.offsets[:-1][panel.symbol_of_row]
-    place = (bar, panel.symbol_of_row)
+    cells = (bar, panel.symbol_of_row)
     longest = int(np.diff(panel.offsets).max())
     wide = {}
     for column in ("high", "low", "close"):
         wide[column] = np.full((longest, panel.n_symbols), np.nan, np.float32)
-        wide[column][place] = getattr(panel, column)
+        wide[column][cells] = getattr(panel, column)
     high, low = pd.DataFrame(wide["high"]), pd.DataFrame(wide["low"])
 
     def run() -> list[np.ndarray]:
@@ -224,7 +223,7 @@ def in_vectorbt(panel: Panel) -> Peer:
                 labels.append(np.where(np.isnan(highest), np.int8(-1), y))
         return labels
 
-    return Peer(f"{name}, FMAX and FMIN", run, lambda labels: np.stack([y[place] for y in labels], axis=1))
+    return Peer(f"{name}, FMAX and FMIN", run, lambda labels: np.stack([y[cells] for y in labels], axis=1))
 
 
 def in_ml4t(panel: Panel) -> Peer:

@@ -33,11 +33,14 @@ from bench import runs
 from bench.predecessor import ladder, models, quality, rows
 from bench.predecessor.equality import equality
 from bench.predecessor.models import TREES, Clock
+from bench.runs import Line
 from bench.timing import cores
-from gpupipe import config
+from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
+from gpupipe.workloads import equity
 
+Label = tuple[int, float]  # horizon, threshold
 # The order in which runs are timed: from the middle outwards, as trees of rarer labels stop growing earlier.
 LABELS = ((2, 0.05), (5, 0.10), (5, 0.05), (1, 0.10), (1, 0.05), (2, 0.10))
 
@@ -57,23 +60,19 @@ class OldRun:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = runs.options(__doc__, data="demo", sectors="utilities", preset="fast", set=[])
     parser.add_argument("--timed", help="sectors of which runs are timed (default: all of --sectors)")
-    parser.add_argument(
-        "--runs", type=int, default=len(LABELS), help="of a sector's six; others are extrapolated by rows"
-    )
+    parser.add_argument("--runs", type=int, default=len(LABELS), help="of six a sector; others are extrapolated")
     parser.add_argument("--judged", help="sectors in which both are judged, or none (default: those timed)")
     parser.add_argument("--no-meta", action="store_true", help="judge without the five folds, in a sixth of the time")
     parser.add_argument("--last-step", action="store_true", help="of ours, run the last step alone")
     parser.add_argument("--window", default="calendar", choices=("calendar", "bars"), help="of the labels of both")
     parser.add_argument("--trees", type=int, default=TREES, help="fewer, to try this out: no ratio is given")
-    parser.add_argument(
-        "--out", type=pathlib.Path, help="lines are added; runs of the predecessor in it are not repeated"
-    )
+    parser.add_argument("--out", type=pathlib.Path, help="lines are added; the predecessor's in it are not repeated")
     chosen = parser.parse_args(arguments)
     if absent := models.missing():
         raise SystemExit(f'{", ".join(absent)} not installed: pip install -e ".[cpu,test,bench]"')
     try:
         panel, report = runs.read(chosen)
-        settings = config.make(
+        settings = equity.make(
             chosen.preset, None, [f"labels.window={chosen.window}", *chosen.set],
             labels__horizons=sorted({h for h, _ in LABELS}), labels__thresholds=sorted({t for _, t in LABELS}),
         )  # fmt: skip
@@ -90,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(
-    chosen: argparse.Namespace, settings: config.Config, panel: Panel, lines: Lines, folder: pathlib.Path
-) -> runs.Line:
+def measure(chosen: argparse.Namespace, settings: Config, panel: Panel, lines: Lines, folder: pathlib.Path) -> Line:
     """Equality, time, the ladder, quality; the result's line."""
     sectors = named(chosen.sectors, panel)
     panel = panel.where([sector in sectors for sector in panel.sector])
@@ -106,18 +103,17 @@ def measure(
     equal = equality(path, panel.of_group(to_time[0]), chosen.window, LABELS)
 
     print("\nTime of the predecessor, seconds by stage", flush=True)
-    of_runs = [
-        time_run(path, sector, label, chosen, lines) for sector in to_time for label in LABELS[: chosen.runs]
-    ]  # fmt: skip
+    labels = LABELS[: chosen.runs]
+    old_runs = [time_run(path, sector, label, chosen, lines) for sector in to_time for label in labels]
 
     print("\ngpupipe", flush=True)
     steps = our_steps(chosen, path, panel, folder)
     n_rows = {s: panel.of_group(s).n_rows for s in panel.groups}
-    found = ladder.ladder(of_runs, n_rows, len(LABELS), steps, full=chosen.trees == TREES)
-    stages = ladder.stages(of_runs, n_rows, len(LABELS))
-    ladder.show(found, stages, steps[-1])
+    steps_to_ours = ladder.ladder(old_runs, n_rows, len(LABELS), steps, full=chosen.trees == TREES)
+    stages = ladder.stages(old_runs, n_rows, len(LABELS))
+    ladder.show(steps_to_ours, stages, steps[-1])
 
-    averages: list[runs.Line] = []
+    averages: list[Line] = []
     if judged:
         print("\nQuality on the sealed future", flush=True)
         question = quality.Question(
@@ -129,7 +125,7 @@ def measure(
     return lines.add("result", {
         "rows": panel.n_rows, "sectors": list(panel.groups), "timed": to_time,
         "runs_a_sector": min(chosen.runs, len(LABELS)), "judged": judged, "preset": chosen.preset, "equality": equal,
-        **found, "stages": stages, "new_stages": steps[-1]["stages"], "averages": averages,
+        **steps_to_ours, "stages": stages, "new_stages": steps[-1]["stages"], "averages": averages,
     })  # fmt: skip
 
 
@@ -146,18 +142,18 @@ def named(text: str | None, panel: Panel) -> list[str]:
 class Lines:
     """The file of JSON lines, and the runs that stand in it already."""
 
-    def __init__(self, path: pathlib.Path | None, about: runs.Line) -> None:
+    def __init__(self, path: pathlib.Path | None, about: Line) -> None:
         self.path, self.about = path, runs.record("old_way", **about)
         self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
 
-    def known(self, kind: str, key: runs.Line) -> runs.Line | None:
+    def known(self, kind: str, key: Line) -> Line | None:
         """The newest line of this kind and key that was made of the same data, by the same versions, as fully."""
         wanted = {"kind": kind, **self.about, **key}
         del wanted["date"]
         same = [line for line in self.lines if all(line.get(name) == value for name, value in wanted.items())]
         return same[-1] if same else None
 
-    def add(self, kind: str, facts: runs.Line) -> runs.Line:
+    def add(self, kind: str, facts: Line) -> Line:
         """Add a line to the file, if there is one; the line."""
         line = {"kind": kind, **self.about, **facts}
         if self.path is not None:
@@ -166,9 +162,7 @@ class Lines:
         return line
 
 
-def time_run(
-    path: pathlib.Path, sector: str, label: tuple[int, float], chosen: argparse.Namespace, lines: Lines
-) -> OldRun:
+def time_run(path: pathlib.Path, sector: str, label: Label, chosen: argparse.Namespace, lines: Lines) -> OldRun:
     """A run of the predecessor, or that which the file of lines holds already."""
     line = lines.known("run", {"sector": sector, "horizon": label[0], "threshold": label[1]})
     if line is None:
@@ -179,7 +173,7 @@ def time_run(
     return OldRun(**{field.name: line[field.name] for field in dataclasses.fields(OldRun)})
 
 
-def old_run(path: pathlib.Path, sector: str, label: tuple[int, float], window: str, trees: int) -> OldRun:
+def old_run(path: pathlib.Path, sector: str, label: Label, window: str, trees: int) -> OldRun:
     """One of the 66 runs, from the file to what it claims."""
     clock = Clock()
     with clock.stage("load"):
@@ -200,30 +194,30 @@ def old_run(path: pathlib.Path, sector: str, label: tuple[int, float], window: s
     return OldRun(sector, *label, len(frame), clock.seconds, claimed)
 
 
-def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, folder: pathlib.Path) -> list[runs.Line]:
+def our_steps(chosen: argparse.Namespace, path: pathlib.Path, panel: Panel, folder: pathlib.Path) -> list[Line]:
     """gpupipe in fresh processes: one label and sector at a time, labels together, pooled, then on all cores."""
     options = ["--data", str(path), "--sectors", ",".join(panel.groups), "--preset", chosen.preset,
                *(f"--set={setting}" for setting in (f"labels.window={chosen.window}", *chosen.set))]  # fmt: skip
 
-    def of_labels(labels: Sequence[tuple[int, float]], *more: str) -> list[str]:
+    def label_options(labels: Sequence[Label], *more: str) -> list[str]:
         horizons, thresholds = (",".join(map(str, sorted({label[k] for label in labels}))) for k in (0, 1))
         return ["--horizons", horizons, "--thresholds", thresholds, *more]
 
     ways = {
         "our families, rounds and folds, one label at a time": [
-            of_labels([label], "--pool", "none", "--jobs", "1") for label in LABELS
+            label_options([label], "--pool", "none", "--jobs", "1") for label in LABELS
         ],
-        "labels together": [of_labels(LABELS, "--pool", "none", "--jobs", "1")],
-        "sectors pooled": [of_labels(LABELS, "--jobs", "1")] if len(panel.groups) > 1 else [],
-        f"{cores()} jobs": [of_labels(LABELS, "--jobs", str(cores()))] if cores() > 1 else [],
+        "labels together": [label_options(LABELS, "--pool", "none", "--jobs", "1")],
+        "sectors pooled": [label_options(LABELS, "--jobs", "1")] if len(panel.groups) > 1 else [],
+        f"{cores()} jobs": [label_options(LABELS, "--jobs", str(cores()))] if cores() > 1 else [],
     }
     ways = {name: jobs for name, jobs in ways.items() if jobs}
     if chosen.last_step:
         ways = {"all of gpupipe": list(ways.values())[-1]}
     steps = []
     for name, jobs in ways.items():
-        wanted = len(panel.groups) * len(LABELS) * len(config.FAMILIES)
-        step: runs.Line = {"name": name, "seconds": 0.0, "models": 0, "models_wanted": wanted}
+        wanted = len(panel.groups) * len(LABELS) * len(equity.DEFAULT_MODELS)
+        step: Line = {"name": name, "seconds": 0.0, "models": 0, "models_wanted": wanted}
         for number, more in enumerate(jobs):
             out = folder / f"OUT{len(steps)}_{number}"
             began = time.perf_counter()

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from bench.predecessor import rows
-from gpupipe import config
 from gpupipe.data.panel import Panel
+from gpupipe.estimators.boosting.binned_matrix import quantile_matrix
+from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_model import parameters
-from gpupipe.estimators.training_set import quantile_matrix
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.device import pick
-from gpupipe.targets.classes import N_CLASSES, percent
+from gpupipe.targets.classes import CLASSES, percent
 from gpupipe.targets.triple_barrier import tp_dd_labels
 
 COLUMN_BOUND = 1e-5  # of a column's spread: float32 against float64 of pandas' running sums
 SAME_MATRIX_BOUND = 1e-6  # of a probability, where both harnesses train XGBoost on the same matrix
-OWN_MATRIX_BOUND = 1e-4  # of a probability, on average, each on its own columns: a last bit can change a leaf
+OWN_MATRIX_BOUND = 1e-4  # of a probability, on average, each on its columns: a last bit can change a leaf
 ROUNDS, LEARNING_RATE, DEPTH = 20, 0.05, 8
 
 
@@ -65,17 +65,17 @@ def furthest_apart(names: list[str], ours: np.ndarray, theirs: np.ndarray) -> tu
 
 
 def _predictions(theirs: np.ndarray, ours: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Largest difference of probabilities on one matrix, and the mean one with each harness's own columns.
+    """Largest difference of probabilities on one matrix, and the mean one with each harness's columns.
 
-    Both train three outputs a round, as the predecessor does; gpupipe's own boosters have two, which it has not.
+    Both train three outputs a round, as the predecessor does; gpupipe's boosters have two, which it has not.
     Ours is bins and parameters as gpupipe makes them.
     """
     import xgboost
 
-    stage = config.Booster(ROUNDS, LEARNING_RATE, DEPTH, min_child_weight=1.0, l2=1.0, subsample=1.0, column_share=1.0)
+    stage = Booster(ROUNDS, LEARNING_RATE, DEPTH, min_child_weight=1.0, l2=1.0, subsample=1.0, column_share=1.0)
     bins = quantile_matrix([ours], 256, 1)
     bins.set_info(label=y.astype(np.float32))
-    settings = parameters(stage, pick("cpu"), 256, 1, 42) | {"objective": "multi:softprob", "num_class": N_CLASSES}
+    settings = parameters(stage, pick("cpu"), 256, 1, 42) | {"objective": "multi:softprob", "num_class": len(CLASSES)}
     new = xgboost.train(settings, bins, num_boost_round=ROUNDS).inplace_predict(ours)
     usual = {"n_estimators": ROUNDS, "learning_rate": LEARNING_RATE, "max_depth": DEPTH, "random_state": 42}
     old = (xgboost.XGBClassifier(tree_method="hist", n_jobs=1, base_score=0.0, **usual).fit(X, y).predict_proba(X)

@@ -63,7 +63,7 @@ def true_range(b: pd.DataFrame) -> pd.Series:
     return np.maximum(b.high, before) - np.minimum(b.low, before)
 
 
-def place(x: pd.Series, high: pd.Series, low: pd.Series, n: int) -> pd.Series:
+def place_in_range(x: pd.Series, high: pd.Series, low: pd.Series, n: int) -> pd.Series:
     top, bottom = high.rolling(n).max(), low.rolling(n).min()
     return ratio(100 * (x - bottom), top - bottom, 50.0)
 
@@ -135,12 +135,12 @@ def momentum(b: pd.DataFrame) -> Columns:
     c |= {f"roc_between_20_{n}": 100 * (close.shift(20) / close.shift(n) - 1) for n in (120, 250)}
     c |= {f"rsi_{n}": strength(close, n) for n in (7, 14, 21)}
     rsi = c["rsi_14"]
-    c["stochrsi_14"] = place(rsi, rsi, rsi, 14)
-    fast = place(close, high, low, 14)
+    c["stochrsi_14"] = place_in_range(rsi, rsi, rsi, 14)
+    fast = place_in_range(close, high, low, 14)
     c["willr_14"] = fast - 100
     c["stoch_slowk_14"] = fast.rolling(3).mean()
     c["stoch_slowd_14"] = fast.rolling(3).mean().rolling(3).mean()
-    c["stoch_fastk_5"] = place(close, high, low, 5)
+    c["stoch_fastk_5"] = place_in_range(close, high, low, 5)
     price = (high + low + close) / 3
     for n in (14, 20):
         spread = price.rolling(n).apply(lambda w: np.abs(w - w.mean()).mean(), raw=True)
@@ -164,12 +164,12 @@ def root_mean_square(x: pd.Series, n: int) -> pd.Series:
 
 
 def autocorrelation(r: pd.Series, n: int) -> pd.Series:
-    def of_window(w: np.ndarray) -> float:
+    def at_lag_1(w: np.ndarray) -> float:
         d = w - w.mean()
         square = d @ d
         return (d[1:] @ d[:-1]) / square if square > n * SMALLEST_VARIANCE else 0.0
 
-    return r.rolling(n).apply(of_window, raw=True)
+    return r.rolling(n).apply(at_lag_1, raw=True)
 
 
 def volatility(b: pd.DataFrame) -> Columns:
@@ -232,7 +232,7 @@ def ranges(b: pd.DataFrame) -> Columns:
         c[f"bars_since_high_{n}"] = since(b.high, n, np.argmax)
         c[f"bars_since_low_{n}"] = since(b.low, n, np.argmin)
         c[f"donchian_width_{n}"] = (b.high.rolling(n).max() - b.low.rolling(n).min()) / b.close
-    c["donchian_place_60"] = place(b.close, b.high, b.low, 60)
+    c["donchian_place_60"] = place_in_range(b.close, b.high, b.low, 60)
     c["bar_range"] = (b.high - b.low) / b.close
     return c
 
@@ -264,8 +264,8 @@ def volume(b: pd.DataFrame) -> Columns:
         total = traded.rolling(n).sum()
         c[f"obv_slope_{n}"] = ratio(signed.rolling(n).sum(), total, 0.0)
         c[f"vwap_ratio_{n}"] = ratio(close * total, (price * traded).rolling(n).sum(), 1.0) - 1
-    one = ratio(r.abs(), close * traded, 0.0)
-    near, far = one.rolling(5).mean(), one.rolling(60).mean()
+    illiquidity = ratio(r.abs(), close * traded, 0.0)
+    near, far = illiquidity.rolling(5).mean(), illiquidity.rolling(60).mean()
     c["illiquidity_ratio_5_60"] = np.log(ratio(near, far, 1.0).clip(lower=1e-3))
     risen = traded.where(move > 0, 0.0).where(move.notna())
     c["up_volume_share_20"] = ratio(risen.rolling(20).sum(), traded.rolling(20).sum(), 0.5)

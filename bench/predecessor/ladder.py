@@ -15,17 +15,17 @@ def stages(runs: Sequence[Any], rows: Mapping[str, int], n_labels: int) -> dict[
     """Seconds of the whole job by stage of the predecessor.
 
     runs: those that were timed.  rows: of every sector of the job.  n_labels: runs that each sector has.
-    A run that was not timed counts as the mean of its sector's own; in a sector without any, as rows * the mean of
-    seconds per row of all. Reading is of the whole file, whatever the sector: its mean.
+    A run that was not timed counts as the mean of its sector's timed runs; in a sector without any, as rows * the mean
+    of seconds per row of all. Reading is of the whole file, whatever the sector: its mean.
     """
     names = list(dict.fromkeys(name for run in runs for name in run.seconds))
     return {name: sum(_of_sector(runs, name, s, rows[s], n_labels) for s in rows) for name in names}
 
 
 def _of_sector(runs: Sequence[Any], name: str, sector: str, n_rows: int, n_labels: int) -> float:
-    own = [run.seconds[name] for run in runs if run.sector == sector]
-    if own:
-        return sum(own) + (n_labels - len(own)) * statistics.fmean(own)
+    timed = [run.seconds[name] for run in runs if run.sector == sector]
+    if timed:
+        return sum(timed) + (n_labels - len(timed)) * statistics.fmean(timed)
     if name == LOAD:
         return n_labels * statistics.fmean([run.seconds[name] for run in runs])
     return n_labels * n_rows * statistics.fmean([run.seconds[name] / run.rows for run in runs])
@@ -65,17 +65,17 @@ def ladder(
     return {"steps": steps, "ratio": ratio, "extrapolated": extrapolated, **counts}
 
 
-def show(found: Mapping[str, Any], of_predecessor: Mapping[str, float], new: Mapping[str, Any]) -> None:
+def show(steps: Mapping[str, Any], old_stages: Mapping[str, float], new: Mapping[str, Any]) -> None:
     """The ladder as a table, the ratio of its ends, and the stages of both."""
     print()
-    table(found["steps"])
-    if not found["ratio"]:
+    table(steps["steps"])
+    if not steps["ratio"]:
         print("No ratio: the predecessor had fewer trees than it has.")
     else:
-        print(f"gpupipe is {found['ratio']:.1f} times faster" + " (extrapolated)" * found["extrapolated"])
-        if left_out := found["models_wanted"] - found["models"]:
-            print(f"but it left {left_out} of {found['models_wanted']} models out, whose labels have too few events; "
+        print(f"gpupipe is {steps['ratio']:.1f} times faster" + " (extrapolated)" * steps["extrapolated"])
+        if left_out := steps["models_wanted"] - steps["models"]:
+            print(f"but it left {left_out} of {steps['models_wanted']} models out, whose labels have too few events; "
                   "the predecessor trained them")  # fmt: skip
-    for title, seconds in (("predecessor, whole job", of_predecessor), (f"gpupipe, {new['name']}", new["stages"])):
+    for title, seconds in (("predecessor, whole job", old_stages), (f"gpupipe, {new['name']}", new["stages"])):
         print(f"\n{title}: seconds by stage, {sum(seconds.values()):,.1f} in all")
         table([{"stage": name, "seconds": value} for name, value in sorted(seconds.items(), key=lambda item: -item[1])])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.timing import cores
-from gpupipe.targets.classes import N_CLASSES
+from gpupipe.targets.classes import CLASSES
 
 FAMILIES = ("lightgbm", "catboost", "xgboost", "linear", "random_forest")
 META = "meta"
@@ -88,10 +88,10 @@ class Fitted:
     classes: np.ndarray
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """float64 (n_rows, 3): probabilities of SELL, HOLD, BUY, each at least 1e-6 before their sum is made 1."""
-        probability = np.full((len(X), N_CLASSES), SMALLEST_PROBABILITY)
-        own = np.ones((len(X), 1)) if self.model is None else self.model.predict_proba(X)
-        probability[:, self.classes] = np.maximum(own, SMALLEST_PROBABILITY)
+        """float64 (n_rows, 3): probabilities of the classes, each at least 1e-6 before their sum is made 1."""
+        probability = np.full((len(X), len(CLASSES)), SMALLEST_PROBABILITY)
+        predicted = np.ones((len(X), 1)) if self.model is None else self.model.predict_proba(X)
+        probability[:, self.classes] = np.maximum(predicted, SMALLEST_PROBABILITY)
         return probability / probability.sum(axis=1, keepdims=True)
 
 
@@ -132,7 +132,7 @@ def train(X: np.ndarray, y: np.ndarray, clock: Clock, trees: int = TREES, folds:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    stacked = np.empty((len(y), N_CLASSES * len(makers)))
+    stacked = np.empty((len(y), len(CLASSES) * len(makers)))
     with clock.stage("five folds"), quiet("The least populated class"):
         for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(X, y):
             six = Six({name: fit(make, X[inside], y[inside]) for name, make in makers.items()}, None)
@@ -148,7 +148,6 @@ def random_split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     # A class of one row cannot be on both sides: then the shares are not kept.
     shares = y if np.unique(y, return_counts=True)[1].min() > 1 else None
-    fit_rows, test_rows = train_test_split(
-        np.arange(len(y)), test_size=TEST_SHARE, random_state=SEED, shuffle=True, stratify=shares
-    )
+    drawn = {"test_size": TEST_SHARE, "random_state": SEED, "shuffle": True, "stratify": shares}
+    fit_rows, test_rows = train_test_split(np.arange(len(y)), **drawn)
     return fit_rows, test_rows

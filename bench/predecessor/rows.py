@@ -45,10 +45,10 @@ def with_labels(frame: pd.DataFrame, horizon: int, threshold: float, window: str
 
 
 def labels_of_symbol(bars: pd.DataFrame, horizon: int, threshold: float, window: str = "calendar") -> np.ndarray:
-    """int8 (n,): 2 BUY, 0 SELL, 1 HOLD for each row of one symbol's bars, one row after the other.
+    """int8 (n,): a class of gpupipe.targets.classes for each row of one symbol's bars, one row after the other.
 
-    BUY if a high of the window reaches close * (1 + threshold), else SELL if a low reaches close * (1 - threshold).
-    window: "calendar": bars dated entry < d <= entry + horizon days, none is HOLD, and the end of the history is not
+    2 if a high of the window reaches close * (1 + threshold), else 0 if a low reaches close * (1 - threshold), else 1.
+    window: "calendar": bars dated entry < d <= entry + horizon days, none gives 1, and the end of the history is not
     marked. "bars": the next `horizon` bars; -1 with fewer left. Prices are float32, and so is each product.
 
     A plain loop over lists, kinder to the old way than the more usual filter of the frame for every row.

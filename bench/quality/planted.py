@@ -14,7 +14,6 @@ and single runs, of which 2.5 % are to be expected. The last line is JSON.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import tempfile
 from typing import Any
@@ -54,11 +53,10 @@ def main() -> int:
     counted = false_positives([line for line in lines if line["signal"] == 0])
     if counted["runs"][1]:
         print("false positives: " + ", ".join(f"{n} of {total} {name}" for name, (n, total) in counted.items()))
-    print(json.dumps(runs.record(
+    return runs.finish(
         "planted", preset=chosen.preset, symbols=chosen.symbols, bars=chosen.bars, settings=SETTINGS,
         false_positives=counted, lines=lines,
-    )))  # fmt: skip
-    return 0
+    )  # fmt: skip
 
 
 def once(panel: Panel, settings: Config) -> dict[str, Any]:

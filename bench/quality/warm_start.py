@@ -12,7 +12,6 @@ bind. The last line is JSON.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import statistics
 import sys
@@ -28,6 +27,7 @@ from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.estimators import registry
 from gpupipe.evaluation import block_bootstrap
+from gpupipe.evaluation.block_bootstrap import Losses
 from gpupipe.evaluation.metrics import log_losses
 from gpupipe.pipeline.job import JobOptions, execute
 from gpupipe.training.prepare import prepare
@@ -42,9 +42,7 @@ def train(panel: Panel, settings: Config, out: pathlib.Path, source: pathlib.Pat
     return runs.Run(summary["elapsed_s"], 0, 0, out)
 
 
-def losses(
-    panel: Panel, settings: Config, outs: dict[str, pathlib.Path], part: str
-) -> dict[str, block_bootstrap.Losses]:
+def losses(panel: Panel, settings: Config, outs: dict[str, pathlib.Path], part: str) -> dict[str, Losses]:
     """For each sector, log-losses of a part's rows by time, of (label, "FAMILY SIDE")."""
     prepared, target = prepare(equity.EQUITY, panel, settings), equity.EQUITY.target(settings)
     models = {side: load(out) for side, out in outs.items()}
@@ -63,7 +61,7 @@ def losses(
     return by_sector
 
 
-def compared(by_sector: dict[str, block_bootstrap.Losses], settings: Config) -> list[runs.Line]:
+def compared(by_sector: dict[str, Losses], settings: Config) -> list[runs.Line]:
     """Of each family and label, and of each family's mean over labels: both log-losses, and their difference."""
     times = np.concatenate([loss.times for loss in by_sector.values()])
     draws = block_bootstrap.draw(times, max(settings.labels.horizons), settings.seed)
@@ -85,10 +83,8 @@ def compared(by_sector: dict[str, block_bootstrap.Losses], settings: Config) -> 
             cold, warm = (float(mean_of(pairs, f"{family} {side}", False)) for side in SIDES)
             cold_draws, warm_draws = (mean_of(pairs, f"{family} {side}", True) for side in SIDES)
             low, high = resampled.interval(list(by_sector), warm - cold, warm_draws - cold_draws)
-            lines.append({
-                "family": family, "label": label, "cold": cold, "warm": warm, "difference": warm - cold, "low": low,
-                "high": high,
-            })  # fmt: skip
+            figures = {"cold": cold, "warm": warm, "difference": warm - cold, "low": low, "high": high}
+            lines.append({"family": family, "label": label, **figures})
     return lines
 
 
@@ -161,8 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"night {k} of {chosen.nights}", flush=True)
             show(result)
             nights.append(result)
-    print(json.dumps(runs.record("warm", **vars(chosen) | {"rows": panel.n_rows, "nights": nights})))
-    return 0
+    return runs.finish("warm", **vars(chosen) | {"rows": panel.n_rows, "nights": nights})
 
 
 if __name__ == "__main__":

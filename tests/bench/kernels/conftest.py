@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -23,4 +21,4 @@ def panel_with_gaps(panel):
     for values in columns.values():
         values[rng.integers(0, panel.n_rows, 6)] = np.nan
     columns["close"][[17, 301, 350]] = 0.0
-    return dataclasses.replace(panel, **columns)
+    return panel.replace(**columns)
