@@ -100,9 +100,16 @@ class RowView:
     Arrays are gathered on first use, on the dataset's device, and then kept. A view also looks back: `windows` gathers
     the rows before each row straight from the dataset, so nothing is copied for estimators that do not ask.
 
-        >>> view = RowView(dataset, np.array([7, 3]))           # doctest: +SKIP
-        >>> view.X.shape, view.windows(60).shape                # doctest: +SKIP
-        ((2, 89), (2, 60, 89))
+        >>> from gpupipe.targets.target import Target
+        >>> dataset = Dataset(
+        ...     "energy", np.float32([[0], [1], [2], [3]]), ("x",), np.int8([[0], [1], [1], [0]]),
+        ...     Target(("up",), "classes", (1,), ("down", "up")), np.array([0, 1, 0, 1]), np.array([1, 2, 1, 2]),
+        ...     np.ones(4, bool), np.ones(4, bool), offsets=np.array([0, 2, 4]))
+        >>> view = RowView(dataset, np.array([3, 0]))
+        >>> view.X.tolist(), view.y.tolist()
+        ([[3.0], [0.0]], [[0], [0]])
+        >>> view.windows(2)[:, :, 0].tolist()
+        [[2.0, 3.0], [nan, 0.0]]
     """
 
     dataset: Dataset

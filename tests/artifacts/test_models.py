@@ -21,7 +21,6 @@ from gpupipe.features.matrix import compute_features
 from gpupipe.pipeline import supervised
 from gpupipe.store.content_store import StoreError, dump_json, sha256
 from gpupipe.targets.triple_barrier import tp_dd_labels
-from gpupipe.training import groups
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, in_sectors, tiny_market
@@ -30,16 +29,9 @@ from tests.support.tiny import QUICK, SECTORS, cut, in_sectors, tiny_market
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(OUT, summary, the models of training with their predictions and the split, by sector)."""
-    out, reported = tmp_path_factory.mktemp("finished"), {}
-    train = groups.train
-
-    def listening(context):
-        trained, skipped = train(context)
-        reported.update({models.group: (models, context.splits[models.group]) for models in trained})
-        return trained, skipped
-
+    out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(supervised, "train", listening)
+        reported = tiny.listen_to_training(patched)
         summary, worked = tiny.execute(tiny_market(), None, equity.make("fast", settings=QUICK), out, 1)
     assert worked
     return out, summary, reported

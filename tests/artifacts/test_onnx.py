@@ -14,22 +14,21 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from gpupipe.artifacts.load import Models, load
+from gpupipe.artifacts.load import load
 from gpupipe.artifacts.onnx import checking, export
 from gpupipe.cli import main
 from gpupipe.estimators import registry
-from gpupipe.estimators.boosting import catboost_trees, hosted, lightgbm_trees, tree_model
+from gpupipe.estimators.boosting import catboost_trees, lightgbm_trees, tree_model
 from gpupipe.estimators.boosting.lightgbm_trees import ALMOST_ZERO, round_down
 from gpupipe.estimators.boosting.xgb_by_label import XgbHist
 from gpupipe.estimators.columns import OfColumns
-from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.stacking import meta_learner
 from gpupipe.store.content_store import sha256
 from gpupipe.workloads import equity
-from gpupipe.workloads.equity import recipe
 from tests.support import tiny
 from tests.support.fitting import CPU, FAMILIES, both, fit_all, fitted, predict, predict_model, world
+from tests.support.onnx_files import exported, hard_rows, hosted_model, splits_of, trees_of
 from tests.support.tiny import QUICK, SOURCE, in_sectors, tiny_market
 
 onnx = pytest.importorskip("onnx")
@@ -38,7 +37,6 @@ if importlib.util.find_spec("onnxruntime") is None:  # imported where it is used
 
 EIGHT = (*equity.DEFAULT_MODELS, *registry.optional())
 ODD = {"energy": "Öl & Gas 'x'", "technology": "新技术"}  # files name sectors as the second
-SECTOR = "é ✓"
 EPSILON = 2e-6  # what float32 leaves, and well below what is allowed
 
 
@@ -52,41 +50,6 @@ def content_of(tmp_path):
         return content
 
     return content
-
-
-def exported(folder, name, models, n_features=6, others=None) -> list[bytes]:
-    """The ONNX file of each label's model. others: the models that a meta-learner needs, by name."""
-    target = recipe.target_of(tuple(range(1, len(models) + 1)), (0.02,))
-    by_label = {label: {**(others or {}), name: model} for label, model in zip(target.names, models, strict=True)}
-    loaded = Models(
-        folder, {}, tuple(f"x{k}" for k in range(n_features)), "", target, {SECTOR: by_label}, {}, {"run_key": ""}, {},
-        {(SECTOR, label, family): (0.5, 0.5) for label, by_family in by_label.items() for family in by_family},
-    )  # fmt: skip
-    done = export.export(loaded, folder, export.Wanted(families=[name]), {})
-    assert not done.failed and len(done.files) == len(models)
-    return [(folder / path).read_bytes() for path in done.files]
-
-
-def hard_rows(models, n_features=6) -> np.ndarray:
-    """Rows near the splits of models, given with the names of their estimators."""
-    return checking.check_rows(models, n_features, TreeReader())
-
-
-def trees_of(content) -> list[dict[str, np.ndarray]]:
-    """The attributes of each tree ensemble of an ONNX file."""
-    nodes = [node for node in onnx.load_from_string(content).graph.node if node.op_type == "TreeEnsembleRegressor"]
-    read = onnx.helper.get_attribute_value
-    return [{one.name: np.array(read(one)) for one in node.attribute} for node in nodes]
-
-
-def splits_of(ensemble) -> np.ndarray:
-    """bool, for each node of `trees_of`: whether it is a split and no leaf."""
-    return ensemble["nodes_modes"] != b"LEAF"
-
-
-def hosted_model(name, booster) -> hosted.HostedModel:
-    ones = np.ones(3, np.float32)
-    return hosted.HostedModel(registry.estimator(name), booster, b"", 1, np.log(ones / 3), ones, "sector")
 
 
 # Families

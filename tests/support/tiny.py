@@ -13,12 +13,12 @@ from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.pipeline import job, tune_job
+from gpupipe.pipeline import job, supervised, tune_job
 from gpupipe.runtime import run_log
 from gpupipe.runtime.device import pick
 from gpupipe.targets.classes import CLASSES
 from gpupipe.targets.target import Target
-from gpupipe.training import planning
+from gpupipe.training import groups, planning
 from gpupipe.training.prepare import prepare as prepare_workload
 from gpupipe.workloads import equity
 from gpupipe.workloads.equity import recipe
@@ -131,6 +131,19 @@ def fold_of(fit, validation, class_weight="none", threads=1, max_bin=32, seed=0)
 def execute(panel, report, settings, out, jobs=None, listener=None, **options):
     """The equity job; options: as JobOptions."""
     return job.execute(equity.EQUITY, panel, report, settings, out, job.JobOptions(jobs=jobs, **options), listener)
+
+
+def listen_to_training(patched):
+    """A dict that jobs fill from now on: for each group the GroupModels of training, and the split."""
+    trained_by_group = {}
+
+    def listening(context):
+        trained, skipped = groups.train(context)
+        trained_by_group.update({models.group: (models, context.splits[models.group]) for models in trained})
+        return trained, skipped
+
+    patched.setattr(supervised, "train", listening)
+    return trained_by_group
 
 
 def prepare(panel, settings, cache=None):
