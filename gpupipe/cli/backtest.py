@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.choices import BUY_AND_HOLD, CROSSED, CUTOFF_HELP, F1, PROFIT, RULE_HELP, SEALED, SOURCE_HELP
-from gpupipe.backtest.choices import WALKED
+from gpupipe.backtest.choices import (
+    BUY_AND_HOLD,
+    CROSSED,
+    CUTOFF_HELP,
+    F1,
+    PROFIT,
+    RULE_HELP,
+    SEALED,
+    SOURCE_HELP,
+    WALKED,
+)
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
 from gpupipe.cli.job_request import OUT
 from gpupipe.cli.options import ALL, DataRequest, add_data_arguments, add_device, add_output, data_request, words
@@ -26,8 +35,8 @@ class BacktestRequest:
     """
 
     models: str = OUT
-    data: DataRequest = DataRequest()
-    rules: Rules = Rules()
+    data: DataRequest = field(default_factory=DataRequest)
+    rules: Rules = field(default_factory=Rules)
     families: tuple[str, ...] | None = None
     source: str = SEALED
     cutoff: str = F1
