@@ -239,8 +239,8 @@ def generations(folder: pathlib.Path, *, skip_damaged: bool = False) -> dict[int
             if skip_damaged:
                 continue
             raise StoreError(
-                f"{path}: cannot be read ({error}); gpupipe ingest --clean --store {folder} removes it, with all earlier "
-                "generations"
+                f"{path}: cannot be read ({error}); gpupipe ingest --clean --store {folder} removes it, with all "
+                "earlier generations"
             ) from error
         manifests[manifest.generation] = manifest
     return manifests
