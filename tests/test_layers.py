@@ -28,7 +28,7 @@ HEAVY = (
 # They stand on the estimators, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
     "gpupipe.kernels", "gpupipe.estimators", "gpupipe.artifacts", "gpupipe.training", "gpupipe.pipeline",
-    "gpupipe.serving", "gpupipe.report", "gpupipe.workloads", "gpupipe.api", "gpupipe.cli.console",
+    "gpupipe.serving", "gpupipe.report", "gpupipe.workloads", "gpupipe.api", "gpupipe.cli.summary_tables",
 )  # fmt: skip
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.backtest.choices import (
@@ -35,8 +35,8 @@ class BacktestRequest:
     """
 
     models: str = OUT
-    data: DataRequest = DataRequest()
-    rules: Rules = Rules()
+    data: DataRequest = field(default_factory=DataRequest)
+    rules: Rules = field(default_factory=Rules)
     families: tuple[str, ...] | None = None
     source: str = SEALED
     cutoff: str = F1

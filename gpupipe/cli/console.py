@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gpupipe.data import HEADER, DataReport, summary, table_rows
+from gpupipe.data.report import counted, counted_over
+from gpupipe.pipeline.listener import Listener
+from gpupipe.runtime.device import Device
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from gpupipe.data import DataReport
-    from gpupipe.pipeline.listener import Listener
-    from gpupipe.runtime.device import Device
 
 PIPE_WIDTH = 110
 INDENT = 8  # columns, of what stands under a title
@@ -34,8 +35,6 @@ def console(quiet: bool) -> Console:
 @contextlib.contextmanager
 def live(to: Console, device: Device) -> Iterator[Listener]:
     """A listener that draws progress where a person looks, and writes a line now and then into a pipe."""
-    from gpupipe.pipeline.listener import Listener
-
     if to.quiet:
         yield Listener()
     elif not to.is_terminal:
@@ -47,7 +46,7 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
 
 
 class _Bar:
-    """Progress as a bar: the stage and the task, the tasks that are done, rows a second, and the memory that is held."""
+    """Progress as a bar: stage and task, how many tasks are done, rows a second, and the memory that is held."""
 
     def __init__(self, to: Console, device: Device) -> None:
         from rich.progress import (
@@ -101,8 +100,6 @@ class _Bar:
 
 def _lines(to: Console) -> Listener:
     """Progress as plain lines, with the seconds since it began: each stage, and each tenth of the units of work."""
-    from gpupipe.pipeline.listener import Listener
-
     began, lock = time.perf_counter(), threading.Lock()
     units, finished = 0, 0
 
@@ -136,9 +133,6 @@ def show_data(to: Console, report: DataReport) -> None:
     """Which data these are, and the verdict on them."""
     from rich.markup import escape
     from rich.table import Table
-
-    from gpupipe.data import HEADER, summary, table_rows
-    from gpupipe.data.report import counted_over
 
     paragraph(to, report.description, "Data")
     paragraph(to, f"{summary(report)}; {report.reader}")

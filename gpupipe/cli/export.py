@@ -6,7 +6,7 @@ import argparse
 import json
 import pathlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.cli.options import (
@@ -37,7 +37,7 @@ class ExportRequest:
 
     out: str
     to: str
-    data: DataRequest = DataRequest()
+    data: DataRequest = field(default_factory=DataRequest)
     sectors: tuple[str, ...] | None = None
     horizons: tuple[int, ...] | None = None
     thresholds: tuple[float, ...] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpupipe.cli.options import DataRequest, add_output, add_wait
@@ -28,7 +28,7 @@ class IngestRequest:
     """
 
     store: str
-    data: DataRequest = DataRequest()
+    data: DataRequest = field(default_factory=DataRequest)
     since: str | None = None
     calendar: str | None = None
     as_of: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpupipe.cli.options import ALL, DataRequest, add_device, add_output, add_wait, data_request, numbers, words
@@ -69,8 +69,8 @@ class JobRequest:
     wait_s: how long to wait where another run holds `out`.  quiet, json: what is printed.
     """
 
-    data: DataRequest = DataRequest()
-    asked: SettingsRequest = SettingsRequest()
+    data: DataRequest = field(default_factory=DataRequest)
+    asked: SettingsRequest = field(default_factory=SettingsRequest)
     out: str = OUT
     device: str = "auto"
     jobs: int | None = None

@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.cli.guard import perform
@@ -49,8 +49,8 @@ class RunRequest:
     mlflow: where MLflow is told of the finished run; None for nowhere.
     """
 
-    job: JobRequest = JobRequest()
-    cluster: ClusterRequest = ClusterRequest()
+    job: JobRequest = field(default_factory=JobRequest)
+    cluster: ClusterRequest = field(default_factory=ClusterRequest)
     search: SearchRequest | None = None
     warm_start: str | None = None
     keep: bool = True

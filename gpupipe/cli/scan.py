@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpupipe.backtest.choices import F1, PROFIT
@@ -33,14 +33,14 @@ class ScanRequest:
     """
 
     models: str = OUT
-    data: DataRequest = DataRequest()
+    data: DataRequest = field(default_factory=DataRequest)
     family: str = "meta_learner"
     as_of: str | None = None
     max_age: int = MAX_AGE
     top: int = 100
-    levels: Levels = Levels()
+    levels: Levels = field(default_factory=Levels)
     cutoff: str = F1
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     to: str | None = None
     active: str | None = None
     device: str = "auto"

@@ -40,11 +40,12 @@ def run(request: StatusRequest) -> int:
     from gpupipe.pipeline import upkeep
     from gpupipe.workloads.equity import EQUITY
 
-    job, planned = request.job, None
-    if job.data.source is not None:
+    job = request.job
+    if job.data.source is None:
+        status = upkeep.status(request.out)
+    else:
         settings = job.settings()
         panel, _ = job.read(settings, console.console(quiet=True))
-        planned = upkeep.PlannedRun(EQUITY, panel, settings)
-    status = upkeep.status(request.out, planned)
+        status = upkeep.status(request.out, EQUITY, panel, settings)
     print(upkeep.as_json(status) if job.json else upkeep.text_of(status))
     return 0

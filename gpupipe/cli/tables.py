@@ -37,7 +37,7 @@ def names_of(workload: Recipe) -> ModelNames:
     """The headings of a workload's baselines and of all estimators; a stacking estimator is the last."""
     from gpupipe.estimators import registry
 
-    items = (*workload.baselines, *sorted(registry.estimators(), key=lambda item: item.stacks))
+    items: tuple[Any, ...] = (*workload.baselines, *sorted(registry.estimators(), key=lambda item: item.stacks))
     headings = {item.name: (item.short_name or item.name).replace(" ", "\n") for item in items}
     names = tuple(baseline.name for baseline in workload.baselines)
     return ModelNames(headings, names, tuple(name for name in names if name not in workload.reference_tables))

@@ -70,11 +70,13 @@ class Manifest:
         }
 
 
-def parse_manifest(content: dict[str, Any], where: str) -> Manifest:
+def parse_manifest(content: Any, where: str) -> Manifest:
     """Build the Manifest from its JSON content; `where` names the file in messages.
 
     Raises DataError if the content is damaged, has another format, or names a file that no store would write.
     """
+    if not isinstance(content, dict):
+        raise DataError(f"{where}: damaged (expected a JSON object, found {type(content).__name__})")
     if content.get("format") != FORMAT:
         raise DataError(
             f"{where}: format {content.get('format')!r}, expected {FORMAT}: another version of gpupipe wrote it"
@@ -84,7 +86,7 @@ def parse_manifest(content: dict[str, Any], where: str) -> Manifest:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{where}: damaged ({type(error).__name__}: {error})") from error
     for file in manifest.files:
-        if not _PATH.fullmatch(file.path) or ".." in file.path:
+        if not isinstance(file.path, str) or not _PATH.fullmatch(file.path) or ".." in file.path:
             raise DataError(f"{where}: names {file.path!r}, which is no file of a bar store")
     return manifest
 

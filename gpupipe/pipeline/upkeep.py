@@ -39,7 +39,7 @@ class Status:
 
     def count(self, state: str) -> int:
         """Units in a state, over all stages."""
-        return sum(found[state] for found in self.stages.values())
+        return sum(counts[state] for counts in self.stages.values())
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -56,10 +56,19 @@ def status(
     panel: Panel | None = None,
     settings: Config | None = None,
 ) -> Status:
-    """What of a run is done in OUT; without a panel and settings, of the runs that OUT itself knows.
+    """What of a run is done in OUT; of the runs that OUT itself knows where no run is given.
 
-    Nothing is written, and nothing trained. Raises UserError where OUT is no folder of a run.
+    workload, panel, settings: the run that is asked about; all three, or none.
+    Nothing is written, and nothing trained. Raises UserError where OUT is no folder of a run, ValueError where some of
+    the three are missing.
     """
+    given = {"workload": workload, "panel": panel, "settings": settings}
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise ValueError(
+            "status of a run needs workload, panel and settings: give "
+            f"{' and '.join(missing)} too, or none of the three"
+        )
     store = _store(out)
     needed = set().union(*store.runs().values())
     records = dict(store.units())
@@ -73,10 +82,10 @@ def status(
     sizes = [path.stat() for path in store.objects()]
     return Status(
         read_manifest(out) is not None,
-        {stage: {state: found[state] for state in STATES} for stage, found in sorted(stages.items())},
+        {stage: {state: counts[state] for state in STATES} for stage, counts in sorted(stages.items())},
         len(records.keys() - needed),
-        sum(one.st_size for one in sizes),
-        sum(one.st_size for one in sizes if one.st_nlink == 1),
+        sum(size.st_size for size in sizes),
+        sum(size.st_size for size in sizes if size.st_nlink == 1),
     )  # fmt: skip
 
 
@@ -134,7 +143,7 @@ class Removed:
     @property
     def n_files(self) -> int:
         """How many files."""
-        return sum(len(found) for found in self.paths.values())
+        return sum(map(len, self.paths.values()))
 
     @property
     def n_bytes(self) -> int:
@@ -152,12 +161,12 @@ def clean(out: str | os.PathLike[str], dry_run: bool = False, wait_s: float = 0.
     if dry_run:
         return _unreferred(store)
     with store.lock(wait_s=wait_s, sweep=False):
-        found = _unreferred(store)
-        for paths in found.paths.values():
+        removed = _unreferred(store)
+        for paths in removed.paths.values():
             for name in paths:
                 (store.out / name).unlink(missing_ok=True)
         store.remove_empty_folders()
-        return found
+        return removed
 
 
 def _unreferred(store: Store) -> Removed:
@@ -172,14 +181,14 @@ def _unreferred(store: Store) -> Removed:
             kept |= set(objects_of(record))
     units = [path for path in store.unit_files() if path.stem not in needed or path.stem not in records]
     objects = [path for path in store.objects() if path.name not in kept]
-    found = {"units": units, "objects": objects, "temporary files": store.temporary(), "cache": store.cached()}
-    links: Counter[int] = Counter(path.stat().st_ino for paths in found.values() for path in paths)
+    by_kind = {"units": units, "objects": objects, "temporary files": store.temporary(), "cache": store.cached()}
+    links: Counter[int] = Counter(path.stat().st_ino for paths in by_kind.values() for path in paths)
     freed = {
         kind: sum(stat.st_size for path in paths if (stat := path.stat()).st_nlink <= links[stat.st_ino])
-        for kind, paths in found.items()
+        for kind, paths in by_kind.items()
     }
     return Removed(
-        {kind: [path.relative_to(store.out).as_posix() for path in paths] for kind, paths in found.items()}, freed
+        {kind: [path.relative_to(store.out).as_posix() for path in paths] for kind, paths in by_kind.items()}, freed
     )
 
 
@@ -190,41 +199,43 @@ def _store(out: str | os.PathLike[str]) -> Store:
     return store
 
 
-def text_of(found: Status | Verified | Removed) -> str:
+def text_of(result: Status | Verified | Removed) -> str:
     """As a person reads it."""
-    if isinstance(found, Status):
-        return _status_text(found)
-    if isinstance(found, Verified):
-        looked = f"{found.files:,} published files, {found.objects:,} kept objects, {found.units:,} units"
-        if not found.wrong:
-            return f"{looked}: all as they were written"
-        lines = [f"{what:8} {name}" for name, what in sorted(found.wrong.items())]
-        count = f"{looked}: {len(found.wrong)} not as they were written; the same run makes them again"
+    if isinstance(result, Status):
+        return _status_text(result)
+    if isinstance(result, Verified):
+        extent = f"{result.files:,} published files, {result.objects:,} kept objects, {result.units:,} units"
+        if not result.wrong:
+            return f"{extent}: all as they were written"
+        lines = [f"{what:8} {name}" for name, what in sorted(result.wrong.items())]
+        count = f"{extent}: {len(result.wrong)} not as they were written; the same run makes them again"
         return "\n".join([*lines, count])
     lines = [
-        f"{kind}: {len(paths):,} ({found.freed[kind] / 2**20:,.1f} MiB)" for kind, paths in found.paths.items() if paths
+        f"{kind}: {len(paths):,} ({result.freed[kind] / 2**20:,.1f} MiB)"
+        for kind, paths in result.paths.items()
+        if paths
     ]
     return "\n".join(lines or ["nothing: all that is there is referred to"])
 
 
-def _status_text(found: Status) -> str:
-    lines = ["a finished run" if found.finished else "no finished run: one was stopped, or has not published yet"]
-    if found.stages:
-        width = max(len(stage) for stage in found.stages)
+def _status_text(status: Status) -> str:
+    lines = ["a finished run" if status.finished else "no finished run: one was stopped, or has not published yet"]
+    if status.stages:
+        width = max(len(stage) for stage in status.stages)
         lines.append(f"{'':{width}}  {'done':>6} {'stale':>6} {'missing':>7}")
-        for stage, of in [*found.stages.items(), ("all units", {state: found.count(state) for state in STATES})]:
-            lines.append(f"{stage:{width}}  {of['done']:6,} {of['stale']:6,} {of['missing']:7,}")
+        for stage, counts in [*status.stages.items(), ("all units", {state: status.count(state) for state in STATES})]:
+            lines.append(f"{stage:{width}}  {counts['done']:6,} {counts['stale']:6,} {counts['missing']:7,}")
     lines.append(
-        f"kept for later runs: {found.object_bytes / 2**20:,.1f} MiB, {found.own_bytes / 2**20:,.1f} of which no "
-        f"published file shares; {found.others:,} units of earlier runs, which gpupipe clean removes"
+        f"kept for later runs: {status.object_bytes / 2**20:,.1f} MiB, {status.own_bytes / 2**20:,.1f} of which no "
+        f"published file shares; {status.others:,} units of earlier runs, which gpupipe clean removes"
     )
     return "\n".join(lines)
 
 
-def as_json(found: Status | Verified | Removed) -> str:
+def as_json(result: Status | Verified | Removed) -> str:
     """The same as JSON."""
-    if isinstance(found, Status):
-        return json.dumps(found.as_dict(), indent=1)
-    if isinstance(found, Verified):
-        return json.dumps(found.__dict__, indent=1)
-    return json.dumps({"paths": found.paths, "freed_bytes": found.freed}, indent=1)
+    if isinstance(result, Status):
+        return json.dumps(result.as_dict(), indent=1)
+    if isinstance(result, Verified):
+        return json.dumps(result.__dict__, indent=1)
+    return json.dumps({"paths": result.paths, "freed_bytes": result.freed}, indent=1)

@@ -8,7 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from gpupipe.cli import console
+from gpupipe.cli import console, tables
+from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data import load
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
@@ -43,7 +44,7 @@ def test_what_stands_under_a_title_keeps_its_indent(width):
 
 def test_markup_in_what_the_user_named_is_printed_as_it_is():
     to = pipe()
-    console._paragraph(to, "[red]bars[/red].parquet", "Data")
+    console.paragraph(to, "[red]bars[/red].parquet", "Data")
     assert printed(to) == "Data    [red]bars[/red].parquet\n"
 
 
@@ -56,13 +57,13 @@ def test_a_verdict_says_which_rows_it_is_of(tmp_path):
         for day in (1, 2)
     ) + "A,2020-01-03,10,11,9,10,5,energy\n"  # fmt: skip
     path.write_text(text)
-    for sectors, told in (("energy", True), ("all", False)):
+    for sectors, expected in (("energy", True), ("all", False)):
         to = pipe(110)
         _, report = load(path, None, sectors, tiny_market().device)
         console.show_data(to, report)
         assert "a price is not positive" in printed(to)
         said = " ".join(printed(to).split())
-        assert ("rows read; other findings to the 3 rows of the requested sectors" in said) is told
+        assert ("rows read; other findings to the 3 rows of the requested sectors" in said) is expected
 
 
 def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():
@@ -93,7 +94,7 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     settings = [*QUICK, "training.models=linear,xgb_joint", "labels.thresholds=0.02,0.9"]
     whole, _ = tiny.execute(panel, None, equity.make("fast", settings=settings), tmp_path, 1)
     to = pipe(110)
-    console.show_summary(to, whole, tmp_path)
+    show_summary(to, whole, tmp_path, equity.EQUITY)
     said = " ".join(printed(to).split())
     assert ("all sectors (average)" in said) == (n_sectors > 1)
     assert ("averaged over 2 sectors" in said) == (n_sectors > 1)
@@ -102,16 +103,18 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     tilde = any(row["test_skill"] == "no skill" for row in whole["models"])
     assert bool(re.search(r"\d~", said)) == tilde
     number = r"-?\d+\.\d"
-    assert re.search(rf"linear: (no )?skill, {number} \[{number}, {number}\] on average over 2 labels; above", said)
+    assert re.search(rf"linear: (no )?skill, gain {number} \[{number}, {number}\] % on average over 2 labels; above", said)
     assert "table own" in said and "table all" in said and "1 parallel" not in said and "bold" not in said
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):
         assert said.count(f"not trained {label} of {where}0 BUY and 0 SELL rows") == 1
     to = pipe(80)
-    console.show_summary(to, whole, tmp_path)  # the baselines that nobody has to beat give way, nothing is cut off
+    show_summary(
+        to, whole, tmp_path, equity.EQUITY
+    )  # the baselines that nobody has to beat give way, nothing is cut off
     assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
     to = pipe(110, terminal=True)
-    console.show_summary(to, whole, tmp_path)
+    show_summary(to, whole, tmp_path, equity.EQUITY)
     assert "is the best of the row" in printed(to)
 
 
@@ -138,6 +141,6 @@ def test_figures_are_never_cut_short(width):
     for k in range(12):
         table.add_column(f"family {k}", justify="right", no_wrap=True)
     table.add_row(*(f"{k}.25~" for k in range(12)))
-    console._print_whole(to, table)
+    tables.print_whole(to, table)
     printed = to.file.getvalue()
     assert all(f"{k}.25~" in printed and f"family {k}" in printed for k in range(12))

@@ -32,7 +32,7 @@ def finding(name, group=None):
 
 
 def test_everything_needed_is_here_and_the_verdict_is_zero(capsys):
-    assert doctor.run(as_json=True) == 0
+    assert doctor.run(doctor.DoctorRequest(json=True)) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["can_run"] is True
     by_name = {f["name"]: f for f in report["findings"]}
@@ -45,7 +45,7 @@ def test_everything_needed_is_here_and_the_verdict_is_zero(capsys):
 def test_each_finding_is_a_line_whatever_the_width_and_needs_no_package(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setitem(sys.modules, "rich", None)
-    assert doctor.run() == 0
+    assert doctor.run(doctor.DoctorRequest()) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     found = doctor.examine()
     told = [line.split() for line in lines if line.startswith("  ") and "to put it right" not in line]
@@ -60,7 +60,7 @@ def test_each_finding_is_a_line_whatever_the_width_and_needs_no_package(capsys, 
 def test_a_missing_base_package_is_an_error_with_its_line(versions, capsys):
     versions["pyarrow"] = None
     assert finding("pyarrow").status == "error" and finding("pyarrow").fix == "pip install -e ."
-    assert doctor.run() == 1
+    assert doctor.run(doctor.DoctorRequest()) == 1
     assert "cannot run" in capsys.readouterr().out
 
 
@@ -72,7 +72,7 @@ def test_no_xgboost_is_an_error_and_two_are_a_warning(versions):
     versions.update({"xgboost": "3.4.1", "xgboost-cpu": "3.4.1"})
     both = finding("distributions")
     assert both.status == "warning" and "pip uninstall -y xgboost xgboost-cpu" in both.fix
-    assert doctor.run(as_json=True) == 0
+    assert doctor.run(doctor.DoctorRequest(json=True)) == 0
 
 
 def test_an_alias_of_xgboost_is_no_second_xgboost(versions, monkeypatch):
@@ -126,3 +126,8 @@ def test_a_broken_xgboost_is_an_error(monkeypatch):
 def test_a_python_outside_the_range_is_an_error(monkeypatch):
     monkeypatch.setattr(doctor, "PYTHON_SUPPORTED", ((3, 8), (3, 9)))
     assert finding("Python").status == "error" and "3.8 to 3.9" in finding("Python").fix
+
+
+def test_no_package_is_listed_twice():
+    names = [name for names, _, _ in (*doctor.REQUIRED, *doctor.OPTIONAL) for name in names]
+    assert len(names) == len(set(names))

@@ -10,13 +10,14 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from gpupipe.artifacts import summary
-from gpupipe.cli import main, nightly
+from gpupipe.cli import backtest, main, nightly, scan
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
 from tests.support import kill
@@ -120,6 +121,10 @@ def night(monkeypatch, tmp_path):
     return go
 
 
+def report_of_nothing_new():
+    return types.SimpleNamespace(status="OK", warnings=())
+
+
 def failing(error):
     def step(*_):
         raise error
@@ -169,24 +174,58 @@ def test_two_nights_do_not_use_one_out(night, capsys):
 def test_the_options_of_a_run_reach_it_and_those_of_the_source_do_not(night, monkeypatch):
     asked = []
     monkeypatch.undo()
-    monkeypatch.setattr("gpupipe.cli.run.do_run", lambda chosen: asked.append(chosen))
+    monkeypatch.setattr("gpupipe.cli.run.run", lambda request: asked.append(request))
     more = ["--sector-map", "s.csv", "--timeframe", "1d", "--strict", "--no-keep", "--sectors", "energy"]
     more += ["--warm-start", str(night.out)]
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
     chosen = parser.parse_args([*OPTIONS[1:], "--data", "x.db", "--out", str(night.out), "--jobs", "3", *more])
-    nightly._train(chosen, night.out, night.out / "bars")
-    (one,) = asked
-    assert one.data == str(night.out / "bars") and one.sector_map is one.timeframe is None and not one.strict
-    assert one.jobs == 3 and one.no_keep and one.set == list(chosen.set) and one.quiet
-    monkeypatch.setattr("gpupipe.cli.backtest.run", lambda chosen: asked.append(chosen))
-    nightly._backtest(chosen, night.out / "bars")
-    assert asked.pop().sectors == one.sectors == "energy"  # the same data: others are refused
-    assert one.warm_start is None  # the first night has nothing to go on from
+    request = nightly.request_of(chosen)
+    nightly._train(request)
+    (trained,) = asked
+    data = trained.job.data
+    assert data.source == str(night.out / "bars") and data.sector_map is data.timeframe is None and not data.strict
+    assert trained.job.jobs == 3 and not trained.keep and trained.job.quiet
+    assert trained.job.asked.assignments == tuple(chosen.set) and trained.job.asked.preset == "fast"
+    monkeypatch.setattr("gpupipe.cli.backtest.run", lambda request: asked.append(request))
+    nightly._backtest(request)
+    assert asked.pop().data.sectors == data.sectors == "energy"  # the same data: others are refused
+    assert trained.warm_start is None  # the first night has nothing to go on from
     night.out.mkdir()
     (night.out / "manifest.json").write_text("{}")
-    nightly._train(chosen, night.out, night.out / "bars")
+    nightly._train(request)
     assert asked[1].warm_start == str(night.out)
+    ingests = []
+    monkeypatch.setattr(
+        "gpupipe.cli.ingest.ingested", lambda request: ingests.append(request) or report_of_nothing_new()
+    )
+    assert nightly._ingest(request) == []
+    (ingest,) = ingests  # which is where the options of the source are used
+    assert (ingest.data.source, ingest.data.sector_map, ingest.data.timeframe) == ("x.db", "s.csv", "1d")
+    assert ingest.data.strict and ingest.store == str(night.out / "bars") and ingest.calendar == "none"
+
+
+def test_a_night_asks_for_what_the_commands_themselves_ask_for_by_default(night, monkeypatch):
+    asked = []
+    monkeypatch.undo()
+    for name in ("backtest", "scan"):
+        monkeypatch.setattr(f"gpupipe.cli.{name}.run", lambda request: asked.append(request))
+    parser = argparse.ArgumentParser()
+    nightly.add_arguments(parser)
+    request = nightly.request_of(parser.parse_args(["--out", "O", "--family", "linear", "--top", "3"]))
+    nightly._backtest(request)
+    nightly._scan(request)
+    signals, active = str(pathlib.Path("O/signals.parquet")), str(pathlib.Path("O/signals.sqlite"))
+    usual = []
+    for command, options in (
+        (backtest, ["--models", "O", "--data", "O/bars", "--quiet"]),
+        (scan, ["--models", "O", "--data", "O/bars", "--family", "linear", "--top", "3", "--to", signals, "--active",
+                active]),
+    ):  # fmt: skip
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        usual.append(command.request_of(parser.parse_args(options)))
+    assert asked == usual
 
 
 # Where a night is killed: just before the n-th file of such a name takes its place, or behind a step.

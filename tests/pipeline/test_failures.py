@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from gpupipe.cli import run
+from gpupipe.cli import guard
 from gpupipe.runtime import memory
 from tests.support.tiny import JOB
 
@@ -59,12 +59,12 @@ def test_a_disk_that_is_full_or_read_only(tmp_path):
 
 def test_what_the_system_refuses_names_the_fix():
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        assert "OUT: " in run._of_system(OSError(number, os.strerror(number)), "OUT")
-        assert "make room" in run._of_system(OSError(number, os.strerror(number)), "OUT")
+        assert "OUT: " in guard.of_system(OSError(number, os.strerror(number)), "OUT")
+        assert "make room" in guard.of_system(OSError(number, os.strerror(number)), "OUT")
     for number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        text = run._of_system(OSError(number, os.strerror(number), "OUT/file"), "OUT")
+        text = guard.of_system(OSError(number, os.strerror(number), "OUT/file"), "OUT")
         assert text == f"OUT/file: {os.strerror(number)}: make it writable, or choose another --out"
-    assert run._of_system(OSError("something else"), "OUT") == "something else"
+    assert guard.of_system(OSError("something else"), "OUT") == "something else"
 
 
 def test_space_is_taken_before_it_is_mapped(tmp_path, monkeypatch):

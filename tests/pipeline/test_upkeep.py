@@ -68,6 +68,15 @@ def test_status_of_a_finished_run(finished, capsys):
     assert json.loads(said(capsys, "status", finished, "--json")[1])["done"] == UNITS
 
 
+def test_status_of_half_a_run_names_what_to_give(finished):
+    for arguments, words in (
+        ({"panel": tiny_market(), "settings": settings_of()}, "give workload too"),
+        ({"workload": equity.EQUITY}, "give panel and settings too"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            upkeep.status(finished, **arguments)
+
+
 def test_status_for_other_settings_names_what_is_stale_and_missing(finished, capsys):
     before = files_in(finished)
     assert upkeep.status(finished, equity.EQUITY, tiny_market(), settings_of()).count("done") == UNITS

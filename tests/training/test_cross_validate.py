@@ -12,6 +12,8 @@ from rich.console import Console
 
 from gpupipe import config, load
 from gpupipe.cli import console
+from gpupipe.cli.summary_tables import SummaryTables, show_summary
+from gpupipe.cli.tables import names_of
 from gpupipe.cross_validation import diagram
 from gpupipe.cross_validation.combinatorial import paths
 from gpupipe.cross_validation.diagram import DAY_NS
@@ -32,6 +34,7 @@ from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, dataset_of, tiny_market
 
 TABLES = equity.EQUITY.reference_tables
+NAMES = names_of(equity.EQUITY)
 WALK = (
     "training.models=linear,xgb_hist,meta_learner", "split.walk_forward=3", "training.min_rows=20", "hist.rounds=4",
     "labels.thresholds=0.02",
@@ -310,7 +313,7 @@ def test_paths_of_a_cross_validation_by_hand():
 
 def shown_of(summary, out, width=110):
     to = Console(file=io.StringIO(), width=width, highlight=False)
-    console.show_summary(to, summary, out)
+    show_summary(to, summary, out, equity.EQUITY)
     assert max(map(len, to.file.getvalue().splitlines())) <= width
     return to.file.getvalue()
 
@@ -321,14 +324,14 @@ def test_what_is_printed(walked, crossed):
     said = " ".join(shown.split())
     assert "the test rows of 3 origins together" in said and "folds.svg" in said
     for one in summary["walk_forward"]["results"]:
-        if one["model"] not in console.WEAK:
+        if one["model"] not in NAMES.weak:
             assert f"{100 * one['smallest_gain']:.1f} {one['origins_above_prior']}/3" in shown
     won = {"linear": 0, "xgb_hist": 0, "meta_learner": 0}
     for one in summary["walk_forward"]["results"]:
         tables = [one_of(summary["walk_forward"]["results"], one["label"], table) for table in TABLES]
         if one["model"] in won:
             won[one["model"]] += one["gain_over_prior"] > max(0, *(table["gain_over_prior"] for table in tables))
-    counts = ", ".join(f"{console.SHORT[model]} on {n} of 2" for model, n in won.items())
+    counts = ", ".join(f"{NAMES[model]} on {n} of 2" for model, n in won.items())
     assert f"Over all origins better than the prior and both volatility tables: {counts} labels." in said
     for one in summary["walk_forward"]["families"]:
         if one["model"] in won:
@@ -342,11 +345,11 @@ def test_what_is_printed(walked, crossed):
 
 
 def test_eight_columns_fit_into_a_pipe():
-    usual = [model for model in console.SHORT if model not in registry.optional()]
+    usual = [model for model in NAMES.headings if model not in registry.optional()]
     wide = [{"label": "label_10d_10pct", "model": model, "gain_over_prior": -0.123} for model in usual]
     to = Console(file=io.StringIO(), width=console.PIPE_WIDTH, highlight=False)
-    console._steady_table(to, "", {"models": []}, wide, usual, lambda one: "-12.3 10/10")
-    assert len(usual) - len(console.WEAK) == 8 and to.file.getvalue().count("-12.3 10/10") == 8
+    SummaryTables(to, {"models": []}, NAMES, usual).show_steadiness("", wide, lambda one: "-12.3 10/10")
+    assert len(usual) - len(NAMES.weak) == 8 and to.file.getvalue().count("-12.3 10/10") == 8
 
 
 def test_the_plan_shows_the_folds_as_they_are_trained(walked, crossed):

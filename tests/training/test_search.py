@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from gpupipe.artifacts.manifest import altered_files, read_manifest
-from gpupipe.cli import main, run
+from gpupipe.cli import guard, main
 from gpupipe.config import ConfigError
 from gpupipe.data import load
 from gpupipe.estimators import columns, registry
@@ -449,7 +449,7 @@ def test_the_command_line_tunes_goes_on_and_trains_with_it(capsys, tmp_path):
 )
 def test_what_cannot_be_tuned_is_one_line(capsys, tmp_path, words, arguments):
     code, _, errors = call(capsys, *arguments, "--out", tmp_path / "OUT")
-    assert code == run.USER_ERROR and len(errors.splitlines()) == 1 and words in errors
+    assert code == guard.USER_ERROR and len(errors.splitlines()) == 1 and words in errors
 
 
 def test_walk_forward_is_tuned_on_what_lies_before_all_its_tests(tuned, tmp_path):

@@ -96,10 +96,11 @@ def _spacing_ns(bars: BarTable) -> float:
 
 
 def _duration(step_ns: float) -> str:
-    for unit, size in (("days", 86_400e9), ("hours", 3_600e9), ("minutes", 60e9)):
-        if step_ns >= size:
-            return f"{step_ns / size:g} {unit}"
-    return f"{step_ns / 1e9:g} seconds"
+    """A length of bars in words: "1 minute", "2 days"."""
+    units = (("day", 86_400e9), ("hour", 3_600e9), ("minute", 60e9), ("second", 1e9))
+    unit, size = next((item for item in units if step_ns >= item[1]), units[-1])
+    count = f"{step_ns / size:g}"
+    return f"{count} {unit}{'' if count == '1' else 's'}"
 
 
 def _report(

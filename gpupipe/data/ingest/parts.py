@@ -196,14 +196,16 @@ def commit(folder: pathlib.Path, planned: StorePlan, previous: Manifest | None) 
     clean_up(folder)
 
 
-def clean_up(folder: pathlib.Path) -> None:
+def clean_up(folder: pathlib.Path, *, skip_damaged: bool = False) -> None:
     """Move files of earlier generations to the superseded ones, and delete the files of a killed ingest.
 
     The caller holds the lock. Only files that an ingest has written are touched.
+    skip_damaged: pass over damaged manifests of earlier generations, for a caller that removes all of these.
     """
     current = bar_store.read_manifest(folder)
     current_paths = {file.path for file in current.files} if current is not None else set()
-    earlier_paths = {file.path for manifest in generations(folder).values() for file in manifest.files}
+    earlier = generations(folder, skip_damaged=skip_damaged)
+    earlier_paths = {file.path for manifest in earlier.values() for file in manifest.files}
     for path in sorted(folder.glob("sector=*/part-*.parquet")):
         relative = path.relative_to(folder).as_posix()
         if relative in current_paths or not _is_part(path):
@@ -224,13 +226,21 @@ def clean_up(folder: pathlib.Path) -> None:
             sector.rmdir()
 
 
-def generations(folder: pathlib.Path) -> dict[int, Manifest]:
-    """Read the earlier versions that can be restored: `{generation: manifest}`. StoreError for a damaged manifest."""
+def generations(folder: pathlib.Path, *, skip_damaged: bool = False) -> dict[int, Manifest]:
+    """Read the earlier versions that can be restored: `{generation: manifest}`.
+
+    StoreError for a damaged manifest, unless those are skipped.
+    """
     manifests = {}
     for path in sorted((folder / GENERATIONS).glob("*.json")):
         try:
             manifest = bar_store.parse_manifest(json.loads(path.read_bytes()), str(path))
         except ValueError as error:
-            raise StoreError(f"{path}: cannot be read ({error}); gpupipe ingest --clean removes it") from error
+            if skip_damaged:
+                continue
+            raise StoreError(
+                f"{path}: cannot be read ({error}); gpupipe ingest --clean --store {folder} removes it, with all "
+                "earlier generations"
+            ) from error
         manifests[manifest.generation] = manifest
     return manifests

@@ -35,7 +35,7 @@ def clean_store(folder: str | pathlib.Path, *, dry_run: bool = False) -> Cleaned
     _current(folder)
     with Store(folder).lock("--store"):
         if not dry_run:
-            parts.clean_up(folder)
+            parts.clean_up(folder, skip_damaged=True)
         manifests = [*(folder / parts.GENERATIONS).glob("*.json")]
         files = [*(folder / bar_store.SUPERSEDED).rglob("*.parquet")]
         size = sum(path.stat().st_size for path in (*manifests, *files))

@@ -238,7 +238,7 @@ def test_minute_bars_and_bars_of_another_length(store, whole):
     put(minutes.filter(rows), store)
     put(minutes, store)
     assert same(store, minutes)
-    with pytest.raises(DataError, match=r"holds bars of 1 minutes and the source bars of 1 days: use another --store"):
+    with pytest.raises(DataError, match=r"holds bars of 1 minute and the source bars of 1 day: use another --store"):
         put(whole, store)
 
 

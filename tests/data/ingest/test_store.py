@@ -196,3 +196,18 @@ def test_the_command(store, tmp_path, capsys):
     pq.write_table(market().drop_columns(["sector"]), more)
     assert main(["ingest", str(more), "--store", str(tmp_path / "new")]) == 2
     assert "was taken: 4 symbols without a sector left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "null", "{", '{"format": 1, "generation": 1, "files": [{}]}'])
+def test_a_damaged_earlier_manifest_is_named_and_clean_removes_it(store, capsys, content):
+    ingest(days(market(), 0, 31), store, calendar="none")
+    path = store / ".gpupipe/generations/000001.json"
+    path.write_text(content)
+    arguments = ["ingest", "--store", str(store)]
+    for action in (["simulated:symbols=2,bars=40", "--calendar", "none"], ["--restore", "1"]):
+        assert main([*arguments, *action]) == 2
+        error = capsys.readouterr().err
+        assert str(path) in error and f"gpupipe ingest --clean --store {store}" in error and error.count("\n") == 1
+    assert main([*arguments, "--clean"]) == 0
+    assert "removed 1 earlier versions" in capsys.readouterr().out and not path.exists()
+    assert same(store, days(market(), 0, 31)) and verify_store(store) == []
