@@ -18,7 +18,6 @@ from gpupipe.evaluation.block_bootstrap import NO_SKILL
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
 from gpupipe.runtime.device import Device
-from gpupipe.training.score import BASELINES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -320,6 +319,7 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
     from rich.markup import escape
 
     walk, crossed = whole.get("walk_forward"), whole.get("cpcv")
+    baselines = summary.baseline_names(whole)
     if walk:
         n = len(walk["origins"])
         _steady_table(
@@ -332,11 +332,11 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
         )  # fmt: skip
         better: dict[str, list[bool]] = {}
         for one in walk["results"]:
-            if one["model"] not in BASELINES:
+            if one["model"] not in baselines:
                 better.setdefault(SHORT[one["model"]], []).append(min(one["gain_over_prior"], one["above_tables"]) > 0)
         counts = ", ".join(f"{name} on {sum(won)} of {len(won)}" for name, won in better.items())
         to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
-        models = [one for one in walk["families"] if one["model"] not in BASELINES]
+        models = [one for one in walk["families"] if one["model"] not in baselines]
         for sentence in sentences.walk_forward_sentences(models, walk["intervals"]):
             to.print(escape(sentence))
         for origin in walk["origins"][:-1]:
@@ -352,7 +352,7 @@ def _show_validation(to: Console, whole: dict[str, Any], families: list[str]) ->
             whole, crossed["results"], families,
             lambda one: f"±{100 * (one['std_of_gains'] or 0):.1f} {one['paths_above_prior']}/{one['n_paths']}",
         )  # fmt: skip
-        models = [one for one in crossed["results"] if one["model"] not in BASELINES]
+        models = [one for one in crossed["results"] if one["model"] not in baselines]
         to.print(sentences.cpcv_sentence(models, crossed["n_paths"]))
         n = sum(bool(fold["skipped"]) for fold in crossed["folds"])
         if n:
