@@ -6,33 +6,35 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from gpupipe.artifacts.layout import IMPORTANCE, MODULES, SUFFIXES, WALKED
+from gpupipe.artifacts.layout import IMPORTANCE, MODELS, MODULES, SUFFIXES, WALKED
 from gpupipe.artifacts.manifest import entry_of
 from gpupipe.features.formulas.registry import Module
 from gpupipe.store.content_store import FORMAT, Store, dump_json, write_atomic
-from gpupipe.targets.classes import CLASSES
 
 
-def publish(store: Store, folder: str, fitted: dict[str, Any], metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def publish(
+    store: Store, folder: str, fitted: dict[str, Any], metadata: dict[str, Any], class_names: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Write one model of each estimator and the metadata of all into OUT/folder; return manifest entries by path.
 
-    metadata: JSON; its "models" holds, for each estimator, what to add to the model's own description.
+    metadata: JSON; its "models" holds, for each estimator, an addition to the model's description.
+    class_names: of the target, in the order of a model's probabilities; empty for other kinds of targets.
     """
     entries: dict[str, dict[str, Any]] = {}
-    about = dict(metadata["models"])
+    descriptions = dict(metadata["models"])
     for family, model in fitted.items():
         files = {}
         for suffix, content in model.files().items():
             entries[f"{folder}/{family}{suffix}"] = files[suffix] = store.publish(f"{folder}/{family}{suffix}", content)
-        about[family] = {**model.describe(), "files": files, **about.get(family, {})}
-    content = dump_json({**metadata, "format": FORMAT, "classes": list(CLASSES), "models": about})
+        descriptions[family] = {**model.describe(), "files": files, **descriptions.get(family, {})}
+    content = dump_json({**metadata, "format": FORMAT, "classes": list(class_names), "models": descriptions})
     write_atomic(store.out / folder / "metadata.json", content)
     entries[f"{folder}/metadata.json"] = entry_of(content)
     return entries
 
 
 def publish_modules(store: Store, modules: Sequence[Module]) -> dict[str, dict[str, Any]]:
-    """Write the Python files of the user's own features, as they ran; return their manifest entries by path."""
+    """Write the Python files of the user's features, as they ran; return their manifest entries by path."""
     return {
         (name := f"{MODULES}/{k:02d}_{pathlib.Path(module.path).stem}.py"): store.publish(name, module.content)
         for k, module in enumerate(modules)
@@ -40,22 +42,28 @@ def publish_modules(store: Store, modules: Sequence[Module]) -> dict[str, dict[s
 
 
 def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
-    """Remove what an earlier run published and this one did not replace, and folders left empty.
+    """Remove files that an earlier run published and this run did not replace, and folders that this leaves empty.
 
-    Models, metadata, modules, what a walk-forward said, and the file that only some models have.
+    entries: the manifest entries of this run.  Only folders that this run or an earlier one publishes into are
+    searched, and in them only the innermost ones, which hold the files. Files with other suffixes are the user's.
     """
-    sometimes = [path for path in [store.out / IMPORTANCE] if path.exists()]
-    for path in (
-        *store.out.glob("trained_*pct/*/*d/*"),
-        *store.out.glob(f"{MODULES}/*.py"),
-        *store.out.glob(f"{WALKED}/*"),
-        *sometimes,
-    ):
-        if path.suffix in SUFFIXES and path.relative_to(store.out).as_posix() not in entries:
-            path.unlink()
-    for folder in sorted(
-        [*store.out.glob("trained_*pct/**/"), *store.out.glob(f"{MODULES}/"), *store.out.glob(f"{WALKED}/")],
-        reverse=True,
-    ):
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    importance = store.out / IMPORTANCE
+    if importance.exists() and IMPORTANCE not in entries:
+        importance.unlink()
+    for root in _published_folders(store, entries):
+        suffixes = (".py",) if root.name == MODULES else SUFFIXES
+        folders = sorted([root, *(path for path in root.rglob("*") if path.is_dir())], reverse=True)
+        innermost = [folder for folder in folders if not any(path.is_dir() for path in folder.iterdir())]
+        for path in (path for folder in innermost for path in folder.iterdir()):
+            if path.suffix in suffixes and path.relative_to(store.out).as_posix() not in entries:
+                path.unlink()
+        for folder in folders:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _published_folders(store: Store, entries: dict[str, dict[str, Any]]) -> list[pathlib.Path]:
+    """The folders directly below OUT that hold published files of this run or of an earlier one."""
+    names = {path.split("/")[0] for path in entries if "/" in path}
+    names |= {MODULES, WALKED, *(path.name for path in store.out.glob(f"{MODELS}*"))}
+    return [store.out / name for name in sorted(names) if (store.out / name).is_dir()]

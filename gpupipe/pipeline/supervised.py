@@ -223,7 +223,8 @@ class _SupervisedJob:
                 },
             }  # fmt: skip
             fitted = {name: models[position] for name, models in trained.models.items()}
-            entries |= publish.publish(self.job.store, target.folder(k, trained.group), fitted, metadata)
+            folder = target.folder(k, trained.group)
+            entries |= publish.publish(self.job.store, folder, fitted, metadata, target.class_names)
         return entries, rows
 
     def _metadata(self, training: TrainingContext, prepared: Prepared, group: str) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
 from gpupipe.training.recipe import Recipe
 
-BASELINES = (PRIOR_ALL, "volatility_table_sector", "volatility_table_all", "last_return")
-
 
 @dataclass(frozen=True)
 class Baselines:
