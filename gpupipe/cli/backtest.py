@@ -7,10 +7,11 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES, F1, PROFIT
-from gpupipe.backtest.job import ALL, FOLDER, HOLD, JSON, execute
+from gpupipe.backtest.job import FOLDER, JSON, Request, execute
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
 from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
 from gpupipe.backtest.statistics import NO_SKILL, NOT_KNOWN, SKILL
+from gpupipe.backtest.tables import ALL, HOLD
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,10 +86,8 @@ def run(chosen: argparse.Namespace) -> int:
     )  # fmt: skip
     show_data(to, report)
     try:
-        whole, worked = execute(
-            panel, report.data_hash, chosen.models, rules, families, chosen.since, chosen.seed, chosen.source,
-            chosen.cutoff,
-        )  # fmt: skip
+        request = Request(rules, families, chosen.since, chosen.seed, chosen.source, chosen.cutoff)
+        whole, worked = execute(panel, report.data_hash, chosen.models, request)
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
     folder = pathlib.Path(chosen.models) / FOLDER

@@ -152,8 +152,8 @@ def show(to: Console, found: Scanned, top: int, cutoff: str = F1) -> None:
             f"{counted(len(found.stale), 'symbol')} without a bar at the last {found.max_age} times of the data (since "
             f"{day}), not scanned: {_some(found.stale)}. --max-age sets how many times."
         )
-    if found.unsaid:
-        to.print(f"No model, or too few bars: {counted(len(found.unsaid), 'symbol')} ({_some(found.unsaid)}).")
+    if found.unpredicted:
+        to.print(f"No model, or too few bars: {counted(len(found.unpredicted), 'symbol')} ({_some(found.unpredicted)}).")
     for sentence in found.degenerate:
         to.print(f"[bold]{sentence}[/bold]")
 
