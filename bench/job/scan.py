@@ -25,7 +25,7 @@ import numpy as np
 from bench import runs
 from bench.timing import timed
 from gpupipe.artifacts.load import Models, load
-from gpupipe.backtest.cutoffs import F1
+from gpupipe.backtest.choices import F1
 from gpupipe.cli.scan import about, write
 from gpupipe.data.panel import BARS, PRICES, Panel
 from gpupipe.serving.scan import keep_active, scan

@@ -1,7 +1,39 @@
-"""Backtest: what acting on out-of-sample probabilities would have come to, for every model at once."""
+"""Backtest: what acting on out-of-sample probabilities would have come to, for every model at once.
 
-from gpupipe.backtest.engine import Backtest, Trades, backtest
-from gpupipe.backtest.rules import Rules
-from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
+Names are loaded when they are first used: the rules alone need no numpy.
+"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "Backtest": "gpupipe.backtest.engine",
+    "OutOfSample": "gpupipe.backtest.sources",
+    "Rules": "gpupipe.backtest.rules",
+    "Trades": "gpupipe.backtest.engine",
+    "backtest": "gpupipe.backtest.engine",
+    "sealed_test": "gpupipe.backtest.sources",
+    "walked": "gpupipe.backtest.sources",
+}
 __all__ = ["Backtest", "OutOfSample", "Rules", "Trades", "backtest", "sealed_test", "walked"]
+
+if TYPE_CHECKING:
+    from gpupipe.backtest.engine import Backtest as Backtest
+    from gpupipe.backtest.engine import Trades as Trades
+    from gpupipe.backtest.engine import backtest as backtest
+    from gpupipe.backtest.rules import Rules as Rules
+    from gpupipe.backtest.sources import OutOfSample as OutOfSample
+    from gpupipe.backtest.sources import sealed_test as sealed_test
+    from gpupipe.backtest.sources import walked as walked
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'gpupipe.backtest' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

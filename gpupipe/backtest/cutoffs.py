@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.backtest import engine
+from gpupipe.backtest.choices import F1, PROFIT
 from gpupipe.backtest.engine import LONG, REASONS, SHORT
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
@@ -21,7 +22,6 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, dump_json, sha256, write_atomic
 from gpupipe.targets.classes import CLASSES, percent
 
-F1, PROFIT = "f1", "profit"
 CUTOFF_SENTENCES = {
     F1: "Rows are called BUY or SELL from the cutoff with the best F1 on validation.",
     PROFIT: "Rows are called BUY or SELL from the cutoff that paid best on validation, or never.",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.backtest import benchmarks, cutoffs, statistics
+from gpupipe.backtest.choices import CROSSED, F1, PROFIT, SEALED, WALKED
 from gpupipe.backtest.engine import Backtest, backtest, title_of
 from gpupipe.backtest.rules import Rules
-from gpupipe.backtest.sources import CROSSED, SEALED, WALKED, OutOfSample, sealed_test, walked
+from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
 from gpupipe.backtest.tables import ALL, HOLD, equity_table, parquet, portfolios, table_of, trades_table
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation import multiple_testing
@@ -34,7 +35,7 @@ class Request:
     families: names of the estimators; None for all.  since: an ISO date; earlier rows are left out.
     seed: of the random entries.
     source: SEALED, or WALKED for the stored predictions of all folds of a walk-forward.
-    cutoff: cutoffs.F1, the models' cutoffs, or cutoffs.PROFIT, which goes with SEALED alone.
+    cutoff: F1, the models' cutoffs, or PROFIT, which goes with SEALED alone.
 
     >>> Request(Rules(side="both")).source
     'sealed-test'
@@ -45,7 +46,7 @@ class Request:
     since: str | None = None
     seed: int = 0
     source: str = SEALED
-    cutoff: str = cutoffs.F1
+    cutoff: str = F1
 
 
 def execute(panel: Panel, data_hash: str, out: str | os.PathLike[str], request: Request) -> tuple[dict[str, Any], bool]:
@@ -115,7 +116,7 @@ def _opened(out: str | os.PathLike[str], request: Request) -> tuple[dict[str, An
             f"--source {CROSSED}: the folds of a cross-validation learned from rows after those they test, "
             f"and nobody could have traded so; expected {SEALED} or {WALKED} (of a run with --walk-forward N)"
         )
-    if request.source == WALKED and request.cutoff == cutoffs.PROFIT:
+    if request.source == WALKED and request.cutoff == PROFIT:
         raise UserError(
             f"--cutoff {request.cutoff}: the validation parts of a walk-forward's folds are not kept; use --source "
             f"{SEALED}"
@@ -135,7 +136,7 @@ def _opened(out: str | os.PathLike[str], request: Request) -> tuple[dict[str, An
     models.columns(request.families)  # raises for a name that was not trained
 
     def sealed(panel: Panel) -> OutOfSample:
-        profit = request.cutoff == cutoffs.PROFIT
+        profit = request.cutoff == PROFIT
         acting = cutoffs.kept(models, panel, request.rules).of(models) if profit else models
         return sealed_test(acting, panel, request.families, request.since)
 
@@ -147,7 +148,7 @@ def tried_now(source: OutOfSample, request: Request) -> dict[str, Any]:
     has_model = source.has_model
     return {
         "rules": request.rules.digest(), "source": request.source, "since": request.since,
-        **({"cutoff": request.cutoff} if request.cutoff != cutoffs.F1 else {}),
+        **({"cutoff": request.cutoff} if request.cutoff != F1 else {}),
         "models": {
             sector: [name for name, exists in zip(source.names, has_model[:, s], strict=True) if exists]
             for s, sector in enumerate(source.panel.groups) if has_model[:, s].any()

@@ -96,3 +96,16 @@ class Rules:
     def digest(self) -> str:
         """SHA-256 of the fields."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def sentences(self) -> list[str]:
+        """The rules in words."""
+        entry = "next open" if self.entry == "open" else "close of the calling bar, which is optimistic"
+        other = {"long": "SELL", "short": "BUY"}.get(self.side, "opposite")
+        opposite = f"{other} calls close positions" if self.exit_on_opposite else f"{other} calls close nothing"
+        both = f"a bar that reaches both is left at the {self.both_in_bar}"
+        costs = f"{self.commission_bps:g} commission, {self.spread_bps:g} spread, {self.slippage_bps:g} slippage"
+        return [
+            f"{self.side}; in at the {entry}; out at target, stop or horizon, {both}; {opposite}",
+            f"{'overlapping positions' if self.overlapping else 'one position a symbol'}; sizing {self.sizing}; "
+            f"basis points: {costs}",
+        ]

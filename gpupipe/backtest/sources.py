@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpupipe.backtest.choices import SEALED
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.classes import percent
 
 if TYPE_CHECKING:
     from gpupipe.artifacts.out_of_sample_store import StoredPredictions
-
-SEALED, WALKED, CROSSED = "sealed-test", "walk-forward", "cpcv"
 
 
 class InSampleError(UserError):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.backtest import benchmarks, statistics
+from gpupipe.backtest.choices import BUY_AND_HOLD
 from gpupipe.backtest.engine import REASONS, SHORT, Backtest, title_of
 from gpupipe.backtest.sources import OutOfSample
 
 if TYPE_CHECKING:
     import pyarrow
 
-ALL, HOLD = "all", "buy_and_hold"  # names of the portfolio of all sectors, and of the benchmark
+ALL, HOLD = "all", BUY_AND_HOLD  # names of the portfolio of all sectors, and of the benchmark
 
 
 def portfolios(source: OutOfSample) -> list[tuple[str, Any]]:

@@ -6,19 +6,19 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES, F1, PROFIT
+from gpupipe.backtest.choices import BUY_AND_HOLD, CROSSED, F1, PROFIT, SEALED, WALKED
+from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
 from gpupipe.backtest.job import FOLDER, JSON, Request, execute
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
-from gpupipe.backtest.sources import CROSSED, SEALED, WALKED
 from gpupipe.backtest.statistics import NO_SKILL, NOT_KNOWN, SKILL
-from gpupipe.backtest.tables import ALL, HOLD
+from gpupipe.backtest.tables import ALL
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 NAMES = {
     "xgb_joint": "joint", "xgb_hist": "hist", "xgb_leafwise": "leafwise", "random_forest": "forest",
-    "meta_learner": "meta", HOLD: "buy and hold",
+    "meta_learner": "meta", BUY_AND_HOLD: "buy and hold",
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
 
     rules = Rules(**whole["rules"])
     to.print(f"\n[bold]Backtest[/bold]  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates")
-    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *sentences(rules, whole["data"])]:
+    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), whole["data"]]:
         to.print(Padding(escape(sentence), (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))
@@ -123,24 +123,11 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     to.print(f"In {escape(str(folder))}: trades, equity, by_year and statistics as Parquet, statistics.json.")
 
 
-def sentences(rules: Rules, data: str) -> list[str]:
-    """The rules in words."""
-    entry = "next open" if rules.entry == "open" else "close of the calling bar, which is optimistic"
-    other = {"long": "SELL", "short": "BUY"}.get(rules.side, "opposite")
-    opposite = f"{other} calls close positions" if rules.exit_on_opposite else f"{other} calls close nothing"
-    doubt = f"a bar that reaches both is left at the {rules.both_in_bar}"
-    costs = f"{rules.commission_bps:g} commission, {rules.spread_bps:g} spread, {rules.slippage_bps:g} slippage"
-    return [
-        f"{rules.side}; in at the {entry}; out at target, stop or horizon, {doubt}; {opposite}",
-        f"{'overlapping positions' if rules.overlapping else 'one position a symbol'}; sizing {rules.sizing}; "
-        f"basis points: {costs}",
-        data,
-    ]
-
-
 def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> None:
     """One row a model, the best Sharpe ratio first, buy and hold among them."""
     from rich.table import Table
+
+    from gpupipe.cli.console import print_whole
 
     title = "all sectors together" if title == ALL else title
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None,
@@ -156,16 +143,16 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
         ratio = "-" if row["sharpe"] is None else f"{row['sharpe']:.2f} ± {row['sharpe_error']:.2f}"
         label = f"{row['horizon']}d {row['threshold'] * 100:g}%" if row["horizon"] else ""
         count = f"{row['trades']:,}" if row.get("trades") is not None else ""
-        said = row.get("skill") or ""
-        style = "bold" if said == SKILL or row["model"] == HOLD else "dim" if said in (NO_SKILL, NOT_KNOWN) else ""
+        skill, held = row.get("skill") or "", row["model"] == BUY_AND_HOLD
+        style = "bold" if skill == SKILL or held else "dim" if skill in (NO_SKILL, NOT_KNOWN) else ""
         table.add_row(
             NAMES.get(row["model"], row["model"]), label, count, _text(row.get("mean_trade"), 2, 100),
             _text(row.get("random_mean_trade"), 2, 100), _text(row.get("p_value"), 3),
             _text(row.get("hit_rate"), 0, 100), _text(row.get("profit_factor"), 2), _text(row["cagr"], 1, 100), ratio,
             _text(row.get("deflated_sharpe"), 2), _text(row["max_drawdown"], 1, 100), _text(row["exposure"], 0, 100),
-            _text(row["turnover"], 1), said, style=style,
+            _text(row["turnover"], 1), skill, style=style,
         )  # fmt: skip
-    to.print(table)
+    print_whole(to, table)
 
 
 def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
@@ -178,9 +165,9 @@ def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for sector in dict.fromkeys(row["sector"] for row in rows):
         own = [row for row in rows if row["sector"] == sector]
-        acting = [row for row in own if row["model"] != HOLD]
+        acting = [row for row in own if row["model"] != BUY_AND_HOLD]
         ratios = sorted(row["sharpe"] for row in acting if row["sharpe"] is not None)
-        held = next(row["sharpe"] for row in own if row["model"] == HOLD)
+        held = next(row["sharpe"] for row in own if row["model"] == BUY_AND_HOLD)
         shown = [_text(ratios[k], 2) for k in (len(ratios) // 2, 0, -1)] if ratios else ["-"] * 3
         table.add_row(
             sector, f"{len(acting)}", f"{sum(row['skill'] == SKILL for row in acting)}",

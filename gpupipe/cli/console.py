@@ -381,7 +381,7 @@ def _steady_table(
             f"{_cell(one['gain_over_prior'], best, one.get('skill'))}\n[dim]{below(one)}[/dim]" if one else "-"
             for one in found
         ))  # fmt: skip
-    _print_whole(to, table)
+    print_whole(to, table)
 
 
 def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: list[str], gain: dict[Any, Any]) -> None:
@@ -405,7 +405,7 @@ def _gain_table(to: Console, title: str, rows: list[dict[str, Any]], families: l
         best = max(known, default=0.0)
         shown = (_cell(one.get("test_gain_over_prior"), best, one.get("test_skill")) for one in found)
         table.add_row(summary.title_of(own[0]), *(f"{share:.2f}" for share in shares), *shown)
-    _print_whole(to, table)
+    print_whole(to, table)
 
 
 def _cell(value: float | None, best: float, skill: str | None = None) -> str:
@@ -434,7 +434,7 @@ def _verdict_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]
             for name in ("above_prior", "above_table_sector", "above_table_all")
         )
         table.add_row(titles[v["label"]], SHORT[v["model"]], *cells)
-    _print_whole(to, table)
+    print_whole(to, table)
 
 
 def _return_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -448,10 +448,10 @@ def _return_table(to: Console, whole: dict[str, Any], rows: list[dict[str, Any]]
         held = mean[row["label"], row["model"]]["test_return_buy_and_hold"]
         called = [mean[row["label"], name][f"test_return_when_{side}"] for name in judged for side in ("buy", "sell")]
         table.add_row(summary.title_of(row), *("-" if v is None else f"{100 * v:.2f}" for v in (held, *called)))
-    _print_whole(to, table)
+    print_whole(to, table)
 
 
-def _print_whole(to: Console, table: Table) -> None:
+def print_whole(to: Console, table: Table) -> None:
     """A table of figures, as wide as it is: a narrower window wraps it, as figures cut short would be wrong ones."""
     from rich.measure import Measurement
 

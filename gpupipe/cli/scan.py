@@ -11,7 +11,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.cutoffs import CALLS_MOST, F1, PROFIT, kept, sentences
+from gpupipe.backtest.choices import F1, PROFIT
+from gpupipe.backtest.cutoffs import CALLS_MOST, kept, sentences
 from gpupipe.backtest.rules import COSTS, Rules
 from gpupipe.cli import backtest
 from gpupipe.runtime.errors import UserError
@@ -55,7 +56,8 @@ def run(chosen: argparse.Namespace) -> int:
     from gpupipe.cli.console import console, show_data
     from gpupipe.data import load
     from gpupipe.runtime.device import pick
-    from gpupipe.serving.scan import Levels, keep_active, scan
+    from gpupipe.serving.levels import Levels
+    from gpupipe.serving.scan import keep_active, scan
 
     levels = Levels(chosen.stop_atr, chosen.target, chosen.band_atr)
     rules = Rules(**{name: getattr(chosen, name) for name in COSTS})
@@ -153,7 +155,8 @@ def show(to: Console, found: Scanned, top: int, cutoff: str = F1) -> None:
             f"{day}), not scanned: {_some(found.stale)}. --max-age sets how many times."
         )
     if found.unpredicted:
-        to.print(f"No model, or too few bars: {counted(len(found.unpredicted), 'symbol')} ({_some(found.unpredicted)}).")
+        n_symbols = counted(len(found.unpredicted), "symbol")
+        to.print(f"No model, or too few bars: {n_symbols} ({_some(found.unpredicted)}).")
     for sentence in found.degenerate:
         to.print(f"[bold]{sentence}[/bold]")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest import job
-from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES, F1
+from gpupipe.backtest.choices import F1
+from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
 from gpupipe.backtest.tables import ALL
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,28 +18,14 @@ from gpupipe.dataset.dataset import NEVER, warm_rows
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
+from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.store.content_store import StoreError
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, percent
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
 ATR = "natr_14"
 ALMOST_ALL = 0.95  # share of the symbols: a model with so many equal calls does not distinguish them
-MAX_AGE = 5  # times of the data: a week of daily bars, in which a halt ends
 SAME = 1e-4  # spread of the probabilities over symbols below which they count as equal
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Prices of a signal, in average true ranges (ATR 14) of the bar. target: times the distance of the stop."""
-
-    stop_atr: float = 1.5
-    target: float = 2.5
-    band_atr: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (np.isfinite(value) and value >= 0 and (value > 0 or name == "band_atr")):
-                raise UserError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""What a user may choose for a backtest beside its rules, and what each choice means; imports no numpy."""
+
+from __future__ import annotations
+
+SEALED, WALKED, CROSSED = "sealed-test", "walk-forward", "cpcv"  # whose out-of-sample rows
+F1, PROFIT = "f1", "profit"  # how validation chose the cutoffs
+BUY_AND_HOLD = "buy_and_hold"  # stands in the place of a model's name
+
+RULE_HELP = {
+    "entry": "at the open after the call, or (optimistic) at the close that it was computed from",
+    "side": "long acts on BUY calls, short on SELL calls",
+    "both_in_bar": "a bar that reaches target and stop",
+    "sizing": "shares of the equity: one for each symbol, or all of it over open positions",
+}
+SOURCE_HELP = (
+    "whose out-of-sample rows: the sealed test's, or those of all folds of a run with --walk-forward, each by models "
+    f"that have not seen it; {CROSSED} is refused"
+)
+CUTOFF_HELP = (
+    "from which probability on a row is called BUY or SELL, chosen on validation: f1, the best F1 of the label; "
+    "profit, what paid best after costs, or never"
+)
