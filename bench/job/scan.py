@@ -3,7 +3,7 @@
     python -m bench.job.scan --models OUT --data bars.parquet --sector-map sectors.csv [--symbols 50,505] [--times 5]
 
 Models are those of OUT, a finished run. For fewer symbols than the data have, every n-th of each sector is taken; for
-more, symbols are taken again, their prices times another random walk (seeded) that leaves a bar's shape as it
+more, symbols are taken again, their prices times a random walk of their own (seeded) that leaves a bar's shape as it
 is, in the sector of the original symbol. First equality: for the symbols of one sector, the scan of each size gives the
 probabilities of `Models.predict` on all their rows, to the last bit. Then the median of --times scans in memory, models
 and bars loaded, each followed by writing all signals as Parquet and updating the active signals; the steps are those of
@@ -25,7 +25,7 @@ import numpy as np
 from bench import runs
 from bench.timing import timed
 from gpupipe.artifacts.load import Models, load
-from gpupipe.backtest.cutoffs import F1
+from gpupipe.backtest.choices import F1
 from gpupipe.data.panel import BARS, PRICES, Panel
 from gpupipe.serving.scan import keep_active, scan
 from gpupipe.serving.signal_table import about, write
@@ -63,10 +63,10 @@ def check(models: Models, panel: Panel, family: str) -> int:
     part = panel.of_group(min(models.known_groups(panel), key=panel.group.count))
     whole = models.predict(part, [family])
     compared = 0
-    for signal in scan(models, part, family).signals:
-        row = part.offsets[part.symbols.index(signal.symbol) + 1] - 1
-        if whole.of(f"{family}_{signal.label}")[row].tolist() != [signal.p_sell, signal.p_hold, signal.p_buy]:
-            raise SystemExit(f"{signal.symbol} {signal.label}: the scan and all rows together differ; no time is taken")
+    for one in scan(models, part, family).signals:
+        row = part.offsets[part.symbols.index(one.symbol) + 1] - 1
+        if whole.of(f"{family}_{one.label}")[row].tolist() != [one.p_sell, one.p_hold, one.p_buy]:
+            raise SystemExit(f"{one.symbol} {one.label}: the scan and all rows together differ; no time is taken")
         compared += 1
     return compared
 
@@ -77,16 +77,16 @@ def measure(models: Models, panel: Panel, family: str, times: int, commands: int
     steps: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for k in range(times + 1):  # the first is the warm-up
-            scan_s, scanned = timed(lambda: scan(models, panel, family))
+            scan_s, found = timed(lambda: scan(models, panel, family))
 
-            def keep(scanned: Any = scanned, k: int = k) -> None:
-                write(pathlib.Path(folder, "signals.parquet"), scanned, about(models, scanned, F1))
-                keep_active(str(pathlib.Path(folder, f"{k}.sqlite")), scanned, panel)
+            def keep(found: Any = found, k: int = k) -> None:
+                write(pathlib.Path(folder, "signals.parquet"), found, about(models, found, F1))
+                keep_active(str(pathlib.Path(folder, f"{k}.sqlite")), found, panel)
 
-            steps.append({"scan": scan_s, "writing": timed(keep)[0], **scanned.seconds})
+            steps.append({"scan": scan_s, "writing": timed(keep)[0], **found.seconds})
         ran = [command(models, panel, family, pathlib.Path(folder)) for _ in range(commands)]
     return {
-        "symbols": panel.n_symbols, "rows": panel.n_rows, "signals": len(scanned.signals), "equal": equal,
+        "symbols": panel.n_symbols, "rows": panel.n_rows, "signals": len(found.signals), "equal": equal,
         "families": list(models.families), "times": times,
         "seconds": {name: statistics.median(step[name] for step in steps[1:]) for name in steps[0]},
         "command_s": runs.median(ran, lambda usage: usage.wall_s) if ran else None, "commands": commands,
@@ -95,7 +95,7 @@ def measure(models: Models, panel: Panel, family: str, times: int, commands: int
 
 
 def command(models: Models, panel: Panel, family: str, folder: pathlib.Path) -> runs.Run:
-    """`gpupipe scan` in a new process, from a Parquet file of the bars."""
+    """`gpupipe scan` in a process of its own, from a Parquet file of the bars."""
     import pyarrow.parquet as pq
 
     bars = folder / "bars.parquet"

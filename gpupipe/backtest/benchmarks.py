@@ -1,4 +1,4 @@
-"""What a backtest is held against: buying and holding everything, and the same entries on other dates."""
+"""Benchmarks of a backtest: buy and hold of all symbols, and random entries, the same calls on other dates."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ N_DRAWS = 500
 SHORTEST_BLOCK, FEWEST_BLOCKS = 10, 3
 
 
-def buy_and_hold(found: Backtest) -> np.ndarray:
+def buy_and_hold(result: Backtest) -> np.ndarray:
     """float64 (n_sectors + 1, n_dates): returns of an equal share in every symbol, of each sector and, last, of all.
 
     The mean over symbols of close / the last known close - 1, from the second date on; shares are made equal again at
-    every close, which costs nothing here; the first date and the last one pay the costs of a fill.
+    every close, which costs nothing here; the first date and the last date pay the costs of a fill.
     """
-    panel, rules = found.panel, found.rules
+    panel, rules = result.panel, result.rules
     to_host = panel.device.to_host
-    close, date = to_host(panel.close).astype(np.float64), to_host(found.date_of_row)
+    close, date = to_host(panel.close).astype(np.float64), to_host(result.date_of_row)
     symbol = to_host(panel.symbol_of_row)
     known = np.flatnonzero(close > 0)
     same = symbol[known[1:]] == symbol[known[:-1]]
     now, before = known[1:][same], known[:-1][same]
-    n_sectors, n_dates = len(panel.groups), len(found.times)
+    n_sectors, n_dates = len(panel.groups), len(result.times)
     at = panel.group_of_symbol[symbol[now]] * n_dates + date[now]
     total = np.bincount(at, close[now] / close[before] - 1, n_sectors * n_dates).reshape(n_sectors, n_dates)
     count = np.bincount(at, minlength=n_sectors * n_dates).reshape(n_sectors, n_dates)
     total, count = (np.vstack([x, x.sum(axis=0)]) for x in (total, count))
     held = total / np.maximum(count, 1)
     if n_dates > 1:
-        for at_end in (1, -1):  # one after the other: with two dates they are the same one
+        for at_end in (1, -1):  # in turn: with two dates both are the same column
             held[:, at_end] -= rules.slip + rules.commission
     return held
 
 
 def moved_dates(n_dates: int, longest_horizon: int, n_draws: int, seed: int) -> np.ndarray:
-    """int32 (n_draws, n_dates): where each date goes; every row a permutation.
+    """int32 (n_draws, n_dates): the new position of each date; every row is a permutation.
 
-    Dates are rotated by any number, cut into blocks, and the blocks shuffled: what comes together on a date, or soon
-    after each other, stays together, as calls and returns of one market do. Blocks as of intervals.draw: ten dates,
-    twice the longest horizon or the cube root of the dates, whichever is most.
+    Dates are rotated by any number, cut into blocks, and the blocks are shuffled. So calls of a date, and of dates soon
+    after each other, stay together, as calls and returns of a market do. The length of a block is that of
+    block_bootstrap.draw: ten dates, twice the longest horizon or the cube root of the dates, whichever is largest.
     """
     block = block_of(n_dates, longest_horizon)
     rng = np.random.default_rng([seed, 6])
     edges = np.arange(block, n_dates, block)
-    edges = edges[: max(0, n_dates // block - 1)]  # the last block takes what is left over
+    edges = edges[: max(0, n_dates // block - 1)]  # the last block takes the remaining dates
     moved = np.empty((n_draws, n_dates), np.int32)
     for draw in range(n_draws):
         parts = np.split(np.roll(np.arange(n_dates), int(rng.integers(n_dates))), edges)
@@ -59,16 +59,17 @@ def moved_dates(n_dates: int, longest_horizon: int, n_draws: int, seed: int) -> 
 
 
 def block_of(n_dates: int, longest_horizon: int) -> int:
-    """Dates in a block."""
+    """The number of dates in a block."""
     return max(SHORTEST_BLOCK, 2 * longest_horizon, math.ceil(n_dates ** (1 / 3)))
 
 
 @dataclass(frozen=True)
 class RandomEntries:
-    """The mean net return of a trade, as found and had the same calls come on other dates.
+    """The mean net return of a trade as backtested, and in draws that move the same calls to other dates.
 
-    total: float64 (n_models, n_sectors, 1 + n_draws), sums of net returns, the first as found.  known: int64, likewise,
-    of how many trades. All are held to target, stop or horizon, also where an opposite call would close them.
+    total: float64 (n_models, n_sectors, 1 + n_draws), sums of net returns, the first as backtested.
+    known: int64, of the same shape, numbers of trades. All trades are held to target, stop or horizon, also where an
+        opposite call would close them.
     """
 
     total: np.ndarray
@@ -90,41 +91,41 @@ class RandomEntries:
         return float(means.mean()), (1 + at_least) / (1 + len(means))
 
 
-def random_entries(found: Backtest, seed: int, n_draws: int = N_DRAWS) -> RandomEntries:
+def random_entries(result: Backtest, seed: int, n_draws: int = N_DRAWS) -> RandomEntries:
     """Every model's trades in `n_draws` draws of other dates; the same draws for all models, sectors and symbols.
 
-    A draw keeps how many trades there are of each symbol and side, less those that fall where no trade can begin (its
-    last bar, or a date without a bar); it takes no notice of whether the positions of a symbol overlap.
+    A draw keeps the number of trades of each symbol and side, less those that fall where no trade can begin (its last
+    bar, or a date without a bar); it ignores whether the positions of a symbol overlap.
     """
     from gpupipe.kernels.backtest import moved_entries
 
-    panel, xp = found.panel, found.panel.device.xp
-    asarray, n_dates, trades = panel.device.asarray, len(found.times), found.trades
-    longest = max(found.source.horizons)
+    panel, xp = result.panel, result.panel.device.xp
+    asarray, n_dates, trades = panel.device.asarray, len(result.times), result.trades
+    longest = max(result.source.horizons)
     moved = np.vstack([np.arange(n_dates, dtype=np.int32), moved_dates(n_dates, longest, n_draws, seed)])
-    shape = (len(found.source.families) * len(panel.groups), len(moved))
+    shape = (len(result.source.families) * len(panel.groups), len(moved))
     total, known = xp.empty(shape, xp.float64), xp.empty(shape, xp.int64)
-    outcome = found.outcomes.row_of(asarray(found.variant_of_model)[trades.model], trades.side.astype(xp.int64))
+    outcome = result.outcomes.row_of(asarray(result.variant_of_model)[trades.model], trades.side.astype(xp.int64))
     symbol = panel.symbol_of_row[trades.row].astype(xp.int64)
     moved_entries(
-        shape[0] * shape[1], trades.groups, outcome, symbol, found.date_of_row[trades.row],
-        net_of_every_row(found, found.rules), asarray(moved), total, known,
+        shape[0] * shape[1], trades.groups, outcome, symbol, result.date_of_row[trades.row],
+        net_of_every_row(result, result.rules), asarray(moved), total, known,
     )  # fmt: skip
-    of = (len(found.source.families), len(panel.groups), len(moved))
+    by_model = (len(result.source.families), len(panel.groups), len(moved))
     host = panel.device.to_host
     n_blocks = n_dates / block_of(n_dates, longest)
-    return RandomEntries(host(total).reshape(of), host(known).reshape(of), n_blocks)
+    return RandomEntries(host(total).reshape(by_model), host(known).reshape(by_model), n_blocks)
 
 
-def net_of_every_row(found: Backtest, rules: Rules) -> Any:
-    """float32 (n_variants * n_sides, n_symbols, n_dates), as of Outcomes: net return of a call on each date.
+def net_of_every_row(result: Backtest, rules: Rules) -> Any:
+    """float32 (n_variants * n_sides, n_symbols, n_dates), in the order of Outcomes: net return of a call on each date.
 
     NaN where there is no trade.
     """
-    panel, xp, outcomes = found.panel, found.panel.device.xp, found.outcomes
-    net = xp.full((len(outcomes.exit_price), panel.n_symbols, len(found.times)), xp.nan, xp.float32)
+    panel, xp, outcomes = result.panel, result.panel.device.xp, result.outcomes
+    net = xp.full((len(outcomes.exit_price), panel.n_symbols, len(result.times)), xp.nan, xp.float32)
     for column in range(len(net)):
         side = xp.full(panel.n_rows, outcomes.sides[column % len(outcomes.sides)], xp.int8)
-        made = net_returns(panel, side, outcomes.entry_price, outcomes.exit_price[column], rules)
-        net[column, panel.symbol_of_row, found.date_of_row] = made.astype(xp.float32)
+        returns = net_returns(panel, side, outcomes.entry_price, outcomes.exit_price[column], rules)
+        net[column, panel.symbol_of_row, result.date_of_row] = returns.astype(xp.float32)
     return net

@@ -1,4 +1,4 @@
-"""Cutoffs that weigh costs: from which probability on acting has paid on validation, by the backtest's own rules."""
+"""Cutoffs by profit: the probability from which acting paid most on validation, by the rules of the backtest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CUTOFF_SENTENCES = {
 }
 CALLS_MOST = f"That is most of them: the cutoff with the best F1 ignores costs; --cutoff {PROFIT} includes them."
 FILE = "cutoffs.json"  # in OUT
-FEWEST = 100  # trades, of all sectors together, below which a mean says nothing
+FEWEST = 100  # trades, of all sectors together, below which a mean is not used
 LEAST_T = 1.0  # standard errors by which a cutoff has to pay
 NEVER = 2.0  # a cutoff that no probability reaches
 STEPS = 3  # cutoffs tried for each doubling of the rows called
@@ -36,9 +36,10 @@ STEPS = 3  # cutoffs tried for each doubling of the rows called
 
 @dataclass(frozen=True)
 class Side:
-    """What was chosen for BUY or SELL of one model. cutoff: NEVER where nothing paid, and then the others are NaN.
+    """The cutoff chosen for BUY or SELL of a model; NEVER where no cutoff paid, and then the other fields are NaN.
 
-    trades: on validation.  mean: their net return.  t: that beyond entries on every row, in standard errors.
+    trades: their number on validation.  mean: their mean net return.
+    t: the net return beyond that of entries on every row, in standard errors.
     """
 
     cutoff: float
@@ -49,9 +50,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """By family, horizon and threshold: what was chosen for BUY and for SELL, of all sectors together.
+    """The cutoffs chosen for BUY and for SELL by estimator, horizon and threshold, for all sectors together.
 
-    since, until: the first and the last validation date.  rules: by which trades were judged.
+    since, until: the first and the last validation date.  rules: those of the trades that chose.
     """
 
     sides: dict[tuple[str, int, float], tuple[Side, Side]]
@@ -60,7 +61,7 @@ class Cutoffs:
     rules: Rules
 
     def of(self, models: Any) -> Any:
-        """The models (artifacts.Models) with these cutoffs in the place of their own."""
+        """The models (artifacts.Models) with these cutoffs instead of those they were published with."""
         chosen = {}
         for sector, label, family in models.cutoffs:
             key = (family, *horizon_and_threshold(models.target, label))
@@ -70,69 +71,82 @@ class Cutoffs:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A sector's bars from its validation part on, up to its sealed test, and what the models say of them.
+class ValidationPart:
+    """A sector's bars from the begin of its validation part to its sealed test, and the predictions for them.
 
-    values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN of rows that are not validation's.
+    values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN on rows outside of validation.
     """
 
     panel: Panel
     values: Any
 
 
-def kept(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
-    """`choose`, or what it chose before of these models, bars and rules: OUT/cutoffs.json.
+@dataclass(frozen=True)
+class Bet:
+    """A side of a label: BUY traded long, or SELL traded short.
 
-    Raises as `choose`. A folder that cannot be written keeps nothing.
+    side: LONG or SHORT.  class_number: its position among the probabilities.  rules: those that act on this side alone.
+    """
+
+    horizon: int
+    threshold: float
+    side: int
+    class_number: int
+    rules: Rules
+
+
+def kept(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
+    """`choose`, or its earlier result for these models, bars and rules: OUT/cutoffs.json.
+
+    Raises as `choose`. Where the folder cannot be written, nothing is kept.
     """
     from gpupipe.store import fingerprint
 
-    # What these say matters to the choice of neither side.
+    # These three rules do not matter to the choice of either side.
     rules = dataclasses.replace(rules, side="both", sizing="equal", exit_on_opposite=False)
-    before = _before_test(models, panel)
     digest = hashlib.sha256()
-    for sector, part in before:
+    for sector, bars in _before_test(models, panel):
         digest.update(sector.encode())
-        for array in (*part.columns.values(), part.time_ns, part.offsets):
-            digest.update(np.ascontiguousarray(part.device.to_host(array)))
-    what = [models.manifest["run_key"], rules.as_dict(), digest.hexdigest(), fingerprint.code_hash([__name__])]
-    key, path = sha256(dump_json(what)), models.out / FILE
+        for array in (*bars.columns.values(), bars.time_ns, bars.offsets):
+            digest.update(np.ascontiguousarray(bars.device.to_host(array)))
+    inputs = [models.manifest["run_key"], rules.as_dict(), digest.hexdigest(), fingerprint.code_hash([__name__])]
+    key, path = sha256(dump_json(inputs)), models.out / FILE
     try:
-        found = json.loads(path.read_bytes())
-        if found["key"] == key:
-            return _from_json(found, rules)
+        content = json.loads(path.read_bytes())
+        if content["key"] == key:
+            return _from_json(content, rules)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    made = choose(models, panel, rules)
+    chosen = choose(models, panel, rules)
     with contextlib.suppress(OSError):
-        write_atomic(path, dump_json({"format": FORMAT, "key": key, **_as_json(made)}))
-    return made
+        write_atomic(path, dump_json({"format": FORMAT, "key": key, **_as_json(chosen)}))
+    return chosen
 
 
 def choose(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
-    """For each model, from which probability of BUY (traded long) and of SELL (traded short) on acting paid best.
+    """For each model, the probabilities of BUY (traded long) and of SELL (traded short) from which acting paid best.
 
-    Rows and trades are those of validation, of all sectors together; the bars of the sealed test are cut off before
+    Rows and trades are those of validation, of all sectors together. The bars of the sealed test are cut off before
     anything is computed, and a trade that had not ended before them is left out. Some cutoffs are tried for each
-    doubling of the rows called, each traded by `rules` (of which side is not asked), and that with the highest t is
-    taken: of what trades earned after costs beyond the mean of entries on every row, added up by successive blocks of
-    as many dates as the horizon has, mean over standard error of a block. So trades of one date count as one bet,
-    and what a rising market gives to any entry is no merit of a cutoff. It has to have FEWEST trades, a mean net
-    return above 0 and a t of LEAST_T, or the side is never called.
+    doubling of the rows called; each is traded by `rules`, whose side is ignored. The cutoff with the highest t is
+    chosen. t is the net return of its trades beyond the mean of entries on every row, summed over successive blocks of
+    as many dates as the horizon has: mean over standard error of a block. So trades of one date count as one bet, and
+    a rising market is no merit of a cutoff. A cutoff needs FEWEST trades, a mean net return above 0 and a t of
+    LEAST_T; without such a cutoff the side is never called.
 
     models: artifacts.load(OUT).  panel: with the bars of validation, and before them enough for every feature.
     Raises UserError where the panel holds no validation row of a sector that has models.
     """
-    parts = [_part(models, sector, bars) for sector, bars in _before_test(models, panel)]
+    parts = [_validation_part(models, sector, bars) for sector, bars in _before_test(models, panel)]
     columns = [(family, *horizon_and_threshold(models.target, label)) for family, label in models.columns()]
     dates = np.unique(np.concatenate([panel.device.to_host(part.panel.time_ns) for part in parts]))
     chosen: dict[tuple[str, int, float], list[Side]] = {column: [] for column in columns}
     for side, word, called in ((LONG, "long", "BUY"), (SHORT, "short", "SELL")):
-        of_side = dataclasses.replace(rules, side=word)
+        side_rules = dataclasses.replace(rules, side=word)
         for h, t in dict.fromkeys(key[1:] for key in columns):
-            of_label = [m for m, key in enumerate(columns) if key[1:] == (h, t)]
-            found = _tried(parts, of_label, (h, t), side, CLASSES.index(called), of_side, dates)
-            for m, best in zip(of_label, found, strict=True):
+            bet = Bet(h, t, side, CLASSES.index(called), side_rules)
+            numbers = [m for m, key in enumerate(columns) if key[1:] == (h, t)]
+            for m, best in zip(numbers, _best_cutoffs(parts, dates, bet, numbers), strict=True):
                 chosen[columns[m]].append(best)
     spans = [models.metadata[sector]["dates"]["validation"] for sector in panel.groups if sector in models.metadata]
     sides = {key: (buy, sell) for key, (buy, sell) in chosen.items()}
@@ -140,8 +154,8 @@ def choose(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
 
 
 def _before_test(models: Any, panel: Panel) -> list[tuple[str, Panel]]:
-    """Each sector that has models, and its bars before its sealed test: later ones must choose nothing."""
-    found = []
+    """Each sector that has models, with its bars before its sealed test: later bars must not choose anything."""
+    sectors = []
     for sector in panel.groups:
         if sector not in models.by_group:
             continue
@@ -155,57 +169,59 @@ def _before_test(models: Any, panel: Panel) -> list[tuple[str, Panel]]:
                 f"--cutoff {PROFIT}: the data hold no bar of {sector}'s validation part ({begin} to {end}): give the "
                 f"data of the run, or use --cutoff {F1}, which was chosen when the models were trained"
             )
-        found.append((sector, bars))
-    if not found:
+        sectors.append((sector, bars))
+    if not sectors:
         raise UserError(f"{models.out} has models for {', '.join(models.by_group)}, none for the data's sectors")
-    return found
+    return sectors
 
 
-def _part(models: Any, sector: str, bars: Panel) -> Part:
+def _validation_part(models: Any, sector: str, bars: Panel) -> ValidationPart:
     begin, end = (time_ns_of(text) for text in models.metadata[sector]["dates"]["validation"])
-    said = models.predict(bars, None, (bars.time_ns >= begin) & (bars.time_ns <= end))
+    predictions = models.predict(bars, None, (bars.time_ns >= begin) & (bars.time_ns <= end))
     panel, rows = engine.bars_of(bars, bars.time_ns >= begin)
-    return Part(panel, said.values[rows])
+    return ValidationPart(panel, predictions.values[rows])
 
 
-def _tried(
-    parts: Sequence[Part], models: Sequence[int], label: tuple[int, float], side: int, c: int, rules: Rules,
-    dates: np.ndarray,
-) -> list[Side]:  # fmt: skip
-    """The best cutoff of each of some models of one label, for one side.
+def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, models: Sequence[int]) -> list[Side]:
+    """The best cutoff of a bet for each of some models.
 
-    c: the class of the side.  dates: int64 (n_dates,): all times of the parts.
+    dates: int64 (n_dates,): all times of the parts.  models: their positions among the predictions.
     """
     host = parts[0].panel.device.to_host
-    n_blocks = -(-len(dates) // label[0])
-    said = [np.concatenate([host(part.values[:, m, c]) for part in parts]) for m in models]
-    cutoffs = [candidates(probability[~np.isnan(probability)]) for probability in said]
-    of_model = np.repeat(np.arange(len(models)), [len(own) for own in cutoffs])
-    everyone = np.zeros(2)  # sum and number of the entries on every row
-    count = np.zeros((len(of_model), n_blocks))
+    n_blocks = -(-len(dates) // bet.horizon)
+    probabilities = [np.concatenate([host(part.values[:, m, bet.class_number]) for part in parts]) for m in models]
+    cutoffs = [candidates(probability[~np.isnan(probability)]) for probability in probabilities]
+    model_of_cutoff = np.repeat(np.arange(len(models)), [len(of_model) for of_model in cutoffs])
+    every_row = np.zeros(2)  # sum and number of the net returns of entries on every row
+    count = np.zeros((len(model_of_cutoff), n_blocks))
     total = np.zeros_like(count)
     for part in parts:
         panel, xp, asarray = part.panel, part.panel.device.xp, part.panel.device.asarray
-        outcomes, _ = engine.outcomes_of(panel, (label[0],), (label[1],), rules)
-        probability = xp.ascontiguousarray(part.values[:, models, c].T)
-        there = ~xp.isnan(probability)
-        every = engine.taken(panel, _calls(there.any(axis=0)[None], side, xp), np.zeros(1, np.int64), outcomes,
-                             dataclasses.replace(rules, overlapping=True))  # fmt: skip
-        ended = host(every.reason) != REASONS.index("end of data")
-        everyone += host(every.net)[ended].sum(), ended.sum()
-        if not len(of_model):
+        outcomes, _ = engine.outcomes_of(panel, (bet.horizon,), (bet.threshold,), bet.rules)
+        probability = xp.ascontiguousarray(part.values[:, models, bet.class_number].T)
+        predicted = ~xp.isnan(probability).all(axis=0)[None]
+        overlapping = dataclasses.replace(bet.rules, overlapping=True)
+        one_model = np.zeros(1, np.int64)
+        entries = engine.taken(panel, _calls(predicted, bet.side, xp), one_model, outcomes, overlapping)
+        ended = host(entries.reason) != REASONS.index("end of data")
+        every_row += host(entries.net)[ended].sum(), ended.sum()
+        if not len(model_of_cutoff):
             continue
-        reached = probability[asarray(of_model)] >= asarray(np.concatenate(cutoffs))[:, None]
-        trades = engine.taken(panel, _calls(reached, side, xp), np.zeros(len(of_model), np.int64), outcomes, rules)
+        reached = probability[asarray(model_of_cutoff)] >= asarray(np.concatenate(cutoffs))[:, None]
+        variant = np.zeros(len(model_of_cutoff), np.int64)
+        trades = engine.taken(panel, _calls(reached, bet.side, xp), variant, outcomes, bet.rules)
         ended = host(trades.reason) != REASONS.index("end of data")
-        block = np.searchsorted(dates, host(panel.time_ns[trades.row])[ended]) // label[0]
-        at = host(trades.model)[ended] * n_blocks + block
+        block = np.searchsorted(dates, host(panel.time_ns[trades.row])[ended]) // bet.horizon
+        cell = host(trades.model)[ended] * n_blocks + block
         net = host(trades.net)[ended]
-        count += np.bincount(at, minlength=count.size).reshape(count.shape)
-        total += np.bincount(at, net, minlength=count.size).reshape(count.shape)
-    gained = total - everyone[0] / max(everyone[1], 1.0) * count
-    return [_best(own, count[of_model == k], total[of_model == k], gained[of_model == k])
-            for k, own in enumerate(cutoffs)]  # fmt: skip
+        count += np.bincount(cell, minlength=count.size).reshape(count.shape)
+        total += np.bincount(cell, net, minlength=count.size).reshape(count.shape)
+    gained = total - every_row[0] / max(every_row[1], 1.0) * count
+    selections = [model_of_cutoff == k for k in range(len(models))]
+    return [
+        _best(of_model, count[rows], total[rows], gained[rows])
+        for of_model, rows in zip(cutoffs, selections, strict=True)
+    ]
 
 
 def _calls(reached: Any, side: int, xp: Any) -> Any:
@@ -222,12 +238,15 @@ def candidates(probability: np.ndarray) -> np.ndarray:
         return np.empty(0, np.float32)
     steps = np.arange(int(STEPS * np.log2(n / FEWEST)) + 1)
     called = np.unique(np.ceil(n * 2.0 ** (-steps / STEPS)).astype(np.int64))
-    found: np.ndarray = np.unique(np.sort(probability)[::-1][called - 1]).astype(np.float32)
-    return found
+    cutoffs: np.ndarray = np.unique(np.sort(probability)[::-1][called - 1]).astype(np.float32)
+    return cutoffs
 
 
 def _best(cutoffs: np.ndarray, count: np.ndarray, total: np.ndarray, gained: np.ndarray) -> Side:
-    """The cutoff of the highest t that pays; count, total, gained: float64 (n_cutoffs, n_blocks), of its trades."""
+    """The cutoff with the highest t among those that pay.
+
+    count, total, gained: float64 (n_cutoffs, n_blocks): number, net return and excess net return of the trades.
+    """
     best = Side(NEVER)
     n_blocks = count.shape[1]
     for k, cutoff in enumerate(cutoffs):
@@ -251,27 +270,29 @@ def _as_json(chosen: Cutoffs) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _from_json(found: dict[str, Any], rules: Rules) -> Cutoffs:
+def _from_json(content: dict[str, Any], rules: Rules) -> Cutoffs:
     def side(values: dict[str, float | None]) -> Side:
         return Side(**{name: float("nan") if value is None else value for name, value in values.items()})
 
     sides = {
-        (one["family"], one["horizon"], one["threshold"]): (side(one["buy"]), side(one["sell"]))
-        for one in found["models"]
+        (model["family"], model["horizon"], model["threshold"]): (side(model["buy"]), side(model["sell"]))
+        for model in content["models"]
     }
-    return Cutoffs(sides, found["since"], found["until"], rules)
+    return Cutoffs(sides, content["since"], content["until"], rules)
 
 
 def sentences(chosen: Cutoffs, family: str) -> list[str]:
-    """What was chosen for a family, in words, a line a label."""
+    """The cutoffs of an estimator in words: a headline, and a line for each label."""
     rules = chosen.rules
     cost = 2 * rules.commission_bps + rules.spread_bps + 2 * rules.slippage_bps
-    lines = [f"Cutoffs of {family} by profit, on validation ({chosen.since} to {chosen.until}), {cost:g} basis points "
-             "a trade:"]  # fmt: skip
+    lines = [
+        f"Cutoffs of {family} by profit, on validation ({chosen.since} to {chosen.until}), {cost:g} basis points a "
+        "trade:"
+    ]
     for (name, h, t), sides in chosen.sides.items():
         if name == family:
-            said = (_words(word, side) for word, side in zip(("BUY", "SELL"), sides, strict=True))
-            lines.append(f"{h}d {percent(t)} %: {'; '.join(said)}")
+            texts = (_words(word, side) for word, side in zip(("BUY", "SELL"), sides, strict=True))
+            lines.append(f"{h}d {percent(t)} %: {'; '.join(texts)}")
     return lines
 
 

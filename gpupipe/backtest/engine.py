@@ -20,9 +20,9 @@ RETURN, WEIGHT, OPEN, FILLED = range(4)  # of Backtest.days
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a position opened after each row comes to, for each horizon, threshold and side that the rules act on.
+    """The outcome of a position opened after each row, for each horizon, threshold and side that the rules act on.
 
-    Arrays as of kernels.backtest.trade_outcomes.  variants: (horizon, threshold).  sides: of LONG and SHORT.
+    Arrays: see kernels.backtest.trade_outcomes.  variants: (horizon, threshold).  sides: of LONG and SHORT.
     """
 
     variants: tuple[tuple[int, float], ...]
@@ -33,7 +33,7 @@ class Outcomes:
     reason: Any
 
     def row_of(self, variant: Any, side: Any) -> Any:
-        """The first index of exit_row, exit_price and reason, of variants' numbers and sides (arrays too)."""
+        """The first index of exit_row, exit_price and reason for numbers of variants and sides; arrays are allowed."""
         return variant * len(self.sides) + (side - self.sides[0])
 
 
@@ -41,10 +41,11 @@ class Outcomes:
 class Trades:
     """Trades of all models, sorted by model, sector, then row; arrays (n_trades,) on the panel's device.
 
-    model: int64, of OutOfSample.names.  row: int64, of the call.  first_row, last_row: int64, of entry and exit; all
-    rows are of Backtest.panel.  side: int8, LONG or SHORT.  entry_price, exit_price: float32, before costs.
-    reason: int8, of REASONS.  net: float64, return on the stake after costs.
-    groups: int64 (n_models * n_sectors + 1,): those of model m and sector s are groups[k]:groups[k + 1],
+    model: int64, number of a name of OutOfSample.names.  row: int64, of the call.  first_row, last_row: int64, of entry
+    and exit. All rows are those of Backtest.panel.  side: int8, LONG or SHORT.
+    entry_price, exit_price: float32, before costs.  reason: int8, index of REASONS.
+    net: float64, return on the stake after costs.
+    groups: int64 (n_models * n_sectors + 1,): the trades of model m and sector s are groups[k]:groups[k + 1],
         k = m * n_sectors + s.
     """
 
@@ -61,15 +62,15 @@ class Trades:
 
     @property
     def n_trades(self) -> int:
-        """How many there are."""
+        """The number of trades."""
         return int(self.row.shape[0])
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """What all models came to.
+    """The result of a backtest: trades and daily portfolios of all models.
 
-    panel: the out-of-sample bars alone.  calls: int8 (n_models, n_rows), LONG or SHORT where a row is called so.
+    panel: the out-of-sample bars alone.  calls: int8 (n_models, n_rows): LONG, SHORT, or 0 where a row is not called.
     times: int64 (n_dates,), on the host: the distinct times of the panel.  date_of_row: int64 (n_rows,).
     days: float64 (n_models, n_sectors, 4, n_dates), on the host: sums over positions of weight * return, weight, 1, and
         weight * fills.  listed: int64 (n_sectors, n_dates), on the host: symbols with a bar.
@@ -88,7 +89,7 @@ class Backtest:
     listed: np.ndarray = field(repr=False)
 
     def capital(self, model: int, sectors: Any) -> np.ndarray:
-        """float64 (n_dates,): what the weights of positions of some sectors are shares of; 1 where there is none."""
+        """float64 (n_dates,): the denominator of the shares of some sectors' positions; 1 without positions."""
         if self.rules.sizing == "equal":
             at_once = self.source.horizons[model] if self.rules.overlapping else 1
             whole = self.listed[sectors].sum(axis=0) * float(at_once)
@@ -97,17 +98,17 @@ class Backtest:
         return np.where(whole > 0, whole, 1.0)
 
     def series(self, model: int, sectors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """float64 (n_dates,) each: return, exposure and traded share of the equity, of one model over some sectors."""
-        of = self.days[model, sectors].sum(axis=0) / self.capital(model, sectors)
-        return of[RETURN], of[WEIGHT], of[FILLED]
+        """float64 (n_dates,) each: return, exposure and traded share of the equity, of a model over some sectors."""
+        shares = self.days[model, sectors].sum(axis=0) / self.capital(model, sectors)
+        return shares[RETURN], shares[WEIGHT], shares[FILLED]
 
 
 def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     """Backtest every model of `source` under `rules`, on the device of its panel.
 
-    What a position begun on a row comes to depends on rules, horizon and threshold alone, and is computed once; a
-    model then says which rows are acted on. Rows before the out-of-sample time are cut off before anything is
-    computed. Raises ValueError when no row is out of sample.
+    The outcome of a position that begins on a row depends on rules, horizon and threshold alone, and is computed once;
+    the models then choose the rows that are acted on. Rows before the out-of-sample time are cut off before anything
+    is computed. Raises ValueError when no row is out of sample.
     """
     rules = rules or Rules()
     panel, rows = cut(source)
@@ -144,29 +145,29 @@ def bars_of(panel: Panel, keep: Any) -> tuple[Panel, Any]:
 def outcomes_of(
     panel: Panel, horizons: tuple[int, ...], thresholds: tuple[float, ...], rules: Rules
 ) -> tuple[Outcomes, np.ndarray]:
-    """What a position opened after each row comes to; and int64 (n_models,), on the host, the variant of each model."""
+    """The outcome of a position opened after each row; int64 (n_models,), on the host: the variant of each model."""
     from gpupipe.kernels.backtest import trade_outcomes
 
     pairs = list(zip(horizons, thresholds, strict=True))
     variants = tuple(sorted(set(pairs)))
     xp, asarray, n = panel.device.xp, panel.device.asarray, panel.n_rows
     entry = xp.empty(n, xp.float32)
-    made = [xp.empty((len(rules.sides) * len(variants), n), dtype) for dtype in (xp.int64, xp.float32, xp.int8)]
+    exits = [xp.empty((len(rules.sides) * len(variants), n), dtype) for dtype in (xp.int64, xp.float32, xp.int8)]
     trade_outcomes(
         n, panel.open, panel.high, panel.low, panel.close, panel.symbol_of_row, panel.offsets,
         asarray(np.array([h for h, _ in variants], np.int64)),
         asarray(np.array([1.0 + t for _, t in variants], np.float32)),
         asarray(np.array([1.0 - t for _, t in variants], np.float32)),
         asarray(np.array(rules.sides, np.int8)), np.int64(rules.at_close), np.int64(rules.both_in_bar == "target"),
-        entry, *made,
+        entry, *exits,
     )  # fmt: skip
-    return Outcomes(variants, rules.sides, entry, *made), np.array([variants.index(pair) for pair in pairs], np.int64)
+    return Outcomes(variants, rules.sides, entry, *exits), np.array([variants.index(pair) for pair in pairs], np.int64)
 
 
 def call_of(panel: Panel, source: OutOfSample, rows: Any) -> Any:
     """int8 (n_models, n_rows): LONG where a row is called BUY, SHORT where SELL, by the cutoffs of its window.
 
-    panel, rows: as of `cut`.
+    panel, rows: see `cut`.
     """
     from gpupipe.kernels.backtest import call_rows
 
@@ -182,20 +183,23 @@ def call_of(panel: Panel, source: OutOfSample, rows: Any) -> Any:
 
 
 def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rules: Rules) -> Trades:
-    """The calls that are acted on, as a table: counted first, so that each model and symbol knows where it writes."""
+    """The calls that are acted on, as a table.
+
+    They are counted first: the counts give each model and symbol its place in the table.
+    """
     from gpupipe.kernels.backtest import take_trades
 
     xp, asarray = panel.device.xp, panel.device.asarray
     by_sector = np.argsort(panel.group_of_symbol, kind="stable").astype(np.int64)
     n_tasks = len(calls) * panel.n_symbols
 
-    def take(begin: Any, listing: bool, count: Any, made: list[Any]) -> None:
+    def take(begin: Any, listing: bool, count: Any, trades: list[Any]) -> None:
         flags = (rules.overlapping, rules.exit_on_opposite, rules.at_close)
         take_trades(
             n_tasks, calls, asarray(by_sector), panel.offsets, asarray(variant),
             asarray(np.array(rules.sides, np.int8)), panel.open, panel.close, outcomes.entry_price, outcomes.exit_row,
             outcomes.exit_price, outcomes.reason, *(np.int64(flag) for flag in flags), begin, np.int64(listing),
-            count, *made,
+            count, *trades,
         )  # fmt: skip
 
     def columns(n: int) -> list[Any]:
@@ -205,9 +209,9 @@ def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rul
     count = xp.empty(n_tasks, xp.int64)
     take(xp.zeros(n_tasks, xp.int64), False, count, columns(0))
     ends = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(count)])
-    made = columns(int(ends[-1]))
-    take(ends, True, count, made)
-    model, row, last_row, side, entry_price, exit_price, reason = made
+    trades = columns(int(ends[-1]))
+    take(ends, True, count, trades)
+    model, row, last_row, side, entry_price, exit_price, reason = trades
     first_of = np.searchsorted(panel.group_of_symbol[by_sector], np.arange(len(panel.groups)))
     task = (np.arange(len(calls))[:, None] * panel.n_symbols + first_of).ravel()
     groups = ends[asarray(np.append(task, n_tasks).astype(np.int64))]
@@ -217,7 +221,7 @@ def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rul
 
 
 def net_returns(panel: Panel, side: Any, entry_price: Any, exit_price: Any, rules: Rules) -> Any:
-    """float64 (n,): returns after costs, of positions of which side int8 and the prices float32 (n,) are given."""
+    """float64 (n,): returns after costs of positions.  side: int8 (n,).  entry_price, exit_price: float32 (n,)."""
     from gpupipe.kernels.backtest import trade_returns
 
     net = panel.device.xp.empty(len(side), panel.device.xp.float64)
@@ -228,7 +232,7 @@ def net_returns(panel: Panel, side: Any, entry_price: Any, exit_price: Any, rule
 
 
 def _weights(panel: Panel, rows: Any, trades: Trades, rules: Rules) -> Any:
-    """float64 (n_trades,): the weight of each position; the whole panel, as the volatility is of bars before too."""
+    """float64 (n_trades,): the weight of each position.  panel: the whole panel, because volatility looks back."""
     xp = panel.device.xp
     if rules.sizing != "inverse_volatility":
         return xp.ones(trades.n_trades, xp.float64)
@@ -242,9 +246,10 @@ def _weights(panel: Panel, rows: Any, trades: Trades, rules: Rules) -> Any:
 def _days(
     panel: Panel, trades: Trades, weight: Any, date_of_row: Any, n_dates: int, rules: Rules, shape: tuple[int, int]
 ) -> Any:
-    """Backtest.days, on the device. A position's first date is that after its call, also where it opened at that close.
+    """Backtest.days, on the device.
 
-    On the date of that close it has no return but what the fill costs, which is counted a date later.
+    A position's first date is the date after its call, also where it opened at that close. On the date of that close
+    its return is the cost of the fill, which is counted a date later.
     """
     from gpupipe.kernels.backtest import portfolio_days
 
@@ -257,6 +262,6 @@ def _days(
 
 
 def title_of(source: OutOfSample, model: int) -> dict[str, Any]:
-    """Model, label, horizon and threshold, as the columns of every table have them."""
+    """Model, label, horizon and threshold of a model: the columns of every table."""
     h, t = source.horizons[model], source.thresholds[model]
     return {"model": source.families[model], "label": f"label_{h}d_{percent(t)}pct", "horizon": h, "threshold": t}

@@ -22,28 +22,30 @@ COSTS = ("commission_bps", "spread_bps", "slippage_bps")
 
 @dataclass(frozen=True)
 class Rules:
-    """How calls become trades. Basis points are of the value of each fill; every trade has two.
+    """How calls become trades. Basis points are of the value of each fill; every trade has two fills.
 
-    entry: "open": at the open of the bar after the call, the first price that could be had. "close": at the close of
-        the very bar from which the call was computed: optimistic, for comparison alone.
+    entry: "open": the open of the bar after the call, the first price that was available. "close": the close of the
+        bar from which the call was computed: optimistic, for comparison alone.
     side: "long" opens positions on BUY calls, "short" on SELL calls, "both" on either. Under "long" a SELL call opens
-        nothing: it says that the price is expected to fall by the threshold first, and closes a position only with
-        exit_on_opposite; under "short" it is the other way round.
+        nothing: it predicts that the price falls by the threshold first, and closes a position only with
+        exit_on_opposite. "short" mirrors this.
     exit_on_opposite: an opposite call closes an open position at the next open (with entry "close" at that close).
-    both_in_bar: a bar that reaches both target and stop, whose high and low do not say which came first, is left at the
-        "stop" (the careful one) or the "target".
-    overlapping: a call opens a position even while another of the same symbol is open. Else one a symbol.
-    sizing: share of the equity that a position has, restored at every close (the dates' returns compound):
-        "equal": 1 / symbols of the portfolio with a bar on that date, and under overlapping that over the horizon, so
-        that the shares never add up to more than 1; what is not invested is cash without interest. Buy and hold of all
-        symbols is the same portfolio with every position open.
-        "concentrated": 1 / open positions, all in if anything is: the calendar-time portfolio (Jaffe 1974; Fama 1998).
-        "inverse_volatility": in proportion to 1 / the standard deviation of the last 20 returns up to the call, all in
-        as "concentrated"; a call without one opens a position without money.
+    both_in_bar: the exit in a bar that reaches both target and stop, whose high and low do not show which came first:
+        "stop" (conservative) or "target".
+    overlapping: a call opens a position even while another of the same symbol is open. Else a symbol has at most one
+        position.
+    sizing: a position's share of the equity, restored at every close (the dates' returns compound):
+        "equal": 1 / symbols of the portfolio with a bar on that date, divided by the horizon under overlapping, so that
+        the shares never add up to more than 1; the rest is cash without interest. Buy and hold of all symbols is the
+        same portfolio with every position open.
+        "concentrated": 1 / open positions, so that all is invested while any position is open: the calendar-time
+        portfolio (Jaffe 1974; Fama 1998).
+        "inverse_volatility": in proportion to 1 / the standard deviation of the last 20 returns up to the call, all
+        invested as under "concentrated"; without that value the position has no weight.
     commission_bps: of each fill.  spread_bps: between bid and ask; each fill pays half of it.  slippage_bps: of each
         fill, the target too, though a limit order would not slip.
 
-    Raises UserError for a value that is not as above.
+    Raises UserError for any other value.
     """
 
     entry: str = "open"
@@ -69,7 +71,7 @@ class Rules:
 
     @property
     def slip(self) -> float:
-        """What a fill is worse than its price, as a fraction: half the spread and the slippage."""
+        """The cost of a fill in its price, as a fraction: half the spread and the slippage."""
         return (self.spread_bps / 2 + self.slippage_bps) / 1e4
 
     @property
@@ -84,7 +86,7 @@ class Rules:
 
     @property
     def at_close(self) -> bool:
-        """Whether positions are opened at the close of the bar that calls."""
+        """Whether positions open at the close of the bar of the call."""
         return self.entry == "close"
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a series of returns and a list of trades came to: arrays in, numbers out; NaN where a figure is not defined."""
+"""Statistics of returns and trades: arrays in, numbers out; NaN where a figure is not defined."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def sharpe_and_error(returns: np.ndarray, per_year: float) -> tuple[float, float
     """Sharpe ratio a year, over cash without interest, and its standard error.
 
     sqrt(per_year) * S, S = mean / standard deviation, and sqrt(per_year) * sqrt((1 - skew S + (kurtosis - 1) / 4 S^2) /
-    (n - 1)). NaN with fewer than 6 returns or where nothing varies. Dates are taken as independent (Mertens 2002, after
-    Lo 2002); the blocks of `moved` are what makes allowance for dates that are not.
+    (n - 1)). NaN with fewer than 6 returns or where nothing varies. Dates are assumed to be independent (Mertens 2002,
+    after Lo 2002); the blocks of `benchmarks.moved_dates` allow for dates that are not.
     """
     spread = returns.std(ddof=1) if len(returns) > 1 else 0.0
     if len(returns) < FEWEST_PERIODS or not spread > 0:
@@ -52,7 +52,7 @@ def performance(series: np.ndarray, per_year: float) -> dict[str, float]:
     """Measures of a portfolio.
 
     series: float64 (3, n_dates): its return; the share of the equity in positions; the value of all fills as a share.
-    turnover: bought plus sold, halved, a year, as a multiple of the equity.
+    turnover: half of all purchases and sales of a year, as a multiple of the equity.
     """
     (returns, exposure, filled), n = series, series.shape[1]
     total = float(equity_curve(returns)[-1]) if n else 1.0
@@ -81,9 +81,10 @@ def of_trades(net: np.ndarray) -> dict[str, Any]:
 
 
 def skill(p_value: float, deflated: float) -> str:
-    """In words: "skill" where calls on other dates do as well in at most 5 % of draws and the Deflated Sharpe is 95 %.
+    """Classify a model: "skill" if p is at most 5 % and the Deflated Sharpe Ratio at least 95 %, else "no skill".
 
-    The first says that it was the dates, not the symbols or the market; the second that it was not one of many trials.
+    A small p credits the dates of the calls, not the symbols or the market. A high Deflated Sharpe Ratio makes it
+    unlikely that the model is the best of many trials by chance.
     """
     if math.isnan(p_value) or math.isnan(deflated):
         return NOT_KNOWN

@@ -108,7 +108,7 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
 
 def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
-    from gpupipe.backtest.job import FOLDER, JSON, execute
+    from gpupipe.backtest.job import FOLDER, JSON, Request, execute
     from gpupipe.cli.console import console, show_data
     from gpupipe.runtime.device import pick
 
@@ -116,17 +116,8 @@ def run(request: BacktestRequest) -> int:
     panel, report = request.data.load(pick(request.device))
     show_data(to, report)
     try:
-        whole, worked = execute(
-            panel,
-            report.data_hash,
-            request.models,
-            request.rules,
-            request.families,
-            request.since,
-            request.seed,
-            request.source,
-            request.cutoff,
-        )
+        choices = Request(request.rules, request.families, request.since, request.seed, request.source, request.cutoff)
+        whole, worked = execute(panel, report.data_hash, request.models, choices)
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
     folder = pathlib.Path(request.models) / FOLDER
@@ -169,6 +160,7 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
     from rich.table import Table
 
     from gpupipe.backtest.statistics import NO_SKILL, NOT_KNOWN, SKILL
+    from gpupipe.cli.tables import print_whole
 
     title = "all sectors together" if title == ALL else title
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None,
@@ -184,7 +176,7 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
         skill, held = row.get("skill") or "", row["model"] == BUY_AND_HOLD
         style = "bold" if skill == SKILL or held else "dim" if skill in (NO_SKILL, NOT_KNOWN) else ""
         table.add_row(*_portfolio_cells(row), skill, style=style)
-    to.print(table)
+    print_whole(to, table)
 
 
 def _portfolio_cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpupipe.artifacts.summary import title_of
-from gpupipe.backtest.cutoffs import CALLS_MOST, CUTOFF_SENTENCES, F1
+from gpupipe.backtest.choices import F1
+from gpupipe.backtest.cutoffs import CALLS_MOST, CUTOFF_SENTENCES
 from gpupipe.report.formatting import to_percent
 from gpupipe.report.page import Section, Table
 from gpupipe.serving.scan import ABOUT

@@ -9,7 +9,9 @@ from typing import Any
 
 from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest import job
-from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES, F1
+from gpupipe.backtest.choices import F1
+from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
+from gpupipe.backtest.tables import ALL
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent
 from gpupipe.report.page import Figure, Section, Table
@@ -42,7 +44,7 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         "has skill if p is at most 5 % and its Deflated Sharpe Ratio, over all models and "
         f"{len(statistics['rules_tried'])} set(s) of rules tried, is at least 0.95.",
     ]
-    rows = [row for row in statistics["statistics"] if row["sector"] == job.ALL]
+    rows = [row for row in statistics["statistics"] if row["sector"] == ALL]
     rows = rows or statistics["statistics"]  # a run on a single sector has no portfolio of all sectors
     first = [name for name in TEXT if name in rows[0]]
     names = [*first, *(name for name in rows[0] if name not in (*first, *LEFT_OUT))]

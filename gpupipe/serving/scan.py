@@ -1,4 +1,4 @@
-"""Scan: what a run's models say of every symbol's latest bar, and which signals are active."""
+"""Scan: predictions of a run's models for every symbol's latest bar, and the table of active signals."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.levels import MAX_AGE, Levels
-from gpupipe.targets.classes import BUY, CLASSES, HOLD, N_CLASSES, SELL, horizon_and_threshold, percent
+from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
 ATR = "natr_14"
-ALMOST_ALL = 0.95  # of the symbols: so many BUY or SELL calls say more of the model than of the symbols
-SAME = 1e-4  # spread of the probabilities over symbols below which a model says the same of all
+ALMOST_ALL = 0.95  # share of the symbols: a model with so many equal calls does not distinguish them
+SAME = 1e-4  # spread of the probabilities over symbols below which they count as equal
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What one model of one horizon and threshold says of a symbol's latest bar.
+    """The prediction of a model of one horizon and threshold for a symbol's latest bar.
 
     time: of that bar, UTC.  side: BUY, SELL or HOLD, from the model's own cutoffs, which validation chose.
     probability: of that class.  strength: probability / cutoff of the called side; of HOLD, of the nearer one.
@@ -62,21 +62,41 @@ class Signal:
         return f"{self.horizon}d_{percent(self.threshold)}pct"
 
 
+@dataclass(frozen=True)
+class _Latest:
+    """The latest bar of every symbol, on the host, and its predictions.
+
+    values: float32 (n_symbols, n_models, 3); NaN where there is no prediction.  called: int8 (n_symbols, n_models): the
+    class that each model calls by its cutoffs, -1 where there is no prediction.  close, atr: float32 (n_symbols,).
+    time_ns: int64 (n_symbols,).
+    """
+
+    values: np.ndarray
+    called: np.ndarray
+    close: np.ndarray
+    atr: np.ndarray
+    time_ns: np.ndarray
+
+
 def scan(
-    models: Models, panel: Panel, family: str, as_of: str | None = None, levels: Levels | None = None,
+    models: Models,
+    panel: Panel,
+    family: str,
+    as_of: str | None = None,
+    levels: Levels | None = None,
     max_age: int = MAX_AGE,
-) -> Scanned:  # fmt: skip
-    """Signals of one family for every symbol and label; all families are asked for their agreement.
+) -> Scanned:
+    """Signals of one estimator for every symbol and label; all estimators predict, for the agreement.
 
     models: artifacts.load(OUT).  panel: with enough bars before the latest for every feature, and whole sectors.
-    as_of: an ISO date: later bars are not looked at.
-    max_age: in times of the data: a symbol without a bar at any of the last so many is left out, as `Scanned.stale`.
-    Features and models are those of training, so that a row scanned has the probability that training computed for it.
-    Raises UserError for a family that was not trained, a date before the first bar, and StoreError as `Models.predict`.
+    family: name of the estimator.  as_of: an ISO date; later bars are not looked at.
+    max_age: in times of the data: a symbol without a bar at any of the last max_age times is left out, as
+        `Scanned.stale`.
+    Features and models are those of training, so that a scanned row has the probability that training computed for it.
+    Raises UserError for an estimator that was not trained or a date before the first bar, and StoreError as
+    `Models.predict`.
     """
-    levels, of_column = levels or Levels(), models.columns()
-    barriers = [horizon_and_threshold(models.target, label) for _, label in of_column]
-    if family not in {f for f, *_ in of_column}:
+    if family not in models.families:
         raise UserError(f"no model {family!r} in {models.out}; there are {', '.join(models.families)}")
     if as_of is not None:
         panel = _until(panel, as_of)
@@ -85,109 +105,122 @@ def scan(
     since_ns, until_ns = _newest(panel, max_age)
     seconds: dict[str, float] = {}
 
-    def spent(what: str, more: float) -> None:
-        seconds[what] = seconds.get(what, 0.0) + more
+    def spent(step: str, more: float) -> None:
+        seconds[step] = seconds.get(step, 0.0) + more
 
-    said, atr = _latest(models, panel, since_ns, spent)
-    began, device = time.perf_counter(), panel.device
-    latest = panel.offsets[1:] - 1
-    close, time_ns = (device.to_host(column[latest]) for column in (panel.close, panel.time_ns))
-    times = np.datetime_as_string(time_ns.astype("datetime64[ns]").astype("datetime64[s]"))
-    called = _called(models, panel, said, of_column)
-    own = [m for m, (name, *_) in enumerate(of_column) if name == family]
-    agreement = {m: _agreement(called, m, of_column) for m in own}
-    silent, stale = np.isnan(said).any(axis=2), time_ns < since_ns
-    signals = []
-    for s, symbol in enumerate(panel.symbols):
-        for m in own:
-            if silent[s, m]:
-                continue
-            (_, label), (horizon, threshold) = of_column[m], barriers[m]
-            side = int(called[s, m])
-            cutoffs = models.cutoffs[panel.sector[s], label, family]
-            p_sell, p_hold, p_buy = probabilities = said[s, m].tolist()
-            share = {BUY: p_buy / cutoffs[0], SELL: p_sell / cutoffs[1]}
-            low, high, stop, target = _prices(side, float(close[s]), float(atr[s]), levels)
-            signals.append(Signal(
-                symbol=symbol, sector=panel.sector[s], time=str(times[s]), close=float(close[s]), model=family,
-                horizon=horizon, threshold=threshold, side=CLASSES[side], probability=probabilities[side],
-                p_sell=p_sell, p_hold=p_hold, p_buy=p_buy, strength=share.get(side, max(share.values())),
-                agreement=float(agreement[m][s]), entry_low=low, entry_high=high, stop=stop, target=target,
-            ))  # fmt: skip
-    unsaid = [panel.symbols[s] for s in np.flatnonzero(silent.all(axis=1) & ~stale)]
-    left_out = [panel.symbols[s] for s in np.flatnonzero(stale)]
-    degenerate = _degenerate(signals)
+    values, atr = _predictions(models, panel, since_ns, spent)
+    began, to_host = time.perf_counter(), panel.device.to_host
+    close, time_ns = (to_host(column[panel.offsets[1:] - 1]) for column in (panel.close, panel.time_ns))
+    latest = _Latest(values, _called(models, panel, values), close, atr, time_ns)
+    signals = _signals(models, panel, latest, family, levels or Levels())
+    silent, stale = np.isnan(values).any(axis=2).all(axis=1), time_ns < since_ns
     seconds["signals"] = time.perf_counter() - began
     return Scanned(
-        tuple(signals), tuple(unsaid), tuple(degenerate), seconds, tuple(left_out), max_age, since_ns, until_ns
-    )  # fmt: skip
+        signals=tuple(signals),
+        unpredicted=tuple(panel.symbols[s] for s in np.flatnonzero(silent & ~stale)),
+        degenerate=tuple(_degenerate(signals)),
+        seconds=seconds,
+        stale=tuple(panel.symbols[s] for s in np.flatnonzero(stale)),
+        max_age=max_age,
+        since_ns=since_ns,
+        until_ns=until_ns,
+    )
+
+
+def _signals(models: Models, panel: Panel, latest: _Latest, family: str, levels: Levels) -> list[Signal]:
+    """Signals of one estimator, symbol by symbol and label by label."""
+    columns = models.columns()
+    wanted = [m for m, (name, _) in enumerate(columns) if name == family]
+    barriers = {m: horizon_and_threshold(models.target, columns[m][1]) for m in wanted}
+    agreement = {m: _agreement(latest.called, m, columns) for m in wanted}
+    times = np.datetime_as_string(latest.time_ns.astype("datetime64[ns]").astype("datetime64[s]"))
+    signals = []
+    for s, symbol in enumerate(panel.symbols):
+        close, sector = float(latest.close[s]), panel.sector[s]
+        for m in wanted:
+            if np.isnan(latest.values[s, m]).any():
+                continue
+            label, (horizon, threshold) = columns[m][1], barriers[m]
+            side = int(latest.called[s, m])
+            cutoffs = models.cutoffs[sector, label, family]
+            p_sell, p_hold, p_buy = probabilities = latest.values[s, m].tolist()
+            strength = {BUY: p_buy / cutoffs[0], SELL: p_sell / cutoffs[1]}
+            low, high, stop, target = _prices(side, close, float(latest.atr[s]), levels)
+            signals.append(Signal(
+                symbol=symbol, sector=sector, time=str(times[s]), close=close, model=family, horizon=horizon,
+                threshold=threshold, side=CLASSES[side], probability=probabilities[side], p_sell=p_sell, p_hold=p_hold,
+                p_buy=p_buy, strength=strength.get(side, max(strength.values())), agreement=float(agreement[m][s]),
+                entry_low=low, entry_high=high, stop=stop, target=target,
+            ))  # fmt: skip
+    return signals
 
 
 def _newest(panel: Panel, n: int) -> tuple[int, int]:
-    """The first and the last of the n newest distinct times of all symbols; of fewer times, the first there is."""
+    """The first and the last of the n newest distinct times of all symbols; with fewer times, of all of them."""
     offsets = panel.device.to_host(panel.offsets)
-    # Each of them is among the last n times of a symbol that has a bar then.
+    # Each of these times is among the last n times of a symbol that has a bar then.
     rows = [np.arange(max(first, last - n), last) for first, last in itertools.pairwise(offsets)]
-    there = panel.time_ns[panel.device.asarray(np.concatenate(rows))]
-    times = np.unique(panel.device.to_host(there))
+    newest = panel.time_ns[panel.device.asarray(np.concatenate(rows))]
+    times = np.unique(panel.device.to_host(newest))
     return int(times[-n:][0]), int(times[-1])
 
 
-def _latest(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
-    """What every model says of the latest bar of each symbol, float32 (n_symbols, n_models, 3), and ATR 14 in prices.
+def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions for the latest bar of each symbol, float32 (n_symbols, n_models, 3), and its ATR 14 in prices.
 
-    NaN where nothing is said or known, and where the bar lies before since_ns. Features are those of the whole
-    history, as in training: averages that decay remember their beginning. One sector's are held at a time, in memory
-    that the next sector takes over. Symbols of a sector are compared from since_ns on alone.
+    NaN where there is no prediction or no ATR, and where the bar lies before since_ns. Features are those of the whole
+    history, as in training, because averages that decay remember their beginning. The features of one sector are in
+    memory at a time; the next sector uses that memory again. Symbols of a sector are compared from since_ns on alone.
     """
     device, xp = panel.device, panel.device.xp
-    of_column, of_symbol = models.columns(), np.array(panel.sector)
-    said = np.full((panel.n_symbols, len(of_column), N_CLASSES), np.nan, dtype=np.float32)
+    columns, sector_of_symbol = models.columns(), np.array(panel.sector)
+    values = np.full((panel.n_symbols, len(columns), len(CLASSES)), np.nan, dtype=np.float32)
     atr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
-    known = models.known_groups(panel)
+    sectors = models.known_groups(panel)
     lengths = device.to_host(panel.offsets[1:] - panel.offsets[:-1])
-    n_rows = max(int(lengths[of_symbol == sector].sum()) for sector in known)
+    n_rows = max(int(lengths[sector_of_symbol == sector].sum()) for sector in sectors)
     memory = xp.empty((n_rows, len(models.feature_names)), dtype=np.float32)
-    for sector in known:
+    for sector in sectors:
         began = time.perf_counter()
-        part = panel.of_group(sector)
-        features = models.features(part, memory[: part.n_rows], since_ns)
-        latest = part.offsets[1:] - 1
-        natr = (features if ATR in features.names else compute_features(part, ATR)).column(ATR)[latest]
-        warm = warm_rows(features, latest) & (part.time_ns[latest] >= since_ns)
-        X, of_warm = features.values[latest[warm]], device.to_host(warm)
-        at = np.flatnonzero(of_symbol == sector)
-        atr[at] = device.to_host(natr / 100 * part.close[latest])
+        bars = panel.of_group(sector)
+        features = models.features(bars, memory[: bars.n_rows], since_ns)
+        latest = bars.offsets[1:] - 1
+        natr = (features if ATR in features.names else compute_features(bars, ATR)).column(ATR)[latest]
+        warm = warm_rows(features, latest) & (bars.time_ns[latest] >= since_ns)
+        X, is_warm = features.values[latest[warm]], device.to_host(warm)
+        symbols = np.flatnonzero(sector_of_symbol == sector)
+        atr[symbols] = device.to_host(natr / 100 * bars.close[latest])
         spent("features", time.perf_counter() - began)
         if not len(X):
             continue
-        found = models.predict_matrix(sector, X, device, spent=spent)
-        for m, (name, label) in enumerate(of_column):
-            if (label, name) in found:
-                said[at[of_warm], m] = device.to_host(found[label, name])
-    return said, atr
+        predictions = models.predict_matrix(sector, X, device, spent=spent)
+        for m, (family, label) in enumerate(columns):
+            if (label, family) in predictions:
+                values[symbols[is_warm], m] = device.to_host(predictions[label, family])
+    return values, atr
 
 
-def _agreement(called: np.ndarray, own: int, of_column: Sequence[tuple[str, str]]) -> np.ndarray:
-    """float64 (n_symbols,): the share of the other families that call the same as column `own`; NaN without others."""
-    others = [m for m, one in enumerate(of_column) if m != own and one[1:] == of_column[own][1:]]
-    there = called[:, others] >= 0
-    same = (called[:, others] == called[:, [own]]) & there
-    counts = there.sum(axis=1)
+def _agreement(called: np.ndarray, model: int, columns: Sequence[tuple[str, str]]) -> np.ndarray:
+    """float64 (n_symbols,): the share of the other estimators that call the same as a model; NaN without others."""
+    others = [m for m, (_, label) in enumerate(columns) if m != model and label == columns[model][1]]
+    predicted = called[:, others] >= 0
+    same = (called[:, others] == called[:, [model]]) & predicted
+    counts = predicted.sum(axis=1)
     return np.where(counts > 0, same.sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """A scan. unsaid: symbols of which no model says anything.  degenerate: models that do not tell symbols apart.
+    """The result of a scan.
 
-    seconds: by step: features, each family, signals.
-    stale: symbols left out, as none of their bars is at one of the last max_age times; since_ns, until_ns: the first
-        and the last of these times, int64 UTC ns.
+    unpredicted: symbols without any prediction.  degenerate: sentences on models that do not distinguish symbols.
+    seconds: by step: features, each estimator, signals.
+    stale: symbols left out, because none of their bars is at any of the last max_age times.
+    since_ns, until_ns: the first and the last of these times, int64 UTC ns.
     """
 
     signals: tuple[Signal, ...]
-    unsaid: tuple[str, ...]
+    unpredicted: tuple[str, ...]
     degenerate: tuple[str, ...]
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
     stale: tuple[str, ...] = ()
@@ -196,12 +229,13 @@ class Scanned:
     until_ns: int = NEVER
 
     def top(self, n: int) -> list[Signal]:
-        """One signal a symbol, the strongest BUY or SELL of its labels; strongest first, at most n."""
+        """The strongest BUY or SELL signal of each symbol over its labels; the strongest symbols first, at most n."""
         best: dict[str, Signal] = {}
-        for one in self.signals:
-            if one.side != CLASSES[HOLD] and (one.symbol not in best or one.strength > best[one.symbol].strength):
-                best[one.symbol] = one
-        return sorted(best.values(), key=lambda one: (-one.strength, one.symbol))[:n]
+        for signal in self.signals:
+            stronger = signal.symbol not in best or signal.strength > best[signal.symbol].strength
+            if signal.side != CLASSES[HOLD] and stronger:
+                best[signal.symbol] = signal
+        return sorted(best.values(), key=lambda signal: (-signal.strength, signal.symbol))[:n]
 
 
 def _until(panel: Panel, as_of: str) -> Panel:
@@ -217,17 +251,17 @@ def _until(panel: Panel, as_of: str) -> Panel:
         raise UserError(f"--as-of {as_of}: the data begin later") from None
 
 
-def _called(models: Models, panel: Panel, said: np.ndarray, of_column: Sequence[tuple[str, str]]) -> np.ndarray:
-    """int8 (n_symbols, n_models): what each model calls each symbol by its own cutoffs; -1 where it says nothing."""
-    found = np.full(said.shape[:2], -1, dtype=np.int8)
+def _called(models: Models, panel: Panel, values: np.ndarray) -> np.ndarray:
+    """int8 (n_symbols, n_models): the class that each model calls by its cutoffs; -1 where it has no prediction."""
+    called = np.full(values.shape[:2], -1, dtype=np.int8)
     sectors = np.array(panel.sector)
-    for m, (family, label) in enumerate(of_column):
+    for m, (family, label) in enumerate(models.columns()):
         for sector in panel.groups:
             cutoffs = models.cutoffs.get((sector, label, family))
-            at = np.flatnonzero((sectors == sector) & ~np.isnan(said[:, m]).any(axis=1))
-            if cutoffs is not None and at.size:
-                found[at, m] = calls(said[at, m], {"buy": cutoffs[0], "sell": cutoffs[1]})
-    return found
+            symbols = np.flatnonzero((sectors == sector) & ~np.isnan(values[:, m]).any(axis=1))
+            if cutoffs is not None and symbols.size:
+                called[symbols, m] = calls(values[symbols, m], {"buy": cutoffs[0], "sell": cutoffs[1]})
+    return called
 
 
 def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float, float, float, float]:
@@ -236,24 +270,25 @@ def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float,
         return (float("nan"),) * 4
     sign = 1 if side == BUY else -1
     band, stop = levels.band_atr * atr, levels.stop_atr * atr
-    # A stop or a target of a very wild symbol may lie below 0, where no price is.
+    # A stop or a target of a very volatile symbol may lie below 0, where no price is.
     return close - band, close + band, max(close - sign * stop, 0.0), max(close + sign * levels.target * stop, 0.0)
 
 
 def _degenerate(signals: Sequence[Signal]) -> list[str]:
-    """Labels of which the model says almost the same of all symbols, in words."""
-    found = []
-    for label in dict.fromkeys(one.label for one in signals):
-        own = [one for one in signals if one.label == label]
-        if len(own) < 2:
+    """Sentences on labels for which the model predicts almost the same for all symbols."""
+    sentences = []
+    for label in dict.fromkeys(signal.label for signal in signals):
+        of_label = [signal for signal in signals if signal.label == label]
+        if len(of_label) < 2:
             continue
-        (side, most) = Counter(one.side for one in own).most_common(1)[0]
-        spread = max(np.std([getattr(one, name) for one in own]) for name in ("p_sell", "p_buy"))
+        name, n = f"{of_label[0].model} {label}", len(of_label)
+        (side, most) = Counter(signal.side for signal in of_label).most_common(1)[0]
+        spread = max(np.std([getattr(signal, field) for signal in of_label]) for field in ("p_sell", "p_buy"))
         if spread < SAME:
-            found.append(f"{own[0].model} {label} says the same of all {len(own)} symbols: the model is degenerate")
-        elif side != CLASSES[HOLD] and most >= ALMOST_ALL * len(own):
-            found.append(f"{own[0].model} {label} calls {most} of {len(own)} symbols {side}: the model is degenerate")
-    return found
+            sentences.append(f"{name} predicts the same for all {n} symbols: the model is degenerate")
+        elif side != CLASSES[HOLD] and most >= ALMOST_ALL * n:
+            sentences.append(f"{name} calls {most} of {n} symbols {side}: the model is degenerate")
+    return sentences
 
 
 TABLE = """
@@ -267,51 +302,51 @@ FIELDS = ("sector", "side", "model", "horizon", "threshold", "probability", "str
           "entry_low", "entry_high", "stop", "target")  # fmt: skip
 
 
-def keep_active(path: str, found: Scanned, panel: Panel) -> list[tuple[str, str]]:
-    """Bring the table active_signals of an SQLite file up to a scan; what became of which symbol, as (event, symbol).
+def keep_active(path: str, scanned: Scanned, panel: Panel) -> list[tuple[str, str]]:
+    """Update the table active_signals of an SQLite file by a scan; the changes, as (event, symbol).
 
-    One active signal a symbol, its strongest. CREATED: there was none. UPDATED: the same side, a later bar. FLIPPED:
-    the other side. A signal that is not called again is kept until as many bars have come as its horizon has, and is
-    then removed: EXPIRED; so is that of a symbol which has stopped trading, as Scanned.stale says, or is no longer in
-    the data, once it is as old as that. Bars later than those scanned do not count. The same scan again changes
-    nothing, and an earlier bar than the one there is left out.
+    A symbol has at most one active signal, its strongest. CREATED: there was none. UPDATED: the same side, a later bar.
+    FLIPPED: the other side. EXPIRED: removed. A signal that is not called again is kept until as many bars have come as
+    its horizon has, and then expires. The signal of a symbol that stopped trading (Scanned.stale) or left the data
+    expires once it is as old. Bars later than the scanned ones do not count. The same scan again changes nothing, and a
+    scan of an earlier bar than the stored one leaves it.
     """
     offsets, time_ns = (panel.device.to_host(array) for array in (panel.offsets, panel.time_ns))
     bars = {symbol: time_ns[offsets[k] : offsets[k + 1]] for k, symbol in enumerate(panel.symbols)}
     try:
-        return _keep_active(path, found, bars)
+        return _keep_active(path, scanned, bars)
     except sqlite3.Error as error:
         raise UserError(
-            f"--active {path}: {error}: name an SQLite file of gpupipe scan, or one that is not there yet, in a folder "
-            "that can be written"
+            f"--active {path}: {error}: name an SQLite file of gpupipe scan, or a new file in a folder that can be "
+            "written"
         ) from None
 
 
-def _keep_active(path: str, found: Scanned, bars: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+def _keep_active(path: str, scanned: Scanned, bars: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     events: list[tuple[str, str]] = []
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute(TABLE)
         rows = database.execute("select symbol, side, updated, created, horizon from active_signals")
-        known = {symbol: values for symbol, *values in rows}
-        called = {one.symbol: one for one in found.top(len(found.signals))}
-        for symbol, one in called.items():
-            side, updated, created, _ = known.get(symbol, ("", "", one.time, 0))
-            if updated >= one.time:
+        stored = {symbol: values for symbol, *values in rows}
+        called = {signal.symbol: signal for signal in scanned.top(len(scanned.signals))}
+        for symbol, signal in called.items():
+            side, updated, created, _ = stored.get(symbol, ("", "", signal.time, 0))
+            if updated >= signal.time:
                 continue
-            event = "CREATED" if not side else "UPDATED" if side == one.side else "FLIPPED"
-            values = [None if value != value else value for value in (getattr(one, name) for name in FIELDS)]
-            begun = created if event == "UPDATED" else one.time
-            row = (symbol, *values, event, begun, one.time)
+            event = "CREATED" if not side else "UPDATED" if side == signal.side else "FLIPPED"
+            values = [None if value != value else value for value in (getattr(signal, name) for name in FIELDS)]
+            begun = created if event == "UPDATED" else signal.time
+            row = (symbol, *values, event, begun, signal.time)
             names, marks = ("symbol", *FIELDS, "status", "created", "updated"), ", ".join("?" * len(row))
             database.execute(f"insert or replace into active_signals ({', '.join(names)}) values ({marks})", row)
             events.append((event, symbol))
-        for symbol, (_, updated, _, horizon) in known.items():
+        for symbol, (_, updated, _, horizon) in stored.items():
             if symbol in called:
                 continue
             after = int(np.datetime64(updated, "ns").astype(np.int64)) + 10**9 - 1  # `updated` is to the second
-            own = bars.get(symbol, np.zeros(0, np.int64))
-            n_since = int(((own > after) & (own <= found.until_ns)).sum())
-            gone = (symbol in found.stale or symbol not in bars) and after < found.since_ns
+            time_ns = bars.get(symbol, np.zeros(0, np.int64))
+            n_since = int(((time_ns > after) & (time_ns <= scanned.until_ns)).sum())
+            gone = (symbol in scanned.stale or symbol not in bars) and after < scanned.since_ns
             if gone or n_since >= horizon:
                 database.execute("delete from active_signals where symbol = ?", (symbol,))
                 events.append(("EXPIRED", symbol))

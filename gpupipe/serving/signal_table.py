@@ -78,9 +78,9 @@ def left_out_sentences(scanned: Scanned) -> list[str]:
             f"{counted(len(scanned.stale), 'symbol')} without a bar at the last {scanned.max_age} times of the data "
             f"(since {day}), not scanned: {_some(scanned.stale)}. --max-age sets how many times."
         )
-    if scanned.unsaid:
+    if scanned.unpredicted:
         sentences.append(
-            f"No model, or too few bars: {counted(len(scanned.unsaid), 'symbol')} ({_some(scanned.unsaid)})."
+            f"No model, or too few bars: {counted(len(scanned.unpredicted), 'symbol')} ({_some(scanned.unpredicted)})."
         )
     return sentences
 

@@ -233,7 +233,7 @@ def test_a_symbol_that_stopped_trading_is_no_signal_and_its_active_one_expires(m
         shorter = without_the_last(market, symbol, n)
         after = scan(models, shorter, "linear")
         assert (symbol in {one.symbol for one in after.signals}) != gone
-        assert after.stale == ((symbol,) if gone else ()) and symbol not in after.unsaid
+        assert after.stale == ((symbol,) if gone else ()) and symbol not in after.unpredicted
         # The others are said what they were, but for what compares them with the symbol.
         assert {one.symbol for one in found.signals} - {one.symbol for one in after.signals} == {symbol} - {
             one.symbol for one in after.signals
@@ -282,7 +282,7 @@ def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, 
     assert len(found.degenerate) == 2
     assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in found.degenerate[0]
     alike = [dataclasses.replace(signal(name, "HOLD", "2024-01-02T00:00:00"), p_buy=0.3) for name in "ABC"]
-    assert "says the same of all 3 symbols" in _degenerate(alike)[0]
+    assert "predicts the same for all 3 symbols" in _degenerate(alike)[0]
     assert _degenerate([*alike, dataclasses.replace(alike[0], symbol="D", p_buy=0.4)]) == []
 
 
