@@ -23,7 +23,7 @@ from gpupipe.runtime.device import host_peak_bytes
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import Costs, Task, run_graph
 from gpupipe.store import fingerprint
-from gpupipe.store.cache import Cached, ResultCache, Wanted
+from gpupipe.store.cache import Cached, Request, ResultCache
 from gpupipe.store.content_store import Store, dump_json, sha256
 
 
@@ -156,7 +156,7 @@ class _StepsJob:
         with context.panel.device.stage(step.name):
             result = self.results.cached(
                 "step",
-                Wanted(name, self._parts(step)),
+                Request(name, self._parts(step)),
                 lambda: step.make(context, values),
                 lambda value: step.save(store, value),
                 lambda record: step.load(store, record),

@@ -1,1 +1,1 @@
-"""Content-addressed results: keys, fingerprints of code, atomic files, the lock of OUT."""
+"""Content-addressed results: cache keys, code fingerprints, atomic files, the lock of OUT."""

@@ -1,4 +1,4 @@
-"""Cached results: each is made once for its inputs, kept in OUT, and taken from there as long as the inputs stay."""
+"""ResultCache: results are computed once for their inputs, kept in OUT, and loaded while the inputs stay equal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ log = logging.getLogger("gpupipe")
 
 NEW = "not there before"
 WAITS = "what it learns from is made again"
-LEARNED_FROM = ("models", "pooled models", "models of the final fold", "predictions")
+INPUT_MODELS = ("models", "pooled models", "models of the final fold", "predictions")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One result that is asked for.
+class Request:
+    """The request for one result.
 
-    name: for people, and to tell which older result it replaces.
-    parts: all that it depends on, as JSON holds it; its key is their hash.
+    name: for people; an older result of the same name is the result that this one replaces.
+    parts: all inputs of the result, in the types of JSON; the cache key is their hash.
+
+        >>> Request("sum", {"terms": [1, 1]}).key == Request("total", {"terms": [1, 1]}).key
+        True
     """
 
     name: str
@@ -35,17 +38,20 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        """The key of a result with these parts."""
+        """The cache key: a SHA-256 over the parts, cut to KEY_LENGTH digits."""
         return sha256(dump_json(dict(self.parts)))[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A result that is there.
+    """A cached result.
 
-    value: as `make` or `load` gave it; None where it was only asked for.
-    record: what the store holds of it: name, parts, seconds, and what `save` gave.
-    reused: whether it was there before.
+    value: from `make` or `load`; None where it was only looked up.
+    record: its record in the store: name, parts, seconds, and the fields from `save`.
+    reused: whether the store had it before.
+
+        >>> Cached(2, {"name": "sum", "parts": {}, "seconds": 0.5, "value": 2}, reused=True).seconds
+        0.5
     """
 
     value: Any
@@ -54,30 +60,33 @@ class Cached:
 
     @property
     def seconds(self) -> float:
-        """How long making it took."""
+        """Duration of the computation."""
         return float(self.record["seconds"])
 
 
 @dataclass
 class ResultCache:
-    """The cached results of one run in a store, with counts of what was reused and what was made, and why.
+    """The cached results of one run in a store, with counts of reused and computed results, and reasons.
 
     run_key: of the run that needs the results.
-    asking: nothing is made; results that are not there are counted as missing.
-    reused, made: by kind ("model", "prediction", "stack"), how many.  why: how often each reason.
-    states: for each result's name, "done", "stale" (there is one of that name, of other inputs) or "missing".
+    asking: results are only looked up; missing results are counted, and nothing is computed.
+    reused, computed: number of reused and computed results by kind ("model", "prediction", "stack").
+    why: how often each reason led to a computation.
+    states: "done", "stale" (the store has a result of that name with other inputs) or "missing", by result name.
 
-        >>> results = ResultCache(Store(folder), "run")                                     # doctest: +SKIP
-        >>> results.cached("sum", Wanted("1 + 1", {"terms": [1, 1]}), lambda: 2,            # doctest: +SKIP
-        ...                save=lambda value: {"value": value}, load=lambda record: record["value"]).value
-        2
+        >>> import tempfile
+        >>> results = ResultCache(Store(tempfile.mkdtemp()), "run")
+        >>> request = Request("1 + 1", {"terms": [1, 1]})
+        >>> save, load = (lambda value: {"value": value}), (lambda record: record["value"])
+        >>> [results.cached("sum", request, lambda: 2, save, load).reused for attempt in range(2)]
+        [False, True]
     """
 
     store: Store
     run_key: str
     asking: bool = False
     reused: Counter[str] = field(default_factory=Counter)
-    made: Counter[str] = field(default_factory=Counter)
+    computed: Counter[str] = field(default_factory=Counter)
     why: Counter[str] = field(default_factory=Counter)
     states: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -86,35 +95,36 @@ class ResultCache:
     def cached(
         self,
         kind: str,
-        wanted: Wanted,
+        request: Request,
         make: Callable[[], Any],
         save: Callable[[Any], dict[str, Any]],
         load: Callable[[dict[str, Any]], Any],
     ) -> Cached | None:
-        """The result: loaded where it is there, else made and saved; None where it is only asked for and missing.
+        """Load a result from the store, or compute and save it; None where it is only looked up and missing.
 
-        save(value): what to record of it, as JSON holds it; contents that it puts into the store are named there under
-            "arrays" or "models" (see `objects_of`).  load(record): the value again.
+        save(value): the fields of its record, in the types of JSON. Contents that save puts into the store are named
+            there under "arrays" or "models" (see `objects_of`).
+        load(record): the value.
         """
-        results = self.cached_together(kind, [wanted], lambda missing: [make()], save, load)
+        results = self.cached_together(kind, [request], lambda missing: [make()], save, load)
         return results[0] if results else None
 
     def cached_together(
         self,
         kind: str,
-        wanted: Sequence[Wanted],
+        requests: Sequence[Request],
         make: Callable[[list[int]], Sequence[Any]],
         save: Callable[[Any], dict[str, Any]],
         load: Callable[[dict[str, Any]], Any],
     ) -> list[Cached] | None:
-        """Several results, of which those that are missing are made by one call.
+        """Load several results, and compute all missing ones in one call; see `cached`.
 
-        make(missing): values of the results with these positions. See `cached`.
+        make(missing): computes the values of the results at these positions.
         """
         results: dict[int, Cached] = {}
         missing = []
-        for k, one in enumerate(wanted):
-            record = self.find(kind, one)
+        for k, request in enumerate(requests):
+            record = self.find(kind, request)
             if record is None:
                 missing.append(k)
             else:
@@ -126,38 +136,38 @@ class ResultCache:
             values = make(missing)
             seconds = (time.perf_counter() - began) / len(missing)
             for k, value in zip(missing, values, strict=True):
-                parts = dict(wanted[k].parts)
-                record = {"name": wanted[k].name, "parts": parts, "seconds": seconds, **save(value)}
-                self.store.finish(wanted[k].key, record)
+                parts = dict(requests[k].parts)
+                record = {"name": requests[k].name, "parts": parts, "seconds": seconds, **save(value)}
+                self.store.finish(requests[k].key, record)
                 results[k] = Cached(value, record, False)
-        return [results[k] for k in range(len(wanted))]
+        return [results[k] for k in range(len(requests))]
 
-    def is_there(self, wanted: Wanted) -> bool:
-        """Whether a result is in the store; nothing is counted."""
-        return self.store.finished(wanted.key) is not None
+    def is_there(self, request: Request) -> bool:
+        """Whether the store has a result; nothing is counted."""
+        return self.store.finished(request.key) is not None
 
-    def find(self, kind: str, wanted: Wanted) -> dict[str, Any] | None:
-        """The record of a result that is done, counted; its contents are intact, or it is not done."""
-        record = self.store.finished(wanted.key)
+    def find(self, kind: str, request: Request) -> dict[str, Any] | None:
+        """Look up and count a result; its record, or None where it is missing or its contents are damaged."""
+        record = self.store.finished(request.key)
         if record is not None and (bad := self.store.unsound(objects_of(record))):
-            log.warning("%s was altered or lost in %s: it is made again", wanted.name, self.store.out)
+            log.warning("%s was altered or lost in %s: it is made again", request.name, self.store.out)
             if not self.asking:
                 self.store.drop(bad)
             record = None
         if not self.asking:
-            self.store.refer(self.run_key, wanted.key)
-        reason = "" if record else self._reason(wanted)
+            self.store.refer(self.run_key, request.key)
+        reason = "" if record else self._reason(request)
         with self._lock:
-            (self.reused if record else self.made)[kind] += 1
-            self.states[wanted.name] = "done" if record else "missing" if reason == NEW else "stale"
+            (self.reused if record else self.computed)[kind] += 1
+            self.states[request.name] = "done" if record else "missing" if reason == NEW else "stale"
             if not record:
                 self.why[reason] += 1
         return record
 
     def count_waiting(self, kind: str, name: str) -> None:
-        """Count a result that waits for one that is missing."""
+        """Count a result as missing because an input is missing."""
         with self._lock:
-            self.made[kind] += 1
+            self.computed[kind] += 1
             self.states[name] = "stale" if name in self._known() else "missing"
             self.why[WAITS] += 1
 
@@ -169,26 +179,30 @@ class ResultCache:
             self._by_name = by_name
         return self._by_name
 
-    def _reason(self, wanted: Wanted) -> str:
-        """What differs from the most similar result of the same name."""
+    def _reason(self, request: Request) -> str:
+        """The differences from the most similar result of the same name."""
         with self._lock:
-            others = self._known().get(wanted.name, [])
-        plain = json.loads(dump_json(dict(wanted.parts)))
+            others = self._known().get(request.name, [])
+        plain = json.loads(dump_json(dict(request.parts)))
         changes = [changed(other, plain) for other in others]
         fewest: list[str] = min(changes, key=len, default=[NEW])
         return ", ".join(fewest)
 
     def counts(self) -> dict[str, Any]:
-        """For the summary: {"model": {"reused", "made"}, ..., "why": {reason: times}}."""
-        kinds = dict.fromkeys([*self.reused, *self.made])
-        counts = {kind: {"reused": self.reused[kind], "made": self.made[kind]} for kind in kinds}
+        """Counts for the summary: {"model": {"reused", "made"}, ..., "why": {reason: times}}."""
+        kinds = dict.fromkeys([*self.reused, *self.computed])
+        counts = {kind: {"reused": self.reused[kind], "made": self.computed[kind]} for kind in kinds}
         return {**counts, "why": dict(self.why.most_common())}
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between the parts of two results: settings and libraries by name; models if nothing else does."""
+    """Names of the differences between the parts of two results; input models count if nothing else differs.
+
+    >>> changed({"settings": {"depth": 4, "seed": 1}}, {"settings": {"depth": 6, "seed": 1}})
+    ['depth']
+    """
     names = []
-    for part in sorted({*before, *now} - {*LEARNED_FROM}):
+    for part in sorted({*before, *now} - {*INPUT_MODELS}):
         old, new = before.get(part), now.get(part)
         if old != new and isinstance(old, dict) and isinstance(new, dict):
             names += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
@@ -198,7 +212,7 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def objects_of(record: dict[str, Any]) -> list[str]:
-    """Digests of the contents that a result's record names."""
+    """Digests of the contents that a record names."""
     digests = list(record.get("arrays", {}).values())
     for model in record.get("models", []):
         digests += [] if model is None else model["files"].values()
@@ -206,10 +220,10 @@ def objects_of(record: dict[str, Any]) -> list[str]:
 
 
 def save_array(store: Store, array: np.ndarray) -> str:
-    """Keep an array as a content; its digest."""
+    """Put an array into the store; returns its digest."""
     return store.put(pack_array(array))
 
 
 def load_array(store: Store, digest: str) -> np.ndarray:
-    """The array again."""
+    """Load an array from the store."""
     return unpack_array(store.get(digest))

@@ -1,4 +1,4 @@
-"""Store: where a run keeps what it made, so that a killed run goes on and nothing half-written is seen."""
+"""Store: the folder in which a run keeps its results, so that a killed run resumes and readers see complete files."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ import numpy as np
 from gpupipe.runtime.errors import UserError
 
 FORMAT = 1
-KEY_LENGTH = 40  # hexadecimal digits of a unit's key
-SEAL = "sha256"  # the field of a unit's record that holds the checksum of the others
-LOOK_S = 0.2  # how often a run that waits looks whether it may begin
+KEY_LENGTH = 40  # hexadecimal digits of a cache key
+SEAL = "sha256"  # the field of a record that holds the checksum of its other fields
+LOOK_S = 0.2  # between two attempts of a waiting run to get the lock
 
 
 class StoreError(UserError):
-    """What is stored cannot be used; the message names the file and the fix."""
+    """A stored file cannot be used; the message names the file and the fix."""
 
 
 def write_atomic(path: pathlib.Path, content: bytes) -> None:
-    """Write under a temporary name, sync, and rename: a reader sees the old file, the new one, or none."""
+    """Write a temporary file, sync, and rename it: a reader sees the old file, the new file, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Threads may write the same content at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -49,7 +49,7 @@ def write_atomic(path: pathlib.Path, content: bytes) -> None:
 
 
 def dump_json(value: Any) -> bytes:
-    """JSON with sorted keys; NaN and infinities, which JSON has not, become null."""
+    """JSON with sorted keys; NaN and infinities become null, because JSON does not have them."""
     return (json.dumps(_finite(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -59,36 +59,46 @@ def sha256(content: bytes) -> str:
 
 
 class Store:
-    """The folder OUT of one run.
+    """The folder OUT of a run.
 
-    .gpupipe/objects/SHA256: contents, each written once.  .gpupipe/units/KEY.json: finished units of work, which name
-    objects.  .gpupipe/runs/RUN_KEY: keys of the units that a run needs, one a line.  Everything else in OUT is what
-    the user came for; published files are links to objects where the file system has hard links, so that equal models
-    take their space once.
+    .gpupipe/objects/SHA256: contents, each written once.
+    .gpupipe/units/KEY.json: records of cached results, which name objects.
+    .gpupipe/runs/RUN_KEY: keys of the results that a run needs, a key in each line.
+    The rest of OUT is for the user. Published files are hard links to objects where the file system has them, so that
+    equal models take their space once.
+
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> store.get(store.put(b"content"))
+        b'content'
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
         self.out = pathlib.Path(out)
         self._work = self.out / ".gpupipe"
-        self._sound: set[str] = set()  # objects that this process has seen to be as their names say
+        self._sound: set[str] = set()  # objects whose content this process has checked against their names
         self._referred: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def lock(
-        self, option: str = "--out", wait_s: float = 0.0, waiting: Callable[[str], None] = lambda holder: None,
-        sweep: bool = True, name: str = "lock",
-    ) -> Iterator[None]:  # fmt: skip
-        """Hold the store alone; StoreError names the holder if another run has it, still after `wait_s` seconds.
+        self,
+        option: str = "--out",
+        wait_s: float = 0.0,
+        waiting: Callable[[str], None] = lambda holder: None,
+        sweep: bool = True,
+        name: str = "lock",
+    ) -> Iterator[None]:
+        """Lock the store for this process. Raises StoreError, naming the holder, if `wait_s` seconds pass in vain.
 
-        option: the one that chose the folder, which the error names.
-        waiting(holder): told once, before it waits.  sweep: remove what killed runs left half-written.
-        name: of the lock's file; what holds one name does not keep another out, as a night and its own run.
-        Where what is done inside raises UserError before anything was kept, nothing is left behind.
+        option: the option that chose the folder; the error names it.
+        waiting(holder): called once, before the first wait.  sweep: remove incomplete files of killed runs.
+        name: of the lock file. Locks of different names are independent: a night holds one lock, and its run another.
+        If the context raises UserError before a result is kept, the folder is removed again.
         """
         path = self._work / name
         with self._held(path, option, wait_s, waiting):
-            if sweep:  # nobody else writes here now
+            if sweep:  # no other process writes here now
                 for leftover in self.temporary():
                     leftover.unlink(missing_ok=True)
                 shutil.rmtree(self.cache, ignore_errors=True)
@@ -103,11 +113,9 @@ class Store:
                 raise
 
     @contextlib.contextmanager
-    def _held(
-        self, path: pathlib.Path, option: str, wait_s: float, waiting: Callable[[str], None]
-    ) -> Iterator[None]:  # fmt: skip
-        """The lock file, held and naming this process; the system lets go of it when the process ends, however."""
-        began, told = time.monotonic(), False
+    def _held(self, path: pathlib.Path, option: str, wait_s: float, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Hold a lock file that names this process; the system releases it at the end of the process."""
+        began, announced = time.monotonic(), False
         while True:
             self._work.mkdir(parents=True, exist_ok=True)
             with path.open("a+") as stream:
@@ -123,57 +131,57 @@ class Store:
             if time.monotonic() - began >= wait_s:
                 how = "wait for it (--wait)" if option == "--out" else "wait for it"
                 raise StoreError(f"{self.out} is in use by {holder}: {how}, or choose another {option}")
-            if not told:
+            if not announced:
                 waiting(holder)
-                told = True
+                announced = True
             time.sleep(LOOK_S)
 
     @property
     def replaced(self) -> pathlib.Path:
-        """Where a run that goes on from OUT keeps what lay there until its own files have taken the place."""
+        """A folder for the earlier files of OUT while a warm run replaces them."""
         return self._work / "replaced"
 
     @property
     def cache(self) -> pathlib.Path:
-        """A folder for files that no run needs after this one."""
+        """A folder for temporary files of the present run."""
         return self._work / "cache"
 
     @property
     def exists(self) -> bool:
-        """Whether a run has ever kept something here."""
+        """Whether a run has ever used this folder."""
         return self._work.is_dir()
 
     def temporary(self) -> list[pathlib.Path]:
-        """Files that a killed run had begun to write."""
-        places = (".*.tmp", "trained_*/**/.*.tmp", "backtest/.*.tmp", f"{self._work.name}/**/.*.tmp")
-        return sorted(found for place in places for found in self.out.glob(place))
+        """Incomplete files of a killed run."""
+        patterns = (".*.tmp", "trained_*/**/.*.tmp", "backtest/.*.tmp", f"{self._work.name}/**/.*.tmp")
+        return sorted(path for pattern in patterns for path in self.out.glob(pattern))
 
     def cached(self) -> list[pathlib.Path]:
         """Files of `cache`."""
         return sorted(path for path in self.cache.glob("**/*") if path.is_file())
 
     def objects(self) -> list[pathlib.Path]:
-        """The files of all kept contents, named by their SHA-256."""
+        """Files of all contents, named by their SHA-256."""
         return sorted(path for path in (self._work / "objects").glob("*") if not path.name.startswith("."))
 
     def object_file(self, digest: str) -> pathlib.Path:
-        """Where a content is kept; StoreError for what is no SHA-256, which might name a file elsewhere."""
+        """The file of a content. Raises StoreError if the digest is no SHA-256: it could point outside the store."""
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise StoreError(f"{digest!r} is no SHA-256: a record of {self._work} was altered; delete it and run again")
         return self._work / "objects" / digest
 
     def unit_files(self) -> list[pathlib.Path]:
-        """The records of all finished units, named by their keys."""
+        """Records of all cached results, named by their keys."""
         return sorted(path for path in (self._work / "units").glob("*.json") if not path.name.startswith("."))
 
     def remove_empty_folders(self) -> None:
-        """Folders of the store in which nothing is left."""
+        """Remove empty folders of the store."""
         for folder in (self.cache, *(self._work / name for name in ("objects", "units", "runs"))):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def put(self, content: bytes) -> str:
-        """Keep a content; return its SHA-256."""
+        """Write a content; returns its SHA-256."""
         digest = sha256(content)
         path = self.object_file(digest)
         if not (path.exists() and sha256(path.read_bytes()) == digest):
@@ -182,7 +190,7 @@ class Store:
         return digest
 
     def get(self, digest: str) -> bytes:
-        """A kept content; StoreError if it is gone or altered."""
+        """Read a content; raises StoreError if it is missing or altered."""
         path = self.object_file(digest)
         try:
             content = path.read_bytes()
@@ -193,16 +201,16 @@ class Store:
         return content
 
     def size(self, digest: str) -> int:
-        """Bytes of a kept content."""
+        """Size of a content in bytes."""
         return (self._work / "objects" / digest).stat().st_size
 
     def finish(self, key: str, record: dict[str, Any]) -> None:
-        """Say that the unit `key` is done; `record` is JSON and names its objects. Its own checksum is kept with it."""
+        """Write the record of a result, in the types of JSON, with a checksum; the record names its objects."""
         sealed = {**record, SEAL: sha256(dump_json(record))}
         write_atomic(self._work / "units" / f"{key}.json", dump_json(sealed))
 
     def finished(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished unit, or None; one that is not as it was written is none."""
+        """The record of a result; None where it is missing or altered."""
         path = self._work / "units" / f"{key}.json"
         try:
             record = json.loads(path.read_bytes())
@@ -212,14 +220,14 @@ class Store:
         return record if seal == sha256(dump_json(record)) else None
 
     def units(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Keys and records of all finished units, in the order of their keys."""
+        """Keys and records of all cached results, in the order of keys."""
         for path in self.unit_files():
             if (record := self.finished(path.stem)) is not None:
                 yield path.stem, record
 
     def unsound(self, digests: Iterable[str]) -> list[str]:
-        """Those objects that are gone or altered; each is read once a process."""
-        bad = []
+        """Digests of missing or altered objects; a process reads each object once."""
+        damaged = []
         for digest in digests:
             if digest in self._sound:
                 continue
@@ -227,8 +235,8 @@ class Store:
                 self.get(digest)
                 self._sound.add(digest)
             except StoreError:
-                bad.append(digest)
-        return bad
+                damaged.append(digest)
+        return damaged
 
     def drop(self, digests: Iterable[str]) -> None:
         """Remove objects, so that they are written again."""
@@ -238,30 +246,30 @@ class Store:
                 self.object_file(digest).unlink(missing_ok=True)
 
     def refer(self, run_key: str, key: str) -> None:
-        """Say that a run needs the unit `key`: what no run needs that is finished here or goes on, `clean` removes."""
+        """Record that a run needs a result; `gpupipe clean` removes results that no run needs."""
         with self._lock:
             if (run_key, key) in self._referred:
                 return
             self._referred.add((run_key, key))
             (self._work / "runs").mkdir(parents=True, exist_ok=True)
             with (self._work / "runs" / run_key).open("a") as stream:
-                stream.write(f"\n{key}\n")  # a line that a kill cut short stays by itself
+                stream.write(f"\n{key}\n")  # a line cut short by a kill stays alone
 
     def runs(self) -> dict[str, set[str]]:
-        """The keys of the units that each run needs, by its key; a line cut short by a kill names none."""
+        """Keys of the results that each run needs, by run key; a line cut short by a kill is ignored."""
         return {
             path.name: {line for line in path.read_text().split("\n") if len(line) == KEY_LENGTH}
             for path in sorted((self._work / "runs").glob("*"))
         }
 
     def forget_runs(self, but: str) -> None:
-        """Let go of the units of all runs but one, which has taken their place."""
+        """Forget which results all runs but one need."""
         for path in (self._work / "runs").glob("*"):
             if path.name != but:
                 path.unlink()
 
     def publish(self, relative: str, content: bytes) -> dict[str, Any]:
-        """Put a content at OUT/relative; return its entry in the manifest: {"sha256", "bytes"}."""
+        """Write a content to OUT/relative; returns its manifest entry {"sha256", "bytes"}."""
         digest = self.put(content)
         target = self.out / relative
         if not (target.exists() and sha256(target.read_bytes()) == digest):
@@ -272,30 +280,30 @@ class Store:
                 os.link(self.object_file(digest), temporary)
                 temporary.replace(target)
                 _sync_folder(target.parent)
-            except OSError:  # no hard links here
+            except OSError:  # the file system has no hard links
                 write_atomic(target, content)
         return {"sha256": digest, "bytes": len(content)}
 
     def forget_leftovers(self) -> None:
-        """Drop what only an unfinished run needs: matrices in files, and what lay in OUT before."""
+        """Remove files that only an unfinished run needs: matrices, and earlier files of OUT."""
         for place in (self.cache, self.replaced):
             shutil.rmtree(place, ignore_errors=True)
 
     def forget_units(self) -> None:
-        """Drop what only a later run could use; published files stay."""
+        """Remove all cached results; published files stay."""
         for name in ("units", "objects", "cache", "runs"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 
 def pack_array(array: np.ndarray) -> bytes:
-    """An array as .npy bytes."""
+    """The .npy bytes of an array."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def unpack_array(content: bytes) -> np.ndarray:
-    """The array again."""
+    """The array of .npy bytes."""
     array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     return array
 
@@ -313,7 +321,7 @@ def _finite(value: Any) -> Any:
 
 
 def _locked(stream: IO[str], path: pathlib.Path) -> bool:
-    """Try to lock an open file; False if another holds it, or if it is no longer the one at `path`."""
+    """Try to lock an open file; False if another process holds it, or if `path` is another file now."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -17,7 +17,7 @@ from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
 from gpupipe.runtime.task_graph import FoldSlot, Task
-from gpupipe.store.cache import Cached, Wanted, load_array, save_array
+from gpupipe.store.cache import Cached, Request, load_array, save_array
 from gpupipe.training import fold_data
 from gpupipe.training.cache_keys import (
     GroupDigests,
@@ -306,7 +306,7 @@ class FoldTasks:
         block: Sequence[int],
         pooled: FittedStage | None,
         final: FittedStage | None,
-    ) -> Wanted:
+    ) -> Request:
         """The request for a block of models: its name, and the parts of its cache key."""
         inputs, settings = self._opened.inputs, EstimatorSettings(self.context.settings, estimator)
         values = dict(inputs.fixed)
@@ -327,7 +327,7 @@ class FoldTasks:
             "what it starts from": estimator.earlier.digest if estimator.earlier else "",
         }
         name = f"{self._name}/{estimator.name}/{group or 'pool'}"
-        return Wanted(self._block_name(name, block), parts)
+        return Request(self._block_name(name, block), parts)
 
     def _with_predictions(
         self, estimator: Estimator, group: str, name: str, stage: FittedStage | None, worker: int
@@ -346,7 +346,7 @@ class FoldTasks:
             }  # fmt: skip
             result = context.results.cached(
                 "prediction",
-                Wanted(part_name, parts),
+                Request(part_name, parts),
                 functools.partial(self._predict, estimator, group, part, part_name, stage.models, worker),
                 lambda array: {"arrays": {"said": save_array(context.store, array)}},
                 lambda record: load_array(context.store, record["arrays"]["said"]),

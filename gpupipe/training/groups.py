@@ -22,7 +22,7 @@ from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import FoldSlot, Task, run_graph
-from gpupipe.store.cache import Wanted
+from gpupipe.store.cache import Request
 from gpupipe.training.cache_keys import base_parts, load_models, save_models
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.fold_data import FoldId, make_training_set
@@ -241,7 +241,7 @@ class _Pool:
         def save(models: dict[str, list[Any]]) -> dict[str, Any]:
             return {"models": save_models(context.store, [m for group in self.groups for m in models[group]])}
 
-        result = context.results.cached("stack", Wanted(name, parts), make, save, load)
+        result = context.results.cached("stack", Request(name, parts), make, save, load)
         if context.results.asking or result is None:
             return
         self.stacked, self.stacking_s = result.value, result.seconds

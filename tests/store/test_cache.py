@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpupipe.store.cache import WAITS, ResultCache, Wanted, load_array, objects_of, save_array
+from gpupipe.store.cache import WAITS, Request, ResultCache, load_array, objects_of, save_array
 from gpupipe.store.content_store import Store
 
 
@@ -36,7 +36,7 @@ class Squares:
         return self.results.cached_together("square", wanted, make, self.save, self.load)
 
     def wanted(self, number, **more):
-        return Wanted(f"squares/{number}", {"number": number, "settings": {"power": 2}, **more})
+        return Request(f"squares/{number}", {"number": number, "settings": {"power": 2}, **more})
 
     def save(self, array):
         return {"arrays": {"squares": save_array(self.results.store, array)}}

@@ -19,7 +19,7 @@ from gpupipe.runtime.device import pick
 from gpupipe.store.content_store import Store
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.distributed import worker_run
-from gpupipe.training.distributed.cluster import ClusterError, Run, cluster
+from gpupipe.training.distributed.cluster import ClusterError, ClusterRun, cluster
 from gpupipe.training.fold_data import FoldId, make_training_set
 from gpupipe.workloads import equity
 from tests.support import tiny
@@ -219,8 +219,8 @@ def test_a_scheduler_that_goes_away_is_told_in_a_line(three):
         def result(self):
             raise CancelledError("of Dask")
 
-    run = Run(three, None, None)
-    with pytest.raises(ClusterError, match=r"final/linear/pool: the scheduler .* the same command goes on"):
+    run = ClusterRun(three, None, None)
+    with pytest.raises(ClusterError, match=r"final/linear/pool: the scheduler .* the same command resumes"):
         run._result("final/linear/pool", Gone())
 
 

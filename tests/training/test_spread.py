@@ -143,12 +143,12 @@ def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monk
             asked.append(1)
             raise spread._LostError("gone")
 
-        with pytest.raises(ClusterError, match=r"a unit: workers were lost 4 times .*spread over more"):
+        with pytest.raises(ClusterError, match=r"a unit: workers were lost in 4 attempts .*spread over more"):
             run._again("a unit", lost)
         assert len(asked) == spread.ATTEMPTS
         monkeypatch.setattr(spread, "REPLACED_S", 0.1)
         monkeypatch.setattr(run, "_there", lambda: set(run._addresses[1:]))
-        with pytest.raises(ClusterError, match=r"none has come in its place for .* seconds: start another"):
+        with pytest.raises(ClusterError, match=r"no worker has replaced it for .* seconds: start another"):
             run._complete(run._losses)
 
 
