@@ -162,7 +162,7 @@ class Models:
         return self.predict_matrix(group, X, pick("cpu"), families)
 
     def warm_features(self, panel: Panel) -> Any:
-        """float32 (n_rows, n_features): the warm rows of a panel of one group. Raises as `predict`."""
+        """float32 (n_rows, n_features): the warm rows of a panel of one group. Errors: see `predict`."""
         features = self.features(panel)
         return features.values[warm_rows(features)]
 
@@ -178,7 +178,7 @@ class Models:
     def features(self, panel: Panel, out: Any = None, compared_since: int | None = None) -> Features:
         """The features that the models were trained on, of every row; StoreError where they are others here.
 
-        out, compared_since: as of compute_features.
+        out, compared_since: see `compute_features`.
         """
         load_contents(self.modules)
         missing = [name for name in self.feature_names if name not in FEATURES]
@@ -331,7 +331,7 @@ def _models_of(
             fitted[family] = registry.load_model(files, described, boosters)
         except UserError:  # the library is not installed
             raise
-        except Exception as error:  # each library has errors of its own for what is no file of its
+        except Exception as error:  # libraries raise errors of many types for damaged files
             problem = (str(error).splitlines() or [""])[0]
             names = " and ".join(str(root / f"{folder}{family}{suffix}") for suffix in files)
             raise StoreError(

@@ -12,12 +12,12 @@ from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sh
 
 
 def entry_of(content: bytes) -> dict[str, Any]:
-    """What the manifest says of a file."""
+    """The manifest's entry of a file."""
     return {"sha256": sha256(content), "bytes": len(content)}
 
 
 def withdraw_manifest(store: Store) -> None:
-    """Remove an earlier run's manifest before its files are replaced: it must never call a file good that is not."""
+    """Remove an earlier run's manifest before its files are replaced, so that it never vouches for other contents."""
     (store.out / MANIFEST).unlink(missing_ok=True)
 
 
@@ -38,8 +38,8 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any] | None:
     if isinstance(manifest, dict) and "kind" in manifest:
         raise StoreError(f"{path} is of an export, not of a run: give the folder of a run, or one that is new")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise StoreError(f"{path} has format {found!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it")
+        written = manifest.get("format") if isinstance(manifest, dict) else None
+        raise StoreError(f"{path} has format {written!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it")
     files = manifest.get("files")
     entries = files.values() if isinstance(files, dict) else [None]
     if not (

@@ -14,7 +14,7 @@ from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.runtime import run_log
 from gpupipe.runtime.errors import UserError
 
-DEFAULT = "sqlite:///mlflow.db"  # MLflow's own, in the working directory; artifacts lie in mlruns/ beside it
+DEFAULT = "sqlite:///mlflow.db"  # MLflow's default, in the working directory; artifacts lie in mlruns/ beside it
 EXPERIMENT = "gpupipe"
 MEASURES = ("test_log_loss", "validation_log_loss")
 FILES = (MANIFEST, summary.JSON, run_log.FILE)
@@ -31,7 +31,7 @@ def require(uri: str) -> None:
 
 
 def track(uri: str, out: str | os.PathLike[str], whole: dict[str, Any]) -> str:
-    """Tell MLflow of a finished run; its id there. A run of the same key that is there already is not told again.
+    """Log a finished run to MLflow and return its id there. A run whose key MLflow already has is not logged again.
 
     Parameters are all settings; metrics are log-losses of each family, averaged over its models, and the seconds of
     each stage; tags are the run key, the hashes of data and code, and the manifest's own; the manifest, the summary and
@@ -50,10 +50,10 @@ def track(uri: str, out: str | os.PathLike[str], whole: dict[str, Any]) -> str:
     key = manifest["run_key"]
     try:
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
-        if told := client.search_runs([experiment], f"tags.`gpupipe.run_key` = '{key}' and status = 'FINISHED'"):
-            return told[0].info.run_id
+        existing = client.get_experiment_by_name(EXPERIMENT)
+        experiment = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
+        if runs := client.search_runs([experiment], f"tags.`gpupipe.run_key` = '{key}' and status = 'FINISHED'"):
+            return runs[0].info.run_id
         run = client.create_run(experiment, run_name=key[:12]).info
         parameters = [Param(name, text[:500]) for name, text in _flat(manifest["settings"])]
         for k in range(0, len(parameters), _MOST_AT_ONCE):
@@ -86,18 +86,18 @@ def _hashes(root: pathlib.Path) -> dict[str, str]:
     from gpupipe.store.content_store import sha256
 
     events = run_log.read(root / run_log.FILE) if (root / run_log.FILE).exists() else []
-    start: dict[str, Any] = next((one for one in reversed(events) if one.get("event") == "start"), {})
+    start: dict[str, Any] = next((event for event in reversed(events) if event.get("event") == "start"), {})
     named: tuple[str, ...] = ("data", "code", "settings")
-    found = {name: str(start[name]) for name in named if name in start}
-    return {**found, "manifest": sha256((root / MANIFEST).read_bytes())}
+    tags = {name: str(start[name]) for name in named if name in start}
+    return {**tags, "manifest": sha256((root / MANIFEST).read_bytes())}
 
 
 def _metrics(whole: dict[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {f"seconds.{name}": float(value) for name, value in whole["seconds"].items()}
+    measures: dict[str, float] = {f"seconds.{name}": float(value) for name, value in whole["seconds"].items()}
     for measure in MEASURES:
         values: dict[str, list[float]] = {}
         for row in whole["models"]:
             if row.get(measure) is not None:
                 values.setdefault(row["model"], []).append(float(row[measure]))
-        found |= {f"{measure}.{name}": sum(some) / len(some) for name, some in values.items()}
-    return found
+        measures |= {f"{measure}.{name}": sum(some) / len(some) for name, some in values.items()}
+    return measures
