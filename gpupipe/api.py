@@ -1,4 +1,4 @@
-"""`train`: the job from Python."""
+"""`train`: the training job as a Python function."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from gpupipe.workloads import equity
 
 
 def train(
-    panel: Panel, preset: str = "balanced", out: str | os.PathLike[str] = "OUT", *,
-    settings: Iterable[str] = (), jobs: int | None = None, warm_start: str | os.PathLike[str] | None = None,
+    panel: Panel,
+    preset: str = "balanced",
+    out: str | os.PathLike[str] = "OUT",
+    *,
+    settings: Iterable[str] = (),
+    jobs: int | None = None,
+    warm_start: str | os.PathLike[str] | None = None,
     **overrides: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Train every model on a panel, write them to `out`, and return the summary (the content of summary.json).
 
-    preset: fast, balanced or quality.  settings: "section.field=value" strings, as --set takes them.
-    jobs: trainings at the same time; the number of cores if None.  overrides: as `config.make` takes them, for
-    example `labels__horizons=(1, 5)` or `training__models=("xgb_joint", "linear")`.
+    preset: fast, balanced or quality.
+    settings: "section.field=value" strings, as for --set.
+    jobs: number of fits that run at the same time; None is the number of cores.
+    warm_start: the folder of a finished run from whose models training starts, as for --warm-start; it may be `out`.
+    overrides: see `config.make`: `labels__horizons=(1, 5)` or `training__models=("xgb_joint", "linear")`.
 
-    warm_start: the folder of a finished run to go on from, as --warm-start; it may be `out`.
+    A finished run with the same data, settings and code in `out` is kept, and a killed run is resumed.
+    Raises ConfigError, StoreError or ValueError with the fix.
 
-    A finished run of the same data, settings and code in `out` is left as it is; a killed one goes on.
-    Raises ConfigError, StoreError or ValueError with what to mend.
+    Example: `train(panel, "fast", "OUT", labels__horizons=(1,))["models"]` lists the trained models.
     """
     chosen = equity.make(preset, None, settings, **overrides)
     options = job.JobOptions(jobs=jobs, warm_start=warm_start)

@@ -21,6 +21,7 @@ class Section:
     presets: the values that a preset starts from, by its name; `kind()` for the others.
     by_group: whether a table [tuned.GROUP.SECTION] may give it values of a group's or a label's own.
 
+        >>> from gpupipe.config.sections import FeatureSet
         >>> Section(FeatureSet).start("fast").names
         ('core',)
     """

@@ -1,4 +1,4 @@
-"""The job from a Panel to a finished OUT: resume what is there, lock, log, and run the workload's tasks."""
+"""The job from a Panel to a finished OUT: resume, lock, log, and run the tasks of a workload."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gpupipe.artifacts import summary
@@ -36,15 +37,15 @@ def run_key(
     modules: Sequence[Module] = (),
     roots: Sequence[str] = ("gpupipe.pipeline.job", "gpupipe.workloads.equity"),
 ) -> str:
-    """SHA-256 of all that decides what OUT holds: data, settings, code (the user's too), versions, the kind of device.
+    """SHA-256 of all inputs that decide the content of OUT: data, settings, code, user modules, versions, device kind.
 
-    roots: the modules whose code, with all that they import, makes it; what shows it on a console is no part of it.
+    roots: the modules whose code, with the code of their imports, is part of the key; the console's code is not.
     """
-    own = [module.content.hex() for module in modules]
+    user_code = [module.content.hex() for module in modules]
     unused = set(registry.optional()) - set(settings.training.models)
     computing = {name: version for name, version in fingerprint.versions().items() if name not in unused}
     code_roots = [*roots, *(registry.module_of(name) for name in settings.training.models)]
-    parts = [digest, settings.digest(), fingerprint.code_hash(code_roots, ()), own, computing, device.kind]
+    parts = [digest, settings.digest(), fingerprint.code_hash(code_roots, ()), user_code, computing, device.kind]
     return sha256(dump_json(parts))
 
 
@@ -62,57 +63,43 @@ def execute(
     options: JobOptions | None = None,
     listener: Listener | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Run the job; return the summary and whether anything had to be done.
+    """Run a workload; returns the summary, and whether there was anything to do.
 
-    A finished run of the same key is checked against its manifest and left as it is; of any other run, finished or
-    killed, those results are reused whose inputs are the same, and only the others are made.
-    Raises UserError where no memory plan stays below the limits, or there is no run to start from; StoreError, naming
-    the holder, where another run holds OUT.
+    A finished run with the same key is checked against its manifest and kept. Of any other run, finished or killed,
+    results with equal inputs are reused, and only the others are computed.
+    Raises UserError where no memory plan stays below the limits, or the warm start has no finished run; StoreError,
+    naming the holder, where another run holds OUT.
     """
     options, listener = options or JobOptions(), listener or Listener()
     workload.require(settings, options)
-    store, workers = Store(out), options.workers
-    modules = load_modules(settings.features.modules)
+    store, modules = Store(out), load_modules(settings.features.modules)
     digest = report.data_hash if report else data_hash(panel)
-    cold_key = key = run_key(digest, settings, panel.device, modules, code_roots(workload))
-    earlier = None
-    if options.warm_start is not None:
-        earlier = warm_start.read(options.warm_start, store)
-        key = earlier.key(cold_key)
-    here = earlier is not None and store.out.resolve() == pathlib.Path(str(options.warm_start)).resolve()
-    keys, jobs = Keys(key, cold_key), workers.jobs if workers else options.jobs or available_cores()
-    if _altered(store, keys, here) == []:
+    start = _Start.of(run_key(digest, settings, panel.device, modules, code_roots(workload)), options, store)
+    if start.altered(store) == []:
         return _with_tuning(store, options.tuning, options.wait_s), False
-    # Limits are of each process.
+    workers, key = options.workers, start.keys.run
+    jobs = workers.jobs if workers else options.jobs or available_cores()
+    # Limits are for each process.
     plan, reason = workload.memory_plan(panel, settings, workers.threads if workers else jobs, options.limits)
-    with contextlib.ExitStack() as held:
-        held.enter_context(store.lock("--out", options.wait_s, waiting(listener, store)))
-        altered = _altered(store, keys, here)
-        if altered == []:  # the run that this one waited for has made it
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store.lock("--out", options.wait_s, waiting(listener, store)))
+        altered = start.altered(store)
+        if altered == []:  # the run that held the lock has finished this run
             return summary.read(store.out), False
-        held.enter_context(run_log.opened(store.out, **first_event(panel, report, settings, key, jobs)))
+        stack.enter_context(run_log.opened(store.out, **first_event(panel, report, settings, key, jobs)))
         _warn_of_unused(panel, settings)
-        if altered:
-            log.warning(
-                "%s was altered since it was written (%s): this run makes it again", store.out, ", ".join(altered[:3])
-            )
-        elif read_manifest(out) and not here:
-            log.warning(
-                "%s holds a finished run of other data, settings or code: this one takes its place",
-                store.out,
-                extra={"every_night": True},
-            )
-        watch = held.enter_context(memory.Watch())
+        _warn_of_replaced(store, altered, start.from_out)
+        watch = stack.enter_context(memory.Watch())
         pool = None
         if workers:
-            pool = held.enter_context(workers.running(workload, panel, settings, keys.run, plan, modules))
+            pool = stack.enter_context(workers.running(workload, panel, settings, key, plan, modules))
         if plan.jobs:
             jobs = plan.jobs * (pool.n_workers if pool else 1)
         if reason:
             log.warning("%s", reason)
         context = JobContext(
-            panel, report, settings, modules, store, keys, jobs, logging_too(listener, watch), plan, reason, earlier,
-            options.tuning, watch, pool,
+            panel, report, settings, modules, store, start.keys, jobs, logging_too(listener, watch), plan, reason,
+            start.earlier, options.tuning, watch, pool,
         )  # fmt: skip
         finished = workload.run(context)
         if not options.keep:
@@ -120,8 +107,40 @@ def execute(
         return finished, True
 
 
+@dataclass(frozen=True)
+class _Start:
+    """The start of a run: its keys, and the earlier run of a warm start.
+
+    from_out: whether the earlier run is in the folder of this run.
+    """
+
+    keys: Keys
+    earlier: warm_start.EarlierRun | None
+    from_out: bool
+
+    @classmethod
+    def of(cls, cold_key: str, options: JobOptions, store: Store) -> _Start:
+        """Read the earlier run, if there is a warm start. cold_key: the key of the run without it."""
+        if options.warm_start is None:
+            return cls(Keys(cold_key, cold_key), None, False)
+        earlier = warm_start.read(options.warm_start, store)
+        from_out = store.out.resolve() == pathlib.Path(str(options.warm_start)).resolve()
+        return cls(Keys(earlier.key(cold_key), cold_key), earlier, from_out)
+
+    def altered(self, store: Store) -> list[str] | None:
+        """Files of OUT's finished run that differ from its manifest; None without a finished run of this key.
+
+        A run that starts from OUT itself is finished where OUT has its data, settings and code.
+        """
+        manifest = read_manifest(store.out)
+        if not manifest:
+            return None
+        same_inputs = self.from_out and manifest.get("cold_key") == self.keys.cold
+        return altered_files(store.out, manifest) if manifest["run_key"] == self.keys.run or same_inputs else None
+
+
 def waiting(listener: Listener, store: Store) -> Callable[[str], None]:
-    """Tell the listener whom a run waits for."""
+    """A callback that reports the holder of the lock to the listener."""
     return lambda holder: listener.stage(f"waiting for {holder}, which uses {store.out}")
 
 
@@ -136,32 +155,35 @@ def first_event(panel: Panel, report: DataReport | None, settings: Config, key: 
     }  # fmt: skip
 
 
-def _altered(store: Store, keys: Keys, here: bool) -> list[str] | None:
-    """Files of OUT's finished run that differ from its manifest; None where it holds no finished run of this key.
-
-    here: the run would start from OUT itself, where one of these data, settings and code has nothing to learn.
-    """
-    manifest = read_manifest(store.out)
-    if not manifest or not (manifest["run_key"] == keys.run or (here and manifest.get("cold_key") == keys.cold)):
-        return None
-    return altered_files(store.out, manifest)
+def _warn_of_replaced(store: Store, altered: list[str] | None, from_out: bool) -> None:
+    """Warn where this run replaces altered files, or a finished run with another key."""
+    if altered:
+        log.warning(
+            "%s was altered since it was written (%s): this run makes it again", store.out, ", ".join(altered[:3])
+        )
+    elif read_manifest(store.out) and not from_out:
+        log.warning(
+            "%s holds a finished run of other data, settings or code: this run replaces it",
+            store.out,
+            extra={"every_night": True},
+        )
 
 
 def _with_tuning(store: Store, tuning: dict[str, Any] | None, wait_s: float) -> dict[str, Any]:
-    """The summary of a finished run, with the present record of its tuning: more trials may have found the same."""
+    """The summary of a finished run with the present record of its tuning, which may count more trials than before."""
     finished = summary.read(store.out)
     if tuning is not None and finished.get("tuning") != tuning:
         finished["tuning"] = tuning
         with store.lock("--out", wait_s):
             manifest = read_manifest(store.out) or {}
-            others = {name: value for name, value in manifest.items() if name not in ("format", "run_key", "files")}
+            rest = {name: value for name, value in manifest.items() if name not in ("format", "run_key", "files")}
             entries = {**manifest["files"], **summary.write(store, finished)}
-            write_manifest(store, manifest["run_key"], entries, {**others, "tuning": tuning})
+            write_manifest(store, manifest["run_key"], entries, {**rest, "tuning": tuning})
     return finished
 
 
 def _warn_of_unused(panel: Panel, settings: Config) -> None:
-    """Warn of tuned values for a group that this run has not: a name misspelt would else pass in silence."""
+    """Warn of tuned values for groups that this run does not have, such as a misspelt name."""
     groups = {tuned.sector for tuned in settings.tuned} - set(panel.groups)
     if groups:
         log.warning("tuned values of %s are not used: this run has no such sector", ", ".join(sorted(groups)))

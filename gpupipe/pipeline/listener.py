@@ -1,4 +1,4 @@
-"""Listener: whoever is told how a run proceeds."""
+"""Listener: callbacks for the progress of a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from gpupipe.runtime import memory, run_log
 
 @dataclass(frozen=True)
 class Listener:
-    """Callbacks for the progress of a run; each may be left out.
+    """Callbacks for the progress of a run; each has a default that does nothing.
 
-    started(totals): before training, with the counts "units", "rows", "sectors", "labels" and "models".
-    advanced(text): after each task, with its name.  stage(text): a new stage begins.
+    started(totals): called before training, with the counts "units", "rows", "sectors", "labels" and "models".
+    advanced(text): called after each task, with its name.  stage(text): called when a stage begins.
+
+        >>> stages = []
+        >>> Listener(stage=stages.append).stage("training")
+        >>> stages
+        ['training']
     """
 
     started: Callable[[dict[str, int]], None] = lambda totals: None
@@ -22,7 +27,7 @@ class Listener:
 
 
 def logging_too(listener: Listener, watch: memory.Watch | None = None) -> Listener:
-    """The listener, and stages and totals are written to the run's log too."""
+    """A listener that also writes stages and totals to the run's log. watch: records memory by stage."""
 
     def started(totals: dict[str, int]) -> None:
         run_log.event("totals", **totals)

@@ -1,4 +1,4 @@
-"""How a job is run, and the workers that it may use."""
+"""JobOptions: how a job is run; Workers: a cluster that a job may use."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from gpupipe.training.context import WorkerPool
 
 
 class Workers(Protocol):
-    """Workers of a cluster, for one run after another."""
+    """The workers of a cluster, which serve runs in turn.
+
+    Example: `training.distributed.cluster.cluster(device, workers=3, jobs=6)` yields workers with jobs 6 and threads 2.
+    """
 
     @property
     def jobs(self) -> int:
-        """How many tasks they work on at the same time."""
+        """Number of tasks that all workers run at the same time."""
         ...
 
     @property
     def threads(self) -> int:
-        """How many tasks each of them works on at the same time."""
+        """Number of tasks that each worker runs at the same time."""
         ...
 
     def running(
@@ -37,22 +40,22 @@ class Workers(Protocol):
         plan: memory.Plan,
         modules: Sequence[Module],
     ) -> contextlib.AbstractContextManager[WorkerPool]:
-        """Give them a run. key: of the run.  plan: the memory plan of each of them."""
+        """Send a run to the workers. key: of the run.  plan: the memory plan of each worker."""
         ...
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a job is run: nothing of it changes a model, but for `warm_start`.
+    """How a job is run. Only `warm_start` changes models.
 
-    jobs: fits at the same time; the number of cores if None.
-    limits: memory that the run may take, by its estimate: the first plan of memory.LADDER that stays below is taken.
-    tuning: where tuned settings come from (`tune_job.section`), for the summary and the manifest.
-    warm_start: the folder of a finished run whose models the final fold starts from, where features, labels and
-        settings are the same (see training.warm_start); it may be the job's own folder.
-    wait_s: how long to wait where another run holds the folder.
-    keep: whether the folder keeps finished results, so that a later run can reuse those that nothing changed for.
-    workers: of a cluster, which fit and predict in the place of this process; the models are the same.
+    jobs: number of fits that run at the same time; None is the number of cores.
+    limits: memory limits of the run; the first plan of memory.LADDER whose estimate stays below them is chosen.
+    tuning: the record of tuned settings (`tune_job.section`), for the summary and the manifest.
+    warm_start: the folder of a finished run from whose models the final fold starts, where features, labels and
+        settings are equal (see training.warm_start); it may be the folder of this job.
+    wait_s: seconds to wait while another run holds the folder.
+    keep: whether the folder keeps cached results, which later runs can reuse.
+    workers: of a cluster, which fit and predict in the place of this process and give equal models.
 
         >>> JobOptions(jobs=2, limits=memory.Limits(host=8 << 30)).keep
         True

@@ -1,4 +1,4 @@
-"""StepsWorkload: a workload that is a graph of cached steps, for what is no cross-fit of estimators on every group."""
+"""StepsWorkload: a workload that is a graph of cached steps, in the place of a cross-fit on every group."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ from gpupipe.store.content_store import Store, dump_json, sha256
 
 @dataclass(frozen=True)
 class Step:
-    """One cached step.
+    """A cached step of a workload.
 
     name: without "/".
-    make(context, values): its value, from those of `needs` by name.
-    save(store, value): what its record holds of it, as JSON; contents put into the store are named under "arrays".
-    load(store, record): the value again.
+    make(context, values): computes the value from the values of `needs`, by name.
+    save(store, value): the fields of its record, in the types of JSON; contents of the store are named under "arrays".
+    load(store, record): the value.
     needs: names of the steps whose values it reads.
-    sections: names of the sections of the settings that it depends on.
-    reads_panel: whether it depends on the panel's rows themselves, and not only through the steps that it needs.
+    sections: names of the sections of the settings on which it depends.
+    reads_panel: whether it depends directly on the panel's rows, not only through the steps that it needs.
 
-        >>> Step("double", lambda context, values: 2 * values["one"], lambda store, value: {"value": value},
-        ...      lambda store, record: record["value"], needs=("one",)).needs
-        ('one',)
+        >>> double = Step("double", lambda context, values: 2 * values["price"], lambda store, value: {"value": value},
+        ...               lambda store, record: record["value"], needs=("price",))
+        >>> double.make(None, {"price": 21})
+        42
     """
 
     name: str
@@ -55,12 +56,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a workload made of its steps' values.
+    """The results of a workload, concluded from the values of its steps.
 
-    measured: rows of the summary with the draws behind their intervals.
+    measured: rows of the summary with the bootstrap draws of their intervals.
     files: contents to publish, by path below OUT.
-    n_targets: of each group, trained or not.
+    n_targets: number of targets of each group, trained or not.
     extra: further sections of the summary, by name.
+
+    Example: `Outcome(measured, {"curve.parquet": content})` publishes OUT/curve.parquet.
     """
 
     measured: Measured
@@ -71,10 +74,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StepsWorkload:
-    """A workload made of cached steps; `job.execute` runs it. See `pipeline.workload.Workload` for its attributes.
+    """A workload of cached steps, which `job.execute` runs. See `pipeline.workload.Workload` for its attributes.
 
-    steps: each after those that it needs.
-    conclude(context, values): what is published and summarised, from the values of all steps.
+    steps: each step after the steps that it needs.
+    conclude(context, values): the outcome, from the values of all steps.
+
+    Example: tests/support/toy_workload/steps.py has three steps: rows, models and predictions.
     """
 
     name: str
@@ -84,21 +89,21 @@ class StepsWorkload:
     conclude: Callable[[JobContext, Mapping[str, Any]], Outcome]
 
     def require(self, settings: Config, options: JobOptions) -> None:
-        """UserError for options that steps have no use for."""
+        """Raise UserError for options that steps do not support."""
         for option, given in (("--workers", options.workers), ("--warm-start", options.warm_start)):
             if given is not None:
-                raise UserError(f"{option}: the workload {self.name} does not use it; leave it out")
+                raise UserError(f"{option}: the workload {self.name} does not support this option; leave it out")
 
-    def memory_plan(
-        self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits
-    ) -> tuple[memory.Plan, str]:
-        """Everything in memory; UserError for limits, as nothing is known of what steps hold."""
+    def memory_plan(self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits) -> tuple[memory.Plan, str]:
+        """The default plan; raises UserError for limits, because the memory of steps is not known."""
         if limits != memory.NO_LIMITS:
-            raise UserError(f"--memory: the workload {self.name} cannot foretell its memory; leave it out")
+            raise UserError(
+                f"--memory: the memory of the workload {self.name} is not known before it runs; leave it out"
+            )
         return memory.AS_IT_IS, ""
 
     def run(self, context: JobContext) -> dict[str, Any]:
-        """Do the steps that are not there, and publish; the summary."""
+        """Run the missing steps and publish; returns the summary."""
         return _StepsJob(self, context).run()
 
 
@@ -112,7 +117,7 @@ class _StepsJob:
         self._by_name = {step.name: step for step in workload.steps}
 
     def run(self) -> dict[str, Any]:
-        """Do all of it."""
+        """Run the missing steps and publish; returns the summary."""
         began, context, store = time.perf_counter(), self.context, self.context.store
         n_rows, groups = context.panel.n_rows, context.panel.groups
         counts = {"units": len(self.workload.steps), "rows": n_rows, "sectors": len(groups), "labels": 1, "models": 1}
@@ -121,7 +126,7 @@ class _StepsJob:
         tasks: dict[str, Task] = {}
         for step in self.workload.steps:
             needs = tuple(tasks[name] for name in step.needs)
-            tasks[step.name] = Task(step.name, n_rows, functools.partial(self._do, step), needs)
+            tasks[step.name] = Task(step.name, n_rows, functools.partial(self._run_step, step), needs)
         run_graph(list(tasks.values()), Costs(), context.jobs)
         context.listener.stage("evaluation")
         withdraw_manifest(store)
@@ -149,7 +154,7 @@ class _StepsJob:
         store.forget_leftovers()
         return summary.read(store.out)
 
-    def _do(self, step: Step, worker: int) -> None:
+    def _run_step(self, step: Step, worker: int) -> None:
         began, context, store = time.perf_counter(), self.context, self.context.store
         values = {name: self.done[name].value for name in step.needs}
         name = f"{self.workload.name}//{step.name}"
@@ -161,7 +166,7 @@ class _StepsJob:
                 lambda value: step.save(store, value),
                 lambda record: step.load(store, record),
             )
-        assert result is not None, "a run makes what is missing"
+        assert result is not None, "a run computes missing results"
         self.done[step.name] = result
         run_log.event(
             "unit", stage=step.name, unit=name, seconds=time.perf_counter() - began, rows=context.panel.n_rows,
@@ -170,7 +175,7 @@ class _StepsJob:
         context.listener.advanced(name)
 
     def _parts(self, step: Step) -> dict[str, Any]:
-        """All that a step's value depends on."""
+        """The parts of a step's cache key."""
         context, root = self.context, self.workload.place.partition(":")[0]
         settings = {name: dataclasses.asdict(context.settings.sections[name]) for name in step.sections}
         flat = {f"{name}.{field}": value for name, values in settings.items() for field, value in values.items()}
@@ -190,5 +195,5 @@ class _StepsJob:
 
     @staticmethod
     def _content(result: Cached) -> str:
-        """SHA-256 of what a record holds, without how long it took."""
+        """SHA-256 of a record without its duration."""
         return sha256(dump_json({name: value for name, value in result.record.items() if name != "seconds"}))

@@ -1,4 +1,4 @@
-"""A supervised job: prepare datasets, split, cross-fit estimators, evaluate, publish, summarise."""
+"""SupervisedWorkload: prepare datasets, split, cross-fit estimators, evaluate, publish, summarise."""
 
 from __future__ import annotations
 
@@ -43,31 +43,32 @@ log = logging.getLogger("gpupipe")
 
 @dataclass(frozen=True)
 class SupervisedWorkload(Recipe):
-    """A recipe that `job.execute` can run: every group of a panel is a Dataset, estimators are cross-fitted on it."""
+    """A recipe that `job.execute` runs: each group of a panel becomes a Dataset, on which estimators are cross-fitted.
+
+    Example: `gpupipe.workloads.equity.EQUITY` trains 11 sectors x 6 labels x 6 families by default.
+    """
 
     def require(self, settings: Config, options: JobOptions) -> None:
-        """UserError where an estimator's package is missing, or for what does not go with training.spread."""
+        """Raise UserError where an estimator's package is missing, or an option excludes training.spread."""
         registry.require(settings.training.models)
         n = settings.training.spread
         if not n:
             return
         if options.workers is None:
-            raise UserError(f"training.spread = {n}: workers are to hold the rows: add --workers {n} or --scheduler")
+            raise UserError(f"training.spread = {n} needs workers that hold the rows: add --workers {n} or --scheduler")
         if options.limits != memory.NO_LIMITS:
-            raise UserError(
-                "--memory and --spread: each worker keeps its own rows in memory; give more workers instead"
-            )
+            raise UserError("--memory and --spread: each worker keeps its rows in memory; give more workers instead")
         if options.warm_start is not None:
             raise UserError(
-                "--warm-start and --spread: models of spread rows begin from nothing; leave one of them out"
+                "--warm-start and --spread: models of spread rows start from nothing; leave one of them out"
             )
 
     def memory_plan(self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits) -> tuple[memory.Plan, str]:
-        """See Workload."""
+        """See `Workload`."""
         return planning.memory_plan(self, panel, settings, jobs, limits)
 
     def run(self, context: JobContext) -> dict[str, Any]:
-        """See Workload."""
+        """See `Workload`."""
         return _SupervisedJob(self, context).run()
 
 
@@ -79,7 +80,7 @@ class _SupervisedJob:
     job: JobContext
 
     def run(self) -> dict[str, Any]:
-        """Prepare, train, evaluate, publish; the summary."""
+        """Prepare, train, evaluate and publish; returns the summary."""
         began, job = time.perf_counter(), self.job
         cache = job.store.cache if job.plan.files else None
         job.listener.stage("features and labels")
@@ -94,7 +95,7 @@ class _SupervisedJob:
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
         evaluated = cross_validate.evaluate_folds(self.workload, training, folds, job.listener.stage)
         job.listener.stage(f"training, {cross_validate.title(folds.published)}" if evaluated else "training")
-        if job.earlier:  # of the published fold alone: validation and test of the others hold rows it was fitted on
+        if job.earlier:  # for the published fold alone: the earlier run has seen validation and test rows of the others
             start = warm_start.Starting(
                 job.earlier, job.settings, prepared.datasets, prepared.splits, prepared.features_hash
             )
@@ -116,7 +117,7 @@ class _SupervisedJob:
         published: Published,
         began: float,
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Score and publish everything but the manifest; the summary and the manifest's entries."""
+        """Score and publish all files but the manifest; returns the summary and the manifest's entries."""
         job, workload, folds, started = self.job, self.workload, prepared.folds, time.perf_counter()
         target = workload.target(job.settings)
         scores = self._score(training, published.trained)
@@ -148,7 +149,7 @@ class _SupervisedJob:
         return whole, entries
 
     def _finish(self, whole: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:
-        """Write the summary, remove what is older, and write the manifest last."""
+        """Write the summary, remove files of earlier runs, and write the manifest last."""
         job, store = self.job, self.job.store
         entries |= summary.write(store, whole)
         if job.report is not None:
@@ -178,7 +179,7 @@ class _SupervisedJob:
         return in_parallel(calls, self.job.jobs)
 
     def _memory(self) -> dict[str, Any]:
-        """For the summary: the memory plan and why, the largest resident sets by stage, RMM's pool."""
+        """The memory section of the summary: plan, reason, largest resident set by stage, statistics of RMM's pool."""
         pool = pool_statistics() if self.job.panel.device.kind == "cuda" else {}
         return {
             "plan": self.job.plan.name, "reason": self.job.reason,
@@ -188,7 +189,7 @@ class _SupervisedJob:
     def _publish(
         self, training: TrainingContext, prepared: Prepared, scores: GroupScores
     ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-        """Write the models of one group with their measures; return manifest entries and summary rows."""
+        """Write the models of one group with their scores; returns manifest entries and summary rows."""
         trained = scores.trained
         dataset, split = training.datasets[trained.group], training.splits[trained.group]
         target, y = dataset.target, training.device.to_host(dataset.y)
@@ -198,8 +199,8 @@ class _SupervisedJob:
         for position, label in enumerate(trained.labels):
             k = target.names.index(label)
             identity = {"sector": trained.group, "label": label, **target.parameters[k]}
-            of_label = {name: found for (of, name), found in scores.scores.items() if of == label}
-            for name, found in of_label.items():
+            of_label = {name: item for (scored_label, name), item in scores.scores.items() if scored_label == label}
+            for name, item in of_label.items():
                 models = trained.models.get(name)
                 rows.append(
                     summary.model_row(
@@ -208,18 +209,18 @@ class _SupervisedJob:
                         models[position] if models else None,
                         len(split.train),
                         trained.seconds.get(name),
-                        found.cutoffs,
-                        found.metrics,
+                        item.cutoffs,
+                        item.metrics,
                     )
                 )
-            measures = {name: {"cutoffs": found.cutoffs, "metrics": found.metrics} for name, found in of_label.items()}
+            measures = {name: {"cutoffs": item.cutoffs, "metrics": item.metrics} for name, item in of_label.items()}
             baselines = {baseline.name: measures.pop(baseline.name) for baseline in self.workload.baselines}
             metadata = {
                 **self._metadata(training, prepared, trained.group), **identity,
                 "class_shares": {part: _class_shares(y[at, k], target.class_names) for part, at in parts.items()},
                 "baselines": baselines,
                 "models": {
-                    name: {**found, "seconds_sector": trained.seconds[name]} for name, found in measures.items()
+                    name: {**of_model, "seconds_sector": trained.seconds[name]} for name, of_model in measures.items()
                 },
             }  # fmt: skip
             fitted = {name: models[position] for name, models in trained.models.items()}
@@ -228,14 +229,14 @@ class _SupervisedJob:
         return entries, rows
 
     def _metadata(self, training: TrainingContext, prepared: Prepared, group: str) -> dict[str, Any]:
-        """What all targets of a group share."""
+        """The metadata that all targets of a group share."""
         dataset, split = training.datasets[group], training.splits[group]
         time_ns = training.device.to_host(dataset.time_ns)
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
         panel = self.job.panel
         return {
             "sector": group,
-            "symbols": [name for name, of in zip(panel.symbols, panel.group, strict=True) if of == group],
+            "symbols": [name for name, of_symbol in zip(panel.symbols, panel.group, strict=True) if of_symbol == group],
             "rows": {part: len(at) for part, at in parts.items()},
             "dates": {
                 part: [time_text(int(time_ns[at].min())), time_text(int(time_ns[at].max()))]
@@ -258,15 +259,15 @@ def _class_shares(y: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 
 
 def _warn_of_shares(prepared: Prepared, settings: Config) -> None:
-    """Warn where split.shares_until is so late that boundaries still move: its last days have no labels yet."""
+    """Warn where split.shares_until is after the last known label, so that the boundaries still move with new data."""
     until = settings.split.shares_until
     if not until:
         return
     last = max(int(d.device.to_host(d.time_ns[d.usable]).max(initial=0)) for d in prepared.datasets.values())
     if time_text(last)[:10] < until:
         log.warning(
-            "split.shares_until = %s: the last day whose labels are known is %s, so that a day more moves the "
-            "boundaries, until they are known; an earlier date keeps them",
+            "split.shares_until = %s: the last day with known labels is %s, so each new day moves the boundaries until "
+            "the labels are known; an earlier date keeps the boundaries",
             until,
             time_text(last)[:10],
         )
@@ -275,7 +276,7 @@ def _warn_of_shares(prepared: Prepared, settings: Config) -> None:
 def _for_pictures(
     context: TrainingContext, scores: Sequence[GroupScores], trained: list[GroupModels]
 ) -> dict[str, dict[str, Any]]:
-    """Write what the report draws and the summary does not hold; return the manifest entries."""
+    """Write the data of the report's charts that the summary does not hold; returns manifest entries."""
     contents: dict[str, bytes] = {}
     if all(dataset.target.kind == "classes" for dataset in context.datasets.values()):
         contents[calibration.CURVES] = calibration.parquet([line for group in scores for line in group.curves])

@@ -1,4 +1,4 @@
-"""The tuning job from a Panel to OUT/tuned.toml and OUT/tuning.json: prepare, one study after the other, write."""
+"""The tuning job from a Panel to OUT/tuned.toml and OUT/tuning.json: prepare, run the studies, write."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpupipe.artifacts.summary import Skipped
 from gpupipe.config import Config, ConfigError, with_table
 from gpupipe.data import DataReport, data_hash
 from gpupipe.data.panel import Panel
+from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.features.formulas.registry import load_modules
 from gpupipe.pipeline import job
 from gpupipe.pipeline.listener import Listener, logging_too
-from gpupipe.runtime import run_log
+from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.task_graph import available_cores, in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
@@ -42,11 +44,16 @@ MAY_BE_UNKNOWN = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be tuned.
+    """The options of a tuning job.
 
-    trials: for each study.  per: a study for each "sector", whose labels share what is found, or for each "label" of
-    it; xgb_joint and linear have one study over all.  families: those of the settings if None.
-    accept: "deflated" or "best", which trial's values are used (`search.chosen`).
+    trials: number of trials of each study.
+    per: "sector" has a study for each sector, whose values all its labels share; "label" has a study for each label of
+        a sector. Estimators with pooled studies have one study over all sectors and labels.
+    families: names of the tuned families; None for those of the settings that can be tuned.
+    accept: "deflated" or "best", the rule that chooses between the best trial and the preset (`search.chosen`).
+
+        >>> Wanted(trials=30).per
+        'sector'
     """
 
     trials: int
@@ -68,25 +75,26 @@ class Wanted:
             require(family in search.searched(), "family", family, f"one of {', '.join(search.searched())}")
 
     def families_of(self, settings: Config) -> tuple[str, ...]:
-        """The families that are tuned; ConfigError if there are none, or if they need what the settings do not do."""
+        """The families to tune. Raises ConfigError without any, or where the settings do not train a pooled stage."""
         if settings.split.cpcv:
             raise ConfigError("split.cpcv tests rows that tuning has seen: leave it out, or use --walk-forward")
         alone = settings.training.pool == "none"
-        found = self.families or tuple(
+        families = self.families or tuple(
             name
             for name in settings.training.models
             if name in search.searched() and not (alone and name in search.pooled_only())
         )
-        if alone and set(found) & set(search.pooled_only()):
-            pooled = " and ".join(sorted(set(found) & set(search.pooled_only())))
+        if alone and set(families) & set(search.pooled_only()):
+            pooled = " and ".join(sorted(set(families) & set(search.pooled_only())))
             raise ConfigError(
                 f"{pooled}: tuned over all sectors at once, which training.pool = none does not train; leave them out "
                 "of --family"
             )
-        if not found:
-            raise ConfigError(f"nothing to tune in {', '.join(settings.training.models)}: give one of "
-                                     f"{', '.join(search.searched())}")  # fmt: skip
-        return found
+        if not families:
+            raise ConfigError(
+                f"nothing to tune in {', '.join(settings.training.models)}: give one of {', '.join(search.searched())}"
+            )
+        return families
 
 
 def tune(
@@ -99,86 +107,110 @@ def tune(
     options: job.JobOptions | None = None,
     listener: Listener | None = None,
 ) -> tuple[dict[str, Any], Config]:
-    """Bring every study to its number of trials; the content of OUT/tuning.json, and the settings with the results.
+    """Run every study up to its number of trials; returns the content of OUT/tuning.json, and the tuned settings.
 
     Only training and validation rows of the single split are read, also where walk_forward moves its origin: all rows
-    that a run tests are later. Studies that are there are resumed; finished ones are read again.
+    that a run tests are later. Unfinished studies are resumed, and finished studies are read again.
     options: jobs, limits and wait_s are used.
-    Raises UserError with what to mend.
+    Raises UserError with the fix.
     """
     options, listener = options or job.JobOptions(), listener or Listener()
-    families, asked = wanted.families_of(settings), settings
-    settings = dataclasses.replace(settings, split=dataclasses.replace(settings.split, walk_forward=0, cpcv=()))
-    store, modules = Store(out), load_modules(settings.features.modules)
+    families = wanted.families_of(settings)
+    single = settings.replace(split=dataclasses.replace(settings.split, walk_forward=0, cpcv=()))
+    store, modules = Store(out), load_modules(single.features.modules)
     digest = report.data_hash if report else data_hash(panel)
-    plain = settings.as_dict()
+    plain = single.as_dict()
     rows_key = sha256(dump_json([digest, *(plain[name] for name in ("labels", "split") if name in plain)]))
     roots = ("gpupipe.pipeline.tune_job", workload.place.partition(":")[0])
-    key = job.run_key(digest, _deciding(workload, settings), panel.device, modules, roots)
+    key = job.run_key(digest, _deciding(workload, single), panel.device, modules, roots)
     jobs = options.jobs or available_cores()
-    plan, reason = planning.memory_plan(workload, panel, settings, jobs, options.limits)
-    jobs, cache = plan.jobs or jobs, store.cache if plan.files else None
-    target = workload.target(settings)
+    plan, reason = planning.memory_plan(workload, panel, single, jobs, options.limits)
+    jobs = plan.jobs or jobs
+    tuning = _Tuning(workload, panel, single, wanted, families, store, rows_key, key, jobs, plan)
     with (
         store.lock("--out", options.wait_s, job.waiting(listener, store)),
-        run_log.opened(store.out, **job.first_event(panel, report, settings, key, jobs), tuning=True),
+        run_log.opened(store.out, **job.first_event(panel, report, single, key, jobs), tuning=True),
     ):
-        listener = logging_too(listener)
         if reason:
             log.warning("%s", reason)
-        listener.stage("features and labels")
-        prepared = prepare.prepare(workload, panel, settings, cache)
-        context = TrainingContext(
-            prepared.datasets, prepared.splits, prepared.folds.published, settings, store, key, panel.device, jobs,
-            cache, plan,
-        )  # fmt: skip
-        enough, skipped = groups_with_enough(context)
-        sets = [final_training_set(context, groups) for groups in pools(settings, enough)]
-        minimum = settings.training.min_positives
-        studies = [search.studies_of(ts, families, wanted.per, minimum) if ts else [] for ts, _, _ in sets]
-        listener.started(
-            {
-                "units": sum(map(len, studies)) * wanted.trials,
-                "rows": panel.n_rows,
-                "sectors": len(panel.groups),
-                "labels": len(target.names),
-                "models": 0,
-            }
-        )
-        listener.stage("tuning")
-        results: list[dict[str, Any]] = []
-        with search.storage_in(store.out / STUDIES) as storage:
-            for (training_set, _, _), of_set in zip(sets, studies, strict=True):
-                if training_set is None:
-                    continue
-                period = max(search.PERIOD_DATES, *target.horizon_rows)
-                searcher = Search(
-                    training_set, settings, storage, rows_key, key, wanted.trials, wanted.pruner, period,
-                    listener.advanced,
-                )  # fmt: skip
-                results += _search(searcher, of_set, jobs)
-        results = [search.chosen(result, wanted.accept) for result in results]
-        tuned = with_results(workload, asked, results)
+        results, skipped = tuning.run(logging_too(listener))
+        tuned = with_results(workload, settings, results)
         whole = {
             "format": FORMAT, "studies": results, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,
-            "accept": wanted.accept, "studies_file": STUDIES,
-            "skipped": [dataclasses.asdict(s) for s in [*skipped, *(s for _, _, more in sets for s in more)]],
-            "settings": settings.as_dict(), "data_hash": digest, "versions": fingerprint.versions(),
+            "accept": wanted.accept, "studies_file": STUDIES, "skipped": [dataclasses.asdict(skip) for skip in skipped],
+            "settings": single.as_dict(), "data_hash": digest, "versions": fingerprint.versions(),
         }  # fmt: skip
-        write_atomic(store.out / TUNED, _toml(settings.preset, whole).encode())
+        write_atomic(store.out / TUNED, _toml(single.preset, whole).encode())
         write_atomic(store.out / JSON, dump_json(whole))
         shutil.rmtree(store.cache, ignore_errors=True)
     return json.loads(dump_json(whole)), tuned
 
 
+@dataclass(frozen=True)
+class _Tuning:
+    """The inputs of a tuning job, with its keys and its memory plan; see `Search`."""
+
+    workload: Recipe
+    panel: Panel
+    settings: Config
+    wanted: Wanted
+    families: tuple[str, ...]
+    store: Store
+    rows_key: str
+    key: str
+    jobs: int
+    plan: memory.Plan
+
+    def run(self, listener: Listener) -> tuple[list[dict[str, Any]], list[Skipped]]:
+        """Prepare the training sets and run their studies; returns results with choices, and skipped labels."""
+        listener.stage("features and labels")
+        sets, skipped = self._training_sets()
+        settings, wanted, minimum = self.settings, self.wanted, self.settings.training.min_positives
+        studies = [search.studies_of(item, self.families, wanted.per, minimum) if item else [] for item in sets]
+        target = self.workload.target(settings)
+        listener.started(
+            {
+                "units": sum(map(len, studies)) * wanted.trials,
+                "rows": self.panel.n_rows,
+                "sectors": len(self.panel.groups),
+                "labels": len(target.names),
+                "models": 0,
+            }
+        )
+        listener.stage("tuning")
+        period = max(search.PERIOD_DATES, *target.horizon_rows)
+        results: list[dict[str, Any]] = []
+        with search.storage_in(self.store.out / STUDIES) as storage:
+            for training_set, of_set in zip(sets, studies, strict=True):
+                if training_set is not None:
+                    searcher = Search(
+                        training_set, settings, storage, self.rows_key, self.key, wanted.trials, wanted.pruner, period,
+                        listener.advanced,
+                    )  # fmt: skip
+                    results += _search(searcher, of_set, self.jobs)
+        return [search.chosen(result, wanted.accept) for result in results], skipped
+
+    def _training_sets(self) -> tuple[list[TrainingSet | None], list[Skipped]]:
+        """The training set of each pool, None where it has too few positives; and the skipped groups and labels."""
+        settings, cache = self.settings, self.store.cache if self.plan.files else None
+        prepared = prepare.prepare(self.workload, self.panel, settings, cache)
+        context = TrainingContext(
+            prepared.datasets, prepared.splits, prepared.folds.published, settings, self.store, self.key,
+            self.panel.device, self.jobs, cache, self.plan,
+        )  # fmt: skip
+        enough, skipped = groups_with_enough(context)
+        sets = [final_training_set(context, groups) for groups in pools(settings, enough)]
+        return [item for item, _, _ in sets], [*skipped, *(skip for _, _, of_set in sets for skip in of_set)]
+
+
 def _deciding(workload: Recipe, settings: Config) -> Config:
-    """The settings without what no trial depends on: which models are trained, and what an earlier tuning found."""
+    """The settings without values that no trial depends on: the list of models, and values of an earlier tuning."""
     training = dataclasses.replace(settings.training, models=workload.catalogue().default_models)
-    return dataclasses.replace(settings, training=training, tuned=())
+    return settings.replace(training=training, tuned=())
 
 
 def _search(searcher: Search, studies: Sequence[Study], jobs: int) -> list[dict[str, Any]]:
-    """The studies over all groups in turn, as they use all cores; then those of single groups, side by side."""
+    """Run the studies over all groups in turn, because each uses all cores; then the groups' studies in parallel."""
     from threadpoolctl import threadpool_limits
 
     def of_group(group: str) -> list[dict[str, Any]]:
@@ -187,52 +219,52 @@ def _search(searcher: Search, studies: Sequence[Study], jobs: int) -> list[dict[
     with threadpool_limits(1, "blas"):
         results = [searcher.run(study) for study in studies if not study.sector]
         groups = list(dict.fromkeys(study.sector for study in studies if study.sector))
-        for of_one in in_parallel([functools.partial(of_group, group) for group in groups], jobs):
-            results += of_one
+        for group_results in in_parallel([functools.partial(of_group, group) for group in groups], jobs):
+            results += group_results
     return results
 
 
 def with_results(workload: Recipe, settings: Config, results: Sequence[dict[str, Any]]) -> Config:
-    """The settings with the values of each accepted study; without an earlier tuning's where a study is not."""
+    """The settings with the values of each accepted study, and without earlier tuned values of the other studies."""
     kept = {(result["sector"], result["label"], result["section"]) for result in results if not result["accepted"]}
     tuned = tuple(item for item in settings.tuned if (item.sector, item.label, item.section) not in kept)
-    return with_table(workload.catalogue(), dataclasses.replace(settings, tuned=tuned), _table(results))
+    return with_table(workload.catalogue(), settings.replace(tuned=tuned), _table(results))
 
 
-def _table(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Values of the accepted studies as a gpupipe.toml nests them."""
+def _table(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Values of the accepted studies, nested like the tables of a gpupipe.toml."""
     table: dict[str, Any] = {}
-    for one in found:
-        if not one["accepted"]:
+    for result in results:
+        if not result["accepted"]:
             continue
         node = table
-        for name in ("tuned", one["sector"], one["label"]) if one["sector"] else ():
+        for name in ("tuned", result["sector"], result["label"]) if result["sector"] else ():
             node = node.setdefault(name, {}) if name else node
-        node[one["section"]] = one["best"]
+        node[result["section"]] = result["best"]
     return table
 
 
-def section(found: dict[str, Any], settings: Config, data_hash: str) -> dict[str, Any]:
-    """What a run's summary says of its tuning: what `tune` or `provenance` gave, held against the run itself.
+def section(tuning: dict[str, Any], settings: Config, data_hash: str) -> dict[str, Any]:
+    """The section "tuning" of a run's summary: the result of `tune` or `provenance`, compared with the run.
 
-    same_data: whether the run has the data that were tuned on. Else trials may have seen rows that it tests.
-    Of each study, in_use: whether the run's settings have its chosen values; later settings may win over them.
+    same_data: whether the run has the data of the tuning. Otherwise trials may have seen rows that the run tests.
+    in_use, of each study: whether the run's settings have its chosen values; later settings may override them.
     """
     studies = []
-    for one in found["studies"]:
-        stage = settings.for_label(one["section"], one["sector"], one["label"])
-        in_use = all(getattr(stage, name) == value for name, value in one["chosen"].items())
-        studies.append({**one, "in_use": in_use})
-    about = {name: found[name] for name in ABOUT}
-    whole = {**about, "same_data": found["data_hash"] == data_hash, "studies": studies,
-             "trials_tried": sum(one["trials"]["tried"] for one in studies)}  # fmt: skip
+    for study in tuning["studies"]:
+        stage = settings.for_label(study["section"], study["sector"], study["label"])
+        in_use = all(getattr(stage, name) == value for name, value in study["chosen"].items())
+        studies.append({**study, "in_use": in_use})
+    about = {name: tuning[name] for name in ABOUT}
+    whole = {**about, "same_data": tuning["data_hash"] == data_hash, "studies": studies,
+             "trials_tried": sum(study["trials"]["tried"] for study in studies)}  # fmt: skip
     return json.loads(dump_json(whole))
 
 
 def provenance(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any] | None:
-    """What the tables [tuning] of configuration files say of the studies behind their values; None without one.
+    """The tables [tuning] of configuration files, which describe the studies behind their values; None without one.
 
-    Of several files the later ones win, study by study.
+    A study in a later file replaces the same study in an earlier file.
     """
     tables = [tomllib.loads(pathlib.Path(file).read_text()).get("tuning") for file in files]
     given = [table for table in tables if table]
@@ -242,40 +274,42 @@ def provenance(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any] | None
         if not isinstance(table, dict) or not {*ABOUT, "studies"} <= set(table):
             names = ", ".join(map(str, files))
             raise ConfigError(f"[tuning] of {names} is not what gpupipe tune wrote: delete it")
-    studies = {(one["section"], one["sector"], one["label"]): one for table in given for one in table["studies"]}
-    return {**given[-1], "studies": [{**dict.fromkeys(MAY_BE_UNKNOWN), **one} for one in studies.values()]}
+    studies = {
+        (study["section"], study["sector"], study["label"]): study for table in given for study in table["studies"]
+    }
+    return {**given[-1], "studies": [{**dict.fromkeys(MAY_BE_UNKNOWN), **study} for study in studies.values()]}
 
 
 def _toml(preset: str, whole: dict[str, Any]) -> str:
-    """What `--config` reads: each table with what was found of it, and at the end all of that for the run's summary."""
+    """The text of tuned.toml: tables of values with their gains, and a table [tuning] for the summary of a run."""
     lines = [
         "# Written by gpupipe tune, for gpupipe run --config. Gains are of validation log-loss over the class prior's.",
         "",
         f"preset = {json.dumps(preset)}",
     ]
-    for one in whole["studies"]:
-        names = ("tuned", one["sector"], one["label"], one["section"]) if one["sector"] else (one["section"],)
-        elsewhere = f", deflated {100 * one['deflated_gain']:.2f} %" if one["deflated_gain"] is not None else ""
+    for study in whole["studies"]:
+        names = ("tuned", study["sector"], study["label"], study["section"]) if study["sector"] else (study["section"],)
+        deflated = f", deflated {100 * study['deflated_gain']:.2f} %" if study["deflated_gain"] is not None else ""
         table = f"[{'.'.join(_quoted(name) for name in names if name)}]"
         lines += [
             "",
-            f"# best of {one['trials']['tried']} trials: {100 * one['best_gain']:.2f} %{elsewhere}, "
-            f"preset {100 * one['preset_gain']:.2f} %",
+            f"# best of {study['trials']['tried']} trials: {100 * study['best_gain']:.2f} %{deflated}, "
+            f"preset {100 * study['preset_gain']:.2f} %",
         ]
-        if one["accepted"]:
-            lines += [table, *(f"{name} = {value!r}" for name, value in sorted(one["best"].items()))]
+        if study["accepted"]:
+            lines += [table, *(f"{name} = {value!r}" for name, value in sorted(study["best"].items()))]
         else:
             lines.append(f"# {table} keeps the preset's values, which are not worse on dates that did not choose")
     lines += ["", "[tuning]  # where the values come from, for summary.json; it changes nothing"]
     lines += [f"{name} = {_value(whole[name])}" for name in ABOUT]
-    for one in whole["studies"]:
+    for study in whole["studies"]:
         lines += ["", "[[tuning.studies]]"]
-        lines += [f"{name} = {_value(value)}" for name, value in one.items() if value is not None]
+        lines += [f"{name} = {_value(value)}" for name, value in study.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
 def _value(value: Any) -> str:
-    """A string, a number, a bool or a dict of them, as TOML has them."""
+    """A string, number, bool, or dict of these, in TOML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_quoted(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
     return json.dumps(value) if isinstance(value, (str, bool)) else repr(value)
@@ -286,6 +320,6 @@ def _quoted(name: str) -> str:
 
 
 def read(out: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What OUT/tuning.json holds, or None if nothing was tuned there."""
+    """The content of OUT/tuning.json; None without one."""
     path = pathlib.Path(out) / JSON
     return json.loads(path.read_bytes()) if path.exists() else None

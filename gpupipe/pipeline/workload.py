@@ -1,4 +1,4 @@
-"""What the job asks of any workload: it can be planned, and it can be run."""
+"""Workload: the interface that `job.execute` plans and runs; JobContext: one run of a workload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from gpupipe.training.context import WorkerPool
 
 @dataclass(frozen=True)
 class Keys:
-    """run: of all that decides the models.  cold: without what the run started from; the same where that is nothing."""
+    """The keys of a run.
+
+    run: digest of all inputs that decide the models.  cold: the same without a warm start; equal to run without one.
+
+        >>> keys = Keys(run="ab12", cold="ab12")
+        >>> keys.run == keys.cold  # a run from nothing
+        True
+    """
 
     run: str
     cold: str
@@ -27,12 +34,14 @@ class Keys:
 
 @dataclass(frozen=True)
 class JobContext:
-    """One run, locked and logged, as a workload gets it.
+    """One run of a workload, locked and logged.
 
-    modules: the Python files of the user's own features, loaded.  jobs: tasks at the same time.
-    plan, reason: the memory plan, and why it was chosen, in words.
-    earlier: the finished run that models start from, see `training.warm_start`; None for nothing.
-    watch: the memory that is held, by stage.  workers: a cluster's, for this run; None without one.
+    modules: loaded Python files of user features.  jobs: number of tasks that run at the same time.
+    plan, reason: the memory plan, and the reason for it in words.
+    earlier: the finished run from which models start, see `training.warm_start`; None without a warm start.
+    watch: memory by stage.  workers: of a cluster, for this run; None without a cluster.
+
+    Example: `job.execute(EQUITY, panel, report, settings, "OUT")` creates one and calls `EQUITY.run(context)`.
     """
 
     panel: Panel
@@ -52,35 +61,37 @@ class JobContext:
 
 
 class Workload(Protocol):
-    """What `job.execute` runs. `SupervisedWorkload` and `StepsWorkload` are the two kinds.
+    """The interface of workloads. `SupervisedWorkload` and `StepsWorkload` are the two kinds.
 
-    name: as messages have it.  place: the module and name of the value, "gpupipe.workloads.equity:EQUITY".
-    catalogue(): what its settings may hold.
+    name: the name in messages.  place: the module and name of the value, "gpupipe.workloads.equity:EQUITY".
+    catalogue(): the catalogue of its settings.
+
+    Example: `job.execute(EQUITY, panel, report, settings, "OUT")` runs the equity workload.
     """
 
     @property
     def name(self) -> str:
-        """As messages have it."""
+        """The name in messages."""
         ...
 
     @property
     def place(self) -> str:
-        """Where workers find it."""
+        """The module and name from which workers load the value."""
         ...
 
     @property
     def catalogue(self) -> Callable[[], Catalogue]:
-        """What its settings may hold."""
+        """Returns the catalogue of its settings."""
         ...
 
     def require(self, settings: Config, options: JobOptions) -> None:
-        """Raise UserError for what is missing or does not go together, before anything is read or locked."""
+        """Raise UserError for missing packages or options that exclude each other, before files are read or locked."""
         ...
 
     def memory_plan(self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits) -> tuple[memory.Plan, str]:
-        """The memory plan that stays below the limits, and a sentence on it; UserError where none does."""
+        """The memory plan that stays below the limits, and a sentence on it; raises UserError without such a plan."""
         ...
 
     def run(self, context: JobContext) -> dict[str, Any]:
-        """Do all of it and write the manifest last; the summary."""
+        """Run all tasks, write the manifest last, and return the summary."""
         ...

@@ -212,11 +212,11 @@ def test_a_changed_file_trains_again_and_replaces_the_run(feature_file, tmp_path
     monkeypatch.chdir(tmp_path)
     feature_file.write_text(CALM + VOLATILE)
     predictions, before = train("OUT", changed=True)
-    assert "takes its place" not in caplog.text
+    assert "this run replaces it" not in caplog.text
     feature_file.write_text(CALM + VOLATILE.replace("FACTOR = 2", "FACTOR = -3"))
     new_predictions, after = train("OUT", changed=True)
     assert before["run_key"] != after["run_key"]
-    assert "OUT holds a finished run of other data, settings or code: this one takes its place" in caplog.text
+    assert "OUT holds a finished run of other data, settings or code: this run replaces it" in caplog.text
     assert (new_predictions[np.isfinite(new_predictions)] != predictions[np.isfinite(predictions)]).any()
     feature_file.rename(tmp_path / "other.py")
     settings = ("features.modules=other.py", *QUICK, *WITH_MINE)

@@ -23,7 +23,7 @@ def test_killed_while_training_and_while_publishing_it_ends_with_the_same_bytes(
     assert done.returncode == 0, done.stdout + done.stderr
     # The run killed while publishing takes the place of one with another seed, and says so; nothing else is said.
     warned = done.stderr.splitlines()
-    assert len(warned) == 1 and warned[0].endswith("this one takes its place"), done.stderr
+    assert len(warned) == 1 and warned[0].endswith("this run replaces it"), done.stderr
     first, training, publishing, last = done.stdout.splitlines()
     assert first.startswith("uninterrupted: ")
     assert training.startswith("units 14: killed, ") and training.endswith("; then identical")
