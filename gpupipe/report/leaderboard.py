@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpupipe.artifacts.summary import baseline_names, loss_name, title_of
+from gpupipe.estimators import registry
 from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
 from gpupipe.report import charts
 from gpupipe.report.formatting import to_percent, words_of
@@ -103,7 +104,8 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
         if row["test_gain_over_prior"] is not None
     ]
     names = list(dict.fromkeys(row["model"] for row in rows))
-    names.sort(key=lambda name: name != "meta_learner")
+    stacking = registry.stacking([name for name in names if name in registry.ESTIMATORS])
+    names.sort(key=lambda name: name != stacking)  # it is the first choice of the chart's control
     columns = [
         Column("sector", "sector", "text"),
         Column("label", "title", "text"),

@@ -71,7 +71,7 @@ def _cell(row: Row, name: str) -> Any:
 def _equity(path: pathlib.Path, sector: str) -> list[dict[str, Any]]:
     """Points of the charts; buy and hold, which has no label, is repeated for every label.
 
-    Lines of more than MOST_DATES dates are thinned, as `thinned` says.
+    Lines of more than MOST_DATES dates are thinned; see `thinned`.
     """
     import pyarrow.parquet as pq
 

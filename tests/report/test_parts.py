@@ -8,6 +8,7 @@ import re
 import pytest
 
 from gpupipe.cli import nightly
+from gpupipe.estimators import registry
 from gpupipe.report import charts, page, predictions, run_details, signals, trading, warnings_section
 from gpupipe.runtime import device, timeline
 
@@ -53,10 +54,11 @@ def test_text_and_lines_have_enough_contrast_to_their_background():
 
 def test_models_can_be_distinguished_without_colour():
     known = themes()["light"]
-    assert len({shape for _, shape, _ in charts.MODELS.values()}) == len(charts.MODELS)
-    dashes = [tuple(dash) for _, _, dash in (*charts.MODELS.values(), charts.OTHER)]
+    assert len(charts.STYLES) >= len(registry.ESTIMATORS)
+    assert len({shape for _, shape, _ in charts.STYLES}) == len(charts.STYLES)
+    dashes = [tuple(dash) for _, _, dash in (*charts.STYLES, charts.OTHER)]
     assert len(set(dashes)) == len(dashes)
-    for colour, *_ in (*charts.MODELS.values(), charts.OTHER):
+    for colour, *_ in (*charts.STYLES, charts.OTHER):
         assert colour.removeprefix("var(--").removesuffix(")") in known
 
 
