@@ -13,6 +13,7 @@ from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data import load
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
+from gpupipe.targets.classes import CLASSES
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, in_sectors, tiny_market
@@ -108,7 +109,7 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     assert "table own" in said and "table all" in said and "1 parallel" not in said and "bold" not in said
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):
-        assert said.count(f"not trained {label} of {where}0 BUY and 0 SELL rows") == 1
+        assert said.count(f"not trained {label} of {where}0 {CLASSES[2]} and 0 {CLASSES[0]} rows") == 1
     to = pipe(80)
     show_summary(
         to, whole, tmp_path, equity.EQUITY
@@ -121,15 +122,15 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
 
 def test_what_was_skipped_names_its_sectors_once():
     skipped = [
-        {"sector": "energy", "label": "label_1d_5pct", "reason": "energy: 7 BUY"},
+        {"sector": "energy", "label": "label_1d_5pct", "reason": "energy: 7 rows"},
         {"sector": "materials", "label": "", "reason": "3 training rows"},
-        {"sector": "energy", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
-        {"sector": "utilities", "label": "label_2d_5pct", "reason": "all sectors together: 8 BUY"},
+        {"sector": "energy", "label": "label_2d_5pct", "reason": "all sectors together: 8 rows"},
+        {"sector": "utilities", "label": "label_2d_5pct", "reason": "all sectors together: 8 rows"},
     ]
     assert sentences.skip_sentences(skipped) == [
-        "label_1d_5pct of energy: 7 BUY",
+        "label_1d_5pct of energy: 7 rows",
         "all labels of materials: 3 training rows",
-        "label_2d_5pct of energy, utilities: all sectors together: 8 BUY",
+        "label_2d_5pct of energy, utilities: all sectors together: 8 rows",
     ]
 
 

@@ -15,9 +15,9 @@ from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.boosting.binned_matrix import binned
 from gpupipe.estimators.linear import softmax_linear, softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows
+from gpupipe.estimators.three_classes import LOWER, UPPER
 from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.runtime.device import Device, DeviceError
-from gpupipe.targets.classes import BUY, SELL
 from gpupipe.workloads import equity
 from tests.support.fitting import (
     CPU,
@@ -161,12 +161,12 @@ def test_balanced_classes_leave_probabilities_calibrated(name):
         predictions = predict(name, balanced[1][sector], rows.X)
         unweighted = predict(name, plain[1][sector], rows.X)
         for k in range(2):
-            for c in (SELL, BUY):
+            for c in (LOWER, UPPER):
                 share = (rows.y[:, k] == c).mean()
                 assert predictions[:, k, c].mean() == pytest.approx(share, rel=0.3), (sector, k, c)
         assert (log_loss(predictions, rows.y) < 1.12 * log_loss(unweighted, rows.y)).all(), sector
     weights = world("balanced", base=(-2.5, 0.0, -3.0))[0].weights()
-    assert (weights[:, BUY] > 2).all() and (weights[:, 1] < 1).all()
+    assert (weights[:, UPPER] > 2).all() and (weights[:, 1] < 1).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -235,7 +235,7 @@ def test_a_sector_with_too_few_positives_takes_the_pooled_model(name):
     fold = world()[0]
     poor = fold.fit["b"]
     y = poor.y.copy()
-    y[np.flatnonzero(y[:, 0] == BUY)[19:], 0] = 1  # 19 BUY rows are left of the first label
+    y[np.flatnonzero(y[:, 0] == UPPER)[19:], 0] = 1  # 19 rows of the upper class are left of the first label
     fold = dataclasses.replace(fold, fit={**fold.fit, "b": view_of(poor.X, y, poor.time_ns)})
     pooled, by_sector = fit_all(name, fold, SETTINGS)
     assert pooled[0] is not None and pooled[0].scope == "pool" and pooled[1] is None

@@ -11,6 +11,7 @@ from gpupipe import load
 from gpupipe.pipeline import job as pipeline
 from gpupipe.pipeline.listener import Listener
 from gpupipe.store import fingerprint
+from gpupipe.targets.classes import CLASSES
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, tiny_market
@@ -158,7 +159,7 @@ def test_a_sector_with_too_few_positives_borrows_the_pooled_trees(tmp_path):
     assert set(scopes.values()) == {"sector", "pool"} and len(scopes) == 12
     for path in tmp_path.glob("trained_*/*/*/metadata.json"):
         about = json.loads(path.read_bytes())
-        fewest = min(about["class_shares"]["train"][c] for c in ("BUY", "SELL")) * about["rows"]["train"]
+        fewest = min(about["class_shares"]["train"][c] for c in (CLASSES[0], CLASSES[2])) * about["rows"]["train"]
         assert scopes[about["label"], about["sector"]] == ("pool" if fewest < 99.5 else "sector")
 
 

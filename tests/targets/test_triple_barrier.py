@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from gpupipe.targets.triple_barrier import AMBIGUOUS, PER_LABEL, barrier_classes, tp_dd_labels
-from tests.support.label_reference import (
+from tests.support.market import demo_panel, panel_of, sp500_panel
+from tests.support.panels import random_panel
+from tests.targets.label_reference import (
     BUY,
     HOLD,
     HORIZONS,
@@ -19,8 +21,6 @@ from tests.support.label_reference import (
     reference,
     reference_weight,
 )
-from tests.support.market import demo_panel, panel_of, sp500_panel
-from tests.support.panels import random_panel
 
 
 def assert_equal_to_reference(panel, device, **options):

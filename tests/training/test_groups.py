@@ -13,6 +13,7 @@ from gpupipe.estimators.linear.softmax_linear import SoftmaxLinear
 from gpupipe.pipeline.listener import Listener
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import sha256
+from gpupipe.targets.classes import CLASSES
 from gpupipe.training.groups import count_tasks, pools
 from gpupipe.workloads import equity
 from tests.support import tiny
@@ -203,7 +204,7 @@ def test_a_label_without_positives_is_skipped_and_counted(tmp_path):
         (sector, f"label_{h}d_90pct") for sector in SECTORS for h in (1, 3)
     }
     for skip in summary["skipped"]:
-        assert skip["reason"].startswith("all sectors together: 0 BUY and 0 SELL rows to train on; ")
+        assert skip["reason"].startswith(f"all sectors together: 0 {CLASSES[2]} and 0 {CLASSES[0]} rows to train on; ")
         assert "training.min_positives = 20" in skip["reason"]
     families = len(settings_of(*FEW).training.models)
     assert summary["n_models"] + len(summary["skipped"]) * families == summary["n_models_wanted"] == 36
@@ -230,7 +231,8 @@ def test_alone_a_sector_may_lack_a_label_that_others_have(tmp_path):
 
 
 def test_no_label_with_enough_positives_is_an_error_that_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="no label can be trained: all sectors together: 0 BUY and 0 SELL"):
+    reason = f"all sectors together: 0 {CLASSES[2]} and 0 {CLASSES[0]}"
+    with pytest.raises(UserError, match=f"no label can be trained: {reason}"):
         job(tmp_path / "OUT", *FEW, "labels.thresholds=0.8,0.9")
     assert list(tmp_path.iterdir()) == []
 
