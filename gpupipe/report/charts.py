@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpupipe.estimators import registry
+from gpupipe.estimators.contract import Estimator
 from gpupipe.evaluation.block_bootstrap import NO_SKILL
 
 Rows = Sequence[Mapping[str, Any]]
-# A model has the same colour, shape and dash in every chart; shape or dash alone distinguish the models. Colours are
-# CSS variables: page.css defines them for each theme with a contrast of at least 3:1 to the background.
-MODELS = {
-    "xgb_joint": ("var(--m1)", "circle", [1, 0]), "meta_learner": ("var(--m2)", "diamond", [6, 2]),
-    "xgb_hist": ("var(--m3)", "square", [2, 2]), "xgb_leafwise": ("var(--m4)", "triangle-up", [4, 4]),
-    "random_forest": ("var(--m5)", "triangle-down", [8, 4]), "linear": ("var(--m6)", "cross", [1, 3]),
-    "lightgbm": ("var(--m7)", "triangle-left", [5, 1]), "catboost": ("var(--m8)", "triangle-right", [3, 1]),
-}  # fmt: skip
-OTHER = ("var(--base)", "circle", [1, 1])  # baselines
 CLASSES = {"SELL": "var(--sell)", "HOLD": "var(--hold)", "BUY": "var(--buy)"}
 RUNS = ["var(--m1)", "var(--m2)"]
 LOSS_TO_GAIN = ["#e08a2e", "#f7f7f7", "#5aa9dd"]  # colour scale of the heat map, light enough for black text
@@ -30,9 +23,18 @@ def _alt() -> Any:
 
 
 def _model_styles(names: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
-    """Colours, shapes and dashes of models."""
-    styles = [MODELS.get(name, OTHER) for name in names]
-    return [style[0] for style in styles], [style[1] for style in styles], [style[2] for style in styles]
+    """Colours, shapes and dashes of models, as their estimators say; of baselines those that `Estimator` has.
+
+    A model has the same in every chart; shape or dash alone distinguish the models. Colours are CSS variables: page.css
+    defines them for each theme with a contrast of at least 3:1 to the background.
+    """
+    items = [registry.estimator(name) if name in registry.ESTIMATORS else Estimator for name in names]
+    styles = [item.chart_style for item in items]
+    return (
+        [f"var(--{colour})" for colour, _, _ in styles],
+        [shape for _, shape, _ in styles],
+        [list(dash) for _, _, dash in styles],
+    )
 
 
 def _shapes(alt: Any) -> Any:

@@ -8,6 +8,8 @@ import re
 import pytest
 
 from gpupipe.cli import nightly
+from gpupipe.estimators import registry
+from gpupipe.estimators.contract import Estimator
 from gpupipe.report import charts, page, predictions, run_details, signals, trading, warnings_section
 from gpupipe.runtime import device, timeline
 
@@ -53,11 +55,14 @@ def test_text_and_lines_have_enough_contrast_to_their_background():
 
 def test_models_can_be_distinguished_without_colour():
     known = themes()["light"]
-    assert len({shape for _, shape, _ in charts.MODELS.values()}) == len(charts.MODELS)
-    dashes = [tuple(dash) for _, _, dash in (*charts.MODELS.values(), charts.OTHER)]
+    models = [item.chart_style for item in registry.estimators()]
+    assert len({shape for _, shape, _ in models}) == len(models)
+    dashes = [dash for _, _, dash in (*models, Estimator.chart_style)]
     assert len(set(dashes)) == len(dashes)
-    for colour, *_ in (*charts.MODELS.values(), charts.OTHER):
-        assert colour.removeprefix("var(--").removesuffix(")") in known
+    for colour, *_ in (*models, Estimator.chart_style):
+        assert colour in known
+    drawn = charts._model_styles(["linear", "prior_all"])
+    assert drawn == (["var(--m6)", "var(--base)"], ["cross", "circle"], [[1, 3], [1, 1]])
 
 
 def at(second: float, event: str, **fields) -> dict:

@@ -101,6 +101,7 @@ class LightGBMTrees(HostedEstimator):
         )
     }
     package = "lightgbm"
+    chart_style = ("m7", "triangle-left", (5, 1))
     suffix = ".txt"
     model_kinds = ("lightgbm",)
 

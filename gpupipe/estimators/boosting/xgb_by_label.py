@@ -133,6 +133,7 @@ class XgbHist(XgbByLabel):
 
     name = "xgb_hist"
     section = "hist"
+    chart_style = ("m3", "square", (2, 2))
     sections = {
         "hist": Section(
             Booster,
@@ -153,6 +154,7 @@ class XgbLeafwise(XgbByLabel):
 
     name = "xgb_leafwise"
     section = "leafwise"
+    chart_style = ("m4", "triangle-up", (4, 4))
     sections = {
         "leafwise": Section(
             Booster,

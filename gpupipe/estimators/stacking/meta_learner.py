@@ -110,6 +110,7 @@ class MetaLearner(StackingEstimator):
     name = "meta_learner"
     sections = {"meta": Section(Meta)}
     judged = True
+    chart_style = ("m2", "diamond", (6, 2))
     first_cost_us = (3.0, 3.0)
     model_kinds = ("meta",)
 
