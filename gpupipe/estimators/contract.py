@@ -170,6 +170,8 @@ class Estimator(ABC):
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
     judged: whether the verdict holds it against the baselines by name.
     search: what `gpupipe tune` searches; None for nothing.
+    chart_style: in the report's charts, its colour (a variable of page.css), the shape of its points (a symbol of Vega)
+        and the dash of its lines (pixels drawn and left out); by default that of baselines.
     first_cost_us: microseconds a fitted row for the pooled and for a group's fit, where scheduling starts from.
     model_kinds: the "kind" that its models' descriptions have.
     file_forms: by suffix, how a whole file of its models begins and ends.
@@ -194,6 +196,7 @@ class Estimator(ABC):
     package: ClassVar[str] = ""
     judged: ClassVar[bool] = False
     search: ClassVar[SearchSpace | None] = None
+    chart_style: ClassVar[tuple[str, str, tuple[int, int]]] = ("base", "circle", (1, 1))
     first_cost_us: ClassVar[tuple[float, float]] = (75.0, 75.0)
     model_kinds: ClassVar[tuple[str, ...]] = ()
     file_forms: ClassVar[Mapping[str, FileForm]] = {}

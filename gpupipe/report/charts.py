@@ -6,22 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.estimators import registry
+from gpupipe.estimators.contract import Estimator
 from gpupipe.evaluation.block_bootstrap import NO_SKILL
 
 Rows = Sequence[Mapping[str, Any]]
-# An estimator has the same colour, shape and dash in every chart; shape or dash alone distinguish estimators. Colours
-# are CSS variables: page.css defines them for each theme with a contrast of at least 3:1 to the background.
-STYLES = (  # of the estimators, in the order of the registry
-    ("var(--m1)", "circle", [1, 0]),
-    ("var(--m3)", "square", [2, 2]),
-    ("var(--m4)", "triangle-up", [4, 4]),
-    ("var(--m5)", "triangle-down", [8, 4]),
-    ("var(--m6)", "cross", [1, 3]),
-    ("var(--m2)", "diamond", [6, 2]),
-    ("var(--m7)", "triangle-left", [5, 1]),
-    ("var(--m8)", "triangle-right", [3, 1]),
-)
-OTHER = ("var(--base)", "circle", [1, 1])  # baselines
 CLASSES = {"SELL": "var(--sell)", "HOLD": "var(--hold)", "BUY": "var(--buy)"}
 RUNS = ["var(--m1)", "var(--m2)"]
 LOSS_TO_GAIN = ["#e08a2e", "#f7f7f7", "#5aa9dd"]  # colour scale of the heat map, light enough for black text
@@ -35,10 +23,18 @@ def _alt() -> Any:
 
 
 def _model_styles(names: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
-    """Colours, shapes and dashes of models."""
-    numbers = {name: k % len(STYLES) for k, name in enumerate(registry.ESTIMATORS)}
-    styles = [STYLES[numbers[name]] if name in numbers else OTHER for name in names]
-    return [style[0] for style in styles], [style[1] for style in styles], [style[2] for style in styles]
+    """Colours, shapes and dashes of models, as their estimators say; of baselines those that `Estimator` has.
+
+    A model has the same in every chart; shape or dash alone distinguish the models. Colours are CSS variables: page.css
+    defines them for each theme with a contrast of at least 3:1 to the background.
+    """
+    items = [registry.estimator(name) if name in registry.ESTIMATORS else Estimator for name in names]
+    styles = [item.chart_style for item in items]
+    return (
+        [f"var(--{colour})" for colour, _, _ in styles],
+        [shape for _, shape, _ in styles],
+        [list(dash) for _, _, dash in styles],
+    )
 
 
 def _shapes(alt: Any) -> Any:

@@ -189,7 +189,7 @@ def test_the_report_is_a_page_that_shows_it(finished):
     from gpupipe import report
 
     page = re.sub(r"<script>.*?</script>", "", report.write(finished[0]).read_text(), flags=re.DOTALL)
-    assert "toy_signs" in page and "NaN" not in page
+    assert "toy_signs" in page and "NaN" not in page and '"wedge"' in page  # in the tables, and as its class draws it
 
 
 @pytest.mark.parametrize("option", ["training.pool=none", "ml.feature_selection_top_n=5", "split.walk_forward=2"])

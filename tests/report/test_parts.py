@@ -9,6 +9,7 @@ import pytest
 
 from gpupipe.cli import nightly
 from gpupipe.estimators import registry
+from gpupipe.estimators.contract import Estimator
 from gpupipe.report import charts, page, predictions, run_details, signals, trading, warnings_section
 from gpupipe.runtime import device, timeline
 
@@ -54,12 +55,14 @@ def test_text_and_lines_have_enough_contrast_to_their_background():
 
 def test_models_can_be_distinguished_without_colour():
     known = themes()["light"]
-    assert len(charts.STYLES) >= len(registry.ESTIMATORS)
-    assert len({shape for _, shape, _ in charts.STYLES}) == len(charts.STYLES)
-    dashes = [tuple(dash) for _, _, dash in (*charts.STYLES, charts.OTHER)]
+    models = [item.chart_style for item in registry.estimators()]
+    assert len({shape for _, shape, _ in models}) == len(models)
+    dashes = [dash for _, _, dash in (*models, Estimator.chart_style)]
     assert len(set(dashes)) == len(dashes)
-    for colour, *_ in (*charts.STYLES, charts.OTHER):
-        assert colour.removeprefix("var(--").removesuffix(")") in known
+    for colour, *_ in (*models, Estimator.chart_style):
+        assert colour in known
+    drawn = charts._model_styles(["linear", "prior_all"])
+    assert drawn == (["var(--m6)", "var(--base)"], ["cross", "circle"], [[1, 3], [1, 1]])
 
 
 def at(second: float, event: str, **fields) -> dict:
@@ -171,7 +174,7 @@ def test_every_warning_is_there_once(tmp_path):
     ]  # fmt: skip
     quiet = {**SUMMARY, "data": {}}
     assert "not known" in warnings_section.warnings(tmp_path / "none", quiet, []).text[0]
-    assert "No warnings" in warnings_section.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
+    assert "None" in warnings_section.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
 
 
 def test_signals_name_their_date_and_their_models(tmp_path):

@@ -53,6 +53,7 @@ class SignShares(Estimator):
     name = "toy_signs"
     sections = {"toy_signs": Section(SignSettings, presets={"quality": SignSettings(pseudo_rows=1000.0)})}
     model_kinds = ("toy_signs",)
+    chart_style = ("m7", "wedge", (2, 1))
 
     def fit_pool(
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None

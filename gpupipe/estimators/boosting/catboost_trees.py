@@ -162,6 +162,7 @@ class CatBoostTrees(HostedEstimator):
         )
     }
     package = "catboost"
+    chart_style = ("m8", "triangle-right", (3, 1))
     suffix = ".cbm"
     model_kinds = ("catboost",)
 

@@ -147,6 +147,7 @@ class LightGBMTrees(HostedEstimator):
         )
     }
     package = "lightgbm"
+    chart_style = ("m7", "triangle-left", (5, 1))
     suffix = ".txt"
     model_kinds = ("lightgbm",)
     file_forms = {".txt": FileForm(b"tree\n", b"\nend of parameters\n\npandas_categorical:null\n")}

@@ -61,6 +61,7 @@ class RandomForest(TreeEstimator):
         )
     }
     pooled_sample = "forest"
+    chart_style = ("m5", "triangle-down", (8, 4))
     first_cost_us = (25.0, 12.0)
 
     def fit_pool(

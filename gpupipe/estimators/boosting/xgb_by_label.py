@@ -134,6 +134,7 @@ class XgbHist(XgbByLabel):
     name = "xgb_hist"
     short_name = "hist"
     section = "hist"
+    chart_style = ("m3", "square", (2, 2))
     sections = {
         "hist": Section(
             Booster,
@@ -155,6 +156,7 @@ class XgbLeafwise(XgbByLabel):
     name = "xgb_leafwise"
     short_name = "leafwise"
     section = "leafwise"
+    chart_style = ("m4", "triangle-up", (4, 4))
     sections = {
         "leafwise": Section(
             Booster,

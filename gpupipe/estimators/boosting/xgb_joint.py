@@ -56,6 +56,7 @@ class XgbJoint(TreeEstimator):
     pooled_sample = "joint"
     warm_startable = True
     judged = True
+    chart_style = ("m1", "circle", (1, 0))
     search = SearchSpace("joint", tree_ranges, pooled=True)
     first_cost_us = (75.0, 15.0)
 

@@ -151,6 +151,7 @@ class SoftmaxLinear(Estimator):
     name = "linear"
     sections = {"linear": Section(Linear, {"fast": Linear(max_iterations=12), "quality": Linear(max_iterations=100)})}
     search = SearchSpace("linear", lambda values: {"l2": Range(10.0, 1_000_000.0, log=True)}, pooled=True)
+    chart_style = ("m6", "cross", (1, 3))
     first_cost_us = (7.0, 7.0)
     model_kinds = ("linear",)
     file_forms = NPZ

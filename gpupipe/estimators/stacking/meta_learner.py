@@ -115,6 +115,7 @@ class MetaLearner(StackingEstimator):
     short_name = "meta"
     sections = {"meta": Section(Meta)}
     judged = True
+    chart_style = ("m2", "diamond", (6, 2))
     first_cost_us = (3.0, 3.0)
     model_kinds = ("meta",)
     file_forms = NPZ
