@@ -103,7 +103,8 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     tilde = any(row["test_skill"] == "no skill" for row in whole["models"])
     assert bool(re.search(r"\d~", said)) == tilde
     number = r"-?\d+\.\d"
-    assert re.search(rf"linear: (no )?skill, gain {number} \[{number}, {number}\] % on average over 2 labels; above", said)
+    interval = rf"{number} \[{number}, {number}\]"
+    assert re.search(rf"linear: (no )?skill, gain {interval} % on average over 2 labels; above", said)
     assert "table own" in said and "table all" in said and "1 parallel" not in said and "bold" not in said
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):
