@@ -1,0 +1,99 @@
+"""A wheel that was installed, not the checkout, runs a job on two workers from any folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+
+from tests.support.tiny import QUICK
+
+ROOT = pathlib.Path(__file__).parents[2]
+BUILT_FROM = ("gpupipe", "kernels", "pyproject.toml", "README.md", "LICENSE")
+JOB = (
+    "run", "--data", "simulated:symbols=22,bars=260,seed=3", "--sectors", "energy", "--preset", "fast",
+    "--horizons", "1", "--thresholds", "0.02", "--models", "linear,random_forest", "--workers", "2", "--jobs", "2",
+    *(f"--set={setting}" for setting in (*QUICK, "training.min_rows=10")),
+)  # fmt: skip
+
+
+def called(*command: object, cwd: pathlib.Path) -> str:
+    """Standard output of a process that knows nothing of the checkout."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> pathlib.Path:
+    """A wheel, built from a copy of the sources, so that nothing is written into the checkout."""
+    place = tmp_path_factory.mktemp("wheel")
+    for name in BUILT_FROM:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, place / "source" / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, place / "source" / name)
+    # With setuptools at hand nothing is downloaded.
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("setuptools") else []
+    called(sys.executable, "-m", "pip", "wheel", "--no-deps", *isolation, "-w", place, place / "source", cwd=place)
+    (file,) = place.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> pathlib.Path:
+    """The interpreter of a fresh environment with the wheel in it, which sees the packages of the present one.
+
+    They are on its path by a .pth file, whose folders' own .pth files are not read: an editable gpupipe is not seen.
+    """
+    place = tmp_path_factory.mktemp("environment")
+    called(sys.executable, "-m", "venv", "--without-pip", place / "fresh", cwd=place)
+    python = place / "fresh/bin/python"
+    called(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=place)
+    (site,) = place.glob("fresh/lib/python*/site-packages")
+    present = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (site / "present.pth").write_text("\n".join(present) + "\n")
+    reuse_compiled(site / "gpupipe/kernels")
+    return python
+
+
+def reuse_compiled(kernels: pathlib.Path) -> None:
+    """Take over the loops that the checkout has compiled, to save a minute: numba holds them for valid where the source
+    has the same time and size."""
+    for source in (ROOT / "kernels").glob("*.py"):
+        assert source.read_bytes() == (kernels / source.name).read_bytes()
+        shutil.copystat(source, kernels / source.name)
+    for compiled in (ROOT / "kernels/__pycache__").glob("*.nb[ci]"):
+        (kernels / "__pycache__").mkdir(exist_ok=True)
+        shutil.copy(compiled, kernels / "__pycache__")
+
+
+def test_a_job_of_two_workers_from_a_folder_outside_the_checkout(python, tmp_path):
+    where = called(
+        python, "-c", "import gpupipe, gpupipe.kernels as k; print(gpupipe.__file__, k.__file__)", cwd=tmp_path
+    )
+    assert all(pathlib.Path(file).is_relative_to(python.parents[1]) for file in where.split())
+    assert ROOT not in tmp_path.parents
+    for command in ([python, "-m", "gpupipe"], [python.with_name("gpupipe")]):
+        assert called(*command, "--help", cwd=tmp_path).startswith("usage: gpupipe ")
+    printed = called(python, "-m", "gpupipe", *JOB, "--out", "OUT", cwd=tmp_path)
+    assert "2 workers" in printed and "2 of 2 models" in printed
+    files = json.loads((tmp_path / "OUT/manifest.json").read_text())["files"]
+    published = sorted(name for name in files if name.startswith("trained_2pct/energy/1d/"))
+    assert {pathlib.Path(name).stem for name in published} >= {"linear", "random_forest"}
+    assert all((tmp_path / "OUT" / name).stat().st_size == files[name]["bytes"] for name in published)
+
+
+def test_the_wheel_has_the_files_that_are_no_code(python, tmp_path):
+    script = "import importlib.resources as r; print(*(f.name for m in {} for f in r.files(m).iterdir()))"
+    names = called(python, "-c", script.format(("gpupipe.data", "gpupipe.report")), cwd=tmp_path).split()
+    assert {"demo_sectors.csv", "page.html", "page.css", "page.js"} <= set(names)
