@@ -244,7 +244,7 @@ def importance(out: pathlib.Path) -> Section | None:
     table = [[name, content["family_of"][name], 100 * value] for name, value in content["features"].items()]
     text = [
         f"Model: {content['model']}. Its gain on {content['rows']:,} validation rows, all labels together, is "
-        f"{100 * content['gain']:.1f} % of the prior's log-loss.",
+        f"{100 * content['gain']:.1f} % of the prior's loss.",
         "Permutation importance of a family of features: the points of that gain that are lost when the columns of the "
         "family are exchanged with those of other rows. The losses do not add up, since families share information. "
         "Importance of a feature: its share of the gain of all splits.",

@@ -329,7 +329,7 @@ def test_the_command(models, tmp_path, capsys):
 def test_the_benchmark_resizes_a_panel_with_its_sectors_and_the_shape_of_its_bars(market):
     few, many = resized(market, 12), resized(market, 70)
     assert (few.n_symbols, many.n_symbols) == (12, 70)
-    assert set(few.groups) == set(many.sectors) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
+    assert set(few.groups) == set(many.groups) == set(SECTORS) and list(many.symbols) == sorted(many.symbols)
     for k, name in enumerate(many.symbols):
         original, _, copy = name.partition("~")
         s = market.symbols.index(original)
