@@ -174,9 +174,12 @@ def _sentence(text: str) -> str:
 
 
 def labels(out: pathlib.Path) -> Section | None:
-    """Class shares of each label by sector, and by year for the sector that the reader chooses."""
+    """Class shares of each label by sector, and by year for the sector that the reader chooses.
+
+    None where OUT has no shares of these classes.
+    """
     lines = _table(out / calibration.SHARES)
-    if lines is None:
+    if not lines or not all(f"n_{name.lower()}" in lines[0] for name in charts.CLASSES):
         return None
     by_sector = _totals(lines, "sector")
     sectors = list(dict.fromkeys(line["sector"] for line in lines))
