@@ -91,8 +91,8 @@ class StoredPredictions:
     columns: of each model the names of its columns in the tables.
     tables: of each group, columns symbol, time, fold (number of the window), then those of each model, float32, null
         where the fold has no such model.
-    cutoffs: of each group, float32 (n_windows, n_models, n_sides), the upper class before the lower one; NaN where a
-        window has no such model.
+    cutoffs: of each group, float32 (n_windows, n_models, n_sides), sides as FoldPredictions has them; NaN where a fold
+        has no such model.
     data_hash: of each group's bars up to `last_time_ns`.
     """
 

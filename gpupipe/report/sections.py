@@ -174,9 +174,12 @@ def _sentence(text: str) -> str:
 
 
 def labels(out: pathlib.Path) -> Section | None:
-    """Class shares of each label by sector, and by year for the sector that the reader chooses."""
+    """Class shares of each label by sector, and by year for the sector that the reader chooses.
+
+    None where OUT has no shares of these classes.
+    """
     lines = _table(out / calibration.SHARES)
-    if lines is None:
+    if not lines or not all(f"n_{name.lower()}" in lines[0] for name in charts.CLASSES):
         return None
     by_sector = _totals(lines, "sector")
     sectors = list(dict.fromkeys(line["sector"] for line in lines))
@@ -244,7 +247,7 @@ def importance(out: pathlib.Path) -> Section | None:
     table = [[name, content["family_of"][name], 100 * value] for name, value in content["features"].items()]
     text = [
         f"Model: {content['model']}. Its gain on {content['rows']:,} validation rows, all labels together, is "
-        f"{100 * content['gain']:.1f} % of the prior's log-loss.",
+        f"{100 * content['gain']:.1f} % of the prior's loss.",
         "Permutation importance of a family of features: the points of that gain that are lost when the columns of the "
         "family are exchanged with those of other rows. The losses do not add up, since families share information. "
         "Importance of a feature: its share of the gain of all splits.",

@@ -18,20 +18,35 @@ def verdict_sentences(verdicts: Sequence[dict[str, Any]], n_sectors: int) -> lis
     """
     sentences = []
     measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
+    compared, intervals = _compared(verdicts[0]) if verdicts else ("", "")
     for model in dict.fromkeys(row["model"] for row in verdicts):
         rows = [row for row in verdicts if row["model"] == model]
         failed = [row for row in rows if not row["beats_all"]]
         clearly = sum(row["beats_all_clearly"] for row in rows)
         text = (
-            f"{model} beats the class prior and both volatility baselines on {len(rows) - len(failed)} of "
-            f"{len(rows)} labels, on {clearly} of them with all three 95 % intervals above 0"
+            f"{model} beats {compared} on {len(rows) - len(failed)} of {len(rows)} labels, on {clearly} of them with "
+            f"{intervals} above 0"
         )
         if failed:
             gaps = [(row["label"], -100 * min(row["above_prior"], row["above_tables"])) for row in failed]
             text += "; it falls short on " + ", ".join(f"{label} by {gap:.2f}" for label, gap in gaps)
-            text += " points of the prior's log-loss"
+            text += " points of the prior's loss"
         sentences.append(f"{text} ({measured_on}).")
     return sentences
+
+
+def _compared(verdict: dict[str, Any]) -> tuple[str, str]:
+    """The references that a verdict compares with, and their intervals, in words.
+
+    >>> _compared({"above_prior": 0.1, "above_prior_low": 0.05, "above_prior_high": 0.2, "above_tables": 0.1})
+    ('the prior', 'its 95 % interval')
+    """
+    tables = [name.removeprefix("above_") for name in verdict if name != "above_prior" and f"{name}_low" in verdict]
+    if not tables:
+        return "the prior", "its 95 % interval"
+    if tables == ["table_sector", "table_all"]:
+        return "the class prior and both volatility baselines", "all three 95 % intervals"
+    return f"the prior and {', '.join(tables)}", f"all {1 + len(tables)} 95 % intervals"
 
 
 def skill_sentences(families: Sequence[dict[str, Any]], intervals: dict[str, Any], most: int = 4) -> list[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from gpupipe import load, train
 from gpupipe.backtest import Rules, backtest, sealed_test
 from gpupipe.backtest.sources import InSampleError
+from gpupipe.cli.backtest import show
 from gpupipe.cli.main import main
 from gpupipe.data.panel import PRICES
 from gpupipe.evaluation.metrics import calls
@@ -68,6 +71,18 @@ def test_the_command_writes_tables_and_does_nothing_twice(out, capsys):
     equity = pq.read_table(folder / "equity.parquet").to_pandas()
     curve = equity[(equity.model == "linear") & (equity.label == "label_3d_2pct") & (equity.sector == "all")]
     assert curve.equity.iloc[-1] - 1 == pytest.approx(rows["all", "linear", "label_3d_2pct"]["total_return"])
+
+
+def test_no_figure_or_word_of_a_table_is_cut_short_in_a_narrow_window(out):
+    assert command(out, "--quiet") == 0
+    whole = json.loads((out / "backtest" / "statistics.json").read_bytes())
+    rows = [row for row in whole["statistics"] if "skill" in row]
+    for row in rows:
+        row |= {"skill": "not known", "trades": 1_234_567}
+    shown = io.StringIO()
+    show(Console(file=shown, width=60), whole, out)
+    together = sum(row["sector"] == "all" for row in rows)
+    assert shown.getvalue().count("not known") == shown.getvalue().count("1,234,567") == together > 3
 
 
 def test_other_rules_count_as_more_trials(out, capsys):

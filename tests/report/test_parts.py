@@ -7,10 +7,22 @@ import re
 
 import pytest
 
+from gpupipe.artifacts import summary
 from gpupipe.cli import nightly
 from gpupipe.estimators import registry
 from gpupipe.estimators.contract import Estimator
-from gpupipe.report import charts, page, predictions, run_details, signals, trading, warnings_section
+from gpupipe.report import (
+    charts,
+    leaderboard,
+    page,
+    predictions,
+    run_details,
+    sentences,
+    signals,
+    trading,
+    warnings_section,
+)
+from gpupipe.report.formatting import title_of_label
 from gpupipe.runtime import device, timeline
 
 pytest.importorskip("altair")
@@ -228,6 +240,36 @@ def test_calibration_bins_have_their_row_counts():
     assert table.rows == [["5 bars, 10 %", "linear", k + 1, 10.0 * k, 10.0 * k, 10, k] for k in range(4)]
     assert predictions.spread(lines) == [{"probability": 0.05, "rows": 20}, {"probability": 0.25, "rows": 20}]
     assert predictions.probabilities(None) is None
+
+
+def test_tables_and_titles_hold_what_the_rows_have():
+    columns = [leaderboard.Column("model", "model", "text"), leaderboard.Column("gain, %", "gain", "percent"),
+               leaderboard.Column("BUY calls", "calls"), leaderboard.Column("skill", "skill", "text")]  # fmt: skip
+    table = leaderboard.measures_table("t", [{"model": "a", "gain": 0.25}, {"model": "b", "skill": "skill"}], columns)
+    assert table.columns == [("model", False), ("gain, %", True), ("skill", False)]
+    assert table.rows == [["a", 25.0, ""], ["b", None, "skill"]]
+    rows = [{"label": "label_1d_2.5pct", "horizon": 1, "threshold": 0.025}, {"label": "next_price", "horizon": 1},
+            {"label": "label_5d_2vol", "horizon": 5, "multiple": 2.0}]  # fmt: skip
+    titles = ["1 bar, 2.5 %", "next_price", "label_5d_2vol"]
+    assert [summary.title_of(row) for row in rows] == [title_of_label(row["label"]) for row in rows] == titles
+    row = {"kind": "model", "model": "linear", "test_prior_squared_error": 2.0, "test_squared_error": 1.0}
+    baseline = {**row, "kind": "baseline", "model": "last"}
+    whole = {"models": [row, baseline, baseline]}
+    assert summary.loss_name(whole) == "squared_error" and summary.baseline_names(whole) == ("last",)
+    assert not summary.has_calls(whole) and summary.has_calls({"models": [{**row, "cutoff_buy": 0.5}]})
+
+
+def test_a_verdict_names_its_references():
+    over_prior = {"above_prior": -0.02, "above_prior_low": -0.1, "above_prior_high": 0.1, "above_tables": -0.02}
+    verdict = {"label": "next_price", "model": "linear", **over_prior, "beats_all": False, "beats_all_clearly": False}
+    (sentence,) = sentences.verdict_sentences([verdict], 1)
+    assert sentence == (
+        "linear beats the prior on 0 of 1 labels, on 0 of them with its 95 % interval above 0; it falls short on "
+        "next_price by 2.00 points of the prior's loss (sealed test)."
+    )
+    tables = {f"above_table_{of}{end}": 0.0 for of in ("sector", "all") for end in ("", "_low", "_high")}
+    (sentence,) = sentences.verdict_sentences([{**verdict, **tables, "beats_all": True}], 3)
+    assert "the class prior and both volatility baselines on 1 of 1" in sentence and "all three 95 %" in sentence
 
 
 def test_long_curves_are_thinned_and_keep_their_largest_drawdown():
