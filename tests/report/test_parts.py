@@ -186,7 +186,7 @@ def test_every_warning_is_there_once(tmp_path):
     ]  # fmt: skip
     quiet = {**SUMMARY, "data": {}}
     assert "not known" in warnings_section.warnings(tmp_path / "none", quiet, []).text[0]
-    assert "None" in warnings_section.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
+    assert "No warnings" in warnings_section.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
 
 
 def test_signals_name_their_date_and_their_models(tmp_path):
