@@ -46,20 +46,20 @@ def main() -> int:
 
 def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, times: int) -> Iterator[runs.Line]:
     """A Parquet file: its columns, a whole Panel, and where the time goes between the two."""
-    (part,) = sources.of_path(path, None)[1]
+    (table,) = sources.read_path(path, None)[1]
     mapping = dict(zip(panel.symbols, panel.sector, strict=True))
-    rows = bars.of_parts([part], mapping, None, adjusted=False)
+    rows = bars.from_tables([table], mapping, None, adjusted=False)
     sides = {
-        "decode": lambda: sources.of_path(path, None),
+        "decode": lambda: sources.read_path(path, None),
         "whole": lambda: load(path, sector_map, device="cpu"),
-        "arrays": lambda: bars.of_parts([part], mapping, None, adjusted=False),
-        "judge": lambda: validate.judge(rows),
+        "arrays": lambda: bars.from_tables([table], mapping, None, adjusted=False),
+        "judge": lambda: validate.validate_bars(rows),
         "hash": lambda: data_hash(panel),
     }
     peers: list[Compared] = []
     with runs.skipping():
         polars, name = runs.library("polars", "polars")
-        sides |= polars_sides(polars, path, part, mapping, digest)
+        sides |= polars_sides(polars, path, table, mapping, digest)
         peers = [
             ("Parquet decoded, nothing judged", "decode", "polars", f"{name} read_parquet of the needed columns"),
             (WHOLE, "whole", "polars", f"{name} read_parquet of the needed columns"),
@@ -73,20 +73,22 @@ def parquet(path: pathlib.Path, sector_map: Any, panel: Panel, digest: str, time
     }  # fmt: skip
 
 
-def polars_sides(pl: Any, path: pathlib.Path, part: Any, mapping: dict[str, str], digest: str) -> dict[str, Any]:
+def polars_sides(
+    pl: Any, path: pathlib.Path, raw: sources.RawTable, mapping: dict[str, str], digest: str
+) -> dict[str, Any]:
     """What polars is timed for, after the check that it reads the same values."""
-    names = list(part.found.values())
+    names = list(raw.columns.values())
     texts = pl.col(pl.Categorical).cast(pl.String)
     frame = pl.read_parquet(path, columns=names).with_columns(texts)
-    if not frame.equals(pl.from_arrow(part.table).with_columns(texts)):
+    if not frame.equals(pl.from_arrow(raw.table).with_columns(texts)):
         raise SystemExit("polars reads other values")
     sides = {"polars": lambda: pl.read_parquet(path, columns=names)}
-    if not _sorted_days(frame, part.found):
+    if not _sorted_days(frame, raw.columns):
         print("polars, the same work: skipped, it is written for sorted daily bars without a finding")
         return sides
-    if data_hash(polars_panel(path, part.found, mapping)) != digest:
+    if data_hash(polars_panel(path, raw.columns, mapping)) != digest:
         raise SystemExit("the Panel that polars makes is another one")
-    return sides | {"polars, the same work": lambda: data_hash(polars_panel(path, part.found, mapping))}
+    return sides | {"polars, the same work": lambda: data_hash(polars_panel(path, raw.columns, mapping))}
 
 
 def _sorted_days(frame: Any, name_of: dict[str, str]) -> bool:
