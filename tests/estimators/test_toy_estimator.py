@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpupipe import load
+from gpupipe.cli import main
 from gpupipe.config import ConfigError
 from gpupipe.estimators import registry
 from gpupipe.estimators.contract import Estimator
@@ -18,7 +19,7 @@ from gpupipe.serving.scan import scan
 from gpupipe.workloads import equity
 from tests.support import fitting, tiny
 from tests.support.fitting import world
-from tests.support.tiny import QUICK, SECTORS, tiny_market
+from tests.support.tiny import JOB, QUICK, SECTORS, tiny_market
 from tests.support.toy_estimator import PLACE, SignShares
 
 MODELS = ("toy_signs", "linear", "meta_learner")
@@ -190,6 +191,29 @@ def test_the_report_is_a_page_that_shows_it(finished):
 
     page = re.sub(r"<script>.*?</script>", "", report.write(finished[0]).read_text(), flags=re.DOTALL)
     assert "toy_signs" in page and "NaN" not in page and '"wedge"' in page  # in the tables, and as its class draws it
+
+
+def test_the_command_line_shows_it_under_its_short_name(tmp_path, capsys):
+    out = tmp_path / "OUT"
+    asked = ["run", *JOB, "--models", "toy_signs,linear", "--out", str(out), "--jobs", "1"]
+    assert main.main([*asked, "--set=toy_signs.column=1"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\blinear +signs *\n", printed)  # headings of a table, in the order of the registry
+    assert json.loads((out / "summary.json").read_text())["settings"]["toy_signs"]["column"] == 1
+    assert main.main([*asked, "--set=toy_signs.colum=1"]) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'toy_signs.column'" in error and error.count("\n") == 1
+
+
+def test_an_export_says_that_it_has_no_onnx_form(finished, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    asked = ["export", str(finished[0]), "--to", str(tmp_path / "onnx")]
+    for models, n_files in (("toy_signs", 0), ("linear", 6)):
+        assert main.main([*asked, "--models", models]) == (0 if n_files else 2)
+        printed = capsys.readouterr()
+        assert ("toy_signs has no ONNX form" in printed.err) == (not n_files)
+        assert len(list((tmp_path / "onnx").rglob("*.onnx"))) == n_files
 
 
 @pytest.mark.parametrize("option", ["training.pool=none", "ml.feature_selection_top_n=5", "split.walk_forward=2"])

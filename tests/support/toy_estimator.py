@@ -51,6 +51,7 @@ class SignShares(Estimator):
     """Class shares by the sign of one column, those of a group drawn towards those of all groups."""
 
     name = "toy_signs"
+    short_name = "signs"
     sections = {"toy_signs": Section(SignSettings, presets={"quality": SignSettings(pseudo_rows=1000.0)})}
     model_kinds = ("toy_signs",)
     chart_style = ("m7", "wedge", (2, 1))
