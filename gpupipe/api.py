@@ -12,10 +12,15 @@ from gpupipe.workloads import equity
 
 
 def train(
-    panel: Panel, preset: str = "balanced", out: str | os.PathLike[str] = "OUT", *,
-    settings: Iterable[str] = (), jobs: int | None = None, warm_start: str | os.PathLike[str] | None = None,
+    panel: Panel,
+    preset: str = "balanced",
+    out: str | os.PathLike[str] = "OUT",
+    *,
+    settings: Iterable[str] = (),
+    jobs: int | None = None,
+    warm_start: str | os.PathLike[str] | None = None,
     **overrides: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Train every model on a panel, write them to `out`, and return the summary (the content of summary.json).
 
     preset: fast, balanced or quality.  settings: "section.field=value" strings, as --set takes them.
