@@ -72,7 +72,7 @@ class Device:
 
     @contextlib.contextmanager
     def stage(self, name: str, unit: str = "") -> Iterator[None]:
-        """Count transfers inside the block under `name`; on CUDA a range of that name, and of the unit, in a profile."""
+        """Count transfers inside it under `name`; on CUDA a range of that name, and of the unit, in a profile."""
         token = _stage.set(name)
         try:
             with self._range(f"{name} {unit}" if unit else name):

@@ -59,7 +59,7 @@ class Log:
         return [event for event in self.events if _is_computed(event)]
 
     def place(self, event: Event) -> tuple[str, str]:
-        """Worker and thread of an event; "" for no worker. The work of a thread counts for the worker that it serves."""
+        """Worker and thread of an event; "" for no worker. A thread counts for the worker that it serves."""
         workers = {known["thread"]: known["worker"] for known in self.events if "worker" in known}
         return str(event.get("worker", workers.get(event["thread"], ""))), event["thread"]
 
