@@ -126,7 +126,7 @@ def what_is_hidden(job: Job, jobs: int) -> dict[str, float]:
         log = timeline.find(run_log.read(out / run_log.FILE), key)
     assert log is not None
     preparing = [event for event in log.events if event["event"] in ("features", "labels", "prepared")]
-    first = min(log.since(event) - event["seconds"] for event in log.made if event["event"] == "unit")
+    first = min(log.since(event) - event["seconds"] for event in log.computed if event["event"] == "unit")
     prepared_s = sum(event["seconds"] for event in preparing)
     before_s = sum(event["seconds"] for event in preparing if log.since(event) <= first)
     return {

@@ -130,7 +130,7 @@ def run(request: BacktestRequest) -> int:
 
 
 def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
-    """What was done under which rules, a table of the portfolios of all sectors, one of sectors, and where to look."""
+    """The rules, a table of the portfolios of all sectors, another of sectors, and where the files are."""
     from rich.markup import escape
     from rich.padding import Padding
 

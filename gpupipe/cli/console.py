@@ -130,7 +130,7 @@ def paragraph(to: Console, text: str, title: str = "") -> None:
 
 
 def show_data(to: Console, report: DataReport) -> None:
-    """Which data these are, and the verdict on them."""
+    """A description of the data, and the verdict on them."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -151,5 +151,5 @@ def show_data(to: Console, report: DataReport) -> None:
 
 
 def show_device(to: Console, device: Device) -> None:
-    """Which device computes, and why."""
+    """The device that computes, and why."""
     paragraph(to, f"{device.kind} ({device.name}): {device.reason}", "Device")

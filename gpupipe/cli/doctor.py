@@ -138,11 +138,11 @@ def _memory_bytes() -> int:
 def _packages() -> Iterator[Finding]:
     for packages, required in ((REQUIRED, True), (OPTIONAL, False)):
         for names, needed_for, line in packages:
-            group, found = "required" if required else "optional", installed(names)
-            if not found:
+            group, versions = "required" if required else "optional", installed(names)
+            if not versions:
                 status = "error" if required else "absent"
                 yield Finding(group, names[0], status, "not installed", needed_for, line)
-            for name, version in found.items():
+            for name, version in versions.items():
                 if problem := _version_problem(name, version):
                     status = "error" if required else "warning"
                     yield Finding(group, name, status, f"{version}, {problem}", needed_for, line)
@@ -162,7 +162,7 @@ def installed(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _version_problem(name: str, version: str) -> str:
-    """What gpupipe's own requirements say against this version; empty if nothing, or if gpupipe is not installed."""
+    """What the requirements of gpupipe say against this version; empty if nothing, or if gpupipe is not installed."""
     try:
         lines = importlib.metadata.requires("gpupipe") or []
         from packaging.requirements import Requirement  # dask brings it
@@ -194,21 +194,21 @@ def _is_alias(name: str) -> bool:
 
 
 def _xgboost() -> Iterator[Finding]:
-    found = installed(XGBOOST_DISTRIBUTIONS)
-    owners = [name for name in found if not _is_alias(name)]
+    versions = installed(XGBOOST_DISTRIBUTIONS)
+    owners = [name for name in versions if not _is_alias(name)]
     if len(owners) > 1:
         names = " ".join(owners)
         fix = f"pip uninstall -y {names} && pip install -e '.[cpu]'  (or '.[cuda13]', '.[cuda12]')"
         text = f"{names} are installed together and own the same files: which one runs is chance"
         yield Finding("XGBoost", "distributions", "warning", text, fix=fix)
-    if not found:
+    if not versions:
         return
     try:
         import xgboost
 
         built = xgboost.build_info()
     except Exception as error:  # a broken installation fails in many ways, and the doctor must say so
-        fix = f"pip install --force-reinstall --no-deps {next(iter(found))}"
+        fix = f"pip install --force-reinstall --no-deps {next(iter(versions))}"
         yield Finding("XGBoost", "import", "error", f"{type(error).__name__}: {error}", "tree models", fix)
         return
     text = f"USE_CUDA {bool(built.get('USE_CUDA'))}, USE_RMM {bool(built.get('USE_RMM'))}"
@@ -217,7 +217,7 @@ def _xgboost() -> Iterator[Finding]:
 
     if not built.get("USE_CUDA") and why_no_cuda() is None:
         text = "there is a GPU to use, but this XGBoost was built without CUDA"
-        yield Finding("XGBoost", "device", "warning", text, fix=f"pip uninstall -y {' '.join(found)} && {_CUDA}")
+        yield Finding("XGBoost", "device", "warning", text, fix=f"pip uninstall -y {' '.join(versions)} && {_CUDA}")
 
 
 def _cuda_driver() -> Iterator[Finding]:

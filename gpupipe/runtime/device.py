@@ -72,7 +72,7 @@ class Device:
 
     @contextlib.contextmanager
     def stage(self, name: str, unit: str = "") -> Iterator[None]:
-        """Count transfers made inside under `name`; on CUDA a range of that name, and of the unit, in a profile."""
+        """Count transfers inside it under `name`; on CUDA a range of that name, and of the unit, in a profile."""
         token = _stage.set(name)
         try:
             with self._range(f"{name} {unit}" if unit else name):
@@ -141,11 +141,14 @@ def held() -> dict[str, int]:
     memory_bytes: resident set.  memory_peak_bytes: its largest so far.  device_bytes, device_peak_bytes and
     device_allocations: of RMM's pool, now, at most, and how many allocations are alive.
     """
-    found = {"memory_peak_bytes": host_peak_bytes(), "memory_bytes": host_bytes()}
+    held_bytes = {"memory_peak_bytes": host_peak_bytes(), "memory_bytes": host_bytes()}
     if counts := pool_statistics():
-        found |= {"device_bytes": counts["current_bytes"], "device_peak_bytes": counts["peak_bytes"],
-                  "device_allocations": counts["current_count"]}  # fmt: skip
-    return found
+        held_bytes |= {
+            "device_bytes": counts["current_bytes"],
+            "device_peak_bytes": counts["peak_bytes"],
+            "device_allocations": counts["current_count"],
+        }
+    return held_bytes
 
 
 def device_of(array: Any) -> Device:

@@ -1,4 +1,4 @@
-"""Memory: plans that hold less and less, the one that stays below a limit, what is held, matrices in files."""
+"""Memory: plans that hold less and less, the choice among them by a limit, a watch on it, matrices in files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from gpupipe.runtime.errors import UserError
 log = logging.getLogger("gpupipe")
 
 PERIOD_S = 0.2  # between looks at the memory that is held
-CHANGE = 0.05  # of what was told last, after which it is told again
-ROOM = 0.1  # of what is foretold: runs held up to 7 % more, and a limit is to be obeyed
+CHANGE = 0.05  # of the memory that was logged last, after which it is logged again
+ROOM = 0.1  # of the estimate: runs held up to 7 % more, and a limit has to be obeyed
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run goes about its memory. No plan changes a result; each holds less than the one before it, and is slower.
+    """How a run uses memory. No plan changes a result; each holds less than the plan before it, and is slower.
 
     jobs: fits at the same time; None for as many as were asked for.
     sparing: one set of XGBoost's bins at a time, of all sectors or of one, and the scaled columns of one sector.
@@ -97,12 +97,12 @@ class Estimate:
 
 def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
     """The first plan that stays below the limits. UserError where none does."""
-    for one in ladder:
-        if one.fits(limits):
-            return one.plan
-    on_device = not any(one.fits(Limits(None, limits.device)) for one in ladder)
+    for estimate in ladder:
+        if estimate.fits(limits):
+            return estimate.plan
+    on_device = not any(estimate.fits(Limits(None, limits.device)) for estimate in ladder)
     option, given = ("--device-memory", limits.device) if on_device else ("--memory", limits.host)
-    asked = [one.asked_of_device if on_device else one.asked_of_host for one in ladder]
+    asked = [estimate.asked_of_device if on_device else estimate.asked_of_host for estimate in ladder]
     last = ladder[asked.index(min(asked))]
     raise UserError(
         f"{option} {gib(given or 0)} is too little: about {gib(asked[0])} are needed, and {gib(min(asked))} with "
@@ -115,18 +115,17 @@ def gib(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:.2f} GiB"
 
 
-def said_of(ladder: Sequence[Estimate], plan: Plan, limits: Limits) -> str:
+def plan_sentence(ladder: Sequence[Estimate], plan: Plan, limits: Limits) -> str:
     """A sentence on the plan that was chosen, and why."""
-    at = {one.plan.name: one for one in ladder}
-    own, first = at[plan.name], ladder[0]
+    chosen, first = next(estimate for estimate in ladder if estimate.plan.name == plan.name), ladder[0]
     asked = (("--memory", limits.host), ("--device-memory", limits.device))
     allowed = [f"{option} {gib(given)}" for option, given in asked if given is not None]
     why = f"{' and '.join(allowed)}: as it is, the run would hold about {_both(first)}"
-    return f"memory plan '{plan.name}', {WORDS[plan.name]} ({why}; so, {_both(own)})"
+    return f"memory plan '{plan.name}', {WORDS[plan.name]} ({why}; so, {_both(chosen)})"
 
 
-def _both(one: Estimate) -> str:
-    return gib(one.host) + (f" and {gib(one.device)} on the device" if one.device else "")
+def _both(estimate: Estimate) -> str:
+    return gib(estimate.host) + (f" and {gib(estimate.device)} on the device" if estimate.device else "")
 
 
 def give_back() -> None:
@@ -137,10 +136,10 @@ def give_back() -> None:
 
 def size(text: str, option: str = "--memory") -> int:
     """Bytes of "8GiB", "900M", "2.5 GB" or "1000000"; K, M, G and T are powers of 1024. UserError for other text."""
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", text, re.IGNORECASE)
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
         raise UserError(f"{option} {text}: expected a size such as 8GiB or 900M")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(float(match[1]) * UNITS[match[2].upper()])
 
 
 def matrix(shape: tuple[int, int], cache: pathlib.Path) -> Any:
@@ -164,7 +163,7 @@ def require_space(n_bytes: int, cache: pathlib.Path) -> None:
 
 
 def _take(file: Any, n_bytes: int) -> None:
-    """Make the file so large, and its space its own where the system can do that."""
+    """Give the file this size, and reserve its space where the system can do that."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, n_bytes)
     else:
@@ -172,7 +171,7 @@ def _take(file: Any, n_bytes: int) -> None:
 
 
 class Turns:
-    """Tasks that share memory, and how one that found none is done once more: after all others, and alone."""
+    """Tasks that share memory. A task that ran out of memory is done once more: after all others, and alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -204,7 +203,7 @@ class Turns:
                 self._changed.wait_for(lambda: not self._running)
             try:
                 log.warning(
-                    "%s found no memory (%s): it is done once more, alone, with the memory plan '%s'", name, reason,
+                    "%s ran out of memory (%s): it is done once more, alone, with the memory plan '%s'", name, reason,
                     LADDER[1].name,
                 )  # fmt: skip
                 run_log.event("out_of_memory", unit=name, text=reason, plan=LADDER[1].name)
@@ -225,7 +224,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.peaks: dict[str, int] = {}
-        self._stage, self._told, self._peak = "start", 0, 0
+        self._stage, self._logged, self._peak = "start", 0, 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="memory", daemon=True)
 
@@ -247,9 +246,9 @@ class Watch:
         held = device.host_bytes()
         self.peaks[self._stage] = max(held, self.peaks.get(self._stage, 0))
         self._peak = max(held, self._peak)
-        if abs(held - self._told) > max(16 << 20, CHANGE * self._told):
+        if abs(held - self._logged) > max(16 << 20, CHANGE * self._logged):
             run_log.event("memory", stage=self._stage)  # every event says what is held
-            self._told = held
+            self._logged = held
 
     def _look_on(self) -> None:
         while not self._ended.wait(PERIOD_S):

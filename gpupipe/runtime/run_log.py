@@ -1,4 +1,4 @@
-"""Run log: OUT/run.jsonl says what a run did as it does it, one event a line; any module and thread may add to it."""
+"""Run log: OUT/run.jsonl gets each event of a run as it happens, one a line, from any module and thread."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def opened(out: pathlib.Path, **about: Any) -> Iterator[Journal]:
     """Log to OUT/run.jsonl, after what is there: "start" with `about`, what happens, and "end" with how it ended.
 
     status of the end: done, refused (the user has something to mend), interrupted, failed. The log of a run that is
-    refused before anything was kept is removed again, as all that it made is.
+    refused before anything was kept is removed again, with everything else that it wrote.
     """
     with recording() as journal:
         path = out / FILE
@@ -156,11 +156,11 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     events = []
     for line in pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            found = json.loads(line)
+            content = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            events.append(found)
+        if isinstance(content, dict):
+            events.append(content)
     return events
 
 

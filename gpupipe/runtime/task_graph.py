@@ -107,8 +107,8 @@ def run_graph(tasks: Sequence[Task], costs: Costs, jobs: int, open_slots: int = 
     slot is opened meanwhile, so that what it prepares is ready when they are done; never more than `open_slots` slots
     are open on a worker, which bounds what is held in memory.
 
-    n_workers: how many workers the threads belong to, in turn. A thread works on slots of its own worker before it
-    helps others. Tasks must be given after those they need, and slots in the order of their numbers.
+    n_workers: how many workers the threads belong to, in turn. A thread works on the slots of its worker before
+    it helps others. Tasks must be given after those they need, and slots in the order of their numbers.
     """
     graph = _Graph(tasks, costs, jobs, open_slots, n_workers)
     try:
@@ -186,12 +186,12 @@ class _Graph:
             before = [slot for slot in my_slots if slot.order < ahead.slot.order]
             if self._is_time_for(ahead.slot, before):
                 return ahead
-        # Where nothing of its own is ready, what others have opened.
+        # Without a ready task in a slot of this worker: those of slots that others have opened.
         candidates = mine or [task for task in self._ready if not task.opens]
         return min(candidates, key=self._urgency, default=None)
 
     def _is_time_for(self, slot: FoldSlot, before: Iterable[FoldSlot]) -> bool:
-        """Whether so little is left of the slots before that what the tasks of `slot` share is to be made meanwhile."""
+        """Whether so little is left of the slots before that the shared data of `slot` are to be prepared meanwhile."""
         threads = self._jobs // self._n_workers
         left = [task for earlier in before for task in self._not_started[earlier]]
         shared_s = sum(self._expected_s(task) for task in self._not_started[slot] if task.opens or task.ahead)
@@ -208,7 +208,7 @@ class _Graph:
         return task.slot.order, -self._importance(task), self._number[task]
 
     def _importance(self, task: Task) -> float:
-        """Seconds of a task and, divided among the threads, of what waits for it in its own slot."""
+        """Seconds of a task and, divided among the threads, of the tasks that wait for it in the same slot."""
         waiting = (later for later in self._waiting[task] if later.slot is task.slot)
         return self._expected_s(task) + sum(map(self._importance, waiting)) / self._jobs
 

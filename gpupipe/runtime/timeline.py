@@ -1,4 +1,4 @@
-"""What the log of a run says of its time and memory: who did what when, who was idle, what was held."""
+"""Time and memory of a run, read from its log: which thread did what and when, which were idle, what was held."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """What a lane came to while units were made. seconds: from the first unit's begin to the last one's end."""
+    """Units and busy seconds of a lane. seconds: from the begin of the first unit to the end of the last."""
 
     name: str
     units: int
@@ -44,7 +44,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Log:
-    """One run, as its log says. events: in the order of the file."""
+    """The log of one run. events: in the order of the file."""
 
     events: Sequence[Event]
     began: float  # seconds since the epoch
@@ -54,85 +54,89 @@ class Log:
         return _seconds(event) - self.began
 
     @property
-    def made(self) -> list[Event]:
-        """Units that this run made, not those that it took from the store, and what it prepared for them."""
-        return [one for one in self.events if _is_made(one)]
+    def computed(self) -> list[Event]:
+        """Units that this run computed, not those that it took from the store, and what it prepared for them."""
+        return [event for event in self.events if _is_computed(event)]
 
     def place(self, event: Event) -> tuple[str, str]:
-        """Worker and thread of an event; what a thread did itself is of the worker that it serves; "" is none."""
-        workers = {one["thread"]: one["worker"] for one in self.events if "worker" in one}
+        """Worker and thread of an event; "" for no worker. A thread counts for the worker that it serves."""
+        workers = {known["thread"]: known["worker"] for known in self.events if "worker" in known}
         return str(event.get("worker", workers.get(event["thread"], ""))), event["thread"]
 
 
 def find(events: Iterable[Event], run_key: str) -> Log | None:
-    """The last run that made units of the models with this key, which may have been taken up after it was stopped."""
-    runs: dict[str, list[Event]] = defaultdict(list)
-    for one in events:
-        runs[one.get("run", "")].append(one)
-    own = [
-        lines for lines in runs.values()
-        if any(one["event"] == "start" and one.get("run_key") == run_key for one in lines) and any(map(_is_made, lines))
-    ]  # fmt: skip
-    if not own:
+    """The last run that computed units of the models with this key: an earlier one may have been stopped."""
+    by_run: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        by_run[event.get("run", "")].append(event)
+    runs = [lines for lines in by_run.values() if _computes(lines, run_key)]
+    if not runs:
         return None
-    return Log(own[-1], min(_seconds(one) - (one.get("seconds", 0.0) if _timed(one) else 0.0) for one in own[-1]))
+    last = runs[-1]
+    return Log(last, min(_seconds(event) - (event.get("seconds", 0.0) if _timed(event) else 0.0) for event in last))
+
+
+def _computes(events: Sequence[Event], run_key: str) -> bool:
+    """Whether a run has this key and computed any unit."""
+    has_key = any(event["event"] == "start" and event.get("run_key") == run_key for event in events)
+    return has_key and any(map(_is_computed, events))
 
 
 def bars(log: Log) -> list[Bar]:
-    """Steps of the run itself, then of each worker or thread that made units; between units, who waited."""
-    found = [*_of_run(log)]
+    """Steps of the run itself, then of each worker or thread that computed units, and its idle time between them."""
+    drawn = [*_of_run(log)]
     names = lanes(log)
-    begun = min((one.begin for one in _units(log, names)), default=0.0)
-    ended = max((one.end for one in _units(log, names)), default=0.0)
+    units = _units(log, names)
+    begun = min((unit.begin for unit in units), default=0.0)
+    ended = max((unit.end for unit in units), default=0.0)
     for name in dict.fromkeys(names.values()):
-        own = sorted((one for one in _units(log, names) if one.lane == name), key=lambda one: one.begin)
-        found += own
+        of_lane = sorted((unit for unit in units if unit.lane == name), key=lambda unit: unit.begin)
+        drawn += of_lane
         if name == MAIN:
             continue
         at = begun
-        for one in [*own, Bar(name, IDLE, "", ended, ended)]:
-            if one.begin - at > LATE_S:
-                found.append(Bar(name, IDLE, "nothing to do", at, one.begin))
-            at = max(at, one.end)
-    return found
+        for unit in [*of_lane, Bar(name, IDLE, "", ended, ended)]:
+            if unit.begin - at > LATE_S:
+                drawn.append(Bar(name, IDLE, "nothing to do", at, unit.begin))
+            at = max(at, unit.end)
+    return drawn
 
 
 def lanes(log: Log) -> dict[tuple[str, str], str]:
     """What the lane of a (worker, thread) is called."""
-    pairs = list(dict.fromkeys(map(log.place, log.made)))
+    pairs = list(dict.fromkeys(map(log.place, log.computed)))
     workers = list(dict.fromkeys(worker for worker, _ in pairs if worker))
     threads: dict[str, list[str]] = defaultdict(list)
     for worker, thread in pairs:
         if worker or thread != "MainThread":
             threads[worker].append(thread)
-    found: dict[tuple[str, str], str] = {}
+    names: dict[tuple[str, str], str] = {}
     for worker, thread in pairs:
         if not worker and thread == "MainThread":
-            found[worker, thread] = MAIN
+            names[worker, thread] = MAIN
             continue
         k = threads[worker].index(thread) + 1
         if not worker:
-            found[worker, thread] = f"thread {k}"
+            names[worker, thread] = f"thread {k}"
         else:
             # Names of workers may be long addresses.
             name = f"worker {workers.index(worker) + 1}" if len(worker) > 12 else f"worker {worker}"
-            found[worker, thread] = name if len(threads[worker]) == 1 else f"{name}, thread {k}"
-    return found
+            names[worker, thread] = name if len(threads[worker]) == 1 else f"{name}, thread {k}"
+    return names
 
 
 def shares(log: Log) -> list[Lane]:
-    """Units and idle share of each worker or thread that made units beside others; MAIN is left out."""
-    names = lanes(log)
-    units = [one for one in _units(log, names) if one.lane != MAIN]
+    """Units and idle share of each worker or thread that computed units beside others; MAIN is left out."""
+    units = [unit for unit in _units(log, lanes(log)) if unit.lane != MAIN]
     if not units:
         return []
-    span = max(one.end for one in units) - min(one.begin for one in units)
-    own: dict[str, list[Bar]] = defaultdict(list)
-    for one in units:
-        own[one.lane].append(one)
+    span = max(unit.end for unit in units) - min(unit.begin for unit in units)
+    by_lane: dict[str, list[Bar]] = defaultdict(list)
+    for unit in units:
+        by_lane[unit.lane].append(unit)
     return [
-        Lane(name, sum(one.stage not in PREPARED for one in of), sum(one.end - one.begin for one in of), span)
-        for name, of in own.items()
+        Lane(name, sum(bar.stage not in PREPARED for bar in drawn), sum(bar.end - bar.begin for bar in drawn), span)
+        for name, drawn in by_lane.items()
     ]
 
 
@@ -141,9 +145,10 @@ def hidden_share(log: Log) -> float:
 
     Preparation: features, labels, and for each fold its rows, digests and bins.
     """
-    timed = [(one, log.since(one) - one["seconds"], log.since(one)) for one in log.events if one.get("seconds")]
-    busy = _union((begin, end) for one, begin, end in timed if one["event"] == "unit" and _is_made(one))
-    spans = [(begin, end) for one, begin, end in timed if one["event"] in ("features", "labels", "prepared")]
+    events = [event for event in log.events if event.get("seconds")]
+    timed = [(event, log.since(event) - event["seconds"], log.since(event)) for event in events]
+    busy = _union((begin, end) for event, begin, end in timed if event["event"] == "unit" and _is_computed(event))
+    spans = [(begin, end) for event, begin, end in timed if event["event"] in ("features", "labels", "prepared")]
     total = sum(end - begin for begin, end in spans)
     beside = sum(max(0.0, min(end, e) - max(begin, b)) for begin, end in spans for b, e in busy)
     return beside / total if total else float("nan")
@@ -151,13 +156,13 @@ def hidden_share(log: Log) -> float:
 
 def _union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Spans of time that do not overlap, of spans that may."""
-    found: list[tuple[float, float]] = []
+    united: list[tuple[float, float]] = []
     for begin, end in sorted(spans):
-        if found and begin <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        if united and begin <= united[-1][1]:
+            united[-1] = (united[-1][0], max(end, united[-1][1]))
         else:
-            found.append((begin, end))
-    return found
+            united.append((begin, end))
+    return united
 
 
 def phases(log: Log) -> list[tuple[str, float, float]]:
@@ -165,33 +170,33 @@ def phases(log: Log) -> list[tuple[str, float, float]]:
 
     Writing is what is left of the evaluation's stage once the evaluation's own seconds are over.
     """
-    found = []
-    for one in log.events:
-        if one["event"] == "read":
-            found.append(("read", log.since(one) - one.get("seconds", 0.0), log.since(one)))
-    marks = [one for one in log.events if one["event"] in ("stage", "published", "end")]
-    spent = {one.get("stage"): one.get("seconds", 0.0) for one in log.events if one["event"] == "seconds"}
-    for one, following in itertools.pairwise(marks):
-        if one["event"] != "stage":
+    stages = []
+    for event in log.events:
+        if event["event"] == "read":
+            stages.append(("read", log.since(event) - event.get("seconds", 0.0), log.since(event)))
+    marks = [event for event in log.events if event["event"] in ("stage", "published", "end")]
+    spent = {event.get("stage"): event.get("seconds", 0.0) for event in log.events if event["event"] == "seconds"}
+    for event, following in itertools.pairwise(marks):
+        if event["event"] != "stage":
             continue
-        name, begin, end = one.get("stage", ""), log.since(one), log.since(following)
+        name, begin, end = event.get("stage", ""), log.since(event), log.since(following)
         if name == "evaluation" and following["event"] == "published":
             evaluated = min(end, begin + spent.get(name, end - begin))
-            found += [(name, begin, evaluated), ("write", evaluated, end)]
+            stages += [(name, begin, evaluated), ("write", evaluated, end)]
         else:
-            found.append((name, begin, end))
-    return found
+            stages.append((name, begin, end))
+    return stages
 
 
 def held(log: Log) -> list[tuple[str, float, int]]:
-    """(what, seconds since the start, bytes) at every event that says it."""
+    """(name of the measure, seconds since the start, bytes) at every event that has it."""
     kinds = {
         "resident": "memory_bytes", "largest so far": "memory_peak_bytes", "device's pool": "device_bytes",
         "pool's largest so far": "device_peak_bytes",
     }  # fmt: skip
     return [
-        (what, round(log.since(one), 3), one[field])
-        for what, field in kinds.items() for one in log.events if field in one
+        (name, round(log.since(event), 3), event[field])
+        for name, field in kinds.items() for event in log.events if field in event
     ]  # fmt: skip
 
 
@@ -199,10 +204,10 @@ def held_by_phase(log: Log) -> list[list[Any]]:
     """For each phase: name, seconds, in bytes the largest resident set seen and the marks of it and of the pool."""
     rows = []
     for name, begin, end in phases(log):
-        inside = [one for one in log.events if begin - 1e-3 <= log.since(one) <= end + 1e-3]
+        inside = [event for event in log.events if begin - 1e-3 <= log.since(event) <= end + 1e-3]
 
         def most(field: str, inside: Sequence[Event] = inside) -> int | None:
-            return max((one[field] for one in inside if field in one), default=None)
+            return max((event[field] for event in inside if field in event), default=None)
 
         marks = [most(f) for f in ("memory_bytes", "memory_peak_bytes", "device_peak_bytes", "device_allocations")]
         rows.append([name, end - begin, *marks])
@@ -211,25 +216,25 @@ def held_by_phase(log: Log) -> list[list[Any]]:
 
 def _of_run(log: Log) -> list[Bar]:
     """Steps of the thread that leads: reading, features, labels, evaluating, writing."""
-    found = []
-    for one in log.events:
-        if one["event"] in PREPARING and one.get("seconds"):
-            end = log.since(one)
-            found.append(Bar(MAIN, one["event"], one.get("unit", ""), end - one["seconds"], end))
-    found += [Bar(MAIN, n, "", begin, end) for n, begin, end in phases(log) if n in ("evaluation", "write")]
-    return found
+    steps = []
+    for event in log.events:
+        if event["event"] in PREPARING and event.get("seconds"):
+            end = log.since(event)
+            steps.append(Bar(MAIN, event["event"], event.get("unit", ""), end - event["seconds"], end))
+    steps += [Bar(MAIN, n, "", begin, end) for n, begin, end in phases(log) if n in ("evaluation", "write")]
+    return steps
 
 
 def _units(log: Log, names: Mapping[tuple[str, str], str]) -> list[Bar]:
-    found = []
-    for one in log.made:
-        end, lane = log.since(one), names[log.place(one)]
-        unit = one["unit"].split("/", 1)[-1].strip("/")
-        found.append(Bar(lane, one["stage"], unit, end - one["seconds"], end))
-    return found
+    units = []
+    for event in log.computed:
+        end, lane = log.since(event), names[log.place(event)]
+        unit = event["unit"].split("/", 1)[-1].strip("/")
+        units.append(Bar(lane, event["stage"], unit, end - event["seconds"], end))
+    return units
 
 
-def _is_made(event: Event) -> bool:
+def _is_computed(event: Event) -> bool:
     return event["event"] in ("unit", "prepared") and bool(event.get("seconds")) and not event.get("reused")
 
 

@@ -108,7 +108,7 @@ def memory_plan(
         return memory.AS_IT_IS, ""
     steps = memory_estimate.ladder(workload, panel, settings, jobs or available_cores())
     plan = memory.choose(steps, limits)
-    return plan, "" if plan == memory.AS_IT_IS else memory.said_of(steps, plan, limits)
+    return plan, "" if plan == memory.AS_IT_IS else memory.plan_sentence(steps, plan, limits)
 
 
 def totals(workload: Recipe, panel: Panel, settings: Config, folds: Folds) -> dict[str, int]:

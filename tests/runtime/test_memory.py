@@ -57,7 +57,7 @@ def test_the_first_plan_below_the_limit_is_taken():
         memory.choose(ladder, memory.Limits(gib))
     with pytest.raises(UserError, match=r"--device-memory 0.50 GiB is too little: about 4.40 GiB"):
         memory.choose(ladder, memory.Limits(6 * gib, gib // 2))
-    said = memory.said_of(ladder, memory.LADDER[1], memory.Limits(4 * gib))
+    said = memory.plan_sentence(ladder, memory.LADDER[1], memory.Limits(4 * gib))
     assert "'fewer at once'" in said and "--memory 4.00 GiB" in said and "about 5.00 GiB" in said
 
 
@@ -103,7 +103,7 @@ def test_a_task_without_memory_is_done_once_more_alone(error, caplog):
     turns = memory.Turns()
     assert turns.run(task, lambda: let_go.append(1), "energy/xgb_joint") == "made"
     assert len(done) == 2 and let_go == [1]
-    assert "energy/xgb_joint found no memory" in caplog.text and "once more" in caplog.text
+    assert "energy/xgb_joint ran out of memory" in caplog.text and "once more" in caplog.text
 
     def always():
         done.append(1)

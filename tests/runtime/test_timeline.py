@@ -37,9 +37,9 @@ def test_a_run_prepares_its_later_folds_once_something_is_trained(tmp_path):
     settings = equity.make("fast", settings=QUICK)
     whole, _ = tiny.execute(tiny_market(), None, settings, tmp_path, 2)
     log = timeline.find(run_log.read(tmp_path / run_log.FILE), whole["run_key"])
-    prepared = [one for one in log.made if one["stage"] == "prepare"]
+    prepared = [one for one in log.computed if one["stage"] == "prepare"]
     assert len(prepared) == 1 + settings.split.parts - (settings.split.stacking == "forward")
-    first = min(log.since(one) - one["seconds"] for one in log.made if one["event"] == "unit")
+    first = min(log.since(one) - one["seconds"] for one in log.computed if one["event"] == "unit")
     assert sum(log.since(one) <= first for one in prepared) == 1  # the others come later
-    assert {one["stage"] for one in log.made} >= {"prepare", "bins", "linear", "meta_learner"}
+    assert {one["stage"] for one in log.computed} >= {"prepare", "bins", "linear", "meta_learner"}
     assert 0 <= timeline.hidden_share(log) <= 1
