@@ -59,8 +59,8 @@ def one_trade(panel, horizon=3, threshold=0.1, row=0, side="buy", **rules):
     """(exit row, exit price, reason, net return) of the only trade of a call on a row; None if there is none."""
     side_of = "long" if side == "buy" else "short"
     values = calling(panel, [row], side)
-    found = backtest(source_of(panel, values, (horizon,), (threshold,)), Rules(**{**FREE, "side": side_of, **rules}))
-    trades = found.trades
+    result = backtest(source_of(panel, values, (horizon,), (threshold,)), Rules(**{**FREE, "side": side_of, **rules}))
+    trades = result.trades
     if not trades.n_trades:
         return None
     assert trades.n_trades == 1
@@ -119,10 +119,10 @@ def reference(panel, called, horizon, threshold, rules):
             side = {2: "long", 0: "short"}.get(int(called[start + i]))
             if side not in sides or (i < busy_until and not rules.overlapping):
                 continue
-            found = reference_exit(bars, i, horizon, threshold, side, rules)
-            if found is None:
+            position = reference_exit(bars, i, horizon, threshold, side, rules)
+            if position is None:
                 continue
-            entry, j, price, why = found
+            entry, j, price, why = position
             busy = j
             if rules.exit_on_opposite:
                 for r in range(i + 1, j):
@@ -135,8 +135,8 @@ def reference(panel, called, horizon, threshold, rules):
     return trades
 
 
-def trades_of(found, model):
-    t = found.trades
+def trades_of(result, model):
+    t = result.trades
     at = np.flatnonzero(t.model == model)
     at = at[np.argsort(t.row[at])]
     sides, reasons = ("", "long", "short"), t.reason[at]
@@ -174,11 +174,11 @@ def test_every_trade_is_that_of_the_event_loop(data):
     source = source_of(panel, values, horizons, thresholds)
     seen = set()
     for options in OPTIONS:
-        found = backtest(source, rules := Rules(**options))
+        result = backtest(source, rules := Rules(**options))
         for m, (h, t) in enumerate(zip(horizons, thresholds, strict=True)):
             called = calls(values[:, m], {"buy": 0.4, "sell": 0.4})
             expected = reference(panel, called, h, t, rules)
-            assert trades_of(found, m) == expected, options
+            assert trades_of(result, m) == expected, options
             seen |= {trade[5] for trade in expected}
     assert seen == set(REASONS[1:])
 
@@ -251,13 +251,13 @@ def test_a_portfolio_by_hand(sizing, returns, exposure):
     panel = two_symbols()
     values = calling(panel, [0, 4])
     rules = Rules(**FREE, sizing=sizing)
-    found = backtest(source_of(panel, np.concatenate([values, values], axis=1), (2, 3), (0.5, 0.5)), rules)
-    two = found.series(0, slice(None))
+    result = backtest(source_of(panel, np.concatenate([values, values], axis=1), (2, 3), (0.5, 0.5)), rules)
+    two = result.series(0, slice(None))
     assert two[0].tolist() == pytest.approx([0, 0, 0.05, 0])  # h = 2: both until date 2
     assert two[1].tolist() == [0, 1, 1, 0]
-    one = panel.replace(close=panel.close.copy(), open=panel.open.copy())
-    one.close[3], one.high[3] = np.nan, np.nan
-    panel_a_ends = backtest(source_of(one, calling(one, [0, 4]), (3,), (0.5,)), rules)
+    broken = panel.replace(close=panel.close.copy(), open=panel.open.copy())
+    broken.close[3], broken.high[3] = np.nan, np.nan
+    panel_a_ends = backtest(source_of(broken, calling(broken, [0, 4]), (3,), (0.5,)), rules)
     # A's close of date 3 is not known, and its rows end: it was left at the close of date 2.
     assert panel_a_ends.series(0, slice(None))[0].tolist() == pytest.approx(returns)
     assert panel_a_ends.series(0, slice(None))[1].tolist() == pytest.approx(exposure)
@@ -265,19 +265,19 @@ def test_a_portfolio_by_hand(sizing, returns, exposure):
 
 def test_costs_reach_the_equity():
     panel = two_symbols()
-    found = backtest(source_of(panel, calling(panel, [0]), (2,), (0.5,)), Rules(commission_bps=100, spread_bps=0,
+    result = backtest(source_of(panel, calling(panel, [0]), (2,), (0.5,)), Rules(commission_bps=100, spread_bps=0,
                                                                                slippage_bps=0))  # fmt: skip
     # Half of the equity: 1 % at the entry, and 1 % of 1.1 at the exit, two dates later.
-    assert found.series(0, slice(None))[0].tolist() == pytest.approx([0, -0.005, 0.5 * (0.1 - 0.011), 0])
-    assert found.series(0, slice(None))[2].tolist() == pytest.approx([0, 0.5, 0.5, 0])
-    assert found.trades.net.tolist() == pytest.approx([0.1 - 0.01 * 2.1])
+    assert result.series(0, slice(None))[0].tolist() == pytest.approx([0, -0.005, 0.5 * (0.1 - 0.011), 0])
+    assert result.series(0, slice(None))[2].tolist() == pytest.approx([0, 0.5, 0.5, 0])
+    assert result.trades.net.tolist() == pytest.approx([0.1 - 0.01 * 2.1])
 
 
 def test_the_dates_of_a_long_position_multiply_to_its_trade():
     panel = random_panel((80,))
     rules = Rules(**{**FREE, "slippage_bps": 30, "sizing": "concentrated"})
-    found = backtest(source_of(panel, calling(panel, [10]), (7,), (0.2,)), rules)
-    assert statistics.equity_curve(found.series(0, slice(None))[0])[-1] - 1 == pytest.approx(found.trades.net[0])
+    result = backtest(source_of(panel, calling(panel, [10]), (7,), (0.2,)), rules)
+    assert statistics.equity_curve(result.series(0, slice(None))[0])[-1] - 1 == pytest.approx(result.trades.net[0])
 
 
 def test_equal_shares_of_overlapping_positions_never_add_up_to_more_than_all():
@@ -285,10 +285,10 @@ def test_equal_shares_of_overlapping_positions_never_add_up_to_more_than_all():
     always = np.zeros((panel.n_rows, 1, 3), np.float32)
     always[..., 2] = 1
     for entry in ("open", "close"):
-        found = backtest(source_of(panel, always, (5,), (0.9,)), Rules(overlapping=True, entry=entry))
-        exposure = found.series(0, slice(None))[1]
+        result = backtest(source_of(panel, always, (5,), (0.9,)), Rules(overlapping=True, entry=entry))
+        exposure = result.series(0, slice(None))[1]
         assert exposure.max() == pytest.approx(1) and exposure.min() >= 0
-        assert found.trades.n_trades == panel.n_rows - panel.n_symbols
+        assert result.trades.n_trades == panel.n_rows - panel.n_symbols
 
 
 def test_inverse_volatility_gives_the_calmer_symbol_more():
@@ -298,8 +298,8 @@ def test_inverse_volatility_gives_the_calmer_symbol_more():
     steps[[0, 100]] = np.log(100)
     close = np.exp(np.concatenate([np.cumsum(steps[:100]), np.cumsum(steps[100:])])).astype(np.float32)
     panel = panel.replace(open=close, high=close, low=close, close=close)
-    found = backtest(source_of(panel, calling(panel, [50, 150]), (5,), (0.9,)), Rules(sizing="inverse_volatility"))
-    weights = found.days[0, :, 1].max(axis=1)
+    result = backtest(source_of(panel, calling(panel, [50, 150]), (5,), (0.9,)), Rules(sizing="inverse_volatility"))
+    weights = result.days[0, :, 1].max(axis=1)
     by_sector = dict(zip(panel.groups, weights, strict=True))
     assert by_sector[panel.sector[0]] == pytest.approx(3 * by_sector[panel.sector[1]], rel=0.5)
     assert by_sector[panel.sector[0]] > by_sector[panel.sector[1]] > 0
@@ -314,8 +314,8 @@ def test_rows_that_the_models_have_seen_are_refused():
     with pytest.raises(InSampleError, match="only out-of-sample rows"):
         source_of(panel, values, (2,), (0.05,), since=20 * DAY_NS)
     values[:20] = np.nan
-    found = backtest(source_of(panel, values, (2,), (0.05,), since=20 * DAY_NS))
-    assert found.panel.n_rows == 30 and found.times[0] == 20 * DAY_NS
+    result = backtest(source_of(panel, values, (2,), (0.05,), since=20 * DAY_NS))
+    assert result.panel.n_rows == 30 and result.times[0] == 20 * DAY_NS
     with pytest.raises(ValueError, match="no row of the panel is out of sample"):
         backtest(source_of(panel, np.full_like(values, np.nan), (2,), (0.05,), since=999 * DAY_NS))
 
@@ -358,16 +358,16 @@ def test_statistics_by_hand():
     assert ratio == pytest.approx(2 * returns.mean() / returns.std(ddof=1))
     assert error == pytest.approx(2 / math.sqrt(6), rel=0.2)  # about 1 / sqrt(n - 1) where the ratio is near 0
     assert math.isnan(statistics.sharpe_and_error(np.zeros(9), 4.0)[0])
-    found = statistics.of_trades(np.array([0.1, -0.05, 0.0, 0.05]))
-    assert (found["trades"], found["hit_rate"]) == (4, 0.5)
-    assert found["profit_factor"] == pytest.approx(3)
+    measures = statistics.of_trades(np.array([0.1, -0.05, 0.0, 0.05]))
+    assert (measures["trades"], measures["hit_rate"]) == (4, 0.5)
+    assert measures["profit_factor"] == pytest.approx(3)
     assert statistics.periods_per_year(np.arange(366) * DAY_NS) == pytest.approx(365.25)
 
 
 def test_buy_and_hold_is_the_mean_of_the_symbols():
     panel = two_symbols()
-    found = backtest(source_of(panel, calling(panel, [0]), (2,), (0.5,)), Rules(**FREE))
-    assert benchmarks.buy_and_hold(found)[-1].tolist() == pytest.approx([0, 0, 0.05, -0.05])
+    result = backtest(source_of(panel, calling(panel, [0]), (2,), (0.5,)), Rules(**FREE))
+    assert benchmarks.buy_and_hold(result)[-1].tolist() == pytest.approx([0, 0, 0.05, -0.05])
     two = bars_of((10, 10, 10, 10), (10, 11, 10, 11))  # bought and sold on the only date that has a return
     costly = backtest(source_of(two, calling(two, [0]), (1,), (0.5,)), Rules(commission_bps=100, spread_bps=0,
                                                                             slippage_bps=0))  # fmt: skip
@@ -384,16 +384,16 @@ def test_draws_move_every_date_once_and_keep_neighbours():
 
 def test_random_entries_are_the_outcomes_of_the_moved_calls():
     panel = random_panel((90, 90, 60))
-    found = backtest(source_of(panel, random_values(panel)), Rules(side="both"))
-    drawn = benchmarks.random_entries(found, seed=3, n_draws=4)
+    result = backtest(source_of(panel, random_values(panel)), Rules(side="both"))
+    drawn = benchmarks.random_entries(result, seed=3, n_draws=4)
     moved = np.vstack([np.arange(90), benchmarks.moved_dates(90, 5, 4, seed=3)])
-    net = benchmarks.net_of_every_row(found, found.rules)
-    trades = found.trades
+    net = benchmarks.net_of_every_row(result, result.rules)
+    trades = result.trades
     for draw in range(5):
         expected = [0.0, 0.0]
         for k in range(trades.n_trades):
-            outcome = found.outcomes.row_of(found.variant_of_model[trades.model[k]], int(trades.side[k]))
-            date = moved[draw, found.date_of_row[trades.row[k]]]
+            outcome = result.outcomes.row_of(result.variant_of_model[trades.model[k]], int(trades.side[k]))
+            date = moved[draw, result.date_of_row[trades.row[k]]]
             value = net[outcome, panel.symbol_of_row[trades.row[k]], date]
             expected[trades.model[k]] += 0 if np.isnan(value) else float(value)
         assert drawn.total[:, :, draw].sum(axis=1).tolist() == pytest.approx(expected)
@@ -407,12 +407,12 @@ def test_calls_that_know_the_future_have_skill_and_random_ones_have_not():
     knows = np.zeros((panel.n_rows, 3), np.float32)
     knows[:, 2] = ahead > 0.02
     values = np.stack([knows, *random_values(panel, 5, seed=2).transpose(1, 0, 2)], axis=1)
-    found = backtest(source_of(panel, values, (2,) * 6, (0.1,) * 6), Rules())
-    rows, by_year = measured(found, seed=0)
+    result = backtest(source_of(panel, values, (2,) * 6, (0.1,) * 6), Rules())
+    rows, by_year = measured(result, seed=0)
     acting = [row for row in rows if row["model"] != "buy_and_hold"]
     assert [row["skill"] for row in acting] == ["skill"] + ["no skill"] * 5
     assert acting[0]["p_value"] == 1 / 501 and acting[0]["trials"] == 6
-    assert sum(row["trades"] for row in by_year if "trades" in row) == found.trades.n_trades
+    assert sum(row["trades"] for row in by_year if "trades" in row) == result.trades.n_trades
 
 
 def test_twice_is_the_same():

@@ -1,4 +1,4 @@
-"""Cutoffs by profit: what paid on validation by the backtest's own trades, and nothing that the test part says."""
+"""Cutoffs by profit are those that paid best on validation by the backtest's trades; the test part chooses nothing."""
 
 from __future__ import annotations
 
@@ -61,32 +61,32 @@ def test_bars_from_the_sealed_test_on_choose_nothing(models, chosen):
 
 
 @pytest.mark.parametrize("rules", [FREE, Rules(entry="close", both_in_bar="target"), Rules(overlapping=True)])
-def test_what_was_chosen_is_what_the_backtest_makes_of_validation(models, rules):
+def test_trades_of_the_chosen_cutoffs_are_those_of_the_backtest_on_validation(models, rules):
     """The engine is given the validation bars as if nobody had seen them, and the chosen cutoffs."""
     market = tiny_market()
-    found = choose(models, market, rules)
+    best_sides = choose(models, market, rules)
     (first, last), (begin, _) = dates_of(models, "validation"), dates_of(models, "test")
     panel = cut(market, lambda k, bars: market.time_ns[market.offsets[k] + bars] < begin)
-    columns, compared = list(found.sides), 0
-    said = models.predict(panel, None, (panel.time_ns >= first) & (panel.time_ns <= last)).values
+    columns, compared = list(best_sides.sides), 0
+    predictions = models.predict(panel, None, (panel.time_ns >= first) & (panel.time_ns <= last)).values
     for number, side in enumerate(("long", "short")):
         both = np.full((len(columns), len(SECTORS), 2), NEVER, np.float32)
         for m, key in enumerate(columns):
-            both[m, :, number] = found.sides[key][number].cutoff
+            both[m, :, number] = best_sides.sides[key][number].cutoff
         source = OutOfSample(
-            said, both, tuple(h for _, h, _ in columns), tuple(t for *_, t in columns), tuple(f for f, *_ in columns),
-            np.full(3, first), np.full(3, begin), "validation, for a test", panel,
+            predictions, both, tuple(h for _, h, _ in columns), tuple(t for *_, t in columns),
+            tuple(f for f, *_ in columns), np.full(3, first), np.full(3, begin), "validation, for a test", panel,
         )  # fmt: skip
         trades = backtest(source, dataclasses.replace(rules, side=side)).trades
         for m, key in enumerate(columns):
-            own = trades.net[(trades.model == m) & (trades.reason != 5)]
-            one = found.sides[key][number]
-            if one.cutoff < NEVER:
-                assert len(own) == one.trades >= FEWEST and one.t >= LEAST_T
-                assert own.mean() == pytest.approx(one.mean) and one.mean > 0
+            net = trades.net[(trades.model == m) & (trades.reason != 5)]
+            best = best_sides.sides[key][number]
+            if best.cutoff < NEVER:
+                assert len(net) == best.trades >= FEWEST and best.t >= LEAST_T
+                assert net.mean() == pytest.approx(best.mean) and best.mean > 0
                 compared += 1
             else:
-                assert len(own) == 0
+                assert len(net) == 0
     assert compared >= 3
 
 
@@ -119,8 +119,8 @@ def test_costs_above_every_gain_call_nothing(models, chosen):
     assert any(side.cutoff < NEVER for sides in chosen.sides.values() for side in sides)
     dear = choose(models, tiny_market(), Rules(commission_bps=500))
     assert all(side == Side(NEVER) or side.cutoff == NEVER for sides in dear.sides.values() for side in sides)
-    found = scan(dear.of(models), tiny_market(), "linear")
-    assert {one.side for one in found.signals} == {"HOLD"} and found.top(9) == []
+    scanned = scan(dear.of(models), tiny_market(), "linear")
+    assert {signal.side for signal in scanned.signals} == {"HOLD"} and scanned.top(9) == []
     assert any("SELL never, as no cutoff paid" in line for line in sentences(dear, "linear"))
     # Of models that are not asked, nothing changes.
     assert models.cutoffs == load(models.out).cutoffs
@@ -158,9 +158,9 @@ def test_the_commands(trained, tmp_path, capsys):
     out = shutil.copytree(trained, tmp_path / "OUT")
     data = ["--models", str(out), "--data", SOURCE]
     assert main(["scan", *data, "--family", "linear", "--cutoff", "profit"]) == 0
-    said = capsys.readouterr().out
-    assert "Cutoffs of linear by profit, on validation (" in said and "6 basis points a trade" in said
-    assert said.count(" %: BUY ") == 4
+    output = capsys.readouterr().out
+    assert "Cutoffs of linear by profit, on validation (" in output and "6 basis points a trade" in output
+    assert output.count(" %: BUY ") == 4
     assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--json"]) == 0
     before = json.loads(capsys.readouterr().out)
     assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--cutoff", "profit"]) == 0

@@ -1,4 +1,4 @@
-"""`gpupipe backtest` on a finished run: what it refuses, writes and says."""
+"""`gpupipe backtest` on a finished run: what it refuses, writes and prints."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def contents(folder):
 
 def test_the_command_writes_tables_and_does_nothing_twice(out, capsys):
     assert command(out) == 0
-    said = capsys.readouterr().out
-    assert "buy and hold" in said and "SELL calls" in said and "one position a symbol" in said
+    output = capsys.readouterr().out
+    assert "buy and hold" in output and "SELL calls" in output and "one position a symbol" in output
     folder = out / "backtest"
     first = contents(folder)
     tables = ("trades", "equity", "by_year", "statistics")
@@ -118,7 +118,7 @@ def test_in_sample_probabilities_cannot_be_smuggled_in(trained):
 
 def test_calls_are_those_of_the_cutoffs_chosen_on_validation(trained):
     panel = tiny_market()
-    found = backtest(source := sealed_test(load(trained), panel), Rules(side="both"))
+    result = backtest(source := sealed_test(load(trained), panel), Rules(side="both"))
     rows = json.loads((trained / "summary.json").read_bytes())["models"]
     at = source.unseen()
     sector = np.array(panel.sector)[panel.symbol_of_row][at]
@@ -127,9 +127,9 @@ def test_calls_are_those_of_the_cutoffs_chosen_on_validation(trained):
             row = next(r for r in rows if (r["model"], r["sector"], r["horizon"], r["threshold"])
                        == (source.families[m], s, source.horizons[m], source.thresholds[m]))  # fmt: skip
             cutoffs = {"buy": row["cutoff_buy"], "sell": row["cutoff_sell"]}
-            own = source.values[at][sector == s, m]
-            said = np.where(np.isnan(own[:, 0]), 1, calls(np.nan_to_num(own), cutoffs))
-            np.testing.assert_array_equal(found.calls[m][sector == s], np.array([2, 0, 1])[said])
+            values = source.values[at][sector == s, m]
+            called = np.where(np.isnan(values[:, 0]), 1, calls(np.nan_to_num(values), cutoffs))
+            np.testing.assert_array_equal(result.calls[m][sector == s], np.array([2, 0, 1])[called])
 
 
 def test_data_that_are_not_the_run_s(out, tmp_path, capsys):
@@ -146,11 +146,11 @@ def test_data_that_are_not_the_run_s(out, tmp_path, capsys):
 def test_a_later_bar_changes_no_trade_that_was_closed(trained):
     panel, models = tiny_market(), load(trained)
     earlier = cut(panel, lambda k, bars: bars < len(bars) - 5)
-    whole, part = (backtest(sealed_test(models, one)) for one in (panel, earlier))
+    whole, part = (backtest(sealed_test(models, bars)) for bars in (panel, earlier))
     assert part.panel.n_rows < whole.panel.n_rows
 
-    def closed(found):
-        t, p = found.trades, found.panel
+    def closed(result):
+        t, p = result.trades, result.panel
         symbol = p.symbol_of_row[t.row]
         ends = t.reason != 5
         return set(zip(t.model[ends].tolist(), symbol[ends].tolist(), p.time_ns[t.row[ends]].tolist(),

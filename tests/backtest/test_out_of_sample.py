@@ -1,4 +1,4 @@
-"""`gpupipe backtest --source walk-forward`: what a run keeps of it, whose models said it, and what is refused."""
+"""`gpupipe backtest --source walk-forward`: the stored predictions, the models behind them, and what is refused."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ def command(out, *more):
 
 def test_every_warm_row_of_a_fold_s_test_is_kept_also_where_its_label_is_not_known(trained, kept):
     panel, origins = tiny_market(), json.loads((trained / "summary.json").read_bytes())["walk_forward"]["origins"]
-    assert [one.name for one in kept.windows] == ["origin1", "origin2", "origin3"]
+    assert [window.name for window in kept.windows] == ["origin1", "origin2", "origin3"]
     source = walked(kept, panel)
-    said = ~np.isnan(source.values).all(axis=(1, 2))
-    assert said.sum() == sum(table.num_rows for table in kept.tables.values())
+    predicted = ~np.isnan(source.values).all(axis=(1, 2))
+    assert predicted.sum() == sum(table.num_rows for table in kept.tables.values())
     # All rows from the first test on: the tiny market has no gaps, and is warm long before.
-    np.testing.assert_array_equal(said, panel.time_ns >= kept.windows[0].from_ns)
-    assert said.sum() == sum(one["rows"]["test"] for one in origins) + 3 * panel.n_symbols  # the longest label: 3 bars
+    np.testing.assert_array_equal(predicted, panel.time_ns >= kept.windows[0].from_ns)
+    n_labelled = sum(origin["rows"]["test"] for origin in origins)
+    assert predicted.sum() == n_labelled + 3 * panel.n_symbols  # the longest label: 3 bars
     for window, origin in zip(kept.windows, origins, strict=True):
         ends = np.datetime64(origin["validation"][1], "ns").astype(np.int64)
         assert ends < window.learned_until_ns < window.from_ns
@@ -68,26 +69,26 @@ def test_the_last_fold_is_the_sealed_test_of_the_models_that_are_kept(trained, k
     np.testing.assert_array_equal(every.values[last][..., [0, 2]], sealed.values[last][..., [0, 2]])
     np.testing.assert_allclose(every.values[last].sum(axis=2), 1, rtol=1e-6)
     np.testing.assert_array_equal(every.cutoffs[-1], sealed.cutoffs)
-    assert (every.cutoffs[0] != every.cutoffs[-1]).any()  # each fold has chosen its own
+    assert (every.cutoffs[0] != every.cutoffs[-1]).any()  # each fold has chosen others
     assert np.isnan(sealed.values[~last]).all() and not np.isnan(every.values[panel.time_ns >= every.since_ns[0]]).any()
 
 
 def test_rows_are_called_by_the_cutoffs_of_their_own_fold(kept):
     panel = tiny_market()
-    found = backtest(source := walked(kept, panel), Rules(side="both"))
+    result = backtest(source := walked(kept, panel), Rules(side="both"))
     at = np.flatnonzero(source.unseen())
     window = np.searchsorted(source.windows_ns, panel.time_ns[at], side="right") - 1
     sector = panel.group_of_symbol[panel.symbol_of_row[at]]
     assert set(window) == {0, 1, 2}
     for m, s, w in np.ndindex(len(source.families), len(panel.groups), 3):
-        own = (sector == s) & (window == w)
+        rows_of_fold = (sector == s) & (window == w)
         buy, sell = source.cutoffs[w, m, s]
-        said = calls(source.values[at[own], m], {"buy": buy, "sell": sell})
-        np.testing.assert_array_equal(found.calls[m][own], np.array([2, 0, 1])[said])
+        called = calls(source.values[at[rows_of_fold], m], {"buy": buy, "sell": sell})
+        np.testing.assert_array_equal(result.calls[m][rows_of_fold], np.array([2, 0, 1])[called])
 
 
 def test_no_probability_depends_on_what_came_after_its_fold_s_window(trained, kept, tmp_path):
-    """Other prices after the first window's labels: what the first fold said stays, to the last bit."""
+    """Other prices after the first window's labels: predictions of the first fold stay, to the last bit."""
     panel = tiny_market()
     times = np.unique(panel.time_ns)
     after = panel.time_ns > times[np.searchsorted(times, kept.windows[1].from_ns) + 3]
@@ -107,19 +108,19 @@ def test_no_probability_depends_on_what_came_after_its_fold_s_window(trained, ke
 def test_the_command(trained, tmp_path, capsys):
     out = shutil.copytree(trained, tmp_path / "OUT")
     assert command(out, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["source"] == "walk-forward of 3 folds" and len(found["statistics"]) == 4 * (6 + 1)
+    statistics = json.loads(capsys.readouterr().out)
+    assert statistics["source"] == "walk-forward of 3 folds" and len(statistics["statistics"]) == 4 * (6 + 1)
     first = json.loads((trained / "walk_forward/folds.json").read_bytes())["windows"][0]["from_ns"]
-    assert found["from"] == str(np.datetime64(first, "ns").astype("datetime64[D]"))
-    assert {row["trials"] for row in found["statistics"] if "trials" in row} == {6, 18}
+    assert statistics["from"] == str(np.datetime64(first, "ns").astype("datetime64[D]"))
+    assert {row["trials"] for row in statistics["statistics"] if "trials" in row} == {6, 18}
     trades = pq.read_table(out / "backtest/trades.parquet")
-    assert trades.num_rows == sum(row["trades"] for row in found["statistics"] if row.get("trades")) / 2
+    assert trades.num_rows == sum(row["trades"] for row in statistics["statistics"] if row.get("trades")) / 2
     assert command(out) == 0
-    said = capsys.readouterr().out
-    assert "walk-forward of 3 folds" in said and "Nothing to do" in said
+    output = capsys.readouterr().out
+    assert "walk-forward of 3 folds" in output and "Nothing to do" in output
     assert main(["backtest", "--models", str(out), "--data", SOURCE, "--sectors", ",".join(SECTORS), "--quiet"]) == 0
     sealed = json.loads((out / "backtest/statistics.json").read_bytes())
-    assert sealed["source"] == "sealed test" and sealed["from"] > found["from"]
+    assert sealed["source"] == "sealed test" and sealed["from"] > statistics["from"]
     assert {row["trials"] for row in sealed["statistics"] if "trials" in row} == {12, 36}  # both have been looked at
     assert command(out, "--families", "linear", "--sectors", "energy", "--json") == 0  # fewer models, as many trials
     fewer = json.loads(capsys.readouterr().out)["statistics"]
@@ -136,8 +137,8 @@ def test_later_bars_change_nothing_and_other_bars_are_refused(trained, kept):
         walked(kept, panel.where([name != panel.symbols[0] for name in panel.symbols]))
     energy = panel.of_group("energy")
     some = walked(kept, energy)
-    own = np.array(panel.sector)[panel.symbol_of_row] == "energy"
-    np.testing.assert_array_equal(some.values, walked(kept, panel).values[own])
+    in_energy = np.array(panel.sector)[panel.symbol_of_row] == "energy"
+    np.testing.assert_array_equal(some.values, walked(kept, panel).values[in_energy])
 
     def tomorrow(name):
         values = getattr(panel, name).reshape(panel.n_symbols, -1)
@@ -175,7 +176,7 @@ def test_runs_without_a_walk_forward_and_cross_validations_are_refused(trained, 
     settings = (*QUICK, "labels.thresholds=0.02")
     shutil.copytree(trained, out)
     train(tiny_market(), "fast", out, settings=settings, jobs=1, training__models=("linear",))
-    assert not (out / "walk_forward").exists()  # it was of the run whose place this one takes
+    assert not (out / "walk_forward").exists()  # it belonged to the run that this run replaces
     for more, words in (((), "--walk-forward N"), (("--source", "cpcv"), "nobody could have traded")):
         assert command(out, *more) == 2
         error = capsys.readouterr().err

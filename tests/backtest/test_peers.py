@@ -17,8 +17,8 @@ from tests.support import make_backtest_reference as reference
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(reference.REFERENCE) as found:
-        return dict(found)
+    with np.load(reference.REFERENCE) as file:
+        return dict(file)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def records_of(stored):
 
 
 def test_every_trade_is_that_of_backtesting_py(stored, panel):
-    found = backtest(reference.source_of(panel, stored["calls"]), backtesting_py.SAME)
-    assert backtesting_py.same(backtesting_py.ours(found), stored["backtesting"])
-    ends = {REASONS[reason] for reason in found.trades.reason}
+    result = backtest(reference.source_of(panel, stored["calls"]), backtesting_py.SAME)
+    assert backtesting_py.same(backtesting_py.ours(result), stored["backtesting"])
+    ends = {REASONS[reason] for reason in result.trades.reason}
     assert len(stored["backtesting"]) > 700 and ends == {"target", "stop", "time", "end of data"}
     assert {1.0, 2.0} == set(stored["backtesting"][:, 3])  # long and short
 
@@ -43,18 +43,18 @@ def test_every_trade_is_that_of_backtesting_py(stored, panel):
 def test_every_trade_is_that_of_vectorbt(stored, panel):
     few, kept = bench_backtest.thinned(reference.source_of(panel, stored["calls"]))
     np.testing.assert_array_equal(kept, stored["kept"])
-    found = backtest(few, bench_backtest.SAME)
-    counts = bench_backtest.differences(found, records_of(stored))
+    result = backtest(few, bench_backtest.SAME)
+    counts = bench_backtest.differences(result, records_of(stored))
     assert counts["ours"] == counts["theirs"] == counts["same"] + counts["left_open"] > 200
     assert counts["same"] > 0.95 * counts["ours"]
 
 
 def test_a_trade_that_is_another_is_found(stored, panel):
-    own = backtesting_py.ours(backtest(reference.source_of(panel, stored["calls"]), backtesting_py.SAME))
+    ours = backtesting_py.ours(backtest(reference.source_of(panel, stored["calls"]), backtesting_py.SAME))
     for column, step in ((2, 1), (4, 1e-3), (6, 1e-9)):
         other = stored["backtesting"].copy()
         other[7, column] += step
-        assert not backtesting_py.same(own, other)
+        assert not backtesting_py.same(ours, other)
 
 
 def test_backtesting_py_says_the_same_today(stored, panel):

@@ -49,26 +49,26 @@ const probing = setInterval(() => {
   const name = e => e.getAttribute("aria-label") || e.getAttribute("alt")
     || document.getElementById(e.getAttribute("aria-labelledby") || "")?.textContent;
   const folded = () => document.querySelectorAll("details:not([open])").length;
-  const found = {wide: document.documentElement.scrollWidth - innerWidth, folded: folded(), sorted: []};
+  const probe = {wide: document.documentElement.scrollWidth - innerWidth, folded: folded(), sorted: []};
   const spoken = [...document.querySelectorAll(".chart, img, section, [role=region]")];
-  found.unnamed = spoken.filter(e => !name(e)?.trim()).length;
-  found.chosen = document.querySelector(".vega-bindings select").closest("[role]").getAttribute("role");
-  found.images = document.querySelectorAll(".chart[role=img]").length;
+  probe.unnamed = spoken.filter(e => !name(e)?.trim()).length;
+  probe.chosen = document.querySelector(".vega-bindings select").closest("[role]").getAttribute("role");
+  probe.images = document.querySelectorAll(".chart[role=img]").length;
   const table = [...document.querySelectorAll("table")].find(t => t.caption.textContent.startsWith("All models and"));
   const column = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.trim() === "sealed gain, %");
   const head = table.tHead.rows[0].cells[column], button = head.querySelector("button");
   table.closest("details").open = true;
   for (const turn of [1, 2]) {
     button.focus();
-    found.focused = document.activeElement === button && button.tabIndex === 0;
+    probe.focused = document.activeElement === button && button.tabIndex === 0;
     button.click();  // what Enter and Space do on a button
     const values = [...table.tBodies[0].rows].map(r => Number(r.cells[column].dataset.value));
-    found.sorted.push([head.getAttribute("aria-sort"), values]);
+    probe.sorted.push([head.getAttribute("aria-sort"), values]);
   }
   table.closest("details").open = false;
-  dispatchEvent(new Event("beforeprint")); found.folded_on_paper = folded();
-  dispatchEvent(new Event("afterprint")); found.folded_after = folded();
-  document.documentElement.dataset.found = JSON.stringify(found);
+  dispatchEvent(new Event("beforeprint")); probe.folded_on_paper = folded();
+  dispatchEvent(new Event("afterprint")); probe.folded_after = folded();
+  document.documentElement.dataset.probe = JSON.stringify(probe);
 }, 50);
 </script>"""
 
@@ -107,13 +107,13 @@ def test_every_figure_is_drawn_and_the_console_is_silent(out, width, tmp_path):
     for k in range(n_figures):
         drawn = re.search(rf'id="figure{k}".*?</figure>', dom, re.S)
         assert drawn and "<svg" in drawn[0] and drawn[0].count("<path") > 2, f"figure{k}"
-    found = json.loads(html.unescape(re.search(r'data-found="(.*?)"', dom)[1]))
-    assert found["wide"] <= 0 and found["unnamed"] == 0 and found["focused"] and found["chosen"] == "group"
-    assert found["images"] == n_figures - 2  # all but the two with a control
-    (first, down), (second, up) = found["sorted"]
+    probe = json.loads(html.unescape(re.search(r'data-probe="(.*?)"', dom)[1]))
+    assert probe["wide"] <= 0 and probe["unnamed"] == 0 and probe["focused"] and probe["chosen"] == "group"
+    assert probe["images"] == n_figures - 2  # all but the two with a control
+    (first, down), (second, up) = probe["sorted"]
     assert (first, second) == ("descending", "ascending")
     assert down == sorted(down, reverse=True) and up == sorted(up) and len(set(up)) > 2
-    assert found["folded"] == found["folded_after"] > 3 and found["folded_on_paper"] == 0
+    assert probe["folded"] == probe["folded_after"] > 3 and probe["folded_on_paper"] == 0
 
 
 def test_the_report_shows_the_signals_of_the_scan_and_their_date(out):

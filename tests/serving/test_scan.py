@@ -1,4 +1,4 @@
-"""A scan says of the latest bar what training said of it, and keeps one active signal a symbol."""
+"""A scan predicts the latest bar as training predicted it, and keeps an active signal for each symbol."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def market():
 
 @pytest.fixture(scope="module")
 def trained(market, tmp_path_factory):
-    """(models, what training said of the sealed test by sector, with its rows)."""
-    out, said = tmp_path_factory.mktemp("scan") / "OUT", {}
+    """(models, by sector the models of training with their predictions for the sealed test, and its rows)."""
+    out, by_sector = tmp_path_factory.mktemp("scan") / "OUT", {}
     settings = equity.make("fast", settings=[
         *QUICK, f"training.models={','.join(FAMILIES)}", "labels.horizons=1,2", "labels.thresholds=0.02",
         "lightgbm.rounds=8", "catboost.rounds=8",
@@ -48,13 +48,13 @@ def trained(market, tmp_path_factory):
 
     def listening(context):
         trained, skipped = train(context)
-        said.update({models.group: (models, context.splits[models.group].test) for models in trained})
+        by_sector.update({models.group: (models, context.splits[models.group].test) for models in trained})
         return trained, skipped
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(supervised, "train", listening)
         tiny.execute(market, None, settings, out)
-    return load(out), said
+    return load(out), by_sector
 
 
 @pytest.fixture(scope="module")
@@ -76,44 +76,44 @@ def test_a_row_scanned_has_the_probability_of_all_rows_together_to_the_last_bit(
     whole = models.predict(market)
     compared = 0
     for day in np.unique(market.time_ns)[[-1, -40, -90]]:
-        for one in scan(models, market, family, day_of(day)).signals:
-            k = market.symbols.index(one.symbol)
+        for signal in scan(models, market, family, day_of(day)).signals:
+            k = market.symbols.index(signal.symbol)
             rows = slice(int(market.offsets[k]), int(market.offsets[k + 1]))
             at = rows.start + int(np.searchsorted(market.time_ns[rows], day, side="right")) - 1
-            assert [one.p_sell, one.p_hold, one.p_buy] == whole.of(f"{family}_{one.label}")[at].tolist()
-            assert one.close == market.close[at]
-            assert one.time == str(np.datetime64(int(market.time_ns[at]), "ns").astype("datetime64[s]"))
+            assert [signal.p_sell, signal.p_hold, signal.p_buy] == whole.of(f"{family}_{signal.label}")[at].tolist()
+            assert signal.close == market.close[at]
+            assert signal.time == str(np.datetime64(int(market.time_ns[at]), "ns").astype("datetime64[s]"))
             compared += 1
     assert compared == 3 * 2 * market.n_symbols
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_row_that_training_had_is_scanned_with_trainings_own_bits(trained, market, family):
-    models, said = trained
+    models, by_sector = trained
     compared = 0
-    for sector, (one, test) in said.items():
+    for sector, (group, test) in by_sector.items():
         part = market.of_group(sector)
         last = part.time_ns[test].max()
         place = {int(row): k for k, row in enumerate(test)}
-        by_label = {label: k for k, label in enumerate(one.labels)}
-        for found in scan(models, part, family, day_of(last)).signals:
-            s = part.symbols.index(found.symbol)
+        by_label = {label: k for k, label in enumerate(group.labels)}
+        for signal in scan(models, part, family, day_of(last)).signals:
+            s = part.symbols.index(signal.symbol)
             row = int(part.offsets[s]) + int(
                 np.searchsorted(part.time_ns[part.offsets[s] : part.offsets[s + 1]], last, side="right")
             ) - 1  # fmt: skip
             if row in place:
-                expected = one.test[family][place[row], by_label[f"label_{found.label}"]]
-                assert [found.p_sell, found.p_hold, found.p_buy] == expected.tolist()
+                expected = group.test[family][place[row], by_label[f"label_{signal.label}"]]
+                assert [signal.p_sell, signal.p_hold, signal.p_buy] == expected.tolist()
                 compared += 1
     assert compared >= 2 * market.n_symbols - 2
 
 
 def test_agreement_counts_the_other_families_that_say_the_same(models, market):
-    found = {family: scan(models, market, family).signals for family in FAMILIES}
-    for k, one in enumerate(found["linear"]):
-        others = [found[family][k].side == one.side for family in FAMILIES if family != "linear"]
-        assert one.agreement == np.mean(others)
-    assert len({one.agreement for one in found["linear"]}) > 2
+    by_family = {family: scan(models, market, family).signals for family in FAMILIES}
+    for k, signal in enumerate(by_family["linear"]):
+        others = [by_family[family][k].side == signal.side for family in FAMILIES if family != "linear"]
+        assert signal.agreement == np.mean(others)
+    assert len({signal.agreement for signal in by_family["linear"]}) > 2
 
 
 def test_one_thread_says_the_same(models, market):
@@ -122,8 +122,8 @@ def test_one_thread_says_the_same(models, market):
     for stage in stages:
         assert json.loads(stage.booster.save_config())["learner"]["generic_param"]["nthread"] == "1"
     for family in FAMILIES:
-        found, expected = (scan(one, market, family).signals for one in (alone, models))
-        assert list(map(plain, found)) == list(map(plain, expected))
+        signals, expected = (scan(some_models, market, family).signals for some_models in (alone, models))
+        assert list(map(plain, signals)) == list(map(plain, expected))
 
 
 def test_the_steps_of_a_scan_are_timed(models, market):
@@ -131,46 +131,48 @@ def test_the_steps_of_a_scan_are_timed(models, market):
 
 
 def test_sides_are_called_by_the_models_own_cutoffs(models, market):
-    found = scan(models, market, "linear")
+    scanned = scan(models, market, "linear")
     sides = {"SELL": 0, "HOLD": 1, "BUY": 2}
-    for one in found.signals:
-        buy, sell = models.cutoffs[one.sector, f"label_{one.label}", "linear"]
-        folder = models.target.folder(models.target.names.index(f"label_{one.label}"), one.sector)
+    for signal in scanned.signals:
+        label = f"label_{signal.label}"
+        buy, sell = models.cutoffs[signal.sector, label, "linear"]
+        folder = models.target.folder(models.target.names.index(label), signal.sector)
         about = json.loads((models.out / folder / "metadata.json").read_text())["models"]["linear"]["cutoffs"]
         assert (buy, sell) == (about["buy"], about["sell"])
-        probability = np.array([[one.p_sell, one.p_hold, one.p_buy]], np.float32)
-        assert calls(probability, {"buy": buy, "sell": sell})[0] == sides[one.side]
-        assert one.probability == [one.p_sell, one.p_hold, one.p_buy][sides[one.side]]
-        if one.side == "BUY":
-            assert one.strength == pytest.approx(one.p_buy / buy) and one.strength >= 1
-    assert {one.side for one in found.signals} == set(sides)
+        probability = np.array([[signal.p_sell, signal.p_hold, signal.p_buy]], np.float32)
+        assert calls(probability, {"buy": buy, "sell": sell})[0] == sides[signal.side]
+        assert signal.probability == [signal.p_sell, signal.p_hold, signal.p_buy][sides[signal.side]]
+        if signal.side == "BUY":
+            assert signal.strength == pytest.approx(signal.p_buy / buy) and signal.strength >= 1
+    assert {signal.side for signal in scanned.signals} == set(sides)
 
 
 def test_prices_of_a_signal_by_hand(models, market):
-    found = scan(models, market, "linear", levels=Levels(stop_atr=2.0, target=3.0, band_atr=0.5))
-    for one in found.top(100):
-        atr = (one.entry_high - one.entry_low) / (2 * 0.5)
-        assert 0 < atr < one.close
-        sign = 1 if one.side == "BUY" else -1
-        assert one.stop == pytest.approx(max(one.close - sign * 2 * atr, 0), rel=1e-6)
-        assert one.target == pytest.approx(max(one.close + sign * 6 * atr, 0), rel=1e-6)
-        assert (one.entry_high + one.entry_low) / 2 == pytest.approx(one.close, rel=1e-6)
-    assert all(np.isnan(one.stop) for one in found.signals if one.side == "HOLD")
-    strengths = [one.strength for one in found.top(100)]
-    assert strengths == sorted(strengths, reverse=True) and len(found.top(2)) == 2
-    assert len({one.symbol for one in found.top(100)}) == len(found.top(100))
+    scanned = scan(models, market, "linear", levels=Levels(stop_atr=2.0, target=3.0, band_atr=0.5))
+    for signal in scanned.top(100):
+        atr = (signal.entry_high - signal.entry_low) / (2 * 0.5)
+        assert 0 < atr < signal.close
+        sign = 1 if signal.side == "BUY" else -1
+        assert signal.stop == pytest.approx(max(signal.close - sign * 2 * atr, 0), rel=1e-6)
+        assert signal.target == pytest.approx(max(signal.close + sign * 6 * atr, 0), rel=1e-6)
+        assert (signal.entry_high + signal.entry_low) / 2 == pytest.approx(signal.close, rel=1e-6)
+    assert all(np.isnan(signal.stop) for signal in scanned.signals if signal.side == "HOLD")
+    strengths = [signal.strength for signal in scanned.top(100)]
+    assert strengths == sorted(strengths, reverse=True) and len(scanned.top(2)) == 2
+    assert len({signal.symbol for signal in scanned.top(100)}) == len(scanned.top(100))
 
 
 def test_stop_target_and_band_are_of_the_bars_own_atr_and_the_target_is_two_and_a_half_stops_away(models, market):
     natr = compute_features(market, "natr_14").values[:, 0]
-    found = scan(models, market, "linear").top(100)
-    for one in found:
-        row = market.offsets[market.symbols.index(one.symbol) + 1] - 1
-        atr, sign = natr[row] / 100 * market.close[row], 1 if one.side == "BUY" else -1
-        assert [one.entry_low, one.entry_high] == pytest.approx([one.close - 0.25 * atr, one.close + 0.25 * atr])
-        assert sign * (one.close - one.stop) == pytest.approx(1.5 * atr, rel=1e-5)
-        assert sign * (one.target - one.close) == pytest.approx(2.5 * sign * (one.close - one.stop), rel=1e-5)
-    assert {one.side for one in found} == {"BUY", "SELL"}
+    scanned = scan(models, market, "linear").top(100)
+    for signal in scanned:
+        row = market.offsets[market.symbols.index(signal.symbol) + 1] - 1
+        atr, sign = natr[row] / 100 * market.close[row], 1 if signal.side == "BUY" else -1
+        close, band = signal.close, 0.25 * atr
+        assert [signal.entry_low, signal.entry_high] == pytest.approx([close - band, close + band])
+        assert sign * (close - signal.stop) == pytest.approx(1.5 * atr, rel=1e-5)
+        assert sign * (signal.target - close) == pytest.approx(2.5 * sign * (close - signal.stop), rel=1e-5)
+    assert {signal.side for signal in scanned} == {"BUY", "SELL"}
 
 
 def test_later_bars_are_not_looked_at(models, market):
@@ -224,19 +226,19 @@ def without_the_last(market, symbol: str, n: int):
 
 def test_a_symbol_that_stopped_trading_is_no_signal_and_its_active_one_expires(models, market, tmp_path):
     times = np.unique(market.time_ns)
-    found = scan(models, market, "linear")
-    assert found.stale == () and (found.since_ns, found.until_ns) == (times[-5], times[-1])
-    symbol = found.top(1)[0].symbol
+    scanned = scan(models, market, "linear")
+    assert scanned.stale == () and (scanned.since_ns, scanned.until_ns) == (times[-5], times[-1])
+    symbol = scanned.top(1)[0].symbol
     path = str(tmp_path / "a.sqlite")
-    keep_active(path, found, market)
+    keep_active(path, scanned, market)
     for n, gone in ((4, False), (5, True), (40, True)):
         shorter = without_the_last(market, symbol, n)
         after = scan(models, shorter, "linear")
-        assert (symbol in {one.symbol for one in after.signals}) != gone
+        assert (symbol in {item.symbol for item in after.signals}) != gone
         assert after.stale == ((symbol,) if gone else ()) and symbol not in after.unpredicted
-        # The others are said what they were, but for what compares them with the symbol.
-        assert {one.symbol for one in found.signals} - {one.symbol for one in after.signals} == {symbol} - {
-            one.symbol for one in after.signals
+        # The other symbols have the same signals, except for features that compare them with this symbol.
+        assert {item.symbol for item in scanned.signals} - {item.symbol for item in after.signals} == {symbol} - {
+            item.symbol for item in after.signals
         }
     shorter = without_the_last(market, symbol, 1)
     assert scan(models, shorter, "linear", max_age=1).stale == (symbol,)
@@ -264,7 +266,7 @@ def test_active_signals_of_stopped_symbols_expire_and_those_of_later_bars_stay(m
     assert kept(9) == []  # a scan of an earlier day: later bars do not count
     assert kept(14) == []
     assert kept(15, stale=[symbol]) == [("EXPIRED", symbol), ("EXPIRED", other)]
-    assert kept(18) == [] and kept(19) == [("EXPIRED", market.symbols[2])]  # nine bars of its own
+    assert kept(18) == [] and kept(19) == [("EXPIRED", market.symbols[2])]  # nine bars of that symbol
 
 
 def test_a_file_that_is_no_database_is_left_as_it_is(market, tmp_path):
@@ -278,9 +280,9 @@ def test_a_file_that_is_no_database_is_left_as_it_is(market, tmp_path):
 def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, monkeypatch):
     assert scan(models, market, "linear").degenerate == ()
     low = {key: (1e-9, 1.0) for key in models.cutoffs}
-    found = scan(dataclasses.replace(models, cutoffs=low), market, "linear")
-    assert len(found.degenerate) == 2
-    assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in found.degenerate[0]
+    scanned = scan(dataclasses.replace(models, cutoffs=low), market, "linear")
+    assert len(scanned.degenerate) == 2
+    assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in scanned.degenerate[0]
     alike = [dataclasses.replace(signal(name, "HOLD", "2024-01-02T00:00:00"), p_buy=0.3) for name in "ABC"]
     assert "predicts the same for all 3 symbols" in _degenerate(alike)[0]
     assert _degenerate([*alike, dataclasses.replace(alike[0], symbol="D", p_buy=0.4)]) == []
@@ -331,10 +333,10 @@ def test_the_benchmark_resizes_a_panel_with_its_sectors_and_the_shape_of_its_bar
     for k, name in enumerate(many.symbols):
         original, _, copy = name.partition("~")
         s = market.symbols.index(original)
-        own, made = (panel.high[slice(*panel.offsets[at : at + 2])] / panel.low[slice(*panel.offsets[at : at + 2])]
-                     for panel, at in ((market, s), (many, k)))  # fmt: skip
+        before, after = (panel.high[slice(*panel.offsets[at : at + 2])] / panel.low[slice(*panel.offsets[at : at + 2])]
+                         for panel, at in ((market, s), (many, k)))  # fmt: skip
         assert many.sector[k] == market.sector[s]
-        np.testing.assert_allclose(made, own, rtol=1e-6)
+        np.testing.assert_allclose(after, before, rtol=1e-6)
         same = np.array_equal(many.close[slice(*many.offsets[k : k + 2])],
                               market.close[slice(*market.offsets[s : s + 2])])  # fmt: skip
         assert same == (not copy)
