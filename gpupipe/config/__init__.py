@@ -1,4 +1,4 @@
-"""Settings: a run is a value, made of a preset, a gpupipe.toml and --set, and checked as a whole."""
+"""Settings of a run as a value: a preset, a gpupipe.toml and --set, checked as a whole."""
 
 from gpupipe.config.catalogue import PRESETS, Alias, Catalogue, Section
 from gpupipe.config.errors import ConfigError

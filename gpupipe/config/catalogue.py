@@ -1,4 +1,4 @@
-"""Catalogue: the sections, presets and model names that a workload's settings may have."""
+"""Catalogue: the sections, presets and model names of a workload's settings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PRESETS = ("fast", "balanced", "quality")
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the settings.
+    """A section of the settings.
 
-    kind: its type, a frozen dataclass of numbers, texts and flags. It may have a method `problem()` that returns
-        (field, what is expected) for values that do not go together, and a class attribute `MAY_BE_ZERO`, names of
-        fields that may be 0 where a share or a count is expected.
-    presets: the values that a preset starts from, by its name; `kind()` for the others.
-    by_group: whether a table [tuned.GROUP.SECTION] may give it values of a group's or a label's own.
+    kind: its type, a frozen dataclass of numbers, texts and flags. A method `problem()` may return (field, expected
+        value) for values that exclude each other. A class attribute `MAY_BE_ZERO` may name shares and counts that may
+        be 0.
+    presets: values by preset; `kind()` for presets without an entry.
+    by_group: whether tables [tuned.GROUP.SECTION] may set values for a group or a label.
 
         >>> from gpupipe.config.sections import FeatureSet
         >>> Section(FeatureSet).start("fast").names
@@ -31,13 +31,16 @@ class Section:
     by_group: bool = False
 
     def start(self, preset: str) -> Any:
-        """The values that a preset starts from."""
+        """The values of a preset."""
         return self.presets[preset] if preset in self.presets else self.kind()
 
 
 @dataclass(frozen=True)
 class Alias:
-    """A name that stands for several models, and what it implies for their settings."""
+    """A name for several models, with the settings that it implies.
+
+    Example: `Alias(("hist", "linear"), lambda settings: settings)` is an alias for two models without other settings.
+    """
 
     models: tuple[str, ...]
     apply: Callable[[Config], Config]
@@ -45,12 +48,16 @@ class Alias:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What the settings of a workload may hold.
+    """The catalogue of a workload's settings.
 
-    sections: by name.  models: names of all estimators that it can train.  default_models: those of a plain run.
-    common: by preset, the values of the common sections that differ from their defaults: {"split": {"parts": 5}}.
-    aliases: by name, as `training.models` may hold them.
-    checks: called with the finished settings; each raises ConfigError for what does not go together.
+    sections: by name.  models: names of all estimators that it can train.  default_models: the models of a plain run.
+    common: values of the common sections that differ from their defaults, by preset: {"split": {"parts": 5}}.
+    aliases: by name in `training.models`.
+    checks: called with the finished settings; each raises ConfigError for settings that exclude each other.
+
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> "linear" in EQUITY.catalogue().models, EQUITY.catalogue().sections["linear"].by_group
+        (True, False)
     """
 
     sections: Mapping[str, Section]

@@ -1,4 +1,4 @@
-"""What values a configuration may have."""
+"""Checks of the values of a configuration."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ LARGEST_CPCV = 500  # folds of a combinatorial cross-validation
 
 
 def check(config: Config, catalogue: Catalogue) -> None:
-    """Raise ConfigError for a value out of range."""
-    _check_split(config.split)
+    """Raise ConfigError for an unknown model, a value out of range, or settings that the workload excludes."""
     _check_models(config.training.models, catalogue)
+    check_values(config)
+    for check_of_workload in catalogue.checks:
+        check_of_workload(config)
+
+
+def check_values(config: Config) -> None:
+    """Raise ConfigError for a value out of range; these checks need no catalogue."""
+    _check_split(config.split)
     _check_training(config.training)
     require(config.seed >= 0, "seed", config.seed, "0 or more")
     _check_sections(config)
     _check_ml(config.ml)
-    for more in catalogue.checks:
-        more(config)
 
 
 def _check_split(split: Split) -> None:
@@ -86,12 +91,12 @@ def _check_ml(ml: Ml) -> None:
     )  # fmt: skip
     require(
         ml.subsample == 0 or 0.1 <= ml.subsample <= 1, "ml.subsample", ml.subsample,
-        "0.1 to 1, or 0 for what each stage says",
+        "0.1 to 1, or 0 for the share of each stage",
     )  # fmt: skip
 
 
 def _check_sections(config: Config) -> None:
-    """Every section, and every section with the tuned values of a group or label."""
+    """Check every section, and every section with the tuned values of a group or label."""
     sections = dict(config.sections)
     for tuned in config.tuned:
         name = ".".join(filter(None, ("tuned", tuned.sector, tuned.label, tuned.section)))
@@ -110,7 +115,7 @@ def _check_sections(config: Config) -> None:
 
 
 def _in_range(field_name: str, value: float) -> tuple[bool, str]:
-    """Whether a number of an estimator's section can be used, and which can."""
+    """Whether a number of an estimator's section is in its range, and the range in words."""
     if field_name in ("learning_rate", "subsample", "column_share"):
         return 0 < value <= 1, "more than 0, up to 1"
     if field_name in ("rounds", "trees", "sector_trees", "max_iterations"):
@@ -128,5 +133,5 @@ def _is_date(text: str) -> bool:
 
 
 def is_rising(values: Any) -> bool:
-    """Whether numbers rise, also as names hold them, which cannot tell 0.05 from 0.0500000001."""
+    """Whether numbers rise, also as rounded in names, where 0.05 and 0.0500000001 are equal."""
     return list(values) == sorted(set(values)) and len({f"{v * 100:g}" for v in values}) == len(values)

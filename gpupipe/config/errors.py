@@ -1,4 +1,4 @@
-"""The error of a configuration that cannot be used, and the hint at what was meant."""
+"""ConfigError, and the hint at the nearest known key."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gpupipe.runtime.errors import UserError
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be used; the message names the key, what came, and the fix."""
+    """A configuration cannot be used; the message names the key, its value, and the fix."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?", or the list of what is known where it is short."""
+    """The end of a message on an unknown word: "; did you mean ...?", or the list of known words if it is short."""
     known = list(known)
     by_field = {name.rpartition(".")[2]: name for name in known}
     close = difflib.get_close_matches(word, known, 1, 0.5)
@@ -24,6 +24,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """Raise ConfigError unless a value is what is expected."""
+    """Raise ConfigError unless the condition is met."""
     if not condition:
         raise ConfigError(f"{key} = {value!r}: expected {expected}")

@@ -31,16 +31,16 @@ def make(
 
     catalogue: the sections and models that the workload has.
     preset: fast, balanced or quality; else the file's key `preset`; else balanced.
-    file: a gpupipe.toml with tables named as the sections, or several files, of which later ones win.
-    settings: "section.field=value" strings; later ones win, and all of them win over the file. An alias among
-        training.models stands for several models and sets their sections, as a preset does.
-    overrides: "section__field" or top-level field names with values; they win over all. None is ignored.
+    file: a gpupipe.toml with a table for each section, or several files; a later file overrides an earlier file.
+    settings: "section.field=value" strings; they override the files, and later strings override earlier ones. An alias
+        in training.models stands for several models and sets their sections like a preset.
+    overrides: values by "section__field" or top-level field; they override the rest. None is ignored.
 
-    Raises ConfigError for an unknown key (naming the nearest one), a value of the wrong type or out of range.
+    Raises ConfigError for an unknown key (naming the nearest key), a value of the wrong type, or a value out of range.
     """
     tables = [_read_toml(path) for path in ([file] if isinstance(file, (str, pathlib.Path)) else file or [])]
     for table in tables:
-        table.pop("tuning", None)  # where tuned values come from: for the summary
+        table.pop("tuning", None)  # the origin of tuned values, which only the summary reads
     named = [table.pop("preset") for table in tables if "preset" in table][-1:]
     preset = preset or (named or ["balanced"])[0]
     if not isinstance(preset, str) or preset not in PRESETS:
@@ -57,7 +57,7 @@ def make(
     chosen = [_as_list(value) for key, value in changes if key == "training.models"]
     for name, alias in catalogue.aliases.items():
         if chosen and name in chosen[-1]:
-            config = alias.apply(config)  # before all that was asked for by name, which wins
+            config = alias.apply(config)  # first, because explicit settings override it
     for table in tables:
         config = reader.with_tuned(config, table.get("tuned", {}))
     for key, value in changes:
@@ -78,7 +78,7 @@ def start(catalogue: Catalogue, preset: str) -> Config:
 
 
 def with_table(catalogue: Catalogue, config: Config, table: dict[str, Any]) -> Config:
-    """The configuration changed by the tables of a gpupipe.toml (without its key preset); ConfigError like `make`."""
+    """The configuration with the tables of a gpupipe.toml (without its key preset); raises ConfigError like `make`."""
     reader = Reader(catalogue)
     config = reader.with_tuned(config, table.get("tuned", {}))
     for key, value in reader.changes_of(table):
@@ -88,7 +88,7 @@ def with_table(catalogue: Catalogue, config: Config, table: dict[str, Any]) -> C
 
 
 def _subsampled(config: Config) -> Config:
-    """With ml.subsample, if there is one, in every section that samples rows."""
+    """The configuration with ml.subsample, if it is set, in every section that samples rows."""
     share = config.ml.subsample
     if not share:
         return config
@@ -97,11 +97,16 @@ def _subsampled(config: Config) -> Config:
         for name, section in config.sections.items()
         if hasattr(section, "subsample")
     }
-    return config.replace(**sampled)
+    return config.unchecked(**sampled)
 
 
 class Reader:
-    """Reads keys and values of a workload's settings."""
+    """Reads keys and values of a workload's settings.
+
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> "training.max_bin" in Reader(EQUITY.catalogue()).known_keys
+    True
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -124,11 +129,11 @@ class Reader:
 
     @property
     def by_group(self) -> tuple[str, ...]:
-        """Sections that may have values of a group's own."""
+        """Sections that may have tuned values for a group."""
         return tuple(name for name, section in self.catalogue.sections.items() if section.by_group)
 
     def expand(self, value: Any) -> list[Any]:
-        """Models with every alias replaced by those that it stands for, each once."""
+        """Models with every alias replaced by its models, without repetition."""
         aliases = self.catalogue.aliases
         named = [aliases[name].models if name in aliases else (name,) for name in _as_list(value)]
         return list(dict.fromkeys(name for models in named for name in models))
@@ -145,8 +150,8 @@ class Reader:
                 yield f"{prefix}{key}", value
 
     def replace(self, config: Config, key: str, value: Any) -> Config:
-        """The configuration with another value of one key."""
-        if key == "preset":  # only a name once the values are there
+        """The configuration with a new value of a key; ranges are checked later."""
+        if key == "preset":  # a preset sets all values, and cannot be set later
             raise ConfigError("preset is chosen with --preset, or by the key preset of a gpupipe.toml, not by --set")
         if key.partition(".")[0] == "tuned":
             raise ConfigError("tuned values are tables [tuned.SECTOR.SECTION] of a gpupipe.toml: give them by --config")
@@ -158,10 +163,10 @@ class Reader:
         node: Any = getattr(config, section) if section else config
         value = _convert(key, value, typing.get_type_hints(type(node))[name])
         changed = dataclasses.replace(node, **{name: value})
-        return config.replace(**{section: changed}) if section else changed
+        return config.unchecked(**{section: changed}) if section else changed
 
     def with_tuned(self, config: Config, table: Any) -> Config:
-        """The configuration with the values of a table [tuned], which win over those that it has."""
+        """The configuration with the values of a table [tuned], which override its tuned values."""
         by_group = self.by_group
         tuned = {(item.sector, item.label, item.section): dict(item.values) for item in config.tuned}
         for group, inner in table.items() if isinstance(table, dict) else [(str(table), None)]:
@@ -208,7 +213,7 @@ def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """A value as TOML would read it; bare words are strings, and "1,2,5" is a list."""
+    """A value as TOML reads it; bare words are strings, and "1,2,5" is a list."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -216,7 +221,7 @@ def _parse(text: str) -> Any:
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind`: int, float, str or a tuple of one of them; never a silent truncation."""
+    """`value` as `kind`: int, float, str, or a tuple of these; raises ConfigError instead of truncating."""
     if isinstance(kind, types.GenericAlias):
         element = typing.get_args(kind)[0]
         values = value if isinstance(value, (list, tuple)) else [value]

@@ -1,1 +1,1 @@
-"""Splits in time, purged and embargoed, and their diagram."""
+"""Purged and embargoed splits in time, and their diagram."""

@@ -1,4 +1,4 @@
-"""Combinatorial purged cross-validation (Lopez de Prado 2018, section 12.4) of what comes before the sealed test."""
+"""Combinatorial purged cross-validation (Lopez de Prado 2018, section 12.4) of the times before the sealed test."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from gpupipe.runtime.errors import UserError
 
 
 def combinatorial(datasets: Sequence[Dataset], settings: config.Split) -> tuple[FoldTimes, ...]:
-    """One fold for each choice of K test groups of time among N.
+    """The folds of combinatorial purged cross-validation: one for each choice of K test groups of time among N.
 
-    With settings.cpcv = (N, K), the times before the single split's test part are cut into N groups; each choice of
-    K of them is the test of one fold, in the order of itertools.combinations. Of the other groups the last are
-    validation (the share of `settings`, at least one), the others training. The rows of every group are tested by
-    C(N - 1, K - 1) folds: as many paths lead through all groups, see `paths`.
-    Raises UserError when a group is too short to hold any row between two tests.
+    settings.cpcv = (N, K) cuts the times before the single split's test part into N groups. Each choice of K groups is
+    the test of one fold, in the order of itertools.combinations. The last of the other groups are the validation part
+    (the share of `settings`, at least one group), and the rest is the training part. C(N - 1, K - 1) folds test each
+    group, and the same number of paths leads through all groups (`paths`).
+    Raises UserError where a group is too short to keep a row between two tests.
     """
     n_groups, n_test = settings.cpcv
     times, reach = usable_times(datasets), reach_of(datasets, settings)
@@ -67,7 +67,7 @@ def combinatorial(datasets: Sequence[Dataset], settings: config.Split) -> tuple[
 def paths(n_groups: int, n_test: int) -> np.ndarray:
     """int64 (n_groups, n_paths): the number of the fold of `combinatorial` that tests a group on a path.
 
-    A path takes every group from one of the folds that test it, and no two paths take a group from the same one.
+    On a path, one fold tests each group; no two paths have the same fold for a group.
 
         >>> paths(4, 2).tolist()
         [[0, 1, 2], [0, 3, 4], [1, 3, 5], [2, 4, 5]]
@@ -77,6 +77,6 @@ def paths(n_groups: int, n_test: int) -> np.ndarray:
 
 
 def _runs(positions: np.ndarray) -> list[tuple[int, int]]:
-    """Where neighbours among ascending positions begin and end: [1, 2, 3, 7, 8] gives (1, 4) and (7, 9)."""
+    """(start, stop) of each run of consecutive positions: [1, 2, 3, 7, 8] gives (1, 4) and (7, 9)."""
     runs = np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
     return [(int(run[0]), int(run[-1]) + 1) for run in runs]

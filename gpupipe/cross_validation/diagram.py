@@ -1,4 +1,4 @@
-"""OUT/folds.svg: when every fold is fitted, validated and tested, and what is left out in between."""
+"""OUT/folds.svg: the training, validation and test times of every fold, and the purged times between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpupipe.cross_validation.fold_times import FoldTimes, TimeBlock
+from gpupipe.cross_validation.fold_times import FoldTimes, TimeBlock, usable_times
 from gpupipe.cross_validation.folds import Folds
 from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.report import time_text
@@ -29,14 +29,20 @@ DARK = {
     "ground": "#0d1117", "text": "#e6edf3", "dim": "#9198a1", "line": "#3d444d", "train": "#3f7fb5",
     "validation": "#d9a019", "test": "#3fb58a", "held_out": "#8d74bd", PURGED: "#c9d1d9",
 }  # fmt: skip
-WIDTH, LEFT, RIGHT = 920, 100, 190  # pixels; between LEFT and WIDTH - RIGHT stands the time
+WIDTH, LEFT, RIGHT = 920, 100, 190  # pixels; the time axis is between LEFT and WIDTH - RIGHT
 ROW, BAR, MOST_TICKS = 18, 12, 9
 DAY_NS = 86_400 * 10**9
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of the picture.  spans: (role, from, to), int64 UTC ns, ascending.  rows: counts, in words."""
+    """A row of the diagram.
+
+    spans: (role, from, to), int64 UTC ns, ascending.  rows: row counts by role, as text.
+
+        >>> Lane("origin 1", (("train", 0, 10), ("purged", 10, 12), ("test", 12, 20)), "100 · 80").spans[1][0]
+        'purged'
+    """
 
     title: str
     spans: tuple[tuple[str, int, int], ...]
@@ -44,76 +50,80 @@ class Lane:
 
 
 def write(store: Store, datasets: Mapping[str, Dataset], folds: Folds) -> dict[str, dict[str, str | int]]:
-    """Write OUT/folds.svg; return its manifest entry."""
+    """Write OUT/folds.svg; returns its manifest entry."""
     content = draw(sections(datasets, folds)).encode()
     write_atomic(store.out / NAME, content)
     return {NAME: {"sha256": sha256(content), "bytes": len(content)}}
 
 
 def sections(datasets: Mapping[str, Dataset], folds: Folds) -> list[tuple[str, list[Lane]]]:
-    """Titles with their lanes: the single split or the origins, the stacking of what is published, the CPCV folds."""
-    times = np.unique(np.concatenate([d.device.to_host(d.time_ns[d.usable]) for d in datasets.values()]))
+    """Titles with their lanes: the single split or the origins, stacking in the published fold, CPCV folds."""
+    calendar = _Calendar(datasets, usable_times(list(datasets.values())))
     origins, crossed, stacking = [], [], []
-    for k, at in enumerate(folds.walk_forward or [folds.published], 1):
-        cut = {sector: split(dataset, at) for sector, dataset in datasets.items()}
-        origins.append(_of_fold(f"origin {k}" if folds.walk_forward else "all sectors", times, datasets, at, cut))
-        if at == folds.published:
-            stacking = _of_parts(times, datasets, at, cut)
-    for k, at in enumerate(folds.cpcv, 1):
-        cut = {sector: split(dataset, at) for sector, dataset in datasets.items()}
-        crossed.append(_of_fold(f"fold {k}", times, datasets, at, cut))
+    for k, times in enumerate(folds.walk_forward or [folds.published], 1):
+        splits = {sector: split(dataset, times) for sector, dataset in datasets.items()}
+        title = f"origin {k}" if folds.walk_forward else "all sectors"
+        origins.append(calendar.lane_of_fold(title, times, splits))
+        if times == folds.published:
+            stacking = calendar.lanes_of_parts(times, splits)
+    for k, times in enumerate(folds.cpcv, 1):
+        splits = {sector: split(dataset, times) for sector, dataset in datasets.items()}
+        crossed.append(calendar.lane_of_fold(f"fold {k}", times, splits))
     if folds.walk_forward:
-        found = [("Walk-forward (models of the last origin are kept)", origins)]
-        found.append((f"Stacking inside the training part of origin {len(origins)}", stacking))
+        titled = [("Walk-forward (models of the last origin are kept)", origins)]
+        titled.append((f"Stacking inside the training part of origin {len(origins)}", stacking))
     else:
-        found = [("Single split", origins), ("Stacking inside its training part", stacking)]
+        titled = [("Single split", origins), ("Stacking inside its training part", stacking)]
     if crossed:
-        found.append(("Combinatorial purged cross-validation of what lies before the sealed test", crossed))
-    return found
+        titled.append(("Combinatorial purged cross-validation of what lies before the sealed test", crossed))
+    return titled
 
 
-def _of_fold(
-    title: str, times: np.ndarray, datasets: Mapping[str, Dataset], at: FoldTimes, cut: Mapping[str, Split]
-) -> Lane:
-    parts = ("train", "validation", "test")
-    rows = {part: {sector: getattr(one, part) for sector, one in cut.items()} for part in parts}
-    return _lane(title, times, datasets, [*itertools.chain(*at.parts), *at.validation, *at.test], rows)
+@dataclass(frozen=True)
+class _Calendar:
+    """The datasets of all sectors, and `times`, their distinct usable times, ascending; it draws lanes over them."""
+
+    datasets: Mapping[str, Dataset]
+    times: np.ndarray
+
+    def lane_of_fold(self, title: str, fold: FoldTimes, splits: Mapping[str, Split]) -> Lane:
+        """The training, validation and test times of a fold."""
+        parts = ("train", "validation", "test")
+        rows = {part: {sector: getattr(cut, part) for sector, cut in splits.items()} for part in parts}
+        return self._lane(title, [*itertools.chain(*fold.parts), *fold.validation, *fold.test], rows)
+
+    def lanes_of_parts(self, fold: FoldTimes, splits: Mapping[str, Split]) -> list[Lane]:
+        """The fitted and predicted times of each cross-fitted part."""
+        lanes = []
+        for k in range(fold.forward, len(fold.parts)):
+            pairs = {sector: cut.cross_fit[k - fold.forward] for sector, cut in splits.items()}
+            fitted = {sector: fit for sector, (fit, _) in pairs.items()}
+            predicted = {sector: predict for sector, (_, predict) in pairs.items()}
+            seen = fold.parts[: k + 1] if fold.forward else fold.parts
+            rows = {"train": fitted, "held_out": predicted}
+            lanes.append(self._lane(f"part {k + 1}", itertools.chain(*seen), rows))
+        return lanes
+
+    def _lane(self, title: str, blocks: Iterable[TimeBlock], rows: Mapping[str, Mapping[str, np.ndarray]]) -> Lane:
+        """A lane with the role of each time; a time inside a block that no row uses was purged."""
+        times = self.times
+        role_of_time = np.full(len(times), UNUSED, dtype=object)
+        for block in blocks:
+            role_of_time[(times >= block.start) & (times < block.stop)] = PURGED
+        for role, by_sector in rows.items():
+            for sector, numbers in by_sector.items():
+                dataset = self.datasets[sector]
+                role_of_time[np.searchsorted(times, dataset.device.to_host(dataset.time_ns)[numbers])] = role
+        begins = np.flatnonzero(np.concatenate([[True], role_of_time[1:] != role_of_time[:-1]]))
+        ends = [*times[begins[1:]], times[-1] + int(np.median(np.diff(times)))]  # a time lasts until the next
+        spans = [(str(role_of_time[k]), int(times[k]), int(end)) for k, end in zip(begins, ends, strict=True)]
+        counts = [sum(len(numbers) for numbers in by_sector.values()) for by_sector in rows.values()]
+        return Lane(title, tuple(s for s in spans if s[0] != UNUSED), " · ".join(f"{count:,}" for count in counts))
 
 
-def _of_parts(
-    times: np.ndarray, datasets: Mapping[str, Dataset], at: FoldTimes, cut: Mapping[str, Split]
-) -> list[Lane]:
-    lanes = []
-    for k in range(at.forward, len(at.parts)):
-        found = {sector: one.cross_fit[k - at.forward] for sector, one in cut.items()}
-        rows = {"train": {s: fit for s, (fit, _) in found.items()}, "held_out": {s: p for s, (_, p) in found.items()}}
-        seen = at.parts[: k + 1] if at.forward else at.parts
-        lanes.append(_lane(f"part {k + 1}", times, datasets, itertools.chain(*seen), rows))
-    return lanes
-
-
-def _lane(
-    title: str, times: np.ndarray, datasets: Mapping[str, Dataset], blocks: Iterable[TimeBlock],
-    rows: Mapping[str, Mapping[str, np.ndarray]],
-) -> Lane:  # fmt: skip
-    """What the rows of each role are at each of `times`; what lies in a block and is nobody's was purged."""
-    role_of_time = np.full(len(times), UNUSED, dtype=object)
-    for block in blocks:
-        role_of_time[(times >= block.start) & (times < block.stop)] = PURGED
-    for role, by_sector in rows.items():
-        for sector, at in by_sector.items():
-            dataset = datasets[sector]
-            role_of_time[np.searchsorted(times, dataset.device.to_host(dataset.time_ns)[at])] = role
-    begins = np.flatnonzero(np.concatenate([[True], role_of_time[1:] != role_of_time[:-1]]))
-    ends = [*times[begins[1:]], times[-1] + int(np.median(np.diff(times)))]  # a time lasts until the next
-    spans = [(str(role_of_time[k]), int(times[k]), int(end)) for k, end in zip(begins, ends, strict=True)]
-    counts = [sum(len(at) for at in by_sector.values()) for by_sector in rows.values()]
-    return Lane(title, tuple(s for s in spans if s[0] != UNUSED), " · ".join(f"{count:,}" for count in counts))
-
-
-def draw(found: Sequence[tuple[str, list[Lane]]]) -> str:
-    """The picture as SVG, in light or dark as the reader's page is."""
-    spans = [span for _, lanes in found for lane in lanes for span in lane.spans]
+def draw(titled: Sequence[tuple[str, list[Lane]]]) -> str:
+    """The diagram as SVG, in the light or dark colours of the reader's page."""
+    spans = [span for _, lanes in titled for lane in lanes for span in lane.spans]
     first, last = min(span[1] for span in spans), max(span[2] for span in spans)
     used = {span[0] for span in spans}
 
@@ -129,7 +139,7 @@ def draw(found: Sequence[tuple[str, list[Lane]]]) -> str:
             left += 34 + 6.4 * len(words)
     body.append(f'<text class="dim" x="{WIDTH - RIGHT + 10}" y="{top}">rows of these, by colour</text>')
     above = top + 12
-    for title, lanes in found:
+    for title, lanes in titled:
         top += 32
         body.append(f'<text class="title" x="12" y="{top}">{title}</text>')
         top += 8
@@ -165,7 +175,7 @@ def _style(colours: Mapping[str, str]) -> str:
 
 
 def ticks(first: int, last: int) -> list[tuple[int, str]]:
-    """At most nine times between two, and how they read: months that begin, or evenly spread where these are too few.
+    """At most nine ticks between two times, with labels: starts of months, or even steps where these are too few.
 
     first, last: int64 UTC ns, first < last.
     """
@@ -178,7 +188,7 @@ def ticks(first: int, last: int) -> list[tuple[int, str]]:
             return [(_ns(month), str(month)) for month in chosen]
     even = np.linspace(first, last, 5).astype(np.int64).astype("datetime64[ns]")
     rounded = np.unique(even.astype(f"datetime64[{'D' if last - first >= 5 * DAY_NS else 'm'}]"))
-    return [(_ns(one), str(one)) for one in rounded if one >= ends[0]]
+    return [(_ns(moment), str(moment)) for moment in rounded if moment >= ends[0]]
 
 
 def _ns(moment: np.datetime64) -> int:

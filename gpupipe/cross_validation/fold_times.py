@@ -1,4 +1,4 @@
-"""FoldTimes: the times that cut all groups alike into one fold, and helpers that find them."""
+"""FoldTimes: the times that cut all groups into the parts of one fold."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from gpupipe.dataset.dataset import NEVER, Dataset
 
 @dataclass(frozen=True)
 class TimeBlock:
-    """A run of neighbouring times, int64 UTC nanoseconds: start <= time < stop.
+    """A run of consecutive times, int64 UTC nanoseconds: start <= time < stop.
 
-    A row before it is clear of it if its labels end before `cutoff`, which is `embargo_bars` distinct times before
-    the start; a row after it, from `resume` on, `embargo_bars` after the block's labels end.
+    cutoff: `embargo_bars` distinct times before start. A row before the block is clear of it if its labels end before.
+    resume: `embargo_bars` times after the block's labels end. A row after the block is clear of it from then on.
+
+        >>> block = TimeBlock(start=10, stop=20, cutoff=8, resume=25)
+        >>> block.cutoff < block.start < block.stop < block.resume
+        True
     """
 
     start: int
@@ -27,13 +31,13 @@ class TimeBlock:
 
 @dataclass(frozen=True)
 class FoldTimes:
-    """The times that cut all groups alike into one fold.
+    """The times that cut all groups into the parts of one fold.
 
     name: "" for the single split, "origin2" for a walk-forward, "cpcv05" for a combinatorial cross-validation.
-    parts: the training time, cut for out-of-fold predictions; a part is one block, or several with others between.
-    validation, test: blocks that share no time. The blocks of a test are predicted each for itself.
-    labels_before: rows whose labels end then or later are left out.
-    forward: whether a part may be predicted only by models of the parts before it.
+    parts: the training times, cut for out-of-fold predictions; a part has one or several blocks.
+    validation, test: blocks without common times. Each block of a test is predicted separately.
+    labels_before: rows whose labels end at this time or later are left out.
+    forward: whether only models of earlier parts predict a part.
 
         >>> block = TimeBlock(start=10, stop=20, cutoff=8, resume=25)
         >>> FoldTimes("", ((block,),), (TimeBlock(25, 30, 23, 35),), (TimeBlock(35, 40, 33, 45),)).name
@@ -54,7 +58,7 @@ def usable_times(datasets: Sequence[Dataset]) -> np.ndarray:
 
 
 def count_shared_times(times: np.ndarray, settings: config.Split) -> int:
-    """How many of the times are shared out: all, or those up to the end of settings.shares_until in UTC."""
+    """Number of times that the shares of the split refer to: all, or up to the end of settings.shares_until (UTC)."""
     if not settings.shares_until:
         return len(times)
     end = np.datetime64(settings.shares_until, "D") + np.timedelta64(1, "D")
@@ -62,17 +66,17 @@ def count_shared_times(times: np.ndarray, settings: config.Split) -> int:
 
 
 def longest_horizon(datasets: Sequence[Dataset]) -> int:
-    """Rows that the longest label looks ahead."""
+    """Number of rows that the longest label looks ahead."""
     return max(datasets[0].target.horizon_rows)
 
 
 def reach_of(datasets: Sequence[Dataset], settings: config.Split) -> int:
-    """Times after a block's last one that its labels and the embargo reach."""
+    """Number of times after a block that its labels and the embargo reach."""
     return longest_horizon(datasets) + settings.embargo_bars
 
 
 def block_maker(times: np.ndarray, reach: int, embargo: int) -> Callable[[int, int], TimeBlock]:
-    """A function that makes the TimeBlock of times[start:stop]; after the last time nothing ends it."""
+    """A function that returns the TimeBlock of times[start:stop]; positions after the last time give NEVER."""
 
     def time_of(k: int) -> int:
         return int(times[k]) if k < len(times) else NEVER

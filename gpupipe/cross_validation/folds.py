@@ -1,4 +1,4 @@
-"""Every fold of a run: the one whose models are published, and those that only evaluate."""
+"""Folds: the published fold of a run, and its evaluation folds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from gpupipe.dataset.dataset import Dataset
 
 @dataclass(frozen=True)
 class Folds:
-    """Every fold of a run. `published` is the one whose models are kept: the single split, or the last origin."""
+    """The folds of a run.
+
+    published: the fold whose models are kept: the single split, or the last origin of a walk-forward.
+    walk_forward, cpcv: folds of these methods; empty where the settings do not ask for them.
+
+    Example: with `--walk-forward 4`, walk_forward has 4 folds, published is the last, and 3 are evaluation folds.
+    """
 
     published: FoldTimes
     walk_forward: tuple[FoldTimes, ...]
@@ -22,12 +28,12 @@ class Folds:
 
     @property
     def evaluation_folds(self) -> tuple[FoldTimes, ...]:
-        """The folds whose models are measured and discarded, in the order in which they are trained."""
+        """The folds whose models are scored and discarded, in the order of training."""
         return (*self.cpcv, *self.walk_forward[:-1])
 
 
 def make_folds(datasets: Sequence[Dataset], settings: config.Split) -> Folds:
-    """All folds that `settings` ask for; raises UserError like the functions that make them."""
+    """All folds of the settings; raises UserError like `holdout`, `walk_forward` and `combinatorial`."""
     origins = walk_forward(datasets, settings) if settings.walk_forward else ()
     crossed = combinatorial(datasets, settings) if settings.cpcv else ()
     return Folds(origins[-1] if origins else holdout(datasets, settings), origins, crossed)

@@ -17,11 +17,11 @@ from gpupipe.dataset.dataset import Dataset
 class Split:
     """Row numbers into a Dataset, int64, ascending, on the host.
 
-    train, validation, test: no label of train overlaps in time with one of validation or test, none of validation
-        with one of test, nor lies within the embargo of it.
-    cross_fit: (fit, predict) pairs inside the training part. No label of a fitted row overlaps in time with one of a
-        predicted row, nor lies within the embargo of it. With stacking "kfold" each part is predicted by models of
-        all others (Lopez de Prado 2018, section 7.4); with "forward" by models of the parts before it.
+    train, validation, test: no label of a training row overlaps in time with a label of a validation or test row, and
+        no label of a validation row with a label of a test row; the embargo is kept between them.
+    cross_fit: (fit, predict) pairs inside the training part. No label of a fitted row overlaps in time with a label of
+        a predicted row; the embargo is kept. With stacking "kfold" models of all other parts predict a part (Lopez de
+        Prado 2018, section 7.4); with "forward" models of the earlier parts do.
 
         >>> Split(np.arange(60), np.arange(65, 80), np.arange(85, 100), ()).test[0]
         np.int64(85)
@@ -46,12 +46,12 @@ def split(dataset: Dataset, times: FoldTimes) -> Split:
         return mask
 
     def clear_of(blocks: Iterable[TimeBlock], held: Any, forward: bool = False) -> Any:
-        """Rows whose labels do not overlap with those of the rows held in the blocks, embargo included."""
+        """Rows whose labels do not overlap with the labels of the `held` rows in the blocks, embargo included."""
         clear = np.ones(len(time), dtype=bool)
         for block in blocks:
             mask = (time < block.start) & (end < block.cutoff)
             if not forward:
-                # By bars and by labels: a symbol with holes looks further ahead than its group's calendar says.
+                # By bars and by labels: labels of a symbol with missing bars reach further than the group's calendar.
                 ends = end[held & inside([block])].max(initial=0)
                 mask |= (time >= block.resume) & (time > ends)
             clear &= mask

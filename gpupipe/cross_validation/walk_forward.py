@@ -1,4 +1,4 @@
-"""The single split, and walk-forward: successive origins whose test windows tile the single split's test part."""
+"""The single split, and walk-forward: successive origins whose test windows tile the test part."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from gpupipe.runtime.errors import UserError
 def holdout(datasets: Sequence[Dataset], settings: config.Split) -> FoldTimes:
     """The single split: cut the distinct usable times of all groups by the shares of `settings`.
 
-    With settings.shares_until, shares are of the times up to that date, so that a longer history moves no boundary.
-    Raises UserError when there are too few times for every part to hold some after the longest label and the embargo.
+    With settings.shares_until, the shares refer to the times up to that date, so that new data move no boundary.
+    Raises UserError where a part would be empty after the longest label and the embargo.
     """
     return _origins(datasets, settings, 1)[0]
 
 
 def walk_forward(datasets: Sequence[Dataset], settings: config.Split) -> tuple[FoldTimes, ...]:
-    """Successive origins, whose test windows tile the single split's test part: every row of it is tested once.
+    """Successive origins whose test windows tile the single split's test part: each test row is tested once.
 
-    Each has a validation part as long as the single split's just before its window, and before that its training
-    part: all that came earlier (window "expanding"), or as many times as the single split's ("rolling"). The first
+    The validation part of an origin is as long as the single split's, and ends at the test window. The training part
+    before it has all earlier times (window "expanding"), or as many times as the single split's ("rolling"). The first
     origin has the training and validation part of the single split.
-    Raises UserError like `holdout`, and when there are fewer test times than origins.
+    Raises UserError like `holdout`, and where there are fewer test times than origins.
     """
     return _origins(datasets, settings, settings.walk_forward)
 

@@ -194,27 +194,20 @@ def tp_dd_labels(
     """
     horizons, multiples = _checked_horizons(horizons), _checked_multiples(multiples)
     thresholds = _checked_thresholds(thresholds, may_be_empty=bool(multiples))
-    _check_choice("rule", rule, RULES)
-    _check_choice("window", window, WINDOWS)
-    _check_choice("ambiguous", ambiguous, tuple(AMBIGUOUS))
-    from gpupipe.kernels.labels import BARRIERS, calendar_ends, label_cube  # imported late: it loads numba
+    choices = {"rule": (rule, RULES), "window": (window, WINDOWS), "ambiguous": (ambiguous, tuple(AMBIGUOUS))}
+    for name, (value, allowed) in choices.items():
+        _check_choice(name, value, allowed)
+    from gpupipe.kernels.labels import BARRIERS, label_cube  # imported late: it loads numba
 
     xp, n_rows, calendar = panel.device.xp, panel.n_rows, np.int64(window == "calendar")
     bars, factors = panel.device.asarray(np.array(horizons, np.int64)), _factors(panel, thresholds)
     exit_row = xp.empty((len(horizons), n_rows), xp.int64)
-    longest = horizons[-1]
-    if calendar and n_rows:  # horizons are days: the longest window in bars depends on the data
-        calendar_ends(n_rows, panel.time_ns // DAY_NS, panel.symbol_of_row, panel.offsets, bars, exit_row)
-        longest = max(1, int((exit_row[-1] - xp.arange(n_rows)).max()))
+    longest = _calendar_window(panel, bars, exit_row) if calendar and n_rows else horizons[-1]
     if longest > MOST_BARS:
         raise ValueError(f"horizons {horizons!r}: a window of {longest:,} bars, expected at most {MOST_BARS:,}")
 
     n_thresholds = len(thresholds) + len(multiples)
-    dtypes = {name: np.dtype(_DTYPES[name]) for name in (*PER_LABEL, "tp", "dd", "forward_return")}
-    outputs = {
-        name: xp.empty((len(horizons) * (n_thresholds if name in PER_LABEL else 1), n_rows), dtype)
-        for name, dtype in dtypes.items()
-    }
+    outputs = _empty_outputs(panel, len(horizons), n_thresholds)
     n_tiles, scratch = _tiles(panel, 2 * longest.bit_length() + BARRIERS + 4 * n_thresholds, longest)
     label_cube(
         n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets, bars, np.int64(longest), exit_row,
@@ -245,6 +238,23 @@ def barrier_classes(
         device.asarray(np.array(horizons, np.int64)), *_factors(panel, thresholds), y,
     )  # fmt: skip
     return y.T
+
+
+def _calendar_window(panel: Panel, days: Any, exit_row: Any) -> int:
+    """Write the last row of each calendar window to exit_row (n_horizons, n_rows); returns the longest, in bars."""
+    from gpupipe.kernels.labels import calendar_ends  # imported late: it loads numba
+
+    calendar_ends(panel.n_rows, panel.time_ns // DAY_NS, panel.symbol_of_row, panel.offsets, days, exit_row)
+    return max(1, int((exit_row[-1] - panel.device.xp.arange(panel.n_rows)).max()))
+
+
+def _empty_outputs(panel: Panel, n_horizons: int, n_thresholds: int) -> dict[str, Any]:
+    """Arrays for the outputs of the kernel label_cube, (n_columns, n_rows), in the order of its arguments."""
+    n_columns = {name: n_horizons * n_thresholds if name in PER_LABEL else n_horizons for name in _DTYPES}
+    return {
+        name: panel.device.xp.empty((n_columns[name], panel.n_rows), np.dtype(_DTYPES[name]))
+        for name in (*PER_LABEL, "tp", "dd", "forward_return")
+    }
 
 
 def _tiles(panel: Panel, n_vectors: int, longest: int) -> tuple[int, Any]:

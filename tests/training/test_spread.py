@@ -70,7 +70,7 @@ def test_a_sectors_stage_is_fitted_where_its_rows_are(together):
 
 
 def test_models_are_close_to_those_of_one_process(together, settings, tmp_path):
-    alone = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=0))
+    alone = settings.replace(training=dataclasses.replace(settings.training, spread=0))
     one, _ = tiny.execute(tiny_market(), None, alone, tmp_path, 2)
     losses = [
         {(row["sector"], row["label"], row["model"]): row["validation_log_loss"] for row in whole["models"]}
@@ -99,7 +99,7 @@ def test_status_knows_the_units_of_spread_rows(together, settings):
     found = tiny.survey(tiny_market(), settings, together[0])
     assert set(found.states.values()) == {"done"}
     for other in (0, 2):
-        changed = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=other))
+        changed = settings.replace(training=dataclasses.replace(settings.training, spread=other))
         found = tiny.survey(tiny_market(), changed, together[0])
         assert "done" not in found.states.values(), "sums over other workers differ in the last bits"
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
         equity.make("fast", settings=["training.models=lightgbm", "training.spread=2"])
     with pytest.raises(config.ConfigError, match=r"does not go with ml\.gradient_sampling: set it to false"):
         equity.make("fast", settings=["ml.gradient_sampling=true", "training.spread=2"])
-    four = dataclasses.replace(settings, training=dataclasses.replace(settings.training, spread=4))
+    four = settings.replace(training=dataclasses.replace(settings.training, spread=4))
     with pytest.raises(ClusterError, match="the cluster has 3 workers"):
         tiny.execute(tiny_market(), None, four, tmp_path, workers=three)
     assert not (tmp_path / "manifest.json").exists()
