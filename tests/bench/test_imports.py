@@ -1,4 +1,4 @@
-"""bench imports in one direction, and only public names of gpupipe that exist; every module loads and has a docstring."""
+"""bench imports in one direction, and only public names of gpupipe that exist; every module loads and is documented."""
 
 from __future__ import annotations
 
