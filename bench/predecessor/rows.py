@@ -13,7 +13,7 @@ WARM_UP = 61  # first rows of each symbol that are left out; longer windows are 
 
 
 def loaded(path: pathlib.Path, sector: str) -> pd.DataFrame:
-    """The whole file by pandas, and of it the rows of one sector, by symbol and time."""
+    """The rows of one sector, by symbol and time, of the whole file that pandas reads."""
     frame = pd.read_parquet(path)
     frame = frame[frame["sector"] == sector].copy()
     frame["symbol"] = frame["symbol"].astype(str)

@@ -40,13 +40,13 @@ def modules_in(names: set[str], known: set[str]) -> set[str]:
 
 def names_of_gpupipe(tree: ast.AST) -> set[str]:
     """Local names that stand for something of gpupipe."""
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gpupipe":
-            found |= {alias.asname or alias.name for alias in node.names}
+            names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.asname or "gpupipe" for alias in node.names if alias.name.split(".")[0] == "gpupipe"}
-    return found
+            names |= {alias.asname or "gpupipe" for alias in node.names if alias.name.split(".")[0] == "gpupipe"}
+    return names
 
 
 def private(name: str) -> bool:
@@ -55,20 +55,20 @@ def private(name: str) -> bool:
 
 def private_names(tree: ast.AST) -> set[str]:
     """Private names of gpupipe that a module imports, reads from what it imported, or patches by their text."""
-    found = {name for name in imported(tree) if name.startswith("gpupipe.") and any(map(private, name.split(".")))}
+    names = {name for name in imported(tree) if name.startswith("gpupipe.") and any(map(private, name.split(".")))}
     ours = names_of_gpupipe(tree)
     for node in ast.walk(tree):
         inner = node
         while isinstance(inner, (ast.Attribute, ast.Call)):
             inner = inner.value if isinstance(inner, ast.Attribute) else inner.func
         if isinstance(node, ast.Attribute) and private(node.attr) and isinstance(inner, ast.Name) and inner.id in ours:
-            found.add(ast.unparse(node))
+            names.add(ast.unparse(node))
         # mock.patch.object(module, "_name"), setattr(module, "_name"), getattr(module, "_name")
         second = node.args[1:2] if isinstance(node, ast.Call) else []
         texts = [part.value for part in second if isinstance(part, ast.Constant)]
         if any(private(str(text)) for text in texts):
-            found.add(ast.unparse(node))
-    return found
+            names.add(ast.unparse(node))
+    return names
 
 
 def test_imports_of_bench_have_no_circle():

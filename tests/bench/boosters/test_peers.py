@@ -32,7 +32,7 @@ def test_a_peers_curve_is_the_log_loss_of_its_margins(name, world, make_or_skip)
         staged = [loss(margin, matrix.validation) for margin in fitted.staged(matrix.validation.X)]
         np.testing.assert_allclose(staged, fitted.curve, rtol=1e-5)
         for rounds in (1, 4, 6):
-            found = loss(fitted.between(matrix.validation.X, 0, rounds), matrix.validation)
-            assert found == pytest.approx(fitted.curve[rounds - 1], rel=1e-5)
+            computed = loss(fitted.between(matrix.validation.X, 0, rounds), matrix.validation)
+            assert computed == pytest.approx(fitted.curve[rounds - 1], rel=1e-5)
         trained = loss(fitted.between(matrix.train.X, 0, 6), matrix.train)
         assert trained < 0.99 * loss(np.zeros((matrix.train.n, 3)), matrix.train)

@@ -15,7 +15,7 @@ HORIZONS, THRESHOLDS = (1, 3, 7), (0.01, 0.03, 0.05)
 
 def loop_over_rows(panel, horizons, thresholds):
     """All fields of the labels, one row, horizon and threshold after the other."""
-    one, n, n_labels = np.float32(1), panel.n_rows, len(horizons) * len(thresholds)
+    unit, n, n_labels = np.float32(1), panel.n_rows, len(horizons) * len(thresholds)
     out = {
         "y": np.full((n, n_labels), -1, np.int8), "touch": np.full((n, n_labels), -1, np.int8),
         "touch_bars": np.zeros((n, n_labels), np.int16), "realised_return": np.full((n, n_labels), np.nan, np.float32),
@@ -32,8 +32,8 @@ def loop_over_rows(panel, horizons, thresholds):
             if i + h >= stop or not entry > 0 or np.isnan(bars).any():
                 continue
             highs, lows, closes = bars
-            out["tp"][i, k], out["dd"][i, k] = highs.max() / entry - one, lows.min() / entry - one
-            out["forward_return"][i, k] = closes[-1] / entry - one
+            out["tp"][i, k], out["dd"][i, k] = highs.max() / entry - unit, lows.min() / entry - unit
+            out["forward_return"][i, k] = closes[-1] / entry - unit
             for m, t in enumerate(thresholds):
                 column = k * len(thresholds) + m
                 up, down = entry * np.float32(1 + t), entry * np.float32(1 - t)
@@ -44,7 +44,7 @@ def loop_over_rows(panel, horizons, thresholds):
                     touch = int(highs[j] >= up) + 2 * int(lows[j] <= down)
                     if touch:
                         out["touch"][i, column], out["touch_bars"][i, column] = touch, j + 1
-                        out["realised_return"][i, column] = (up if touch == 1 else down) / entry - one
+                        out["realised_return"][i, column] = (up if touch == 1 else down) / entry - unit
                         break
     return out
 
@@ -52,19 +52,19 @@ def loop_over_rows(panel, horizons, thresholds):
 @pytest.mark.parametrize("block_rows", [5, 64, 10_000])
 def test_the_cube_in_numpy_equals_a_loop_over_rows(panel_with_gaps, block_rows):
     expected = loop_over_rows(panel_with_gaps, HORIZONS, THRESHOLDS)
-    made = numpy_label_cube(panel_with_gaps, FIELDS, HORIZONS, THRESHOLDS, block_rows)
-    assert set(made) == set(expected)
+    cube = numpy_label_cube(panel_with_gaps, FIELDS, HORIZONS, THRESHOLDS, block_rows)
+    assert set(cube) == set(expected)
     assert set(np.unique(expected["touch"])) == {-1, 0, 1, 2, 3} and set(np.unique(expected["y"])) == {-1, 0, 1, 2}
     for name, values in expected.items():
-        assert made[name].dtype == values.dtype, name
-        np.testing.assert_array_equal(made[name], values, err_msg=name)
+        assert cube[name].dtype == values.dtype, name
+        np.testing.assert_array_equal(cube[name], values, err_msg=name)
 
 
 def test_the_cube_in_numpy_equals_ours(panel_with_gaps):
-    made = numpy_label_cube(panel_with_gaps, FIELDS, HORIZONS, THRESHOLDS)
+    cube = numpy_label_cube(panel_with_gaps, FIELDS, HORIZONS, THRESHOLDS)
     ours = tp_dd_labels(panel_with_gaps, HORIZONS, THRESHOLDS)
     for name in FIELDS:
-        np.testing.assert_array_equal(made[name], getattr(ours, name), err_msg=name)
+        np.testing.assert_array_equal(cube[name], getattr(ours, name), err_msg=name)
 
 
 @pytest.mark.parametrize("make", label_peers.IN_LIBRARIES)

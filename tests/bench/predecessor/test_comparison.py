@@ -31,26 +31,26 @@ def market():
 @pytest.mark.parametrize("horizon, threshold", [(1, 0.01), (2, 0.02), (5, 0.05), (7, 0.06)])
 def test_labels_row_by_row_are_ours(market, window, horizon, threshold):
     for panel in (market, random_panel()):
-        made = rows.with_labels(frame_of(panel), horizon, threshold, window)["label"].to_numpy()
+        pandas_way = rows.with_labels(frame_of(panel), horizon, threshold, window)["label"].to_numpy()
         ours = tp_dd_labels(panel, (horizon,), (threshold,), window=window).y[:, 0]
-        np.testing.assert_array_equal(made, ours)
+        np.testing.assert_array_equal(pandas_way, ours)
         assert {0, 1, 2} <= set(ours) and (-1 in ours) == (window == "bars")
 
 
 def test_columns_of_pandas_are_ours(market):
-    made = rows.with_features(frame_of(market)).drop(columns=["symbol", "time"])
+    pandas_way = rows.with_features(frame_of(market)).drop(columns=["symbol", "time"])
     families = {info.name: info.family for info in feature_table()}
-    assert set(made) == {name for name in feature_names() if families[name] != "cross_sectional"}
-    ours = compute_features(market, list(made)).values
-    np.testing.assert_array_equal(np.isnan(made.to_numpy()), np.isnan(ours))
-    apart = np.nanmax(np.abs(made.to_numpy() - ours), axis=0) / np.nanstd(ours, axis=0)
+    assert set(pandas_way) == {name for name in feature_names() if families[name] != "cross_sectional"}
+    ours = compute_features(market, list(pandas_way)).values
+    np.testing.assert_array_equal(np.isnan(pandas_way.to_numpy()), np.isnan(ours))
+    apart = np.nanmax(np.abs(pandas_way.to_numpy() - ours), axis=0) / np.nanstd(ours, axis=0)
     assert apart.max() < equality.COLUMN_BOUND
 
 
 def test_a_symbol_shorter_than_its_windows_has_columns_all_the_same():
     (bars,) = [frame_of(random_panel((5,)))]
-    made = features.features_of_symbol(bars)
-    assert made.shape == (5, 172) and made["sma_ratio_5"].notna().sum() == 1 and made["adx_14"].isna().all()
+    columns = features.features_of_symbol(bars)
+    assert columns.shape == (5, 172) and columns["sma_ratio_5"].notna().sum() == 1 and columns["adx_14"].isna().all()
 
 
 def test_equality_holds_and_says_what_differs(market, tmp_path, monkeypatch, capsys):
@@ -60,8 +60,8 @@ def test_equality_holds_and_says_what_differs(market, tmp_path, monkeypatch, cap
     pq.write_table(market.to_arrow(), path)
     monkeypatch.setattr(equality, "ROUNDS", 4)
     monkeypatch.setattr(equality, "DEPTH", 4)
-    found = equality.equality(path, market, "calendar", LABELS)
-    assert found["labels"] == 2 * market.n_rows and 0 <= found["predictions_same_matrix"] <= 1e-6
+    result = equality.equality(path, market, "calendar", LABELS)
+    assert result["labels"] == 2 * market.n_rows and 0 <= result["predictions_same_matrix"] <= 1e-6
     assert "all the same" in capsys.readouterr().out
     monkeypatch.setattr(equality, "COLUMN_BOUND", 1e-12)
     with pytest.raises(SystemExit, match=r"differs by .* of its spread"):
@@ -78,9 +78,9 @@ def run_of(sector, rows, load, fit, label=(2, 0.05)):
 
 def test_what_was_not_timed_is_extrapolated_by_rows():
     runs = [run_of("energy", 100, 1.0, 10.0), run_of("energy", 100, 3.0, 30.0, (5, 0.10))]
-    found = ladder.stages(runs, {"energy": 100, "utilities": 50}, 6)
+    result = ladder.stages(runs, {"energy": 100, "utilities": 50}, 6)
     # six runs of 20 s on average in energy, and six of half the rows in utilities; reading is of the whole file
-    assert found == {"load": 12 * 2.0, "features": 12 + 6, "labels": 6 + 3, "xgboost": 120 + 60}
+    assert result == {"load": 12 * 2.0, "features": 12 + 6, "labels": 6 + 3, "xgboost": 120 + 60}
     assert ladder.stages(runs, {"energy": 100}, 2)["xgboost"] == 40
 
 
@@ -160,7 +160,7 @@ def test_the_whole_benchmark_on_a_tiny_market(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(equality, "ROUNDS", 2)
     monkeypatch.setattr(equality, "DEPTH", 3)
     lines = tmp_path / "lines.jsonl"
-    quick = [word for one in QUICK if not one.startswith("labels") for word in ("--set", one)]
+    quick = [word for setting in QUICK if not setting.startswith("labels") for word in ("--set", setting)]
     options = ["--data", str(tmp_path / "market.parquet"), "--sectors", "all", "--timed", "energy", "--runs", "1",
                "--trees", "1", "--no-meta", "--out", str(lines)]  # fmt: skip
     assert comparison.main([*options, *quick]) == 0
