@@ -89,16 +89,22 @@ class SummaryTables:
         """What the figures of the tables of gains are."""
         styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
         shares = " and ".join(f"{name.upper()} %" for name in self.called)
-        beside = " Beside them: the prior of all sectors, and the class shares by the last bar's return."
-        self.to.print(
-            f"\nGain over the class prior in sealed-test log-loss, in percent{styles if self.to.is_terminal else ''}. "
-            "A tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
-            "sector's or that of all sectors, includes 0 or lies below. "
-            f"{f'{shares} are the shares of these classes in the test rows. ' if shares else ''}"
-            "Two columns are baselines that a model has to beat: the class shares by volatility (20 bins of NATR 14), "
-            "learned on the sector alone (table own) and on all sectors of the run (table all)."
-            f"{beside if all_baselines else ''}"
+        measure = "the class prior in sealed-test log-loss" if self.called else "the reference in sealed-test loss"
+        text = (
+            f"\nGain over {measure}, in percent{styles if self.to.is_terminal else ''}. A tilde (~) says no skill: the "
+            "95 % interval (block bootstrap of dates) of the gain over the prior, the sector's or that of all sectors, "
+            "includes 0 or lies below."
         )
+        if shares:
+            text += f" {shares} are the shares of these classes in the test rows."
+        if set(self.names.baselines) - set(self.names.weak):
+            text += (
+                " Two columns are baselines that a model has to beat: the class shares by volatility (20 bins of NATR "
+                "14), learned on the sector alone (table own) and on all sectors of the run (table all)."
+            )
+            if all_baselines:
+                text += " Beside them: the prior of all sectors, and the class shares by the last bar's return."
+        self.to.print(text)
 
     def show_gains(self) -> None:
         """A table for each sector, and one for the average of several."""
