@@ -12,25 +12,28 @@ from gpupipe.cli.tables import ModelNames, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_SKILL
 from gpupipe.report import sentences
-from gpupipe.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from gpupipe.estimators.baselines.contract import Baseline
 
 WIDE = 108  # from this width on the tables of gains show the weak baselines too
 SHARE, RETURN = "test_share_", "test_return_when_"  # columns of the summary's rows, of each class that is called
 Row = dict[str, Any]
 
 
-def show_summary(to: Console, whole: dict[str, Any], out: str | os.PathLike[str], workload: Recipe) -> None:
+def show_summary(
+    to: Console, whole: dict[str, Any], out: str | os.PathLike[str], baselines: Sequence[Baseline] = ()
+) -> None:
     """A table for each sector, one for the average of several, the time by stage, and where to look.
 
-    whole: the summary.  workload: whose baselines it names.
+    whole: the summary.  baselines: of its workload.
     """
     from rich.markup import escape
 
-    rows, names = whole["models"], names_of(workload)
+    rows, names = whole["models"], names_of(baselines)
     left_out = names.weak if to.width < WIDE else ()
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(left_out)))
     tables.explain(all_baselines=not left_out)

@@ -94,7 +94,7 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     settings = [*QUICK, "training.models=linear,xgb_joint", "labels.thresholds=0.02,0.9"]
     whole, _ = tiny.execute(panel, None, equity.make("fast", settings=settings), tmp_path, 1)
     to = pipe(110)
-    show_summary(to, whole, tmp_path, equity.EQUITY)
+    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
     said = " ".join(printed(to).split())
     assert ("all sectors (average)" in said) == (n_sectors > 1)
     assert ("averaged over 2 sectors" in said) == (n_sectors > 1)
@@ -115,7 +115,7 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     )  # the baselines that nobody has to beat give way, nothing is cut off
     assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
     to = pipe(110, terminal=True)
-    show_summary(to, whole, tmp_path, equity.EQUITY)
+    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
     assert "is the best of the row" in printed(to)
 
 
