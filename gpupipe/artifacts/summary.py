@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +156,13 @@ def reuse_sentence(units: dict[str, Any]) -> str:
     return f"Taken from earlier runs: {taken}" + (f"; made: {', '.join(reasons)}{others}" if reasons else "")
 
 
-def title_of(row: dict[str, Any]) -> str:
-    """A label as a person reads it: "5 bars, 10 %"."""
+def title_of(row: Mapping[str, Any]) -> str:
+    """The title of a row's target: "5 bars, 10 %" with a horizon and a threshold, else the name of its column of y.
+
+    >>> title_of({"label": "label_5d_10pct", "horizon": 5, "threshold": 0.1}), title_of({"label": "next_price"})
+    ('5 bars, 10 %', 'next_price')
+    """
+    if row.get("horizon") is None or row.get("threshold") is None:
+        return str(row["label"])
     bars = "1 bar" if row["horizon"] == 1 else f"{row['horizon']} bars"
     return f"{bars}, {percent(row['threshold'])} %"

@@ -8,14 +8,18 @@ import re
 import pytest
 from rich.console import Console
 
+from gpupipe import config
 from gpupipe.cli import console, tables
 from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data import load
+from gpupipe.estimators import registry
+from gpupipe.pipeline import job
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, in_sectors, tiny_market
+from tests.support.toy_workload import LINE_PLACE, TOY, toy_panel
 
 
 def pipe(width=80, terminal=False):
@@ -145,3 +149,15 @@ def test_figures_are_never_cut_short(width):
     tables.print_whole(to, table)
     printed = to.file.getvalue()
     assert all(f"{k}.25~" in printed and f"family {k}" in printed for k in range(12))
+
+
+def test_a_workload_without_classes_and_baselines_has_a_table_of_gains(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.ESTIMATORS, "toy_line", LINE_PLACE)
+    whole, _ = job.execute(TOY, toy_panel(), None, config.make(TOY.catalogue()), tmp_path)
+    to = pipe(110)
+    show_summary(to, whole, tmp_path)
+    shown = printed(to)
+    gain = next(row["test_gain_over_prior"] for row in whole["models"] if row["sector"] == "A")
+    assert "toy_line" in shown and "next_price" in shown and f"{100 * gain:.1f}" in shown
+    for words in ("BUY", "SELL", "class", "volatility", "mean return"):
+        assert words not in shown
