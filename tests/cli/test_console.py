@@ -114,7 +114,8 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     for label in ("label_1d_90pct", "label_3d_90pct"):
         assert said.count(f"not trained {label} of {where}0 BUY and 0 SELL rows") == 1
     to = pipe(80)
-    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)  # the baselines that nobody has to beat give way, nothing is cut off
+    # The baselines that nobody has to beat give way, and nothing is cut off.
+    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
     assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
     to = pipe(110, terminal=True)
     show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
