@@ -1,1 +1,1 @@
-"""The command line: one file for each verb, and the console tables."""
+"""The command line: one file for each command, requests as values, console tables."""

@@ -204,7 +204,7 @@ def _show(request: RunRequest, whole: dict[str, Any], to: Console) -> None:
     run_id = mlflow_tracking.track(request.mlflow, out, whole) if request.mlflow is not None else None
     if request.job.json:
         print((pathlib.Path(out) / summary.JSON).read_text(), end="")
-    show_summary(to, whole, out, EQUITY)
+    show_summary(to, whole, out, EQUITY.baselines)
     if request.report:
         from gpupipe import report
 

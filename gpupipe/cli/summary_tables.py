@@ -12,25 +12,28 @@ from gpupipe.cli.tables import ModelNames, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_SKILL
 from gpupipe.report import sentences
-from gpupipe.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from gpupipe.estimators.baselines.contract import Baseline
 
 WIDE = 108  # from this width on the tables of gains show the weak baselines too
 SHARE, RETURN = "test_share_", "test_return_when_"  # columns of the summary's rows, of each class that is called
 Row = dict[str, Any]
 
 
-def show_summary(to: Console, whole: dict[str, Any], out: str | os.PathLike[str], workload: Recipe) -> None:
+def show_summary(
+    to: Console, whole: dict[str, Any], out: str | os.PathLike[str], baselines: Sequence[Baseline] = ()
+) -> None:
     """A table for each sector, one for the average of several, the time by stage, and where to look.
 
-    whole: the summary.  workload: whose baselines it names.
+    whole: the summary.  baselines: of its workload.
     """
     from rich.markup import escape
 
-    rows, names = whole["models"], names_of(workload)
+    rows, names = whole["models"], names_of(baselines)
     left_out = names.weak if to.width < WIDE else ()
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(left_out)))
     tables.explain(all_baselines=not left_out)
@@ -89,16 +92,22 @@ class SummaryTables:
         """What the figures of the tables of gains are."""
         styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
         shares = " and ".join(f"{name.upper()} %" for name in self.called)
-        beside = " Beside them: the prior of all sectors, and the class shares by the last bar's return."
-        self.to.print(
-            f"\nGain over the class prior in sealed-test log-loss, in percent{styles if self.to.is_terminal else ''}. "
-            "A tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
-            "sector's or that of all sectors, includes 0 or lies below. "
-            f"{f'{shares} are the shares of these classes in the test rows. ' if shares else ''}"
-            "Two columns are baselines that a model has to beat: the class shares by volatility (20 bins of NATR 14), "
-            "learned on the sector alone (table own) and on all sectors of the run (table all)."
-            f"{beside if all_baselines else ''}"
+        measure = "the class prior in sealed-test log-loss" if self.called else "the reference in sealed-test loss"
+        text = (
+            f"\nGain over {measure}, in percent{styles if self.to.is_terminal else ''}. A tilde (~) says no skill: the "
+            "95 % interval (block bootstrap of dates) of the gain over the prior, the sector's or that of all sectors, "
+            "includes 0 or lies below."
         )
+        if shares:
+            text += f" {shares} are the shares of these classes in the test rows."
+        if set(self.names.baselines) - set(self.names.weak):
+            text += (
+                " Two columns are baselines that a model has to beat: the class shares by volatility (20 bins of NATR "
+                "14), learned on the sector alone (table own) and on all sectors of the run (table all)."
+            )
+            if all_baselines:
+                text += " Beside them: the prior of all sectors, and the class shares by the last bar's return."
+        self.to.print(text)
 
     def show_gains(self) -> None:
         """A table for each sector, and one for the average of several."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from gpupipe.training.recipe import Recipe
+    from gpupipe.estimators.baselines.contract import Baseline
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class ModelNames:
         return [*(name for name in self.headings if name in names), *sorted(names - set(self.headings))]
 
 
-def names_of(workload: Recipe) -> ModelNames:
+def names_of(baselines: Sequence[Baseline] = ()) -> ModelNames:
     """The headings of a workload's baselines and of all estimators; a stacking estimator is the last."""
     from gpupipe.estimators import registry
 
-    items: tuple[Any, ...] = (*workload.baselines, *sorted(registry.estimators(), key=lambda item: item.stacks))
+    items: list[Any] = [*baselines, *sorted(registry.estimators(), key=lambda item: item.stacks)]
     headings = {item.name: (item.short_name or item.name).replace(" ", "\n") for item in items}
-    names = tuple(baseline.name for baseline in workload.baselines)
-    return ModelNames(headings, names, tuple(name for name in names if name not in workload.reference_tables))
+    weak = tuple(baseline.name for baseline in baselines if not baseline.reference_table)
+    return ModelNames(headings, tuple(baseline.name for baseline in baselines), weak)
 
 
 def short_name(model: str) -> str:

@@ -8,15 +8,19 @@ import re
 import pytest
 from rich.console import Console
 
+from gpupipe import config
 from gpupipe.cli import console, tables
 from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data import load
+from gpupipe.estimators import registry
+from gpupipe.pipeline import job
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
 from gpupipe.targets.classes import CLASSES
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, in_sectors, tiny_market
+from tests.support.toy_workload import LINE_PLACE, TOY, toy_panel
 
 
 def pipe(width=80, terminal=False):
@@ -95,7 +99,7 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     settings = [*QUICK, "training.models=linear,xgb_joint", "labels.thresholds=0.02,0.9"]
     whole, _ = tiny.execute(panel, None, equity.make("fast", settings=settings), tmp_path, 1)
     to = pipe(110)
-    show_summary(to, whole, tmp_path, equity.EQUITY)
+    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
     said = " ".join(printed(to).split())
     assert ("all sectors (average)" in said) == (n_sectors > 1)
     assert ("averaged over 2 sectors" in said) == (n_sectors > 1)
@@ -111,12 +115,11 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     for label in ("label_1d_90pct", "label_3d_90pct"):
         assert said.count(f"not trained {label} of {where}0 {CLASSES[2]} and 0 {CLASSES[0]} rows") == 1
     to = pipe(80)
-    show_summary(
-        to, whole, tmp_path, equity.EQUITY
-    )  # the baselines that nobody has to beat give way, nothing is cut off
+    # The baselines that nobody has to beat give way, and nothing is cut off.
+    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
     assert "…" not in printed(to) and max(map(len, printed(to).splitlines())) <= 80
     to = pipe(110, terminal=True)
-    show_summary(to, whole, tmp_path, equity.EQUITY)
+    show_summary(to, whole, tmp_path, equity.EQUITY.baselines)
     assert "is the best of the row" in printed(to)
 
 
@@ -146,3 +149,15 @@ def test_figures_are_never_cut_short(width):
     tables.print_whole(to, table)
     printed = to.file.getvalue()
     assert all(f"{k}.25~" in printed and f"family {k}" in printed for k in range(12))
+
+
+def test_a_workload_without_classes_and_baselines_has_a_table_of_gains(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.ESTIMATORS, "toy_line", LINE_PLACE)
+    whole, _ = job.execute(TOY, toy_panel(), None, config.make(TOY.catalogue()), tmp_path)
+    to = pipe(110)
+    show_summary(to, whole, tmp_path)
+    shown = printed(to)
+    gain = next(row["test_gain_over_prior"] for row in whole["models"] if row["sector"] == "A")
+    assert "toy_line" in shown and "next_price" in shown and f"{100 * gain:.1f}" in shown
+    for words in ("BUY", "SELL", "class prior", "volatility", "mean return"):
+        assert words not in shown

@@ -34,7 +34,7 @@ from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, dataset_of, tiny_market
 
 TABLES = equity.EQUITY.reference_tables
-NAMES = names_of(equity.EQUITY)
+NAMES = names_of(equity.EQUITY.baselines)
 WALK = (
     "training.models=linear,xgb_hist,meta_learner", "split.walk_forward=3", "training.min_rows=20", "hist.rounds=4",
     "labels.thresholds=0.02",
@@ -313,7 +313,7 @@ def test_paths_of_a_cross_validation_by_hand():
 
 def shown_of(summary, out, width=110):
     to = Console(file=io.StringIO(), width=width, highlight=False)
-    show_summary(to, summary, out, equity.EQUITY)
+    show_summary(to, summary, out, equity.EQUITY.baselines)
     assert max(map(len, to.file.getvalue().splitlines())) <= width
     return to.file.getvalue()
 
