@@ -138,6 +138,6 @@ def test_figures_are_never_cut_short(width):
     for k in range(12):
         table.add_column(f"family {k}", justify="right", no_wrap=True)
     table.add_row(*(f"{k}.25~" for k in range(12)))
-    console._print_whole(to, table)
+    console.print_whole(to, table)
     printed = to.file.getvalue()
     assert all(f"{k}.25~" in printed and f"family {k}" in printed for k in range(12))
