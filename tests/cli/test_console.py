@@ -159,5 +159,5 @@ def test_a_workload_without_classes_and_baselines_has_a_table_of_gains(tmp_path,
     shown = printed(to)
     gain = next(row["test_gain_over_prior"] for row in whole["models"] if row["sector"] == "A")
     assert "toy_line" in shown and "next_price" in shown and f"{100 * gain:.1f}" in shown
-    for words in ("BUY", "SELL", "class prior", "volatility", "mean return"):
+    for words in (*CLASSES, "class prior", "volatility", "mean return"):
         assert words not in shown
