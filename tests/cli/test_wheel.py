@@ -19,8 +19,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 BUILT_FROM = ("gpupipe", "kernels", "pyproject.toml", "README.md", "LICENSE")
 JOB = (
     "run", "--data", "simulated:symbols=22,bars=260,seed=3", "--sectors", "energy", "--preset", "fast",
-    "--horizons", "1", "--thresholds", "0.02", "--models", "linear,random_forest", "--workers", "2", "--jobs", "2",
-    *(f"--set={setting}" for setting in (*QUICK, "training.min_rows=10")),
+    "--horizons", "1,3", "--thresholds", "0.02", "--models", "linear", "--workers", "2", "--jobs", "2",
+    *(f"--set={setting}" for setting in (*QUICK, "training.min_rows=10", "features.names=rsi_14,natr_14")),
 )  # fmt: skip
 
 
@@ -88,8 +88,10 @@ def test_a_job_of_two_workers_from_a_folder_outside_the_checkout(python, tmp_pat
     printed = called(python, "-m", "gpupipe", *JOB, "--out", "OUT", cwd=tmp_path)
     assert "2 workers" in printed and "2 of 2 models" in printed
     files = json.loads((tmp_path / "OUT/manifest.json").read_text())["files"]
-    published = sorted(name for name in files if name.startswith("trained_2pct/energy/1d/"))
-    assert {pathlib.Path(name).stem for name in published} >= {"linear", "random_forest"}
+    published = [name for name in files if pathlib.Path(name).name.startswith("linear.")]
+    assert {pathlib.Path(name).parent.as_posix() for name in published} == {
+        "trained_2pct/energy/1d", "trained_2pct/energy/3d"
+    }  # fmt: skip
     assert all((tmp_path / "OUT" / name).stat().st_size == files[name]["bytes"] for name in published)
 
 
