@@ -74,9 +74,9 @@ def test_calls_by_hand():
 def test_the_columns_of_the_probabilities_are_the_classes(n_classes):
     rng = np.random.default_rng(11)
     probability, y = rng.dirichlet(np.ones(n_classes), 400).astype(np.float32), rng.integers(0, n_classes, 400)
-    cutoffs, prior = {"buy": 0.45, "sell": 0.45}, np.ones(n_classes) / n_classes
+    cutoffs, prior = {"buy": 0.55, "sell": 0.55}, np.ones(n_classes) / n_classes
     called = metrics.calls(probability, cutoffs)
-    reached = {0: probability[:, 0] >= 0.45, n_classes - 1: probability[:, -1] >= 0.45}
+    reached = {0: probability[:, 0] >= 0.55, n_classes - 1: probability[:, -1] >= 0.55}
     ahead = probability[:, 0] > probability[:, -1]
     np.testing.assert_array_equal(called == 0, reached[0] & ahead)
     np.testing.assert_array_equal(called == n_classes - 1, reached[n_classes - 1] & ~ahead)
