@@ -105,13 +105,13 @@ def trade_outcomes(
 
 @kernel(types=("f4[:,:,:]", "i8[:]", "f4[:,:,:]", "i8[:]", "i4[:]", "i8[:]", "i1[:,:]"))
 def call_rows(i, probability, row_of, cutoffs, window_of_row, symbol_of_row, sector_of_symbol, call):
-    """The call of every model in row i: LONG (BUY), SHORT (SELL) or NOTHING.
+    """The call of every model in row i: LONG (the last class), SHORT (the first class) or NOTHING.
 
     A class is called where its probability reaches its cutoff. If both do, the larger ratio of probability to cutoff
-    decides, BUY on a tie: the rule of evaluation.metrics.calls.
+    decides, LONG on a tie: the rule of evaluation.metrics.calls.
 
-    Inputs:  probability float32 (n_all, n_models, 3), of SELL, HOLD, BUY; row_of int64 (n_rows,), the row of
-             `probability` for row i; cutoffs float32 (n_windows * n_models, n_sectors, 2), of BUY and SELL, NaN where
+    Inputs:  probability float32 (n_all, n_models, 3), of the classes; row_of int64 (n_rows,), the row of
+             `probability` for row i; cutoffs float32 (n_windows * n_models, n_sectors, 2), of LONG and SHORT, NaN where
              the sector has no such model; window_of_row int64 (n_rows,); symbol_of_row int32 (n_rows,);
              sector_of_symbol int64 (n_symbols,).
     Outputs: call int8 (n_models, n_rows).
@@ -121,16 +121,16 @@ def call_rows(i, probability, row_of, cutoffs, window_of_row, symbol_of_row, sec
     row, first = row_of[i], window_of_row[i] * call.shape[0]
     for m in range(call.shape[0]):
         to_buy, to_sell = cutoffs[first + m, sector, 0], cutoffs[first + m, sector, 1]
-        said = NOTHING
+        chosen = NOTHING
         # Most rows reach neither cutoff: this saves their divisions. For a cutoff c > 0, p / c >= 1 equals p >= c.
         if probability[row, m, 2] >= to_buy or probability[row, m, 0] >= to_sell:
             buy, sell = probability[row, m, 2] / to_buy, probability[row, m, 0] / to_sell
             if buy == buy and sell == sell:
                 if buy >= np.float32(1.0) and buy >= sell:
-                    said = LONG
+                    chosen = LONG
                 elif sell >= np.float32(1.0) and sell > buy:
-                    said = SHORT
-        call[m, i] = said
+                    chosen = SHORT
+        call[m, i] = chosen
 
 
 @kernel(
@@ -232,19 +232,19 @@ def portfolio_days(
         mark = filled(entry_price[trade], direction, slip)
         for row in range(first_row[trade], last_row[trade] + 1):
             date = date_of_row[row]
-            made = np.float64(0.0)
+            profit = np.float64(0.0)
             if row == first_row[trade]:
-                made -= commission
+                profit -= commission
                 days[i, 3, date] += w
             if row == last_row[trade]:
                 price = filled(exit_price[trade], -direction, slip)
-                made += direction * (price - mark) / mark - commission * price / mark
+                profit += direction * (price - mark) / mark - commission * price / mark
                 days[i, 3, date] += w
             elif is_price(close[row]):
                 price = np.float64(close[row])
-                made += direction * (price - mark) / mark
+                profit += direction * (price - mark) / mark
                 mark = price
-            days[i, 0, date] += w * made
+            days[i, 0, date] += w * profit
             days[i, 1, date] += w
             days[i, 2, date] += 1
 

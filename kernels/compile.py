@@ -302,18 +302,20 @@ def all_kernels() -> list[Kernel]:
     """Every Kernel of this package, sorted by module and name."""
     package = __name__.rpartition(".")[0]
     folder = importlib.import_module(package).__path__
-    found = {}
+    kernels = {}
     for module in pkgutil.iter_modules(folder):
         for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
             if isinstance(value, Kernel):
-                found[f"{value.__module__}.{value.__name__}"] = value
-    return [found[name] for name in sorted(found)]
+                kernels[f"{value.__module__}.{value.__name__}"] = value
+    return [kernels[name] for name in sorted(kernels)]
 
 
 def _numba_type(name: str) -> Any:
     scalar, bracket, rest = name.partition("[")
     if scalar not in _TYPES or (bracket and rest not in (":]", ":,:]", ":,:,:]")):
-        raise ValueError(f"type {name!r} is unknown; expected one of {', '.join(_TYPES)}, alone or with [:] or [:,:]")
+        raise ValueError(
+            f"type {name!r} is unknown; expected one of {', '.join(_TYPES)}, alone or with [:], [:,:] or [:,:,:]"
+        )
     return numba.types.Array(_TYPES[scalar], rest.count(":"), "C") if bracket else _TYPES[scalar]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .compile import barrier, cooperative, inline, kernel, lane, n_lanes
 
-SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
+LOWER_CLASS, MIDDLE_CLASS, UPPER_CLASS, UNKNOWN = 0, 1, 2, -1  # values of y: a barrier, or neither; -1: not known
 NEITHER, UPPER, LOWER, BOTH = 0, 1, 2, 3  # the barrier reached first
 TILE_ROWS = 1024  # windows of this many rows stay in the L1 cache
 NEVER = np.float32(3e38)  # bars until the touch, for a barrier that is not reached
@@ -95,8 +95,8 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
             for t in range(lane(), n_whole, n_lanes()):
                 reached = early_high[t] if early_high[t] > late_high[t] else late_high[t]
                 fell_to = early_low[t] if early_low[t] < late_low[t] else late_low[t]
-                sells = np.int8(SELL) if fell_to <= bottom[t] else np.int8(HOLD)
-                label[t] = np.int8(BUY) if reached >= top[t] else sells
+                lower_or_middle = np.int8(LOWER_CLASS) if fell_to <= bottom[t] else np.int8(MIDDLE_CLASS)
+                label[t] = np.int8(UPPER_CLASS) if reached >= top[t] else lower_or_middle
         barrier()
     if n_unknown > 0:
         for t in range(lane(), wide, n_lanes()):
@@ -245,24 +245,24 @@ def classes(prices, length, known, by_first_touch, ambiguous, y, touch, touch_ba
         soonest = rises[t] if rises[t] < falls[t] else falls[t]
         reached = soonest <= length[t]
         first = np.int8(BOTH) if rises[t] == falls[t] else (np.int8(UPPER) if rises[t] < falls[t] else np.int8(LOWER))
-        said = first if reached else np.int8(NEITHER)
-        touch[t] = said if (known[t] > 0) & (rises[t] > 0) else np.int8(UNKNOWN)
+        barrier_reached = first if reached else np.int8(NEITHER)
+        touch[t] = barrier_reached if (known[t] > 0) & (rises[t] > 0) else np.int8(UNKNOWN)
     for t in range(lane(), y.shape[0], n_lanes()):
         soonest = rises[t] if rises[t] < falls[t] else falls[t]
         reached = (soonest <= length[t]) & (known[t] > 0) & (rises[t] > 0)
         touch_bars[t] = np.int16(soonest if reached else np.float32(0.0))
     if by_first_touch == 0:
         for t in range(lane(), y.shape[0], n_lanes()):
-            sells = np.int8(SELL) if falls[t] <= length[t] else np.int8(HOLD)
-            said = np.int8(BUY) if rises[t] <= length[t] else sells
-            y[t] = said if (known[t] > 0) & (rises[t] > 0) else np.int8(UNKNOWN)
+            lower_or_middle = np.int8(LOWER_CLASS) if falls[t] <= length[t] else np.int8(MIDDLE_CLASS)
+            label = np.int8(UPPER_CLASS) if rises[t] <= length[t] else lower_or_middle
+            y[t] = label if (known[t] > 0) & (rises[t] > 0) else np.int8(UNKNOWN)
     else:
         both = np.int8(ambiguous)
         for t in range(lane(), y.shape[0], n_lanes()):
             code = touch[t]
-            said = both if code == BOTH else (np.int8(SELL) if code == LOWER else np.int8(HOLD))
-            said = np.int8(BUY) if code == UPPER else said
-            y[t] = said if code != UNKNOWN else np.int8(UNKNOWN)
+            label = both if code == BOTH else (np.int8(LOWER_CLASS) if code == LOWER else np.int8(MIDDLE_CLASS))
+            label = np.int8(UPPER_CLASS) if code == UPPER else label
+            y[t] = label if code != UNKNOWN else np.int8(UNKNOWN)
 
 
 @inline
@@ -309,8 +309,9 @@ def label_cube(
     For each threshold, the upper barrier is reached in the first row with high >= close[i] * up, the lower one in the
     first row with low <= close[i] * down. In column k * n_thresholds + m, for horizon k and threshold m, y is
 
-        take_profit_first:  BUY if the upper barrier is reached, else SELL if the lower one is, else HOLD
-        first_touch:        the barrier reached first decides; both in one row is `ambiguous`; neither is HOLD
+        take_profit_first:  UPPER_CLASS if the upper barrier is reached, else LOWER_CLASS if the lower barrier is, else
+                            MIDDLE_CLASS
+        first_touch:        the barrier reached first decides; both in one row is `ambiguous`; neither is MIDDLE_CLASS
 
     The arithmetic is one float32 product, comparisons, a division and a subtraction. No compiler can contract them, so
     CPU and GPU agree bit for bit. Lows are stored negated, so that one piece of code serves both barriers.
@@ -323,8 +324,8 @@ def label_cube(
              high, low, close float32 (n_rows,), price; offsets int64 (n_symbols + 1,); horizons int64 (n_horizons,),
              rising; longest int64, rows of the longest window; up, down float32 (n_fixed,), the factors 1 + t and
              1 - t; scaled float32 (n_scaled, n_rows), more thresholds, with a fraction t that differs by row; calendar,
-             by_first_touch int64, 0 or 1; ambiguous int64, a class; only with BUY does realised_return take the upper
-             barrier for both in one row.
+             by_first_touch int64, 0 or 1; ambiguous int64, a class; only with UPPER_CLASS does realised_return take
+             the upper barrier for both in one row.
     Outputs: exit_row int64 (n_horizons, n_rows), the symbol's last row where it ends first; if `calendar` an input,
              from calendar_ends.
              Shape (n_horizons * n_thresholds, n_rows): y int8; touch int8 (NEITHER, UPPER, LOWER, BOTH in the first
@@ -337,7 +338,7 @@ def label_cube(
              Shape (n_horizons, n_rows): tp, dd, forward_return float32.
     NaN:     y and touch are UNKNOWN and the floats NaN where close[i], or a high, low or close of the window, is NaN,
              where close[i] <= 0, where a scaled threshold is NaN or <= 0, and (not calendar) where the symbol has fewer
-             rows left than the horizon. An empty calendar window is HOLD with NaN floats.
+             rows left than the horizon. An empty calendar window is MIDDLE_CLASS with NaN floats.
     Source:  sparse table of range extremes (Bender and Farach-Colton, 2000); Lopez de Prado (2018), section 3.4.
     """
     first = i * TILE_ROWS
@@ -425,7 +426,7 @@ def label_cube(
                 decided_bars[column, first:last],
             )  # fmt: skip
             left_at(
-                scratch[more + BARRIERS + 4 * m :], length, known, ambiguous == BUY, entries, final,
+                scratch[more + BARRIERS + 4 * m :], length, known, ambiguous == UPPER_CLASS, entries, final,
                 realised_return[column, first:last],
             )  # fmt: skip
         barrier()

@@ -56,15 +56,15 @@ def softmax_gradient(i, margin, y, class_weight, grad, hess):
 def activity_gradient(i, margin, y, class_weight, grad, hess):
     """Gradient and Hessian diagonal for a model with two outputs for each label, activity u and direction d.
 
-    The model adds u - d to the margin of class 0 (SELL) and u + d to that of class 2 (BUY); class 1 (HOLD) is the
-    reference.
+    The model adds u - d to the margin of class 0 and u + d to the margin of class 2; class 1 is the reference.
     With p the softmax of the three margins of a label, t the one-hot class, w = class_weight[label, y]:
 
         u: grad = w * ((p[0] - t[0]) + (p[2] - t[2]))        hess = w * p[1] * (1 - p[1])
         d: grad = w * ((p[2] - t[2]) - (p[0] - t[0]))        hess = 2 * w * (p[0] + p[2] - (p[2] - p[0])^2)
 
     The factor 2 halves the steps of d and its share in the choice of splits. The three margins of softmax_gradient do
-    the same where SELL and BUY are equally frequent, because HOLD's gradient is that of u with the opposite sign.
+    the same where classes 0 and 2 are equally frequent, because the gradient of class 1 is that of u with the opposite
+    sign.
     Both Hessians are at least 1e-16.
 
     Reads:   row i alone.

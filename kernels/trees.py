@@ -30,7 +30,7 @@ def leaves_of_trees(i, X, root, column, below, left, right, unknown_left, leaf):
 
 @kernel(types=("i4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
 def add_leaf_activity(i, leaf, values, margin):
-    """Add the leaf values of row i, activity u and direction d, to its margins: u - d to SELL, u + d to BUY.
+    """Add the leaf values of row i, activity u and direction d, to its margins: u - d to class 0, u + d to class 2.
 
     Separate from leaves_of_trees because a loop over labels is not vectorised in one kernel with a tree walk: the fused
     kernel took four times as long.

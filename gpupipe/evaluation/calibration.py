@@ -1,7 +1,7 @@
 """Calibration, and precision by recall, from counts of predicted probabilities in bins; label shares by year.
 
-Counts are small and additive: those of several sectors are the counts of their rows together. A run stores them as
-Parquet for the charts of the report.
+Counts are small and additive: counts of several sectors add up. A run stores them as Parquet for the charts of the
+report.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.evaluation.metrics import CALLED
-from gpupipe.targets.classes import CLASSES
+from gpupipe.evaluation.metrics import outer_classes
 
 if TYPE_CHECKING:
     from gpupipe.dataset.dataset import Dataset
@@ -44,12 +43,12 @@ def count(probability: np.ndarray, happened: np.ndarray) -> dict[str, np.ndarray
 
 
 def curve_lines(sector: str, label: str, model: str, probability: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
-    """Lines of curves.parquet: the counts of BUY and SELL for one model on its sealed test rows.
+    """Lines of curves.parquet: the counts of the outer classes ("buy", "sell") for one model on its sealed test rows.
 
-    probability: float (n, 3), without NaN.  y: int8 (n,), 0, 1 or 2: all labels must be known.
+    probability: float (n, n_classes), without NaN.  y: int8 (n,), class numbers: all labels must be known.
     """
     lines = []
-    for side, c in CALLED.items():
+    for side, c in outer_classes(probability.shape[1]).items():
         counts = count(probability[:, c], y == c)
         key = {"sector": sector, "label": label, "model": model, "side": side}
         columns = (counts[name].tolist() for name in ("bin", "rows", "happened", "probability"))
@@ -68,11 +67,12 @@ def label_shares(datasets: Mapping[str, Dataset]) -> list[dict[str, Any]]:
         to_host = dataset.device.to_host
         usable, y = to_host(dataset.usable), to_host(dataset.y)
         year = to_host(dataset.time_ns).astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
+        names = dataset.target.class_names
         for k, label in enumerate(dataset.target.names):
             known = usable & (y[:, k] >= 0)
             for calendar_year in np.unique(year[known]):
-                counts = np.bincount(y[known & (year == calendar_year), k], minlength=len(CLASSES))
-                by_class = {f"n_{name.lower()}": int(n) for name, n in zip(CLASSES, counts, strict=True)}
+                counts = np.bincount(y[known & (year == calendar_year), k], minlength=len(names))
+                by_class = {f"n_{name.lower()}": int(n) for name, n in zip(names, counts, strict=True)}
                 lines.append({"sector": sector, "label": label, "year": int(calendar_year), **by_class})
     return lines
 
@@ -90,8 +90,8 @@ def parquet(lines: Sequence[Mapping[str, Any]]) -> bytes:
 def calibration(lines: Sequence[Mapping[str, Any]], most: int = 10) -> list[dict[str, float]]:
     """The calibration curve: mean probability and observed frequency in at most `most` groups of about equal counts.
 
-    lines: of one class; lines of several sectors and models are pooled. A group is a range of bins; without rows there
-    is none, so nothing is NaN.
+    lines: of a single class; lines of several sectors and models are pooled. A group is a range of bins with rows, so
+    no value is NaN.
     """
     order = sorted(lines, key=lambda line: line["bin"])
     total = sum(line["rows"] for line in order)
@@ -114,7 +114,7 @@ def calibration(lines: Sequence[Mapping[str, Any]], most: int = 10) -> list[dict
 def precision_by_recall(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """Recall and precision of calling every row whose bin is at least b, for b from the highest bin down.
 
-    lines: of one class; lines of several sectors and models are pooled. Empty if the class was never observed.
+    lines: of a single class; lines of several sectors and models are pooled. Empty if the class was never observed.
     """
     bins = sorted({line["bin"] for line in lines}, reverse=True)
     happened = sum(line["happened"] for line in lines)

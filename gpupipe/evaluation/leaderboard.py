@@ -17,11 +17,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of a summary, one for each group, target and model or baseline, and the draws behind their intervals.
+    """The rows of a summary, one for each group, target and model or baseline, and the draws of their intervals.
 
-    loss: the loss that rows hold, as test_LOSS beside test_prior_LOSS.
-    tables: names of the baselines that the verdict asks models to beat.  judged: names of the models it judges.
-    stacking: the model that learns from the others' predictions; "" for none.
+    loss: name of the loss in the rows, where test_LOSS is beside test_prior_LOSS.
+    tables: names of the baselines that models must beat in the verdict.  judged: names of the judged models.
+    stacking: name of the stacking model; "" for none.
 
         >>> Measured([], None, "log_loss").averages()
         []
@@ -35,11 +35,11 @@ class Measured:
     stacking: str = ""
 
     def averages(self) -> list[Row]:
-        """For each target and model, over groups: mean loss, its gain over the prior's, and where it is above 0.
+        """For each target and model, averages over groups: mean loss, gain over the prior, numbers of groups above 0.
 
-        gain_over_prior: 1 - mean loss / mean loss of the prior, on the sealed test with its 95 % interval
-        (test_gain_low, test_gain_high) and the skill that it shows. The mean of the groups' own gains is kept too, as
-        mean_of_gains: a group without a single event in the test part can make that anything.
+        gain_over_prior: 1 - mean loss / mean loss of the prior; on the sealed test with its 95 % interval
+        (test_gain_low, test_gain_high) and skill in words. mean_of_gains is the mean of the gains of the groups, to
+        which a group without a single event in the test part can give any value.
         """
         cells = self._cells()
         averages = []
@@ -68,13 +68,13 @@ class Measured:
         return averages
 
     def verdict(self, averages: Sequence[Row]) -> list[Row]:
-        """For each target and judged model: its average sealed-test gain over the prior and over each table.
+        """For each target and judged model, the average sealed-test gain over the prior and over each table.
 
-        above_prior, above_TABLE: differences of the loss averaged over groups, as a share of the prior's; positive is
-        better. Each with its 95 % interval of the same draws of dates for both sides, as _low and _high. above_tables
-        is the smallest of the tables', that is, the table that is best on the sealed test is the one to beat: choosing
-        it there helps the table, never the model.
-        beats_all: all of these are above 0. beats_all_clearly: so are the lower ends of all intervals.
+        above_prior, above_TABLE: differences of the loss averaged over groups, as a share of the prior's loss; positive
+        is better. _low and _high are the ends of the 95 % interval, with the same draws of dates for both sides.
+        above_tables is the smallest above_TABLE: the model must beat the table that is best on the sealed test itself,
+        a choice that helps the table and never the model.
+        beats_all: all differences are above 0. beats_all_clearly: the lower ends of all intervals are above 0.
         """
         average_of = {(average["label"], average["model"]): average for average in averages}
         groups = {cell: [row["sector"] for row in rows] for cell, rows in self._cells().items()}
@@ -103,7 +103,7 @@ class Measured:
         return verdicts
 
     def families(self, averages: Sequence[Row]) -> list[Row]:
-        """For each model: its gain averaged over targets, and in how many of its runs (group and target) it has skill.
+        """For each model, the gain averaged over targets, and the number of runs (group and target) with skill.
 
         gain: the mean over targets of gain_over_prior, with its 95 % interval, and skill in words.
         not_above, worst first: the runs whose sealed-test loss is not below the prior's, with their gains.
@@ -131,10 +131,10 @@ class Measured:
         return families
 
     def best_single(self, averages: Sequence[Row]) -> Row | None:
-        """The stacking model beside the best of the others, over all targets and groups; None without both.
+        """The stacking model compared with the best other model, over all targets and groups; None without both.
 
-        best: the model whose gain over the prior, averaged over targets, is largest on the sealed test itself, which is
-        hard on the stacking model. difference: of the two averages, with its 95 % interval.
+        best: the model with the largest gain over the prior, averaged over targets, on the sealed test itself, which is
+        strict for the stacking model. difference: of the two averages, with its 95 % interval.
         """
         names = self._models()
         if self.stacking not in names or len(names) == 1:
@@ -161,19 +161,17 @@ class Measured:
         return list(dict.fromkeys(row["model"] for row in self.rows if row["kind"] == "model"))
 
     def _over_targets(self, averages: Sequence[Row], model: str) -> tuple[float, Any]:
-        """The mean over targets of a model's gain over the prior, and of its draws; zeros for a model there is not."""
+        """The mean over targets of a model's gain over the prior, and of its draws; zeros for a missing model."""
         cells = {label: rows for (label, name), rows in self._cells().items() if name == model}
         if not cells:
             return 0.0, 0.0
         mean = float(np.mean([a["test_gain_over_prior"] for a in averages if a["model"] == model]))
-        drawn = [
-            self.resampled.gain([row["sector"] for row in rows], label, model) for label, rows in cells.items()
-        ]
+        drawn = [self.resampled.gain([row["sector"] for row in rows], label, model) for label, rows in cells.items()]
         return mean, np.mean(drawn, axis=0)
 
 
 def _mean_returns(rows: Sequence[Row]) -> Row:
-    """Mean returns over the rows behind them, where rows are called."""
+    """Mean returns weighted by their numbers of rows; empty for targets without calls."""
     weights = {"test_return_buy_and_hold": "test_rows"}
     weights |= {f"test_return_when_{side}": f"test_calls_{side}" for side in ("buy", "sell")}
     return {name: _weighted_mean(rows, name, weight) for name, weight in weights.items() if name in rows[0]}
@@ -184,7 +182,7 @@ def _mean(rows: Sequence[Row], name: str) -> float:
 
 
 def _weighted_mean(rows: Sequence[Row], name: str, weight: str) -> float:
-    """The mean of a measure over the rows behind it; NaN where there is none."""
+    """The mean of a measure, weighted by numbers of rows; NaN without rows."""
     known = [row for row in rows if not np.isnan(row[name])]
     total = sum(row[weight] for row in known)
     return float(sum(row[name] * row[weight] for row in known) / total) if total else float("nan")

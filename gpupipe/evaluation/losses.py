@@ -1,4 +1,4 @@
-"""Losses of predictions row by row, and the reference that a gain is measured against; for any kind of target."""
+"""Losses of predictions by row, and the reference of gains, for any kind of target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALLEST_PROBABILITY = 1e-12
 
 
 def log_loss(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """float64 (n,), nats: minus the log of the probability of the class that occurred; NaN where y is -1.
+    """float64 (n,), nats: minus the log of the probability of the observed class; NaN where y is -1.
 
     probability: float (n, n_classes).  y: int (n,).
     """
@@ -22,7 +22,7 @@ def log_loss(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def squared_error(prediction: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """float64 (n,): (prediction - y)^2; NaN where y is.
+    """float64 (n,): (prediction - y)^2; NaN where y is NaN.
 
     prediction: float (n, 1).  y: float (n,).
     """
@@ -62,7 +62,7 @@ def reference_of(target: Target, training_y: np.ndarray, n_rows: int, last_value
 
 
 def gain(loss: float, reference_loss: float) -> float:
-    """1 - loss / reference_loss, the share of the reference's loss that is saved; NaN where that is 0.
+    """1 - loss / reference_loss, the share of the reference's loss that a model saves; NaN where that loss is 0.
 
     >>> gain(0.8, 1.0).__round__(3)
     0.2

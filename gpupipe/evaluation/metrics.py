@@ -1,4 +1,8 @@
-"""Measures of a probabilistic three-class model: arrays in, numbers out. A measure that is not defined is NaN."""
+"""Measures of class probabilities: arrays in, numbers out. A measure that is not defined is NaN.
+
+Classes are ordered, as lower, middle and upper. Rows are called as one of the two outer classes: "buy" is the last
+class, "sell" the first. The number of classes is the number of columns of the probabilities.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.targets.classes import BUY, HOLD, N_CLASSES, SELL
-
 CALIBRATION_BINS = 10
 SMALLEST_PROBABILITY = 1e-12
-CALLED = {"buy": BUY, "sell": SELL}
+
+
+def outer_classes(n_classes: int) -> dict[str, int]:
+    """The numbers of the classes that rows are called as, by side.
+
+    >>> outer_classes(3)
+    {'buy': 2, 'sell': 0}
+    """
+    return {"buy": n_classes - 1, "sell": 0}
 
 
 def log_losses(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
     """float64 (n,): minus the natural log of the predicted probability of the observed class, nats.
 
-    probability: float (n, 3); values below 1e-12 count as 1e-12.  y: int8 (n,), 0, 1 or 2: all labels must be known.
+    probability: float (n, n_classes); values below 1e-12 count as 1e-12.
+    y: int8 (n,), class numbers: all labels must be known.
     NaN: a NaN probability of the observed class gives NaN.
 
         >>> log_losses(np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]), np.array([0, 2], np.int8)).round(4)
@@ -27,15 +38,18 @@ def log_losses(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def call_cutoffs(probability: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """The cutoffs ("buy", "sell") of the probability from which a row is called BUY or SELL: those with the best F1.
+    """The probabilities with the best F1 ("buy", "sell") from which a row is called as the last or the first class.
 
-    probability: float (n, 3), without NaN.  y: int8 (n,), 0, 1 or 2: all labels must be known.
-    Choose them on validation rows and apply them to other rows. A class that does not occur in y gets 1.0.
+    probability: float (n, n_classes), without NaN.  y: int8 (n,), class numbers: all labels must be known.
+    Choose cutoffs on validation rows and apply them to other rows. A class that does not occur in y gets 1.0.
+
+        >>> call_cutoffs(np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6]]), np.array([0, 1, 2]))
+        {'buy': 0.6, 'sell': 0.7}
     """
     from sklearn.metrics import precision_recall_curve
 
     cutoffs = {}
-    for name, c in CALLED.items():
+    for name, c in outer_classes(probability.shape[1]).items():
         if not (y == c).any():
             cutoffs[name] = 1.0
             continue
@@ -46,17 +60,22 @@ def call_cutoffs(probability: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def calls(probability: np.ndarray, cutoffs: dict[str, float]) -> np.ndarray:
-    """int8 (n,): BUY or SELL where its probability reaches its cutoff, else HOLD.
+    """int8 (n,): an outer class where its probability reaches its cutoff, else the middle class, n_classes // 2.
 
-    If both do, the one whose probability / cutoff is larger is called, BUY on a tie.
-    probability: float (n, 3).  cutoffs: of "buy" and "sell", > 0.
-    NaN: a class with a NaN probability or cutoff is not called, and neither is the other one: the row is HOLD.
+    Two classes have no middle class: rows without a call are -1.
+    If both outer classes reach their cutoffs, the larger ratio of probability to cutoff decides, "buy" on a tie.
+    probability: float (n, n_classes).  cutoffs: of "buy" and "sell", > 0.
+    NaN: a row with a NaN in the probability or the cutoff of an outer class gets the middle class.
+
+        >>> calls(np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.1, 0.6]]), {"buy": 0.5, "sell": 0.5})
+        array([0, 1, 2], dtype=int8)
     """
-    buy = probability[:, BUY] / cutoffs["buy"]
-    sell = probability[:, SELL] / cutoffs["sell"]
-    called = np.full(len(probability), HOLD, dtype=np.int8)
-    called[(buy >= 1) & (buy >= sell)] = BUY
-    called[(sell >= 1) & (sell > buy)] = SELL
+    n_classes = probability.shape[1]
+    outer = outer_classes(n_classes)
+    buy, sell = (probability[:, c] / cutoffs[name] for name, c in outer.items())
+    called = np.full(len(probability), n_classes // 2 if n_classes > 2 else -1, dtype=np.int8)
+    called[(buy >= 1) & (buy >= sell)] = outer["buy"]
+    called[(sell >= 1) & (sell > buy)] = outer["sell"]
     return called
 
 
@@ -80,11 +99,11 @@ def measures(
 ) -> dict[str, Any]:
     """All measures of one model on one part (validation or test), by name.
 
-    probability: float32 (n, 3), without NaN.  y: int8 (n,), 0, 1 or 2: all labels must be known.
-    prior: float64 (3,), class shares of the training part.  cutoffs: of "buy" and "sell".
-    forward_return: float32 (n,), return of the price from close to close over the label's horizon. Its mean over the
-        rows called BUY is `return_when_buy`, over those called SELL `return_when_sell` (of the price, not of a short
-        position), and over all rows `return_buy_and_hold`.
+    probability: float32 (n, n_classes), without NaN.  y: int8 (n,), class numbers: all labels must be known.
+    prior: float64 (n_classes,), class shares of the training part.  cutoffs: of "buy" and "sell".
+    forward_return: float32 (n,), return of the price from close to close over the label's horizon. Its mean over rows
+        called as "buy" is `return_when_buy`, over rows called as "sell" `return_when_sell` (of the price, not of a
+        short position), and over all rows `return_buy_and_hold`.
 
     gain_over_prior is 1 - log_loss / prior_log_loss.
     NaN: rows with a NaN forward_return are left out of the mean returns. A measure without any row or call to average,
@@ -92,10 +111,11 @@ def measures(
     """
     from sklearn.metrics import average_precision_score
 
+    n_classes = probability.shape[1]
     loss = float(log_losses(probability, y).mean()) if len(y) else float("nan")
-    prior_loss = float(log_losses(np.broadcast_to(prior, (len(y), N_CLASSES)), y).mean()) if len(y) else float("nan")
+    prior_loss = float(log_losses(np.broadcast_to(prior, (len(y), n_classes)), y).mean()) if len(y) else float("nan")
     called, known = calls(probability, cutoffs), ~np.isnan(forward_return)
-    recalls = [float((called[y == c] == c).mean()) for c in range(N_CLASSES) if (y == c).any()]
+    recalls = [float((called[y == c] == c).mean()) for c in range(n_classes) if (y == c).any()]
     values: dict[str, Any] = {
         "rows": len(y),
         "log_loss": loss,
@@ -104,7 +124,7 @@ def measures(
         "balanced_accuracy": float(np.mean(recalls)) if recalls else float("nan"),
         "return_buy_and_hold": float(forward_return[known].mean(dtype=np.float64)) if known.any() else float("nan"),
     }
-    for name, c in CALLED.items():
+    for name, c in outer_classes(n_classes).items():
         happened, claimed = y == c, called == c
         hits = int((happened & claimed).sum())
         returns = forward_return[claimed & known]

@@ -1,4 +1,4 @@
-"""Scorers: the measures of one model on one part, by the kind of its target."""
+"""Scorers: the measures of a model on a part of the rows, by the kind of its target."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from gpupipe.targets.target import Target
 
 
 class Scorer(Protocol):
-    """What is measured of a model's predictions."""
+    """The measures of a model's predictions.
+
+    Example: `scorer_of(target).cutoffs(prediction, y)` is {"buy": 0.41, "sell": 0.38} for classes and {} for values.
+    """
 
     def cutoffs(self, prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        """From which prediction on a row is called, by side; chosen on validation. Empty where rows are not called."""
+        """Predictions from which a row is called, by side, chosen on validation rows; empty without calls."""
         ...
 
     def measures(
@@ -25,7 +28,7 @@ class Scorer(Protocol):
         cutoffs: dict[str, float],
         forward_return: np.ndarray,
     ) -> dict[str, Any]:
-        """All measures of one part, by name; `gain_over_prior` among them.
+        """All measures of a part, by name, including `gain_over_prior`.
 
         prediction: (n, n_outputs).  y: (n,), all known.  reference: float64 (n, n_outputs), of the target's reference.
         forward_return: float32 (n,), NaN where not known.
@@ -37,7 +40,7 @@ class ClassScorer:
     """Measures of class probabilities; see `metrics.measures`."""
 
     def cutoffs(self, prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        """See Scorer."""
+        """See `Scorer`."""
         return metrics.call_cutoffs(prediction, y)
 
     def measures(
@@ -48,7 +51,7 @@ class ClassScorer:
         cutoffs: dict[str, float],
         forward_return: np.ndarray,
     ) -> dict[str, Any]:
-        """See Scorer."""
+        """See `Scorer`."""
         prior = reference[0] if len(reference) else np.full(prediction.shape[1], 1 / prediction.shape[1])
         return metrics.measures(prediction, y, prior, cutoffs, forward_return)
 
@@ -57,7 +60,7 @@ class ValueScorer:
     """Measures of predicted values."""
 
     def cutoffs(self, prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        """See Scorer."""
+        """See `Scorer`."""
         return {}
 
     def measures(

@@ -1,4 +1,4 @@
-"""Skill: the interval of a gain over the prior, and whether it says more than the shares of all groups do."""
+"""Skill: the interval of a gain over the prior, and the gain beyond the class shares of all groups."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def skill_measures(
     gain_all: float = 0.0,
     drawn_all: np.ndarray | float = 0.0,
 ) -> dict[str, Any]:
-    """The measures of a gain over the prior, for one model, an average, or a whole walk-forward alike.
+    """The measures of a gain over the prior: of a model, an average, or a whole walk-forward.
 
-    gain: the figure.  drawn: float64 (n_draws,), its draws.
-    gain_all, drawn_all: the same of the prior of all groups together; 0 where there is none.
-    Returns gain_low and gain_high, the 95 % interval; above_prior_all, what the gain adds to that of the prior of all
-    groups, with its lower end as above_prior_all_low; and skill in words.
+    gain: the estimate.  drawn: float64 (n_draws,), its bootstrap draws.
+    gain_all, drawn_all: the gain of the prior of all groups, and its draws; 0 without one.
+    Returns gain_low and gain_high, the 95 % interval; above_prior_all, the gain minus gain_all, with the lower end of
+    its interval as above_prior_all_low; and skill in words.
     """
     low, high = resampled.interval(groups, gain, drawn)
     above = gain - gain_all

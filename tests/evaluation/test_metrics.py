@@ -70,6 +70,25 @@ def test_calls_by_hand():
     assert metrics.calls(probability[3:4], {"buy": 0.3, "sell": 0.3}).tolist() == [BUY]  # equal ratios: BUY
 
 
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_the_columns_of_the_probabilities_are_the_classes(n_classes):
+    rng = np.random.default_rng(11)
+    probability, y = rng.dirichlet(np.ones(n_classes), 400).astype(np.float32), rng.integers(0, n_classes, 400)
+    cutoffs, prior = {"buy": 0.55, "sell": 0.55}, np.ones(n_classes) / n_classes
+    called = metrics.calls(probability, cutoffs)
+    reached = {0: probability[:, 0] >= 0.55, n_classes - 1: probability[:, -1] >= 0.55}
+    ahead = probability[:, 0] > probability[:, -1]
+    np.testing.assert_array_equal(called == 0, reached[0] & ahead)
+    np.testing.assert_array_equal(called == n_classes - 1, reached[n_classes - 1] & ~ahead)
+    assert set(called) == {0, n_classes - 1, 2 if n_classes == 5 else -1}
+    values = metrics.measures(probability, y, prior, cutoffs, np.zeros(400, np.float32))
+    assert values["share_buy"] == (y == n_classes - 1).mean() and values["share_sell"] == (y == 0).mean()
+    assert values["prior_log_loss"] == pytest.approx(np.log(n_classes))
+    assert values["balanced_accuracy"] == pytest.approx(
+        np.mean([(called[y == c] == c).mean() for c in range(n_classes)])
+    )
+
+
 def test_a_class_that_was_never_observed_is_never_called():
     probability, y = random_case(3)[0], np.full(len(random_case(3)[0]), HOLD, np.int8)
     cutoffs = metrics.call_cutoffs(probability, y)

@@ -344,3 +344,7 @@ def test_wrong_types_are_refused():
         kernel(types=("f4[:]",))(_doubled.body)
     with pytest.raises(ValueError, match="'f2' is unknown; expected one of f4"):
         kernel(types=("f4[:]", "f2"))(_doubled.body)
+    forms = r"alone or with \[:\], \[:,:\] or \[:,:,:\]$"
+    with pytest.raises(ValueError, match=forms):
+        kernel(types=("f4[:]", "f4[:,:,:,:]"))(_doubled.body)
+    assert kernel(types=("f4[:]", "f4[:,:,:]"))(_doubled.body).signature[2].ndim == 3
