@@ -23,7 +23,7 @@ QUICK = Booster(rounds=50, learning_rate=0.1, depth=4, min_child_weight=50.0, l2
 
 
 @dataclass(frozen=True)
-class OfColumns:
+class ColumnSubsetModel:
     """A model of some columns, which takes the whole feature matrix and picks them. columns: int64, ascending."""
 
     columns: np.ndarray
@@ -91,7 +91,7 @@ def predict(estimator: Estimator, models: Sequence[Any], X: Any, device: Device)
 
     X: float32 (n_rows, n_features) with all columns.
     """
-    columns = [model.columns for model in models if isinstance(model, OfColumns)]
+    columns = [model.columns for model in models if isinstance(model, ColumnSubsetModel)]
     if not columns:
         return estimator.predict(models, X, device)
     # Models of one estimator and group come from one training set, and so have the same columns.
@@ -142,11 +142,11 @@ def wrap(models: Sequence[Any], columns: np.ndarray | None) -> list[Any]:
     """Models that were fitted on these columns only, so that they pick them; as they are where it was all."""
     if columns is None:
         return list(models)
-    return [None if model is None else OfColumns(columns, model) for model in models]
+    return [None if model is None else ColumnSubsetModel(columns, model) for model in models]
 
 
 def unwrap(models: Sequence[Any] | None) -> list[Any] | None:
     """The inverse of `wrap`; None stays None."""
     if models is None:
         return None
-    return [model.model if isinstance(model, OfColumns) else model for model in models]
+    return [model.model if isinstance(model, ColumnSubsetModel) else model for model in models]

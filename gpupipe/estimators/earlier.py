@@ -30,7 +30,7 @@ class WarmStart:
         return {"warm_start": asdict(self)}
 
 
-def of_description(description: Mapping[str, Any]) -> WarmStart | None:
+def warm_start_of(description: Mapping[str, Any]) -> WarmStart | None:
     """The inverse of `WarmStart.describe`; None for a model that started from nothing."""
     if "warm_start" not in description:
         return None

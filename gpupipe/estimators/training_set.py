@@ -41,12 +41,12 @@ def with_mean_weight_1(
     xp = device.xp
     scaled = {group: rows.weight.copy() for group, rows in fit.items()}
     for c in range(n_classes):
-        of_class = {group: rows.y == c for group, rows in fit.items()}
-        counts = sum(mask.sum(axis=0) for mask in of_class.values())
-        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in of_class.items())
+        is_member = {group: rows.y == c for group, rows in fit.items()}
+        counts = sum(mask.sum(axis=0) for mask in is_member.values())
+        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in is_member.items())
         counts, mass = (device.asarray(total(device.to_host(sums))) for sums in (counts, mass))
         mean = xp.where(mass > 0, mass / xp.maximum(counts, 1), 1.0).astype(xp.float32)
-        scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in of_class.items()}
+        scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in is_member.items()}
     return {group: rows.with_weight(scaled[group]) for group, rows in fit.items()}
 
 

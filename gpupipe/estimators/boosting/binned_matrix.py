@@ -121,7 +121,7 @@ class BinnedMatrix:
         return quantile_matrix([first], training_set.max_bin, training_set.threads, pooled, training_set.cache)
 
 
-class _OfTargets:
+class _TargetSubsetBins:
     """The bins of a training set that has some targets of another: the parent's, with the rows of these targets."""
 
     def __init__(self, parent: BinnedMatrix, targets: tuple[int, ...]) -> None:
@@ -139,13 +139,13 @@ class _OfTargets:
         ]
 
 
-def binned(training_set: TrainingSet) -> BinnedMatrix | _OfTargets:
+def binned(training_set: TrainingSet) -> BinnedMatrix | _TargetSubsetBins:
     """The bins of a training set."""
     if training_set.parent:
         parent, targets = training_set.parent
         shared = binned(parent)
         assert isinstance(shared, BinnedMatrix), "targets are taken of a whole training set"
-        return _OfTargets(shared, targets)
+        return _TargetSubsetBins(shared, targets)
     return training_set.shared("bins", lambda: BinnedMatrix(training_set))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpupipe.dataset.row_view import LazyRows, in_blocks
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.earlier import WarmStart, of_description
+from gpupipe.estimators.earlier import WarmStart, warm_start_of
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
 from gpupipe.kernels.softmax import softmax_probability
 from gpupipe.runtime.device import Device, DeviceError, device_of
@@ -91,7 +91,7 @@ class TreeModel:
             description["link"],
             np.array(description["class_weight"], dtype=np.float32),
             description["scope"],
-            of_description(description),
+            warm_start_of(description),
         )
 
 

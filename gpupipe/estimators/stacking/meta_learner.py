@@ -140,8 +140,8 @@ class MetaLearner(StackingEstimator):
         ones = np.ones((n_targets, CLASS_COUNT), np.float32)
 
         def inputs(group: str) -> Any:
-            of_group = predictions[group]
-            by_target = [[family[:, k] for family in of_group] for k in range(n_targets)]
+            group_predictions = predictions[group]
+            by_target = [[family[:, k] for family in group_predictions] for k in range(n_targets)]
             return device.xp.stack([columns(section.inputs, probabilities, device) for probabilities in by_target])
 
         Z = {group: inputs(group) for group in groups}
