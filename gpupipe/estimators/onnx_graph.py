@@ -18,6 +18,8 @@ class OnnxGraph(Protocol):
 
     input: the name of the whole feature matrix, float32 (n_rows, n_features), NaN where missing.
     reader: reads boosters, each once for all models of a group.
+
+        >>> from gpupipe.artifacts.onnx.graphs import graph_of
     """
 
     input: str

@@ -27,7 +27,13 @@ _numbers = itertools.count()  # names of files in a cache
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows that a tree is fitted on: blocks of the fitted rows, and the bins of all of them in one matrix."""
+    """Rows that a tree is fitted on: blocks of the fitted rows, and the bins of all of them in one matrix.
+
+        >>> blocks = [np.zeros((2, 5), np.float32), np.ones((3, 5), np.float32)]
+        >>> bins = quantile_matrix(blocks, max_bin=64, threads=1)
+        >>> bins.num_row(), bins.num_col()
+        (5, 5)
+    """
 
     blocks: tuple[RowView, ...]
     bins: Any
@@ -37,6 +43,8 @@ class BinnedMatrix:
     """The bins of one training set.
 
     Use `binned(training_set)`, which makes one and keeps it with the training set.
+
+        >>> from gpupipe.dataset.dataset import Dataset
     """
 
     def __init__(self, training_set: TrainingSet) -> None:

@@ -30,6 +30,9 @@ class Meta:
     """Softmax regression on out-of-fold log-odds, pulled to the families' plain average.
 
     inputs "probabilities": multinomial logistic regression on the three probabilities of each family, pulled to 0.
+
+        >>> Meta().l2, Meta(inputs="margins").problem()
+        (200.0, ('inputs', 'log_odds or probabilities'))
     """
 
     inputs: str = "log_odds"
@@ -48,6 +51,10 @@ class MetaModel:
     """Probabilities of one target from those of `families`.
 
     inputs: "log_odds", with coefficients (2 * n_families, 3), or "probabilities" (3 * n_families, 3); intercept (3,).
+
+        >>> from gpupipe.runtime.device import pick
+        >>> model = MetaModel(("xgb_joint", "linear"), average(2))
+        >>> model.predict([np.float32([[0.2, 0.5, 0.3]]), np.float32([[0.3, 0.5, 0.2]])], pick("cpu")).round(3)
     """
 
     families: tuple[str, ...]
@@ -109,7 +116,17 @@ def average(n_families: int) -> Weights:
 
 
 class MetaLearner(StackingEstimator):
-    """Combines the other estimators of a group, pulled to weights that all groups share."""
+    """Combines the other estimators of a group, pulled to weights that all groups share.
+
+        >>> from gpupipe.estimators import registry
+        >>> from gpupipe.runtime.device import pick
+        >>> from gpupipe.workloads import equity
+        >>> predictions = {"energy": np.float32([[[[0.2, 0.5, 0.3]]], [[[0.3, 0.5, 0.2]]]])}  # of two families, one row
+        >>> settings = registry.readable(equity.make("fast"), "meta_learner")
+        >>> y = {"energy": np.int8([[2]])}
+        >>> models = MetaLearner().fit_stack(("xgb_joint", "linear"), predictions, y, settings, pick("cpu"))
+        >>> models["energy"][0].weights.coefficients.round(2).tolist()
+    """
 
     name = "meta_learner"
     short_name = "meta"
