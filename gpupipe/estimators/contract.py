@@ -95,9 +95,11 @@ class Shape:
 
         >>> from gpupipe.estimators import registry
         >>> from gpupipe.workloads import equity
-        >>> shape = Shape(100_000, 60_000.0, 15_000.0, 15_000.0, 48_000.0, largest=0.25, n_features=89, late_columns=10, n_targets=6)
+        >>> shape = Shape(
+        ...     100_000, fit=60_000.0, validation=15_000.0, test=15_000.0, out_of_fold=48_000.0, largest=0.25,
+        ...     n_features=89, late_columns=10, n_targets=6)
         >>> round(registry.estimator("xgb_joint").fit_bytes(shape, equity.make("fast"), sparing=False) / 2**20, 1)
-        0
+        12.7
     """
 
     n_rows: int

@@ -21,8 +21,9 @@ class Ensemble:
     inclusive: left is x <= split (LightGBM, CatBoost), else x < split (XGBoost).
 
         >>> tree = Ensemble(
-        ...     np.array([0, 3]), np.array([4, 0, 0]), np.float32([0.5, 0, 0]), np.array([1, 0, 0]), np.array([2, 0, 0]),
-        ...     np.array([True, False, False]), np.array([-1, 0, 1]), np.float32([[-1], [1]]), inclusive=True)
+        ...     offsets=np.array([0, 3]), feature=np.array([4, 0, 0]), split=np.float32([0.5, 0, 0]),
+        ...     left=np.array([1, 0, 0]), right=np.array([2, 0, 0]), missing_left=np.array([True, False, False]),
+        ...     leaf=np.array([-1, 0, 1]), values=np.float32([[-1], [1]]), inclusive=True)
         >>> tree.n_trees, [values.tolist() for values in tree.splits_of()]
         (1, [[4], [0.5]])
     """
@@ -87,8 +88,8 @@ class EnsembleBuilder:
         >>> builder.leaf([-1.0], root, side=0)
         >>> builder.leaf([1.0], root, side=1)
         >>> ensemble = builder.ensemble()
-        >>> ensemble.n_trees, ensemble.left[0], ensemble.right[0], ensemble.values.tolist()
-        (1, 1, 2, [[-1.0], [1.0]])
+        >>> ensemble.n_trees, ensemble.left.tolist(), ensemble.right.tolist(), ensemble.values.tolist()
+        (1, [1, 0, 0], [2, 0, 0], [[-1.0], [1.0]])
     """
 
     def __init__(self, n_outputs: int) -> None:

@@ -73,11 +73,14 @@ class TrainingSet:
 
         >>> from gpupipe.dataset.dataset import Dataset
         >>> from gpupipe.runtime.device import pick
-        >>> target, rows, all_true = Target(("up_1",), "classes", (1,), ("sell", "hold", "buy")), np.arange(4), np.ones(4, bool)
+        >>> target = Target(("label_1d",), "classes", (1,), ("sell", "hold", "buy"))
+        >>> rows, all_true = np.arange(4), np.ones(4, bool)
         >>> dataset = Dataset(
         ...     "energy", np.zeros((4, 2), np.float32), ("a", "b"), np.int8([[0], [2], [2], [1]]), target,
         ...     rows, rows + 1, warm=all_true, usable=all_true, offsets=np.array([0, 4]))
-        >>> training_set = TrainingSet("final", {"energy": RowView(dataset, rows)}, {}, target, pick("cpu"), 64, "none", 1, 1)
+        >>> training_set = TrainingSet(
+        ...     "final", {"energy": RowView(dataset, rows)}, {}, target, pick("cpu"), max_bin=64, class_weight="none",
+        ...     threads=1, seed=1)
         >>> training_set.counts["energy"].tolist(), training_set.shares().round(2).tolist()
         ([[1, 1, 2]], [[0.27, 0.27, 0.45]])
     """

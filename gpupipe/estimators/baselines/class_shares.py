@@ -89,7 +89,8 @@ class TableOfColumn(Baseline):
     column: name of the extra column.  pooled: whether one table serves all groups.
 
         >>> from gpupipe.workloads.equity import EQUITY
-        >>> [(baseline.name, baseline.column, baseline.pooled) for baseline in EQUITY.baselines[1:]]
+        >>> [(table.name, table.column, table.pooled) for table in EQUITY.baselines[1:3]]
+        [('volatility_table_sector', 'natr', False), ('volatility_table_all', 'natr', True)]
     """
 
     name: str

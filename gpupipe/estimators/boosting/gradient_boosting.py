@@ -93,12 +93,19 @@ class Objective:
     class_weight: float32 (n_targets, 3), which boosting sees and validation does not.
     scale: float32 (n_targets,), what each target counts when a split is chosen for all of them.
 
+        >>> from gpupipe.dataset.dataset import Dataset
         >>> from gpupipe.estimators.training_set import tile
-        >>> bias = np.log(np.float32([0.2, 0.5, 0.3]))
-        >>> ones = np.ones((1, 3), np.float32)
-        >>> objective = Objective([0], lambda rows: tile(bias, rows), class_weight=ones, scale=ones[:, 0])
-        >>> len(objective.targets), objective.class_weight.shape, objective.scale.shape
-        (1, (1, 3), (1,))
+        >>> from gpupipe.targets.target import Target
+        >>> numbers, all_true = np.arange(2), np.ones(2, bool)
+        >>> dataset = Dataset(
+        ...     "energy", np.zeros((2, 1), np.float32), ("x",), np.int8([[0, 2], [1, -1]]),
+        ...     Target(("label_1d", "label_2d"), "classes", (1, 2), ("sell", "hold", "buy")),
+        ...     numbers, numbers + 2, all_true, all_true, np.array([0, 2]))
+        >>> bias, ones = np.float32([-1.5, 0, -1]), np.ones((1, 3), np.float32)
+        >>> objective = Objective([1], lambda rows: tile(bias, rows), class_weight=ones, scale=ones[:, 0])
+        >>> view = RowView(dataset, numbers)
+        >>> objective.y(view).tolist(), objective.start(view).tolist()
+        ([[2], [-1]], [[-1.5, 0.0, -1.0], [-1.5, 0.0, -1.0]])
     """
 
     targets: Sequence[int]

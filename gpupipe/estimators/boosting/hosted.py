@@ -30,7 +30,7 @@ class HostRows:
     margin: float64 (n, 3), where boosting starts.
 
         >>> margin = np.log([[0.2, 0.5, 0.3]] * 2)
-        >>> rows = HostRows(np.zeros((2, 5), np.float32), label=np.array([0, 2]), weight=np.ones(2, np.float32), margin=margin)
+        >>> rows = HostRows(np.zeros((2, 5), np.float32), np.array([0, 2]), np.ones(2, np.float32), margin)
         >>> rows.X.shape, rows.margin.shape
         ((2, 5), (2, 3))
     """

@@ -116,7 +116,8 @@ class LinearModel:
 
         >>> from gpupipe.runtime.device import pick
         >>> scaler = Scaler(np.zeros(1, np.float32), np.ones(1, np.float32), np.array([], int), clip=4.0)
-        >>> model = LinearModel(scaler, Weights(np.array([[-1.0, 0.0, 1.0]]), np.zeros(3)), np.ones(3, np.float32), "pool")
+        >>> weights = Weights(np.array([[-1.0, 0.0, 1.0]]), np.zeros(3))
+        >>> model = LinearModel(scaler, weights, np.ones(3, np.float32), "pool")
         >>> predict_linear([model], np.float32([[0], [1]]), pick("cpu"))[:, 0].round(2)
         array([[0.33, 0.33, 0.33],
                [0.09, 0.24, 0.67]], dtype=float32)

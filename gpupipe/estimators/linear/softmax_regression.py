@@ -59,7 +59,8 @@ class RegressionRows:
     total: see TrainingSet, where other processes have blocks of their own; all of them take the same steps.
 
         >>> from gpupipe.runtime.device import pick
-        >>> rows = RegressionRows([np.zeros((4, 1), np.float32)], [np.int8([[0], [1], [1], [2]])], np.ones((1, 3), np.float32))
+        >>> Z, y = np.zeros((4, 1), np.float32), np.int8([[0], [1], [1], [2]])
+        >>> rows = RegressionRows([Z], [y], class_weight=np.ones((1, 3), np.float32))
         >>> fitted = fit(rows, Weights(np.zeros((1, 3)), np.zeros(3)), l2=0.01, max_iterations=50, device=pick("cpu"))
         >>> (np.exp(fitted.intercept) / np.exp(fitted.intercept).sum()).round(2).tolist()
         [0.25, 0.5, 0.25]

@@ -55,6 +55,7 @@ class MetaModel:
         >>> from gpupipe.runtime.device import pick
         >>> model = MetaModel(("xgb_joint", "linear"), average(2))
         >>> model.predict([np.float32([[0.2, 0.5, 0.3]]), np.float32([[0.3, 0.5, 0.2]])], pick("cpu")).round(3)
+        array([[0.247, 0.505, 0.247]], dtype=float32)
     """
 
     families: tuple[str, ...]
@@ -126,6 +127,7 @@ class MetaLearner(StackingEstimator):
         >>> y = {"energy": np.int8([[2]])}
         >>> models = MetaLearner().fit_stack(("xgb_joint", "linear"), predictions, y, settings, pick("cpu"))
         >>> models["energy"][0].weights.coefficients.round(2).tolist()
+        [[0.5, 0.0, -0.0], [0.0, 0.0, 0.5], [0.5, 0.0, -0.0], [0.0, 0.0, 0.5]]
     """
 
     name = "meta_learner"
