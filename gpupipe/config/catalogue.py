@@ -39,10 +39,10 @@ class Section:
 class Alias:
     """A name for several models, with the settings that it implies.
 
-        >>> from gpupipe.workloads import equity
-        >>> alias = equity.catalogue().aliases["turbomode"]
-        >>> len(alias.models), alias.apply(equity.make("fast")).training.pool
-        (6, 'none')
+    >>> from gpupipe.workloads import equity
+    >>> alias = equity.catalogue().aliases["turbomode"]
+    >>> len(alias.models), alias.apply(equity.make("fast")).training.pool
+    (6, 'none')
     """
 
     models: tuple[str, ...]

@@ -26,11 +26,11 @@ QUICK = Booster(rounds=50, learning_rate=0.1, depth=4, min_child_weight=50.0, l2
 class ColumnSubsetModel:
     """A model of some columns, which takes the whole feature matrix and picks them. columns: int64, ascending.
 
-        >>> from gpupipe.estimators.boosting.tree_model import TreeModel
-        >>> model = TreeModel((), np.zeros(3, np.float32), "softmax", np.ones(3, np.float32), "pool")
-        >>> subset_model = ColumnSubsetModel(np.array([0, 4]), model)
-        >>> subset_model.scope, subset_model.describe()["columns"]
-        ('pool', [0, 4])
+    >>> from gpupipe.estimators.boosting.tree_model import TreeModel
+    >>> model = TreeModel((), np.zeros(3, np.float32), "softmax", np.ones(3, np.float32), "pool")
+    >>> subset_model = ColumnSubsetModel(np.array([0, 4]), model)
+    >>> subset_model.scope, subset_model.describe()["columns"]
+    ('pool', [0, 4])
     """
 
     columns: np.ndarray

@@ -62,9 +62,9 @@ class Ensemble:
 class TreeReader:
     """Reads boosters into ensembles, each once however many models share it.
 
-        >>> reader, booster = TreeReader(), object()
-        >>> reader.read(booster, lambda booster: "three trees"), reader.read(booster, lambda booster: "never called")
-        ('three trees', 'three trees')
+    >>> reader, booster = TreeReader(), object()
+    >>> reader.read(booster, lambda booster: "three trees"), reader.read(booster, lambda booster: "never called")
+    ('three trees', 'three trees')
     """
 
     def __init__(self) -> None:

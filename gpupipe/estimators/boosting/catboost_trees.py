@@ -25,8 +25,8 @@ HEADER = struct.Struct("<4sI")  # MAGIC, and the length of the rest: a model of 
 class CatBoost:
     """Symmetric trees: all nodes of a level ask the same.
 
-        >>> CatBoost(rounds=60).depth, CatBoost(depth=17).problem()
-        (4, ('depth', '1 to 16'))
+    >>> CatBoost(rounds=60).depth, CatBoost(depth=17).problem()
+    (4, ('depth', '1 to 16'))
     """
 
     rounds: int = 200
@@ -158,9 +158,9 @@ def ensemble(booster: Any) -> Ensemble:
 class CatBoostTrees(HostedEstimator):
     """CatBoost's symmetric trees.
 
-        >>> trees = CatBoostTrees()
-        >>> trees.sections["catboost"].start("fast").rounds, trees.by_label, trees.suffix
-        (60, True, '.cbm')
+    >>> trees = CatBoostTrees()
+    >>> trees.sections["catboost"].start("fast").rounds, trees.by_label, trees.suffix
+    (60, True, '.cbm')
     """
 
     name = "catboost"

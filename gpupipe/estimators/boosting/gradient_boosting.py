@@ -64,9 +64,9 @@ class Boosted:
 class EarlierBooster:
     """An earlier run's booster to resume, and the rounds that each of its targets stopped at.
 
-        >>> earlier = EarlierBooster(None, (40, 12))
-        >>> earlier.kept, earlier.evaluated(0, 40)
-        (36, [10, 12, 20, 30, 40])
+    >>> earlier = EarlierBooster(None, (40, 12))
+    >>> earlier.kept, earlier.evaluated(0, 40)
+    (36, [10, 12, 20, 30, 40])
     """
 
     booster: Any

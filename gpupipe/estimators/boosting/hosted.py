@@ -45,10 +45,10 @@ class HostRows:
 class FitTask:
     """One fit. patience: rounds without a better validation log-loss; 0, or no validation, grows all rounds.
 
-        >>> rows = HostRows(np.zeros((2, 5), np.float32), np.array([0, 2]), np.ones(2, np.float32), np.zeros((2, 3)))
-        >>> task = FitTask(rows, validation=None, rounds=60, patience=8, max_bin=64, threads=1, seed=1)
-        >>> task.fit.X.shape, task.rounds
-        ((2, 5), 60)
+    >>> rows = HostRows(np.zeros((2, 5), np.float32), np.array([0, 2]), np.ones(2, np.float32), np.zeros((2, 3)))
+    >>> task = FitTask(rows, validation=None, rounds=60, patience=8, max_bin=64, threads=1, seed=1)
+    >>> task.fit.X.shape, task.rounds
+    ((2, 5), 60)
     """
 
     fit: HostRows

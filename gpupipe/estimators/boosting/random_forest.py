@@ -31,8 +31,8 @@ STEEPNESS = np.array([1, 2], dtype=np.float32)
 class Forest:
     """A random forest; the group's own trees are fitted to what the pooled forest leaves.
 
-        >>> Forest(trees=30).subsample, Forest(depth=0).problem()
-        (0.25, ('depth', '1 or more'))
+    >>> Forest(trees=30).subsample, Forest(depth=0).problem()
+    (0.25, ('depth', '1 or more'))
     """
 
     MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("column_share",)
@@ -53,9 +53,9 @@ class Forest:
 class RandomForest(TreeEstimator):
     """A random forest of class shares, on the same bins as the boosters.
 
-        >>> forest = RandomForest()
-        >>> forest.sections["forest"].start("fast").trees, forest.uses_bins, forest.pooled_sample
-        (30, True, 'forest')
+    >>> forest = RandomForest()
+    >>> forest.sections["forest"].start("fast").trees, forest.uses_bins, forest.pooled_sample
+    (30, True, 'forest')
     """
 
     name = "random_forest"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Booster:
     """A boosted-tree stage; depth 0 grows leaf-wise up to `leaves`.
 
-        >>> Booster(rounds=60, learning_rate=0.1).depth, Booster(depth=0).problem()
-        (3, ('depth', '1 or more, or leaves >= 2'))
+    >>> Booster(rounds=60, learning_rate=0.1).depth, Booster(depth=0).problem()
+    (3, ('depth', '1 or more, or leaves >= 2'))
     """
 
     rounds: int = 200

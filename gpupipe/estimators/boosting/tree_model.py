@@ -27,9 +27,9 @@ SUFFIXES = (".ubj", ".sector.ubj")  # of a model's first stage and of its second
 class Stage:
     """The first `rounds` rounds of a booster, whose outputs of this label begin at `column`: activity, direction.
 
-        >>> booster = None  # an xgboost.Booster with two outputs for each of three targets
-        >>> [Stage(booster, rounds, N_OUTPUTS * k).column for k, rounds in enumerate((40, 12, 30))]
-        [0, 2, 4]
+    >>> booster = None  # an xgboost.Booster with two outputs for each of three targets
+    >>> [Stage(booster, rounds, N_OUTPUTS * k).column for k, rounds in enumerate((40, 12, 30))]
+    [0, 2, 4]
     """
 
     booster: Any

@@ -37,8 +37,8 @@ def needs_pool(training_set: TrainingSet, minimum: int, frozen_choices: Sequence
 class XgbByLabel(TreeEstimator):
     """Boosted trees of one group and one target; a pooled booster where a group has too few rows of an outer class.
 
-        >>> [(estimator.name, estimator.section, estimator.by_label) for estimator in (XgbHist(), XgbLeafwise())]
-        [('xgb_hist', 'hist', True), ('xgb_leafwise', 'leafwise', True)]
+    >>> [(estimator.name, estimator.section, estimator.by_label) for estimator in (XgbHist(), XgbLeafwise())]
+    [('xgb_hist', 'hist', True), ('xgb_leafwise', 'leafwise', True)]
     """
 
     shared_settings = ("early_stopping", "min_positives")
@@ -135,8 +135,8 @@ def _rounds(frozen_choices: Sequence[TreeModel | None] | None, target: int) -> l
 class XgbHist(XgbByLabel):
     """Depth-wise trees.
 
-        >>> XgbHist().sections["hist"].start("fast").depth, sorted(XgbHist().search.ranges(Booster()))[:2]
-        (3, ['column_share', 'depth'])
+    >>> XgbHist().sections["hist"].start("fast").depth, sorted(XgbHist().search.ranges(Booster()))[:2]
+    (3, ['column_share', 'depth'])
     """
 
     name = "xgb_hist"
@@ -161,9 +161,9 @@ class XgbHist(XgbByLabel):
 class XgbLeafwise(XgbByLabel):
     """Loss-guided trees with a limit on their leaves.
 
-        >>> stage = XgbLeafwise().sections["leafwise"].start("fast")
-        >>> stage.depth, stage.leaves, XgbLeafwise().search.ranges(stage)["leaves"].high
-        (0, 8, 64)
+    >>> stage = XgbLeafwise().sections["leafwise"].start("fast")
+    >>> stage.depth, stage.leaves, XgbLeafwise().search.ranges(stage)["leaves"].high
+    (0, 8, 64)
     """
 
     name = "xgb_leafwise"

@@ -42,9 +42,9 @@ def _group_stage(rounds: int, learning_rate: float) -> Booster:
 class XgbJoint(TreeEstimator):
     """One booster whose leaves hold all targets, pooled over groups, and a group's own rounds where they help.
 
-        >>> joint = XgbJoint()
-        >>> joint.sections["joint"].start("fast").rounds, joint.sections["joint_sector"].start("fast").rounds
-        (80, 20)
+    >>> joint = XgbJoint()
+    >>> joint.sections["joint"].start("fast").rounds, joint.sections["joint_sector"].start("fast").rounds
+    (80, 20)
     """
 
     name = "xgb_joint"

@@ -94,10 +94,10 @@ class Scaler:
 class Unscaled:
     """Columns that are scaled each time that they are read, where memory is short. X: see RowView.
 
-        >>> from gpupipe.runtime.device import pick
-        >>> scaler = Scaler(np.float32([1, 5]), np.float32([2, 1]), flagged=np.array([1]), clip=4.0)
-        >>> Unscaled(scaler, np.float32([[3, np.nan]]), pick("cpu")).whole().tolist()
-        [[1.0, 0.0, 1.0]]
+    >>> from gpupipe.runtime.device import pick
+    >>> scaler = Scaler(np.float32([1, 5]), np.float32([2, 1]), flagged=np.array([1]), clip=4.0)
+    >>> Unscaled(scaler, np.float32([[3, np.nan]]), pick("cpu")).whole().tolist()
+    [[1.0, 0.0, 1.0]]
     """
 
     scaler: Scaler
@@ -114,13 +114,13 @@ class Unscaled:
 class LinearModel:
     """Probabilities of one target. weights: coefficients (n_inputs, 3), intercept (3,). scope: "pool" or "sector".
 
-        >>> from gpupipe.runtime.device import pick
-        >>> scaler = Scaler(np.zeros(1, np.float32), np.ones(1, np.float32), np.array([], int), clip=4.0)
-        >>> weights = Weights(np.array([[-1.0, 0.0, 1.0]]), np.zeros(3))
-        >>> model = LinearModel(scaler, weights, np.ones(3, np.float32), "pool")
-        >>> predict_linear([model], np.float32([[0], [1]]), pick("cpu"))[:, 0].round(2)
-        array([[0.33, 0.33, 0.33],
-               [0.09, 0.24, 0.67]], dtype=float32)
+    >>> from gpupipe.runtime.device import pick
+    >>> scaler = Scaler(np.zeros(1, np.float32), np.ones(1, np.float32), np.array([], int), clip=4.0)
+    >>> weights = Weights(np.array([[-1.0, 0.0, 1.0]]), np.zeros(3))
+    >>> model = LinearModel(scaler, weights, np.ones(3, np.float32), "pool")
+    >>> predict_linear([model], np.float32([[0], [1]]), pick("cpu"))[:, 0].round(2)
+    array([[0.33, 0.33, 0.33],
+           [0.09, 0.24, 0.67]], dtype=float32)
     """
 
     scaler: Scaler
@@ -171,9 +171,9 @@ def predict_linear(models: Sequence[LinearModel], X: Any, device: Device) -> Any
 class SoftmaxLinear(Estimator):
     """Softmax regression on scaled columns, pooled over groups, and a group's weights pulled to the pooled ones.
 
-        >>> linear = SoftmaxLinear()
-        >>> linear.sections["linear"].start("fast").max_iterations, linear.search.ranges(None)["l2"].low
-        (12, 10.0)
+    >>> linear = SoftmaxLinear()
+    >>> linear.sections["linear"].start("fast").max_iterations, linear.search.ranges(None)["l2"].low
+    (12, 10.0)
     """
 
     name = "linear"

@@ -20,10 +20,10 @@ from gpupipe.runtime.device import Device
 class Weights:
     """coefficients: float64 (n_inputs, 3 * n_targets).  intercept: float64 (3 * n_targets,).
 
-        >>> from gpupipe.runtime.device import pick
-        >>> weights = Weights(np.array([[-1.0, 0.0, 1.0]]), np.array([0.0, 0.5, 0.0]))
-        >>> weights.margin(np.float32([[0], [2]]), pick("cpu")).tolist()
-        [[0.0, 0.5, 0.0], [-2.0, 0.5, 2.0]]
+    >>> from gpupipe.runtime.device import pick
+    >>> weights = Weights(np.array([[-1.0, 0.0, 1.0]]), np.array([0.0, 0.5, 0.0]))
+    >>> weights.margin(np.float32([[0], [2]]), pick("cpu")).tolist()
+    [[0.0, 0.5, 0.0], [-2.0, 0.5, 2.0]]
     """
 
     coefficients: np.ndarray

@@ -14,9 +14,9 @@ from gpupipe.runtime.device import Device
 class StackingEstimator(Estimator):
     """An estimator that is fitted on predictions instead of rows; its models have `predict(predictions, device)`.
 
-        >>> from gpupipe.estimators import registry
-        >>> [(item.name, item.stacks) for item in registry.estimators() if isinstance(item, StackingEstimator)]
-        [('meta_learner', True)]
+    >>> from gpupipe.estimators import registry
+    >>> [(item.name, item.stacks) for item in registry.estimators() if isinstance(item, StackingEstimator)]
+    [('meta_learner', True)]
     """
 
     stacks = True

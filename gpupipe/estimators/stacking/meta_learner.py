@@ -119,15 +119,15 @@ def average(n_families: int) -> Weights:
 class MetaLearner(StackingEstimator):
     """Combines the other estimators of a group, pulled to weights that all groups share.
 
-        >>> from gpupipe.estimators import registry
-        >>> from gpupipe.runtime.device import pick
-        >>> from gpupipe.workloads import equity
-        >>> predictions = {"energy": np.float32([[[[0.2, 0.5, 0.3]]], [[[0.3, 0.5, 0.2]]]])}  # of two families, one row
-        >>> settings = registry.readable(equity.make("fast"), "meta_learner")
-        >>> y = {"energy": np.int8([[2]])}
-        >>> models = MetaLearner().fit_stack(("xgb_joint", "linear"), predictions, y, settings, pick("cpu"))
-        >>> models["energy"][0].weights.coefficients.round(2).tolist()
-        [[0.5, 0.0, -0.0], [0.0, 0.0, 0.5], [0.5, 0.0, -0.0], [0.0, 0.0, 0.5]]
+    >>> from gpupipe.estimators import registry
+    >>> from gpupipe.runtime.device import pick
+    >>> from gpupipe.workloads import equity
+    >>> predictions = {"energy": np.float32([[[[0.2, 0.5, 0.3]]], [[[0.3, 0.5, 0.2]]]])}  # of two families, one row
+    >>> settings = registry.readable(equity.make("fast"), "meta_learner")
+    >>> y = {"energy": np.int8([[2]])}
+    >>> models = MetaLearner().fit_stack(("xgb_joint", "linear"), predictions, y, settings, pick("cpu"))
+    >>> models["energy"][0].weights.coefficients.round(2).tolist()
+    [[0.5, 0.0, -0.0], [0.0, 0.0, 0.5], [0.5, 0.0, -0.0], [0.0, 0.0, 0.5]]
     """
 
     name = "meta_learner"
