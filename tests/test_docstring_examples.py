@@ -12,8 +12,8 @@ import gpupipe
 
 PACKAGE = pathlib.Path(gpupipe.__file__).parent
 FOLDERS = (
-    "store", "config", "features", "targets", "dataset", "cross_validation", "evaluation", "estimators", "training", "pipeline",
-    "workloads",
+    "store", "config", "features", "targets", "dataset", "cross_validation", "evaluation", "estimators", "training",
+    "pipeline", "workloads",
 )  # fmt: skip
 FILES = [file for folder in FOLDERS for file in sorted((PACKAGE / folder).rglob("*.py"))]
 MODULES = [

@@ -126,8 +126,8 @@ class Resampled:
         >>> log_losses = {("label_1d_5pct", "prior"): np.ones(40), ("label_1d_5pct", "linear"): np.full(40, 0.9)}
         >>> resampled = resample(draw(times, longest_horizon=5, seed=42), {"energy": by_time(times, log_losses)})
         >>> gains = resampled.gain(["energy"], "label_1d_5pct", "linear")
-        >>> gains.shape, gains[0].round(6), resampled.blocks
-        ((2000,), np.float64(0.1), {'energy': 4.0})
+        >>> gains.shape, gains[:2].round(6).tolist(), resampled.blocks
+        ((2000,), [0.1, 0.1], {'energy': 4.0})
     """
 
     draws: Draws
