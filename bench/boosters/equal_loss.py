@@ -151,7 +151,7 @@ def follow(models: list[Any], rows: RowView, sector_rounds: int = 0) -> np.ndarr
 
     A sector's rounds start from each label's pooled booster cut at its best round.
     """
-    if isinstance(models[0], columns.OfColumns):  # of fewer columns, as twins were left out
+    if isinstance(models[0], columns.ColumnSubsetModel):  # of fewer columns, as twins were left out
         rows = rows.of_columns(models[0].columns)
     models = columns.unwrap(models) or []
     margin = np.tile(np.concatenate([model.bias for model in models]), (rows.n, 1))

@@ -39,7 +39,10 @@ class Section:
 class Alias:
     """A name for several models, with the settings that it implies.
 
-    Example: `Alias(("hist", "linear"), lambda settings: settings)` is an alias for two models without other settings.
+    >>> from gpupipe.workloads import equity
+    >>> alias = equity.catalogue().aliases["turbomode"]
+    >>> len(alias.models), alias.apply(equity.make("fast")).training.pool
+    (6, 'none')
     """
 
     models: tuple[str, ...]

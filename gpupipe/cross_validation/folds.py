@@ -19,7 +19,11 @@ class Folds:
     published: the fold whose models are kept: the single split, or the last origin of a walk-forward.
     walk_forward, cpcv: folds of these methods; empty where the settings do not ask for them.
 
-    Example: with `--walk-forward 4`, walk_forward has 4 folds, published is the last, and 3 are evaluation folds.
+    With `--walk-forward 4`, walk_forward has 4 folds, published is the last, and 3 are evaluation folds:
+
+        >>> origins = tuple(FoldTimes(f"origin{k}", (), (), ()) for k in (1, 2, 3, 4))
+        >>> [fold.name for fold in Folds(origins[-1], origins, cpcv=()).evaluation_folds]
+        ['origin1', 'origin2', 'origin3']
     """
 
     published: FoldTimes

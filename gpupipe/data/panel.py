@@ -171,9 +171,9 @@ class Panel:
 
     def where(self, keep: Sequence[bool]) -> Panel:
         """The panel of the symbols for which `keep` (n_symbols,) is true; raises ValueError if none is left."""
-        of_symbol = np.asarray(keep, dtype=bool)
-        of_row = np.repeat(of_symbol, np.diff(self.device.to_host(self.offsets)))
-        return self._taken(of_row, np.flatnonzero(of_symbol))
+        keep_symbol = np.asarray(keep, dtype=bool)
+        keep_row = np.repeat(keep_symbol, np.diff(self.device.to_host(self.offsets)))
+        return self._taken(keep_row, np.flatnonzero(keep_symbol))
 
     def until(self, time_ns: int) -> Panel:
         """The rows up to and at a time, int64 UTC ns; symbols without any are left out. ValueError if none is left."""

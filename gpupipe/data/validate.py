@@ -47,6 +47,13 @@ class Validated:
 
     bars: the kept rows, sorted by symbol and time.  findings: most severe first.  quarantined_rows: int64 (n,) on the
     host, row numbers among all rows read.  reasons: one of QUARANTINED for each quarantined row.
+
+    >>> prices = dict.fromkeys(("open", "low", "close"), np.float32([10, 10]))
+    >>> bars = Bars(np.int32([0, 0]), ("A",), np.int64([0, 1]), high=np.float32([11, 9.5]), **prices,
+    ...             volume=np.float32([5, 5]), sectors=("energy",))
+    >>> validated = validate_bars(bars)
+    >>> [(finding.kind, finding.action, finding.rows) for finding in validated.findings]
+    [('high is below open or close', 'quarantined', 1)]
     """
 
     bars: Bars

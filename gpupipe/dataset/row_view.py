@@ -25,6 +25,10 @@ class LazyRows:
     """Rows of a feature matrix that are copied only when `whole` is called: float32 (n, n_columns).
 
     values: float32 (n_rows, n_features), the matrix.  rows: int64 (n,), row numbers.  columns: int64, or None for all.
+
+        >>> lazy = LazyRows(np.arange(12, dtype=np.float32).reshape(4, 3), np.array([3, 0]), np.array([2]))
+        >>> lazy.shape, lazy.whole().tolist()
+        ((2, 1), [[11.0], [2.0]])
     """
 
     values: Any
@@ -79,6 +83,9 @@ class Storage:
 
     cache: a folder for files, where the device is the CPU; None keeps them in memory.
     lazy: without such a folder, copy rows each time that they are read.
+
+        >>> Storage(lazy=True), Storage(pathlib.Path("OUT/cache")).cache.name
+        (Storage(cache=None, lazy=True), 'cache')
     """
 
     cache: pathlib.Path | None = None

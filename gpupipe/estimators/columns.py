@@ -23,8 +23,15 @@ QUICK = Booster(rounds=50, learning_rate=0.1, depth=4, min_child_weight=50.0, l2
 
 
 @dataclass(frozen=True)
-class OfColumns:
-    """A model of some columns, which takes the whole feature matrix and picks them. columns: int64, ascending."""
+class ColumnSubsetModel:
+    """A model of some columns, which takes the whole feature matrix and picks them. columns: int64, ascending.
+
+    >>> from gpupipe.estimators.boosting.tree_model import TreeModel
+    >>> model = TreeModel((), np.zeros(3, np.float32), "softmax", np.ones(3, np.float32), "pool")
+    >>> subset_model = ColumnSubsetModel(np.array([0, 4]), model)
+    >>> subset_model.scope, subset_model.describe()["columns"]
+    ('pool', [0, 4])
+    """
 
     columns: np.ndarray
     model: Any
@@ -91,7 +98,7 @@ def predict(estimator: Estimator, models: Sequence[Any], X: Any, device: Device)
 
     X: float32 (n_rows, n_features) with all columns.
     """
-    columns = [model.columns for model in models if isinstance(model, OfColumns)]
+    columns = [model.columns for model in models if isinstance(model, ColumnSubsetModel)]
     if not columns:
         return estimator.predict(models, X, device)
     # Models of one estimator and group come from one training set, and so have the same columns.
@@ -142,11 +149,11 @@ def wrap(models: Sequence[Any], columns: np.ndarray | None) -> list[Any]:
     """Models that were fitted on these columns only, so that they pick them; as they are where it was all."""
     if columns is None:
         return list(models)
-    return [None if model is None else OfColumns(columns, model) for model in models]
+    return [None if model is None else ColumnSubsetModel(columns, model) for model in models]
 
 
 def unwrap(models: Sequence[Any] | None) -> list[Any] | None:
     """The inverse of `wrap`; None stays None."""
     if models is None:
         return None
-    return [model.model if isinstance(model, OfColumns) else model for model in models]
+    return [model.model if isinstance(model, ColumnSubsetModel) else model for model in models]

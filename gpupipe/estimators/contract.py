@@ -28,6 +28,12 @@ class Model(Protocol):
     """A fitted model of one target.
 
     scope: "pool" if it was fitted on all groups, "sector" if some or all of it is the group's own.
+
+        >>> from gpupipe.estimators.linear.softmax_regression import Weights
+        >>> from gpupipe.estimators.stacking.meta_learner import MetaModel
+        >>> model = MetaModel(("xgb_joint", "linear"), Weights(np.zeros((4, 3)), np.zeros(3)))
+        >>> model.scope, list(model.files()), model.describe()["kind"]
+        ('sector', ['.npz'], 'meta')
     """
 
     @property
@@ -49,6 +55,9 @@ class Range:
     """What a search may try, from `low` to `high`.
 
     log: even steps of the logarithm.  whole: integers.  among: these values alone.
+
+        >>> Range(2, 8, whole=True).high, Range(0.25, 1.0, among=(0.25, 0.5, 1.0)).among
+        (8, (0.25, 0.5, 1.0))
     """
 
     low: float
@@ -65,6 +74,11 @@ class SearchSpace:
     section: the section of the settings whose values are searched.
     ranges(values): what to try, given the section's present values.
     pooled: whether one study serves all groups and targets; else there is one for each group (and target).
+
+        >>> from gpupipe.estimators import registry
+        >>> space = registry.estimator("linear").search
+        >>> space.section, space.pooled, space.ranges(None)["l2"].high
+        ('linear', True, 1000000.0)
     """
 
     section: str
@@ -78,6 +92,14 @@ class Shape:
 
     fit, validation, test: of the published fold.  out_of_fold: fitted in one out-of-fold fit.
     largest: share of all rows that the largest group has.  late_columns: columns with missing values on usable rows.
+
+        >>> from gpupipe.estimators import registry
+        >>> from gpupipe.workloads import equity
+        >>> shape = Shape(
+        ...     100_000, fit=60_000.0, validation=15_000.0, test=15_000.0, out_of_fold=48_000.0, largest=0.25,
+        ...     n_features=89, late_columns=10, n_targets=6)
+        >>> round(registry.estimator("xgb_joint").fit_bytes(shape, equity.make("fast"), sparing=False) / 2**20, 1)
+        12.7
     """
 
     n_rows: int
@@ -118,6 +140,12 @@ class EstimatorSettings:
 
     Any other is an error: a setting that a model depends on and its cache key does not name would let a stale model
     pass for a fresh one.
+
+        >>> from gpupipe.estimators import registry
+        >>> from gpupipe.workloads import equity
+        >>> settings = registry.readable(equity.make("fast"), "linear")
+        >>> settings.linear.max_iterations, settings.values(None, None)["linear.clip"]
+        (12, 4.0)
     """
 
     def __init__(self, settings: Config, estimator: Estimator) -> None:
@@ -179,6 +207,11 @@ class Estimator(ABC):
 
     Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
     final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final models.
+
+        >>> from gpupipe.estimators import registry
+        >>> linear = registry.estimator("linear")
+        >>> linear.kinds, linear.uses_bins, list(linear.file_forms), linear.first_cost_us
+        (('classes',), False, ['.npz'], (7.0, 7.0))
     """
 
     name: ClassVar[str]

@@ -30,7 +30,7 @@ class WarmStart:
         return {"warm_start": asdict(self)}
 
 
-def of_description(description: Mapping[str, Any]) -> WarmStart | None:
+def warm_start_of(description: Mapping[str, Any]) -> WarmStart | None:
     """The inverse of `WarmStart.describe`; None for a model that started from nothing."""
     if "warm_start" not in description:
         return None
@@ -46,6 +46,10 @@ class EarlierModels:
     columns: int64, the columns of the feature matrix that the models were fitted on; None for all.
     trained_to: see `WarmStart`; the oldest of all models.
     digest: SHA-256 of the run and its models.
+
+        >>> earlier = EarlierModels("0a1b", {"energy": ()}, np.array([0, 4]), "2017-01-31", digest="f00d")
+        >>> earlier.started(40, 0).rounds, earlier.started(0, 0), earlier.has_columns(None)
+        ((40, 0), None, False)
     """
 
     run_key: str

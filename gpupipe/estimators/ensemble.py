@@ -19,6 +19,13 @@ class Ensemble:
         leaf.  missing_left: bool (n_nodes,), where NaN goes.  leaf: int64 (n_nodes,), row of `values`, -1 of a split.
     values: float32 (n_leaves, n_outputs).
     inclusive: left is x <= split (LightGBM, CatBoost), else x < split (XGBoost).
+
+        >>> tree = Ensemble(
+        ...     offsets=np.array([0, 3]), feature=np.array([4, 0, 0]), split=np.float32([0.5, 0, 0]),
+        ...     left=np.array([1, 0, 0]), right=np.array([2, 0, 0]), missing_left=np.array([True, False, False]),
+        ...     leaf=np.array([-1, 0, 1]), values=np.float32([[-1], [1]]), inclusive=True)
+        >>> tree.n_trees, [values.tolist() for values in tree.splits_of()]
+        (1, [[4], [0.5]])
     """
 
     offsets: np.ndarray
@@ -53,7 +60,12 @@ class Ensemble:
 
 
 class TreeReader:
-    """Reads boosters into ensembles, each once however many models share it."""
+    """Reads boosters into ensembles, each once however many models share it.
+
+    >>> reader, booster = TreeReader(), object()
+    >>> reader.read(booster, lambda booster: "three trees"), reader.read(booster, lambda booster: "never called")
+    ('three trees', 'three trees')
+    """
 
     def __init__(self) -> None:
         self._read: dict[int, tuple[Any, Any]] = {}  # a booster beside its trees, so that no other gets its id
@@ -69,6 +81,15 @@ class EnsembleBuilder:
     """Builds an ensemble node by node. A node names its parent's number and the side that it is on: 0 left, 1 right.
 
     n_outputs: numbers in each leaf.
+
+        >>> builder = EnsembleBuilder(n_outputs=1)
+        >>> builder.begin()
+        >>> root = builder.split(feature=4, value=0.5, missing_left=True, parent=None, side=0)
+        >>> builder.leaf([-1.0], root, side=0)
+        >>> builder.leaf([1.0], root, side=1)
+        >>> ensemble = builder.ensemble()
+        >>> ensemble.n_trees, ensemble.left.tolist(), ensemble.right.tolist(), ensemble.values.tolist()
+        (1, [1, 0, 0], [2, 0, 0], [[-1.0], [1.0]])
     """
 
     def __init__(self, n_outputs: int) -> None:

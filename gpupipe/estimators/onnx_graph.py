@@ -18,6 +18,14 @@ class OnnxGraph(Protocol):
 
     input: the name of the whole feature matrix, float32 (n_rows, n_features), NaN where missing.
     reader: reads boosters, each once for all models of a group.
+
+        >>> from gpupipe.artifacts.onnx.graphs import graph_of
+        >>> from gpupipe.estimators.linear.softmax_linear import LinearModel, Scaler, Weights
+        >>> scaler = Scaler(np.zeros(2, np.float32), np.ones(2, np.float32), np.array([], int), clip=4.0)
+        >>> model = LinearModel(scaler, Weights(np.zeros((2, 3)), np.zeros(3)), np.ones(3, np.float32), "pool")
+        >>> graph = graph_of("linear", {"linear": model}, (2, 3), {}, TreeReader()).graph  # doctest: +SKIP
+        >>> [node.op_type for node in graph.node]  # doctest: +SKIP
+        ['Sub', 'Div', 'IsNaN', 'Clip', 'Where', 'MatMul', 'Add', 'Softmax', 'Identity']
     """
 
     input: str

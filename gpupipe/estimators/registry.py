@@ -112,11 +112,11 @@ def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: d
 
     ValueError, or the library's own error, for a file that is no model.
     """
-    from gpupipe.estimators.columns import OfColumns
+    from gpupipe.estimators.columns import ColumnSubsetModel
 
     if "columns" in description:
         rest = {key: value for key, value in description.items() if key != "columns"}
-        return OfColumns(np.array(description["columns"], dtype=np.int64), load_model(files, rest, boosters))
+        return ColumnSubsetModel(np.array(description["columns"], dtype=np.int64), load_model(files, rest, boosters))
     for item in estimators():
         if description["kind"] in item.model_kinds:
             for suffix, content in files.items():

@@ -41,12 +41,12 @@ def with_mean_weight_1(
     xp = device.xp
     scaled = {group: rows.weight.copy() for group, rows in fit.items()}
     for c in range(n_classes):
-        of_class = {group: rows.y == c for group, rows in fit.items()}
-        counts = sum(mask.sum(axis=0) for mask in of_class.values())
-        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in of_class.items())
+        is_member = {group: rows.y == c for group, rows in fit.items()}
+        counts = sum(mask.sum(axis=0) for mask in is_member.values())
+        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in is_member.items())
         counts, mass = (device.asarray(total(device.to_host(sums))) for sums in (counts, mass))
         mean = xp.where(mass > 0, mass / xp.maximum(counts, 1), 1.0).astype(xp.float32)
-        scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in of_class.items()}
+        scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in is_member.items()}
     return {group: rows.with_weight(scaled[group]) for group, rows in fit.items()}
 
 
@@ -71,8 +71,18 @@ class TrainingSet:
     counts_everywhere: fitted rows by class, like `counts`, of the groups of all these processes; None where this one
         holds all.
 
-        >>> training_set.fit["energy"].X.shape, training_set.shares().shape     # doctest: +SKIP
-        ((11520, 89), (6, 3))
+        >>> from gpupipe.dataset.dataset import Dataset
+        >>> from gpupipe.runtime.device import pick
+        >>> target = Target(("label_1d",), "classes", (1,), ("sell", "hold", "buy"))
+        >>> rows, all_true = np.arange(4), np.ones(4, bool)
+        >>> dataset = Dataset(
+        ...     "energy", np.zeros((4, 2), np.float32), ("a", "b"), np.int8([[0], [2], [2], [1]]), target,
+        ...     rows, rows + 1, warm=all_true, usable=all_true, offsets=np.array([0, 4]))
+        >>> training_set = TrainingSet(
+        ...     "final", {"energy": RowView(dataset, rows)}, {}, target, pick("cpu"), max_bin=64, class_weight="none",
+        ...     threads=1, seed=1)
+        >>> training_set.counts["energy"].tolist(), training_set.shares().round(2).tolist()
+        ([[1, 1, 2]], [[0.27, 0.27, 0.45]])
     """
 
     name: str

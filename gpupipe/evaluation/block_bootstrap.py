@@ -122,8 +122,12 @@ class Resampled:
         of the sector.
     blocks: for each sector, how many blocks its times make.
 
-    Example: `resample(draws, {"energy": losses}).gain(["energy"], "label_1d_5pct", "linear")` is an array of 2,000
-    gains over the prior; `interval` turns it into a 95 % interval.
+        >>> times = np.arange(40)
+        >>> log_losses = {("label_1d_5pct", "prior"): np.ones(40), ("label_1d_5pct", "linear"): np.full(40, 0.9)}
+        >>> resampled = resample(draw(times, longest_horizon=5, seed=42), {"energy": by_time(times, log_losses)})
+        >>> gains = resampled.gain(["energy"], "label_1d_5pct", "linear")
+        >>> gains.shape, gains[:2].round(6).tolist(), resampled.blocks
+        ((2000,), [0.1, 0.1], {'energy': 4.0})
     """
 
     draws: Draws

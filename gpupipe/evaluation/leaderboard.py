@@ -52,8 +52,8 @@ class Measured:
             groups = [row["sector"] for row in rows]
             gain_all: float = 0.0
             drawn_all: Any = 0.0
-            if of_all := cells.get((label, PRIOR_ALL)):
-                gain_all = gain(_mean(of_all, f"test_{self.loss}"), _mean(rows, f"test_prior_{self.loss}"))
+            if pooled_prior_rows := cells.get((label, PRIOR_ALL)):
+                gain_all = gain(_mean(pooled_prior_rows, f"test_{self.loss}"), _mean(rows, f"test_prior_{self.loss}"))
                 drawn_all = self.resampled.gain(groups, label, PRIOR_ALL)
             skill = skill_measures(
                 self.resampled, groups, average["test_gain_over_prior"], self.resampled.gain(groups, label, model),

@@ -13,7 +13,9 @@ from gpupipe.targets.target import Target
 class Scorer(Protocol):
     """The measures of a model's predictions.
 
-    Example: `scorer_of(target).cutoffs(prediction, y)` is {"buy": 0.41, "sell": 0.38} for classes and {} for values.
+    >>> scorer = scorer_of(Target(("next_return",), "value", (1,), loss="squared_error", reference="last_value"))
+    >>> type(scorer).__name__, scorer.cutoffs(np.zeros((2, 1)), np.zeros(2))
+    ('ValueScorer', {})
     """
 
     def cutoffs(self, prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -37,7 +39,15 @@ class Scorer(Protocol):
 
 
 class ClassScorer:
-    """Measures of class probabilities; see `metrics.measures`."""
+    """Measures of class probabilities; see `metrics.measures`.
+
+    >>> probability, y = np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]]), np.array([0, 2], np.int8)
+    >>> cutoffs = ClassScorer().cutoffs(probability, y)
+    >>> prior = np.full((2, 3), 1 / 3)
+    >>> measures = ClassScorer().measures(probability, y, prior, cutoffs, forward_return=np.float32([-0.02, 0.05]))
+    >>> cutoffs, measures["calls_buy"], round(measures["gain_over_prior"], 3)
+    ({'buy': 0.6, 'sell': 0.6}, 1, 0.535)
+    """
 
     def cutoffs(self, prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """See `Scorer`."""
@@ -57,7 +67,14 @@ class ClassScorer:
 
 
 class ValueScorer:
-    """Measures of predicted values."""
+    """Measures of predicted values.
+
+    >>> prediction, y = np.array([[0.5], [2.0]]), np.array([1.0, 2.0])
+    >>> reference = np.zeros((2, 1))
+    >>> measures = ValueScorer().measures(prediction, y, reference, {}, forward_return=np.zeros(2, np.float32))
+    >>> measures["squared_error"], measures["prior_squared_error"], measures["gain_over_prior"]
+    (0.125, 2.5, 0.95)
+    """
 
     def cutoffs(self, prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """See `Scorer`."""

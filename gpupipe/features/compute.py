@@ -28,7 +28,12 @@ class Sink:
     cuts: float32 (n_cuts,), rising within a column.  cut_offsets: int64 (n_columns + 1,); column k has the cuts
         cut_offsets[k]:cut_offsets[k + 1], at most 254.
 
-    Example: with the cuts [0.5, 1.0] the values 0.2, 0.5, 3.0 and NaN become the bins 0, 1, 2 and 255.
+    With the cuts [0.5, 1.0] the values 0.2, 0.5, 3.0 and NaN become the bins 0, 1, 2 and 255.
+
+        >>> from gpupipe import simulate
+        >>> sink = bin_sink(simulate(11, 30, seed=1), [np.float32([0.5, 1.0]), np.float32([30])])
+        >>> sink.bins.shape, sink.out.shape, sink.cut_offsets.tolist(), sink.is_binned
+        ((330, 2), (330, 0), [0, 2, 3], True)
     """
 
     out: Any
@@ -64,8 +69,13 @@ class ProgramState(NamedTuple):
     recursions: float64 (n_symbols, n_states, 4), the state of each recursive average.
     compared: float32 (n_rows, n_sources), the series that cross-sectional columns compare.
 
-    Example: for rsi_14 and sector_rank_roc_5 of 500 symbols, two Wilder averages give recursions (500, 2, 4), and one
-    compared series gives compared (n_rows, 1).
+    For rsi_14 and sector_rank_roc_5 of 11 symbols with 30 bars, two Wilder averages and one compared series:
+
+        >>> from gpupipe import simulate
+        >>> from gpupipe.features.formulas import FEATURES
+        >>> state = new_state(simulate(11, 30, seed=1), [FEATURES["rsi_14"], FEATURES["sector_rank_roc_5"]])
+        >>> state.recursions.shape, state.compared.shape
+        ((11, 2, 4), (330, 1))
     """
 
     recursions: Any

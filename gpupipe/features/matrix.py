@@ -93,7 +93,10 @@ def hash_of(names: Iterable[str], definitions: Iterable[str]) -> str:
 class FeatureInfo(NamedTuple):
     """One line of the feature table.
 
-    warm_up_bars: rows 0 to warm_up_bars - 1 of a symbol are NaN. Example: roc_5 has 5, and family "momentum".
+    warm_up_bars: rows 0 to warm_up_bars - 1 of a symbol are NaN.
+
+        >>> [(info.family, info.warm_up_bars) for info in feature_table() if info.name == "roc_5"]
+        [('momentum', 5)]
     """
 
     name: str
@@ -182,7 +185,12 @@ class Bins:
         255 where the feature is NaN.
     names: one for each column.  cuts: the cuts of each column, float32, rising.
 
-    Example: with the cuts [30, 70] an rsi_14 of 25, 30, 80 and NaN becomes 0, 1, 2 and 255.
+    With the cuts [30, 70] an rsi_14 of 25, 30, 80 and NaN becomes 0, 1, 2 and 255.
+
+        >>> from gpupipe import simulate
+        >>> bins = compute_bins(simulate(11, 30, seed=1), ["rsi_14"], [[30, 70]])
+        >>> bins.values.shape, np.unique(bins.values).tolist()
+        ((330, 1), [0, 1, 2, 255])
     """
 
     values: Any

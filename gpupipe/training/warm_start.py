@@ -20,7 +20,7 @@ from gpupipe.cross_validation.split import Split
 from gpupipe.data.report import time_text
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators import registry
-from gpupipe.estimators.columns import OfColumns, unwrap
+from gpupipe.estimators.columns import ColumnSubsetModel, unwrap
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store, StoreError, sha256, write_atomic
@@ -145,7 +145,7 @@ class Starting:
             )  # fmt: skip
             return None
         columns = {
-            tuple(model.columns) if isinstance(model, OfColumns) else None
+            tuple(model.columns) if isinstance(model, ColumnSubsetModel) else None
             for of_group in models.values()
             for model in of_group
         }

@@ -21,7 +21,7 @@ from gpupipe.estimators import registry
 from gpupipe.estimators.boosting import catboost_trees, lightgbm_trees, tree_model
 from gpupipe.estimators.boosting.lightgbm_trees import ALMOST_ZERO, round_down
 from gpupipe.estimators.boosting.xgb_by_label import XgbHist
-from gpupipe.estimators.columns import OfColumns
+from gpupipe.estimators.columns import ColumnSubsetModel
 from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.stacking import meta_learner
 from gpupipe.store.content_store import sha256
@@ -72,7 +72,7 @@ def test_chosen_columns_and_class_weights_are_in_the_graph(name, content_of):
     fold = world("balanced")[0].of_columns(np.array([0, 1, 4]))
     quick = equity.make("fast", settings=[*QUICK, "lightgbm.rounds=5", "catboost.rounds=5"])
     models = fit_all(name, fold, quick)[1]["a"]
-    assert isinstance(models[0], OfColumns) and (models[0].model.class_weight != 1).any()
+    assert isinstance(models[0], ColumnSubsetModel) and (models[0].model.class_weight != 1).any()
     X = hard_rows([(name, model) for model in models])
     for model in models:
         expected, content = predict_model(name, model, X), content_of(name, model)

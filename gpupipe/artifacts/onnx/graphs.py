@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.estimators import registry
-from gpupipe.estimators.columns import OfColumns
+from gpupipe.estimators.columns import ColumnSubsetModel
 from gpupipe.estimators.ensemble import Ensemble, TreeReader
 
 INPUT, OUTPUT = "features", "probabilities"
@@ -54,7 +54,7 @@ def graph_of(
 
 def of_all_columns(model: Any) -> tuple[Any, np.ndarray | None]:
     """A model without its choice of columns, and the numbers of these; None where it takes all."""
-    return (model.model, model.columns) if isinstance(model, OfColumns) else (model, None)
+    return (model.model, model.columns) if isinstance(model, ColumnSubsetModel) else (model, None)
 
 
 class _Graph:

@@ -46,8 +46,17 @@ class HoursCheck:
     silent: `("YYYY-MM-DDTHH:MM:SSZ", bars)`, runs of bars that every symbol lacks, in a session in which some symbol
     has bars.  days: datetime64[D] (n_rows,), the session of each bar; NaT outside all hours.
 
-    A symbol with minute bars at 14:30 and 14:32 has the hole ("AAA", "2009-11-27", 1). If no other symbol has a bar
-    at 14:31, `silent` has ("2009-11-27T14:31:00Z", 1).
+    A symbol with minute bars at 14:30 and 14:32 has a hole at 14:31, in which no other symbol has a bar either:
+
+    >>> day = np.array(["2009-11-27"], "datetime64[D]")
+    >>> midnight = day.astype("datetime64[ns]").astype(np.int64)
+    >>> open, close = midnight + int(14.5 * HOUR_NS), midnight + 18 * HOUR_NS
+    >>> minute_ns, symbol = HOUR_NS // 60, np.zeros(2, np.int32)
+    >>> time_ns = open + np.array([0, 2]) * minute_ns
+    >>> bars = BarTable(("AAA",), ("energy",), symbol, time_ns, np.ones((2, 5), np.float32), symbol)
+    >>> check = check_hours(bars, SessionHours(day, open, close, close, close), minute_ns, np.repeat(day, 2))
+    >>> check.holes, check.silent
+    ((('AAA', '2009-11-27', 1),), (('2009-11-27T14:31:00Z', 1),))
     """
 
     outside: tuple[tuple[str, str, int], ...]

@@ -41,8 +41,8 @@ class Sessions:
 
     New York was closed on Thanksgiving, 2009-11-26:
 
-        Sessions("XNYS", np.datetime64("2009-11-25"), np.datetime64("2009-11-27")).days
-        array(['2009-11-25', '2009-11-27'], dtype='datetime64[D]')
+    >>> Sessions("XNYS", np.datetime64("2009-11-25"), np.datetime64("2009-11-27")).days  # doctest: +SKIP
+    array(['2009-11-25', '2009-11-27'], dtype='datetime64[D]')
     """
 
     def __init__(self, name: str, first_day: np.datetime64, last_day: np.datetime64) -> None:

@@ -22,7 +22,13 @@ def class_shares(y: np.ndarray, n_classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ShareTable:
-    """Class shares in bins of one column. edges: float32 (19,), its quantiles.  shares: (n_targets, 20, n_classes)."""
+    """Class shares in bins of one column. edges: float32 (19,), its quantiles.  shares: (n_targets, 20, n_classes).
+
+    >>> natr = np.arange(40, dtype=np.float32)
+    >>> table = fit_table([natr], [np.int8(natr >= 20)[:, None]], n_classes=2)
+    >>> table.edges.shape, table.shares.shape, table.predict(np.float32([1, 30]))[:, 0].round(2).tolist()
+    ((19,), (1, 20, 2), [[0.58, 0.42], [0.42, 0.58]])
+    """
 
     edges: np.ndarray
     shares: np.ndarray
@@ -54,7 +60,17 @@ def fit_table(column: Sequence[np.ndarray], y: Sequence[np.ndarray], n_classes: 
 
 @dataclass(frozen=True)
 class PooledPrior(Baseline):
-    """Class shares of the training rows of all groups together."""
+    """Class shares of the training rows of all groups together.
+
+    >>> from gpupipe.targets.target import Target
+    >>> all_true, rows = np.ones(4, bool), np.arange(4)
+    >>> dataset = Dataset(
+    ...     "energy", np.zeros((4, 1), np.float32), ("x",), np.int8([[0], [1], [1], [1]]),
+    ...     Target(("up",), "classes", (1,), ("down", "up")), rows, rows + 1, all_true, all_true, np.array([0, 4]))
+    >>> predict = PooledPrior().learn(TrainingRows({"energy": dataset}, {"energy": rows}))
+    >>> predict(dataset, np.array([0])).tolist()
+    [[[0.3, 0.7]]]
+    """
 
     name: str = "prior_all"
     short_name: str = "prior all"
@@ -71,6 +87,10 @@ class TableOfColumn(Baseline):
     """Class shares in 20 bins of one extra column of the dataset, of all groups together or of each alone.
 
     column: name of the extra column.  pooled: whether one table serves all groups.
+
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> [(table.name, table.column, table.pooled) for table in EQUITY.baselines[1:3]]
+        [('volatility_table_sector', 'natr', False), ('volatility_table_all', 'natr', True)]
     """
 
     name: str

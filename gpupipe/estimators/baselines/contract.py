@@ -19,6 +19,16 @@ class TrainingRows:
     """The training rows of several groups, on the host.
 
     datasets: of each group.  rows: of each group, the numbers of its training rows.
+
+        >>> from gpupipe.targets.target import Target
+        >>> rows, all_true = np.arange(3), np.ones(3, bool)
+        >>> dataset = Dataset(
+        ...     "energy", np.zeros((3, 1), np.float32), ("x",), np.int8([[0], [1], [1]]),
+        ...     Target(("up",), "classes", (1,), ("down", "up")), rows, rows + 1, all_true, all_true, np.array([0, 3]),
+        ...     extra={"natr": np.float32([1, 2, 3])})
+        >>> training_rows = TrainingRows({"energy": dataset}, {"energy": np.array([0, 2])})
+        >>> training_rows.y()["energy"].tolist(), training_rows.extra("natr")["energy"].tolist()
+        ([[0], [1]], [1.0, 3.0])
     """
 
     datasets: Mapping[str, Dataset]
@@ -42,6 +52,10 @@ class Baseline(ABC):
     name: as the summary and reports show it.
     short_name: the heading of its column in console tables; its name if empty.
     reference_table: whether the verdict asks models to beat it (the best of several such tables counts).
+
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> [(baseline.name, baseline.reference_table) for baseline in EQUITY.baselines[:2]]
+        [('prior_all', False), ('volatility_table_sector', True)]
     """
 
     name: str

@@ -27,7 +27,19 @@ _numbers = itertools.count()  # names of files in a cache
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows that a tree is fitted on: blocks of the fitted rows, and the bins of all of them in one matrix."""
+    """Rows that a tree is fitted on: blocks of the fitted rows, and the bins of all of them in one matrix.
+
+    >>> from gpupipe.dataset.dataset import Dataset
+    >>> from gpupipe.targets.target import Target
+    >>> rows, all_true = np.arange(4), np.ones(4, bool)
+    >>> dataset = Dataset(
+    ...     "energy", np.zeros((4, 1), np.float32), ("x",), np.zeros((4, 1), np.float32),
+    ...     Target(("next",), "value", (1,)), rows, rows + 1, all_true, all_true, np.array([0, 4]))
+    >>> view = RowView(dataset, np.array([3, 0, 1]))
+    >>> sample = Sample((view.slice(0, 2), view.slice(2, 3)), quantile_matrix([view.X], max_bin=64, threads=1))
+    >>> [block.n for block in sample.blocks], sample.bins.num_row()
+    ([2, 1], 3)
+    """
 
     blocks: tuple[RowView, ...]
     bins: Any
@@ -37,6 +49,20 @@ class BinnedMatrix:
     """The bins of one training set.
 
     Use `binned(training_set)`, which makes one and keeps it with the training set.
+
+        >>> from gpupipe.dataset.dataset import Dataset
+        >>> from gpupipe.runtime.device import pick
+        >>> from gpupipe.targets.target import Target
+        >>> target, rows, all_true = Target(("next",), "value", (1,)), np.arange(40), np.ones(40, bool)
+        >>> dataset = Dataset(
+        ...     "energy", np.arange(40, dtype=np.float32)[:, None], ("x",), np.zeros((40, 1), np.float32), target,
+        ...     rows, rows + 1, all_true, all_true, np.array([0, 40]))
+        >>> fit = {"energy": RowView(dataset, rows)}
+        >>> training_set = TrainingSet("final", fit, {}, target, pick("cpu"), 8, "none", threads=1, seed=1)
+        >>> [sample.bins.num_row() for sample in binned(training_set).samples(0.25)]
+        [10, 10, 10, 10]
+        >>> [len(cuts) for cuts in cuts_of(binned(training_set).cut_points)]  # between 8 bins
+        [7]
     """
 
     def __init__(self, training_set: TrainingSet) -> None:
@@ -121,7 +147,7 @@ class BinnedMatrix:
         return quantile_matrix([first], training_set.max_bin, training_set.threads, pooled, training_set.cache)
 
 
-class _OfTargets:
+class _TargetSubsetBins:
     """The bins of a training set that has some targets of another: the parent's, with the rows of these targets."""
 
     def __init__(self, parent: BinnedMatrix, targets: tuple[int, ...]) -> None:
@@ -139,13 +165,13 @@ class _OfTargets:
         ]
 
 
-def binned(training_set: TrainingSet) -> BinnedMatrix | _OfTargets:
+def binned(training_set: TrainingSet) -> BinnedMatrix | _TargetSubsetBins:
     """The bins of a training set."""
     if training_set.parent:
         parent, targets = training_set.parent
         shared = binned(parent)
         assert isinstance(shared, BinnedMatrix), "targets are taken of a whole training set"
-        return _OfTargets(shared, targets)
+        return _TargetSubsetBins(shared, targets)
     return training_set.shared("bins", lambda: BinnedMatrix(training_set))
 
 

@@ -23,7 +23,11 @@ HEADER = struct.Struct("<4sI")  # MAGIC, and the length of the rest: a model of 
 
 @dataclass(frozen=True)
 class CatBoost:
-    """Symmetric trees: all nodes of a level ask the same."""
+    """Symmetric trees: all nodes of a level ask the same.
+
+    >>> CatBoost(rounds=60).depth, CatBoost(depth=17).problem()
+    (4, ('depth', '1 to 16'))
+    """
 
     rounds: int = 200
     learning_rate: float = 0.05
@@ -152,7 +156,12 @@ def ensemble(booster: Any) -> Ensemble:
 
 
 class CatBoostTrees(HostedEstimator):
-    """CatBoost's symmetric trees."""
+    """CatBoost's symmetric trees.
+
+    >>> trees = CatBoostTrees()
+    >>> trees.sections["catboost"].start("fast").rounds, trees.by_label, trees.suffix
+    (60, True, '.cbm')
+    """
 
     name = "catboost"
     sections = {

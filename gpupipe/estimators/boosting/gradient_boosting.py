@@ -39,6 +39,10 @@ class Boosted:
     rounds: the round with the lowest validation log-loss; all of them without validation or patience.
     loss: float32 (n_validation, n_targets), of each target at its round.
     old: how many of the booster's rounds are an earlier run's.
+
+        >>> boosted = Boosted(None, (40, 12), np.zeros((0, 2), np.float32), old=20)
+        >>> boosted.from_old(0), boosted.from_old(1)
+        (20, 12)
     """
 
     booster: Any
@@ -58,7 +62,12 @@ class Boosted:
 
 @dataclass(frozen=True)
 class EarlierBooster:
-    """An earlier run's booster to resume, and the rounds that each of its targets stopped at."""
+    """An earlier run's booster to resume, and the rounds that each of its targets stopped at.
+
+    >>> earlier = EarlierBooster(None, (40, 12))
+    >>> earlier.kept, earlier.evaluated(0, 40)
+    (36, [10, 12, 20, 30, 40])
+    """
 
     booster: Any
     rounds: tuple[int, ...]
@@ -83,6 +92,20 @@ class Objective:
     start(rows): their margins before the first round, float32 (n_rows, 3 * n_targets), of true probabilities.
     class_weight: float32 (n_targets, 3), which boosting sees and validation does not.
     scale: float32 (n_targets,), what each target counts when a split is chosen for all of them.
+
+        >>> from gpupipe.dataset.dataset import Dataset
+        >>> from gpupipe.estimators.training_set import tile
+        >>> from gpupipe.targets.target import Target
+        >>> numbers, all_true = np.arange(2), np.ones(2, bool)
+        >>> dataset = Dataset(
+        ...     "energy", np.zeros((2, 1), np.float32), ("x",), np.int8([[0, 2], [1, -1]]),
+        ...     Target(("label_1d", "label_2d"), "classes", (1, 2), ("sell", "hold", "buy")),
+        ...     numbers, numbers + 2, all_true, all_true, np.array([0, 2]))
+        >>> bias, ones = np.float32([-1.5, 0, -1]), np.ones((1, 3), np.float32)
+        >>> objective = Objective([1], lambda rows: tile(bias, rows), class_weight=ones, scale=ones[:, 0])
+        >>> view = RowView(dataset, numbers)
+        >>> objective.y(view).tolist(), objective.start(view).tolist()
+        ([[2], [-1]], [[-1.5, 0.0, -1.0], [-1.5, 0.0, -1.0]])
     """
 
     targets: Sequence[int]
@@ -102,6 +125,9 @@ class Stopping:
     patience: rounds without a lower validation log-loss of any target after which it ends; 0 runs all rounds.
     rounds: for each target, the numbers that an earlier fit chose; validation is not evaluated then.
     watch: called with the round and the losses after each evaluation.
+
+        >>> Stopping(patience=8), Stopping(0, rounds=[40, 12]).rounds
+        (Stopping(patience=8, rounds=None, watch=None), [40, 12])
     """
 
     patience: int

@@ -28,6 +28,11 @@ class HostRows:
 
     X: float32 (n, n_features), host memory.  label: int64 (n,).  weight: float32 (n,).
     margin: float64 (n, 3), where boosting starts.
+
+        >>> margin = np.log([[0.2, 0.5, 0.3]] * 2)
+        >>> rows = HostRows(np.zeros((2, 5), np.float32), np.array([0, 2]), np.ones(2, np.float32), margin)
+        >>> rows.X.shape, rows.margin.shape
+        ((2, 5), (2, 3))
     """
 
     X: np.ndarray
@@ -38,7 +43,13 @@ class HostRows:
 
 @dataclass(frozen=True)
 class FitTask:
-    """One fit. patience: rounds without a better validation log-loss; 0, or no validation, grows all rounds."""
+    """One fit. patience: rounds without a better validation log-loss; 0, or no validation, grows all rounds.
+
+    >>> rows = HostRows(np.zeros((2, 5), np.float32), np.array([0, 2]), np.ones(2, np.float32), np.zeros((2, 3)))
+    >>> task = FitTask(rows, validation=None, rounds=60, patience=8, max_bin=64, threads=1, seed=1)
+    >>> task.fit.X.shape, task.rounds
+    ((2, 5), 60)
+    """
 
     fit: HostRows
     validation: HostRows | None
@@ -56,6 +67,12 @@ class HostedModel:
     library: the estimator that fitted it.
     content: the file from which `booster` was loaded, so that what predicts is what was saved.
     bias, class_weight, scope: see TreeModel.
+
+        >>> from gpupipe.estimators import registry
+        >>> library, bias = registry.estimator("lightgbm"), np.log(np.float32([0.2, 0.5, 0.3]))
+        >>> model = HostedModel(library, None, b"tree", 60, bias, np.ones(3, np.float32), "sector")
+        >>> model.files(), model.describe()["kind"], model.describe()["rounds"]
+        ({'.txt': b'tree'}, 'lightgbm', [60])
     """
 
     library: HostedEstimator
@@ -94,6 +111,10 @@ class HostedEstimator(Estimator):
     """An estimator of another library of boosted trees.
 
     suffix: of the file that holds a model. Its settings are the section of its own name.
+
+        >>> from gpupipe.estimators import registry
+        >>> [(item.name, item.suffix) for item in registry.estimators() if isinstance(item, HostedEstimator)]
+        [('lightgbm', '.txt'), ('catboost', '.cbm')]
     """
 
     suffix: ClassVar[str]

@@ -21,7 +21,11 @@ ALMOST_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 
 @dataclass(frozen=True)
 class LightGBM:
-    """Leaf-wise trees up to `leaves` and `depth` (0: any); with min_rows in each leaf."""
+    """Leaf-wise trees up to `leaves` and `depth` (0: any); with min_rows in each leaf.
+
+    >>> LightGBM(rounds=60).leaves, LightGBM(leaves=1).problem()
+    (8, ('leaves', '2 or more'))
+    """
 
     rounds: int = 200
     learning_rate: float = 0.05
@@ -137,7 +141,12 @@ def round_down(value: float) -> np.float32:
 
 
 class LightGBMTrees(HostedEstimator):
-    """LightGBM's leaf-wise trees."""
+    """LightGBM's leaf-wise trees.
+
+    >>> trees = LightGBMTrees()
+    >>> trees.sections["lightgbm"].start("quality").rounds, trees.by_label, trees.suffix
+    (600, True, '.txt')
+    """
 
     name = "lightgbm"
     sections = {

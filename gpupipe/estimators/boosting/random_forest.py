@@ -29,7 +29,11 @@ STEEPNESS = np.array([1, 2], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Forest:
-    """A random forest; the group's own trees are fitted to what the pooled forest leaves."""
+    """A random forest; the group's own trees are fitted to what the pooled forest leaves.
+
+    >>> Forest(trees=30).subsample, Forest(depth=0).problem()
+    (0.25, ('depth', '1 or more'))
+    """
 
     MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("column_share",)
     trees: int = 100
@@ -47,7 +51,12 @@ class Forest:
 
 
 class RandomForest(TreeEstimator):
-    """A random forest of class shares, on the same bins as the boosters."""
+    """A random forest of class shares, on the same bins as the boosters.
+
+    >>> forest = RandomForest()
+    >>> forest.sections["forest"].start("fast").trees, forest.uses_bins, forest.pooled_sample
+    (30, True, 'forest')
+    """
 
     name = "random_forest"
     short_name = "forest"

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Booster:
-    """A boosted-tree stage; depth 0 grows leaf-wise up to `leaves`."""
+    """A boosted-tree stage; depth 0 grows leaf-wise up to `leaves`.
+
+    >>> Booster(rounds=60, learning_rate=0.1).depth, Booster(depth=0).problem()
+    (3, ('depth', '1 or more, or leaves >= 2'))
+    """
 
     rounds: int = 200
     learning_rate: float = 0.1

@@ -41,7 +41,12 @@ def boosted_bytes(shape: Shape, subsample: float) -> float:
 
 
 class TreeEstimator(Estimator):
-    """An estimator whose models are `TreeModel`s."""
+    """An estimator whose models are `TreeModel`s.
+
+    >>> from gpupipe.estimators import registry
+    >>> [item.name for item in registry.estimators() if isinstance(item, TreeEstimator)]
+    ['xgb_joint', 'xgb_hist', 'xgb_leafwise', 'random_forest']
+    """
 
     uses_bins = True
     model_kinds = ("trees",)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpupipe.dataset.row_view import LazyRows, in_blocks
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.earlier import WarmStart, of_description
+from gpupipe.estimators.earlier import WarmStart, warm_start_of
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
 from gpupipe.kernels.softmax import softmax_probability
 from gpupipe.runtime.device import Device, DeviceError, device_of
@@ -25,7 +25,12 @@ SUFFIXES = (".ubj", ".sector.ubj")  # of a model's first stage and of its second
 
 @dataclass(frozen=True)
 class Stage:
-    """The first `rounds` rounds of a booster, whose outputs of this label begin at `column`: activity, direction."""
+    """The first `rounds` rounds of a booster, whose outputs of this label begin at `column`: activity, direction.
+
+    >>> booster = None  # an xgboost.Booster with two outputs for each of three targets
+    >>> [Stage(booster, rounds, N_OUTPUTS * k).column for k, rounds in enumerate((40, 12, 30))]
+    [0, 2, 4]
+    """
 
     booster: Any
     rounds: int
@@ -44,6 +49,12 @@ class TreeModel:
         divided by w and put back to a sum of 1.
     scope: "pool" if it was fitted on all groups, "sector" if some or all of it is the group's own.
     warm: where its first stage started from an earlier run's model.
+
+        >>> from gpupipe.runtime.device import pick
+        >>> bias, ones = np.log(np.float32([0.2, 0.5, 0.3])), np.ones(3, np.float32)
+        >>> model = TreeModel((Stage(None, rounds=0, column=0),), bias, "softmax", class_weight=ones, scope="pool")
+        >>> model.predict(np.zeros((2, 5), np.float32), pick("cpu")).round(2)[0]
+        array([0.2, 0.5, 0.3], dtype=float32)
     """
 
     stages: tuple[Stage, ...]
@@ -91,7 +102,7 @@ class TreeModel:
             description["link"],
             np.array(description["class_weight"], dtype=np.float32),
             description["scope"],
-            of_description(description),
+            warm_start_of(description),
         )
 
 

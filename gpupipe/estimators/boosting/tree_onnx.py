@@ -56,12 +56,12 @@ def stages(model: TreeModel, reader: TreeReader) -> list[Ensemble]:
     """An ensemble for each stage of a model: its rounds, and the two outputs of the model's target."""
     ensembles = []
     for stage in model.stages:
-        ensemble, rounds = reader.read(stage.booster, of_xgboost)
+        ensemble, rounds = reader.read(stage.booster, ensemble_of)
         ensembles.append(ensemble.part(rounds[stage.rounds], slice(stage.column, stage.column + N_OUTPUTS)))
     return ensembles
 
 
-def of_xgboost(booster: Any) -> tuple[Ensemble, np.ndarray]:
+def ensemble_of(booster: Any) -> tuple[Ensemble, np.ndarray]:
     """All trees of a booster with vector leaves, and the number of its first tree for each round, (n_rounds + 1,).
 
     XGBoost compares float32 values, x < split.  Raises UserError for a booster of another kind.

@@ -35,7 +35,11 @@ def needs_pool(training_set: TrainingSet, minimum: int, frozen_choices: Sequence
 
 
 class XgbByLabel(TreeEstimator):
-    """Boosted trees of one group and one target; a pooled booster where a group has too few rows of an outer class."""
+    """Boosted trees of one group and one target; a pooled booster where a group has too few rows of an outer class.
+
+    >>> [(estimator.name, estimator.section, estimator.by_label) for estimator in (XgbHist(), XgbLeafwise())]
+    [('xgb_hist', 'hist', True), ('xgb_leafwise', 'leafwise', True)]
+    """
 
     shared_settings = ("early_stopping", "min_positives")
     by_label = True
@@ -129,7 +133,11 @@ def _rounds(frozen_choices: Sequence[TreeModel | None] | None, target: int) -> l
 
 
 class XgbHist(XgbByLabel):
-    """Depth-wise trees."""
+    """Depth-wise trees.
+
+    >>> XgbHist().sections["hist"].start("fast").depth, sorted(XgbHist().search.ranges(Booster()))[:2]
+    (3, ['column_share', 'depth'])
+    """
 
     name = "xgb_hist"
     short_name = "hist"
@@ -151,7 +159,12 @@ class XgbHist(XgbByLabel):
 
 
 class XgbLeafwise(XgbByLabel):
-    """Loss-guided trees with a limit on their leaves."""
+    """Loss-guided trees with a limit on their leaves.
+
+    >>> stage = XgbLeafwise().sections["leafwise"].start("fast")
+    >>> stage.depth, stage.leaves, XgbLeafwise().search.ranges(stage)["leaves"].high
+    (0, 8, 64)
+    """
 
     name = "xgb_leafwise"
     short_name = "leafwise"

@@ -34,13 +34,18 @@ def _pooled(rounds: int, learning_rate: float) -> Booster:
     return Booster(rounds, learning_rate, depth=4, min_child_weight=50.0, l2=50.0, subsample=0.25, column_share=0.8)
 
 
-def _of_group(rounds: int, learning_rate: float) -> Booster:
+def _group_stage(rounds: int, learning_rate: float) -> Booster:
     """The stage of a group's own rounds."""
     return Booster(rounds, learning_rate, depth=3, min_child_weight=20.0, l2=50.0, subsample=0.25)
 
 
 class XgbJoint(TreeEstimator):
-    """One booster whose leaves hold all targets, pooled over groups, and a group's own rounds where they help."""
+    """One booster whose leaves hold all targets, pooled over groups, and a group's own rounds where they help.
+
+    >>> joint = XgbJoint()
+    >>> joint.sections["joint"].start("fast").rounds, joint.sections["joint_sector"].start("fast").rounds
+    (80, 20)
+    """
 
     name = "xgb_joint"
     short_name = "joint"
@@ -49,7 +54,8 @@ class XgbJoint(TreeEstimator):
             Booster, {"fast": _pooled(80, 0.15), "balanced": _pooled(300, 0.05), "quality": _pooled(800, 0.025)}
         ),
         "joint_sector": Section(
-            Booster, {"fast": _of_group(20, 0.1), "balanced": _of_group(60, 0.05), "quality": _of_group(150, 0.025)}
+            Booster,
+            {"fast": _group_stage(20, 0.1), "balanced": _group_stage(60, 0.05), "quality": _group_stage(150, 0.025)},
         ),
     }
     shared_settings = ("early_stopping",)

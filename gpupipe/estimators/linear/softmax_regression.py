@@ -18,7 +18,13 @@ from gpupipe.runtime.device import Device
 
 @dataclass(frozen=True)
 class Weights:
-    """coefficients: float64 (n_inputs, 3 * n_targets).  intercept: float64 (3 * n_targets,)."""
+    """coefficients: float64 (n_inputs, 3 * n_targets).  intercept: float64 (3 * n_targets,).
+
+    >>> from gpupipe.runtime.device import pick
+    >>> weights = Weights(np.array([[-1.0, 0.0, 1.0]]), np.array([0.0, 0.5, 0.0]))
+    >>> weights.margin(np.float32([[0], [2]]), pick("cpu")).tolist()
+    [[0.0, 0.5, 0.0], [-2.0, 0.5, 2.0]]
+    """
 
     coefficients: np.ndarray
     intercept: np.ndarray
@@ -51,6 +57,13 @@ class RegressionRows:
     class_weight: float32 (n_targets, 3).
     row_weight: float32 (n, n_targets) each, or None where rows weigh alike; () for None each.
     total: see TrainingSet, where other processes have blocks of their own; all of them take the same steps.
+
+        >>> from gpupipe.runtime.device import pick
+        >>> Z, y = np.zeros((4, 1), np.float32), np.int8([[0], [1], [1], [2]])
+        >>> rows = RegressionRows([Z], [y], class_weight=np.ones((1, 3), np.float32))
+        >>> fitted = fit(rows, Weights(np.zeros((1, 3)), np.zeros(3)), l2=0.01, max_iterations=50, device=pick("cpu"))
+        >>> (np.exp(fitted.intercept) / np.exp(fitted.intercept).sum()).round(2).tolist()
+        [0.25, 0.5, 0.25]
     """
 
     Z: Sequence[Any]

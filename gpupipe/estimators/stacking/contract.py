@@ -12,7 +12,12 @@ from gpupipe.runtime.device import Device
 
 
 class StackingEstimator(Estimator):
-    """An estimator that is fitted on predictions instead of rows; its models have `predict(predictions, device)`."""
+    """An estimator that is fitted on predictions instead of rows; its models have `predict(predictions, device)`.
+
+    >>> from gpupipe.estimators import registry
+    >>> [(item.name, item.stacks) for item in registry.estimators() if isinstance(item, StackingEstimator)]
+    [('meta_learner', True)]
+    """
 
     stacks = True
 

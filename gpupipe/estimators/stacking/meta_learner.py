@@ -30,6 +30,9 @@ class Meta:
     """Softmax regression on out-of-fold log-odds, pulled to the families' plain average.
 
     inputs "probabilities": multinomial logistic regression on the three probabilities of each family, pulled to 0.
+
+        >>> Meta().l2, Meta(inputs="margins").problem()
+        (200.0, ('inputs', 'log_odds or probabilities'))
     """
 
     inputs: str = "log_odds"
@@ -48,6 +51,11 @@ class MetaModel:
     """Probabilities of one target from those of `families`.
 
     inputs: "log_odds", with coefficients (2 * n_families, 3), or "probabilities" (3 * n_families, 3); intercept (3,).
+
+        >>> from gpupipe.runtime.device import pick
+        >>> model = MetaModel(("xgb_joint", "linear"), average(2))
+        >>> model.predict([np.float32([[0.2, 0.5, 0.3]]), np.float32([[0.3, 0.5, 0.2]])], pick("cpu")).round(3)
+        array([[0.247, 0.505, 0.247]], dtype=float32)
     """
 
     families: tuple[str, ...]
@@ -109,7 +117,18 @@ def average(n_families: int) -> Weights:
 
 
 class MetaLearner(StackingEstimator):
-    """Combines the other estimators of a group, pulled to weights that all groups share."""
+    """Combines the other estimators of a group, pulled to weights that all groups share.
+
+    >>> from gpupipe.estimators import registry
+    >>> from gpupipe.runtime.device import pick
+    >>> from gpupipe.workloads import equity
+    >>> predictions = {"energy": np.float32([[[[0.2, 0.5, 0.3]]], [[[0.3, 0.5, 0.2]]]])}  # of two families, one row
+    >>> settings = registry.readable(equity.make("fast"), "meta_learner")
+    >>> y = {"energy": np.int8([[2]])}
+    >>> models = MetaLearner().fit_stack(("xgb_joint", "linear"), predictions, y, settings, pick("cpu"))
+    >>> models["energy"][0].weights.coefficients.round(2).tolist()
+    [[0.5, 0.0, -0.0], [0.0, 0.0, 0.5], [0.5, 0.0, -0.0], [0.0, 0.0, 0.5]]
+    """
 
     name = "meta_learner"
     short_name = "meta"
@@ -140,8 +159,8 @@ class MetaLearner(StackingEstimator):
         ones = np.ones((n_targets, CLASS_COUNT), np.float32)
 
         def inputs(group: str) -> Any:
-            of_group = predictions[group]
-            by_target = [[family[:, k] for family in of_group] for k in range(n_targets)]
+            group_predictions = predictions[group]
+            by_target = [[family[:, k] for family in group_predictions] for k in range(n_targets)]
             return device.xp.stack([columns(section.inputs, probabilities, device) for probabilities in by_target])
 
         Z = {group: inputs(group) for group in groups}

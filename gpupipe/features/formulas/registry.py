@@ -40,8 +40,12 @@ class PanelFunction:
     warm_up_bars: the first bar of a symbol, counted from 0, whose value is not NaN.
     code: the function's source, which enters the hash of the features.
 
-    Example: `@panel_feature("momentum", source="mine")` on `def tomorrow(panel)` registers a Feature "tomorrow" whose
-    `function` is a PanelFunction with 0 warm-up bars.
+    `@panel_feature("momentum", source="mine")` on a function makes one and registers its Feature.
+
+        >>> from gpupipe import simulate
+        >>> ratio = PanelFunction("ratio", lambda panel: panel.close / panel.open, 0, code="panel.close / panel.open")
+        >>> ratio.function(simulate(11, 30, seed=1)).shape, ratio.warm_up_bars
+        ((330,), 0)
     """
 
     name: str
@@ -195,8 +199,17 @@ class Module:
 
     path: as the user named it.  content: its bytes when it ran.  features: the features it registered, by name.
 
-    Example: `load_modules(["mine.py"])[0].features` is {"calm_2": Feature(...), "calm_3": Feature(...)} for a file that
-    registers `calm` with the periods 2 and 3.
+        >>> code = '''
+        ... from gpupipe import feature
+        ... @feature("range", source="mine", periods=[2, 3])
+        ... def calm(bar, n):
+        ...     return bar.close / bar.open - 1
+        ... '''
+        >>> [module] = load_contents({"mine.py": code.encode()})
+        >>> module.path, list(module.features)
+        ('mine.py', ['calm_2', 'calm_3'])
+        >>> load_contents({})  # without their file, the features are no longer registered
+        ()
     """
 
     path: str

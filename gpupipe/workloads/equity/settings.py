@@ -25,7 +25,12 @@ COMMON = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What is predicted: horizons in bars, thresholds as fractions of the close (0.05 is 5 %)."""
+    """What is predicted: horizons in bars, thresholds as fractions of the close (0.05 is 5 %).
+
+    >>> labels = Labels(horizons=(1, 5), thresholds=(0.05,))
+    >>> labels.rule, Labels(horizons=(5, 1)).problem()
+    ('take_profit_first', ('horizons', 'whole bars >= 1 that rise, like 1,2,5'))
+    """
 
     horizons: tuple[int, ...] = (1, 2, 5)
     thresholds: tuple[float, ...] = (0.05, 0.10)
