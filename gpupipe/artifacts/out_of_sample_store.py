@@ -134,15 +134,15 @@ def publish(
     description: dict[str, Any] = {}
     for group in dict.fromkeys(fold.group for groups in predictions for fold in groups):
         folds = [next((fold for fold in groups if fold.group == group), None) for groups in predictions]
-        of_group = panel.of_group(group)
+        group_panel = panel.of_group(group)
         name = f"{FOLDER}/{group}.parquet"
-        entries[name] = store.publish(name, _parquet(_table(of_group, folds, models)))
+        entries[name] = store.publish(name, _parquet(_table(group_panel, folds, models)))
         cutoffs = [dict(zip(fold.models, fold.cutoffs, strict=True)) if fold else {} for fold in folds]
         description[group] = {
             "file": name,
             "rows": sum(len(fold.rows) for fold in folds if fold),
-            "data_hash": data_hash(of_group),
-            "cutoffs": [[of_fold.get(model) for model in models] for of_fold in cutoffs],
+            "data_hash": data_hash(group_panel),
+            "cutoffs": [[fold_cutoffs.get(model) for model in models] for fold_cutoffs in cutoffs],
         }
     whole = {
         "format": FORMAT,
@@ -236,9 +236,9 @@ def read(out: str | os.PathLike[str], manifest: Mapping[str, Any]) -> StoredPred
 
 def _cutoffs(by_window: Sequence[Sequence[Sequence[float] | None]]) -> np.ndarray:
     """float32 (n_windows, n_models, n_sides); NaN for None, a model that the window's fold does not have."""
-    n_sides = next((len(sides) for of_window in by_window for sides in of_window if sides is not None), 0)
+    n_sides = next((len(sides) for window_cutoffs in by_window for sides in window_cutoffs if sides is not None), 0)
     missing = (np.nan,) * n_sides
-    rows = [[missing if sides is None else sides for sides in of_window] for of_window in by_window]
+    rows = [[missing if sides is None else sides for sides in window_cutoffs] for window_cutoffs in by_window]
     return np.array(rows, np.float32)
 
 

@@ -191,7 +191,7 @@ def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, 
     n_blocks = -(-len(dates) // bet.horizon)
     probabilities = [np.concatenate([host(part.values[:, m, bet.class_number]) for part in parts]) for m in models]
     cutoffs = [candidates(probability[~np.isnan(probability)]) for probability in probabilities]
-    model_of_cutoff = np.repeat(np.arange(len(models)), [len(of_model) for of_model in cutoffs])
+    model_of_cutoff = np.repeat(np.arange(len(models)), [len(model_cutoffs) for model_cutoffs in cutoffs])
     every_row = np.zeros(2)  # sum and number of the net returns of entries on every row
     count = np.zeros((len(model_of_cutoff), n_blocks))
     total = np.zeros_like(count)
@@ -219,8 +219,8 @@ def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, 
     gained = total - every_row[0] / max(every_row[1], 1.0) * count
     selections = [model_of_cutoff == k for k in range(len(models))]
     return [
-        _best(of_model, count[rows], total[rows], gained[rows])
-        for of_model, rows in zip(cutoffs, selections, strict=True)
+        _best(model_cutoffs, count[rows], total[rows], gained[rows])
+        for model_cutoffs, rows in zip(cutoffs, selections, strict=True)
     ]
 
 

@@ -230,8 +230,8 @@ class _RowKeys:
     def rows(self, symbol: Any, time_ns: np.ndarray) -> np.ndarray:
         """int64 (n,): the rows of these symbols, an Arrow column of a dictionary, and times."""
         codes = symbol.combine_chunks()
-        of_code = np.array([self.symbols[name] for name in codes.dictionary.to_pylist()], np.int64)
-        wanted = of_code[codes.indices.to_numpy()] * len(self.times) + np.searchsorted(self.times, time_ns)
+        symbol_numbers = np.array([self.symbols[name] for name in codes.dictionary.to_pylist()], np.int64)
+        wanted = symbol_numbers[codes.indices.to_numpy()] * len(self.times) + np.searchsorted(self.times, time_ns)
         rows: np.ndarray = np.searchsorted(self.keys, wanted)
         return rows
 

@@ -278,12 +278,12 @@ def _degenerate(signals: Sequence[Signal]) -> list[str]:
     """Sentences on labels for which the model predicts almost the same for all symbols."""
     sentences = []
     for label in dict.fromkeys(signal.label for signal in signals):
-        of_label = [signal for signal in signals if signal.label == label]
-        if len(of_label) < 2:
+        label_signals = [signal for signal in signals if signal.label == label]
+        if len(label_signals) < 2:
             continue
-        name, n = f"{of_label[0].model} {label}", len(of_label)
-        (side, most) = Counter(signal.side for signal in of_label).most_common(1)[0]
-        spread = max(np.std([getattr(signal, field) for signal in of_label]) for field in ("p_sell", "p_buy"))
+        name, n = f"{label_signals[0].model} {label}", len(label_signals)
+        (side, most) = Counter(signal.side for signal in label_signals).most_common(1)[0]
+        spread = max(np.std([getattr(signal, field) for signal in label_signals]) for field in ("p_sell", "p_buy"))
         if spread < SAME:
             sentences.append(f"{name} predicts the same for all {n} symbols: the model is degenerate")
         elif side != CLASSES[HOLD] and most >= ALMOST_ALL * n:

@@ -62,8 +62,8 @@ class Inputs:
         rows = sha256(dump_json([chosen, [[group, *digests.rows] for group, digests in by_group.items()]]))
         by_target = zip(*(digests.targets for digests in by_group.values()), strict=True)
         targets = tuple(
-            sha256(dump_json([[group, *parts] for group, parts in zip(by_group, of_target, strict=True)]))
-            for of_target in by_target
+            sha256(dump_json([[group, *parts] for group, parts in zip(by_group, target_digests, strict=True)]))
+            for target_digests in by_target
         )
         ml = {f"ml.{name}": value for name, value in dataclasses.asdict(settings.ml).items() if name != "use_rmm"}
         fixed = {

@@ -196,10 +196,10 @@ def fit(
     frozen_choices: Sequence[Any] | None,
 ) -> list[Any]:
     """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`."""
-    of_targets, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
+    stage_rows, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
     if stage.group is None:
-        return columns.fit_pool(estimator, of_targets, readable, frozen_choices)
-    return columns.fit_group(estimator, of_targets, stage.group, readable, pooled or [], frozen_choices)
+        return columns.fit_pool(estimator, stage_rows, readable, frozen_choices)
+    return columns.fit_group(estimator, stage_rows, stage.group, readable, pooled or [], frozen_choices)
 
 
 def predict(

@@ -151,7 +151,9 @@ class FoldTasks:
         n_spread = context.settings.training.spread
         shares = share_groups(n_rows, n_spread) if n_spread else []
         spread = [
-            of_process for share in shares if (of_process := [group for group in share if group in self.fold.groups])
+            process_groups
+            for share in shares
+            if (process_groups := [group for group in share if group in self.fold.groups])
         ]
         rows = {group: rows_of_group for group, (rows_of_group, _) in digests.items()}
         inputs = Inputs.of(rows, context.settings, selected, spread)

@@ -73,7 +73,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
     from threadpoolctl import threadpool_limits
 
     enough, skipped = groups_with_enough(context)
-    of_pools: list[_Pool] = []
+    all_pools: list[_Pool] = []
     tasks: list[Task] = []
     order = itertools.count()
     opened: list[Task] = []
@@ -82,7 +82,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
         skipped += missing
         if kept:
             pool = _Pool(context, groups, kept)
-            of_pools.append(pool)
+            all_pools.append(pool)
             tasks += pool.tasks(order, opened)
     n_workers = context.workers.n_workers if context.workers else 1
     # One BLAS thread: with more, the last bits of sums, and so the models, depend on the machine and on --jobs.
@@ -90,7 +90,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
         run_graph(tasks, context.costs, context.jobs, context.folds_at_once, n_workers)
     if context.results.asking:
         return [], skipped
-    trained = [models for pool in of_pools for models in pool.trained()]
+    trained = [models for pool in all_pools for models in pool.trained()]
     if not trained:
         raise UserError("no label can be trained: " + "; ".join(dict.fromkeys(s.reason for s in skipped)))
     return trained, skipped
@@ -162,9 +162,9 @@ class _Pool:
         tasks: list[Task] = []
         shared = self.context.settings.training.pool == "all"
         for fold in (self.final, *self.out_of_fold):
-            of_fold = fold.tasks(FoldSlot(next(order), fold.close, shared), opened[-1:])
-            opened.append(of_fold[0])
-            tasks += of_fold
+            fold_tasks = fold.tasks(FoldSlot(next(order), fold.close, shared), opened[-1:])
+            opened.append(fold_tasks[0])
+            tasks += fold_tasks
         if self.stacking:
             n_rows = sum(len(rows) for rows in self._predicted().values())
             tasks.append(Task("stack", n_rows, self._stack, tuple(tasks), FoldSlot(next(order), shared=shared)))

@@ -76,7 +76,7 @@ def score(workload: Recipe, context: TrainingContext, trained: GroupModels, base
     target, y = dataset.target, to_host(dataset.y)
     scorer = scorer_of(target)
     parts = {"validation": split.validation, "test": split.test}
-    of_baselines = {part: baselines.predict(dataset, rows) for part, rows in parts.items()}
+    baseline_predictions = {part: baselines.predict(dataset, rows) for part, rows in parts.items()}
     scores: dict[tuple[str, str], ModelScore] = {}
     row_losses: dict[tuple[str, str], np.ndarray] = {}
     curves: list[dict[str, Any]] = []
@@ -88,7 +88,9 @@ def score(workload: Recipe, context: TrainingContext, trained: GroupModels, base
             name: {"validation": trained.validation[name][:, position], "test": trained.test[name][:, position]}
             for name in trained.models
         }
-        predictions |= {name: {part: of_baselines[part][name][:, k] for part in parts} for name in baselines.learned}
+        predictions |= {
+            name: {part: baseline_predictions[part][name][:, k] for part in parts} for name in baselines.learned
+        }
         test_y = y[split.test, k]
         row_losses[label, PRIOR] = losses.losses_of(target, references["test"], test_y)
         for name, by_part in predictions.items():
@@ -134,9 +136,10 @@ def add_intervals(measured: Sequence[GroupScores], longest_horizon: int, seed: i
         groups = [scores.trained.group]
         for (label, name), model_score in scores.scores.items():
             test = model_score.metrics["test"]
-            of_all = (label, PRIOR_ALL)
-            gain_all = scores.scores[of_all].metrics["test"]["gain_over_prior"] if of_all in scores.scores else 0.0
-            drawn_all = resampled.gain(groups, *of_all) if of_all in scores.scores else 0.0
+            prior_all = (label, PRIOR_ALL)
+            has_prior = prior_all in scores.scores
+            gain_all = scores.scores[prior_all].metrics["test"]["gain_over_prior"] if has_prior else 0.0
+            drawn_all = resampled.gain(groups, *prior_all) if has_prior else 0.0
             drawn = resampled.gain(groups, label, name)
             test |= skill_measures(resampled, groups, test["gain_over_prior"], drawn, gain_all, drawn_all)
     return resampled

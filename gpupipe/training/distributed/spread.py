@@ -380,7 +380,7 @@ def _error_of(call: Any) -> BaseException | None:
 def _rows_of(panel: Panel) -> dict[str, int]:
     lengths = np.diff(panel.device.to_host(panel.offsets))
     return {
-        group: int(sum(n for n, of_symbol in zip(lengths, panel.group, strict=True) if of_symbol == group))
+        group: int(sum(n for n, symbol_group in zip(lengths, panel.group, strict=True) if symbol_group == group))
         for group in panel.groups
     }  # fmt: skip
 
