@@ -13,6 +13,7 @@ import gpupipe
 PACKAGE = pathlib.Path(gpupipe.__file__).parent
 FOLDERS = (
     "store", "config", "features", "targets", "dataset", "cross_validation", "evaluation", "training", "pipeline",
+    "artifacts", "backtest", "serving", "report", "runtime", "cli",
 )  # fmt: skip
 FILES = [file for folder in FOLDERS for file in sorted((PACKAGE / folder).rglob("*.py"))]
 MODULES = [

@@ -58,6 +58,13 @@ class FoldPredictions:
         They were chosen on the fold's validation part.
     learned_until_ns: the last time at which a label of the fold's training or validation rows became known, in any
         group.
+
+        >>> model = ModelKey("linear", "label_5d_10pct", (5, 0.1))
+        >>> fold = FoldPredictions(
+        ...     "energy", rows=np.array([7, 9]), models=(model,), outputs=("sell", "buy"), learned_until_ns=0,
+        ...     values=np.array([[[0.2, 0.5]], [[0.6, 0.1]]], np.float32), cutoffs=((0.4, 0.45),))
+        >>> fold.rows[fold.values[:, 0, 1] >= fold.cutoffs[0][1]].tolist()  # the rows that are called BUY
+        [7]
     """
 
     group: str
@@ -74,6 +81,10 @@ class Window:
     """The test window of a fold: rows of from_ns <= time < until_ns.
 
     learned_until_ns: no information after this time was used by the fold's models.
+
+        >>> window = Window("origin1", from_ns=10, until_ns=20, learned_until_ns=9)
+        >>> window.learned_until_ns < window.from_ns  # the models have seen no row of the window
+        True
     """
 
     name: str
@@ -94,6 +105,13 @@ class StoredPredictions:
     cutoffs: of each group, float32 (n_windows, n_models, n_sides), sides as FoldPredictions has them; NaN where a fold
         has no such model.
     data_hash: of each group's bars up to `last_time_ns`.
+
+        >>> stored = StoredPredictions(
+        ...     pathlib.Path("OUT"), (Window("origin1", 10, 20, 9), Window("origin2", 20, 30, 19)),
+        ...     (("linear", 5, 0.1),), (("linear_5d_10pct_sell", "linear_5d_10pct_buy"),), tables={},
+        ...     cutoffs={"energy": np.full((2, 1, 2), 0.4, np.float32)}, data_hash={"energy": "ab12"}, last_time_ns=29)
+        >>> stored.cutoffs["energy"].shape == (len(stored.windows), len(stored.models), 2)
+        True
     """
 
     out: pathlib.Path

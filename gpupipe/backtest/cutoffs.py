@@ -40,6 +40,10 @@ class Side:
 
     trades: their number on validation.  mean: their mean net return.
     t: the net return beyond that of entries on every row, in standard errors.
+
+        >>> side = Side(0.6, trades=120.0, mean=0.004, t=2.1)
+        >>> side.cutoff < NEVER, Side(NEVER).cutoff
+        (True, 2.0)
     """
 
     cutoff: float
@@ -53,6 +57,11 @@ class Cutoffs:
     """The cutoffs chosen for BUY and for SELL by estimator, horizon and threshold, for all sectors together.
 
     since, until: the first and the last validation date.  rules: those of the trades that chose.
+
+        >>> sides = {("linear", 5, 0.1): (Side(NEVER), Side(0.6, trades=120.0, mean=0.004, t=2.1))}
+        >>> chosen = Cutoffs(sides, "2020-01-02", "2020-06-30", Rules())
+        >>> [side.cutoff for side in chosen.sides["linear", 5, 0.1]]  # never SELL; BUY from 60 %
+        [2.0, 0.6]
     """
 
     sides: dict[tuple[str, int, float], tuple[Side, Side]]
@@ -75,6 +84,13 @@ class ValidationPart:
     """A sector's bars from the begin of its validation part to its sealed test, and the predictions for them.
 
     values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN on rows outside of validation.
+
+        >>> from gpupipe.data import simulate
+        >>> values = np.full((6, 1, 3), np.nan, np.float32)
+        >>> values[3:] = 0.2, 0.5, 0.3
+        >>> part = ValidationPart(simulate(n_symbols=1, n_bars=6), values)
+        >>> int((~np.isnan(part.values[:, 0, 2])).sum()), part.panel.n_rows  # validation rows, and all bars
+        (3, 6)
     """
 
     panel: Panel
@@ -86,6 +102,10 @@ class Bet:
     """A side of a label: BUY traded long, or SELL traded short.
 
     side: LONG or SHORT.  class_number: its position among the probabilities.  rules: those that act on this side alone.
+
+        >>> bet = Bet(5, 0.1, SHORT, class_number=0, rules=Rules(side="short"))
+        >>> CLASSES[bet.class_number], bet.rules.sides == (bet.side,)
+        ('SELL', True)
     """
 
     horizon: int

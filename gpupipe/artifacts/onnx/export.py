@@ -47,6 +47,10 @@ class Exported:
 
     files: the manifest's entry of each written file, by path.
     failed: by path, the largest difference of each file that was not written, as it differs from its model.
+
+        >>> export = Exported({"a.onnx": {"largest_difference": 2e-07}, "b.onnx": {"largest_difference": 0.0}}, {})
+        >>> export.largest_difference
+        2e-07
     """
 
     files: dict[str, dict[str, Any]]
