@@ -45,7 +45,10 @@ log = logging.getLogger("gpupipe")
 class SupervisedWorkload(Recipe):
     """A recipe that `job.execute` runs: each group of a panel becomes a Dataset, on which estimators are cross-fitted.
 
-    Example: `gpupipe.workloads.equity.EQUITY` trains 11 sectors x 6 labels x 6 families by default.
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> settings = EQUITY.settings("balanced")
+    >>> isinstance(EQUITY, SupervisedWorkload), len(EQUITY.target(settings).names), len(settings.training.models)
+    (True, 6, 6)
     """
 
     def require(self, settings: Config, options: JobOptions) -> None:

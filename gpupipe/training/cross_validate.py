@@ -143,7 +143,9 @@ def plan(folds: Folds, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
 class Published:
     """The models of the published fold, which is the last origin of a walk-forward.
 
-    Example: `Published(*train(context))`; skipped holds labels and groups with too few rows.
+    >>> published = Published([], [Skipped("energy", "label_1d_10pct", "3 BUY and 2 SELL rows to train on")])
+    >>> published.skipped[0].sector, len(published.trained)
+    ('energy', 0)
     """
 
     trained: list[GroupModels]

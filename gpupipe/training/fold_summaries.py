@@ -47,7 +47,10 @@ class FoldScores:
     by_time: the same losses by (target, group), summed by time; intervals are drawn from them.
     predictions: for the test window, by group; only the origins of a walk-forward have them.
 
-    Example: `FoldScores({"name": "origin 1"}, [BlockLoss(...)])` is a fold with one loss and no intervals.
+        >>> block = BlockLoss("origin1", 0, "energy", "label_1d_5pct", "linear", rows=100, loss=90.0, prior=100.0)
+        >>> scores = FoldScores({"name": "origin1"}, [block])
+        >>> walk_forward_summary([scores], tables=[])["results"][0]["log_loss"]  # a mean over rows
+        0.9
     """
 
     description: dict[str, Any]

@@ -37,7 +37,12 @@ class GroupModels:
     validation, test: for each estimator float32 (n_rows, n_targets, n_outputs), for the rows of the split.
     seconds: duration of the group stages of each estimator.
 
-    Example: with 2 targets and 500 test rows, `models.test["linear"].shape` is (500, 2, 3).
+        >>> predictions = {"linear": np.full((500, 2, 3), 1 / 3, np.float32)}
+        >>> models = GroupModels(
+        ...     "energy", ("label_1d_5pct", "label_5d_5pct"), {"linear": ["model 1", "model 2"]},
+        ...     validation=predictions, test=predictions, seconds={"linear": 0.4})
+        >>> models.test["linear"][:, models.labels.index("label_5d_5pct")].shape
+        (500, 3)
     """
 
     group: str

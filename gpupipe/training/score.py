@@ -23,7 +23,10 @@ from gpupipe.training.recipe import Recipe
 class Baselines:
     """The baselines of a workload, fitted on training rows.
 
-    Example: `Baselines.learn(EQUITY, context, ["energy"]).predict(dataset, rows)["volatility_table_sector"]`.
+    >>> def half(dataset, rows):
+    ...     return np.full((len(rows), 1, 2), 0.5)
+    >>> Baselines({"coin": half}).predict(None, np.arange(3))["coin"].shape
+    (3, 1, 2)
     """
 
     learned: dict[str, Predict]
@@ -48,7 +51,10 @@ class ModelScore:
 
     cutoffs: probabilities from which a row is called.  metrics: measures by part and name.
 
-    Example: `score.metrics["test"]["gain_over_prior"]` is the gain on the sealed test, 0.012 for 1.2 %.
+        >>> score = ModelScore({"sell": 0.3, "buy": 0.25}, {"test": {"log_loss": 0.76, "prior_log_loss": 0.8}})
+        >>> test = score.metrics["test"]
+        >>> round(1 - test["log_loss"] / test["prior_log_loss"], 3)  # the gain over the prior
+        0.05
     """
 
     cutoffs: dict[str, float]
@@ -61,7 +67,11 @@ class GroupScores:
 
     curves: lines of curves.parquet, see `calibration.curve_lines`.
 
-    Example: `scores.scores["label_1d_5pct", "linear"].cutoffs`.
+        >>> key, trained = ("label_1d_5pct", "linear"), GroupModels("energy", ("label_1d_5pct",), {}, {}, {}, {})
+        >>> losses_by_time = block_bootstrap.by_time(np.array([10, 10, 20]), {key: np.array([0.5, 0.25, 1.0])})
+        >>> scores = GroupScores(trained, {key: ModelScore({"buy": 0.25}, {})}, losses_by_time, [])
+        >>> scores.scores[key].cutoffs["buy"], scores.losses.sums[key].tolist()
+        (0.25, [0.75, 1.0])
     """
 
     trained: GroupModels

@@ -38,7 +38,10 @@ class EarlierRun:
 
     digest: SHA-256 over its run key and the files of its models.
 
-    Example: `read("OUT", store).key(cold_key)` is the key of the run that starts from the models in OUT.
+        >>> from types import SimpleNamespace
+        >>> earlier = EarlierRun(SimpleNamespace(manifest={"run_key": "ab12"}), digest="cd34")
+        >>> earlier.run_key, len(earlier.key("ef56")), earlier.key("ef56") == earlier.key("0000")
+        ('ab12', 64, False)
     """
 
     models: Models
@@ -103,8 +106,12 @@ class Starting:
 
     The other estimators are trained from nothing, and a warning names the difference and the fix.
 
-    Example: `Starting(earlier, settings, datasets, splits, features_hash)("xgb_hist", ["energy"], labels)` returns the
-    earlier models of a sector, or None.
+        >>> from types import SimpleNamespace
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> earlier = EarlierRun(SimpleNamespace(manifest={"run_key": "ab12"}, out="OUT"), digest="cd34")
+        >>> starting = Starting(earlier, EQUITY.settings("fast"), {}, {}, "")
+        >>> starting("linear", ["energy"], ["label_1d_5pct"]) is None  # it has no rounds to go on with
+        True
     """
 
     earlier: EarlierRun
