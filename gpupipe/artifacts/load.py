@@ -40,6 +40,12 @@ class Predictions:
         warm or its group has no such model.
     names: one for each model, as "meta_learner_5d_10pct".
     class_names: of the outputs; empty for values.
+
+        >>> from gpupipe.data import simulate
+        >>> values = np.full((6, 1, 3), 1 / 3, np.float32)
+        >>> predictions = Predictions(values, ("linear_5d_10pct",), ("SELL", "HOLD", "BUY"), simulate(2, n_bars=3))
+        >>> predictions.of("linear_5d_10pct").shape, predictions.to_arrow().column_names[-1]
+        ((6, 3), 'linear_5d_10pct_buy')
     """
 
     values: Any
@@ -129,8 +135,8 @@ class Models:
         values = xp.full((panel.n_rows, len(names), self.target.n_outputs), xp.nan, dtype=xp.float32)
         known = self.known_groups(panel)
         for group in known:
-            of_symbol = np.array([name == group for name in panel.group])
-            at = xp.flatnonzero(device.asarray(of_symbol)[panel.symbol_of_row])
+            in_group = np.array([name == group for name in panel.group])
+            at = xp.flatnonzero(device.asarray(in_group)[panel.symbol_of_row])
             features = self.features(panel.of_group(group))
             X, warm = features.values, warm_rows(features)
             if rows is not None:
@@ -224,8 +230,10 @@ class Models:
         for family in needed:
             pairs = [(label, by_label[label][family]) for label in labels if family in by_label[label]]
             if pairs:
-                of_family = columns.predict(registry.estimator(family), [model for _, model in pairs], X, device)
-                predictions |= {(label, family): of_family[:, k] for k, (label, _) in enumerate(pairs)}
+                family_predictions = columns.predict(
+                    registry.estimator(family), [model for _, model in pairs], X, device
+                )
+                predictions |= {(label, family): family_predictions[:, k] for k, (label, _) in enumerate(pairs)}
                 done(family)
         for label in labels:
             for family in stacked:
@@ -296,14 +304,14 @@ def _target_of(manifest: dict[str, Any], folders: dict[str, tuple[str, dict[str,
     """The target of a run, from its manifest; that of an older run from its labels' folders and metadata."""
     if "target" in manifest:
         return Target.from_dict(manifest["target"])
-    of_label = sorted(folders.values(), key=lambda item: (item[1]["horizon"], item[1]["threshold"]))
+    label_folders = sorted(folders.values(), key=lambda item: (item[1]["horizon"], item[1]["threshold"]))
     return Target(
-        names=tuple(about["label"] for _, about in of_label),
+        names=tuple(about["label"] for _, about in label_folders),
         kind="classes",
-        horizon_rows=tuple(about["horizon"] for _, about in of_label),
-        class_names=tuple(of_label[0][1]["classes"]) if of_label else ("", ""),
-        parameters=tuple({name: about[name] for name in ("horizon", "threshold")} for _, about in of_label),
-        folders=tuple(folder.replace(f"/{about['sector']}/", "/{group}/") for folder, about in of_label),
+        horizon_rows=tuple(about["horizon"] for _, about in label_folders),
+        class_names=tuple(label_folders[0][1]["classes"]) if label_folders else ("", ""),
+        parameters=tuple({name: about[name] for name in ("horizon", "threshold")} for _, about in label_folders),
+        folders=tuple(folder.replace(f"/{about['sector']}/", "/{group}/") for folder, about in label_folders),
     )
 
 

@@ -58,6 +58,13 @@ class FoldPredictions:
         They were chosen on the fold's validation part.
     learned_until_ns: the last time at which a label of the fold's training or validation rows became known, in any
         group.
+
+        >>> model = ModelKey("linear", "label_5d_10pct", (5, 0.1))
+        >>> fold = FoldPredictions(
+        ...     "energy", rows=np.array([7, 9]), models=(model,), outputs=("sell", "buy"), learned_until_ns=0,
+        ...     values=np.array([[[0.2, 0.5]], [[0.6, 0.1]]], np.float32), cutoffs=((0.4, 0.45),))
+        >>> fold.rows[fold.values[:, 0, 1] >= fold.cutoffs[0][1]].tolist()  # the rows that are called BUY
+        [7]
     """
 
     group: str
@@ -74,6 +81,10 @@ class Window:
     """The test window of a fold: rows of from_ns <= time < until_ns.
 
     learned_until_ns: no information after this time was used by the fold's models.
+
+        >>> window = Window("origin1", from_ns=10, until_ns=20, learned_until_ns=9)
+        >>> window.learned_until_ns < window.from_ns  # the models have seen no row of the window
+        True
     """
 
     name: str
@@ -94,6 +105,13 @@ class StoredPredictions:
     cutoffs: of each group, float32 (n_windows, n_models, n_sides), sides as FoldPredictions has them; NaN where a fold
         has no such model.
     data_hash: of each group's bars up to `last_time_ns`.
+
+        >>> stored = StoredPredictions(
+        ...     pathlib.Path("OUT"), (Window("origin1", 10, 20, 9), Window("origin2", 20, 30, 19)),
+        ...     (("linear", 5, 0.1),), (("linear_5d_10pct_sell", "linear_5d_10pct_buy"),), tables={},
+        ...     cutoffs={"energy": np.full((2, 1, 2), 0.4, np.float32)}, data_hash={"energy": "ab12"}, last_time_ns=29)
+        >>> stored.cutoffs["energy"].shape == (len(stored.windows), len(stored.models), 2)
+        True
     """
 
     out: pathlib.Path
@@ -134,15 +152,15 @@ def publish(
     description: dict[str, Any] = {}
     for group in dict.fromkeys(fold.group for groups in predictions for fold in groups):
         folds = [next((fold for fold in groups if fold.group == group), None) for groups in predictions]
-        of_group = panel.of_group(group)
+        group_panel = panel.of_group(group)
         name = f"{FOLDER}/{group}.parquet"
-        entries[name] = store.publish(name, _parquet(_table(of_group, folds, models)))
+        entries[name] = store.publish(name, _parquet(_table(group_panel, folds, models)))
         cutoffs = [dict(zip(fold.models, fold.cutoffs, strict=True)) if fold else {} for fold in folds]
         description[group] = {
             "file": name,
             "rows": sum(len(fold.rows) for fold in folds if fold),
-            "data_hash": data_hash(of_group),
-            "cutoffs": [[of_fold.get(model) for model in models] for of_fold in cutoffs],
+            "data_hash": data_hash(group_panel),
+            "cutoffs": [[fold_cutoffs.get(model) for model in models] for fold_cutoffs in cutoffs],
         }
     whole = {
         "format": FORMAT,
@@ -236,9 +254,9 @@ def read(out: str | os.PathLike[str], manifest: Mapping[str, Any]) -> StoredPred
 
 def _cutoffs(by_window: Sequence[Sequence[Sequence[float] | None]]) -> np.ndarray:
     """float32 (n_windows, n_models, n_sides); NaN for None, a model that the window's fold does not have."""
-    n_sides = next((len(sides) for of_window in by_window for sides in of_window if sides is not None), 0)
+    n_sides = next((len(sides) for window_cutoffs in by_window for sides in window_cutoffs if sides is not None), 0)
     missing = (np.nan,) * n_sides
-    rows = [[missing if sides is None else sides for sides in of_window] for of_window in by_window]
+    rows = [[missing if sides is None else sides for sides in window_cutoffs] for window_cutoffs in by_window]
     return np.array(rows, np.float32)
 
 

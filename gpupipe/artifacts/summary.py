@@ -24,7 +24,11 @@ SHOWN_REASONS = 4
 
 @dataclass(frozen=True)
 class Skipped:
-    """A training that was skipped, and the rule that skipped it; label "" stands for all labels."""
+    """A training that was skipped, and the rule that skipped it; label "" stands for all labels.
+
+    >>> Skipped("energy", "", "40 training rows; training.min_rows = 50 requires 200").label  # all labels
+    ''
+    """
 
     sector: str
     label: str
@@ -64,7 +68,16 @@ def model_row(
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The facts of a run that its summary repeats."""
+    """The facts of a run that its summary repeats.
+
+    >>> from gpupipe.data import simulate
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> facts = RunFacts(
+    ...     EQUITY.settings("fast"), None, simulate(n_symbols=2, n_bars=300), {"features": 1.5}, elapsed_s=4.0,
+    ...     versions={}, key="ab12", split={}, peak_bytes=1 << 30, jobs=2)
+    >>> facts.panel.n_rows / facts.elapsed_s  # rows per second
+    150.0
+    """
 
     settings: Config
     report: DataReport | None

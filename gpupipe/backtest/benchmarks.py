@@ -70,6 +70,12 @@ class RandomEntries:
     total: float64 (n_models, n_sectors, 1 + n_draws), sums of net returns, the first as backtested.
     known: int64, of the same shape, numbers of trades. All trades are held to target, stop or horizon, also where an
         opposite call would close them.
+
+        >>> total = np.array([[[0.4, 0.1, 0.2, 0.3]]])  # as backtested, then three draws
+        >>> draws = RandomEntries(total, np.full((1, 1, 4), 10), n_blocks=5.0)
+        >>> mean, p = draws.of(0, [0])
+        >>> round(mean, 4), p
+        (0.02, 0.25)
     """
 
     total: np.ndarray

@@ -40,6 +40,10 @@ class Side:
 
     trades: their number on validation.  mean: their mean net return.
     t: the net return beyond that of entries on every row, in standard errors.
+
+        >>> side = Side(0.6, trades=120.0, mean=0.004, t=2.1)
+        >>> side.cutoff < NEVER, Side(NEVER).cutoff
+        (True, 2.0)
     """
 
     cutoff: float
@@ -53,6 +57,11 @@ class Cutoffs:
     """The cutoffs chosen for BUY and for SELL by estimator, horizon and threshold, for all sectors together.
 
     since, until: the first and the last validation date.  rules: those of the trades that chose.
+
+        >>> sides = {("linear", 5, 0.1): (Side(NEVER), Side(0.6, trades=120.0, mean=0.004, t=2.1))}
+        >>> chosen = Cutoffs(sides, "2020-01-02", "2020-06-30", Rules())
+        >>> [side.cutoff for side in chosen.sides["linear", 5, 0.1]]  # never SELL; BUY from 60 %
+        [2.0, 0.6]
     """
 
     sides: dict[tuple[str, int, float], tuple[Side, Side]]
@@ -75,6 +84,13 @@ class ValidationPart:
     """A sector's bars from the begin of its validation part to its sealed test, and the predictions for them.
 
     values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN on rows outside of validation.
+
+        >>> from gpupipe.data import simulate
+        >>> values = np.full((6, 1, 3), np.nan, np.float32)
+        >>> values[3:] = 0.2, 0.5, 0.3
+        >>> part = ValidationPart(simulate(n_symbols=1, n_bars=6), values)
+        >>> int((~np.isnan(part.values[:, 0, 2])).sum()), part.panel.n_rows  # validation rows, and all bars
+        (3, 6)
     """
 
     panel: Panel
@@ -86,6 +102,10 @@ class Bet:
     """A side of a label: BUY traded long, or SELL traded short.
 
     side: LONG or SHORT.  class_number: its position among the probabilities.  rules: those that act on this side alone.
+
+        >>> bet = Bet(5, 0.1, SHORT, class_number=0, rules=Rules(side="short"))
+        >>> CLASSES[bet.class_number], bet.rules.sides == (bet.side,)
+        ('SELL', True)
     """
 
     horizon: int
@@ -191,7 +211,7 @@ def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, 
     n_blocks = -(-len(dates) // bet.horizon)
     probabilities = [np.concatenate([host(part.values[:, m, bet.class_number]) for part in parts]) for m in models]
     cutoffs = [candidates(probability[~np.isnan(probability)]) for probability in probabilities]
-    model_of_cutoff = np.repeat(np.arange(len(models)), [len(of_model) for of_model in cutoffs])
+    model_of_cutoff = np.repeat(np.arange(len(models)), [len(model_cutoffs) for model_cutoffs in cutoffs])
     every_row = np.zeros(2)  # sum and number of the net returns of entries on every row
     count = np.zeros((len(model_of_cutoff), n_blocks))
     total = np.zeros_like(count)
@@ -219,8 +239,8 @@ def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, 
     gained = total - every_row[0] / max(every_row[1], 1.0) * count
     selections = [model_of_cutoff == k for k in range(len(models))]
     return [
-        _best(of_model, count[rows], total[rows], gained[rows])
-        for of_model, rows in zip(cutoffs, selections, strict=True)
+        _best(model_cutoffs, count[rows], total[rows], gained[rows])
+        for model_cutoffs, rows in zip(cutoffs, selections, strict=True)
     ]
 
 

@@ -23,6 +23,10 @@ class Outcomes:
     """The outcome of a position opened after each row, for each horizon, threshold and side that the rules act on.
 
     Arrays: see kernels.backtest.trade_outcomes.  variants: (horizon, threshold).  sides: of LONG and SHORT.
+
+        >>> outcomes = Outcomes(((1, 0.05), (5, 0.1)), (LONG, SHORT), None, None, None, None)
+        >>> [outcomes.row_of(variant, side) for variant in (0, 1) for side in (LONG, SHORT)]
+        [0, 1, 2, 3]
     """
 
     variants: tuple[tuple[int, float], ...]
@@ -47,6 +51,14 @@ class Trades:
     net: float64, return on the stake after costs.
     groups: int64 (n_models * n_sectors + 1,): the trades of model m and sector s are groups[k]:groups[k + 1],
         k = m * n_sectors + s.
+
+        >>> prices, rows = np.array([100, 50], np.float32), np.array([0, 5])
+        >>> trades = Trades(
+        ...     model=np.zeros(2, int), row=rows, first_row=rows + 1, last_row=rows + 3, side=np.full(2, LONG, np.int8),
+        ...     entry_price=prices, exit_price=prices * np.float32(1.25), reason=np.ones(2, np.int8),
+        ...     net=np.array([0.2495, 0.2495]), groups=np.array([0, 1, 2]))
+        >>> trades.n_trades, REASONS[trades.reason[0]], float(trades.exit_price[1])
+        (2, 'target', 62.5)
     """
 
     model: Any
@@ -74,6 +86,16 @@ class Backtest:
     times: int64 (n_dates,), on the host: the distinct times of the panel.  date_of_row: int64 (n_rows,).
     days: float64 (n_models, n_sectors, 4, n_dates), on the host: sums over positions of weight * return, weight, 1, and
         weight * fills.  listed: int64 (n_sectors, n_dates), on the host: symbols with a bar.
+
+        >>> from gpupipe.data import simulate
+        >>> panel, values = simulate(n_symbols=1, n_bars=8), np.zeros((8, 1, 3), np.float32)
+        >>> values[2] = 0, 0, 1  # call BUY in the third bar alone
+        >>> source = OutOfSample(
+        ...     values, np.full((1, 1, 2), 0.5, np.float32), (2,), (0.5,), ("linear",), panel.time_ns[:1],
+        ...     panel.time_ns[-1:] + 1, "an example", panel)
+        >>> result = backtest(source)
+        >>> int(result.trades.first_row[0]), int(result.trades.last_row[0]), REASONS[result.trades.reason[0]]
+        (3, 4, 'time')
     """
 
     panel: Panel = field(repr=False)

@@ -227,7 +227,7 @@ class _Portfolio:
 
     def row(self, per_year: float) -> dict[str, Any]:
         """Measures of the whole time."""
-        trades = {} if self.net is None else statistics.of_trades(self.net)
+        trades = {} if self.net is None else statistics.trade_measures(self.net)
         return {**self.title, **statistics.performance(self.series, per_year), **trades}
 
     def by_year(self, years: np.ndarray, per_year: float) -> list[dict[str, Any]]:
@@ -238,7 +238,7 @@ class _Portfolio:
                 **self.title, "year": int(year), **statistics.performance(self.series[:, years == year], per_year)
             }  # fmt: skip
             if self.net is not None:
-                row |= statistics.of_trades(self.net[self.years == year])
+                row |= statistics.trade_measures(self.net[self.years == year])
             rows.append(row)
         return rows
 

@@ -46,6 +46,10 @@ class Rules:
         fill, the target too, though a limit order would not slip.
 
     Raises UserError for any other value.
+
+        >>> rules = Rules(side="both", spread_bps=4.0)
+        >>> rules.sides, rules.slip  # half the spread and the slippage
+        ((1, 2), 0.0003)
     """
 
     entry: str = "open"

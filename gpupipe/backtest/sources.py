@@ -36,6 +36,15 @@ class OutOfSample:
         until the next fold begins; None for a single fold. No row in time may lie before the first.
 
     Raises InSampleError if any row outside of its sector's time has a probability; ValueError for a wrong shape.
+
+        >>> from gpupipe.data import simulate
+        >>> panel, values = simulate(n_symbols=1, n_bars=8), np.full((8, 1, 3), np.nan, np.float32)
+        >>> values[5:] = 0.2, 0.5, 0.3
+        >>> source = OutOfSample(
+        ...     values, np.full((1, 1, 2), 0.4, np.float32), (5,), (0.1,), ("linear",), panel.time_ns[5:6],
+        ...     panel.time_ns[-1:] + 1, "sealed test", panel)
+        >>> source.names, int(source.unseen().sum())
+        (('linear_5d_10pct',), 3)
     """
 
     values: Any
@@ -230,8 +239,8 @@ class _RowKeys:
     def rows(self, symbol: Any, time_ns: np.ndarray) -> np.ndarray:
         """int64 (n,): the rows of these symbols, an Arrow column of a dictionary, and times."""
         codes = symbol.combine_chunks()
-        of_code = np.array([self.symbols[name] for name in codes.dictionary.to_pylist()], np.int64)
-        wanted = of_code[codes.indices.to_numpy()] * len(self.times) + np.searchsorted(self.times, time_ns)
+        symbol_numbers = np.array([self.symbols[name] for name in codes.dictionary.to_pylist()], np.int64)
+        wanted = symbol_numbers[codes.indices.to_numpy()] * len(self.times) + np.searchsorted(self.times, time_ns)
         rows: np.ndarray = np.searchsorted(self.keys, wanted)
         return rows
 

@@ -69,7 +69,7 @@ def performance(series: np.ndarray, per_year: float) -> dict[str, float]:
     }
 
 
-def of_trades(net: np.ndarray) -> dict[str, Any]:
+def trade_measures(net: np.ndarray) -> dict[str, Any]:
     """Count, mean net return, share above 0, and gains over losses, of float64 (n_trades,) returns."""
     lost = -float(net[net < 0].sum())
     return {

@@ -18,7 +18,10 @@ from gpupipe.training.context import WorkerPool
 class Workers(Protocol):
     """The workers of a cluster, which serve runs in turn.
 
-    Example: `training.distributed.cluster.cluster(device, workers=3, jobs=6)` yields workers with jobs 6 and threads 2.
+    >>> from gpupipe.training.distributed.cluster import Cluster
+    >>> workers = Cluster(None, ("tcp://a", "tcp://b", "tcp://c"), threads=2, dashboard="")
+    >>> workers.jobs, JobOptions(workers=workers).workers.threads
+    (6, 2)
     """
 
     @property

@@ -63,7 +63,9 @@ class Outcome:
     n_targets: number of targets of each group, trained or not.
     extra: further sections of the summary, by name.
 
-    Example: `Outcome(measured, {"curve.parquet": content})` publishes OUT/curve.parquet.
+        >>> outcome = Outcome(Measured([], None), {"curve.parquet": b"content"})
+        >>> list(outcome.files), outcome.n_targets  # publishes OUT/curve.parquet
+        (['curve.parquet'], 1)
     """
 
     measured: Measured
@@ -79,7 +81,12 @@ class StepsWorkload:
     steps: each step after the steps that it needs.
     conclude(context, values): the outcome, from the values of all steps.
 
-    Example: tests/support/toy_workload/steps.py has three steps: rows, models and predictions.
+        >>> step = Step("rows", lambda context, values: context.panel.n_rows, lambda store, value: {"value": value},
+        ...             lambda store, record: record["value"], reads_panel=True)
+        >>> rows = StepsWorkload("rows", "rows:ROWS", None, [step], lambda context, values: Outcome(values["rows"]))
+        >>> plan, reason = rows.memory_plan(None, None, 2, memory.NO_LIMITS)
+        >>> plan.name, [step.name for step in rows.steps]
+        ('as it is', ['rows'])
     """
 
     name: str

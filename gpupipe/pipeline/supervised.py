@@ -45,7 +45,10 @@ log = logging.getLogger("gpupipe")
 class SupervisedWorkload(Recipe):
     """A recipe that `job.execute` runs: each group of a panel becomes a Dataset, on which estimators are cross-fitted.
 
-    Example: `gpupipe.workloads.equity.EQUITY` trains 11 sectors x 6 labels x 6 families by default.
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> settings = EQUITY.settings("balanced")
+    >>> isinstance(EQUITY, SupervisedWorkload), len(EQUITY.target(settings).names), len(settings.training.models)
+    (True, 6, 6)
     """
 
     def require(self, settings: Config, options: JobOptions) -> None:
@@ -127,8 +130,8 @@ class _SupervisedJob:
         validated = cross_validate.summarise(workload, training, folds, evaluated, published)
         seconds = {**prepared.seconds, **training.seconds, "evaluation": time.perf_counter() - started}
         entries = publish.publish_modules(job.store, job.modules)
-        entries |= {path: entry for of_group, _ in results for path, entry in of_group.items()}
-        rows = [row for _, of_group in results for row in of_group]
+        entries |= {path: entry for group_entries, _ in results for path, entry in group_entries.items()}
+        rows = [row for _, group_rows in results for row in group_rows]
         facts = summary.RunFacts(
             settings=job.settings, report=job.report, panel=job.panel, seconds=seconds,
             elapsed_s=time.perf_counter() - began, versions=fingerprint.versions(), key=job.keys.run,
@@ -199,8 +202,8 @@ class _SupervisedJob:
         for position, label in enumerate(trained.labels):
             k = target.names.index(label)
             identity = {"sector": trained.group, "label": label, **target.parameters[k]}
-            of_label = {name: item for (scored_label, name), item in scores.scores.items() if scored_label == label}
-            for name, item in of_label.items():
+            label_scores = {name: item for (scored_label, name), item in scores.scores.items() if scored_label == label}
+            for name, item in label_scores.items():
                 models = trained.models.get(name)
                 rows.append(
                     summary.model_row(
@@ -213,14 +216,15 @@ class _SupervisedJob:
                         item.metrics,
                     )
                 )
-            measures = {name: {"cutoffs": item.cutoffs, "metrics": item.metrics} for name, item in of_label.items()}
+            measures = {name: {"cutoffs": item.cutoffs, "metrics": item.metrics} for name, item in label_scores.items()}
             baselines = {baseline.name: measures.pop(baseline.name) for baseline in self.workload.baselines}
             metadata = {
                 **self._metadata(training, prepared, trained.group), **identity,
                 "class_shares": {part: _class_shares(y[at, k], target.class_names) for part, at in parts.items()},
                 "baselines": baselines,
                 "models": {
-                    name: {**of_model, "seconds_sector": trained.seconds[name]} for name, of_model in measures.items()
+                    name: {**model_measures, "seconds_sector": trained.seconds[name]}
+                    for name, model_measures in measures.items()
                 },
             }  # fmt: skip
             fitted = {name: models[position] for name, models in trained.models.items()}
@@ -236,7 +240,9 @@ class _SupervisedJob:
         panel = self.job.panel
         return {
             "sector": group,
-            "symbols": [name for name, of_symbol in zip(panel.symbols, panel.group, strict=True) if of_symbol == group],
+            "symbols": [
+                name for name, symbol_group in zip(panel.symbols, panel.group, strict=True) if symbol_group == group
+            ],
             "rows": {part: len(at) for part, at in parts.items()},
             "dates": {
                 part: [time_text(int(time_ns[at].min())), time_text(int(time_ns[at].max()))]

@@ -181,13 +181,13 @@ class _Tuning:
         period = max(search.PERIOD_DATES, *target.horizon_rows)
         results: list[dict[str, Any]] = []
         with search.storage_in(self.store.out / STUDIES) as storage:
-            for training_set, of_set in zip(sets, studies, strict=True):
+            for training_set, set_studies in zip(sets, studies, strict=True):
                 if training_set is not None:
                     searcher = Search(
                         training_set, settings, storage, self.rows_key, self.key, wanted.trials, wanted.pruner, period,
                         listener.advanced,
                     )  # fmt: skip
-                    results += _search(searcher, of_set, self.jobs)
+                    results += _search(searcher, set_studies, self.jobs)
         return [search.chosen(result, wanted.accept) for result in results], skipped
 
     def _training_sets(self) -> tuple[list[TrainingSet | None], list[Skipped]]:
@@ -200,7 +200,7 @@ class _Tuning:
         )  # fmt: skip
         enough, skipped = groups_with_enough(context)
         sets = [final_training_set(context, groups) for groups in pools(settings, enough)]
-        return [item for item, _, _ in sets], [*skipped, *(skip for _, _, of_set in sets for skip in of_set)]
+        return [item for item, _, _ in sets], [*skipped, *(skip for _, _, set_skipped in sets for skip in set_skipped)]
 
 
 def _deciding(workload: Recipe, settings: Config) -> Config:
@@ -213,13 +213,13 @@ def _search(searcher: Search, studies: Sequence[Study], jobs: int) -> list[dict[
     """Run the studies over all groups in turn, because each uses all cores; then the groups' studies in parallel."""
     from threadpoolctl import threadpool_limits
 
-    def of_group(group: str) -> list[dict[str, Any]]:
+    def search_group(group: str) -> list[dict[str, Any]]:
         return [searcher.run(study) for study in studies if study.sector == group]
 
     with threadpool_limits(1, "blas"):
         results = [searcher.run(study) for study in studies if not study.sector]
         groups = list(dict.fromkeys(study.sector for study in studies if study.sector))
-        for group_results in in_parallel([functools.partial(of_group, group) for group in groups], jobs):
+        for group_results in in_parallel([functools.partial(search_group, group) for group in groups], jobs):
             results += group_results
     return results
 

@@ -29,6 +29,11 @@ class Status:
     finished: whether there is a manifest.  stages: of each stage, as "xgb_hist final" or "linear part1", how many units
     are done, stale (there under the same name, of other inputs) and missing.  others: units of no run that is finished
     here or goes on.  object_bytes: what the units keep, and of it what no published file shares.
+
+        >>> stages = {name: {"done": 12, "stale": 0, "missing": 1} for name in ("linear final", "linear part1")}
+        >>> status = Status(False, stages, others=0, object_bytes=4096, own_bytes=1024)
+        >>> status.count("done"), status.as_dict()["missing"]
+        (24, 2)
     """
 
     finished: bool
@@ -97,7 +102,12 @@ def _stage(name: str) -> str:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at, and what is not as it was written: "altered" or "missing", by path within OUT."""
+    """What was looked at, and what is not as it was written: "altered" or "missing", by path within OUT.
+
+    >>> verified = Verified(files=40, objects=120, units=60, wrong={"summary.json": "altered"})
+    >>> len(verified.wrong)
+    1
+    """
 
     files: int
     objects: int
@@ -135,7 +145,12 @@ def verify(out: str | os.PathLike[str]) -> Verified:
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed, or would be: paths within OUT and their bytes, by kind of thing."""
+    """What was removed, or would be: paths within OUT and their bytes, by kind of thing.
+
+    >>> removed = Removed({"objects": ["cache/ab", "cache/cd"]}, {"objects": 4096})
+    >>> removed.n_files, removed.n_bytes
+    (2, 4096)
+    """
 
     paths: dict[str, list[str]]
     freed: dict[str, int]

@@ -41,7 +41,14 @@ class JobContext:
     earlier: the finished run from which models start, see `training.warm_start`; None without a warm start.
     watch: memory by stage.  workers: of a cluster, for this run; None without a cluster.
 
-    Example: `job.execute(EQUITY, panel, report, settings, "OUT")` creates one and calls `EQUITY.run(context)`.
+        >>> import tempfile
+        >>> from gpupipe.data import simulate
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> context = JobContext(
+        ...     simulate(n_symbols=11, n_bars=5), None, EQUITY.settings("fast"), (), Store(tempfile.mkdtemp()),
+        ...     Keys("ab12", "ab12"), 2, Listener(), memory.AS_IT_IS, "", None, None, memory.Watch(), None)
+        >>> len(context.panel.groups), context.plan.name
+        (11, 'as it is')
     """
 
     panel: Panel
@@ -66,7 +73,13 @@ class Workload(Protocol):
     name: the name in messages.  place: the module and name of the value, "gpupipe.workloads.equity:EQUITY".
     catalogue(): the catalogue of its settings.
 
-    Example: `job.execute(EQUITY, panel, report, settings, "OUT")` runs the equity workload.
+        >>> from gpupipe.data import simulate
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> EQUITY.name, EQUITY.place
+        ('equity', 'gpupipe.workloads.equity:EQUITY')
+        >>> plan, reason = EQUITY.memory_plan(simulate(11, 5), EQUITY.settings("fast"), 2, memory.NO_LIMITS)
+        >>> plan.name
+        'as it is'
     """
 
     @property

@@ -209,10 +209,10 @@ def _totals(lines: Sequence[Row], by: str) -> list[dict[str, Any]]:
             counts[line["label"], line[by]][name] += line[f"n_{name.lower()}"]
     return [
         {"label": title_of_label(label), by: key, "class": name, "rows": n,
-         "share": 100 * n / max(1, sum(of_classes.values())),
+         "share": 100 * n / max(1, sum(class_counts.values())),
          "order": order}
-        for (label, key), of_classes in counts.items()
-        for order, (name, n) in enumerate(of_classes.items())
+        for (label, key), class_counts in counts.items()
+        for order, (name, n) in enumerate(class_counts.items())
     ]  # fmt: skip
 
 

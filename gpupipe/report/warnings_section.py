@@ -21,10 +21,10 @@ def warnings(out: pathlib.Path, whole: Mapping[str, Any], events: Iterable[Mappi
     sessions = {
         event.get("run") for event in log if event["event"] == "start" and event.get("run_key") == whole["run_key"]
     }
-    of_sessions = [event for event in log if event.get("run") in sessions]
-    texts = Counter(_text(event) for event in of_sessions if event["event"] == "warning")
+    session_events = [event for event in log if event.get("run") in sessions]
+    texts = Counter(_text(event) for event in session_events if event["event"] == "warning")
     rows: list[list[Any]] = [["the run", text, n] for text, n in texts.items()]
-    for event in of_sessions:
+    for event in session_events:
         if event["event"] == "end" and event.get("status") != "done":
             why = f"an earlier session was {event.get('status')} {event.get('error', '')}".strip()
             rows.append(["the run", why, 1])

@@ -12,7 +12,13 @@ MAX_AGE = 5  # times of the data: a week of daily bars, in which a halt ends
 
 @dataclass(frozen=True)
 class Levels:
-    """Prices of a signal, in average true ranges (ATR 14) of the bar. target: times the distance of the stop."""
+    """Prices of a signal, in average true ranges (ATR 14) of the bar. target: times the distance of the stop.
+
+    >>> levels, close, atr = Levels(), 100.0, 2.0
+    >>> distance = levels.stop_atr * atr
+    >>> close - distance, close + levels.target * distance  # stop and target of a BUY
+    (97.0, 107.5)
+    """
 
     stop_atr: float = 1.5
     target: float = 2.5

@@ -35,6 +35,13 @@ class Signal:
     probability: of that class.  strength: probability / cutoff of the called side; of HOLD, of the nearer one.
     agreement: share of the other families that call the same; NaN without others.
     entry_low, entry_high, stop, target: prices; NaN for HOLD, or where the ATR is not known.
+
+        >>> signal = Signal(
+        ...     "XOM", "energy", "2020-06-30T00:00:00Z", close=100.0, model="linear", horizon=5, threshold=0.1,
+        ...     side="BUY", probability=0.6, p_sell=0.1, p_hold=0.3, p_buy=0.6, strength=1.5, agreement=0.75,
+        ...     entry_low=99.5, entry_high=100.5, stop=97.0, target=107.5)
+        >>> signal.label, round(signal.probability / signal.strength, 2)  # the cutoff of BUY
+        ('5d_10pct', 0.4)
     """
 
     symbol: str
@@ -217,6 +224,14 @@ class Scanned:
     seconds: by step: features, each estimator, signals.
     stale: symbols left out, because none of their bars is at any of the last max_age times.
     since_ns, until_ns: the first and the last of these times, int64 UTC ns.
+
+        >>> nan = float("nan")
+        >>> signals = [
+        ...     Signal(symbol, "energy", "2020-06-30", 100.0, "linear", 5, 0.1, side, 0.6, 0.2, 0.2, 0.6, strength, 1.0,
+        ...            nan, nan, nan, nan)
+        ...     for symbol, side, strength in (("CVX", "HOLD", 2.0), ("HES", "BUY", 1.1), ("XOM", "BUY", 1.5))]
+        >>> [signal.symbol for signal in Scanned(tuple(signals), (), ()).top(2)]
+        ['XOM', 'HES']
     """
 
     signals: tuple[Signal, ...]
@@ -278,12 +293,12 @@ def _degenerate(signals: Sequence[Signal]) -> list[str]:
     """Sentences on labels for which the model predicts almost the same for all symbols."""
     sentences = []
     for label in dict.fromkeys(signal.label for signal in signals):
-        of_label = [signal for signal in signals if signal.label == label]
-        if len(of_label) < 2:
+        label_signals = [signal for signal in signals if signal.label == label]
+        if len(label_signals) < 2:
             continue
-        name, n = f"{of_label[0].model} {label}", len(of_label)
-        (side, most) = Counter(signal.side for signal in of_label).most_common(1)[0]
-        spread = max(np.std([getattr(signal, field) for signal in of_label]) for field in ("p_sell", "p_buy"))
+        name, n = f"{label_signals[0].model} {label}", len(label_signals)
+        (side, most) = Counter(signal.side for signal in label_signals).most_common(1)[0]
+        spread = max(np.std([getattr(signal, field) for signal in label_signals]) for field in ("p_sell", "p_buy"))
         if spread < SAME:
             sentences.append(f"{name} predicts the same for all {n} symbols: the model is degenerate")
         elif side != CLASSES[HOLD] and most >= ALMOST_ALL * n:

@@ -38,7 +38,12 @@ class Inputs:
     rows: digest of X and times over all parts and groups, in order.  targets: one digest for each target.
     fixed: settings that every estimator depends on, by name.
 
-    Example: `Inputs.of({"energy": GroupDigests.of(training_set, "energy")}, settings, None)`.
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> settings = EQUITY.settings("fast")
+        >>> first = Inputs.of({"energy": GroupDigests(("x",), (("a",), ("b",)))}, settings, None)
+        >>> second = Inputs.of({"energy": GroupDigests(("x",), (("a",), ("c",)))}, settings, None)
+        >>> first.rows == second.rows, [a == b for a, b in zip(first.targets, second.targets)]  # another target
+        (True, [True, False])
     """
 
     rows: str
@@ -62,8 +67,8 @@ class Inputs:
         rows = sha256(dump_json([chosen, [[group, *digests.rows] for group, digests in by_group.items()]]))
         by_target = zip(*(digests.targets for digests in by_group.values()), strict=True)
         targets = tuple(
-            sha256(dump_json([[group, *parts] for group, parts in zip(by_group, of_target, strict=True)]))
-            for of_target in by_target
+            sha256(dump_json([[group, *parts] for group, parts in zip(by_group, target_digests, strict=True)]))
+            for target_digests in by_target
         )
         ml = {f"ml.{name}": value for name, value in dataclasses.asdict(settings.ml).items() if name != "use_rmm"}
         fixed = {
@@ -81,7 +86,18 @@ class GroupDigests:
 
     rows: X and times of each part.  targets: for each target, its values in each part.
 
-    Example: with a training and a validation part, `rows` has two digests, and so has each item of `targets`.
+        >>> from gpupipe.dataset.dataset import Dataset
+        >>> from gpupipe.dataset.row_view import RowView
+        >>> from gpupipe.targets.target import Target
+        >>> target = Target(("up_1", "up_5"), "classes", (1, 5), ("down", "up"))
+        >>> dataset = Dataset(
+        ...     "energy", np.zeros((4, 1), np.float32), ("rsi_14",), np.zeros((4, 2), np.int8), target, np.arange(4),
+        ...     np.arange(1, 5), np.ones(4, bool), np.ones(4, bool), np.array([0, 4]))
+        >>> fit, validation = ({"energy": RowView(dataset, np.array(rows))} for rows in ([0, 1], [2, 3]))
+        >>> training_set = TrainingSet("final", fit, validation, target, dataset.device, 32, "none", 1, 0)
+        >>> digests = GroupDigests.of(training_set, "energy")
+        >>> len(digests.rows), [len(parts) for parts in digests.targets]  # two parts; two targets in two parts
+        (2, [2, 2])
     """
 
     rows: tuple[str, ...]

@@ -33,7 +33,16 @@ FOLDS_AT_ONCE = 2  # folds in memory: one is trained, and the next is prepared b
 class ShardedRows(Protocol):
     """Rows sharded over workers: each worker holds the rows of some groups, and this process holds no features.
 
-    Example: with 11 sectors and `--spread 3`, the three workers hold 4, 4 and 3 sectors.
+    >>> from gpupipe.data import simulate
+    >>> from gpupipe.training.distributed.spread import Spread
+    >>> from gpupipe.training.distributed.worker_run import Job
+    >>> from gpupipe.workloads import equity
+    >>> panel, settings = simulate(n_symbols=11, n_bars=5), equity.make("fast", training__spread=3)
+    >>> job = Job("ab12", "gpupipe.workloads.equity:EQUITY", settings, "cpu", memory.AS_IT_IS, 2, 2, ())
+    >>> rows = Spread(None, ("tcp://a", "tcp://b", "tcp://c"), panel, job).sharded_rows
+    >>> workers = [rows.worker_of(sector, 0) for sector in panel.groups]
+    >>> [workers.count(worker) for worker in range(3)]  # sectors of each worker
+    [4, 4, 3]
     """
 
     def dataset(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
@@ -50,7 +59,10 @@ class WorkerPool(Protocol):
 
     The argument `worker` is a worker's number, from 0 to n_workers - 1.
 
-    Example: `gpupipe run --workers 3` trains on a pool with `n_workers` 3 and `sharded_rows` None.
+        >>> from gpupipe.training.distributed.cluster import Cluster, ClusterRun
+        >>> pool = ClusterRun(Cluster(None, ("tcp://a", "tcp://b", "tcp://c"), threads=2, dashboard=""), None, None)
+        >>> pool.n_workers, pool.worker_of("energy", 2), pool.sharded_rows is None
+        (3, 2, True)
     """
 
     @property
@@ -110,7 +122,13 @@ class TrainingContext:
     results: cached results, with counts of reused ones.
     turns: order of the tasks that may run out of memory.
 
-    Example: `train(TrainingContext(datasets, splits, times, settings, store, run_key, device, jobs=4))`.
+        >>> import tempfile
+        >>> from gpupipe.runtime.device import pick
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> store, times = Store(tempfile.mkdtemp()), FoldTimes("", (), (), ())
+        >>> context = TrainingContext({}, {}, times, EQUITY.settings("fast"), store, "ab12", pick("cpu"), jobs=4)
+        >>> context.stacking, len(context.base_models), context.folds_at_once
+        ('meta_learner', 5, 2)
     """
 
     datasets: Mapping[str, Dataset]

@@ -53,7 +53,8 @@ def evaluate_folds(
             fix = "fewer origins or a larger split.train" if times.name.startswith("origin") else "fewer groups"
             raise UserError(f"{title(times)}: {error}; {fix} would give it more") from None
         scores = score_fold(workload, fold_context, times, trained, skipped)
-        predictions = out_of_sample.of_fold(fold_context, times, trained) if times in folds.walk_forward else []
+        is_origin = times in folds.walk_forward
+        predictions = out_of_sample.fold_predictions(fold_context, times, trained) if is_origin else []
         scored.append(dataclasses.replace(scores, predictions=predictions))
     return scored
 
@@ -79,26 +80,26 @@ def score_fold(
     for models in trained:
         dataset, test = context.datasets[models.group], context.splits[models.group].test
         y, time_ns = context.device.to_host(dataset.y), context.device.to_host(dataset.time_ns)[test]
-        of_baselines = baselines.predict(dataset, test)
+        baseline_predictions = baselines.predict(dataset, test)
         blocks = [np.flatnonzero((time_ns >= block.start) & (time_ns < block.stop)) for block in times.test]
         for position, label in enumerate(models.labels):
             k = dataset.target.names.index(label)
             predictions = {name: models.test[name][:, position] for name in models.models}
-            predictions |= {name: prediction[:, k] for name, prediction in of_baselines.items()}
+            predictions |= {name: prediction[:, k] for name, prediction in baseline_predictions.items()}
             reference = reference_predictions(dataset, k, context.splits[models.group].train, test)
             prior = losses_of(dataset.target, reference, y[test, k])
-            of_rows = {
+            row_losses = {
                 name: losses_of(dataset.target, prediction, y[test, k]) for name, prediction in predictions.items()
             }
             by_time[label, models.group] = block_bootstrap.by_time(
-                time_ns, {(label, name): lost for name, lost in {PRIOR: prior, **of_rows}.items()}
+                time_ns, {(label, name): lost for name, lost in {PRIOR: prior, **row_losses}.items()}
             )
             block_losses += [
                 BlockLoss(
                     times.name, b, models.group, label, name, len(rows), float(lost[rows].sum()),
                     float(prior[rows].sum()),
                 )
-                for name, lost in of_rows.items()
+                for name, lost in row_losses.items()
                 for b, rows in enumerate(blocks)
                 if len(rows)
             ]  # fmt: skip
@@ -113,12 +114,12 @@ def describe(times_of_fold: FoldTimes, datasets: Mapping[str, Dataset], splits: 
     def times(part: str) -> np.ndarray:
         return np.concatenate([d.device.to_host(d.time_ns)[getattr(splits[s], part)] for s, d in datasets.items()])
 
-    of_part = {part: times(part) for part in ("train", "validation", "test")}
-    dates = {part: _ends(of_part[part]) for part in ("train", "validation")}
-    test = of_part["test"]
+    part_times = {part: times(part) for part in ("train", "validation", "test")}
+    dates = {part: _ends(part_times[part]) for part in ("train", "validation")}
+    test = part_times["test"]
     return {
         "name": title(times_of_fold),
-        "rows": {part: len(times_of_part) for part, times_of_part in of_part.items()},
+        "rows": {part: len(time_ns) for part, time_ns in part_times.items()},
         **dates,
         "test": [_ends(test[(test >= block.start) & (test < block.stop)]) for block in times_of_fold.test],
     }
@@ -142,7 +143,9 @@ def plan(folds: Folds, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
 class Published:
     """The models of the published fold, which is the last origin of a walk-forward.
 
-    Example: `Published(*train(context))`; skipped holds labels and groups with too few rows.
+    >>> published = Published([], [Skipped("energy", "label_1d_10pct", "3 BUY and 2 SELL rows to train on")])
+    >>> published.skipped[0].sector, len(published.trained)
+    ('energy', 0)
     """
 
     trained: list[GroupModels]
@@ -183,5 +186,5 @@ def publish(
     if not folds.walk_forward:
         return {}
     predictions = [scores.predictions for scores in evaluated[len(folds.cpcv) :]]
-    predictions.append(out_of_sample.of_fold(context, folds.published, trained))
+    predictions.append(out_of_sample.fold_predictions(context, folds.published, trained))
     return out_of_sample_store.publish(context.store, panel, folds.walk_forward, predictions, context.run_key)

@@ -25,7 +25,13 @@ from gpupipe.runtime.device import Device
 class TrainingData(Protocol):
     """The inputs of `make_training_set`; a TrainingContext and a worker's run both provide them.
 
-    Example: `make_training_set(context, FoldId(context.times, ("energy",), None, (0, 1)))`.
+    >>> from gpupipe.runtime.device import pick
+    >>> from gpupipe.training.context import TrainingContext
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> times = FoldTimes("", (), (), ())
+    >>> data = TrainingContext({}, {}, times, EQUITY.settings("fast"), None, "ab12", pick("cpu"), jobs=4)
+    >>> data.cache is None, data.plan.name, data.threads >= 1
+    (True, 'as it is', True)
     """
 
     @property
@@ -180,7 +186,9 @@ class Stage:
 
     group: None for the pooled stage.  targets: positions in the training set.
 
-    Example: `Stage(None, (0, 1))` fits two targets on the pool; `Stage("energy", (0,))` fits one target on a sector.
+        >>> pooled, stage = Stage(None, (0, 1)), Stage("energy", (0,))
+        >>> len(pooled.targets), stage.group  # two targets on the pool; one target on a sector
+        (2, 'energy')
     """
 
     group: str | None
@@ -196,10 +204,10 @@ def fit(
     frozen_choices: Sequence[Any] | None,
 ) -> list[Any]:
     """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`."""
-    of_targets, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
+    stage_rows, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
     if stage.group is None:
-        return columns.fit_pool(estimator, of_targets, readable, frozen_choices)
-    return columns.fit_group(estimator, of_targets, stage.group, readable, pooled or [], frozen_choices)
+        return columns.fit_pool(estimator, stage_rows, readable, frozen_choices)
+    return columns.fit_group(estimator, stage_rows, stage.group, readable, pooled or [], frozen_choices)
 
 
 def predict(

@@ -47,7 +47,10 @@ class FoldScores:
     by_time: the same losses by (target, group), summed by time; intervals are drawn from them.
     predictions: for the test window, by group; only the origins of a walk-forward have them.
 
-    Example: `FoldScores({"name": "origin 1"}, [BlockLoss(...)])` is a fold with one loss and no intervals.
+        >>> block = BlockLoss("origin1", 0, "energy", "label_1d_5pct", "linear", rows=100, loss=90.0, prior=100.0)
+        >>> scores = FoldScores({"name": "origin1"}, [block])
+        >>> walk_forward_summary([scores], tables=[])["results"][0]["log_loss"]  # a mean over rows
+        0.9
     """
 
     description: dict[str, Any]
@@ -65,14 +68,14 @@ def walk_forward_summary(fold_scores: Sequence[FoldScores], tables: Sequence[str
     losses = [block for scores in fold_scores for block in scores.losses]
     names = list(dict.fromkeys(block.fold for block in losses))
     results, by_sector = [], []
-    for (label, model), of_model in _grouped(losses, lambda block: (block.label, block.model)).items():
-        of_origin = _grouped(of_model, lambda block: block.fold)
-        origins = [_averaged(of_origin.get(name, [])) for name in names]
+    for (label, model), model_losses in _grouped(losses, lambda block: (block.label, block.model)).items():
+        origin_losses = _grouped(model_losses, lambda block: block.fold)
+        origins = [_averaged(origin_losses.get(name, [])) for name in names]
         about = {"label": label, "model": model}
-        results.append({**about, **_averaged(of_model), "origins": origins, **_spread(origins, "origins")})
-        for sector, of_sector in _grouped(of_model, lambda block: block.sector).items():
-            parts = [_averaged(blocks) for blocks in _grouped(of_sector, lambda block: block.fold).values()]
-            by_sector.append({"sector": sector, **about, **_averaged(of_sector), **_spread(parts, "origins")})
+        results.append({**about, **_averaged(model_losses), "origins": origins, **_spread(origins, "origins")})
+        for sector, sector_losses in _grouped(model_losses, lambda block: block.sector).items():
+            parts = [_averaged(blocks) for blocks in _grouped(sector_losses, lambda block: block.fold).values()]
+            by_sector.append({"sector": sector, **about, **_averaged(sector_losses), **_spread(parts, "origins")})
     for result in results:
         gains = [
             table["gain_over_prior"]
@@ -105,12 +108,12 @@ class _Gains:
             for key, losses_of_fold in scores.by_time.items():
                 if len(losses_of_fold.times):
                     parts.setdefault(key, []).append(losses_of_fold)
-        losses = {key: block_bootstrap.joined(of_folds) for key, of_folds in parts.items()}
-        times = np.concatenate([of_key.times for of_key in losses.values()])
+        losses = {key: block_bootstrap.joined(fold_losses) for key, fold_losses in parts.items()}
+        times = np.concatenate([key_losses.times for key_losses in losses.values()])
         draws = block_bootstrap.draw(times, longest_horizon, seed)
         gains = {(result["label"], result["model"]): result["gain_over_prior"] for result in results}
         labels = list(dict.fromkeys(label for label, _ in losses))
-        sectors = {label: [sector for of_label, sector in losses if of_label == label] for label in labels}
+        sectors = {label: [sector for loss_label, sector in losses if loss_label == label] for label in labels}
         resampled = {
             label: block_bootstrap.resample(draws, {sector: losses[label, sector] for sector in sectors[label]})
             for label in labels
@@ -174,13 +177,13 @@ def with_intervals(
     above_tables_high, the interval of the difference to the better table. families: the means over labels.
     """
     gains = _Gains.draw(walked["results"], fold_scores, longest_horizon, seed)
-    of_sector = {
+    prior_gains = {
         (result["sector"], result["label"]): result["gain_over_prior"]
         for result in walked["by_sector"]
         if result["model"] == PRIOR_ALL
     }
     for result in walked["by_sector"]:
-        result |= gains.skill_of_sector(result, of_sector.get((result["sector"], result["label"]), 0.0))
+        result |= gains.skill_of_sector(result, prior_gains.get((result["sector"], result["label"]), 0.0))
     for result in walked["results"]:
         result |= gains.skill_of(result["label"], result["model"])
         low, high = gains.above_tables(result, tables)
@@ -214,7 +217,7 @@ def cpcv_summary(fold_scores: Sequence[FoldScores], n_groups: int, n_test: int) 
     keys = dict.fromkeys((block.label, block.model) for scores in fold_scores for block in scores.losses)
     by_key = [_grouped(losses, lambda block: (block.label, block.model)) for losses in losses_of_paths]
     for label, model in keys:
-        averages = [_averaged(of_path.get((label, model), [])) for of_path in by_key]
+        averages = [_averaged(path_losses.get((label, model), [])) for path_losses in by_key]
         with_rows = [average for average in averages if average["rows"]]
         means = {
             name: float(np.mean([average[name] for average in with_rows]))

@@ -42,7 +42,10 @@ class FittedStage:
     predictions: for each part float32 (n_rows, n_targets, n_outputs).  prediction_digests: digests of their files.
     objects: digests of the models' files.  reused: whether models and predictions all came from the store.
 
-    Example: the stage of "linear" on "energy" with 6 labels has 6 models and predictions for "validation" and "test".
+        >>> predictions = {"validation": np.zeros((80, 2, 3), np.float32), "test": np.zeros((50, 2, 3), np.float32)}
+        >>> stage = FittedStage(["model of 5 %", "model of 10 %"], ("a1", "b2"), seconds=1.5, predictions=predictions)
+        >>> len(stage.models), stage.predictions["test"].shape
+        (2, (50, 2, 3))
     """
 
     models: list[Any]
@@ -71,7 +74,18 @@ class FoldTasks:
     earlier: models of an earlier run, by estimator that starts from them.
     pooled, by_group: fitted stages by estimator; None for a missing stage that was only looked up.
 
-    Example: with 2 estimators and 11 groups, `tasks` returns 2 preparations and 2 * (1 + 11) stages.
+        >>> from gpupipe.data import simulate
+        >>> from gpupipe.training.context import TrainingContext
+        >>> from gpupipe.training.prepare import outline
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> panel, settings = simulate(n_symbols=3, n_bars=400), EQUITY.settings("fast")
+        >>> prepared = outline(EQUITY, panel, settings)
+        >>> times = prepared.folds.published
+        >>> context = TrainingContext(
+        ...     prepared.datasets, prepared.splits, times, settings, None, "ab12", panel.device, jobs=1)
+        >>> fold = FoldTasks(context, FoldId(times, panel.groups, None, (0, 1)), ["xgb_hist", "linear"])
+        >>> len(fold.tasks(FoldSlot(0), []))  # 2 preparations, and each estimator on the pool and on 3 sectors
+        10
     """
 
     def __init__(
@@ -151,7 +165,9 @@ class FoldTasks:
         n_spread = context.settings.training.spread
         shares = share_groups(n_rows, n_spread) if n_spread else []
         spread = [
-            of_process for share in shares if (of_process := [group for group in share if group in self.fold.groups])
+            process_groups
+            for share in shares
+            if (process_groups := [group for group in share if group in self.fold.groups])
         ]
         rows = {group: rows_of_group for group, (rows_of_group, _) in digests.items()}
         inputs = Inputs.of(rows, context.settings, selected, spread)

@@ -37,7 +37,12 @@ class GroupModels:
     validation, test: for each estimator float32 (n_rows, n_targets, n_outputs), for the rows of the split.
     seconds: duration of the group stages of each estimator.
 
-    Example: with 2 targets and 500 test rows, `models.test["linear"].shape` is (500, 2, 3).
+        >>> predictions = {"linear": np.full((500, 2, 3), 1 / 3, np.float32)}
+        >>> models = GroupModels(
+        ...     "energy", ("label_1d_5pct", "label_5d_5pct"), {"linear": ["model 1", "model 2"]},
+        ...     validation=predictions, test=predictions, seconds={"linear": 0.4})
+        >>> models.test["linear"][:, models.labels.index("label_5d_5pct")].shape
+        (500, 3)
     """
 
     group: str
@@ -73,7 +78,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
     from threadpoolctl import threadpool_limits
 
     enough, skipped = groups_with_enough(context)
-    of_pools: list[_Pool] = []
+    all_pools: list[_Pool] = []
     tasks: list[Task] = []
     order = itertools.count()
     opened: list[Task] = []
@@ -82,7 +87,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
         skipped += missing
         if kept:
             pool = _Pool(context, groups, kept)
-            of_pools.append(pool)
+            all_pools.append(pool)
             tasks += pool.tasks(order, opened)
     n_workers = context.workers.n_workers if context.workers else 1
     # One BLAS thread: with more, the last bits of sums, and so the models, depend on the machine and on --jobs.
@@ -90,7 +95,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
         run_graph(tasks, context.costs, context.jobs, context.folds_at_once, n_workers)
     if context.results.asking:
         return [], skipped
-    trained = [models for pool in of_pools for models in pool.trained()]
+    trained = [models for pool in all_pools for models in pool.trained()]
     if not trained:
         raise UserError("no label can be trained: " + "; ".join(dict.fromkeys(s.reason for s in skipped)))
     return trained, skipped
@@ -162,9 +167,9 @@ class _Pool:
         tasks: list[Task] = []
         shared = self.context.settings.training.pool == "all"
         for fold in (self.final, *self.out_of_fold):
-            of_fold = fold.tasks(FoldSlot(next(order), fold.close, shared), opened[-1:])
-            opened.append(of_fold[0])
-            tasks += of_fold
+            fold_tasks = fold.tasks(FoldSlot(next(order), fold.close, shared), opened[-1:])
+            opened.append(fold_tasks[0])
+            tasks += fold_tasks
         if self.stacking:
             n_rows = sum(len(rows) for rows in self._predicted().values())
             tasks.append(Task("stack", n_rows, self._stack, tuple(tasks), FoldSlot(next(order), shared=shared)))

@@ -92,13 +92,13 @@ def _by_gain(estimator: Estimator, groups: Sequence[Sequence[Any]], names: Seque
     total: dict[str, float] = defaultdict(float)
     seen: set[tuple[tuple[int, float], ...]] = set()
     for models in groups:
-        of_column = getattr(models[0], "columns", None)  # the columns that the model takes, where it takes a selection
+        selected = getattr(models[0], "columns", None)  # the columns that the model takes, where it takes a selection
         for gains in estimator.feature_gains(columns.unwrap(models) or []):
             # Boosters are compared by content: a resumed run reads the same booster once for each group.
             if gains in seen:
                 continue
             seen.add(gains)
             for number, gain in gains:
-                total[names[number if of_column is None else int(of_column[number])]] += gain
+                total[names[number if selected is None else int(selected[number])]] += gain
     whole = sum(total.values())
     return {name: gain / whole for name, gain in sorted(total.items(), key=lambda item: -item[1])} if whole else {}

@@ -51,29 +51,29 @@ def shape_of(workload: Recipe, panel: Panel, settings: Config) -> Shape:
 def ladder(workload: Recipe, panel: Panel, settings: Config, jobs: int) -> list[Estimate]:
     """The estimate of every plan, in order; the plan with files is left out on a GPU, where files do not help."""
     shape, kind = shape_of(workload, panel, settings), panel.device.kind
-    return [of_plan(shape, settings, jobs, plan, kind) for plan in LADDER if kind == "cpu" or not plan.files]
+    return [estimate_plan(shape, settings, jobs, plan, kind) for plan in LADDER if kind == "cpu" or not plan.files]
 
 
-def of_plan(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> Estimate:
+def estimate_plan(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> Estimate:
     """The estimate of one plan on a device of this kind."""
     pooled = settings.training.pool == "all"
     data = shape.n_rows * (4.0 * shape.n_features * (not plan.files) + ROW_BYTES)
     bars = shape.n_rows * BARS_BYTES
-    of_fold = shape if pooled else _of_a_sector(shape)
+    fold_shape = shape if pooled else _largest_group(shape)
     jobs = min(jobs, plan.jobs or jobs)
-    fold = _fold(of_fold, settings, jobs, plan, kind)
+    fold = _fold(fold_shape, settings, jobs, plan, kind)
     n_models, stacking = len(settings.training.models), registry.stacking(settings.training.models)
     stack, predictions = 0.0, PREDICTION_BYTES * shape.n_targets * (shape.validation + shape.test) * n_models
     if stacking:
-        predictions += PREDICTION_BYTES * shape.n_targets * of_fold.fit * (n_models - 1)
-        stack = registry.estimator(stacking).fit_bytes(of_fold, settings, plan.sparing)
-    peak = max(fold + _ahead(of_fold, settings, plan, kind), stack)
+        predictions += PREDICTION_BYTES * shape.n_targets * fold_shape.fit * (n_models - 1)
+        stack = registry.estimator(stacking).fit_bytes(fold_shape, settings, plan.sparing)
+    peak = max(fold + _ahead(fold_shape, settings, plan, kind), stack)
     if kind == "cuda":
         return Estimate(plan, int(PROGRAM_BYTES + bars + predictions), int(PROGRAM_ON_DEVICE + bars + data + peak))
     return Estimate(plan, int(PROGRAM_BYTES + bars + data + predictions + peak * (1 + FREED)))
 
 
-def _of_a_sector(shape: Shape) -> Shape:
+def _largest_group(shape: Shape) -> Shape:
     """The shape of the largest group."""
     share = shape.largest
     return Shape(
@@ -122,9 +122,9 @@ def _bins(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
     pooled: set[tuple[int, bool]] = set()
     groups: set[tuple[int, bool]] = set()
     for estimator in registry.estimators(settings.training.models):
-        of_pool, of_group = estimator.sampled_shares(settings)
-        pooled |= {cut(share) for share in of_pool}
-        groups |= {cut(share) for share in of_group}
+        pool_shares, group_shares = estimator.sampled_shares(settings)
+        pooled |= {cut(share) for share in pool_shares}
+        groups |= {cut(share) for share in group_shares}
     if shape.largest == 1.0:  # with a single group the pooled bins are the group's bins
         groups -= pooled
     copies = [float(parts - 1 if left_out else 1) for parts, left_out in (*pooled, *groups)] or [0.0]

@@ -18,7 +18,9 @@ from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels, predict_stack
 
 
-def of_fold(context: TrainingContext, times: FoldTimes, trained: Sequence[GroupModels]) -> list[FoldPredictions]:
+def fold_predictions(
+    context: TrainingContext, times: FoldTimes, trained: Sequence[GroupModels]
+) -> list[FoldPredictions]:
     """Predictions of a fold's models for all rows of its test window, rows without known labels included.
 
     Kept are the probabilities of the first and the last class, or the predicted value, with the cutoffs that
@@ -30,10 +32,10 @@ def of_fold(context: TrainingContext, times: FoldTimes, trained: Sequence[GroupM
         for models in trained
         for rows in (context.splits[models.group].train, context.splits[models.group].validation)
     )
-    return [_of_group(context, times, models, learned_until_ns) for models in trained]
+    return [_group_predictions(context, times, models, learned_until_ns) for models in trained]
 
 
-def _of_group(
+def _group_predictions(
     context: TrainingContext, times: FoldTimes, models: GroupModels, learned_until_ns: int
 ) -> FoldPredictions:
     """Predictions of the models of one group."""

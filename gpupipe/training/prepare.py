@@ -23,7 +23,12 @@ class Prepared:
 
     seconds: by stage: features, labels and split.
 
-    Example: `prepare(EQUITY, panel, settings).splits["energy"].train` holds the training rows of a sector.
+        >>> from gpupipe.data import simulate
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> prepared = outline(EQUITY, simulate(n_symbols=11, n_bars=400), EQUITY.settings("fast"))
+        >>> split = prepared.splits["energy"]
+        >>> len(split.train), len(split.validation), len(split.test)
+        (191, 57, 67)
     """
 
     datasets: dict[str, Dataset]

@@ -149,8 +149,10 @@ class Search:
     n_trials: number of finished trials for each study, trials of earlier sessions included.  pruner: one of PRUNERS.
     period_dates: number of dates whose mean gain is one observation.  advance(text): called after each trial.
 
-    Example: `Search(training_set, settings, storage, rows_key, key, 30, "median").run(study)` returns the study's
-    result after 30 trials.
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> search = Search(None, EQUITY.settings("fast"), None, "rows12", "key34", n_trials=30, pruner="median")
+        >>> search.period_dates == PERIOD_DATES
+        True
     """
 
     training_set: TrainingSet

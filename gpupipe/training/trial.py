@@ -65,7 +65,18 @@ class TrialRows:
 
     group: "" for all groups.  targets: positions in the training set.
 
-    Example: `TrialRows(training_set, "energy", (0, 1), validation)` are the rows of one sector and two labels.
+        >>> from gpupipe.dataset.dataset import Dataset
+        >>> from gpupipe.dataset.row_view import RowView
+        >>> from gpupipe.targets.target import Target
+        >>> target = Target(("up",), "classes", (1,), ("down", "up"))
+        >>> dataset = Dataset(
+        ...     "energy", np.zeros((4, 1), np.float32), ("rsi_14",), np.array([[0], [1], [0], [1]], np.int8), target,
+        ...     np.arange(4), np.arange(1, 5), np.ones(4, bool), np.ones(4, bool), np.array([0, 4]))
+        >>> fit, validation = ({"energy": RowView(dataset, np.array(rows))} for rows in ([0, 1], [2, 3]))
+        >>> training_set = TrainingSet("final", fit, validation, target, dataset.device, 32, "none", 1, 0)
+        >>> rows = TrialRows(training_set, "energy", (0,), validation_of(training_set, ["energy"], (0,)))
+        >>> rows.validation.prior.round(4)  # ln 2: both classes are as frequent
+        array([0.6931])
     """
 
     training_set: TrainingSet

@@ -38,7 +38,10 @@ class EarlierRun:
 
     digest: SHA-256 over its run key and the files of its models.
 
-    Example: `read("OUT", store).key(cold_key)` is the key of the run that starts from the models in OUT.
+        >>> from types import SimpleNamespace
+        >>> earlier = EarlierRun(SimpleNamespace(manifest={"run_key": "ab12"}), digest="cd34")
+        >>> earlier.run_key, len(earlier.key("ef56")), earlier.key("ef56") == earlier.key("0000")
+        ('ab12', 64, False)
     """
 
     models: Models
@@ -103,8 +106,12 @@ class Starting:
 
     The other estimators are trained from nothing, and a warning names the difference and the fix.
 
-    Example: `Starting(earlier, settings, datasets, splits, features_hash)("xgb_hist", ["energy"], labels)` returns the
-    earlier models of a sector, or None.
+        >>> from types import SimpleNamespace
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> earlier = EarlierRun(SimpleNamespace(manifest={"run_key": "ab12"}, out="OUT"), digest="cd34")
+        >>> starting = Starting(earlier, EQUITY.settings("fast"), {}, {}, "")
+        >>> starting("linear", ["energy"], ["label_1d_5pct"]) is None  # it has no rounds to go on with
+        True
     """
 
     earlier: EarlierRun
@@ -122,11 +129,11 @@ class Starting:
             log.warning("%s is trained from nothing, not from %s: %s", family, out, problem)
             return None
         models = {group: [self._model(group, label, family) for label in labels] for group in groups}
-        inner = {group: unwrap(of_group) or [] for group, of_group in models.items()}
+        inner = {group: unwrap(group_models) or [] for group, group_models in models.items()}
         oldest = min(
             (model.warm.trained_to if model.warm else self._dates(group, "train")[1])
-            for group, of_group in inner.items()
-            for model in of_group
+            for group, group_models in inner.items()
+            for model in group_models
         )
         seen = [self._times(group, "train") for group in groups]
         new = float(np.mean(np.concatenate(seen) > _time_ns(oldest)))
@@ -137,7 +144,7 @@ class Starting:
                 family, out, 100 * new, 100 * NEW_ROWS,
             )  # fmt: skip
             return None
-        if not estimator.resumable([model for of_group in inner.values() for model in of_group]):
+        if not estimator.resumable([model for group_models in inner.values() for model in group_models]):
             log.warning(
                 "%s is trained from nothing, not from %s: the resumed rounds of that run hold a tree for each output, "
                 "as an older gpupipe grew them; no fix is needed",
@@ -146,8 +153,8 @@ class Starting:
             return None
         columns = {
             tuple(model.columns) if isinstance(model, ColumnSubsetModel) else None
-            for of_group in models.values()
-            for model in of_group
+            for group_models in models.values()
+            for model in group_models
         }
         assert len(columns) == 1  # an estimator's models come from one training set
         (selected,) = columns
@@ -233,10 +240,11 @@ def counts(earlier: EarlierRun, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     """
     families = {}
     for name in dict.fromkeys(row["model"] for row in rows if row["kind"] == "model"):
-        of_family = [row for row in rows if row["model"] == name]
-        started = [row["warm_start_rounds"] for row in of_family if row["warm_start_run"]]
+        family_rows = [row for row in rows if row["model"] == name]
+        started = [row["warm_start_rounds"] for row in family_rows if row["warm_start_run"]]
         pooled = [int(text.split("+")[0]) for text in started if text]
         families[name] = {
-            "models": len(of_family), "warm": len(started), "old_rounds": float(np.median(pooled)) if pooled else None,
+            "models": len(family_rows), "warm": len(started),
+            "old_rounds": float(np.median(pooled)) if pooled else None,
         }  # fmt: skip
     return {"run_key": earlier.run_key, "digest": earlier.digest, "families": families}

@@ -358,7 +358,7 @@ def test_statistics_by_hand():
     assert ratio == pytest.approx(2 * returns.mean() / returns.std(ddof=1))
     assert error == pytest.approx(2 / math.sqrt(6), rel=0.2)  # about 1 / sqrt(n - 1) where the ratio is near 0
     assert math.isnan(statistics.sharpe_and_error(np.zeros(9), 4.0)[0])
-    measures = statistics.of_trades(np.array([0.1, -0.05, 0.0, 0.05]))
+    measures = statistics.trade_measures(np.array([0.1, -0.05, 0.0, 0.05]))
     assert (measures["trades"], measures["hit_rate"]) == (4, 0.5)
     assert measures["profit_factor"] == pytest.approx(3)
     assert statistics.periods_per_year(np.arange(366) * DAY_NS) == pytest.approx(365.25)

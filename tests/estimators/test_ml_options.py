@@ -158,7 +158,7 @@ def test_a_large_share_leaves_each_row_out_once(monkeypatch):
     assert seen == [(3600, 3600)] * 6  # of 4,500 rows
     shape = Shape(10**6, 6e5, 2e5, 2e5, 4e5, 0.2, 100, 10, 6)
     small, large = (
-        memory_estimate.of_plan(
+        memory_estimate.estimate_plan(
             shape, equity.make("fast", settings=[f"ml.subsample={share}"]), 2, memory.AS_IT_IS, "cpu"
         ).host
         for share in (0.5, 0.8)

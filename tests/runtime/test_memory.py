@@ -33,12 +33,13 @@ def shape(n_rows, n_features=89, largest=0.2):
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
 @pytest.mark.parametrize("n_rows", [10_000, 1_000_000, 10_000_000])
 def test_every_plan_holds_less_than_the_one_before(preset, n_rows):
-    held = [memory_estimate.of_plan(shape(n_rows), equity.make(preset), 2, plan, "cpu").host for plan in memory.LADDER]
+    settings = equity.make(preset)
+    held = [memory_estimate.estimate_plan(shape(n_rows), settings, 2, plan, "cpu").host for plan in memory.LADDER]
     assert held == sorted(held, reverse=True) and held[-1] > memory_estimate.PROGRAM_BYTES
-    larger = memory_estimate.of_plan(shape(2 * n_rows), equity.make(preset), 2, memory.AS_IT_IS, "cpu").host
+    larger = memory_estimate.estimate_plan(shape(2 * n_rows), settings, 2, memory.AS_IT_IS, "cpu").host
     assert larger > held[0]
     alone = equity.make(preset, training__pool="none")
-    assert memory_estimate.of_plan(shape(n_rows), alone, 2, memory.AS_IT_IS, "cpu").host < held[0]
+    assert memory_estimate.estimate_plan(shape(n_rows), alone, 2, memory.AS_IT_IS, "cpu").host < held[0]
     if n_rows == 10_000_000:  # 89 float32 columns are 3.6 GB by themselves
         assert held[0] > 1.8 * 3.56e9
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.artifacts.onnx.graphs import INPUT, OUTPUT, of_all_columns
+from gpupipe.artifacts.onnx.graphs import INPUT, OUTPUT, split_selection
 from gpupipe.estimators import registry
 from gpupipe.estimators.ensemble import TreeReader
 
@@ -31,7 +31,7 @@ def check_rows(
     splits: list[list[np.ndarray]] = [[] for _ in range(n_features)]
     mean, scale = np.zeros(n_features, np.float32), np.ones(n_features, np.float32)
     for family, model in models:
-        inner, chosen = of_all_columns(model)
+        inner, chosen = split_selection(model)
         columns = np.arange(n_features) if chosen is None else chosen
         critical = registry.estimator(family).critical_values(inner, reader)
         if critical.mean is not None and critical.scale is not None:

@@ -47,6 +47,10 @@ class Exported:
 
     files: the manifest's entry of each written file, by path.
     failed: by path, the largest difference of each file that was not written, as it differs from its model.
+
+        >>> export = Exported({"a.onnx": {"largest_difference": 2e-07}, "b.onnx": {"largest_difference": 0.0}}, {})
+        >>> export.largest_difference
+        2e-07
     """
 
     files: dict[str, dict[str, Any]]
@@ -116,16 +120,16 @@ def choose(models: Models, wanted: Wanted) -> dict[str, dict[str, list[str]]]:
         for label in models.target.names if label in labels
         for family in labels[label]
     ]  # fmt: skip
-    of_labels = {label: models.parameters(label) for label in models.target.names}
+    label_parameters = {label: models.parameters(label) for label in models.target.names}
     _check("sectors", wanted.groups, {group for group, _, _ in there}, models.out)
     for name, values in wanted.parameters.items():
-        known = {parameters[name] for parameters in of_labels.values() if name in parameters}
+        known = {parameters[name] for parameters in label_parameters.values() if name in parameters}
         _check(f"{name}s", values, known, models.out)
     _check("models", wanted.families, {family for _, _, family in there}, models.out)
     chosen: dict[str, dict[str, list[str]]] = {}
     for group, label, family in there:
         pairs: list[tuple[Sequence[Any] | None, Any]] = [(wanted.groups, group), (wanted.families, family)]
-        pairs += [(values, of_labels[label].get(name)) for name, values in wanted.parameters.items()]
+        pairs += [(values, label_parameters[label].get(name)) for name, values in wanted.parameters.items()]
         if all(values is None or value in values for values, value in pairs):
             chosen.setdefault(group, {}).setdefault(label, []).append(family)
     if not chosen:
@@ -175,11 +179,11 @@ def _graphs_of(
     n_real = 0 if real_rows is None else len(real_rows)
     if real_rows is not None:
         X = np.concatenate([real_rows, X])
-    families = list(dict.fromkeys(family for of_label in labels.values() for family in of_label))
+    families = list(dict.fromkeys(family for label_families in labels.values() for family in label_families))
     predictions = models.predict_rows(group, X, families)
     shape = len(models.feature_names), models.target.n_outputs
-    for label, of_label in labels.items():
-        for family in of_label:
+    for label, label_families in labels.items():
+        for family in label_families:
             properties = _properties(models, group, label, family)
             graph = graphs.graph_of(family, by_label[label], shape, properties, reader)
             content = graph.SerializeToString(deterministic=True)
@@ -194,7 +198,7 @@ def _check_rows(models: Models, group: str, reader: TreeReader) -> np.ndarray:
     for label, by_family in models.by_group[group].items():
         for family, model in by_family.items():
             try:
-                registry.estimator(family).critical_values(graphs.of_all_columns(model)[0], reader)
+                registry.estimator(family).critical_values(graphs.split_selection(model)[0], reader)
             except UserError as error:
                 raise UserError(f"{models.out / _folder(models, group, label) / family}: {error}") from None
             pairs.append((family, model))

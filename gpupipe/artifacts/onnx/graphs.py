@@ -52,7 +52,7 @@ def graph_of(
     return model
 
 
-def of_all_columns(model: Any) -> tuple[Any, np.ndarray | None]:
+def split_selection(model: Any) -> tuple[Any, np.ndarray | None]:
     """A model without its choice of columns, and the numbers of these; None where it takes all."""
     return (model.model, model.columns) if isinstance(model, ColumnSubsetModel) else (model, None)
 
@@ -73,7 +73,7 @@ class _Graph:
     def prediction_of(self, estimator: str) -> str:
         """Add the model of an estimator; the name of its predictions."""
         outer = self._columns
-        model, self._columns = of_all_columns(self._models[estimator])
+        model, self._columns = split_selection(self._models[estimator])
         name = registry.estimator(estimator).to_onnx(model, self)
         self._columns = outer
         return name

@@ -40,7 +40,9 @@ class Cluster:
     client: Dask's client.  addresses: one for each worker.  threads: of each worker.
     dashboard: address of Dask's dashboard; "" without one.
 
-    Example: `--workers 3 --jobs 6` gives 3 addresses and 2 threads, so `jobs` is 6.
+        >>> cluster = Cluster(None, ("tcp://a", "tcp://b", "tcp://c"), threads=2, dashboard="")
+        >>> cluster.jobs
+        6
     """
 
     client: Any
@@ -97,7 +99,9 @@ class Cluster:
 class ClusterRun:
     """One run on a cluster whose workers each have access to all rows: a `WorkerPool`.
 
-    Example: `with cluster.running(EQUITY, panel, settings, key, plan, modules) as workers` yields one.
+    >>> run = ClusterRun(Cluster(None, ("tcp://a", "tcp://b"), threads=2, dashboard=""), rows=None, job=None)
+    >>> run.n_workers, run.worker_of("energy", 1)
+    (2, 1)
     """
 
     def __init__(self, cluster: Cluster, rows: Any, job: worker_run.Job) -> None:

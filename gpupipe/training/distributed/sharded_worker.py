@@ -46,7 +46,9 @@ class Ring:
 
     rank: number of this worker, from 0 to size - 1.  tracker: arguments that connect to the tracker.
 
-    Example: three workers that fit a pooled stage have Ring(0, 3, tracker), Ring(1, 3, tracker), Ring(2, 3, tracker).
+        >>> rings = [Ring(rank, 3, {"dmlc_tracker_port": 9091}) for rank in range(3)]
+        >>> [ring.rank for ring in rings], {ring.size for ring in rings}
+        ([0, 1, 2], {3})
     """
 
     rank: int
@@ -59,7 +61,15 @@ class HeldRows:
 
     training_sets: of the open folds, by the id of the whole fold.
 
-    Example: `HeldRows(rows, job).groups` are the sectors of the worker, such as ("energy", "utilities").
+        >>> from gpupipe.cross_validation.fold_times import FoldTimes
+        >>> from gpupipe.data import simulate
+        >>> from gpupipe.runtime import memory
+        >>> from gpupipe.training.distributed.worker_run import rows_of
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> job = Job("ab12", EQUITY.place, EQUITY.settings("fast"), "cpu", memory.AS_IT_IS, 2, 2, ())
+        >>> held = HeldRows(rows_of(simulate(n_symbols=11, n_bars=5).of_group("energy")), job)
+        >>> held.held_fold(FoldId(FoldTimes("", (), (), ()), ("energy", "utilities"), None, (0,))).groups
+        ('energy',)
     """
 
     def __init__(self, rows: Rows, job: Job) -> None:

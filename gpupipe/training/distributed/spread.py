@@ -58,7 +58,15 @@ class Spread:
     Where a worker is lost during a common fit, another worker replaces it and gets the bars of its groups, and the fit
     starts again. Sums are added in the order of the workers' numbers, so a repeated fit gives the same bits.
 
-    Example: `gpupipe run --workers 3 --spread` trains on `Spread(client, addresses, panel, job)` with n_workers 3.
+        >>> from gpupipe.data import simulate
+        >>> from gpupipe.runtime import memory
+        >>> from gpupipe.workloads import equity
+        >>> settings = equity.make("fast", training__spread=2)
+        >>> job = worker_run.Job("ab12", equity.EQUITY.place, settings, "cpu", memory.AS_IT_IS, 2, 2, ())
+        >>> panel = simulate(n_symbols=5, n_bars=5)  # a sector each
+        >>> spread = Spread(None, ("tcp://a", "tcp://b"), panel, job)
+        >>> spread.n_workers, [spread.worker_of(sector, 0) for sector in panel.groups]
+        (2, [0, 1, 0, 1, 0])
     """
 
     def __init__(self, client: Any, addresses: Sequence[str], panel: Panel, job: worker_run.Job) -> None:
@@ -380,7 +388,7 @@ def _error_of(call: Any) -> BaseException | None:
 def _rows_of(panel: Panel) -> dict[str, int]:
     lengths = np.diff(panel.device.to_host(panel.offsets))
     return {
-        group: int(sum(n for n, of_symbol in zip(lengths, panel.group, strict=True) if of_symbol == group))
+        group: int(sum(n for n, symbol_group in zip(lengths, panel.group, strict=True) if symbol_group == group))
         for group in panel.groups
     }  # fmt: skip
 

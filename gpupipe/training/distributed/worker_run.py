@@ -45,7 +45,10 @@ class Job:
     threads: of a pooled fit.  folds_at_once: number of folds in memory.
     modules: path and SHA-256 of each module of user features.
 
-    Example: `Job(key, "gpupipe.workloads.equity:EQUITY", settings, "cpu", plan, 2, 2, ())`.
+        >>> from gpupipe.workloads.equity import EQUITY
+        >>> job = Job("ab12", EQUITY.place, EQUITY.settings("fast"), "cpu", memory.AS_IT_IS, 2, 2, ())
+        >>> job.workload, job.plan.name
+        ('gpupipe.workloads.equity:EQUITY', 'as it is')
     """
 
     key: str
@@ -144,7 +147,12 @@ class _Data:
 class WorkerRun:
     """A run on a worker: datasets and training sets, computed on demand and released when others need the memory.
 
-    Example: `WorkerRun(rows_of(panel), job).training_set(fold)` is the training set of a fold.
+    >>> from gpupipe.data import simulate
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> job = Job("ab12", EQUITY.place, EQUITY.settings("fast"), "cpu", memory.AS_IT_IS, 2, 2, ())
+    >>> run = WorkerRun(rows_of(simulate(n_symbols=3, n_bars=5)), job)
+    >>> len(run.groups), run.device.kind
+    (3, 'cpu')
     """
 
     def __init__(self, rows: Rows, job: Job) -> None:
