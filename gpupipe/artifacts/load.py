@@ -42,8 +42,9 @@ class Predictions:
     class_names: of the outputs; empty for values.
 
         >>> from gpupipe.data import simulate
+        >>> from gpupipe.targets.classes import CLASSES
         >>> values = np.full((6, 1, 3), 1 / 3, np.float32)
-        >>> predictions = Predictions(values, ("linear_5d_10pct",), ("SELL", "HOLD", "BUY"), simulate(2, n_bars=3))
+        >>> predictions = Predictions(values, ("linear_5d_10pct",), CLASSES, simulate(2, n_bars=3))
         >>> predictions.of("linear_5d_10pct").shape, predictions.to_arrow().column_names[-1]
         ((6, 3), 'linear_5d_10pct_buy')
     """

@@ -63,7 +63,7 @@ class FoldPredictions:
         >>> fold = FoldPredictions(
         ...     "energy", rows=np.array([7, 9]), models=(model,), outputs=("sell", "buy"), learned_until_ns=0,
         ...     values=np.array([[[0.2, 0.5]], [[0.6, 0.1]]], np.float32), cutoffs=((0.4, 0.45),))
-        >>> fold.rows[fold.values[:, 0, 1] >= fold.cutoffs[0][1]].tolist()  # the rows that are called BUY
+        >>> fold.rows[fold.values[:, 0, 1] >= fold.cutoffs[0][1]].tolist()  # the rows called as the upper class
         [7]
     """
 

@@ -143,7 +143,7 @@ def plan(folds: Folds, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
 class Published:
     """The models of the published fold, which is the last origin of a walk-forward.
 
-    >>> published = Published([], [Skipped("energy", "label_1d_10pct", "3 BUY and 2 SELL rows to train on")])
+    >>> published = Published([], [Skipped("energy", "label_1d_10pct", "5 rows to train on")])
     >>> published.skipped[0].sector, len(published.trained)
     ('energy', 0)
     """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from gpupipe.estimators.three_classes import LOWER, MIDDLE, UPPER
 from gpupipe.evaluation import metrics
-from gpupipe.targets.classes import BUY, HOLD, SELL
 
 
 def random_case(seed):
@@ -16,7 +16,7 @@ def random_case(seed):
     n = int(rng.integers(30, 400))
     truth = rng.dirichlet([0.6, 2.0, 0.6], n)
     y = (rng.random(n)[:, None] > truth.cumsum(axis=1)).sum(axis=1).clip(0, 2).astype(np.int8)
-    y[:3] = (SELL, HOLD, BUY)
+    y[:3] = (LOWER, MIDDLE, UPPER)
     predictions = 0.7 * truth + 0.3 * rng.dirichlet([1, 1, 1], n)
     if seed % 2:
         predictions = np.round(predictions, 1) + 0.05  # many ties
@@ -41,7 +41,7 @@ def test_every_measure_equals_scikit_learns(seed):
     assert values["gain_over_prior"] == pytest.approx(1 - loss / prior_loss, abs=1e-6)
     called = metrics.calls(probability, cutoffs)
     assert values["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(y, called), rel=1e-12)
-    for name, c in (("buy", BUY), ("sell", SELL)):
+    for name, c in (("buy", UPPER), ("sell", LOWER)):
         score = sklearn.metrics.average_precision_score(y == c, probability[:, c])
         assert values[f"pr_auc_{name}"] == pytest.approx(score, rel=1e-12)
         assert values[f"precision_{name}"] == pytest.approx(
@@ -56,7 +56,7 @@ def test_every_measure_equals_scikit_learns(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_cutoff_has_the_best_f1_of_all(seed):
     probability, y, _ = random_case(seed)
-    for name, c in (("buy", BUY), ("sell", SELL)):
+    for name, c in (("buy", UPPER), ("sell", LOWER)):
         cutoff = metrics.call_cutoffs(probability, y)[name]
         scores = [sklearn.metrics.f1_score(y == c, probability[:, c] >= v) for v in np.unique(probability[:, c])]
         assert sklearn.metrics.f1_score(y == c, probability[:, c] >= np.float32(cutoff)) == pytest.approx(max(scores))
@@ -65,9 +65,9 @@ def test_the_cutoff_has_the_best_f1_of_all(seed):
 def test_calls_by_hand():
     probability = np.array([[0.2, 0.6, 0.2], [0.3, 0.5, 0.2], [0.1, 0.5, 0.4], [0.4, 0.2, 0.4], [0.6, 0.0, 0.4]])
     called = metrics.calls(probability, {"buy": 0.4, "sell": 0.3})
-    # In the last two rows both exceed their cutoffs, SELL by the larger ratio (4/3 and 2 against 1).
-    assert called.tolist() == [HOLD, SELL, BUY, SELL, SELL] and called.dtype == np.int8
-    assert metrics.calls(probability[3:4], {"buy": 0.3, "sell": 0.3}).tolist() == [BUY]  # equal ratios: BUY
+    # In the last two rows both exceed their cutoffs, LOWER by the larger ratio (4/3 and 2 against 1).
+    assert called.tolist() == [MIDDLE, LOWER, UPPER, LOWER, LOWER] and called.dtype == np.int8
+    assert metrics.calls(probability[3:4], {"buy": 0.3, "sell": 0.3}).tolist() == [UPPER]  # equal ratios: UPPER
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])
@@ -90,23 +90,23 @@ def test_the_columns_of_the_probabilities_are_the_classes(n_classes):
 
 
 def test_a_class_that_was_never_observed_is_never_called():
-    probability, y = random_case(3)[0], np.full(len(random_case(3)[0]), HOLD, np.int8)
+    probability, y = random_case(3)[0], np.full(len(random_case(3)[0]), MIDDLE, np.int8)
     cutoffs = metrics.call_cutoffs(probability, y)
     assert cutoffs == {"buy": 1.0, "sell": 1.0}
-    assert (metrics.calls(probability, cutoffs) == HOLD).all()
+    assert (metrics.calls(probability, cutoffs) == MIDDLE).all()
 
 
 def test_undefined_measures_are_nan_and_not_zero():
     probability = random_case(1)[0]
     n = len(probability)
     prior, cutoffs = np.array([0.2, 0.6, 0.2]), {"buy": 1.0, "sell": 1.0}
-    values = metrics.measures(probability, np.full(n, HOLD, np.int8), prior, cutoffs, np.zeros(n, np.float32))
+    values = metrics.measures(probability, np.full(n, MIDDLE, np.int8), prior, cutoffs, np.zeros(n, np.float32))
     undefined = {f"{m}_{c}" for m in ("precision", "recall", "pr_auc", "return_when") for c in ("buy", "sell")}
     assert {name for name, value in values.items() if np.isnan(value)} == undefined
     assert values["balanced_accuracy"] == 1.0 and values["share_buy"] == 0.0 and values["calls_sell"] == 0
     # Calls whose returns are all NaN have no mean return.
     low = {"buy": 0.01, "sell": 2.0}
-    unknown = metrics.measures(probability, np.full(n, BUY, np.int8), prior, low, np.full(n, np.nan, np.float32))
+    unknown = metrics.measures(probability, np.full(n, UPPER, np.int8), prior, low, np.full(n, np.nan, np.float32))
     assert unknown["calls_buy"] > 0 and np.isnan(unknown["return_when_buy"])
 
 
