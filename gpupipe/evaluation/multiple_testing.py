@@ -81,7 +81,7 @@ def deflated_sharpe(chosen: np.ndarray, n_trials: int, others: np.ndarray | None
     It is the probabilistic Sharpe ratio against the maximum that trials without skill would reach, `expected_maximum`.
     chosen: float (n_periods,).  n_trials: the number of all trials.
     others: float (n_periods, n_known), the trials whose series is known. As in the paper, the standard deviation of
-        their Sharpe ratios, NaN ignored, is that of the trials. Without them it is 1 / sqrt(n_periods - 1), that of
+        their Sharpe ratios, NaN ignored, stands for all trials. Without them it is 1 / sqrt(n_periods - 1), as for
         trials whose true Sharpe ratio is 0. Leave them out where trials truly differ: trials far below a reference
         would raise the standard deviation, and with it the benchmark.
     NaN as in `probabilistic_sharpe`.

@@ -12,7 +12,7 @@ def clearly_better(loss: np.ndarray, reference: np.ndarray, time_ns: np.ndarray)
     """Whether the mean of `loss` is below the mean of `reference` by more than one standard error.
 
     loss, reference: float (n_rows,), nats, of the same rows.  time_ns: int64 (n_rows,).
-    The standard error is that of the paired differences, summed over blocks of ten distinct times.
+    The standard error is computed from paired differences, summed over blocks of ten distinct times.
     NaN: rows with a NaN in either are ignored. With fewer than three blocks the answer is False.
 
         >>> clearly_better(np.full(40, 0.9), np.full(40, 1.0), np.arange(40))

@@ -49,7 +49,7 @@ class Wanted:
     trials: number of trials of each study.
     per: "sector" has a study for each sector, whose values all its labels share; "label" has a study for each label of
         a sector. Estimators with pooled studies have one study over all sectors and labels.
-    families: names of the tuned families; None for those of the settings that can be tuned.
+    families: names of the tuned families; None for the families of the settings that can be tuned.
     accept: "deflated" or "best", the rule that chooses between the best trial and the preset (`search.chosen`).
 
         >>> Wanted(trials=30).per

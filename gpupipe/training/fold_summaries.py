@@ -20,7 +20,7 @@ ON_EVERY_PATH = "above the prior on every path"
 
 @dataclass(frozen=True)
 class BlockLoss:
-    """The losses of one model on the test rows of one block of a fold, summed, in nats; and those of the prior.
+    """The losses of a model and of the prior on the test rows of one block of a fold, summed, in nats.
 
     block: its position among the fold's test blocks.  prior: loss of the class shares of the sector's training part.
 
