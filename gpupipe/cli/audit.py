@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """names, modules: features, as for `gpupipe features`.  n_symbols: how many are looked at, spread over the data."""
+    """names, modules: features, as for `gpupipe features`.  n_symbols: how many are looked at, spread over the data.
+
+    >>> AuditRequest(names=("rsi_14",), n_symbols=20).source
+    'demo'
+    """
 
     names: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()

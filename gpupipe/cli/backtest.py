@@ -32,6 +32,9 @@ class BacktestRequest:
     """A backtest. models: the folder of a finished run.  families: all that were trained if None.
 
     source, cutoff: see `backtest.job.execute`.  since: from this day on only.  seed: of the random entries.
+
+        >>> BacktestRequest("OUT", rules=Rules(side="both")).rules.sides
+        (1, 2)
     """
 
     models: str = OUT

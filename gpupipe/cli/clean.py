@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CleanRequest:
-    """out: the folder of a run.  dry_run: only say what would be removed.  json: how it is printed."""
+    """out: the folder of a run.  dry_run: only say what would be removed.  json: how it is printed.
+
+    >>> CleanRequest("OUT", dry_run=True).folder
+    'OUT'
+    """
 
     out: str
     dry_run: bool = False

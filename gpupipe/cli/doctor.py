@@ -62,6 +62,9 @@ class Finding:
 
     status: "ok", "absent" (optional and not there), "warning", or "error" (the main job cannot run).
     fix: the line that puts it right; empty where there is nothing to do.
+
+        >>> Finding("packages", "optuna", "absent", "", "gpupipe tune", "pip install -e '.[tune]'").fix
+        "pip install -e '.[tune]'"
     """
 
     group: str
@@ -74,7 +77,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """json: whether the findings are printed as JSON, or as lines."""
+    """json: whether the findings are printed as JSON, or as lines.
+
+    >>> DoctorRequest(json=True).folder  # nothing is written
+    ''
+    """
 
     json: bool = False
 

@@ -33,6 +33,9 @@ class ExportRequest:
     """An export. out: a finished run.  to: the folder of the files.  The others: which models, all where None.
 
     data: rows to check on beside made-up ones; none where its source is None.
+
+        >>> ExportRequest("OUT", "onnx", horizons=(1, 5)).folder
+        'onnx'
     """
 
     out: str

@@ -11,7 +11,11 @@ from gpupipe.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class FeaturesRequest:
-    """names: of features, families, sets, or globs; the default set if empty.  modules: Python files of the user."""
+    """names: of features, families, sets, or globs; the default set if empty.  modules: Python files of the user.
+
+    >>> FeaturesRequest(names=("momentum", "rsi_*")).names
+    ('momentum', 'rsi_*')
+    """
 
     names: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()

@@ -15,7 +15,12 @@ USER_ERROR = 2
 
 
 class Request(Protocol):
-    """What a command was asked for, as a value."""
+    """What a command was asked for, as a value.
+
+    >>> from gpupipe.cli.clean import CleanRequest
+    >>> CleanRequest("OUT").folder
+    'OUT'
+    """
 
     @property
     def folder(self) -> str:
@@ -24,7 +29,14 @@ class Request(Protocol):
 
 
 class Verb(Protocol):
-    """A module of this package that is a command."""
+    """A module of this package that is a command.
+
+    >>> from gpupipe.cli import clean
+    >>> parser = argparse.ArgumentParser()
+    >>> clean.add_arguments(parser)
+    >>> clean.request_of(parser.parse_args(["OUT", "--dry-run"]))
+    CleanRequest(out='OUT', dry_run=True, json=False)
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Give a parser its options."""

@@ -25,6 +25,9 @@ class IngestRequest:
     data: the source, and how it is read; no source with an action.  since: earlier bars are left out.
     action: "" for an ingest, or CLEAN, RESTORE (of `generation`) or VERIFY.  calendar, as_of, compact, dry_run,
     wait_s: see `gpupipe.data.ingest.ingest`.
+
+        >>> IngestRequest("bars", action=RESTORE, generation=12).folder
+        'bars'
     """
 
     store: str

@@ -28,6 +28,9 @@ class SettingsRequest:
     """Which settings a job has; None where an option is left out.
 
     files: of --config.  assignments: of --set, "section.field=value".  The others are the options of these names.
+
+        >>> SettingsRequest("fast", assignments=("hist.rounds=40",), horizons=(1, 5)).settings().labels.horizons
+        (1, 5)
     """
 
     preset: str | None = None
@@ -67,6 +70,9 @@ class JobRequest:
 
     jobs: trainings at the same time; the cores if None.  memory, device_memory: sizes, as "8GiB".
     wait_s: how long to wait where another run holds `out`.  quiet, json: what is printed.
+
+        >>> JobRequest(memory="8GiB").limits().host == 8 << 30
+        True
     """
 
     data: DataRequest = field(default_factory=DataRequest)

@@ -36,6 +36,9 @@ class NightlyRequest:
     """A night. run: what is trained; its data are those that are ingested.  store: where bars are kept.
 
     calendar: as for `gpupipe ingest`.  family: whose signals.  top: how many of them are printed.
+
+        >>> NightlyRequest(RunRequest(), store="bars", top=5).store
+        'bars'
     """
 
     run: RunRequest
@@ -57,7 +60,11 @@ class NightlyRequest:
 
 @dataclass(frozen=True)
 class Step:
-    """What became of a step. start: UTC.  detail: what was warned of, or why it failed."""
+    """What became of a step. start: UTC.  detail: what was warned of, or why it failed.
+
+    >>> Step("ingest", "2026-01-02T22:00:00Z", seconds=12.5, status="done", detail="").seconds
+    12.5
+    """
 
     name: str
     start: str

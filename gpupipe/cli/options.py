@@ -22,6 +22,9 @@ class DataRequest:
     """Which data are read, and how strictly; see `gpupipe.data.load`.
 
     source: --data; None for the demo.  sectors: "all", or names separated by commas.
+
+        >>> DataRequest("prices/*.csv", sectors="energy,utilities").sectors.split(",")
+        ['energy', 'utilities']
     """
 
     source: str | None = None

@@ -10,7 +10,11 @@ from gpupipe.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """out: a finished run.  other: a run to show beside it, or None.  to: where that comparison is written."""
+    """out: a finished run.  other: a run to show beside it, or None.  to: where that comparison is written.
+
+    >>> ReportRequest("OUT", other="OUT2", to="compared.html").folder
+    'OUT'
+    """
 
     out: str
     other: str | None = None

@@ -32,6 +32,9 @@ class ClusterRequest:
     """Which processes train beside this one; none by default.
 
     workers: processes to start.  scheduler: the address of a Dask cluster.  dashboard: whether Dask's is served.
+
+        >>> bool(ClusterRequest()), bool(ClusterRequest(workers=3))
+        (False, True)
     """
 
     workers: int = 0
@@ -47,6 +50,9 @@ class RunRequest:
     """A run. warm_start: the folder of a finished run.  keep: what only a later run could use.  search: tune first.
 
     mlflow: where MLflow is told of the finished run; None for nowhere.
+
+        >>> RunRequest(JobRequest(out="nightly"), ClusterRequest(workers=3)).folder
+        'nightly'
     """
 
     job: JobRequest = field(default_factory=JobRequest)

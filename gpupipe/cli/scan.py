@@ -30,6 +30,9 @@ class ScanRequest:
 
     top: how many symbols are printed.  rules: of the trades by which --cutoff profit judges.
     to: where every signal is written; active: the SQLite file with one active signal a symbol; None for neither.
+
+        >>> ScanRequest("OUT", top=20, levels=Levels(stop_atr=2.0)).levels.stop_atr
+        2.0
     """
 
     models: str = OUT

@@ -12,7 +12,11 @@ from gpupipe.cli.job_request import JobRequest, job_request
 
 @dataclass(frozen=True)
 class StatusRequest:
-    """out: the folder of a run.  job: with data, what this run would do there."""
+    """out: the folder of a run.  job: with data, what this run would do there.
+
+    >>> StatusRequest("OUT", JobRequest(jobs=2)).job.jobs
+    2
+    """
 
     out: str
     job: JobRequest

@@ -65,6 +65,11 @@ class SummaryTables:
     """The tables of one summary.
 
     names: headings of models and baselines.  columns: the models and baselines that have a column, in order.
+
+        >>> row = {"label": "label_5d_10pct", "horizon": 5, "threshold": 0.1, "test_share_buy": 0.04}
+        >>> tables = SummaryTables(None, {"models": [row]}, ModelNames({}, (), ()), ["linear"])
+        >>> tables.called, tables.titles
+        (['buy'], {'label_5d_10pct': '5 bars, 10 %'})
     """
 
     to: Console

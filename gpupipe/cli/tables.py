@@ -19,6 +19,10 @@ class ModelNames:
 
     headings: by name, in the order of the columns.  baselines: the names of the baselines.
     weak: those baselines that the verdict does not ask about; they give way where a table has no room.
+
+        >>> names = ModelNames({"linear": "linear", "prior_all": "prior all"}, ("prior_all",), weak=("prior_all",))
+        >>> names["prior_all"], names.order({"mine", "prior_all", "linear"})
+        ('prior all', ['linear', 'prior_all', 'mine'])
     """
 
     headings: Mapping[str, str]

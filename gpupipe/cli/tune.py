@@ -23,7 +23,11 @@ TUNABLE = ("xgb_joint", "xgb_hist", "xgb_leafwise", "linear")  # as training.sea
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What is searched, as `pipeline.tune_job.Wanted`."""
+    """What is searched, as `pipeline.tune_job.Wanted`.
+
+    >>> SearchRequest(trials=50, families=("xgb_hist",)).per
+    'sector'
+    """
 
     trials: int = 30
     per: str = "sector"
@@ -42,7 +46,11 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """A tuning job."""
+    """A tuning job.
+
+    >>> TuneRequest(JobRequest(out="OUT"), SearchRequest(trials=50)).search.trials
+    50
+    """
 
     job: JobRequest
     search: SearchRequest

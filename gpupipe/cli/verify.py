@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """out: the folder of a run.  json: how it is printed."""
+    """out: the folder of a run.  json: how it is printed.
+
+    >>> VerifyRequest("OUT").folder
+    'OUT'
+    """
 
     out: str
     json: bool = False

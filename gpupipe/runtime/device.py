@@ -30,7 +30,13 @@ class DeviceError(UserError):
 
 @dataclass
 class Ledger:
-    """Bytes that crossed the host-device bus, by stage and direction; zeros on a CPU, where there is no bus."""
+    """Bytes that crossed the host-device bus, by stage and direction; zeros on a CPU, where there is no bus.
+
+    >>> ledger = Ledger()
+    >>> ledger.add("to_device", 4096)
+    >>> ledger.as_dict()
+    {'to_device': {'other': 4096}, 'to_host': {}}
+    """
 
     to_device: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     to_host: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -49,7 +55,12 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Device:
-    """A place for arrays: `kind` is "cpu" or "cuda"; `reason` says why it was chosen."""
+    """A place for arrays: `kind` is "cpu" or "cuda"; `reason` says why it was chosen.
+
+    >>> cpu = Device("cpu", "host", "as an example")
+    >>> cpu.asarray([1, 2], "float32").nbytes, cpu.xp.__name__
+    (8, 'numpy')
+    """
 
     kind: str
     name: str

@@ -16,7 +16,12 @@ PATIENCE_S = 5.0  # for the main thread to leave what it is in; then the process
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to stop. number: of the signal."""
+    """A signal asked the process to stop. number: of the signal.
+
+    >>> stopped = Stopped(signal.SIGTERM)
+    >>> str(stopped), stopped.exit_code
+    ('SIGTERM', 143)
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

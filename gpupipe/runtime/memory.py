@@ -36,6 +36,10 @@ class Plan:
     late: rows that are fitted and validated are held as XGBoost's bins alone (a byte for each value and way of reading
         it), and copied out of the features when their floats are read.
     files: features and bins lie in files in OUT (bins in XGBoost's external memory), where the device is the CPU.
+
+        >>> plan = Plan("fewer at once", jobs=1, sparing=True)
+        >>> LADDER.index(plan), plan.late
+        (1, False)
     """
 
     name: str
@@ -62,7 +66,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes that a run may hold on the host and on the device; None is no limit."""
+    """Bytes that a run may hold on the host and on the device; None is no limit.
+
+    >>> Limits(host=8 << 30).device is None, Limits() == NO_LIMITS
+    (True, True)
+    """
 
     host: int | None = None
     device: int | None = None
@@ -73,7 +81,12 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes that a plan will hold at most, about, on the host and on the device (0 where this is the CPU)."""
+    """Bytes that a plan will hold at most, about, on the host and on the device (0 where this is the CPU).
+
+    >>> estimate = Estimate(AS_IT_IS, host=10 << 30)
+    >>> estimate.asked_of_host / (1 << 30), estimate.fits(Limits(host=10 << 30))  # 10 GiB, and a tenth
+    (11.0, False)
+    """
 
     plan: Plan
     host: int
@@ -171,7 +184,11 @@ def _take(file: Any, n_bytes: int) -> None:
 
 
 class Turns:
-    """Tasks that share memory. A task that ran out of memory is done once more: after all others, and alone."""
+    """Tasks that share memory. A task that ran out of memory is done once more: after all others, and alone.
+
+    >>> Turns().run(lambda: 6 * 7, let_go=lambda: None, name="final/linear")
+    42
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -220,6 +237,11 @@ class Watch:
     """The memory that the process holds, looked at every `PERIOD_S`: peaks by stage, and lines in the run's log.
 
     Used as a context; `stage(name)` begins a stage. peaks: bytes by stage.
+
+        >>> with Watch() as watch:
+        ...     watch.stage("features")
+        >>> list(watch.peaks), watch.peaks["features"] > 0
+        (['start', 'features'], True)
     """
 
     def __init__(self) -> None:

@@ -29,6 +29,13 @@ class Journal:
     with the operating system before `add` returns: a run that is killed has logged what it did. Nothing waits for the
     disk, so the last lines may be lost with the machine. A line that cannot be written never stops the run; `lost`
     counts them, and the last line says so.
+
+        >>> import tempfile
+        >>> path, journal = pathlib.Path(tempfile.mkdtemp()) / FILE, Journal()
+        >>> journal.add("stage", stage="features")  # kept until the file is open
+        >>> journal.open(path); journal.add("stage", stage="labels"); journal.close()
+        >>> [event["stage"] for event in read(path)], journal.lost
+        (['features', 'labels'], 0)
     """
 
     def __init__(self) -> None:

@@ -29,6 +29,11 @@ class FoldSlot:
 
     close: called once all its tasks are done.
     shared: whether every worker works on it, or only the one that opened it.
+
+        >>> closed = []
+        >>> slot = FoldSlot(0, close=lambda: closed.append("fold"))
+        >>> run_graph([Task("fit", 100, lambda worker: None, slot=slot)], Costs(), jobs=1); closed
+        ['fold']
     """
 
     order: int
@@ -68,6 +73,11 @@ class Costs:
     """Seconds that a task of a kind will take: its rows times the mean seconds a row of those that were observed.
 
     first_us: microseconds a row by kind, for kinds that were not observed yet.
+
+        >>> costs = Costs()
+        >>> costs.observe("linear pool", n_rows=1000, seconds=2.0)
+        >>> costs.expected_s("linear pool", n_rows=500)
+        1.0
     """
 
     def __init__(self, first_us: Mapping[str, float] | None = None) -> None:

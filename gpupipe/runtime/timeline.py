@@ -18,7 +18,12 @@ LATE_S = 0.05  # shorter gaps between units are not drawn
 
 @dataclass(frozen=True)
 class Bar:
-    """A step of a lane; begin and end in seconds since the run began."""
+    """A step of a lane; begin and end in seconds since the run began.
+
+    >>> bar = Bar("thread 1", "linear final", "energy/final/linear", begin=1.5, end=4.0)
+    >>> bar.end - bar.begin
+    2.5
+    """
 
     lane: str
     stage: str
@@ -29,7 +34,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """Units and busy seconds of a lane. seconds: from the begin of the first unit to the end of the last."""
+    """Units and busy seconds of a lane. seconds: from the begin of the first unit to the end of the last.
+
+    >>> Lane("thread 1", units=3, busy_s=6.0, seconds=8.0).idle
+    0.25
+    """
 
     name: str
     units: int
@@ -44,7 +53,13 @@ class Lane:
 
 @dataclass(frozen=True)
 class Log:
-    """The log of one run. events: in the order of the file."""
+    """The log of one run. events: in the order of the file.
+
+    >>> event = {"event": "stage", "time": "2026-01-02T00:00:05Z", "thread": "MainThread", "stage": "features"}
+    >>> log = Log([event], began=_seconds(event) - 5)
+    >>> log.since(event), log.place(event), log.computed
+    (5.0, ('', 'MainThread'), [])
+    """
 
     events: Sequence[Event]
     began: float  # seconds since the epoch

@@ -151,8 +151,8 @@ class Search:
 
         >>> from gpupipe.workloads.equity import EQUITY
         >>> search = Search(None, EQUITY.settings("fast"), None, "rows12", "key34", n_trials=30, pruner="median")
-        >>> search.period_dates == PERIOD_DATES
-        True
+        >>> search.n_trials, search.period_dates  # a period is a week of daily bars
+        (30, 5)
     """
 
     training_set: TrainingSet
