@@ -108,7 +108,7 @@ class SummaryTables:
         if set(self.names.baselines) - set(self.names.weak):
             text += (
                 " Two columns are baselines that a model has to beat: the class shares by volatility (20 bins of NATR "
-                "14), learned on the sector alone (table own) and on all sectors of the run (table all)."
+                "14), learned on the sector alone (volat. sector) and on all sectors of the run (volat. pooled)."
             )
             if all_baselines:
                 text += " Beside them: the prior of all sectors, and the class shares by the last bar's return."
@@ -155,7 +155,7 @@ class SummaryTables:
         drawn = self.whole["intervals"]
         how = f"{drawn['draws']:,} draws of {drawn['times']} dates in blocks of {drawn['block']}"
         self.to.print(f"[bold]gain with its 95 % interval[/bold] ({how})")
-        table = _table(("label", "model"), ("over the prior", "over table own", "over table all"))
+        table = _table(("label", "model"), ("over the prior", "over volat. sector", "over volat. pooled"))
         titles = self.titles
         for verdict in self.whole["verdict"]:
             cells = (

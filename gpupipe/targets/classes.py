@@ -21,6 +21,3 @@ def horizon_and_threshold(target: Target, label: str) -> tuple[int, float]:
 def percent(threshold: float) -> str:
     """A threshold as it stands in names: 0.05 is "5", 0.025 is "2.5"."""
     return f"{threshold * 100:g}"
-
-
-N_CLASSES = 3

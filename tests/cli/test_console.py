@@ -110,7 +110,7 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     number = r"-?\d+\.\d"
     gain = rf"gain {number} \[{number}, {number}\] % on average over 2 labels"
     assert re.search(rf"linear: (no )?skill, {gain}; above", said)
-    assert "table own" in said and "table all" in said and "1 parallel" not in said and "bold" not in said
+    assert "volat. sector" in said and "volat. pooled" in said and "1 parallel" not in said and "bold" not in said
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):
         assert said.count(f"not trained {label} of {where}0 {CLASSES[2]} and 0 {CLASSES[0]} rows") == 1

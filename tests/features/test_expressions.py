@@ -29,7 +29,7 @@ def with_holes(lengths=(130, 1, 7, 90), rows=(40, 41, 100, 150)) -> Panel:
     panel = random_panel(lengths, 3)
     known = panel.close.copy()
     known[list(rows)] = np.nan
-    return panel.replace( close=known)
+    return panel.replace(close=known)
 
 
 def rolled(x: pd.Series, n: int, function) -> pd.Series:

@@ -36,7 +36,7 @@ def changed_rows(panel: Panel, rows: np.ndarray, factor: np.ndarray) -> Panel:
     for k, name in enumerate(BARS):
         columns[name] = getattr(panel, name).copy()
         columns[name][rows] *= factor[:, k].astype(np.float32)
-    return panel.replace( **columns)
+    return panel.replace(**columns)
 
 
 def test_the_default_set_is_large_and_covers_every_family():

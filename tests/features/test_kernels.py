@@ -21,13 +21,13 @@ def with_columns(panel: Panel, **changes) -> Panel:
     for name, rows in changes.items():
         for row, value in rows.items():
             columns[name][row] = value
-    return panel.replace( **columns)
+    return panel.replace(**columns)
 
 
 def constant_panel(n_bars: int = 320, price: float = 17.3, volume: float = 0.0) -> Panel:
     panel = random_panel((n_bars,) * 2)
     prices = {name: np.full(panel.n_rows, price, dtype=np.float32) for name in PRICES}
-    return panel.replace( **prices, volume=np.full(panel.n_rows, volume, dtype=np.float32))
+    return panel.replace(**prices, volume=np.full(panel.n_rows, volume, dtype=np.float32))
 
 
 def dirty_panel() -> Panel:

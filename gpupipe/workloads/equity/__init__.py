@@ -19,9 +19,11 @@ EQUITY = SupervisedWorkload(
     baselines=(
         PooledPrior(),
         TableOfColumn(
-            "volatility_table_sector", recipe.NATR, pooled=False, reference_table=True, short_name="table own"
+            "volatility_table_sector", recipe.NATR, pooled=False, reference_table=True, short_name="volat. sector"
         ),
-        TableOfColumn("volatility_table_all", recipe.NATR, pooled=True, reference_table=True, short_name="table all"),
+        TableOfColumn(
+            "volatility_table_all", recipe.NATR, pooled=True, reference_table=True, short_name="volat. pooled"
+        ),
         TableOfColumn("last_return", recipe.LAST_RETURN, pooled=True, short_name="last return"),
     ),
 )
