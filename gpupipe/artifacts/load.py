@@ -8,7 +8,7 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from gpupipe.data.panel import Panel, row_table
 from gpupipe.dataset.dataset import warm_rows
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import tree_model
+from gpupipe.estimators.contract import Model
+from gpupipe.estimators.stacking.contract import StackedModel
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
@@ -99,7 +101,7 @@ class Models:
     feature_names: tuple[str, ...]
     features_hash: str
     target: Target
-    by_group: dict[str, dict[str, dict[str, Any]]] = field(repr=False)
+    by_group: dict[str, dict[str, dict[str, Model]]] = field(repr=False)
     modules: dict[str, bytes] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     metadata: dict[str, dict[str, Any]] = field(repr=False)
@@ -226,7 +228,7 @@ class Models:
         for models in by_label.values():
             for family in stacked:
                 if family in models:
-                    needed.update(dict.fromkeys(models[family].families))
+                    needed.update(dict.fromkeys(cast(StackedModel, models[family]).families))
         predictions: dict[tuple[str, str], Any] = {}
         for family in needed:
             pairs = [(label, by_label[label][family]) for label in labels if family in by_label[label]]
@@ -239,7 +241,7 @@ class Models:
         for label in labels:
             for family in stacked:
                 if family in by_label[label]:
-                    model = by_label[label][family]
+                    model = cast(StackedModel, by_label[label][family])
                     predictions[label, family] = model.predict([predictions[label, f] for f in model.families], device)
                     done(family)
         return predictions
@@ -265,7 +267,7 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
             raise StoreError(f"{path} is gone or was altered since it was written: run again with --out {root}")
         contents[relative] = content
     boosters: dict[bytes, Any] = {}
-    by_group: dict[str, dict[str, dict[str, Any]]] = {}
+    by_group: dict[str, dict[str, dict[str, Model]]] = {}
     metadata: dict[str, dict[str, Any]] = {}
     cutoffs: dict[tuple[str, str, str], tuple[float, float]] = {}
     folders: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -331,7 +333,7 @@ def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:
 
 def _models_of(
     root: pathlib.Path, folder: str, about: dict[str, Any], contents: dict[str, bytes], boosters: dict[bytes, Any]
-) -> dict[str, Any]:
+) -> dict[str, Model]:
     """The model of each family in a folder; StoreError, which names it, for one that cannot be read."""
     fitted = {}
     for family, described in about["models"].items():

@@ -13,7 +13,7 @@ from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.boosting import binned_matrix, gradient_boosting
 from gpupipe.estimators.boosting.gradient_boosting import Objective, Stopping, target_scale
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.runtime.device import Device
 
@@ -56,7 +56,10 @@ def seen_by(estimator: Estimator, training_set: TrainingSet) -> TrainingSet:
 
 
 def fit_pool(
-    estimator: Estimator, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None
+    estimator: Estimator,
+    training_set: TrainingSet,
+    settings: EstimatorSettings,
+    frozen_choices: Sequence[Model | None] | None,
 ) -> list[Any]:
     """The pooled models of an estimator, which take the whole feature matrix."""
     seen = seen_by(estimator, training_set)
@@ -77,8 +80,8 @@ def fit_group(
     training_set: TrainingSet,
     group: str,
     settings: EstimatorSettings,
-    pooled: Sequence[Any],
-    frozen_choices: Sequence[Any] | None,
+    pooled: Sequence[Model | None],
+    frozen_choices: Sequence[Model | None] | None,
 ) -> list[Any]:
     """The models of a group, which take the whole feature matrix."""
     seen = seen_by(estimator, training_set)
@@ -93,7 +96,7 @@ def _starting(estimator: Estimator, seen: TrainingSet) -> Estimator:
     return type(estimator)()
 
 
-def predict(estimator: Estimator, models: Sequence[Any], X: Any, device: Device) -> Any:
+def predict(estimator: Estimator, models: Sequence[Model | None], X: Any, device: Device) -> Any:
     """Predictions float32 (n_rows, n_models, n_outputs) of models of one estimator and group.
 
     X: float32 (n_rows, n_features) with all columns.
@@ -106,7 +109,7 @@ def predict(estimator: Estimator, models: Sequence[Any], X: Any, device: Device)
     return estimator.predict(unwrap(models) or [], X[:, device.asarray(columns[0])], device)
 
 
-def predict_view(estimator: Estimator, models: Sequence[Any], rows: RowView) -> Any:
+def predict_view(estimator: Estimator, models: Sequence[Model | None], rows: RowView) -> Any:
     """Predictions of a view's rows, which has all columns; see `predict`."""
     if estimator.lookback_rows:
         return estimator.predict_view(models, rows)
@@ -145,14 +148,14 @@ def top_columns(training_set: TrainingSet, n: int) -> np.ndarray:
     return np.sort(best[gains[best] > 0])
 
 
-def wrap(models: Sequence[Any], columns: np.ndarray | None) -> list[Any]:
+def wrap(models: Sequence[Model | None], columns: np.ndarray | None) -> list[Any]:
     """Models that were fitted on these columns only, so that they pick them; as they are where it was all."""
     if columns is None:
         return list(models)
     return [None if model is None else ColumnSubsetModel(columns, model) for model in models]
 
 
-def unwrap(models: Sequence[Any] | None) -> list[Any] | None:
+def unwrap(models: Sequence[Model | None] | None) -> list[Any] | None:
     """The inverse of `wrap`; None stays None."""
     if models is None:
         return None

@@ -207,6 +207,7 @@ class Estimator(ABC):
 
     Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
     final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final models.
+    Models that an estimator returns are `Model`s; those that it is given are its own, of its own type, hence Any.
 
         >>> from gpupipe.estimators import registry
         >>> linear = registry.estimator("linear")
@@ -238,7 +239,7 @@ class Estimator(ABC):
     @abstractmethod
     def fit_pool(
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None
-    ) -> list[Any]:
+    ) -> Sequence[Model | None]:
         """Models fitted on all groups; an entry is None where no group needs one."""
 
     @abstractmethod
@@ -249,7 +250,7 @@ class Estimator(ABC):
         settings: EstimatorSettings,
         pooled: Sequence[Any],
         frozen_choices: Sequence[Any] | None,
-    ) -> list[Any]:
+    ) -> Sequence[Model]:
         """Models of one group, which may be or begin with the pooled ones."""
 
     @abstractmethod
@@ -257,7 +258,7 @@ class Estimator(ABC):
         """Predictions float32 (n_rows, n_models, n_outputs), of rows of features, where X is."""
 
     @abstractmethod
-    def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
+    def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Model:
         """A saved model again.
 
         boosters: shared between calls, so that equal files are loaded once.

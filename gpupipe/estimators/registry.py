@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Config, ConfigError, Section
-from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.runtime.errors import UserError
 
 # In the order in which they are trained and shown. Loaded when they are first asked for.
@@ -107,7 +107,7 @@ def require_package(name: str, package: str) -> None:
         )
 
 
-def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Any:
+def load_model(files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Model:
     """A saved model of any estimator; `boosters` is shared between calls, so that equal files are loaded once.
 
     ValueError, or the library's own error, for a file that is no model.

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.estimators import registry
-from gpupipe.estimators.contract import Estimator
+from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
 from gpupipe.store import fingerprint
@@ -126,7 +126,7 @@ def base_parts(name: str, device: Device) -> dict[str, Any]:
     }
 
 
-def save_models(store: Store, models: Sequence[Any]) -> list[Any]:
+def save_models(store: Store, models: Sequence[Model | None]) -> list[Any]:
     """Put the models' files into the store; returns their descriptions, as a record holds them."""
     return [
         None

@@ -16,7 +16,7 @@ from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.cross_validation.split import Split
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators import registry
-from gpupipe.estimators.contract import Estimator
+from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device
@@ -92,14 +92,16 @@ class WorkerPool(Protocol):
         fold: FoldId,
         estimator: Estimator,
         stage: Stage,
-        pooled: Sequence[Any] | None,
-        frozen_choices: Sequence[Any] | None,
+        pooled: Sequence[Model | None] | None,
+        frozen_choices: Sequence[Model | None] | None,
         worker: int,
     ) -> list[Any]:
         """See `fold_data.fit`."""
         ...
 
-    def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
+    def predict(
+        self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Model], worker: int
+    ) -> np.ndarray:
         """See `fold_data.predict`."""
         ...
 

@@ -16,7 +16,7 @@ from gpupipe.cross_validation.split import Split
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView, Storage, digest_of_features, shuffled
 from gpupipe.estimators import columns
-from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, this_process_only, with_mean_weight_1
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device
@@ -200,8 +200,8 @@ def fit(
     training_set: TrainingSet,
     stage: Stage,
     settings: Config,
-    pooled: Sequence[Any] | None,
-    frozen_choices: Sequence[Any] | None,
+    pooled: Sequence[Model | None] | None,
+    frozen_choices: Sequence[Model | None] | None,
 ) -> list[Any]:
     """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`."""
     stage_rows, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
@@ -211,7 +211,7 @@ def fit(
 
 
 def predict(
-    estimator: Estimator, data: TrainingData, fold: FoldId, group: str, part: str, models: Sequence[Any]
+    estimator: Estimator, data: TrainingData, fold: FoldId, group: str, part: str, models: Sequence[Model]
 ) -> np.ndarray:
     """Predictions of a group's models for one part, float32 (n_rows, n_targets, n_outputs), on the host."""
     rows = RowView(data.datasets[group], fold.predicted(data.splits, group)[part])

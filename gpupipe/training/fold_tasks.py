@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.estimators import columns, registry
-from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
@@ -48,7 +48,7 @@ class FittedStage:
         (2, (50, 2, 3))
     """
 
-    models: list[Any]
+    models: list[Model]
     digests: tuple[str, ...]
     seconds: float
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
@@ -378,7 +378,7 @@ class FoldTasks:
         return FittedStage(stage.models, stage.digests, seconds, predictions, digests, stage.objects, reused)
 
     def _predict(
-        self, estimator: Estimator, group: str, part: str, name: str, models: Sequence[Any], worker: int
+        self, estimator: Estimator, group: str, part: str, name: str, models: Sequence[Model], worker: int
     ) -> np.ndarray:
         with self.context.device.stage(estimator.name, name):
             if self.context.workers:

@@ -15,8 +15,8 @@ from gpupipe.config import Config
 from gpupipe.cross_validation.split import Split
 from gpupipe.dataset.row_view import RowView, digest_of_arrays
 from gpupipe.estimators import registry
-from gpupipe.estimators.contract import EstimatorSettings
-from gpupipe.estimators.stacking.contract import StackingEstimator
+from gpupipe.estimators.contract import EstimatorSettings, Model
+from gpupipe.estimators.stacking.contract import StackedModel, StackingEstimator
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
@@ -47,7 +47,7 @@ class GroupModels:
 
     group: str
     labels: tuple[str, ...]
-    models: dict[str, list[Any]]
+    models: dict[str, list[Model]]
     validation: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
     seconds: dict[str, float]
@@ -133,7 +133,7 @@ class _Pool:
         self.target = context.datasets[groups[0]].target.take(kept)
         self.final = self._final()
         self.out_of_fold = self._out_of_fold() if self.stacking else []
-        self.stacked: dict[str, list[Any]] = {}
+        self.stacked: Mapping[str, Sequence[StackedModel]] = {}
         self.stacking_s = 0.0
 
     def _final(self) -> FoldTasks:
@@ -200,7 +200,7 @@ class _Pool:
                 for part in ("validation", "test")
             }
             if self.stacking:
-                models[self.stacking] = self.stacked[group]
+                models[self.stacking] = list(self.stacked[group])
                 seconds[self.stacking] = self.stacking_s / len(self.groups)
                 for by_name in predictions.values():
                     by_name[self.stacking] = predict_stack(self.stacked[group], by_name, self.context.device)
@@ -234,16 +234,16 @@ class _Pool:
         }  # fmt: skip
         began = time.perf_counter()
 
-        def make() -> dict[str, list[Any]]:
+        def make() -> Mapping[str, Sequence[StackedModel]]:
             memory.give_back()
             predictions = _OutOfFold(self.groups, self.names, self.out_of_fold, self.target, context.device)
             return estimator.fit_stack(tuple(self.names), predictions, y, settings, context.device)
 
-        def load(record: dict[str, Any]) -> dict[str, list[Any]]:
+        def load(record: dict[str, Any]) -> Mapping[str, Sequence[StackedModel]]:
             models, n = load_models(context.store, record["models"], {}), len(self.kept)
             return {group: models[n * k : n * (k + 1)] for k, group in enumerate(self.groups)}
 
-        def save(models: dict[str, list[Any]]) -> dict[str, Any]:
+        def save(models: Mapping[str, Sequence[StackedModel]]) -> dict[str, Any]:
             return {"models": save_models(context.store, [m for group in self.groups for m in models[group]])}
 
         result = context.results.cached("stack", Request(name, parts), make, save, load)
@@ -327,10 +327,10 @@ def _targets_with_enough(context: TrainingContext, groups: tuple[str, ...]) -> t
     return kept, skipped
 
 
-def predict_stack(stacked: Sequence[Any], predictions: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
+def predict_stack(stacked: Sequence[Model], predictions: Mapping[str, np.ndarray], device: Device) -> np.ndarray:
     """Predictions of stacking models, float32 (n_rows, n_targets, n_outputs) on the host, from the base predictions."""
     columns = []
-    for k, model in enumerate(stacked):
+    for k, model in enumerate(cast(Sequence[StackedModel], stacked)):
         inputs = [device.asarray(predictions[name][:, k]) for name in model.families]
         columns.append(device.to_host(model.predict(inputs, device)))
     return np.stack(columns, axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from gpupipe.artifacts.layout import IMPORTANCE
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
-from gpupipe.estimators.contract import Estimator
+from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.evaluation.losses import losses_of, reference_of
 from gpupipe.features.formulas import FEATURES
 from gpupipe.targets.target import Target
@@ -71,7 +71,7 @@ def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[st
     }  # fmt: skip
 
 
-def _loss(estimator: Estimator, models: Sequence[Any], X: Any, target: Target, y: np.ndarray) -> float:
+def _loss(estimator: Estimator, models: Sequence[Model], X: Any, target: Target, y: np.ndarray) -> float:
     from gpupipe.runtime.device import device_of
 
     device = device_of(X)
@@ -87,7 +87,7 @@ def _reference_loss(target: Target, training_y: np.ndarray, y: np.ndarray) -> fl
     return float(np.mean(by_target))
 
 
-def _by_gain(estimator: Estimator, groups: Sequence[Sequence[Any]], names: Sequence[str]) -> Mapping[str, float]:
+def _by_gain(estimator: Estimator, groups: Sequence[Sequence[Model]], names: Sequence[str]) -> Mapping[str, float]:
     """Share of each feature with splits in the total gain, largest first; each booster counts once."""
     total: dict[str, float] = defaultdict(float)
     seen: set[tuple[tuple[int, float], ...]] = set()

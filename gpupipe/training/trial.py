@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.dataset.row_view import whole
-from gpupipe.estimators.contract import Estimator, Watch
+from gpupipe.estimators.contract import Estimator, Model, Watch
 from gpupipe.estimators.training_set import TrainingSet
 
 SMALLEST_PROBABILITY = 1e-6  # probabilities are clipped to it before the logarithm
@@ -115,5 +115,5 @@ def fit_pool(estimator: Any, rows: TrialRows, stage: Any, patience: int, report:
     return losses(np.concatenate(predictions), rows.validation.y)
 
 
-def _predicted(estimator: Estimator, models: Sequence[Any], view: Any, training_set: TrainingSet) -> np.ndarray:
+def _predicted(estimator: Estimator, models: Sequence[Model], view: Any, training_set: TrainingSet) -> np.ndarray:
     return training_set.device.to_host(estimator.predict(models, whole(view.X), training_set.device))

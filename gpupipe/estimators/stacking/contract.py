@@ -4,11 +4,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from gpupipe.estimators.contract import Estimator, EstimatorSettings
+from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
+
+
+class StackedModel(Model, Protocol):
+    """A fitted model that predicts from the predictions of other estimators.
+
+    families: names of these estimators, in the order in which `predict` takes their predictions.
+
+        >>> import numpy as np
+        >>> from gpupipe.estimators.linear.softmax_regression import Weights
+        >>> from gpupipe.estimators.stacking.meta_learner import MetaModel
+        >>> from gpupipe.runtime.device import pick
+        >>> model: StackedModel = MetaModel(("linear",), Weights(np.zeros((2, 3)), np.zeros(3)))
+        >>> model.predict([np.full((1, 3), 1 / 3, np.float32)], pick("cpu")).round(3).tolist()
+        [[0.3330000042915344, 0.3330000042915344, 0.3330000042915344]]
+    """
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the estimators whose predictions it reads."""
+        ...
+
+    def predict(self, probabilities: Sequence[Any], device: Device) -> Any:
+        """Predictions float32 (n_rows, n_outputs), from those of each estimator."""
+        ...
 
 
 class StackingEstimator(Estimator):
@@ -29,7 +53,7 @@ class StackingEstimator(Estimator):
         y: Mapping[str, Any],
         settings: EstimatorSettings,
         device: Device,
-    ) -> dict[str, list[Any]]:
+    ) -> Mapping[str, Sequence[StackedModel]]:
         """Models for each group and target.
 
         families: names of the other estimators, in the order of the predictions.
@@ -39,7 +63,7 @@ class StackingEstimator(Estimator):
 
     def fit_pool(
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[Any] | None
-    ) -> list[Any]:
+    ) -> Sequence[Model]:
         """Not for this kind of estimator."""
         raise TypeError(f"{self.name} is fitted on predictions: call fit_stack")
 
@@ -50,7 +74,7 @@ class StackingEstimator(Estimator):
         settings: EstimatorSettings,
         pooled: Sequence[Any],
         frozen_choices: Sequence[Any] | None,
-    ) -> list[Any]:
+    ) -> Sequence[Model]:
         """Not for this kind of estimator."""
         raise TypeError(f"{self.name} is fitted on predictions: call fit_stack")
 

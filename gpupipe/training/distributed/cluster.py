@@ -14,7 +14,7 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
-from gpupipe.estimators.contract import Estimator
+from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.features.formulas.registry import Module
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
@@ -146,8 +146,8 @@ class ClusterRun:
         fold: FoldId,
         estimator: Estimator,
         stage: Stage,
-        pooled: Sequence[Any] | None,
-        frozen_choices: Sequence[Any] | None,
+        pooled: Sequence[Model | None] | None,
+        frozen_choices: Sequence[Model | None] | None,
         worker: int,
     ) -> list[Any]:
         """See `WorkerPool`."""
@@ -158,7 +158,9 @@ class ClusterRun:
         name = f"{fold.name}/{estimator.name}/{stage.group or 'pool'}"
         return worker_run.unpack(self._result(name, self._submit(worker_run.fit, worker, *rest))) or []
 
-    def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
+    def predict(
+        self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Model], worker: int
+    ) -> np.ndarray:
         """See `WorkerPool`."""
         future = self._submit(worker_run.predict, worker, fold, name, group, part, worker_run.pack(models))
         return self._result(f"{fold.name}/{name}/{group}/{part}", future)

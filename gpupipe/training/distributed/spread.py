@@ -15,7 +15,7 @@ import numpy as np
 
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators.contract import Estimator
+from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.training.cache_keys import GroupDigests
 from gpupipe.training.distributed import sharded_worker, worker_run
 from gpupipe.training.distributed.errors import ClusterError
@@ -149,8 +149,8 @@ class Spread:
         fold: FoldId,
         estimator: Estimator,
         stage: Stage,
-        pooled: Sequence[Any] | None,
-        frozen_choices: Sequence[Any] | None,
+        pooled: Sequence[Model | None] | None,
+        frozen_choices: Sequence[Model | None] | None,
         worker: int,
     ) -> list[Any]:
         """See `WorkerPool`."""
@@ -178,7 +178,9 @@ class Spread:
         _show(warnings)
         return worker_run.unpack(models) or []
 
-    def predict(self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Any], worker: int) -> np.ndarray:
+    def predict(
+        self, fold: FoldId, name: str, group: str, part: str, models: Sequence[Model], worker: int
+    ) -> np.ndarray:
         """See `WorkerPool`."""
         rest = (fold, name, group, part, worker_run.pack(models))
         prediction, warnings = self._again(

@@ -21,6 +21,7 @@ from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators import columns, registry
+from gpupipe.estimators.contract import Model
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.features.formulas.registry import load_modules
@@ -275,7 +276,7 @@ def forget(key: str) -> dict[str, Any]:
     return {"peak_bytes": device.host_peak_bytes(), "bus_bytes": crossed}
 
 
-def pack(models: Sequence[Any] | None) -> Any:
+def pack(models: Sequence[Model | None] | None) -> Any:
     """Models in packed form; None stays None."""
     return models and [model and (model.describe(), model.files()) for model in models]
 
