@@ -37,8 +37,9 @@ class NightlyRequest:
 
     calendar: as for `gpupipe ingest`.  family: whose signals.  top: how many of them are printed.
 
-        >>> NightlyRequest(RunRequest(), store="bars", top=5).store
-        'bars'
+        >>> night = NightlyRequest(RunRequest(), store="bars", top=5)
+        >>> night.folder == night.run.job.out, night.top
+        (True, 5)
     """
 
     run: RunRequest

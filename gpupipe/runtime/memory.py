@@ -186,8 +186,14 @@ def _take(file: Any, n_bytes: int) -> None:
 class Turns:
     """Tasks that share memory. A task that ran out of memory is done once more: after all others, and alone.
 
-    >>> Turns().run(lambda: 6 * 7, let_go=lambda: None, name="final/linear")
-    42
+    >>> attempts, freed = [], []
+    >>> def fit():
+    ...     attempts.append("fit")
+    ...     if not freed:
+    ...         raise MemoryError("17 GiB")
+    ...     return 0.5
+    >>> Turns().run(fit, let_go=lambda: freed.append("bins"), name="final/linear"), len(attempts)
+    (0.5, 2)
     """
 
     def __init__(self) -> None:
