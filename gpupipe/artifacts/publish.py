@@ -41,7 +41,7 @@ def publish_modules(store: Store, modules: Sequence[Module]) -> dict[str, dict[s
     }
 
 
-def remove_strangers(store: Store, entries: dict[str, dict[str, Any]]) -> None:
+def remove_stale_files(store: Store, entries: dict[str, dict[str, Any]]) -> None:
     """Remove files that an earlier run published and this run did not replace, and folders that this leaves empty.
 
     entries: the manifest entries of this run.  Only folders that this run or an earlier one publishes into are

@@ -46,7 +46,7 @@ class Model(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What `Estimator.load` needs beside the files, as JSON holds it; its "kind" names who can load it."""
+        """What `Estimator.load` needs beside the files, JSON-serialisable; "kind" is among the estimator's `model_kinds`."""
         ...
 
 
@@ -117,7 +117,7 @@ class Shape:
 class FileForm:
     """How a whole file of a model begins and ends. Some libraries end the process when they read half a file.
 
-    near_end: bytes that the last 48 hold.
+    near_end: bytes that must occur in the file's last 48 bytes.
 
         >>> FileForm(b"PK", b"").check(".npz", b"PK...")
     """
@@ -129,7 +129,7 @@ class FileForm:
     def check(self, suffix: str, content: bytes) -> None:
         """Raise ValueError for a file that is not whole."""
         if not (content.startswith(self.begins) and content.endswith(self.ends) and self.near_end in content[-48:]):
-            raise ValueError(f"{len(content)} bytes that do not begin or end as a whole file {suffix} does")
+            raise ValueError(f"the {suffix} file of {len(content)} bytes is truncated or of another format")
 
 
 NPZ = {".npz": FileForm(b"PK\3\4", b"")}
@@ -157,7 +157,7 @@ class EstimatorSettings:
         if name in self._estimator.shared_settings:
             return getattr(self._settings.training, name)
         raise AttributeError(
-            f"{self._estimator.name} reads the setting {name!r}, which is no part of its cache keys: declare it among "
+            f"{self._estimator.name} reads the setting {name!r}, which is no part of its cache keys: declare it in "
             f"`sections` or `shared_settings` of {type(self._estimator).__name__}"
         )
 
@@ -191,16 +191,17 @@ class Estimator(ABC):
     lookback_rows: rows before each row that it reads, through `RowView.windows`; 0 reads the row alone.
     by_label: whether targets are fitted each by itself, so that one may be kept while another is fitted again.
     uses_bins: whether it is fitted on XGBoost's bins, which all such estimators share.
-    pooled_sample: the section whose `subsample` the pooled fit draws; "" if it draws none, or has no pooled fit always.
+    pooled_sample: the section whose `subsample` the pooled fit draws; "" if it takes all rows or is not always there.
     stacks: whether it learns from the other estimators' out-of-fold predictions (see `stacking`), not from rows.
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
-    judged: whether the verdict holds it against the baselines by name.
+    judged: whether the verdict compares it with the baselines.
     search: what `gpupipe tune` searches; None for nothing.
     chart_style: in the report's charts, its colour (a variable of page.css), the shape of its points (a symbol of Vega)
         and the dash of its lines (pixels drawn and left out); by default that of baselines.
-    first_cost_us: microseconds a fitted row for the pooled and for a group's fit, where scheduling starts from.
+    first_cost_us: assumed microseconds for each fitted row, of the pooled and of a group's fit; scheduling uses them
+        until the run has measured its own.
     model_kinds: the "kind" that its models' descriptions have.
     file_forms: by suffix, how a whole file of its models begins and ends.
     earlier: an earlier run's models that the final fit starts from; see `starting_from`.

@@ -20,7 +20,7 @@ class Measured:
     """The rows of a summary, one for each group, target and model or baseline, and the draws of their intervals.
 
     loss: name of the loss in the rows, where test_LOSS is beside test_prior_LOSS.
-    tables: names of the baselines that models must beat in the verdict.  judged: names of the judged models.
+    tables: names of the baselines (tables of class shares) that models must beat in the verdict.  judged: names of the judged models.
     stacking: name of the stacking model; "" for none.
 
         >>> Measured([], None, "log_loss").averages()
@@ -38,8 +38,8 @@ class Measured:
         """For each target and model, averages over groups: mean loss, gain over the prior, numbers of groups above 0.
 
         gain_over_prior: 1 - mean loss / mean loss of the prior; on the sealed test with its 95 % interval
-        (test_gain_low, test_gain_high) and skill in words. mean_of_gains is the mean of the gains of the groups, to
-        which a group without a single event in the test part can give any value.
+        (test_gain_low, test_gain_high) and skill in words. mean_of_gains is the unweighted mean of the gains of
+        the groups: a group with hardly an event in its test part has a prior loss near 0, and so any gain.
         """
         cells = self._cells()
         averages = []
@@ -103,10 +103,10 @@ class Measured:
         return verdicts
 
     def families(self, averages: Sequence[Row]) -> list[Row]:
-        """For each model, the gain averaged over targets, and the number of runs (group and target) with skill.
+        """For each model, the gain averaged over targets, and the number of its models (group and target) with skill.
 
         gain: the mean over targets of gain_over_prior, with its 95 % interval, and skill in words.
-        not_above, worst first: the runs whose sealed-test loss is not below the prior's, with their gains.
+        not_above, worst first: the models whose sealed-test loss is not below the prior's, with their gains.
         """
         families = []
         for model in self._models():

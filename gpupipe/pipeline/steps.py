@@ -153,7 +153,7 @@ class _StepsJob:
         if context.report is not None:
             files = save_data_report(context.report, store.out)
             entries |= {path.name: entry_of(path.read_bytes()) for path in files}
-        publish.remove_strangers(store, entries)
+        publish.remove_stale_files(store, entries)
         store.forget_runs(but=context.keys.run)
         settings = context.settings.as_dict()
         write_manifest(store, context.keys.run, entries, {"settings": settings, "cold_key": context.keys.cold})

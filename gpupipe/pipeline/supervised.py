@@ -58,12 +58,18 @@ class SupervisedWorkload(Recipe):
         if not n:
             return
         if options.workers is None:
-            raise UserError(f"training.spread = {n} needs workers that hold the rows: add --workers {n} or --scheduler")
+            raise UserError(
+                f"training.spread = {n} distributes rows over worker processes, and there are none: add --workers {n} "
+                "or --scheduler"
+            )
         if options.limits != memory.NO_LIMITS:
-            raise UserError("--memory and --spread: each worker keeps its rows in memory; give more workers instead")
+            raise UserError(
+                "--memory cannot be combined with --spread, whose workers keep all rows in memory: leave out --memory "
+                "and add workers"
+            )
         if options.warm_start is not None:
             raise UserError(
-                "--warm-start and --spread: models of spread rows start from nothing; leave one of them out"
+                "--warm-start cannot be combined with --spread, which always trains from nothing: leave one of them out"
             )
 
     def memory_plan(self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits) -> tuple[memory.Plan, str]:
@@ -98,7 +104,8 @@ class _SupervisedJob:
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
         evaluated = cross_validate.evaluate_folds(self.workload, training, folds, job.listener.stage)
         job.listener.stage(f"training, {cross_validate.title(folds.published)}" if evaluated else "training")
-        if job.earlier:  # for the published fold alone: the earlier run has seen validation and test rows of the others
+        # Only for the published fold: the earlier run was fitted on rows that the other folds validate or test on.
+        if job.earlier:
             start = warm_start.Starting(
                 job.earlier, job.settings, prepared.datasets, prepared.splits, prepared.features_hash
             )
@@ -157,7 +164,7 @@ class _SupervisedJob:
         entries |= summary.write(store, whole)
         if job.report is not None:
             entries |= {path.name: entry_of(path.read_bytes()) for path in save_data_report(job.report, store.out)}
-        publish.remove_strangers(store, entries)
+        publish.remove_stale_files(store, entries)
         store.forget_runs(but=job.keys.run)
         tuning = {} if job.tuning is None else {"tuning": job.tuning}
         write_manifest(

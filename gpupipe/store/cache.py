@@ -18,7 +18,7 @@ from gpupipe.store.content_store import KEY_LENGTH, Store, dump_json, pack_array
 log = logging.getLogger("gpupipe")
 
 NEW = "not there before"
-WAITS = "what it learns from is made again"
+WAITS = "its input models are computed again"
 INPUT_MODELS = ("models", "pooled models", "models of the final fold", "predictions")
 
 
@@ -69,7 +69,7 @@ class ResultCache:
     """The cached results of one run in a store, with counts of reused and computed results, and reasons.
 
     run_key: of the run that needs the results.
-    asking: results are only looked up; missing results are counted, and nothing is computed.
+    lookup_only: for --dry-run and status: missing results are counted, and nothing is computed.
     reused, computed: number of reused and computed results by kind ("model", "prediction", "stack").
     why: how often each reason led to a computation.
     states: "done", "stale" (the store has a result of that name with other inputs) or "missing", by result name.
@@ -84,7 +84,7 @@ class ResultCache:
 
     store: Store
     run_key: str
-    asking: bool = False
+    lookup_only: bool = False
     reused: Counter[str] = field(default_factory=Counter)
     computed: Counter[str] = field(default_factory=Counter)
     why: Counter[str] = field(default_factory=Counter)
@@ -128,8 +128,8 @@ class ResultCache:
             if record is None:
                 missing.append(k)
             else:
-                results[k] = Cached(None if self.asking else load(record), record, True)
-        if missing and self.asking:
+                results[k] = Cached(None if self.lookup_only else load(record), record, True)
+        if missing and self.lookup_only:
             return None
         if missing:
             began = time.perf_counter()
@@ -150,11 +150,11 @@ class ResultCache:
         """Look up and count a result; its record, or None where it is missing or its contents are damaged."""
         record = self.store.finished(request.key)
         if record is not None and (bad := self.store.unsound(objects_of(record))):
-            log.warning("%s was altered or lost in %s: it is made again", request.name, self.store.out)
-            if not self.asking:
+            log.warning("%s was altered or lost in %s: it is computed again", request.name, self.store.out)
+            if not self.lookup_only:
                 self.store.drop(bad)
             record = None
-        if not self.asking:
+        if not self.lookup_only:
             self.store.refer(self.run_key, request.key)
         reason = "" if record else self._reason(request)
         with self._lock:

@@ -59,7 +59,7 @@ class FittedStage:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A prepared fold: its training set (None where workers fit), and digests of the inputs of its stages."""
+    """A prepared fold: its training set (None where worker processes fit), and digests of the inputs of its stages."""
 
     training_set: TrainingSet | None
     inputs: Inputs
@@ -72,7 +72,7 @@ class FoldTasks:
     Stages of different estimators run beside each other.
     final: the tasks of the final fold, whose frozen choices an out-of-fold fold takes; None for the final fold.
     earlier: models of an earlier run, by estimator that starts from them.
-    pooled, by_group: fitted stages by estimator; None for a missing stage that was only looked up.
+    pooled, by_group: fitted stages by estimator; None where a dry run has no cached result.
 
         >>> from gpupipe.data import simulate
         >>> from gpupipe.training.context import TrainingContext
@@ -149,7 +149,7 @@ class FoldTasks:
             training_set = make_training_set(context, self.fold)
             selected = training_set.columns
             context.spent("gather", time.perf_counter() - began)
-            if context.workers and not context.results.asking:
+            if context.workers and not context.results.lookup_only:
                 context.workers.open(self.fold, worker)
             hashing = time.perf_counter()
             lookback = max(estimator.lookback_rows for estimator in self.estimators)
@@ -178,7 +178,7 @@ class FoldTasks:
     def _bin(self, worker: int) -> None:
         """Compute the bins that tree estimators share, where a stage of these estimators is not cached."""
         began, training_set = time.perf_counter(), self._opened.training_set
-        if training_set is None or self.context.results.asking:
+        if training_set is None or self.context.results.lookup_only:
             return
         needed = [estimator for estimator in self.estimators if estimator.uses_bins and self._is_new(estimator)]
         if needed:
@@ -189,13 +189,13 @@ class FoldTasks:
     def _is_new(self, estimator: Estimator) -> bool:
         """Whether a pooled model of an estimator is missing in the store."""
         final = self.final.pooled[estimator.name] if self.final else None
-        wanted = (self._wanted(estimator, None, block, None, final) for block in self._blocks(estimator))
+        wanted = (self._request_for(estimator, None, block, None, final) for block in self._blocks(estimator))
         return any(not self.context.results.is_there(result) for result in wanted)
 
     def _log_preparation(self, stage: str, began: float) -> None:
         elapsed_s, n_rows = time.perf_counter() - began, sum(self._n_fit.values())
         self.context.costs.observe(stage, n_rows, elapsed_s)
-        if not self.context.results.asking:
+        if not self.context.results.lookup_only:
             run_log.event(
                 "prepared", stage=stage, unit=f"{self._name}/{stage}", seconds=elapsed_s, rows=n_rows,
                 device=self.context.device.kind,
@@ -225,7 +225,7 @@ class FoldTasks:
         if stage:
             context.costs.observe(cost_kind(estimator, group), n_rows, stage.seconds)
             context.spent(estimator.name, stage.seconds)
-        if stage and not context.results.asking:
+        if stage and not context.results.lookup_only:
             kept = stage.objects | set(stage.prediction_digests.values())
             run_log.event(
                 "unit", stage=estimator.name, unit=name, seconds=time.perf_counter() - began, rows=n_rows,
@@ -268,7 +268,7 @@ class FoldTasks:
 
         results = context.results.cached_together(
             "model",
-            [self._wanted(estimator, group, block, pooled, final) for block in blocks],
+            [self._request_for(estimator, group, block, pooled, final) for block in blocks],
             make,
             lambda models: {"models": save_models(context.store, models)},
             lambda record: load_models(context.store, record["models"], boosters),
@@ -315,7 +315,7 @@ class FoldTasks:
         names = self._targets.names
         return name if len(block) == len(names) else f"{name}/{names[block[0]]}"
 
-    def _wanted(
+    def _request_for(
         self,
         estimator: Estimator,
         group: str | None,

@@ -64,7 +64,11 @@ def pools(settings: Config, groups: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def count_tasks(settings: Config, n_groups: int) -> int:
-    """Number of stages of a run: a pooled and a group stage for each estimator, fold and group, and the stacks."""
+    """Number of tasks that the progress bar counts.
+
+    For each base estimator and each fit (final and out-of-fold): a pooled stage for each pool and a stage for each
+    group. And a stacking task for each pool.
+    """
     stacking = registry.stacking(settings.training.models)
     n_estimators = len(settings.training.models) - (stacking is not None)
     n_pools = 1 if settings.training.pool == "all" else n_groups
@@ -93,7 +97,7 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
     # One BLAS thread: with more, the last bits of sums, and so the models, depend on the machine and on --jobs.
     with threadpool_limits(1, "blas"):
         run_graph(tasks, context.costs, context.jobs, context.folds_at_once, n_workers)
-    if context.results.asking:
+    if context.results.lookup_only:
         return [], skipped
     trained = [models for pool in all_pools for models in pool.trained()]
     if not trained:
@@ -113,7 +117,7 @@ def groups_with_enough(context: TrainingContext) -> tuple[list[str], list[Skippe
         else:
             enough.append(group)
     if not enough:
-        raise UserError("no sector has enough rows to train: " + "; ".join(f"{s.sector}: {s.reason}" for s in skipped))
+        raise UserError("no group has enough rows to train: " + "; ".join(f"{s.sector}: {s.reason}" for s in skipped))
     return enough, skipped
 
 
@@ -160,9 +164,9 @@ class _Pool:
     def tasks(self, order: Iterator[int], opened: list[Task]) -> list[Task]:
         """The pool's part of the graph.
 
-        order: numbers for its slots.
-        opened: the task that opens the last slot. Slots are opened in turn, so that a fold is prepared while the
-            previous fold is trained.
+        order: yields the next slot number; a slot is the memory of one fold (`FoldSlot`).
+        opened: the tasks that opened earlier slots, the newest last; new ones are appended. Slots are opened in turn,
+            so that a fold is prepared while the previous fold is trained.
         """
         tasks: list[Task] = []
         shared = self.context.settings.training.pool == "all"
@@ -247,7 +251,7 @@ class _Pool:
             return {"models": save_models(context.store, [m for group in self.groups for m in models[group]])}
 
         result = context.results.cached("stack", Request(name, parts), make, save, load)
-        if context.results.asking or result is None:
+        if context.results.lookup_only or result is None:
             return
         self.stacked, self.stacking_s = result.value, result.seconds
         context.spent(stacking, self.stacking_s)

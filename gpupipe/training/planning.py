@@ -83,7 +83,7 @@ def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathL
     registry.require(settings.training.models)
     load_modules(settings.features.modules)
     prepared, store = prepare(workload, panel, settings), Store(out)
-    results = ResultCache(store, "", asking=True)
+    results = ResultCache(store, "", lookup_only=True)
     context = TrainingContext(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
         results=results,

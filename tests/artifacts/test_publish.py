@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpupipe.artifacts.publish import remove_strangers
+from gpupipe.artifacts.publish import remove_stale_files
 from gpupipe.store.content_store import Store
 
 
@@ -25,11 +25,11 @@ def test_strangers_leave_whatever_folders_their_target_published_into(tmp_path):
     for name in (*strangers, *of_the_user):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("before")
-    remove_strangers(store, entries)
+    remove_stale_files(store, entries)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {name for name in left if not name.startswith(".")} == {*entries, *of_the_user}
     folders = {path.name for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert folders == {"prices", "trained_5pct", "features", "notes", "backtest"}
     assert not (tmp_path / "prices" / "B").exists()
-    remove_strangers(store, entries)
+    remove_stale_files(store, entries)
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == left

@@ -168,7 +168,7 @@ def refused(capsys, out, words, *arguments):
         ("simulated: 'bar5=3' is not understood", ("--data", "simulated:bar5=3")),
         ("sector map nowhere.csv: no such file", (*SIMULATED, "--sector-map", "nowhere.csv")),
         ("usable times are too few", ("--data", "simulated:symbols=11,bars=80")),
-        ("no sector has enough rows", (*SIMULATED, *SETS, "--set", "training.min_rows=100000")),
+        ("no group has enough rows", (*SIMULATED, *SETS, "--set", "training.min_rows=100000")),
         ("no label can be trained", (*SIMULATED, *SETS, "--thresholds", "0.9")),
     ],
 )

@@ -96,13 +96,13 @@ def test_the_missing_ones_of_several_are_computed_by_one_call(out):
 
 
 def test_asking_computes_and_writes_nothing(out):
-    asking = Squares(out, asking=True)
+    asking = Squares(out, lookup_only=True)
     assert asking.one(5) is None and asking.several(2, 3) is None and asking.calls == []
     asking.results.count_waiting("square", "squares/9")
     assert asking.results.states == dict.fromkeys(("squares/5", "squares/2", "squares/3", "squares/9"), "missing")
     assert not out.exists()
     Squares(out).several(2, 5)
-    again = Squares(out, asking=True)
+    again = Squares(out, lookup_only=True)
     there = again.one(5)
     assert there.reused and there.value is None and objects_of(there.record)
     assert again.several(2, 3) is None and again.calls == []
@@ -113,7 +113,7 @@ def test_asking_computes_and_writes_nothing(out):
     (digest,) = objects_of(there.record)
     path = out / ".gpupipe" / "objects" / digest
     path.write_bytes(b"altered")
-    assert Squares(out, asking=True).one(5) is None and path.read_bytes() == b"altered"
+    assert Squares(out, lookup_only=True).one(5) is None and path.read_bytes() == b"altered"
 
 
 def test_contents_of_a_record_are_named_once():

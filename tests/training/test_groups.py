@@ -193,7 +193,7 @@ def test_a_sector_that_begins_late_is_trained_on_what_it_has(tmp_path):
 
 
 def test_no_sector_with_enough_rows_is_an_error_that_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match=r"no sector has enough rows to train: energy: .*; technology: .*; utilities"):
+    with pytest.raises(UserError, match=r"no group has enough rows to train: energy: .*; technology: .*; utilities"):
         job(tmp_path / "OUT", "training.min_rows=2000")
     assert list(tmp_path.iterdir()) == []
 
