@@ -46,7 +46,7 @@ class Model(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What `Estimator.load` needs beside the files, JSON-serialisable; "kind" is among the estimator's `model_kinds`."""
+        """What `Estimator.load` needs beside the files, JSON-serialisable; its "kind" is one of `model_kinds`."""
         ...
 
 

@@ -20,7 +20,8 @@ class Measured:
     """The rows of a summary, one for each group, target and model or baseline, and the draws of their intervals.
 
     loss: name of the loss in the rows, where test_LOSS is beside test_prior_LOSS.
-    tables: names of the baselines (tables of class shares) that models must beat in the verdict.  judged: names of the judged models.
+    tables: names of the baselines (tables of class shares) that models must beat in the verdict.
+    judged: names of the judged models.
     stacking: name of the stacking model; "" for none.
 
         >>> Measured([], None, "log_loss").averages()
