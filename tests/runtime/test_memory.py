@@ -63,7 +63,7 @@ def test_the_first_plan_below_the_limit_is_taken():
 
 
 def test_device_memory_has_no_meaning_on_a_cpu():
-    with pytest.raises(UserError, match="--device-memory is of a GPU's memory"):
+    with pytest.raises(UserError, match="--device-memory limits a GPU's memory"):
         planning.memory_plan(equity.EQUITY, tiny_market(), equity.make("fast"), 1, memory.Limits(None, 2**30))
 
 
