@@ -44,7 +44,7 @@ def _compared(verdict: dict[str, Any]) -> tuple[str, str]:
     tables = [name.removeprefix("above_") for name in verdict if name != "above_prior" and f"{name}_low" in verdict]
     if not tables:
         return "the prior", "its 95 % interval"
-    if tables == ["table_sector", "table_all"]:
+    if sorted(tables) == ["table_all", "table_sector"]:  # summary.json sorts its keys
         return "the class prior and both volatility baselines", "all three 95 % intervals"
     return f"the prior and {', '.join(tables)}", f"all {1 + len(tables)} 95 % intervals"
 
