@@ -85,7 +85,7 @@ def test_same_bars_as_the_host():
         column = pa.compute.if_else(is_known, table[name], pa.scalar(None, table[name].type))
         table = table.set_column(table.column_names.index(name), name, column)
     host, device = on_both(table)
-    assert device.names == host.names and device.sectors == host.groups
+    assert device.names == host.names and device.sectors == host.sectors
     for name in ("symbol", "time_ns", "open", "high", "low", "close", "volume"):
         np.testing.assert_array_equal(getattr(device, name), getattr(host, name))
         assert getattr(device, name).dtype == getattr(host, name).dtype

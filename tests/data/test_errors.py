@@ -107,7 +107,7 @@ def test_sectors(table, tmp_path):
     refused(bare, "a row has 3 fields instead of 2", sector_map=tmp_path / "map.csv")
     two = table.drop_columns(["sector"]).append_column("sector", pa.array(["energy"] * 39 + ["utilities"]))
     refused(two, "symbol 'SIM0003' has two sectors, energy and utilities; settle it with --sector-map")
-    assert read(two, {"SIM0003": "energy"}, device="cpu").sectors == ("energy",)
+    assert read(two, {"SIM0003": "energy"}, device="cpu").groups == ("energy",)
 
 
 def test_empty_results(table):

@@ -258,7 +258,7 @@ def test_sectors_are_selected_by_their_canonical_names(table):
     mapping = {s: names.get(k, k) for s, k in zip(PANEL.symbols, PANEL.sector, strict=True)}
     panel, report = load(renamed, mapping, "Energy, my own sector", device="cpu")
     assert panel.groups == ("energy", "my_own_sector") and report.rows_read == 240 and report.rows_selected == 80
-    assert read(renamed, mapping, ["consumer staples"], device="cpu").sectors == ("consumer_staples",)
+    assert read(renamed, mapping, ["consumer staples"], device="cpu").groups == ("consumer_staples",)
 
 
 def test_real_file_in_time(sp500_folder):

@@ -211,7 +211,7 @@ def test_sectors_come_from_the_store_and_a_symbol_without_one_is_left_out(store,
     assert report.without_sector == ("S004",) and report.status == "WARN"
     assert same(store, whole)
     assert put(days(plain, 0, 40), store, SourceOptions(sector_map={"S004": "utilities"})).added == ("S004",)
-    assert stored_panel(store).sectors == ("energy", "technology", "utilities")
+    assert stored_panel(store).groups == ("energy", "technology", "utilities")
 
 
 def test_a_source_without_accepted_bars_fails(store, whole):
