@@ -16,6 +16,7 @@ import pytest
 from tests.support.tiny import QUICK
 
 ROOT = pathlib.Path(__file__).parents[2]
+CACHE = ROOT / "kernels/__pycache__"
 BUILT_FROM = ("gpupipe", "kernels", "pyproject.toml", "README.md", "LICENSE")
 JOB = (
     "run", "--data", "simulated:symbols=22,bars=260,seed=3", "--sectors", "energy", "--preset", "fast",
@@ -26,7 +27,8 @@ JOB = (
 
 def called(*command: object, cwd: pathlib.Path) -> str:
     """Standard output of a process that knows nothing of the checkout."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ours = ("PYTHON", "NUMBA_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -67,12 +69,13 @@ def python(wheel, tmp_path_factory) -> pathlib.Path:
 
 
 def reuse_compiled(kernels: pathlib.Path) -> None:
-    """Take over the loops that the checkout has compiled, to save a minute: numba holds them for valid where the source
-    has the same time and size."""
+    """Copy the loops that the checkout has compiled, to save a minute: numba holds them for valid where the source has the
+    same time and size. They lie beside the sources, or in the folder that NUMBA_CACHE_DIR names."""
     for source in (ROOT / "kernels").glob("*.py"):
         assert source.read_bytes() == (kernels / source.name).read_bytes()
         shutil.copystat(source, kernels / source.name)
-    for compiled in (ROOT / "kernels/__pycache__").glob("*.nb[ci]"):
+    folder = os.environ.get("NUMBA_CACHE_DIR")
+    for compiled in pathlib.Path(folder).glob("kernels_*/*.nb[ci]") if folder else CACHE.glob("*.nb[ci]"):
         (kernels / "__pycache__").mkdir(exist_ok=True)
         shutil.copy(compiled, kernels / "__pycache__")
 
