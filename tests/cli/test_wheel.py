@@ -69,8 +69,8 @@ def python(wheel, tmp_path_factory) -> pathlib.Path:
 
 
 def reuse_compiled(kernels: pathlib.Path) -> None:
-    """Copy the loops that the checkout has compiled, to save a minute: numba holds them for valid where the source has the
-    same time and size. They lie beside the sources, or in the folder that NUMBA_CACHE_DIR names."""
+    """Copy the loops that the checkout has compiled, to save a minute: numba takes them where the source has the same
+    time and size. They lie beside the sources, or in the folder that NUMBA_CACHE_DIR names."""
     for source in (ROOT / "kernels").glob("*.py"):
         assert source.read_bytes() == (kernels / source.name).read_bytes()
         shutil.copystat(source, kernels / source.name)
