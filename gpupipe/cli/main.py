@@ -12,7 +12,7 @@ VERBS = {
     "run": "read, label, compute features, train, evaluate, publish",
     "tune": "search settings by validation log-loss, and say what the best is worth",
     "backtest": "act on a run's calls in its sealed test, after costs",
-    "scan": "what a run's models say of every symbol's latest bar",
+    "scan": "what a run's models predict for every symbol's latest bar",
     "export": "a run's models as ONNX files, each checked in onnxruntime",
     "doctor": "what is installed, which device would be used and why, what is missing",
     "features": "list every feature with its formula, source and warm-up",

@@ -202,7 +202,7 @@ def _train(request: NightlyRequest) -> list[str]:
     asked, out = request.run, request.out
     warm_start = asked.warm_start
     if warm_start is not None and pathlib.Path(warm_start).resolve() == out.resolve() and not _finished(out):
-        warm_start = None  # the first night: from then on there is something to go on from
+        warm_start = None  # the first night: there is no earlier run to start from
     data = DataRequest(source=request.store, sectors=asked.job.data.sectors)
     job = dataclasses.replace(asked.job, data=data, quiet=True)
     run_command.run(dataclasses.replace(asked, job=job, warm_start=warm_start))
@@ -210,7 +210,7 @@ def _train(request: NightlyRequest) -> list[str]:
 
 
 def _finished(out: pathlib.Path) -> bool:
-    """Whether there is a run to go on from, also while a killed one was about to take its place."""
+    """Whether there is a run to start from, also while a killed one was about to take its place."""
     from gpupipe.artifacts.layout import MANIFEST
     from gpupipe.store.content_store import Store
 

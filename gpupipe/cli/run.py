@@ -76,12 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", help="families, separated by commas; turbomode: the predecessor's six")
     parser.add_argument(
         "--walk-forward", nargs="?", type=int, const=4, metavar="N",
-        help="train at N successive origins (default 4), test each on the time behind it; keep the last one's models",
+        help="train at N successive origins (default 4), test each on the time right after it; keep the last models",
     )  # fmt: skip
     parser.add_argument("--cpcv", metavar="N,K", help="combinatorial purged cross-validation, as 6,2: 15 trainings")
     parser.add_argument(
-        "--warm-start", metavar="DIR", help="go on from the models of a finished run in DIR (may be --out) where it can"
-    )
+        "--warm-start", metavar="DIR",
+        help="resume boosting from the models of a finished run in DIR (may be --out) where possible",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="train in N processes; on CUDA a GPU each")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="train on this Dask cluster, as tcp://host:8786")
     parser.add_argument(
@@ -98,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_accept(parser)
     parser.add_argument(
         "--mlflow", nargs="?", const="sqlite:///mlflow.db", metavar="URI",
-        help="tell MLflow of the finished run: sqlite:///mlflow.db (default), file:FOLDER or http://HOST:PORT",
+        help="log the finished run to MLflow: sqlite:///mlflow.db (default), file:FOLDER or http://HOST:PORT",
     )  # fmt: skip
 
 
@@ -201,7 +202,7 @@ def _execute(
 
 
 def _show(request: RunRequest, whole: dict[str, Any], to: Console) -> None:
-    """Show the summary; write the report and tell MLflow where that is asked for."""
+    """Show the summary; write the report and log to MLflow where asked."""
     from gpupipe.artifacts import mlflow_tracking, summary
     from gpupipe.cli.summary_tables import show_summary
     from gpupipe.workloads.equity import EQUITY
