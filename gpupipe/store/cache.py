@@ -18,7 +18,7 @@ from gpupipe.store.content_store import KEY_LENGTH, Store, dump_json, pack_array
 log = logging.getLogger("gpupipe")
 
 NEW = "not there before"
-WAITS = "its input models are computed again"
+WAITS = "an input is computed again"
 INPUT_MODELS = ("models", "pooled models", "models of the final fold", "predictions")
 
 

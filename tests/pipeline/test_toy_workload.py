@@ -55,7 +55,7 @@ def test_a_finished_run_is_left_and_steps_are_reused(tmp_path):
     assert len(files) == 2 and not worked and again == first
     other, worked = run(tmp_path, None, "toy_line.l2=1000.0")
     assert worked and made_of(other) == (2, 1)  # rows do not depend on the penalty
-    assert list(other["units"]["why"]) == ["toy_line.l2", "its input models are computed again"]
+    assert set(other["units"]["why"]) == {"toy_line.l2", "an input is computed again"}
     assert {path: path.read_bytes() for path in files} != files
     back, _ = run(tmp_path)
     assert {path: path.read_bytes() for path in files} == files and back["models"] == first["models"]

@@ -167,7 +167,7 @@ def test_one_familys_section_is_no_matter_of_the_others(base, out, tmp_path):
     found = job(out, "linear.l2=30.0")
     assert found["units"]["model"] == {"reused": (4 + 2) * STAGES, "made": STAGES}
     assert found["units"]["prediction"] == {"reused": 3 * 3 * (2 + 2), "made": 3 * (2 + 2)}
-    assert set(found["units"]["why"]) == {"linear.l2", "its input models are computed again"}
+    assert set(found["units"]["why"]) == {"linear.l2", "an input is computed again"}
     fresh = job(tmp_path / "fresh", "linear.l2=30.0")
     assert models_in(out) == models_in(tmp_path / "fresh") and unlike(found) == unlike(fresh)
     back = job(out)  # units of both runs stand side by side
@@ -302,7 +302,7 @@ def test_importance_of_models_that_are_read_again_is_the_same(tmp_path):
 def test_what_is_said_of_a_change():
     before = {"settings": {"a": 1, "b": 2}, "code": "x", "models": ["1"]}
     assert changed(before, {**before, "settings": {"a": 1, "b": 3}, "models": ["2"]}) == ["b"]
-    assert changed(before, {**before, "models": ["2"]}) == ["its input models are computed again"]
+    assert changed(before, {**before, "models": ["2"]}) == ["an input is computed again"]
     assert changed(before, before) == ["altered"]
 
 
