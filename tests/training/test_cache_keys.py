@@ -141,7 +141,7 @@ def test_a_family_can_read_no_setting_that_its_keys_do_not_name():
     linear, hist = (EstimatorSettings(settings_of(), registry.estimator(name)) for name in ("linear", "xgb_hist"))
     assert linear.linear == settings_of().linear and hist.min_positives == 20
     for settings, name in ((linear, "hist"), (linear, "early_stopping"), (hist, "split"), (hist, "seed")):
-        with pytest.raises(AttributeError, match=r"is no part of its cache keys: declare it among `sections`"):
+        with pytest.raises(AttributeError, match=r"is no part of its cache keys: declare it in `sections`"):
             getattr(settings, name)
     with pytest.raises(AttributeError):
         _ = hist.max_bin
@@ -266,7 +266,7 @@ def test_data_of_one_sector(tmp_path, pool):
 def test_a_date_of_shares_whose_labels_are_not_known_is_told(tmp_path, caplog, bar):
     date = np.unique(tiny_market().time_ns)[bar].astype("datetime64[ns]").astype("datetime64[D]")
     job(tmp_path / "OUT", "training.models=linear", "labels.thresholds=0.02", f"split.shares_until={date}")
-    assert ("an earlier date keeps them" in caplog.text) == (bar == 258)  # labels reach three bars
+    assert ("an earlier date keeps the boundaries" in caplog.text) == (bar == 258)  # labels reach three bars
 
 
 @pytest.mark.parametrize("until", ["", "date"])
