@@ -167,7 +167,7 @@ def test_an_error_of_a_worker_is_told_as_it_is(three, settings):
 def test_what_cannot_be_spread_is_refused(three, settings, tmp_path):
     with pytest.raises(UserError, match="--workers 3"):
         tiny.execute(tiny_market(), None, settings, tmp_path)
-    with pytest.raises(UserError, match="give more workers instead"):
+    with pytest.raises(UserError, match="leave out --memory and add workers"):
         tiny.execute(tiny_market(), None, settings, tmp_path, workers=three, limits=memory.Limits(10**12))
     with pytest.raises(UserError, match="leave one of them out"):
         tiny.execute(tiny_market(), None, settings, tmp_path, workers=three, warm_start=tmp_path)
