@@ -10,6 +10,8 @@ importance.json, curves.parquet, label_shares.parquet, folds.svg, data_report.js
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 MANIFEST = "manifest.json"
 SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py", ".parquet")  # of files that a run publishes in folders
 IMPORTANCE = "importance.json"
@@ -18,6 +20,12 @@ WALKED = "walk_forward"  # the folder of OUT with the predictions of a walk-forw
 MODULES = "features"  # the folder of OUT with the Python files of the user's features
 
 
-def is_model(relative: str) -> bool:
-    """Whether a file of the manifest is a model; the metadata beside it holds the seconds of its training."""
-    return relative.startswith("trained_") and not relative.endswith("/metadata.json")
+def model_files(files: Iterable[str]) -> list[str]:
+    """The models among the manifest's files, sorted: those beside a metadata.json, whatever their folder is called.
+
+    >>> model_files(["up/a/metadata.json", "up/a/linear.npz", "features/00_mine.py"])
+    ['up/a/linear.npz']
+    """
+    names = sorted(files)
+    folders = {name.removesuffix("metadata.json") for name in names if name.endswith("/metadata.json")}
+    return [name for name in names if f"{name.rpartition('/')[0]}/" in folders and not name.endswith("/metadata.json")]

@@ -296,8 +296,12 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     try:
         target = _target_of(manifest, folders)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{root / MANIFEST} names no target ({error}): run again with --out {root}") from error
+        if missing := sorted(set(folders) - set(target.names)):
+            raise ValueError(f"there are models of {', '.join(missing)}, which it does not name")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{root / MANIFEST}: its target cannot be used ({error}): run again with --out {root}"
+        ) from error
     return Models(
         root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs
     )

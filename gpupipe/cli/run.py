@@ -49,7 +49,7 @@ class ClusterRequest:
 class RunRequest:
     """A run. warm_start: the folder of a finished run.  keep: what only a later run could use.  search: tune first.
 
-    mlflow: where MLflow is told of the finished run; None for nowhere.
+    mlflow: the address of the MLflow that logs the finished run; None for none.
 
         >>> RunRequest(JobRequest(out="nightly"), ClusterRequest(workers=3)).folder
         'nightly'

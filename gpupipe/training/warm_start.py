@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.artifacts.layout import MANIFEST, is_model
+from gpupipe.artifacts.layout import MANIFEST, model_files
 from gpupipe.artifacts.load import Models, load
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import Split
@@ -78,7 +78,7 @@ def read(source: str | os.PathLike[str], store: Store) -> EarlierRun:
         raise UserError(f"--warm-start {source}: {error} (without --warm-start)") from None
     files = models.manifest["files"]
     parts = [models.manifest["run_key"]]
-    parts += [f"{name} {files[name]['sha256']}" for name in sorted(files) if is_model(name)]
+    parts += [f"{name} {files[name]['sha256']}" for name in model_files(files)]
     return EarlierRun(models, sha256("\n".join(parts).encode()))
 
 

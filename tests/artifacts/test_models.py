@@ -219,6 +219,22 @@ def test_a_manifest_that_names_a_path_outside_is_refused(out, name):
         altered_files(out, read_manifest(out))
 
 
+@pytest.mark.parametrize("target", ["x", {}, {"kind": "classes"}, None])
+def test_a_manifest_without_a_usable_target_is_refused(out, target):
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    (out / "manifest.json").write_bytes(dump_json({**manifest, "target": target}))
+    with pytest.raises(StoreError, match=r"manifest\.json: its target cannot be used .* run again with --out"):
+        load(out)
+
+
+def test_models_of_a_label_that_the_target_does_not_name_are_refused(out):
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    first = load(out).target.take([0]).as_dict()
+    (out / "manifest.json").write_bytes(dump_json({**manifest, "target": first}))
+    with pytest.raises(StoreError, match="there are models of label_1d_4pct, "):
+        load(out)
+
+
 def test_a_newer_format_is_refused(out):
     rewrite(out, lambda manifest: manifest.update(format=2))
     with pytest.raises(StoreError, match="has format 2, this gpupipe reads 1: use the gpupipe that wrote it"):

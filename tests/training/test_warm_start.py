@@ -13,7 +13,7 @@ import xgboost
 import bench.quality.warm_start
 from gpupipe import config
 from gpupipe.artifacts import publish
-from gpupipe.artifacts.layout import is_model
+from gpupipe.artifacts.layout import model_files
 from gpupipe.artifacts.load import load
 from gpupipe.artifacts.manifest import altered_files, read_manifest
 from gpupipe.cli import run
@@ -47,7 +47,7 @@ def job(out, *settings, panel=None, source=None, jobs=1, listener=None):
 
 def models_in(out):
     files = json.loads((out / "manifest.json").read_text())["files"]
-    return {name: entry["sha256"] for name, entry in files.items() if is_model(name)}
+    return {name: files[name]["sha256"] for name in model_files(files)}
 
 
 @pytest.fixture(scope="module")
