@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.data import columns
+from gpupipe.data import columns, time_column
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.errors import DataError
 from gpupipe.data.sources import RawTable
@@ -27,9 +27,9 @@ class Bars:
     """Rows in the order of reading, on one device, not yet validated.
 
     symbol: int32 (n,), position in `names`, or -1 if unknown.  names: symbols, sorted.  time_ns: int64 (n,), UTC
-    nanoseconds since 1970, `columns.UNKNOWN_TIME` if unknown.  open, high, low, close, volume: float32 (n,), NaN if
+    nanoseconds since 1970, `time_column.UNKNOWN_TIME` if unknown.  open, high, low, close, volume: float32 (n,), NaN if
     unknown.  sectors: the sector of each name, "" if it has none.  row: int64 (n,), row number among all rows read, or
-    None if that is 0, 1, 2, ...
+    None if that is 0, 1, 2, ...  local_ns: int64 (n,), the times on the exchange's wall clock, or None if that is UTC.
 
     >>> prices = {name: np.float32([10, 11, 20]) for name in ("open", "high", "low", "close", "volume")}
     >>> day_ns = 86_400 * 10**9
@@ -48,12 +48,22 @@ class Bars:
     volume: Any
     sectors: tuple[str, ...]
     row: Any = None
+    local_ns: Any = None
 
     def take(self, keep: Any) -> Bars:
         """Return the rows where `keep`, bool (n,), is true."""
         rows = device_of(keep).xp.flatnonzero(keep)
+        return self.reordered(rows)
+
+    def reordered(self, rows: Any) -> Bars:
+        """Return the rows with these numbers, int64 (n,), in that order."""
         arrays = {name: getattr(self, name)[rows] for name in ("symbol", "time_ns", *PRICES, "volume")}
-        return dataclasses.replace(self, **arrays, row=rows if self.row is None else self.row[rows])
+        return dataclasses.replace(
+            self,
+            **arrays,
+            row=rows if self.row is None else self.row[rows],
+            local_ns=None if self.local_ns is None else self.local_ns[rows],
+        )
 
 
 def from_tables(
@@ -68,8 +78,12 @@ def from_tables(
     symbol, and a missing adj_close.
     """
     collected: dict[str, list[np.ndarray]] = {name: [] for name in ("time_ns", *PRICES, "volume")}
-    for table in tables:
-        collected["time_ns"].append(columns.times(table.column("time"), _label(table, "time")))
+    parsed = [time_column.parse(table.column("time"), _label(table, "time")) for table in tables]
+    for table, table_times in zip(tables, parsed, strict=True):
+        collected["time_ns"].append(table_times.time_ns)
+        if any(others.local_ns is not None for others in parsed):
+            clock = table_times.time_ns if table_times.local_ns is None else table_times.local_ns
+            collected.setdefault("local_ns", []).append(clock)
         for name, values in _prices(table, adjusted=adjusted).items():
             collected[name].append(values)
         collected["volume"].append(columns.floats(table.column("volume"), _label(table, "volume")))

@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import pathlib
+import re
 import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _HEADER_BYTES = 1 << 16
+_OFFSET = re.compile(rb"[0-9]{2}[+-]([01][0-9](?:00|15|30|45))(?=[\"',;|\t\r\n])")
 _MALFORMED_SHOWN = 200  # characters of a malformed row that the report keeps
 
 
@@ -71,6 +73,8 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
     number_meanings = ("open", "high", "low", "close", "volume", "adj_close")
     numbers = {matches[m]: pa.float64() for m in number_meanings if m in matches}
     typed, text = {**labels, **numbers}, dict.fromkeys(needed, pa.string())
+    if "time" in matches and _has_zone(path):  # read as a time, it would be UTC and its offset lost
+        typed[matches["time"]] = label_type
     problem: Exception | None = None
     for types, handler in ((typed, None), (typed, skip), (text, skip)):
         malformed.clear()
@@ -87,6 +91,13 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             problem = error
     raise DataError(f"{path}: cannot be read as CSV ({_first_line(problem)})") from problem
+
+
+def _has_zone(path: pathlib.Path) -> bool:
+    """Whether a field in the first lines ends in an offset from UTC such as -04:00 or +0900, other than zero."""
+    with _open(path) as stream:
+        start = stream.read(_HEADER_BYTES)
+    return any(int(digits) for digits in _OFFSET.findall(start.replace(b":", b"")))
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import bar_store, columns, sources
+from gpupipe.data import bar_store, columns, sources, time_column
 from gpupipe.data.bars import PRICES, Bars, resolve_sectors
 from gpupipe.data.sources import RawTable
 from gpupipe.runtime.device import Device
@@ -155,6 +155,6 @@ def _times(series: Any, device: Device) -> Any:
     xp = device.xp
     if not isinstance(series.dtype, np.dtype):  # with a zone
         series = series.dt.tz_convert(None)
-    seconds = series.astype("datetime64[s]").astype("int64").to_cupy(na_value=columns.UNKNOWN_TIME)
-    time_ns = series.astype("datetime64[ns]").astype("int64").to_cupy(na_value=columns.UNKNOWN_TIME)
-    return xp.where(xp.abs(seconds) < 2**63 // 10**9, time_ns, columns.UNKNOWN_TIME)
+    seconds = series.astype("datetime64[s]").astype("int64").to_cupy(na_value=time_column.UNKNOWN_TIME)
+    time_ns = series.astype("datetime64[ns]").astype("int64").to_cupy(na_value=time_column.UNKNOWN_TIME)
+    return xp.where(xp.abs(seconds) < 2**63 // 10**9, time_ns, time_column.UNKNOWN_TIME)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PRICES = ("open", "high", "low", "close")
 BARS = (*PRICES, "volume")  # the columns of a panel of bars, float32 each
+NS_PER_DAY = 86_400 * 10**9
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Panel:
 
     columns: arrays (n_rows,) by name. Panels of bars have `BARS`: open, high, low, close in the symbol's currency and
         volume in units traded, float32 each. NaN is allowed and means not known.
-    time_ns: int64 (n_rows,), UTC nanoseconds since 1970; strictly increasing within a symbol.
+    time_ns: int64 (n_rows,), UTC nanoseconds since 1970; strictly increasing within a symbol. Of bars of a day or
+        longer it is midnight UTC of the session date, wherever the exchange is (`gpupipe.data.session_dates`).
     offsets: int64 (n_symbols + 1,); symbol k is the rows offsets[k]:offsets[k+1], never padded.
     symbols: names, sorted, without duplicates.
     attributes: by name, one text for each symbol, such as its sector.
     group_by: the attribute whose values are the groups that models are trained for, or "symbol" for each symbol alone.
+    local_ns: int64 (n_rows,), wall clock of the exchange in ns, of intraday bars whose source gives a time zone.
+        None: the clock is UTC. `clock_ns` and `session_day` read it.
 
     All arrays are on one device (numpy or CuPy), and hand themselves over by DLPack or
     __cuda_array_interface__ without a copy. Treat them as immutable. Columns and attributes read as fields do:
@@ -50,17 +54,20 @@ class Panel:
     symbols: tuple[str, ...]
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     group_by: str = "sector"
+    local_ns: Any = None
 
     def __post_init__(self) -> None:
         if not self.columns:
             raise ValueError("a panel needs a column")
         bars = {name: "float32" for name in BARS if name in self.columns}
-        dtypes = {**bars, "time_ns": "int64", "offsets": "int64"}
+        dtypes = {**bars, "time_ns": "int64", "local_ns": "int64", "offsets": "int64"}
         others = {name: str(getattr(column, "dtype", "")) for name, column in self.columns.items() if name not in bars}
         arrays = {**self.columns, "time_ns": self.time_ns, "offsets": self.offsets}
+        if self.local_ns is not None:
+            arrays["local_ns"] = self.local_ns
         check_columns(arrays, {**others, **dtypes})
         n_rows = self.n_rows
-        for name in (*self.columns, "time_ns"):
+        for name in arrays.keys() - {"offsets"}:
             if arrays[name].shape != (n_rows,):
                 raise ValueError(f"column {name!r} has shape {arrays[name].shape}, expected ({n_rows},)")
         if self.offsets.shape != (len(self.symbols) + 1,):
@@ -82,7 +89,14 @@ class Panel:
 
     @classmethod
     def of_bars(
-        cls, *, time_ns: Any, offsets: Any, symbols: tuple[str, ...], sector: tuple[str, ...], **columns: Any
+        cls,
+        *,
+        time_ns: Any,
+        offsets: Any,
+        symbols: tuple[str, ...],
+        sector: tuple[str, ...],
+        local_ns: Any = None,
+        **columns: Any,
     ) -> Panel:
         """A panel of bars whose symbols are grouped by sector; arrays as in the class.
 
@@ -91,7 +105,7 @@ class Panel:
         if set(columns) != set(BARS):
             raise ValueError(f"a panel of bars has columns {', '.join(BARS)}, not {', '.join(columns)}")
         ordered = {name: columns[name] for name in BARS}
-        return cls(ordered, time_ns, offsets, symbols, {"sector": tuple(sector)})
+        return cls(ordered, time_ns, offsets, symbols, {"sector": tuple(sector)}, local_ns=local_ns)
 
     def __getattr__(self, name: str) -> Any:
         # Only for names that are no field. `columns` itself is missing while a copy is being made.
@@ -116,6 +130,16 @@ class Panel:
     def n_symbols(self) -> int:
         """Number of symbols."""
         return len(self.symbols)
+
+    @property
+    def clock_ns(self) -> Any:
+        """int64 (n_rows,): nanoseconds since 1970 on the exchange's wall clock; UTC where that is not known."""
+        return self.time_ns if self.local_ns is None else self.local_ns
+
+    @property
+    def session_day(self) -> Any:
+        """int64 (n_rows,): the session date, in days since 1970-01-01, that weekdays and calendar days go by."""
+        return self.clock_ns // NS_PER_DAY
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -164,6 +188,7 @@ class Panel:
             self,
             columns={name: column[rows] for name, column in self.columns.items()},
             time_ns=self.time_ns[rows],
+            local_ns=None if self.local_ns is None else self.local_ns[rows],
             offsets=self.device.asarray(np.concatenate([[0], np.cumsum(lengths[symbols])]).astype(np.int64)),
             symbols=tuple(self.symbols[k] for k in symbols),
             attributes={name: tuple(values[k] for k in symbols) for name, values in self.attributes.items()},
@@ -205,6 +230,7 @@ class Panel:
             self,
             columns={name: device.asarray(column) for name, column in self.columns.items()},
             time_ns=device.asarray(self.time_ns),
+            local_ns=None if self.local_ns is None else device.asarray(self.local_ns),
             offsets=device.asarray(self.offsets),
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data import bars as bars_module
-from gpupipe.data import csv_file, demo, on_cuda, simulate, sources, validate
+from gpupipe.data import csv_file, demo, on_cuda, session_dates, simulate, sources, validate
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.errors import DataError, printable
@@ -82,6 +82,7 @@ def load(
     timeframe: str | None = None,
     adjusted: bool = False,
     unknown_sector: str = "",
+    daily: bool | None = None,
 ) -> tuple[Panel, DataReport]:
     """Read bars, validate every row (`validate.validate_bars`) and return the Panel and the report; writes nothing.
 
@@ -97,6 +98,8 @@ def load(
     strict: any finding is an error.
     adjusted: scale open, high, low and close by adj_close / close. Otherwise prices are taken as they are, and a note
         says so if there is an adjusted close.
+    daily: whether a bar is a day or longer, and is keyed by its session date; None judges by the bars, see
+        `session_dates.by_session`.
 
     On CUDA, cuDF reads a Parquet file, a bar store or a cuDF frame with plainly typed columns; it is validated on the
     device, and the data hash copies the panel to the host once. All other data are read and validated on the host and
@@ -114,6 +117,9 @@ def load(
     request = _Request(_sector_map(sector_map), requested, timeframe, adjusted, target)
     with target.stage("read"):
         raw = _open(source, request)
+        dated, notes, findings = session_dates.by_session(raw.bars, daily=daily)
+        rows_read = int(raw.bars.close.size)
+        raw = dataclasses.replace(raw, bars=dated, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
         if unknown_sector:
             named = tuple(name or unknown_sector for name in raw.bars.sectors)
             raw = dataclasses.replace(raw, bars=dataclasses.replace(raw.bars, sectors=named))
@@ -125,7 +131,7 @@ def load(
         panel = _to_panel(validated.bars)
         digest = data_hash(panel)
         panel = panel.to(target)
-    report = _report(raw, validated, panel, digest, rows_selected=int(selected.close.size))
+    report = _report(raw, validated, panel, digest, rows_read=rows_read, rows_selected=int(selected.close.size))
     log.info("%s; %s", report.description, report.reader)
     elapsed_s = time.perf_counter() - started
     event("read", stage="read", seconds=elapsed_s, rows=report.rows_read, reader=report.reader, device=target.kind)
@@ -147,7 +153,7 @@ def _in_words(finding: Finding) -> str:
 
 
 def _report(
-    raw: _RawData, validated: validate.Validated, panel: Panel, digest: str, *, rows_selected: int
+    raw: _RawData, validated: validate.Validated, panel: Panel, digest: str, *, rows_read: int, rows_selected: int
 ) -> DataReport:
     return DataReport(
         description=raw.description,
@@ -155,7 +161,7 @@ def _report(
         path=raw.path,
         reader=raw.reader,
         notes=raw.notes,
-        rows_read=int(raw.bars.close.size),
+        rows_read=rows_read,
         rows_selected=rows_selected,
         rows_kept=panel.n_rows,
         symbols=panel.n_symbols,
@@ -284,7 +290,7 @@ def _to_panel(bars: Bars) -> Panel:
     counts = np.diff(device.to_host(edges))
     kept = np.flatnonzero(counts)
     return Panel.of_bars(
-        **{name: getattr(bars, name) for name in (*PRICES, "volume", "time_ns")},
+        **{name: getattr(bars, name) for name in (*PRICES, "volume", "time_ns", "local_ns")},
         offsets=device.asarray(np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64)),
         symbols=tuple(bars.names[k] for k in kept),
         sector=tuple(bars.sectors[k] for k in kept),

@@ -93,7 +93,8 @@ def data_hash(panel: Panel) -> str:
     """
     digest = hashlib.sha256(b"gpupipe panel 1\n")
     digest.update(json.dumps([panel.symbols, *panel.attributes.values()]).encode())
-    for name, array in {**panel.columns, "time_ns": panel.time_ns, "offsets": panel.offsets}.items():
+    clock = {} if panel.local_ns is None else {"local_ns": panel.local_ns}
+    for name, array in {**panel.columns, "time_ns": panel.time_ns, **clock, "offsets": panel.offsets}.items():
         values = panel.device.to_host(array)
         digest.update(f"\n{name} {values.dtype} {values.shape[0]}\n".encode())
         digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).view(np.uint8).data)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.bars import PRICES, Bars
-from gpupipe.data.columns import UNKNOWN_TIME
 from gpupipe.data.errors import printable
 from gpupipe.data.report import Finding, time_text
+from gpupipe.data.time_column import UNKNOWN_TIME
 from gpupipe.runtime.device import Device, device_of
 
 # Kinds of findings. A quarantined row gets the first reason that applies.
@@ -136,8 +136,7 @@ def _take(bars: Bars, order: Any) -> Bars:
     """The rows in this order; without a copy if the order keeps every row in its place."""
     if order.size == bars.symbol.size and bool((order[1:] > order[:-1]).all()):
         return bars
-    arrays = {name: getattr(bars, name)[order] for name in ("symbol", "time_ns", *PRICES, "volume")}
-    return dataclasses.replace(bars, **arrays, row=order if bars.row is None else bars.row[order])
+    return bars.reordered(order)
 
 
 def _check_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:

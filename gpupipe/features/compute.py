@@ -144,7 +144,7 @@ def run_formulas(panel: Panel, features: Sequence[Feature], sink: Sink, state: P
     workers = max(1, min(panel.n_symbols, WORKERS, SCRATCH_BYTES // (8 * shape[0] * shape[1])))
     run_program(
         panel.n_symbols, xp.empty((workers, *shape), dtype=np.float64), panel.open, panel.high, panel.low, panel.close,
-        panel.volume, panel.time_ns, panel.offsets, starts, *_to_device(panel, program.operations, program.values,
+        panel.volume, panel.clock_ns, panel.offsets, starts, *_to_device(panel, program.operations, program.values,
         program.outputs), np.int64(program.halo), np.int64(BLOCK), state.recursions, sink.out, state.compared,
         sink.bins, sink.cuts, sink.cut_offsets,
     )  # fmt: skip

@@ -130,6 +130,8 @@ class FeatureState:
             "sector": self.tail.sector,
         }  # fmt: skip
         arrays = {name: to_host(getattr(self.tail, name)) for name in _ARRAYS}
+        if self.tail.local_ns is not None:
+            arrays["local_ns"] = to_host(self.tail.local_ns)
         arrays |= {"states": to_host(self.program_state.recursions), "aside": to_host(self.program_state.compared)}
         np.savez(buffer, about=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         write_atomic(pathlib.Path(path), buffer.getvalue())
@@ -142,7 +144,8 @@ def load_state(path: str | os.PathLike[str], device: str | Device = "auto") -> F
     """
     try:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in (*_ARRAYS, "states", "aside")}
+            optional = ["local_ns"] if "local_ns" in stored else []
+            arrays = {name: stored[name] for name in (*_ARRAYS, *optional, "states", "aside")}
             header = json.loads(stored["about"].tobytes())
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -211,10 +214,12 @@ def _joined(old: Panel, new: Panel) -> tuple[Panel, Any]:
     code = xp.concatenate(codes)
     order = xp.lexsort(xp.stack([xp.arange(len(code)), code]))
     n_rows = sum(_rows_of(panel, symbols) for panel in (old, new))
+    clock_ns = xp.concatenate([old.clock_ns, new.clock_ns])[order]
     both = Panel.of_bars(
         **{
             name: xp.concatenate([getattr(old, name), getattr(new, name)])[order] for name in (*BARS, "time_ns")
         },
+        local_ns=None if old.local_ns is None and new.local_ns is None else clock_ns,
         offsets=asarray(np.concatenate([[0], np.cumsum(n_rows)]).astype(np.int64)),
         symbols=symbols, sector=tuple(sector_of[symbol] for symbol in symbols),
     )  # fmt: skip

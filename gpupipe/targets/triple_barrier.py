@@ -244,7 +244,7 @@ def _calendar_window(panel: Panel, days: Any, exit_row: Any) -> int:
     """Write the last row of each calendar window to exit_row (n_horizons, n_rows); returns the longest, in bars."""
     from gpupipe.kernels.labels import calendar_ends  # imported late: it loads numba
 
-    calendar_ends(panel.n_rows, panel.time_ns // DAY_NS, panel.symbol_of_row, panel.offsets, days, exit_row)
+    calendar_ends(panel.n_rows, panel.session_day, panel.symbol_of_row, panel.offsets, days, exit_row)
     return max(1, int((exit_row[-1] - panel.device.xp.arange(panel.n_rows)).max()))
 
 

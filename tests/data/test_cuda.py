@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import DataError, columns, on_cuda, reading, simulate, validate
+from gpupipe.data import DataError, columns, on_cuda, reading, simulate, time_column, validate
 from gpupipe.data import bars as bars_module
 from gpupipe.data.sources import RawTable
 from gpupipe.runtime.device import pick
@@ -89,14 +89,14 @@ def test_same_bars_as_the_host():
     for name in ("symbol", "time_ns", "open", "high", "low", "close", "volume"):
         np.testing.assert_array_equal(getattr(device, name), getattr(host, name))
         assert getattr(device, name).dtype == getattr(host, name).dtype
-    assert (device.time_ns == columns.UNKNOWN_TIME).sum() == (device.symbol == -1).sum() == 5
+    assert (device.time_ns == time_column.UNKNOWN_TIME).sum() == (device.symbol == -1).sum() == 5
 
 
 def test_times_outside_the_range_are_unknown():
     table = simulate(1, 3).to_arrow()
     times = pa.array([2**40, 0, -(2**40)], pa.timestamp("s"))
     host, device = on_both(table.set_column(1, "time", times))
-    assert device.time_ns.tolist() == host.time_ns.tolist() == [columns.UNKNOWN_TIME, 0, columns.UNKNOWN_TIME]
+    assert device.time_ns.tolist() == host.time_ns.tolist() == [time_column.UNKNOWN_TIME, 0, time_column.UNKNOWN_TIME]
 
 
 def test_two_sectors_for_one_symbol():

@@ -16,7 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import DataError, columns, data_hash, load, read, simulate
+from gpupipe.data import DataError, columns, data_hash, load, read, simulate, time_column
 
 PANEL = simulate(6, 40, seed=3)
 HASH = data_hash(PANEL)
@@ -187,8 +187,8 @@ def test_times(table, convert):
 def test_days_that_nanoseconds_cannot_hold_are_unknown(kind):
     days = [datetime.date(1970, 1, 2), datetime.date(2262, 4, 11), datetime.date(2300, 1, 1), datetime.date(1, 1, 1)]
     for values in (days, [*days, None]):
-        times = columns.times(pa.chunked_array([pa.array(values, kind)]), "here")
-        expected = [86_400 * 10**9, 106_751 * 86_400 * 10**9] + [columns.UNKNOWN_TIME] * (len(values) - 2)
+        times = time_column.parse(pa.chunked_array([pa.array(values, kind)]), "here").time_ns
+        expected = [86_400 * 10**9, 106_751 * 86_400 * 10**9] + [time_column.UNKNOWN_TIME] * (len(values) - 2)
         assert times.dtype == np.int64 and times.tolist() == expected
 
 

@@ -1,4 +1,4 @@
-"""Calendar: the date and time of the bar, in UTC."""
+"""Calendar: the session date and the time of the bar, on the exchange's clock where the source gives it, else UTC."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def civil(day: Series) -> tuple[Series, Series]:
 
 @feature("calendar", "calendar")
 def weekday(bar: Bar) -> Series:
-    """day of the week in UTC, 0 is Monday"""
+    """day of the week, 0 is Monday"""
     shifted = bar.day + 3.0  # 1970-01-01 was a Thursday
     return shifted - 7.0 * floor(shifted / 7.0)
 
 
 @feature("calendar", "calendar")
 def month(bar: Bar) -> Series:
-    """month of the year in UTC, 1 to 12"""
+    """month of the year, 1 to 12"""
     return civil(bar.day)[0]
 
 
 @feature("calendar", "turn of the month, Ariel (1987)")
 def day_of_month(bar: Bar) -> Series:
-    """day of the month in UTC, 1 to 31"""
+    """day of the month, 1 to 31"""
     return civil(bar.day)[1]
 
 
@@ -45,5 +45,5 @@ def elapsed_days(bar: Bar) -> Series:
 
 @feature("calendar", "calendar", periods=(), extra=((),))
 def hour(bar: Bar) -> Series:
-    """hour of the day in UTC, 0 to 23"""
+    """hour of the day on the exchange's clock, 0 to 23"""
     return floor(24.0 * bar.time_of_day)

@@ -72,13 +72,14 @@ def rows_of(panel: Panel) -> Rows:
     return {
         "columns": {name: to_host(column) for name, column in panel.columns.items()},
         "time_ns": to_host(panel.time_ns), "offsets": to_host(panel.offsets), "symbols": panel.symbols,
+        "local_ns": None if panel.local_ns is None else to_host(panel.local_ns),
         "attributes": dict(panel.attributes), "group_by": panel.group_by,
     }  # fmt: skip
 
 
 def _panel_of(rows: Rows, where: Device) -> Panel:
     columns = {name: where.asarray(column) for name, column in rows["columns"].items()}
-    arrays = {name: where.asarray(rows[name]) for name in ("time_ns", "offsets")}
+    arrays = {name: where.asarray(rows[name]) for name in ("time_ns", "offsets", "local_ns") if rows[name] is not None}
     attributes = {name: tuple(values) for name, values in rows["attributes"].items()}
     return Panel(columns, **arrays, symbols=tuple(rows["symbols"]), attributes=attributes, group_by=rows["group_by"])
 
