@@ -103,12 +103,16 @@ def job_options(chosen: argparse.Namespace) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished process: seconds, largest resident set, its largest part without pages of files; OUT of a job."""
+    """A finished process: seconds, largest resident set, its largest part without pages of files; OUT of a job.
+
+    cpu_s: seconds of CPU that its threads used.
+    """
 
     wall_s: float
     peak_bytes: int = 0
     anonymous_bytes: int = 0
     out: pathlib.Path = pathlib.Path("OUT")
+    cpu_s: float = 0.0
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def watch(command: Sequence[str], out: pathlib.Path = pathlib.Path("OUT"), sampl
     process.returncode = os.waitstatus_to_exitcode(status)  # or Popen takes the process for a running one
     if status:
         raise SystemExit(f"the job failed with status {process.returncode}")
-    return Run(time.perf_counter() - began, usage.ru_maxrss * 1024, anonymous, out)
+    return Run(time.perf_counter() - began, usage.ru_maxrss * 1024, anonymous, out, usage.ru_utime + usage.ru_stime)
 
 
 def run_job(options: Sequence[str], out: pathlib.Path, sample: bool = False, **popen: Any) -> Run:

@@ -1,0 +1,138 @@
+"""Daily bars are keyed by session date, whatever their stamps; intraday bars keep their instants."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gpupipe import compute_features, tp_dd_labels
+from gpupipe.data import load, read
+from gpupipe.data.session_dates import REPLACED
+
+N = 30
+DAYS = np.busday_offset("2024-01-02", np.arange(N), roll="forward")
+
+
+def table(times, symbol="A", seed=0):
+    """Bars of one symbol at these times."""
+    n = len(times)
+    close = 50 + np.random.default_rng(seed).normal(0, 1, n).cumsum()
+    values = {"open": close, "high": close + 1, "low": close - 1, "close": close, "volume": np.arange(n) + 100.0}
+    times = times if isinstance(times, (pa.Array, pa.ChunkedArray)) else pa.array(times)
+    return pa.table({"symbol": [symbol] * n, "time": times, "sector": ["energy"] * n, **values})
+
+
+def dates(panel):
+    return panel.time_ns.astype("M8[ns]")
+
+
+def in_zone(zone, hour=0):
+    """The bars' local times on their days, as Arrow timestamps of that zone."""
+    import pyarrow.compute as pc
+
+    local = pa.array((DAYS + np.timedelta64(hour, "h")).astype("M8[ns]"))
+    return pc.assume_timezone(local, zone)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [f"{day} 00:00:00-05:00" for day in DAYS],
+        [f"{day} 00:00:00+09:00" for day in DAYS],
+        [f"{day}T16:00:00-0500" for day in DAYS],
+        [f"{day}T21:00:00Z" for day in DAYS],
+        in_zone("America/New_York"),
+        in_zone("Asia/Tokyo"),
+        in_zone("Asia/Tokyo").cast(pa.timestamp("ns", "UTC")),
+        in_zone("Australia/Sydney").cast(pa.timestamp("ns", "UTC")),
+        in_zone("Australia/Sydney", 16).cast(pa.timestamp("ns", "UTC")),
+        in_zone("America/New_York", 16).cast(pa.timestamp("ns", "UTC")),
+    ],
+)
+def test_a_daily_bar_has_its_session_date(times):
+    panel, report = load(table(times))
+    assert dates(panel).tolist() == DAYS.astype("M8[ns]").tolist() and panel.local_ns is None and report.clean
+    assert report.data_hash == load(table([str(day) for day in DAYS]))[1].data_hash
+
+
+def test_a_shift_by_a_day_is_noted():
+    notes = load(table(in_zone("Asia/Tokyo").cast(pa.timestamp("ns", "UTC"))))[1].notes
+    assert any("1 symbol are midnight of a zone east of UTC" in note for note in notes)
+    assert load(table([str(day) for day in DAYS]))[1].notes == ()
+
+
+def test_every_day_of_the_week_in_the_afternoon_stays_that_day():
+    """A coin whose day ends at 20:00 UTC has bars on Fridays and Saturdays: its dates are not shifted."""
+    days = np.datetime64("2024-01-01") + np.arange(40)
+    panel = read(table([f"{day}T20:00:00Z" for day in days]))
+    assert dates(panel).tolist() == days.astype("M8[ns]").tolist()
+
+
+def test_symbols_of_two_exchanges_are_compared_by_session_date():
+    zoned = pa.concat_tables([
+        table([f"{day} 00:00:00{'+09:00' if k % 2 else '-05:00'}" for day in DAYS], f"S{k}", seed=k) for k in range(4)
+    ])  # fmt: skip
+    plain = pa.concat_tables([table([str(day) for day in DAYS], f"S{k}", seed=k) for k in range(4)])
+    names = ["weekday", "sector_rank_roc_1", "day_of_month"]
+    values = [compute_features(read(source), names).values for source in (zoned, plain)]
+    np.testing.assert_array_equal(*values)
+    assert set(values[0][:, 0].tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+
+
+@pytest.mark.parametrize("live", ["2024-02-12T18:35:07Z", "2024-02-12 13:35:07-05:00"])
+def test_the_bar_at_midnight_replaces_one_that_was_taken_live(live):
+    whole = table([str(day) for day in DAYS])
+    taken_live = table([live], seed=9)
+    panel, report = load(pa.concat_tables([whole, taken_live]))
+    assert panel.n_rows == N and panel.close.tolist() == read(whole).close.tolist()
+    (finding,) = report.findings
+    assert (finding.kind, finding.action, finding.rows) == (REPLACED, "merged", 1)
+
+
+def test_of_two_live_bars_the_later_is_kept():
+    whole = table([str(day) for day in DAYS[:-1]])
+    early, late = (table([f"{DAYS[-1]}T{hour}:00:02Z"], seed=hour) for hour in (15, 20))
+    panel = read(pa.concat_tables([late, whole, early]))
+    assert panel.n_rows == N and panel.close[-1] == np.float32(late["close"][0].as_py())
+
+
+def test_a_row_without_a_time_is_quarantined_as_before():
+    report = load(pa.concat_tables([table([f"{day} 00:00:00-05:00" for day in DAYS] * 2)[: N + 1], table(["x"])]))[1]
+    assert report.quarantine["reason"].to_pylist().count("time is not known") == 1
+
+
+def hourly(offset):
+    """Hourly bars of a local morning, stamped with an offset from UTC."""
+    return table([f"{day} {hour}:00:00{offset}" for day in DAYS for hour in ("09", "10", "11")])
+
+
+def test_intraday_bars_keep_their_instants_and_their_clock():
+    panel, report = load(hourly("+11:00"))
+    assert dates(panel)[0] == np.datetime64("2024-01-01T22:00") and panel.n_rows == 3 * N
+    assert panel.local_ns.astype("M8[ns]")[0] == np.datetime64("2024-01-02T09:00")
+    assert np.unique(panel.session_day).size == N and report.notes == ()
+    utc = read(hourly("+00:00"))
+    names = ["weekday", "hour", "day_of_month"]
+    values = [compute_features(bars, names).values for bars in (panel, utc)]
+    np.testing.assert_array_equal(*values)
+    assert utc.local_ns is None and utc.time_ns[0] - panel.time_ns[0] == 11 * 3_600 * 10**9
+
+
+def test_calendar_windows_of_labels_go_by_the_session_date():
+    panel, utc = read(hourly("+11:00")), read(hourly("+00:00"))
+    labels = [tp_dd_labels(bars, horizons=(1,), thresholds=(0.02,), window="calendar").y for bars in (panel, utc)]
+    np.testing.assert_array_equal(*labels)
+
+
+def test_the_clock_is_part_of_the_hash_and_survives_selection():
+    panel, report = load(hourly("+11:00"))
+    assert report.data_hash != load(hourly("+10:00"))[1].data_hash
+    some = panel.take(panel.time_ns > panel.time_ns[5])
+    assert some.local_ns.tolist() == panel.local_ns[6:].tolist()
+    assert panel.to(panel.device).local_ns is panel.local_ns
+
+
+def test_one_bar_a_symbol_is_daily_only_where_the_caller_says_so():
+    row = table(["2024-02-12T21:00:02Z"])
+    assert dates(read(row))[0] == np.datetime64("2024-02-12T21:00:02")
+    assert dates(load(row, daily=True)[0])[0] == np.datetime64("2024-02-12")
+    assert dates(load(hourly("+00:00"), daily=False)[0])[0] == np.datetime64("2024-01-02T09:00")
