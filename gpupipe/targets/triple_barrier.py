@@ -178,8 +178,8 @@ def tp_dd_labels(
     rule: "take_profit_first": BUY if max high >= close[i] * (1 + t), else SELL if min low <= close[i] * (1 - t), else
         HOLD. "first_touch": the first bar that reaches a barrier decides; HOLD if none does.
     window: "bars": the next h bars of the symbol. A row with fewer bars left is -1 even if it has reached a barrier:
-        otherwise the end of the history would hold touched rows only. "calendar": bars whose session date d is entry < d <=
-        entry + h days; an empty window is HOLD, and the end of the history is not marked.
+        otherwise the end of the history would hold touched rows only. "calendar": bars of the session dates
+        entry < d <= entry + h days; an empty window is HOLD, and the end of the history is not marked.
     ambiguous: the class of a bar that reaches both barriers under "first_touch": "sell" (conservative), "buy", "hold"
         or "unknown" (-1).
     multiples: further thresholds, above 0, rising: t = multiple * volatility[i], different in every row.
