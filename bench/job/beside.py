@@ -13,6 +13,7 @@ busy processes and variant.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import multiprocessing
@@ -30,8 +31,10 @@ from bench.timing import cores, in_turn
 
 VARIANTS: dict[str, dict[str, str]] = {
     "as it is": {},
-    "default waiting": {"GPUPIPE_WAIT": "active"},
-    "spin count 1000": {"GOMP_SPINCOUNT": "1000"},
+    "spin 300000": {"GOMP_SPINCOUNT": "300000"},  # libgomp's own choice where no policy is set
+    "spin 30000": {"GOMP_SPINCOUNT": "30000"},
+    "spin 10000": {"GOMP_SPINCOUNT": "10000"},
+    "spin 1000": {"GOMP_SPINCOUNT": "1000"},
     "passive waiting": {"OMP_WAIT_POLICY": "passive"},
 }
 PROBE_S = 4.0
@@ -47,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         return runs.report("beside", lines(chosen, pathlib.Path(folder)), options=chosen.options, times=chosen.times)
 
 
-def lines(chosen, folder: pathlib.Path) -> Iterator[runs.Line]:
+def lines(chosen: argparse.Namespace, folder: pathlib.Path) -> Iterator[runs.Line]:
     """One line for each number of busy processes and variant."""
     reference, quiet_rate, quiet_wall = None, probe(), {}
     for n_busy in chosen.beside:
