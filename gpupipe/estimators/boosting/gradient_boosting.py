@@ -16,7 +16,7 @@ from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.boosting.binned_matrix import Sample, binned
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.boosting.tree_model import N_OUTPUTS
+from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Grower
 from gpupipe.estimators.boosting.tree_walk import Walk
 from gpupipe.estimators.contract import Watch
 from gpupipe.estimators.training_set import TrainingSet, this_process_only
@@ -166,10 +166,10 @@ class _Fitted:
             self.gradient *= self.weight
             self.hessian *= self.weight
 
-    def boost(self, walk: Walk, k: int, class_weight: Any) -> None:
+    def boost(self, grower: Grower, walk: Walk, k: int, class_weight: Any) -> None:
         """Add round k to the booster, fitted on this sample."""
         self.catch_up(walk, k, class_weight)
-        walk.booster.boost(self.sample.bins, k, grad=self.gradient, hess=self.hessian)
+        grower.boost(self.sample.bins, k, self.gradient, self.hessian)
 
 
 class _InTurn:
@@ -274,7 +274,7 @@ def boost(
         booster = tree_model.resume(earlier.booster, kept, parameters)
     else:
         booster = tree_model.vector_leaf(parameters, len(objective.targets), binned(training_set).cut_points)
-    walk = Walk(booster, device)
+    walk, grower = Walk(booster, device), Grower(booster, device)
     rounds, patience = stopping.rounds, stopping.patience
     validation = [rows for name, rows in training_set.validation.items() if group in (None, name)]
     total = training_set.total if group is None else this_process_only
@@ -284,7 +284,7 @@ def boost(
         curve.add_earlier(earlier, 0, kept)
         as_it_was = curve.fork()
     for k in range(kept, max(1, *rounds) if rounds is not None else settings.rounds):
-        rows_of_round.at(walk, k).boost(walk, k, weight)
+        rows_of_round.at(walk, k).boost(grower, walk, k, weight)
         if k == kept:
             tree_model.refuse_silent_cpu(booster, device)
         if curve and ((k + 1) % LOOK_ROUNDS == 0 or k + 1 == settings.rounds):

@@ -16,7 +16,7 @@ from gpupipe.estimators.boosting.binned_matrix import Sample, binned
 from gpupipe.estimators.boosting.gradient_boosting import target_scale
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_estimator import TreeEstimator
-from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Stage, TreeModel
+from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Grower, Stage, TreeModel
 from gpupipe.estimators.contract import EstimatorSettings, Shape
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, UPPER
 from gpupipe.estimators.training_set import TrainingSet, tile
@@ -190,9 +190,10 @@ def _grow(
     )
     booster = tree_model.vector_leaf(parameters, training_set.n_targets, samples[0].bins)
     derivatives = [_derivatives(training_set, sample, expected) for sample in samples[:n_trees]]
+    grower = Grower(booster, training_set.device)
     for k in range(n_trees):
         gradient, hessian = derivatives[k % len(derivatives)]
-        booster.boost(samples[k % len(derivatives)].bins, k, grad=gradient, hess=hessian)
+        grower.boost(samples[k % len(derivatives)].bins, k, gradient, hessian)
     tree_model.refuse_silent_cpu(booster, training_set.device)
     return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
 

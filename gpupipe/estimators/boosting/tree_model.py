@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,6 +221,40 @@ def parameters(stage: Booster, device: Device, max_bin: int, threads: int, seed:
         "seed": seed,
         "base_score": 0.0,
     }
+
+
+class Grower:
+    """Adds rounds to one booster, each fitted on a matrix of its own; use it wherever rounds take matrices in turn.
+
+    XGBoost's CUDA updater reads the rows and bins of the first matrix that it meets and keeps them until a parameter
+    is set (GPUHistMaker in src/tree/updater_gpu_hist.cu, 3.2 and later): a round on another matrix would be fitted on
+    those of the first. So on CUDA a parameter is set, to the value that it has, where the matrix is not the one
+    before. The CPU updater looks at the matrix of every round, and nothing is set.
+
+        >>> import xgboost
+        >>> from gpupipe.runtime.device import pick
+        >>> matrices = [xgboost.QuantileDMatrix(np.float32([[0], [1]]) + k, max_bin=64) for k in range(2)]
+        >>> stage = Booster(depth=1, min_child_weight=0.0)
+        >>> booster = vector_leaf(parameters(stage, pick("cpu"), 64, threads=1, seed=1), 1, matrices[0])
+        >>> grower, gradient = Grower(booster, pick("cpu")), np.float32([[1, 0], [-1, 0]])
+        >>> for k in range(3):
+        ...     grower.boost(matrices[k % 2], k, gradient, np.ones((2, 2), np.float32))
+        >>> booster.num_boosted_rounds()
+        3
+    """
+
+    def __init__(self, booster: Any, device: Device) -> None:
+        self.booster, self._device = booster, device
+        self._last: Callable[[], Any] | None = (
+            None  # the matrix of the last round: a weak reference, as it may be large
+        )
+
+    def boost(self, bins: Any, k: int, gradient: Any, hessian: Any) -> None:
+        """Add round k, fitted on a matrix; gradient, hessian: float32 (n_rows, n_outputs), where the booster is."""
+        if self._device.kind == "cuda" and self._last is not None and self._last() is not bins:
+            self.booster.set_param({"device": self._device.xgboost})
+        self._last = weakref.ref(bins)
+        self.booster.boost(bins, k, grad=gradient, hess=hessian)
 
 
 def refuse_silent_cpu(booster: Any, device: Device) -> None:
