@@ -132,6 +132,9 @@ class Kernel:
 
         With NUMBA_ENABLE_CUDASIM=1 this is the simulator's kernel.
         """
+        if "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:
+            # Numba warns of grids of fewer than 128 blocks: a small panel has them, and there is nothing to mend.
+            numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
         # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
         compiler = cuda.jit(device=True, inline="always")
         scalar = compiler(_linked(self.body, compiler, on_cuda=True))
