@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib
@@ -10,15 +9,17 @@ import inspect
 import itertools
 import os
 import pkgutil
-import textwrap
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda, njit  # cuda at the top of the module, or the simulator cannot replace it
+
+from .cores import available_cores
+from .source import definition_of, inlined_functions, written_parameters
 
 THREADS_PER_BLOCK = 128
 
@@ -34,11 +35,11 @@ _BRIEF_ITEMS = 1 << 13  # items of a brief kernel: dispatching fewer to a thread
 class Kernel:
     """A kernel that runs `body(i, inputs..., outputs...)` for i in [0, n).
 
-    Call it as `kernel(n, *arrays_and_scalars)`. If all arrays are numpy the loop runs on the CPU, on NUMBA_NUM_THREADS
-    threads. If all are CuPy it runs on the current CUDA device, in the current CuPy stream, and returns without
-    waiting. Scalars must be typed (`np.float32(...)`, `np.int64(...)`), or the two compilers would choose different
-    types. The plain body stays available as `kernel.body`: it is the definition, and the oracle of the tests. A body
-    may call functions marked with `@inline`.
+    Call it as `kernel(n, *arrays_and_scalars)`. If all arrays are numpy the loop runs on the CPU, on a thread for each
+    core that the process may use (fewer by NUMBA_NUM_THREADS). If all are CuPy it runs on the current CUDA device, in
+    the current CuPy stream, and returns without waiting. Scalars must be typed (`np.float32(...)`, `np.int64(...)`), or
+    the two compilers would choose different types. The plain body stays available as `kernel.body`: it is the
+    definition, and the oracle of the tests. A body may call functions marked with `@inline`.
 
     types: the types of the arguments after i, such as "f4", "i8[:]", "f4[:,:]"; arrays are C-contiguous.
     signature: the numba types of the CUDA kernel's arguments: n, then `types`.
@@ -84,12 +85,12 @@ class Kernel:
     @functools.cached_property
     def definition(self) -> str:
         """The code of the kernel as text: body and inlined functions without comments and docstrings, and constants."""
-        return _definition(self.body)
+        return definition_of(self.body)
 
     @functools.cached_property
     def written(self) -> tuple[bool, ...]:
         """Whether the body writes to each of its arguments after i."""
-        stored = _stored(self.body)
+        stored = written_parameters(self.body)
         return tuple(name in stored for name in self.names)
 
     @functools.cached_property
@@ -158,8 +159,8 @@ class Kernel:
             self._share_out(n, arguments)
             return
         loop, most = self.cpu, n // _BRIEF_ITEMS if self.brief else n
-        chunks = max(1, min(most, _CHUNKS_PER_THREAD * numba.config.NUMBA_NUM_THREADS))
-        if numba.config.NUMBA_NUM_THREADS == 1 or chunks == 1:
+        chunks = max(1, min(most, _CHUNKS_PER_THREAD * n_threads()))
+        if n_threads() == 1 or chunks == 1:
             loop(np.int64(0), np.int64(n), *arguments)
             return
         edges = [np.int64(n * k // chunks) for k in range(chunks + 1)]
@@ -172,7 +173,7 @@ class Kernel:
 
         No call may read what another one writes. Use it for calls that are too brief to be split among threads.
         """
-        if len(calls) < 2 or numba.config.NUMBA_NUM_THREADS == 1 or any(self._check(tuple(rest)) for _, *rest in calls):
+        if len(calls) < 2 or n_threads() == 1 or any(self._check(tuple(rest)) for _, *rest in calls):
             for n, *rest in calls:
                 self(n, *rest)
             return
@@ -191,7 +192,7 @@ class Kernel:
     def _share_out(self, n: int, arguments: tuple[Any, ...]) -> None:
         """Run items on as many threads as there is scratch memory for; a free thread takes the next few items."""
         scratch, *others = arguments
-        workers = min(n, len(scratch), numba.config.NUMBA_NUM_THREADS)
+        workers = min(n, len(scratch), n_threads())
         few = max(1, n // (workers * _TURNS_OF_WORKER))
         turns, loop = itertools.count(), self.cpu
 
@@ -322,45 +323,6 @@ def _numba_type(name: str) -> Any:
     return numba.types.Array(_TYPES[scalar], rest.count(":"), "C") if bracket else _TYPES[scalar]
 
 
-def _inlined(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """The functions marked with `@inline` that `function` calls by name."""
-    named = ((name, function.__globals__.get(name)) for name in function.__code__.co_names)
-    return {name: value for name, value in named if value is not None and hasattr(value, "__kernel_inline__")}
-
-
-def _stored(function: Callable[..., Any]) -> set[str]:
-    """The names of the parameters to whose items `function`, or a function inlined in it, writes.
-
-    A local name for a part of an array, such as `row = x[i]`, counts as the array.
-    """
-    inlined = _inlined(function)
-    nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
-    parts: dict[str, str] = {}
-
-    def array_of(node: ast.expr) -> str:
-        while isinstance(node, ast.Subscript):
-            node = node.value
-        return parts.get(node.id, node.id) if isinstance(node, ast.Name) else ""
-
-    for node in nodes:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                targets, values = (x.elts if isinstance(x, ast.Tuple) else [x] for x in (target, node.value))
-                for name, value in zip(targets, values, strict=False):
-                    if isinstance(name, ast.Name) and isinstance(value, ast.Subscript):
-                        parts[name.id] = array_of(value)
-    stored = set()
-    for node in nodes:
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-            stored.add(array_of(node))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in inlined:
-            callee = inlined[node.func.id]
-            theirs = _stored(callee)
-            pairs = zip(inspect.signature(callee).parameters, node.args, strict=False)
-            stored.update(array_of(argument) for name, argument in pairs if name in theirs)
-    return stored.intersection(inspect.signature(function).parameters)
-
-
 def _read_only(array: np.ndarray) -> np.ndarray:
     """A read-only view: numba compiles a loop for writable and for read-only arrays, so pass only one of the two."""
     view = array.view()
@@ -371,34 +333,12 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 def _linked(function: Callable[..., Any], compiler: Callable[..., Any], on_cuda: bool) -> Callable[..., Any]:
     """A copy of `function` whose globals hold its inlined functions compiled by `compiler`."""
     function = _ON_CUDA.get(function, function) if on_cuda else function
-    compiled = {name: compiler(_linked(callee, compiler, on_cuda)) for name, callee in _inlined(function).items()}
+    compiled = {
+        name: compiler(_linked(callee, compiler, on_cuda)) for name, callee in inlined_functions(function).items()
+    }
     linked = types.FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__)
     linked.__module__, linked.__qualname__ = function.__module__, function.__qualname__
     return linked
-
-
-def _with_inlined(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    yield function
-    for callee in _inlined(function).values():
-        yield from _with_inlined(callee)
-
-
-def _definition(body: Callable[..., Any]) -> str:
-    """The normalised code of the body and its inlined functions, followed by the constants they use."""
-    parts = {}
-    for function in _with_inlined(body):
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        definition = tree.body[0]
-        assert isinstance(definition, ast.FunctionDef)
-        definition.decorator_list = []
-        if ast.get_docstring(definition) is not None:
-            definition.body = definition.body[1:]
-        parts[function.__name__] = ast.unparse(tree)
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, (int, float, np.generic)):
-                parts[name] = f"{name} = {value!r}"
-    return "\n\n".join(parts.values())
 
 
 def _wrapper(
@@ -419,9 +359,17 @@ def _wrapper(
     return namespace[name]
 
 
+_cores = functools.cache(available_cores)  # kernels are called often, and a quota is read from files
+
+
+def n_threads() -> int:
+    """Threads that the loop of one kernel is divided among."""
+    return min(_cores(), numba.config.NUMBA_NUM_THREADS)
+
+
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="kernel")
+    return ThreadPoolExecutor(n_threads(), thread_name_prefix="kernel")
 
 
 if hasattr(os, "register_at_fork"):

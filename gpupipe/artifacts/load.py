@@ -23,6 +23,7 @@ from gpupipe.estimators.stacking.contract import StackedModel
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
+from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, StoreError, sha256
@@ -250,8 +251,8 @@ class Models:
 def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     """The models of a finished run; every file is checked against the manifest, and none is run.
 
-    threads: with which XGBoost predicts; all there are if None. One is best for few rows, as of a scan: on cores that
-        others use too, threads take longer to wait for each other than for what they share out.
+    threads: with which XGBoost predicts; one for each core to use if None. One is best for few rows, as of a scan: on
+        cores that others use too, threads take longer to wait for each other than for what they share out.
 
     Raises StoreError when OUT has no manifest, a file is gone or altered, or a format is newer.
     """
@@ -291,8 +292,7 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
                 f"{root}"
             ) from error
-    if threads is not None:
-        tree_model.limit_threads(boosters.values(), threads)
+    tree_model.limit_threads(boosters.values(), threads or available_cores())
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     try:
         target = _target_of(manifest, folders)

@@ -126,10 +126,10 @@ def _machine() -> Iterator[Finding]:
         fix="" if supported else f"make an environment of {wanted}",
     )  # fmt: skip
     yield Finding("machine", "system", "ok", f"{platform.system()} {platform.release()}, {platform.machine()}")
+    from gpupipe.kernels.cores import cores
     from gpupipe.runtime.device import pick
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("machine", "CPU", "ok", f"{pick('cpu').name}, {cores} cores to use")
+    yield Finding("machine", "CPU", "ok", f"{pick('cpu').name}, {cores()}")
     yield Finding("machine", "memory", "ok", f"{_memory_bytes() / 2**30:.1f} GiB")
 
 

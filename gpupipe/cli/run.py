@@ -231,7 +231,7 @@ def _workers(request: RunRequest, device: Device, to: Console) -> Iterator[Worke
         raise UserError(f"--workers {asked.workers}: expected 1 or more")
     if asked.scheduler and jobs is not None:
         raise UserError("--scheduler and --jobs: workers of a cluster have threads of their own; leave one out")
-    from gpupipe.runtime.task_graph import available_cores
+    from gpupipe.kernels.cores import available_cores
     from gpupipe.training.distributed.cluster import cluster
 
     with cluster(device, asked.scheduler, asked.workers, jobs or available_cores(), asked.dashboard) as workers:

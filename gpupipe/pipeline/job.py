@@ -17,12 +17,12 @@ from gpupipe.data import DataReport, data_hash
 from gpupipe.data.panel import Panel
 from gpupipe.estimators import registry
 from gpupipe.features.formulas.registry import Module, load_modules
+from gpupipe.kernels.cores import available_cores
 from gpupipe.pipeline.listener import Listener, logging_too
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext, Keys, Workload
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
-from gpupipe.runtime.task_graph import available_cores
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import Store, dump_json, sha256
 from gpupipe.training import warm_start

@@ -20,10 +20,11 @@ from gpupipe.data import DataReport, data_hash
 from gpupipe.data.panel import Panel
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.features.formulas.registry import load_modules
+from gpupipe.kernels.cores import available_cores
 from gpupipe.pipeline import job
 from gpupipe.pipeline.listener import Listener, logging_too
 from gpupipe.runtime import memory, run_log
-from gpupipe.runtime.task_graph import available_cores, in_parallel
+from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
 from gpupipe.training import planning, prepare, search

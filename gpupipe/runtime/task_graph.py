@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,11 +15,6 @@ AHEAD_TASKS, AHEAD_TIMES = 3, 1.5
 # Microseconds a row, of tasks that every training has; estimators declare their own. Only the ratios matter, and the
 # run's own tasks replace them as they finish.
 FIRST_COST_US = {"prepare": 3.0, "bins": 7.0, "stack": 3.0}
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)

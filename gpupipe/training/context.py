@@ -18,9 +18,10 @@ from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators import registry
 from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.estimators.earlier import EarlierModels
+from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device
-from gpupipe.runtime.task_graph import Costs, available_cores
+from gpupipe.runtime.task_graph import Costs
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
 from gpupipe.training.cache_keys import GroupDigests

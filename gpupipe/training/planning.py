@@ -13,9 +13,9 @@ from gpupipe.data.report import time_text
 from gpupipe.estimators import registry
 from gpupipe.features.formulas.registry import load_modules
 from gpupipe.features.matrix import feature_names
+from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime import memory
 from gpupipe.runtime.errors import UserError
-from gpupipe.runtime.task_graph import available_cores
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
 from gpupipe.training import cross_validate, memory_estimate

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from gpupipe.cli import doctor
+from gpupipe.kernels.cores import cores
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def test_everything_needed_is_here_and_the_verdict_is_zero(capsys):
     assert {"Python", "CPU", "memory", "numpy", "pyarrow", "numba", "rich", "driver", "auto"} <= set(by_name)
     assert by_name["numpy"]["found"] == importlib.metadata.version("numpy")
     assert by_name["auto"]["found"].startswith(("cpu (", "cuda ("))
+    assert by_name["CPU"]["found"].endswith(f", {cores()}")  # such as: 2 cores to use (affinity 16, quota 2)
     assert "USE_CUDA" in by_name["build"]["found"] and "USE_RMM" in by_name["build"]["found"]
 
 

@@ -255,7 +255,7 @@ def _doubled(i, x, y):
 
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_a_loop_gives_equal_results_on_any_number_of_threads(n_threads, monkeypatch):
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", n_threads)
+    monkeypatch.setattr(compiler, "n_threads", lambda: n_threads)
     compiler._pool.cache_clear()
     try:
         for n in (0, 1, 2, 5, 1000):

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 
+from gpupipe.kernels import compile as compiler
 from gpupipe.kernels.compile import Kernel, kernel
 
 
@@ -37,3 +38,15 @@ def test_a_small_grid_is_a_warning_where_the_user_asks_for_it(fresh, monkeypatch
     monkeypatch.setattr(numba.config, "CUDA_LOW_OCCUPANCY_WARNINGS", 1)
     with pytest.warns(Warning, match="Grid size 1 will likely result in GPU under-utilization"):
         _ = fresh.cuda[1, 128]
+
+
+@pytest.mark.parametrize(("cores", "asked", "expected"), [(2, 16, 2), (16, 3, 3), (1, 16, 1)])
+def test_a_loop_takes_a_thread_for_each_core_to_use(cores, asked, expected, monkeypatch):
+    """Numba counts the cores of the affinity; a container's quota may allow fewer."""
+    monkeypatch.setattr(compiler, "_cores", lambda: cores)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", asked)
+    compiler._pool.cache_clear()
+    try:
+        assert compiler.n_threads() == expected == compiler._pool()._max_workers
+    finally:
+        compiler._pool.cache_clear()
