@@ -9,9 +9,12 @@ import inspect
 import itertools
 import os
 import pkgutil
+import threading
+import time
 import types
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -19,6 +22,13 @@ import numpy as np
 from numba import cuda, njit  # cuda at the top of the module, or the simulator cannot replace it
 
 from .cores import available_cores
+from .lanes import ON_CUDA
+from .lanes import barrier as barrier
+from .lanes import inline as inline
+from .lanes import lane as lane
+from .lanes import n_lanes as n_lanes
+from .lanes import recursions_at_once as recursions_at_once
+from .lanes import rows_at_once as rows_at_once
 from .source import definition_of, inlined_functions, written_parameters
 
 THREADS_PER_BLOCK = 128
@@ -27,9 +37,27 @@ _TYPES = {
     "f4": numba.float32, "f8": numba.float64, "b1": numba.boolean,
     "i1": numba.int8, "u1": numba.uint8, "i2": numba.int16, "i4": numba.int32, "i8": numba.int64,
 }  # fmt: skip
+# Not parallel=True: numba's workqueue layer, the default without OpenMP, aborts the process when two threads enter it
+# at once, and Dask calls kernels from many threads.
+_CPU: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _TURNS_OF_WORKER = 32
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread balance the load
 _BRIEF_ITEMS = 1 << 13  # items of a brief kernel: dispatching fewer to a thread costs as much as computing them
+made: list[Made] = []  # the loops that this process has compiled or loaded, in that order
+awaited: dict[str, threading.Event] = {}  # set once another process has compiled the kernel of that name; see `ahead`
+
+
+@dataclass(frozen=True)
+class Made:
+    """A loop that a process made. seconds: of wall time.  loaded: whether it was found on disk, not compiled.
+
+    >>> Made("labels.label_cube", seconds=6.5, loaded=False).name
+    'labels.label_cube'
+    """
+
+    name: str
+    seconds: float
+    loaded: bool
 
 
 class Kernel:
@@ -93,6 +121,20 @@ class Kernel:
         stored = written_parameters(self.body)
         return tuple(name in stored for name in self.names)
 
+    @property
+    def full_name(self) -> str:
+        """Module and name: labels.label_cube."""
+        return f"{self.__module__.rpartition('.')[2]}.{self.__name__}"
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the loop is on disk, compiled for this machine by this numba; None where no folder can hold it."""
+        loop, signature = self._loop
+        if loop.stats.cache_path is None:
+            return None
+        cache = loop._cache  # numba has no public look into it
+        return cache._index_key(signature, loop.targetctx.codegen()) in cache._cache_file._load_index()
+
     @functools.cached_property
     def cpu(self) -> Callable[..., None]:
         """The compiled CPU loop `(begin, end, *arguments)`, which releases the GIL.
@@ -100,12 +142,23 @@ class Kernel:
         It is cached on disk, next to the sources or else in numba's cache folder, and loaded by the next process. If
         neither can be written, every process compiles it.
         """
-        # Not parallel=True: numba's workqueue layer, the default without OpenMP, aborts the process when two threads
-        # enter it at once, and Dask calls kernels from many threads.
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-        scalar = njit(**options)(_linked(self.body, njit(**options), on_cuda=False))
+        if (elsewhere := awaited.get(self.full_name)) is not None:
+            elsewhere.wait()
+        (loop, signature), began = self._loop, time.perf_counter()
+        try:
+            loop.compile(signature)
+        except OSError:  # the disk is full, or the folder was removed
+            loop = njit(**_CPU)(loop.py_func)
+            loop.compile(signature)
+        made.append(Made(self.full_name, time.perf_counter() - began, bool(loop.stats.cache_hits)))
+        return loop
+
+    @functools.cached_property
+    def _loop(self) -> tuple[Any, tuple[Any, ...]]:
+        """The CPU loop, not compiled yet, and the types of its arguments."""
+        scalar = _cpu_function(self.body)
         # Numba looks up its cache by the loop's name, so the name contains a hash of everything the code depends on.
-        stamp = hashlib.sha256(f"{self.definition}{options}".encode()).hexdigest()[:12]
+        stamp = hashlib.sha256(f"{self.definition}{_CPU}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
         # Inputs are typed as read-only, so that numba refuses a body that writes to an array not in `written`.
         arrays = (
@@ -117,15 +170,9 @@ class Kernel:
             scratch = signature[2]
             signature = (*signature[:2], numba.types.Array(scratch.dtype, scratch.ndim - 1, "C"), *signature[3:])
         try:
-            cached = njit(cache=True, **options)(loop)
+            return njit(cache=True, no_cfunc_wrapper=True, **_CPU)(loop), signature
         except RuntimeError:  # "cannot cache function": no writable folder
-            cached = njit(**options)(loop)
-        try:
-            cached.compile(signature)
-        except OSError:  # the disk is full, or the folder was removed
-            cached = njit(**options)(loop)
-            cached.compile(signature)
-        return cached
+            return njit(**_CPU)(loop), signature
 
     @functools.cached_property
     def cuda(self) -> Any:
@@ -136,9 +183,7 @@ class Kernel:
         if "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:
             # Numba warns of grids of fewer than 128 blocks: a small panel has them, and there is nothing to mend.
             numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-        # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
-        compiler = cuda.jit(device=True, inline="always")
-        scalar = compiler(_linked(self.body, compiler, on_cuda=True))
+        scalar = _cuda_function(self.body)
         if self.cooperative:
             head = "for i in range(cuda.blockIdx.x, n_items, cuda.gridDim.x):"
             return cuda.jit(_wrapper(self.body, self.__name__, "n_items", head, scalar, "[cuda.blockIdx.x]"))
@@ -241,76 +286,15 @@ def cooperative(*, types: tuple[str, ...], double_precision: bool = False) -> Ca
     return lambda body: Kernel(body, types=types, double_precision=double_precision, cooperative=True)
 
 
-def inline(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: mark a plain function that bodies may call; it stays plain, and each compiler compiles a copy."""
-    function.__kernel_inline__ = True  # type: ignore[attr-defined]
-    return function
-
-
-@inline
-def lane() -> int:
-    """The number of this thread among those that work on an item together."""
-    return 0
-
-
-@inline
-def n_lanes() -> int:
-    """How many threads work on an item together."""
-    return 1
-
-
-@inline
-def rows_at_once() -> int:
-    """Rows that a thread should process together: enough to fill vector registers on a CPU, 1 on a GPU."""
-    return 64
-
-
-@inline
-def recursions_at_once() -> int:
-    """Recursions that a thread should interleave: enough to hide their latency on a CPU, 1 on a GPU."""
-    return 4
-
-
-@inline
-def barrier() -> None:
-    """Wait for all threads that work on the item."""
-
-
-def _cuda_lane() -> int:
-    return cuda.threadIdx.x
-
-
-def _cuda_n_lanes() -> int:
-    return cuda.blockDim.x
-
-
-def _cuda_rows_at_once() -> int:
-    return 1
-
-
-def _cuda_recursions_at_once() -> int:
-    return 1
-
-
-def _cuda_barrier() -> None:
-    cuda.syncthreads()
-
-
-_ON_CUDA = {
-    lane: _cuda_lane, n_lanes: _cuda_n_lanes, rows_at_once: _cuda_rows_at_once,
-    recursions_at_once: _cuda_recursions_at_once, barrier: _cuda_barrier,
-}  # fmt: skip
-
-
 def all_kernels() -> list[Kernel]:
-    """Every Kernel of this package, sorted by module and name."""
+    """Every Kernel of this package, sorted by full name."""
     package = __name__.rpartition(".")[0]
     folder = importlib.import_module(package).__path__
     kernels = {}
     for module in pkgutil.iter_modules(folder):
         for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
             if isinstance(value, Kernel):
-                kernels[f"{value.__module__}.{value.__name__}"] = value
+                kernels[value.full_name] = value
     return [kernels[name] for name in sorted(kernels)]
 
 
@@ -330,15 +314,29 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _linked(function: Callable[..., Any], compiler: Callable[..., Any], on_cuda: bool) -> Callable[..., Any]:
-    """A copy of `function` whose globals hold its inlined functions compiled by `compiler`."""
-    function = _ON_CUDA.get(function, function) if on_cuda else function
-    compiled = {
-        name: compiler(_linked(callee, compiler, on_cuda)) for name, callee in inlined_functions(function).items()
-    }
-    linked = types.FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__)
+def _linked(function: Callable[..., Any], compiled: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A copy of `function` whose globals hold its inlined functions as `compiled` makes them."""
+    inlined = {name: compiled(callee) for name, callee in inlined_functions(function).items()}
+    linked = types.FunctionType(function.__code__, {**function.__globals__, **inlined}, function.__name__)
     linked.__module__, linked.__qualname__ = function.__module__, function.__qualname__
     return linked
+
+
+def _cpu_function(function: Callable[..., Any]) -> Any:
+    """A function that compiled loops call: compiled once for all of them, and not to be called from Python."""
+    return _shared_cpu_function(function, definition_of(function))
+
+
+@functools.cache
+def _shared_cpu_function(function: Callable[..., Any], definition: str) -> Any:
+    return njit(**_CPU, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
+
+
+def _cuda_function(function: Callable[..., Any]) -> Any:
+    """A function that CUDA kernels call, or what replaces it on CUDA."""
+    # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
+    compiler = cuda.jit(device=True, inline="always")
+    return compiler(_linked(ON_CUDA.get(function, function), _cuda_function))
 
 
 def _wrapper(

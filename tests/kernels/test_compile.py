@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import warnings
 
 import numba
 import numpy as np
 import pytest
+from numba.core import caching
 
 from gpupipe.kernels import compile as compiler
 from gpupipe.kernels.compile import Kernel, kernel
@@ -16,6 +19,15 @@ from gpupipe.kernels.compile import Kernel, kernel
 def halved(i, x, y):
     """y = x / 2."""
     y[i] = x[i] * np.float32(0.5)
+
+
+THRESHOLD = np.float32(0)
+
+
+@kernel(types=("f4[:]",))
+def raised(i, x):
+    """x = THRESHOLD."""
+    x[i] = THRESHOLD
 
 
 @pytest.fixture
@@ -50,3 +62,56 @@ def test_a_loop_takes_a_thread_for_each_core_to_use(cores, asked, expected, monk
         assert compiler.n_threads() == expected == compiler._pool()._max_workers
     finally:
         compiler._pool.cache_clear()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the user, and none in the environment."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    return tmp_path
+
+
+def refused(*_):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("place", ["NUMBA_CACHE_DIR", "beside the source", "the user's cache"])
+def test_a_loop_is_kept_where_a_folder_can_be_written_and_found_there(place, cache, monkeypatch):
+    """In an environment that only root may write to, compiled loops are in the user's cache."""
+    folder = pathlib.Path(__file__).parent / "__pycache__"
+    if place == "NUMBA_CACHE_DIR":
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(cache / "given"))
+        folder = cache / "given"
+    elif place == "the user's cache":
+        monkeypatch.setattr(caching.InTreeCacheLocator, "ensure_cache_path", refused)
+        folder = cache / "user/numba"
+    threshold = np.float32(os.getpid() % 2**22 * 4 + {"NUMBA_CACHE_DIR": 1, "beside the source": 2}.get(place, 3))
+
+    def of_this_process() -> Kernel:
+        """Its constant is the process's, so that no other run of this test has compiled it."""
+        monkeypatch.setitem(globals(), "THRESHOLD", threshold)
+        return Kernel(raised.body, types=raised.types)
+
+    first = of_this_process()
+    assert first.kept is False
+    _ = first.cpu
+    again = of_this_process()
+    assert again.kept is True and (compiler.made[-1].name, compiler.made[-1].loaded) == ("test_compile.raised", False)
+    x = np.zeros(3, np.float32)
+    again(3, x)
+    assert x.tolist() == [threshold] * 3 and compiler.made[-1].loaded
+    files = [file for file in folder.rglob("test_compile.raised_*.nb?") if str(again._loop[0].__name__) in file.name]
+    assert len(files) == 2
+    for file in files:
+        file.unlink()
+
+
+def test_where_no_folder_can_be_written_nothing_is_kept(cache, monkeypatch):
+    for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator):
+        monkeypatch.setattr(locator, "ensure_cache_path", refused)
+    item = Kernel(halved.body, types=halved.types)
+    assert item.kept is None
+    y = np.zeros(2, np.float32)
+    item(2, np.array([1, 3], np.float32), y)
+    assert y.tolist() == [0.5, 1.5] and not compiler.made[-1].loaded
