@@ -113,6 +113,7 @@ def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
     from gpupipe.backtest.job import FOLDER, JSON, Request, execute
     from gpupipe.cli.console import console, show_data
+    from gpupipe.cli.output import print_json_file
     from gpupipe.runtime.device import pick
 
     to = console(request.quiet or request.json)
@@ -125,7 +126,7 @@ def run(request: BacktestRequest) -> int:
         raise UserError(str(error)) from None
     folder = pathlib.Path(request.models) / FOLDER
     if request.json:
-        print((folder / JSON).read_text(), end="")
+        print_json_file(folder / JSON)
     show(to, whole, folder)
     if not worked:
         to.print("Nothing to do: these models, data and rules were backtested before; every file checked.")
@@ -134,15 +135,16 @@ def run(request: BacktestRequest) -> int:
 
 def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     """The rules, a table of the portfolios of all sectors, another of sectors, and where the files are."""
-    from rich.markup import escape
     from rich.padding import Padding
+    from rich.text import Text
 
     from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
 
     rules = Rules(**whole["rules"])
-    to.print(f"\n[bold]Backtest[/bold]  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates")
+    when = f"  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates"
+    to.print("\n", Text("Backtest", "bold"), when, sep="")
     for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), whole["data"]]:
-        to.print(Padding(escape(sentence), (0, 0, 0, 10)))
+        to.print(Padding(sentence, (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))
     _portfolio_table(to, names[0], [row for row in rows if row["sector"] == names[0]])
@@ -155,7 +157,7 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
         f"models of the {tried} {'backtest' if tried == 1 else 'backtests'} tried here, of other rules, rows or models,"
         " is at least 0.95; ± is one standard error."
     )
-    to.print(f"In {escape(str(folder))}: trades, equity, by_year and statistics as Parquet, statistics.json.")
+    to.print(f"In {folder}: trades, equity, by_year and statistics as Parquet, statistics.json.")
 
 
 def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import textwrap
 import threading
 import time
@@ -24,9 +25,9 @@ INDENT = 8  # columns, of what stands under a title
 
 def console(quiet: bool) -> Console:
     """Standard output for people; nothing at all if quiet."""
-    from rich.console import Console
+    from gpupipe.cli.plain_console import PlainConsole
 
-    console = Console(quiet=quiet, highlight=False)
+    console = PlainConsole(sys.stdout, quiet=quiet)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH  # a pipe has no width, and tables are there to be read
     return console
@@ -60,9 +61,9 @@ class _Bar:
         )
 
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}", style="dim"), console=to, transient=True,
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}", style="dim", markup=False), console=to, transient=True,
         )  # fmt: skip
         self._device, self._began, self._lock = device, time.perf_counter(), threading.Lock()
         self._totals = dict.fromkeys(("units", "rows", "sectors", "labels", "models"), 0)
@@ -122,16 +123,15 @@ def _lines(to: Console) -> Listener:
 
 def paragraph(to: Console, text: str, title: str = "") -> None:
     """Print a text under its title; every further line keeps the indent."""
-    from rich.markup import escape
+    from rich.text import Text
 
     lines = textwrap.wrap(text, max(20, to.width - INDENT), break_long_words=False, break_on_hyphens=False)
     for k, line in enumerate(lines):
-        to.print(f"[bold]{'' if k else title:<{INDENT}}[/bold]{escape(line)}", soft_wrap=True)
+        to.print(Text(f"{'' if k else title:<{INDENT}}", "bold"), line, sep="", soft_wrap=True)
 
 
 def show_data(to: Console, report: DataReport) -> None:
     """A description of the data, and the verdict on them."""
-    from rich.markup import escape
     from rich.table import Table
 
     paragraph(to, report.description, "Data")
@@ -146,7 +146,7 @@ def show_data(to: Console, report: DataReport) -> None:
     for position, name in enumerate(HEADER):
         table.add_column(name, justify="right" if position in (2, 3) else "left", overflow="fold")
     for row in table_rows(report):
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     to.print(table)
 
 

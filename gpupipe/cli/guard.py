@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -51,6 +53,31 @@ class Verb(Protocol):
         ...
 
 
+def entry(command: Callable[[], int]) -> int:
+    """Do a command of the command line as the process: its exit code; what is printed cannot end it in a traceback.
+
+    141 where the reader of standard output has closed it (`| head`), 2 where it cannot be written to (a full disk).
+    """
+    from gpupipe.cli import output
+    from gpupipe.runtime.interrupts import Stopped
+
+    with output.guarded():
+        try:
+            try:
+                code = command()
+            except SystemExit:  # of --help, whose text may still be in the buffer
+                output.flush()
+                raise
+            output.flush()
+            return code
+        except output.OutputError as error:
+            return refuse(error)
+        except Stopped as stopped:
+            if stopped.number != signal.SIGPIPE:
+                raise
+            return stopped.exit_code
+
+
 def perform(verb: Verb, chosen: argparse.Namespace) -> int:
     """Do a command; 2 with one line on standard error for what the user must mend."""
     try:
@@ -62,6 +89,7 @@ def perform(verb: Verb, chosen: argparse.Namespace) -> int:
 
 def guarded(job: Callable[[], int], folder: str) -> int:
     """Do a job that writes to a folder; 2 with one line on standard error for what the user must mend."""
+    from gpupipe.cli.output import OutputError
     from gpupipe.runtime import interrupts, run_log
 
     line = "gpupipe: stopped" + (f"; the same command goes on where this one was ({folder})" if folder else "")
@@ -74,7 +102,12 @@ def guarded(job: Callable[[], int], folder: str) -> int:
         except OSError as error:  # anything else is our mistake: a traceback
             return refuse(UserError(of_system(error, folder)))
         except interrupts.Stopped as stopped:
-            interrupts.flush()
+            if stopped.number == signal.SIGPIPE:
+                if not folder:  # it only looks: nothing is left to do, and its reader has seen enough
+                    return stopped.exit_code
+                line = line.replace("stopped", "stopped, as its output was closed", 1)
+            with contextlib.suppress(OutputError, interrupts.Stopped):
+                interrupts.flush()
             interrupts.end(stopped, line)  # threads are still at work, and what they would finish is not waited for
             raise
         except KeyboardInterrupt:

@@ -28,11 +28,15 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console command `gpupipe`; returns the exit code."""
-    from gpupipe.cli.guard import perform
+    from gpupipe.cli.guard import entry, perform
 
-    arguments = sys.argv[1:] if arguments is None else arguments
-    chosen = parser_for(arguments).parse_args(arguments)
-    return perform(importlib.import_module(f"gpupipe.cli.{chosen.command}"), chosen)
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        chosen = parser_for(words).parse_args(words)
+        return perform(importlib.import_module(f"gpupipe.cli.{chosen.command}"), chosen)
+
+    return entry(command)
 
 
 def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:

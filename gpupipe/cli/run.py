@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.cli.guard import perform
+from gpupipe.cli.guard import entry, perform
 from gpupipe.cli.job_request import ALL_WORKERS, JobRequest, add_job_arguments, job_request
 from gpupipe.cli.tune import SearchRequest, add_accept
 from gpupipe.runtime.errors import UserError
@@ -204,13 +204,14 @@ def _execute(
 def _show(request: RunRequest, whole: dict[str, Any], to: Console) -> None:
     """Show the summary; write the report and log to MLflow where asked."""
     from gpupipe.artifacts import mlflow_tracking, summary
+    from gpupipe.cli import output
     from gpupipe.cli.summary_tables import show_summary
     from gpupipe.workloads.equity import EQUITY
 
     out = request.job.out
     run_id = mlflow_tracking.track(request.mlflow, out, whole) if request.mlflow is not None else None
     if request.job.json:
-        print((pathlib.Path(out) / summary.JSON).read_text(), end="")
+        output.print_json_file(pathlib.Path(out) / summary.JSON)
     show_summary(to, whole, out, EQUITY.baselines)
     if request.report:
         from gpupipe import report
@@ -235,9 +236,9 @@ def _workers(request: RunRequest, device: Device, to: Console) -> Iterator[Worke
     from gpupipe.training.distributed.cluster import cluster
 
     with cluster(device, asked.scheduler, asked.workers, jobs or available_cores(), asked.dashboard) as workers:
-        to.print(f"Cluster: {len(workers.addresses)} workers of {workers.threads} threads", highlight=False)
+        to.print(f"Cluster: {len(workers.addresses)} workers of {workers.threads} threads")
         if workers.dashboard:
-            to.print(f"Dashboard: {workers.dashboard}", highlight=False)
+            to.print(f"Dashboard: {workers.dashboard}")
         yield workers
 
 
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m gpupipe.run`."""
     parser = argparse.ArgumentParser(prog="python -m gpupipe.run", description=__doc__)
     add_arguments(parser)
-    return perform(sys.modules[__name__], parser.parse_args(arguments))
+    return entry(lambda: perform(sys.modules[__name__], parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

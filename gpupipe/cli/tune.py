@@ -92,7 +92,7 @@ def request_of(chosen: argparse.Namespace) -> TuneRequest:
 
 def run(request: TuneRequest) -> int:
     """Tune; UserError for what the user must mend."""
-    from gpupipe.cli import console
+    from gpupipe.cli import console, output
     from gpupipe.pipeline import tune_job
 
     settings = request.job.settings()
@@ -101,7 +101,7 @@ def run(request: TuneRequest) -> int:
     panel, report = request.job.read(settings, to)
     tuned(request.job, settings, wanted, (panel, report), to)
     if request.job.json:
-        print((pathlib.Path(request.job.out) / tune_job.JSON).read_text(), end="")
+        output.print_json_file(pathlib.Path(request.job.out) / tune_job.JSON)
     return 0
 
 

@@ -21,19 +21,17 @@ EXPLANATION = (
 
 def show_tuning(to: Console, tuning: dict[str, Any], out: str | os.PathLike[str]) -> None:
     """A table of the studies (trials, the best gain on validation, and beside it what it is worth), and sentences."""
-    from rich.markup import escape
+    from rich.text import Text
 
     from gpupipe.report import sentences
 
     to.print(EXPLANATION)
     to.print(_study_table(tuning["studies"]))
     for sentence in sentences.skip_sentences(tuning["skipped"]):
-        to.print(f"[yellow]not tuned[/yellow] {escape(sentence)}")
+        to.print(Text("not tuned", "yellow"), sentence)
     for sentence in _worth_sentences(tuning):
         to.print(sentence)
-    to.print(
-        f"In {escape(str(out))}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite."
-    )
+    to.print(f"In {out}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite.")
 
 
 def _study_table(studies: list[dict[str, Any]]) -> Table:

@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from rich.console import Console
+from gpupipe.cli.plain_console import PlainConsole
 
 from gpupipe import config
 from gpupipe.cli import console, tables
@@ -23,8 +23,8 @@ from tests.support.tiny import QUICK, in_sectors, tiny_market
 from tests.support.toy_workload import LINE_PLACE, TOY, toy_panel
 
 
-def pipe(width=80, terminal=False):
-    return Console(file=io.StringIO(), width=width, highlight=False, force_terminal=terminal)
+def pipe(width=80, terminal=None):
+    return PlainConsole(io.StringIO(), width=width, force_terminal=terminal)
 
 
 def printed(to):
@@ -87,7 +87,7 @@ def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():
 
 
 def test_a_quiet_console_gets_no_progress():
-    to = Console(file=io.StringIO(), quiet=True)
+    to = PlainConsole(io.StringIO(), quiet=True)
     with console.live(to, tiny_market().device) as listener:
         assert listener == Listener()
     assert printed(to) == ""
