@@ -21,6 +21,7 @@ from gpupipe.serving.levels import MAX_AGE, Levels
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gpupipe.serving.display import Display
     from gpupipe.serving.scan import Scanned, Signal
 
 
@@ -116,11 +117,13 @@ def run(request: ScanRequest) -> int:
     from gpupipe.cli.console import console, show_data
     from gpupipe.runtime.device import pick
     from gpupipe.serving import signal_table
-    from gpupipe.serving.scan import keep_active, scan
+    from gpupipe.serving.scan import keep_active, no_family, scan
 
     if request.to is not None:
         signal_table.check_name(pathlib.Path(request.to))
     models = load(request.models, threads=1)
+    if request.family not in models.families:  # before the data are read
+        raise UserError(no_family(request.family, models.families, request.models))
     to = console(request.quiet or request.json)
     panel, report = request.data.load(pick(request.device))
     show_data(to, report)
@@ -135,7 +138,7 @@ def run(request: ScanRequest) -> int:
         print(json.dumps([signal_table.plain(signal) for signal in scanned.top(request.top)], indent=1))
     show(to, scanned, request.top, request.cutoff)
     if paying is not None:
-        to.print("\n".join(cutoffs.sentences(paying, request.family)), soft_wrap=True, highlight=False)
+        to.print("\n".join(cutoffs.sentences(paying, request.family)), soft_wrap=True)
     if events is not None:
         counts = Counter(event for event, _ in events)
         changes = ", ".join(f"{n:,} {event}" for event, n in counts.items()) or "nothing changed"
@@ -145,12 +148,14 @@ def run(request: ScanRequest) -> int:
 
 def show(to: Console, scanned: Scanned, top: int, cutoff: str = F1) -> None:
     """The strongest signals as a table, and in words which symbols were left out and what looks wrong."""
+    from rich.text import Text
+
     from gpupipe.backtest.cutoffs import CALLS_MOST
     from gpupipe.serving import signal_table
 
     signals = scanned.top(top)
     if signals:
-        _show_signals(to, signals)
+        _show_signals(to, signals, scanned.display)
     to.print(signal_table.called_sentence(scanned))
     called, n_symbols = signal_table.n_called(scanned)
     if cutoff == F1 and called > n_symbols / 2:
@@ -158,29 +163,34 @@ def show(to: Console, scanned: Scanned, top: int, cutoff: str = F1) -> None:
     for sentence in signal_table.left_out_sentences(scanned):
         to.print(sentence)
     for sentence in scanned.degenerate:
-        to.print(f"[bold]{sentence}[/bold]")
+        to.print(Text(sentence, "bold"))
 
 
-def _show_signals(to: Console, signals: list[Signal]) -> None:
+def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
     from rich.table import Table
+    from rich.text import Text
 
+    from gpupipe.cli.tables import print_whole
+    from gpupipe.serving.price_text import UNKNOWN, aligned
     from gpupipe.targets.classes import percent
 
     table = Table(box=None, header_style="dim")
     for name in ("symbol", "sector", "bar", "side", "bars"):
-        table.add_column(name)
-    for name in ("at %", "p %", "strength", "agree %", "close", "entry", "stop", "target"):
-        table.add_column(name, justify="right")
-    for signal in signals:
-        agree = f"{100 * signal.agreement:.0f}" if math.isfinite(signal.agreement) else "–"
+        table.add_column(name, no_wrap=True)
+    for name in ("at %", "p %", "strength", "agree %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("close", "entry", "stop", "target"):
+        table.add_column(Text(name, justify="right"), no_wrap=True)  # its cells are aligned at their decimal points
+    rows = [
+        display.prices(signal.symbol, (signal.close, signal.entry_low, signal.entry_high, signal.stop, signal.target))
+        for signal in signals
+    ]
+    prices = zip(*map(aligned, zip(*rows, strict=True)), strict=True)
+    for signal, (close, low, high, stop, target) in zip(signals, prices, strict=True):
+        agree = f"{100 * signal.agreement:.0f}" if math.isfinite(signal.agreement) else UNKNOWN
         table.add_row(
-            signal.symbol, signal.sector, signal.time[:10], signal.side, str(signal.horizon),
+            signal.symbol, signal.sector, display.bar(signal.symbol, signal.time), signal.side, str(signal.horizon),
             percent(signal.threshold), f"{100 * signal.probability:.1f}", f"{signal.strength:.2f}", agree,
-            _price(signal.close), f"{_price(signal.entry_low)} – {_price(signal.entry_high)}", _price(signal.stop),
-            _price(signal.target),
+            close, f"{low} – {high}", stop, target,
         )  # fmt: skip
-    to.print(table)
-
-
-def _price(value: float) -> str:
-    return f"{value:,.2f}" if math.isfinite(value) else "–"
+    print_whole(to, table)

@@ -14,11 +14,23 @@ LONG = 40  # characters from which on a cell may wrap
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A number with a text of its own, such as a price, whose digits depend on the row. The table sorts by the number.
+
+    >>> Shown(0.00002013, "0.00002013").text
+    '0.00002013'
+    """
+
+    value: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
     """A sortable table.
 
-    columns: (title, whether the cells are numbers).  rows: cells are text, numbers, or None; None and NaN show as a
-    dash.  digits: decimals of the floats; integers have none.  folded: shown only after a click on the caption.
+    columns: (title, whether the cells are numbers).  rows: cells are text, numbers, Shown, or None; None and NaN show
+    as a dash.  digits: decimals of the floats; integers have none.  folded: shown only after a click on the caption.
 
     >>> Table("Symbols by sector", [("sector", False), ("symbols", True)], [["energy", 32], ["utilities", None]]).digits
     2
@@ -99,6 +111,7 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
+    environment.filters["number"] = _number
     environment.filters["long"] = lambda value: isinstance(value, str) and len(value) > LONG
     environment.filters["kind"] = lambda part: type(part).__name__
     names = {id(part): f"figure{k}" for k, part in enumerate(_figures(sections))}
@@ -129,7 +142,15 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def _number(value: Any) -> Any:
+    """What a cell of numbers is sorted by; an empty text where there is no number."""
+    value = value.value if isinstance(value, Shown) else value
+    return "" if value is None or value != value else value
+
+
 def _cell(value: Any, digits: int) -> str:
+    if isinstance(value, Shown):
+        return value.text
     if value is None or value != value:  # NaN
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -134,7 +134,7 @@ def _compared_gains(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -
     rows, table = [], []
     for key in dict.fromkeys([*averages[0], *averages[1]]):
         label, model = title_of_label(key[0]), key[1]
-        gains = [100 * by_key[key]["test_gain_over_prior"] if key in by_key else None for by_key in averages]
+        gains = [to_percent(by_key[key]["test_gain_over_prior"]) if key in by_key else None for by_key in averages]
         for name, gain, by_key in zip(names, gains, averages, strict=True):
             if gain is not None and model not in baselines:
                 low, high = (to_percent(by_key[key].get(f"test_gain_{end}")) for end in ("low", "high"))
@@ -228,7 +228,11 @@ def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
         f"divided into {settings['parts']} blocks: models trained without a block predict it, and the meta-learner "
         "learns from these out-of-fold predictions."
     ]
-    parts = [Picture("Training, validation and test dates of each fold", path.read_text())] if path.exists() else []
+    parts = (
+        [Picture("Training, validation and test dates of each fold", path.read_text(encoding="utf-8"))]
+        if path.exists()
+        else []
+    )
     return Section("Split", text, parts)
 
 
@@ -239,7 +243,7 @@ def importance(out: pathlib.Path) -> Section | None:
     path = out / JSON
     if not path.exists():
         return None
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_bytes())
     families = [{"family": name, "points": 100 * value} for name, value in content["families"].items()]
     features = [
         {"feature": name, "share": 100 * value} for name, value in list(content["features"].items())[:MOST_FEATURES]

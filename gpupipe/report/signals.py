@@ -14,7 +14,8 @@ from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest.choices import F1
 from gpupipe.backtest.cutoffs import CALLS_MOST, CUTOFF_SENTENCES
 from gpupipe.report.formatting import to_percent
-from gpupipe.report.page import Section, Table
+from gpupipe.report.page import Section, Shown, Table
+from gpupipe.serving.display import Display
 from gpupipe.serving.scan import ABOUT
 
 SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # files in OUT, written by `gpupipe nightly`
@@ -41,9 +42,11 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     rows, about = content
     if not rows:
         return Section(title, [f"The scan in {path.name} has no signal for any symbol."])
-    latest = max(row["time"][:10] for row in rows)
-    outdated = {row["symbol"] for row in rows if row["time"][:10] != latest}
-    rows = [row for row in rows if row["time"][:10] == latest]
+    display = Display.from_json(about.get("display"))  # files of older versions have none
+    sessions = {(row["symbol"], row["time"]): display.session(row["symbol"], row["time"]) for row in rows}
+    latest = max(sessions.values())
+    outdated = {symbol for (symbol, _), session in sessions.items() if session != latest}
+    rows = [row for row in rows if row["symbol"] not in outdated]
     strongest: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         if row["side"] != "HOLD" and row["strength"] > strongest.get(row["symbol"], {"strength": -1.0})["strength"]:
@@ -67,10 +70,10 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     text += [f"{sentence}." for sentence in about["degenerate"]]
     parts: list[Any] = []
     for first, last in ((0, SHOWN), (SHOWN, MOST)):
-        if shown := [_row(row) for row in called[first:last]]:
+        if shown := [_row(row, display) for row in called[first:last]]:
             caption = f"Signals {first + 1} to {first + len(shown)} of {len(called):,} on {latest}, the strongest first"
             parts.append(Table(caption, COLUMNS, shown, folded=first > 0))
-    if (active := _active(out / ACTIVE)) is not None:
+    if (active := _active(out / ACTIVE, display)) is not None:
         kinds = Counter(row[0] for row in active)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
         text.append(f"Active signals in {ACTIVE}: {counts}.")
@@ -96,14 +99,17 @@ def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | N
     return (rows, about) if known and all(name in table.column_names for name in NEEDED if rows) else None
 
 
-def _row(row: Mapping[str, Any]) -> list[Any]:
+def _row(row: Mapping[str, Any], display: Display) -> list[Any]:
     prices = [row.get(name) for name in ("close", "entry_low", "entry_high", "stop", "target")]
-    signal = [row["symbol"], row["sector"], row["time"][:10], row["side"], title_of(dict(row))]
-    return [*signal, 100 * row["probability"], row["strength"], to_percent(row.get("agreement")), *prices]
+    texts = display.prices(row["symbol"], prices)
+    shown = [None if price is None else Shown(price, text) for price, text in zip(prices, texts, strict=True)]
+    bar = display.bar(row["symbol"], row["time"])
+    signal = [row["symbol"], row["sector"], bar, row["side"], title_of(dict(row))]
+    return [*signal, 100 * row["probability"], row["strength"], to_percent(row.get("agreement")), *shown]
 
 
-def _active(path: pathlib.Path) -> list[list[Any]] | None:
-    """Status, symbol, side, dates of creation and last update; None if there is no such table."""
+def _active(path: pathlib.Path, display: Display) -> list[list[Any]] | None:
+    """Status, symbol, side, the bars of creation and last update; None if there is no such table."""
     if not path.exists():
         return None
     try:
@@ -111,7 +117,7 @@ def _active(path: pathlib.Path) -> list[list[Any]] | None:
             rows = database.execute(
                 "select status, symbol, side, created, updated from active_signals order by updated desc, symbol"
             )
-            return [[*row[:3], str(row[3])[:10], str(row[4])[:10]] for row in rows]
+            return [[*row[:3], *(display.bar(row[1], str(time)) for time in row[3:])] for row in rows]
     except sqlite3.Error:
         return None
 

@@ -18,6 +18,7 @@ from gpupipe.dataset.dataset import NEVER, warm_rows
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
+from gpupipe.serving.display import Display
 from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
 
@@ -98,13 +99,14 @@ def scan(
     models: artifacts.load(OUT).  panel: with enough bars before the latest for every feature, and whole sectors.
     family: name of the estimator.  as_of: an ISO date; later bars are not looked at.
     max_age: in times of the data: a symbol without a bar at any of the last max_age times is left out, as
-        `Scanned.stale`.
+        `Scanned.stale`. Of intraday bars of several time zones it is in session dates: a bar of Tokyo is as new as one
+        of New York of the same date, which comes hours later.
     Features and models are those of training, so that a scanned row has the probability that training computed for it.
     Raises UserError for an estimator that was not trained or a date before the first bar, and StoreError as
     `Models.predict`.
     """
     if family not in models.families:
-        raise UserError(f"no model {family!r} in {models.out}; there are {', '.join(models.families)}")
+        raise UserError(no_family(family, models.families, str(models.out)))
     if as_of is not None:
         panel = _until(panel, as_of)
     if max_age < 1:
@@ -131,7 +133,13 @@ def scan(
         max_age=max_age,
         since_ns=since_ns,
         until_ns=until_ns,
+        display=Display.of(panel),
     )
+
+
+def no_family(family: str, families: Sequence[str], where: str) -> str:
+    """The message for a family that has no model. families: those that have.  where: the run that has them."""
+    return f"no model {family!r} in {where}; there are {', '.join(families)}: choose one, as --family {families[0]}"
 
 
 def _signals(models: Models, panel: Panel, latest: _Latest, family: str, levels: Levels) -> list[Signal]:
@@ -163,13 +171,31 @@ def _signals(models: Models, panel: Panel, latest: _Latest, family: str, levels:
 
 
 def _newest(panel: Panel, n: int) -> tuple[int, int]:
-    """The first and the last of the n newest distinct times of all symbols; with fewer times, of all of them."""
-    offsets = panel.device.to_host(panel.offsets)
+    """The first and the last of the n newest distinct times of all symbols; with fewer times, of all of them.
+
+    Of intraday bars of several time zones: the first time of the n newest session dates, and the last time.
+    """
+    to_host = panel.device.to_host
+    offsets = to_host(panel.offsets)
+    if _has_several_zones(panel):
+        days = to_host(panel.session_day)
+        first_day = np.unique(days)[-n:][0]
+        times = to_host(panel.time_ns)
+        return int(times[days >= first_day].min()), int(times.max())
     # Each of these times is among the last n times of a symbol that has a bar then.
     rows = [np.arange(max(first, last - n), last) for first, last in itertools.pairwise(offsets)]
     newest = panel.time_ns[panel.device.asarray(np.concatenate(rows))]
-    times = np.unique(panel.device.to_host(newest))
+    times = np.unique(to_host(newest))
     return int(times[-n:][0]), int(times[-1])
+
+
+def _has_several_zones(panel: Panel) -> bool:
+    """Whether the clocks of two symbols differ on the newest session date; on one date a zone has one offset."""
+    if panel.local_ns is None:
+        return False
+    latest = panel.offsets[1:] - 1
+    offset_ns, day = (panel.clock_ns - panel.time_ns)[latest], panel.session_day[latest]
+    return bool(len(np.unique(panel.device.to_host(offset_ns[day == day.max()]))) > 1)
 
 
 def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
@@ -224,6 +250,7 @@ class Scanned:
     seconds: by step: features, each estimator, signals.
     stale: symbols left out, because none of their bars is at any of the last max_age times.
     since_ns, until_ns: the first and the last of these times, int64 UTC ns.
+    display: how times and prices of the signals are shown.
 
         >>> nan = float("nan")
         >>> signals = [
@@ -242,6 +269,7 @@ class Scanned:
     max_age: int = MAX_AGE
     since_ns: int = 0
     until_ns: int = NEVER
+    display: Display = field(default_factory=Display)
 
     def top(self, n: int) -> list[Signal]:
         """The strongest BUY or SELL signal of each symbol over its labels; the strongest symbols first, at most n."""
@@ -258,9 +286,11 @@ def _until(panel: Panel, as_of: str) -> Panel:
         day = np.datetime64(as_of)
     except ValueError:
         raise UserError(f"--as-of {as_of}: expected a date such as 2024-05-31") from None
-    # A day stands for all of its bars.
-    end = (day + 1).astype("datetime64[ns]").astype(np.int64) - 1
     try:
+        if np.datetime_data(day)[0] in ("Y", "M", "D"):  # a day stands for all of its bars, wherever the exchange is
+            end_day = int((day + 1).astype("datetime64[D]").astype(np.int64)) - 1
+            return panel.take(panel.session_day <= end_day)
+        end = (day + 1).astype("datetime64[ns]").astype(np.int64) - 1
         return panel.until(int(end))
     except ValueError:
         raise UserError(f"--as-of {as_of}: the data begin later") from None

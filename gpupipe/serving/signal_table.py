@@ -15,6 +15,7 @@ import numpy as np
 from gpupipe.artifacts.load import Models
 from gpupipe.data.report import counted
 from gpupipe.runtime.errors import UserError
+from gpupipe.serving.display import Display
 from gpupipe.serving.scan import ABOUT, Scanned, Signal
 from gpupipe.store.content_store import write_atomic
 from gpupipe.targets.classes import BUY, CLASSES, SELL
@@ -36,8 +37,12 @@ def plain(signal: Signal) -> dict[str, Any]:
 
 
 def about(models: Models, scanned: Scanned, cutoff: str) -> dict[str, Any]:
-    """What a reader of the signals should know: whose models called, from which cutoffs on, and what looks wrong."""
-    return {"run_key": models.manifest["run_key"], "cutoff": cutoff, "degenerate": list(scanned.degenerate)}
+    """What a reader of the signals should know: whose models called, from which cutoffs on, what looks wrong, and how
+    times and prices are shown."""
+    return {
+        "run_key": models.manifest["run_key"], "cutoff": cutoff, "degenerate": list(scanned.degenerate),
+        "display": scanned.display.to_json(),
+    }  # fmt: skip
 
 
 def write(path: pathlib.Path, scanned: Scanned, about: Mapping[str, Any]) -> None:
@@ -73,7 +78,8 @@ def left_out_sentences(scanned: Scanned) -> list[str]:
     """Which symbols have no signal, and why."""
     sentences = []
     if scanned.stale:
-        day = str(np.datetime64(scanned.since_ns, "ns").astype("datetime64[m]")).replace("T00:00", "")
+        since = str(np.datetime64(scanned.since_ns, "ns").astype("datetime64[s]"))
+        day = Display(scanned.display.intraday).bar("", since)
         sentences.append(
             f"{counted(len(scanned.stale), 'symbol')} without a bar at the last {scanned.max_age} times of the data "
             f"(since {day}), not scanned: {_some(scanned.stale)}. --max-age sets how many times."
