@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+from rich.text import Text
+
 from gpupipe.artifacts import summary
-from gpupipe.cli.tables import ModelNames, names_of, print_whole
+from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
-from gpupipe.evaluation.block_bootstrap import NO_SKILL
+from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
 from gpupipe.report import sentences
 
 if TYPE_CHECKING:
@@ -31,8 +34,6 @@ def show_summary(
 
     whole: the summary.  baselines: of its workload.
     """
-    from rich.markup import escape
-
     rows, names = whole["models"], names_of(baselines)
     left_out = names.weak if to.width < WIDE else ()
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(left_out)))
@@ -45,18 +46,20 @@ def show_summary(
     for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows})):
         to.print(sentence)
     for sentence in sentences.skill_sentences(whole["families"], whole["intervals"]):
-        to.print(escape(sentence))
+        to.print(sentence)
     if sentence := sentences.stacking_sentence(whole["stacking"]):
-        to.print(escape(sentence))
+        to.print(sentence)
     for sentence in sentences.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
-        to.print(escape(sentence))
+        to.print(sentence)
     tables.show_skipped(whole["skipped"])
     if "warm_start" in whole:
-        to.print(escape(summary.warm_sentence(whole["warm_start"])))
+        to.print(summary.warm_sentence(whole["warm_start"]))
     tables.show_time()
     to.print(
-        f"[bold]{whole['n_models']} of {whole['n_models_wanted']} models[/bold] in {escape(str(out))}: trained_*/, "
-        "summary.json and summary.parquet (one row a model), data_report.json, folds.svg, manifest.json"
+        Text(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
+        f" in {out}: trained_*/, summary.json and summary.parquet (one row a model), data_report.json, folds.svg, "
+        "manifest.json",
+        sep="",
     )
 
 
@@ -95,13 +98,18 @@ class SummaryTables:
 
     def explain(self, all_baselines: bool) -> None:
         """What the figures of the tables of gains are."""
-        styles = "; [bold]bold[/bold] is the best of the row, [dim]dim[/dim] is worse than the prior"
+        styles = (
+            "; ",
+            Text("bold", "bold"),
+            " is the best of the row, ",
+            Text("dim", "dim"),
+            " is worse than the prior",
+        )
         shares = " and ".join(f"{name.upper()} %" for name in self.called)
         measure = "the class prior in sealed-test log-loss" if self.called else "the reference in sealed-test loss"
         text = (
-            f"\nGain over {measure}, in percent{styles if self.to.is_terminal else ''}. A tilde (~) says no skill: the "
-            "95 % interval (block bootstrap of dates) of the gain over the prior, the sector's or that of all sectors, "
-            "includes 0 or lies below."
+            ". A tilde (~) says no skill: the 95 % interval (block bootstrap of dates) of the gain over the prior, the "
+            "sector's or that of all sectors, includes 0 or lies below."
         )
         if shares:
             text += f" {shares} are the shares of these classes in the test rows."
@@ -112,7 +120,8 @@ class SummaryTables:
             )
             if all_baselines:
                 text += " Beside them: the prior of all sectors, and the class shares by the last bar's return."
-        self.to.print(text)
+        start = f"\nGain over {measure}, in percent"
+        self.to.print(start, *(styles if self.to.is_terminal else ()), text, sep="")
 
     def show_gains(self) -> None:
         """A table for each sector, and one for the average of several."""
@@ -122,11 +131,11 @@ class SummaryTables:
             self._show_gains(sector, of_sector, of_sector)
         if len(sectors) > 1:
             self._show_gains("all sectors (average)", self.rows, self.whole["averages"])
+        if sentence := sentences.no_events_sentence(self.whole["averages"], self.titles):
+            self.to.print(sentence)
 
     def _show_gains(self, title: str, rows: list[Row], measured: list[Row]) -> None:
         """rows: of which class shares are averaged.  measured: the gains, one for each label and model."""
-        from rich.table import Table
-
         table = Table(
             title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1)
         )
@@ -148,18 +157,16 @@ class SummaryTables:
 
     def show_verdict(self) -> None:
         """The judged models' gain over each baseline, with its interval."""
-        from rich.markup import escape
-
         if not self.whole["verdict"]:
             return
         drawn = self.whole["intervals"]
         how = f"{drawn['draws']:,} draws of {drawn['times']} dates in blocks of {drawn['block']}"
-        self.to.print(f"[bold]gain with its 95 % interval[/bold] ({how})")
-        table = _table(("label", "model"), ("over the prior", "over volat. sector", "over volat. pooled"))
+        self.to.print(Text("gain with its 95 % interval", "bold"), f"({how})")
+        table = figures_table(("label", "model"), ("over the prior", "over volat. sector", "over volat. pooled"))
         titles = self.titles
         for verdict in self.whole["verdict"]:
             cells = (
-                escape(sentences.interval_text(verdict[name], verdict[f"{name}_low"], verdict[f"{name}_high"]))
+                sentences.interval_text(verdict[name], verdict[f"{name}_low"], verdict[f"{name}_high"])
                 for name in ("above_prior", "above_table_sector", "above_table_all")
             )
             table.add_row(titles[verdict["label"]], self.names[verdict["model"]], *cells)
@@ -172,8 +179,9 @@ class SummaryTables:
         if not sides:
             return
         heads = [f"{self.names[name]}\n{side.upper()}" for name in judged for side in sides]
-        self.to.print("[bold]mean return over the label's bars[/bold], in percent: of every test row, and after calls")
-        table = _table(("label",), ("buy and\nhold", *heads))
+        title = Text("mean return over the label's bars", "bold")
+        self.to.print(title, ", in percent: of every test row, and after calls", sep="")
+        table = figures_table(("label",), ("buy and\nhold", *heads))
         mean = {(average["label"], average["model"]): average for average in self.whole["averages"]}
         for row in {row["label"]: row for row in self.rows}.values():
             held = mean[row["label"], row["model"]]["test_return_buy_and_hold"]
@@ -184,8 +192,6 @@ class SummaryTables:
 
     def show_walk_forward(self) -> None:
         """The gain over all origins, and below it how steady it is."""
-        from rich.markup import escape
-
         walk = self.whole.get("walk_forward")
         if not walk:
             return
@@ -198,16 +204,17 @@ class SummaryTables:
         self.show_steadiness(
             text,
             walk["results"],
-            lambda row: f"{100 * row['smallest_gain']:.1f} {row['origins_above_prior']}/{row['n_origins']}",
+            lambda row: f"{_percent(row['smallest_gain'])} {row['origins_above_prior']}/{row['n_origins']}",
         )
         better: dict[str, list[bool]] = {}
         for row in self._of_models(walk["results"]):
-            beats = min(row["gain_over_prior"], row["above_tables"]) > 0
-            better.setdefault(self.names[row["model"]], []).append(beats)
+            if row["gain_over_prior"] is not None:
+                beats = min(row["gain_over_prior"], row["above_tables"]) > 0
+                better.setdefault(self.names[row["model"]], []).append(beats)
         counts = ", ".join(f"{name} on {sum(beats)} of {len(beats)}" for name, beats in better.items())
         self.to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
         for sentence in sentences.walk_forward_sentences(self._of_models(walk["families"]), walk["intervals"]):
-            self.to.print(escape(sentence))
+            self.to.print(sentence)
         for origin in walk["origins"][:-1]:
             self.show_skipped(origin["skipped"], f"{origin['name']}: ")
 
@@ -231,12 +238,10 @@ class SummaryTables:
         self.to.print(sentences.cpcv_sentence(self._of_models(crossed["results"]), crossed["n_paths"]))
         if n_folds := sum(bool(fold["skipped"]) for fold in crossed["folds"]):
             folds = counted(n_folds, "fold")
-            self.to.print(f"[yellow]not trained[/yellow] labels or sectors of {folds}: summary.json has which")
+            self.to.print(Text("not trained", "yellow"), f"labels or sectors of {folds}: summary.json has which")
 
     def show_steadiness(self, text: str, results: list[Row], below: Callable[[Row], str]) -> None:
         """A table of gains over several folds, with a second figure below each: below(row)."""
-        from rich.table import Table
-
         self.to.print(f"\n{text}")
         table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
         table.add_column("label", min_width=13)
@@ -248,9 +253,12 @@ class SummaryTables:
         titles = self.titles
         for label in dict.fromkeys(row["label"] for row in results):
             by_model = {row["model"]: row for row in results if row["label"] == label}
-            best = max(row["gain_over_prior"] for row in by_model.values())
+            gains = [row["gain_over_prior"] for row in by_model.values()]
+            best = max((gain for gain in gains if gain is not None), default=0.0)
             cells = (
-                f"{_cell(row['gain_over_prior'], best, row.get('skill'))}\n[dim]{below(row)}[/dim]" if row else "-"
+                Text.assemble(_cell(row["gain_over_prior"], best, row.get("skill")), "\n", (below(row), "dim"))
+                if row
+                else "-"
                 for row in map(by_model.get, models)
             )
             table.add_row(titles.get(label, label), *cells)
@@ -258,10 +266,8 @@ class SummaryTables:
 
     def show_skipped(self, skipped: Sequence[Row], where: str = "") -> None:
         """What was not trained, and why."""
-        from rich.markup import escape
-
         for sentence in sentences.skip_sentences(skipped):
-            self.to.print(f"[yellow]not trained[/yellow] {where}{escape(sentence)}")
+            self.to.print(Text("not trained", "yellow"), f"{where}{sentence}")
 
     def show_time(self) -> None:
         """The time by stage, and what was held."""
@@ -297,21 +303,12 @@ def _mean_share(rows: list[Row], name: str) -> float:
     return float(100 * sum(row[f"{SHARE}{name}"] * row["test_rows"] for row in rows) / max(1, n))
 
 
-def _cell(value: float | None, best: float, skill: str | None = None) -> str:
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(value: float | None, best: float, skill: str | None = None) -> Text:
     if value is None:
-        return "-"
-    text = f"{100 * value:.1f}{'~' if skill == NO_SKILL else ''}"
-    if value <= 0:
-        return f"[dim]{text}[/dim]"
-    return f"[bold]{text}[/bold]" if value == best else text
-
-
-def _table(left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    from rich.table import Table
-
-    table = Table(header_style="dim", box=None, padding=(0, 1))
-    for name in left:
-        table.add_column(name, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+        return Text(NO_EVENTS, "dim") if skill == NO_EVENTS else Text("-")
+    text = f"{_percent(value)}{'~' if skill == NO_SKILL else ''}"
+    return Text(text, "dim" if value <= 0 else "bold" if value == best else "")

@@ -66,7 +66,8 @@ def print_whole(to: Console, table: Table) -> None:
     to.print(Whole(), crop=False)
 
 
-def _table(left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+def figures_table(left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    """A table whose columns are never cut short: names on the left, figures on the right."""
     from rich.table import Table
 
     table = Table(header_style="dim", box=None, padding=(0, 1))

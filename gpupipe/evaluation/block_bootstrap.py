@@ -20,7 +20,9 @@ LEVEL = 0.95
 BLOCK_TIMES = 10  # at least, as in the test that chooses between pooled and sector models (paired_test)
 FEWEST_BLOCKS = 3
 PRIOR, PRIOR_ALL = "prior", "prior_all"  # class shares of the training part: of the sector, of all sectors
+EVENTS = "events"  # a column of Losses beside the models: whether a row is not of its part's most frequent class
 SKILL, NO_SKILL, NOT_KNOWN = "skill", "no skill", "not known"
+NO_EVENTS = "no events"  # the judged rows hold a single class: there is no gain
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Losses:
     """Log-losses of one sector, summed over the rows of each time.
 
     times: int64 (n_times,), UTC ns, distinct, rising.  rows: int64 (n_times,), the number of rows.
-    sums: float64 (n_times,), nats, by (label, model); every label has the model "prior".
+    sums: float64 (n_times,), nats, by (label, model); every label has the model "prior". A label of classes may have
+        "events" too, numbers of rows that are not of the most frequent class.
 
         >>> losses = by_time(np.array([10, 10, 20]), {("label_1d_5pct", "prior"): np.array([0.5, 0.25, 1.0])})
         >>> losses.rows.tolist(), losses.sums["label_1d_5pct", "prior"].tolist()
@@ -143,16 +146,21 @@ class Resampled:
     def gain(self, sectors: Sequence[str], label: str, model: str) -> np.ndarray:
         """float64 (n_draws,): 1 - mean log-loss / mean log-loss of the prior, both averaged over `sectors`.
 
-        NaN in draws that hold no row of one of the sectors.
+        NaN in draws that hold no row of one of the sectors, or no event: then the prior's loss is next to nothing, and
+        the ratio any number. Without sectors all are NaN.
         """
+        if not sectors:
+            return np.full(len(self.draws.starts), np.nan)
         loss, prior = (
             np.mean([self.loss[sector, label, name] for sector in sectors], axis=0) for name in (model, PRIOR)
         )
-        return 1.0 - loss / prior
+        gain = 1.0 - loss / prior
+        counted = [self.loss[key] for sector in sectors if (key := (sector, label, EVENTS)) in self.loss]
+        return np.where(np.sum(counted, axis=0) > 0, gain, np.nan) if counted else gain
 
     def interval(self, sectors: Sequence[str], estimate: float, drawn: np.ndarray) -> tuple[float, float]:
         """The 95 % interval of an estimate over `sectors` from its draws, float64 (n_draws,); see `interval`."""
-        return interval(estimate, drawn, max(self.blocks[sector] for sector in sectors))
+        return interval(estimate, drawn, max((self.blocks[sector] for sector in sectors), default=0.0))
 
 
 def resample(draws: Draws, losses: Mapping[str, Losses]) -> Resampled:
@@ -193,6 +201,16 @@ def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float
     stretch = stdtrit(n_blocks - 1, tail) / ndtri(tail) * math.sqrt(n_blocks / (n_blocks - 1))
     low, high = np.quantile(drawn, [1 - tail, tail])
     return float(estimate + stretch * (low - estimate)), float(estimate + stretch * (high - estimate))
+
+
+def events_of(y: np.ndarray) -> np.ndarray:
+    """float64 (n,): 1 where a row is not of the most frequent class, else 0.  y: int8 (n,), all labels known.
+
+    >>> events_of(np.int8([1, 2, 1])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    classes, counts = np.unique(y, return_counts=True)
+    return (y != classes[np.argmax(counts)]).astype(np.float64) if len(y) else np.zeros(0)
 
 
 def skill(over_prior: float, over_prior_all: float) -> str:

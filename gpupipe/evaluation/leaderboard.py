@@ -41,20 +41,25 @@ class Measured:
         gain_over_prior: 1 - mean loss / mean loss of the prior; on the sealed test with its 95 % interval
         (test_gain_low, test_gain_high) and skill in words. mean_of_gains is the unweighted mean of the gains of
         the groups: a group with hardly an event in its test part has a prior loss near 0, and so any gain.
+        A group whose rows of a part hold a single class has no gain (NaN) and is left out of that part's averages;
+        sectors_without_events counts those of the sealed test.
         """
         cells = self._cells()
         averages = []
         for (label, model), rows in cells.items():
+            judged = _judged(rows)
             average: Row = {"label": label, "model": model, "sectors": len(rows)}
+            average["sectors_without_events"] = len(rows) - len(judged)
             for part in ("validation", "test"):
-                loss, prior = _mean(rows, f"{part}_{self.loss}"), _mean(rows, f"{part}_prior_{self.loss}")
-                average |= {f"{part}_{self.loss}": loss, f"{part}_gain_over_prior": 1 - loss / prior}
-                average[f"{part}_mean_of_gains"] = _mean(rows, f"{part}_gain_over_prior")
-            groups = [row["sector"] for row in rows]
+                of_part = _judged(rows, part)
+                average[f"{part}_{self.loss}"] = _mean(of_part, f"{part}_{self.loss}")
+                average[f"{part}_gain_over_prior"] = _gain(of_part, part, self.loss)
+                average[f"{part}_mean_of_gains"] = _mean(of_part, f"{part}_gain_over_prior")
+            groups = [row["sector"] for row in judged]
             gain_all: float = 0.0
             drawn_all: Any = 0.0
             if pooled_prior_rows := cells.get((label, PRIOR_ALL)):
-                gain_all = gain(_mean(pooled_prior_rows, f"test_{self.loss}"), _mean(rows, f"test_prior_{self.loss}"))
+                gain_all = _gain(_judged(pooled_prior_rows), "test", self.loss)
                 drawn_all = self.resampled.gain(groups, label, PRIOR_ALL)
             skill = skill_measures(
                 self.resampled, groups, average["test_gain_over_prior"], self.resampled.gain(groups, label, model),
@@ -75,13 +80,14 @@ class Measured:
         is better. _low and _high are the ends of the 95 % interval, with the same draws of dates for both sides.
         above_tables is the smallest above_TABLE: the model must beat the table that is best on the sealed test itself,
         a choice that helps the table and never the model.
+        Targets without any event in the sealed test are left out: there is nothing to judge.
         beats_all: all differences are above 0. beats_all_clearly: the lower ends of all intervals are above 0.
         """
         average_of = {(average["label"], average["model"]): average for average in averages}
-        groups = {cell: [row["sector"] for row in rows] for cell, rows in self._cells().items()}
+        groups = {cell: [row["sector"] for row in _judged(rows)] for cell, rows in self._cells().items()}
         verdicts = []
         for (label, model), average in average_of.items():
-            if model not in self.judged:
+            if model not in self.judged or np.isnan(average["test_gain_over_prior"]):
                 continue
             cell = (label, model)
             above_prior, drawn = average["test_gain_over_prior"], self.resampled.gain(groups[cell], label, model)
@@ -106,7 +112,8 @@ class Measured:
     def families(self, averages: Sequence[Row]) -> list[Row]:
         """For each model, the gain averaged over targets, and the number of its models (group and target) with skill.
 
-        gain: the mean over targets of gain_over_prior, with its 95 % interval, and skill in words.
+        gain: the mean over targets of gain_over_prior, with its 95 % interval, and skill in words; targets without any
+        event in the sealed test are left out. no_events: the number of its models without one.
         not_above, worst first: the models whose sealed-test loss is not below the prior's, with their gains.
         """
         families = []
@@ -125,6 +132,7 @@ class Measured:
                 "above_prior": sum(row["test_gain_over_prior"] > 0 for row in rows),
                 "with_skill": sum(row["test_skill"] == SKILL for row in rows),
                 "no_skill": sum(row["test_skill"] == NO_SKILL for row in rows),
+                "no_events": len(rows) - len(_judged(rows)),
                 "not_above": [
                     {name: row[name] for name in ("sector", "label", "test_gain_over_prior")} for row in below
                 ],
@@ -132,7 +140,9 @@ class Measured:
         return families
 
     def best_single(self, averages: Sequence[Row]) -> Row | None:
-        """The stacking model compared with the best other model, over all targets and groups; None without both.
+        """The stacking model compared with the best other model, over all targets and groups.
+
+        None without both, or without an event to judge them by.
 
         best: the model with the largest gain over the prior, averaged over targets, on the sealed test itself, which is
         strict for the stacking model. difference: of the two averages, with its 95 % interval.
@@ -141,6 +151,8 @@ class Measured:
         if self.stacking not in names or len(names) == 1:
             return None
         gains = {model: self._over_targets(averages, model) for model in names}
+        if any(np.isnan(gain) for gain, _ in gains.values()):
+            return None
         stacked, stacked_drawn = gains.pop(self.stacking)
         best = max(gains, key=lambda model: gains[model][0])
         best_gain, best_drawn = gains[best]
@@ -162,12 +174,19 @@ class Measured:
         return list(dict.fromkeys(row["model"] for row in self.rows if row["kind"] == "model"))
 
     def _over_targets(self, averages: Sequence[Row], model: str) -> tuple[float, Any]:
-        """The mean over targets of a model's gain over the prior, and of its draws; zeros for a missing model."""
-        cells = {label: rows for (label, name), rows in self._cells().items() if name == model}
+        """The mean over targets of a model's gain over the prior, and of its draws; zeros for a missing model.
+
+        Targets without any event are left out; NaN where none has one.
+        """
+        cells = {label: _judged(rows) for (label, name), rows in self._cells().items() if name == model}
         if not cells:
             return 0.0, 0.0
-        mean = float(np.mean([a["test_gain_over_prior"] for a in averages if a["model"] == model]))
-        drawn = [self.resampled.gain([row["sector"] for row in rows], label, model) for label, rows in cells.items()]
+        of_model = {average["label"]: average for average in averages if average["model"] == model}
+        labels = [label for label, rows in cells.items() if rows]
+        if not labels:
+            return float("nan"), np.full(len(self.resampled.draws.starts), np.nan)
+        mean = float(np.mean([of_model[label]["test_gain_over_prior"] for label in labels]))
+        drawn = [self.resampled.gain([row["sector"] for row in cells[label]], label, model) for label in labels]
         return mean, np.mean(drawn, axis=0)
 
 
@@ -178,8 +197,18 @@ def _mean_returns(rows: Sequence[Row]) -> Row:
     return {name: _weighted_mean(rows, name, weight) for name, weight in weights.items() if name in rows[0]}
 
 
+def _judged(rows: Sequence[Row], part: str = "test") -> list[Row]:
+    """The rows that have a gain on a part: those whose group has an event there."""
+    return [row for row in rows if not np.isnan(row[f"{part}_gain_over_prior"])]
+
+
+def _gain(rows: Sequence[Row], part: str, loss: str) -> float:
+    """The gain of the mean loss over rows; NaN without rows."""
+    return gain(_mean(rows, f"{part}_{loss}"), _mean(rows, f"{part}_prior_{loss}"))
+
+
 def _mean(rows: Sequence[Row], name: str) -> float:
-    return float(np.mean([row[name] for row in rows]))
+    return float(np.mean([row[name] for row in rows])) if rows else float("nan")
 
 
 def _weighted_mean(rows: Sequence[Row], name: str, weight: str) -> float:

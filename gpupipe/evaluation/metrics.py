@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.evaluation.losses import gain
+
 CALIBRATION_BINS = 10
 SMALLEST_PROBABILITY = 1e-12
 
@@ -94,6 +96,17 @@ def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
     return float(sum(errors) / len(order))
 
 
+def has_events(y: np.ndarray) -> bool:
+    """Whether rows hold more than one class, so that there is something to tell apart.
+
+    y: int8 (n,), class numbers: all labels must be known.
+
+        >>> has_events(np.int8([1, 1, 2])), has_events(np.int8([1, 1]))
+        (True, False)
+    """
+    return bool(len(y)) and bool((y != y[0]).any())
+
+
 def measures(
     probability: np.ndarray, y: np.ndarray, prior: np.ndarray, cutoffs: dict[str, float], forward_return: np.ndarray
 ) -> dict[str, Any]:
@@ -105,7 +118,8 @@ def measures(
         called as "buy" is `return_when_buy`, over rows called as "sell" `return_when_sell` (of the price, not of a
         short position), and over all rows `return_buy_and_hold`.
 
-    gain_over_prior is 1 - log_loss / prior_log_loss.
+    gain_over_prior is 1 - log_loss / prior_log_loss; NaN where the rows hold a single class: with nothing to tell apart
+    the prior's loss is next to nothing, and the ratio any number.
     NaN: rows with a NaN forward_return are left out of the mean returns. A measure without any row or call to average,
         or of a class that does not occur, is NaN.
     """
@@ -120,7 +134,7 @@ def measures(
         "rows": len(y),
         "log_loss": loss,
         "prior_log_loss": prior_loss,
-        "gain_over_prior": 1.0 - loss / prior_loss if prior_loss else float("nan"),
+        "gain_over_prior": gain(loss, prior_loss) if has_events(y) else float("nan"),
         "balanced_accuracy": float(np.mean(recalls)) if recalls else float("nan"),
         "return_buy_and_hold": float(forward_return[known].mean(dtype=np.float64)) if known.any() else float("nan"),
     }

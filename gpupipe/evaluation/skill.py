@@ -24,7 +24,8 @@ def skill_measures(
     gain: the estimate.  drawn: float64 (n_draws,), its bootstrap draws.
     gain_all, drawn_all: the gain of the prior of all groups, and its draws; 0 without one.
     Returns gain_low and gain_high, the 95 % interval; above_prior_all, the gain minus gain_all, with the lower end of
-    its interval as above_prior_all_low; and skill in words.
+    its interval as above_prior_all_low; and skill in words. Where the gain is NaN the judged rows hold a single class,
+    and skill says so ("no events").
     """
     low, high = resampled.interval(groups, gain, drawn)
     above = gain - gain_all
@@ -34,5 +35,5 @@ def skill_measures(
         "gain_high": high,
         "above_prior_all": above,
         "above_prior_all_low": above_low,
-        "skill": block_bootstrap.skill(low, above_low),
+        "skill": block_bootstrap.NO_EVENTS if np.isnan(gain) else block_bootstrap.skill(low, above_low),
     }

@@ -29,7 +29,7 @@ def folds(whole: Mapping[str, Any]) -> Section | None:
             {"label": title_of_label(result["label"]), "model": result["model"], "number": k,
              "gain": 100 * fold["gain_over_prior"]}
             for result in whole[name]["results"] if result["model"] not in baselines
-            for k, fold in enumerate(result[key], 1) if fold["rows"]
+            for k, fold in enumerate(result[key], 1) if fold["gain_over_prior"] is not None
         ]  # fmt: skip
         columns = [("label", False), ("model", False), (key[:-1], True), ("gain, %", True)]
         table = [[row["label"], row["model"], row["number"], row["gain"]] for row in rows]
@@ -47,9 +47,9 @@ def folds(whole: Mapping[str, Any]) -> Section | None:
 def _pooled(walk: Mapping[str, Any]) -> list[Any]:
     """Gains over all origins together, with intervals as on the leaderboard, and the dates of each origin."""
     rows = [
-        {"label": title_of_label(result["label"]), "model": result["model"], "gain": 100 * result["gain_over_prior"],
-         "low": to_percent(result.get("gain_low")), "high": to_percent(result.get("gain_high")),
-         "skill": result.get("skill", "")}
+        {"label": title_of_label(result["label"]), "model": result["model"],
+         "gain": to_percent(result["gain_over_prior"]), "low": to_percent(result.get("gain_low")),
+         "high": to_percent(result.get("gain_high")), "skill": result.get("skill", "")}
         for result in walk["results"]
     ]  # fmt: skip
     columns = [("label", False), ("model", False), ("gain, %", True), ("interval from", True), ("to", True),
@@ -59,8 +59,9 @@ def _pooled(walk: Mapping[str, Any]) -> list[Any]:
          result.get("origins_above_prior"), result["rows"]]
         for row, result in zip(rows, walk["results"], strict=True)
     ]  # fmt: skip
+    known = [row for row in rows if row["gain"] is not None]
     return [
-        Figure("Gain over the prior on all origins together, with 95 % intervals", charts.gains(rows)),
+        Figure("Gain over the prior on all origins together, with 95 % intervals", charts.gains(known)),
         Table("All origins together: table", columns, table, folded=True),
         _windows(walk["origins"]),
     ]

@@ -12,6 +12,7 @@ from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
 from gpupipe.report import charts
 from gpupipe.report.formatting import to_percent, words_of
 from gpupipe.report.page import Figure, Section, Table
+from gpupipe.report.sentences import no_events_sentence
 
 Row = Mapping[str, Any]
 
@@ -60,6 +61,7 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
         Column("validation gain, %", "validation_gain_over_prior", "percent"),
         Column("sectors above the prior", "sectors_above_prior"),
         Column("sectors", "sectors"),
+        Column("without events", "sectors_without_events"),
         Column("mean return after BUY, %", "test_return_when_buy", "percent"),
         Column("after any row, %", "test_return_buy_and_hold", "percent"),
     ]
@@ -82,10 +84,13 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
             "skill": average.get("test_skill", ""),
         }
         for average in averages
+        if average["test_gain_over_prior"] is not None
     ]
-    gains = Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows))
+    if sentence := no_events_sentence(averages, titles):
+        text.append(sentence)
+    chart = [Figure("Gain over the prior by model and label, with 95 % intervals", charts.gains(rows))] if rows else []
     table = measures_table("All models and baselines, averaged over sectors", averages, columns)
-    return Section("Leaderboard", text, [gains, table])
+    return Section("Leaderboard", text, [*chart, table])
 
 
 def by_sector(whole: Mapping[str, Any]) -> Section:
@@ -123,5 +128,10 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
     ]
     n_skill = sum(row["skill"] == SKILL for row in gains)
     text = [f"{n_skill} of {len(gains)} models have skill on the sealed test of their sector."]
-    heat = Figure("Gain over the prior by sector and label, in percent; ~: no skill", charts.heat(gains, names))
-    return Section("By sector", text, [heat, measures_table(f"All {len(rows)} models", rows, columns)])
+    if len(gains) < len(rows):
+        text.append(
+            f"{len(rows) - len(gains)} more have no gain, as the test rows of their sector hold a single class."
+        )
+    title = "Gain over the prior by sector and label, in percent; ~: no skill"
+    heat = [Figure(title, charts.heat(gains, names))] if gains else []
+    return Section("By sector", text, [*heat, measures_table(f"All {len(rows)} models", rows, columns)])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpupipe.evaluation import block_bootstrap
-from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_SKILL
+from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_EVENTS, NO_SKILL
 
 
 def verdict_sentences(verdicts: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
@@ -64,12 +64,33 @@ def skill_sentences(families: Sequence[dict[str, Any]], intervals: dict[str, Any
             f"{family['above_prior']} of {_count(family['runs'], 'model')}, skill in {family['with_skill']}, "
             f"no skill in {family['no_skill']}"
         )
+        if family.get("no_events"):  # summaries of older versions have no such entry
+            text += f", {NO_EVENTS} in {family['no_events']}"
         if below := family["not_above"]:
             names = [f"{row['label']} of {row['sector']} {_percent(row['test_gain_over_prior'])}" for row in below]
             more = f" and {len(names) - most} more" if len(names) > most else ""
             text += f"; not above it: {', '.join(names[:most])}{more}"
         sentences.append(f"{text}.")
     return sentences
+
+
+def no_events_sentence(averages: Sequence[dict[str, Any]], titles: Mapping[str, str]) -> str:
+    """How many sectors are left out of the averages of which labels; empty where none is.
+
+    averages: as evaluation.leaderboard.averages returns them.  titles: of the labels.
+
+    >>> averages = [{"label": "l", "model": m, "sectors": 3, "sectors_without_events": 1} for m in ("linear", "prior")]
+    >>> no_events_sentence(averages, {"l": "5 bars, 10 %"}).partition(": ")[2]
+    '1 of 3 sectors on 5 bars, 10 %.'
+    """
+    counts = {row["label"]: (row.get("sectors_without_events", 0), row["sectors"]) for row in averages}
+    left_out = [f"{n} of {_count(all_, 'sector')} on {titles[label]}" for label, (n, all_) in counts.items() if n]
+    if not left_out:
+        return ""
+    return (
+        "No events, a single class in the test rows of a sector, means no gain; left out of the averages: "
+        f"{', '.join(left_out)}."
+    )
 
 
 def stacking_sentence(stacking: dict[str, Any] | None) -> str:
@@ -154,6 +175,8 @@ def tuning_sentences(tuning: dict[str, Any]) -> list[str]:
 
 
 def _gain_with_skill(family: dict[str, Any]) -> str:
+    if family["gain"] is None:
+        return f"{family['model']}: {NO_EVENTS}"
     skill = "" if family["skill"] == block_bootstrap.NOT_KNOWN else f"{family['skill']}, "
     gain = interval_text(family["gain"], family["gain_low"], family["gain_high"])
     return f"{family['model']}: {skill}gain {gain} %"

@@ -18,7 +18,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.evaluation import block_bootstrap
-from gpupipe.evaluation.block_bootstrap import PRIOR
+from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR
 from gpupipe.evaluation.losses import losses_of
 from gpupipe.runtime.errors import UserError
 from gpupipe.training import out_of_sample
@@ -91,13 +91,17 @@ def score_fold(
             row_losses = {
                 name: losses_of(dataset.target, prediction, y[test, k]) for name, prediction in predictions.items()
             }
+            columns = {PRIOR: prior, **row_losses}
+            has_classes = dataset.target.kind == "classes"
+            if has_classes:
+                columns[EVENTS] = block_bootstrap.events_of(y[test, k])
             by_time[label, models.group] = block_bootstrap.by_time(
-                time_ns, {(label, name): lost for name, lost in {PRIOR: prior, **row_losses}.items()}
+                time_ns, {(label, name): column for name, column in columns.items()}
             )
             block_losses += [
                 BlockLoss(
                     times.name, b, models.group, label, name, len(rows), float(lost[rows].sum()),
-                    float(prior[rows].sum()),
+                    float(prior[rows].sum()), frozenset(y[test[rows], k].tolist()) if has_classes else None,
                 )
                 for name, lost in row_losses.items()
                 for b, rows in enumerate(blocks)

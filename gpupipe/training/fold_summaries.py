@@ -12,7 +12,8 @@ import numpy as np
 from gpupipe.artifacts.out_of_sample_store import FoldPredictions
 from gpupipe.cross_validation.combinatorial import paths
 from gpupipe.evaluation import block_bootstrap
-from gpupipe.evaluation.block_bootstrap import NO_SKILL, PRIOR_ALL, Resampled
+from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL, PRIOR_ALL, Resampled
+from gpupipe.evaluation.losses import gain
 from gpupipe.evaluation.skill import skill_measures
 
 ON_EVERY_PATH = "above the prior on every path"
@@ -23,6 +24,7 @@ class BlockLoss:
     """The losses of a model and of the prior on the test rows of one block of a fold, summed, in nats.
 
     block: its position among the fold's test blocks.  prior: loss of the class shares of the sector's training part.
+    classes: those that occur in these rows; None for targets without classes.
 
         >>> block = BlockLoss("origin1", 0, "energy", "label_1d_5pct", "linear", rows=100, loss=90.0, prior=100.0)
         >>> round(1 - block.loss / block.prior, 2)  # the gain over the prior
@@ -37,6 +39,7 @@ class BlockLoss:
     rows: int
     loss: float
     prior: float
+    classes: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class FoldScores:
 def walk_forward_summary(fold_scores: Sequence[FoldScores], tables: Sequence[str]) -> dict[str, Any]:
     """Results of a walk-forward for each label and model: pooled over the origins' test rows, and by origin.
 
-    Averages over sectors compare the sectors' mean log-loss with their priors' mean log-loss. above_tables is the gain
-    minus the gain of the better volatility table.
+    Averages over sectors compare the sectors' mean log-loss with their priors' mean log-loss. Sectors whose rows hold a
+    single class are left out, and counted as sectors_without_events. above_tables is the gain minus the gain of the
+    better volatility table.
     """
     losses = [block for scores in fold_scores for block in scores.losses]
     names = list(dict.fromkeys(block.fold for block in losses))
@@ -90,7 +94,8 @@ def walk_forward_summary(fold_scores: Sequence[FoldScores], tables: Sequence[str
 class _Gains:
     """Gains over the prior of a walk-forward, with their bootstrap draws.
 
-    gains, drawn: the gain and its draws, by (label, model).  sectors, resampled: by label.
+    gains, drawn: the gain and its draws, by (label, model).  sectors: those with events, by label.
+    resampled: by label.
     """
 
     gains: dict[tuple[str, str], float]
@@ -99,9 +104,7 @@ class _Gains:
     resampled: dict[str, Resampled]
 
     @classmethod
-    def draw(
-        cls, results: Sequence[dict[str, Any]], fold_scores: Sequence[FoldScores], longest_horizon: int, seed: int
-    ) -> _Gains:
+    def draw(cls, walked: dict[str, Any], fold_scores: Sequence[FoldScores], longest_horizon: int, seed: int) -> _Gains:
         """Draw blocks of dates over all origins, the same dates for all labels, sectors and models."""
         parts: dict[tuple[str, str], list[block_bootstrap.Losses]] = {}
         for scores in fold_scores:
@@ -111,11 +114,15 @@ class _Gains:
         losses = {key: block_bootstrap.joined(fold_losses) for key, fold_losses in parts.items()}
         times = np.concatenate([key_losses.times for key_losses in losses.values()])
         draws = block_bootstrap.draw(times, longest_horizon, seed)
-        gains = {(result["label"], result["model"]): result["gain_over_prior"] for result in results}
+        gains = {(result["label"], result["model"]): result["gain_over_prior"] for result in walked["results"]}
         labels = list(dict.fromkeys(label for label, _ in losses))
-        sectors = {label: [sector for loss_label, sector in losses if loss_label == label] for label in labels}
         resampled = {
-            label: block_bootstrap.resample(draws, {sector: losses[label, sector] for sector in sectors[label]})
+            label: block_bootstrap.resample(draws, {s: part for (name, s), part in losses.items() if name == label})
+            for label in labels
+        }
+        without = {(r["sector"], r["label"]) for r in walked["by_sector"] if np.isnan(r["gain_over_prior"])}
+        sectors = {
+            label: [sector for name, sector in losses if name == label and (sector, label) not in without]
             for label in labels
         }
         drawn = {(label, model): resampled[label].gain(sectors[label], label, model) for label, model in gains}
@@ -145,8 +152,12 @@ class _Gains:
         return self.resampled[label].interval(self.sectors[label], result["above_tables"], drawn)
 
     def over_labels(self, model: str, skills: Sequence[str]) -> dict[str, Any]:
-        """Gain and skill measures of a model, averaged over its labels. skills: in words, one for each label."""
-        labels = [label for label, name in self.gains if name == model]
+        """Gain and skill measures of a model, averaged over its labels. skills: in words, one for each label.
+
+        Labels without any event are left out; NaN where none has one.
+        """
+        all_labels = [label for label, name in self.gains if name == model]
+        labels = [label for label in all_labels if self.sectors[label]] or all_labels
         mean, mean_all = (
             float(np.mean([self.gains.get((label, name), 0.0) for label in labels])) for name in (model, PRIOR_ALL)
         )
@@ -156,7 +167,7 @@ class _Gains:
         )
         longest = max((self.resampled[label] for label in labels), key=lambda item: max(item.blocks.values()))
         return {
-            "model": model, "labels": len(labels), "gain": mean,
+            "model": model, "labels": len(all_labels), "gain": mean,
             "labels_with_skill": skills.count(block_bootstrap.SKILL), "labels_without_skill": skills.count(NO_SKILL),
             **skill_measures(longest, list(longest.blocks), mean, drawn_mean, mean_all, drawn_all),
         }  # fmt: skip
@@ -176,7 +187,7 @@ def with_intervals(
     gain_high, above_prior_all, above_prior_all_low and skill; items of results also get above_tables_low and
     above_tables_high, the interval of the difference to the better table. families: the means over labels.
     """
-    gains = _Gains.draw(walked["results"], fold_scores, longest_horizon, seed)
+    gains = _Gains.draw(walked, fold_scores, longest_horizon, seed)
     prior_gains = {
         (result["sector"], result["label"]): result["gain_over_prior"]
         for result in walked["by_sector"]
@@ -203,7 +214,7 @@ def cpcv_summary(fold_scores: Sequence[FoldScores], n_groups: int, n_test: int) 
     training rows, so they are not independent. Their spread measures the dependence on the place in time and is no
     standard error: it can deny skill, and cannot prove it.
     skill: "no skill" where a path does not gain over the sectors' priors and over the prior of all sectors, else
-        "above the prior on every path".
+        "above the prior on every path"; "no events" where no path has a gain, as in `walk_forward_summary`.
     smallest_above_prior_all: the smallest gain of a path minus the gain of the prior of all sectors.
     """
     tests = list(itertools.combinations(range(n_groups), n_test))
@@ -218,9 +229,8 @@ def cpcv_summary(fold_scores: Sequence[FoldScores], n_groups: int, n_test: int) 
     by_key = [_grouped(losses, lambda block: (block.label, block.model)) for losses in losses_of_paths]
     for label, model in keys:
         averages = [_averaged(path_losses.get((label, model), [])) for path_losses in by_key]
-        with_rows = [average for average in averages if average["rows"]]
         means = {
-            name: float(np.mean([average[name] for average in with_rows]))
+            name: _mean([average[name] for average in averages if not np.isnan(average["gain_over_prior"])])
             for name in ("log_loss", "prior_log_loss", "gain_over_prior")
         }
         results.append({"label": label, "model": model, **means, "paths": averages, **_spread(averages, "paths")})
@@ -229,11 +239,12 @@ def cpcv_summary(fold_scores: Sequence[FoldScores], n_groups: int, n_test: int) 
         above = [
             path["gain_over_prior"] - prior["gain_over_prior"]
             for path, prior in zip(result["paths"], by_prior_all.get(result["label"], []), strict=False)
-            if path["rows"]
+            if not np.isnan(path["gain_over_prior"])
         ]
         smallest = min(above, default=float("nan"))
         denied = result["smallest_gain"] <= 0 or smallest <= 0
-        result |= {"smallest_above_prior_all": smallest, "skill": NO_SKILL if denied else ON_EVERY_PATH}
+        skill = NO_EVENTS if np.isnan(result["gain_over_prior"]) else NO_SKILL if denied else ON_EVERY_PATH
+        result |= {"smallest_above_prior_all": smallest, "skill": skill}
     return {
         "groups": n_groups, "test_groups": n_test, "n_paths": len(losses_of_paths),
         "folds": [scores.description for scores in fold_scores], "results": results,
@@ -248,26 +259,42 @@ def _grouped(losses: Iterable[BlockLoss], key: Callable[[BlockLoss], Any]) -> di
 
 
 def _averaged(losses: Sequence[BlockLoss]) -> dict[str, Any]:
-    """Log-loss of the model and of the prior, each a mean over sectors of their mean over rows; NaN without rows."""
+    """Log-loss of the model and of the prior, each a mean over sectors of their mean over rows; NaN without rows.
+
+    Sectors whose rows hold a single class are left out.
+    """
+    by_sector = _grouped(losses, lambda block: block.sector)
     means = [
         np.array([sum(block.loss for block in blocks), sum(block.prior for block in blocks)])
         / sum(block.rows for block in blocks)
-        for blocks in _grouped(losses, lambda block: block.sector).values()
-    ]
+        for blocks in by_sector.values() if _have_events(blocks)
+    ]  # fmt: skip
     loss, prior = np.mean(means, axis=0).tolist() if means else (float("nan"), float("nan"))
     return {
-        "sectors": len(means), "rows": sum(block.rows for block in losses), "log_loss": loss, "prior_log_loss": prior,
-        "gain_over_prior": 1 - loss / prior,
+        "sectors": len(by_sector), "sectors_without_events": len(by_sector) - len(means),
+        "rows": sum(block.rows for block in losses), "log_loss": loss, "prior_log_loss": prior,
+        "gain_over_prior": gain(loss, prior),
     }  # fmt: skip
 
 
+def _have_events(blocks: Sequence[BlockLoss]) -> bool:
+    """Whether the rows of these blocks hold more than one class; True for targets without classes."""
+    known = [block.classes for block in blocks if block.classes is not None]
+    return not known or len(frozenset[int]().union(*known)) > 1
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
 def _spread(averages: Sequence[dict[str, Any]], what: str) -> dict[str, Any]:
-    """The spread of the gain over origins or paths; those without rows do not count."""
-    gains = np.array([average["gain_over_prior"] for average in averages if average["rows"]])
+    """The spread of the gain over origins or paths; those without rows or events do not count."""
+    all_gains = np.array([average["gain_over_prior"] for average in averages])
+    gains = all_gains[~np.isnan(all_gains)]
     return {
         f"n_{what}": len(gains),
         f"{what}_above_prior": int((gains > 0).sum()),
-        "smallest_gain": float(gains.min()),
-        "largest_gain": float(gains.max()),
+        "smallest_gain": float(gains.min()) if len(gains) else float("nan"),
+        "largest_gain": float(gains.max()) if len(gains) else float("nan"),
         "std_of_gains": float(gains.std(ddof=1)) if len(gains) > 1 else float("nan"),
     }

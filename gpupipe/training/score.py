@@ -11,7 +11,7 @@ import numpy as np
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators.baselines.contract import Predict, TrainingRows
 from gpupipe.evaluation import block_bootstrap, calibration, losses
-from gpupipe.evaluation.block_bootstrap import PRIOR, PRIOR_ALL
+from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR, PRIOR_ALL
 from gpupipe.evaluation.scorers import scorer_of
 from gpupipe.evaluation.skill import skill_measures
 from gpupipe.training.context import TrainingContext
@@ -103,6 +103,8 @@ def score(workload: Recipe, context: TrainingContext, trained: GroupModels, base
         }
         test_y = y[split.test, k]
         row_losses[label, PRIOR] = losses.losses_of(target, references["test"], test_y)
+        if target.kind == "classes":
+            row_losses[label, EVENTS] = block_bootstrap.events_of(test_y)
         for name, by_part in predictions.items():
             cutoffs = scorer.cutoffs(by_part["validation"], y[split.validation, k])
             metrics = {
