@@ -136,13 +136,13 @@ def run(request: BacktestRequest) -> int:
 def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     """The rules, a table of the portfolios of all sectors, another of sectors, and where the files are."""
     from rich.padding import Padding
-    from rich.text import Text
 
     from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
+    from gpupipe.cli.plain_console import styled
 
     rules = Rules(**whole["rules"])
     when = f"  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates"
-    to.print("\n", Text("Backtest", "bold"), when, sep="")
+    to.print("\n", styled("Backtest", "bold"), when, sep="")
     for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), whole["data"]]:
         to.print(Padding(sentence, (0, 0, 0, 10)))
     rows = whole["statistics"]

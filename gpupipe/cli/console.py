@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gpupipe.cli.plain_console import plain_console, styled
 from gpupipe.data import HEADER, DataReport, summary, table_rows
 from gpupipe.data.report import counted, counted_over
 from gpupipe.pipeline.listener import Listener
@@ -25,9 +26,7 @@ INDENT = 8  # columns, of what stands under a title
 
 def console(quiet: bool) -> Console:
     """Standard output for people; nothing at all if quiet."""
-    from gpupipe.cli.plain_console import PlainConsole
-
-    console = PlainConsole(sys.stdout, quiet=quiet)
+    console = plain_console(sys.stdout, quiet=quiet)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH  # a pipe has no width, and tables are there to be read
     return console
@@ -123,11 +122,9 @@ def _lines(to: Console) -> Listener:
 
 def paragraph(to: Console, text: str, title: str = "") -> None:
     """Print a text under its title; every further line keeps the indent."""
-    from rich.text import Text
-
     lines = textwrap.wrap(text, max(20, to.width - INDENT), break_long_words=False, break_on_hyphens=False)
     for k, line in enumerate(lines):
-        to.print(Text(f"{'' if k else title:<{INDENT}}", "bold"), line, sep="", soft_wrap=True)
+        to.print(styled(f"{'' if k else title:<{INDENT}}", "bold"), line, sep="", soft_wrap=True)
 
 
 def show_data(to: Console, report: DataReport) -> None:

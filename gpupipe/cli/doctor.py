@@ -137,7 +137,7 @@ def _memory_bytes() -> int:
     """Memory that this process may use: the machine's, or less if its control group says so."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        return min(total, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(total, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     except (OSError, ValueError):  # no such file, or "max"
         return total
 

@@ -101,6 +101,7 @@ def run(request: NightlyRequest) -> int:
     from gpupipe.cli.console import console
     from gpupipe.store.content_store import Store
 
+    _check(request)
     job, to = request.run.job, console(request.run.job.quiet)
 
     def waiting(holder: str) -> None:
@@ -114,6 +115,23 @@ def run(request: NightlyRequest) -> int:
     if failed := [step for step in steps if step.status == FAIL]:
         raise UserError("; ".join(f"{step.name}: {step.detail}" for step in failed))
     return 0
+
+
+def _check(request: NightlyRequest) -> None:
+    """UserError before anything is done for what a later step could not do."""
+    from gpupipe import report
+
+    settings = request.run.job.settings()
+    run_command.checked_search(request.run, settings)
+    families = settings.training.models
+    if request.family not in families:
+        raise UserError(
+            f"--family {request.family}: this night trains no such model, but {', '.join(families)}; choose one of "
+            f"these, as --family {families[0]}, or name {request.family} in --models too"
+        )
+    if request.top < 1:
+        raise UserError(f"--top {request.top}: expected 1 or more")
+    report.require()
 
 
 def _steps(request: NightlyRequest, to: Console) -> list[Step]:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
-
-from rich.console import Console
-from rich.text import Text
+from typing import IO, TYPE_CHECKING, Any
 
 from gpupipe.cli.output import readable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
-class PlainConsole(Console):
+
+def plain_console(file: IO[str] | None = None, **options: Any) -> Console:
     """Rich's Console without markup, emoji codes and highlighting.
 
-    Styles are given by `rich.text.Text`, which no text from data can be mistaken for. In strings control characters are
+    Styles are given by `styled`, which no text from data can be mistaken for. In strings control characters are
     escaped, and characters that the stream's encoding lacks are replaced before a table is laid out, so that its
     columns stay aligned.
 
+    file: where it prints; None for standard output at the time.  options: others of `rich.console.Console`.
+
     >>> import sys
-    >>> PlainConsole(sys.stdout).print("btc[usd] :smile: [bold]\\x1b[31m")
+    >>> plain_console(sys.stdout).print("btc[usd] :smile: [bold]\\x1b[31m")
     btc[usd] :smile: [bold]\\x1b[31m
     """
+    from rich.console import Console
 
-    def __init__(self, file: IO[str] | None = None, **options: Any) -> None:
-        super().__init__(file=file, markup=False, emoji=False, highlight=False, **options)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+            return super().render_str(readable(shown, self.encoding), **how)
 
-    def render_str(self, text: str, **how: Any) -> Text:
-        """See `rich.console.Console.render_str`; how: its options."""
-        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-        return super().render_str(readable(shown, self.encoding), **how)
+    return PlainConsole(file=file, markup=False, emoji=False, highlight=False, **options)
+
+
+def styled(text: str, style: str) -> Text:
+    """A text in a style of Rich, such as "bold"."""
+    from rich.text import Text
+
+    return Text(text, style)

@@ -126,7 +126,7 @@ def run(request: RunRequest) -> int:
 
     job = request.job
     settings = job.settings()
-    wanted = _checked_search(request, settings)
+    wanted = checked_search(request, settings)
     to = console.console(job.silent)
     data = job.read(settings, to)
     if request.dry_run:
@@ -142,7 +142,7 @@ def run(request: RunRequest) -> int:
     return 0
 
 
-def _checked_search(request: RunRequest, settings: Config) -> Wanted | None:
+def checked_search(request: RunRequest, settings: Config) -> Wanted | None:
     """What is tuned first; UserError early for what could not be done later, the report and MLflow too."""
     wanted = None
     if request.search is not None:

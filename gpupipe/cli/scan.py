@@ -148,9 +148,8 @@ def run(request: ScanRequest) -> int:
 
 def show(to: Console, scanned: Scanned, top: int, cutoff: str = F1) -> None:
     """The strongest signals as a table, and in words which symbols were left out and what looks wrong."""
-    from rich.text import Text
-
     from gpupipe.backtest.cutoffs import CALLS_MOST
+    from gpupipe.cli.plain_console import styled
     from gpupipe.serving import signal_table
 
     signals = scanned.top(top)
@@ -163,7 +162,7 @@ def show(to: Console, scanned: Scanned, top: int, cutoff: str = F1) -> None:
     for sentence in signal_table.left_out_sentences(scanned):
         to.print(sentence)
     for sentence in scanned.degenerate:
-        to.print(Text(sentence, "bold"))
+        to.print(styled(sentence, "bold"))
 
 
 def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from gpupipe.artifacts import summary
+from gpupipe.cli.plain_console import styled
 from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
@@ -18,7 +16,7 @@ from gpupipe.report import sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
     from gpupipe.estimators.baselines.contract import Baseline
 
@@ -56,7 +54,7 @@ def show_summary(
         to.print(summary.warm_sentence(whole["warm_start"]))
     tables.show_time()
     to.print(
-        Text(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
+        styled(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
         f" in {out}: trained_*/, summary.json and summary.parquet (one row a model), data_report.json, folds.svg, "
         "manifest.json",
         sep="",
@@ -100,9 +98,9 @@ class SummaryTables:
         """What the figures of the tables of gains are."""
         styles = (
             "; ",
-            Text("bold", "bold"),
+            styled("bold", "bold"),
             " is the best of the row, ",
-            Text("dim", "dim"),
+            styled("dim", "dim"),
             " is worse than the prior",
         )
         shares = " and ".join(f"{name.upper()} %" for name in self.called)
@@ -136,6 +134,8 @@ class SummaryTables:
 
     def _show_gains(self, title: str, rows: list[Row], measured: list[Row]) -> None:
         """rows: of which class shares are averaged.  measured: the gains, one for each label and model."""
+        from rich.table import Table
+
         table = Table(
             title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1)
         )
@@ -161,7 +161,7 @@ class SummaryTables:
             return
         drawn = self.whole["intervals"]
         how = f"{drawn['draws']:,} draws of {drawn['times']} dates in blocks of {drawn['block']}"
-        self.to.print(Text("gain with its 95 % interval", "bold"), f"({how})")
+        self.to.print(styled("gain with its 95 % interval", "bold"), f"({how})")
         table = figures_table(("label", "model"), ("over the prior", "over volat. sector", "over volat. pooled"))
         titles = self.titles
         for verdict in self.whole["verdict"]:
@@ -179,7 +179,7 @@ class SummaryTables:
         if not sides:
             return
         heads = [f"{self.names[name]}\n{side.upper()}" for name in judged for side in sides]
-        title = Text("mean return over the label's bars", "bold")
+        title = styled("mean return over the label's bars", "bold")
         self.to.print(title, ", in percent: of every test row, and after calls", sep="")
         table = figures_table(("label",), ("buy and\nhold", *heads))
         mean = {(average["label"], average["model"]): average for average in self.whole["averages"]}
@@ -238,10 +238,13 @@ class SummaryTables:
         self.to.print(sentences.cpcv_sentence(self._of_models(crossed["results"]), crossed["n_paths"]))
         if n_folds := sum(bool(fold["skipped"]) for fold in crossed["folds"]):
             folds = counted(n_folds, "fold")
-            self.to.print(Text("not trained", "yellow"), f"labels or sectors of {folds}: summary.json has which")
+            self.to.print(styled("not trained", "yellow"), f"labels or sectors of {folds}: summary.json has which")
 
     def show_steadiness(self, text: str, results: list[Row], below: Callable[[Row], str]) -> None:
         """A table of gains over several folds, with a second figure below each: below(row)."""
+        from rich.table import Table
+        from rich.text import Text
+
         self.to.print(f"\n{text}")
         table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
         table.add_column("label", min_width=13)
@@ -267,7 +270,7 @@ class SummaryTables:
     def show_skipped(self, skipped: Sequence[Row], where: str = "") -> None:
         """What was not trained, and why."""
         for sentence in sentences.skip_sentences(skipped):
-            self.to.print(Text("not trained", "yellow"), f"{where}{sentence}")
+            self.to.print(styled("not trained", "yellow"), f"{where}{sentence}")
 
     def show_time(self) -> None:
         """The time by stage, and what was held."""
@@ -309,6 +312,6 @@ def _percent(value: float | None) -> str:
 
 def _cell(value: float | None, best: float, skill: str | None = None) -> Text:
     if value is None:
-        return Text(NO_EVENTS, "dim") if skill == NO_EVENTS else Text("-")
+        return styled(NO_EVENTS, "dim") if skill == NO_EVENTS else styled("-", "")
     text = f"{_percent(value)}{'~' if skill == NO_SKILL else ''}"
-    return Text(text, "dim" if value <= 0 else "bold" if value == best else "")
+    return styled(text, "dim" if value <= 0 else "bold" if value == best else "")

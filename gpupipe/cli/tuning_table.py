@@ -21,14 +21,13 @@ EXPLANATION = (
 
 def show_tuning(to: Console, tuning: dict[str, Any], out: str | os.PathLike[str]) -> None:
     """A table of the studies (trials, the best gain on validation, and beside it what it is worth), and sentences."""
-    from rich.text import Text
-
+    from gpupipe.cli.plain_console import styled
     from gpupipe.report import sentences
 
     to.print(EXPLANATION)
     to.print(_study_table(tuning["studies"]))
     for sentence in sentences.skip_sentences(tuning["skipped"]):
-        to.print(Text("not tuned", "yellow"), sentence)
+        to.print(styled("not tuned", "yellow"), sentence)
     for sentence in _worth_sentences(tuning):
         to.print(sentence)
     to.print(f"In {out}: tuned.toml for gpupipe run --config, tuning.json with all of this, studies.sqlite.")

@@ -205,7 +205,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def _read_toml(file: str | pathlib.Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(pathlib.Path(file).read_text())
+        return tomllib.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"configuration file {str(file)!r} does not exist") from None
     except (ValueError, RecursionError, OSError) as error:  # a number of too many digits is a plain ValueError

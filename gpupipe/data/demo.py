@@ -134,6 +134,6 @@ def sectors(path: pathlib.Path) -> dict[str, str]:
         else:
             sector = _OLD_SECTORS[entry.get("sector", "")]
         sector_of_symbol[entry.get("ticker", "")] = sector
-    with pathlib.Path(__file__).with_name("demo_sectors.csv").open(newline="") as lines:
+    with pathlib.Path(__file__).with_name("demo_sectors.csv").open(newline="", encoding="utf-8") as lines:
         rows = csv.DictReader(line for line in lines if not line.startswith("#"))
         return {**sector_of_symbol, **{row["symbol"]: row["sector"] for row in rows}}

@@ -267,7 +267,7 @@ def provenance(files: Sequence[str | os.PathLike[str]]) -> dict[str, Any] | None
 
     A study in a later file replaces the same study in an earlier file.
     """
-    tables = [tomllib.loads(pathlib.Path(file).read_text()).get("tuning") for file in files]
+    tables = [tomllib.loads(pathlib.Path(file).read_text(encoding="utf-8")).get("tuning") for file in files]
     given = [table for table in tables if table]
     if not given:
         return None

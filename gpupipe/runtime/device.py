@@ -134,7 +134,7 @@ class Device:
 def host_bytes() -> int:
     """Resident set of this process now, in bytes; its largest where the system does not say."""
     try:
-        with open("/proc/self/statm") as line:
+        with open("/proc/self/statm", encoding="utf-8") as line:
             return int(line.read().split()[1]) * resource.getpagesize()
     except OSError:
         return host_peak_bytes()
@@ -305,7 +305,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()

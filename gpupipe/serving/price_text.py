@@ -77,7 +77,7 @@ def aligned(texts: Sequence[str]) -> list[str]:
     """Texts of one column with spaces around them, so that the decimal points stand below each other.
 
     >>> aligned(["187.25", "1.08345", "–"])
-    ['187.25   ', '  1.08345', '     –   ']
+    ['187.25   ', '  1.08345', '  –      ']
     """
     parts = [text.partition(".") for text in texts]
     left = max((len(whole) for whole, _, _ in parts), default=0)

@@ -118,7 +118,7 @@ class Store:
         began, announced = time.monotonic(), False
         while True:
             self._work.mkdir(parents=True, exist_ok=True)
-            with path.open("a+") as stream:
+            with path.open("a+", encoding="utf-8", errors="replace") as stream:
                 if _locked(stream, path):
                     stream.truncate(0)
                     since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
@@ -252,13 +252,13 @@ class Store:
                 return
             self._referred.add((run_key, key))
             (self._work / "runs").mkdir(parents=True, exist_ok=True)
-            with (self._work / "runs" / run_key).open("a") as stream:
+            with (self._work / "runs" / run_key).open("a", encoding="utf-8") as stream:
                 stream.write(f"\n{key}\n")  # a line cut short by a kill stays alone
 
     def runs(self) -> dict[str, set[str]]:
         """Keys of the results that each run needs, by run key; a line cut short by a kill is ignored."""
         return {
-            path.name: {line for line in path.read_text().split("\n") if len(line) == KEY_LENGTH}
+            path.name: {line for line in path.read_text(encoding="utf-8").split("\n") if len(line) == KEY_LENGTH}
             for path in sorted((self._work / "runs").glob("*"))
         }
 

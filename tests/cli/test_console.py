@@ -6,10 +6,10 @@ import io
 import re
 
 import pytest
-from gpupipe.cli.plain_console import PlainConsole
 
 from gpupipe import config
 from gpupipe.cli import console, tables
+from gpupipe.cli.plain_console import plain_console
 from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data import load
 from gpupipe.estimators import registry
@@ -24,7 +24,7 @@ from tests.support.toy_workload import LINE_PLACE, TOY, toy_panel
 
 
 def pipe(width=80, terminal=None):
-    return PlainConsole(io.StringIO(), width=width, force_terminal=terminal)
+    return plain_console(io.StringIO(), width=width, force_terminal=terminal)
 
 
 def printed(to):
@@ -87,7 +87,7 @@ def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():
 
 
 def test_a_quiet_console_gets_no_progress():
-    to = PlainConsole(io.StringIO(), quiet=True)
+    to = plain_console(io.StringIO(), quiet=True)
     with console.live(to, tiny_market().device) as listener:
         assert listener == Listener()
     assert printed(to) == ""

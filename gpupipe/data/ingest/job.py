@@ -211,5 +211,5 @@ def _log(folder: pathlib.Path, report: IngestReport, incoming: IncomingBars) -> 
     write_atomic(log / LAST, dump_json(content))
     counts = {key: len(value) if isinstance(value, (list, tuple)) else value for key, value in content.items()}
     counts["time"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with (log / JOURNAL).open("a") as journal:
+    with (log / JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(json.dumps(counts, sort_keys=True) + "\n")
