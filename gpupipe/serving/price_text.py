@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ DIGITS = 4  # significant digits of prices below 1
 MOST = 12  # decimals, whatever the prices
 QUOTED_DIGITS = 6  # significant digits up to which a price counts as one that an exchange quotes
 SMALLEST = 1e-8  # smaller prices are written with an exponent
+CLOSE = 0.002  # of the largest price: a smaller difference is shown with two digits
 SAME = 1e-7  # relative difference of prices that are equal in float32
 
 
@@ -31,12 +33,13 @@ def decimals_of(prices: Sequence[float], quoted: int = 0) -> int:
     """The decimals of prices that are read together, such as close, entry, stop and target of a signal.
 
     At least two, below 1 at least four significant digits of the largest price, and at least `quoted`; then as many
-    more as tell the prices apart, 12 at most. Prices that are equal in float32 need not be told apart.
+    more as tell the prices apart, 12 at most. If their smallest difference is below 0.2 % of the largest price, as that
+    of currencies, it is shown with two digits. Prices that are equal in float32 need not be told apart.
 
     prices: in the symbol's currency; NaN and infinity do not count.  quoted: see `quoted_decimals`.
 
-    >>> decimals_of([187.25, 186.6, 184.0]), decimals_of([2.013e-05, 2.01e-05]), decimals_of([12.0, 11.996])
-    (2, 8, 3)
+    >>> decimals_of([187.25, 186.6, 184.0]), decimals_of([2.013e-05, 1.99e-05]), decimals_of([12.0, 11.996])
+    (2, 8, 4)
     """
     known: list[float] = []
     for price in sorted(abs(price) for price in prices if math.isfinite(price)):
@@ -44,6 +47,9 @@ def decimals_of(prices: Sequence[float], quoted: int = 0) -> int:
             known.append(price)
     largest = known[-1] if known else 0.0
     digits = DIGITS - 1 - math.floor(math.log10(largest)) if 0 < largest < 1 else FEWEST
+    smallest = min((b - a for a, b in itertools.pairwise(known)), default=0.0)
+    if 0 < smallest < CLOSE * largest:
+        digits = max(digits, math.ceil(-math.log10(smallest) - 1e-6) + 1)  # 1e-6: a cent is 0.00999...
     decimals = min(max(FEWEST, digits, quoted), MOST)
     while decimals < MOST and len({price_text(price, decimals) for price in known}) < len(known):
         decimals += 1

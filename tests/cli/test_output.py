@@ -247,14 +247,14 @@ def test_a_job_whose_output_is_closed_says_how_to_go_on():
 
 def test_prices_and_times_of_a_scan():
     """Digits that tell entry, stop and target apart; stocks as ever; the hour and zone of intraday bars alone."""
-    coin = signal("COIN", "2024-03-21T14:00:00", (2.013e-05, 2.0107e-05, 2.0153e-05, 1.98e-05, 2.0957e-05))
+    coin = signal("COIN", "2024-03-21T14:00:00", (2.013e-05, 1.9927e-05, 2.0333e-05, 1.89e-05, 2.3197e-05))
     pair = signal("EURUSD", "2024-03-21T20:00:00", (1.08345, 1.08305, 1.08385, 1.0811, 1.0893))
     stock = signal("XOM", "2024-03-21T20:00:00")
     signals = (coin, pair, stock)
     display = Display(True, {"XOM": -14400}, {"EURUSD": 5})
     text = shown_by(lambda to: scan.show(to, Scanned(signals, (), (), display=display), 9))
     rows = {line.split()[0]: " ".join(line.split()) for line in text.splitlines()[1:4]}
-    assert rows["COIN"].endswith(" 0.00002013 0.00002011 – 0.00002015 0.00001980 0.00002096")
+    assert rows["COIN"].endswith(" 0.00002013 0.00001993 – 0.00002033 0.00001890 0.00002320")
     assert rows["EURUSD"].endswith(" 1.08345 1.08305 – 1.08385 1.08110 1.08930")
     assert rows["XOM"].endswith(" 187.25 186.68 – 187.82 183.80 195.87")
     assert " 2024-03-21 14:00 UTC " in rows["COIN"] and " 2024-03-21 16:00 -04:00 " in rows["XOM"]
