@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gpupipe import report
 from gpupipe.artifacts import summary
 from gpupipe.cli import backtest, main, nightly, scan
 from gpupipe.runtime.errors import UserError
@@ -95,6 +96,30 @@ def test_options_of_a_run_that_a_night_has_no_use_for_are_refused(tmp_path, caps
         assert main.main([*OPTIONS, option, "--data", "demo", "--out", str(tmp_path / "OUT")]) == 2
         assert f"{option} is for gpupipe run" in capsys.readouterr().err
     assert not (tmp_path / "OUT").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--models", "linear", "--family", "meta_learner"],
+         "--family meta_learner: this night trains no such model, but linear; choose one of these, as --family linear"),
+        (["--family", "xgb_hist"], "--family xgb_hist: this night trains no such model, but xgb_joint, linear, meta"),
+        (["--top", "0"], "--top 0: expected 1 or more"), (["--memory", "much"], "--memory"),
+    ],
+)  # fmt: skip
+def test_what_a_later_step_could_not_do_is_refused_before_anything_is_ingested(night, capsys, options, expected):
+    assert night(*options) == 2 and night.did == [] and not night.out.exists()
+    assert expected in capsys.readouterr().err
+
+
+def test_the_usual_family_is_refused_where_it_is_not_trained(night, monkeypatch, capsys):
+    """Also where OUT holds models of that family, which this night would replace."""
+    night.out.mkdir()
+    (night.out / "manifest.json").write_text("{}")
+    assert main.main(["nightly", "--models", "linear", "--data", "demo", "--out", str(night.out)]) == 2
+    assert "--family meta_learner: this night trains no such model" in capsys.readouterr().err
+    monkeypatch.setitem(report.NEEDS, "no_such_module", "no-such-package")
+    assert night() == 2 and night.did == [] and "no-such-package" in capsys.readouterr().err
 
 
 def test_a_step_that_fails_ends_those_that_need_it(tmp_path, capsys):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 from scipy.stats import t as student
 
 from gpupipe.evaluation import block_bootstrap, leaderboard
-from gpupipe.evaluation.block_bootstrap import PRIOR, PRIOR_ALL, Losses
+from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR, PRIOR_ALL, Losses, by_time
 from gpupipe.report import sentences
+from gpupipe.store.content_store import dump_json
 
 DAY_NS = 86_400 * 10**9
 
@@ -195,6 +198,64 @@ def test_averages_verdict_and_words(judged):
     worse = {**stacked, "difference": -0.01}
     assert "not as good as the best single family" in sentences.stacking_sentence(worse)
     assert board_of([row for row in rows if row["model"] != "meta_learner"], resampled).best_single(means) is None
+
+
+def test_a_sector_without_events_is_left_out_of_every_average(judged):
+    """Its rows hold one class, so the prior's loss is next to nothing, and its gain was -140 times that."""
+    losses, _, rows = judged
+    quiet = losses_of(100, GAINS, 9)
+    for key in quiet.sums:
+        quiet.sums[key][:] = 1e-3 if key[1] == PRIOR else 0.14
+    resampled = block_bootstrap.resample(
+        block_bootstrap.draw(np.arange(100) * DAY_NS, 5, 42), losses | {"quiet": quiet}
+    )
+    unknown = {"test_gain_over_prior": float("nan"), "test_skill": "no events"}
+    with_quiet = [*rows, *({**row, **unknown} for row in rows_of({"quiet": quiet}, resampled))]
+    board, before = board_of(with_quiet, resampled), board_of(rows, resampled)
+    averages = board.averages()
+    for average, expected in zip(averages, before.averages(), strict=True):
+        assert (average["sectors"], average["sectors_without_events"]) == (4, 1)
+        assert expected["sectors_without_events"] == 0
+        for name in ("gain_over_prior", "gain_low", "gain_high", "log_loss", "skill"):
+            assert average[f"test_{name}"] == expected[f"test_{name}"]
+    assert board.verdict(averages) == before.verdict(before.averages())
+    for family, expected in zip(board.families(averages), before.families(before.averages()), strict=True):
+        assert family["no_events"] == 1 and family["gain"] == expected["gain"] and family["runs"] == 4
+        assert family["gain_low"] == expected["gain_low"] and family["not_above"] == expected["not_above"]
+    assert board.best_single(averages) == before.best_single(before.averages())
+
+
+def test_without_any_event_there_is_no_gain_and_no_verdict(judged):
+    _, resampled, rows = judged
+    unknown = {"test_gain_over_prior": float("nan"), "test_skill": "no events"}
+    board = board_of([{**row, **unknown} for row in rows], resampled)
+    averages = board.averages()
+    assert {(average["test_skill"], average["sectors_without_events"]) for average in averages} == {("no events", 3)}
+    assert all(np.isnan(average["test_gain_over_prior"]) for average in averages)
+    assert all(np.isfinite(average["validation_gain_over_prior"]) for average in averages)
+    assert board.verdict(averages) == [] and board.best_single(averages) is None
+    families = json.loads(dump_json(board.families(averages)))
+    assert {(family["gain"], family["skill"]) for family in families} == {(None, "no events")}
+    said = sentences.skill_sentences(families, resampled.about())
+    assert said[0].startswith("xgb_joint: no events") and said[0].endswith("no events in 3.")
+
+
+def test_draws_without_an_event_do_not_count():
+    """Three events on the first of 60 dates: without one the prior loses a thousandth, and the ratio is any number."""
+    times = np.arange(60) * DAY_NS
+    happened = np.zeros(60)
+    happened[0] = 3
+    prior, own = np.where(happened > 0, 20.0, 0.001), np.where(happened > 0, 15.0, 0.2)
+    columns = {("a", PRIOR): prior, ("a", "m"): own}
+    draws = block_bootstrap.draw(times, 5, 0)
+    plain = block_bootstrap.resample(draws, {"x": by_time(times, columns)})
+    counted = block_bootstrap.resample(draws, {"x": by_time(times, columns | {("a", EVENTS): happened})})
+    assert plain.gain(["x"], "a", "m").min() < -100
+    drawn = counted.gain(["x"], "a", "m")
+    has_event = np.array([0 in dates for dates in dates_of(draws)])
+    assert (np.isnan(drawn) == ~has_event).all() and 0.5 < has_event.mean() < 0.9
+    assert np.array_equal(drawn[has_event], plain.gain(["x"], "a", "m")[has_event])
+    assert drawn[has_event].min() > -1
 
 
 def test_a_pooled_prior_is_no_skill():

@@ -102,12 +102,25 @@ def test_undefined_measures_are_nan_and_not_zero():
     prior, cutoffs = np.array([0.2, 0.6, 0.2]), {"buy": 1.0, "sell": 1.0}
     values = metrics.measures(probability, np.full(n, MIDDLE, np.int8), prior, cutoffs, np.zeros(n, np.float32))
     undefined = {f"{m}_{c}" for m in ("precision", "recall", "pr_auc", "return_when") for c in ("buy", "sell")}
+    undefined.add("gain_over_prior")  # all rows are of one class
     assert {name for name, value in values.items() if np.isnan(value)} == undefined
     assert values["balanced_accuracy"] == 1.0 and values["share_buy"] == 0.0 and values["calls_sell"] == 0
     # Calls whose returns are all NaN have no mean return.
     low = {"buy": 0.01, "sell": 2.0}
     unknown = metrics.measures(probability, np.full(n, UPPER, np.int8), prior, low, np.full(n, np.nan, np.float32))
     assert unknown["calls_buy"] > 0 and np.isnan(unknown["return_when_buy"])
+
+
+def test_rows_of_a_single_class_have_no_gain():
+    """The prior of 1 in 1,000 loses next to nothing on them: the ratio would be -14,065 percent."""
+    y = np.full(50, MIDDLE, np.int8)
+    probability, prior = np.tile(np.float32([0.08, 0.86, 0.06]), (50, 1)), np.array([0.0005, 0.999, 0.0005])
+    values = metrics.measures(probability, y, prior, {"buy": 0.5, "sell": 0.5}, np.zeros(50, np.float32))
+    assert np.isnan(values["gain_over_prior"]) and values["prior_log_loss"] == pytest.approx(0.001, rel=1e-3)
+    assert 1 - values["log_loss"] / values["prior_log_loss"] < -140  # of which nothing follows
+    y[0] = UPPER
+    values = metrics.measures(probability, y, prior, {"buy": 0.5, "sell": 0.5}, np.zeros(50, np.float32))
+    assert values["gain_over_prior"] == pytest.approx(1 - values["log_loss"] / values["prior_log_loss"])
 
 
 def test_no_rows_give_nan():

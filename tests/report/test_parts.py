@@ -232,6 +232,71 @@ def test_signals_name_their_date_and_their_models(tmp_path):
     assert "is not a file of gpupipe scan" in signals.signals(tmp_path, SUMMARY).text[0]
 
 
+def test_signals_show_the_digits_of_their_prices_and_the_zone_of_their_bars(tmp_path):
+    import sqlite3
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gpupipe.serving.scan import ABOUT, TABLE
+
+    row = {"symbol": "COIN", "sector": "[b]<i>&", "time": "2026-01-05T14:00:00", "side": "BUY", "horizon": 5,
+           "threshold": 0.05, "probability": 0.5, "strength": 2.0, "agreement": 1.0, "close": 2.013e-05,
+           "model": "linear", "entry_low": 1.99e-05, "entry_high": 2.03e-05, "stop": 1.9e-05,
+           "target": None}  # fmt: skip
+    tokyo = {**row, "symbol": "[/ES]", "time": "2026-01-05T22:00:00", "close": 187.25, "entry_low": 186.677,
+             "entry_high": 187.823, "stop": 184.0, "target": 195.0, "strength": 1.0}  # fmt: skip
+    display = {"intraday": True, "utc_offset_s": {"[/ES]": 32400}, "decimals": {}}
+    about = {"run_key": SUMMARY["run_key"], "cutoff": "profit", "degenerate": [], "display": display}
+
+    def written(*rows):
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about)})
+        pq.write_table(table, tmp_path / signals.SIGNALS)
+        return signals.signals(tmp_path, SUMMARY)
+
+    with sqlite3.connect(tmp_path / signals.ACTIVE) as database:
+        database.execute(TABLE)
+        database.execute(
+            "insert into active_signals (symbol, status, side, created, updated) values ('[/ES]', 'CREATED', 'BUY', "
+            "'2026-01-05T21:00:00', '2026-01-05T22:00:00')"
+        )
+    database.close()
+    section = written(row, tokyo, {**row, "symbol": "NEW", "time": "2026-01-06T01:00:00", "side": "HOLD"})
+    strongest, active = section.parts
+    (es,) = strongest.rows  # of the newest session, which for this symbol is a day later than in UTC
+    assert es[:3] == ["[/ES]", "[b]<i>&", "2026-01-06 07:00 +09:00"]
+    assert [page._cell(value, 2) for value in es[8:]] == ["187.25", "186.68", "187.82", "184.00", "195.00"]
+    assert "On the bars of 2026-01-06" in section.text[0] and "Left out: 1 symbols" in " ".join(section.text)
+    assert active.rows == [["CREATED", "[/ES]", "BUY", "2026-01-06 06:00 +09:00", "2026-01-06 07:00 +09:00"]]
+    content = page.render("t", [], [section]).replace(page.library(), "")
+    assert '<td class="number" data-value="187.25">187.25</td>' in content
+    assert "<td>[b]&lt;i&gt;&amp;</td>" in content and "<td>[/ES]</td>" in content
+    (coin,) = written({**row, "time": "2026-01-06T01:00:00"}, {**tokyo, "side": "HOLD"}).parts[0].rows
+    assert coin[2] == "2026-01-06 01:00 UTC"
+    expected = ["0.00002013", "0.00001990", "0.00002030", "0.00001900", "–"]
+    assert [page._cell(value, 2) for value in coin[8:]] == expected
+
+
+def test_a_leaderboard_without_events_has_words_in_place_of_gains():
+    known = {"label": "label_5d_10pct", "model": "linear", "sectors": 3, "sectors_without_events": 1,
+             "test_gain_over_prior": 0.25, "test_skill": "skill", "test_log_loss": 1.0,
+             "test_prior_log_loss": 1.0}  # fmt: skip
+    unknown = {**known, "test_gain_over_prior": None, "test_skill": "no events", "sectors_without_events": 3}
+    models = [{**known, "kind": "model", "sector": "a"}, {**unknown, "kind": "model", "sector": "b"}]
+    whole = {"models": models, "averages": [known, {**unknown, "model": "xgb_hist"}]}
+    section = leaderboard.leaderboard(whole)
+    figure, table = section.parts
+    assert [row["gain"] for row in figure.spec["data"]["values"]] == [25.0]
+    assert [line[2] for line in table.rows] == [25.0, None] and table.rows[1][3] == "no events"
+    assert "left out of the averages: " in section.text[-1]
+    sectors = leaderboard.by_sector(whole)
+    assert sectors.text == ["1 of 1 models have skill on the sealed test of their sector.",
+                            "1 more have no gain, as the test rows of their sector hold a single class."]  # fmt: skip
+    nothing = {"models": [models[1]], "averages": [unknown]}
+    assert [type(part) for part in leaderboard.leaderboard(nothing).parts] == [page.Table]
+    assert [type(part) for part in leaderboard.by_sector(nothing).parts] == [page.Table]
+
+
 def test_calibration_bins_have_their_row_counts():
     about = {"sector": "energy", "label": "label_5d_10pct", "model": "linear", "side": "buy"}
     lines = [{**about, "bin": k, "rows": 10, "happened": k, "probability": k / 10} for k in range(4)]

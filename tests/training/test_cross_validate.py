@@ -215,6 +215,31 @@ def test_a_walk_forward_by_hand():
     assert by_sector["a"]["log_loss"] == 1.0 and by_sector["a"]["n_origins"] == 2 and by_sector["b"]["n_origins"] == 1
 
 
+def test_a_sector_whose_rows_hold_one_class_is_left_out_of_a_walk_forward():
+    """In origin 1 sector b has no event: the origin is judged by a; over both origins b has events again."""
+    quiet, eventful = frozenset({1}), frozenset({1, 2})
+    found = fold_summaries.walk_forward_summary([
+        measured("origin1", (0, "a", "label", "m", 10, 9.0, 10.0, eventful),
+                 (0, "b", "label", "m", 10, 9.0, 0.01, quiet)),
+        measured("origin2", (0, "a", "label", "m", 10, 9.5, 10.0, eventful),
+                 (0, "b", "label", "m", 10, 8.0, 9.99, frozenset({2}))),
+        measured("origin3", (0, "b", "label", "m", 10, 1.0, 0.01, quiet)),
+    ], TABLES)  # fmt: skip
+    (one,) = found["results"]
+    assert [o["gain_over_prior"] for o in one["origins"]][:2] == pytest.approx([0.1, 0.05])
+    assert [(o["sectors"], o["sectors_without_events"]) for o in one["origins"]] == [(2, 1), (2, 1), (1, 1)]
+    assert np.isnan(one["origins"][2]["gain_over_prior"])
+    assert (one["n_origins"], one["smallest_gain"]) == (2, pytest.approx(0.05))
+    assert one["gain_over_prior"] == pytest.approx(1 - (18.5 / 20 + 18 / 30) / (20 / 20 + 10.01 / 30))
+    by_sector = {s["sector"]: s for s in found["by_sector"]}
+    assert by_sector["b"]["n_origins"] == 0 and np.isnan(by_sector["b"]["smallest_gain"])
+    crossed = fold_summaries.cpcv_summary([
+        measured(f"fold{k}", *((b, "a", "label", "m", 5, 1.0, 0.01, quiet) for b in (0,))) for k in range(3)
+    ], 3, 1)  # fmt: skip
+    (nothing,) = crossed["results"]
+    assert nothing["skill"] == "no events" and np.isnan(nothing["gain_over_prior"]) and nothing["n_paths"] == 0
+
+
 def test_intervals_of_a_walk_forward_are_those_of_its_rows_as_one_test(walked):
     walk = walked[1]["walk_forward"]
     assert walk["intervals"]["times"] == 3 * walked[1]["intervals"]["times"]  # three windows of as many dates
