@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gpupipe.cli.options import DataRequest, add_output, add_wait
+from gpupipe.cli.options import DataRequest, add_max_quarantined, add_output, add_wait
 from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeframe", help="which bars, where the source holds several; yfinance's interval")
     parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
+    add_max_quarantined(parser)
     parser.add_argument("--since", metavar="DAY", help="leave out bars before it; from when yfinance is asked")
     parser.add_argument(
         "--calendar", metavar="NAME", help="of exchange-calendars (default XNYS; 24/7 for crypto), or none"
@@ -84,7 +85,14 @@ def request_of(chosen: argparse.Namespace) -> IngestRequest:
         raise UserError("gpupipe ingest: expected a SOURCE or one of --clean, --restore N, --verify")
     return IngestRequest(
         store=chosen.store,
-        data=DataRequest(chosen.source, chosen.sector_map, chosen.timeframe, chosen.adjusted, chosen.strict),
+        data=DataRequest(
+            source=chosen.source,
+            sector_map=chosen.sector_map,
+            timeframe=chosen.timeframe,
+            adjusted=chosen.adjusted,
+            strict=chosen.strict,
+            max_quarantined=chosen.max_quarantined,
+        ),
         since=chosen.since,
         calendar=chosen.calendar,
         as_of=chosen.as_of,
@@ -118,7 +126,14 @@ def ingested(request: IngestRequest) -> IngestReport:
     from gpupipe.data.ingest import SourceOptions, ingest
 
     data = request.data
-    options = SourceOptions(data.sector_map, data.timeframe, data.adjusted, data.strict, request.since)
+    options = SourceOptions(
+        sector_map=data.sector_map,
+        timeframe=data.timeframe,
+        adjusted=data.adjusted,
+        strict=data.strict,
+        since=request.since,
+        max_quarantined=data.max_quarantined,
+    )
     return ingest(
         data.source,
         request.store,

@@ -8,7 +8,17 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gpupipe.cli.options import ALL, DataRequest, add_device, add_output, add_wait, data_request, numbers, words
+from gpupipe.cli.options import (
+    ALL,
+    DataRequest,
+    add_device,
+    add_max_quarantined,
+    add_output,
+    add_wait,
+    data_request,
+    numbers,
+    words,
+)
 from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,6 +146,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeframe", help="which bars, where the data hold several")
     parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
+    add_max_quarantined(parser)
     parser.add_argument("--sectors", default=ALL, help="all, or names separated by commas")
     parser.add_argument("--horizons", help="bars, as 1,2,5")
     parser.add_argument("--thresholds", help="fractions, as 0.05,0.10")

@@ -21,7 +21,8 @@ ALL = "all"  # sectors
 class DataRequest:
     """Which data are read, and how strictly; see `gpupipe.data.load`.
 
-    source: --data; None for the demo.  sectors: "all", or names separated by commas.
+    source: --data; None for the demo.  sectors: "all", or names separated by commas.  max_quarantined: the share of
+    rows that may be quarantined.
 
         >>> DataRequest("prices/*.csv", sectors="energy,utilities").sectors.split(",")
         ['energy', 'utilities']
@@ -33,6 +34,7 @@ class DataRequest:
     adjusted: bool = False
     strict: bool = False
     sectors: str = ALL
+    max_quarantined: float = 0.05
 
     def load(self, device: Device) -> tuple[Panel, DataReport]:
         """The panel, and the report on it."""
@@ -46,12 +48,15 @@ class DataRequest:
             strict=self.strict,
             timeframe=self.timeframe,
             adjusted=self.adjusted,
+            max_quarantined=self.max_quarantined,
         )
 
 
 def data_request(chosen: argparse.Namespace, sectors: str = ALL, strict: bool = False) -> DataRequest:
     """The data that the options of `add_data_arguments` name."""
-    return DataRequest(chosen.data, chosen.sector_map, chosen.timeframe, chosen.adjusted, strict, sectors)
+    return DataRequest(
+        chosen.data, chosen.sector_map, chosen.timeframe, chosen.adjusted, strict, sectors, chosen.max_quarantined
+    )
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, data_help: str) -> None:
@@ -60,6 +65,18 @@ def add_data_arguments(parser: argparse.ArgumentParser, data_help: str) -> None:
     parser.add_argument("--sector-map", help="as for gpupipe run")
     parser.add_argument("--timeframe", help="as for gpupipe run")
     parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
+    add_max_quarantined(parser)
+
+
+def add_max_quarantined(parser: argparse.ArgumentParser) -> None:
+    """The option of the share of rows that may be quarantined."""
+    parser.add_argument(
+        "--max-quarantined",
+        type=float,
+        default=DataRequest.max_quarantined,
+        metavar="SHARE",
+        help="stop if a larger share of rows is quarantined, and at least 3 (default: 0.05; 1 never stops)",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

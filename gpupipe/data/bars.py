@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.data import columns, time_column
+from gpupipe.data import bar_columns, columns
 from gpupipe.data import sectors as sector_names
-from gpupipe.data.errors import DataError
+from gpupipe.data.errors import DataError, printable
+from gpupipe.data.report import Finding, time_text
 from gpupipe.data.sources import RawTable
+from gpupipe.data.time_column import Times
 from gpupipe.runtime.device import Device, device_of
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Bars:
     nanoseconds since 1970, `time_column.UNKNOWN_TIME` if unknown.  open, high, low, close, volume: float32 (n,), NaN if
     unknown.  sectors: the sector of each name, "" if it has none.  row: int64 (n,), row number among all rows read, or
     None if that is 0, 1, 2, ...  local_ns: int64 (n,), the times on the exchange's wall clock, or None if that is UTC.
+    notes, findings: tuples of texts and of Finding, on how the columns were read.
 
     >>> prices = {name: np.float32([10, 11, 20]) for name in ("open", "high", "low", "close", "volume")}
     >>> day_ns = 86_400 * 10**9
@@ -49,6 +52,8 @@ class Bars:
     sectors: tuple[str, ...]
     row: Any = None
     local_ns: Any = None
+    notes: Any = ()
+    findings: Any = ()
 
     def take(self, keep: Any) -> Bars:
         """Return the rows where `keep`, bool (n,), is true."""
@@ -78,23 +83,46 @@ def from_tables(
     symbol, and a missing adj_close.
     """
     collected: dict[str, list[np.ndarray]] = {name: [] for name in ("time_ns", *PRICES, "volume")}
-    parsed = [time_column.parse(table.column("time"), _label(table, "time")) for table in tables]
+    codes = [_codes(table, "symbol") for table in tables]
+    read = [bar_columns.read_times(table, code) for table, (code, _) in zip(tables, codes, strict=True)]
+    parsed, notes = [table_times for table_times, _ in read], [note for _, found in read for note in found]
     for table, table_times in zip(tables, parsed, strict=True):
         collected["time_ns"].append(table_times.time_ns)
         if any(others.local_ns is not None for others in parsed):
-            clock = table_times.time_ns if table_times.local_ns is None else table_times.local_ns
-            collected.setdefault("local_ns", []).append(clock)
+            collected.setdefault("local_ns", []).append(table_times.clock_ns)
         for name, values in _prices(table, adjusted=adjusted).items():
             collected[name].append(values)
-        collected["volume"].append(columns.floats(table.column("volume"), _label(table, "volume")))
-    symbol, names = columns.concatenate_codes([_codes(table, "symbol") for table in tables])
+        volume, found = bar_columns.read_volume(table)
+        collected["volume"].append(volume)
+        notes += found
+    symbol, names = columns.concatenate_codes(codes)
     bars = Bars(
         symbol=symbol,
         names=names,
         sectors=_symbol_sectors(tables, symbol, names, sector_map),
         **{name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in collected.items()},
+        notes=tuple(dict.fromkeys(notes)),
     )
+    bars = dataclasses.replace(bars, findings=_other_units(bars, parsed))
     return _select_timeframe(bars, tables, timeframe)
+
+
+def _other_units(bars: Bars, parsed: Sequence[Times]) -> tuple[Finding, ...]:
+    """Findings on times in another unit than most of their column. parsed: the times of each table, in order."""
+    rows: dict[str, list[np.ndarray]] = {}
+    start = 0
+    for times in parsed:
+        if len(times.other_unit):
+            rows.setdefault(times.units, []).append(times.other_unit + start)
+        start += len(times.time_ns)
+    return tuple(_other_unit(bars, units, np.concatenate(parts)) for units, parts in rows.items())
+
+
+def _other_unit(bars: Bars, units: str, rows: np.ndarray) -> Finding:
+    symbol = bars.symbol[rows]
+    name = bars.names[symbol[0]] if symbol[0] >= 0 else "?"
+    example = printable(f"{name} {time_text(int(bars.time_ns[rows[0]]))}")
+    return Finding(f"times in {units}", "repaired", len(rows), len(np.unique(symbol[symbol >= 0])), example)
 
 
 def _label(table: RawTable, meaning: str) -> str:

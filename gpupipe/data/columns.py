@@ -40,6 +40,7 @@ SPELLINGS = {
     "timeframe": ("timeframe", "interval", "barsize", "resolution"),
 }
 REQUIRED = ("symbol", "time", "open", "high", "low", "close", "volume")
+_SEVERAL = ("time", "volume")  # meanings of which all columns are read
 
 # A column is refused if more than this share of its texts is ambiguous. Guessing could be wrong for all of them, and
 # quarantining would lose most rows. A smaller share is a few broken rows.
@@ -48,27 +49,38 @@ _WITH_COMMA = r"^\s*[+-]?[0-9][0-9.' ]*(,[0-9]+)+(\.[0-9]*)?\s*$"  # 1,5 1.501,5
 _NUMBER = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 
 
+def spelling(name: Any) -> str:
+    """A column's name as SPELLINGS has it: lower case, without blanks and punctuation.
+
+    >>> spelling("<Trade_Date>")
+    'tradedate'
+    """
+    return re.sub(r"[\W_]+", "", str(name)).lower()
+
+
 def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str, str]:
     """Match column names to meanings: `{meaning: name}` for every meaning of SPELLINGS that occurs in `names`.
 
+    Further columns of a time or a volume get the meanings "time 2", "time 3", "volume 2" and so on, in the order of
+    SPELLINGS: which of them is the bar's is decided by their values (`bar_columns`).
+
     Raises DataError if a required meaning has no column (the message lists the accepted spellings), or if a column
-    name occurs twice. It also raises DataError if there are both a date and a time column: with only one of them, bars
-    of the same day would get the same time.
+    name occurs twice.
 
     >>> find(["Ticker", "Trade Date", "PX_LAST", "note"], ("symbol", "close"), "example")
     {'symbol': 'Ticker', 'time': 'Trade Date', 'close': 'PX_LAST'}
     """
     by_spelling: dict[str, str] = {}
     for name in names:
-        by_spelling.setdefault(re.sub(r"[\W_]+", "", str(name)).lower(), name)
-    matches = {}
+        by_spelling.setdefault(spelling(name), name)
+    matches, further = {}, {}
     for meaning, spellings in SPELLINGS.items():
-        present = [by_spelling[spelling] for spelling in spellings if spelling in by_spelling]
+        present = [by_spelling[accepted] for accepted in spellings if accepted in by_spelling]
         if present:
             matches[meaning] = present[0]
-    if "time" in by_spelling and "date" in by_spelling:
-        both = f"{by_spelling['date']!r} and {by_spelling['time']!r}"
-        raise DataError(f"{where}: columns {both} both give the time; join them into one")
+        if meaning in _SEVERAL:
+            further.update({f"{meaning} {k}": name for k, name in enumerate(present[1:], start=2)})
+    matches |= further
     for name in matches.values():
         if list(names).count(name) > 1:
             raise DataError(f"{where}: column {name!r} occurs {list(names).count(name)} times")
@@ -78,6 +90,15 @@ def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str,
         shown = ", ".join(repr(str(name)) for name in list(names)[:20]) or "none"
         raise DataError(f"{where}: no column for {', '.join(missing)}; found {shown}; accepted names: {accepted}")
     return matches
+
+
+def of_meaning(matches: Mapping[str, str], meaning: str) -> list[str]:
+    """All columns with a meaning, in the order of SPELLINGS.
+
+    >>> of_meaning(find(["Date", "Time", "Vol"], ("time",), "example"), "time")
+    ['Time', 'Date']
+    """
+    return [name for key, name in matches.items() if key.partition(" ")[0] == meaning]
 
 
 def encode_names(column: pyarrow.ChunkedArray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _HEADER_BYTES = 1 << 16
-_OFFSET = re.compile(rb"[0-9]{2}[+-]([01][0-9](?:00|15|30|45))(?=[\"',;|\t\r\n])")
+_OFFSET = re.compile(rb"[T ][0-9]{2}(?::?[0-9]{2}){0,2}(?:[.,][0-9]+)? ?[+-][01][0-9](?::?[0-9]{2})?(?=[\"',;|\t\r\n])")
 _MALFORMED_SHOWN = 200  # characters of a malformed row that the report keeps
 
 
@@ -71,10 +71,10 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
     label_type, label_meanings = pa.dictionary(pa.int32(), pa.string()), ("symbol", "sector", "timeframe")
     labels = {matches[m]: label_type for m in label_meanings if m in matches}
     number_meanings = ("open", "high", "low", "close", "volume", "adj_close")
-    numbers = {matches[m]: pa.float64() for m in number_meanings if m in matches}
+    numbers = {name: pa.float64() for m in number_meanings for name in columns.of_meaning(matches, m)}
     typed, text = {**labels, **numbers}, dict.fromkeys(needed, pa.string())
     if "time" in matches and _has_zone(path):  # read as a time, it would be UTC and its offset lost
-        typed[matches["time"]] = label_type
+        typed |= dict.fromkeys(columns.of_meaning(matches, "time"), label_type)
     problem: Exception | None = None
     for types, handler in ((typed, None), (typed, skip), (text, skip)):
         malformed.clear()
@@ -94,10 +94,12 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
 
 
 def _has_zone(path: pathlib.Path) -> bool:
-    """Whether a field in the first lines ends in an offset from UTC such as -04:00 or +0900, other than zero."""
+    """Whether a field in the first lines ends in an offset from UTC such as -04:00, +0900 or +00.
+
+    An offset of zero counts: London has it in winter only.
+    """
     with _open(path) as stream:
-        start = stream.read(_HEADER_BYTES)
-    return any(int(digits) for digits in _OFFSET.findall(start.replace(b":", b"")))
+        return _OFFSET.search(stream.read(_HEADER_BYTES)) is not None
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import bar_store, columns, sources, time_column
+from gpupipe.data import bar_store, columns, sources
 from gpupipe.data.bars import PRICES, Bars, resolve_sectors
 from gpupipe.data.sources import RawTable
+from gpupipe.data.time_limits import UNKNOWN_TIME
 from gpupipe.runtime.device import Device
 
 
@@ -56,10 +57,13 @@ def _read(files: Sequence[pathlib.Path], constants: dict[str, str | None]) -> Ra
     """Read files with equal columns into one RawTable, in order; None if a column is not plainly typed."""
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(files[0])
+    metadata = pq.read_metadata(files[0])
+    schema = metadata.schema.to_arrow_schema()
     matches = columns.find(schema.names, columns.REQUIRED[1:], str(files[0]))
-    if "symbol" not in matches or "timeframe" in matches:
+    if "symbol" not in matches or _must_be_decided(matches):
         return None
+    if any(metadata.schema.column(k).physical_type == "INT96" for k in range(len(metadata.schema))):
+        return None  # its nanoseconds wrap beyond 1678..2261; the host reads microseconds
     if not all(_is_plain(schema.field(name).type, meaning) for meaning, name in matches.items()):
         return None
     import cudf
@@ -72,6 +76,11 @@ def _read(files: Sequence[pathlib.Path], constants: dict[str, str | None]) -> Ra
         dataset_kwargs={"format": "parquet", "partitioning": None},
     )
     return RawTable(frame, matches, str(files[0] if len(files) == 1 else files[0].parent), constants, reader="cuDF")
+
+
+def _must_be_decided(matches: Mapping[str, str]) -> bool:
+    """Whether the host must choose a timeframe, or one of several columns with the same meaning."""
+    return "timeframe" in matches or any(len(columns.of_meaning(matches, m)) > 1 for m in ("time", "volume"))
 
 
 def _is_plain(kind: Any, meaning: str) -> bool:
@@ -92,7 +101,7 @@ def from_frame(frame: Any) -> RawTable:
     frame = frame[list(matches.values())]
     schema = frame.head(0).to_arrow().schema
     plain = all(_is_plain(schema.field(name).type, meaning) for meaning, name in matches.items())
-    return RawTable(frame if plain and "timeframe" not in matches else frame.to_arrow(), matches, "cudf DataFrame")
+    return RawTable(frame if plain and not _must_be_decided(matches) else frame.to_arrow(), matches, "cudf DataFrame")
 
 
 def to_bars(tables: Sequence[RawTable], sector_map: Mapping[str, str], device: Device) -> Bars:
@@ -155,6 +164,6 @@ def _times(series: Any, device: Device) -> Any:
     xp = device.xp
     if not isinstance(series.dtype, np.dtype):  # with a zone
         series = series.dt.tz_convert(None)
-    seconds = series.astype("datetime64[s]").astype("int64").to_cupy(na_value=time_column.UNKNOWN_TIME)
-    time_ns = series.astype("datetime64[ns]").astype("int64").to_cupy(na_value=time_column.UNKNOWN_TIME)
-    return xp.where(xp.abs(seconds) < 2**63 // 10**9, time_ns, time_column.UNKNOWN_TIME)
+    seconds = series.astype("datetime64[s]").astype("int64").to_cupy(na_value=UNKNOWN_TIME)
+    time_ns = series.astype("datetime64[ns]").astype("int64").to_cupy(na_value=UNKNOWN_TIME)
+    return xp.where(xp.abs(seconds) < 2**63 // 10**9, time_ns, UNKNOWN_TIME)

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data import bars as bars_module
-from gpupipe.data import csv_file, demo, on_cuda, session_dates, simulate, sources, validate
+from gpupipe.data import (
+    csv_file,
+    demo,
+    on_cuda,
+    quarantine_limit,
+    session_dates,
+    simulate,
+    sources,
+    time_limits,
+    validate,
+)
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.errors import DataError, printable
@@ -50,6 +60,7 @@ class _RawData:
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()  # of reading
     malformed: tuple[tuple[str, str], ...] = ()  # (origin, description of the row)
+    columns: tuple[dict[str, str], ...] = ()  # of each table, see `columns.find`
 
 
 def read(
@@ -61,12 +72,12 @@ def read(
     strict: bool = False,
     timeframe: str | None = None,
     adjusted: bool = False,
+    max_quarantined: float = quarantine_limit.DEFAULT,
     report: Callable[[DataReport], object] | None = None,
 ) -> Panel:
     """Read and validate bars; see `load`. `report`, if given, is called with the DataReport."""
-    panel, data_report = load(
-        source, sector_map, sectors, device, strict=strict, timeframe=timeframe, adjusted=adjusted
-    )
+    options: dict[str, Any] = {"strict": strict, "timeframe": timeframe, "adjusted": adjusted}
+    panel, data_report = load(source, sector_map, sectors, device, max_quarantined=max_quarantined, **options)
     if report is not None:
         report(data_report)
     return panel
@@ -81,6 +92,7 @@ def load(
     strict: bool = False,
     timeframe: str | None = None,
     adjusted: bool = False,
+    max_quarantined: float = quarantine_limit.DEFAULT,
     unknown_sector: str = "",
     daily: bool | None = None,
 ) -> tuple[Panel, DataReport]:
@@ -98,6 +110,8 @@ def load(
     strict: any finding is an error.
     adjusted: scale open, high, low and close by adj_close / close. Otherwise prices are taken as they are, and a note
         says so if there is an adjusted close.
+    max_quarantined: the share of rows of the requested sectors that may be quarantined; with more, and at least 3 rows,
+        nothing is read. 1 lets any number of rows go.
     daily: whether a bar is a day or longer, and is keyed by its session date; None judges by the bars, see
         `session_dates.by_session`.
 
@@ -113,6 +127,7 @@ def load(
     """
     started = time.perf_counter()
     requested = sector_names.parse_requested(sectors)
+    quarantine_limit.check_share(max_quarantined)
     target = device if isinstance(device, Device) else pick(device)
     request = _Request(_sector_map(sector_map), requested, timeframe, adjusted, target)
     with target.stage("read"):
@@ -126,8 +141,11 @@ def load(
         if not raw.bars.close.size and not raw.malformed:
             raise DataError(f"{raw.description}: the data hold no rows")
         selected = bars_module.select_sectors(raw.bars, requested)
-        validated = validate.validate_bars(selected)
+        # A simulated market may reach into the future.
+        limits = time_limits.ANY_TIME if raw.kind == "simulated" else time_limits.limits_of(selected)
+        validated = validate.validate_bars(selected, limits)
         _check(raw, validated, strict=strict)
+        _check_quarantine(raw, validated, int(selected.close.size), max_quarantined)
         panel = _to_panel(validated.bars)
         digest = data_hash(panel)
         panel = panel.to(target)
@@ -144,7 +162,23 @@ def _check(raw: _RawData, validated: validate.Validated, *, strict: bool) -> Non
     if strict and findings:
         raise DataError(f"strict: {findings}")
     if not validated.bars.close.size:
-        raise DataError(f"{raw.description}: no row is left; {findings}")
+        raise DataError(f"{raw.description}: no row is left; {findings}{_first_quarantined(raw, validated)}")
+
+
+def _check_quarantine(raw: _RawData, validated: validate.Validated, n_selected: int, allowed: float) -> None:
+    """Raise DataError if more rows are quarantined than allowed. n_selected: rows of the requested sectors."""
+    n_quarantined, n_rows = len(validated.reasons) + len(raw.malformed), n_selected + len(raw.malformed)
+    if not quarantine_limit.is_exceeded(n_quarantined, n_rows, allowed):
+        return
+    set_aside = (finding for finding in (*raw.findings, *validated.findings) if finding.action == "quarantined")
+    reasons = "; ".join(map(_in_words, set_aside)) + _first_quarantined(raw, validated)
+    raise DataError(f"{raw.description}: {quarantine_limit.in_words(n_quarantined, n_rows, allowed, reasons)}")
+
+
+def _first_quarantined(raw: _RawData, validated: validate.Validated) -> str:
+    """The texts of the first rows with the most frequent reason, as the end of a sentence; "" without a row."""
+    texts = quarantine_limit.first_texts(raw.tables, raw.columns, validated.quarantined_rows, validated.reasons)
+    return f"; it reads {', '.join(texts)}" if texts else ""
 
 
 def _in_words(finding: Finding) -> str:
@@ -234,9 +268,9 @@ def _from_tables(tables: list[sources.RawTable], kind: str, description: str, pa
         if request.device.kind == "cuda":
             reader += f", validated on the host and copied to the device once ({on_cuda.host_reason()})"
     malformed = tuple((table.origin, text) for table in tables for text in table.malformed)
-    findings: tuple[Finding, ...] = ()
+    findings = bars.findings
     if malformed:
-        findings = (Finding("is not a row", "quarantined", len(malformed), 0, printable(malformed[0][1])),)
+        findings += (Finding("is not a row", "quarantined", len(malformed), 0, printable(malformed[0][1])),)
     return _RawData(
         bars,
         [(table.origin, table.table) for table in tables],
@@ -244,9 +278,10 @@ def _from_tables(tables: list[sources.RawTable], kind: str, description: str, pa
         kind,
         reader,
         path,
-        _notes(tables, kind, adjusted=request.adjusted),
+        _notes(tables, kind, adjusted=request.adjusted) + bars.notes,
         findings,
         malformed,
+        tuple(table.columns for table in tables),
     )
 
 

@@ -16,7 +16,7 @@ from gpupipe.data.bars import Bars
 from gpupipe.data.errors import printable
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import Finding, counted, time_text
-from gpupipe.data.time_column import UNKNOWN_TIME
+from gpupipe.data.time_limits import UNKNOWN_TIME
 from gpupipe.runtime.device import device_of
 
 REPLACED = "replaced by a later bar of its day"
@@ -33,7 +33,8 @@ def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[st
     daily: whether the bars are daily; None judges by the bars themselves, and a single bar that is not at midnight
     counts as intraday. Bars are daily if a symbol has one bar a date, at few times of day.
 
-    The session date is the date on the exchange's clock. Where the source gives no zone it is the date in UTC; but if a
+    The session date is the date on the exchange's clock; but if every time is midnight UTC it is the date in UTC, as
+    these were plain dates before a zone was given. Where the source gives no zone it is the date in UTC; but if a
     symbol's times are midnight of a zone east of UTC (afternoons in UTC, on Sundays to Thursdays), it is the next date.
     Of two bars of one symbol and date with different times, the one at midnight is kept, else the latest: the others
     were taken while the market was open. A row whose time is not known stays.
@@ -48,6 +49,8 @@ def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[st
     if daily is None and _is_intraday(bars, slice(0, _SAMPLE_ROWS)):
         return bars, (), ()
     clock = bars.time_ns if bars.local_ns is None else bars.local_ns
+    if bars.local_ns is not None and _all_at_midnight(bars, bars.time_ns):  # plain dates, shown in a zone later
+        return dataclasses.replace(bars, local_ns=None), (), ()
     if _all_at_midnight(bars, clock):
         return dataclasses.replace(bars, time_ns=clock, local_ns=None), _notes(bars, 0), ()
     known = (bars.time_ns != UNKNOWN_TIME) & (bars.symbol >= 0)

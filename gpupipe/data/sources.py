@@ -245,7 +245,9 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, di
         if meaning in matches and (pa.types.is_string(schema.field(matches[meaning]).type))
     ]
     # Dictionaries keep each name once instead of once a row. Page checksums, where a file has them, are verified.
-    with pq.ParquetFile(path, read_dictionary=text, metadata=metadata, page_checksum_verification=True) as file:
+    # Nanoseconds of INT96, the type of times in older files, would wrap beyond 1678..2261; microseconds do not.
+    options = {"page_checksum_verification": True, "coerce_int96_timestamp_unit": "us"}
+    with pq.ParquetFile(path, read_dictionary=text, metadata=metadata, **options) as file:
         return file.read(columns=list(matches.values())), matches
 
 

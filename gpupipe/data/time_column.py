@@ -1,23 +1,26 @@
-"""Convert time columns of any kind to UTC nanoseconds, and to the wall clock of their time zone."""
+"""Convert a time column of any type to UTC nanoseconds, and to the wall clock of its time zone."""
 
 from __future__ import annotations
 
-import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpupipe.data.columns import floats, is_text, refuse_ambiguous
 from gpupipe.data.errors import DataError
+from gpupipe.data.number_times import NumberTimes, multiplied, times_of_numbers
+from gpupipe.data.panel import NS_PER_DAY
+from gpupipe.data.text_times import TIME_OF_DAY, times_of_texts
+from gpupipe.data.time_limits import UNKNOWN_TIME
 
 if TYPE_CHECKING:
     import pyarrow
 
-UNKNOWN_TIME = np.iinfo(np.int64).min  # a time that is null or could not be parsed
 _NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _UTC = ("UTC", "utc", "Z", "+00:00", "Etc/UTC")
 _DAY_OR_MONTH_FIRST = r"^[0-9]{1,2}[/. -][0-9]{1,2}[/. -][0-9]{2,4}([T ,].*)?$"
+_NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Times:
 
     time_ns: int64 (n,), UTC nanoseconds since 1970; UNKNOWN_TIME if null, unreadable or outside 1678..2261.
     local_ns: int64 (n,), the same moments on the wall clock of the zone that the column gives; None if it gives none,
-    or UTC.
+    or UTC.  other_unit: int64, rows of numbers in another unit than most; units: the names of these units.
 
     >>> Times(np.int64([5 * 3_600 * 10**9]), np.int64([0])).local_ns  # midnight in New York
     array([0])
@@ -34,18 +37,24 @@ class Times:
 
     time_ns: np.ndarray
     local_ns: np.ndarray | None = None
+    other_unit: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    units: str = ""
+
+    @property
+    def clock_ns(self) -> np.ndarray:
+        """int64 (n,): the wall clock if there is one, else UTC."""
+        return self.time_ns if self.local_ns is None else self.local_ns
 
 
 def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     """Convert the times of a column, (n,).
 
-    Accepted: dates, timestamps of any unit and zone, ISO 8601 text (yyyy/mm/dd too), and numbers. Numbers are yyyymmdd
-    if the whole column is in 19000101..21001231. Otherwise they count seconds, milliseconds, microseconds or
-    nanoseconds since 1970; the largest magnitude decides (below 1e11, 1e14, 1e17, or above). A time without a zone
-    is UTC.
+    Accepted: dates, timestamps of any unit and zone, numbers (`number_times.times_of_numbers`), and texts: digits of
+    the same kinds, ISO 8601 with or without leading zeros, and dates with the name of a month
+    (`text_times.times_of_texts`). A time without a zone is UTC.
 
-    Raises DataError for a type that holds no times, and for dates such as 03/02/2024, in which month and day cannot
-    be told apart.
+    Raises DataError for a type that holds no times, for numbers whose meaning is not sure, for times of day without a
+    date, and for dates such as 03/02/2024, in which month and day cannot be told apart.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -56,22 +65,32 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     if is_text(kind):
         return _times_from_text(column, where)
     if pa.types.is_timestamp(kind):
-        time_ns = _multiplied(_int64_values(column.cast(pa.int64())), _NS[kind.unit])
+        time_ns = multiplied(_int64_values(column.cast(pa.int64())), _NS[kind.unit])
         if kind.tz in (None, *_UTC):
             return Times(time_ns)
         local = pc.local_timestamp(column).cast(pa.int64())
-        return _with_clock(time_ns, _multiplied(_int64_values(local), _NS[kind.unit]))
+        return _with_clock(time_ns, multiplied(_int64_values(local), _NS[kind.unit]))
     if pa.types.is_date32(kind):
         days = column.cast(pa.int32())
         values = _int64_values(days) if days.null_count else days.to_numpy(zero_copy_only=False)
-        return Times(_multiplied(values, 86_400 * 10**9))
+        return Times(multiplied(values, NS_PER_DAY))
     if pa.types.is_date64(kind):
-        return Times(_multiplied(_int64_values(column.cast(pa.int64())), 10**6))
+        return Times(multiplied(_int64_values(column.cast(pa.int64())), 10**6))
+    if pa.types.is_time(kind):
+        raise DataError(_no_date(where, column.drop_null()[0].as_py() if column.null_count < len(column) else kind))
     if pa.types.is_integer(kind):
-        return Times(_times_from_integers(_int64_values(column)))
+        return _of_numbers(times_of_numbers(_int64_values(column), where))
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        return Times(_times_from_floats(floats(column, where, np.float64)))
+        return _of_numbers(times_of_numbers(floats(column, where, np.float64), where))
     raise DataError(f"{where} has type {kind}, expected dates, timestamps, ISO text, yyyymmdd or seconds since 1970")
+
+
+def _no_date(where: str, example: object) -> str:
+    return f"{where} holds times of day, as {str(example)!r}, without a date: add a column of dates, named date"
+
+
+def _of_numbers(numbers: NumberTimes) -> Times:
+    return Times(numbers.time_ns, None, numbers.other_unit, numbers.units)
 
 
 def _with_clock(time_ns: np.ndarray, local_ns: np.ndarray) -> Times:
@@ -90,55 +109,7 @@ def _int64_values(column: pyarrow.ChunkedArray) -> np.ndarray:
     if pa.types.is_uint64(column.type):
         column = pc.if_else(pc.less_equal(column, np.iinfo(np.int64).max), column, None)
     column = column.cast(pa.int64())
-    return (column.fill_null(int(UNKNOWN_TIME)) if column.null_count else column).to_numpy(zero_copy_only=False)
-
-
-def _multiplied(values: np.ndarray, factor: int) -> np.ndarray:
-    """`values * factor` in int64; UNKNOWN_TIME where the value is unknown or the product overflows."""
-    if factor == 1:
-        return values
-    limit = np.iinfo(np.int64).max // factor
-    if values.size and values.min() >= -limit and values.max() <= limit:
-        return np.multiply(values, factor, dtype=np.int64)
-    fits = (values >= -limit) & (values <= limit)
-    return np.where(fits, np.where(fits, values, 0) * np.int64(factor), UNKNOWN_TIME)
-
-
-def _times_from_integers(values: np.ndarray) -> np.ndarray:
-    known = values != UNKNOWN_TIME
-    if not known.any():
-        return values
-    lowest, highest = int(values[known].min()), int(values[known].max())
-    if lowest >= 19_000_101 and highest <= 21_001_231:
-        year, month, day = values // 10_000, values // 100 % 100, values % 100
-        valid = known & (month >= 1) & (month <= 12) & (day >= 1)
-        months = (np.where(valid, year, 1970) - 1970) * 12 + np.where(valid, month, 1) - 1
-        month_start = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-        next_month = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-        days = month_start + day - 1
-        return _multiplied(np.where(valid & (days < next_month), days, UNKNOWN_TIME), 86_400 * 10**9)
-    return _multiplied(values, _unit_ns(max(-lowest, highest)))
-
-
-def _times_from_floats(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values) & (np.abs(values) < 2.0**63)
-    finite = np.where(known, values, 0.0)
-    if bool((finite == np.floor(finite)).all()):
-        return _times_from_integers(np.where(known, finite, float(UNKNOWN_TIME)).astype(np.int64))
-    unit_ns = _unit_ns(float(np.abs(finite).max()))
-    fits = known & (np.abs(finite) * unit_ns < 2.0**62)
-    values = np.where(fits, finite, 0.0)
-    floor = np.floor(values)  # whole part and fraction separately: float64 cannot hold nanoseconds since 1970
-    time_ns = floor.astype(np.int64) * unit_ns + np.rint((values - floor) * unit_ns).astype(np.int64)
-    return np.where(fits, time_ns, UNKNOWN_TIME)
-
-
-def _unit_ns(largest: float) -> int:
-    """The unit, in nanoseconds, of times up to `largest`; 1e11 s is the year 5138, 1e11 ms is 1973."""
-    for limit, unit in ((1e11, "s"), (1e14, "ms"), (1e17, "us")):
-        if largest < limit:
-            return _NS[unit]
-    return _NS["ns"]
+    return (column.fill_null(UNKNOWN_TIME) if column.null_count else column).to_numpy(zero_copy_only=False)
 
 
 def _times_from_text(column: pyarrow.ChunkedArray, where: str) -> Times:
@@ -153,55 +124,54 @@ def _times_from_text(column: pyarrow.ChunkedArray, where: str) -> Times:
     message = f"{where}: dates as {{}} have the day or the month first: write them as 2024-01-31 (in pandas, "
     fix = "to_datetime(..., dayfirst=True) or dayfirst=False, and to_csv)"
     refuse_ambiguous(text, _DAY_OR_MONTH_FIRST, message + fix)
-    if len(text) and pc.all(pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")).as_py():
-        parsed = Times(_times_from_integers(_int64_values(pa.chunked_array([text.cast(pa.int64())]))))
-    else:
-        parsed = _iso_times(text)
     index = encoded.indices
     index = (index.fill_null(len(text)) if index.null_count else index).to_numpy(zero_copy_only=False)
-    time_ns = np.append(parsed.time_ns, UNKNOWN_TIME)[index]
-    if parsed.local_ns is None:
-        return Times(time_ns)
-    return Times(time_ns, np.append(parsed.local_ns, UNKNOWN_TIME)[index])
+    is_number = pc.match_substring_regex(text, _NUMBER).to_numpy(zero_copy_only=False)
+    if not is_number.any():
+        time_ns, clock_ns = times_of_texts(text)
+        _refuse_times_of_day(text, time_ns, where)
+        parsed = _with_clock(time_ns, clock_ns)
+        time_ns = np.append(parsed.time_ns, UNKNOWN_TIME)[index]
+        return Times(time_ns, None if parsed.local_ns is None else np.append(clock_ns, UNKNOWN_TIME)[index])
+    return _mixed_texts(text, is_number, index, where)
 
 
-def _iso_times(text: pyarrow.Array) -> Times:
+def _mixed_texts(text: pyarrow.Array, is_number: np.ndarray, index: np.ndarray, where: str) -> Times:
+    """Times of texts some of which are numbers. text: the distinct ones.  index: of each row; the length if null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    text = pc.replace_substring_regex(text, r"^([0-9]{4})/([0-9]{2})/([0-9]{2})", r"\1-\2-\3")
-    for zone in (None, "UTC"):
-        try:
-            time_ns = _int64_values(pa.chunked_array([text.cast(pa.timestamp("ns", zone)).cast(pa.int64())]))
-        except pa.ArrowInvalid:  # at least one text has another form: try a zone, then parse text by text
-            continue
-        return Times(time_ns) if zone is None else _with_clock(time_ns, time_ns + _offset_ns(text))
-    moments = np.array([_iso_time(value) for value in text.to_pylist()], np.int64).reshape(-1, 2)
-    return _with_clock(moments[:, 0], moments[:, 1])
+    rows = np.flatnonzero(np.append(is_number, False)[index])
+    values = _values_of_digits(text.filter(pa.array(is_number)))
+    position = np.cumsum(is_number) - 1
+    try:
+        numbers = times_of_numbers(values[position[index[rows]]], where)
+    except DataError:
+        if len(rows) > len(index) / 2:
+            raise
+        numbers = NumberTimes(np.full(len(rows), UNKNOWN_TIME), np.zeros(0, np.int64))
+    utc, clock = times_of_texts(pc.if_else(pa.array(is_number), None, text))
+    time_ns, clock_ns = np.append(utc, UNKNOWN_TIME)[index], np.append(clock, UNKNOWN_TIME)[index]
+    time_ns[rows] = clock_ns[rows] = numbers.time_ns
+    with_clock = _with_clock(time_ns, clock_ns)
+    return Times(with_clock.time_ns, with_clock.local_ns, rows[numbers.other_unit], numbers.units)
 
 
-def _offset_ns(text: pyarrow.Array) -> np.ndarray:
-    """The offset from UTC of ISO texts that end in Z or an offset such as -04:00, -0400 or -04."""
+def _values_of_digits(digits: pyarrow.Array) -> np.ndarray:
+    """Numbers in text as int64 if int64 holds all of them, else as float64."""
+    import pyarrow as pa
+
+    try:
+        return digits.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        return digits.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _refuse_times_of_day(text: pyarrow.Array, time_ns: np.ndarray, where: str) -> None:
+    """Raise DataError if no text has a date and all of them are times of day."""
     import pyarrow.compute as pc
 
-    parts = pc.extract_regex(text, r"(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?$")
-    sign, hours, minutes = (pc.struct_field(parts, name).to_numpy(zero_copy_only=False) for name in range(3))
-    seconds = [
-        0 if mark is None else (-1 if mark == "-" else 1) * (3600 * int(hour) + 60 * int(minute or 0))
-        for mark, hour, minute in zip(sign, hours, minutes, strict=True)
-    ]
-    return np.array(seconds, np.int64) * 10**9
-
-
-def _iso_time(text: str | None) -> tuple[int, int]:
-    """`(UTC, wall clock)` of an ISO text."""
-    try:
-        moment = datetime.datetime.fromisoformat(text or "")
-        offset = moment.utcoffset() or datetime.timedelta(0)
-        since = moment.replace(tzinfo=None) - offset - datetime.datetime(1970, 1, 1)
-    except (ValueError, OverflowError):
-        return int(UNKNOWN_TIME), int(UNKNOWN_TIME)
-    time_ns = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
-    if abs(time_ns) >= 2**63 - 10**14:
-        return int(UNKNOWN_TIME), int(UNKNOWN_TIME)
-    return time_ns, time_ns + (offset.days * 86_400 + offset.seconds) * 10**9
+    if (time_ns == UNKNOWN_TIME).all() and text.null_count < len(text):
+        known = text.drop_null()
+        if pc.all(pc.match_substring_regex(known, TIME_OF_DAY)).as_py():
+            raise DataError(_no_date(where, known[0].as_py()))

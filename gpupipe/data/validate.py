@@ -12,13 +12,16 @@ import numpy as np
 from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.errors import printable
 from gpupipe.data.report import Finding, time_text
-from gpupipe.data.time_column import UNKNOWN_TIME
+from gpupipe.data.time_limits import ANY_TIME, FIRST_INTRADAY_NS, UNKNOWN_TIME, TimeLimits
 from gpupipe.runtime.device import Device, device_of
 
 # Kinds of findings. A quarantined row gets the first reason that applies.
 QUARANTINED = (
     "symbol is not known",
     "time is not known",
+    "time is in the future",
+    "time is before 1990, and bars are intraday",
+    "time stands for a missing one, as 1970-01-01",
     "a price is not a number",
     "a price is not positive",
     "high is below open or close",
@@ -62,10 +65,13 @@ class Validated:
     reasons: list[str]
 
 
-def validate_bars(bars: Bars) -> Validated:
-    """Validate all rows on their device. The rules, in float32 (the precision of a Panel):
+def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
+    """Validate all rows on their device. limits: the times that bars can have, see `time_limits.limits_of`.
 
-    - Quarantined: an unknown symbol or time; a price that is null, not a number, infinite or <= 0;
+    The rules, in float32 (the precision of a Panel):
+
+    - Quarantined: an unknown symbol or time; a time outside the limits; a price that is null, not a number, infinite
+      or <= 0;
       high < max(open, close); low > min(open, close).
     - Repaired: a violation of the last two rules by at most 2**-22 of the price (two float32 steps) is rounding of the
       source; high or low is set to that open or close.
@@ -86,7 +92,7 @@ def validate_bars(bars: Bars) -> Validated:
     """
     device = device_of(bars.close)
     names = (*bars.names, "?")  # the last is for symbol -1
-    bars, code, repaired = _check_rows(bars, device)
+    bars, code, repaired = _check_rows(bars, limits, device)
     rejected = device.xp.flatnonzero(code)
     kept, unsorted, merged = bars, rejected[:0], rejected[:0]
     if rejected.size or not _is_sorted(bars):
@@ -139,15 +145,15 @@ def _take(bars: Bars, order: Any) -> Bars:
     return bars.reordered(order)
 
 
-def _check_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
+def _check_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Bars, Any, Any]:
     """`(bars, reason code uint8 (n,), repaired rows)`; only the few suspect rows are examined in full, on the host."""
     xp = device.xp
-    rows, volumes_known = _suspect_rows(bars, device)
+    rows, volumes_known = _suspect_rows(bars, limits, device)
     reason_code = xp.zeros(bars.close.size, xp.uint8)
     repaired = rows[:0]
     if rows.size:
         host = {name: device.to_host(getattr(bars, name)[rows]) for name in ("symbol", "time_ns", *PRICES)}
-        code, high, low = _reason_codes(host)
+        code, high, low = _reason_codes(host, limits)
         reason_code[rows] = device.asarray(code)
         repaired = rows[device.asarray(code == 0)]
         if repaired.size:
@@ -162,7 +168,7 @@ def _check_rows(bars: Bars, device: Device) -> tuple[Bars, Any, Any]:
     return bars, reason_code, repaired
 
 
-def _suspect_rows(bars: Bars, device: Device) -> tuple[Any, bool]:
+def _suspect_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Any, bool]:
     """`(rows that break a rule, whether every volume is > 0 and finite)`; comparisons with NaN are false."""
     xp = device.xp
     suspect, volumes_known = [xp.zeros(0, xp.int64)], True
@@ -170,7 +176,9 @@ def _suspect_rows(bars: Bars, device: Device) -> tuple[Any, bool]:
         symbol, time_ns, open_, high, low, close, volume = (
             getattr(bars, name)[begin:end] for name in ("symbol", "time_ns", *PRICES, "volume")
         )
-        valid = (symbol >= 0) & (time_ns != UNKNOWN_TIME)
+        valid = (symbol >= 0) & (time_ns >= limits.earliest_ns) & (time_ns <= limits.latest_ns)
+        for moment in limits.stand_ins_ns:
+            valid &= time_ns != moment
         valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < xp.inf)
         if not bool(valid.all()):
             suspect.append(xp.flatnonzero(~valid) + begin)
@@ -178,7 +186,7 @@ def _suspect_rows(bars: Bars, device: Device) -> tuple[Any, bool]:
     return xp.concatenate(suspect), volumes_known
 
 
-def _reason_codes(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _reason_codes(rows: dict[str, np.ndarray], limits: TimeLimits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For suspect rows: `(code uint8, repaired high, repaired low)`; code 0 if rounding explains the violation."""
     prices = np.stack([rows[name] for name in PRICES])
     code = np.zeros(prices.shape[1], np.uint8)
@@ -188,6 +196,9 @@ def _reason_codes(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, 
         violations = (
             rows["symbol"] < 0,
             rows["time_ns"] == UNKNOWN_TIME,
+            rows["time_ns"] > limits.latest_ns,
+            (rows["time_ns"] < limits.earliest_ns) & (limits.earliest_ns == FIRST_INTRADAY_NS),
+            (rows["time_ns"] < limits.earliest_ns) | np.isin(rows["time_ns"], limits.stand_ins_ns),
             ~np.isfinite(prices).all(axis=0),
             ~(prices > 0).all(axis=0),
             rows["high"] * np.float64(_ROUNDING) < top,

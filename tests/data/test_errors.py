@@ -80,7 +80,6 @@ def test_sqlite_without_candles(tmp_path):
 def test_columns(table):
     message = refused(table.drop_columns(["close", "volume"]), "no column for close, volume")
     assert "'symbol', 'time', 'sector', 'open', 'high', 'low'" in message and "volume as volume, vol" in message
-    refused(table.append_column("Date", table["time"]), "'Date' and 'time' both give the time")
     refused(table.append_column("close", table["open"]), "column 'close' occurs 2 times")
     refused(table.set_column(3, "open", pa.array([True] * 40)), "column 'open' has type bool, expected numbers")
     refused(table.set_column(1, "time", pa.array([True] * 40)), "column 'time' has type bool, expected dates")

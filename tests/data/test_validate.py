@@ -72,7 +72,7 @@ def test_equal_duplicates_are_merged_and_conflicting_rows_quarantined():
         ("B", 2, 10.0, 11.0, 9.0, 10.5, None),
         ("B", 2, 10.0, 11.0, 9.0, 10.5, None),
     )
-    panel, report, kinds = validated(table)
+    panel, report, kinds = validated(table, max_quarantined=0.5)
     assert kinds["repeats another row"].rows == 3 and kinds["repeats another row"].symbols == 2
     assert kinds["conflicts with another row of its time"].rows == 3
     assert kinds["a price is not a number"].rows == 1  # the bad row of day 3 does not affect the good one

@@ -25,7 +25,8 @@ _OVERLAP_DAYS = 14  # requested from Yahoo again, to detect restatements: a week
 class SourceOptions:
     """How to read a source.
 
-    sector_map, timeframe, adjusted, strict: see `gpupipe.data.load`.  since: bars before this day (UTC) are dropped.
+    sector_map, timeframe, adjusted, strict, max_quarantined: see `gpupipe.data.load`.  since: bars before this day
+    (UTC) are dropped.
 
     >>> SourceOptions(timeframe="1d", since="2024-01-31").adjusted
     False
@@ -36,6 +37,7 @@ class SourceOptions:
     adjusted: bool = False
     strict: bool = False
     since: str | None = None
+    max_quarantined: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def read_incoming(source: Any, stored: BarTable, options: SourceOptions) -> Inco
         strict=options.strict,
         timeframe=timeframe,
         adjusted=options.adjusted,
+        max_quarantined=options.max_quarantined,
         unknown_sector=NO_SECTOR,
     )
     sector_of_stored = dict(zip(stored.names, stored.sectors, strict=True))

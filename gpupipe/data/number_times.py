@@ -1,0 +1,335 @@
+"""Read numbers as times: counts since 1970 in any unit, day numbers, and dates packed into digits.
+
+A number does not say what it is. So every reading is tried on the whole column, and a reading is taken only if it puts
+the rows into years in which there can be bars, and no other reading does so as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpupipe.data.errors import DataError
+from gpupipe.data.panel import NS_PER_DAY
+from gpupipe.data.time_limits import FIRST_DAILY_NS, FIRST_INTRADAY_NS, UNKNOWN_TIME, latest_ns
+
+UNITS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
+WRITE = "write them as 2024-01-31, as 20240131, or as seconds since 1970"
+
+_LAYOUTS = (  # of packed digits; the first four are taken if most rows fit, the others only if nearly all do
+    "yyyymmdd",
+    "yyyymmddHHMM",
+    "yyyymmddHHMMSS",
+    "yyyymmddHHMMSSfff",
+    "yyyymmddHH",
+    "yyyyddd",
+    "yymmdd",
+    "yyddd",
+    "yymmddHHMM",
+    "yymmddHHMMSS",
+    *(order + clock for order in ("ddmmyyyy", "mmddyyyy") for clock in ("", "HHMM", "HHMMSS")),
+    "ddmmyy",
+    "mmddyy",
+)
+_N_FIRM_LAYOUTS = 4
+_SPREADSHEET, _DAYS_SINCE_1970 = "a spreadsheet's day numbers", "days since 1970"
+_MOST, _NEARLY_ALL = 0.5, 0.95  # shares of rows
+_SPREADSHEET_ZERO, _JULIAN_ZERO = -25_569, 2_440_588  # 1899-12-30, and 1970-01-01 in Julian days, which begin at noon
+_FIRST_SPREADSHEET_NS = (20_000 + _SPREADSHEET_ZERO) * NS_PER_DAY  # 1954; smaller numbers may count rows
+_LAST_DAY_NUMBER = 80_000  # 2119 in a spreadsheet
+_FIRST_JULIAN, _LAST_JULIAN = 2_415_020, 2_500_000
+_BEFORE_7_DAY_MARKETS = 14_245  # 2009-01-01 in days since 1970: no market traded on all seven days of a week
+_N_SAMPLED = 64
+_MAX_STAMPS = 8  # times of day that daily bars have
+
+
+@dataclass(frozen=True)
+class NumberTimes:
+    """Times of numbers.
+
+    time_ns: int64 (n,), UNKNOWN_TIME where a number is missing or has no place in the reading of its column.
+    other_unit: row numbers, int64, in another unit than most rows.  units: these units, then the one of most rows.
+    """
+
+    time_ns: np.ndarray
+    other_unit: np.ndarray
+    units: str = ""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One reading of the distinct numbers. words: its name.  fits: bool, where time_ns is a possible time of a bar."""
+
+    words: str
+    time_ns: np.ndarray
+    fits: np.ndarray
+    share: float  # of rows that fit
+    needed: float
+
+
+def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
+    """Read numbers as times.
+
+    values: int64 (n,), UNKNOWN_TIME if missing; or float64 (n,), NaN if missing.
+
+    Accepted, each if the whole column says so: seconds, milliseconds, microseconds or nanoseconds since 1970, judged
+    row by row; digits packed as in _LAYOUTS; days since 1970, a spreadsheet's day numbers and Julian days, with a
+    fraction too. Raises DataError if no reading fits, or several do and nothing tells them apart.
+
+    >>> times_of_numbers(np.int64([44200, 44201]), "here").time_ns.astype("M8[ns]").astype("M8[D]")
+    array(['2021-01-04', '2021-01-05'], dtype='datetime64[D]')
+    >>> times_of_numbers(np.int64([1735603200000, 1735689600000000]), "here").units
+    'microseconds beside milliseconds'
+    """
+    none = np.zeros(0, np.int64)
+    known = values != UNKNOWN_TIME if values.dtype == np.int64 else np.isfinite(values) & (np.abs(values) < 2.0**63)
+    all_known = bool(known.all())
+    present = values if all_known else values[known]
+    if not len(present):
+        return NumberTimes(np.full(len(values), UNKNOWN_TIME), none)
+    unit_ns = _common_unit(float(present.min()), float(present.max()))
+    if unit_ns is not None and not _may_be_digits(present[:_N_SAMPLED], unit_ns):
+        time_ns, other, units = _counted(*_split(present), unit_ns), none, ""
+    else:
+        time_ns, other, units = _general(present, where)
+    if all_known:
+        return NumberTimes(time_ns, other, units)
+    all_times = np.full(len(values), UNKNOWN_TIME)
+    all_times[known] = time_ns
+    return NumberTimes(all_times, np.flatnonzero(known)[other], units)
+
+
+def days_since_1970(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(days since 1970-01-01 int64, bool: whether year, month and day make a date in 1678..2261)`; inputs int64."""
+    valid = (year >= 1678) & (year <= 2261) & (month >= 1) & (month <= 12) & (day >= 1)
+    months = (np.where(valid, year, 1970) - 1970) * 12 + np.where(valid, month, 1) - 1
+    first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    after = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    days = first + day - 1
+    valid &= days < after
+    return np.where(valid, days, 0), valid
+
+
+def full_year(year: np.ndarray) -> np.ndarray:
+    """Years of two digits: 69..99 are 1969..1999, 0..68 are 2000..2068, as POSIX has it."""
+    return year + np.where(year >= 69, 1900, 2000)
+
+
+def multiplied(values: np.ndarray, factor: int) -> np.ndarray:
+    """`values * factor` in int64; UNKNOWN_TIME where the value is unknown or the product overflows."""
+    if factor == 1:
+        return values
+    limit = np.iinfo(np.int64).max // factor
+    if values.size and values.min() >= -limit and values.max() <= limit:
+        return np.multiply(values, factor, dtype=np.int64)
+    fits = (values >= -limit) & (values <= limit)
+    return np.where(fits, np.where(fits, values, 0) * np.int64(factor), UNKNOWN_TIME)
+
+
+def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """`(whole part int64, fraction float64)`; None without fractions. float64 cannot hold nanoseconds since 1970."""
+    if values.dtype == np.int64:
+        return values, None
+    floor = np.floor(values)
+    fraction = values - floor
+    return floor.astype(np.int64), fraction if fraction.any() else None
+
+
+def _counted(whole: np.ndarray, fraction: np.ndarray | None, unit_ns: int) -> np.ndarray:
+    time_ns = multiplied(whole, unit_ns)
+    if fraction is None:
+        return time_ns
+    return np.where(time_ns == UNKNOWN_TIME, UNKNOWN_TIME, time_ns + np.rint(fraction * unit_ns).astype(np.int64))
+
+
+def _common_unit(lowest: float, highest: float) -> int | None:
+    """The unit in which all numbers lie between 1990 and tomorrow, if there is one."""
+    latest = latest_ns()
+    return next((u for u in UNITS.values() if FIRST_INTRADAY_NS / u <= lowest and highest <= latest / u), None)
+
+
+def _may_be_digits(sample: np.ndarray, unit_ns: int) -> bool:
+    """Whether numbers that are seconds of our time are digits yymmddHHMM as well; a few cannot tell."""
+    whole, fraction = _split(sample)
+    if unit_ns != UNITS["seconds"] or fraction is not None or len(np.unique(whole)) < 3:
+        return False
+    return bool((_packed("yymmddHHMM", whole) != UNKNOWN_TIME).all())
+
+
+def _packed(layout: str, whole: np.ndarray) -> np.ndarray:
+    """Times of digits packed by a layout; UNKNOWN_TIME for digits that make no time. Leading zeros may be lost."""
+    parts: dict[str, np.ndarray] = {}
+    rest = whole
+    for letter in sorted(set(layout), key=layout.index, reverse=True):
+        size = 10 ** layout.count(letter)
+        parts[letter] = rest % size
+        rest = rest // size
+    zero = np.zeros_like(whole)
+    year = parts["y"] if "yyyy" in layout else full_year(parts["y"])
+    if "m" in layout:
+        days, valid = days_since_1970(year, parts["m"], parts["d"])
+    else:
+        first, valid = days_since_1970(year, zero + 1, zero + 1)
+        days = first + parts["d"] - 1
+        next_year, _ = days_since_1970(year + 1, zero + 1, zero + 1)
+        valid &= (parts["d"] >= 1) & (days < next_year)
+    hour, minute, second = (parts.get(letter, zero) for letter in "HMS")
+    valid &= (whole > 0) & (rest == 0) & (hour < 24) & (minute < 60) & (second < 60)
+    clock = (hour * 3_600 + minute * 60 + second) * 10**9 + parts.get("f", zero) * 10**6
+    return np.where(valid, multiplied(days, NS_PER_DAY) + clock, UNKNOWN_TIME)
+
+
+def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """`(time_ns, rows in another unit, units)` by the reading that fits; each distinct number is read once."""
+    import pyarrow as pa
+
+    encoded = pa.array(values).dictionary_encode()
+    distinct, index = encoded.dictionary.to_numpy(zero_copy_only=False), encoded.indices.to_numpy()
+    counts = np.bincount(index, minlength=len(distinct))
+    whole, fraction = _split(distinct)
+    counted, unit_of = _since_1970(whole, fraction, counts)
+    firm = counted.fits & (counted.time_ns >= FIRST_INTRADAY_NS)
+    others = [*_digit_readings(whole, fraction, counts), *_day_readings(whole, fraction, counts)]
+    readings = [_reading(counted.words, counted.time_ns, counts, _MOST, firm), *others]
+    possible = [reading for reading in readings if reading.share > reading.needed]
+    if not possible and counted.share >= _NEARLY_ALL and _is_daily(counted):
+        possible = [counted]  # daily bars before 1990, which the other readings do not explain
+    chosen = _choose(possible, distinct, counts, where)
+    if chosen.words != counted.words:
+        return chosen.time_ns[index], np.zeros(0, np.int64), ""
+    main = int(np.bincount(unit_of[firm], counts[firm], len(UNITS)).argmax()) if firm.any() else -1
+    differs = firm & (unit_of != main)
+    if not differs.any():
+        return counted.time_ns[index], np.zeros(0, np.int64), ""
+    names = list(UNITS)
+    units = f"{' and '.join(names[k] for k in np.unique(unit_of[differs]))} beside {names[main]}"
+    return counted.time_ns[index], np.flatnonzero(differs[index]), units
+
+
+def _reading(
+    words: str, time_ns: np.ndarray, counts: np.ndarray, needed: float, fits: np.ndarray | None = None
+) -> _Reading:
+    if fits is None:
+        fits = (time_ns >= FIRST_DAILY_NS) & (time_ns <= latest_ns())
+    return _Reading(words, time_ns, fits, float(counts[fits].sum() / counts.sum()), needed)
+
+
+def _since_1970(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> tuple[_Reading, np.ndarray]:
+    """`(the reading as counts since 1970, position of each number's unit in UNITS)`.
+
+    A number that is between 1990 and tomorrow in some unit has that unit: no number has two. The others have the
+    coarsest unit in which most numbers are possible, so that daily bars may reach back before 1970.
+    """
+    by_unit = [_counted(whole, fraction, unit_ns) for unit_ns in UNITS.values()]
+    latest = latest_ns()
+    recent = np.stack([(time_ns >= FIRST_INTRADAY_NS) & (time_ns <= latest) for time_ns in by_unit])
+    shares = [counts[(time_ns >= FIRST_DAILY_NS) & (time_ns <= latest)].sum() / counts.sum() for time_ns in by_unit]
+    main = next((k for k, share in enumerate(shares) if share > _MOST), 0)
+    unit_of = np.where(recent.any(axis=0), recent.argmax(axis=0), main)
+    older = ~recent.any(axis=0) & (by_unit[main] >= FIRST_DAILY_NS) & (by_unit[main] < FIRST_INTRADAY_NS)
+    coarser = unit_of < main
+    if older.sum() > coarser.sum():  # days of January 1970 in one unit are of our time in a coarser one
+        unit_of = np.where(coarser, main, unit_of)
+    time_ns = np.choose(unit_of, by_unit)
+    return _reading("seconds, milliseconds, microseconds or nanoseconds since 1970", time_ns, counts, _MOST), unit_of
+
+
+def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
+    if fraction is not None:
+        return
+    largest = int(whole.max())
+    for k, layout in enumerate(_LAYOUTS):
+        if 10 ** (len(layout) - 3) <= largest:  # of a year such as 00 two digits may be lost
+            yield _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _NEARLY_ALL)
+
+
+def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
+    part = 0.0 if fraction is None else fraction
+
+    def moment(zero: int, valid: np.ndarray) -> np.ndarray:
+        days = np.where(valid, whole + zero, 0)
+        clock = np.rint(part * 86_400_000.0).astype(np.int64) * 10**6  # float64 holds day numbers to the millisecond
+        return np.where(valid, multiplied(days, NS_PER_DAY) + clock, UNKNOWN_TIME)
+
+    spreadsheet = moment(_SPREADSHEET_ZERO, (whole >= 1) & (whole <= _LAST_DAY_NUMBER))
+    yield _reading(_SPREADSHEET, spreadsheet, counts, _NEARLY_ALL)
+    since_1970 = moment(0, np.abs(whole) <= _LAST_DAY_NUMBER)
+    if _share(since_1970 >= FIRST_INTRADAY_NS, counts) > _MOST:
+        yield _reading(_DAYS_SINCE_1970, since_1970, counts, _NEARLY_ALL)
+    valid = (whole >= _FIRST_JULIAN) & (whole <= _LAST_JULIAN)
+    if fraction is not None:  # a Julian day begins at noon
+        julian = np.where(valid, moment(-_JULIAN_ZERO, valid) + NS_PER_DAY // 2, UNKNOWN_TIME)
+    else:
+        julian = moment(-_JULIAN_ZERO, valid)
+    yield _reading("Julian days", julian, counts, _NEARLY_ALL)
+
+
+def _share(chosen: np.ndarray, counts: np.ndarray) -> float:
+    return float(counts[chosen].sum() / counts.sum())
+
+
+def _is_daily(reading: _Reading) -> bool:
+    """Whether the distinct times are days of their own, at few times of day."""
+    stamps = reading.time_ns[reading.fits]
+    few = len(np.unique(stamps % NS_PER_DAY)) <= _MAX_STAMPS
+    return few and len(np.unique(stamps // NS_PER_DAY)) >= _NEARLY_ALL * len(stamps)
+
+
+def _choose(readings: list[_Reading], distinct: np.ndarray, counts: np.ndarray, where: str) -> _Reading:
+    """The one reading that fits best. Raises DataError without one."""
+    complete = [reading for reading in readings if reading.share == 1.0] or readings
+    best = [r for r in complete if all(_is_likelier(r, other, counts) for other in complete if other is not r)]
+    if len(best) == 1 and not _counts_rows(best[0], counts):
+        return best[0]
+    shown = f"{distinct[0]:.15g}" if distinct.dtype.kind == "f" else str(distinct[0])
+    if not complete or len(best) == 1:
+        raise DataError(f"{where}: numbers such as {shown} are not understood as times: {WRITE}")
+    readings_in_words = " or ".join(f"{r.words} ({_first_day(r)})" for r in complete)
+    raise DataError(f"{where}: numbers such as {shown} may be {readings_in_words}: {WRITE}")
+
+
+def _first_day(reading: _Reading) -> str:
+    return str(reading.time_ns[reading.fits][0].astype("datetime64[ns]").astype("datetime64[D]"))
+
+
+def _days(reading: _Reading) -> np.ndarray:
+    days: np.ndarray = reading.time_ns[reading.fits] // NS_PER_DAY
+    return days
+
+
+def _weekend(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each day is a Saturday, a Sunday; 1970-01-01 was a Thursday."""
+    weekday = (days + 3) % 7
+    return weekday == 5, weekday == 6
+
+
+def _counts_rows(reading: _Reading, counts: np.ndarray) -> bool:
+    """Whether day numbers may be the numbers of rows: small ones, or with all days of the week in years before 2009."""
+    if reading.words == _SPREADSHEET and _share(reading.time_ns >= _FIRST_SPREADSHEET_NS, counts) <= _MOST:
+        return True
+    days = _days(reading)
+    early = np.unique(days[days < _BEFORE_7_DAY_MARKETS])
+    of_days = reading.words in (_SPREADSHEET, _DAYS_SINCE_1970)
+    return of_days and len(early) >= 20 and min(mask.mean() for mask in _weekend(early)) > 0.05
+
+
+def _is_likelier(reading: _Reading, other: _Reading, counts: np.ndarray) -> bool:
+    """Whether evidence speaks for one reading and none for the other: weekdays, dense dates, years since 1990."""
+    evidence = []
+    for one, another in ((reading, other), (other, reading)):
+        days, days_of_other = _days(one), _days(another)
+        weekend = _share(np.logical_or(*_weekend(days)), counts[one.fits])
+        weekend_of_other = _share(np.logical_or(*_weekend(days_of_other)), counts[another.fits])
+        evidence.append(
+            (weekend < 0.01 and weekend_of_other > 0.1)
+            or _density(days) > 4 * _density(days_of_other)
+            or np.median(days) * NS_PER_DAY >= FIRST_INTRADAY_NS > np.median(days_of_other) * NS_PER_DAY
+        )
+    return bool(evidence[0] and not evidence[1])
+
+
+def _density(days: np.ndarray) -> float:
+    """The share of days between the first and the last one that occur."""
+    return len(np.unique(days)) / (int(days.max()) - int(days.min()) + 1)
