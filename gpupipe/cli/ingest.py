@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector, for symbols that are not stored yet")
     parser.add_argument("--timeframe", help="which bars, where the source holds several; yfinance's interval")
-    parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
+    parser.add_argument("--adjusted", action="store_true", help="scale by adj_close / close; volumes by its splits")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
     parser.add_argument("--since", metavar="DAY", help="leave out bars before it; from when yfinance is asked")

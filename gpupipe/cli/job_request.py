@@ -144,7 +144,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
     parser.add_argument("--timeframe", help="which bars, where the data hold several")
-    parser.add_argument("--adjusted", action="store_true", help="scale prices by adj_close / close")
+    parser.add_argument("--adjusted", action="store_true", help="scale by adj_close / close; volumes by its splits")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
     parser.add_argument("--sectors", default=ALL, help="all, or names separated by commas")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,17 +73,17 @@ def read_times(table: RawTable, symbol: np.ndarray) -> tuple[Times, tuple[str, .
     return best.times, notes
 
 
-def read_volume(table: RawTable) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The volumes of a table, float32 (n,), and a note if they are not from the column of the first spelling.
+def read_volume(table: RawTable, dtype: Any = np.float32) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The volumes of a table, (n,) of a dtype, and a note if they are not from the column of the first spelling.
 
     A column in which no volume is above zero gives way to another one with volumes.
     """
     names = columns.of_meaning(table.columns, "volume")
-    first = columns.floats(table.table[names[0]], _label(table, names[0]))
+    first = columns.floats(table.table[names[0]], _label(table, names[0]), dtype)
     if len(names) == 1 or bool((first > 0).any()):
         return first, ()
     for name in names[1:]:
-        volume = columns.floats(table.table[name], _label(table, name))
+        volume = columns.floats(table.table[name], _label(table, name), dtype)
         if bool((volume > 0).any()):
             return volume, (f"column {names[0]!r} holds no volume above zero: {name!r} was taken",)
     return first, ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.data import bar_columns, columns
+from gpupipe.data import adjust, bar_columns, columns
 from gpupipe.data import sectors as sector_names
 from gpupipe.data.errors import DataError, printable
 from gpupipe.data.report import Finding, time_text
@@ -52,8 +52,8 @@ class Bars:
     sectors: tuple[str, ...]
     row: Any = None
     local_ns: Any = None
-    notes: Any = ()
-    findings: Any = ()
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def take(self, keep: Any) -> Bars:
         """Return the rows where `keep`, bool (n,), is true."""
@@ -77,12 +77,12 @@ def from_tables(
     """Concatenate all tables on the host and resolve the sector of each symbol.
 
     sector_map: `{symbol: sector}`, has precedence over a sector column.  timeframe: which bars to select; None if the
-    data hold one timeframe only.  adjusted: multiply open, high, low and close by adj_close / close, in float64.
+    data hold one timeframe only.  adjusted: scale prices by adj_close / close, and volumes by its splits (`adjust`).
 
     Raises DataError for several timeframes and no choice, a timeframe that the data do not hold, two sectors of one
     symbol, and a missing adj_close.
     """
-    collected: dict[str, list[np.ndarray]] = {name: [] for name in ("time_ns", *PRICES, "volume")}
+    collected: dict[str, list[np.ndarray]] = {"time_ns": []}
     codes = [_codes(table, "symbol") for table in tables]
     read = [bar_columns.read_times(table, code) for table, (code, _) in zip(tables, codes, strict=True)]
     parsed, notes = [table_times for table_times, _ in read], [note for _, found in read for note in found]
@@ -90,19 +90,19 @@ def from_tables(
         collected["time_ns"].append(table_times.time_ns)
         if any(others.local_ns is not None for others in parsed):
             collected.setdefault("local_ns", []).append(table_times.clock_ns)
-        for name, values in _prices(table, adjusted=adjusted).items():
-            collected[name].append(values)
-        volume, found = bar_columns.read_volume(table)
-        collected["volume"].append(volume)
+        values, found = _values(table, adjusted=adjusted)
         notes += found
+        for name, array in values.items():
+            collected.setdefault(name, []).append(array)
     symbol, names = columns.concatenate_codes(codes)
-    bars = Bars(
-        symbol=symbol,
-        names=names,
-        sectors=_symbol_sectors(tables, symbol, names, sector_map),
-        **{name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in collected.items()},
-        notes=tuple(dict.fromkeys(notes)),
-    )
+    arrays: dict[str, Any] = {
+        name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in collected.items()
+    }
+    if adjusted:
+        arrays |= _adjusted(tables, symbol, names, arrays)
+        notes += arrays.pop("notes")
+    sectors = _symbol_sectors(tables, symbol, names, sector_map)
+    bars = Bars(symbol=symbol, names=names, sectors=sectors, **arrays, notes=tuple(dict.fromkeys(notes)))
     bars = dataclasses.replace(bars, findings=_other_units(bars, parsed))
     return _select_timeframe(bars, tables, timeframe)
 
@@ -140,20 +140,28 @@ def _any_has(tables: Sequence[RawTable], meaning: str) -> bool:
     return any(meaning in table.columns or table.constants.get(meaning) is not None for table in tables)
 
 
-def _prices(table: RawTable, *, adjusted: bool) -> dict[str, np.ndarray]:
-    if not adjusted:
-        return {name: columns.floats(table.column(name), _label(table, name)) for name in PRICES}
-    if "adj_close" not in table.columns:
+def _values(table: RawTable, *, adjusted: bool) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """`(prices and volume, notes)`: float32, or float64 and with adj_close if they are still to be adjusted."""
+    if adjusted and "adj_close" not in table.columns:
         raise DataError(f"{table.origin}: adjusted prices were requested, but there is no column for adj_close")
-    wide = {name: _float64_column(table, name) for name in (*PRICES, "adj_close")}
-    with np.errstate(all="ignore"):
-        factor = wide["adj_close"] / wide["close"]
-        scaled = {name: (wide[name] * factor).astype(np.float32) for name in ("open", "high", "low")}
-        return {**scaled, "close": wide["adj_close"].astype(np.float32)}
+    dtype, names = (np.float64, (*PRICES, "adj_close")) if adjusted else (np.float32, PRICES)
+    values = {name: columns.floats(table.column(name), _label(table, name), dtype) for name in names}
+    volume, notes = bar_columns.read_volume(table, dtype)
+    return {**values, "volume": volume}, notes
 
 
-def _float64_column(table: RawTable, name: str) -> np.ndarray:
-    return columns.floats(table.column(name), _label(table, name), np.float64)
+def _adjusted(
+    tables: Sequence[RawTable], symbol: np.ndarray, names: tuple[str, ...], arrays: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields of Bars that `adjust.adjust` changes; removes adj_close from the arrays."""
+    series, of_series = symbol.astype(np.int64), names
+    if _any_has(tables, "timeframe"):
+        code, timeframes = columns.concatenate_codes([_codes(table, "timeframe") for table in tables])
+        series = np.where(symbol < 0, -1, series * (len(timeframes) + 1) + code + 1)
+        of_series = tuple(name for name in names for _ in range(len(timeframes) + 1))
+    adjusted = adjust.adjust(series, arrays["time_ns"], arrays, of_series)
+    del arrays["adj_close"]
+    return {name: getattr(adjusted, name) for name in (*PRICES, "volume", "notes")}
 
 
 def _select_timeframe(bars: Bars, tables: Sequence[RawTable], timeframe: str | None) -> Bars:

@@ -108,8 +108,8 @@ def load(
     sectors: "all", or names; rows of other sectors are not validated.
     device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, if the data hold several timeframes.
     strict: any finding is an error.
-    adjusted: scale open, high, low and close by adj_close / close. Otherwise prices are taken as they are, and a note
-        says so if there is an adjusted close.
+    adjusted: scale open, high, low and close by adj_close / close, and volumes by the splits in it (`adjust.adjust`).
+        Otherwise prices are taken as they are, and a note says so if there is an adjusted close.
     max_quarantined: the share of rows of the requested sectors that may be quarantined; with more, and at least 3 rows,
         nothing is read. 1 lets any number of rows go.
     daily: whether a bar is a day or longer, and is keyed by its session date; None judges by the bars, see
@@ -278,7 +278,7 @@ def _from_tables(tables: list[sources.RawTable], kind: str, description: str, pa
         kind,
         reader,
         path,
-        _notes(tables, kind, adjusted=request.adjusted) + bars.notes,
+        (*_notes(tables, kind, adjusted=request.adjusted), *bars.notes),
         findings,
         malformed,
         tuple(table.columns for table in tables),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -208,7 +209,7 @@ def _possible_splits(
     bars: BarTable, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]
 ) -> list[Change]:
     """Stored symbols with a new bar that looks like the first after an unadjusted split."""
-    columns = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(BARS)}
+    columns: dict[str, Any] = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(BARS)}
     changes = {}
     for row in validate.possible_splits(Bars(bars.symbol, bars.names, bars.time_ns, **columns, sectors=bars.sectors)):
         name = bars.names[bars.symbol[row]]
