@@ -17,11 +17,15 @@ from gpupipe.data.panel import BARS
 from gpupipe.data.report import time_text
 
 
+KEPT = "kept"
+
+
 @dataclass(frozen=True)
 class Change:
     """A change of a symbol that was stored before, or the reason why its incoming bars were refused.
 
-    kind: a kind of `restate`, "moved" to another sector, or "looks like a split".  detail: a sentence.
+    kind: a kind of `restate`, "moved" to another sector, "looks like a split", or "kept" of a stored bar that came
+    again as an older snapshot.  detail: a sentence.
     factor: multiplies the earlier prices; since: time of the first bar that was not restated. Both only if restated.
 
     >>> Change("AAA", "moved", "from sector energy to utilities").factor is None
@@ -103,6 +107,7 @@ class _Merger:
         self.overlaps[inside] = old_key[self.old_row[inside]] == new_key[inside]
         self.values, self.file = old.values.copy(), old.file.copy()
         self.keep_old, self.keep_new = np.ones(old.n_rows, bool), ~self.overlaps
+        self.compared = np.ones(new.n_rows, bool)  # not older snapshots of stored bars
         self.stale_files: set[int] = set()
         self.changes: list[Change] = []
         self.refused: set[str] = set()
@@ -114,6 +119,8 @@ class _Merger:
         different = np.zeros(new.n_rows, bool)
         rows = np.flatnonzero(self.overlaps)
         different[rows] = restate.differs(old.values[self.old_row[rows]], new.values[rows]).any(axis=1)
+        self._keep_finished(np.flatnonzero(different))
+        different &= self.compared
         n_new = np.bincount(new.symbol[~self.overlaps], minlength=len(new.names))
         n_overlapping = np.bincount(new.symbol[self.overlaps], minlength=len(new.names))
         old_offsets, new_offsets = old.offsets, new.offsets
@@ -124,14 +131,33 @@ class _Merger:
             new_rows = slice(new_offsets[k], new_offsets[k + 1])
             self._apply(int(k), old_rows, new_rows)
 
+    def _keep_finished(self, rows: np.ndarray) -> None:
+        """Keep stored bars that come again as older snapshots: the last bar of the source, or of the store.
+
+        rows: of incoming bars that differ from the stored ones. If the source goes on after the last stored bar, that
+        bar is finished there, unless its close shows that it is another state.
+        """
+        old_row = self.old_row[rows]
+        is_last_new = np.isin(rows + 1, self.new.offsets)
+        is_last_old = np.isin(old_row + 1, self.old.offsets)
+        other_close = restate.differs(self.old.values[old_row], self.new.values[rows])[:, 3]
+        rows = rows[is_last_new | (is_last_old & other_close)]
+        rows = rows[restate.is_older_snapshot(self.old.values[self.old_row[rows]], self.new.values[rows])]
+        self.compared[rows] = False
+        for row in rows:
+            day = time_text(int(self.new.time_ns[row]))
+            detail = f"the bar of {day} came as an older snapshot of the stored one, which stays"
+            self.changes.append(Change(self.new.names[self.new.symbol[row]], KEPT, detail))
+
     def _apply(self, k: int, old_rows: slice, new_rows: slice) -> None:
         """Decide on symbol k, whose overlapping bars differ, and apply the decision."""
         old, new = self.old, self.new
         reaches = bool(new.time_ns[new_rows.stop - 1] >= old.time_ns[old_rows.stop - 1])
         covers = bool(reaches and new.time_ns[new_rows.start] <= old.time_ns[old_rows.start])
-        overlap = np.arange(new_rows.start, new_rows.stop)[self.overlaps[new_rows]]
+        overlap = np.arange(new_rows.start, new_rows.stop)[self.overlaps[new_rows] & self.compared[new_rows]]
         old_values, new_values = old.values[self.old_row[overlap]], new.values[overlap]
-        decision = restate.decide(old_values, new_values, covers=covers, reaches=reaches)
+        at_end = bool(self.old_row[overlap[-1]] == old_rows.stop - 1)
+        decision = restate.decide(old_values, new_values, covers=covers, reaches=reaches, at_end=at_end)
         name, factor, since = old.names[k], None, None
         if decision.kind == restate.REFUSED:
             self.keep_new[new_rows] = False
@@ -139,7 +165,7 @@ class _Merger:
             detail = f"{decision.reason}; stored bars kept: send all of its history, or a longer overlap"
         elif decision.kind == restate.REPLACED:
             removed = np.arange(old_rows.start, old_rows.stop)
-            removed = removed[~np.isin(removed, self.old_row[overlap])]
+            removed = removed[~np.isin(removed, self.old_row[new_rows][self.overlaps[new_rows]])]
             self.keep_old[removed] = False
             self.stale_files |= set(old.file[removed].tolist())
             self._overwrite(overlap)
@@ -147,10 +173,14 @@ class _Merger:
             detail += f", {len(removed)} bars that it does not have were removed" if len(removed) else ""
         elif decision.kind == restate.REVISED:
             self._overwrite(overlap)
-            detail = f"{decision.bars} of {len(overlap)} overlapping bars were corrected"
+            corrected = decision.bars - decision.completed
+            detail = f"{corrected} of {len(overlap)} overlapping bars were corrected" if corrected else ""
         else:
             factor = decision.factor
             since, detail = self._scale(decision, old_rows, new_rows, overlap)
+        if decision.completed:
+            day = time_text(int(new.time_ns[overlap[-1]]))
+            detail += f"{', and ' if detail else ''}the last stored bar, of {day}, was replaced by a later state"
         self.changes.append(Change(name, decision.kind, detail, factor, since))
 
     def _overwrite(self, overlap: np.ndarray) -> None:
@@ -208,15 +238,20 @@ class _Merger:
 def _possible_splits(
     bars: BarTable, is_new: np.ndarray, stored: Mapping[str, str], unchecked: list[int]
 ) -> list[Change]:
-    """Stored symbols with a new bar that looks like the first after an unadjusted split."""
+    """Stored symbols with a jump that looks like an unadjusted split at a new bar or at a seam.
+
+    A seam is between a new bar and a stored one, in either order: older bars may be sent later.
+    """
     columns: dict[str, Any] = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(BARS)}
-    changes = {}
+    details: dict[str, list[str]] = {}
     for row in validate.possible_splits(Bars(bars.symbol, bars.names, bars.time_ns, **columns, sectors=bars.sectors)):
         name = bars.names[bars.symbol[row]]
-        if is_new[row] and name in stored:
+        if (is_new[row] or is_new[row - 1]) and name in stored:
             ratio = bars.values[row, 0] / bars.values[row - 1, 3]
             detail = f"{time_text(int(bars.time_ns[row]))} opens at {ratio:.3g} of the close before"
+            if not is_new[row]:
+                detail += ", which came later: were the older bars adjusted?"
             if bars.symbol[row] in unchecked:
                 detail += ", and no bar overlaps to check it: send a longer overlap"
-            changes[name] = Change(name, "looks like a split", detail)
-    return list(changes.values())
+            details.setdefault(name, []).append(detail)
+    return [Change(name, "looks like a split", "; ".join(found[:2])) for name, found in details.items()]

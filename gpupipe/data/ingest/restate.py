@@ -13,6 +13,7 @@ EQUAL_TOLERANCE = 1e-5
 FACTOR_TOLERANCE, FACTOR_SHARE = 2e-3, 1 / 20
 VOLUME_TOLERANCE = 1e-2  # volumes are rounded to shares or to lots
 MIN_BARS = 3  # overlapping bars that must confirm a factor before it scales bars that the source did not send again
+OPEN_TOLERANCE = 1e-3  # of the open of a bar that was taken while the market was open, and of the finished bar
 
 UNCHANGED, REVISED, RESTATED, REPLACED, REFUSED = "unchanged", "revised", "restated", "replaced", "refused"
 
@@ -23,18 +24,18 @@ class Decision:
 
     kind: one of
         UNCHANGED: no overlapping bar differs; new bars are added.
-        REVISED: some bars were corrected at the same scale; incoming values replace stored ones.
+        REVISED: some bars were corrected or completed at the same scale; incoming values replace stored ones.
         RESTATED: all bars before row `prefix` of the overlap differ by `factor`. Stored bars that the source did not
             send again are scaled by it, and their volumes by `volume_factor` (None: no common factor, kept).
         REPLACED: the incoming bars replace all stored ones.
         REFUSED: no incoming bar is taken; `reason` says why.
-    bars: number of overlapping bars that differ.
+    bars: number of overlapping bars that differ.  completed: whether the last of them was unfinished in the store.
 
     A split 2:1 halves the first three prices, and the fourth bar is after it:
 
     >>> old = np.float32([[20, 20, 20, 20, 100]] * 3 + [[10, 10, 10, 10, 200]])
     >>> decide(old, np.float32([[10, 10, 10, 10, 200]] * 4), covers=False, reaches=True)
-    Decision(kind='restated', bars=3, factor=0.5, volume_factor=2.0, prefix=3, reason='')
+    Decision(kind='restated', bars=3, factor=0.5, volume_factor=2.0, prefix=3, reason='', completed=False)
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Decision:
     volume_factor: float | None = None
     prefix: int = 0
     reason: str = ""
+    completed: bool = False
 
 
 def differs(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -56,10 +58,48 @@ def differs(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return different
 
 
-def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool) -> Decision:
+def is_older_snapshot(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Whether incoming bars were taken while the market was open, before the stored ones: bool (n,).
+
+    old, new: stored and incoming bars of the same sessions, float32 (n, 5). An older snapshot has the same open, no
+    higher high, no lower low and less volume than the later one. Where a volume is not known or zero, its range must
+    be narrower.
+    """
+    before, after = old.astype(np.float64), new.astype(np.float64)
+    margin = EQUAL_TOLERANCE * before
+    same_open = np.abs(after[:, 0] - before[:, 0]) <= OPEN_TOLERANCE * before[:, 0]
+    within = (after[:, 1] <= before[:, 1] + margin[:, 1]) & (after[:, 2] >= before[:, 2] - margin[:, 2])
+    narrower = (after[:, 1] < before[:, 1] - margin[:, 1]) | (after[:, 2] > before[:, 2] + margin[:, 2])
+    traded = (before[:, 4] > 0) & (after[:, 4] > 0)
+    less = np.where(traded, after[:, 4] < before[:, 4] * (1 - VOLUME_TOLERANCE), narrower)
+    return same_open & within & less
+
+
+def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_end: bool = False) -> Decision:
     """Decide by the overlapping bars `old` (stored) and `new` (incoming), float32 (n, 5), in order of time.
 
     covers: the incoming bars begin no later and end no earlier than the stored ones.  reaches: they end no earlier.
+    at_end: the last overlapping bar is the last stored one, so it may have been unfinished when it was stored.
+
+    The rules, in this order:
+
+    1. No bar differs: UNCHANGED.
+    2. The last stored bar is unfinished if it differs and the incoming one begins at the same open (to 0.1 %), or has
+       a range that contains the stored one's and at least its volume. It is completed, whatever the others say, and
+       the rules below look at the others only. If no other differs: REVISED. So an overlap of one bar is enough for
+       the next bars to be added. A bar whose four prices all differ by one factor is not unfinished: that looks like
+       a split or a dividend, and one bar does not confirm it.
+    3. All prices up to some bar differ by one factor: RESTATED, if the source reaches the end of the store, and either
+       MIN_BARS bars confirm the factor or the source covers the store. If only the last stored bar is off the factor,
+       it is unfinished at the new scale: its open must follow the factor.
+    4. At most half of the bars differ, and not the first: REVISED.
+    5. Otherwise REPLACED if the source covers the store, else REFUSED.
+
+    An unfinished bar and the finished one with a new range:
+
+    >>> decide(np.float32([[10, 11, 10, 11, 5]]), np.float32([[10, 12, 9, 9.5, 8]]), covers=False, reaches=True,
+    ...        at_end=True)
+    Decision(kind='revised', bars=1, factor=1.0, volume_factor=None, prefix=0, reason='', completed=True)
     """
     different = differs(old, new)
     n, n_different = len(different), int(different.any(axis=1).sum())
@@ -67,22 +107,50 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool) -> 
         return Decision(UNCHANGED)
     how = "not by one factor" if different[:, :4].any() else "only in volume"
     reason = f"{n_different} of {n} overlapping bars differ, {how}"
-    restatement = _price_factor(old, new, np.asarray(different[:, :4].any(axis=1)))
+    if n == 1 and different[0, 0]:
+        reason += f", and the open by {new[0, 0] / old[0, 0]:.4g}: a split, a dividend or another source"
+    of_price = np.asarray(different[:, :4].any(axis=1))
+    restatement = _price_factor(old, new, of_price)
+    completed = rescaled = False  # whether the last stored bar was unfinished; at the old or at the new scale
+    if restatement is None and at_end and different[-1].any():
+        completed = _completes(old[-1], new[-1])
+        if completed and n_different == 1:
+            return Decision(REVISED, 1, completed=True)
+        restatement = _price_factor(old[:-1], new[:-1], of_price[:-1])
+        if restatement is not None and not completed:
+            rescaled = restatement[0] == n - 1 and _completes(old[-1] * _scale(restatement[1]), new[-1])
+            restatement = restatement if rescaled else None
     if restatement is not None:
-        prefix, factor = restatement
+        confirmed, factor = restatement
         shown = f"its overlapping bars differ by the factor {factor:.6g}"
         if not reaches:
             reason = f"{shown}, and the source ends before the store: either could be the restated one"
-        elif prefix < MIN_BARS and not covers:
-            reason = f"{shown}, which {prefix} of {n} confirm; {MIN_BARS} are needed"
+        elif confirmed < MIN_BARS and not covers:
+            reason = f"{shown}, which {confirmed} of {n} confirm; {MIN_BARS} are needed"
         else:
-            volume_factor = _volume_factor(old[:prefix, 4], new[:prefix, 4])
-            return Decision(RESTATED, n_different, factor, volume_factor, prefix)
-    elif not different[0].any() and 2 * n_different <= n:
-        return Decision(REVISED, n_different)
+            volume_factor = _volume_factor(old[:confirmed, 4], new[:confirmed, 4])
+            return Decision(
+                RESTATED, n_different, factor, volume_factor, confirmed + rescaled, "", completed | rescaled
+            )
+    elif not different[0].any() and 2 * (n_different - completed) <= n - completed:
+        return Decision(REVISED, n_different, completed=completed)
     if covers:
         return Decision(REPLACED, n_different)
     return Decision(REFUSED, n_different, reason=reason)
+
+
+def _completes(old: np.ndarray, new: np.ndarray) -> bool:
+    """Whether a bar, float32 (5,), can be the finished one of an unfinished stored bar; see `decide`."""
+    before, after = old.astype(np.float64), new.astype(np.float64)
+    if abs(after[0] - before[0]) <= OPEN_TOLERANCE * before[0]:
+        return True
+    contains = after[1] >= before[1] * (1 - EQUAL_TOLERANCE) and after[2] <= before[2] * (1 + EQUAL_TOLERANCE)
+    return bool(contains and not after[4] < before[4])
+
+
+def _scale(factor: float) -> np.ndarray:
+    """float64 (5,), multiplies the prices of a bar by a factor; its volume becomes unknown."""
+    return np.array([factor] * 4 + [np.nan])
 
 
 def _price_factor(old: np.ndarray, new: np.ndarray, different: np.ndarray) -> tuple[int, float] | None:

@@ -309,3 +309,78 @@ def test_since_drops_older_bars(store, whole):
     assert put(whole, store, SourceOptions(since="2009-10-01")).first_time == "2009-10-01"
     with pytest.raises(DataError, match="--since soon: expected a day"):
         put(whole, store, SourceOptions(since="soon"))
+
+
+def bar_of(table, symbol, day):
+    """Open, high, low, close and volume of one bar."""
+    row = days(only(table, symbol), day, day + 1)
+    return {name: row[name][0].as_py() for name in ("open", "high", "low", "close", "volume")}
+
+
+def unfinished(table, symbol, day, *, close=0.5):
+    """The same table with one bar as it was at noon: half of its move, range and volume."""
+    bar = bar_of(table, symbol, day)
+    middle = bar["open"] + close * (bar["close"] - bar["open"])
+    high, low = max(bar["open"], middle), min(bar["open"], middle)
+    return edited(table, symbol, day, close=middle, high=high, low=low, volume=bar["volume"] * 0.4)
+
+
+@pytest.mark.parametrize("first", [29, 28, 20])
+def test_an_unfinished_bar_is_completed_and_the_next_one_added(store, whole, first):
+    put(days(unfinished(whole, "S001", 29), 0, 30), store)
+    report = put(days(whole, first, 31), store)
+    assert report.changes == (change_of(report, "S001"),) and report.new_bars == 4 and report.status == "OK"
+    assert change_of(report, "S001").detail == "the last stored bar, of 2009-10-12, was replaced by a later state"
+    assert same(store, days(whole, 0, 31))
+
+
+def test_an_unfinished_bar_beside_a_corrected_one(store, whole):
+    put(days(unfinished(whole, "S001", 29), 0, 30), store)
+    corrected = edited(whole, "S001", 28, volume=12345.0)
+    assert change_of(put(days(corrected, 27, 31), store), "S001").kind == "revised"
+    assert same(store, days(corrected, 0, 31))
+
+
+@pytest.mark.parametrize("last", [30, 35])
+def test_an_older_snapshot_does_not_replace_the_finished_bar(store, whole, last):
+    put(days(whole, 0, last), store)
+    report = put(days(unfinished(whole, "S001", 29), 27, 30), store)  # a night that comes late
+    assert change_of(report, "S001").kind == "kept" and not report.changed and report.status == "OK"
+    assert same(store, days(whole, 0, last))
+
+
+def test_nights_out_of_order_and_sent_twice_give_the_finished_bars(store, whole):
+    nights = [days(unfinished(whole, "S001", last - 1), last - 3, last) for last in (31, 32, 33, 34)]
+    put(days(whole, 0, 29), store)
+    for k in (1, 0, 1, 3, 2, 3, 0):
+        put(nights[k], store)
+    assert same(store, days(unfinished(whole, "S001", 33), 0, 34))
+
+
+@pytest.mark.parametrize("factor", [0.25, 10.0, 0.985])
+def test_one_overlapping_bar_of_another_scale_is_not_taken_for_an_unfinished_one(store, whole, factor):
+    put(days(unfinished(whole, "S001", 29), 0, 30), store)
+    assert change_of(put(days(scaled(whole, "S001", factor), 29, 31), store), "S001").kind == "refused"
+    assert same(store, pa.concat_tables([days(unfinished(only(whole, "S001"), "S001", 29), 0, 30),
+                                         days(without(whole, "S001"), 0, 31)]))  # fmt: skip
+
+
+def test_a_split_in_the_overlap_of_an_unfinished_bar_is_a_restatement(store, whole):
+    put(days(unfinished(whole, "S001", 29), 0, 30), store)
+    after = scaled(whole, "S001", 0.5)
+    change = change_of(put(days(after, 26, 31), store), "S001")
+    assert change.kind == "restated" and change.factor == pytest.approx(0.5) and change.since == "2009-10-13"
+    assert same(store, days(after, 0, 31))
+
+
+def test_older_bars_that_were_not_adjusted_are_flagged_at_both_seams(store):
+    calm = market(seed=3)
+    put(pa.concat_tables([days(calm, 20, 26), days(calm, 32, 40)]), store)
+    older = scaled(calm, "S001", 2.0)
+    report = put(days(older, 0, 20), store)
+    change = change_of(report, "S001")
+    assert change.kind == "looks like a split" and report.status == "WARN" and len(report.changes) == 1
+    assert change.detail.startswith("2009-10-03 opens at ")
+    assert "of the close before, which came later: were the older bars adjusted?, and no bar overlaps" in change.detail
+    between = change_of(put(days(older, 26, 32), store), "S001").detail  # a block between stored ones has two seams
+    assert "2009-10-09 opens at " in between and "2009-10-15 opens at " in between
