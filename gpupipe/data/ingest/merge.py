@@ -16,7 +16,6 @@ from gpupipe.data.ingest.bar_table import NEW, BarTable, keys
 from gpupipe.data.panel import BARS
 from gpupipe.data.report import time_text
 
-
 KEPT = "kept"
 
 

@@ -109,17 +109,9 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_
     reason = f"{n_different} of {n} overlapping bars differ, {how}"
     if n == 1 and different[0, 0]:
         reason += f", and the open by {new[0, 0] / old[0, 0]:.4g}: a split, a dividend or another source"
-    of_price = np.asarray(different[:, :4].any(axis=1))
-    restatement = _price_factor(old, new, of_price)
-    completed = rescaled = False  # whether the last stored bar was unfinished; at the old or at the new scale
-    if restatement is None and at_end and different[-1].any():
-        completed = _completes(old[-1], new[-1])
-        if completed and n_different == 1:
-            return Decision(REVISED, 1, completed=True)
-        restatement = _price_factor(old[:-1], new[:-1], of_price[:-1])
-        if restatement is not None and not completed:
-            rescaled = restatement[0] == n - 1 and _completes(old[-1] * _scale(restatement[1]), new[-1])
-            restatement = restatement if rescaled else None
+    restatement, completed, rescaled = _examine(old, new, different, at_end=at_end)
+    if completed and n_different == 1:
+        return Decision(REVISED, 1, completed=True)
     if restatement is not None:
         confirmed, factor = restatement
         shown = f"its overlapping bars differ by the factor {factor:.6g}"
@@ -137,6 +129,22 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_
     if covers:
         return Decision(REPLACED, n_different)
     return Decision(REFUSED, n_different, reason=reason)
+
+
+def _examine(
+    old: np.ndarray, new: np.ndarray, different: np.ndarray, *, at_end: bool
+) -> tuple[tuple[int, float] | None, bool, bool]:
+    """`(_price_factor, whether the last stored bar was unfinished at its scale, or at the scale of the factor)`."""
+    of_price = np.asarray(different[:, :4].any(axis=1))
+    restatement = _price_factor(old, new, of_price)
+    if restatement is not None or not at_end or not different[-1].any():
+        return restatement, False, False
+    completed = _completes(old[-1], new[-1])
+    restatement = _price_factor(old[:-1], new[:-1], of_price[:-1])
+    if restatement is None or completed:
+        return restatement, completed, False
+    rescaled = restatement[0] == len(old) - 1 and _completes(old[-1] * _scale(restatement[1]), new[-1])
+    return (restatement if rescaled else None), False, rescaled
 
 
 def _completes(old: np.ndarray, new: np.ndarray) -> bool:
