@@ -15,6 +15,7 @@ from gpupipe.data.errors import DataError, printable
 from gpupipe.data.report import Finding, time_text
 from gpupipe.data.sources import RawTable
 from gpupipe.data.time_column import Times
+from gpupipe.data.time_limits import UNKNOWN_TIME
 from gpupipe.runtime.device import Device, device_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PRICES = ("open", "high", "low", "close")
 _SHOWN = 5  # names in a message
+_LARGEST_OFFSET_S = 15 * 3_600  # of a time zone from UTC
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def from_tables(
     collected: dict[str, list[np.ndarray]] = {"time_ns": []}
     codes = [_codes(table, "symbol") for table in tables]
     read = [bar_columns.read_times(table, code) for table, (code, _) in zip(tables, codes, strict=True)]
-    parsed, notes = [table_times for table_times, _ in read], [note for _, found in read for note in found]
+    parsed = [_with_clock(table, table_times) for table, (table_times, _) in zip(tables, read, strict=True)]
+    notes = [note for _, found in read for note in found]
     for table, table_times in zip(tables, parsed, strict=True):
         collected["time_ns"].append(table_times.time_ns)
         if any(others.local_ns is not None for others in parsed):
@@ -123,6 +126,16 @@ def _other_unit(bars: Bars, units: str, rows: np.ndarray) -> Finding:
     name = bars.names[symbol[0]] if symbol[0] >= 0 else "?"
     example = printable(f"{name} {time_text(int(bars.time_ns[rows[0]]))}")
     return Finding(f"times in {units}", "repaired", len(rows), len(np.unique(symbol[symbol >= 0])), example)
+
+
+def _with_clock(table: RawTable, times: Times) -> Times:
+    """The times, with the clock of a column utc_offset_s, as the files of a bar store have it."""
+    if "utc_offset_s" not in table.columns:
+        return times
+    offset_s = columns.floats(table.column("utc_offset_s"), _label(table, "utc_offset_s"), np.float64)
+    known = (np.abs(offset_s) <= _LARGEST_OFFSET_S) & (times.time_ns != UNKNOWN_TIME)
+    local_ns = times.time_ns + np.where(known, offset_s, 0).astype(np.int64) * 10**9
+    return dataclasses.replace(times, local_ns=local_ns)
 
 
 def _label(table: RawTable, meaning: str) -> str:

@@ -37,6 +37,7 @@ SPELLINGS = {
     "volume": ("volume", "vol", "v", "tickvolume", "tickvol", "totalvolume", "pxvolume"),
     "adj_close": ("adjclose", "adjustedclose", "closeadj", "closeadjusted", "adjcloseprice"),
     "sector": ("sector", "gicssector", "sectorname"),
+    "utc_offset_s": ("utcoffsets",),
     "timeframe": ("timeframe", "interval", "barsize", "resolution"),
 }
 REQUIRED = ("symbol", "time", "open", "high", "low", "close", "volume")

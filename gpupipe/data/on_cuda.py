@@ -57,8 +57,10 @@ def _read(files: Sequence[pathlib.Path], constants: dict[str, str | None]) -> Ra
     """Read files with equal columns into one RawTable, in order; None if a column is not plainly typed."""
     import pyarrow.parquet as pq
 
-    metadata = pq.read_metadata(files[0])
+    metadata, *others = (pq.read_metadata(file) for file in files)
     schema = metadata.schema.to_arrow_schema()
+    if any(other.schema.to_arrow_schema().names != schema.names for other in others):
+        return None  # some files of a store have a column utc_offset_s
     matches = columns.find(schema.names, columns.REQUIRED[1:], str(files[0]))
     if "symbol" not in matches or _must_be_decided(matches):
         return None
@@ -124,16 +126,29 @@ def to_bars(tables: Sequence[RawTable], sector_map: Mapping[str, str], device: D
         pairs = xp.unique(symbol.astype(xp.int64) * base + code + 1)
         pair_symbol, pair_sector = pairs // base, pairs % base - 1
     host_pairs = device.to_host(pair_symbol), device.to_host(pair_sector)
+    time_ns = concatenate([_times(table.column("time"), device) for table in tables])
+    local_ns = None
+    if any("utc_offset_s" in table.columns for table in tables):
+        offset_ns = concatenate([_offset_ns(table, device) for table in tables])
+        local_ns = xp.where(time_ns == time_column.UNKNOWN_TIME, time_ns, time_ns + offset_ns)
     return Bars(
         symbol=symbol,
         names=names,
-        time_ns=concatenate([_times(table.column("time"), device) for table in tables]),
+        time_ns=time_ns,
+        local_ns=local_ns,
         sectors=resolve_sectors(names, *host_pairs, raw_sectors, sector_map),
         **{
             name: concatenate([table.column(name).astype("float32").to_cupy(na_value=np.nan) for table in tables])
             for name in (*PRICES, "volume")
         },
     )
+
+
+def _offset_ns(table: RawTable, device: Device) -> Any:
+    """int64 (n,): how far the exchange's clock is ahead of UTC; 0 if the table does not say."""
+    if "utc_offset_s" not in table.columns:
+        return device.xp.zeros(len(table), device.xp.int64)
+    return table.column("utc_offset_s").astype("int64").to_cupy(na_value=0) * 10**9
 
 
 def _encode_sectors(table: RawTable, device: Device) -> tuple[Any, tuple[str, ...]]:

@@ -199,3 +199,16 @@ def test_the_host_reads_what_cudf_cannot(tmp_path, store, cudf):
     pq.write_table(market(), tmp_path / "folder" / "bars.parquet")
     for path in (tmp_path / "text.parquet", tmp_path / "folder", tmp_path / "none"):
         assert on_cuda.read_path(path) == [] and not cudf.calls
+
+
+def test_a_store_some_of_whose_files_have_the_exchanges_clock_is_read_on_the_host(tmp_path, cudf):
+    from gpupipe.data.ingest import ingest
+
+    hours = market().set_column(1, "time", pa.array(np.tile(np.arange(40), 4) * 3_600 * 10**9).cast(pa.timestamp("ns")))
+    zoned = hours.set_column(1, "time", hours["time"].cast(pa.timestamp("ns", "Asia/Tokyo")))
+    early = pa.array(np.tile(np.arange(40) < 30, 4))
+    ingest(hours.filter(early), tmp_path / "store", calendar="none")
+    ingest(zoned.filter(pa.compute.invert(early)), tmp_path / "store", calendar="none")
+    assert on_cuda.read_path(tmp_path / "store") == [] and not cudf.calls
+    clock = stored_panel(tmp_path / "store").local_ns - stored_panel(tmp_path / "store").time_ns
+    assert clock.reshape(4, 40)[:, 30:].tolist() == [[9 * 3_600 * 10**9] * 10] * 4 and not clock[:30].any()

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpupipe.data.panel import BARS, Panel
 
+_KEYS = ("symbol", "time_ns")
 NEW = -1  # the `file` of a row that is in no file yet
 
 
@@ -18,7 +19,8 @@ class BarTable:
 
     names: symbols, sorted.  sectors: one for each name.  symbol: int32 (n,), position in `names`.  time_ns: int64
     (n,), UTC nanoseconds since 1970.  values: float32 (n, 5), open, high, low, close and volume; NaN is unknown.
-    file: int32 (n,), position of the row's file in the manifest, or NEW.
+    file: int32 (n,), position of the row's file in the manifest, or NEW.  local_ns: int64 (n,), the times on the
+    exchange's wall clock, of intraday bars whose source gives a time zone; None: the clock is UTC.
 
     >>> table = BarTable(
     ...     names=("A", "B"),
@@ -38,6 +40,12 @@ class BarTable:
     time_ns: np.ndarray
     values: np.ndarray
     file: np.ndarray
+    local_ns: np.ndarray | None = None
+
+    @property
+    def clock_ns(self) -> np.ndarray:
+        """int64 (n,): the times on the exchange's wall clock; UTC where that is not known."""
+        return self.time_ns if self.local_ns is None else self.local_ns
 
     @property
     def n_rows(self) -> int:
@@ -52,7 +60,7 @@ class BarTable:
     def take(self, rows: np.ndarray) -> BarTable:
         """Select rows by number, in order, or by a mask; all names stay."""
         arrays = {name: getattr(self, name)[rows] for name in ("symbol", "time_ns", "values", "file")}
-        return dataclasses.replace(self, **arrays)
+        return dataclasses.replace(self, **arrays, local_ns=None if self.local_ns is None else self.local_ns[rows])
 
     def with_names(self, names: tuple[str, ...], sectors: tuple[str, ...]) -> BarTable:
         """Return the same rows with other `names`: sorted, and a superset of the current ones."""
@@ -81,7 +89,22 @@ def from_panel(panel: Panel) -> BarTable:
     """Convert a Panel on the host; all rows are NEW."""
     values = np.stack([getattr(panel, name) for name in BARS], axis=1)
     file = np.full(panel.n_rows, NEW, np.int32)
-    return BarTable(panel.symbols, panel.sector, panel.symbol_of_row, panel.time_ns, values, file)
+    return BarTable(panel.symbols, panel.sector, panel.symbol_of_row, panel.time_ns, values, file, panel.local_ns)
+
+
+def concatenate(first: BarTable, second: BarTable) -> tuple[BarTable, np.ndarray]:
+    """`(the rows of both tables, sorted by symbol and time; the position of each row in first + second)`.
+
+    The names must be equal, as `with_names` makes them.
+    """
+    symbol, time_ns = (np.concatenate([getattr(table, name) for table in (first, second)]) for name in _KEYS)
+    order = np.lexsort((time_ns, symbol))
+    local_ns = None
+    if first.local_ns is not None or second.local_ns is not None:
+        local_ns = np.concatenate([first.clock_ns, second.clock_ns])[order]
+    values, file = np.concatenate([first.values, second.values]), np.concatenate([first.file, second.file])
+    bars = BarTable(first.names, first.sectors, symbol[order], time_ns[order], values[order], file[order], local_ns)
+    return bars, order
 
 
 def keys(first: BarTable, second: BarTable) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from gpupipe.data import validate
 from gpupipe.data.bars import Bars
 from gpupipe.data.ingest import restate
-from gpupipe.data.ingest.bar_table import NEW, BarTable, keys
+from gpupipe.data.ingest.bar_table import NEW, BarTable, concatenate, keys
 from gpupipe.data.panel import BARS
 from gpupipe.data.report import time_text
 
@@ -108,6 +108,7 @@ class _Merger:
         self.keep_old, self.keep_new = np.ones(old.n_rows, bool), ~self.overlaps
         self.compared = np.ones(new.n_rows, bool)  # not older snapshots of stored bars
         self.stale_files: set[int] = set()
+        self.local_ns = old.local_ns
         self.changes: list[Change] = []
         self.refused: set[str] = set()
         self.unchecked: list[int] = []
@@ -125,10 +126,23 @@ class _Merger:
         old_offsets, new_offsets = old.offsets, new.offsets
         is_stored = np.diff(old_offsets) > 0
         self.unchecked = np.flatnonzero(is_stored & (n_new > 0) & (n_overlapping == 0)).tolist()
+        self._fill_clock(rows)
         for k in np.unique(new.symbol[different]):
             old_rows = slice(old_offsets[k], old_offsets[k + 1])
             new_rows = slice(new_offsets[k], new_offsets[k + 1])
             self._apply(int(k), old_rows, new_rows)
+
+    def _fill_clock(self, rows: np.ndarray) -> None:
+        """Give stored bars whose clock is UTC the exchange's clock of the overlapping incoming bars `rows`."""
+        old, new = self.old, self.new
+        if new.local_ns is None:
+            return
+        stored = self.old_row[rows]
+        filled = (old.clock_ns[stored] == old.time_ns[stored]) & (new.local_ns[rows] != new.time_ns[rows])
+        if filled.any():
+            self.local_ns = old.clock_ns.copy()
+            self.local_ns[stored[filled]] = new.local_ns[rows[filled]]
+            self.stale_files |= set(old.file[stored[filled]].tolist())
 
     def _keep_finished(self, rows: np.ndarray) -> None:
         """Keep stored bars that come again as older snapshots: the last bar of the source, or of the store.
@@ -225,12 +239,9 @@ class _Merger:
 
     def result(self) -> tuple[BarTable, np.ndarray]:
         """`(all rows sorted, bool (n_rows,), whether a row was not stored before)`."""
-        old = dataclasses.replace(self.old, values=self.values, file=self.file).take(self.keep_old)
-        new = self.new.take(self.keep_new)
-        symbol, time_ns = np.concatenate([old.symbol, new.symbol]), np.concatenate([old.time_ns, new.time_ns])
-        order = np.lexsort((time_ns, symbol))
-        values, file = np.concatenate([old.values, new.values]), np.concatenate([old.file, new.file])
-        bars = BarTable(old.names, old.sectors, symbol[order], time_ns[order], values[order], file[order])
+        old = dataclasses.replace(self.old, values=self.values, file=self.file, local_ns=self.local_ns)
+        old = old.take(self.keep_old)
+        bars, order = concatenate(old, self.new.take(self.keep_new))
         return bars, order >= old.n_rows
 
 
