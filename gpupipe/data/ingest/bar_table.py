@@ -115,3 +115,15 @@ def keys(first: BarTable, second: BarTable) -> tuple[np.ndarray, np.ndarray]:
         return table.symbol.astype(np.int64) * len(times) + np.searchsorted(times, table.time_ns)
 
     return key(first), key(second)
+
+
+def overlap(first: BarTable, second: BarTable) -> tuple[np.ndarray, np.ndarray]:
+    """`(rows of first, rows of second)` of the bars of the same symbol and time, int64 (n,) each."""
+    if not first.n_rows or not second.n_rows:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    near = (first.time_ns >= second.time_ns.min()) & (first.time_ns <= second.time_ns.max())
+    rows = np.flatnonzero(near)  # of a large store only the last days are compared with a night
+    names = tuple(sorted({*first.names, *second.names}))
+    first_key, second_key = keys(*(table.with_names(names, ("",) * len(names)) for table in (first.take(rows), second)))
+    _, first_rows, second_rows = np.intersect1d(first_key, second_key, assume_unique=True, return_indices=True)
+    return rows[first_rows], second_rows

@@ -11,8 +11,9 @@ import numpy as np
 
 from gpupipe.data import DataReport, load
 from gpupipe.data.errors import DataError
-from gpupipe.data.ingest import yahoo
+from gpupipe.data.ingest import session_keys, yahoo
 from gpupipe.data.ingest.bar_table import BarTable, from_panel
+from gpupipe.data.report import counted
 
 NO_SECTOR = "?"  # cannot be a sector's name: those are slugs
 _YAHOO = "yfinance:"
@@ -25,8 +26,8 @@ _OVERLAP_DAYS = 14  # requested from Yahoo again, to detect restatements: a week
 class SourceOptions:
     """How to read a source.
 
-    sector_map, timeframe, adjusted, strict, max_quarantined: see `gpupipe.data.load`.  since: bars before this day
-    (UTC) are dropped.
+    sector_map, timeframe, adjusted, strict, max_quarantined: see `gpupipe.data.load`.  since: bars before this day are
+    dropped.
 
     >>> SourceOptions(timeframe="1d", since="2024-01-31").adjusted
     False
@@ -48,9 +49,9 @@ class IncomingBars:
     sector is known.  without_bars: symbols for which Yahoo sent no bars.
 
     >>> from gpupipe.data.ingest.bar_table import empty
-    >>> incoming = read_incoming("simulated:symbols=2,bars=3,seed=1", empty(), SourceOptions(since="2015-01-05"))
+    >>> incoming = read_incoming("simulated:symbols=2,bars=3,seed=1", empty(), SourceOptions())
     >>> incoming.bars.names, incoming.bars.n_rows, incoming.without_sector
-    (('SIM0000', 'SIM0001'), 4, ())
+    (('SIM0000', 'SIM0001'), 6, ())
     """
 
     bars: BarTable
@@ -64,9 +65,11 @@ def read_incoming(source: Any, stored: BarTable, options: SourceOptions) -> Inco
 
     source: any source of `gpupipe.data.load`, or "yfinance:AAPL,MSFT" or "yfinance:@symbols.csv".  stored: the bars of
     the store. A symbol's sector comes from the map, else from the source's column, else from the store; symbols without
-    one are dropped. Raises DataError.
+    one are dropped. Bars for a store that has bars already keep the times of the source: `session_keys.align` tells
+    whether they are days. Raises DataError.
     """
-    first_day = _parse_day(options.since) if options.since is not None else None
+    if options.since is not None:
+        _parse_day(options.since)
     sector_map, timeframe = options.sector_map, options.timeframe
     without_bars: tuple[str, ...] = ()
     if isinstance(source, str) and source.startswith(_YAHOO):
@@ -84,12 +87,33 @@ def read_incoming(source: Any, stored: BarTable, options: SourceOptions) -> Inco
         adjusted=options.adjusted,
         max_quarantined=options.max_quarantined,
         unknown_sector=NO_SECTOR,
+        daily=False if stored.n_rows else None,
     )
     sector_of_stored = dict(zip(stored.names, stored.sectors, strict=True))
     bars, without_sector = _fill_sectors(from_panel(panel), sector_of_stored)
-    if first_day is not None:
-        bars = bars.take(np.flatnonzero(bars.time_ns >= first_day.astype("datetime64[ns]").astype(np.int64)))
     return IncomingBars(bars.without_unused_names(), report, without_sector, without_bars)
+
+
+def align_incoming(
+    incoming: IncomingBars, stored: BarTable, options: SourceOptions, calendar: str, zone: str | None
+) -> tuple[IncomingBars, session_keys.Aligned]:
+    """`(the incoming bars at the store's session dates from `since` on, what `session_keys.align` did)`.
+
+    calendar, zone: see `session_keys.align`. Raises DataError for bars of another length, and, if `strict` is set, for
+    a day that came twice.
+    """
+    aligned = session_keys.align(stored, incoming.bars, calendar, zone)
+    if options.strict and aligned.findings:
+        finding = aligned.findings[0]
+        raise DataError(f"strict: {counted(finding.rows, 'row')} {finding.kind} (first {finding.example})")
+    bars, report = aligned.incoming, incoming.report
+    if options.since is not None:
+        first_ns = _parse_day(options.since).astype("datetime64[ns]").astype(np.int64)
+        bars = bars.take(np.flatnonzero(bars.clock_ns >= first_ns)).without_unused_names()
+    report = dataclasses.replace(
+        report, notes=(*report.notes, *aligned.notes), findings=(*report.findings, *aligned.findings)
+    )
+    return dataclasses.replace(incoming, bars=bars, report=report), aligned
 
 
 def _fill_sectors(bars: BarTable, sector_of_stored: Mapping[str, str]) -> tuple[BarTable, tuple[str, ...]]:

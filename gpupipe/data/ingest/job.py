@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -14,24 +15,25 @@ import numpy as np
 from gpupipe.data import save
 from gpupipe.data.bar_store import Manifest
 from gpupipe.data.errors import DataError
-from gpupipe.data.ingest import parts, sessions
+from gpupipe.data.ingest import bar_length, parts, sessions
 from gpupipe.data.ingest.bar_table import BarTable
-from gpupipe.data.ingest.incoming import IncomingBars, SourceOptions, read_incoming
+from gpupipe.data.ingest.incoming import IncomingBars, SourceOptions, align_incoming, read_incoming
 from gpupipe.data.ingest.merge import MergeResult, merge
 from gpupipe.data.ingest.report import IngestReport
 from gpupipe.data.ingest.restate import REFUSED
+from gpupipe.data.ingest.session_keys import Aligned
+from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import time_text
 from gpupipe.store.content_store import Store, dump_json, write_atomic
 
 JOURNAL, LAST = "ingest.jsonl", "ingest.json"
-_SPACING_TOLERANCE = 1.5  # bars whose spacing differs by a larger factor have another length
 
 
 @dataclass(frozen=True)
 class _Outcome:
     """The tables of one ingest: before, incoming, merged; and the store's manifests before and after."""
 
-    stored: BarTable
+    aligned: Aligned
     incoming: IncomingBars
     merged: MergeResult
     manifest: Manifest | None
@@ -66,11 +68,18 @@ def ingest(
         if not dry_run:
             parts.clean_up(folder)
         stored = parts.read_bars(folder, manifest)
-        incoming = read_incoming(source, stored, options or SourceOptions())
-        _check_spacing(stored, incoming.bars)
-        merged = merge(stored, incoming.bars)
+        options = options or SourceOptions()
+        incoming = read_incoming(source, stored, options)
+        name, _ = _calendar(calendar)
+        zone = _zone(calendar, incoming.bars)
+        incoming, aligned = align_incoming(incoming, stored, options, name, zone)
+        merged = merge(aligned.stored, incoming.bars)
+        if manifest is not None and (
+            aligned.rekeyed or aligned.doubled
+        ):  # the days of all files move: all are written again
+            merged = dataclasses.replace(merged, stale_files=frozenset(range(len(manifest.files))))
         planned = parts.plan(merged.bars, manifest, merged.stale_files, compact=compact)
-        outcome = _Outcome(stored, incoming, merged, manifest, planned)
+        outcome = _Outcome(aligned, incoming, merged, manifest, planned)
         report = _report(folder, outcome, calendar, as_of, dry_run=dry_run)
         if not dry_run:
             if planned is not None:
@@ -79,43 +88,19 @@ def ingest(
     return report
 
 
-def _check_spacing(stored: BarTable, incoming: BarTable) -> None:
-    """Raise DataError if incoming bars have another length than the stored ones: a mixture cannot be undone."""
-    old, new = _spacing_ns(stored), _spacing_ns(incoming)
-    if old and new and not 1 / _SPACING_TOLERANCE < new / old < _SPACING_TOLERANCE:
-        raise DataError(
-            f"the store holds bars of {_duration(old)} and the source bars of {_duration(new)}: use another --store, "
-            "or choose with --timeframe"
-        )
-
-
-def _spacing_ns(bars: BarTable) -> float:
-    """The median time between successive bars of a symbol; 0 if no symbol has two."""
-    steps = np.diff(bars.time_ns)[bars.symbol[1:] == bars.symbol[:-1]]
-    return float(np.median(steps)) if len(steps) else 0.0
-
-
-def _duration(step_ns: float) -> str:
-    """A length of bars in words: "1 minute", "2 days"."""
-    units = (("day", 86_400e9), ("hour", 3_600e9), ("minute", 60e9), ("second", 1e9))
-    unit, size = next((item for item in units if step_ns >= item[1]), units[-1])
-    count = f"{step_ns / size:g}"
-    return f"{count} {unit}{'' if count == '1' else 's'}"
-
-
 def _report(
     folder: pathlib.Path, outcome: _Outcome, calendar: str | None, as_of: str | None, *, dry_run: bool
 ) -> IngestReport:
-    incoming, merged, planned = outcome.incoming, outcome.merged, outcome.planned
-    bars = merged.bars
+    incoming, merged, planned, aligned = outcome.incoming, outcome.merged, outcome.planned, outcome.aligned
+    bars, length = merged.bars, bar_length.judge(merged.bars)
     name, no_calendar = _calendar(calendar)
     check = sessions.CalendarCheck()
-    if name:
+    if name and (length is None or length.unit in (bar_length.INTRADAY, bar_length.DAY)):
         incoming_names = set(incoming.bars.names)
         touched = frozenset(k for k, symbol in enumerate(bars.names) if symbol in incoming_names)
-        first_ns = _touched_from(bars, outcome.stored, incoming.bars)
-        check = sessions.check_calendar(bars, touched, first_ns, name, _spacing_ns(bars))
-    last_session, stale, newly_stale = _stale(bars, outcome.stored, name, as_of)
+        first_ns = _touched_from(bars, aligned.stored, incoming.bars)
+        check = sessions.check_calendar(bars, touched, first_ns, name, 0.0 if length is None else length.step_ns)
+    last_session, stale, newly_stale = _stale(bars, aligned.stored, name, as_of)
     current = planned.manifest if planned is not None else outcome.manifest
     contents = planned.contents if planned is not None else {}
     refused = {change.symbol for change in merged.changes if change.kind == REFUSED}
@@ -149,6 +134,8 @@ def _report(
         files_written=len(contents),
         bytes_written=sum(map(len, contents.values())),
         all_refused=set(incoming.bars.names) <= refused,
+        rekeyed=aligned.rekeyed,
+        doubled=aligned.doubled,
     )
 
 
@@ -159,6 +146,13 @@ def _calendar(requested: str | None) -> tuple[str, str]:
     if requested is None and not sessions.installed():
         return "", f"none: {sessions.MISSING}"
     return requested or sessions.DEFAULT, ""
+
+
+def _zone(requested: str | None, incoming: BarTable) -> str | None:
+    """The time zone of bars whose source gives none: of the exchange that the user named; None if it is not needed."""
+    if requested is None or requested.lower() == "none" or not (incoming.time_ns % NS_PER_DAY).any():
+        return None
+    return sessions.zone_of(requested)
 
 
 def _touched_from(bars: BarTable, stored: BarTable, incoming: BarTable) -> np.ndarray:
@@ -196,10 +190,10 @@ def _stale(
 
 
 def _last_days(bars: BarTable) -> dict[str, np.datetime64]:
-    """The UTC date of the last bar of each symbol."""
+    """The session date of the last bar of each symbol."""
     if not bars.n_rows:
         return {}
-    last = bars.time_ns[bars.offsets[1:] - 1].astype("datetime64[ns]").astype("datetime64[D]")
+    last = bars.clock_ns[bars.offsets[1:] - 1].astype("datetime64[ns]").astype("datetime64[D]")
     return dict(zip(bars.names, last, strict=True))
 
 

@@ -34,6 +34,8 @@ class IngestReport:
     stale: symbols without a bar on last_session; newly_stale: those whose last bar was on the store's last day before
     this ingest.  last_session: the day on which bars are expected, "" if nothing is stored.
     files_written, bytes_written: new files of this generation.  all_refused: whether no symbol was accepted.
+    rekeyed, doubled: stored bars of an earlier version that were brought to their session date, and that were removed
+    because their day stood there twice, see `session_keys`.
 
     >>> from gpupipe.data.ingest import ingest
     >>> report = ingest("simulated:symbols=2,bars=3,seed=1", "no-such-folder", calendar="none", dry_run=True)
@@ -70,6 +72,8 @@ class IngestReport:
     outside: tuple[tuple[str, str, int], ...] = ()
     holes: tuple[tuple[str, str, int], ...] = ()
     silent: tuple[tuple[str, int], ...] = ()
+    rekeyed: int = 0
+    doubled: int = 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -111,6 +115,10 @@ def lines(report: IngestReport) -> list[tuple[str, str]]:
     formatted = [("new bars", f"{report.new_bars:,}")]
     if report.added:
         formatted.append(("symbols added", _listed(report.added)))
+    if report.rekeyed or report.doubled:
+        detail = f"{counted(report.rekeyed, 'stored bar')} of an earlier version got the date of the session"
+        doubled = f"; {counted(report.doubled, 'bar')} of days that stood there twice were removed"
+        formatted.append(("session dates", detail + (doubled if report.doubled else "")))
     formatted += _change_lines(report.changes)
     if report.without_sector:
         formatted.append(("no sector", f"{_listed(report.without_sector)}: left out, give --sector-map"))

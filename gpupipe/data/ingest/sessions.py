@@ -37,7 +37,7 @@ class CalendarCheck:
 
 
 class Sessions:
-    """The sessions of one exchange: `days`, datetime64[D] (n,), and `hours`, their SessionHours.
+    """The sessions of one exchange: `days`, datetime64[D] (n,), `hours`, their SessionHours, and its time `zone`.
 
     New York was closed on Thanksgiving, 2009-11-26:
 
@@ -59,6 +59,7 @@ class Sessions:
             self._calendar = _get_calendar(exchange_calendars, name, first_day, last_day)
             days = self._calendar.sessions.to_numpy().astype("datetime64[D]")
             chosen = (days >= first_day) & (days <= last_day)
+            self.zone = self._calendar.tz
             self.days, self.hours = days[chosen], hours.from_calendar(self._calendar, chosen)
 
     def local_days(self, time_ns: np.ndarray) -> np.ndarray:
@@ -73,6 +74,12 @@ class Sessions:
 
         local = pd.DatetimeIndex(moments, tz="UTC").tz_convert(self._calendar.tz).tz_localize(None)
         return local.to_numpy().astype("datetime64[D]")
+
+
+def zone_of(name: str) -> str:
+    """The time zone of an exchange, as "America/New_York"; DataError as for `Sessions`."""
+    day = np.datetime64("2024-01-02")  # any session
+    return str(Sessions(name, day, day).zone)
 
 
 def installed() -> bool:
