@@ -130,7 +130,7 @@ def to_bars(tables: Sequence[RawTable], sector_map: Mapping[str, str], device: D
     local_ns = None
     if any("utc_offset_s" in table.columns for table in tables):
         offset_ns = concatenate([_offset_ns(table, device) for table in tables])
-        local_ns = xp.where(time_ns == time_column.UNKNOWN_TIME, time_ns, time_ns + offset_ns)
+        local_ns = xp.where(time_ns == UNKNOWN_TIME, time_ns, time_ns + offset_ns)
     return Bars(
         symbol=symbol,
         names=names,

@@ -204,7 +204,9 @@ def test_the_host_reads_what_cudf_cannot(tmp_path, store, cudf):
 def test_a_store_some_of_whose_files_have_the_exchanges_clock_is_read_on_the_host(tmp_path, cudf):
     from gpupipe.data.ingest import ingest
 
-    hours = market().set_column(1, "time", pa.array(np.tile(np.arange(40), 4) * 3_600 * 10**9).cast(pa.timestamp("ns")))
+    hours = market().set_column(
+        1, "time", pa.array((np.tile(np.arange(40), 4) + 450_000) * 3_600 * 10**9).cast(pa.timestamp("ns"))
+    )
     zoned = hours.set_column(1, "time", hours["time"].cast(pa.timestamp("ns", "Asia/Tokyo")))
     early = pa.array(np.tile(np.arange(40) < 30, 4))
     ingest(hours.filter(early), tmp_path / "store", calendar="none")
