@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gpupipe.cli.options import DataRequest, add_max_quarantined, add_output, add_wait
+from gpupipe.cli.options import DataRequest, add_max_quarantined, add_no_sector, add_output, add_wait
 from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", required=True, metavar="DIR", help="folder of the store; created if it does not exist"
     )
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector, for symbols that are not stored yet")
+    add_no_sector(parser, "symbols of which no sector is known: left out (drop, the default), an error, or in other")
     parser.add_argument("--timeframe", help="which bars, where the source holds several; yfinance's interval")
     parser.add_argument("--adjusted", action="store_true", help="scale by adj_close / close; volumes by its splits")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
@@ -92,6 +93,7 @@ def request_of(chosen: argparse.Namespace) -> IngestRequest:
             adjusted=chosen.adjusted,
             strict=chosen.strict,
             max_quarantined=chosen.max_quarantined,
+            no_sector=chosen.no_sector,
         ),
         since=chosen.since,
         calendar=chosen.calendar,
@@ -133,6 +135,7 @@ def ingested(request: IngestRequest) -> IngestReport:
         strict=data.strict,
         since=request.since,
         max_quarantined=data.max_quarantined,
+        no_sector=data.no_sector or "drop",
     )
     return ingest(
         data.source,

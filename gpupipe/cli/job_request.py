@@ -13,6 +13,7 @@ from gpupipe.cli.options import (
     DataRequest,
     add_device,
     add_max_quarantined,
+    add_no_sector,
     add_output,
     add_wait,
     data_request,
@@ -143,6 +144,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", help="Parquet, CSV(.gz), Arrow, SQLite file or folder; 'demo'; 'simulated[:symbols=..,bars=..]'"
     )
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
+    add_no_sector(parser, "symbols without a sector: an error (default), left out, or a sector of their own, other")
     parser.add_argument("--timeframe", help="which bars, where the data hold several")
     parser.add_argument("--adjusted", action="store_true", help="scale by adj_close / close; volumes by its splits")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")

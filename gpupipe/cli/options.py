@@ -22,7 +22,8 @@ class DataRequest:
     """Which data are read, and how strictly; see `gpupipe.data.load`.
 
     source: --data; None for the demo.  sectors: "all", or names separated by commas.  max_quarantined: the share of
-    rows that may be quarantined.
+    rows that may be quarantined.  no_sector: what is done with symbols without a sector; None is "error", or "drop" for
+    `gpupipe ingest`.
 
         >>> DataRequest("prices/*.csv", sectors="energy,utilities").sectors.split(",")
         ['energy', 'utilities']
@@ -35,6 +36,7 @@ class DataRequest:
     strict: bool = False
     sectors: str = ALL
     max_quarantined: float = 0.05
+    no_sector: str | None = None
 
     def load(self, device: Device) -> tuple[Panel, DataReport]:
         """The panel, and the report on it."""
@@ -49,13 +51,21 @@ class DataRequest:
             timeframe=self.timeframe,
             adjusted=self.adjusted,
             max_quarantined=self.max_quarantined,
+            no_sector=self.no_sector or "error",
         )
 
 
 def data_request(chosen: argparse.Namespace, sectors: str = ALL, strict: bool = False) -> DataRequest:
     """The data that the options of `add_data_arguments` name."""
     return DataRequest(
-        chosen.data, chosen.sector_map, chosen.timeframe, chosen.adjusted, strict, sectors, chosen.max_quarantined
+        source=chosen.data,
+        sector_map=chosen.sector_map,
+        timeframe=chosen.timeframe,
+        adjusted=chosen.adjusted,
+        strict=strict,
+        sectors=sectors,
+        max_quarantined=chosen.max_quarantined,
+        no_sector=chosen.no_sector,
     )
 
 
@@ -66,6 +76,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, data_help: str) -> None:
     parser.add_argument("--timeframe", help="as for gpupipe run")
     parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
     add_max_quarantined(parser)
+    add_no_sector(parser, "as for gpupipe run")
 
 
 def add_max_quarantined(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +88,11 @@ def add_max_quarantined(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="stop if a larger share of rows is quarantined, and at least 3 (default: 0.05; 1 never stops)",
     )
+
+
+def add_no_sector(parser: argparse.ArgumentParser, words: str) -> None:
+    """The option for symbols without a sector."""
+    parser.add_argument("--no-sector", choices=("error", "drop", "other"), help=words)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.data import adjust, bar_columns, columns
-from gpupipe.data import sectors as sector_names
+from gpupipe.data import adjust, bar_columns, columns, file_symbols
 from gpupipe.data.errors import DataError, printable
 from gpupipe.data.report import Finding, time_text
 from gpupipe.data.sources import RawTable
+from gpupipe.data.symbol_sectors import case_findings, sector_fields
 from gpupipe.data.time_column import Times
 from gpupipe.data.time_limits import UNKNOWN_TIME
-from gpupipe.runtime.device import Device, device_of
+from gpupipe.runtime.device import device_of
 
 if TYPE_CHECKING:
-    import pyarrow
+    pass
 
 PRICES = ("open", "high", "low", "close")
-_SHOWN = 5  # names in a message
 _LARGEST_OFFSET_S = 15 * 3_600  # of a time zone from UTC
 
 
@@ -34,7 +33,8 @@ class Bars:
     nanoseconds since 1970, `time_column.UNKNOWN_TIME` if unknown.  open, high, low, close, volume: float32 (n,), NaN if
     unknown.  sectors: the sector of each name, "" if it has none.  row: int64 (n,), row number among all rows read, or
     None if that is 0, 1, 2, ...  local_ns: int64 (n,), the times on the exchange's wall clock, or None if that is UTC.
-    notes, findings: tuples of texts and of Finding, on how the columns were read.
+    slugs: of `sectors.distinct`, for the names that the data give.
+    notes, findings: tuples of texts and of Finding, on how the columns, symbols and sectors were read.
 
     >>> prices = {name: np.float32([10, 11, 20]) for name in ("open", "high", "low", "close", "volume")}
     >>> day_ns = 86_400 * 10**9
@@ -54,6 +54,7 @@ class Bars:
     sectors: tuple[str, ...]
     row: Any = None
     local_ns: Any = None
+    slugs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -88,7 +89,9 @@ def from_tables(
     codes = [_codes(table, "symbol") for table in tables]
     read = [bar_columns.read_times(table, code) for table, (code, _) in zip(tables, codes, strict=True)]
     parsed = [_with_clock(table, table_times) for table, (table_times, _) in zip(tables, read, strict=True)]
-    notes = [note for _, found in read for note in found]
+    tables, named = file_symbols.resolve(tables, parsed, {name.strip() for name in sector_map or {}})
+    codes = [_codes(table, "symbol") if table.path_names else code for table, code in zip(tables, codes, strict=True)]
+    notes = [*named.notes, *(note for _, found in read for note in found)]
     for table, table_times in zip(tables, parsed, strict=True):
         collected["time_ns"].append(table_times.time_ns)
         if any(others.local_ns is not None for others in parsed):
@@ -105,8 +108,10 @@ def from_tables(
         arrays |= _adjusted(tables, symbol, names, arrays)
         notes += arrays.pop("notes")
     sectors = _symbol_sectors(tables, symbol, names, sector_map)
-    bars = Bars(symbol=symbol, names=names, sectors=sectors, **arrays, notes=tuple(dict.fromkeys(notes)))
-    bars = dataclasses.replace(bars, findings=_other_units(bars, parsed))
+    notes += sectors.pop("notes")
+    bars = Bars(symbol=symbol, names=names, **sectors, **arrays, notes=tuple(dict.fromkeys(notes)))
+    findings = (*named.findings, *case_findings(symbol, names), *_other_units(bars, parsed))
+    bars = dataclasses.replace(bars, findings=findings)
     return _select_timeframe(bars, tables, timeframe)
 
 
@@ -195,87 +200,12 @@ def _select_timeframe(bars: Bars, tables: Sequence[RawTable], timeframe: str | N
 
 def _symbol_sectors(
     tables: Sequence[RawTable], symbol: np.ndarray, names: tuple[str, ...], sector_map: Mapping[str, str] | None
-) -> tuple[str, ...]:
+) -> dict[str, Any]:
+    """`sector_fields` of all tables."""
     if not _any_has(tables, "sector"):
         symbol = symbol[:0]
-        return resolve_sectors(names, symbol, symbol, (), sector_map)
+        return sector_fields(names, symbol, symbol, (), sector_map)
     code, raw_names = columns.concatenate_codes([_codes(table, "sector") for table in tables])
     first = np.ones(len(symbol), bool)  # first row of each run of equal symbol and sector
     first[1:] = (symbol[1:] != symbol[:-1]) | (code[1:] != code[:-1])
-    return resolve_sectors(names, symbol[first], code[first], raw_names, sector_map)
-
-
-def resolve_sectors(
-    names: tuple[str, ...],
-    symbol: np.ndarray,
-    code: np.ndarray,
-    raw_names: tuple[str, ...],
-    sector_map: Mapping[str, str] | None,
-) -> tuple[str, ...]:
-    """Return the sector of each of `names`: from the map, else from the column, else "".
-
-    symbol, code: int32 (n,), pairs of symbol and sector in the column; symbol is a position in `names`, code a position
-    in `raw_names`, -1 is unknown. Pairs may repeat.
-
-    Raises DataError if the column gives a symbol two sectors and the map does not name that symbol.
-
-    >>> resolve_sectors(("A", "B", "C"), np.int32([0, 1]), np.int32([0, 0]), ("Energy",), {"B": "Utilities"})
-    ('energy', 'utilities', '')
-    """
-    canonical = tuple(map(sector_names.canonical, raw_names))
-    known = tuple(sorted(set(canonical)))
-    code = np.array([known.index(name) for name in canonical] + [-1], np.int32)[code]
-    complete = np.flatnonzero((symbol >= 0) & (code >= 0))
-    code_of_name = np.full(len(names), -1, np.int32)
-    code_of_name[symbol[complete]] = code[complete]
-    mapped = {str(name).strip(): sector_names.canonical(str(value)) for name, value in (sector_map or {}).items()}
-    for row in complete[code_of_name[symbol[complete]] != code[complete]]:
-        if (name := names[symbol[row]]) not in mapped:
-            both = sorted({known[code_of_name[symbol[row]]], known[code[row]]})
-            raise DataError(f"symbol {name!r} has two sectors, {' and '.join(both)}; settle it with --sector-map")
-    return tuple(mapped.get(name) or (known[k] if k >= 0 else "") for name, k in zip(names, code_of_name, strict=True))
-
-
-def select_sectors(bars: Bars, requested: Sequence[str] | None) -> Bars:
-    """Select the bars of the requested sectors (None: all). Rows of unknown symbols stay, for validation to reject.
-
-    Raises DataError for symbols that have rows and no sector, and for a sector without a symbol.
-    """
-    device = device_of(bars.symbol)
-    has_rows = device.to_host(_occurs(bars.symbol, len(bars.names), device))
-    without = [name for k, name in enumerate(bars.names) if has_rows[k] and not bars.sectors[k]]
-    if without:
-        shown = ", ".join(map(repr, without[:_SHOWN])) + (", ..." if len(without) > _SHOWN else "")
-        raise DataError(
-            f"{len(without)} of {int(has_rows.sum())} symbols have no sector: {shown}; "
-            "give --sector-map CSV (columns symbol, sector), sector_map=, or a sector column"
-        )
-    if requested is None:
-        return bars
-    present = sorted({bars.sectors[k] for k in range(len(bars.names)) if has_rows[k]})
-    sector_names.check_known(requested, present)
-    chosen = np.array([name in requested for name in bars.sectors] + [True])  # the last is for symbol -1
-    return bars.take(device.asarray(chosen)[bars.symbol])
-
-
-def _occurs(symbol: Any, n_names: int, device: Device) -> Any:
-    """bool (n_names,): whether each code occurs in `symbol`; only the first row of each run is looked at."""
-    xp = device.xp
-    occurs = xp.zeros(n_names + 1, bool)  # the last is for symbol -1
-    occurs[symbol[:1]] = True
-    occurs[symbol[1:][symbol[1:] != symbol[:-1]]] = True
-    return occurs[:-1]
-
-
-def parse_sector_map(table: pyarrow.Table, matches: dict[str, str], where: str) -> dict[str, str]:
-    """Read `{symbol: sector}` from a table; DataError if a symbol has two sectors. matches: see `columns.find`."""
-    symbols, names = columns.encode_names(table[matches["symbol"]], f"{where}: column {matches['symbol']!r}")
-    values, raw_sectors = columns.encode_names(table[matches["sector"]], f"{where}: column {matches['sector']!r}")
-    mapping: dict[str, str] = {}
-    for symbol, sector in zip(symbols, values, strict=True):
-        if symbol < 0 or sector < 0:
-            continue
-        name, value = names[symbol], raw_sectors[sector]
-        if sector_names.canonical(mapping.setdefault(name, value)) != sector_names.canonical(value):
-            raise DataError(f"{where}: symbol {name!r} has two sectors, {mapping[name]!r} and {value!r}")
-    return mapping
+    return sector_fields(names, symbol[first], code[first], raw_names, sector_map)

@@ -89,6 +89,11 @@ def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str,
     if missing:
         accepted = "; ".join(f"{meaning} as {', '.join(SPELLINGS[meaning])}" for meaning in missing)
         shown = ", ".join(repr(str(name)) for name in list(names)[:20]) or "none"
+        if "time" in matches and len({"open", "high", "low", "close"} & matches.keys()) < 2 < len(names):
+            accepted += (
+                "; if the columns are symbols with one price each, that is not enough: give one row for each symbol "
+                "and time, or columns of two levels, prices and symbols"
+            )
         raise DataError(f"{where}: no column for {', '.join(missing)}; found {shown}; accepted names: {accepted}")
     return matches
 

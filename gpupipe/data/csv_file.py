@@ -8,18 +8,63 @@ import gzip
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.data import columns
+from gpupipe.data import column_levels, columns
 from gpupipe.data.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
 
 _HEADER_BYTES = 1 << 16
+_LINE_BYTES = 1 << 22  # a line with the names of the columns of thousands of symbols
 _OFFSET = re.compile(rb"[T ][0-9]{2}(?::?[0-9]{2}){0,2}(?:[.,][0-9]+)? ?[+-][01][0-9](?::?[0-9]{2})?(?=[\"',;|\t\r\n])")
 _MALFORMED_SHOWN = 200  # characters of a malformed row that the report keeps
+_KLINE_NAMES = (
+    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
+    "taker_buy_volume", "taker_buy_quote_volume", "ignore",
+)  # fmt: skip
+_KLINE_NOTE = "files without names of columns were read as Binance klines (open_time, open, high, low, close, volume)"
+GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+_AGAIN = "download the file again, or remove it"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a CSV file begins.
+
+    names: of the columns; their positions as texts if they have two levels.  delimiter: between them.
+    n_lines: lines before the first row.  levels: see `column_levels`; None for columns with one name.
+    notes: sentences for the report.
+
+    >>> Layout(("date", "close"), ",").n_lines
+    1
+    """
+
+    names: tuple[str, ...]
+    delimiter: str
+    n_lines: int = 1
+    levels: column_levels.Levels | None = None
+    notes: tuple[str, ...] = ()
+
+
+def layout(path: pathlib.Path) -> Layout:
+    """Read the first lines of a file of bars.
+
+    Columns of two levels, as yfinance writes them, are recognised, and the klines of Binance, which have no line of
+    names. Raises DataError as `header` does.
+    """
+    lines = _lines(path, 3)
+    delimiter, rows = _split(path, lines)
+    found = column_levels.of_lines(rows, str(path))
+    if found is not None:
+        names = tuple(map(str, range(len(rows[0]))))
+        return Layout(names, delimiter, found[1], found[0], (column_levels.NOTE,))
+    if _is_kline(rows[0]):
+        return Layout(_KLINE_NAMES, delimiter, 0, notes=(_KLINE_NOTE,))
+    return Layout(tuple(rows[0]), delimiter)
 
 
 def header(path: pathlib.Path) -> tuple[list[str], str]:
@@ -27,26 +72,80 @@ def header(path: pathlib.Path) -> tuple[list[str], str]:
 
     Raises DataError if the file is empty or its first line is not text.
     """
+    delimiter, rows = _split(path, _lines(path, 1))
+    return rows[0], delimiter
+
+
+def _plain_layout(path: pathlib.Path) -> Layout:
+    names, delimiter = header(path)
+    return Layout(tuple(names), delimiter)
+
+
+def _lines(path: pathlib.Path, count: int) -> list[str]:
     try:
         with _open(path) as stream:
-            line = stream.readline(_HEADER_BYTES).decode("utf-8-sig")
+            raw = [stream.readline(_LINE_BYTES) for _ in range(count)]
+        lines = [raw[0].decode("utf-8-sig"), *(line.decode("utf-8", "replace") for line in raw[1:])]
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{path}: not a CSV text in UTF-8 ({error})") from error
+        raise not_text(path, error) from error
+    return [line.strip("\r\n") for line in lines]
+
+
+def _split(path: pathlib.Path, lines: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """`(delimiter, the fields of each line)`; lines after the first that are no CSV are left out."""
+    line = lines[0]
     if "\0" in line:
         raise DataError(f"{path}: not a CSV text: its first line holds binary zeros")
-    line = line.strip("\r\n")
     if not line.strip():
         raise DataError(f"{path}: the first line is empty; expected the names of the columns")
     delimiter = max(",;\t|", key=line.count)
     try:
-        names = next(csv.reader([line], delimiter=delimiter))
+        rows = [next(csv.reader([line], delimiter=delimiter))]
     except csv.Error as error:
         raise DataError(f"{path}: the first line cannot be read as CSV ({error})") from error
-    return names, delimiter
+    for later in lines[1:]:
+        try:
+            rows.append(next(csv.reader([later], delimiter=delimiter), []))
+        except csv.Error:
+            break
+    return delimiter, rows
 
 
-def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, dict[str, str], tuple[str, ...]]:
+def _is_kline(row: Sequence[str]) -> bool:
+    """Whether a line is a kline of Binance: twelve numbers, of which two are the times of a bar, with valid prices."""
+    try:
+        values = [float(cell) for cell in row]
+    except ValueError:
+        return False
+    if len(values) != len(_KLINE_NAMES):
+        return False
+    begin, open_, high, low, close, volume, end = values[:7]
+    units = [unit for unit in (1e3, 1e6) if 1.4e9 * unit <= begin < end < 1e11 * unit]  # ms, and us since 2025
+    return bool(units) and 0 < low <= min(open_, close) <= max(open_, close) <= high and volume >= 0
+
+
+def _match(path: pathlib.Path, names: Sequence[str], required: Iterable[str]) -> dict[str, str]:
+    """`columns.find`, with another message for a file whose first line is a row."""
+    try:
+        return columns.find(names, required, str(path))
+    except DataError as error:
+        n_numbers = sum(re.fullmatch(r"\s*[+-]?[0-9.]+\s*", name) is not None for name in names)
+        if n_numbers < 4 or n_numbers < len(names) - 2:
+            raise
+        shown = ",".join(names)[:80]
+        raise DataError(
+            f"{path}: the first line holds values, not the names of the columns ({shown}); write a first line such as "
+            "date,open,high,low,close,volume"
+        ) from error
+
+
+def read(
+    path: pathlib.Path, required: Iterable[str], beginning: Layout | None = None
+) -> tuple[pyarrow.Table, dict[str, str], tuple[str, ...]]:
     """Read the needed columns: `(table, matches, malformed)`.
+
+    beginning: of `layout`; None for a file whose first line names the columns. Columns of two levels are read under
+    their positions and have no matches but the time, see `column_levels.to_rows`.
 
     matches: `{meaning: column name}`, see `columns.find`.  malformed: a description of each row that has another
     number of fields than the header; the table leaves these rows out.
@@ -58,9 +157,10 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    names, delimiter = header(path)
-    matches = columns.find(names, required, str(path))
-    needed = list(matches.values())
+    begins = beginning or _plain_layout(path)
+    levels = begins.levels
+    matches = {"time": str(levels.time)} if levels else _match(path, begins.names, required)
+    needed = [str(k) for k in levels.positions] if levels else list(matches.values())
     malformed: list[str] = []
 
     def skip(row: Any) -> str:
@@ -71,7 +171,8 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
     label_type, label_meanings = pa.dictionary(pa.int32(), pa.string()), ("symbol", "sector", "timeframe")
     labels = {matches[m]: label_type for m in label_meanings if m in matches}
     number_meanings = ("open", "high", "low", "close", "volume", "adj_close")
-    numbers = {name: pa.float64() for m in number_meanings for name in columns.of_meaning(matches, m)}
+    named = [name for meaning in number_meanings for name in columns.of_meaning(matches, meaning)]
+    numbers = dict.fromkeys(levels.value_names if levels else named, pa.float64())
     typed, text = {**labels, **numbers}, dict.fromkeys(needed, pa.string())
     if "time" in matches and _has_zone(path):  # read as a time, it would be UTC and its offset lost
         typed |= dict.fromkeys(columns.of_meaning(matches, "time"), label_type)
@@ -83,8 +184,8 @@ def read(path: pathlib.Path, required: Iterable[str]) -> tuple[pyarrow.Table, di
         try:
             table = arrow_csv.read_csv(
                 path,
-                read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
-                parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=handler),
+                read_options=arrow_csv.ReadOptions(column_names=begins.names, skip_rows=begins.n_lines),
+                parse_options=arrow_csv.ParseOptions(delimiter=begins.delimiter, invalid_row_handler=handler),
                 convert_options=arrow_csv.ConvertOptions(include_columns=needed, column_types=types),
             )
             return table, matches, tuple(sorted(malformed))
@@ -114,7 +215,14 @@ def _check_utf8(path: pathlib.Path) -> None:
                 decoder.decode(block)
             decoder.decode(b"", final=True)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{path}: not a CSV text in UTF-8 ({_first_line(error)})") from error
+        raise not_text(path, error) from error
+
+
+def not_text(path: pathlib.Path, error: BaseException) -> DataError:
+    """The DataError for a file that cannot be read as text."""
+    if isinstance(error, GZIP_ERRORS):
+        return DataError(f"{path}: not a CSV text: its gzip data are cut or damaged ({_first_line(error)}): {_AGAIN}")
+    return DataError(f"{path}: not a CSV text in UTF-8 ({_first_line(error)})")
 
 
 def _first_line(error: BaseException | None) -> str:

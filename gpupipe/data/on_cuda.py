@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import bar_store, columns, sources
-from gpupipe.data.bars import PRICES, Bars, resolve_sectors
+from gpupipe.data import bar_store, column_levels, columns, sources
+from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.sources import RawTable
+from gpupipe.data.symbol_sectors import case_findings, sector_fields
 from gpupipe.data.time_limits import UNKNOWN_TIME
 from gpupipe.runtime.device import Device
 
@@ -61,6 +62,8 @@ def _read(files: Sequence[pathlib.Path], constants: dict[str, str | None]) -> Ra
     schema = metadata.schema.to_arrow_schema()
     if any(other.schema.to_arrow_schema().names != schema.names for other in others):
         return None  # some files of a store have a column utc_offset_s
+    if column_levels.of_names(schema.names, str(files[0])) is not None:
+        return None
     matches = columns.find(schema.names, columns.REQUIRED[1:], str(files[0]))
     if "symbol" not in matches or _must_be_decided(matches):
         return None
@@ -136,7 +139,8 @@ def to_bars(tables: Sequence[RawTable], sector_map: Mapping[str, str], device: D
         names=names,
         time_ns=time_ns,
         local_ns=local_ns,
-        sectors=resolve_sectors(names, *host_pairs, raw_sectors, sector_map),
+        **sector_fields(names, *host_pairs, raw_sectors, sector_map),
+        findings=case_findings(symbol, names),
         **{
             name: concatenate([table.column(name).astype("float32").to_cupy(na_value=np.nan) for table in tables])
             for name in (*PRICES, "volume")

@@ -151,6 +151,11 @@ class Panel:
         """The groups that occur, sorted."""
         return tuple(sorted(set(self.group)))
 
+    @property
+    def sectors(self) -> tuple[str, ...]:
+        """The sectors that occur, sorted, whatever the panel is grouped by; none without the attribute."""
+        return tuple(sorted(set(self.attributes.get("sector", ()))))
+
     @functools.cached_property
     def group_of_symbol(self) -> np.ndarray:
         """int64 (n_symbols,), on the host: the position in `groups` of each symbol's group."""

@@ -17,11 +17,13 @@ from gpupipe.data import bars as bars_module
 from gpupipe.data import (
     csv_file,
     demo,
+    frames,
     on_cuda,
     quarantine_limit,
     session_dates,
     simulate,
     sources,
+    symbol_sectors,
     time_limits,
     validate,
 )
@@ -73,10 +75,11 @@ def read(
     timeframe: str | None = None,
     adjusted: bool = False,
     max_quarantined: float = quarantine_limit.DEFAULT,
+    no_sector: str = symbol_sectors.ERROR,
     report: Callable[[DataReport], object] | None = None,
 ) -> Panel:
     """Read and validate bars; see `load`. `report`, if given, is called with the DataReport."""
-    options: dict[str, Any] = {"strict": strict, "timeframe": timeframe, "adjusted": adjusted}
+    options: dict[str, Any] = {"strict": strict, "timeframe": timeframe, "adjusted": adjusted, "no_sector": no_sector}
     panel, data_report = load(source, sector_map, sectors, device, max_quarantined=max_quarantined, **options)
     if report is not None:
         report(data_report)
@@ -93,7 +96,7 @@ def load(
     timeframe: str | None = None,
     adjusted: bool = False,
     max_quarantined: float = quarantine_limit.DEFAULT,
-    unknown_sector: str = "",
+    no_sector: str = symbol_sectors.ERROR,
     daily: bool | None = None,
 ) -> tuple[Panel, DataReport]:
     """Read bars, validate every row (`validate.validate_bars`) and return the Panel and the report; writes nothing.
@@ -104,7 +107,8 @@ def load(
         demo if its package is installed, else a simulated market; the report's description and the log say which.
         A file without a symbol column is named after its symbol.
     sector_map: {symbol: sector}, or a file or frame with these two columns; has precedence over a sector column.
-        Every symbol needs a sector; unknown_sector, if given, is the sector of symbols without one.
+    no_sector: what is done with symbols that have no sector: "error"; "drop" leaves them out, with a finding; "other"
+        makes them a sector `other`; "?" the same with a name that no sector of the data can have.
     sectors: "all", or names; rows of other sectors are not validated.
     device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, if the data hold several timeframes.
     strict: any finding is an error.
@@ -128,6 +132,7 @@ def load(
     started = time.perf_counter()
     requested = sector_names.parse_requested(sectors)
     quarantine_limit.check_share(max_quarantined)
+    symbol_sectors.check_no_sector(no_sector)
     target = device if isinstance(device, Device) else pick(device)
     request = _Request(_sector_map(sector_map), requested, timeframe, adjusted, target)
     with target.stage("read"):
@@ -135,12 +140,11 @@ def load(
         dated, notes, findings = session_dates.by_session(raw.bars, daily=daily)
         rows_read = int(raw.bars.close.size)
         raw = dataclasses.replace(raw, bars=dated, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
-        if unknown_sector:
-            named = tuple(name or unknown_sector for name in raw.bars.sectors)
-            raw = dataclasses.replace(raw, bars=dataclasses.replace(raw.bars, sectors=named))
         if not raw.bars.close.size and not raw.malformed:
             raise DataError(f"{raw.description}: the data hold no rows")
-        selected = bars_module.select_sectors(raw.bars, requested)
+        settled, notes, findings = symbol_sectors.settle_sectors(raw.bars, no_sector)
+        raw = dataclasses.replace(raw, bars=settled, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
+        selected = symbol_sectors.select_sectors(raw.bars, requested)
         # A simulated market may reach into the future.
         limits = time_limits.ANY_TIME if raw.kind == "simulated" else time_limits.limits_of(selected)
         validated = validate.validate_bars(selected, limits)
@@ -218,7 +222,7 @@ def _open(source: Any, request: _Request) -> _RawData:
         return _open_path(pathlib.Path(source).expanduser(), request)
     if on_cuda.is_frame(source) and (request.device.kind == "cpu" or request.adjusted or request.timeframe is not None):
         source = source.to_arrow()
-    table = on_cuda.from_frame(source) if on_cuda.is_frame(source) else sources.from_frame(source)
+    table = on_cuda.from_frame(source) if on_cuda.is_frame(source) else frames.from_frame(source)
     return _from_tables([table], "frame", f"a {table.origin}", "", request)
 
 
@@ -239,7 +243,7 @@ def _open_built_in(source: str | None, word: str | None, sector_map: Mapping[str
     bars = Bars(
         symbol=np.asarray(panel.symbol_of_row),
         names=panel.symbols,
-        sectors=tuple(map(sector_names.canonical, sectors)),
+        sectors=tuple(map(sector_names.distinct(sectors).__getitem__, sectors)),
         **{name: getattr(panel, name) for name in (*PRICES, "volume", "time_ns")},
     )
     return _RawData(bars, [], reason + simulate.describe(**options), "simulated", "made on the host")
@@ -268,7 +272,7 @@ def _from_tables(tables: list[sources.RawTable], kind: str, description: str, pa
         if request.device.kind == "cuda":
             reader += f", validated on the host and copied to the device once ({on_cuda.host_reason()})"
     malformed = tuple((table.origin, text) for table in tables for text in table.malformed)
-    findings = bars.findings
+    findings = (*sources.findings(tables), *bars.findings)
     if malformed:
         findings += (Finding("is not a row", "quarantined", len(malformed), 0, printable(malformed[0][1])),)
     return _RawData(
@@ -286,7 +290,7 @@ def _from_tables(tables: list[sources.RawTable], kind: str, description: str, pa
 
 
 def _notes(tables: list[sources.RawTable], kind: str, *, adjusted: bool) -> tuple[str, ...]:
-    notes = []
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
     if any("adj_close" in table.columns for table in tables):
         notes.append(
             "open, high, low and close were scaled by adj_close / close"
@@ -306,7 +310,7 @@ def _sector_map(source: Any) -> dict[str, str]:
         return {str(symbol): str(sector) for symbol, sector in source.items()}
     required = ("symbol", "sector")
     if not isinstance(source, (str, os.PathLike)):
-        return bars_module.parse_sector_map(*sources.frame_columns(source, required, "sector map"), "sector map")
+        return symbol_sectors.parse_sector_map(*frames.frame_columns(source, required, "sector map"), "sector map")
     path = pathlib.Path(source).expanduser()
     if not path.is_file():
         raise DataError(f"sector map {path}: no such file")
@@ -315,7 +319,7 @@ def _sector_map(source: Any) -> dict[str, str]:
     table, matches, malformed = csv_file.read(path, required)
     if malformed:
         raise DataError(f"sector map {path}: a row has {malformed[0]}")
-    return bars_module.parse_sector_map(table, matches, str(path))
+    return symbol_sectors.parse_sector_map(table, matches, str(path))
 
 
 def _to_panel(bars: Bars) -> Panel:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Finding:
     """One kind of problem in the rows, and the action taken.
 
-    kind: the problem.  action: quarantined, merged, sorted, repaired, adjusted or flagged.  rows, symbols: number of
-    rows and symbols affected.  example: the first affected row, as "SYMBOL TIME".
+    kind: the problem.  action: quarantined, merged, sorted, repaired, adjusted, flagged, skipped or left out.
+    rows, symbols: number of rows and symbols affected.  example: the first affected row, as "SYMBOL TIME", or a file.
 
     >>> Finding("high is below open or close", "quarantined", rows=2, symbols=1, example="A 2020-01-02").rows
     2

@@ -1,18 +1,24 @@
-"""Read files, folders and frames; each becomes one or more RawTables."""
+"""Read files and folders; each file becomes a RawTable."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import dataclasses
+import gzip
 import os
 import pathlib
+import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.data import bar_store, columns, csv_file, sqlite_file
+from gpupipe.data import bar_store, column_levels, columns, csv_file, file_symbols, sectors, sqlite_file
 from gpupipe.data.bar_store import PartFile
-from gpupipe.data.errors import DataError
+from gpupipe.data.errors import DataError, printable
+from gpupipe.data.report import Finding
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,6 +38,12 @@ _SUFFIXES = {
     ".db": "sqlite",
 }
 TITLES = {"parquet": "Parquet", "csv": "CSV", "arrow": "Arrow", "sqlite": "SQLite", "frame": "frame"}
+_TEXT_ENDINGS = tuple(ending for ending, kind in _SUFFIXES.items() if kind == "csv")
+_EMPTY_BYTES = 256  # a larger file is not looked into
+_AGAIN = "download the file again, or remove it"
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!doctype|<html|<head|<body|<\?xml|<error|\{\s*\"|\[\s*[\[{])", re.IGNORECASE
+)
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -43,6 +55,8 @@ class RawTable:
     columns: `{meaning: column name}`, see `columns.find`.  origin: the file, or the type of a frame.
     constants: `{meaning: value of all rows}` from a Hive folder or the file's name; None is null.
     malformed: a description of each row that could not be split into fields.  reader: the library that read it.
+    path_names: where the file's name is the symbol, the names of its folders and its own, without ending; else empty.
+    notes: sentences on how it was read.  without_bars: symbols that the file names and has no bar of.
 
     >>> import pyarrow
     >>> prices = pyarrow.table({"Ticker": ["A", "B"], "PX_LAST": [1.5, 2.5]})
@@ -57,6 +71,9 @@ class RawTable:
     constants: dict[str, str | None] = field(default_factory=dict)
     malformed: tuple[str, ...] = ()
     reader: str = "pyarrow"
+    path_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    without_bars: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -67,12 +84,17 @@ class RawTable:
         return self.table[self.columns[meaning]]
 
 
+def _kind_of_name(path: pathlib.Path) -> str:
+    kind = next((kind for suffix, kind in _SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
+    if kind is None:
+        raise DataError(f"{path}: expected a name that ends in {', '.join(_SUFFIXES)}")
+    return kind
+
+
 def file_kind(path: pathlib.Path) -> str:
     """Return the kind that a file's name implies; DataError for an unknown suffix or first bytes of another kind."""
     lower = path.name.lower()
-    kind = next((kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)), None)
-    if kind is None:
-        raise DataError(f"{path}: expected a name that ends in {', '.join(_SUFFIXES)}")
+    kind = _kind_of_name(path)
     try:
         with path.open("rb") as stream:
             start = stream.read(4096)
@@ -88,6 +110,19 @@ def file_kind(path: pathlib.Path) -> str:
     return kind
 
 
+def _is_empty(path: pathlib.Path) -> bool:
+    """Whether a file has no content: no bytes, or a text without a letter or digit, as pandas writes an empty frame."""
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= _EMPTY_BYTES or not path.name.lower().endswith(_TEXT_ENDINGS):
+            return size == 0
+        start = path.read_bytes()
+        start = gzip.decompress(start) if path.name.lower().endswith(".gz") else start
+    except (OSError, EOFError, zlib.error):  # `file_kind` and the readers say what is wrong
+        return False
+    return not re.search(rb"[0-9A-Za-z<>\0\x80-\xff]", start.removeprefix(codecs.BOM_UTF8))
+
+
 def _content_kind(start: bytes) -> str:
     """The kind of a file by its first bytes; a kind that is not read is described in words."""
     if start.startswith(b"PAR1"):
@@ -100,6 +135,10 @@ def _content_kind(start: bytes) -> str:
         return "gzip"
     if start.startswith(b"FEA1"):
         return "Feather version 1 (write it again with pyarrow.feather.write_feather)"
+    if start.startswith(b"PK\x03\x04"):
+        return "a ZIP archive: unpack it"
+    if _PAGE.match(start):
+        return f"a web page or a server's answer, such as a message of an error: {_AGAIN}"
     if b"\0" in start:
         return "binary data of no known kind"
     return "csv"
@@ -111,8 +150,9 @@ def read_path(
     """Read a file or all files of a folder: `(kind, tables)`.
 
     The files of a folder must be of one kind; Hive folders `key=value` become constants. Files and folders whose names
-    start with "." or "_" are skipped. Of a bar store, only the files that its manifest names are read, and of these
-    only the ones of the requested sectors (None: all). Raises DataError.
+    start with "." or "_" are skipped. An empty file gives a table without rows, unless all are empty. Of a bar store,
+    only the files that its manifest names are read, and of these only the ones of the requested sectors (None: all).
+    Raises DataError.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -127,12 +167,46 @@ def read_path(
             for file in files_of_sectors(manifest.files, requested)
         ]
     files = list_files(path)
-    kinds = {file_kind(file): file for file in files}
+    empty = set(filter(_is_empty, files))
+    if len(empty) == len(files):
+        raise DataError(f"{path}: all files of the folder are empty ({files[0].name})")
+    kinds = {_kind_of_name(file) if file in empty else file_kind(file): file for file in files}
     if len(kinds) > 1:
         listed = " and ".join(f"{TITLES[kind]} ({file.name})" for kind, file in sorted(kinds.items()))
         raise DataError(f"{path}: the folder mixes {listed}; name one file, or keep one kind in it")
     (kind,) = kinds
-    return kind, [read_file(file, kind, timeframe, _partition(file.relative_to(path))) for file in files]
+    tables, root = [], path.resolve().name
+    for file in files:
+        relative = file.relative_to(path)
+        folders = (root, *(name for name in relative.parts[:-1] if "=" not in name))
+        constants = _partition(relative)
+        read = _no_rows(file, constants) if file in empty else read_file(file, kind, timeframe, constants, folders)
+        tables.append(read)
+    return kind, tables
+
+
+def findings(tables: Sequence[RawTable]) -> tuple[Finding, ...]:
+    """What the tables of one source lack: files among others without a row, and symbols without a bar."""
+    found = []
+    files = [table for table in tables if not len(table) and not table.without_bars]
+    if files and len(tables) > 1:
+        symbols = sum("symbol" not in table.columns or not table.columns for table in files)
+        names = " and ".join(pathlib.Path(table.origin).name for table in files[:2])
+        listed = names + (f" and {len(files) - 2} more" if len(files) > 2 else "")
+        found.append(Finding("file holds no rows", "skipped", 0, symbols, printable(listed)))
+    without = list(dict.fromkeys(symbol for table in tables for symbol in table.without_bars))
+    if without:
+        found.append(Finding("symbol has no bars", "skipped", 0, len(without), printable(without[0])))
+    return tuple(found)
+
+
+def _no_rows(path: pathlib.Path, constants: dict[str, str | None]) -> RawTable:
+    """The table of a file without content."""
+    import pyarrow as pa
+
+    names = [name for name in columns.REQUIRED if name != "symbol"]
+    table = pa.table({name: pa.array([], pa.string()) for name in names})
+    return RawTable(table, dict(zip(names, names, strict=True)), str(path), {"symbol": None, **constants})
 
 
 def files_of_sectors(files: Sequence[PartFile], requested: Sequence[str] | None) -> list[PartFile]:
@@ -140,9 +214,13 @@ def files_of_sectors(files: Sequence[PartFile], requested: Sequence[str] | None)
 
     All files are returned if a requested sector has none: `bars.select_sectors` then reports it with the nearest name.
     """
-    if requested is None or not set(requested) <= {file.sector for file in files}:
+    if requested is None:
         return list(files)
-    return [file for file in files if file.sector in requested]
+    try:
+        chosen = sectors.choose(requested, {file.sector for file in files})
+    except DataError:
+        return list(files)
+    return [file for file in files if file.sector in chosen]
 
 
 def list_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -207,18 +285,46 @@ def _partition(relative: pathlib.Path) -> dict[str, str | None]:
     return {meaning: values[key] for meaning, key in columns.find(list(values), (), str(relative)).items()}
 
 
-def read_file(path: pathlib.Path, kind: str, timeframe: str | None, constants: dict[str, str | None]) -> RawTable:
-    """Read one file; without a symbol column, its name up to the first dot is the symbol. Raises DataError."""
-    constants = {"symbol": path.name.split(".")[0], **constants}
+def read_file(
+    path: pathlib.Path,
+    kind: str,
+    timeframe: str | None,
+    constants: dict[str, str | None],
+    folders: Sequence[str] = (),
+) -> RawTable:
+    """Read one file; without a symbol column, its name without the ending is the symbol. Raises DataError.
+
+    folders: names of the folders that the file is in, Hive folders left out; see `file_symbols.resolve`.
+    """
+    table = _read_file(path, kind, timeframe)
+    if kind == "sqlite":
+        return table
+    name = file_symbols.symbol_of(path.name, tuple(_SUFFIXES))
+    named = "symbol" not in table.columns and "symbol" not in constants
+    path_names = (*folders, name) if named else ()
+    return dataclasses.replace(table, constants={"symbol": name, **constants}, path_names=path_names)
+
+
+def _read_file(path: pathlib.Path, kind: str, timeframe: str | None) -> RawTable:
     required = [name for name in columns.REQUIRED if name != "symbol"]
     if kind == "csv":
-        table, matches, malformed = csv_file.read(path, required)
-        return RawTable(table, matches, str(path), constants, malformed)
+        layout = csv_file.layout(path)
+        try:
+            table, matches, malformed = csv_file.read(path, required, layout)
+        except csv_file.GZIP_ERRORS as error:
+            raise csv_file.not_text(path, error) from error
+        without: tuple[str, ...] = ()
+        if layout.levels is not None:
+            table, matches, without = column_levels.to_rows(table, layout.levels)
+        return RawTable(table, matches, str(path), malformed=malformed, notes=layout.notes, without_bars=without)
     if kind == "sqlite":
         table, matches, reader = sqlite_file.read(path, timeframe)
         return RawTable(table, matches, str(path), reader=reader)
-    table, matches = _read_arrow(path, kind, _parquet if kind == "parquet" else _arrow, required)
-    return RawTable(table, matches, str(path), constants)
+    table, levels = _read_arrow(path, kind, _parquet if kind == "parquet" else _arrow, required)
+    if isinstance(levels, column_levels.Levels):
+        table, matches, without = column_levels.to_rows(table, levels)
+        return RawTable(table, matches, str(path), notes=(column_levels.NOTE,), without_bars=without)
+    return RawTable(table, levels, str(path))
 
 
 def _read_arrow(path: pathlib.Path, kind: str, reader: Callable[..., Any], required: list[str]) -> Any:
@@ -232,12 +338,15 @@ def _read_arrow(path: pathlib.Path, kind: str, reader: Callable[..., Any], requi
         raise DataError(f"{path}: cannot be read as {TITLES[kind]} ({problem})") from error
 
 
-def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, dict[str, str]]:
+def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, Any]:
+    """`(table, matches)`, or the Levels of columns that pandas named by tuples."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
+        if (levels := column_levels.of_names(schema.names, str(path))) is not None:
+            return _by_position(file.read(columns=[schema.names[k] for k in levels.positions]), levels), levels
     matches = columns.find(schema.names, required, str(path))
     text = [
         matches[meaning]
@@ -251,7 +360,12 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, di
         return file.read(columns=list(matches.values())), matches
 
 
-def _arrow(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, dict[str, str]]:
+def _by_position(table: pyarrow.Table, levels: column_levels.Levels) -> pyarrow.Table:
+    return table.rename_columns([str(k) for k in levels.positions])
+
+
+def _arrow(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, Any]:
+    """As `_parquet`."""
     import pyarrow as pa
 
     # Not memory-mapped: if the file were truncated while its pages are in use, SIGBUS would kill the process.
@@ -259,67 +373,11 @@ def _arrow(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, dict
         open_ = pa.ipc.open_file if stream.read(6) == b"ARROW1" else pa.ipc.open_stream
         stream.seek(0)
         schema = open_(stream).schema
-        matches = columns.find(schema.names, required, str(path))
-        fields = sorted(schema.get_field_index(name) for name in matches.values())
+        levels = column_levels.of_names(schema.names, str(path))
+        matches = {} if levels else columns.find(schema.names, required, str(path))
+        fields = levels.positions if levels else sorted(schema.get_field_index(name) for name in matches.values())
         stream.seek(0)
         table = open_(stream, options=pa.ipc.IpcReadOptions(included_fields=fields)).read_all()
-    table = table.select(list(matches.values()))
+    table = _by_position(table, levels) if levels else table.select(list(matches.values()))
     table.validate(full=True)  # offsets in a damaged file must not point outside its buffers
-    return table, matches
-
-
-def from_frame(frame: Any) -> RawTable:
-    """Convert a pandas, polars or pyarrow frame, or any object with an Arrow stream. Raises DataError."""
-    where = f"{type(frame).__module__.split('.')[0]} {type(frame).__name__}"
-    table, matches = frame_columns(frame, columns.REQUIRED, where)
-    return RawTable(table, matches, where)
-
-
-def frame_columns(frame: Any, required: Iterable[str], where: str) -> tuple[pyarrow.Table, dict[str, str]]:
-    """Convert a frame's needed columns: `(table, {meaning: column name})`. Raises DataError."""
-    import pyarrow as pa
-
-    try:
-        if type(frame).__module__.split(".")[0] == "pandas":
-            return _pandas_columns(frame, required, where)
-        if not isinstance(frame, (pa.Table, pa.RecordBatch)) and not hasattr(frame, "__arrow_c_stream__"):
-            expected = "a path, a pandas, polars, pyarrow or cuDF frame, 'demo' or 'simulated'"
-            raise DataError(f"cannot read a {where}; expected {expected}")
-        frame = pa.table(frame)
-        matches = columns.find(frame.column_names, required, where)
-        return frame.select(list(matches.values())), matches
-    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-        raise DataError(f"{where}: cannot be read ({str(error).splitlines()[0]})") from error
-
-
-def _pandas_columns(frame: Any, required: Iterable[str], where: str) -> tuple[pyarrow.Table, dict[str, str]]:
-    """Columns and named index levels; an unnamed DatetimeIndex is the time. A column of mixed types becomes text."""
-    import pandas as pd
-    import pyarrow as pa
-
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"cannot read a {where}; expected a pandas DataFrame")
-    if frame.columns.nlevels > 1:
-        raise DataError(f"{where}: its columns have {frame.columns.nlevels} levels; stack the symbols into rows first")
-    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
-        frame = frame.rename_axis("time")
-    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
-    index = {str(name): frame.index.get_level_values(name) for name in named}
-    names = [*index, *map(str, frame.columns)]
-    matches = columns.find(names, required, where)
-    frame = frame.set_axis(names[len(index) :], axis=1)
-    table = pa.table({name: _to_arrow(index[name] if name in index else frame[name]) for name in matches.values()})
-    return table, matches
-
-
-def _to_arrow(values: Any) -> pyarrow.ChunkedArray:
-    import pandas as pd
-    import pyarrow as pa
-
-    try:
-        array = pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in values.tolist()]
-        texts = [None if is_missing else str(value) for is_missing, value in zip(missing, values.tolist(), strict=True)]
-        array = pa.array(texts, pa.string())
-    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+    return table, levels or matches

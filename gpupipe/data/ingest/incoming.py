@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import DataReport, load
+from gpupipe.data import DataReport, load, symbol_sectors
 from gpupipe.data.errors import DataError
 from gpupipe.data.ingest import session_keys, yahoo
 from gpupipe.data.ingest.bar_table import BarTable, from_panel
 from gpupipe.data.report import counted
 
-NO_SECTOR = "?"  # cannot be a sector's name: those are slugs
 _YAHOO = "yfinance:"
 _DAY_NS = 86_400_000_000_000
 _STILL_TRADED_DAYS = 30  # a symbol whose last bar is older does not extend the download by years
@@ -27,7 +26,8 @@ class SourceOptions:
     """How to read a source.
 
     sector_map, timeframe, adjusted, strict, max_quarantined: see `gpupipe.data.load`.  since: bars before this day are
-    dropped.
+    dropped.  no_sector: what is done with symbols of which neither the source nor the store knows a sector: "drop",
+    "error", or "other", which is the sector that they get.
 
     >>> SourceOptions(timeframe="1d", since="2024-01-31").adjusted
     False
@@ -39,6 +39,7 @@ class SourceOptions:
     strict: bool = False
     since: str | None = None
     max_quarantined: float = 0.05
+    no_sector: str = symbol_sectors.DROP
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ def read_incoming(source: Any, stored: BarTable, options: SourceOptions) -> Inco
     """Read and validate a source on the host.
 
     source: any source of `gpupipe.data.load`, or "yfinance:AAPL,MSFT" or "yfinance:@symbols.csv".  stored: the bars of
-    the store. A symbol's sector comes from the map, else from the source's column, else from the store; symbols without
-    one are dropped. Bars for a store that has bars already keep the times of the source: `session_keys.align` tells
-    whether they are days. Raises DataError.
+    the store. A symbol's sector comes from the map, else from the source's column, else from the store;
+    `options.no_sector` says what is done with symbols without one. Bars for a store that has bars already keep the
+    times of the source: `session_keys.align` tells whether they are days. Raises DataError.
     """
+    symbol_sectors.check_no_sector(options.no_sector)
     if options.since is not None:
         _parse_day(options.since)
     sector_map, timeframe = options.sector_map, options.timeframe
@@ -86,11 +88,11 @@ def read_incoming(source: Any, stored: BarTable, options: SourceOptions) -> Inco
         timeframe=timeframe,
         adjusted=options.adjusted,
         max_quarantined=options.max_quarantined,
-        unknown_sector=NO_SECTOR,
+        no_sector=symbol_sectors.UNKNOWN,
         daily=False if stored.n_rows else None,
     )
     sector_of_stored = dict(zip(stored.names, stored.sectors, strict=True))
-    bars, without_sector = _fill_sectors(from_panel(panel), sector_of_stored)
+    bars, without_sector = _fill_sectors(from_panel(panel), sector_of_stored, options.no_sector)
     return IncomingBars(bars.without_unused_names(), report, without_sector, without_bars)
 
 
@@ -116,14 +118,23 @@ def align_incoming(
     return dataclasses.replace(incoming, bars=bars, report=report), aligned
 
 
-def _fill_sectors(bars: BarTable, sector_of_stored: Mapping[str, str]) -> tuple[BarTable, tuple[str, ...]]:
+def _fill_sectors(
+    bars: BarTable, sector_of_stored: Mapping[str, str], no_sector: str
+) -> tuple[BarTable, tuple[str, ...]]:
     """`(the rows of symbols with a sector, the other symbols)`."""
+    unknown = symbol_sectors.OTHER if no_sector == symbol_sectors.OTHER else ""
     sectors = tuple(
-        sector_of_stored.get(name, "") if sector == NO_SECTOR else sector
+        sector_of_stored.get(name, unknown) if sector == symbol_sectors.UNKNOWN else sector
         for name, sector in zip(bars.names, bars.sectors, strict=True)
     )
     known = np.array([bool(sector) for sector in sectors])
     without = tuple(name for name, sector in zip(bars.names, sectors, strict=True) if not sector)
+    if without and no_sector == symbol_sectors.ERROR:
+        shown = ", ".join(map(repr, without[:5])) + (", ..." if len(without) > 5 else "")
+        raise DataError(
+            f"neither the source nor the store knows the sector of {counted(len(without), 'symbol')} ({shown}): give "
+            "--sector-map, or leave these symbols out with --no-sector drop"
+        )
     return dataclasses.replace(bars, sectors=sectors).take(np.flatnonzero(known[bars.symbol])), without
 
 

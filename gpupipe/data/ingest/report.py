@@ -121,7 +121,9 @@ def lines(report: IngestReport) -> list[tuple[str, str]]:
         formatted.append(("session dates", detail + (doubled if report.doubled else "")))
     formatted += _change_lines(report.changes)
     if report.without_sector:
-        formatted.append(("no sector", f"{_listed(report.without_sector)}: left out, give --sector-map"))
+        formatted.append(
+            ("no sector", f"{_listed(report.without_sector)}: left out, give --sector-map, or --no-sector other")
+        )
     if report.without_bars:
         formatted.append(("no bars", _listed(report.without_bars)))
     if report.unchecked:

@@ -11,18 +11,10 @@ import pathlib
 import warnings
 from typing import Any
 
-from gpupipe.data import columns, csv_file
+from gpupipe.data import columns, csv_file, frames
 from gpupipe.data.errors import DataError
 
 MISSING = "yfinance is not installed (pip install -e '.[yfinance]')"
-_COLUMNS = {
-    "Open": "open",
-    "High": "high",
-    "Low": "low",
-    "Close": "close",
-    "Adj Close": "adj_close",
-    "Volume": "volume",
-}
 
 
 def parse_symbols(text: str) -> tuple[tuple[str, ...], pathlib.Path | None]:
@@ -70,26 +62,18 @@ def download(symbols: tuple[str, ...], since: str, interval: str) -> Any:
 
 
 def to_rows(answer: Any) -> tuple[Any, tuple[str, ...]]:
-    """Reshape to one row for each symbol and time: `(frame, symbols without bars)`.
+    """Reshape to one row for each symbol and time: `(Arrow table, symbols without bars)`.
 
-    answer: the frame of `download`, with column levels Price and Ticker in either order. A row without any price
-    belongs to another symbol's times and is dropped. Raises DataError for another shape, or if there are no bars.
+    answer: the frame of `download`, with column levels Price and Ticker in either order; `column_levels.to_rows` drops
+    the blank rows of each symbol. Raises DataError for another shape, or if there are no bars.
     """
-    import pandas as pd
-
     levels = list(getattr(answer.columns, "names", [])) if answer is not None else []
     if answer is None or sorted(map(str, levels)) != ["Price", "Ticker"]:
         raise DataError(f"yfinance: expected columns of the levels Price and Ticker, got {levels}: another version?")
-    level = levels.index("Ticker")
-    pieces, without = [], []
-    for symbol in dict.fromkeys(answer.columns.get_level_values(level)):
-        bars = answer.xs(symbol, axis=1, level=level)
-        bars = bars[[name for name in _COLUMNS if name in bars.columns]].dropna(how="all")
-        if bars.empty:
-            without.append(str(symbol))
-            continue
-        bars = bars.rename(columns=_COLUMNS).rename_axis(index="time", columns=None).reset_index()
-        pieces.append(bars.assign(symbol=str(symbol)))
-    if not pieces:
+    reshaped = frames.from_levels(answer, "yfinance")
+    if reshaped is None:
+        raise DataError(f"yfinance: its frame has no prices of tickers, but the columns {list(answer.columns)[:5]}")
+    table, _, without = reshaped
+    if not len(table):
         raise DataError(f"yfinance: no bars came for {', '.join(without) or 'any symbol'}; is there a network?")
-    return pd.concat(pieces, ignore_index=True), tuple(without)
+    return table, without

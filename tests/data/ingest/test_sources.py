@@ -85,7 +85,7 @@ def test_the_recorded_frame_has_yfinances_shape(monkeypatch):
     answer = yahoo.download(("AAA", "BBB", "GONE"), "2010-01-01", "1d")
     expected, expected_without = yahoo.to_rows(recorded())
     rows, without = yahoo.to_rows(answer)
-    assert rows.to_dict("list") == expected.to_dict("list") and without == expected_without == ("GONE",)
+    assert rows.to_pydict() == expected.to_pydict() and without == expected_without == ("GONE",)
 
 
 def test_another_shape_or_an_empty_answer_is_refused():
