@@ -17,6 +17,7 @@ from gpupipe.data import bars as bars_module
 from gpupipe.data import (
     csv_file,
     demo,
+    file_symbols,
     frames,
     on_cuda,
     quarantine_limit,
@@ -174,8 +175,9 @@ def _check_quarantine(raw: _RawData, validated: validate.Validated, n_selected: 
     n_quarantined, n_rows = len(validated.reasons) + len(raw.malformed), n_selected + len(raw.malformed)
     if not quarantine_limit.is_exceeded(n_quarantined, n_rows, allowed):
         return
-    set_aside = (finding for finding in (*raw.findings, *validated.findings) if finding.action == "quarantined")
-    reasons = "; ".join(map(_in_words, set_aside)) + _first_quarantined(raw, validated)
+    reported = (*raw.findings, *validated.findings)  # two files of one symbol may be why its rows are in conflict
+    shown = (finding for finding in reported if finding.action == "quarantined" or finding.kind == file_symbols.SAME)
+    reasons = "; ".join(map(_in_words, shown)) + _first_quarantined(raw, validated)
     raise DataError(f"{raw.description}: {quarantine_limit.in_words(n_quarantined, n_rows, allowed, reasons)}")
 
 

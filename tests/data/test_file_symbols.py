@@ -181,7 +181,9 @@ def test_files_of_one_name_in_several_folders(tmp_path):
     assert panel.symbols == ("A",) and panel.n_rows == 60 and report.clean
     assert "several files were read as one symbol, A" in report.notes
     both = {"LSE/A.csv": bars("2020-01-01", 30, 1), "NYSE/A.csv": bars("2020-01-21", 20, 2)}
-    _, report = read(tmp_path / "both", both)
+    with pytest.raises(DataError, match=r"one symbol overlap in time \(first LSE/A.csv and NYSE/A.csv\); 20 rows quar"):
+        read(tmp_path / "both", both)
+    _, report = load(tmp_path / "both", device="cpu", no_sector="other", max_quarantined=1.0)
     assert [item[:3] for item in found(report)[:2]] == [
         ("several files of one symbol overlap in time", "flagged", 50),
         ("conflicts with another row of its time", "quarantined", 20),
