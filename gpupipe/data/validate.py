@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpupipe.data import jumps
 from gpupipe.data.bars import PRICES, Bars
 from gpupipe.data.errors import printable
 from gpupipe.data.report import Finding, time_text
@@ -27,21 +27,19 @@ QUARANTINED = (
     "high is below open or close",
     "low is above open or close",
     "conflicts with another row of its time",
+    "price jumps and comes back",
 )
-CONFLICT = len(QUARANTINED)
+CONFLICT, JUMP = len(QUARANTINED) - 1, len(QUARANTINED)
 DUPLICATE, UNSORTED, ROUNDING = "repeats another row", "goes back in time", "high or low off by rounding"
 NO_VOLUME, ZERO_VOLUME, SPLIT = "volume is not known", "volume is zero", "looks like an unadjusted split"
+BAD_EXTREME = "high or low far from open and close"
 
 # A vendor's rounding (adjusting in float64, storing in float32) moves a high or low past the open or close by up to
 # two float32 steps. That does not make the bar wrong.
 _ROUNDING = 1.0 + 2.0**-22
 
-_BLOCK_ROWS = 1 << 15  # the columns and comparisons of a block stay in a core's cache
-
-_SPLIT_FACTORS = np.log(np.array([1.5, 2.0]))
-_SPLIT_TOLERANCE = 0.05
-_SPLIT_ALWAYS = np.log(2.5)
-_STAYS, _STAYS_BARS = np.log(1.2), 3
+# A bar whose high is this many times its low is looked at for a lone bad price.
+_WIDE = np.float32(jumps.OFF)
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,10 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
     - Remaining rows of the same symbol and time: merged if all five values agree, else all of them are quarantined.
     - Sorted: a row with an earlier time than the previous row of its symbol. Symbols may be interleaved in any way.
     - A volume that is null, negative or not finite becomes NaN (unknown) and is flagged; zero is flagged.
-    - Flagged as a possible split: the ratio of the open to the previous close is 3/2, 2 or the inverse of one (within
-      5 %), or more than 2.5 either way. In addition, this close and the next three are within 20 % of this open, and
-      the three closes before the previous one within 20 % of the previous close (as far as they exist): a bad tick
-      reverts, a split does not. A takeover can look the same, so the bar is only flagged.
+    - Repaired: a high of at least 5 times open and close, or a low of at most a fifth of both, becomes the larger or
+      the smaller of the two: nothing was traded there that could have been kept.
+    - Jumps that come back are quarantined from a factor of 10 on, and flagged from 5 on, see `jumps.bars_that_jump`.
+      Jumps that stay are flagged as possible splits, see `jumps.possible_splits`.
 
     >>> prices = {"open": np.float32([10, 10]), "low": np.float32([9, 9]), "close": np.float32([10, 10])}
     >>> bars = Bars(np.int32([0, 0]), ("A",), np.int64([0, 1]), high=np.float32([11, 9.5]), **prices,
@@ -92,7 +90,7 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
     """
     device = device_of(bars.close)
     names = (*bars.names, "?")  # the last is for symbol -1
-    bars, code, repaired = _check_rows(bars, limits, device)
+    bars, code, repaired, extremes = _check_rows(bars, limits, device)
     rejected = device.xp.flatnonzero(code)
     kept, unsorted, merged = bars, rejected[:0], rejected[:0]
     if rejected.size or not _is_sorted(bars):
@@ -101,6 +99,17 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
         code[conflicting] = CONFLICT
         rejected = device.xp.flatnonzero(code)
         kept = _take(bars, order)
+    gaps = jumps.gaps(kept)
+    jumping = jumps.bars_that_jump(kept, gaps)
+    if jumping.sure.size:
+        sure = device.asarray(jumping.sure)
+        code[sure if kept is bars else order[sure]] = JUMP
+        rejected = device.xp.flatnonzero(code)
+        keep = device.xp.ones(kept.symbol.size, bool)
+        keep[sure] = False
+        kept = kept.take(keep)
+        gaps = jumps.gaps(kept)
+        jumping = jumps.bars_that_jump(kept, gaps)
     code = code[rejected]
     no_volume = device.xp.flatnonzero(~(kept.volume > 0))  # NaN or zero: `_check_rows` leaves no other value
     zero = kept.volume[no_volume] == 0
@@ -111,9 +120,11 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
         _finding(DUPLICATE, "merged", bars, merged, names),
         _finding(UNSORTED, "sorted", bars, unsorted, names),
         _finding(ROUNDING, "repaired", bars, repaired, names),
+        _finding(BAD_EXTREME, "repaired", bars, extremes, names),
+        _finding(QUARANTINED[JUMP - 1], "flagged", kept, device.asarray(jumping.doubtful), names),
         _finding(NO_VOLUME, "flagged", kept, no_volume[~zero], names),
         _finding(ZERO_VOLUME, "flagged", kept, no_volume[zero], names),
-        _finding(SPLIT, "flagged", kept, device.asarray(possible_splits(kept)), names),
+        _finding(SPLIT, "flagged", kept, device.asarray(jumps.possible_splits(kept, gaps)), names),
     ]
     reasons = [QUARANTINED[k - 1] for k in device.to_host(code)]
     row_numbers = device.to_host(rejected if bars.row is None else bars.row[rejected])
@@ -122,20 +133,13 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
 
 def _is_sorted(bars: Bars) -> bool:
     """Whether symbols rise and times strictly rise within each symbol, so that no row needs sorting or merging."""
-    for begin, end in _blocks(bars):
+    for begin, end in jumps.blocks(bars):
         symbol, time_ns = bars.symbol[begin : end + 1], bars.time_ns[begin : end + 1]
         later = (symbol[1:] == symbol[:-1]) & (time_ns[1:] > time_ns[:-1])
         later |= symbol[1:] > symbol[:-1]
         if not bool(later.all()):
             return False
     return True
-
-
-def _blocks(bars: Bars) -> Iterator[tuple[int, int]]:
-    """Yield `(begin, end)` of blocks of rows: on a CPU small enough for a core's cache, on CUDA one block."""
-    n = bars.close.size
-    step = _BLOCK_ROWS if device_of(bars.close).kind == "cpu" else n
-    return ((begin, min(begin + step, n)) for begin in range(0, n, max(step, 1)))
 
 
 def _take(bars: Bars, order: Any) -> Bars:
@@ -145,49 +149,59 @@ def _take(bars: Bars, order: Any) -> Bars:
     return bars.reordered(order)
 
 
-def _check_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Bars, Any, Any]:
-    """`(bars, reason code uint8 (n,), repaired rows)`; only the few suspect rows are examined in full, on the host."""
+def _check_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Bars, Any, Any, Any]:
+    """`(bars, reason code uint8 (n,), rows repaired from rounding, rows repaired from a bad high or low)`.
+
+    Only the few suspect rows are examined in full, on the host.
+    """
     xp = device.xp
     rows, volumes_known = _suspect_rows(bars, limits, device)
     reason_code = xp.zeros(bars.close.size, xp.uint8)
-    repaired = rows[:0]
+    rounding = extremes = rows[:0]
     if rows.size:
         host = {name: device.to_host(getattr(bars, name)[rows]) for name in ("symbol", "time_ns", *PRICES)}
-        code, high, low = _reason_codes(host, limits)
+        code, high, low, is_extreme = _reason_codes(host, limits)
         reason_code[rows] = device.asarray(code)
-        repaired = rows[device.asarray(code == 0)]
-        if repaired.size:
-            changed = {"high": bars.high.copy(), "low": bars.low.copy()}
-            changed["high"][repaired] = device.asarray(high[code == 0])
-            changed["low"][repaired] = device.asarray(low[code == 0])
-            bars = dataclasses.replace(bars, **changed)
+        changed = (code == 0) & ((high != host["high"]) | (low != host["low"]))
+        if changed.any():
+            columns = {"high": bars.high.copy(), "low": bars.low.copy()}
+            columns["high"][rows[device.asarray(changed)]] = device.asarray(high[changed])
+            columns["low"][rows[device.asarray(changed)]] = device.asarray(low[changed])
+            bars = dataclasses.replace(bars, **columns)
+        rounding = rows[device.asarray(changed & ~is_extreme)]
+        extremes = rows[device.asarray(changed & is_extreme)]
     if not volumes_known:  # -0.0 becomes 0.0, and every NaN gets the same bits
         known = (bars.volume > 0) & (bars.volume < xp.inf)
         volume = xp.where(bars.volume == 0, xp.float32(0), xp.where(known, bars.volume, xp.float32(xp.nan)))
         bars = dataclasses.replace(bars, volume=volume)
-    return bars, reason_code, repaired
+    return bars, reason_code, rounding, extremes
 
 
 def _suspect_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Any, bool]:
     """`(rows that break a rule, whether every volume is > 0 and finite)`; comparisons with NaN are false."""
     xp = device.xp
     suspect, volumes_known = [xp.zeros(0, xp.int64)], True
-    for begin, end in _blocks(bars):
+    for begin, end in jumps.blocks(bars):
         symbol, time_ns, open_, high, low, close, volume = (
             getattr(bars, name)[begin:end] for name in ("symbol", "time_ns", *PRICES, "volume")
         )
         valid = (symbol >= 0) & (time_ns >= limits.earliest_ns) & (time_ns <= limits.latest_ns)
         for moment in limits.stand_ins_ns:
             valid &= time_ns != moment
-        valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < xp.inf)
+        valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < _WIDE * low)
         if not bool(valid.all()):
             suspect.append(xp.flatnonzero(~valid) + begin)
         volumes_known = volumes_known and bool(((volume > 0) & (volume < xp.inf)).all())
     return xp.concatenate(suspect), volumes_known
 
 
-def _reason_codes(rows: dict[str, np.ndarray], limits: TimeLimits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For suspect rows: `(code uint8, repaired high, repaired low)`; code 0 if rounding explains the violation."""
+def _reason_codes(
+    rows: dict[str, np.ndarray], limits: TimeLimits
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For suspect rows: `(code uint8, repaired high, repaired low, whether high or low was far off)`.
+
+    The code is 0 if rounding explains the violation, or if high or low alone is far off.
+    """
     prices = np.stack([rows[name] for name in PRICES])
     code = np.zeros(prices.shape[1], np.uint8)
     top = np.maximum(rows["open"], rows["close"])
@@ -206,7 +220,11 @@ def _reason_codes(rows: dict[str, np.ndarray], limits: TimeLimits) -> tuple[np.n
         )
     for k, violated in enumerate(violations, start=1):
         code[(code == 0) & violated] = k
-    return code, np.maximum(rows["high"], top), np.minimum(rows["low"], bottom)
+    with np.errstate(invalid="ignore", over="ignore"):
+        far_high, far_low = rows["high"] >= jumps.OFF * top, rows["low"] * jumps.OFF <= bottom
+    high = np.where(far_high, top, np.maximum(rows["high"], top))
+    low = np.where(far_low, bottom, np.minimum(rows["low"], bottom))
+    return code, high, low, far_high | far_low
 
 
 def _sort(bars: Bars, rows: Any, device: Device) -> tuple[Any, Any]:
@@ -243,37 +261,6 @@ def _merge_duplicates(bars: Bars, order: Any, device: Device) -> tuple[Any, Any,
     conflicting = xp.bincount(group, weights=(repeats & ~agrees).astype(xp.float64))[group] > 0
     merged = repeats & ~conflicting
     return order[~(conflicting | merged)], order[merged], order[conflicting]
-
-
-def possible_splits(bars: Bars) -> np.ndarray:
-    """Return the rows, int64 on the host, that look like the first bar after an unadjusted split.
-
-    bars: sorted by symbol and time. `validate_bars` has the rule.
-    """
-    device = device_of(bars.close)
-    xp = device.xp
-    smallest = np.float32(np.exp(_SPLIT_FACTORS[0] - _SPLIT_TOLERANCE) * 0.999)
-    candidates = [xp.zeros(0, xp.int64)]
-    for begin, end in _blocks(bars):
-        opens = bars.open[begin + 1 : end + 1]
-        with np.errstate(over="ignore", under="ignore"):
-            gap = opens / bars.close[begin : begin + opens.size]
-        candidates.append(xp.flatnonzero((gap > smallest) | (gap < 1 / smallest)) + begin + 1)
-    rows = xp.concatenate(candidates)
-    rows = rows[bars.symbol[rows] == bars.symbol[rows - 1]]
-    if not rows.size:
-        return np.zeros(0, np.int64)
-    open_ = device.to_host(bars.open[rows]).astype(np.float64)
-    close_before = device.to_host(bars.close[rows - 1]).astype(np.float64)
-    size = np.abs(np.log(open_ / close_before))
-    possible = (np.abs(size[:, None] - _SPLIT_FACTORS) <= _SPLIT_TOLERANCE).any(axis=1) | (size > _SPLIT_ALWAYS)
-    symbol = device.to_host(bars.symbol[rows])
-    for k in range(_STAYS_BARS + 1):
-        later, earlier = xp.minimum(rows + k, bars.close.size - 1), xp.maximum(rows - 1 - k, 0)
-        for others, level in ((later, open_), (earlier, close_before)):
-            moved = np.abs(np.log(device.to_host(bars.close[others]) / level)) > _STAYS
-            possible &= ~(moved & (device.to_host(bars.symbol[others]) == symbol))
-    return device.to_host(rows)[possible]
 
 
 def _finding(kind: str, action: str, bars: Bars, rows: Any, names: tuple[str, ...]) -> Finding:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import HEADER, DataError, load, save, simulate, summary, table_rows, validate
+from gpupipe.data import HEADER, DataError, jumps, load, save, simulate, summary, table_rows, validate
 from gpupipe.data.bars import Bars
 
 GOOD = (10.0, 11.0, 9.0, 10.5, 100.0)
@@ -187,7 +187,7 @@ def test_shortcuts_do_not_change_the_result(seed, monkeypatch):
     assert seed % 5 or validate.SPLIT in {finding.kind for finding in short.findings}
     monkeypatch.setattr(validate, "_is_sorted", lambda bars: False)
     for block_rows in (7, 10**6):
-        monkeypatch.setattr(validate, "_BLOCK_ROWS", block_rows)
+        monkeypatch.setattr(jumps, "_BLOCK_ROWS", block_rows)
         long = validate.validate_bars(rows)
         assert short.findings == long.findings and short.reasons == long.reasons
         np.testing.assert_array_equal(short.quarantined_rows, long.quarantined_rows)

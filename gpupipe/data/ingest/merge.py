@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import validate
+from gpupipe.data import jumps
 from gpupipe.data.bars import Bars
 from gpupipe.data.ingest import restate
 from gpupipe.data.ingest.bar_table import NEW, BarTable, concatenate, keys
@@ -254,7 +254,8 @@ def _possible_splits(
     """
     columns: dict[str, Any] = {name: np.ascontiguousarray(bars.values[:, j]) for j, name in enumerate(BARS)}
     details: dict[str, list[str]] = {}
-    for row in validate.possible_splits(Bars(bars.symbol, bars.names, bars.time_ns, **columns, sectors=bars.sectors)):
+    prices = Bars(bars.symbol, bars.names, bars.time_ns, **columns, sectors=bars.sectors)
+    for row in jumps.possible_splits(prices, jumps.gaps(prices)):
         name = bars.names[bars.symbol[row]]
         if (is_new[row] or is_new[row - 1]) and name in stored:
             ratio = bars.values[row, 0] / bars.values[row - 1, 3]
