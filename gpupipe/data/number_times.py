@@ -37,11 +37,15 @@ _N_FIRM_LAYOUTS = 4
 _SPREADSHEET, _DAYS_SINCE_1970 = "a spreadsheet's day numbers", "days since 1970"
 _MOST, _NEARLY_ALL = 0.5, 0.95  # shares of rows
 _SPREADSHEET_ZERO, _JULIAN_ZERO = -25_569, 2_440_588  # 1899-12-30, and 1970-01-01 in Julian days, which begin at noon
-_FIRST_SPREADSHEET_NS = (20_000 + _SPREADSHEET_ZERO) * NS_PER_DAY  # 1954; smaller numbers may count rows
+_SMALLEST_NS = {  # most day numbers are later than that: small numbers may count rows
+    _SPREADSHEET: (20_000 + _SPREADSHEET_ZERO) * NS_PER_DAY,  # 1954
+    _DAYS_SINCE_1970: FIRST_INTRADAY_NS,
+}
 _LAST_DAY_NUMBER = 80_000  # 2119 in a spreadsheet
 _FIRST_JULIAN, _LAST_JULIAN = 2_415_020, 2_500_000
 _BEFORE_7_DAY_MARKETS = 14_245  # 2009-01-01 in days since 1970: no market traded on all seven days of a week
 _N_SAMPLED = 64
+_ENOUGH_DAYS = 10  # for weekdays and gaps to be evidence
 _MAX_STAMPS = 8  # times of day that daily bars have
 
 
@@ -241,7 +245,8 @@ def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.n
         return
     largest = int(whole.max())
     for k, layout in enumerate(_LAYOUTS):
-        if 10 ** (len(layout) - 3) <= largest:  # of a year such as 00 two digits may be lost
+        lost = 3 if len(layout) <= 6 else 2  # leading zeros: 000103 is 103, 0001030930 is not read
+        if 10 ** (len(layout) - 1 - lost) <= largest:
             yield _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _NEARLY_ALL)
 
 
@@ -255,9 +260,7 @@ def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.nda
 
     spreadsheet = moment(_SPREADSHEET_ZERO, (whole >= 1) & (whole <= _LAST_DAY_NUMBER))
     yield _reading(_SPREADSHEET, spreadsheet, counts, _NEARLY_ALL)
-    since_1970 = moment(0, np.abs(whole) <= _LAST_DAY_NUMBER)
-    if _share(since_1970 >= FIRST_INTRADAY_NS, counts) > _MOST:
-        yield _reading(_DAYS_SINCE_1970, since_1970, counts, _NEARLY_ALL)
+    yield _reading(_DAYS_SINCE_1970, moment(0, np.abs(whole) <= _LAST_DAY_NUMBER), counts, _NEARLY_ALL)
     valid = (whole >= _FIRST_JULIAN) & (whole <= _LAST_JULIAN)
     if fraction is not None:  # a Julian day begins at noon
         julian = np.where(valid, moment(-_JULIAN_ZERO, valid) + NS_PER_DAY // 2, UNKNOWN_TIME)
@@ -273,6 +276,8 @@ def _share(chosen: np.ndarray, counts: np.ndarray) -> float:
 def _is_daily(reading: _Reading) -> bool:
     """Whether the distinct times are days of their own, at few times of day."""
     stamps = reading.time_ns[reading.fits]
+    if len(stamps) < _ENOUGH_DAYS:
+        return False
     few = len(np.unique(stamps % NS_PER_DAY)) <= _MAX_STAMPS
     return few and len(np.unique(stamps // NS_PER_DAY)) >= _NEARLY_ALL * len(stamps)
 
@@ -307,27 +312,33 @@ def _weekend(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _counts_rows(reading: _Reading, counts: np.ndarray) -> bool:
     """Whether day numbers may be the numbers of rows: small ones, or with all days of the week in years before 2009."""
-    if reading.words == _SPREADSHEET and _share(reading.time_ns >= _FIRST_SPREADSHEET_NS, counts) <= _MOST:
+    if reading.words not in _SMALLEST_NS:
+        return False
+    if _share(reading.time_ns >= _SMALLEST_NS[reading.words], counts) <= _MOST:
         return True
     days = _days(reading)
     early = np.unique(days[days < _BEFORE_7_DAY_MARKETS])
-    of_days = reading.words in (_SPREADSHEET, _DAYS_SINCE_1970)
-    return of_days and len(early) >= 20 and min(mask.mean() for mask in _weekend(early)) > 0.05
+    return len(early) >= 2 * _ENOUGH_DAYS and min(mask.mean() for mask in _weekend(early)) > 0.05
 
 
 def _is_likelier(reading: _Reading, other: _Reading, counts: np.ndarray) -> bool:
-    """Whether evidence speaks for one reading and none for the other: weekdays, dense dates, years since 1990."""
+    """Whether evidence speaks for one reading and none for the other: weekdays, dense dates; years, of day numbers."""
     evidence = []
+    enough = min(len(np.unique(_days(r))) for r in (reading, other)) >= _ENOUGH_DAYS
     for one, another in ((reading, other), (other, reading)):
         days, days_of_other = _days(one), _days(another)
         weekend = _share(np.logical_or(*_weekend(days)), counts[one.fits])
         weekend_of_other = _share(np.logical_or(*_weekend(days_of_other)), counts[another.fits])
         evidence.append(
-            (weekend < 0.01 and weekend_of_other > 0.1)
-            or _density(days) > 4 * _density(days_of_other)
-            or np.median(days) * NS_PER_DAY >= FIRST_INTRADAY_NS > np.median(days_of_other) * NS_PER_DAY
+            (enough and weekend < 0.01 and weekend_of_other > 0.1)
+            or (enough and _density(days) > 4 * _density(days_of_other))
+            or (_counts_rows(another, counts) and _is_recent(days) and not _is_recent(days_of_other))
         )
     return bool(evidence[0] and not evidence[1])
+
+
+def _is_recent(days: np.ndarray) -> bool:
+    return bool(np.median(days) * NS_PER_DAY >= FIRST_INTRADAY_NS)
 
 
 def _density(days: np.ndarray) -> float:

@@ -44,16 +44,20 @@ def in_words(n_quarantined: int, n_rows: int, allowed: float, reasons: str) -> s
 
 
 def first_texts(
-    tables: Sequence[tuple[str, Any]], matches: Sequence[dict[str, str]], rows: np.ndarray, reasons: Sequence[str]
+    tables: Sequence[tuple[str, Any]],
+    matches: Sequence[dict[str, str]],
+    rows: np.ndarray,
+    reasons: Sequence[str],
+    reason: str = "",
 ) -> list[str]:
-    """What the first rows with the most frequent reason hold in the columns that the reason is about.
+    """What the first rows with a reason hold in the columns that the reason is about; up to three different texts.
 
     tables: `(origin, table)` in the order of reading.  matches: the columns of each, see `columns.find`.  rows: int64,
-    the quarantined row numbers.  reasons: one for each.
+    the quarantined row numbers.  reasons: one for each.  reason: the one to show; the most frequent one if empty.
     """
     if not len(rows) or not matches:
         return []
-    reason = collections.Counter(reasons).most_common(1)[0][0]
+    reason = reason or collections.Counter(reasons).most_common(1)[0][0]
     chosen = np.sort(rows[np.array(reasons) == reason])[:_SHOWN]
     first_word = reason.split(" ")[0]
     meanings = (first_word,) if first_word in ("time", "symbol") else ("open", "high", "low", "close")

@@ -148,7 +148,7 @@ def load(
         selected = symbol_sectors.select_sectors(raw.bars, requested)
         # A simulated market may reach into the future.
         limits = time_limits.ANY_TIME if raw.kind == "simulated" else time_limits.limits_of(selected)
-        validated = validate.validate_bars(selected, limits)
+        validated = _with_texts(raw, validate.validate_bars(selected, limits))
         _check(raw, validated, strict=strict)
         _check_quarantine(raw, validated, int(selected.close.size), max_quarantined)
         panel = _to_panel(validated.bars)
@@ -168,6 +168,20 @@ def _check(raw: _RawData, validated: validate.Validated, *, strict: bool) -> Non
         raise DataError(f"strict: {findings}")
     if not validated.bars.close.size:
         raise DataError(f"{raw.description}: no row is left; {findings}{_first_quarantined(raw, validated)}")
+
+
+def _with_texts(raw: _RawData, validated: validate.Validated) -> validate.Validated:
+    """Show the text of the first time that could not be read: there is no time to show."""
+    reason = validate.TIME_NOT_KNOWN
+    rows, reasons = validated.quarantined_rows, validated.reasons
+    texts = quarantine_limit.first_texts(raw.tables, raw.columns, rows, reasons, reason) if reason in reasons else []
+    if not texts:
+        return validated
+    findings = (
+        dataclasses.replace(f, example=f"{f.example.removesuffix('?')}{texts[0]}") if f.kind == reason else f
+        for f in validated.findings
+    )
+    return dataclasses.replace(validated, findings=tuple(findings))
 
 
 def _check_quarantine(raw: _RawData, validated: validate.Validated, n_selected: int, allowed: float) -> None:

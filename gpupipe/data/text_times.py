@@ -25,7 +25,10 @@ _CLOCK = (
     r"(?P<hour>\d{1,2})(?::?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?)?)?"
     r"\s*(?P<half>[ap]\.?m\.?)?"
 )
-_ZONE = r"\s*(?:z|utc|gmt|(?P<sign>[+-])(?P<zone_hours>\d{2})(?::?(?P<zone_minutes>\d{2}))?)?"
+_ZONE = (  # after an offset its name adds nothing, as in "-0500 EST" or "-05:00[America/New_York]"
+    r"\s*(?:z|utc|gmt|(?:utc|gmt)?(?P<sign>[+-])(?P<zone_hours>\d{2})(?::?(?P<zone_minutes>\d{2}))?"
+    r"(?:\s*[\[(]?[a-z][a-z/_ ]*[\])]?)?)?"
+)
 _LATER = rf"(?:(?:[t,:]|\s)\s*{_CLOCK}{_ZONE})?$"
 _FORMS = (
     rf"^(?P<year>\d{{4}})\s?[-/.年]\s?(?P<month>\d{{1,2}})\s?[-/.月]\s?(?P<day>\d{{1,2}})[日.]?{_LATER}",  # 2021/1/4

@@ -16,9 +16,10 @@ from gpupipe.data.time_limits import ANY_TIME, FIRST_INTRADAY_NS, UNKNOWN_TIME, 
 from gpupipe.runtime.device import Device, device_of
 
 # Kinds of findings. A quarantined row gets the first reason that applies.
+TIME_NOT_KNOWN = "time is not known"
 QUARANTINED = (
     "symbol is not known",
-    "time is not known",
+    TIME_NOT_KNOWN,
     "time is in the future",
     "time is before 1990, and bars are intraday",
     "time stands for a missing one, as 1970-01-01",
