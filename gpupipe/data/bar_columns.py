@@ -108,8 +108,8 @@ def _candidates(table: RawTable, names: list[str]) -> tuple[list[_Candidate], tu
         clocks = _digit_clocks(table, names, dates[0])
         parsed = [item for item in parsed if item[0] not in clocks]
         problems = [item for item in problems if item[0] not in clocks]
-    most = max((candidate.known.mean() for _, candidate in parsed), default=0.0)
-    kept = [(name, candidate) for name, candidate in parsed if candidate.known.mean() > _MOST * most or not most]
+    most = max((int(candidate.known.sum()) for _, candidate in parsed), default=0)
+    kept = [(name, candidate) for name, candidate in parsed if candidate.known.sum() > _MOST * most or not most]
     if not kept:
         raise problems[0][1]
     unused = [name for name in names if name not in dict(kept) and (name not in clocks or dates is None)]

@@ -201,6 +201,7 @@ def test_the_options_of_a_run_reach_it_and_those_of_the_source_do_not(night, mon
     monkeypatch.undo()
     monkeypatch.setattr("gpupipe.cli.run.run", lambda request: asked.append(request))
     more = ["--sector-map", "s.csv", "--timeframe", "1d", "--strict", "--no-keep", "--sectors", "energy"]
+    more += ["--max-quarantined", "0.2"]
     more += ["--warm-start", str(night.out)]
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
@@ -227,7 +228,12 @@ def test_the_options_of_a_run_reach_it_and_those_of_the_source_do_not(night, mon
     assert nightly._ingest(request) == []
     (ingest,) = ingests  # which is where the options of the source are used
     assert (ingest.data.source, ingest.data.sector_map, ingest.data.timeframe) == ("x.db", "s.csv", "1d")
-    assert ingest.data.strict and ingest.store == str(night.out / "bars") and ingest.calendar == "none"
+    assert (
+        ingest.data.max_quarantined == 0.2
+        and ingest.data.strict
+        and ingest.store == str(night.out / "bars")
+        and ingest.calendar == "none"
+    )
 
 
 def test_a_night_asks_for_what_the_commands_themselves_ask_for_by_default(night, monkeypatch):

@@ -286,7 +286,7 @@ def test_help_names_every_option():
     assert done.returncode == 0 and done.stderr == "" and done.stdout.startswith("usage: python -m gpupipe.run ")
     for option in (
         "data", "sector-map", "sectors", "horizons", "thresholds", "models", "preset", "config", "set", "device",
-        "out", "seed", "jobs", "dry-run", "quiet", "json", "strict", "walk-forward", "cpcv",
+        "out", "seed", "jobs", "dry-run", "quiet", "json", "strict", "max-quarantined", "walk-forward", "cpcv",
     ):  # fmt: skip
         assert f"--{option}" in done.stdout, option
 

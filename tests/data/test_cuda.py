@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import DataError, columns, on_cuda, reading, simulate, time_column, validate
+from gpupipe.data import DataError, columns, on_cuda, reading, simulate, time_column, time_limits, validate
 from gpupipe.data import bars as bars_module
 from gpupipe.data.sources import RawTable
 from gpupipe.runtime.device import pick
@@ -97,6 +97,14 @@ def test_times_outside_the_range_are_unknown():
     times = pa.array([2**40, 0, -(2**40)], pa.timestamp("s"))
     host, device = on_both(table.set_column(1, "time", times))
     assert device.time_ns.tolist() == host.time_ns.tolist() == [time_column.UNKNOWN_TIME, 0, time_column.UNKNOWN_TIME]
+
+
+def test_the_limits_of_times_are_the_same():
+    stamps = ["2024-01-03", "1970-01-01", "2300-01-01", "2052-01-03", "1965-01-03", "1700-01-01"]
+    table = simulate(1, 6).to_arrow().set_column(1, "time", pa.array(np.array(stamps, "M8[s]")))
+    judged = [validate.validate_bars(bars, time_limits.limits_of(bars)) for bars in on_both(table)]
+    missing = "time stands for a missing one, as 1970-01-01"
+    assert [of.reasons for of in judged] == [[missing, "time is not known", "time is in the future", missing]] * 2
 
 
 def test_two_sectors_for_one_symbol():
@@ -195,9 +203,13 @@ def test_quarantined_rows_are_copied_to_the_host(tmp_path, cudf):
 
 def test_the_host_reads_what_cudf_cannot(tmp_path, store, cudf):
     pq.write_table(market().set_column(1, "time", pa.array(["2020-01-01"] * 160)), tmp_path / "text.parquet")
+    pq.write_table(market(), tmp_path / "int96.parquet", use_deprecated_int96_timestamps=True)
+    pq.write_table(market().append_column("date", market()["time"]), tmp_path / "two_times.parquet")
+    pq.write_table(market().append_column("tickvol", market()["volume"]), tmp_path / "two_volumes.parquet")
     (tmp_path / "folder").mkdir()
     pq.write_table(market(), tmp_path / "folder" / "bars.parquet")
-    for path in (tmp_path / "text.parquet", tmp_path / "folder", tmp_path / "none"):
+    names = ("text.parquet", "int96.parquet", "two_times.parquet", "two_volumes.parquet", "folder", "none")
+    for path in (tmp_path / name for name in names):
         assert on_cuda.read_path(path) == [] and not cudf.calls
 
 

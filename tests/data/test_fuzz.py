@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpupipe.data import DataError, load, simulate
+from gpupipe.data import DataError, load, simulate, time_limits
 from gpupipe.data.panel import Panel
 
 # `python -m tests.support.fuzz` sets a larger number of examples, which are then random.
@@ -23,17 +23,25 @@ SLOW = settings(
     suppress_health_check=list(HealthCheck),
 )
 NAMES = ("symbol", "date", "open", "high", "low", "close", "volume", "sector", "timeframe", "adj close")
+RARE = ("time", "timestamp", "<VOL>")  # beside a date and a volume
+TIMES = ("2021/1/4", "Jan 04, 2021", "04-Jan-21", "2021-01-04T09:30+09", "20210104 0930", "9999-12-31", "09:30", "0930")
+DIGITS = (44_200, 18_631, 2_459_219, 210_104, 4_012_021, 2_021_004, 202_101_040_930, 1_609_718_400, 1_609_718_400_000)
 
 words = st.one_of(
     st.sampled_from(["A", "B", " A ", "", "NaN", "1", "1.5", "-3", "1e400", "2020-01-02", "20200102", "energy", "\0"]),
+    st.sampled_from(TIMES),
+    st.sampled_from(DIGITS).map(str),
     st.text(max_size=6),
 )
 numbers = st.one_of(
     st.sampled_from([0.0, 1.0, -1.0, 1.5, 3e38, 1e-46, float("nan"), float("inf"), 20200102.0, 1.6e9, 1e300]),
+    st.sampled_from(DIGITS).map(lambda number: number + 0.5),
     st.floats(),
 )
 whole = st.one_of(
-    st.sampled_from([0, 1, 2, 20200102, 20209999, 1_600_000_000, 2**62]), st.integers(-(2**63), 2**63 - 1)
+    st.sampled_from([0, 1, 2, 20200102, 20209999, 1_600_000_000, 2**62]),
+    st.sampled_from(DIGITS),
+    st.integers(-(2**63), 2**63 - 1),
 )
 arrow_types = {
     "text": (words, pa.string()),
@@ -68,6 +76,7 @@ def check(source, **options):
         assert "\n" not in str(error)
     else:
         assert isinstance(panel, Panel) and panel.n_rows == report.rows_kept > 0
+        assert (panel.time_ns <= time_limits.latest_ns()).all() or str(source).startswith("simulated")
         assert report.to_json()
 
 
@@ -76,8 +85,8 @@ def tables(draw):
     n = draw(st.integers(0, 6))
     usual = {"symbol": "text", "date": "date", "sector": "text"}
     columns = {}
-    for name in NAMES:
-        if draw(st.integers(0, 9)) == 0:
+    for name in (*NAMES, *RARE):
+        if draw(st.integers(0, 9)) in ((0,) if name in NAMES else range(8)):
             continue
         kind = usual.get(name, "short number") if draw(st.integers(0, 3)) else draw(st.sampled_from(list(arrow_types)))
         values, arrow_type = arrow_types[kind]
@@ -87,9 +96,11 @@ def tables(draw):
 
 
 @SLOW
-@given(tables(), st.sampled_from([None, {"A": "energy", "B": "my sector"}]), st.booleans())
-def test_frames(table, sector_map, adjusted):
-    check(table, sector_map=sector_map, adjusted=adjusted)
+@given(
+    tables(), st.sampled_from([None, {"A": "energy", "B": "my sector"}]), st.booleans(), st.sampled_from([0, 0.05, 1])
+)
+def test_frames(table, sector_map, adjusted, max_quarantined):
+    check(table, sector_map=sector_map, adjusted=adjusted, max_quarantined=max_quarantined)
     try:
         frame = table.to_pandas(date_as_object=False, timestamp_as_object=True)
     except (ValueError, OverflowError, pa.ArrowException):
