@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpupipe.data.sources import RawTable
 
 _CLOCK_SPELLINGS = ("time", "bartime", "opentime", "t")  # beside a column of dates, their digits are times of day
+_VAGUE_SPELLINGS = ("day", "t", "ts")  # such a column need not be a time
 _LAST_HHMM = 2_359
 _FEW = 0.01  # share of rows
 _MOST = 0.5
@@ -96,29 +97,42 @@ def _label(table: RawTable, name: str) -> str:
 def _candidates(table: RawTable, names: list[str]) -> tuple[list[_Candidate], tuple[str, ...]]:
     """`(the columns that hold times, a date and a time of day joined; notes on those that hold none)`."""
     clocks = {name: clock for name in names if (clock := _times_of_day(table.table[name])) is not None}
-    parsed: list[tuple[str, _Candidate]] = []
-    problems: list[tuple[str, DataError]] = []
-    for name in [name for name in names if name not in clocks] or names[:1]:
+    parsed: dict[str, _Candidate] = {}
+    problems: dict[str, DataError] = {}
+    dated = [name for name in names if name not in clocks] or names[:1]
+    for name in sorted(dated, key=lambda name: columns.spelling(name) in _CLOCK_SPELLINGS):  # columns of dates first
         try:
-            parsed.append((name, _Candidate(repr(name), time_column.parse(table.table[name], _label(table, name)))))
+            parsed[name] = _readable(table, name)
         except DataError as error:
-            problems.append((name, error))
-    dates = next((item for item in parsed if not item[1].has_clock and item[1].known.any()), None)
+            problems[name] = error
+    dates = next((name for name, item in parsed.items() if not item.has_clock and item.known.any()), None)
     if dates is not None and not clocks:
-        clocks = _digit_clocks(table, names, dates[0])
-        parsed = [item for item in parsed if item[0] not in clocks]
-        problems = [item for item in problems if item[0] not in clocks]
-    most = max((int(candidate.known.sum()) for _, candidate in parsed), default=0)
-    kept = [(name, candidate) for name, candidate in parsed if candidate.known.sum() > _MOST * most or not most]
-    if not kept:
-        raise problems[0][1]
-    unused = [name for name in names if name not in dict(kept) and (name not in clocks or dates is None)]
+        clocks = _digit_clocks(table, names, dates)
+    for name, problem in problems.items():
+        if name not in clocks and (columns.spelling(name) not in _VAGUE_SPELLINGS or not parsed):
+            raise problem
+    candidates = {name: item for name, item in parsed.items() if item.known.any() and name not in clocks}
+    if not candidates:  # all are null
+        return [next(iter(parsed.values()))], ()
+    unused = [name for name in names if name not in candidates and (name not in clocks or dates is None)]
     notes = tuple(printable(f"column {name!r} holds no times, and was not used") for name in unused)
-    if not clocks or dates is None:
-        return [candidate for _, candidate in kept], notes
-    clock_name, clock = next(iter(clocks.items()))
-    joined = _Candidate(f"{dates[0]!r} and {clock_name!r}", _joined(dates[1].times, clock))
-    return [joined, *(candidate for name, candidate in kept if name != dates[0])], notes
+    if clocks and dates is not None:
+        clock_name, clock = next(iter(clocks.items()))
+        joined = _Candidate(f"{dates!r} and {clock_name!r}", _joined(candidates.pop(dates).times, clock))
+        return [joined, *candidates.values()], notes
+    return list(candidates.values()), notes
+
+
+def _readable(table: RawTable, name: str) -> _Candidate:
+    """The times of a column. Raises DataError if most of its values are no times; nulls do not count."""
+    column = table.table[name]
+    candidate = _Candidate(repr(name), time_column.parse(column, _label(table, name)))
+    present = column.is_valid().to_numpy()
+    unread = np.flatnonzero(present & ~candidate.known)
+    if len(unread) > _MOST * present.sum():
+        shown = str(column[int(unread[0])].as_py())
+        raise DataError(f"{_label(table, name)}: {shown!r} is not understood as a time: write it as 2024-01-31")
+    return candidate
 
 
 def _times_of_day(column: pyarrow.ChunkedArray) -> np.ndarray | None:

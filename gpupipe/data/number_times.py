@@ -6,6 +6,7 @@ the rows into years in which there can be bars, and no other reading does so as 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from gpupipe.data.time_limits import FIRST_DAILY_NS, FIRST_INTRADAY_NS, UNKNOWN_
 UNITS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
 WRITE = "write them as 2024-01-31, as 20240131, or as seconds since 1970"
 
-_LAYOUTS = (  # of packed digits; the first four are taken if most rows fit, the others only if nearly all do
+_LAYOUTS = (  # of packed digits; the first four are taken if most rows fit, the others only if all do
     "yyyymmdd",
     "yyyymmddHHMM",
     "yyyymmddHHMMSS",
@@ -34,13 +35,14 @@ _LAYOUTS = (  # of packed digits; the first four are taken if most rows fit, the
     "mmddyy",
 )
 _N_FIRM_LAYOUTS = 4
-_SPREADSHEET, _DAYS_SINCE_1970 = "a spreadsheet's day numbers", "days since 1970"
-_MOST, _NEARLY_ALL = 0.5, 0.95  # shares of rows
+_MOST, _NEARLY_ALL, _ALL = 0.5, 0.95, 1 - 1e-9  # shares of rows
+_NO_DATES = (
+    0,
+    -1,
+    2_958_465,
+)  # numbers that stand for a missing date, as 9s do; the last is a spreadsheet's 9999-12-31
 _SPREADSHEET_ZERO, _JULIAN_ZERO = -25_569, 2_440_588  # 1899-12-30, and 1970-01-01 in Julian days, which begin at noon
-_SMALLEST_NS = {  # most day numbers are later than that: small numbers may count rows
-    _SPREADSHEET: (20_000 + _SPREADSHEET_ZERO) * NS_PER_DAY,  # 1954
-    _DAYS_SINCE_1970: FIRST_INTRADAY_NS,
-}
+_SMALLEST_SPREADSHEET_NS = (20_000 + _SPREADSHEET_ZERO) * NS_PER_DAY  # 1954
 _LAST_DAY_NUMBER = 80_000  # 2119 in a spreadsheet
 _FIRST_JULIAN, _LAST_JULIAN = 2_415_020, 2_500_000
 _BEFORE_7_DAY_MARKETS = 14_245  # 2009-01-01 in days since 1970: no market traded on all seven days of a week
@@ -64,13 +66,18 @@ class NumberTimes:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One reading of the distinct numbers. words: its name.  fits: bool, where time_ns is a possible time of a bar."""
+    """One reading of the distinct numbers.
+
+    words: its name.  fits: bool, where time_ns is a possible time of a bar.  share: of rows that fit; more than needed
+    must.  is_doubtful: the numbers may be row numbers; it may keep others from being sure, but it is not taken.
+    """
 
     words: str
     time_ns: np.ndarray
     fits: np.ndarray
-    share: float  # of rows that fit
+    share: float
     needed: float
+    is_doubtful: bool = False
 
 
 def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
@@ -193,6 +200,9 @@ def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, st
     distinct, index = encoded.dictionary.to_numpy(zero_copy_only=False), encoded.indices.to_numpy()
     counts = np.bincount(index, minlength=len(distinct))
     whole, fraction = _split(distinct)
+    stands_in = np.isin(whole, _NO_DATES) | np.isin(whole, [10**k - 1 for k in range(4, 19)])
+    if not stands_in.all():
+        counts = np.where(stands_in, 0, counts)  # they speak for no reading
     counted, unit_of = _since_1970(whole, fraction, counts)
     firm = counted.fits & (counted.time_ns >= FIRST_INTRADAY_NS)
     others = [*_digit_readings(whole, fraction, counts), *_day_readings(whole, fraction, counts)]
@@ -217,6 +227,7 @@ def _reading(
 ) -> _Reading:
     if fits is None:
         fits = (time_ns >= FIRST_DAILY_NS) & (time_ns <= latest_ns())
+    fits = fits & (counts > 0)
     return _Reading(words, time_ns, fits, float(counts[fits].sum() / counts.sum()), needed)
 
 
@@ -236,8 +247,23 @@ def _since_1970(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarr
     coarser = unit_of < main
     if older.sum() > coarser.sum():  # days of January 1970 in one unit are of our time in a coarser one
         unit_of = np.where(coarser, main, unit_of)
-    time_ns = np.choose(unit_of, by_unit)
+    time_ns = _without_strays(np.choose(unit_of, by_unit), latest)
     return _reading("seconds, milliseconds, microseconds or nanoseconds since 1970", time_ns, counts, _MOST), unit_of
+
+
+def _without_strays(time_ns: np.ndarray, latest: int) -> np.ndarray:
+    """Times before 1990 among later ones become unknown, unless they are at the same times of day, or many at few.
+
+    A date that is written in another way, such as 20210104 among seconds, would be a bar of 1970.
+    """
+    recent = (time_ns >= FIRST_INTRADAY_NS) & (time_ns <= latest)
+    early = (time_ns >= FIRST_DAILY_NS) & (time_ns < FIRST_INTRADAY_NS)
+    if not recent.any() or not early.any():
+        return time_ns
+    stamps = time_ns % NS_PER_DAY
+    if early.sum() >= _ENOUGH_DAYS and len(np.unique(stamps[early])) <= _MAX_STAMPS:
+        return time_ns
+    return np.where(early & ~np.isin(stamps, np.unique(stamps[recent])), UNKNOWN_TIME, time_ns)
 
 
 def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
@@ -247,7 +273,9 @@ def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.n
     for k, layout in enumerate(_LAYOUTS):
         lost = 3 if len(layout) <= 6 else 2  # leading zeros: 000103 is 103, 0001030930 is not read
         if 10 ** (len(layout) - 1 - lost) <= largest:
-            yield _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _NEARLY_ALL)
+            reading = _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _ALL)
+            few_digits = "yyyy" not in layout and largest < 10 ** (len(layout) - 2)  # the year 2000, or row numbers
+            yield dataclasses.replace(reading, is_doubtful=few_digits)
 
 
 def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
@@ -259,8 +287,12 @@ def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.nda
         return np.where(valid, multiplied(days, NS_PER_DAY) + clock, UNKNOWN_TIME)
 
     spreadsheet = moment(_SPREADSHEET_ZERO, (whole >= 1) & (whole <= _LAST_DAY_NUMBER))
-    yield _reading(_SPREADSHEET, spreadsheet, counts, _NEARLY_ALL)
-    yield _reading(_DAYS_SINCE_1970, moment(0, np.abs(whole) <= _LAST_DAY_NUMBER), counts, _NEARLY_ALL)
+    since_1970 = moment(0, np.abs(whole) <= _LAST_DAY_NUMBER)
+    for words, time_ns in (("a spreadsheet's day numbers", spreadsheet), ("days since 1970", since_1970)):
+        reading = _reading(words, time_ns, counts, _NEARLY_ALL)
+        late = _SMALLEST_SPREADSHEET_NS if time_ns is spreadsheet else FIRST_INTRADAY_NS
+        small = _share(time_ns >= late, counts) <= _MOST
+        yield dataclasses.replace(reading, is_doubtful=small or _has_early_weekends(reading))
     valid = (whole >= _FIRST_JULIAN) & (whole <= _LAST_JULIAN)
     if fraction is not None:  # a Julian day begins at noon
         julian = np.where(valid, moment(-_JULIAN_ZERO, valid) + NS_PER_DAY // 2, UNKNOWN_TIME)
@@ -286,7 +318,7 @@ def _choose(readings: list[_Reading], distinct: np.ndarray, counts: np.ndarray, 
     """The one reading that fits best. Raises DataError without one."""
     complete = [reading for reading in readings if reading.share == 1.0] or readings
     best = [r for r in complete if all(_is_likelier(r, other, counts) for other in complete if other is not r)]
-    if len(best) == 1 and not _counts_rows(best[0], counts):
+    if len(best) == 1 and not best[0].is_doubtful:
         return best[0]
     shown = f"{distinct[0]:.15g}" if distinct.dtype.kind == "f" else str(distinct[0])
     if not complete or len(best) == 1:
@@ -310,12 +342,8 @@ def _weekend(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return weekday == 5, weekday == 6
 
 
-def _counts_rows(reading: _Reading, counts: np.ndarray) -> bool:
-    """Whether day numbers may be the numbers of rows: small ones, or with all days of the week in years before 2009."""
-    if reading.words not in _SMALLEST_NS:
-        return False
-    if _share(reading.time_ns >= _SMALLEST_NS[reading.words], counts) <= _MOST:
-        return True
+def _has_early_weekends(reading: _Reading) -> bool:
+    """Whether days before 2009 are of all days of the week, as row numbers are and days of bars are not."""
     days = _days(reading)
     early = np.unique(days[days < _BEFORE_7_DAY_MARKETS])
     return len(early) >= 2 * _ENOUGH_DAYS and min(mask.mean() for mask in _weekend(early)) > 0.05
@@ -332,7 +360,7 @@ def _is_likelier(reading: _Reading, other: _Reading, counts: np.ndarray) -> bool
         evidence.append(
             (enough and weekend < 0.01 and weekend_of_other > 0.1)
             or (enough and _density(days) > 4 * _density(days_of_other))
-            or (_counts_rows(another, counts) and _is_recent(days) and not _is_recent(days_of_other))
+            or (another.is_doubtful and _is_recent(days) and not _is_recent(days_of_other))
         )
     return bool(evidence[0] and not evidence[1])
 

@@ -63,5 +63,7 @@ def first_texts(
     meanings = (first_word,) if first_word in ("time", "symbol") else ("open", "high", "low", "close")
     names = {name for table in matches for meaning in meanings for name in columns.of_meaning(table, meaning)}
     found = quarantine_table(list(tables), chosen, [reason] * len(chosen)).to_pylist()
-    values = ([repr(value) for name, value in row.items() if name in names] for row in found)
+    values = (
+        ["nothing" if value is None else repr(value) for name, value in row.items() if name in names] for row in found
+    )
     return list(dict.fromkeys(printable(" ".join(value)) for value in values))

@@ -23,7 +23,8 @@ def _ns(day: str) -> int:
 
 FIRST_DAILY_NS = _ns("1800-01-01")  # no earlier bar of a day or longer is believed
 FIRST_INTRADAY_NS = _ns("1990-01-01")  # no earlier bar of less than a day is believed
-_STAND_INS_NS = tuple(map(_ns, ("1970-01-01", "1900-01-01", "1899-12-31", "1899-12-30")))  # zero of usual calendars
+# Zero, and a second or a day before it, of usual calendars.
+_STAND_INS_NS = tuple(map(_ns, ("1970-01-01", "1969-12-31", "1900-01-01", "1899-12-31", "1899-12-30")))
 _YEAR_NS = 366 * NS_PER_DAY
 _ZONE_NS = 14 * 3_600 * 10**9  # the date of the farthest zone is that much ahead of UTC
 
@@ -57,8 +58,8 @@ def limits_of(bars: Bars) -> TimeLimits:
     """The limits for bars that are keyed by `session_dates.by_session`, on their device.
 
     The latest time is tomorrow in the farthest zone. The earliest is 1990 if any bar is not at midnight, so that bars
-    are intraday, else 1800. Of daily bars, 1970-01-01, 1900-01-01, 1899-12-31 and 1899-12-30 stand for a missing time
-    if no other bar is within a year of them.
+    are intraday, else 1800. Of daily bars, 1970-01-01, 1900-01-01 and the days before them stand for a missing time if
+    no other bar is within a year of them.
 
     >>> from gpupipe.data.bars import Bars
     >>> values = dict.fromkeys(("open", "high", "low", "close", "volume"), np.float32([1, 1]))
@@ -77,6 +78,6 @@ def limits_of(bars: Bars) -> TimeLimits:
     stand_ins = []
     for moment in _STAND_INS_NS:
         near = possible[xp.abs(possible - moment) < _YEAR_NS]
-        if near.size and bool((near == moment).all()):
+        if bool((near == moment).any()) and bool(xp.isin(near, xp.asarray(_STAND_INS_NS)).all()):
             stand_ins.append(moment)
     return TimeLimits(FIRST_DAILY_NS, latest, tuple(stand_ins))

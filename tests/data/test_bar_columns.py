@@ -119,3 +119,28 @@ def test_a_column_that_holds_no_times_is_left_out():
     with pytest.raises(DataError, match="column 't': numbers such as 0 are not understood as times"):
         read(bars(t=np.arange(60)))
     np.testing.assert_array_equal(read(bars(date=text(DAYS), t=np.arange(60)))[0], DAYS)
+
+
+@pytest.mark.parametrize(
+    ("date", "words"),
+    [
+        (["03/02/2021"] * 60, "column 'date': dates as '03/02/2021' have the day or the month first"),
+        (["4. Januar 2021"] * 60, "column 'date': '4. Januar 2021' is not understood as a time"),
+        (list(range(60)), "column 'date': numbers such as 0 are not understood as times"),
+    ],
+)
+def test_the_time_of_a_download_does_not_replace_a_date_that_cannot_be_read(date, words):
+    with pytest.raises(DataError, match=words):
+        read(bars(date=date, timestamp=MINUTES))
+
+
+def test_an_empty_column_is_left_out():
+    days, report = read(bars(date=text(DAYS), timestamp=pa.nulls(60, pa.string())))
+    np.testing.assert_array_equal(days, DAYS)
+    assert "column 'timestamp' holds no times, and was not used" in report.notes
+
+
+def test_digits_of_minutes_are_no_years():
+    """93000 to 93059 are half past nine, though all but the first are days of 1993 as well."""
+    times, _ = read(bars(date=[20210104] * 60, time=[93_000 + k for k in range(60)]), "s")
+    assert times[-1] == np.datetime64("2021-01-04T09:30:59")

@@ -114,6 +114,11 @@ def test_missing_and_senseless_numbers_among_times():
     numbers[[3, 5, 7]] = np.nan, np.inf, 0
     times = times_of_numbers(numbers, "here").time_ns
     assert (times == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 5] and times[7] == 0  # validation sets 1970 aside
+    numbers[[3, 5, 7]] = -1, 20_210_104, 44_200  # would be bars of 1969 and 1970
+    assert (times_of_numbers(numbers, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 5, 7]
+    serials = KINDS["spreadsheet"](weekdays(60))
+    serials[[3, 7]] = 0, 2_958_465
+    assert (times_of_numbers(serials, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 7]
     digits = KINDS["%Y%m%d"](weekdays(40))
     digits[[3, 7]] = 0, 99_991_231
     assert (times_of_numbers(digits, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 7]
@@ -128,6 +133,7 @@ def test_seconds_keep_their_fractions():
     ("numbers", "words"),
     [
         (np.arange(60), "numbers such as 0 are not understood as times"),  # row numbers
+        (np.arange(1, 300), "numbers such as 1 are not understood as times"),
         (np.arange(1, 15_000), "numbers such as 1 are not understood"),  # as days since 1970, up to 2011
         (weekdays(60).astype(np.int64) + 719_529, "numbers such as 737"),  # days of another calendar
         (np.array([210_104]), r"210104 may be yymmdd \(2021-01-04\) or ddmmyy \(2004-01-21\)"),

@@ -39,6 +39,7 @@ HOURS = [str(np.datetime64("2024-06-10T09:00", "s") + 3_600 * k) for k in range(
         ("2052-01-03", "time is in the future"),
         ("9999-12-31", "time is not known"),  # nanoseconds end in 2262
         ("1970-01-01", "time stands for a missing one, as 1970-01-01"),
+        ("1969-12-31", "time stands for a missing one, as 1970-01-01"),
         ("1900-01-01", "time stands for a missing one, as 1970-01-01"),
         ("1753-01-01", "time stands for a missing one, as 1970-01-01"),
         ("1965-03-08", None),
