@@ -192,8 +192,8 @@ class _Merger:
             factor = decision.factor
             since, detail = self._scale(decision, old_rows, new_rows, overlap)
         if decision.completed:
-            day = time_text(int(new.time_ns[overlap[-1]]))
-            detail += f"{', and ' if detail else ''}the last stored bar, of {day}, was replaced by a later state"
+            were = "bar was" if decision.completed == 1 else "bars were"
+            detail += f"{', and ' if detail else ''}{decision.completed} unfinished {were} completed"
         self.changes.append(Change(name, decision.kind, detail, factor, since))
 
     def _overwrite(self, overlap: np.ndarray) -> None:

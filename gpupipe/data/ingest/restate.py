@@ -29,13 +29,13 @@ class Decision:
             send again are scaled by it, and their volumes by `volume_factor` (None: no common factor, kept).
         REPLACED: the incoming bars replace all stored ones.
         REFUSED: no incoming bar is taken; `reason` says why.
-    bars: number of overlapping bars that differ.  completed: whether the last of them was unfinished in the store.
+    bars: number of overlapping bars that differ.  completed: how many of them were unfinished in the store.
 
     A split 2:1 halves the first three prices, and the fourth bar is after it:
 
     >>> old = np.float32([[20, 20, 20, 20, 100]] * 3 + [[10, 10, 10, 10, 200]])
     >>> decide(old, np.float32([[10, 10, 10, 10, 200]] * 4), covers=False, reaches=True)
-    Decision(kind='restated', bars=3, factor=0.5, volume_factor=2.0, prefix=3, reason='', completed=False)
+    Decision(kind='restated', bars=3, factor=0.5, volume_factor=2.0, prefix=3, reason='', completed=0)
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Decision:
     volume_factor: float | None = None
     prefix: int = 0
     reason: str = ""
-    completed: bool = False
+    completed: int = 0
 
 
 def differs(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -84,11 +84,12 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_
     The rules, in this order:
 
     1. No bar differs: UNCHANGED.
-    2. The last stored bar is unfinished if it differs and the incoming one begins at the same open (to 0.1 %), or has
-       a range that contains the stored one's and at least its volume. It is completed, whatever the others say, and
-       the rules below look at the others only. If no other differs: REVISED. So an overlap of one bar is enough for
-       the next bars to be added. A bar whose four prices all differ by one factor is not unfinished: that looks like
-       a split or a dividend, and one bar does not confirm it.
+    2. A stored bar that is an older snapshot of the incoming one (`is_older_snapshot`) is unfinished, and completed
+       whatever the others say. So is the last stored bar if the incoming one begins at the same open (to 0.1 %), or
+       has a range that contains the stored one's and at least its volume. The rules below look at the other bars. If
+       none of them differs: REVISED. So an overlap of one bar is enough for the next bars to be added. A bar whose
+       four prices all differ by one factor is not unfinished: that looks like a split or a dividend, and one bar does
+       not confirm it.
     3. All prices up to some bar differ by one factor: RESTATED, if the source reaches the end of the store, and either
        MIN_BARS bars confirm the factor or the source covers the store. If only the last stored bar is off the factor,
        it is unfinished at the new scale: its open must follow the factor.
@@ -99,7 +100,7 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_
 
     >>> decide(np.float32([[10, 11, 10, 11, 5]]), np.float32([[10, 12, 9, 9.5, 8]]), covers=False, reaches=True,
     ...        at_end=True)
-    Decision(kind='revised', bars=1, factor=1.0, volume_factor=None, prefix=0, reason='', completed=True)
+    Decision(kind='revised', bars=1, factor=1.0, volume_factor=None, prefix=0, reason='', completed=1)
     """
     different = differs(old, new)
     n, n_different = len(different), int(different.any(axis=1).sum())
@@ -110,22 +111,23 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_
     if n == 1 and different[0, 0]:
         reason += f", and the open by {new[0, 0] / old[0, 0]:.4g}: a split, a dividend or another source"
     restatement, completed, rescaled = _examine(old, new, different, at_end=at_end)
-    if completed and n_different == 1:
-        return Decision(REVISED, 1, completed=True)
+    n_completed = int(completed.sum())
+    if n_completed == n_different:
+        return Decision(REVISED, n_different, completed=n_completed)
     if restatement is not None:
-        confirmed, factor = restatement
+        prefix, factor = restatement
+        confirmed = np.flatnonzero(~completed[:prefix])
         shown = f"its overlapping bars differ by the factor {factor:.6g}"
         if not reaches:
             reason = f"{shown}, and the source ends before the store: either could be the restated one"
-        elif confirmed < MIN_BARS and not covers:
-            reason = f"{shown}, which {confirmed} of {n} confirm; {MIN_BARS} are needed"
+        elif len(confirmed) < MIN_BARS and not covers:
+            reason = f"{shown}, which {len(confirmed)} of {n} confirm; {MIN_BARS} are needed"
         else:
-            volume_factor = _volume_factor(old[:confirmed, 4], new[:confirmed, 4])
-            return Decision(
-                RESTATED, n_different, factor, volume_factor, confirmed + rescaled, "", completed | rescaled
-            )
-    elif not different[0].any() and 2 * (n_different - completed) <= n - completed:
-        return Decision(REVISED, n_different, completed=completed)
+            volume_factor = _volume_factor(old[confirmed, 4], new[confirmed, 4])
+            completed_bars = n_completed + rescaled
+            return Decision(RESTATED, n_different, factor, volume_factor, prefix + rescaled, completed=completed_bars)
+    elif not different[~completed][0].any() and 2 * (n_different - n_completed) <= n - n_completed:
+        return Decision(REVISED, n_different, completed=n_completed)
     if covers:
         return Decision(REPLACED, n_different)
     return Decision(REFUSED, n_different, reason=reason)
@@ -133,18 +135,26 @@ def decide(old: np.ndarray, new: np.ndarray, *, covers: bool, reaches: bool, at_
 
 def _examine(
     old: np.ndarray, new: np.ndarray, different: np.ndarray, *, at_end: bool
-) -> tuple[tuple[int, float] | None, bool, bool]:
-    """`(_price_factor, whether the last stored bar was unfinished at its scale, or at the scale of the factor)`."""
+) -> tuple[tuple[int, float] | None, np.ndarray, bool]:
+    """`((prefix, factor) or None, bool (n,): unfinished stored bars, whether the last is one at the factor's scale)`.
+
+    prefix: overlapping bars up to it that are not unfinished differ by the factor, later ones do not.
+    """
     of_price = np.asarray(different[:, :4].any(axis=1))
-    restatement = _price_factor(old, new, of_price)
-    if restatement is not None or not at_end or not different[-1].any():
-        return restatement, False, False
-    completed = _completes(old[-1], new[-1])
-    restatement = _price_factor(old[:-1], new[:-1], of_price[:-1])
-    if restatement is None or completed:
-        return restatement, completed, False
-    rescaled = restatement[0] == len(old) - 1 and _completes(old[-1] * _scale(restatement[1]), new[-1])
-    return (restatement if rescaled else None), False, rescaled
+    completed = of_price & is_older_snapshot(new, old)  # a volume alone may be another source's
+    rows = np.flatnonzero(~completed)
+    restatement = _price_factor(old[rows], new[rows], of_price[rows])
+    rescaled = False
+    if restatement is None and at_end and different[-1].any() and not completed[-1]:
+        completed[-1] = _completes(old[-1], new[-1])
+        rows = rows[:-1]
+        restatement = _price_factor(old[rows], new[rows], of_price[rows])
+        if restatement is not None and not completed[-1]:
+            rescaled = restatement[0] == len(rows) and _completes(old[-1] * _scale(restatement[1]), new[-1])
+            restatement = restatement if rescaled else None
+    if restatement is not None:
+        restatement = int(rows[restatement[0] - 1]) + 1, restatement[1]
+    return restatement, completed, rescaled
 
 
 def _completes(old: np.ndarray, new: np.ndarray) -> bool:

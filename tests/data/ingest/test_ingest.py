@@ -330,8 +330,18 @@ def test_an_unfinished_bar_is_completed_and_the_next_one_added(store, whole, fir
     put(days(unfinished(whole, "S001", 29), 0, 30), store)
     report = put(days(whole, first, 31), store)
     assert report.changes == (change_of(report, "S001"),) and report.new_bars == 4 and report.status == "OK"
-    assert change_of(report, "S001").detail == "the last stored bar, of 2009-10-12, was replaced by a later state"
+    assert change_of(report, "S001").detail == "1 unfinished bar was completed"
     assert same(store, days(whole, 0, 31))
+
+
+def test_several_unfinished_bars_inside_the_store_are_completed(store, whole):
+    halves = whole
+    for day in (27, 28, 29):
+        halves = unfinished(halves, "S001", day)
+    put(pa.concat_tables([days(halves, 0, 30), days(whole, 30, 32)]), store)
+    report = put(days(whole, 27, 30), store)  # a night that comes late
+    assert change_of(report, "S001").detail == "3 unfinished bars were completed" and report.status == "OK"
+    assert same(store, days(whole, 0, 32))
 
 
 def test_an_unfinished_bar_beside_a_corrected_one(store, whole):
