@@ -108,7 +108,7 @@ def check(stored: BarTable, incoming: BarTable, length: BarLength | None, calend
     - Fewer: they must be what a calendar explains. Of daily bars that is a weekend with holidays (up to 5 days), a
       longer closure that is not a week or a month, or one that the calendar knows; of weekly and longer ones up to two
       periods; of intraday ones the length, a spacing that the store has too, or a night.
-    - Bars that are a day's and stand at midnight are no intraday bars, unless the store has bars at midnight.
+    - Bars that all stand at midnight are no intraday bars, unless the store has bars at midnight, and not other ones.
     """
     if length is None or not incoming.n_rows or _agree(stored, incoming):
         return
@@ -178,9 +178,10 @@ def _days_are_explained(steps: np.ndarray, starts: np.ndarray, calendar: str) ->
 
 
 def _intraday_is_explained(stored: BarTable, incoming: BarTable, length: BarLength, calendar: str) -> bool:
-    at_midnight = stored.time_ns % NS_PER_DAY == 0
-    if at_midnight.mean() < _COMMON and not (incoming.clock_ns % NS_PER_DAY).any():
-        return False
+    if not (incoming.clock_ns % NS_PER_DAY).any() and (
+        (stored.time_ns % NS_PER_DAY).all() or len(overlap(stored, incoming)[0])
+    ):
+        return False  # at midnight, as days are, and the store has no bars there, or other ones
     steps, starts = _spacings(incoming.symbol, incoming.time_ns)
     if not len(steps):
         return True

@@ -136,6 +136,7 @@ def _report(
         all_refused=set(incoming.bars.names) <= refused,
         rekeyed=aligned.rekeyed,
         doubled=aligned.doubled,
+        notes=incoming.report.notes,
     )
 
 

@@ -25,7 +25,7 @@ class IngestReport:
     generation: of the store afterwards; changed: whether it is a new one.
     rows_read, rows_quarantined: of the source, see its data report.  new_bars: bars that were not stored before.
     symbols, rows, first_time, last_time (ISO 8601): of the store afterwards.
-    added: new symbols.  changes: restated, revised, replaced, refused and moved symbols, and possible splits.
+    added: new symbols.  changes: restated, revised, kept, replaced, refused and moved symbols, and possible splits.
     unchecked: symbols with new bars but no overlapping bar, so that a restatement would not be detected.
     without_sector: symbols dropped because no sector is known.  without_bars: symbols for which Yahoo sent no bars.
     calendar: its name, or the reason why there is none.  missing: (symbol, day), sessions without a bar in the time
@@ -34,8 +34,8 @@ class IngestReport:
     stale: symbols without a bar on last_session; newly_stale: those whose last bar was on the store's last day before
     this ingest.  last_session: the day on which bars are expected, "" if nothing is stored.
     files_written, bytes_written: new files of this generation.  all_refused: whether no symbol was accepted.
-    rekeyed, doubled: stored bars of an earlier version that were brought to their session date, and that were removed
-    because their day stood there twice, see `session_keys`.
+    notes: on the source, of its data report.  rekeyed, doubled: stored bars of an earlier version that were brought to
+    their session date, and that were removed because their day stood there twice, see `session_keys`.
 
     >>> from gpupipe.data.ingest import ingest
     >>> report = ingest("simulated:symbols=2,bars=3,seed=1", "no-such-folder", calendar="none", dry_run=True)
@@ -74,6 +74,7 @@ class IngestReport:
     silent: tuple[tuple[str, int], ...] = ()
     rekeyed: int = 0
     doubled: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -112,7 +113,8 @@ class IngestReport:
 
 def lines(report: IngestReport) -> list[tuple[str, str]]:
     """Format a report for the console: `(heading, detail)` of each part that is not empty."""
-    formatted = [("new bars", f"{report.new_bars:,}")]
+    formatted = [("note", note) for note in report.notes]
+    formatted.append(("new bars", f"{report.new_bars:,}"))
     if report.added:
         formatted.append(("symbols added", _listed(report.added)))
     if report.rekeyed or report.doubled:

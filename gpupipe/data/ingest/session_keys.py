@@ -59,8 +59,8 @@ def align(stored: BarTable, incoming: BarTable, calendar: str = "", zone: str | 
     - the date on the exchange's clock, where the source or `zone` gives one;
     - else the date in UTC, or the next one: a time after noon in UTC is the midnight of a zone in the east if the
       symbols with this time of day agree with the stored bars of the next date and not of the same one; if they have
-      bars on Sundays and none on Fridays; or if they stand at one half or whole hour from 13:00 to 18:30 UTC, and
-      contradict the stored bars of the same date.
+      bars on Sundays and none on Fridays, and the store has no Sundays; or if they stand at half or whole hours from
+      13:00 to 18:30 UTC, and contradict the stored bars of the same date.
 
     In a store of weeks or longer, a bar belongs to the stored bar of its calendar week (Monday to Sunday), month,
     quarter or year, whatever its date. Of two bars of a session an older snapshot (`restate.is_older_snapshot`) goes,
@@ -77,10 +77,12 @@ def align(stored: BarTable, incoming: BarTable, calendar: str = "", zone: str | 
         length = bar_length.judge(stored)
         bar_length.check(stored, incoming, length, calendar)
         return Aligned(stored, incoming, length)
-    days = _session_days(stored, at_midnight, None)
-    keyed, kept = _keyed(stored, days)
-    rekeyed = int((stored.time_ns != days * NS_PER_DAY).sum())
-    stored, doubled = keyed, stored.n_rows - len(kept)
+    rekeyed = doubled = 0
+    if at_midnight.n_rows < stored.n_rows or stored.local_ns is not None:
+        days = _session_days(stored, at_midnight, None)
+        rekeyed = int((stored.time_ns != days * NS_PER_DAY).sum())
+        keyed, kept = _keyed(stored, days)
+        stored, doubled = keyed, stored.n_rows - len(kept)
     length = bar_length.judge(stored)
     raw, notes, findings = incoming, [], []
     days = _session_days(raw, stored, zone)
@@ -120,8 +122,11 @@ def _together(first: BarTable, second: BarTable) -> BarTable:
 
 def _are_sessions(bars: BarTable, at_midnight: BarTable) -> bool:
     """Whether bars are of a day or longer: all at midnight, or one a date and symbol, and on several dates."""
-    if not (bars.clock_ns % NS_PER_DAY).any():
+    clock = bars.clock_ns
+    if not (clock % NS_PER_DAY).any():
         return True
+    if bars.n_rows > _MOST_A_DAY * _starts(bars.symbol, clock // NS_PER_DAY).sum():
+        return False
     days = _session_days(bars, at_midnight, None)
     several = len(np.unique(bars.symbol)) < int(_starts(bars.symbol, days).sum())
     return several and not _has_intraday_days(bars, days)
@@ -183,7 +188,8 @@ def _session_days(bars: BarTable, reference: BarTable, zone: str | None) -> np.n
     is_hour = (time_of_day % _HALF_HOUR_NS == 0) & (time_of_day >= _EAST_NS[0]) & (time_of_day <= _EAST_NS[1])
     at_hours = np.bincount(group[~is_hour], minlength=n_groups) == 0
     undecided = same[0] == other[0]
-    by_weekday = undecided & on_sunday & ~before_weekend
+    stored_weekday = (reference.time_ns // NS_PER_DAY - 4) % 7
+    by_weekday = undecided & on_sunday & ~before_weekend & (not (stored_weekday == 6).any())
     by_contradiction = undecided & (same[0] == 0) & at_hours & ~before_weekend & (same[1] > other[1])
     east = (other[0] > same[0]) | by_weekday | by_contradiction
     days[rows] = candidates.time_ns // NS_PER_DAY + east[group] if zone is None else days[rows] + east[group]

@@ -131,3 +131,14 @@ def test_a_store_of_one_bar_a_symbol_takes_daily_bars_and_no_hourly_ones(tmp_pat
 def test_sessions_are_not_asked_of_weekly_bars(tmp_path):
     report = ingest(every(7 * DAY, 12, "2024-01-01"), tmp_path / "store", calendar="XNYS")
     assert report.missing == report.closed == () and report.status == "OK"
+
+
+def test_round_the_clock_a_bar_at_midnight_is_one_of_five_minutes_and_no_day(tmp_path):
+    whole = every(300 * 10**9, 600, "2024-03-04T00:05")
+    time = whole["time"].to_numpy().astype("M8[ns]")
+    put(whole.filter(pa.array(time < np.datetime64("2024-03-06"))), tmp_path / "store")
+    put(whole.filter(pa.array(time == np.datetime64("2024-03-06"))), tmp_path / "store")
+    assert same(tmp_path / "store", whole.filter(pa.array(time <= np.datetime64("2024-03-06"))))
+    for n in (1, 2, 12):
+        with pytest.raises(DataError, match="holds bars of 5 minutes and the source bars of 1 day"):
+            put(every(DAY, n, "2024-03-05"), tmp_path / "store")

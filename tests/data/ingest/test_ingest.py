@@ -394,3 +394,19 @@ def test_older_bars_that_were_not_adjusted_are_flagged_at_both_seams(store):
     assert "of the close before, which came later: were the older bars adjusted?, and no bar overlaps" in change.detail
     between = change_of(put(days(older, 26, 32), store), "S001").detail  # a block between stored ones has two seams
     assert "2009-10-09 opens at " in between and "2009-10-15 opens at " in between
+
+
+def test_adjusted_nights_around_a_split_scale_volumes_and_the_report_says_so(store, whole):
+    def vendor(last, split):
+        """Raw bars until a day, with a close adjusted for the splits until then."""
+        raw = scaled(whole, "S001", 4.0, before=split)
+        close = (whole if last > split else raw)["close"].to_numpy().astype(np.float64)
+        return days(raw.append_column("adj_close", pa.array(close)), 0, last)
+
+    options = SourceOptions(adjusted=True)
+    put(vendor(30, 30), store, options)
+    report = put(days(vendor(32, 30), 25, 32), store, options)
+    assert change_of(report, "S001").kind == "restated" and change_of(report, "S001").detail.endswith("volumes by 4")
+    assert "volumes were scaled with 1 split in adj_close / close (S001 4:1 2009-10-13)" in report.notes
+    np.testing.assert_allclose(stored_panel(store).volume, panel_of(days(whole, 0, 32)).volume, rtol=1e-6)
+    np.testing.assert_allclose(stored_panel(store).close, panel_of(days(whole, 0, 32)).close, rtol=1e-6)

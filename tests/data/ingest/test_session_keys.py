@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gpupipe.data import DataError, data_hash
-from gpupipe.data.ingest import SourceOptions, ingest, parts, restore_store, verify_store
+from gpupipe.data import DataError, data_hash, load
+from gpupipe.data.ingest import SourceOptions, ingest, parts, restore_store, session_keys, sessions, verify_store
 from gpupipe.data.ingest.bar_table import concatenate, from_panel
 from tests.support.ingested import change_of, panel_of, same, stored_panel, with_column
 
@@ -97,15 +97,28 @@ def test_a_new_bar_of_the_east_alone_contradicts_the_last_stored_one(store, whol
     assert same(store, part(whole, 0, 31))
 
 
-def test_the_calendar_that_is_named_tells_the_zone(tmp_path, whole):
-    put(part(whole, 0, 30), tmp_path / "store", calendar="XTKS")
-    monday = part(whole, 30, 31)  # Sunday, 15:00 UTC
-    put(at(monday, -9 * HOUR), tmp_path / "store", calendar="XTKS")
-    assert same(tmp_path / "store", part(whole, 0, 31))
-    late = tmp_path / "late"
-    put(part(whole, 0, 30), late)
-    put(at(monday, 24 * HOUR + HOUR // 2), late, calendar="XNYS")  # Monday evening in New York is Tuesday in UTC
-    assert same(late, part(whole, 0, 31))
+def test_the_zone_of_the_named_calendar_tells_the_session(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(sessions, "zone_of", {"XTKS": "Asia/Tokyo", "XNYS": "America/New_York"}.__getitem__)
+    stored = from_panel(panel_of(part(whole, 0, 30)))
+    for name, shift in (("XTKS", -9 * HOUR), ("XNYS", 24 * HOUR + HOUR // 2)):  # 0:30 UTC is the evening before
+        incoming = from_panel(load(at(part(whole, 31, 32), shift), device="cpu", daily=False)[0])
+        aligned = session_keys.align(stored, incoming, zone=sessions.zone_of(name))
+        assert aligned.incoming.time_ns.tolist() == [MONDAY + 43 * DAY] * 3
+    evening = at(part(whole, 31, 32), 24 * HOUR + HOUR // 2)
+    monkeypatch.setattr(sessions, "check_calendar", lambda *_: sessions.CalendarCheck())
+    put(part(whole, 0, 31), tmp_path / "store", calendar="XNYS")
+    put(evening, tmp_path / "store", calendar="XNYS")
+    assert same(tmp_path / "store", part(whole, 0, 32))
+
+
+def test_a_store_with_sundays_has_no_next_date(tmp_path):
+    def daily(first, last, hour):
+        time = np.arange(first, last, dtype="M8[D]").astype("M8[ns]").astype(np.int64) + hour * HOUR
+        return with_column(bars(("BTC",), len(time)), "time", pa.array(time, pa.timestamp("ns")))
+
+    put(daily("2024-03-01", "2024-04-07", 16), tmp_path / "store")
+    put(daily("2024-04-07", "2024-04-08", 16), tmp_path / "store")  # a Sunday, alone
+    assert stored_panel(tmp_path / "store").session_day[-1] == np.datetime64("2024-04-07").astype(int)
 
 
 def test_two_exchanges_in_one_store(tmp_path):
