@@ -101,6 +101,10 @@ def guarded(job: Callable[[], int], folder: str) -> int:
             return refuse(error)
         except OSError as error:  # anything else is our mistake: a traceback
             return refuse(UserError(of_system(error, folder)))
+        except UnicodeEncodeError as error:
+            if (reason := of_file_name(error)) is None:
+                raise
+            return refuse(UserError(reason))
         except interrupts.Stopped as stopped:
             if stopped.number == signal.SIGPIPE:
                 if not folder:  # it only looks: nothing is left to do, and its reader has seen enough
@@ -127,6 +131,16 @@ def of_system(error: OSError, out: str) -> str:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{where}: {reason}: make it writable, or choose another --out"
     return str(error)
+
+
+def of_file_name(error: UnicodeEncodeError) -> str | None:
+    """Why the name of a file could not be encoded, and what mends it; None for a text that is no such name."""
+    part = error.object[max(0, error.start - 40) : error.end + 40]
+    if 0xDC80 <= ord(error.object[error.start]) <= 0xDCFF:  # what Python reads a byte as that is not UTF-8
+        return f"the name {part!r} holds bytes that are not UTF-8: rename that file or folder, or link to it"
+    if error.encoding == sys.getfilesystemencoding() != "utf-8":
+        return f"the name {part!r} cannot be encoded as {error.encoding}, as file names are here: set PYTHONUTF8=1"
+    return None
 
 
 def refuse(error: Exception) -> int:

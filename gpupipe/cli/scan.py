@@ -178,18 +178,24 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("at %", "p %", "strength", "agree %"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("close", "entry", "stop", "target"):
+    heads = ("close", "entry", "stop", "target")
+    for name in heads:
         table.add_column(Text(name, justify="right"), no_wrap=True)  # its cells are aligned at their decimal points
     rows = [
         display.prices(signal.symbol, (signal.close, signal.entry_low, signal.entry_high, signal.stop, signal.target))
         for signal in signals
     ]
-    prices = zip(*map(aligned, zip(*rows, strict=True)), strict=True)
-    for signal, (close, low, high, stop, target) in zip(signals, prices, strict=True):
+    close, low, high, stop, target = map(aligned, zip(*rows, strict=True))
+    entry = [f"{first} – {last}" for first, last in zip(low, high, strict=True)]
+    columns = zip(*(
+        [cell.rjust(len(head)) for cell in cells]
+        for head, cells in zip(heads, (close, entry, stop, target), strict=True)
+    ), strict=True)  # fmt: skip
+    for signal, prices in zip(signals, columns, strict=True):
         agree = f"{100 * signal.agreement:.0f}" if math.isfinite(signal.agreement) else UNKNOWN
         table.add_row(
             signal.symbol, signal.sector, display.bar(signal.symbol, signal.time), signal.side, str(signal.horizon),
             percent(signal.threshold), f"{100 * signal.probability:.1f}", f"{signal.strength:.2f}", agree,
-            close, f"{low} – {high}", stop, target,
+            *prices,
         )  # fmt: skip
     print_whole(to, table)

@@ -270,8 +270,12 @@ class _Scored:
         return self.value(mean)
 
     def value(self, loss: np.ndarray) -> float:
-        """The value of a trial from its mean losses by label, float64 (n_labels,); the class prior has the value 1."""
-        return float((loss / self.rows.validation.prior).mean())
+        """The value of a trial from its mean losses by label, float64 (n_labels,); the class prior has the value 1.
+
+        Labels without events on validation are left out (`Validation.judged`).
+        """
+        validation = self.rows.validation
+        return float((loss / validation.prior)[validation.judged].mean())
 
     def _fit(self, stage: Any, report: Watch) -> np.ndarray:
         patience = self.search.settings.training.early_stopping
@@ -284,10 +288,11 @@ def gain_by_date(validation: Validation, loss: np.ndarray) -> np.ndarray:
 
         gain = (loss of the prior - loss) / mean loss of the prior
 
-    Rows of a date have equal weights, and so have labels. Where all dates have the same number of rows, the mean over
-    dates is 1 - the value of the trial.
+    Rows of a date have equal weights, and so have labels; those without events are left out. Where all dates have the
+    same number of rows, the mean over dates is 1 - the value of the trial.
     """
     gain = (validation.prior_loss - loss) / validation.prior
+    gain[:, ~validation.judged] = np.nan
     row, label = np.nonzero(~np.isnan(gain))
     dates, date = np.unique(validation.time_ns[row], return_inverse=True)
     total = np.bincount(date, weights=gain[row, label], minlength=len(dates))

@@ -37,6 +37,15 @@ class Validation:
         """float64 (n_targets,): mean log-loss of the class prior."""
         return np.nanmean(self.prior_loss, axis=0)
 
+    @property
+    def judged(self) -> np.ndarray:
+        """bool (n_targets,): targets of whose rows more than one class is known; all if there is none.
+
+        With a single class the prior's loss is next to nothing, and a gain over it any number.
+        """
+        several = np.array([len(np.unique(column[column >= 0])) > 1 for column in self.y.T])
+        return several if several.any() else np.ones_like(several)
+
 
 def validation_of(training_set: TrainingSet, groups: Sequence[str], targets: Sequence[int]) -> Validation:
     """The validation rows of `groups` in turn, with the targets at these positions."""

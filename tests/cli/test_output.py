@@ -151,6 +151,15 @@ def test_text_files_are_read_and_written_as_utf_8():
     assert offences == []
 
 
+def test_the_name_of_a_file_that_is_not_utf_8_is_one_sentence(capsys):
+    def job() -> int:
+        return len("bars/caf\udce9.csv".encode())
+
+    assert guard.guarded(job, "OUT") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("gpupipe: the name 'bars/caf\\udce9.csv' holds bytes that are not UTF-8: rename")
+
+
 class Pipe(io.TextIOWrapper):
     """Standard output of an encoding, whose bytes can be read."""
 
