@@ -145,5 +145,7 @@ def of_file_name(error: UnicodeEncodeError) -> str | None:
 
 def refuse(error: Exception) -> int:
     """Say what the user must mend in one line on standard error; returns the exit code for it."""
-    print(f"gpupipe: {' '.join(str(error).split())}", file=sys.stderr)
+    from gpupipe.data.errors import printable
+
+    print(f"gpupipe: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return USER_ERROR

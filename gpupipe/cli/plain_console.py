@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Any
 
 from gpupipe.cli.output import readable
+from gpupipe.data.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ def plain_console(file: IO[str] | None = None, **options: Any) -> Console:
 
     class PlainConsole(Console):
         def render_str(self, text: str, **how: Any) -> Text:
-            shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+            shown = "\n".join(map(printable, text.split("\n")))
             return super().render_str(readable(shown, self.encoding), **how)
 
     return PlainConsole(file=file, markup=False, emoji=False, highlight=False, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 import gpupipe
 from gpupipe.cli import audit, backtest, console, guard, output, scan, tables, tuning_table
 from gpupipe.cli import features as features_command
+from gpupipe.cli import run as run_command
 from gpupipe.cli.plain_console import plain_console
 from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data.report import DataReport, Finding
@@ -184,6 +186,20 @@ def test_a_character_that_the_encoding_lacks_is_replaced(monkeypatch, encoding, 
     assert stream.content == expected and sys.stdout is stream
 
 
+@pytest.mark.parametrize("module", ["main", "run"])
+def test_every_entry_point_guards_its_output(monkeypatch, module):
+    def printing(*_: object) -> int:
+        print("±")
+        return 0
+
+    monkeypatch.setattr(guard, "perform", printing)
+    monkeypatch.setattr(run_command, "perform", printing)
+    monkeypatch.setattr(sys, "stdout", Pipe("ascii"))
+    arguments = ["doctor"] if module == "main" else []
+    assert importlib.import_module(f"gpupipe.cli.{module}").main(arguments) == 0
+    assert sys.stdout.content == "+/-\n"
+
+
 def test_columns_stay_aligned_in_ascii(monkeypatch):
     from rich.table import Table
 
@@ -197,8 +213,10 @@ def test_columns_stay_aligned_in_ascii(monkeypatch):
     assert lines[1].index("1", 14) == lines[2].index("2") and "+/-" in lines[1]
 
 
-def test_control_characters_of_a_name_do_not_reach_the_terminal():
+def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys):
     assert shown_by(lambda to: to.print("A\x1b[2J\u202eB")) == "A\\x1b[2J\\u202eB\n"
+    guard.refuse(ValueError("A\x1b[2J\nB"))
+    assert capsys.readouterr().err == "gpupipe: A\\x1b[2J B\n"
 
 
 def test_json_that_an_encoding_lacks_is_escaped(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+import types
 
 import numpy as np
 import optuna
@@ -152,6 +153,17 @@ def test_gains_by_date_are_of_the_prior_and_unknown_rows_are_nowhere():
     seen = trial.Validation(np.array([7, 3, 7]), np.zeros((3, 2), np.int8),
                             np.array([[1.0, 2.0], [1.0, np.nan], [1.0, 2.0]]))  # fmt: skip
     np.testing.assert_allclose(tuning.gain_by_date(seen, loss), [-0.5, (0.5 + 0.5 + 0 + 0) / 4])
+
+
+def test_a_label_without_events_on_validation_does_not_count():
+    """Its prior loses a thousandth: a model's 0.14 would be 140 times that, whatever the other label says."""
+    y, prior, loss = np.int8([[0, 1], [2, 1], [1, 1]]), np.tile([1.0, 0.001], (3, 1)), np.tile([0.9, 0.14], (3, 1))
+    seen = trial.Validation(np.arange(3), y, prior)
+    assert seen.judged.tolist() == [True, False]
+    np.testing.assert_allclose(tuning.gain_by_date(seen, loss), [0.1] * 3)
+    scorer = types.SimpleNamespace(rows=types.SimpleNamespace(validation=seen))
+    assert tuning._Scored.value(scorer, loss.mean(axis=0)) == pytest.approx(0.9)
+    assert trial.Validation(np.arange(3), y[:, 1:], prior[:, 1:]).judged.tolist() == [True]  # there is no other
 
 
 def test_trials_share_the_bins(storage, monkeypatch):
