@@ -133,6 +133,7 @@ def scan(
         max_age=max_age,
         since_ns=since_ns,
         until_ns=until_ns,
+        by_session=_has_several_zones(panel),
         display=Display.of(panel),
     )
 
@@ -171,19 +172,16 @@ def _signals(models: Models, panel: Panel, latest: _Latest, family: str, levels:
 
 
 def _newest(panel: Panel, n: int) -> tuple[int, int]:
-    """The first and the last of the n newest distinct times of all symbols; with fewer times, of all of them.
+    """The first and the last of the n newest distinct times of all symbols, or of the n newest session dates.
 
-    Of intraday bars of several time zones: the first time of the n newest session dates, and the last time.
+    Session dates count where there are several time zones. With fewer times or dates, all of them count.
     """
     to_host = panel.device.to_host
-    offsets = to_host(panel.offsets)
     if _has_several_zones(panel):
-        days = to_host(panel.session_day)
-        first_day = np.unique(days)[-n:][0]
-        times = to_host(panel.time_ns)
-        return int(times[days >= first_day].min()), int(times.max())
+        days, times = to_host(panel.session_day), to_host(panel.time_ns)
+        return int(times[days >= np.unique(days)[-n:][0]].min()), int(times.max())
     # Each of these times is among the last n times of a symbol that has a bar then.
-    rows = [np.arange(max(first, last - n), last) for first, last in itertools.pairwise(offsets)]
+    rows = [np.arange(max(first, last - n), last) for first, last in itertools.pairwise(to_host(panel.offsets))]
     newest = panel.time_ns[panel.device.asarray(np.concatenate(rows))]
     times = np.unique(to_host(newest))
     return int(times[-n:][0]), int(times[-1])
@@ -250,6 +248,7 @@ class Scanned:
     seconds: by step: features, each estimator, signals.
     stale: symbols left out, because none of their bars is at any of the last max_age times.
     since_ns, until_ns: the first and the last of these times, int64 UTC ns.
+    by_session: whether max_age is in session dates, as of intraday bars of several time zones.
     display: how times and prices of the signals are shown.
 
         >>> nan = float("nan")
@@ -269,6 +268,7 @@ class Scanned:
     max_age: int = MAX_AGE
     since_ns: int = 0
     until_ns: int = NEVER
+    by_session: bool = False
     display: Display = field(default_factory=Display)
 
     def top(self, n: int) -> list[Signal]:

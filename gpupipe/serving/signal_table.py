@@ -79,10 +79,11 @@ def left_out_sentences(scanned: Scanned) -> list[str]:
     sentences = []
     if scanned.stale:
         since = str(np.datetime64(scanned.since_ns, "ns").astype("datetime64[s]"))
-        day = Display(scanned.display.intraday).bar("", since)
+        first = Display(scanned.display.intraday).bar("", since)
+        times = "session dates" if scanned.by_session else "times"
         sentences.append(
-            f"{counted(len(scanned.stale), 'symbol')} without a bar at the last {scanned.max_age} times of the data "
-            f"(since {day}), not scanned: {_some(scanned.stale)}. --max-age sets how many times."
+            f"{counted(len(scanned.stale), 'symbol')} without a bar at the last {scanned.max_age} {times} of the data "
+            f"(since {first}), not scanned: {_some(scanned.stale)}. --max-age sets how many {times}."
         )
     if scanned.unpredicted:
         sentences.append(

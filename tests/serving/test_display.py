@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from gpupipe.data.panel import BARS, NS_PER_DAY, Panel
 from gpupipe.serving.display import Display
 from gpupipe.serving.price_text import decimals_of, price_text, quoted_decimals
-from gpupipe.serving.scan import _newest, _until
+from gpupipe.serving.scan import Scanned, _newest, _until
+from gpupipe.serving.signal_table import left_out_sentences
 
 HOUR = 3_600 * 10**9
 
@@ -96,6 +99,17 @@ def test_a_bar_of_tokyo_is_as_new_as_one_of_new_york_of_the_same_date():
     assert dict(zip(both.symbols, last >= since, strict=True)) == {"7203.T": True, "OLD.T": False, "XOM": True}
     alone = panel_of({"HES": new_york[:-3], "XOM": new_york})  # one zone: by the times of the data
     assert np.datetime64(_newest(alone, 3)[0], "ns") == np.datetime64("2024-03-21T18:00")
+
+
+def test_the_sentence_on_symbols_that_are_too_old_counts_what_was_counted():
+    since = int(np.datetime64("2024-03-20T00:00", "ns").astype(np.int64))
+    scanned = Scanned((), (), (), stale=("OLD.T",), max_age=2, since_ns=since, display=Display(True))
+    (by_time,) = left_out_sentences(scanned)
+    assert by_time.startswith(
+        "1 symbol without a bar at the last 2 times of the data (since 2024-03-20 00:00 UTC), not"
+    )
+    (by_session,) = left_out_sentences(dataclasses.replace(scanned, by_session=True))
+    assert "at the last 2 session dates of the data" in by_session and "how many session dates." in by_session
 
 
 def test_a_zone_is_one_zone_in_winter_and_in_summer():
