@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -125,12 +126,19 @@ class JobRequest:
         )
         return memory.Limits(host, device)
 
-    def read(self, settings: Config, to: Console) -> tuple[Panel, DataReport]:
-        """The Panel and its report, shown to the user with the device that the Panel is on."""
+    def read(self, settings: Config, to: Console, kernels: Sequence[str] = ()) -> tuple[Panel, DataReport]:
+        """The Panel and its report, shown to the user with the device that the Panel is on.
+
+        kernels: names of those that other processes compile meanwhile, where they are not on disk.
+        """
         from gpupipe.cli import console
         from gpupipe.runtime.device import pick
 
         device = pick(self.device, settings.ml.use_rmm, self.limits().device)
+        if kernels and device.kind == "cpu":
+            from gpupipe.kernels import ahead
+
+            ahead.begin(kernels)
         with to.status("reading") if to.is_terminal and not to.quiet else contextlib.nullcontext():
             panel, report = self.data.load(device)
         console.show_data(to, report)

@@ -123,12 +123,13 @@ def request_of(chosen: argparse.Namespace) -> RunRequest:
 def run(request: RunRequest) -> int:
     """Do the job and show what came of it; UserError for what the user must mend."""
     from gpupipe.cli import console
+    from gpupipe.workloads.equity import EQUITY
 
     job = request.job
     settings = job.settings()
     wanted = checked_search(request, settings)
     to = console.console(job.silent)
-    data = job.read(settings, to)
+    data = job.read(settings, to, () if request.dry_run else EQUITY.kernels_of(settings))
     if request.dry_run:
         _show_plan(request, settings, data[0], to)
         return 0

@@ -94,11 +94,12 @@ def run(request: TuneRequest) -> int:
     """Tune; UserError for what the user must mend."""
     from gpupipe.cli import console, output
     from gpupipe.pipeline import tune_job
+    from gpupipe.workloads.equity import EQUITY
 
     settings = request.job.settings()
     wanted = request.search.wanted(settings)
     to = console.console(request.job.silent)
-    panel, report = request.job.read(settings, to)
+    panel, report = request.job.read(settings, to, EQUITY.kernels_of(settings))
     tuned(request.job, settings, wanted, (panel, report), to)
     if request.job.json:
         output.print_json_file(pathlib.Path(request.job.out) / tune_job.JSON)

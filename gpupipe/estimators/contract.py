@@ -202,6 +202,7 @@ class Estimator(ABC):
         and the dash of its lines (pixels drawn and left out); by default that of baselines.
     first_cost_us: assumed microseconds for each fitted row, of the pooled and of a group's fit; scheduling uses them
         until the run has measured its own.
+    kernels: names of the kernels that its fits and predictions call, which are compiled before a run needs them.
     model_kinds: the "kind" that its models' descriptions have.
     file_forms: by suffix, how a whole file of its models begins and ends.
     earlier: an earlier run's models that the final fit starts from; see `starting_from`.
@@ -233,6 +234,7 @@ class Estimator(ABC):
     search: ClassVar[SearchSpace | None] = None
     chart_style: ClassVar[tuple[str, str, tuple[int, int]]] = ("base", "circle", (1, 1))
     first_cost_us: ClassVar[tuple[float, float]] = (75.0, 75.0)
+    kernels: ClassVar[tuple[str, ...]] = ()
     model_kinds: ClassVar[tuple[str, ...]] = ()
     file_forms: ClassVar[Mapping[str, FileForm]] = {}
     earlier: EarlierModels | None = None

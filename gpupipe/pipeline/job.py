@@ -18,6 +18,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.estimators import registry
 from gpupipe.features.formulas.registry import Module, load_modules
 from gpupipe.kernels.cores import available_cores
+from gpupipe.pipeline.kernels_ready import ready
 from gpupipe.pipeline.listener import Listener, logging_too
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext, Keys, Workload
@@ -97,10 +98,12 @@ def execute(
             jobs = plan.jobs * (pool.n_workers if pool else 1)
         if reason:
             log.warning("%s", reason)
+        logged = logging_too(listener, watch)
         context = JobContext(
-            panel, report, settings, modules, store, start.keys, jobs, logging_too(listener, watch), plan, reason,
-            start.earlier, options.tuning, watch, pool,
+            panel, report, settings, modules, store, start.keys, jobs, logged, plan, reason, start.earlier,
+            options.tuning, watch, pool,
         )  # fmt: skip
+        stack.enter_context(ready(workload.kernels_of(settings), panel.device, logged))
         finished = workload.run(context)
         if not options.keep:
             store.forget_units()

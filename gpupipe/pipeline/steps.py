@@ -109,6 +109,10 @@ class StepsWorkload:
             )
         return memory.AS_IT_IS, ""
 
+    def kernels_of(self, settings: Config) -> tuple[str, ...]:
+        """None: which kernels steps call is not known before they run."""
+        return ()
+
     def run(self, context: JobContext) -> dict[str, Any]:
         """Run the missing steps and publish; returns the summary."""
         return _StepsJob(self, context).run()

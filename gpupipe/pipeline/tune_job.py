@@ -22,6 +22,7 @@ from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.features.formulas.registry import load_modules
 from gpupipe.kernels.cores import available_cores
 from gpupipe.pipeline import job
+from gpupipe.pipeline.kernels_ready import ready
 from gpupipe.pipeline.listener import Listener, logging_too
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.task_graph import in_parallel
@@ -134,7 +135,9 @@ def tune(
     ):
         if reason:
             log.warning("%s", reason)
-        results, skipped = tuning.run(logging_too(listener))
+        logged = logging_too(listener)
+        with ready(workload.kernels_of(single), panel.device, logged):
+            results, skipped = tuning.run(logged)
         tuned = with_results(workload, settings, results)
         whole = {
             "format": FORMAT, "studies": results, "trials": wanted.trials, "per": wanted.per, "pruner": wanted.pruner,

@@ -105,6 +105,10 @@ class Workload(Protocol):
         """The memory plan that stays below the limits, and a sentence on it; raises UserError without such a plan."""
         ...
 
+    def kernels_of(self, settings: Config) -> tuple[str, ...]:
+        """Names of the kernels that a run calls, as far as they are known; they are compiled before it begins."""
+        ...
+
     def run(self, context: JobContext) -> dict[str, Any]:
         """Run all tasks, write the manifest last, and return the summary."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from gpupipe.config import Catalogue, Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators import registry
 from gpupipe.estimators.baselines.contract import Baseline
 from gpupipe.features.matrix import Features
 from gpupipe.targets.target import Target
@@ -27,6 +29,7 @@ class Recipe:
     dataset(panel, features, group, settings): the Dataset of a group.
     outline(panel, group, settings): the Dataset without features, from which folds can be cut.
     baselines: the baselines of every comparison, in the order of display.
+    kernels(settings): names of the kernels that its target, features and datasets call.
     returns(target, column): name of the extra column with the return of a call on a target's column; "" for none.
 
         >>> from gpupipe.workloads.equity import EQUITY
@@ -43,11 +46,17 @@ class Recipe:
     outline: Callable[[Panel, str, Config], Dataset]
     baselines: tuple[Baseline, ...] = ()
     returns: Callable[[Target, int], str] = lambda target, column: ""
+    kernels: Callable[[Config], tuple[str, ...]] = lambda settings: ()
 
     @property
     def reference_tables(self) -> tuple[str, ...]:
         """Names of the baselines that models must beat in the verdict."""
         return tuple(baseline.name for baseline in self.baselines if baseline.reference_table)
+
+    def kernels_of(self, settings: Config) -> tuple[str, ...]:
+        """Names of the kernels that a run of these settings calls."""
+        of_estimators = (item.kernels for item in registry.estimators(settings.training.models))
+        return tuple(sorted({*self.kernels(settings), *itertools.chain.from_iterable(of_estimators)}))
 
     def settings(self, preset: str | None = None, *arguments: object, **overrides: object) -> Config:
         """The settings of a run; see `config.make`."""

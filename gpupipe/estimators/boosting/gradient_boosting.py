@@ -24,6 +24,11 @@ from gpupipe.evaluation import paired_test
 from gpupipe.kernels.softmax import activity_gradient, softmax_log_loss
 from gpupipe.runtime.device import Device
 
+# What fits with gradients of our own call, and the predictions of their models.
+KERNELS = (
+    "softmax.activity_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability", "trees.add_leaf_activity",
+    "trees.leaves_of_trees",
+)  # fmt: skip
 DRAW_ROUNDS = 10
 # Validation is evaluated after every second round, as an evaluation takes about half as long as a round.
 LOOK_ROUNDS = 2

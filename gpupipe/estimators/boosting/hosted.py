@@ -120,6 +120,7 @@ class HostedEstimator(Estimator):
     suffix: ClassVar[str]
     shared_settings = ("early_stopping", "min_positives")
     by_label = True
+    kernels = ("softmax.softmax_probability",)
     spreads = False
 
     @abstractmethod

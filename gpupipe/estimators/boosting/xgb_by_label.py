@@ -44,6 +44,7 @@ class XgbByLabel(TreeEstimator):
     shared_settings = ("early_stopping", "min_positives")
     by_label = True
     warm_startable = True
+    kernels = gradient_boosting.KERNELS
     section: str
 
     def fit_pool(

@@ -65,6 +65,7 @@ class XgbJoint(TreeEstimator):
     chart_style = ("m1", "circle", (1, 0))
     search = SearchSpace("joint", tree_ranges, pooled=True)
     first_cost_us = (75.0, 15.0)
+    kernels = gradient_boosting.KERNELS
 
     def fit_pool(
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[TreeModel] | None

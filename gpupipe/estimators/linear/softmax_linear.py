@@ -181,6 +181,9 @@ class SoftmaxLinear(Estimator):
     search = SearchSpace("linear", lambda values: {"l2": Range(10.0, 1_000_000.0, log=True)}, pooled=True)
     chart_style = ("m6", "cross", (1, 3))
     first_cost_us = (7.0, 7.0)
+    kernels = (
+        "linear.scaled_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability",
+    )  # fmt: skip
     model_kinds = ("linear",)
     file_forms = NPZ
 

@@ -136,6 +136,9 @@ class MetaLearner(StackingEstimator):
     judged = True
     chart_style = ("m2", "diamond", (6, 2))
     first_cost_us = (3.0, 3.0)
+    kernels = (
+        "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability",
+    )  # fmt: skip
     model_kinds = ("meta",)
     file_forms = NPZ
 

@@ -15,6 +15,7 @@ EQUITY = SupervisedWorkload(
         panel, features, recipe.labels_of(panel, settings), group, settings.training.sample_weight == "uniqueness"
     ),
     outline=recipe.outline,
+    kernels=recipe.kernels_of,
     returns=lambda target, column: recipe.forward_return(target.horizon_rows[column]),
     baselines=(
         PooledPrior(),

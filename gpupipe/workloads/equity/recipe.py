@@ -11,6 +11,8 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, WARM_BARS, Dataset, warm_by_bars, warm_rows
+from gpupipe.features.expressions import Across
+from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
 from gpupipe.runtime import memory
 from gpupipe.targets.classes import CLASSES, percent
@@ -57,6 +59,18 @@ def labels_of(panel: Panel, settings: Config) -> Labels:
     """The labels of a group."""
     wanted = settings.labels
     return tp_dd_labels(panel, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
+
+
+def kernels_of(settings: Config) -> tuple[str, ...]:
+    """Names of the kernels that labels, features and datasets of these settings call."""
+    names = ["labels.label_cube", "program.run_program"]
+    if settings.labels.window == "calendar":
+        names.append("labels.calendar_ends")
+    if settings.training.sample_weight == "uniqueness":
+        names.append("labels.average_uniqueness")
+    if any(isinstance(FEATURES[name].series, Across) for name in feature_names(settings.features.names)):
+        names += ["cross_section.cross_section", "cross_section.group_means"]
+    return tuple(names)
 
 
 def join(

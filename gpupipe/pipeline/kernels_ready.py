@@ -1,0 +1,48 @@
+"""The kernels of a run: said and waited for where they have to be compiled, and counted in its log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+
+from gpupipe.kernels import ahead
+from gpupipe.kernels import compile as compiler
+from gpupipe.pipeline.listener import Listener
+from gpupipe.runtime import run_log
+from gpupipe.runtime.device import Device
+
+log = logging.getLogger("gpupipe")
+
+
+@contextlib.contextmanager
+def ready(names: Iterable[str], device: Device, listener: Listener) -> Iterator[None]:
+    """Wait until the loops of the named kernels are compiled, a stage of its own where some are not; log at the end.
+
+    A command begins to compile them before its data are there (`ahead.begin`); here it waits for what is left. The
+    event "kernels" has `compiled` and `loaded`, numbers of kernels that were compiled and found on disk; `seconds`, as
+    long as the run waited for them; `compile_seconds`, added up over `processes`; and the names of those compiled. On
+    CUDA there are no loops, and numba-cuda compiles each kernel at its first launch.
+    """
+    building = ahead.begin(names if device.kind == "cpu" else ())
+    if building.missing:
+        listener.stage(f"compiling kernels, once ({len(building.missing)})")
+    waited_s = building.wait()
+    if not building.kept:
+        log.warning(
+            "no folder can be written to keep compiled kernels in: every process compiles them again; set "
+            "NUMBA_CACHE_DIR to one"
+        )
+    try:
+        yield
+    finally:
+        elsewhere, building.compiled, building.missing = building.compiled, [], ()
+        made, compiler.made[:] = list(compiler.made), []
+        here = [item for item in made if not item.loaded]
+        compiled = {item.name for item in [*elsewhere, *here] if not item.loaded}
+        run_log.event(
+            "kernels", seconds=waited_s + sum(item.seconds for item in here), compiled=len(compiled),
+            loaded=len({item.name for item in made} - compiled), names=sorted(compiled) or None,
+            compile_seconds=sum(item.seconds for item in [*elsewhere, *here]) if compiled else None,
+            processes=building.processes or None, kept=building.kept,
+        )  # fmt: skip
