@@ -24,6 +24,16 @@ JOB = (
     *(f"--set={setting}" for setting in (*QUICK, "training.min_rows=10", "features.names=rsi_14,natr_14")),
 )  # fmt: skip
 
+# Whether each of the named kernels was found on disk, by a process that comes later.
+LOAD = """
+import sys
+from gpupipe.kernels import compile
+for kernel in compile.all_kernels():
+    if kernel.full_name in sys.argv:
+        kernel.cpu
+        print(compile.made[-1].loaded)
+"""
+
 
 def called(*command: object, cwd: pathlib.Path) -> str:
     """Standard output of a process that knows nothing of the checkout."""
@@ -88,8 +98,15 @@ def test_a_job_of_two_workers_from_a_folder_outside_the_checkout(python, tmp_pat
     assert ROOT not in tmp_path.parents
     for command in ([python, "-m", "gpupipe"], [python.with_name("gpupipe")]):
         assert called(*command, "--help", cwd=tmp_path).startswith("usage: gpupipe ")
+    compiled = python.parents[1].glob("lib/python*/site-packages/gpupipe/kernels/__pycache__/linear.scaled_margin*.nb?")
+    for file in compiled:
+        file.unlink()
     printed = called(python, "-m", "gpupipe", *JOB, "--out", "OUT", cwd=tmp_path)
     assert "2 workers" in printed and "2 of 2 models" in printed
+    events = map(json.loads, (tmp_path / "OUT/run.jsonl").read_text().splitlines())
+    (kernels,) = [event for event in events if event["event"] == "kernels"]
+    assert "compiling kernels, once (" in printed and "linear.scaled_margin" in kernels["names"] and kernels["kept"]
+    assert called(python, "-c", LOAD, *kernels["names"], cwd=tmp_path).split() == ["True"] * len(kernels["names"])
     files = json.loads((tmp_path / "OUT/manifest.json").read_text())["files"]
     published = [name for name in files if pathlib.Path(name).name.startswith("linear.")]
     assert {pathlib.Path(name).parent.as_posix() for name in published} == {
