@@ -49,7 +49,7 @@ class Ahead:
             for name in self.missing:
                 compiler.awaited[name] = threading.Event()
                 self._waiting.put(name)
-        # Daemons: a command that is refused or stopped does not wait for compilers. They end with their input.
+        # Daemons: a command that is refused or stopped does not wait for compilers, which end with their input.
         self._threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(self.processes)]
         self._left = self.processes
         self._lock = threading.Lock()
@@ -115,10 +115,23 @@ def begin(names: Iterable[str], processes: int | None = None) -> Ahead:
 
 
 def main() -> None:
-    """Compile the kernels whose names are read from standard input; a line of JSON for each, a `Made`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked; its end closes the input
+    """Compile the kernels whose names are read from standard input; a line of JSON for each, a `Made`.
+
+    The end of the input ends the process at once, whatever it compiles: the process that asked has what it wants, or is
+    gone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    names: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            names.put(line.strip())
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
     known = {kernel.full_name: kernel for kernel in all_kernels()}
-    for name in map(str.strip, sys.stdin):
+    while True:
+        name = names.get()
         _ = known[name].cpu
         print(json.dumps(next(vars(item) for item in reversed(compiler.made) if item.name == name)), flush=True)
 

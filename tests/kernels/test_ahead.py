@@ -104,15 +104,30 @@ def test_the_first_call_waits_for_the_process_that_compiles_the_kernel(monkeypat
     assert done.is_set()
 
 
-def test_a_compiling_process_answers_a_line_for_each_name(monkeypatch, capsys):
+def test_a_compiling_process_answers_a_line_for_each_name_and_ends_with_its_input(monkeypatch, capsys):
+    """The end of the input ends the process, here the test's stand-in for it."""
+    ended = threading.Event()
+
+    class Lines(io.StringIO):
+        """Ends once the answer is there, as the process that asks does."""
+
+        def __next__(self):
+            if not self.tell():
+                return super().__next__()
+            while not (printed := capsys.readouterr().out):
+                ended.wait(0.01)
+            answers.append(printed)
+            raise StopIteration
+
+    answers: list[str] = []
+    queued = ahead.queue.SimpleQueue()
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("trees.add_leaf_activity\n"))
-    known = {item.full_name: item for item in compiler.all_kernels()}
-    monkeypatch.setattr(known["trees.add_leaf_activity"], "__dict__", dict(vars(known["trees.add_leaf_activity"])))
-    vars(known["trees.add_leaf_activity"]).pop("cpu", None)
-    ahead.main()
-    answer = Made(**json.loads(capsys.readouterr().out))
-    assert answer.name == "trees.add_leaf_activity" and answer == compiler.made[-1]
+    monkeypatch.setattr(ahead.queue, "SimpleQueue", lambda: queued)
+    monkeypatch.setattr(sys, "stdin", Lines("trees.add_leaf_activity\n"))
+    monkeypatch.setattr(ahead.os, "_exit", lambda code: (ended.set(), queued.put("the end")))
+    with pytest.raises(KeyError, match="the end"):
+        ahead.main()
+    assert ended.is_set() and Made(**json.loads(answers[0])).name == "trees.add_leaf_activity"
 
 
 def test_the_same_names_are_begun_once_and_unknown_names_are_refused(answering, monkeypatch):
