@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .barriers import barrier_above, barrier_below
 from .compile import inline, kernel
 
 NOTHING, LONG, SHORT = 0, 1, 2  # the call of a row
@@ -26,8 +27,9 @@ def beyond(price, level, side):
 
 
 @kernel(
-    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i1[:]", "i8", "i8",
+    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i4[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "i1[:]", "i8", "i8",
            "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]"),
+    double_precision=True,
 )  # fmt: skip
 def trade_outcomes(
     i, open, high, low, close, symbol_of_row, offsets, horizons, up, down, sides, at_close, target_first,
@@ -41,11 +43,11 @@ def trade_outcomes(
     - else a bar whose low or high reaches the stop or target exits at that price; if it reaches both, at the stop, or
       with target_first at the target;
     - else the last bar exits at its close.
-    Stop and target are one float32 product of the entry price, as in the labels.
+    Stop and target are the barriers of the entry price, as in the labels.
 
     Reads:   the future of row i up to its exit, never beyond. Never a feature.
     Inputs:  open, high, low, close float32 (n_rows,); symbol_of_row int32 (n_rows,); offsets int64 (n_symbols + 1,);
-             horizons int64, up and down float32 (n_variants,), 1 + t and 1 - t: a short's target is at down;
+             horizons int64, up and down float64 (n_variants,), 1 + t and 1 - t: a short's target is at down;
              sides int8 (n_sides,), LONG, SHORT or both in this order.
     Outputs: entry_price float32 (n_rows,), NaN where there is no entry; exit_row int64, exit_price float32, reason int8
              (n_variants * n_sides, n_rows): side k of variant v in row v * n_sides + k; -1, NaN and 0 where there is
@@ -68,8 +70,8 @@ def trade_outcomes(
         for k in range(sides.shape[0]):
             short = sides[k] == SHORT
             side = -1 if short else 1
-            target = entry * (down[v] if short else up[v])
-            limit = entry * (up[v] if short else down[v])
+            above, below = barrier_above(entry, up[v]), barrier_below(entry, down[v])
+            target, limit = (below, above) if short else (above, below)
             row, price, why = -1, np.float32(math.nan), 0
             last_row, last_price = -1, np.float32(math.nan)
             j = first if is_price(entry) else stop

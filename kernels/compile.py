@@ -40,6 +40,8 @@ _TYPES = {
 # Not parallel=True: numba's workqueue layer, the default without OpenMP, aborts the process when two threads enter it
 # at once, and Dask calls kernels from many threads.
 _CPU: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# A call that LLVM leaves in a loop, for its size, keeps the loop from becoming vector instructions.
+_INLINED: dict[str, Any] = {"forceinline": True}
 _TURNS_OF_WORKER = 32
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread balance the load
 _BRIEF_ITEMS = 1 << 13  # items of a brief kernel: dispatching fewer to a thread costs as much as computing them
@@ -156,9 +158,9 @@ class Kernel:
     @functools.cached_property
     def _loop(self) -> tuple[Any, tuple[Any, ...]]:
         """The CPU loop, not compiled yet, and the types of its arguments."""
-        scalar = _cpu_function(self.body)
+        scalar = _compiled_for_loops(self.body)
         # Numba looks up its cache by the loop's name, so the name contains a hash of everything the code depends on.
-        stamp = hashlib.sha256(f"{self.definition}{_CPU}".encode()).hexdigest()[:12]
+        stamp = hashlib.sha256(f"{self.definition}{_CPU}{_INLINED}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
         # Inputs are typed as read-only, so that numba refuses a body that writes to an array not in `written`.
         arrays = (
@@ -323,13 +325,17 @@ def _linked(function: Callable[..., Any], compiled: Callable[[Any], Any]) -> Cal
 
 
 def _cpu_function(function: Callable[..., Any]) -> Any:
-    """A function that compiled loops call: compiled once for all of them, and not to be called from Python."""
+    """A function that compiled bodies call: compiled once for all of them, and not to be called from Python."""
     return _shared_cpu_function(function, definition_of(function))
 
 
 @functools.cache
 def _shared_cpu_function(function: Callable[..., Any], definition: str) -> Any:
-    return njit(**_CPU, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
+    return _compiled_for_loops(function, **_INLINED)
+
+
+def _compiled_for_loops(function: Callable[..., Any], **options: Any) -> Any:
+    return njit(**_CPU, **options, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
 
 
 def _cuda_function(function: Callable[..., Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .barriers import barrier_above, barrier_below
 from .compile import barrier, cooperative, inline, kernel, lane, n_lanes
 
 LOWER_CLASS, MIDDLE_CLASS, UPPER_CLASS, UNKNOWN = 0, 1, 2, -1  # values of y: a barrier, or neither; -1: not known
@@ -36,7 +37,10 @@ def symbol_at(offsets, row):
     return low
 
 
-@cooperative(types=("f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "f4[:]", "f4[:]", "i1[:,:]"))
+@cooperative(
+    types=("f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "i1[:,:]"),
+    double_precision=True,
+)
 def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y):
     """The y of label_cube under "take_profit_first" over bars, for tile i of TILE_ROWS rows.
 
@@ -60,9 +64,10 @@ def barrier_labels(i, scratch, high, low, close, offsets, horizons, up, down, y)
     for m in range(n_thresholds):
         top, bottom = scratch[4 + 2 * m], scratch[5 + 2 * m]
         rise, fall = up[m], down[m]
+        for t in range(lane(), rows, n_lanes()):  # one barrier a loop: LLVM leaves a loop of both without vectors
+            top[t] = barrier_above(entries[t], rise)
         for t in range(lane(), rows, n_lanes()):
-            top[t] = entries[t] * rise
-            bottom[t] = entries[t] * fall
+            bottom[t] = barrier_below(entries[t], fall)
     highest, lowest = scratch[0], scratch[1]  # over the `size` rows that start at each row
     highs, lows, closes = high[first:reach], low[first:reach], close[first:reach]
     n_unknown = np.int32(0)
@@ -291,9 +296,10 @@ def left_at(prices, length, known, both_is_up, entries, final, realised_return):
 
 @cooperative(
     types=(
-        "f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]", "f4[:]", "f4[:]", "f4[:,:]", "i8",
+        "f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8[:]", "i8[:]", "i8", "i8[:,:]", "f8[:]", "f8[:]", "f4[:,:]", "i8",
         "i8", "i8", "i1[:,:]", "i1[:,:]", "i2[:,:]", "i2[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]",
-    )
+    ),
+    double_precision=True,
 )  # fmt: skip
 def label_cube(
     i, scratch, high, low, close, offsets, horizons, longest, exit_row, up, down, scaled, calendar, by_first_touch,
@@ -306,15 +312,17 @@ def label_cube(
         max_high, min_low = max(high[j]), min(low[j])
         tp = max_high / close[i] - 1        dd = min_low / close[i] - 1
 
-    For each threshold, the upper barrier is reached in the first row with high >= close[i] * up, the lower one in the
-    first row with low <= close[i] * down. In column k * n_thresholds + m, for horizon k and threshold m, y is
+    For each threshold, the upper barrier is reached in the first row with high >= barrier_above(close[i], up), the
+    lower one in the first row with low <= barrier_below(close[i], down). In column k * n_thresholds + m, for horizon k
+    and threshold m, y is
 
         take_profit_first:  UPPER_CLASS if the upper barrier is reached, else LOWER_CLASS if the lower barrier is, else
                             MIDDLE_CLASS
         first_touch:        the barrier reached first decides; both in one row is `ambiguous`; neither is MIDDLE_CLASS
 
-    The arithmetic is one float32 product, comparisons, a division and a subtraction. No compiler can contract them, so
-    CPU and GPU agree bit for bit. Lows are stored negated, so that one piece of code serves both barriers.
+    The arithmetic is that of the barriers, in which no sum follows a product, comparisons, a division and a
+    subtraction. No compiler can contract them, so CPU and GPU agree bit for bit. Lows are stored negated, so that one
+    piece of code serves both barriers.
 
     Cost of a row: the touch is searched once for all horizons, in the first NEAR bars one by one, then by descending
     the extremes of 2, 4, 8, ... rows. It grows with the logarithm of the longest horizon.
@@ -322,7 +330,7 @@ def label_cube(
     Reads:   high, low, close of the rows of the tile and `longest` after it, the future. A label, never a feature.
     Inputs:  scratch float32 (n_workers, 2 * (1 + log2 of longest) + BARRIERS + 4 * n_thresholds, TILE_ROWS + longest);
              high, low, close float32 (n_rows,), price; offsets int64 (n_symbols + 1,); horizons int64 (n_horizons,),
-             rising; longest int64, rows of the longest window; up, down float32 (n_fixed,), the factors 1 + t and
+             rising; longest int64, rows of the longest window; up, down float64 (n_fixed,), the factors 1 + t and
              1 - t; scaled float32 (n_scaled, n_rows), more thresholds, with a fraction t that differs by row; calendar,
              by_first_touch int64, 0 or 1; ambiguous int64, a class; only with UPPER_CLASS does realised_return take
              the upper barrier for both in one row.
@@ -380,13 +388,13 @@ def label_cube(
         if m < n_fixed:
             rise, fall = up[m], down[m]
             for t in range(lane(), rows, n_lanes()):
-                upper[t] = entries[t] * rise
-                lower[t] = -(entries[t] * fall)
+                upper[t] = barrier_above(entries[t], rise)
+                lower[t] = -barrier_below(entries[t], fall)
         else:
             fraction = scaled[m - n_fixed, first:last]
             for t in range(lane(), rows, n_lanes()):
-                upper[t] = entries[t] * (np.float32(1.0) + fraction[t])
-                lower[t] = -(entries[t] * (np.float32(1.0) - fraction[t]))
+                upper[t] = barrier_above(entries[t], np.float64(1.0) + np.float64(fraction[t]))
+                lower[t] = -barrier_below(entries[t], np.float64(1.0) - np.float64(fraction[t]))
         first_reached(scratch, 0, n_levels, scratch[prices + 2], upper, rows, wide, longest)
         first_reached(scratch, 1, n_levels, scratch[prices + 3], lower, rows, wide, longest)
         if m >= n_fixed:

@@ -15,6 +15,7 @@ import numpy as np
 from bench.runs import library
 from bench.timing import cores
 from gpupipe.data.panel import Panel
+from gpupipe.targets.barriers import barrier_prices
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
 TOUCHES = ("touch", "touch_bars", "realised_return")
@@ -39,6 +40,14 @@ def numpy_rows_left(panel: Panel) -> np.ndarray:
     """int64 (n_rows,): rows of the same symbol after each row."""
     lengths = np.diff(panel.offsets)
     return np.repeat(panel.offsets[1:], lengths) - np.arange(panel.n_rows) - 1
+
+
+def barrier_columns(panel: Panel) -> dict[str, np.ndarray]:
+    """The barrier prices of every row, "up 0.05", "down 0.05", ...: every peer is given ours."""
+    columns = {}
+    for t in THRESHOLDS:
+        columns[f"up {t}"], columns[f"down {t}"] = barrier_prices(panel.close, t)
+    return columns
 
 
 def numpy_label_cube(
@@ -96,7 +105,7 @@ def _fill(
     known_bar = ~(np.isnan(high) | np.isnan(low) | np.isnan(close))
     known = entry > 0
     top, bottom = np.full(n, -np.inf, np.float32), np.full(n, np.inf, np.float32)
-    ups, downs = ([entry * np.float32(1 + sign * t) for t in thresholds] for sign in (1, -1))
+    ups, downs = zip(*(barrier_prices(entry, t) for t in thresholds), strict=True)
     touches = any(name in out for name in TOUCHES)
     before_up, before_down = (np.zeros((len(thresholds), n), np.int16) for _ in range(2))  # bars before the barrier
     reached = 0
@@ -149,15 +158,13 @@ def in_numpy_blocks(panel: Panel) -> Peer:
 def in_polars(panel: Panel) -> Peer:
     """Shifted columns in one lazy query. `.over("symbol")` would be slower: the rows left of a symbol say the same."""
     pl, name = library("polars", "polars")
-    frame = pl.DataFrame(
-        {"high": panel.high, "low": panel.low, "close": panel.close, "left": numpy_rows_left(panel).astype(np.int32)}
-    )
-    close, columns = pl.col("close"), []
+    left = {"left": numpy_rows_left(panel).astype(np.int32)}
+    frame, columns = pl.DataFrame({"high": panel.high, "low": panel.low} | left | barrier_columns(panel)), []
     extremes = {f"top_{h}": pl.max_horizontal([pl.col("high").shift(-j) for j in range(1, h + 1)]) for h in HORIZONS}
     extremes |= {f"bottom_{h}": pl.min_horizontal([pl.col("low").shift(-j) for j in range(1, h + 1)]) for h in HORIZONS}
     for h in HORIZONS:
         for t in THRESHOLDS:
-            up, down = (close * pl.lit(np.float32(factor), pl.Float32) for factor in (1 + t, 1 - t))
+            up, down = pl.col(f"up {t}"), pl.col(f"down {t}")
             label = pl.when(pl.col("left") < h).then(pl.lit(-1, pl.Int8))
             label = label.when(pl.col(f"top_{h}") >= up).then(pl.lit(2, pl.Int8))
             label = label.when(pl.col(f"bottom_{h}") <= down).then(pl.lit(0, pl.Int8)).otherwise(pl.lit(1, pl.Int8))
@@ -172,7 +179,7 @@ def in_pandas(panel: Panel) -> Peer:
     frame = pd.DataFrame(
         {"symbol": np.asarray(panel.symbols)[panel.symbol_of_row], "high": panel.high, "low": panel.low}
     ).astype({"symbol": "category"})
-    close = pd.Series(panel.close)
+    barriers = {name: pd.Series(prices) for name, prices in barrier_columns(panel).items()}
 
     def run() -> Any:
         by_symbol = frame.groupby("symbol", sort=False, observed=True)
@@ -185,7 +192,7 @@ def in_pandas(panel: Panel) -> Peer:
             reached = h
             for t in THRESHOLDS:
                 y = pd.Series(1, index=frame.index, dtype="int8")
-                y = y.mask(bottom <= close * np.float32(1 - t), 0).mask(top >= close * np.float32(1 + t), 2)
+                y = y.mask(bottom <= barriers[f"down {t}"], 0).mask(top >= barriers[f"up {t}"], 2)
                 columns[f"{h} {t}"] = y.mask(top.isna(), -1)
         return pd.DataFrame(columns)
 
@@ -205,9 +212,9 @@ def in_vectorbt(panel: Panel) -> Peer:
     cells = (bar, panel.symbol_of_row)
     longest = int(np.diff(panel.offsets).max())
     wide = {}
-    for column in ("high", "low", "close"):
+    for column, prices in {"high": panel.high, "low": panel.low, **barrier_columns(panel)}.items():
         wide[column] = np.full((longest, panel.n_symbols), np.nan, np.float32)
-        wide[column][cells] = getattr(panel, column)
+        wide[column][cells] = prices
     high, low = pd.DataFrame(wide["high"]), pd.DataFrame(wide["low"])
 
     def run() -> list[np.ndarray]:
@@ -218,8 +225,8 @@ def in_vectorbt(panel: Panel) -> Peer:
             columns = slice(k * panel.n_symbols, (k + 1) * panel.n_symbols)
             highest, lowest = top[:, columns], bottom[:, columns]
             for t in THRESHOLDS:
-                up, down = (wide["close"] * np.float32(factor) for factor in (1 + t, 1 - t))
-                y = np.where(highest >= up, np.int8(2), np.where(lowest <= down, np.int8(0), np.int8(1)))
+                sells = np.where(lowest <= wide[f"down {t}"], np.int8(0), np.int8(1))
+                y = np.where(highest >= wide[f"up {t}"], np.int8(2), sells)
                 labels.append(np.where(np.isnan(highest), np.int8(-1), y))
         return labels
 
@@ -229,7 +236,7 @@ def in_vectorbt(panel: Panel) -> Peer:
 def in_ml4t(panel: Panel) -> Peer:
     """ml4t-engineer's triple barrier over highs and lows, once for each label: what we call "first_touch" and "sell".
 
-    It multiplies in float64. Distances that give our float32 prices, less a hair, go in as columns, so that a high
+    It multiplies in float64. Distances that give our barrier prices, less a hair, go in as columns, so that a high
     or low that is exactly there counts on both sides. It labels the end of the history too: those rows are set to -1.
     """
     labeling, name = library("ml4t.engineer.labeling", "ml4t-engineer")
@@ -239,7 +246,7 @@ def in_ml4t(panel: Panel) -> Peer:
     close = panel.close.astype(np.float64)
     distances = {}
     for t in THRESHOLDS:
-        up, down = (panel.close * np.float32(factor) for factor in (1 + t, 1 - t))
+        up, down = barrier_prices(panel.close, t)
         distances[f"up {t}"] = up / close * (1 - 1e-12) - 1
         distances[f"down {t}"] = 1 - down / close * (1 + 1e-12)
     frame = pl.DataFrame({

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.predecessor.features import features_of_symbol
+from gpupipe.targets.barriers import barrier_prices
 
 WARM_UP = 61  # first rows of each symbol that are left out; longer windows are filled with 0, as usual
 
@@ -49,14 +50,14 @@ def labels_of_symbol(bars: pd.DataFrame, horizon: int, threshold: float, window:
 
     2 if a high of the window reaches close * (1 + threshold), else 0 if a low reaches close * (1 - threshold), else 1.
     window: "calendar": bars dated entry < d <= entry + horizon days, none gives 1, and the end of the history is not
-    marked. "bars": the next `horizon` bars; -1 with fewer left. Prices are float32, and so is each product.
+    marked. "bars": the next `horizon` bars; -1 with fewer left. Prices are float32, barriers those of our labels.
 
     A plain loop over lists, kinder to the old way than the more usual filter of the frame for every row.
     """
     days = bars["time"].dt.tz_convert(None).to_numpy().astype("datetime64[D]").astype(np.int64).tolist()
     highs, lows = bars["high"].tolist(), bars["low"].tolist()
-    ups = (bars["close"].to_numpy(np.float32) * np.float32(1 + threshold)).tolist()
-    downs = (bars["close"].to_numpy(np.float32) * np.float32(1 - threshold)).tolist()
+    closes = np.ascontiguousarray(bars["close"].to_numpy(np.float32))
+    ups, downs = (prices.tolist() for prices in barrier_prices(closes, threshold))
     n = len(days)
     labels = []
     for i in range(n):

@@ -10,6 +10,7 @@ import numpy as np
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
 from gpupipe.data.panel import Panel
+from gpupipe.targets.barriers import factors
 from gpupipe.targets.classes import percent
 
 LONG, SHORT = 1, 2
@@ -178,8 +179,7 @@ def outcomes_of(
     trade_outcomes(
         n, panel.open, panel.high, panel.low, panel.close, panel.symbol_of_row, panel.offsets,
         asarray(np.array([h for h, _ in variants], np.int64)),
-        asarray(np.array([1.0 + t for _, t in variants], np.float32)),
-        asarray(np.array([1.0 - t for _, t in variants], np.float32)),
+        *factors(panel.device, [t for _, t in variants]),
         asarray(np.array(rules.sides, np.int8)), np.int64(rules.at_close), np.int64(rules.both_in_bar == "target"),
         entry, *exits,
     )  # fmt: skip

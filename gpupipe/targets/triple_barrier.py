@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.data.panel import Panel, check_columns, row_table
+from gpupipe.targets.barriers import factors
 from gpupipe.targets.classes import BUY, HOLD, SELL, UNKNOWN, percent
 
 if TYPE_CHECKING:
@@ -186,8 +187,9 @@ def tp_dd_labels(
     volatility: float32 (n_rows,), per bar and from the past only, such as compute_features(panel,
         "volatility_20").values[:, 0]. A row whose volatility is NaN or not above 0 is -1 in these labels.
 
-    The factors 1 + t and 1 - t are rounded once to float32 and a barrier price is one float32 product, so CPU and GPU
-    give equal labels. NaN: a row is -1 if its close, or a high, low or close of its window, is NaN.
+    The barrier prices close * (1 + t) and close * (1 - t) are those of decimal arithmetic, as far as `targets.barriers`
+    says. CPU and GPU give equal labels.
+    NaN: a row is -1 if its close, or a high, low or close of its window, is NaN.
 
     Raises ValueError for a parameter that is not as above.
     Source: Lopez de Prado (2018), section 3.4, with highs and lows in place of closes.
@@ -200,7 +202,7 @@ def tp_dd_labels(
     from gpupipe.kernels.labels import BARRIERS, label_cube  # imported late: it loads numba
 
     xp, n_rows, calendar = panel.device.xp, panel.n_rows, np.int64(window == "calendar")
-    bars, factors = panel.device.asarray(np.array(horizons, np.int64)), _factors(panel, thresholds)
+    bars = panel.device.asarray(np.array(horizons, np.int64))
     exit_row = xp.empty((len(horizons), n_rows), xp.int64)
     longest = _calendar_window(panel, bars, exit_row) if calendar and n_rows else horizons[-1]
     if longest > MOST_BARS:
@@ -211,8 +213,8 @@ def tp_dd_labels(
     n_tiles, scratch = _tiles(panel, 2 * longest.bit_length() + BARRIERS + 4 * n_thresholds, longest)
     label_cube(
         n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets, bars, np.int64(longest), exit_row,
-        *factors, _scaled(panel, multiples, volatility), calendar, np.int64(rule == "first_touch"),
-        np.int64(AMBIGUOUS[ambiguous]), *outputs.values(),
+        *factors(panel.device, thresholds), _scaled(panel, multiples, volatility), calendar,
+        np.int64(rule == "first_touch"), np.int64(AMBIGUOUS[ambiguous]), *outputs.values(),
     )  # fmt: skip
     columns = {name: array.T for name, array in outputs.items()}
     columns["exit_row"] = exit_row.T
@@ -235,7 +237,7 @@ def barrier_classes(
     n_tiles, scratch = _tiles(panel, 4 + 2 * len(thresholds), horizons[-1])
     barrier_labels(
         n_tiles, scratch, panel.high, panel.low, panel.close, panel.offsets,
-        device.asarray(np.array(horizons, np.int64)), *_factors(panel, thresholds), y,
+        device.asarray(np.array(horizons, np.int64)), *factors(panel.device, thresholds), y,
     )  # fmt: skip
     return y.T
 
@@ -264,12 +266,6 @@ def _tiles(panel: Panel, n_vectors: int, longest: int) -> tuple[int, Any]:
     n_tiles = -(-panel.n_rows // TILE_ROWS)
     shape = (min(n_tiles, WORKERS), n_vectors, TILE_ROWS + longest)
     return n_tiles, panel.device.xp.empty(shape, np.float32)
-
-
-def _factors(panel: Panel, thresholds: Sequence[float]) -> tuple[Any, Any]:
-    """1 + t and 1 - t, float32 (n_thresholds,)."""
-    up, down = ([1.0 + sign * t for t in thresholds] for sign in (1, -1))
-    return panel.device.asarray(np.array(up, np.float32)), panel.device.asarray(np.array(down, np.float32))
 
 
 def _scaled(panel: Panel, multiples: Sequence[float], volatility: Any) -> Any:

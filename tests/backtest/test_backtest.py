@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import struct
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from gpupipe.backtest.sources import InSampleError
 from gpupipe.data.panel import BARS, Panel
 from gpupipe.evaluation.metrics import calls
 from gpupipe.runtime.errors import UserError
+from tests.support.barriers import barriers_of
 from tests.support.market import DAY_NS, demo_panel
 from tests.support.panels import random_panel
 
@@ -70,10 +70,6 @@ def one_trade(panel, horizon=3, threshold=0.1, row=0, side="buy", **rules):
 # ---- the reference
 
 
-def float32(value):
-    return struct.unpack("f", struct.pack("f", value))[0]
-
-
 def reference_exit(bars, i, h, t, side, rules):
     """(entry price, exit position, exit price, reason) of a call at position i of one symbol's bars, or None."""
     if i + 1 >= len(bars):
@@ -81,7 +77,7 @@ def reference_exit(bars, i, h, t, side, rules):
     entry = bars[i][3] if rules.entry == "close" else bars[i + 1][0]
     if not entry > 0:
         return None
-    above, below = float32(entry * float32(1 + t)), float32(entry * float32(1 - t))
+    above, below = (float(price[0]) for price in barriers_of(np.float32([entry]), t))
     last = None
     for j in range(i + 1, len(bars)):
         open_, high, low, close = bars[j]

@@ -5,8 +5,8 @@ and fills both at the open where a bar opens beyond them. What it lacks: barrier
 is not known when the order is given, in the very bar of the entry; and an exit at a close by time. Both come by giving
 it each bar as three, of its open, of the whole bar, and of its close: an order of a close is filled at the next open,
 its barriers are set at that open, and an exit by time is ordered after the whole bar and filled at its close. Barrier
-prices are float32 products, as ours. What cannot be made the same: overlapping positions, both barriers in one bar left
-at the target, bars with unknown prices, spread and slippage on both fills.
+prices are those of gpupipe.targets.barriers. What cannot be made the same: overlapping positions, both barriers in one
+bar left at the target, bars with unknown prices, spread and slippage on both fills.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.runs import library
 from gpupipe.backtest import Backtest, Rules
 from gpupipe.backtest.engine import REASONS
 from gpupipe.data.panel import Panel
+from gpupipe.targets.barriers import barrier_prices
 
 SAME = Rules(side="both", commission_bps=5, spread_bps=0, slippage_bps=0)
 PER_BAR = 3
@@ -47,7 +48,6 @@ def run_symbol(backtesting: Any, panel: Panel, symbol: int, call: np.ndarray, ho
     three = np.stack([opened, whole, closed], axis=2).reshape(4, -1).T
     frame = pd.DataFrame(three, columns=["Open", "High", "Low", "Close"])
     frame.index = pd.date_range("2000-01-01", periods=len(frame), freq="min")
-    near, far = float(np.float32(1 - threshold)), float(np.float32(1 + threshold))
 
     class Calls(backtesting.Strategy):  # type: ignore[misc, name-defined]
         def init(self) -> None:
@@ -57,8 +57,8 @@ def run_symbol(backtesting: Any, panel: Panel, symbol: int, call: np.ndarray, ho
             bar, part = divmod(len(self.data) - 1, PER_BAR)
             if part == 0 and self.trades and self.trades[0].sl is None:
                 trade = self.trades[0]
-                entry = np.float32(trade.entry_price)
-                below, above = (float(entry * np.float32(factor)) for factor in (near, far))
+                barriers = barrier_prices(np.float32([trade.entry_price]), threshold)
+                above, below = (float(price[0]) for price in barriers)
                 trade.sl, trade.tp = (below, above) if trade.is_long else (above, below)
             if part == 1 and self.trades and bar == self.called + horizon:
                 self.trades[0].close()

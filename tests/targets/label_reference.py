@@ -5,19 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-import struct
 
 import numpy as np
 
 from gpupipe.targets.triple_barrier import AMBIGUOUS
+from tests.support.barriers import barriers_of
 
 HORIZONS, THRESHOLDS = (1, 2, 5), (0.05, 0.10)
 SELL, HOLD, BUY, UNKNOWN = 0, 1, 2, -1
-
-
-def _float32(value: float) -> float:
-    """A Python float rounded to float32; the product of two float32 is exact in a Python float, so this rounds once."""
-    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +41,8 @@ def _window(i, h, stop, dates, window):
     return rows
 
 
-def _label(i, rows, high, low, close, t, settings):
+def _label(i, rows, high, low, up, down, settings):
     """(label, first touch, bars until the touch, exit price; None is the last close)."""
-    up, down = _float32(close[i] * _float32(1.0 + t)), _float32(close[i] * _float32(1.0 - t))
     label, touch, bars, price = HOLD, 0, 0, None
     for j in rows:
         if high[j] >= up or low[j] <= down:
@@ -61,11 +55,8 @@ def _label(i, rows, high, low, close, t, settings):
     return label, touch, bars, price
 
 
-def _decision(i, rows, high, low, close, t, rule):
+def _decision(i, rows, high, low, up, down, rule):
     """Bars until the label cannot change any more, also where it turns out unknown."""
-    if not (close[i] > 0 and t > 0):
-        return 0
-    up, down = (_float32(close[i] * _float32(1 + sign * t)) for sign in (1, -1))
     for bars, j in enumerate(rows, 1):
         if high[j] >= up or (rule == "first_touch" and low[j] <= down):
             return bars
@@ -76,13 +67,15 @@ def reference(panel, settings):
     """Every array of Labels, by lists and loops; prices (highest high, lowest low, last close, exit) for returns."""
     high, low, close = panel.high.tolist(), panel.low.tolist(), panel.close.tolist()
     day = datetime.timedelta(days=1)
+    with np.errstate(invalid="ignore"):
+        sizes = [np.full(panel.n_rows, t) for t in settings.thresholds]
+        sizes += [(np.float32(x) * settings.volatility).astype(np.float64) for x in settings.multiples]
+        barriers = [[prices.tolist() for prices in barriers_of(panel.close, t)] for t in sizes]
     dates = [datetime.date(1970, 1, 1) + t // 86_400_000_000_000 * day for t in panel.time_ns.tolist()]
     per_label = ("y", "touch", "touch_bars", "decided_bars", "price")
     values = {name: [] for name in (*per_label, "highest", "lowest", "last", "exit_row")}
     for start, stop in zip(panel.offsets[:-1].tolist(), panel.offsets[1:].tolist(), strict=True):
         for i in range(start, stop):
-            scaled = (_float32(_float32(x) * float(settings.volatility[i])) for x in settings.multiples)
-            sizes = [*settings.thresholds, *scaled]
             for h in settings.horizons:
                 rows = _window(i, h, stop, dates, settings.window)
                 values["exit_row"].append(stop - 1 if rows is None else rows[-1] if len(rows) else i)
@@ -91,13 +84,14 @@ def reference(panel, settings):
                 values["highest"].append(max(high[j] for j in rows) if known and len(rows) else math.nan)
                 values["lowest"].append(min(low[j] for j in rows) if known and len(rows) else math.nan)
                 values["last"].append(close[rows[-1]] if known and len(rows) else math.nan)
-                for t in sizes:
-                    label, touch, bars, price = UNKNOWN, UNKNOWN, 0, math.nan
-                    if known and t > 0:
-                        label, touch, bars, price = _label(i, rows, high, low, close, t, settings)
+                for t, (ups, downs) in zip(sizes, barriers, strict=True):
+                    label, touch, bars, price, decided = UNKNOWN, UNKNOWN, 0, math.nan, 0
+                    if known and t[i] > 0:
+                        label, touch, bars, price = _label(i, rows, high, low, ups[i], downs[i], settings)
                         price = values["last"][-1] if price is None else price
-                    ahead = range(i + 1, stop) if rows is None else rows
-                    decided = _decision(i, ahead, high, low, close, t, settings.rule)
+                    if close[i] > 0 and t[i] > 0:
+                        ahead = range(i + 1, stop) if rows is None else rows
+                        decided = _decision(i, ahead, high, low, ups[i], downs[i], settings.rule)
                     for name, value in zip(per_label, (label, touch, bars, decided, price), strict=True):
                         values[name].append(value)
     return {name: np.array(column).reshape(panel.n_rows, -1) for name, column in values.items()}

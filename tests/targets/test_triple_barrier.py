@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe.targets.triple_barrier import AMBIGUOUS, PER_LABEL, barrier_classes, tp_dd_labels
+from tests.support.barriers import barriers_of
 from tests.support.market import demo_panel, panel_of, sp500_panel
 from tests.support.panels import random_panel
 from tests.targets.label_reference import (
@@ -84,9 +85,9 @@ def test_a_price_on_the_barrier_counts_and_one_ulp_short_of_it_does_not(device):
     rng = np.random.default_rng(7)
     close = np.exp(rng.uniform(-4, 9, 3000)).astype(np.float32)
     for t in (0.05, 0.10, 0.025):
-        up, down = close * np.float32(1 + t), close * np.float32(1 - t)
-        # The float64 product differs for some of them, so the test would detect it.
-        assert (up.astype(np.float64) > close.astype(np.float64) * (1 + t)).any()
+        up, down = barriers_of(close, t)
+        # The float32 product differs for some of them, so the test would detect it.
+        assert (up != close * np.float32(1 + t)).any()
         for high, low, expected in (
             (up, close, BUY), (np.nextafter(up, np.float32(np.inf)), close, BUY),
             (np.nextafter(up, np.float32(0)), close, HOLD),

@@ -9,6 +9,7 @@ from bench import runs
 from bench.kernels import label_peers
 from bench.kernels.label_peers import FIELDS, numpy_label_cube
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
+from tests.support.barriers import barriers_of
 
 HORIZONS, THRESHOLDS = (1, 3, 7), (0.01, 0.03, 0.05)
 
@@ -22,6 +23,7 @@ def loop_over_rows(panel, horizons, thresholds):
         "exit_row": np.zeros((n, len(horizons)), np.int64),
         **{name: np.full((n, len(horizons)), np.nan, np.float32) for name in ("tp", "dd", "forward_return")},
     }  # fmt: skip
+    barriers = [barriers_of(panel.close, t) for t in thresholds]
     for i in range(n):
         stop = panel.offsets[panel.symbol_of_row[i] + 1]
         entry = panel.close[i]
@@ -34,9 +36,9 @@ def loop_over_rows(panel, horizons, thresholds):
             highs, lows, closes = bars
             out["tp"][i, k], out["dd"][i, k] = highs.max() / entry - unit, lows.min() / entry - unit
             out["forward_return"][i, k] = closes[-1] / entry - unit
-            for m, t in enumerate(thresholds):
+            for m in range(len(thresholds)):
                 column = k * len(thresholds) + m
-                up, down = entry * np.float32(1 + t), entry * np.float32(1 - t)
+                up, down = (prices[i] for prices in barriers[m])
                 out["y"][i, column] = 2 if highs.max() >= up else 0 if lows.min() <= down else 1
                 out["touch"][i, column] = 0
                 out["realised_return"][i, column] = out["forward_return"][i, k]
