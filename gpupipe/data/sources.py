@@ -44,6 +44,7 @@ _AGAIN = "download the file again, or remove it"
 _PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!doctype|<html|<head|<body|<\?xml|<error|\{\s*\"|\[\s*[\[{])", re.IGNORECASE
 )
+NO_ROWS, NO_BARS = "file holds no rows", "symbol has no bars"  # kinds of findings
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -193,10 +194,10 @@ def findings(tables: Sequence[RawTable]) -> tuple[Finding, ...]:
         symbols = sum("symbol" not in table.columns or not table.columns for table in files)
         names = " and ".join(pathlib.Path(table.origin).name for table in files[:2])
         listed = names + (f" and {len(files) - 2} more" if len(files) > 2 else "")
-        found.append(Finding("file holds no rows", "skipped", 0, symbols, printable(listed)))
+        found.append(Finding(NO_ROWS, "skipped", 0, symbols, printable(listed)))
     without = list(dict.fromkeys(symbol for table in tables for symbol in table.without_bars))
     if without:
-        found.append(Finding("symbol has no bars", "skipped", 0, len(without), printable(without[0])))
+        found.append(Finding(NO_BARS, "skipped", 0, len(without), printable(without[0])))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data import save
+from gpupipe.data import file_symbols, save, sources
 from gpupipe.data.bar_store import Manifest
 from gpupipe.data.errors import DataError
 from gpupipe.data.ingest import bar_length, parts, sessions
@@ -27,6 +27,7 @@ from gpupipe.data.report import time_text
 from gpupipe.store.content_store import Store, dump_json, write_atomic
 
 JOURNAL, LAST = "ingest.jsonl", "ingest.json"
+_DOUBTFUL = (sources.NO_ROWS, sources.NO_BARS, file_symbols.SAME, file_symbols.UNSURE, file_symbols.NO_TICKER)
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _report(
         newly_stale=newly_stale,
         files_written=len(contents),
         bytes_written=sum(map(len, contents.values())),
+        doubts=tuple(f"{f.kind} ({f.example})" for f in incoming.report.findings if f.kind in _DOUBTFUL),
         all_refused=set(incoming.bars.names) <= refused,
         rekeyed=aligned.rekeyed,
         doubled=aligned.doubled,

@@ -28,6 +28,7 @@ class IngestReport:
     added: new symbols.  changes: restated, revised, kept, replaced, refused and moved symbols, and possible splits.
     unchecked: symbols with new bars but no overlapping bar, so that a restatement would not be detected.
     without_sector: symbols dropped because no sector is known.  without_bars: symbols for which Yahoo sent no bars.
+    doubts: files that were skipped, and doubtful symbols of files, as sentences.
     calendar: its name, or the reason why there is none.  missing: (symbol, day), sessions without a bar in the time
     range that this ingest touched.  closed: days with bars on which the exchange was closed.
     outside, holes, silent: of intraday bars, see `hours.HoursCheck`.
@@ -69,6 +70,7 @@ class IngestReport:
     files_written: int
     bytes_written: int
     all_refused: bool = False
+    doubts: tuple[str, ...] = ()
     outside: tuple[tuple[str, str, int], ...] = ()
     holes: tuple[tuple[str, str, int], ...] = ()
     silent: tuple[tuple[str, int], ...] = ()
@@ -87,6 +89,7 @@ class IngestReport:
             sentences.append(f"{counted(len(self.without_sector), 'symbol')} without a sector left out")
         if self.without_bars:
             sentences.append(f"no bars came for {counted(len(self.without_bars), 'symbol')}")
+        sentences += self.doubts
         if self.missing:
             sentences.append(f"{counted(len(self.missing), 'session')} without a bar")
         if self.closed:

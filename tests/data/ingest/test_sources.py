@@ -154,6 +154,18 @@ def test_every_other_kind_that_the_job_reads(tmp_path):
     assert same(again, whole)
 
 
+def test_an_empty_file_and_a_doubtful_symbol_are_warnings(tmp_path):
+    text = "date,open,high,low,close,volume\n2020-01-02,1,2,0.5,1,7\n2020-01-03,1,2,0.5,1,7\n"
+    for name, content in {"A.csv": text, "prices.csv": text, "GONE.csv": ""}.items():
+        (tmp_path / name).write_text(content)
+    report = ingest(tmp_path, tmp_path / "store", SourceOptions(no_sector="other"), calendar="none")
+    assert report.status == "WARN" and report.warnings == (
+        "file holds no rows (GONE.csv)",
+        "symbol is a file's name that looks like no ticker (prices)",
+    )
+    assert stored_panel(tmp_path / "store").symbols == ("A", "prices")
+
+
 def plain_text(table):
     for name in ("symbol", "sector"):
         table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
