@@ -137,12 +137,12 @@ def summary(report: DataReport) -> str:
 
 
 def counted_over(report: DataReport) -> str:
-    """Say which rows the findings and notes count; empty if all sectors were requested."""
+    """Say which rows the findings and notes count; empty if the rows of all symbols are read."""
     if report.rows_selected == report.rows_read:
         return ""
     return (
         f"adjusted and unreadable rows, and the notes, refer to all {report.rows_read:,} rows read; other findings to "
-        f"the {report.rows_selected:,} rows of the requested sectors"
+        f"the {report.rows_selected:,} rows of the sectors read"
     )
 
 

@@ -68,7 +68,7 @@ def test_a_verdict_says_which_rows_it_is_of(tmp_path):
         console.show_data(to, report)
         assert "a price is not positive" in printed(to)
         said = " ".join(printed(to).split())
-        assert ("rows read; other findings to the 3 rows of the requested sectors" in said) is expected
+        assert ("rows read; other findings to the 3 rows of the sectors read" in said) is expected
 
 
 def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():
