@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpupipe.data import column_levels
 from gpupipe.data.errors import printable
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import Finding, counted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 UNSURE = "files may be parts of one symbol"
 SAME = "several files of one symbol overlap in time"
 NO_TICKER = "symbol is a file's name that looks like no ticker"
+NO_COLUMN = "file has no column for the symbol, others have one"
 
 _COPY = re.compile(r"(?P<name>.+?)(?:\s*\([0-9]{1,2}\)|\s+-\s+Copy(?:\s*\([0-9]{1,2}\))?)")
 _DAY = (
@@ -136,10 +138,14 @@ def resolve(
             constants.setdefault("timeframe", file.interval)
         settled[file.number] = dataclasses.replace(tables[file.number], constants=constants)
     notes, findings = _shared(files, joined, symbol_of_file, tables)
-    named = {table.origin for table in tables if "symbol" in table.columns}
-    odd = [f for f in files if f.rows and (named or symbol_of_file[f.number].casefold() in _GENERIC)]
-    if odd and len(tables) > 1:
-        findings.append(_finding(NO_TICKER, "flagged", odd, symbol_of_file[odd[0].number]))
+    mixed = any("symbol" in table.columns and column_levels.NOTE not in table.notes for table in tables)
+    generic = {file.number for file in files if symbol_of_file[file.number].casefold() in _GENERIC}
+    for kind, odd in (
+        (NO_TICKER, [file for file in files if file.rows and file.number in generic]),
+        (NO_COLUMN, [file for file in files if file.rows and file.number not in generic and mixed]),
+    ):
+        if odd and len(tables) > 1:
+            findings.append(_finding(kind, "flagged", odd, symbol_of_file[odd[0].number]))
     if unsure:
         findings.append(_finding(UNSURE, "flagged", unsure, unsure[0].symbol))
     copies = [file for file in files if file.symbol != tables[file.number].path_names[-1]]

@@ -202,7 +202,7 @@ def test_doubtful_names_are_findings(tmp_path):
     assert found(report) == [(kind, "flagged", 20, 1, "prices")]
     named = bars("2020-01-01", 30).append_column("symbol", pa.array(["X"] * 30))
     _, report = read(tmp_path / "named", {"all.csv": named, "B.csv": bars("2020-01-01", 20)})
-    assert found(report) == [(kind, "flagged", 20, 1, "B")]
+    assert found(report) == [("file has no column for the symbol, others have one", "flagged", 20, 1, "B")]
 
 
 def kline(start: str, n: int, per_second: int) -> str:

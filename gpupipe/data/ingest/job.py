@@ -27,7 +27,14 @@ from gpupipe.data.report import time_text
 from gpupipe.store.content_store import Store, dump_json, write_atomic
 
 JOURNAL, LAST = "ingest.jsonl", "ingest.json"
-_DOUBTFUL = (sources.NO_ROWS, sources.NO_BARS, file_symbols.SAME, file_symbols.UNSURE, file_symbols.NO_TICKER)
+_DOUBTFUL = (
+    sources.NO_ROWS,
+    sources.NO_BARS,
+    file_symbols.SAME,
+    file_symbols.UNSURE,
+    file_symbols.NO_TICKER,
+    file_symbols.NO_COLUMN,
+)
 
 
 @dataclass(frozen=True)
