@@ -102,7 +102,8 @@ def check(stored: BarTable, incoming: BarTable, length: BarLength | None, calend
     Both: those of a day or longer at their session dates, where they could be keyed.  length: of the stored bars; None
     accepts all.  calendar: name of an exchange's calendar that may explain gaps; "" for none.
 
-    Most overlapping bars are equal: the length is. Else the spacings decide:
+    Most overlapping bars are equal: the length is, unless 4 of 5 of many spacings are another one. Else the spacings
+    decide:
 
     - At least 4 spacings: a quarter of them must be the length itself.
     - Fewer: they must be what a calendar explains. Of daily bars that is a weekend with holidays (up to 5 days), a
@@ -110,7 +111,9 @@ def check(stored: BarTable, incoming: BarTable, length: BarLength | None, calend
       periods; of intraday ones the length, a spacing that the store has too, or a night.
     - Bars that all stand at midnight are no intraday bars, unless the store has bars at midnight, and not other ones.
     """
-    if length is None or not incoming.n_rows or _agree(stored, incoming):
+    if length is None or not incoming.n_rows:
+        return
+    if _agree(stored, incoming) and not _are_regular(incoming, length):
         return
     explained = _sessions_are_explained if length.is_session else _intraday_is_explained
     if not explained(stored, incoming, length, calendar):
@@ -126,6 +129,17 @@ def _spacings(symbol: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndar
     steps, starts = np.diff(time)[same], time[:-1][same]
     every = max(1, len(steps) // _SAMPLE)
     return steps[::every], starts[::every]
+
+
+def _are_regular(bars: BarTable, length: BarLength) -> bool:
+    """Whether many bars are nearly all of another length than `length`: every fifth day is a week."""
+    steps, starts = _spacings(bars.symbol, bars.time_ns)
+    if len(np.unique(starts)) < _MANY:
+        return False
+    usual = judge(bars)
+    values, counts = np.unique(steps, return_counts=True)
+    several = counts.max() >= _SURE_SHARE * len(steps) and int(values[counts.argmax()]) != length.step_ns
+    return several and usual is not None and (usual.unit != length.unit or not length.is_session)
 
 
 def _agree(stored: BarTable, incoming: BarTable) -> bool:

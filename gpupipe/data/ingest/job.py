@@ -17,13 +17,14 @@ from gpupipe.data.bar_store import Manifest
 from gpupipe.data.errors import DataError
 from gpupipe.data.ingest import bar_length, parts, sessions
 from gpupipe.data.ingest.bar_table import BarTable
+from gpupipe.data.ingest.hours import HOUR_NS
 from gpupipe.data.ingest.incoming import IncomingBars, SourceOptions, align_incoming, read_incoming
 from gpupipe.data.ingest.merge import MergeResult, merge
 from gpupipe.data.ingest.report import IngestReport
 from gpupipe.data.ingest.restate import REFUSED
 from gpupipe.data.ingest.session_keys import Aligned
 from gpupipe.data.panel import NS_PER_DAY
-from gpupipe.data.report import time_text
+from gpupipe.data.report import counted, time_text
 from gpupipe.store.content_store import Store, dump_json, write_atomic
 
 JOURNAL, LAST = "ingest.jsonl", "ingest.json"
@@ -145,8 +146,25 @@ def _report(
         all_refused=set(incoming.bars.names) <= refused,
         rekeyed=aligned.rekeyed,
         doubled=aligned.doubled,
-        notes=incoming.report.notes,
+        notes=(*incoming.report.notes, *_clock_notes(bars)),
     )
+
+
+def _clock_notes(bars: BarTable) -> list[str]:
+    """A note on symbols some of whose bars came without a time zone, so that their clock is UTC."""
+    ahead_h = np.abs(bars.clock_ns - bars.time_ns) // HOUR_NS
+    if bars.local_ns is None:
+        return []
+    zoned = np.bincount(bars.symbol, ahead_h > 1, len(bars.names))  # one hour is London in summer
+    utc = np.bincount(bars.symbol, ahead_h == 0, len(bars.names))
+    both = np.flatnonzero((zoned > 0) & (utc > 0))
+    if not len(both):
+        return []
+    symbols = counted(len(both), "symbol")
+    return [
+        f"{symbols} ({bars.names[both[0]]} first) have bars with a time zone and bars without: the clock of those is "
+        "UTC, so send them again with their zone"
+    ]
 
 
 def _calendar(requested: str | None) -> tuple[str, str]:

@@ -88,6 +88,17 @@ def test_another_length_is_refused_by_a_daily_store(tmp_path, step, words, n):
         put(source, tmp_path / "store")
 
 
+def test_every_fifth_day_is_a_week_although_its_bars_are_equal(tmp_path):
+    whole = bars()
+    put(part(whole, 0, 30), tmp_path / "store")
+    mondays = whole.filter(pa.array(np.arange(whole.num_rows) % 40 % 5 == 0))
+    with pytest.raises(DataError, match="holds bars of 1 day and the source bars of 1 week"):
+        put(mondays, tmp_path / "store")
+    assert put(part(whole, 28, 40), tmp_path / "store").new_bars == 30
+    with_gaps = without(whole, ["2024-03-06", "2024-03-12", "2024-03-13", "2024-03-20"])
+    assert not put(with_gaps, tmp_path / "store").changed
+
+
 @pytest.mark.parametrize("step", [4 * HOUR, DAY, 7 * DAY, 60 * 10**9])
 @pytest.mark.parametrize("n", [2, 12])
 def test_another_length_is_refused_by_an_hourly_store(tmp_path, step, n):

@@ -70,7 +70,8 @@ def test_bars_without_a_zone_have_no_column_and_get_the_clock_when_they_come_wit
     day = panel.time_ns // (24 * HOUR_NS)
     np.testing.assert_array_equal(panel.local_ns - panel.time_ns, np.where(day >= np.unique(day)[3], TOKYO, 0))
     assert report.new_bars == 24 and not report.changes
-    ingest(whole, store, calendar="none")
+    assert "2 symbols (AAA first) have bars with a time zone and bars without" in report.notes[-1]
+    assert not ingest(whole, store, calendar="none").notes
     assert (stored_panel(store).local_ns - stored_panel(store).time_ns == TOKYO).all()
 
 
