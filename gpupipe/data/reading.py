@@ -146,11 +146,7 @@ def load(
         settled, notes, findings = symbol_sectors.settle_sectors(raw.bars, no_sector)
         raw = dataclasses.replace(raw, bars=settled, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
         selected = symbol_sectors.select_sectors(raw.bars, requested)
-        # A simulated market may reach into the future.
-        limits = time_limits.ANY_TIME if raw.kind == "simulated" else time_limits.limits_of(selected)
-        validated = _with_texts(raw, validate.validate_bars(selected, limits))
-        _check(raw, validated, strict=strict)
-        _check_quarantine(raw, validated, int(selected.close.size), max_quarantined)
+        validated = _validate(raw, selected, strict=strict, max_quarantined=max_quarantined)
         panel = _to_panel(validated.bars)
         digest = data_hash(panel)
         panel = panel.to(target)
@@ -159,6 +155,16 @@ def load(
     elapsed_s = time.perf_counter() - started
     event("read", stage="read", seconds=elapsed_s, rows=report.rows_read, reader=report.reader, device=target.kind)
     return panel, report
+
+
+def _validate(raw: _RawData, selected: Bars, *, strict: bool, max_quarantined: float) -> validate.Validated:
+    """Validate the rows of the requested sectors; DataError for what `strict` and `max_quarantined` do not allow."""
+    # A simulated market may reach into the future.
+    limits = time_limits.ANY_TIME if raw.kind == "simulated" else time_limits.limits_of(selected)
+    validated = _with_texts(raw, validate.validate_bars(selected, limits))
+    _check(raw, validated, strict=strict)
+    _check_quarantine(raw, validated, int(selected.close.size), max_quarantined)
+    return validated
 
 
 def _check(raw: _RawData, validated: validate.Validated, *, strict: bool) -> None:
