@@ -1,7 +1,7 @@
 """Fuzz the readers and the configuration for some time: `python -m tests.support.fuzz --minutes 10 [--atheris]`.
 
 Whatever comes must be a Panel or a DataError, a Config or a ConfigError; files stay unchanged. The properties are those
-of tests/data/test_fuzz.py and tests/config/test_fuzz.py, which try some dozens of examples in each run of the tests:
+of TESTS, which try some dozens of examples in each run of the tests:
 here hypothesis draws other ones, round after round. With --atheris the second half of the time goes to bytes that are
 changed by the code that they reach (`pip install atheris`, which nothing else needs), a process for each of TARGETS.
 Measured is correctness, not speed. The last line is JSON; the exit code is 1 if anything failed, which stands above it,
@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 from bench import runs
 
-TESTS = ("tests/data/test_fuzz.py", "tests/config/test_fuzz.py")
+TESTS = ("tests/data/test_fuzz.py", "tests/data/test_number_times.py", "tests/config/test_fuzz.py")
 EXAMPLES = 400  # of each property in a round
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "arrow": ".feather", "sqlite": ".db"}
 TARGETS = ("toml", "set", *SUFFIXES)
