@@ -27,12 +27,12 @@ def beyond(price, level, side):
 
 
 @kernel(
-    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i4[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "i1[:]", "i8", "i8",
-           "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]"),
+    types=("f4[:]", "f4[:]", "f4[:]", "f4[:]", "i1[:]", "i4[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "i1[:]", "i8",
+           "i8", "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]"),
     double_precision=True,
 )  # fmt: skip
 def trade_outcomes(
-    i, open, high, low, close, symbol_of_row, offsets, horizons, up, down, sides, at_close, target_first,
+    i, open, high, low, close, halted, symbol_of_row, offsets, horizons, up, down, sides, at_close, target_first,
     entry_price, exit_row, exit_price, reason,
 ):  # fmt: skip
     """Exit of a position that a call in row i opens, for each variant and side.
@@ -42,12 +42,15 @@ def trade_outcomes(
       an entry at the open: its open is the entry);
     - else a bar whose low or high reaches the stop or target exits at that price; if it reaches both, at the stop, or
       with target_first at the target;
-    - else the last bar exits at its close.
+    - else the last bar exits at its close;
+    - nothing is filled in a halted bar: a call in one, or before one at whose open it would enter, has no entry; an
+      exit waits, and a position that is due in a halt exits at the open of the next bar that is traded, reason TIME.
     Stop and target are the barriers of the entry price, as in the labels.
 
     Reads:   the future of row i up to its exit, never beyond. Never a feature.
-    Inputs:  open, high, low, close float32 (n_rows,); symbol_of_row int32 (n_rows,); offsets int64 (n_symbols + 1,);
-             horizons int64, up and down float64 (n_variants,), 1 + t and 1 - t: a short's target is at down;
+    Inputs:  open, high, low, close float32 (n_rows,); halted int8 (n_rows,), 1 in a halt; symbol_of_row int32
+             (n_rows,); offsets int64 (n_symbols + 1,); horizons int64, up and down float64 (n_variants,), 1 + t and
+             1 - t: a short's target is at down;
              sides int8 (n_sides,), LONG, SHORT or both in this order.
     Outputs: entry_price float32 (n_rows,), NaN where there is no entry; exit_row int64, exit_price float32, reason int8
              (n_variants * n_sides, n_rows): side k of variant v in row v * n_sides + k; -1, NaN and 0 where there is
@@ -62,6 +65,8 @@ def trade_outcomes(
     entry = np.float32(math.nan)
     if first < stop:
         entry = close[i] if at_close else open[first]
+        if halted[i] != 0 or (at_close == 0 and halted[first] != 0):
+            entry = np.float32(math.nan)
     if not is_price(entry):
         entry = np.float32(math.nan)
     entry_price[i] = entry
@@ -79,7 +84,9 @@ def trade_outcomes(
                 # A NaN high or low compares as false; which extreme is best depends on the side.
                 best, worst = (low[j], high[j]) if short else (high[j], low[j])
                 opened = is_price(open[j])
-                if j > due:  # past the horizon: the close of the last bar is unknown
+                if halted[j] != 0:
+                    pass  # nobody trades; only the last known close below may be this bar's
+                elif j > due:  # past the horizon: the close of the last bar is unknown
                     if opened or is_price(close[j]):
                         row, price, why = j, open[j] if opened else close[j], TIME
                 else:
@@ -136,45 +143,55 @@ def call_rows(i, probability, row_of, cutoffs, window_of_row, symbol_of_row, sec
 
 
 @kernel(
-    types=("i1[:,:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]", "f4[:]", "f4[:]", "i8[:,:]", "f4[:,:]", "i1[:,:]",
-           "i8", "i8", "i8", "i8[:]", "i8", "i8[:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]", "f4[:]", "i1[:]"),
+    types=("i1[:,:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]", "f4[:]", "i1[:]", "f4[:]", "i8[:,:]", "f4[:,:]",
+           "i1[:,:]", "i8", "i8", "i8", "i8[:]", "i8", "i8[:]", "i8[:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f4[:]",
+           "f4[:]", "i1[:]"),
 )  # fmt: skip
 def take_trades(
-    i, call, symbols, offsets, variant_of_model, sides, open, close, entry_price, exit_row, exit_price, reason,
+    i, call, symbols, offsets, variant_of_model, sides, open, close, halted, entry_price, exit_row, exit_price, reason,
     overlapping, leave_on_opposite, at_close, first_trade, listing,
-    count, model, first, last, side_of, entered_at, left_at, why,
+    count, unfilled, model, first, last, side_of, entered_at, left_at, why,
 ):  # fmt: skip
     """The trades of one model and symbol, counted or listed; i is model * n_symbols + k, for the symbol symbols[k].
 
     Rows in time order: a call of one of `sides` opens a position unless one is open, or always if `overlapping`. A
     position that exits in row x does not block a call of row x, which is known at the close of that bar. With
     leave_on_opposite the first opposite call before the exit closes the position at the next open (at that row's close
-    with at_close), if that price is known.
+    with at_close), if that price is known. A call of a halted row opens and closes nothing. A call whose entry would
+    be in a halted row opens nothing; an exit by an opposite call waits for the open of the next row that is traded.
 
-    Inputs:  call int8 (n_models, n_rows); symbols int64 (n_symbols,), in the order of the list; variant_of_model int64
-             (n_models,); sides, entry_price, exit_row, exit_price, reason as in trade_outcomes; first_trade int64
+    Inputs:  call int8 (n_models, n_rows); halted int8 (n_rows,); symbols int64 (n_symbols,), in the order of the list;
+             variant_of_model int64 (n_models,); sides, entry_price, exit_row, exit_price, reason as in
+             trade_outcomes; first_trade int64
              (n_models * n_symbols,), the position of the first trade of each i in the list.
-    Outputs: count int64 (n_models * n_symbols,), if not `listing`. Else, from first_trade[i] on, for each trade: model,
+    Outputs: count and unfilled int64 (n_models * n_symbols,), trades and calls that a halt left without an entry, if
+             not `listing`. Else, from first_trade[i] on, for each trade: model,
              the rows of its call (first) and exit (last) int64, its side and reason (why) int8, its prices float32.
     """
     n_symbols, n_sides = offsets.shape[0] - 1, sides.shape[0]
     m, symbol = i // n_symbols, symbols[i % n_symbols]
     lowest, highest, k_lowest = sides[0], sides[n_sides - 1], variant_of_model[m] * n_sides
-    free, n = offsets[symbol], 0
-    for row in range(offsets[symbol], offsets[symbol + 1]):
+    free, n, n_unfilled, end_of_symbol = offsets[symbol], 0, 0, offsets[symbol + 1]
+    for row in range(offsets[symbol], end_of_symbol):
         side = call[m, row]
         if side < lowest or side > highest or (row < free and overlapping == 0):
             continue
         k = k_lowest + (side - lowest)
         end, because, price = exit_row[k, row], reason[k, row], exit_price[k, row]
         if because == 0:
+            in_halt = halted[row] != 0 or (at_close == 0 and row + 1 < end_of_symbol and halted[row + 1] != 0)
+            n_unfilled += 1 if in_halt else 0
             continue
         if leave_on_opposite != 0:
             other = LONG if side == SHORT else SHORT
             for r in range(row + 1, end):
+                if call[m, r] != other or halted[r] != 0:
+                    continue
                 at = r if at_close != 0 else r + 1
+                while at < end and halted[at] != 0:
+                    at += 1
                 value = close[at] if at_close != 0 else open[at]
-                if call[m, r] == other and is_price(value):
+                if halted[at] == 0 and is_price(value):
                     end, because, price = at, OPPOSITE, value
                     break
         if listing != 0:
@@ -186,7 +203,7 @@ def take_trades(
         # An order for the next open is placed at the previous close, so a reversal opens at the same open that closes.
         free = end - 1 if because == OPPOSITE and at_close == 0 else end
     if listing == 0:
-        count[i] = n
+        count[i], unfilled[i] = n, n_unfilled
 
 
 @inline

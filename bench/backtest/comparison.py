@@ -119,7 +119,7 @@ def differences(result: Backtest, theirs: np.ndarray) -> dict[str, int]:
     """How many trades are the same in entry and exit, and to 1e-5 in return, and how many are not.
 
     left_open: both held on to the end of the history, where vectorbt leaves a trade open and we close it at the last
-    close. other: a high or low that is the barrier to the cent, which float32 (ours) and float64 products round apart.
+    close. other: a high or low that is the barrier to the cent, which a float64 product may miss.
     """
     trades, panel, date = result.trades, result.panel, result.date_of_row
     column = trades.model * panel.n_symbols + column_of_symbol(panel)[panel.symbol_of_row[trades.row]]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 SEALED, WALKED, CROSSED = "sealed-test", "walk-forward", "cpcv"  # whose out-of-sample rows
 F1, PROFIT = "f1", "profit"  # how validation chose the cutoffs
+HALTS = ("unfilled", "waited")  # columns: calls that a halt left without an entry, exits that waited for its end
 BUY_AND_HOLD = "buy_and_hold"  # stands in the place of a model's name
 
 RULE_HELP = {
     "entry": "at the open after the call, or (optimistic) at the close that it was computed from",
     "side": "long acts on BUY calls, short on SELL calls",
     "both_in_bar": "a bar that reaches target and stop",
+    "halts": "no order is filled in a bar without volume whose price did not move; fill: as in any other bar",
     "sizing": "shares of the equity: one for each symbol, or all of it over open positions",
 }
 SOURCE_HELP = (

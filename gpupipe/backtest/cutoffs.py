@@ -15,6 +15,7 @@ import numpy as np
 from gpupipe.backtest import engine
 from gpupipe.backtest.choices import F1, PROFIT
 from gpupipe.backtest.engine import LONG, REASONS, SHORT
+from gpupipe.backtest.halts import halted_rows
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
 from gpupipe.data.panel import Panel
@@ -84,17 +85,19 @@ class ValidationPart:
     """A sector's bars from the begin of its validation part to its sealed test, and the predictions for them.
 
     values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN on rows outside of validation.
+    halted: int8 (n_rows,), see `halts.halted_rows`.
 
         >>> from gpupipe.data import simulate
         >>> values = np.full((6, 1, 3), np.nan, np.float32)
         >>> values[3:] = 0.2, 0.5, 0.3
-        >>> part = ValidationPart(simulate(n_symbols=1, n_bars=6), values)
+        >>> part = ValidationPart(simulate(n_symbols=1, n_bars=6), values, np.zeros(6, np.int8))
         >>> int((~np.isnan(part.values[:, 0, 2])).sum()), part.panel.n_rows  # validation rows, and all bars
         (3, 6)
     """
 
     panel: Panel
     values: Any
+    halted: Any
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def _validation_part(models: Any, sector: str, bars: Panel) -> ValidationPart:
     begin, end = (time_ns_of(text) for text in models.metadata[sector]["dates"]["validation"])
     predictions = models.predict(bars, None, (bars.time_ns >= begin) & (bars.time_ns <= end))
     panel, rows = engine.bars_of(bars, bars.time_ns >= begin)
-    return ValidationPart(panel, predictions.values[rows])
+    return ValidationPart(panel, predictions.values[rows], halted_rows(bars)[rows])
 
 
 def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, models: Sequence[int]) -> list[Side]:
@@ -217,7 +220,7 @@ def _best_cutoffs(parts: Sequence[ValidationPart], dates: np.ndarray, bet: Bet, 
     total = np.zeros_like(count)
     for part in parts:
         panel, xp, asarray = part.panel, part.panel.device.xp, part.panel.device.asarray
-        outcomes, _ = engine.outcomes_of(panel, (bet.horizon,), (bet.threshold,), bet.rules)
+        outcomes, _ = engine.outcomes_of(panel, (bet.horizon,), (bet.threshold,), bet.rules, part.halted)
         probability = xp.ascontiguousarray(part.values[:, models, bet.class_number].T)
         predicted = ~xp.isnan(probability).all(axis=0)[None]
         overlapping = dataclasses.replace(bet.rules, overlapping=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from gpupipe.backtest.halts import halted_rows
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
 from gpupipe.data.panel import Panel
+from gpupipe.runtime.device import device_of
 from gpupipe.targets.barriers import factors
 from gpupipe.targets.classes import percent
 
@@ -25,13 +28,14 @@ class Outcomes:
 
     Arrays: see kernels.backtest.trade_outcomes.  variants: (horizon, threshold).  sides: of LONG and SHORT.
 
-        >>> outcomes = Outcomes(((1, 0.05), (5, 0.1)), (LONG, SHORT), None, None, None, None)
+        >>> outcomes = Outcomes(((1, 0.05), (5, 0.1)), (LONG, SHORT), None, None, None, None, None)
         >>> [outcomes.row_of(variant, side) for variant in (0, 1) for side in (LONG, SHORT)]
         [0, 1, 2, 3]
     """
 
     variants: tuple[tuple[int, float], ...]
     sides: tuple[int, ...]
+    halted: Any
     entry_price: Any
     exit_row: Any
     exit_price: Any
@@ -49,15 +53,17 @@ class Trades:
     model: int64, number of a name of OutOfSample.names.  row: int64, of the call.  first_row, last_row: int64, of entry
     and exit. All rows are those of Backtest.panel.  side: int8, LONG or SHORT.
     entry_price, exit_price: float32, before costs.  reason: int8, index of REASONS.
-    net: float64, return on the stake after costs.
+    net: float64, return on the stake after costs.  waited: bool, whether the exit waited for the end of a halt.
     groups: int64 (n_models * n_sectors + 1,): the trades of model m and sector s are groups[k]:groups[k + 1],
         k = m * n_sectors + s.
+    unfilled: int64 (n_models * n_sectors,), on the host: calls that opened no trade because of a halt.
 
         >>> prices, rows = np.array([100, 50], np.float32), np.array([0, 5])
         >>> trades = Trades(
         ...     model=np.zeros(2, int), row=rows, first_row=rows + 1, last_row=rows + 3, side=np.full(2, LONG, np.int8),
         ...     entry_price=prices, exit_price=prices * np.float32(1.25), reason=np.ones(2, np.int8),
-        ...     net=np.array([0.2495, 0.2495]), groups=np.array([0, 1, 2]))
+        ...     net=np.array([0.2495, 0.2495]), waited=np.zeros(2, bool), groups=np.array([0, 1, 2]),
+        ...     unfilled=np.zeros(2, int))
         >>> trades.n_trades, REASONS[trades.reason[0]], float(trades.exit_price[1])
         (2, 'target', 62.5)
     """
@@ -71,7 +77,9 @@ class Trades:
     exit_price: Any
     reason: Any
     net: Any
+    waited: Any
     groups: Any
+    unfilled: np.ndarray
 
     @property
     def n_trades(self) -> int:
@@ -136,7 +144,8 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     rules = rules or Rules()
     panel, rows = cut(source)
     xp, device = panel.device.xp, panel.device
-    outcomes, variant = outcomes_of(panel, source.horizons, source.thresholds, rules)
+    halted = halted_rows(source.panel)[rows]  # of the whole panel, whose bars before the first row are known
+    outcomes, variant = outcomes_of(panel, source.horizons, source.thresholds, rules, halted)
     calls = call_of(panel, source, rows)
     trades = taken(panel, calls, variant, outcomes, rules)
     times, date_of_row = xp.unique(panel.time_ns, return_inverse=True)
@@ -166,24 +175,29 @@ def bars_of(panel: Panel, keep: Any) -> tuple[Panel, Any]:
 
 
 def outcomes_of(
-    panel: Panel, horizons: tuple[int, ...], thresholds: tuple[float, ...], rules: Rules
+    panel: Panel, horizons: tuple[int, ...], thresholds: tuple[float, ...], rules: Rules, halted: Any
 ) -> tuple[Outcomes, np.ndarray]:
-    """The outcome of a position opened after each row; int64 (n_models,), on the host: the variant of each model."""
+    """The outcome of a position opened after each row; int64 (n_models,), on the host: the variant of each model.
+
+    halted: int8 (n_rows,), of `halts.halted_rows`; ignored where the rules fill halted bars.
+    """
     from gpupipe.kernels.backtest import trade_outcomes
 
     pairs = list(zip(horizons, thresholds, strict=True))
     variants = tuple(sorted(set(pairs)))
     xp, asarray, n = panel.device.xp, panel.device.asarray, panel.n_rows
     entry = xp.empty(n, xp.float32)
+    halted = halted if rules.halts == "wait" else xp.zeros(n, xp.int8)
     exits = [xp.empty((len(rules.sides) * len(variants), n), dtype) for dtype in (xp.int64, xp.float32, xp.int8)]
     trade_outcomes(
-        n, panel.open, panel.high, panel.low, panel.close, panel.symbol_of_row, panel.offsets,
+        n, panel.open, panel.high, panel.low, panel.close, halted, panel.symbol_of_row, panel.offsets,
         asarray(np.array([h for h, _ in variants], np.int64)),
         *factors(panel.device, [t for _, t in variants]),
         asarray(np.array(rules.sides, np.int8)), np.int64(rules.at_close), np.int64(rules.both_in_bar == "target"),
         entry, *exits,
     )  # fmt: skip
-    return Outcomes(variants, rules.sides, entry, *exits), np.array([variants.index(pair) for pair in pairs], np.int64)
+    variant_of_model = np.array([variants.index(pair) for pair in pairs], np.int64)
+    return Outcomes(variants, rules.sides, halted, entry, *exits), variant_of_model
 
 
 def call_of(panel: Panel, source: OutOfSample, rows: Any) -> Any:
@@ -215,31 +229,47 @@ def taken(panel: Panel, calls: Any, variant: np.ndarray, outcomes: Outcomes, rul
     by_sector = np.argsort(panel.group_of_symbol, kind="stable").astype(np.int64)
     n_tasks = len(calls) * panel.n_symbols
 
-    def take(begin: Any, listing: bool, count: Any, trades: list[Any]) -> None:
+    def take(begin: Any, listing: bool, counts: Sequence[Any], trades: list[Any]) -> None:
         flags = (rules.overlapping, rules.exit_on_opposite, rules.at_close)
         take_trades(
             n_tasks, calls, asarray(by_sector), panel.offsets, asarray(variant),
-            asarray(np.array(rules.sides, np.int8)), panel.open, panel.close, outcomes.entry_price, outcomes.exit_row,
-            outcomes.exit_price, outcomes.reason, *(np.int64(flag) for flag in flags), begin, np.int64(listing),
-            count, *trades,
+            asarray(np.array(rules.sides, np.int8)), panel.open, panel.close, outcomes.halted, outcomes.entry_price,
+            outcomes.exit_row, outcomes.exit_price, outcomes.reason, *(np.int64(flag) for flag in flags), begin,
+            np.int64(listing), *counts, *trades,
         )  # fmt: skip
 
     def columns(n: int) -> list[Any]:
         kinds = (xp.int64, xp.int64, xp.int64, xp.int8, xp.float32, xp.float32, xp.int8)
         return [xp.empty(n, kind) for kind in kinds]
 
-    count = xp.empty(n_tasks, xp.int64)
-    take(xp.zeros(n_tasks, xp.int64), False, count, columns(0))
+    count, unfilled = xp.empty(n_tasks, xp.int64), xp.empty(n_tasks, xp.int64)
+    take(xp.zeros(n_tasks, xp.int64), False, (count, unfilled), columns(0))
     ends = xp.concatenate([xp.zeros(1, xp.int64), xp.cumsum(count)])
     trades = columns(int(ends[-1]))
-    take(ends, True, count, trades)
+    take(ends, True, (count, unfilled), trades)
     model, row, last_row, side, entry_price, exit_price, reason = trades
     first_of = np.searchsorted(panel.group_of_symbol[by_sector], np.arange(len(panel.groups)))
     task = (np.arange(len(calls))[:, None] * panel.n_symbols + first_of).ravel()
     groups = ends[asarray(np.append(task, n_tasks).astype(np.int64))]
     first_row = row if rules.at_close else row + 1
     net = net_returns(panel, side, entry_price, exit_price, rules)
-    return Trades(model, row, first_row, last_row, side, entry_price, exit_price, reason, net, groups)
+    waited = _waited(outcomes, asarray(variant)[model], row, last_row, reason, rules)
+    ends_of_groups = np.append(0, np.cumsum(panel.device.to_host(unfilled)))[np.append(task, n_tasks)]
+    return Trades(
+        model, row, first_row, last_row, side, entry_price, exit_price, reason, net, waited, groups,
+        np.diff(ends_of_groups),
+    )  # fmt: skip
+
+
+def _waited(outcomes: Outcomes, variant: Any, row: Any, last_row: Any, reason: Any, rules: Rules) -> Any:
+    """bool (n_trades,): whether the exit was due in a halted bar, by time or, at an open, by an opposite call."""
+    device, at_time, opposite = device_of(reason), REASONS.index("time"), REASONS.index("opposite call")
+    due = row + device.asarray(np.array([h for h, _ in outcomes.variants], np.int64))[variant]
+    halted = outcomes.halted != 0
+    waited = (reason == at_time) & (last_row > due) & halted[device.xp.minimum(due, last_row)]
+    if not rules.at_close:
+        waited |= (reason == opposite) & halted[last_row - 1]
+    return waited
 
 
 def net_returns(panel: Panel, side: Any, entry_price: Any, exit_price: Any, rules: Rules) -> Any:

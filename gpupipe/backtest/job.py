@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.backtest import benchmarks, cutoffs, statistics
-from gpupipe.backtest.choices import CROSSED, F1, PROFIT, SEALED, WALKED
+from gpupipe.backtest.choices import CROSSED, F1, HALTS, PROFIT, SEALED, WALKED
 from gpupipe.backtest.engine import Backtest, backtest, title_of
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
@@ -194,9 +194,10 @@ def _same_data(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:
 
 @dataclass(frozen=True)
 class _HostTrades:
-    """Trades on the host.  net, groups: see engine.Trades.  year: int (n_trades,), of the call."""
+    """Trades on the host.  net, waited, groups: see engine.Trades.  year: int (n_trades,), of the call."""
 
     net: np.ndarray
+    waited: np.ndarray
     year: np.ndarray
     groups: np.ndarray
 
@@ -205,7 +206,7 @@ class _HostTrades:
         """The trades of a backtest.  years: int (n_dates,), of its dates."""
         to_host, trades = result.panel.device.to_host, result.trades
         year = years[to_host(result.date_of_row[trades.row])]
-        return cls(to_host(trades.net), year, to_host(trades.groups))
+        return cls(to_host(trades.net), to_host(trades.waited), year, to_host(trades.groups))
 
     def rows(self, groups: np.ndarray) -> np.ndarray:
         """Numbers of the trades of some groups."""
@@ -218,17 +219,19 @@ class _Portfolio:
 
     title: its columns in every table.  series: float64 (3, n_dates - 1), see `statistics.performance`.
     net, years: of its trades, the net return and the year of the call; None for buy and hold.
+    halts: calls that a halt left unfilled, and exits that waited for its end.
     """
 
     title: dict[str, Any]
     series: np.ndarray
     net: np.ndarray | None = None
     years: np.ndarray | None = None
+    halts: dict[str, int] = field(default_factory=dict)
 
     def row(self, per_year: float) -> dict[str, Any]:
         """Measures of the whole time."""
         trades = {} if self.net is None else statistics.trade_measures(self.net)
-        return {**self.title, **statistics.performance(self.series, per_year), **trades}
+        return {**self.title, **statistics.performance(self.series, per_year), **trades, **self.halts}
 
     def by_year(self, years: np.ndarray, per_year: float) -> list[dict[str, Any]]:
         """The same of each calendar year.  years: int (n_dates - 1,), of the dates."""
@@ -278,10 +281,12 @@ def measured(
 
 def _portfolio(result: Backtest, trades: _HostTrades, model: int, name: str, sectors: np.ndarray) -> _Portfolio:
     """The portfolio of a model.  name: of the sectors."""
-    rows = trades.rows(model * len(result.panel.groups) + sectors)
+    groups = model * len(result.panel.groups) + sectors
+    rows = trades.rows(groups)
+    counts = int(result.trades.unfilled[groups].sum()), int(trades.waited[rows].sum())
     series = np.stack(result.series(model, sectors))[:, 1:]
     title = {"sector": name, **title_of(result.source, model)}
-    return _Portfolio(title, series, trades.net[rows], trades.year[rows])
+    return _Portfolio(title, series, trades.net[rows], trades.year[rows], dict(zip(HALTS, counts, strict=True)))
 
 
 def _deflate(traded: list[tuple[bool, dict[str, Any], np.ndarray]], trials: tuple[int, int]) -> None:

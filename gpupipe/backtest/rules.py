@@ -16,6 +16,7 @@ CHOICES = {
     "side": ("long", "short", "both"),
     "sizing": ("equal", "concentrated", "inverse_volatility"),
     "both_in_bar": ("stop", "target"),
+    "halts": ("wait", "fill"),
 }
 COSTS = ("commission_bps", "spread_bps", "slippage_bps")
 
@@ -32,6 +33,9 @@ class Rules:
     exit_on_opposite: an opposite call closes an open position at the next open (with entry "close" at that close).
     both_in_bar: the exit in a bar that reaches both target and stop, whose high and low do not show which came first:
         "stop" (conservative) or "target".
+    halts: "wait": nothing is filled in a bar in which nothing was traded (`halts.halted_rows`). A call of such a bar,
+        or one that would enter in it, opens nothing; an exit waits for the open of the next bar that is traded.
+        "fill": such bars are filled like any other, which nobody could have done.
     overlapping: a call opens a position even while another of the same symbol is open. Else a symbol has at most one
         position.
     sizing: a position's share of the equity, restored at every close (the dates' returns compound):
@@ -56,6 +60,7 @@ class Rules:
     side: str = "long"
     sizing: str = "equal"
     both_in_bar: str = "stop"
+    halts: str = "wait"
     overlapping: bool = False
     exit_on_opposite: bool = False
     commission_bps: float = 1.0
@@ -108,8 +113,11 @@ class Rules:
         opposite = f"{other} calls close positions" if self.exit_on_opposite else f"{other} calls close nothing"
         both = f"a bar that reaches both is left at the {self.both_in_bar}"
         costs = f"{self.commission_bps:g} commission, {self.spread_bps:g} spread, {self.slippage_bps:g} slippage"
+        halts = "waits for the next trade" if self.halts == "wait" else "is filled, which nobody could have done"
         return [
             f"{self.side}; in at the {entry}; out at target, stop or horizon, {both}; {opposite}",
             f"{'overlapping positions' if self.overlapping else 'one position a symbol'}; sizing {self.sizing}; "
             f"basis points: {costs}",
+            f"an exit in a halt (no volume, price unchanged) {halts}"
+            + ("; a call in one opens nothing" if self.halts == "wait" else ""),
         ]

@@ -47,6 +47,7 @@ def trades_table(result: Backtest) -> pyarrow.Table:
         "exit_price": pa.array(host(trades.exit_price)),
         "reason": _words(host(trades.reason), REASONS),
         "net_return": pa.array(host(trades.net)),
+        "exit_waited": pa.array(host(trades.waited)),
     }
     return pa.table(columns)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from gpupipe.backtest.choices import (
     CROSSED,
     CUTOFF_HELP,
     F1,
+    HALTS,
     PROFIT,
     RULE_HELP,
     SEALED,
@@ -143,7 +145,7 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     rules = Rules(**whole["rules"])
     when = f"  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates"
     to.print("\n", styled("Backtest", "bold"), when, sep="")
-    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), whole["data"]]:
+    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), *halts_of(whole), whole["data"]]:
         to.print(Padding(sentence, (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))
@@ -158,6 +160,22 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
         " is at least 0.95; ± is one standard error."
     )
     to.print(f"In {folder}: trades, equity, by_year and statistics as Parquet, statistics.json.")
+
+
+def halts_of(whole: Mapping[str, Any]) -> list[str]:
+    """What halts did to the orders of all models, in a sentence; none where they did nothing.
+
+    whole: the content of statistics.json.
+    """
+    rows = whole["statistics"]
+    first = rows[0]["sector"]  # all sectors together, or the single one
+    unfilled, waited = (sum(row.get(name) or 0 for row in rows if row["sector"] == first) for name in HALTS)
+    if not unfilled and not waited:
+        return []
+    return [
+        f"halts: {unfilled:,} {'order' if unfilled == 1 else 'orders'} of all models opened nothing, {waited:,} "
+        f"{'exit' if waited == 1 else 'exits'} waited for the next trade (--halts fill fills them)"
+    ]
 
 
 def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> None:

@@ -43,6 +43,8 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         f"p: the share of {statistics['draws']} draws of random entries whose mean trade is at least as good. A model "
         "has skill if p is at most 5 % and its Deflated Sharpe Ratio, over all models and "
         f"{len(statistics['rules_tried'])} set(s) of rules tried, is at least 0.95.",
+        "Nothing is filled in a halt (no volume, price unchanged), unless the rules say so. Unfilled: calls that "
+        "opened nothing because of one; waited: exits that were filled when trading went on.",
     ]
     rows = [row for row in statistics["statistics"] if row["sector"] == ALL]
     rows = rows or statistics["statistics"]  # a run on a single sector has no portfolio of all sectors
