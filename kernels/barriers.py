@@ -11,33 +11,21 @@ ONE, NEXT = np.float64(1.0), np.float64(0.6 * 2.0**-23)  # NEXT: relative, to th
 # A product of a decimal and a factor, both rounded to float64, is off by less than 2**-51. Moved towards the price by
 # more than that, a barrier that is itself a decimal is never put beyond it.
 TOWARDS = np.float64(2.0**-46)
-
-
-# The selections below have no branches, so that compilers make vector instructions of them.
-@inline
-def ticks_per_unit(price):
-    """10 ** digits: as many digits after the point as float32 keeps apart up to a price; 4 below 1,024."""
-    scale = np.float64(1e7)
-    scale = np.float64(1e6) if price >= 1.0 else scale
-    scale = np.float64(1e5) if price >= 16.0 else scale
-    scale = np.float64(1e4) if price >= 128.0 else scale
-    scale = np.float64(1e3) if price >= 1024.0 else scale
-    scale = np.float64(1e2) if price >= 16384.0 else scale
-    scale = np.float64(1e1) if price >= 131072.0 else scale
-    return np.float64(1e0) if price >= 1048576.0 else scale
+FINEST, FINEST_PER_UNIT = np.float64(1e-7), np.float64(1e7)  # the finest step of decimals, below a price of 1
 
 
 @inline
-def tick_of(price):
-    """1 / ticks_per_unit, rounded to float64: a product with it costs less than a division."""
-    tick = np.float64(1e-7)
-    tick = np.float64(1e-6) if price >= 1.0 else tick
-    tick = np.float64(1e-5) if price >= 16.0 else tick
-    tick = np.float64(1e-4) if price >= 128.0 else tick
-    tick = np.float64(1e-3) if price >= 1024.0 else tick
-    tick = np.float64(1e-2) if price >= 16384.0 else tick
-    tick = np.float64(1e-1) if price >= 131072.0 else tick
-    return np.float64(1e0) if price >= 1048576.0 else tick
+def steps_of(price):
+    """10 ** k: the step of decimals that float32 keeps apart up to a price, in units of 1e-7; 1e-4 below 1,024.
+
+    Products with truth values, not branches: compilers make vector instructions of them, and are done sooner.
+    """
+    above_1, above_16 = np.float64(price >= 1.0), np.float64(price >= 16.0)
+    above_128, above_1k = np.float64(price >= 128.0), np.float64(price >= 1024.0)
+    above_16k, above_131k = np.float64(price >= 16384.0), np.float64(price >= 131072.0)
+    above_1m = np.float64(price >= 1048576.0)
+    small = max(max(ONE, above_1 * 1e1), max(above_16 * 1e2, above_128 * 1e3))
+    return max(small, max(max(above_1k * 1e4, above_16k * 1e5), max(above_131k * 1e6, above_1m * 1e7)))
 
 
 @inline
@@ -46,12 +34,12 @@ def decimal_of(price):
     exact = np.float64(price)
     inside = (exact > 0.0) & (exact < LARGEST)
     bounded = exact if inside else ONE  # an integer holds its ticks
-    tick = tick_of(bounded)
-    ticks = np.float64(np.int32(bounded * ticks_per_unit(bounded)))
+    steps = steps_of(bounded)
+    tick = steps * FINEST
+    ticks = np.float64(np.int32(bounded * (FINEST_PER_UNIT / steps)))
     below, above = ticks * tick, (ticks + ONE) * tick
     decimal = above if np.float32(above) == price else exact
-    decimal = below if np.float32(below) == price else decimal
-    return decimal if inside else exact
+    return below if np.float32(below) == price else decimal
 
 
 @inline
@@ -67,13 +55,12 @@ def barrier_above(price, factor):
     target = decimal_of(price) * (factor * (ONE - TOWARDS))
     inside = (target > 0.0) & (target < LARGEST)
     bounded = target if inside else ONE
-    exact_ticks = bounded * ticks_per_unit(bounded)
+    steps = steps_of(bounded)
+    exact_ticks = bounded * (FINEST_PER_UNIT / steps)
     ticks = np.float64(np.int32(exact_ticks))
-    below = (ticks if ticks < exact_ticks else ticks - ONE) * tick_of(bounded)  # the last decimal short of B
+    below = (ticks if ticks < exact_ticks else ticks - ONE) * (steps * FINEST)  # the last decimal short of B
     barrier, short = np.float32(target), np.float32(below)
-    beyond = np.float32(np.float64(short) * (ONE + NEXT))
-    chosen = beyond if barrier == short else barrier
-    return chosen if inside else barrier
+    return np.float32(np.float64(short) * (ONE + NEXT)) if barrier == short else barrier
 
 
 @inline
@@ -82,12 +69,11 @@ def barrier_below(price, factor):
     target = decimal_of(price) * (factor * (ONE + TOWARDS))
     inside = (target > 0.0) & (target < LARGEST)
     bounded = target if inside else ONE
-    ticks = np.float64(np.int32(bounded * ticks_per_unit(bounded)))
-    above = (ticks + ONE) * tick_of(bounded)
+    steps = steps_of(bounded)
+    ticks = np.float64(np.int32(bounded * (FINEST_PER_UNIT / steps)))
+    above = (ticks + ONE) * (steps * FINEST)  # the last decimal short of B, on its other side
     barrier, short = np.float32(target), np.float32(above)
-    beyond = np.float32(np.float64(short) * (ONE - NEXT))
-    chosen = beyond if barrier == short else barrier
-    return chosen if inside else barrier
+    return np.float32(np.float64(short) * (ONE - NEXT)) if barrier == short else barrier
 
 
 @kernel(types=("f4[:]", "f8", "f4[:]", "f4[:]"), double_precision=True)
