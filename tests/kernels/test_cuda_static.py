@@ -23,6 +23,7 @@ from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
+from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
 from tests.support.panels import random_panel
@@ -39,6 +40,7 @@ TRANSCENDENTAL = {
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be equal on a CPU and a GPU: no contracted and no approximate instruction.
 EXACT = {
+    "barriers.barrier_prices",
     "labels.label_cube",
     "labels.barrier_labels",
     "backtest.trade_outcomes",
@@ -125,6 +127,10 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         panel = random_panel((70, 1, 31, 6))
         panel.close[40] = panel.high[80] = np.nan
         panel.close[20:26] = panel.close[20]  # a flat stretch: ranges and gains of zero
+        for column in (panel.open, panel.high, panel.low, panel.close):
+            column[50:54] = panel.close[49]
+        panel.volume[50:54] = 0  # a halt
+        barrier_prices(panel.close, 0.05)
         tp_dd_labels(panel)
         tp_dd_labels(panel, rule="first_touch", window="calendar", ambiguous="hold")
         scaled = tp_dd_labels(panel, (1, 30), multiples=(1, 2), volatility=panel.high / panel.low - np.float32(1))
