@@ -36,6 +36,7 @@ def test_facts(loaded):
     actions = {f.kind: (f.action, f.rows, f.symbols) for f in report.findings}
     assert actions.pop("split or spin-off")[::2] == ("adjusted", 7)
     assert actions.pop("looks like an unadjusted split") == ("flagged", 1, 1)  # ARG 2010-02-05, a takeover bid
+    assert actions.pop("high or low far from open and close") == ("repaired", 4, 4)
     assert {action for action, _, _ in actions.values()} == {"quarantined"}
 
 
