@@ -20,12 +20,12 @@ def steps_of(price):
 
     Products with truth values, not branches: compilers make vector instructions of them, and are done sooner.
     """
-    above_1, above_16 = np.float64(price >= 1.0), np.float64(price >= 16.0)
-    above_128, above_1k = np.float64(price >= 128.0), np.float64(price >= 1024.0)
-    above_16k, above_131k = np.float64(price >= 16384.0), np.float64(price >= 131072.0)
-    above_1m = np.float64(price >= 1048576.0)
-    small = max(max(ONE, above_1 * 1e1), max(above_16 * 1e2, above_128 * 1e3))
-    return max(small, max(max(above_1k * 1e4, above_16k * 1e5), max(above_131k * 1e6, above_1m * 1e7)))
+    above_1, above_16, above_128 = np.int32(price >= 1.0), np.int32(price >= 16.0), np.int32(price >= 128.0)
+    above_1k, above_16k = np.int32(price >= 1024.0), np.int32(price >= 16384.0)
+    above_131k, above_1m = np.int32(price >= 131072.0), np.int32(price >= 1048576.0)
+    small = max(max(1, above_1 * 10), max(above_16 * 100, above_128 * 1000))
+    large = max(max(above_1k * 10_000, above_16k * 100_000), max(above_131k * 1_000_000, above_1m * 10_000_000))
+    return np.float64(np.int32(max(small, large)))
 
 
 @inline
