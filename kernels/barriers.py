@@ -25,7 +25,7 @@ def steps_of(price):
     above_131k, above_1m = np.int32(price >= 131072.0), np.int32(price >= 1048576.0)
     small = max(max(1, above_1 * 10), max(above_16 * 100, above_128 * 1000))
     large = max(max(above_1k * 10_000, above_16k * 100_000), max(above_131k * 1_000_000, above_1m * 10_000_000))
-    return np.float64(np.int32(max(small, large)))
+    return np.float64(np.int32(max(small, large)))  # type: ignore[arg-type]
 
 
 @inline
