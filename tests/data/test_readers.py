@@ -269,7 +269,9 @@ def test_real_file_in_time(sp500_folder):
     elapsed_s = time.process_time() - started
     assert (panel.n_rows, panel.n_symbols, len(panel.groups)) == (619_018, 505, 11)
     assert (report.first_time, report.last_time) == ("2013-02-08", "2018-02-07")
-    assert {f.action for f in report.findings} == {"flagged"} and report.quarantine.num_rows == 0
+    # Flagged are three takeovers that look like splits, repaired is the low of a crash that lasted minutes.
+    assert [(f.action, f.rows) for f in report.findings] == [("repaired", 1), ("flagged", 3)]
+    assert report.quarantine.num_rows == 0
     assert elapsed_s < 5  # about 0.4 s of processor time alone on a core; room for a busy machine
 
 

@@ -123,11 +123,13 @@ def test_a_compiling_process_answers_a_line_for_each_name_and_ends_with_its_inpu
     queued = ahead.queue.SimpleQueue()
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(ahead.queue, "SimpleQueue", lambda: queued)
-    monkeypatch.setattr(sys, "stdin", Lines("trees.add_leaf_activity\n"))
+    item = Kernel(cleared.body, types=cleared.types)  # not yet compiled in this process
+    monkeypatch.setattr(ahead, "all_kernels", lambda: [item])
+    monkeypatch.setattr(sys, "stdin", Lines(f"{item.full_name}\n"))
     monkeypatch.setattr(ahead.os, "_exit", lambda code: (ended.set(), queued.put("the end")))
     with pytest.raises(KeyError, match="the end"):
         ahead.main()
-    assert ended.is_set() and Made(**json.loads(answers[0])).name == "trees.add_leaf_activity"
+    assert ended.is_set() and Made(**json.loads(answers[0])).name == item.full_name
 
 
 def test_the_same_names_are_begun_once_and_unknown_names_are_refused(answering, monkeypatch):
