@@ -14,6 +14,7 @@ import numpy as np
 
 from gpupipe.data.bars import Bars
 from gpupipe.data.errors import printable
+from gpupipe.data.jumps import blocks
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import Finding, counted, time_text
 from gpupipe.data.time_limits import UNKNOWN_TIME
@@ -84,6 +85,8 @@ def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[st
 
 
 def _all_at_midnight(bars: Bars, clock: Any) -> bool:
+    if all(not bool((clock[begin:end] % NS_PER_DAY).any()) for begin, end in blocks(bars)):
+        return True
     since_midnight = clock % NS_PER_DAY
     return not bool(since_midnight.any()) or not bool(since_midnight[bars.time_ns != UNKNOWN_TIME].any())
 

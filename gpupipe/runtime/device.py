@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import importlib.util
 import resource
 import sys
@@ -303,6 +304,7 @@ def out_of_memory(error: BaseException) -> bool:
     return bool(named) and any(words in text for words in _NO_MEMORY)
 
 
+@functools.cache  # every lookup of a device asks
 def _cpu_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
