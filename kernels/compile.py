@@ -144,8 +144,8 @@ class Kernel:
         It is cached on disk, next to the sources or else in numba's cache folder, and loaded by the next process. If
         neither can be written, every process compiles it.
         """
-        if (elsewhere := awaited.get(self.full_name)) is not None:
-            elsewhere.wait()
+        if (in_process := awaited.get(self.full_name)) is not None:
+            in_process.wait()
         (loop, signature), began = self._loop, time.perf_counter()
         try:
             loop.compile(signature)

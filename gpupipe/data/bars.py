@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from gpupipe.data.symbol_sectors import case_findings, sector_fields
 from gpupipe.data.time_column import Times
 from gpupipe.data.time_limits import UNKNOWN_TIME
 from gpupipe.runtime.device import device_of
-
-if TYPE_CHECKING:
-    pass
 
 PRICES = ("open", "high", "low", "close")
 _LARGEST_OFFSET_S = 15 * 3_600  # of a time zone from UTC

@@ -138,13 +138,11 @@ def load(
     request = _Request(_sector_map(sector_map), requested, timeframe, adjusted, target)
     with target.stage("read"):
         raw = _open(source, request)
-        dated, notes, findings = session_dates.by_session(raw.bars, daily=daily)
         rows_read = int(raw.bars.close.size)
-        raw = dataclasses.replace(raw, bars=dated, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
+        raw = _changed(raw, *session_dates.by_session(raw.bars, daily=daily))
         if not raw.bars.close.size and not raw.malformed:
             raise DataError(f"{raw.description}: the data hold no rows")
-        settled, notes, findings = symbol_sectors.settle_sectors(raw.bars, no_sector)
-        raw = dataclasses.replace(raw, bars=settled, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
+        raw = _changed(raw, *symbol_sectors.settle_sectors(raw.bars, no_sector))
         selected = symbol_sectors.select_sectors(raw.bars, requested)
         validated = _validate(raw, selected, strict=strict, max_quarantined=max_quarantined)
         panel = _to_panel(validated.bars)
@@ -155,6 +153,11 @@ def load(
     elapsed_s = time.perf_counter() - started
     event("read", stage="read", seconds=elapsed_s, rows=report.rows_read, reader=report.reader, device=target.kind)
     return panel, report
+
+
+def _changed(raw: _RawData, bars: Bars, notes: tuple[str, ...], findings: tuple[Finding, ...]) -> _RawData:
+    """The same with other bars, and with the notes and findings on what was done to them."""
+    return dataclasses.replace(raw, bars=bars, notes=(*raw.notes, *notes), findings=(*raw.findings, *findings))
 
 
 def _validate(raw: _RawData, selected: Bars, *, strict: bool, max_quarantined: float) -> validate.Validated:

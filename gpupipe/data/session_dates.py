@@ -85,10 +85,11 @@ def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[st
 
 
 def _all_at_midnight(bars: Bars, clock: Any) -> bool:
-    if all(not bool((clock[begin:end] % NS_PER_DAY).any()) for begin, end in blocks(bars)):
-        return True
-    since_midnight = clock % NS_PER_DAY
-    return not bool(since_midnight.any()) or not bool(since_midnight[bars.time_ns != UNKNOWN_TIME].any())
+    for begin, end in blocks(bars):
+        since_midnight = clock[begin:end] % NS_PER_DAY
+        if bool(since_midnight.any()) and bool(since_midnight[bars.time_ns[begin:end] != UNKNOWN_TIME].any()):
+            return False
+    return True
 
 
 def _notes(bars: Bars, n_east: int) -> tuple[str, ...]:

@@ -36,13 +36,13 @@ def ready(names: Iterable[str], device: Device, listener: Listener) -> Iterator[
     try:
         yield
     finally:
-        elsewhere, building.compiled, building.missing = building.compiled, [], ()
+        in_processes, building.compiled, building.missing = building.compiled, [], ()
         made, compiler.made[:] = list(compiler.made), []
         here = [item for item in made if not item.loaded]
-        compiled = {item.name for item in [*elsewhere, *here] if not item.loaded}
+        compiled = {item.name for item in [*in_processes, *here] if not item.loaded}
         run_log.event(
             "kernels", seconds=waited_s + sum(item.seconds for item in here), compiled=len(compiled),
             loaded=len({item.name for item in made} - compiled), names=sorted(compiled) or None,
-            compile_seconds=sum(item.seconds for item in [*elsewhere, *here]) if compiled else None,
+            compile_seconds=sum(item.seconds for item in [*in_processes, *here]) if compiled else None,
             processes=building.processes or None, kept=building.kept,
         )  # fmt: skip
