@@ -22,8 +22,9 @@ LONGEST_S = 120.0
 
 
 def heed_interrupts():
-    """In the child: Ctrl-C counts, also where this process was started in the background."""
+    """In the child: signals count, also where this process was started in the background or by nohup."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def start(*command):
