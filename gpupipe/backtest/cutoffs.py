@@ -20,7 +20,7 @@ from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
-from gpupipe.store.content_store import FORMAT, dump_json, sha256, write_atomic
+from gpupipe.store.content_store import FORMAT, dump_json, sha256_of, write_atomic
 from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
 
 CUTOFF_SENTENCES = {
@@ -133,7 +133,7 @@ def kept(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
         for array in (*bars.columns.values(), bars.time_ns, bars.offsets):
             digest.update(np.ascontiguousarray(bars.device.to_host(array)))
     inputs = [models.manifest["run_key"], rules.as_dict(), digest.hexdigest(), fingerprint.code_hash([__name__])]
-    key, path = sha256(dump_json(inputs)), models.out / FILE
+    key, path = sha256_of(inputs), models.out / FILE
     try:
         content = json.loads(path.read_bytes())
         if content["key"] == key:

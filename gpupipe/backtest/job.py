@@ -20,7 +20,7 @@ from gpupipe.backtest.tables import ALL, HOLD, equity_table, parquet, portfolios
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation import multiple_testing
 from gpupipe.runtime.errors import UserError
-from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
+from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, sha256_of, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
@@ -64,7 +64,7 @@ def execute(panel: Panel, data_hash: str, out: str | os.PathLike[str], request: 
     families = list(request.families) if request.families is not None else None
     inputs = [manifest["run_key"], data_hash, rules.as_dict(), families, request.since, request.seed, panel.groups,
               request.source, request.cutoff, fingerprint.code_hash([__name__])]  # fmt: skip
-    key = sha256(dump_json(inputs))
+    key = sha256_of(inputs)
     before = read(folder)
     if before and before["key"] == key and _unaltered(folder, before["files"]):
         return before, False

@@ -25,7 +25,7 @@ from gpupipe.pipeline.workload import JobContext, Keys, Workload
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.store import fingerprint
-from gpupipe.store.content_store import Store, dump_json, sha256
+from gpupipe.store.content_store import Store, sha256_of
 from gpupipe.training import warm_start
 
 log = logging.getLogger("gpupipe")
@@ -47,7 +47,7 @@ def run_key(
     computing = {name: version for name, version in fingerprint.versions().items() if name not in unused}
     code_roots = [*roots, *(registry.module_of(name) for name in settings.training.models)]
     parts = [digest, settings.digest(), fingerprint.code_hash(code_roots, ()), user_code, computing, device.kind]
-    return sha256(dump_json(parts))
+    return sha256_of(parts)
 
 
 def code_roots(workload: Workload) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import Costs, Task, run_graph
 from gpupipe.store import fingerprint
 from gpupipe.store.cache import Cached, Request, ResultCache
-from gpupipe.store.content_store import Store, dump_json, sha256
+from gpupipe.store.content_store import Store, sha256_of
 
 
 @dataclass(frozen=True)
@@ -207,4 +207,4 @@ class _StepsJob:
     @staticmethod
     def _content(result: Cached) -> str:
         """SHA-256 of a record without its duration."""
-        return sha256(dump_json({name: value for name, value in result.record.items() if name != "seconds"}))
+        return sha256_of({name: value for name, value in result.record.items() if name != "seconds"})

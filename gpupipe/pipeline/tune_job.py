@@ -27,7 +27,7 @@ from gpupipe.pipeline.listener import Listener, logging_too
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
-from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, write_atomic
+from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256_of, write_atomic
 from gpupipe.training import planning, prepare, search
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import final_training_set, groups_with_enough, pools
@@ -122,7 +122,7 @@ def tune(
     store, modules = Store(out), load_modules(single.features.modules)
     digest = report.data_hash if report else data_hash(panel)
     plain = single.as_dict()
-    rows_key = sha256(dump_json([digest, *(plain[name] for name in ("labels", "split") if name in plain)]))
+    rows_key = sha256_of([digest, *(plain[name] for name in ("labels", "split") if name in plain)])
     roots = ("gpupipe.pipeline.tune_job", workload.place.partition(":")[0])
     key = job.run_key(digest, _deciding(workload, single), panel.device, modules, roots)
     jobs = options.jobs or available_cores()

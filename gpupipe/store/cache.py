@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.store.content_store import KEY_LENGTH, Store, dump_json, pack_array, sha256, unpack_array
+from gpupipe.store.content_store import KEY_LENGTH, Store, dump_json, pack_array, sha256_of, unpack_array
 
 log = logging.getLogger("gpupipe")
 
@@ -39,7 +39,7 @@ class Request:
     @property
     def key(self) -> str:
         """The cache key: a SHA-256 over the parts, cut to KEY_LENGTH digits."""
-        return sha256(dump_json(dict(self.parts)))[:KEY_LENGTH]
+        return sha256_of(dict(self.parts))[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)

@@ -32,30 +32,44 @@ class StoreError(UserError):
     """A stored file cannot be used; the message names the file and the fix."""
 
 
-def write_atomic(path: pathlib.Path, content: bytes) -> None:
-    """Write a temporary file, sync, and rename it: a reader sees the old file, the new file, or none."""
+def write_atomic(path: pathlib.Path, content: bytes, sync: bool = True) -> None:
+    """Write a temporary file and rename it: a reader sees the old file, the new file, or none.
+
+    sync: wait until the disk has it, so that it also outlives a power failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Threads may write the same content at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                stream.flush()
+                os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if sync:
+        _sync(path.parent)
 
 
 def dump_json(value: Any) -> bytes:
-    """JSON with sorted keys; NaN and infinities become null, because JSON does not have them."""
-    return (json.dumps(_finite(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    """JSON with sorted keys, to be read by people; NaN and infinities become null, because JSON does not have them."""
+    return (_json(value, indent=1) + "\n").encode()
 
 
 def sha256(content: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 in hex of a value in the types of JSON, whatever the order of its keys.
+
+    >>> sha256_of({"a": 1, "b": [2.0]}) == sha256_of({"b": (2.0,), "a": np.int64(1)})
+    True
+    """
+    return sha256(_json(value).encode())
 
 
 class Store:
@@ -181,11 +195,11 @@ class Store:
                 folder.rmdir()
 
     def put(self, content: bytes) -> str:
-        """Write a content; returns its SHA-256."""
+        """Write a content; returns its SHA-256. What a power failure takes is noticed by its SHA-256 and made again."""
         digest = sha256(content)
         path = self.object_file(digest)
         if not (path.exists() and sha256(path.read_bytes()) == digest):
-            write_atomic(path, content)
+            write_atomic(path, content, sync=False)
         self._sound.add(digest)
         return digest
 
@@ -206,8 +220,8 @@ class Store:
 
     def finish(self, key: str, record: dict[str, Any]) -> None:
         """Write the record of a result, in the types of JSON, with a checksum; the record names its objects."""
-        sealed = {**record, SEAL: sha256(dump_json(record))}
-        write_atomic(self._work / "units" / f"{key}.json", dump_json(sealed))
+        sealed = {**record, SEAL: sha256_of(record)}
+        write_atomic(self._work / "units" / f"{key}.json", _json(sealed).encode(), sync=False)
 
     def finished(self, key: str) -> dict[str, Any] | None:
         """The record of a result; None where it is missing or altered."""
@@ -217,7 +231,7 @@ class Store:
         except (FileNotFoundError, ValueError):
             return None
         seal = record.pop(SEAL, "") if isinstance(record, dict) else ""
-        return record if seal == sha256(dump_json(record)) else None
+        return record if seal == sha256_of(record) else None
 
     def units(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Keys and records of all cached results, in the order of keys."""
@@ -278,8 +292,9 @@ class Store:
             temporary.unlink(missing_ok=True)
             try:
                 os.link(self.object_file(digest), temporary)
+                _sync(temporary)
                 temporary.replace(target)
-                _sync_folder(target.parent)
+                _sync(target.parent)
             except OSError:  # the file system has no hard links
                 write_atomic(target, content)
         return {"sha256": digest, "bytes": len(content)}
@@ -308,6 +323,20 @@ def unpack_array(content: bytes) -> np.ndarray:
     return array
 
 
+def _json(value: Any, **layout: Any) -> str:
+    layout |= {"sort_keys": True, "ensure_ascii": False, "allow_nan": False, "default": _plain}
+    try:
+        return json.dumps(value, **layout)
+    except ValueError:  # NaN or an infinity somewhere
+        return json.dumps(_finite(value), **layout)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no type of JSON")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -329,9 +358,10 @@ def _locked(stream: IO[str], path: pathlib.Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())
 
 
-def _sync_folder(path: pathlib.Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
+def _sync(path: pathlib.Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)

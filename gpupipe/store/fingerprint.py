@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gpupipe.store.content_store import dump_json, sha256
+from gpupipe.store.content_store import sha256, sha256_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Imports of these modules are not followed. The registry imports every estimator inside its functions; callers name the
@@ -44,7 +44,7 @@ def code_hash(roots: Iterable[str], not_followed: Iterable[str] = NOT_FOLLOWED) 
 
 @functools.cache
 def _code_hash(roots: tuple[str, ...], not_followed: tuple[str, ...]) -> str:
-    return sha256(dump_json([[name, module(name).digest] for name in closure(roots, not_followed)]))
+    return sha256_of([[name, module(name).digest] for name in closure(roots, not_followed)])
 
 
 def libraries(roots: Iterable[str], not_followed: Iterable[str] = NOT_FOLLOWED) -> dict[str, str]:

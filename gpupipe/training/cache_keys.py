@@ -15,7 +15,7 @@ from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
 from gpupipe.store import fingerprint
-from gpupipe.store.content_store import Store, dump_json, sha256
+from gpupipe.store.content_store import Store, sha256_of
 
 # Modules that run the stages of every estimator. Their own text is part of each key; the modules they import are not.
 DRIVERS = (
@@ -64,10 +64,10 @@ class Inputs:
             sums depend on them.
         """
         chosen = None if columns is None else columns.tolist()
-        rows = sha256(dump_json([chosen, [[group, *digests.rows] for group, digests in by_group.items()]]))
+        rows = sha256_of([chosen, [[group, *digests.rows] for group, digests in by_group.items()]])
         by_target = zip(*(digests.targets for digests in by_group.values()), strict=True)
         targets = tuple(
-            sha256(dump_json([[group, *parts] for group, parts in zip(by_group, target_digests, strict=True)]))
+            sha256_of([[group, *parts] for group, parts in zip(by_group, target_digests, strict=True)])
             for target_digests in by_target
         )
         ml = {f"ml.{name}": value for name, value in dataclasses.asdict(settings.ml).items() if name != "use_rmm"}
@@ -116,7 +116,7 @@ def base_parts(name: str, device: Device) -> dict[str, Any]:
     roots = [registry.module_of(name)]
     drivers = [fingerprint.module(driver).digest for driver in DRIVERS]
     return {
-        "code": sha256(dump_json([drivers, fingerprint.code_hash([*roots, "gpupipe.estimators.columns"])])),
+        "code": sha256_of([drivers, fingerprint.code_hash([*roots, "gpupipe.estimators.columns"])]),
         "libraries": {
             library: version
             for library, version in fingerprint.libraries(roots).items()
@@ -150,4 +150,4 @@ def load_models(store: Store, saved: Sequence[Any], boosters: dict[bytes, Any]) 
 
 def digest_of_models(saved: Sequence[Any]) -> str:
     """SHA-256 of the models of a record; results that depend on models depend on this content."""
-    return sha256(dump_json(list(saved)))
+    return sha256_of(list(saved))

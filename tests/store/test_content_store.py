@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from gpupipe.runtime.errors import UserError
-from gpupipe.store.content_store import Store, StoreError, dump_json, pack_array, sha256, unpack_array, write_atomic
+from gpupipe.store.content_store import (
+    Store,
+    StoreError,
+    dump_json,
+    pack_array,
+    sha256,
+    sha256_of,
+    unpack_array,
+    write_atomic,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -52,6 +61,31 @@ def test_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, m
     monkeypatch.setattr(pathlib.Path, "replace", lambda a, b: (happened.append("rename"), replace(a, b))[1])
     write_atomic(tmp_path / "x", b"content")
     assert happened == ["sync", "rename", "sync"]
+
+
+def test_only_what_is_published_waits_for_the_disk(tmp_path, monkeypatch):
+    """What is cached is checked when it is used; a power failure costs no more than making it again."""
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
+    store = Store(tmp_path)
+    store.finish("0" * 40, {"name": "model", "arrays": {"y": store.put(b"content")}})
+    assert synced == []
+    store.publish("model.ubj", b"content")
+    content, folder = synced
+    assert folder == str(tmp_path) and pathlib.Path(content).parent == tmp_path and content != str(tmp_path)
+    (tmp_path / ".gpupipe" / "units" / f"{'0' * 40}.json").write_bytes(b"")  # as a power failure may leave it
+    assert store.finished("0" * 40) is None
+
+
+def test_the_hash_of_a_value_does_not_depend_on_order_or_on_numpys_types():
+    plain = {"a": [1, 2.5, True, None], "b": {"x": "é"}}
+    same = {"b": {"x": "é"}, "a": (np.int64(1), np.float32(2.5), np.bool_(True), float("nan"))}
+    assert sha256_of(plain) == sha256_of(same) != sha256_of({**plain, "a": [1, 2.5, 1, None]})
+    assert json.loads(dump_json({"x": [np.float64("inf"), np.float32("nan"), np.float32(0.5)]})) == {
+        "x": [None, None, 0.5]
+    }
+    with pytest.raises(TypeError, match="ndarray is no type of JSON"):
+        sha256_of({"x": np.zeros(2)})
 
 
 def test_objects_are_kept_once_and_checked_when_read(tmp_path):

@@ -17,7 +17,7 @@ from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.training_set import TrainingSet, this_process_only
 from gpupipe.runtime import device
-from gpupipe.store.content_store import dump_json, sha256
+from gpupipe.store.content_store import sha256, sha256_of
 from gpupipe.training import fold_data
 from gpupipe.training.cache_keys import GroupDigests
 from gpupipe.training.distributed.worker_run import (
@@ -219,7 +219,7 @@ def fit_pool(
     described = [
         model and [model[0], {suffix: sha256(content) for suffix, content in model[1].items()}] for model in packed
     ]
-    digest = sha256(dump_json(described))
+    digest = sha256_of(described)
     first = ring is None or ring.rank == 0
     return (packed, digest, warnings) if first else (None, digest, [])
 
