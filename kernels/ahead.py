@@ -8,6 +8,7 @@ call, as without them.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -129,6 +130,7 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
+    gc.disable()  # a tenth of numba's time goes to looking for cycles, and this process ends soon
     known = {kernel.full_name: kernel for kernel in all_kernels()}
     while True:
         name = names.get()
