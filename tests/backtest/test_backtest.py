@@ -164,7 +164,7 @@ def dirty(panel):
 
 @pytest.mark.parametrize("data", ["demo", "dirty"])
 def test_every_trade_is_that_of_the_event_loop(data):
-    panel = demo_panel(12) if data == "demo" else dirty(random_panel((300, 1, 2, 120)))
+    panel = demo_panel(6) if data == "demo" else dirty(random_panel((300, 1, 2, 120)))
     horizons, thresholds = (1, 5, 20), (0.02, 0.05, 0.03)
     values = random_values(panel, 3)
     source = source_of(panel, values, horizons, thresholds)

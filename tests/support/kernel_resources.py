@@ -7,6 +7,7 @@ the kernels to; run it after a kernel came or changed, and look at what changed 
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import pathlib
 import re
@@ -41,9 +42,13 @@ def _lowered(kernel: Any) -> Any:
     from numba import types
     from numba.cuda import compiler
 
-    library, _ = compiler._compile_pyfunc_with_fixup(
-        kernel.cuda.py_func, types.void(*kernel.signature), device=False, abi="numba", cc=ARCHITECTURES[0]
-    )
+    gc.disable()  # numba copies millions of small objects, which the collector would look through again and again
+    try:
+        library, _ = compiler._compile_pyfunc_with_fixup(
+            kernel.cuda.py_func, types.void(*kernel.signature), device=False, abi="numba", cc=ARCHITECTURES[0]
+        )
+    finally:
+        gc.enable()
     return library
 
 

@@ -25,7 +25,7 @@ def main(inputs: pathlib.Path, outputs: pathlib.Path) -> None:
             n, arguments = int(stored["n"]), [stored[f"a{k}"] for k in range(len(stored.files) - 1)]
         arguments = [a[()] if a.ndim == 0 else a for a in arguments]
         kernel = kernels[file.stem.partition(".")[2]]
-        threads = 8  # fewer than n, so that there are several blocks and a last one that is not full
+        threads = 3  # fewer than n, so that there are several blocks and a last one that is not full
         with np.errstate(all="ignore"):
             blocks = len(arguments[0]) if kernel.cooperative else (n + threads - 1) // threads
             kernel.cuda[blocks, threads](np.int64(n), *arguments)
