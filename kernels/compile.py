@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from numba import cuda, njit  # cuda at the top of the module, or the simulator cannot replace it
 
+from . import notice
 from .cores import available_cores
 from .lanes import ON_CUDA
 from .lanes import barrier as barrier
@@ -146,6 +147,8 @@ class Kernel:
         """
         if (in_process := awaited.get(self.full_name)) is not None:
             in_process.wait()
+        if not self.kept:
+            notice.compiling(self.full_name)
         (loop, signature), began = self._loop, time.perf_counter()
         try:
             loop.compile(signature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from gpupipe.cli.plain_console import plain_console, styled
 from gpupipe.data import HEADER, DataReport, summary, table_rows
 from gpupipe.data.report import counted, counted_over
+from gpupipe.kernels import notice
 from gpupipe.pipeline.listener import Listener
 from gpupipe.runtime.device import Device
 
@@ -25,10 +27,16 @@ INDENT = 8  # columns, of what stands under a title
 
 
 def console(quiet: bool) -> Console:
-    """Standard output for people; nothing at all if quiet."""
+    """Standard output for people; nothing at all if quiet. It also says once where this process compiles kernels."""
     console = plain_console(sys.stdout, quiet=quiet)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH  # a pipe has no width, and tables are there to be read
+
+    @functools.cache
+    def say_once() -> None:
+        console.print("compiling kernels, once", style="dim")
+
+    notice.compiling = lambda name: say_once()
     return console
 
 

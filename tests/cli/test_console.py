@@ -13,6 +13,7 @@ from gpupipe.cli.plain_console import plain_console
 from gpupipe.cli.summary_tables import show_summary
 from gpupipe.data import load
 from gpupipe.estimators import registry
+from gpupipe.kernels import notice
 from gpupipe.pipeline import job
 from gpupipe.pipeline.job import Listener
 from gpupipe.report import sentences
@@ -69,6 +70,15 @@ def test_a_verdict_says_which_rows_it_is_of(tmp_path):
         assert "a price is not positive" in printed(to)
         said = " ".join(printed(to).split())
         assert ("rows read; other findings to the 3 rows of the sectors read" in said) is expected
+
+
+@pytest.mark.parametrize(("quiet", "expected"), [(False, "compiling kernels, once\n"), (True, "")])
+def test_a_command_says_once_that_it_compiles(quiet, expected, capsys, monkeypatch):
+    monkeypatch.setattr(notice, "compiling", None)
+    console.console(quiet)
+    for name in ("backtest.take_trades", "backtest.call_rows"):
+        notice.compiling(name)
+    assert capsys.readouterr().out == expected
 
 
 def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():

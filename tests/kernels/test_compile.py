@@ -12,6 +12,7 @@ import pytest
 from numba.core import caching
 
 from gpupipe.kernels import compile as compiler
+from gpupipe.kernels import notice
 from gpupipe.kernels.compile import Kernel, kernel
 
 
@@ -93,14 +94,17 @@ def test_a_loop_is_kept_where_a_folder_can_be_written_and_found_there(place, cac
         monkeypatch.setitem(globals(), "THRESHOLD", threshold)
         return Kernel(raised.body, types=raised.types)
 
+    told: list[str] = []
+    monkeypatch.setattr(notice, "compiling", told.append)
     first = of_this_process()
     assert first.kept is False
     _ = first.cpu
+    assert told == ["test_compile.raised"]
     again = of_this_process()
     assert again.kept is True and (compiler.made[-1].name, compiler.made[-1].loaded) == ("test_compile.raised", False)
     x = np.zeros(3, np.float32)
     again(3, x)
-    assert x.tolist() == [threshold] * 3 and compiler.made[-1].loaded
+    assert x.tolist() == [threshold] * 3 and compiler.made[-1].loaded and len(told) == 1
     files = [file for file in folder.rglob("test_compile.raised_*.nb?") if str(again._loop[0].__name__) in file.name]
     assert len(files) == 2
     for file in files:
