@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,20 @@ INDENT = 8  # columns, of what stands under a title
 
 
 def console(quiet: bool) -> Console:
-    """Standard output for people; nothing at all if quiet. It also says once where this process compiles kernels."""
+    """Standard output for people; nothing at all if quiet.
+
+    While it is in use, it also says once that this process compiles kernels.
+    """
     console = plain_console(sys.stdout, quiet=quiet)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH  # a pipe has no width, and tables are there to be read
 
+    in_use = weakref.ref(console)
+
     @functools.cache
     def say_once() -> None:
-        console.print("compiling kernels, once", style="dim")
+        if (to := in_use()) is not None:
+            to.print("compiling kernels, once", style="dim")
 
     notice.compiling = lambda name: say_once()
     return console

@@ -75,10 +75,14 @@ def test_a_verdict_says_which_rows_it_is_of(tmp_path):
 @pytest.mark.parametrize(("quiet", "expected"), [(False, "compiling kernels, once\n"), (True, "")])
 def test_a_command_says_once_that_it_compiles(quiet, expected, capsys, monkeypatch):
     monkeypatch.setattr(notice, "compiling", None)
-    console.console(quiet)
+    to = console.console(quiet)
     for name in ("backtest.take_trades", "backtest.call_rows"):
         notice.compiling(name)
     assert capsys.readouterr().out == expected
+    to = console.console(quiet)
+    del to
+    notice.compiling("backtest.take_trades")  # the command is over
+    assert capsys.readouterr().out == ""
 
 
 def test_progress_into_a_pipe_is_a_line_for_each_stage_and_each_tenth():
