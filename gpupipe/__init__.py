@@ -2,13 +2,16 @@
 
     from gpupipe import read, tp_dd_labels, compute_features, train, load
 
-Importing it touches no device and loads no heavy library: names are resolved when they are first used.
+Importing it touches no device and loads no heavy library: names are resolved when they are first used. It sets
+GOMP_SPINCOUNT, unless the environment says how OpenMP threads wait: libgomp reads it when the first library loads it.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from gpupipe.runtime import openmp
 
 __version__ = "0.1.0"
 
@@ -31,6 +34,8 @@ _WHERE = {
     "Features": "gpupipe.features.matrix",
 }
 __all__ = [*_WHERE, "__version__"]
+
+openmp.wait_briefly()
 
 if TYPE_CHECKING:
     from gpupipe.api import train as train

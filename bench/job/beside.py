@@ -30,7 +30,7 @@ from bench import runs
 from bench.timing import cores, in_turn
 
 VARIANTS: dict[str, dict[str, str]] = {
-    "as it is": {},
+    "as it is": {},  # gpupipe.runtime.openmp
     "spin 300000": {"GOMP_SPINCOUNT": "300000"},  # libgomp's own choice where no policy is set
     "spin 30000": {"GOMP_SPINCOUNT": "30000"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
