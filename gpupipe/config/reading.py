@@ -135,7 +135,10 @@ class Reader:
     def expand(self, value: Any) -> list[Any]:
         """Models with every alias replaced by its models, without repetition."""
         aliases = self.catalogue.aliases
-        named = [aliases[name].models if name in aliases else (name,) for name in _as_list(value)]
+        names = _as_list(value)
+        if not all(isinstance(name, str) for name in names):
+            return names  # what is wrong with them is said where they are converted
+        named = [aliases[name].models if name in aliases else (name,) for name in names]
         return list(dict.fromkeys(name for models in named for name in models))
 
     def changes_of(self, table: dict[str, Any]) -> Iterator[tuple[str, Any]]:

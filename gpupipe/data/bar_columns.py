@@ -130,7 +130,7 @@ def _readable(table: RawTable, name: str) -> _Candidate:
     present = column.is_valid().to_numpy()
     unread = np.flatnonzero(present & ~candidate.known)
     if len(unread) > _MOST * present.sum():
-        shown = str(column[int(unread[0])].as_py())
+        shown = columns.shown(column[int(unread[0])])
         raise DataError(f"{_label(table, name)}: {shown!r} is not understood as a time: write it as 2024-01-31")
     return candidate
 

@@ -83,6 +83,9 @@ def from_tables(
     symbol, and a missing adj_close.
     """
     collected: dict[str, list[np.ndarray]] = {"time_ns": []}
+    for table in tables:
+        for meaning in table.columns:
+            columns.require_utf8(table.column(meaning), _label(table, meaning))
     codes = [_codes(table, "symbol") for table in tables]
     read = [bar_columns.read_times(table, code) for table, (code, _) in zip(tables, codes, strict=True)]
     parsed = [_with_clock(table, table_times) for table, (table_times, _) in zip(tables, read, strict=True)]

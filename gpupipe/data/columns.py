@@ -134,6 +134,27 @@ def encode_names(column: pyarrow.ChunkedArray, where: str) -> tuple[np.ndarray, 
     return mapping[index], names
 
 
+def require_utf8(column: pyarrow.ChunkedArray, where: str) -> None:
+    """Raise DataError for texts that are not UTF-8: a damaged file, or one whose writer did not check its texts."""
+    import pyarrow as pa
+
+    for chunk in column.chunks:
+        text = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if is_text(text.type):
+            try:
+                text.validate(full=True)
+            except pa.ArrowInvalid:
+                raise DataError(f"{where} holds a text that is not UTF-8: write the file again, or repair it") from None
+
+
+def shown(value: pyarrow.Scalar) -> str:
+    """A value for people; a time that Python cannot hold as the number that it is."""
+    try:
+        return str(value.as_py())
+    except (OverflowError, ValueError):
+        return str(value.value)
+
+
 def clean_names(raw: Sequence[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Strip and sort raw names: `(new code of each raw name, int32 (n + 1,); sorted names)`.
 
@@ -194,7 +215,7 @@ def as_text(table: pyarrow.Table) -> pyarrow.Table:
         try:
             return column.cast(pa.string())
         except pa.ArrowException:  # a type that Arrow has no text for, or a time before year 1
-            return pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
+            return pa.array([shown(value) if value.is_valid else None for value in column], pa.string())
 
     return pa.table({name: text(table[name]) for name in table.column_names})
 

@@ -181,6 +181,8 @@ def _occurs(symbol: Any, n_names: int, device: Device) -> Any:
 
 def parse_sector_map(table: pyarrow.Table, matches: dict[str, str], where: str) -> dict[str, str]:
     """Read `{symbol: sector}` from a table; DataError if a symbol has two sectors. matches: see `columns.find`."""
+    for meaning in ("symbol", "sector"):
+        columns.require_utf8(table[matches[meaning]], f"{where}: column {matches[meaning]!r}")
     symbols, names = columns.encode_names(table[matches["symbol"]], f"{where}: column {matches['symbol']!r}")
     values, raw_sectors = columns.encode_names(table[matches["sector"]], f"{where}: column {matches['sector']!r}")
     slugs = sector_names.distinct(raw_sectors)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpupipe.data.columns import floats, is_text, refuse_ambiguous
+from gpupipe.data.columns import floats, is_text, refuse_ambiguous, shown
 from gpupipe.data.errors import DataError
 from gpupipe.data.number_times import NumberTimes, multiplied, times_of_numbers
 from gpupipe.data.panel import NS_PER_DAY
@@ -77,7 +77,7 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     if pa.types.is_date64(kind):
         return Times(multiplied(_int64_values(column.cast(pa.int64())), 10**6))
     if pa.types.is_time(kind):
-        raise DataError(_no_date(where, column.drop_null()[0].as_py() if column.null_count < len(column) else kind))
+        raise DataError(_no_date(where, shown(column.drop_null()[0]) if column.null_count < len(column) else kind))
     if pa.types.is_integer(kind):
         return _of_numbers(times_of_numbers(_int64_values(column), where))
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):

@@ -193,7 +193,9 @@ def _suspect_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Any, 
         valid = (symbol >= 0) & (time_ns >= limits.earliest_ns) & (time_ns <= limits.latest_ns)
         for moment in limits.stand_ins_ns:
             valid &= time_ns != moment
-        valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close) & (high < _WIDE * low)
+        valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close)
+        with np.errstate(over="ignore"):  # no price is above what float32 cannot hold
+            valid &= high < _WIDE * low
         if not bool(valid.all()):
             suspect.append(xp.flatnonzero(~valid) + begin)
         volumes_known = volumes_known and bool(((volume > 0) & (volume < xp.inf)).all())

@@ -140,6 +140,8 @@ def test_files_that_cannot_be_used(tmp_path):
         ("[trainng]\n", r"unknown configuration key 'trainng'; did you mean 'training'"),
         ("[training.pool]\nx = 1\n", r"unknown configuration key 'training.pool.x'"),
         ('preset = ["fast"]\n', "unknown preset"),
+        ("[training.models]\n", r"training.models = \{\} is a dict, expected str"),
+        ('[training]\nmodels = [["linear"]]\n', r"training.models = \['linear'\] is a list, expected str"),
         ("seed = '3'\n", "seed = '3' is a str, expected int"),
     ):
         file.write_text(text)

@@ -2,6 +2,7 @@
 
 import gzip
 import sqlite3
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,6 +87,26 @@ def test_columns(table):
     refused(table.set_column(0, "symbol", pa.array([1.5] * 40)), "column 'symbol' has type double, expected text")
     refused(table, "no bars of timeframe '1h'; the data have no timeframes", timeframe="1h")
     refused([1, 2], "cannot read a builtins list; expected a path")
+
+
+@pytest.mark.parametrize("name", ["symbol", "time", "sector", "close"])
+def test_texts_that_are_not_utf8(table, name):
+    """Arrow and Parquet files hold the bytes that their writer gave them."""
+    ends, latin1 = struct.pack("<2i", 0, 2), b"B\xfc"
+    wrong = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(ends), pa.py_buffer(latin1)])
+    texts = pa.concat_arrays([pa.array(["A"] * 39), wrong])
+    for column in (texts, texts.dictionary_encode()):
+        changed = table.set_column(table.column_names.index(name), name, column)
+        refused(changed, f"column '{name}' holds a text that is not UTF-8: write the file again, or repair it")
+    by_symbol = pa.table({"symbol": texts[38:], "sector": ["energy", "energy"]})
+    refused(table, "sector map: column 'symbol' holds a text that is not UTF-8", sector_map=by_symbol)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_times_that_python_cannot_hold_are_shown_as_numbers(table, unit):
+    far = pa.array([2**62] * 40, pa.int64()).cast(pa.timestamp(unit))
+    two = table.set_column(1, "date", far).append_column("timestamp", pa.nulls(40, pa.float64()))
+    refused(two, f"'{2**62}' is not understood as a time")
 
 
 def test_sectors(table, tmp_path):

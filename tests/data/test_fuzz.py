@@ -128,6 +128,13 @@ def test_bytes(tmp_path_factory, suffix, content):
         check(path)
 
 
+class Files(dict):
+    """Contents by name. A test that fails is printed with its fixtures: in short, or that is a failure of its own."""
+
+    def __repr__(self):
+        return f"contents of {', '.join(self)}"
+
+
 @pytest.fixture(scope="module")
 def real_files(tmp_path_factory):
     table = simulate(2, 20).to_arrow()
@@ -135,7 +142,7 @@ def real_files(tmp_path_factory):
     pq.write_table(table, folder / "bars.parquet")
     pyarrow.feather.write_feather(table, folder / "bars.feather", compression="uncompressed")
     pa.csv.write_csv(table.cast(pa.schema([(f.name, pa.string()) for f in table.schema])), folder / "bars.csv")
-    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+    return Files({path.suffix: path.read_bytes() for path in folder.iterdir()})
 
 
 @SLOW
@@ -194,7 +201,7 @@ def test_sector_maps_that_are_mappings(mapping):
 @pytest.fixture(scope="module")
 def databases(tmp_path_factory):
     """The bytes of two SQLite files, the second in write-ahead mode."""
-    contents = {}
+    contents = Files()
     for mode in ("delete", "wal"):
         path = tmp_path_factory.mktemp("real") / "bars.db"
         connection = sqlite3.connect(path)

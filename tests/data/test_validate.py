@@ -41,6 +41,7 @@ def validated(table, **options):
         (("A", 2, -10.0, 11.0, -11.0, 10.5, 1.0), "a price is not positive"),
         (("A", 2, 10.0, 10.4, 9.0, 10.5, 1.0), "high is below open or close"),
         (("A", 2, 10.0, 11.0, 10.1, 10.5, 1.0), "low is above open or close"),
+        (("A", 2, 10.0, 11.0, 3e38, 10.5, 1.0), "low is above open or close"),
     ],
 )
 def test_quarantined(wrong, reason):
