@@ -28,7 +28,12 @@ NO_TICKER = "symbol is a file's name that looks like no ticker"
 NO_COLUMN = "file has no column for the symbol, others have one"
 
 _COPY = re.compile(r"(?P<name>.+?)(?:\s*\([0-9]{1,2}\)|\s+-\s+Copy(?:\s*\([0-9]{1,2}\))?)")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH_FIRST = (
+    rf"(?:(?:0[1-9]|1[0-2])[-_.]|(?i:{'|'.join(_MONTHS)})[a-z]*[-_.]?)(?:19|20)[0-9]{{2}}"  # 10-2020, Oct-2020
+)
 _DAY = (
+    rf"{_MONTH_FIRST}|"
     r"(?:19|20)[0-9]{2}(?:[-_.]?[qQ][1-4]|[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12][0-9]|3[01]))?)?"  # 2020-10-05
 )
 _INTERVAL = (
@@ -189,8 +194,15 @@ def _parse(number: int, table: RawTable, times: Times, known_symbols: Collection
 
 
 def _days(text: str) -> tuple[int, int] | None:
-    """`(first day, day after the last)` of 2020, 2020Q3, 2020-10 or 2020-10-05; None for a day that does not exist."""
+    """`(first day, day after the last)` of 2020, 2020Q3, 2020-10, 10-2020, Oct-2020 or 2020-10-05.
+
+    None for a day that does not exist.
+    """
     digits = re.sub(r"[^0-9]", "", text)
+    if re.fullmatch(_MONTH_FIRST, text):
+        name = text[:3].lower()
+        digits = digits[-4:] + (f"{_MONTHS.index(name) + 1:02}" if name in _MONTHS else digits[:2])
+        text = digits
     year = digits[:4]
     try:
         if "q" in text.lower():
@@ -217,7 +229,9 @@ def _interval_ns(text: str) -> int:
 
 
 def _template(text: str) -> str:
-    """ "2020-10-05" as YYYY-MM-DD."""
+    """ "2020-10-05" as YYYY-MM-DD, "Oct-2020" as Mon-YYYY."""
+    if re.fullmatch(_MONTH_FIRST, text):
+        return ("Mon" if text[0].isalpha() else "MM") + re.sub(r"^[A-Za-z]+|^[0-9]{2}|[0-9]{4}$", "", text) + "YYYY"
     letters = iter("YYYYN" if "q" in text.lower() else "YYYYMMDD")
     return re.sub(r"[0-9]", lambda _: next(letters), text)
 
@@ -246,7 +260,7 @@ def _join(files: Sequence[_File], known: Collection[str]) -> tuple[list[_File], 
 
 def _ends_in_date(file: _File) -> bool:
     """Whether a name's period can only be one: four or six digits may as well be the code of a stock."""
-    return re.search(r"YYYY[-_.]|YYYYMMDD", file.period) is not None
+    return re.search(r"YYYY[-_.]|YYYYMMDD|MM[-_.]YYYY|Mon[-_.]?YYYY", file.period) is not None
 
 
 def _shared(

@@ -332,7 +332,7 @@ def _sector_map(source: Any) -> dict[str, str]:
     if source is None:
         return {}
     if isinstance(source, Mapping):
-        return {str(symbol): str(sector) for symbol, sector in source.items()}
+        return symbol_sectors.of_mapping(source)
     required = ("symbol", "sector")
     if not isinstance(source, (str, os.PathLike)):
         return symbol_sectors.parse_sector_map(*frames.frame_columns(source, required, "sector map"), "sector map")

@@ -179,6 +179,23 @@ def _occurs(symbol: Any, n_names: int, device: Device) -> Any:
     return occurs[:-1]
 
 
+def of_mapping(mapping: Mapping[Any, Any]) -> dict[str, str]:
+    """`{symbol: sector}` as texts, without symbols or sectors that are None, NaN or blank: they are not known.
+
+    >>> of_mapping({"A": "energy", "B": float("nan"), "C": None, 600519: "materials"})
+    {'A': 'energy', '600519': 'materials'}
+    """
+    known = {symbol: sector for symbol, sector in mapping.items() if not (_is_missing(symbol) or _is_missing(sector))}
+    return {str(symbol): str(sector) for symbol, sector in known.items()}
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or not str(value).strip() or bool(value != value)
+    except TypeError:  # pandas.NA is neither equal to itself nor not
+        return True
+
+
 def parse_sector_map(table: pyarrow.Table, matches: dict[str, str], where: str) -> dict[str, str]:
     """Read `{symbol: sector}` from a table; DataError if a symbol has two sectors. matches: see `columns.find`."""
     for meaning in ("symbol", "sector"):

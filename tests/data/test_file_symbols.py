@@ -67,6 +67,16 @@ def test_files_of_other_kinds_keep_their_dots_too(tmp_path):
             "2 files BTCUSDT-1d-YYYY-MM were read as one symbol BTCUSDT",
         ),
         (
+            {"BTCUSDT-10-2020.csv": ("2020-10-01", 31), "BTCUSDT-11-2020.csv": ("2020-11-01", 30)},
+            DAY,
+            "2 files BTCUSDT-MM-YYYY were read as one symbol BTCUSDT",
+        ),
+        (
+            {"BTCUSDT_Oct-2020.csv": ("2020-10-01", 31), "BTCUSDT_November2020.csv": ("2020-11-01", 30)},
+            DAY,
+            "2 files BTCUSDT_Mon-YYYY, BTCUSDT_MonYYYY were read as one symbol BTCUSDT",
+        ),
+        (
             {f"BTCUSDT-1h-2020-10-0{k}.csv": (f"2020-10-0{k}", 24) for k in (5, 6)},
             HOUR,
             "2 files BTCUSDT-1h-YYYY-MM-DD were read as one symbol BTCUSDT",
@@ -152,6 +162,7 @@ UNSURE = "files may be parts of one symbol"
     [
         # Contracts that are named after the month of their delivery, and were traded before it.
         ({"ES-2020-12": ("2020-06-01", 90), "ES-2021-03": ("2020-09-01", 90)}, (UNSURE, "flagged", 180, 2)),
+        ({"ES-12-2020": ("2020-06-01", 90), "ES-03-2021": ("2020-09-01", 90)}, (UNSURE, "flagged", 180, 2)),
         ({"A_2020": ("2020-01-01", 90), "A_2021": ("2020-05-01", 90)}, (UNSURE, "flagged", 180, 2)),
         ({"A_2020": ("2020-01-01", 90), "A": ("2020-01-01", 90)}, (UNSURE, "flagged", 90, 1)),
         ({"A_20240110": ("2020-01-01", 90), "A_20240111": ("2020-01-01", 91)}, (UNSURE, "flagged", 181, 2)),

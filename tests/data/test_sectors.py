@@ -2,6 +2,7 @@
 
 import itertools
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -157,3 +158,11 @@ def test_ingest_drops_refuses_or_names_symbols_without_a_sector(tmp_path):
         ingested("c", no_sector="error")
     again = ingest(BARE, tmp_path / "b", SourceOptions(no_sector="error"), calendar="none")  # the store knows them
     assert not again.changed and again.without_sector == ()
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, "", " "])
+def test_a_mapping_without_a_value_gives_no_sector(missing):
+    given = {**mapped("energy", "energy", "energy"), PANEL.symbols[3]: missing}
+    with pytest.raises(DataError, match="1 of 4 symbols have no sector: 'SIM0003'"):
+        load(BARE, given, device="cpu")
+    assert load(BARE, given, device="cpu", no_sector="drop")[0].n_symbols == 3

@@ -19,6 +19,7 @@ _SURE_BARS, _SURE_SHARE = 8, 0.8  # of equal spacings, for bars of 3 days and th
 _SOME = 0.25  # of the spacings of many bars are the length itself: four of five of daily bars
 _COMMON = 0.01  # of a store's bars or spacings
 _FEW_PERIODS = 2  # weeks or months between few bars; of daily bars, see `_days_are_explained`
+_ONE_SPACING = 2  # dates
 _OVERNIGHT_NS = 8 * 3_600 * 10**9
 _SAMPLE = 1 << 20  # spacings that are looked at
 
@@ -78,6 +79,17 @@ def judge(bars: BarTable) -> BarLength | None:
             return BarLength(unit, usual)
     sure = counts.max() >= _SURE_SHARE * len(steps) and len(np.unique(starts)) >= _SURE_BARS
     return BarLength(DAYS, usual) if n_days > 1 and sure else BarLength(DAY, NS_PER_DAY)
+
+
+def of_store(stored: BarTable) -> BarLength | None:
+    """The length of stored bars, see `judge`; None where two dates, a week or more apart, are all that the store has.
+
+    Two Fridays are the first bars of a weekly store, or of a daily one whose first night was thin.
+    """
+    length = judge(stored)
+    if length is None or length.unit in (INTRADAY, DAY, DAYS):
+        return length
+    return length if len(np.unique(stored.time_ns)) > _ONE_SPACING else None
 
 
 def periods(day: np.ndarray, unit: str) -> np.ndarray:

@@ -83,7 +83,7 @@ def align(stored: BarTable, incoming: BarTable, calendar: str = "", zone: str | 
         rekeyed = int((stored.time_ns != days * NS_PER_DAY).sum())
         keyed, kept = _keyed(stored, days)
         stored, doubled = keyed, stored.n_rows - len(kept)
-    length = bar_length.judge(stored)
+    length = bar_length.of_store(stored)
     raw, notes, findings = incoming, [], []
     days = _session_days(raw, stored, zone)
     if not _has_intraday_days(raw, days):

@@ -88,6 +88,16 @@ def test_another_length_is_refused_by_a_daily_store(tmp_path, step, words, n):
         put(source, tmp_path / "store")
 
 
+def test_two_dates_a_week_apart_are_no_weekly_store(tmp_path):
+    whole = bars()
+    put(on(whole, ["2024-03-08", "2024-03-15"]), tmp_path / "store")
+    put(whole, tmp_path / "store")
+    assert same(tmp_path / "store", whole)
+    put(every(7 * DAY, 3, "2024-01-05"), tmp_path / "weekly")
+    with pytest.raises(DataError, match="holds bars of 1 week and the source bars of 1 day"):
+        put(whole, tmp_path / "weekly")
+
+
 def test_every_fifth_day_is_a_week_although_its_bars_are_equal(tmp_path):
     whole = bars()
     put(part(whole, 0, 30), tmp_path / "store")
