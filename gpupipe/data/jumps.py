@@ -13,7 +13,9 @@ from gpupipe.runtime.device import device_of
 
 OFF = 5.0  # a price this many times too high or too low is not the market's: no stock or coin does that and comes back
 _SURE = 10.0  # from this factor on: a slip of the decimal point, pence for pounds, cents for dollars
-_AGREE = np.log(1.5)  # the prices before and after a jump that comes back
+# The prices before and after a jump that comes back differ by a factor of 1.5 at most; after a jump of 100 by one of 3,
+# as a split or a takeover may fall on the same days.
+_AGREE, _AGREE_OF_JUMP = np.log(1.5), 0.25
 _RUN_BARS = 3
 
 _BLOCK_ROWS = 1 << 15  # the columns and comparisons of a block stay in a core's cache
@@ -55,14 +57,30 @@ def gaps(bars: Bars) -> np.ndarray:
     return device.to_host(rows[bars.symbol[rows] == bars.symbol[rows - 1]])
 
 
-def bars_that_jump(bars: Bars, rows: np.ndarray) -> Jumps:
+def wide(bars: Bars) -> np.ndarray:
+    """Rows, int64 on the host, of bars whose close is 5 times their open or more, or a fifth of it or less."""
+    device = device_of(bars.close)
+    xp = device.xp
+    candidates = [xp.zeros(0, xp.int64)]
+    for begin, end in blocks(bars):
+        with np.errstate(over="ignore"):
+            is_wide = bars.high[begin:end] >= np.float32(OFF) * bars.low[begin:end]
+        if bool(is_wide.any()):
+            candidates.append(xp.flatnonzero(is_wide) + begin)
+    rows = device.to_host(xp.concatenate(candidates))
+    return rows[np.abs(np.log(_on_host(bars.close, rows) / _on_host(bars.open, rows))) >= np.log(OFF)]
+
+
+def bars_that_jump(bars: Bars, rows: np.ndarray, wide_rows: np.ndarray | None = None) -> Jumps:
     """Find runs of at most 3 bars whose prices are off by a factor of 5 or more and come back.
 
-    bars: sorted by symbol and time, prices above 0.  rows: of `gaps`. Two cases:
+    bars: sorted by symbol and time, prices above 0.  rows: of `gaps`.  wide_rows: of `wide`. Three cases:
 
     - The open of a bar is off from the close before, and the open of one of the next 3 bars is within a factor of 1.5
       of that close again: the bars between are off. Their closes must be off, too, but for the last one's.
     - The close alone is off: the bar's open and the next open are within a factor of 1.5 of each other.
+    - The close is off, and the next open with it, as where opens are made from the closes before: one of the next 2
+      closes is within a factor of 1.5 of the bar's open. All bars up to that one have a price that is off.
 
     The first and the last bars of a history have no neighbour on one side, so that a jump cannot come back there:
     `possible_splits` flags it.
@@ -72,24 +90,27 @@ def bars_that_jump(bars: Bars, rows: np.ndarray) -> Jumps:
     >>> bars_that_jump(bars, gaps(bars)).sure
     array([2])
     """
-    if not rows.size:
+    wide_rows = rows[:0] if wide_rows is None else wide_rows
+    if not rows.size and not wide_rows.size:
         return Jumps(rows, rows)
-    near = np.unique((rows[:, None] + np.arange(-1, _RUN_BARS + 1)).clip(0, bars.close.size - 1))
+    begins = np.concatenate([rows, wide_rows])
+    near = np.unique((begins[:, None] + np.arange(-1, _RUN_BARS + 1)).clip(0, bars.close.size - 1))
     opens, closes = np.log(_on_host(bars.open, near)), np.log(_on_host(bars.close, near))
     symbol = _on_host(bars.symbol, near)
-    factors: dict[int, float] = {}
+    factors = _within_bars(wide_rows, near, opens, closes, symbol)
     for row, at in zip(rows.tolist(), np.searchsorted(near, rows).tolist(), strict=True):
         before, gap = closes[at - 1], opens[at] - closes[at - 1]
         if abs(gap) < np.log(OFF):
             continue
-        if abs(opens[at - 1] - opens[at]) < _AGREE:  # the close before was off, alone
+        agree = max(_AGREE, _AGREE_OF_JUMP * abs(gap))
+        if abs(opens[at - 1] - opens[at]) < agree:  # the close before was off, alone
             factors[row - 1] = max(factors.get(row - 1, 0.0), abs(gap))
             continue
         for n in range(1, _RUN_BARS + 1):
             after = at + n
             if row + n >= bars.close.size or symbol[after] != symbol[at]:
                 break
-            if abs(opens[after] - before) < _AGREE:
+            if abs(opens[after] - before) < agree:
                 factors |= {row + k: abs(gap) for k in range(n)}
                 break
             if (closes[after - 1] - before) * np.sign(gap) < np.log(OFF) or n == _RUN_BARS:
@@ -97,6 +118,35 @@ def bars_that_jump(bars: Bars, rows: np.ndarray) -> Jumps:
     found = np.array(sorted(factors), np.int64)
     sure = np.array([factors[row] >= np.log(_SURE) for row in found.tolist()], bool)
     return Jumps(found[sure], found[~sure])
+
+
+def _within_bars(
+    rows: np.ndarray, near: np.ndarray, opens: np.ndarray, closes: np.ndarray, symbol: np.ndarray
+) -> dict[int, float]:
+    """Logarithms of the factor by which bars are off, by row, where a jump begins between an open and its close.
+
+    rows: of `wide`.  near: rows that opens, closes (logarithms) and symbol are of, rising.
+    """
+    factors: dict[int, float] = {}
+    for row, at in zip(rows.tolist(), np.searchsorted(near, rows).tolist(), strict=True):
+        jump = closes[at] - opens[at]
+        agree = max(_AGREE, _AGREE_OF_JUMP * abs(jump))
+        for after in range(at + 1, min(at + _RUN_BARS, len(near))):
+            if near[after] != row + after - at or symbol[after] != symbol[at]:
+                break
+            if abs(opens[after] - closes[after - 1]) >= agree:
+                break  # it comes back between two bars, which the other cases see
+            if abs(closes[after] - opens[at]) < agree:
+                factors |= {row + k: abs(jump) for k in range(after - at + 1)}
+                break
+    return factors
+
+
+def at_the_end(bars: Bars, wide_rows: np.ndarray) -> np.ndarray:
+    """Those of the rows of `wide` that are the last bar of their symbol: nothing has come back yet."""
+    following = np.minimum(wide_rows + 1, bars.close.size - 1)
+    last = (following == wide_rows) | (_on_host(bars.symbol, following) != _on_host(bars.symbol, wide_rows))
+    return wide_rows[last]
 
 
 def _on_host(column: Any, rows: np.ndarray) -> np.ndarray:

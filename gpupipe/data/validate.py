@@ -100,14 +100,14 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
         code[conflicting] = CONFLICT
         rejected = device.xp.flatnonzero(code)
         kept = _take(bars, order)
-    sure, gaps, doubtful = _jumps(kept)
+    sure, splits, doubtful = _jumps(kept)
     if sure.size:
         code[sure if kept is bars else order[sure]] = JUMP
         rejected = device.xp.flatnonzero(code)
         keep = device.xp.ones(kept.symbol.size, bool)
         keep[sure] = False
         kept = kept.take(keep)
-        _, gaps, doubtful = _jumps(kept)
+        _, splits, doubtful = _jumps(kept)
     code = code[rejected]
     no_volume = device.xp.flatnonzero(~(kept.volume > 0))  # NaN or zero: `_check_rows` leaves no other value
     zero = kept.volume[no_volume] == 0
@@ -122,18 +122,19 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
         _finding(QUARANTINED[JUMP - 1], "flagged", kept, doubtful, names),
         _finding(NO_VOLUME, "flagged", kept, no_volume[~zero], names),
         _finding(ZERO_VOLUME, "flagged", kept, no_volume[zero], names),
-        _finding(SPLIT, "flagged", kept, device.asarray(jumps.possible_splits(kept, gaps)), names),
+        _finding(SPLIT, "flagged", kept, splits, names),
     ]
     reasons = [QUARANTINED[k - 1] for k in device.to_host(code)]
     row_numbers = device.to_host(rejected if bars.row is None else bars.row[rejected])
     return Validated(kept, tuple(f for f in findings if f.rows), row_numbers, reasons)
 
 
-def _jumps(bars: Bars) -> tuple[Any, np.ndarray, Any]:
-    """`(rows that surely jump and come back, rows of jumps.gaps on the host, rows that may)`."""
-    device, gaps = device_of(bars.close), jumps.gaps(bars)
-    found = jumps.bars_that_jump(bars, gaps)
-    return device.asarray(found.sure), gaps, device.asarray(found.doubtful)
+def _jumps(bars: Bars) -> tuple[Any, Any, Any]:
+    """`(rows that surely jump and come back, rows that look like a split, rows that may jump and come back)`."""
+    device, gaps, wide = device_of(bars.close), jumps.gaps(bars), jumps.wide(bars)
+    found = jumps.bars_that_jump(bars, gaps, wide)
+    splits = np.union1d(jumps.possible_splits(bars, gaps), jumps.at_the_end(bars, wide))
+    return device.asarray(found.sure), device.asarray(splits), device.asarray(found.doubtful)
 
 
 def _is_sorted(bars: Bars) -> bool:

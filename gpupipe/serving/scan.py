@@ -310,13 +310,14 @@ def _called(models: Models, panel: Panel, values: np.ndarray) -> np.ndarray:
 
 
 def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float, float, float, float]:
-    """Entry from, entry to, stop, target."""
+    """Entry from, entry to, stop, target; NaN where there is none."""
     if side == HOLD or not np.isfinite(atr):
         return (float("nan"),) * 4
     sign = 1 if side == BUY else -1
     band, stop = levels.band_atr * atr, levels.stop_atr * atr
-    # A stop or a target of a very volatile symbol may lie below 0, where no price is.
-    return close - band, close + band, max(close - sign * stop, 0.0), max(close + sign * levels.target * stop, 0.0)
+    exits = (close - sign * stop, close + sign * levels.target * stop)
+    # A stop or a target of a very volatile symbol may lie at or below 0, where no price is: a stop of 0 is none.
+    return max(close - band, 0.0), close + band, *(level if level > 0 else float("nan") for level in exits)
 
 
 def _degenerate(signals: Sequence[Signal]) -> list[str]:

@@ -72,7 +72,7 @@ def test_files_of_other_kinds_keep_their_dots_too(tmp_path):
             "2 files BTCUSDT-MM-YYYY were read as one symbol BTCUSDT",
         ),
         (
-            {"BTCUSDT_Oct-2020.csv": ("2020-10-01", 31), "BTCUSDT_November2020.csv": ("2020-11-01", 30)},
+            {"BTCUSDT_Apr-2020.csv": ("2020-04-01", 30), "BTCUSDT_August2020.csv": ("2020-08-01", 31)},
             DAY,
             "2 files BTCUSDT_Mon-YYYY, BTCUSDT_MonYYYY were read as one symbol BTCUSDT",
         ),

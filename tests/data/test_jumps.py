@@ -62,6 +62,40 @@ def test_a_bar_with_one_bad_open_or_close_is_quarantined(names):
     assert findings == {(COMES_BACK, "quarantined"): 1} and panel.n_rows == N - 1
 
 
+def made_of_closes(close):
+    """Bars whose opens are the closes before, as some feeds make them."""
+    opens = np.concatenate([close[:1], close[:-1]])
+    return {
+        "open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close), "close": close,
+        "volume": np.full(len(close), 1000.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+@pytest.mark.parametrize(("first", "n_closes"), [(20, 1), (20, 2), (N - 2, 1)])
+def test_bad_closes_that_the_next_opens_repeat(first, n_closes, factor):
+    close = bars()["close"]
+    close[first : first + n_closes] *= factor
+    panel, findings = judged(made_of_closes(close))
+    assert findings == {(COMES_BACK, "quarantined"): n_closes + 1} and panel.n_rows == N - n_closes - 1
+    assert not (tp_dd_labels(panel, (1, 5), (0.1,)).y % 2 == 0).any()  # neither SELL nor BUY
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_a_bad_last_close_is_flagged(factor):
+    close = bars()["close"]
+    close[-1] *= factor
+    assert judged(made_of_closes(close))[1] == {(SPLIT, "flagged"): 1}
+
+
+@pytest.mark.parametrize("after", [2.0, 1.6, 0.5])
+def test_a_run_at_a_hundredth_comes_back_beside_a_split_or_a_gap(after):
+    columns = scaled(21, N, after)
+    for name in ("open", "high", "low", "close"):
+        columns[name][20] /= 100
+    assert judged(columns)[1][COMES_BACK, "quarantined"] == 1
+
+
 def test_two_jumps_and_their_neighbours_of_another_symbol():
     first, second = scaled(20, 21, 0.01), scaled(40, 43, 100.0)
     days = np.tile(np.datetime64("2021-01-04") + np.arange(N), 2)
