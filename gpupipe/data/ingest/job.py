@@ -7,12 +7,13 @@ import dataclasses
 import datetime
 import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpupipe.data import file_symbols, save, sources
+from gpupipe.data import file_symbols, save, sources, validate
 from gpupipe.data.bar_store import Manifest
 from gpupipe.data.errors import DataError
 from gpupipe.data.ingest import bar_length, parts, sessions
@@ -24,7 +25,7 @@ from gpupipe.data.ingest.report import IngestReport
 from gpupipe.data.ingest.restate import REFUSED
 from gpupipe.data.ingest.session_keys import Aligned
 from gpupipe.data.panel import NS_PER_DAY
-from gpupipe.data.report import counted, time_text
+from gpupipe.data.report import Finding, counted, time_text
 from gpupipe.store.content_store import Store, dump_json, write_atomic
 
 JOURNAL, LAST = "ingest.jsonl", "ingest.json"
@@ -36,6 +37,7 @@ _DOUBTFUL = (
     file_symbols.NO_TICKER,
     file_symbols.NO_COLUMN,
 )
+_CHANGED_OR_DOUBTFUL = (validate.BAD_EXTREME, validate.QUARANTINED[validate.JUMP - 1])  # of values that are stored
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,22 @@ def _report(
         newly_stale=newly_stale,
         files_written=len(contents),
         bytes_written=sum(map(len, contents.values())),
-        doubts=tuple(f"{f.kind} ({f.example})" for f in incoming.report.findings if f.kind in _DOUBTFUL),
+        doubts=_doubts(incoming.report.findings),
         all_refused=set(incoming.bars.names) <= refused,
         rekeyed=aligned.rekeyed,
         doubled=aligned.doubled,
         notes=(*incoming.report.notes, *_clock_notes(bars)),
     )
+
+
+def _doubts(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Sentences on doubtful files, and on values that the store has otherwise than the source, or that may be wrong."""
+    sentences = [f"{f.kind} ({f.example})" for f in findings if f.kind in _DOUBTFUL]
+    sentences += [
+        f"{counted(f.rows, 'row')} {f.action}: {f.kind} ({f.example})" for f in findings
+        if f.kind in _CHANGED_OR_DOUBTFUL and f.action != "quarantined"
+    ]  # fmt: skip
+    return tuple(sentences)
 
 
 def _clock_notes(bars: BarTable) -> list[str]:

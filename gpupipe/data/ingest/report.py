@@ -28,7 +28,7 @@ class IngestReport:
     added: new symbols.  changes: restated, revised, kept, replaced, refused and moved symbols, and possible splits.
     unchecked: symbols with new bars but no overlapping bar, so that a restatement would not be detected.
     without_sector: symbols dropped because no sector is known.  without_bars: symbols for which Yahoo sent no bars.
-    doubts: files that were skipped, and doubtful symbols of files, as sentences.
+    doubts: files that were skipped, doubtful symbols of files, and repaired or doubtful prices, as sentences.
     calendar: its name, or the reason why there is none.  missing: (symbol, day), sessions without a bar in the time
     range that this ingest touched.  closed: days with bars on which the exchange was closed.
     outside, holes, silent: of intraday bars, see `hours.HoursCheck`.

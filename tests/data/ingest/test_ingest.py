@@ -226,6 +226,13 @@ def test_bad_rows_are_quarantined_next_to_the_log(store, whole):
     assert quarantine["reason"].to_pylist() == ["a price is not positive"]
 
 
+def test_a_high_that_was_repaired_is_told(store, whole):
+    report = put(edited(whole, "S001", 5, high=1e5), store)
+    (doubt,) = report.doubts
+    assert doubt.startswith("1 row repaired: high or low far from open and close (S001 ") and report.status == "WARN"
+    assert stored_panel(store).high.max() < 1e4
+
+
 def test_minute_bars_and_bars_of_another_length(store, whole):
     minutes = with_column(
         whole,
