@@ -8,13 +8,16 @@ import numpy as np
 
 from gpupipe.data.panel import Panel
 
+_ROUNDING = np.float32(1e-3)
+
 
 def halted_rows(panel: Panel) -> Any:
     """int8 (n_rows,), on the panel's device: 1 where nothing was traded, else 0.
 
-    A bar is halted if its volume is 0 and open, high, low and close equal the close of the symbol's previous bar.
-    An unknown volume (NaN) is no halt, and a symbol that never has a volume above 0 (an index, a currency) has no
-    halts.
+    A bar is halted if its volume is 0 and its prices did not move: open, high, low and close are the close of the
+    symbol's previous bar, to a thousandth, as a vendor may round or adjust them; or all four are those of the previous
+    bar, as where a vendor repeats it. An unknown volume (NaN) is no halt, and a symbol that never has a volume above 0
+    (an index, a currency) has no halts.
 
     >>> from gpupipe.data import simulate
     >>> panel = simulate(n_symbols=1, n_bars=4)
@@ -24,12 +27,13 @@ def halted_rows(panel: Panel) -> Any:
     >>> halted_rows(panel).tolist()
     [0, 0, 1, 0]
     """
-    xp, symbol, close = panel.device.xp, panel.symbol_of_row, panel.close
+    xp, symbol = panel.device.xp, panel.symbol_of_row
     has_volume = xp.zeros(panel.n_symbols, bool)
     has_volume[symbol[panel.volume > 0]] = True
-    halted = (panel.volume == 0) & has_volume[symbol]
-    for name in ("open", "high", "low"):
-        halted &= getattr(panel, name) == close
-    halted[:1] = False
-    halted[1:] &= (close[1:] == close[:-1]) & (symbol[1:] == symbol[:-1])
-    return halted.astype(np.int8)
+    flat, repeated = xp.zeros(panel.n_rows, bool), xp.zeros(panel.n_rows, bool)
+    flat[1:] = repeated[1:] = symbol[1:] == symbol[:-1]
+    flat[1:] &= xp.abs(panel.close[1:] - panel.close[:-1]) <= _ROUNDING * panel.close[:-1]
+    for column in (panel.open, panel.high, panel.low, panel.close):
+        flat &= column == panel.close
+        repeated[1:] &= column[1:] == column[:-1]
+    return ((panel.volume == 0) & has_volume[symbol] & (flat | repeated)).astype(np.int8)

@@ -64,6 +64,22 @@ def test_a_halted_bar_has_no_volume_and_the_previous_close():
     assert np.flatnonzero(halted_rows(panel)).tolist() == [7]
 
 
+@pytest.mark.parametrize(("price", "halted"), [(100.05, [4, 5, 6, 7]), (100.5, [5, 6, 7])])
+def test_a_halt_at_the_rounded_close(price, halted):
+    panel = halted_panel(range(4, 8))
+    for column in (panel.open, panel.high, panel.low, panel.close):
+        column[4:8] = price
+    assert np.flatnonzero(halted_rows(panel)).tolist() == halted
+
+
+def test_a_vendor_repeats_the_last_bar_in_a_halt():
+    panel = halted_panel(range(4, 8))
+    panel.high[3], panel.low[3] = 101, 99
+    for column in (panel.open, panel.high, panel.low, panel.close):
+        column[4:8] = column[3]
+    assert np.flatnonzero(halted_rows(panel)).tolist() == [4, 5, 6, 7]
+
+
 @pytest.mark.parametrize("volume", [0, np.nan])
 def test_a_symbol_without_any_volume_trades_as_before(volume):
     panel = halted_panel(range(4, 8))
