@@ -15,6 +15,7 @@ from gpupipe.data.panel import NS_PER_DAY
 _QUARTER_NS = 15 * 60 * 10**9  # all offsets of zones are multiples of it
 _QUARTERS = 96  # of a day
 _FEW = 0.05  # the share of a symbol's rows that may contradict
+_SHORT = 8  # rows in which no Sunday means nothing
 _FRIDAY, _SATURDAY, _SUNDAY = 1, 2, 3  # days since 1970-01-01, a Thursday, modulo 7
 
 # Hours and minutes in UTC that are midnight in the east. Only offsets that zones with an exchange have: others, such as
@@ -88,7 +89,7 @@ def _count(symbol: np.ndarray, n_names: int) -> np.ndarray:
 def _by_week(
     symbol: np.ndarray, stamp: np.ndarray, quarter: np.ndarray, midnight: np.ndarray, n_names: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`(in the east by their weekdays, could be but hold no first day of a week)`, bool (n_names,) each."""
+    """`(in the east by their weekdays, could be but hold few days of one week)`, bool (n_names,) each."""
     weekday = stamp // NS_PER_DAY % 7
     by_weekday = _count(symbol[midnight] * 7 + weekday[midnight], 7 * n_names).reshape(n_names, 7)
     n_midnights = by_weekday.sum(axis=1)
@@ -101,14 +102,16 @@ def _by_week(
     odd = n - n_midnights - np.where(mixed, n_in_utc, 0)
     nearly_all = (n_midnights > 0) & (odd <= np.maximum(n >= 5, _FEW * n))
     east = np.zeros(n_names, bool)
-    # A week of exchanges begins on Monday, Sunday (Riyadh) or Saturday (Tehran): its midnight is on the day before.
-    # A coin has every weekday, so the weeks that are rare must be seen twice.
-    for first, fewest in ((_SUNDAY, 1), (_SATURDAY, 2), (_FRIDAY, 2)):
-        rest = by_weekday[:, first - 1] + by_weekday[:, (first - 2) % 7]
-        begins = by_weekday[:, first]
-        east |= nearly_all & (rest <= _FEW * n_midnights) & (begins >= np.maximum(fewest, _FEW * n_midnights))
+    # A week of an exchange begins on Monday, Sunday (Riyadh) or Saturday (Tehran), and its midnight is a day earlier.
+    few = np.maximum(1, _FEW * n_midnights)
+    for first in (_SUNDAY, _SATURDAY, _FRIDAY):
+        of_week = by_weekday[:, (first + np.arange(7)) % 7]
+        begins = of_week[:, 0] >= few
+        if first != _SUNDAY:  # not the weekly bar of a Friday, and not the first days of a coin
+            begins = (of_week[:, :5] >= np.maximum(2, few)[:, None]).all(axis=1)
+        east |= nearly_all & begins & (of_week[:, 5:].sum(axis=1) <= _FEW * n_midnights)
     no_weekend = by_weekday[:, [_FRIDAY, _SATURDAY, _SUNDAY]].sum(axis=1) == 0
-    return east, (n_midnights == n) & no_weekend
+    return east, (n_midnights == n) & (n <= _SHORT) & no_weekend
 
 
 def _by_month(
