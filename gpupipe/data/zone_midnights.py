@@ -35,15 +35,17 @@ def _quarter(time_of_day: str) -> int:
 
 
 def _possible() -> np.ndarray:
-    """bool (13, 96): whether a quarter of an hour in UTC is a midnight in the east, in months 1 to 12."""
-    table = np.zeros((13, _QUARTERS), bool)
+    """bool (12, 96): whether a quarter of an hour in UTC is a midnight in the east, in the months from January."""
+    table = np.zeros((12, _QUARTERS), bool)
     seasons = (_SUMMER_MONTHS, _SOUTHERN_SUMMER), (_WINTER_MONTHS, _SOUTHERN_WINTER)
-    for months, times in ((range(13), _ALL_YEAR), *seasons):
-        table[np.ix_(months, list(map(_quarter, times)))] = True
+    for months, times in ((range(1, 13), _ALL_YEAR), *seasons):
+        table[np.ix_([month - 1 for month in months], list(map(_quarter, times)))] = True
     return table
 
 
 _POSSIBLE = _possible()
+_IN_SOME_MONTH: np.ndarray = np.logical_or.reduce(_POSSIBLE)
+_IN_ALL_MONTHS: np.ndarray = np.logical_and.reduce(_POSSIBLE)
 _11, _12, _13, _NEW_YORK_CLOSE, _TWO_EAST = map(_quarter, ("11:00", "12:00", "13:00", "20:00", "22:00"))
 
 
@@ -74,12 +76,17 @@ def on_local_clock(symbol: np.ndarray, stamp: np.ndarray, n_names: int) -> tuple
 
 def _midnights(symbol: np.ndarray, stamp: np.ndarray, quarter: np.ndarray, n_names: int) -> np.ndarray:
     """bool (n,): whether a time can be the midnight of a zone to the east."""
-    month = (stamp // NS_PER_DAY).astype("M8[D]").astype("M8[M]").astype(np.int64) % 12 + 1
-    possible = _POSSIBLE[month, quarter] & (stamp % _QUARTER_NS == 0)
+    possible = (stamp % _QUARTER_NS == 0) & _IN_SOME_MONTH[quarter]
+    seasonal = np.flatnonzero(possible & ~_IN_ALL_MONTHS[quarter])
+    if not len(seasonal):
+        return possible
+    month = (stamp[seasonal] // NS_PER_DAY).astype("M8[D]").astype("M8[M]").astype(np.int64) % 12
+    possible[seasonal] = _POSSIBLE[month, quarter[seasonal]]
     # 11:00 and 12:00 are New Zealand's midnights, but also closes in the Gulf, in Cairo and Tel Aviv: 12:00 and 13:00
     # beside each other are no zone's, and 11:00 needs 12:00 beside it.
-    has_12, has_13 = (_count(symbol[possible & (quarter == hour)], n_names) > 0 for hour in (_12, _13))
-    return possible & ~((quarter == _11) & ~has_12[symbol] | (quarter == _12) & has_13[symbol])
+    n_12, n_13 = (_count(symbol[possible & (quarter == hour)], n_names) for hour in (_12, _13))
+    refuted = (quarter == _11) & (n_12 == 0)[symbol] | (quarter == _12) & (n_13 > _FEW * n_12)[symbol]
+    return possible & ~refuted
 
 
 def _count(symbol: np.ndarray, n_names: int) -> np.ndarray:
@@ -121,11 +128,13 @@ def _by_month(
     day = stamp // NS_PER_DAY
     # 20:00 is New York's close in summer: bars that are dated by the last day of a month may have it.
     chosen = midnight & (quarter != _NEW_YORK_CLOSE)
+    # An exchange is closed at weekends, so these are no closes.
+    weekend = _count(symbol[chosen & np.isin(day % 7, (_SATURDAY, _SUNDAY))], n_names)
+    if not weekend.any():
+        return weekend > 0
     next_day = (day + chosen).astype("M8[D]")
     first = (next_day == next_day.astype("M8[M]")) & (chosen | (stamp % NS_PER_DAY == 0))
     n, n_first = _count(symbol, n_names), _count(symbol[first], n_names)
-    # An exchange is closed at weekends, so these are no closes.
-    weekend = _count(symbol[chosen & np.isin(day % 7, (_SATURDAY, _SUNDAY))], n_names)
     enough = (n_first >= 6) & (_count(symbol[chosen], n_names) >= 3)
     return enough & (weekend > 0) & (n - n_first <= np.maximum(1, _FEW * n))
 

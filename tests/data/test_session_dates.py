@@ -120,6 +120,12 @@ def test_one_odd_row_does_not_move_the_others(odd):
     assert dates(panel)[-1] == (np.datetime64(odd[:-1], "ns") + np.timedelta64(9, "h")).astype("M8[D]")
 
 
+def test_an_odd_hour_does_not_move_the_other_rows_of_new_zealand():
+    midnights = utc(YEAR, "Pacific/Auckland").cast(pa.int64()).to_numpy().astype("M8[ns]")
+    panel = read(table(np.append(midnights, np.datetime64("2022-01-05T13:00", "ns"))))
+    assert dates(panel)[:-1].tolist() == YEAR.astype("M8[ns]").tolist()
+
+
 @pytest.mark.parametrize(("beside", "moved"), [((), 0), (("T",), 1), (("J",), 0), (("T", "J"), 0)])
 def test_four_bars_of_one_week_are_read_as_the_other_symbols(beside, moved):
     times = {"T": utc(YEAR, "Asia/Tokyo"), "J": utc(YEAR, "Africa/Johannesburg", "17:00:00")}
