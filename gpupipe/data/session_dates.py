@@ -18,25 +18,26 @@ from gpupipe.data.jumps import blocks
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import Finding, counted, time_text
 from gpupipe.data.time_limits import UNKNOWN_TIME
+from gpupipe.data.zone_midnights import on_local_clock
 from gpupipe.runtime.device import device_of
 
 REPLACED = "replaced by a later bar of its day"
 
 _SAMPLE_ROWS = 1 << 14
 _ONE_A_DAY = 0.95  # bars are daily if at least this share of symbols and dates has one bar
+_JITTER_NS = 600 * 10**9  # closes, or moments of requests, that mean the same time of day
 _STAMPS_PER_SYMBOL = 6  # a daily bar has few times of day: summer and winter, early closes, the moment of a request
-_SUNDAY = 3  # 1970-01-01 was a Thursday, so day 3 was a Sunday
 
 
 def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[str, ...], tuple[Finding, ...]]:
     """Key bars of a day or longer by session date: `(bars, notes, findings)`; intraday bars stay as they are.
 
     daily: whether the bars are daily; None judges by the bars themselves, and a single bar that is not at midnight
-    counts as intraday. Bars are daily if a symbol has one bar a date, at few times of day.
+    counts as intraday. Bars are daily if a symbol has one bar a date, at few times of day, give or take minutes.
 
     The session date is the date on the exchange's clock; but if every time is midnight UTC it is the date in UTC, as
     these were plain dates before a zone was given. Where the source gives no zone it is the date in UTC; but if a
-    symbol's times are midnight of a zone east of UTC (afternoons in UTC, on Sundays to Thursdays), it is the next date.
+    symbol's times are midnights of a zone east of UTC (see `zone_midnights`), it is the next date.
     Of two bars of one symbol and date with different times, the one at midnight is kept, else the latest: the others
     were taken while the market was open. A row whose time is not known stays.
 
@@ -62,13 +63,8 @@ def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[st
     host = {name: device.to_host(array) for name, array in {"symbol": bars.symbol, "clock": clock}.items()}
     rows = np.flatnonzero(device.to_host(known))
     symbol, stamp = host["symbol"][rows], host["clock"][rows]
+    stamp, n_east = (stamp, 0) if bars.local_ns is not None else on_local_clock(symbol, stamp, len(bars.names))
     day = stamp // NS_PER_DAY
-    n_east = 0
-    if bars.local_ns is None:
-        east = _is_midnight_in_the_east(symbol, stamp, len(bars.names))
-        n_east = int(east.sum())
-        day += east[symbol]
-        stamp = np.where(east[symbol], day * NS_PER_DAY, stamp)
     superseded = _superseded(symbol, day, stamp)
     time_ns = host["clock"].copy()
     time_ns[rows] = day * NS_PER_DAY
@@ -95,8 +91,8 @@ def _all_at_midnight(bars: Bars, clock: Any) -> bool:
 def _notes(bars: Bars, n_east: int) -> tuple[str, ...]:
     if n_east:
         return (
-            f"the times of {counted(n_east, 'symbol')} are midnight of a zone east of UTC, on Sundays to Thursdays: "
-            "the session date is the next day",
+            f"the times of {counted(n_east, 'symbol')} are midnight of a zone east of UTC: the session date is the "
+            "next day",
         )
     return ("daily bars are keyed by the date on the exchange's clock",) if bars.local_ns is not None else ()
 
@@ -119,18 +115,18 @@ def _is_intraday(bars: Bars, part: slice) -> bool:
     if len(stamp) == n_symbols:
         return True  # one bar a symbol: its time may be all that tells it from another
     stamps = np.unique(symbol * NS_PER_DAY + stamp % NS_PER_DAY)
-    return len(stamps) > max(_STAMPS_PER_SYMBOL * n_symbols, 0.1 * len(stamp))
+    return len(stamps) > max(_STAMPS_PER_SYMBOL * n_symbols, 0.1 * len(stamp)) and not _is_jitter(symbol, stamp)
 
 
-def _is_midnight_in_the_east(symbol: np.ndarray, stamp: np.ndarray, n_names: int) -> np.ndarray:
-    """bool (n_names,): whether the dates of a symbol's times hold Sundays and no Fridays, in the afternoon of UTC."""
-    afternoon = stamp % NS_PER_DAY >= NS_PER_DAY // 2
-    weekday = (stamp // NS_PER_DAY - _SUNDAY) % 7  # 0 is Sunday, 5 is Friday
-
-    def count(chosen: Any) -> np.ndarray:
-        return np.bincount(symbol[chosen], minlength=n_names)
-
-    return (count(weekday == 0) > 0) & (count((weekday == 5) | (weekday == 6)) == 0) & (count(~afternoon) == 0)
+def _is_jitter(symbol: np.ndarray, stamp: np.ndarray) -> bool:
+    """Whether nearly all rows are within few spans of 10 minutes of their symbol's day, as where seconds differ."""
+    span = stamp % NS_PER_DAY // _JITTER_NS
+    keys, counts = np.unique(symbol * (NS_PER_DAY // _JITTER_NS) + span, return_counts=True)
+    of_symbol = keys // (NS_PER_DAY // _JITTER_NS)
+    order = np.lexsort((-counts, of_symbol))
+    of_symbol, counts = of_symbol[order], counts[order]
+    rank = np.arange(len(counts)) - np.searchsorted(of_symbol, of_symbol)
+    return bool(counts[rank < _STAMPS_PER_SYMBOL].sum() >= _ONE_A_DAY * len(stamp))
 
 
 def _superseded(symbol: np.ndarray, day: np.ndarray, stamp: np.ndarray) -> np.ndarray:

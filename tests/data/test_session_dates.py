@@ -1,6 +1,7 @@
 """Daily bars are keyed by session date, whatever their stamps; intraday bars keep their instants."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -65,6 +66,84 @@ def test_every_day_of_the_week_in_the_afternoon_stays_that_day():
     days = np.datetime64("2024-01-01") + np.arange(40)
     panel = read(table([f"{day}T20:00:00Z" for day in days]))
     assert dates(panel).tolist() == days.astype("M8[ns]").tolist()
+
+
+def utc(days, zone, close="00:00:00"):
+    """Local times on these days as Arrow timestamps in UTC."""
+    import pyarrow.compute as pc
+
+    local = pa.array((days.astype("M8[s]") + pd.Timedelta(close).to_timedelta64()).astype("M8[ns]"))
+    return pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(pa.timestamp("ns", "UTC"))
+
+
+def exchange_days(start, n, weekmask="1111100"):
+    return np.busday_offset(start, np.arange(n), roll="forward", weekmask=weekmask)
+
+
+YEAR = exchange_days("2021-01-04", 250)
+GULF = exchange_days("2021-01-03", 250, "1111001")  # Sunday to Thursday
+MONTHS = np.arange("2010-01", "2015-01", dtype="M8[M]").astype("M8[D]")
+
+
+@pytest.mark.parametrize(
+    ("days", "zone", "close"),
+    [
+        *((YEAR, zone, "00:00:00") for zone in ("Europe/London", "Europe/Lisbon", "Pacific/Auckland", "Asia/Kolkata")),
+        (exchange_days("2000-01-04", 500), "Australia/Sydney", "00:00:00"),
+        *((GULF, zone, "00:00:00") for zone in ("Asia/Riyadh", "Asia/Jerusalem", "Asia/Dhaka")),
+        (exchange_days("2021-01-02", 250, "1110011"), "Asia/Tehran", "00:00:00"),
+        *((MONTHS, zone, "00:00:00") for zone in ("Asia/Tokyo", "Europe/Berlin", "Europe/London")),
+        (np.arange("2021-01-04", "2023-01-01", 7, "M8[D]"), "Asia/Tokyo", "00:00:00"),
+        (GULF, "Asia/Jerusalem", "17:25:00"),
+        (GULF, "Asia/Riyadh", "15:00:00"),
+        (GULF, "Africa/Cairo", "14:30:00"),
+        (np.arange("2021-01-03", "2022-12-01", 7, "M8[D]"), "UTC", "23:59:59"),
+        (np.arange("2021-01-08", "2022-12-01", 7, "M8[D]"), "America/New_York", "16:00:00"),
+        (YEAR, "America/New_York", "16:00:00"),
+        (YEAR, "Africa/Johannesburg", "17:00:00"),
+        (YEAR[1:5], "Africa/Johannesburg", "17:00:00"),
+        (MONTHS[1:] - 1, "America/New_York", "16:00:00"),
+        (np.arange("2024-01-06", "2024-01-11", dtype="M8[D]"), "UTC", "20:00:00"),
+    ],
+)
+def test_a_time_in_utc_is_a_midnight_in_the_east_only_where_that_is_sure(days, zone, close):
+    panel, report = load(table(utc(days, zone, close)))
+    assert dates(panel).tolist() == days.astype("M8[ns]").tolist() and report.clean
+    assert any("zone east" in note for note in report.notes) == (close == "00:00:00")
+
+
+@pytest.mark.parametrize("odd", ["2021-12-20T02:11:07Z", "2021-12-24T15:00:00Z", "2021-12-20T15:25:00Z"])
+def test_one_odd_row_does_not_move_the_others(odd):
+    midnights = [f"{time}Z" for time in YEAR.astype("M8[h]") - np.timedelta64(9, "h")]
+    panel = read(table([f"{time[:13]}:00:00Z" for time in midnights] + [odd]))
+    assert dates(panel)[:-1].tolist() == YEAR.astype("M8[ns]").tolist()
+    assert dates(panel)[-1] == (np.datetime64(odd[:-1], "ns") + np.timedelta64(9, "h")).astype("M8[D]")
+
+
+def test_an_odd_hour_does_not_move_the_other_rows_of_new_zealand():
+    midnights = utc(YEAR, "Pacific/Auckland").cast(pa.int64()).to_numpy().astype("M8[ns]")
+    panel = read(table(np.append(midnights, np.datetime64("2022-01-05T13:00", "ns"))))
+    assert dates(panel)[:-1].tolist() == YEAR.astype("M8[ns]").tolist()
+
+
+@pytest.mark.parametrize(("beside", "moved"), [((), 0), (("T",), 1), (("J",), 0), (("T", "J"), 0)])
+def test_four_bars_of_one_week_are_read_as_the_other_symbols(beside, moved):
+    times = {"T": utc(YEAR, "Asia/Tokyo"), "J": utc(YEAR, "Africa/Johannesburg", "17:00:00")}
+    panel = read(pa.concat_tables([*(table(times[k], k) for k in beside), table(utc(YEAR[1:5], "Asia/Tokyo"), "A")]))
+    assert dates(panel)[:4].tolist() == (YEAR[:4] + moved).astype("M8[ns]").tolist()
+
+
+@pytest.mark.parametrize("start", ["1985-01-07", "2021-01-04"])
+def test_one_bar_a_day_with_other_seconds_is_daily(start):
+    days = exchange_days(start, 250)
+    seconds = np.random.default_rng(1).integers(0, 90, 250).astype("m8[s]")
+    panel, report = load(table(utc(days, "UTC", "15:59:00").cast(pa.int64()).to_numpy().astype("M8[ns]") + seconds))
+    assert dates(panel).tolist() == days.astype("M8[ns]").tolist() and report.clean
+
+
+def test_one_bar_a_day_at_any_minute_is_intraday():
+    minutes = np.random.default_rng(1).integers(9 * 60, 17 * 60, 250).astype("m8[m]")
+    assert dates(read(table(YEAR.astype("M8[ns]") + minutes))).tolist() == (YEAR.astype("M8[ns]") + minutes).tolist()
 
 
 def test_symbols_of_two_exchanges_are_compared_by_session_date():
