@@ -25,6 +25,7 @@ REPLACED = "replaced by a later bar of its day"
 
 _SAMPLE_ROWS = 1 << 14
 _ONE_A_DAY = 0.95  # bars are daily if at least this share of symbols and dates has one bar
+_STAMPED_TWICE = 0.5  # the share of dates that may have a plain date and a time, as from two sources
 _JITTER_NS = 600 * 10**9  # closes, or moments of requests, that mean the same time of day
 _STAMPS_PER_SYMBOL = 6  # a daily bar has few times of day: summer and winter, early closes, the moment of a request
 
@@ -108,8 +109,11 @@ def _is_intraday(bars: Bars, part: slice) -> bool:
     if not len(stamp) or not (stamp % NS_PER_DAY).any():
         return False
     day = stamp // NS_PER_DAY
-    pairs, counts = np.unique(np.stack([symbol, day]), axis=1, return_counts=True)
-    if (counts == 1).mean() < _ONE_A_DAY:
+    pairs, of_row, counts = np.unique(np.stack([symbol, day]), axis=1, return_inverse=True, return_counts=True)
+    n_midnights = np.bincount(of_row.ravel()[stamp % NS_PER_DAY == 0], minlength=len(counts))
+    twice = (counts == 2) & (n_midnights == 1)  # stamped in two ways; bars of 12 hours are so on nearly every date
+    single = (counts == 1) | (twice & (twice.mean() <= _STAMPED_TWICE))
+    if single.mean() < _ONE_A_DAY:
         return True
     n_symbols = len(np.unique(pairs[0]))
     if len(stamp) == n_symbols:

@@ -167,6 +167,19 @@ def test_the_bar_at_midnight_replaces_one_that_was_taken_live(live):
     assert (finding.kind, finding.action, finding.rows) == (REPLACED, "merged", 1)
 
 
+@pytest.mark.parametrize("time", ["21:00:00", "T21:00:00Z", " 16:00:00-05:00"])
+def test_many_days_stamped_in_two_ways_stand_there_once(time):
+    plain, stamped = [str(day) for day in DAYS], [f"{day} {time}".replace(" T", "T") for day in DAYS[20:]]
+    panel, report = load(table(plain + stamped).append_column("sorted", pa.array(range(N + 10))), device="cpu")
+    assert dates(panel).tolist() == DAYS.astype("M8[ns]").tolist()
+    assert [(item.kind, item.rows) for item in report.findings if item.kind == REPLACED] == [(REPLACED, 10)]
+
+
+def test_bars_of_twelve_hours_are_intraday():
+    times = (DAYS[:, None] + np.array([0, 12], "m8[h]")).ravel().astype("M8[ns]")
+    assert load(table(times), device="cpu")[0].n_rows == 2 * N
+
+
 def test_of_two_live_bars_the_later_is_kept():
     whole = table([str(day) for day in DAYS[:-1]])
     early, late = (table([f"{DAYS[-1]}T{hour}:00:02Z"], seed=hour) for hour in (15, 20))
