@@ -208,6 +208,42 @@ def test_seconds_with_a_fraction():
     assert (read(pa.table(rows), device="cpu").time_ns - 1_600_000_000 * 10**9).tolist() == [250_000_000, 500_000_000]
 
 
+NAIVE = pd.date_range("2021-03-10", periods=6)  # the clocks of New York change on 14 March
+CLOCKS = {zone: NAIVE.tz_localize(zone) for zone in ("America/New_York", "Asia/Tokyo", "UTC")}
+CLOCKS["parsed"] = [datetime.datetime.fromisoformat(str(time)) for time in CLOCKS["America/New_York"]]
+CLOCKS["naive"], CLOCKS["dates"] = NAIVE, [time.date() for time in NAIVE]
+
+
+@pytest.mark.parametrize("clocks", [("America/New_York", "Asia/Tokyo"), ("parsed",), ("UTC", "parsed"),
+                                    ("naive", "Asia/Tokyo"), ("dates", "naive"), ("dates", "Asia/Tokyo")])  # fmt: skip
+@pytest.mark.parametrize("change", [
+    lambda frame: frame,
+    lambda frame: frame.set_index(["symbol", "date"]),
+    lambda frame: frame.assign(date=frame["date"].astype("category")),
+])  # fmt: skip
+def test_every_datetime_object_keeps_its_offset(clocks, change):
+    """Arrow takes the zone of the first one for all."""
+    frame = pd.DataFrame(bar_columns(6 * len(clocks)))
+    frame["symbol"] = np.repeat([f"S{k}" for k in range(len(clocks))], 6)
+    frame["date"] = pd.Series([time for name in clocks for time in CLOCKS[name]], dtype=object)
+    panel = read(change(frame), device="cpu")
+    np.testing.assert_array_equal(panel.time_ns, np.tile(NAIVE.as_unit("ns").asi8, len(clocks)))
+
+
+def test_datetime_objects_of_a_day_when_clocks_change():
+    hours = pd.date_range("2021-03-14 00:30", periods=6, freq="h", tz="America/New_York")
+    parsed = pd.Series([datetime.datetime.fromisoformat(str(hour)) for hour in hours], dtype=object)
+    panel = read(pd.DataFrame({**bar_columns(6), "time": parsed}), device="cpu")
+    np.testing.assert_array_equal(panel.time_ns, hours.as_unit("ns").asi8)
+    np.testing.assert_array_equal(panel.local_ns, hours.tz_localize(None).as_unit("ns").asi8)
+
+
+def test_a_date_object_before_a_datetime_does_not_cut_it():
+    times = [datetime.datetime(2021, 1, 4, 9 + k) for k in range(6)]
+    frame = pd.DataFrame({**bar_columns(7), "time": pd.Series([datetime.date(2021, 1, 4), *times], dtype=object)})
+    assert read(frame, device="cpu").time_ns[1:].astype("M8[ns]").astype("M8[us]").tolist() == times
+
+
 def bar_columns(n):
     prices = {name: [1.0] * n for name in ("open", "high", "low", "close", "volume")}
     return {"symbol": ["A"] * n, "sector": ["energy"] * n, **prices}
