@@ -125,7 +125,7 @@ def _candidates(table: RawTable, names: list[str], symbol: np.ndarray) -> tuple[
     dates = next((name for name, item in parsed.items() if not item.has_clock and item.known.any()), None)
     unclear: set[str] = set()
     if dates is not None and not clocks:
-        clocks, unclear = _digit_clocks(table, names, dates, parsed[dates], symbol)
+        clocks, unclear = _digit_clocks(table, names, dates, parsed, symbol)
     for name, problem in problems.items():
         is_vague = columns.spelling(name) in _VAGUE_SPELLINGS and parsed
         if name not in clocks and name not in unclear and not is_vague:
@@ -141,7 +141,8 @@ def _candidates(table: RawTable, names: list[str], symbol: np.ndarray) -> tuple[
         clock_name, clock = next(iter(clocks.items()))
         date = candidates.pop(dates)
         zone = getattr(table.table[dates].type, "tz", None)
-        joined = _Candidate(f"{dates!r} and {clock_name!r}", _joined(date.times, clock, zone), date.has_zone)
+        times = _joined(date.times, clock, zone)
+        joined = _Candidate(f"{dates!r} and {clock_name!r}", times, times.local_ns is not None)
         if _are_moments(joined, date, symbol):
             joined, notes = date, (*notes, _note(date, f"{clock_name!r} has too many times of day for daily bars"))
         return [joined, *candidates.values()], notes
@@ -215,12 +216,12 @@ def _times_of_day(column: pyarrow.ChunkedArray) -> np.ndarray | None:
 
 
 def _digit_clocks(
-    table: RawTable, names: list[str], dates: str, date: _Candidate, symbol: np.ndarray
+    table: RawTable, names: list[str], dates: str, parsed: dict[str, _Candidate], symbol: np.ndarray
 ) -> tuple[dict[str, np.ndarray], set[str]]:
     """`({name: nanoseconds since midnight}, columns not used)` of columns named time whose digits are HHMM or HHMMSS.
 
     2400 is the end of its date. Raises DataError for whole numbers up to 24, which may be hours or minutes; beside
-    daily bars they are not used.
+    daily bars, or a column with full times, they are not used.
     """
     clocks, unclear = {}, set()
     for name in names:
@@ -233,7 +234,7 @@ def _digit_clocks(
         known = np.isfinite(values)
         digits = np.where(known, values, 0)
         if _may_be_hours(table.table[name], digits):
-            if not _is_daily(date, symbol):
+            if not any(item.has_clock for item in parsed.values()) and not _is_daily(parsed[dates], symbol):
                 raise DataError(
                     f"{_label(table, name)}: whole numbers such as {digits.max():.0f} beside the dates of {dates!r} "
                     f"may be hours or minutes: {_WRITE_CLOCK}"
@@ -247,7 +248,9 @@ def _digit_clocks(
         valid |= digits == 240_000
         if known.any() and valid.all():
             clock = (hour * 3_600 + minute * 60 + second).astype(np.int64) * 10**9
-            if clock.max() == NS_PER_DAY and _is_one_a_day(date, symbol):  # the end of a session is no other date
+            if clock.max() == NS_PER_DAY and _is_one_a_day(
+                parsed[dates], symbol
+            ):  # the end of a session is no other date
                 clock = np.minimum(clock, NS_PER_DAY - 1)
             clocks[name] = np.where(known, clock, UNKNOWN_TIME)
     return clocks, unclear

@@ -23,7 +23,7 @@ _LINE_BYTES = 1 << 22  # a line with the names of the columns of thousands of sy
 _CLOCK = rb"[T ][0-9]{2}(?::?[0-9]{2}){0,2}(?:[.,][0-9]+)? ?"
 _FIELD_ENDS = rb"(?=[\"',;|\t\r\n])"
 _OFFSET = re.compile(_CLOCK + rb"[+-][01][0-9](?::?[0-9]{2})?" + _FIELD_ENDS)
-_ZULU = re.compile(_CLOCK + b"Z" + _FIELD_ENDS)
+_ZONE = re.compile(_CLOCK + rb"(?:Z|[+-][01][0-9](?::?[0-9]{2})?)" + _FIELD_ENDS)
 _MALFORMED_SHOWN = 200  # characters of a malformed row that the report keeps
 _KLINE_NAMES = (
     "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
@@ -219,15 +219,15 @@ def _zoned(path: pathlib.Path, begins: Layout, times: Sequence[str]) -> dict[str
         for _ in range(begins.n_lines):
             stream.readline(_LINE_BYTES)
         start: bytes = stream.read(_HEADER_BYTES)
-    if not (_OFFSET.search(start) or _ZULU.search(start)):
+    if not _ZONE.search(start):
         return {}
     rows = [line.split(begins.delimiter.encode()) for line in start.splitlines()]
     zoned = {}
     for name in times:
         position = begins.names.index(name)
         cells = b"\n".join(row[position].strip(b'"') for row in rows if len(row) > position) + b"\n"
-        if (has_offset := _OFFSET.search(cells) is not None) or _ZULU.search(cells):
-            zoned[name] = has_offset
+        if _ZONE.search(cells):
+            zoned[name] = _OFFSET.search(cells) is not None
     return zoned or dict.fromkeys(times, _OFFSET.search(start) is not None)  # a quoted text may hold a delimiter
 
 

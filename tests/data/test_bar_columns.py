@@ -219,6 +219,8 @@ def test_whole_numbers_up_to_24_are_hours_or_minutes(hours):
     days, report = read(bars(date=text(DAYS), time=hours))
     np.testing.assert_array_equal(days, DAYS)
     assert "column 'time' holds no times, and was not used" in report.notes
+    times, _ = read(bars(date=text(HOURS.astype("M8[D]")), timestamp=text(HOURS), t=np.tile(np.arange(6), 10)), "h")
+    np.testing.assert_array_equal(times, HOURS)
     assert len(read(bars(date=["2021-01-04"] * 60, time=[f"00{k % 60:02d}" for k in range(60)]), "m")[0]) == 60
 
 
