@@ -189,7 +189,7 @@ def _no_clock(table: RawTable, name: str, dates: str | None) -> DataError | None
     if not len(text) or pc.any(pc.match_substring_regex(text, _HAS_DATE)).as_py():
         return None
     unread = np.flatnonzero(text_times.times_of_day(text.cast(pa.string())) == UNKNOWN_TIME)
-    shown = text[int(unread[0]) if len(unread) else 0].as_py()
+    shown = text[int(unread[0])].as_py() if len(unread) else text[0].as_py()
     return DataError(
         f"{_label(table, name)}: {shown!r} beside the dates of {dates!r} is no time of day: {_WRITE_CLOCK}"
     )
@@ -212,7 +212,8 @@ def _times_of_day(column: pyarrow.ChunkedArray) -> np.ndarray | None:
         return None
     times = np.append(text_times.times_of_day(encoded.dictionary), UNKNOWN_TIME)
     clock = times[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)]
-    return clock if (clock == UNKNOWN_TIME).mean() < _MOST else None
+    n_unread = int((clock == UNKNOWN_TIME).sum()) - column.null_count
+    return clock if n_unread < _MOST * (len(clock) - column.null_count) else None
 
 
 def _digit_clocks(
@@ -248,10 +249,8 @@ def _digit_clocks(
         valid |= digits == 240_000
         if known.any() and valid.all():
             clock = (hour * 3_600 + minute * 60 + second).astype(np.int64) * 10**9
-            if clock.max() == NS_PER_DAY and _is_one_a_day(
-                parsed[dates], symbol
-            ):  # the end of a session is no other date
-                clock = np.minimum(clock, NS_PER_DAY - 1)
+            if clock.max() == NS_PER_DAY and _is_one_a_day(parsed[dates], symbol):
+                clock = np.minimum(clock, NS_PER_DAY - 1)  # the end of a session is no other date
             clocks[name] = np.where(known, clock, UNKNOWN_TIME)
     return clocks, unclear
 

@@ -254,6 +254,14 @@ def test_what_a_time_of_day_is_written_like(clock):
         read(bars(3, date=["2021-01-04"] * 3, time=[clock] * 3))
 
 
+def test_most_times_of_day_are_missing():
+    panel, report = load(
+        bars(date=text(HOURS.astype("M8[D]")), time=[None] * 40 + CLOCKS[40:]), device="cpu", max_quarantined=1
+    )
+    np.testing.assert_array_equal(panel.time_ns, NS[40:])
+    assert report.quarantine.num_rows == 40
+
+
 def test_times_of_day_without_a_colon():
     times, _ = read(bars(3, date=["2021-01-04"] * 3, time=["1230 AM", "9 am", "0130 PM"]), "m")
     assert times.tolist() == [datetime.datetime(2021, 1, 4, *hour) for hour in ((0, 30), (9, 0), (13, 30))]
