@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 _HEADER_BYTES = 1 << 16
 _LINE_BYTES = 1 << 22  # a line with the names of the columns of thousands of symbols
-_OFFSET = re.compile(rb"[T ][0-9]{2}(?::?[0-9]{2}){0,2}(?:[.,][0-9]+)? ?[+-][01][0-9](?::?[0-9]{2})?(?=[\"',;|\t\r\n])")
+_CLOCK = rb"[T ][0-9]{2}(?::?[0-9]{2}){0,2}(?:[.,][0-9]+)? ?"
+_FIELD_ENDS = rb"(?=[\"',;|\t\r\n])"
+_OFFSET = re.compile(_CLOCK + rb"[+-][01][0-9](?::?[0-9]{2})?" + _FIELD_ENDS)
+_ZONE = re.compile(_CLOCK + rb"(?:Z|[+-][01][0-9](?::?[0-9]{2})?)" + _FIELD_ENDS)
 _MALFORMED_SHOWN = 200  # characters of a malformed row that the report keeps
 _KLINE_NAMES = (
     "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
@@ -174,10 +177,13 @@ def read(
     named = [name for meaning in number_meanings for name in columns.of_meaning(matches, meaning)]
     numbers = dict.fromkeys(levels.value_names if levels else named, pa.float64())
     typed, text = {**labels, **numbers}, dict.fromkeys(needed, pa.string())
-    if "time" in matches and _has_zone(path):  # read as a time, it would be UTC and its offset lost
-        typed |= dict.fromkeys(columns.of_meaning(matches, "time"), label_type)
+    times = columns.of_meaning(matches, "time")
+    zoned = _zoned(path, begins, times)  # read as times, their texts would be UTC and an offset lost
+    typed |= {name: label_type if has_offset else pa.string() for name, has_offset in zoned.items()}
     problem: Exception | None = None
-    for types, handler in ((typed, None), (typed, skip), (text, skip)):
+    attempts = [(typed, None), (typed, skip), (text, skip)]
+    while attempts:
+        types, handler = attempts.pop(0)
         malformed.clear()
         if problem is not None:  # pyarrow's invalid_row_handler must not meet text that is not UTF-8
             _check_utf8(path)
@@ -188,19 +194,60 @@ def read(
                 parse_options=arrow_csv.ParseOptions(delimiter=begins.delimiter, invalid_row_handler=handler),
                 convert_options=arrow_csv.ConvertOptions(include_columns=needed, column_types=types),
             )
-            return table, matches, tuple(sorted(malformed))
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             problem = error
+            continue
+        late = [name for name in times if getattr(table[name].type, "tz", None) is not None]
+        if late:  # a zone, and none among the first rows
+            attempts = [(types | dict.fromkeys(late, pa.string()), handler)]
+            continue
+        for k, name in enumerate(table.column_names):
+            if types is not text and name in times and types.get(name) == pa.string():
+                table = table.set_column(k, name, _utc_times(table[name]))
+        return table, matches, tuple(sorted(malformed))
     raise DataError(f"{path}: cannot be read as CSV ({_first_line(problem)})") from problem
 
 
-def _has_zone(path: pathlib.Path) -> bool:
-    """Whether a field in the first lines ends in an offset from UTC such as -04:00, +0900 or +00.
+def _zoned(path: pathlib.Path, begins: Layout, times: Sequence[str]) -> dict[str, bool]:
+    """The columns of times whose first texts end in Z or in an offset such as -04:00, +0900 or +00.
 
-    An offset of zero counts: London has it in winter only.
+    `{column: whether some text has an offset}`. An offset of zero counts: London has it in winter only.
     """
+    if not times:
+        return {}
     with _open(path) as stream:
-        return _OFFSET.search(stream.read(_HEADER_BYTES)) is not None
+        for _ in range(begins.n_lines):
+            stream.readline(_LINE_BYTES)
+        start: bytes = stream.read(_HEADER_BYTES)
+    if not _ZONE.search(start):
+        return {}
+    rows = [line.split(begins.delimiter.encode()) for line in start.splitlines()]
+    zoned = {}
+    for name in times:
+        position = begins.names.index(name)
+        cells = b"\n".join(row[position].strip(b'"') for row in rows if len(row) > position) + b"\n"
+        if _ZONE.search(cells):
+            zoned[name] = _OFFSET.search(cells) is not None
+    return zoned or dict.fromkeys(times, _OFFSET.search(start) is not None)  # a quoted text may hold a delimiter
+
+
+def _utc_times(text: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
+    """Times of texts that all end in Z. If some do not, the texts: they may have an offset, which a time would lose.
+
+    Blank texts and those that stand for a missing value become null.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv as arrow_csv
+
+    if not pc.all(pc.ends_with(text, "Z")).as_py():
+        text = pc.if_else(pc.is_in(text, pa.array(arrow_csv.ConvertOptions().null_values)), None, text)
+        if not pc.all(pc.ends_with(text, "Z")).as_py():
+            return text
+    try:
+        return text.cast(pa.timestamp("ns", "UTC"))
+    except pa.ArrowInvalid:  # `text_times` knows more forms
+        return text
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -100,13 +101,37 @@ def _pandas_columns(frame: Any, required: Iterable[str], where: str) -> tuple[py
 
 
 def _to_arrow(values: Any) -> pyarrow.ChunkedArray:
-    import pandas as pd
+    """A pandas column or index as Arrow. Objects that Arrow cannot hold, or would change, become texts."""
     import pyarrow as pa
 
     try:
         array = pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in values.tolist()]
-        texts = [None if is_missing else str(value) for is_missing, value in zip(missing, values.tolist(), strict=True)]
-        array = pa.array(texts, pa.string())
+    except (ValueError, TypeError, NotImplementedError, OverflowError):  # Arrow's, and those of a tzinfo
+        array = _texts(values)
+    else:
+        kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+        objects = values.cat.categories if hasattr(values, "cat") else getattr(values, "categories", values)
+        if pa.types.is_temporal(kind) and objects.dtype == object and _loses_clocks(objects, kind):
+            array = _texts(values)
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def _texts(values: Any) -> pyarrow.Array:
+    """Objects as texts, null where missing; those of datetimes are ISO 8601, with their offset from UTC."""
+    import pandas as pd
+    import pyarrow as pa
+
+    missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in values.tolist()]
+    texts = [None if is_missing else str(value) for is_missing, value in zip(missing, values.tolist(), strict=True)]
+    return pa.array(texts, pa.string())
+
+
+def _loses_clocks(objects: Any, kind: pyarrow.DataType) -> bool:
+    """Whether Arrow takes the zone of the first object, or that it is a date without a clock, for all of them."""
+    import pyarrow as pa
+
+    known = objects.dropna()
+    if pa.types.is_date(kind):
+        return any(issubclass(cls, datetime.datetime) for cls in set(map(type, known)))
+    zones = {id(zone): zone for zone in (getattr(value, "tzinfo", None) for value in known)}
+    return len({zone if zone is None else str(zone) for zone in zones.values()}) > 1

@@ -144,3 +144,124 @@ def test_digits_of_minutes_are_no_years():
     """93000 to 93059 are half past nine, though all but the first are days of 1993 as well."""
     times, _ = read(bars(date=[20210104] * 60, time=[93_000 + k for k in range(60)]), "s")
     assert times[-1] == np.datetime64("2021-01-04T09:30:59")
+
+
+HOURS = np.repeat(DAYS[:10], 6) + np.tile(np.arange(9, 15), 10).astype("m8[h]")
+NS = HOURS.astype("M8[ns]").astype(np.int64)
+
+
+def utc(hours):
+    """Instants as texts with Z; other texts give no zone."""
+    return [f"{time}:00:00Z" for time in HOURS + np.timedelta64(hours, "h")]
+
+
+@pytest.mark.parametrize("lag_ns", [7 * 60 * 10**9, 3_600 * 10**9, np.arange(1, 61) * 10**9])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_two_times_of_day_of_intraday_bars_are_refused(lag_ns, as_text):
+    """The lag may be that of a receiver, or of the end of a bar."""
+    later = NS + lag_ns
+    words = r"columns 'timestamp' and 'datetime' both give a time of day, and these differ in 60 of 60 rows \(first 20"
+    with pytest.raises(DataError, match=words):
+        read(bars(datetime=text(HOURS), timestamp=text(later.astype("M8[ns]")) if as_text else later))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"timestamp": NS + 5 * 3_600 * 10**9, "datetime": text(HOURS)}, 5),  # instants beside the clock of New York
+        ({"timestamp": utc(5), "datetime": text(HOURS)}, 5),
+        ({"timestamp": text(HOURS), "datetime": [f"{time}:00:00-05:00" for time in HOURS]}, 5),
+        ({"timestamp": NS // 10**6, "datetime": text(HOURS)}, 0),
+        ({"timestamp": (NS + 350 * 10**6) // 10**6, "datetime": text(HOURS)}, 0),
+        ({"timestamp": text(HOURS), "datetime": pa.array([None, *text(HOURS)[1:]])}, 0),
+        ({"timestamp": pa.array([None, *text(HOURS)[1:]]), "datetime": text(HOURS)}, 0),
+    ],
+)
+def test_times_of_day_that_tell_the_same_instants(columns, expected):
+    times, report = read(bars(**columns), "h")
+    np.testing.assert_array_equal(times, HOURS + np.timedelta64(expected, "h"))
+    assert report.quarantine.num_rows == 0
+
+
+def test_a_date_is_no_time_of_an_intraday_bar():
+    times, report = read(bars(date=text(HOURS.astype("M8[D]")), timestamp=[*text(HOURS)[:-1], None]), "h")
+    np.testing.assert_array_equal(times, HOURS[:-1])
+    assert report.quarantine.num_rows == 1
+
+
+@pytest.mark.parametrize("stamp", ["T21:00:00Z", "T22:15:{:02d}Z"])
+@pytest.mark.parametrize("every", [1, 25])
+@pytest.mark.parametrize("missing", ["date", "timestamp", None])
+def test_daily_bars_with_a_date_and_a_stamp(stamp, every, missing):
+    values = {"date": text(DAYS), "timestamp": [f"{day}{stamp.format(k)}" for k, day in enumerate(DAYS)]}
+    if missing and every > 1:
+        values[missing] = [None if k % every == 0 else value for k, value in enumerate(values[missing])]
+    panel, report = load(bars(**values), device="cpu")
+    np.testing.assert_array_equal(panel.time_ns.astype("M8[ns]"), DAYS.astype("M8[ns]"))
+    assert report.quarantine.num_rows == 0
+    moments = "column 'date' gives the time of the bars; 'timestamp' has too many times of day for daily bars"
+    assert any(moments in note for note in report.notes) == ("{" in stamp)
+
+
+def test_digits_up_to_2400():
+    hours = np.tile(np.arange(1, 13) * 200, 5)
+    times, _ = read(bars(date=text(np.repeat(DAYS[:5], 12)), time=hours), "h")
+    np.testing.assert_array_equal(times, np.repeat(DAYS[:5], 12) + (hours // 100).astype("m8[h]"))
+    np.testing.assert_array_equal(read(bars(date=text(DAYS), time=[2400] * 60))[0], DAYS)  # the end of a session
+
+
+@pytest.mark.parametrize("hours", [np.tile(np.arange(1, 13) * 2, 5), [str(9 + k % 12) for k in range(60)]])
+def test_whole_numbers_up_to_24_are_hours_or_minutes(hours):
+    with pytest.raises(
+        DataError, match=r"such as \d+ beside the dates of 'date' may be hours or minutes: write .* 09:30"
+    ):
+        read(bars(date=text(np.repeat(DAYS[:5], 12)), time=hours))
+    days, report = read(bars(date=text(DAYS), time=hours))
+    np.testing.assert_array_equal(days, DAYS)
+    assert "column 'time' holds no times, and was not used" in report.notes
+    times, _ = read(bars(date=text(HOURS.astype("M8[D]")), timestamp=text(HOURS), t=np.tile(np.arange(6), 10)), "h")
+    np.testing.assert_array_equal(times, HOURS)
+    assert len(read(bars(date=["2021-01-04"] * 60, time=[f"00{k % 60:02d}" for k in range(60)]), "m")[0]) == 60
+
+
+MIDNIGHTS = pa.array(HOURS.astype("M8[D]").astype("M8[s]").astype(np.int64) - 9 * 3_600)  # in Tokyo
+CLOCKS = [f"{9 + k}:00" for k in range(6)] * 10
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        [f"{hour.astype('M8[D]')}T00:00:00+09:00" for hour in HOURS],
+        MIDNIGHTS.cast(pa.timestamp("s", "Asia/Tokyo")),
+        MIDNIGHTS.cast(pa.timestamp("s", "+09:00")),
+    ],
+)
+def test_a_time_of_day_is_on_the_clock_of_the_dates_zone(date):
+    panel, _ = load(bars(date=date, time=CLOCKS), device="cpu")
+    np.testing.assert_array_equal(panel.local_ns, NS)
+    np.testing.assert_array_equal(panel.time_ns, NS - 9 * 3_600 * 10**9)
+
+
+def test_clocks_change_after_midnight():
+    days = pa.array([datetime.datetime(2021, 3, 14, 5)] * 3).cast(pa.timestamp("us", "America/New_York"))
+    times, _ = read(bars(3, date=days, time=["01:00", "03:00", "09:30"]), "m")
+    assert times.tolist() == [datetime.datetime(2021, 3, 14, *hour) for hour in ((6, 0), (7, 0), (13, 30))]
+
+
+@pytest.mark.parametrize("clock", [0.395, 93_000_000, "09:30:00-05:00", "09:30 EST", "9h30"])
+def test_what_a_time_of_day_is_written_like(clock):
+    with pytest.raises(DataError, match=f"{clock}' beside the dates of 'date' is no time of day: write .* as 09:30:00"):
+        read(bars(3, date=["2021-01-04"] * 3, time=[clock] * 3))
+
+
+def test_most_times_of_day_are_missing():
+    panel, report = load(
+        bars(date=text(HOURS.astype("M8[D]")), time=[None] * 40 + CLOCKS[40:]), device="cpu", max_quarantined=1
+    )
+    np.testing.assert_array_equal(panel.time_ns, NS[40:])
+    assert report.quarantine.num_rows == 40
+
+
+def test_times_of_day_without_a_colon():
+    times, _ = read(bars(3, date=["2021-01-04"] * 3, time=["1230 AM", "9 am", "0130 PM"]), "m")
+    assert times.tolist() == [datetime.datetime(2021, 1, 4, *hour) for hour in ((0, 30), (9, 0), (13, 30))]

@@ -16,7 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from gpupipe.data import DataError, columns, data_hash, load, read, simulate, time_column
+from gpupipe.data import DataError, columns, csv_file, data_hash, load, read, simulate, time_column
 
 PANEL = simulate(6, 40, seed=3)
 HASH = data_hash(PANEL)
@@ -206,6 +206,71 @@ def test_dictionaries_in_any_order_and_width_give_the_same_codes():
 def test_seconds_with_a_fraction():
     rows = {**bar_columns(2), "t": [1.6e9 + 0.25, 1.6e9 + 0.5]}
     assert (read(pa.table(rows), device="cpu").time_ns - 1_600_000_000 * 10**9).tolist() == [250_000_000, 500_000_000]
+
+
+SUMMER = [str(time) for time in pd.date_range("2021-06-01", periods=30, tz="Europe/London")]
+
+
+@pytest.mark.parametrize("first", [
+    "2021-01-01T00:00:00Z", "2021-01-01 00:00:00+00:00", "2021-01-01T00:00:00.000Z", "", "2021-01-01", "20210101"
+])  # fmt: skip
+@pytest.mark.parametrize("head", ["symbol,sector,date", "symbol,date,sector"])
+@pytest.mark.parametrize("sector", ["energy", '"oil, gas"'])
+def test_a_csv_file_keeps_offsets_after_its_first_lines(first, head, sector, tmp_path):
+    cells = [(f"S{k:04d}", first) for k in range(3000)] + [("S", time) for time in SUMMER]
+    order = [("symbol", "sector", "date").index(name) for name in head.split(",")]
+    lines = [",".join([(symbol, sector, time)[k] for k in order] + ["2", "3", "1", "2", "9"]) for symbol, time in cells]
+    (tmp_path / "a.csv").write_text("\n".join([head + ",open,high,low,close,volume", *lines]))
+    panel, report = load(tmp_path / "a.csv", device="cpu", max_quarantined=1.0)
+    days = panel.time_ns[panel.offsets[0] :].astype("M8[ns]").astype("M8[D]")
+    assert panel.n_rows == 30 + 3000 * bool(first) and report.quarantine.num_rows == 3000 * (not first)
+    np.testing.assert_array_equal(days[:30], np.arange("2021-06-01", "2021-07-01", dtype="M8[D]"))
+
+
+def test_times_that_end_in_z_are_read_once(tmp_path, monkeypatch):
+    lines = [f"S,2021-01-{4 + k:02d}T10:00:00Z,2021-01-{4 + k:02d},1,1,1,1,1" for k in range(9)] + ["S,,,1,1,1,1,1"]
+    (tmp_path / "a.csv").write_text("symbol,timestamp,date,open,high,low,close,volume\n" + "\n".join(lines))
+    read_csv, types = pa.csv.read_csv, []
+    monkeypatch.setattr(pa.csv, "read_csv", lambda *args, **options: types.append(1) or read_csv(*args, **options))
+    table, matches, _ = csv_file.read(tmp_path / "a.csv", ["time"])
+    assert table[matches["time"]].type == pa.timestamp("ns", "UTC") and table["date"].type == pa.date32()
+    assert table["timestamp"].null_count == 1 and len(types) == 1
+
+
+NAIVE = pd.date_range("2021-03-10", periods=6)  # the clocks of New York change on 14 March
+CLOCKS = {zone: NAIVE.tz_localize(zone) for zone in ("America/New_York", "Asia/Tokyo", "UTC")}
+CLOCKS["parsed"] = [datetime.datetime.fromisoformat(str(time)) for time in CLOCKS["America/New_York"]]
+CLOCKS["naive"], CLOCKS["dates"] = NAIVE, [time.date() for time in NAIVE]
+
+
+@pytest.mark.parametrize("clocks", [("America/New_York", "Asia/Tokyo"), ("parsed",), ("UTC", "parsed"),
+                                    ("naive", "Asia/Tokyo"), ("dates", "naive"), ("dates", "Asia/Tokyo")])  # fmt: skip
+@pytest.mark.parametrize("change", [
+    lambda frame: frame,
+    lambda frame: frame.set_index(["symbol", "date"]),
+    lambda frame: frame.assign(date=frame["date"].astype("category")),
+])  # fmt: skip
+def test_every_datetime_object_keeps_its_offset(clocks, change):
+    """Arrow takes the zone of the first one for all."""
+    frame = pd.DataFrame(bar_columns(6 * len(clocks)))
+    frame["symbol"] = np.repeat([f"S{k}" for k in range(len(clocks))], 6)
+    frame["date"] = pd.Series([time for name in clocks for time in CLOCKS[name]], dtype=object)
+    panel = read(change(frame), device="cpu")
+    np.testing.assert_array_equal(panel.time_ns, np.tile(NAIVE.as_unit("ns").asi8, len(clocks)))
+
+
+def test_datetime_objects_of_a_day_when_clocks_change():
+    hours = pd.date_range("2021-03-14 00:30", periods=6, freq="h", tz="America/New_York")
+    parsed = pd.Series([datetime.datetime.fromisoformat(str(hour)) for hour in hours], dtype=object)
+    panel = read(pd.DataFrame({**bar_columns(6), "time": parsed}), device="cpu")
+    np.testing.assert_array_equal(panel.time_ns, hours.as_unit("ns").asi8)
+    np.testing.assert_array_equal(panel.local_ns, hours.tz_localize(None).as_unit("ns").asi8)
+
+
+def test_a_date_object_before_a_datetime_does_not_cut_it():
+    times = [datetime.datetime(2021, 1, 4, 9 + k) for k in range(6)]
+    frame = pd.DataFrame({**bar_columns(7), "time": pd.Series([datetime.date(2021, 1, 4), *times], dtype=object)})
+    assert read(frame, device="cpu").time_ns[1:].astype("M8[ns]").astype("M8[us]").tolist() == times
 
 
 def bar_columns(n):
