@@ -194,8 +194,7 @@ def _any_known(values: Sequence[Any]) -> np.ndarray:
 
     known = np.zeros(len(values[0]), bool)
     for column in values:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
+        column = columns.decoded(column)
         if columns.is_text(column.type):
             blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column.cast(pa.string()))), 0), True)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpupipe.data.columns import floats, is_text, refuse_ambiguous, shown
+from gpupipe.data.columns import decoded, floats, is_text, refuse_ambiguous, shown
 from gpupipe.data.errors import DataError
 from gpupipe.data.number_times import NumberTimes, multiplied, times_of_numbers
 from gpupipe.data.panel import NS_PER_DAY
@@ -59,8 +59,7 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = decoded(column)
     kind = column.type
     if is_text(kind):
         return _times_from_text(column, where)
@@ -68,7 +67,11 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
         time_ns = multiplied(_int64_values(column.cast(pa.int64())), _NS[kind.unit])
         if kind.tz in (None, *_UTC):
             return Times(time_ns)
-        local = pc.local_timestamp(column).cast(pa.int64())
+        try:
+            local = pc.local_timestamp(column).cast(pa.int64())
+        except pa.ArrowInvalid:
+            fix = "convert it to UTC, or to a zone such as America/New_York or +09:00"
+            raise DataError(f"{where} has the time zone {kind.tz!r}, which is not known: {fix}") from None
         return _with_clock(time_ns, multiplied(_int64_values(local), _NS[kind.unit]))
     if pa.types.is_date32(kind):
         days = column.cast(pa.int32())

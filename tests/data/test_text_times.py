@@ -1,5 +1,7 @@
 """Texts of usual forms are read; the text of any other is shown."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -58,8 +60,9 @@ def test_offsets_of_zones_keep_the_clock(text, hours):
 
 
 @pytest.mark.parametrize(
-    "text", ["2021-02-30", "2021-13-01", "9999-12-31", "0001-01-01", "2021-01-04 24:00", "Juno 4, 2021"]
-)
+    "text", ["2021-02-30", "2021-13-01", "9999-12-31", "0001-01-01", "2021-01-04 24:00", "Juno 4, 2021",
+     "2021-01-04T00:00:00+99:00", "2021-01-04T00:00:00-14:01", "2021-01-04T00:00:00+09:75", "2021/1/4 9:30 +09:60"]
+)  # fmt: skip
 def test_what_is_no_time_is_unknown(text):
     texts = [f"2021-1-{day}" for day in range(1, 32)] * 4
     assert parse(*texts, text).time_ns[-1] == UNKNOWN_TIME
@@ -93,6 +96,27 @@ def test_an_offset_in_a_csv_is_kept_wherever_it_begins(tmp_path):
         )
         panel, _ = load(tmp_path / "a.csv", device="cpu")
         np.testing.assert_array_equal(panel.time_ns.astype("M8[ns]").astype("M8[D]"), days)
+
+
+@pytest.mark.parametrize(("offset", "hours"), [("+14:00", 14), ("-12:00", -12), ("+05:45", 5.75), ("+15:00", None)])
+def test_an_offset_is_of_a_zone_or_no_offset(offset, hours):
+    utc = parse("2021-01-04T09:30:00" + offset, "2021-01-05T09:30:00+00:00").time_ns[0]
+    assert utc == (UNKNOWN_TIME if hours is None else HALF_PAST_NINE - int(hours * HOUR_NS))
+
+
+@pytest.mark.parametrize("zone", ["EDT", "Foo/Bar", "UTC+9", "+09"])
+def test_a_zone_that_is_not_known_is_named(zone):
+    column = pa.chunked_array([pa.array([int(HALF_PAST_NINE)], pa.timestamp("ns", tz=zone))])
+    with pytest.raises(DataError, match=rf"here has the time zone '{re.escape(zone)}', which is not known: convert"):
+        time_column.parse(column, "here")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_a_dictionary_of_texts_is_read(kind):
+    """A polars Categorical or Enum is a dictionary of views."""
+    texts = pa.array(["2021-01-04 09:30", None], kind)
+    column = pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([0, None, 0, 1], pa.uint32()), texts)])
+    assert time_column.parse(column, "here").time_ns.tolist() == [HALF_PAST_NINE, UNKNOWN_TIME] * 2
 
 
 def test_an_unreadable_text_is_shown(tmp_path):
