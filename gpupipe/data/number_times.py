@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpupipe.data.errors import DataError
+from gpupipe.data.net_ticks import ticks_as_nanoseconds
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.time_limits import FIRST_DAILY_NS, FIRST_INTRADAY_NS, UNKNOWN_TIME, latest_ns
 
@@ -86,8 +87,8 @@ def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
     values: int64 (n,), UNKNOWN_TIME if missing; or float64 (n,), NaN if missing.
 
     Accepted, each if the whole column says so: seconds, milliseconds, microseconds or nanoseconds since 1970, judged
-    row by row; digits packed as in _LAYOUTS; days since 1970, a spreadsheet's day numbers and Julian days, with a
-    fraction too. Raises DataError if no reading fits, or several do and nothing tells them apart.
+    row by row; ticks of .NET; digits packed as in _LAYOUTS; days since 1970, a spreadsheet's day numbers and Julian
+    days, with a fraction too. Raises DataError if no reading fits, or several do and nothing tells them apart.
 
     >>> times_of_numbers(np.int64([44200, 44201]), "here").time_ns.astype("M8[ns]").astype("M8[D]")
     array(['2021-01-04', '2021-01-05'], dtype='datetime64[D]')
@@ -100,7 +101,13 @@ def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
     present = values if all_known else values[known]
     if not len(present):
         return NumberTimes(np.full(len(values), UNKNOWN_TIME), none)
-    unit_ns = _common_unit(float(present.min()), float(present.max()))
+    lowest, highest = float(present.min()), float(present.max())
+    nanoseconds = ticks_as_nanoseconds(present, lowest, highest, where)
+    if nanoseconds is not present:
+        all_values = np.full(len(values), UNKNOWN_TIME if nanoseconds.dtype == np.int64 else np.nan, nanoseconds.dtype)
+        all_values[known] = nanoseconds
+        return times_of_numbers(all_values, where)
+    unit_ns = _common_unit(lowest, highest)
     if unit_ns is not None and not _may_be_digits(present[:_N_SAMPLED], unit_ns):
         time_ns, other, units = _counted(*_split(present), unit_ns), none, ""
     else:

@@ -47,7 +47,8 @@ def times_of_texts(text: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
     """`(UTC, clock of the zone that the text gives)`, each int64 (n,) in nanoseconds since 1970.
 
     Both are UNKNOWN_TIME for null, for a text of no known form, for a date that does not exist (2021-02-30), for an
-    offset that no zone has (+15:00, +09:75) and for years outside 1678..2261. Without a zone, both are equal. Of a year with two digits, 69..99 are 1969..1999.
+    offset that no zone has (+15:00, +09:75) and for years outside 1678..2261. Without a zone, both are equal. Of a
+    year with two digits, 69..99 are 1969..1999.
 
     >>> import pyarrow as pa
     >>> utc, clock = times_of_texts(pa.array(["2021/1/4 9:30", "Jan 04, 2021", "2021-01-04T09:30+09", "04.01.2021"]))

@@ -124,6 +124,36 @@ def test_missing_and_senseless_numbers_among_times():
     assert (times_of_numbers(digits, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 7]
 
 
+def ticks(moments):
+    return moments.astype("M8[s]").astype(np.int64) * 10**7 + 621_355_968 * 10**9
+
+
+@pytest.mark.parametrize("n", [1, 2, 250])
+@pytest.mark.parametrize("clock_s", [0, 34_200, 57_599])
+def test_ticks_of_net(n, clock_s):
+    moments = weekdays(n).astype("M8[s]") + clock_s
+    for numbers in (ticks(moments), ticks(moments).astype(np.float64)):
+        np.testing.assert_array_equal(times_of_numbers(numbers, "here").time_ns, moments.astype("M8[ns]").astype(int))
+    if n > 1:
+        missing = times_of_numbers(np.append(ticks(moments), [0, UNKNOWN_TIME]), "here").time_ns
+        assert (missing == UNKNOWN_TIME).nonzero()[0].tolist() == [n, n + 1]
+
+
+def test_nanoseconds_of_1990_are_no_ticks():
+    days = weekdays(60, "1990-01-02")
+    hours = (days.astype("M8[h]")[:, None] + np.arange(9, 16)).ravel()
+    for moments in (days, hours, hours[:1].astype("M8[D]"), np.append(days, np.datetime64("2021-01-04"))):
+        np.testing.assert_array_equal(dates(moments.astype("M8[ns]").astype(np.int64)), moments)
+    with pytest.raises(DataError, match=r"nanoseconds since 1970 \(1990-03-14\) or ticks of .NET \(2021-01-08\)"):
+        dates(ticks(np.array(["2021-01-08T12:00:00"], "M8[s]")))
+
+
+def test_a_few_ticks_among_seconds_are_not_known():
+    seconds = KINDS["seconds"](weekdays(60))
+    for numbers in (np.append(seconds, ticks(weekdays(3))), np.append(seconds + 0.5, ticks(weekdays(3)))):
+        assert (times_of_numbers(numbers, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [60, 61, 62]
+
+
 def test_seconds_keep_their_fractions():
     time_ns = times_of_numbers(np.array([1.6e9 + 0.25, 1.6e9 + 0.5]), "here").time_ns
     assert (time_ns - 1_600_000_000 * 10**9).tolist() == [250_000_000, 500_000_000]
