@@ -76,6 +76,23 @@ def test_numbers_among_dates():
     assert nanoseconds.tolist() == [1_609_718_400 * 10**9, 1_609_804_800 * 10**9]
 
 
+@pytest.mark.parametrize("number", ["2021", "20", "020121", "1009843200", "2021.0", "63745315200"])
+def test_a_number_far_from_the_dates_beside_it_is_not_known(number):
+    texts = [f"2021-01-{day:02d}" for day in range(1, 29)]
+    assert (parse(*texts, number).time_ns == UNKNOWN_TIME).tolist() == [False] * 28 + [True]
+
+
+def test_numbers_may_go_on_where_dates_end():
+    days = [str(day) for day in np.busday_offset("2000-01-03", np.arange(2_000), roll="forward")]
+    texts = [day if k < 1_200 else day.replace("-", "") for k, day in enumerate(days)]
+    assert parse(*texts).time_ns.astype("M8[ns]").astype("M8[D]").astype(str).tolist() == days
+    for few in (10, 1_900):  # full dates of another time are what they say
+        texts = [
+            day if k >= few else "19" + day[2:].replace("-", "") for k, day in enumerate(days) if "-02-29" not in day
+        ]
+        assert UNKNOWN_TIME not in parse(*texts).time_ns
+
+
 def test_times_of_day_without_a_date_are_refused():
     for column in (pa.array(["09:30", "10:30"]), pa.array([34_200, 37_800], pa.time32("s"))):
         with pytest.raises(DataError, match=r"here holds times of day, as '09:30.*', without a date: add a column"):
