@@ -34,6 +34,8 @@ _LAYOUTS = (  # of packed digits; the first four are taken if most rows fit, the
     *(order + clock for order in ("ddmmyyyy", "mmddyyyy") for clock in ("", "HHMM", "HHMMSS")),
     "ddmmyy",
     "mmddyy",
+    "yyyymm",
+    "yymm",
 )
 _N_FIRM_LAYOUTS = 4
 _MOST, _NEARLY_ALL, _ALL = 0.5, 0.95, 1 - 1e-9  # shares of rows
@@ -49,6 +51,7 @@ _FIRST_JULIAN, _LAST_JULIAN = 2_415_020, 2_500_000
 _BEFORE_7_DAY_MARKETS = 14_245  # 2009-01-01 in days since 1970: no market traded on all seven days of a week
 _N_SAMPLED = 64
 _ENOUGH_DAYS = 10  # for weekdays and gaps to be evidence
+_ENOUGH_MONTHS = 3  # for yyyymm
 _MAX_STAMPS = 8  # times of day that daily bars have
 
 
@@ -187,7 +190,7 @@ def _packed(layout: str, whole: np.ndarray) -> np.ndarray:
     zero = np.zeros_like(whole)
     year = parts["y"] if "yyyy" in layout else full_year(parts["y"])
     if "m" in layout:
-        days, valid = days_since_1970(year, parts["m"], parts["d"])
+        days, valid = days_since_1970(year, parts["m"], parts.get("d", zero + 1))
     else:
         first, valid = days_since_1970(year, zero + 1, zero + 1)
         days = first + parts["d"] - 1
@@ -282,7 +285,8 @@ def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.n
         if 10 ** (len(layout) - 1 - lost) <= largest:
             reading = _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _ALL)
             few_digits = "yyyy" not in layout and largest < 10 ** (len(layout) - 2)  # the year 2000, or row numbers
-            yield dataclasses.replace(reading, is_doubtful=few_digits)
+            few_months = "d" not in layout and (layout == "yymm" or len(whole) < _ENOUGH_MONTHS)
+            yield dataclasses.replace(reading, is_doubtful=few_digits or few_months)
 
 
 def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
@@ -357,7 +361,11 @@ def _has_early_weekends(reading: _Reading) -> bool:
 
 
 def _is_likelier(reading: _Reading, other: _Reading, counts: np.ndarray) -> bool:
-    """Whether evidence speaks for one reading and none for the other: weekdays, dense dates; years, of day numbers."""
+    """Whether evidence speaks for one reading and none for the other.
+
+    Evidence: weekdays; dense dates, but not against first days of months at regular steps, which bars of a month or a
+    quarter have; 24 of these, against days of which most are missing; years, of day numbers.
+    """
     evidence = []
     enough = min(len(np.unique(_days(r))) for r in (reading, other)) >= _ENOUGH_DAYS
     for one, another in ((reading, other), (other, reading)):
@@ -366,10 +374,25 @@ def _is_likelier(reading: _Reading, other: _Reading, counts: np.ndarray) -> bool
         weekend_of_other = _share(np.logical_or(*_weekend(days_of_other)), counts[another.fits])
         evidence.append(
             (enough and weekend < 0.01 and weekend_of_other > 0.1)
-            or (enough and _density(days) > 4 * _density(days_of_other))
+            or (enough and _density(days) > 4 * _density(days_of_other) and not _months_apart(days_of_other))
+            or (len(np.unique(days)) >= 24 and _months_apart(days) in (1, 3) and _density(days_of_other) < 0.5)
             or (another.is_doubtful and _is_recent(days) and not _is_recent(days_of_other))
         )
     return bool(evidence[0] and not evidence[1])
+
+
+def _months_apart(days: np.ndarray) -> int:
+    """How many months lie between days that are first days of months at regular steps, of at most a year; else 0.
+
+    One step in ten may have another size. Fewer than 10 days are not regular.
+    """
+    first_days = np.unique(days).astype("datetime64[D]")
+    months = first_days.astype("datetime64[M]")
+    if len(months) < _ENOUGH_DAYS or (months != first_days).any():
+        return 0
+    steps = np.diff(months).astype(np.int64)
+    step = int(np.median(steps))
+    return step if step in (1, 3, 6, 12) and (steps == step).mean() >= 0.9 else 0
 
 
 def _is_recent(days: np.ndarray) -> bool:

@@ -124,6 +124,46 @@ def test_missing_and_senseless_numbers_among_times():
     assert (times_of_numbers(digits, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 7]
 
 
+def month_starts(n, first, step=1):
+    return (np.datetime64(first, "M") + step * np.arange(n)).astype("M8[D]")
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "step", "layout"),
+    [
+        (60, "2015-02", 1, "%y%m%d"), (60, "2005-01", 3, "%y%m%d"), (30, "2020-01", 1, "%d%m%Y"),
+        (144, "2001-01", 1, "%Y%m"), (48, "2001-01", 1, "%Y%m"), (24, "2019-06", 1, "%Y%m"), (3, "2021-01", 3, "%Y%m"),
+        (900, "1949-01", 1, "%Y%m"), (60, "2015-02", 1, "%Y%m%d"), (60, "2015-02", 1, "%Y%j"),
+    ],
+)  # fmt: skip
+def test_first_days_of_months(n, first, step, layout):
+    days = month_starts(n, first, step)
+    np.testing.assert_array_equal(dates(written(days, layout)), days)
+    if n > 50:
+        np.testing.assert_array_equal(dates(written(days, layout)[np.arange(n) != 30]), days[np.arange(n) != 30])
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "step", "layout"),
+    [
+        (12, "2020-01", 1, "%d%m%Y"), (12, "2020-01", 1, "%m%d%Y"), (12, "2010-01", 12, "%y%m%d"),
+        (18, "2015-01", 1, "%y%m%d"), (24, "2001-01", 1, "%Y%m"),
+        (12, "2001-01", 1, "%Y%m"), (2, "2021-01", 1, "%Y%m"), (5, "2021-03", 1, "%y%m"), (60, "2015-02", 1, "%y%m"),
+    ],
+)  # fmt: skip
+def test_months_that_may_be_days_are_refused(n, first, step, layout):
+    with pytest.raises(DataError, match="write them as 2024-01-31"):
+        dates(written(month_starts(n, first, step), layout))
+
+
+@pytest.mark.parametrize("layout", ["%y%m%d", "%d%m%y", "%m%d%y", "%d%m%Y", "%m%d%Y"])
+def test_days_of_a_year_are_no_months(layout, monkeypatch):
+    """In 2032, days of 2001 written as 010131 are first days of months as well."""
+    monkeypatch.setattr(time_limits, "now_ns", lambda: int(np.datetime64("2032-06-01", "ns").astype(np.int64)))
+    days = weekdays(261, "2001-01-01")
+    np.testing.assert_array_equal(dates(written(days, layout)), days)
+
+
 def ticks(moments):
     return moments.astype("M8[s]").astype(np.int64) * 10**7 + 621_355_968 * 10**9
 
