@@ -115,6 +115,11 @@ def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
         time_ns, other, units = _counted(*_split(present), unit_ns), none, ""
     else:
         time_ns, other, units = _general(present, where)
+    if _is_rounded(time_ns):
+        raise DataError(
+            f"{where}: numbers such as {_in_digits(present[0])} were rounded, as a spreadsheet shows 1.60972E+12: "
+            "write all of their digits, or dates as 2024-01-31"
+        )
     if all_known:
         return NumberTimes(time_ns, other, units)
     all_times = np.full(len(values), UNKNOWN_TIME)
@@ -163,6 +168,20 @@ def _counted(whole: np.ndarray, fraction: np.ndarray | None, unit_ns: int) -> np
     if fraction is None:
         return time_ns
     return np.where(time_ns == UNKNOWN_TIME, UNKNOWN_TIME, time_ns + np.rint(fraction * unit_ns).astype(np.int64))
+
+
+def _is_rounded(time_ns: np.ndarray) -> bool:
+    """Whether counts since 1970 lost digits: all times are whole multiples of 100 s, and yet not of minutes.
+
+    Times at regular steps, or at the same odd times of each day, have all their digits.
+    """
+    for some in (time_ns[:: len(time_ns) // _N_SAMPLED + 1], time_ns):
+        times = some[some != UNKNOWN_TIME]
+        odd = times % (60 * 10**9) != 0
+        if not odd.any() or (times % (100 * 10**9)).any():
+            return False
+    steps = np.diff(np.unique(times))
+    return len(np.unique(times[odd] % NS_PER_DAY)) > 2 and float((steps == np.median(steps)).mean()) < 0.9
 
 
 def _common_unit(lowest: float, highest: float) -> int | None:
@@ -331,11 +350,15 @@ def _choose(readings: list[_Reading], distinct: np.ndarray, counts: np.ndarray, 
     best = [r for r in complete if all(_is_likelier(r, other, counts) for other in complete if other is not r)]
     if len(best) == 1 and not best[0].is_doubtful:
         return best[0]
-    shown = f"{distinct[0]:.15g}" if distinct.dtype.kind == "f" else str(distinct[0])
+    shown = _in_digits(distinct[0])
     if not complete or len(best) == 1:
         raise DataError(f"{where}: numbers such as {shown} are not understood as times: {WRITE}")
     readings_in_words = " or ".join(f"{r.words} ({_first_day(r)})" for r in complete)
     raise DataError(f"{where}: numbers such as {shown} may be {readings_in_words}: {WRITE}")
+
+
+def _in_digits(number: np.generic) -> str:
+    return f"{number:.15g}" if number.dtype.kind == "f" else str(number)
 
 
 def _first_day(reading: _Reading) -> str:

@@ -219,6 +219,21 @@ def test_what_is_not_sure_is_refused(numbers, words):
         times_of_numbers(numbers, "here")
 
 
+@pytest.mark.parametrize("digits", [6, 7])
+@pytest.mark.parametrize("unit", UNITS)
+def test_counts_that_lost_their_digits_are_refused(unit, digits):
+    whole = KINDS[unit](weekdays(60))
+    rounded = np.array([float(f"{number:.{digits - 1}e}") for number in whole])
+    with pytest.raises(DataError, match=r"numbers such as 1.?6097\d+(e\+1\d)? were rounded, as a spreadsheet"):
+        times_of_numbers(rounded, "here")
+    np.testing.assert_array_equal(dates([float(f"{number:.7e}") for number in whole]), weekdays(60))
+
+
+@pytest.mark.parametrize("seconds", [np.arange(60) * 1_000, np.arange(60) * 86_400, np.zeros(60), np.arange(2) * 100])
+def test_odd_seconds_at_regular_steps_are_kept(seconds):
+    assert dates(1_600_000_000 + seconds)[0] == np.datetime64("2020-09-13T12:26")
+
+
 def test_seconds_that_may_be_digits_of_a_minute():
     """1501020930 is 2 January 2015, 09:30, though it is a second of 2017 as well."""
     minutes = np.concatenate([written(weekdays(250, "2015-01-02"), f"%y%m%d{hour:02d}30") for hour in range(9, 16)])
