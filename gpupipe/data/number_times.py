@@ -239,6 +239,8 @@ def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, st
     possible = [reading for reading in readings if reading.share > reading.needed]
     if not possible and counted.share >= _NEARLY_ALL and _is_daily(counted):
         possible = [counted]  # daily bars before 1990, which the other readings do not explain
+    if not possible:
+        raise DataError(f"{where}: {_not_understood(others, distinct, counts)}: {WRITE}")
     chosen = _choose(possible, distinct, counts, where)
     if chosen.words != counted.words:
         return chosen.time_ns[index], np.zeros(0, np.int64), ""
@@ -351,10 +353,19 @@ def _choose(readings: list[_Reading], distinct: np.ndarray, counts: np.ndarray, 
     if len(best) == 1 and not best[0].is_doubtful:
         return best[0]
     shown = _in_digits(distinct[0])
-    if not complete or len(best) == 1:
+    if len(best) == 1:
         raise DataError(f"{where}: numbers such as {shown} are not understood as times: {WRITE}")
     readings_in_words = " or ".join(f"{r.words} ({_first_day(r)})" for r in complete)
     raise DataError(f"{where}: numbers such as {shown} may be {readings_in_words}: {WRITE}")
+
+
+def _not_understood(readings: list[_Reading], distinct: np.ndarray, counts: np.ndarray) -> str:
+    """Says which number is no time: the first one that has no place in the reading of most."""
+    nearest = max((r for r in readings if not r.is_doubtful), key=lambda reading: reading.share, default=None)
+    if nearest is None or nearest.share <= _MOST:
+        return f"numbers such as {_in_digits(distinct[0])} are not understood as times"
+    wrong = distinct[~nearest.fits & (counts > 0)]
+    return f"numbers such as {_in_digits(wrong[0])} are not understood as times, where most are {nearest.words}"
 
 
 def _in_digits(number: np.generic) -> str:

@@ -209,6 +209,14 @@ def test_seconds_keep_their_fractions():
         (np.array([210_104]), r"210104 may be yymmdd \(2021-01-04\) or ddmmyy \(2004-01-21\)"),
         (np.array([1_042_021, 2_042_021]), r"may be ddmmyyyy \(2021-04-01\) or mmddyyyy \(2021-01-04\)"),
         (weekdays(900, "1950-01-03").astype(np.int64) + 25_569, r"1950-01-03\) or days since 1970 \(2020-01-05"),
+        (
+            np.append(written(weekdays(40), "%Y%j"), 2_021_366),
+            "as 2021366 are not understood as times, where most are yyyyddd",
+        ),
+        (
+            np.append(np.repeat(day_numbers(weekdays(40)) + 25_569, 2), np.arange(5)),
+            r"as 0 are not .* a spreadsheet's day",
+        ),
         (np.array([44_200.5, 7.25]), "numbers such as 44200.5 are not understood"),
     ],
 )
