@@ -26,7 +26,7 @@ def ticks_as_nanoseconds(values: np.ndarray, lowest: float, highest: float, wher
     if most of the numbers may be either.
 
     >>> ticks_as_nanoseconds(np.int64([637_453_152_000_000_000]), 6.3e17, 6.4e17, "here").astype("M8[ns]")
-    array(['2021-01-05T00:00:00.000000000'], dtype='datetime64[ns]')
+    array(['2021-01-04T00:00:00.000000000'], dtype='datetime64[ns]')
     """
     last = _EPOCH + latest_ns() // 100
     if highest < _FIRST or lowest > last:

@@ -214,8 +214,8 @@ def test_seconds_keep_their_fractions():
             "as 2021366 are not understood as times, where most are yyyyddd",
         ),
         (
-            np.append(np.repeat(day_numbers(weekdays(40)) + 25_569, 2), np.arange(5)),
-            r"as 0 are not .* a spreadsheet's day",
+            np.append(np.repeat(day_numbers(weekdays(40)) + 25_569, 2), np.arange(7)),
+            r"as 1 are not .* a spreadsheet's day",
         ),
         (np.array([44_200.5, 7.25]), "numbers such as 44200.5 are not understood"),
     ],
