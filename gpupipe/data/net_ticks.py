@@ -40,7 +40,8 @@ def ticks_as_nanoseconds(values: np.ndarray, lowest: float, highest: float, wher
         if inside.mean() > _MOST:
             return np.where(inside, (np.where(inside, values, _EPOCH).astype(np.int64) - _EPOCH) * 100, UNKNOWN_TIME)
         return np.where(inside, UNKNOWN_TIME if values.dtype == np.int64 else np.nan, values)
-    regular = _share(distinct, _GRIDS_NS[0]) >= _NEARLY_ALL and len(distinct) >= _ENOUGH
+    same_clock = len(np.unique(distinct % NS_PER_DAY)) == 1
+    regular = len(distinct) >= _ENOUGH and (same_clock or _share(distinct, _GRIDS_NS[0]) >= _NEARLY_ALL)
     if regular or inside.mean() <= _MOST or _share(distinct, NS_PER_DAY) == 1.0:
         return values
     day_of_ns, day_of_ticks = (str(np.datetime64(int(n), "ns"))[:10] for n in (distinct[0], since_1970[0]))
