@@ -162,7 +162,7 @@ def to_rows(table: pyarrow.Table, levels: Levels) -> tuple[pyarrow.Table, dict[s
     """
     import pyarrow as pa
 
-    table = table.combine_chunks()  # a wide CSV file comes in many chunks of few rows
+    table = columns.without_views(table).combine_chunks()  # a wide CSV file comes in many chunks of few rows
     meanings = [name for name in MEANINGS if any(name in cells for cells in levels.symbols.values())]
     time = table[str(levels.time)]
     pieces: dict[str, list[Any]] = {name: [] for name in ("time", *meanings)}

@@ -256,6 +256,18 @@ def decoded(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
     return column.cast(column.type.value_type)
 
 
+def without_views(table: pyarrow.Table) -> pyarrow.Table:
+    """The table with plain texts for views of texts, as polars has them: Arrow takes no rows of these."""
+    import pyarrow as pa
+
+    for k, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string_view(kind):
+            column = decoded(table.column(k)).cast(pa.large_string())
+            table = table.set_column(k, field.name, column)
+    return table
+
+
 def is_text(kind: Any) -> bool:
     """Whether an Arrow type holds texts."""
     import pyarrow as pa

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -142,3 +143,15 @@ def test_an_unreadable_text_is_shown(tmp_path):
     (tmp_path / "a.csv").write_text(HEAD + "\n".join(lines))
     (finding,) = load(tmp_path / "a.csv", device="cpu")[1].findings
     assert (finding.kind, finding.example) == ("time is not known", "A 'someday'")
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical, pl.Enum([f"2021-01-{day:02d}" for day in range(1, 31)])])
+def test_a_row_of_polars_texts_is_set_aside(kind):
+    """Polars has views of texts, of which Arrow takes no rows."""
+    days = [f"2021-01-{day:02d}" for day in range(1, 31)]
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), [1.0] * 30)
+    frame = pl.DataFrame(
+        {"symbol": ["A"] * 30, "date": [*days[:4], None, *days[5:]], "sector": ["energy"] * 30, **prices}
+    )
+    panel, report = load(frame.with_columns(pl.col("date").cast(kind)), device="cpu")
+    assert panel.n_rows == 29 and report.findings[0].kind == "time is not known"
