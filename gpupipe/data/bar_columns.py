@@ -200,8 +200,7 @@ def _times_of_day(column: pyarrow.ChunkedArray) -> np.ndarray | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = columns.decoded(column)
     if pa.types.is_time(column.type):
         values = column.cast(pa.time64("ns")).cast(pa.int64())
         return values.fill_null(UNKNOWN_TIME).to_numpy(zero_copy_only=False)

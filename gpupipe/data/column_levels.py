@@ -162,7 +162,7 @@ def to_rows(table: pyarrow.Table, levels: Levels) -> tuple[pyarrow.Table, dict[s
     """
     import pyarrow as pa
 
-    table = table.combine_chunks()  # a wide CSV file comes in many chunks of few rows
+    table = columns.without_views(table).combine_chunks()  # a wide CSV file comes in many chunks of few rows
     meanings = [name for name in MEANINGS if any(name in cells for cells in levels.symbols.values())]
     time = table[str(levels.time)]
     pieces: dict[str, list[Any]] = {name: [] for name in ("time", *meanings)}
@@ -194,8 +194,7 @@ def _any_known(values: Sequence[Any]) -> np.ndarray:
 
     known = np.zeros(len(values[0]), bool)
     for column in values:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
+        column = columns.decoded(column)
         if columns.is_text(column.type):
             blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column.cast(pa.string()))), 0), True)
         else:

@@ -121,7 +121,7 @@ def encode_names(column: pyarrow.ChunkedArray, where: str) -> tuple[np.ndarray, 
     if len(column) == 0 or pa.types.is_null(value_type):
         return np.full(len(column), -1, np.int32), ()
     if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
-        column = column.cast(value_type)  # Arrow cannot unify dictionaries that hold a null
+        column = decoded(column)  # Arrow cannot unify dictionaries that hold a null
     if pa.types.is_dictionary(column.type):
         encoded = column.unify_dictionaries().combine_chunks()
     else:
@@ -178,8 +178,7 @@ def floats(column: pyarrow.ChunkedArray, where: str, dtype: Any = np.float32) ->
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = decoded(column)
     kind = column.type
     if is_text(kind):
         text = column.cast(pa.string())
@@ -210,8 +209,7 @@ def as_text(table: pyarrow.Table) -> pyarrow.Table:
     import pyarrow as pa
 
     def text(column: pyarrow.ChunkedArray) -> pyarrow.Array:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
+        column = decoded(column)
         try:
             return column.cast(pa.string())
         except pa.ArrowException:  # a type that Arrow has no text for, or a time before year 1
@@ -244,6 +242,30 @@ def merge_names(lists: Sequence[tuple[str, ...]]) -> tuple[list[np.ndarray], tup
     merged = tuple(sorted({name for names in lists for name in names}))
     position: Mapping[str, int] = {name: k for k, name in enumerate(merged)}
     return [np.array([position[name] for name in names] + [-1], np.int32) for names in lists], merged
+
+
+def decoded(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
+    """The values of a dictionary-encoded column; any other column as it is."""
+    import pyarrow as pa
+
+    kind = column.type
+    if not pa.types.is_dictionary(kind):
+        return column
+    if pa.types.is_string_view(kind.value_type):  # Arrow cannot decode these
+        column = column.cast(pa.dictionary(kind.index_type, pa.string()))
+    return column.cast(column.type.value_type)
+
+
+def without_views(table: pyarrow.Table) -> pyarrow.Table:
+    """The table with plain texts for views of texts, as polars has them: Arrow takes no rows of these."""
+    import pyarrow as pa
+
+    for k, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string_view(kind):
+            column = decoded(table.column(k)).cast(pa.large_string())
+            table = table.set_column(k, field.name, column)
+    return table
 
 
 def is_text(kind: Any) -> bool:

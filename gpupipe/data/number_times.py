@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpupipe.data.errors import DataError
+from gpupipe.data.net_ticks import ticks_as_nanoseconds
+from gpupipe.data.number_evidence import ENOUGH_DAYS, Reading, has_early_weekends, is_likelier, share
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.time_limits import FIRST_DAILY_NS, FIRST_INTRADAY_NS, UNKNOWN_TIME, latest_ns
 
@@ -33,6 +35,8 @@ _LAYOUTS = (  # of packed digits; the first four are taken if most rows fit, the
     *(order + clock for order in ("ddmmyyyy", "mmddyyyy") for clock in ("", "HHMM", "HHMMSS")),
     "ddmmyy",
     "mmddyy",
+    "yyyymm",
+    "yymm",
 )
 _N_FIRM_LAYOUTS = 4
 _MOST, _NEARLY_ALL, _ALL = 0.5, 0.95, 1 - 1e-9  # shares of rows
@@ -45,9 +49,8 @@ _SPREADSHEET_ZERO, _JULIAN_ZERO = -25_569, 2_440_588  # 1899-12-30, and 1970-01-
 _SMALLEST_SPREADSHEET_NS = (20_000 + _SPREADSHEET_ZERO) * NS_PER_DAY  # 1954
 _LAST_DAY_NUMBER = 80_000  # 2119 in a spreadsheet
 _FIRST_JULIAN, _LAST_JULIAN = 2_415_020, 2_500_000
-_BEFORE_7_DAY_MARKETS = 14_245  # 2009-01-01 in days since 1970: no market traded on all seven days of a week
 _N_SAMPLED = 64
-_ENOUGH_DAYS = 10  # for weekdays and gaps to be evidence
+_ENOUGH_MONTHS = 3  # for yyyymm
 _MAX_STAMPS = 8  # times of day that daily bars have
 
 
@@ -64,30 +67,14 @@ class NumberTimes:
     units: str = ""
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One reading of the distinct numbers.
-
-    words: its name.  fits: bool, where time_ns is a possible time of a bar.  share: of rows that fit; more than needed
-    must.  is_doubtful: the numbers may be row numbers; it may keep others from being sure, but it is not taken.
-    """
-
-    words: str
-    time_ns: np.ndarray
-    fits: np.ndarray
-    share: float
-    needed: float
-    is_doubtful: bool = False
-
-
 def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
     """Read numbers as times.
 
     values: int64 (n,), UNKNOWN_TIME if missing; or float64 (n,), NaN if missing.
 
     Accepted, each if the whole column says so: seconds, milliseconds, microseconds or nanoseconds since 1970, judged
-    row by row; digits packed as in _LAYOUTS; days since 1970, a spreadsheet's day numbers and Julian days, with a
-    fraction too. Raises DataError if no reading fits, or several do and nothing tells them apart.
+    row by row; ticks of .NET; digits packed as in _LAYOUTS; days since 1970, a spreadsheet's day numbers and Julian
+    days, with a fraction too. Raises DataError if no reading fits, or several do and nothing tells them apart.
 
     >>> times_of_numbers(np.int64([44200, 44201]), "here").time_ns.astype("M8[ns]").astype("M8[D]")
     array(['2021-01-04', '2021-01-05'], dtype='datetime64[D]')
@@ -100,11 +87,22 @@ def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
     present = values if all_known else values[known]
     if not len(present):
         return NumberTimes(np.full(len(values), UNKNOWN_TIME), none)
-    unit_ns = _common_unit(float(present.min()), float(present.max()))
+    lowest, highest = float(present.min()), float(present.max())
+    nanoseconds = ticks_as_nanoseconds(present, lowest, highest, where)
+    if nanoseconds is not present:
+        all_values = np.full(len(values), UNKNOWN_TIME if nanoseconds.dtype == np.int64 else np.nan, nanoseconds.dtype)
+        all_values[known] = nanoseconds
+        return times_of_numbers(all_values, where)
+    unit_ns = _common_unit(lowest, highest)
     if unit_ns is not None and not _may_be_digits(present[:_N_SAMPLED], unit_ns):
         time_ns, other, units = _counted(*_split(present), unit_ns), none, ""
     else:
         time_ns, other, units = _general(present, where)
+    if _is_rounded(time_ns):
+        raise DataError(
+            f"{where}: numbers such as {_in_digits(present[0])} were rounded, as a spreadsheet shows 1.60972E+12: "
+            "write all of their digits, or dates as 2024-01-31"
+        )
     if all_known:
         return NumberTimes(time_ns, other, units)
     all_times = np.full(len(values), UNKNOWN_TIME)
@@ -155,6 +153,20 @@ def _counted(whole: np.ndarray, fraction: np.ndarray | None, unit_ns: int) -> np
     return np.where(time_ns == UNKNOWN_TIME, UNKNOWN_TIME, time_ns + np.rint(fraction * unit_ns).astype(np.int64))
 
 
+def _is_rounded(time_ns: np.ndarray) -> bool:
+    """Whether counts since 1970 lost digits: all times are whole multiples of 100 s, and yet not of minutes.
+
+    Times at regular steps, or at the same odd times of each day, have all their digits.
+    """
+    for some in (time_ns[:: len(time_ns) // _N_SAMPLED + 1], time_ns):
+        times = some[some != UNKNOWN_TIME]
+        odd = times % (60 * 10**9) != 0
+        if not odd.any() or (times % (100 * 10**9)).any():
+            return False
+    steps = np.diff(np.unique(times))
+    return len(np.unique(times[odd] % NS_PER_DAY)) > 2 and float((steps == np.median(steps)).mean()) < 0.9
+
+
 def _common_unit(lowest: float, highest: float) -> int | None:
     """The unit in which all numbers lie between 1990 and tomorrow, if there is one."""
     latest = latest_ns()
@@ -180,7 +192,7 @@ def _packed(layout: str, whole: np.ndarray) -> np.ndarray:
     zero = np.zeros_like(whole)
     year = parts["y"] if "yyyy" in layout else full_year(parts["y"])
     if "m" in layout:
-        days, valid = days_since_1970(year, parts["m"], parts["d"])
+        days, valid = days_since_1970(year, parts["m"], parts.get("d", zero + 1))
     else:
         first, valid = days_since_1970(year, zero + 1, zero + 1)
         days = first + parts["d"] - 1
@@ -210,6 +222,8 @@ def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, st
     possible = [reading for reading in readings if reading.share > reading.needed]
     if not possible and counted.share >= _NEARLY_ALL and _is_daily(counted):
         possible = [counted]  # daily bars before 1990, which the other readings do not explain
+    if not possible:
+        raise DataError(f"{where}: {_not_understood(others, distinct, counts)}: {WRITE}")
     chosen = _choose(possible, distinct, counts, where)
     if chosen.words != counted.words:
         return chosen.time_ns[index], np.zeros(0, np.int64), ""
@@ -224,14 +238,14 @@ def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, st
 
 def _reading(
     words: str, time_ns: np.ndarray, counts: np.ndarray, needed: float, fits: np.ndarray | None = None
-) -> _Reading:
+) -> Reading:
     if fits is None:
         fits = (time_ns >= FIRST_DAILY_NS) & (time_ns <= latest_ns())
     fits = fits & (counts > 0)
-    return _Reading(words, time_ns, fits, float(counts[fits].sum() / counts.sum()), needed)
+    return Reading(words, time_ns, fits, float(counts[fits].sum() / counts.sum()), needed)
 
 
-def _since_1970(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> tuple[_Reading, np.ndarray]:
+def _since_1970(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> tuple[Reading, np.ndarray]:
     """`(the reading as counts since 1970, position of each number's unit in UNITS)`.
 
     A number that is between 1990 and tomorrow in some unit has that unit: no number has two. The others have the
@@ -261,12 +275,12 @@ def _without_strays(time_ns: np.ndarray, latest: int) -> np.ndarray:
     if not recent.any() or not early.any():
         return time_ns
     stamps = time_ns % NS_PER_DAY
-    if early.sum() >= _ENOUGH_DAYS and len(np.unique(stamps[early])) <= _MAX_STAMPS:
+    if early.sum() >= ENOUGH_DAYS and len(np.unique(stamps[early])) <= _MAX_STAMPS:
         return time_ns
     return np.where(early & ~np.isin(stamps, np.unique(stamps[recent])), UNKNOWN_TIME, time_ns)
 
 
-def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
+def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[Reading]:
     if fraction is not None:
         return
     largest = int(whole.max())
@@ -275,10 +289,11 @@ def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.n
         if 10 ** (len(layout) - 1 - lost) <= largest:
             reading = _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _ALL)
             few_digits = "yyyy" not in layout and largest < 10 ** (len(layout) - 2)  # the year 2000, or row numbers
-            yield dataclasses.replace(reading, is_doubtful=few_digits)
+            few_months = "d" not in layout and (layout == "yymm" or len(whole) < _ENOUGH_MONTHS)
+            yield dataclasses.replace(reading, is_doubtful=few_digits or few_months)
 
 
-def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[_Reading]:
+def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[Reading]:
     part = 0.0 if fraction is None else fraction
 
     def moment(zero: int, valid: np.ndarray) -> np.ndarray:
@@ -291,8 +306,8 @@ def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.nda
     for words, time_ns in (("a spreadsheet's day numbers", spreadsheet), ("days since 1970", since_1970)):
         reading = _reading(words, time_ns, counts, _NEARLY_ALL)
         late = _SMALLEST_SPREADSHEET_NS if time_ns is spreadsheet else FIRST_INTRADAY_NS
-        small = _share(time_ns >= late, counts) <= _MOST
-        yield dataclasses.replace(reading, is_doubtful=small or _has_early_weekends(reading))
+        small = share(time_ns >= late, counts) <= _MOST
+        yield dataclasses.replace(reading, is_doubtful=small or has_early_weekends(reading))
     valid = (whole >= _FIRST_JULIAN) & (whole <= _LAST_JULIAN)
     if fraction is not None:  # a Julian day begins at noon
         julian = np.where(valid, moment(-_JULIAN_ZERO, valid) + NS_PER_DAY // 2, UNKNOWN_TIME)
@@ -301,74 +316,40 @@ def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.nda
     yield _reading("Julian days", julian, counts, _NEARLY_ALL)
 
 
-def _share(chosen: np.ndarray, counts: np.ndarray) -> float:
-    return float(counts[chosen].sum() / counts.sum())
-
-
-def _is_daily(reading: _Reading) -> bool:
+def _is_daily(reading: Reading) -> bool:
     """Whether the distinct times are days of their own, at few times of day."""
     stamps = reading.time_ns[reading.fits]
-    if len(stamps) < _ENOUGH_DAYS:
+    if len(stamps) < ENOUGH_DAYS:
         return False
     few = len(np.unique(stamps % NS_PER_DAY)) <= _MAX_STAMPS
     return few and len(np.unique(stamps // NS_PER_DAY)) >= _NEARLY_ALL * len(stamps)
 
 
-def _choose(readings: list[_Reading], distinct: np.ndarray, counts: np.ndarray, where: str) -> _Reading:
+def _choose(readings: list[Reading], distinct: np.ndarray, counts: np.ndarray, where: str) -> Reading:
     """The one reading that fits best. Raises DataError without one."""
     complete = [reading for reading in readings if reading.share == 1.0] or readings
-    best = [r for r in complete if all(_is_likelier(r, other, counts) for other in complete if other is not r)]
+    best = [r for r in complete if all(is_likelier(r, other, counts) for other in complete if other is not r)]
     if len(best) == 1 and not best[0].is_doubtful:
         return best[0]
-    shown = f"{distinct[0]:.15g}" if distinct.dtype.kind == "f" else str(distinct[0])
-    if not complete or len(best) == 1:
+    shown = _in_digits(distinct[0])
+    if len(best) == 1:
         raise DataError(f"{where}: numbers such as {shown} are not understood as times: {WRITE}")
     readings_in_words = " or ".join(f"{r.words} ({_first_day(r)})" for r in complete)
     raise DataError(f"{where}: numbers such as {shown} may be {readings_in_words}: {WRITE}")
 
 
-def _first_day(reading: _Reading) -> str:
+def _not_understood(readings: list[Reading], distinct: np.ndarray, counts: np.ndarray) -> str:
+    """Says which number is no time: the first one that has no place in the reading of most."""
+    nearest = max((r for r in readings if not r.is_doubtful), key=lambda reading: reading.share, default=None)
+    if nearest is None or nearest.share <= _MOST:
+        return f"numbers such as {_in_digits(distinct[0])} are not understood as times"
+    wrong = distinct[~nearest.fits & (counts > 0)]
+    return f"numbers such as {_in_digits(wrong[0])} are not understood as times, where most are {nearest.words}"
+
+
+def _in_digits(number: np.generic) -> str:
+    return f"{number:.15g}" if number.dtype.kind == "f" else str(number)
+
+
+def _first_day(reading: Reading) -> str:
     return str(reading.time_ns[reading.fits][0].astype("datetime64[ns]").astype("datetime64[D]"))
-
-
-def _days(reading: _Reading) -> np.ndarray:
-    days: np.ndarray = reading.time_ns[reading.fits] // NS_PER_DAY
-    return days
-
-
-def _weekend(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each day is a Saturday, a Sunday; 1970-01-01 was a Thursday."""
-    weekday = (days + 3) % 7
-    return weekday == 5, weekday == 6
-
-
-def _has_early_weekends(reading: _Reading) -> bool:
-    """Whether days before 2009 are of all days of the week, as row numbers are and days of bars are not."""
-    days = _days(reading)
-    early = np.unique(days[days < _BEFORE_7_DAY_MARKETS])
-    return len(early) >= 2 * _ENOUGH_DAYS and min(mask.mean() for mask in _weekend(early)) > 0.05
-
-
-def _is_likelier(reading: _Reading, other: _Reading, counts: np.ndarray) -> bool:
-    """Whether evidence speaks for one reading and none for the other: weekdays, dense dates; years, of day numbers."""
-    evidence = []
-    enough = min(len(np.unique(_days(r))) for r in (reading, other)) >= _ENOUGH_DAYS
-    for one, another in ((reading, other), (other, reading)):
-        days, days_of_other = _days(one), _days(another)
-        weekend = _share(np.logical_or(*_weekend(days)), counts[one.fits])
-        weekend_of_other = _share(np.logical_or(*_weekend(days_of_other)), counts[another.fits])
-        evidence.append(
-            (enough and weekend < 0.01 and weekend_of_other > 0.1)
-            or (enough and _density(days) > 4 * _density(days_of_other))
-            or (another.is_doubtful and _is_recent(days) and not _is_recent(days_of_other))
-        )
-    return bool(evidence[0] and not evidence[1])
-
-
-def _is_recent(days: np.ndarray) -> bool:
-    return bool(np.median(days) * NS_PER_DAY >= FIRST_INTRADAY_NS)
-
-
-def _density(days: np.ndarray) -> float:
-    """The share of days between the first and the last one that occur."""
-    return len(np.unique(days)) / (int(days.max()) - int(days.min()) + 1)

@@ -177,7 +177,7 @@ def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: l
     """
     import pyarrow as pa
 
-    from gpupipe.data.columns import as_text
+    from gpupipe.data.columns import as_text, without_views
 
     pieces, start = [], 0
     reason_of_row = {int(row): reason for row, reason in zip(rows, reasons, strict=True)}
@@ -185,6 +185,7 @@ def quarantine_table(tables: list[tuple[str, Any]], rows: np.ndarray, reasons: l
     for origin, table in tables:
         chosen = ordered[(ordered >= start) & (ordered < start + len(table))]
         if chosen.size:
+            table = without_views(table) if isinstance(table, pa.Table) else table
             taken = table.take(chosen - start)  # few rows, so a copy from a GPU to the host is cheap
             texts = as_text(taken if isinstance(taken, pa.Table) else taken.to_arrow(preserve_index=False))
             heading = {

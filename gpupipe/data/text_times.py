@@ -39,14 +39,16 @@ _FORMS = (
     rf"^{_WEEKDAY}{_NAME}\s+{_NTH}\s+{_CLOCK}{_ZONE}\s+(?P<year>\d{{4}})$",  # Mon Jan  4 09:30:00 2021
 )
 _OFFSET = r"(?P<sign>[+-])(?P<zone_hours>[0-9]{2}):?(?P<zone_minutes>[0-9]{2})?$"
+_FARTHEST_ZONE_NS = 14 * 3_600 * 10**9
 TIME_OF_DAY = rf"(?i)^{_CLOCK}$"
 
 
 def times_of_texts(text: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
     """`(UTC, clock of the zone that the text gives)`, each int64 (n,) in nanoseconds since 1970.
 
-    Both are UNKNOWN_TIME for null, for a text of no known form, for a date that does not exist (2021-02-30) and for
-    years outside 1678..2261. Without a zone, both are equal. Of a year with two digits, 69..99 are 1969..1999.
+    Both are UNKNOWN_TIME for null, for a text of no known form, for a date that does not exist (2021-02-30), for an
+    offset that no zone has (+15:00, +09:75) and for years outside 1678..2261. Without a zone, both are equal. Of a
+    year with two digits, 69..99 are 1969..1999.
 
     >>> import pyarrow as pa
     >>> utc, clock = times_of_texts(pa.array(["2021/1/4 9:30", "Jan 04, 2021", "2021-01-04T09:30+09", "04.01.2021"]))
@@ -65,7 +67,9 @@ def times_of_texts(text: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
             continue
         if zone is None:
             return times, times
-        return times, np.where(times == UNKNOWN_TIME, times, times + _offset_ns(pc.extract_regex(iso, _OFFSET)))
+        offset_ns, valid = _offset(pc.extract_regex(iso, _OFFSET))
+        times = np.where(valid, times, UNKNOWN_TIME)
+        return times, np.where(times == UNKNOWN_TIME, times, times + offset_ns)
     time_ns, clock_ns = np.full(len(text), UNKNOWN_TIME), np.full(len(text), UNKNOWN_TIME)
     rest = np.flatnonzero(text.is_valid().to_numpy(zero_copy_only=False))
     for form in _FORMS:
@@ -103,9 +107,10 @@ def _times(parts: pyarrow.StructArray) -> tuple[np.ndarray, np.ndarray]:
     month = _month(parts) if _has(parts, "name") else _whole(parts, "month")
     days, valid = days_since_1970(year, month, _whole(parts, "day"))
     clock, valid_clock = _clock(parts)
-    valid &= valid_clock & (np.abs(days) < 106_750)  # a day from the last that nanoseconds can hold
+    offset_ns, valid_offset = _offset(parts)
+    valid &= valid_clock & valid_offset & (np.abs(days) < 106_750)  # a day from the last that nanoseconds can hold
     clock_ns = np.where(valid, multiplied(np.where(valid, days, 0), NS_PER_DAY) + clock, UNKNOWN_TIME)
-    return np.where(valid, clock_ns - _offset_ns(parts), UNKNOWN_TIME), clock_ns
+    return np.where(valid, clock_ns - offset_ns, UNKNOWN_TIME), clock_ns
 
 
 def _clock(parts: pyarrow.StructArray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,14 +131,16 @@ def _clock(parts: pyarrow.StructArray) -> tuple[np.ndarray, np.ndarray]:
     return clock, valid
 
 
-def _offset_ns(parts: pyarrow.StructArray) -> np.ndarray:
-    """The offset of the zone from UTC; 0 without one."""
+def _offset(parts: pyarrow.StructArray) -> tuple[np.ndarray, np.ndarray]:
+    """`(offset of the zone from UTC in nanoseconds, 0 without one; bool: whether a zone can have it)`."""
     import pyarrow.compute as pc
 
-    size = (_whole(parts, "zone_hours") * 3_600 + _whole(parts, "zone_minutes") * 60) * 10**9
+    minutes = _whole(parts, "zone_minutes")
+    size = (_whole(parts, "zone_hours") * 3_600 + minutes * 60) * 10**9
+    valid = (minutes < 60) & (size <= _FARTHEST_ZONE_NS)
     if not _has(parts, "sign"):
-        return size
-    return np.where(_mask(pc.equal(pc.struct_field(parts, "sign"), "-")), -size, size)
+        return size, valid
+    return np.where(_mask(pc.equal(pc.struct_field(parts, "sign"), "-")), -size, size), valid
 
 
 def _month(parts: pyarrow.StructArray) -> np.ndarray:
@@ -173,6 +180,6 @@ def _iso_time(text: str) -> tuple[int, int]:
     except (ValueError, OverflowError):
         return UNKNOWN_TIME, UNKNOWN_TIME
     time_ns = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
-    if abs(time_ns) >= 2**63 - 10**14:
+    if abs(time_ns) >= 2**63 - 10**14 or abs(offset) > datetime.timedelta(seconds=_FARTHEST_ZONE_NS // 10**9):
         return UNKNOWN_TIME, UNKNOWN_TIME
     return time_ns, time_ns + (offset.days * 86_400 + offset.seconds) * 10**9

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpupipe.data.columns import floats, is_text, refuse_ambiguous, shown
+from gpupipe.data.columns import decoded, floats, is_text, refuse_ambiguous, shown
 from gpupipe.data.errors import DataError
 from gpupipe.data.number_times import NumberTimes, multiplied, times_of_numbers
 from gpupipe.data.panel import NS_PER_DAY
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _UTC = ("UTC", "utc", "Z", "+00:00", "Etc/UTC")
 _DAY_OR_MONTH_FIRST = r"^[0-9]{1,2}[/. -][0-9]{1,2}[/. -][0-9]{2,4}([T ,].*)?$"
+_FAR_DAYS, _LEAST_DIGITS = 731, 5  # of a few numbers among dates
 _NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 
 
@@ -59,8 +61,7 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = decoded(column)
     kind = column.type
     if is_text(kind):
         return _times_from_text(column, where)
@@ -68,7 +69,11 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
         time_ns = multiplied(_int64_values(column.cast(pa.int64())), _NS[kind.unit])
         if kind.tz in (None, *_UTC):
             return Times(time_ns)
-        local = pc.local_timestamp(column).cast(pa.int64())
+        try:
+            local = pc.local_timestamp(column).cast(pa.int64())
+        except pa.ArrowInvalid:
+            fix = "convert it to UTC, or to a zone such as America/New_York or +09:00"
+            raise DataError(f"{where} has the time zone {kind.tz!r}, which is not known: {fix}") from None
         return _with_clock(time_ns, multiplied(_int64_values(local), _NS[kind.unit]))
     if pa.types.is_date32(kind):
         days = column.cast(pa.int32())
@@ -142,7 +147,8 @@ def _mixed_texts(text: pyarrow.Array, is_number: np.ndarray, index: np.ndarray, 
     import pyarrow.compute as pc
 
     rows = np.flatnonzero(np.append(is_number, False)[index])
-    values = _values_of_digits(text.filter(pa.array(is_number)))
+    digits = text.filter(pa.array(is_number))
+    values = _values_of_digits(digits)
     position = np.cumsum(is_number) - 1
     try:
         numbers = times_of_numbers(values[position[index[rows]]], where)
@@ -152,9 +158,31 @@ def _mixed_texts(text: pyarrow.Array, is_number: np.ndarray, index: np.ndarray, 
         numbers = NumberTimes(np.full(len(rows), UNKNOWN_TIME), np.zeros(0, np.int64))
     utc, clock = times_of_texts(pc.if_else(pa.array(is_number), None, text))
     time_ns, clock_ns = np.append(utc, UNKNOWN_TIME)[index], np.append(clock, UNKNOWN_TIME)[index]
+    dated = time_ns[time_ns != UNKNOWN_TIME]
+    if len(dated) >= len(rows) > 0:
+        near = _near(numbers.time_ns, digits.take(pa.array(position[index[rows]])), dated)
+        numbers = dataclasses.replace(numbers, time_ns=near)
     time_ns[rows] = clock_ns[rows] = numbers.time_ns
     with_clock = _with_clock(time_ns, clock_ns)
     return Times(with_clock.time_ns, with_clock.local_ns, rows[numbers.other_unit], numbers.units)
+
+
+def _near(time_ns: np.ndarray, digits: pyarrow.Array, dated_ns: np.ndarray) -> np.ndarray:
+    """The times of a few numbers, UNKNOWN_TIME where the dates of the other rows speak against them.
+
+    A number of less than 5 digits is a date that was cut off, such as 2021. So may be one that is read as a time more
+    than two years from all dates, and from all numbers that are nearer to them; but 19870104 says its year itself.
+    """
+    import pyarrow.compute as pc
+
+    sizes = pc.utf8_length(digits).to_numpy(zero_copy_only=False)
+    starts = pc.utf8_slice_codeunits(digits, 0, 4).to_numpy(zero_copy_only=False).astype(str)
+    says_year = (sizes >= 8) & (starts == time_ns.astype("datetime64[ns]").astype("datetime64[Y]").astype(str))
+    times = np.unique(np.concatenate([time_ns, dated_ns]) // NS_PER_DAY)
+    group = np.cumsum(np.diff(times, prepend=times[:1]) > _FAR_DAYS)
+    is_near = np.isin(group, group[np.searchsorted(times, np.unique(dated_ns // NS_PER_DAY))])
+    near = is_near[np.searchsorted(times, time_ns // NS_PER_DAY)] & (sizes >= _LEAST_DIGITS)
+    return np.where(near | says_year, time_ns, UNKNOWN_TIME)
 
 
 def _values_of_digits(digits: pyarrow.Array) -> np.ndarray:

@@ -180,3 +180,13 @@ def test_a_column_that_comes_twice_is_refused():
     frame = pd.concat([frame, frame[[("Close", "C")]]], axis=1)
     with pytest.raises(DataError, match="column 'close' of symbol 'C' occurs 2 times"):
         read(frame, device="cpu")
+
+
+def test_a_polars_frame_of_pairs_with_blanks_is_read():
+    """Polars has views of texts, of which Arrow takes no rows."""
+    days = [f"2021-01-{day:02d}" for day in range(1, 31)]
+    blank = {"A": [1.0] * 30, "B": [None] * 5 + [1.0] * 25}
+    names = ("Open", "High", "Low", "Close", "Volume")
+    prices = {f"('{name}', '{symbol}')": values for symbol, values in blank.items() for name in names}
+    panel, _ = load(pl.DataFrame({"('Date', '')": days, **prices}), device="cpu", no_sector="other")
+    assert panel.offsets.tolist() == [0, 30, 55]

@@ -124,6 +124,83 @@ def test_missing_and_senseless_numbers_among_times():
     assert (times_of_numbers(digits, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [3, 7]
 
 
+def month_starts(n, first, step=1):
+    return (np.datetime64(first, "M") + step * np.arange(n)).astype("M8[D]")
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "step", "layout"),
+    [
+        (60, "2015-02", 1, "%y%m%d"), (60, "2005-01", 3, "%y%m%d"), (30, "2020-01", 1, "%d%m%Y"),
+        (144, "2001-01", 1, "%Y%m"), (48, "2001-01", 1, "%Y%m"), (24, "2019-06", 1, "%Y%m"), (3, "2021-01", 3, "%Y%m"),
+        (900, "1949-01", 1, "%Y%m"), (60, "2015-02", 1, "%Y%m%d"), (60, "2015-02", 1, "%Y%j"),
+    ],
+)  # fmt: skip
+def test_first_days_of_months(n, first, step, layout):
+    days = month_starts(n, first, step)
+    np.testing.assert_array_equal(dates(written(days, layout)), days)
+    if n > 50:
+        np.testing.assert_array_equal(dates(written(days, layout)[np.arange(n) != 30]), days[np.arange(n) != 30])
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "step", "layout"),
+    [
+        (12, "2020-01", 1, "%d%m%Y"), (12, "2020-01", 1, "%m%d%Y"), (12, "2010-01", 12, "%y%m%d"),
+        (18, "2015-01", 1, "%y%m%d"), (24, "2001-01", 1, "%Y%m"),
+        (12, "2001-01", 1, "%Y%m"), (2, "2021-01", 1, "%Y%m"), (5, "2021-03", 1, "%y%m"), (60, "2015-02", 1, "%y%m"),
+    ],
+)  # fmt: skip
+def test_months_that_may_be_days_are_refused(n, first, step, layout):
+    with pytest.raises(DataError, match="write them as 2024-01-31"):
+        dates(written(month_starts(n, first, step), layout))
+
+
+@pytest.mark.parametrize("layout", ["%y%m%d", "%d%m%y", "%m%d%y", "%d%m%Y", "%m%d%Y"])
+def test_days_of_a_year_are_no_months(layout, monkeypatch):
+    """In 2032, days of 2001 written as 010131 are first days of months as well."""
+    monkeypatch.setattr(time_limits, "now_ns", lambda: int(np.datetime64("2032-06-01", "ns").astype(np.int64)))
+    days = weekdays(261, "2001-01-01")
+    np.testing.assert_array_equal(dates(written(days, layout)), days)
+
+
+def ticks(moments):
+    return moments.astype("M8[s]").astype(np.int64) * 10**7 + 621_355_968 * 10**9
+
+
+@pytest.mark.parametrize("n", [1, 2, 250])
+@pytest.mark.parametrize("clock_s", [0, 34_200, 57_599])
+def test_ticks_of_net(n, clock_s):
+    moments = weekdays(n).astype("M8[s]") + clock_s
+    for numbers in (ticks(moments), ticks(moments).astype(np.float64)):
+        np.testing.assert_array_equal(times_of_numbers(numbers, "here").time_ns, moments.astype("M8[ns]").astype(int))
+    if n > 1:
+        missing = times_of_numbers(np.append(ticks(moments), [0, UNKNOWN_TIME]), "here").time_ns
+        assert (missing == UNKNOWN_TIME).nonzero()[0].tolist() == [n, n + 1]
+
+
+def test_nanoseconds_of_1990_are_no_ticks():
+    days = weekdays(60, "1990-01-02")
+    hours = (days.astype("M8[h]")[:, None] + np.arange(9, 16)).ravel()
+    for moments in (
+        days,
+        days.astype("M8[s]") + 86_399,
+        hours,
+        hours[:1].astype("M8[D]"),
+        np.append(days, np.datetime64("2021-01-04")),
+    ):
+        time_ns = moments.astype("M8[ns]").astype(np.int64)
+        np.testing.assert_array_equal(times_of_numbers(time_ns, "here").time_ns, time_ns)
+    with pytest.raises(DataError, match=r"nanoseconds since 1970 \(1990-03-14\) or ticks of .NET \(2021-01-08\)"):
+        dates(ticks(np.array(["2021-01-08T12:00:00"], "M8[s]")))
+
+
+def test_a_few_ticks_among_seconds_are_not_known():
+    seconds = KINDS["seconds"](weekdays(60))
+    for numbers in (np.append(seconds, ticks(weekdays(3))), np.append(seconds + 0.5, ticks(weekdays(3)))):
+        assert (times_of_numbers(numbers, "here").time_ns == UNKNOWN_TIME).nonzero()[0].tolist() == [60, 61, 62]
+
+
 def test_seconds_keep_their_fractions():
     time_ns = times_of_numbers(np.array([1.6e9 + 0.25, 1.6e9 + 0.5]), "here").time_ns
     assert (time_ns - 1_600_000_000 * 10**9).tolist() == [250_000_000, 500_000_000]
@@ -139,6 +216,14 @@ def test_seconds_keep_their_fractions():
         (np.array([210_104]), r"210104 may be yymmdd \(2021-01-04\) or ddmmyy \(2004-01-21\)"),
         (np.array([1_042_021, 2_042_021]), r"may be ddmmyyyy \(2021-04-01\) or mmddyyyy \(2021-01-04\)"),
         (weekdays(900, "1950-01-03").astype(np.int64) + 25_569, r"1950-01-03\) or days since 1970 \(2020-01-05"),
+        (
+            np.append(written(weekdays(40), "%Y%j"), 2_021_366),
+            "as 2021366 are not understood as times, where most are yyyyddd",
+        ),
+        (
+            np.append(np.repeat(day_numbers(weekdays(40)) + 25_569, 2), np.full(6, 99_000)),
+            r"as 99000 are not .* a spreadsheet's day",
+        ),
         (np.array([44_200.5, 7.25]), "numbers such as 44200.5 are not understood"),
     ],
 )
@@ -147,6 +232,21 @@ def test_what_is_not_sure_is_refused(numbers, words):
         words = f"numbers such as {numbers[0]} are not understood"
     with pytest.raises(DataError, match=words):
         times_of_numbers(numbers, "here")
+
+
+@pytest.mark.parametrize("digits", [6, 7])
+@pytest.mark.parametrize("unit", UNITS)
+def test_counts_that_lost_their_digits_are_refused(unit, digits):
+    whole = KINDS[unit](weekdays(60))
+    rounded = np.array([float(f"{number:.{digits - 1}e}") for number in whole])
+    with pytest.raises(DataError, match=r"numbers such as 1.?6097\d+(e\+1\d)? were rounded, as a spreadsheet"):
+        times_of_numbers(rounded, "here")
+    np.testing.assert_array_equal(dates([float(f"{number:.7e}") for number in whole]), weekdays(60))
+
+
+@pytest.mark.parametrize("seconds", [np.arange(60) * 1_000, np.arange(60) * 86_400, np.zeros(60), np.arange(2) * 100])
+def test_odd_seconds_at_regular_steps_are_kept(seconds):
+    assert dates(1_600_000_000 + seconds)[0] == np.datetime64("2020-09-13T12:26")
 
 
 def test_seconds_that_may_be_digits_of_a_minute():
