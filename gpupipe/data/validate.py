@@ -91,7 +91,7 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
     """
     device = device_of(bars.close)
     names = (*bars.names, "?")  # the last is for symbol -1
-    bars, code, repaired, extremes = _check_rows(bars, limits, device)
+    bars, code, repaired, extremes, suspects = _check_rows(bars, limits, device)
     rejected = device.xp.flatnonzero(code)
     kept, unsorted, merged = bars, rejected[:0], rejected[:0]
     if rejected.size or not _is_sorted(bars):
@@ -100,14 +100,14 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
         code[conflicting] = CONFLICT
         rejected = device.xp.flatnonzero(code)
         kept = _take(bars, order)
-    sure, splits, doubtful = _jumps(kept)
+    sure, splits, doubtful = _jumps(kept, suspects=suspects)
     if sure.size:
         code[sure if kept is bars else order[sure]] = JUMP
         rejected = device.xp.flatnonzero(code)
         keep = device.xp.ones(kept.symbol.size, bool)
         keep[sure] = False
         kept = kept.take(keep)
-        _, splits, doubtful = _jumps(kept)
+        _, splits, doubtful = _jumps(kept, suspects=suspects)
     code = code[rejected]
     no_volume = device.xp.flatnonzero(~(kept.volume > 0))  # NaN or zero: `_check_rows` leaves no other value
     zero = kept.volume[no_volume] == 0
@@ -129,9 +129,13 @@ def validate_bars(bars: Bars, limits: TimeLimits = ANY_TIME) -> Validated:
     return Validated(kept, tuple(f for f in findings if f.rows), row_numbers, reasons)
 
 
-def _jumps(bars: Bars) -> tuple[Any, Any, Any]:
-    """`(rows that surely jump and come back, rows that look like a split, rows that may jump and come back)`."""
-    device, gaps, wide = device_of(bars.close), jumps.gaps(bars), jumps.wide(bars)
+def _jumps(bars: Bars, *, suspects: bool) -> tuple[Any, Any, Any]:
+    """`(rows that surely jump and come back, rows that look like a split, rows that may jump and come back)`.
+
+    suspects: whether any bar was suspect, as wide bars are.
+    """
+    device, gaps = device_of(bars.close), jumps.gaps(bars)
+    wide = jumps.wide(bars) if suspects else gaps[:0]
     found = jumps.bars_that_jump(bars, gaps, wide)
     splits = np.union1d(jumps.possible_splits(bars, gaps), jumps.at_the_end(bars, wide))
     return device.asarray(found.sure), device.asarray(splits), device.asarray(found.doubtful)
@@ -155,8 +159,8 @@ def _take(bars: Bars, order: Any) -> Bars:
     return bars.reordered(order)
 
 
-def _check_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Bars, Any, Any, Any]:
-    """`(bars, reason code uint8 (n,), rows repaired from rounding, rows repaired from a bad high or low)`.
+def _check_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Bars, Any, Any, Any, bool]:
+    """`(bars, reason code uint8 (n,), rows repaired from rounding or from a bad high or low, whether any is suspect)`.
 
     Only the few suspect rows are examined in full, on the host.
     """
@@ -180,7 +184,7 @@ def _check_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Bars, A
         known = (bars.volume > 0) & (bars.volume < xp.inf)
         volume = xp.where(bars.volume == 0, xp.float32(0), xp.where(known, bars.volume, xp.float32(xp.nan)))
         bars = dataclasses.replace(bars, volume=volume)
-    return bars, reason_code, rounding, extremes
+    return bars, reason_code, rounding, extremes, bool(rows.size)
 
 
 def _suspect_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Any, bool]:
