@@ -77,6 +77,15 @@ def test_only_what_is_published_waits_for_the_disk(tmp_path, monkeypatch):
     assert store.finished("0" * 40) is None
 
 
+def test_a_record_in_the_layout_of_earlier_versions_is_no_altered_one(tmp_path):
+    record, path = {"name": "model", "seconds": 0.5}, tmp_path / ".gpupipe" / "units" / f"{'0' * 40}.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(dump_json({**record, "sha256": sha256(dump_json(record))}))
+    assert Store(tmp_path).finished("0" * 40) == record
+    path.write_bytes(dump_json({**record, "seconds": 0.6, "sha256": sha256(dump_json(record))}))
+    assert Store(tmp_path).finished("0" * 40) is None
+
+
 def test_the_hash_of_a_value_does_not_depend_on_order_or_on_numpys_types():
     plain = {"a": [1, 2.5, True, None], "b": {"x": "é"}}
     same = {"b": {"x": "é"}, "a": (np.int64(1), np.float32(2.5), np.bool_(True), float("nan"))}
