@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +10,7 @@ from gpupipe.data import columns, text_times, time_column
 from gpupipe.data.errors import DataError, printable
 from gpupipe.data.number_times import UNITS
 from gpupipe.data.panel import NS_PER_DAY
-from gpupipe.data.report import time_text
+from gpupipe.data.time_choice import Candidate, are_moments, better, is_daily, is_one_a_day, note_on
 from gpupipe.data.time_column import Times
 from gpupipe.data.time_limits import UNKNOWN_TIME
 
@@ -29,37 +26,8 @@ _LAST_HOUR = 24  # up to here, whole numbers may be hours or minutes
 _WRITE_CLOCK = "write times of day as 09:30:00"
 _HAS_CLOCK = r"(?i):|[0-9]\s*[ap]\.?m\.?\s*$"
 _HAS_DATE = r"(?i)[0-9][-/.\s]+[0-9]{1,2}[-/.\s]+[0-9]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|[年月日]"
-_FEW = 0.01  # share of rows
 _MOST = 0.5
-_NEAR_DAYS = 3
-_SAMPLE_ROWS = 1 << 14
-_STAMPS_PER_SYMBOL, _STAMPS_PER_ROW = 6, 0.1  # a daily bar has few times of day; more are the moments of requests
-_ZONE_STEP_NS, _FARTHEST_ZONE_NS = 900 * 10**9, 14 * 3_600 * 10**9
 _SECOND_NS = 10**9
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A column, or two joined ones, that may give the time of the bars. has_zone: its instants are known."""
-
-    words: str
-    times: Times
-    has_zone: bool = False
-
-    @functools.cached_property
-    def known(self) -> np.ndarray:
-        """bool (n,): where the time is known."""
-        return self.times.time_ns != UNKNOWN_TIME
-
-    @functools.cached_property
-    def day(self) -> np.ndarray:
-        """int64 (n,): the date on the clock of the column, in days since 1970."""
-        return self.times.clock_ns // NS_PER_DAY
-
-    @functools.cached_property
-    def has_clock(self) -> bool:
-        """Whether any time is not midnight."""
-        return bool((self.times.clock_ns[self.known] % NS_PER_DAY).any())
 
 
 def read_times(table: RawTable, symbol: np.ndarray) -> tuple[Times, tuple[str, ...]]:
@@ -86,7 +54,7 @@ def read_times(table: RawTable, symbol: np.ndarray) -> tuple[Times, tuple[str, .
     candidates, notes = _candidates(table, names, symbol)
     best = candidates[0]
     for other in candidates[1:]:
-        best, note = _better(best, other, symbol, table.origin)
+        best, note = better(best, other, symbol, table.origin)
         notes += (note,) if note else ()
     return best.times, notes
 
@@ -111,10 +79,10 @@ def _label(table: RawTable, name: str) -> str:
     return f"{table.origin}: column {name!r}"
 
 
-def _candidates(table: RawTable, names: list[str], symbol: np.ndarray) -> tuple[list[_Candidate], tuple[str, ...]]:
+def _candidates(table: RawTable, names: list[str], symbol: np.ndarray) -> tuple[list[Candidate], tuple[str, ...]]:
     """`(the columns that hold times, a date and a time of day joined; notes on those that hold none)`."""
     clocks = {name: clock for name in names if (clock := _times_of_day(table.table[name])) is not None}
-    parsed: dict[str, _Candidate] = {}
+    parsed: dict[str, Candidate] = {}
     problems: dict[str, DataError] = {}
     dated = [name for name in names if name not in clocks] or names[:1]
     for name in sorted(dated, key=lambda name: columns.spelling(name) in _CLOCK_SPELLINGS):  # columns of dates first
@@ -142,18 +110,18 @@ def _candidates(table: RawTable, names: list[str], symbol: np.ndarray) -> tuple[
         date = candidates.pop(dates)
         zone = getattr(table.table[dates].type, "tz", None)
         times = _joined(date.times, clock, zone)
-        joined = _Candidate(f"{dates!r} and {clock_name!r}", times, times.local_ns is not None)
-        if _are_moments(joined, date, symbol):
-            joined, notes = date, (*notes, _note(date, f"{clock_name!r} has too many times of day for daily bars"))
+        joined = Candidate(f"{dates!r} and {clock_name!r}", times, times.local_ns is not None)
+        if are_moments(joined, date, symbol):
+            joined, notes = date, (*notes, note_on(date, f"{clock_name!r} has too many times of day for daily bars"))
         return [joined, *candidates.values()], notes
     return list(candidates.values()), notes
 
 
-def _readable(table: RawTable, name: str) -> _Candidate:
+def _readable(table: RawTable, name: str) -> Candidate:
     """The times of a column. Raises DataError if most of its values are no times; nulls do not count."""
     column = table.table[name]
     times = time_column.parse(column, _label(table, name))
-    candidate = _Candidate(repr(name), times, _gives_zone(column, times))
+    candidate = Candidate(repr(name), times, _gives_zone(column, times))
     present = column.is_valid().to_numpy()
     unread = np.flatnonzero(present & ~candidate.known)
     if len(unread) > _MOST * present.sum():
@@ -216,7 +184,7 @@ def _times_of_day(column: pyarrow.ChunkedArray) -> np.ndarray | None:
 
 
 def _digit_clocks(
-    table: RawTable, names: list[str], dates: str, parsed: dict[str, _Candidate], symbol: np.ndarray
+    table: RawTable, names: list[str], dates: str, parsed: dict[str, Candidate], symbol: np.ndarray
 ) -> tuple[dict[str, np.ndarray], set[str]]:
     """`({name: nanoseconds since midnight}, columns not used)` of columns named time whose digits are HHMM or HHMMSS.
 
@@ -234,7 +202,7 @@ def _digit_clocks(
         known = np.isfinite(values)
         digits = np.where(known, values, 0)
         if _may_be_hours(table.table[name], digits):
-            if not any(item.has_clock for item in parsed.values()) and not _is_daily(parsed[dates], symbol):
+            if not any(item.has_clock for item in parsed.values()) and not is_daily(parsed[dates], symbol):
                 raise DataError(
                     f"{_label(table, name)}: whole numbers such as {digits.max():.0f} beside the dates of {dates!r} "
                     f"may be hours or minutes: {_WRITE_CLOCK}"
@@ -248,7 +216,7 @@ def _digit_clocks(
         valid |= digits == 240_000
         if known.any() and valid.all():
             clock = (hour * 3_600 + minute * 60 + second).astype(np.int64) * 10**9
-            if clock.max() == NS_PER_DAY and _is_one_a_day(parsed[dates], symbol):
+            if clock.max() == NS_PER_DAY and is_one_a_day(parsed[dates], symbol):
                 clock = np.minimum(clock, NS_PER_DAY - 1)  # the end of a session is no other date
             clocks[name] = np.where(known, clock, UNKNOWN_TIME)
     return clocks, unclear
@@ -284,150 +252,3 @@ def _joined(dates: Times, clock: np.ndarray, zone: str | None) -> Times:
         except pa.ArrowInvalid:  # a fixed offset such as -05:00
             pass
     return Times(time_ns, local_ns)
-
-
-def _better(first: _Candidate, second: _Candidate, symbol: np.ndarray, origin: str) -> tuple[_Candidate, str]:
-    """The candidate that gives the time of the bars, and a note if they differ; see `read_times`."""
-    known = first.known & second.known
-    differs = known & (first.day != second.day)
-    if not differs.any():
-        return _of_same_dates(first, second, symbol, origin)
-    other_dates = f"has other dates in {int(differs.sum()):,} rows"
-    both = ((first, second), (second, first))
-    for bar, other in both:
-        if _is_one_a_day(bar, symbol) and _is_unrelated(other, bar, symbol):
-            return bar, _note(bar, f"{other.words} {other_dates}")
-    for bar, other in both:
-        near = bool((np.abs(bar.day - other.day)[known] <= _NEAR_DAYS).all())
-        if bar.has_clock and not other.has_clock and near and not _is_one_a_day(other, symbol):
-            return bar, _note(bar, f"{other.words} {other_dates}")
-    raise _undecided(first, second, differs, origin, "time, and their dates")
-
-
-def _undecided(first: _Candidate, second: _Candidate, differs: np.ndarray, origin: str, what: str) -> DataError:
-    row = int(np.flatnonzero(differs)[0])
-    shown = " and ".join(time_text(int(candidate.times.time_ns[row])) for candidate in (first, second))
-    return DataError(
-        f"{origin}: columns {first.words} and {second.words} both give a {what} differ in "
-        f"{int(differs.sum()):,} of {len(differs):,} rows (first {shown}): leave out the one that is not the bar's"
-    )
-
-
-def _of_same_dates(first: _Candidate, second: _Candidate, symbol: np.ndarray, origin: str) -> tuple[_Candidate, str]:
-    """The result of `_better` for columns with the same dates."""
-    bar, other = (second, first) if second.has_clock and not first.has_clock else (first, second)
-    if _are_moments(bar, other, symbol):
-        bar, other, note = other, bar, _note(other, f"{bar.words} has too many times of day for daily bars")
-    elif bar.has_clock and other.has_clock:
-        bar, other, note = _of_clocks(bar, other, symbol, origin)
-    else:
-        note = ""
-    filled, rows = _filled(bar, other, symbol)
-    if not rows:
-        return bar, note
-    from_other = f"column {other.words} gives the time of {rows:,} rows in which {bar.words} has none"
-    return filled, printable(f"{note}; {from_other}" if note else from_other)
-
-
-def _of_clocks(
-    first: _Candidate, second: _Candidate, symbol: np.ndarray, origin: str
-) -> tuple[_Candidate, _Candidate, str]:
-    """`(the bar's, the other one, note)` of two columns with the same dates and with times of day."""
-    known = first.known & second.known
-    differs = known & (first.times.time_ns != second.times.time_ns)
-    if not differs.any() or _is_daily(first, symbol):
-        return first, second, ""
-    both = ((first, second), (second, first))
-    if (first.times.clock_ns == second.times.clock_ns)[known].all():  # one gives the zone, too
-        return (*both[first.times.local_ns is None], "")
-    gap = np.abs(first.times.time_ns - second.times.time_ns)[known]
-    if gap.max() < _SECOND_NS:
-        has_parts = bool((first.times.time_ns[known] % _SECOND_NS).any())
-        return (*both[has_parts], "")
-    for bar, other in both:
-        if bar.has_zone and not other.has_zone and _is_wall_clock(other.times.time_ns[known], bar.times.time_ns[known]):
-            return bar, other, _note(bar, f"{other.words} has the clock of another zone")
-    raise _undecided(first, second, differs, origin, "time of day, and these")
-
-
-def _is_wall_clock(clock_ns: np.ndarray, time_ns: np.ndarray) -> bool:
-    """Whether times without a zone are instants on the clock of a zone, and not their bars' begin or end."""
-    offsets = np.unique(clock_ns - time_ns)
-    if (offsets % _ZONE_STEP_NS).any() or np.abs(offsets).max() > _FARTHEST_ZONE_NS:
-        return False
-    steps = np.diff(np.unique(time_ns))
-    return len(offsets) > 1 or not len(steps) or abs(int(offsets[0])) != int(steps.min())
-
-
-def _filled(bar: _Candidate, other: _Candidate, symbol: np.ndarray) -> tuple[_Candidate, int]:
-    """`(the bar's times, with those of another column where they are not known; number of such rows)`.
-
-    Only if at least as many rows have both, which are the same: the instants, or of daily bars the dates.
-    """
-    missing = ~bar.known & other.known
-    known = bar.known & other.known
-    if not missing.any() or missing.sum() > known.sum():
-        return bar, 0
-    time_ns, local_ns = other.times.time_ns, other.times.clock_ns
-    same = bool((bar.times.time_ns == time_ns)[known].all()) and bar.has_clock == other.has_clock
-    if not same or (bar.times.local_ns is None) != (other.times.local_ns is None):
-        if not _is_daily(bar, symbol):
-            return bar, 0
-        time_ns = local_ns = other.day * NS_PER_DAY
-    times = dataclasses.replace(
-        bar.times,
-        time_ns=np.where(missing, time_ns, bar.times.time_ns),
-        local_ns=None if bar.times.local_ns is None else np.where(missing, local_ns, bar.times.local_ns),
-    )
-    return dataclasses.replace(bar, times=times), int(missing.sum())
-
-
-def _are_moments(stamps: _Candidate, dates: _Candidate, symbol: np.ndarray) -> bool:
-    """Whether times of day beside daily dates are too many for daily bars, as those of requests are."""
-    if not stamps.has_clock:
-        return False
-    return all(
-        _has_many_clocks(stamps, symbol, part)
-        and not (dates.has_clock and _has_many_clocks(dates, symbol, part))
-        and _is_one_a_day(dates, symbol, part)
-        for part in (slice(0, _SAMPLE_ROWS), slice(None))
-    ) and _is_daily(dates, symbol)
-
-
-def _has_many_clocks(candidate: _Candidate, symbol: np.ndarray, part: slice) -> bool:
-    """Whether there are more times of day than daily bars have."""
-    known = candidate.known[part]
-    code, clock = symbol[part][known].astype(np.int64), candidate.times.clock_ns[part][known] % NS_PER_DAY
-    n_stamps = len(np.unique(code * NS_PER_DAY + clock))
-    return n_stamps > max(_STAMPS_PER_SYMBOL * len(np.unique(code)), _STAMPS_PER_ROW * len(code))
-
-
-def _is_daily(candidate: _Candidate, symbol: np.ndarray) -> bool:
-    """Whether nearly every symbol and date has one row, and not every symbol has one row alone."""
-    first_rows = slice(0, _SAMPLE_ROWS)
-    if not all(_is_one_a_day(candidate, symbol, part) for part in (first_rows, slice(None))):
-        return False
-    return len(np.unique(symbol[candidate.known])) < int(candidate.known.sum())
-
-
-def _note(bar: _Candidate, why: str) -> str:
-    return printable(f"column {bar.words} gives the time of the bars; {why}, and was not used")
-
-
-def _is_one_a_day(candidate: _Candidate, symbol: np.ndarray, part: slice = slice(None)) -> bool:
-    """Whether nearly every symbol and date has one row."""
-    known = candidate.known[part]
-    code, day = symbol[part][known].astype(np.int64), candidate.day[part][known]
-    pairs = np.unique(code * 2**20 + day)  # days stay below 2**17
-    return bool(known.any()) and len(pairs) >= (1 - 5 * _FEW) * int(known.sum())
-
-
-def _is_unrelated(other: _Candidate, bar: _Candidate, symbol: np.ndarray) -> bool:
-    """Whether a column can be no time of bars: it has few dates, or goes back while the bars of a symbol go on."""
-    known = bar.known & other.known
-    day, day_of_other, code = bar.day[known], other.day[known], symbol[known]
-    if len(np.unique(day_of_other)) < _MOST * len(np.unique(day)):
-        return True
-    order = np.lexsort((day, code))
-    steps = np.diff(other.times.time_ns[known][order])[np.diff(code[order]) == 0]
-    return bool(len(steps)) and float((steps < 0).mean()) > _FEW
