@@ -166,3 +166,7 @@ def test_a_mapping_without_a_value_gives_no_sector(missing):
     with pytest.raises(DataError, match="1 of 4 symbols have no sector: 'SIM0003'"):
         load(BARE, given, device="cpu")
     assert load(BARE, given, device="cpu", no_sector="drop")[0].n_symbols == 3
+
+
+def test_a_rating_is_chosen_of_slugs_that_look_alike():
+    assert choose(["BBB-", "BBB+"], ["bbb", "bbb_dash", "bbb_minus", "bbb_plus"]) == ("bbb_minus", "bbb_plus")
