@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from gpupipe.data import file_symbols, save, sources, validate
 from gpupipe.data.bar_store import Manifest
-from gpupipe.data.errors import DataError
+from gpupipe.data.errors import DataError, printable
 from gpupipe.data.ingest import bar_length, parts, sessions
 from gpupipe.data.ingest.bar_table import BarTable
 from gpupipe.data.ingest.hours import HOUR_NS
@@ -144,7 +145,7 @@ def _report(
         newly_stale=newly_stale,
         files_written=len(contents),
         bytes_written=sum(map(len, contents.values())),
-        doubts=_doubts(incoming.report.findings),
+        doubts=(*_doubts(incoming.report.findings), *_twins(aligned.stored.names, incoming.bars.names)),
         all_refused=set(incoming.bars.names) <= refused,
         rekeyed=aligned.rekeyed,
         doubled=aligned.doubled,
@@ -160,6 +161,18 @@ def _doubts(findings: Sequence[Finding]) -> tuple[str, ...]:
         if f.kind in _CHANGED_OR_DOUBTFUL and f.action != "quarantined"
     ]  # fmt: skip
     return tuple(sentences)
+
+
+def _twins(stored: Sequence[str], incoming: Sequence[str]) -> list[str]:
+    """Sentences on new symbols that differ from stored ones in case, or in how accents are encoded, only."""
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    known = {folded(name): name for name in stored}
+    new = sorted({*incoming} - {*stored})
+    return [printable(f"a new symbol looks like a stored one ({name} and {known[folded(name)]})") for name in new
+            if folded(name) in known]  # fmt: skip
 
 
 def _clock_notes(bars: BarTable) -> list[str]:

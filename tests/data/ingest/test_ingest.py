@@ -233,6 +233,14 @@ def test_a_high_that_was_repaired_is_told(store, whole):
     assert stored_panel(store).high.max() < 1e4
 
 
+def test_a_new_symbol_that_differs_in_case_is_told(store, whole):
+    put(whole, store)
+    other = with_column(whole, "symbol", pa.array([name.lower() for name in whole["symbol"].to_pylist()]))
+    report = put(only(other, "s001"), store)
+    assert report.doubts == ("a new symbol looks like a stored one (s001 and S001)",) and report.status == "WARN"
+    assert put(only(other, "s001"), store).doubts == ()
+
+
 def test_minute_bars_and_bars_of_another_length(store, whole):
     minutes = with_column(
         whole,
