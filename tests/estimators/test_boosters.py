@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from gpupipe.artifacts.load import load
 from gpupipe.cli.run import main
 from gpupipe.config import ConfigError
 from gpupipe.estimators import registry
+from gpupipe.estimators.boosting.lightgbm_trees import ThreadGate
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.equity.settings import TURBOMODE, make
 from tests.support import tiny
@@ -170,3 +173,31 @@ def test_rows_weigh_what_they_are_given_in_fitting_and_nothing_in_validation(nam
 def test_the_share_of_rows_for_all_stages_is_also_theirs():
     settings = make("fast", settings=["ml.subsample=0.25"])
     assert settings.lightgbm.subsample == settings.catboost.subsample == settings.hist.subsample == 0.25
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_lightgbm_runs_with_one_number_of_threads_at_a_time():
+    gate, entered, done = ThreadGate(), [], threading.Event()
+
+    def call(number):
+        with gate.threads(number):
+            entered.append(number)
+            done.wait(30)
+
+    first, second, other = (threading.Thread(target=call, args=(number,)) for number in (1, 1, 4))
+    first.start()
+    wait_until(lambda: entered == [1])
+    other.start()
+    second.start()
+    wait_until(lambda: entered == [1, 1])
+    assert gate.users == 2
+    done.set()
+    for thread in (first, second, other):
+        thread.join(30)
+    assert entered == [1, 1, 4] and gate.users == 0

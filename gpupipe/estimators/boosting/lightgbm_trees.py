@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +68,46 @@ def parameters(section: LightGBM, max_bin: int, threads: int, seed: int) -> dict
     }
 
 
+class ThreadGate:
+    """Lets calls run at the same time that ask for the same number of threads; another number waits for them.
+
+    LightGBM keeps one number for the whole process (LGBM_DEFAULT_NUM_THREADS), and sizes buffers by it that it fills
+    later: a fit of one thread beside one of four could write behind their end.
+
+        >>> gate = ThreadGate()
+        >>> with gate.threads(2), gate.threads(2):
+        ...     gate.users
+        2
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._threads, self.users = 0, 0
+
+    @contextlib.contextmanager
+    def threads(self, number: int) -> Iterator[None]:
+        """A call that uses so many threads. It must not wait for one with another number."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.users == 0 or self._threads == number)
+            self._threads, self.users = number, self.users + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.users -= 1
+                self._changed.notify_all()
+
+
+_gate = ThreadGate()
+
+
 def fit(task: FitTask, section: LightGBM) -> tuple[bytes, int]:
     """Boost; the model as LightGBM's text, and its rounds. num_threads, which is no part of the model, is set to 0."""
+    with _gate.threads(task.threads):
+        return _fit(task, section)
+
+
+def _fit(task: FitTask, section: LightGBM) -> tuple[bytes, int]:
     import lightgbm
 
     chosen = parameters(section, task.max_bin, task.threads, task.seed)
@@ -175,4 +216,5 @@ class LightGBMTrees(HostedEstimator):
 
     def margin(self, booster: Any, X: np.ndarray) -> np.ndarray:
         """float64 (n_rows, 3)."""
-        return booster.predict(X, raw_score=True, num_threads=1)
+        with _gate.threads(1):
+            return booster.predict(X, raw_score=True, num_threads=1)
