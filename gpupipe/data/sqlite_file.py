@@ -72,7 +72,7 @@ def _immutable(path: pathlib.Path) -> str:
     The file is then read without locks; `sources.require_unchanged` detects a write in the meantime.
     """
     with path.open("rb") as stream:
-        write_ahead_mode = stream.read(20)[18:20] == b"\2\2"
+        write_ahead_mode = stream.read(20)[19:] == b"\2"  # the version that readers need; SQLite asks no more
     return "&immutable=1" if write_ahead_mode and not path.with_name(f"{path.name}-wal").exists() else ""
 
 

@@ -222,3 +222,18 @@ def test_a_damaged_file_is_an_error(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as an SQLite file"):
         sqlite_file.read(path, None)
+
+
+@pytest.mark.parametrize("version_to_write", [0, 2])
+def test_a_file_in_write_ahead_mode_is_read_and_none_is_left_beside_it(tmp_path, version_to_write):
+    path = tmp_path / "bars.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=wal")
+    with connection:
+        connection.execute("CREATE TABLE candles (symbol, date, open, high, low, close, volume, sector)")
+        connection.execute("INSERT INTO candles VALUES ('A', '2020-01-02', 1, 1, 1, 1, 1, 'energy')")
+    connection.close()
+    content = bytearray(path.read_bytes())
+    content[18] = version_to_write  # SQLite looks at the version to read, the next byte, alone
+    path.write_bytes(bytes(content))
+    assert load(path, device="cpu")[0].n_rows == 1 and [file.name for file in tmp_path.iterdir()] == ["bars.db"]
