@@ -240,8 +240,8 @@ def choose(requested: Sequence[str], present: Iterable[str], slugs: Mapping[str,
     chosen = []
     for name in requested:
         usual = canonical(name)
-        told_apart = any(pattern.search(_normalized(name)) for pattern, _ in _TELLING)  # AA- is aa_minus, not aa_dash
-        other = (usual, _spelled_out(name)) if told_apart else (_spelled_out(name), usual)
+        has_sign = any(pattern.search(_normalized(name)) for pattern, _ in _TELLING)  # AA- is aa_minus, not aa_dash
+        other = (usual, _spelled_out(name)) if has_sign else (_spelled_out(name), usual)
         candidates = (slug_of_key.get((usual, _key(name, usual))), *other)
         slug = next((slug for slug in candidates if slug in held), None)
         if slug is None:

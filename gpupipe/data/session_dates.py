@@ -17,17 +17,16 @@ from gpupipe.data.errors import printable
 from gpupipe.data.jumps import blocks
 from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import Finding, counted, time_text
+from gpupipe.data.time_choice import SAMPLE_ROWS, STAMPS_PER_ROW, STAMPS_PER_SYMBOL
 from gpupipe.data.time_limits import UNKNOWN_TIME
 from gpupipe.data.zone_midnights import on_local_clock
 from gpupipe.runtime.device import device_of
 
 REPLACED = "replaced by a later bar of its day"
 
-_SAMPLE_ROWS = 1 << 14
 _ONE_A_DAY = 0.95  # bars are daily if at least this share of symbols and dates has one bar
 _STAMPED_TWICE = 0.5  # the share of dates that may have a plain date and a time, as from two sources
 _JITTER_NS = 600 * 10**9  # closes, or moments of requests, that mean the same time of day
-_STAMPS_PER_SYMBOL = 6  # a daily bar has few times of day: summer and winter, early closes, the moment of a request
 
 
 def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[str, ...], tuple[Finding, ...]]:
@@ -49,7 +48,7 @@ def by_session(bars: Bars, *, daily: bool | None = None) -> tuple[Bars, tuple[st
     array(['2024-01-08', '2024-01-09'], dtype='datetime64[D]')
     """
     device = device_of(bars.time_ns)
-    if daily is None and _is_intraday(bars, slice(0, _SAMPLE_ROWS)):
+    if daily is None and _is_intraday(bars, slice(0, SAMPLE_ROWS)):
         return bars, (), ()
     clock = bars.time_ns if bars.local_ns is None else bars.local_ns
     if bars.local_ns is not None and _all_at_midnight(bars, bars.time_ns):  # plain dates, shown in a zone later
@@ -119,7 +118,9 @@ def _is_intraday(bars: Bars, part: slice) -> bool:
     if len(stamp) == n_symbols:
         return True  # one bar a symbol: its time may be all that tells it from another
     stamps = np.unique(symbol * NS_PER_DAY + stamp % NS_PER_DAY)
-    return len(stamps) > max(_STAMPS_PER_SYMBOL * n_symbols, 0.1 * len(stamp)) and not _is_jitter(symbol, stamp)
+    return len(stamps) > max(STAMPS_PER_SYMBOL * n_symbols, STAMPS_PER_ROW * len(stamp)) and not _is_jitter(
+        symbol, stamp
+    )
 
 
 def _is_jitter(symbol: np.ndarray, stamp: np.ndarray) -> bool:
@@ -130,7 +131,7 @@ def _is_jitter(symbol: np.ndarray, stamp: np.ndarray) -> bool:
     order = np.lexsort((-counts, of_symbol))
     of_symbol, counts = of_symbol[order], counts[order]
     rank = np.arange(len(counts)) - np.searchsorted(of_symbol, of_symbol)
-    return bool(counts[rank < _STAMPS_PER_SYMBOL].sum() >= _ONE_A_DAY * len(stamp))
+    return bool(counts[rank < STAMPS_PER_SYMBOL].sum() >= _ONE_A_DAY * len(stamp))
 
 
 def _superseded(symbol: np.ndarray, day: np.ndarray, stamp: np.ndarray) -> np.ndarray:

@@ -17,8 +17,9 @@ from gpupipe.data.time_limits import UNKNOWN_TIME
 _FEW = 0.01  # share of rows
 _MOST = 0.5
 _NEAR_DAYS = 3
-_SAMPLE_ROWS = 1 << 14
-_STAMPS_PER_SYMBOL, _STAMPS_PER_ROW = 6, 0.1  # a daily bar has few times of day; more are the moments of requests
+SAMPLE_ROWS = 1 << 14
+# A daily bar has few times of day: summer and winter, early closes, the moment of a request.
+STAMPS_PER_SYMBOL, STAMPS_PER_ROW = 6, 0.1
 _ZONE_STEP_NS, _FARTHEST_ZONE_NS = 900 * 10**9, 14 * 3_600 * 10**9
 _SECOND_NS = 10**9
 
@@ -158,7 +159,7 @@ def are_moments(stamps: Candidate, dates: Candidate, symbol: np.ndarray) -> bool
         _has_many_clocks(stamps, symbol, part)
         and not (dates.has_clock and _has_many_clocks(dates, symbol, part))
         and is_one_a_day(dates, symbol, part)
-        for part in (slice(0, _SAMPLE_ROWS), slice(None))
+        for part in (slice(0, SAMPLE_ROWS), slice(None))
     ) and is_daily(dates, symbol)
 
 
@@ -167,12 +168,12 @@ def _has_many_clocks(candidate: Candidate, symbol: np.ndarray, part: slice) -> b
     known = candidate.known[part]
     code, clock = symbol[part][known].astype(np.int64), candidate.times.clock_ns[part][known] % NS_PER_DAY
     n_stamps = len(np.unique(code * NS_PER_DAY + clock))
-    return n_stamps > max(_STAMPS_PER_SYMBOL * len(np.unique(code)), _STAMPS_PER_ROW * len(code))
+    return n_stamps > max(STAMPS_PER_SYMBOL * len(np.unique(code)), STAMPS_PER_ROW * len(code))
 
 
 def is_daily(candidate: Candidate, symbol: np.ndarray) -> bool:
     """Whether nearly every symbol and date has one row, and not every symbol has one row alone."""
-    first_rows = slice(0, _SAMPLE_ROWS)
+    first_rows = slice(0, SAMPLE_ROWS)
     if not all(is_one_a_day(candidate, symbol, part) for part in (first_rows, slice(None))):
         return False
     return len(np.unique(symbol[candidate.known])) < int(candidate.known.sum())

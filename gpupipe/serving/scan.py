@@ -316,10 +316,10 @@ def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float,
     sign = 1 if side == BUY else -1
     band, stop = levels.band_atr * atr, levels.stop_atr * atr
     # A stop or a target of a very volatile symbol may lie at or below 0, where no price is: a stop of 0 is none.
-    out, target = (
+    stop_price, target = (
         level if level > 0 else float("nan") for level in (close - sign * stop, close + sign * levels.target * stop)
     )
-    return max(close - band, 0.0), close + band, out, target
+    return max(close - band, 0.0), close + band, stop_price, target
 
 
 def _degenerate(signals: Sequence[Signal]) -> list[str]:

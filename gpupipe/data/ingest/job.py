@@ -171,8 +171,8 @@ def _twins(stored: Sequence[str], incoming: Sequence[str]) -> list[str]:
 
     known = {folded(name): name for name in stored}
     new = sorted({*incoming} - {*stored})
-    return [printable(f"a new symbol looks like a stored one ({name} and {known[folded(name)]})") for name in new
-            if folded(name) in known]  # fmt: skip
+    pairs = [(name, known[folded(name)]) for name in new if folded(name) in known]
+    return [printable(f"a new symbol looks like a stored one ({name} and {other})") for name, other in pairs]
 
 
 def _clock_notes(bars: BarTable) -> list[str]:
