@@ -20,6 +20,7 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import Model
 from gpupipe.estimators.stacking.contract import StackedModel
+from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
@@ -89,6 +90,9 @@ class Models:
     metadata: for each group, that of one of its labels; what all labels share is there.
     cutoffs: by group, label and estimator, the probabilities from which a row is called as the upper and as the lower
         class, chosen on validation; 1.0 for a class that never happened there. Empty for values.
+    expected_returns: by group, label and estimator, what a trade of theirs is expected to earn; without those that
+        could not be learned, and empty where nothing is traded.
+    base_rates: by group and label, the class shares of the training rows, in the order of the classes.
 
         >>> models = load("OUT")                                                    # doctest: +SKIP
         >>> models.families, models.target.names[:2]                                # doctest: +SKIP
@@ -107,6 +111,8 @@ class Models:
     manifest: dict[str, Any] = field(repr=False)
     metadata: dict[str, dict[str, Any]] = field(repr=False)
     cutoffs: dict[tuple[str, str, str], tuple[float, float]] = field(repr=False)
+    expected_returns: dict[tuple[str, str, str], ExpectedReturn] = field(default_factory=dict, repr=False)
+    base_rates: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -271,6 +277,8 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     by_group: dict[str, dict[str, dict[str, Model]]] = {}
     metadata: dict[str, dict[str, Any]] = {}
     cutoffs: dict[tuple[str, str, str], tuple[float, float]] = {}
+    expected_returns: dict[tuple[str, str, str], ExpectedReturn] = {}
+    base_rates: dict[tuple[str, str], tuple[float, ...]] = {}
     folders: dict[str, tuple[str, dict[str, Any]]] = {}
     names, features_hash = (), ""
     for relative, content in contents.items():
@@ -284,10 +292,14 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
             by_group.setdefault(group, {})[label] = fitted
             folders[label] = relative.removesuffix("/metadata.json"), about
             names, features_hash = tuple(about["features"]["names"]), about["features"]["hash"]
+            shares = about.get("class_shares", {}).get("train", {})
+            base_rates[group, label] = tuple(shares[name] for name in about["classes"])
             for family, described in about["models"].items():
                 if described["cutoffs"]:
                     cutoffs[group, label, family] = (described["cutoffs"]["buy"], described["cutoffs"]["sell"])
-        except (KeyError, TypeError, AttributeError) as error:
+                if described.get("expected_return"):  # older runs have none
+                    expected_returns[group, label, family] = ExpectedReturn.from_dict(described["expected_return"])
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise StoreError(
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "
                 f"{root}"
@@ -303,8 +315,9 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
             f"{root / MANIFEST}: its target cannot be used ({error}): run again with --out {root}"
         ) from error
     return Models(
-        root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs
-    )
+        root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs,
+        expected_returns, base_rates,
+    )  # fmt: skip
 
 
 def _target_of(manifest: dict[str, Any], folders: dict[str, tuple[str, dict[str, Any]]]) -> Target:

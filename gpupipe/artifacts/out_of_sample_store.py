@@ -17,6 +17,7 @@ from gpupipe.artifacts.layout import WALKED
 from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import data_hash
+from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256
 
 if TYPE_CHECKING:
@@ -56,13 +57,15 @@ class FoldPredictions:
     values: float32 (n_rows, n_models, n_outputs).
     cutoffs: for each model the probabilities from which a row is called, by side; empty where rows are not called.
         They were chosen on the fold's validation part.
+    expected_returns: of the trades of each model, learned before the fold's test; None where there is none.
     learned_until_ns: the last time at which a label of the fold's training or validation rows became known, in any
         group.
 
         >>> model = ModelKey("linear", "label_5d_10pct", (5, 0.1))
         >>> fold = FoldPredictions(
         ...     "energy", rows=np.array([7, 9]), models=(model,), outputs=("sell", "buy"), learned_until_ns=0,
-        ...     values=np.array([[[0.2, 0.5]], [[0.6, 0.1]]], np.float32), cutoffs=((0.4, 0.45),))
+        ...     values=np.array([[[0.2, 0.5]], [[0.6, 0.1]]], np.float32), cutoffs=((0.4, 0.45),),
+        ...     expected_returns=(None,))
         >>> fold.rows[fold.values[:, 0, 1] >= fold.cutoffs[0][1]].tolist()  # the rows called as the upper class
         [7]
     """
@@ -73,6 +76,7 @@ class FoldPredictions:
     outputs: tuple[str, ...]
     values: np.ndarray
     cutoffs: tuple[tuple[float, ...], ...]
+    expected_returns: tuple[ExpectedReturn | None, ...]
     learned_until_ns: int
 
 
@@ -104,12 +108,14 @@ class StoredPredictions:
         where the fold has no such model.
     cutoffs: of each group, float32 (n_windows, n_models, n_sides), sides as FoldPredictions has them; NaN where a fold
         has no such model.
+    expected_returns: of each group, for each window and model; None where there is none.
     data_hash: of each group's bars up to `last_time_ns`.
 
         >>> stored = StoredPredictions(
         ...     pathlib.Path("OUT"), (Window("origin1", 10, 20, 9), Window("origin2", 20, 30, 19)),
         ...     (("linear", 5, 0.1),), (("linear_5d_10pct_sell", "linear_5d_10pct_buy"),), tables={},
-        ...     cutoffs={"energy": np.full((2, 1, 2), 0.4, np.float32)}, data_hash={"energy": "ab12"}, last_time_ns=29)
+        ...     cutoffs={"energy": np.full((2, 1, 2), 0.4, np.float32)},
+        ...     expected_returns={"energy": ((None,), (None,))}, data_hash={"energy": "ab12"}, last_time_ns=29)
         >>> stored.cutoffs["energy"].shape == (len(stored.windows), len(stored.models), 2)
         True
     """
@@ -120,6 +126,7 @@ class StoredPredictions:
     columns: tuple[tuple[str, ...], ...]
     tables: dict[str, pyarrow.Table]
     cutoffs: dict[str, np.ndarray]
+    expected_returns: dict[str, tuple[tuple[ExpectedReturn | None, ...], ...]]
     data_hash: dict[str, str]
     last_time_ns: int
 
@@ -150,6 +157,7 @@ def publish(
     models = _all_models([fold for groups in predictions for fold in groups])
     entries: dict[str, dict[str, Any]] = {}
     description: dict[str, Any] = {}
+    distinct = _Distinct()
     for group in dict.fromkeys(fold.group for groups in predictions for fold in groups):
         folds = [next((fold for fold in groups if fold.group == group), None) for groups in predictions]
         group_panel = panel.of_group(group)
@@ -161,6 +169,7 @@ def publish(
             "rows": sum(len(fold.rows) for fold in folds if fold),
             "data_hash": data_hash(group_panel),
             "cutoffs": [[fold_cutoffs.get(model) for model in models] for fold_cutoffs in cutoffs],
+            "expected_returns": [distinct.numbers(fold, models) for fold in folds],
         }
     whole = {
         "format": FORMAT,
@@ -168,10 +177,30 @@ def publish(
         "windows": [dataclasses.asdict(window) for window in windows],
         "models": [[model.estimator, *model.parameters] for model in models],
         "sectors": description,
+        "expected_returns": [learned.as_dict() for learned in distinct.values],
         "last_time_ns": int(panel.time_ns.max()),
     }
     name = f"{FOLDER}/{JSON}"
     return {**entries, name: store.publish(name, dump_json(whole))}
+
+
+@dataclass
+class _Distinct:
+    """The distinct expected returns of a walk-forward: the groups of a pool share theirs."""
+
+    values: list[ExpectedReturn] = dataclasses.field(default_factory=list)
+
+    def numbers(self, fold: FoldPredictions | None, models: Sequence[ModelKey]) -> list[int | None]:
+        """For each model, the number of its expected return among the distinct ones; None where it has none."""
+        learned = dict(zip(fold.models, fold.expected_returns, strict=True)) if fold else {}
+        return [None if (value := learned.get(model)) is None else self._number(value) for model in models]
+
+    def _number(self, value: ExpectedReturn) -> int:
+        for k, known in enumerate(self.values):
+            if known is value:
+                return k
+        self.values.append(value)
+        return len(self.values) - 1
 
 
 def _all_models(folds: Sequence[FoldPredictions]) -> list[ModelKey]:
@@ -240,6 +269,7 @@ def read(out: str | os.PathLike[str], manifest: Mapping[str, Any]) -> StoredPred
     }
     names = next(iter(tables.values())).column_names[len(KEY_COLUMNS) :]
     n_outputs = len(names) // len(whole["models"])
+    learned = [ExpectedReturn.from_dict(plain) for plain in whole.get("expected_returns", [])]
     return StoredPredictions(
         out=pathlib.Path(out),
         windows=tuple(Window(**window) for window in whole["windows"]),
@@ -247,6 +277,12 @@ def read(out: str | os.PathLike[str], manifest: Mapping[str, Any]) -> StoredPred
         columns=tuple(tuple(names[k : k + n_outputs]) for k in range(0, len(names), n_outputs)),
         tables=tables,
         cutoffs={group: _cutoffs(description["cutoffs"]) for group, description in groups.items()},
+        expected_returns={
+            group: _expected_returns(
+                description.get("expected_returns"), learned, len(whole["windows"]), len(whole["models"])
+            )
+            for group, description in groups.items()
+        },
         data_hash={group: description["data_hash"] for group, description in groups.items()},
         last_time_ns=whole["last_time_ns"],
     )
@@ -258,6 +294,15 @@ def _cutoffs(by_window: Sequence[Sequence[Sequence[float] | None]]) -> np.ndarra
     missing = (np.nan,) * n_sides
     rows = [[missing if sides is None else sides for sides in window_cutoffs] for window_cutoffs in by_window]
     return np.array(rows, np.float32)
+
+
+def _expected_returns(
+    numbers: Sequence[Sequence[int | None]] | None, learned: Sequence[ExpectedReturn], n_windows: int, n_models: int
+) -> tuple[tuple[ExpectedReturn | None, ...], ...]:
+    """The expected return of each window and model, by its number; None for all where an older run has none."""
+    if numbers is None:
+        return ((None,) * n_models,) * n_windows
+    return tuple(tuple(None if number is None else learned[number] for number in window) for window in numbers)
 
 
 def _checked(out: str | os.PathLike[str], manifest: Mapping[str, Any], name: str) -> bytes:

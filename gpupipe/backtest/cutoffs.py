@@ -15,7 +15,7 @@ import numpy as np
 from gpupipe.backtest import engine
 from gpupipe.backtest.choices import F1, PROFIT
 from gpupipe.backtest.engine import LONG, REASONS, SHORT
-from gpupipe.backtest.halts import halted_rows
+from gpupipe.data.halts import halted_rows
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
 from gpupipe.data.panel import Panel
@@ -85,7 +85,7 @@ class ValidationPart:
     """A sector's bars from the begin of its validation part to its sealed test, and the predictions for them.
 
     values: float32 (n_rows, n_models, 3), of SELL, HOLD, BUY; NaN on rows outside of validation.
-    halted: int8 (n_rows,), see `halts.halted_rows`.
+    halted: int8 (n_rows,), see `data.halts.halted_rows`.
 
         >>> from gpupipe.data import simulate
         >>> values = np.full((6, 1, 3), np.nan, np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.backtest.halts import halted_rows
+from gpupipe.data.halts import halted_rows
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
 from gpupipe.data.panel import Panel
@@ -179,7 +179,7 @@ def outcomes_of(
 ) -> tuple[Outcomes, np.ndarray]:
     """The outcome of a position opened after each row; int64 (n_models,), on the host: the variant of each model.
 
-    halted: int8 (n_rows,), of `halts.halted_rows`; ignored where the rules fill halted bars.
+    halted: int8 (n_rows,), of `data.halts.halted_rows`; ignored where the rules fill halted bars.
     """
     from gpupipe.kernels.backtest import trade_outcomes
 

@@ -33,7 +33,7 @@ class Rules:
     exit_on_opposite: an opposite call closes an open position at the next open (with entry "close" at that close).
     both_in_bar: the exit in a bar that reaches both target and stop, whose high and low do not show which came first:
         "stop" (conservative) or "target".
-    halts: "wait": nothing is filled in a bar in which nothing was traded (`halts.halted_rows`). A call of such a bar,
+    halts: "wait": nothing is filled in a bar in which nothing was traded (`data.halts.halted_rows`). A call of such a bar,
         or one that would enter in it, opens nothing; an exit waits for the open of the next bar that is traded.
         "fill": such bars are filled like any other, which nobody could have done.
     overlapping: a call opens a position even while another of the same symbol is open. Else a symbol has at most one

@@ -21,6 +21,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
 from gpupipe.estimators import registry
 from gpupipe.evaluation import calibration
+from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext
@@ -33,6 +34,7 @@ from gpupipe.store.content_store import dump_json, write_atomic
 from gpupipe.training import cross_validate, importance, planning, warm_start
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
+from gpupipe.training.expected_return import GroupTrades
 from gpupipe.training.groups import GroupModels, train
 from gpupipe.training.prepare import Prepared, prepare
 from gpupipe.training.recipe import Recipe
@@ -99,6 +101,7 @@ class _SupervisedJob:
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
             job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
+            trades=self._trades(),
         )  # fmt: skip
         folds = prepared.folds
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
@@ -118,6 +121,13 @@ class _SupervisedJob:
         whole, entries = self._evaluate(training, prepared, evaluated, published, began)
         self._finish(whole, entries)
         return summary.read(job.store.out)
+
+    def _trades(self) -> GroupTrades | None:
+        """The trades that calls would open; None where the workload trades nothing."""
+        workload, target = self.workload, self.workload.target(self.job.settings)
+        if workload.trades is None:
+            return None
+        return GroupTrades(self.job.panel, target, workload.trades, workload.volatility)
 
     def _evaluate(
         self,
@@ -230,7 +240,11 @@ class _SupervisedJob:
                 "class_shares": {part: _class_shares(y[at, k], target.class_names) for part, at in parts.items()},
                 "baselines": baselines,
                 "models": {
-                    name: {**model_measures, "seconds_sector": trained.seconds[name]}
+                    name: {
+                        **model_measures,
+                        "seconds_sector": trained.seconds[name],
+                        "expected_return": _plain(trained.expected_returns.get((label, name))),
+                    }
                     for name, model_measures in measures.items()
                 },
             }  # fmt: skip
@@ -261,6 +275,10 @@ class _SupervisedJob:
             "run_key": self.job.keys.run,
             "seconds": {**prepared.seconds, **training.seconds},
         }
+
+
+def _plain(expected: ExpectedReturn | None) -> dict[str, Any] | None:
+    return None if expected is None else expected.as_dict()
 
 
 def _class_shares(y: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from gpupipe.runtime.task_graph import Costs
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
 from gpupipe.training.cache_keys import GroupDigests
+from gpupipe.training.expected_return import GroupTrades
 from gpupipe.training.fold_data import FoldId, Stage
 from gpupipe.training.fold_tasks import first_costs
 
@@ -124,6 +125,7 @@ class TrainingContext:
     seconds: by stage, filled while training.  costs: observed costs of tasks.
     results: cached results, with counts of reused ones.
     turns: order of the tasks that may run out of memory.
+    trades: the trades that calls would open, from which expected returns are learned; None where nothing is traded.
 
         >>> import tempfile
         >>> from gpupipe.runtime.device import pick
@@ -151,6 +153,7 @@ class TrainingContext:
     costs: Costs = field(default=None)  # type: ignore[assignment]
     results: ResultCache = field(default=None)  # type: ignore[assignment]
     turns: memory.Turns = field(default_factory=memory.Turns)
+    trades: GroupTrades | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:

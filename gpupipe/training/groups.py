@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,11 +18,13 @@ from gpupipe.estimators import registry
 from gpupipe.estimators.contract import EstimatorSettings, Model
 from gpupipe.estimators.stacking.contract import StackedModel, StackingEstimator
 from gpupipe.estimators.training_set import TrainingSet
+from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import FoldSlot, Task, run_graph
 from gpupipe.store.cache import Request
+from gpupipe.training import expected_return
 from gpupipe.training.cache_keys import base_parts, load_models, save_models
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.fold_data import FoldId, make_training_set
@@ -36,6 +38,7 @@ class GroupModels:
     labels: names of the trained targets, in order.  models: for each estimator, a model for each target.
     validation, test: for each estimator float32 (n_rows, n_targets, n_outputs), for the rows of the split.
     seconds: duration of the group stages of each estimator.
+    expected_returns: of the trades of each label and estimator; empty where nothing is traded.
 
         >>> predictions = {"linear": np.full((500, 2, 3), 1 / 3, np.float32)}
         >>> models = GroupModels(
@@ -51,6 +54,7 @@ class GroupModels:
     validation: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
     seconds: dict[str, float]
+    expected_returns: Mapping[tuple[str, str], ExpectedReturn] = field(default_factory=dict)
 
 
 def pools(settings: Config, groups: Sequence[str]) -> list[tuple[str, ...]]:
@@ -211,7 +215,38 @@ class _Pool:
             trained.append(
                 GroupModels(group, self.target.names, models, predictions["validation"], predictions["test"], seconds)
             )
-        return trained
+        learned = self._expected_returns(trained)
+        return [replace(models, expected_returns=learned) for models in trained]
+
+    def _expected_returns(self, trained: Sequence[GroupModels]) -> dict[tuple[str, str], ExpectedReturn]:
+        """Learned from out-of-fold and validation rows.
+
+        The stacking estimator was fitted on the same out-of-fold predictions, with a few weights for all their rows.
+        """
+        context, began = self.context, time.perf_counter()
+        validation = {models.group: models.validation for models in trained}
+        out_of_fold = self._predicted()
+        rows = {group: np.concatenate([out_of_fold[group], context.splits[group].validation]) for group in self.groups}
+        families = [*self.names, *([self.stacking] if self.stacking else [])]
+        of_base: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.names}
+
+        def predictions(family: str, group: str) -> np.ndarray:
+            if family == self.stacking:
+                by_name = {name: of_base[name][group] for name in self.names}
+                first = predict_stack(self.stacked[group], by_name, context.device)
+            else:
+                first = of_base[family][group] = self._out_of_fold_of(family, group)
+            return np.concatenate([first, validation[group][family]])
+
+        learned = expected_return.learn(context, self.target, self.kept, rows, predictions, families)
+        context.spent("expected returns", time.perf_counter() - began)
+        return learned
+
+    def _out_of_fold_of(self, family: str, group: str) -> np.ndarray:
+        """float32 (n_rows, n_targets, n_outputs): a group's out-of-fold predictions, in the order of `_predicted`."""
+        nothing = np.empty((0, len(self.target.names), self.target.n_outputs), np.float32)
+        folds = [fold.by_group[family][group] for fold in self.out_of_fold if group in fold.fold.groups]
+        return np.concatenate([nothing, *(cast(FittedStage, stage).predictions["oof"] for stage in folds)])
 
     def _stack(self, worker: int) -> None:
         """Fit the stacking estimator on the out-of-fold predictions."""

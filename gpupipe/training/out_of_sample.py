@@ -12,6 +12,7 @@ from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
+from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.evaluation.scorers import scorer_of
 from gpupipe.targets.target import Target
 from gpupipe.training.context import TrainingContext
@@ -53,6 +54,7 @@ def _group_predictions(
     keys: list[ModelKey] = []
     values: list[np.ndarray] = []
     cutoffs: list[tuple[float, ...]] = []
+    expected_returns: list[ExpectedReturn | None] = []
     for k in sorted(range(len(models.labels)), key=lambda k: _parameters(target, models.labels[k])):
         label = models.labels[k]
         column = target.names.index(label)
@@ -64,6 +66,7 @@ def _group_predictions(
             keys.append(ModelKey(name, label, _parameters(target, label)))
             values.append(prediction)
             cutoffs.append(tuple(by_side.values()))
+            expected_returns.append(models.expected_returns.get((label, name)))
     return FoldPredictions(
         group=models.group,
         rows=rows,
@@ -71,6 +74,7 @@ def _group_predictions(
         outputs=outputs,
         values=np.stack(values, axis=1),
         cutoffs=tuple(cutoffs),
+        expected_returns=tuple(expected_returns),
         learned_until_ns=learned_until_ns,
     )
 

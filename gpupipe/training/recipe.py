@@ -15,6 +15,7 @@ from gpupipe.estimators import registry
 from gpupipe.estimators.baselines.contract import Baseline
 from gpupipe.features.matrix import Features
 from gpupipe.targets.target import Target
+from gpupipe.targets.trade_return import TradeReturns
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Recipe:
     baselines: the baselines of every comparison, in the order of display.
     kernels(settings): names of the kernels that its target, features and datasets call.
     returns(target, column): name of the extra column with the return of a call on a target's column; "" for none.
+    trades(panel, target): the returns of the trades that calls open; None where nothing is traded.
+    volatility: name of the extra column by whose bins payoffs of trades are learned.
 
         >>> from gpupipe.workloads.equity import EQUITY
         >>> EQUITY.target(EQUITY.settings("fast")).names[:2]
@@ -47,6 +50,8 @@ class Recipe:
     baselines: tuple[Baseline, ...] = ()
     returns: Callable[[Target, int], str] = lambda target, column: ""
     kernels: Callable[[Config], tuple[str, ...]] = lambda settings: ()
+    trades: Callable[[Panel, Target], TradeReturns] | None = None
+    volatility: str = ""
 
     @property
     def reference_tables(self) -> tuple[str, ...]:

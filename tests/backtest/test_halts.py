@@ -8,7 +8,7 @@ import pytest
 from gpupipe.backtest import OutOfSample, Rules, backtest
 from gpupipe.backtest.choices import HALTS
 from gpupipe.backtest.engine import REASONS
-from gpupipe.backtest.halts import halted_rows
+from gpupipe.data.halts import halted_rows
 from gpupipe.backtest.job import measured
 from gpupipe.cli.backtest import halts_of
 from tests.support.panels import random_panel

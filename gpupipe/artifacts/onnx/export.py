@@ -214,10 +214,13 @@ def _properties(models: Models, group: str, label: str, family: str) -> dict[str
     cutoffs = dict(
         zip(("cutoff_buy", "cutoff_sell"), map(str, models.cutoffs.get((group, label, family), ())), strict=False)
     )
+    learned = models.expected_returns.get((group, label, family))
+    expected = {} if learned is None else {"expected_return": json.dumps(learned.as_dict())}
     return {
         "label": label, **{name: str(value) for name, value in models.parameters(label).items()},
         "sector": group, "family": family, "classes": json.dumps(list(models.target.class_names)),
         **cutoffs,
+        **expected,
         "features": json.dumps(list(models.feature_names), ensure_ascii=False),
         "features_hash": models.features_hash, "run_key": models.manifest["run_key"],
         "gpupipe_version": __version__,

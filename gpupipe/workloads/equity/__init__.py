@@ -17,6 +17,8 @@ EQUITY = SupervisedWorkload(
     outline=recipe.outline,
     kernels=recipe.kernels_of,
     returns=lambda target, column: recipe.forward_return(target.horizon_rows[column]),
+    trades=recipe.trades_of,
+    volatility=recipe.NATR,
     baselines=(
         PooledPrior(),
         TableOfColumn(

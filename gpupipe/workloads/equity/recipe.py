@@ -15,8 +15,9 @@ from gpupipe.features.expressions import Across
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
 from gpupipe.runtime import memory
-from gpupipe.targets.classes import CLASSES, percent
+from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
 from gpupipe.targets.target import Target
+from gpupipe.targets.trade_return import TradeReturns, trade_returns
 from gpupipe.targets.triple_barrier import Labels, label_names, tp_dd_labels
 
 NATR, LAST_RETURN = "natr", "last_return"  # extra columns, which the baselines read
@@ -61,9 +62,15 @@ def labels_of(panel: Panel, settings: Config) -> Labels:
     return tp_dd_labels(panel, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
 
 
+def trades_of(panel: Panel, target: Target) -> TradeReturns:
+    """The returns of the trades of each label, whose barriers are target and stop."""
+    pairs = [horizon_and_threshold(target, name) for name in target.names]
+    return trade_returns(panel, [h for h, _ in pairs], [t for _, t in pairs])
+
+
 def kernels_of(settings: Config) -> tuple[str, ...]:
     """Names of the kernels that labels, features and datasets of these settings call."""
-    names = ["labels.label_cube", "program.run_program"]
+    names = ["labels.label_cube", "program.run_program", "backtest.trade_outcomes"]
     if settings.labels.window == "calendar":
         names.append("labels.calendar_ends")
     if settings.training.sample_weight == "uniqueness":
