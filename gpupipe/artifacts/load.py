@@ -279,6 +279,7 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     cutoffs: dict[tuple[str, str, str], tuple[float, float]] = {}
     expected_returns: dict[tuple[str, str, str], ExpectedReturn] = {}
     base_rates: dict[tuple[str, str], tuple[float, ...]] = {}
+    distinct: dict[str, ExpectedReturn] = {}
     folders: dict[str, tuple[str, dict[str, Any]]] = {}
     names, features_hash = (), ""
     for relative, content in contents.items():
@@ -297,8 +298,10 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
             for family, described in about["models"].items():
                 if described["cutoffs"]:
                     cutoffs[group, label, family] = (described["cutoffs"]["buy"], described["cutoffs"]["sell"])
-                if described.get("expected_return"):  # older runs have none
-                    expected_returns[group, label, family] = ExpectedReturn.from_dict(described["expected_return"])
+                if plain := described.get("expected_return"):  # older runs have none
+                    # The groups of a pool share theirs, as one object: rules compare the symbols that share one.
+                    learned = distinct.setdefault(json.dumps(plain), ExpectedReturn.from_dict(plain))
+                    expected_returns[group, label, family] = learned
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise StoreError(
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 SEALED, WALKED, CROSSED = "sealed-test", "walk-forward", "cpcv"  # whose out-of-sample rows
-F1, PROFIT = "f1", "profit"  # how validation chose the cutoffs
 HALTS = ("unfilled", "waited")  # columns: calls that a halt left without an entry, exits that waited for its end
 BUY_AND_HOLD = "buy_and_hold"  # stands in the place of a model's name
 
@@ -17,8 +16,4 @@ RULE_HELP = {
 SOURCE_HELP = (
     "whose out-of-sample rows: the sealed test's, or those of all folds of a run with --walk-forward, each by models "
     f"that have not seen it; {CROSSED} is refused"
-)
-CUTOFF_HELP = (
-    "from which probability on a row is called BUY or SELL, chosen on validation: f1, the best F1 of the label; "
-    "profit, what paid best after costs, or never"
 )

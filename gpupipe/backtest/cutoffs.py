@@ -13,21 +13,15 @@ from typing import Any
 import numpy as np
 
 from gpupipe.backtest import engine
-from gpupipe.backtest.choices import F1, PROFIT
 from gpupipe.backtest.engine import LONG, REASONS, SHORT
-from gpupipe.data.halts import halted_rows
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
+from gpupipe.data.halts import halted_rows
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, dump_json, sha256_of, write_atomic
 from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
 
-CUTOFF_SENTENCES = {
-    F1: "Rows are called BUY or SELL from the cutoff with the best F1 on validation.",
-    PROFIT: "Rows are called BUY or SELL from the cutoff that paid best on validation, or never.",
-}
-CALLS_MOST = f"That is most of them: the cutoff with the best F1 ignores costs; --cutoff {PROFIT} includes them."
 FILE = "cutoffs.json"  # in OUT
 FEWEST = 100  # trades, of all sectors together, below which a mean is not used
 LEAST_T = 1.0  # standard errors by which a cutoff has to pay
@@ -189,8 +183,8 @@ def _before_test(models: Any, panel: Panel) -> list[tuple[str, Panel]]:
             bars = None
         if bars is None or not bool((bars.time_ns >= time_ns_of(begin)).any()):
             raise UserError(
-                f"--cutoff {PROFIT}: the data hold no bar of {sector}'s validation part ({begin} to {end}): give the "
-                f"data of the run, or use --cutoff {F1}, which was chosen when the models were trained"
+                f"--call profit: the data hold no bar of {sector}'s validation part ({begin} to {end}): give the data "
+                "of the run, or use --call score, which was learned when the models were trained"
             )
         sectors.append((sector, bars))
     if not sectors:

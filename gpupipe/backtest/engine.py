@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data.halts import halted_rows
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
+from gpupipe.data.halts import halted_rows
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.device import device_of
 from gpupipe.targets.barriers import factors
@@ -134,9 +134,11 @@ class Backtest:
         return shares[RETURN], shares[WEIGHT], shares[FILLED]
 
 
-def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
+def backtest(source: OutOfSample, rules: Rules | None = None, called: np.ndarray | None = None) -> Backtest:
     """Backtest every model of `source` under `rules`, on the device of its panel.
 
+    called: int8 (n_models, n_unseen), on the host: LONG, SHORT or 0 for each row of `source.unseen()`, as
+    `calling.calls.calls_of` gives it. None calls the rows whose probability reaches the cutoffs of `source`.
     The outcome of a position that begins on a row depends on rules, horizon and threshold alone, and is computed once;
     the models then choose the rows that are acted on. Rows before the out-of-sample time are cut off before anything
     is computed. Raises ValueError when no row is out of sample.
@@ -146,7 +148,7 @@ def backtest(source: OutOfSample, rules: Rules | None = None) -> Backtest:
     xp, device = panel.device.xp, panel.device
     halted = halted_rows(source.panel)[rows]  # of the whole panel, whose bars before the first row are known
     outcomes, variant = outcomes_of(panel, source.horizons, source.thresholds, rules, halted)
-    calls = call_of(panel, source, rows)
+    calls = call_of(panel, source, rows) if called is None else device.asarray(called)
     trades = taken(panel, calls, variant, outcomes, rules)
     times, date_of_row = xp.unique(panel.time_ns, return_inverse=True)
     date_of_row = date_of_row.reshape(-1).astype(xp.int64)

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpupipe.backtest import benchmarks, cutoffs, statistics
-from gpupipe.backtest.choices import CROSSED, F1, HALTS, PROFIT, SEALED, WALKED
-from gpupipe.backtest.engine import Backtest, backtest, title_of
+from gpupipe.backtest import benchmarks, statistics
+from gpupipe.backtest.calling import registry
+from gpupipe.backtest.calling.calls import calls_of, sentences
+from gpupipe.backtest.calling.contract import CallingRule
+from gpupipe.backtest.choices import CROSSED, HALTS, SEALED, WALKED
+from gpupipe.backtest.engine import Backtest, backtest, cut, title_of
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
 from gpupipe.backtest.tables import ALL, HOLD, equity_table, parquet, portfolios, table_of, trades_table
@@ -35,7 +38,7 @@ class Request:
     families: names of the estimators; None for all.  since: an ISO date; earlier rows are left out.
     seed: of the random entries.
     source: SEALED, or WALKED for the stored predictions of all folds of a walk-forward.
-    cutoff: F1, the models' cutoffs, or PROFIT, which goes with SEALED alone.
+    call: the calling rule, as `--call` takes it.
 
     >>> Request(Rules(side="both")).source
     'sealed-test'
@@ -46,7 +49,7 @@ class Request:
     since: str | None = None
     seed: int = 0
     source: str = SEALED
-    cutoff: str = F1
+    call: str = registry.DEFAULT
 
 
 def execute(panel: Panel, data_hash: str, out: str | os.PathLike[str], request: Request) -> tuple[dict[str, Any], bool]:
@@ -60,23 +63,26 @@ def execute(panel: Panel, data_hash: str, out: str | os.PathLike[str], request: 
     from gpupipe.store import fingerprint
 
     store, folder, rules = Store(out), pathlib.Path(out) / FOLDER, request.rules
-    manifest, out_of_sample = _opened(out, request)
+    rule = registry.rule(request.call)
+    manifest, out_of_sample = _opened(out, request, rule)
     families = list(request.families) if request.families is not None else None
     inputs = [manifest["run_key"], data_hash, rules.as_dict(), families, request.since, request.seed, panel.groups,
-              request.source, request.cutoff, fingerprint.code_hash([__name__])]  # fmt: skip
+              request.source, rule.text, fingerprint.code_hash([__name__, type(rule).__module__])]  # fmt: skip
     key = sha256_of(inputs)
     before = read(folder)
     if before and before["key"] == key and _unaltered(folder, before["files"]):
         return before, False
     source = out_of_sample(panel)
     tried = list(before["tried"]) if before and before["run_key"] == manifest["run_key"] else []
-    now = tried_now(source, request)
+    now = tried_now(source, request, rule)
     tried += [now] if now not in tried else []
-    result = backtest(source, rules)
+    calls = calls_of(source, cut(source)[1], rule, rules)
+    result = backtest(source, rules, calls.called)
     rows, by_year = measured(result, request.seed, trials_of(tried))
     whole = {
         "format": FORMAT, "key": key, "run_key": manifest["run_key"], "rules": rules.as_dict(),
-        "cutoff": request.cutoff, "tried": tried, "rules_tried": list(dict.fromkeys(trial["rules"] for trial in tried)),
+        "call": rule.text, "without_calls": sentences(calls.refusals, rule),
+        "tried": tried, "rules_tried": list(dict.fromkeys(trial["rules"] for trial in tried)),
         "source": "sealed test" if request.source == SEALED else source.source,
         "data": _same_data(summary.read(store.out), panel, data_hash),
         "from": _text(result.times[0]), "to": _text(result.times[-1]), "dates": len(result.times),
@@ -104,7 +110,9 @@ def _write(store: Store, folder: pathlib.Path, whole: dict[str, Any], tables: di
         write_atomic(folder / JSON, dump_json(whole))
 
 
-def _opened(out: str | os.PathLike[str], request: Request) -> tuple[dict[str, Any], Callable[[Panel], OutOfSample]]:
+def _opened(
+    out: str | os.PathLike[str], request: Request, rule: CallingRule
+) -> tuple[dict[str, Any], Callable[[Panel], OutOfSample]]:
     """The manifest of OUT, and a function from a panel to its out-of-sample probabilities."""
     from gpupipe.artifacts import out_of_sample_store
     from gpupipe.artifacts.layout import MANIFEST
@@ -116,10 +124,10 @@ def _opened(out: str | os.PathLike[str], request: Request) -> tuple[dict[str, An
             f"--source {CROSSED}: the folds of a cross-validation learned from rows after those they test, "
             f"and nobody could have traded so; expected {SEALED} or {WALKED} (of a run with --walk-forward N)"
         )
-    if request.source == WALKED and request.cutoff == PROFIT:
+    if request.source == WALKED and rule.reads_validation:
         raise UserError(
-            f"--cutoff {request.cutoff}: the validation parts of a walk-forward's folds are not kept; use --source "
-            f"{SEALED}"
+            f"--call {rule.text}: the validation parts of a walk-forward's folds are not kept; use --source {SEALED}, "
+            f"or --call {registry.DEFAULT}"
         )
     if request.source == WALKED:
         manifest = read_manifest(out)
@@ -136,19 +144,17 @@ def _opened(out: str | os.PathLike[str], request: Request) -> tuple[dict[str, An
     models.columns(request.families)  # raises for a name that was not trained
 
     def sealed(panel: Panel) -> OutOfSample:
-        profit = request.cutoff == PROFIT
-        acting = cutoffs.kept(models, panel, request.rules).of(models) if profit else models
-        return sealed_test(acting, panel, request.families, request.since)
+        return sealed_test(rule.prepared(models, panel, request.rules), panel, request.families, request.since)
 
     return models.manifest, sealed
 
 
-def tried_now(source: OutOfSample, request: Request) -> dict[str, Any]:
+def tried_now(source: OutOfSample, request: Request, rule: CallingRule) -> dict[str, Any]:
     """An entry of the list of trials: the rules, the rows, and the models of each sector."""
     has_model = source.has_model
     return {
         "rules": request.rules.digest(), "source": request.source, "since": request.since,
-        **({"cutoff": request.cutoff} if request.cutoff != F1 else {}),
+        "call": rule.text,
         "models": {
             sector: [name for name, exists in zip(source.names, has_model[:, s], strict=True) if exists]
             for s, sector in enumerate(source.panel.groups) if has_model[:, s].any()
@@ -159,10 +165,15 @@ def tried_now(source: OutOfSample, request: Request) -> dict[str, Any]:
 def trials_of(tried: Sequence[dict[str, Any]]) -> tuple[int, int]:
     """Numbers of trials, a trial being a model with its rules: on all sectors together, and on single sectors."""
     single = {
-        (trial["rules"], trial["source"], trial["since"], trial.get("cutoff"), sector, name)
+        (trial["rules"], trial["source"], trial["since"], _call_of(trial), sector, name)
         for trial in tried for sector, names in trial["models"].items() for name in names
     }  # fmt: skip
     return len({(*how, name) for *how, _, name in single}), len(single)
+
+
+def _call_of(trial: dict[str, Any]) -> str:
+    """The calling rule of a trial; older trials name the way that cutoffs were chosen, or none for F1."""
+    return str(trial.get("call") or trial.get("cutoff") or "f1")
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:

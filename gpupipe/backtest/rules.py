@@ -33,8 +33,8 @@ class Rules:
     exit_on_opposite: an opposite call closes an open position at the next open (with entry "close" at that close).
     both_in_bar: the exit in a bar that reaches both target and stop, whose high and low do not show which came first:
         "stop" (conservative) or "target".
-    halts: "wait": nothing is filled in a bar in which nothing was traded (`data.halts.halted_rows`). A call of such a bar,
-        or one that would enter in it, opens nothing; an exit waits for the open of the next bar that is traded.
+    halts: "wait": nothing is filled in a bar in which nothing was traded (`data.halts.halted_rows`). A call of such a
+        bar, or one that would enter in it, opens nothing; an exit waits for the open of the next bar that is traded.
         "fill": such bars are filled like any other, which nobody could have done.
     overlapping: a call opens a position even while another of the same symbol is open. Else a symbol has at most one
         position.
@@ -97,6 +97,19 @@ class Rules:
     def at_close(self) -> bool:
         """Whether positions open at the close of the bar of the call."""
         return self.entry == "close"
+
+    def net(self, gross: Any, side: int) -> Any:
+        """The net return of a trade on its stake after costs, of its return before them; float, or an array.
+
+        An affine function of `gross`, so that it also turns expected returns. side: LONG (1) or SHORT (2).
+        The trade is that of kernels.backtest.trade_returns: `gross` is its result without costs.
+
+        >>> round(Rules().net(0.05, 1), 6), round(Rules().net(0.0, 1), 6)
+        (0.049375, -0.0006)
+        """
+        sign = 1 if side == 1 else -1
+        received = (1 + sign * gross) * (1 - sign * self.slip) / (1 + sign * self.slip)
+        return sign * (received - 1) - self.commission * (1 + received)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them."""

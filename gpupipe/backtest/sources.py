@@ -10,6 +10,7 @@ import numpy as np
 
 from gpupipe.backtest.choices import SEALED
 from gpupipe.data.panel import Panel
+from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.classes import horizon_and_threshold, percent
 
@@ -34,6 +35,7 @@ class OutOfSample:
     source: a description such as "sealed test".
     windows_ns: int64 (n_windows,), ascending, on the host: the begin of each fold of a walk-forward, whose cutoffs hold
         until the next fold begins; None for a single fold. No row in time may lie before the first.
+    expected_returns: of the trades of each model, [window][model][sector]; None where there is none.
 
     Raises InSampleError if any row outside of its sector's time has a probability; ValueError for a wrong shape.
 
@@ -57,6 +59,7 @@ class OutOfSample:
     source: str
     panel: Panel = field(repr=False)
     windows_ns: np.ndarray | None = None
+    expected_returns: Sequence[Sequence[Sequence[ExpectedReturn | None]]] | None = None
 
     def __post_init__(self) -> None:
         n_models, n_sectors = len(self.families), len(self.panel.groups)
@@ -73,6 +76,10 @@ class OutOfSample:
             raise ValueError("expected at least one model, horizons of 1 or more, thresholds inside (0, 1)")
         if self.windows_ns is not None and not self.windows_ns[0] <= self.since_ns.min():
             raise ValueError(f"the first window begins at {self.windows_ns[0]}, the time at {self.since_ns.min()}")
+        if self.expected_returns is not None:
+            sizes = [len(window) for window in self.expected_returns]
+            if sizes != [n_models] * len(self.by_window):
+                raise ValueError(f"expected_returns has {sizes} models by window, expected {n_models}")
         xp = self.panel.device.xp
         seen = ~self.unseen() & ~xp.isnan(self.values).all(axis=(1, 2))
         n_seen = int(seen.sum())
@@ -96,6 +103,12 @@ class OutOfSample:
     def unseen(self) -> Any:
         """bool (n_rows,): the rows that the models had not seen."""
         return rows_between(self.panel, self.since_ns, self.until_ns)
+
+    def window_of(self, time_ns: np.ndarray) -> np.ndarray:
+        """int64 (n,): the number of the window of each time; 0 for all where there is a single fold."""
+        if self.windows_ns is None:
+            return np.zeros(len(time_ns), np.int64)
+        return np.searchsorted(self.windows_ns, time_ns, side="right") - 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -153,6 +166,12 @@ def sealed_test(
         until_ns=until_ns,
         source=f"sealed test of {models.out}",
         panel=panel,
+        expected_returns=[
+            [
+                [models.expected_returns.get((sector, label, family)) for sector in panel.groups]
+                for family, label in columns
+            ]
+        ],
     )
 
 
@@ -205,6 +224,13 @@ def walked(
         source=f"walk-forward of {n} {'fold' if n == 1 else 'folds'}",
         panel=panel,
         windows_ns=np.array([window.from_ns for window in stored.windows], np.int64),
+        expected_returns=[
+            [
+                [stored.expected_returns[sector][w][m] if sector in sectors else None for sector in panel.groups]
+                for m in chosen
+            ]
+            for w in range(n)
+        ],
     )
 
 

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gpupipe.backtest.calling.registry import DEFAULT, rule, rule_help
 from gpupipe.backtest.choices import (
     BUY_AND_HOLD,
     CROSSED,
-    CUTOFF_HELP,
-    F1,
     HALTS,
-    PROFIT,
     RULE_HELP,
     SEALED,
     SOURCE_HELP,
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 class BacktestRequest:
     """A backtest. models: the folder of a finished run.  families: all that were trained if None.
 
-    source, cutoff: see `backtest.job.execute`.  since: from this day on only.  seed: of the random entries.
+    source, call: see `backtest.job.Request`.  since: from this day on only.  seed: of the random entries.
 
         >>> BacktestRequest("OUT", rules=Rules(side="both")).rules.sides
         (1, 2)
@@ -44,7 +42,7 @@ class BacktestRequest:
     rules: Rules = field(default_factory=Rules)
     families: tuple[str, ...] | None = None
     source: str = SEALED
-    cutoff: str = F1
+    call: str = DEFAULT
     since: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -72,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}", choices=choices, default=value, help=f"{RULE_HELP[name]} (default {value})"
         )
     add_costs(parser)
-    add_cutoff(parser)
+    add_call(parser)
     parser.add_argument("--overlapping", action="store_true", help="open a position at every call, not one a symbol")
     parser.add_argument("--exit-on-opposite", action="store_true", help="an opposite call closes a position")
     parser.add_argument("--seed", type=int, default=0, help="of the random entries")
@@ -89,9 +87,9 @@ def add_costs(parser: argparse.ArgumentParser, more: str = "") -> None:
         parser.add_argument(f"--{kind}", dest=name, type=float, default=default, metavar="BPS", help=text)
 
 
-def add_cutoff(parser: argparse.ArgumentParser) -> None:
-    """From which probability on a row is called, for `gpupipe scan` too."""
-    parser.add_argument("--cutoff", default=F1, choices=(F1, PROFIT), help=CUTOFF_HELP)
+def add_call(parser: argparse.ArgumentParser) -> None:
+    """Which rows are called, for `gpupipe scan` too."""
+    parser.add_argument("--call", default=DEFAULT, metavar="RULE", help=rule_help().replace("%", "%%"))
 
 
 def request_of(chosen: argparse.Namespace) -> BacktestRequest:
@@ -102,7 +100,7 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
         rules=Rules(**{name: getattr(chosen, name) for name in Rules().as_dict()}),
         families=words(chosen.families or None),
         source=chosen.source,
-        cutoff=chosen.cutoff,
+        call=rule(chosen.call).text,
         since=chosen.since,
         seed=chosen.seed,
         device=chosen.device,
@@ -122,7 +120,7 @@ def run(request: BacktestRequest) -> int:
     panel, report = request.data.load(pick(request.device))
     show_data(to, report)
     try:
-        choices = Request(request.rules, request.families, request.since, request.seed, request.source, request.cutoff)
+        choices = Request(request.rules, request.families, request.since, request.seed, request.source, request.call)
         whole, worked = execute(panel, report.data_hash, request.models, choices)
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
@@ -139,19 +137,20 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     """The rules, a table of the portfolios of all sectors, another of sectors, and where the files are."""
     from rich.padding import Padding
 
-    from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
     from gpupipe.cli.plain_console import styled
 
     rules = Rules(**whole["rules"])
     when = f"  {whole['source']}, {whole['from']} to {whole['to']}, {whole['dates']:,} dates"
     to.print("\n", styled("Backtest", "bold"), when, sep="")
-    for sentence in [CUTOFF_SENTENCES[whole["cutoff"]], *rules.sentences(), *halts_of(whole), whole["data"]]:
+    for sentence in [rule(whole["call"]).sentence, *rules.sentences(), *halts_of(whole), whole["data"]]:
         to.print(Padding(sentence, (0, 0, 0, 10)))
     rows = whole["statistics"]
     names = list(dict.fromkeys(row["sector"] for row in rows))
     _portfolio_table(to, names[0], [row for row in rows if row["sector"] == names[0]])
     if len(names) > 1:
         _sector_table(to, [row for row in rows if row["sector"] != ALL])
+    for sentence in whole["without_calls"]:
+        to.print(sentence)
     tried = len(whole["tried"])
     to.print(
         f"A model has skill where its mean trade beats that of the same calls on other dates ({whole['draws']} draws, "

@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gpupipe.backtest.choices import F1, PROFIT
+from gpupipe.backtest.calling import registry
 from gpupipe.backtest.rules import COSTS, Rules
-from gpupipe.cli.backtest import add_costs, add_cutoff
+from gpupipe.cli.backtest import add_call, add_costs
 from gpupipe.cli.job_request import OUT
 from gpupipe.cli.options import DataRequest, add_data_arguments, add_device, add_output, data_request
 from gpupipe.runtime.errors import UserError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class ScanRequest:
     """A scan. models: the folder of a finished run.  family: whose signals.  as_of, max_age: see `serving.scan.scan`.
 
-    top: how many symbols are printed.  rules: of the trades by which --cutoff profit judges.
+    top: how many symbols are printed.  call: the calling rule.  rules: of the trades, for their costs.
     to: where every signal is written; active: the SQLite file with one active signal a symbol; None for neither.
 
         >>> ScanRequest("OUT", top=20, levels=Levels(stop_atr=2.0)).levels.stop_atr
@@ -43,7 +43,7 @@ class ScanRequest:
     max_age: int = MAX_AGE
     top: int = 100
     levels: Levels = field(default_factory=Levels)
-    cutoff: str = F1
+    call: str = registry.DEFAULT
     rules: Rules = field(default_factory=Rules)
     to: str | None = None
     active: str | None = None
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out symbols without a bar at the last N times of the data (default 5)",
     )  # fmt: skip
     parser.add_argument(
-        "--top", type=int, default=default.top, help="how many symbols to print, the strongest (default 100)"
+        "--top", type=int, default=default.top, help="how many symbols to print, the best (default 100)"
     )
     for name, what in (
         ("stop_atr", "stop, in average true ranges"), ("target", "target, in distances of the stop"),
@@ -78,12 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         value = getattr(levels, name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=float, default=value, help=f"{what} (default {value})")
-    add_cutoff(parser)
-    add_costs(parser, f", for --cutoff {PROFIT}")
+    add_call(parser)
+    add_costs(parser)
     parser.add_argument("--to", metavar="FILE", help="every signal, of every label, as .parquet, .csv, .json")
     parser.add_argument("--active", metavar="FILE", help="SQLite file with one active signal a symbol")
     add_device(parser)
-    add_output(parser, "print the strongest signals as JSON, and nothing else")
+    add_output(parser, "print the best signals as JSON, and nothing else")
 
 
 def request_of(chosen: argparse.Namespace) -> ScanRequest:
@@ -100,7 +100,7 @@ def request_of(chosen: argparse.Namespace) -> ScanRequest:
         max_age=chosen.max_age,
         top=chosen.top,
         levels=levels,
-        cutoff=chosen.cutoff,
+        call=registry.rule(chosen.call).text,
         rules=rules,
         to=chosen.to,
         active=chosen.active,
@@ -113,11 +113,11 @@ def request_of(chosen: argparse.Namespace) -> ScanRequest:
 def run(request: ScanRequest) -> int:
     """Scan, print, and write what is asked for; UserError for what the user must mend."""
     from gpupipe.artifacts.load import load
-    from gpupipe.backtest import cutoffs
     from gpupipe.cli.console import console, show_data
     from gpupipe.runtime.device import pick
     from gpupipe.serving import signal_table
-    from gpupipe.serving.scan import keep_active, no_family, scan
+    from gpupipe.serving.active_signals import keep_active
+    from gpupipe.serving.scan import no_family, scan
 
     if request.to is not None:
         signal_table.check_name(pathlib.Path(request.to))
@@ -127,18 +127,17 @@ def run(request: ScanRequest) -> int:
     to = console(request.quiet or request.json)
     panel, report = request.data.load(pick(request.device))
     show_data(to, report)
-    paying = cutoffs.kept(models, panel, request.rules) if request.cutoff == PROFIT else None
-    if paying is not None:
-        models = paying.of(models)
-    scanned = scan(models, panel, request.family, request.as_of, request.levels, request.max_age)
+    rule = registry.rule(request.call)
+    models = rule.prepared(models, panel, request.rules)
+    scanned = scan(models, panel, request.family, request.as_of, request.levels, request.max_age, rule, request.rules)
     if request.to is not None:
-        signal_table.write(pathlib.Path(request.to), scanned, signal_table.about(models, scanned, request.cutoff))
+        signal_table.write(pathlib.Path(request.to), scanned, signal_table.about(models, scanned, rule.text))
     events = keep_active(request.active, scanned, panel) if request.active is not None else None
     if request.json:
         print(json.dumps([signal_table.plain(signal) for signal in scanned.top(request.top)], indent=1))
-    show(to, scanned, request.top, request.cutoff)
-    if paying is not None:
-        to.print("\n".join(cutoffs.sentences(paying, request.family)), soft_wrap=True)
+    show(to, scanned, request.top)
+    if explanation := rule.explain(models, panel, request.rules, request.family):
+        to.print("\n".join(explanation), soft_wrap=True)
     if events is not None:
         counts = Counter(event for event, _ in events)
         changes = ", ".join(f"{n:,} {event}" for event, n in counts.items()) or "nothing changed"
@@ -146,9 +145,8 @@ def run(request: ScanRequest) -> int:
     return 0
 
 
-def show(to: Console, scanned: Scanned, top: int, cutoff: str = F1) -> None:
-    """The strongest signals as a table, and in words which symbols were left out and what looks wrong."""
-    from gpupipe.backtest.cutoffs import CALLS_MOST
+def show(to: Console, scanned: Scanned, top: int) -> None:
+    """The best signals as a table, and in words which labels and symbols were left out and what looks wrong."""
     from gpupipe.cli.plain_console import styled
     from gpupipe.serving import signal_table
 
@@ -156,9 +154,8 @@ def show(to: Console, scanned: Scanned, top: int, cutoff: str = F1) -> None:
     if signals:
         _show_signals(to, signals, scanned.display)
     to.print(signal_table.called_sentence(scanned))
-    called, n_symbols = signal_table.n_called(scanned)
-    if cutoff == F1 and called > n_symbols / 2:
-        to.print(CALLS_MOST)
+    for sentence in scanned.without_calls:
+        to.print(sentence)
     for sentence in signal_table.left_out_sentences(scanned):
         to.print(sentence)
     for sentence in scanned.degenerate:
@@ -176,7 +173,7 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
     table = Table(box=None, header_style="dim")
     for name in ("symbol", "sector", "bar", "side", "bars"):
         table.add_column(name, no_wrap=True)
-    for name in ("at %", "p %", "strength", "agree %"):
+    for name in ("at %", "buy %", "usual", "sell %", "usual", "net %", "±", "agree %"):
         table.add_column(name, justify="right", no_wrap=True)
     heads = ("close", "entry", "stop", "target")
     for name in heads:
@@ -193,9 +190,21 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
     ), strict=True)  # fmt: skip
     for signal, prices in zip(signals, columns, strict=True):
         agree = f"{100 * signal.agreement:.0f}" if math.isfinite(signal.agreement) else UNKNOWN
+        shares = (signal.p_buy, signal.base_buy, signal.p_sell, signal.base_sell)
+        money = (signal.expected_net_return, signal.uncertainty)
+        figures = [_percent(value, 1) for value in shares] + [_percent(value, 2) for value in money]
         table.add_row(
             signal.symbol, signal.sector, display.bar(signal.symbol, signal.time), signal.side, str(signal.horizon),
-            percent(signal.threshold), f"{100 * signal.probability:.1f}", f"{signal.strength:.2f}", agree,
-            *prices,
+            percent(signal.threshold), *figures, agree, *prices,
         )  # fmt: skip
     print_whole(to, table)
+    to.print(
+        "buy %, sell %: probabilities that the price reaches the barrier, beside the sector's usual shares; net %: "
+        "what the trade is expected to earn after costs, with its standard error.", style="dim",
+    )  # fmt: skip
+
+
+def _percent(value: float, digits: int) -> str:
+    from gpupipe.serving.price_text import UNKNOWN
+
+    return f"{100 * value:.{digits}f}" if math.isfinite(value) else UNKNOWN

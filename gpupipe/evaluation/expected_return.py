@@ -4,17 +4,19 @@ Three steps, each of them small enough to be printed:
 
 1. Payoffs. The mean return of a long and of a short trade by observed class and by volatility bin. A row's raw return
    is the mean of the payoffs of its bin, weighted by its class probabilities.
-2. Selection. Realised returns are regressed on raw returns within dates: both are taken less their mean of the date, so
-   that the market's move is no merit. The slope is 1 where the probabilities are right about the direction, and 0 where
-   they do not rank symbols at all.
+2. Selection. Realised returns are regressed on raw returns within dates: both are taken less their mean of the date,
+   so that the market's move is no merit. The raw returns of a stretch of dates come from the payoffs of the other
+   stretches (cross-fitting), because payoffs fit the dates that they were learned from. The slope is 1 where the
+   probabilities are right about the direction, and 0 where they do not rank symbols at all.
 3. Level. The mean realised return of all rows: what a trade of any symbol earned.
 
     expected = level + slope * (raw - the date's raw return),  before costs
 
-The date's raw return is the mean over its symbols, with a few symbols' weight on the mean of all rows, so that the score
-is relative to the cross-section in any regime and still defined for a single symbol. Slope and level are estimates: an
-effect that is smaller than its standard error counts as none (the positive part of James and Stein 1961), and standard
-errors are those of sums over blocks of dates, because trades of one date, and of overlapping windows, move together.
+The date's raw return is the mean over its symbols, with a few symbols' weight on the mean of all rows, so that the
+score is relative to the cross-section in any regime and still defined for a single symbol. Slope and level are
+estimates: an effect that is smaller than its standard error counts as none (the positive part of James and Stein 1961),
+and standard errors are those of sums over blocks of dates, because trades of one date, and of overlapping windows, move
+together.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 N_BINS = 5
 PRIOR_ROWS = 100.0  # rows' weight on a class's payoff over all bins, in each bin
 PRIOR_SYMBOLS = 5.0  # symbols' weight on the mean raw return of all rows, in each date's mean
+STRETCHES = 5  # of dates, for cross-fitting
 FEWEST_BLOCKS = 6
 SIDES = ("long", "short")
 
@@ -110,8 +113,7 @@ class ExpectedReturn:
 
         probability: float (n_rows, n_classes).  volatility: float (n_rows,).
         """
-        bins = np.searchsorted(self.edges, volatility, side="right")
-        return np.einsum("nc,snc->ns", probability.astype(np.float64), self.payoff[:, bins])
+        return raw_returns(self.payoff, probability, np.searchsorted(self.edges, volatility, side="right"))
 
     def scores(self, probability: np.ndarray, volatility: np.ndarray, time_ns: np.ndarray) -> Scores:
         """Scores of rows, compared with the other given rows of the same time; NaN where a probability is.
@@ -171,21 +173,33 @@ def fit(
     if len(dates) < FEWEST_BLOCKS * block:
         return None
     edges = _edges(volatility)
-    payoff = _payoffs(np.searchsorted(edges, volatility, side="right"), y, gross, len(edges) + 1, probability.shape[1])
-    nothing = Effect(0.0, 0.0)
-    blank = ExpectedReturn(edges, payoff, np.zeros(2), (nothing,) * 2, (nothing,) * 2, len(y), len(dates))
-    raw = blank.raw(probability, volatility)
+    bins, shape = np.searchsorted(edges, volatility, side="right"), (len(edges) + 1, probability.shape[1])
+    payoff = _payoffs(bins, y, gross, *shape)
+    crossed = np.empty((len(y), 2))
+    stretch = date * STRETCHES // len(dates)
+    for k in range(STRETCHES):
+        inside = stretch == k
+        others = _payoffs(bins[~inside], y[~inside], gross[~inside], *shape)
+        crossed[inside] = raw_returns(others, probability[inside], bins[inside])
     n_blocks = len(dates) // block
     block_of_row = np.minimum(date // block, n_blocks - 1)
     levels, slopes = [], []
     for side in range(2):
-        realised, predicted = gross[:, side].astype(np.float64), raw[:, side]
+        realised, predicted = gross[:, side].astype(np.float64), crossed[:, side]
         levels.append(_ratio(realised, np.ones(len(y)), block_of_row, n_blocks))
         x, z = (_less_date_mean(values, date, len(dates)) for values in (predicted, realised))
         slopes.append(_ratio(x * z, x * x, block_of_row, n_blocks))
-    return ExpectedReturn(
-        edges, payoff, raw.mean(axis=0), (levels[0], levels[1]), (slopes[0], slopes[1]), len(y), len(dates)
-    )
+    centre = raw_returns(payoff, probability, bins).mean(axis=0)
+    return ExpectedReturn(edges, payoff, centre, (levels[0], levels[1]), (slopes[0], slopes[1]), len(y), len(dates))
+
+
+def raw_returns(payoff: np.ndarray, probability: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """float64 (n, 2): the payoffs of each row's bin, weighted by its probabilities, of a long and of a short trade.
+
+    payoff: float64 (2, n_bins, n_classes).  probability: float (n, n_classes).  bins: int (n,).
+    """
+    weighted = [(probability * payoff[side][bins]).sum(axis=1, dtype=np.float64) for side in range(2)]
+    return np.stack(weighted, axis=1)
 
 
 def block_length(n_dates: int, horizon: int) -> int:

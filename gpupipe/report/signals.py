@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpupipe.artifacts.summary import title_of
-from gpupipe.backtest.choices import F1
-from gpupipe.backtest.cutoffs import CALLS_MOST, CUTOFF_SENTENCES
+from gpupipe.backtest.calling import registry
 from gpupipe.report.formatting import to_percent
 from gpupipe.report.page import Section, Shown, Table
+from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
 from gpupipe.serving.scan import ABOUT
 
 SIGNALS, ACTIVE = "signals.parquet", "signals.sqlite"  # files in OUT, written by `gpupipe nightly`
 SHOWN, MOST = 20, 200  # rows of the open table, and of both tables together
-NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "probability", "strength", "close", "model")
+NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "p_buy", "p_sell", "base_buy", "base_sell",
+          "expected_net_return", "uncertainty", "close", "model")  # fmt: skip
 COLUMNS = [("symbol", False), ("sector", False), ("bar", False), ("side", False), ("label", False),
-           ("probability, %", True), ("strength", True), ("agreement, %", True), ("close", True), ("entry from", True),
+           ("P(BUY), %", True), ("usual, %", True), ("P(SELL), %", True), ("usual, % ", True),
+           ("expected net return, %", True), ("±", True), ("agreement, %", True), ("close", True), ("entry from", True),
            ("entry to", True), ("stop", True), ("target", True)]  # fmt: skip
 
 
@@ -47,22 +49,22 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     latest = max(sessions.values())
     outdated = {symbol for (symbol, _), session in sessions.items() if session != latest}
     rows = [row for row in rows if row["symbol"] not in outdated]
-    strongest: dict[str, Mapping[str, Any]] = {}
+    best: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        if row["side"] != "HOLD" and row["strength"] > strongest.get(row["symbol"], {"strength": -1.0})["strength"]:
-            strongest[row["symbol"]] = row
-    called = sorted(strongest.values(), key=lambda row: (-row["strength"], row["symbol"]))
+        if row["side"] != "HOLD" and (row["symbol"] not in best or _earns(row) > _earns(best[row["symbol"]])):
+            best[row["symbol"]] = row
+    called = sorted(best.values(), key=lambda row: (-_earns(row), row["symbol"]))
     sides = Counter(row["side"] for row in called)
     n_symbols = len({row["symbol"] for row in rows})
     text = [
         f"On the bars of {latest}, {rows[0]['model']} has {sides['BUY']:,} BUY and {sides['SELL']:,} SELL signals, by "
-        f"the strongest call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
-        f"{CUTOFF_SENTENCES[about['cutoff']]} Strength is the probability divided by the cutoff; agreement is the "
-        "share of the other families with the same call. A call is not a promise: see Verdict for whether these models "
-        "have skill.",
+        f"the best call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
+        f"{registry.rule(about['call']).sentence} The expected net return is what the trade of a call is expected to "
+        "earn after costs, learned on rows that the models had not seen, with its standard error; probabilities stand "
+        "beside the sector's usual shares; agreement is the share of the other families with the same call. A call is "
+        "not a promise: see Verdict for whether these models have skill.",
+        *about["without_calls"],
     ]  # fmt: skip
-    if about["cutoff"] == F1 and len(called) > n_symbols / 2:
-        text.append(f"{len(called):,} of {n_symbols:,} symbols are called BUY or SELL. {CALLS_MOST}")
     if outdated:
         text.append(f"Left out: {len(outdated):,} symbols whose last bar is older.")
     if about["run_key"] != whole["run_key"]:
@@ -71,7 +73,7 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     parts: list[Any] = []
     for first, last in ((0, SHOWN), (SHOWN, MOST)):
         if shown := [_row(row, display) for row in called[first:last]]:
-            caption = f"Signals {first + 1} to {first + len(shown)} of {len(called):,} on {latest}, the strongest first"
+            caption = f"Signals {first + 1} to {first + len(shown)} of {len(called):,} on {latest}, the best first"
             parts.append(Table(caption, COLUMNS, shown, folded=first > 0))
     if (active := _active(out / ACTIVE, display)) is not None:
         kinds = Counter(row[0] for row in active)
@@ -92,8 +94,9 @@ def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | N
     try:
         table = pq.read_table(path)
         about: dict[str, Any] = json.loads((table.schema.metadata or {})[ABOUT])
-        known = about["cutoff"] in CUTOFF_SENTENCES and {"run_key", "degenerate"} <= about.keys()
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        registry.rule(about["call"])
+        known = {"run_key", "degenerate", "without_calls"} <= about.keys()
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, UserError):
         return None
     rows: list[dict[str, Any]] = table.to_pylist()
     return (rows, about) if known and all(name in table.column_names for name in NEEDED if rows) else None
@@ -105,7 +108,14 @@ def _row(row: Mapping[str, Any], display: Display) -> list[Any]:
     shown = [None if price is None else Shown(price, text) for price, text in zip(prices, texts, strict=True)]
     bar = display.bar(row["symbol"], row["time"])
     signal = [row["symbol"], row["sector"], bar, row["side"], title_of(dict(row))]
-    return [*signal, 100 * row["probability"], row["strength"], to_percent(row.get("agreement")), *shown]
+    figures = ("p_buy", "base_buy", "p_sell", "base_sell", "expected_net_return", "uncertainty", "agreement")
+    return [*signal, *(to_percent(row[name]) for name in figures), *shown]
+
+
+def _earns(row: Mapping[str, Any]) -> float:
+    """The expected net return of a signal; below all others where there is none."""
+    value = row["expected_net_return"]
+    return float("-inf") if value is None else float(value)
 
 
 def _active(path: pathlib.Path, display: Display) -> list[list[Any]] | None:

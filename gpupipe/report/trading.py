@@ -9,8 +9,7 @@ from typing import Any
 
 from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest import job
-from gpupipe.backtest.choices import F1
-from gpupipe.backtest.cutoffs import CUTOFF_SENTENCES
+from gpupipe.backtest.calling import registry
 from gpupipe.backtest.tables import ALL
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent
@@ -39,7 +38,8 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     text = [
         f"Out-of-sample rows of the {statistics['source']}, {statistics['from']} to {statistics['to']}; data: "
         f"{statistics['data']}.",
-        f"{CUTOFF_SENTENCES[statistics.get('cutoff', F1)]} Rules: {rules}.",  # older files have no "cutoff"
+        f"{registry.rule(statistics.get('call', 'f1')).sentence} Rules: {rules}.",  # older files have no "call"
+        *statistics.get("without_calls", ()),
         f"p: the share of {statistics['draws']} draws of random entries whose mean trade is at least as good. A model "
         "has skill if p is at most 5 % and its Deflated Sharpe Ratio, over all models and "
         f"{len(statistics['rules_tried'])} set(s) of rules tried, is at least 0.95.",

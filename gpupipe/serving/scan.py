@@ -1,21 +1,22 @@
-"""Scan: predictions of a run's models for every symbol's latest bar, and the table of active signals."""
+"""Scan: predictions of a run's models for every symbol's latest bar, and what a trade of it is expected to earn."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sqlite3
+import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gpupipe.artifacts.load import Models, Spent
+from gpupipe.backtest.calling import registry
+from gpupipe.backtest.calling.calls import VOLATILITY, Refusal, judged, sentences
+from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores, scores_of
+from gpupipe.backtest.rules import Rules
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
-from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
@@ -23,8 +24,8 @@ from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
-ATR = "natr_14"
-ALMOST_ALL = 0.95  # share of the symbols: a model with so many equal calls does not distinguish them
+NATR = VOLATILITY
+CLASS_OF_CALL = np.array([HOLD, BUY, SELL], np.int8)  # by NOTHING, LONG, SHORT
 SAME = 1e-4  # spread of the probabilities over symbols below which they count as equal
 
 
@@ -32,17 +33,20 @@ SAME = 1e-4  # spread of the probabilities over symbols below which they count a
 class Signal:
     """The prediction of a model of one horizon and threshold for a symbol's latest bar.
 
-    time: of that bar, UTC.  side: BUY, SELL or HOLD, from the model's own cutoffs, which validation chose.
-    probability: of that class.  strength: probability / cutoff of the called side; of HOLD, of the nearer one.
+    time: of that bar, UTC.  side: BUY, SELL or HOLD, by the calling rule.
+    probability: of that class.  base_sell, base_buy: shares of these classes in the training rows of the sector.
+    expected_net_return: of a trade of that side after costs, as a share of the stake; of HOLD, of the better side.
+    uncertainty: its standard error. Both are NaN where the model has no expected return.
     agreement: share of the other families that call the same; NaN without others.
     entry_low, entry_high, stop, target: prices; NaN for HOLD, or where the ATR is not known.
 
         >>> signal = Signal(
         ...     "XOM", "energy", "2020-06-30T00:00:00Z", close=100.0, model="linear", horizon=5, threshold=0.1,
-        ...     side="BUY", probability=0.6, p_sell=0.1, p_hold=0.3, p_buy=0.6, strength=1.5, agreement=0.75,
-        ...     entry_low=99.5, entry_high=100.5, stop=97.0, target=107.5)
-        >>> signal.label, round(signal.probability / signal.strength, 2)  # the cutoff of BUY
-        ('5d_10pct', 0.4)
+        ...     side="BUY", probability=0.6, p_sell=0.1, p_hold=0.3, p_buy=0.6, base_sell=0.2, base_buy=0.2,
+        ...     expected_net_return=0.004, uncertainty=0.002, agreement=0.75, entry_low=99.5, entry_high=100.5,
+        ...     stop=97.0, target=107.5)
+        >>> signal.label, signal.p_buy > signal.base_buy
+        ('5d_10pct', True)
     """
 
     symbol: str
@@ -57,7 +61,10 @@ class Signal:
     p_sell: float
     p_hold: float
     p_buy: float
-    strength: float
+    base_sell: float
+    base_buy: float
+    expected_net_return: float
+    uncertainty: float
     agreement: float
     entry_low: float
     entry_high: float
@@ -74,16 +81,34 @@ class Signal:
 class _Latest:
     """The latest bar of every symbol, on the host, and its predictions.
 
-    values: float32 (n_symbols, n_models, 3); NaN where there is no prediction.  called: int8 (n_symbols, n_models): the
-    class that each model calls by its cutoffs, -1 where there is no prediction.  close, atr: float32 (n_symbols,).
-    time_ns: int64 (n_symbols,).
+    values: float32 (n_symbols, n_models, 3); NaN where there is no prediction.  natr: float32 (n_symbols,), per cent.
+    close: float32 (n_symbols,).  time_ns: int64 (n_symbols,).
     """
 
     values: np.ndarray
-    called: np.ndarray
+    natr: np.ndarray
     close: np.ndarray
-    atr: np.ndarray
     time_ns: np.ndarray
+
+    @property
+    def atr(self) -> np.ndarray:
+        """float32 (n_symbols,), in prices."""
+        return self.natr / 100 * self.close
+
+
+@dataclass(frozen=True)
+class _Called:
+    """What a rule calls.
+
+    side: int8 (n_symbols, n_models), the class that each model calls; -1 where there is no prediction.
+    expected, error: float64 (n_symbols, n_models, 2), expected net returns of a long and of a short trade.
+    without: why a model calls nothing.
+    """
+
+    side: np.ndarray
+    expected: np.ndarray
+    error: np.ndarray
+    without: tuple[Refusal, ...]
 
 
 def scan(
@@ -93,6 +118,8 @@ def scan(
     as_of: str | None = None,
     levels: Levels | None = None,
     max_age: int = MAX_AGE,
+    rule: CallingRule | None = None,
+    rules: Rules | None = None,
 ) -> Scanned:
     """Signals of one estimator for every symbol and label; all estimators predict, for the agreement.
 
@@ -101,6 +128,8 @@ def scan(
     max_age: in times of the data: a symbol without a bar at any of the last max_age times is left out, as
         `Scanned.stale`. Of intraday bars of several time zones it is in session dates: a bar of Tokyo is as new as one
         of New York of the same date, which comes hours later.
+    rule: which symbols are called; the default of `calling.registry` if None. The symbols' latest bars are compared
+        with each other as those of one date.  rules: of the trades, for their costs.
     Features and models are those of training, so that a scanned row has the probability that training computed for it.
     Raises UserError for an estimator that was not trained or a date before the first bar, and StoreError as
     `Models.predict`.
@@ -117,17 +146,21 @@ def scan(
     def spent(step: str, more: float) -> None:
         seconds[step] = seconds.get(step, 0.0) + more
 
-    values, atr = _predictions(models, panel, since_ns, spent)
+    values, natr = _predictions(models, panel, since_ns, spent)
     began, to_host = time.perf_counter(), panel.device.to_host
     close, time_ns = (to_host(column[panel.offsets[1:] - 1]) for column in (panel.close, panel.time_ns))
-    latest = _Latest(values, _called(models, panel, values), close, atr, time_ns)
-    signals = _signals(models, panel, latest, family, levels or Levels())
+    latest = _Latest(values, natr, close, time_ns)
+    rule = rule or registry.rule(registry.DEFAULT)
+    called = _called(models, panel, latest, rule, rules or Rules())
+    signals = _signals(models, panel, latest, called, family, levels or Levels())
+    names = {f"{family}_{label.removeprefix('label_')}" for label in models.target.names}
     silent, stale = np.isnan(values).any(axis=2).all(axis=1), time_ns < since_ns
     seconds["signals"] = time.perf_counter() - began
     return Scanned(
         signals=tuple(signals),
         unpredicted=tuple(panel.symbols[s] for s in np.flatnonzero(silent & ~stale)),
         degenerate=tuple(_degenerate(signals)),
+        without_calls=tuple(sentences([refusal for refusal in called.without if refusal.model in names], rule)),
         seconds=seconds,
         stale=tuple(panel.symbols[s] for s in np.flatnonzero(stale)),
         max_age=max_age,
@@ -143,12 +176,14 @@ def no_family(family: str, families: Sequence[str], where: str) -> str:
     return f"no model {family!r} in {where}; there are {', '.join(families)}: choose one, as --family {families[0]}"
 
 
-def _signals(models: Models, panel: Panel, latest: _Latest, family: str, levels: Levels) -> list[Signal]:
+def _signals(
+    models: Models, panel: Panel, latest: _Latest, called: _Called, family: str, levels: Levels
+) -> list[Signal]:
     """Signals of one estimator, symbol by symbol and label by label."""
     columns = models.columns()
     wanted = [m for m, (name, _) in enumerate(columns) if name == family]
     barriers = {m: horizon_and_threshold(models.target, columns[m][1]) for m in wanted}
-    agreement = {m: _agreement(latest.called, m, columns) for m in wanted}
+    agreement = {m: _agreement(called.side, m, columns) for m in wanted}
     times = np.datetime_as_string(latest.time_ns.astype("datetime64[ns]").astype("datetime64[s]"))
     signals = []
     for s, symbol in enumerate(panel.symbols):
@@ -157,15 +192,16 @@ def _signals(models: Models, panel: Panel, latest: _Latest, family: str, levels:
             if np.isnan(latest.values[s, m]).any():
                 continue
             label, (horizon, threshold) = columns[m][1], barriers[m]
-            side = int(latest.called[s, m])
-            cutoffs = models.cutoffs[sector, label, family]
+            side, expected = int(called.side[s, m]), called.expected[s, m]
             p_sell, p_hold, p_buy = probabilities = latest.values[s, m].tolist()
-            strength = {BUY: p_buy / cutoffs[0], SELL: p_sell / cutoffs[1]}
+            base = models.base_rates.get((sector, label)) or (float("nan"),) * len(CLASSES)
+            traded = {BUY: 0, SELL: 1}.get(side, int(expected[1] > expected[0]))
             low, high, stop, target = _prices(side, close, float(latest.atr[s]), levels)
             signals.append(Signal(
                 symbol=symbol, sector=sector, time=str(times[s]), close=close, model=family, horizon=horizon,
                 threshold=threshold, side=CLASSES[side], probability=probabilities[side], p_sell=p_sell, p_hold=p_hold,
-                p_buy=p_buy, strength=strength.get(side, max(strength.values())), agreement=float(agreement[m][s]),
+                p_buy=p_buy, base_sell=base[SELL], base_buy=base[BUY], expected_net_return=float(expected[traded]),
+                uncertainty=float(called.error[s, m, traded]), agreement=float(agreement[m][s]),
                 entry_low=low, entry_high=high, stop=stop, target=target,
             ))  # fmt: skip
     return signals
@@ -197,16 +233,16 @@ def _has_several_zones(panel: Panel) -> bool:
 
 
 def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions for the latest bar of each symbol, float32 (n_symbols, n_models, 3), and its ATR 14 in prices.
+    """Predictions for the latest bar of each symbol, float32 (n_symbols, n_models, 3), and its NATR 14 in per cent.
 
-    NaN where there is no prediction or no ATR, and where the bar lies before since_ns. Features are those of the whole
+    NaN where there is no prediction or no NATR, and where the bar lies before since_ns. Features are those of the whole
     history, as in training, because averages that decay remember their beginning. The features of one sector are in
     memory at a time; the next sector uses that memory again. Symbols of a sector are compared from since_ns on alone.
     """
     device, xp = panel.device, panel.device.xp
     columns, sector_of_symbol = models.columns(), np.array(panel.sector)
     values = np.full((panel.n_symbols, len(columns), len(CLASSES)), np.nan, dtype=np.float32)
-    atr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
+    natr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
     sectors = models.known_groups(panel)
     lengths = device.to_host(panel.offsets[1:] - panel.offsets[:-1])
     n_rows = max(int(lengths[sector_of_symbol == sector].sum()) for sector in sectors)
@@ -216,11 +252,11 @@ def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> t
         bars = panel.of_group(sector)
         features = models.features(bars, memory[: bars.n_rows], since_ns)
         latest = bars.offsets[1:] - 1
-        natr = (features if ATR in features.names else compute_features(bars, ATR)).column(ATR)[latest]
+        volatility = (features if NATR in features.names else compute_features(bars, NATR)).column(NATR)[latest]
         warm = warm_rows(features, latest) & (bars.time_ns[latest] >= since_ns)
         X, is_warm = features.values[latest[warm]], device.to_host(warm)
         symbols = np.flatnonzero(sector_of_symbol == sector)
-        atr[symbols] = device.to_host(natr / 100 * bars.close[latest])
+        natr[symbols] = device.to_host(volatility)
         spent("features", time.perf_counter() - began)
         if not len(X):
             continue
@@ -228,7 +264,7 @@ def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> t
         for m, (family, label) in enumerate(columns):
             if (label, family) in predictions:
                 values[symbols[is_warm], m] = device.to_host(predictions[label, family])
-    return values, atr
+    return values, natr
 
 
 def _agreement(called: np.ndarray, model: int, columns: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -250,12 +286,13 @@ class Scanned:
     since_ns, until_ns: the first and the last of these times, int64 UTC ns.
     by_session: whether max_age is in session dates, as of intraday bars of several time zones.
     display: how times and prices of the signals are shown.
+    without_calls: sentences on labels for which the rule calls no symbol.
 
         >>> nan = float("nan")
         >>> signals = [
-        ...     Signal(symbol, "energy", "2020-06-30", 100.0, "linear", 5, 0.1, side, 0.6, 0.2, 0.2, 0.6, strength, 1.0,
-        ...            nan, nan, nan, nan)
-        ...     for symbol, side, strength in (("CVX", "HOLD", 2.0), ("HES", "BUY", 1.1), ("XOM", "BUY", 1.5))]
+        ...     Signal(symbol, "energy", "2020-06-30", 100.0, "linear", 5, 0.1, side, 0.6, 0.2, 0.2, 0.6, 0.2, 0.2,
+        ...            earned, 0.001, 1.0, nan, nan, nan, nan)
+        ...     for symbol, side, earned in (("CVX", "HOLD", 0.01), ("HES", "BUY", 0.002), ("XOM", "BUY", 0.003))]
         >>> [signal.symbol for signal in Scanned(tuple(signals), (), ()).top(2)]
         ['XOM', 'HES']
     """
@@ -270,15 +307,27 @@ class Scanned:
     until_ns: int = NEVER
     by_session: bool = False
     display: Display = field(default_factory=Display)
+    without_calls: tuple[str, ...] = ()
 
     def top(self, n: int) -> list[Signal]:
-        """The strongest BUY or SELL signal of each symbol over its labels; the strongest symbols first, at most n."""
+        """The BUY or SELL signal of each symbol that is expected to earn most; the best symbols first, at most n.
+
+        Signals without an expected return come last, by their probability over its base rate.
+        """
         best: dict[str, Signal] = {}
         for signal in self.signals:
-            stronger = signal.symbol not in best or signal.strength > best[signal.symbol].strength
-            if signal.side != CLASSES[HOLD] and stronger:
+            if signal.side != CLASSES[HOLD] and (
+                signal.symbol not in best or _order(signal) < _order(best[signal.symbol])
+            ):
                 best[signal.symbol] = signal
-        return sorted(best.values(), key=lambda signal: (-signal.strength, signal.symbol))[:n]
+        return sorted(best.values(), key=_order)[:n]
+
+
+def _order(signal: Signal) -> tuple[float, float, str]:
+    """A key that sorts signals, those expected to earn most first."""
+    expected = signal.expected_net_return if math.isfinite(signal.expected_net_return) else -math.inf
+    base = signal.base_buy if signal.side == CLASSES[BUY] else signal.base_sell
+    return -expected, -(signal.probability / base if base > 0 else 0.0), signal.symbol
 
 
 def _until(panel: Panel, as_of: str) -> Panel:
@@ -296,17 +345,25 @@ def _until(panel: Panel, as_of: str) -> Panel:
         raise UserError(f"--as-of {as_of}: the data begin later") from None
 
 
-def _called(models: Models, panel: Panel, values: np.ndarray) -> np.ndarray:
-    """int8 (n_symbols, n_models): the class that each model calls by its cutoffs; -1 where it has no prediction."""
-    called = np.full(values.shape[:2], -1, dtype=np.int8)
-    sectors = np.array(panel.sector)
-    for m, (family, label) in enumerate(models.columns()):
-        for sector in panel.groups:
-            cutoffs = models.cutoffs.get((sector, label, family))
-            symbols = np.flatnonzero((sectors == sector) & ~np.isnan(values[:, m]).any(axis=1))
-            if cutoffs is not None and symbols.size:
-                called[symbols, m] = calls(values[symbols, m], {"buy": cutoffs[0], "sell": cutoffs[1]})
-    return called
+def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, rules: Rules) -> _Called:
+    """What a rule calls for every model, of both sides; the latest bars of all symbols are one date."""
+    columns, n = models.columns(), panel.n_symbols
+    group = np.asarray(panel.group_of_symbol).astype(np.int64)
+    date, symbol = np.zeros(n, np.int64), np.arange(n)
+    side = np.full((n, len(columns)), -1, np.int8)
+    expected, error = (np.full((n, len(columns), 2), np.nan) for _ in range(2))
+    without = []
+    for m, (family, label) in enumerate(columns):
+        keys = [(name, label, family) for name in panel.groups]
+        cutoffs = np.array([models.cutoffs.get(key, (np.nan, np.nan)) for key in keys], np.float32)[group]
+        learned = [models.expected_returns.get(key) for key in keys]
+        scores, costs = net_scores(scores_of(learned, latest.values[:, m], latest.natr, date, group), rules)
+        candidates = Candidates(latest.values[:, m], cutoffs, date, group, symbol, scores, costs)
+        calls, refusal = judged(rule, candidates, SIDES, f"{family}_{label.removeprefix('label_')}")
+        side[:, m] = np.where(candidates.predicted, CLASS_OF_CALL[calls], -1)
+        expected[:, m], error[:, m] = scores.expected, scores.error
+        without += [refusal] if refusal else []
+    return _Called(side, expected, error, tuple(without))
 
 
 def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float, float, float, float]:
@@ -324,78 +381,13 @@ def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float,
 
 def _degenerate(signals: Sequence[Signal]) -> list[str]:
     """Sentences on labels for which the model predicts almost the same for all symbols."""
-    sentences = []
+    texts = []
     for label in dict.fromkeys(signal.label for signal in signals):
         label_signals = [signal for signal in signals if signal.label == label]
         if len(label_signals) < 2:
             continue
         name, n = f"{label_signals[0].model} {label}", len(label_signals)
-        (side, most) = Counter(signal.side for signal in label_signals).most_common(1)[0]
         spread = max(np.std([getattr(signal, field) for signal in label_signals]) for field in ("p_sell", "p_buy"))
         if spread < SAME:
-            sentences.append(f"{name} predicts the same for all {n} symbols: the model is degenerate")
-        elif side != CLASSES[HOLD] and most >= ALMOST_ALL * n:
-            sentences.append(f"{name} calls {most} of {n} symbols {side}: the model is degenerate")
-    return sentences
-
-
-TABLE = """
-create table if not exists active_signals (
-    symbol text primary key, sector text, status text, side text, model text, horizon integer, threshold real,
-    probability real, strength real, agreement real, close real, entry_low real, entry_high real, stop real,
-    target real, created text, updated text
-)
-"""
-FIELDS = ("sector", "side", "model", "horizon", "threshold", "probability", "strength", "agreement", "close",
-          "entry_low", "entry_high", "stop", "target")  # fmt: skip
-
-
-def keep_active(path: str, scanned: Scanned, panel: Panel) -> list[tuple[str, str]]:
-    """Update the table active_signals of an SQLite file by a scan; the changes, as (event, symbol).
-
-    A symbol has at most one active signal, its strongest. CREATED: there was none. UPDATED: the same side, a later bar.
-    FLIPPED: the other side. EXPIRED: removed. A signal that is not called again is kept until as many bars have come as
-    its horizon has, and then expires. The signal of a symbol that stopped trading (Scanned.stale) or left the data
-    expires once it is as old. Bars later than the scanned ones do not count. The same scan again changes nothing, and a
-    scan of an earlier bar than the stored one leaves it.
-    """
-    offsets, time_ns = (panel.device.to_host(array) for array in (panel.offsets, panel.time_ns))
-    bars = {symbol: time_ns[offsets[k] : offsets[k + 1]] for k, symbol in enumerate(panel.symbols)}
-    try:
-        return _keep_active(path, scanned, bars)
-    except sqlite3.Error as error:
-        raise UserError(
-            f"--active {path}: {error}: name an SQLite file of gpupipe scan, or a new file in a folder that can be "
-            "written"
-        ) from None
-
-
-def _keep_active(path: str, scanned: Scanned, bars: dict[str, np.ndarray]) -> list[tuple[str, str]]:
-    events: list[tuple[str, str]] = []
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        database.execute(TABLE)
-        rows = database.execute("select symbol, side, updated, created, horizon from active_signals")
-        stored = {symbol: values for symbol, *values in rows}
-        called = {signal.symbol: signal for signal in scanned.top(len(scanned.signals))}
-        for symbol, signal in called.items():
-            side, updated, created, _ = stored.get(symbol, ("", "", signal.time, 0))
-            if updated >= signal.time:
-                continue
-            event = "CREATED" if not side else "UPDATED" if side == signal.side else "FLIPPED"
-            values = [None if value != value else value for value in (getattr(signal, name) for name in FIELDS)]
-            begun = created if event == "UPDATED" else signal.time
-            row = (symbol, *values, event, begun, signal.time)
-            names, marks = ("symbol", *FIELDS, "status", "created", "updated"), ", ".join("?" * len(row))
-            database.execute(f"insert or replace into active_signals ({', '.join(names)}) values ({marks})", row)
-            events.append((event, symbol))
-        for symbol, (_, updated, _, horizon) in stored.items():
-            if symbol in called:
-                continue
-            after = int(np.datetime64(updated, "ns").astype(np.int64)) + 10**9 - 1  # `updated` is to the second
-            time_ns = bars.get(symbol, np.zeros(0, np.int64))
-            n_since = int(((time_ns > after) & (time_ns <= scanned.until_ns)).sum())
-            gone = (symbol in scanned.stale or symbol not in bars) and after < scanned.since_ns
-            if gone or n_since >= horizon:
-                database.execute("delete from active_signals where symbol = ?", (symbol,))
-                events.append(("EXPIRED", symbol))
-    return events
+            texts.append(f"{name} predicts the same for all {n} symbols: the model is degenerate")
+    return texts

@@ -36,12 +36,12 @@ def plain(signal: Signal) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields}
 
 
-def about(models: Models, scanned: Scanned, cutoff: str) -> dict[str, Any]:
-    """What a reader of the signals should know: whose models called, from which cutoffs on, what looks wrong, and how
-    times and prices are shown."""
+def about(models: Models, scanned: Scanned, call: str) -> dict[str, Any]:
+    """What a reader of the signals should know: whose models called, by which rule, what looks wrong, and how times
+    and prices are shown."""
     return {
-        "run_key": models.manifest["run_key"], "cutoff": cutoff, "degenerate": list(scanned.degenerate),
-        "display": scanned.display.to_json(),
+        "run_key": models.manifest["run_key"], "call": call, "degenerate": list(scanned.degenerate),
+        "without_calls": list(scanned.without_calls), "display": scanned.display.to_json(),
     }  # fmt: skip
 
 
@@ -71,7 +71,10 @@ def called_sentence(scanned: Scanned) -> str:
     called, n_symbols = n_called(scanned)
     if not n_symbols:
         return "No signal."
-    return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {scanned.signals[0].model}."
+    model = scanned.signals[0].model
+    if not called:
+        return f"None of {n_symbols:,} symbols is called {CALLED} by {model}: no trade is worth its costs today."
+    return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {model}."
 
 
 def left_out_sentences(scanned: Scanned) -> list[str]:

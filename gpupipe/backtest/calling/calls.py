@@ -1,0 +1,160 @@
+"""Calls of every model of a backtest by a rule, and what has to be said of models that the rule calls nothing for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_scores, scores_of
+from gpupipe.backtest.rules import Rules
+from gpupipe.backtest.sources import OutOfSample
+from gpupipe.evaluation.expected_return import Scores
+from gpupipe.features.matrix import compute_features
+from gpupipe.kernels.backtest import LONG, NOTHING, SHORT
+
+VOLATILITY = "natr_14"  # the column by whose bins payoffs were learned (workloads.equity)
+ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing
+FEWEST_ROWS, FEWEST_DATES = 20, 10  # of a month that is judged
+NO_SCORE = "no expected return could be learned for it (too few dates before the test, or an older run)"
+NAMED = 6
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a rule calls no row of a model.
+
+    refused: whether the rule did call rows, and these calls were refused.
+
+    >>> Refusal("linear_1d_5pct", "no probability reaches its cutoff").refused
+    False
+    """
+
+    model: str
+    reason: str
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls of all models.
+
+    called: int8 (n_models, n_rows), on the host: LONG, SHORT or NOTHING, of the rows that were asked for.
+    refusals: of the models without a call.
+
+    >>> Calls(np.zeros((1, 3), np.int8), (Refusal("linear_1d_5pct", "no probability reaches its cutoff"),)).called.shape
+    (1, 3)
+    """
+
+    called: np.ndarray
+    refusals: tuple[Refusal, ...]
+
+
+def calls_of(source: OutOfSample, rows: Any, rule: CallingRule, rules: Rules) -> Calls:
+    """The calls of every model on some rows.
+
+    rows: int64 (n_rows,), on the panel's device, ascending.
+    A row is called on a side only where its expected net return is above 0; a model without an expected return is
+    called only by rules that need none. Of a model, all calls are refused where they hold nearly all rows of a month on
+    one side; and where there is no call in a month, if the rule depends on levels from another time.
+    """
+    panel, to_host = source.panel, source.panel.device.to_host
+    rows = to_host(rows)
+    time_ns, symbol = to_host(panel.time_ns)[rows], to_host(panel.symbol_of_row)[rows].astype(np.int64)
+    group = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64)
+    volatility = None
+    if source.expected_returns is not None:
+        volatility = to_host(compute_features(panel, VOLATILITY).values)[rows, 0]
+    window = source.window_of(time_ns)
+    values = to_host(source.values[panel.device.asarray(rows)])
+    called = np.zeros((len(source.families), len(rows)), np.int8)
+    refusals = []
+    for m, name in enumerate(source.names):
+        cutoffs = source.by_window[window, m, group]
+        scores, costs = net_scores(_by_window(source, m, values[:, m], volatility, time_ns, window, group), rules)
+        candidates = Candidates(values[:, m], cutoffs, time_ns, group, symbol, scores, costs)
+        called[m], refusal = judged(rule, candidates, rules.sides, name)
+        refusals += [refusal] if refusal else []
+    return Calls(called, tuple(refusals))
+
+
+def _by_window(
+    source: OutOfSample,
+    model: int,
+    probability: np.ndarray,
+    volatility: np.ndarray | None,
+    time_ns: np.ndarray,
+    window: np.ndarray,
+    group: np.ndarray,
+) -> Scores:
+    """Scores of a model before costs, by the expected returns of each row's window."""
+    n_windows = len(source.by_window)
+    parts = []
+    for w in range(n_windows):
+        at = np.flatnonzero(window == w)
+        learned = source.expected_returns[w][model] if source.expected_returns is not None else ()
+        some = None if volatility is None else volatility[at]
+        parts.append((at, scores_of(learned, probability[at], some, time_ns[at], group[at])))
+    if n_windows == 1:
+        return parts[0][1]
+    whole = scores_of([], probability, None, time_ns, group)
+    for at, scores in parts:
+        for field in dataclasses.fields(Scores):
+            getattr(whole, field.name)[at] = getattr(scores, field.name)
+    return whole
+
+
+def judged(
+    rule: CallingRule, candidates: Candidates, sides: Sequence[int], name: str
+) -> tuple[np.ndarray, Refusal | None]:
+    """The calls of one model, int8 (n,), and why there are none.
+
+    sides: those that count: LONG, SHORT or both.
+    """
+    nothing = np.full(candidates.n_rows, NOTHING, np.int8)
+    if not candidates.predicted.any():
+        return nothing, None
+    if rule.needs_score and not candidates.has_score:
+        return nothing, Refusal(name, NO_SCORE)
+    calls = np.where(candidates.predicted, rule.call(candidates), NOTHING).astype(np.int8)
+    if candidates.has_score:
+        for k, side in enumerate((LONG, SHORT)):
+            calls[(calls == side) & ~(candidates.scores.expected[:, k] > 0)] = NOTHING
+    if not np.isin(calls, sides).any():
+        return calls, Refusal(name, rule.why_nothing(candidates))
+    if reason := _degenerate(rule, calls, candidates, sides):
+        return nothing, Refusal(name, reason, refused=True)
+    return calls, None
+
+
+def _degenerate(rule: CallingRule, calls: np.ndarray, candidates: Candidates, sides: Sequence[int]) -> str:
+    """Why a rule's calls of a model are no choice, by calendar month; "" where they are one."""
+    known = candidates.predicted
+    month = candidates.time_ns.astype("datetime64[ns]").astype("datetime64[M]")
+    for m in np.unique(month[known]):
+        of_month = known & (month == m)
+        n_rows, n_dates = int(of_month.sum()), len(np.unique(candidates.time_ns[of_month]))
+        for side, word in ((LONG, "BUY"), (SHORT, "SELL")):
+            n_called = int((calls[of_month] == side).sum())
+            if side in sides and n_rows >= FEWEST_ROWS and n_called >= ALMOST_ALL * n_rows:
+                return f"it calls {n_called:,} of the {n_rows:,} rows of {m} {word}, which chooses nothing"
+        if rule.absolute and n_dates >= FEWEST_DATES and not np.isin(calls[of_month], sides).any():
+            return f"it calls nothing in {m}"
+    return ""
+
+
+def sentences(refusals: Sequence[Refusal], rule: CallingRule) -> list[str]:
+    """Which models a rule calls nothing for, a sentence for each reason, with the rule to use instead."""
+    by_reason: dict[tuple[bool, str], list[str]] = {}
+    for refusal in refusals:
+        by_reason.setdefault((refusal.refused, refusal.reason), []).append(refusal.model)
+    texts = []
+    for (refused, reason), models in by_reason.items():
+        others = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
+        better = f"; --call {rule.better} is the next better rule" if rule.better and reason != NO_SCORE else ""
+        what = "is refused for" if refused else "calls nothing for"
+        texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}{better}.")
+    return texts

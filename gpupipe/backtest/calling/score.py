@@ -1,0 +1,75 @@
+"""`--call score`: rows whose expected return beyond the mean symbol pays its costs, even less its standard error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpupipe.backtest.calling.contract import CallingRule, Candidates, better_side
+
+MARGIN = 1.0
+
+
+@dataclass(frozen=True)
+class Score(CallingRule):
+    """Call a row where its expected net return is above 0, and its selection, less `margin` errors, above the costs.
+
+    The second condition keeps a rising market from calling every symbol: what all symbols are expected to earn is in
+    the expected net return, and not in the selection.
+
+    >>> Score.parse(""), Score.parse("2").text
+    (Score(margin=1.0), 'score:2')
+    """
+
+    margin: float = MARGIN
+
+    name = "score"
+    usage = "score[:MARGIN]"
+    about = f"expected net return above 0, and {MARGIN:g} standard error above what the mean symbol earns (default)"
+    better = "top:5%"
+
+    @classmethod
+    def parse(cls, argument: str) -> Score:
+        """See `CallingRule`."""
+        try:
+            margin = float(argument) if argument else MARGIN
+        except ValueError:
+            margin = math.nan
+        if not (math.isfinite(margin) and margin >= 0):
+            raise ValueError("a margin of 0 or more standard errors, as in score:1.5")
+        return cls(margin)
+
+    @property
+    def text(self) -> str:
+        """See `CallingRule`."""
+        return self.name if self.margin == MARGIN else f"{self.name}:{self.margin:g}"
+
+    @property
+    def sentence(self) -> str:
+        """See `CallingRule`."""
+        errors = "standard error" if self.margin == 1 else "standard errors"
+        return (
+            "Rows are called where the expected net return is above 0, and what a row earns beyond the mean symbol of "
+            f"its date pays the costs even when it is {self.margin:g} {errors} lower."
+        )
+
+    def call(self, candidates: Candidates) -> np.ndarray:
+        """See `CallingRule`."""
+        scores = candidates.scores
+        certain = scores.selection - self.margin * scores.selection_error - candidates.costs
+        return better_side((scores.expected > 0) & (certain > 0), scores.expected)
+
+    def why_nothing(self, candidates: Candidates) -> str:
+        """See `CallingRule`."""
+        scores = candidates.scores
+        known = np.isfinite(scores.expected).any(axis=1)
+        if not (scores.selection[known] != 0).any():
+            return "its order of the symbols earned nothing on the rows that it had not seen before the test"
+        if not (scores.expected[known] > 0).any():
+            return "no expected net return is above 0"
+        return (
+            f"no row earns so much more than the mean symbol that it pays the costs when {self.margin:g} standard "
+            "errors lower"
+        )
