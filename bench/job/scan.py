@@ -25,9 +25,10 @@ import numpy as np
 from bench import runs
 from bench.timing import timed
 from gpupipe.artifacts.load import Models, load
-from gpupipe.backtest.choices import F1
+from gpupipe.backtest.calling.registry import DEFAULT
 from gpupipe.data.panel import BARS, PRICES, Panel
-from gpupipe.serving.scan import keep_active, scan
+from gpupipe.serving.active_signals import keep_active
+from gpupipe.serving.scan import scan
 from gpupipe.serving.signal_table import about, write
 
 NOISE = 0.002  # a day, standard deviation, of what a repeated symbol's prices walk away from the original
@@ -80,7 +81,7 @@ def measure(models: Models, panel: Panel, family: str, times: int, commands: int
             scan_s, found = timed(lambda: scan(models, panel, family))
 
             def keep(found: Any = found, k: int = k) -> None:
-                write(pathlib.Path(folder, "signals.parquet"), found, about(models, found, F1))
+                write(pathlib.Path(folder, "signals.parquet"), found, about(models, found, DEFAULT))
                 keep_active(str(pathlib.Path(folder, f"{k}.sqlite")), found, panel)
 
             steps.append({"scan": scan_s, "writing": timed(keep)[0], **found.seconds})

@@ -32,7 +32,7 @@ N_BINS = 5
 PRIOR_ROWS = 100.0  # rows' weight on a class's payoff over all bins, in each bin
 PRIOR_SYMBOLS = 5.0  # symbols' weight on the mean raw return of all rows, in each date's mean
 STRETCHES = 5  # of dates, for cross-fitting
-FEWEST_BLOCKS = 6
+FEWEST_BLOCKS = 4
 SIDES = ("long", "short")
 
 
@@ -160,7 +160,7 @@ def fit(
     probability: float (n, n_classes).  volatility: float (n,), in any unit.  time_ns: int64 (n,).
     y: int (n,), class numbers.  gross: float (n, 2), realised returns of a long and of a short trade, before costs.
     horizon: in bars; windows of as many dates overlap.
-    Rows with an unknown probability, class or return are left out. None where fewer than six blocks of dates are left:
+    Rows with an unknown probability, class or return are left out. None where fewer than four blocks of dates are left:
     there is no standard error then.
     """
     known = (y >= 0) & np.isfinite(gross).all(axis=1) & np.isfinite(probability).all(axis=1)
@@ -233,7 +233,12 @@ def _payoffs(bins: np.ndarray, y: np.ndarray, gross: np.ndarray, n_bins: int, n_
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, block: np.ndarray, n_blocks: int) -> Effect:
-    """sum(above) / sum(below), float64 (n,), with the standard error over blocks; 0 and 0 where the divisor is 0."""
+    """sum(above) / sum(below), float64 (n,), with the standard error over blocks; 0 and 0 where the divisor is 0.
+
+    The error is stretched as Student's t asks for few blocks, as intervals are (block_bootstrap.interval).
+    """
+    from scipy.special import ndtri, stdtrit
+
     tops, bottoms = (np.bincount(block, values, minlength=n_blocks) for values in (above, below))
     whole = bottoms.sum()
     if not whole > 0:
@@ -241,7 +246,7 @@ def _ratio(above: np.ndarray, below: np.ndarray, block: np.ndarray, n_blocks: in
     ratio = tops.sum() / whole
     residual = tops - ratio * bottoms
     error = math.sqrt(float((residual**2).sum()) * n_blocks / (n_blocks - 1)) / whole
-    return Effect(float(ratio), float(error))
+    return Effect(float(ratio), float(error * stdtrit(n_blocks - 1, 0.975) / ndtri(0.975)))
 
 
 def _less_date_mean(values: np.ndarray, date: np.ndarray, n_dates: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from gpupipe.data.halts import halted_rows
 from gpupipe.data.panel import Panel
 from gpupipe.targets.barriers import factors
 
-LONG, SHORT = 1, 2
+NOTHING, LONG, SHORT = 0, 1, 2  # as kernels.backtest has them, which loads a compiler
 SIDES = (LONG, SHORT)
 END_OF_DATA = 5  # kernels.backtest.END
 

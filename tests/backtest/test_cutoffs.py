@@ -157,24 +157,24 @@ def test_a_choice_is_kept_for_its_models_bars_and_costs(trained, chosen, tmp_pat
 def test_the_commands(trained, tmp_path, capsys):
     out = shutil.copytree(trained, tmp_path / "OUT")
     data = ["--models", str(out), "--data", SOURCE]
-    assert main(["scan", *data, "--family", "linear", "--cutoff", "profit"]) == 0
+    assert main(["scan", *data, "--family", "linear", "--call", "profit"]) == 0
     output = capsys.readouterr().out
     assert "Cutoffs of linear by profit, on validation (" in output and "6 basis points a trade" in output
     assert output.count(" %: BUY ") == 4
-    assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--json"]) == 0
+    assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--call", "f1", "--json"]) == 0
     before = json.loads(capsys.readouterr().out)
-    assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--cutoff", "profit"]) == 0
+    assert main(["backtest", *data, "--sectors", ",".join(SECTORS), "--call", "profit"]) == 0
     assert "from the cutoff that paid best on validation" in " ".join(capsys.readouterr().out.split())
     after = json.loads((out / "backtest" / "statistics.json").read_bytes())
-    assert (before["cutoff"], after["cutoff"], len(after["tried"])) == ("f1", "profit", 2)
+    assert (before["call"], after["call"], len(after["tried"])) == ("f1", "profit", 2)
     rows = {name: sum(row.get("trades") or 0 for row in whole["statistics"]) for name, whole in
             (("f1", before), ("profit", after))}  # fmt: skip
     assert rows["f1"] != rows["profit"]
     assert {row["trials"] for row in after["statistics"] if "trials" in row} == {2 * 8, 2 * 24}
     capsys.readouterr()
     for name, more, words in (
-        ("backtest", ["--source", "walk-forward", "--cutoff", "profit"], "are not kept"),
-        ("scan", ["--cutoff", "profit", "--commission", "-1"], "commission_bps -1"),
+        ("backtest", ["--source", "walk-forward", "--call", "profit"], "are not kept"),
+        ("scan", ["--call", "profit", "--commission", "-1"], "commission_bps -1"),
     ):
         assert main([name, *data, *more]) == 2
         error = capsys.readouterr().err
@@ -185,5 +185,5 @@ def test_data_without_validation_bars_are_refused(models):
     market = tiny_market()
     begin, _ = dates_of(models, "test")
     late = cut(market, lambda k, bars: market.time_ns[market.offsets[k] + bars] >= begin)
-    with pytest.raises(UserError, match="--cutoff profit: the data hold no bar of"):
+    with pytest.raises(UserError, match="--call profit: the data hold no bar of"):
         choose(models, late, FREE)

@@ -8,9 +8,9 @@ import pytest
 from gpupipe.backtest import OutOfSample, Rules, backtest
 from gpupipe.backtest.choices import HALTS
 from gpupipe.backtest.engine import REASONS
-from gpupipe.data.halts import halted_rows
 from gpupipe.backtest.job import measured
 from gpupipe.cli.backtest import halts_of
+from gpupipe.data.halts import halted_rows
 from tests.support.panels import random_panel
 
 N = 16

@@ -14,12 +14,15 @@ import pytest
 
 from bench.job.scan import resized
 from gpupipe.artifacts.load import load
+from gpupipe.backtest.calling import registry
+from gpupipe.backtest.rules import Rules
 from gpupipe.cli import main
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.pipeline import supervised
 from gpupipe.runtime.errors import UserError
-from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, _prices, keep_active, scan
+from gpupipe.serving.active_signals import keep_active
+from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, _prices, scan
 from gpupipe.serving.signal_table import plain
 from gpupipe.targets.classes import BUY, SELL
 from gpupipe.training import groups
@@ -63,8 +66,8 @@ def models(trained):
     return trained[0]
 
 
-def signal(symbol: str, side: str, time: str, strength: float = 1.5, horizon: int = 2) -> Signal:
-    numbers = [0.5, 0.2, 0.3, 0.5, strength, 1.0, 9.9, 10.1, 9.0, 12.5]
+def signal(symbol: str, side: str, time: str, earned: float = 0.015, horizon: int = 2) -> Signal:
+    numbers = [0.5, 0.2, 0.3, 0.5, 0.1, 0.1, earned, 0.001, 1.0, 9.9, 10.1, 9.0, 12.5]
     return Signal(symbol, "energy", time, 10.0, "linear", horizon, 0.02, side, *numbers)
 
 
@@ -131,8 +134,9 @@ def test_the_steps_of_a_scan_are_timed(models, market):
     assert set(scan(models, market, "linear").seconds) == {"features", *FAMILIES, "signals"}
 
 
-def test_sides_are_called_by_the_models_own_cutoffs(models, market):
-    scanned = scan(models, market, "linear")
+def test_sides_of_f1_are_called_by_the_models_own_cutoffs(models, market):
+    without_scores = dataclasses.replace(models, expected_returns={})
+    scanned = scan(without_scores, market, "linear", rule=registry.rule("f1"))
     sides = {"SELL": 0, "HOLD": 1, "BUY": 2}
     for signal in scanned.signals:
         label = f"label_{signal.label}"
@@ -143,9 +147,39 @@ def test_sides_are_called_by_the_models_own_cutoffs(models, market):
         probability = np.array([[signal.p_sell, signal.p_hold, signal.p_buy]], np.float32)
         assert calls(probability, {"buy": buy, "sell": sell})[0] == sides[signal.side]
         assert signal.probability == [signal.p_sell, signal.p_hold, signal.p_buy][sides[signal.side]]
-        if signal.side == "BUY":
-            assert signal.strength == pytest.approx(signal.p_buy / buy) and signal.strength >= 1
+        assert np.isnan(signal.expected_net_return)
     assert {signal.side for signal in scanned.signals} == set(sides)
+
+
+@pytest.mark.parametrize("text", ["score", "score:0", "top:3", "top:10%/sector", "topk-dropout:5/2", "f1"])
+def test_a_called_symbol_is_expected_to_earn_by_every_rule(models, market, text):
+    scanned = scan(models, market, "meta_learner", rule=registry.rule(text))
+    called = [signal for signal in scanned.signals if signal.side != "HOLD"]
+    assert all(signal.expected_net_return > 0 and signal.uncertainty > 0 for signal in called)
+    assert [signal.symbol for signal in scanned.top(5)] == [
+        signal.symbol for signal in sorted(scanned.top(99), key=lambda one: -one.expected_net_return)
+    ][:5]
+    silent = {signal.label for signal in scanned.signals} - {signal.label for signal in called}
+    for label in silent:
+        assert any(f"meta_learner_{label}" in sentence for sentence in scanned.without_calls)
+
+
+def test_a_signal_explains_itself(models, market):
+    scanned = scan(models, market, "linear", rule=registry.rule("top:5"))
+    whole = models.predict(market, ["linear"])
+    natr = compute_features(market, "natr_14").values[:, 0]
+    last = market.offsets[1:] - 1
+    for label in ("1d_2pct", "2d_2pct"):
+        learned = [models.expected_returns[sector, f"label_{label}", "linear"] for sector in SECTORS]
+        assert all(item is learned[0] for item in learned)  # the sectors of a pool are compared with each other
+        scores = learned[0].scores(whole.of(f"linear_{label}")[last], natr[last], np.zeros(len(last), np.int64))
+        for signal in (item for item in scanned.signals if item.label == label):
+            s = market.symbols.index(signal.symbol)
+            side = {"BUY": 0, "SELL": 1}.get(signal.side, int(scores.expected[s, 1] > scores.expected[s, 0]))
+            assert signal.expected_net_return == pytest.approx(Rules().net(scores.expected[s, side], side + 1))
+            shares = json.loads((models.out / f"trained_2pct/{signal.sector}/1d/metadata.json").read_text())
+            if label == "1d_2pct":
+                assert signal.base_buy == shares["class_shares"]["train"]["BUY"]
 
 
 def test_no_price_of_a_signal_is_below_0():
@@ -156,7 +190,9 @@ def test_no_price_of_a_signal_is_below_0():
 
 
 def test_prices_of_a_signal_by_hand(models, market):
-    scanned = scan(models, market, "linear", levels=Levels(stop_atr=2.0, target=3.0, band_atr=0.5))
+    levels = Levels(stop_atr=2.0, target=3.0, band_atr=0.5)
+    scanned = scan(models, market, "linear", levels=levels, rule=registry.rule("top:10"))
+    assert scanned.top(100)
     for signal in scanned.top(100):
         atr = (signal.entry_high - signal.entry_low) / (2 * 0.5)
         assert 0 < atr < signal.close
@@ -165,14 +201,16 @@ def test_prices_of_a_signal_by_hand(models, market):
         assert signal.target == pytest.approx(max(signal.close + sign * 6 * atr, 0), rel=1e-6)
         assert (signal.entry_high + signal.entry_low) / 2 == pytest.approx(signal.close, rel=1e-6)
     assert all(np.isnan(signal.stop) for signal in scanned.signals if signal.side == "HOLD")
-    strengths = [signal.strength for signal in scanned.top(100)]
-    assert strengths == sorted(strengths, reverse=True) and len(scanned.top(2)) == 2
+    earned = [signal.expected_net_return for signal in scanned.top(100)]
+    assert earned == sorted(earned, reverse=True) and len(scanned.top(2)) == 2
     assert len({signal.symbol for signal in scanned.top(100)}) == len(scanned.top(100))
 
 
 def test_stop_target_and_band_are_of_the_bars_own_atr_and_the_target_is_two_and_a_half_stops_away(models, market):
     natr = compute_features(market, "natr_14").values[:, 0]
-    scanned = scan(models, market, "linear").top(100)
+    scanned = scan(dataclasses.replace(models, expected_returns={}), market, "linear", rule=registry.rule("f1")).top(
+        100
+    )
     for signal in scanned:
         row = market.offsets[market.symbols.index(signal.symbol) + 1] - 1
         atr, sign = natr[row] / 100 * market.close[row], 1 if signal.side == "BUY" else -1
@@ -209,9 +247,13 @@ def test_one_active_signal_a_symbol(market, tmp_path):
             rows = database.execute("select symbol, side, status, created, updated from active_signals").fetchall()
         return {row[0]: row[1:] for row in rows}
 
-    first = (signal(symbol, "BUY", times[10]), signal(other, "SELL", times[10]), signal(symbol, "SELL", times[10], 1.1))
+    first = (
+        signal(symbol, "BUY", times[10]),
+        signal(other, "SELL", times[10]),
+        signal(symbol, "SELL", times[10], 0.011),
+    )
     assert kept(10, *first) == [("CREATED", symbol), ("CREATED", other)]
-    assert there()[symbol] == ("BUY", "CREATED", times[10], times[10])  # the stronger of two
+    assert there()[symbol] == ("BUY", "CREATED", times[10], times[10])  # the better of two
     assert kept(10, *first) == []  # the same again
     assert kept(11, signal(symbol, "BUY", times[11])) == [("UPDATED", symbol)]  # the other is one bar old: kept
     assert there() == {
@@ -285,12 +327,18 @@ def test_a_file_that_is_no_database_is_left_as_it_is(market, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "the user's own " * 100
 
 
-def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, monkeypatch):
-    assert scan(models, market, "linear").degenerate == ()
+def test_a_rule_that_calls_everything_is_refused(models, market):
     low = {key: (1e-9, 1.0) for key in models.cutoffs}
-    scanned = scan(dataclasses.replace(models, cutoffs=low), market, "linear")
-    assert len(scanned.degenerate) == 2
-    assert f"calls {market.n_symbols} of {market.n_symbols} symbols BUY" in scanned.degenerate[0]
+    everything = dataclasses.replace(models, cutoffs=low, expected_returns={})
+    scanned = scan(everything, market, "linear", rule=registry.rule("f1"))
+    assert not scanned.top(9) and len(scanned.without_calls) == 1
+    assert f"calls {market.n_symbols} of the {market.n_symbols} rows" in scanned.without_calls[0]
+    assert "--call score is the next better rule" in scanned.without_calls[0]
+    assert "no expected return could be learned" in scan(everything, market, "linear").without_calls[0]
+
+
+def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market):
+    assert scan(models, market, "linear").degenerate == ()
     alike = [dataclasses.replace(signal(name, "HOLD", "2024-01-02T00:00:00"), p_buy=0.3) for name in "ABC"]
     assert "predicts the same for all 3 symbols" in _degenerate(alike)[0]
     assert _degenerate([*alike, dataclasses.replace(alike[0], symbol="D", p_buy=0.4)]) == []
@@ -298,7 +346,7 @@ def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market, 
 
 def test_the_command(models, tmp_path, capsys):
     data = "simulated:symbols=30,bars=260,signal=1"
-    options = ["scan", "--models", str(models.out), "--data", data, "--family", "linear"]
+    options = ["scan", "--models", str(models.out), "--data", data, "--family", "linear", "--call", "top:4"]
     assert main.main([*options, "--top", "3", "--active", str(tmp_path / "a.sqlite")]) == 0
     printed = capsys.readouterr().out
     assert "called BUY or SELL by linear" in printed and "CREATED" in printed

@@ -14,7 +14,7 @@ from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
 from gpupipe.evaluation.expected_return import Scores
 from gpupipe.features.matrix import compute_features
-from gpupipe.kernels.backtest import LONG, NOTHING, SHORT
+from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
 VOLATILITY = "natr_14"  # the column by whose bins payoffs were learned (workloads.equity)
 ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import ExpectedReturn, Scores
-from gpupipe.kernels.backtest import LONG, NOTHING, SHORT
+from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
 SIDES = (LONG, SHORT)  # the order of the last axis of every array of two
 BUY, SELL = 0, 1  # positions in `cutoffs`
@@ -67,8 +67,6 @@ class CallingRule(ABC):
 
     Class attributes:
     name: as in `--call NAME` or `--call NAME:ARGUMENT`.
-    usage: what the help shows, such as "top:K".
-    about: in a few words.
     better: the text of the rule to use where this one is refused; "" for none.
     absolute: whether it compares predictions with levels that were chosen at another time. Such a rule can fall silent
         in a quiet market, and is then refused; for the others silence is a result.
@@ -81,8 +79,6 @@ class CallingRule(ABC):
     """
 
     name: ClassVar[str]
-    usage: ClassVar[str]
-    about: ClassVar[str]
     better: ClassVar[str] = ""
     absolute: ClassVar[bool] = False
     needs_score: ClassVar[bool] = True

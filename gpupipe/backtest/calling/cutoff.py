@@ -9,7 +9,7 @@ import numpy as np
 
 from gpupipe.backtest.calling.contract import BUY, SELL, CallingRule, Candidates
 from gpupipe.backtest.rules import Rules
-from gpupipe.kernels.backtest import LONG, NOTHING, SHORT
+from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,6 @@ class BestF1(CallingRule):
     """
 
     name = "f1"
-    usage = "f1"
-    about = "the probability reaches the cutoff with the best F1 on validation; ignores costs"
     better = "score"
     absolute = True
     needs_score = False
@@ -68,8 +66,6 @@ class BestProfit(BestF1):
     """
 
     name = "profit"
-    usage = "profit"
-    about = "the probability reaches the cutoff that paid best on validation after costs, or never"
     reads_validation = True
 
     @property

@@ -1,27 +1,40 @@
-"""The registry of calling rules: names and where their classes are. A new rule is one line here."""
+"""The registry of calling rules: names, where their classes are, and their help. A new rule is one line here."""
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from gpupipe.backtest.calling.contract import CallingRule
 from gpupipe.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from gpupipe.backtest.calling.contract import CallingRule
+
 DEFAULT = "score"
+# By name: the class, how it is written, and which rows it calls. Classes are loaded when they are first asked for.
 RULES = {
-    "score": "gpupipe.backtest.calling.score:Score",
-    "top": "gpupipe.backtest.calling.top:Top",
-    "topk-dropout": "gpupipe.backtest.calling.topk_dropout:TopkDropout",
-    "f1": "gpupipe.backtest.calling.cutoff:BestF1",
-    "profit": "gpupipe.backtest.calling.cutoff:BestProfit",
-}
-
-
-def rule_class(name: str) -> type[CallingRule]:
-    """The class of a rule; KeyError for an unknown name."""
-    module, _, attribute = RULES[name].partition(":")
-    found: type[CallingRule] = getattr(importlib.import_module(module), attribute)
-    return found
+    "score": (
+        "gpupipe.backtest.calling.score:Score", "score[:MARGIN]",
+        "expected net return above 0, and above what the mean symbol earns by the costs and MARGIN standard errors "
+        "(default 1)",
+    ),
+    "top": (
+        "gpupipe.backtest.calling.top:Top", "top:K, top:5%[/sector]",
+        "the K or 5 % best-ranked symbols of each date (and sector), where they are expected to earn",
+    ),
+    "topk-dropout": (
+        "gpupipe.backtest.calling.topk_dropout:TopkDropout", "topk-dropout:HOLD/DROP",
+        "Qlib's TopkDropout, long only: HOLD symbols, of which at most DROP are exchanged at each date",
+    ),
+    "f1": (
+        "gpupipe.backtest.calling.cutoff:BestF1", "f1",
+        "the probability reaches the cutoff with the best F1 on validation, whatever trades cost",
+    ),
+    "profit": (
+        "gpupipe.backtest.calling.cutoff:BestProfit", "profit",
+        "the probability reaches the cutoff that paid best on validation after costs, or never",
+    ),
+}  # fmt: skip
 
 
 def rule(text: str) -> CallingRule:
@@ -32,15 +45,15 @@ def rule(text: str) -> CallingRule:
     """
     name, _, argument = text.strip().replace(" ", ":", 1).partition(":")
     if name not in RULES:
-        usages = ", ".join(rule_class(known).usage for known in RULES)
-        raise UserError(f"--call {text}: expected one of {usages}")
+        raise UserError(f"--call {text}: expected one of {', '.join(usage for _, usage, _ in RULES.values())}")
+    module, _, attribute = RULES[name][0].partition(":")
+    rule_class: type[CallingRule] = getattr(importlib.import_module(module), attribute)
     try:
-        return rule_class(name).parse(argument.strip())
+        return rule_class.parse(argument.strip())
     except ValueError as error:
         raise UserError(f"--call {text}: expected {error}") from None
 
 
 def rule_help() -> str:
     """The rules, for the help of `--call`."""
-    rules = [rule_class(name) for name in RULES]
-    return "which rows are called: " + "; ".join(f"{known.usage}: {known.about}" for known in rules)
+    return "which rows are called. " + "; ".join(f"{usage}: {about}" for _, usage, about in RULES.values())

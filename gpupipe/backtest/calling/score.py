@@ -26,8 +26,6 @@ class Score(CallingRule):
     margin: float = MARGIN
 
     name = "score"
-    usage = "score[:MARGIN]"
-    about = f"expected net return above 0, and {MARGIN:g} standard error above what the mean symbol earns (default)"
     better = "top:5%"
 
     @classmethod

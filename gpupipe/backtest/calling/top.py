@@ -28,8 +28,6 @@ class Top(CallingRule):
     by_sector: bool = False
 
     name = "top"
-    usage = "top:K, top:5%[/sector]"
-    about = "the K or 5 % best-ranked symbols of each date (and sector), where they are expected to earn"
 
     @classmethod
     def parse(cls, argument: str) -> Top:

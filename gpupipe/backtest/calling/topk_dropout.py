@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpupipe.backtest.calling.contract import CallingRule, Candidates
-from gpupipe.kernels.backtest import LONG, NOTHING
+from gpupipe.targets.trade_return import LONG, NOTHING
 
 _FORM = re.compile(r"(\d+)/(\d+)")
 
@@ -28,8 +28,6 @@ class TopkDropout(CallingRule):
     drop: int = 5
 
     name = "topk-dropout"
-    usage = "topk-dropout:HOLD/DROP"
-    about = "Qlib's TopkDropout: HOLD symbols, at most DROP of them exchanged at each date; long only"
 
     @classmethod
     def parse(cls, argument: str) -> TopkDropout:
