@@ -36,7 +36,9 @@ def out(trained, tmp_path):
 
 
 def command(out, *more):
-    return main(["backtest", "--models", str(out), "--data", SOURCE, "--sectors", ",".join(SECTORS), "--call", "f1", *more])
+    return main(
+        ["backtest", "--models", str(out), "--data", SOURCE, "--sectors", ",".join(SECTORS), "--call", "f1", *more]
+    )
 
 
 def contents(folder):

@@ -189,6 +189,10 @@ def test_every_warning_is_there_once(tmp_path):
     assert "No warnings" in warnings_section.warnings(tmp_path / "none", quiet, [at(0, "start", run_key="k")]).text[0]
 
 
+MONEY = {"p_buy": 0.3, "base_buy": 0.2, "p_sell": 0.1, "base_sell": 0.15, "expected_net_return": 0.002,
+         "uncertainty": 0.001}  # fmt: skip
+
+
 def test_signals_name_their_date_and_their_models(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -199,11 +203,13 @@ def test_signals_name_their_date_and_their_models(tmp_path):
     nothing = signals.signals(tmp_path, SUMMARY)
     assert "No scan" in nothing.text[0] and not nothing.parts
     row = {"symbol": "A", "sector": "energy", "time": "2026-01-05T00:00:00", "side": "BUY", "horizon": 5,
-           "threshold": 0.05, "probability": 0.5, "strength": 2.0, "agreement": 1.0, "close": 10.0, "model": "linear",
+           "threshold": 0.05, **MONEY, "agreement": 1.0, "close": 10.0, "model": "linear",
            "entry_low": 9.0, "entry_high": 11.0, "stop": 8.0, "target": 15.0}  # fmt: skip
-    rows = [row, {**row, "horizon": 1, "side": "SELL", "strength": 1.0}, {**row, "symbol": "B", "side": "HOLD"},
-            {**row, "symbol": "OLD", "time": "2025-12-24T00:00:00", "strength": 99.0}]  # fmt: skip
-    about = {"run_key": SUMMARY["run_key"], "cutoff": "profit", "degenerate": ["linear 5d_5pct calls all of them BUY"]}
+    rows = [row, {**row, "horizon": 1, "side": "SELL", "expected_net_return": 0.001},
+            {**row, "symbol": "B", "side": "HOLD"},
+            {**row, "symbol": "OLD", "time": "2025-12-24T00:00:00", "expected_net_return": 0.9}]  # fmt: skip
+    about = {"run_key": SUMMARY["run_key"], "call": "profit", "degenerate": ["linear 5d_5pct predicts one thing"],
+             "without_calls": ["--call profit calls nothing for linear_1d_5pct: no cutoff paid."]}  # fmt: skip
 
     def written(**changes):
         table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps({**about, **changes})})
@@ -215,13 +221,14 @@ def test_signals_name_their_date_and_their_models(tmp_path):
     assert [line[:5] for line in table.rows] == [["A", "energy", "2026-01-05", "BUY", "5 bars, 5 %"]]
     assert "1 BUY and 0 SELL" in section.text[0] and "1 of 2 symbols are HOLD" in section.text[0]
     assert "that paid best on validation, or never" in section.text[0]
-    assert "Left out: 1 symbols" in section.text[1] and not any("Other models" in line for line in section.text)
-    assert section.text[-1] == "linear 5d_5pct calls all of them BUY."
+    assert "no cutoff paid" in section.text[1]
+    assert table.rows[0][5:11] == pytest.approx([30, 20, 10, 15, 0.2, 0.1])
+    assert "Left out: 1 symbols" in section.text[2] and not any("Other models" in line for line in section.text)
+    assert section.text[-1] == "linear 5d_5pct predicts one thing."
     assert any("Other models than the ones in this folder" in line for line in written(run_key="another").text)
-    assert not any("most of them" in line for line in (*section.text, *written(cutoff="f1").text))
     rows[2] |= {"side": "SELL"}
-    assert "2 of 2 symbols are called BUY or SELL. That is most of them" in written(cutoff="f1").text[1]
-    assert "is not a file of gpupipe scan" in written(cutoff="of a newer gpupipe").text[0]
+    assert "1 BUY and 1 SELL" in written(call="score").text[0]
+    assert "is not a file of gpupipe scan" in written(call="of a newer gpupipe").text[0]
     about = ["nonsense"]
     pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about)}),
                    tmp_path / signals.SIGNALS)  # fmt: skip
@@ -238,16 +245,18 @@ def test_signals_show_the_digits_of_their_prices_and_the_zone_of_their_bars(tmp_
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from gpupipe.serving.scan import ABOUT, TABLE
+    from gpupipe.serving.active_signals import TABLE
+    from gpupipe.serving.scan import ABOUT
 
     row = {"symbol": "COIN", "sector": "[b]<i>&", "time": "2026-01-05T14:00:00", "side": "BUY", "horizon": 5,
-           "threshold": 0.05, "probability": 0.5, "strength": 2.0, "agreement": 1.0, "close": 2.013e-05,
+           "threshold": 0.05, **MONEY, "agreement": 1.0, "close": 2.013e-05,
            "model": "linear", "entry_low": 1.99e-05, "entry_high": 2.03e-05, "stop": 1.9e-05,
            "target": None}  # fmt: skip
     tokyo = {**row, "symbol": "[/ES]", "time": "2026-01-05T22:00:00", "close": 187.25, "entry_low": 186.677,
-             "entry_high": 187.823, "stop": 184.0, "target": 195.0, "strength": 1.0}  # fmt: skip
+             "entry_high": 187.823, "stop": 184.0, "target": 195.0, "expected_net_return": None}  # fmt: skip
     display = {"intraday": True, "utc_offset_s": {"[/ES]": 32400}, "decimals": {}}
-    about = {"run_key": SUMMARY["run_key"], "cutoff": "profit", "degenerate": [], "display": display}
+    about = {"run_key": SUMMARY["run_key"], "call": "profit", "degenerate": [], "without_calls": [],
+             "display": display}  # fmt: skip
 
     def written(*rows):
         table = pa.Table.from_pylist(rows).replace_schema_metadata({ABOUT: json.dumps(about)})
@@ -265,7 +274,7 @@ def test_signals_show_the_digits_of_their_prices_and_the_zone_of_their_bars(tmp_
     strongest, active = section.parts
     (es,) = strongest.rows  # of the newest session, which for this symbol is a day later than in UTC
     assert es[:3] == ["[/ES]", "[b]<i>&", "2026-01-06 07:00 +09:00"]
-    assert [page._cell(value, 2) for value in es[8:]] == ["187.25", "186.68", "187.82", "184.00", "195.00"]
+    assert [page._cell(value, 2) for value in es[12:]] == ["187.25", "186.68", "187.82", "184.00", "195.00"]
     assert "On the bars of 2026-01-06" in section.text[0] and "Left out: 1 symbols" in " ".join(section.text)
     assert active.rows == [["CREATED", "[/ES]", "BUY", "2026-01-06 06:00 +09:00", "2026-01-06 07:00 +09:00"]]
     content = page.render("t", [], [section]).replace(page.library(), "")
@@ -274,7 +283,7 @@ def test_signals_show_the_digits_of_their_prices_and_the_zone_of_their_bars(tmp_
     (coin,) = written({**row, "time": "2026-01-06T01:00:00"}, {**tokyo, "side": "HOLD"}).parts[0].rows
     assert coin[2] == "2026-01-06 01:00 UTC"
     expected = ["0.00002013", "0.00001990", "0.00002030", "0.00001900", "–"]
-    assert [page._cell(value, 2) for value in coin[8:]] == expected
+    assert [page._cell(value, 2) for value in coin[12:]] == expected
 
 
 def test_a_leaderboard_without_events_has_words_in_place_of_gains():
