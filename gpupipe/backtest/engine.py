@@ -15,7 +15,6 @@ from gpupipe.data.panel import Panel
 from gpupipe.runtime.device import device_of
 from gpupipe.targets.barriers import factors
 from gpupipe.targets.classes import percent
-from gpupipe.targets.trade_return import LONG, SHORT
 
 REASONS = ("", "target", "stop", "time", "opposite call", "end of data")
 VOLATILITY_BARS = 20

@@ -21,8 +21,9 @@ together.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +194,29 @@ def fit(
     return ExpectedReturn(edges, payoff, centre, (levels[0], levels[1]), (slopes[0], slopes[1]), len(y), len(dates))
 
 
+def scores_of(
+    learned: Sequence[ExpectedReturn | None],
+    probability: np.ndarray,
+    volatility: np.ndarray | None,
+    time_ns: np.ndarray,
+    group: np.ndarray,
+) -> Scores:
+    """Scores of one model's rows, before costs; NaN where its group has no expected return.
+
+    learned: for each group; groups that share one object are compared with each other on each date.
+    probability: float (n, n_classes).  volatility: float (n,), or None where nothing was learned.
+    time_ns, group: int64 (n,).
+    """
+    whole = Scores(*(np.full((len(time_ns), 2), np.nan) for _ in dataclasses.fields(Scores)))
+    for value in {id(value): value for value in learned if value is not None}.values():
+        at = np.flatnonzero(np.isin(group, [g for g, other in enumerate(learned) if other is value]))
+        assert volatility is not None, "an expected return needs volatilities"
+        some = value.scores(probability[at], volatility[at], time_ns[at])
+        for field in dataclasses.fields(Scores):
+            getattr(whole, field.name)[at] = getattr(some, field.name)
+    return whole
+
+
 def raw_returns(payoff: np.ndarray, probability: np.ndarray, bins: np.ndarray) -> np.ndarray:
     """float64 (n, 2): the payoffs of each row's bin, weighted by its probabilities, of a long and of a short trade.
 
@@ -200,6 +224,65 @@ def raw_returns(payoff: np.ndarray, probability: np.ndarray, bins: np.ndarray) -
     """
     weighted = [(probability * payoff[side][bins]).sum(axis=1, dtype=np.float64) for side in range(2)]
     return np.stack(weighted, axis=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected and realised returns of rows in groups of rising expected return, on rows that nothing was learned from.
+
+    expected, realised: mean returns of each group.  error: standard error of the realised mean, over blocks of dates;
+    NaN with fewer than four blocks.  rows: numbers of rows.
+
+    >>> expected = np.linspace(-0.01, 0.01, 400)
+    >>> calibration = calibrate(expected, expected, np.repeat(np.arange(100), 4), horizon=1, n_groups=4)
+    >>> calibration.rows, calibration.is_monotone, calibration.worst < 1
+    ((100, 100, 100, 100), True, True)
+    """
+
+    expected: tuple[float, ...]
+    realised: tuple[float, ...]
+    error: tuple[float, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def is_monotone(self) -> bool:
+        """Whether realised returns rise from group to group."""
+        return bool((np.diff(self.realised) > 0).all())
+
+    @property
+    def worst(self) -> float:
+        """The largest difference between expected and realised returns, in standard errors; NaN without any."""
+        difference = np.abs(np.array(self.expected) - np.array(self.realised))
+        errors = np.array(self.error)
+        return float(np.nanmax(difference / errors)) if (errors > 0).any() else float("nan")
+
+
+def calibrate(
+    expected: np.ndarray, realised: np.ndarray, time_ns: np.ndarray, horizon: int, n_groups: int = 10
+) -> Calibration:
+    """Compare expected with realised returns in groups of about equally many rows, by expected return.
+
+    expected, realised: float (n,); rows where one is NaN are left out.  time_ns: int64 (n,).  horizon: in bars.
+    Equal expected returns stay together, so that there are fewer groups where many rows have the same one.
+    """
+    known = np.isfinite(expected) & np.isfinite(realised)
+    expected, realised, time_ns = (array[known].astype(np.float64) for array in (expected, realised, time_ns))
+    if not len(expected):
+        return Calibration((), (), (), ())
+    edges = np.unique(np.quantile(expected, np.arange(1, n_groups) / n_groups))
+    group = np.searchsorted(edges, expected, side="left")
+    dates, date = np.unique(time_ns, return_inverse=True)
+    n_blocks = len(dates) // block_length(len(dates), horizon)
+    block = np.minimum(date * max(n_blocks, 1) // len(dates), max(n_blocks, 1) - 1)
+    lines = []
+    for k in np.unique(group):
+        rows = group == k
+        error = float("nan")
+        if n_blocks >= FEWEST_BLOCKS:
+            error = _ratio(realised[rows], np.ones(int(rows.sum())), block[rows], n_blocks).error
+        lines.append((float(expected[rows].mean()), float(realised[rows].mean()), error, int(rows.sum())))
+    means, reals, errors, counts = zip(*lines, strict=True)
+    return Calibration(means, reals, errors, counts)
 
 
 def block_length(n_dates: int, horizon: int) -> int:

@@ -31,7 +31,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import dump_json, write_atomic
-from gpupipe.training import cross_validate, importance, planning, warm_start
+from gpupipe.training import cross_validate, expected_return, importance, planning, warm_start
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
 from gpupipe.training.expected_return import GroupTrades
@@ -160,6 +160,7 @@ class _SupervisedJob:
         )
         whole = summary.build(measured, published.skipped, facts, n_targets=len(target.names))
         tuning = {} if job.tuning is None else {"tuning": job.tuning}
+        whole["expected_returns"] = expected_return.measured(training, published.trained)
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)

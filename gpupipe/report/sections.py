@@ -12,6 +12,7 @@ from gpupipe.artifacts.summary import baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
 from gpupipe.report import charts, sentences
+from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, to_percent
 from gpupipe.report.leaderboard import by_sector, leaderboard
@@ -43,6 +44,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         leaderboard(whole),
         by_sector(whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
+        expected_returns(whole),
         importance(out),
         folds(whole),
         backtest(out, whole) if calls else None,

@@ -13,10 +13,11 @@ import numpy as np
 from gpupipe.artifacts.load import Models, Spent
 from gpupipe.backtest.calling import registry
 from gpupipe.backtest.calling.calls import VOLATILITY, Refusal, judged, sentences
-from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores, scores_of
+from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
+from gpupipe.evaluation.expected_return import scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display

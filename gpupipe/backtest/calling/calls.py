@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_scores, scores_of
+from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
-from gpupipe.evaluation.expected_return import Scores
+from gpupipe.evaluation.expected_return import Scores, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
@@ -120,11 +120,13 @@ def judged(
     if rule.needs_score and not candidates.has_score:
         return nothing, Refusal(name, NO_SCORE)
     calls = np.where(candidates.predicted, rule.call(candidates), NOTHING).astype(np.int8)
+    if not np.isin(calls, sides).any():
+        return calls, Refusal(name, rule.why_nothing(candidates))
     if candidates.has_score:
         for k, side in enumerate((LONG, SHORT)):
             calls[(calls == side) & ~(candidates.scores.expected[:, k] > 0)] = NOTHING
     if not np.isin(calls, sides).any():
-        return calls, Refusal(name, rule.why_nothing(candidates))
+        return calls, Refusal(name, "no row that it would call has an expected net return above 0")
     if reason := _degenerate(rule, calls, candidates, sides):
         return nothing, Refusal(name, reason, refused=True)
     return calls, None

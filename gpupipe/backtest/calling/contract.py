@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gpupipe.backtest.rules import Rules
-from gpupipe.evaluation.expected_return import ExpectedReturn, Scores
+from gpupipe.evaluation.expected_return import Scores
 from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
 SIDES = (LONG, SHORT)  # the order of the last axis of every array of two
@@ -123,29 +121,6 @@ def net_scores(scores: Scores, rules: Rules) -> tuple[Scores, np.ndarray]:
     expected = scores.expected * scale - costs
     changed = {name: getattr(scores, name) * scale for name in ("error", "selection", "selection_error")}
     return replace(scores, expected=expected, **changed), costs
-
-
-def scores_of(
-    learned: Sequence[ExpectedReturn | None],
-    probability: np.ndarray,
-    volatility: np.ndarray | None,
-    time_ns: np.ndarray,
-    group: np.ndarray,
-) -> Scores:
-    """Scores of one model's rows, before costs; NaN where its group has no expected return.
-
-    learned: for each group; groups that share one object are compared with each other on each date.
-    probability: float (n, n_classes).  volatility: float (n,), or None where nothing was learned.
-    time_ns, group: int64 (n,).
-    """
-    whole = Scores(*(np.full((len(time_ns), 2), np.nan) for _ in dataclasses.fields(Scores)))
-    for value in {id(value): value for value in learned if value is not None}.values():
-        at = np.flatnonzero(np.isin(group, [g for g, other in enumerate(learned) if other is value]))
-        assert volatility is not None, "an expected return needs volatilities"
-        some = value.scores(probability[at], volatility[at], time_ns[at])
-        for field in dataclasses.fields(Scores):
-            getattr(whole, field.name)[at] = getattr(some, field.name)
-    return whole
 
 
 def better_side(wanted: np.ndarray, value: np.ndarray) -> np.ndarray:

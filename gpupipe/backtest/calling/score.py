@@ -47,11 +47,14 @@ class Score(CallingRule):
     @property
     def sentence(self) -> str:
         """See `CallingRule`."""
-        errors = "standard error" if self.margin == 1 else "standard errors"
         return (
             "Rows are called where the expected net return is above 0, and what a row earns beyond the mean symbol of "
-            f"its date pays the costs even when it is {self.margin:g} {errors} lower."
+            f"its date pays the costs even when it is {self._errors} lower."
         )
+
+    @property
+    def _errors(self) -> str:
+        return "1 standard error" if self.margin == 1 else f"{self.margin:g} standard errors"
 
     def call(self, candidates: Candidates) -> np.ndarray:
         """See `CallingRule`."""
@@ -67,7 +70,4 @@ class Score(CallingRule):
             return "its order of the symbols earned nothing on the rows that it had not seen before the test"
         if not (scores.expected[known] > 0).any():
             return "no expected net return is above 0"
-        return (
-            f"no row earns so much more than the mean symbol that it pays the costs when {self.margin:g} standard "
-            "errors lower"
-        )
+        return f"no row earns so much more than the mean symbol that it pays the costs when {self._errors} lower"
