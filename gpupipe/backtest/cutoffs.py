@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.backtest import engine
-from gpupipe.backtest.engine import LONG, REASONS, SHORT
+from gpupipe.backtest.engine import REASONS
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import time_ns_of
 from gpupipe.data.halts import halted_rows
@@ -21,6 +21,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, dump_json, sha256_of, write_atomic
 from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
+from gpupipe.targets.trade_return import LONG, SHORT
 
 FILE = "cutoffs.json"  # in OUT
 FEWEST = 100  # trades, of all sectors together, below which a mean is not used

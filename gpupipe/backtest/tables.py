@@ -10,8 +10,9 @@ import numpy as np
 
 from gpupipe.backtest import benchmarks, statistics
 from gpupipe.backtest.choices import BUY_AND_HOLD
-from gpupipe.backtest.engine import REASONS, SHORT, Backtest, title_of
+from gpupipe.backtest.engine import REASONS, Backtest, title_of
 from gpupipe.backtest.sources import OutOfSample
+from gpupipe.targets.trade_return import SHORT
 
 if TYPE_CHECKING:
     import pyarrow

@@ -46,7 +46,8 @@ def expected_returns(whole: Mapping[str, Any]) -> Section | None:
         "the rule `score` calls nothing.",
         sentence(lines, model),
         f"The figure compares expected with realised returns of {model} on the sealed test, before costs, in up to ten "
-        "groups of rising expected return; a bar is two standard errors on each side. On the dashed line both are equal.",
+        "groups of rising expected return; a bar is two standard errors on each side. On the dashed line both are "
+        "equal.",
     ]
     return Section("Expected returns", text, [
         Figure(f"Realised by expected return of a trade, %, by {model} on the sealed test", _spec(points)),
