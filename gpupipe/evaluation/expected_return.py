@@ -14,9 +14,10 @@ Three steps, each of them small enough to be printed:
 
 The date's raw return is the mean over its symbols, with a few symbols' weight on the mean of all rows, so that the
 score is relative to the cross-section in any regime and still defined for a single symbol. Slope and level are
-estimates: an effect that is smaller than its standard error counts as none (the positive part of James and Stein 1961),
-and standard errors are those of sums over blocks of dates, because trades of one date, and of overlapping windows, move
-together.
+estimates, and are believed as far as their standard errors allow: the slope against 0 with a deviation of 1 (an order
+that may be right, or wrong), the level against 0 with the deviation that it has itself (empirical Bayes: an estimate
+of one standard error is halved). Standard errors are those of sums over blocks of dates, because trades of one date,
+and of overlapping windows, move together.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 N_BINS = 5
 PRIOR_ROWS = 100.0  # rows' weight on a class's payoff over all bins, in each bin
 PRIOR_SYMBOLS = 5.0  # symbols' weight on the mean raw return of all rows, in each date's mean
+SLOPE_DEVIATION = 1.0  # of the slope before anything is known: 1 is the slope of right probabilities
 STRETCHES = 5  # of dates, for cross-fitting
 FEWEST_BLOCKS = 4
 SIDES = ("long", "short")
@@ -41,19 +43,23 @@ SIDES = ("long", "short")
 class Effect:
     """An estimate with its standard error.
 
-    >>> Effect(0.4, 0.2).shrunk, Effect(0.1, 0.2).shrunk, Effect(-0.6, 0.3).shrunk.__round__(3)
-    (0.30000000000000004, 0.0, -0.45)
+    >>> believed = Effect(0.5, 1.0).given(1.0)  # beforehand 0 with a deviation of 1: half of it is believed
+    >>> believed.estimate, round(believed.error, 3)
+    (0.25, 0.707)
     """
 
     estimate: float
     error: float
 
-    @property
-    def shrunk(self) -> float:
-        """estimate * (1 - error^2 / estimate^2), or 0 where the estimate is smaller than its error."""
-        if not abs(self.estimate) > self.error:
-            return 0.0
-        return self.estimate * (1.0 - (self.error / self.estimate) ** 2)
+    def given(self, deviation: float) -> Effect:
+        """Mean and deviation after the estimate, of a value that was expected to be 0 with this deviation beforehand.
+
+        A deviation of 0, or an estimate of exactly 0 with no error, leaves 0.
+        """
+        if not deviation > 0:
+            return Effect(0.0, 0.0)
+        weight = deviation**2 / (deviation**2 + self.error**2)
+        return Effect(self.estimate * weight, self.error * math.sqrt(weight))
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,11 @@ class ExpectedReturn:
         """
         raw = self.raw(probability, volatility)
         ranking = raw - _of_date(raw, time_ns, self.centre)
-        level, slope = (np.array([effect.shrunk for effect in pair]) for pair in (self.level, self.slope))
-        level_error, slope_error = (np.array([effect.error for effect in pair]) for pair in (self.level, self.slope))
-        selection, selection_error = ranking * np.maximum(slope, 0.0), np.abs(ranking) * slope_error
+        slopes = [effect.given(SLOPE_DEVIATION) for effect in self.slope]
+        levels = [effect.given(abs(effect.estimate)) for effect in self.level]
+        selection = ranking * np.array([max(effect.estimate, 0.0) for effect in slopes])
+        selection_error = np.abs(ranking) * np.array([effect.error for effect in slopes])
+        level, level_error = (np.array([getattr(effect, name) for effect in levels]) for name in ("estimate", "error"))
         return Scores(level + selection, np.hypot(level_error, selection_error), selection, selection_error, ranking)
 
     def as_dict(self) -> dict[str, Any]:

@@ -40,10 +40,9 @@ def expected_returns(whole: Mapping[str, Any]) -> Section | None:
     ]  # fmt: skip
     text = [
         "The score of a row is the return that the trade of a call is expected to earn, learned from out-of-fold and "
-        "validation rows: the level, what a trade of any symbol earned, and the slope, how much of the return that the "
-        "probabilities promise beyond the mean symbol of a date was realised. A slope of 1 says that probabilities rank "
-        "the symbols as they should, 0 that they do not; an estimate below its standard error counts as 0, and then "
-        "the rule `score` calls nothing.",
+        "validation rows: the level, what a trade of any symbol earned, and the slope, how much of the return that "
+        "probabilities promise beyond the mean symbol of a date was realised. A slope of 1 says that they rank "
+        "the symbols as they should, 0 that they do not rank them; both are pulled to 0 by their standard errors.",
         sentence(lines, model),
         f"The figure compares expected with realised returns of {model} on the sealed test, before costs, in up to ten "
         "groups of rising expected return; a bar is two standard errors on each side. On the dashed line both are "
