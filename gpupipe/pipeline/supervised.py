@@ -31,7 +31,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import dump_json, write_atomic
-from gpupipe.training import cross_validate, expected_return, importance, planning, warm_start
+from gpupipe.training import cross_validate, expected_return, importance, planning, volatility_value, warm_start
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
 from gpupipe.training.expected_return import GroupTrades
@@ -161,6 +161,7 @@ class _SupervisedJob:
         whole = summary.build(measured, published.skipped, facts, n_targets=len(target.names))
         tuning = {} if job.tuning is None else {"tuning": job.tuning}
         whole["expected_returns"] = expected_return.measured(training, published.trained)
+        whole["volatility_value"] = volatility_value.measured(workload, training, published.trained)
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from gpupipe.evaluation.expected_move import (
+    EXPONENTS,
     FEWEST_ROWS,
     SMALLEST,
+    Scale,
+    calibrate,
     implied_volatility,
-    scale_factor,
     stop_probability,
     touch_probability,
 )
@@ -81,34 +83,54 @@ def test_certain_touches_give_finite_volatilities():
 
 @pytest.mark.parametrize(
     ("touch", "thresholds", "horizon"),
-    [(np.ones((2, 1)), (0.05, 0.1), 5), (np.ones(2), (0.05,), 5), (np.ones((2, 0)), (), 5), (np.ones((2, 1)), (1.0,), 5),
-     (np.ones((2, 1)), (0.05,), 0)],
+    [(np.ones((2, 1)), (0.05, 0.1), 5), (np.ones(2), (0.05,), 5), (np.ones((2, 0)), (), 5),
+     (np.ones((2, 1)), (1.0,), 5), (np.ones((2, 1)), (0.05,), 0)],
 )  # fmt: skip
 def test_other_shapes_thresholds_and_horizons_are_refused(touch, thresholds, horizon):
     with pytest.raises(ValueError):
         implied_volatility(touch, thresholds, horizon)
 
 
-def test_the_factor_brings_squares_to_the_level_of_realised_ones():
+def qlike(v, realised, horizon):
+    return float(np.mean(2 * np.log(v) + realised**2 / (v**2 * horizon)))
+
+
+@pytest.mark.parametrize(("factor", "exponent"), [(0.7, 1.0), (0.1, 0.5), (6.0, 1.4)])
+def test_a_calibration_finds_level_and_flatness(factor, exponent):
     rng = np.random.default_rng(1)
-    v = rng.uniform(0.005, 0.04, 50_000)
-    realised = 0.7 * v * math.sqrt(5) * rng.standard_normal(len(v))
-    factor = scale_factor(v, realised, 5)
-    assert factor == pytest.approx(0.7, rel=0.02)
+    v = rng.lognormal(-4, 0.4, 50_000)
+    realised = factor * v**exponent * math.sqrt(5) * rng.standard_normal(len(v))
+    scale = calibrate(v, realised, 5)
+    assert scale.exponent == pytest.approx(exponent, abs=0.05)
+    assert scale.of(np.exp([-4.0])) == pytest.approx(factor * math.exp(-4 * exponent), rel=0.02)
+    best = qlike(scale.of(v), realised, 5)
+    assert best < min(qlike(c * scale.of(v), realised, 5) for c in (0.98, 1.02))
+    other = [Scale(scale.factor * math.exp(-4 * -d), scale.exponent + d) for d in (-0.05, 0.05)]
+    assert best < min(qlike(one.of(v), realised, 5) for one in other)
 
-    def qlike(c):
-        return float(np.mean(2 * np.log(c * v) + realised**2 / ((c * v) ** 2 * 5)))
 
-    assert qlike(factor) < min(qlike(0.98 * factor), qlike(1.02 * factor))
+def test_a_calibration_never_reverses_the_order():
+    rng = np.random.default_rng(2)
+    v = rng.lognormal(-4, 0.4, 20_000)
+    scale = calibrate(v, rng.standard_normal(len(v)) / v, 1)
+    assert scale.exponent == pytest.approx(EXPONENTS[0])
+    assert (np.diff(scale.of(np.sort(v))) >= 0).all()
 
 
-def test_a_factor_needs_enough_known_rows_that_moved():
-    v, realised = np.full(FEWEST_ROWS, 0.02), np.full(FEWEST_ROWS, 0.02)
-    assert scale_factor(v, realised, 1) == pytest.approx(1)
-    for spoilt in (np.nan, 0.0, -1.0):
-        assert np.isnan(scale_factor(np.where(np.arange(len(v)) == 3, spoilt, v), realised, 1))
-    assert np.isnan(scale_factor(v, np.where(np.arange(len(v)) == 3, np.nan, realised), 1))
-    assert np.isnan(scale_factor(v, 0 * realised, 1)) and np.isnan(scale_factor(v[:0], realised[:0], 1))
+def test_a_calibration_of_equal_volatilities_is_a_factor():
+    scale = calibrate(np.full(FEWEST_ROWS, 0.02), np.full(FEWEST_ROWS, 0.02), 1)
+    assert scale.exponent == 1 and scale.factor == pytest.approx(1)
+    assert np.isnan(scale.of(np.array([np.nan, np.inf, 0.0, -1.0]))).all()
+
+
+def test_a_calibration_needs_enough_known_rows_that_moved():
+    v, realised = np.linspace(0.01, 0.02, FEWEST_ROWS), np.full(FEWEST_ROWS, 0.02)
+    assert calibrate(v, realised, 1) is not None
+    third = np.arange(len(v)) == 3
+    for spoilt in (np.nan, np.inf, 0.0, -1.0):
+        assert calibrate(np.where(third, spoilt, v), realised, 1) is None
+    assert calibrate(v, np.where(third, np.nan, realised), 1) is None
+    assert calibrate(v, 0 * realised, 1) is None and calibrate(v[:0], realised[:0], 1) is None
 
 
 def test_a_stop_of_one_move_closes_a_third():
