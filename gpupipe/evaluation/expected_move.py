@@ -109,15 +109,18 @@ class Scale:
         return np.where(usable, self.factor * np.where(usable, volatility, 1.0) ** self.exponent, np.nan)
 
 
-def calibrate(volatility: np.ndarray, realised: np.ndarray, horizon: int) -> Scale | None:
+def calibrate(
+    volatility: np.ndarray, realised: np.ndarray, horizon: int, exponent: float | None = None
+) -> Scale | None:
     """The correction of volatilities of a bar that fits realised squared returns best, by the QLIKE loss.
 
     It minimises the mean of log(w^2) + r^2 / (w^2 * h) over w = factor * v^exponent, a gamma regression of r^2 on log v
-    with a logarithmic link: convex, with an optimal factor for each exponent in closed form. The exponent is kept
+    with a logarithmic link: convex, with an optimal factor for each exponent in closed form. A learned exponent lies
     between 0.1 and 2: it cannot reverse the order of the rows, even where the forecasts are worth nothing.
     volatility: float (n,), in any unit.  realised: float (n,), returns r of the next `horizon` bars. Rows where one is
-    not finite, or the volatility is not above 0, are left out. None where fewer than 30 rows, or no return but 0, is
-    left. Where all volatilities are equal the exponent is 1. Learn it on rows before those that it is used on.
+    not finite, or the volatility is not above 0, are left out.  exponent: a given one; only the factor is learned then.
+    None where fewer than 30 rows, or no return but 0, is left. Where all volatilities are equal the exponent is 1.
+    Learn it on rows before those that it is used on.
 
     >>> rng = np.random.default_rng(0)
     >>> volatility = rng.uniform(0.01, 0.03, 20_000)
@@ -133,9 +136,9 @@ def calibrate(volatility: np.ndarray, realised: np.ndarray, horizon: int) -> Sca
     log_volatility = np.log(volatility[known])
     centre = float(log_volatility.mean())
     x = log_volatility - centre
-    low, high = (2 * exponent for exponent in EXPONENTS)
-    slope = 2.0
-    if np.ptp(x) > 0:
+    slope = 2 * (1.0 if exponent is None else exponent)
+    if exponent is None and np.ptp(x) > 0:
+        low, high = (2 * limit for limit in EXPONENTS)
         for _ in range(BISECTIONS):  # of the derivative of the loss by the slope, which rises
             slope = (low + high) / 2
             weight = squared * np.exp(-slope * x)

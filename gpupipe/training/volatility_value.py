@@ -27,8 +27,8 @@ def measured(workload: Recipe, context: TrainingContext, trained: Sequence[Group
 
     lines: of each horizon and estimator, of the workload's volatility column (its name is `rival`) and of the forecast
     "constant", the measures of `volatility_measures.compare` against that column. factor, exponent: of the correction
-    of the implied volatility, or of the column, learned on validation rows; see `expected_move.calibrate`. A forecast
-    without one has no line.
+    of the implied volatility, learned on validation rows; see `expected_move.calibrate`. The column is multiplied by a
+    factor alone, as stops in multiples of it are placed. A forecast without a correction has no line.
     stop_moves: the distance of stops in expected moves.  intended_stop_share: of positions that they should close.
     """
     if context.trades is None or not trained or not workload.volatility:
@@ -54,10 +54,11 @@ def measured(workload: Recipe, context: TrainingContext, trained: Sequence[Group
         }
         forecasts[workload.volatility] = past
         forecasts[SAME_FOR_ALL] = {part: np.where(np.isfinite(past[part]), 1.0, np.nan) for part in PARTS}
+        plain = {workload.volatility: 1.0}  # the rival is the column as people use it, in multiples
         scales = {
             name: scale
             for name, forecast in forecasts.items()
-            if (scale := calibrate(forecast["validation"], moved["validation"], horizon)) is not None
+            if (scale := calibrate(forecast["validation"], moved["validation"], horizon, plain.get(name))) is not None
         }
         if workload.volatility not in scales:
             continue

@@ -123,6 +123,13 @@ def test_a_calibration_of_equal_volatilities_is_a_factor():
     assert np.isnan(scale.of(np.array([np.nan, np.inf, 0.0, -1.0]))).all()
 
 
+def test_a_calibration_with_a_given_exponent_learns_the_factor():
+    rng = np.random.default_rng(3)
+    v = rng.lognormal(-4, 0.4, 50_000)
+    scale = calibrate(v, 2 * v * rng.standard_normal(len(v)), 1, exponent=1.0)
+    assert scale.exponent == 1 and scale.factor == pytest.approx(2, rel=0.02)
+
+
 def test_a_calibration_needs_enough_known_rows_that_moved():
     v, realised = np.linspace(0.01, 0.02, FEWEST_ROWS), np.full(FEWEST_ROWS, 0.02)
     assert calibrate(v, realised, 1) is not None
