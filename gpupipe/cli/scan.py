@@ -78,6 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         value = getattr(levels, name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=float, default=value, help=f"{what} (default {value})")
+    parser.add_argument(
+        "--stop-moves", type=float, metavar="K",
+        help="stop, in moves that the model expects over the label's bars, in place of average true ranges",
+    )  # fmt: skip
     add_call(parser)
     add_costs(parser)
     parser.add_argument("--to", metavar="FILE", help="every signal, of every label, as .parquet, .csv, .json")
@@ -88,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request_of(chosen: argparse.Namespace) -> ScanRequest:
     """What the options ask for; UserError for what could not be done."""
-    levels = Levels(chosen.stop_atr, chosen.target, chosen.band_atr)
+    levels = Levels(chosen.stop_atr, chosen.target, chosen.band_atr, chosen.stop_moves)
     rules = Rules(**{name: getattr(chosen, name) for name in COSTS})
     if chosen.top < 1:
         raise UserError(f"--top {chosen.top}: expected 1 or more")
@@ -130,6 +134,8 @@ def run(request: ScanRequest) -> int:
     rule = registry.rule(request.call)
     models = rule.prepared(models, panel, request.rules)
     scanned = scan(models, panel, request.family, request.as_of, request.levels, request.max_age, rule, request.rules)
+    if request.levels.stop_moves is not None and all(math.isnan(one.expected_move) for one in scanned.signals):
+        raise UserError(f"--stop-moves: {request.models} has no expected moves; train again, or leave it out")
     if request.to is not None:
         signal_table.write(pathlib.Path(request.to), scanned, signal_table.about(models, scanned, rule.text))
     events = keep_active(request.active, scanned, panel) if request.active is not None else None
@@ -149,11 +155,14 @@ def show(to: Console, scanned: Scanned, top: int) -> None:
     """The best signals as a table, and in words which labels and symbols were left out and what looks wrong."""
     from gpupipe.cli.plain_console import styled
     from gpupipe.serving import signal_table
+    from gpupipe.serving.expected_moves import likely_sentence
 
     signals = scanned.top(top)
     if signals:
         _show_signals(to, signals, scanned.display)
     to.print(signal_table.called_sentence(scanned))
+    if not signals and (sentence := likely_sentence(scanned)):
+        to.print(sentence)
     for sentence in scanned.without_calls:
         to.print(sentence)
     for sentence in signal_table.left_out_sentences(scanned):
@@ -173,7 +182,7 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
     table = Table(box=None, header_style="dim")
     for name in ("symbol", "sector", "bar", "side", "bars"):
         table.add_column(name, no_wrap=True)
-    for name in ("at %", "buy %", "usual", "sell %", "usual", "net %", "±", "agree %"):
+    for name in ("at %", "buy %", "usual", "sell %", "usual", "net %", "±", "move %", "agree %"):
         table.add_column(name, justify="right", no_wrap=True)
     heads = ("close", "entry", "stop", "target")
     for name in heads:
@@ -193,6 +202,7 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
         shares = (signal.p_buy, signal.base_buy, signal.p_sell, signal.base_sell)
         money = (signal.expected_net_return, signal.uncertainty)
         figures = [_percent(value, 1) for value in shares] + [_percent(value, 2) for value in money]
+        figures.append(_percent(signal.expected_move, 1))
         table.add_row(
             signal.symbol, signal.sector, display.bar(signal.symbol, signal.time), signal.side, str(signal.horizon),
             percent(signal.threshold), *figures, agree, *prices,
@@ -200,7 +210,8 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
     print_whole(to, table)
     to.print(
         "buy %, sell %: probabilities that the price reaches the barrier, beside the sector's usual shares; net %: "
-        "what the trade is expected to earn after costs, with its standard error.", style="dim",
+        "what the trade is expected to earn after costs, with its standard error; move %: how far the price is "
+        "expected to move over the bars, up or down (one standard deviation).", style="dim",
     )  # fmt: skip
 
 

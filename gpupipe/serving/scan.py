@@ -21,6 +21,7 @@ from gpupipe.evaluation.expected_return import scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
+from gpupipe.serving.expected_moves import expected_moves
 from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
 
@@ -40,6 +41,7 @@ class Signal:
     uncertainty: its standard error. Both are NaN where the model has no expected return.
     agreement: share of the other families that call the same; NaN without others.
     entry_low, entry_high, stop, target: prices; NaN for HOLD, or where the ATR is not known.
+    expected_move: the standard deviation of the return over the label's bars, as a fraction; see `expected_moves`.
 
         >>> signal = Signal(
         ...     "XOM", "energy", "2020-06-30T00:00:00Z", close=100.0, model="linear", horizon=5, threshold=0.1,
@@ -71,6 +73,7 @@ class Signal:
     entry_high: float
     stop: float
     target: float
+    expected_move: float = math.nan
 
     @property
     def label(self) -> str:
@@ -185,6 +188,7 @@ def _signals(
     wanted = [m for m, (name, _) in enumerate(columns) if name == family]
     barriers = {m: horizon_and_threshold(models.target, columns[m][1]) for m in wanted}
     agreement = {m: _agreement(called.side, m, columns) for m in wanted}
+    moves = expected_moves(models, latest.values, family)
     times = np.datetime_as_string(latest.time_ns.astype("datetime64[ns]").astype("datetime64[s]"))
     signals = []
     for s, symbol in enumerate(panel.symbols):
@@ -197,13 +201,14 @@ def _signals(
             p_sell, p_hold, p_buy = probabilities = latest.values[s, m].tolist()
             base = models.base_rates.get((sector, label)) or (float("nan"),) * len(CLASSES)
             traded = {BUY: 0, SELL: 1}.get(side, int(expected[1] > expected[0]))
-            low, high, stop, target = _prices(side, close, float(latest.atr[s]), levels)
+            move = float(moves[horizon][s])
+            low, high, stop, target = levels.prices(side - HOLD, close, float(latest.atr[s]), move)
             signals.append(Signal(
                 symbol=symbol, sector=sector, time=str(times[s]), close=close, model=family, horizon=horizon,
                 threshold=threshold, side=CLASSES[side], probability=probabilities[side], p_sell=p_sell, p_hold=p_hold,
                 p_buy=p_buy, base_sell=base[SELL], base_buy=base[BUY], expected_net_return=float(expected[traded]),
                 uncertainty=float(called.error[s, m, traded]), agreement=float(agreement[m][s]),
-                entry_low=low, entry_high=high, stop=stop, target=target,
+                entry_low=low, entry_high=high, stop=stop, target=target, expected_move=move,
             ))  # fmt: skip
     return signals
 
@@ -365,19 +370,6 @@ def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, ru
         expected[:, m], error[:, m] = scores.expected, scores.error
         without += [refusal] if refusal else []
     return _Called(side, expected, error, tuple(without))
-
-
-def _prices(side: int, close: float, atr: float, levels: Levels) -> tuple[float, float, float, float]:
-    """Entry from, entry to, stop, target; NaN where there is none."""
-    if side == HOLD or not np.isfinite(atr):
-        return (float("nan"),) * 4
-    sign = 1 if side == BUY else -1
-    band, stop = levels.band_atr * atr, levels.stop_atr * atr
-    # A stop or a target of a very volatile symbol may lie at or below 0, where no price is: a stop of 0 is none.
-    stop_price, target = (
-        level if level > 0 else float("nan") for level in (close - sign * stop, close + sign * levels.target * stop)
-    )
-    return max(close - band, 0.0), close + band, stop_price, target
 
 
 def _degenerate(signals: Sequence[Signal]) -> list[str]:

@@ -22,9 +22,8 @@ from gpupipe.features.matrix import compute_features
 from gpupipe.pipeline import supervised
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.active_signals import keep_active
-from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, _prices, scan
+from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, scan
 from gpupipe.serving.signal_table import plain
-from gpupipe.targets.classes import BUY, SELL
 from gpupipe.training import groups
 from gpupipe.workloads import equity
 from tests.support import tiny
@@ -183,10 +182,11 @@ def test_a_signal_explains_itself(models, market):
 
 
 def test_no_price_of_a_signal_is_below_0():
-    assert _prices(BUY, 10.0, 1.0, Levels(stop_atr=2.0, target=3.0, band_atr=0.5)) == (9.5, 10.5, 8.0, 16.0)
-    low, high, stop, target = _prices(BUY, 1.0, 4.0, Levels(stop_atr=2.0, target=3.0, band_atr=0.5))
+    levels = Levels(stop_atr=2.0, target=3.0, band_atr=0.5)
+    assert levels.prices(1, 10.0, 1.0) == (9.5, 10.5, 8.0, 16.0)
+    low, high, stop, target = levels.prices(1, 1.0, 4.0)
     assert (low, high, target) == (0.0, 3.0, 25.0) and np.isnan(stop)
-    assert np.isnan(_prices(SELL, 1.0, 4.0, Levels(stop_atr=2.0, target=3.0, band_atr=0.5))[3])
+    assert np.isnan(levels.prices(-1, 1.0, 4.0)[3])
 
 
 def test_prices_of_a_signal_by_hand(models, market):
