@@ -12,7 +12,7 @@ from gpupipe.cli.plain_console import styled
 from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
-from gpupipe.report import sentences
+from gpupipe.report import sentences, volatility_value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,8 @@ def show_summary(
     for sentence in sentences.skill_sentences(whole["families"], whole["intervals"]):
         to.print(sentence)
     if sentence := sentences.stacking_sentence(whole["stacking"]):
+        to.print(sentence)
+    if sentence := volatility_value.summary_sentence(whole):
         to.print(sentence)
     for sentence in sentences.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
         to.print(sentence)

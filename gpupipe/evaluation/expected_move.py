@@ -39,8 +39,8 @@ SMALLEST = 1e-4  # probabilities of a touch are taken as at least this, and as a
 N_IMAGES = 8  # terms of the series; the next is below 1e-16 for every s / a of the table
 GRID = 4096  # points of the table that is inverted; its error is below 1e-6 of v
 FEWEST_ROWS = 30  # from which a correction is learned
-EXPONENTS = (0.1, 2.0)  # between which its exponent lies
-BISECTIONS = 30  # its exponent is known to 2e-9 then
+EXPONENTS = (0.1, 4.0)  # between which its exponent lies
+BISECTIONS = 30  # its exponent is known to 4e-9 then
 
 
 def touch_probability(threshold: float, volatility: np.ndarray, horizon: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def calibrate(
 
     It minimises the mean of log(w^2) + r^2 / (w^2 * h) over w = factor * v^exponent, a gamma regression of r^2 on log v
     with a logarithmic link: convex, with an optimal factor for each exponent in closed form. A learned exponent lies
-    between 0.1 and 2: it cannot reverse the order of the rows, even where the forecasts are worth nothing.
+    between 0.1 and 4: it cannot reverse the order of the rows, even where the forecasts are worth nothing.
     volatility: float (n,), in any unit.  realised: float (n,), returns r of the next `horizon` bars. Rows where one is
     not finite, or the volatility is not above 0, are left out.  exponent: a given one; only the factor is learned then.
     None where fewer than 30 rows, or no return but 0, is left. Where all volatilities are equal the exponent is 1.

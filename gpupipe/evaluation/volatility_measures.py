@@ -66,8 +66,8 @@ def compare(volatility: np.ndarray, rival: np.ndarray, outcomes: Outcomes, draws
         the true variance would (Patton 2011); smaller is better.
     stop_share: the share of positions, half of them long and half short, that a stop at one expected move, v sqrt(h),
         closes within h bars; a gap beyond the stop counts.
-    stop_shares, rival_stop_shares: the same by five groups of rising volatility (the mean of the logarithms of both
-        forecasts), of stops by the forecast, and by the rival at the multiple that closes as many in all.
+    stop_shares, rival_stop_shares: the same by five groups of rising volatility (mean of the ranks by both forecasts),
+        of stops by the forecast, and by the rival at the multiple that closes as many in all.
     stop_unevenness: the root mean square difference of the five shares from the whole. It is above 0 by chance, too.
     portfolio_volatility: the deviation of a bar's return of the portfolio of all symbols, weights 1 / v with the sum 1,
         rebalanced at every bar's close; with its worst bar, drawdown and yearly sharpe, before costs.
@@ -167,7 +167,9 @@ def _stops(volatility: np.ndarray, rival: np.ndarray, rows: Outcomes) -> tuple[t
     ratios = np.sort(other[known], axis=None)
     multiple = ratios[len(ratios) - n_closed] if n_closed else np.inf
     closed_by_rival = (other >= multiple) & known[:, None]
-    level = np.log(volatility) + np.log(rival)
+    # A forecast's own groups collect its errors, so that both have to count alike: ranks do, whatever their spread.
+    together = np.zeros(len(volatility), np.int64)
+    level = _Ranked.of(volatility, together).centred + _Ranked.of(rival, together).centred
     edges = np.quantile(level[known], np.arange(1, N_GROUPS) / N_GROUPS) if known.any() else np.empty(0)
     hits = tuple(np.where(known, one.sum(axis=1), np.nan) for one in (closed, closed_by_rival))
     return (hits[0], hits[1]), np.searchsorted(edges, level, side="left")

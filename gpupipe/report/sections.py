@@ -21,6 +21,7 @@ from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
 from gpupipe.report.signals import signals
 from gpupipe.report.trading import backtest
+from gpupipe.report.volatility_value import volatility_value
 from gpupipe.report.warnings_section import warnings
 from gpupipe.runtime import run_log, timeline
 
@@ -45,6 +46,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         by_sector(whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
         expected_returns(whole),
+        volatility_value(whole),
         importance(out),
         folds(whole),
         backtest(out, whole) if calls else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.expected_move import calibrate, implied_volatility, stop_probability
 from gpupipe.evaluation.volatility_measures import STOP_MOVES, Outcomes, compare
+from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.targets.target import Target
 
 if TYPE_CHECKING:
@@ -64,11 +66,17 @@ def measured(workload: Recipe, context: TrainingContext, trained: Sequence[Group
             continue
         outcomes = _outcomes(context, groups, horizon, moved["test"])
         rival = scales[workload.volatility].of(past["test"])
+        compared = in_parallel(
+            [
+                functools.partial(compare, scale.of(forecasts[name]["test"]), rival, outcomes, draws)
+                for name, scale in scales.items()
+            ],
+            context.jobs,
+        )
         lines += [
-            {"horizon": horizon, "model": name, "factor": scale.factor, "exponent": scale.exponent,
-             **compare(scale.of(forecasts[name]["test"]), rival, outcomes, draws)}
-            for name, scale in scales.items()
-        ]  # fmt: skip
+            {"horizon": horizon, "model": name, "factor": scale.factor, "exponent": scale.exponent, **measures}
+            for (name, scale), measures in zip(scales.items(), compared, strict=True)
+        ]
     return {"rival": workload.volatility, "stop_moves": STOP_MOVES,
             "intended_stop_share": stop_probability(STOP_MOVES), "lines": lines}  # fmt: skip
 
