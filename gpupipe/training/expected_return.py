@@ -124,7 +124,7 @@ def measured(context: TrainingContext, trained: Sequence[GroupModels]) -> list[d
             scores = expected_return.scores_of(learned, np.concatenate(predictions), volatility, time_ns, number)
             for side, name in enumerate(expected_return.SIDES):
                 calibration = expected_return.calibrate(
-                    scores.expected[:, side], gross[:, side], time_ns, target.horizon_rows[k]
+                    scores.expected[:, side], scores.error[:, side], gross[:, side], time_ns, target.horizon_rows[k]
                 )
                 line = {"label": label, "model": family, "side": name, **dataclasses.asdict(calibration)}
                 for effect in ("level", "slope"):
