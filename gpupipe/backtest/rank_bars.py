@@ -14,12 +14,13 @@ from gpupipe.backtest.sources import OutOfSample
 from gpupipe.data.panel import Panel
 
 VOLUME_BARS = 20
+SCORE = "P(BUY) - P(SELL)"  # what score_of returns, in words
 
 
 def score_of(source: OutOfSample) -> Any:
     """float32 (n_rows, n_models), on the panel's device: the score by which names are ranked; NaN without prediction.
 
-    P(BUY) - P(SELL) of each model: the higher, the better to own; the lower, the better to be short.
+    P(BUY) - P(SELL) of each model (SCORE): the higher, the better to own; the lower, the better to be short.
     """
     return source.values[:, :, 2] - source.values[:, :, 0]
 

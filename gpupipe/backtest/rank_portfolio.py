@@ -15,6 +15,7 @@ from gpupipe.data.panel import Panel
 REASONS = ("rebalance", "end of data", "all lost")
 REBALANCE, END, LOST = range(3)
 AT_OPEN, AT_CLOSE, AT_END = range(3)  # the steps of a date
+_DUST = 1e-9  # purchases cut to less than this share are left out: the cash is 0 but for rounding
 # The columns of Fills with their types.
 COLUMNS = {
     "portfolio": np.int64, "symbol": np.int64, "date": np.int64, "decided": np.int64, "step": np.int8,
@@ -231,7 +232,8 @@ class Book:
         waiting = ~np.isnan(self.pending) & listed
         if not waiting.any():
             return
-        self._trade(date, step, np.where(traded, price, self.bars.mark[date]), waiting & traded, REBALANCE)
+        mark = self.bars.mark[date if step == AT_CLOSE else date - 1]  # date 0 has no order for the open
+        self._trade(date, step, np.where(traded, price, mark), waiting & traded, REBALANCE)
         blocked = waiting & ~traded
         leaving = blocked & (self.shares != 0) & (self.pending * self.shares <= 0)
         self.unfilled += (blocked & ~leaving).sum(axis=1)
@@ -269,6 +271,7 @@ class Book:
         cash = self.cash[who] + sold * got - covering * paid
         needed = opening * paid
         factor = np.where(needed > cash, np.maximum(cash, 0.0) / np.where(needed > 0, needed, 1), 1.0)
+        factor = np.where(factor < _DUST, 0.0, factor)
         after = np.where(
             orders & (weight == 0), 0.0, shares + np.minimum(change, 0.0) + covered + opened * factor[:, None]
         )

@@ -136,5 +136,3 @@ def trips_table(result: RankBacktest, trips: RoundTrips) -> pyarrow.Table:
         "exit_waited": pa.array(trips.waited),
     }
     return pa.table(columns)
-
-
