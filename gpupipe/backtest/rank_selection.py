@@ -179,5 +179,5 @@ def _number(word: str) -> float:
     except ValueError:
         return float("nan")
     if not word.endswith("%"):
-        return value if value >= 1 else float("nan")
+        return value if 1 <= value < 1e9 else float("nan")
     return value / 100 if 0 < value < 100 else float("nan")

@@ -13,12 +13,12 @@ from gpupipe.data.panel import Panel
 from tests.support.market import DAY_NS
 
 
-def dirty_market(n_symbols=9, n_dates=45, seed=0) -> Panel:
+def dirty_market(n_symbols=9, n_dates=75, seed=0) -> Panel:
     """Bars with gaps, halts, a late symbol, one that ends early, one with a single bar; two sectors."""
     rng = np.random.default_rng(seed)
     rows = []
     for k in range(n_symbols):
-        first, last = {0: (14, n_dates), 1: (0, 27), 2: (20, 21)}.get(k, (0, n_dates))
+        first, last = {0: (14, n_dates), 1: (0, 57), 2: (40, 41)}.get(k, (0, n_dates))
         price = 20.0 + k
         for day in range(first, last):
             before, price = price, price * math.exp(rng.normal(0, 0.03))
@@ -79,7 +79,7 @@ def names_of(hold, score, held, most):
     last = [name for name in order if name in held] + sorted(held - set(score))
     today = [name for name in order if name not in held][: max(0, drop + hold_most - len(last))]
     together = [name for name in order if name in last or name in today] + sorted(held - set(score))
-    sell = [name for name in last if name in together[len(together) - drop :]]
+    sell = [name for name in last if name in together[-drop:]]
     buy = today[: max(0, len(sell) + hold_most - len(last))]
     return [name for name in last if name not in sell] + buy
 
