@@ -1,13 +1,18 @@
-"""Ways to choose the names of a portfolio of ranks: the registry behind `--hold`; a way is a function and a line."""
+"""Ways to choose the names of a portfolio of ranks: the registry behind `--hold`; a way is a function and a line.
+
+numpy is loaded when names are chosen, because the help of the command line has the ways too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gpupipe.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULT_HOLD = "top:10%"
 
@@ -22,6 +27,7 @@ class Ranked:
     held: bool (n_portfolios, n_symbols): whether the portfolio has a position on this side.
     most: int64 (n_portfolios,): the most names that this side may choose; half of all where there are two sides.
 
+        >>> import numpy as np
         >>> names = Ranked(np.array([[2, 0, 1]]), np.array([2]), np.zeros((1, 3), bool), np.array([2]))
         >>> names.scored.tolist()
         [[False, True, True]]
@@ -40,6 +46,8 @@ class Ranked:
 
     def best(self, count: np.ndarray) -> np.ndarray:
         """bool (n_portfolios, n_symbols): the best `count` names, int64 (n_portfolios,), of those with a score."""
+        import numpy as np
+
         chosen: np.ndarray = self.rank < np.minimum(np.minimum(count, self.most), self.n_scored)[:, None]
         return chosen
 
@@ -49,6 +57,8 @@ def top(names: Ranked, count: float) -> np.ndarray:
 
     Fewer names than `count`: all of them.
     """
+    import numpy as np
+
     share = np.maximum(1, np.floor(count * names.n_scored + 1e-9)).astype(np.int64)  # 0.29 * 100 is 28.999...
     return names.best(share if count < 1 else np.full(len(names.rank), int(count)))
 
@@ -59,6 +69,8 @@ def quantile(names: Ranked, groups: float) -> np.ndarray:
     Name number r of n from the worst, from 0 on, is in group r * groups // n. With fewer names than groups the best
     group may be empty.
     """
+    import numpy as np
+
     n = np.maximum(names.n_scored, 1)[:, None]
     group = (names.n_scored[:, None] - 1 - names.rank) * int(groups) // n
     return names.best(names.most) & (group == int(groups) - 1)
@@ -73,6 +85,8 @@ def topk_dropout(names: Ranked, hold: float, drop: float) -> np.ndarray:
     (method_sell="bottom", method_buy="top"), which leaves the size of names that stay as it is; here the weighting
     decides sizes, as for every way to choose.
     """
+    import numpy as np
+
     hold_at_most = np.minimum(int(hold), names.most)
     order = np.argsort(names.rank, axis=1)
     held, scored = (np.take_along_axis(x, order, axis=1) for x in (names.held, names.scored))  # from the best on
@@ -124,6 +138,7 @@ class Selection:
 
         >>> Selection("top:10%").numbers, Selection("topk-dropout:50,5").numbers
         ((0.1,), (50.0, 5.0))
+        >>> import numpy as np
         >>> score = np.array([[0.3, np.nan, 0.9, 0.9, 0.1]])
         >>> Selection("top:2").sides(score, np.zeros((1, 5)), short=True).tolist()
         [[-1, 0, 1, 1, -1]]
@@ -159,6 +174,8 @@ class Selection:
         short: whether the lowest are held short; each side then chooses at most half of the names with a score, so that
             none is on both.
         """
+        import numpy as np
+
         order = np.argsort(-score, axis=1, kind="stable")  # NaN last
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.broadcast_to(np.arange(score.shape[1]), order.shape), axis=1)

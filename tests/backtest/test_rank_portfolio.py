@@ -237,8 +237,8 @@ def test_capacity_is_the_share_of_volume(panel):
     score = rank_oracle.dirty_scores(panel)
     source = rank_oracle.source_of(panel, score)
     result = rank_portfolio(source, RankRules(hold="top:3", volume_share=0.02))
-    row_of = {(date, symbol): row for row, (date, symbol) in enumerate(zip(
-        np.searchsorted(result.bars.times, panel.time_ns).tolist(), panel.symbol_of_row.tolist(), strict=True))}  # fmt: skip
+    dates = np.searchsorted(result.bars.times, panel.time_ns).tolist()
+    row_of = {at: row for row, at in enumerate(zip(dates, panel.symbol_of_row.tolist(), strict=True))}
     money = []
     fills = result.fills
     for k in np.flatnonzero(fills.reason == 0):
@@ -254,14 +254,17 @@ def test_capacity_is_the_share_of_volume(panel):
 
 
 def test_rules_that_cannot_be_are_refused():
-    for wrong in ({"side": "short"}, {"weighting": "size"}, {"hold": "best"}, {"rebalance": 0}, {"volume_share": 0},
-                  {"volume_share": 2}, {"fills": Rules(overlapping=True)}, {"fills": Rules(sizing="concentrated")}):  # fmt: skip
+    for wrong in (
+        {"side": "short"}, {"weighting": "size"}, {"hold": "best"}, {"rebalance": 0}, {"volume_share": 0},
+        {"volume_share": 2}, {"fills": Rules(overlapping=True)}, {"fills": Rules(sizing="concentrated")},
+    ):  # fmt: skip
         with pytest.raises(UserError):
             RankRules(**wrong)
     rules = RankRules(side=LONG_SHORT, hold="quantile:5", rebalance=3, weighting=INVERSE, fills=Rules(entry="close"))
-    assert RankRules.of_dict(rules.as_dict()) == rules and rules.digest() == dataclasses.replace(
-        rules, volume_share=0.5
-    ).digest()
+    assert (
+        RankRules.of_dict(rules.as_dict()) == rules
+        and rules.digest() == dataclasses.replace(rules, volume_share=0.5).digest()
+    )
     assert rules.digest() != dataclasses.replace(rules, rebalance=4).digest()
 
 

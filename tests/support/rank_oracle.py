@@ -176,9 +176,7 @@ def portfolio(panel, score, every, rules, volatility=None):
         for side, names in sides.items():
             inverse = {k: 1.0 for k in names}
             if volatility is not None:
-                inverse = {
-                    k: 1 / volatility[rows[k]] if k in rows and volatility[rows[k]] > 0 else 0.0 for k in names
-                }
+                inverse = {k: 1 / volatility[rows[k]] if k in rows and volatility[rows[k]] > 0 else 0.0 for k in names}
             total = sum(inverse.values())
             for k in names:
                 if total and inverse[k]:
