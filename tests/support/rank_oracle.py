@@ -36,7 +36,7 @@ def dirty_market(n_symbols=9, n_dates=75, seed=0) -> Panel:
         **{name: column.astype(np.float32)
            for name, column in zip(("open", "high", "low", "close", "volume"), columns, strict=True)},
         time_ns=day.astype(np.int64) * DAY_NS, offsets=np.searchsorted(symbol, np.arange(n_symbols + 1)),
-        symbols=tuple(f"S{k}" for k in range(n_symbols)),
+        symbols=tuple(f"S{k:02d}" for k in range(n_symbols)),
         sector=tuple("energy" if k % 2 else "utilities" for k in range(n_symbols)),
     )  # fmt: skip
 
