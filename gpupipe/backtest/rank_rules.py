@@ -63,8 +63,8 @@ class RankRules:
             if name not in FILLS and value != getattr(Rules(), name)
         }  # fmt: skip
         if others:
-            named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in others.items())
-            raise UserError(f"{named}: a portfolio of ranks has no such rule; it has {', '.join(FILLS)}")
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+            raise UserError(f"{named}: goes with calls, not with --portfolio; entry, halts and costs go with both")
 
     @property
     def short(self) -> bool:

@@ -10,6 +10,7 @@ from gpupipe.backtest import benchmarks, statistics
 from gpupipe.backtest.engine import title_of
 from gpupipe.backtest.rank_benchmarks import nulls
 from gpupipe.backtest.rank_portfolio import RankBacktest
+from gpupipe.backtest.rank_rules import RankRules
 from gpupipe.backtest.rank_trades import RoundTrips, capacity
 from gpupipe.backtest.tables import ALL, HOLD, _times, _words
 from gpupipe.evaluation import multiple_testing
@@ -30,6 +31,19 @@ def held_returns(result: RankBacktest) -> np.ndarray:
     return returns
 
 
+def from_second_date(result: RankBacktest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, traded share and cost of the equity, float64 (n_models, n_dates - 1) each, from the second date on.
+
+    What the first date has, fills at its close, counts on the second: a return needs a date before it.
+    """
+    returns, traded, cost = (series[:, 1:].copy() for series in (result.returns, result.traded, result.cost))
+    if result.bars.n_dates > 1:
+        returns[:, 0] = (1 + returns[:, 0]) * (1 + result.returns[:, 0]) - 1
+        traded[:, 0] += result.traded[:, 0]
+        cost[:, 0] += result.cost[:, 0]
+    return returns, traded, cost
+
+
 def measured(result: RankBacktest, trips: RoundTrips, seed: int, trials: int = 0) -> list[dict[str, Any]]:
     """A row for each model, then buy and hold.
 
@@ -47,7 +61,8 @@ def measured(result: RankBacktest, trips: RoundTrips, seed: int, trials: int = 0
     """
     models, per_year = models_with_scores(result), statistics.periods_per_year(result.bars.times)
     held, drawn = held_returns(result)[1:], nulls(result, seed)
-    active = result.returns[:, 1:] - (0.0 if result.rules.short else held)
+    returns, traded, cost = from_second_date(result)
+    active = returns - (0.0 if result.rules.short else held)
     median, low = capacity(result)
     n_trials = max(trials, len(models))
     rows = []
@@ -56,9 +71,9 @@ def measured(result: RankBacktest, trips: RoundTrips, seed: int, trials: int = 0
         deflated = multiple_testing.deflated_sharpe(active[m], n_trials, active[models].T)
         rows.append({
             "sector": ALL, **title_of(result.source, m), "rebalance": int(result.every[m]),
-            **statistics.performance(np.stack([result.returns[m], result.gross[m], result.traded[m]])[:, 1:], per_year),
+            **statistics.performance(np.stack([returns[m], result.gross[m, 1:], traded[m]]), per_year),
             "net_exposure": _mean(result.net[m, 1:]), "names": _mean(result.names[m, 1:]),
-            "costs": _mean(result.cost[m, 1:]) * per_year, **statistics.trade_measures(trips.net[own]),
+            "costs": _mean(cost[m]) * per_year, **statistics.trade_measures(trips.net[own]),
             "information_ratio": statistics.sharpe_and_error(active[m], per_year)[0],
             "mean_period": null.mean, "moved_mean_period": null.moved_mean, "p_value": null.p_moved,
             "names_mean_period": null.names_mean, "p_names": null.p_names, "deflated_sharpe": deflated,
@@ -101,3 +116,32 @@ def equity_table(result: RankBacktest) -> pyarrow.Table:
     for name, (own, last) in series.items():
         columns[name] = pa.array(np.vstack([own[models], np.reshape(last, (1, n_dates))]).ravel())
     return pa.table(columns)
+
+
+def sentences(whole: dict[str, Any]) -> list[str]:
+    """What the figures mean, in words.  whole: the content of statistics.json."""
+    rules, tried, calls = RankRules.of_dict(whole["rules"]), len(whole["tried"]), whole["calls_tried"]
+    over = "" if rules.short else ", of returns over buy and hold,"
+    return [
+        "p: the share of draws that earn as much a period before costs. Moved: the same weights on other dates "
+        f"({whole['draws']} draws, blocks that span {whole['block']} dates); names: the same weights on random names.",
+        f"A model has skill where p moved is at most 5 % and the Deflated Sharpe Ratio (DSR){over} is at least 0.95. "
+        f"It counts the models of {tried} {'portfolio' if tried == 1 else 'portfolios'} and {calls} "
+        f"{'backtest' if calls == 1 else 'backtests'} of calls that were tried here.",
+        f"Capacity: the equity at which half of the fills, or one in ten, are more than {100 * rules.volume_share:g} % "
+        "of the symbol's median dollar volume of 20 bars.",
+    ]
+
+
+def money(value: float | None) -> str:
+    """An amount in the currency of the prices with three digits, as 12.3M; "-" where it is not known.
+
+    >>> money(12_345_678), money(950), money(None)
+    ('12.3M', '950', '-')
+    """
+    if value is None:
+        return "-"
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"

@@ -93,6 +93,7 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     """The rules, a table of the portfolios, what its figures mean, and where the files are."""
     from rich.padding import Padding
 
+    from gpupipe.backtest.rank_statistics import sentences
     from gpupipe.cli.plain_console import styled
 
     rules = RankRules.of_dict(whole["rules"])
@@ -104,21 +105,6 @@ def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:
     for sentence in sentences(whole):
         to.print(sentence)
     to.print(f"In {folder}: trades, equity and statistics as Parquet, statistics.json.")
-
-
-def sentences(whole: dict[str, Any]) -> list[str]:
-    """What the figures mean, for the report too.  whole: the content of statistics.json."""
-    rules, tried, calls = RankRules.of_dict(whole["rules"]), len(whole["tried"]), whole["calls_tried"]
-    over = "" if rules.short else ", of returns over buy and hold,"
-    return [
-        "p: the share of draws that earn as much a period before costs. Moved: the same weights on other dates "
-        f"({whole['draws']} draws, blocks that span {whole['block']} dates); names: the same weights on random names.",
-        f"A model has skill where p moved is at most 5 % and the Deflated Sharpe Ratio (DSR){over} is at least 0.95. "
-        f"It counts the models of {tried} {'portfolio' if tried == 1 else 'portfolios'} and {calls} "
-        f"{'backtest' if calls == 1 else 'backtests'} of calls that were tried here.",
-        f"Capacity: the equity at which half of the fills, or one in ten, are more than {100 * rules.volume_share:g} % "
-        "of the symbol's median dollar volume of 20 bars.",
-    ]
 
 
 def _table(to: Console, rows: list[dict[str, Any]]) -> None:
@@ -147,6 +133,7 @@ def _table(to: Console, rows: list[dict[str, Any]]) -> None:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     """The cells of a portfolio but the last."""
+    from gpupipe.backtest.rank_statistics import money
     from gpupipe.cli.backtest import _text
     from gpupipe.cli.tables import short_name
 
@@ -161,17 +148,3 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         _text(row["turnover"], 1), _text(row.get("costs"), 1, 100), money(row.get("capacity")),
         money(row.get("capacity_low")),
     )  # fmt: skip
-
-
-def money(value: float | None) -> str:
-    """An amount in the currency of the prices with three digits, as 12.3M; "-" where it is not known.
-
-    >>> money(12_345_678), money(950), money(None)
-    ('12.3M', '950', '-')
-    """
-    if value is None:
-        return "-"
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
