@@ -156,8 +156,11 @@ def rank_portfolio(source: OutOfSample, rules: RankRules | None = None) -> RankB
     bars, panel = bars_of(source, rules)
     every = np.array([rules.rebalance or h for h in source.horizons], np.int64)
     book = simulated(bars, every, rules)
-    return RankBacktest(bars, panel, source, rules, every, Fills.of(book.fills), book.decisions(), *book.series(),
-                        book.unfilled)  # fmt: skip
+    return RankBacktest(
+        bars=bars, panel=panel, source=source, rules=rules, every=every, fills=Fills.of(book.fills),
+        decisions=book.decisions(), names=book.series["names"].astype(np.int64), unfilled=book.unfilled,
+        **{name: values for name, values in book.series.items() if name != "names"},
+    )  # fmt: skip
 
 
 def simulated(bars: RankBars, every: np.ndarray, rules: RankRules) -> Book:
@@ -183,6 +186,7 @@ class Book:
     """Cash, shares and pending orders of every portfolio, and what has happened to them so far.
 
     shares: float64 (n_models, n_symbols).  cash, equity: float64 (n_models,), the equity at the last close.
+    series: the series of RankBacktest by name, float64 (n_models, n_dates).  fills: see `Fills.of`.
     pending: float64 (n_models, n_symbols): the target weight that waits for the symbol's next bar; NaN without one.
     """
 
@@ -197,7 +201,7 @@ class Book:
         self._decided = np.zeros(bars.n_models, np.int64)
         self._targets: list[tuple[int, np.ndarray, np.ndarray]] = []
         names = ("equity", "returns", "gross", "net", "names", "traded", "cost")
-        self._series = {name: np.zeros((bars.n_models, bars.n_dates)) for name in names}
+        self.series = {name: np.zeros((bars.n_models, bars.n_dates)) for name in names}
 
     def decide(self, date: int, deciding: np.ndarray) -> None:
         """Give the portfolios `deciding`, int64, their target weights, from the scores of a date."""
@@ -277,8 +281,8 @@ class Book:
         )
         self.cash[who], self.shares[who] = cash - needed * factor, after
         before = np.where(self.equity[who] > 0, self.equity[who], 1.0)
-        self._series["traded"][who, date] += (sold + covering + opening * factor) / before
-        self._series["cost"][who, date] += (equity - self.cash[who] - after @ price) / before
+        self.series["traded"][who, date] += (sold + covering + opening * factor) / before
+        self.series["cost"][who, date] += (equity - self.cash[who] - after @ price) / before
         self._record(date, step, reason, who, price, shares, after, equity)
 
     def _record(self, date: int, step: int, reason: int, who: np.ndarray, price: np.ndarray, before: np.ndarray,
@@ -301,9 +305,9 @@ class Book:
         value = self.shares * np.nan_to_num(self.bars.mark[date])
         equity = self.cash + value.sum(axis=1)
         whole = np.where(equity > 0, equity, np.inf)
-        self._series["gross"][:, date] = np.abs(value).sum(axis=1) / whole
-        self._series["net"][:, date] = value.sum(axis=1) / whole
-        self._series["names"][:, date] = (self.shares != 0).sum(axis=1)
+        self.series["gross"][:, date] = np.abs(value).sum(axis=1) / whole
+        self.series["net"][:, date] = value.sum(axis=1) / whole
+        self.series["names"][:, date] = (self.shares != 0).sum(axis=1)
 
     def close(self, date: int) -> None:
         """Value the portfolios at the close; one that is worth nothing is closed for good."""
@@ -316,12 +320,8 @@ class Book:
             self.shares[lost], self.cash[lost], equity[lost] = 0.0, 0.0, 0.0
             self.pending[lost] = np.nan
         alive = self.equity > 0
-        self._series["returns"][alive, date] = equity[alive] / self.equity[alive] - 1
-        self._series["equity"][:, date] = self.equity = np.where(alive, equity, 0.0)
-
-    def series(self) -> tuple[np.ndarray, ...]:
-        """The series of RankBacktest, in its order."""
-        return tuple(values.astype(np.int64) if name == "names" else values for name, values in self._series.items())
+        self.series["returns"][alive, date] = equity[alive] / self.equity[alive] - 1
+        self.series["equity"][:, date] = self.equity = np.where(alive, equity, 0.0)
 
     def decisions(self) -> Decisions:
         """All decisions so far, by model and date."""
