@@ -188,6 +188,15 @@ class Book:
     shares: float64 (n_models, n_symbols).  cash, equity: float64 (n_models,), the equity at the last close.
     series: the series of RankBacktest by name, float64 (n_models, n_dates).  fills: see `Fills.of`.
     pending: float64 (n_models, n_symbols): the target weight that waits for the symbol's next bar; NaN without one.
+
+        >>> from gpupipe.backtest.rank_bars import bars_of_panel
+        >>> from gpupipe.data import simulate
+        >>> panel = simulate(n_symbols=2, n_bars=3)
+        >>> score = np.repeat(np.float32([0.1, 0.2]), 3)[:, None]  # the second symbol is the better
+        >>> book = Book(bars_of_panel(panel, score, RankRules()), RankRules(hold="top:1"))
+        >>> book.decide(0, np.array([0]))
+        >>> book.pending.tolist()
+        [[nan, 1.0]]
     """
 
     def __init__(self, bars: RankBars, rules: RankRules) -> None:
@@ -204,9 +213,12 @@ class Book:
         self.series = {name: np.zeros((bars.n_models, bars.n_dates)) for name in names}
 
     def decide(self, date: int, deciding: np.ndarray) -> None:
-        """Give the portfolios `deciding`, int64, their target weights, from the scores of a date."""
+        """Give the portfolios `deciding`, int64, their target weights, from the scores of a date.
+
+        A portfolio without any score on the date, or that has lost everything, keeps its orders.
+        """
         score = self.bars.scores(date)[deciding]
-        known = ~np.isnan(score).all(axis=1)
+        known = ~np.isnan(score).all(axis=1) & (self.equity[deciding] > 0)
         deciding, score = deciding[known], score[known]
         if not len(deciding):
             return
@@ -271,9 +283,9 @@ class Book:
         covered = np.clip(-shares, 0.0, np.maximum(change, 0.0))  # purchases that close short positions
         opened = np.maximum(change, 0.0) - covered
         sold, covering, opening = (x @ price for x in (np.maximum(-change, 0.0), covered, opened))
-        paid, got = (1 + slip) * (1 + commission), (1 - slip) * (1 - commission)
-        cash = self.cash[who] + sold * got - covering * paid
-        needed = opening * paid
+        buying, selling = (1 + slip) * (1 + commission), (1 - slip) * (1 - commission)  # cash for a value of 1
+        cash = self.cash[who] + sold * selling - covering * buying
+        needed = opening * buying
         factor = np.where(needed > cash, np.maximum(cash, 0.0) / np.where(needed > 0, needed, 1), 1.0)
         factor = np.where(factor < _DUST, 0.0, factor)
         after = np.where(

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.backtest.choices import BUY_AND_HOLD
+from gpupipe.backtest.choices import BUY_AND_HOLD, F1
 from gpupipe.backtest.rank_rules import EQUAL, SIDES, WEIGHTINGS, RankRules
 from gpupipe.backtest.rank_selection import DEFAULT_HOLD, HOLD_HELP
 from gpupipe.backtest.rules import Rules
@@ -52,6 +52,8 @@ def request_of(chosen: argparse.Namespace, fills: Rules) -> RankRules | None:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UserError(f"{options}: only with --portfolio {' or '.join(SIDES)}")
         return None
+    if chosen.cutoff != F1:
+        raise UserError(f"--cutoff {chosen.cutoff}: goes with calls, not with --portfolio, which ranks every score")
     share = _share(given.pop("volume_share", VOLUME_SHARE))
     return RankRules(side=chosen.portfolio, volume_share=share, fills=fills, **given)
 

@@ -94,6 +94,7 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(out, capsys):
         ("--portfolio", "long", "--volume-share", "much"): "--volume-share much",
         ("--portfolio", "long", "--rebalance", "0"): "--rebalance 0",
         ("--portfolio", "long", "--overlapping"): "--overlapping",
+        ("--portfolio", "long", "--cutoff", "profit"): "--cutoff profit",
         ("--portfolio", "long", "--since", "2015-02-02"): "before the sealed test",
         ("--portfolio", "long", "--source", "cpcv"): "--source cpcv",
         ("--portfolio", "long", "--families", "none"): "none",
