@@ -17,6 +17,7 @@ from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, to_percent
 from gpupipe.report.leaderboard import by_sector, leaderboard
 from gpupipe.report.page import Figure, Picture, Section, Table
+from gpupipe.report.portfolio import portfolio
 from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
 from gpupipe.report.signals import signals
@@ -48,6 +49,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         importance(out),
         folds(whole),
         backtest(out, whole) if calls else None,
+        portfolio(out, whole) if calls else None,
         time_and_memory(whole, log),
         run_section(whole, events),
         skipped(whole),

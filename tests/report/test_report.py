@@ -29,7 +29,8 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "OUT"
     assert run.main([*OPTIONS, "--models", "xgb_joint,linear,meta_learner", "--out", str(folder), "--report"]) == 0
     assert main.main(["backtest", "--models", str(folder), "--data", SOURCE, "--quiet"]) == 0
-    scan = ["scan", "--models", str(folder), "--data", SOURCE, "--quiet", "--to", str(folder / signals.SIGNALS)]
+    scan = ["scan", "--models", str(folder), "--data", SOURCE, "--quiet", "--call", "top:4"]
+    scan += ["--to", str(folder / signals.SIGNALS)]
     assert main.main([*scan, "--active", str(folder / signals.ACTIVE)]) == 0
     return folder
 
@@ -123,7 +124,7 @@ def test_the_report_shows_the_signals_of_the_scan_and_their_date(out):
     day = max(row["time"] for row in rows)[:10]
     called = {row["symbol"] for row in rows if row["side"] != "HOLD" and row["time"][:10] == day}
     content = html.unescape((out / report.NAME).read_text())
-    assert f"of {len(called):,} on {day}, the strongest first" in content and f"On the bars of {day}" in content
+    assert f"of {len(called):,} on {day}, the best first" in content and f"On the bars of {day}" in content
     assert f"{len({row['symbol'] for row in rows}) - len(called):,} of" in content
 
 
