@@ -3,7 +3,8 @@
 In each slice of the rows, the expected frequency of a class is the mean of its predicted probabilities; beside the
 observed frequency stands the standard error of their difference. Rows of one date share its shocks, and label windows
 of h bars overlap over h dates, so the error is that of sums by date (clustered), with the autocorrelation of h - 1
-dates (Newey and West 1987): an error that took rows as independent would be several times too small.
+dates (Newey and West 1987): an error that took rows as independent would be several times too small. It is never below
+that of independent rows with the predicted probabilities, which is what remains where hardly any event was observed.
 """
 
 from __future__ import annotations
@@ -77,8 +78,7 @@ def slice_lines(
     key: what is repeated in every line, such as label and model.  probability: float (n, n_classes), without NaN.
     y: int8 (n,), class numbers: all labels must be known.  time_ns: int64 (n,).  horizon: bars of the label.
     A line has "side", "by", "slice", "rows", "dates", "happened" and "expected" (numbers of rows), and "error": the
-    standard error of happened / rows - expected / rows; NaN below ten dates, or five expected events, or without any
-    variance.
+    standard error of happened / rows - expected / rows; NaN below ten dates, or five expected events.
 
         >>> time_ns = np.arange(20) * 86_400_000_000_000
         >>> probability = np.tile([0.25, 0.5, 0.25], (20, 1))
@@ -95,28 +95,31 @@ def slice_lines(
             used = part.number >= 0
             cell = part.number[used] * len(times) + date[used]
             shape = (len(part.names), len(times))
-            rows, events, expected = (
+            rows, events, expected, variance = (
                 np.bincount(cell, weights=weights, minlength=shape[0] * shape[1]).reshape(shape)
-                for weights in (None, happened[used], chance[used])
+                for weights in (None, happened[used], chance[used], (chance * (1 - chance))[used])
             )
             for k, name in enumerate(part.names):
                 if rows[k].any():
                     counts = {"rows": int(rows[k].sum()), "dates": int((rows[k] > 0).sum())}
                     sums = {"happened": int(events[k].sum()), "expected": float(expected[k].sum())}
-                    error = _error(rows[k], events[k] - expected[k], sums["expected"], horizon)
+                    error = _error(rows[k], events[k] - expected[k], sums["expected"], variance[k].sum(), horizon)
                     lines.append({**key, "side": side, "by": part.by, "slice": name, **counts, **sums, "error": error})
     return lines
 
 
-def _error(rows: np.ndarray, difference: np.ndarray, expected: float, horizon: int) -> float:
-    """Standard error of sum(difference) / sum(rows), a ratio of sums by date, by its linearisation."""
+def _error(rows: np.ndarray, difference: np.ndarray, expected: float, variance: float, horizon: int) -> float:
+    """Standard error of sum(difference) / sum(rows), a ratio of sums by date, by its linearisation.
+
+    variance: of the number of events, if rows were independent with their predicted probabilities.
+    """
     used = rows > 0
     rows, difference = rows[used].astype(np.float64), difference[used]
     if len(rows) < FEWEST_DATES or expected < FEWEST_EVENTS:
         return float("nan")
     residual = difference - rows * (difference.sum() / rows.sum())
-    error = newey_west_error(residual, horizon - 1) * len(rows) / rows.sum()
-    return error if error > 0 else float("nan")
+    clustered = newey_west_error(residual, horizon - 1) * len(rows)
+    return float(max(clustered, np.sqrt(variance)) / rows.sum())
 
 
 def furthest_off(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -92,7 +92,7 @@ def measure(
     """Measure every score of every model on the sealed test, against the forward return of its label's horizon.
 
     draws: of the dates of the sealed test; intervals of all models share them.
-    Labels that are not classes, or that the workload has no returns for, are left out: without any, the result is empty.
+    Labels that are not classes or have no returns are left out: without any, the result has no rows.
     Regimes of volatility are terciles of the median volatility of a date, cut on training dates.
     """
     training = rank_summary.median_by_date(*training_volatility(context, trained))[1]
