@@ -2,8 +2,8 @@
 
 In each slice of the rows, the expected frequency of a class is the mean of its predicted probabilities; beside the
 observed frequency stands the standard error of their difference. Rows of one date share its shocks, and label windows
-of h bars overlap over h dates, so the error is that of sums by date (clustered), with the autocorrelation of h - 1
-dates (Newey and West 1987): an error that took rows as independent would be several times too small. It is never below
+of h bars overlap over h dates, so the error is that of sums by date (clustered), with their autocorrelation (Newey and
+West 1987): an error that took rows as independent would be several times too small. It is never below
 that of independent rows with the predicted probabilities, which is what remains where hardly any event was observed.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.evaluation.metrics import outer_classes
-from gpupipe.evaluation.rank_summary import newey_west_error
+from gpupipe.evaluation.rank_summary import newey_west_error, overlap_lags
 
 FILE = "calibration_slices.parquet"
 MONTH, VOLATILITY = "month", "volatility"
@@ -118,7 +118,7 @@ def _error(rows: np.ndarray, difference: np.ndarray, expected: float, variance: 
     if len(rows) < FEWEST_DATES or expected < FEWEST_EVENTS:
         return float("nan")
     residual = difference - rows * (difference.sum() / rows.sum())
-    clustered = newey_west_error(residual, horizon - 1) * len(rows)
+    clustered = newey_west_error(residual, overlap_lags(horizon)) * len(rows)
     return float(max(clustered, np.sqrt(variance)) / rows.sum())
 
 

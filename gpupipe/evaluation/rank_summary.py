@@ -1,8 +1,8 @@
 """Averages over dates of the measures of ranking.py, with intervals: ICIR, years, regimes of volatility, paired scores.
 
 Forward returns of h bars overlap over h dates, and so do the dates' ICs. Intervals therefore come from the same
-circular block bootstrap of dates as those of the gains (block_bootstrap.py), and t from Newey and West (1987) with
-h - 1 lags; for one bar it is the t of alphalens' table of information.
+circular block bootstrap of dates as those of the gains (block_bootstrap.py), and t from Newey and West (1987); for one
+bar it is the t of alphalens' table of information.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def summarise(by_date: ByDate, draws: Draws, regime: np.ndarray | None = None) -
     whole |= {"ic_std": _std(by_date.ic), "rank_ic_std": _std(by_date.rank_ic)}
     known = by_date.rank_ic[np.isfinite(by_date.rank_ic)]
     whole |= {
-        "rank_ic_t": newey_west_t(known, sections.horizon - 1),
+        "rank_ic_t": newey_west_t(known, overlap_lags(sections.horizon)),
         "rank_ic_positive": float((known > 0).mean()) if len(known) else float("nan"),
     }
     by_quantile = [drawn.mean(len(means) + q) for q in range(len(quantiles))]
@@ -156,6 +156,15 @@ def _ratio(mean: Any, square: Any, count: Any) -> Any:
     defined = (count > 1) & (variance > 1e-12 * square)
     spread = np.sqrt(np.where(defined, variance, 1.0) * count / np.maximum(1, count - 1))
     return np.where(defined, mean / spread, np.nan)
+
+
+def overlap_lags(horizon: int) -> int:
+    """Lags of Newey and West's error for windows of `horizon` bars: 2 (horizon - 1).
+
+    Windows that overlap are correlated over horizon - 1 dates. Bartlett's weights fall to 0 over the lags, so that with
+    as many lags the error of overlapping sums is a fifth too small, with twice as many a tenth.
+    """
+    return 2 * (horizon - 1)
 
 
 def newey_west_t(values: np.ndarray, lags: int) -> float:

@@ -71,7 +71,7 @@ def furthest_sentences(lines: Sequence[Row]) -> list[str]:
         f"{title_of_label(worst['label'])}: expected {_share(worst, 'expected')} %, observed "
         f"{_share(worst, 'happened')} %, {abs(off):.1f} standard errors {'above' if off > 0 else 'below'} the "
         f"expected frequency. {far} of {len(known)} slices are more than two standard errors off; of calibrated ones "
-        "about one in twenty would be."
+        "about one in twenty would be, of months somewhat more, whose errors rest on few dates."
     ]
 
 

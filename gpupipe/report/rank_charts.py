@@ -70,7 +70,9 @@ def quantile_returns(rows: Rows) -> dict[str, Any]:
         .encode(x=quantile, y=alt.Y("return:Q", title="return over the mean, %"), tooltip=tooltip)
     )
     whiskers = alt.Chart().mark_rule(color="var(--text)").encode(x=quantile, y="low:Q", y2="high:Q")
-    return _panels(alt, alt.layer(bars, whiskers, _zero(alt)), rows, "label", height=150, independent=("y",))
+    # A scale does not ask the second end of a rule.
+    ends = alt.Chart().mark_point(opacity=0).encode(x=quantile, y="high:Q")
+    return _panels(alt, alt.layer(bars, whiskers, ends, _zero(alt)), rows, "label", height=150, independent=("y",))
 
 
 def lines_by_date(rows: Rows, title: str, zero: bool = True) -> dict[str, Any]:
@@ -126,5 +128,6 @@ def expected_and_observed(rows: Rows, title: str) -> dict[str, Any]:
         y="observed:Q",
         shape=alt.Shape("class:N", scale=alt.Scale(domain=names, range=[shapes[name] for name in names]), title=None),
     )
-    layers = alt.layer(whiskers, observed, expected)
+    ends = base.mark_point(opacity=0).encode(y="high:Q")  # a scale does not ask the second end of a rule
+    layers = alt.layer(whiskers, observed, expected, ends)
     return _panels(alt, layers, rows, "label", height=170, independent=("y",))

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpupipe.artifacts.summary import title_of
 from gpupipe.estimators import registry
-from gpupipe.evaluation.rank_summary import newey_west_error
+from gpupipe.evaluation.rank_summary import newey_west_error, overlap_lags
 from gpupipe.evaluation.ranking import FILL_COST_BPS
 from gpupipe.report import rank_charts
 from gpupipe.report.formatting import to_percent
@@ -155,7 +155,7 @@ def rolling_means(dates: Sequence[Row], horizon: int) -> list[dict[str, Any]]:
 
     dates: rows of ranking.parquet of one score, ascending in time; dates without a rank IC are left out. A window has
     WINDOW dates, or twice the horizon where that is longer; the three are None before the first whole window. The
-    interval is 1.96 standard errors with the autocorrelation of horizon - 1 dates (Newey and West 1987).
+    interval is 1.96 standard errors, which allow for overlapping returns (Newey and West 1987).
     """
     known = [date for date in dates if date["rank_ic"] is not None]
     values = np.array([date["rank_ic"] for date in known])
@@ -165,7 +165,7 @@ def rolling_means(dates: Sequence[Row], horizon: int) -> list[dict[str, Any]]:
         point: dict[str, Any] = {"time": _day(known[k]), "rank_ic": float(values[k])}
         last = values[k + 1 - window : k + 1] if k + 1 >= window else values[:0]
         if len(last):
-            mean, error = float(last.mean()), newey_west_error(last, horizon - 1)
+            mean, error = float(last.mean()), newey_west_error(last, overlap_lags(horizon))
             point |= {"mean": mean, "low": mean - NORMAL * error, "high": mean + NORMAL * error}
         points.append({"mean": None, "low": None, "high": None, **point})
     return points

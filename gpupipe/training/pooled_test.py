@@ -85,7 +85,7 @@ def pooled_tests(context: TrainingContext, trained: Sequence[GroupModels]) -> li
 
 def training_volatility(context: TrainingContext, trained: Sequence[GroupModels]) -> tuple[np.ndarray, np.ndarray]:
     """(time_ns, volatility) of the training rows of all groups; both empty where a group has no such column."""
-    columns = []
+    columns: list[list[np.ndarray]] = [[np.zeros(0, np.int64), np.zeros(0)]]
     for models in trained:
         dataset, rows = context.datasets[models.group], context.splits[models.group].train
         if VOLATILITY not in dataset.extra:
