@@ -4,46 +4,53 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.artifacts.summary import title_of
 from gpupipe.cli.plain_console import styled
 from gpupipe.cli.tables import ModelNames, figures_table, print_whole
-from gpupipe.report import sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+WIDE = 100  # from this width on the rank IC within sectors has a column too
+
 
 def show_ranking(to: Console, whole: dict[str, Any], names: ModelNames) -> None:
-    """One row for each label and judged model (all models where none is judged); nothing without measures.
+    """A table for each score, a row for each label and judged model (all models where none is judged).
 
-    whole: the summary.  names: headings of models.
+    whole: the summary; without measures of ranking nothing is printed.  names: headings of models.
     """
+    from gpupipe.artifacts.summary import title_of
+
     rows = whole.get("ranking")
     if not rows:
         return
     judged = {verdict["model"] for verdict in whole["verdict"]} or {row["model"] for row in rows}
-    n_quantiles, symbols = rows[0]["quantiles"], rows[0]["symbols"]
-    cut = f"{n_quantiles} quantiles" if n_quantiles else "too few for quantiles"
-    to.print(
-        styled("ranking", "bold"),
-        f" of {symbols:g} symbols a date (median; {cut}) by the score: rank IC with its 95 % interval, its mean over "
-        "its standard deviation by date (ICIR), the highest minus the lowest quantile's return in percent after costs",
-        sep="",
+    neutral = ("within sectors",) if to.width >= WIDE else ()
+    for score in dict.fromkeys(row["score"] for row in rows):
+        of_score = [row for row in rows if row["score"] == score and row["model"] in judged]
+        to.print(styled("ranking", "bold"), _how(of_score[0]), sep="")
+        table = figures_table(("label", "model"), ("rank IC", *neutral, "ICIR", "spread, %"))
+        for row in of_score:
+            correlations = [correlation_text(row, name) for name in ("rank_ic", "rank_ic_neutral")[: 1 + len(neutral)]]
+            icir = "-" if row["rank_icir"] is None else f"{row['rank_icir']:.2f}"
+            table.add_row(title_of(row), names[row["model"]], *correlations, icir, _spread(row))
+        print_whole(to, table)
+
+
+def _how(row: dict[str, Any]) -> str:
+    """What the figures are; all rows of a score have the same symbols and quantiles, but for labels that some lack."""
+    cut = f"{row['quantiles']} quantiles" if row["quantiles"] else "too few for quantiles"
+    return (
+        f" by the {row['title']}, of {row['symbols']:g} symbols a date (median; {cut}): mean rank IC with its 95 % "
+        "interval, its mean over its standard deviation by date (ICIR), and the return of the highest minus the lowest "
+        "quantile, in percent, after costs"
     )
-    scores = list(dict.fromkeys(row["score"] for row in rows))
-    left = ("label", "model", *(("score",) if len(scores) > 1 else ()))
-    table = figures_table(left, ("rank IC", "within sectors", "ICIR", "spread, %"))
-    for row in rows:
-        if row["model"] in judged:
-            table.add_row(
-                title_of(row), names[row["model"]], *((row["score"],) if len(scores) > 1 else ()),
-                correlation_text(row, "rank_ic"), correlation_text(row, "rank_ic_neutral"),
-                "-" if row["rank_icir"] is None else f"{row['rank_icir']:.2f}",
-                "-" if row["spread_net"] is None else sentences.interval_text(
-                    row["spread_net"], row["spread_net_low"], row["spread_net_high"]
-                ),
-            )  # fmt: skip
-    print_whole(to, table)
+
+
+def _spread(row: dict[str, Any]) -> str:
+    from gpupipe.report.sentences import interval_text
+
+    net, low, high = (row[f"spread_net{end}"] for end in ("", "_low", "_high"))
+    return "-" if net is None else interval_text(net, low, high)
 
 
 def correlation_text(row: dict[str, Any], name: str) -> str:

@@ -103,9 +103,9 @@ def example() -> tuple[Dataset, np.ndarray, GroupModels]:
 
     target = Target(("label",), "classes", (1,), ("SELL", "HOLD", "BUY"))
     dataset = Dataset(
-        "energy", np.zeros((5, 1), np.float32), ("x",), np.int8([[0], [2], [1], [1], [2]]), target,
+        "energy", np.zeros((5, 1), np.float32), ("x",), np.array([[0], [2], [1], [1], [2]], np.int8), target,
         np.array([0, 1, 0, 1, 2]), np.array([1, 2, 1, 2, 3]), np.ones(5, bool), np.ones(5, bool), np.array([0, 2, 5]),
-        extra={"natr": np.float32([1, 2, 3, 4, 5])},
+        extra={"natr": np.arange(5, dtype=np.float32)},
     )  # fmt: skip
     rows = np.array([1, 3, 4])
     predictions = {"linear": np.full((3, 1, 3), 1 / 3, np.float32)}

@@ -156,3 +156,14 @@ def test_lines_as_parquet_gives_them_back_and_slices_without_errors_are_drawn(tm
     assert section.text[1] == "No slice has enough dates and events for a standard error."
     page.render("t", [], [section])
     assert slices_section.calibration_by_slice(None) is None and slices_section.calibration_by_slice([]) is None
+
+
+def test_a_second_score_has_a_table_and_figures_of_its_own(tmp_path):
+    whole = finished(tmp_path)
+    other = [{**row, "score": "expected_return", "title": "expected return"} for row in whole["ranking"]]
+    both = {**whole, "ranking": [*whole["ranking"], *other]}
+    assert printed(both).count("ranking by the ") == 2 and "ranking by the expected return, of 60" in printed(both)
+    assert len(tear_sheet.ranking(tmp_path, both).parts) > len(tear_sheet.ranking(tmp_path, whole).parts) + 3
+    narrow = printed(whole, 80)
+    assert "within sectors" not in narrow and "within sectors" in printed(whole)
+    assert max(map(len, narrow.splitlines())) <= 80
