@@ -115,7 +115,7 @@ def test_the_console_has_a_line_for_each_label_of_the_judged_model(tmp_path):
     row = next(row for row in whole["ranking"] if row["model"] == "meta_learner")
     assert f"{row['rank_ic']:.3f} [{row['rank_ic_low']:.3f}, {row['rank_ic_high']:.3f}]" in text
     short = printed(finished(tmp_path, n_symbols=8, n_dates=12))
-    assert "too few for quantiles" in short and " - " in short + " "  # neither interval nor spread
+    assert "few for quantiles" in short and " - " in short + " "  # neither interval nor spread
 
 
 def lines_of(rng, wrong=0.0):
