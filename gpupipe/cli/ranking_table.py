@@ -32,7 +32,7 @@ def show_ranking(to: Console, whole: dict[str, Any], names: ModelNames) -> None:
         for row in of_score:
             correlations = [correlation_text(row, name) for name in ("rank_ic", "rank_ic_neutral")[: 1 + len(neutral)]]
             icir = "-" if row["rank_icir"] is None else f"{row['rank_icir']:.2f}"
-            table.add_row(title_of(row), names[row["model"]], *correlations, icir, _spread(row))
+            table.add_row(title_of(row), names[row["model"]], *correlations, icir, spread_text(row))
         print_whole(to, table)
 
 
@@ -46,11 +46,16 @@ def _how(row: dict[str, Any]) -> str:
     )
 
 
-def _spread(row: dict[str, Any]) -> str:
-    from gpupipe.report.sentences import interval_text
+def spread_text(row: dict[str, Any]) -> str:
+    """The spread after costs in percent, with two decimals, since a day's is small; "-" without quantiles.
 
+    >>> spread_text({"spread_net": 0.0014, "spread_net_low": -0.0002, "spread_net_high": 0.003})
+    '0.14 [-0.02, 0.30]'
+    """
     net, low, high = (row[f"spread_net{end}"] for end in ("", "_low", "_high"))
-    return "-" if net is None else interval_text(net, low, high)
+    if net is None:
+        return "-"
+    return f"{100 * net:.2f}" if low is None or high is None else f"{100 * net:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def correlation_text(row: dict[str, Any], name: str) -> str:

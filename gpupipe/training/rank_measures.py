@@ -35,7 +35,8 @@ class Score:
 
     name: in summary.json and ranking.parquet.  title: for people.
     of(dataset, rows, column, predictions): float (n_rows,), for rows of a group's dataset: column is the label's
-        position in the target, predictions float32 (n_rows, n_outputs). NaN leaves a row out.
+        position in the target, predictions float32 (n_rows, n_outputs) on the host. The dataset's arrays are on its
+        device; the result is on the host. NaN leaves a row out.
 
         >>> PROBABILITY_DIFFERENCE.of(None, np.arange(1), 0, np.float32([[0.25, 0.25, 0.5]])).tolist()
         [0.25]
