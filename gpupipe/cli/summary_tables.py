@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpupipe.artifacts import summary
 from gpupipe.cli.plain_console import styled
+from gpupipe.cli.ranking_table import show_ranking
 from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
@@ -38,6 +39,7 @@ def show_summary(
     tables.explain(all_baselines=not left_out)
     tables.show_gains()
     tables.show_verdict()
+    show_ranking(to, whole, names)
     tables.show_returns()
     tables.show_walk_forward()
     tables.show_cross_validation()
