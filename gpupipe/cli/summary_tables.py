@@ -12,6 +12,7 @@ from gpupipe.cli.plain_console import styled
 from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
+from gpupipe.evaluation.touch_direction import GAINS, PARTS
 from gpupipe.report import sentences
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def show_summary(
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(left_out)))
     tables.explain(all_baselines=not left_out)
     tables.show_gains()
+    tables.show_parts()
     tables.show_verdict()
     tables.show_returns()
     tables.show_walk_forward()
@@ -117,7 +119,10 @@ class SummaryTables:
                 "14), learned on the sector alone (volat. sector) and on all sectors of the run (volat. pooled)."
             )
             if all_baselines:
-                text += " Beside them: the prior of all sectors, and the class shares by the last bar's return."
+                text += (
+                    " Beside them: the prior of all sectors, and the class shares by the return of the last 60 bars "
+                    "(momentum) and of the last 5 (reversal)."
+                )
         start = f"\nGain over {measure}, in percent"
         self.to.print(start, *(styles if self.to.is_terminal else ()), text, sep="")
 
@@ -137,7 +142,7 @@ class SummaryTables:
         from rich.table import Table
 
         table = Table(
-            title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1)
+            title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1, 0, 0)
         )
         table.add_column("label", min_width=13)
         for name in self.called:
@@ -153,6 +158,40 @@ class SummaryTables:
             shown = (_cell(gain, best, cell.get("test_skill")) for gain, cell in zip(gains, cells, strict=True))
             shares = (f"{_mean_share(of_label, name):.2f}" for name in self.called)
             table.add_row(summary.title_of(of_label[0]), *shares, *shown)
+        print_whole(self.to, table)
+
+    def show_parts(self) -> None:
+        """Touch and direction: the two parts of each gain, averaged over sectors; nothing for targets without."""
+        from rich.table import Table
+
+        averages = [row for row in self.whole["averages"] if row.get("test_touch_gain") is not None]
+        if not averages:
+            return
+        self.to.print(
+            styled("touch and direction", "bold"),
+            ": the two parts that a gain is the sum of. Touch: does the price reach a barrier (BUY or SELL against "
+            "HOLD)? Direction: which one (BUY against SELL where it moved)? Direction can gain the share of the "
+            'prior\'s loss under "most" and no more. A tilde (~) says no skill, for the part alone.',
+            sep="",
+        )
+        table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
+        table.add_column("label", min_width=13)
+        for name in ("part", "most"):
+            table.add_column(name, justify="right" if name == "most" else "left", no_wrap=True)
+        for model in self.columns:
+            table.add_column(self.names[model], justify="right", no_wrap=True)
+        by_cell = {(row["label"], row["model"]): row for row in averages}
+        for label in dict.fromkeys(row["label"] for row in averages):
+            cells = [by_cell.get((label, model), {}) for model in self.columns]
+            most = next(cell["test_direction_gain_most"] for cell in cells if cell)
+            for part in PARTS:
+                gains = [cell.get(f"test_{GAINS[part]}") for cell in cells]
+                best = max((gain for gain in gains if gain is not None), default=0.0)
+                skills = (cell.get(f"test_{part}_skill") for cell in cells)
+                shown = (_cell(gain, best, skill) for gain, skill in zip(gains, skills, strict=True))
+                first = part == PARTS[0]
+                title, largest = (self.titles[label], 1 - most) if first else ("", most)
+                table.add_row(title, part, _percent(largest), *shown)
         print_whole(self.to, table)
 
     def show_verdict(self) -> None:

@@ -46,6 +46,7 @@ class Measured:
         sectors_without_events counts those of the sealed test.
         Classes with a middle one also have both parts of each gain, PART_touch_gain and PART_direction_gain, which add
         up to it, on the sealed test with their own interval and skill (test_touch_skill, test_direction_skill).
+        PART_direction_gain_most is the share of the prior's loss that is of direction: no model can gain more of it.
         """
         cells = self._cells()
         averages = []
@@ -252,8 +253,12 @@ def _part_gains(rows: Sequence[Row], judged: Sequence[Row], part: str, loss: str
     if f"{part}_touch_loss" not in rows[0]:
         return {}
     names = (f"{part}_{loss}", f"{part}_prior_{loss}", f"{part}_touch_loss", f"{part}_touch_loss_of_prior")
-    gains = part_gains(*(_mean(judged, name) for name in names))
-    return {f"{part}_{GAINS[name]}": value for name, value in gains.items()}
+    loss_of_model, loss_of_prior, touch, touch_of_prior = (_mean(judged, name) for name in names)
+    gains = part_gains(loss_of_model, loss_of_prior, touch, touch_of_prior)
+    return {
+        **{f"{part}_{GAINS[name]}": value for name, value in gains.items()},
+        f"{part}_direction_gain_most": gain(touch_of_prior, loss_of_prior),
+    }
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

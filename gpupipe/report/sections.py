@@ -14,7 +14,7 @@ from gpupipe.evaluation import calibration
 from gpupipe.report import charts, sentences
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, to_percent
-from gpupipe.report.leaderboard import by_sector, leaderboard
+from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
@@ -41,6 +41,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         labels(out),
         split(out, whole),
         leaderboard(whole),
+        touch_and_direction(whole),
         by_sector(whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
         importance(out),
