@@ -346,7 +346,7 @@ def _mean_share(rows: list[Row], name: str) -> float:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:z.1f}"
 
 
 def _cell(value: float | None, best: float, skill: str | None = None) -> Text:

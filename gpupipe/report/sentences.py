@@ -266,7 +266,7 @@ def skip_sentences(skipped: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}"
 
 
 def _count(n: int, noun: str) -> str:
