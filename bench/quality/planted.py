@@ -4,7 +4,9 @@ Three kinds of simulated market (`--markets`, gpupipe/data/simulate.py); the sig
 
     drift       buying pressure moves the next bar: mostly direction, and some touch
     direction   buying pressure decides the next bar's sign and never its size: direction alone
-    volatility  volatility clusters, and shadows tell nothing of the pressure: touch alone
+    volatility  volatility clusters, and shadows tell nothing of the pressure: touch alone, at barriers that one bar
+                seldom reaches both of, by which comes first (a row that reaches both, and is a BUY for that, makes BUY
+                likelier in volatile times)
 
 The first two have no memory: nothing can be foretold but by the pressure of the last bar, which is a function of the
 shares of the bar's shadows. So the best prediction of a row is known: the class shares given the pressure. The oracle
@@ -49,6 +51,7 @@ MARKETS: dict[str, tuple[Callable[[float], dict[str, float]], str]] = {
     "direction": (lambda signal: {"tilt": signal, "memory": 0.0}, TOUCH),
     "volatility": (lambda signal: {"memory": signal, "lean": 0.0}, DIRECTION),
 }
+MORE_SETTINGS = {"volatility": ("labels.rule=first_touch", "labels.thresholds=0.04,0.05")}
 
 
 def main() -> int:
@@ -61,7 +64,7 @@ def main() -> int:
     chosen = parser.parse_args()
     lines = []
     for kind, signal, seed in itertools.product(chosen.markets, chosen.signals, chosen.seeds):
-        settings = equity.make(chosen.preset, settings=SETTINGS, seed=seed)
+        settings = equity.make(chosen.preset, settings=[*SETTINGS, *MORE_SETTINGS.get(kind, ())], seed=seed)
         panel = market(kind, signal, chosen.symbols, chosen.bars, seed)
         seconds, line = timed(lambda panel=panel, settings=settings, kind=kind: once(panel, settings, kind))
         lines.append({"market": kind, "signal": signal, "seed": seed, **line})
@@ -74,6 +77,7 @@ def main() -> int:
         print(f"skill in a part that is not planted: {not_planted[0]} of {not_planted[1]} families")
     return runs.finish(
         "planted", preset=chosen.preset, symbols=chosen.symbols, bars=chosen.bars, settings=SETTINGS,
+        more_settings=MORE_SETTINGS,
         false_positives=counted, false_parts=not_planted, lines=lines,
     )  # fmt: skip
 

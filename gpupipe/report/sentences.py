@@ -58,29 +58,30 @@ def touch_direction_sentence(model: str, verdicts: Sequence[Mapping[str, Any]]) 
             f"Whether {model} tells that a price will move, or which way, is not known: touch gain {gains[TOUCH]} %, "
             f"direction gain {gains[DIRECTION]} % on average over {_count(n, 'label')}, without intervals."
         )
-    counts = {part: sum(row[f"{part}_skill"] == SKILL for row in verdicts) for part in PARTS}
-    touch = f"(touch: skill on {counts[TOUCH]} of {_count(n, 'label')}, gain {gains[TOUCH]} % on average)"
-    above = _above_volatility(verdicts)
-    direction = f"(direction: skill on {counts[DIRECTION]} of {n}{above}, gain {gains[DIRECTION]} %)"
-    some = {part: "on some labels " if 0 < counts[part] < n else "" for part in PARTS}
-    if not counts[TOUCH] and not counts[DIRECTION]:
+    touch_count, direction_count = (sum(row[f"{part}_skill"] == SKILL for row in verdicts) for part in PARTS)
+    touch = f"(touch: skill on {touch_count} of {_count(n, 'label')}, gain {gains[TOUCH]} % on average)"
+    knows_way, above = _direction_beyond_volatility(verdicts)
+    direction = f"(direction: skill on {direction_count} of {n}{above}, gain {gains[DIRECTION]} %)"
+    whether, which_way = ("on some labels " if 0 < count < n else "" for count in (touch_count, knows_way))
+    if not touch_count and not knows_way:
         return f"{model} tells neither whether a price will move {touch} nor which way {direction}."
-    if not counts[TOUCH]:
-        return f"{model} tells {some[DIRECTION]}which way a price will move {direction} and not whether {touch}."
-    which_way = f"{some[DIRECTION]}which way" if counts[DIRECTION] else "not which way"
-    return f"{model} tells {some[TOUCH]}whether a price will move {touch} and {which_way} {direction}."
+    if not touch_count:
+        return f"{model} tells {which_way}which way a price will move {direction} and not whether {touch}."
+    which_way = f"{which_way}which way" if knows_way else "not which way"
+    return f"{model} tells {whether}whether a price will move {touch} and {which_way} {direction}."
 
 
-def _above_volatility(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """On how many labels with direction skill the direction is clearly above that of the volatility tables.
+def _direction_beyond_volatility(verdicts: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """On how many labels the direction has skill and is clearly above that of the volatility tables; that in words.
 
-    Volatility alone tilts the shares of BUY and SELL where a row that reaches both barriers is a BUY.
+    Volatility alone tilts the shares of BUY and SELL where a row that reaches both barriers is a BUY, and that is not
+    to know which way a price will move.
     """
     skilled = [row for row in verdicts if row["direction_skill"] == SKILL]
     if not skilled or "direction_above_tables_low" not in skilled[0]:
-        return ""
-    clearly = sum(row["direction_above_tables_low"] > 0 for row in skilled)
-    return f", on {clearly} of them clearly above the volatility baselines"
+        return len(skilled), ""
+    clearly = sum((row["direction_above_tables_low"] or 0) > 0 for row in skilled)
+    return clearly, f", on {clearly} of them clearly above the volatility baselines"
 
 
 def _compared(verdict: dict[str, Any]) -> tuple[str, str]:

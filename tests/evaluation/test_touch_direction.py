@@ -220,7 +220,10 @@ def test_the_sentence_claims_no_more_than_there_is():
     assert sentence((no, yes), (no, no)).startswith("m tells on some labels which way a price will move (direction: ")
     unknown = sentence((yes, no), (yes, "not known"))
     assert unknown.startswith("Whether m tells that a price will move, or which way, is not known: touch gain 10.0 %")
-    above = sentence((yes, yes), (yes, yes), direction_above_tables_low=-0.1)
-    assert "(direction: skill on 2 of 2, on 0 of them clearly above the volatility baselines, gain 2.0 %)" in above
+    for low, claim in ((0.01, "and which way"), (-0.1, "and not which way"), (None, "and not which way")):
+        above = sentence((yes, yes), (yes, yes), direction_above_tables_low=low)  # volatility alone is no direction
+        n = 2 * (claim == "and which way")
+        words = f"(direction: skill on 2 of 2, on {n} of them clearly above the volatility baselines, gain 2.0 %)."
+        assert above.endswith(f"{claim} {words}")
     assert sentences.touch_direction_sentence("m", [{"above_prior": 0.1}]) == ""
     assert sentences.touch_direction_sentence("m", []) == ""

@@ -60,7 +60,7 @@ def test_where_the_sign_alone_is_planted_there_is_direction_skill_and_no_touch_s
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_where_volatility_alone_is_planted_there_is_touch_skill_and_no_direction_skill(seed):
-    settings = equity.make("fast", settings=[*FEW, "labels.thresholds=0.03"])
+    settings = equity.make("fast", settings=[*FEW, *planted.MORE_SETTINGS["volatility"]])
     line = planted.once(market(1.0, 700, seed, "volatility"), settings, "volatility")
     for name, family in line["families"].items():
         assert (family["touch_skill"], family["direction_skill"]) == ("skill", "no skill"), name
