@@ -251,6 +251,10 @@ class SummaryTables:
                 beats = min(row["gain_over_prior"], row["above_tables"]) > 0
                 better.setdefault(self.names[row["model"]], []).append(beats)
         counts = ", ".join(f"{name} on {sum(beats)} of {len(beats)}" for name, beats in better.items())
+        for model in dict.fromkeys(verdict["model"] for verdict in self.whole["verdict"]):
+            rows = [row for row in walk["results"] if row["model"] == model and row["gain_over_prior"] is not None]
+            if sentence := sentences.touch_direction_sentence(model, rows):
+                self.to.print(f"Over all origins {sentence}")
         self.to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
         for sentence in sentences.walk_forward_sentences(self._of_models(walk["families"]), walk["intervals"]):
             self.to.print(sentence)

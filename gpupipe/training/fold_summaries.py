@@ -144,14 +144,24 @@ class _Gains:
         label, sector, model = result["label"], [result["sector"]], result["model"]
         return skill_by_part(self.resampled[label], sector, label, model, gains_of(result), gains_all)
 
-    def above_tables(self, result: dict[str, Any], tables: Sequence[str]) -> tuple[float, float]:
-        """The interval of above_tables; NaN without tables."""
+    def above_tables(self, result: dict[str, Any], tables: Sequence[str]) -> dict[str, float]:
+        """The interval of above_tables, NaN without tables; with tables also each part's difference, and its interval.
+
+        Each is a difference to the table that is best on the test rows themselves, in that part.
+        """
         if not tables:
-            return float("nan"), float("nan")
+            return {"above_tables_low": float("nan"), "above_tables_high": float("nan")}
         label, model = result["label"], result["model"]
-        table = max(tables, key=lambda name: self.gains[label, name][WHOLE])
-        drawn = self.drawn(label, model) - self.drawn(label, table)
-        return self.resampled[label].interval(self.sectors[label], result["above_tables"], drawn)
+        found: dict[str, float] = {}
+        for part, own_gain in self.gains[label, model].items():
+            table_gains = {name: self.gains[label, name][part] for name in tables}
+            table = max(table_gains, key=table_gains.__getitem__)
+            above = own_gain - table_gains[table]
+            drawn = self.drawn(label, model, part) - self.drawn(label, table, part)
+            low, high = self.resampled[label].interval(self.sectors[label], above, drawn)
+            name = named(part, "above_tables")
+            found |= {name: above, f"{name}_low": low, f"{name}_high": high}
+        return found
 
     def over_labels(self, model: str, skills: Sequence[str]) -> dict[str, Any]:
         """Gain and skill measures of a model, averaged over its labels. skills: in words, one for each label.
@@ -193,7 +203,7 @@ def with_intervals(
     for all labels, sectors and models (`block_bootstrap.draw`). Each item of results and by_sector gets gain_low,
     gain_high, above_prior_all, above_prior_all_low and skill, and the same for touch_gain and direction_gain
     (touch_skill, ...); items of results also get above_tables_low and above_tables_high, the interval of the difference
-    to the better table. families: the means over labels.
+    to the better table, and both parts of it. families: the means over labels.
     """
     gains = _Gains.draw(walked, fold_scores, longest_horizon, seed)
     prior_gains = {
@@ -205,8 +215,7 @@ def with_intervals(
         result |= gains.skill_of_sector(result, prior_gains.get((result["sector"], result["label"])))
     for result in walked["results"]:
         result |= gains.skill_of(result["label"], result["model"])
-        low, high = gains.above_tables(result, tables)
-        result |= {"above_tables_low": low, "above_tables_high": high}
+        result |= gains.above_tables(result, tables)
     families = [
         gains.over_labels(model, [result["skill"] for result in walked["results"] if result["model"] == model])
         for model in dict.fromkeys(model for _, model in gains.gains)

@@ -132,6 +132,10 @@ def test_touch_and_direction_add_up_in_every_fold(walked, crossed):
             assert low <= one[f"{part}_gain"] <= one[f"{part}_gain_high"]
             skill = min(low, one[f"{part}_above_prior_all_low"]) > 1e-6
             assert one[f"{part}_skill"] == ("skill" if skill else "no skill")
+    for one in walk["results"]:
+        direction = [one_of(walk["results"], one["label"], table)["direction_gain"] for table in TABLES]
+        assert one["direction_above_tables"] == pytest.approx(one["direction_gain"] - max(direction), abs=1e-13)
+        assert one["direction_above_tables_low"] <= one["direction_above_tables"] <= one["direction_above_tables_high"]
     for average in walked[1]["averages"]:  # the kept models are the last origin's
         last = one_of(walk["results"], average["label"], average["model"])["origins"][-1]
         assert last["touch_gain"] == pytest.approx(average["test_touch_gain"], rel=1e-9)
@@ -379,6 +383,7 @@ def test_what_is_printed(walked, crossed):
             won[one["model"]] += one["gain_over_prior"] > max(0, *(table["gain_over_prior"] for table in tables))
     counts = ", ".join(f"{NAMES[model]} on {n} of 2" for model, n in won.items())
     assert f"Over all origins better than the prior and both volatility tables: {counts} labels." in said
+    assert said.count("Over all origins meta_learner tells ") == 1
     for one in summary["walk_forward"]["families"]:
         if one["model"] in won:
             assert f"{one['model']}: {one['skill']}, " in said
