@@ -17,7 +17,7 @@ from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, to_percent
-from gpupipe.report.leaderboard import by_sector, leaderboard
+from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.portfolio import portfolio
 from gpupipe.report.predictions import probabilities
@@ -46,6 +46,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         labels(out),
         split(out, whole),
         leaderboard(whole),
+        touch_and_direction(whole),
         by_sector(whole),
         ranking(out, whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),

@@ -144,10 +144,16 @@ def test_the_report_shows_the_figures_of_the_summary(out):
         assert f"{100 * average['test_gain_over_prior']:,.3f}" in content
     assert f"{whole['n_models']} of {whole['n_models_wanted']} models" in content
     rows = [row for spec in specs(out / report.NAME).values() for row in _values(spec)]
-    gains = {(row["label"], row["model"]): row["gain"] for row in rows if "low" in row and "skill" in row}
+    of_intervals = [row for row in rows if "low" in row and "skill" in row]
+    gains = {(row["label"], row["model"]): row["gain"] for row in of_intervals if "part" not in row}
     titles = {row["label"]: summary.title_of(row) for row in whole["models"]}
     expected = {(titles[a["label"]], a["model"]): 100 * a["test_gain_over_prior"] for a in whole["averages"]}
     assert gains == pytest.approx(expected, rel=1e-5)
+    for part in ("touch", "direction"):
+        shown = {(row["label"], row["model"]): row["gain"] for row in of_intervals if row.get("part") == part}
+        expected = {(titles[a["label"]], a["model"]): 100 * a[f"test_{part}_gain"] for a in whole["averages"]}
+        assert shown == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert "tells" in content and "touch: skill on" in content and "direction: skill on" in content
     trades = json.loads((out / "backtest" / "statistics.json").read_text())
     assert f"{trades['draws']} draws of random entries" in content
 
