@@ -5,7 +5,8 @@ summary.json, .parquet      measures, one row for each model (summary.py)
 manifest.json               SHA-256 of every published file, written last (manifest.py)
 walk_forward/               predictions of each fold on its test (out_of_sample_store.py)
 features/                   the Python files of the user's own features (publish.py)
-importance.json, curves.parquet, label_shares.parquet, folds.svg, data_report.json: what the report draws
+importance.json, curves.parquet, label_shares.parquet, calibration_slices.parquet, ranking.parquet, folds.svg,
+data_report.json: what the report draws
 """
 
 from __future__ import annotations

@@ -11,18 +11,32 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "Backtest": "gpupipe.backtest.engine",
     "OutOfSample": "gpupipe.backtest.sources",
+    "RankBacktest": "gpupipe.backtest.rank_portfolio",
+    "RankRules": "gpupipe.backtest.rank_rules",
     "Rules": "gpupipe.backtest.rules",
     "Trades": "gpupipe.backtest.engine",
     "backtest": "gpupipe.backtest.engine",
     "sealed_test": "gpupipe.backtest.sources",
     "walked": "gpupipe.backtest.sources",
 }
-__all__ = ["Backtest", "OutOfSample", "Rules", "Trades", "backtest", "sealed_test", "walked"]
+__all__ = [
+    "Backtest",
+    "OutOfSample",
+    "RankBacktest",
+    "RankRules",
+    "Rules",
+    "Trades",
+    "backtest",
+    "sealed_test",
+    "walked",
+]
 
 if TYPE_CHECKING:
     from gpupipe.backtest.engine import Backtest as Backtest
     from gpupipe.backtest.engine import Trades as Trades
     from gpupipe.backtest.engine import backtest as backtest
+    from gpupipe.backtest.rank_portfolio import RankBacktest as RankBacktest
+    from gpupipe.backtest.rank_rules import RankRules as RankRules
     from gpupipe.backtest.rules import Rules as Rules
     from gpupipe.backtest.sources import OutOfSample as OutOfSample
     from gpupipe.backtest.sources import sealed_test as sealed_test

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpupipe.backtest.engine import Backtest, net_returns
 from gpupipe.backtest.rules import Rules
+from gpupipe.data.panel import Panel
 
 N_DRAWS = 500
 SHORTEST_BLOCK, FEWEST_BLOCKS = 10, 3
@@ -21,23 +22,27 @@ def buy_and_hold(result: Backtest) -> np.ndarray:
     The mean over symbols of close / the last known close - 1, from the second date on; shares are made equal again at
     every close, which costs nothing here; the first date and the last date pay the costs of a fill.
     """
-    panel, rules = result.panel, result.rules
+    date = result.panel.device.to_host(result.date_of_row)
+    return held(result.panel, date, len(result.times), result.rules)
+
+
+def held(panel: Panel, date: np.ndarray, n_dates: int, rules: Rules) -> np.ndarray:
+    """The returns of `buy_and_hold`, for the rows of a panel.  date: int64 (n_rows,), on the host, below n_dates."""
     to_host = panel.device.to_host
-    close, date = to_host(panel.close).astype(np.float64), to_host(result.date_of_row)
-    symbol = to_host(panel.symbol_of_row)
+    close, symbol = to_host(panel.close).astype(np.float64), to_host(panel.symbol_of_row)
     known = np.flatnonzero(close > 0)
     same = symbol[known[1:]] == symbol[known[:-1]]
     now, before = known[1:][same], known[:-1][same]
-    n_sectors, n_dates = len(panel.groups), len(result.times)
+    n_sectors = len(panel.groups)
     at = panel.group_of_symbol[symbol[now]] * n_dates + date[now]
     total = np.bincount(at, close[now] / close[before] - 1, n_sectors * n_dates).reshape(n_sectors, n_dates)
     count = np.bincount(at, minlength=n_sectors * n_dates).reshape(n_sectors, n_dates)
     total, count = (np.vstack([x, x.sum(axis=0)]) for x in (total, count))
-    held = total / np.maximum(count, 1)
+    returns: np.ndarray = total / np.maximum(count, 1)
     if n_dates > 1:
         for at_end in (1, -1):  # in turn: with two dates both are the same column
-            held[:, at_end] -= rules.slip + rules.commission
-    return held
+            returns[:, at_end] -= rules.slip + rules.commission
+    return returns
 
 
 def moved_dates(n_dates: int, longest_horizon: int, n_draws: int, seed: int) -> np.ndarray:
@@ -47,7 +52,11 @@ def moved_dates(n_dates: int, longest_horizon: int, n_draws: int, seed: int) -> 
     after each other, stay together, as calls and returns of a market do. The length of a block is that of
     block_bootstrap.draw: ten dates, twice the longest horizon or the cube root of the dates, whichever is largest.
     """
-    block = block_of(n_dates, longest_horizon)
+    return moved_blocks(n_dates, block_of(n_dates, longest_horizon), n_draws, seed)
+
+
+def moved_blocks(n_dates: int, block: int, n_draws: int, seed: int) -> np.ndarray:
+    """The positions of `moved_dates`, with blocks of so many dates."""
     rng = np.random.default_rng([seed, 6])
     edges = np.arange(block, n_dates, block)
     edges = edges[: max(0, n_dates // block - 1)]  # the last block takes the remaining dates

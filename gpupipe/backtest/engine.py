@@ -27,6 +27,7 @@ class Outcomes:
 
     Arrays: see kernels.backtest.trade_outcomes.  variants: (horizon, threshold).  sides: of LONG and SHORT.
 
+        >>> from gpupipe.targets.trade_return import LONG, SHORT
         >>> outcomes = Outcomes(((1, 0.05), (5, 0.1)), (LONG, SHORT), None, None, None, None, None)
         >>> [outcomes.row_of(variant, side) for variant in (0, 1) for side in (LONG, SHORT)]
         [0, 1, 2, 3]
@@ -57,6 +58,7 @@ class Trades:
         k = m * n_sectors + s.
     unfilled: int64 (n_models * n_sectors,), on the host: calls that opened no trade because of a halt.
 
+        >>> from gpupipe.targets.trade_return import LONG
         >>> prices, rows = np.array([100, 50], np.float32), np.array([0, 5])
         >>> trades = Trades(
         ...     model=np.zeros(2, int), row=rows, first_row=rows + 1, last_row=rows + 3, side=np.full(2, LONG, np.int8),

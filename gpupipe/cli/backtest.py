@@ -18,7 +18,9 @@ from gpupipe.backtest.choices import (
     SOURCE_HELP,
     WALKED,
 )
+from gpupipe.backtest.rank_rules import RankRules
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
+from gpupipe.cli import portfolio
 from gpupipe.cli.job_request import OUT
 from gpupipe.cli.options import ALL, DataRequest, add_data_arguments, add_device, add_output, data_request, words
 from gpupipe.runtime.errors import UserError
@@ -32,6 +34,7 @@ class BacktestRequest:
     """A backtest. models: the folder of a finished run.  families: all that were trained if None.
 
     source, call: see `backtest.job.Request`.  since: from this day on only.  seed: of the random entries.
+    portfolio: the rules of portfolios of ranks, which then take the place of calls.
 
         >>> BacktestRequest("OUT", rules=Rules(side="both")).rules.sides
         (1, 2)
@@ -48,6 +51,7 @@ class BacktestRequest:
     device: str = "auto"
     quiet: bool = False
     json: bool = False
+    portfolio: RankRules | None = None
 
     @property
     def folder(self) -> str:
@@ -76,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random entries")
     add_device(parser)
     add_output(parser, "print statistics.json, and nothing else")
+    portfolio.add_arguments(parser)
 
 
 def add_costs(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -94,10 +99,12 @@ def add_call(parser: argparse.ArgumentParser) -> None:
 
 def request_of(chosen: argparse.Namespace) -> BacktestRequest:
     """What the options ask for; UserError for rules that cannot be."""
+    rules = Rules(**{name: getattr(chosen, name) for name in Rules().as_dict()})
     return BacktestRequest(
         models=chosen.models,
         data=data_request(chosen, chosen.sectors),
-        rules=Rules(**{name: getattr(chosen, name) for name in Rules().as_dict()}),
+        rules=rules,
+        portfolio=portfolio.request_of(chosen, rules),
         families=words(chosen.families or None),
         source=chosen.source,
         call=rule(chosen.call).text,
@@ -111,6 +118,8 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
 
 def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
+    if request.portfolio is not None:
+        return portfolio.run(request, request.portfolio)
     from gpupipe.backtest.job import FOLDER, JSON, Request, execute
     from gpupipe.cli.console import console, show_data
     from gpupipe.cli.output import print_json_file

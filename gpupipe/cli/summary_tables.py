@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from gpupipe.artifacts import summary
 from gpupipe.cli.plain_console import styled
+from gpupipe.cli.ranking_table import show_ranking
 from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
+from gpupipe.evaluation.touch_direction import GAINS, PARTS
 from gpupipe.report import sentences, volatility_value
 
 if TYPE_CHECKING:
@@ -37,7 +39,9 @@ def show_summary(
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(left_out)))
     tables.explain(all_baselines=not left_out)
     tables.show_gains()
+    tables.show_parts()
     tables.show_verdict()
+    show_ranking(to, whole, names)
     tables.show_returns()
     tables.show_walk_forward()
     tables.show_cross_validation()
@@ -119,7 +123,10 @@ class SummaryTables:
                 "14), learned on the sector alone (volat. sector) and on all sectors of the run (volat. pooled)."
             )
             if all_baselines:
-                text += " Beside them: the prior of all sectors, and the class shares by the last bar's return."
+                text += (
+                    " Beside them: the prior of all sectors, and the class shares by the return of the last 60 bars "
+                    "(momentum) and of the last 5 (reversal)."
+                )
         start = f"\nGain over {measure}, in percent"
         self.to.print(start, *(styles if self.to.is_terminal else ()), text, sep="")
 
@@ -139,7 +146,7 @@ class SummaryTables:
         from rich.table import Table
 
         table = Table(
-            title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1)
+            title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1, 0, 0)
         )
         table.add_column("label", min_width=13)
         for name in self.called:
@@ -155,6 +162,40 @@ class SummaryTables:
             shown = (_cell(gain, best, cell.get("test_skill")) for gain, cell in zip(gains, cells, strict=True))
             shares = (f"{_mean_share(of_label, name):.2f}" for name in self.called)
             table.add_row(summary.title_of(of_label[0]), *shares, *shown)
+        print_whole(self.to, table)
+
+    def show_parts(self) -> None:
+        """Touch and direction: the two parts of each gain, averaged over sectors; nothing for targets without."""
+        from rich.table import Table
+
+        averages = [row for row in self.whole["averages"] if row.get("test_touch_gain") is not None]
+        if not averages:
+            return
+        self.to.print(
+            styled("touch and direction", "bold"),
+            ": the two parts that a gain is the sum of. Touch: does the price reach a barrier (BUY or SELL against "
+            "HOLD)? Direction: which one (BUY against SELL where it moved)? Direction can gain the share of the "
+            'prior\'s loss under "most" and no more. A tilde (~) says no skill, for the part alone.',
+            sep="",
+        )
+        table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))
+        table.add_column("label", min_width=13)
+        for name in ("part", "most"):
+            table.add_column(name, justify="right" if name == "most" else "left", no_wrap=True)
+        for model in self.columns:
+            table.add_column(self.names[model], justify="right", no_wrap=True)
+        by_cell = {(row["label"], row["model"]): row for row in averages}
+        for label in dict.fromkeys(row["label"] for row in averages):
+            cells = [by_cell.get((label, model), {}) for model in self.columns]
+            most = next(cell["test_direction_gain_most"] for cell in cells if cell)
+            for part in PARTS:
+                gains = [cell.get(f"test_{GAINS[part]}") for cell in cells]
+                best = max((gain for gain in gains if gain is not None), default=0.0)
+                skills = (cell.get(f"test_{part}_skill") for cell in cells)
+                shown = (_cell(gain, best, skill) for gain, skill in zip(gains, skills, strict=True))
+                first = part == PARTS[0]
+                title, largest = (self.titles[label], 1 - most) if first else ("", most)
+                table.add_row(title, part, _percent(largest), *shown)
         print_whole(self.to, table)
 
     def show_verdict(self) -> None:
@@ -214,6 +255,10 @@ class SummaryTables:
                 beats = min(row["gain_over_prior"], row["above_tables"]) > 0
                 better.setdefault(self.names[row["model"]], []).append(beats)
         counts = ", ".join(f"{name} on {sum(beats)} of {len(beats)}" for name, beats in better.items())
+        for model in dict.fromkeys(verdict["model"] for verdict in self.whole["verdict"]):
+            rows = [row for row in walk["results"] if row["model"] == model and row["gain_over_prior"] is not None]
+            if sentence := sentences.touch_direction_sentence(model, rows):
+                self.to.print(f"Over all origins {sentence}")
         self.to.print(f"Over all origins better than the prior and both volatility tables: {counts} labels.")
         for sentence in sentences.walk_forward_sentences(self._of_models(walk["families"]), walk["intervals"]):
             self.to.print(sentence)
@@ -309,7 +354,7 @@ def _mean_share(rows: list[Row], name: str) -> float:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:z.1f}"
 
 
 def _cell(value: float | None, best: float, skill: str | None = None) -> Text:

@@ -32,7 +32,7 @@ def halted_rows(panel: Panel) -> Any:
     has_volume[symbol[panel.volume > 0]] = True
     flat, repeated = xp.zeros(panel.n_rows, bool), xp.zeros(panel.n_rows, bool)
     flat[1:] = repeated[1:] = symbol[1:] == symbol[:-1]
-    flat[1:] &= xp.abs(panel.close[1:] - panel.close[:-1]) <= _ROUNDING * panel.close[:-1]
+    flat[1:] &= xp.abs(panel.close[1:] - panel.close[:-1]) <= panel.close[:-1] * _ROUNDING
     for column in (panel.open, panel.high, panel.low, panel.close):
         flat &= column == panel.close
         repeated[1:] &= column[1:] == column[:-1]

@@ -32,6 +32,8 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     "seed": ("seed", int),
     "signal": ("signal", float),
     "memory": ("memory", float),
+    "tilt": ("tilt", float),
+    "lean": ("lean", float),
 }
 
 
@@ -63,15 +65,23 @@ def describe(**arguments: Any) -> str:
     shown = {name: arguments.get(key, _DEFAULTS[key]) for name, (key, _) in _OPTIONS.items()}
     return (
         "a simulated market, no real prices: {symbols:,} symbols, {bars:,} bars of {bar}, seed {seed}, "
-        "signal {signal:g}, memory {memory:g}".format(**shown)
+        "signal {signal:g}, memory {memory:g}, tilt {tilt:g}, lean {lean:g}".format(**shown)
     )
 
 
-_DEFAULTS = {"n_symbols": 110, "n_bars": 750, "bar": "1d", "seed": 0, "signal": 0.0, "memory": 1.0}
+_DEFAULTS = {"n_symbols": 110, "n_bars": 750, "bar": "1d", "seed": 0, "signal": 0.0, "memory": 1.0, "tilt": 0.0,
+             "lean": 1.0}  # fmt: skip
 
 
 def simulate(
-    n_symbols: int = 110, n_bars: int = 750, bar: str = "1d", seed: int = 0, signal: float = 0.0, memory: float = 1.0
+    n_symbols: int = 110,
+    n_bars: int = 750,
+    bar: str = "1d",
+    seed: int = 0,
+    signal: float = 0.0,
+    memory: float = 1.0,
+    tilt: float = 0.0,
+    lean: float = 1.0,
 ) -> Panel:
     """Simulate bars of `n_symbols` symbols on the host; equal arguments give equal bytes.
 
@@ -87,8 +97,8 @@ def simulate(
     The signal. Every symbol has a buying pressure u, an AR(1) with coefficient 0.9 and deviation 1. In bar t it shows
     only in the shadows:
 
-        lower / (lower + upper) = (1 + 0.9 * tanh(u_t)) / 2,   lower = log(min(open, close) / low),
-                                                               upper = log(high / max(open, close))
+        lower / (lower + upper) = (1 + lean * 0.9 * tanh(u_t)) / 2,   lower = log(min(open, close) / low),
+                                                                      upper = log(high / max(open, close))
 
     It moves the next bar: drift_{t+1} = signal * 0.5 * deviation_{t+1} * tanh(u_t), where deviation is that of
     the other three terms given h. With signal 0 the shadows do not predict future closes. Highs and lows remain
@@ -98,15 +108,26 @@ def simulate(
     symbols; the pressure's coefficient is 0. Then the past predicts only the drift, and u_t is all that predicts it.
     Between 0 and 1, memory multiplies the deviations of all these, and the coefficient.
 
+    The tilt is a signal of direction alone. With probability tilt * |tanh(u_t)| the return of the next bar gets the
+    sign of u_t and keeps its size, so that P(r_{t+1} > 0) = (1 + tilt * tanh(u_t)) / 2. Without memory a path is as
+    likely as its mirror image given the other sign, and u_t does not tell how far the price will move. A drift does:
+    it makes large moves along with it more likely by more than it makes those against it less likely.
+
+    The lean is how far the shadows follow the pressure: at 0 a bar's shadows are equal, and neither the next close
+    (by a signal) nor later shadows can be told from them. With signal 0, tilt 0 and lean 0 the past predicts
+    volatility and nothing of the direction, but for what the barriers themselves do: +5 % and -5 % are not equally
+    far in logarithms.
+
     bar: "1d" (business days from 2015-01-02, stamped 00:00 UTC) or "1min" (390 a day from 14:30 UTC).
-    signal, memory: in [0, 1].  Symbol s has a random stream of its own, so its values do not depend on n_symbols.
+    signal, memory, tilt, lean: in [0, 1].
+    Symbol s has random streams of its own, so its values do not depend on n_symbols.
     Raises DataError for other values.
 
     >>> panel = simulate(n_symbols=2, n_bars=3, seed=1)
     >>> panel.n_rows, panel.symbols, panel.groups
     (6, ('SIM0000', 'SIM0001'), ('communication_services', 'consumer_discretionary'))
     """
-    _check_arguments(n_symbols, n_bars, seed, signal, memory)
+    _check_arguments(n_symbols, n_bars, seed, {"signal": signal, "memory": memory, "tilt": tilt, "lean": lean})
     time_ns = _times(n_bars, bar)
     scale = 1.0 if bar == "1d" else 1.0 / math.sqrt(SESSION_BARS)
     market = _shocks(np.random.default_rng([seed, 0]), n_bars, MARKET * scale, memory)
@@ -114,7 +135,8 @@ def simulate(
     columns = {name: np.empty((n_symbols, n_bars), np.float32) for name in BARS}
     for s in range(n_symbols):
         rng = np.random.default_rng([seed, 2, s])
-        bars = _symbol_bars(rng, market, sectors[s % len(GICS)], scale, signal, memory)
+        tilted = np.random.default_rng([seed, 3, s]).random(n_bars) / tilt if tilt else None
+        bars = _symbol_bars(rng, market, sectors[s % len(GICS)], scale, signal, memory, tilted, lean)
         for name, values in bars.items():
             columns[name][s] = values
     digits = max(4, len(str(n_symbols - 1)))
@@ -127,13 +149,12 @@ def simulate(
     )
 
 
-def _check_arguments(n_symbols: int, n_bars: int, seed: int, signal: float, memory: float) -> None:
+def _check_arguments(n_symbols: int, n_bars: int, seed: int, shares: dict[str, float]) -> None:
     if n_symbols < 1 or n_bars < 1:
         raise DataError(f"simulated: symbols and bars must be at least 1, got {n_symbols} and {n_bars}")
-    if not 0 <= signal <= 1:
-        raise DataError(f"simulated: signal must be in 0..1, got {signal}")
-    if not 0 <= memory <= 1:
-        raise DataError(f"simulated: memory must be in 0..1, got {memory}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise DataError(f"simulated: {name} must be in 0..1, got {share}")
     if seed < 0:
         raise DataError(f"simulated: seed must be at least 0, got {seed}")
 
@@ -174,7 +195,10 @@ def _symbol_bars(
     scale: float,
     signal: float,
     memory: float,
+    tilted: np.ndarray | None,
+    lean: float,
 ) -> dict[str, np.ndarray]:
+    """The bars of one symbol.  tilted: float64 (n_bars,), uniform draws in [0, 1 / tilt]; None for no tilt."""
     n = market[0].size
     beta, gamma = rng.normal(1.0, memory * 0.25), rng.normal(1.0, memory * 0.25)
     idiosyncratic = _shocks(rng, n, IDIOSYNCRATIC * scale * math.exp(rng.normal(0.0, memory * 0.3)), memory)
@@ -182,11 +206,14 @@ def _symbol_bars(
     pressure = np.tanh(_autoregression(rng, n, memory * PRESSURE_MEMORY))
     returns = beta * market[0] + gamma * sector[0] + idiosyncratic[0]
     returns[1:] += signal * DRIFT * deviation[1:] * pressure[:-1]
+    if tilted is not None:
+        follows = tilted[1:] < np.abs(pressure[:-1])
+        returns[1:] = np.where(follows, np.copysign(returns[1:], pressure[:-1]), returns[1:])
     close = np.log(rng.lognormal(4.0, 0.7)) + np.cumsum(returns)
     gap = 0.25 * returns + 0.3 * deviation * rng.standard_normal(n)
     open_ = close - returns + gap
     shadows = deviation * (0.3 + np.abs(rng.standard_normal(n)))
-    lower = shadows * (1 + LEAN * pressure) / 2
+    lower = shadows * (1 + lean * LEAN * pressure) / 2
     volume = (
         rng.lognormal(14.0, 1.0) * scale**2 * np.exp(0.5 * np.abs(returns) / deviation + 0.3 * rng.standard_normal(n))
     )

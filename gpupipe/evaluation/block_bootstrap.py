@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from gpupipe.evaluation.touch_direction import TOUCH, WHOLE
 
 N_DRAWS = 2000
 LEVEL = 0.95
@@ -21,6 +23,7 @@ BLOCK_TIMES = 10  # at least, as in the test that chooses between pooled and sec
 FEWEST_BLOCKS = 3
 PRIOR, PRIOR_ALL = "prior", "prior_all"  # class shares of the training part: of the sector, of all sectors
 EVENTS = "events"  # a column of Losses beside the models: whether a row is not of its part's most frequent class
+ROUNDING = 1e-6  # gains below a ten-thousandth of a percent are rounding of float32 probabilities, and no skill
 SKILL, NO_SKILL, NOT_KNOWN = "skill", "no skill", "not known"
 NO_EVENTS = "no events"  # the judged rows hold a single class: there is no gain
 
@@ -32,6 +35,7 @@ class Losses:
     times: int64 (n_times,), UTC ns, distinct, rising.  rows: int64 (n_times,), the number of rows.
     sums: float64 (n_times,), nats, by (label, model); every label has the model "prior". A label of classes may have
         "events" too, numbers of rows that are not of the most frequent class.
+    touch: their touch parts (see `touch_direction`) by the same keys, "prior" included; empty for targets without.
 
         >>> losses = by_time(np.array([10, 10, 20]), {("label_1d_5pct", "prior"): np.array([0.5, 0.25, 1.0])})
         >>> losses.rows.tolist(), losses.sums["label_1d_5pct", "prior"].tolist()
@@ -41,16 +45,25 @@ class Losses:
     times: np.ndarray
     rows: np.ndarray
     sums: dict[tuple[str, str], np.ndarray]
+    touch: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
-def by_time(time_ns: np.ndarray, losses: Mapping[tuple[str, str], np.ndarray]) -> Losses:
+def by_time(
+    time_ns: np.ndarray,
+    losses: Mapping[tuple[str, str], np.ndarray],
+    touch: Mapping[tuple[str, str], np.ndarray] | None = None,
+) -> Losses:
     """Sum losses of rows by time.
 
     time_ns: int64 (n_rows,).  losses: float (n_rows,) by (label, model); a NaN makes the sum of its time NaN.
+    touch: their touch parts, likewise, where they have any.
     """
     times, position = np.unique(time_ns, return_inverse=True)
-    sums = {key: np.bincount(position, weights=loss, minlength=len(times)) for key, loss in losses.items()}
-    return Losses(times, np.bincount(position, minlength=len(times)), sums)
+
+    def summed(of_rows: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+        return {key: np.bincount(position, weights=loss, minlength=len(times)) for key, loss in of_rows.items()}
+
+    return Losses(times, np.bincount(position, minlength=len(times)), summed(losses), summed(touch or {}))
 
 
 def joined(parts: Sequence[Losses]) -> Losses:
@@ -59,11 +72,14 @@ def joined(parts: Sequence[Losses]) -> Losses:
     NaN is passed through.
     """
     times = np.concatenate([part.times for part in parts])
-    if len(np.unique(times)) < len(times) or any(part.sums.keys() != parts[0].sums.keys() for part in parts):
+    first = parts[0]
+    same = all((part.sums.keys(), part.touch.keys()) == (first.sums.keys(), first.touch.keys()) for part in parts)
+    if len(np.unique(times)) < len(times) or not same:
         raise ValueError("expected periods that do not overlap, with losses of the same models")
     order = np.argsort(times)
-    sums = {key: np.concatenate([part.sums[key] for part in parts])[order] for key in parts[0].sums}
-    return Losses(times[order], np.concatenate([part.rows for part in parts])[order], sums)
+    sums = {key: np.concatenate([part.sums[key] for part in parts])[order] for key in first.sums}
+    touch = {key: np.concatenate([part.touch[key] for part in parts])[order] for key in first.touch}
+    return Losses(times[order], np.concatenate([part.rows for part in parts])[order], sums, touch)
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,7 @@ class Resampled:
     loss: float64 (n_draws,), nats, by (sector, label, model), the model "prior" included. NaN where a draw holds no row
         of the sector.
     blocks: for each sector, how many blocks its times make.
+    touch: the touch parts of `loss`, by the same keys; empty for targets without.
 
         >>> times = np.arange(40)
         >>> log_losses = {("label_1d_5pct", "prior"): np.ones(40), ("label_1d_5pct", "linear"): np.full(40, 0.9)}
@@ -136,6 +153,7 @@ class Resampled:
     draws: Draws
     loss: dict[tuple[str, str, str], np.ndarray]
     blocks: dict[str, float]
+    touch: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
 
     def about(self) -> dict[str, Any]:
         """The parameters of the intervals, as written to JSON."""
@@ -143,18 +161,25 @@ class Resampled:
         return {"level": LEVEL, "draws": len(draws.starts), "times": len(draws.times), "block": draws.block,
                 "blocks": draws.n_blocks}  # fmt: skip
 
-    def gain(self, sectors: Sequence[str], label: str, model: str) -> np.ndarray:
+    def gain(self, sectors: Sequence[str], label: str, model: str, part: str = WHOLE) -> np.ndarray:
         """float64 (n_draws,): 1 - mean log-loss / mean log-loss of the prior, both averaged over `sectors`.
 
+        part: "touch" or "direction" for that part of the gain; both parts of a draw add up to its gain.
         NaN in draws that hold no row of one of the sectors, or no event: then the prior's loss is next to nothing, and
         the ratio any number. Without sectors all are NaN.
+        Raises KeyError for a part of a label that has none.
         """
         if not sectors:
             return np.full(len(self.draws.starts), np.nan)
-        loss, prior = (
-            np.mean([self.loss[sector, label, name] for sector in sectors], axis=0) for name in (model, PRIOR)
-        )
-        gain = 1.0 - loss / prior
+
+        def mean(losses: Mapping[tuple[str, str, str], np.ndarray], name: str) -> Any:
+            return np.mean([losses[sector, label, name] for sector in sectors], axis=0)
+
+        prior = mean(self.loss, PRIOR)
+        gain = 1.0 - mean(self.loss, model) / prior
+        if part:
+            touch_gain = (mean(self.touch, PRIOR) - mean(self.touch, model)) / prior
+            gain = touch_gain if part == TOUCH else gain - touch_gain
         counted = [self.loss[key] for sector in sectors if (key := (sector, label, EVENTS)) in self.loss]
         return np.where(np.sum(counted, axis=0) > 0, gain, np.nan) if counted else gain
 
@@ -169,16 +194,19 @@ def resample(draws: Draws, losses: Mapping[str, Losses]) -> Resampled:
     losses: by sector; their times must be among draws.times.
     """
     means: dict[tuple[str, str, str], np.ndarray] = {}
+    touch: dict[tuple[str, str, str], np.ndarray] = {}
     blocks: dict[str, float] = {}
     for sector, sector_losses in losses.items():
-        values = np.zeros((len(draws.times), 1 + len(sector_losses.sums)))
-        columns = np.stack([sector_losses.rows, *sector_losses.sums.values()], axis=1)
-        values[np.searchsorted(draws.times, sector_losses.times)] = columns
+        columns = [sector_losses.rows, *sector_losses.sums.values(), *sector_losses.touch.values()]
+        values = np.zeros((len(draws.times), len(columns)))
+        values[np.searchsorted(draws.times, sector_losses.times)] = np.stack(columns, axis=1)
         sums = draws.sums(values)
         rows = np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
-        means |= {(sector, *key): sums[:, 1 + k] / rows for k, key in enumerate(sector_losses.sums)}
+        first_touch = 1 + len(sector_losses.sums)
+        means |= {(sector, *key): sums[:, k] / rows for k, key in enumerate(sector_losses.sums, 1)}
+        touch |= {(sector, *key): sums[:, k] / rows for k, key in enumerate(sector_losses.touch, first_touch)}
         blocks[sector] = len(sector_losses.times) / draws.block
-    return Resampled(draws, means, blocks)
+    return Resampled(draws, means, blocks, touch)
 
 
 def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float, float]:
@@ -214,7 +242,7 @@ def events_of(y: np.ndarray) -> np.ndarray:
 
 
 def skill(over_prior: float, over_prior_all: float) -> str:
-    """Classify a model: "skill" if its gains over both priors are clearly above 0, else "no skill".
+    """Classify a model: "skill" if its gains over both priors are clearly above 0 (ROUNDING), else "no skill".
 
     over_prior, over_prior_all: lower ends of the intervals of the gains over the class shares of the sector and of all
         sectors. If one is NaN the result is "not known".
@@ -223,4 +251,4 @@ def skill(over_prior: float, over_prior_all: float) -> str:
     """
     if np.isnan(over_prior) or np.isnan(over_prior_all):
         return NOT_KNOWN
-    return SKILL if over_prior > 0 and over_prior_all > 0 else NO_SKILL
+    return SKILL if min(over_prior, over_prior_all) > ROUNDING else NO_SKILL

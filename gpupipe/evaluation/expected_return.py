@@ -238,11 +238,11 @@ def raw_returns(payoff: np.ndarray, probability: np.ndarray, bins: np.ndarray) -
 class Calibration:
     """Expected and realised returns of rows in groups of rising expected return, on rows that nothing was learned from.
 
-    expected, realised: mean returns of each group.  error: standard error of the realised mean, over blocks of dates;
-    NaN with fewer than four blocks.  rows: numbers of rows.
+    expected, realised: mean returns of each group.  error: standard error of their difference: of the realised mean
+    over blocks of dates, and of the expected return; NaN with fewer than four blocks.  rows: numbers of rows.
 
     >>> expected = np.linspace(-0.01, 0.01, 400)
-    >>> calibration = calibrate(expected, expected, np.repeat(np.arange(100), 4), horizon=1, n_groups=4)
+    >>> calibration = calibrate(expected, expected * 0, expected, np.repeat(np.arange(100), 4), horizon=1, n_groups=4)
     >>> calibration.rows, calibration.is_monotone, calibration.worst < 1
     ((100, 100, 100, 100), True, True)
     """
@@ -266,15 +266,24 @@ class Calibration:
 
 
 def calibrate(
-    expected: np.ndarray, realised: np.ndarray, time_ns: np.ndarray, horizon: int, n_groups: int = 10
+    expected: np.ndarray,
+    expected_error: np.ndarray,
+    realised: np.ndarray,
+    time_ns: np.ndarray,
+    horizon: int,
+    n_groups: int = 10,
 ) -> Calibration:
     """Compare expected with realised returns in groups of about equally many rows, by expected return.
 
-    expected, realised: float (n,); rows where one is NaN are left out.  time_ns: int64 (n,).  horizon: in bars.
+    expected, expected_error, realised: float (n,); rows where one is NaN are left out.  time_ns: int64 (n,).
+    horizon: in bars.
     Equal expected returns stay together, so that there are fewer groups where many rows have the same one.
     """
     known = np.isfinite(expected) & np.isfinite(realised)
-    expected, realised, time_ns = (array[known].astype(np.float64) for array in (expected, realised, time_ns))
+    expected, expected_error, realised = (
+        array[known].astype(np.float64) for array in (expected, expected_error, realised)
+    )
+    time_ns = time_ns[known]
     if not len(expected):
         return Calibration((), (), (), ())
     edges = np.unique(np.quantile(expected, np.arange(1, n_groups) / n_groups))
@@ -288,6 +297,7 @@ def calibrate(
         error = float("nan")
         if n_blocks >= FEWEST_BLOCKS:
             error = _ratio(realised[rows], np.ones(int(rows.sum())), block[rows], n_blocks).error
+            error = math.hypot(error, float(expected_error[rows].mean()))
         lines.append((float(expected[rows].mean()), float(realised[rows].mean()), error, int(rows.sum())))
     means, reals, errors, counts = zip(*lines, strict=True)
     return Calibration(means, reals, errors, counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from gpupipe.evaluation.block_bootstrap import NO_SKILL, PRIOR_ALL, SKILL, Resampled
 from gpupipe.evaluation.losses import gain
-from gpupipe.evaluation.skill import skill_measures
+from gpupipe.evaluation.skill import skill_by_part, skill_measures
+from gpupipe.evaluation.touch_direction import GAINS, PARTS, WHOLE, gains_of, named, part_gains
 
 Row = dict[str, Any]
 
@@ -43,6 +44,9 @@ class Measured:
         the groups: a group with hardly an event in its test part has a prior loss near 0, and so any gain.
         A group whose rows of a part hold a single class has no gain (NaN) and is left out of that part's averages;
         sectors_without_events counts those of the sealed test.
+        Classes with a middle one also have both parts of each gain, PART_touch_gain and PART_direction_gain, which add
+        up to it, on the sealed test with their own interval and skill (test_touch_skill, test_direction_skill).
+        PART_direction_gain_most is the share of the prior's loss that is of direction: no model can gain more of it.
         """
         cells = self._cells()
         averages = []
@@ -55,21 +59,21 @@ class Measured:
                 average[f"{part}_{self.loss}"] = _mean(of_part, f"{part}_{self.loss}")
                 average[f"{part}_gain_over_prior"] = _gain(of_part, part, self.loss)
                 average[f"{part}_mean_of_gains"] = _mean(of_part, f"{part}_gain_over_prior")
+                average |= _part_gains(rows, of_part, part, self.loss)
             groups = [row["sector"] for row in judged]
-            gain_all: float = 0.0
-            drawn_all: Any = 0.0
+            gains_all = None
             if pooled_prior_rows := cells.get((label, PRIOR_ALL)):
-                gain_all = _gain(_judged(pooled_prior_rows), "test", self.loss)
-                drawn_all = self.resampled.gain(groups, label, PRIOR_ALL)
-            skill = skill_measures(
-                self.resampled, groups, average["test_gain_over_prior"], self.resampled.gain(groups, label, model),
-                gain_all, drawn_all,
-            )  # fmt: skip
+                judged_prior = _judged(pooled_prior_rows)
+                gains_all = {WHOLE: _gain(judged_prior, "test", self.loss)}
+                gains_all |= gains_of(_part_gains(pooled_prior_rows, judged_prior, "test", self.loss), "test_")
+            skill = skill_by_part(self.resampled, groups, label, model, gains_of(average, "test_"), gains_all)
             average |= {f"test_{name}": value for name, value in skill.items()}
             average |= {
                 "sectors_above_prior": sum(row["test_gain_over_prior"] > 0 for row in rows),
                 "sectors_with_skill": sum(row["test_skill"] == SKILL for row in rows),
             }
+            for part in _parts_of(rows):
+                average[f"sectors_with_{part}_skill"] = sum(row[f"test_{part}_skill"] == SKILL for row in rows)
             averages.append({**average, **_mean_returns(rows)})
         return averages
 
@@ -82,6 +86,8 @@ class Measured:
         a choice that helps the table and never the model.
         Targets without any event in the sealed test are left out: there is nothing to judge.
         beats_all: all differences are above 0. beats_all_clearly: the lower ends of all intervals are above 0.
+        touch_gain, direction_gain: the parts of above_prior, with their intervals and skill (touch_skill, ...), and
+        touch_above_tables, direction_above_tables: the difference of a part to the table whose part is best.
         """
         average_of = {(average["label"], average["model"]): average for average in averages}
         groups = {cell: [row["sector"] for row in _judged(rows)] for cell, rows in self._cells().items()}
@@ -106,14 +112,39 @@ class Measured:
             verdict["above_tables"] = min((verdict[name] for name in names), default=above_prior)
             verdict["beats_all"] = all(verdict[name] > 0 for name in ("above_prior", *names))
             verdict["beats_all_clearly"] = all(verdict[f"{name}_low"] > 0 for name in ("above_prior", *names))
+            verdict |= self._parts_of_verdict(average, average_of, groups)
             verdicts.append(verdict)
         return verdicts
+
+    def _parts_of_verdict(
+        self, average: Row, average_of: Mapping[tuple[str, str], Row], groups: Mapping[tuple[str, str], list[str]]
+    ) -> Row:
+        """Both parts of an average's gain, and of its difference to the best table; empty without parts."""
+        label, model = average["label"], average["model"]
+        found: Row = {}
+        for part in _parts_of([average]):
+            gain = average[f"test_{GAINS[part]}"]
+            found[GAINS[part]] = gain
+            found |= {
+                named(part, end): average[f"test_{named(part, end)}"] for end in ("gain_low", "gain_high", "skill")
+            }
+            if self.tables:
+                best = max(self.tables, key=lambda table: average_of[label, table][f"test_{GAINS[part]}"])
+                above = gain - average_of[label, best][f"test_{GAINS[part]}"]
+                drawn = self.resampled.gain(groups[label, model], label, model, part)
+                drawn_best = self.resampled.gain(groups[label, best], label, best, part)
+                low, high = self.resampled.interval(groups[label, model], above, drawn - drawn_best)
+                name = f"{part}_above_tables"
+                found |= {name: above, f"{name}_low": low, f"{name}_high": high}
+        return found
 
     def families(self, averages: Sequence[Row]) -> list[Row]:
         """For each model, the gain averaged over targets, and the number of its models (group and target) with skill.
 
         gain: the mean over targets of gain_over_prior, with its 95 % interval, and skill in words; targets without any
         event in the sealed test are left out. no_events: the number of its models without one.
+        touch_gain, direction_gain: the means of the parts, with intervals and skill; touch_with_skill and
+        direction_with_skill count the models whose part has skill.
         not_above, worst first: the models whose sealed-test loss is not below the prior's, with their gains.
         """
         families = []
@@ -121,12 +152,17 @@ class Measured:
             rows = [row for row in self.rows if row["model"] == model]
             below = [row for row in rows if row["test_gain_over_prior"] <= 0]
             below.sort(key=lambda row: row["test_gain_over_prior"])
-            mean, drawn = self._over_targets(averages, model)
-            mean_all, drawn_all = self._over_targets(averages, PRIOR_ALL)
             groups = [row["sector"] for row in rows]
-            skill = skill_measures(self.resampled, groups, mean, drawn, mean_all, drawn_all)
+            measured: Row = {}
+            for part in (WHOLE, *_parts_of(rows)):
+                mean, drawn = self._over_targets(averages, model, part)
+                mean_all, drawn_all = self._over_targets(averages, PRIOR_ALL, part)
+                skill = skill_measures(self.resampled, groups, mean, drawn, mean_all, drawn_all)
+                measured |= {named(part, "gain"): mean, **{named(part, name): value for name, value in skill.items()}}
+                if part:
+                    measured[f"{part}_with_skill"] = sum(row[f"test_{part}_skill"] == SKILL for row in rows)
             families.append({
-                "model": model, "gain": mean, **skill,
+                "model": model, **measured,
                 "labels": len({row["label"] for row in rows}),
                 "runs": len(rows),
                 "above_prior": sum(row["test_gain_over_prior"] > 0 for row in rows),
@@ -173,10 +209,10 @@ class Measured:
     def _models(self) -> list[str]:
         return list(dict.fromkeys(row["model"] for row in self.rows if row["kind"] == "model"))
 
-    def _over_targets(self, averages: Sequence[Row], model: str) -> tuple[float, Any]:
-        """The mean over targets of a model's gain over the prior, and of its draws; zeros for a missing model.
+    def _over_targets(self, averages: Sequence[Row], model: str, part: str = WHOLE) -> tuple[float, Any]:
+        """The mean over targets of a model's gain over the prior, or of a part of it, and of its draws.
 
-        Targets without any event are left out; NaN where none has one.
+        Zeros for a missing model. Targets without any event are left out; NaN where none has one.
         """
         cells = {label: _judged(rows) for (label, name), rows in self._cells().items() if name == model}
         if not cells:
@@ -185,8 +221,8 @@ class Measured:
         labels = [label for label, rows in cells.items() if rows]
         if not labels:
             return float("nan"), np.full(len(self.resampled.draws.starts), np.nan)
-        mean = float(np.mean([of_model[label]["test_gain_over_prior"] for label in labels]))
-        drawn = [self.resampled.gain([row["sector"] for row in cells[label]], label, model) for label in labels]
+        mean = float(np.mean([of_model[label][f"test_{GAINS[part]}"] for label in labels]))
+        drawn = [self.resampled.gain([row["sector"] for row in cells[label]], label, model, part) for label in labels]
         return mean, np.mean(drawn, axis=0)
 
 
@@ -205,6 +241,24 @@ def _judged(rows: Sequence[Row], part: str = "test") -> list[Row]:
 def _gain(rows: Sequence[Row], part: str, loss: str) -> float:
     """The gain of the mean loss over rows; NaN without rows."""
     return gain(_mean(rows, f"{part}_{loss}"), _mean(rows, f"{part}_prior_{loss}"))
+
+
+def _parts_of(rows: Sequence[Row]) -> list[str]:
+    """The parts of the gains of these rows on the sealed test; all targets of a run are of one kind."""
+    return [part for part in PARTS if f"test_{GAINS[part]}" in rows[0]]
+
+
+def _part_gains(rows: Sequence[Row], judged: Sequence[Row], part: str, loss: str) -> Row:
+    """Both parts of the gain of the mean loss over the judged rows, by name; empty where rows have no parts."""
+    if f"{part}_touch_loss" not in rows[0]:
+        return {}
+    names = (f"{part}_{loss}", f"{part}_prior_{loss}", f"{part}_touch_loss", f"{part}_touch_loss_of_prior")
+    loss_of_model, loss_of_prior, touch, touch_of_prior = (_mean(judged, name) for name in names)
+    gains = part_gains(loss_of_model, loss_of_prior, touch, touch_of_prior)
+    return {
+        **{f"{part}_{GAINS[name]}": value for name, value in gains.items()},
+        f"{part}_direction_gain_most": gain(touch_of_prior, loss_of_prior),
+    }
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

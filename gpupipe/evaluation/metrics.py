@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.evaluation import touch_direction
 from gpupipe.evaluation.losses import gain
 
 CALIBRATION_BINS = 10
@@ -119,7 +120,8 @@ def measures(
         short position), and over all rows `return_buy_and_hold`.
 
     gain_over_prior is 1 - log_loss / prior_log_loss; NaN where the rows hold a single class: with nothing to tell apart
-    the prior's loss is next to nothing, and the ratio any number.
+    the prior's loss is next to nothing, and the ratio any number. Its parts touch_gain and direction_gain add up to it;
+    classes without a middle one have no parts (see `touch_direction.measures`).
     NaN: rows with a NaN forward_return are left out of the mean returns. A measure without any row or call to average,
         or of a class that does not occur, is NaN.
     """
@@ -135,6 +137,7 @@ def measures(
         "log_loss": loss,
         "prior_log_loss": prior_loss,
         "gain_over_prior": gain(loss, prior_loss) if has_events(y) else float("nan"),
+        **touch_direction.measures(probability, y, prior),
         "balanced_accuracy": float(np.mean(recalls)) if recalls else float("nan"),
         "return_buy_and_hold": float(forward_return[known].mean(dtype=np.float64)) if known.any() else float("nan"),
     }

@@ -1,14 +1,15 @@
-"""Skill: the interval of a gain over the prior, and the gain beyond the class shares of all groups."""
+"""Skill: the interval of a gain over the prior, and the gain beyond the class shares of all groups; also by part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpupipe.evaluation import block_bootstrap
-from gpupipe.evaluation.block_bootstrap import Resampled
+from gpupipe.evaluation.block_bootstrap import PRIOR_ALL, Resampled
+from gpupipe.evaluation.touch_direction import named
 
 
 def skill_measures(
@@ -37,3 +38,27 @@ def skill_measures(
         "above_prior_all_low": above_low,
         "skill": block_bootstrap.NO_EVENTS if np.isnan(gain) else block_bootstrap.skill(low, above_low),
     }
+
+
+def skill_by_part(
+    resampled: Resampled,
+    groups: Sequence[str],
+    label: str,
+    model: str,
+    gains: Mapping[str, float],
+    gains_all: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """`skill_measures` of a model's gain on a label, averaged over groups, and of each part of that gain.
+
+    gains: the estimates by part ("" for the whole loss, "touch", "direction"; see `touch_direction.gains_of`).
+    gains_all: those of the prior of all groups; None without one.
+    Names of a part's measures begin with it: touch_gain_low, touch_gain_high, touch_skill.
+    """
+    found: dict[str, Any] = {}
+    for part, gain in gains.items():
+        drawn = resampled.gain(groups, label, model, part)
+        gain_all: float = gains_all[part] if gains_all else 0.0
+        drawn_all: Any = resampled.gain(groups, label, PRIOR_ALL, part) if gains_all else 0.0
+        of_part = skill_measures(resampled, groups, gain, drawn, gain_all, drawn_all)
+        found |= {named(part, name): value for name, value in of_part.items()}
+    return found

@@ -31,7 +31,16 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import dump_json, write_atomic
-from gpupipe.training import cross_validate, expected_return, importance, planning, volatility_value, warm_start
+from gpupipe.training import (
+    calibration_measures,
+    cross_validate,
+    expected_return_measures,
+    importance,
+    planning,
+    rank_measures,
+    volatility_value,
+    warm_start,
+)
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
 from gpupipe.training.expected_return import GroupTrades
@@ -142,6 +151,8 @@ class _SupervisedJob:
         target = workload.target(job.settings)
         scores = self._score(training, published.trained)
         resampled = add_intervals(scores, max(target.horizon_rows), job.settings.seed)
+        ranked = rank_measures.measure(workload, training, published.trained, resampled.draws)
+        calibrated = calibration_measures.publish(training, published.trained)
         publishing = [functools.partial(self._publish, training, prepared, group) for group in scores]
         results = in_parallel(publishing, job.jobs)
         validated = cross_validate.summarise(workload, training, folds, evaluated, published)
@@ -160,14 +171,16 @@ class _SupervisedJob:
         )
         whole = summary.build(measured, published.skipped, facts, n_targets=len(target.names))
         tuning = {} if job.tuning is None else {"tuning": job.tuning}
-        whole["expected_returns"] = expected_return.measured(training, published.trained)
+        whole["expected_returns"] = expected_return_measures.measured(training, published.trained)
         whole["volatility_value"] = volatility_value.measured(workload, training, published.trained)
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
+        whole |= ranked.for_summary
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)
         entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)
         entries |= diagram.write(job.store, prepared.datasets, folds)
         entries |= _for_pictures(training, scores, published.trained)
+        entries |= ranked.publish(job.store) | calibrated
         return whole, entries
 
     def _finish(self, whole: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:

@@ -66,19 +66,39 @@ def gains(rows: Rows) -> dict[str, Any]:
     return _panels(alt, alt.layer(zero, bars, dots), rows, "label", height=ROW * len(names))
 
 
+def parts(rows: Rows) -> dict[str, Any]:
+    """Both parts of the gain with their intervals: a panel for each label, in it two rows for each model or baseline.
+
+    rows: "label", "model", "part" ("touch", "direction"), "gain", "low", "high" (percent; low and high may be None),
+        "skill". The mark of a part without skill is hollow.
+    """
+    return _paired(rows, "part", hollow="datum.skill !== 'skill'")
+
+
 def two_runs(rows: Rows) -> dict[str, Any]:
     """Gains of two runs, a panel for each label. rows: "label", "model", "run", "gain", "low", "high" in percent."""
+    return _paired(rows, "run")
+
+
+def _paired(rows: Rows, by: str, hollow: str = "false") -> dict[str, Any]:
+    """Two gains with intervals for each model, one above the other: of the two values of the field `by`.
+
+    hollow: a Vega expression of the row; marks for which it is true are not filled.
+    """
     alt = _alt()
-    models, runs = (list(dict.fromkeys(row[name] for row in rows)) for name in ("model", "run"))
+    models, pair = (list(dict.fromkeys(row[name] for row in rows)) for name in ("model", by))
     base = alt.Chart().encode(
         y=alt.Y("model:N", sort=models, title=None),
-        yOffset=alt.YOffset("run:N", sort=runs),
-        color=alt.Color("run:N", scale=alt.Scale(domain=runs, range=RUNS), title=None),
+        yOffset=alt.YOffset(f"{by}:N", sort=pair),
+        color=alt.Color(f"{by}:N", scale=alt.Scale(domain=pair, range=RUNS), title=None),
     )
-    dots = base.mark_point(filled=True, size=60, opacity=1).encode(
+    texts = [name for name in ("label", "model", by, "skill") if any(name in row for row in rows)]
+    colours = alt.Scale(domain=pair, range=RUNS)
+    dots = base.mark_point(filled=False, size=60, opacity=1).encode(
         x=alt.X("gain:Q", title="gain over the prior, %"),
-        shape=alt.Shape("run:N", scale=alt.Scale(domain=runs, range=["circle", "diamond"]), title=None),
-        tooltip=["label:N", "model:N", "run:N"]
+        shape=alt.Shape(f"{by}:N", scale=alt.Scale(domain=pair, range=["circle", "diamond"]), title=None),
+        fill=alt.condition(hollow, alt.value("var(--ground)"), alt.Fill(f"{by}:N", scale=colours, title=None)),
+        tooltip=[f"{name}:N" for name in texts]
         + [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")],
     )
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")

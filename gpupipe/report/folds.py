@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.artifacts.summary import baseline_names
+from gpupipe.evaluation.touch_direction import GAINS, PARTS
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent
 from gpupipe.report.page import Figure, Section, Table
@@ -52,6 +53,12 @@ def _pooled(walk: Mapping[str, Any]) -> list[Any]:
          "high": to_percent(result.get("gain_high")), "skill": result.get("skill", "")}
         for result in walk["results"]
     ]  # fmt: skip
+    parts = [
+        {"label": title_of_label(result["label"]), "model": result["model"], "part": part,
+         "gain": to_percent(result[GAINS[part]]), "low": to_percent(result.get(f"{part}_gain_low")),
+         "high": to_percent(result.get(f"{part}_gain_high")), "skill": result.get(f"{part}_skill", "")}
+        for result in walk["results"] for part in PARTS if result.get(GAINS[part]) is not None
+    ]  # fmt: skip
     columns = [("label", False), ("model", False), ("gain, %", True), ("interval from", True), ("to", True),
                ("skill", False), ("origins above the prior", True), ("rows", True)]  # fmt: skip
     table = [
@@ -60,9 +67,20 @@ def _pooled(walk: Mapping[str, Any]) -> list[Any]:
         for row, result in zip(rows, walk["results"], strict=True)
     ]  # fmt: skip
     known = [row for row in rows if row["gain"] is not None]
+    caption = "Touch and direction on all origins together, with 95 % intervals; hollow: no skill"
+    both = [
+        Figure(caption, charts.parts(parts)),
+        Table(
+            "Touch and direction on all origins together: table",
+            [("label", False), ("model", False), ("part", False), ("gain, %", True), ("interval from", True),
+             ("to", True), ("skill", False)],
+            [list(row.values()) for row in parts], folded=True,
+        ),
+    ]  # fmt: skip
     return [
         Figure("Gain over the prior on all origins together, with 95 % intervals", charts.gains(known)),
         Table("All origins together: table", columns, table, folded=True),
+        *(both if parts else ()),
         _windows(walk["origins"]),
     ]
 

@@ -9,6 +9,7 @@ from typing import Any
 from gpupipe.artifacts.summary import baseline_names, loss_name, title_of
 from gpupipe.estimators import registry
 from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
+from gpupipe.evaluation.touch_direction import GAINS, PARTS
 from gpupipe.report import charts
 from gpupipe.report.formatting import to_percent, words_of
 from gpupipe.report.page import Figure, Section, Table
@@ -57,6 +58,17 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
         Column("interval from", "test_gain_low", "percent"),
         Column("to", "test_gain_high", "percent"),
         Column("skill", "test_skill", "text"),
+        *(
+            Column(title, f"test_{part}_{name}", kind)
+            for part in PARTS
+            for title, name, kind in (
+                (f"{part} gain, %", "gain", "percent"),
+                ("from", "gain_low", "percent"),
+                ("to", "gain_high", "percent"),
+                (f"{part} skill", "skill", "text"),
+            )
+        ),
+        Column("direction gain at most, %", "test_direction_gain_most", "percent"),
         Column(f"sealed {words_of(loss)}", f"test_{loss}"),
         Column("validation gain, %", "validation_gain_over_prior", "percent"),
         Column("sectors above the prior", "sectors_above_prior"),
@@ -93,6 +105,52 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
     return Section("Leaderboard", text, [*chart, table])
 
 
+def touch_and_direction(whole: Mapping[str, Any]) -> Section | None:
+    """Both parts of every gain, averaged over sectors, as a picture and a table; None for targets without parts."""
+    averages = [row for row in whole["averages"] if row.get("test_touch_gain") is not None]
+    if not averages:
+        return None
+    titles = {row["label"]: title_of(row) for row in whole["models"]}
+    rows = [
+        {
+            "label": titles[row["label"]],
+            "model": row["model"],
+            "part": part,
+            "gain": to_percent(row[f"test_{GAINS[part]}"]),
+            "low": to_percent(row[f"test_{part}_gain_low"]),
+            "high": to_percent(row[f"test_{part}_gain_high"]),
+            "skill": row[f"test_{part}_skill"],
+            "most": to_percent(row["test_direction_gain_most"] if part == "direction" else None),
+            "sectors_with_skill": row[f"sectors_with_{part}_skill"],
+        }
+        for row in averages
+        for part in PARTS
+    ]
+    shares = [row["most"] for row in rows if row["most"] is not None]
+    text = [
+        "Each gain is the sum of two. Touch: does the price reach a barrier within the horizon, BUY or SELL against "
+        "HOLD? Direction: which one, BUY against SELL among the rows that moved? Both are shares of the prior's whole "
+        f"log-loss; direction is {min(shares):.0f} to {max(shares):.0f} % of it, and cannot gain more. A hollow mark "
+        "says no skill, for the part alone.",
+        "The volatility baselines know hardly any direction: no more than the shares of BUY and SELL by volatility. "
+        "The momentum and reversal baselines are the class shares by the return of the last 60 and 5 bars.",
+    ]
+    columns = [
+        Column("label", "label", "text"),
+        Column("model", "model", "text"),
+        Column("part", "part", "text"),
+        Column("gain, %", "gain"),
+        Column("interval from", "low"),
+        Column("to", "high"),
+        Column("skill", "skill", "text"),
+        Column("sectors with skill", "sectors_with_skill"),
+        Column("gain at most, %", "most"),
+    ]
+    caption = "Touch and direction by model and label, with 95 % intervals"
+    table = measures_table("Touch and direction of all models and baselines, averaged over sectors", rows, columns)
+    return Section("Touch and direction", text, [Figure(caption, charts.parts(rows)), table])
+
+
 def by_sector(whole: Mapping[str, Any]) -> Section:
     """Gains and other measures of each model on the sealed test of its sector."""
     loss = loss_name(whole)
@@ -117,6 +175,10 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
         Column("model", "model", "text"),
         Column("sealed gain, %", "test_gain_over_prior", "percent"),
         Column("skill", "test_skill", "text"),
+        Column("touch gain, %", "test_touch_gain", "percent"),
+        Column("touch skill", "test_touch_skill", "text"),
+        Column("direction gain, %", "test_direction_gain", "percent"),
+        Column("direction skill", "test_direction_skill", "text"),
         Column(f"sealed {words_of(loss)}", f"test_{loss}"),
         Column(f"{words_of(loss)} of the prior", f"test_prior_{loss}"),
         Column("PR-AUC BUY", "test_pr_auc_buy"),
@@ -128,6 +190,9 @@ def by_sector(whole: Mapping[str, Any]) -> Section:
     ]
     n_skill = sum(row["skill"] == SKILL for row in gains)
     text = [f"{n_skill} of {len(gains)} models have skill on the sealed test of their sector."]
+    if any("test_touch_skill" in row for row in rows):
+        touch, direction = (sum(row[f"test_{part}_skill"] == SKILL for row in rows) for part in PARTS)
+        text.append(f"{touch} have skill in touch, and {direction} in direction.")
     if len(gains) < len(rows):
         text.append(
             f"{len(rows) - len(gains)} more have no gain, as the test rows of their sector hold a single class."

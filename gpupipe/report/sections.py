@@ -11,15 +11,19 @@ from typing import Any
 from gpupipe.artifacts.summary import baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
+from gpupipe.evaluation import calibration_slices as by_slice
 from gpupipe.report import charts, sentences
+from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, to_percent
-from gpupipe.report.leaderboard import by_sector, leaderboard
+from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.page import Figure, Picture, Section, Table
+from gpupipe.report.portfolio import portfolio
 from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
 from gpupipe.report.signals import signals
+from gpupipe.report.tear_sheet import ranking
 from gpupipe.report.trading import backtest
 from gpupipe.report.volatility_value import volatility_value
 from gpupipe.report.warnings_section import warnings
@@ -43,13 +47,17 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         labels(out),
         split(out, whole),
         leaderboard(whole),
+        touch_and_direction(whole),
         by_sector(whole),
+        ranking(out, whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
         expected_returns(whole),
         volatility_value(whole),
+        calibration_by_slice(_table(out / by_slice.FILE)) if calls else None,
         importance(out),
         folds(whole),
         backtest(out, whole) if calls else None,
+        portfolio(out, whole) if calls else None,
         time_and_memory(whole, log),
         run_section(whole, events),
         skipped(whole),

@@ -8,19 +8,23 @@ from typing import Any
 import numpy as np
 
 from gpupipe.evaluation import block_bootstrap
-from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_EVENTS, NO_SKILL
+from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_EVENTS, NO_SKILL, NOT_KNOWN, SKILL
+from gpupipe.evaluation.touch_direction import DIRECTION, GAINS, PARTS, TOUCH
 
 
 def verdict_sentences(verdicts: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
-    """One sentence a judged model: the labels on which it beats all baselines, and by how much it fails on others.
+    """For each judged model what its skill is (touch or direction), and the labels on which it beats all baselines.
 
-    verdicts: as evaluation.leaderboard.verdict returns them.
+    verdicts: as evaluation.leaderboard.verdict returns them. Without parts of the gain there is the second sentence
+        alone; it says by how much a model falls short.
     """
     sentences = []
     measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
     compared, intervals = _compared(verdicts[0]) if verdicts else ("", "")
     for model in dict.fromkeys(row["model"] for row in verdicts):
         rows = [row for row in verdicts if row["model"] == model]
+        if sentence := touch_direction_sentence(model, rows):
+            sentences.append(sentence)
         failed = [row for row in rows if not row["beats_all"]]
         clearly = sum(row["beats_all_clearly"] for row in rows)
         text = (
@@ -35,13 +39,59 @@ def verdict_sentences(verdicts: Sequence[dict[str, Any]], n_sectors: int) -> lis
     return sentences
 
 
+def touch_direction_sentence(model: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Whether a model tells that a price will move, and which way; empty where its gains have no such parts.
+
+    verdicts: those of the model, one a label.
+
+    >>> parts = {"touch_gain": 0.11, "touch_skill": "skill", "direction_gain": -0.002, "direction_skill": "no skill"}
+    >>> print(touch_direction_sentence("linear", [parts, parts]))  # doctest: +NORMALIZE_WHITESPACE
+    linear tells whether a price will move (touch: skill on 2 of 2 labels, gain 11.0 % on average) and not which way
+    (direction: skill on 0 of 2, gain -0.2 %).
+    """
+    if not verdicts or any(GAINS[part] not in row for row in verdicts for part in PARTS):
+        return ""
+    n = len(verdicts)
+    gains = {part: _percent(float(np.mean([row[GAINS[part]] for row in verdicts]))) for part in PARTS}
+    if any(row[f"{part}_skill"] == NOT_KNOWN for row in verdicts for part in PARTS):
+        return (
+            f"Whether {model} tells that a price will move, or which way, is not known: touch gain {gains[TOUCH]} %, "
+            f"direction gain {gains[DIRECTION]} % on average over {_count(n, 'label')}, without intervals."
+        )
+    touch_count, direction_count = (sum(row[f"{part}_skill"] == SKILL for row in verdicts) for part in PARTS)
+    touch = f"(touch: skill on {touch_count} of {_count(n, 'label')}, gain {gains[TOUCH]} % on average)"
+    knows_way, above = _direction_beyond_volatility(verdicts)
+    direction = f"(direction: skill on {direction_count} of {n}{above}, gain {gains[DIRECTION]} %)"
+    whether, which_way = ("on some labels " if 0 < count < n else "" for count in (touch_count, knows_way))
+    if not touch_count and not knows_way:
+        return f"{model} tells neither whether a price will move {touch} nor which way {direction}."
+    if not touch_count:
+        return f"{model} tells {which_way}which way a price will move {direction} and not whether {touch}."
+    which_way = f"{which_way}which way" if knows_way else "not which way"
+    return f"{model} tells {whether}whether a price will move {touch} and {which_way} {direction}."
+
+
+def _direction_beyond_volatility(verdicts: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """On how many labels the direction has skill and is clearly above that of the volatility tables; that in words.
+
+    Volatility alone tilts the shares of BUY and SELL where a row that reaches both barriers is a BUY, and that is not
+    to know which way a price will move.
+    """
+    skilled = [row for row in verdicts if row["direction_skill"] == SKILL]
+    if not skilled or "direction_above_tables_low" not in skilled[0]:
+        return len(skilled), ""
+    clearly = sum((row["direction_above_tables_low"] or 0) > 0 for row in skilled)
+    return clearly, f", on {clearly} of them clearly above the volatility baselines"
+
+
 def _compared(verdict: dict[str, Any]) -> tuple[str, str]:
     """The references that a verdict compares with, and their intervals, in words.
 
     >>> _compared({"above_prior": 0.1, "above_prior_low": 0.05, "above_prior_high": 0.2, "above_tables": 0.1})
     ('the prior', 'its 95 % interval')
     """
-    tables = [name.removeprefix("above_") for name in verdict if name != "above_prior" and f"{name}_low" in verdict]
+    names = [name for name in verdict if name.startswith("above_") and f"{name}_low" in verdict]
+    tables = [name.removeprefix("above_") for name in names if name != "above_prior"]
     if not tables:
         return "the prior", "its 95 % interval"
     if sorted(tables) == ["table_all", "table_sector"]:  # summary.json sorts its keys
@@ -177,9 +227,14 @@ def tuning_sentences(tuning: dict[str, Any]) -> list[str]:
 def _gain_with_skill(family: dict[str, Any]) -> str:
     if family["gain"] is None:
         return f"{family['model']}: {NO_EVENTS}"
-    skill = "" if family["skill"] == block_bootstrap.NOT_KNOWN else f"{family['skill']}, "
+    skill = "" if family["skill"] == NOT_KNOWN else f"{family['skill']}, "
     gain = interval_text(family["gain"], family["gain_low"], family["gain_high"])
-    return f"{family['model']}: {skill}gain {gain} %"
+    parts = ", ".join(
+        f"{part} {_percent(family[GAINS[part]])}{'~' if family[f'{part}_skill'] == NO_SKILL else ''}"
+        for part in PARTS
+        if family.get(GAINS[part]) is not None
+    )
+    return f"{family['model']}: {skill}gain {gain} %" + (f" ({parts})" if parts else "")
 
 
 def _no_intervals(subject: str, intervals: dict[str, Any]) -> str:
@@ -212,7 +267,7 @@ def skip_sentences(skipped: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}"
 
 
 def _count(n: int, noun: str) -> str:

@@ -68,7 +68,7 @@ def trade_returns(panel: Panel, horizons: Sequence[int], thresholds: Sequence[fl
     for k, pair in enumerate(zip(horizons, thresholds, strict=True)):
         for s, sign in enumerate((1.0, -1.0)):
             at = len(SIDES) * pairs.index(pair) + s
-            profit = np.float32(sign) * (exit_price[at] / entry - 1)
+            profit = (exit_price[at] / entry - 1) * np.float32(sign)
             gross[:, k, s] = xp.where(reason[at] == END_OF_DATA, np.float32(np.nan), profit)
             last_row[:, k] = xp.maximum(last_row[:, k], exit_row[at])
     return TradeReturns(gross, panel.time_ns[last_row])

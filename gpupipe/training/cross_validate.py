@@ -17,7 +17,7 @@ from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.evaluation import block_bootstrap
+from gpupipe.evaluation import block_bootstrap, touch_direction
 from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR
 from gpupipe.evaluation.losses import losses_of
 from gpupipe.runtime.errors import UserError
@@ -95,13 +95,15 @@ def score_fold(
             has_classes = dataset.target.kind == "classes"
             if has_classes:
                 columns[EVENTS] = block_bootstrap.events_of(y[test, k])
+            touch = touch_direction.by_model(dataset.target, label, {PRIOR: reference, **predictions}, y[test, k])
             by_time[label, models.group] = block_bootstrap.by_time(
-                time_ns, {(label, name): column for name, column in columns.items()}
+                time_ns, {(label, name): column for name, column in columns.items()}, touch
             )
             block_losses += [
                 BlockLoss(
                     times.name, b, models.group, label, name, len(rows), float(lost[rows].sum()),
                     float(prior[rows].sum()), frozenset(y[test[rows], k].tolist()) if has_classes else None,
+                    _sum(touch.get((label, name)), rows), _sum(touch.get((label, PRIOR)), rows),
                 )
                 for name, lost in row_losses.items()
                 for b, rows in enumerate(blocks)
@@ -110,6 +112,10 @@ def score_fold(
     left_out = [dataclasses.asdict(skip) for skip in skipped]
     description = {**describe(times, context.datasets, context.splits), "skipped": left_out}
     return FoldScores(description, block_losses, by_time)
+
+
+def _sum(column: np.ndarray | None, rows: np.ndarray) -> float | None:
+    return None if column is None else float(column[rows].sum())
 
 
 def describe(times_of_fold: FoldTimes, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> dict[str, Any]:

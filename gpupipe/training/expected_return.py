@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from gpupipe.targets.trade_return import TradeReturns
 
 if TYPE_CHECKING:
     from gpupipe.training.context import TrainingContext
-    from gpupipe.training.groups import GroupModels
 
 
 @dataclass(frozen=True)
@@ -92,46 +90,3 @@ def learn(
             if fitted is not None:
                 learned[target.names[position], family] = fitted
     return learned
-
-
-def measured(context: TrainingContext, trained: Sequence[GroupModels]) -> list[dict[str, Any]]:
-    """What was learned of each label and estimator, and how it held on the sealed test: lines of the summary.
-
-    side: "long" or "short".  level, slope: estimates, with their standard errors.  expected, realised, error, rows: of
-    groups of rising expected return before costs, of all sectors' test rows together; see `Calibration`.  worst: the
-    largest difference of a group, in standard errors.
-    """
-    trades, to_host = context.trades, context.device.to_host
-    if trades is None or not trained:
-        return []
-    lines = []
-    for label in dict.fromkeys(label for models in trained for label in models.labels):
-        groups = [models for models in trained if label in models.labels]
-        target = context.datasets[groups[0].group].target
-        k = target.names.index(label)
-        rows = {models.group: context.splits[models.group].test for models in groups}
-        datasets = {group: context.datasets[group] for group in rows}
-        time_ns = np.concatenate([to_host(datasets[g].time_ns)[at] for g, at in rows.items()])
-        volatility = np.concatenate([to_host(datasets[g].extra[trades.volatility])[at] for g, at in rows.items()])
-        gross = np.concatenate([trades.of(g).gross[at, k] for g, at in rows.items()])
-        number = np.concatenate([np.full(len(at), n) for n, at in enumerate(rows.values())])
-        for family in groups[0].models:
-            learned = [models.expected_returns.get((label, family)) for models in groups]
-            distinct = list({id(value): value for value in learned if value is not None}.values())
-            if not distinct or any(family not in models.test for models in groups):
-                continue
-            predictions = [models.test[family][:, models.labels.index(label)] for models in groups]
-            scores = expected_return.scores_of(learned, np.concatenate(predictions), volatility, time_ns, number)
-            for side, name in enumerate(expected_return.SIDES):
-                calibration = expected_return.calibrate(
-                    scores.expected[:, side], gross[:, side], time_ns, target.horizon_rows[k]
-                )
-                line = {"label": label, "model": family, "side": name, **dataclasses.asdict(calibration)}
-                for effect in ("level", "slope"):
-                    estimates = [getattr(value, effect)[side] for value in distinct]
-                    only = estimates[0] if len(estimates) == 1 else None  # sectors trained apart have their own
-                    line |= {
-                        effect: only and only.estimate, f"{effect}_error": only and only.error
-                    }  # fmt: skip
-                lines.append({**line, "worst": calibration.worst})
-    return lines

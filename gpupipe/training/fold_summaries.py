@@ -14,7 +14,8 @@ from gpupipe.cross_validation.combinatorial import paths
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL, PRIOR_ALL, Resampled
 from gpupipe.evaluation.losses import gain
-from gpupipe.evaluation.skill import skill_measures
+from gpupipe.evaluation.skill import skill_by_part, skill_measures
+from gpupipe.evaluation.touch_direction import DIRECTION, GAINS, TOUCH, WHOLE, gains_of, named, part_gains
 
 ON_EVERY_PATH = "above the prior on every path"
 
@@ -25,6 +26,7 @@ class BlockLoss:
 
     block: its position among the fold's test blocks.  prior: loss of the class shares of the sector's training part.
     classes: those that occur in these rows; None for targets without classes.
+    touch, touch_of_prior: the touch parts of both losses (see `touch_direction`); None for targets without parts.
 
         >>> block = BlockLoss("origin1", 0, "energy", "label_1d_5pct", "linear", rows=100, loss=90.0, prior=100.0)
         >>> round(1 - block.loss / block.prior, 2)  # the gain over the prior
@@ -40,6 +42,8 @@ class BlockLoss:
     loss: float
     prior: float
     classes: frozenset[int] | None = None
+    touch: float | None = None
+    touch_of_prior: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,11 @@ def walk_forward_summary(fold_scores: Sequence[FoldScores], tables: Sequence[str
 class _Gains:
     """Gains over the prior of a walk-forward, with their bootstrap draws.
 
-    gains, drawn: the gain and its draws, by (label, model).  sectors: those with events, by label.
-    resampled: by label.
+    gains: the gain and its parts (see `touch_direction.gains_of`), by (label, model).  sectors: those with events, by
+        label.  resampled: by label.
     """
 
-    gains: dict[tuple[str, str], float]
-    drawn: dict[tuple[str, str], np.ndarray]
+    gains: dict[tuple[str, str], dict[str, float]]
     sectors: dict[str, list[str]]
     resampled: dict[str, Resampled]
 
@@ -114,7 +117,7 @@ class _Gains:
         losses = {key: block_bootstrap.joined(fold_losses) for key, fold_losses in parts.items()}
         times = np.concatenate([key_losses.times for key_losses in losses.values()])
         draws = block_bootstrap.draw(times, longest_horizon, seed)
-        gains = {(result["label"], result["model"]): result["gain_over_prior"] for result in walked["results"]}
+        gains = {(result["label"], result["model"]): gains_of(result) for result in walked["results"]}
         labels = list(dict.fromkeys(label for label, _ in losses))
         resampled = {
             label: block_bootstrap.resample(draws, {s: part for (name, s), part in losses.items() if name == label})
@@ -125,31 +128,40 @@ class _Gains:
             label: [sector for name, sector in losses if name == label and (sector, label) not in without]
             for label in labels
         }
-        drawn = {(label, model): resampled[label].gain(sectors[label], label, model) for label, model in gains}
-        return cls(gains, drawn, sectors, resampled)
+        return cls(gains, sectors, resampled)
+
+    def drawn(self, label: str, model: str, part: str = WHOLE) -> np.ndarray:
+        """The draws of a gain averaged over sectors, float64 (n_draws,)."""
+        return self.resampled[label].gain(self.sectors[label], label, model, part)
 
     def skill_of(self, label: str, model: str) -> dict[str, Any]:
         """Skill measures of a model on a label, averaged over sectors."""
-        return skill_measures(
-            self.resampled[label], self.sectors[label], self.gains[label, model], self.drawn[label, model],
-            self.gains.get((label, PRIOR_ALL), 0.0), self.drawn.get((label, PRIOR_ALL), 0.0),
-        )  # fmt: skip
+        gains, gains_all = self.gains[label, model], self.gains.get((label, PRIOR_ALL))
+        return skill_by_part(self.resampled[label], self.sectors[label], label, model, gains, gains_all)
 
-    def skill_of_sector(self, result: dict[str, Any], gain_all: float) -> dict[str, Any]:
-        """Skill measures of a model on a label in one sector. gain_all: the gain of the prior of all sectors there."""
-        label, sector, resampled = result["label"], [result["sector"]], self.resampled[result["label"]]
-        drawn_all = resampled.gain(sector, label, PRIOR_ALL) if (label, PRIOR_ALL) in self.gains else 0.0
-        drawn = resampled.gain(sector, label, result["model"])
-        return skill_measures(resampled, sector, result["gain_over_prior"], drawn, gain_all, drawn_all)
+    def skill_of_sector(self, result: dict[str, Any], gains_all: dict[str, float] | None) -> dict[str, Any]:
+        """Skill measures of a model on a label in one sector. gains_all: of the prior of all sectors there."""
+        label, sector, model = result["label"], [result["sector"]], result["model"]
+        return skill_by_part(self.resampled[label], sector, label, model, gains_of(result), gains_all)
 
-    def above_tables(self, result: dict[str, Any], tables: Sequence[str]) -> tuple[float, float]:
-        """The interval of above_tables; NaN without tables."""
+    def above_tables(self, result: dict[str, Any], tables: Sequence[str]) -> dict[str, float]:
+        """The interval of above_tables, NaN without tables; with tables also each part's difference, and its interval.
+
+        Each is a difference to the table that is best on the test rows themselves, in that part.
+        """
         if not tables:
-            return float("nan"), float("nan")
+            return {"above_tables_low": float("nan"), "above_tables_high": float("nan")}
         label, model = result["label"], result["model"]
-        table = max(tables, key=lambda name: self.gains[label, name])
-        drawn = self.drawn[label, model] - self.drawn[label, table]
-        return self.resampled[label].interval(self.sectors[label], result["above_tables"], drawn)
+        found: dict[str, float] = {}
+        for part, own_gain in self.gains[label, model].items():
+            table_gains = {name: self.gains[label, name][part] for name in tables}
+            table = max(table_gains, key=table_gains.__getitem__)
+            above = own_gain - table_gains[table]
+            drawn = self.drawn(label, model, part) - self.drawn(label, table, part)
+            low, high = self.resampled[label].interval(self.sectors[label], above, drawn)
+            name = named(part, "above_tables")
+            found |= {name: above, f"{name}_low": low, f"{name}_high": high}
+        return found
 
     def over_labels(self, model: str, skills: Sequence[str]) -> dict[str, Any]:
         """Gain and skill measures of a model, averaged over its labels. skills: in words, one for each label.
@@ -158,19 +170,24 @@ class _Gains:
         """
         all_labels = [label for label, name in self.gains if name == model]
         labels = [label for label in all_labels if self.sectors[label]] or all_labels
-        mean, mean_all = (
-            float(np.mean([self.gains.get((label, name), 0.0) for label in labels])) for name in (model, PRIOR_ALL)
-        )
-        drawn_mean, drawn_all = (
-            np.mean([np.asarray(self.drawn.get((label, name), 0.0)) for label in labels], axis=0)
-            for name in (model, PRIOR_ALL)
-        )
         longest = max((self.resampled[label] for label in labels), key=lambda item: max(item.blocks.values()))
+        found: dict[str, Any] = {}
+        for part in self.gains[labels[0], model]:
+            (mean, drawn), (mean_all, drawn_all) = (self._mean(labels, name, part) for name in (model, PRIOR_ALL))
+            skill = skill_measures(longest, list(longest.blocks), mean, drawn, mean_all, drawn_all)
+            found |= {named(part, "gain"): mean, **{named(part, name): value for name, value in skill.items()}}
         return {
-            "model": model, "labels": len(all_labels), "gain": mean,
+            "model": model, "labels": len(all_labels),
             "labels_with_skill": skills.count(block_bootstrap.SKILL), "labels_without_skill": skills.count(NO_SKILL),
-            **skill_measures(longest, list(longest.blocks), mean, drawn_mean, mean_all, drawn_all),
+            **found,
         }  # fmt: skip
+
+    def _mean(self, labels: Sequence[str], model: str, part: str) -> tuple[float, Any]:
+        """The mean over labels of a gain, and of its draws; zeros for a missing model."""
+        if (labels[0], model) not in self.gains:
+            return 0.0, 0.0
+        mean = float(np.mean([self.gains[label, model][part] for label in labels]))
+        return mean, np.mean([self.drawn(label, model, part) for label in labels], axis=0)
 
 
 def with_intervals(
@@ -184,21 +201,21 @@ def with_intervals(
 
     Origins test different dates, so their test rows form one stretch of time. Its dates are drawn in blocks, the same
     for all labels, sectors and models (`block_bootstrap.draw`). Each item of results and by_sector gets gain_low,
-    gain_high, above_prior_all, above_prior_all_low and skill; items of results also get above_tables_low and
-    above_tables_high, the interval of the difference to the better table. families: the means over labels.
+    gain_high, above_prior_all, above_prior_all_low and skill, and the same for touch_gain and direction_gain
+    (touch_skill, ...); items of results also get above_tables_low and above_tables_high, the interval of the difference
+    to the better table, and both parts of it. families: the means over labels.
     """
     gains = _Gains.draw(walked, fold_scores, longest_horizon, seed)
     prior_gains = {
-        (result["sector"], result["label"]): result["gain_over_prior"]
+        (result["sector"], result["label"]): gains_of(result)
         for result in walked["by_sector"]
         if result["model"] == PRIOR_ALL
     }
     for result in walked["by_sector"]:
-        result |= gains.skill_of_sector(result, prior_gains.get((result["sector"], result["label"]), 0.0))
+        result |= gains.skill_of_sector(result, prior_gains.get((result["sector"], result["label"])))
     for result in walked["results"]:
         result |= gains.skill_of(result["label"], result["model"])
-        low, high = gains.above_tables(result, tables)
-        result |= {"above_tables_low": low, "above_tables_high": high}
+        result |= gains.above_tables(result, tables)
     families = [
         gains.over_labels(model, [result["skill"] for result in walked["results"] if result["model"] == model])
         for model in dict.fromkeys(model for _, model in gains.gains)
@@ -231,8 +248,8 @@ def cpcv_summary(fold_scores: Sequence[FoldScores], n_groups: int, n_test: int) 
         averages = [_averaged(path_losses.get((label, model), [])) for path_losses in by_key]
         means = {
             name: _mean([average[name] for average in averages if not np.isnan(average["gain_over_prior"])])
-            for name in ("log_loss", "prior_log_loss", "gain_over_prior")
-        }
+            for name in ("log_loss", "prior_log_loss", *GAINS.values()) if any(name in average for average in averages)
+        }  # fmt: skip
         results.append({"label": label, "model": model, **means, "paths": averages, **_spread(averages, "paths")})
     by_prior_all = {result["label"]: result["paths"] for result in results if result["model"] == PRIOR_ALL}
     for result in results:
@@ -264,17 +281,22 @@ def _averaged(losses: Sequence[BlockLoss]) -> dict[str, Any]:
     Sectors whose rows hold a single class are left out.
     """
     by_sector = _grouped(losses, lambda block: block.sector)
-    means = [
-        np.array([sum(block.loss for block in blocks), sum(block.prior for block in blocks)])
-        / sum(block.rows for block in blocks)
-        for blocks in by_sector.values() if _have_events(blocks)
-    ]  # fmt: skip
-    loss, prior = np.mean(means, axis=0).tolist() if means else (float("nan"), float("nan"))
-    return {
-        "sectors": len(by_sector), "sectors_without_events": len(by_sector) - len(means),
+    judged = [blocks for blocks in by_sector.values() if _have_events(blocks)]
+
+    def mean(name: str) -> float:
+        sums = (sum(getattr(block, name) for block in blocks) / sum(b.rows for b in blocks) for blocks in judged)
+        return _mean(list(sums))
+
+    loss, prior = mean("loss"), mean("prior")
+    averaged = {
+        "sectors": len(by_sector), "sectors_without_events": len(by_sector) - len(judged),
         "rows": sum(block.rows for block in losses), "log_loss": loss, "prior_log_loss": prior,
         "gain_over_prior": gain(loss, prior),
     }  # fmt: skip
+    if losses and losses[0].touch is not None:
+        parts = part_gains(loss, prior, mean("touch"), mean("touch_of_prior"))
+        averaged |= {GAINS[part]: parts[part] for part in (TOUCH, DIRECTION)}
+    return averaged
 
 
 def _have_events(blocks: Sequence[BlockLoss]) -> bool:

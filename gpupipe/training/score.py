@@ -10,10 +10,10 @@ import numpy as np
 
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators.baselines.contract import Predict, TrainingRows
-from gpupipe.evaluation import block_bootstrap, calibration, losses
+from gpupipe.evaluation import block_bootstrap, calibration, losses, touch_direction
 from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR, PRIOR_ALL
 from gpupipe.evaluation.scorers import scorer_of
-from gpupipe.evaluation.skill import skill_measures
+from gpupipe.evaluation.skill import skill_by_part
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
 from gpupipe.training.recipe import Recipe
@@ -89,6 +89,7 @@ def score(workload: Recipe, context: TrainingContext, trained: GroupModels, base
     baseline_predictions = {part: baselines.predict(dataset, rows) for part, rows in parts.items()}
     scores: dict[tuple[str, str], ModelScore] = {}
     row_losses: dict[tuple[str, str], np.ndarray] = {}
+    touch: dict[tuple[str, str], np.ndarray] = {}
     curves: list[dict[str, Any]] = []
     for position, label in enumerate(trained.labels):
         k = target.names.index(label)
@@ -115,7 +116,9 @@ def score(workload: Recipe, context: TrainingContext, trained: GroupModels, base
             row_losses[label, name] = losses.losses_of(target, by_part["test"], test_y)
             if target.kind == "classes":
                 curves += calibration.curve_lines(trained.group, label, name, by_part["test"], test_y)
-    by_time = block_bootstrap.by_time(to_host(dataset.time_ns)[split.test], row_losses)
+        tested = {PRIOR: references["test"], **{name: by_part["test"] for name, by_part in predictions.items()}}
+        touch |= touch_direction.by_model(target, label, tested, test_y)
+    by_time = block_bootstrap.by_time(to_host(dataset.time_ns)[split.test], row_losses, touch)
     return GroupScores(trained, scores, by_time, curves)
 
 
@@ -138,20 +141,17 @@ def reference_predictions(dataset: Dataset, k: int, train: np.ndarray, rows: np.
 def add_intervals(measured: Sequence[GroupScores], longest_horizon: int, seed: int) -> block_bootstrap.Resampled:
     """Add the interval of the gain over the prior on the sealed test, and skill in words, to every score.
 
-    The measures of the test part get gain_low, gain_high and skill. Returns the resampled losses, which averages over
+    The measures of the test part get gain_low, gain_high and skill, and each part of the gain has its own (touch_skill,
+    direction_skill and so on). Returns the resampled losses, which averages over
     groups need: all groups share the same draws of dates.
     """
     times = np.concatenate([scores.losses.times for scores in measured])
     draws = block_bootstrap.draw(times, longest_horizon, seed)
     resampled = block_bootstrap.resample(draws, {scores.trained.group: scores.losses for scores in measured})
     for scores in measured:
-        groups = [scores.trained.group]
         for (label, name), model_score in scores.scores.items():
-            test = model_score.metrics["test"]
-            prior_all = (label, PRIOR_ALL)
-            has_prior = prior_all in scores.scores
-            gain_all = scores.scores[prior_all].metrics["test"]["gain_over_prior"] if has_prior else 0.0
-            drawn_all = resampled.gain(groups, *prior_all) if has_prior else 0.0
-            drawn = resampled.gain(groups, label, name)
-            test |= skill_measures(resampled, groups, test["gain_over_prior"], drawn, gain_all, drawn_all)
+            test, prior_all = model_score.metrics["test"], scores.scores.get((label, PRIOR_ALL))
+            gains_all = touch_direction.gains_of(prior_all.metrics["test"]) if prior_all else None
+            gains = touch_direction.gains_of(test)
+            test |= skill_by_part(resampled, [scores.trained.group], label, name, gains, gains_all)
     return resampled

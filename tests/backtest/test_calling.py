@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from gpupipe.backtest.calling import registry
 from gpupipe.backtest.calling.calls import NO_SCORE, Refusal, judged, sentences
 from gpupipe.backtest.calling.contract import Candidates, net_scores
-from gpupipe.backtest.calling.topk_dropout import exchanged
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import Scores
 from gpupipe.runtime.errors import UserError
@@ -71,31 +72,16 @@ def test_top_calls_the_best_of_each_date_on_each_side():
     assert called("top:1", ties) == [LONG, NOTHING, NOTHING, SHORT]  # the first by symbol
 
 
-def test_topk_dropout_exchanges_the_worst_for_the_best():
-    assert exchanged([], {1: 0.3, 2: 0.2, 3: 0.1}, hold=2, drop=1) == [1, 2]
-    assert exchanged([1, 2], {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}, hold=2, drop=1) == [4, 2]
-    assert exchanged([1, 2], {1: 0.4, 2: 0.3, 3: 0.2}, hold=2, drop=1) == [1, 2]  # the new one would be the worst
-    assert exchanged([1, 9], {1: 0.1, 2: 0.2}, hold=2, drop=1) == [1, 9]  # no prediction: it cannot be judged, or sold
+def test_topk_dropout_calls_the_held_symbols_that_are_expected_to_earn():
     rows = candidates([0.004, 0.003, 0.002, -0.001], n_dates=3)
-    assert called("topk-dropout:2/1", rows) == [LONG, LONG, NOTHING, NOTHING] * 3
-    assert called("topk-dropout:2/1", candidates([0.004, 0.0001, -0.1])) == [LONG, NOTHING, NOTHING]
-
-
-def test_topk_dropout_is_qlibs():
-    """Against the rule of qlib.contrib.strategy.signal_strategy.TopkDropoutStrategy, written as Qlib writes it."""
-    import pandas as pd
-
-    rng, held, ours = np.random.default_rng(0), [], []
-    for _ in range(60):
-        score = pd.Series(rng.normal(size=12), index=range(12))
-        last = score.reindex(held).sort_values(ascending=False).index
-        today = score[~score.index.isin(last)].sort_values(ascending=False).index[: 2 + 5 - len(last)]
-        comb = score.reindex(last.union(pd.Index(today))).sort_values(ascending=False).index
-        sell = last[last.isin(list(comb[-2:]))]
-        buy = today[: len(sell) + 5 - len(last)]
-        held = [symbol for symbol in held if symbol not in set(sell)] + list(buy)
-        ours = exchanged(ours, score.to_dict(), hold=5, drop=2)
-        assert set(ours) == set(held)
+    assert called("topk-dropout:2,1", rows) == [LONG, LONG, NOTHING, NOTHING] * 3
+    assert called("topk-dropout:2,1", candidates([0.004, 0.0001, -0.1])) == [LONG, NOTHING, NOTHING]
+    # On the second date the others are better: one is exchanged, and only then the other.
+    turned = candidates(np.concatenate([[0.004, 0.003, 0.002, 0.001], [0.001, 0.002, 0.003, 0.004]]))
+    days = dataclasses.replace(
+        turned, time_ns=np.repeat([0, DAY_NS, 2 * DAY_NS], [4, 4, 0]), symbol=np.tile(np.arange(4), 2)
+    )
+    assert called("topk-dropout:2,1", days) == [LONG, LONG, NOTHING, NOTHING, NOTHING, LONG, NOTHING, LONG]
 
 
 def test_f1_calls_by_cutoffs_and_only_what_is_expected_to_earn():
@@ -110,7 +96,7 @@ def test_f1_calls_by_cutoffs_and_only_what_is_expected_to_earn():
 def test_a_row_without_a_prediction_is_never_called():
     probability = np.tile(np.float32([0.0, 0.0, 1.0]), (4, 1))
     probability[0] = np.nan
-    for text in ("score", "top:4", "topk-dropout:4/1", "f1"):
+    for text in ("score", "top:4", "topk-dropout:4,1", "f1"):
         assert called(text, candidates([0.01, 0.009, 0.008, -0.05], probability=probability))[0] == NOTHING, text
 
 
@@ -157,13 +143,13 @@ def test_without_an_expected_return_only_cutoffs_call():
 
 
 @pytest.mark.parametrize("text", ["", "best", "top", "top:0", "top:60%", "top:2.5", "top:x", "score:-1", "score:nan",
-                                  "f1:2", "topk-dropout:5", "topk-dropout:5/6", "profit:1"])  # fmt: skip
+                                  "f1:2", "topk-dropout:5", "topk-dropout:5,6", "profit:1"])  # fmt: skip
 def test_a_rule_that_cannot_be_says_what_is_expected(text):
     with pytest.raises(UserError, match="--call"):
         registry.rule(text)
 
 
-@pytest.mark.parametrize("text", ["score", "score:1.5", "top:20", "top:2.5%", "top:5%/sector", "topk-dropout:50/5",
+@pytest.mark.parametrize("text", ["score", "score:1.5", "top:20", "top:2.5%", "top:5%/sector", "topk-dropout:50,5",
                                   "f1", "profit"])  # fmt: skip
 def test_the_text_of_a_rule_is_the_rule(text):
     rule = registry.rule(text)

@@ -122,8 +122,16 @@ def test_averages_are_printed_where_there_is_something_to_average(tmp_path, n_se
     tilde = any(row["test_skill"] == "no skill" for row in whole["models"])
     assert bool(re.search(r"\d~", said)) == tilde
     number = r"-?\d+\.\d"
-    gain = rf"gain {number} \[{number}, {number}\] % on average over 2 labels"
+    parts = rf"\(touch {number}~?, direction {number}~?\)"
+    gain = rf"gain {number} \[{number}, {number}\] % {parts} on average over 2 labels"
     assert re.search(rf"linear: (no )?skill, {gain}; above", said)
+    assert "touch and direction: the two parts" in said
+    linear = [row for row in whole["averages"] if row["model"] == "linear"]  # the last column
+    for part in ("touch", "direction"):
+        lines = re.findall(rf"^.{{13}} {part} .* (\S+) *$", printed(to), re.MULTILINE)
+        assert lines == [
+            f"{100 * row[f'test_{part}_gain']:z.1f}{'~' * (row[f'test_{part}_skill'] == 'no skill')}" for row in linear
+        ]
     assert "volat. sector" in said and "volat. pooled" in said and "1 parallel" not in said and "bold" not in said
     where = ["energy: ", "energy, technology: all sectors together: "][n_sectors - 1]
     for label in ("label_1d_90pct", "label_3d_90pct"):

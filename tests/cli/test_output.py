@@ -40,7 +40,27 @@ def shown_by(show) -> str:
 def signal(symbol: str, time: str = "2024-03-21T00:00:00", prices=(187.25, 186.677, 187.823, 183.8, 195.87)) -> Signal:
     close, low, high, stop, target = prices
     return Signal(
-        symbol, EVERY, time, close, EVERY, 5, 0.1, "BUY", 0.5, 0.2, 0.3, 0.5, 1.25, 1.0, low, high, stop, target
+        symbol,
+        EVERY,
+        time,
+        close,
+        EVERY,
+        5,
+        0.1,
+        "BUY",
+        0.5,
+        0.2,
+        0.3,
+        0.5,
+        0.2,
+        0.2,
+        0.01,
+        0.005,
+        1.0,
+        low,
+        high,
+        stop,
+        target,
     )
 
 
@@ -87,7 +107,8 @@ TRADED = {
     **dict.fromkeys(("cagr", "max_drawdown", "exposure", "turnover"), 0.1),
 }  # fmt: skip
 BACKTEST = {
-    "rules": {}, "source": EVERY, "from": EVERY, "to": EVERY, "dates": 9, "cutoff": "f1", "data": EVERY, "tried": [1],
+    "rules": {}, "source": EVERY, "from": EVERY, "to": EVERY, "dates": 9, "call": "score", "without_calls": [EVERY],
+    "data": EVERY, "tried": [1],
     "draws": 9, "block": 9, "statistics": [{**TRADED, "sector": "all"}, TRADED, {**TRADED, "model": "buy_and_hold"}],
 }  # fmt: skip
 TABLES = {

@@ -66,6 +66,7 @@ def test_what_the_user_sees(finished):
     assert {path.name for path in (place / "OUT").iterdir()} == {
         "data_report.json", "quarantine.parquet", "manifest.json", "summary.json", "summary.parquet", "folds.svg",
         "trained_2pct", "trained_4pct", ".gpupipe", "run.jsonl", "curves.parquet", "label_shares.parquet",
+        "ranking.parquet", "calibration_slices.parquet",
     }  # fmt: skip
     assert pq.read_table(place / "OUT" / "quarantine.parquet").num_rows == 1
     manifest = json.loads((place / "OUT/manifest.json").read_text())

@@ -87,6 +87,30 @@ def test_without_memory_only_the_signal_predicts():
     assert signal_correlation(simulate(22, 1500, seed=1, signal=1.0, memory=0.0)) > 0.2
 
 
+def test_a_tilt_changes_the_sign_of_returns_and_never_their_size():
+    plain, tilted = (simulate(22, 1500, seed=1, tilt=tilt, memory=0.0) for tilt in (0.0, 1.0))
+    before, after = returns_of(plain), returns_of(tilted)
+    np.testing.assert_allclose(np.abs(before), np.abs(after), rtol=1e-3, atol=1e-6)  # of float32 prices
+    flipped = (np.sign(before) != np.sign(after)).mean()
+    assert 0.2 < flipped < 0.3  # half of those with probability |tanh(u)|, 0.54 on average
+    assert signal_correlation(tilted) > 0.3 > abs(signal_correlation(plain)) * 10
+    np.testing.assert_array_equal(plain.volume[:1], tilted.volume[:1])
+
+
+def test_without_lean_the_shadows_are_equal():
+    panel = simulate(22, 1500, seed=1, signal=1.0, lean=0.0)
+    lower = np.log(np.minimum(panel.open, panel.close) / panel.low.astype(np.float64))
+    upper = np.log(panel.high.astype(np.float64) / np.maximum(panel.open, panel.close))
+    np.testing.assert_allclose(lower, upper, atol=3e-7)
+
+
+@pytest.mark.parametrize("name", ["signal", "memory", "tilt", "lean"])
+def test_shares_out_of_range_are_refused(name):
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=rf"{name} must be in 0\.\.1, got {value}"):
+            simulate(1, 1, **{name: value})
+
+
 def test_minute_bars():
     panel = simulate(2, 400, bar="1min")
     steps = np.diff(panel.time_ns[:400])
@@ -98,7 +122,7 @@ def test_by_name():
     panel, report = load("simulated: symbols=12, bars=30, seed=2, signal=0.5, bar=1min", device="cpu")
     assert data_hash(panel) == data_hash(simulate(12, 30, "1min", 2, 0.5)) == report.data_hash
     assert report.kind == "simulated"
-    assert "12 symbols, 30 bars of 1min, seed 2, signal 0.5, memory 1" in report.description
+    assert "12 symbols, 30 bars of 1min, seed 2, signal 0.5, memory 1, tilt 0, lean 1" in report.description
     smallest, _ = load("simulated:symbols=1,bars=1", device="cpu")
     assert smallest.n_rows == 1
     energy, _ = load("simulated", device="cpu", sectors="energy")

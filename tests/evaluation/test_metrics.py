@@ -102,7 +102,7 @@ def test_undefined_measures_are_nan_and_not_zero():
     prior, cutoffs = np.array([0.2, 0.6, 0.2]), {"buy": 1.0, "sell": 1.0}
     values = metrics.measures(probability, np.full(n, MIDDLE, np.int8), prior, cutoffs, np.zeros(n, np.float32))
     undefined = {f"{m}_{c}" for m in ("precision", "recall", "pr_auc", "return_when") for c in ("buy", "sell")}
-    undefined.add("gain_over_prior")  # all rows are of one class
+    undefined |= {"gain_over_prior", "touch_gain", "direction_gain"}  # all rows are of one class
     assert {name for name, value in values.items() if np.isnan(value)} == undefined
     assert values["balanced_accuracy"] == 1.0 and values["share_buy"] == 0.0 and values["calls_sell"] == 0
     # Calls whose returns are all NaN have no mean return.

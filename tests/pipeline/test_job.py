@@ -17,6 +17,7 @@ from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, cut, tiny_market
 
 TABLES = ("volatility_table_sector", "volatility_table_all")
+BASELINES = {*TABLES, "prior_all", "momentum_table", "reversal_table"}
 
 
 def job(out, *settings, panel=None, listener=None):
@@ -36,7 +37,7 @@ def test_every_measure_stands_for_every_model_and_baseline_on_both_parts(summary
         f"{m}_{c}" for m in ("share", "calls", "precision", "recall", "pr_auc", "calibration_error", "return_when")
         for c in ("buy", "sell")
     ]  # fmt: skip
-    assert {row["model"] for row in summary["models"]} == {*equity.DEFAULT_MODELS, *TABLES, "prior_all", "last_return"}
+    assert {row["model"] for row in summary["models"]} == {*equity.DEFAULT_MODELS, *BASELINES}
     for row in summary["models"]:
         for part in ("validation", "test"):
             found = {name: row[f"{part}_{name}"] for name in measures}
@@ -62,15 +63,17 @@ def test_intervals_and_skill_stand_with_every_row_and_in_the_metadata(summary, t
     row = kept["energy", about["label"]]
     told = about["models"]["linear"]["metrics"]["test"]
     assert (told["skill"], told["gain_low"]) == (row["test_skill"], row["test_gain_low"])
-    assert set(about["baselines"]) == {*TABLES, "prior_all", "last_return"}
+    assert set(about["baselines"]) == BASELINES
 
 
-def test_last_return_and_buy_and_hold_are_what_they_say(summary):
+@pytest.mark.parametrize(("table", "bars"), [("momentum_table", 60), ("reversal_table", 5)])
+def test_the_tables_of_returns_and_buy_and_hold_are_what_they_say(summary, table, bars):
     """A table learned here again, from closes alone; and the mean forward return of all test rows."""
     panel, settings = tiny_market(), equity.make("fast", settings=QUICK)
     prepared = tiny.prepare(panel, settings)
     close = {s: panel.of_group(s).close for s in SECTORS}
-    before = {s: np.append(np.float32(np.nan), close[s][:-1]) for s in SECTORS}  # no usable row is a symbol's first
+    # No usable row is among the first 60 of its symbol.
+    before = {s: np.append(np.full(bars, np.nan, np.float32), close[s][:-bars]) for s in SECTORS}
     returns = {s: close[s] / before[s] - 1 for s in SECTORS}
     cut = prepared.splits
     train = np.concatenate([returns[s][cut[s].train] for s in SECTORS])
@@ -78,7 +81,7 @@ def test_last_return_and_buy_and_hold_are_what_they_say(summary):
     edges = np.quantile(train, np.arange(1, 20) / 20)
     overall = np.bincount(y, minlength=3) + 0.5
     for s in SECTORS:
-        row = next(r for r in summary["models"] if (r["sector"], r["model"]) == (s, "last_return"))
+        row = next(r for r in summary["models"] if (r["sector"], r["model"]) == (s, table))
         test, happened = cut[s].test, prepared.datasets[s].y[cut[s].test, 0]
         bins = np.searchsorted(edges, returns[s][test])
         counts = np.array([np.bincount(y[np.searchsorted(edges, train) == b], minlength=3) for b in range(20)])
@@ -88,6 +91,25 @@ def test_last_return_and_buy_and_hold_are_what_they_say(summary):
         assert row["test_log_loss"] == pytest.approx(loss, rel=5e-3)  # float32 edges: a row may change its bin
         held = prepared.datasets[s].extra["forward_return_1"][test].mean(dtype=np.float64)
         assert row["test_return_buy_and_hold"] == pytest.approx(held, rel=1e-9)
+
+
+def test_touch_and_direction_add_up_everywhere(summary):
+    """In every row, average and family, on both parts: to rounding. And each part has an interval and skill."""
+    rows = [(row, part) for row in (*summary["models"], *summary["averages"]) for part in ("test_", "validation_")]
+    for row, part in rows:
+        found = row[f"{part}touch_gain"] + row[f"{part}direction_gain"]
+        assert found == pytest.approx(row[f"{part}gain_over_prior"], abs=1e-13)
+    for family in summary["families"]:
+        assert family["touch_gain"] + family["direction_gain"] == pytest.approx(family["gain"], abs=1e-13)
+        assert 0 <= family["touch_with_skill"] <= family["runs"] == 12
+    for verdict in summary["verdict"]:
+        assert verdict["touch_gain"] + verdict["direction_gain"] == pytest.approx(verdict["above_prior"], abs=1e-13)
+    for row in (*summary["models"], *summary["averages"]):
+        for part in ("touch", "direction"):
+            low, high = row[f"test_{part}_gain_low"], row[f"test_{part}_gain_high"]
+            assert low <= row[f"test_{part}_gain"] <= high
+            skill = min(low, row[f"test_{part}_above_prior_all_low"]) > 1e-6
+            assert row[f"test_{part}_skill"] == ("skill" if skill else "no skill")
 
 
 def test_the_planted_signal_is_found(summary):

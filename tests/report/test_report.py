@@ -29,7 +29,8 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "OUT"
     assert run.main([*OPTIONS, "--models", "xgb_joint,linear,meta_learner", "--out", str(folder), "--report"]) == 0
     assert main.main(["backtest", "--models", str(folder), "--data", SOURCE, "--quiet"]) == 0
-    scan = ["scan", "--models", str(folder), "--data", SOURCE, "--quiet", "--to", str(folder / signals.SIGNALS)]
+    scan = ["scan", "--models", str(folder), "--data", SOURCE, "--quiet", "--call", "top:4"]
+    scan += ["--to", str(folder / signals.SIGNALS)]
     assert main.main([*scan, "--active", str(folder / signals.ACTIVE)]) == 0
     return folder
 
@@ -123,7 +124,7 @@ def test_the_report_shows_the_signals_of_the_scan_and_their_date(out):
     day = max(row["time"] for row in rows)[:10]
     called = {row["symbol"] for row in rows if row["side"] != "HOLD" and row["time"][:10] == day}
     content = html.unescape((out / report.NAME).read_text())
-    assert f"of {len(called):,} on {day}, the strongest first" in content and f"On the bars of {day}" in content
+    assert f"of {len(called):,} on {day}, the best first" in content and f"On the bars of {day}" in content
     assert f"{len({row['symbol'] for row in rows}) - len(called):,} of" in content
 
 
@@ -143,10 +144,16 @@ def test_the_report_shows_the_figures_of_the_summary(out):
         assert f"{100 * average['test_gain_over_prior']:,.3f}" in content
     assert f"{whole['n_models']} of {whole['n_models_wanted']} models" in content
     rows = [row for spec in specs(out / report.NAME).values() for row in _values(spec)]
-    gains = {(row["label"], row["model"]): row["gain"] for row in rows if "low" in row and "skill" in row}
+    of_intervals = [row for row in rows if "low" in row and "skill" in row]
+    gains = {(row["label"], row["model"]): row["gain"] for row in of_intervals if "part" not in row}
     titles = {row["label"]: summary.title_of(row) for row in whole["models"]}
     expected = {(titles[a["label"]], a["model"]): 100 * a["test_gain_over_prior"] for a in whole["averages"]}
     assert gains == pytest.approx(expected, rel=1e-5)
+    for part in ("touch", "direction"):
+        shown = {(row["label"], row["model"]): row["gain"] for row in of_intervals if row.get("part") == part}
+        expected = {(titles[a["label"]], a["model"]): 100 * a[f"test_{part}_gain"] for a in whole["averages"]}
+        assert shown == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert "tells" in content and "touch: skill on" in content and "direction: skill on" in content
     trades = json.loads((out / "backtest" / "statistics.json").read_text())
     assert f"{trades['draws']} draws of random entries" in content
 

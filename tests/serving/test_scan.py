@@ -150,7 +150,7 @@ def test_sides_of_f1_are_called_by_the_models_own_cutoffs(models, market):
     assert {signal.side for signal in scanned.signals} == set(sides)
 
 
-@pytest.mark.parametrize("text", ["score", "score:0", "top:3", "top:10%/sector", "topk-dropout:5/2", "f1"])
+@pytest.mark.parametrize("text", ["score", "score:0", "top:3", "top:10%/sector", "topk-dropout:5,2", "f1"])
 def test_a_called_symbol_is_expected_to_earn_by_every_rule(models, market, text):
     scanned = scan(models, market, "meta_learner", rule=registry.rule(text))
     called = [signal for signal in scanned.signals if signal.side != "HOLD"]

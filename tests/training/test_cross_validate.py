@@ -103,7 +103,7 @@ def test_all_origins_together_are_their_rows_pooled(walked):
     walk = walked[1]["walk_forward"]
     assert [one["name"] for one in walk["origins"]] == ["origin 1", "origin 2", "origin 3"]
     rows = np.array([one["rows"]["test"] for one in walk["origins"]])
-    assert len(walk["results"]) == 2 * 7 and len(walk["by_sector"]) == 3 * 2 * 7  # three families, four baselines
+    assert len(walk["results"]) == 2 * 8 and len(walk["by_sector"]) == 3 * 2 * 8  # three families, five baselines
     for one in walk["results"]:
         assert one["rows"] == rows.sum() and [o["rows"] for o in one["origins"]] == rows.tolist()
         # Here every sector has as many rows in an origin as the others, so that the mean over sectors is that of rows.
@@ -114,6 +114,31 @@ def test_all_origins_together_are_their_rows_pooled(walked):
         assert (one["smallest_gain"], one["largest_gain"]) == (min(gains), max(gains))
         assert one["std_of_gains"] == pytest.approx(np.std(gains, ddof=1))
     assert np.mean([one["gain_over_prior"] for one in walk["results"]]) > 0  # a signal is planted
+
+
+def test_touch_and_direction_add_up_in_every_fold(walked, crossed):
+    """Over all origins and in each, by sector, on every path, in the means over labels; with intervals and skill."""
+    walk, cpcv = walked[1]["walk_forward"], crossed[1]["cpcv"]
+    results = [*walk["results"], *walk["by_sector"], *cpcv["results"]]
+    folds = [fold for one in (*walk["results"], *cpcv["results"]) for fold in one.get("origins", one.get("paths"))]
+    assert len(folds) > 60
+    for one in (*results, *folds):
+        assert one["touch_gain"] + one["direction_gain"] == pytest.approx(one["gain_over_prior"], abs=1e-13)
+    for family in walk["families"]:
+        assert family["touch_gain"] + family["direction_gain"] == pytest.approx(family["gain"], abs=1e-13)
+    for one in (*walk["results"], *walk["by_sector"], *walk["families"]):
+        for part in ("touch", "direction"):
+            low = one[f"{part}_gain_low"]
+            assert low <= one[f"{part}_gain"] <= one[f"{part}_gain_high"]
+            skill = min(low, one[f"{part}_above_prior_all_low"]) > 1e-6
+            assert one[f"{part}_skill"] == ("skill" if skill else "no skill")
+    for one in walk["results"]:
+        direction = [one_of(walk["results"], one["label"], table)["direction_gain"] for table in TABLES]
+        assert one["direction_above_tables"] == pytest.approx(one["direction_gain"] - max(direction), abs=1e-13)
+        assert one["direction_above_tables_low"] <= one["direction_above_tables"] <= one["direction_above_tables_high"]
+    for average in walked[1]["averages"]:  # the kept models are the last origin's
+        last = one_of(walk["results"], average["label"], average["model"])["origins"][-1]
+        assert last["touch_gain"] == pytest.approx(average["test_touch_gain"], rel=1e-9)
 
 
 def test_an_origin_knows_nothing_of_what_came_after_it(walked, tmp_path):
@@ -243,7 +268,7 @@ def test_a_sector_whose_rows_hold_one_class_is_left_out_of_a_walk_forward():
 def test_intervals_of_a_walk_forward_are_those_of_its_rows_as_one_test(walked):
     walk = walked[1]["walk_forward"]
     assert walk["intervals"]["times"] == 3 * walked[1]["intervals"]["times"]  # three windows of as many dates
-    assert len(walk["families"]) == 7
+    assert len(walk["families"]) == 8
     for one in [*walk["results"], *walk["by_sector"], *walk["families"]]:
         gain = one.get("gain_over_prior", one.get("gain"))
         if one["gain_low"] is not None:
@@ -358,6 +383,7 @@ def test_what_is_printed(walked, crossed):
             won[one["model"]] += one["gain_over_prior"] > max(0, *(table["gain_over_prior"] for table in tables))
     counts = ", ".join(f"{NAMES[model]} on {n} of 2" for model, n in won.items())
     assert f"Over all origins better than the prior and both volatility tables: {counts} labels." in said
+    assert said.count("Over all origins meta_learner tells ") == 1
     for one in summary["walk_forward"]["families"]:
         if one["model"] in won:
             assert f"{one['model']}: {one['skill']}, " in said

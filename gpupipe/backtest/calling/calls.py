@@ -81,6 +81,24 @@ def calls_of(source: OutOfSample, rows: Any, rule: CallingRule, rules: Rules) ->
     return Calls(called, tuple(refusals))
 
 
+def rankings(source: OutOfSample) -> np.ndarray:
+    """float32 (n_rows, n_models), on the host: how each model ranks the symbols of a date to own; NaN without a score.
+
+    See `Scores.ranking` of long trades.
+    """
+    panel, to_host = source.panel, source.panel.device.to_host
+    time_ns, symbol = to_host(panel.time_ns), to_host(panel.symbol_of_row).astype(np.int64)
+    group, values = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64), to_host(source.values)
+    volatility = to_host(compute_features(panel, VOLATILITY).values)[:, 0]
+    window = source.window_of(time_ns)
+    ranking = np.full(values.shape[:2], np.nan, np.float32)
+    for m in range(values.shape[1]):
+        rows = np.flatnonzero(np.isfinite(values[:, m]).all(axis=1))
+        part = (array[rows] for array in (values[:, m], volatility, time_ns, window, group))
+        ranking[rows, m] = _by_window(source, m, *part).ranking[:, 0]
+    return ranking
+
+
 def _by_window(
     source: OutOfSample,
     model: int,

@@ -23,7 +23,7 @@ RULES = {
         "the K or 5 % best-ranked symbols of each date (and sector), where they are expected to earn",
     ),
     "topk-dropout": (
-        "gpupipe.backtest.calling.topk_dropout:TopkDropout", "topk-dropout:HOLD/DROP",
+        "gpupipe.backtest.calling.topk_dropout:TopkDropout", "topk-dropout:HOLD,DROP",
         "Qlib's TopkDropout, long only: HOLD symbols, of which at most DROP are exchanged at each date",
     ),
     "f1": (

@@ -42,10 +42,13 @@ def fit_table(column: Sequence[np.ndarray], y: Sequence[np.ndarray], n_classes: 
     """Learn from blocks of rows: the column, float32 (n,), y int8 (n, n_targets), -1 left out.
 
     Each bin has ten pseudo-rows with the overall shares (which have half a row of each class), so that a class
-    not seen in a bin is not called impossible.
+    not seen in a bin is not called impossible. Where the column is NaN in all rows, every row has the overall shares.
     """
     values, labels = np.concatenate(column), np.concatenate(y).astype(np.int64)
-    edges = np.quantile(values[~np.isnan(values)], np.arange(1, N_BINS) / N_BINS).astype(np.float32)
+    known_values = values[~np.isnan(values)]
+    if not known_values.size:
+        values = known_values = np.zeros_like(values)
+    edges = np.quantile(known_values, np.arange(1, N_BINS) / N_BINS).astype(np.float32)
     row_bin = np.searchsorted(edges, values, side="right")
     shares = np.empty((labels.shape[1], N_BINS, n_classes))
     for k in range(labels.shape[1]):

@@ -27,7 +27,8 @@ EQUITY = SupervisedWorkload(
         TableOfColumn(
             "volatility_table_all", recipe.NATR, pooled=True, reference_table=True, short_name="volat. pooled"
         ),
-        TableOfColumn("last_return", recipe.LAST_RETURN, pooled=True, short_name="last return"),
+        TableOfColumn("momentum_table", recipe.MOMENTUM, pooled=True, short_name="momentum"),
+        TableOfColumn("reversal_table", recipe.REVERSAL, pooled=True, short_name="reversal"),
     ),
 )
 

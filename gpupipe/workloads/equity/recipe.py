@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,9 @@ from gpupipe.targets.target import Target
 from gpupipe.targets.trade_return import TradeReturns, trade_returns
 from gpupipe.targets.triple_barrier import Labels, label_names, tp_dd_labels
 
-NATR, LAST_RETURN = "natr", "last_return"  # extra columns, which the baselines read
+# Extra columns, which the baselines read, and the features that they are: volatility, the returns of 60 and of 5 bars.
+NATR, MOMENTUM, REVERSAL = "natr", "momentum", "reversal"
+BASELINE_COLUMNS = {NATR: "natr_14", MOMENTUM: "roc_60", REVERSAL: "roc_5"}
 
 
 def target_of(horizons: tuple[int, ...], thresholds: tuple[float, ...], multiples: tuple[float, ...] = ()) -> Target:
@@ -86,11 +89,11 @@ def join(
     labels: Labels,
     group: str,
     weighted: bool = False,
-    columns: tuple[Any, Any] | None = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """The Dataset of one group's panel, its features and its labels; nothing is copied but the marks.
 
-    columns: natr and last_return; those of the features, or computed, if None.
+    columns: those of BASELINE_COLUMNS, float32 (n_rows,); those of the features, or computed, if None.
     weighted: rows weigh the average uniqueness of the window that decides their label (Lopez de Prado 2018, section
         4.4), 0 where it is not known.
     """
@@ -99,7 +102,7 @@ def join(
     known = (labels.y >= 0).all(axis=1)
     last = labels.exit_row.max(axis=1)
     end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
-    natr, last_return = columns or (_column(panel, features, name) for name in ("natr_14", "roc_1"))
+    columns = columns or {name: _column(panel, features, feature) for name, feature in BASELINE_COLUMNS.items()}
     forward = {forward_return(h): labels.forward_return[:, j] for j, h in enumerate(labels.horizons)}
     return Dataset(
         group=group,
@@ -113,7 +116,7 @@ def join(
         usable=warm & known,
         offsets=panel.offsets,
         weight=_uniqueness(labels) if weighted else None,
-        extra={NATR: natr, LAST_RETURN: last_return, **forward},
+        extra={**columns, **forward},
     )
 
 
@@ -133,7 +136,7 @@ def outline(panel: Panel, group: str, settings: Config) -> Dataset:
     nothing = xp.zeros(n_rows, xp.float32)
     features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
     # The extra columns are never read: computing them is what this saves.
-    plain = join(panel, features, labels_of(panel, settings), group, columns=(nothing, nothing))
+    plain = join(panel, features, labels_of(panel, settings), group, columns=dict.fromkeys(BASELINE_COLUMNS, nothing))
     return replace(plain, warm=warm, usable=plain.usable & warm)
 
 
