@@ -20,9 +20,10 @@ USES = {
     "stop_unevenness": ("stops at an even distance", False),
     "portfolio_volatility": ("a steady portfolio", False),
 }
-VALUE = [("bars", True), ("forecast", False), ("moves, top tenth", True), ("low", True), ("high", True),
-         ("less rival", True), ("low ", True), ("high ", True), ("rank correlation", True), ("QLIKE less rival", True),
-         ("low  ", True), ("high  ", True), ("risk dispersion", True)]  # fmt: skip
+MOVES = [("bars", True), ("forecast", False), ("moves, top tenth", True), ("low", True), ("high", True),
+         ("less rival", True), ("low ", True), ("high ", True), ("rank correlation", True)]  # fmt: skip
+SIZES = [("bars", True), ("forecast", False), ("QLIKE less rival", True), ("low", True), ("high", True),
+         ("risk dispersion", True), ("less rival", True), ("low ", True), ("high ", True)]  # fmt: skip
 STOPS = [("bars", True), ("forecast", False), ("stopped, %", True), *((f"group {g}, %", True) for g in range(1, 6)),
          ("unevenness", True), ("less rival", True), ("low", True), ("high", True)]  # fmt: skip
 PORTFOLIO = [("bars", True), ("weights", False), ("deviation of a bar, %", True), ("less rival", True), ("low", True),
@@ -57,7 +58,9 @@ def volatility_value(whole: Mapping[str, Any]) -> Section | None:
         Figure(f"Positions that a stop closed, %, by group of volatility: at expected moves of {model}, and at a "
                f"multiple of {rival}", _spec(_points(lines, model, rival))),
         Table("Moves of the symbols that each forecast expects to move most, over those of all symbols of the date",
-              VALUE, [_value(line) for line in lines]),
+              MOVES, [_moves(line) for line in lines]),
+        Table("Size of moves, and evenness of the risk of positions", SIZES, [_sizes(line) for line in lines],
+              folded=True),
         Table("Stops at one expected move", STOPS, [_stops(line) for line in lines], folded=True),
         Table("Portfolio of all symbols, weights 1 / volatility", PORTFOLIO, [_portfolio(line) for line in lines],
               digits=3, folded=True),
@@ -144,10 +147,14 @@ def _interval(measure: Sequence[float | None], form: str = ".2f") -> str:
     return f"{estimate:{form}}" + ("" if low is None or high is None else f" [{low:{form}}, {high:{form}}]")
 
 
-def _value(line: Row) -> list[Any]:
+def _moves(line: Row) -> list[Any]:
+    above = line["above_rival"]["move_ratio"]
+    return [line["horizon"], line["model"], *line["move_ratio"], *above, line["rank_correlation"][0]]
+
+
+def _sizes(line: Row) -> list[Any]:
     above = line["above_rival"]
-    return [line["horizon"], line["model"], *line["move_ratio"], *above["move_ratio"], line["rank_correlation"][0],
-            *above["qlike"], line["risk_dispersion"][0]]  # fmt: skip
+    return [line["horizon"], line["model"], *above["qlike"], line["risk_dispersion"][0], *above["risk_dispersion"]]
 
 
 def _stops(line: Row) -> list[Any]:
