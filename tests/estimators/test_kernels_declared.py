@@ -62,12 +62,15 @@ def test_of_the_meta_learner(called):
 def test_of_the_equity_recipe(settings, more, called):
     chosen = EQUITY.settings("fast", settings=settings)
     panel = random_panel((90, 70))
-    _ = EQUITY.dataset(panel, EQUITY.features(panel, chosen, None), "energy", chosen)
-    assert called == {"labels.label_cube", "program.run_program", *more} == set(EQUITY.kernels(chosen))
+    dataset = EQUITY.dataset(panel, EQUITY.features(panel, chosen, None), "energy", chosen)
+    EQUITY.trades(panel, dataset.target)
+    always = {"labels.label_cube", "program.run_program", "backtest.trade_outcomes"}
+    assert called == {*always, *more} == set(EQUITY.kernels(chosen))
 
 
-def test_a_default_run_needs_twelve_of_the_kernels():
+def test_a_default_run_needs_thirteen_of_the_kernels():
     assert EQUITY.kernels_of(EQUITY.settings("fast")) == (
+        "backtest.trade_outcomes",
         "cross_section.cross_section", "cross_section.group_means", "labels.label_cube", "linear.linear_margin",
         "linear.scaled_margin", "program.run_program", "softmax.activity_gradient", "softmax.softmax_gradient",
         "softmax.softmax_log_loss", "softmax.softmax_probability", "trees.add_leaf_activity", "trees.leaves_of_trees",

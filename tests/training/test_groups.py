@@ -94,7 +94,7 @@ def test_summary_files_say_what_was_returned(whole):
     out, summary = whole
     assert json.loads((out / "summary.json").read_text()) == summary
     rows = pq.read_table(out / "summary.parquet").to_pylist()
-    assert len(rows) == len(summary["models"]) == 3 * 4 * (6 + 4)  # and the baselines
+    assert len(rows) == len(summary["models"]) == 3 * 4 * (6 + 5)  # and the baselines
     for row, same in zip(rows, summary["models"], strict=True):
         assert (row["sector"], row["label"], row["model"]) == (same["sector"], same["label"], same["model"])
         assert row["test_log_loss"] == same["test_log_loss"]
