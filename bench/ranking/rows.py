@@ -65,7 +65,9 @@ def rows_of(panel: Panel, settings: Config, names: Sequence[str], horizons: Sequ
     datasets, firsts, n_rows, n_symbols = [], [], 0, 0
     for number, group in enumerate(panel.groups):
         own = panel.of_group(group)
-        datasets.append(recipe.join(own, recipe.features_of(own, settings, None), recipe.labels_of(own, settings), group))
+        datasets.append(
+            recipe.join(own, recipe.features_of(own, settings, None), recipe.labels_of(own, settings), group)
+        )
         firsts.append(n_rows)
         close, symbol = to_host(own.close).astype(np.float64), to_host(own.symbol_of_row)
         volatility = to_host(compute_features(own, ("volatility_20",)).values)[:, 0]
