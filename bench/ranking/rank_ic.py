@@ -12,10 +12,11 @@ FEWEST = 20  # rows of a date
 def rank_ic_by_date(
     score: np.ndarray, forward_return: np.ndarray, time_ns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(times int64 (n_times,), rank IC float64 (n_times,)): NaN on dates of fewer than 20 rows, or without any spread.
+    """(times int64 (n_times,), rank IC float64 (n_times,)): NaN on dates of fewer than 20 rows or of equal returns.
 
     score, forward_return: float (n_rows,). Rows with a NaN return are left out; a NaN score counts as the date's
-    median, so that every score is judged on the same rows. Equal values share their mean rank.
+    median, so that every score is judged on the same rows. Equal values share their mean rank. 0 where all scores of
+    a date are equal or missing: they claim nothing.
 
         >>> rows = np.arange(40)
         >>> rank_ic_by_date(rows, -rows.astype(float), np.repeat([1, 2], 20))[1].round(6).tolist()
@@ -31,12 +32,11 @@ def rank_ic_by_date(
     for k, rows in enumerate(np.split(order, first[1:])):
         own = score[rows]
         missing = np.isnan(own)
-        if len(rows) < FEWEST or missing.all():
+        b = rankdata(forward_return[rows])
+        if len(rows) < FEWEST or b.std() == 0:
             continue
-        own = np.where(missing, np.median(own[~missing]), own)
-        a, b = rankdata(own), rankdata(forward_return[rows])
-        if a.std() > 0 and b.std() > 0:
-            ic[k] = np.corrcoef(a, b)[0, 1]
+        a = rankdata(np.where(missing, 0.0 if missing.all() else np.median(own[~missing]), own))
+        ic[k] = np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0
     return times, ic
 
 

@@ -16,6 +16,7 @@ from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import registry
 from gpupipe.estimators.linear.direction_slope import Sides, slope_of
 from gpupipe.estimators.linear.rank_regression import ranks_within, ridge
+from gpupipe.kernels.compile import Kernel
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import scan
 from gpupipe.targets.classes import CLASSES
@@ -163,6 +164,25 @@ def test_its_onnx_graph_predicts_the_same(tmp_path, class_weight):
         expected = predict("direction", [model], X)[:, 0]
         assert checking.largest_difference(content, X, expected) < 2e-6
         assert np.ptp(expected[:, 2] / (expected[:, 0] + expected[:, 2])) > 0.05, "the side is no constant"
+
+
+def test_it_calls_the_kernels_that_it_declares(monkeypatch):
+    called: set[str] = set()
+    alone, together = Kernel.__call__, Kernel.together
+
+    def call(kernel, n, *arguments):
+        called.add(kernel.full_name)
+        alone(kernel, n, *arguments)
+
+    def call_together(kernel, calls):
+        called.add(kernel.full_name)
+        together(kernel, calls)
+
+    monkeypatch.setattr(Kernel, "__call__", call)
+    monkeypatch.setattr(Kernel, "together", call_together)
+    models = fit_pool("direction", world(0.3)[0], SETTINGS)
+    predict("direction", models, world(0.3)[1]["a"].X)
+    assert called == set(registry.estimator("direction").kernels)
 
 
 def test_one_group_and_two_classes():

@@ -30,8 +30,9 @@ def test_unknown_scores_count_as_the_median_and_unknown_returns_not_at_all():
     with_gap = np.where(np.arange(30) < 10, np.nan, score)
     filled = np.where(np.arange(30) < 10, np.median(score[10:]), score)
     assert rank_ic_by_date(with_gap, forward, time_ns)[1] == rank_ic_by_date(filled, forward, time_ns)[1]
-    assert np.isnan(rank_ic_by_date(np.full(30, np.nan), forward, time_ns)[1][0])
-    assert np.isnan(rank_ic_by_date(np.zeros(30), forward, time_ns)[1][0]), "no spread"
+    assert rank_ic_by_date(np.full(30, np.nan), forward, time_ns)[1] == [0], "nothing is claimed"
+    assert rank_ic_by_date(np.zeros(30), forward, time_ns)[1] == [0]
+    assert np.isnan(rank_ic_by_date(score, np.zeros(30), time_ns)[1][0]), "there was nothing to rank"
 
 
 def test_the_interval_of_a_difference_is_paired():
