@@ -14,8 +14,8 @@ from gpupipe import load, simulate
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import registry
-from gpupipe.estimators.linear.direction_slope import Sides, slope_of
-from gpupipe.estimators.linear.rank_regression import ranks_within, ridge
+from gpupipe.estimators.linear.direction_slope import Slope, sides_of_ranks, sides_of_touches, slope_of
+from gpupipe.estimators.linear.rank_regression import moments_of, parts_in_time, ranks_within
 from gpupipe.kernels.compile import Kernel
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import scan
@@ -103,7 +103,18 @@ def test_the_slope_is_one_for_all_targets_and_out_of_fold_fits_take_it():
     again = fit_pool("direction", training_set, SETTINGS, frozen)
     assert [model.slope for model in again] == [0.123, 0.123]
     assert [m.touch.stages[0].rounds for m in again] == [m.touch.stages[0].rounds for m in pooled]
-    assert fit_pool("direction", training_set, SETTINGS)[0].slope == 0
+    assert fit_pool("direction", training_set, SETTINGS)[0].slope > 0.1, "it is measured on the fitted rows"
+
+
+def test_touches_that_clearly_go_the_other_way_make_the_slope_0():
+    """y is turned around in the validation part alone."""
+    training_set, _ = world(0.3)
+    turned = {
+        g: RowView(dataclasses.replace(rows.dataset, y=(2 - rows.dataset.y).astype(np.int8)), rows.rows)
+        for g, rows in training_set.validation.items()
+    }
+    model = fit_pool("direction", dataclasses.replace(training_set, validation=turned), SETTINGS)[0]
+    assert model.slope == 0 and model.coefficients.any()
 
 
 def test_a_row_is_predicted_from_its_own_columns():
@@ -235,32 +246,52 @@ def test_ranks_are_scipys_of_each_time_with_mean_0():
     assert (ranks_within(np.ones(12), np.zeros(12, int)) == 0).all(), "ties share the middle"
 
 
-def test_ridge_solves_its_normal_equations_over_blocks():
+def test_ridge_solves_its_normal_equations_over_blocks_and_parts():
     rng = np.random.default_rng(2)
     Z, target, penalty = rng.normal(size=(200, 4)).astype(np.float32), rng.normal(size=200), np.array([0.1, 1, 5, 10])
     target[::7] = np.nan
-    known = ~np.isnan(target)
-    square, product = Z[known].T @ Z[known] / known.sum(), Z[known].T @ target[known] / known.sum()
-    expected = np.linalg.solve(square + np.diag(penalty), product)
-    np.testing.assert_allclose(ridge([Z[:90], Z[90:]], [target[:90], target[90:]], penalty, CPU), expected, rtol=1e-4)
-    assert ridge([Z], [np.full(200, np.nan)], penalty, CPU).tolist() == [0, 0, 0, 0]
+    part = np.arange(200) // 50
+    moments = moments_of([Z[:90], Z[90:]], [target[:90], target[90:]], [part[:90], part[90:]], 5, CPU)
+    for parts in ([0, 1, 2, 3], [0, 3], [1]):
+        own = ~np.isnan(target) & np.isin(part, parts)
+        square, product = Z[own].T @ Z[own] / own.sum(), Z[own].T @ target[own] / own.sum()
+        expected = np.linalg.solve(square + np.diag(penalty), product)
+        np.testing.assert_allclose(moments.ridge(penalty, parts), expected, rtol=1e-4, atol=1e-6)
+    assert moments.ridge(penalty, [4]).tolist() == moments.ridge(penalty, []).tolist() == [0, 0, 0, 0]
 
 
-def test_a_slope_that_is_not_known_is_0():
+def test_parts_have_a_gap_where_returns_of_the_part_before_end():
+    time_ns = np.repeat(np.arange(20), 2)[::-1]
+    part = parts_in_time(time_ns, 4, 2)
+    by_time = dict(zip(time_ns.tolist(), part.tolist(), strict=True))
+    assert [by_time[t] for t in range(20)] == [0] * 5 + [4, 4, 1, 1, 1] + [4, 4, 2, 2, 2] + [4, 4, 3, 3, 3]
+    assert parts_in_time(np.zeros(3, int), 4, 1).tolist() == [0, 0, 0]
+    assert len(parts_in_time(np.zeros(0, int), 4, 1)) == 0
+
+
+def test_a_slope_is_found_and_unknown_ones_are_told():
     rng = np.random.default_rng(4)
     score, time_ns = rng.normal(size=600), np.arange(600) // 10
-    y = np.where(rng.random(600) < 1 / (1 + np.exp(-score)), 2, 0).astype(np.int8)[:, None]
-    known = Sides(score, y, time_ns, np.zeros(1))
-    assert 0.6 < slope_of(known, 1) < 1.4
-    assert slope_of(dataclasses.replace(known, score=-score), 1) == 0, "validation finds it reversed"
-    assert slope_of(dataclasses.replace(known, time_ns=time_ns // 4), 1) == 0, "two blocks"
-    assert slope_of(known, 40) == 0, "one block of 80 times"
-    assert slope_of(dataclasses.replace(known, score=np.zeros(600)), 1) == 0
-    assert slope_of(dataclasses.replace(known, score=time_ns / 30), 1) == 0, "the same for all rows of a time"
-    assert slope_of(dataclasses.replace(known, y=np.ones_like(y)), 1) == 0, "nothing was touched"
-    assert slope_of(dataclasses.replace(known, score=np.full(600, np.nan)), 1) == 0
-    one_sided = dataclasses.replace(known, y=np.full_like(y, 2), score=np.abs(score))
-    assert 0 <= slope_of(one_sided, 1) <= 3, "a slope without an end stays finite"
+    up = rng.random(600) < 1 / (1 + np.exp(-score))
+    y = np.where(up, 2, 0).astype(np.int8)[:, None]
+
+    def slope(score=score, y=y, time_ns=time_ns, horizon=1):
+        return slope_of(sides_of_touches(score, y, time_ns, np.zeros(1)), horizon)
+
+    assert abs(slope().estimate - 1) < 3 * slope().standard_error < 0.6 and slope().shrunk > 0.5
+    assert slope().estimate == slope_of(sides_of_ranks(score, up - 0.5, time_ns), 1).estimate
+    assert slope(-score).is_reversed and slope(-score).shrunk == 0
+    market = np.random.default_rng(5).random(60)[time_ns] < 0.5
+    moved = slope(score + market, np.where(market, 2, y[:, 0]).astype(np.int8)[:, None])
+    assert 0.3 < moved.estimate < 1.5, "days on which all rise tell nothing of the score"
+    unknown = [
+        slope(time_ns=time_ns // 4), slope(horizon=40), slope(np.zeros(600)), slope(time_ns / 30),
+        slope(y=np.ones_like(y)), slope(np.full(600, np.nan)),
+    ]  # fmt: skip
+    assert all(np.isnan(one.estimate) and one.shrunk == 0 and not one.is_reversed for one in unknown)
+    one_sided = slope(np.abs(score), np.full_like(y, 2))
+    assert np.isnan(one_sided.estimate) or abs(one_sided.estimate) <= 3, "a slope without an end stays finite"
+    assert Slope(0.05, 0.1).shrunk == 0 < Slope(0.05, 0.01).shrunk < 0.05
 
 
 # The whole job

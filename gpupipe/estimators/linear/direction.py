@@ -21,8 +21,8 @@ from gpupipe.estimators.boosting.tree_model import TreeModel
 from gpupipe.estimators.boosting.xgb_joint import XgbJoint, pooled_models
 from gpupipe.estimators.contract import NPZ, Estimator, EstimatorSettings, Shape
 from gpupipe.estimators.ensemble import TreeReader
-from gpupipe.estimators.linear.direction_slope import Sides, slope_of
-from gpupipe.estimators.linear.rank_regression import ranks_within, ridge
+from gpupipe.estimators.linear.direction_slope import sides_of_ranks, sides_of_touches, slope_of
+from gpupipe.estimators.linear.rank_regression import moments_of, parts_in_time, ranks_within
 from gpupipe.estimators.linear.softmax_linear import Scaler, scaled_columns, scaler_of
 from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
@@ -36,6 +36,7 @@ from gpupipe.runtime.errors import UserError
 
 TOUCH = np.zeros((CLASS_COUNT, 1), np.float32)  # probability of either outer class, from those of three
 TOUCH[[LOWER, UPPER]] = 1
+N_PARTS = 5  # of the fitted times: the slope is measured on each part with a score that was fitted on the others
 NO_MOVE = np.float32(-1e30)  # a margin whose class has probability 0
 
 
@@ -168,14 +169,17 @@ class Direction(Estimator):
         """
         rounds = [model.touch.stages[0].rounds for model in frozen_choices] if frozen_choices else None
         touch = pooled_models(training_set, settings.direction_touch, Stopping(settings.early_stopping, rounds))
-        scaler, coefficients = _fit_score(training_set, settings.direction)
+        scaler, coefficients, slope = _fit_score(training_set, settings.direction)
         shares = training_set.shares()
         log_odds = np.log(shares[:, UPPER] / shares[:, LOWER])
         models = [
             DirectionModel(trees, scaler, coefficients, float(odds), 0.0)
             for trees, odds in zip(touch, log_odds, strict=True)
         ]
-        slope = frozen_choices[0].slope if frozen_choices else _slope(training_set, models)
+        if frozen_choices:
+            slope = frozen_choices[0].slope
+        elif _contradicted(training_set, models):
+            slope = 0.0
         return [dataclasses.replace(model, slope=slope) for model in models]
 
     def fit_group(
@@ -233,20 +237,31 @@ class Direction(Estimator):
         return XgbJoint().feature_gains([model.touch for model in models])
 
 
-def _fit_score(training_set: TrainingSet, section: DirectionScore) -> tuple[Scaler, np.ndarray]:
-    """(scaler, float32 (n_inputs,)): coefficients of a score with deviation 1 on the fitted rows; zeros for none."""
-    device, parts = training_set.device, list(training_set.fit.values())
+def _fit_score(training_set: TrainingSet, section: DirectionScore) -> tuple[Scaler, np.ndarray, float]:
+    """(scaler, coefficients float32 (n_inputs,), slope): of a score with deviation 1 on the fitted rows; 0 for none."""
+    device, parts, horizon = training_set.device, list(training_set.fit.values()), min(training_set.target.horizon_rows)
     scaler = scaler_of([rows.X for rows in parts], section.clip, device, training_set.total)
     ends = np.cumsum([rows.n for rows in parts])[:-1]
-    target = ranks_within(_joined(parts, _return(training_set)), _joined(parts))
+    time_ns = _joined(parts)
+    rank = ranks_within(_joined(parts, _return(training_set)), time_ns)
+    part = parts_in_time(time_ns, N_PARTS, horizon)
     penalty = np.full(scaler.n_inputs, section.l2)
     penalty[np.flatnonzero(_are_ranks(training_set))] = section.rank_l2
-    blocks = (scaler.transform(rows.X, device) for rows in parts)
-    coefficients = ridge(blocks, np.split(target, ends), penalty, device)
-    model = Weights(coefficients[:, None], np.zeros(1))
-    score = np.concatenate([device.to_host(scaler.margin(rows.X, model, device)[:, 0]) for rows in parts])
-    deviation = float(score.std(dtype=np.float64))
-    return scaler, (coefficients / deviation if deviation > 0 else 0 * coefficients).astype(np.float32)
+    moments = moments_of(
+        (scaler.transform(rows.X, device) for rows in parts), np.split(rank, ends), np.split(part, ends), N_PARTS + 1,
+        device,
+    )  # fmt: skip
+    whole = moments.ridge(penalty, range(N_PARTS + 1))
+    out_of_fold = [moments.ridge(penalty, [k for k in range(N_PARTS) if k != left_out]) for left_out in range(N_PARTS)]
+    weights = Weights(np.stack([*out_of_fold, whole], axis=1), np.zeros(N_PARTS + 1))
+    scores = np.concatenate([device.to_host(scaler.margin(rows.X, weights, device)) for rows in parts])
+    deviation = float(scores[:, N_PARTS].std(dtype=np.float64))
+    if not deviation > 0:
+        return scaler, np.zeros(scaler.n_inputs, np.float32), 0.0
+    inside = part < N_PARTS
+    unseen = scores[inside, part[inside]] / deviation
+    slope = slope_of(sides_of_ranks(unseen, rank[inside], time_ns[inside]), horizon)
+    return scaler, (whole / deviation).astype(np.float32), slope.shrunk
 
 
 def _return(training_set: TrainingSet) -> str:
@@ -272,12 +287,12 @@ def _are_ranks(training_set: TrainingSet) -> np.ndarray:
     return np.array([isinstance(column, Across) and column.output == RANK for column in series])
 
 
-def _slope(training_set: TrainingSet, models: Sequence[DirectionModel]) -> float:
-    """The slope on the validation part of all groups; 0 without one."""
+def _contradicted(training_set: TrainingSet, models: Sequence[DirectionModel]) -> bool:
+    """Whether the touches of the validation part clearly go against the score; False without one."""
     device, parts = training_set.device, list(training_set.validation.values())
     if not parts:
-        return 0.0
+        return False
     score = np.concatenate([device.to_host(models[0].score(rows.X, device)) for rows in parts])
     y = np.concatenate([device.to_host(rows.y) for rows in parts])
-    log_odds = np.array([model.log_odds for model in models])
-    return slope_of(Sides(score, y, _joined(parts), log_odds), max(training_set.target.horizon_rows))
+    sides = sides_of_touches(score, y, _joined(parts), np.array([model.log_odds for model in models]))
+    return slope_of(sides, max(training_set.target.horizon_rows)).is_reversed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,27 +44,70 @@ def _runs(begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
 
-def ridge(blocks: Iterable[Any], targets: Sequence[np.ndarray], penalty: np.ndarray, device: Device) -> np.ndarray:
-    """float64 (n_inputs,): the coefficients b that minimise mean((target - Z b)^2) + sum(penalty * b^2).
+@dataclass(frozen=True)
+class Moments:
+    """Sums over the rows of each part, from which a ridge regression on any parts is solved.
 
-    blocks: Z of each group, float32 (n_rows, n_inputs) on the device, one held at a time.
-    targets: float64 (n_rows,) of each; rows with NaN are left out.
-    penalty: float64 (n_inputs,), > 0; 1 halves the coefficient of a column of variance 1 that no other explains.
-    Without any known row all are 0.
+    square: float64 (n_parts, n_inputs, n_inputs), sums of Z^T Z.  product: (n_parts, n_inputs), of Z^T target.
+    rows: int64 (n_parts,), known ones.
 
         >>> from gpupipe.runtime.device import pick
-        >>> Z = np.float32([[1], [-1], [5]])
-        >>> ridge([Z], [np.array([0.5, -0.5, np.nan])], np.ones(1), pick("cpu")).tolist()
-        [0.25]
+        >>> Z, target = np.float32([[1], [-1], [5], [1]]), np.array([0.5, -0.5, np.nan, 0.7])
+        >>> moments = moments_of([Z], [target], [np.array([0, 0, 0, 1])], n_parts=2, device=pick("cpu"))
+        >>> moments.rows.tolist(), moments.ridge(np.ones(1), [0]).tolist()
+        ([2, 1], [0.25])
     """
-    xp, n = device.xp, len(penalty)
-    square, product, n_rows = np.zeros((n, n)), np.zeros(n), 0
-    for Z, target in zip(blocks, targets, strict=True):
-        known = np.flatnonzero(~np.isnan(target))
-        inputs = Z[device.asarray(known)]
-        square += device.to_host(inputs.T @ inputs)
-        product += device.to_host(inputs.T @ xp.asarray(device.asarray(target[known].astype(np.float32))))
-        n_rows += len(known)
-    if n_rows == 0:
-        return np.zeros(n)
-    return np.linalg.solve(square / n_rows + np.diag(penalty), product / n_rows)
+
+    square: np.ndarray
+    product: np.ndarray
+    rows: np.ndarray
+
+    def ridge(self, penalty: np.ndarray, parts: Sequence[int]) -> np.ndarray:
+        """float64 (n_inputs,): the coefficients b that minimise mean((target - Z b)^2) + sum(penalty * b^2).
+
+        penalty: float64 (n_inputs,), > 0; 1 halves the coefficient of a column of variance 1 that no other explains.
+        parts: whose rows count. Without any row all are 0.
+        """
+        at = list(parts)
+        n_rows = self.rows[at].sum()
+        if n_rows == 0:
+            return np.zeros(len(penalty))
+        square = self.square[at].sum(axis=0) / n_rows
+        return np.linalg.solve(square + np.diag(penalty), self.product[at].sum(axis=0) / n_rows)
+
+
+def moments_of(
+    blocks: Iterable[Any], targets: Sequence[np.ndarray], parts: Sequence[np.ndarray], n_parts: int, device: Device
+) -> Moments:
+    """The moments of each part.
+
+    blocks: Z of each group, float32 (n_rows, n_inputs) on the device, one held at a time.
+    targets: float64 (n_rows,) of each; rows with NaN are left out.  parts: int64 (n_rows,), numbers of parts.
+    """
+    squares: list[list[np.ndarray]] = [[] for _ in range(n_parts)]
+    products: list[list[np.ndarray]] = [[] for _ in range(n_parts)]
+    rows = np.zeros(n_parts, np.int64)
+    for Z, target, part in zip(blocks, targets, parts, strict=True):
+        for k in range(n_parts):
+            at = np.flatnonzero((part == k) & ~np.isnan(target))
+            inputs = Z[device.asarray(at)]
+            squares[k].append(device.to_host(inputs.T @ inputs).astype(np.float64))
+            products[k].append(device.to_host(inputs.T @ device.asarray(target[at].astype(np.float32))).astype(float))
+            rows[k] += len(at)
+    return Moments(np.sum(squares, axis=1), np.sum(products, axis=1), rows)
+
+
+def parts_in_time(time_ns: np.ndarray, n_parts: int, gap: int) -> np.ndarray:
+    """int64 (n,): the number of a row's part, of n_parts of equally many times; n_parts for rows in a gap.
+
+    gap: how many times at the beginning of each part but the first belong to none, because labels of the part before
+        reach into them.
+
+        >>> parts_in_time(np.arange(8), n_parts=2, gap=1).tolist()
+        [0, 0, 0, 0, 2, 1, 1, 1]
+    """
+    times, position = np.unique(time_ns, return_inverse=True)
+    part = np.arange(len(times)) * n_parts // max(len(times), 1)
+    first = np.searchsorted(part, part)
+    part[(part > 0) & (np.arange(len(times)) - first < gap)] = n_parts
+    return part[position]
