@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import rankdata, spearmanr
 
 from gpupipe import load, simulate
+from gpupipe.config import ConfigError
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import registry
@@ -30,6 +31,7 @@ SETTINGS = equity.make("fast", settings=["direction_touch.rounds=24"])
 NAMES = ("sector_rank_roc_1", "roc_1", "natr_14", "rsi_14")
 THRESHOLD = 0.03
 GROUPS = ("a", "b", "c")
+COLUMNS = "features.names=rsi_14,natr_14,roc_1,roc_5,upper_shadow,lower_shadow,sector_rank_*"
 
 
 def rows_of(group: str, seed: int, signal: float, n_times: int = 120, n_symbols: int = 14) -> RowView:
@@ -294,14 +296,19 @@ def test_a_slope_is_found_and_unknown_ones_are_told():
     assert Slope(0.05, 0.1).shrunk == 0 < Slope(0.05, 0.01).shrunk < 0.05
 
 
+@pytest.mark.parametrize("setting", ["direction.l2=0", "direction.rank_l2=0", "direction.rank_l2=nan"])
+def test_a_ridge_has_a_penalty(setting):
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        equity.make("fast", settings=[setting])
+
+
 # The whole job
 
 
 def test_a_job_trains_stacks_publishes_and_scans_it(tmp_path):
     models = "training.models=direction,linear,meta_learner"
-    columns = "features.names=rsi_14,natr_14,roc_1,roc_5,upper_shadow,lower_shadow,sector_rank_*"
     settings = equity.make(
-        "fast", settings=[*QUICK, models, columns, "labels.thresholds=0.02", "direction_touch.rounds=8"]
+        "fast", settings=[*QUICK, models, COLUMNS, "labels.thresholds=0.02", "direction_touch.rounds=8"]
     )
     # With memory the pressure stays, and its shadows make the next bar touch the barrier of the other side.
     market = in_sectors(simulate(n_symbols=110, n_bars=260, seed=3, signal=1.0, memory=0.0), SECTORS)

@@ -55,6 +55,10 @@ class DirectionScore:
     rank_l2: float = 1.0
     clip: float = 4.0  # standardised columns are clipped at this many standard deviations
 
+    def problem(self) -> tuple[str, str] | None:
+        """The field that cannot be used, and what is expected of it: columns may explain one another fully."""
+        return next(((name, "more than 0") for name in ("l2", "rank_l2") if not getattr(self, name) > 0), None)
+
 
 @dataclass(frozen=True)
 class DirectionModel:
@@ -154,7 +158,7 @@ class Direction(Estimator):
     uses_bins = True
     spreads = False
     pooled_sample = "direction_touch"
-    chart_style = ("m7", "diamond", (5, 2))
+    chart_style = ("m7", "arrow", (5, 2))
     first_cost_us = (85.0, 0.1)
     kernels = (*gradient_boosting.KERNELS, "linear.scaled_margin")
     model_kinds = ("direction",)
