@@ -15,7 +15,8 @@ Of our families two scores are judged: `net`, P(BUY) - P(SELL), and `side`, ln(P
 volatility where BUY and SELL are not equally frequent; the second does not.
 
 Printed is the mean over days of Spearman's rank correlation with the close-to-close return of the next 1, 2 and 5 bars,
-in percent, with its 95 % interval by blocks of days, and the difference from Qlib's, paired. The last line is JSON.
+and (next) of the bar after the next close, which is Qlib's label: in percent, with its 95 % interval by blocks of days,
+and the difference from Qlib's, paired. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from gpupipe.features.matrix import feature_names
 from gpupipe.workloads import equity
 
 HORIZONS = (1, 2, 5)
+NEXT = "next"  # the return from the next close to the one after it: what Qlib's side is trained on
 QLIB = "Qlib LightGBM"
 FEATURES = "features.names=core,sector_rank_*"
 
@@ -130,12 +132,13 @@ def of_families(
 def judged(name: str, score: np.ndarray, rows: Rows, test: np.ndarray, reference: np.ndarray | None) -> dict[str, Any]:
     """Rank IC of a score with the return of each horizon, and its difference from that of the reference: with ends."""
     line: dict[str, Any] = {"name": name}
-    for h in HORIZONS:
-        times, ic = rank_ic_by_date(score, rows.forward[h][test], rows.time_ns[test])
-        line[f"{h}d"] = [round(value, 5) for value in interval(times, ic, h)]
+    returns = {f"{h}d": (rows.forward[h], h) for h in HORIZONS} | {NEXT: (rows.label, 1)}
+    for column, (forward_return, horizon) in returns.items():
+        times, ic = rank_ic_by_date(score, forward_return[test], rows.time_ns[test])
+        line[column] = [round(value, 5) for value in interval(times, ic, horizon)]
         if reference is not None:
-            _, other = rank_ic_by_date(reference, rows.forward[h][test], rows.time_ns[test])
-            line[f"{h}d over Qlib"] = [round(value, 5) for value in interval(times, ic - other, h)]
+            _, other = rank_ic_by_date(reference, forward_return[test], rows.time_ns[test])
+            line[f"{column} over Qlib"] = [round(value, 5) for value in interval(times, ic - other, horizon)]
     return line
 
 
