@@ -52,9 +52,9 @@ def main(folder: pathlib.Path) -> int:
                 [pd.to_datetime(time_ns[rows]), [f"S{k:05d}" for k in symbol[rows]]], names=["datetime", "instrument"]
             )
             frame = pd.DataFrame(np.column_stack([X[rows], label[rows]]), index, columns)
-            frame["row"] = rows
+            frame["row", ""] = rows
             frame = frame.sort_index()
-            numbers = frame.pop("row").to_numpy()
+            numbers = frame.pop(("row", "")).to_numpy()
             handler = DataHandlerLP(data_loader=StaticDataLoader(frame), learn_processors=LEARN_PROCESSORS)
             ends = {
                 segment: (pd.Timestamp(time_ns[parts[name]].min()), pd.Timestamp(time_ns[parts[name]].max()))
