@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
+from bench.ranking import __main__ as ranking
 from bench.ranking.rank_ic import interval, rank_ic_by_date
 from bench.ranking.rows import rows_of, shifted
 from gpupipe.workloads import equity
+from tests.support import tiny
 from tests.support.tiny import QUICK, tiny_market
 
 
@@ -69,3 +72,36 @@ def test_rows_and_folds_are_those_of_a_run():
         reach = np.unique(rows.time_ns)
         gap = np.searchsorted(reach, rows.time_ns[fold.validation].min()) - np.searchsorted(reach, ends[0])
         assert gap > 3, "the longest label is purged"
+
+
+def test_scores_of_a_run_are_put_to_the_rows_that_they_belong_to(tmp_path):
+    panel = tiny_market()
+    settings = equity.make(
+        "fast", settings=[*QUICK, "split.walk_forward=2", "training.models=linear", "labels.horizons=1"]
+    )
+    tiny.execute(panel, None, settings, tmp_path / "OUT", 1)
+    rows = rows_of(panel, settings, ("roc_1",), (1, 2, 5))
+    test = np.concatenate([fold.test for fold in rows.folds])
+    scores = ranking.of_families(tmp_path / "OUT", panel, rows, ["linear"], test)
+    assert list(scores) == [f"linear 1d {size} {kind}" for size in ("2%", "4%") for kind in ("net", "side")]
+    symbols = [symbol for group in panel.groups for symbol in panel.of_group(group).symbols]
+    table = pq.read_table(tmp_path / "OUT" / "walk_forward" / "energy.parquet")
+    expected = {
+        (symbol, time): buy - sell
+        for symbol, time, sell, buy in zip(
+            table["symbol"].to_pylist(), table["time"].cast("int64").to_pylist(),
+            table["linear_1d_2pct_sell"].to_pylist(), table["linear_1d_2pct_buy"].to_pylist(), strict=True,
+        )
+    }  # fmt: skip
+    energy = [k for k, row in enumerate(test) if (symbols[rows.symbol[row]], int(rows.time_ns[row])) in expected]
+    assert len(energy) == (rows.sector[test] == panel.groups.index("energy")).sum() > 100
+    for k in energy:
+        key = symbols[rows.symbol[test[k]]], int(rows.time_ns[test[k]])
+        assert scores["linear 1d 2% net"][k] == pytest.approx(expected[key])
+    line = ranking.judged("linear", scores["linear 1d 2% net"], rows, test, scores["linear 1d 2% net"])
+    assert list(line) == ["name", *(f"{c}{over}" for c in ("1d", "2d", "5d", "next") for over in ("", " over Qlib"))]
+    assert line["5d over Qlib"] == [0, 0, 0] and line["1d"][1] < line["1d"][0] < line["1d"][2]
+    with pytest.raises(ValueError, match="walk-forward"):
+        plain = equity.make("fast", settings=[*QUICK, "training.models=linear", "labels.horizons=1"])
+        tiny.execute(panel, None, plain, tmp_path / "PLAIN", 1)
+        ranking.of_families(tmp_path / "PLAIN", panel, rows, ["linear"], test)
