@@ -270,7 +270,7 @@ def _fit_score(training_set: TrainingSet, section: DirectionScore) -> tuple[Scal
 
 def _return(training_set: TrainingSet) -> str:
     """The name of the extra column of the return over the shortest horizon; UserError where the data lack it."""
-    # Cache keys cover X and y, not this column; it cannot change alone, as other closes change the columns of later rows.
+    # Cache keys cover X and y, not this column: it cannot change alone, as other closes change X of later rows.
     name = f"forward_return_{min(training_set.target.horizon_rows)}"
     if any(name not in rows.dataset.extra for rows in training_set.fit.values()):
         raise UserError(f"direction learns from the column {name!r}, which this workload's datasets do not hold")
