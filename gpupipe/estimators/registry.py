@@ -22,6 +22,7 @@ ESTIMATORS = {
     "random_forest": "gpupipe.estimators.boosting.random_forest:RandomForest",
     "linear": "gpupipe.estimators.linear.softmax_linear:SoftmaxLinear",
     "meta_learner": "gpupipe.estimators.stacking.meta_learner:MetaLearner",
+    "direction": "gpupipe.estimators.linear.direction:Direction",
     "lightgbm": "gpupipe.estimators.boosting.lightgbm_trees:LightGBMTrees",
     "catboost": "gpupipe.estimators.boosting.catboost_trees:CatBoostTrees",
 }

@@ -22,6 +22,7 @@ from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, tree_ranges
 from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Stage, TreeModel
 from gpupipe.estimators.contract import EstimatorSettings, SearchSpace, Shape, Watch
+from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.evaluation.paired_test import clearly_better
@@ -72,29 +73,7 @@ class XgbJoint(TreeEstimator):
     ) -> list[TreeModel]:
         """One model for each target, all of the same booster at the target's own number of rounds."""
         rounds = [model.stages[0].rounds for model in frozen_choices] if frozen_choices else None
-        return self._fit_pool(training_set, settings.joint, Stopping(settings.early_stopping, rounds))
-
-    def _fit_pool(self, training_set: TrainingSet, stage: Booster, stopping: Stopping) -> list[TreeModel]:
-        bias, weight = np.log(training_set.shares()).astype(np.float32).ravel(), training_set.weights()
-        objective = Objective(
-            range(training_set.n_targets), lambda rows: tile(bias, rows), weight, target_scale(training_set)
-        )
-        earlier = None
-        if self.earlier:
-            earlier = _earlier_booster([model.stages[0] for model in next(iter(self.earlier.by_group.values()))])
-        boosted = gradient_boosting.boost(training_set, None, objective, stage, stopping, earlier)
-        booster = boosted.used
-        return [
-            TreeModel(
-                (Stage(booster, boosted.rounds[k], N_OUTPUTS * k),),
-                bias[CLASS_COUNT * k : CLASS_COUNT * (k + 1)] + np.log(weight[k]),
-                "softmax",
-                weight[k],
-                training_set.pool_scope,
-                self.earlier.started(boosted.from_old(k)) if self.earlier else None,
-            )
-            for k in range(training_set.n_targets)
-        ]
+        return pooled_models(training_set, settings.joint, Stopping(settings.early_stopping, rounds), self.earlier)
 
     def fit_group(
         self,
@@ -142,7 +121,7 @@ class XgbJoint(TreeEstimator):
 
     def search_pool(self, training_set: TrainingSet, stage: Booster, patience: int, watch: Watch) -> list[TreeModel]:
         """The pooled models of a search's trial."""
-        return self._fit_pool(training_set, stage, Stopping(patience, None, watch))
+        return pooled_models(training_set, stage, Stopping(patience, None, watch), self.earlier)
 
     def sampled_shares(self, settings: Config) -> tuple[list[float], list[float]]:
         """The shares of both stages."""
@@ -151,6 +130,33 @@ class XgbJoint(TreeEstimator):
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Margins and derivatives of all targets."""
         return boosted_bytes(shape, settings.joint.subsample)
+
+
+def pooled_models(
+    training_set: TrainingSet, stage: Booster, stopping: Stopping, earlier: EarlierModels | None = None
+) -> list[TreeModel]:
+    """One model for each target, all of one booster over all groups, at the target's own number of rounds.
+
+    earlier: models that the booster starts from.
+    """
+    bias, weight = np.log(training_set.shares()).astype(np.float32).ravel(), training_set.weights()
+    objective = Objective(
+        range(training_set.n_targets), lambda rows: tile(bias, rows), weight, target_scale(training_set)
+    )
+    begun = _earlier_booster([model.stages[0] for model in next(iter(earlier.by_group.values()))]) if earlier else None
+    boosted = gradient_boosting.boost(training_set, None, objective, stage, stopping, begun)
+    booster = boosted.used
+    return [
+        TreeModel(
+            (Stage(booster, boosted.rounds[k], N_OUTPUTS * k),),
+            bias[CLASS_COUNT * k : CLASS_COUNT * (k + 1)] + np.log(weight[k]),
+            "softmax",
+            weight[k],
+            training_set.pool_scope,
+            earlier.started(boosted.from_old(k)) if earlier else None,
+        )
+        for k in range(training_set.n_targets)
+    ]
 
 
 def _earlier_booster(stages: Sequence[Stage | None]) -> EarlierBooster | None:

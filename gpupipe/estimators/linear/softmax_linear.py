@@ -197,7 +197,7 @@ class SoftmaxLinear(Estimator):
         """The pooled models for these settings, which a search varies."""
         device = training_set.device
         blocks = list(training_set.fit.values())
-        scaler = _scaler([rows.X for rows in blocks], section.clip, device, training_set.total)
+        scaler = scaler_of([rows.X for rows in blocks], section.clip, device, training_set.total)
         intercept = np.log(training_set.shares() * training_set.weights()).ravel()
         centre = Weights(np.zeros((scaler.n_inputs, CLASS_COUNT * training_set.n_targets)), intercept)
         Z: list[Any] = [Unscaled(scaler, rows.X, device) for rows in blocks]
@@ -251,15 +251,7 @@ class SoftmaxLinear(Estimator):
 
     def to_onnx(self, model: LinearModel, graph: OnnxGraph) -> str:
         """Scale, clip, flag missing values, and take the softmax of the products."""
-        scaler = model.scaler
-        scaled = graph.add("Div", [graph.add("Sub", [graph.columns(), scaler.mean[None]]), scaler.scale[None]])
-        missing = graph.add("IsNaN", [scaled])
-        clipped = graph.add("Clip", [scaled, np.float32(-scaler.clip), np.float32(scaler.clip)])
-        inputs = graph.add("Where", [missing, np.float32(0), clipped])
-        if len(scaler.flagged):
-            flags = graph.add("Cast", [missing], to=onnx_graph.FLOAT)
-            flags = graph.add("Gather", [flags, scaler.flagged], axis=1)
-            inputs = graph.add("Concat", [inputs, flags], axis=1)
+        inputs = scaled_columns(graph, model.scaler)
         margin = onnx_graph.linear(graph, inputs, model.weights.coefficients, model.weights.intercept)
         return onnx_graph.softmax(graph, margin, model.class_weight)
 
@@ -274,6 +266,19 @@ class SoftmaxLinear(Estimator):
             scaled *= shape.largest
         step = shape.fit * shape.largest * 12 * shape.n_targets * 4
         return scaled + step + BLOCK_ROWS * 16 * shape.n_features
+
+
+def scaled_columns(graph: OnnxGraph, scaler: Scaler) -> str:
+    """The name of the columns of `Scaler.transform` in a graph, float32 (n_rows, n_inputs)."""
+    scaled = graph.add("Div", [graph.add("Sub", [graph.columns(), scaler.mean[None]]), scaler.scale[None]])
+    missing = graph.add("IsNaN", [scaled])
+    clipped = graph.add("Clip", [scaled, np.float32(-scaler.clip), np.float32(scaler.clip)])
+    inputs = graph.add("Where", [missing, np.float32(0), clipped])
+    if not len(scaler.flagged):
+        return inputs
+    flags = graph.add("Cast", [missing], to=onnx_graph.FLOAT)
+    flags = graph.add("Gather", [flags, scaler.flagged], axis=1)
+    return graph.add("Concat", [inputs, flags], axis=1)
 
 
 def entropy(training_set: TrainingSet) -> np.ndarray:
@@ -310,7 +315,7 @@ def _worthwhile(
     return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(training_set.n_targets)]
 
 
-def _scaler(parts: list[Any], clip: float, device: Device, total: Callable[[np.ndarray], np.ndarray]) -> Scaler:
+def scaler_of(parts: list[Any], clip: float, device: Device, total: Callable[[np.ndarray], np.ndarray]) -> Scaler:
     """Means and standard deviations over blocks of rows, missing values left out; total: see TrainingSet."""
     xp = device.xp
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gpupipe.features.expressions import Across, Bar, Series, across, lag, mean, where
-from gpupipe.features.formulas.momentum import relative_strength
+from gpupipe.features.formulas.candle import upper_shadow
+from gpupipe.features.formulas.momentum import relative_strength, willr
 from gpupipe.features.formulas.registry import feature
+from gpupipe.features.formulas.trend import macd_hist_ratio
 from gpupipe.features.formulas.volatility import average_range
 
 RANK, EXCESS, MEAN, DISPERSION, AGAINST_PAST, SCORE = range(6)  # outputs of kernels.cross_section
@@ -21,7 +23,7 @@ def activity(bar: Bar, n: int) -> Series:
     return where(average > 0.0, bar.volume / average, 1.0)
 
 
-@feature("cross_sectional", "rank", [1, 5, 20, 60])
+@feature("cross_sectional", "rank", [1, 5, 20, 60], extra=[250])
 def sector_rank_roc(bar: Bar, n: int) -> Across:
     """rank of roc_{n} in the sector at the time, 0 to 1"""
     return across(rate(bar, n), RANK)
@@ -79,6 +81,24 @@ def sector_rank_volume(bar: Bar, n: int) -> Across:
 def sector_rank_rsi(bar: Bar, n: int) -> Across:
     """rank of rsi_{n} in the sector at the time, 0 to 1"""
     return across(relative_strength(bar, n), RANK)
+
+
+@feature("cross_sectional", "rank", periods=(), extra=[14])
+def sector_rank_willr(bar: Bar, n: int) -> Across:
+    """rank of willr_{n} in the sector at the time, 0 to 1"""
+    return across(willr(bar, n), RANK)
+
+
+@feature("cross_sectional", "rank", periods=(), extra=((),))
+def sector_rank_macd_hist_ratio(bar: Bar) -> Across:
+    """rank of macd_hist_ratio in the sector at the time, 0 to 1"""
+    return across(macd_hist_ratio(bar), RANK)
+
+
+@feature("cross_sectional", "rank", periods=(), extra=((),))
+def sector_rank_upper_shadow(bar: Bar) -> Across:
+    """rank of upper_shadow in the sector at the time, 0 to 1"""
+    return across(upper_shadow(bar), RANK)
 
 
 @feature("cross_sectional", "breadth", [20])
