@@ -130,6 +130,15 @@ class StoredPredictions:
     data_hash: dict[str, str]
     last_time_ns: int
 
+    def ranker_of(self, model: int) -> int:
+        """The number of the model whose log-odds the expected returns of a model read: often its own."""
+        for by_window in self.expected_returns.values():
+            for window in by_window:
+                learned = window[model]
+                if learned is not None and learned.ranker:
+                    return self.models.index((learned.ranker, *self.models[model][1:]))
+        return model
+
 
 def until(panel: Panel, last_time_ns: int) -> Panel:
     """The panel's bars up to and including a time; symbols that have no such bar stay."""

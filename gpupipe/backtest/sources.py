@@ -10,7 +10,7 @@ import numpy as np
 
 from gpupipe.backtest.choices import SEALED
 from gpupipe.data.panel import Panel
-from gpupipe.evaluation.expected_return import ExpectedReturn
+from gpupipe.evaluation.expected_return import ExpectedReturn, lean_of
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.classes import horizon_and_threshold, percent
 
@@ -36,6 +36,8 @@ class OutOfSample:
     windows_ns: int64 (n_windows,), ascending, on the host: the begin of each fold of a walk-forward, whose cutoffs hold
         until the next fold begins; None for a single fold. No row in time may lie before the first.
     expected_returns: of the trades of each model, [window][model][sector]; None where there is none.
+    lean: float32 (n_rows, n_models), on the host: the log-odds that the expected returns of each model read
+        (`expected_return.lean_of`); None without expected returns.
 
     Raises InSampleError if any row outside of its sector's time has a probability; ValueError for a wrong shape.
 
@@ -60,6 +62,7 @@ class OutOfSample:
     panel: Panel = field(repr=False)
     windows_ns: np.ndarray | None = None
     expected_returns: Sequence[Sequence[Sequence[ExpectedReturn | None]]] | None = None
+    lean: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n_models, n_sectors = len(self.families), len(self.panel.groups)
@@ -80,6 +83,8 @@ class OutOfSample:
             sizes = [len(window) for window in self.expected_returns]
             if sizes != [n_models] * len(self.by_window):
                 raise ValueError(f"expected_returns has {sizes} models by window, expected {n_models}")
+            if self.lean is None or self.lean.shape != (self.panel.n_rows, n_models):
+                raise ValueError(f"expected returns need the lean, float32 ({self.panel.n_rows}, {n_models})")
         xp = self.panel.device.xp
         seen = ~self.unseen() & ~xp.isnan(self.values).all(axis=(1, 2))
         n_seen = int(seen.sum())
@@ -156,8 +161,17 @@ def sealed_test(
     for m, (family, label) in enumerate(columns):
         for s, sector in enumerate(panel.groups):
             cutoffs[m, s] = models.cutoffs.get((sector, label, family), (np.nan, np.nan))
+    rankers = {learned.ranker or family for (_, _, family), learned in models.expected_returns.items()}
+    chosen = list(dict.fromkeys(family for family, _ in columns))
+    read = [*chosen, *sorted(rankers & set(models.families) - set(chosen))]
+    predicted, at = models.predict(panel, read, rows).values, models.columns(read)
+    lean = np.full((panel.n_rows, len(columns)), np.nan, np.float32)
+    for m, (family, label) in enumerate(columns):
+        ranker = next((v.ranker for key, v in models.expected_returns.items() if key[1:] == (label, family)), "")
+        lean[:, m] = lean_of(panel.device.to_host(predicted[:, at.index((ranker or family, label))]))
     return OutOfSample(
-        values=models.predict(panel, families, rows).values,
+        values=predicted[:, [at.index(column) for column in columns]],
+        lean=lean,
         cutoffs=cutoffs,
         horizons=tuple(h for h, _ in labels),
         thresholds=tuple(t for _, t in labels),
@@ -197,6 +211,7 @@ def walked(
     if since is not None:
         start = _checked_since(since, dict.fromkeys(sectors, first_ns), "first fold's test")
     values = np.full((panel.n_rows, len(chosen), 3), np.nan, np.float32)
+    lean = np.full((panel.n_rows, len(chosen)), np.nan, np.float32)
     cutoffs = np.full((len(stored.windows), len(chosen), len(panel.groups), 2), np.nan, np.float32)
     row_keys = _RowKeys.of(panel)
     for sector in sectors:
@@ -208,6 +223,10 @@ def walked(
         for column, m in enumerate(chosen):
             sell, buy = (table[name].to_numpy()[later] for name in stored.columns[m])
             values[rows[later], column] = np.stack([sell, 1 - sell - buy, buy], axis=1)
+            ranker = stored.ranker_of(m)
+            if ranker != m:
+                sell, buy = (table[name].to_numpy()[later] for name in stored.columns[ranker])
+            lean[rows[later], column] = lean_of(np.stack([sell, buy], axis=1))
         cutoffs[:, :, panel.groups.index(sector)] = stored.cutoffs[sector][:, chosen]
     never = np.iinfo(np.int64).max
     has_models = np.array([sector in sectors for sector in panel.groups])
@@ -224,6 +243,7 @@ def walked(
         source=f"walk-forward of {n} {'fold' if n == 1 else 'folds'}",
         panel=panel,
         windows_ns=np.array([window.from_ns for window in stored.windows], np.int64),
+        lean=lean,
         expected_returns=[
             [
                 [stored.expected_returns[sector][w][m] if sector in sectors else None for sector in panel.groups]

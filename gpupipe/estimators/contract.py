@@ -193,6 +193,8 @@ class Estimator(ABC):
     uses_bins: whether it is fitted on XGBoost's bins, which all such estimators share.
     pooled_sample: the section whose `subsample` the pooled fit draws; "" if it takes all rows or is not always there.
     stacks: whether it learns from the other estimators' out-of-fold predictions (see `stacking`), not from rows.
+    ranks_returns: whether its log-odds are fitted to order symbols by their return: expected returns of all models of a
+        run read them.
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
@@ -227,6 +229,7 @@ class Estimator(ABC):
     uses_bins: ClassVar[bool] = False
     pooled_sample: ClassVar[str] = ""
     stacks: ClassVar[bool] = False
+    ranks_returns: ClassVar[bool] = False
     spreads: ClassVar[bool] = True
     warm_startable: ClassVar[bool] = False
     package: ClassVar[str] = ""

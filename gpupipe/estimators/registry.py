@@ -73,6 +73,11 @@ def stacking(names: Sequence[str]) -> str | None:
     return next((item.name for item in estimators(names) if item.stacks), None) if names else None
 
 
+def ranker(names: Sequence[str]) -> str:
+    """The estimator among these whose log-odds order symbols by their return; "" without one."""
+    return next((item.name for item in estimators(names) if item.ranks_returns), "") if names else ""
+
+
 def check_models(settings: Config) -> None:
     """ConfigError for estimators that cannot be trained together."""
     models = settings.training.models

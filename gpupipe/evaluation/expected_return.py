@@ -4,20 +4,22 @@ Three steps, each of them small enough to be printed:
 
 1. Payoffs. The mean return of a long and of a short trade by observed class and by volatility bin. A row's raw return
    is the mean of the payoffs of its bin, weighted by its class probabilities.
-2. Selection. Realised returns are regressed on raw returns within dates: both are taken less their mean of the date,
-   so that the market's move is no merit. The raw returns of a stretch of dates come from the payoffs of the other
-   stretches (cross-fitting), because payoffs fit the dates that they were learned from. The slope is 1 where the
-   probabilities are right about the direction, and 0 where they do not rank symbols at all.
+2. Selection. Realised returns are regressed on two predictors: the raw return; and the lean, the log-odds of the upper
+   against the lower class times the volatility, of an estimator of the run that ranks returns, if there is one. All
+   are taken less their mean over the symbols of the same date and of like volatility, so that neither the market's move
+   nor that of volatile stocks is a merit. The raw returns of a stretch of dates come from the payoffs of the other
+   stretches (cross-fitting), because payoffs fit the dates that they were learned from. A slope of 1 says that the
+   probabilities are right about the direction.
 3. Level. The mean realised return of all rows: what a trade of any symbol earned.
 
-    expected = level + slope * (raw - the date's raw return),  before costs
+    expected = level + slope * (raw - peers' raw) + lean slope * (lean - peers' lean),  before costs
 
-The date's raw return is the mean over its symbols, with a few symbols' weight on the mean of all rows, so that the
-score is relative to the cross-section in any regime and still defined for a single symbol. Slope and level are
+A symbol's peers are those of the same date whose volatility has a like rank, a fifth of them or ten at least; a few
+symbols' weight is on the mean of all rows, so that the score is still defined for a single symbol. Slopes and level are
 estimates, and are believed as far as their standard errors allow: the slope against 0 with a deviation of 1 (an order
-that may be right, or wrong), the level against 0 with the deviation that it has itself (empirical Bayes: an estimate
-of one standard error is halved). Standard errors are those of sums over blocks of dates, because trades of one date,
-and of overlapping windows, move together.
+that may be right, or wrong), the lean against an information coefficient of 0 with a deviation of 0.05, the level
+against 0 with the deviation that it has itself (empirical Bayes: an estimate of one standard error is halved). Standard
+errors are those of sums over blocks of dates, because trades of one date, and of overlapping windows, move together.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ from typing import Any
 
 import numpy as np
 
-N_BINS = 5
-PRIOR_ROWS = 100.0  # rows' weight on a class's payoff over all bins, in each bin
-PRIOR_SYMBOLS = 5.0  # symbols' weight on the mean raw return of all rows, in each date's mean
-SLOPE_DEVIATION = 1.0  # of the slope before anything is known: 1 is the slope of right probabilities
-STRETCHES = 5  # of dates, for cross-fitting
-FEWEST_BLOCKS = 4
+from gpupipe.evaluation.losses import SMALLEST_PROBABILITY
+
+N_PEERS, FEWEST_PEERS = 5, 10  # groups of like volatility on a date, and symbols of a group
+PRIOR_SYMBOLS = 5.0  # symbols' weight on the mean of all rows, in the mean of peers
 SIDES = ("long", "short")
+RAW, LEAN = 0, 1  # predictors
+SIGNS = np.array([1.0, -1.0])  # of the lean, for a long and for a short trade
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,52 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Slopes:
+    """The coefficients of the raw return and of the lean, on one side.
+
+    estimate: float64 (2,).  covariance: float64 (2, 2), of the estimates.  deviation: float64 (2,), what they were
+    expected to be beforehand, around 0; 0 for a predictor that does not vary.
+
+    >>> slopes = Slopes(np.array([0.5, 0.0]), np.diag([1.0, 0.0]), np.array([1.0, 0.0]))
+    >>> mean, covariance = slopes.given()
+    >>> mean.tolist(), covariance[0].tolist()
+    ([0.25, 0.0], [0.5, 0.0])
+    """
+
+    estimate: np.ndarray
+    covariance: np.ndarray
+    deviation: np.ndarray
+
+    def effect(self, predictor: int) -> Effect:
+        """The estimate of one coefficient, RAW or LEAN, with its standard error."""
+        return Effect(
+            float(self.estimate[predictor]), math.sqrt(max(0.0, float(self.covariance[predictor, predictor])))
+        )
+
+    def given(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (2,) and covariance (2, 2) of the coefficients after the estimates.
+
+        A mean below 0 is 0: an order that was worth less than nothing is not turned around.
+        """
+        mean, covariance = np.zeros(2), np.zeros((2, 2))
+        active = np.flatnonzero(self.deviation > 0)
+        if active.size:
+            before = np.diag(self.deviation[active] ** 2)
+            at = np.ix_(active, active)
+            gain = before @ np.linalg.inv(before + self.covariance[at])
+            mean[active] = np.maximum(gain @ self.estimate[active], 0.0)
+            covariance[at] = before - gain @ before
+        return mean, covariance
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of rows; float64 (n_rows, 2), the last axis long and short; returns of a trade before costs.
 
     expected: the expected return.  error: its standard error.  selection: the part of it that is due to the row, beyond
-    the mean symbol of the date.  selection_error: the standard error of that part.
-    ranking: the raw return less that of the date: it orders the symbols of a date, whether or not the order was shown
-    to be worth anything.
+    its peers.  selection_error: the standard error of that part.
+    ranking: the selection; or, where nothing of it is believed on a side, the raw return less that of the peers. It
+    orders the symbols of a date, whether or not the order was shown to be worth anything.
 
     >>> zero = np.zeros((1, 2))
     >>> Scores(zero + 0.01, zero + 0.004, zero, zero, zero).expected.tolist()
@@ -87,22 +128,24 @@ class Scores:
 class ExpectedReturn:
     """The expected return of a model's trades of one label.
 
-    edges: float64 (n_bins - 1,), the volatilities that part the bins.
+    edges: float64 (n_bins - 1,), the volatilities that part the bins of payoffs.
     payoff: float64 (2, n_bins, n_classes), mean returns of a long and of a short trade by bin and observed class.
-    centre: (2,), mean raw returns of the fitted rows.
-    level, slope: of long and of short trades.
-    n_rows, n_dates: fitted.
+    centre: (3,), means over the fitted rows: of the raw returns of long and of short trades, and of the lean.
+    level, slopes: of long and of short trades.
+    n_rows, n_dates: fitted.  ranker: the estimator whose log-odds are the lean; "" for none.
 
     >>> rng = np.random.default_rng(0)
     >>> up = rng.uniform(0.1, 0.5, 4000)
     >>> probability = np.stack([0.6 - up, np.full(4000, 0.4), up], axis=1)
     >>> y = (rng.random(4000)[:, None] > probability.cumsum(axis=1)).sum(axis=1)
     >>> gross = (y - 1)[:, None] * np.array([0.05, -0.05])
-    >>> time_ns = np.repeat(np.arange(200), 20)
-    >>> fitted = fit(probability, np.ones(4000), time_ns, y, gross, horizon=1)
-    >>> abs(fitted.slope[0].estimate - 1) < 3 * fitted.slope[0].error
+    >>> time_ns, lean = np.repeat(np.arange(200), 20), np.zeros(4000)
+    >>> from gpupipe.evaluation.expected_return_fit import fit
+    >>> fitted = fit(probability, lean, np.ones(4000), time_ns, y, gross, horizon=1)
+    >>> slope = fitted.slopes[0].effect(0)  # of the raw return
+    >>> abs(slope.estimate - 1) < 3 * slope.error
     True
-    >>> scores = fitted.scores(probability[:2], np.ones(2), time_ns[:2])
+    >>> scores = fitted.scores(probability[:2], lean[:2], np.ones(2), time_ns[:2])
     >>> bool((np.sign(scores.selection[0]) == -np.sign(scores.selection[1])).all())
     True
     """
@@ -111,9 +154,10 @@ class ExpectedReturn:
     payoff: np.ndarray
     centre: np.ndarray
     level: tuple[Effect, Effect]
-    slope: tuple[Effect, Effect]
+    slopes: tuple[Slopes, Slopes]
     n_rows: int
     n_dates: int
+    ranker: str = ""
 
     def raw(self, probability: np.ndarray, volatility: np.ndarray) -> np.ndarray:
         """float64 (n_rows, 2): raw returns. NaN where a probability is; an unknown volatility is in the highest bin.
@@ -122,89 +166,96 @@ class ExpectedReturn:
         """
         return raw_returns(self.payoff, probability, np.searchsorted(self.edges, volatility, side="right"))
 
-    def scores(self, probability: np.ndarray, volatility: np.ndarray, time_ns: np.ndarray) -> Scores:
-        """Scores of rows, compared with the other given rows of the same time; NaN where a probability is.
+    def scores(self, probability: np.ndarray, lean: np.ndarray, volatility: np.ndarray, time_ns: np.ndarray) -> Scores:
+        """Scores of rows, compared with the other given rows of the same time; NaN where a probability or lean is.
 
-        probability: float (n_rows, n_classes).  volatility: float (n_rows,).  time_ns: int64 (n_rows,).
+        probability: float (n_rows, n_classes).  lean: float (n_rows,), `lean_of` the ranker's probabilities.
+        volatility: float (n_rows,).  time_ns: int64 (n_rows,).
         """
-        raw = self.raw(probability, volatility)
-        ranking = raw - _of_date(raw, time_ns, self.centre)
-        slopes = [effect.given(SLOPE_DEVIATION) for effect in self.slope]
+        columns = np.column_stack([self.raw(probability, volatility), times_volatility(lean, volatility)])
+        beyond = columns - _of_peers(columns, peers_of(time_ns, volatility), self.centre)
+        parts = [self._side(side, beyond) for side in range(2)]
+        selection, selection_error, ranking = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
         levels = [effect.given(abs(effect.estimate)) for effect in self.level]
-        selection = ranking * np.array([max(effect.estimate, 0.0) for effect in slopes])
-        selection_error = np.abs(ranking) * np.array([effect.error for effect in slopes])
         level, level_error = (np.array([getattr(effect, name) for effect in levels]) for name in ("estimate", "error"))
         return Scores(level + selection, np.hypot(level_error, selection_error), selection, selection_error, ranking)
 
+    def _side(self, side: int, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Selection, its error and the ranking of one side; beyond: float64 (n_rows, 3)."""
+        predictors = np.column_stack([beyond[:, side], SIGNS[side] * beyond[:, 2]])
+        mean, covariance = self.slopes[side].given()
+        selection = predictors @ mean
+        error = np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", predictors, covariance, predictors), 0.0))
+        return selection, error, selection if mean.any() else predictors[:, RAW]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON can hold them."""
-        effects = {
-            name: [[effect.estimate, effect.error] for effect in getattr(self, name)] for name in ("level", "slope")
-        }
-        arrays = {name: getattr(self, name).tolist() for name in ("edges", "payoff", "centre")}
-        return {**arrays, **effects, "rows": self.n_rows, "dates": self.n_dates}
+        return {
+            **{name: getattr(self, name).tolist() for name in ("edges", "payoff", "centre")},
+            "level": [[effect.estimate, effect.error] for effect in self.level],
+            "slopes": [
+                {name: getattr(slopes, name).tolist() for name in ("estimate", "covariance", "deviation")}
+                for slopes in self.slopes
+            ],
+            "rows": self.n_rows, "dates": self.n_dates, "ranker": self.ranker,
+        }  # fmt: skip
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ExpectedReturn:
         """The value of `as_dict`; KeyError or ValueError for another."""
         edges, payoff, centre = (np.array(plain[name], np.float64) for name in ("edges", "payoff", "centre"))
-        if payoff.ndim != 3 or payoff.shape[:2] != (2, len(edges) + 1) or centre.shape != (2,):
+        if payoff.ndim != 3 or payoff.shape[:2] != (2, len(edges) + 1) or centre.shape != (3,):
             raise ValueError(f"payoff has shape {payoff.shape}, centre {centre.shape}, edges {edges.shape}")
-        level, slope = (
-            (Effect(*map(float, plain[name][0])), Effect(*map(float, plain[name][1]))) for name in ("level", "slope")
-        )
-        return cls(edges, payoff, centre, level, slope, int(plain["rows"]), int(plain["dates"]))
+        level = [Effect(float(estimate), float(error)) for estimate, error in plain["level"]]
+        slopes = [
+            Slopes(*(np.array(side[name], np.float64) for name in ("estimate", "covariance", "deviation")))
+            for side in plain["slopes"]
+        ]
+        return cls(
+            edges, payoff, centre, (level[0], level[1]), (slopes[0], slopes[1]), int(plain["rows"]),
+            int(plain["dates"]), str(plain["ranker"]),
+        )  # fmt: skip
 
 
-def fit(
-    probability: np.ndarray,
-    volatility: np.ndarray,
-    time_ns: np.ndarray,
-    y: np.ndarray,
-    gross: np.ndarray,
-    horizon: int,
-) -> ExpectedReturn | None:
-    """Learn from rows whose models had not seen them: out-of-fold and validation rows.
+def lean_of(probability: np.ndarray) -> np.ndarray:
+    """float64 (n,): log-odds of the last class against the first; NaN where one is.  probability: float (n, n_classes).
 
-    probability: float (n, n_classes).  volatility: float (n,), in any unit.  time_ns: int64 (n,).
-    y: int (n,), class numbers.  gross: float (n, 2), realised returns of a long and of a short trade, before costs.
-    horizon: in bars; windows of as many dates overlap.
-    Rows with an unknown probability, class or return are left out. None where fewer than four blocks of dates are left:
-    there is no standard error then.
+    >>> lean_of(np.array([[0.2, 0.5, 0.3], [0.25, 0.5, 0.25]])).round(3).tolist()
+    [0.405, 0.0]
     """
-    known = (y >= 0) & np.isfinite(gross).all(axis=1) & np.isfinite(probability).all(axis=1)
-    if not known.all():
-        probability, volatility, time_ns, y, gross = (
-            array[known] for array in (probability, volatility, time_ns, y, gross)
-        )
-    dates, date = np.unique(time_ns, return_inverse=True)
-    block = block_length(len(dates), horizon)
-    if len(dates) < FEWEST_BLOCKS * block:
-        return None
-    edges = _edges(volatility)
-    bins, shape = np.searchsorted(edges, volatility, side="right"), (len(edges) + 1, probability.shape[1])
-    payoff = _payoffs(bins, y, gross, *shape)
-    crossed = np.empty((len(y), 2))
-    stretch = date * STRETCHES // len(dates)
-    for k in range(STRETCHES):
-        inside = stretch == k
-        others = _payoffs(bins[~inside], y[~inside], gross[~inside], *shape)
-        crossed[inside] = raw_returns(others, probability[inside], bins[inside])
-    n_blocks = len(dates) // block
-    block_of_row = np.minimum(date // block, n_blocks - 1)
-    levels, slopes = [], []
-    for side in range(2):
-        realised, predicted = gross[:, side].astype(np.float64), crossed[:, side]
-        levels.append(_ratio(realised, np.ones(len(y)), block_of_row, n_blocks))
-        x, z = (_less_date_mean(values, date, len(dates)) for values in (predicted, realised))
-        slopes.append(_ratio(x * z, x * x, block_of_row, n_blocks))
-    centre = raw_returns(payoff, probability, bins).mean(axis=0)
-    return ExpectedReturn(edges, payoff, centre, (levels[0], levels[1]), (slopes[0], slopes[1]), len(y), len(dates))
+    odds = np.log(np.maximum(probability.astype(np.float64), SMALLEST_PROBABILITY))
+    lean: np.ndarray = odds[:, -1] - odds[:, 0]
+    return lean
+
+
+def times_volatility(lean: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+    """float64 (n,): the lean in units of the volatility; an unknown volatility counts as the median of the others."""
+    known = np.isfinite(volatility)
+    middle = float(np.median(volatility[known])) if known.any() else 1.0
+    return lean * np.where(known, volatility, middle).astype(np.float64)
+
+
+def peers_of(time_ns: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+    """int64 (n,): a number for the peers of each row: rows of the same time whose volatility has a like rank.
+
+    A time has a group for each FEWEST_PEERS of its rows, at least one and at most N_PEERS. Unknown volatilities rank
+    last.
+
+    >>> peers_of(np.zeros(20, int), np.arange(20.0)).tolist() == [0] * 10 + [1] * 10
+    True
+    """
+    _, date, count = np.unique(time_ns, return_inverse=True, return_counts=True)
+    order = np.lexsort((volatility, date))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - (np.cumsum(count) - count)[date[order]]
+    n_groups = np.clip(count // FEWEST_PEERS, 1, N_PEERS)[date]
+    return date * N_PEERS + rank * n_groups // count[date]
 
 
 def scores_of(
     learned: Sequence[ExpectedReturn | None],
     probability: np.ndarray,
+    lean: np.ndarray,
     volatility: np.ndarray | None,
     time_ns: np.ndarray,
     group: np.ndarray,
@@ -212,14 +263,14 @@ def scores_of(
     """Scores of one model's rows, before costs; NaN where its group has no expected return.
 
     learned: for each group; groups that share one object are compared with each other on each date.
-    probability: float (n, n_classes).  volatility: float (n,), or None where nothing was learned.
+    probability: float (n, n_classes).  lean: float (n,).  volatility: float (n,), or None where nothing was learned.
     time_ns, group: int64 (n,).
     """
     whole = Scores(*(np.full((len(time_ns), 2), np.nan) for _ in dataclasses.fields(Scores)))
     for value in {id(value): value for value in learned if value is not None}.values():
         at = np.flatnonzero(np.isin(group, [g for g, other in enumerate(learned) if other is value]))
         assert volatility is not None, "an expected return needs volatilities"
-        some = value.scores(probability[at], volatility[at], time_ns[at])
+        some = value.scores(probability[at], lean[at], volatility[at], time_ns[at])
         for field in dataclasses.fields(Scores):
             getattr(whole, field.name)[at] = getattr(some, field.name)
     return whole
@@ -234,135 +285,13 @@ def raw_returns(payoff: np.ndarray, probability: np.ndarray, bins: np.ndarray) -
     return np.stack(weighted, axis=1)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Expected and realised returns of rows in groups of rising expected return, on rows that nothing was learned from.
-
-    expected, realised: mean returns of each group.  error: standard error of their difference: of the realised mean
-    over blocks of dates, and of the expected return; NaN with fewer than four blocks.  rows: numbers of rows.
-
-    >>> expected = np.linspace(-0.01, 0.01, 400)
-    >>> calibration = calibrate(expected, expected * 0, expected, np.repeat(np.arange(100), 4), horizon=1, n_groups=4)
-    >>> calibration.rows, calibration.is_monotone, calibration.worst < 1
-    ((100, 100, 100, 100), True, True)
-    """
-
-    expected: tuple[float, ...]
-    realised: tuple[float, ...]
-    error: tuple[float, ...]
-    rows: tuple[int, ...]
-
-    @property
-    def is_monotone(self) -> bool:
-        """Whether realised returns rise from group to group."""
-        return bool((np.diff(self.realised) > 0).all())
-
-    @property
-    def worst(self) -> float:
-        """The largest difference between expected and realised returns, in standard errors; NaN without any."""
-        difference = np.abs(np.array(self.expected) - np.array(self.realised))
-        errors = np.array(self.error)
-        return float(np.nanmax(difference / errors)) if (errors > 0).any() else float("nan")
-
-
-def calibrate(
-    expected: np.ndarray,
-    expected_error: np.ndarray,
-    realised: np.ndarray,
-    time_ns: np.ndarray,
-    horizon: int,
-    n_groups: int = 10,
-) -> Calibration:
-    """Compare expected with realised returns in groups of about equally many rows, by expected return.
-
-    expected, expected_error, realised: float (n,); rows where one is NaN are left out.  time_ns: int64 (n,).
-    horizon: in bars.
-    Equal expected returns stay together, so that there are fewer groups where many rows have the same one.
-    """
-    known = np.isfinite(expected) & np.isfinite(realised)
-    expected, expected_error, realised = (
-        array[known].astype(np.float64) for array in (expected, expected_error, realised)
-    )
-    time_ns = time_ns[known]
-    if not len(expected):
-        return Calibration((), (), (), ())
-    edges = np.unique(np.quantile(expected, np.arange(1, n_groups) / n_groups))
-    group = np.searchsorted(edges, expected, side="left")
-    dates, date = np.unique(time_ns, return_inverse=True)
-    n_blocks = len(dates) // block_length(len(dates), horizon)
-    block = np.minimum(date * max(n_blocks, 1) // len(dates), max(n_blocks, 1) - 1)
-    lines = []
-    for k in np.unique(group):
-        rows = group == k
-        error = float("nan")
-        if n_blocks >= FEWEST_BLOCKS:
-            error = _ratio(realised[rows], np.ones(int(rows.sum())), block[rows], n_blocks).error
-            error = math.hypot(error, float(expected_error[rows].mean()))
-        lines.append((float(expected[rows].mean()), float(realised[rows].mean()), error, int(rows.sum())))
-    means, reals, errors, counts = zip(*lines, strict=True)
-    return Calibration(means, reals, errors, counts)
-
-
-def block_length(n_dates: int, horizon: int) -> int:
-    """The number of dates in a block, as `block_bootstrap.draw` chooses it."""
-    return max(10, 2 * horizon, math.ceil(n_dates ** (1 / 3)))
-
-
-def _edges(volatility: np.ndarray) -> np.ndarray:
-    """float64 (at most N_BINS - 1,): distinct quantiles of the known volatilities; empty without any."""
-    known = volatility[np.isfinite(volatility)].astype(np.float64)
-    if not known.size:
-        return np.empty(0)
-    edges: np.ndarray = np.unique(np.quantile(known, np.arange(1, N_BINS) / N_BINS))
-    return edges
-
-
-def _payoffs(bins: np.ndarray, y: np.ndarray, gross: np.ndarray, n_bins: int, n_classes: int) -> np.ndarray:
-    """float64 (2, n_bins, n_classes): mean returns by bin and class, pulled to those of the class over all bins.
-
-    A class that never occurs has the mean return of all rows.
-    """
-    cell = bins * n_classes + y.astype(np.int64)
-    count = np.bincount(cell, minlength=n_bins * n_classes).reshape(n_bins, n_classes)
-    payoff = np.empty((2, n_bins, n_classes))
-    for side in range(2):
-        total = np.bincount(cell, gross[:, side], minlength=n_bins * n_classes).reshape(n_bins, n_classes)
-        mean = gross[:, side].mean(dtype=np.float64) if len(y) else 0.0
-        of_class = (total.sum(axis=0) + mean) / (count.sum(axis=0) + 1.0)
-        payoff[side] = (total + PRIOR_ROWS * of_class) / (count + PRIOR_ROWS)
-    return payoff
-
-
-def _ratio(above: np.ndarray, below: np.ndarray, block: np.ndarray, n_blocks: int) -> Effect:
-    """sum(above) / sum(below), float64 (n,), with the standard error over blocks; 0 and 0 where the divisor is 0.
-
-    The error is stretched as Student's t asks for few blocks, as intervals are (block_bootstrap.interval).
-    """
-    from scipy.special import ndtri, stdtrit
-
-    tops, bottoms = (np.bincount(block, values, minlength=n_blocks) for values in (above, below))
-    whole = bottoms.sum()
-    if not whole > 0:
-        return Effect(0.0, 0.0)
-    ratio = tops.sum() / whole
-    residual = tops - ratio * bottoms
-    error = math.sqrt(float((residual**2).sum()) * n_blocks / (n_blocks - 1)) / whole
-    return Effect(float(ratio), float(error * stdtrit(n_blocks - 1, 0.975) / ndtri(0.975)))
-
-
-def _less_date_mean(values: np.ndarray, date: np.ndarray, n_dates: int) -> np.ndarray:
-    count = np.bincount(date, minlength=n_dates)
-    return values - (np.bincount(date, values, minlength=n_dates) / count)[date]
-
-
-def _of_date(raw: np.ndarray, time_ns: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """float64 (n_rows, 2): the mean raw return of each row's time, with PRIOR_SYMBOLS symbols of the centre."""
-    known = np.isfinite(raw).all(axis=1)
-    _, date = np.unique(time_ns, return_inverse=True)
-    n_dates = int(date.max(initial=-1)) + 1
-    count = np.bincount(date[known], minlength=n_dates) + PRIOR_SYMBOLS
+def _of_peers(columns: np.ndarray, peers: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """float64 (n_rows, 3): the means of each row's peers, with PRIOR_SYMBOLS symbols of the centre."""
+    known = np.isfinite(columns).all(axis=1)
+    n_parts = int(peers.max(initial=-1)) + 1
+    count = np.bincount(peers[known], minlength=n_parts) + PRIOR_SYMBOLS
     means = [
-        (np.bincount(date[known], raw[known, side], minlength=n_dates) + PRIOR_SYMBOLS * centre[side]) / count
-        for side in range(2)
+        (np.bincount(peers[known], columns[known, k], minlength=n_parts) + PRIOR_SYMBOLS * centre[k]) / count
+        for k in range(columns.shape[1])
     ]
-    return np.stack(means, axis=1)[date]
+    return np.stack(means, axis=1)[peers]

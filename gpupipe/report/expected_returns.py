@@ -12,7 +12,7 @@ from gpupipe.report.page import Figure, Section, Table
 
 Row = Mapping[str, Any]
 COLUMNS = [("label", False), ("model", False), ("side", False), ("level, %", True), ("±", True), ("slope", True),
-           ("± ", True), ("furthest group, errors", True)]  # fmt: skip
+           ("± ", True), ("lean, errors", True), ("furthest group, errors", True)]  # fmt: skip
 
 
 def expected_returns(whole: Mapping[str, Any]) -> Section | None:
@@ -35,14 +35,15 @@ def expected_returns(whole: Mapping[str, Any]) -> Section | None:
     ]  # fmt: skip
     table = [
         [title_of_label(line["label"]), line["model"], line["side"], to_percent(line["level"]),
-         to_percent(line["level_error"]), line["slope"], line["slope_error"], line["worst"]]
+         to_percent(line["level_error"]), line["slope"], line["slope_error"], _errors(line), line["worst"]]
         for line in lines
     ]  # fmt: skip
     text = [
         "The score of a row is the return that the trade of a call is expected to earn, learned from out-of-fold and "
-        "validation rows: the level, what a trade of any symbol earned, and the slope, how much of the return that "
-        "probabilities promise beyond the mean symbol of a date was realised. A slope of 1 says that they rank "
-        "the symbols as they should, 0 that they do not rank them; both are pulled to 0 by their standard errors.",
+        "validation rows: the level, what a trade of any symbol earned; the slope, how much of the return that "
+        "probabilities promise beyond symbols of like volatility on the same date was realised (1: as promised, 0: "
+        "nothing); and the lean, the return that went with the log-odds of an estimator that ranks returns, where the "
+        "run has one, in standard errors. All are pulled to 0 by their standard errors.",
         sentence(lines, model),
         f"The figure compares expected with realised returns of {model} on the sealed test, before costs, in up to ten "
         "groups of rising expected return; a bar is two standard errors on each side. On the dashed line both are "
@@ -65,12 +66,19 @@ def sentence(lines: Sequence[Row], model: str) -> str:
     """On how many labels a model's order of the symbols was worth something before the test."""
     of_model = [line for line in lines if line["model"] == model and line["side"] == "long"]
     known = [line for line in of_model if line["slope"] is not None]
-    ranked = [title_of_label(line["label"]) for line in known if line["slope"] > line["slope_error"]]
+    ranked = [
+        title_of_label(line["label"]) for line in known if line["slope"] > line["slope_error"] or _errors(line) > 1
+    ]
     if not ranked:
         return f"The order of {model} earned nothing beyond its error on any of {len(known)} labels."
     return (
         f"The order of {model} earned more than its error on {len(ranked)} of {len(known)} labels: {', '.join(ranked)}."
     )
+
+
+def _errors(line: Row) -> float:
+    """The lean in standard errors; NaN where there is none."""
+    return line["lean"] / line["lean_error"] if line["lean_error"] else float("nan")
 
 
 def _spec(points: Sequence[Row]) -> dict[str, Any]:

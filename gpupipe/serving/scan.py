@@ -17,7 +17,7 @@ from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, ne
 from gpupipe.backtest.rules import Rules
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
-from gpupipe.evaluation.expected_return import scores_of
+from gpupipe.evaluation.expected_return import lean_of, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
@@ -363,7 +363,9 @@ def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, ru
         keys = [(name, label, family) for name in panel.groups]
         cutoffs = np.array([models.cutoffs.get(key, (np.nan, np.nan)) for key in keys], np.float32)[group]
         learned = [models.expected_returns.get(key) for key in keys]
-        scores, costs = net_scores(scores_of(learned, latest.values[:, m], latest.natr, date, group), rules)
+        ranker = next((value.ranker for value in learned if value is not None), "") or family
+        lean = lean_of(latest.values[:, columns.index((ranker, label))])
+        scores, costs = net_scores(scores_of(learned, latest.values[:, m], lean, latest.natr, date, group), rules)
         candidates = Candidates(latest.values[:, m], cutoffs, date, group, symbol, scores, costs)
         calls, refusal = judged(rule, candidates, SIDES, f"{family}_{label.removeprefix('label_')}")
         side[:, m] = np.where(candidates.predicted, CLASS_OF_CALL[calls], -1)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpupipe.data.panel import Panel
-from gpupipe.evaluation import expected_return
-from gpupipe.evaluation.expected_return import ExpectedReturn
+from gpupipe.estimators import registry
+from gpupipe.evaluation.expected_return import ExpectedReturn, lean_of
+from gpupipe.evaluation.expected_return_fit import fit
 from gpupipe.targets.target import Target
 from gpupipe.targets.trade_return import TradeReturns
 
@@ -79,14 +80,19 @@ def learn(
     gross = np.concatenate([trades.of(g).gross[rows[g]] for g in groups])
     ended = np.concatenate([trades.of(g).end_time_ns[rows[g]] for g in groups]) < begin
     learned: dict[tuple[str, str], ExpectedReturn] = {}
-    for family in families:
+    ranker = registry.ranker(families)
+    leans: list[np.ndarray] = []
+    for family in sorted(families, key=lambda name: name != ranker):  # the ranker's log-odds are read for all others
         of_family = [predictions(family, group) for group in groups]
         for position, k in enumerate(columns):
             probability = np.concatenate([array[:, position] for array in of_family])
-            fitted = expected_return.fit(
-                probability, volatility, time_ns, np.where(ended[:, k], y[:, k], -1), gross[:, k],
-                target.horizon_rows[position],
-            )  # fmt: skip
+            if family == ranker:
+                leans.append(lean_of(probability))
+            lean = leans[position] if ranker else np.zeros(len(probability))
+            known_y = np.where(ended[:, k], y[:, k], -1)
+            fitted = fit(
+                probability, lean, volatility, time_ns, known_y, gross[:, k], target.horizon_rows[position], ranker
+            )
             if fitted is not None:
                 learned[target.names[position], family] = fitted
     return learned

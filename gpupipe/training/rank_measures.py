@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.manifest import entry_of
-from gpupipe.dataset.dataset import Dataset
 from gpupipe.evaluation import rank_summary, ranking
 from gpupipe.evaluation.block_bootstrap import Draws
-from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.evaluation.ranking import ByDate, CrossSections
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store.content_store import Store, write_atomic
 from gpupipe.training.context import TrainingContext
+from gpupipe.training.expected_return_measures import test_scores
 from gpupipe.training.groups import GroupModels
 from gpupipe.training.pooled_test import VOLATILITY, PooledTest, pooled_tests, training_volatility
 from gpupipe.training.recipe import Recipe
@@ -35,33 +34,31 @@ class Score:
     """A number by which the symbols of a date are ranked, highest first.
 
     name: in summary.json and ranking.parquet.  title: for people.
-    of(predictions, volatility, learned): float (n_rows,), for rows of a group: predictions float32 (n_rows,
-        n_outputs), volatility float32 (n_rows,) or None, and the expected return of the model's trades, None where
-        there is none; all on the host. NaN leaves a row out.
+    of(test, model): float (n,), for the rows of a pooled test; NaN leaves a row out.
 
-        >>> PROBABILITY_DIFFERENCE.of(np.float32([[0.25, 0.25, 0.5]]), None, None).tolist()
-        [0.25]
+        >>> from gpupipe.training import pooled_test
+        >>> test = PooledTest.of("label", [pooled_test.example()])
+        >>> PROBABILITY_DIFFERENCE.of(test, "linear").tolist()
+        [0.0, 0.0, 0.0]
     """
 
     name: str
     title: str
-    of: Callable[[np.ndarray, np.ndarray | None, ExpectedReturn | None], np.ndarray]
+    of: Callable[[PooledTest, str], np.ndarray]
+
+
+def _difference(test: PooledTest, model: str) -> np.ndarray:
+    predictions = test.predictions(model)
+    difference: np.ndarray = predictions[:, -1] - predictions[:, 0]
+    return difference
 
 
 PROBABILITY_DIFFERENCE = Score(
-    "probability_difference",
-    "probability of the upper class minus that of the lower class",
-    lambda predictions, volatility, learned: predictions[:, -1] - predictions[:, 0],
+    "probability_difference", "probability of the upper class minus that of the lower class", _difference
 )
-
-
-def _raw_return(predictions: np.ndarray, volatility: np.ndarray | None, learned: ExpectedReturn | None) -> np.ndarray:
-    if learned is None or volatility is None:
-        return np.full(len(predictions), np.nan)
-    return learned.raw(predictions, volatility)[:, 0]
-
-
-EXPECTED_RETURN = Score("expected_return", "expected return of a long trade", _raw_return)
+EXPECTED_RETURN = Score(
+    "expected_return", "expected return of a long trade", lambda test, model: test_scores(test, model).ranking[:, 0]
+)
 SCORES = (EXPECTED_RETURN, PROBABILITY_DIFFERENCE)
 
 
@@ -154,13 +151,7 @@ def _measure(
 ) -> tuple[Row, ByDate] | None:
     """The row of one model and score, and its measures by date; None where the model has no such score."""
 
-    def of_group(dataset: Dataset, rows: np.ndarray, models: GroupModels) -> np.ndarray:
-        predictions = models.test[model][:, models.labels.index(test.label)]
-        volatility = dataset.extra.get(VOLATILITY)
-        known = None if volatility is None else dataset.device.to_host(volatility)[rows]
-        return score.of(predictions, known, models.expected_returns.get((test.label, model)))
-
-    values = test.by_group(of_group)
+    values = score.of(test, model)
     if np.isnan(values).all():
         return None
     by_date = ranking.measure_by_date(values, sections)

@@ -17,6 +17,7 @@ from gpupipe.artifacts.load import load
 from gpupipe.backtest.calling import registry
 from gpupipe.backtest.rules import Rules
 from gpupipe.cli import main
+from gpupipe.evaluation.expected_return import lean_of
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.pipeline import supervised
@@ -171,7 +172,8 @@ def test_a_signal_explains_itself(models, market):
     for label in ("1d_2pct", "2d_2pct"):
         learned = [models.expected_returns[sector, f"label_{label}", "linear"] for sector in SECTORS]
         assert all(item is learned[0] for item in learned)  # the sectors of a pool are compared with each other
-        scores = learned[0].scores(whole.of(f"linear_{label}")[last], natr[last], np.zeros(len(last), np.int64))
+        said = whole.of(f"linear_{label}")[last]
+        scores = learned[0].scores(said, lean_of(said), natr[last], np.zeros(len(last), np.int64))
         for signal in (item for item in scanned.signals if item.label == label):
             s = market.symbols.index(signal.symbol)
             side = {"BUY": 0, "SELL": 1}.get(signal.side, int(scores.expected[s, 1] > scores.expected[s, 0]))

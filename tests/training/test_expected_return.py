@@ -10,7 +10,8 @@ import pytest
 from gpupipe.artifacts.load import load
 from gpupipe.artifacts.onnx.export import _properties
 from gpupipe.data import simulate
-from gpupipe.evaluation.expected_return import ExpectedReturn, fit
+from gpupipe.evaluation.expected_return import RAW, ExpectedReturn
+from gpupipe.evaluation.expected_return_fit import fit
 from gpupipe.targets.classes import CLASSES
 from gpupipe.targets.trade_return import trade_returns
 from gpupipe.workloads import equity
@@ -63,7 +64,8 @@ def test_metadata_onnx_and_models_carry_it(planted):
     assert learned.as_dict() == plain == ExpectedReturn.from_dict(plain).as_dict()
     assert json.loads(_properties(models, "energy", "label_1d_2pct", "linear")["expected_return"]) == plain
     line = next(line for line in summary["expected_returns"] if line["model"] == "linear" and line["side"] == "long")
-    assert [line["slope"], line["slope_error"]] == plain["slope"][0]
+    slope = learned.slopes[0].effect(RAW)
+    assert [line["slope"], line["slope_error"]] == [slope.estimate, slope.error]
     assert models.base_rates["energy", "label_1d_2pct"] == tuple(
         about["class_shares"]["train"][name] for name in CLASSES
     )
@@ -92,6 +94,9 @@ def test_a_trade_that_had_not_ended_is_left_out():
     y = rng.integers(0, 3, n)
     gross = rng.normal(0, 0.02, (n, 2))
     known = time < 50
-    cut = fit(probability[known], np.ones(known.sum()), time[known], y[known], gross[known], 1)
-    masked = fit(probability, np.ones(n), time, np.where(known, y, -1), np.where(known[:, None], gross, np.nan), 1)
+    lean = np.zeros(n)
+    cut = fit(probability[known], lean[known], np.ones(known.sum()), time[known], y[known], gross[known], 1)
+    masked = fit(
+        probability, lean, np.ones(n), time, np.where(known, y, -1), np.where(known[:, None], gross, np.nan), 1
+    )
     assert cut.as_dict() == masked.as_dict()

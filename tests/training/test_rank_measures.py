@@ -125,11 +125,14 @@ def test_measures_equal_pandas_from_the_predictions_of_all_groups(planted):
 def test_another_score_is_one_more_value(planted):
     _, summary, (workload, context, trained, draws) = planted
 
-    def calm(predictions, volatility, learned):
-        assert len(predictions) == len(volatility) and learned.n_rows > 1000
-        return -volatility
+    def calm(test, model):
+        assert len(test.predictions(model)) == len(test.time_ns)
+        return -test.column_of("natr")
 
-    reversed_score = rank_measures.Score("reversed", "reversed", lambda said, *_: said[:, 0] - said[:, -1])
+    def backwards(test, model):
+        return test.predictions(model)[:, 0] - test.predictions(model)[:, -1]
+
+    reversed_score = rank_measures.Score("reversed", "reversed", backwards)
     scores = (reversed_score, rank_measures.Score("calm", "low volatility", calm))
     measured = rank_measures.measure(workload, context, trained, draws, scores)
     assert [row["score"] for row in measured.rows] == ["reversed", "calm"] * 6

@@ -74,7 +74,8 @@ def calls_of(source: OutOfSample, rows: Any, rule: CallingRule, rules: Rules) ->
     refusals = []
     for m, name in enumerate(source.names):
         cutoffs = source.by_window[window, m, group]
-        scores, costs = net_scores(_by_window(source, m, values[:, m], volatility, time_ns, window, group), rules)
+        lean = None if source.lean is None else source.lean[rows, m]
+        scores, costs = net_scores(_by_window(source, m, values[:, m], lean, volatility, time_ns, window, group), rules)
         candidates = Candidates(values[:, m], cutoffs, time_ns, group, symbol, scores, costs)
         called[m], refusal = judged(rule, candidates, rules.sides, name)
         refusals += [refusal] if refusal else []
@@ -90,11 +91,12 @@ def rankings(source: OutOfSample) -> np.ndarray:
     time_ns, symbol = to_host(panel.time_ns), to_host(panel.symbol_of_row).astype(np.int64)
     group, values = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64), to_host(source.values)
     volatility = to_host(compute_features(panel, VOLATILITY).values)[:, 0]
-    window = source.window_of(time_ns)
+    window, lean = source.window_of(time_ns), source.lean
+    assert lean is not None, "expected returns come with the lean that they read"
     ranking = np.full(values.shape[:2], np.nan, np.float32)
     for m in range(values.shape[1]):
         rows = np.flatnonzero(np.isfinite(values[:, m]).all(axis=1))
-        part = (array[rows] for array in (values[:, m], volatility, time_ns, window, group))
+        part = (array[rows] for array in (values[:, m], lean[:, m], volatility, time_ns, window, group))
         ranking[rows, m] = _by_window(source, m, *part).ranking[:, 0]
     return ranking
 
@@ -103,6 +105,7 @@ def _by_window(
     source: OutOfSample,
     model: int,
     probability: np.ndarray,
+    lean: np.ndarray | None,
     volatility: np.ndarray | None,
     time_ns: np.ndarray,
     window: np.ndarray,
@@ -114,11 +117,12 @@ def _by_window(
     for w in range(n_windows):
         at = np.flatnonzero(window == w)
         learned = source.expected_returns[w][model] if source.expected_returns is not None else ()
+        known = np.zeros(len(time_ns)) if lean is None else lean
         some = None if volatility is None else volatility[at]
-        parts.append((at, scores_of(learned, probability[at], some, time_ns[at], group[at])))
+        parts.append((at, scores_of(learned, probability[at], known[at], some, time_ns[at], group[at])))
     if n_windows == 1:
         return parts[0][1]
-    whole = scores_of([], probability, None, time_ns, group)
+    whole = scores_of([], probability, np.zeros(len(time_ns)), None, time_ns, group)
     for at, scores in parts:
         for field in dataclasses.fields(Scores):
             getattr(whole, field.name)[at] = getattr(scores, field.name)

@@ -148,6 +148,7 @@ class Direction(Estimator):
     """
 
     name = "direction"
+    ranks_returns = True
     sections = {
         "direction": Section(DirectionScore, {}),
         "direction_touch": Section(Booster, {
