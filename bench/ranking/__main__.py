@@ -11,8 +11,10 @@ its processors and its LGBModel with the parameters of workflow_config_lightgbm_
 which equal Qlib's (bench/results/parity-alpha158.txt) but for two differences that features/formulas/alpha158.py names;
 it uses all cores where the file says 20 threads. Momentum 12-1, reversal 5 and low volatility learn nothing.
 
-Of our families two scores are judged: `net`, P(BUY) - P(SELL), and `side`, ln(P(BUY) / P(SELL)). The first grows with
-volatility where BUY and SELL are not equally frequent; the second does not.
+Of our families three scores are judged: `expected`, the expected return of a long trade beyond peers of like
+volatility, by which scans and portfolios rank; `net`, P(BUY) - P(SELL), which grows with volatility where BUY and SELL
+are not equally frequent; and `side`, ln(P(BUY) / P(SELL)), which does not. A second table compares expected with
+realised returns of trades, in tenths of the test rows by expected return.
 
 Printed is the mean over days of Spearman's rank correlation with the close-to-close return of the next 1, 2 and 5 bars,
 and (next) of the bar after the next close, which is Qlib's label: in percent, with its 95 % interval by blocks of days,
@@ -22,6 +24,7 @@ and the difference from Qlib's, paired. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -36,8 +39,12 @@ from bench.ranking import qlib_lightgbm
 from bench.ranking.rank_ic import interval, rank_ic_by_date
 from bench.ranking.rows import PEERS, Rows, rows_of
 from gpupipe.artifacts import out_of_sample_store
+from gpupipe.backtest.calling.calls import rankings, volatility_of, whole_scores
+from gpupipe.backtest.sources import walked
 from gpupipe.data.panel import Panel
+from gpupipe.evaluation.return_calibration import calibrate
 from gpupipe.features.matrix import feature_names
+from gpupipe.targets.trade_return import trade_returns
 from gpupipe.workloads import equity
 
 HORIZONS = (1, 2, 5)
@@ -65,12 +72,16 @@ def main() -> int:
             scores = {QLIB: predictions, **scores}
         out = chosen.models or trained(chosen, pathlib.Path(folder))
         scores |= of_families(out, panel, rows, chosen.families, test)
+        expected, calibrated = of_expected_returns(out, panel, rows, chosen.families, test)
+        scores |= expected
     lines = [judged(name, score, rows, test, scores.get(QLIB)) for name, score in scores.items()]
     for line in lines:
         show(line)
+    for line in calibrated:
+        show_calibration(line)
     return runs.finish(
         "ranking", preset=chosen.preset, folds=chosen.folds, rows=len(test),
-        days=len(np.unique(rows.time_ns[test])), lines=lines, **about,
+        days=len(np.unique(rows.time_ns[test])), lines=lines, calibrated=calibrated, **about,
     )  # fmt: skip
 
 
@@ -129,6 +140,34 @@ def of_families(
     return {name: score[test] for name, score in scores.items()}
 
 
+def of_expected_returns(
+    out: pathlib.Path, panel: Panel, rows: Rows, families: list[str], test: np.ndarray
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """The expected returns of each family's models on the test rows, and how they compare with realised returns.
+
+    The scores are float64, NaN where a fold has no such model. A line of the second has the means of each tenth of the
+    rows by expected return of a long trade, before costs, with the standard error of their difference.
+    """
+    stored = out_of_sample_store.read(out, json.loads((out / "manifest.json").read_text()))
+    source = walked(stored, panel, families)
+    order = np.concatenate([np.flatnonzero(panel.group_of_symbol[panel.symbol_of_row] == g)
+                            for g in range(len(panel.groups))])  # fmt: skip
+    ranking = rankings(source)[order].astype(np.float64)
+    pairs = list(zip(source.horizons, source.thresholds, strict=True))
+    gross = trade_returns(panel, *map(list, zip(*pairs, strict=True))).gross[order]
+    scores, calibrated, volatility = {}, [], volatility_of(panel)
+    for m, (family, (horizon, threshold)) in enumerate(zip(source.families, pairs, strict=True)):
+        label = f"{family} {horizon}d {threshold:.0%}"
+        scores[f"{label} expected"] = ranking[test, m]
+        found = whole_scores(source, m, volatility)
+        realised = gross[test, m, 0]
+        line = calibrate(
+            found.expected[order][test, 0], found.error[order][test, 0], realised, rows.time_ns[test], horizon
+        )
+        calibrated.append({"name": label, **dataclasses.asdict(line), "worst": line.worst, "rises": line.is_monotone})
+    return scores, calibrated
+
+
 def judged(name: str, score: np.ndarray, rows: Rows, test: np.ndarray, reference: np.ndarray | None) -> dict[str, Any]:
     """Rank IC of a score with the return of each horizon, and its difference from that of the reference: with ends."""
     line: dict[str, Any] = {"name": name}
@@ -149,6 +188,15 @@ def show(line: dict[str, Any]) -> None:
         for name, (mean, low, high) in ((name, line[name]) for name in line if name != "name")
     ]
     print(line["name"].ljust(32), "  ".join(parts), flush=True)
+
+
+def show_calibration(line: dict[str, Any]) -> None:
+    """Expected and realised returns of the tenths of one model, in percent."""
+    parts = [
+        f"{100 * expected:.2f}:{100 * realised:.2f}±{100 * error:.2f}"
+        for expected, realised, error in zip(line["expected"], line["realised"], line["error"], strict=True)
+    ]
+    print(line["name"].ljust(24), f"furthest {line['worst']:.1f} errors", " ".join(parts), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
+from gpupipe.data.panel import Panel
 from gpupipe.evaluation.expected_return import Scores, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
@@ -67,7 +68,7 @@ def calls_of(source: OutOfSample, rows: Any, rule: CallingRule, rules: Rules) ->
     group = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64)
     volatility = None
     if source.expected_returns is not None:
-        volatility = to_host(compute_features(panel, VOLATILITY).values)[rows, 0]
+        volatility = volatility_of(panel)[rows]
     window = source.window_of(time_ns)
     values = to_host(source.values[panel.device.asarray(rows)])
     called = np.zeros((len(source.families), len(rows)), np.int8)
@@ -87,18 +88,35 @@ def rankings(source: OutOfSample) -> np.ndarray:
 
     See `Scores.ranking` of long trades.
     """
+    volatility = volatility_of(source.panel)
+    columns = [whole_scores(source, m, volatility).ranking[:, 0] for m in range(len(source.families))]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def whole_scores(source: OutOfSample, model: int, volatility: np.ndarray) -> Scores:
+    """The scores of one model for every row of the panel, before costs; NaN without a prediction.
+
+    volatility: float (n_rows,), `volatility_of` the panel.
+    """
     panel, to_host = source.panel, source.panel.device.to_host
-    time_ns, symbol = to_host(panel.time_ns), to_host(panel.symbol_of_row).astype(np.int64)
-    group, values = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64), to_host(source.values)
-    volatility = to_host(compute_features(panel, VOLATILITY).values)[:, 0]
-    window, lean = source.window_of(time_ns), source.lean
-    assert lean is not None, "expected returns come with the lean that they read"
-    ranking = np.full(values.shape[:2], np.nan, np.float32)
-    for m in range(values.shape[1]):
-        rows = np.flatnonzero(np.isfinite(values[:, m]).all(axis=1))
-        part = (array[rows] for array in (values[:, m], lean[:, m], volatility, time_ns, window, group))
-        ranking[rows, m] = _by_window(source, m, *part).ranking[:, 0]
-    return ranking
+    probability = to_host(source.values[:, model])
+    rows = np.flatnonzero(np.isfinite(probability).all(axis=1))
+    time_ns, symbol = to_host(panel.time_ns)[rows], to_host(panel.symbol_of_row)[rows].astype(np.int64)
+    group = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64)
+    lean = None if source.lean is None else source.lean[rows, model]
+    some = _by_window(
+        source, model, probability[rows], lean, volatility[rows], time_ns, source.window_of(time_ns), group
+    )
+    whole = scores_of([], probability, np.zeros(len(probability)), None, probability[:, 0], np.zeros(len(probability)))
+    for field in dataclasses.fields(Scores):
+        getattr(whole, field.name)[rows] = getattr(some, field.name)
+    return whole
+
+
+def volatility_of(panel: Panel) -> np.ndarray:
+    """float32 (n_rows,), on the host: the volatility that expected returns were learned with."""
+    values: np.ndarray = panel.device.to_host(compute_features(panel, VOLATILITY).values)[:, 0]
+    return values
 
 
 def _by_window(

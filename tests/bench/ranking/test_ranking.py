@@ -10,6 +10,10 @@ from scipy.stats import spearmanr
 from bench.ranking import __main__ as ranking
 from bench.ranking.rank_ic import interval, rank_ic_by_date
 from bench.ranking.rows import rows_of, shifted
+from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.artifacts.out_of_sample_store import read
+from gpupipe.backtest.calling.calls import rankings
+from gpupipe.backtest.sources import walked
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, tiny_market
@@ -77,7 +81,7 @@ def test_rows_and_folds_are_those_of_a_run():
 def test_scores_of_a_run_are_put_to_the_rows_that_they_belong_to(tmp_path):
     panel = tiny_market()
     settings = equity.make(
-        "fast", settings=[*QUICK, "split.walk_forward=2", "training.models=linear", "labels.horizons=1"]
+        "fast", settings=[*QUICK, "split.walk_forward=2", "training.models=linear,meta_learner", "labels.horizons=1"]
     )
     tiny.execute(panel, None, settings, tmp_path / "OUT", 1)
     rows = rows_of(panel, settings, ("roc_1",), (1, 2, 5))
@@ -98,6 +102,16 @@ def test_scores_of_a_run_are_put_to_the_rows_that_they_belong_to(tmp_path):
     for k in energy:
         key = symbols[rows.symbol[test[k]]], int(rows.time_ns[test[k]])
         assert scores["linear 1d 2% net"][k] == pytest.approx(expected[key])
+    found, calibrated = ranking.of_expected_returns(tmp_path / "OUT", panel, rows, ["linear"], test)
+    assert list(found) == ["linear 1d 2% expected", "linear 1d 4% expected"]
+    assert [line["name"] for line in calibrated] == ["linear 1d 2%", "linear 1d 4%"]
+    source = walked(read(tmp_path / "OUT", read_manifest(tmp_path / "OUT")), panel, ["linear"])
+    whole = rankings(source)[:, 0]
+    of_row = {(panel.symbols[s], int(t)): r for s, t, r in zip(panel.symbol_of_row, panel.time_ns, whole, strict=True)}
+    for k, row in enumerate(test):
+        other = of_row[symbols[rows.symbol[row]], int(rows.time_ns[row])]
+        assert found["linear 1d 2% expected"][k] == pytest.approx(other, nan_ok=True, abs=1e-9)
+    assert np.isfinite(found["linear 1d 2% expected"]).any() and sum(calibrated[0]["rows"]) > 100
     line = ranking.judged("linear", scores["linear 1d 2% net"], rows, test, scores["linear 1d 2% net"])
     assert list(line) == ["name", *(f"{c}{over}" for c in ("1d", "2d", "5d", "next") for over in ("", " over Qlib"))]
     assert line["5d over Qlib"] == [0, 0, 0] and line["1d"][1] < line["1d"][0] < line["1d"][2]
