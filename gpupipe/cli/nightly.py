@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from gpupipe.backtest.calling import registry
 from gpupipe.cli import run as run_command
+from gpupipe.cli.backtest import add_call
 from gpupipe.cli.options import DataRequest
 from gpupipe.cli.run import RunRequest
 from gpupipe.runtime.errors import UserError
@@ -35,7 +37,8 @@ NEEDS = {"ingest": (), "train": ("ingest",), "backtest": ("train",), "scan": ("t
 class NightlyRequest:
     """A night. run: what is trained; its data are those that are ingested.  store: where bars are kept.
 
-    calendar: as for `gpupipe ingest`.  family: whose signals.  top: how many of them are printed.
+    calendar: as for `gpupipe ingest`.  family: whose signals.
+    call: the calling rule, of backtest and scan.  top: how many of them are printed.
 
         >>> night = NightlyRequest(RunRequest(), store="bars", top=5)
         >>> night.folder == night.run.job.out, night.top
@@ -46,6 +49,7 @@ class NightlyRequest:
     store: str
     calendar: str | None = None
     family: str = "meta_learner"
+    call: str = registry.DEFAULT
     top: int = 20
 
     @property
@@ -80,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="DIR", help=f"where bars are kept (default: {STORE} in --out)")
     parser.add_argument("--calendar", metavar="NAME", help="as for gpupipe ingest")
     parser.add_argument("--family", default="meta_learner", help="whose signals, as for gpupipe scan")
+    add_call(parser)
     parser.add_argument("--top", type=int, default=20, help="how many signals to print (default 20)")
 
 
@@ -89,7 +94,8 @@ def request_of(chosen: argparse.Namespace) -> NightlyRequest:
         if getattr(chosen, name):
             raise UserError(f"--{name.replace('_', '-')} is for gpupipe run: leave it out of gpupipe nightly")
     store = chosen.store or str(pathlib.Path(chosen.out) / STORE)
-    return NightlyRequest(run_command.request_of(chosen), store, chosen.calendar, chosen.family, chosen.top)
+    call = registry.rule(chosen.call).text
+    return NightlyRequest(run_command.request_of(chosen), store, chosen.calendar, chosen.family, call, chosen.top)
 
 
 def run(request: NightlyRequest) -> int:
@@ -240,7 +246,7 @@ def _backtest(request: NightlyRequest) -> list[str]:
 
     job = request.run.job
     data = DataRequest(source=request.store, sectors=job.data.sectors)
-    backtest.run(backtest.BacktestRequest(models=job.out, data=data, device=job.device, quiet=True))
+    backtest.run(backtest.BacktestRequest(models=job.out, data=data, call=request.call, device=job.device, quiet=True))
     return []
 
 
@@ -253,6 +259,7 @@ def _scan(request: NightlyRequest) -> list[str]:
             models=job.out,
             data=DataRequest(source=request.store),
             family=request.family,
+            call=request.call,
             top=request.top,
             to=str(out / SIGNALS),
             active=str(out / ACTIVE),

@@ -243,15 +243,17 @@ def test_a_night_asks_for_what_the_commands_themselves_ask_for_by_default(night,
         monkeypatch.setattr(f"gpupipe.cli.{name}.run", lambda request: asked.append(request))
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
-    request = nightly.request_of(parser.parse_args(["--out", "O", "--family", "linear", "--top", "3"]))
+    request = nightly.request_of(
+        parser.parse_args(["--out", "O", "--family", "linear", "--call", "top:9", "--top", "3"])
+    )
     nightly._backtest(request)
     nightly._scan(request)
     signals, active = str(pathlib.Path("O/signals.parquet")), str(pathlib.Path("O/signals.sqlite"))
     usual = []
     for command, options in (
-        (backtest, ["--models", "O", "--data", "O/bars", "--quiet"]),
-        (scan, ["--models", "O", "--data", "O/bars", "--family", "linear", "--top", "3", "--to", signals, "--active",
-                active]),
+        (backtest, ["--models", "O", "--data", "O/bars", "--call", "top:9", "--quiet"]),
+        (scan, ["--models", "O", "--data", "O/bars", "--family", "linear", "--call", "top:9", "--top", "3", "--to",
+                signals, "--active", active]),
     ):  # fmt: skip
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
