@@ -105,9 +105,26 @@ def once(panel: Panel, settings: Config, kind: str = "drift") -> dict[str, Any]:
                for part in PARTS},
             **{name: family[name] for name in ("skill", *(f"{part}_skill" for part in PARTS))},
             **{name: family[name] for name in ("runs", "with_skill", "above_prior")},
+            **deciles_of([line for line in summary["expected_returns"] if line["model"] == family["model"]]),
         }  # fmt: skip
     gains = {GAINS[part]: round(gain, 5) for part, gain in oracle.items()} if oracle else {}
     return {"oracle": gains, "rows": panel.n_rows, "families": families}
+
+
+def deciles_of(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the tenths of the test rows by expected return hold, over the labels and sides of a family.
+
+    deciles_order: the smallest rank correlation of a label's realised returns with the order of its tenths.
+    deciles_furthest: the largest difference between expected and realised, in standard errors, by label and side.
+    """
+    from scipy.stats import spearmanr
+
+    known = [line for line in lines if len(line["realised"]) > 2]
+    orders = [spearmanr(np.arange(len(line["realised"])), line["realised"]).statistic for line in known]
+    return {
+        "deciles_order": round(float(min(orders)), 3) if orders else None,
+        "deciles_furthest": [round(line["worst"], 1) for line in lines if line["worst"] is not None],
+    }
 
 
 def oracle_gains(panel: Panel, settings: Config) -> dict[str, float]:
@@ -170,6 +187,7 @@ def show(line: dict[str, Any], seconds: float) -> None:
         strength = f"strength recovered {f['strength']:5.2f}" if line["signal"] and f["strength"] is not None else ""
         print(f"  {name:14s} {_with_interval(f, WHOLE)} {f['skill']:9s} in {f['labels_with_skill']} of {f['labels']} "
               f"labels, {f['with_skill']} of {f['runs']} runs; {strength}", flush=True)  # fmt: skip
+        print(f"    deciles      order {f['deciles_order']}, furthest off {f['deciles_furthest']} errors", flush=True)
         for part in PARTS:
             print(f"    {part:12s} {_with_interval(f, part)} {f[f'{part}_skill']:9s} in "
                   f"{f[f'labels_with_{part}_skill']} of {f['labels']} labels", flush=True)  # fmt: skip
