@@ -51,8 +51,9 @@ def execute(
     models = rank_statistics.models_with_scores(result)
     if not models:
         raise UserError(
-            f"no row of the {source.source} has a score, because no expected return could be learned from so few "
-            "dates: train on more bars, or with meta_learner, whose out-of-fold rows count too"
+            f"no row of the {source.source} has a score, because there is no expected return: if the run is older "
+            "than these, run gpupipe again; if it has too few dates before its test, train on more bars, or with "
+            "meta_learner, whose out-of-fold rows count too"
         )
     names = [source.names[m] for m in models]
     now = {"rules": rules.digest(), "source": request.source, "since": request.since, "models": {ALL: names}}

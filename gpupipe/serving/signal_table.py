@@ -73,7 +73,9 @@ def called_sentence(scanned: Scanned) -> str:
         return "No signal."
     model = scanned.signals[0].model
     if not called:
-        return f"None of {n_symbols:,} symbols is called {CALLED} by {model}: no trade is worth its costs today."
+        known = any(math.isfinite(signal.expected_net_return) for signal in scanned.signals)
+        why = ": no trade is worth its costs today" if known else ""
+        return f"None of {n_symbols:,} symbols is called {CALLED} by {model}{why}."
     return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {model}."
 
 

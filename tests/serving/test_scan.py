@@ -22,6 +22,7 @@ from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
 from gpupipe.pipeline import supervised
 from gpupipe.runtime.errors import UserError
+from gpupipe.serving import signal_table
 from gpupipe.serving.active_signals import keep_active
 from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, scan
 from gpupipe.serving.signal_table import plain
@@ -334,9 +335,21 @@ def test_a_rule_that_calls_everything_is_refused(models, market):
     everything = dataclasses.replace(models, cutoffs=low, expected_returns={})
     scanned = scan(everything, market, "linear", rule=registry.rule("f1"))
     assert not scanned.top(9) and len(scanned.without_calls) == 1
-    assert f"calls {market.n_symbols} of the {market.n_symbols} rows" in scanned.without_calls[0]
+    month = str(market.time_ns.max().astype("datetime64[ns]").astype("datetime64[M]"))
+    assert f"calls {market.n_symbols} of the {market.n_symbols} rows of {month}" in scanned.without_calls[0]
     assert "--call score is the next better rule" in scanned.without_calls[0]
-    assert "no expected return could be learned" in scan(everything, market, "linear").without_calls[0]
+
+
+def test_a_run_without_expected_returns_is_not_said_to_find_no_trade_worth_its_costs(models, market):
+    """As a run of an older gpupipe has none: the scan says what to do, and that rule calls."""
+    older = dataclasses.replace(models, expected_returns={})
+    scanned = scan(older, market, "linear")
+    assert not scanned.top(9) and "costs" not in signal_table.called_sentence(scanned)
+    assert "it has no expected return" in scanned.without_calls[0] and "run gpupipe again" in scanned.without_calls[0]
+    assert "--call f1, which needs none" in scanned.without_calls[0]
+    assert scan(older, market, "linear", rule=registry.rule("f1")).top(9)
+    nothing = scan(models, market, "linear", rule=registry.rule("score:1e9"))
+    assert "no trade is worth its costs today" in signal_table.called_sentence(nothing)
 
 
 def test_a_model_that_says_the_same_of_all_is_called_degenerate(models, market):

@@ -20,7 +20,8 @@ from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 VOLATILITY = "natr_14"  # the column by whose bins payoffs were learned (workloads.equity)
 ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing
 FEWEST_ROWS, FEWEST_DATES = 20, 10  # of a month that is judged
-NO_SCORE = "no expected return could be learned for it (too few dates before the test, or an older run)"
+NO_SCORE = "it has no expected return, because the run has too few dates before its test, or is older than these"
+NEEDS_NO_SCORE = "f1"  # the rule to use then
 NAMED = 6
 
 
@@ -196,7 +197,9 @@ def sentences(refusals: Sequence[Refusal], rule: CallingRule) -> list[str]:
     texts = []
     for (refused, reason), models in by_reason.items():
         others = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
-        better = f"; --call {rule.better} is the next better rule" if rule.better and reason != NO_SCORE else ""
+        better = f"; --call {rule.better} is the next better rule" if rule.better else ""
+        if reason == NO_SCORE:
+            better = f"; run gpupipe again, or use --call {NEEDS_NO_SCORE}, which needs none"
         what = "is refused for" if refused else "calls nothing for"
         texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}{better}.")
     return texts
