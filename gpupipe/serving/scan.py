@@ -172,6 +172,7 @@ def scan(
         until_ns=until_ns,
         by_session=_has_several_zones(panel),
         display=Display.of(panel),
+        unseen_from=min((about["dates"]["test"][0] for about in models.metadata.values()), default=""),
     )
 
 
@@ -293,6 +294,7 @@ class Scanned:
     by_session: whether max_age is in session dates, as of intraday bars of several time zones.
     display: how times and prices of the signals are shown.
     without_calls: sentences on labels for which the rule calls no symbol.
+    unseen_from: the ISO date on which the sealed test begins; models learned from earlier bars, or were chosen by them.
 
         >>> nan = float("nan")
         >>> signals = [
@@ -314,6 +316,7 @@ class Scanned:
     by_session: bool = False
     display: Display = field(default_factory=Display)
     without_calls: tuple[str, ...] = ()
+    unseen_from: str = ""
 
     def top(self, n: int) -> list[Signal]:
         """The BUY or SELL signal of each symbol that is expected to earn most; the best symbols first, at most n.

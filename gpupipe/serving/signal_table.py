@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.load import Models
+from gpupipe.backtest.sources import time_ns_of
 from gpupipe.data.report import counted
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
@@ -77,6 +78,16 @@ def called_sentence(scanned: Scanned) -> str:
         why = ": no trade is worth its costs today" if known else ""
         return f"None of {n_symbols:,} symbols is called {CALLED} by {model}{why}."
     return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {model}."
+
+
+def seen_sentence(scanned: Scanned) -> str:
+    """That the models have learned from the scanned bars; empty where the bars are out of sample."""
+    if not scanned.unseen_from or scanned.until_ns >= time_ns_of(scanned.unseen_from):
+        return ""
+    return (
+        f"These bars lie before {scanned.unseen_from}, where the sealed test begins: the models learned from bars of "
+        "that time, or were chosen by them, so that their probabilities and expected returns are too good."
+    )
 
 
 def left_out_sentences(scanned: Scanned) -> list[str]:
