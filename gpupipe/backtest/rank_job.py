@@ -67,7 +67,7 @@ def execute(
         "format": FORMAT, "key": key, "run_key": manifest["run_key"], "rules": rules.as_dict(),
         "score": score_in_words(source), "tried": tried, "calls_tried": len(calls_tried),
         "source": "sealed test" if request.source == SEALED else source.source,
-        "data": job._same_data(summary.read(store.out), panel, data_hash),
+        "data": job._same_data(summary.read(store.out), source, data_hash),
         "from": job._text(times[0]), "to": job._text(times[-1]), "dates": len(times), "seed": request.seed,
         "draws": benchmarks.N_DRAWS, "block": benchmarks.block_of(len(times), max(source.horizons)),
         "statistics": rows,

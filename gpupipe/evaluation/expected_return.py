@@ -304,7 +304,5 @@ def _of_peers(columns: np.ndarray, peers: np.ndarray, centre: np.ndarray) -> np.
     columns: float64 (n_rows, 3), finite.
     """
     count = np.bincount(peers) + PRIOR_SYMBOLS
-    means = [
-        (np.bincount(peers, columns[:, k]) + PRIOR_SYMBOLS * centre[k]) / count for k in range(columns.shape[1])
-    ]
+    means = [(np.bincount(peers, columns[:, k]) + PRIOR_SYMBOLS * centre[k]) / count for k in range(columns.shape[1])]
     return np.stack(means, axis=1)[peers]

@@ -15,6 +15,7 @@ from gpupipe.backtest.calling import registry
 from gpupipe.backtest.calling.calls import VOLATILITY, Refusal, judged, sentences
 from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
+from gpupipe.backtest.sources import absent_groups
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
 from gpupipe.evaluation.expected_return import lean_of, scores_of
@@ -173,6 +174,7 @@ def scan(
         by_session=_has_several_zones(panel),
         display=Display.of(panel),
         unseen_from=min((about["dates"]["test"][0] for about in models.metadata.values()), default=""),
+        absent=absent_groups(models.learned_by_group, panel.groups),
     )
 
 
@@ -295,6 +297,7 @@ class Scanned:
     display: how times and prices of the signals are shown.
     without_calls: sentences on labels for which the rule calls no symbol.
     unseen_from: the ISO date on which the sealed test begins; models learned from earlier bars, or were chosen by them.
+    absent: sectors that the panel lacks, with whose symbols the expected returns were learned (`absent_groups`).
 
         >>> nan = float("nan")
         >>> signals = [
@@ -317,6 +320,7 @@ class Scanned:
     display: Display = field(default_factory=Display)
     without_calls: tuple[str, ...] = ()
     unseen_from: str = ""
+    absent: tuple[str, ...] = ()
 
     def top(self, n: int) -> list[Signal]:
         """The BUY or SELL signal of each symbol that is expected to earn most; the best symbols first, at most n.

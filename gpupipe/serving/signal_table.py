@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.load import Models
-from gpupipe.backtest.sources import time_ns_of
+from gpupipe.backtest.sources import absent_sentence, time_ns_of
 from gpupipe.data.report import counted
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
@@ -105,6 +105,8 @@ def left_out_sentences(scanned: Scanned) -> list[str]:
         sentences.append(
             f"No model, or too few bars: {counted(len(scanned.unpredicted), 'symbol')} ({_some(scanned.unpredicted)})."
         )
+    if sentence := absent_sentence(scanned.absent):
+        sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
     return sentences
 
 

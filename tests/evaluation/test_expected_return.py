@@ -256,3 +256,12 @@ def test_a_score_does_not_depend_on_rows_without_a_prediction_or_on_other_dates(
     kept = [values[first][~blank] for values in (said, volatility, time, lean)]
     np.testing.assert_array_equal(holed.expected[~blank], scores(fitted, *kept).expected)
     assert np.isnan(holed.expected[blank]).all()
+
+
+def test_a_group_without_an_error_has_no_difference_in_errors():
+    """Returns that are all equal, as of symbols that stood still, have none."""
+    time, still = np.repeat(np.arange(100), 4), np.zeros(200)
+    expected, realised = np.append(still, still + 0.01), np.append(still, np.arange(200) * 1e-4)
+    calibration = calibrate(expected, np.zeros(400), realised, time, horizon=1)
+    assert calibration.error[0] == 0 and np.isfinite(calibration.worst) and calibration.worst > 0
+    assert np.isnan(calibrate(still, still, still, time[:200], horizon=1).worst)

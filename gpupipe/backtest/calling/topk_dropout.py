@@ -73,8 +73,8 @@ class TopkDropout(CallingRule):
     def explain(self, models: Any, panel: Any, rules: Rules, family: str) -> list[str]:
         """That a scan has no earlier date, and so no held symbols."""
         return [
-            f"A scan knows of no held symbols, so that the {self.hold} best-ranked ones count as held, whatever was held "
-            "before; exchanges are for gpupipe backtest."
+            f"A scan knows of no held symbols, so that the {self.hold} best-ranked ones count as held, whatever was "
+            "held before; exchanges are for gpupipe backtest."
         ]
 
     def why_nothing(self, candidates: Candidates) -> str:
