@@ -184,7 +184,7 @@ def sealed_test(
     if not begins:
         trained, wanted = ", ".join(models.by_group), ", ".join(panel.groups)
         raise UserError(f"{models.out} has models for {trained}, none for {wanted}")
-    start = _checked_since(since, begins, "sealed test") if since is not None else 0
+    start = _checked_since(since, begins, "sealed test", panel) if since is not None else 0
     never = np.iinfo(np.int64).max
     since_ns = np.array([max(start, begins.get(sector, never)) for sector in panel.groups], np.int64)
     until_ns = np.full(len(since_ns), never)
@@ -247,7 +247,7 @@ def walked(
     first_ns = stored.windows[0].from_ns
     start = first_ns
     if since is not None:
-        start = _checked_since(since, dict.fromkeys(sectors, first_ns), "first fold's test")
+        start = _checked_since(since, dict.fromkeys(sectors, first_ns), "first fold's test", panel)
     values = np.full((panel.n_rows, len(chosen), 3), np.nan, np.float32)
     lean = np.full((panel.n_rows, len(chosen)), np.nan, np.float32)
     cutoffs = np.full((len(stored.windows), len(chosen), len(panel.groups), 2), np.nan, np.float32)
@@ -359,8 +359,9 @@ def _check_unseen(stored: StoredPredictions, sector: str, time_ns: np.ndarray, f
         )
 
 
-def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
-    """The time of an ISO date; InSampleError for one before the first of the sectors' begins of `what`."""
+def _checked_since(since: str, begins: dict[str, int], what: str, panel: Panel) -> int:
+    """The time of an ISO date; InSampleError for one before the first of the sectors' begins of `what`, UserError for
+    one after the last bar."""
     try:
         start = time_ns_of(since)
     except ValueError:
@@ -372,6 +373,11 @@ def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
             f"--since {since} lies before the {what} of {sector}, which begins on {day}: the models learned from "
             "rows before it, or were chosen by them, so that their predictions of those rows are no evidence; leave "
             "--since out"
+        )
+    last = int(panel.time_ns.max())
+    if start > last:
+        raise UserError(
+            f"--since {since} lies after the last bar, of {np.datetime64(last, 'ns').astype('datetime64[D]')}"
         )
     return start
 
