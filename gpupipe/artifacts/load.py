@@ -119,6 +119,14 @@ class Models:
         """Names of the families that there are models of."""
         return self._families(None)
 
+    @property
+    def learned_by_group(self) -> dict[str, list[ExpectedReturn]]:
+        """The expected returns of each group; groups of a pool share theirs, as the same objects."""
+        by_group: dict[str, list[ExpectedReturn]] = {}
+        for (group, _, _), learned in self.expected_returns.items():
+            by_group.setdefault(group, []).append(learned)
+        return by_group
+
     def columns(self, families: Sequence[str] | None = None) -> list[tuple[str, str]]:
         """Estimator and label of each model of `predict`, in its order."""
         chosen = self._families(families)

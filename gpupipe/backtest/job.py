@@ -18,7 +18,7 @@ from gpupipe.backtest.calling.contract import CallingRule
 from gpupipe.backtest.choices import CROSSED, HALTS, SEALED, WALKED
 from gpupipe.backtest.engine import Backtest, backtest, cut, title_of
 from gpupipe.backtest.rules import Rules
-from gpupipe.backtest.sources import OutOfSample, sealed_test, walked
+from gpupipe.backtest.sources import OutOfSample, absent_sentence, sealed_test, walked
 from gpupipe.backtest.tables import ALL, HOLD, equity_table, parquet, portfolios, table_of, trades_table
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation import multiple_testing
@@ -84,7 +84,7 @@ def execute(panel: Panel, data_hash: str, out: str | os.PathLike[str], request: 
         "call": rule.text, "without_calls": sentences(calls.refusals, rule),
         "tried": tried, "rules_tried": list(dict.fromkeys(trial["rules"] for trial in tried)),
         "source": "sealed test" if request.source == SEALED else source.source,
-        "data": _same_data(summary.read(store.out), panel, data_hash),
+        "data": _same_data(summary.read(store.out), source, data_hash),
         "from": _text(result.times[0]), "to": _text(result.times[-1]), "dates": len(result.times),
         "seed": request.seed, "draws": benchmarks.N_DRAWS,
         "block": benchmarks.block_of(len(result.times), max(source.horizons)),
@@ -191,8 +191,13 @@ def _unaltered(folder: pathlib.Path, files: dict[str, str]) -> bool:
     return all(path.is_file() and sha256(path.read_bytes()) == digest for path, digest in paths.items())
 
 
-def _same_data(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:
+def _same_data(trained: dict[str, Any], source: OutOfSample, data_hash: str) -> str:
     """Whether these are the data of the training, in words.  trained: the summary of the run."""
+    return "; ".join(filter(None, [_rows_of(trained, source.panel, data_hash), absent_sentence(source.absent)]))
+
+
+def _rows_of(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:
+    """Whether these are the rows of the training, in words."""
     data = trained["data"]
     if data.get("data_hash") == data_hash:
         return "the data trained on"

@@ -51,8 +51,9 @@ def execute(
     models = rank_statistics.models_with_scores(result)
     if not models:
         raise UserError(
-            f"no row of the {source.source} has a score, because no expected return could be learned from so few "
-            "dates: train on more bars, or with meta_learner, whose out-of-fold rows count too"
+            f"no row of the {source.source} has a score, because there is no expected return: if the run is older "
+            "than these, run gpupipe again; if it has too few dates before its test, train on more bars, or with "
+            "meta_learner, whose out-of-fold rows count too"
         )
     names = [source.names[m] for m in models]
     now = {"rules": rules.digest(), "source": request.source, "since": request.since, "models": {ALL: names}}
@@ -66,7 +67,7 @@ def execute(
         "format": FORMAT, "key": key, "run_key": manifest["run_key"], "rules": rules.as_dict(),
         "score": score_in_words(source), "tried": tried, "calls_tried": len(calls_tried),
         "source": "sealed test" if request.source == SEALED else source.source,
-        "data": job._same_data(summary.read(store.out), panel, data_hash),
+        "data": job._same_data(summary.read(store.out), source, data_hash),
         "from": job._text(times[0]), "to": job._text(times[-1]), "dates": len(times), "seed": request.seed,
         "draws": benchmarks.N_DRAWS, "block": benchmarks.block_of(len(times), max(source.horizons)),
         "statistics": rows,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class OutOfSample:
     expected_returns: of the trades of each model, [window][model][sector]; None where there is none.
     lean: float32 (n_rows, n_models), on the host: the log-odds that the expected returns of each model read
         (`expected_return.lean_of`); None without expected returns.
+    absent: sectors that the panel lacks, with whose symbols the expected returns were learned (`absent_groups`).
 
     Raises InSampleError if any row outside of its sector's time has a probability; ValueError for a wrong shape.
 
@@ -63,6 +65,7 @@ class OutOfSample:
     windows_ns: np.ndarray | None = None
     expected_returns: Sequence[Sequence[Sequence[ExpectedReturn | None]]] | None = None
     lean: np.ndarray | None = field(default=None, repr=False)
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_models, n_sectors = len(self.families), len(self.panel.groups)
@@ -122,6 +125,40 @@ class OutOfSample:
         return tuple(f"{family}_{h}d_{percent(t)}pct" for family, h, t in models)
 
 
+def absent_groups(learned: Mapping[str, Iterable[ExpectedReturn | None]], groups: Sequence[str]) -> tuple[str, ...]:
+    """Groups that share an expected return with one of some groups, and are not among them.
+
+    learned: by group, the expected returns of its models.  groups: those whose symbols can be compared.
+    An expected return is beyond the mean symbol of all groups that share it: without some of them it is another.
+
+    >>> absent_groups({"energy": [None], "utilities": [None]}, ["energy"])
+    ()
+    """
+    there = {id(value) for group in groups for value in learned.get(group, ()) if value is not None}
+    return tuple(
+        sorted(
+            group
+            for group, values in learned.items()
+            if group not in groups and there & {id(value) for value in values}
+        )
+    )
+
+
+def absent_sentence(absent: Sequence[str]) -> str:
+    """What `absent_groups` means for a reader; empty without any.
+
+    >>> absent_sentence(["energy"])
+    'the symbols are compared without those of energy, with which the models were trained: expected returns are others'
+    """
+    if not absent:
+        return ""
+    named = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more sectors" if len(absent) > 3 else "")
+    return (
+        f"the symbols are compared without those of {named}, with which the models were trained: expected returns are "
+        "others"
+    )
+
+
 def rows_between(panel: Panel, since_ns: np.ndarray, until_ns: np.ndarray) -> Any:
     """bool (n_rows,): rows of since <= time < until, int64 (n_sectors,), of their sector."""
     device = panel.device
@@ -147,7 +184,7 @@ def sealed_test(
     if not begins:
         trained, wanted = ", ".join(models.by_group), ", ".join(panel.groups)
         raise UserError(f"{models.out} has models for {trained}, none for {wanted}")
-    start = _checked_since(since, begins, "sealed test") if since is not None else 0
+    start = _checked_since(since, begins, "sealed test", panel) if since is not None else 0
     never = np.iinfo(np.int64).max
     since_ns = np.array([max(start, begins.get(sector, never)) for sector in panel.groups], np.int64)
     until_ns = np.full(len(since_ns), never)
@@ -186,6 +223,7 @@ def sealed_test(
                 for family, label in columns
             ]
         ],
+        absent=absent_groups(models.learned_by_group, panel.groups),
     )
 
 
@@ -209,7 +247,7 @@ def walked(
     first_ns = stored.windows[0].from_ns
     start = first_ns
     if since is not None:
-        start = _checked_since(since, dict.fromkeys(sectors, first_ns), "first fold's test")
+        start = _checked_since(since, dict.fromkeys(sectors, first_ns), "first fold's test", panel)
     values = np.full((panel.n_rows, len(chosen), 3), np.nan, np.float32)
     lean = np.full((panel.n_rows, len(chosen)), np.nan, np.float32)
     cutoffs = np.full((len(stored.windows), len(chosen), len(panel.groups), 2), np.nan, np.float32)
@@ -251,6 +289,10 @@ def walked(
             ]
             for w in range(n)
         ],
+        absent=absent_groups(
+            {sector: list(itertools.chain(*windows)) for sector, windows in stored.expected_returns.items()},
+            panel.groups,
+        ),
     )
 
 
@@ -317,8 +359,9 @@ def _check_unseen(stored: StoredPredictions, sector: str, time_ns: np.ndarray, f
         )
 
 
-def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
-    """The time of an ISO date; InSampleError for one before the first of the sectors' begins of `what`."""
+def _checked_since(since: str, begins: dict[str, int], what: str, panel: Panel) -> int:
+    """The time of an ISO date; InSampleError for one before the first of the sectors' begins of `what`, UserError for
+    one after the last bar."""
     try:
         start = time_ns_of(since)
     except ValueError:
@@ -330,6 +373,11 @@ def _checked_since(since: str, begins: dict[str, int], what: str) -> int:
             f"--since {since} lies before the {what} of {sector}, which begins on {day}: the models learned from "
             "rows before it, or were chosen by them, so that their predictions of those rows are no evidence; leave "
             "--since out"
+        )
+    last = int(panel.time_ns.max())
+    if start > last:
+        raise UserError(
+            f"--since {since} lies after the last bar, of {np.datetime64(last, 'ns').astype('datetime64[D]')}"
         )
     return start
 

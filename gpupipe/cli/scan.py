@@ -134,7 +134,8 @@ def run(request: ScanRequest) -> int:
     rule = registry.rule(request.call)
     models = rule.prepared(models, panel, request.rules)
     scanned = scan(models, panel, request.family, request.as_of, request.levels, request.max_age, rule, request.rules)
-    if request.levels.stop_moves is not None and all(math.isnan(one.expected_move) for one in scanned.signals):
+    moves = [signal.expected_move for signal in scanned.signals]
+    if request.levels.stop_moves is not None and moves and all(map(math.isnan, moves)):
         raise UserError(f"--stop-moves: {request.models} has no expected moves; train again, or leave it out")
     if request.to is not None:
         signal_table.write(pathlib.Path(request.to), scanned, signal_table.about(models, scanned, rule.text))
@@ -167,7 +168,7 @@ def show(to: Console, scanned: Scanned, top: int) -> None:
         to.print(sentence)
     for sentence in signal_table.left_out_sentences(scanned):
         to.print(sentence)
-    for sentence in scanned.degenerate:
+    for sentence in (*scanned.degenerate, *filter(None, [signal_table.seen_sentence(scanned)])):
         to.print(styled(sentence, "bold"))
 
 

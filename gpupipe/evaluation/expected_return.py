@@ -166,14 +166,22 @@ class ExpectedReturn:
         """
         return raw_returns(self.payoff, probability, np.searchsorted(self.edges, volatility, side="right"))
 
+    def leaned(self, lean: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+        """float64 (n_rows,): the lean in units of the volatility, see `times_volatility`."""
+        return times_volatility(lean, volatility, self.edges)
+
     def scores(self, probability: np.ndarray, lean: np.ndarray, volatility: np.ndarray, time_ns: np.ndarray) -> Scores:
         """Scores of rows, compared with the other given rows of the same time; NaN where a probability or lean is.
 
         probability: float (n_rows, n_classes).  lean: float (n_rows,), `lean_of` the ranker's probabilities.
         volatility: float (n_rows,).  time_ns: int64 (n_rows,).
+        A row that is NaN is nobody's peer: scores are the same without it.
         """
-        columns = np.column_stack([self.raw(probability, volatility), times_volatility(lean, volatility)])
-        beyond = columns - _of_peers(columns, peers_of(time_ns, volatility), self.centre)
+        columns = np.column_stack([self.raw(probability, volatility), self.leaned(lean, volatility)])
+        known = np.isfinite(columns).all(axis=1)
+        beyond = np.full_like(columns, np.nan)
+        peers = peers_of(time_ns[known], volatility[known])
+        beyond[known] = columns[known] - _of_peers(columns[known], peers, self.centre)
         parts = [self._side(side, beyond) for side in range(2)]
         selection, selection_error, ranking = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
         levels = [effect.given(abs(effect.estimate)) for effect in self.level]
@@ -228,11 +236,16 @@ def lean_of(probability: np.ndarray) -> np.ndarray:
     return lean
 
 
-def times_volatility(lean: np.ndarray, volatility: np.ndarray) -> np.ndarray:
-    """float64 (n,): the lean in units of the volatility; an unknown volatility counts as the median of the others."""
-    known = np.isfinite(volatility)
-    middle = float(np.median(volatility[known])) if known.any() else 1.0
-    return lean * np.where(known, volatility, middle).astype(np.float64)
+def times_volatility(lean: np.ndarray, volatility: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """float64 (n,): the lean in units of the volatility; an unknown volatility counts as the middle of the edges.
+
+    edges: float64 (n_edges,), of the bins of volatility, so that a row's value does not depend on the other rows.
+
+    >>> times_volatility(np.ones(3), np.array([0.5, np.nan, 4.0]), np.array([1.0, 2.0, 3.0])).tolist()
+    [0.5, 2.0, 4.0]
+    """
+    middle = float(np.median(edges)) if len(edges) else 1.0
+    return lean * np.where(np.isfinite(volatility), volatility, middle).astype(np.float64)
 
 
 def peers_of(time_ns: np.ndarray, volatility: np.ndarray) -> np.ndarray:
@@ -286,12 +299,10 @@ def raw_returns(payoff: np.ndarray, probability: np.ndarray, bins: np.ndarray) -
 
 
 def _of_peers(columns: np.ndarray, peers: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """float64 (n_rows, 3): the means of each row's peers, with PRIOR_SYMBOLS symbols of the centre."""
-    known = np.isfinite(columns).all(axis=1)
-    n_parts = int(peers.max(initial=-1)) + 1
-    count = np.bincount(peers[known], minlength=n_parts) + PRIOR_SYMBOLS
-    means = [
-        (np.bincount(peers[known], columns[known, k], minlength=n_parts) + PRIOR_SYMBOLS * centre[k]) / count
-        for k in range(columns.shape[1])
-    ]
+    """float64 (n_rows, 3): the means of each row's peers, with PRIOR_SYMBOLS symbols of the centre.
+
+    columns: float64 (n_rows, 3), finite.
+    """
+    count = np.bincount(peers) + PRIOR_SYMBOLS
+    means = [(np.bincount(peers, columns[:, k]) + PRIOR_SYMBOLS * centre[k]) / count for k in range(columns.shape[1])]
     return np.stack(means, axis=1)[peers]

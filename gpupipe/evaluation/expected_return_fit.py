@@ -64,7 +64,7 @@ def fit(
         crossed[inside] = raw_returns(others, probability[inside], bins[inside])
     n_blocks = len(dates) // block
     block_of_row = np.minimum(date // block, n_blocks - 1)
-    peers, leaned = peers_of(time_ns, volatility), times_volatility(lean, volatility)
+    peers, leaned = peers_of(time_ns, volatility), times_volatility(lean, volatility, edges)
     levels, slopes = [], []
     for side in range(2):
         realised = gross[:, side].astype(np.float64)

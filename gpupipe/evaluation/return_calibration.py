@@ -35,10 +35,14 @@ class Calibration:
 
     @property
     def worst(self) -> float:
-        """The largest difference between expected and realised returns, in standard errors; NaN without any."""
-        difference = np.abs(np.array(self.expected) - np.array(self.realised))
+        """The largest difference between expected and realised returns, in standard errors; NaN without any.
+
+        A group whose error is 0 or NaN has no difference in standard errors.
+        """
         errors = np.array(self.error)
-        return float(np.nanmax(difference / errors)) if (errors > 0).any() else float("nan")
+        known = errors > 0
+        difference = np.abs(np.array(self.expected) - np.array(self.realised))[known]
+        return float((difference / errors[known]).max()) if known.any() else float("nan")
 
 
 def calibrate(

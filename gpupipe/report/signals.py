@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pathlib
 import sqlite3
 from collections import Counter
@@ -51,9 +52,9 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     rows = [row for row in rows if row["symbol"] not in outdated]
     best: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        if row["side"] != "HOLD" and (row["symbol"] not in best or _earns(row) > _earns(best[row["symbol"]])):
+        if row["side"] != "HOLD" and (row["symbol"] not in best or _order(row) < _order(best[row["symbol"]])):
             best[row["symbol"]] = row
-    called = sorted(best.values(), key=lambda row: (-_earns(row), row["symbol"]))
+    called = sorted(best.values(), key=_order)
     sides = Counter(row["side"] for row in called)
     n_symbols = len({row["symbol"] for row in rows})
     text = [
@@ -112,10 +113,12 @@ def _row(row: Mapping[str, Any], display: Display) -> list[Any]:
     return [*signal, *(to_percent(row[name]) for name in figures), *shown]
 
 
-def _earns(row: Mapping[str, Any]) -> float:
-    """The expected net return of a signal; below all others where there is none."""
-    value = row["expected_net_return"]
-    return float("-inf") if value is None else float(value)
+def _order(row: Mapping[str, Any]) -> tuple[float, float, str]:
+    """A key that sorts signals as `Scanned.top` does: by expected net return; those without one last, by how often
+    their class is more probable than usual."""
+    expected, side = row["expected_net_return"], row["side"].lower()
+    base = row.get(f"base_{side}")
+    return math.inf if expected is None else -expected, -(row[f"p_{side}"] / base) if base else 0.0, row["symbol"]
 
 
 def _active(path: pathlib.Path, display: Display) -> list[list[Any]] | None:

@@ -15,6 +15,7 @@ from gpupipe.backtest.calling import registry
 from gpupipe.backtest.calling.calls import VOLATILITY, Refusal, judged, sentences
 from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
+from gpupipe.backtest.sources import absent_groups
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
 from gpupipe.evaluation.expected_return import lean_of, scores_of
@@ -172,6 +173,8 @@ def scan(
         until_ns=until_ns,
         by_session=_has_several_zones(panel),
         display=Display.of(panel),
+        unseen_from=min((about["dates"]["test"][0] for about in models.metadata.values()), default=""),
+        absent=absent_groups(models.learned_by_group, panel.groups),
     )
 
 
@@ -293,6 +296,8 @@ class Scanned:
     by_session: whether max_age is in session dates, as of intraday bars of several time zones.
     display: how times and prices of the signals are shown.
     without_calls: sentences on labels for which the rule calls no symbol.
+    unseen_from: the ISO date on which the sealed test begins; models learned from earlier bars, or were chosen by them.
+    absent: sectors that the panel lacks, with whose symbols the expected returns were learned (`absent_groups`).
 
         >>> nan = float("nan")
         >>> signals = [
@@ -314,6 +319,8 @@ class Scanned:
     by_session: bool = False
     display: Display = field(default_factory=Display)
     without_calls: tuple[str, ...] = ()
+    unseen_from: str = ""
+    absent: tuple[str, ...] = ()
 
     def top(self, n: int) -> list[Signal]:
         """The BUY or SELL signal of each symbol that is expected to earn most; the best symbols first, at most n.
@@ -355,7 +362,7 @@ def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, ru
     """What a rule calls for every model, of both sides; the latest bars of all symbols are one date."""
     columns, n = models.columns(), panel.n_symbols
     group = np.asarray(panel.group_of_symbol).astype(np.int64)
-    date, symbol = np.zeros(n, np.int64), np.arange(n)
+    date, symbol = np.full(n, latest.time_ns.max()), np.arange(n)
     side = np.full((n, len(columns)), -1, np.int8)
     expected, error = (np.full((n, len(columns), 2), np.nan) for _ in range(2))
     without = []

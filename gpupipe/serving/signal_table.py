@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.load import Models
+from gpupipe.backtest.sources import absent_sentence, time_ns_of
 from gpupipe.data.report import counted
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
@@ -73,8 +74,20 @@ def called_sentence(scanned: Scanned) -> str:
         return "No signal."
     model = scanned.signals[0].model
     if not called:
-        return f"None of {n_symbols:,} symbols is called {CALLED} by {model}: no trade is worth its costs today."
+        known = any(math.isfinite(signal.expected_net_return) for signal in scanned.signals)
+        why = ": no trade is worth its costs today" if known else ""
+        return f"None of {n_symbols:,} symbols is called {CALLED} by {model}{why}."
     return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {model}."
+
+
+def seen_sentence(scanned: Scanned) -> str:
+    """That the models have learned from the scanned bars; empty where the bars are out of sample."""
+    if not scanned.unseen_from or scanned.until_ns >= time_ns_of(scanned.unseen_from):
+        return ""
+    return (
+        f"These bars lie before {scanned.unseen_from}, where the sealed test begins: the models learned from bars of "
+        "that time, or were chosen by them, so that their probabilities and expected returns are too good."
+    )
 
 
 def left_out_sentences(scanned: Scanned) -> list[str]:
@@ -92,6 +105,8 @@ def left_out_sentences(scanned: Scanned) -> list[str]:
         sentences.append(
             f"No model, or too few bars: {counted(len(scanned.unpredicted), 'symbol')} ({_some(scanned.unpredicted)})."
         )
+    if sentence := absent_sentence(scanned.absent):
+        sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
     return sentences
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe.backtest.calling import registry
-from gpupipe.backtest.calling.calls import NO_SCORE, Refusal, judged, sentences
+from gpupipe.backtest.calling.calls import NO_SCORE, PARTLY, Refusal, judged, sentences
 from gpupipe.backtest.calling.contract import Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import Scores
@@ -136,10 +136,22 @@ def test_silence_of_a_rule_in_money_is_a_result():
 
 def test_without_an_expected_return_only_cutoffs_call():
     rows = candidates([np.nan, np.nan], probability=np.float32([[0.1, 0.3, 0.6], [0.2, 0.6, 0.2]]))
-    assert judged(registry.rule("score"), rows, (LONG,), "m")[1] == Refusal("m", NO_SCORE)
+    assert judged(registry.rule("score"), rows, (LONG,), "m")[1] == Refusal("m", NO_SCORE, scored=False)
     assert called("f1", rows) == [LONG, NOTHING]
     nothing = candidates([0.1], probability=np.full((1, 3), np.nan, np.float32))
     assert judged(registry.rule("score"), nothing, (LONG,), "m")[1] is None  # there is no such model
+
+
+def test_rows_of_a_fold_without_an_expected_return_are_called_by_cutoffs_alone_and_that_is_said():
+    """As the first fold of a walk-forward has none, and others have: silence there is no choice of the rule."""
+    likely = np.tile(np.float32([[0.1, 0.3, 0.6]]), (2, 1))
+    rows = candidates([np.nan, 0.01], probability=likely)
+    assert called("f1", rows) == [LONG, LONG] and called("score", rows) == [NOTHING, LONG]
+    assert called("f1", candidates([np.nan, -0.01], probability=likely)) == [LONG, NOTHING]
+    refusal = judged(registry.rule("score"), rows, (LONG,), "m")[1]
+    assert refusal == Refusal("m", PARTLY, partial=True)
+    assert sentences([refusal], registry.rule("score"))[0].startswith("--call score calls a part of the rows of m: the")
+    assert judged(registry.rule("f1"), rows, (LONG,), "m")[1] is None
 
 
 @pytest.mark.parametrize("text", ["", "best", "top", "top:0", "top:60%", "top:2.5", "top:x", "score:-1", "score:nan",

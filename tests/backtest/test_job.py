@@ -102,6 +102,9 @@ def test_dates_before_the_sealed_test_are_refused(out, capsys):
     error = capsys.readouterr().err
     assert "before the sealed test" in error and error.count("\n") == 1
     assert command(out, "--since", "soon") == 2
+    capsys.readouterr()
+    assert command(out, "--since", "2031-01-01") == 2
+    assert "--since 2031-01-01 lies after the last bar, of 2015-12-31" in capsys.readouterr().err
     assert not (out / "backtest").exists()
     later = str(np.datetime64(begins, "D") + 20)
     assert command(out, "--since", later, "--json") == 0

@@ -18,7 +18,10 @@ from gpupipe.backtest.sources import InSampleError
 from gpupipe.cli.main import main
 from gpupipe.data.panel import PRICES
 from gpupipe.evaluation.metrics import calls
+from gpupipe.serving import signal_table
+from gpupipe.serving.scan import scan
 from gpupipe.store.content_store import StoreError
+from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, cut, tiny_market
 
 FAMILIES = ("linear", "xgb_hist", "meta_learner")
@@ -183,3 +186,23 @@ def test_runs_without_a_walk_forward_and_cross_validations_are_refused(trained, 
         assert words in error and error.count("\n") == 1
     assert command(trained, "--families", "xgb_joint") == 2
     assert "no model 'xgb_joint'" in capsys.readouterr().err
+
+
+def test_without_the_peers_of_the_training_a_backtest_and_a_scan_say_so(trained, kept, tmp_path, capsys):
+    """An expected return is beyond the mean symbol of all sectors; --sectors leaves some of them out."""
+    out = shutil.copytree(trained, tmp_path / "OUT")
+    models, whole = load(out), tiny_market()
+    part = tiny.in_sectors(whole, SECTORS[:2])
+    for source in (sealed_test(models, whole), walked(kept, whole)):
+        assert source.absent == ()
+    for source in (sealed_test(models, part), walked(kept, part)):
+        assert source.absent == SECTORS[2:]
+    expected = f"compared without those of {SECTORS[2]}, with which the models were trained"
+    for more in ((), ("--portfolio", "long")):
+        assert command(out, "--sectors", ",".join(SECTORS[:2]), *more) == 0
+        assert expected in " ".join(capsys.readouterr().out.split())
+    assert expected in signal_table.left_out_sentences(scan(models, part, "linear"))[0]
+    apart = dataclasses.replace(models, expected_returns={
+        key: dataclasses.replace(learned) for key, learned in models.expected_returns.items()
+    })  # fmt: skip
+    assert sealed_test(apart, part).absent == ()

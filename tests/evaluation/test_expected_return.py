@@ -236,3 +236,32 @@ def test_calibration_of_a_constant_of_nothing_and_of_few_dates():
     assert calibrate(np.full(500, np.nan), np.zeros(500), realised, time, 1).rows == ()
     few = calibrate(realised, np.zeros(500), realised, time // 10, 1)
     assert np.isnan(few.error).all() and np.isnan(few.worst) and few.is_monotone
+
+
+def test_a_score_does_not_depend_on_rows_without_a_prediction_or_on_other_dates():
+    """A symbol that is not predicted is nobody's peer, and an unknown volatility is not filled in from later rows."""
+    said, volatility, time, y, gross = market(n_dates=80, n_symbols=24)
+    lean = np.random.default_rng(4).normal(size=len(y))
+    fitted = fit(said, volatility, time, y, gross, horizon=1, lean=lean, ranker="direction")
+    first, rest = slice(24), slice(24, None)
+    volatility[3] = np.nan
+    alone = scores(fitted, said[first], volatility[first], time[first], lean[first])
+    volatility[rest] *= 10
+    together = scores(fitted, said, volatility, time, lean)
+    for name in ("expected", "error", "ranking"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[first])
+    blank = np.arange(24) % 3 == 0
+    said[first][blank] = np.nan
+    holed = scores(fitted, said[first], volatility[first], time[first], lean[first])
+    kept = [values[first][~blank] for values in (said, volatility, time, lean)]
+    np.testing.assert_array_equal(holed.expected[~blank], scores(fitted, *kept).expected)
+    assert np.isnan(holed.expected[blank]).all()
+
+
+def test_a_group_without_an_error_has_no_difference_in_errors():
+    """Returns that are all equal, as of symbols that stood still, have none."""
+    time, still = np.repeat(np.arange(100), 4), np.zeros(200)
+    expected, realised = np.append(still, still + 0.01), np.append(still, np.arange(200) * 1e-4)
+    calibration = calibrate(expected, np.zeros(400), realised, time, horizon=1)
+    assert calibration.error[0] == 0 and np.isfinite(calibration.worst) and calibration.worst > 0
+    assert np.isnan(calibrate(still, still, still, time[:200], horizon=1).worst)

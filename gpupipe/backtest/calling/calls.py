@@ -20,15 +20,18 @@ from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 VOLATILITY = "natr_14"  # the column by whose bins payoffs were learned (workloads.equity)
 ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing
 FEWEST_ROWS, FEWEST_DATES = 20, 10  # of a month that is judged
-NO_SCORE = "no expected return could be learned for it (too few dates before the test, or an older run)"
+NO_SCORE = "it has no expected return, because the run has too few dates before its test, or is older than these"
+PARTLY = "the others have no expected return, because their fold or sector has too few dates before its test"
+NEEDS_NO_SCORE = "f1"  # the rule to use then
 NAMED = 6
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a rule calls no row of a model.
+    """Why a rule calls no row of a model, or no row of a part of them.
 
-    refused: whether the rule did call rows, and these calls were refused.
+    refused: whether the rule did call rows, and these calls were refused.  partial: whether other rows can be called.
+    scored: whether the model has expected returns, so that rules that need them could call its rows.
 
     >>> Refusal("linear_1d_5pct", "no probability reaches its cutoff").refused
     False
@@ -37,6 +40,8 @@ class Refusal:
     model: str
     reason: str
     refused: bool = False
+    partial: bool = False
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Calls:
     """The calls of all models.
 
     called: int8 (n_models, n_rows), on the host: LONG, SHORT or NOTHING, of the rows that were asked for.
-    refusals: of the models without a call.
+    refusals: of the models without a call, or without an expected return for some of their rows.
 
     >>> Calls(np.zeros((1, 3), np.int8), (Refusal("linear_1d_5pct", "no probability reaches its cutoff"),)).called.shape
     (1, 3)
@@ -150,26 +155,28 @@ def _by_window(
 def judged(
     rule: CallingRule, candidates: Candidates, sides: Sequence[int], name: str
 ) -> tuple[np.ndarray, Refusal | None]:
-    """The calls of one model, int8 (n,), and why there are none.
+    """The calls of one model, int8 (n,), and why there are none, or none for a part of its rows.
 
     sides: those that count: LONG, SHORT or both.
+    A row without an expected return, of a model that has one for other rows, is called by rules that need none alone.
     """
     nothing = np.full(candidates.n_rows, NOTHING, np.int8)
     if not candidates.predicted.any():
         return nothing, None
     if rule.needs_score and not candidates.has_score:
-        return nothing, Refusal(name, NO_SCORE)
+        return nothing, Refusal(name, NO_SCORE, scored=False)
     calls = np.where(candidates.predicted, rule.call(candidates), NOTHING).astype(np.int8)
     if not np.isin(calls, sides).any():
-        return calls, Refusal(name, rule.why_nothing(candidates))
+        return calls, Refusal(name, rule.why_nothing(candidates), scored=candidates.has_score)
     if candidates.has_score:
         for k, side in enumerate((LONG, SHORT)):
-            calls[(calls == side) & ~(candidates.scores.expected[:, k] > 0)] = NOTHING
+            calls[(calls == side) & (candidates.scores.expected[:, k] <= 0)] = NOTHING
     if not np.isin(calls, sides).any():
         return calls, Refusal(name, "no row that it would call has an expected net return above 0")
     if reason := _degenerate(rule, calls, candidates, sides):
-        return nothing, Refusal(name, reason, refused=True)
-    return calls, None
+        return nothing, Refusal(name, reason, refused=True, scored=candidates.has_score)
+    scoreless = candidates.predicted & ~np.isfinite(candidates.scores.expected).all(axis=1)
+    return calls, Refusal(name, PARTLY, partial=True) if rule.needs_score and scoreless.any() else None
 
 
 def _degenerate(rule: CallingRule, calls: np.ndarray, candidates: Candidates, sides: Sequence[int]) -> str:
@@ -190,13 +197,18 @@ def _degenerate(rule: CallingRule, calls: np.ndarray, candidates: Candidates, si
 
 def sentences(refusals: Sequence[Refusal], rule: CallingRule) -> list[str]:
     """Which models a rule calls nothing for, a sentence for each reason, with the rule to use instead."""
-    by_reason: dict[tuple[bool, str], list[str]] = {}
+    by_reason: dict[tuple[str, str, bool], list[str]] = {}
     for refusal in refusals:
-        by_reason.setdefault((refusal.refused, refusal.reason), []).append(refusal.model)
+        what = "calls a part of the rows of" if refusal.partial else "calls nothing for"
+        key = ("is refused for" if refusal.refused else what, refusal.reason, refusal.scored)
+        by_reason.setdefault(key, []).append(refusal.model)
     texts = []
-    for (refused, reason), models in by_reason.items():
+    for (what, reason, scored), models in by_reason.items():
         others = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
-        better = f"; --call {rule.better} is the next better rule" if rule.better and reason != NO_SCORE else ""
-        what = "is refused for" if refused else "calls nothing for"
+        better = f"; --call {rule.better} is the next better rule" if rule.better and scored else ""
+        if reason == PARTLY:
+            better = f"; --call {NEEDS_NO_SCORE} needs none"
+        elif reason == NO_SCORE:
+            better = f"; run gpupipe again, or use --call {NEEDS_NO_SCORE}, which needs none"
         texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}{better}.")
     return texts

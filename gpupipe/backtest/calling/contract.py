@@ -110,7 +110,7 @@ class CallingRule(ABC):
         return models
 
     def explain(self, models: Any, panel: Any, rules: Rules, family: str) -> list[str]:
-        """What the rule chose beforehand for an estimator, in sentences; none for most rules."""
+        """What a reader of a scan should know of the rule for an estimator, in sentences; none for most rules."""
         return []
 
 

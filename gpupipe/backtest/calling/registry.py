@@ -28,7 +28,7 @@ RULES = {
     ),
     "f1": (
         "gpupipe.backtest.calling.cutoff:BestF1", "f1",
-        "the probability reaches the cutoff with the best F1 on validation, whatever trades cost",
+        "the probability reaches the cutoff with the best F1 on validation, chosen without regard to costs",
     ),
     "profit": (
         "gpupipe.backtest.calling.cutoff:BestProfit", "profit",

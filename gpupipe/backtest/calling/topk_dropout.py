@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpupipe.backtest.calling.contract import CallingRule, Candidates
 from gpupipe.backtest.rank_selection import Selection
+from gpupipe.backtest.rules import Rules
 from gpupipe.targets.trade_return import LONG, NOTHING
 
 _FORM = re.compile(r"(\d+),(\d+)")
@@ -67,6 +69,13 @@ class TopkDropout(CallingRule):
                 held = selection.sides(score, held, short=False).astype(np.float64)
             calls[rows[(held[0, candidates.symbol[rows]] > 0) & (expected[rows] > 0)]] = LONG
         return calls
+
+    def explain(self, models: Any, panel: Any, rules: Rules, family: str) -> list[str]:
+        """That a scan has no earlier date, and so no held symbols."""
+        return [
+            f"A scan knows of no held symbols, so that the {self.hold} best-ranked ones count as held, whatever was "
+            "held before; exchanges are for gpupipe backtest."
+        ]
 
     def why_nothing(self, candidates: Candidates) -> str:
         """See `CallingRule`."""
