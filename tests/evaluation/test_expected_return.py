@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe.evaluation import expected_return_fit
+from gpupipe.evaluation.block_bootstrap import block_length
 from gpupipe.evaluation.expected_return import (
     LEAN,
     PRIOR_SYMBOLS,
@@ -19,7 +20,7 @@ from gpupipe.evaluation.expected_return import (
     peers_of,
     scores_of,
 )
-from gpupipe.evaluation.expected_return_fit import FEWEST_BLOCKS, IC_DEVIATION, PRIOR_ROWS, block_length
+from gpupipe.evaluation.expected_return_fit import FEWEST_BLOCKS, IC_DEVIATION, PRIOR_ROWS
 from gpupipe.evaluation.return_calibration import calibrate
 
 THRESHOLD = 0.05
