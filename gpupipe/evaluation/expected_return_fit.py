@@ -20,8 +20,8 @@ from gpupipe.evaluation.expected_return import (
 
 N_BINS = 5  # of volatility, for payoffs
 PRIOR_ROWS = 100.0  # rows' weight on a class's payoff over all bins, in each bin
-SLOPE_DEVIATION = 1.0  # of the slope before anything is known: 1 is the slope of right probabilities
-IC_DEVIATION = 0.05  # of the lean's information coefficient before anything is known
+SLOPE_DEVIATION = 1.0  # of the slope's prior: 1 is the slope of right probabilities
+IC_DEVIATION = 0.05  # of the prior of the lean's information coefficient
 N_PERIODS = 5  # of dates, for cross-fitting
 FEWEST_BLOCKS = 4
 
@@ -119,7 +119,7 @@ def ratio(above: np.ndarray, below: np.ndarray, block: np.ndarray, n_blocks: int
 def _regression(x: np.ndarray, y: np.ndarray, block: np.ndarray, n_blocks: int) -> Slopes:
     """The least-squares coefficients of y, float64 (n,), on x, float64 (n, 2), with their covariance over blocks.
 
-    A predictor that does not vary, or that the other explains, has the coefficient 0 and is not believed.
+    A predictor that does not vary, or that the other explains, has the coefficient 0, and a prior that leaves it there.
     """
     products = np.empty((n_blocks, 2, 2))
     tops = np.empty((n_blocks, 2))

@@ -157,7 +157,7 @@ def test_the_lean_is_learned_where_it_goes_with_returns():
     assert np.corrcoef(found.selection[:, 0], lean * volatility)[0, 1] > 0.95
     assert fitted.ranker == ExpectedReturn.from_dict(fitted.as_dict()).ranker == "direction"
     noise = fit(said, volatility, time, y, gross, horizon=1, lean=rng.normal(size=len(y)))
-    believed, _ = noise.slopes[0].given()
+    believed, _ = noise.slopes[0].posterior()
     # Beforehand a lean of one deviation was expected to earn at most some IC_DEVIATION of the deviation of returns.
     assert believed[LEAN] * (volatility**2).mean() ** 0.5 < IC_DEVIATION * gross[:, 0].std()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_score
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
 from gpupipe.data.panel import Panel
-from gpupipe.evaluation.expected_return import Scores, scores_of
+from gpupipe.evaluation.expected_return import VOLATILITY, Scores, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
-VOLATILITY = "natr_14"  # the column by whose bins payoffs were learned (workloads.equity)
 ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing
 FEWEST_ROWS, FEWEST_DATES = 20, 10  # of a month that is judged
 NO_SCORE = "no expected return could be learned for it (too few dates before the test, or an older run)"
@@ -104,12 +102,8 @@ def whole_scores(source: OutOfSample, model: int, volatility: np.ndarray) -> Sco
     time_ns, symbol = to_host(panel.time_ns)[rows], to_host(panel.symbol_of_row)[rows].astype(np.int64)
     group = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64)
     lean = None if source.lean is None else source.lean[rows, model]
-    some = _by_window(
-        source, model, probability[rows], lean, volatility[rows], time_ns, source.window_of(time_ns), group
-    )
-    whole = scores_of([], probability, np.zeros(len(probability)), None, probability[:, 0], np.zeros(len(probability)))
-    for field in dataclasses.fields(Scores):
-        getattr(whole, field.name)[rows] = getattr(some, field.name)
+    window, whole = source.window_of(time_ns), Scores.unknown(panel.n_rows)
+    whole.put(rows, _by_window(source, model, probability[rows], lean, volatility[rows], time_ns, window, group))
     return whole
 
 
@@ -130,20 +124,12 @@ def _by_window(
     group: np.ndarray,
 ) -> Scores:
     """Scores of a model before costs, by the expected returns of each row's window."""
-    n_windows = len(source.by_window)
-    parts = []
-    for w in range(n_windows):
+    whole = Scores.unknown(len(time_ns))
+    if source.expected_returns is None or lean is None or volatility is None:
+        return whole
+    for w, by_model in enumerate(source.expected_returns):
         at = np.flatnonzero(window == w)
-        learned = source.expected_returns[w][model] if source.expected_returns is not None else ()
-        known = np.zeros(len(time_ns)) if lean is None else lean
-        some = None if volatility is None else volatility[at]
-        parts.append((at, scores_of(learned, probability[at], known[at], some, time_ns[at], group[at])))
-    if n_windows == 1:
-        return parts[0][1]
-    whole = scores_of([], probability, np.zeros(len(time_ns)), None, time_ns, group)
-    for at, scores in parts:
-        for field in dataclasses.fields(Scores):
-            getattr(whole, field.name)[at] = getattr(scores, field.name)
+        whole.put(at, scores_of(by_model[model], probability[at], lean[at], volatility[at], time_ns[at], group[at]))
     return whole
 
 
