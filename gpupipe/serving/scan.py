@@ -355,7 +355,7 @@ def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, ru
     """What a rule calls for every model, of both sides; the latest bars of all symbols are one date."""
     columns, n = models.columns(), panel.n_symbols
     group = np.asarray(panel.group_of_symbol).astype(np.int64)
-    date, symbol = np.zeros(n, np.int64), np.arange(n)
+    date, symbol = np.full(n, latest.time_ns.max()), np.arange(n)
     side = np.full((n, len(columns)), -1, np.int8)
     expected, error = (np.full((n, len(columns), 2), np.nan) for _ in range(2))
     without = []

@@ -115,8 +115,9 @@ def test_calls_of_everything_and_silence_of_a_cutoff_are_refused():
     assert not calls.any() and refusal == Refusal("m", "it calls nothing in 1970-02", refused=True)
     text = sentences([refusal, Refusal("n", "no probability reaches its cutoff")], registry.rule("f1"))
     assert text == [
-        "--call f1 is refused for m: it calls nothing in 1970-02; --call score is the next better rule.",
-        "--call f1 calls nothing for n: no probability reaches its cutoff; --call score is the next better rule.",
+        "--call f1 is refused for m: it calls nothing in 1970-02.",
+        "--call f1 calls nothing for n: no probability reaches its cutoff.",
+        "The rule to try next: --call score.",
     ]
 
 
@@ -127,7 +128,10 @@ def test_silence_of_a_rule_in_money_is_a_result():
     poor = candidates([0.0003, -0.0003])
     assert "no expected net return is above 0" in judged(registry.rule("score"), poor, (LONG,), "m")[1].reason
     unsure = candidates([0.004, -0.004], error=0.01)
-    assert "no row earns so much more" in judged(registry.rule("score"), unsure, (LONG, SHORT), "m")[1].reason
+    assert (
+        "no row is expected to earn more than its peers"
+        in judged(registry.rule("score"), unsure, (LONG, SHORT), "m")[1].reason
+    )
     busy = np.zeros(20 * 40)
     busy[:20] = 0.05  # on the first date alone
     rows = candidates(busy, n_dates=1)

@@ -333,9 +333,9 @@ def test_a_rule_that_calls_everything_is_refused(models, market):
     low = {key: (1e-9, 1.0) for key in models.cutoffs}
     everything = dataclasses.replace(models, cutoffs=low, expected_returns={})
     scanned = scan(everything, market, "linear", rule=registry.rule("f1"))
-    assert not scanned.top(9) and len(scanned.without_calls) == 1
+    assert not scanned.top(9) and len(scanned.without_calls) == 2 and "rows of 2015-12 BUY" in scanned.without_calls[0]
     assert f"calls {market.n_symbols} of the {market.n_symbols} rows" in scanned.without_calls[0]
-    assert "--call score is the next better rule" in scanned.without_calls[0]
+    assert scanned.without_calls[-1] == "The rule to try next: --call score."
     assert "no expected return could be learned" in scan(everything, market, "linear").without_calls[0]
 
 

@@ -1,4 +1,4 @@
-"""Calls of every model of a backtest by a rule, and what has to be said of models that the rule calls nothing for."""
+"""Calls of every model of a backtest by a rule, and why a rule calls nothing for some models."""
 
 from __future__ import annotations
 
@@ -175,14 +175,15 @@ def _degenerate(rule: CallingRule, calls: np.ndarray, candidates: Candidates, si
 
 
 def sentences(refusals: Sequence[Refusal], rule: CallingRule) -> list[str]:
-    """Which models a rule calls nothing for, a sentence for each reason, with the rule to use instead."""
+    """Which models a rule calls nothing for, a sentence for each reason, and last the rule to try next."""
     by_reason: dict[tuple[bool, str], list[str]] = {}
     for refusal in refusals:
         by_reason.setdefault((refusal.refused, refusal.reason), []).append(refusal.model)
     texts = []
     for (refused, reason), models in by_reason.items():
         others = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
-        better = f"; --call {rule.better} is the next better rule" if rule.better and reason != NO_SCORE else ""
         what = "is refused for" if refused else "calls nothing for"
-        texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}{better}.")
+        texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}.")
+    if rule.better and any(reason != NO_SCORE for _, reason in by_reason):
+        texts.append(f"The rule to try next: --call {rule.better}.")
     return texts
