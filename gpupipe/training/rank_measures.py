@@ -57,8 +57,9 @@ PROBABILITY_DIFFERENCE = Score(
     "probability_difference", "probability of the upper class minus that of the lower class", _difference
 )
 EXPECTED_RETURN = Score(
-    "expected_return", "expected return of a long trade", lambda test, model: test_scores(test, model).ranking[:, 0]
-)
+    "expected_return", "expected return of a long trade beyond that of its peers",
+    lambda test, model: test_scores(test, model).ranking[:, 0],
+)  # fmt: skip
 SCORES = (EXPECTED_RETURN, PROBABILITY_DIFFERENCE)
 
 
@@ -150,7 +151,6 @@ def _measure(
     draws: Draws,
 ) -> tuple[Row, ByDate] | None:
     """The row of one model and score, and its measures by date; None where the model has no such score."""
-
     values = score.of(test, model)
     if np.isnan(values).all():
         return None
