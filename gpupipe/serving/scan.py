@@ -13,7 +13,7 @@ import numpy as np
 from gpupipe.artifacts.load import Models, Spent
 from gpupipe.backtest.calling import registry
 from gpupipe.backtest.calling.calls import Refusal, judged, sentences
-from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores
+from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
@@ -24,6 +24,7 @@ from gpupipe.serving.display import Display
 from gpupipe.serving.expected_moves import expected_moves
 from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
+from gpupipe.targets.trade_return import SIDES
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
 NATR = VOLATILITY  # which is also the average true range that levels are placed by, in per cent of the close

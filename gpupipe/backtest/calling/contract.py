@@ -10,9 +10,8 @@ import numpy as np
 
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import Scores
-from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
+from gpupipe.targets.trade_return import LONG, NOTHING, SHORT, SIDES
 
-SIDES = (LONG, SHORT)  # the order of the last axis of every array of two
 BUY, SELL = 0, 1  # positions in `cutoffs`
 
 
