@@ -51,7 +51,7 @@ class PooledTest:
             n_symbols += len(offsets) - 1
         column = members[0][0].target.names.index(label)
         rows = (np.concatenate(parts) for parts in (time_ns, symbol, group))
-        return cls(label, column, tuple(members), *rows, volatility)
+        return cls(label, column, tuple(members), *rows, volatility=volatility)
 
     @property
     def models(self) -> tuple[str, ...]:
