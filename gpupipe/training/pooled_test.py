@@ -50,8 +50,8 @@ class PooledTest:
             group.append(np.full(len(rows), k))
             n_symbols += len(offsets) - 1
         column = members[0][0].target.names.index(label)
-        rows = (np.concatenate(parts) for parts in (time_ns, symbol, group))
-        return cls(label, column, tuple(members), *rows, volatility=volatility)
+        times, symbols, groups = (np.concatenate(parts) for parts in (time_ns, symbol, group))
+        return cls(label, column, tuple(members), times, symbols, groups, volatility)
 
     @property
     def models(self) -> tuple[str, ...]:
