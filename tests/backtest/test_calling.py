@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe.backtest.calling import registry
-from gpupipe.backtest.calling.calls import NO_SCORE, Refusal, judged, sentences
+from gpupipe.backtest.calling.calls import NO_SCORE, OTHER_SIDE, Refusal, judged, sentences
 from gpupipe.backtest.calling.contract import Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import Scores
@@ -119,6 +119,15 @@ def test_calls_of_everything_and_silence_of_a_cutoff_are_refused():
         "--call f1 calls nothing for n: no probability reaches its cutoff.",
         "The rule to try next: --call score.",
     ]
+
+
+def test_calls_of_the_other_side_alone_are_not_called_silence():
+    falling = candidates([-0.02, -0.01])
+    calls, refusal = judged(registry.rule("score"), falling, (SHORT,), "m")
+    assert refusal is None and (calls == SHORT).all()
+    calls, refusal = judged(registry.rule("score"), falling, (LONG,), "m")
+    assert (calls == SHORT).all() and refusal.reason == OTHER_SIDE and not refusal.refused
+    assert len(sentences([refusal], registry.rule("score"))) == 1, "another rule would not help"
 
 
 def test_silence_of_a_rule_in_money_is_a_result():

@@ -19,6 +19,7 @@ from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing
 FEWEST_ROWS, FEWEST_DATES = 20, 10  # of a month that is judged
 NO_SCORE = "no expected return could be learned for it (too few dates before the test, or an older run)"
+OTHER_SIDE = "all of its calls are on the side that is not traded (--side)"
 NAMED = 6
 
 
@@ -146,8 +147,10 @@ def judged(
     if rule.needs_score and not candidates.has_score:
         return nothing, Refusal(name, NO_SCORE)
     calls = np.where(candidates.predicted, rule.call(candidates), NOTHING).astype(np.int8)
+    if not calls.any():
+        return nothing, Refusal(name, rule.why_nothing(candidates))
     if not np.isin(calls, sides).any():
-        return calls, Refusal(name, rule.why_nothing(candidates))
+        return calls, Refusal(name, OTHER_SIDE)
     if candidates.has_score:
         for k, side in enumerate((LONG, SHORT)):
             calls[(calls == side) & ~(candidates.scores.expected[:, k] > 0)] = NOTHING
@@ -184,6 +187,6 @@ def sentences(refusals: Sequence[Refusal], rule: CallingRule) -> list[str]:
         others = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
         what = "is refused for" if refused else "calls nothing for"
         texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}.")
-    if rule.better and any(reason != NO_SCORE for _, reason in by_reason):
+    if rule.better and any(reason not in (NO_SCORE, OTHER_SIDE) for _, reason in by_reason):
         texts.append(f"The rule to try next: --call {rule.better}.")
     return texts
