@@ -105,7 +105,7 @@ def test_calls_of_everything_and_silence_of_a_cutoff_are_refused():
     rows = candidates(np.linspace(0.01, 0.02, 30), probability=everything)
     calls, refusal = judged(registry.rule("f1"), rows, (LONG,), "m")
     assert not calls.any() and refusal.refused and "30 of the 30 rows of 1970-01 BUY" in refusal.reason
-    assert judged(registry.rule("f1"), rows, (SHORT,), "m")[1].reason == "no probability reaches its cutoff"
+    assert judged(registry.rule("f1"), rows, (SHORT,), "m")[1].reason == OTHER_SIDE
     # 60 dates, in whose second month no probability reaches the cutoff.
     probability = np.tile(everything[:1], (60 * 25, 1))
     probability[np.arange(60 * 25) % 25 > 4] = [0.2, 0.6, 0.2]
