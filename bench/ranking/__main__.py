@@ -92,8 +92,9 @@ def of_qlib(rows: Rows, python: str, folder: pathlib.Path) -> tuple[np.ndarray, 
     for fold in rows.folds:
         np.savez(folder / f"{fold.name}.npz", train=fold.train, validation=fold.validation, test=fold.test)
     done = subprocess.run(
-        [python, qlib_lightgbm.__file__, str(folder)], stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=True
-    )
+        [python, str(pathlib.Path(qlib_lightgbm.__file__).resolve()), str(folder)], stdout=subprocess.PIPE,
+        stderr=sys.stderr, text=True, check=True, cwd=folder,  # where Qlib leaves its records of experiments
+    )  # fmt: skip
     predictions = np.concatenate([np.load(folder / f"{fold.name}.score.npy") for fold in rows.folds])
     return predictions, json.loads(done.stdout.splitlines()[-1])
 
