@@ -17,7 +17,7 @@ from gpupipe.artifacts.layout import WALKED
 from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import data_hash
-from gpupipe.evaluation.expected_return import ExpectedReturn
+from gpupipe.evaluation.expected_return import ExpectedReturn, ranker_of
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256
 
 if TYPE_CHECKING:
@@ -132,12 +132,9 @@ class StoredPredictions:
 
     def ranker_of(self, model: int) -> int:
         """The number of the model whose log-odds the expected returns of a model read: often its own."""
-        for by_window in self.expected_returns.values():
-            for window in by_window:
-                learned = window[model]
-                if learned is not None and learned.ranker:
-                    return self.models.index((learned.ranker, *self.models[model][1:]))
-        return model
+        family, *parameters = self.models[model]
+        learned = (window[model] for by_window in self.expected_returns.values() for window in by_window)
+        return self.models.index((ranker_of(learned, family), *parameters))
 
 
 def until(panel: Panel, last_time_ns: int) -> Panel:

@@ -11,9 +11,9 @@ import numpy as np
 from gpupipe.backtest.engine import Backtest, net_returns
 from gpupipe.backtest.rules import Rules
 from gpupipe.data.panel import Panel
+from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, block_length
 
 N_DRAWS = 500
-SHORTEST_BLOCK, FEWEST_BLOCKS = 10, 3
 
 
 def buy_and_hold(result: Backtest) -> np.ndarray:
@@ -50,9 +50,9 @@ def moved_dates(n_dates: int, longest_horizon: int, n_draws: int, seed: int) -> 
 
     Dates are rotated by any number, cut into blocks, and the blocks are shuffled. So calls of a date, and of dates soon
     after each other, stay together, as calls and returns of a market do. The length of a block is that of
-    block_bootstrap.draw: ten dates, twice the longest horizon or the cube root of the dates, whichever is largest.
+    `block_bootstrap.block_length`.
     """
-    return moved_blocks(n_dates, block_of(n_dates, longest_horizon), n_draws, seed)
+    return moved_blocks(n_dates, block_length(n_dates, longest_horizon), n_draws, seed)
 
 
 def moved_blocks(n_dates: int, block: int, n_draws: int, seed: int) -> np.ndarray:
@@ -65,11 +65,6 @@ def moved_blocks(n_dates: int, block: int, n_draws: int, seed: int) -> np.ndarra
         parts = np.split(np.roll(np.arange(n_dates), int(rng.integers(n_dates))), edges)
         moved[draw] = np.concatenate([parts[k] for k in rng.permutation(len(parts))])
     return moved
-
-
-def block_of(n_dates: int, longest_horizon: int) -> int:
-    """The number of dates in a block."""
-    return max(SHORTEST_BLOCK, 2 * longest_horizon, math.ceil(n_dates ** (1 / 3)))
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ def random_entries(result: Backtest, seed: int, n_draws: int = N_DRAWS) -> Rando
     )  # fmt: skip
     by_model = (len(result.source.families), len(panel.groups), len(moved))
     host = panel.device.to_host
-    n_blocks = n_dates / block_of(n_dates, longest)
+    n_blocks = n_dates / block_length(n_dates, longest)
     return RandomEntries(host(total).reshape(by_model), host(known).reshape(by_model), n_blocks)
 
 

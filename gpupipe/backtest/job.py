@@ -22,6 +22,7 @@ from gpupipe.backtest.sources import OutOfSample, absent_sentence, sealed_test, 
 from gpupipe.backtest.tables import ALL, HOLD, equity_table, parquet, portfolios, table_of, trades_table
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation import multiple_testing
+from gpupipe.evaluation.block_bootstrap import block_length
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, sha256_of, write_atomic
 
@@ -87,7 +88,7 @@ def execute(panel: Panel, data_hash: str, out: str | os.PathLike[str], request: 
         "data": _same_data(summary.read(store.out), source, data_hash),
         "from": _text(result.times[0]), "to": _text(result.times[-1]), "dates": len(result.times),
         "seed": request.seed, "draws": benchmarks.N_DRAWS,
-        "block": benchmarks.block_of(len(result.times), max(source.horizons)),
+        "block": block_length(len(result.times), max(source.horizons)),
         "device": panel.device.kind, "statistics": rows,
     }  # fmt: skip
     tables = {

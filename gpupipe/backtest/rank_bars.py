@@ -20,9 +20,9 @@ VOLUME_BARS = 20
 def score_of(source: OutOfSample) -> Any:
     """float32 (n_rows, n_models), on the panel's device: the score by which names are ranked; NaN without one.
 
-    The expected return of a long trade less that of the mean symbol of the date, as the payoffs have it
-    (`expected_return.Scores.ranking`): the higher, the better to own; the lower, the better to be short. A model
-    without an expected return has no score. Where `source` comes without any, the score is P(BUY) - P(SELL).
+    The expected return of a long trade beyond that of its peers (`expected_return.Scores.ranking`): the higher, the
+    better to own; the lower, the better to be short. A model without an expected return has no score. Where `source`
+    comes without any, the score is P(BUY) - P(SELL).
     """
     if source.expected_returns is None:
         return source.values[:, :, 2] - source.values[:, :, 0]
@@ -31,7 +31,9 @@ def score_of(source: OutOfSample) -> Any:
 
 def score_in_words(source: OutOfSample) -> str:
     """What `score_of` returns."""
-    return "P(BUY) - P(SELL)" if source.expected_returns is None else "expected return of a long trade"
+    if source.expected_returns is None:
+        return "P(BUY) - P(SELL)"
+    return "expected return of a long trade beyond that of its peers"
 
 
 @dataclass(frozen=True)

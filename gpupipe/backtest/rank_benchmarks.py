@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpupipe.backtest.benchmarks import FEWEST_BLOCKS, N_DRAWS, block_of, moved_blocks
+from gpupipe.backtest.benchmarks import N_DRAWS, moved_blocks
 from gpupipe.backtest.rank_portfolio import RankBacktest
+from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, block_length
 
 _ROUNDING = 1e-12  # of a mean return: draws that choose the same names must count as equal
 
@@ -36,7 +37,7 @@ def nulls(result: RankBacktest, seed: int, n_draws: int = N_DRAWS) -> list[Null]
     """The null distributions of every model.
 
     A period lasts from the fill of a decision to that of the next one; its return is that of the target weights, with
-    no trade and no cost within it. Blocks of decisions that span at least the dates of `benchmarks.block_of` stay
+    no trade and no cost within it. Blocks of decisions that span at least as many dates as `block_length` says stay
     together: their weights move to the dates of another block, or their names are exchanged by one permutation, so
     that a draw trades about as much as the portfolio. On a date when a name has no price, the others share its weight.
     """
@@ -49,7 +50,7 @@ def nulls(result: RankBacktest, seed: int, n_draws: int = N_DRAWS) -> list[Null]
         returns = _period_returns(result, np.array(dates, np.int64))
         n_periods = len(returns)
         longest = max(result.source.horizons[model] for model in models)
-        block = math.ceil(block_of(result.bars.n_dates, longest) / every)
+        block = math.ceil(block_length(result.bars.n_dates, longest) / every)
         if not n_periods or n_periods / block < FEWEST_BLOCKS:
             continue
         weights = np.stack([result.decisions.of(model, result.bars.n_symbols)[:n_periods] for model in models])

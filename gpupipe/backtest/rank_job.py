@@ -16,6 +16,7 @@ from gpupipe.backtest.rank_rules import RankRules
 from gpupipe.backtest.rank_trades import round_trips, trips_table
 from gpupipe.backtest.tables import ALL, table_of
 from gpupipe.data.panel import Panel
+from gpupipe.evaluation.block_bootstrap import block_length
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, Store, sha256_of
 
@@ -69,7 +70,7 @@ def execute(
         "source": "sealed test" if request.source == SEALED else source.source,
         "data": job._same_data(summary.read(store.out), source, data_hash),
         "from": job._text(times[0]), "to": job._text(times[-1]), "dates": len(times), "seed": request.seed,
-        "draws": benchmarks.N_DRAWS, "block": benchmarks.block_of(len(times), max(source.horizons)),
+        "draws": benchmarks.N_DRAWS, "block": block_length(len(times), max(source.horizons)),
         "statistics": rows,
     }  # fmt: skip
     tables = {

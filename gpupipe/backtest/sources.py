@@ -11,7 +11,7 @@ import numpy as np
 
 from gpupipe.backtest.choices import SEALED
 from gpupipe.data.panel import Panel
-from gpupipe.evaluation.expected_return import ExpectedReturn, lean_of
+from gpupipe.evaluation.expected_return import ExpectedReturn, lean_of, ranker_of
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.classes import horizon_and_threshold, percent
 
@@ -198,14 +198,14 @@ def sealed_test(
     for m, (family, label) in enumerate(columns):
         for s, sector in enumerate(panel.groups):
             cutoffs[m, s] = models.cutoffs.get((sector, label, family), (np.nan, np.nan))
-    rankers = {learned.ranker or family for (_, _, family), learned in models.expected_returns.items()}
-    chosen = list(dict.fromkeys(family for family, _ in columns))
-    read = [*chosen, *sorted(rankers & set(models.families) - set(chosen))]
+    learned = [[models.expected_returns.get((sector, label, family)) for sector in panel.groups]
+               for family, label in columns]  # fmt: skip
+    rankers = [ranker_of(of_model, family) for of_model, (family, _) in zip(learned, columns, strict=True)]
+    read = list(dict.fromkeys([*(family for family, _ in columns), *rankers]))
     predicted, at = models.predict(panel, read, rows).values, models.columns(read)
     lean = np.full((panel.n_rows, len(columns)), np.nan, np.float32)
-    for m, (family, label) in enumerate(columns):
-        ranker = next((v.ranker for key, v in models.expected_returns.items() if key[1:] == (label, family)), "")
-        lean[:, m] = lean_of(panel.device.to_host(predicted[:, at.index((ranker or family, label))]))
+    for m, (ranker, (_, label)) in enumerate(zip(rankers, columns, strict=True)):
+        lean[:, m] = lean_of(panel.device.to_host(predicted[:, at.index((ranker, label))]))
     return OutOfSample(
         values=predicted[:, [at.index(column) for column in columns]],
         lean=lean,
@@ -217,12 +217,7 @@ def sealed_test(
         until_ns=until_ns,
         source=f"sealed test of {models.out}",
         panel=panel,
-        expected_returns=[
-            [
-                [models.expected_returns.get((sector, label, family)) for sector in panel.groups]
-                for family, label in columns
-            ]
-        ],
+        expected_returns=[learned],
         absent=absent_groups(models.learned_by_group, panel.groups),
     )
 

@@ -203,11 +203,14 @@ def _portfolio_table(to: Console, title: str, rows: list[dict[str, Any]]) -> Non
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in sorted(rows, key=lambda row: -_or(row["sharpe"], -1e9)):
+    acting = [row for row in rows if row.get("trades") != 0]
+    for row in sorted(acting, key=lambda row: -_or(row["sharpe"], -1e9)):
         skill, held = row.get("skill") or "", row["model"] == BUY_AND_HOLD
         style = "bold" if skill == SKILL or held else "dim" if skill in (NO_SKILL, NOT_KNOWN) else ""
         table.add_row(*_portfolio_cells(row), skill, style=style)
     print_whole(to, table)
+    if idle := len(rows) - len(acting):
+        to.print(f"{idle} of {sum('trades' in row for row in rows)} models made no trade and have no row.")
 
 
 def _portfolio_cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -231,6 +234,7 @@ def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     from gpupipe.backtest.statistics import SKILL
+    from gpupipe.cli.tables import print_whole
 
     table = Table(title="sectors", title_justify="left", title_style="bold", header_style="dim", box=None)
     table.add_column("sector", no_wrap=True)
@@ -247,7 +251,7 @@ def _sector_table(to: Console, rows: list[dict[str, Any]]) -> None:
             f"{sum(_or(row['p_value'], 1) <= 0.05 for row in acting)}", f"{sum(row['trades'] for row in acting):,}",
             *spread, _text(held, 2),
         )  # fmt: skip
-    to.print(table)
+    print_whole(to, table)
 
 
 def _or(value: float | None, other: float) -> float:

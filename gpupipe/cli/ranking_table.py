@@ -27,11 +27,12 @@ def show_ranking(to: Console, whole: dict[str, Any], names: ModelNames) -> None:
     neutral = ("within sectors",) if to.width >= WIDE else ()
     for score in dict.fromkeys(row["score"] for row in rows):
         of_score = [row for row in rows if row["score"] == score and row["model"] in judged]
-        to.print(styled("ranking", "bold"), _how(of_score[0]), sep="")
+        how = _how(of_score[0]) if score == rows[0]["score"] else ""  # it is the same for all scores
+        to.print(styled("ranking", "bold"), f" by the {of_score[0]['title']}{how}", sep="")
         table = figures_table(("label", "model"), ("rank IC", *neutral, "ICIR", "spread, %"))
         for row in of_score:
             correlations = [correlation_text(row, name) for name in ("rank_ic", "rank_ic_neutral")[: 1 + len(neutral)]]
-            icir = "-" if row["rank_icir"] is None else f"{row['rank_icir']:.2f}"
+            icir = "-" if row["rank_icir"] is None else f"{row['rank_icir']:z.2f}"
             table.add_row(title_of(row), names[row["model"]], *correlations, icir, spread_text(row))
         print_whole(to, table)
 
@@ -40,9 +41,9 @@ def _how(row: dict[str, Any]) -> str:
     """What the figures are; all rows of a score have the same symbols and quantiles, but for labels that some lack."""
     cut = f"{row['quantiles']} quantiles" if row["quantiles"] else "too few for quantiles"
     return (
-        f" by the {row['title']}, of {row['symbols']:g} symbols a date (median; {cut}): mean rank IC with its 95 % "
-        "interval, its mean over its standard deviation by date (ICIR), and the return of the highest minus the lowest "
-        "quantile, in percent, after costs"
+        f", of {row['symbols']:g} symbols a date (median; {cut}). Rank IC: Spearman's correlation with the return over "
+        "the label's bars, mean over dates with its 95 % interval; ICIR: that mean over the standard deviation of the "
+        "dates; spread: the return of the highest minus that of the lowest quantile, after costs."
     )
 
 
@@ -55,7 +56,9 @@ def spread_text(row: dict[str, Any]) -> str:
     net, low, high = (row[f"spread_net{end}"] for end in ("", "_low", "_high"))
     if net is None:
         return "-"
-    return f"{100 * net:.2f}" if low is None or high is None else f"{100 * net:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    if low is None or high is None:
+        return f"{100 * net:z.2f}"
+    return f"{100 * net:z.2f} [{100 * low:z.2f}, {100 * high:z.2f}]"
 
 
 def correlation_text(row: dict[str, Any], name: str) -> str:
@@ -67,4 +70,4 @@ def correlation_text(row: dict[str, Any], name: str) -> str:
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     if value is None:
         return "-"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value:z.3f}" if low is None or high is None else f"{value:z.3f} [{low:z.3f}, {high:z.3f}]"

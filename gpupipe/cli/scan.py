@@ -183,7 +183,7 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
     table = Table(box=None, header_style="dim")
     for name in ("symbol", "sector", "bar", "side", "bars"):
         table.add_column(name, no_wrap=True)
-    for name in ("at %", "buy %", "usual", "sell %", "usual", "net %", "±", "move %", "agree %"):
+    for name in ("at %", "buy %", "base buy", "sell %", "base sell", "net %", "±", "move %", "agree %"):
         table.add_column(name, justify="right", no_wrap=True)
     heads = ("close", "entry", "stop", "target")
     for name in heads:
@@ -210,9 +210,10 @@ def _show_signals(to: Console, signals: list[Signal], display: Display) -> None:
         )  # fmt: skip
     print_whole(to, table)
     to.print(
-        "buy %, sell %: probabilities that the price reaches the barrier, beside the sector's usual shares; net %: "
-        "what the trade is expected to earn after costs, with its standard error; move %: how far the price is "
-        "expected to move over the bars, up or down (one standard deviation).", style="dim",
+        "buy %, sell %: probabilities that the price reaches the barrier; base: the shares of the sector's training "
+        "rows that did; net %: what the trade is expected to earn after costs, ± its standard error; move %: how far "
+        "the price is expected to move over the bars, up or down (one standard deviation); agree %: the share of the "
+        "other model families with the same call.", style="dim",
     )  # fmt: skip
 
 

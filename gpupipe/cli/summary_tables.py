@@ -174,8 +174,8 @@ class SummaryTables:
         self.to.print(
             styled("touch and direction", "bold"),
             ": the two parts that a gain is the sum of. Touch: does the price reach a barrier (BUY or SELL against "
-            "HOLD)? Direction: which one (BUY against SELL where it moved)? Direction can gain the share of the "
-            'prior\'s loss under "most" and no more. A tilde (~) says no skill, for the part alone.',
+            "HOLD)? Direction: which one (BUY against SELL where it moved)? Most: the part's share of the prior's "
+            "loss, which its gain cannot exceed. A tilde (~) says no skill, for the part alone.",
             sep="",
         )
         table = Table(header_style="dim", box=None, padding=(0, 1, 0, 0))

@@ -118,15 +118,25 @@ class Draws:
         return total
 
 
+def block_length(n_times: int, longest_horizon: int) -> int:
+    """Times in a block: ten, twice the longest horizon (in bars) or the cube root of n_times, whichever is largest.
+
+    Label windows of h bars overlap over h times, volatility persists for longer, and blocks must grow with the history
+    for an interval to be consistent (Kunsch 1989).
+
+    >>> block_length(500, 1), block_length(500, 10), block_length(2000, 1)
+    (10, 20, 13)
+    """
+    return max(BLOCK_TIMES, 2 * longest_horizon, math.ceil(n_times ** (1 / 3)))
+
+
 def draw(times: np.ndarray, longest_horizon: int, seed: int) -> Draws:
     """Draw N_DRAWS bootstrap samples of `times`, int64, duplicates allowed; equal seeds give equal draws.
 
-    A block has the largest of ten times, twice the longest horizon (in bars), and the cube root of the number of times:
-    label windows of h bars overlap over h times, volatility persists for longer, and blocks must grow with the history
-    for the interval to be consistent (Kunsch 1989).
+    longest_horizon: in bars; see `block_length`.
     """
     times = np.unique(times)
-    block = max(BLOCK_TIMES, 2 * longest_horizon, math.ceil(len(times) ** (1 / 3)))
+    block = block_length(len(times), longest_horizon)
     n_blocks = max(1, round(len(times) / block))
     rng = np.random.default_rng([seed, 4])
     return Draws(times, block, rng.integers(0, max(1, len(times)), (N_DRAWS, n_blocks)))
@@ -220,15 +230,25 @@ def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float
     Source: Hesterberg (2015), "expanded percentile". He changes the percentiles instead, but 2,000 draws do not reach
     those that few blocks need.
     """
-    from scipy.special import ndtri, stdtrit
-
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(estimate) or n_blocks < FEWEST_BLOCKS or not drawn.size:
         return float("nan"), float("nan")
     tail = (1 + LEVEL) / 2
-    stretch = stdtrit(n_blocks - 1, tail) / ndtri(tail) * math.sqrt(n_blocks / (n_blocks - 1))
+    stretch = student_over_normal(n_blocks) * math.sqrt(n_blocks / (n_blocks - 1))
     low, high = np.quantile(drawn, [1 - tail, tail])
     return float(estimate + stretch * (low - estimate)), float(estimate + stretch * (high - estimate))
+
+
+def student_over_normal(n_blocks: float) -> float:
+    """Half the width of a 95 % interval by Student's t of n_blocks - 1 degrees of freedom, over that of a normal one.
+
+    >>> round(student_over_normal(4), 2), round(student_over_normal(24), 2)
+    (1.62, 1.06)
+    """
+    from scipy.special import ndtri, stdtrit
+
+    tail = (1 + LEVEL) / 2
+    return float(stdtrit(n_blocks - 1, tail) / ndtri(tail))
 
 
 def events_of(y: np.ndarray) -> np.ndarray:

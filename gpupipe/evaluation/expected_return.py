@@ -6,27 +6,28 @@ Three steps, each of them small enough to be printed:
    is the mean of the payoffs of its bin, weighted by its class probabilities.
 2. Selection. Realised returns are regressed on two predictors: the raw return; and the lean, the log-odds of the upper
    against the lower class times the volatility, of an estimator of the run that ranks returns, if there is one. All
-   are taken less their mean over the symbols of the same date and of like volatility, so that neither the market's move
-   nor that of volatile stocks is a merit. The raw returns of a stretch of dates come from the payoffs of the other
+   are taken minus their mean over the symbol's peers, so that neither the market's move nor that of volatile stocks
+   counts as skill. The raw returns of a stretch of dates come from the payoffs of the other
    stretches (cross-fitting), because payoffs fit the dates that they were learned from. A slope of 1 says that the
    probabilities are right about the direction.
 3. Level. The mean realised return of all rows: what a trade of any symbol earned.
 
     expected = level + slope * (raw - peers' raw) + lean slope * (lean - peers' lean),  before costs
 
-A symbol's peers are those of the same date whose volatility has a like rank, a fifth of them or ten at least; a few
-symbols' weight is on the mean of all rows, so that the score is still defined for a single symbol. Slopes and level are
-estimates, and are believed as far as their standard errors allow: the slope against 0 with a deviation of 1 (an order
-that may be right, or wrong), the lean against an information coefficient of 0 with a deviation of 0.05, the level
-against 0 with the deviation that it has itself (empirical Bayes: an estimate of one standard error is halved). Standard
-errors are those of sums over blocks of dates, because trades of one date, and of overlapping windows, move together.
+A symbol's peers are the symbols of the same date with a similar rank of volatility: a fifth of the date's symbols, or
+ten at least. The mean of all fitted rows counts as five more peers, so that the score is defined for a single symbol.
+Slopes and level are estimates, and are shrunk by their standard errors: each has a normal prior with mean 0, the slope
+with a deviation of 1 (the probabilities may be right about the order of the symbols, or worth nothing), the lean with
+that of an information coefficient of 0.05, the level with its own size (empirical Bayes: an estimate of one standard
+error is halved). Standard errors are those of sums over blocks of dates, because trades of one date, and of overlapping
+windows, move together.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ import numpy as np
 
 from gpupipe.evaluation.losses import SMALLEST_PROBABILITY
 
+VOLATILITY = "natr_14"  # the feature by whose bins payoffs are learned, and by whose ranks peers are grouped
 N_PEERS, FEWEST_PEERS = 5, 10  # groups of like volatility on a date, and symbols of a group
 PRIOR_SYMBOLS = 5.0  # symbols' weight on the mean of all rows, in the mean of peers
 SIDES = ("long", "short")
@@ -45,16 +47,16 @@ SIGNS = np.array([1.0, -1.0])  # of the lean, for a long and for a short trade
 class Effect:
     """An estimate with its standard error.
 
-    >>> believed = Effect(0.5, 1.0).given(1.0)  # beforehand 0 with a deviation of 1: half of it is believed
-    >>> believed.estimate, round(believed.error, 3)
+    >>> effect = Effect(0.5, 1.0).posterior(1.0)  # prior: mean 0, deviation 1
+    >>> effect.estimate, round(effect.error, 3)
     (0.25, 0.707)
     """
 
     estimate: float
     error: float
 
-    def given(self, deviation: float) -> Effect:
-        """Mean and deviation after the estimate, of a value that was expected to be 0 with this deviation beforehand.
+    def posterior(self, deviation: float) -> Effect:
+        """Posterior mean and deviation under a normal prior with mean 0 and this deviation.
 
         A deviation of 0, or an estimate of exactly 0 with no error, leaves 0.
         """
@@ -68,11 +70,11 @@ class Effect:
 class Slopes:
     """The coefficients of the raw return and of the lean, on one side.
 
-    estimate: float64 (2,).  covariance: float64 (2, 2), of the estimates.  deviation: float64 (2,), what they were
-    expected to be beforehand, around 0; 0 for a predictor that does not vary.
+    estimate: float64 (2,).  covariance: float64 (2, 2), of the estimates.  deviation: float64 (2,), of their normal
+    prior with mean 0; 0 for a predictor that does not vary.
 
     >>> slopes = Slopes(np.array([0.5, 0.0]), np.diag([1.0, 0.0]), np.array([1.0, 0.0]))
-    >>> mean, covariance = slopes.given()
+    >>> mean, covariance = slopes.posterior()
     >>> mean.tolist(), covariance[0].tolist()
     ([0.25, 0.0], [0.5, 0.0])
     """
@@ -87,8 +89,8 @@ class Slopes:
             float(self.estimate[predictor]), math.sqrt(max(0.0, float(self.covariance[predictor, predictor])))
         )
 
-    def given(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (2,) and covariance (2, 2) of the coefficients after the estimates.
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean (2,) and covariance (2, 2) of the coefficients.
 
         A mean below 0 is 0: an order that was worth less than nothing is not turned around.
         """
@@ -107,10 +109,10 @@ class Slopes:
 class Scores:
     """Scores of rows; float64 (n_rows, 2), the last axis long and short; returns of a trade before costs.
 
-    expected: the expected return.  error: its standard error.  selection: the part of it that is due to the row, beyond
+    expected: the expected return.  error: its standard error.  selection: the part of it that is the row's own, beyond
     its peers.  selection_error: the standard error of that part.
-    ranking: the selection; or, where nothing of it is believed on a side, the raw return less that of the peers. It
-    orders the symbols of a date, whether or not the order was shown to be worth anything.
+    ranking: the selection; or, where both slopes of a side are shrunk to 0, the raw return minus that of the peers. It
+    orders the symbols of a date, whether or not that order was shown to be worth anything.
 
     >>> zero = np.zeros((1, 2))
     >>> Scores(zero + 0.01, zero + 0.004, zero, zero, zero).expected.tolist()
@@ -122,6 +124,16 @@ class Scores:
     selection: np.ndarray
     selection_error: np.ndarray
     ranking: np.ndarray
+
+    @classmethod
+    def unknown(cls, n_rows: int) -> Scores:
+        """NaN for every row."""
+        return cls(*(np.full((n_rows, 2), np.nan) for _ in dataclasses.fields(cls)))
+
+    def put(self, rows: np.ndarray, scores: Scores) -> None:
+        """Set the scores of some rows, int64 (n,) or bool (n_rows,)."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[rows] = getattr(scores, field.name)
 
 
 @dataclass(frozen=True)
@@ -184,14 +196,14 @@ class ExpectedReturn:
         beyond[known] = columns[known] - _of_peers(columns[known], peers, self.centre)
         parts = [self._side(side, beyond) for side in range(2)]
         selection, selection_error, ranking = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
-        levels = [effect.given(abs(effect.estimate)) for effect in self.level]
+        levels = [effect.posterior(abs(effect.estimate)) for effect in self.level]
         level, level_error = (np.array([getattr(effect, name) for effect in levels]) for name in ("estimate", "error"))
         return Scores(level + selection, np.hypot(level_error, selection_error), selection, selection_error, ranking)
 
     def _side(self, side: int, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Selection, its error and the ranking of one side; beyond: float64 (n_rows, 3)."""
         predictors = np.column_stack([beyond[:, side], SIGNS[side] * beyond[:, 2]])
-        mean, covariance = self.slopes[side].given()
+        mean, covariance = self.slopes[side].posterior()
         selection = predictors @ mean
         error = np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", predictors, covariance, predictors), 0.0))
         return selection, error, selection if mean.any() else predictors[:, RAW]
@@ -225,6 +237,15 @@ class ExpectedReturn:
         )  # fmt: skip
 
 
+def ranker_of(learned: Iterable[ExpectedReturn | None], family: str) -> str:
+    """The estimator whose log-odds the expected returns of a family's models read: the run's ranker, else the family.
+
+    >>> ranker_of([None], "linear")
+    'linear'
+    """
+    return next((value.ranker for value in learned if value is not None), "") or family
+
+
 def lean_of(probability: np.ndarray) -> np.ndarray:
     """float64 (n,): log-odds of the last class against the first; NaN where one is.  probability: float (n, n_classes).
 
@@ -249,7 +270,7 @@ def times_volatility(lean: np.ndarray, volatility: np.ndarray, edges: np.ndarray
 
 
 def peers_of(time_ns: np.ndarray, volatility: np.ndarray) -> np.ndarray:
-    """int64 (n,): a number for the peers of each row: rows of the same time whose volatility has a like rank.
+    """int64 (n,): the number of each row's group of peers: rows of the same time with a similar rank of volatility.
 
     A time has a group for each FEWEST_PEERS of its rows, at least one and at most N_PEERS. Unknown volatilities rank
     last.
@@ -279,13 +300,11 @@ def scores_of(
     probability: float (n, n_classes).  lean: float (n,).  volatility: float (n,), or None where nothing was learned.
     time_ns, group: int64 (n,).
     """
-    whole = Scores(*(np.full((len(time_ns), 2), np.nan) for _ in dataclasses.fields(Scores)))
+    whole = Scores.unknown(len(time_ns))
     for value in {id(value): value for value in learned if value is not None}.values():
         at = np.flatnonzero(np.isin(group, [g for g, other in enumerate(learned) if other is value]))
         assert volatility is not None, "an expected return needs volatilities"
-        some = value.scores(probability[at], lean[at], volatility[at], time_ns[at])
-        for field in dataclasses.fields(Scores):
-            getattr(whole, field.name)[at] = getattr(some, field.name)
+        whole.put(at, value.scores(probability[at], lean[at], volatility[at], time_ns[at]))
     return whole
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gpupipe.evaluation.block_bootstrap import block_length, student_over_normal
 from gpupipe.evaluation.expected_return import (
     LEAN,
     SIGNS,
@@ -19,9 +20,9 @@ from gpupipe.evaluation.expected_return import (
 
 N_BINS = 5  # of volatility, for payoffs
 PRIOR_ROWS = 100.0  # rows' weight on a class's payoff over all bins, in each bin
-SLOPE_DEVIATION = 1.0  # of the slope before anything is known: 1 is the slope of right probabilities
-IC_DEVIATION = 0.05  # of the lean's information coefficient before anything is known
-STRETCHES = 5  # of dates, for cross-fitting
+SLOPE_DEVIATION = 1.0  # of the slope's prior: 1 is the slope of right probabilities
+IC_DEVIATION = 0.05  # of the prior of the lean's information coefficient
+N_PERIODS = 5  # of dates, for cross-fitting
 FEWEST_BLOCKS = 4
 
 
@@ -57,9 +58,9 @@ def fit(
     bins, shape = np.searchsorted(edges, volatility, side="right"), (len(edges) + 1, probability.shape[1])
     payoff = _payoffs(bins, y, gross, *shape)
     crossed = np.empty((len(y), 2))
-    stretch = date * STRETCHES // len(dates)
-    for k in range(STRETCHES):
-        inside = stretch == k
+    period = date * N_PERIODS // len(dates)
+    for k in range(N_PERIODS):
+        inside = period == k
         others = _payoffs(bins[~inside], y[~inside], gross[~inside], *shape)
         crossed[inside] = raw_returns(others, probability[inside], bins[inside])
     n_blocks = len(dates) // block
@@ -70,17 +71,12 @@ def fit(
         realised = gross[:, side].astype(np.float64)
         levels.append(ratio(realised, np.ones(len(y)), block_of_row, n_blocks))
         columns = (crossed[:, side], SIGNS[side] * leaned, realised)
-        x = [_less_mean(values, peers) for values in columns]
+        x = [_centred(values, peers) for values in columns]
         slopes.append(_regression(np.column_stack(x[:2]), x[2], block_of_row, n_blocks))
     centre = np.append(raw_returns(payoff, probability, bins).mean(axis=0), leaned.mean())
     return ExpectedReturn(
         edges, payoff, centre, (levels[0], levels[1]), (slopes[0], slopes[1]), len(y), len(dates), ranker
     )
-
-
-def block_length(n_dates: int, horizon: int) -> int:
-    """The number of dates in a block, as `block_bootstrap.draw` chooses it."""
-    return max(10, 2 * horizon, math.ceil(n_dates ** (1 / 3)))
 
 
 def _edges(volatility: np.ndarray) -> np.ndarray:
@@ -93,7 +89,7 @@ def _edges(volatility: np.ndarray) -> np.ndarray:
 
 
 def _payoffs(bins: np.ndarray, y: np.ndarray, gross: np.ndarray, n_bins: int, n_classes: int) -> np.ndarray:
-    """float64 (2, n_bins, n_classes): mean returns by bin and class, pulled to those of the class over all bins.
+    """float64 (2, n_bins, n_classes): mean returns by bin and class, shrunk towards those of the class over all bins.
 
     A class that never occurs has the mean return of all rows.
     """
@@ -117,13 +113,13 @@ def ratio(above: np.ndarray, below: np.ndarray, block: np.ndarray, n_blocks: int
     estimate = tops.sum() / whole
     residual = tops - estimate * bottoms
     error = math.sqrt(float((residual**2).sum()) * n_blocks / (n_blocks - 1)) / whole
-    return Effect(float(estimate), float(error * _stretch(n_blocks)))
+    return Effect(float(estimate), float(error * student_over_normal(n_blocks)))
 
 
 def _regression(x: np.ndarray, y: np.ndarray, block: np.ndarray, n_blocks: int) -> Slopes:
     """The least-squares coefficients of y, float64 (n,), on x, float64 (n, 2), with their covariance over blocks.
 
-    A predictor that does not vary, or that the other explains, has the coefficient 0 and is not believed.
+    A predictor that does not vary, or that the other explains, has the coefficient 0, and a prior that leaves it there.
     """
     products = np.empty((n_blocks, 2, 2))
     tops = np.empty((n_blocks, 2))
@@ -143,20 +139,13 @@ def _regression(x: np.ndarray, y: np.ndarray, block: np.ndarray, n_blocks: int) 
         estimate[active] = inverse @ tops.sum(axis=0)[active]
         residual = tops[:, active] - products[:, active][:, :, active] @ estimate[active]
         meat = residual.T @ residual * n_blocks / (n_blocks - 1)
-        covariance[at] = inverse @ meat @ inverse * _stretch(n_blocks) ** 2
+        covariance[at] = inverse @ meat @ inverse * student_over_normal(n_blocks) ** 2
         of_ic = IC_DEVIATION * math.sqrt(float((y**2).sum()) / variance[LEAN]) if variance[LEAN] > 0 else 0.0
         deviation[active] = np.array([SLOPE_DEVIATION, of_ic])[active]
     return Slopes(estimate, covariance, deviation)
 
 
-def _stretch(n_blocks: int) -> float:
-    """By what Student's t widens an interval of few blocks, as in block_bootstrap.interval."""
-    from scipy.special import ndtri, stdtrit
-
-    return float(stdtrit(n_blocks - 1, 0.975) / ndtri(0.975))
-
-
-def _less_mean(values: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Values less the mean of their part.  part: int64 (n,), >= 0."""
+def _centred(values: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Values minus the mean of their part.  part: int64 (n,), >= 0."""
     count = np.bincount(part)
     return values - (np.bincount(part, values) / np.maximum(count, 1))[part]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -159,6 +160,15 @@ class Ranks:
         """float64 (n,): ranks from 1 on; equal values have the mean of their ranks."""
         return self.least + (self.ties + 1) / 2
 
+    def top(self, count: np.ndarray, places: Any) -> np.ndarray:
+        """float64 (n,): the weight of each value among the highest of its date; equal values share the last places.
+
+        count: int64 (n,), values of the date.  places: how many are the highest: one number, or float (n,).
+        """
+        higher = count - self.least - self.ties
+        weight: np.ndarray = np.clip((places - higher) / self.ties, 0.0, 1.0)
+        return weight
+
 
 def ranks_by(date: np.ndarray, values: np.ndarray) -> Ranks:
     """Rank values within dates.  date: int64 (n,).  values: float (n,), finite."""
@@ -302,8 +312,7 @@ def _quantile_measures(sections: CrossSections, ranks: Ranks, excess: np.ndarray
 def _top_k(sections: CrossSections, ranks: Ranks, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hit rate and mean excess return of the top K, by date."""
     count, k = sections.symbols, sections.top_k
-    above = count[sections.date] - ranks.least - ranks.ties  # symbols with a higher score
-    weight = np.clip((k - above) / ranks.ties, 0.0, 1.0)
+    weight = ranks.top(count[sections.date], k)
     size = np.where(count >= 2 * k, sections.total(weight), 0.0)
     return _safe(sections.total(weight * (excess > 0)), size), _safe(sections.total(weight * excess), size)
 

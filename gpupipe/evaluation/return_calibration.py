@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpupipe.evaluation.expected_return_fit import FEWEST_BLOCKS, block_length, ratio
+from gpupipe.evaluation.block_bootstrap import block_length
+from gpupipe.evaluation.expected_return_fit import FEWEST_BLOCKS, ratio
 
 
 @dataclass(frozen=True)

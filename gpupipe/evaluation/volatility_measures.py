@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.evaluation.block_bootstrap import Draws, interval
+from gpupipe.evaluation.ranking import Ranks, ranks_by
 
 TOP_SHARE = 0.1  # of a date's symbols, those that are expected to move most
 FEWEST_SYMBOLS = 10  # of a date that is compared within itself
@@ -120,37 +121,24 @@ def bars_a_year(time_ns: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Values in the order of each date. start: rows of the date below; ties: rows with an equal value, itself included;
-    count: rows of the date; int64 (n,) each.  centred: float64 (n,), average rank less the mean rank of the date."""
+    """The ranks of values within their dates.  count: int64 (n,), values of each row's date."""
 
-    start: np.ndarray
-    ties: np.ndarray
+    ranks: Ranks
     count: np.ndarray
-    centred: np.ndarray
 
     @classmethod
     def of(cls, values: np.ndarray, date: np.ndarray) -> _Ranked:
-        order = np.lexsort((values, date))
-        by_value, by_date = values[order], date[order]
-        n = len(order)
-        position = np.arange(n)
-        new_date = np.ones(n, bool)
-        new_date[1:] = by_date[1:] != by_date[:-1]
-        new_value = new_date.copy()
-        new_value[1:] |= by_value[1:] != by_value[:-1]
-        first = np.maximum.accumulate(np.where(new_date, position, 0))
-        group, begin = np.cumsum(new_value) - 1, np.flatnonzero(new_value)
-        start, ties = np.empty(n, np.int64), np.empty(n, np.int64)
-        start[order], ties[order] = begin[group] - first, np.bincount(group)[group] if n else 0
-        count = np.bincount(date)[date] if n else np.zeros(0, np.int64)
-        return cls(start, ties, count, start + (ties - 1) / 2 - (count - 1) / 2)
+        return cls(ranks_by(date, values), np.bincount(date)[date] if len(date) else np.zeros(0, np.int64))
+
+    @property
+    def centred(self) -> np.ndarray:
+        """float64 (n,): ranks minus the mean rank of the date."""
+        return self.ranks.mean - (self.count + 1) / 2
 
     @property
     def top(self) -> np.ndarray:
         """float64 (n,): the weight of each row among the largest tenth of its date; they add up to its places."""
-        places = np.maximum(1, np.round(TOP_SHARE * self.count))
-        larger = self.count - self.start - self.ties
-        return np.clip((places - larger) / self.ties, 0.0, 1.0)
+        return self.ranks.top(self.count, np.maximum(1, np.round(TOP_SHARE * self.count)))
 
 
 def _stops(volatility: np.ndarray, rival: np.ndarray, rows: Outcomes) -> tuple[tuple[np.ndarray, np.ndarray], Any]:

@@ -10,22 +10,22 @@ from gpupipe.evaluation.calibration_slices import MONTH, VOLATILITY, errors_off,
 from gpupipe.report import rank_charts
 from gpupipe.report.formatting import title_of_label
 from gpupipe.report.page import Figure, Section, Table
-from gpupipe.report.tear_sheet import best_known
+from gpupipe.report.shown_model import shown_model
 
 Row = Mapping[str, Any]
 NORMAL = 1.96
-TITLES = {MONTH: "month", VOLATILITY: "volatility, calmest fifth of the training rows on the left"}
+TITLES = {MONTH: "month", VOLATILITY: "volatility quintile"}
 WORDS = {MONTH: "in", VOLATILITY: "in volatility quintile"}
 
 
 def calibration_by_slice(lines: Sequence[Row] | None) -> Section | None:
-    """Expected and observed frequencies of the best-known model, by month and by volatility; a table of all models.
+    """Expected and observed frequencies of the model that is shown, by month and by volatility; a table of all models.
 
     lines: rows of calibration_slices.parquet; None or empty gives None.
     """
     if not lines:
         return None
-    shown = best_known([line["model"] for line in lines])
+    shown = shown_model([line["model"] for line in lines])
     of_model = [line for line in lines if line["model"] == shown]
     parts: list[Any] = []
     for by in (MONTH, VOLATILITY):
@@ -33,7 +33,7 @@ def calibration_by_slice(lines: Sequence[Row] | None) -> Section | None:
         if points:
             caption = (
                 f"Expected (tick) and observed (triangle) frequency of SELL and BUY by {by}, {shown}; the interval of "
-                "the observed frequency is 1.96 standard errors to each side"
+                "the observed frequency is 1.96 standard errors to each side, where there is one"
             )
             parts.append(Figure(caption, rank_charts.expected_and_observed(points, TITLES[by])))
     columns = [("label", False), ("model", False), ("class", False), ("by", False), ("slice", False), ("rows", True),
@@ -49,7 +49,8 @@ def calibration_by_slice(lines: Sequence[Row] | None) -> Section | None:
     text = [
         "Are the probabilities right in every month, and on calm and turbulent rows alike? Rows: the sealed test, all "
         "sectors together. Standard errors are of sums by date, since rows of one date share its shocks and label "
-        "windows overlap; a slice with fewer than ten dates, or five expected events, has none.",
+        "windows overlap; a slice with fewer than ten dates, or five expected events, has none. Quintile 1 of "
+        "volatility is the calmest; quintiles are cut on the training rows.",
         *furthest_sentences(of_model),
     ]
     return Section("Calibration by month and volatility", text, parts)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe.estimators import registry
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent
 from gpupipe.report.page import Figure, Section, Table
+from gpupipe.report.shown_model import shown_model
 
 Row = Mapping[str, Any]
-COLUMNS = [("label", False), ("model", False), ("side", False), ("level, %", True), ("±", True), ("slope", True),
-           ("± ", True), ("lean, errors", True), ("furthest group, errors", True)]  # fmt: skip
+COLUMNS = [("label", False), ("model", False), ("side", False), ("level, %", True), ("level's error, %", True),
+           ("slope", True), ("slope's error", True), ("lean, errors", True),
+           ("furthest group, errors", True)]  # fmt: skip
 
 
 def expected_returns(whole: Mapping[str, Any]) -> Section | None:
@@ -23,7 +24,7 @@ def expected_returns(whole: Mapping[str, Any]) -> Section | None:
     lines: Sequence[Row] = whole.get("expected_returns") or ()
     if not lines:
         return None
-    model = drawn_model(lines)
+    model = shown_model([line["model"] for line in lines])
     points = [
         {"label": title_of_label(line["label"]), "side": line["side"], "expected": 100 * expected,
          "realised": 100 * realised, "low": None if error is None else 100 * (realised - 2 * error),
@@ -38,28 +39,23 @@ def expected_returns(whole: Mapping[str, Any]) -> Section | None:
          to_percent(line["level_error"]), line["slope"], line["slope_error"], _errors(line), line["worst"]]
         for line in lines
     ]  # fmt: skip
+    bars = "A bar is two standard errors on each side."
+    if all(point["low"] is None for point in points):
+        bars = "The test has too few dates for standard errors."
     text = [
         "The score of a row is the return that the trade of a call is expected to earn, learned from out-of-fold and "
-        "validation rows: the level, what a trade of any symbol earned; the slope, how much of the return that "
-        "probabilities promise beyond symbols of like volatility on the same date was realised (1: as promised, 0: "
-        "nothing); and the lean, the return that went with the log-odds of an estimator that ranks returns, where the "
-        "run has one, in standard errors. All are pulled to 0 by their standard errors.",
+        "validation rows. Level: what a trade of any symbol earned. Slope: how much of the return that the "
+        "probabilities promise beyond that of a symbol's peers (symbols of similar volatility on the same date) was "
+        "realised; 1 is as promised, 0 is nothing. Lean: the return that went with the log-odds of an estimator that "
+        "ranks returns, where the run has one, in standard errors. All are shrunk towards 0 by their standard errors.",
         sentence(lines, model),
         f"The figure compares expected with realised returns of {model} on the sealed test, before costs, in up to ten "
-        "groups of rising expected return; a bar is two standard errors on each side. On the dashed line both are "
-        "equal.",
+        f"groups of rising expected return. {bars} On the dashed line both are equal.",
     ]
     return Section("Expected returns", text, [
         Figure(f"Realised by expected return of a trade, %, by {model} on the sealed test", _spec(points)),
         Table("Level and slope of every model", COLUMNS, table, digits=2, folded=True),
     ])  # fmt: skip
-
-
-def drawn_model(lines: Sequence[Row]) -> str:
-    """The stacking model where there is one, else the first."""
-    models = list(dict.fromkeys(line["model"] for line in lines))
-    stacking = [name for name in models if registry.estimator(name).stacks]
-    return stacking[0] if stacking else models[0]
 
 
 def sentence(lines: Sequence[Row], model: str) -> str:
@@ -69,10 +65,12 @@ def sentence(lines: Sequence[Row], model: str) -> str:
     ranked = [
         title_of_label(line["label"]) for line in known if line["slope"] > line["slope_error"] or _errors(line) > 1
     ]
+    if not known:
+        return f"{model} has no slope of its own: the groups were trained apart, and each has its own."
     if not ranked:
         return f"The order of {model} earned nothing beyond its error on any of {len(known)} labels."
     return (
-        f"The order of {model} earned more than its error on {len(ranked)} of {len(known)} labels: {', '.join(ranked)}."
+        f"The order of {model} earned more than its error on {len(ranked)} of {len(known)} labels: {'; '.join(ranked)}."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from gpupipe.artifacts.summary import baseline_names, loss_name, title_of
 from gpupipe.estimators import registry
 from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
-from gpupipe.evaluation.touch_direction import GAINS, PARTS
+from gpupipe.evaluation.touch_direction import DIRECTION, GAINS, PARTS
 from gpupipe.report import charts
 from gpupipe.report.formatting import to_percent, words_of
 from gpupipe.report.page import Figure, Section, Table
@@ -63,8 +63,8 @@ def leaderboard(whole: Mapping[str, Any]) -> Section:
             for part in PARTS
             for title, name, kind in (
                 (f"{part} gain, %", "gain", "percent"),
-                ("from", "gain_low", "percent"),
-                ("to", "gain_high", "percent"),
+                (f"{part} from", "gain_low", "percent"),
+                (f"{part} to", "gain_high", "percent"),
                 (f"{part} skill", "skill", "text"),
             )
         ),
@@ -120,7 +120,7 @@ def touch_and_direction(whole: Mapping[str, Any]) -> Section | None:
             "low": to_percent(row[f"test_{part}_gain_low"]),
             "high": to_percent(row[f"test_{part}_gain_high"]),
             "skill": row[f"test_{part}_skill"],
-            "most": to_percent(row["test_direction_gain_most"] if part == "direction" else None),
+            "most": to_percent(row["test_direction_gain_most"] if part == DIRECTION else None),
             "sectors_with_skill": row[f"sectors_with_{part}_skill"],
         }
         for row in averages

@@ -24,7 +24,8 @@ SHOWN, MOST = 20, 200  # rows of the open table, and of both tables together
 NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "p_buy", "p_sell", "base_buy", "base_sell",
           "expected_net_return", "uncertainty", "close", "model")  # fmt: skip
 COLUMNS = [("symbol", False), ("sector", False), ("bar", False), ("side", False), ("label", False),
-           ("P(BUY), %", True), ("usual, %", True), ("P(SELL), %", True), ("usual, % ", True),
+           ("P(BUY), %", True), ("base rate BUY, %", True), ("P(SELL), %", True),
+           ("base rate SELL, %", True),
            ("expected net return, %", True), ("±", True), ("agreement, %", True), ("close", True), ("entry from", True),
            ("entry to", True), ("stop", True), ("target", True)]  # fmt: skip
 
@@ -62,8 +63,8 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         f"the best call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
         f"{registry.rule(about['call']).sentence} The expected net return is what the trade of a call is expected to "
         "earn after costs, learned on rows that the models had not seen, with its standard error; probabilities stand "
-        "beside the sector's usual shares; agreement is the share of the other families with the same call. A call is "
-        "not a promise: see Verdict for whether these models have skill.",
+        "beside the sector's base rates, the shares of its training rows; agreement is the share of the other families "
+        "with the same call. A call is not a promise: see Verdict for whether these models have skill.",
         *about["without_calls"],
     ]  # fmt: skip
     if outdated:

@@ -1,7 +1,7 @@
 """The section on ranking: IC by date, quantile returns, spread, turnover and autocorrelation of a score, as alphalens.
 
 The models' scores are measured on the sealed test of all sectors together (training/rank_measures.py). The stacking
-model is shown in full, the others in tables: it is the one that a user takes without looking further.
+model is shown in full, the others in tables (shown_model.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.summary import title_of
-from gpupipe.estimators import registry
 from gpupipe.evaluation.rank_summary import newey_west_error, overlap_lags
 from gpupipe.evaluation.ranking import FILL_COST_BPS
 from gpupipe.report import rank_charts
 from gpupipe.report.formatting import to_percent
 from gpupipe.report.leaderboard import Column, measures_table
 from gpupipe.report.page import Figure, Section, Table
+from gpupipe.report.shown_model import shown_model
 from gpupipe.training.rank_measures import FILE
 
 Row = Mapping[str, Any]
@@ -40,23 +40,13 @@ def ranking(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
     text = [_how(rows)]
     for score in dict.fromkeys(row["score"] for row in rows):
         of_score = [row for row in rows if row["score"] == score]
-        shown = best_known([row["model"] for row in of_score])
+        shown = shown_model([row["model"] for row in of_score])
         of_model = [row for row in of_score if row["model"] == shown]
         text += rank_sentences(of_score, [shown])
         lines = {row["label"]: by_date.get((row["label"], shown, score), []) for row in of_model}
         parts += _figures(f"{shown}, {of_model[0]['title']}", of_score, of_model, lines)
         parts += _tables(shown, of_score, of_model)
     return Section("Ranking", text, parts)
-
-
-def best_known(models: Sequence[str]) -> str:
-    """The model that is shown in full: the stacking model, else the first judged one, else the first.
-
-    >>> best_known(["linear", "xgb_joint", "meta_learner"]), best_known(["mine", "linear"])
-    ('meta_learner', 'mine')
-    """
-    known = [name for name in dict.fromkeys(models) if name in registry.ESTIMATORS]
-    return registry.stacking(known) or next(iter(registry.judged(known)), models[0])
 
 
 def rank_sentences(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
@@ -79,7 +69,9 @@ def rank_sentences(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
         if below:
             text += f"; on {below} it is below 0"
         text += f"; the spread after costs is above 0 with its whole interval on {paid}."
-        if not any(counts.values()):
+        if all(row["rank_ic_low"] is None for row in of_model):
+            text = f"{model}, {of_model[0]['title']}: the test has too few dates for intervals of the rank IC."
+        elif not any(counts.values()):
             text += " No skill in ranking is shown."
         sentences.append(text)
     return sentences
@@ -137,7 +129,8 @@ def _figures(
             for date in _some(dates) if date["rank_autocorrelation"] is not None
         ]  # fmt: skip
     figures = [
-        (means, "Mean rank IC of every model, with its 95 % interval", rank_charts.mean_rank_ic),
+        (means, f"Mean rank IC of every model by the {of_model[0]['title']}, with its 95 % interval",
+         rank_charts.mean_rank_ic),
         (rolling, f"Rank IC of each date ({title}); line: mean of the last {WINDOW} dates, or of two horizons, with "
          "its 95 % interval", rank_charts.rolling_ic),
         (quantiles, f"Mean return of each quantile of the score minus the date's mean, with its interval ({title})",
@@ -192,23 +185,24 @@ def cumulative(dates: Sequence[Row], name: str, horizon: int) -> list[dict[str, 
 def _tables(shown: str, of_score: Sequence[Row], of_model: Sequence[Row]) -> list[Table]:
     columns = [
         Column("label", "label_title", "text"), Column("model", "model", "text"), Column("rank IC", "rank_ic"),
-        Column("from", "rank_ic_low"), Column("to", "rank_ic_high"), Column("rank ICIR", "rank_icir"),
+        Column("IC from", "rank_ic_low"), Column("IC to", "rank_ic_high"), Column("rank ICIR", "rank_icir"),
         Column("t", "rank_ic_t"), Column("dates above 0, %", "rank_ic_positive", "percent"),
-        Column("within sectors", "rank_ic_neutral"), Column("from", "rank_ic_neutral_low"),
-        Column("to", "rank_ic_neutral_high"), Column("IC", "ic"), Column("ICIR", "icir"),
+        Column("within sectors", "rank_ic_neutral"), Column("within from", "rank_ic_neutral_low"),
+        Column("within to", "rank_ic_neutral_high"), Column("IC", "ic"), Column("ICIR", "icir"),
         Column("spread, %", "spread", "percent"), Column("after costs, %", "spread_net", "percent"),
-        Column("from", "spread_net_low", "percent"), Column("to", "spread_net_high", "percent"),
+        Column("after costs from", "spread_net_low", "percent"), Column("after costs to", "spread_net_high", "percent"),
         Column("turnover top, %", "turnover_top", "percent"),
         Column("turnover bottom, %", "turnover_bottom", "percent"), Column("autocorrelation", "rank_autocorrelation"),
         Column("top K", "top_k"), Column("hit rate, %", "hit_rate", "percent"),
         Column("return of the top K over the mean, %", "top_k_return", "percent"), Column("dates", "dates"),
     ]  # fmt: skip
-    first = measures_table(f"Ranking by {shown}", [_titled(row) for row in of_model], columns)
-    every = measures_table("Ranking by every model", [_titled(row) for row in of_score], columns)
+    title = of_model[0]["title"]
+    first = measures_table(f"Ranking by {shown}, {title}", [_titled(row) for row in of_model], columns)
+    every = measures_table(f"Ranking by every model, {title}", [_titled(row) for row in of_score], columns)
     parts = [
-        ("label", False), ("dates of", False), ("dates", True), ("rank IC", True), ("from", True), ("to", True),
-        ("within sectors", True), ("from", True), ("to", True), ("spread, %", True), ("after costs, %", True),
-        ("from", True), ("to", True),
+        ("label", False), ("dates of", False), ("dates", True), ("rank IC", True), ("IC from", True), ("IC to", True),
+        ("within sectors", True), ("within from", True), ("within to", True), ("spread, %", True),
+        ("after costs, %", True), ("after costs from", True), ("after costs to", True),
     ]  # fmt: skip
     lines = []
     for row in of_model:

@@ -10,6 +10,7 @@ from typing import Any
 from gpupipe.artifacts.summary import title_of
 from gpupipe.backtest import job
 from gpupipe.backtest.calling import registry
+from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.tables import ALL
 from gpupipe.report import charts
 from gpupipe.report.formatting import title_of_label, to_percent
@@ -34,15 +35,16 @@ def backtest(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
         return Section(title, [f"There is no backtest yet. Command: {command}"])
     if statistics["run_key"] != whole["run_key"]:
         return Section(title, [f"The backtest in OUT/backtest tested other models. Test these models with: {command}"])
-    rules = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in statistics["rules"].items())
+    rules, n_rules = Rules(**statistics["rules"]), len(statistics["rules_tried"])
     text = [
         f"Out-of-sample rows of the {statistics['source']}, {statistics['from']} to {statistics['to']}; data: "
         f"{statistics['data']}.",
-        f"{registry.rule(statistics.get('call', 'f1')).sentence} Rules: {rules}.",  # older files have no "call"
+        f"{registry.rule(statistics.get('call', 'f1')).sentence} Rules: "  # older files have no "call"
+        f"{'; '.join(rules.sentences())}.",
         *statistics.get("without_calls", ()),
         f"p: the share of {statistics['draws']} draws of random entries whose mean trade is at least as good. A model "
         "has skill if p is at most 5 % and its Deflated Sharpe Ratio, over all models and "
-        f"{len(statistics['rules_tried'])} set(s) of rules tried, is at least 0.95.",
+        f"{n_rules} {'set' if n_rules == 1 else 'sets'} of rules tried, is at least 0.95.",
         "Nothing is filled in a halt (no volume, price unchanged), unless the rules say so. Unfilled: calls that "
         "opened nothing because of one; waited: exits that were filled when trading went on.",
     ]

@@ -9,6 +9,7 @@ from gpupipe.estimators import registry
 from gpupipe.report import charts
 from gpupipe.report.formatting import to_percent
 from gpupipe.report.page import Figure, Section, Table
+from gpupipe.report.shown_model import shown_model
 
 Row = Mapping[str, Any]
 # Measures that are compared with the rival, and whether larger is better.
@@ -17,17 +18,19 @@ USES = {
     "rank_correlation": ("ranking symbols by their moves", True),
     "qlike": ("forecasting the size of moves", False),
     "risk_dispersion": ("spreading risk evenly over positions", False),
-    "stop_unevenness": ("stops at an even distance", False),
-    "portfolio_volatility": ("a steady portfolio", False),
+    "stop_unevenness": ("placing stops at an even distance", False),
+    "portfolio_volatility": ("keeping a portfolio steady", False),
 }
-MOVES = [("bars", True), ("forecast", False), ("moves, top tenth", True), ("low", True), ("high", True),
-         ("less rival", True), ("low ", True), ("high ", True), ("rank correlation", True)]  # fmt: skip
-SIZES = [("bars", True), ("forecast", False), ("QLIKE less rival", True), ("low", True), ("high", True),
-         ("risk dispersion", True), ("less rival", True), ("low ", True), ("high ", True)]  # fmt: skip
+# Columns of the tables; {} is the rival, from which forecasts differ.
+MOVES = [("bars", True), ("forecast", False), ("moves, top tenth", True), ("from", True), ("to", True),
+         ("minus {}", True), ("minus {}, from", True), ("minus {}, to", True), ("rank correlation", True)]  # fmt: skip
+SIZES = [("bars", True), ("forecast", False), ("QLIKE minus {}", True), ("QLIKE from", True), ("QLIKE to", True),
+         ("risk dispersion", True), ("dispersion minus {}", True), ("dispersion from", True),
+         ("dispersion to", True)]  # fmt: skip
 STOPS = [("bars", True), ("forecast", False), ("stopped, %", True), *((f"group {g}, %", True) for g in range(1, 6)),
-         ("unevenness", True), ("less rival", True), ("low", True), ("high", True)]  # fmt: skip
-PORTFOLIO = [("bars", True), ("weights", False), ("deviation of a bar, %", True), ("less rival", True), ("low", True),
-             ("high", True), ("worst bar, %", True), ("drawdown, %", True), ("Sharpe", True)]  # fmt: skip
+         ("unevenness, %", True), ("minus {}", True), ("from", True), ("to", True)]  # fmt: skip
+PORTFOLIO = [("bars", True), ("weights", False), ("deviation of a bar, %", True), ("minus {}", True), ("from", True),
+             ("to", True), ("worst bar, %", True), ("drawdown, %", True), ("Sharpe", True)]  # fmt: skip
 
 
 def volatility_value(whole: Mapping[str, Any]) -> Section | None:
@@ -58,20 +61,23 @@ def volatility_value(whole: Mapping[str, Any]) -> Section | None:
         Figure(f"Positions that a stop closed, %, by group of volatility: at expected moves of {model}, and at a "
                f"multiple of {rival}", _spec(_points(lines, model, rival))),
         Table("Moves of the symbols that each forecast expects to move most, over those of all symbols of the date",
-              MOVES, [_moves(line) for line in lines]),
-        Table("Size of moves, and evenness of the risk of positions", SIZES, [_sizes(line) for line in lines],
-              folded=True),
-        Table("Stops at one expected move", STOPS, [_stops(line) for line in lines], folded=True),
-        Table("Portfolio of all symbols, weights 1 / volatility", PORTFOLIO, [_portfolio(line) for line in lines],
-              digits=3, folded=True),
+              _heads(MOVES, rival), [_moves(line) for line in lines]),
+        Table("Size of moves, and evenness of the risk of positions", _heads(SIZES, rival),
+              [_sizes(line) for line in lines], folded=True),
+        Table("Stops at one expected move", _heads(STOPS, rival), [_stops(line) for line in lines], folded=True),
+        Table("Portfolio of all symbols, weights 1 / volatility", _heads(PORTFOLIO, rival),
+              [_portfolio(line) for line in lines], digits=3, folded=True),
     ])  # fmt: skip
 
 
+def _heads(columns: Sequence[tuple[str, bool]], rival: str) -> list[tuple[str, bool]]:
+    return [(title.format(rival), is_number) for title, is_number in columns]
+
+
 def drawn_model(lines: Sequence[Row]) -> str | None:
-    """The stacking model where there is one, else the first model; None without a model's line."""
-    models = list(dict.fromkeys(line["model"] for line in lines if line["model"] in registry.ESTIMATORS))
-    stacking = [name for name in models if registry.estimator(name).stacks]
-    return next(iter(stacking or models), None)
+    """The model that is shown; None without a model's line."""
+    models = [line["model"] for line in lines if line["model"] in registry.ESTIMATORS]
+    return shown_model(models) if models else None
 
 
 def horizons_of(lines: Sequence[Row]) -> list[int]:
@@ -117,15 +123,16 @@ def uses_sentences(section: Mapping[str, Any], model: str) -> list[str]:
     """For which uses a model is clearly better than the rival, and for which clearly worse, by the 95 % intervals."""
     rival = section["rival"].upper()
     found: dict[str, dict[str, list[int]]] = {"better": {}, "worse": {}}
-    for line in section["lines"]:
-        if line["model"] != model:
-            continue
+    own = [line for line in section["lines"] if line["model"] == model]
+    if all(line["above_rival"][name][1] is None for line in own for name in USES):
+        return [f"Whether {model} is better than {rival} is not known: the test has too few dates for intervals."]
+    for line in own:
         for name, (use, larger_is_better) in USES.items():
             _, low, high = line["above_rival"][name]
             if low is None or high is None or low <= 0 <= high:
                 continue
             found["better" if (low > 0) == larger_is_better else "worse"].setdefault(use, []).append(line["horizon"])
-    n = len({line["horizon"] for line in section["lines"] if line["model"] == model})
+    n = len({line["horizon"] for line in own})
     texts = [
         f"{model} is clearly {word} than {rival} at " + "; ".join(f"{use}{_on(some, n)}" for use, some in uses.items())
         for word, uses in found.items() if uses

@@ -12,22 +12,23 @@ import numpy as np
 
 from gpupipe.artifacts.load import Models, Spent
 from gpupipe.backtest.calling import registry
-from gpupipe.backtest.calling.calls import VOLATILITY, Refusal, judged, sentences
-from gpupipe.backtest.calling.contract import SIDES, CallingRule, Candidates, net_scores
+from gpupipe.backtest.calling.calls import Refusal, judged, sentences
+from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import absent_groups
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, warm_rows
-from gpupipe.evaluation.expected_return import lean_of, scores_of
+from gpupipe.evaluation.expected_return import VOLATILITY, lean_of, ranker_of, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
 from gpupipe.serving.expected_moves import expected_moves
 from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
+from gpupipe.targets.trade_return import SIDES
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
-NATR = VOLATILITY
+NATR = VOLATILITY  # which is also the average true range that levels are placed by, in per cent of the close
 CLASS_OF_CALL = np.array([HOLD, BUY, SELL], np.int8)  # by NOTHING, LONG, SHORT
 SAME = 1e-4  # spread of the probabilities over symbols below which they count as equal
 
@@ -370,8 +371,7 @@ def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, ru
         keys = [(name, label, family) for name in panel.groups]
         cutoffs = np.array([models.cutoffs.get(key, (np.nan, np.nan)) for key in keys], np.float32)[group]
         learned = [models.expected_returns.get(key) for key in keys]
-        ranker = next((value.ranker for value in learned if value is not None), "") or family
-        lean = lean_of(latest.values[:, columns.index((ranker, label))])
+        lean = lean_of(latest.values[:, columns.index((ranker_of(learned, family), label))])
         scores, costs = net_scores(scores_of(learned, latest.values[:, m], lean, latest.natr, date, group), rules)
         candidates = Candidates(latest.values[:, m], cutoffs, date, group, symbol, scores, costs)
         calls, refusal = judged(rule, candidates, SIDES, f"{family}_{label.removeprefix('label_')}")

@@ -13,7 +13,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.targets.barriers import factors
 
 NOTHING, LONG, SHORT = 0, 1, 2  # as kernels.backtest has them, which loads a compiler
-SIDES = (LONG, SHORT)
+SIDES = (LONG, SHORT)  # the order of the last axis of every array of two
 END_OF_DATA = 5  # kernels.backtest.END
 
 

@@ -10,7 +10,7 @@ from gpupipe.evaluation import calibration, calibration_slices
 from gpupipe.store.content_store import write_atomic
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
-from gpupipe.training.pooled_test import VOLATILITY, pooled_tests, training_volatility
+from gpupipe.training.pooled_test import pooled_tests, training_volatility
 
 
 def slice_lines(context: TrainingContext, trained: Sequence[GroupModels]) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def slice_lines(context: TrainingContext, trained: Sequence[GroupModels]) -> lis
         if target.kind != "classes":
             continue
         slices = [calibration_slices.by_month(test.time_ns)]
-        if (volatility := test.column_of(VOLATILITY)) is not None:
+        if (volatility := test.column_of(test.volatility)) is not None:
             slices.append(calibration_slices.by_volatility(volatility, volatility_of_training))
         y, horizon = test.y(), target.horizon_rows[test.column]
         for model in test.models:

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.evaluation.expected_return import LEAN, RAW, SIDES, Scores, lean_of, scores_of
+from gpupipe.evaluation.expected_return import LEAN, RAW, SIDES, Scores, lean_of, ranker_of, scores_of
 from gpupipe.evaluation.return_calibration import calibrate
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
-from gpupipe.training.pooled_test import VOLATILITY, PooledTest, pooled_tests
+from gpupipe.training.pooled_test import PooledTest, pooled_tests
 
 
 def test_scores(test: PooledTest, model: str) -> Scores:
     """The scores of a model on the sealed test, before costs; NaN where it has no expected return."""
     learned = [models.expected_returns.get((test.label, model)) for _, _, models in test.members]
-    ranker = next((value.ranker for value in learned if value is not None), "") or model
-    probability = test.predictions(model)
-    lean = lean_of(probability if ranker == model else test.predictions(ranker))
-    return scores_of(learned, probability, lean, test.column_of(VOLATILITY), test.time_ns, test.group)
+    probability, lean = test.predictions(model), lean_of(test.predictions(ranker_of(learned, model)))
+    return scores_of(learned, probability, lean, test.column_of(test.volatility), test.time_ns, test.group)
 
 
 def measured(context: TrainingContext, trained: Sequence[GroupModels]) -> list[dict[str, Any]]:

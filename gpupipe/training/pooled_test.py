@@ -12,8 +12,6 @@ from gpupipe.dataset.dataset import Dataset
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
 
-VOLATILITY = "natr"  # the extra column of datasets that says how volatile a row is
-
 
 @dataclass(frozen=True)
 class PooledTest:
@@ -21,6 +19,7 @@ class PooledTest:
 
     label: its name.  column: its position in the target.  members: (dataset, rows of its sealed test, models), of each
     group.  time_ns: int64 (n,), of all rows, group after group.  symbol, group: int64 (n,), numbers.
+    volatility: name of the extra column that says how volatile a row is; "" for none.
 
     `pooled_tests` makes them.
 
@@ -36,9 +35,12 @@ class PooledTest:
     time_ns: np.ndarray
     symbol: np.ndarray
     group: np.ndarray
+    volatility: str = ""
 
     @classmethod
-    def of(cls, label: str, members: Sequence[tuple[Dataset, np.ndarray, GroupModels]]) -> PooledTest:
+    def of(
+        cls, label: str, members: Sequence[tuple[Dataset, np.ndarray, GroupModels]], volatility: str = ""
+    ) -> PooledTest:
         """The pooled rows of these groups, all of which have the label."""
         time_ns, symbol, group, n_symbols = [], [], [], 0
         for k, (dataset, rows, _) in enumerate(members):
@@ -48,7 +50,8 @@ class PooledTest:
             group.append(np.full(len(rows), k))
             n_symbols += len(offsets) - 1
         column = members[0][0].target.names.index(label)
-        return cls(label, column, tuple(members), *(np.concatenate(parts) for parts in (time_ns, symbol, group)))
+        times, symbols, groups = (np.concatenate(parts) for parts in (time_ns, symbol, group))
+        return cls(label, column, tuple(members), times, symbols, groups, volatility)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -80,19 +83,24 @@ def pooled_tests(context: TrainingContext, trained: Sequence[GroupModels]) -> li
     members = [(context.datasets[models.group], context.splits[models.group].test, models) for models in trained]
     names = context.datasets[trained[0].group].target.names if trained else ()
     by_label = {name: [member for member in members if name in member[2].labels] for name in names}
-    return [PooledTest.of(name, of_label) for name, of_label in by_label.items() if of_label]
+    volatility = volatility_column(context)
+    return [PooledTest.of(name, of_label, volatility) for name, of_label in by_label.items() if of_label]
+
+
+def volatility_column(context: TrainingContext) -> str:
+    """The extra column that says how volatile a row is (`Recipe.volatility`); "" where nothing is traded."""
+    return context.trades.volatility if context.trades is not None else ""
 
 
 def training_volatility(context: TrainingContext, trained: Sequence[GroupModels]) -> tuple[np.ndarray, np.ndarray]:
     """(time_ns, volatility) of the training rows of all groups; both empty where a group has no such column."""
+    name = volatility_column(context)
     columns: list[list[np.ndarray]] = [[np.zeros(0, np.int64), np.zeros(0)]]
     for models in trained:
         dataset, rows = context.datasets[models.group], context.splits[models.group].train
-        if VOLATILITY not in dataset.extra:
+        if name not in dataset.extra:
             return np.zeros(0, np.int64), np.zeros(0)
-        columns.append(
-            [dataset.device.to_host(values)[rows] for values in (dataset.time_ns, dataset.extra[VOLATILITY])]
-        )
+        columns.append([dataset.device.to_host(values)[rows] for values in (dataset.time_ns, dataset.extra[name])])
     time_ns, volatility = (np.concatenate([pair[k] for pair in columns]) for k in (0, 1))
     return time_ns, volatility
 

@@ -22,7 +22,7 @@ from gpupipe.store.content_store import Store, write_atomic
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.expected_return_measures import test_scores
 from gpupipe.training.groups import GroupModels
-from gpupipe.training.pooled_test import VOLATILITY, PooledTest, pooled_tests, training_volatility
+from gpupipe.training.pooled_test import PooledTest, pooled_tests, training_volatility
 from gpupipe.training.recipe import Recipe
 
 FILE = "ranking.parquet"
@@ -57,8 +57,9 @@ PROBABILITY_DIFFERENCE = Score(
     "probability_difference", "probability of the upper class minus that of the lower class", _difference
 )
 EXPECTED_RETURN = Score(
-    "expected_return", "expected return of a long trade", lambda test, model: test_scores(test, model).ranking[:, 0]
-)
+    "expected_return", "expected return of a long trade beyond that of its peers",
+    lambda test, model: test_scores(test, model).ranking[:, 0],
+)  # fmt: skip
 SCORES = (EXPECTED_RETURN, PROBABILITY_DIFFERENCE)
 
 
@@ -132,7 +133,7 @@ def _sections(
 ) -> tuple[CrossSections, np.ndarray]:
     """The cross-sections of the test, and the regime of each of their dates."""
     sections = ranking.cross_sections(test.time_ns, test.symbol, test.group, forward_return, horizon)
-    volatility = test.column_of(VOLATILITY)
+    volatility = test.column_of(test.volatility)
     known = np.full(len(test.time_ns), np.nan) if volatility is None else volatility
     times, medians = rank_summary.median_by_date(test.time_ns, known)
     regime = rank_summary.regimes_of(medians[np.searchsorted(times, sections.times)], training)
@@ -150,7 +151,6 @@ def _measure(
     draws: Draws,
 ) -> tuple[Row, ByDate] | None:
     """The row of one model and score, and its measures by date; None where the model has no such score."""
-
     values = score.of(test, model)
     if np.isnan(values).all():
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe.backtest.calling import registry
-from gpupipe.backtest.calling.calls import NO_SCORE, PARTLY, Refusal, judged, sentences
+from gpupipe.backtest.calling.calls import NO_SCORE, OTHER_SIDE, PARTLY, Refusal, judged, sentences
 from gpupipe.backtest.calling.contract import Candidates, net_scores
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import Scores
@@ -105,7 +105,7 @@ def test_calls_of_everything_and_silence_of_a_cutoff_are_refused():
     rows = candidates(np.linspace(0.01, 0.02, 30), probability=everything)
     calls, refusal = judged(registry.rule("f1"), rows, (LONG,), "m")
     assert not calls.any() and refusal.refused and "30 of the 30 rows of 1970-01 BUY" in refusal.reason
-    assert judged(registry.rule("f1"), rows, (SHORT,), "m")[1].reason == "no probability reaches its cutoff"
+    assert judged(registry.rule("f1"), rows, (SHORT,), "m")[1].reason == OTHER_SIDE
     # 60 dates, in whose second month no probability reaches the cutoff.
     probability = np.tile(everything[:1], (60 * 25, 1))
     probability[np.arange(60 * 25) % 25 > 4] = [0.2, 0.6, 0.2]
@@ -115,9 +115,19 @@ def test_calls_of_everything_and_silence_of_a_cutoff_are_refused():
     assert not calls.any() and refusal == Refusal("m", "it calls nothing in 1970-02", refused=True)
     text = sentences([refusal, Refusal("n", "no probability reaches its cutoff")], registry.rule("f1"))
     assert text == [
-        "--call f1 is refused for m: it calls nothing in 1970-02; --call score is the next better rule.",
-        "--call f1 calls nothing for n: no probability reaches its cutoff; --call score is the next better rule.",
+        "--call f1 is refused for m: it calls nothing in 1970-02.",
+        "--call f1 calls nothing for n: no probability reaches its cutoff.",
+        "The rule to try next: --call score.",
     ]
+
+
+def test_calls_of_the_other_side_alone_are_not_called_silence():
+    falling = candidates([-0.02, -0.01])
+    calls, refusal = judged(registry.rule("score"), falling, (SHORT,), "m")
+    assert refusal is None and (calls == SHORT).all()
+    calls, refusal = judged(registry.rule("score"), falling, (LONG,), "m")
+    assert (calls == SHORT).all() and refusal.reason == OTHER_SIDE and not refusal.refused
+    assert len(sentences([refusal], registry.rule("score"))) == 1, "another rule would not help"
 
 
 def test_silence_of_a_rule_in_money_is_a_result():
@@ -127,7 +137,10 @@ def test_silence_of_a_rule_in_money_is_a_result():
     poor = candidates([0.0003, -0.0003])
     assert "no expected net return is above 0" in judged(registry.rule("score"), poor, (LONG,), "m")[1].reason
     unsure = candidates([0.004, -0.004], error=0.01)
-    assert "no row earns so much more" in judged(registry.rule("score"), unsure, (LONG, SHORT), "m")[1].reason
+    assert (
+        "no row is expected to earn more than its peers"
+        in judged(registry.rule("score"), unsure, (LONG, SHORT), "m")[1].reason
+    )
     busy = np.zeros(20 * 40)
     busy[:20] = 0.05  # on the first date alone
     rows = candidates(busy, n_dates=1)

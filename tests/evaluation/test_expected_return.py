@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpupipe.evaluation import expected_return_fit
+from gpupipe.evaluation.block_bootstrap import block_length
 from gpupipe.evaluation.expected_return import (
     LEAN,
     PRIOR_SYMBOLS,
@@ -19,7 +20,7 @@ from gpupipe.evaluation.expected_return import (
     peers_of,
     scores_of,
 )
-from gpupipe.evaluation.expected_return_fit import FEWEST_BLOCKS, IC_DEVIATION, PRIOR_ROWS, block_length
+from gpupipe.evaluation.expected_return_fit import FEWEST_BLOCKS, IC_DEVIATION, PRIOR_ROWS
 from gpupipe.evaluation.return_calibration import calibrate
 
 THRESHOLD = 0.05
@@ -156,7 +157,7 @@ def test_the_lean_is_learned_where_it_goes_with_returns():
     assert np.corrcoef(found.selection[:, 0], lean * volatility)[0, 1] > 0.95
     assert fitted.ranker == ExpectedReturn.from_dict(fitted.as_dict()).ranker == "direction"
     noise = fit(said, volatility, time, y, gross, horizon=1, lean=rng.normal(size=len(y)))
-    believed, _ = noise.slopes[0].given()
+    believed, _ = noise.slopes[0].posterior()
     # Beforehand a lean of one deviation was expected to earn at most some IC_DEVIATION of the deviation of returns.
     assert believed[LEAN] * (volatility**2).mean() ** 0.5 < IC_DEVIATION * gross[:, 0].std()
 

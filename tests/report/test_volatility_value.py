@@ -43,7 +43,8 @@ def test_the_sentence_is_of_the_stacking_model_and_the_longest_horizon():
         "Volatility, 5 bars: the tenth of each date's symbols that meta_learner expects to move most moved 1.90 "
         "[1.80, 2.00] times as much as the mean symbol; that of NATR 1.70 [1.60, 1.80] times (difference +0.20 "
         "[+0.10, +0.30]). meta_learner is clearly better than NATR at finding the symbols that move most; forecasting "
-        "the size of moves. meta_learner is clearly worse than NATR at stops at an even distance (5 bars)."
+        "the size of moves. meta_learner is clearly worse than NATR at placing stops at an even "
+        "distance (5 bars)."
     )
     one_bar = summary_sentence(whole(line("linear", 1, 1.6), line("natr", 1)))
     assert one_bar.startswith("Volatility, 1 bar: ") and "linear is neither clearly better nor clearly worse" in one_bar
@@ -62,7 +63,9 @@ def test_measures_that_are_not_defined_are_left_out():
     for one in undefined:
         one["move_ratio"] = one["rank_correlation"] = [None, None, None]
         one["above_rival"] = {name: [None, None, None] for name in one["above_rival"]}
-    assert summary_sentence(whole(*undefined)) == "meta_learner is neither clearly better nor clearly worse than NATR."
+    assert summary_sentence(whole(*undefined)) == (
+        "Whether meta_learner is better than NATR is not known: the test has too few dates for intervals."
+    )
     assert volatility_value.volatility_value(whole(*undefined)) is not None
 
 

@@ -8,6 +8,8 @@ import pytest
 from gpupipe.backtest import engine
 from gpupipe.backtest.rules import Rules
 from gpupipe.data.halts import halted_rows
+from gpupipe.kernels import backtest as kernel
+from gpupipe.targets import trade_return
 from gpupipe.targets.trade_return import LONG, SHORT, trade_returns
 from tests.support.panels import random_panel
 from tests.support.tiny import tiny_market
@@ -44,3 +46,8 @@ def test_bars_with_holes_have_no_trade_or_a_finite_one():
     assert np.isnan(returns.gross[panel.offsets[1:] - 1]).all()  # no bar is left to enter at
     known = returns.gross[np.isfinite(returns.gross)]
     assert known.size and (np.abs(known) < 1e3).all()
+
+
+def test_the_numbers_of_sides_and_of_the_end_are_the_kernels():
+    assert (trade_return.NOTHING, LONG, SHORT) == (kernel.NOTHING, kernel.LONG, kernel.SHORT)
+    assert trade_return.END_OF_DATA == kernel.END

@@ -1,8 +1,7 @@
-"""Calls of every model of a backtest by a rule, and what has to be said of models that the rule calls nothing for."""
+"""Calls of every model of a backtest by a rule, and why a rule calls nothing for some models."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +12,16 @@ from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_score
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import OutOfSample
 from gpupipe.data.panel import Panel
-from gpupipe.evaluation.expected_return import Scores, scores_of
+from gpupipe.evaluation.expected_return import VOLATILITY, Scores, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
 
-VOLATILITY = "natr_14"  # the column by whose bins payoffs were learned (workloads.equity)
 ALMOST_ALL = 0.95  # share of the rows of a month: a rule that calls so many on one side chooses nothing
 FEWEST_ROWS, FEWEST_DATES = 20, 10  # of a month that is judged
 NO_SCORE = "it has no expected return, because the run has too few dates before its test, or is older than these"
 PARTLY = "the others have no expected return, because their fold or sector has too few dates before its test"
 NEEDS_NO_SCORE = "f1"  # the rule to use then
+OTHER_SIDE = "all of its calls are on the side that is not traded (--side)"
 NAMED = 6
 
 
@@ -109,12 +108,8 @@ def whole_scores(source: OutOfSample, model: int, volatility: np.ndarray) -> Sco
     time_ns, symbol = to_host(panel.time_ns)[rows], to_host(panel.symbol_of_row)[rows].astype(np.int64)
     group = np.asarray(panel.group_of_symbol)[symbol].astype(np.int64)
     lean = None if source.lean is None else source.lean[rows, model]
-    some = _by_window(
-        source, model, probability[rows], lean, volatility[rows], time_ns, source.window_of(time_ns), group
-    )
-    whole = scores_of([], probability, np.zeros(len(probability)), None, probability[:, 0], np.zeros(len(probability)))
-    for field in dataclasses.fields(Scores):
-        getattr(whole, field.name)[rows] = getattr(some, field.name)
+    window, whole = source.window_of(time_ns), Scores.unknown(panel.n_rows)
+    whole.put(rows, _by_window(source, model, probability[rows], lean, volatility[rows], time_ns, window, group))
     return whole
 
 
@@ -135,20 +130,12 @@ def _by_window(
     group: np.ndarray,
 ) -> Scores:
     """Scores of a model before costs, by the expected returns of each row's window."""
-    n_windows = len(source.by_window)
-    parts = []
-    for w in range(n_windows):
+    whole = Scores.unknown(len(time_ns))
+    if source.expected_returns is None or lean is None or volatility is None:
+        return whole
+    for w, by_model in enumerate(source.expected_returns):
         at = np.flatnonzero(window == w)
-        learned = source.expected_returns[w][model] if source.expected_returns is not None else ()
-        known = np.zeros(len(time_ns)) if lean is None else lean
-        some = None if volatility is None else volatility[at]
-        parts.append((at, scores_of(learned, probability[at], known[at], some, time_ns[at], group[at])))
-    if n_windows == 1:
-        return parts[0][1]
-    whole = scores_of([], probability, np.zeros(len(time_ns)), None, time_ns, group)
-    for at, scores in parts:
-        for field in dataclasses.fields(Scores):
-            getattr(whole, field.name)[at] = getattr(scores, field.name)
+        whole.put(at, scores_of(by_model[model], probability[at], lean[at], volatility[at], time_ns[at], group[at]))
     return whole
 
 
@@ -166,8 +153,10 @@ def judged(
     if rule.needs_score and not candidates.has_score:
         return nothing, Refusal(name, NO_SCORE, scored=False)
     calls = np.where(candidates.predicted, rule.call(candidates), NOTHING).astype(np.int8)
+    if not calls.any():
+        return nothing, Refusal(name, rule.why_nothing(candidates), scored=candidates.has_score)
     if not np.isin(calls, sides).any():
-        return calls, Refusal(name, rule.why_nothing(candidates), scored=candidates.has_score)
+        return calls, Refusal(name, OTHER_SIDE, scored=candidates.has_score)
     if candidates.has_score:
         for k, side in enumerate((LONG, SHORT)):
             calls[(calls == side) & (candidates.scores.expected[:, k] <= 0)] = NOTHING
@@ -196,19 +185,22 @@ def _degenerate(rule: CallingRule, calls: np.ndarray, candidates: Candidates, si
 
 
 def sentences(refusals: Sequence[Refusal], rule: CallingRule) -> list[str]:
-    """Which models a rule calls nothing for, a sentence for each reason, with the rule to use instead."""
-    by_reason: dict[tuple[str, str, bool], list[str]] = {}
+    """Which models a rule calls nothing for, a sentence for each reason, and last the rule to try next."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
     for refusal in refusals:
         what = "calls a part of the rows of" if refusal.partial else "calls nothing for"
-        key = ("is refused for" if refusal.refused else what, refusal.reason, refusal.scored)
+        key = ("is refused for" if refusal.refused else what, refusal.reason)
         by_reason.setdefault(key, []).append(refusal.model)
     texts = []
-    for (what, reason, scored), models in by_reason.items():
+    for (what, reason), models in by_reason.items():
         others = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
-        better = f"; --call {rule.better} is the next better rule" if rule.better and scored else ""
+        better = ""
         if reason == PARTLY:
             better = f"; --call {NEEDS_NO_SCORE} needs none"
         elif reason == NO_SCORE:
             better = f"; run gpupipe again, or use --call {NEEDS_NO_SCORE}, which needs none"
         texts.append(f"--call {rule.text} {what} {', '.join(models[:NAMED])}{others}: {reason}{better}.")
+    other_rule_helps = [item for item in refusals if item.scored and item.reason not in (NO_SCORE, PARTLY, OTHER_SIDE)]
+    if rule.better and other_rule_helps:
+        texts.append(f"The rule to try next: --call {rule.better}.")
     return texts

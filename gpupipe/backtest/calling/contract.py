@@ -10,9 +10,8 @@ import numpy as np
 
 from gpupipe.backtest.rules import Rules
 from gpupipe.evaluation.expected_return import Scores
-from gpupipe.targets.trade_return import LONG, NOTHING, SHORT
+from gpupipe.targets.trade_return import LONG, NOTHING, SHORT, SIDES
 
-SIDES = (LONG, SHORT)  # the order of the last axis of every array of two
 BUY, SELL = 0, 1  # positions in `cutoffs`
 
 
@@ -24,7 +23,8 @@ class Candidates:
     cutoffs: float32 (n, 2), from which a row is called BUY and SELL by its probability.
     time_ns, group, symbol: int64 (n,).
     scores: float64 (n, 2) each, long and short; NaN where the model has no expected return. Net of costs: `expected`
-        is the expected net return of a trade; `selection` the part beyond the mean symbol of the date, without costs.
+        is the expected net return of a trade; `selection` the part beyond the row's peers (`expected_return.Scores`),
+        without costs.
     costs: float64 (2,): what a trade that goes nowhere loses, as a share of its stake.
 
     >>> scores = Scores(*(np.zeros((1, 2)) for _ in range(5)))
@@ -65,7 +65,7 @@ class CallingRule(ABC):
 
     Class attributes:
     name: as in `--call NAME` or `--call NAME:ARGUMENT`.
-    better: the text of the rule to use where this one is refused; "" for none.
+    better: the text of the rule to try where this one is refused or calls nothing; "" for none.
     absolute: whether it compares predictions with levels that were chosen at another time. Such a rule can fall silent
         in a quiet market, and is then refused; for the others silence is a result.
     needs_score: whether it needs expected returns.

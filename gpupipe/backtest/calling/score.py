@@ -1,4 +1,4 @@
-"""`--call score`: rows whose expected return beyond the mean symbol pays its costs, even less its standard error."""
+"""`--call score`: rows whose expected return beyond that of their peers, minus its standard error, pays the costs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MARGIN = 1.0
 
 @dataclass(frozen=True)
 class Score(CallingRule):
-    """Call a row where its expected net return is above 0, and its selection, less `margin` errors, above the costs.
+    """Call a row where its expected net return is above 0, and its selection, minus `margin` errors, above the costs.
 
-    The second condition keeps a rising market from calling every symbol: what all symbols are expected to earn is in
-    the expected net return, and not in the selection.
+    The second condition keeps a rising market from calling every symbol: what all peers are expected to earn is in the
+    expected net return, and not in the selection. Peers are symbols of similar volatility on the same date.
 
     >>> Score.parse(""), Score.parse("2").text
     (Score(margin=1.0), 'score:2')
@@ -48,8 +48,9 @@ class Score(CallingRule):
     def sentence(self) -> str:
         """See `CallingRule`."""
         return (
-            "Rows are called where the expected net return is above 0, and what a row earns beyond the mean symbol of "
-            f"its date pays the costs even when it is {self._errors} lower."
+            "Rows are called where the expected net return is above 0, and what a row is expected to earn beyond its "
+            f"peers, symbols of similar volatility on the same date, pays the costs even when it is {self._errors} "
+            "lower."
         )
 
     @property
@@ -67,7 +68,7 @@ class Score(CallingRule):
         scores = candidates.scores
         known = np.isfinite(scores.expected).any(axis=1)
         if not (scores.selection[known] != 0).any():
-            return "its order of the symbols earned nothing on the rows that it had not seen before the test"
+            return "its order of the symbols earned nothing on unseen rows before the test"
         if not (scores.expected[known] > 0).any():
             return "no expected net return is above 0"
-        return f"no row earns so much more than the mean symbol that it pays the costs when {self._errors} lower"
+        return f"no row is expected to earn more than its peers by the costs and {self._errors}"

@@ -52,8 +52,9 @@ class Top(CallingRule):
     @property
     def sentence(self) -> str:
         """See `CallingRule`."""
+        date = "date and sector" if self.by_sector else "date"
         return (
-            f"The {self._many} best-ranked symbols of each date{' and sector' if self.by_sector else ''} are called, "
+            f"The {self._many.replace('%', ' %')} best-ranked symbols of each {date} are called, "
             "on each side, where their expected net return is above 0."
         )
 

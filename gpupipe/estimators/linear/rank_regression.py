@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.evaluation.ranking import ranks_by
 from gpupipe.runtime.device import Device
 
 FEWEST_ROWS = 10  # of a time, for its ranks to tell anything
@@ -28,20 +29,10 @@ def ranks_within(values: np.ndarray, time_ns: np.ndarray) -> np.ndarray:
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
         return ranks
-    order = known[np.lexsort((values[known], time_ns[known]))]
-    time, value = time_ns[order], values[order]
-    new_time = np.r_[True, time[1:] != time[:-1]]
-    first, n = _runs(new_time)
-    first_equal, n_equal = _runs(new_time | np.r_[True, value[1:] != value[:-1]])
-    ranks[order] = np.where(n >= FEWEST_ROWS, (first_equal - first + n_equal / 2) / n - 0.5, np.nan)
+    _, time, count = np.unique(time_ns[known], return_inverse=True, return_counts=True)
+    among, n = ranks_by(time, values[known]), count[time]
+    ranks[known] = np.where(n >= FEWEST_ROWS, (among.least + among.ties / 2) / n - 0.5, np.nan)
     return ranks
-
-
-def _runs(begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(position of the first item, number of items) of each item's run, int64 (n,); begins: whether a run does."""
-    starts = np.flatnonzero(begins)
-    lengths = np.diff(np.append(starts, len(begins)))
-    return np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
 
 @dataclass(frozen=True)

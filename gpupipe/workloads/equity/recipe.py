@@ -12,6 +12,7 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, WARM_BARS, Dataset, warm_by_bars, warm_rows
+from gpupipe.evaluation.expected_return import VOLATILITY
 from gpupipe.features.expressions import Across
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
@@ -23,7 +24,7 @@ from gpupipe.targets.triple_barrier import Labels, label_names, tp_dd_labels
 
 # Extra columns, which the baselines read, and the features that they are: volatility, the returns of 60 and of 5 bars.
 NATR, MOMENTUM, REVERSAL = "natr", "momentum", "reversal"
-BASELINE_COLUMNS = {NATR: "natr_14", MOMENTUM: "roc_60", REVERSAL: "roc_5"}
+BASELINE_COLUMNS = {NATR: VOLATILITY, MOMENTUM: "roc_60", REVERSAL: "roc_5"}
 
 
 def target_of(horizons: tuple[int, ...], thresholds: tuple[float, ...], multiples: tuple[float, ...] = ()) -> Target:
