@@ -137,10 +137,11 @@ def test_silence_of_a_rule_in_money_is_a_result():
     poor = candidates([0.0003, -0.0003])
     assert "no expected net return is above 0" in judged(registry.rule("score"), poor, (LONG,), "m")[1].reason
     unsure = candidates([0.004, -0.004], error=0.01)
-    assert (
-        "no row is expected to earn more than its peers"
-        in judged(registry.rule("score"), unsure, (LONG, SHORT), "m")[1].reason
-    )
+    reason = judged(registry.rule("score"), unsure, (LONG, SHORT), "m")[1].reason
+    assert reason == "no expected net return is 1 standard error above 0"
+    alike = candidates([0.0003, -0.0003], level=0.01, error=0.0001)
+    reason = judged(registry.rule("score"), alike, (LONG,), "m")[1].reason
+    assert "no row is expected to earn more than its peers" in reason
     busy = np.zeros(20 * 40)
     busy[:20] = 0.05  # on the first date alone
     rows = candidates(busy, n_dates=1)

@@ -15,8 +15,8 @@ DEFAULT = "score"
 RULES = {
     "score": (
         "gpupipe.backtest.calling.score:Score", "score[:MARGIN]",
-        "expected net return above 0, and above that of its peers (symbols of similar volatility) by the costs and "
-        "MARGIN standard errors (default 1)",
+        "expected net return MARGIN standard errors (default 1) above 0, and above that of its peers, symbols of "
+        "similar volatility, by the costs and as many",
     ),
     "top": (
         "gpupipe.backtest.calling.top:Top", "top:K, top:5%[/sector]",

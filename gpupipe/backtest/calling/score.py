@@ -1,4 +1,4 @@
-"""`--call score`: rows whose expected return beyond that of their peers, minus its standard error, pays the costs."""
+"""`--call score`: rows that are expected to earn, and more than their peers, by more than standard errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARGIN = 1.0
 
 @dataclass(frozen=True)
 class Score(CallingRule):
-    """Call a row where its expected net return is above 0, and its selection, minus `margin` errors, above the costs.
+    """Call a row whose expected net return minus `margin` errors is above 0, and whose selection so reduced pays costs.
 
     The second condition keeps a rising market from calling every symbol: what all peers are expected to earn is in the
     expected net return, and not in the selection. Peers are symbols of similar volatility on the same date.
@@ -48,8 +48,8 @@ class Score(CallingRule):
     def sentence(self) -> str:
         """See `CallingRule`."""
         return (
-            "Rows are called where the expected net return is above 0, and what a row is expected to earn beyond its "
-            f"peers, symbols of similar volatility on the same date, pays the costs even when it is {self._errors} "
+            f"Rows are called where the expected net return is {self._errors} above 0, and what a row is expected to "
+            "earn beyond its peers, symbols of similar volatility on the same date, pays the costs when it is as much "
             "lower."
         )
 
@@ -60,8 +60,10 @@ class Score(CallingRule):
     def call(self, candidates: Candidates) -> np.ndarray:
         """See `CallingRule`."""
         scores = candidates.scores
-        certain = scores.selection - self.margin * scores.selection_error - candidates.costs
-        return better_side((scores.expected > 0) & (certain > 0), scores.expected)
+        earns = scores.expected - self.margin * scores.error
+        beyond_peers = scores.selection - self.margin * scores.selection_error - candidates.costs
+        wanted = (scores.expected > 0) & (earns > 0) & (beyond_peers > 0)
+        return better_side(wanted, scores.expected)
 
     def why_nothing(self, candidates: Candidates) -> str:
         """See `CallingRule`."""
@@ -71,4 +73,6 @@ class Score(CallingRule):
             return "its order of the symbols earned nothing on unseen rows before the test"
         if not (scores.expected[known] > 0).any():
             return "no expected net return is above 0"
+        if not (scores.expected - self.margin * scores.error > 0).any():
+            return f"no expected net return is {self._errors} above 0"
         return f"no row is expected to earn more than its peers by the costs and {self._errors}"
