@@ -24,10 +24,9 @@ SHOWN, MOST = 20, 200  # rows of the open table, and of both tables together
 NEEDED = ("symbol", "sector", "time", "side", "horizon", "threshold", "p_buy", "p_sell", "base_buy", "base_sell",
           "expected_net_return", "uncertainty", "close", "model")  # fmt: skip
 COLUMNS = [("symbol", False), ("sector", False), ("bar", False), ("side", False), ("label", False),
-           ("P(BUY), %", True), ("base rate BUY, %", True), ("P(SELL), %", True),
-           ("base rate SELL, %", True),
-           ("expected net return, %", True), ("±", True), ("agreement, %", True), ("close", True), ("entry from", True),
-           ("entry to", True), ("stop", True), ("target", True)]  # fmt: skip
+           ("net, %", True), ("±", True), ("P(BUY), %", True), ("base of BUY, %", True), ("P(SELL), %", True),
+           ("base of SELL, %", True), ("agreement, %", True), ("close", True), ("entry from", True), ("entry to", True),
+            ("stop", True), ("target", True)]  # fmt: skip
 
 
 def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
@@ -61,8 +60,8 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     text = [
         f"On the bars of {latest}, {rows[0]['model']} has {sides['BUY']:,} BUY and {sides['SELL']:,} SELL signals, by "
         f"the best call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
-        f"{registry.rule(about['call']).sentence} The expected net return is what the trade of a call is expected to "
-        "earn after costs, learned on rows that the models had not seen, with its standard error; probabilities stand "
+        f"{registry.rule(about['call']).sentence} The expected net return (net) is what the trade of a call is expected "
+        "to earn after costs, learned on rows that the models had not seen, with its standard error; probabilities stand "
         "beside the sector's base rates, the shares of its training rows; agreement is the share of the other families "
         "with the same call. A call is not a promise: see Verdict for whether these models have skill.",
         *about["without_calls"],
@@ -110,7 +109,7 @@ def _row(row: Mapping[str, Any], display: Display) -> list[Any]:
     shown = [None if price is None else Shown(price, text) for price, text in zip(prices, texts, strict=True)]
     bar = display.bar(row["symbol"], row["time"])
     signal = [row["symbol"], row["sector"], bar, row["side"], title_of(dict(row))]
-    figures = ("p_buy", "base_buy", "p_sell", "base_sell", "expected_net_return", "uncertainty", "agreement")
+    figures = ("expected_net_return", "uncertainty", "p_buy", "base_buy", "p_sell", "base_sell", "agreement")
     return [*signal, *(to_percent(row[name]) for name in figures), *shown]
 
 

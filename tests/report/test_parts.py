@@ -222,7 +222,7 @@ def test_signals_name_their_date_and_their_models(tmp_path):
     assert "1 BUY and 0 SELL" in section.text[0] and "1 of 2 symbols are HOLD" in section.text[0]
     assert "that paid best on validation, or never" in section.text[0]
     assert "no cutoff paid" in section.text[1]
-    assert table.rows[0][5:11] == pytest.approx([30, 20, 10, 15, 0.2, 0.1])
+    assert table.rows[0][5:11] == pytest.approx([0.2, 0.1, 30, 20, 10, 15])
     assert "Left out: 1 symbols" in section.text[2] and not any("Other models" in line for line in section.text)
     assert section.text[-1] == "linear 5d_5pct predicts one thing."
     assert any("Other models than the ones in this folder" in line for line in written(run_key="another").text)
