@@ -60,8 +60,8 @@ def signals(out: pathlib.Path, whole: Mapping[str, Any]) -> Section:
     text = [
         f"On the bars of {latest}, {rows[0]['model']} has {sides['BUY']:,} BUY and {sides['SELL']:,} SELL signals, by "
         f"the best call of each symbol; {n_symbols - len(called):,} of {n_symbols:,} symbols are HOLD. "
-        f"{registry.rule(about['call']).sentence} The expected net return (net) is what the trade of a call is expected "
-        "to earn after costs, learned on rows that the models had not seen, with its standard error; probabilities stand "
+        f"{registry.rule(about['call']).sentence} Net is what the trade of a call is expected to earn after costs, "
+        "learned on rows that the models had not seen, with its standard error; probabilities stand "
         "beside the sector's base rates, the shares of its training rows; agreement is the share of the other families "
         "with the same call. A call is not a promise: see Verdict for whether these models have skill.",
         *about["without_calls"],
