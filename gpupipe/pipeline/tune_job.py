@@ -24,7 +24,7 @@ from gpupipe.kernels.cores import available_cores
 from gpupipe.pipeline import job
 from gpupipe.pipeline.kernels_ready import ready
 from gpupipe.pipeline.listener import Listener, logging_too
-from gpupipe.runtime import memory, run_log
+from gpupipe.runtime import libraries, memory, run_log
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256_of, write_atomic
@@ -216,6 +216,8 @@ def _deciding(workload: Recipe, settings: Config) -> Config:
 def _search(searcher: Search, studies: Sequence[Study], jobs: int) -> list[dict[str, Any]]:
     """Run the studies over all groups in turn, because each uses all cores; then the groups' studies in parallel."""
     from threadpoolctl import threadpool_limits
+
+    libraries.load()
 
     def search_group(group: str) -> list[dict[str, Any]]:
         return [searcher.run(study) for study in studies if study.sector == group]

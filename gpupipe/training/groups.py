@@ -19,7 +19,7 @@ from gpupipe.estimators.contract import EstimatorSettings, Model
 from gpupipe.estimators.stacking.contract import StackedModel, StackingEstimator
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation.expected_return import ExpectedReturn
-from gpupipe.runtime import memory, run_log
+from gpupipe.runtime import libraries, memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import FoldSlot, Task, run_graph
@@ -85,6 +85,8 @@ def train(context: TrainingContext) -> tuple[list[GroupModels], list[Skipped]]:
     """Train every pool of groups in one graph of tasks; raises UserError if no label can be trained."""
     from threadpoolctl import threadpool_limits
 
+    if not context.results.lookup_only:
+        libraries.load()
     enough, skipped = groups_with_enough(context)
     all_pools: list[_Pool] = []
     tasks: list[Task] = []

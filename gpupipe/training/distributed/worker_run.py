@@ -25,7 +25,7 @@ from gpupipe.estimators.contract import Model
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.features.formulas.registry import load_modules
-from gpupipe.runtime import device, memory
+from gpupipe.runtime import device, libraries, memory
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.store import fingerprint
@@ -158,6 +158,7 @@ class WorkerRun:
     """
 
     def __init__(self, rows: Rows, job: Job) -> None:
+        libraries.load()
         self.job, self.device = job, device.pick(job.device, job.settings.ml.use_rmm)
         self._cache = pathlib.Path(tempfile.mkdtemp(prefix="gpupipe-")) if job.plan.files else None
         for module, (path, digest) in zip(load_modules(job.settings.features.modules), job.modules, strict=True):
