@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gpupipe.serving.scan import Scanned, Signal
 
 
+NEAREST = 10  # symbols that are shown where none is called
+
+
 @dataclass(frozen=True)
 class ScanRequest:
     """A scan. models: the folder of a finished run.  family: whose signals.  as_of, max_age: see `serving.scan.scan`.
@@ -159,8 +162,11 @@ def show(to: Console, scanned: Scanned, top: int) -> None:
     from gpupipe.serving.expected_moves import likely_sentence
 
     signals = scanned.top(top)
-    if signals:
-        _show_signals(to, signals, scanned.display)
+    nearest = [] if signals else scanned.nearest(min(top, NEAREST))
+    if nearest:
+        to.print(styled("nearest to a call", "bold"))
+    if signals or nearest:
+        _show_signals(to, signals or nearest, scanned.display)
     to.print(signal_table.called_sentence(scanned))
     if not signals and (sentence := likely_sentence(scanned)):
         to.print(sentence)

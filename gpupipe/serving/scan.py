@@ -328,13 +328,19 @@ class Scanned:
 
         Signals without an expected return come last, by their probability over its base rate.
         """
-        best: dict[str, Signal] = {}
-        for signal in self.signals:
-            if signal.side != CLASSES[HOLD] and (
-                signal.symbol not in best or _order(signal) < _order(best[signal.symbol])
-            ):
-                best[signal.symbol] = signal
-        return sorted(best.values(), key=_order)[:n]
+        return _best([signal for signal in self.signals if signal.side != CLASSES[HOLD]], n)
+
+    def nearest(self, n: int) -> list[Signal]:
+        """The signal of each symbol that is expected to earn most, whether or not it is called; at most n."""
+        return _best(self.signals, n)
+
+
+def _best(signals: Sequence[Signal], n: int) -> list[Signal]:
+    best: dict[str, Signal] = {}
+    for signal in signals:
+        if signal.symbol not in best or _order(signal) < _order(best[signal.symbol]):
+            best[signal.symbol] = signal
+    return sorted(best.values(), key=_order)[:n]
 
 
 def _order(signal: Signal) -> tuple[float, float, str]:

@@ -68,16 +68,17 @@ def n_called(scanned: Scanned) -> tuple[int, int]:
 
 
 def called_sentence(scanned: Scanned) -> str:
-    """How many symbols are called, by which model."""
+    """How many symbols are called, by which model, on bars until when."""
     called, n_symbols = n_called(scanned)
     if not n_symbols:
         return "No signal."
-    model = scanned.signals[0].model
+    newest = max(scanned.signals, key=lambda signal: signal.time)
+    when = f"by {newest.model}, on bars until {scanned.display.bar(newest.symbol, newest.time)}"
     if not called:
         known = any(math.isfinite(signal.expected_net_return) for signal in scanned.signals)
-        why = ": no trade is worth its costs today" if known else ""
-        return f"None of {n_symbols:,} symbols is called {CALLED} by {model}{why}."
-    return f"{called:,} of {n_symbols:,} symbols are called {CALLED} by {model}."
+        why = ": no trade is worth its costs" if known else ""
+        return f"None of {n_symbols:,} symbols is called {CALLED} {when}{why}."
+    return f"{called:,} of {n_symbols:,} symbols are called {CALLED} {when}."
 
 
 def seen_sentence(scanned: Scanned) -> str:

@@ -45,7 +45,21 @@ def test_a_run_without_expected_returns_is_not_said_to_find_no_trade_worth_its_c
     refused = scan(dataclasses.replace(older, cutoffs=low), market, "linear", rule=registry.rule("f1"))
     assert refused.without_calls[0].endswith("which chooses nothing.")  # no better rule could call anything there
     nothing = scan(models, market, "linear", rule=registry.rule("score:1e9"))
-    assert "no trade is worth its costs today" in signal_table.called_sentence(nothing)
+    assert "no trade is worth its costs" in signal_table.called_sentence(nothing)
+
+
+def test_a_scan_that_finds_nothing_shows_the_symbols_nearest_to_a_call_and_its_date(models, market, capsys):
+    nothing = scan(models, market, "linear", rule=registry.rule("score:1e9"))
+    assert not nothing.top(9)
+    nearest = nothing.nearest(4)
+    assert [item.side for item in nearest] == ["HOLD"] * 4 and len({item.symbol for item in nearest}) == 4
+    best = max(item.expected_net_return for item in nothing.signals)
+    assert nearest[0].expected_net_return == best >= nearest[3].expected_net_return
+    options = ["scan", "--models", str(models.out), "--data", SOURCE, "--sectors", ",".join(SECTORS)]
+    assert main.main([*options[:5], "--family", "linear", "--call", "score:1e9", "--top", "3"]) == 0
+    output = capsys.readouterr().out
+    assert "nearest to a call" in output and output.count(" HOLD ") == 3
+    assert ", on bars until 20" in " ".join(output.split())
 
 
 def test_a_scan_of_bars_that_the_models_have_seen_says_so(models, market, capsys):
