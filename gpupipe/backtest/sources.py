@@ -129,7 +129,7 @@ def absent_groups(learned: Mapping[str, Iterable[ExpectedReturn | None]], groups
     """Groups that share an expected return with one of some groups, and are not among them.
 
     learned: by group, the expected returns of its models.  groups: those whose symbols can be compared.
-    An expected return is beyond the mean symbol of all groups that share it: without some of them it is another.
+    An expected return is beyond that of peers from all groups that share it: without some of them it is another.
 
     >>> absent_groups({"energy": [None], "utilities": [None]}, ["energy"])
     ()

@@ -118,9 +118,7 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
 
 def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
-    if request.portfolio is not None:
-        return portfolio.run(request, request.portfolio)
-    from gpupipe.backtest.job import FOLDER, JSON, Request, execute
+    from gpupipe.backtest import job, rank_job
     from gpupipe.cli.console import console, show_data
     from gpupipe.cli.output import print_json_file
     from gpupipe.runtime.device import pick
@@ -129,14 +127,19 @@ def run(request: BacktestRequest) -> int:
     panel, report = request.data.load(pick(request.device))
     show_data(to, report)
     try:
-        choices = Request(request.rules, request.families, request.since, request.seed, request.source, request.call)
-        whole, worked = execute(panel, report.data_hash, request.models, choices)
+        choices = job.Request(
+            request.rules, request.families, request.since, request.seed, request.source, request.call
+        )
+        if request.portfolio is None:
+            whole, worked = job.execute(panel, report.data_hash, request.models, choices)
+        else:
+            whole, worked = rank_job.execute(panel, report.data_hash, request.models, request.portfolio, choices)
     except ValueError as error:  # a family that was not trained
         raise UserError(str(error)) from None
-    folder = pathlib.Path(request.models) / FOLDER
+    folder = pathlib.Path(request.models) / (job if request.portfolio is None else rank_job).FOLDER
     if request.json:
-        print_json_file(folder / JSON)
-    show(to, whole, folder)
+        print_json_file(folder / job.JSON)
+    (show if request.portfolio is None else portfolio.show)(to, whole, folder)
     if not worked:
         to.print("Nothing to do: these models, data and rules were backtested before; every file checked.")
     return 0

@@ -16,8 +16,6 @@ from gpupipe.runtime.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gpupipe.cli.backtest import BacktestRequest
-
 VOLUME_SHARE = "1%"
 # Options that go with --portfolio, as argparse names them; without it they are refused.
 OPTIONS = ("hold", "rebalance", "weighting", "volume_share")
@@ -65,31 +63,6 @@ def _share(text: str) -> float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise UserError(f"--volume-share {text}: expected a share, as 1% or 0.01") from None
-
-
-def run(request: BacktestRequest, rules: RankRules) -> int:
-    """Simulate the portfolios and print them; UserError for what the user must mend."""
-    from gpupipe.backtest.job import Request
-    from gpupipe.backtest.rank_job import FOLDER, JSON, execute
-    from gpupipe.cli.console import console, show_data
-    from gpupipe.cli.output import print_json_file
-    from gpupipe.runtime.device import pick
-
-    to = console(request.quiet or request.json)
-    panel, report = request.data.load(pick(request.device))
-    show_data(to, report)
-    choices = Request(families=request.families, since=request.since, seed=request.seed, source=request.source)
-    try:
-        whole, worked = execute(panel, report.data_hash, request.models, rules, choices)
-    except ValueError as error:  # a family that was not trained
-        raise UserError(str(error)) from None
-    folder = pathlib.Path(request.models) / FOLDER
-    if request.json:
-        print_json_file(folder / JSON)
-    show(to, whole, folder)
-    if not worked:
-        to.print("Nothing to do: these models, data and rules were simulated before; every file checked.")
-    return 0
 
 
 def show(to: Console, whole: dict[str, Any], folder: pathlib.Path) -> None:

@@ -24,6 +24,7 @@ from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.task_graph import FoldSlot, Task, run_graph
 from gpupipe.store.cache import Request
+from gpupipe.targets.target import Target
 from gpupipe.training import expected_return
 from gpupipe.training.cache_keys import base_parts, load_models, save_models
 from gpupipe.training.context import TrainingContext
@@ -237,18 +238,12 @@ class _Pool:
                 by_name = {name: of_base[name][group] for name in self.names}
                 first = predict_stack(self.stacked[group], by_name, context.device)
             else:
-                first = of_base[family][group] = self._out_of_fold_of(family, group)
+                first = of_base[family][group] = out_of_fold_of(self.out_of_fold, family, group, self.target)
             return np.concatenate([first, validation[group][family]])
 
         learned = expected_return.learn(context, self.target, self.kept, rows, predictions, families)
         context.spent("expected returns", time.perf_counter() - began)
         return learned
-
-    def _out_of_fold_of(self, family: str, group: str) -> np.ndarray:
-        """float32 (n_rows, n_targets, n_outputs): a group's out-of-fold predictions, in the order of `_predicted`."""
-        nothing = np.empty((0, len(self.target.names), self.target.n_outputs), np.float32)
-        folds = [fold.by_group[family][group] for fold in self.out_of_fold if group in fold.fold.groups]
-        return np.concatenate([nothing, *(cast(FittedStage, stage).predictions["oof"] for stage in folds)])
 
     def _stack(self, worker: int) -> None:
         """Fit the stacking estimator on the out-of-fold predictions."""
@@ -299,6 +294,13 @@ class _Pool:
         context.advance(stacking)
 
 
+def out_of_fold_of(folds: Sequence[FoldTasks], name: str, group: str, target: Target) -> np.ndarray:
+    """float32 (n_rows, n_targets, n_outputs): an estimator's predictions of a group, fold after fold."""
+    nothing = np.empty((0, len(target.names), target.n_outputs), np.float32)
+    stages = [fold.by_group[name][group] for fold in folds if group in fold.fold.groups]
+    return np.concatenate([nothing, *(cast(FittedStage, stage).predictions["oof"] for stage in stages)])
+
+
 @dataclass(frozen=True)
 class _OutOfFold(Mapping[str, Any]):
     """Out-of-fold predictions of each group, float32 (n_estimators, n_rows, n_targets, n_outputs), in row order.
@@ -313,12 +315,7 @@ class _OutOfFold(Mapping[str, Any]):
     device: Device
 
     def __getitem__(self, group: str) -> Any:
-        nothing = np.empty((0, len(self.target.names), self.target.n_outputs), np.float32)
-        folds = [fold.by_group for fold in self.folds if group in fold.fold.groups]
-        by_estimator = [
-            np.concatenate([nothing, *(cast(FittedStage, fold[name][group]).predictions["oof"] for fold in folds)])
-            for name in self.names
-        ]
+        by_estimator = [out_of_fold_of(self.folds, name, group, self.target) for name in self.names]
         return self.device.asarray(np.stack(by_estimator))
 
     def __iter__(self) -> Iterator[str]:
