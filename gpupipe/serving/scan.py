@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.display import Display
 from gpupipe.serving.expected_moves import expected_moves
+from gpupipe.serving.latest_bars import has_several_zones, newest, until
 from gpupipe.serving.levels import MAX_AGE, Levels
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
 from gpupipe.targets.trade_return import SIDES
@@ -143,10 +143,10 @@ def scan(
     if family not in models.families:
         raise UserError(no_family(family, models.families, str(models.out)))
     if as_of is not None:
-        panel = _until(panel, as_of)
+        panel = until(panel, as_of)
     if max_age < 1:
         raise UserError(f"--max-age {max_age}: expected 1 or more")
-    since_ns, until_ns = _newest(panel, max_age)
+    since_ns, until_ns = newest(panel, max_age)
     seconds: dict[str, float] = {}
 
     def spent(step: str, more: float) -> None:
@@ -172,7 +172,7 @@ def scan(
         max_age=max_age,
         since_ns=since_ns,
         until_ns=until_ns,
-        by_session=_has_several_zones(panel),
+        by_session=has_several_zones(panel),
         display=Display.of(panel),
         unseen_from=min((about["dates"]["test"][0] for about in models.metadata.values()), default=""),
         absent=absent_groups(models.learned_by_group, panel.groups),
@@ -215,31 +215,6 @@ def _signals(
                 entry_low=low, entry_high=high, stop=stop, target=target, expected_move=move,
             ))  # fmt: skip
     return signals
-
-
-def _newest(panel: Panel, n: int) -> tuple[int, int]:
-    """The first and the last of the n newest distinct times of all symbols, or of the n newest session dates.
-
-    Session dates count where there are several time zones. With fewer times or dates, all of them count.
-    """
-    to_host = panel.device.to_host
-    if _has_several_zones(panel):
-        days, times = to_host(panel.session_day), to_host(panel.time_ns)
-        return int(times[days >= np.unique(days)[-n:][0]].min()), int(times.max())
-    # Each of these times is among the last n times of a symbol that has a bar then.
-    rows = [np.arange(max(first, last - n), last) for first, last in itertools.pairwise(to_host(panel.offsets))]
-    newest = panel.time_ns[panel.device.asarray(np.concatenate(rows))]
-    times = np.unique(to_host(newest))
-    return int(times[-n:][0]), int(times[-1])
-
-
-def _has_several_zones(panel: Panel) -> bool:
-    """Whether the clocks of two symbols differ on the newest session date; on one date a zone has one offset."""
-    if panel.local_ns is None:
-        return False
-    latest = panel.offsets[1:] - 1
-    offset_ns, day = (panel.clock_ns - panel.time_ns)[latest], panel.session_day[latest]
-    return bool(len(np.unique(panel.device.to_host(offset_ns[day == day.max()]))) > 1)
 
 
 def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> tuple[np.ndarray, np.ndarray]:
@@ -348,21 +323,6 @@ def _order(signal: Signal) -> tuple[float, float, str]:
     expected = signal.expected_net_return if math.isfinite(signal.expected_net_return) else -math.inf
     base = signal.base_buy if signal.side == CLASSES[BUY] else signal.base_sell
     return -expected, -(signal.probability / base if base > 0 else 0.0), signal.symbol
-
-
-def _until(panel: Panel, as_of: str) -> Panel:
-    try:
-        day = np.datetime64(as_of)
-    except ValueError:
-        raise UserError(f"--as-of {as_of}: expected a date such as 2024-05-31") from None
-    try:
-        if np.datetime_data(day)[0] in ("Y", "M", "D"):  # a day stands for all of its bars, wherever the exchange is
-            end_day = int((day + 1).astype("datetime64[D]").astype(np.int64)) - 1
-            return panel.take(panel.session_day <= end_day)
-        end = (day + 1).astype("datetime64[ns]").astype(np.int64) - 1
-        return panel.until(int(end))
-    except ValueError:
-        raise UserError(f"--as-of {as_of}: the data begin later") from None
 
 
 def _called(models: Models, panel: Panel, latest: _Latest, rule: CallingRule, rules: Rules) -> _Called:

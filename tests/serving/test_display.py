@@ -9,8 +9,9 @@ import pytest
 
 from gpupipe.data.panel import BARS, NS_PER_DAY, Panel
 from gpupipe.serving.display import Display
+from gpupipe.serving.latest_bars import newest, until
 from gpupipe.serving.price_text import decimals_of, price_text, quoted_decimals
-from gpupipe.serving.scan import Scanned, _newest, _until
+from gpupipe.serving.scan import Scanned
 from gpupipe.serving.signal_table import left_out_sentences
 
 HOUR = 3_600 * 10**9
@@ -92,13 +93,13 @@ def test_a_bar_of_tokyo_is_as_new_as_one_of_new_york_of_the_same_date():
     new_york = [bar for day in days for bar in hours_of(day, 14, 20, -4)]
     both = panel_of({"7203.T": tokyo, "OLD.T": tokyo[:14], "XOM": new_york})
     for max_age, first in ((1, "2024-03-21T00:00"), (2, "2024-03-20T00:00"), (9, "2024-03-18T00:00")):
-        since, until = np.array(_newest(both, max_age)).astype("M8[ns]")
-        assert since == np.datetime64(first) and until == np.datetime64("2024-03-21T20:00")
-    since, _ = _newest(both, 2)
+        since, end = np.array(newest(both, max_age)).astype("M8[ns]")
+        assert since == np.datetime64(first) and end == np.datetime64("2024-03-21T20:00")
+    since, _ = newest(both, 2)
     last = both.time_ns[both.offsets[1:] - 1]
     assert dict(zip(both.symbols, last >= since, strict=True)) == {"7203.T": True, "OLD.T": False, "XOM": True}
     alone = panel_of({"HES": new_york[:-3], "XOM": new_york})  # one zone: by the times of the data
-    assert np.datetime64(_newest(alone, 3)[0], "ns") == np.datetime64("2024-03-21T18:00")
+    assert np.datetime64(newest(alone, 3)[0], "ns") == np.datetime64("2024-03-21T18:00")
 
 
 def test_the_sentence_on_symbols_that_are_too_old_counts_what_was_counted():
@@ -115,12 +116,12 @@ def test_the_sentence_on_symbols_that_are_too_old_counts_what_was_counted():
 def test_a_zone_is_one_zone_in_winter_and_in_summer():
     """A symbol that left in winter has another offset, and is as old as it is."""
     gone = panel_of({"GONE": hours_of("2024-03-08", 15, 21, -5), "XOM": hours_of("2024-03-11", 14, 20, -4)})
-    assert np.datetime64(_newest(gone, 3)[0], "ns") == np.datetime64("2024-03-11T18:00")
+    assert np.datetime64(newest(gone, 3)[0], "ns") == np.datetime64("2024-03-11T18:00")
 
 
 def test_as_of_a_day_takes_the_bars_of_that_session():
     late = panel_of({"XOM": [("2024-03-21T22:00", -4), ("2024-03-22T01:00", -4), ("2024-03-22T13:00", -4)]})
-    assert _until(late, "2024-03-21").n_rows == 2  # 21:00 in New York is still that day
-    assert _until(late, "2024-03-22T01").n_rows == 2 and _until(late, "2024-03").n_rows == 3
+    assert until(late, "2024-03-21").n_rows == 2  # 21:00 in New York is still that day
+    assert until(late, "2024-03-22T01").n_rows == 2 and until(late, "2024-03").n_rows == 3
     plain = panel_of({"BTC": [("2024-03-21T22:00", None), ("2024-03-22T01:00", None)]})
-    assert _until(plain, "2024-03-21").n_rows == 1 and int(plain.session_day[-1]) == plain.time_ns[-1] // NS_PER_DAY
+    assert until(plain, "2024-03-21").n_rows == 1 and int(plain.session_day[-1]) == plain.time_ns[-1] // NS_PER_DAY
