@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.row_view import BLOCK_ROWS, RowView
+from gpupipe.dataset.row_view import RowView
 
+BLOCK_ROWS = 1 << 12  # rows that are copied at once: float64 copies of them fit into a core's cache
 MINMAX_LOW, MINMAX_HIGH = -1.0, 2.0  # where the fitted rows span 0 to 1
 
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from gpupipe.dataset.row_view import BLOCK_ROWS, RowView, Storage
-from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
+from gpupipe.dataset.row_view import RowView, Storage
+from gpupipe.estimators.torch.scaler import BLOCK_ROWS, WindowScaler, fit_scaler
 from tests.estimators.torch.datasets import dataset_of
 
 
