@@ -83,6 +83,14 @@ class HeadTargets:
         """Of some rows, copied; positions int64, on the device."""
         return self._each(lambda tensor: tensor[positions])
 
+    def take_into(self, positions: torch.Tensor, out: HeadTargets) -> None:
+        """Copy some rows to `out`, which has as many."""
+        import torch
+
+        for source, wanted in zip((*self.columns, *self.weights), (*out.columns, *out.weights), strict=True):
+            if source is not None and wanted is not None:
+                torch.index_select(source, 0, positions, out=wanted)
+
     def slice(self, first: int, last: int) -> HeadTargets:
         """Of rows first to last - 1, as views."""
         return self._each(lambda tensor: tensor[first:last])

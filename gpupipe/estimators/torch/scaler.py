@@ -25,7 +25,7 @@ class WindowScaler:
     Raises ValueError when a shape, dtype or value is not as above.
 
         >>> scaler = WindowScaler(np.float32([2, 5]), np.float32([0.5, 0]), -4.0, 4.0)
-        >>> scaler.scaled(np.float32([[4, 7], [100, np.inf], [np.nan, 1]])).tolist()
+        >>> scaler.scaled(np.float32([[4, 7], [100, np.inf], [np.nan, 6]])).tolist()
         [[1.0, 0.0], [4.0, 0.0], [0.0, 0.0]]
         >>> WindowScaler.from_dict(scaler.as_dict()).as_dict() == scaler.as_dict()
         True

@@ -65,7 +65,7 @@ def test_unknown_rows_have_no_gradient_even_where_their_margins_are_nan():
     total = losses.objective(losses.sums(leaf, targets), losses.counts(targets))
     total.backward()
     gradient = leaf.grad.numpy()
-    assert np.isfinite(float(total)) and np.isfinite(gradient).all()
+    assert bool(total.isfinite()) and np.isfinite(gradient).all()
     assert not gradient[y < 0, :3].any() and not gradient[np.isnan(value), 3].any()
     assert gradient[y >= 0, :3].all()
 
@@ -95,7 +95,7 @@ def test_a_head_without_known_targets_is_left_out():
 
 
 def test_taken_rows_are_those_rows():
-    margins, y, value = problem()
+    _, y, value = problem()
     weights = np.arange(N, dtype=np.float32)
     some = HeadTargets.of([y, value], [None, weights]).take(torch.tensor([3, 1]))
     assert len(some) == 2 and some.columns[0].tolist() == [y[3], y[1]] and some.weights[1].tolist() == [3, 1]
