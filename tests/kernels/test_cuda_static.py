@@ -112,16 +112,16 @@ def run_backtests(panel):
         random_entries(backtest(source, Rules(side="both", **options)), seed=0, n_draws=2)
 
 
-def gather_windows(X, factor):
+def gather_windows(X, scale):
     """Windows of two matrices of ten rows, of all columns and of some, some of them before a symbol's first row."""
     rows, first, positions = np.array([9, 2, 5]), np.array([4, 0, 4]), np.array([3, 0, 2, 5])
     windows = np.zeros((len(positions), 3, X.shape[1]), np.float32)
-    limits = np.float32(-0.5), np.float32(1)
+    low, high = np.float32([[-0.5], [1]]) + np.zeros_like(scale)
     for k, columns in enumerate((np.empty(0, np.int64), np.array([6, 0]))):
         n_columns = len(columns) or X.shape[1]
         scaled_windows(
             3 * len(positions), X[10 * k : 10 * k + 10].copy(), rows, first, np.int64(3 * k), positions, columns,
-            X[0, :n_columns].copy(), factor[:n_columns].copy(), *limits, windows[:, :, :n_columns].copy(),
+            *(column[:n_columns].copy() for column in (X[0], scale, low, high)), windows[:, :, :n_columns].copy(),
         )  # fmt: skip
 
 

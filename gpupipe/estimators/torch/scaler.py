@@ -1,8 +1,7 @@
-"""WindowScaler: what columns are shifted and multiplied by, from fitted rows alone, before a network reads them."""
+"""WindowScaler: what columns are shifted and divided by, from fitted rows alone, before a network reads them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +11,20 @@ import numpy as np
 from gpupipe.dataset.row_view import RowView
 
 BLOCK_ROWS = 1 << 12  # rows that are copied at once: float64 copies of them fit into a core's cache
+NAMES = ("offset", "scale", "low", "high")
 MINMAX_LOW, MINMAX_HIGH = -1.0, 2.0  # where the fitted rows span 0 to 1
 
 
 @dataclass(frozen=True, eq=False)
 class WindowScaler:
-    """A column's value becomes clip((value - offset) * factor, low, high), and NaN 0.
+    """A column's value becomes clip((value - offset) / scale, low, high), and NaN 0.
 
-    offset, factor: float32 (n_columns,), finite; a factor of 0 makes a column 0 everywhere.
-    low, high: finite, low <= high; rounded to float32.
+    offset, scale, low, high: float32 (n_columns,), finite; scale > 0, low <= high. A column whose low and high are 0 is
+        0 everywhere.
 
     Raises ValueError when a shape, dtype or value is not as above.
 
-        >>> scaler = WindowScaler(np.float32([2, 5]), np.float32([0.5, 0]), -4.0, 4.0)
+        >>> scaler = WindowScaler(np.float32([2, 5]), np.float32([2, 1]), np.float32([-4, 0]), np.float32([4, 0]))
         >>> scaler.scaled(np.float32([[4, 7], [100, np.inf], [np.nan, 6]])).tolist()
         [[1.0, 0.0], [4.0, 0.0], [0.0, 0.0]]
         >>> WindowScaler.from_dict(scaler.as_dict()).as_dict() == scaler.as_dict()
@@ -32,19 +32,19 @@ class WindowScaler:
     """
 
     offset: np.ndarray
-    factor: np.ndarray
-    low: float
-    high: float
+    scale: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     def __post_init__(self) -> None:
-        for name in ("offset", "factor"):
+        for name in NAMES:
             array = getattr(self, name)
             if array.dtype != np.float32 or array.shape != (len(self.offset),):
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, expected float32 ({len(self.offset)},)")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds values that are not finite")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
-            raise ValueError(f"columns cannot be clipped to [{self.low}, {self.high}]")
+        if not ((self.scale > 0).all() and (self.low <= self.high).all()):
+            raise ValueError("expected a scale > 0 and low <= high for each column")
 
     @property
     def n_columns(self) -> int:
@@ -54,25 +54,19 @@ class WindowScaler:
     def scaled(self, values: np.ndarray) -> np.ndarray:
         """float32 (..., n_columns) scaled by numpy, with the bits that kernels/windows.py gives."""
         with np.errstate(over="ignore", invalid="ignore"):
-            z = (values - self.offset) * self.factor
-        z = np.clip(z, np.float32(self.low), np.float32(self.high))
+            z = (values - self.offset) / self.scale
+        z = np.clip(z, self.low, self.high)
         return np.where(np.isnan(z), np.float32(0), z)
 
     def as_dict(self) -> dict[str, Any]:
         """In the types of JSON; `from_dict` gives the same bits again."""
-        return {
-            "offset": [float(value) for value in self.offset],
-            "factor": [float(value) for value in self.factor],
-            "low": float(self.low),
-            "high": float(self.high),
-        }
+        return {name: getattr(self, name).tolist() for name in NAMES}
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> WindowScaler:
         """What `as_dict` described; ValueError where it is no such description."""
         try:
-            arrays = (np.array(description[name], np.float64).astype(np.float32) for name in ("offset", "factor"))
-            return cls(*arrays, float(description["low"]), float(description["high"]))
+            return cls(*(np.array(description[name], np.float64).astype(np.float32) for name in NAMES))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no description of a scaler: {error!r}") from None
 
@@ -84,9 +78,9 @@ def fit_scaler(views: Sequence[RowView], scaling: str = "standard", clip: float 
         at -1 and 2, and clip is not read.
 
     Only the given rows are read, not the rows before them in their windows. Values that are NaN or infinite are
-    ignored. A column that is constant, or of which no value is finite, gets a factor of 0, and so does one whose
-    spread is too small for float32 to divide by. Sums are float64, of blocks of rows, so that no copy of all rows is
-    made. ValueError for another scaling, for no view, and for views with different numbers of columns.
+    ignored. A column that is constant, or of which no value is finite, becomes 0 everywhere. Sums are float64, of
+    blocks of rows, so that no copy of all rows is made. ValueError for another scaling, for no view, and for views with
+    different numbers of columns.
     """
     if scaling not in ("standard", "minmax"):
         raise ValueError(f"scaling {scaling!r} is unknown; expected standard or minmax")
@@ -107,12 +101,10 @@ def fit_scaler(views: Sequence[RowView], scaling: str = "standard", clip: float 
     else:
         offset = total / np.maximum(count, 1)
         spread, limits = np.sqrt(_squares(views, offset) / np.maximum(count, 1)), (-clip, clip)
-    with np.errstate(divide="ignore", over="ignore"):
-        factor = (1 / spread).astype(np.float32)
-    known = varies & np.isfinite(factor)
-    return WindowScaler(
-        np.where(known, offset, 0).astype(np.float32), np.where(known, factor, 0).astype(np.float32), *limits
-    )
+    scale = spread.astype(np.float32)
+    known = varies & (scale > 0)
+    columns = (np.where(known, offset, 0), np.where(known, scale, 1), *(np.where(known, limit, 0) for limit in limits))
+    return WindowScaler(*(column.astype(np.float32) for column in columns))
 
 
 def _n_columns(view: RowView) -> int:

@@ -37,7 +37,8 @@ class Windows:
         ...     Target(("up",), "classes", (1,), ("down", "up")), np.array([0, 1, 0, 1]), np.array([1, 2, 1, 2]),
         ...     np.ones(4, bool), np.ones(4, bool), offsets=np.array([0, 2, 4]))
         >>> view = RowView(dataset, np.array([1, 2, 3]))
-        >>> windows = Windows([view], 2, WindowScaler(np.float32([1]), np.float32([2]), -4.0, 4.0))
+        >>> scaler = WindowScaler(*np.float32([[1], [0.5], [-4], [4]]))
+        >>> windows = Windows([view], 2, scaler)
         >>> windows.n, windows.n_columns
         (3, 1)
         >>> windows.batch(np.array([2, 1]))[:, :, 0].tolist()  # doctest: +SKIP
@@ -66,10 +67,7 @@ class Windows:
             columns = xp.empty(0, xp.int64) if view.columns is None else xp.asarray(view.columns, xp.int64)
             self._parts.append((view.dataset.X, rows, first, np.int64(begin), columns))
             begin += view.n
-        self._scaling = (
-            self.device.asarray(scaler.offset), self.device.asarray(scaler.factor),
-            np.float32(scaler.low), np.float32(scaler.high),
-        )  # fmt: skip
+        self._scaling = [self.device.asarray(c) for c in (scaler.offset, scaler.scale, scaler.low, scaler.high)]
         self.n = begin
         self._buffers = threading.local()
 

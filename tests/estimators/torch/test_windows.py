@@ -81,7 +81,7 @@ def test_no_rows_and_one_row():
 def test_what_does_not_fit_together_is_refused():
     parts = views()
     with pytest.raises(ValueError, match="the scaler 2"):
-        Windows(parts, 3, WindowScaler(np.zeros(2, np.float32), np.ones(2, np.float32), -1.0, 1.0))
+        Windows(parts, 3, WindowScaler(*np.float32([[0, 0], [1, 1], [-1, -1], [1, 1]])))
     with pytest.raises(ValueError, match="length of 1 or more"):
         Windows(parts, 0, fit_scaler(parts))
     with pytest.raises(ValueError, match="0 views"):
