@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from gpupipe.estimators.torch.losses import HeadLosses, HeadTargets
+from gpupipe.estimators.torch.network import Network
 from gpupipe.estimators.torch.shards import seed_of
 from gpupipe.estimators.torch.windows import Windows
-
-if TYPE_CHECKING:
-    import torch
 
 WARM_UP_STEPS = 3  # ordinary steps on a stream of their own before the capture, in which libraries choose algorithms
 
@@ -33,7 +33,7 @@ class CapturedSteps:
 
     def __init__(
         self,
-        network: Any,
+        network: Network,
         windows: Windows,
         targets: HeadTargets,
         losses: HeadLosses,
@@ -42,8 +42,6 @@ class CapturedSteps:
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         captured: bool = True,
     ) -> None:
-        import torch
-
         self.network, self.windows, self.targets, self.losses = network, windows, targets, losses
         self.optimizer, self.autocast, self.rows = optimizer, autocast, rows
         self.captured = captured and windows.torch_device == "cuda"
@@ -61,8 +59,6 @@ class CapturedSteps:
 
     def step(self, positions: torch.Tensor, seed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """As `ShardedSteps.step`: one shard, whatever its size. The next step overwrites what is returned."""
-        import torch
-
         self.network.dropout_generator.manual_seed(seed_of(*seed, 0))
         if len(positions) != self.rows:
             return self._step(self.windows.batch(positions), self.targets.take(positions))
@@ -85,8 +81,6 @@ class CapturedSteps:
 
     def _capture(self) -> None:
         """Record a step without running it; gradients then lie in the graph's own memory."""
-        import torch
-
         self._graph = torch.cuda.CUDAGraph()
         self._graph.register_generator_state(self.network.dropout_generator)
         with torch.cuda.graph(self._graph):
@@ -105,6 +99,4 @@ class CapturedSteps:
 
 def can_capture() -> bool:
     """Whether a CUDA graph can keep Torch's memory to itself: not where Torch allocates from another library's pool."""
-    import torch
-
     return bool(torch.cuda.get_allocator_backend() != "pluggable")

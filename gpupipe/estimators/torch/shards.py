@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from gpupipe.estimators.torch.losses import HeadLosses, HeadTargets
+from gpupipe.estimators.torch.network import Network
 from gpupipe.estimators.torch.windows import Windows
-
-if TYPE_CHECKING:
-    import torch
 
 SHARD_ROWS = 512  # fixed: another number gives other sums, and so other bytes
 
@@ -40,7 +39,7 @@ class ShardedSteps:
 
     def __init__(
         self,
-        network: Any,
+        network: Network,
         windows: Windows,
         targets: HeadTargets,
         losses: HeadLosses,
@@ -51,7 +50,7 @@ class ShardedSteps:
         self.network, self.windows, self.targets, self.losses = network, windows, targets, losses
         self.optimizer, self.autocast = optimizer, autocast
         self.workers = Workers(threads)
-        self._replicas: list[Any] = []
+        self._replicas: list[Network] = []
 
     def __enter__(self) -> ShardedSteps:
         return self
@@ -90,8 +89,6 @@ class ShardedSteps:
 
     def _collect(self, shares: Sequence[float]) -> None:
         """Add the replicas' gradients to the network's, and average their running statistics."""
-        import torch
-
         replicas = self._replicas[: len(shares)]
         with torch.no_grad():
             for parameter, *others in zip(
@@ -119,7 +116,7 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, "shard", initializer=use_one_thread) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads, "shard", initializer=_use_one_thread) if threads > 1 else None
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """The results, in the order of the items."""
@@ -131,31 +128,14 @@ class Workers:
             self._pool.shutdown()
 
 
-def use_one_thread() -> None:
+def _use_one_thread() -> None:
     """Let Torch's operators run on one thread, where this thread calls them."""
-    import torch
-
     torch.get_num_threads()  # Torch reads its setting for a thread once, and here: not after it is set
     torch.set_num_threads(1)
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Within it Torch's operators run on one thread, where this thread calls them."""
-    import torch
-
-    before = torch.get_num_threads()
-    use_one_thread()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def replica_of(network: Any) -> Any:
+def replica_of(network: Network) -> Network:
     """A copy of a network that shares the storage of its parameters; gradients, buffers and dropout are its own."""
-    import torch
-
     replica = copy.deepcopy(network)
     for own, shared in zip(replica.parameters(), network.parameters(), strict=True):
         own.data = shared.data
@@ -163,7 +143,7 @@ def replica_of(network: Any) -> Any:
     return replica
 
 
-def copy_buffers(network: Any, replica: Any) -> None:
+def copy_buffers(network: Network, replica: Network) -> None:
     """Give a replica the network's running statistics."""
     for own, buffer in zip(replica.buffers(), network.buffers(), strict=True):
         own.copy_(buffer)
@@ -179,7 +159,7 @@ def seed_of(*numbers: int) -> int:
 
 
 def evaluate(
-    network: Any,
+    network: Network,
     windows: Windows,
     targets: HeadTargets,
     losses: HeadLosses,
@@ -190,8 +170,6 @@ def evaluate(
 
     Rows are cut into shards as in training, whose sums are added in their order.
     """
-    import torch
-
     was_training = network.training
     network.eval()
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.scaler import WindowScaler
 from gpupipe.kernels.windows import scaled_windows
-
-if TYPE_CHECKING:
-    import torch
-
-KERNELS = ("windows.scaled_windows",)
 
 
 class Windows:
@@ -41,7 +37,7 @@ class Windows:
         >>> windows = Windows([view], 2, scaler)
         >>> windows.n, windows.n_columns
         (3, 1)
-        >>> windows.batch(np.array([2, 1]))[:, :, 0].tolist()  # doctest: +SKIP
+        >>> windows.batch(np.array([2, 1]))[:, :, 0].tolist()
         [[2.0, 4.0], [0.0, 2.0]]
     """
 
@@ -87,8 +83,6 @@ class Windows:
         positions: int64 (n,), numpy or on the device (CuPy or Torch).
         The tensor is a buffer of the calling thread, which the thread's next call overwrites.
         """
-        import torch
-
         n = len(positions)
         held = getattr(self._buffers, "held", None)
         if held is None or len(held) < n:
@@ -119,6 +113,5 @@ class Windows:
         if self.device.kind == "cpu":
             return contextlib.nullcontext()
         import cupy
-        import torch
 
         return cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream)

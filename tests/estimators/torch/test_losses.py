@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpupipe.estimators.torch.architecture import Head
-from gpupipe.estimators.torch.losses import HeadLoss, HeadLosses, HeadTargets
-
 torch = pytest.importorskip("torch", reason="losses are computed by Torch, which is not installed")
+
+from gpupipe.estimators.torch.architecture import Head  # noqa: E402
+from gpupipe.estimators.torch.losses import HeadLoss, HeadLosses, HeadTargets  # noqa: E402
 
 N = 40
 CLASSES, VALUE = Head("label", 3), Head("return", 1)

@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 
-from gpupipe.dataset.row_view import RowView
-from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
-from gpupipe.estimators.torch.windows import Windows
-from tests.estimators.torch.datasets import dataset_of
-
 torch = pytest.importorskip("torch", reason="batches are Torch's tensors; torch is not installed")
+
+from gpupipe.dataset.row_view import RowView  # noqa: E402
+from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler  # noqa: E402
+from gpupipe.estimators.torch.windows import Windows  # noqa: E402
+from tests.estimators.torch.datasets import dataset_of  # noqa: E402
 
 
 def views(seed=0) -> list[RowView]:
