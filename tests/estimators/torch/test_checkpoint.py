@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("safetensors", reason="checkpoints need safetensors, which comes with the extra torch")
 
-from gpupipe.estimators.torch.checkpoint import Checkpoint  # noqa: E402
+from gpupipe.estimators.torch.checkpoint import Checkpoint
 
 
 def arrays_of(epoch) -> dict[str, np.ndarray]:
