@@ -21,8 +21,8 @@ from gpupipe.estimators.torch.network import (  # noqa: E402
     margins,
     one_thread,
 )
-from tests.support.network_oracle import margins_of  # noqa: E402
-from tests.support.networks import HEADS, LENGTHS, N_COLUMNS, network_of, windows_of  # noqa: E402
+from tests.support.network_oracle import HEADS, LENGTHS, N_COLUMNS, margins_of, windows_of  # noqa: E402
+from tests.support.networks import network_of  # noqa: E402
 
 # float32 sums of some hundred products, through up to 60 bars of a recurrent layer, against float64.
 TOLERANCE = 2e-6

@@ -5,15 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="networks need Torch")
-pytest.importorskip("onnxruntime", reason="files are compared by onnxruntime")
-
-from gpupipe.artifacts.onnx.checking import scored  # noqa: E402
-from gpupipe.estimators.torch.architecture import ARCHITECTURES  # noqa: E402
-from gpupipe.estimators.torch.network import arrays_of  # noqa: E402
-from gpupipe.estimators.torch.quantize import _rounded, compare, quantized  # noqa: E402
-from tests.support.networks import HEADS, LENGTHS, N_COLUMNS, network_of, windows_of  # noqa: E402
-from tests.support.window_graphs import content_of, scaling_of  # noqa: E402
+from gpupipe.artifacts.onnx.checking import scored
+from gpupipe.estimators.torch.architecture import ARCHITECTURES
+from gpupipe.estimators.torch.quantize import _rounded, compare, quantized
+from tests.support.network_oracle import HEADS, LENGTHS, N_COLUMNS, random_arrays, windows_of
+from tests.support.window_graphs import content_of, scaling_of
 
 # Of a probability: 255 steps a weight, through up to 60 bars. Measured up to 0.008 on random weights.
 LARGEST_DIFFERENCE = 0.02
@@ -22,7 +18,7 @@ LARGEST_DIFFERENCE = 0.02
 def exported(name, head_numbers=(0,)):
     """The file of a preset's network, probabilities of the first head or the value of the second, and raw windows."""
     scaling = scaling_of(N_COLUMNS)
-    arrays, length = arrays_of(network_of(name)), LENGTHS[name]
+    arrays, length = random_arrays(ARCHITECTURES[name]), LENGTHS[name]
     content = content_of(arrays, ARCHITECTURES[name], length, HEADS, head_numbers, scaling, head_numbers == (0,))
     windows = windows_of(200, length) * 2 * scaling.scale + scaling.offset
     windows[::7, :5] = np.nan
@@ -71,7 +67,7 @@ def test_large_weights_are_int8_and_all_others_float32():
     int8 = {name for name, data_type in types.items() if data_type == onnx.TensorProto.INT8}
     assert len(int8) == 3 + 2 + 2 + 3  # convolutions, two recurrent layers of two inputs each, dense layers and head
     assert all(sizes[name] < 3000 for name in types if name not in int8)
-    n_weights = sum(array.size for key, array in arrays_of(network_of("quality")).items() if array.ndim > 1)
+    n_weights = sum(array.size for key, array in random_arrays(ARCHITECTURES["quality"]).items() if array.ndim > 1)
     assert sum(sizes[name] for name in int8) == n_weights - 4 * 40  # the other heads are left out
 
 
