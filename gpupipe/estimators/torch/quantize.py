@@ -26,9 +26,9 @@ def quantized(content: bytes) -> bytes:
     With 11 columns, files are 3.3 (fast), 3.5 (balanced), 3.9 (quality) and 3.7 (legacy) times smaller.
 
     This is not onnxruntime's dynamic quantisation, which also rounds what flows between layers. That rounds by the
-    largest value among all rows of a call, so a row's prediction depends on the rows beside it: by 0.0015 to 0.0036 of
-    a probability on networks with random weights, as much as the rounding itself. It knows no GRU either, and leaves
-    97 % of the size of fast and 84 % of balanced.
+    largest value among all rows of a call, so a row's prediction depends on the rows beside it: by 0.001 to 0.004 of a
+    probability on networks with random weights. It also knows no GRU, and leaves 97 % of the size of fast and 84 % of
+    balanced.
     ValueError for weights that are not finite.
     """
     import onnx
