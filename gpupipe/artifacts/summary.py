@@ -129,7 +129,11 @@ def write(store: Store, whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(whole["models"]), buffer, compression="zstd")
+    rows = whole["models"]
+    # Labels may be defined by different parameters; Arrow would keep those of the first row alone.
+    keys = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in keys} for row in rows]), buffer,
+                   compression="zstd")  # fmt: skip
     entries = {}
     for name, content in ((JSON, dump_json(whole)), (PARQUET, buffer.getvalue())):
         write_atomic(store.out / name, content)

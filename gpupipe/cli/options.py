@@ -38,8 +38,8 @@ class DataRequest:
     max_quarantined: float = 0.05
     no_sector: str | None = None
 
-    def load(self, device: Device) -> tuple[Panel, DataReport]:
-        """The panel, and the report on it."""
+    def load(self, device: Device, group_by: str = "sector") -> tuple[Panel, DataReport]:
+        """The panel, grouped by sector or by symbol, and the report on it."""
         from gpupipe.data import load
 
         return load(
@@ -52,6 +52,7 @@ class DataRequest:
             adjusted=self.adjusted,
             max_quarantined=self.max_quarantined,
             no_sector=self.no_sector or "error",
+            group_by=group_by,
         )
 
 
