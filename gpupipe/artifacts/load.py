@@ -21,6 +21,7 @@ from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import Model
 from gpupipe.estimators.stacking.contract import StackedModel
 from gpupipe.evaluation.expected_return import ExpectedReturn
+from gpupipe.features import outside
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
@@ -219,6 +220,7 @@ class Models:
         out, compared_since: see `compute_features`.
         """
         load_contents(self.modules)
+        outside.require(panel, self.feature_names, f"the models of {self.out}")
         missing = [name for name in self.feature_names if name not in FEATURES]
         if missing:
             raise StoreError(

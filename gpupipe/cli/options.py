@@ -23,7 +23,8 @@ class DataRequest:
 
     source: --data; None for the demo.  sectors: "all", or names separated by commas.  max_quarantined: the share of
     rows that may be quarantined.  no_sector: what is done with symbols without a sector; None is "error", or "drop" for
-    `gpupipe ingest`.
+    `gpupipe ingest`.  symbols: the only ones; all if None.  outside: files of columns from outside, see `data.outside`.
+    least_coverage: share of the rows that a column from outside must be known for; None where all are joined.
 
         >>> DataRequest("prices/*.csv", sectors="energy,utilities").sectors.split(",")
         ['energy', 'utilities']
@@ -37,12 +38,16 @@ class DataRequest:
     sectors: str = ALL
     max_quarantined: float = 0.05
     no_sector: str | None = None
+    symbols: tuple[str, ...] | None = None
+    outside: tuple[str, ...] = ()
+    least_coverage: float | None = None
 
     def load(self, device: Device, group_by: str = "sector") -> tuple[Panel, DataReport]:
         """The panel, grouped by sector or by symbol, and the report on it."""
-        from gpupipe.data import load
+        from gpupipe.data import load, outside
+        from gpupipe.data.symbol_choice import select_symbols
 
-        return load(
+        panel, report = load(
             self.source,
             self.sector_map,
             self.sectors,
@@ -54,19 +59,25 @@ class DataRequest:
             no_sector=self.no_sector or "error",
             group_by=group_by,
         )
+        panel, report = select_symbols(panel, report, self.symbols)
+        for path in self.outside:
+            panel, report = outside.join_reported(panel, report, path, self.least_coverage)
+        return panel, report
 
 
 def data_request(chosen: argparse.Namespace, sectors: str = ALL, strict: bool = False) -> DataRequest:
     """The data that the options of `add_data_arguments` name."""
     return DataRequest(
         source=chosen.data,
-        sector_map=chosen.sector_map,
+        sector_map=getattr(chosen, "sector_map", None),
         timeframe=chosen.timeframe,
         adjusted=chosen.adjusted,
         strict=strict,
         sectors=sectors,
         max_quarantined=chosen.max_quarantined,
-        no_sector=chosen.no_sector,
+        no_sector=getattr(chosen, "no_sector", None),
+        symbols=words(getattr(chosen, "symbol", None)),
+        outside=tuple(getattr(chosen, "outside", ())),
     )
 
 
@@ -78,6 +89,12 @@ def add_data_arguments(parser: argparse.ArgumentParser, data_help: str) -> None:
     parser.add_argument("--adjusted", action="store_true", help="as for gpupipe run")
     add_max_quarantined(parser)
     add_no_sector(parser, "as for gpupipe run")
+    add_outside(parser, "columns from outside that the models were trained with")
+
+
+def add_outside(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option of columns from outside."""
+    parser.add_argument("--with", dest="outside", action="append", default=[], metavar="FILE", help=text)
 
 
 def add_max_quarantined(parser: argparse.ArgumentParser) -> None:

@@ -61,6 +61,8 @@ class PanelFunction:
         try:
             values = self.user_function(panel)
         except Exception as error:  # user code may raise anything
+            if isinstance(error, FeatureError):
+                raise
             problem = _one_line(error, self.user_function.__code__.co_filename)
             raise FeatureError(f"feature {self.name} cannot be computed: {problem}") from error
         shape, kind = getattr(values, "shape", None), getattr(getattr(values, "dtype", None), "kind", None)
