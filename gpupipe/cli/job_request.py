@@ -69,21 +69,19 @@ class SettingsRequest:
         from gpupipe.config import make
         from gpupipe.training import recipe
 
+        catalogue = recipe.load(self.workload).catalogue()
+        options = {
+            "seed": self.seed,
+            "labels__horizons": self.horizons,
+            "labels__thresholds": self.thresholds,
+            "training__pool": self.pool,
+            "training__models": self.models,
+            "split__walk_forward": self.walk_forward,
+            "split__cpcv": self.cpcv,
+            "training__spread": self.spread,
+        }
         return make(
-            recipe.load(self.workload).catalogue(),
-            self.preset,
-            self.files,
-            self.assignments,
-            self.implied,
-            seed=self.seed,
-            labels__horizons=self.horizons,
-            labels__thresholds=self.thresholds,
-            training__pool=self.pool,
-            training__models=self.models,
-            split__walk_forward=self.walk_forward,
-            split__cpcv=self.cpcv,
-            training__spread=self.spread,
-            **dict(self.values),
+            catalogue, self.preset, self.files, self.assignments, self.implied, **{**options, **dict(self.values)}
         )
 
 

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Sequence
 
 from gpupipe.data.errors import DataError
+from gpupipe.data.file_symbols import without_interval
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import DataReport, counted, data_hash, time_text
 
@@ -14,6 +15,8 @@ from gpupipe.data.report import DataReport, counted, data_hash, time_text
 def select_symbols(panel: Panel, report: DataReport, symbols: Sequence[str] | None) -> tuple[Panel, DataReport]:
     """The rows of some symbols, and the report on them; all where `symbols` is None.
 
+    A name that no symbol has also stands for the only one that differs from it in case, or in the length of a bar at
+    its end, as files are named: BTCUSD for btcusd_1h.
     Raises DataError, with the nearest name, for a symbol that the panel does not have.
 
     >>> from gpupipe.data import load
@@ -23,15 +26,12 @@ def select_symbols(panel: Panel, report: DataReport, symbols: Sequence[str] | No
     """
     if symbols is None:
         return panel, report
-    for name in symbols:
-        if name not in panel.symbols:
-            close = difflib.get_close_matches(name, panel.symbols, 1, 0.5)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
-            shown = ", ".join(panel.symbols[:6]) + (", ..." if panel.n_symbols > 6 else "")
-            raise DataError(f"no symbol {name!r} in the data{guess} (they have {shown})")
     if not symbols:
         raise DataError("no symbol is named")
-    chosen = panel.where([name in symbols for name in panel.symbols])
+    wanted = {_found(name, panel.symbols) for name in symbols}
+    if len(wanted) == panel.n_symbols:
+        return panel, report
+    chosen = panel.where([name in wanted for name in panel.symbols])
     return chosen, dataclasses.replace(
         report,
         notes=(*report.notes, f"{counted(chosen.n_symbols, 'symbol')} of {panel.n_symbols} chosen"),
@@ -42,3 +42,18 @@ def select_symbols(panel: Panel, report: DataReport, symbols: Sequence[str] | No
         last_time=time_text(int(chosen.time_ns.max())),
         data_hash=data_hash(chosen),
     )
+
+
+def _found(name: str, symbols: Sequence[str]) -> str:
+    """The symbol that a name stands for; DataError where there is none, or more than one."""
+    if name in symbols:
+        return name
+    alike = [
+        symbol for symbol in symbols if name.casefold() in (symbol.casefold(), without_interval(symbol).casefold())
+    ]
+    if len(alike) == 1:
+        return alike[0]
+    close = alike[:2] or difflib.get_close_matches(name, symbols, 1, 0.5)
+    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    shown = ", ".join(symbols[:6]) + (", ..." if len(symbols) > 6 else "")
+    raise DataError(f"no symbol {name!r} in the data{guess} (they have {shown})")
