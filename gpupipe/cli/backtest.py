@@ -118,7 +118,6 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
 
 def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
-    from gpupipe.artifacts.load import group_by_of
     from gpupipe.artifacts.manifest import read_manifest
     from gpupipe.backtest import job, rank_job
     from gpupipe.cli.console import console, show_data
@@ -126,8 +125,8 @@ def run(request: BacktestRequest) -> int:
     from gpupipe.runtime.device import pick
 
     to = console(request.quiet or request.json)
-    group_by = group_by_of(read_manifest(request.models) or {})
-    panel, report = request.data.load(pick(request.device), group_by)
+    data = request.data.of_run(read_manifest(request.models) or {})
+    panel, report = data.load(pick(request.device))
     show_data(to, report)
     try:
         choices = job.Request(

@@ -91,7 +91,6 @@ class JobRequest:
 
     jobs: trainings at the same time; the cores if None.  memory, device_memory: sizes, as "8GiB".
     wait_s: how long to wait where another run holds `out`.  quiet, json: what is printed.
-    group_by: what a model is trained for, a sector or a symbol.
 
         >>> JobRequest(memory="8GiB").limits().host == 8 << 30
         True
@@ -107,7 +106,6 @@ class JobRequest:
     wait_s: float = 0.0
     quiet: bool = False
     json: bool = False
-    group_by: str = "sector"
 
     @property
     def silent(self) -> bool:
@@ -151,7 +149,7 @@ class JobRequest:
 
             ahead.begin(kernels)
         with to.status("reading") if to.is_terminal and not to.quiet else contextlib.nullcontext():
-            panel, report = self.data.load(device, self.group_by)
+            panel, report = self.data.load(device)
         console.show_data(to, report)
         console.show_device(to, device)
         return panel, report

@@ -132,7 +132,7 @@ def run(request: ScanRequest) -> int:
     if request.family not in models.families:  # before the data are read
         raise UserError(no_family(request.family, models.families, request.models))
     to = console(request.quiet or request.json)
-    panel, report = request.data.load(pick(request.device), models.group_by)
+    panel, report = request.data.of_run(models.manifest).load(pick(request.device))
     show_data(to, report)
     rule = registry.rule(request.call)
     models = rule.prepared(models, panel, request.rules)

@@ -115,9 +115,9 @@ def request_of(chosen: argparse.Namespace) -> SequenceRequest:
         implied=("sequence.scaling=minmax",) if levels else (),
         values=tuple((name, value) for name, value in values.items() if value is not None),
     )
-    data = dataclasses.replace(job.data, least_coverage=LEAST_COVERAGE)
+    data = dataclasses.replace(job.data, group_by="symbol", least_coverage=LEAST_COVERAGE)
     return SequenceRequest(
-        job=dataclasses.replace(job, asked=asked, data=data, group_by="symbol"),
+        job=dataclasses.replace(job, asked=asked, data=data),
         start_from=chosen.start_from,
         onnx=not chosen.skip_onnx,
         plots=not chosen.skip_plots,

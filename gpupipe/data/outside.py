@@ -61,7 +61,10 @@ class OutsideColumn:
 
 
 def join(
-    panel: Panel, source: Any, least_coverage: float | None = LEAST_COVERAGE
+    panel: Panel,
+    source: Any,
+    least_coverage: float | None = LEAST_COVERAGE,
+    names: Sequence[str] | None = None,
 ) -> tuple[Panel, tuple[OutsideColumn, ...]]:
     """The panel with the columns of a file or frame, and what is known of each.
 
@@ -69,6 +72,7 @@ def join(
         numbers in others; and with a column for the symbol, where values are those of single symbols.
     least_coverage: share of the rows that a column must be known for; below it, and where all its values are equal, it
         is left out. None: nothing is judged, as for predictions, which need the columns that the models have.
+    names: the only columns to join, as the panel names them; all if None.
 
     A row gets the last value of its symbol that was known before the row's bar ended, at its start + the length of a
     bar (`bar_length_ns`). A value is known from its own time on: one with the time at which a bar ends belongs to the
@@ -98,6 +102,8 @@ def join(
         if column in known.keys:
             continue
         name = _name_of(column, where)
+        if names is not None and name not in names:
+            continue
         if name in panel.columns or name in joined:
             raise DataError(f"{where}: a second column {name}; rename one of them")
         values, problem = _numbers(table[column], f"{where}: column {column!r}")
@@ -116,10 +122,14 @@ def join(
 
 
 def join_reported(
-    panel: Panel, report: DataReport, source: Any, least_coverage: float | None = LEAST_COVERAGE
+    panel: Panel,
+    report: DataReport,
+    source: Any,
+    least_coverage: float | None = LEAST_COVERAGE,
+    names: Sequence[str] | None = None,
 ) -> tuple[Panel, DataReport]:
     """`join`, with what is known of each column among the report's notes, and the hash of all columns."""
-    joined, described = join(panel, source, least_coverage)
+    joined, described = join(panel, source, least_coverage, names)
     named = pathlib.Path(source).name if isinstance(source, (str, os.PathLike)) else "a frame"
     notes = (f"from {named}, {about.sentence}" for about in described)
     return joined, dataclasses.replace(report, notes=(*report.notes, *notes), data_hash=data_hash(joined))

@@ -196,7 +196,8 @@ class _SupervisedJob:
             store, job.keys.run, entries,
             {
                 "settings": job.settings.as_dict(), "cold_key": job.keys.cold,
-                "group_by": job.panel.group_by, "target": self.workload.target(job.settings).as_dict(), **tuning,
+                "group_by": job.panel.group_by, "groups": list(job.panel.groups),
+                "target": self.workload.target(job.settings).as_dict(), **tuning,
             },
         )  # fmt: skip
         for name, spent in whole["seconds"].items():
