@@ -259,7 +259,10 @@ def _numbers(column: pyarrow.ChunkedArray, where: str) -> tuple[np.ndarray, str]
     values = columns.floats(column, where)
     if np.isfinite(values).any():
         return values, ""
-    return values, "it holds text, and no numbers" if columns.is_text(kind) else "no value is known"
+    known = columns.decoded(column).drop_null()
+    if columns.is_text(kind) and any(text.strip() for text in known.unique().to_pylist()):
+        return values, "it holds text, and no numbers"
+    return values, "no value is known"
 
 
 def _judged(about: OutsideColumn, values: np.ndarray, age: np.ndarray, least: float | None) -> OutsideColumn:
