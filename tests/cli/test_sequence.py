@@ -92,10 +92,12 @@ def test_the_presets_are_printed_from_the_code(capsys):
         (("--learning-rate", "0.01"), "sequence.rate", 0.01), (("--precision", "bf16"), "sequence.precision", "bf16"),
         (("--batch-size", "96"), "sequence.batch", 96), (("--batch-size", "96"), "sequence.step_rows", 0),
         (("--folds", "4"), "split.walk_forward", 4), (("--horizons", "2,3"), "labels.horizons", (2, 3)),
-        (("--thresholds", "0.03"), "labels.thresholds", (0.03,)), (("--multiples", "1,2"), "labels.multiples", (1.0, 2.0)),
+        (("--thresholds", "0.03"), "labels.thresholds", (0.03,)),
+        (("--multiples", "1,2"), "labels.multiples", (1.0, 2.0)),
         (("--thresholds", "none", "--multiples", "1"), "labels.thresholds", ()), (("--seed", "7"), "seed", 7),
-        (("--features", "atb9,roc_5"), "features.names", ("atb9", "roc_5")), (("--pool", "all"), "training.pool", "all"),
-        (("--features", "atb9"), "sequence.scaling", "minmax"), (("--features", "core"), "sequence.scaling", "standard"),
+        (("--features", "atb9,roc_5"), "features.names", ("atb9", "roc_5")),
+        (("--pool", "all"), "training.pool", "all"), (("--features", "atb9"), "sequence.scaling", "minmax"),
+        (("--features", "core"), "sequence.scaling", "standard"),
         (("--set", "sequence.clip=3.0"), "sequence.clip", 3.0), (("--preset", "legacy"), "sequence.length", 120),
         (("--features", "atb9", "--set", "sequence.scaling=standard"), "sequence.scaling", "standard"),
         (("--epochs", "7", "--set", "sequence.epochs=9"), "sequence.epochs", 7),
@@ -117,7 +119,7 @@ def test_a_file_of_settings_is_above_what_features_imply(tmp_path):
 
 
 def test_a_run_reports_symbols_heads_and_columns_from_outside(finished):
-    place, out = finished
+    out = finished[1]
     whole = json.loads((out / "summary.json").read_bytes())
     assert {row["label"] for row in whole["models"]} == {
         "label_1d_1pct",
@@ -139,14 +141,13 @@ def test_a_run_reports_symbols_heads_and_columns_from_outside(finished):
 
 def test_the_table_has_a_line_for_each_head(finished, capsys):
     place, out = finished
-    code, printed, error = call(
-        capsys, "sequence", *QUICK, "--data", place / "btcusd_1h.parquet", "--with", place / "mood.csv", "--multiples", "1",
-        "--out", out,
-    )  # fmt: skip
+    bars, mood = place / "btcusd_1h.parquet", place / "mood.csv"
+    base = (*QUICK, "--data", bars, "--with", mood, "--multiples", "1", "--out", out)
+    code, printed, error = call(capsys, "sequence", *base)
     assert (code, error) == (0, "") and "Nothing to do" in printed  # by --symbol or not: the same symbol
     heads = [line.split()[0] for line in printed.splitlines() if line.strip().startswith("btcusd_1h ")]
     assert len(heads) == 4 and "1 bar, 1 x volatility" in printed and "no skill" in printed
-    assert "reference" in printed and "age 1" in printed
+    assert "reference" in printed and "bars (median)" in printed
 
 
 def test_models_of_symbols_predict_scan_and_trade_without_a_sector_map(finished, capsys):
@@ -250,7 +251,7 @@ def test_networks_of_another_window_are_not_trained_on(finished, tmp_path, capsy
         (("--sequence-length", "61"), "its networks have length 60, and this run has 61: add --sequence-length 60"),
         (("--model-type", "legacy"), "its networks have network fast, and this run has legacy: add --model-type fast"),
     ):
-        code, _, error = call(capsys, "sequence", *QUICK, "--quiet", "--data", place / "btcusd_1h.parquet", "--from", out,
-                              "--out", tmp_path / "OUT", *arguments)  # fmt: skip
+        base = ("--quiet", "--data", place / "btcusd_1h.parquet", "--from", out, "--out", tmp_path / "OUT")
+        code, _, error = call(capsys, "sequence", *QUICK, *base, *arguments)
         assert code == 2 and message in error and not (tmp_path / "OUT").exists(), error
     assert (out / "manifest.json").read_bytes() == before

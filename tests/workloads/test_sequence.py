@@ -143,7 +143,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written():
     short = market(150)
     refused(short, r"nothing can be trained: SIM0000: of 150 bars, windows of 1 and labels of 5 bars leave .* training")
     refused(market(700), "more bars, shorter windows", "split.walk_forward=20")
-    refused(market(3), "3|6 bars")
+    refused(market(3), "0 usable times are too few .* with labels of 5 bars")
     flat = np.full(1000, 12.5, np.float32)
     refused(market(open=flat, high=flat, low=flat, close=flat), "SIM0000: every close is 12.5, and a constant series")
     nothing = np.full(1000, np.nan, np.float32)
@@ -155,12 +155,12 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written():
 
 
 def test_windows_take_the_first_rows_of_a_symbol():
-    chosen = settings_of("sequence.length=400")
-    with_network = chosen.unchecked(training=dataclasses.replace(chosen.training, models=("linear", "sequence")))
-    assert check.lookback(chosen) == 0 and check.lookback(with_network) == 399
+    chosen = settings_of()
     check.require_trainable(SEQUENCE, market(700), chosen)
-    with pytest.raises(UserError, match="windows of 400 and labels of 5 bars leave"):
-        check.require_trainable(SEQUENCE, market(700), with_network)
+    with pytest.raises(UserError, match=r"too few for .* windows of 451 bars"):
+        check.require_trainable(SEQUENCE, market(700), settings_of("split.lookback_rows=450"))
+    dataset = prepare(SEQUENCE, market(700), settings_of("split.lookback_rows=80")).datasets["SIM0001"]
+    assert dataset.lookback_rows == 80 and not dataset.usable[:80].any() and dataset.usable[80]
 
 
 def test_a_symbol_that_cannot_be_trained_is_skipped_and_the_other_is_not(tmp_path):

@@ -13,6 +13,7 @@ from gpupipe.config import Config
 from gpupipe.cross_validation.split import split
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import WARM_BARS
+from gpupipe.estimators import registry
 from gpupipe.features import outside
 from gpupipe.features.matrix import compute_features, warm_up_of
 from gpupipe.runtime.errors import UserError
@@ -38,11 +39,6 @@ def with_outside(settings: Config, panel: Panel) -> Config:
     if names == settings.features.names:
         return settings
     return settings.replace(features=dataclasses.replace(settings.features, names=names))
-
-
-def lookback(settings: Config) -> int:
-    """Bars before a row that its window needs; 0 where no network is trained."""
-    return int(settings.sections[SECTION].length) - 1 if SECTION in settings.training.models else 0
 
 
 def step_sentence(settings: Config) -> str:
@@ -133,22 +129,20 @@ def _unknown(bars: Panel, settings: Config) -> str:
 
 def _too_short(workload: Recipe, panel: Panel, settings: Config) -> dict[str, str]:
     """By symbol, the first fold that has too few rows of it; "" where all have enough."""
-    before, minimum = lookback(settings), settings.training.min_rows
+    before, minimum = registry.lookback(settings).rows, settings.training.min_rows
     horizon = max(workload.target(settings).horizon_rows)
-    try:
-        prepared = outline(workload, panel, settings)
-    except UserError as error:
-        raise UserError(f"{error} ({panel.n_rows:,} bars; windows take {before + 1}, labels {horizon})") from None
+    prepared = outline(workload, panel, settings)
     problems = dict.fromkeys(prepared.datasets, "")
     for times in (*prepared.folds.evaluation_folds, prepared.folds.published):
         for symbol, dataset in prepared.datasets.items():
             rows = split(dataset, times)
-            # The first windows of a symbol are not full.
-            train = max(0, len(rows.train) - before)
+            train = len(rows.train)
             if not problems[symbol] and min(train // 4, len(rows.validation), len(rows.test)) < minimum:
+                gaps = dataset.windows.n_gaps if dataset.windows is not None else 0
+                crossed = f" ({gaps:,} windows cross a gap in time)" if gaps else ""
                 problems[symbol] = (
                     f"of {dataset.n_rows:,} bars, windows of {before + 1} and labels of {horizon} bars leave {train:,} "
-                    f"training, {len(rows.validation):,} validation and {len(rows.test):,} test rows, and "
+                    f"training, {len(rows.validation):,} validation and {len(rows.test):,} test rows{crossed}, and "
                     f"training.min_rows = {minimum} requires {4 * minimum:,}, {minimum:,} and {minimum:,}; give more "
                     "bars, shorter windows (--sequence-length) or fewer folds"
                 )

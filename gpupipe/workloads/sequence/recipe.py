@@ -10,6 +10,7 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
+from gpupipe.estimators import registry
 from gpupipe.features.matrix import Features, compute_features
 from gpupipe.targets.classes import BUY, HOLD, SELL, UNKNOWN
 from gpupipe.targets.target import Target
@@ -59,7 +60,8 @@ def labels_of(panel: Panel, settings: Config) -> Labels:
 def dataset(panel: Panel, features: Features, group: str, settings: Config) -> Dataset:
     """The Dataset of a symbol: see `equity.recipe.join`, with the direction of the next bar and its returns."""
     weighted = settings.training.sample_weight == "uniqueness"
-    return _with_next_bar(of_equity.join(panel, features, labels_of(panel, settings), group, weighted), panel)
+    labels, lookback = labels_of(panel, settings), registry.lookback(settings)
+    return _with_next_bar(of_equity.join(panel, features, labels, group, weighted, lookback=lookback), panel)
 
 
 def outline(panel: Panel, group: str, settings: Config) -> Dataset:
