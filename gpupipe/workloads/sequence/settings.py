@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from gpupipe.config import Catalogue, Section
 from gpupipe.config.checks import is_rising
@@ -17,7 +18,7 @@ DEFAULT_MODELS = ("sequence",)
 SECTION = "sequence"  # of the network's settings
 PRESETS = tuple(NETWORKS)
 # Each symbol is trained alone; all else is as in equity, where a preset of this name exists.
-COMMON = {
+COMMON: dict[str, dict[str, dict[str, Any]]] = {
     name: {**OF_EQUITY.get(name, {}), "training": {**OF_EQUITY.get(name, {}).get("training", {}), "pool": "none"}}
     for name in PRESETS
 }
