@@ -198,6 +198,7 @@ class Estimator(ABC):
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
+    extra: the extra of gpupipe that installs the package.
     judged: whether the verdict compares it with the baselines.
     search: what `gpupipe tune` searches; None for nothing.
     chart_style: in the report's charts, its colour (a variable of page.css), the shape of its points (a symbol of Vega)
@@ -233,6 +234,7 @@ class Estimator(ABC):
     spreads: ClassVar[bool] = True
     warm_startable: ClassVar[bool] = False
     package: ClassVar[str] = ""
+    extra: ClassVar[str] = "boosters"
     judged: ClassVar[bool] = False
     search: ClassVar[SearchSpace | None] = None
     chart_style: ClassVar[tuple[str, str, tuple[int, int]]] = ("base", "circle", (1, 1))

@@ -44,8 +44,11 @@ def graph_of(
     nodes = graph.nodes
     if graph.length:
         taken = helper.make_tensor_value_info(WINDOWS, TensorProto.FLOAT, ["rows", graph.length, n_features])
-        last = graph.constant(np.array(-1))
-        nodes = [helper.make_node("Gather", [WINDOWS, last], [INPUT], name=f"Gather_{INPUT}", axis=1), *nodes]
+        last, bar = graph.constant(np.array([-1])), graph.constant(np.array([1]))
+        nodes = [
+            helper.make_node("Gather", [WINDOWS, last], ["last_bar"], name="Gather_last_bar", axis=1),
+            helper.make_node("Squeeze", ["last_bar", bar], [INPUT], name=f"Squeeze_{INPUT}"), *nodes,
+        ]  # fmt: skip
     whole = helper.make_graph(
         nodes, "gpupipe",
         [taken],

@@ -51,12 +51,6 @@ class CapturedSteps:
         self._targets = targets.take(nothing) if len(targets) else targets
         self._steps, self._graph, self._results = 0, None, None
 
-    def __enter__(self) -> CapturedSteps:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._graph = None  # its memory is given back
-
     def step(self, positions: torch.Tensor, seed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """As `ShardedSteps.step`: one shard, whatever its size. The next step overwrites what is returned."""
         self.network.dropout_generator.manual_seed(seed_of(*seed, 0))

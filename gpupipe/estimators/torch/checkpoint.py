@@ -45,7 +45,7 @@ class Checkpoint:
         from safetensors.numpy import save
 
         slot = SLOTS[epoch % 2]
-        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        content = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
         whole = {"epoch": epoch, "key": self.key, "arrays_sha256": sha256(content), "record": record}
         # No waiting for the disk: what a power failure takes is noticed by its checksum.
         write_atomic(self._arrays(slot), content, sync=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -31,10 +31,8 @@ class ShardedSteps:
 
     network: a `Network` on the CPU, in the mode that it is trained in.
     windows, targets: of the rows that are fitted.  losses: of the heads.
-    optimizer: of the network's parameters.  threads: that compute shards.
+    optimizer: of the network's parameters.  workers: that compute shards.
     autocast: makes the context in which a forward pass runs.
-
-    Close it, or use it as a context.
     """
 
     def __init__(
@@ -44,19 +42,13 @@ class ShardedSteps:
         targets: HeadTargets,
         losses: HeadLosses,
         optimizer: Any,
-        threads: int = 1,
+        workers: Workers,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
         self.network, self.windows, self.targets, self.losses = network, windows, targets, losses
         self.optimizer, self.autocast = optimizer, autocast
-        self.workers = Workers(threads)
+        self.workers = workers
         self._replicas: list[Network] = []
-
-    def __enter__(self) -> ShardedSteps:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.workers.close()
 
     def step(self, positions: torch.Tensor, seed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """One optimiser step on some rows; float64 (n_heads,) sums and counts of the losses before it.
@@ -170,8 +162,6 @@ def evaluate(
 
     Rows are cut into shards as in training, whose sums are added in their order.
     """
-    was_training = network.training
-    network.eval()
 
     def run(first: int) -> torch.Tensor:
         last = min(first + SHARD_ROWS, windows.n)
@@ -180,9 +170,21 @@ def evaluate(
             margins = network(windows.batch(positions))
         return losses.sums(margins.float(), targets.slice(first, last))
 
-    sums = _added(workers.map(run, range(0, windows.n, SHARD_ROWS)))
-    network.train(was_training)
+    with _eval_mode(network):
+        sums = _added(workers.map(run, range(0, windows.n, SHARD_ROWS)))
     return sums, losses.counts(targets)
+
+
+@contextlib.contextmanager
+def _eval_mode(network: Network) -> Iterator[None]:
+    """Within it all layers are in eval mode; afterwards each is in its own again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _added(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

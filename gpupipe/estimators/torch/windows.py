@@ -1,4 +1,4 @@
-"""Windows: windows of rows of several feature matrices as one list, of which batches are gathered when they are read."""
+"""Windows: windows of rows of several feature matrices as one list; batches are gathered when they are read."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class Windows:
         if tuple(out.shape) != expected:
             raise ValueError(f"out has shape {tuple(out.shape)}, expected {expected}")
         with self._torch_stream():
-            where = self._array(positions)
-            windows = self._array(out)
+            where = self.array(positions)
+            windows = self.array(out)
             for part in self._parts:
                 scaled_windows(len(where) * self.length, *part[:4], where, part[4], *self._scaling, windows)
 
-    def _array(self, values: Any) -> Any:
+    def array(self, values: Any) -> Any:
         """A tensor's memory as an array of numpy or CuPy, without a copy; an array as it is, on the device."""
         if not hasattr(values, "detach"):
             return self.device.asarray(values, np.int64)
