@@ -91,7 +91,7 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
     show_heads(to, whole)
     tables.show_walk_forward()
-    for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows})):
+    for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows}), tables.titles):
         to.print(sentence)
     tables.show_skipped(whole["skipped"])
     if "warm_start" in whole:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from gpupipe.artifacts.summary import title_of
+from gpupipe.report.page import Shown
 
 BARRIER_LABEL = re.compile(r"label_(\d+)d_([\d.]+)pct")
+MULTIPLE_LABEL = re.compile(r"label_(\d+)d_([\d.]+)vol")
 
 
 def title_of_label(label: str) -> str:
@@ -15,10 +19,44 @@ def title_of_label(label: str) -> str:
 
     >>> title_of_label("label_5d_10pct"), title_of_label("next_price")
     ('5 bars, 10 %', 'next_price')
+    >>> title_of_label("label_1d_1.5vol"), title_of_label("direction_1d")
+    ('1 bar, 1.5 x volatility', 'direction of the next bar')
     """
-    match = BARRIER_LABEL.fullmatch(label)
-    parameters = {"horizon": int(match[1]), "threshold": float(match[2]) / 100} if match else {}
+    parameters: dict[str, Any] = {}
+    if match := BARRIER_LABEL.fullmatch(label):
+        parameters = {"horizon": int(match[1]), "threshold": float(match[2]) / 100}
+    elif match := MULTIPLE_LABEL.fullmatch(label):
+        parameters = {"horizon": int(match[1]), "multiple": float(match[2])}
     return title_of({"label": label, **parameters})
+
+
+def titles_in_sentences(whole: Mapping[str, Any]) -> dict[str, str]:
+    """Titles of the labels by name, for sentences; empty where all labels are barriers at fractions of the price.
+
+    Their names are what the sentences of such runs have always had, and say both horizon and threshold.
+    whole: the summary.
+
+    >>> rows = [{"label": "label_1d_1pct", "horizon": 1, "threshold": 0.01}]
+    >>> titles_in_sentences({"models": rows})
+    {}
+    >>> titles_in_sentences({"models": [*rows, {"label": "direction_1d", "horizon": 1}]})
+    {'label_1d_1pct': '1 bar, 1 %', 'direction_1d': 'direction of the next bar'}
+    """
+    titles = {row["label"]: title_of(row) for row in whole["models"]}
+    return {} if all(map(BARRIER_LABEL.fullmatch, titles)) else titles
+
+
+def significant(value: float | None, digits: int = 4) -> Shown | None:
+    """A number with this many significant digits, for a column whose rows differ in magnitude; None for None and NaN.
+
+    >>> [significant(value).text for value in (428.52, 30512.4, 0.00123456, 0.0)]
+    ['428.5', '30,512', '0.001235', '0']
+    """
+    if value is None or value != value:
+        return None
+    if value == 0 or math.isinf(value):
+        return Shown(value, f"{value:g}")
+    return Shown(value, f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}")
 
 
 def to_percent(fraction: Any) -> Any:

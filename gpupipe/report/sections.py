@@ -16,7 +16,7 @@ from gpupipe.report import charts, sentences
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
-from gpupipe.report.formatting import title_of_label, to_percent
+from gpupipe.report.formatting import title_of_label, titles_in_sentences, to_percent
 from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.portfolio import portfolio
@@ -87,9 +87,10 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
 
 def verdict(whole: Mapping[str, Any]) -> Section:
     """Sentences on baselines, skill and stacking."""
+    titles = titles_in_sentences(whole)
     text = [
-        *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]})),
-        *sentences.skill_sentences(whole["families"], whole["intervals"]),
+        *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]}), titles),
+        *sentences.skill_sentences(whole["families"], whole["intervals"], titles=titles),
         sentences.stacking_sentence(whole["stacking"]),
     ]
     return Section("Verdict", [line for line in text if line])
