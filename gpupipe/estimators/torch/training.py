@@ -52,6 +52,8 @@ def train(
         raise ValueError("rates given in advance leave nothing to validation, and without it nothing can compete")
     if validation is not None and not 0 < validation.n == len(validation_targets or ()):
         raise ValueError(f"expected validation rows and their targets, got {validation.n} rows")
+    if (kind := network.output.weight.device.type) != fit.torch_device:
+        raise ValueError(f"the network is on {kind}, the rows are on {fit.torch_device}")
     with one_thread(), contextlib.ExitStack() as closed:
         loop = _Loop(network, fit, targets, validation, validation_targets, losses, plan, threads, closed)
         progress = loop.resumed(checkpoint)

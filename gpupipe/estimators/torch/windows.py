@@ -91,6 +91,10 @@ class Windows:
         self.gather(positions, held[:n])
         return held[:n]
 
+    def part(self, positions: slice) -> torch.Tensor:
+        """Windows at consecutive positions, as `network.margins` asks for them; see `batch`."""
+        return self.batch(self.device.xp.arange(positions.start, positions.stop))
+
     def gather(self, positions: Any, out: torch.Tensor) -> None:
         """Write the windows at these positions to `out`, float32 (n, length, n_columns), contiguous, on the device."""
         expected = (len(positions), self.length, self.n_columns)

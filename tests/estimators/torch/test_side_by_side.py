@@ -14,7 +14,7 @@ from gpupipe.estimators.torch.network import arrays_of  # noqa: E402
 from gpupipe.estimators.torch.plan import TrainingPlan  # noqa: E402
 from gpupipe.estimators.torch.side_by_side import choose  # noqa: E402
 from gpupipe.estimators.torch.training import train  # noqa: E402
-from tests.estimators.torch.training_problem import LOSSES, network_of, problem  # noqa: E402
+from tests.support.training_problem import LOSSES, network_of, problem  # noqa: E402
 
 PLAN = TrainingPlan(3, 0.01, 700, rates=(0.01,) * 3, seed=1)
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="batches are Torch's tensors; torch 
 from gpupipe.dataset.row_view import RowView  # noqa: E402
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler  # noqa: E402
 from gpupipe.estimators.torch.windows import Windows  # noqa: E402
-from tests.estimators.torch.datasets import dataset_of  # noqa: E402
+from tests.support.matrices import dataset_of  # noqa: E402
 
 
 def views(seed=0) -> list[RowView]:
@@ -67,6 +67,7 @@ def test_gather_writes_to_a_given_tensor():
     out = torch.empty(4, 3, 5)
     windows.gather(np.arange(4), out)
     np.testing.assert_array_equal(out.numpy(), windows.batch(np.arange(4)).numpy())
+    np.testing.assert_array_equal(windows.part(slice(0, 4)).numpy(), out.numpy())
     with pytest.raises(ValueError, match="expected"):
         windows.gather(np.arange(4), torch.empty(4, 2, 5))
 
@@ -94,7 +95,7 @@ import torch
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.scaler import fit_scaler
 from gpupipe.estimators.torch.windows import Windows
-from tests.estimators.torch.datasets import dataset_of
+from tests.support.matrices import dataset_of
 
 def held(name):
     with open("/proc/self/status") as lines:

@@ -1,4 +1,4 @@
-"""Datasets and networks for the tests of sequence models."""
+"""A dataset of a matrix, for tests that read windows."""
 
 from __future__ import annotations
 
