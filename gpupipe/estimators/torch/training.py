@@ -196,10 +196,9 @@ class _Loop:
     def validated(self) -> tuple[float, dict[str, float]]:
         """Validation loss, and that of each head."""
         assert self.validation is not None and self.validation_targets is not None
-        sums, counts = evaluate(
-            self.network, self.validation, self.validation_targets, self.losses, self.workers, self.autocast
-        )
-        loss, heads = self.losses.means(sums.cpu().numpy(), counts.cpu().numpy())
+        parts = (self.network, self.validation, self.validation_targets, self.losses, self.workers, self.autocast)
+        sums, counts = (tensor.cpu().numpy() for tensor in evaluate(*parts))
+        loss, heads = self.losses.means(sums, counts)
         if not counts.any():
             raise ValueError("no target of the validation rows is known")
         return loss, dict(zip(self.losses.names, heads, strict=True))

@@ -47,7 +47,7 @@ class Windows:
         kinds = {view.device.kind for view in parts}
         if len(kinds) > 1:
             raise ValueError("views are on the CPU and on CUDA; move their datasets to one device")
-        self.length, self.scaler = length, scaler
+        self.parts, self.length, self.scaler = tuple(parts), length, scaler
         self.device = parts[0].device
         xp = self.device.xp
         self._parts: list[tuple[Any, ...]] = []
