@@ -71,6 +71,8 @@ class Checkpoint:
         for slot in SLOTS:
             for path in (self._record(slot), self._arrays(slot)):  # no record may outlive its arrays
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".checkpoint_*.tmp"):  # what a kill left half written
+            path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

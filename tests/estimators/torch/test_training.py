@@ -273,7 +273,9 @@ def test_no_epochs_leave_the_network_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "broken", [{"rates": (0.1,)}, {"rate": 0.0}, {"rate": math.nan}, {"rows_of_step": 0}, {"patience": 0}], ids=str
+    "broken",
+    [{"rates": (0.1,)}, {"rate": 0.0}, {"rate": math.nan}, {"rows_of_step": 0}, {"patience": 0}, {"precision": "fp16"}],
+    ids=str,
 )
 def test_plans_that_cannot_be_are_refused(broken):
     with pytest.raises(ValueError):
