@@ -39,6 +39,7 @@ def _check_split(split: Split) -> None:
         "a date such as 2014-12-31, or nothing for shares of all times",
     )  # fmt: skip
     require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
+    require(split.lookback_rows >= 0, "split.lookback_rows", split.lookback_rows, "0 or more")
     require(2 <= split.parts <= 20, "split.parts", split.parts, "2 to 20")
     require(split.stacking in ("kfold", "forward"), "split.stacking", split.stacking, "kfold or forward")
     require(
@@ -118,7 +119,7 @@ def _in_range(field_name: str, value: float) -> tuple[bool, str]:
     """Whether a number of an estimator's section is in its range, and the range in words."""
     if field_name in ("learning_rate", "subsample", "column_share"):
         return 0 < value <= 1, "more than 0, up to 1"
-    if field_name in ("rounds", "trees", "sector_trees", "max_iterations"):
+    if field_name in ("rounds", "trees", "sector_trees", "max_iterations", "epochs", "batch", "patience", "length"):
         return value >= 1, "1 or more"
     if field_name == "clip":
         return 0 < value < float("inf"), "more than 0"

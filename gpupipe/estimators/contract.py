@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gpupipe.config import Config, Section
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.feature_rows import FeatureRows
+from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.ensemble import TreeReader
+from gpupipe.estimators.fit_context import NO_CONTEXT, FitContext
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 
 # Called after each round with its number and the validation loss, float64 (n_targets,); may raise to stop.
@@ -188,7 +189,6 @@ class Estimator(ABC):
     sections: its sections of the settings, by name, with the values of each preset.
     shared_settings: fields of [training] that its models depend on.
     kinds: kinds of `Target` that it can fit.
-    lookback_rows: rows before each row that it reads, through `RowView.windows`; 0 reads the row alone.
     by_label: whether targets are fitted each by itself, so that one may be kept while another is fitted again.
     uses_bins: whether it is fitted on XGBoost's bins, which all such estimators share.
     pooled_sample: the section whose `subsample` the pooled fit draws; "" if it takes all rows or is not always there.
@@ -198,6 +198,7 @@ class Estimator(ABC):
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
+    extra: the extra of gpupipe that installs the package.
     judged: whether the verdict compares it with the baselines.
     search: what `gpupipe tune` searches; None for nothing.
     chart_style: in the report's charts, its colour (a variable of page.css), the shape of its points (a symbol of Vega)
@@ -208,6 +209,7 @@ class Estimator(ABC):
     model_kinds: the "kind" that its models' descriptions have.
     file_forms: by suffix, how a whole file of its models begins and ends.
     earlier: an earlier run's models that the final fit starts from; see `starting_from`.
+    context: where a long fit keeps its progress; see `within`.
 
     Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
     final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final models.
@@ -224,7 +226,6 @@ class Estimator(ABC):
     sections: ClassVar[Mapping[str, Section]] = {}
     shared_settings: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[str, ...]] = ("classes",)
-    lookback_rows: ClassVar[int] = 0
     by_label: ClassVar[bool] = False
     uses_bins: ClassVar[bool] = False
     pooled_sample: ClassVar[str] = ""
@@ -233,6 +234,7 @@ class Estimator(ABC):
     spreads: ClassVar[bool] = True
     warm_startable: ClassVar[bool] = False
     package: ClassVar[str] = ""
+    extra: ClassVar[str] = "boosters"
     judged: ClassVar[bool] = False
     search: ClassVar[SearchSpace | None] = None
     chart_style: ClassVar[tuple[str, str, tuple[int, int]]] = ("base", "circle", (1, 1))
@@ -241,6 +243,7 @@ class Estimator(ABC):
     model_kinds: ClassVar[tuple[str, ...]] = ()
     file_forms: ClassVar[Mapping[str, FileForm]] = {}
     earlier: EarlierModels | None = None
+    context: FitContext = NO_CONTEXT
 
     @abstractmethod
     def fit_pool(
@@ -260,8 +263,11 @@ class Estimator(ABC):
         """Models of one group, which may be or begin with the pooled ones."""
 
     @abstractmethod
-    def predict(self, models: Sequence[Any], X: Any, device: Device) -> Any:
-        """Predictions float32 (n_rows, n_models, n_outputs), of rows of features, where X is."""
+    def predict(self, models: Sequence[Any], rows: FeatureRows) -> Any:
+        """Predictions float32 (n_rows, n_models, n_outputs), on the rows' device.
+
+        A prediction depends on its row alone, and on the `lookback` rows before it: not on the other rows.
+        """
 
     @abstractmethod
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Model:
@@ -271,9 +277,12 @@ class Estimator(ABC):
         ValueError, or the library's own error, for a file that is not of this estimator.
         """
 
-    def predict_view(self, models: Sequence[Any], view: RowView) -> Any:
-        """Predictions of a view's rows; estimators that look back override it and read `view.windows`."""
-        return self.predict(models, view.X, view.device)
+    def lookback(self, settings: Config) -> Lookback | None:
+        """What it reads of the rows before each row, by `FeatureRows.windows`; None where it reads rows alone.
+
+        An estimator that looks back does not read `RowView.X`, which is then not gathered for it.
+        """
+        return None
 
     def starting_from(self, earlier: EarlierModels) -> Estimator:
         """This estimator, starting from an earlier run's models; ValueError where it is not warm_startable."""
@@ -282,6 +291,18 @@ class Estimator(ABC):
         starting = copy.copy(self)
         starting.earlier = earlier
         return starting
+
+    def within(self, context: FitContext) -> Estimator:
+        """This estimator, whose next fit may keep its progress there."""
+        within = copy.copy(self)
+        within.context = context
+        return within
+
+    def from_nothing(self) -> Estimator:
+        """This estimator without earlier models."""
+        cold = copy.copy(self)
+        cold.earlier = None
+        return cold
 
     def resumable(self, models: Sequence[Any]) -> bool:
         """Whether an earlier run's models are of a form that its fits can start from."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Config, ConfigError, Section
+from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.runtime.errors import UserError
 
@@ -25,6 +26,7 @@ ESTIMATORS = {
     "direction": "gpupipe.estimators.linear.direction:Direction",
     "lightgbm": "gpupipe.estimators.boosting.lightgbm_trees:LightGBMTrees",
     "catboost": "gpupipe.estimators.boosting.catboost_trees:CatBoostTrees",
+    "sequence": "gpupipe.estimators.torch.sequence:SequenceNetwork",
 }
 
 
@@ -78,6 +80,19 @@ def ranker(names: Sequence[str]) -> str:
     return next((item.name for item in estimators(names) if item.ranks_returns), "") if names else ""
 
 
+def lookback(settings: Config) -> Lookback:
+    """The rows before a row that estimators of a run read, or that its settings ask for; none with `rows` 0."""
+    wanted = [item.lookback(settings) for item in estimators(settings.training.models)]
+    return Lookback.longest([Lookback(settings.split.lookback_rows), *(item for item in wanted if item is not None)])
+
+
+def reads_rows(settings: Config) -> bool:
+    """Whether an estimator of a run reads rows of features by themselves, and not windows alone."""
+    base = [item for item in estimators(settings.training.models) if not item.stacks]
+    selects = settings.ml.feature_selection_top_n > 0
+    return selects or any(item.lookback(settings) is None for item in base)
+
+
 def check_models(settings: Config) -> None:
     """ConfigError for estimators that cannot be trained together."""
     models = settings.training.models
@@ -101,15 +116,15 @@ def check_models(settings: Config) -> None:
 def require(names: Sequence[str]) -> None:
     """Raise UserError, with the line that installs it, where the package of an optional estimator is missing."""
     for item in estimators(names):
-        require_package(item.name, item.package)
+        require_package(item)
 
 
-def require_package(name: str, package: str) -> None:
-    """UserError where a package is missing; imports nothing."""
-    if package and importlib.util.find_spec(package) is None:
+def require_package(item: Estimator) -> None:
+    """UserError where an estimator's package is missing; imports nothing."""
+    if item.package and importlib.util.find_spec(item.package) is None:
         raise UserError(
-            f"the model family {name} needs the package {package}, which is not installed: pip install -e "
-            "'.[boosters]', or leave it out of --models"
+            f"the model family {item.name} needs the package {item.package}, which is not installed: pip install -e "
+            f"'.[{item.extra}]', or leave it out of --models"
         )
 
 

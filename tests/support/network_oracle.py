@@ -4,7 +4,56 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpupipe.estimators.torch.architecture import Head
+
 EPSILON = 1e-5  # of both normalisations
+LENGTHS = {"fast": 60, "balanced": 90, "quality": 120, "legacy": 120}
+HEADS = (Head("label_1d_5pct", 3), Head("log_return_1", 1), Head("label_5d_10pct", 3))
+N_COLUMNS = 11
+
+
+def windows_of(n_rows, length, n_columns=N_COLUMNS, seed=0):
+    """float32 (n_rows, length, n_columns): scaled columns that move slowly, as features do."""
+    steps = np.random.default_rng(seed).normal(size=(n_rows, length, n_columns))
+    return np.clip(steps.cumsum(axis=1) / np.sqrt(length), -4, 4).astype(np.float32)
+
+
+def random_arrays(architecture, n_columns=N_COLUMNS, heads=HEADS, seed=0):
+    """Arrays by the names of `arrays_of`, of the size that they have in a network; running variances are near 1."""
+    rng, shapes, width = np.random.default_rng(seed), {}, n_columns
+    for k, layer in enumerate(architecture.convolutions):
+        shapes |= _linear_shapes(f"convolutions.{k}.convolution", layer.channels, (width, 3))
+        width = layer.channels
+        if layer.normalised:
+            names = ("weight", "bias", "running_mean", "running_var")
+            shapes |= {f"convolutions.{k}.normalisation.{name}": (width,) for name in names}
+    for k, layer in enumerate(architecture.recurrent):
+        lines = layer.size * {"gru": 3, "lstm": 4}[layer.kind]
+        for suffix in ["", "_reverse"] if layer.both else [""]:
+            cell = f"recurrent.{k}.cell."
+            shapes |= {
+                f"{cell}weight_ih_l0{suffix}": (lines, width),
+                f"{cell}weight_hh_l0{suffix}": (lines, layer.size),
+            }
+            shapes |= {f"{cell}bias_{name}_l0{suffix}": (lines,) for name in ("ih", "hh")}
+        width = layer.width
+        if layer.normalised:
+            shapes |= _linear_shapes(f"recurrent.{k}.normalisation", width, ())
+    for k, n_outputs in enumerate(architecture.dense):
+        shapes |= _linear_shapes(f"dense.{k}.linear", n_outputs, (width,))
+        width = n_outputs
+    shapes |= _linear_shapes("output", sum(head.n_outputs for head in heads), (width,))
+    arrays = {name: rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1) for name, shape in shapes.items()}
+    for name, array in arrays.items():
+        if array.ndim == 1:
+            array *= 0.2
+            if "normalisation.weight" in name or name.endswith("running_var"):
+                array += 1
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _linear_shapes(prefix, n_outputs, inputs):
+    return {f"{prefix}.weight": (n_outputs, *inputs), f"{prefix}.bias": (n_outputs,)}
 
 
 def sigmoid(x):

@@ -22,7 +22,7 @@ def problem(n_rows=700, seed=0, noise=0.5, length=LENGTH, device=CPU) -> tuple[W
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n_rows + 50, N_COLUMNS)).astype(np.float32)
     X[rng.random(X.shape) < 0.05] = np.nan
-    view = RowView(dataset_of(X, device=device), rng.permutation(n_rows + 50)[:n_rows])
+    view = RowView(dataset_of(X, device=device), rng.permutation(n_rows + 50)[:n_rows]).features
     windows = Windows([view], length, fit_scaler([view]))
     known = np.nan_to_num(view.device.to_host(view.windows(LENGTH)))
     score = known[:, -4:, 0].sum(axis=1) + noise * rng.normal(size=n_rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpupipe.artifacts.onnx.graphs import INPUT, IR_VERSION, OPSET, OUTPUT, _Graph
+from gpupipe.artifacts.onnx.graphs import IR_VERSION, OPSET, OUTPUT, WINDOWS, _Graph
 from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.onnx_graph import softmax
 from gpupipe.estimators.torch.onnx import WindowScaling, add_network
@@ -15,12 +15,12 @@ def content_of(arrays, architecture, length, heads, head_numbers, scaling, as_cl
     from onnx import TensorProto, checker, helper
 
     graph = _Graph({}, TreeReader())
-    out = add_network(graph, INPUT, arrays, architecture, length, heads, head_numbers, scaling)
+    out = add_network(graph, graph.windows(length), arrays, architecture, length, heads, head_numbers, scaling)
     graph.output(softmax(graph, out, np.ones(3, np.float32)) if as_classes else out)
     n_outputs = sum(heads[k].n_outputs for k in head_numbers)
     whole = helper.make_graph(
         graph.nodes, "network",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", length, len(scaling.offset)])],
+        [helper.make_tensor_value_info(WINDOWS, TensorProto.FLOAT, ["rows", length, len(scaling.offset)])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", n_outputs])], graph.constants,
     )  # fmt: skip
     model = helper.make_model(whole, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)])

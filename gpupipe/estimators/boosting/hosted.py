@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpupipe.config import Config
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView, whole
 from gpupipe.estimators.boosting import tree_model, tree_onnx
 from gpupipe.estimators.boosting.xgb_by_label import needs_pool, too_few
@@ -146,7 +147,7 @@ class HostedEstimator(Estimator):
         frozen_choices: Sequence[HostedModel | None] | None,
     ) -> list[HostedModel | None]:
         """Over all groups, the targets of which some group has too few positives; None for the others."""
-        require_package(self.name, self.package)
+        require_package(self)
         needed = needs_pool(training_set, settings.min_positives, frozen_choices)
         if not any(needed):
             return [None] * training_set.n_targets
@@ -216,8 +217,9 @@ class HostedEstimator(Estimator):
         scope = "pool" if group is None else "sector"
         return HostedModel(self, self.load_booster(content), content, rounds, weighted, weight, scope)
 
-    def predict(self, models: Sequence[HostedModel], X: Any, device: Device) -> Any:
-        """Probabilities float32 (n_rows, n_models, 3) on `device`; the rows are copied to the host once."""
+    def predict(self, models: Sequence[HostedModel], rows: FeatureRows) -> Any:
+        """Probabilities float32 (n_rows, n_models, 3) on the rows' device; the rows are copied to the host once."""
+        X, device = rows.X, rows.device
         xp = device.xp
         out = xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=xp.float32)
         if X.shape[0] == 0:
@@ -231,7 +233,7 @@ class HostedEstimator(Estimator):
 
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> HostedModel:
         """A saved model again; UserError where the library is not installed."""
-        require_package(self.name, self.package)
+        require_package(self)
         content = files[self.suffix]
         if content not in boosters:
             boosters[content] = self.load_booster(content)

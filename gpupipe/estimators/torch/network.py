@@ -93,7 +93,13 @@ class Network(nn.Module):
         return sum(head.n_outputs for head in self.heads)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Margins float32 (n_rows, n_outputs) of windows float32 (n_rows, length, n_columns), scaled, without NaN.
+        """Margins float32 (n_rows, n_outputs) of windows; see `hidden`."""
+        return self.output(self.hidden(windows)).float()
+
+    def hidden(self, windows: Tensor) -> Tensor:
+        """What the heads are given, float32 (n_rows, output.in_features); under autocast it may be bfloat16.
+
+        windows: float32 (n_rows, length, n_columns), scaled, without NaN.
 
         NaN in a window gives NaN for its row, and in training for all rows, as batch normalisation averages over them.
         ValueError for windows of another length or number of columns.
@@ -108,7 +114,7 @@ class Network(nn.Module):
             x = layer(x)
         for layer in self.dense:
             x = layer(x)
-        return self.output(x).float()
+        return x
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Weights and biases of the linear layer of all heads."""
@@ -297,15 +303,33 @@ def margins(
     network always sees `rows_at_once` rows, at the same alignment in memory and on one thread, and the last ones are
     zeros. Another number of `rows_at_once` may give other bits. The network is in its earlier mode afterwards.
     """
+    return _in_batches(network, network, network.n_outputs, windows_of, n_rows, rows_at_once)
+
+
+def hidden_outputs(
+    network: Network, windows_of: Callable[[slice], Tensor], n_rows: int, rows_at_once: int = MARGIN_ROWS
+) -> Tensor:
+    """What the heads are given, float32 (n_rows, output.in_features); as `margins`."""
+    return _in_batches(network, network.hidden, network.output.in_features, windows_of, n_rows, rows_at_once)
+
+
+def _in_batches(
+    network: Network,
+    layers: Callable[[Tensor], Tensor],
+    n_outputs: int,
+    windows_of: Callable[[slice], Tensor],
+    n_rows: int,
+    rows_at_once: int,
+) -> Tensor:
     device = network.output.weight.device
-    out = torch.empty((n_rows, network.n_outputs), dtype=torch.float32, device=device)
+    out = torch.empty((n_rows, n_outputs), dtype=torch.float32, device=device)
     windows = torch.zeros((rows_at_once, network.length, network.n_columns), dtype=torch.float32, device=device)
     with torch.no_grad(), _eval_mode(network), one_thread():
         for start in range(0, n_rows, rows_at_once):
             stop = min(start + rows_at_once, n_rows)
             windows[: stop - start].copy_(windows_of(slice(start, stop)))
             windows[stop - start :] = 0
-            out[start:stop] = network(windows)[: stop - start]
+            out[start:stop] = layers(windows)[: stop - start]
     return out
 
 

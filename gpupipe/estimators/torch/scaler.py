@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.feature_rows import FeatureRows
 
 BLOCK_ROWS = 1 << 12  # rows that are copied at once: float64 copies of them fit into a core's cache
 NAMES = ("offset", "scale", "low", "high")
@@ -71,7 +71,7 @@ class WindowScaler:
             raise ValueError(f"no description of a scaler: {error!r}") from None
 
 
-def fit_scaler(views: Sequence[RowView], scaling: str = "standard", clip: float = 4.0) -> WindowScaler:
+def fit_scaler(views: Sequence[FeatureRows], scaling: str = "standard", clip: float = 4.0) -> WindowScaler:
     """The scaler of the columns of some rows; of several views, their rows count together.
 
     scaling: "standard": mean 0 and deviation 1, clipped at +-clip.  "minmax": the rows span 0 to 1; others are clipped
@@ -107,21 +107,21 @@ def fit_scaler(views: Sequence[RowView], scaling: str = "standard", clip: float 
     return WindowScaler(*(column.astype(np.float32) for column in columns))
 
 
-def _n_columns(view: RowView) -> int:
-    return int(view.dataset.X.shape[1]) if view.columns is None else len(view.columns)
+def _n_columns(view: FeatureRows) -> int:
+    return int(view.values.shape[1]) if view.columns is None else len(view.columns)
 
 
-def _blocks(views: Sequence[RowView]) -> Iterator[tuple[Any, Any, Any, Any]]:
+def _blocks(views: Sequence[FeatureRows]) -> Iterator[tuple[Any, Any, Any, Any]]:
     """Array module, float32 (some thousand rows, n_columns), which values are finite, and the way to the host."""
     for view in views:
-        xp, matrix = view.device.xp, view.dataset.X
+        xp, matrix = view.device.xp, view.values
         for start in range(0, view.n, BLOCK_ROWS):
             block = matrix[view.rows[start : start + BLOCK_ROWS]]
             block = block if view.columns is None else xp.take(block, view.columns, axis=1)
             yield xp, block, xp.isfinite(block), view.device.to_host
 
 
-def _squares(views: Sequence[RowView], mean: np.ndarray) -> np.ndarray:
+def _squares(views: Sequence[FeatureRows], mean: np.ndarray) -> np.ndarray:
     """float64 (n_columns,): sums of squared distances from the means."""
     total = np.zeros(len(mean))
     for xp, block, finite, to_host in _blocks(views):

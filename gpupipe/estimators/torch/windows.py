@@ -1,4 +1,4 @@
-"""Windows: the windows of the rows of several views as one list, of which batches are gathered when they are read."""
+"""Windows: windows of rows of several feature matrices as one list; batches are gathered when they are read."""
 
 from __future__ import annotations
 
@@ -10,29 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.torch.scaler import WindowScaler
 from gpupipe.kernels.windows import scaled_windows
 
 
 class Windows:
-    """Windows of all rows of several views, in their order: position 0 is the first row of the first view.
+    """Windows of rows of several feature matrices, in their order: position 0 is the first row of the first part.
 
-    parts: views, of one or of several feature matrices, on one device, with the same columns.
+    parts: rows, of one or of several feature matrices, on one device, with the same columns.
     length: bars of a window, the row itself included.
-    scaler: of the columns that the views have.
+    scaler: of the columns that the rows have.
 
     Nothing of the size rows x length x columns is ever made: a batch is gathered from the matrices by row number,
     scaled, and free of NaN (`kernels.windows`). Any number of threads may gather at once. Raises ValueError where
     lengths, columns or devices do not fit together.
 
-        >>> from gpupipe.dataset.dataset import Dataset
-        >>> from gpupipe.targets.target import Target
-        >>> dataset = Dataset(
-        ...     "energy", np.float32([[0], [1], [2], [3]]), ("x",), np.int8([[0], [1], [1], [0]]),
-        ...     Target(("up",), "classes", (1,), ("down", "up")), np.array([0, 1, 0, 1]), np.array([1, 2, 1, 2]),
-        ...     np.ones(4, bool), np.ones(4, bool), offsets=np.array([0, 2, 4]))
-        >>> view = RowView(dataset, np.array([1, 2, 3]))
+        >>> view = FeatureRows(np.float32([[0], [1], [2], [3]]), np.array([1, 2, 3]), np.array([0, 2, 4]))
         >>> scaler = WindowScaler(*np.float32([[1], [0.5], [-4], [4]]))
         >>> windows = Windows([view], 2, scaler)
         >>> windows.n, windows.n_columns
@@ -41,27 +35,25 @@ class Windows:
         [[2.0, 4.0], [0.0, 2.0]]
     """
 
-    def __init__(self, parts: Sequence[RowView], length: int, scaler: WindowScaler) -> None:
+    def __init__(self, parts: Sequence[FeatureRows], length: int, scaler: WindowScaler) -> None:
         if not parts or length < 1:
-            raise ValueError(f"expected views and a length of 1 or more, got {len(parts)} views and length {length}")
-        kinds = {view.device.kind for view in parts}
+            raise ValueError(f"expected rows and a length of 1 or more, got {len(parts)} parts and length {length}")
+        kinds = {rows.device.kind for rows in parts}
         if len(kinds) > 1:
-            raise ValueError("views are on the CPU and on CUDA; move their datasets to one device")
+            raise ValueError("rows are on the CPU and on CUDA; move their matrices to one device")
         self.parts, self.length, self.scaler = tuple(parts), length, scaler
         self.device = parts[0].device
         xp = self.device.xp
         self._parts: list[tuple[Any, ...]] = []
         begin = 0
         for view in parts:
-            n_features = view.dataset.X.shape[1]
+            n_features = view.values.shape[1]
             n_columns = n_features if view.columns is None else len(view.columns)
             if n_columns != scaler.n_columns:
-                raise ValueError(f"{view.dataset.group} has {n_columns} columns, the scaler {scaler.n_columns}")
+                raise ValueError(f"rows have {n_columns} columns, the scaler {scaler.n_columns}")
             rows = xp.ascontiguousarray(view.rows, dtype=xp.int64)
-            offsets = view.dataset.offsets
-            first = offsets[xp.searchsorted(offsets, rows, side="right") - 1]
             columns = xp.empty(0, xp.int64) if view.columns is None else xp.asarray(view.columns, xp.int64)
-            self._parts.append((view.dataset.X, rows, first, np.int64(begin), columns))
+            self._parts.append((view.values, rows, view.first_of_symbol, np.int64(begin), columns))
             begin += view.n
         self._scaling = [self.device.asarray(c) for c in (scaler.offset, scaler.scale, scaler.low, scaler.high)]
         self.n = begin
@@ -101,12 +93,12 @@ class Windows:
         if tuple(out.shape) != expected:
             raise ValueError(f"out has shape {tuple(out.shape)}, expected {expected}")
         with self._torch_stream():
-            where = self._array(positions)
-            windows = self._array(out)
+            where = self.array(positions)
+            windows = self.array(out)
             for part in self._parts:
                 scaled_windows(len(where) * self.length, *part[:4], where, part[4], *self._scaling, windows)
 
-    def _array(self, values: Any) -> Any:
+    def array(self, values: Any) -> Any:
         """A tensor's memory as an array of numpy or CuPy, without a copy; an array as it is, on the device."""
         if not hasattr(values, "detach"):
             return self.device.asarray(values, np.int64)

@@ -12,19 +12,30 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, WARM_BARS, Dataset, warm_by_bars, warm_rows
+from gpupipe.dataset.lookback import NO_LOOKBACK, Lookback
+from gpupipe.dataset.window_marks import mark_windows
+from gpupipe.estimators import registry
+from gpupipe.estimators.baselines.class_shares import PooledPrior, TableOfColumn
 from gpupipe.evaluation.expected_return import VOLATILITY
 from gpupipe.features.expressions import Across
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
 from gpupipe.runtime import memory
-from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
+from gpupipe.targets.classes import CLASSES, has_fixed_barriers, horizon_and_threshold, percent
 from gpupipe.targets.target import Target
-from gpupipe.targets.trade_return import TradeReturns, trade_returns
+from gpupipe.targets.trade_return import SIDES, TradeReturns, trade_returns
 from gpupipe.targets.triple_barrier import Labels, label_names, tp_dd_labels
 
 # Extra columns, which the baselines read, and the features that they are: volatility, the returns of 60 and of 5 bars.
 NATR, MOMENTUM, REVERSAL = "natr", "momentum", "reversal"
 BASELINE_COLUMNS = {NATR: VOLATILITY, MOMENTUM: "roc_60", REVERSAL: "roc_5"}
+BASELINES = (
+    PooledPrior(),
+    TableOfColumn("volatility_table_sector", NATR, pooled=False, reference_table=True, short_name="volat. sector"),
+    TableOfColumn("volatility_table_all", NATR, pooled=True, reference_table=True, short_name="volat. pooled"),
+    TableOfColumn("momentum_table", MOMENTUM, pooled=True, short_name="momentum"),
+    TableOfColumn("reversal_table", REVERSAL, pooled=True, short_name="reversal"),
+)
 
 
 def target_of(horizons: tuple[int, ...], thresholds: tuple[float, ...], multiples: tuple[float, ...] = ()) -> Target:
@@ -67,9 +78,16 @@ def labels_of(panel: Panel, settings: Config) -> Labels:
 
 
 def trades_of(panel: Panel, target: Target) -> TradeReturns:
-    """The returns of the trades of each label, whose barriers are target and stop."""
-    pairs = [horizon_and_threshold(target, name) for name in target.names]
-    return trade_returns(panel, [h for h, _ in pairs], [t for _, t in pairs])
+    """The returns of the trades of each label, whose barriers are target and stop; NaN for labels without such."""
+    xp = panel.device.xp
+    traded = [k for k, name in enumerate(target.names) if has_fixed_barriers(target, name)]
+    pairs = [horizon_and_threshold(target, target.names[k]) for k in traded]
+    gross = xp.full((panel.n_rows, len(target.names), len(SIDES)), np.float32(np.nan))
+    end_time_ns = xp.repeat(panel.time_ns[:, None], len(target.names), axis=1)
+    if pairs:
+        returns = trade_returns(panel, [h for h, _ in pairs], [t for _, t in pairs])
+        gross[:, traded], end_time_ns[:, traded] = returns.gross, returns.end_time_ns
+    return TradeReturns(gross, end_time_ns)
 
 
 def kernels_of(settings: Config) -> tuple[str, ...]:
@@ -91,15 +109,17 @@ def join(
     group: str,
     weighted: bool = False,
     columns: Mapping[str, Any] | None = None,
+    lookback: Lookback = NO_LOOKBACK,
 ) -> Dataset:
     """The Dataset of one group's panel, its features and its labels; nothing is copied but the marks.
 
     columns: those of BASELINE_COLUMNS, float32 (n_rows,); those of the features, or computed, if None.
     weighted: rows weigh the average uniqueness of the window that decides their label (Lopez de Prado 2018, section
         4.4), 0 where it is not known.
+    lookback: the rows before a row that estimators read; rows without them are not warm.
     """
-    xp = panel.device.xp
-    warm = warm_rows(features)
+    xp, windows = panel.device.xp, mark_windows(panel, lookback)
+    warm = warm_rows(features) & windows.complete
     known = (labels.y >= 0).all(axis=1)
     last = labels.exit_row.max(axis=1)
     end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
@@ -118,6 +138,8 @@ def join(
         offsets=panel.offsets,
         weight=_uniqueness(labels) if weighted else None,
         extra={**columns, **forward},
+        windows=windows if lookback.rows else None,
+        lookback_rows=lookback.rows,
     )
 
 
@@ -127,6 +149,11 @@ def forward_return(horizon: int) -> str:
 
 
 def outline(panel: Panel, group: str, settings: Config) -> Dataset:
+    """See `outline_of`."""
+    return outline_of(panel, labels_of(panel, settings), group, settings)
+
+
+def outline_of(panel: Panel, labels: Labels, group: str, settings: Config) -> Dataset:
     """The Dataset that folds can be cut from, without features: X is (n_rows, 0), and rows have no weights.
 
     A row is warm once as many bars of its symbol as the longest of the short columns needs are known.
@@ -137,8 +164,9 @@ def outline(panel: Panel, group: str, settings: Config) -> Dataset:
     nothing = xp.zeros(n_rows, xp.float32)
     features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
     # The extra columns are never read: computing them is what this saves.
-    plain = join(panel, features, labels_of(panel, settings), group, columns=dict.fromkeys(BASELINE_COLUMNS, nothing))
-    return replace(plain, warm=warm, usable=plain.usable & warm)
+    columns, lookback = dict.fromkeys(BASELINE_COLUMNS, nothing), registry.lookback(settings)
+    plain = join(panel, features, labels, group, columns=columns, lookback=lookback)
+    return replace(plain, warm=plain.warm & warm, usable=plain.usable & warm)
 
 
 def _uniqueness(labels: Labels) -> Any:

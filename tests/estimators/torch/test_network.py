@@ -21,8 +21,8 @@ from gpupipe.estimators.torch.network import (  # noqa: E402
     margins,
     one_thread,
 )
-from tests.support.network_oracle import margins_of  # noqa: E402
-from tests.support.networks import HEADS, LENGTHS, N_COLUMNS, network_of, windows_of  # noqa: E402
+from tests.support.network_oracle import HEADS, LENGTHS, N_COLUMNS, margins_of, windows_of  # noqa: E402
+from tests.support.networks import network_of  # noqa: E402
 
 # float32 sums of some hundred products, through up to 60 bars of a recurrent layer, against float64.
 TOLERANCE = 2e-6
@@ -257,3 +257,41 @@ def test_windows_and_networks_that_cannot_be_are_refused():
         Network(ARCHITECTURES["fast"], 60, 5, [], generator_of(0))
     with pytest.raises(ValueError, match=r"expected windows \(n, 60, 11\), got \(2, 59, 11\)"):
         network_of("fast")(torch.zeros(2, 59, 11))
+
+
+@pytest.fixture
+def cuda():
+    if not torch.cuda.is_available():
+        pytest.skip("Torch has no CUDA device")
+    return torch.device("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_gpu_gives_nearly_the_margins_of_a_cpu(name, cuda):
+    network, windows = network_of(name), windows_of(300, LENGTHS[name])
+    expected = margins_by_rows(network, windows, range(300))
+    network.to(cuda)
+    on_device = torch.from_numpy(windows).to(cuda)
+    got = margins(network, lambda part: on_device[part], 300)
+    assert got.device.type == "cuda"
+    # cuDNN's recurrent layers may multiply in TF32, which has 10 bits after the point.
+    np.testing.assert_allclose(got.cpu().numpy(), expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.gpu
+def test_dropout_in_a_cuda_graph_draws_anew_at_each_replay(cuda):
+    layer, x = Dropout(0.5), torch.ones(10_000, device=cuda)
+    layer.generator = torch.Generator(device=cuda).manual_seed(1)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(layer.generator)
+    layer(x)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        out = layer(x)
+    draws = []
+    for _ in range(2):
+        graph.replay()
+        draws.append(out.clone())
+    assert not torch.equal(*draws)
+    assert all(draw.mean().item() == pytest.approx(1, abs=0.1) for draw in draws)

@@ -1,20 +1,15 @@
-"""The ONNX form of networks: onnxruntime against Torch on raw windows with gaps."""
+"""The ONNX form of networks: onnxruntime against Torch, and against plain numpy, on raw windows with gaps."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="networks need Torch")
-
-from gpupipe.artifacts.onnx.checking import scored  # noqa: E402
-from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture, Convolution, Recurrent  # noqa: E402
-from gpupipe.estimators.torch.network import Network, arrays_of, margins  # noqa: E402
-from gpupipe.estimators.torch.onnx import WindowScaling  # noqa: E402
-from tests.support.networks import HEADS, LENGTHS, N_COLUMNS, network_of, windows_of  # noqa: E402
-from tests.support.window_graphs import content_of, scaled, scaling_of  # noqa: E402
-
-pytest.importorskip("onnxruntime", reason="exports are checked by onnxruntime")
+from gpupipe.artifacts.onnx.checking import scored
+from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture, Convolution, Recurrent
+from gpupipe.estimators.torch.onnx import WindowScaling
+from tests.support.network_oracle import HEADS, LENGTHS, N_COLUMNS, margins_of, random_arrays, windows_of
+from tests.support.window_graphs import content_of, scaled, scaling_of
 
 TOLERANCE = 1e-5  # of probabilities and values, that of the export: sums of float32 in another order
 ALL = range(len(HEADS))
@@ -32,7 +27,22 @@ def raw_windows(n_rows, length, scaling, seed=0):
     return windows.astype(np.float32)
 
 
-def expected_margins(network, windows, scaling):
+@pytest.fixture(params=["torch", "numpy"])
+def expected_margins(request):
+    """(architecture, arrays, raw windows, scaling) to margins, by Network and by plain numpy."""
+    if request.param == "torch":
+        pytest.importorskip("torch", reason="networks need Torch")
+        return by_torch
+    return lambda architecture, arrays, windows, scaling: margins_of(architecture, arrays, scaled(windows, scaling))
+
+
+def by_torch(architecture, arrays, windows, scaling):
+    import torch
+
+    from gpupipe.estimators.torch.network import Network, load_arrays, margins
+
+    network = Network(architecture, *windows.shape[1:], HEADS, torch.Generator())
+    load_arrays(network, arrays)
     values = torch.from_numpy(scaled(windows, scaling))
     return margins(network, lambda part: values[part], len(values)).numpy()
 
@@ -45,12 +55,13 @@ def as_predictions(out):
 
 @pytest.mark.parametrize("shorter", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_onnxruntime_predicts_what_torch_predicts(name, shorter):
-    length = ARCHITECTURES[name].least_length if shorter else LENGTHS[name]
-    network, scaling = network_of(name, length), scaling_of(N_COLUMNS)
-    content = content_of(arrays_of(network), ARCHITECTURES[name], length, HEADS, ALL, scaling)
+def test_onnxruntime_predicts_the_same(name, shorter, expected_margins):
+    architecture = ARCHITECTURES[name]
+    length = architecture.least_length if shorter else LENGTHS[name]
+    arrays, scaling = random_arrays(architecture), scaling_of(N_COLUMNS)
+    content = content_of(arrays, architecture, length, HEADS, ALL, scaling)
     windows = raw_windows(300, length, scaling)
-    expected = as_predictions(expected_margins(network, windows, scaling))
+    expected = as_predictions(expected_margins(architecture, arrays, windows, scaling))
     got = as_predictions(scored(content, windows))
     assert got.dtype == np.float32 and np.isnan(windows).any() and np.ptp(expected, axis=0).min() > 100 * TOLERANCE
     assert np.abs(got - expected).max() < TOLERANCE
@@ -67,30 +78,28 @@ UNUSUAL = Architecture(
 
 
 @pytest.mark.parametrize("architecture", [UNUSUAL, Architecture((), UNUSUAL.recurrent[::-1], ())])
-def test_both_directions_in_any_place(architecture):
-    network = Network(architecture, 8, 3, HEADS, torch.Generator().manual_seed(2)).eval()
-    scaling = scaling_of(3)
+def test_both_directions_in_any_place(architecture, expected_margins):
+    arrays, scaling = random_arrays(architecture, 3), scaling_of(3)
     windows = raw_windows(50, 8, scaling)
-    content = content_of(arrays_of(network), architecture, 8, HEADS, ALL, scaling)
-    difference = scored(content, windows) - expected_margins(network, windows, scaling)
+    content = content_of(arrays, architecture, 8, HEADS, ALL, scaling)
+    difference = scored(content, windows) - expected_margins(architecture, arrays, windows, scaling)
     assert np.abs(difference).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("head_numbers", [[0], [1], [2, 0]])
 def test_chosen_heads_are_those_of_the_whole_in_the_order_that_was_asked_for(head_numbers):
-    network, scaling = network_of("fast"), scaling_of(N_COLUMNS)
+    arrays, scaling = random_arrays(ARCHITECTURES["fast"]), scaling_of(N_COLUMNS)
     windows = raw_windows(20, 60, scaling)
-    content = content_of(arrays_of(network), ARCHITECTURES["fast"], 60, HEADS, head_numbers, scaling)
-    expected = expected_margins(network, windows, scaling)
+    content = content_of(arrays, ARCHITECTURES["fast"], 60, HEADS, head_numbers, scaling)
+    expected = margins_of(ARCHITECTURES["fast"], arrays, scaled(windows, scaling))
     columns = [column for k in head_numbers for column in ([0, 1, 2], [3], [4, 5, 6])[k]]
     assert np.abs(scored(content, windows) - expected[:, columns]).max() < TOLERANCE
 
 
-def test_equal_networks_give_equal_bytes():
-    contents = [
-        content_of(arrays_of(network_of("quality")), ARCHITECTURES["quality"], 120, HEADS, [0], scaling_of(N_COLUMNS))
-        for _ in range(2)
-    ]
+def test_equal_arrays_give_equal_bytes():
+    architecture = ARCHITECTURES["quality"]
+    arrays, scaling = random_arrays(architecture), scaling_of(N_COLUMNS)
+    contents = [content_of(arrays, architecture, 120, HEADS, [0], scaling) for _ in range(2)]
     assert contents[0] == contents[1]
 
 

@@ -7,13 +7,16 @@ import json
 import numpy as np
 import pytest
 
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView, Storage
 from gpupipe.estimators.torch.scaler import BLOCK_ROWS, WindowScaler, fit_scaler
 from tests.support.matrices import dataset_of
 
 
-def view_of(X, rows=None, **options) -> RowView:
-    return RowView(dataset_of(np.asarray(X, np.float32)), np.arange(len(X)) if rows is None else rows, **options)
+def view_of(X, rows=None, **options) -> FeatureRows:
+    return RowView(
+        dataset_of(np.asarray(X, np.float32)), np.arange(len(X)) if rows is None else rows, **options
+    ).features
 
 
 def random_matrix(n_rows=500, seed=0) -> np.ndarray:
@@ -73,7 +76,7 @@ def test_infinite_values_are_ignored_and_clipped():
 def test_lazy_rows_columns_and_blocks_give_the_same():
     X = np.tile(random_matrix(), (BLOCK_ROWS // 250, 1))
     expected = fit_scaler([view_of(np.ascontiguousarray(X[:, [3, 1]]))]).as_dict()
-    view = view_of(X, storage=Storage(lazy=True)).of_columns(np.array([3, 1]))
+    view = view_of(X, storage=Storage(lazy=True)).take_columns(np.array([3, 1]))
     assert fit_scaler([view]).as_dict() == expected
     halves = [view_of(X[: BLOCK_ROWS // 2]), view_of(X[BLOCK_ROWS // 2 :])]
     np.testing.assert_allclose(fit_scaler(halves).scale[[3, 1]], expected["scale"], rtol=1e-6)

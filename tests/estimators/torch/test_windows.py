@@ -11,20 +11,21 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="batches are Torch's tensors; torch is not installed")
 
+from gpupipe.dataset.feature_rows import FeatureRows  # noqa: E402
 from gpupipe.dataset.row_view import RowView  # noqa: E402
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler  # noqa: E402
 from gpupipe.estimators.torch.windows import Windows  # noqa: E402
 from tests.support.matrices import dataset_of  # noqa: E402
 
 
-def views(seed=0) -> list[RowView]:
+def views(seed=0) -> list[FeatureRows]:
     """Rows in random order of three matrices, of 200 rows, 1 row and 90 rows, with missing values."""
     rng = np.random.default_rng(seed)
     parts = []
     for offsets, rows in ([0, 50, 51, 200], 70), ([0, 1], 1), ([0, 90], 40):
         X = rng.normal(size=(offsets[-1], 5)).astype(np.float32)
         X[rng.random(X.shape) < 0.1] = np.nan
-        parts.append(RowView(dataset_of(X, offsets), rng.permutation(offsets[-1])[:rows]))
+        parts.append(RowView(dataset_of(X, offsets), rng.permutation(offsets[-1])[:rows]).features)
     return parts
 
 
@@ -38,7 +39,7 @@ def expected(parts, length, scaler, positions) -> np.ndarray:
 def test_a_batch_equals_the_windows_of_the_views_scaled_by_numpy(columns, length):
     parts = views()
     if columns is not None:
-        parts = [view.of_columns(np.array(columns)) for view in parts]
+        parts = [view.take_columns(np.array(columns)) for view in parts]
     scaler = fit_scaler(parts, clip=1.5)
     windows = Windows(parts, length, scaler)
     assert windows.n == 111
@@ -74,7 +75,7 @@ def test_gather_writes_to_a_given_tensor():
 
 def test_no_rows_and_one_row():
     one = views()[1]
-    windows = Windows([one, RowView(one.dataset, np.array([], np.int64))], 4, fit_scaler([one]))
+    windows = Windows([one, one.take(np.array([], np.int64))], 4, fit_scaler([one]))
     assert windows.n == 1 and windows.batch(np.array([], np.int64)).shape == (0, 4, 5)
     assert not windows.batch(np.array([0])).any()  # a column of one row has no spread
 
@@ -85,7 +86,7 @@ def test_what_does_not_fit_together_is_refused():
         Windows(parts, 3, WindowScaler(*np.float32([[0, 0], [1, 1], [-1, -1], [1, 1]])))
     with pytest.raises(ValueError, match="length of 1 or more"):
         Windows(parts, 0, fit_scaler(parts))
-    with pytest.raises(ValueError, match="0 views"):
+    with pytest.raises(ValueError, match="0 parts"):
         Windows([], 3, fit_scaler(parts))
 
 
@@ -102,7 +103,7 @@ def held(name):
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 def epoch(X, step_rows):
-    view = RowView(dataset_of(X), np.arange(len(X)))
+    view = RowView(dataset_of(X), np.arange(len(X))).features
     windows = Windows([view], 120, fit_scaler([view]))
     order = np.random.default_rng(0).permutation(windows.n)
     total = sum(float(windows.batch(order[k : k + step_rows])[0, 0, 0]) for k in range(0, windows.n, step_rows))
