@@ -1,0 +1,61 @@
+"""Our way to train a sequence network, stage by stage, through public names of gpupipe.
+
+Features are computed by kernels into one float32 matrix. Windows are gathered from it by row number, batch by batch:
+the dataset stage fits the scaler and makes no copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.sequence.curve import Curve, Epoch
+from bench.sequence.problem import Problem
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators.torch.architecture import ARCHITECTURES
+from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
+from gpupipe.estimators.torch.settings import SequenceSettings
+from gpupipe.estimators.torch.windows import Windows
+from gpupipe.store.content_store import dump_json, sha256, write_atomic
+
+
+def network_of(problem: Problem, settings: SequenceSettings, seed: int) -> Any:
+    """The network of a preset for a problem, its weights drawn for the seed; both ways train it."""
+    import torch
+
+    from gpupipe.estimators.torch.network import Network
+
+    return Network(
+        ARCHITECTURES[settings.network], settings.length, problem.dataset.X.shape[1], problem.heads,
+        torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def dataset(problem: Problem, settings: SequenceSettings, scaling: str) -> tuple[Any, Any, WindowScaler]:
+    """Windows of the training and of the validation rows, of which none is gathered yet, and their scaler."""
+    scaler = fit_scaler([problem.training], scaling, settings.clip)
+    return *windows_of(problem, settings, scaler), scaler
+
+
+def windows_of(problem: Problem, settings: SequenceSettings, scaler: WindowScaler) -> tuple[Any, Any]:
+    """Windows of the training and of the validation rows, of which none is gathered yet."""
+    training, validation = (Windows([view], settings.length, scaler) for view in (problem.training, problem.validation))
+    return training, validation
+
+
+def windows(problem: Problem, rows: np.ndarray, length: int, scaling: str) -> np.ndarray:
+    """float32 (n, length, n_columns): the scaled windows of some rows, copied; what a training step would see."""
+    scaler = fit_scaler([problem.training], scaling)
+    gathered = Windows([RowView(problem.dataset, rows)], length, scaler).batch(np.arange(len(rows)))
+    return np.array(gathered.numpy())
+
+
+def gather_all(some: Any, size: int) -> None:
+    """Gather every window once, `size` at a time: the part of an epoch that stands for the other way's copies."""
+    for first in range(0, some.n, size):
+        some.batch(np.arange(first, min(first + size, some.n)))
