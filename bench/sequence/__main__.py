@@ -23,6 +23,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from bench import runs
 from bench.runs import Line
@@ -30,6 +31,9 @@ from bench.sequence.requirements import EPOCH_BARS, SEEDS_NEEDED, Measured, requ
 from bench.sequence.results import Results, TimeIsUpError
 from bench.timing import cores
 from gpupipe.estimators.torch.settings import PRESETS
+
+if TYPE_CHECKING:
+    from bench.sequence.problem import Problem
 
 SERIES = ("btcusd_1h", "ethusdt_1h", "xagusd_1h")
 STEPS = ("equality", "stages", "epoch", "quality", "folds")
@@ -77,16 +81,13 @@ def parser() -> argparse.ArgumentParser:
 
 def equal(chosen: argparse.Namespace, results: Results) -> None:
     from bench.sequence.equality import FEATURES, equality
-    from bench.sequence.problem import problem_of, read_series
 
     for path in paths(chosen):
         for preset in chosen.presets:
-
-            def measure(path: pathlib.Path = path, preset: str = preset) -> Line:
-                problem = problem_of(path.stem, read_series(path, chosen.first_rows), FEATURES)
-                return equality(path, problem, PRESETS[preset], chosen.first_rows)
-
-            show(results.get("equality", {"series": path.stem, "preset": preset}, measure))
+            key = {"series": path.stem, "preset": preset}
+            show(results.get("equality", key, lambda p=path, s=preset: equality(
+                p, problem(chosen, p, FEATURES), PRESETS[s], chosen.first_rows
+            )))  # fmt: skip
 
 
 def stages(chosen: argparse.Namespace, results: Results) -> None:
@@ -99,15 +100,10 @@ def stages(chosen: argparse.Namespace, results: Results) -> None:
 
 def epoch(chosen: argparse.Namespace, results: Results) -> None:
     from bench.sequence.epochs import epoch as measure
-    from bench.sequence.problem import problem_of, read_series
 
     for path, preset in timed_pairs(chosen):
-
-        def run(path: pathlib.Path = path, preset: str = preset) -> Line:
-            panel = read_series(path, chosen.first_rows)
-            return measure(problem_of(path.stem, panel, chosen.features), preset, chosen.times)
-
-        show(results.get("epoch", {"series": path.stem, "preset": preset}, run))
+        key = {"series": path.stem, "preset": preset}
+        show(results.get("epoch", key, lambda p=path, s=preset: measure(problem(chosen, p), s, chosen.times)))
 
 
 def quality(chosen: argparse.Namespace, results: Results) -> None:
@@ -118,24 +114,17 @@ def quality(chosen: argparse.Namespace, results: Results) -> None:
     for seed in range(1, chosen.seeds + 1):  # all ways of a seed before the next seed: early lines compare already
         for path in paths(chosen):
             for way, preset in ways:
-                training = Training(
-                    preset, way, seed, cores(), chosen.features, chosen.first_rows, chosen.epochs
-                )  # fmt: skip
+                training = Training(preset, way, seed, cores(), chosen.features, chosen.first_rows, chosen.epochs)
                 key = {"series": path.stem, **asdict(training)}
                 show(results.get("training", key, lambda p=path, t=training: in_new_process(p, t)))
 
 
 def folds(chosen: argparse.Namespace, results: Results) -> None:
     from bench.sequence.folds import folds as measure
-    from bench.sequence.problem import problem_of, read_series
 
     for path, preset in timed_pairs(chosen):
-
-        def run(path: pathlib.Path = path, preset: str = preset) -> Line:
-            panel = read_series(path, chosen.first_rows)
-            return measure(problem_of(path.stem, panel, chosen.features), preset, chosen.times)
-
-        show(results.get("folds", {"series": path.stem, "preset": preset}, run))
+        key = {"series": path.stem, "preset": preset}
+        show(results.get("folds", key, lambda p=path, s=preset: measure(problem(chosen, p), s, chosen.times)))
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace, Results], None]] = {
@@ -149,6 +138,13 @@ def paths(chosen: argparse.Namespace) -> list[pathlib.Path]:
     if absent := [file.name for file in files if not file.exists()]:
         raise SystemExit(f"{', '.join(absent)} not in the folder of --data")
     return files
+
+
+def problem(chosen: argparse.Namespace, path: pathlib.Path, features: str | None = None) -> Problem:
+    """The problem of a series with the features of --features, or others."""
+    from bench.sequence.problem import problem_of, read_series
+
+    return problem_of(path.stem, read_series(path, chosen.first_rows), features or chosen.features)
 
 
 def timed_pairs(chosen: argparse.Namespace) -> Iterator[tuple[pathlib.Path, str]]:

@@ -67,8 +67,8 @@ def scaled(values: np.ndarray, training: np.ndarray, scaling: str) -> tuple[np.n
     """float64 (n_rows, n_columns): each column scaled by a scaler of its own, then clipped; and the scalers.
 
     values: (n_rows, n_columns).  training: int64, the rows that scalers are fitted on.
-    scaling: "minmax" or "standard".  NaN becomes 0, and so do all values of a column that is constant, or nowhere known,
-        in the training rows.
+    scaling: "minmax" or "standard".  NaN becomes 0, and so does a column that is constant, or nowhere known, in the
+        training rows.
     """
     from sklearn.preprocessing import MinMaxScaler, StandardScaler
 

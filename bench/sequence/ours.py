@@ -59,3 +59,19 @@ def gather_all(some: Any, size: int) -> None:
     """Gather every window once, `size` at a time: the part of an epoch that stands for the other way's copies."""
     for first in range(0, some.n, size):
         some.batch(np.arange(first, min(first + size, some.n)))
+
+
+def save(network: Any, scaler: WindowScaler, facts: dict[str, Any], folder: pathlib.Path) -> None:
+    """Weights, scaler and what is known about the model in three files, each replaced atomically and on the disk.
+
+    The metadata, written last, hold the checksums of the other two.
+    """
+    from safetensors.numpy import save as tensors_of
+
+    from gpupipe.estimators.torch.network import arrays_of
+
+    contents = {"model.safetensors": tensors_of(arrays_of(network)), "scaler.json": dump_json(scaler.as_dict())}
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    checksums = {name: sha256(content) for name, content in contents.items()}
+    write_atomic(folder / "metadata.json", dump_json({**facts, "sha256": checksums}))

@@ -131,16 +131,14 @@ def requirements(measured: Measured) -> list[Requirement]:
 
 def of_family(results: Results) -> list[Requirement]:
     """Those of the family in the main job, where it was compared (`bench.sequence.family`)."""
-    lines = results.of_kind("family")
+    lines = [line for line in results.lines if line["kind"] == "family"]
     line = lines[-1] if lines else None
     labels = line["labels"] if line else {}
     worse = {label: facts["meta_gain_difference"]["high"] for label, facts in labels.items()}
     beats = {"all sectors": sum(facts["beats_tables"] for facts in labels.values())} if labels else {}
     complete = bool(line and line["whole"])
     return [
-        Requirement(
-            "upper end of the gain of meta_learner with sequence minus without, by label", 0.0, worse, complete
-        ),
+        Requirement("upper end of the gain of meta_learner with sequence minus without", 0.0, worse, complete),
         Requirement("labels on which sequence beats both volatility tables", TABLES_BAR, beats, complete),
     ]
 
