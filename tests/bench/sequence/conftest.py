@@ -20,7 +20,9 @@ def series(tmp_path_factory):
         edge * np.exp(sign * rng.exponential(0.003, N_ROWS))
         for edge, sign in ((np.maximum(open_, close), 1), (np.minimum(open_, close), -1))
     )
-    times = pa.array(1_500_000_000_000 // 3_600_000 * 3_600_000 + 3_600_000 * np.arange(N_ROWS), pa.timestamp("ms", "UTC"))
+    times = pa.array(
+        1_500_000_000_000 // 3_600_000 * 3_600_000 + 3_600_000 * np.arange(N_ROWS), pa.timestamp("ms", "UTC")
+    )
     path = tmp_path_factory.mktemp("series") / "walk_1h.parquet"
     columns = {"open": open_, "high": high, "low": low, "close": close, "volume": rng.lognormal(3, 1, N_ROWS)}
     pq.write_table(pa.table({"timestamp": times, **columns}), path)
