@@ -25,10 +25,10 @@ from bench import runs
 from bench.boosters.world import Matrix, World, read_world
 from bench.runs import library
 from bench.timing import alternate, cores, timed
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting.tree_model import SMALLEST_PROBABILITY
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, UPPER
-from gpupipe.runtime.device import pick
 
 SAMPLED = 0.632  # of the rows, distinct ones: what a bootstrap sample holds; random_forest makes a half of it
 TIME_LIMIT_S = 300.0
@@ -57,7 +57,7 @@ class Contender(NamedTuple):
 def ours(world: World) -> Contender:
     """random_forest of gpupipe on one sector: XGBoost's trees with vector leaves on samples in turn."""
     _, name = library("xgboost", "XGBoost")
-    estimator, device = registry.estimator("random_forest"), pick("cpu")
+    estimator = registry.estimator("random_forest")
 
     def fit(sector: str, labels: Sequence[int], setting: Grown) -> Predict:
         training_set = world.training_set([sector], labels)
@@ -67,7 +67,7 @@ def ours(world: World) -> Contender:
         )  # fmt: skip
         settings = registry.readable(world.settings.replace(forest=forest), estimator.name)
         fitted = columns.fit_pool(estimator, training_set, settings, None)
-        return lambda X: columns.predict(estimator, fitted, X, device)
+        return lambda X: columns.predict(estimator, fitted, FeatureRows.of_matrix(X))
 
     return Contender(f"random_forest on {name}, all labels at once", fit)
 

@@ -16,6 +16,9 @@ from gpupipe.artifacts.layout import MANIFEST, MODULES
 from gpupipe.artifacts.manifest import inside, read_manifest
 from gpupipe.data.panel import Panel, row_table
 from gpupipe.dataset.dataset import warm_rows
+from gpupipe.dataset.feature_rows import FeatureRows
+from gpupipe.dataset.lookback import NO_LOOKBACK, Lookback
+from gpupipe.dataset.window_marks import mark_windows
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import Model
@@ -25,7 +28,6 @@ from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
 from gpupipe.kernels.cores import available_cores
-from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, StoreError, sha256
 from gpupipe.targets.target import Target
@@ -93,6 +95,7 @@ class Models:
     expected_returns: by group, label and estimator, what a trade of theirs is expected to earn; without those that
         could not be learned, and empty where nothing is traded.
     base_rates: by group and label, the class shares of the training rows, in the order of the classes.
+    lookback: the rows before a row that the models read; rows without them are not predicted.
 
         >>> models = load("OUT")                                                    # doctest: +SKIP
         >>> models.families, models.target.names[:2]                                # doctest: +SKIP
@@ -113,6 +116,7 @@ class Models:
     cutoffs: dict[tuple[str, str, str], tuple[float, float]] = field(repr=False)
     expected_returns: dict[tuple[str, str, str], ExpectedReturn] = field(default_factory=dict, repr=False)
     base_rates: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict, repr=False)
+    lookback: Lookback = NO_LOOKBACK
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -156,12 +160,12 @@ class Models:
             in_group = np.array([name == group for name in panel.group])
             at = xp.flatnonzero(device.asarray(in_group)[panel.symbol_of_row])
             features = self.features(panel.of_group(group))
-            X, warm = features.values, warm_rows(features)
+            warm = self.warm(features)
             if rows is not None:
                 warm = warm & rows[at]
                 if not bool(warm.any()):
                     continue
-            predictions = self.predict_matrix(group, X[warm], device, chosen)
+            predictions = self.predict_features(group, self.feature_rows(features, xp.flatnonzero(warm)), chosen)
             for k, (family, label) in enumerate(columns):
                 if (label, family) in predictions:
                     values[at[warm], k] = predictions[label, family]
@@ -181,14 +185,28 @@ class Models:
     ) -> dict[tuple[str, str], np.ndarray]:
         """Predictions float32 (n_rows, n_outputs) by label and estimator, of the models of one group.
 
-        X: float32 (n_rows, n_features), columns as `feature_names`; in host memory, where it is computed.
+        X: float32 (n_rows, n_features), columns as `feature_names`; in host memory, where it is computed. Where the run
+        looks back (`lookback`), (n_rows, length, n_features): each row after the rows before it.
         """
-        return self.predict_matrix(group, X, pick("cpu"), families)
+        rows = FeatureRows.of_windows(X) if X.ndim == 3 else FeatureRows.of_matrix(X)
+        return self.predict_features(group, rows, families)
 
-    def warm_features(self, panel: Panel) -> Any:
-        """float32 (n_rows, n_features): the warm rows of a panel of one group. Errors: see `predict`."""
+    def warm(self, features: Features, rows: Any = slice(None)) -> Any:
+        """bool (n_rows,), or of `rows` alone: rows that are predicted; they have their features and the rows before."""
+        return warm_rows(features, rows) & mark_windows(features.panel, self.lookback).complete[rows]
+
+    def feature_rows(self, features: Features, rows: Any) -> FeatureRows:
+        """The rows of these numbers, int64 on the device, with the rows before them."""
+        return FeatureRows(features.values, rows, features.panel.offsets)
+
+    def inputs(self, rows: FeatureRows) -> Any:
+        """What `predict_rows` takes for these rows: float32 (n, n_features), or windows where the run looks back."""
+        return rows.windows(self.lookback.rows + 1) if self.lookback.rows else rows.X
+
+    def warm_rows(self, panel: Panel) -> FeatureRows:
+        """The rows of a panel of one group that are predicted. Errors: see `predict`."""
         features = self.features(panel)
-        return features.values[warm_rows(features)]
+        return self.feature_rows(features, panel.device.xp.flatnonzero(self.warm(features)))
 
     def _families(self, families: Sequence[str] | None) -> tuple[str, ...]:
         there = {family: None for labels in self.by_group.values() for models in labels.values() for family in models}
@@ -219,16 +237,16 @@ class Models:
             )
         return features
 
-    def predict_matrix(
-        self, group: str, X: Any, device: Any, families: Sequence[str] | None = None, spent: Spent | None = None
+    def predict_features(
+        self, group: str, rows: FeatureRows, families: Sequence[str] | None = None, spent: Spent | None = None
     ) -> dict[tuple[str, str], Any]:
         """Predictions float32 (n, n_outputs) by label and estimator, of rows of features of one group.
 
-        X: float32 (n, n_features), warm rows of `features`. The prediction of a row does not depend on other rows.
+        rows: warm rows of `features`. The prediction of a row depends on it and the rows before it alone.
         Estimators that a stacking estimator reads are computed too.
         spent: called with the seconds of each estimator.
         """
-        chosen, by_label = self._families(families), self.by_group[group]
+        chosen, by_label, device = self._families(families), self.by_group[group], rows.device
         labels, began = [label for label in self.target.names if label in by_label], time.perf_counter()
 
         def done(family: str) -> None:
@@ -248,9 +266,7 @@ class Models:
         for family in needed:
             pairs = [(label, by_label[label][family]) for label in labels if family in by_label[label]]
             if pairs:
-                family_predictions = columns.predict(
-                    registry.estimator(family), [model for _, model in pairs], X, device
-                )
+                family_predictions = columns.predict(registry.estimator(family), [model for _, model in pairs], rows)
                 predictions |= {(label, family): family_predictions[:, k] for k, (label, _) in enumerate(pairs)}
                 done(family)
         for label in labels:
@@ -318,16 +334,16 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     tree_model.limit_threads(boosters.values(), threads or available_cores())
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     try:
-        target = _target_of(manifest, folders)
+        target, lookback = _target_of(manifest, folders), Lookback(**manifest.get("lookback", {}))
         if missing := sorted(set(folders) - set(target.names)):
             raise ValueError(f"there are models of {', '.join(missing)}, which it does not name")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{root / MANIFEST}: its target cannot be used ({error}): run again with --out {root}"
+            f"{root / MANIFEST}: its target or lookback cannot be used ({error}): run again with --out {root}"
         ) from error
     return Models(
         root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs,
-        expected_returns, base_rates,
+        expected_returns, base_rates, lookback,
     )  # fmt: skip
 
 

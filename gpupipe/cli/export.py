@@ -158,10 +158,10 @@ def _real_rows(data: DataRequest, models: Any, sectors: set[str], to: Console) -
     show_data(to, report)
     rows = {}
     for sector in sorted(sectors & set(panel.groups)):
-        X = models.warm_features(panel.of_group(sector))
-        spread = np.unique(np.linspace(0, len(X) - 1, min(REAL_ROWS, len(X))).astype(int))
+        warm = models.warm_rows(panel.of_group(sector))
+        spread = np.unique(np.linspace(0, warm.n - 1, min(REAL_ROWS, warm.n)).astype(int))
         if len(spread):
-            rows[sector] = X[spread]
+            rows[sector] = models.inputs(warm.take(spread))
     if not rows:
         raise UserError(f"--data {data.source}: no row to check on, of {', '.join(sorted(sectors))}")
     return rows

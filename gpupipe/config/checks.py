@@ -39,6 +39,7 @@ def _check_split(split: Split) -> None:
         "a date such as 2014-12-31, or nothing for shares of all times",
     )  # fmt: skip
     require(split.embargo_bars >= 0, "split.embargo_bars", split.embargo_bars, "0 or more")
+    require(split.lookback_rows >= 0, "split.lookback_rows", split.lookback_rows, "0 or more")
     require(2 <= split.parts <= 20, "split.parts", split.parts, "2 to 20")
     require(split.stacking in ("kfold", "forward"), "split.stacking", split.stacking, "kfold or forward")
     require(

@@ -41,6 +41,7 @@ class Split:
     stacking: str = "kfold"  # kfold: models of all other blocks predict a block; forward: models of earlier blocks
     walk_forward: int = 0  # origins whose windows tile the test part; models of the last are kept; 0: a single split
     window: str = "expanding"  # an origin trains on all earlier times; rolling: on as many times as the first origin
+    lookback_rows: int = 0  # rows of its symbol that precede each used row, where no estimator reads more of them
     cpcv: tuple[int, ...] = ()  # N,K: cross-validate the times before the test part, testing K of N groups at a time
 
 

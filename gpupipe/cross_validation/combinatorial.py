@@ -12,9 +12,11 @@ from gpupipe.cross_validation.fold_times import (
     FoldTimes,
     block_maker,
     count_shared_times,
+    embargo_of,
     longest_horizon,
     reach_of,
     usable_times,
+    windows_words,
 )
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.runtime.errors import UserError
@@ -38,13 +40,15 @@ def combinatorial(datasets: Sequence[Dataset], settings: config.Split) -> tuple[
     n_validation = min(max(1, round((n_groups - n_test) * share)), n_groups - n_test - 1)
     part = (n_groups - n_test - n_validation) * shortest // settings.parts
     if shortest <= 2 * reach or part <= reach:
+        windows = windows_words(datasets)
         raise UserError(
             f"{last} usable times before the sealed test are too few for {n_groups} groups, of which the training ones "
-            f"are cut into {settings.parts} parts, with labels of {longest_horizon(datasets)} bars and an embargo of "
-            f"{settings.embargo_bars} on both sides: give a longer history, or lower the groups of --cpcv, "
+            f"are cut into {settings.parts} parts, with labels of {longest_horizon(datasets)} bars{windows} and an "
+            f"embargo of {settings.embargo_bars} on both sides: give a longer history, or lower the groups of --cpcv, "
             "labels.horizons, split.parts or split.embargo_bars"
         )
-    block = block_maker(times, reach, settings.embargo_bars)
+    embargo = embargo_of(datasets, settings)
+    block = block_maker(times, reach, embargo)
     choices = list(itertools.combinations(range(n_groups), n_test))
     folds = []
     for number, tests in enumerate(choices, 1):
@@ -57,7 +61,7 @@ def combinatorial(datasets: Sequence[Dataset], settings: config.Split) -> tuple[
                 parts=tuple(tuple(block(*run) for run in part) for part in parts),
                 validation=tuple(block(edges[k], edges[k + 1]) for k in others[-n_validation:]),
                 test=tuple(block(edges[k], edges[k + 1]) for k in tests),
-                labels_before=int(times[max(0, last - settings.embargo_bars)]),
+                labels_before=int(times[max(0, last - embargo)]),
                 forward=settings.stacking == "forward",
             )
         )

@@ -15,8 +15,9 @@ from gpupipe.dataset.dataset import NEVER, Dataset
 class TimeBlock:
     """A run of consecutive times, int64 UTC nanoseconds: start <= time < stop.
 
-    cutoff: `embargo_bars` distinct times before start. A row before the block is clear of it if its labels end before.
-    resume: `embargo_bars` times after the block's labels end. A row after the block is clear of it from then on.
+    cutoff: `embargo_bars` distinct times before start, and as many more as a row looks back. A row before the block is
+        clear of it if its labels end before.
+    resume: as many times after the block's labels end. A row after the block is clear of it from then on.
 
         >>> block = TimeBlock(start=10, stop=20, cutoff=8, resume=25)
         >>> block.cutoff < block.start < block.stop < block.resume
@@ -70,9 +71,20 @@ def longest_horizon(datasets: Sequence[Dataset]) -> int:
     return max(datasets[0].target.horizon_rows)
 
 
+def embargo_of(datasets: Sequence[Dataset], settings: config.Split) -> int:
+    """Number of times before a block that no label outside of it reaches: the embargo, and the block's lookback."""
+    return max(dataset.lookback_rows for dataset in datasets) + settings.embargo_bars
+
+
 def reach_of(datasets: Sequence[Dataset], settings: config.Split) -> int:
-    """Number of times after a block that its labels and the embargo reach."""
-    return longest_horizon(datasets) + settings.embargo_bars
+    """Number of times after a block that its labels, the embargo and the lookback of later rows reach."""
+    return longest_horizon(datasets) + embargo_of(datasets, settings)
+
+
+def windows_words(datasets: Sequence[Dataset]) -> str:
+    """The part of a sentence that names how far rows look back; "" where they do not."""
+    rows = max(dataset.lookback_rows for dataset in datasets)
+    return f", windows of {rows + 1} bars" if rows else ""
 
 
 def block_maker(times: np.ndarray, reach: int, embargo: int) -> Callable[[int, int], TimeBlock]:

@@ -12,9 +12,11 @@ from gpupipe.cross_validation.fold_times import (
     FoldTimes,
     block_maker,
     count_shared_times,
+    embargo_of,
     longest_horizon,
     reach_of,
     usable_times,
+    windows_words,
 )
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.runtime.errors import UserError
@@ -44,7 +46,7 @@ def _origins(datasets: Sequence[Dataset], settings: config.Split, n_origins: int
     times, reach = usable_times(datasets), reach_of(datasets, settings)
     counted = count_shared_times(times, settings)
     validation_at, test_at = (round(counted * s) for s in (settings.train, settings.train + settings.validation))
-    block = block_maker(times, reach, settings.embargo_bars)
+    block = block_maker(times, reach, embargo_of(datasets, settings))
     folds = []
     for k in range(n_origins):
         later = round((len(times) - test_at) * k / n_origins)  # how far this origin is after the first
@@ -56,8 +58,9 @@ def _origins(datasets: Sequence[Dataset], settings: config.Split, n_origins: int
         if min([*np.diff(edges), len(times) - test_at]) <= reach:
             raise UserError(
                 f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with "
-                f"labels of {longest_horizon(datasets)} bars and an embargo of {settings.embargo_bars}: give a longer "
-                "history, or lower labels.horizons, split.parts or split.embargo_bars"
+                f"labels of {longest_horizon(datasets)} bars{windows_words(datasets)} and an embargo of "
+                f"{settings.embargo_bars}: give a longer history, or lower labels.horizons, split.parts or "
+                "split.embargo_bars"
             )
         if stop == edges[-1]:
             raise UserError(f"{len(times) - test_at} test times cannot be cut into {n_origins}: lower --walk-forward")

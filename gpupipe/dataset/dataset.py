@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.panel import Panel, check_columns
+from gpupipe.dataset.window_marks import WindowMarks
 from gpupipe.features.matrix import Features, warm_up_of
 from gpupipe.runtime.device import Device, device_of
 from gpupipe.targets.target import Target
@@ -34,6 +35,9 @@ class Dataset:
     offsets: int64 (n_symbols + 1,): symbol k is the rows offsets[k]:offsets[k+1]; windows never cross symbols.
     weight: float32 (n_rows, n_targets), the weight of a row when a target is fitted; None where all weigh alike.
     extra: further columns (n_rows,) by name; the workload's recipe chooses them, its baselines and measures read them.
+    windows: which rows have all the rows before them that an estimator of the run reads; None where none looks back.
+        The other rows are neither warm nor usable.
+    lookback_rows: how many rows before a row that is; folds are purged by it too.
 
     Raises ValueError when a shape, dtype or device is not as above.
 
@@ -59,6 +63,8 @@ class Dataset:
     offsets: Any
     weight: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    windows: WindowMarks | None = None
+    lookback_rows: int = 0
 
     def __post_init__(self) -> None:
         dtypes = {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.dataset.dataset import Dataset
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, device_of
 
@@ -104,8 +105,8 @@ class RowView:
     columns: int64, numbers of the columns of X that count; None for all.
     storage: where X is kept once it is gathered.
 
-    Arrays are gathered on first use, on the dataset's device, and then kept. A view also looks back: `windows` gathers
-    the rows before each row straight from the dataset, so nothing is copied for estimators that do not ask.
+    Arrays are gathered on first use, on the dataset's device, and then kept. `features` looks back: it gathers the rows
+    before each row straight from the dataset, so nothing is copied for estimators that do not ask.
 
         >>> from gpupipe.targets.target import Target
         >>> dataset = Dataset(
@@ -115,7 +116,7 @@ class RowView:
         >>> view = RowView(dataset, np.array([3, 0]))
         >>> view.X.tolist(), view.y.tolist()
         ([[3.0], [0.0]], [[0], [0]])
-        >>> view.windows(2)[:, :, 0].tolist()
+        >>> view.features.windows(2)[:, :, 0].tolist()
         [[2.0, 3.0], [nan, 0.0]]
     """
 
@@ -173,25 +174,10 @@ class RowView:
         """One of the dataset's extra columns, (n,)."""
         return self.dataset.extra[name][self.rows]
 
-    def windows(self, length: int) -> Any:
-        """Features of each row and the rows before it, float32 (n, length, n_columns), oldest first.
-
-        Rows before the symbol's first are NaN. Copied anew at each call: ask for a batch of rows at a time.
-        """
-        xp, dataset = self.device.xp, self.dataset
-        rows = xp.asarray(self.rows)[:, None] + xp.arange(1 - length, 1)
-        missing = rows < self._first_of_symbol[:, None]
-        windows = dataset.X[xp.where(missing, 0, rows)]
-        if self.columns is not None:
-            windows = xp.take(windows, self.columns, axis=2)
-        windows[missing] = np.nan
-        return windows
-
     @functools.cached_property
-    def _first_of_symbol(self) -> Any:
-        """int64 (n,): the first row of each row's symbol."""
-        xp, offsets = self.device.xp, self.dataset.offsets
-        return offsets[xp.searchsorted(offsets, xp.asarray(self.rows), side="right") - 1]
+    def features(self) -> FeatureRows:
+        """The rows of the feature matrix alone, without copies: what models predict from."""
+        return FeatureRows(self.dataset.X, self.rows, self.dataset.offsets, self.columns)
 
     @property
     def prices(self) -> dict[str, Any]:
@@ -242,10 +228,7 @@ class RowView:
             digest.update(array_bytes(self.device.to_host(block)))
         parts = [digest.hexdigest(), digest_of_arrays([self.device.to_host(self.time_ns)])]
         if lookback_rows:
-            xp = self.device.xp
-            rows = xp.asarray(self.rows)[:, None] + xp.arange(-lookback_rows, 1)
-            context = xp.unique(xp.maximum(rows, self._first_of_symbol[:, None]))
-            parts.append(f"{lookback_rows} {digest_of_features(self.dataset, self.device.to_host(context))}")
+            parts.append(f"{lookback_rows} {digest_of_context(self.features, lookback_rows)}")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def target_digests(self) -> list[str]:
@@ -272,11 +255,23 @@ def shuffled(rows: np.ndarray, seed: int, group: str) -> np.ndarray:
 
 def digest_of_features(dataset: Dataset, rows: np.ndarray) -> str:
     """SHA-256 of the feature matrix's rows with these numbers."""
-    digest = hashlib.sha256(f"{len(rows)} {dataset.X.shape[1]}\n".encode())
+    return _digest_of_matrix(dataset.X, rows)
+
+
+def _digest_of_matrix(matrix: Any, rows: np.ndarray) -> str:
+    device = device_of(matrix)
+    digest = hashlib.sha256(f"{len(rows)} {matrix.shape[1]}\n".encode())
     for first in range(0, len(rows), HASHED_ROWS):
-        at = dataset.device.asarray(rows[first : first + HASHED_ROWS])
-        digest.update(array_bytes(dataset.device.to_host(dataset.X[at])))
+        at = device.asarray(rows[first : first + HASHED_ROWS])
+        digest.update(array_bytes(device.to_host(matrix[at])))
     return digest.hexdigest()
+
+
+def digest_of_context(rows: FeatureRows, lookback_rows: int) -> str:
+    """SHA-256 of the feature matrix's rows that windows of these rows hold, and of which rows they are."""
+    context = rows.context(lookback_rows)
+    where = digest_of_arrays([np.searchsorted(context, rows.device.to_host(rows.rows))])
+    return f"{where} {_digest_of_matrix(rows.values, context)}"
 
 
 def digest_of_arrays(arrays: Any) -> str:

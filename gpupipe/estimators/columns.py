@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.boosting import binned_matrix, gradient_boosting
 from gpupipe.estimators.boosting.gradient_boosting import Objective, Stopping, target_scale
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, tile
-from gpupipe.runtime.device import Device
 
 log = logging.getLogger("gpupipe")
 
@@ -96,24 +95,17 @@ def _starting(estimator: Estimator, seen: TrainingSet) -> Estimator:
     return type(estimator)()
 
 
-def predict(estimator: Estimator, models: Sequence[Model | None], X: Any, device: Device) -> Any:
+def predict(estimator: Estimator, models: Sequence[Model | None], rows: FeatureRows) -> Any:
     """Predictions float32 (n_rows, n_models, n_outputs) of models of one estimator and group.
 
-    X: float32 (n_rows, n_features) with all columns.
+    rows: with all columns of the feature matrix.
     """
     columns = [model.columns for model in models if isinstance(model, ColumnSubsetModel)]
     if not columns:
-        return estimator.predict(models, X, device)
+        return estimator.predict(models, rows)
     # Models of one estimator and group come from one training set, and so have the same columns.
     assert len(columns) == len(models) and all((other == columns[0]).all() for other in columns)
-    return estimator.predict(unwrap(models) or [], X[:, device.asarray(columns[0])], device)
-
-
-def predict_view(estimator: Estimator, models: Sequence[Model | None], rows: RowView) -> Any:
-    """Predictions of a view's rows, which has all columns; see `predict`."""
-    if estimator.lookback_rows:
-        return estimator.predict_view(models, rows)
-    return predict(estimator, models, rows.X, rows.device)
+    return estimator.predict(unwrap(models) or [], rows.take_columns(columns[0]))
 
 
 def make_shared(estimators: Sequence[Estimator], training_set: TrainingSet, settings: Any) -> None:

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gpupipe.config import Config, Section
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.feature_rows import FeatureRows
+from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 
 # Called after each round with its number and the validation loss, float64 (n_targets,); may raise to stop.
@@ -188,7 +188,6 @@ class Estimator(ABC):
     sections: its sections of the settings, by name, with the values of each preset.
     shared_settings: fields of [training] that its models depend on.
     kinds: kinds of `Target` that it can fit.
-    lookback_rows: rows before each row that it reads, through `RowView.windows`; 0 reads the row alone.
     by_label: whether targets are fitted each by itself, so that one may be kept while another is fitted again.
     uses_bins: whether it is fitted on XGBoost's bins, which all such estimators share.
     pooled_sample: the section whose `subsample` the pooled fit draws; "" if it takes all rows or is not always there.
@@ -224,7 +223,6 @@ class Estimator(ABC):
     sections: ClassVar[Mapping[str, Section]] = {}
     shared_settings: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[str, ...]] = ("classes",)
-    lookback_rows: ClassVar[int] = 0
     by_label: ClassVar[bool] = False
     uses_bins: ClassVar[bool] = False
     pooled_sample: ClassVar[str] = ""
@@ -260,8 +258,11 @@ class Estimator(ABC):
         """Models of one group, which may be or begin with the pooled ones."""
 
     @abstractmethod
-    def predict(self, models: Sequence[Any], X: Any, device: Device) -> Any:
-        """Predictions float32 (n_rows, n_models, n_outputs), of rows of features, where X is."""
+    def predict(self, models: Sequence[Any], rows: FeatureRows) -> Any:
+        """Predictions float32 (n_rows, n_models, n_outputs), on the rows' device.
+
+        A prediction depends on its row alone, and on the `lookback` rows before it: not on the other rows.
+        """
 
     @abstractmethod
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> Model:
@@ -271,9 +272,12 @@ class Estimator(ABC):
         ValueError, or the library's own error, for a file that is not of this estimator.
         """
 
-    def predict_view(self, models: Sequence[Any], view: RowView) -> Any:
-        """Predictions of a view's rows; estimators that look back override it and read `view.windows`."""
-        return self.predict(models, view.X, view.device)
+    def lookback(self, settings: Config) -> Lookback | None:
+        """What it reads of the rows before each row, by `FeatureRows.windows`; None where it reads rows alone.
+
+        An estimator that looks back does not read `RowView.X`, which is then not gathered for it.
+        """
+        return None
 
     def starting_from(self, earlier: EarlierModels) -> Estimator:
         """This estimator, starting from an earlier run's models; ValueError where it is not warm_startable."""

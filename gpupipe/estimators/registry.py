@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Config, ConfigError, Section
+from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.runtime.errors import UserError
 
@@ -76,6 +77,19 @@ def stacking(names: Sequence[str]) -> str | None:
 def ranker(names: Sequence[str]) -> str:
     """The estimator among these whose log-odds order symbols by their return; "" without one."""
     return next((item.name for item in estimators(names) if item.ranks_returns), "") if names else ""
+
+
+def lookback(settings: Config) -> Lookback:
+    """The rows before a row that estimators of a run read, or that its settings ask for; none with `rows` 0."""
+    wanted = [item.lookback(settings) for item in estimators(settings.training.models)]
+    return Lookback.longest([Lookback(settings.split.lookback_rows), *(item for item in wanted if item is not None)])
+
+
+def reads_rows(settings: Config) -> bool:
+    """Whether an estimator of a run reads rows of features by themselves, and not windows alone."""
+    base = [item for item in estimators(settings.training.models) if not item.stacks]
+    selects = settings.ml.feature_selection_top_n > 0
+    return selects or any(item.lookback(settings) is None for item in base)
 
 
 def check_models(settings: Config) -> None:

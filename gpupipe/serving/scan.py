@@ -16,7 +16,7 @@ from gpupipe.backtest.calling.contract import CallingRule, Candidates, net_score
 from gpupipe.backtest.rules import Rules
 from gpupipe.backtest.sources import absent_groups
 from gpupipe.data.panel import Panel
-from gpupipe.dataset.dataset import NEVER, warm_rows
+from gpupipe.dataset.dataset import NEVER
 from gpupipe.evaluation.expected_return import VOLATILITY, lean_of, ranker_of, scores_of
 from gpupipe.features.matrix import compute_features
 from gpupipe.runtime.errors import UserError
@@ -235,21 +235,30 @@ def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> t
     for sector in sectors:
         began = time.perf_counter()
         bars = panel.of_group(sector)
-        features = models.features(bars, memory[: bars.n_rows], since_ns)
         latest = bars.offsets[1:] - 1
+        features = models.features(bars, memory[: bars.n_rows], _compared_since(models, bars, since_ns))
         volatility = (features if NATR in features.names else compute_features(bars, NATR)).column(NATR)[latest]
-        warm = warm_rows(features, latest) & (bars.time_ns[latest] >= since_ns)
-        X, is_warm = features.values[latest[warm]], device.to_host(warm)
+        warm = models.warm(features, latest) & (bars.time_ns[latest] >= since_ns)
+        rows, is_warm = models.feature_rows(features, latest[warm]), device.to_host(warm)
         symbols = np.flatnonzero(sector_of_symbol == sector)
         natr[symbols] = device.to_host(volatility)
         spent("features", time.perf_counter() - began)
-        if not len(X):
+        if not rows.n:
             continue
-        predictions = models.predict_matrix(sector, X, device, spent=spent)
+        predictions = models.predict_features(sector, rows, spent=spent)
         for m, (family, label) in enumerate(columns):
             if (label, family) in predictions:
                 values[symbols[is_warm], m] = device.to_host(predictions[label, family])
     return values, natr
+
+
+def _compared_since(models: Models, bars: Panel, since_ns: int) -> int:
+    """The first time, UTC ns, from which windows of latest bars at or after `since_ns` hold compared columns."""
+    if not models.lookback.rows:
+        return since_ns
+    xp, latest = bars.device.xp, bars.offsets[1:] - 1
+    begin = bars.time_ns[xp.maximum(latest - models.lookback.rows, bars.offsets[:-1])]
+    return min(since_ns, int(xp.where(bars.time_ns[latest] >= since_ns, begin, since_ns).min()))
 
 
 def _agreement(called: np.ndarray, model: int, columns: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -14,8 +14,8 @@ from gpupipe.config import Config
 from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.cross_validation.split import Split
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.dataset.row_view import RowView, Storage, digest_of_features, shuffled
-from gpupipe.estimators import columns
+from gpupipe.dataset.row_view import RowView, Storage, digest_of_context, digest_of_features, shuffled
+from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, this_process_only, with_mean_weight_1
 from gpupipe.runtime import memory
@@ -137,7 +137,8 @@ def make_training_set(
     all_groups: the groups of all these processes.
     """
     settings, rows = data.settings, fold.rows(data.splits)
-    training, storage = settings.training, Storage(data.cache, data.plan.late)
+    training, gathers = settings.training, registry.reads_rows(settings)
+    storage = Storage(data.cache if gathers else None, data.plan.late or not gathers)
 
     def view(group: str, numbers: np.ndarray) -> RowView:
         rows_of_group = RowView(data.datasets[group], numbers, fold.targets, storage=storage)
@@ -175,9 +176,12 @@ def make_training_set(
 
 
 def digests_of_predicted(data: TrainingData, fold: FoldId, group: str) -> dict[str, str]:
-    """The digest of X for each part that a group's models predict."""
+    """The digest of X, and of the rows before it that estimators read, for each part that a group's models predict."""
+    dataset, lookback = data.datasets[group], registry.lookback(data.settings).rows
     parts = fold.predicted(data.splits, group)
-    return {part: digest_of_features(data.datasets[group], rows) for part, rows in parts.items()}
+    if lookback:
+        return {part: digest_of_context(RowView(dataset, rows).features, lookback) for part, rows in parts.items()}
+    return {part: digest_of_features(dataset, rows) for part, rows in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -215,4 +219,4 @@ def predict(
 ) -> np.ndarray:
     """Predictions of a group's models for one part, float32 (n_rows, n_targets, n_outputs), on the host."""
     rows = RowView(data.datasets[group], fold.predicted(data.splits, group)[part])
-    return data.device.to_host(columns.predict_view(estimator, models, rows))
+    return data.device.to_host(columns.predict(estimator, models, rows.features))

@@ -152,7 +152,7 @@ class FoldTasks:
             if context.workers and not context.results.lookup_only:
                 context.workers.open(self.fold, worker)
             hashing = time.perf_counter()
-            lookback = max(estimator.lookback_rows for estimator in self.estimators)
+            lookback = registry.lookback(context.settings).rows
             digests = {
                 group: (
                     GroupDigests.of(training_set, group, lookback),

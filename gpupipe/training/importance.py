@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.layout import IMPORTANCE
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, Model
@@ -31,7 +32,10 @@ def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[st
         over targets. Two families with the same information hide each other.
     gain: gain of the model with all columns.  rows: number of validation rows.
     """
-    judged = [item for item in registry.estimators(context.base_models) if item.judged and item.model_kinds]
+    judged = [
+        item for item in registry.estimators(context.base_models)
+        if item.judged and item.model_kinds and item.lookback(context.settings) is None  # rows alone are permuted
+    ]  # fmt: skip
     measured = [(item, models) for item in judged[:1] for models in trained if item.name in models.models]
     if not measured:
         return None
@@ -53,11 +57,12 @@ def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[st
         target, view = dataset.target.take(kept), RowView(dataset, at, kept)
         y, training_y = to_host(view.y), to_host(dataset.y)[split.train][:, list(kept)]
         fitted = models.models[estimator.name]
-        before = _loss(estimator, fitted, view.X, target, y)
+        before = _loss(estimator, fitted, view.features, target, y)
         for family, numbers in families.items():
             X = view.X.copy()
             X[:, numbers] = view.X[context.device.asarray(rng.permutation(len(at)))][:, numbers]
-            lost[family].append((_loss(estimator, fitted, X, target, y) - before) * len(at))
+            after = _loss(estimator, fitted, FeatureRows.of_matrix(X), target, y)
+            lost[family].append((after - before) * len(at))
         losses.append(before * len(at))
         reference_losses.append(_reference_loss(target, training_y, y) * len(at))
         rows.append(len(at))
@@ -71,11 +76,8 @@ def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[st
     }  # fmt: skip
 
 
-def _loss(estimator: Estimator, models: Sequence[Model], X: Any, target: Target, y: np.ndarray) -> float:
-    from gpupipe.runtime.device import device_of
-
-    device = device_of(X)
-    predictions = device.to_host(columns.predict(estimator, models, X, device))
+def _loss(estimator: Estimator, models: Sequence[Model], rows: FeatureRows, target: Target, y: np.ndarray) -> float:
+    predictions = rows.device.to_host(columns.predict(estimator, models, rows))
     return float(np.mean([losses_of(target, predictions[:, k], y[:, k]).mean() for k in range(y.shape[1])]))
 
 

@@ -108,6 +108,6 @@ def _predict(
             if name == context.stacking:
                 predictions[name] = predict_stack(fitted, predictions, context.device)
             else:
-                predicted: Any = columns.predict_view(registry.estimator(name), fitted, view)
+                predicted: Any = columns.predict(registry.estimator(name), fitted, view.features)
                 predictions[name] = context.device.to_host(predicted)
     return predictions

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.row_view import whole
 from gpupipe.estimators.contract import Estimator, Model, Watch
 from gpupipe.estimators.training_set import TrainingSet
 
@@ -125,4 +124,4 @@ def fit_pool(estimator: Any, rows: TrialRows, stage: Any, patience: int, report:
 
 
 def _predicted(estimator: Estimator, models: Sequence[Model], view: Any, training_set: TrainingSet) -> np.ndarray:
-    return training_set.device.to_host(estimator.predict(models, whole(view.X), training_set.device))
+    return training_set.device.to_host(estimator.predict(models, view.features))

@@ -223,7 +223,9 @@ def test_a_manifest_that_names_a_path_outside_is_refused(out, name):
 def test_a_manifest_without_a_usable_target_is_refused(out, target):
     manifest = json.loads((out / "manifest.json").read_bytes())
     (out / "manifest.json").write_bytes(dump_json({**manifest, "target": target}))
-    with pytest.raises(StoreError, match=r"manifest\.json: its target cannot be used .* run again with --out"):
+    with pytest.raises(
+        StoreError, match=r"manifest\.json: its target or lookback cannot be used .* run again with --out"
+    ):
         load(out)
 
 

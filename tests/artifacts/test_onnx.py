@@ -233,7 +233,7 @@ def test_all_models_of_a_run_say_what_the_run_says_of_every_bar(finished, market
     assert manifest["files"].keys() == {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.onnx")}
     predictions = loaded.predict(market)
     for sector in market.groups:
-        X = loaded.warm_features(market.of_group(sector))
+        X = loaded.warm_rows(market.of_group(sector)).X
         warm = ~np.isnan(predictions.values[:, 0, 0]) & (np.array(market.sector) == sector)[market.symbol_of_row]
         assert len(X) == warm.sum() > 500
         for family in loaded.families:
@@ -275,8 +275,8 @@ def test_a_file_that_says_something_else_is_not_left_behind(finished, tmp_path, 
     assert path.exists() and "4 of 4 models" in capsys.readouterr().out
     predict_unaltered = XgbHist.predict
 
-    def altered(self, models, X, device):
-        predictions = predict_unaltered(self, models, X, device)
+    def altered(self, models, rows):
+        predictions = predict_unaltered(self, models, rows)
         predictions[::2] += 0.01
         return predictions
 
@@ -370,7 +370,7 @@ def test_nothing_is_reported_home(tmp_path):
 def test_models_still_predict_rows_as_a_panel(finished, market):
     loaded = load(finished)
     sector = market.groups[0]
-    X = loaded.warm_features(market.of_group(sector))[:50]
+    X = loaded.warm_rows(market.of_group(sector)).X[:50]
     predictions = loaded.predict_rows(sector, X, ["meta_learner"])
     assert predictions.keys() >= {("label_1d_2pct", "meta_learner"), ("label_1d_4pct", "meta_learner")}
     both_labels = predict("linear", [by["linear"] for by in loaded.by_group[sector].values()], X)

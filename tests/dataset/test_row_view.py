@@ -68,7 +68,12 @@ def test_they_are_gathered_once_and_no_sooner_than_they_are_read(dataset):
 
 def test_no_rows(dataset):
     view = RowView(dataset, np.array([], np.int64))
-    assert view.n == 0 and view.X.shape == (0, 3) and view.y.shape == (0, 2) and view.windows(4).shape == (0, 4, 3)
+    assert (
+        view.n == 0
+        and view.X.shape == (0, 3)
+        and view.y.shape == (0, 2)
+        and view.features.windows(4).shape == (0, 4, 3)
+    )
     assert isinstance(view.digest(), str) and view.digest(2) != view.digest()
 
 
@@ -90,7 +95,7 @@ def test_windows_end_at_the_row_and_begin_with_nan_before_the_symbols_first(data
     view = RowView(dataset, np.array([8, 6, 5, 0, 4]))
     nan = np.nan
     expected = [[6, 7, 8], [nan, nan, 6], [nan, nan, 5], [nan, nan, 0], [2, 3, 4]]
-    windows = host(view, view.windows(3))
+    windows = host(view, view.features.windows(3))
     assert windows.shape == (5, 3, N_COLUMNS) and windows.dtype == np.float32
     np.testing.assert_array_equal(windows[:, :, 0], np.float32(expected))
     np.testing.assert_array_equal(np.isnan(windows).any(axis=2), np.isnan(windows).all(axis=2))
@@ -99,8 +104,8 @@ def test_windows_end_at_the_row_and_begin_with_nan_before_the_symbols_first(data
 
 def test_a_window_of_one_row_is_the_row_and_one_longer_than_the_data_is_nan_before_it(dataset):
     view = RowView(dataset, np.arange(12))
-    np.testing.assert_array_equal(host(view, view.windows(1))[:, 0], host(view, view.X))
-    windows = host(view, view.windows(40))
+    np.testing.assert_array_equal(host(view, view.features.windows(1))[:, 0], host(view, view.X))
+    windows = host(view, view.features.windows(40))
     known = ~np.isnan(windows[:, :, 0])
     np.testing.assert_array_equal(known.sum(axis=1), host(view, view.time_ns) + 1)  # the place in the symbol
     assert (np.diff(known.astype(int), axis=1) >= 0).all()  # all that is missing is older than all that is there
@@ -113,7 +118,9 @@ def test_windows_never_cross_symbols(device):
     X[:6] = -1
     after = RowView(dataset_of(device, X), np.arange(6, 12))
     for length in (1, 4, 12):
-        np.testing.assert_array_equal(host(after, after.windows(length)), host(before, before.windows(length)))
+        np.testing.assert_array_equal(
+            host(after, after.features.windows(length)), host(before, before.features.windows(length))
+        )
 
 
 def test_windows_do_not_look_ahead(device):
@@ -121,14 +128,14 @@ def test_windows_do_not_look_ahead(device):
     X = device.to_host(before.dataset.X).copy()
     X[[3, 4, *range(8, 12)]] = -1
     after = RowView(dataset_of(device, X), np.array([7, 2]))
-    np.testing.assert_array_equal(host(after, after.windows(5)), host(before, before.windows(5)))
+    np.testing.assert_array_equal(host(after, after.features.windows(5)), host(before, before.features.windows(5)))
 
 
 def test_windows_keep_missing_values_and_leave_the_matrix_as_it_is(device):
     X = np.zeros((12, N_COLUMNS), np.float32)
     X[7, 1] = np.nan
     view = RowView(dataset_of(device, X.copy()), np.array([8, 6]))
-    assert np.isnan(host(view, view.windows(3))).sum() == 2 * N_COLUMNS + 1
+    assert np.isnan(host(view, view.features.windows(3))).sum() == 2 * N_COLUMNS + 1
     np.testing.assert_array_equal(host(view, view.dataset.X), X)
 
 
@@ -143,7 +150,9 @@ def test_slices_and_taken_rows(dataset, device):
         assert host(derived, derived.rows).tolist() == rows
         for name in ("X", "y", "time_ns"):
             np.testing.assert_array_equal(host(derived, getattr(derived, name)), host(plain, getattr(plain, name)))
-        np.testing.assert_array_equal(host(derived, derived.windows(3)), host(plain, plain.windows(3)))
+        np.testing.assert_array_equal(
+            host(derived, derived.features.windows(3)), host(plain, plain.features.windows(3))
+        )
         assert derived.digest(1) == plain.digest(1)
     assert view.slice(2, 99).n == 2
 
@@ -168,7 +177,7 @@ def test_of_columns_counts_in_this_view(dataset):
     some = view.of_columns(np.array([0, 2]))
     np.testing.assert_array_equal(host(view, some.X), np.float32([[4, 4.2], [9, 9.2], [6, 6.2]]))
     np.testing.assert_array_equal(
-        host(view, some.windows(2))[:, :, 1], np.float32([[3.2, 4.2], [8.2, 9.2], [np.nan, 6.2]])
+        host(view, some.features.windows(2))[:, :, 1], np.float32([[3.2, 4.2], [8.2, 9.2], [np.nan, 6.2]])
     )
     last = some.of_columns(np.array([1]))
     assert host(view, last.columns).tolist() == [2]
@@ -244,5 +253,5 @@ def test_where_features_are_kept_changes_no_value(dataset, kind, tmp_path, monke
     chosen = view.of_columns(np.array([2, 1])).slice(1, 4)
     np.testing.assert_array_equal(host(view, whole(chosen.X)), host(plain, plain.X)[1:4][:, [2, 1]])
     np.testing.assert_array_equal(host(view, whole(take_columns(view.X, [0]))), host(plain, plain.X)[:, [0]])
-    np.testing.assert_array_equal(host(view, view.windows(4)), host(plain, plain.windows(4)))
+    np.testing.assert_array_equal(host(view, view.features.windows(4)), host(plain, plain.features.windows(4)))
     assert view.digest(1) == plain.digest(1)

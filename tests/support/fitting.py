@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gpupipe.config import Config
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator
@@ -92,7 +93,7 @@ def fitted(name: str) -> tuple[list[Any], dict[str, list[Any]]]:
 
 def predict(name: str, models: Sequence[Any], X: Any) -> Any:
     """Predictions (n_rows, n_models, n_outputs) of models of one estimator and group, from all columns."""
-    return columns.predict(registry.estimator(name), models, X, CPU)
+    return columns.predict(registry.estimator(name), models, FeatureRows.of_matrix(X))
 
 
 def predict_model(name: str, model: Any, X: Any) -> Any:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Section
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.contract import Estimator, EstimatorSettings
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.runtime.device import Device
 
 PLACE = "tests.support.toy_estimator:SignShares"
 N_CELLS = 3  # below zero, zero or above, missing
@@ -80,8 +80,9 @@ class SignShares(Estimator):
             for cells, model in zip(counts, pooled, strict=True)
         ]
 
-    def predict(self, models: Sequence[SignModel], X: Any, device: Device) -> Any:
+    def predict(self, models: Sequence[SignModel], rows: FeatureRows) -> Any:
         """Probabilities float32 (n_rows, n_models, n_classes)."""
+        X, device = rows.X, rows.device
         return device.xp.stack(
             [
                 device.asarray(model.shares.astype(np.float32))[_cells(X[:, model.column], device.xp)]

@@ -119,7 +119,7 @@ def test_reports_are_earlier_states_of_what_is_minimised(storage, monkeypatch, s
 
 
 def test_the_value_is_the_loss_of_what_training_fits():
-    training_set, device = world(), pick("cpu")
+    training_set = world()
 
     def no_report(step, loss):
         pass
@@ -129,7 +129,7 @@ def test_the_value_is_the_loss_of_what_training_fits():
         settings = EstimatorSettings(SETTINGS, estimator)
         pooled = columns.fit_pool(estimator, training_set, settings, None)
         models = columns.fit_group(estimator, training_set, "a", settings, pooled, None)
-        predictions = columns.predict(estimator, models, training_set.validation["a"].X, device)
+        predictions = columns.predict(estimator, models, training_set.validation["a"].features)
         validation = trial.validation_of(training_set, ["a"], targets)
         stage = SETTINGS.hist if name == "xgb_hist" else SETTINGS.leafwise
         rows = TrialRows(training_set, "a", tuple(targets), validation)
@@ -142,7 +142,7 @@ def test_the_value_is_the_loss_of_what_training_fits():
         losses = trial.fit_pool(estimator, rows, stage, SETTINGS.training.early_stopping, no_report)
         pooled = columns.fit_pool(estimator, training_set, EstimatorSettings(SETTINGS, estimator), None)
         predictions = np.concatenate(
-            [columns.predict(estimator, pooled, view.X, device) for view in training_set.validation.values()]
+            [columns.predict(estimator, pooled, view.features) for view in training_set.validation.values()]
         )
         np.testing.assert_array_equal(losses, trial.losses(predictions, validation.y))
         assert (losses.mean(axis=0) < validation.prior).all()

@@ -97,7 +97,7 @@ def loss(estimator, by_group, training_set):
     """Validation log-loss, float64 (n_targets,)."""
     total, n = np.zeros(training_set.n_targets), 0
     for group, rows in training_set.validation.items():
-        predictions = columns.predict(estimator, by_group[group], rows.X, training_set.device)
+        predictions = columns.predict(estimator, by_group[group], rows.features)
         for k in range(training_set.n_targets):
             total[k] -= np.log(predictions[np.arange(rows.n), k, rows.y[:, k]]).sum()
         n += rows.n

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpupipe.config import Config
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView, whole
 from gpupipe.estimators.boosting import tree_model, tree_onnx
 from gpupipe.estimators.boosting.xgb_by_label import needs_pool, too_few
@@ -216,8 +217,9 @@ class HostedEstimator(Estimator):
         scope = "pool" if group is None else "sector"
         return HostedModel(self, self.load_booster(content), content, rounds, weighted, weight, scope)
 
-    def predict(self, models: Sequence[HostedModel], X: Any, device: Device) -> Any:
-        """Probabilities float32 (n_rows, n_models, 3) on `device`; the rows are copied to the host once."""
+    def predict(self, models: Sequence[HostedModel], rows: FeatureRows) -> Any:
+        """Probabilities float32 (n_rows, n_models, 3) on the rows' device; the rows are copied to the host once."""
+        X, device = rows.X, rows.device
         xp = device.xp
         out = xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=xp.float32)
         if X.shape[0] == 0:

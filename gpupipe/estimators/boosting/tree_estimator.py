@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.boosting import tree_onnx
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_model import TreeModel, has_a_tree_a_round, predict_trees
 from gpupipe.estimators.contract import Estimator, FileForm, Range, Shape
 from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
-from gpupipe.runtime.device import Device
 
 # What is searched. Rounds are not: early stopping finds them, up to the section's own `rounds`.
 BOOSTER_RANGES = {
@@ -52,9 +52,9 @@ class TreeEstimator(Estimator):
     model_kinds = ("trees",)
     file_forms = {".ubj": FileForm(b"{", b"}", near_end=b"version[")}  # a brace alone could end half a file
 
-    def predict(self, models: Sequence[TreeModel], X: Any, device: Device) -> Any:
+    def predict(self, models: Sequence[TreeModel], rows: FeatureRows) -> Any:
         """Probabilities float32 (n_rows, n_models, 3)."""
-        return predict_trees(models, X, device)
+        return predict_trees(models, rows.X, rows.device)
 
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> TreeModel:
         """A saved model again."""

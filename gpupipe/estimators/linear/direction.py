@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Config, Section
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import onnx_graph
 from gpupipe.estimators.boosting import gradient_boosting, tree_model, tree_onnx
@@ -198,9 +199,9 @@ class Direction(Estimator):
         """The pooled models: a sector alone has too few rows to tell its own direction."""
         return list(pooled)
 
-    def predict(self, models: Sequence[DirectionModel], X: Any, device: Device) -> Any:
+    def predict(self, models: Sequence[DirectionModel], rows: FeatureRows) -> Any:
         """Probabilities float32 (n_rows, n_models, 3)."""
-        return predict_direction(models, X, device)
+        return predict_direction(models, rows.X, rows.device)
 
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> DirectionModel:
         """A saved model again."""

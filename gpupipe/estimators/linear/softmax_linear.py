@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Config, Section
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import BLOCK_ROWS, whole
 from gpupipe.estimators import onnx_graph
 from gpupipe.estimators.boosting import tree_model
@@ -241,9 +242,9 @@ class SoftmaxLinear(Estimator):
             for group_model, shared, use in zip(group_models, pooled, use_group, strict=True)
         ]
 
-    def predict(self, models: Sequence[LinearModel], X: Any, device: Device) -> Any:
+    def predict(self, models: Sequence[LinearModel], rows: FeatureRows) -> Any:
         """Probabilities float32 (n_rows, n_models, 3)."""
-        return predict_linear(models, X, device)
+        return predict_linear(models, rows.X, rows.device)
 
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> LinearModel:
         """A saved model again."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
@@ -78,6 +79,6 @@ class StackingEstimator(Estimator):
         """Not for this kind of estimator."""
         raise TypeError(f"{self.name} is fitted on predictions: call fit_stack")
 
-    def predict(self, models: Sequence[Any], X: Any, device: Device) -> Any:
+    def predict(self, models: Sequence[Any], rows: FeatureRows) -> Any:
         """Not for this kind of estimator."""
         raise TypeError(f"{self.name} predicts from predictions: call its models' predict")

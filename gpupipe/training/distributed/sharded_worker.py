@@ -187,7 +187,7 @@ def prepare(
     with one_blas_thread(), _joined(ring) as total:
         training_set = fold_data.make_training_set(data, part_of_fold, total, fold.groups)
     held.training_sets[fold] = training_set
-    lookback = max(item.lookback_rows for item in registry.estimators(held.job.settings.training.models))
+    lookback = registry.lookback(held.job.settings).rows
     return {
         group: (
             GroupDigests.of(training_set, group, lookback),

@@ -1,5 +1,6 @@
 """Equity: bars of many symbols in sectors, labels by barriers, 396 models."""
 
+from gpupipe.estimators import registry
 from gpupipe.estimators.baselines.class_shares import PooledPrior, TableOfColumn
 from gpupipe.pipeline.supervised import SupervisedWorkload
 from gpupipe.workloads.equity import recipe
@@ -12,7 +13,12 @@ EQUITY = SupervisedWorkload(
     target=recipe.target,
     features=recipe.features_of,
     dataset=lambda panel, features, group, settings: recipe.join(
-        panel, features, recipe.labels_of(panel, settings), group, settings.training.sample_weight == "uniqueness"
+        panel,
+        features,
+        recipe.labels_of(panel, settings),
+        group,
+        settings.training.sample_weight == "uniqueness",
+        lookback=registry.lookback(settings),
     ),
     outline=recipe.outline,
     kernels=recipe.kernels_of,

@@ -12,6 +12,9 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, WARM_BARS, Dataset, warm_by_bars, warm_rows
+from gpupipe.dataset.lookback import NO_LOOKBACK, Lookback
+from gpupipe.dataset.window_marks import mark_windows
+from gpupipe.estimators import registry
 from gpupipe.evaluation.expected_return import VOLATILITY
 from gpupipe.features.expressions import Across
 from gpupipe.features.formulas import FEATURES
@@ -91,15 +94,17 @@ def join(
     group: str,
     weighted: bool = False,
     columns: Mapping[str, Any] | None = None,
+    lookback: Lookback = NO_LOOKBACK,
 ) -> Dataset:
     """The Dataset of one group's panel, its features and its labels; nothing is copied but the marks.
 
     columns: those of BASELINE_COLUMNS, float32 (n_rows,); those of the features, or computed, if None.
     weighted: rows weigh the average uniqueness of the window that decides their label (Lopez de Prado 2018, section
         4.4), 0 where it is not known.
+    lookback: the rows before a row that estimators read; rows without them are not warm.
     """
-    xp = panel.device.xp
-    warm = warm_rows(features)
+    xp, windows = panel.device.xp, mark_windows(panel, lookback)
+    warm = warm_rows(features) & windows.complete
     known = (labels.y >= 0).all(axis=1)
     last = labels.exit_row.max(axis=1)
     end_time_ns = xp.where(known, panel.time_ns[xp.where(known, last, 0)], NEVER)
@@ -118,6 +123,8 @@ def join(
         offsets=panel.offsets,
         weight=_uniqueness(labels) if weighted else None,
         extra={**columns, **forward},
+        windows=windows if lookback.rows else None,
+        lookback_rows=lookback.rows,
     )
 
 
@@ -137,8 +144,9 @@ def outline(panel: Panel, group: str, settings: Config) -> Dataset:
     nothing = xp.zeros(n_rows, xp.float32)
     features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
     # The extra columns are never read: computing them is what this saves.
-    plain = join(panel, features, labels_of(panel, settings), group, columns=dict.fromkeys(BASELINE_COLUMNS, nothing))
-    return replace(plain, warm=warm, usable=plain.usable & warm)
+    columns, lookback = dict.fromkeys(BASELINE_COLUMNS, nothing), registry.lookback(settings)
+    plain = join(panel, features, labels_of(panel, settings), group, columns=columns, lookback=lookback)
+    return replace(plain, warm=plain.warm & warm, usable=plain.usable & warm)
 
 
 def _uniqueness(labels: Labels) -> Any:

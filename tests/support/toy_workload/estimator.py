@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpupipe.config import Section
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.contract import Estimator, EstimatorSettings
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.runtime.device import Device
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Line(Estimator):
         weights = np.linalg.solve(X.T @ X + penalty, X.T @ rows.y)
         return [LineModel(weights[:, k]) for k in range(training_set.n_targets)]
 
-    def predict(self, models: Sequence[Any], X: Any, device: Device) -> Any:
+    def predict(self, models: Sequence[Any], rows: FeatureRows) -> Any:
         """Values, float32 (n_rows, n_models, 1)."""
         weights = np.stack([model.weights for model in models], axis=1)
-        return (weights[0] + X @ weights[1:]).astype(np.float32)[:, :, None]
+        return (weights[0] + rows.X @ weights[1:]).astype(np.float32)[:, :, None]
 
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> LineModel:
         """The model again."""

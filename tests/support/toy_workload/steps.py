@@ -96,7 +96,7 @@ def make_predictions(context: JobContext, values: Mapping[str, Any]) -> dict[str
         data = dataset_of(group, values["rows"][group])
         views = {part: RowView(data, rows) for part, rows in parts_of(data).items() if part != "train"}
         line = registry.estimator("toy_line")
-        predictions[group] = {part: line.predict_view([model], view)[:, 0] for part, view in views.items()}
+        predictions[group] = {part: line.predict([model], view.features)[:, 0] for part, view in views.items()}
     return predictions
 
 
