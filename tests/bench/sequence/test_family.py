@@ -27,7 +27,7 @@ def compared(tmp_path_factory):
         words = without_option(words, name)
     words = [word.replace("horizons=1,3", "horizons=1") for word in words]
     separate = [part for word in words for part in (word.split("=", 1) if word.startswith("--set=") else [word])]
-    options = [*separate, "--others", "xgb_joint", "--family", "linear", "--lookback-rows", "0"]
+    options = [*separate, "--others", "xgb_joint", "--family", "linear", "--lookback-rows", "9"]
     options += ["--out", str(folder / "A"), "--lines", str(folder / "lines.jsonl")]
     assert family.main(options) == 0
     return folder, options
