@@ -116,9 +116,12 @@ def train(
     """
     import torch
 
+    from gpupipe.estimators.torch.training import LEAST_RATE, TrainingPlan
+
+    plan = TrainingPlan.of(settings, seed)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.rate)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=0.5, patience=max(settings.patience // 3, 3) - 1, threshold=0.0, min_lr=1e-6
+        optimiser, factor=0.5, patience=plan.plateau - 1, threshold=0.0, min_lr=LEAST_RATE
     )
     batches, began = batches_of(X, y, settings.batch), time.perf_counter()
     curve: list[Epoch] = []
@@ -132,7 +135,7 @@ def train(
         waited += 1
         if validation_loss < best:
             best, best_weights, waited = validation_loss, copy.deepcopy(network.state_dict()), 0
-        if waited >= settings.patience:
+        if waited >= plan.patience:
             break
     network.load_state_dict(best_weights)
     return Curve(tuple(curve))

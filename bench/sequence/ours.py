@@ -6,7 +6,6 @@ the dataset stage fits the scaler and makes no copy.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from bench.sequence.curve import Curve, Epoch
 from bench.sequence.problem import Problem
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.architecture import ARCHITECTURES
+from gpupipe.estimators.torch.losses import HeadLoss, HeadLosses, HeadTargets
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
 from gpupipe.estimators.torch.settings import SequenceSettings
 from gpupipe.estimators.torch.windows import Windows
@@ -36,13 +36,13 @@ def network_of(problem: Problem, settings: SequenceSettings, seed: int) -> Any:
     )  # fmt: skip
 
 
-def dataset(problem: Problem, settings: SequenceSettings, scaling: str) -> tuple[Any, Any, WindowScaler]:
+def dataset(problem: Problem, settings: SequenceSettings, scaling: str) -> tuple[Windows, Windows, WindowScaler]:
     """Windows of the training and of the validation rows, of which none is gathered yet, and their scaler."""
     scaler = fit_scaler([problem.training], scaling, settings.clip)
     return *windows_of(problem, settings, scaler), scaler
 
 
-def windows_of(problem: Problem, settings: SequenceSettings, scaler: WindowScaler) -> tuple[Any, Any]:
+def windows_of(problem: Problem, settings: SequenceSettings, scaler: WindowScaler) -> tuple[Windows, Windows]:
     """Windows of the training and of the validation rows, of which none is gathered yet."""
     training, validation = (Windows([view], settings.length, scaler) for view in (problem.training, problem.validation))
     return training, validation
@@ -55,7 +55,62 @@ def windows(problem: Problem, rows: np.ndarray, length: int, scaling: str) -> np
     return np.array(gathered.numpy())
 
 
-def gather_all(some: Any, size: int) -> None:
+def train(
+    network: Any,
+    problem: Problem,
+    fit: Windows,
+    validation: Windows | None,
+    settings: SequenceSettings,
+    seed: int,
+    threads: int,
+    epochs: int | None = None,
+) -> Curve:
+    """Train to the end of patience; the network has the best epoch's weights then.
+
+    fit, validation: of `windows_of`; without validation exactly `epochs` epochs, whose validation loss is NaN.
+    epochs: at most; None: the settings'.  threads: that compute a step's shards.
+    """
+    from gpupipe.estimators.torch.training import EpochResult, TrainingPlan
+    from gpupipe.estimators.torch.training import train as train_network
+
+    plan = TrainingPlan.of(settings, seed, **({} if epochs is None else {"epochs": epochs}))
+    done: list[Epoch] = []
+    began = time.perf_counter()
+
+    def epoch_done(result: EpochResult) -> None:
+        validation_loss = float("nan") if result.validation_loss is None else result.validation_loss
+        done.append(Epoch(time.perf_counter() - began, result.loss, validation_loss, result.rate))
+
+    validation_targets = None if validation is None else targets_of(problem, problem.parts.validation)
+    train_network(
+        network, fit, targets_of(problem, problem.parts.training), validation, validation_targets, losses_of(problem),
+        plan, epoch_done=epoch_done, threads=threads,
+    )  # fmt: skip
+    return Curve(tuple(done))
+
+
+def targets_of(problem: Problem, rows: np.ndarray) -> HeadTargets:
+    """The labels of some rows, for the heads."""
+    return HeadTargets.of(list(problem.dataset.y[rows].T))
+
+
+def losses_of(problem: Problem) -> list[HeadLoss]:
+    """The log-loss of each head; all heads count alike."""
+    return [HeadLoss(head) for head in problem.heads]
+
+
+def loss_of(network: Any, problem: Problem, settings: SequenceSettings) -> float:
+    """The mean log-loss of the validation rows."""
+    from gpupipe.estimators.torch.shards import Workers, evaluate
+
+    _, validation, _ = dataset(problem, settings, settings.scaling)
+    losses, workers = HeadLosses(losses_of(problem)), Workers(1)
+    sums, counts = evaluate(network, validation, targets_of(problem, problem.parts.validation), losses, workers)
+    workers.close()
+    return losses.means(sums.numpy(), counts.numpy())[0]
+
+
+def gather_all(some: Windows, size: int) -> None:
     """Gather every window once, `size` at a time: the part of an epoch that stands for the other way's copies."""
     for first in range(0, some.n, size):
         some.batch(np.arange(first, min(first + size, some.n)))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench import runs
-from bench.pictures import GRID, OURS, TASK_COLORS, Bar, bars, plain, pyplot, save, title
+from bench.pictures import GRID, OURS, TASK_COLORS, Bar, bars, plain, pyplot, save, short_numbers, title
 from bench.runs import Line
 from bench.sequence.curve import Curve
 from bench.sequence.results import lines_of
@@ -44,7 +44,7 @@ def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
         raise SystemExit("there is nothing to draw: give lines of `bench.sequence --out LINES.jsonl`")
     rows = {name: rows_of([line for line in timed if line["series"] == name]) for name in series}
     heights = (2.6, 0.19 * max(len(found) for found in rows.values()) + 0.8)
-    size = (3.6 * len(series) + 1.2, sum(heights) + 0.7)
+    size = (max(4.2 * len(series), 7.0), sum(heights) + 1.1)
     figure, axes = pyplot().subplots(2, len(series), figsize=size, height_ratios=heights, squeeze=False,
                                      layout="constrained")  # fmt: skip
     about = (trainings or timed)[-1]
@@ -56,7 +56,7 @@ def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
         draw_ratios(axes[1, k], rows[name])
     handles, labels = by_label(axes[0])
     if handles:
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5)
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
     save(figure, target)
 
 
@@ -96,14 +96,14 @@ def rows_of(lines: Sequence[Line]) -> list[Bar]:
                 ratios = {f"epoch, {line['features']}": line["ratio"]}
             else:
                 ratios = {stage: facts["ratio"] for stage, facts in line["stages"].items()}
-                ratios["features and dataset"] = line["features_and_dataset"]
+                ratios["features + dataset"] = line["features_and_dataset"]
             rows += [Bar(name, ratio, times(ratio), ours=ratio >= 1) for name, ratio in ratios.items()]
     return rows
 
 
 def times(ratio: float) -> str:
     """A ratio in short."""
-    return f"{ratio:.{0 if ratio >= 20 else 1 if ratio >= 2 else 2}f} times"
+    return f"{ratio:,.{0 if ratio >= 20 else 1 if ratio >= 2 else 2}f} times"
 
 
 def draw_ratios(axis: Any, rows: Sequence[Bar]) -> None:
@@ -113,10 +113,11 @@ def draw_ratios(axis: Any, rows: Sequence[Bar]) -> None:
         return
     bars(axis, list(rows))
     values = np.array([row.value for row in rows if row.value is not None])
-    axis.set(xscale="log", xlabel="usual time / our time, logarithmic; above 1 ours is faster")
-    axis.set_xlim(min(0.5, values.min() / 2), values.max() * 8)
+    axis.set(xscale="log", xlabel="usual time / our time, logarithmic")
+    axis.set_xlim(min(0.5, values.min() / 2), values.max() * 60)
     axis.axvline(1.0, color=OURS if values.min() >= 1 else GRID, linewidth=1.0)
     axis.minorticks_off()
+    short_numbers(axis.xaxis)
 
 
 def by_label(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
