@@ -96,7 +96,7 @@ def in_new_process(path: pathlib.Path, chosen: Training) -> Line:
     options = {name.replace("_", "-"): value for name, value in asdict(chosen).items() if value is not None}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     with tempfile.TemporaryFile("w+") as text:
-        command = [sys.executable, "-m", "bench.sequence.training", "--data", str(path), *words]
+        command = [sys.executable, "-m", "bench.sequence.training", "--data", str(path.resolve()), *words]
         process = runs.watch(command, sample=True, stdout=text, cwd=runs.ROOT)
         text.seek(0)
         facts: dict[str, Any] = json.loads(text.read().splitlines()[-1])
