@@ -72,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--epochs", type=int, help="of a training, at most")
     options.add_argument("--first-rows", type=int, help="of each series")
     options.add_argument("--times", type=int, default=5, help="rounds of what is timed in turn")
+    options.add_argument(
+        "--origin-threads", type=int, default=1,
+        help="of whole trainings the usual way: small steps are often faster on one, as the step epoch tells",
+    )  # fmt: skip
     options.add_argument("--steps", type=words, default=list(STEPS))
     options.add_argument("--out", type=pathlib.Path, help="lines are added; what is in it is not measured again")
     options.add_argument("--limit-s", type=float, default=math.inf, help="no measurement begins after so many seconds")
@@ -114,7 +118,8 @@ def quality(chosen: argparse.Namespace, results: Results) -> None:
     for seed in range(1, chosen.seeds + 1):  # all ways of a seed before the next seed: early lines compare already
         for path in paths(chosen):
             for way, preset in ways:
-                training = Training(preset, way, seed, cores(), chosen.features, chosen.first_rows, chosen.epochs)
+                threads = chosen.origin_threads if way == "origin" else cores()
+                training = Training(preset, way, seed, threads, chosen.features, chosen.first_rows, chosen.epochs)
                 key = {"series": path.stem, **asdict(training)}
                 show(results.get("training", key, lambda p=path, t=training: in_new_process(p, t)))
 

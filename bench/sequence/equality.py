@@ -34,11 +34,11 @@ def equality(path: pathlib.Path, problem: Problem, settings: Any, n_rows: int | 
     expected = origin.windows(table, rows, settings.length)
     found = ours.windows(problem, rows, settings.length, "minmax")
     window = float(np.abs(expected - found).max())
-    facts = {"prices": prices, "rsi": strength, "windows": window, "windows_compared": len(rows)}
+    facts: Line = {"prices": prices, "rsi": strength, "windows": window}
     for name, tolerance in (("prices", PRICE_TOLERANCE), ("rsi", STRENGTH_TOLERANCE), ("windows", WINDOW_TOLERANCE)):
         if not facts[name] <= tolerance:
             raise SystemExit(f"{path.name}: {name} differ by {facts[name]:.3g}, more than {tolerance:g}")
-    return facts
+    return {"columns": FEATURES, **facts, "windows_compared": len(rows)}
 
 
 def nanoseconds(frame: Any) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np

@@ -175,6 +175,6 @@ def table(measured: Measured) -> list[Line]:
             "series": series, "way": way, "preset": preset, "seeds": len(by_seed),
             "validation_loss": str(estimate(losses)), "seconds": str(estimate(seconds)),
             "epochs": str(estimate([line["epochs"] for line in by_seed.values()])),
-            "peak_mib": round(max(line["peak_bytes"] for line in by_seed.values()) / 2**20),
+            "peak_mib": round(max(line["peak_bytes"] or 0 for line in by_seed.values()) / 2**20),
         })  # fmt: skip
     return lines

@@ -11,7 +11,7 @@ from bench.runs import Line
 from bench.sequence import origin, ours
 from bench.sequence.equality import FEATURES
 from bench.sequence.problem import problem_of, read_series
-from bench.timing import alternate, cores, timed
+from bench.timing import alternate, cores
 from gpupipe import compute_features
 from gpupipe.estimators.torch.scaler import fit_scaler
 from gpupipe.estimators.torch.settings import PRESETS
@@ -29,16 +29,18 @@ def stages(path: pathlib.Path, preset: str, n_rows: int | None, times: int) -> L
     """
     with tempfile.TemporaryDirectory() as folder:
         sides, gather = _sides(path, preset, n_rows, pathlib.Path(folder))
-        seconds = {}
+        seconds: Line = {}
         for name in STAGES:
             for side in sides[name].values():
                 side()  # what is compiled or read for the first time is not timed
             medians, rounds = alternate(times, sides[name], limit_s=TIME_LIMIT_S)
             seconds[name] = {**medians, "ratio": medians["origin"] / medians["ours"], "rounds": rounds}
-        gathering_s, _ = timed(gather)
+        gather()
+        gathered, _ = alternate(times, {"gathering": gather}, limit_s=TIME_LIMIT_S)
     both = {way: seconds["features"][way] + seconds["dataset"][way] for way in ("origin", "ours")}
+    gathering_s = gathered["gathering"]
     return {
-        "stages": seconds, "gathering_s": gathering_s, "features_and_dataset": both["origin"] / both["ours"],
+        "columns": FEATURES, "stages": seconds, "gathering_s": gathering_s, "features_and_dataset": both["origin"] / both["ours"],
         "features_dataset_and_gathering": both["origin"] / (both["ours"] + gathering_s),
     }  # fmt: skip
 
@@ -56,6 +58,7 @@ def _sides(
     frame, panel = origin.load(path, n_rows), read_series(path, n_rows)
     problem = problem_of(path.stem, panel, FEATURES)
     parts, y = problem.parts, problem.dataset.y
+    both_parts = (parts.training, parts.validation)
     table, scalers = origin.scaled(origin.features(frame), parts.training, SCALING)
     copies = origin.windows(table, parts.training, settings.length)
     batches = origin.batches_of(copies, y[parts.training], settings.batch)
@@ -70,8 +73,7 @@ def _sides(
             "ours": lambda: (compute_features(panel, FEATURES), fit_scaler([problem.training], SCALING)),
         },
         "dataset": {
-            "origin": lambda: [origin.windows(table, rows, settings.length) for rows in (parts.training,
-                                                                                        parts.validation)],
+            "origin": lambda: [origin.windows(table, rows, settings.length) for rows in both_parts],
             "ours": lambda: ours.windows_of(problem, settings, scaler),
         },
         "training": {

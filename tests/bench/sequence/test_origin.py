@@ -14,12 +14,12 @@ pytest.importorskip("pandas", reason="pandas is not installed (the extra bench)"
 
 
 def test_the_strength_index_by_hand():
-    strength = origin.relative_strength([10.0, 11.0, 10.0, 12.0, 12.0], 2)
+    strength = origin.relative_strength(np.array([10.0, 11.0, 10.0, 12.0, 12.0]), 2)
     # gains 1, 0, 2, 0 and losses 0, 1, 0, 0: averages start as means of two, then Wilder's a half each.
     assert np.isnan(strength[:2]).all()
     np.testing.assert_allclose(strength[2:], [100 * 0.5 / 1.0, 100 * 1.25 / 1.5, 100 * 0.625 / 0.75])
-    assert origin.relative_strength([3.0] * 5, 2)[2:] == [50.0] * 3
-    assert np.isnan(origin.relative_strength([1.0, 2.0], 2)).all(), "too short"
+    assert origin.relative_strength(np.full(5, 3.0), 2)[2:].tolist() == [50.0] * 3
+    assert np.isnan(origin.relative_strength(np.array([1.0, 2.0]), 2)).all(), "too short"
 
 
 def test_features_are_ours(series):
