@@ -40,7 +40,8 @@ def stages(path: pathlib.Path, preset: str, n_rows: int | None, times: int) -> L
     both = {way: seconds["features"][way] + seconds["dataset"][way] for way in ("origin", "ours")}
     gathering_s = gathered["gathering"]
     return {
-        "columns": FEATURES, "stages": seconds, "gathering_s": gathering_s, "features_and_dataset": both["origin"] / both["ours"],
+        "columns": FEATURES, "stages": seconds, "gathering_s": gathering_s,
+        "features_and_dataset": both["origin"] / both["ours"],
         "features_dataset_and_gathering": both["origin"] / (both["ours"] + gathering_s),
     }  # fmt: skip
 
