@@ -30,6 +30,11 @@ WITH_KERNELS = (
     "gpupipe.kernels", "gpupipe.estimators", "gpupipe.artifacts", "gpupipe.training", "gpupipe.pipeline",
     "gpupipe.serving", "gpupipe.report", "gpupipe.workloads", "gpupipe.api", "gpupipe.cli.summary_tables",
 )  # fmt: skip
+# They define modules of Torch, and so import it at their top; others import them inside the functions that use them.
+WITH_TORCH = {
+    f"gpupipe.estimators.torch.{name}"
+    for name in ("network", "losses", "windows", "shards", "captured", "steps", "training", "side_by_side")
+}
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
 
@@ -117,6 +122,14 @@ def holds_kernels(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in WITH_KERNELS)
 
 
+def test_torch_is_imported_at_the_top_of_its_own_modules_only():
+    at_top = {module: imported(module, at_once=True) for module in SOURCES}
+    with_torch = {module for module, names in at_top.items() if any(name.split(".")[0] == "torch" for name in names)}
+    assert with_torch <= WITH_TORCH, "import torch inside the functions that use it"
+    for module in set(SOURCES) - WITH_TORCH:
+        assert not at_top[module] & WITH_TORCH, f"{module}: import these inside the functions that use them"
+
+
 def loaded_by(statement: str) -> list[str]:
     """The heavy libraries that a statement loads in a fresh process."""
     code = (
@@ -143,7 +156,7 @@ def test_no_module_loads_a_heavy_library_before_it_is_used():
 
 
 def test_modules_that_hold_kernels_load_no_more_than_their_compiler():
-    holders = [name for name in sorted(SOURCES) if holds_kernels(name)]
+    holders = [name for name in sorted(SOURCES) if holds_kernels(name) and name not in WITH_TORCH]
     assert set(loaded_by("import " + ", ".join(holders))) <= {"numba", "llvmlite", "scipy"}  # numba looks for scipy
 
 

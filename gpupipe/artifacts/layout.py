@@ -14,7 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MANIFEST = "manifest.json"
-SUFFIXES = (".ubj", ".npz", ".txt", ".cbm", ".json", ".py", ".parquet")  # of files that a run publishes in folders
+SUFFIXES = (
+    ".ubj",
+    ".npz",
+    ".txt",
+    ".cbm",
+    ".safetensors",
+    ".json",
+    ".py",
+    ".parquet",
+)  # of files that a run publishes in folders
 IMPORTANCE = "importance.json"
 MODELS = "trained"  # the names of folders of OUT with models begin so
 WALKED = "walk_forward"  # the folder of OUT with the predictions of a walk-forward (out_of_sample_store.py)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_WIDTH = 110
+DETAIL_S = 20.0  # seconds between lines on how far a long task is, in a pipe
 INDENT = 8  # columns, of what stands under a title
 
 
@@ -57,7 +58,7 @@ def live(to: Console, device: Device) -> Iterator[Listener]:
     else:
         bar = _Bar(to, device)
         with bar.progress:
-            yield Listener(bar.started, bar.advanced, bar.stage)
+            yield Listener(bar.started, bar.advanced, bar.stage, bar.detail)
 
 
 class _Bar:
@@ -102,6 +103,10 @@ class _Bar:
         self._stage = text
         self.progress.update(self._task, description=text, state=self._state())
 
+    def detail(self, text: str) -> None:
+        """See Listener."""
+        self.progress.update(self._task, description=f"{self._stage}: {text}", state=self._state())
+
     def _state(self) -> str:
         totals = self._totals
         memory = f"{self._device.kind} · {self._device.peak_bytes() / 2**30:.2f} GiB"
@@ -116,7 +121,7 @@ class _Bar:
 def _lines(to: Console) -> Listener:
     """Progress as plain lines, with the seconds since it began: each stage, and each tenth of the units of work."""
     began, lock = time.perf_counter(), threading.Lock()
-    units, finished = 0, 0
+    units, finished, said = 0, 0, began
 
     def say(text: str) -> None:
         to.print(f"{time.perf_counter() - began:8.1f} s  {text}")
@@ -132,7 +137,15 @@ def _lines(to: Console) -> Listener:
             if finished * 10 // units > (finished - 1) * 10 // units:
                 say(f"{finished} of {counted(units, 'unit')} of work, {100 * finished // units} %")
 
-    return Listener(started, advanced, say)
+    def detail(text: str) -> None:
+        nonlocal said
+        with lock:
+            if time.perf_counter() - said < DETAIL_S:
+                return
+            said = time.perf_counter()
+        say(text)
+
+    return Listener(started, advanced, say, detail)
 
 
 def paragraph(to: Console, text: str, title: str = "") -> None:

@@ -92,7 +92,7 @@ def _starting(estimator: Estimator, seen: TrainingSet) -> Estimator:
     """The estimator; without its earlier models where these were fitted on other columns."""
     if estimator.earlier is None or estimator.earlier.has_columns(seen.columns):
         return estimator
-    return type(estimator)()
+    return estimator.from_nothing()
 
 
 def predict(estimator: Estimator, models: Sequence[Model | None], rows: FeatureRows) -> Any:

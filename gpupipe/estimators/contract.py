@@ -16,6 +16,7 @@ from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.ensemble import TreeReader
+from gpupipe.estimators.fit_context import NO_CONTEXT, FitContext
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.errors import UserError
@@ -197,6 +198,7 @@ class Estimator(ABC):
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
+    extra: the extra of gpupipe that installs the package.
     judged: whether the verdict compares it with the baselines.
     search: what `gpupipe tune` searches; None for nothing.
     chart_style: in the report's charts, its colour (a variable of page.css), the shape of its points (a symbol of Vega)
@@ -207,6 +209,7 @@ class Estimator(ABC):
     model_kinds: the "kind" that its models' descriptions have.
     file_forms: by suffix, how a whole file of its models begins and ends.
     earlier: an earlier run's models that the final fit starts from; see `starting_from`.
+    context: where a long fit keeps its progress; see `within`.
 
     Every fit takes and gives lists with one entry for each target of the training set. `frozen_choices` is None in the
     final fit, which chooses rounds and scope on validation; out-of-fold fits take the choices of the final models.
@@ -231,6 +234,7 @@ class Estimator(ABC):
     spreads: ClassVar[bool] = True
     warm_startable: ClassVar[bool] = False
     package: ClassVar[str] = ""
+    extra: ClassVar[str] = "boosters"
     judged: ClassVar[bool] = False
     search: ClassVar[SearchSpace | None] = None
     chart_style: ClassVar[tuple[str, str, tuple[int, int]]] = ("base", "circle", (1, 1))
@@ -239,6 +243,7 @@ class Estimator(ABC):
     model_kinds: ClassVar[tuple[str, ...]] = ()
     file_forms: ClassVar[Mapping[str, FileForm]] = {}
     earlier: EarlierModels | None = None
+    context: FitContext = NO_CONTEXT
 
     @abstractmethod
     def fit_pool(
@@ -286,6 +291,18 @@ class Estimator(ABC):
         starting = copy.copy(self)
         starting.earlier = earlier
         return starting
+
+    def within(self, context: FitContext) -> Estimator:
+        """This estimator, whose next fit may keep its progress there."""
+        within = copy.copy(self)
+        within.context = context
+        return within
+
+    def from_nothing(self) -> Estimator:
+        """This estimator without earlier models."""
+        cold = copy.copy(self)
+        cold.earlier = None
+        return cold
 
     def resumable(self, models: Sequence[Any]) -> bool:
         """Whether an earlier run's models are of a form that its fits can start from."""

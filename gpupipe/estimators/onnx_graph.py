@@ -16,7 +16,7 @@ FLOAT = 1  # onnx.TensorProto.FLOAT
 class OnnxGraph(Protocol):
     """The graph of one model. Nodes are known by the names of their outputs, which are arrays with one line per row.
 
-    input: the name of the whole feature matrix, float32 (n_rows, n_features), NaN where missing.
+    input: the name of the rows' features, float32 (n_rows, n_features), NaN where missing.
     reader: reads boosters, each once for all models of a group.
 
         >>> from gpupipe.artifacts.onnx.graphs import graph_of
@@ -37,6 +37,13 @@ class OnnxGraph(Protocol):
 
     def columns(self) -> str:
         """The name of the columns that the model was fitted on, float32 (n_rows, n_columns)."""
+        ...
+
+    def windows(self, length: int) -> str:
+        """The name of windows of the columns of `columns`, float32 (n_rows, length, n_columns), oldest bar first.
+
+        A graph that asks for them takes windows in the place of rows, whose last bar is then `input`.
+        """
         ...
 
     def trees(self, ensemble: Ensemble) -> str:

@@ -26,6 +26,7 @@ ESTIMATORS = {
     "direction": "gpupipe.estimators.linear.direction:Direction",
     "lightgbm": "gpupipe.estimators.boosting.lightgbm_trees:LightGBMTrees",
     "catboost": "gpupipe.estimators.boosting.catboost_trees:CatBoostTrees",
+    "sequence": "gpupipe.estimators.torch.sequence:SequenceNetwork",
 }
 
 
@@ -115,15 +116,15 @@ def check_models(settings: Config) -> None:
 def require(names: Sequence[str]) -> None:
     """Raise UserError, with the line that installs it, where the package of an optional estimator is missing."""
     for item in estimators(names):
-        require_package(item.name, item.package)
+        require_package(item)
 
 
-def require_package(name: str, package: str) -> None:
-    """UserError where a package is missing; imports nothing."""
-    if package and importlib.util.find_spec(package) is None:
+def require_package(item: Estimator) -> None:
+    """UserError where an estimator's package is missing; imports nothing."""
+    if item.package and importlib.util.find_spec(item.package) is None:
         raise UserError(
-            f"the model family {name} needs the package {package}, which is not installed: pip install -e "
-            "'.[boosters]', or leave it out of --models"
+            f"the model family {item.name} needs the package {item.package}, which is not installed: pip install -e "
+            f"'.[{item.extra}]', or leave it out of --models"
         )
 
 

@@ -14,6 +14,7 @@ class Listener:
 
     started(totals): called before training, with the counts "units", "rows", "sectors", "labels" and "models".
     advanced(text): called after each task, with its name.  stage(text): called when a stage begins.
+    detail(text): called now and then while a long task runs, with its name and how far it is.
 
         >>> stages = []
         >>> Listener(stage=stages.append).stage("training")
@@ -24,6 +25,7 @@ class Listener:
     started: Callable[[dict[str, int]], None] = lambda totals: None
     advanced: Callable[[str], None] = lambda text: None
     stage: Callable[[str], None] = lambda text: None
+    detail: Callable[[str], None] = lambda text: None
 
 
 def logging_too(listener: Listener, watch: memory.Watch | None = None) -> Listener:
@@ -39,4 +41,4 @@ def logging_too(listener: Listener, watch: memory.Watch | None = None) -> Listen
         run_log.event("stage", stage=text)
         listener.stage(text)
 
-    return Listener(started, listener.advanced, stage)
+    return Listener(started, listener.advanced, stage, listener.detail)

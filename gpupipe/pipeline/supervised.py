@@ -113,7 +113,7 @@ class _SupervisedJob:
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
             job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
-            trades=self._trades(),
+            detail=job.listener.detail,            trades=self._trades(),
         )  # fmt: skip
         folds = prepared.folds
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))

@@ -160,6 +160,10 @@ class Store:
         """A folder for temporary files of the present run."""
         return self._work / "cache"
 
+    def checkpoints(self, key: str) -> pathlib.Path:
+        """A folder for the progress of a long computation with this key, which another process may go on with."""
+        return self._work / "checkpoints" / key
+
     @property
     def exists(self) -> bool:
         """Whether a run has ever used this folder."""
@@ -301,13 +305,13 @@ class Store:
         return {"sha256": digest, "bytes": len(content)}
 
     def forget_leftovers(self) -> None:
-        """Remove files that only an unfinished run needs: matrices, and earlier files of OUT."""
-        for place in (self.cache, self.replaced):
+        """Remove files that only an unfinished run needs: matrices, checkpoints, and earlier files of OUT."""
+        for place in (self.cache, self.replaced, self._work / "checkpoints"):
             shutil.rmtree(place, ignore_errors=True)
 
     def forget_units(self) -> None:
         """Remove all cached results; published files stay."""
-        for name in ("units", "objects", "cache", "runs"):
+        for name in ("units", "objects", "cache", "runs", "checkpoints"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 

@@ -122,6 +122,7 @@ class TrainingContext:
     earlier(name, groups, labels): an earlier run's models from which an estimator's final fit starts; None to start
         from nothing. The run key has to include their digest.
     advance(text): called after each task.
+    detail(text): called now and then while a long task runs, with how far it is.
     seconds: by stage, filled while training.  costs: observed costs of tasks.
     results: cached results, with counts of reused ones.
     turns: order of the tasks that may run out of memory.
@@ -149,6 +150,7 @@ class TrainingContext:
     workers: WorkerPool | None = None
     earlier: Callable[[str, Sequence[str], Sequence[str]], EarlierModels | None] = _nothing_earlier
     advance: Callable[[str], None] = lambda text: None
+    detail: Callable[[str], None] = lambda text: None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     costs: Costs = field(default=None)  # type: ignore[assignment]
     results: ResultCache = field(default=None)  # type: ignore[assignment]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 import types
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ import numpy as np
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.earlier import EarlierModels
+from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
 from gpupipe.runtime.task_graph import FoldSlot, Task
 from gpupipe.store.cache import Cached, Request, load_array, save_array
+from gpupipe.store.content_store import KEY_LENGTH, sha256_of
 from gpupipe.training import fold_data
 from gpupipe.training.cache_keys import (
     GroupDigests,
@@ -258,21 +261,27 @@ class FoldTasks:
                 context.results.count_waiting("model", self._block_name(name, block))
             return None
         boosters: dict[bytes, Any] = {}
+        requests = [self._request_for(estimator, group, block, pooled, final) for block in blocks]
+        key = sha256_of([request.key for request in requests])[:KEY_LENGTH]
+        checkpoints = context.store.checkpoints(key)
+        progress = FitContext(checkpoints, key, lambda text: context.detail(f"{name}: {text}"))
 
         def make(missing: list[int]) -> list[list[Any]]:
             targets = sorted(k for number in missing for k in blocks[number])
             with context.device.stage(estimator.name, name):
-                models = self._make(estimator, group, targets, pooled, final, worker)
+                models = self._make(estimator.within(progress), group, targets, pooled, final, worker)
             by_target = dict(zip(targets, models, strict=True))
             return [[by_target[k] for k in blocks[number]] for number in missing]
 
         results = context.results.cached_together(
             "model",
-            [self._request_for(estimator, group, block, pooled, final) for block in blocks],
+            requests,
             make,
             lambda models: {"models": save_models(context.store, models)},
             lambda record: load_models(context.store, record["models"], boosters),
         )
+        if results is not None:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # all is saved
         return None if results is None else self._stage_of(blocks, results)
 
     def _stage_of(self, blocks: list[list[int]], results: Sequence[Cached]) -> FittedStage:

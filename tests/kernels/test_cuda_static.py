@@ -23,6 +23,7 @@ from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
+from gpupipe.kernels.windows import scaled_windows
 from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
@@ -48,6 +49,7 @@ EXACT = {
     "backtest.take_trades",
     "trees.leaves_of_trees",
     "trees.add_leaf_activity",
+    "windows.scaled_windows",
 }
 
 
@@ -110,6 +112,19 @@ def run_backtests(panel):
         random_entries(backtest(source, Rules(side="both", **options)), seed=0, n_draws=2)
 
 
+def gather_windows(X, scale):
+    """Windows of two matrices of ten rows, of all columns and of some, some of them before a symbol's first row."""
+    rows, first, positions = np.array([9, 2, 5]), np.array([4, 0, 4]), np.array([3, 0, 2, 5])
+    windows = np.zeros((len(positions), 3, X.shape[1]), np.float32)
+    low, high = np.float32([[-0.5], [1]]) + np.zeros_like(scale)
+    for k, columns in enumerate((np.empty(0, np.int64), np.array([6, 0]))):
+        n_columns = len(columns) or X.shape[1]
+        scaled_windows(
+            3 * len(positions), X[10 * k : 10 * k + 10].copy(), rows, first, np.int64(3 * k), positions, columns,
+            *(column[:n_columns].copy() for column in (X[0], scale, low, high)), windows[:, :, :n_columns].copy(),
+        )  # fmt: skip
+
+
 def recorded_calls() -> list[tuple[str, int, list, list]]:
     """(kernel, n, arguments before, arguments after) of calls of the compiled loops on small panels."""
     calls = []
@@ -160,6 +175,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         leaves_of_trees(20, X, np.array([0, 3], np.int32), column, below, left, right, unknown_left, leaf)
         assert len(np.unique(leaf)) == 5
         add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
+        gather_windows(X, scale)
         run_backtests(panel)
     return calls
 

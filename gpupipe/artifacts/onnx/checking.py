@@ -47,6 +47,14 @@ def check_rows(
     return X
 
 
+def check_windows(
+    models: Iterable[tuple[str, Any]], n_features: int, reader: TreeReader, length: int, n_rows: int = CHECK_ROWS
+) -> np.ndarray:
+    """Windows float32 (n_rows, length, n_features) over rows like those of `check_rows`, each one row further on."""
+    rows = check_rows(models, n_features, reader, n_rows + length - 1)
+    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(rows, length, axis=0).transpose(0, 2, 1))
+
+
 def _gather(splits: list[list[np.ndarray]], columns: np.ndarray, values: np.ndarray) -> None:
     """Add the splits of an ensemble to the lists of their columns."""
     near = np.abs(values) < LARGEST  # CatBoost and LightGBM have splits that only tell NaN from numbers
@@ -66,7 +74,11 @@ def _around(values: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.nda
 
 
 def scored(content: bytes, X: np.ndarray) -> np.ndarray:
-    """The predictions of onnxruntime on the CPU: float32 (n_rows, n_outputs)."""
+    """The predictions of onnxruntime on the CPU: float32 (n_rows, n_outputs).
+
+    X: float32 (n_rows, n_features), or windows (n_rows, length, n_features), of which a model of rows reads the last
+        bar, and one of shorter windows the last bars.
+    """
     # From 1.29 on it reports names and hashes of the models that it loads, unless it is told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -74,7 +86,10 @@ def scored(content: bytes, X: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return session.run([OUTPUT], {INPUT: X})[0]
+    [taken] = session.get_inputs()
+    if X.ndim == 3:
+        X = X[:, -1] if taken.name == INPUT else X[:, -taken.shape[1] :]
+    return session.run([OUTPUT], {taken.name: np.ascontiguousarray(X)})[0]
 
 
 def largest_difference(content: bytes, X: np.ndarray, expected: np.ndarray) -> float:

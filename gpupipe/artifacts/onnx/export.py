@@ -79,7 +79,7 @@ def export(
     """Write each wanted model as TO/trained_*pct/SECTOR/HORIZONd/FAMILY.onnx, and TO/manifest.json last.
 
     models: artifacts.load(OUT), on the CPU.
-    real_rows: by group, float32 (n_rows, n_features) to check on beside made-up rows.
+    real_rows: by group, inputs of `Models.predict_rows` to check on beside made-up rows.
     advanced(text): called after each model.
     A file is written only where onnxruntime predicts from its bytes what the model predicts, within TOLERANCE. Files
     of an earlier export in TO that this one does not write are removed.
@@ -105,7 +105,8 @@ def export(
         (to / path).unlink(missing_ok=True)
     write_atomic(to / MANIFEST, dump_json({
         "format": FORMAT, "kind": KIND, "run_key": models.manifest["run_key"], "gpupipe_version": __version__,
-        "input": graphs.INPUT, "output": graphs.OUTPUT, "classes": list(models.target.class_names),
+        "input": graphs.INPUT, "input_of_windows": graphs.WINDOWS, "output": graphs.OUTPUT,
+        "classes": list(models.target.class_names),
         "tolerance": TOLERANCE, "features": {"names": list(models.feature_names), "hash": models.features_hash},
         "files": files,
     }))  # fmt: skip
@@ -202,7 +203,10 @@ def _check_rows(models: Models, group: str, reader: TreeReader) -> np.ndarray:
             except UserError as error:
                 raise UserError(f"{models.out / _folder(models, group, label) / family}: {error}") from None
             pairs.append((family, model))
-    return checking.check_rows(pairs, len(models.feature_names), reader)
+    n_features = len(models.feature_names)
+    if models.lookback.rows:
+        return checking.check_windows(pairs, n_features, reader, models.lookback.rows + 1)
+    return checking.check_rows(pairs, n_features, reader)
 
 
 def _folder(models: Models, group: str, label: str) -> str:

@@ -12,7 +12,7 @@ from gpupipe.estimators import registry
 from gpupipe.estimators.columns import ColumnSubsetModel
 from gpupipe.estimators.ensemble import Ensemble, TreeReader
 
-INPUT, OUTPUT = "features", "probabilities"
+INPUT, WINDOWS, OUTPUT = "features", "windows", "probabilities"
 # Old enough for every runtime of the last years. Trees are TreeEnsembleRegressor and not opset 5's TreeEnsemble, whose
 # leaves hold one number: two outputs of a vector leaf would take two trees.
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
@@ -31,7 +31,8 @@ def graph_of(
         graph.
     shape: the numbers of features and of outputs.
     properties: what to write into the file's metadata.
-    Input "features", float32 (n_rows, n_features), NaN where missing; output "probabilities", (n_rows, n_outputs).
+    Input "features", float32 (n_rows, n_features), NaN where missing; or, of models that look back, "windows", float32
+    (n_rows, length, n_features), oldest bar first. Output "probabilities", (n_rows, n_outputs).
     UserError for a model that has no ONNX form.
     """
     from onnx import TensorProto, helper
@@ -39,9 +40,18 @@ def graph_of(
     graph = _Graph(models, reader)
     graph.output(graph.prediction_of(family))
     n_features, n_outputs = shape
+    taken = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", n_features])
+    nodes = graph.nodes
+    if graph.length:
+        taken = helper.make_tensor_value_info(WINDOWS, TensorProto.FLOAT, ["rows", graph.length, n_features])
+        last, bar = graph.constant(np.array([-1])), graph.constant(np.array([1]))
+        nodes = [
+            helper.make_node("Gather", [WINDOWS, last], ["last_bar"], name="Gather_last_bar", axis=1),
+            helper.make_node("Squeeze", ["last_bar", bar], [INPUT], name=f"Squeeze_{INPUT}"), *nodes,
+        ]  # fmt: skip
     whole = helper.make_graph(
-        graph.nodes, "gpupipe",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", n_features])],
+        nodes, "gpupipe",
+        [taken],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", n_outputs])], graph.constants,
     )  # fmt: skip
     model = helper.make_model(
@@ -66,6 +76,7 @@ class _Graph:
         self.reader = reader
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.length = 0  # bars of the longest windows that were asked for
         self._models = models
         self._columns: np.ndarray | None = None  # of the model that is being added
         self._number = itertools.count()
@@ -81,6 +92,12 @@ class _Graph:
     def columns(self) -> str:
         """The name of the columns of the model that is being added."""
         return INPUT if self._columns is None else self.add("Gather", [INPUT, self._columns], axis=1)
+
+    def windows(self, length: int) -> str:
+        """The name of windows of the columns of the model that is being added, their last `length` bars."""
+        self.length = max(self.length, length)
+        bars = self.add("Slice", [WINDOWS, np.array([-length]), np.array([np.iinfo(np.int64).max]), np.array([1])])
+        return bars if self._columns is None else self.add("Gather", [bars, self._columns], axis=2)
 
     def output(self, name: str) -> None:
         """Make a node's output the graph's."""

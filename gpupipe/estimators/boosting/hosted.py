@@ -147,7 +147,7 @@ class HostedEstimator(Estimator):
         frozen_choices: Sequence[HostedModel | None] | None,
     ) -> list[HostedModel | None]:
         """Over all groups, the targets of which some group has too few positives; None for the others."""
-        require_package(self.name, self.package)
+        require_package(self)
         needed = needs_pool(training_set, settings.min_positives, frozen_choices)
         if not any(needed):
             return [None] * training_set.n_targets
@@ -233,7 +233,7 @@ class HostedEstimator(Estimator):
 
     def load(self, files: dict[str, bytes], description: dict[str, Any], boosters: dict[bytes, Any]) -> HostedModel:
         """A saved model again; UserError where the library is not installed."""
-        require_package(self.name, self.package)
+        require_package(self)
         content = files[self.suffix]
         if content not in boosters:
             boosters[content] = self.load_booster(content)
