@@ -29,9 +29,9 @@ from gpupipe.artifacts.load import load
 from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
+from gpupipe.estimators import registry
 from gpupipe.estimators.baselines.class_shares import class_shares
 from gpupipe.estimators.baselines.contract import TrainingRows
-from gpupipe.estimators.torch.settings import PRESETS
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR, Losses, Resampled
 from gpupipe.evaluation.metrics import log_losses
@@ -58,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if family in others:
         raise SystemExit(f"--others: {family} is the family that is left out on one side")
     models = {WITH: (*others, family, META), WITHOUT: (*others, META)}
-    lookback = PRESETS[chosen.preset].length - 1 if chosen.lookback_rows is None else chosen.lookback_rows
+    lookback = chosen.lookback_rows
+    if lookback is None:
+        whole = equity.make(chosen.preset, settings=chosen.set, training__models=models[WITH])
+        lookback = registry.lookback(whole).rows
     chosen.set = [*chosen.set, *([f"split.lookback_rows={lookback}"] if lookback else [])]
     panel, report = runs.read(chosen, chosen.sectors)
     settings = {
@@ -84,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=pathlib.Path, required=True, help="the folder of both runs")
     options.add_argument("--others", type=runs.numbers(str), default=["xgb_joint", "random_forest"])
     options.add_argument("--family", default="sequence", help="the family that one side leaves out")
-    options.add_argument("--lookback-rows", type=int, help="known rows before each row (default: the preset's window)")
+    options.add_argument("--lookback-rows", type=int, help="rows before each row (default: as the family needs)")
     options.add_argument("--lines", type=pathlib.Path, help="the results file of bench.sequence that gets the result")
     return options
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.sequence.curve import Curve, Epoch
+from gpupipe.estimators.torch.plan import LEAST_RATE, TrainingPlan
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 AVERAGES, STRENGTH = (7, 14, 30), 14
@@ -119,8 +120,6 @@ def train(
     settings: `SequenceSettings`, whose `batch` and `rate` are used as they are.  epochs: at most; None: the settings'.
     """
     import torch
-
-    from gpupipe.estimators.torch.training import LEAST_RATE, TrainingPlan
 
     plan = TrainingPlan.of(settings, seed)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.rate)

@@ -17,6 +17,7 @@ from bench.sequence.problem import Problem
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.architecture import ARCHITECTURES
 from gpupipe.estimators.torch.losses import HeadLoss, HeadLosses, HeadTargets
+from gpupipe.estimators.torch.plan import EpochResult, TrainingPlan
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
 from gpupipe.estimators.torch.settings import SequenceSettings
 from gpupipe.estimators.torch.windows import Windows
@@ -69,7 +70,6 @@ def train(
     fit, validation: of `windows_of`; without validation exactly `epochs` epochs, whose validation loss is NaN.
     epochs: at most; None: the settings'.  threads: that compute a step's shards.
     """
-    from gpupipe.estimators.torch.training import EpochResult, TrainingPlan
     from gpupipe.estimators.torch.training import train as train_network
 
     plan = TrainingPlan.of(settings, seed, **({} if epochs is None else {"epochs": epochs}))
