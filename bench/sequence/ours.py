@@ -14,7 +14,6 @@ import numpy as np
 
 from bench.sequence.curve import Curve, Epoch
 from bench.sequence.problem import Problem
-from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.architecture import ARCHITECTURES
 from gpupipe.estimators.torch.losses import HeadLoss, HeadLosses, HeadTargets
 from gpupipe.estimators.torch.plan import EpochResult, TrainingPlan
@@ -51,7 +50,7 @@ def windows_of(problem: Problem, settings: SequenceSettings, scaler: WindowScale
 def windows(problem: Problem, rows: np.ndarray, length: int, scaling: str) -> np.ndarray:
     """float32 (n, length, n_columns): the scaled windows of some rows, copied; what a training step would see."""
     scaler = fit_scaler([problem.training], scaling)
-    gathered = Windows([RowView(problem.dataset, rows)], length, scaler).batch(np.arange(len(rows)))
+    gathered = Windows([problem.features(rows)], length, scaler).batch(np.arange(len(rows)))
     return np.array(gathered.numpy())
 
 

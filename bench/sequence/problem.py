@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ import numpy as np
 from gpupipe import compute_features, read, tp_dd_labels
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import NEVER, Dataset, warm_rows
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.torch.architecture import Head
 from gpupipe.estimators.torch.settings import PRESETS
 from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, UNKNOWN
@@ -51,15 +50,19 @@ class Problem:
         """One for each label."""
         return tuple(Head(name, len(CLASSES)) for name in self.dataset.target.names)
 
-    @functools.cached_property
-    def training(self) -> RowView:
-        """The rows that are fitted."""
-        return RowView(self.dataset, self.parts.training)
+    @property
+    def training(self) -> FeatureRows:
+        """Features of the rows that are fitted."""
+        return self.features(self.parts.training)
 
-    @functools.cached_property
-    def validation(self) -> RowView:
-        """The rows that choose the epoch."""
-        return RowView(self.dataset, self.parts.validation)
+    @property
+    def validation(self) -> FeatureRows:
+        """Features of the rows that choose the epoch."""
+        return self.features(self.parts.validation)
+
+    def features(self, rows: np.ndarray) -> FeatureRows:
+        """Features of some rows, by number."""
+        return FeatureRows(self.dataset.X, rows, self.dataset.offsets)
 
     def with_training(self, rows: np.ndarray) -> Problem:
         """The same problem, learned from other rows."""
