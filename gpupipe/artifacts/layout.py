@@ -26,6 +26,7 @@ SUFFIXES = (
 )  # of files that a run publishes in folders
 IMPORTANCE = "importance.json"
 MODELS = "trained"  # the names of folders of OUT with models begin so
+DIRECTIONS = "direction"  # or are this, of labels of the next bar's direction
 WALKED = "walk_forward"  # the folder of OUT with the predictions of a walk-forward (out_of_sample_store.py)
 MODULES = "features"  # the folder of OUT with the Python files of the user's features
 

@@ -200,6 +200,7 @@ class _SupervisedJob:
             store, job.keys.run, entries,
             {
                 "settings": job.settings.as_dict(), "cold_key": job.keys.cold,
+                "group_by": job.panel.group_by, "groups": list(job.panel.groups),
                 "target": self.workload.target(job.settings).as_dict(),
                 "lookback": dataclasses.asdict(registry.lookback(job.settings)), **tuning,
             },

@@ -1,0 +1,132 @@
+"""Tables of `gpupipe sequence`: the presets, and the gain of each symbol and head with its interval."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpupipe.artifacts import summary
+from gpupipe.cli.plain_console import styled
+from gpupipe.cli.summary_tables import SummaryTables
+from gpupipe.cli.tables import figures_table, names_of, print_whole
+from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture
+from gpupipe.estimators.torch.settings import PRESETS
+from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
+from gpupipe.report import sentences
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gpupipe.estimators.baselines.contract import Baseline
+
+
+def preset_rows() -> list[dict[str, Any]]:
+    """Each preset as it is in the code: name, network in words, epochs, batch, length, patience, rate and the step's.
+
+    >>> row = preset_rows()[0]
+    >>> row["preset"], row["batch"], row["length"], row["network"]
+    ('fast', 64, 60, 'Conv1D 32 + BN + pool; GRU 64 -> GRU 32; Dense 32; dropout 0.2')
+    """
+    return [
+        {
+            "preset": name,
+            "network": network_text(ARCHITECTURES[settings.network]),
+            "epochs": settings.epochs,
+            "batch": settings.batch,
+            "length": settings.length,
+            "patience": settings.patience,
+            "rate": settings.rate,
+            "step_rows": settings.rows_of_step,
+            "step_rate": settings.step_rate,
+        }
+        for name, settings in PRESETS.items()
+    ]
+
+
+def network_text(network: Architecture) -> str:
+    """The layers of a network in one line.
+
+    >>> network_text(ARCHITECTURES["legacy"])
+    'Conv1D 64 (valid) + pool, Conv1D 128 (valid) + pool; LSTM 100 -> LSTM 50; Dense 50; dropout 0.2'
+    """
+    convolutions = ", ".join(
+        f"Conv1D {layer.channels}{'' if layer.same else ' (valid)'}{' + BN' if layer.normalised else ''}"
+        f"{' + pool' if layer.pooled else ''}"
+        for layer in network.convolutions
+    )
+    recurrent = " -> ".join(
+        f"{'bidirectional ' if layer.both else ''}{layer.kind.upper()} {layer.size}"
+        f"{' + LN' if layer.normalised else ''}"
+        for layer in network.recurrent
+    )
+    dense = " -> ".join(f"Dense {size}" for size in network.dense)
+    return "; ".join(filter(None, (convolutions, recurrent, dense, f"dropout {network.dropout:g}")))
+
+
+def show_presets(to: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """The presets as a table, and how a batch is scaled."""
+    table = figures_table(("preset",), ("epochs", "batch", "L", "patience", "rate", "step", "its rate"))
+    for row in rows:
+        table.add_row(
+            row["preset"], f"{row['epochs']}", f"{row['batch']}", f"{row['length']}", f"{row['patience']}",
+            f"{row['rate']:g}", f"{row['step_rows']:,}", f"{row['step_rate']:.3g}",
+        )  # fmt: skip
+    print_whole(to, table)
+    for row in rows:
+        to.print(f"{row['preset']}: {row['network']}")
+    to.print(
+        "epochs: at most; L: bars of a window; rate: of Adam for steps of `batch` rows; step: the rows of a step as it "
+        "is taken, with the rate times the square root of step / batch. --batch-size N takes steps of N rows."
+    )
+
+
+def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Sequence[Baseline] = ()) -> None:
+    """A finished run: the gain of each symbol and head, walk-forward, verdict, what was skipped, time.
+
+    whole: the summary.  baselines: of the workload.
+    """
+    names = names_of(baselines)
+    rows = whole["models"]
+    tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
+    show_heads(to, whole)
+    tables.show_walk_forward()
+    for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows})):
+        to.print(sentence)
+    tables.show_skipped(whole["skipped"])
+    if "warm_start" in whole:
+        to.print(summary.warm_sentence(whole["warm_start"]))
+    tables.show_time()
+    to.print(
+        styled(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
+        f" in {out}: summary.json and summary.parquet (one row a model), data_report.json, manifest.json",
+        sep="",
+    )
+
+
+def show_heads(to: Console, whole: dict[str, Any]) -> None:
+    """For each symbol, head and model: loss on the sealed test, that of the reference, the gain with its interval."""
+    loss = summary.loss_name(whole)
+    drawn = whole["intervals"]
+    to.print(
+        styled("sealed test", "bold"),
+        f": {loss.replace('_', '-')} beside that of the reference (the class prior of the symbol's training rows), and "
+        f"the gain in percent with its 95 % interval ({drawn['draws']:,} draws of {drawn['times']} times in blocks of "
+        f"{drawn['block']}). Skill: the interval lies above 0, against the priors of the symbol and of all symbols.",
+        sep="",
+    )
+    table = figures_table(("symbol", "head", "model"), ("loss", "reference", "gain %", ""))
+    for row in (row for row in whole["models"] if row["kind"] == "model"):
+        gain, skill = row.get("test_gain_over_prior"), row.get("test_skill") or ""
+        known = gain is not None and gain == gain
+        interval = sentences.interval_text(gain, row.get("test_gain_low"), row.get("test_gain_high")) if known else "-"
+        style = "bold" if skill == SKILL else "dim"
+        table.add_row(
+            row["sector"], summary.title_of(row), row["model"], _number(row.get(f"test_{loss}")),
+            _number(row.get(f"test_prior_{loss}")), interval, skill if known else NO_EVENTS, style=style,
+        )  # fmt: skip
+    print_whole(to, table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.4f}"
