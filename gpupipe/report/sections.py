@@ -12,14 +12,18 @@ from gpupipe.artifacts.summary import baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
-from gpupipe.report import charts, sentences
+from gpupipe.report import charts, kept_returns, sentences
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, titles_in_sentences, to_percent
 from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
+from gpupipe.report.loss_curves import FILE as HISTORY
+from gpupipe.report.loss_curves import loss_curves
+from gpupipe.report.next_return import next_return, summary_sentence
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.portfolio import portfolio
+from gpupipe.report.position_paths import position_paths
 from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
 from gpupipe.report.signals import signals
@@ -38,7 +42,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     events = run_log.read(out / run_log.FILE) if (out / run_log.FILE).exists() else []
     events = [event for event in events if "event" in event and "time" in event]
     log = timeline.find(events, whole["run_key"])
-    calls = has_calls(whole)
+    calls, returns = has_calls(whole), kept_returns.read(out)
     sections = [
         verdict(whole),
         warnings(out, whole, events),
@@ -46,12 +50,15 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         data(whole),
         labels(out),
         split(out, whole),
+        loss_curves(_table(out / HISTORY), len({row["sector"] for row in whole["models"]})),
         leaderboard(whole),
         touch_and_direction(whole),
         by_sector(whole),
         ranking(out, whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
         expected_returns(whole),
+        next_return(whole, returns),
+        position_paths(whole, returns),
         volatility_value(whole),
         calibration_by_slice(_table(out / by_slice.FILE)) if calls else None,
         importance(out),
@@ -92,6 +99,7 @@ def verdict(whole: Mapping[str, Any]) -> Section:
         *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]}), titles),
         *sentences.skill_sentences(whole["families"], whole["intervals"], titles=titles),
         sentences.stacking_sentence(whole["stacking"]),
+        summary_sentence(whole.get("returns") or {}),
     ]
     return Section("Verdict", [line for line in text if line])
 
