@@ -12,8 +12,13 @@ from gpupipe.cli.summary_tables import SummaryTables
 from gpupipe.cli.tables import figures_table, names_of, print_whole
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture
 from gpupipe.estimators.torch.settings import PRESETS
+from gpupipe.evaluation import next_return
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
-from gpupipe.report import sentences
+from gpupipe.evaluation.next_return import MODEL, REFERENCES, ZERO
+from gpupipe.pipeline.supervised import windows_sentence
+from gpupipe.report import position_paths, sentences
+from gpupipe.report.formatting import significant
+from gpupipe.report.group_words import of_symbols
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,11 +93,13 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     """
     names = names_of(baselines)
     rows = whole["models"]
-    tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
+    tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)), "symbol")
     show_heads(to, whole)
+    show_next_return(to, whole)
+    show_windows(to, whole)
     tables.show_walk_forward()
     for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows}), tables.titles):
-        to.print(sentence)
+        to.print(of_symbols(sentence))
     tables.show_skipped(whole["skipped"])
     if "warm_start" in whole:
         to.print(summary.warm_sentence(whole["warm_start"]))
@@ -126,6 +133,54 @@ def show_heads(to: Console, whole: dict[str, Any]) -> None:
             _number(row.get(f"test_prior_{loss}")), interval, skill if known else NO_EVENTS, style=style,
         )  # fmt: skip
     print_whole(to, table)
+
+
+def show_next_return(to: Console, whole: dict[str, Any]) -> None:
+    """For each symbol the gain of the predicted return over its references, errors of prices, and the sentences.
+
+    Nothing for runs without a head of the next bar's return.
+    """
+    measures: dict[str, dict[str, Any]] = whole.get("returns") or {}
+    judged = {symbol: values for symbol, values in measures.items() if values["rows"]}
+    origins = (whole.get("walk_forward") or {}).get("origins", ())
+    if judged:
+        to.print(
+            styled("return of the next bar", "bold"),
+            ": gain in squared error, in percent, with its 95 % interval, over zero return (the price stays), the last "
+            "return again, and the mean return of the training bars. Skill: all three intervals lie above 0. Sign: the "
+            "share of bars whose return has the predicted sign. RMSE of the price: of the network, beside that of a "
+            "price that stays." + (f" The test bars of {len(origins)} origins together." if origins else ""),
+            sep="",
+        )
+        table = figures_table(("symbol",), ("over zero %", "over last %", "over mean %", "", "sign %", "RMSE", "stays"))
+        for symbol, values in judged.items():
+            gains = [_gain_text(values["gain"][name]) for name in REFERENCES]
+            share, prices = values["sign_share"], values["rmse_price"]
+            sign = "-" if share is None or share != share else f"{100 * share:.1f}"
+            shown = [significant(prices[name]) for name in (MODEL, ZERO)]
+            errors = ("-" if price is None else price.text for price in shown)
+            style = "bold" if values["skill"] == SKILL else "dim"
+            table.add_row(symbol, *gains, values["skill"], sign, *errors, style=style)
+        print_whole(to, table)
+    for symbol, values in measures.items():
+        to.print(f"{next_return.sentence(symbol, values)}.")
+        if values["rows"]:
+            to.print(position_paths.sentence(symbol, values["positions"]))
+
+
+def show_windows(to: Console, whole: dict[str, Any]) -> None:
+    """Which rows have no whole window; nothing for runs whose models do not look back."""
+    if sentence := windows_sentence(whole.get("windows")):
+        to.print(f"Not used: {sentence}")
+
+
+def _gain_text(gain: dict[str, Any]) -> str:
+    """A gain in percent with its interval; "-" where it is not known."""
+    value, low, high = (gain[name] for name in ("gain", "low", "high"))
+    if value is None or value != value:
+        return "-"
+    text = f"{100 * value:z.2f}"
+    return text if low is None or low != low else f"{text} [{100 * low:z.2f}, {100 * high:z.2f}]"
 
 
 def _number(value: float | None) -> str:

@@ -8,15 +8,19 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gpupipe.artifacts.load import group_by_of
+from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.artifacts.summary import baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
+from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import charts, kept_returns, sentences
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, titles_in_sentences, to_percent
+from gpupipe.report.group_words import in_symbols
 from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.loss_curves import FILE as HISTORY
 from gpupipe.report.loss_curves import loss_curves
@@ -69,7 +73,9 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         run_section(whole, events),
         skipped(whole),
     ]
-    return [section for section in sections if section is not None]
+    shown = [section for section in sections if section is not None]
+    by_symbol = group_by_of(read_manifest(out) or {}) == "symbol"
+    return list(map(in_symbols, shown)) if by_symbol else shown
 
 
 def lead(whole: Mapping[str, Any]) -> list[str]:
@@ -77,11 +83,11 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
     about_data, split = whole["data"], whole["split"]
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
+    symbols = f"{about_data['symbols']} symbol{'' if about_data['symbols'] == 1 else 's'}"
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
     text = [
         f"{whole['n_models']} of {whole['n_models_wanted']} models from {about_data['rows_kept']:,} bars of "
-        f"{about_data['symbols']} symbols{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} "
-        f"s on {device}."
+        f"{symbols}{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} s on {device}."
     ]
     if split:
         text.append(
@@ -186,7 +192,8 @@ def data(whole: Mapping[str, Any]) -> Section:
     text += [] if rows else ["Validation found no problem."]
     parts: list[Any] = [Table("Findings of the validation", columns, rows)] if rows else []
     symbols = [[sector, n] for sector, n in about_data["sectors"].items()]
-    parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
+    if symbols:  # none where each symbol is its own group
+        parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
     return Section("Data", text, parts)
 
 
@@ -249,6 +256,8 @@ def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
         f"divided into {settings['parts']} blocks: models trained without a block predict it, and the meta-learner "
         "learns from these out-of-fold predictions."
     ]
+    if sentence := windows_sentence(whole.get("windows")):
+        text.append(f"Not used: {sentence}.")
     parts = (
         [Picture("Training, validation and test dates of each fold", path.read_text(encoding="utf-8"))]
         if path.exists()

@@ -42,10 +42,15 @@ def verdict_sentences(
                 (titles.get(row["label"], row["label"]), -100 * min(row["above_prior"], row["above_tables"]))
                 for row in failed
             ]
-            text += "; it falls short on " + ", ".join(f"{label} by {gap:.2f}" for label, gap in gaps)
+            text += "; it falls short on " + _separator(titles).join(f"{label} by {gap:.2f}" for label, gap in gaps)
             text += " points of the prior's loss"
         sentences.append(f"{text} ({measured_on}).")
     return sentences
+
+
+def _separator(titles: Mapping[str, str]) -> str:
+    """What parts a list of labels: titles hold commas of their own."""
+    return "; " if titles else ", "
 
 
 def touch_direction_sentence(model: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -136,7 +141,7 @@ def skill_sentences(
                 for row in below
             ]
             more = f" and {len(names) - most} more" if len(names) > most else ""
-            text += f"; not above it: {', '.join(names[:most])}{more}"
+            text += f"; not above it: {_separator(titles).join(names[:most])}{more}"
         sentences.append(f"{text}.")
     return sentences
 

@@ -59,8 +59,9 @@ def rates(rows: Rows) -> dict[str, Any]:
 
 
 def _epochs(alt: Any) -> Any:
-    return alt.X("epoch:Q", title="epoch", scale=alt.Scale(zero=False, nice=False, padding=8),
-                 axis=alt.Axis(labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')", tickCount=6, grid=False))  # fmt: skip
+    whole = "datum.value % 1 ? '' : format(datum.value, 'd')"  # few epochs have ticks between them
+    axis = alt.Axis(labelExpr=whole, tickCount=6, grid=False)
+    return alt.X("epoch:Q", title="epoch", scale=alt.Scale(zero=False, nice=False, padding=8), axis=axis)
 
 
 def _by_epoch(alt: Any, field: str, title: str, names: Sequence[str], texts: Sequence[str]) -> Any:
