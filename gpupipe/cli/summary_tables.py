@@ -245,9 +245,9 @@ class SummaryTables:
             return
         text = (
             f"walk-forward: the test rows of {len(walk['origins'])} origins together, each predicted by models that "
-            f"saw only earlier rows; average of {self.group}s, and below it the smallest gain of an origin and how many are "
-            "above the prior. A tilde (~) says no skill, as above. The tables before are of the last origin alone, "
-            "whose models are kept."
+            f"saw only earlier rows; average of {self.group}s, and below it the smallest gain of an origin and how "
+            "many are above the prior. A tilde (~) says no skill, as above. The tables before are of the last origin "
+            "alone, whose models are kept."
         )
         self.show_steadiness(
             text,

@@ -77,9 +77,9 @@ def _sentences(by_symbol: Mapping[str, Sequence[Row]], best: Mapping[str, int], 
     sentences = []
     last = [symbol for symbol, epochs in by_symbol.items() if best[symbol] == epochs[-1]["epoch"]]
     if last:
-        which = "its" if n == 1 else "their"
+        which = "its" if len(last) == 1 else "their"
         subject = "The network" if n == 1 else f"{len(last)} of {n} networks"
-        verb = "is" if n == 1 or len(last) == 1 else "are"
+        verb = "is" if len(last) == 1 else "are"
         names = "" if n == 1 else f" ({', '.join(last[:10])}{' and others' if len(last) > 10 else ''})"
         sentences.append(f"{subject}{names} {verb} best in {which} last epoch: more epochs could lower the loss.")
     if n_groups > n:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpupipe.artifacts.load import group_by_of
 from gpupipe.artifacts.manifest import read_manifest
-from gpupipe.artifacts.summary import baseline_names, has_calls
+from gpupipe.artifacts.summary import NEXT_BAR, baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
@@ -227,6 +227,8 @@ def labels(out: pathlib.Path) -> Section | None:
         ),
     ]  # fmt: skip
     text = "BUY: the price reaches the take-profit barrier within the horizon. SELL: it reaches the drawdown barrier."
+    if any(line["label"] in NEXT_BAR for line in lines):
+        text += " Of the direction of the next bar, BUY: its close is above that of the row; SELL: it is below."
     return Section("Labels", [text], parts)
 
 
