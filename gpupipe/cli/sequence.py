@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gpupipe.data.panel import Panel
 
 SEQUENCE = "gpupipe.workloads.sequence:SEQUENCE"
+SECTION = "sequence"  # the family, and its section of the settings
+LATEST = "latest"
 NONE = "none"  # of --thresholds: labels by multiples of the volatility alone
 MIN_MAX_SETS = ("atb9",)  # sets of features that are levels, and so are scaled to their range
 INT8 = "int8"
@@ -128,6 +130,7 @@ def request_of(chosen: argparse.Namespace) -> SequenceRequest:
 
 def run(request: SequenceRequest) -> int:
     """Train, evaluate, publish, and show what came of it; UserError for what the user must mend."""
+    from gpupipe.artifacts.onnx import export
     from gpupipe.cli import console, sequence_tables
     from gpupipe.workloads.sequence import SEQUENCE as WORKLOAD
     from gpupipe.workloads.sequence import check
@@ -149,8 +152,13 @@ def run(request: SequenceRequest) -> int:
     check.require_trainable(WORKLOAD, panel, settings)
     if sentence := check.step_sentence(settings):
         console.paragraph(to, sentence, "Steps")
+    if request.onnx and SECTION in settings.training.models:
+        export.require()
     whole, worked = _execute(request, settings, (panel, report), to)
+    version = _version(request, settings, panel, to)
     _show(request, whole, to)
+    for sentence in version:
+        to.print(sentence)
     if not worked:
         to.print(
             f"Nothing to do: {job.out} holds this run (same data, settings, code and versions); every file checked."
@@ -172,6 +180,26 @@ def _execute(
             jobs=asked.jobs, limits=asked.limits(), warm_start=request.start_from, wait_s=asked.wait_s
         )
         return job.execute(WORKLOAD, panel, report, settings, asked.out, options, listener)
+
+
+def _version(request: SequenceRequest, settings: Config, panel: Panel, to: Console) -> list[str]:
+    """Write OUT/versions and OUT/latest; what was written and checked, in sentences."""
+    from gpupipe.artifacts.load import load
+    from gpupipe.cli import console
+    from gpupipe.runtime.device import pick
+    from gpupipe.workloads.sequence.versions import write_version
+
+    if SECTION not in settings.training.models:
+        return []
+    device = pick("cpu")
+    with console.live(to, device) as listener:
+        listener.stage("files of the networks")
+        written = write_version(
+            load(request.job.out), panel.to(device), settings, request.onnx, request.quantize == INT8, listener.stage
+        )
+    if written is None:
+        return []
+    return [f"{pathlib.Path(request.job.out) / LATEST} points to {written.folder}", *written.sentences()]
 
 
 def _show(request: SequenceRequest, whole: dict[str, Any], to: Console) -> None:
