@@ -30,7 +30,7 @@ def measured(series, tmp_path_factory):
     """(options, lines of the file) of one call with every step."""
     out = tmp_path_factory.mktemp("sequence") / "lines.jsonl"
     options = ["--data", str(series.parent), "--series", series.stem, "--presets", "fast,legacy"]
-    options += ["--seeds", "1", "--epochs", "2", "--times", "1", "--features", "atb9", "--out", str(out)]
+    options += ["--seeds", "1", "--jobs", "2", "--epochs", "2", "--times", "1", "--features", "atb9", "--out", str(out)]
     assert main(options) == 0
     return options, [json.loads(line) for line in out.read_text().splitlines()]
 
@@ -47,6 +47,7 @@ def test_every_step_adds_its_lines(measured):
             assert line["validation_loss"] == min(epoch["validation_loss"] for epoch in line["curve"])
         elif line["kind"] == "stages":
             assert all(facts["origin"] > 0 and facts["ours"] > 0 for facts in line["stages"].values())
+    assert {line["jobs"] for line in lines if line["kind"] == "training"} == {2}
     assert not any("/" in json.dumps(line.get("data", "")) for line in lines), "no folders of this machine"
 
 
