@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpupipe.cli.job_request import JobRequest, add_arguments_of_any, job_request
 from gpupipe.cli.options import add_outside, numbers, words
+from gpupipe.data.report import counted
 from gpupipe.estimators.torch.architecture import ARCHITECTURES
 from gpupipe.estimators.torch.settings import PRECISIONS, PRESETS
 from gpupipe.runtime.errors import UserError
@@ -151,11 +152,12 @@ def run(request: SequenceRequest) -> int:
         console.paragraph(to, sentence, "Steps")
     whole, worked = _execute(request, settings, (panel, report), to)
     _show(request, whole, to)
+    failed = _publish(request, panel, settings, to)
     if not worked:
         to.print(
             f"Nothing to do: {job.out} holds this run (same data, settings, code and versions); every file checked."
         )
-    return 0
+    return int(failed)
 
 
 def _execute(
@@ -172,6 +174,29 @@ def _execute(
             jobs=asked.jobs, limits=asked.limits(), warm_start=request.start_from, wait_s=asked.wait_s
         )
         return job.execute(WORKLOAD, panel, report, settings, asked.out, options, listener)
+
+
+def _publish(request: SequenceRequest, panel: Panel, settings: Config, to: Console) -> bool:
+    """Write the ONNX files and OUT/latest; whether a file differs from its model, and so was not written."""
+    from gpupipe.artifacts.latest import LATEST, publish_latest
+    from gpupipe.artifacts.load import load
+    from gpupipe.artifacts.onnx import export
+    from gpupipe.workloads.sequence import files
+
+    models, onnx_files = load(request.job.out), files.OnnxFiles()
+    if request.onnx:
+        try:
+            export.require()
+        except UserError as error:  # a run is complete without them
+            to.print(f"No ONNX files: {error}")
+        else:
+            onnx_files = files.write_onnx(models, panel, settings, quantize=request.quantize == INT8)
+            for sentence in onnx_files.sentences:
+                to.print(sentence)
+    if contents := files.version_of(models, onnx_files):
+        folder = publish_latest(models.out, models.manifest["run_key"], contents)
+        to.print(f"{models.out / LATEST} is {folder.relative_to(models.out)}: {counted(len(contents), 'file')}")
+    return bool(onnx_files.failed)
 
 
 def _show(request: SequenceRequest, whole: dict[str, Any], to: Console) -> None:
