@@ -156,8 +156,9 @@ def version_of(models: Models, onnx_files: OnnxFiles) -> dict[str, bytes]:
         for label in networks:
             path = f"{models.target.folder(models.target.names.index(label), group)}/{NETWORK}"
             for ending in (".onnx", "_int8.onnx"):
-                if (content := onnx_files.contents.get(f"{path}{ending}")) is not None:
-                    contents[f"{folder}model_{label.removeprefix('label_')}{ending}"] = content
+                if f"{path}{ending}" in onnx_files.contents:
+                    name = f"{folder}model_{label.removeprefix('label_')}{ending}"
+                    contents[name] = onnx_files.contents[f"{path}{ending}"]
     return contents
 
 
