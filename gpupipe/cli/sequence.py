@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from gpupipe.cli.job_request import JobRequest, add_arguments_of_any, job_request
 from gpupipe.cli.options import add_outside, numbers, words
-from gpupipe.data.report import counted
 from gpupipe.estimators.torch.architecture import ARCHITECTURES
 from gpupipe.estimators.torch.settings import PRECISIONS, PRESETS
 from gpupipe.runtime.errors import UserError
@@ -181,6 +180,7 @@ def _publish(request: SequenceRequest, panel: Panel, settings: Config, to: Conso
     from gpupipe.artifacts.latest import LATEST, publish_latest
     from gpupipe.artifacts.load import load
     from gpupipe.artifacts.onnx import export
+    from gpupipe.data.report import counted
     from gpupipe.workloads.sequence import files
 
     models, onnx_files = load(request.job.out), files.OnnxFiles()
