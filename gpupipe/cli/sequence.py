@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gpupipe.data.panel import Panel
 
 SEQUENCE = "gpupipe.workloads.sequence:SEQUENCE"
+SECTION = "sequence"  # the family, and its section of the settings
+LATEST = "latest"
 NONE = "none"  # of --thresholds: labels by multiples of the volatility alone
 MIN_MAX_SETS = ("atb9",)  # sets of features that are levels, and so are scaled to their range
 INT8 = "int8"
@@ -128,6 +130,7 @@ def request_of(chosen: argparse.Namespace) -> SequenceRequest:
 
 def run(request: SequenceRequest) -> int:
     """Train, evaluate, publish, and show what came of it; UserError for what the user must mend."""
+    from gpupipe.artifacts.onnx import export
     from gpupipe.cli import console, sequence_tables
     from gpupipe.workloads.sequence import SEQUENCE as WORKLOAD
     from gpupipe.workloads.sequence import check
@@ -149,14 +152,18 @@ def run(request: SequenceRequest) -> int:
     check.require_trainable(WORKLOAD, panel, settings)
     if sentence := check.step_sentence(settings):
         console.paragraph(to, sentence, "Steps")
+    if request.onnx and SECTION in settings.training.models:
+        export.require()
     whole, worked = _execute(request, settings, (panel, report), to)
+    version = _version(request, settings, panel, to)
     _show(request, whole, to)
-    failed = _publish(request, panel, settings, to)
+    for sentence in version:
+        to.print(sentence)
     if not worked:
         to.print(
             f"Nothing to do: {job.out} holds this run (same data, settings, code and versions); every file checked."
         )
-    return int(failed)
+    return 0
 
 
 def _execute(
@@ -175,28 +182,24 @@ def _execute(
         return job.execute(WORKLOAD, panel, report, settings, asked.out, options, listener)
 
 
-def _publish(request: SequenceRequest, panel: Panel, settings: Config, to: Console) -> bool:
-    """Write the ONNX files and OUT/latest; whether a file differs from its model, and so was not written."""
-    from gpupipe.artifacts.latest import LATEST, publish_latest
+def _version(request: SequenceRequest, settings: Config, panel: Panel, to: Console) -> list[str]:
+    """Write OUT/versions and OUT/latest; what was written and checked, in sentences."""
     from gpupipe.artifacts.load import load
-    from gpupipe.artifacts.onnx import export
-    from gpupipe.data.report import counted
-    from gpupipe.workloads.sequence import files
+    from gpupipe.cli import console
+    from gpupipe.runtime.device import pick
+    from gpupipe.workloads.sequence.versions import write_version
 
-    models, onnx_files = load(request.job.out), files.OnnxFiles()
-    if request.onnx:
-        try:
-            export.require()
-        except UserError as error:  # a run is complete without them
-            to.print(f"No ONNX files: {error}")
-        else:
-            onnx_files = files.write_onnx(models, panel, settings, quantize=request.quantize == INT8)
-            for sentence in onnx_files.sentences:
-                to.print(sentence)
-    if contents := files.version_of(models, onnx_files):
-        folder = publish_latest(models.out, models.manifest["run_key"], contents)
-        to.print(f"{models.out / LATEST} is {folder.relative_to(models.out)}: {counted(len(contents), 'file')}")
-    return bool(onnx_files.failed)
+    if SECTION not in settings.training.models:
+        return []
+    device = pick("cpu")
+    with console.live(to, device) as listener:
+        listener.stage("files of the networks")
+        written = write_version(
+            load(request.job.out), panel.to(device), settings, request.onnx, request.quantize == INT8, listener.stage
+        )
+    if written is None:
+        return []
+    return [f"{pathlib.Path(request.job.out) / LATEST} points to {written.folder}", *written.sentences()]
 
 
 def _show(request: SequenceRequest, whole: dict[str, Any], to: Console) -> None:

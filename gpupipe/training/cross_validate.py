@@ -35,10 +35,15 @@ def title(times: FoldTimes) -> str:
 
 
 def evaluate_folds(
-    workload: Recipe, context: TrainingContext, folds: Folds, stage: Callable[[str], None]
+    workload: Recipe,
+    context: TrainingContext,
+    folds: Folds,
+    stage: Callable[[str], None],
+    keep: Callable[[TrainingContext, Sequence[GroupModels]], Any] = lambda context, trained: None,
 ) -> list[FoldScores]:
     """Train and score every evaluation fold in turn; its models are released once they are scored.
 
+    keep: what else is kept of an origin of the walk-forward (`FoldScores.kept`).
     A killed run resumes from the cached results of these folds, as it does for the published fold.
     Raises UserError, naming the fold, where no label of the fold can be trained.
     """
@@ -55,7 +60,8 @@ def evaluate_folds(
         scores = score_fold(workload, fold_context, times, trained, skipped)
         is_origin = times in folds.walk_forward
         predictions = out_of_sample.fold_predictions(fold_context, times, trained) if is_origin else []
-        scored.append(dataclasses.replace(scores, predictions=predictions))
+        kept = keep(fold_context, trained) if is_origin else None
+        scored.append(dataclasses.replace(scores, predictions=predictions, kept=kept))
     return scored
 
 

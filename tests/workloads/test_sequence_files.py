@@ -1,4 +1,4 @@
-"""The files of networks: ONNX and int8 weights measured on the sealed test, and OUT/latest."""
+"""A run of networks from the command line: OUT/latest, ONNX and int8, scan and backtest, and going on from it."""
 
 from __future__ import annotations
 
@@ -12,87 +12,91 @@ pytest.importorskip("torch", reason="sequence networks are trained by Torch, whi
 pytest.importorskip("onnxruntime", reason="ONNX files are checked by onnxruntime")
 
 from gpupipe.artifacts.load import load
-from gpupipe.artifacts.onnx import checking
+from gpupipe.artifacts.onnx.checking import session_of
 from gpupipe.cli import main
 from gpupipe.data import simulate
 from gpupipe.estimators.torch.sequence_model import FittedNetwork
-from gpupipe.workloads.sequence import SEQUENCE, files
+from gpupipe.evaluation import next_return
 
 QUICK = ("--preset", "fast", "--epochs", "2", "--sequence-length", "8", "--features", "roc_1,natr_14,rsi_14", "--jobs",
          "1", "--horizons", "1", "--thresholds", "0.02", "--skip-plots")  # fmt: skip
+HEADS = ("label_1d_2pct", "direction_1d", "log_return_1")
+
+
+def bars():
+    return simulate(n_symbols=2, n_bars=500, seed=7).replace(group_by="symbol")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, OUT) of a run of two symbols, with int8 weights."""
     place = tmp_path_factory.mktemp("files")
-    table = simulate(n_symbols=2, n_bars=500, seed=7).to_arrow().drop_columns(["sector"])
-    pq.write_table(table, place / "bars.parquet")
+    pq.write_table(bars().to_arrow(), place / "bars.parquet")
     arguments = ("--data", str(place / "bars.parquet"), "--out", str(place / "OUT"), "--quantize", "int8", "--quiet")
     assert main.main(["sequence", *QUICK, *arguments]) == 0
     return place, place / "OUT"
 
 
 def test_every_symbol_has_its_files_in_latest(finished):
-    _, out = finished
-    models = load(out)
-    labels = ("1d_2pct", "direction_1d")
-    onnx = {f"model_{label}{end}.onnx" for label in labels for end in ("", "_int8")}
+    out = finished[1]
+    run_key = load(out).manifest["run_key"]
     for symbol in ("SIM0000", "SIM0001"):
         folder = out / "latest" / symbol
         assert {path.name for path in folder.iterdir()} == {
-            "model.safetensors", "scaler.json", "metadata.json", "history.parquet", *onnx
+            "model.safetensors", "scaler.json", "metadata.json", "history.parquet", "model.onnx", "model_int8.onnx"
         }  # fmt: skip
         network = FittedNetwork.from_content((folder / "model.safetensors").read_bytes())
         about, scaler = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("metadata", "scaler"))
-        assert about["symbol"] == symbol and about["length"] == network.length == 8
-        assert about["run_key"] == models.manifest["run_key"] and set(about["labels"]) == {
-            f"label_{labels[0]}",
-            labels[1],
-        }
-        assert scaler["columns"] == about["columns"] == ["roc_1", "natr_14", "rsi_14"]
+        assert about["sector"] == symbol and about["length"] == network.length == 8
+        assert about["run_key"] == run_key and tuple(about["heads"]) == HEADS
+        assert scaler["columns"] == about["features"]["names"] == ["roc_1", "natr_14", "rsi_14"]
         history = pq.read_table(folder / "history.parquet")
-        assert history.num_rows == 2 and history.column_names == list(network.columns)
-    assert (out / "latest").resolve() == (out / "versions" / models.manifest["run_key"][:12]).resolve()
+        assert history["epoch"].to_pylist() == [1, 2] and set(history["symbol"].to_pylist()) == {symbol}
+        assert (folder / "model_int8.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
+    assert (out / "latest").resolve() == (out / "versions" / run_key[:12]).resolve()
 
 
-def test_int8_costs_are_those_of_the_sealed_test(finished):
+def test_the_onnx_file_of_a_symbol_predicts_all_heads(finished):
     out = finished[1]
-    manifest = json.loads((out / "onnx" / "manifest.json").read_bytes())
-    models, panel = load(out), simulate(n_symbols=2, n_bars=500, seed=7).replace(group_by="symbol")
-    settings = SEQUENCE.settings("fast", None, ["labels.horizons=1", "labels.thresholds=0.02"])
-    for symbol in panel.symbols:
-        warm = models.warm_rows(panel.of_group(symbol))
-        rows, y = files._sealed_test(models, panel, settings, symbol, warm)
-        begin = np.datetime64(models.metadata[symbol]["dates"]["test"][0], "ns").astype(np.int64)
-        assert (panel.of_group(symbol).time_ns[rows.rows] >= begin).all() and 50 < rows.n < warm.n / 2
-        windows = models.inputs(rows)
-        for column, name in enumerate(("trained_2pct", "direction")):
-            path = f"{name}/{symbol}/1d/sequence"
-            cost = manifest["files"][f"{path}_int8.onnx"]["int8"]
-            known = y[:, column] >= 0
-            for key, ending in (("loss", ""), ("quantized_loss", "_int8")):
-                content = (out / "onnx" / f"{path}{ending}.onnx").read_bytes()
-                p = checking.scored(content, windows)[known, y[known, column]]
-                assert cost[key] == pytest.approx(-np.log(p).mean(), rel=1e-6)
-            assert cost["quantized_bytes"] < cost["n_bytes"] and 0 < cost["largest_difference"] < 0.05
+    models, panel = load(out), bars()
+    rows = models.warm_rows(panel.of_group("SIM0001"))
+    session = session_of((out / "latest" / "SIM0001" / "model.onnx").read_bytes())
+    names = [output.name for output in session.get_outputs()]
+    assert set(names) == set(HEADS)
+    outputs = dict(zip(names, session.run(names, {session.get_inputs()[0].name: models.inputs(rows)}), strict=True))
+    predicted = models.predict(panel.of_group("SIM0001"))
+    for label, name in (("label_1d_2pct", "sequence_1d_2pct"), ("direction_1d", "sequence_direction_1d")):
+        np.testing.assert_allclose(outputs[label], predicted.of(name)[rows.rows], atol=1e-5)
+    assert outputs["log_return_1"].shape == (rows.n, 1)
 
 
-def test_a_run_without_networks_has_no_latest(tmp_path, finished, capsys):
-    place, _ = finished
-    arguments = ("--data", str(place / "bars.parquet"), "--out", str(tmp_path / "OUT"), "--models", "linear", "--quiet")
+def test_a_run_without_networks_has_no_latest(tmp_path, finished):
+    arguments = ("--data", str(finished[0] / "bars.parquet"), "--out", str(tmp_path), "--models", "linear", "--quiet")
     assert main.main(["sequence", *QUICK, *arguments]) == 0
-    assert not (tmp_path / "OUT" / "latest").exists() and (tmp_path / "OUT" / "onnx" / "manifest.json").is_file()
-    assert main.main(["sequence", *QUICK, *arguments[:3], str(tmp_path / "B"), *arguments[4:], "--skip-onnx"]) == 0
-    assert not (tmp_path / "B" / "onnx").exists()
+    assert (tmp_path / "manifest.json").is_file() and not (tmp_path / "latest").exists()
+
+
+def test_the_run_says_what_the_next_return_is_worth(finished, capsys):
+    place, out = finished
+    whole = json.loads((out / "summary.json").read_bytes())
+    arguments = ("--data", str(place / "bars.parquet"), "--out", str(out))
+    assert main.main(["sequence", *QUICK, *arguments, "--skip-onnx"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for symbol in ("SIM0000", "SIM0001"):
+        measured = whole["returns"][symbol]
+        assert next_return.sentence(symbol, measured) in printed
+        for name in ("model", *next_return.REFERENCES):
+            assert f"{measured['rmse_return'][name]:.6f} {measured['rmse_price'][name]:.5g}" in printed
+        assert f"ends at {measured['positions']['final_equity']:.3f} after" in printed
+    assert "Nothing to do" in printed and "latest points to" in printed
 
 
 def test_a_network_scans_and_trades_like_any_other(finished, capsys):
     place, out = finished
-    assert main.main(["scan", "--models", str(out), "--data", str(place / "bars.parquet"), "--family", "sequence",
-                      "--json"]) == 0  # fmt: skip
-    assert main.main(["backtest", "--models", str(out), "--data", str(place / "bars.parquet"), "--quiet"]) == 0
-    values = load(out).predict(simulate(n_symbols=2, n_bars=500, seed=7)).of("sequence_direction_1d")
+    data = ("--models", str(out), "--data", str(place / "bars.parquet"))
+    assert main.main(["scan", *data, "--family", "sequence", "--json"]) == 0
+    assert main.main(["backtest", *data, "--quiet"]) == 0
+    values = load(out).predict(bars()).of("sequence_direction_1d")
     assert np.isnan(values[:7]).all() and np.isfinite(values[100:500]).all()
     np.testing.assert_allclose(values[100:500].sum(axis=1), 1, atol=1e-6)
 

@@ -39,7 +39,12 @@ class Weights:
         return xp.ascontiguousarray(product + device.asarray(self.intercept.astype(np.float32)))
 
     def margin_of_rows(self, Z: Any, device: Device) -> Any:
-        """The same for Z float32 (n_rows, n_inputs), for predictions: the bits of a row depend on that row alone."""
+        """The same for Z float32 (n_rows, n_inputs), for predictions: the bits of a row depend on that row alone.
+
+        ValueError for outputs that are not three for each target: the kernel would write beyond its arrays.
+        """
+        if len(self.intercept) % CLASS_COUNT:
+            raise ValueError(f"expected {CLASS_COUNT} outputs for each target, got {len(self.intercept)} in all")
         xp, asarray = device.xp, device.asarray
         margin = xp.empty((Z.shape[0], len(self.intercept)), dtype=xp.float32)
         coefficients, intercept = (asarray(w.astype(np.float32)) for w in (self.coefficients, self.intercept))

@@ -228,10 +228,14 @@ def predict_sequence(models: Sequence[SequenceModel], rows: FeatureRows) -> Any:
 
 def _head_predictions(model: SequenceModel, Z: Any, device: Any) -> Any:
     """float32 (n_rows, n_outputs), of the outputs of the last layer."""
-    margin = model.weights.margin_of_rows(Z, device)
-    if not model.network.heads[model.head].is_value:
-        return to_probability(margin, "softmax", model.class_weight, device)
-    return margin * np.float32(model.network.deviation[model.head]) + np.float32(model.network.centre[model.head])
+    network, weights = model.network, model.weights
+    if not network.heads[model.head].is_value:
+        return to_probability(weights.margin_of_rows(Z, device), "softmax", model.class_weight, device)
+    # Each row is summed by itself: a product of matrices may add some rows up in another order than others.
+    coefficients = device.asarray(weights.coefficients[:, 0].astype(np.float32))
+    margin = (Z * coefficients).sum(axis=1) + np.float32(weights.intercept[0])
+    values = margin * np.float32(network.deviation[model.head]) + np.float32(network.centre[model.head])
+    return values[:, None]
 
 
 def predict_head(network: FittedNetwork, name: str, rows: FeatureRows) -> Any:

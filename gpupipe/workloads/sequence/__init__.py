@@ -3,6 +3,7 @@
 from gpupipe.pipeline.supervised import SupervisedWorkload
 from gpupipe.workloads.equity import recipe as of_equity
 from gpupipe.workloads.sequence import recipe
+from gpupipe.workloads.sequence.measures import ReturnMeasures
 from gpupipe.workloads.sequence.settings import DEFAULT_MODELS, PRESETS, Labels, catalogue
 
 SEQUENCE = SupervisedWorkload(
@@ -18,6 +19,7 @@ SEQUENCE = SupervisedWorkload(
     trades=of_equity.trades_of,
     volatility=of_equity.NATR,
     baselines=of_equity.BASELINES,
+    measures=ReturnMeasures(),
 )
 
 __all__ = ["DEFAULT_MODELS", "PRESETS", "SEQUENCE", "Labels", "catalogue"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpupipe.config import Catalogue, Section
@@ -68,8 +68,10 @@ def catalogue() -> Catalogue:
 
 @functools.cache
 def _catalogue(known: tuple[tuple[str, str], ...]) -> Catalogue:
-    # The networks' section is named here, because `legacy` is a preset of this workload alone.
-    sections = {**registry.sections(), SECTION: Section(SequenceSettings, NETWORKS)}
+    # The networks' section is named here, because `legacy` is a preset of this workload alone, whose datasets hold the
+    # next bar's return.
+    presets = {name: replace(network, return_weight=1.0) for name, network in NETWORKS.items()}
+    sections = {**registry.sections(), SECTION: Section(SequenceSettings, presets)}
     return Catalogue(
         sections={"labels": Section(Labels), **sections},
         models=tuple(name for name, _ in known),
