@@ -169,13 +169,13 @@ class SequenceNetwork(Estimator):
         if rates is not None:
             plan = replace(plan, epochs=len(rates), rates=tuple(rates))
         context = self.context
+        checkpoint = None if context.checkpoints is None else Checkpoint(context.checkpoints, context.key)
         fit = learned.windows(training_set.fit, section, scaler)
         validated: tuple[Any, Any] = (None, None)
         if rates is None:
             validated = learned.windows(_thinned(training_set.validation, section), section, scaler)
         trained = train(
-            network, fit[0], fit[1], validated[0], validated[1], learned.losses, plan,
-            context.checkpoints and Checkpoint(context.checkpoints, context.key),
+            network, fit[0], fit[1], validated[0], validated[1], learned.losses, plan, checkpoint,
             lambda result: context.detail(_words(result, plan.epochs, rates is None)), threads=training_set.threads,
         )  # fmt: skip
         columns = tuple(trained.history[0].row) if trained.history else ("epoch",)
