@@ -14,6 +14,7 @@ from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture
 from gpupipe.estimators.torch.settings import PRESETS
 from gpupipe.evaluation import next_return
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
+from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import sentences
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     names = names_of(baselines)
     rows = whole["models"]
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
+    if sentence := windows_sentence(whole.get("windows")):
+        to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
     show_heads(to, whole)
     show_returns(to, whole)
     tables.show_walk_forward()

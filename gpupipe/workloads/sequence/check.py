@@ -11,6 +11,7 @@ from gpupipe.artifacts.load import group_by_of
 from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import split
+from gpupipe.data.outside import PREFIX
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import WARM_BARS
 from gpupipe.estimators import registry
@@ -26,7 +27,9 @@ NAMED = 3  # symbols or columns in a message
 
 
 def with_outside(settings: Config, panel: Panel) -> Config:
-    """The settings with the panel's columns from outside among the features.
+    """The settings with the panel's columns from outside among the features: all of them, or those that are named.
+
+    FeatureError where the settings name a column that the panel lacks.
 
     >>> from gpupipe.data import simulate
     >>> from gpupipe.workloads.sequence import SEQUENCE
@@ -35,9 +38,13 @@ def with_outside(settings: Config, panel: Panel) -> Config:
     >>> with_outside(SEQUENCE.settings("fast", None, ["training.models=linear"]), panel).features.names
     ('core', 'with_funding')
     """
-    names = tuple(dict.fromkeys((*settings.features.names, *outside.register_of(panel))))
-    if names == settings.features.names:
+    joined = outside.register_of(panel)
+    if any(name.startswith(PREFIX) for name in settings.features.names):
+        outside.require(panel, settings.features.names, "the features that are named")
         return settings
+    if not joined:
+        return settings
+    names = (*settings.features.names, *joined)
     return settings.replace(features=dataclasses.replace(settings.features, names=names))
 
 
