@@ -12,13 +12,20 @@ from gpupipe.cli.summary_tables import SummaryTables
 from gpupipe.cli.tables import figures_table, names_of, print_whole
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture
 from gpupipe.estimators.torch.settings import PRESETS
+from gpupipe.evaluation import next_return
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
+from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gpupipe.estimators.baselines.contract import Baseline
+
+RETURN_TITLES = {
+    next_return.MODEL: "network", next_return.ZERO: "zero", next_return.PERSISTENCE: "last return",
+    next_return.MEAN: "mean",
+}  # fmt: skip
 
 
 def preset_rows() -> list[dict[str, Any]]:
@@ -89,7 +96,10 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     names = names_of(baselines)
     rows = whole["models"]
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
+    if sentence := windows_sentence(whole.get("windows")):
+        to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
     show_heads(to, whole)
+    show_returns(to, whole)
     tables.show_walk_forward()
     for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows})):
         to.print(sentence)
@@ -126,6 +136,41 @@ def show_heads(to: Console, whole: dict[str, Any]) -> None:
             _number(row.get(f"test_prior_{loss}")), interval, skill if known else NO_EVENTS, style=style,
         )  # fmt: skip
     print_whole(to, table)
+
+
+def show_returns(to: Console, whole: dict[str, Any]) -> None:
+    """The next bar's return as the networks predict it, beside zero, the last return and the mean; none without such.
+
+    And the equity of a position that follows the predictions, beside buy and hold.
+    """
+    returns = whole.get("returns", {})
+    measured = {symbol: of_symbol for symbol, of_symbol in returns.items() if of_symbol["rows"]}
+    if measured:
+        to.print(
+            styled("the next bar's return", "bold"),
+            ": root mean squared error of the log-return, and of the price close * exp(return), beside those of no "
+            "change (zero), of the last return again, and of the mean of the training rows.",
+            sep="",
+        )
+        table = figures_table(
+            ("symbol", "predicted by"), ("RMSE of return", "RMSE of price", "MAPE of price %", "gain of the network %")
+        )
+        for symbol, of_symbol in measured.items():
+            for name, title in RETURN_TITLES.items():
+                gain = of_symbol["gain"].get(name)
+                table.add_row(
+                    symbol if name == next_return.MODEL else "", title, f"{of_symbol['rmse_return'][name]:.6f}",
+                    f"{of_symbol['rmse_price'][name]:.5g}", f"{of_symbol['mape_price'][name]:.4f}",
+                    "" if gain is None else sentences.interval_text(gain["gain"], gain["low"], gain["high"]),
+                )  # fmt: skip
+        print_whole(to, table)
+    for symbol, of_symbol in returns.items():
+        to.print(f"{next_return.sentence(symbol, of_symbol)}.")
+        if path := of_symbol.get("positions"):
+            to.print(
+                f"{symbol}: a position by the sign of predictions beyond the costs ends at {path['final_equity']:.3f} "
+                f"after {path['fills']:,} fills, buy and hold at {path['final_buy_and_hold']:.3f} (of 1, after costs)."
+            )
 
 
 def _number(value: float | None) -> str:

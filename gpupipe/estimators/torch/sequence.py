@@ -53,7 +53,7 @@ class SequenceNetwork(Estimator):
     judged = True
     package = "torch"
     extra = "torch"
-    chart_style = ("m2", "triangle-right", (6, 2))
+    chart_style = ("m6", "wedge", (7, 3))
     first_cost_us = (4_000.0, 60.0)
     kernels = (
         "windows.scaled_windows", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
