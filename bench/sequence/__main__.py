@@ -22,6 +22,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
         "--origin-threads", type=int, default=1,
         help="of whole trainings the usual way: small steps are often faster on one, as the step epoch tells",
     )  # fmt: skip
+    options.add_argument(
+        "--jobs", type=int, default=1,
+        help="whole trainings at once: more in a night, and times that compare with each other alone",
+    )  # fmt: skip
     options.add_argument("--steps", type=words, default=list(STEPS))
     options.add_argument("--out", type=pathlib.Path, help="lines are added; what is in it is not measured again")
     options.add_argument("--limit-s", type=float, default=math.inf, help="no measurement begins after so many seconds")
@@ -115,13 +120,24 @@ def quality(chosen: argparse.Namespace, results: Results) -> None:
 
     ways = [("ours", preset) for preset in chosen.presets]
     ways += [("origin", preset) for preset in EPOCH_BARS if preset in chosen.presets]
-    for seed in range(1, chosen.seeds + 1):  # all ways of a seed before the next seed: early lines compare already
-        for path in paths(chosen):
-            for way, preset in ways:
-                threads = chosen.origin_threads if way == "origin" else cores()
-                training = Training(preset, way, seed, threads, chosen.features, chosen.first_rows, chosen.epochs)
-                key = {"series": path.stem, **asdict(training)}
-                show(results.get("training", key, lambda p=path, t=training: in_new_process(p, t)))
+    threads = {"ours": max(1, cores() // chosen.jobs), "origin": chosen.origin_threads}
+    # All ways of a seed before the next seed: early lines compare already.
+    trainings = [
+        (path, Training(preset, way, seed, threads[way], chosen.features, chosen.first_rows, chosen.epochs))
+        for seed in range(1, chosen.seeds + 1) for path in paths(chosen) for way, preset in ways
+    ]  # fmt: skip
+
+    def measure(path: pathlib.Path, training: Training) -> Line:
+        key = {"series": path.stem, "jobs": chosen.jobs, **asdict(training)}
+        return results.get("training", key, lambda: in_new_process(path, training))
+
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        try:
+            for line in pool.map(measure, *zip(*trainings, strict=True)):
+                show(line)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def folds(chosen: argparse.Namespace, results: Results) -> None:
@@ -166,7 +182,7 @@ def show(line: Line) -> None:
 def finish(chosen: argparse.Namespace, results: Results, finished: bool) -> int:
     """Print the tables, the bars in words, and the last line."""
     whole = chosen.first_rows is None and chosen.epochs is None
-    measured = Measured(results, SERIES if whole else chosen.series, whole)
+    measured = Measured(results, SERIES if whole else chosen.series, whole, chosen.jobs)
     if lines := table(measured):
         runs.table(lines)
     bars = [requirement.as_dict() for requirement in requirements(measured)]

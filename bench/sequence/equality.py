@@ -22,7 +22,7 @@ WINDOW_TOLERANCE = 2e-4  # of the range that scaling maps to 0 to 1, or of the d
 def equality(path: pathlib.Path, problem: Problem, settings: Any, n_rows: int | None) -> Line:
     """The largest differences of the nine features and of the scaled windows; SystemExit beyond the tolerances."""
     frame, panel = origin.load(path, n_rows), read_series(path, n_rows)
-    if not np.array_equal(nanoseconds(frame), panel.time_ns):
+    if not np.array_equal(origin.nanoseconds(frame), panel.time_ns):
         raise SystemExit(f"{path.name}: both ways read other rows")
     theirs, mine = origin.features(frame), problem.dataset.X
     if not np.array_equal(np.isnan(theirs), np.isnan(mine)):
@@ -39,8 +39,3 @@ def equality(path: pathlib.Path, problem: Problem, settings: Any, n_rows: int | 
         if not facts[name] <= tolerance:
             raise SystemExit(f"{path.name}: {name} differ by {facts[name]:.3g}, more than {tolerance:g}")
     return {"columns": FEATURES, **facts, "windows_compared": len(rows)}
-
-
-def nanoseconds(frame: Any) -> np.ndarray:
-    """int64 (n_rows,): the timestamps of a pandas frame, UTC."""
-    return frame["timestamp"].astype("datetime64[ns, UTC]").astype("int64").to_numpy()

@@ -34,6 +34,11 @@ def load(path: pathlib.Path, n_rows: int | None = None) -> Any:
     return frame.astype(dict.fromkeys(COLUMNS, "float64")).iloc[:n_rows]
 
 
+def nanoseconds(frame: Any) -> np.ndarray:
+    """int64 (n_rows,): the timestamps of a pandas frame, UTC."""
+    return frame["timestamp"].astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+
+
 def features(frame: Any) -> np.ndarray:
     """float64 (n_rows, 9): the bar, its simple moving averages of 7, 14 and 30 closes, and Wilder's RSI of 14.
 

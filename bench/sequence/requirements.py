@@ -58,12 +58,15 @@ class Measured:
     """The lines of a results file, as the requirements ask for them.
 
     series: names of the series that a complete measurement has.  whole: whether rows and epochs were not cut.
+    jobs: of trainings, how many ran at once: only those of one number have times that compare.
     """
 
-    def __init__(self, results: Results, series: Sequence[str], whole: bool) -> None:
+    def __init__(self, results: Results, series: Sequence[str], whole: bool, jobs: int = 1) -> None:
         self.results, self.series, self.whole = results, tuple(series), whole
         self.trainings: dict[tuple[str, str, str], dict[int, Line]] = {}
         for line in results.of_kind("training"):
+            if line["jobs"] != jobs:
+                continue
             self.trainings.setdefault((line["series"], line["way"], line["preset"]), {})[line["seed"]] = line
 
     def latest(self, kind: str, value: Callable[[Line], float], **key: Any) -> dict[str, float]:

@@ -8,6 +8,7 @@ import json
 import math
 import pathlib
 import platform
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ class TimeIsUpError(Exception):
 
 
 class Results:
-    """Measurements, by kind and key.
+    """Measurements, by kind and key; several threads may measure at once.
 
     path: of the file; None keeps the lines in memory.
     about: facts that all lines share; lines of other facts, such as other versions of libraries, are not used.
@@ -40,6 +41,7 @@ class Results:
         self.path, self.limit_s, self.began = path, limit_s, time.monotonic()
         self.about = runs.record("sequence", torch=version("torch"), processor=processor(), code=code(), **about)
         self.not_compared = (*NOT_COMPARED, *(("processor", "machine") if any_machine else ()))
+        self._lock = threading.Lock()
         self.lines = lines_of(path) if path is not None and path.exists() else []
 
     def get(self, kind: str, key: Line, measure: Callable[[], Line]) -> Line:
@@ -74,13 +76,15 @@ class Results:
     def add(self, kind: str, facts: Line) -> Line:
         """Add a line to the file; the line, as JSON gives it back."""
         text = json.dumps({"kind": kind, **self.about, **runs.bare(facts)})
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                # A line that a kill cut in half must not swallow this one.
-                file.write("\n" * (file.tell() > 0 and not ends_a_line(self.path)) + text + "\n")
-        self.lines.append(json.loads(text))
-        return self.lines[-1]
+        line: Line = json.loads(text)
+        with self._lock:
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a") as file:
+                    # A line that a kill cut in half must not swallow this one.
+                    file.write("\n" * (file.tell() > 0 and not ends_a_line(self.path)) + text + "\n")
+            self.lines.append(line)
+        return line
 
 
 def lines_of(path: pathlib.Path) -> list[Line]:

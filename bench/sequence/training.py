@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -79,8 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("seed", "threads", "first-rows", "most-epochs"):
         parser.add_argument(f"--{name}", type=int, default=None if "-" in name else 1)
     parser.add_argument("--features", default="core")
+    parser.add_argument("--parent", type=int, help="the process without which this one ends, too")
     options = vars(parser.parse_args(arguments))
-    path = options.pop("data")
+    path, parent = options.pop("data"), options.pop("parent")
+    if parent is not None:
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     chosen = Training(**options)
     seconds, problem = timed(
         lambda: problem_of(path.stem, read_series(path, chosen.first_rows), chosen.features)
@@ -89,6 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = {"training_rows": problem.training.n, "validation_rows": problem.validation.n, "reading_s": seconds}
     print(json.dumps({**facts, "peak_bytes": peak_bytes(), "curve": curve.as_list()}))
     return 0
+
+
+def end_with(parent: int) -> None:
+    """End this process once its parent is gone: nobody would read the result, and it would slow what is timed next."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def peak_bytes() -> int | None:
@@ -109,6 +122,7 @@ def in_new_process(path: pathlib.Path, chosen: Training) -> Line:
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     with tempfile.TemporaryFile("w+") as text:
         command = [sys.executable, "-m", "bench.sequence.training", "--data", str(path.resolve()), *words]
+        command += ["--parent", str(os.getpid())]
         process = runs.watch(command, sample=True, stdout=text, cwd=runs.ROOT)
         text.seek(0)
         facts: dict[str, Any] = json.loads(text.read().splitlines()[-1])

@@ -235,7 +235,8 @@ def _spread(chosen: argparse.Namespace) -> int | None:
 
 
 def _check_features(features: FeatureSet) -> None:
-    """Register the user's own features, and refuse names that stand for nothing."""
+    """Register the user's own features and columns from outside, and refuse names that stand for nothing."""
+    from gpupipe.features import outside
     from gpupipe.features.formulas.registry import FeatureError, load_modules
     from gpupipe.features.matrix import feature_names
 
@@ -243,6 +244,7 @@ def _check_features(features: FeatureSet) -> None:
         modules = load_modules(features.modules)
     except FeatureError as error:
         raise UserError(f"features.modules: {error}") from None
+    outside.register(features.names)
     try:
         chosen = feature_names(features.names)
     except ValueError as error:

@@ -64,7 +64,7 @@ class DataRequest:
         return dataclasses.replace(
             self,
             group_by="symbol",
-            known_symbols=tuple(manifest["groups"]),
+            known_symbols=tuple(manifest.get("groups", ())),
             outside_names=tuple(name for name in names if name.startswith(PREFIX)),
         )
 

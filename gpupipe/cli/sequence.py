@@ -152,6 +152,7 @@ def run(request: SequenceRequest) -> int:
     check.require_trainable(WORKLOAD, panel, settings)
     if sentence := check.step_sentence(settings):
         console.paragraph(to, sentence, "Steps")
+    request = _sharing_cores(request, settings, panel, to)
     if request.onnx and SECTION in settings.training.models:
         export.require()
     whole, worked = _execute(request, settings, (panel, report), to)
@@ -164,6 +165,19 @@ def run(request: SequenceRequest) -> int:
             f"Nothing to do: {job.out} holds this run (same data, settings, code and versions); every file checked."
         )
     return 0
+
+
+def _sharing_cores(request: SequenceRequest, settings: Config, panel: Panel, to: Console) -> SequenceRequest:
+    """The request with as many jobs as networks are trained at once, which is measured, unless --jobs says it."""
+    from gpupipe.cli import console
+    from gpupipe.estimators import registry
+    from gpupipe.workloads.sequence import sharing
+
+    registry.require(settings.training.models)
+    if request.job.jobs is not None or (chosen := sharing.measure(panel, settings)) is None:
+        return request
+    console.paragraph(to, chosen.reason, "Cores")
+    return dataclasses.replace(request, job=dataclasses.replace(request.job, jobs=chosen.at_once))
 
 
 def _execute(

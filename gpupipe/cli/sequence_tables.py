@@ -15,7 +15,6 @@ from gpupipe.estimators.torch.settings import PRESETS
 from gpupipe.evaluation import next_return
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
 from gpupipe.evaluation.next_return import MODEL, REFERENCES, ZERO
-from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import position_paths, sentences
 from gpupipe.report.formatting import significant
 from gpupipe.report.group_words import of_symbols
@@ -94,9 +93,9 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     names = names_of(baselines)
     rows = whole["models"]
     tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)), "symbol")
+    tables.show_windows()
     show_heads(to, whole)
-    show_next_return(to, whole)
-    show_windows(to, whole)
+    show_returns(to, whole)
     tables.show_walk_forward()
     for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows}), tables.titles):
         to.print(of_symbols(sentence))
@@ -135,7 +134,7 @@ def show_heads(to: Console, whole: dict[str, Any]) -> None:
     print_whole(to, table)
 
 
-def show_next_return(to: Console, whole: dict[str, Any]) -> None:
+def show_returns(to: Console, whole: dict[str, Any]) -> None:
     """For each symbol the gain of the predicted return over its references, errors of prices, and the sentences.
 
     Nothing for runs without a head of the next bar's return.
@@ -166,12 +165,6 @@ def show_next_return(to: Console, whole: dict[str, Any]) -> None:
         to.print(f"{next_return.sentence(symbol, values)}.")
         if values["rows"]:
             to.print(position_paths.sentence(symbol, values["positions"]))
-
-
-def show_windows(to: Console, whole: dict[str, Any]) -> None:
-    """Which rows have no whole window; nothing for runs whose models do not look back."""
-    if sentence := windows_sentence(whole.get("windows")):
-        to.print(f"Not used: {sentence}")
 
 
 def _gain_text(gain: dict[str, Any]) -> str:

@@ -56,8 +56,7 @@ def show_summary(
         to.print(sentence)
     for sentence in sentences.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
         to.print(sentence)
-    if sentence := windows_sentence(whole.get("windows")):
-        to.print(f"Not used: {sentence}")
+    tables.show_windows()
     tables.show_skipped(whole["skipped"])
     if "warm_start" in whole:
         to.print(summary.warm_sentence(whole["warm_start"]))
@@ -318,6 +317,11 @@ class SummaryTables:
             )
             table.add_row(titles.get(label, label), *cells)
         print_whole(self.to, table)
+
+    def show_windows(self) -> None:
+        """Which rows have no whole window; nothing for a run without models that look back."""
+        if sentence := windows_sentence(self.whole.get("windows")):
+            self.to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
 
     def show_skipped(self, skipped: Sequence[Row], where: str = "") -> None:
         """What was not trained, and why."""

@@ -45,7 +45,7 @@ from gpupipe.training import (
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
 from gpupipe.training.expected_return import GroupTrades
-from gpupipe.training.groups import GroupModels, train
+from gpupipe.training.groups import GroupModels
 from gpupipe.training.prepare import Prepared, prepare
 from gpupipe.training.recipe import Recipe
 from gpupipe.training.score import Baselines, GroupScores, add_intervals, score
@@ -144,19 +144,20 @@ class _SupervisedJob:
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
             job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
-            detail=job.listener.detail,            trades=self._trades(),
+            detail=job.listener.detail, trades=self._trades(),
         )  # fmt: skip
         folds = prepared.folds
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
-        evaluated = cross_validate.evaluate_folds(self.workload, training, folds, job.listener.stage, self._keep)
-        job.listener.stage(f"training, {cross_validate.title(folds.published)}" if evaluated else "training")
+        cold = training
         # Only for the published fold: the earlier run was fitted on rows that the other folds validate or test on.
         if job.earlier:
             start = warm_start.Starting(
                 job.earlier, job.settings, prepared.datasets, prepared.splits, prepared.features_hash
             )
             training = dataclasses.replace(training, earlier=start)
-        published = Published(*train(training))
+        evaluated, published = cross_validate.train_folds(
+            self.workload, cold, training, folds, job.listener.stage, self._keep
+        )
         job.listener.stage("evaluation")
         if job.earlier:
             warm_start.keep_replaced(job.earlier, job.store)

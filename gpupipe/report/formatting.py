@@ -10,24 +10,22 @@ from typing import Any
 from gpupipe.artifacts.summary import title_of
 from gpupipe.report.page import Shown
 
-BARRIER_LABEL = re.compile(r"label_(\d+)d_([\d.]+)pct")
-MULTIPLE_LABEL = re.compile(r"label_(\d+)d_([\d.]+)vol")
+BARRIER_LABEL = re.compile(r"label_(\d+)d_([\d.e+-]+)(pct|vol)")
 
 
 def title_of_label(label: str) -> str:
     """The title of a target by the name of its column of y.
 
-    >>> title_of_label("label_5d_10pct"), title_of_label("next_price")
-    ('5 bars, 10 %', 'next_price')
-    >>> title_of_label("label_1d_1.5vol"), title_of_label("direction_1d")
-    ('1 bar, 1.5 x volatility', 'direction of the next bar')
+    >>> title_of_label("label_5d_10pct"), title_of_label("label_1d_2vol"), title_of_label("next_price")
+    ('5 bars, 10 %', '1 bar, 2 x volatility', 'next_price')
+    >>> title_of_label("direction_1d")
+    'direction of the next bar'
     """
-    parameters: dict[str, Any] = {}
-    if match := BARRIER_LABEL.fullmatch(label):
-        parameters = {"horizon": int(match[1]), "threshold": float(match[2]) / 100}
-    elif match := MULTIPLE_LABEL.fullmatch(label):
-        parameters = {"horizon": int(match[1]), "multiple": float(match[2])}
-    return title_of({"label": label, **parameters})
+    match = BARRIER_LABEL.fullmatch(label)
+    if not match:
+        return title_of({"label": label})
+    size = {"threshold": float(match[2]) / 100} if match[3] == "pct" else {"multiple": float(match[2])}
+    return title_of({"label": label, "horizon": int(match[1]), **size})
 
 
 def titles_in_sentences(whole: Mapping[str, Any]) -> dict[str, str]:
@@ -43,7 +41,8 @@ def titles_in_sentences(whole: Mapping[str, Any]) -> dict[str, str]:
     {'label_1d_1pct': '1 bar, 1 %', 'direction_1d': 'direction of the next bar'}
     """
     titles = {row["label"]: title_of(row) for row in whole["models"]}
-    return {} if all(map(BARRIER_LABEL.fullmatch, titles)) else titles
+    matches = map(BARRIER_LABEL.fullmatch, titles)
+    return {} if all(match and match[3] == "pct" for match in matches) else titles
 
 
 def significant(value: float | None, digits: int = 4) -> Shown | None:

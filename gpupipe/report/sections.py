@@ -192,7 +192,7 @@ def data(whole: Mapping[str, Any]) -> Section:
     text += [] if rows else ["Validation found no problem."]
     parts: list[Any] = [Table("Findings of the validation", columns, rows)] if rows else []
     symbols = [[sector, n] for sector, n in about_data["sectors"].items()]
-    if symbols:  # none where each symbol is its own group
+    if symbols:  # none where symbols have no sector, and are groups of their own
         parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
     return Section("Data", text, parts)
 
@@ -259,7 +259,7 @@ def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
         "learns from these out-of-fold predictions."
     ]
     if sentence := windows_sentence(whole.get("windows")):
-        text.append(f"Not used: {sentence}.")
+        text.append(f"{_sentence(sentence).removesuffix('.')}: they are not used.")
     parts = (
         [Picture("Training, validation and test dates of each fold", path.read_text(encoding="utf-8"))]
         if path.exists()

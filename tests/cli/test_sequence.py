@@ -193,6 +193,24 @@ def test_models_of_symbols_predict_scan_and_trade_without_a_sector_map(finished,
     assert code == 2 and "need the column from outside with_mood" in error and error.count("\n") == 1
 
 
+def test_columns_from_outside_may_be_named_and_are_part_of_the_run(finished, tmp_path, capsys):
+    place, out = finished
+    base = (*QUICK, "--quiet", "--data", place / "btcusd_1h.parquet", "--multiples", "1")
+    code, _, error = call(capsys, "sequence", *base, "--features", "core,with_mood", "--out", tmp_path / "none")
+    assert code == 2 and "named need the column from outside with_mood" in error and not (tmp_path / "none").exists()
+    two = tmp_path / "two.csv"
+    two.write_text((place / "mood.csv").read_text().replace("Mood,words", "mood,noise").replace("xxx", "1"))
+    named = ("--with", two, "--features", "core,with_mood")
+    assert call(capsys, "sequence", *base, *named, "--out", tmp_path / "same") == (0, "", "")
+    before, after = (json.loads((folder / "manifest.json").read_bytes()) for folder in (out, tmp_path / "same"))
+    linear = "direction/btcusd_1h/1d/linear.npz"
+    assert before["files"][linear] == after["files"][linear]  # the same columns, whatever else the files hold
+    two.write_text(two.read_text().replace("Z,0.", "Z,0.9"))
+    assert call(capsys, "sequence", *base, *named, "--out", tmp_path / "same") == (0, "", "")
+    changed = json.loads((tmp_path / "same" / "manifest.json").read_bytes())
+    assert changed["run_key"] != after["run_key"] and changed["files"][linear] != after["files"][linear]
+
+
 def test_one_symbol_of_several_and_all_of_them(tmp_path, capsys):
     data = write_bars(tmp_path / "bars.parquet", 500, ("AAA", "B/B", "CCC"))
     base = (*QUICK, "--data", data, "--quiet")

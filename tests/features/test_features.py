@@ -113,7 +113,7 @@ def test_an_empty_list_and_an_unknown_warm_up_are_refused():
 
 def test_warm_up_is_what_the_table_says():
     values = compute_features(random_panel((N_BARS,) * 2), "all").values
-    for k, name in enumerate(FEATURES):
+    for k, name in enumerate(feature_names("all")):
         for rows in (values[:N_BARS, k], values[N_BARS:, k]):
             known = np.flatnonzero(~np.isnan(rows))
             assert known[0] == warm_up_of(name), name
@@ -123,7 +123,7 @@ def test_warm_up_is_what_the_table_says():
 def test_a_column_does_not_depend_on_the_other_selected_columns(device):
     panel = panel_with_holes().to(device)
     everything = compute_features(panel, "all")
-    for name in FEATURES:
+    for name in feature_names("all"):
         alone = compute_features(panel, name)
         assert alone.names == (name,)
         np.testing.assert_array_equal(device.to_host(alone.values[:, 0]), device.to_host(everything.column(name)), name)
@@ -151,13 +151,13 @@ def test_every_feature_reads_the_present():
     rows = np.flatnonzero(panel.time_ns >= panel.time_ns[270])
     factor = np.random.default_rng(3).uniform(0.2, 5, (len(rows), 5))
     base, changed = (compute_features(p, "all").values[rows] for p in (panel, changed_rows(panel, rows, factor)))
-    for k, name in enumerate(FEATURES):
+    for k, name in enumerate(feature_names("all")):
         if FEATURES[name].family != "calendar":
             assert not np.array_equal(base[:, k], changed[:, k]), name
 
 
 # Qlib adds 1e-12 to ranges and 1 to volumes; all other columns have no such constants.
-SCALE_FREE = [name for name, feature in FEATURES.items() if feature.family != "alpha158"]
+SCALE_FREE = [name for name in feature_names("all") if FEATURES[name].family != "alpha158"]
 
 
 def test_neither_price_level_nor_volume_level_matters():
@@ -204,7 +204,7 @@ def test_hash_follows_names_order_and_definitions():
         dataclasses.replace(features, definitions=(features.definitions[0], "another formula")),
     ]
     assert len({features.hash, *(other.hash for other in others)}) == 4
-    assert len(set(compute_features(panel, "all").definitions)) == len(FEATURES)
+    assert len(set(compute_features(panel, "all").definitions)) == len(feature_names("all"))
 
 
 def test_arrow_has_symbol_time_and_the_columns():

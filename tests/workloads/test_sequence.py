@@ -97,7 +97,8 @@ def test_presets_are_those_of_the_networks():
     assert catalogue.presets == ("fast", "balanced", "quality", "legacy") and catalogue.default_models == ("sequence",)
     for name in catalogue.presets:
         chosen = settings_of(preset=name)
-        assert chosen.sequence == PRESETS[name] and chosen.training.pool == "none" and chosen.preset == name
+        assert chosen.sequence == dataclasses.replace(PRESETS[name], return_weight=1.0)
+        assert chosen.training.pool == "none" and chosen.preset == name
     assert settings_of(preset=None).preset == "balanced"
     assert settings_of("training.pool=all").training.pool == "all"
     with pytest.raises(ConfigError, match="unknown preset 'legaci'; did you mean 'legacy'"):

@@ -108,7 +108,7 @@ class Feature:
             )
         return formula
 
-    @property
+    @functools.cached_property
     def warm_up_bars(self) -> int:
         """The first bar of a symbol, counted from 0, whose value is not NaN."""
         return self.series.warm_up_bars if isinstance(self.series, PanelFunction) else warm_up(self.series)

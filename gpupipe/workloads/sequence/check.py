@@ -11,6 +11,7 @@ from gpupipe.artifacts.load import group_by_of
 from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import split
+from gpupipe.data.outside import PREFIX
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import WARM_BARS
 from gpupipe.estimators import registry
@@ -26,7 +27,9 @@ NAMED = 3  # symbols or columns in a message
 
 
 def with_outside(settings: Config, panel: Panel) -> Config:
-    """The settings with the panel's columns from outside among the features.
+    """The settings with the panel's columns from outside among the features: all of them, or those that are named.
+
+    FeatureError where the settings name a column that the panel lacks.
 
     >>> from gpupipe.data import simulate
     >>> from gpupipe.workloads.sequence import SEQUENCE
@@ -35,9 +38,13 @@ def with_outside(settings: Config, panel: Panel) -> Config:
     >>> with_outside(SEQUENCE.settings("fast", None, ["training.models=linear"]), panel).features.names
     ('core', 'with_funding')
     """
-    names = tuple(dict.fromkeys((*settings.features.names, *outside.register_of(panel))))
-    if names == settings.features.names:
+    joined = outside.register_of(panel)
+    if any(name.startswith(PREFIX) for name in settings.features.names):
+        outside.require(panel, settings.features.names, "the features that are named")
         return settings
+    if not joined:
+        return settings
+    names = (*settings.features.names, *joined)
     return settings.replace(features=dataclasses.replace(settings.features, names=names))
 
 
@@ -82,13 +89,12 @@ def require_trainable(workload: Recipe, panel: Panel, settings: Config) -> None:
 
     Where some symbols can be trained, the others are skipped by the run, which says so.
     """
-    problems = {symbol: _constant(panel.where([name == symbol for name in panel.symbols])) for symbol in panel.symbols}
+    problems = _constant(panel)
     _refuse_if_all(problems)
-    for symbol in panel.symbols:
-        if not problems[symbol]:
-            problems[symbol] = _unknown(panel.where([name == symbol for name in panel.symbols]), settings)
+    problems |= {symbol: problem for symbol, problem in _unknown(panel, settings).items() if not problems[symbol]}
     _refuse_if_all(problems)
-    _refuse_if_all(problems | _too_short(workload, panel, settings))
+    short = _too_short(workload, panel, settings)
+    _refuse_if_all({symbol: problem or short[symbol] for symbol, problem in problems.items()})
 
 
 def _refuse_if_all(problems: dict[str, str]) -> None:
@@ -99,32 +105,43 @@ def _refuse_if_all(problems: dict[str, str]) -> None:
         raise UserError(f"nothing can be trained: {listed}{more}")
 
 
-def _constant(bars: Panel) -> str:
-    """Why the closes of a symbol cannot be learned from; "" where they move."""
-    close = bars.device.to_host(bars.close)
-    close = close[np.isfinite(close)]
-    if not len(close):
-        return "no close is known"
-    return f"every close is {close[0]:g}, and a constant series has no direction" if np.ptp(close) == 0 else ""
+def _constant(panel: Panel) -> dict[str, str]:
+    """By symbol, why its closes cannot be learned from; "" where they move."""
+    close, offsets = panel.device.to_host(panel.close), panel.device.to_host(panel.offsets)
+    problems = {}
+    for k, symbol in enumerate(panel.symbols):
+        known = close[offsets[k] : offsets[k + 1]]
+        known = known[np.isfinite(known)]
+        if not len(known):
+            problems[symbol] = "no close is known"
+        elif np.ptp(known) == 0:
+            problems[symbol] = f"every close is {known[0]:g}, and a constant series has no direction"
+        else:
+            problems[symbol] = ""
+    return problems
 
 
-def _unknown(bars: Panel, settings: Config) -> str:
-    """The features that no row can do without and that no late row knows; "" where all are known."""
-    tail = bars.take(np.arange(bars.n_rows) >= bars.n_rows - TAIL)
-    if tail.n_rows <= WARM_BARS:
-        return ""  # too short, which is said with the numbers
-    features = compute_features(tail, settings.features.names)
-    xp = bars.device.xp
-    never = [
-        name for k, name in enumerate(features.names)
-        if warm_up_of(name) <= WARM_BARS and bool(xp.isnan(features.values[:, k]).all())
-    ]  # fmt: skip
-    if not never:
-        return ""
-    columns = [name for name in bars.columns if bool(xp.isnan(bars.columns[name]).all())]
-    reason = f", because no {' and no '.join(columns)} is" if columns else ""
-    shown = ", ".join(never[:NAMED]) + (f" and {len(never) - NAMED} more" if len(never) > NAMED else "")
-    return f"{shown} not known in any of the last {tail.n_rows:,} bars{reason}; choose others by --features"
+def _unknown(panel: Panel, settings: Config) -> dict[str, str]:
+    """By symbol, the features that no row can do without and that no late row knows; "" where all are known."""
+    xp, to_host = panel.device.xp, panel.device.to_host
+    tail = panel.take(xp.arange(panel.n_rows) >= panel.offsets[1:][panel.symbol_of_row] - TAIL, keep_empty=True)
+    features, offsets = compute_features(tail, settings.features.names), to_host(tail.offsets)
+    needed = np.array([warm_up_of(name) <= WARM_BARS for name in features.names])
+    problems = {}
+    for k, symbol in enumerate(tail.symbols):
+        rows = slice(offsets[k], offsets[k + 1])
+        n_rows = int(offsets[k + 1] - offsets[k])
+        never = needed & to_host(xp.isnan(features.values[rows]).all(axis=0))
+        problems[symbol] = ""
+        if n_rows > WARM_BARS and never.any():  # a shorter symbol has too few rows, which is said with their numbers
+            names = [features.names[j] for j in np.flatnonzero(never)]
+            empty = [name for name, column in tail.columns.items() if bool(xp.isnan(column[rows]).all())]
+            reason = f", because no {' and no '.join(empty)} is" if empty else ""
+            shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            problems[symbol] = (
+                f"{shown} not known in any of the last {n_rows:,} bars{reason}; choose others by --features"
+            )
+    return problems
 
 
 def _too_short(workload: Recipe, panel: Panel, settings: Config) -> dict[str, str]:

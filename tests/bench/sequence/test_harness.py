@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
+from bench import runs
 from bench.sequence.__main__ import main
 
 torch = pytest.importorskip("torch", reason="torch is not installed (the extra torch)")
@@ -30,7 +35,7 @@ def measured(series, tmp_path_factory):
     """(options, lines of the file) of one call with every step."""
     out = tmp_path_factory.mktemp("sequence") / "lines.jsonl"
     options = ["--data", str(series.parent), "--series", series.stem, "--presets", "fast,legacy"]
-    options += ["--seeds", "1", "--epochs", "2", "--times", "1", "--features", "atb9", "--out", str(out)]
+    options += ["--seeds", "1", "--jobs", "2", "--epochs", "2", "--times", "1", "--features", "atb9", "--out", str(out)]
     assert main(options) == 0
     return options, [json.loads(line) for line in out.read_text().splitlines()]
 
@@ -47,6 +52,7 @@ def test_every_step_adds_its_lines(measured):
             assert line["validation_loss"] == min(epoch["validation_loss"] for epoch in line["curve"])
         elif line["kind"] == "stages":
             assert all(facts["origin"] > 0 and facts["ours"] > 0 for facts in line["stages"].values())
+    assert {line["jobs"] for line in lines if line["kind"] == "training"} == {2}
     assert not any("/" in json.dumps(line.get("data", "")) for line in lines), "no folders of this machine"
 
 
@@ -120,3 +126,32 @@ def test_the_loss_of_both_ways_is_the_same(problem):
     assert ours.loss_of(network, problem, dataclasses.replace(SHORT, scaling="minmax")) == pytest.approx(
         theirs, rel=1e-4
     )
+
+
+def test_a_training_ends_with_the_call_that_began_it(series, tmp_path):
+    """Its parent is killed; no training is left behind that would slow what is timed next."""
+    code = (
+        "import os, subprocess, sys\n"
+        "command = [sys.executable, '-m', 'bench.sequence.training', '--data', sys.argv[1], '--preset', 'legacy', "
+        "'--way', 'ours', '--features', 'atb9', '--parent', str(os.getpid())]\n"
+        "print(subprocess.Popen(command, stdout=open(sys.argv[2], 'w')).pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(series), str(tmp_path / "result")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=runs.ROOT) as parent:
+        training = int(parent.stdout.readline())
+        assert pathlib.Path(f"/proc/{training}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 60  # loading Torch takes some seconds, more on a busy machine
+    while is_running(training) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not is_running(training)
+    assert not (tmp_path / "result").read_text(), "it did not end by itself"
+
+
+def is_running(process):
+    """Whether a process is there and no zombie, which whoever adopted it may not have buried yet."""
+    try:
+        return pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -16,7 +16,8 @@ def training(series, preset, seed, way="ours", scale=1.0):
         {"seconds": s * scale, "loss": 1.0, "validation_loss": v, "rate": 0.1} for s, v in CURVES[preset]
     ]  # fmt: skip
     return {
-        "series": series, "preset": preset, "way": way, "seed": seed, "curve": curve, "seconds": curve[-1]["seconds"],
+        "series": series, "preset": preset, "way": way, "seed": seed, "jobs": 1, "curve": curve,
+        "seconds": curve[-1]["seconds"],
         "validation_loss": min(v for _, v in CURVES[preset]), "epochs": len(curve), "peak_bytes": 2**30,
     }  # fmt: skip
 
@@ -58,6 +59,7 @@ def test_what_is_not_measured_in_full_neither_holds_nor_fails():
     assert by_name(requirements(measured()))["validation loss of quality over legacy's"].holds is None
     for partial in (measured(n_seeds=4), measured(whole=False)):
         assert by_name(requirements(partial))["whole training of fast, times faster than legacy's"].holds is None
+    assert table(Measured(measured().results, SERIES, True, jobs=2)) == [], "two at once take longer each"
     one_series = Measured(measured().results, (*SERIES, "c"), True)
     found = by_name(requirements(one_series))
     assert found["epoch of fast, times faster than steps of its own batch"].holds is None
