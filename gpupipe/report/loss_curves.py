@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.report import sequence_charts
-from gpupipe.report.formatting import title_of_label
+from gpupipe.report.formatting import significant, title_of_label
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.report.sequence_charts import TRAINING, VALIDATION
 
@@ -122,7 +122,7 @@ def _summary(symbol: str, epochs: Sequence[Row], best: int) -> list[Any]:
     kept = next(line for line in epochs if line["epoch"] == best)
     losses = [_number(kept["loss"]), _number(kept["validation_loss"])]
     n = sum(line["epoch"] > 0 for line in epochs)  # epoch 0 is the network that a training went on from
-    return [symbol, n, best, *losses, epochs[0]["rate"], epochs[-1]["rate"]]
+    return [symbol, n, best, *losses, *(significant(line["rate"], 3) for line in (epochs[0], epochs[-1]))]
 
 
 def _thinned(epochs: Sequence[Row], most: int, best: int) -> list[Row]:

@@ -62,13 +62,13 @@ def sentence(symbol: str, positions: Mapping[str, Any]) -> str:
 
     >>> positions = {"cost_of_a_fill": 0.0003, "final_equity": 0.4, "final_buy_and_hold": 3.39, "fills": 195}
     >>> sentence("BTC", positions)
-    'BTC: positions by the predicted return end at 0.400 of 1 after 195 fills of 0.03 % each, buy and hold at 3.390.'
+    'BTC: positions by the predicted return turn 1 into 0.400 after 195 fills of 0.03 % each, buy and hold into 3.390.'
     """
     fills, cost = positions["fills"], f"{100 * positions['cost_of_a_fill']:.3g} %"
     after = f"after {fills:,} fills of {cost} each" if fills != 1 else f"after one fill of {cost}"
     return (
-        f"{symbol}: positions by the predicted return end at {positions['final_equity']:.3f} of 1 {after}, buy and "
-        f"hold at {positions['final_buy_and_hold']:.3f}."
+        f"{symbol}: positions by the predicted return turn 1 into {positions['final_equity']:.3f} {after}, buy and "
+        f"hold into {positions['final_buy_and_hold']:.3f}."
     )
 
 

@@ -50,7 +50,7 @@ def test_a_symbol_has_its_gains_skill_signs_and_errors_in_a_line():
     flat = " ".join(text.split())
     assert "BTC: the next bar's return is predicted with skill: gain in squared error over zero return" in flat
     assert "few: the next bar's return was predicted on too few rows (12) to judge." in flat
-    assert "BTC: positions by the predicted return end at 0.500 of 1 after 1,234 fills of 0.03 % each" in flat
+    assert "BTC: positions by the predicted return turn 1 into 0.500 after 1,234 fills of 0.03 % each" in flat
     assert "origins together" not in flat
     walk = {"returns": returns, "walk_forward": {"origins": [{}, {}]}}
     assert "The test bars of 2 origins together." in " ".join(printed(show_returns, walk).split())

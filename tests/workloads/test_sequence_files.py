@@ -87,7 +87,7 @@ def test_the_run_says_what_the_next_return_is_worth(finished, capsys):
         assert next_return.sentence(symbol, measured) in printed
         for gain in measured["gain"].values():
             assert f"{100 * gain['gain']:z.2f} [{100 * gain['low']:z.2f}, {100 * gain['high']:z.2f}]" in printed
-        assert f"end at {measured['positions']['final_equity']:.3f} of 1 after" in printed
+        assert f"turn 1 into {measured['positions']['final_equity']:.3f} after" in printed
     assert "Nothing to do" in printed and "latest points to" in printed
 
 
