@@ -18,6 +18,7 @@ from gpupipe.estimators.earlier import warm_start_of
 from gpupipe.estimators.linear import softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
+from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.torch import onnx
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Head
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
@@ -70,6 +71,8 @@ class SequenceNetwork(Estimator):
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[SequenceModel] | None
     ) -> list[SequenceModel]:
         """One model for each target, all on one network. The epochs, with their rates, are choices of the final fit."""
+        if (n_classes := training_set.target.n_classes) > CLASS_COUNT:
+            raise UserError(f"{self.name} predicts values, or two or three classes, not {n_classes}: leave it out")
         begun = next(iter(self.earlier.by_group.values()))[0].network if self.earlier else None
         rates = frozen_choices[0].network.rates if frozen_choices else None
         network = self._network(training_set, settings.sequence, begun, rates)
@@ -89,8 +92,8 @@ class SequenceNetwork(Estimator):
     ) -> list[SequenceModel]:
         """One model for each target: the pooled one, with a head of the group's own where it clearly helps."""
         use_own = [model.own is not None for model in frozen_choices] if frozen_choices else None
-        value = training_set.target.kind == "value"
-        if len(training_set.groups) == 1 or value or (use_own is not None and not any(use_own)):
+        three_classes = training_set.target.n_classes == CLASS_COUNT  # as the regression has them
+        if len(training_set.groups) == 1 or not three_classes or (use_own is not None and not any(use_own)):
             return list(pooled)
         tuned = _tuned_heads(training_set, group, settings.sequence, pooled)
         if use_own is None:
