@@ -183,8 +183,8 @@ class SequenceNetwork(Estimator):
         context = self.context
         trained = train(
             network,
-            *learned.windows(training_set.fit, section, scaler),
-            *(learned.windows(_thinned(training_set.validation, section), section, scaler) if rates is None
+            *learned.windows(training_set.fit, section, scaler, weighted=True),
+            *(learned.windows(_thinned(training_set.validation, section), section, scaler, False) if rates is None
               else (None, None)),
             learned.losses, plan, context.checkpoints and Checkpoint(context.checkpoints, context.key),
             lambda result: context.detail(_words(result, plan.epochs, rates is None)), threads=training_set.threads,
@@ -220,8 +220,10 @@ class _Learned:
     first_biases: np.ndarray
     columns: Callable[[RowView], list[Any]]
 
-    def windows(self, parts: Mapping[str, RowView], section: SequenceSettings, scaler: WindowScaler) -> tuple[Any, Any]:
-        """Windows of the rows of all groups, and their targets."""
+    def windows(
+        self, parts: Mapping[str, RowView], section: SequenceSettings, scaler: WindowScaler, weighted: bool
+    ) -> tuple[Any, Any]:
+        """Windows of the rows of all groups, and their targets; only rows that are fitted have weights."""
         from gpupipe.estimators.torch.losses import HeadTargets
         from gpupipe.estimators.torch.windows import Windows
 
@@ -231,7 +233,7 @@ class _Learned:
         columns = [xp.concatenate(column) for column in zip(*map(self.columns, views), strict=True)]
         n_values = len(self.heads) - views[0].n_targets
         weights: list[Any] = [None] * len(self.heads)
-        if views[0].weight is not None:
+        if weighted and views[0].weight is not None:
             joined = xp.concatenate([view.weight for view in views])
             weights = [*(joined[:, k] for k in range(joined.shape[1])), *[None] * n_values]
         return windows, HeadTargets.of(columns, weights, windows.torch_device)

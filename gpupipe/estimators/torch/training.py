@@ -116,6 +116,7 @@ class _Loop:
         self.network, self.fit, self.plan = network, fit, plan
         self.validation, self.validation_targets = validation, validation_targets
         self.losses = HeadLosses(losses, fit.torch_device)
+        self.validation_losses = self.losses.corrected()
         self.parameters = closed.enter_context(training_mode(network, plan.heads_only))
         self.optimizer = adam(self.parameters, plan.rate, fit.torch_device)
         self.autocast = autocast_of(plan.precision, fit.torch_device)
@@ -195,7 +196,7 @@ class _Loop:
         """Validation loss, and that of each head."""
         assert self.validation is not None and self.validation_targets is not None
         sums, counts = evaluate(
-            self.network, self.validation, self.validation_targets, self.losses, self.workers, self.autocast
+            self.network, self.validation, self.validation_targets, self.validation_losses, self.workers, self.autocast
         )
         loss, heads = self.losses.means(sums.cpu().numpy(), counts.cpu().numpy())
         if not counts.any():

@@ -342,3 +342,26 @@ def test_four_classes_are_refused():
     training_set = dataclasses.replace(fold_of({"a": view}, {"a": view}), target=target)
     with pytest.raises(UserError, match="two or three classes, not 4"):
         fit_pool("sequence", training_set, settings_of())
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_validation_measures_the_predicted_probabilities_of_rows_that_count_alike(class_weight):
+    """The losses that stop a training are those of the published probabilities, whatever weighs in the fit."""
+    training_set = fold(("a", "b"), class_weight=class_weight, base=(-2.5, 0.0, -2.5))
+    rng = np.random.default_rng(0)
+
+    def weighted(part):
+        views = part.items()
+        return {g: rows.with_weight(rng.uniform(0.1, 3, rows.y.shape).astype(np.float32)) for g, rows in views}
+
+    training_set = dataclasses.replace(
+        training_set, fit=weighted(training_set.fit), validation=weighted(training_set.validation)
+    )
+    pooled = fit_pool("sequence", training_set, settings_of())
+    network = pooled[0].network
+    best = network.history[len(network.rates) - 1]
+    views = training_set.validation.values()
+    for k, head in enumerate(network.heads):
+        predictions = np.concatenate([predict_sequence(pooled, rows.features)[:, k] for rows in views])
+        loss = log_loss(predictions.astype(np.float64), np.concatenate([rows.y[:, k] for rows in views]))
+        assert best[network.columns.index(head.name)] == pytest.approx(loss, rel=1e-5)
