@@ -29,6 +29,7 @@ HEAVY = (
 WITH_KERNELS = (
     "gpupipe.kernels", "gpupipe.estimators", "gpupipe.artifacts", "gpupipe.training", "gpupipe.pipeline",
     "gpupipe.serving", "gpupipe.report", "gpupipe.workloads", "gpupipe.api", "gpupipe.cli.summary_tables",
+    "gpupipe.cli.sequence_tables",
 )  # fmt: skip
 # They define modules of Torch, and so import it at their top; others import them inside the functions that use them.
 WITH_TORCH = {

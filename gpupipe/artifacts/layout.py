@@ -14,18 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MANIFEST = "manifest.json"
-SUFFIXES = (
-    ".ubj",
-    ".npz",
-    ".txt",
-    ".cbm",
-    ".safetensors",
-    ".json",
-    ".py",
-    ".parquet",
-)  # of files that a run publishes in folders
+SUFFIXES = (  # of files that a run publishes in folders
+    ".ubj", ".npz", ".txt", ".cbm", ".safetensors", ".json", ".py", ".parquet",
+)  # fmt: skip
 IMPORTANCE = "importance.json"
 MODELS = "trained"  # the names of folders of OUT with models begin so
+DIRECTIONS = "direction"  # or are this, of labels of the next bar's direction
 WALKED = "walk_forward"  # the folder of OUT with the predictions of a walk-forward (out_of_sample_store.py)
 MODULES = "features"  # the folder of OUT with the Python files of the user's features
 

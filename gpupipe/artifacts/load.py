@@ -24,6 +24,7 @@ from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import Model
 from gpupipe.estimators.stacking.contract import StackedModel
 from gpupipe.evaluation.expected_return import ExpectedReturn
+from gpupipe.features import outside
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
@@ -119,6 +120,11 @@ class Models:
     lookback: Lookback = NO_LOOKBACK
 
     @property
+    def group_by(self) -> str:
+        """What the run grouped symbols by: an attribute of its panel, or "symbol"; "sector" in older runs."""
+        return group_by_of(self.manifest)
+
+    @property
     def families(self) -> tuple[str, ...]:
         """Names of the families that there are models of."""
         return self._families(None)
@@ -151,6 +157,7 @@ class Models:
         Raises StoreError when this gpupipe computes other features than those that the models were trained on, or no
         group of the panel has models.
         """
+        panel = self.grouped(panel)
         chosen, columns = self._families(families), self.columns(families)
         names = tuple(f"{family}_{label.removeprefix('label_')}" for family, label in columns)
         xp, device = panel.device.xp, panel.device
@@ -170,6 +177,14 @@ class Models:
                 if (label, family) in predictions:
                     values[at[warm], k] = predictions[label, family]
         return Predictions(values, names, self.target.class_names, panel)
+
+    def grouped(self, panel: Panel) -> Panel:
+        """The panel with the groups that the models were trained for; StoreError where it lacks their attribute."""
+        if panel.group_by == self.group_by:
+            return panel
+        if self.group_by != "symbol" and self.group_by not in panel.attributes:
+            raise StoreError(f"the models of {self.out} are for groups by {self.group_by}, which the panel lacks")
+        return panel.replace(group_by=self.group_by)
 
     def known_groups(self, panel: Panel) -> list[str]:
         """The groups of a panel that have models; StoreError where there is none."""
@@ -223,6 +238,7 @@ class Models:
         out, compared_since: see `compute_features`.
         """
         load_contents(self.modules)
+        outside.require(panel, self.feature_names, f"the models of {self.out}")
         missing = [name for name in self.feature_names if name not in FEATURES]
         if missing:
             raise StoreError(
@@ -345,6 +361,11 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
         root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs,
         expected_returns, base_rates, lookback,
     )  # fmt: skip
+
+
+def group_by_of(manifest: Mapping[str, Any]) -> str:
+    """What the run of a manifest grouped symbols by; "sector" for an older one, which does not say it."""
+    return str(manifest.get("group_by", "sector"))
 
 
 def _target_of(manifest: dict[str, Any], folders: dict[str, tuple[str, dict[str, Any]]]) -> Target:

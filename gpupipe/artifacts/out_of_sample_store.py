@@ -19,6 +19,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.data.report import data_hash
 from gpupipe.evaluation.expected_return import ExpectedReturn, ranker_of
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256
+from gpupipe.targets.target import folder_name
 
 if TYPE_CHECKING:
     import pyarrow
@@ -167,7 +168,7 @@ def publish(
     for group in dict.fromkeys(fold.group for groups in predictions for fold in groups):
         folds = [next((fold for fold in groups if fold.group == group), None) for groups in predictions]
         group_panel = panel.of_group(group)
-        name = f"{FOLDER}/{group}.parquet"
+        name = f"{FOLDER}/{folder_name(group)}.parquet"
         entries[name] = store.publish(name, _parquet(_table(group_panel, folds, models)))
         cutoffs = [dict(zip(fold.models, fold.cutoffs, strict=True)) if fold else {} for fold in folds]
         description[group] = {

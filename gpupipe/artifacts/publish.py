@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from gpupipe.artifacts.layout import IMPORTANCE, MODELS, MODULES, SUFFIXES, WALKED
+from gpupipe.artifacts.layout import DIRECTIONS, IMPORTANCE, MODELS, MODULES, SUFFIXES, WALKED
 from gpupipe.artifacts.manifest import entry_of
 from gpupipe.features.formulas.registry import Module
 from gpupipe.store.content_store import FORMAT, Store, dump_json, write_atomic
@@ -65,5 +65,5 @@ def remove_stale_files(store: Store, entries: dict[str, dict[str, Any]]) -> None
 def _published_folders(store: Store, entries: dict[str, dict[str, Any]]) -> list[pathlib.Path]:
     """The folders directly below OUT that hold published files of this run or of an earlier one."""
     names = {path.split("/")[0] for path in entries if "/" in path}
-    names |= {MODULES, WALKED, *(path.name for path in store.out.glob(f"{MODELS}*"))}
+    names |= {MODULES, WALKED, DIRECTIONS, *(path.name for path in store.out.glob(f"{MODELS}*"))}
     return [store.out / name for name in sorted(names) if (store.out / name).is_dir()]

@@ -129,7 +129,11 @@ def write(store: Store, whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(whole["models"]), buffer, compression="zstd")
+    rows = whole["models"]
+    # Labels may be defined by different parameters; Arrow would keep those of the first row alone.
+    keys = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in keys} for row in rows]), buffer,
+                   compression="zstd")  # fmt: skip
     entries = {}
     for name, content in ((JSON, dump_json(whole)), (PARQUET, buffer.getvalue())):
         write_atomic(store.out / name, content)
@@ -179,12 +183,18 @@ def reuse_sentence(units: dict[str, Any]) -> str:
 def title_of(row: Mapping[str, Any]) -> str:
     """The title of a row's target: "5 bars, 10 %" with a horizon and a threshold, else the name of its column of y.
 
+    A multiple of the volatility stands in the place of a threshold.
+
+    >>> title_of({"label": "label_5d_2vol", "horizon": 5, "multiple": 2.0})
+    '5 bars, 2 x volatility'
     >>> title_of({"label": "label_5d_10pct", "horizon": 5, "threshold": 0.1}), title_of({"label": "next_price"})
     ('5 bars, 10 %', 'next_price')
     """
-    if row.get("horizon") is None or row.get("threshold") is None:
+    if row.get("horizon") is None or (row.get("threshold") is None and row.get("multiple") is None):
         return str(row["label"])
     bars = "1 bar" if row["horizon"] == 1 else f"{row['horizon']} bars"
+    if row.get("threshold") is None:
+        return f"{bars}, {row['multiple']:g} x volatility"
     return f"{bars}, {percent(row['threshold'])} %"
 
 

@@ -20,7 +20,7 @@ from gpupipe.data.halts import halted_rows
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, dump_json, sha256_of, write_atomic
-from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
+from gpupipe.targets.classes import CLASSES, has_fixed_barriers, horizon_and_threshold, percent
 from gpupipe.targets.trade_return import LONG, SHORT
 
 FILE = "cutoffs.json"  # in OUT
@@ -69,6 +69,8 @@ class Cutoffs:
         """The models (artifacts.Models) with these cutoffs instead of those they were published with."""
         chosen = {}
         for sector, label, family in models.cutoffs:
+            if not has_fixed_barriers(models.target, label):
+                continue
             key = (family, *horizon_and_threshold(models.target, label))
             if key in self.sides:
                 chosen[sector, label, family] = tuple(side.cutoff for side in self.sides[key])
@@ -156,14 +158,17 @@ def choose(models: Any, panel: Panel, rules: Rules) -> Cutoffs:
     Raises UserError where the panel holds no validation row of a sector that has models.
     """
     parts = [_validation_part(models, sector, bars) for sector, bars in _before_test(models, panel)]
-    columns = [(family, *horizon_and_threshold(models.target, label)) for family, label in models.columns()]
+    columns = {
+        m: (family, *horizon_and_threshold(models.target, label))
+        for m, (family, label) in enumerate(models.columns()) if has_fixed_barriers(models.target, label)
+    }  # fmt: skip
     dates = np.unique(np.concatenate([panel.device.to_host(part.panel.time_ns) for part in parts]))
-    chosen: dict[tuple[str, int, float], list[Side]] = {column: [] for column in columns}
+    chosen: dict[tuple[str, int, float], list[Side]] = {column: [] for column in columns.values()}
     for side, word, called in ((LONG, "long", "BUY"), (SHORT, "short", "SELL")):
         side_rules = dataclasses.replace(rules, side=word)
-        for h, t in dict.fromkeys(key[1:] for key in columns):
+        for h, t in dict.fromkeys(key[1:] for key in columns.values()):
             bet = Bet(h, t, side, CLASSES.index(called), side_rules)
-            numbers = [m for m, key in enumerate(columns) if key[1:] == (h, t)]
+            numbers = [m for m, key in columns.items() if key[1:] == (h, t)]
             for m, best in zip(numbers, _best_cutoffs(parts, dates, bet, numbers), strict=True):
                 chosen[columns[m]].append(best)
     spans = [models.metadata[sector]["dates"]["validation"] for sector in panel.groups if sector in models.metadata]

@@ -25,6 +25,7 @@ from gpupipe.evaluation import multiple_testing
 from gpupipe.evaluation.block_bootstrap import block_length
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256, sha256_of, write_atomic
+from gpupipe.targets.classes import untraded_sentence
 
 if TYPE_CHECKING:
     import pyarrow
@@ -194,7 +195,10 @@ def _unaltered(folder: pathlib.Path, files: dict[str, str]) -> bool:
 
 def _same_data(trained: dict[str, Any], source: OutOfSample, data_hash: str) -> str:
     """Whether these are the data of the training, in words.  trained: the summary of the run."""
-    return "; ".join(filter(None, [_rows_of(trained, source.panel, data_hash), absent_sentence(source.absent)]))
+    sentences = [_rows_of(trained, source.panel, data_hash), absent_sentence(source.absent)]
+    if source.untraded:
+        sentences.append(untraded_sentence(source.untraded).rstrip("."))
+    return "; ".join(filter(None, sentences))
 
 
 def _rows_of(trained: dict[str, Any], panel: Panel, data_hash: str) -> str:

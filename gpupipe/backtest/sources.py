@@ -13,7 +13,8 @@ from gpupipe.backtest.choices import SEALED
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation.expected_return import ExpectedReturn, lean_of, ranker_of
 from gpupipe.runtime.errors import UserError
-from gpupipe.targets.classes import horizon_and_threshold, percent
+from gpupipe.targets.classes import has_fixed_barriers, horizon_and_threshold, percent, untraded_sentence
+from gpupipe.targets.triple_barrier import label_names
 
 if TYPE_CHECKING:
     from gpupipe.artifacts.out_of_sample_store import StoredPredictions
@@ -40,6 +41,7 @@ class OutOfSample:
     lean: float32 (n_rows, n_models), on the host: the log-odds that the expected returns of each model read
         (`expected_return.lean_of`); None without expected returns.
     absent: sectors that the panel lacks, with whose symbols the expected returns were learned (`absent_groups`).
+    untraded: labels of the run without barriers of a fixed size, which are left out.
 
     Raises InSampleError if any row outside of its sector's time has a probability; ValueError for a wrong shape.
 
@@ -66,6 +68,7 @@ class OutOfSample:
     expected_returns: Sequence[Sequence[Sequence[ExpectedReturn | None]]] | None = None
     lean: np.ndarray | None = field(default=None, repr=False)
     absent: tuple[str, ...] = ()
+    untraded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_models, n_sectors = len(self.families), len(self.panel.groups)
@@ -193,6 +196,10 @@ def sealed_test(
         first = np.datetime64(min(begins.values()), "ns").astype("datetime64[s]")
         raise UserError(f"the data hold no row from {first} on, where the sealed test begins: give the data of the run")
     columns = models.columns(families)
+    untraded = [label for label in models.target.names if not has_fixed_barriers(models.target, label)]
+    columns = [(family, label) for family, label in columns if label not in untraded]
+    if not columns:
+        raise UserError(f"{models.out}: no label can be traded. {untraded_sentence(untraded)}")
     labels = [horizon_and_threshold(models.target, label) for _, label in columns]
     cutoffs = np.full((len(columns), len(panel.groups), 2), np.nan, np.float32)
     for m, (family, label) in enumerate(columns):
@@ -219,6 +226,7 @@ def sealed_test(
         panel=panel,
         expected_returns=[learned],
         absent=absent_groups(models.learned_by_group, panel.groups),
+        untraded=tuple(untraded),
     )
 
 
@@ -238,7 +246,7 @@ def walked(
         raise UserError(
             f"{stored.out} walked through {', '.join(stored.tables)}, not through {', '.join(panel.groups)}"
         )
-    chosen = _chosen_models(stored, families)
+    chosen, untraded = _chosen_models(stored, families)
     first_ns = stored.windows[0].from_ns
     start = first_ns
     if since is not None:
@@ -288,19 +296,37 @@ def walked(
             {sector: list(itertools.chain(*windows)) for sector, windows in stored.expected_returns.items()},
             panel.groups,
         ),
+        untraded=untraded,
     )
 
 
-def _chosen_models(stored: StoredPredictions, families: Sequence[str] | None) -> list[int]:
-    """Numbers of the models of some estimators, label by label; UserError for a model that cannot be traded."""
+def _chosen_models(stored: StoredPredictions, families: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
+    """Numbers of the models of some estimators, label by label, and the labels that cannot be traded and are left out.
+
+    UserError for an estimator that was not trained, and where no label can be traded.
+    """
     trained = dict.fromkeys(estimator for estimator, *_ in stored.models)
     for name in families or ():
         if name not in trained:
             raise UserError(f"no model {name!r} in the walk-forward of {stored.out}; there are {', '.join(trained)}")
-    if any(len(model) != 3 or len(names) != 2 for model, names in zip(stored.models, stored.columns, strict=True)):
+    traded: dict[tuple[Any, ...], int] = {}
+    untraded = []
+    for m, (model, names) in enumerate(zip(stored.models, stored.columns, strict=True)):
+        label = names[0].removeprefix(f"{model[0]}_").rpartition("_")[0]
+        if len(model) == 3 and len(names) == 2 and label == _name(*model[1:]):
+            traded[model] = m
+        else:
+            untraded.append(label)
+    if not traded:
         raise UserError(f"the models of {stored.out} predict no barrier labels, and only these can be backtested")
-    labels = dict.fromkeys((h, t) for _, h, t in stored.models)
-    return [stored.models.index((family, h, t)) for h, t in labels for family in families or trained]
+    labels = dict.fromkeys((h, t) for _, h, t in traded)
+    chosen = [traded[family, h, t] for h, t in labels for family in families or trained]
+    return chosen, tuple(dict.fromkeys(untraded))
+
+
+def _name(horizon: int, threshold: float) -> str:
+    """The name of a label by barriers in the columns of a walk-forward, as "5d_10pct"."""
+    return label_names((horizon,), (threshold,))[0].removeprefix("label_")
 
 
 @dataclass(frozen=True)

@@ -118,13 +118,15 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
 
 def run(request: BacktestRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
+    from gpupipe.artifacts.manifest import read_manifest
     from gpupipe.backtest import job, rank_job
     from gpupipe.cli.console import console, show_data
     from gpupipe.cli.output import print_json_file
     from gpupipe.runtime.device import pick
 
     to = console(request.quiet or request.json)
-    panel, report = request.data.load(pick(request.device))
+    data = request.data.of_run(read_manifest(request.models) or {})
+    panel, report = data.load(pick(request.device))
     show_data(to, report)
     try:
         choices = job.Request(

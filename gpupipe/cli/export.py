@@ -154,7 +154,7 @@ def _real_rows(data: DataRequest, models: Any, sectors: set[str], to: Console) -
 
     if data.source is None:
         return {}
-    panel, report = data.load(pick("cpu"))
+    panel, report = data.of_run(models.manifest).load(pick("cpu"))
     show_data(to, report)
     rows = {}
     for sector in sorted(sectors & set(panel.groups)):

@@ -7,7 +7,7 @@ import contextlib
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpupipe.cli.options import (
     ALL,
@@ -21,6 +21,7 @@ from gpupipe.cli.options import (
     numbers,
     words,
 )
+from gpupipe.config import PRESETS
 from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
 
 ALL_WORKERS = -1  # of --spread without a number
 OUT = "OUT"
+EQUITY = "gpupipe.workloads.equity:EQUITY"
 
 
 @dataclass(frozen=True)
 class SettingsRequest:
     """Which settings a job has; None where an option is left out.
 
-    files: of --config.  assignments: of --set, "section.field=value".  The others are the options of these names.
+    files: of --config.  assignments: of --set, "section.field=value".
+    implied: assignments that files and --set override.  values: by "section__field", which override all others.
+    workload: where the workload is, as `training.recipe.load` reads it. The others are the options of these names.
 
         >>> SettingsRequest("fast", assignments=("hist.rounds=40",), horizons=(1, 5)).settings().labels.horizons
         (1, 5)
@@ -56,23 +60,28 @@ class SettingsRequest:
     walk_forward: int | None = None
     cpcv: tuple[int, ...] | None = None
     spread: int | None = None
+    implied: tuple[str, ...] = ()
+    values: tuple[tuple[str, Any], ...] = ()
+    workload: str = EQUITY
 
     def settings(self) -> Config:
         """The settings of the job. ConfigError for what they cannot be."""
-        from gpupipe.workloads import equity
+        from gpupipe.config import make
+        from gpupipe.training import recipe
 
-        return equity.make(
-            self.preset,
-            self.files,
-            self.assignments,
-            seed=self.seed,
-            labels__horizons=self.horizons,
-            labels__thresholds=self.thresholds,
-            training__pool=self.pool,
-            training__models=self.models,
-            split__walk_forward=self.walk_forward,
-            split__cpcv=self.cpcv,
-            training__spread=self.spread,
+        catalogue = recipe.load(self.workload).catalogue()
+        options = {
+            "seed": self.seed,
+            "labels__horizons": self.horizons,
+            "labels__thresholds": self.thresholds,
+            "training__pool": self.pool,
+            "training__models": self.models,
+            "split__walk_forward": self.walk_forward,
+            "split__cpcv": self.cpcv,
+            "training__spread": self.spread,
+        }
+        return make(
+            catalogue, self.preset, self.files, self.assignments, self.implied, **{**options, **dict(self.values)}
         )
 
 
@@ -148,20 +157,29 @@ class JobRequest:
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser what a run and its tuning have in common: data, settings, device, output."""
+    parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
+    add_no_sector(parser, "symbols without a sector: an error (default), left out, or a sector of their own, other")
+    parser.add_argument("--sectors", default=ALL, help="all, or names separated by commas")
+    add_arguments_of_any(parser, "sectors", PRESETS)
+
+
+def add_arguments_of_any(parser: argparse.ArgumentParser, groups: str, presets: Sequence[str]) -> None:
+    """Give a parser the options that jobs of all workloads have.
+
+    groups: what models are trained for, in the plural.  presets: names of the workload's.
+    """
     parser.add_argument(
         "--data", help="Parquet, CSV(.gz), Arrow, SQLite file or folder; 'demo'; 'simulated[:symbols=..,bars=..]'"
     )
-    parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
-    add_no_sector(parser, "symbols without a sector: an error (default), left out, or a sector of their own, other")
     parser.add_argument("--timeframe", help="which bars, where the data hold several")
     parser.add_argument("--adjusted", action="store_true", help="scale by adj_close / close; volumes by its splits")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
-    parser.add_argument("--sectors", default=ALL, help="all, or names separated by commas")
     parser.add_argument("--horizons", help="bars, as 1,2,5")
     parser.add_argument("--thresholds", help="fractions, as 0.05,0.10")
-    parser.add_argument("--pool", choices=("all", "none"), help="train over all sectors first, or each alone")
-    parser.add_argument("--preset", help="fast, balanced or quality (default: balanced, or the one in --config)")
+    parser.add_argument("--pool", choices=("all", "none"), help=f"train over all {groups} first, or each alone")
+    named = f"{', '.join(presets[:-1])} or {presets[-1]}"
+    parser.add_argument("--preset", help=f"{named} (default: balanced, or the one in --config)")
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="a gpupipe.toml; later ones win")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="change one setting")
     add_device(parser)
@@ -175,7 +193,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def job_request(chosen: argparse.Namespace) -> JobRequest:
-    """What the options of `add_job_arguments`, and those of a run where there are such, ask for."""
+    """What the options of `add_job_arguments`, and those of a run where there are such, ask for.
+
+    Options that only some workloads have, such as --sector-map, are left as in `DataRequest` where there are none.
+    """
     cpcv = getattr(chosen, "cpcv", None)
     asked = SettingsRequest(
         preset=chosen.preset,
@@ -191,7 +212,7 @@ def job_request(chosen: argparse.Namespace) -> JobRequest:
         spread=_spread(chosen),
     )
     return JobRequest(
-        data=data_request(chosen, chosen.sectors, chosen.strict),
+        data=data_request(chosen, getattr(chosen, "sectors", ALL), chosen.strict),
         asked=asked,
         out=chosen.out,
         device=chosen.device,
@@ -214,7 +235,8 @@ def _spread(chosen: argparse.Namespace) -> int | None:
 
 
 def _check_features(features: FeatureSet) -> None:
-    """Register the user's own features, and refuse names that stand for nothing."""
+    """Register the user's own features and columns from outside, and refuse names that stand for nothing."""
+    from gpupipe.features import outside
     from gpupipe.features.formulas.registry import FeatureError, load_modules
     from gpupipe.features.matrix import feature_names
 
@@ -222,6 +244,7 @@ def _check_features(features: FeatureSet) -> None:
         modules = load_modules(features.modules)
     except FeatureError as error:
         raise UserError(f"features.modules: {error}") from None
+    outside.register(features.names)
     try:
         chosen = feature_names(features.names)
     except ValueError as error:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 # A command, whose options and work are in the module of its name, and what it does.
 VERBS = {
     "run": "read, label, compute features, train, evaluate, publish",
+    "sequence": "recurrent networks on windows of bars, of one symbol or of several",
     "tune": "search settings by validation log-loss, and say what the best is worth",
     "backtest": "act on a run's calls in its sealed test, after costs",
     "scan": "what a run's models predict for every symbol's latest bar",

@@ -132,7 +132,7 @@ def run(request: ScanRequest) -> int:
     if request.family not in models.families:  # before the data are read
         raise UserError(no_family(request.family, models.families, request.models))
     to = console(request.quiet or request.json)
-    panel, report = request.data.load(pick(request.device))
+    panel, report = request.data.of_run(models.manifest).load(pick(request.device))
     show_data(to, report)
     rule = registry.rule(request.call)
     models = rule.prepared(models, panel, request.rules)
@@ -160,6 +160,7 @@ def show(to: Console, scanned: Scanned, top: int) -> None:
     from gpupipe.cli.plain_console import styled
     from gpupipe.serving import signal_table
     from gpupipe.serving.expected_moves import likely_sentence
+    from gpupipe.targets.classes import untraded_sentence
 
     signals = scanned.top(top)
     nearest = [] if signals else scanned.nearest(min(top, NEAREST))
@@ -172,7 +173,7 @@ def show(to: Console, scanned: Scanned, top: int) -> None:
         to.print(sentence)
     for sentence in scanned.without_calls:
         to.print(sentence)
-    for sentence in signal_table.left_out_sentences(scanned):
+    for sentence in (*signal_table.left_out_sentences(scanned), *filter(None, [untraded_sentence(scanned.untraded)])):
         to.print(sentence)
     for sentence in (*scanned.degenerate, *filter(None, [signal_table.seen_sentence(scanned)])):
         to.print(styled(sentence, "bold"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpupipe.config.sections import Config
 
-PRESETS = ("fast", "balanced", "quality")
+PRESETS = ("fast", "balanced", "quality")  # of a workload that names no others
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Catalogue:
     sections: by name.  models: names of all estimators that it can train.  default_models: the models of a plain run.
     common: values of the common sections that differ from their defaults, by preset: {"split": {"parts": 5}}.
     aliases: by name in `training.models`.
+    presets: names of the presets; a configuration without one is balanced, which must be among them.
     checks: called with the finished settings; each raises ConfigError for settings that exclude each other.
 
         >>> from gpupipe.workloads.equity import EQUITY
@@ -69,3 +70,4 @@ class Catalogue:
     common: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     checks: tuple[Callable[[Config], None], ...] = ()
+    presets: tuple[str, ...] = PRESETS

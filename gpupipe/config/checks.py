@@ -119,7 +119,7 @@ def _in_range(field_name: str, value: float) -> tuple[bool, str]:
     """Whether a number of an estimator's section is in its range, and the range in words."""
     if field_name in ("learning_rate", "subsample", "column_share"):
         return 0 < value <= 1, "more than 0, up to 1"
-    if field_name in ("rounds", "trees", "sector_trees", "max_iterations"):
+    if field_name in ("rounds", "trees", "sector_trees", "max_iterations", "epochs", "batch", "patience", "length"):
         return value >= 1, "1 or more"
     if field_name == "clip":
         return 0 < value < float("inf"), "more than 0"

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from gpupipe.config.catalogue import PRESETS, Catalogue
+from gpupipe.config.catalogue import Catalogue
 from gpupipe.config.checks import check
 from gpupipe.config.errors import ConfigError, nearest
 from gpupipe.config.sections import Config, Tuned
@@ -25,15 +25,17 @@ def make(
     preset: str | None = None,
     file: str | pathlib.Path | Sequence[str | pathlib.Path] | None = None,
     settings: Iterable[str] = (),
+    implied: Iterable[str] = (),
     **overrides: Any,
 ) -> Config:
     """The configuration of a run.
 
     catalogue: the sections and models that the workload has.
-    preset: fast, balanced or quality; else the file's key `preset`; else balanced.
+    preset: one of the catalogue's presets; else the file's key `preset`; else balanced.
     file: a gpupipe.toml with a table for each section, or several files; a later file overrides an earlier file.
     settings: "section.field=value" strings; they override the files, and later strings override earlier ones. An alias
         in training.models stands for several models and sets their sections like a preset.
+    implied: strings like those of `settings`, which override the preset alone: what another choice implies.
     overrides: values by "section__field" or top-level field; they override the rest. None is ignored.
 
     Raises ConfigError for an unknown key (naming the nearest key), a value of the wrong type, or a value out of range.
@@ -43,15 +45,12 @@ def make(
         table.pop("tuning", None)  # the origin of tuned values, which only the summary reads
     named = [table.pop("preset") for table in tables if "preset" in table][-1:]
     preset = preset or (named or ["balanced"])[0]
-    if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}{nearest(str(preset), PRESETS)}")
+    if not isinstance(preset, str) or preset not in catalogue.presets:
+        raise ConfigError(f"unknown preset {preset!r}{nearest(str(preset), catalogue.presets)}")
     reader = Reader(catalogue)
-    changes = [change for table in tables for change in reader.changes_of(table)]
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r}: expected section.field=value, for example training.max_bin=128")
-        changes.append((key.strip(), _parse(text.strip())))
+    changes = [_assignment(text) for text in implied]
+    changes += [change for table in tables for change in reader.changes_of(table)]
+    changes += [_assignment(text) for text in settings]
     changes += [(key.replace("__", "."), value) for key, value in overrides.items() if value is not None]
     config = start(catalogue, preset)
     chosen = [_as_list(value) for key, value in changes if key == "training.models"]
@@ -200,6 +199,14 @@ class Reader:
 
 def _fields_of(kind: Any, prefix: str) -> list[str]:
     return [f"{prefix}{item.name}" for item in dataclasses.fields(kind)]
+
+
+def _assignment(setting: str) -> tuple[str, Any]:
+    """The key and the value of a text "section.field=value"."""
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {setting!r}: expected section.field=value, for example training.max_bin=128")
+    return key.strip(), _parse(text.strip())
 
 
 def _as_list(value: Any) -> list[Any]:

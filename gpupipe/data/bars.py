@@ -183,7 +183,7 @@ def _adjusted(
 
 
 def _select_timeframe(bars: Bars, tables: Sequence[RawTable], timeframe: str | None) -> Bars:
-    if timeframe is None and not _any_has(tables, "timeframe"):
+    if not _any_has(tables, "timeframe") and (timeframe is None or _most_are_apart(bars, timeframe)):
         return bars
     code, names = columns.concatenate_codes([_codes(table, "timeframe") for table in tables])
     n_rows = np.bincount(code + 1, minlength=len(names) + 1)[1:]
@@ -196,6 +196,16 @@ def _select_timeframe(bars: Bars, tables: Sequence[RawTable], timeframe: str | N
         raise DataError(f"no bars of timeframe {timeframe!r}; the data have {', '.join(present) or 'no timeframes'}")
     selected = code == names.index(timeframe)
     return bars if selected.all() else bars.take(selected)
+
+
+def _most_are_apart(bars: Bars, timeframe: str) -> bool:
+    """Whether most successive bars of a symbol are as far apart as a text such as 1h or 15m says."""
+    length_ns = file_symbols.length_of(timeframe)
+    known = (bars.symbol >= 0) & (bars.time_ns != UNKNOWN_TIME)
+    symbol, time_ns = bars.symbol[known], bars.time_ns[known]
+    order = np.lexsort((time_ns, symbol))
+    steps = np.diff(time_ns[order])[np.diff(symbol[order]) == 0]
+    return length_ns is not None and 2 * int((steps == length_ns).sum()) > len(steps)
 
 
 def _symbol_sectors(

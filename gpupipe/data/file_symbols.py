@@ -219,6 +219,25 @@ def _days(text: str) -> tuple[int, int] | None:
     return int(first.astype("M8[D]").astype(np.int64)), int(last.astype("M8[D]").astype(np.int64))
 
 
+def without_interval(name: str) -> str:
+    """The name without the length of a bar at its end.
+
+    >>> without_interval("btcusd_1h"), without_interval("BTCUSD")
+    ('btcusd', 'BTCUSD')
+    """
+    found = _STEM_AND_INTERVAL.fullmatch(name)
+    return found["stem"] if found else name
+
+
+def length_of(timeframe: str) -> int | None:
+    """The nanoseconds of a bar of 1h, 15m or daily; None for a text that is no length.
+
+    >>> length_of("1h") == 3_600 * 10**9, length_of("hours")
+    (True, None)
+    """
+    return _interval_ns(timeframe) if re.fullmatch(_INTERVAL, timeframe) else None
+
+
 def _interval_ns(text: str) -> int:
     """The length of 1h, 15m, 1mo, daily or H4; a capital M is months after a number and minutes before one."""
     number = int(re.sub(r"[^0-9]", "", text) or 1)

@@ -77,10 +77,13 @@ def read(
     adjusted: bool = False,
     max_quarantined: float = quarantine_limit.DEFAULT,
     no_sector: str = symbol_sectors.ERROR,
+    group_by: str = "sector",
     report: Callable[[DataReport], object] | None = None,
 ) -> Panel:
     """Read and validate bars; see `load`. `report`, if given, is called with the DataReport."""
-    options: dict[str, Any] = {"strict": strict, "timeframe": timeframe, "adjusted": adjusted, "no_sector": no_sector}
+    options: dict[str, Any] = {
+        "strict": strict, "timeframe": timeframe, "adjusted": adjusted, "no_sector": no_sector, "group_by": group_by,
+    }  # fmt: skip
     panel, data_report = load(source, sector_map, sectors, device, max_quarantined=max_quarantined, **options)
     if report is not None:
         report(data_report)
@@ -98,6 +101,7 @@ def load(
     adjusted: bool = False,
     max_quarantined: float = quarantine_limit.DEFAULT,
     no_sector: str = symbol_sectors.ERROR,
+    group_by: str = "sector",
     daily: bool | None = None,
 ) -> tuple[Panel, DataReport]:
     """Read bars, validate every row (`validate.validate_bars`) and return the Panel and the report; writes nothing.
@@ -110,6 +114,7 @@ def load(
     sector_map: {symbol: sector}, or a file or frame with these two columns; has precedence over a sector column.
     no_sector: what is done with symbols that have no sector: "error"; "drop" leaves them out, with a finding; "other"
         makes them a sector `other`; "?" the same with a name that no sector of the data can have.
+    group_by: "sector", or "symbol": each symbol is a group of its own (`Panel.group_by`), and none needs a sector.
     sectors: "all", or names; rows of other sectors are not validated.
     device: "auto", "cpu", "cuda" or a Device.  timeframe: which bars, if the data hold several timeframes.
     strict: any finding is an error.
@@ -133,6 +138,10 @@ def load(
     started = time.perf_counter()
     requested = sector_names.parse_requested(sectors)
     quarantine_limit.check_share(max_quarantined)
+    if group_by not in ("sector", "symbol"):
+        raise DataError(f"group_by is {group_by!r}, expected sector or symbol")
+    if group_by == "symbol" and no_sector == symbol_sectors.ERROR:
+        no_sector = symbol_sectors.UNKNOWN
     symbol_sectors.check_no_sector(no_sector)
     target = device if isinstance(device, Device) else pick(device)
     request = _Request(_sector_map(sector_map), requested, timeframe, adjusted, target)
@@ -145,7 +154,7 @@ def load(
         raw = _changed(raw, *symbol_sectors.settle_sectors(raw.bars, no_sector))
         selected = symbol_sectors.select_sectors(raw.bars, requested)
         validated = _validate(raw, selected, strict=strict, max_quarantined=max_quarantined)
-        panel = _to_panel(validated.bars)
+        panel = _to_panel(validated.bars).replace(group_by=group_by)
         digest = data_hash(panel)
         panel = panel.to(target)
     report = _report(raw, validated, panel, digest, rows_read=rows_read, rows_selected=int(selected.close.size))
@@ -228,7 +237,7 @@ def _report(
         rows_selected=rows_selected,
         rows_kept=panel.n_rows,
         symbols=panel.n_symbols,
-        sectors={name: panel.sector.count(name) for name in panel.groups},
+        sectors={name: panel.sector.count(name) for name in panel.sectors if name != symbol_sectors.UNKNOWN},
         first_time=time_text(int(panel.time_ns.min())),
         last_time=time_text(int(panel.time_ns.max())),
         data_hash=digest,

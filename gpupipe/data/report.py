@@ -45,8 +45,8 @@ class DataReport:
     description: a sentence that names the data.  path: the file or folder; "" for any other source.
     kind: parquet, csv, arrow, sqlite, frame, demo or simulated.  reader: a sentence that names the library and device.
     notes: further sentences (columns not used, prices adjusted).  rows_read: all rows of the timeframe;
-    rows_selected: rows of the requested sectors; rows_kept: rows of the panel.  sectors: number of symbols in each.
-    first_time, last_time: ISO 8601, UTC.  data_hash: SHA-256 of the panel (`data_hash`).
+    rows_selected: rows of the requested sectors; rows_kept: rows of the panel.  sectors: number of symbols in each;
+    empty without any.  first_time, last_time: ISO 8601, UTC.  data_hash: SHA-256 of the panel (`data_hash`).
     quarantine: the rejected rows, see `quarantine_table`; not part of the JSON.
 
     >>> from gpupipe.data import load
@@ -129,10 +129,11 @@ def counted(n: int, word: str) -> str:
 
 
 def summary(report: DataReport) -> str:
-    """Summarise a report in one line: rows, symbols, sectors, first and last time."""
+    """Summarise a report in one line: rows, symbols, sectors (where they are known), first and last time."""
+    sectors = f"{counted(len(report.sectors), 'sector')}, " if report.sectors else ""
     return (
         f"{report.rows_kept:,} of {counted(report.rows_read, 'row')}, {counted(report.symbols, 'symbol')}, "
-        f"{counted(len(report.sectors), 'sector')}, {report.first_time} to {report.last_time}"
+        f"{sectors}{report.first_time} to {report.last_time}"
     )
 
 

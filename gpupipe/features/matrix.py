@@ -123,11 +123,13 @@ def warm_up_of(name: str) -> int:
 
 
 def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
-    """The columns that `names` selects: "default", "core", "all", a family, a glob, a name, or a list of these.
+    """The columns that `names` selects: "default", "core", "all", "atb9", a family, a glob, a name, or a list of these.
+
+    "all" is without the families "level" (prices as they are, of which "atb9" is made) and "outside".
 
     Raises ValueError with the nearest name for an entry that matches no feature, and for an empty list.
     """
-    from gpupipe.features.formulas import CORE, FAMILIES, FEATURES
+    from gpupipe.features.formulas import ATB9, CORE, FAMILIES, FEATURES, SET_APART
 
     chosen: dict[str, None] = {}
     for name in [names] if isinstance(names, str) else names:
@@ -136,15 +138,18 @@ def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
         elif name == "core":
             matches = CORE
         elif name == "all":
-            matches = list(FEATURES)
+            matches = [name for name, feature in FEATURES.items() if feature.family not in SET_APART]
+        elif name == "atb9":
+            matches = ATB9
         elif name in FEATURES:
             matches = [name]
-        elif name in FAMILIES:
+        elif name in (*FAMILIES, *SET_APART):
             matches = [f.name for f in FEATURES.values() if f.family == name]
         else:
-            matches = fnmatch.filter(FEATURES, name)
+            named = [name for name, feature in FEATURES.items() if feature.family not in SET_APART]
+            matches = fnmatch.filter(named, name) or fnmatch.filter(FEATURES, name)
         if not matches:
-            known = ("default", "core", "all", *FAMILIES, *FEATURES)
+            known = ("default", "core", "all", "atb9", *FAMILIES, *FEATURES)
             raise ValueError(f"no feature or family {name!r}; the nearest is {_nearest(name, known)!r}")
         chosen.update(dict.fromkeys(matches))
     if not chosen:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ from gpupipe.training import (
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.cross_validate import Published
 from gpupipe.training.expected_return import GroupTrades
-from gpupipe.training.groups import GroupModels, train
+from gpupipe.training.groups import GroupModels
 from gpupipe.training.prepare import Prepared, prepare
 from gpupipe.training.recipe import Recipe
 from gpupipe.training.score import Baselines, GroupScores, add_intervals, score
@@ -53,15 +53,46 @@ from gpupipe.training.score import Baselines, GroupScores, add_intervals, score
 log = logging.getLogger("gpupipe")
 
 
+class Measures(Protocol):
+    """Measures that a workload has of its own, of the test rows of its published fold and of a walk-forward's origins.
+
+    >>> class Counts:
+    ...     def keep(self, job, context, trained):
+    ...         return {models.group: len(context.splits[models.group].test) for models in trained}
+    ...
+    ...     def conclude(self, job, kept, trained):
+    ...         return {"test_rows": sum(sum(counts.values()) for counts in kept)}, {}
+    >>> Counts().conclude(None, [{"energy": 20}, {"energy": 22}], [])
+    ({'test_rows': 42}, {})
+    """
+
+    def keep(self, job: JobContext, context: TrainingContext, trained: Sequence[GroupModels]) -> Any:
+        """What the measures need of one fold, whose models are released after it. Called in the order of time."""
+        ...
+
+    def conclude(
+        self, job: JobContext, kept: Sequence[Any], trained: Sequence[GroupModels]
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Sections of the summary, in the types of JSON, and files to publish, by path below OUT.
+
+        kept: of each origin, the published fold last.  trained: of the published fold.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class SupervisedWorkload(Recipe):
     """A recipe that `job.execute` runs: each group of a panel becomes a Dataset, on which estimators are cross-fitted.
+
+    measures: the workload's own; None without any.
 
     >>> from gpupipe.workloads.equity import EQUITY
     >>> settings = EQUITY.settings("balanced")
     >>> isinstance(EQUITY, SupervisedWorkload), len(EQUITY.target(settings).names), len(settings.training.models)
     (True, 6, 6)
     """
+
+    measures: Measures | None = None
 
     def require(self, settings: Config, options: JobOptions) -> None:
         """Raise UserError where an estimator's package is missing, or an option excludes training.spread."""
@@ -113,19 +144,20 @@ class _SupervisedJob:
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
             job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
-            detail=job.listener.detail,            trades=self._trades(),
+            detail=job.listener.detail, trades=self._trades(),
         )  # fmt: skip
         folds = prepared.folds
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
-        evaluated = cross_validate.evaluate_folds(self.workload, training, folds, job.listener.stage)
-        job.listener.stage(f"training, {cross_validate.title(folds.published)}" if evaluated else "training")
+        cold = training
         # Only for the published fold: the earlier run was fitted on rows that the other folds validate or test on.
         if job.earlier:
             start = warm_start.Starting(
                 job.earlier, job.settings, prepared.datasets, prepared.splits, prepared.features_hash
             )
             training = dataclasses.replace(training, earlier=start)
-        published = Published(*train(training))
+        evaluated, published = cross_validate.train_folds(
+            self.workload, cold, training, folds, job.listener.stage, self._keep
+        )
         job.listener.stage("evaluation")
         if job.earlier:
             warm_start.keep_replaced(job.earlier, job.store)
@@ -133,6 +165,22 @@ class _SupervisedJob:
         whole, entries = self._evaluate(training, prepared, evaluated, published, began)
         self._finish(whole, entries)
         return summary.read(job.store.out)
+
+    def _keep(self, training: TrainingContext, trained: Sequence[GroupModels]) -> Any:
+        """What the workload's own measures keep of a fold."""
+        measures = self.workload.measures
+        return measures.keep(self.job, training, trained) if measures else None
+
+    def _concluded(
+        self, training: TrainingContext, evaluated: Sequence[cross_validate.FoldScores], published: Published
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Sections of the summary by the workload's own measures, and the manifest's entries of their files."""
+        if not self.workload.measures:
+            return {}, {}
+        origins = [scores.kept for scores in evaluated if scores.kept is not None]
+        kept = [*origins, self._keep(training, published.trained)]
+        sections, files = self.workload.measures.conclude(self.job, kept, published.trained)
+        return sections, {path: self.job.store.publish(path, content) for path, content in files.items()}
 
     def _trades(self) -> GroupTrades | None:
         """The trades that calls would open; None where the workload trades nothing."""
@@ -178,13 +226,14 @@ class _SupervisedJob:
         whole["volatility_value"] = volatility_value.measured(workload, training, published.trained)
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
         whole["windows"] = windows_of(prepared.datasets)
-        whole |= ranked.for_summary
+        own, own_entries = self._concluded(training, evaluated, published)
+        whole |= ranked.for_summary | own
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)
         entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)
         entries |= diagram.write(job.store, prepared.datasets, folds)
         entries |= _for_pictures(training, scores, published.trained)
-        entries |= ranked.publish(job.store) | calibrated
+        entries |= ranked.publish(job.store) | calibrated | own_entries
         return whole, entries
 
     def _finish(self, whole: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:
@@ -200,6 +249,7 @@ class _SupervisedJob:
             store, job.keys.run, entries,
             {
                 "settings": job.settings.as_dict(), "cold_key": job.keys.cold,
+                "group_by": job.panel.group_by, "groups": list(job.panel.groups),
                 "target": self.workload.target(job.settings).as_dict(),
                 "lookback": dataclasses.asdict(registry.lookback(job.settings)), **tuning,
             },

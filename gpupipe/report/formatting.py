@@ -7,18 +7,20 @@ from typing import Any
 
 from gpupipe.artifacts.summary import title_of
 
-BARRIER_LABEL = re.compile(r"label_(\d+)d_([\d.]+)pct")
+BARRIER_LABEL = re.compile(r"label_(\d+)d_([\d.e+-]+)(pct|vol)")
 
 
 def title_of_label(label: str) -> str:
     """The title of a target by the name of its column of y.
 
-    >>> title_of_label("label_5d_10pct"), title_of_label("next_price")
-    ('5 bars, 10 %', 'next_price')
+    >>> title_of_label("label_5d_10pct"), title_of_label("label_1d_2vol"), title_of_label("next_price")
+    ('5 bars, 10 %', '1 bar, 2 x volatility', 'next_price')
     """
     match = BARRIER_LABEL.fullmatch(label)
-    parameters = {"horizon": int(match[1]), "threshold": float(match[2]) / 100} if match else {}
-    return title_of({"label": label, **parameters})
+    if not match:
+        return title_of({"label": label})
+    size = {"threshold": float(match[2]) / 100} if match[3] == "pct" else {"multiple": float(match[2])}
+    return title_of({"label": label, "horizon": int(match[1]), **size})
 
 
 def to_percent(fraction: Any) -> Any:

@@ -177,7 +177,8 @@ def data(whole: Mapping[str, Any]) -> Section:
     text += [] if rows else ["Validation found no problem."]
     parts: list[Any] = [Table("Findings of the validation", columns, rows)] if rows else []
     symbols = [[sector, n] for sector, n in about_data["sectors"].items()]
-    parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
+    if symbols:  # none where symbols have no sector, and are groups of their own
+        parts.append(Table("Symbols by sector", [("sector", False), ("symbols", True)], symbols, folded=True))
     return Section("Data", text, parts)
 
 

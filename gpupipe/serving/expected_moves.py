@@ -12,7 +12,7 @@ from gpupipe.artifacts import summary
 from gpupipe.artifacts.load import Models
 from gpupipe.evaluation.expected_move import Scale, implied_volatility
 from gpupipe.store.content_store import StoreError
-from gpupipe.targets.classes import BUY, SELL, horizon_and_threshold, percent
+from gpupipe.targets.classes import BUY, SELL, has_fixed_barriers, horizon_and_threshold, percent
 
 if TYPE_CHECKING:
     from gpupipe.serving.scan import Scanned, Signal
@@ -30,7 +30,7 @@ def expected_moves(models: Models, values: np.ndarray, family: str) -> dict[int,
     scales = _scales(models, family)
     columns: dict[int, list[tuple[int, float]]] = {}
     for m, (name, label) in enumerate(models.columns()):
-        if name == family:
+        if name == family and has_fixed_barriers(models.target, label):
             horizon, threshold = horizon_and_threshold(models.target, label)
             columns.setdefault(horizon, []).append((m, threshold))
     moves = {}

@@ -24,7 +24,7 @@ from gpupipe.serving.display import Display
 from gpupipe.serving.expected_moves import expected_moves
 from gpupipe.serving.latest_bars import has_several_zones, newest, until
 from gpupipe.serving.levels import MAX_AGE, Levels
-from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, horizon_and_threshold, percent
+from gpupipe.targets.classes import BUY, CLASSES, HOLD, SELL, has_fixed_barriers, horizon_and_threshold, percent
 from gpupipe.targets.trade_return import SIDES
 
 ABOUT = b"gpupipe.scan"  # in the metadata of a Parquet file of signals
@@ -142,6 +142,7 @@ def scan(
     """
     if family not in models.families:
         raise UserError(no_family(family, models.families, str(models.out)))
+    panel = models.grouped(panel)
     if as_of is not None:
         panel = until(panel, as_of)
     if max_age < 1:
@@ -159,7 +160,8 @@ def scan(
     rule = rule or registry.rule(registry.DEFAULT)
     called = _called(models, panel, latest, rule, rules or Rules())
     signals = _signals(models, panel, latest, called, family, levels or Levels())
-    names = {f"{family}_{label.removeprefix('label_')}" for label in models.target.names}
+    traded = [label for label in models.target.names if has_fixed_barriers(models.target, label)]
+    names = {f"{family}_{label.removeprefix('label_')}" for label in traded}
     silent, stale = np.isnan(values).any(axis=2).all(axis=1), time_ns < since_ns
     seconds["signals"] = time.perf_counter() - began
     return Scanned(
@@ -176,6 +178,7 @@ def scan(
         display=Display.of(panel),
         unseen_from=min((about["dates"]["test"][0] for about in models.metadata.values()), default=""),
         absent=absent_groups(models.learned_by_group, panel.groups),
+        untraded=tuple(label for label in models.target.names if label not in traded),
     )
 
 
@@ -189,14 +192,15 @@ def _signals(
 ) -> list[Signal]:
     """Signals of one estimator, symbol by symbol and label by label."""
     columns = models.columns()
-    wanted = [m for m, (name, _) in enumerate(columns) if name == family]
+    wanted = [m for m, (name, label) in enumerate(columns)
+              if name == family and has_fixed_barriers(models.target, label)]  # fmt: skip
     barriers = {m: horizon_and_threshold(models.target, columns[m][1]) for m in wanted}
     agreement = {m: _agreement(called.side, m, columns) for m in wanted}
     moves = expected_moves(models, latest.values, family)
     times = np.datetime_as_string(latest.time_ns.astype("datetime64[ns]").astype("datetime64[s]"))
     signals = []
     for s, symbol in enumerate(panel.symbols):
-        close, sector = float(latest.close[s]), panel.sector[s]
+        close, sector = float(latest.close[s]), panel.group[s]
         for m in wanted:
             if np.isnan(latest.values[s, m]).any():
                 continue
@@ -225,7 +229,7 @@ def _predictions(models: Models, panel: Panel, since_ns: int, spent: Spent) -> t
     memory at a time; the next sector uses that memory again. Symbols of a sector are compared from since_ns on alone.
     """
     device, xp = panel.device, panel.device.xp
-    columns, sector_of_symbol = models.columns(), np.array(panel.sector)
+    columns, sector_of_symbol = models.columns(), np.array(panel.group)
     values = np.full((panel.n_symbols, len(columns), len(CLASSES)), np.nan, dtype=np.float32)
     natr = np.full(panel.n_symbols, np.nan, dtype=np.float32)
     sectors = models.known_groups(panel)
@@ -283,6 +287,7 @@ class Scanned:
     without_calls: sentences on labels for which the rule calls no symbol.
     unseen_from: the ISO date on which the sealed test begins; models learned from earlier bars, or were chosen by them.
     absent: sectors that the panel lacks, with whose symbols the expected returns were learned (`absent_groups`).
+    untraded: labels without barriers of a fixed size, which have no signals.
 
         >>> nan = float("nan")
         >>> signals = [
@@ -306,6 +311,7 @@ class Scanned:
     without_calls: tuple[str, ...] = ()
     unseen_from: str = ""
     absent: tuple[str, ...] = ()
+    untraded: tuple[str, ...] = ()
 
     def top(self, n: int) -> list[Signal]:
         """The BUY or SELL signal of each symbol that is expected to earn most; the best symbols first, at most n.

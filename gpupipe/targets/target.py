@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 KINDS = ("classes", "value", "position")
+_NOT_IN_NAMES = re.compile(r"[^\w .^=+@,&$~()-]|^\.")
+
+
+def folder_name(group: str) -> str:
+    """A group's name as the name of a file or folder: what systems do not allow there is percent-encoded.
+
+    >>> folder_name("real_estate"), folder_name("BRK.B"), folder_name("BTC/USD")
+    ('real_estate', 'BRK.B', 'BTC%2FUSD')
+    """
+    return _NOT_IN_NAMES.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), group)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Target:
 
     def folder(self, column: int, group: str) -> str:
         """Where the models of a column and a group are published, relative to OUT."""
-        return self.folders[column].format(group=group)
+        return self.folders[column].format(group=folder_name(group))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON can hold them."""

@@ -127,6 +127,7 @@ class TrainingContext:
     results: cached results, with counts of reused ones.
     turns: order of the tasks that may run out of memory.
     trades: the trades that calls would open, from which expected returns are learned; None where nothing is traded.
+    beside: number of folds in time that are trained at once, each by a context of its own.
 
         >>> import tempfile
         >>> from gpupipe.runtime.device import pick
@@ -156,6 +157,7 @@ class TrainingContext:
     results: ResultCache = field(default=None)  # type: ignore[assignment]
     turns: memory.Turns = field(default_factory=memory.Turns)
     trades: GroupTrades | None = None
+    beside: int = 1
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -164,8 +166,19 @@ class TrainingContext:
 
     @property
     def threads(self) -> int:
-        """Number of threads of a pooled fit; as many pooled fits run at once as there are estimators and jobs."""
-        return max(1, available_cores() // min(self.jobs, len(self.settings.training.models)))
+        """Number of threads of a pooled fit; as many pooled fits run at once as there are of them, and jobs."""
+        return max(1, available_cores() // (min(self.jobs, self.pooled_fits) * self.beside))
+
+    @property
+    def pooled_fits(self) -> int:
+        """Number of pooled fits that need not wait for each other, in one fit of a fold."""
+        n_pools = 1 if self.settings.training.pool == "all" else max(1, len(self.datasets))
+        return len(self.settings.training.models) * n_pools
+
+    @property
+    def folds_in_time_at_once(self) -> int:
+        """Number of folds in time to train at once, so that there is work for all jobs; 1 where one fold has enough."""
+        return 1 if self.workers or self.plan.sparing else max(1, self.jobs // self.pooled_fits)
 
     @property
     def folds_at_once(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from gpupipe.evaluation import block_bootstrap, touch_direction
 from gpupipe.evaluation.block_bootstrap import EVENTS, PRIOR
 from gpupipe.evaluation.losses import losses_of
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.training import out_of_sample
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.fold_summaries import BlockLoss, FoldScores, cpcv_summary, walk_forward_summary, with_intervals
@@ -34,33 +36,74 @@ def title(times: FoldTimes) -> str:
     return times.name.replace("origin", "origin ").replace("cpcv", "cpcv ") or "single split"
 
 
-def evaluate_folds(
-    workload: Recipe, context: TrainingContext, folds: Folds, stage: Callable[[str], None]
-) -> list[FoldScores]:
-    """Train and score every evaluation fold in turn; its models are released once they are scored.
+Keep = Callable[[TrainingContext, Sequence[GroupModels]], Any]
 
+
+def train_folds(
+    workload: Recipe,
+    context: TrainingContext,
+    published: TrainingContext,
+    folds: Folds,
+    stage: Callable[[str], None],
+    keep: Keep = lambda context, trained: None,
+) -> tuple[list[FoldScores], Published]:
+    """Train and score every evaluation fold, whose models are released once they are scored, and the published fold.
+
+    published: the context of the published fold, which may have a warm start.
+    keep: what else is kept of an origin of the walk-forward (`FoldScores.kept`).
+    The folds are trained in turn, or several at once where one fold alone does not have enough work for all jobs.
     A killed run resumes from the cached results of these folds, as it does for the published fold.
     Raises UserError, naming the fold, where no label of the fold can be trained.
     """
-    scored = []
-    for times in folds.evaluation_folds:
-        stage(f"training, {title(times)}")
-        splits = {group: split(dataset, times) for group, dataset in context.datasets.items()}
-        fold_context = dataclasses.replace(context, splits=splits, times=times)
-        try:
-            trained, skipped = train(fold_context)
-        except UserError as error:
-            fix = "fewer origins or a larger split.train" if times.name.startswith("origin") else "fewer groups"
-            raise UserError(f"{title(times)}: {error}; {fix} would give it more") from None
-        scores = score_fold(workload, fold_context, times, trained, skipped)
-        is_origin = times in folds.walk_forward
-        predictions = out_of_sample.fold_predictions(fold_context, times, trained) if is_origin else []
-        scored.append(dataclasses.replace(scores, predictions=predictions))
-    return scored
+    at_once = min(context.folds_in_time_at_once, 1 + len(folds.evaluation_folds))
+    if at_once > 1:
+        jobs = max(1, context.jobs // at_once)
+        context, published = (dataclasses.replace(each, jobs=jobs, beside=at_once) for each in (context, published))
+
+    def train_published() -> Published:
+        stage(f"training, {title(folds.published)}" if folds.evaluation_folds else "training")
+        return Published(*train(published))
+
+    calls: list[Callable[[], Any]] = [
+        functools.partial(_evaluate, workload, context, folds, times, stage, keep) for times in folds.evaluation_folds
+    ]
+    calls.append(train_published)
+    if at_once == 1:
+        *scored, last = [call() for call in calls]
+        return scored, last
+    from threadpoolctl import threadpool_limits
+
+    # Around all of them: each sets this limit back to what it found, while others are still at work.
+    with threadpool_limits(1, "blas"):
+        *scored, last = in_parallel(calls, at_once)
+    return scored, last
+
+
+def _evaluate(
+    workload: Recipe,
+    context: TrainingContext,
+    folds: Folds,
+    times: FoldTimes,
+    stage: Callable[[str], None],
+    keep: Keep,
+) -> FoldScores:
+    """Train and score one evaluation fold."""
+    stage(f"training, {title(times)}")
+    splits = {group: split(dataset, times) for group, dataset in context.datasets.items()}
+    fold_context = dataclasses.replace(context, splits=splits, times=times)
+    try:
+        trained, skipped = train(fold_context)
+    except UserError as error:
+        fix = "fewer origins or a larger split.train" if times.name.startswith("origin") else "fewer groups"
+        raise UserError(f"{title(times)}: {error}; {fix} would give it more") from None
+    scores = score_fold(workload, fold_context, times, trained, skipped)
+    is_origin = times in folds.walk_forward
+    predictions = out_of_sample.fold_predictions(fold_context, times, trained) if is_origin else []
+    return dataclasses.replace(scores, predictions=predictions, kept=keep(fold_context, trained) if is_origin else None)
 
 
 def survey(context: TrainingContext, folds: Folds) -> None:
-    """Look up the cached results that `evaluate_folds` would need; nothing is trained."""
+    """Look up the cached results that the evaluation folds would need; nothing is trained."""
     for times in folds.evaluation_folds:
         splits = {group: split(dataset, times) for group, dataset in context.datasets.items()}
         train(dataclasses.replace(context, splits=splits, times=times))
@@ -171,7 +214,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The sections "walk_forward" and "cpcv" of a summary, where the settings ask for them.
 
-    evaluated: the scores from `evaluate_folds`.
+    evaluated: the scores from `train_folds`.
     """
     crossed, origins = evaluated[: len(folds.cpcv)], evaluated[len(folds.cpcv) :]
     summary = {}
@@ -191,7 +234,7 @@ def publish(
 ) -> dict[str, dict[str, Any]]:
     """Write the out-of-sample predictions of a walk-forward; returns manifest entries, empty without a walk-forward.
 
-    evaluated: the scores from `evaluate_folds`.  trained: models of the published fold.
+    evaluated: the scores from `train_folds`.  trained: models of the published fold.
     """
     if not folds.walk_forward:
         return {}

@@ -53,6 +53,7 @@ class FoldScores:
     losses: sums by block, sector, label and model.
     by_time: the same losses by (target, group), summed by time; intervals are drawn from them.
     predictions: for the test window, by group; only the origins of a walk-forward have them.
+    kept: what the workload's own measures keep of an origin; None without any.
 
         >>> block = BlockLoss("origin1", 0, "energy", "label_1d_5pct", "linear", rows=100, loss=90.0, prior=100.0)
         >>> scores = FoldScores({"name": "origin1"}, [block])
@@ -64,6 +65,7 @@ class FoldScores:
     losses: list[BlockLoss]
     by_time: dict[tuple[str, str], block_bootstrap.Losses] = field(default_factory=dict)
     predictions: list[FoldPredictions] = field(default_factory=list)
+    kept: Any = None
 
 
 def walk_forward_summary(fold_scores: Sequence[FoldScores], tables: Sequence[str]) -> dict[str, Any]:

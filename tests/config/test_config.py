@@ -179,7 +179,8 @@ CHANGED = {
     "split__stacking": "forward", "split__walk_forward": 4, "split__window": "rolling", "split__cpcv": (6, 2),
     "training__sample_weight": "uniqueness", "ml__gradient_sampling": True, "ml__subsample": 0.2,
     "ml__use_quantile_dmatrix": False, "ml__use_rmm": False,
-    "meta__inputs": "probabilities", "split__shares_until": "2014-12-31",
+    "meta__inputs": "probabilities", "split__shares_until": "2014-12-31", "sequence__network": "fast",
+    "sequence__precision": "fp32", "sequence__scaling": "minmax", "sequence__return_weight": 0.5,
 }  # fmt: skip
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gpupipe.data import simulate
 from gpupipe.data.panel import BARS, Panel
-from gpupipe.features.formulas import CORE, FAMILIES, FEATURES
+from gpupipe.dataset.audit import audit
+from gpupipe.features.formulas import CORE, FAMILIES, FEATURES, SET_APART
 from gpupipe.features.matrix import Features, compute_features, feature_names, feature_table, warm_up_of
 from tests.support import market
 from tests.support.panels import random_panel
@@ -43,7 +45,7 @@ def test_the_default_set_is_large_and_covers_every_family():
     names = feature_names()
     assert len(names) >= 150 and set(CORE) <= set(names)
     assert {FEATURES[name].family for name in names} == set(FAMILIES) - {"alpha158"}
-    assert {f.family for f in FEATURES.values()} == set(FAMILIES)
+    assert {f.family for f in FEATURES.values()} - set(SET_APART) == set(FAMILIES)
     assert len(feature_names("alpha158")) == 158
     assert all(info.formula and info.source for info in feature_table())
     assert sum(warm_up_of(name) > 60 for name in CORE) <= 8  # one year of data is enough for the others
@@ -54,7 +56,31 @@ def test_names_are_families_globs_and_lists():
     assert feature_names("rsi_*") == ("rsi_7", "rsi_14", "rsi_21")
     assert feature_names(["roc_5", "rsi_*", "roc_5"]) == ("roc_5", "rsi_7", "rsi_14", "rsi_21")
     assert set(feature_names("volume")) == {f.name for f in FEATURES.values() if f.family == "volume"}
-    assert len(feature_names("all")) == len(FEATURES) == len(feature_names("*"))
+    built_in = {f.name for f in FEATURES.values() if f.family not in SET_APART}
+    assert set(feature_names("all")) == built_in == set(feature_names("*"))
+
+
+def test_atb9_is_prices_volume_averages_and_wilders_rsi():
+    assert feature_names("atb9") == (
+        "level_open", "level_high", "level_low", "level_close", "level_volume", "level_sma_7", "level_sma_14",
+        "level_sma_30", "rsi_14",
+    )  # fmt: skip
+    levels = {f.name for f in FEATURES.values() if f.family == "level"}
+    assert levels == set(feature_names("level")) == set(feature_names("level_*")) == set(feature_names("atb9")[:-1])
+    assert not levels & {*feature_names("all"), *feature_names("default"), *feature_names("core")}
+    panel = simulate(n_symbols=2, n_bars=50, seed=4)
+    values = compute_features(panel, "atb9").values
+    for k, name in enumerate(("open", "high", "low", "close", "volume")):
+        np.testing.assert_array_equal(values[:, k], getattr(panel, name))
+    for k, n in ((5, 7), (6, 14), (7, 30)):
+        assert np.isnan(values[n - 2, k]) and np.isnan(values[50 + n - 2, k])  # nothing of the symbol before
+        np.testing.assert_allclose(values[n - 1, k], panel.close[:n].mean(dtype=np.float64), rtol=1e-6)
+        np.testing.assert_allclose(values[99, k], panel.close[100 - n : 100].mean(dtype=np.float64), rtol=1e-6)
+
+
+def test_atb9_does_not_look_ahead():
+    findings = audit(random_panel((120, 120)), feature_names("atb9"), (1,), (0.02,))
+    assert len(findings) == 9 + 2 and all(finding.clean for finding in findings)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +113,7 @@ def test_an_empty_list_and_an_unknown_warm_up_are_refused():
 
 def test_warm_up_is_what_the_table_says():
     values = compute_features(random_panel((N_BARS,) * 2), "all").values
-    for k, name in enumerate(FEATURES):
+    for k, name in enumerate(feature_names("all")):
         for rows in (values[:N_BARS, k], values[N_BARS:, k]):
             known = np.flatnonzero(~np.isnan(rows))
             assert known[0] == warm_up_of(name), name
@@ -97,7 +123,7 @@ def test_warm_up_is_what_the_table_says():
 def test_a_column_does_not_depend_on_the_other_selected_columns(device):
     panel = panel_with_holes().to(device)
     everything = compute_features(panel, "all")
-    for name in FEATURES:
+    for name in feature_names("all"):
         alone = compute_features(panel, name)
         assert alone.names == (name,)
         np.testing.assert_array_equal(device.to_host(alone.values[:, 0]), device.to_host(everything.column(name)), name)
@@ -125,13 +151,13 @@ def test_every_feature_reads_the_present():
     rows = np.flatnonzero(panel.time_ns >= panel.time_ns[270])
     factor = np.random.default_rng(3).uniform(0.2, 5, (len(rows), 5))
     base, changed = (compute_features(p, "all").values[rows] for p in (panel, changed_rows(panel, rows, factor)))
-    for k, name in enumerate(FEATURES):
+    for k, name in enumerate(feature_names("all")):
         if FEATURES[name].family != "calendar":
             assert not np.array_equal(base[:, k], changed[:, k]), name
 
 
 # Qlib adds 1e-12 to ranges and 1 to volumes; all other columns have no such constants.
-SCALE_FREE = [name for name, feature in FEATURES.items() if feature.family != "alpha158"]
+SCALE_FREE = [name for name in feature_names("all") if FEATURES[name].family != "alpha158"]
 
 
 def test_neither_price_level_nor_volume_level_matters():
@@ -178,7 +204,7 @@ def test_hash_follows_names_order_and_definitions():
         dataclasses.replace(features, definitions=(features.definitions[0], "another formula")),
     ]
     assert len({features.hash, *(other.hash for other in others)}) == 4
-    assert len(set(compute_features(panel, "all").definitions)) == len(FEATURES)
+    assert len(set(compute_features(panel, "all").definitions)) == len(feature_names("all"))
 
 
 def test_arrow_has_symbol_time_and_the_columns():

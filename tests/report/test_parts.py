@@ -324,7 +324,7 @@ def test_tables_and_titles_hold_what_the_rows_have():
     assert table.rows == [["a", 25.0, ""], ["b", None, "skill"]]
     rows = [{"label": "label_1d_2.5pct", "horizon": 1, "threshold": 0.025}, {"label": "next_price", "horizon": 1},
             {"label": "label_5d_2vol", "horizon": 5, "multiple": 2.0}]  # fmt: skip
-    titles = ["1 bar, 2.5 %", "next_price", "label_5d_2vol"]
+    titles = ["1 bar, 2.5 %", "next_price", "5 bars, 2 x volatility"]
     assert [summary.title_of(row) for row in rows] == [title_of_label(row["label"]) for row in rows] == titles
     row = {"kind": "model", "model": "linear", "test_prior_squared_error": 2.0, "test_squared_error": 1.0}
     baseline = {**row, "kind": "baseline", "model": "last"}

@@ -79,17 +79,22 @@ def scored(content: bytes, X: np.ndarray) -> np.ndarray:
     X: float32 (n_rows, n_features), or windows (n_rows, length, n_features), of which a model of rows reads the last
         bar, and one of shorter windows the last bars.
     """
+    session = session_of(content)
+    [taken] = session.get_inputs()
+    if X.ndim == 3:
+        X = X[:, -1] if taken.name == INPUT else X[:, -taken.shape[1] :]
+    return session.run([OUTPUT], {taken.name: np.ascontiguousarray(X)})[0]
+
+
+def session_of(content: bytes) -> Any:
+    """An onnxruntime session on the CPU, with one thread."""
     # From 1.29 on it reports names and hashes of the models that it loads, unless it is told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    [taken] = session.get_inputs()
-    if X.ndim == 3:
-        X = X[:, -1] if taken.name == INPUT else X[:, -taken.shape[1] :]
-    return session.run([OUTPUT], {taken.name: np.ascontiguousarray(X)})[0]
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def largest_difference(content: bytes, X: np.ndarray, expected: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from gpupipe.estimators import registry
 from gpupipe.estimators.columns import ColumnSubsetModel
 from gpupipe.estimators.ensemble import Ensemble, TreeReader
+from gpupipe.estimators.onnx_graph import OnnxGraph
 
 INPUT, WINDOWS, OUTPUT = "features", "windows", "probabilities"
 # Old enough for every runtime of the last years. Trees are TreeEnsembleRegressor and not opset 5's TreeEnsemble, whose
@@ -35,11 +36,34 @@ def graph_of(
     (n_rows, length, n_features), oldest bar first. Output "probabilities", (n_rows, n_outputs).
     UserError for a model that has no ONNX form.
     """
+    graph = _Graph(models, reader)
+    graph.output(graph.prediction_of(family), OUTPUT)
+    n_features, n_outputs = shape
+    return _whole(graph, n_features, {OUTPUT: n_outputs}, properties)
+
+
+def graph_of_heads(
+    add: Callable[[OnnxGraph], Mapping[str, str]],
+    columns: np.ndarray | None,
+    n_features: int,
+    n_outputs: Mapping[str, int],
+    properties: Mapping[str, str],
+) -> Any:
+    """The onnx.ModelProto of a model with several outputs; its input is as that of `graph_of`.
+
+    add(graph): adds the model; the names of its predictions by output.
+    columns: numbers of the features that the model reads; None for all.  n_outputs: numbers of an output, by its name.
+    """
+    graph = _Graph({}, TreeReader(), columns)
+    for output, name in add(graph).items():
+        graph.output(name, output)
+    return _whole(graph, n_features, n_outputs, properties)
+
+
+def _whole(graph: _Graph, n_features: int, n_outputs: Mapping[str, int], properties: Mapping[str, str]) -> Any:
+    """The model of a graph whose nodes are all there."""
     from onnx import TensorProto, helper
 
-    graph = _Graph(models, reader)
-    graph.output(graph.prediction_of(family))
-    n_features, n_outputs = shape
     taken = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", n_features])
     nodes = graph.nodes
     if graph.length:
@@ -49,11 +73,8 @@ def graph_of(
             helper.make_node("Gather", [WINDOWS, last], ["last_bar"], name="Gather_last_bar", axis=1),
             helper.make_node("Squeeze", ["last_bar", bar], [INPUT], name=f"Squeeze_{INPUT}"), *nodes,
         ]  # fmt: skip
-    whole = helper.make_graph(
-        nodes, "gpupipe",
-        [taken],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", n_outputs])], graph.constants,
-    )  # fmt: skip
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", n]) for name, n in n_outputs.items()]
+    whole = helper.make_graph(nodes, "gpupipe", [taken], outputs, graph.constants)
     model = helper.make_model(
         whole, producer_name="gpupipe", ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
@@ -72,13 +93,13 @@ class _Graph:
 
     input = INPUT
 
-    def __init__(self, models: Mapping[str, Any], reader: TreeReader) -> None:
+    def __init__(self, models: Mapping[str, Any], reader: TreeReader, columns: np.ndarray | None = None) -> None:
         self.reader = reader
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.length = 0  # bars of the longest windows that were asked for
         self._models = models
-        self._columns: np.ndarray | None = None  # of the model that is being added
+        self._columns = columns  # of the model that is being added
         self._number = itertools.count()
 
     def prediction_of(self, estimator: str) -> str:
@@ -99,11 +120,11 @@ class _Graph:
         bars = self.add("Slice", [WINDOWS, np.array([-length]), np.array([np.iinfo(np.int64).max]), np.array([1])])
         return bars if self._columns is None else self.add("Gather", [bars, self._columns], axis=2)
 
-    def output(self, name: str) -> None:
-        """Make a node's output the graph's."""
+    def output(self, name: str, output: str) -> None:
+        """Make a node's output one of the graph's."""
         from onnx import helper
 
-        self.nodes.append(helper.make_node("Identity", [name], [OUTPUT], name=f"Identity_{OUTPUT}"))
+        self.nodes.append(helper.make_node("Identity", [name], [output], name=f"Identity_{output}"))
 
     def constant(self, value: Any) -> str:
         """The name of an array."""

@@ -49,7 +49,9 @@ class CapturedSteps:
         self._windows = torch.zeros(shape, dtype=torch.float32, device=windows.torch_device)
         nothing = torch.zeros(rows, dtype=torch.int64, device=windows.torch_device)
         self._targets = targets.take(nothing) if len(targets) else targets
-        self._steps, self._graph, self._results = 0, None, None
+        self._steps = 0  # of `rows` rows
+        self._graph: Any = None
+        self._results: Any = None
 
     def step(self, positions: torch.Tensor, seed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """As `ShardedSteps.step`: one shard, whatever its size. The next step overwrites what is returned."""

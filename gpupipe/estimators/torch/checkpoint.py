@@ -53,8 +53,6 @@ class Checkpoint:
 
     def load(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
         """(epoch, arrays, record) of the last epoch that is stored whole; None where there is none."""
-        from safetensors.numpy import load
-
         stored = [(record["epoch"], slot, record) for slot in SLOTS if (record := self._sound(slot)) is not None]
         for epoch, slot, record in sorted(stored, key=lambda found: found[0], reverse=True):
             try:
@@ -62,6 +60,8 @@ class Checkpoint:
             except OSError as error:
                 content = str(error).encode()
             if sha256(content) == record["arrays_sha256"]:
+                from safetensors.numpy import load
+
                 return epoch, load(content), record["record"]
             log.warning("%s is damaged: the checkpoint of epoch %d is ignored", self._arrays(slot), epoch)
         return None
@@ -71,6 +71,8 @@ class Checkpoint:
         for slot in SLOTS:
             for path in (self._record(slot), self._arrays(slot)):  # no record may outlive its arrays
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".checkpoint_*.tmp"):  # what a kill left half written
+            path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

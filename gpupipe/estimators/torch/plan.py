@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpupipe.estimators.torch.settings import SequenceSettings
+from gpupipe.estimators.torch.settings import PRECISIONS, SequenceSettings
 from gpupipe.runtime.errors import UserError
 
 LEAST_RATE = 1e-6
@@ -52,6 +52,8 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         if self.rows_of_step < 1 or self.patience < 1 or self.epochs < 0 or self.epoch_rows < 0 or not self.rate > 0:
             raise ValueError(f"expected positive numbers, got {self}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
         if self.rates is not None and len(self.rates) != self.epochs:
             raise ValueError(f"{len(self.rates)} rates are given for {self.epochs} epochs")
 

@@ -54,7 +54,7 @@ class SequenceNetwork(Estimator):
     judged = True
     package = "torch"
     extra = "torch"
-    chart_style = ("m2", "triangle-right", (6, 2))
+    chart_style = ("m6", "wedge", (7, 3))
     first_cost_us = (4_000.0, 60.0)
     kernels = (
         "windows.scaled_windows", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
@@ -122,17 +122,8 @@ class SequenceNetwork(Estimator):
 
     def to_onnx(self, model: SequenceModel, graph: OnnxGraph) -> str:
         """Windows are scaled, go through the layers, and through the model's head."""
-        network, scaler = model.network, model.network.scaler
-        arrays = network.with_head(model.head, model.weights)
-        scaling = onnx.WindowScaling(scaler.offset, scaler.scale, scaler.low, scaler.high)
-        margin = onnx.add_network(
-            graph, graph.windows(network.length), arrays, network.layers, network.length, network.heads, [model.head],
-            scaling,
-        )  # fmt: skip
-        if not network.heads[model.head].is_value:
-            return onnx_graph.softmax(graph, margin, model.class_weight)
-        scaled = graph.add("Mul", [margin, np.float32(network.deviation[model.head])])
-        return graph.add("Add", [scaled, np.float32(network.centre[model.head])])
+        [name] = add_heads([model], graph).values()
+        return name
 
     def critical_values(self, model: SequenceModel, reader: Any) -> CriticalValues:
         """The scales of the columns."""
@@ -181,12 +172,13 @@ class SequenceNetwork(Estimator):
         if rates is not None:
             plan = replace(plan, epochs=len(rates), rates=tuple(rates))
         context = self.context
+        checkpoint = None if context.checkpoints is None else Checkpoint(context.checkpoints, context.key)
+        fit = learned.windows(training_set.fit, section, scaler, weighted=True)
+        validated: tuple[Any, Any] = (None, None)
+        if rates is None:
+            validated = learned.windows(_thinned(training_set.validation, section), section, scaler, weighted=False)
         trained = train(
-            network,
-            *learned.windows(training_set.fit, section, scaler, weighted=True),
-            *(learned.windows(_thinned(training_set.validation, section), section, scaler, False) if rates is None
-              else (None, None)),
-            learned.losses, plan, context.checkpoints and Checkpoint(context.checkpoints, context.key),
+            network, fit[0], fit[1], validated[0], validated[1], learned.losses, plan, checkpoint,
             lambda result: context.detail(_words(result, plan.epochs, rates is None)), threads=training_set.threads,
         )  # fmt: skip
         columns = tuple(trained.history[0].row) if trained.history else ("epoch",)
@@ -347,6 +339,31 @@ def _worthwhile(
         losses.append(device.to_host(loss))
     time_ns = device.to_host(rows.time_ns)
     return [clearly_better(losses[0][:, k], losses[1][:, k], time_ns) for k in range(training_set.n_targets)]
+
+
+def add_heads(models: Sequence[SequenceModel], graph: OnnxGraph) -> dict[str, str]:
+    """Add a network with the heads of models that share it; the names of their predictions, by the heads' names."""
+    network, scaler = models[0].network, models[0].network.scaler
+    heads = [network.heads[model.head] for model in models]
+    arrays = dict(network.arrays)
+    for model in models:
+        arrays |= replace(network, arrays=arrays).with_head(model.head, model.weights)
+    margins = onnx.add_network(
+        graph, graph.windows(network.length), arrays, network.layers, network.length, network.heads,
+        [model.head for model in models],
+        onnx.WindowScaling(scaler.offset, scaler.scale, scaler.low, scaler.high),
+    )  # fmt: skip
+    names, begin = {}, 0
+    for model, head in zip(models, heads, strict=True):
+        end = begin + head.n_outputs
+        margin = graph.add("Slice", [margins, np.array([begin]), np.array([end]), np.array([1])])
+        begin = end
+        if head.is_value:
+            scaled = graph.add("Mul", [margin, np.float32(network.deviation[model.head])])
+            names[head.name] = graph.add("Add", [scaled, np.float32(network.centre[model.head])])
+        else:
+            names[head.name] = onnx_graph.softmax(graph, margin, model.class_weight)
+    return names
 
 
 def network_of(model: Any) -> FittedNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from gpupipe.estimators.torch.losses import HeadLosses, HeadTargets
 from gpupipe.estimators.torch.network import Network
 from gpupipe.estimators.torch.shards import ShardedSteps, Workers
 from gpupipe.estimators.torch.windows import Windows
+
+log = logging.getLogger("gpupipe")
 
 
 @contextlib.contextmanager
@@ -81,4 +84,7 @@ def steps_of(
     """The steps of a training on its device: shards on a CPU, a CUDA graph on a GPU."""
     if fit.torch_device == "cpu":
         return ShardedSteps(network, fit, targets, losses, optimizer, workers, autocast)
-    return CapturedSteps(network, fit, targets, losses, optimizer, rows_of_step, autocast, can_capture())
+    network.dropout_generator = torch.Generator(fit.torch_device)
+    if not (captured := can_capture()):
+        log.warning("steps are not captured as a CUDA graph: Torch allocates from another library's memory pool")
+    return CapturedSteps(network, fit, targets, losses, optimizer, rows_of_step, autocast, captured)

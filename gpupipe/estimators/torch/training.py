@@ -52,6 +52,8 @@ def train(
         raise ValueError("rates given in advance leave nothing to validation, and without it nothing can compete")
     if validation is not None and not 0 < validation.n == len(validation_targets or ()):
         raise ValueError(f"expected validation rows and their targets, got {validation.n} rows")
+    if (kind := network.output.weight.device.type) != fit.torch_device:
+        raise ValueError(f"the network is on {kind}, the rows are on {fit.torch_device}")
     with one_thread(), contextlib.ExitStack() as closed:
         loop = _Loop(network, fit, targets, validation, validation_targets, losses, plan, threads, closed)
         progress = loop.resumed(checkpoint)
@@ -195,10 +197,10 @@ class _Loop:
     def validated(self) -> tuple[float, dict[str, float]]:
         """Validation loss, and that of each head."""
         assert self.validation is not None and self.validation_targets is not None
-        sums, counts = evaluate(
-            self.network, self.validation, self.validation_targets, self.validation_losses, self.workers, self.autocast
-        )
-        loss, heads = self.losses.means(sums.cpu().numpy(), counts.cpu().numpy())
+        losses = self.validation_losses
+        parts = (self.network, self.validation, self.validation_targets, losses, self.workers, self.autocast)
+        sums, counts = (tensor.cpu().numpy() for tensor in evaluate(*parts))
+        loss, heads = losses.means(sums, counts)
         if not counts.any():
             raise ValueError("no target of the validation rows is known")
         return loss, dict(zip(self.losses.names, heads, strict=True))

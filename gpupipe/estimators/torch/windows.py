@@ -41,7 +41,7 @@ class Windows:
         kinds = {rows.device.kind for rows in parts}
         if len(kinds) > 1:
             raise ValueError("rows are on the CPU and on CUDA; move their matrices to one device")
-        self.length, self.scaler = length, scaler
+        self.parts, self.length, self.scaler = tuple(parts), length, scaler
         self.device = parts[0].device
         xp = self.device.xp
         self._parts: list[tuple[Any, ...]] = []
@@ -82,6 +82,10 @@ class Windows:
             self._buffers.held = held
         self.gather(positions, held[:n])
         return held[:n]
+
+    def part(self, positions: slice) -> torch.Tensor:
+        """Windows at consecutive positions, as `network.margins` asks for them; see `batch`."""
+        return self.batch(self.device.xp.arange(positions.start, positions.stop))
 
     def gather(self, positions: Any, out: torch.Tensor) -> None:
         """Write the windows at these positions to `out`, float32 (n, length, n_columns), contiguous, on the device."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 
-from gpupipe.features.formulas.registry import FAMILIES, FEATURES, Feature, feature, panel_feature
+from gpupipe.features.formulas.registry import FAMILIES, FEATURES, SET_APART, Feature, feature, panel_feature
 
-__all__ = ["CORE", "FAMILIES", "FEATURES", "Feature", "feature", "panel_feature"]
+__all__ = ["ATB9", "CORE", "FAMILIES", "FEATURES", "SET_APART", "Feature", "feature", "panel_feature"]
 
 MODULES = (
     "trend", "momentum", "volatility", "ranges", "volume", "candle", "calendar", "cross_sectional", "alpha158",
+    "levels",
 )  # fmt: skip
 for _module in MODULES:
     importlib.import_module(f"gpupipe.features.formulas.{_module}")
@@ -31,4 +32,10 @@ CORE = [
     "sector_mean_roc_1", "sector_rank_roc_5", "sector_excess_roc_5", "sector_mean_roc_5", "sector_rank_roc_20",
     "sector_excess_roc_20", "sector_mean_roc_20", "sector_dispersion_roc_1", "sector_rank_natr_14",
     "sector_mean_natr_14", "sector_natr_ratio_60",
+]  # fmt: skip
+
+# Prices, volume, three moving averages and Wilder's RSI: the usual inputs of a recurrent network on one series.
+ATB9 = [
+    "level_open", "level_high", "level_low", "level_close", "level_volume", "level_sma_7", "level_sma_14",
+    "level_sma_30", "rsi_14",
 ]  # fmt: skip

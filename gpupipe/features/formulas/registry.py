@@ -23,6 +23,9 @@ from gpupipe.features.series import BAR, Across, Series
 from gpupipe.runtime.errors import UserError
 
 FAMILIES = ("trend", "momentum", "volatility", "range", "volume", "candle", "calendar", "cross_sectional", "alpha158")
+# Families whose columns are in no set but their own, not even in "all": levels of prices, which mean nothing at other
+# prices, and columns from outside, which only some panels have.
+SET_APART = ("level", "outside")
 
 Formula = Callable[..., Any]
 F = TypeVar("F", bound=Formula)
@@ -58,6 +61,8 @@ class PanelFunction:
         try:
             values = self.user_function(panel)
         except Exception as error:  # user code may raise anything
+            if isinstance(error, FeatureError):
+                raise
             problem = _one_line(error, self.user_function.__code__.co_filename)
             raise FeatureError(f"feature {self.name} cannot be computed: {problem}") from error
         shape, kind = getattr(values, "shape", None), getattr(getattr(values, "dtype", None), "kind", None)
@@ -103,7 +108,7 @@ class Feature:
             )
         return formula
 
-    @property
+    @functools.cached_property
     def warm_up_bars(self) -> int:
         """The first bar of a symbol, counted from 0, whose value is not NaN."""
         return self.series.warm_up_bars if isinstance(self.series, PanelFunction) else warm_up(self.series)
@@ -186,7 +191,7 @@ def panel_feature(family: str, source: str, warm_up_bars: int = 0) -> Callable[[
 
 
 def _add(feature: Feature) -> None:
-    if feature.family not in FAMILIES:
+    if feature.family not in (*FAMILIES, *SET_APART):
         raise FeatureError(f"no family {feature.family!r}; expected one of {', '.join(FAMILIES)}")
     if feature.name in FEATURES:
         raise FeatureError(f"there is a feature {feature.name!r} already; rename this one")

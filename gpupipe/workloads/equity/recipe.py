@@ -15,19 +15,27 @@ from gpupipe.dataset.dataset import NEVER, WARM_BARS, Dataset, warm_by_bars, war
 from gpupipe.dataset.lookback import NO_LOOKBACK, Lookback
 from gpupipe.dataset.window_marks import mark_windows
 from gpupipe.estimators import registry
+from gpupipe.estimators.baselines.class_shares import PooledPrior, TableOfColumn
 from gpupipe.evaluation.expected_return import VOLATILITY
 from gpupipe.features.expressions import Across
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import Features, compute_features, feature_names, warm_up_of
 from gpupipe.runtime import memory
-from gpupipe.targets.classes import CLASSES, horizon_and_threshold, percent
+from gpupipe.targets.classes import CLASSES, has_fixed_barriers, horizon_and_threshold, percent
 from gpupipe.targets.target import Target
-from gpupipe.targets.trade_return import TradeReturns, trade_returns
+from gpupipe.targets.trade_return import SIDES, TradeReturns, trade_returns
 from gpupipe.targets.triple_barrier import Labels, label_names, tp_dd_labels
 
 # Extra columns, which the baselines read, and the features that they are: volatility, the returns of 60 and of 5 bars.
 NATR, MOMENTUM, REVERSAL = "natr", "momentum", "reversal"
 BASELINE_COLUMNS = {NATR: VOLATILITY, MOMENTUM: "roc_60", REVERSAL: "roc_5"}
+BASELINES = (
+    PooledPrior(),
+    TableOfColumn("volatility_table_sector", NATR, pooled=False, reference_table=True, short_name="volat. sector"),
+    TableOfColumn("volatility_table_all", NATR, pooled=True, reference_table=True, short_name="volat. pooled"),
+    TableOfColumn("momentum_table", MOMENTUM, pooled=True, short_name="momentum"),
+    TableOfColumn("reversal_table", REVERSAL, pooled=True, short_name="reversal"),
+)
 
 
 def target_of(horizons: tuple[int, ...], thresholds: tuple[float, ...], multiples: tuple[float, ...] = ()) -> Target:
@@ -70,9 +78,16 @@ def labels_of(panel: Panel, settings: Config) -> Labels:
 
 
 def trades_of(panel: Panel, target: Target) -> TradeReturns:
-    """The returns of the trades of each label, whose barriers are target and stop."""
-    pairs = [horizon_and_threshold(target, name) for name in target.names]
-    return trade_returns(panel, [h for h, _ in pairs], [t for _, t in pairs])
+    """The returns of the trades of each label, whose barriers are target and stop; NaN for labels without such."""
+    xp = panel.device.xp
+    traded = [k for k, name in enumerate(target.names) if has_fixed_barriers(target, name)]
+    pairs = [horizon_and_threshold(target, target.names[k]) for k in traded]
+    gross = xp.full((panel.n_rows, len(target.names), len(SIDES)), np.float32(np.nan))
+    end_time_ns = xp.repeat(panel.time_ns[:, None], len(target.names), axis=1)
+    if pairs:
+        returns = trade_returns(panel, [h for h, _ in pairs], [t for _, t in pairs])
+        gross[:, traded], end_time_ns[:, traded] = returns.gross, returns.end_time_ns
+    return TradeReturns(gross, end_time_ns)
 
 
 def kernels_of(settings: Config) -> tuple[str, ...]:
@@ -134,6 +149,11 @@ def forward_return(horizon: int) -> str:
 
 
 def outline(panel: Panel, group: str, settings: Config) -> Dataset:
+    """See `outline_of`."""
+    return outline_of(panel, labels_of(panel, settings), group, settings)
+
+
+def outline_of(panel: Panel, labels: Labels, group: str, settings: Config) -> Dataset:
     """The Dataset that folds can be cut from, without features: X is (n_rows, 0), and rows have no weights.
 
     A row is warm once as many bars of its symbol as the longest of the short columns needs are known.
@@ -145,7 +165,7 @@ def outline(panel: Panel, group: str, settings: Config) -> Dataset:
     features = Features(xp.empty((n_rows, 0), xp.float32), (), (), panel)
     # The extra columns are never read: computing them is what this saves.
     columns, lookback = dict.fromkeys(BASELINE_COLUMNS, nothing), registry.lookback(settings)
-    plain = join(panel, features, labels_of(panel, settings), group, columns=columns, lookback=lookback)
+    plain = join(panel, features, labels, group, columns=columns, lookback=lookback)
     return replace(plain, warm=plain.warm & warm, usable=plain.usable & warm)
 
 

@@ -17,7 +17,7 @@ from gpupipe.estimators import registry
 RULES, WINDOWS = ("take_profit_first", "first_touch"), ("bars", "calendar")
 DEFAULT_MODELS = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest", "linear", "meta_learner")
 TURBOMODE = ("lightgbm", "catboost", "xgb_hist", "linear", "random_forest", "meta_learner")
-COMMON = {
+COMMON: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {"training": {"max_bin": 32, "early_stopping": 8}},
     "quality": {"split": {"parts": 5}, "training": {"max_bin": 128, "early_stopping": 50}},
 }

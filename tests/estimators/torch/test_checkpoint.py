@@ -99,6 +99,7 @@ def test_json_that_is_no_record_is_ignored(saved, content):
 
 def test_removed_files_are_gone_and_others_stay(saved):
     (saved.folder / "other").write_text("x")
+    (saved.folder / ".checkpoint_odd.json.1.2.tmp").write_text("x")
     saved.remove()
     assert [file.name for file in saved.folder.iterdir()] == ["other"]
     (saved.folder / "other").unlink()

@@ -10,7 +10,7 @@ import pytest
 from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.dataset.row_view import RowView, Storage
 from gpupipe.estimators.torch.scaler import BLOCK_ROWS, WindowScaler, fit_scaler
-from tests.estimators.torch.datasets import dataset_of
+from tests.support.matrices import dataset_of
 
 
 def view_of(X, rows=None, **options) -> FeatureRows:

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="networks need Torch")
 
 from gpupipe.estimators.torch import training  # noqa: E402
+from gpupipe.estimators.torch.architecture import ARCHITECTURES  # noqa: E402
 from gpupipe.estimators.torch.captured import CapturedSteps  # noqa: E402
 from gpupipe.estimators.torch.losses import HeadLosses, HeadTargets  # noqa: E402
 from gpupipe.estimators.torch.network import arrays_of, one_thread  # noqa: E402
@@ -17,7 +18,7 @@ from gpupipe.estimators.torch.plan import LEAST_RATE, TrainingError, TrainingPla
 from gpupipe.estimators.torch.shards import SHARD_ROWS, ShardedSteps, Workers, evaluate, seed_of  # noqa: E402
 from gpupipe.estimators.torch.steps import adam, autocast_of, precision_of, training_mode  # noqa: E402
 from gpupipe.estimators.torch.training import train  # noqa: E402
-from tests.estimators.torch.training_problem import LOSSES, network_of, problem  # noqa: E402
+from tests.support.training_problem import LOSSES, network_of, problem  # noqa: E402
 
 PLAN = TrainingPlan(epochs=4, rate=0.01, rows_of_step=1100, patience=10, seed=3)
 
@@ -50,6 +51,18 @@ def test_threads_change_no_byte(precision):
     assert len({str(result) for _, result in results}) == 1
     other, _ = trained(TrainingPlan(epochs=3, rate=0.01, rows_of_step=1100, patience=10, seed=4, precision=precision))
     assert bytes_of(other) != bytes_of(results[0][0])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_threads_change_no_byte_of_the_presets_networks(name):
+    results = []
+    for threads in (1, 2):
+        network = network_of(architecture=ARCHITECTURES[name], length=16)
+        windows, targets = problem(SHARD_ROWS + 40, length=16)
+        plan = TrainingPlan(1, 0.001, 1024, rates=(0.001,))
+        train(network, windows, targets, None, None, LOSSES, plan, threads=threads)
+        results.append(bytes_of(network))
+    assert results[0] == results[1]
 
 
 def test_the_global_generator_is_neither_read_nor_changed():
@@ -260,7 +273,9 @@ def test_no_epochs_leave_the_network_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "broken", [{"rates": (0.1,)}, {"rate": 0.0}, {"rate": math.nan}, {"rows_of_step": 0}, {"patience": 0}], ids=str
+    "broken",
+    [{"rates": (0.1,)}, {"rate": 0.0}, {"rate": math.nan}, {"rows_of_step": 0}, {"patience": 0}, {"precision": "fp16"}],
+    ids=str,
 )
 def test_plans_that_cannot_be_are_refused(broken):
     with pytest.raises(ValueError):

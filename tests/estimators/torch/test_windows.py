@@ -15,7 +15,7 @@ from gpupipe.dataset.feature_rows import FeatureRows  # noqa: E402
 from gpupipe.dataset.row_view import RowView  # noqa: E402
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler  # noqa: E402
 from gpupipe.estimators.torch.windows import Windows  # noqa: E402
-from tests.estimators.torch.datasets import dataset_of  # noqa: E402
+from tests.support.matrices import dataset_of  # noqa: E402
 
 
 def views(seed=0) -> list[FeatureRows]:
@@ -68,6 +68,7 @@ def test_gather_writes_to_a_given_tensor():
     out = torch.empty(4, 3, 5)
     windows.gather(np.arange(4), out)
     np.testing.assert_array_equal(out.numpy(), windows.batch(np.arange(4)).numpy())
+    np.testing.assert_array_equal(windows.part(slice(0, 4)).numpy(), out.numpy())
     with pytest.raises(ValueError, match="expected"):
         windows.gather(np.arange(4), torch.empty(4, 2, 5))
 
@@ -85,7 +86,7 @@ def test_what_does_not_fit_together_is_refused():
         Windows(parts, 3, WindowScaler(*np.float32([[0, 0], [1, 1], [-1, -1], [1, 1]])))
     with pytest.raises(ValueError, match="length of 1 or more"):
         Windows(parts, 0, fit_scaler(parts))
-    with pytest.raises(ValueError, match="0 views"):
+    with pytest.raises(ValueError, match="0 parts"):
         Windows([], 3, fit_scaler(parts))
 
 
@@ -95,7 +96,7 @@ import torch
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.scaler import fit_scaler
 from gpupipe.estimators.torch.windows import Windows
-from tests.estimators.torch.datasets import dataset_of
+from tests.support.matrices import dataset_of
 
 def held(name):
     with open("/proc/self/status") as lines:

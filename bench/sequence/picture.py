@@ -1,0 +1,133 @@
+"""The picture of bench.sequence: `python -m bench.sequence.picture LINES.jsonl [--out FILE.svg]`, from the lines alone.
+
+Above, validation loss over the seconds of training, a panel a series: each preset of ours, and the usual way with fast
+and balanced dashed; a thin line a seed, a point at the best epoch. Below, how many times faster ours is: each stage
+and an epoch, by series. It needs matplotlib (the extra bench).
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench import runs
+from bench.pictures import GRID, OURS, TASK_COLORS, Bar, bars, plain, pyplot, save, short_numbers, title
+from bench.runs import Line
+from bench.sequence.curve import Curve
+from bench.sequence.results import lines_of
+
+COLORS = dict(zip(("fast", "balanced", "quality", "legacy"), TASK_COLORS, strict=True))
+TARGET = runs.RESULTS / "sequence.svg"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lines", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, default=TARGET)
+    chosen = parser.parse_args(arguments)
+    draw(lines_of(chosen.lines), chosen.out)
+    return 0
+
+
+def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
+    """Draw the lines of a results file; SystemExit where it holds neither trainings nor stages."""
+    trainings = [line for line in lines if line["kind"] == "training"]
+    timed = newest([line for line in lines if line["kind"] in ("stages", "epoch")])
+    series = list(dict.fromkeys(line["series"] for line in (*trainings, *timed)))
+    if not series:
+        raise SystemExit("there is nothing to draw: give lines of `bench.sequence --out LINES.jsonl`")
+    rows = {name: rows_of([line for line in timed if line["series"] == name]) for name in series}
+    heights = (2.6, 0.19 * max(len(found) for found in rows.values()) + 0.8)
+    size = (max(4.2 * len(series), 7.0), sum(heights) + 1.1)
+    figure, axes = pyplot().subplots(2, len(series), figsize=size, height_ratios=heights, squeeze=False,
+                                     layout="constrained")  # fmt: skip
+    about = (trainings or timed)[-1]
+    title(figure, f"Sequence networks: validation loss over time, and the usual way's time over ours\n"
+          f"{about['features']} features in the curves; {about['cores']} cores, {about['processor']}; "
+          f"{about['date']}")  # fmt: skip
+    for k, name in enumerate(series):
+        draw_curves(axes[0, k], [line for line in trainings if line["series"] == name], name)
+        draw_ratios(axes[1, k], rows[name])
+    handles, labels = by_label(axes[0])
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
+    save(figure, target)
+
+
+def newest(lines: Sequence[Line]) -> list[Line]:
+    """The last of the lines of each kind, series and preset."""
+    return list({(line["kind"], line["series"], line["preset"]): line for line in lines}.values())
+
+
+def draw_curves(axis: Any, lines: Sequence[Line], name: str) -> None:
+    """Validation loss over seconds, a thin line a seed; a point at each best epoch."""
+    newest_lines = {(line["way"], line["preset"], line["seed"]): line for line in lines}
+    for (way, preset, _), line in newest_lines.items():
+        curve = Curve.from_list(line["curve"])
+        seconds, losses = zip(*((epoch.seconds, epoch.validation_loss) for epoch in curve.epochs), strict=True)
+        theirs = way != "ours"
+        label = f"{preset}, small steps on copies" if theirs else preset
+        axis.plot(seconds, losses, "--" if theirs else "-", color=COLORS[preset], linewidth=0.9, label=label)
+        axis.plot([curve.best.seconds], [curve.best.validation_loss], "o", color=COLORS[preset], markersize=3.5,
+                  markerfacecolor="white" if theirs else COLORS[preset])  # fmt: skip
+    axis.set_title(name, loc="left", fontsize=10.5)
+    axis.set(xscale="log", xlabel="seconds of training, logarithmic")
+    best = [line["validation_loss"] for line in newest_lines.values()]
+    if best:  # losses of overfitted epochs would leave no room for the best ones
+        low, spread = min(best), max(statistics.median(best) - min(best), 0.01 * min(best))
+        axis.set_ylim(low - 0.5 * spread, max(best) + 4 * spread)
+        axis.set_ylabel("validation loss, nats")
+    plain(axis, "xy")
+
+
+def rows_of(lines: Sequence[Line]) -> list[Bar]:
+    """For each preset a heading, and a bar for each stage and for an epoch: the usual way's time over ours."""
+    rows = []
+    for preset in dict.fromkeys(line["preset"] for line in lines):
+        rows.append(Bar(preset))
+        for line in (line for line in lines if line["preset"] == preset):
+            if line["kind"] == "epoch":
+                ratios = {f"epoch, {line['features']}": line["ratio"]}
+            else:
+                ratios = {stage: facts["ratio"] for stage, facts in line["stages"].items()}
+                ratios["features + dataset"] = line["features_and_dataset"]
+            rows += [Bar(name, ratio, times(ratio), ours=ratio >= 1) for name, ratio in ratios.items()]
+    return rows
+
+
+def times(ratio: float) -> str:
+    """A ratio in short."""
+    return f"{ratio:,.{0 if ratio >= 20 else 1 if ratio >= 2 else 2}f} times"
+
+
+def draw_ratios(axis: Any, rows: Sequence[Bar]) -> None:
+    """Bars on a logarithmic axis that begins at a ratio below all of them; a line at 1."""
+    if not rows:
+        axis.set_axis_off()
+        return
+    bars(axis, list(rows))
+    values = np.array([row.value for row in rows if row.value is not None])
+    axis.set(xscale="log", xlabel="usual time / our time, logarithmic")
+    axis.set_xlim(min(0.5, values.min() / 2), values.max() * 60)
+    axis.axvline(1.0, color=OURS if values.min() >= 1 else GRID, linewidth=1.0)
+    axis.minorticks_off()
+    short_numbers(axis.xaxis)
+
+
+def by_label(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """The first line of each label, over several panels."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Tables of `gpupipe sequence`: the presets, and the gain of each symbol and head with its interval."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpupipe.artifacts import summary
+from gpupipe.cli.plain_console import styled
+from gpupipe.cli.summary_tables import SummaryTables
+from gpupipe.cli.tables import figures_table, names_of, print_whole
+from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture
+from gpupipe.estimators.torch.settings import PRESETS
+from gpupipe.evaluation import next_return
+from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
+from gpupipe.pipeline.supervised import windows_sentence
+from gpupipe.report import sentences
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gpupipe.estimators.baselines.contract import Baseline
+
+RETURN_TITLES = {
+    next_return.MODEL: "network", next_return.ZERO: "zero", next_return.PERSISTENCE: "last return",
+    next_return.MEAN: "mean",
+}  # fmt: skip
+
+
+def preset_rows() -> list[dict[str, Any]]:
+    """Each preset as it is in the code: name, network in words, epochs, batch, length, patience, rate and the step's.
+
+    >>> row = preset_rows()[0]
+    >>> row["preset"], row["batch"], row["length"], row["network"]
+    ('fast', 64, 60, 'Conv1D 32 + BN + pool; GRU 64 -> GRU 32; Dense 32; dropout 0.2')
+    """
+    return [
+        {
+            "preset": name,
+            "network": network_text(ARCHITECTURES[settings.network]),
+            "epochs": settings.epochs,
+            "batch": settings.batch,
+            "length": settings.length,
+            "patience": settings.patience,
+            "rate": settings.rate,
+            "step_rows": settings.rows_of_step,
+            "step_rate": settings.step_rate,
+        }
+        for name, settings in PRESETS.items()
+    ]
+
+
+def network_text(network: Architecture) -> str:
+    """The layers of a network in one line.
+
+    >>> network_text(ARCHITECTURES["legacy"])
+    'Conv1D 64 (valid) + pool, Conv1D 128 (valid) + pool; LSTM 100 -> LSTM 50; Dense 50; dropout 0.2'
+    """
+    convolutions = ", ".join(
+        f"Conv1D {layer.channels}{'' if layer.same else ' (valid)'}{' + BN' if layer.normalised else ''}"
+        f"{' + pool' if layer.pooled else ''}"
+        for layer in network.convolutions
+    )
+    recurrent = " -> ".join(
+        f"{'bidirectional ' if layer.both else ''}{layer.kind.upper()} {layer.size}"
+        f"{' + LN' if layer.normalised else ''}"
+        for layer in network.recurrent
+    )
+    dense = " -> ".join(f"Dense {size}" for size in network.dense)
+    return "; ".join(filter(None, (convolutions, recurrent, dense, f"dropout {network.dropout:g}")))
+
+
+def show_presets(to: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """The presets as a table, and how a batch is scaled."""
+    table = figures_table(("preset",), ("epochs", "batch", "L", "patience", "rate", "step", "its rate"))
+    for row in rows:
+        table.add_row(
+            row["preset"], f"{row['epochs']}", f"{row['batch']}", f"{row['length']}", f"{row['patience']}",
+            f"{row['rate']:g}", f"{row['step_rows']:,}", f"{row['step_rate']:.3g}",
+        )  # fmt: skip
+    print_whole(to, table)
+    for row in rows:
+        to.print(f"{row['preset']}: {row['network']}")
+    to.print(
+        "epochs: at most; L: bars of a window; rate: of Adam for steps of `batch` rows; step: the rows of a step as it "
+        "is taken, with the rate times the square root of step / batch. --batch-size N takes steps of N rows."
+    )
+
+
+def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Sequence[Baseline] = ()) -> None:
+    """A finished run: the gain of each symbol and head, walk-forward, verdict, what was skipped, time.
+
+    whole: the summary.  baselines: of the workload.
+    """
+    names = names_of(baselines)
+    rows = whole["models"]
+    tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
+    if sentence := windows_sentence(whole.get("windows")):
+        to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
+    show_heads(to, whole)
+    show_returns(to, whole)
+    tables.show_walk_forward()
+    for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows})):
+        to.print(sentence)
+    tables.show_skipped(whole["skipped"])
+    if "warm_start" in whole:
+        to.print(summary.warm_sentence(whole["warm_start"]))
+    tables.show_time()
+    to.print(
+        styled(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
+        f" in {out}: summary.json and summary.parquet (one row a model), data_report.json, manifest.json",
+        sep="",
+    )
+
+
+def show_heads(to: Console, whole: dict[str, Any]) -> None:
+    """For each symbol, head and model: loss on the sealed test, that of the reference, the gain with its interval."""
+    loss = summary.loss_name(whole)
+    drawn = whole["intervals"]
+    to.print(
+        styled("sealed test", "bold"),
+        f": {loss.replace('_', '-')} beside that of the reference (the class prior of the symbol's training rows), and "
+        f"the gain in percent with its 95 % interval ({drawn['draws']:,} draws of {drawn['times']} times in blocks of "
+        f"{drawn['block']}). Skill: the interval lies above 0, against the priors of the symbol and of all symbols.",
+        sep="",
+    )
+    table = figures_table(("symbol", "head", "model"), ("loss", "reference", "gain %", ""))
+    for row in (row for row in whole["models"] if row["kind"] == "model"):
+        gain, skill = row.get("test_gain_over_prior"), row.get("test_skill") or ""
+        known = gain is not None and gain == gain
+        interval = sentences.interval_text(gain, row.get("test_gain_low"), row.get("test_gain_high")) if known else "-"
+        style = "bold" if skill == SKILL else "dim"
+        table.add_row(
+            row["sector"], summary.title_of(row), row["model"], _number(row.get(f"test_{loss}")),
+            _number(row.get(f"test_prior_{loss}")), interval, skill if known else NO_EVENTS, style=style,
+        )  # fmt: skip
+    print_whole(to, table)
+
+
+def show_returns(to: Console, whole: dict[str, Any]) -> None:
+    """The next bar's return as the networks predict it, beside zero, the last return and the mean; none without such.
+
+    And the equity of a position that follows the predictions, beside buy and hold.
+    """
+    returns = whole.get("returns", {})
+    measured = {symbol: of_symbol for symbol, of_symbol in returns.items() if of_symbol["rows"]}
+    if measured:
+        to.print(
+            styled("the next bar's return", "bold"),
+            ": root mean squared error of the log-return, and of the price close * exp(return), beside those of no "
+            "change (zero), of the last return again, and of the mean of the training rows.",
+            sep="",
+        )
+        table = figures_table(
+            ("symbol", "predicted by"), ("RMSE of return", "RMSE of price", "MAPE of price %", "gain of the network %")
+        )
+        for symbol, of_symbol in measured.items():
+            for name, title in RETURN_TITLES.items():
+                gain = of_symbol["gain"].get(name)
+                table.add_row(
+                    symbol if name == next_return.MODEL else "", title, f"{of_symbol['rmse_return'][name]:.6f}",
+                    f"{of_symbol['rmse_price'][name]:.5g}", f"{of_symbol['mape_price'][name]:.4f}",
+                    "" if gain is None else sentences.interval_text(gain["gain"], gain["low"], gain["high"]),
+                )  # fmt: skip
+        print_whole(to, table)
+    for symbol, of_symbol in returns.items():
+        to.print(f"{next_return.sentence(symbol, of_symbol)}.")
+        if path := of_symbol.get("positions"):
+            to.print(
+                f"{symbol}: a position by the sign of predictions beyond the costs ends at {path['final_equity']:.3f} "
+                f"after {path['fills']:,} fills, buy and hold at {path['final_buy_and_hold']:.3f} (of 1, after costs)."
+            )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.4f}"
