@@ -16,7 +16,7 @@ def content_of(arrays, architecture, length, heads, head_numbers, scaling, as_cl
 
     graph = _Graph({}, TreeReader())
     out = add_network(graph, graph.windows(length), arrays, architecture, length, heads, head_numbers, scaling)
-    graph.output(softmax(graph, out, np.ones(3, np.float32)) if as_classes else out)
+    graph.output(softmax(graph, out, np.ones(3, np.float32)) if as_classes else out, OUTPUT)
     n_outputs = sum(heads[k].n_outputs for k in head_numbers)
     whole = helper.make_graph(
         graph.nodes, "network",
