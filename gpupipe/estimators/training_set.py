@@ -175,9 +175,12 @@ class TrainingSet:
         return shares
 
     def weights(self, groups: Sequence[str] | None = None) -> np.ndarray:
-        """Weight of each class, float32 (n_targets, n_classes); ones unless class_weight is "balanced"."""
+        """Weight of each class, float32 (n_targets, n_classes); ones unless class_weight is "balanced".
+
+        Values have no classes: (n_targets, 0).
+        """
         n_classes = self.target.n_classes
-        if self.class_weight == "none":
+        if self.class_weight == "none" or not n_classes:
             return np.ones((self.n_targets, n_classes), dtype=np.float32)
         return (1.0 / (n_classes * self.shares(groups))).astype(np.float32)
 

@@ -43,7 +43,8 @@ def run_key(
     roots: the modules whose code, with the code of their imports, is part of the key; the console's code is not.
     """
     user_code = [module.content.hex() for module in modules]
-    unused = set(registry.optional()) - set(settings.training.models)
+    optional = registry.estimators(registry.optional())
+    unused = {item.package for item in optional if item.name not in settings.training.models}
     computing = {name: version for name, version in fingerprint.versions().items() if name not in unused}
     code_roots = [*roots, *(registry.module_of(name) for name in settings.training.models)]
     parts = [digest, settings.digest(), fingerprint.code_hash(code_roots, ()), user_code, computing, device.kind]

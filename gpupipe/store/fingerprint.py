@@ -168,7 +168,7 @@ def versions() -> dict[str, str]:
     """Versions of Python, gpupipe and the libraries that compute."""
     by_name = {"python": platform.python_version()}
     for name in ("gpupipe", "numpy", "numba", "scipy", "scikit-learn", "pyarrow", "dask", "cupy", "rmm", "cudf",
-                 "lightgbm", "catboost"):  # fmt: skip
+                 "lightgbm", "catboost", "torch"):  # fmt: skip
         try:
             by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -19,8 +19,9 @@ from gpupipe.store.content_store import Store, sha256_of
 
 # Modules that run the stages of every estimator. Their own text is part of each key; the modules they import are not.
 DRIVERS = (
-    "gpupipe.training.groups", "gpupipe.training.fold_tasks", "gpupipe.training.fold_data",
-    "gpupipe.training.cache_keys", "gpupipe.estimators.registry", "gpupipe.estimators.columns",
+    "gpupipe.training.groups", "gpupipe.training.fold_tasks", "gpupipe.training.fitted_stage",
+    "gpupipe.training.fold_data", "gpupipe.training.cache_keys", "gpupipe.estimators.registry",
+    "gpupipe.estimators.columns",
 )  # fmt: skip
 
 

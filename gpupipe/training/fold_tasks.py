@@ -7,7 +7,7 @@ import shutil
 import time
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
 from gpupipe.runtime.task_graph import FoldSlot, Task
-from gpupipe.store.cache import Cached, Request, load_array, save_array
+from gpupipe.store.cache import Request, load_array, save_array
 from gpupipe.store.content_store import KEY_LENGTH, sha256_of
 from gpupipe.training import fold_data
 from gpupipe.training.cache_keys import (
@@ -27,37 +27,14 @@ from gpupipe.training.cache_keys import (
     Inputs,
     base_parts,
     blocks_of,
-    digest_of_models,
     load_models,
     save_models,
 )
+from gpupipe.training.fitted_stage import FittedStage, models_of
 from gpupipe.training.fold_data import FoldId, Stage, digests_of_predicted, make_training_set, share_groups
 
 if TYPE_CHECKING:
     from gpupipe.training.context import TrainingContext
-
-
-@dataclass(frozen=True)
-class FittedStage:
-    """The models of one stage, a model for each target, with their predictions.
-
-    digests: one for each model.  seconds: duration of the fit.
-    predictions: for each part float32 (n_rows, n_targets, n_outputs).  prediction_digests: digests of their files.
-    objects: digests of the models' files.  reused: whether models and predictions all came from the store.
-
-        >>> predictions = {"validation": np.zeros((80, 2, 3), np.float32), "test": np.zeros((50, 2, 3), np.float32)}
-        >>> stage = FittedStage(["model of 5 %", "model of 10 %"], ("a1", "b2"), seconds=1.5, predictions=predictions)
-        >>> len(stage.models), stage.predictions["test"].shape
-        (2, (50, 2, 3))
-    """
-
-    models: list[Model]
-    digests: tuple[str, ...]
-    seconds: float
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
-    prediction_digests: dict[str, str] = field(default_factory=dict)
-    objects: frozenset[str] = frozenset()
-    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -282,22 +259,7 @@ class FoldTasks:
         )
         if results is not None:
             shutil.rmtree(checkpoints, ignore_errors=True)  # all is saved
-        return None if results is None else self._stage_of(blocks, results)
-
-    def _stage_of(self, blocks: list[list[int]], results: Sequence[Cached]) -> FittedStage:
-        """Combine the cached results of a stage's blocks."""
-        saved = {k: description for block, result in zip(blocks, results, strict=True)
-                 for k, description in zip(block, result.record["models"], strict=True)}  # fmt: skip
-        models = {k: model for block, result in zip(blocks, results, strict=True)
-                  for k, model in zip(block, result.value or [None] * len(block), strict=True)}  # fmt: skip
-        order = range(len(self._targets.names))
-        return FittedStage(
-            models=[models[k] for k in order],
-            digests=tuple(digest_of_models([saved[k]]) for k in order),
-            seconds=sum(result.seconds for result in results),
-            objects=frozenset(digest for model in saved.values() if model for digest in model["files"].values()),
-            reused=all(result.reused for result in results),
-        )
+        return None if results is None else FittedStage.of_blocks(blocks, results)
 
     def _make(
         self,
@@ -309,7 +271,7 @@ class FoldTasks:
         worker: int,
     ) -> list[Any]:
         stage, context = Stage(group, tuple(targets)), self.context
-        pooled_models, choices = _models_of(pooled, targets), _models_of(final, targets)
+        pooled_models, choices = models_of(pooled, targets), models_of(final, targets)
         if context.workers:
             return context.workers.fit(self.fold, estimator, stage, pooled_models, choices, worker)
         training_set = self._opened.training_set
@@ -406,7 +368,3 @@ def first_costs(names: Sequence[str]) -> dict[str, float]:
     for estimator in registry.estimators(names):
         costs[cost_kind(estimator, None)], costs[estimator.name] = estimator.first_cost_us
     return costs
-
-
-def _models_of(stage: FittedStage | None, targets: Sequence[int]) -> list[Any] | None:
-    return None if stage is None else [stage.models[k] for k in targets]

@@ -28,8 +28,9 @@ from gpupipe.targets.target import Target
 from gpupipe.training import expected_return
 from gpupipe.training.cache_keys import base_parts, load_models, save_models
 from gpupipe.training.context import TrainingContext
+from gpupipe.training.fitted_stage import FittedStage
 from gpupipe.training.fold_data import FoldId, make_training_set
-from gpupipe.training.fold_tasks import FittedStage, FoldTasks
+from gpupipe.training.fold_tasks import FoldTasks
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _fold(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> f
     gathered = 4.0 * n * rows
     if plan.late:
         gathered = 4.0 * n * largest  # of one group, while its bins are made
-    if plan.files:
+    if plan.files or not registry.reads_rows(settings):  # windows are gathered batch by batch, straight from the data
         gathered = 0.0
     columns = rows * (shape.n_targets * 1.0 + 8 + 8)  # labels, times, row numbers
     bins = 0.0 if plan.files else _bins(shape, settings, plan, kind)
@@ -110,8 +110,8 @@ def _ahead(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
     else:
         parts = settings.split.parts
         share = 1 / parts if settings.split.stacking == "forward" else (parts - 1) / parts
-    rows = share * shape.fit
-    return rows * (4.0 * shape.n_features + shape.n_targets + 16) + share * _bins(shape, settings, plan, kind)
+    rows, n_gathered = share * shape.fit, shape.n_features * registry.reads_rows(settings)
+    return rows * (4.0 * n_gathered + shape.n_targets + 16) + share * _bins(shape, settings, plan, kind)
 
 
 def _bins(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:

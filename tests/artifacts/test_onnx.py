@@ -17,7 +17,6 @@ import pytest
 from gpupipe.artifacts.load import load
 from gpupipe.artifacts.onnx import checking, export
 from gpupipe.cli import main
-from gpupipe.estimators import registry
 from gpupipe.estimators.boosting import catboost_trees, lightgbm_trees, tree_model
 from gpupipe.estimators.boosting.lightgbm_trees import ALMOST_ZERO, round_down
 from gpupipe.estimators.boosting.xgb_by_label import XgbHist
@@ -27,7 +26,7 @@ from gpupipe.estimators.stacking import meta_learner
 from gpupipe.store.content_store import sha256
 from gpupipe.workloads import equity
 from tests.support import tiny
-from tests.support.fitting import CPU, FAMILIES, both, fit_all, fitted, predict, predict_model, world
+from tests.support.fitting import BOOSTERS, CPU, FAMILIES, both, fit_all, fitted, predict, predict_model, world
 from tests.support.onnx_files import exported, hard_rows, hosted_model, splits_of, trees_of
 from tests.support.tiny import QUICK, SOURCE, in_sectors, tiny_market
 
@@ -35,7 +34,7 @@ onnx = pytest.importorskip("onnx")
 if importlib.util.find_spec("onnxruntime") is None:  # imported where it is used, which tells it to report nothing
     pytest.skip("onnxruntime is not installed", allow_module_level=True)
 
-EIGHT = (*equity.DEFAULT_MODELS, *registry.optional())
+EIGHT = (*equity.DEFAULT_MODELS, *BOOSTERS)
 ODD = {"energy": "Öl & Gas 'x'", "technology": "新技术"}  # files name sectors as the second
 EPSILON = 2e-6  # what float32 leaves, and well below what is allowed
 
@@ -221,7 +220,7 @@ def finished(market, tmp_path_factory):
 def installed() -> set[str]:
     from importlib.util import find_spec
 
-    return {name for name in registry.optional() if find_spec(name) is not None}
+    return {name for name in BOOSTERS if find_spec(name) is not None}
 
 
 def test_all_models_of_a_run_say_what_the_run_says_of_every_bar(finished, market, tmp_path):

@@ -19,7 +19,7 @@ from gpupipe.estimators.boosting.lightgbm_trees import ThreadGate
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.equity.settings import TURBOMODE, make
 from tests.support import tiny
-from tests.support.fitting import SETTINGS, as_bytes, both, fit_all, fit_pool, predict, world
+from tests.support.fitting import BOOSTERS, SETTINGS, as_bytes, both, fit_all, fit_pool, predict, world
 from tests.support.tiny import QUICK, SECTORS, SOURCE, tiny_market, view_of
 
 SHORT = (
@@ -77,15 +77,16 @@ def test_two_jobs_give_the_same_bytes_and_other_families_take_their_place(turbo,
 
 @pytest.mark.parametrize("name", registry.optional())
 def test_a_missing_package_is_one_line_that_installs_it(name, monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(sys.modules, name, None)
+    estimator = registry.estimator(name)
+    monkeypatch.setitem(sys.modules, estimator.package, None)
     out = tmp_path / "OUT"
     options = ["--data", SOURCE, "--sectors", "energy", "--preset", "fast", "--quiet", "--out", str(out)]
     for more in ([], ["--dry-run"]):
         assert main([*options, "--models", name, *more]) == 2
         line = capsys.readouterr().err
-        assert line.count("\n") == 1 and name in line and "pip install -e '.[boosters]'" in line
+        assert line.count("\n") == 1 and name in line and f"pip install -e '.[{estimator.extra}]'" in line
     assert not out.exists()
-    with pytest.raises(UserError, match="boosters"):
+    with pytest.raises(UserError, match=estimator.extra):
         registry.load_model({}, {"kind": name}, {})
 
 
@@ -111,9 +112,9 @@ def test_turbomode_sets_the_predecessors_parameters_and_what_is_named_wins(tmp_p
         make(settings=["training.models=turbomod"])
 
 
-@pytest.mark.parametrize("name", ["xgb_hist", "xgb_leafwise", "xgb_joint", *registry.optional()])
+@pytest.mark.parametrize("name", ["xgb_hist", "xgb_leafwise", "xgb_joint", *BOOSTERS])
 def test_without_early_stopping_all_rounds_are_kept(name):
-    if name in registry.optional():
+    if name in BOOSTERS:
         pytest.importorskip(name)
     field = {"xgb_hist": "hist", "xgb_leafwise": "leafwise", "xgb_joint": "joint"}.get(name, name)
     rates = [f"{field}.rounds=30", f"{field}.learning_rate=0.9", "joint_sector.rounds=7"]
@@ -130,7 +131,7 @@ def test_without_early_stopping_all_rounds_are_kept(name):
 
 
 @both
-@pytest.mark.parametrize("name", registry.optional())
+@pytest.mark.parametrize("name", BOOSTERS)
 def test_a_fold_without_a_class_is_fitted_all_the_same(name):
     """An out-of-fold part may hold no row of a class that the whole has; its rounds are those of the final models."""
     fold = world()[0]
@@ -154,7 +155,7 @@ def test_the_forest_draws_the_square_root_of_the_columns():
 
 
 @both
-@pytest.mark.parametrize("name", registry.optional())
+@pytest.mark.parametrize("name", BOOSTERS)
 def test_rows_weigh_what_they_are_given_in_fitting_and_nothing_in_validation(name):
     fold = world()[0]
 

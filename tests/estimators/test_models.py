@@ -20,6 +20,7 @@ from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.runtime.device import Device, DeviceError
 from gpupipe.workloads import equity
 from tests.support.fitting import (
+    BOOSTERS,
     CPU,
     FAMILIES,
     OPTIONAL,
@@ -36,7 +37,7 @@ from tests.support.fitting import (
 )
 from tests.support.tiny import fold_of, planted, view_of
 
-ALONE = ("xgb_hist", "xgb_leafwise", *registry.optional())  # a model of one sector and one label
+ALONE = ("xgb_hist", "xgb_leafwise", *BOOSTERS)  # a model of one sector and one label
 
 
 @pytest.mark.parametrize("name", FAMILIES)

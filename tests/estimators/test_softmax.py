@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import scipy.special
 
+from gpupipe.estimators.linear import softmax_regression
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.runtime.device import pick
 
 # expf differs by a few units in the last place between libm, CUDA and Python; p is at most 1.
 ABSOLUTE = 1e-6
@@ -145,3 +147,17 @@ def test_extreme_and_nan_margins(device):
     grad, hess = run(device, softmax_gradient, margin, y, weight, columns=3, n_outputs=2)
     assert grad[0].tolist() == [1, 0, -1] and hess[0].tolist() == [np.float32(1e-16)] * 3
     assert np.isnan(grad[2:]).all() and np.isnan(hess[2:]).all()
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 3, 4, 6])
+def test_margins_of_any_number_of_outputs_stay_within_their_memory(n_outputs):
+    """The kernel computes three outputs at a time: the last rows of others were written beyond the end."""
+    rng = np.random.default_rng(n_outputs)
+    Z = rng.normal(size=(900, 5)).astype(np.float32)
+    weights = softmax_regression.Weights(rng.normal(size=(5, n_outputs)), rng.normal(size=n_outputs))
+    whole = weights.margin_of_rows(Z, pick("cpu"))
+    assert whole.shape == (900, n_outputs) and whole.dtype == np.float32 and whole.flags.c_contiguous
+    np.testing.assert_allclose(whole, Z @ weights.coefficients + weights.intercept, atol=2e-5)
+    for _ in range(20):
+        assert np.array_equal(weights.margin_of_rows(Z, pick("cpu")), whole)
+    assert np.array_equal(weights.margin_of_rows(Z[7:8], pick("cpu")), whole[7:8])

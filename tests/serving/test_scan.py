@@ -20,12 +20,10 @@ from gpupipe.cli import main
 from gpupipe.evaluation.expected_return import lean_of
 from gpupipe.evaluation.metrics import calls
 from gpupipe.features.matrix import compute_features
-from gpupipe.pipeline import supervised
 from gpupipe.runtime.errors import UserError
 from gpupipe.serving.active_signals import keep_active
 from gpupipe.serving.scan import Levels, Scanned, Signal, _degenerate, scan
 from gpupipe.serving.signal_table import plain
-from gpupipe.training import groups
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, tiny_market
@@ -43,22 +41,15 @@ def market():
 @pytest.fixture(scope="module")
 def trained(market, tmp_path_factory):
     """(models, by sector the models of training with their predictions for the sealed test, and its rows)."""
-    out, by_sector = tmp_path_factory.mktemp("scan") / "OUT", {}
+    out = tmp_path_factory.mktemp("scan") / "OUT"
     settings = equity.make("fast", settings=[
         *QUICK, f"training.models={','.join(FAMILIES)}", "labels.horizons=1,2", "labels.thresholds=0.02",
         "lightgbm.rounds=8", "catboost.rounds=8",
     ])  # fmt: skip
-    train = groups.train
-
-    def listening(context):
-        trained, skipped = train(context)
-        by_sector.update({models.group: (models, context.splits[models.group].test) for models in trained})
-        return trained, skipped
-
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(supervised, "train", listening)
+        by_sector = tiny.listen_to_training(patched)
         tiny.execute(market, None, settings, out)
-    return load(out), by_sector
+    return load(out), {sector: (models, split.test) for sector, (models, split) in by_sector.items()}
 
 
 @pytest.fixture(scope="module")

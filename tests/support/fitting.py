@@ -21,12 +21,14 @@ from gpupipe.workloads import equity
 from tests.support.tiny import fold_of, planted
 
 CPU = pick("cpu")
+# Optional families that boost trees; each has the name of its package.
+BOOSTERS = tuple(name for name in registry.optional() if registry.estimator(name).extra == "boosters")
 OPTIONAL = [
     pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
-    for name in registry.optional()
+    for name in BOOSTERS
 ]
 both = pytest.mark.skipif(
-    any(find_spec(name) is None for name in registry.optional()), reason="lightgbm and catboost are not both there"
+    any(find_spec(name) is None for name in BOOSTERS), reason="lightgbm and catboost are not both there"
 )
 FAMILIES = [*(name for name in equity.DEFAULT_MODELS if name != "meta_learner"), *OPTIONAL]
 SETTINGS = equity.make("fast", settings=[

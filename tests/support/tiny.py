@@ -13,12 +13,12 @@ from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.pipeline import job, supervised, tune_job
+from gpupipe.pipeline import job, tune_job
 from gpupipe.runtime import run_log
 from gpupipe.runtime.device import pick
 from gpupipe.targets.classes import CLASSES
 from gpupipe.targets.target import Target
-from gpupipe.training import groups, planning
+from gpupipe.training import cross_validate, planning
 from gpupipe.training.prepare import prepare as prepare_workload
 from gpupipe.workloads import equity
 from gpupipe.workloads.equity import recipe
@@ -134,15 +134,15 @@ def execute(panel, report, settings, out, jobs=None, listener=None, **options):
 
 
 def listen_to_training(patched):
-    """A dict that jobs fill from now on: for each group the GroupModels of training, and the split."""
-    trained_by_group = {}
+    """A dict that jobs fill from now on: for each group the published fold's GroupModels, and its split."""
+    trained_by_group, real = {}, cross_validate.train_folds
 
-    def listening(context):
-        trained, skipped = groups.train(context)
-        trained_by_group.update({models.group: (models, context.splits[models.group]) for models in trained})
-        return trained, skipped
+    def listening(workload, context, published, *more):
+        scored, last = real(workload, context, published, *more)
+        trained_by_group.update({models.group: (models, published.splits[models.group]) for models in last.trained})
+        return scored, last
 
-    patched.setattr(supervised, "train", listening)
+    patched.setattr(cross_validate, "train_folds", listening)
     return trained_by_group
 
 

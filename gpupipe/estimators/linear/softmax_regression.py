@@ -41,15 +41,16 @@ class Weights:
     def margin_of_rows(self, Z: Any, device: Device) -> Any:
         """The same for Z float32 (n_rows, n_inputs), for predictions: the bits of a row depend on that row alone.
 
-        ValueError for outputs that are not three for each target: the kernel would write beyond its arrays.
+        Any number of outputs.
         """
-        if len(self.intercept) % CLASS_COUNT:
-            raise ValueError(f"expected {CLASS_COUNT} outputs for each target, got {len(self.intercept)} in all")
-        xp, asarray = device.xp, device.asarray
-        margin = xp.empty((Z.shape[0], len(self.intercept)), dtype=xp.float32)
-        coefficients, intercept = (asarray(w.astype(np.float32)) for w in (self.coefficients, self.intercept))
+        xp, n_outputs = device.xp, len(self.intercept)
+        # The kernel computes three outputs at a time, and would write beyond the end of others.
+        padding = (0, -n_outputs % CLASS_COUNT)
+        coefficients = device.asarray(np.pad(self.coefficients.astype(np.float32), ((0, 0), padding)))
+        intercept = device.asarray(np.pad(self.intercept.astype(np.float32), padding))
+        margin = xp.empty((Z.shape[0], n_outputs + padding[1]), dtype=xp.float32)
         linear_margin(Z.shape[0], Z, xp.ascontiguousarray(coefficients), intercept, margin)
-        return margin
+        return margin if not padding[1] else xp.ascontiguousarray(margin[:, :n_outputs])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ class HeadLoss:
 
     weight: among the heads, >= 0.
     class_weights: what a row of each class counts; None where all classes count alike.
+    corrected: whether margins that were fitted with these weights are measured without them: the log-loss of the
+        probabilities that a model predicts, of rows that count alike.
     centre, deviation: of a value's targets in training: the head predicts (target - centre) / deviation, and its loss
         is the squared error of that, so that 1 is what the mean of the training targets would get.
 
@@ -34,6 +36,7 @@ class HeadLoss:
     class_weights: tuple[float, ...] | None = None
     centre: float = 0.0
     deviation: float = 1.0
+    corrected: bool = False
 
     def __post_init__(self) -> None:
         if not (self.weight >= 0 and self.deviation > 0 and np.isfinite([self.centre, self.deviation]).all()):
@@ -115,15 +118,23 @@ class HeadLosses:
         # Made here, once: what is made from host memory within a step waits for the device.
         weights = torch.tensor([loss.weight for loss in losses], dtype=torch.float64, device=torch_device)
         self._shares = weights / weights.sum()
-        self._class_weights = [
+        weighted = [
             None if loss.class_weights is None else torch.tensor(loss.class_weights, device=torch_device)
             for loss in losses
         ]
+        pairs = list(zip(losses, weighted, strict=True))
+        self._class_weights = [None if loss.corrected else weights for loss, weights in pairs]
+        self._shifts = [weights.log() if loss.corrected and weights is not None else None for loss, weights in pairs]
+        self._torch_device = torch_device
 
     @property
     def names(self) -> list[str]:
         """Of the heads."""
         return [loss.head.name for loss in self.losses]
+
+    def corrected(self) -> HeadLosses:
+        """The same losses, measured as validation measures: without the class weights of the fit."""
+        return HeadLosses([replace(loss, corrected=True) for loss in self.losses], self._torch_device)
 
     def counts(self, targets: HeadTargets) -> torch.Tensor:
         """float64 (n_heads,): what the rows with a known target count together, for each head.
@@ -145,6 +156,8 @@ class HeadLosses:
         for k, (loss, target) in enumerate(zip(self.losses, targets.columns, strict=True)):
             margin = margins[:, column : column + loss.head.n_outputs]
             column += loss.head.n_outputs
+            if (shift := self._shifts[k]) is not None:
+                margin = margin - shift
             weights = self._row_weights(k, targets)
             # Rows that do not count get margins of 0, so that a NaN of theirs stays without effect.
             margin = torch.where((weights > 0)[:, None], margin, 0)

@@ -18,6 +18,7 @@ from gpupipe.estimators.earlier import warm_start_of
 from gpupipe.estimators.linear import softmax_regression
 from gpupipe.estimators.linear.softmax_regression import RegressionRows, Weights
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
+from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.torch import onnx
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Head
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
@@ -71,6 +72,8 @@ class SequenceNetwork(Estimator):
         self, training_set: TrainingSet, settings: EstimatorSettings, frozen_choices: Sequence[SequenceModel] | None
     ) -> list[SequenceModel]:
         """One model for each target, all on one network. The epochs, with their rates, are choices of the final fit."""
+        if (n_classes := training_set.target.n_classes) > CLASS_COUNT:
+            raise UserError(f"{self.name} predicts values, or two or three classes, not {n_classes}: leave it out")
         begun = next(iter(self.earlier.by_group.values()))[0].network if self.earlier else None
         rates = frozen_choices[0].network.rates if frozen_choices else None
         network = self._network(training_set, settings.sequence, begun, rates)
@@ -90,8 +93,8 @@ class SequenceNetwork(Estimator):
     ) -> list[SequenceModel]:
         """One model for each target: the pooled one, with a head of the group's own where it clearly helps."""
         use_own = [model.own is not None for model in frozen_choices] if frozen_choices else None
-        value = training_set.target.kind == "value"
-        if len(training_set.groups) == 1 or value or (use_own is not None and not any(use_own)):
+        three_classes = training_set.target.n_classes == CLASS_COUNT  # as the regression has them
+        if len(training_set.groups) == 1 or not three_classes or (use_own is not None and not any(use_own)):
             return list(pooled)
         tuned = _tuned_heads(training_set, group, settings.sequence, pooled)
         if use_own is None:
@@ -171,10 +174,10 @@ class SequenceNetwork(Estimator):
             plan = replace(plan, epochs=len(rates), rates=tuple(rates))
         context = self.context
         checkpoint = None if context.checkpoints is None else Checkpoint(context.checkpoints, context.key)
-        fit = learned.windows(training_set.fit, section, scaler)
+        fit = learned.windows(training_set.fit, section, scaler, weighted=True)
         validated: tuple[Any, Any] = (None, None)
         if rates is None:
-            validated = learned.windows(_thinned(training_set.validation, section), section, scaler)
+            validated = learned.windows(_thinned(training_set.validation, section), section, scaler, weighted=False)
         trained = train(
             network, fit[0], fit[1], validated[0], validated[1], learned.losses, plan, checkpoint,
             lambda result: context.detail(_words(result, plan.epochs, rates is None)), threads=training_set.threads,
@@ -210,8 +213,10 @@ class _Learned:
     first_biases: np.ndarray
     columns: Callable[[RowView], list[Any]]
 
-    def windows(self, parts: Mapping[str, RowView], section: SequenceSettings, scaler: WindowScaler) -> tuple[Any, Any]:
-        """Windows of the rows of all groups, and their targets."""
+    def windows(
+        self, parts: Mapping[str, RowView], section: SequenceSettings, scaler: WindowScaler, weighted: bool
+    ) -> tuple[Any, Any]:
+        """Windows of the rows of all groups, and their targets; only rows that are fitted have weights."""
         from gpupipe.estimators.torch.losses import HeadTargets
         from gpupipe.estimators.torch.windows import Windows
 
@@ -221,7 +226,7 @@ class _Learned:
         columns = [xp.concatenate(column) for column in zip(*map(self.columns, views), strict=True)]
         n_values = len(self.heads) - views[0].n_targets
         weights: list[Any] = [None] * len(self.heads)
-        if views[0].weight is not None:
+        if weighted and views[0].weight is not None:
             joined = xp.concatenate([view.weight for view in views])
             weights = [*(joined[:, k] for k in range(joined.shape[1])), *[None] * n_values]
         return windows, HeadTargets.of(columns, weights, windows.torch_device)

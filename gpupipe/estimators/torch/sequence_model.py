@@ -15,6 +15,7 @@ from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.estimators.boosting.tree_model import to_probability
 from gpupipe.estimators.earlier import WarmStart
 from gpupipe.estimators.linear.softmax_regression import Weights
+from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture, Head
 from gpupipe.estimators.torch.scaler import WindowScaler
 
@@ -228,14 +229,14 @@ def predict_sequence(models: Sequence[SequenceModel], rows: FeatureRows) -> Any:
 
 def _head_predictions(model: SequenceModel, Z: Any, device: Any) -> Any:
     """float32 (n_rows, n_outputs), of the outputs of the last layer."""
-    network, weights = model.network, model.weights
-    if not network.heads[model.head].is_value:
-        return to_probability(weights.margin_of_rows(Z, device), "softmax", model.class_weight, device)
-    # Each row is summed by itself: a product of matrices may add some rows up in another order than others.
-    coefficients = device.asarray(weights.coefficients[:, 0].astype(np.float32))
-    margin = (Z * coefficients).sum(axis=1) + np.float32(weights.intercept[0])
-    values = margin * np.float32(network.deviation[model.head]) + np.float32(network.centre[model.head])
-    return values[:, None]
+    margin, head = model.weights.margin_of_rows(Z, device), model.network.heads[model.head]
+    if not head.is_value:
+        # The kernel has three classes: a third that never happens changes nothing about two.
+        never = device.xp.full((len(margin), CLASS_COUNT - head.n_outputs), -np.inf, dtype=np.float32)
+        class_weight = np.pad(model.class_weight, (0, CLASS_COUNT - head.n_outputs), constant_values=1)
+        margins = device.xp.concatenate([margin, never], axis=1)
+        return to_probability(margins, "softmax", class_weight, device)[:, : head.n_outputs]
+    return margin * np.float32(model.network.deviation[model.head]) + np.float32(model.network.centre[model.head])
 
 
 def predict_head(network: FittedNetwork, name: str, rows: FeatureRows) -> Any:

@@ -118,6 +118,7 @@ class _Loop:
         self.network, self.fit, self.plan = network, fit, plan
         self.validation, self.validation_targets = validation, validation_targets
         self.losses = HeadLosses(losses, fit.torch_device)
+        self.validation_losses = self.losses.corrected()
         self.parameters = closed.enter_context(training_mode(network, plan.heads_only))
         self.optimizer = adam(self.parameters, plan.rate, fit.torch_device)
         self.autocast = autocast_of(plan.precision, fit.torch_device)
@@ -196,9 +197,10 @@ class _Loop:
     def validated(self) -> tuple[float, dict[str, float]]:
         """Validation loss, and that of each head."""
         assert self.validation is not None and self.validation_targets is not None
-        parts = (self.network, self.validation, self.validation_targets, self.losses, self.workers, self.autocast)
+        losses = self.validation_losses
+        parts = (self.network, self.validation, self.validation_targets, losses, self.workers, self.autocast)
         sums, counts = (tensor.cpu().numpy() for tensor in evaluate(*parts))
-        loss, heads = self.losses.means(sums, counts)
+        loss, heads = losses.means(sums, counts)
         if not counts.any():
             raise ValueError("no target of the validation rows is known")
         return loss, dict(zip(self.losses.names, heads, strict=True))
