@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 JSON, PARQUET = "summary.json", "summary.parquet"
 SHOWN_REASONS = 4
+NEXT_BAR = {"direction_1d": "direction of the next bar", "log_return_1": "return of the next bar"}  # titles
 
 
 @dataclass(frozen=True)
@@ -183,15 +184,15 @@ def reuse_sentence(units: dict[str, Any]) -> str:
 def title_of(row: Mapping[str, Any]) -> str:
     """The title of a row's target: "5 bars, 10 %" with a horizon and a threshold, else the name of its column of y.
 
-    A multiple of the volatility stands in the place of a threshold.
+    A multiple of the volatility stands in the place of a threshold; what is predicted of the next bar has words.
 
-    >>> title_of({"label": "label_5d_2vol", "horizon": 5, "multiple": 2.0})
-    '5 bars, 2 x volatility'
+    >>> title_of({"label": "label_5d_2vol", "horizon": 5, "multiple": 2.0}), title_of({"label": "direction_1d"})
+    ('5 bars, 2 x volatility', 'direction of the next bar')
     >>> title_of({"label": "label_5d_10pct", "horizon": 5, "threshold": 0.1}), title_of({"label": "next_price"})
     ('5 bars, 10 %', 'next_price')
     """
     if row.get("horizon") is None or (row.get("threshold") is None and row.get("multiple") is None):
-        return str(row["label"])
+        return NEXT_BAR.get(row["label"], str(row["label"]))
     bars = "1 bar" if row["horizon"] == 1 else f"{row['horizon']} bars"
     if row.get("threshold") is None:
         return f"{bars}, {row['multiple']:g} x volatility"

@@ -14,18 +14,15 @@ from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture
 from gpupipe.estimators.torch.settings import PRESETS
 from gpupipe.evaluation import next_return
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, SKILL
-from gpupipe.pipeline.supervised import windows_sentence
-from gpupipe.report import sentences
+from gpupipe.evaluation.next_return import MODEL, REFERENCES, ZERO
+from gpupipe.report import position_paths, sentences
+from gpupipe.report.formatting import significant
+from gpupipe.report.group_words import of_symbols
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gpupipe.estimators.baselines.contract import Baseline
-
-RETURN_TITLES = {
-    next_return.MODEL: "network", next_return.ZERO: "zero", next_return.PERSISTENCE: "last return",
-    next_return.MEAN: "mean",
-}  # fmt: skip
 
 
 def preset_rows() -> list[dict[str, Any]]:
@@ -95,14 +92,13 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     """
     names = names_of(baselines)
     rows = whole["models"]
-    tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)))
-    if sentence := windows_sentence(whole.get("windows")):
-        to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
+    tables = SummaryTables(to, whole, names, names.order({row["model"] for row in rows} - set(names.weak)), "symbol")
+    tables.show_windows()
     show_heads(to, whole)
     show_returns(to, whole)
     tables.show_walk_forward()
-    for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows})):
-        to.print(sentence)
+    for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows}), tables.titles):
+        to.print(of_symbols(sentence))
     tables.show_skipped(whole["skipped"])
     if "warm_start" in whole:
         to.print(summary.warm_sentence(whole["warm_start"]))
@@ -139,38 +135,45 @@ def show_heads(to: Console, whole: dict[str, Any]) -> None:
 
 
 def show_returns(to: Console, whole: dict[str, Any]) -> None:
-    """The next bar's return as the networks predict it, beside zero, the last return and the mean; none without such.
+    """For each symbol the gain of the predicted return over its references, errors of prices, and the sentences.
 
-    And the equity of a position that follows the predictions, beside buy and hold.
+    Nothing for runs without a head of the next bar's return.
     """
-    returns = whole.get("returns", {})
-    measured = {symbol: of_symbol for symbol, of_symbol in returns.items() if of_symbol["rows"]}
-    if measured:
+    measures: dict[str, dict[str, Any]] = whole.get("returns") or {}
+    judged = {symbol: values for symbol, values in measures.items() if values["rows"]}
+    origins = (whole.get("walk_forward") or {}).get("origins", ())
+    if judged:
         to.print(
-            styled("the next bar's return", "bold"),
-            ": root mean squared error of the log-return, and of the price close * exp(return), beside those of no "
-            "change (zero), of the last return again, and of the mean of the training rows.",
+            styled("return of the next bar", "bold"),
+            ": gain in squared error, in percent, with its 95 % interval, over zero return (the price stays), the last "
+            "return again, and the mean return of the training bars. Skill: all three intervals lie above 0. Sign: the "
+            "share of bars whose return has the predicted sign. RMSE of the price: of the network, beside that of a "
+            "price that stays." + (f" The test bars of {len(origins)} origins together." if origins else ""),
             sep="",
         )
-        table = figures_table(
-            ("symbol", "predicted by"), ("RMSE of return", "RMSE of price", "MAPE of price %", "gain of the network %")
-        )
-        for symbol, of_symbol in measured.items():
-            for name, title in RETURN_TITLES.items():
-                gain = of_symbol["gain"].get(name)
-                table.add_row(
-                    symbol if name == next_return.MODEL else "", title, f"{of_symbol['rmse_return'][name]:.6f}",
-                    f"{of_symbol['rmse_price'][name]:.5g}", f"{of_symbol['mape_price'][name]:.4f}",
-                    "" if gain is None else sentences.interval_text(gain["gain"], gain["low"], gain["high"]),
-                )  # fmt: skip
+        table = figures_table(("symbol",), ("over zero %", "over last %", "over mean %", "", "sign %", "RMSE", "stays"))
+        for symbol, values in judged.items():
+            gains = [_gain_text(values["gain"][name]) for name in REFERENCES]
+            share, prices = values["sign_share"], values["rmse_price"]
+            sign = "-" if share is None or share != share else f"{100 * share:.1f}"
+            shown = [significant(prices[name]) for name in (MODEL, ZERO)]
+            errors = ("-" if price is None else price.text for price in shown)
+            style = "bold" if values["skill"] == SKILL else "dim"
+            table.add_row(symbol, *gains, values["skill"], sign, *errors, style=style)
         print_whole(to, table)
-    for symbol, of_symbol in returns.items():
-        to.print(f"{next_return.sentence(symbol, of_symbol)}.")
-        if path := of_symbol.get("positions"):
-            to.print(
-                f"{symbol}: a position by the sign of predictions beyond the costs ends at {path['final_equity']:.3f} "
-                f"after {path['fills']:,} fills, buy and hold at {path['final_buy_and_hold']:.3f} (of 1, after costs)."
-            )
+    for symbol, values in measures.items():
+        to.print(f"{next_return.sentence(symbol, values)}.")
+        if values["rows"]:
+            to.print(position_paths.sentence(symbol, values["positions"]))
+
+
+def _gain_text(gain: dict[str, Any]) -> str:
+    """A gain in percent with its interval; "-" where it is not known."""
+    value, low, high = (gain[name] for name in ("gain", "low", "high"))
+    if value is None or value != value:
+        return "-"
+    text = f"{100 * value:z.2f}"
+    return text if low is None or low != low else f"{text} [{100 * low:z.2f}, {100 * high:z.2f}]"
 
 
 def _number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
 from gpupipe.evaluation.touch_direction import GAINS, PARTS
+from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import sentences, volatility_value
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def show_summary(
         to.print(sentence)
     for sentence in sentences.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
         to.print(sentence)
+    tables.show_windows()
     tables.show_skipped(whole["skipped"])
     if "warm_start" in whole:
         to.print(summary.warm_sentence(whole["warm_start"]))
@@ -72,6 +74,7 @@ class SummaryTables:
     """The tables of one summary.
 
     names: headings of models and baselines.  columns: the models and baselines that have a column, in order.
+    group: what symbols are grouped by.
 
         >>> row = {"label": "label_5d_10pct", "horizon": 5, "threshold": 0.1, "test_share_buy": 0.04}
         >>> tables = SummaryTables(None, {"models": [row]}, ModelNames({}, (), ()), ["linear"])
@@ -83,6 +86,7 @@ class SummaryTables:
     whole: dict[str, Any]
     names: ModelNames
     columns: Sequence[str]
+    group: str = "sector"
 
     @property
     def rows(self) -> list[Row]:
@@ -240,9 +244,9 @@ class SummaryTables:
             return
         text = (
             f"walk-forward: the test rows of {len(walk['origins'])} origins together, each predicted by models that "
-            "saw only earlier rows; average of sectors, and below it the smallest gain of an origin and how many are "
-            "above the prior. A tilde (~) says no skill, as above. The tables before are of the last origin alone, "
-            "whose models are kept."
+            f"saw only earlier rows; average of {self.group}s, and below it the smallest gain of an origin and how "
+            "many are above the prior. A tilde (~) says no skill, as above. The tables before are of the last origin "
+            "alone, whose models are kept."
         )
         self.show_steadiness(
             text,
@@ -313,6 +317,11 @@ class SummaryTables:
             )
             table.add_row(titles.get(label, label), *cells)
         print_whole(self.to, table)
+
+    def show_windows(self) -> None:
+        """Which rows have no whole window; nothing for a run without models that look back."""
+        if sentence := windows_sentence(self.whole.get("windows")):
+            self.to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
 
     def show_skipped(self, skipped: Sequence[Row], where: str = "") -> None:
         """What was not trained, and why."""

@@ -15,6 +15,7 @@ from gpupipe.evaluation.block_bootstrap import NO_SKILL, NOT_KNOWN, ROUNDING, SK
 # (persistence of the return), and the mean return of the fitted rows.
 ZERO, PERSISTENCE, MEAN = "zero", "persistence", "mean"
 REFERENCES = (ZERO, PERSISTENCE, MEAN)
+WORDS = {ZERO: "zero return", PERSISTENCE: "the last return again", MEAN: "the mean return"}
 MODEL = "model"
 LABEL = "log_return_1"
 
@@ -120,15 +121,15 @@ def sentence(symbol: str, measured: Mapping[str, Any]) -> str:
 
     >>> gain = {name: {"gain": -0.01, "low": -0.02, "high": 0.0} for name in REFERENCES}
     >>> print(sentence("BTC", {"rows": 5000, "skill": "no skill", "gain": gain}))
-    BTC: the next bar's return is predicted without skill: squared error against zero return -1.00 [-2.00, 0.00] %, \
-against the last return again -1.00 [-2.00, 0.00] %, against the mean return -1.00 [-2.00, 0.00] %
+    BTC: the next bar's return is predicted without skill: gain in squared error over zero return -1.00 [-2.00, 0.00] \
+%, over the last return again -1.00 [-2.00, 0.00] %, over the mean return -1.00 [-2.00, 0.00] %
     """
     if not measured["rows"] or measured["skill"] == NOT_KNOWN:
         return f"{symbol}: the next bar's return was predicted on too few rows ({measured['rows']:,}) to judge"
-    words = {ZERO: "zero return", PERSISTENCE: "the last return again", MEAN: "the mean return"}
+    gains = {words: measured["gain"][name] for name, words in WORDS.items()}
     said = ", ".join(
-        f"against {words[name]} {100 * gain['gain']:.2f} [{100 * gain['low']:.2f}, {100 * gain['high']:.2f}] %"
-        for name, gain in measured["gain"].items()
+        f"over {words} {100 * gain['gain']:z.2f} [{100 * gain['low']:z.2f}, {100 * gain['high']:z.2f}] %"
+        for words, gain in gains.items()
     )
     how = "with skill" if measured["skill"] == SKILL else "without skill"
-    return f"{symbol}: the next bar's return is predicted {how}: squared error {said}"
+    return f"{symbol}: the next bar's return is predicted {how}: gain in squared error {said}"

@@ -8,18 +8,26 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpupipe.artifacts.summary import baseline_names, has_calls
+from gpupipe.artifacts.load import group_by_of
+from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.artifacts.summary import NEXT_BAR, baseline_names, has_calls
 from gpupipe.data import HEADER
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
-from gpupipe.report import charts, sentences
+from gpupipe.pipeline.supervised import windows_sentence
+from gpupipe.report import charts, kept_returns, sentences
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
-from gpupipe.report.formatting import title_of_label, to_percent
+from gpupipe.report.formatting import title_of_label, titles_in_sentences, to_percent
+from gpupipe.report.group_words import in_symbols
 from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
+from gpupipe.report.loss_curves import FILE as HISTORY
+from gpupipe.report.loss_curves import loss_curves
+from gpupipe.report.next_return import next_return, summary_sentence
 from gpupipe.report.page import Figure, Picture, Section, Table
 from gpupipe.report.portfolio import portfolio
+from gpupipe.report.position_paths import position_paths
 from gpupipe.report.predictions import probabilities
 from gpupipe.report.run_details import flat, run_section, time_and_memory
 from gpupipe.report.signals import signals
@@ -38,7 +46,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
     events = run_log.read(out / run_log.FILE) if (out / run_log.FILE).exists() else []
     events = [event for event in events if "event" in event and "time" in event]
     log = timeline.find(events, whole["run_key"])
-    calls = has_calls(whole)
+    calls, returns = has_calls(whole), kept_returns.read(out)
     sections = [
         verdict(whole),
         warnings(out, whole, events),
@@ -46,12 +54,15 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         data(whole),
         labels(out),
         split(out, whole),
+        loss_curves(_table(out / HISTORY), len({row["sector"] for row in whole["models"]})),
         leaderboard(whole),
         touch_and_direction(whole),
         by_sector(whole),
         ranking(out, whole),
         probabilities(_table(out / calibration.CURVES), baseline_names(whole)),
         expected_returns(whole),
+        next_return(whole, returns),
+        position_paths(whole, returns),
         volatility_value(whole),
         calibration_by_slice(_table(out / by_slice.FILE)) if calls else None,
         importance(out),
@@ -62,7 +73,9 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         run_section(whole, events),
         skipped(whole),
     ]
-    return [section for section in sections if section is not None]
+    shown = [section for section in sections if section is not None]
+    by_symbol = group_by_of(read_manifest(out) or {}) == "symbol"
+    return list(map(in_symbols, shown)) if by_symbol else shown
 
 
 def lead(whole: Mapping[str, Any]) -> list[str]:
@@ -70,11 +83,11 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
     about_data, split = whole["data"], whole["split"]
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
+    symbols = f"{about_data['symbols']} symbol{'' if about_data['symbols'] == 1 else 's'}"
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
     text = [
         f"{whole['n_models']} of {whole['n_models_wanted']} models from {about_data['rows_kept']:,} bars of "
-        f"{about_data['symbols']} symbols{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} "
-        f"s on {device}."
+        f"{symbols}{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} s on {device}."
     ]
     if split:
         text.append(
@@ -87,10 +100,12 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
 
 def verdict(whole: Mapping[str, Any]) -> Section:
     """Sentences on baselines, skill and stacking."""
+    titles = titles_in_sentences(whole)
     text = [
-        *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]})),
-        *sentences.skill_sentences(whole["families"], whole["intervals"]),
+        *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]}), titles),
+        *sentences.skill_sentences(whole["families"], whole["intervals"], titles=titles),
         sentences.stacking_sentence(whole["stacking"]),
+        summary_sentence(whole.get("returns") or {}),
     ]
     return Section("Verdict", [line for line in text if line])
 
@@ -212,6 +227,8 @@ def labels(out: pathlib.Path) -> Section | None:
         ),
     ]  # fmt: skip
     text = "BUY: the price reaches the take-profit barrier within the horizon. SELL: it reaches the drawdown barrier."
+    if any(line["label"] in NEXT_BAR for line in lines):
+        text += " Of the direction of the next bar, BUY: its close is above that of the row; SELL: it is below."
     return Section("Labels", [text], parts)
 
 
@@ -241,6 +258,8 @@ def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
         f"divided into {settings['parts']} blocks: models trained without a block predict it, and the meta-learner "
         "learns from these out-of-fold predictions."
     ]
+    if sentence := windows_sentence(whole.get("windows")):
+        text.append(f"{_sentence(sentence).removesuffix('.')}: they are not used.")
     parts = (
         [Picture("Training, validation and test dates of each fold", path.read_text(encoding="utf-8"))]
         if path.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,17 @@ from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_EVENTS, NO_SKILL, NOT_KNOWN, SKILL
 from gpupipe.evaluation.touch_direction import DIRECTION, GAINS, PARTS, TOUCH
 
+NO_TITLES: Mapping[str, str] = types.MappingProxyType({})  # labels are called by their names
 
-def verdict_sentences(verdicts: Sequence[dict[str, Any]], n_sectors: int) -> list[str]:
+
+def verdict_sentences(
+    verdicts: Sequence[dict[str, Any]], n_sectors: int, titles: Mapping[str, str] = NO_TITLES
+) -> list[str]:
     """For each judged model what its skill is (touch or direction), and the labels on which it beats all baselines.
 
     verdicts: as evaluation.leaderboard.verdict returns them. Without parts of the gain there is the second sentence
         alone; it says by how much a model falls short.
+    titles: of labels, in the place of their names.
     """
     sentences = []
     measured_on = "sealed test" if n_sectors == 1 else f"sealed test, averaged over {n_sectors} sectors"
@@ -32,11 +38,19 @@ def verdict_sentences(verdicts: Sequence[dict[str, Any]], n_sectors: int) -> lis
             f"{intervals} above 0"
         )
         if failed:
-            gaps = [(row["label"], -100 * min(row["above_prior"], row["above_tables"])) for row in failed]
-            text += "; it falls short on " + ", ".join(f"{label} by {gap:.2f}" for label, gap in gaps)
+            gaps = [
+                (titles.get(row["label"], row["label"]), -100 * min(row["above_prior"], row["above_tables"]))
+                for row in failed
+            ]
+            text += "; it falls short on " + _separator(titles).join(f"{label} by {gap:.2f}" for label, gap in gaps)
             text += " points of the prior's loss"
         sentences.append(f"{text} ({measured_on}).")
     return sentences
+
+
+def _separator(titles: Mapping[str, str]) -> str:
+    """What parts a list of labels: titles hold commas of their own."""
+    return "; " if titles else ", "
 
 
 def touch_direction_sentence(model: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -99,11 +113,16 @@ def _compared(verdict: dict[str, Any]) -> tuple[str, str]:
     return f"the prior and {', '.join(tables)}", f"all {1 + len(tables)} 95 % intervals"
 
 
-def skill_sentences(families: Sequence[dict[str, Any]], intervals: dict[str, Any], most: int = 4) -> list[str]:
+def skill_sentences(
+    families: Sequence[dict[str, Any]],
+    intervals: dict[str, Any],
+    most: int = 4,
+    titles: Mapping[str, str] = NO_TITLES,
+) -> list[str]:
     """One sentence a family: its gain, skill or "no skill", how many of its models have skill, and the worst models.
 
     families: as evaluation.leaderboard.families returns them.  intervals: the bootstrap's settings, as the summary has
-    them.  most: at most so many models below the prior are named.
+    them.  most: at most so many models below the prior are named.  titles: of labels, in the place of their names.
     """
     sentences = []
     if intervals["blocks"] < FEWEST_BLOCKS:
@@ -117,9 +136,12 @@ def skill_sentences(families: Sequence[dict[str, Any]], intervals: dict[str, Any
         if family.get("no_events"):  # summaries of older versions have no such entry
             text += f", {NO_EVENTS} in {family['no_events']}"
         if below := family["not_above"]:
-            names = [f"{row['label']} of {row['sector']} {_percent(row['test_gain_over_prior'])}" for row in below]
+            names = [
+                f"{titles.get(row['label'], row['label'])} of {row['sector']} {_percent(row['test_gain_over_prior'])}"
+                for row in below
+            ]
             more = f" and {len(names) - most} more" if len(names) > most else ""
-            text += f"; not above it: {', '.join(names[:most])}{more}"
+            text += f"; not above it: {_separator(titles).join(names[:most])}{more}"
         sentences.append(f"{text}.")
     return sentences
 

@@ -31,9 +31,12 @@ QUANTILE_WORDS = {10: "deciles", 5: "quintiles", 3: "terciles", 2: "halves"}
 
 
 def ranking(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
-    """The measures of every score; None where the summary has none.  whole: the summary."""
+    """The measures of every score; None where the summary has none, or has too few symbols a date to rank any.
+
+    whole: the summary.
+    """
     rows = whole.get("ranking")
-    if not rows:
+    if not rows or (max(row["symbols"] for row in rows) <= 2 and all(row["rank_ic"] is None for row in rows)):
         return None
     by_date = _by_date(out / FILE)
     parts: list[Any] = []

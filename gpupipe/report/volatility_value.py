@@ -57,11 +57,12 @@ def volatility_value(whole: Mapping[str, Any]) -> Section | None:
         "Portfolio: all symbols, weights 1 / volatility, rebalanced at every close, before costs; the weights of "
         "constant are equal. Deviations are of one bar, the Sharpe ratio is yearly.",
     ]
+    moves = Table("Moves of the symbols that each forecast expects to move most, over those of all symbols of the date",
+                  _heads(MOVES, rival), [_moves(line) for line in lines])  # fmt: skip
     return Section("What the models know about volatility", text, [
         Figure(f"Positions that a stop closed, %, by group of volatility: at expected moves of {model}, and at a "
                f"multiple of {rival}", _spec(_points(lines, model, rival))),
-        Table("Moves of the symbols that each forecast expects to move most, over those of all symbols of the date",
-              _heads(MOVES, rival), [_moves(line) for line in lines]),
+        *([moves] if any(line["move_ratio"][0] is not None for line in lines) else []),  # a date needs some symbols
         Table("Size of moves, and evenness of the risk of positions", _heads(SIZES, rival),
               [_sizes(line) for line in lines], folded=True),
         Table("Stops at one expected move", _heads(STOPS, rival), [_stops(line) for line in lines], folded=True),

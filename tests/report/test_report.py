@@ -156,6 +156,8 @@ def test_the_report_shows_the_figures_of_the_summary(out):
     assert "tells" in content and "touch: skill on" in content and "direction: skill on" in content
     trades = json.loads((out / "backtest" / "statistics.json").read_text())
     assert f"{trades['draws']} draws of random entries" in content
+    for title in ("Training of the networks", "Return of the next bar", "Positions by the predicted return"):
+        assert title not in content  # sections of networks
 
 
 def _values(spec) -> list:

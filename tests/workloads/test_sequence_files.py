@@ -85,9 +85,9 @@ def test_the_run_says_what_the_next_return_is_worth(finished, capsys):
     for symbol in ("SIM0000", "SIM0001"):
         measured = whole["returns"][symbol]
         assert next_return.sentence(symbol, measured) in printed
-        for name in ("model", *next_return.REFERENCES):
-            assert f"{measured['rmse_return'][name]:.6f} {measured['rmse_price'][name]:.5g}" in printed
-        assert f"ends at {measured['positions']['final_equity']:.3f} after" in printed
+        for gain in measured["gain"].values():
+            assert f"{100 * gain['gain']:z.2f} [{100 * gain['low']:z.2f}, {100 * gain['high']:z.2f}]" in printed
+        assert f"turn 1 into {measured['positions']['final_equity']:.3f} after" in printed
     assert "Nothing to do" in printed and "latest points to" in printed
 
 

@@ -32,6 +32,7 @@ from gpupipe.runtime.errors import UserError
 LOG_RETURN = "log_return_1"  # the head, and the extra column, of the next bar's log-return
 WARM_RATE = 0.25  # share of the rate with which a network of an earlier run is trained on
 HEAD_ITERATIONS = 50  # of a group's own heads, at most
+STAR = "M0,-1L.3,-.4L1,-.3L.5,.2L.6,.9L0,.6L-.6,.9L-.5,.2L-1,-.3L-.3,-.4Z"  # of its points in charts, as a path
 
 
 class SequenceNetwork(Estimator):
@@ -54,7 +55,7 @@ class SequenceNetwork(Estimator):
     judged = True
     package = "torch"
     extra = "torch"
-    chart_style = ("m6", "wedge", (7, 3))
+    chart_style = ("m8", STAR, (10, 3))
     first_cost_us = (4_000.0, 60.0)
     kernels = (
         "windows.scaled_windows", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
