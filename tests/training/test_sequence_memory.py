@@ -1,4 +1,4 @@
-"""What a run of the family sequence holds in memory: the feature matrix once, and never windows or rows of all of it."""
+"""What a run of the family sequence holds in memory: the feature matrix once, never windows or rows of all of it."""
 
 from __future__ import annotations
 

@@ -15,10 +15,12 @@ from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators import registry
 from gpupipe.runtime.device import pick
 from gpupipe.serving.scan import scan
+from gpupipe.store.content_store import StoreError, sha256
 from gpupipe.training.memory_estimate import ladder
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, listen_to_training, tiny_market
+from tests.training.test_sealed_test_unseen import for_use, with_another_future
 
 pytest.importorskip("torch", reason="the family sequence trains with Torch")
 
@@ -196,3 +198,40 @@ def test_settings_that_cannot_be_used_are_one_line(setting, tmp_path, capsys):
     assert main.main(["run", *OPTIONS, "--models", "sequence", f"--set={setting}", "--out", str(tmp_path)]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and setting.split("=")[0].split(".")[1] in line
+
+
+def test_other_bars_from_the_sealed_test_on_change_no_model(tmp_path):
+    """Windows of rows before the sealed test hold no bar of it."""
+    panel, chosen = tiny_market(), equity.make("fast", settings=[*SMALL, "training.models=linear,sequence"])
+    first = tiny.execute(panel, None, chosen, tmp_path / "a", 1)[0]
+    begin = np.datetime64(first["split"]["test_from"], "ns").astype(np.int64)
+    tiny.execute(with_another_future(panel, begin), None, chosen, tmp_path / "b", 2)
+    assert for_use(tmp_path / "a") == for_use(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+def test_sectors_that_are_spread_alone_have_the_networks_of_one_process(tmp_path):
+    pytest.importorskip("distributed", reason="a cluster needs Dask")
+    from gpupipe.training.distributed.cluster import cluster
+
+    alone = ("training.pool=none",)
+    run(tmp_path / "one", *alone, models="linear,sequence", jobs=1)
+    with cluster(pick("cpu"), workers=2, jobs=2) as workers:
+        run(tmp_path / "spread", *alone, "training.spread=2", models="linear,sequence", workers=workers, jobs=None)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "spread")
+
+
+def test_a_damaged_network_is_one_line(tmp_path):
+    run(tmp_path, models="sequence")
+    (path, *_) = sorted(tmp_path.glob("trained_*/*/*/sequence.safetensors"))
+    content = path.read_bytes()
+    path.unlink()  # it is a link
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreError, match=r"sequence\.safetensors is gone or was altered"):
+        load(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["files"][path.relative_to(tmp_path).as_posix()]["sha256"] = sha256(path.read_bytes())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="cannot be read as a model of sequence"):
+        load(tmp_path)
