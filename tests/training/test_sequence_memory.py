@@ -1,83 +1,56 @@
-"""What a run of the family sequence holds in memory: the feature matrix once, never windows or rows of all of it."""
+"""What training of the family sequence holds beside the feature matrix: neither the rows of a fit nor their windows."""
 
 from __future__ import annotations
 
-import json
-import pathlib
-import subprocess
-import sys
-import tempfile
+import tracemalloc
 
 import pytest
 
+from gpupipe.data import simulate
+from gpupipe.store.content_store import Store
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.groups import train
+from gpupipe.workloads import equity
+from tests.support.tiny import QUICK, prepare
+
 pytest.importorskip("torch", reason="the family sequence trains with Torch")
 
-LENGTH, FEW, MANY, N_BARS = 120, 30, 120, 1000
+N_SYMBOLS, N_BARS, N_COLUMNS = 55, 1000, 195
+SETTINGS = (
+    *QUICK, "sequence.length=120", "sequence.epochs=1", "sequence.epoch_rows=512", "sequence.step_rows=128",
+    "sequence.validation_rows=256", "labels.horizons=1", "labels.thresholds=0.02", "split.parts=2",
+    "training.min_rows=5", "features.names=default",
+)  # fmt: skip
 
 
-def in_kilobytes(name: str) -> int:
-    """A line of /proc/self/status, such as VmRSS."""
-    (line,) = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
-    return int(line.split()[1])
+def grown(prepared, settings, folder) -> int:
+    """Bytes of numpy's arrays that training holds at its peak, beside those that were there before."""
+    panel = next(iter(prepared.datasets.values())).device
+    context = TrainingContext(
+        prepared.datasets, prepared.splits, prepared.folds.published, settings, Store(folder), "ab12", panel, jobs=1
+    )
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        train(context)
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
 
 
-def measure(models: str) -> None:
-    """Print, as JSON, how many bytes larger the matrix of many symbols is than that of a few, and the peak of training.
-
-    "grown": by how much the peak of training is larger, beside the matrix.  "batches": that peak with a few symbols.
+def test_neither_rows_nor_windows_of_all_rows_are_copied(tmp_path):
+    """Copies of the rows of fit and validation are 0.7 of the matrix, as a family that reads rows shows, and windows
+    of 120 bars 120 times as much. Batches of windows are Torch's memory, and of one size whatever the rows are.
     """
-    from gpupipe.data import simulate
-    from gpupipe.runtime import memory
-    from gpupipe.store.content_store import Store
-    from gpupipe.training.context import TrainingContext
-    from gpupipe.training.groups import train
-    from gpupipe.workloads import equity
-    from tests.support.tiny import QUICK, prepare
-
-    settings = equity.make("fast", settings=[
-        *QUICK, f"sequence.length={LENGTH}", "sequence.epochs=1", "sequence.epoch_rows=1024", "sequence.step_rows=64",
-        "sequence.validation_rows=512", "labels.horizons=1", "labels.thresholds=0.02", "split.parts=2",
-        "training.min_rows=10", "features.names=default", f"training.models={models}",
-    ])  # fmt: skip
-
-    def trained(panel):
-        prepared = prepare(panel, settings)
-        with tempfile.TemporaryDirectory() as folder:
-            context = TrainingContext(
-                prepared.datasets, prepared.splits, prepared.folds.published, settings, Store(folder), "ab12",
-                panel.device, jobs=1,
-            )  # fmt: skip
-            memory.give_back()
-            before = in_kilobytes("VmRSS")
-            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            train(context)
-        return prepared, (in_kilobytes("VmHWM") - before) * 1024
-
-    trained(simulate(n_symbols=FEW, n_bars=N_BARS, seed=1))  # libraries and compiled kernels come into memory
-    found = []
-    for n_symbols in (FEW, MANY):
-        prepared, grown = trained(simulate(n_symbols=n_symbols, n_bars=N_BARS, seed=2))
-        found.append((sum(dataset.X.nbytes for dataset in prepared.datasets.values()), grown))
-    (matrix, grown), (larger_matrix, larger) = found
-    print(json.dumps({"matrix": larger_matrix - matrix, "grown": larger - grown, "batches": grown}))
-
-
-def measured(models: str) -> dict[str, int]:
-    """What `measure` prints in a process of its own."""
-    command = [sys.executable, "-c", f"from tests.training.test_sequence_memory import measure; measure({models!r})"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="the peak is read as Linux tells it")
-def test_neither_rows_nor_windows_of_all_rows_are_copied():
-    """What training holds beside the matrix hardly grows with it: 1.3 times the matrix in all, and batches of windows.
-
-    Copies of the rows of fit and validation would be 0.7 of the matrix, as a family that reads rows shows; all windows
-    120 times as much.
-    """
-    windows_alone, rows_too = measured("sequence"), measured("linear,sequence")
-    assert windows_alone["matrix"] == rows_too["matrix"] == 4 * (MANY - FEW) * N_BARS * 195
-    assert windows_alone["grown"] < 0.3 * windows_alone["matrix"], windows_alone
-    assert rows_too["grown"] > 0.5 * rows_too["matrix"], f"the measure sees no copies: {rows_too}"
+    peaks = {}
+    for n_symbols in (11, N_SYMBOLS):  # the first time libraries are imported, and kernels compiled
+        panel = simulate(n_symbols=n_symbols, n_bars=N_BARS, seed=2)
+        for models in ("sequence", "linear,sequence"):
+            settings = equity.make("fast", settings=[*SETTINGS, f"training.models={models}"])
+            prepared = prepare(panel, settings)
+            matrix = sum(dataset.X.nbytes for dataset in prepared.datasets.values())
+            assert matrix == 4 * n_symbols * N_BARS * N_COLUMNS
+            peaks[models] = grown(prepared, settings, tmp_path / f"{models}{n_symbols}") / matrix
+    # A third: blocks of some thousand rows in float64, of which the columns' scales are computed.
+    assert peaks["sequence"] < 0.4, peaks
+    assert peaks["linear,sequence"] > 0.8, f"the measure sees no copies: {peaks}"
