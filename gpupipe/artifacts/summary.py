@@ -153,11 +153,17 @@ def read(out: pathlib.Path) -> dict[str, Any]:
 
 
 def warm_sentence(started: dict[str, Any]) -> str:
-    """A sentence on the models that a run resumed, by estimator."""
+    """A sentence on the models that a run resumed, by estimator; with rounds where the estimator has such.
+
+    >>> families = {"sequence": {"models": 14, "warm": 14, "old_rounds": None}}
+    >>> warm_sentence({"run_key": "6fce11f91552c76d", "families": families})
+    'Warm start from run 6fce11f91552: sequence 14 of 14.'
+    """
     warm = [
-        f"{name} {counts['warm']} of {counts['models']} (old rounds: median {counts['old_rounds']:g})"
+        f"{name} {counts['warm']} of {counts['models']}"
+        + ("" if counts["old_rounds"] is None else f" (old rounds: median {counts['old_rounds']:g})")
         for name, counts in started["families"].items()
-        if counts["warm"] and counts["old_rounds"] is not None
+        if counts["warm"]
     ]
     cold = [name for name, counts in started["families"].items() if not counts["warm"]]
     nothing = f"; trained from nothing: {', '.join(cold)}" if cold else ""

@@ -35,11 +35,14 @@ def loss_curves(lines: Sequence[Row] | None, n_groups: int = 0) -> Section | Non
     validated = any(_number(line["validation_loss"]) is not None for line in lines)
     figures = [
         Figure("Loss by epoch; diamond: the epoch whose network is kept", sequence_charts.losses(_points(by_symbol))),
-        Figure("Learning rate of each epoch", sequence_charts.rates([
-            {"symbol": symbol, "epoch": line["epoch"], "rate": line["rate"]}
-            for symbol, epochs in by_symbol.items() for line in _thinned(epochs, MOST_EPOCHS, best[symbol])
-        ])),
+    ]
+    rates = [
+        {"symbol": symbol, "epoch": line["epoch"], "rate": line["rate"]}
+        for symbol, epochs in by_symbol.items() for line in _thinned(epochs, MOST_EPOCHS, best[symbol])
+        if line["epoch"] > 0
     ]  # fmt: skip
+    if rates:
+        figures.append(Figure("Learning rate of each epoch", sequence_charts.rates(rates)))
     if of_heads := _points_of_heads(by_symbol, heads, VALIDATION if validated else TRAINING):
         caption = f"{'Validation' if validated else 'Training'} loss of each head by epoch"
         figures.append(Figure(caption, sequence_charts.head_losses(of_heads)))
@@ -75,7 +78,14 @@ def _sentences(by_symbol: Mapping[str, Sequence[Row]], best: Mapping[str, int], 
     """How long the networks were trained, and which would have gone on."""
     n = len(by_symbol)
     sentences = []
-    last = [symbol for symbol, epochs in by_symbol.items() if best[symbol] == epochs[-1]["epoch"]]
+    begun = [symbol for symbol, epochs in by_symbol.items() if epochs[0]["epoch"] == 0]
+    if begun:
+        kept = sum(best[symbol] == 0 for symbol in begun)
+        sentences.append(
+            f"Epoch 0 is the network of the earlier run, before this training. {kept} of {len(begun)} "
+            f"{'is' if kept == 1 else 'are'} kept, because no epoch was better."
+        )
+    last = [symbol for symbol, epochs in by_symbol.items() if 0 < best[symbol] == epochs[-1]["epoch"]]
     if last:
         which = "its" if len(last) == 1 else "their"
         subject = "The network" if n == 1 else f"{len(last)} of {n} networks"

@@ -106,6 +106,8 @@ def test_losses_that_are_not_known_are_gaps_and_without_validation_the_last_epoc
     section = loss_curves.loss_curves(lines)
     (first, *_) = [row for row in values(figures(section)[0]) if row["what"] == "training"]
     assert first["loss"] is None and tables(section)[0].rows[0][1:4] == [3, 0, None]
+    assert "1 of 1 is kept, because no epoch was better." in section.text[1]
+    assert [row["epoch"] for row in values(figures(section)[1])] == [1, 2, 3]  # no rate of epoch 0
     page.render("t", [], [section])  # NaN in a chart would be no JSON
     section = loss_curves.loss_curves(epochs_of("A", validation_loss=math.nan))
     assert {row["what"] for row in values(figures(section)[0])} == {"training"}
