@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gpupipe.config import ConfigError
 from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators import registry
 from gpupipe.runtime.device import pick
+from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import scan
 from gpupipe.store.content_store import StoreError, sha256
 from gpupipe.training.memory_estimate import ladder
@@ -259,3 +261,12 @@ def test_each_setting_of_a_network_changes_its_keys_and_the_length_those_of_all(
         assert "done" not in states["sequence"], name
         # No gap of this market is longer than 4 bars.
         assert ("done" not in states["linear"]) if name == "length" else (states["linear"] == {"done"}), name
+
+
+def test_a_run_is_not_loaded_without_torch_and_the_line_installs_it(tmp_path, monkeypatch):
+    run(tmp_path, models="sequence")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        UserError, match=r"^the model family sequence needs .*pip install -e '\.\[torch"
+    ):
+        load(tmp_path)
