@@ -266,7 +266,5 @@ def test_each_setting_of_a_network_changes_its_keys_and_the_length_those_of_all(
 def test_a_run_is_not_loaded_without_torch_and_the_line_installs_it(tmp_path, monkeypatch):
     run(tmp_path, models="sequence")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(
-        UserError, match=r"^the model family sequence needs .*pip install -e '\.\[torch"
-    ):
+    with pytest.raises(UserError, match=r"^the model family sequence needs .*pip install -e '\.\[torch"):
         load(tmp_path)
