@@ -1,4 +1,4 @@
-"""Windows of a feature matrix: the rows before each row, gathered, scaled and clipped in one pass."""
+"""Windows of a feature matrix, gathered, scaled and clipped in one pass; moments by which columns are scaled."""
 
 from __future__ import annotations
 
@@ -54,3 +54,40 @@ def scaled_windows(i, values, rows, first, start, positions, columns, offset, sc
         else:
             for j in range(windows.shape[2]):
                 windows[w, b, j] = scaled_and_clipped(values[r, columns[j]], offset[j], scale[j], low[j], high[j])
+
+
+@kernel(
+    types=("f4[:,:]", "i8[:]", "i8[:]", "f8[:]", "f4[:,:]", "f4[:,:]", "i8[:,:]", "f8[:,:]", "f8[:,:]"),
+    double_precision=True,
+)  # fmt: skip
+def column_moments(i, values, rows, columns, centre, low, high, count, total, squares):
+    """Moments of a column over a block of rows, where i = block * n_columns + column.
+
+    Over the finite values x = values[r, columns[column]] of the rows r of the block: the smallest and the largest x,
+    their number, and the sums of x - centre and of its square. Blocks have `ceil(n / n_blocks)` rows each, the last
+    one what is left. Sums are float64, in the order of the rows, so that they are the same on any number of threads.
+
+    Reads:   values[rows].
+    Inputs:  values float32 (n_rows, n_features); rows int64 (n,), row numbers; columns int64 (n_columns,), numbers of
+             columns of values; centre float64 (n_columns,).
+    Outputs: low, high float32 (n_blocks, n_columns), +inf and -inf without a finite value; count int64, total, squares
+             float64, likewise.
+    NaN:     left out, like infinite values.
+    """
+    n_columns = columns.shape[0]
+    block = i // n_columns
+    j = i - block * n_columns
+    size = (rows.shape[0] + low.shape[0] - 1) // low.shape[0]
+    smallest, largest = np.float32(np.inf), np.float32(-np.inf)
+    known, added, squared = 0, 0.0, 0.0
+    for k in range(block * size, min(rows.shape[0], (block + 1) * size)):
+        x = values[rows[k], columns[j]]
+        if x - x == np.float32(0.0):  # neither NaN nor infinite
+            smallest = x if x < smallest else smallest
+            largest = x if x > largest else largest
+            known += 1
+            distance = np.float64(x) - centre[j]
+            added += distance
+            squared += distance * distance
+    low[block, j], high[block, j], count[block, j] = smallest, largest, known
+    total[block, j], squares[block, j] = added, squared

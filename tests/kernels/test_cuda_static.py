@@ -23,7 +23,7 @@ from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
-from gpupipe.kernels.windows import scaled_windows
+from gpupipe.kernels.windows import column_moments, scaled_windows
 from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
@@ -125,6 +125,17 @@ def gather_windows(X, scale):
         )  # fmt: skip
 
 
+def moments_of_columns(X):
+    """Moments of some rows and columns in blocks, the last of which is shorter, and one column is all NaN."""
+    X = X.copy()
+    X[:, 3], X[4, 0] = np.nan, np.inf
+    n_blocks, columns = 3, np.array([5, 3, 0])
+    shape = (n_blocks, len(columns))
+    outputs = [np.empty(shape, kind) for kind in ("f4", "f4", "i8", "f8", "f8")]
+    rows = np.array([19, 0, 4, 7, 8, 2, 11])
+    column_moments(n_blocks * len(columns), X, rows, columns, np.array([0.5, 0, -1]), *outputs)
+
+
 def recorded_calls() -> list[tuple[str, int, list, list]]:
     """(kernel, n, arguments before, arguments after) of calls of the compiled loops on small panels."""
     calls = []
@@ -176,6 +187,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         assert len(np.unique(leaf)) == 5
         add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
         gather_windows(X, scale)
+        moments_of_columns(X)
         run_backtests(panel)
     return calls
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpupipe.dataset.feature_rows import FeatureRows
+from gpupipe.kernels.windows import column_moments
 
-BLOCK_ROWS = 1 << 12  # rows that are copied at once: float64 copies of them fit into a core's cache
+BLOCK_ROWS = 1 << 10  # rows whose sums are taken together
 NAMES = ("offset", "scale", "low", "high")
 MINMAX_LOW, MINMAX_HIGH = -1.0, 2.0  # where the fitted rows span 0 to 1
 
@@ -78,8 +79,8 @@ def fit_scaler(views: Sequence[FeatureRows], scaling: str = "standard", clip: fl
         at -1 and 2, and clip is not read.
 
     Only the given rows are read, not the rows before them in their windows. Values that are NaN or infinite are
-    ignored. A column that is constant, or of which no value is finite, becomes 0 everywhere. Sums are float64, of
-    blocks of rows, so that no copy of all rows is made. ValueError for another scaling, for no view, and for views with
+    ignored. A column that is constant, or of which no value is finite, becomes 0 everywhere. Sums are float64, and no
+    row is copied. ValueError for another scaling, for no view, and for views with
     different numbers of columns.
     """
     if scaling not in ("standard", "minmax"):
@@ -87,20 +88,14 @@ def fit_scaler(views: Sequence[FeatureRows], scaling: str = "standard", clip: fl
     widths = {_n_columns(view) for view in views}
     if len(widths) != 1:
         raise ValueError(f"expected rows of one number of columns, got {sorted(widths) or 'no rows'}")
-    n_columns = widths.pop()
-    low, high = np.full(n_columns, np.inf), np.full(n_columns, -np.inf)
-    count, total = np.zeros(n_columns), np.zeros(n_columns)
-    for xp, block, finite, to_host in _blocks(views):
-        low = np.minimum(low, to_host(xp.where(finite, block, xp.inf).min(axis=0)))
-        high = np.maximum(high, to_host(xp.where(finite, block, -xp.inf).max(axis=0)))
-        count += to_host(finite.sum(axis=0))
-        total += to_host(xp.where(finite, block, 0).sum(axis=0, dtype=xp.float64))
+    moments = _moments(views, np.zeros(widths.pop()))
+    low, high, count = moments.low, moments.high, np.maximum(moments.count, 1)
     varies = high > low
     if scaling == "minmax":
         offset, spread, limits = low, np.where(varies, high - np.where(varies, low, 0), 0), (MINMAX_LOW, MINMAX_HIGH)
     else:
-        offset = total / np.maximum(count, 1)
-        spread, limits = np.sqrt(_squares(views, offset) / np.maximum(count, 1)), (-clip, clip)
+        offset = moments.total / count
+        spread, limits = np.sqrt(_moments(views, offset).squares / count), (-clip, clip)
     scale = spread.astype(np.float32)
     known = varies & (scale > 0)
     columns = (np.where(known, offset, 0), np.where(known, scale, 1), *(np.where(known, limit, 0) for limit in limits))
@@ -111,20 +106,33 @@ def _n_columns(view: FeatureRows) -> int:
     return int(view.values.shape[1]) if view.columns is None else len(view.columns)
 
 
-def _blocks(views: Sequence[FeatureRows]) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Array module, float32 (some thousand rows, n_columns), which values are finite, and the way to the host."""
+@dataclass(frozen=True)
+class _Moments:
+    """Of the finite values of each column, float64 (n_columns,): see `kernels.windows.column_moments`."""
+
+    low: np.ndarray
+    high: np.ndarray
+    count: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+
+
+def _moments(views: Sequence[FeatureRows], centre: np.ndarray) -> _Moments:
+    """Moments of the columns of some rows, about `centre`, float64 (n_columns,)."""
+    n = len(centre)
+    low, high = np.full(n, np.inf), np.full(n, -np.inf)
+    sums = np.zeros((3, n))
     for view in views:
-        xp, matrix = view.device.xp, view.values
-        for start in range(0, view.n, BLOCK_ROWS):
-            block = matrix[view.rows[start : start + BLOCK_ROWS]]
-            block = block if view.columns is None else xp.take(block, view.columns, axis=1)
-            yield xp, block, xp.isfinite(block), view.device.to_host
-
-
-def _squares(views: Sequence[FeatureRows], mean: np.ndarray) -> np.ndarray:
-    """float64 (n_columns,): sums of squared distances from the means."""
-    total = np.zeros(len(mean))
-    for xp, block, finite, to_host in _blocks(views):
-        distance = xp.where(finite, block - xp.asarray(mean), 0)
-        total += to_host((distance * distance).sum(axis=0))
-    return total
+        if not view.n:
+            continue
+        device, xp = view.device, view.device.xp
+        n_blocks = -(-view.n // BLOCK_ROWS)
+        shape = (n_blocks, n)
+        outputs = [xp.empty(shape, kind) for kind in (xp.float32, xp.float32, xp.int64, xp.float64, xp.float64)]
+        columns = xp.arange(n) if view.columns is None else xp.ascontiguousarray(view.columns, dtype=xp.int64)
+        rows = xp.ascontiguousarray(view.rows, dtype=xp.int64)
+        column_moments(n_blocks * n, view.values, rows, columns, device.asarray(centre), *outputs)
+        of_view = [device.to_host(output) for output in outputs]
+        low, high = np.minimum(low, of_view[0].min(axis=0)), np.maximum(high, of_view[1].max(axis=0))
+        sums += [blocks.sum(axis=0) for blocks in of_view[2:]]
+    return _Moments(low, high, *sums)

@@ -58,8 +58,8 @@ class SequenceNetwork(Estimator):
     chart_style = ("m8", STAR, (10, 3))
     first_cost_us = (4_000.0, 60.0)
     kernels = (
-        "windows.scaled_windows", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
-        "softmax.softmax_probability",
+        "windows.column_moments", "windows.scaled_windows", "linear.linear_margin", "softmax.softmax_gradient",
+        "softmax.softmax_log_loss", "softmax.softmax_probability",
     )  # fmt: skip
     model_kinds = ("sequence",)
     file_forms = {**NPZ, ".safetensors": FileForm(b"", b"")}  # safetensors checks the lengths that its header states
