@@ -342,6 +342,8 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
                     # The groups of a pool share theirs, as one object: rules compare the symbols that share one.
                     learned = distinct.setdefault(json.dumps(plain), ExpectedReturn.from_dict(plain))
                     expected_returns[group, label, family] = learned
+        except UserError:  # says what is missing or broken
+            raise
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise StoreError(
                 f"{root / relative} is no metadata of models ({type(error).__name__}: {error}): run again with --out "

@@ -56,11 +56,12 @@ def _origins(datasets: Sequence[Dataset], settings: config.Split, n_origins: int
         edges += [validation_at + later, test_at + later]
         stop = test_at + round((len(times) - test_at) * (k + 1) / n_origins)
         if min([*np.diff(edges), len(times) - test_at]) <= reach:
+            windows = windows_words(datasets)
             raise UserError(
                 f"{len(times)} usable times are too few for {settings.parts} training parts, validation and test with "
-                f"labels of {longest_horizon(datasets)} bars{windows_words(datasets)} and an embargo of "
+                f"labels of {longest_horizon(datasets)} bars{windows} and an embargo of "
                 f"{settings.embargo_bars}: give a longer history, or lower labels.horizons, split.parts or "
-                "split.embargo_bars"
+                f"split.embargo_bars{', or the length of windows' if windows else ''}"
             )
         if stop == edges[-1]:
             raise UserError(f"{len(times) - test_at} test times cannot be cut into {n_origins}: lower --walk-forward")

@@ -36,7 +36,16 @@ OTHERS = {
 }  # fmt: skip
 # What a family is asked for or lies in files of the user's own, and sections of families that are not trained here.
 # training.spread asks for workers: see test_spread.
-LEFT_OUT = ("training.models", "training.spread", "features.modules", "preset", "tuned", "lightgbm", "catboost")
+LEFT_OUT = (
+    "training.models",
+    "training.spread",
+    "features.modules",
+    "preset",
+    "tuned",
+    "lightgbm",
+    "catboost",
+    "sequence",
+)
 
 
 def settings_of(*more):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,11 +16,14 @@ from gpupipe.config import ConfigError
 from gpupipe.dataset.lookback import Lookback
 from gpupipe.estimators import registry
 from gpupipe.runtime.device import pick
+from gpupipe.runtime.errors import UserError
 from gpupipe.serving.scan import scan
+from gpupipe.store.content_store import StoreError, sha256
 from gpupipe.training.memory_estimate import ladder
 from gpupipe.workloads import equity
 from tests.support import tiny
 from tests.support.tiny import QUICK, SECTORS, SOURCE, listen_to_training, tiny_market
+from tests.training.test_sealed_test_unseen import for_use, with_another_future
 
 pytest.importorskip("torch", reason="the family sequence trains with Torch")
 
@@ -196,3 +201,70 @@ def test_settings_that_cannot_be_used_are_one_line(setting, tmp_path, capsys):
     assert main.main(["run", *OPTIONS, "--models", "sequence", f"--set={setting}", "--out", str(tmp_path)]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and setting.split("=")[0].split(".")[1] in line
+
+
+def test_other_bars_from_the_sealed_test_on_change_no_model(tmp_path):
+    """Windows of rows before the sealed test hold no bar of it."""
+    panel, chosen = tiny_market(), equity.make("fast", settings=[*SMALL, "training.models=linear,sequence"])
+    first = tiny.execute(panel, None, chosen, tmp_path / "a", 1)[0]
+    begin = np.datetime64(first["split"]["test_from"], "ns").astype(np.int64)
+    tiny.execute(with_another_future(panel, begin), None, chosen, tmp_path / "b", 2)
+    assert for_use(tmp_path / "a") == for_use(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+def test_sectors_that_are_spread_alone_have_the_networks_of_one_process(tmp_path):
+    pytest.importorskip("distributed", reason="a cluster needs Dask")
+    from gpupipe.training.distributed.cluster import cluster
+
+    alone = ("training.pool=none",)
+    run(tmp_path / "one", *alone, models="linear,sequence", jobs=1)
+    with cluster(pick("cpu"), workers=2, jobs=2) as workers:
+        run(tmp_path / "spread", *alone, "training.spread=2", models="linear,sequence", workers=workers, jobs=None)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "spread")
+
+
+def test_a_damaged_network_is_one_line(tmp_path):
+    run(tmp_path, models="sequence")
+    (path, *_) = sorted(tmp_path.glob("trained_*/*/*/sequence.safetensors"))
+    content = path.read_bytes()
+    path.unlink()  # it is a link
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreError, match=r"sequence\.safetensors is gone or was altered"):
+        load(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["files"][path.relative_to(tmp_path).as_posix()]["sha256"] = sha256(path.read_bytes())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="cannot be read as a model of sequence"):
+        load(tmp_path)
+
+
+def test_each_setting_of_a_network_changes_its_keys_and_the_length_those_of_all(tmp_path):
+    """Windows decide which rows all families have; all other settings concern the network alone."""
+    run(tmp_path, models="linear,sequence")
+    others = {"network": "legacy", "precision": "fp32", "scaling": "minmax", "max_gap_bars": 4}
+    values = dataclasses.asdict(equity.make("fast", settings=SMALL).sequence)
+    for name, value in values.items():
+        if name == "return_weight":  # equity has no such column: a run of it is refused
+            continue
+        changed = others[name] if name in others else value + 1 if isinstance(value, int) else value * 0.5
+        asked = tiny.survey(
+            tiny_market(),
+            equity.make("fast", settings=[*SMALL, "training.models=linear,sequence", f"sequence.{name}={changed}"]),
+            tmp_path,
+        )
+        states = {
+            family: {state for unit, state in asked.states.items() if unit.split("/")[2] == family}
+            for family in ("linear", "sequence")
+        }
+        assert "done" not in states["sequence"], name
+        # No gap of this market is longer than 4 bars.
+        assert ("done" not in states["linear"]) if name == "length" else (states["linear"] == {"done"}), name
+
+
+def test_a_run_is_not_loaded_without_torch_and_the_line_installs_it(tmp_path, monkeypatch):
+    run(tmp_path, models="sequence")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match=r"^the model family sequence needs .*pip install -e '\.\[torch"):
+        load(tmp_path)
