@@ -8,9 +8,9 @@
     folds      two folds side by side against one after the other
 
 --steps chooses. --out LINES.jsonl gets each measurement as it ends, and nothing in it is measured again: kill it and
-call it again, or give --limit-s. --first-rows and --epochs cut the work to try it out; no bar counts as held or missed
-then. Both ways train the network of the preset on the same rows, labels and features; the usual way is described in
-bench/sequence/origin.py. `python -m bench.sequence.picture LINES.jsonl` draws. The last line is JSON: the bars, what
+call it again, or give --limit-s. --first-rows and --epochs cut the work; with fewer than 10,000 rows, or with
+--epochs, no bar counts as held or missed. Both ways train the network of the preset on the same rows, labels and
+features; the usual way is described in bench/sequence/origin.py. `python -m bench.sequence.picture LINES.jsonl` draws. The last line is JSON: the bars, what
 was measured against each, and tables. It needs the extras torch and bench.
 """
 
@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING
 
 from bench import runs
 from bench.runs import Line
-from bench.sequence.requirements import EPOCH_BARS, SEEDS_NEEDED, Measured, requirements, table, time_to_legacy
+from bench.sequence.requirements import (
+    EPOCH_BARS,
+    LEAST_ROWS,
+    SEEDS_NEEDED,
+    Measured,
+    requirements,
+    table,
+    time_to_legacy,
+)
 from bench.sequence.results import Results, TimeIsUpError
 from bench.timing import cores
 from gpupipe.estimators.torch.settings import PRESETS
@@ -181,7 +189,7 @@ def show(line: Line) -> None:
 
 def finish(chosen: argparse.Namespace, results: Results, finished: bool) -> int:
     """Print the tables, the bars in words, and the last line."""
-    whole = chosen.first_rows is None and chosen.epochs is None
+    whole = chosen.epochs is None and (chosen.first_rows or LEAST_ROWS) >= LEAST_ROWS
     measured = Measured(results, SERIES if whole else chosen.series, whole, chosen.jobs)
     if lines := table(measured):
         runs.table(lines)

@@ -67,7 +67,7 @@ class Measures(Protocol):
     """
 
     def keep(self, job: JobContext, context: TrainingContext, trained: Sequence[GroupModels]) -> Any:
-        """What the measures need of one fold, whose models are released after it. Called in the order of time."""
+        """What the measures need of one fold, whose models are released then; several folds may call it at once."""
         ...
 
     def conclude(
