@@ -10,8 +10,9 @@
 --steps chooses. --out LINES.jsonl gets each measurement as it ends, and nothing in it is measured again: kill it and
 call it again, or give --limit-s. --first-rows and --epochs cut the work; with fewer than 10,000 rows, or with
 --epochs, no bar counts as held or missed. Both ways train the network of the preset on the same rows, labels and
-features; the usual way is described in bench/sequence/origin.py. `python -m bench.sequence.picture LINES.jsonl` draws. The last line is JSON: the bars, what
-was measured against each, and tables. It needs the extras torch and bench.
+features; the usual way is described in bench/sequence/origin.py. `python -m bench.sequence.picture LINES.jsonl`
+draws. The last line is JSON: the bars, what was measured against each, and tables. It needs the extras torch and
+bench.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class Requirement:
     """One bar.
 
     name: in words.  bar: the number that has to be reached.  at_most: whether smaller is better.
-    measured: by series, or by series and preset.  complete: whether all series were measured, on LEAST_ROWS rows at least, with five seeds.
+    measured: by series, or by series and preset.  complete: whether all series were measured, on LEAST_ROWS rows at
+        least, with five seeds.
     """
 
     name: str

@@ -177,8 +177,13 @@ class TrainingContext:
 
     @property
     def folds_in_time_at_once(self) -> int:
-        """Number of folds in time to train at once, so that there is work for all jobs; 1 where one fold has enough."""
-        return 1 if self.workers or self.plan.sparing else max(1, self.jobs // self.pooled_fits)
+        """Number of folds in time to train at once, so that there is work for all jobs; 1 where one fold has enough.
+
+        Also 1 where rows are gathered: memory is planned for one fold in time.
+        """
+        if self.workers or self.plan.sparing or registry.reads_rows(self.settings):
+            return 1
+        return max(1, self.jobs // self.pooled_fits)
 
     @property
     def folds_at_once(self) -> int:
