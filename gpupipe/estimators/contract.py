@@ -197,6 +197,7 @@ class Estimator(ABC):
         run read them.
     spreads: whether several processes that hold some groups each can fit it together.
     warm_startable: whether the final fit can start from an earlier run's models.
+    free_when_warm: fields of its settings, as "section.field", that the earlier run may have had otherwise.
     package: the Python package that has to be installed for it; "" where gpupipe's dependencies suffice.
     extra: the extra of gpupipe that installs the package.
     judged: whether the verdict compares it with the baselines.
@@ -233,6 +234,7 @@ class Estimator(ABC):
     ranks_returns: ClassVar[bool] = False
     spreads: ClassVar[bool] = True
     warm_startable: ClassVar[bool] = False
+    free_when_warm: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[str] = ""
     extra: ClassVar[str] = "boosters"
     judged: ClassVar[bool] = False

@@ -181,8 +181,9 @@ class Starting:
             changed = sorted(set(self.earlier.models.by_group) ^ set(self.datasets))
             return f"the sectors differ ({', '.join(changed)}): give the same --sectors, or {again}"
         sections = ["labels", "ml", *registry.estimator(family).sections]
+        free = ("ml.use_rmm", *registry.estimator(family).free_when_warm)
         pairs: list[tuple[str, Any, Any]] = [(f"{name}.{key}", there.get(name, {}).get(key), here[name][key])
-                 for name in sections for key in here[name] if (name, key) != ("ml", "use_rmm")]  # fmt: skip
+                 for name in sections for key in here[name] if f"{name}.{key}" not in free]  # fmt: skip
         pairs += [(f"training.{key}", there["training"].get(key), here["training"][key]) for key in SHARED]
         tuned_sections = tuple(registry.estimator(family).sections)
         pairs.append(("tuned", _tuned(there, tuned_sections), _tuned(here, tuned_sections)))

@@ -23,7 +23,7 @@ from gpupipe.estimators.torch import onnx
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Head
 from gpupipe.estimators.torch.scaler import WindowScaler, fit_scaler
 from gpupipe.estimators.torch.sequence_model import BIAS, FittedNetwork, SequenceModel, load_head, predict_sequence
-from gpupipe.estimators.torch.settings import PRESETS, SequenceSettings
+from gpupipe.estimators.torch.settings import HOW_TRAINED, PRESETS, SequenceSettings
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.kernels.softmax import softmax_log_loss
@@ -52,6 +52,7 @@ class SequenceNetwork(Estimator):
     kinds = ("classes", "value")
     spreads = False
     warm_startable = True
+    free_when_warm = tuple(f"sequence.{name}" for name in HOW_TRAINED)
     judged = True
     package = "torch"
     extra = "torch"

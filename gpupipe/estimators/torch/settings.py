@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from gpupipe.estimators.torch.architecture import ARCHITECTURES
 
 PRECISIONS = ("auto", "bf16", "fp32")
+# Fields that say how a network is trained, and not what it is: a network that is trained on may have others.
+HOW_TRAINED = (
+    "epochs", "batch", "patience", "rate", "step_rows", "epoch_rows", "validation_rows", "precision", "head_l2",
+)  # fmt: skip
 SCALINGS = ("standard", "minmax")
 
 
