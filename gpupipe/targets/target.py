@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 KINDS = ("classes", "value", "position")
-_NOT_IN_NAMES = re.compile(r"[^\w .^=+@,&$~()-]|^\.")
+# Path separators, control characters, a first dot, and what would be read as an encoded character.
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]|^\.|%(?=[0-9A-Fa-f]{2})")
 
 
 def folder_name(group: str) -> str:

@@ -335,7 +335,7 @@ def test_every_output_of_the_feature_kernels_is_recognised_as_written():
     for item in all_kernels():
         assert any(item.written), item.__name__
         outputs = [name for name, written in zip(item.names, item.written, strict=True) if written]
-        if "columns" in item.names and "windows" not in item.names:  # these gather rows of a finished matrix
+        if "columns" in item.names and item.__module__ != "gpupipe.kernels.windows":  # those read a finished matrix
             assert outputs == ["out"], item.__name__
 
 

@@ -33,7 +33,7 @@ def test_our_curve_is_the_log_loss_of_the_models_cut_there(world):
             dataclasses.replace(m, stages=(dataclasses.replace(m.stages[0], rounds=rounds),))
             for m in columns.unwrap(pooled)
         ]
-        margin = np.log(columns.predict(estimator, columns.wrap(cut, picked), rows.X, training_set.device))
+        margin = np.log(columns.predict(estimator, columns.wrap(cut, picked), rows.features))
         for k, curve in curves.items():
             assert curve.mean[rounds - 1] == pytest.approx(log_loss(margin[:, k], rows.y[:, k]), rel=1e-5)
 
