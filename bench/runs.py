@@ -28,7 +28,7 @@ from gpupipe.store import fingerprint
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-MODEL_FILES = (".ubj", ".npz", ".txt", ".cbm")
+MODEL_FILES = (".ubj", ".npz", ".txt", ".cbm", ".safetensors")
 SHARED: dict[str, dict[str, Any]] = {
     "--data": {"help": "bars: a file, a folder, demo or simulated:..."},
     "--sectors": {"help": "all, or names separated by commas"},

@@ -255,17 +255,26 @@ class Kernel:
         for others_done in waiting:
             others_done.result()
 
+    @functools.cached_property
+    def _arrays(self) -> tuple[tuple[np.dtype[Any], int] | None, ...]:
+        """For each argument its dtype and number of dimensions; None for a scalar."""
+        return tuple(
+            (np.dtype(str(wanted.dtype)), wanted.ndim) if isinstance(wanted, numba.types.Array) else None
+            for wanted in self.signature[1:]
+        )
+
     def _check(self, arguments: tuple[Any, ...]) -> bool:
         """Whether the arrays are on the device; ValueError if an argument does not match its type."""
         if len(arguments) != len(self.names):
             raise ValueError(f"kernel {self.__name__} takes {', '.join(self.names)} after n; got {len(arguments)}")
         on_device = set()
-        for name, wanted, written, array in zip(self.names, self.signature[1:], self.written, arguments, strict=True):
-            if not isinstance(wanted, numba.types.Array):
+        for name, wanted, written, array in zip(self.names, self._arrays, self.written, arguments, strict=True):
+            if wanted is None:
                 continue
+            dtype, n_dimensions = wanted
             on_device.add(hasattr(array, "__cuda_array_interface__"))
-            if str(array.dtype) != str(wanted.dtype) or array.ndim != wanted.ndim or not array.flags["C_CONTIGUOUS"]:
-                expected = f"{wanted.dtype} of {wanted.ndim} dimensions in C order"
+            if array.dtype != dtype or array.ndim != n_dimensions or not array.flags["C_CONTIGUOUS"]:
+                expected = f"{dtype} of {n_dimensions} dimensions in C order"
                 raise ValueError(f"kernel {self.__name__}: {name} is {array.dtype} {array.shape}, expected {expected}")
             if written and isinstance(array, np.ndarray) and not array.flags.writeable:
                 raise ValueError(f"kernel {self.__name__} writes to {name}, which is read-only; pass a copy")

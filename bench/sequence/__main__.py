@@ -3,6 +3,7 @@
     equality   features and windows of both ways, and the end where they differ
     stages     loading, features, dataset, an epoch of training, saving: seconds of both ways in turn, ratios
     epoch      an epoch of fast and balanced: steps of the preset's own batch against ours
+    pace       an epoch of every preset our way, with its validation: whole trainings take as many as they have epochs
     quality    whole trainings of every preset, and of the usual way with fast and balanced, for each seed, each in a
                process of its own: validation loss, seconds, memory
     folds      two folds side by side against one after the other
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from bench.sequence.problem import Problem
 
 SERIES = ("btcusd_1h", "ethusdt_1h", "xagusd_1h")
-STEPS = ("equality", "stages", "epoch", "quality", "folds")
+STEPS = ("equality", "stages", "epoch", "pace", "quality", "folds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,6 +125,14 @@ def epoch(chosen: argparse.Namespace, results: Results) -> None:
         show(results.get("epoch", key, lambda p=path, s=preset: measure(problem(chosen, p), s, chosen.times)))
 
 
+def pace(chosen: argparse.Namespace, results: Results) -> None:
+    from bench.sequence.pace import pace as measure
+
+    for path in paths(chosen):
+        key = {"series": path.stem, "presets": chosen.presets}
+        show(results.get("pace", key, lambda p=path: measure(problem(chosen, p), chosen.presets, chosen.times)))
+
+
 def quality(chosen: argparse.Namespace, results: Results) -> None:
     from bench.sequence.training import Training, in_new_process
 
@@ -158,7 +167,7 @@ def folds(chosen: argparse.Namespace, results: Results) -> None:
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace, Results], None]] = {
-    "equality": equal, "stages": stages, "epoch": epoch, "quality": quality, "folds": folds,
+    "equality": equal, "stages": stages, "epoch": epoch, "pace": pace, "quality": quality, "folds": folds,
 }  # fmt: skip
 
 

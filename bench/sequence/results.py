@@ -18,7 +18,7 @@ from bench.runs import Line
 
 # Facts of a line that may differ where it is used again. Where `code` differs, the result tells (`codes`).
 NOT_COMPARED = ("date", "code")
-KINDS = ("equality", "stages", "epoch", "training", "folds", "family")
+KINDS = ("equality", "stages", "epoch", "pace", "training", "folds", "family")
 CODE = ("gpupipe/estimators/torch", "bench/sequence")  # the code that is measured, by folder
 
 

@@ -266,7 +266,7 @@ def check_columns(arrays: dict[str, Any], dtypes: dict[str, str]) -> None:
     for name, array in arrays.items():
         if not hasattr(array, "dtype"):
             raise ValueError(f"column {name!r} is a {type(array).__name__}, expected a numpy or CuPy array")
-        if str(array.dtype) != dtypes[name]:
+        if array.dtype != dtypes[name]:
             raise ValueError(f"column {name!r} has dtype {array.dtype}, expected {dtypes[name]}")
     if len({hasattr(array, "__cuda_array_interface__") for array in arrays.values()}) > 1:
         raise ValueError("columns are on different devices; move them with Device.asarray first")

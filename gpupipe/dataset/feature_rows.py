@@ -81,6 +81,8 @@ class FeatureRows:
     def first_of_symbol(self) -> Any:
         """int64 (n,): the first row of each row's symbol."""
         xp, offsets = self.device.xp, self.offsets
+        if len(offsets) == 2:  # a single symbol: nothing has to be searched
+            return xp.zeros(len(self.rows), dtype=offsets.dtype)
         return offsets[xp.searchsorted(offsets, xp.asarray(self.rows), side="right") - 1]
 
     def take(self, at: Any) -> FeatureRows:
