@@ -44,7 +44,7 @@ def test_every_step_adds_its_lines(measured):
     _, lines = measured
     kinds = [line["kind"] for line in lines]
     assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == {
-        "equality": 2, "stages": 1, "epoch": 1, "training": 3, "folds": 1
+        "equality": 2, "stages": 1, "epoch": 1, "pace": 1, "training": 3, "folds": 1
     }  # fmt: skip
     for line in lines:
         if line["kind"] == "training":
