@@ -23,9 +23,10 @@ from gpupipe.training.distributed.cluster import ClusterError, ClusterRun, clust
 from gpupipe.training.fold_data import FoldId, make_training_set
 from gpupipe.workloads import equity
 from tests.support import tiny
+from tests.support.dask_warnings import OF_DASK
 from tests.support.tiny import QUICK, SOURCE, contents_of_models, tiny_market, units_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+pytestmark = pytest.mark.filterwarnings(*OF_DASK)
 
 
 @pytest.fixture(scope="module")

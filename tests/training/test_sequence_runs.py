@@ -22,6 +22,7 @@ from gpupipe.store.content_store import StoreError, sha256
 from gpupipe.training.memory_estimate import ladder
 from gpupipe.workloads import equity
 from tests.support import tiny
+from tests.support.dask_warnings import OF_DASK
 from tests.support.tiny import QUICK, SECTORS, SOURCE, listen_to_training, tiny_market
 from tests.training.test_sealed_test_unseen import for_use, with_another_future
 
@@ -120,7 +121,7 @@ def test_a_spread_run_is_refused_in_a_line(tmp_path, capsys):
         registry.check_models(equity.make("fast", settings=["training.models=sequence", "training.spread=2"]))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+@pytest.mark.filterwarnings(*OF_DASK)
 def test_workers_of_a_cluster_train_the_same_bytes(usual, tmp_path):
     pytest.importorskip("distributed", reason="a cluster needs Dask")
     from gpupipe.training.distributed.cluster import cluster
@@ -213,7 +214,7 @@ def test_other_bars_from_the_sealed_test_on_change_no_model(tmp_path):
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+@pytest.mark.filterwarnings(*OF_DASK)
 def test_sectors_that_are_spread_alone_have_the_networks_of_one_process(tmp_path):
     pytest.importorskip("distributed", reason="a cluster needs Dask")
     from gpupipe.training.distributed.cluster import cluster

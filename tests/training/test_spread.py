@@ -19,9 +19,10 @@ from gpupipe.training.distributed.cluster import ClusterError, cluster
 from gpupipe.training.fold_data import FoldId
 from gpupipe.workloads import equity
 from tests.support import tiny
+from tests.support.dask_warnings import OF_DASK
 from tests.support.tiny import QUICK, SECTORS, contents_of_models, tiny_market, units_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dask's own
+pytestmark = pytest.mark.filterwarnings(*OF_DASK)
 
 # Sums in another order, and cuts of columns merged from those of each worker: a tree may split elsewhere. Of a label's
 # validation log-loss, as a share of it. With QUICK alone the largest of 72 models is 0.010, and the mean 0.003.
