@@ -123,6 +123,8 @@ def absent_names(tree: ast.AST) -> set[str]:
             if needs_torch(node.module):
                 continue
             for alias in node.names:
+                if needs_torch(f"{node.module}.{alias.name}"):
+                    continue
                 try:
                     imports[alias.asname or alias.name] = pkgutil.resolve_name(f"{node.module}.{alias.name}")
                 except (ImportError, AttributeError):
