@@ -14,6 +14,7 @@ import numpy as np
 
 from gpupipe.artifacts.layout import MANIFEST, MODULES
 from gpupipe.artifacts.manifest import inside, read_manifest
+from gpupipe.artifacts.published_files import group_by_of, metadata_of, models_of, target_of
 from gpupipe.data.panel import Panel, row_table
 from gpupipe.dataset.dataset import warm_rows
 from gpupipe.dataset.feature_rows import FeatureRows
@@ -30,7 +31,7 @@ from gpupipe.features.formulas.registry import load_contents
 from gpupipe.features.matrix import Features, compute_features
 from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime.errors import UserError
-from gpupipe.store.content_store import FORMAT, StoreError, sha256
+from gpupipe.store.content_store import StoreError, sha256
 from gpupipe.targets.target import Target
 
 if TYPE_CHECKING:
@@ -326,9 +327,9 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
         if not relative.endswith("/metadata.json"):
             continue
         try:
-            about = _metadata_of(root / relative, content)
+            about = metadata_of(root / relative, content)
             group, label = about["sector"], about["label"]
-            fitted = _models_of(root, relative.removesuffix("metadata.json"), about, contents, boosters)
+            fitted = models_of(root, relative.removesuffix("metadata.json"), about, contents, boosters)
             metadata[group] = about
             by_group.setdefault(group, {})[label] = fitted
             folders[label] = relative.removesuffix("/metadata.json"), about
@@ -352,7 +353,7 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
     tree_model.limit_threads(boosters.values(), threads or available_cores())
     modules = {str(root / name): contents[name] for name in sorted(contents) if name.startswith(f"{MODULES}/")}
     try:
-        target, lookback = _target_of(manifest, folders), Lookback(**manifest.get("lookback", {}))
+        target, lookback = target_of(manifest, folders), Lookback(**manifest.get("lookback", {}))
         if missing := sorted(set(folders) - set(target.names)):
             raise ValueError(f"there are models of {', '.join(missing)}, which it does not name")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -363,57 +364,3 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
         root, manifest["settings"], names, features_hash, target, by_group, modules, manifest, metadata, cutoffs,
         expected_returns, base_rates, lookback,
     )  # fmt: skip
-
-
-def group_by_of(manifest: Mapping[str, Any]) -> str:
-    """What the run of a manifest grouped symbols by; "sector" for an older one, which does not say it."""
-    return str(manifest.get("group_by", "sector"))
-
-
-def _target_of(manifest: dict[str, Any], folders: dict[str, tuple[str, dict[str, Any]]]) -> Target:
-    """The target of a run, from its manifest; that of an older run from its labels' folders and metadata."""
-    if "target" in manifest:
-        return Target.from_dict(manifest["target"])
-    label_folders = sorted(folders.values(), key=lambda item: (item[1]["horizon"], item[1]["threshold"]))
-    return Target(
-        names=tuple(about["label"] for _, about in label_folders),
-        kind="classes",
-        horizon_rows=tuple(about["horizon"] for _, about in label_folders),
-        class_names=tuple(label_folders[0][1]["classes"]) if label_folders else ("", ""),
-        parameters=tuple({name: about[name] for name in ("horizon", "threshold")} for _, about in label_folders),
-        folders=tuple(folder.replace(f"/{about['sector']}/", "/{group}/") for folder, about in label_folders),
-    )
-
-
-def _metadata_of(path: pathlib.Path, content: bytes) -> dict[str, Any]:
-    """The metadata of a label's models; StoreError if it is not JSON or of another format."""
-    try:
-        about = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not JSON ({error}): run again") from error
-    if about["format"] != FORMAT:
-        raise StoreError(
-            f"{path} has format {about['format']!r}, this gpupipe reads {FORMAT}: use the gpupipe that wrote it"
-        )
-    return about
-
-
-def _models_of(
-    root: pathlib.Path, folder: str, about: dict[str, Any], contents: dict[str, bytes], boosters: dict[bytes, Any]
-) -> dict[str, Model]:
-    """The model of each family in a folder; StoreError, which names it, for one that cannot be read."""
-    fitted = {}
-    for family, described in about["models"].items():
-        files = {suffix: contents[f"{folder}{family}{suffix}"] for suffix in described["files"]}
-        try:
-            fitted[family] = registry.load_model(files, described, boosters)
-        except UserError:  # the library is not installed
-            raise
-        except Exception as error:  # libraries raise errors of many types for damaged files
-            problem = (str(error).splitlines() or [""])[0]
-            names = " and ".join(str(root / f"{folder}{family}{suffix}") for suffix in files)
-            raise StoreError(
-                f"{names} cannot be read as a model of {family} "
-                f"({type(error).__name__}: {problem}): use the gpupipe that wrote it, or run again with --out {root}"
-            ) from error
-    return fitted

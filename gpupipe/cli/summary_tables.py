@@ -12,9 +12,9 @@ from gpupipe.cli.plain_console import styled
 from gpupipe.cli.ranking_table import show_ranking
 from gpupipe.cli.tables import ModelNames, figures_table, names_of, print_whole
 from gpupipe.data.report import counted
+from gpupipe.dataset import window_summary
 from gpupipe.evaluation.block_bootstrap import NO_EVENTS, NO_SKILL
 from gpupipe.evaluation.touch_direction import GAINS, PARTS
-from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import sentences, volatility_value
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ class SummaryTables:
 
     def show_windows(self) -> None:
         """Which rows have no whole window; nothing for a run without models that look back."""
-        if sentence := windows_sentence(self.whole.get("windows")):
+        if sentence := window_summary.sentence(self.whole.get("windows")):
             self.to.print(f"{sentence[:1].upper()}{sentence[1:]}: they are not used.")
 
     def show_skipped(self, skipped: Sequence[Row], where: str = "") -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from gpupipe.cross_validation import diagram
 from gpupipe.data import save as save_data_report
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
-from gpupipe.dataset.dataset import Dataset
+from gpupipe.dataset import window_summary
 from gpupipe.estimators import registry
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation.expected_return import ExpectedReturn
@@ -139,7 +139,7 @@ class _SupervisedJob:
         sharded = job.workers.sharded_rows if job.workers else None
         prepared = prepare(self.workload, job.panel, job.settings, cache, sharded)
         _warn_of_shares(prepared, job.settings)
-        if sentence := windows_sentence(windows_of(prepared.datasets)):
+        if sentence := window_summary.sentence(window_summary.of(prepared.datasets)):
             log.info("%s: they are not used", sentence)
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
@@ -225,7 +225,7 @@ class _SupervisedJob:
         whole["expected_returns"] = expected_return_measures.measured(training, published.trained)
         whole["volatility_value"] = volatility_value.measured(workload, training, published.trained)
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
-        whole["windows"] = windows_of(prepared.datasets)
+        whole["windows"] = window_summary.of(prepared.datasets)
         own, own_entries = self._concluded(training, evaluated, published)
         whole |= ranked.for_summary | own
         if job.earlier:
@@ -345,36 +345,6 @@ class _SupervisedJob:
             "run_key": self.job.keys.run,
             "seconds": {**prepared.seconds, **training.seconds},
         }
-
-
-def windows_of(datasets: Mapping[str, Dataset]) -> dict[str, Any] | None:
-    """The section of the summary on rows without a complete window; None where no estimator looks back.
-
-    length: bars of a window.  short: rows with too few bars of their symbol before them.  gaps: rows whose window
-    crosses a gap in time of more than `gap_bars` bars.  rows: of all groups.
-    """
-    marked = [(dataset, dataset.windows) for dataset in datasets.values() if dataset.windows is not None]
-    if not marked:
-        return None
-    return {
-        "length": marked[0][0].lookback_rows + 1, "rows": sum(dataset.n_rows for dataset, _ in marked),
-        "short": sum(marks.n_short for _, marks in marked), "gaps": sum(marks.n_gaps for _, marks in marked),
-        "gap_bars": max(marks.gap_bars for _, marks in marked),
-    }  # fmt: skip
-
-
-def windows_sentence(windows: Mapping[str, Any] | None) -> str:
-    """The section in words; "" without one.
-
-    >>> windows_sentence({"length": 60, "rows": 5000, "short": 120, "gaps": 34, "gap_bars": 10})
-    'windows of 60 bars: 120 of 5,000 rows have too few bars before them, and 34 cross a gap of more than 10 bars'
-    """
-    if not windows:
-        return ""
-    return (
-        f"windows of {windows['length']} bars: {windows['short']:,} of {windows['rows']:,} rows have too few bars "
-        f"before them, and {windows['gaps']:,} cross a gap of more than {windows['gap_bars']} bars"
-    )
 
 
 def _plain(expected: ExpectedReturn | None) -> dict[str, Any] | None:

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpupipe.artifacts.load import group_by_of
 from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.artifacts.published_files import group_by_of
 from gpupipe.artifacts.summary import NEXT_BAR, baseline_names, has_calls
 from gpupipe.data import HEADER
+from gpupipe.dataset import window_summary
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
-from gpupipe.pipeline.supervised import windows_sentence
 from gpupipe.report import charts, kept_returns, sentences
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
@@ -258,7 +258,7 @@ def split(out: pathlib.Path, whole: Mapping[str, Any]) -> Section | None:
         f"divided into {settings['parts']} blocks: models trained without a block predict it, and the meta-learner "
         "learns from these out-of-fold predictions."
     ]
-    if sentence := windows_sentence(whole.get("windows")):
+    if sentence := window_summary.sentence(whole.get("windows")):
         text.append(f"{_sentence(sentence).removesuffix('.')}: they are not used.")
     parts = (
         [Picture("Training, validation and test dates of each fold", path.read_text(encoding="utf-8"))]

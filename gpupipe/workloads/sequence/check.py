@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
-from gpupipe.artifacts.load import group_by_of
 from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.artifacts.published_files import group_by_of
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import split
 from gpupipe.data.outside import PREFIX
