@@ -35,7 +35,11 @@ def job(out, listener=None, jobs=1):
 def epochs_kept(out):
     """Epochs of the newest checkpoint in each folder of checkpoints."""
     found = {}
-    for path in out.glob(".gpupipe/checkpoints/*/checkpoint_*.json"):
+    try:
+        paths = list(out.glob(".gpupipe/checkpoints/*/checkpoint_*.json"))
+    except FileNotFoundError:  # a folder was removed while it was searched
+        return found
+    for path in paths:
         try:
             epoch = json.loads(path.read_bytes())["epoch"]
         except (OSError, ValueError):  # removed or replaced at this moment
@@ -115,14 +119,16 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(whole, tmp_path):
     out, order, killed = tmp_path / "OUT", [], 0
     for network, epoch in ((0, 1), (0, 5), (1, 3), (2, 4)):
         process, end = kill.start(OPTIONS, out), time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < end:
-            kept = epochs_kept(out)
-            order += [folder for folder in kept if folder not in order]
-            if len(order) > network and kept.get(order[network], 0) >= epoch:
-                break
-            time.sleep(0.0005)
-        process.kill()
-        killed += process.wait() != 0
+        try:
+            while process.poll() is None and time.monotonic() < end:
+                kept = epochs_kept(out)
+                order += [folder for folder in kept if folder not in order]
+                if len(order) > network and kept.get(order[network], 0) >= epoch:
+                    break
+                time.sleep(0.0005)
+        finally:
+            process.kill()
+            killed += process.wait() != 0
         assert kill.broken_promises(out) == [] and kill.broken_store(out) == []
     assert killed and order  # a busy machine may end a run between two looks
     runs.run_job(OPTIONS, out)
