@@ -7,7 +7,8 @@ import numpy as np
 from gpupipe.artifacts.onnx.graphs import IR_VERSION, OPSET, OUTPUT, WINDOWS, _Graph
 from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.onnx_graph import softmax
-from gpupipe.estimators.torch.onnx import WindowScaling, add_network
+from gpupipe.estimators.torch.onnx import add_network
+from gpupipe.estimators.torch.scaler import WindowScaler
 
 
 def content_of(arrays, architecture, length, heads, head_numbers, scaling, as_classes=False):
@@ -34,7 +35,7 @@ def scaling_of(n_columns):
     offset, scale = rng.normal(size=(2, n_columns)).astype(np.float32)
     low, high = np.full(n_columns, -4, np.float32), np.full(n_columns, 4, np.float32)
     low[-1] = high[-1] = 0
-    return WindowScaling(offset * 20, np.abs(scale) * 10 + np.float32(0.1), low, high)
+    return WindowScaler(offset * 20, np.abs(scale) * 10 + np.float32(0.1), low, high)
 
 
 def scaled(windows, scaling):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from gpupipe.estimators.onnx_graph import OnnxGraph
 from gpupipe.estimators.torch.architecture import Architecture, Convolution, Head, Recurrent
+from gpupipe.estimators.torch.scaler import WindowScaler
 
 EPSILON = 1e-5  # Torch's, of batch and of layer normalisation
 # Numbers of Torch's gates in the order of ONNX: reset, update, new -> update, reset, new;
@@ -16,28 +16,6 @@ EPSILON = 1e-5  # Torch's, of batch and of layer normalisation
 GATES = {"gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
 
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class WindowScaling:
-    """How raw windows become what a network reads: (x - offset) / scale, within low and high; NaN becomes 0.
-
-    offset, scale, low, high: float32 (n_columns,), by column. ValueError where they differ in length.
-
-        >>> zero, one = np.zeros(2, np.float32), np.ones(2, np.float32)
-        >>> WindowScaling(zero, one, -4 * one, 4 * one).high.tolist()
-        [4.0, 4.0]
-    """
-
-    offset: np.ndarray
-    scale: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def __post_init__(self) -> None:
-        shapes = [np.shape(values) for values in (self.offset, self.scale, self.low, self.high)]
-        if len(shapes[0]) != 1 or len(set(shapes)) > 1:
-            raise ValueError(f"offset, scale, low and high have shapes {shapes}, expected (n_columns,) each")
 
 
 def add_network(
@@ -48,21 +26,22 @@ def add_network(
     length: int,
     heads: Sequence[Head],
     head_numbers: Sequence[int],
-    scaling: WindowScaling,
+    scaler: WindowScaler,
 ) -> str:
     """Add a network; the name of its margins, float32 (n_rows, outputs of the chosen heads), in that order.
 
     windows: the name of raw windows, float32 (n_rows, length, n_columns), NaN where missing.
     arrays: all weights, as `network.arrays_of` names them.
     head_numbers: of the heads whose margins are wanted, at least one.
+    scaler: how raw windows become what the network reads.
 
     Batch normalisation becomes a part of the convolution before it. No rows are taken for one of zeros, which is cut
     off at the end: onnxruntime's recurrent layers end the process where there are none.
     """
     n_rows = graph.add("Slice", [graph.add("Shape", [windows]), np.array([0]), np.array([1])])
-    x = _scaled(graph, windows, scaling)
+    x = _scaled(graph, windows, scaler)
     missing_rows = graph.add("Sub", [np.array([1]), graph.add("Min", [n_rows, np.array([1])])])
-    shape = graph.add("Concat", [missing_rows, np.array([length, len(scaling.offset)])], axis=0)
+    shape = graph.add("Concat", [missing_rows, np.array([length, scaler.n_columns])], axis=0)
     x = graph.add("Concat", [x, graph.add("ConstantOfShape", [shape])], axis=0)
     x = graph.add("Transpose", [x], perm=[0, 2, 1])
     for k, convolution in enumerate(architecture.convolutions):
@@ -90,10 +69,9 @@ def _outputs_of(heads: Sequence[Head], head_numbers: Sequence[int]) -> np.ndarra
     return np.concatenate([np.arange(stops[k] - heads[k].n_outputs, stops[k]) for k in head_numbers])
 
 
-def _scaled(graph: OnnxGraph, windows: str, scaling: WindowScaling) -> str:
+def _scaled(graph: OnnxGraph, windows: str, scaler: WindowScaler) -> str:
     offset, scale, low, high = (
-        values.astype(np.float32)[None, None]
-        for values in (scaling.offset, scaling.scale, scaling.low, scaling.high)
+        values[None, None] for values in (scaler.offset, scaler.scale, scaler.low, scaler.high)
     )  # fmt: skip
     scaled = graph.add("Div", [graph.add("Sub", [windows, offset]), scale])
     clipped = graph.add("Min", [graph.add("Max", [scaled, low]), high])

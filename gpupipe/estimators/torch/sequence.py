@@ -345,15 +345,14 @@ def _worthwhile(
 
 def add_heads(models: Sequence[SequenceModel], graph: OnnxGraph) -> dict[str, str]:
     """Add a network with the heads of models that share it; the names of their predictions, by the heads' names."""
-    network, scaler = models[0].network, models[0].network.scaler
+    network = models[0].network
     heads = [network.heads[model.head] for model in models]
     arrays = dict(network.arrays)
     for model in models:
         arrays |= replace(network, arrays=arrays).with_head(model.head, model.weights)
     margins = onnx.add_network(
         graph, graph.windows(network.length), arrays, network.layers, network.length, network.heads,
-        [model.head for model in models],
-        onnx.WindowScaling(scaler.offset, scaler.scale, scaler.low, scaler.high),
+        [model.head for model in models], network.scaler,
     )  # fmt: skip
     names, begin = {}, 0
     for model, head in zip(models, heads, strict=True):

@@ -7,7 +7,6 @@ import pytest
 
 from gpupipe.artifacts.onnx.checking import scored
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture, Convolution, Recurrent
-from gpupipe.estimators.torch.onnx import WindowScaling
 from tests.support.network_oracle import HEADS, LENGTHS, N_COLUMNS, margins_of, random_arrays, windows_of
 from tests.support.window_graphs import content_of, scaled, scaling_of
 
@@ -101,9 +100,3 @@ def test_equal_arrays_give_equal_bytes():
     arrays, scaling = random_arrays(architecture), scaling_of(N_COLUMNS)
     contents = [content_of(arrays, architecture, 120, HEADS, [0], scaling) for _ in range(2)]
     assert contents[0] == contents[1]
-
-
-def test_a_scaling_of_unequal_columns_is_refused():
-    one = np.ones(3, np.float32)
-    with pytest.raises(ValueError, match=r"expected \(n_columns,\) each"):
-        WindowScaling(one, one, one, one[:2])
