@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from gpupipe.data.panel import Panel
 
 SEQUENCE = "gpupipe.workloads.sequence:SEQUENCE"
-SECTION = "sequence"  # the family, and its section of the settings
-LATEST = "latest"
 NONE = "none"  # of --thresholds: labels by multiples of the volatility alone
 MIN_MAX_SETS = ("atb9",)  # sets of features that are levels, and so are scaled to their range
 INT8 = "int8"
@@ -132,8 +130,10 @@ def run(request: SequenceRequest) -> int:
     """Train, evaluate, publish, and show what came of it; UserError for what the user must mend."""
     from gpupipe.artifacts.onnx import export
     from gpupipe.cli import console, sequence_tables
+    from gpupipe.estimators import registry
     from gpupipe.workloads.sequence import SEQUENCE as WORKLOAD
     from gpupipe.workloads.sequence import check
+    from gpupipe.workloads.sequence.settings import SECTION
 
     job = request.job
     if request.list_presets:
@@ -144,6 +144,9 @@ def run(request: SequenceRequest) -> int:
         return 0
     settings = job.settings()
     job.limits()
+    registry.require(settings.training.models)
+    if request.onnx and SECTION in settings.training.models:
+        export.require()
     if request.start_from is not None:
         check.require_same_windows(request.start_from, settings)
     to = console.console(job.silent)
@@ -153,8 +156,6 @@ def run(request: SequenceRequest) -> int:
     if sentence := check.step_sentence(settings):
         console.paragraph(to, sentence, "Steps")
     request = _sharing_cores(request, settings, panel, to)
-    if request.onnx and SECTION in settings.training.models:
-        export.require()
     whole, worked = _execute(request, settings, (panel, report), to)
     version = _version(request, settings, panel, to)
     _show(request, whole, to)
@@ -170,10 +171,8 @@ def run(request: SequenceRequest) -> int:
 def _sharing_cores(request: SequenceRequest, settings: Config, panel: Panel, to: Console) -> SequenceRequest:
     """The request with as many jobs as networks are trained at once, which is measured, unless --jobs says it."""
     from gpupipe.cli import console
-    from gpupipe.estimators import registry
     from gpupipe.workloads.sequence import sharing
 
-    registry.require(settings.training.models)
     if request.job.jobs is not None or (chosen := sharing.measure(panel, settings)) is None:
         return request
     console.paragraph(to, chosen.reason, "Cores")
@@ -198,9 +197,11 @@ def _execute(
 
 def _version(request: SequenceRequest, settings: Config, panel: Panel, to: Console) -> list[str]:
     """Write OUT/versions and OUT/latest; what was written and checked, in sentences."""
+    from gpupipe.artifacts.latest import LATEST
     from gpupipe.artifacts.load import load
     from gpupipe.cli import console
     from gpupipe.runtime.device import pick
+    from gpupipe.workloads.sequence.settings import SECTION
     from gpupipe.workloads.sequence.versions import write_version
 
     if SECTION not in settings.training.models:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import gpupipe
+from gpupipe.artifacts.onnx import export
 from gpupipe.cli import main, sequence
 from gpupipe.data import simulate
 from gpupipe.estimators.torch.settings import PRESETS
@@ -247,6 +248,16 @@ def test_what_the_user_must_mend_is_one_line_and_nothing_is_written(tmp_path, ca
                                 tmp_path / "OUT", "--preset", "fast", *arguments)  # fmt: skip
     assert (code, printed, error.count("\n")) == (2, "", 1) and message in error, error
     assert not (tmp_path / "OUT").exists()
+
+
+def test_a_missing_package_of_onnx_is_named_before_the_data_are_read(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch", reason="the family needs Torch")
+    monkeypatch.setattr(export, "PACKAGES", ("no_such_package",))
+    place = ("--quiet", "--data", tmp_path / "none.parquet", "--out", tmp_path / "OUT")
+    code, printed, error = call(capsys, "sequence", *place)
+    assert (code, printed, error.count("\n")) == (2, "", 1) and "an export needs no_such_package: pip install" in error
+    code, _, error = call(capsys, "sequence", *place, "--skip-onnx")
+    assert code == 2 and "none.parquet" in error and "no_such_package" not in error
 
 
 def test_data_that_cannot_be_trained_on_are_refused_and_nothing_is_written(tmp_path, capsys):

@@ -19,9 +19,9 @@ from gpupipe.evaluation.position_path import buy_and_hold, equity_of, positions_
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
+from gpupipe.workloads.sequence.settings import SECTION
 
 RETURNS, HISTORY = "returns.parquet", "history.parquet"
-SECTION = "sequence"  # the family whose networks have the head
 
 
 @dataclass(frozen=True)

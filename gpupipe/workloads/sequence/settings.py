@@ -15,7 +15,7 @@ from gpupipe.workloads.equity.settings import COMMON as OF_EQUITY
 from gpupipe.workloads.equity.settings import RULES, WINDOWS
 
 DEFAULT_MODELS = ("sequence",)
-SECTION = "sequence"  # of the network's settings
+SECTION = "sequence"  # the family, and its section of the settings
 PRESETS = tuple(NETWORKS)
 # Each symbol is trained alone; all else is as in equity, where a preset of this name exists.
 COMMON: dict[str, dict[str, dict[str, Any]]] = {

@@ -26,7 +26,8 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import dump_json
 from gpupipe.targets.target import folder_name
 from gpupipe.workloads.sequence import recipe
-from gpupipe.workloads.sequence.measures import SECTION, history_table
+from gpupipe.workloads.sequence.measures import history_table
+from gpupipe.workloads.sequence.settings import SECTION
 
 CHECKED_ROWS = 300  # real windows on which an ONNX file is compared with its network
 OF_ONE_LABEL = ("label", "class_shares", "baselines", "models", "horizon", "threshold", "multiple")  # in metadata
