@@ -99,15 +99,7 @@ def show(to: Console, whole: dict[str, Any], out: pathlib.Path, baselines: Seque
     tables.show_walk_forward()
     for sentence in sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in rows}), tables.titles):
         to.print(of_symbols(sentence))
-    tables.show_skipped(whole["skipped"])
-    if "warm_start" in whole:
-        to.print(summary.warm_sentence(whole["warm_start"]))
-    tables.show_time()
-    to.print(
-        styled(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
-        f" in {out}: summary.json and summary.parquet (one row a model), data_report.json, manifest.json",
-        sep="",
-    )
+    tables.show_end(f"{out}: summary.json and summary.parquet (one row a model), data_report.json, manifest.json")
 
 
 def show_heads(to: Console, whole: dict[str, Any]) -> None:

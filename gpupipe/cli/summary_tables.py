@@ -57,15 +57,9 @@ def show_summary(
     for sentence in sentences.tuning_sentences(whole["tuning"]) if "tuning" in whole else ():
         to.print(sentence)
     tables.show_windows()
-    tables.show_skipped(whole["skipped"])
-    if "warm_start" in whole:
-        to.print(summary.warm_sentence(whole["warm_start"]))
-    tables.show_time()
-    to.print(
-        styled(f"{whole['n_models']} of {whole['n_models_wanted']} models", "bold"),
-        f" in {out}: trained_*/, summary.json and summary.parquet (one row a model), data_report.json, folds.svg, "
-        "manifest.json",
-        sep="",
+    tables.show_end(
+        f"{out}: trained_*/, summary.json and summary.parquet (one row a model), data_report.json, folds.svg, "
+        "manifest.json"
     )
 
 
@@ -327,6 +321,16 @@ class SummaryTables:
         """What was not trained, and why."""
         for sentence in sentences.skip_sentences(skipped):
             self.to.print(styled("not trained", "yellow"), f"{where}{sentence}")
+
+    def show_end(self, files: str) -> None:
+        """What was skipped, the run that it started from, the time, and the models with the files that hold them."""
+        whole = self.whole
+        self.show_skipped(whole["skipped"])
+        if "warm_start" in whole:
+            self.to.print(summary.warm_sentence(whole["warm_start"]))
+        self.show_time()
+        share = f"{whole['n_models']} of {whole['n_models_wanted']} models"
+        self.to.print(styled(share, "bold"), f" in {files}", sep="")
 
     def show_time(self) -> None:
         """The time by stage, and what was held."""
