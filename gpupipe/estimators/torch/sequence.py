@@ -166,8 +166,6 @@ class SequenceNetwork(Estimator):
         arrays = begun.arrays if begun else {**arrays_of(network), BIAS: learned.first_biases}
         load_arrays(network, arrays)
         network = network.to(device.kind)
-        if device.kind == "cuda":
-            network.dropout_generator = torch.Generator(device.kind).manual_seed(training_set.seed)
         plan = TrainingPlan.of(section, training_set.seed, from_start=begun is not None)
         if begun:
             plan = replace(plan, rate=plan.rate * WARM_RATE)
