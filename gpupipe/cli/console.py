@@ -121,7 +121,7 @@ class _Bar:
 def _lines(to: Console) -> Listener:
     """Progress as plain lines, with the seconds since it began: each stage, and each tenth of the units of work."""
     began, lock = time.perf_counter(), threading.Lock()
-    units, finished, said = 0, 0, began
+    units, finished, last_shown = 0, 0, began
 
     def say(text: str) -> None:
         to.print(f"{time.perf_counter() - began:8.1f} s  {text}")
@@ -138,11 +138,11 @@ def _lines(to: Console) -> Listener:
                 say(f"{finished} of {counted(units, 'unit')} of work, {100 * finished // units} %")
 
     def detail(text: str) -> None:
-        nonlocal said
+        nonlocal last_shown
         with lock:
-            if time.perf_counter() - said < DETAIL_S:
+            if time.perf_counter() - last_shown < DETAIL_S:
                 return
-            said = time.perf_counter()
+            last_shown = time.perf_counter()
         say(text)
 
     return Listener(started, advanced, say, detail)

@@ -127,9 +127,9 @@ def sentence(symbol: str, measured: Mapping[str, Any]) -> str:
     if not measured["rows"] or measured["skill"] == NOT_KNOWN:
         return f"{symbol}: the next bar's return was predicted on too few rows ({measured['rows']:,}) to judge"
     gains = {words: measured["gain"][name] for name, words in WORDS.items()}
-    said = ", ".join(
+    listed = ", ".join(
         f"over {words} {100 * gain['gain']:z.2f} [{100 * gain['low']:z.2f}, {100 * gain['high']:z.2f}] %"
         for words, gain in gains.items()
     )
     how = "with skill" if measured["skill"] == SKILL else "without skill"
-    return f"{symbol}: the next bar's return is predicted {how}: gain in squared error {said}"
+    return f"{symbol}: the next bar's return is predicted {how}: gain in squared error {listed}"

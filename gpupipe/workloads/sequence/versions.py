@@ -51,7 +51,7 @@ class Version:
 
     def sentences(self) -> list[str]:
         """The checks in words."""
-        said = [
+        sentences = [
             f"{symbol}: {ONNX} predicts what the network predicts, to {difference:.1e} on real windows"
             for symbol, difference in self.largest_difference.items()
         ]
@@ -60,11 +60,11 @@ class Version:
                 f"{name} {head['added_loss']:+.5f} (at most {head['largest_difference']:.4f} in a row)"
                 for name, head in cost["heads"].items()
             )
-            said.append(
+            sentences.append(
                 f"{symbol}: {INT8} has {cost['bytes']:,} bytes in the place of {cost['bytes_before']:,}; added loss on "
                 f"the sealed test: {heads}"
             )
-        return said
+        return sentences
 
 
 def write_version(
