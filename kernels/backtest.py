@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .account import filled, profit
 from .barriers import barrier_above, barrier_below
 from .compile import inline, kernel
 
@@ -206,12 +207,6 @@ def take_trades(
         count[i], unfilled[i] = n, n_unfilled
 
 
-@inline
-def filled(price, direction, slip):
-    """The price paid (direction 1) or received (-1); slip: half the spread plus slippage, as a share of the price."""
-    return np.float64(price) * (np.float64(1.0) + direction * slip)
-
-
 @kernel(types=("i1[:]", "f4[:]", "f4[:]", "f8", "f8", "f8[:]"), double_precision=True)
 def trade_returns(i, side, entry_price, exit_price, slip, commission, net):
     """Net return of trade i on its stake: side * (exit fill / entry fill - 1) - commission of both fills.
@@ -222,7 +217,7 @@ def trade_returns(i, side, entry_price, exit_price, slip, commission, net):
     """
     direction = 1 if side[i] == LONG else -1
     paid, got = filled(entry_price[i], direction, slip), filled(exit_price[i], -direction, slip)
-    net[i] = direction * (got - paid) / paid - commission * (np.float64(1.0) + got / paid)
+    net[i] = profit(paid, got, direction, commission)
 
 
 @kernel(
