@@ -108,7 +108,7 @@ def build(measured: Measured, skipped: Sequence[Skipped], facts: RunFacts, n_tar
         "n_models": sum(row["kind"] == "model" for row in rows),
         "n_models_wanted": len(panel.groups) * n_targets * len(facts.settings.training.models),
         "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
-        "intervals": measured.resampled.about(),
+        "intervals": measured.resampled.about() if rows else {},
         "averages": averages,
         "families": measured.families(averages),
         "verdict": measured.verdict(averages),

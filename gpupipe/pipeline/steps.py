@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gpupipe.config import Catalogue, Config
 from gpupipe.data import data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.panel import Panel
+from gpupipe.estimators.fit_context import FitContext
 from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext
@@ -32,12 +34,15 @@ class Step:
     """A cached step of a workload.
 
     name: without "/".
-    make(context, values): computes the value from the values of `needs`, by name.
+    make(context, values): computes the value from the values of `needs`, by name. A long step keeps its progress in the
+        folder that `context.fit` names, and finds it there again after a kill.
     save(store, value): the fields of its record, in the types of JSON; contents of the store are named under "arrays".
     load(store, record): the value.
     needs: names of the steps whose values it reads.
     sections: names of the sections of the settings on which it depends.
     reads_panel: whether it depends directly on the panel's rows, not only through the steps that it needs.
+    reads(context, values): what it reads of the panel and of `needs`, in the types of JSON, where that is less than all
+        of them: the step is not computed again while this stays equal. None: it depends on all of them.
 
         >>> double = Step("double", lambda context, values: 2 * values["price"], lambda store, value: {"value": value},
         ...               lambda store, record: record["value"], needs=("price",))
@@ -52,6 +57,7 @@ class Step:
     needs: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     reads_panel: bool = False
+    reads: Callable[[JobContext, Mapping[str, Any]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,25 +84,32 @@ class Outcome:
 class StepsWorkload:
     """A workload of cached steps, which `job.execute` runs. See `pipeline.workload.Workload` for its attributes.
 
-    steps: each step after the steps that it needs.
+    steps(panel, settings): the steps of a run, each after the steps that it needs.
     conclude(context, values): the outcome, from the values of all steps.
+    kernels(settings): names of the kernels that a run calls, which are compiled before it begins.
+    check(settings): raises UserError for missing packages and settings that exclude each other.
 
         >>> step = Step("rows", lambda context, values: context.panel.n_rows, lambda store, value: {"value": value},
         ...             lambda store, record: record["value"], reads_panel=True)
-        >>> rows = StepsWorkload("rows", "rows:ROWS", None, [step], lambda context, values: Outcome(values["rows"]))
+        >>> rows = StepsWorkload(
+        ...     "rows", "rows:ROWS", None, lambda panel, settings: [step],
+        ...     lambda context, values: Outcome(values["rows"]))
         >>> plan, reason = rows.memory_plan(None, None, 2, memory.NO_LIMITS)
-        >>> plan.name, [step.name for step in rows.steps]
+        >>> plan.name, [step.name for step in rows.steps(None, None)]
         ('as it is', ['rows'])
     """
 
     name: str
     place: str
     catalogue: Callable[[], Catalogue]
-    steps: Sequence[Step]
+    steps: Callable[[Panel, Config], Sequence[Step]]
     conclude: Callable[[JobContext, Mapping[str, Any]], Outcome]
+    kernels: Callable[[Config], tuple[str, ...]] = lambda settings: ()
+    check: Callable[[Config], None] = lambda settings: None
 
     def require(self, settings: Config, options: JobOptions) -> None:
-        """Raise UserError for options that steps do not support."""
+        """Raise UserError for options that steps do not support, and for what `check` refuses."""
+        self.check(settings)
         for option, given in (("--workers", options.workers), ("--warm-start", options.warm_start)):
             if given is not None:
                 raise UserError(f"{option}: the workload {self.name} does not support this option; leave it out")
@@ -110,8 +123,8 @@ class StepsWorkload:
         return memory.AS_IT_IS, ""
 
     def kernels_of(self, settings: Config) -> tuple[str, ...]:
-        """None: which kernels steps call is not known before they run."""
-        return ()
+        """The kernels that steps call, as far as they are known."""
+        return self.kernels(settings)
 
     def run(self, context: JobContext) -> dict[str, Any]:
         """Run the missing steps and publish; returns the summary."""
@@ -125,17 +138,17 @@ class _StepsJob:
         self.workload, self.context = workload, context
         self.results = ResultCache(context.store, context.keys.run)
         self.done: dict[str, Cached] = {}
-        self._by_name = {step.name: step for step in workload.steps}
+        self.steps = tuple(workload.steps(context.panel, context.settings))
 
     def run(self) -> dict[str, Any]:
         """Run the missing steps and publish; returns the summary."""
         began, context, store = time.perf_counter(), self.context, self.context.store
         n_rows, groups = context.panel.n_rows, context.panel.groups
-        counts = {"units": len(self.workload.steps), "rows": n_rows, "sectors": len(groups), "labels": 1, "models": 1}
+        counts = {"units": len(self.steps), "rows": n_rows, "sectors": len(groups), "labels": 1, "models": 1}
         context.listener.started(counts)
         context.listener.stage("steps")
         tasks: dict[str, Task] = {}
-        for step in self.workload.steps:
+        for step in self.steps:
             needs = tuple(tasks[name] for name in step.needs)
             tasks[step.name] = Task(step.name, n_rows, functools.partial(self._run_step, step), needs)
         run_graph(list(tasks.values()), Costs(), context.jobs)
@@ -169,35 +182,43 @@ class _StepsJob:
         began, context, store = time.perf_counter(), self.context, self.context.store
         values = {name: self.done[name].value for name in step.needs}
         name = f"{self.workload.name}//{step.name}"
+        request = Request(name, self._parts(step, values))
+        checkpoints = store.checkpoints(request.key)
+        fit = FitContext(checkpoints, request.key, lambda text: context.listener.detail(f"{step.name}: {text}"))
         with context.panel.device.stage(step.name):
             result = self.results.cached(
                 "step",
-                Request(name, self._parts(step)),
-                lambda: step.make(context, values),
+                request,
+                lambda: step.make(dataclasses.replace(context, fit=fit), values),
                 lambda value: step.save(store, value),
                 lambda record: step.load(store, record),
             )
         assert result is not None, "a run computes missing results"
         self.done[step.name] = result
+        shutil.rmtree(checkpoints, ignore_errors=True)  # the result is in the store
         run_log.event(
             "unit", stage=step.name, unit=name, seconds=time.perf_counter() - began, rows=context.panel.n_rows,
             reused=result.reused, device=context.panel.device.kind,
         )  # fmt: skip
         context.listener.advanced(name)
 
-    def _parts(self, step: Step) -> dict[str, Any]:
-        """The parts of a step's cache key."""
+    def _parts(self, step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parts of a step's cache key.  values: of the steps that it needs."""
         context, root = self.context, self.workload.place.partition(":")[0]
         settings = {name: dataclasses.asdict(context.settings.sections[name]) for name in step.sections}
         flat = {f"{name}.{field}": value for name, values in settings.items() for field, value in values.items()}
+        if step.reads is None:
+            data = self._data_hash() if step.reads_panel else ""
+            read = {"data": data, "models": [self._content(self.done[name]) for name in step.needs]}
+        else:
+            read = {"data": step.reads(context, values), "models": []}
         return {
             "code": fingerprint.code_hash([root], ()),
             "libraries": fingerprint.libraries([root], ()),
             "device": context.panel.device.kind,
             "step": step.name,
-            "data": self._data_hash() if step.reads_panel else "",
             "settings": {"seed": context.settings.seed, **flat},
-            "models": [self._content(self.done[name]) for name in step.needs],
+            **read,
         }
 
     def _data_hash(self) -> str:

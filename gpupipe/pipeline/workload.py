@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gpupipe.config import Catalogue, Config
 from gpupipe.data import DataReport
 from gpupipe.data.panel import Panel
+from gpupipe.estimators.fit_context import NO_CONTEXT, FitContext
 from gpupipe.features.formulas.registry import Module
 from gpupipe.pipeline.listener import Listener
 from gpupipe.pipeline.options import JobOptions
@@ -40,6 +41,7 @@ class JobContext:
     plan, reason: the memory plan, and the reason for it in words.
     earlier: the finished run from which models start, see `training.warm_start`; None without a warm start.
     watch: memory by stage.  workers: of a cluster, for this run; None without a cluster.
+    fit: where the step that runs keeps its progress, of a `StepsWorkload`.
 
         >>> import tempfile
         >>> from gpupipe.data import simulate
@@ -65,6 +67,7 @@ class JobContext:
     tuning: dict[str, Any] | None
     watch: memory.Watch
     workers: WorkerPool | None
+    fit: FitContext = NO_CONTEXT
 
 
 class Workload(Protocol):

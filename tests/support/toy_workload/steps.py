@@ -175,7 +175,7 @@ TOY = StepsWorkload(
     catalogue=lambda: Catalogue(
         {"toy_line": Section(LineSettings)}, models=("toy_line",), default_models=("toy_line",)
     ),
-    steps=(
+    steps=lambda panel, settings: (
         Step("rows", make_rows, save_arrays, load_arrays, reads_panel=True),
         Step("models", make_models, save_models, load_models, needs=("rows",), sections=("toy_line",)),
         Step("predictions", make_predictions, save_arrays, load_arrays, needs=("rows", "models")),
