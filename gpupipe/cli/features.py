@@ -33,7 +33,7 @@ class FeaturesRequest:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `gpupipe features`."""
-    parser.add_argument("names", nargs="*", help="default, all, core, a family, a glob, a name")
+    parser.add_argument("names", nargs="*", help="default, all, core, session, a family, a glob, a name")
     parser.add_argument("--module", action="append", default=[], metavar="FILE", help="Python code with features")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

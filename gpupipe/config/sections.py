@@ -14,7 +14,7 @@ from typing import Any
 class FeatureSet:
     """The computed features.
 
-    names: "core" (89 columns), "default" (195), a family, a glob, a name, or several of these.
+    names: "core" (89 columns), "default" (195), "session" (36), a family, a glob, a name, or several of these.
     modules: Python files with user features, which `names` may contain; OUT keeps a copy of each file.
 
         >>> FeatureSet(names=("momentum", "natr_14")).modules

@@ -123,24 +123,24 @@ def warm_up_of(name: str) -> int:
 
 
 def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
-    """The columns that `names` selects: "default", "core", "all", "atb9", a family, a glob, a name, or a list of these.
+    """The columns that `names` selects: "default", a set below, a family, a glob, a name, or a list of these.
 
-    "all" is without the families "level" (prices as they are, of which "atb9" is made) and "outside".
+    "core": what presets train on.  "atb9": prices, volume, averages.  "session": for trading within the day.
+    "all": all but the families "level" (prices as they are), "intraday" (of bars within a day) and "outside".
 
     Raises ValueError with the nearest name for an entry that matches no feature, and for an empty list.
     """
-    from gpupipe.features.formulas import ATB9, CORE, FAMILIES, FEATURES, SET_APART
+    from gpupipe.features.formulas import ATB9, CORE, FAMILIES, FEATURES, SESSION, SET_APART
 
+    sets = {"core": CORE, "atb9": ATB9, "session": SESSION}
     chosen: dict[str, None] = {}
     for name in [names] if isinstance(names, str) else names:
         if name == "default":
             matches = [name for name, feature in FEATURES.items() if feature.default]
-        elif name == "core":
-            matches = CORE
         elif name == "all":
             matches = [name for name, feature in FEATURES.items() if feature.family not in SET_APART]
-        elif name == "atb9":
-            matches = ATB9
+        elif name in sets:
+            matches = sets[name]
         elif name in FEATURES:
             matches = [name]
         elif name in (*FAMILIES, *SET_APART):
@@ -149,7 +149,7 @@ def feature_names(names: str | Iterable[str] = "default") -> tuple[str, ...]:
             named = [name for name, feature in FEATURES.items() if feature.family not in SET_APART]
             matches = fnmatch.filter(named, name) or fnmatch.filter(FEATURES, name)
         if not matches:
-            known = ("default", "core", "all", "atb9", *FAMILIES, *FEATURES)
+            known = ("default", "all", *sets, *FAMILIES, *FEATURES)
             raise ValueError(f"no feature or family {name!r}; the nearest is {_nearest(name, known)!r}")
         chosen.update(dict.fromkeys(matches))
     if not chosen:

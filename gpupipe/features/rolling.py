@@ -8,9 +8,12 @@ Every function raises ValueError for a window or period that is not a whole numb
 from __future__ import annotations
 
 import functools
+import math
 
-from gpupipe.features.series import Series, binary, change, check_at_least, lag, node, sqrt, where
+from gpupipe.features.series import Series, as_series, binary, change, check_at_least, fill, lag, node, sqrt, where
 from gpupipe.kernels import operations
+
+_UNKNOWN = as_series(math.nan)
 
 
 def total(x: Series, n: int) -> Series:
@@ -189,3 +192,13 @@ def wilder_total(x: Series, n: int) -> Series:
     """Wilder's sum, (1 - 1 / n) * previous sum + x; it starts as the sum of n - 1 values. A NaN restarts it."""
     check_at_least(n, 1, "period")
     return node(operations.DECAYING, (x,), n, 1.0 - 1.0 / n)
+
+
+def total_since(x: Series, starts: Series) -> Series:
+    """Sum of x since the last bar in which `starts` is not 0, that bar included; a NaN of either restarts it, too.
+
+    Before any start it is the sum since the symbol's first bar. It is a running sum: rounding errors last until the
+    next start.
+    """
+    earlier = where(starts, _UNKNOWN, lag(x, 1))  # Wilder's sum of period 1 and decay 1 adds up, and restarts after NaN
+    return x + fill(node(operations.DECAYING, (earlier,), 1, 1.0), 0.0)

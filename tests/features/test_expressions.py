@@ -58,6 +58,15 @@ def decayed(x: pd.Series, n: int) -> pd.Series:
     return pd.Series(out, x.index)
 
 
+def since(x: pd.Series, starts: pd.Series) -> pd.Series:
+    """The sum since the last start; a NaN of either restarts it."""
+    out, value = [], 0.0
+    for v, start in zip(x, starts, strict=True):
+        value = v if np.isnan(value) or np.isnan(start) or start else value + v
+        out.append(value)
+    return pd.Series(out, x.index)
+
+
 def line(x):
     return np.polyfit(np.arange(len(x)), x, 1)
 
@@ -111,6 +120,11 @@ OPERATIONS = {
     "ema of ema": (e.ema(e.ema(close, 6), 3), lambda c, v: average(average(c, 6, 1 - 2 / 7), 3, 0.5)),
     "wilder": (e.wilder(close, 6), lambda c, v: average(c, 6, 5 / 6)),
     "wilder total": (e.wilder_total(close, 6), lambda c, v: decayed(c, 6)),
+    "total since": (e.total_since(close, volume > 3e5), lambda c, v: since(c, v > 3e5)),
+    "total since no start": (e.total_since(close, 0.0 * volume), lambda c, v: since(c, 0 * v)),
+    "total since an unknown start": (e.total_since(volume, close > 105.0),
+                                     lambda c, v: since(v, (c > 105).where(c.notna()).astype(float))),
+    "sine": (e.sine(close), lambda c, v: np.sin(2 * np.pi * c)),
 }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ EXACT = {
 EVERY_OPERATION = (
     "momentum", "range", "candle", "calendar", "cross_sectional", "sma_ratio_20", "ema_ratio_20", "adx_14",
     "aroon_up_25", "log_natr_14", "skewness_20", "autocorrelation_20", "obv_slope_20", "QTLU5", "RANK5",
+    "session_vwap_ratio", "session_return",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def operations_of(names):
 
 
 def test_every_operation_that_features_use_is_tested():
-    assert operations_of(EVERY_OPERATION) == operations_of("all")
+    assert operations_of(EVERY_OPERATION) == operations_of(("all", "session"))
 
 
 def test_the_table_of_registers_lists_exactly_the_kernels():

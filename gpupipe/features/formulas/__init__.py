@@ -6,11 +6,11 @@ import importlib
 
 from gpupipe.features.formulas.registry import FAMILIES, FEATURES, SET_APART, Feature, feature, panel_feature
 
-__all__ = ["ATB9", "CORE", "FAMILIES", "FEATURES", "SET_APART", "Feature", "feature", "panel_feature"]
+__all__ = ["ATB9", "CORE", "FAMILIES", "FEATURES", "SESSION", "SET_APART", "Feature", "feature", "panel_feature"]
 
 MODULES = (
     "trend", "momentum", "volatility", "ranges", "volume", "candle", "calendar", "cross_sectional", "alpha158",
-    "levels",
+    "levels", "intraday",
 )  # fmt: skip
 for _module in MODULES:
     importlib.import_module(f"gpupipe.features.formulas.{_module}")
@@ -38,4 +38,14 @@ CORE = [
 ATB9 = [
     "level_open", "level_high", "level_low", "level_close", "level_volume", "level_sma_7", "level_sma_14",
     "level_sma_30", "rsi_14",
+]  # fmt: skip
+
+# What an agent that trades one instrument within the day observes: every column is known after 60 bars.
+SESSION = [
+    "roc_1", "roc_5", "bar_return", "session_return", "roc_10", "roc_20", "rsi_7", "rsi_14", "natr_14",
+    "range_ratio_20", "adx_14", "plus_di_14", "minus_di_14", "body", "upper_shadow", "lower_shadow", "time_sine",
+    "time_cosine", "macd_line_ratio", "macd_signal_ratio", "macd_hist_ratio", "stoch_slowk_14", "stoch_slowd_14",
+    "session_vwap_ratio", "session_asia", "session_london", "session_new_york", "session_overlap",
+    "round_distance_10", "round_distance_100", "sma_ratio_20", "sma_ratio_50", "sma_cross_5_20",
+    "volume_profile_60", "willr_14", "cci_20",
 ]  # fmt: skip

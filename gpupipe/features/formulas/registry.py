@@ -24,8 +24,9 @@ from gpupipe.runtime.errors import UserError
 
 FAMILIES = ("trend", "momentum", "volatility", "range", "volume", "candle", "calendar", "cross_sectional", "alpha158")
 # Families whose columns are in no set but their own, not even in "all": levels of prices, which mean nothing at other
-# prices, and columns from outside, which only some panels have.
-SET_APART = ("level", "outside")
+# prices; columns of bars within a day, of which daily bars have none; and columns from outside, which only some panels
+# have.
+SET_APART = ("level", "intraday", "outside")
 
 Formula = Callable[..., Any]
 F = TypeVar("F", bound=Formula)
