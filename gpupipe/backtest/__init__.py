@@ -20,6 +20,7 @@ _WHERE = {
     "Trades": "gpupipe.backtest.engine",
     "backtest": "gpupipe.backtest.engine",
     "backtest_positions": "gpupipe.backtest.position_trades",
+    "position_statistics": "gpupipe.backtest.position_statistics",
     "sealed_test": "gpupipe.backtest.sources",
     "walked": "gpupipe.backtest.sources",
 }
@@ -35,6 +36,7 @@ __all__ = [
     "Trades",
     "backtest",
     "backtest_positions",
+    "position_statistics",
     "sealed_test",
     "walked",
 ]
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from gpupipe.backtest.engine import Trades as Trades
     from gpupipe.backtest.engine import backtest as backtest
     from gpupipe.backtest.position_rules import PositionRules as PositionRules
+    from gpupipe.backtest.position_statistics import position_statistics as position_statistics
     from gpupipe.backtest.position_trades import PositionBacktest as PositionBacktest
     from gpupipe.backtest.position_trades import PositionPath as PositionPath
     from gpupipe.backtest.position_trades import backtest_positions as backtest_positions
