@@ -20,7 +20,7 @@ _WHERE = {
     "Trades": "gpupipe.backtest.engine",
     "backtest": "gpupipe.backtest.engine",
     "backtest_positions": "gpupipe.backtest.position_trades",
-    "position_statistics": "gpupipe.backtest.position_statistics",
+    "position_statistics": "gpupipe.backtest.position_measures",
     "sealed_test": "gpupipe.backtest.sources",
     "walked": "gpupipe.backtest.sources",
 }
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from gpupipe.backtest.engine import Backtest as Backtest
     from gpupipe.backtest.engine import Trades as Trades
     from gpupipe.backtest.engine import backtest as backtest
+    from gpupipe.backtest.position_measures import position_statistics as position_statistics
     from gpupipe.backtest.position_rules import PositionRules as PositionRules
-    from gpupipe.backtest.position_statistics import position_statistics as position_statistics
     from gpupipe.backtest.position_trades import PositionBacktest as PositionBacktest
     from gpupipe.backtest.position_trades import PositionPath as PositionPath
     from gpupipe.backtest.position_trades import backtest_positions as backtest_positions

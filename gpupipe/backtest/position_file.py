@@ -203,7 +203,8 @@ def _path(rows: _Rows, row: np.ndarray, symbols: np.ndarray, panel: Panel, sourc
     keep = np.isin(np.arange(panel.n_symbols), symbols)
     chosen = position[np.repeat(keep, np.diff(offsets))]
     named = isinstance(source, (str, os.PathLike))
-    name, where = (pathlib.Path(source).stem, pathlib.Path(source).name) if named else (COLUMN, rows.where)
+    where = pathlib.Path(source).name if named else rows.where
+    name = where.partition(".")[0] if named else COLUMN
     chosen_bars = panel.where(keep.tolist())
     path = PositionPath(panel.device.asarray(chosen[None]), (name,), chosen_bars, since, until, where)
     return PositionRows(path, len(row), n_kept)

@@ -9,8 +9,8 @@ from typing import Any
 
 from gpupipe.backtest.job import JSON
 from gpupipe.backtest.position_file import read_positions
+from gpupipe.backtest.position_measures import position_statistics
 from gpupipe.backtest.position_rules import PositionRules
-from gpupipe.backtest.position_statistics import position_statistics
 from gpupipe.backtest.position_tables import equity_table, trades_table
 from gpupipe.backtest.position_trades import PositionBacktest, backtest_positions
 from gpupipe.backtest.tables import parquet, table_of

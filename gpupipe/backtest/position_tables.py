@@ -8,7 +8,7 @@ import numpy as np
 
 from gpupipe.backtest.choices import BUY_AND_HOLD
 from gpupipe.backtest.engine import REASONS
-from gpupipe.backtest.position_statistics import portfolios
+from gpupipe.backtest.position_measures import portfolios
 from gpupipe.backtest.position_trades import PositionBacktest
 from gpupipe.backtest.tables import _times, _words
 from gpupipe.targets.trade_return import SHORT

@@ -58,26 +58,21 @@ def position_statistics(
     n_trials = max(trials or 0, len(result.path.names))
     drawn = random_entries(result, seed, n_draws)
     days = Days.of(result, seed)
-    to_host = result.path.panel.device.to_host
-    trades, n_groups = result.trades, len(result.path.panel.groups)
-    net, waited, ends = (to_host(x) for x in (trades.net, trades.waited, trades.groups))
     rows: list[dict[str, Any]] = []
     for name, groups in portfolios(result):
-        hold_equity, hold_series = result.series(None, groups)
+        hold = result.series(None, groups)[1]
+        hold_equity = statistics.equity_curve(hold[0])  # 0 for good once all is lost
         for path, path_name in enumerate(result.path.names):
-            equity, series = result.series(path, groups)
-            numbers = [path * n_groups + group for group in groups]
-            of_path = np.concatenate([np.arange(ends[k], ends[k + 1]) for k in numbers])
+            series = result.series(path, groups)[1]
             random_mean, p_value = drawn.of(path, groups)
             deflated = multiple_testing.deflated_sharpe(series[0, 1:], n_trials)
-            counts = int(trades.unfilled[numbers].sum()), int(waited[of_path].sum())
             rows.append({
                 "group": name, "path": path_name, **statistics.performance(series[:, 1:], per_year),
-                **statistics.trade_measures(net[of_path]), **dict(zip(HALTS, counts, strict=True)),
-                "random_mean_trade": random_mean, "p_value": p_value, "deflated_sharpe": deflated, "trials": n_trials,
-                "skill": statistics.skill(p_value, deflated), **days.intervals(equity, hold_equity),
+                **_of_trades(result, path, groups), "random_mean_trade": random_mean, "p_value": p_value,
+                "deflated_sharpe": deflated, "trials": n_trials, "skill": statistics.skill(p_value, deflated),
+                **days.intervals(statistics.equity_curve(series[0]), hold_equity),
             })  # fmt: skip
-        held = {**statistics.performance(hold_series[:, 1:], per_year), **days.intervals(hold_equity)}
+        held = {**statistics.performance(hold[:, 1:], per_year), **days.intervals(hold_equity)}
         rows.append({"group": name, "path": BUY_AND_HOLD, **held})
     return {
         "source": result.path.source, "rules": result.rules.as_dict(), "from": time_text(int(result.times[0])),
@@ -85,6 +80,16 @@ def position_statistics(
         "days": len(days.draws.times), "block": days.draws.block, "seed": seed, "draws": n_draws, "trials": n_trials,
         "device": result.path.panel.device.kind, "statistics": rows,
     }  # fmt: skip
+
+
+def _of_trades(result: PositionBacktest, path: int, groups: list[int]) -> dict[str, Any]:
+    """Measures of the trades of a path in some groups, and what halts did to them."""
+    trades, panel = result.trades, result.path.panel
+    net, waited, ends = (panel.device.to_host(x) for x in (trades.net, trades.waited, trades.groups))
+    numbers = [path * len(panel.groups) + group for group in groups]
+    rows = np.concatenate([np.arange(ends[k], ends[k + 1]) for k in numbers])
+    counts = int(trades.unfilled[numbers].sum()), int(waited[rows].sum())
+    return {**statistics.trade_measures(net[rows]), **dict(zip(HALTS, counts, strict=True))}
 
 
 class Days:
