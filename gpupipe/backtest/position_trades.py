@@ -13,6 +13,7 @@ from gpupipe.backtest.engine import Trades, bars_of
 from gpupipe.backtest.position_rules import PositionRules
 from gpupipe.data.halts import halted_rows
 from gpupipe.data.panel import Panel
+from gpupipe.runtime.device import device_of
 
 SIDES = (-1, 0, 1)  # short, flat, long
 
@@ -167,7 +168,8 @@ def backtest_positions(
     # A halt is judged with the bar before it, which may lie before the times that are traded.
     halted = halted_rows(panel)[path.unseen()] if rules.halts == "wait" else xp.zeros(cut.panel.n_rows, xp.int8)
     hold = xp.ones((1, cut.panel.n_rows), xp.int8)
-    accounts, held = (_accounts(cut.panel, x, halted, slip, rules, initial) for x in (cut.positions, hold))
+    bars = (cut.panel.offsets, cut.panel.open, cut.panel.close, halted, slip)
+    accounts, held = (_accounts(positions, bars, rules, initial) for positions in (cut.positions, hold))
     trades = _trades(cut, accounts, slip, rules)
     times, time_of_row = np.unique(to_host(cut.panel.time_ns), return_inverse=True)
     return PositionBacktest(
@@ -175,16 +177,33 @@ def backtest_positions(
     )  # fmt: skip
 
 
-def _accounts(panel: Panel, positions: Any, halted: Any, slip: Any, rules: PositionRules, initial: float) -> Accounts:
-    """The accounts of paths.  positions: int8 (n_paths, n_rows)."""
+def equity_of_path(position: np.ndarray, open_: np.ndarray, close: np.ndarray, rules: PositionRules) -> np.ndarray:
+    """float64 (n_rows,): equity by row, from 1 on, of one path over the bars of one instrument, on the host.
+
+    position: int8 (n_rows,), decided in each row.  open_, close: float (n_rows,), prices, taken as float32.
+    The equity is that of `backtest_positions` for a symbol without halts.
+
+        >>> price = np.array([100.0, 100.0, 110.0, 121.0])
+        >>> free = PositionRules(commission_bps=0, spread_bps=0, slippage_bps=0)
+        >>> equity_of_path(np.int8([1, 1, 0, 0]), price, price, free).round(3).tolist()
+        [1.0, 1.0, 1.1, 1.21]
+    """
+    n = len(position)
+    prices = (np.ascontiguousarray(price, np.float32) for price in (open_, close))
+    bars = (np.array([0, n], np.int64), *prices, np.zeros(n, np.int8), np.full(n, rules.slip))
+    equity: np.ndarray = _accounts(np.ascontiguousarray(position, np.int8)[None], bars, rules, 1.0).equity[0]
+    return equity
+
+
+def _accounts(positions: Any, bars: tuple[Any, ...], rules: PositionRules, initial: float) -> Accounts:
+    """The accounts of paths.  positions: int8 (n_paths, n_rows).  bars: offsets, open, close, halted and slip."""
     from gpupipe.kernels.positions import position_equity
 
-    xp, shape = panel.device.xp, positions.shape
+    xp, shape = device_of(positions).xp, positions.shape
     accounts = Accounts(*(xp.empty(shape, kind) for kind in (xp.float64, xp.int8, xp.float64, xp.float64)))
     position_equity(
-        shape[0] * panel.n_symbols, positions, panel.offsets, panel.open, panel.close, halted, slip,
-        np.float64(rules.commission), np.float64(rules.size), np.float64(initial), np.int64(rules.at_close),
-        accounts.equity, accounts.held, accounts.value, accounts.traded,
+        shape[0] * (len(bars[0]) - 1), positions, *bars, np.float64(rules.commission), np.float64(rules.size),
+        np.float64(initial), np.int64(rules.at_close), accounts.equity, accounts.held, accounts.value, accounts.traded,
     )  # fmt: skip
     return accounts
 
