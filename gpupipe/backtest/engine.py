@@ -16,7 +16,7 @@ from gpupipe.runtime.device import device_of
 from gpupipe.targets.barriers import factors
 from gpupipe.targets.classes import percent
 
-REASONS = ("", "target", "stop", "time", "opposite call", "end of data")
+REASONS = ("", "target", "stop", "time", "opposite call", "end of data", "position", "all lost")
 VOLATILITY_BARS = 20
 RETURN, WEIGHT, OPEN, FILLED = range(4)  # of Backtest.days
 

@@ -20,7 +20,7 @@ from gpupipe.backtest.choices import (
 )
 from gpupipe.backtest.rank_rules import RankRules
 from gpupipe.backtest.rules import CHOICES, COSTS, Rules
-from gpupipe.cli import portfolio
+from gpupipe.cli import portfolio, positions
 from gpupipe.cli.job_request import OUT
 from gpupipe.cli.options import ALL, DataRequest, add_data_arguments, add_device, add_output, data_request, words
 from gpupipe.runtime.errors import UserError
@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_output(parser, "print statistics.json, and nothing else")
     portfolio.add_arguments(parser)
+    positions.add_arguments(parser)
 
 
 def add_costs(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -97,8 +98,10 @@ def add_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--call", default=DEFAULT, metavar="RULE", help=rule_help().replace("%", "%%"))
 
 
-def request_of(chosen: argparse.Namespace) -> BacktestRequest:
+def request_of(chosen: argparse.Namespace) -> BacktestRequest | positions.PositionsRequest:
     """What the options ask for; UserError for rules that cannot be."""
+    if (of_positions := positions.request_of(chosen)) is not None:
+        return of_positions
     rules = Rules(**{name: getattr(chosen, name) for name in Rules().as_dict()})
     return BacktestRequest(
         models=chosen.models,
@@ -116,8 +119,10 @@ def request_of(chosen: argparse.Namespace) -> BacktestRequest:
     )
 
 
-def run(request: BacktestRequest) -> int:
+def run(request: BacktestRequest | positions.PositionsRequest) -> int:
     """Do the backtest and print it; UserError for what the user must mend."""
+    if isinstance(request, positions.PositionsRequest):
+        return positions.run(request)
     from gpupipe.artifacts.manifest import read_manifest
     from gpupipe.backtest import job, rank_job
     from gpupipe.cli.console import console, show_data

@@ -28,7 +28,7 @@ def select_symbols(panel: Panel, report: DataReport, symbols: Sequence[str] | No
         return panel, report
     if not symbols:
         raise DataError("no symbol is named")
-    wanted = {_found(name, panel.symbols) for name in symbols}
+    wanted = {symbol_named(name, panel.symbols) for name in symbols}
     if len(wanted) == panel.n_symbols:
         return panel, report
     chosen = panel.where([name in wanted for name in panel.symbols])
@@ -44,8 +44,12 @@ def select_symbols(panel: Panel, report: DataReport, symbols: Sequence[str] | No
     )
 
 
-def _found(name: str, symbols: Sequence[str]) -> str:
-    """The symbol that a name stands for; DataError where there is none, or more than one."""
+def symbol_named(name: str, symbols: Sequence[str]) -> str:
+    """The symbol that a name stands for, as in `select_symbols`; DataError where there is none, or more than one.
+
+    >>> symbol_named("BTCUSD", ("btcusd_1h", "eurusd_1h"))
+    'btcusd_1h'
+    """
     if name in symbols:
         return name
     alike = [

@@ -44,7 +44,7 @@ def position_paths(whole: Mapping[str, Any], returns: Mapping[str, KeptReturns] 
         "A position is long or short by the sign of the last predicted return that exceeds the cost of a fill, and "
         "flat before the first. It is decided at the close of a bar and filled at the open of the next one. Each fill "
         f"costs {100 * cost:.3g} % of its value; turning from long to short takes two fills. Buy and hold pays for "
-        "one. All of the equity is at stake in each bar.",
+        "one. All of the equity is at stake at an entry, and the position is marked at each close.",
         *(sentence(symbol, measures[symbol]["positions"]) for symbol in known if len(known) <= SPOKEN),
     ]
     scale = ", on a logarithmic axis" if log else ""

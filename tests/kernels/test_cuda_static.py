@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba import cuda, types
 
-from gpupipe.backtest import OutOfSample, Rules, backtest
+from gpupipe.backtest import OutOfSample, PositionPath, PositionRules, Rules, backtest, backtest_positions
 from gpupipe.backtest.benchmarks import random_entries
 from gpupipe.features.expressions import Across, lower
 from gpupipe.features.formulas import FEATURES
@@ -111,6 +111,9 @@ def run_backtests(panel):
     )
     for options in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
         random_entries(backtest(source, Rules(side="both", **options)), seed=0, n_draws=2)
+    paths = PositionPath(rng.integers(-1, 2, (2, panel.n_rows)).astype(np.int8), ("a", "b"), panel, 0, 2**62)
+    for fill, size in (("open", 1.0), ("close", 30.0)):
+        backtest_positions(paths, PositionRules(fill=fill, size=size))
 
 
 def gather_windows(X, scale):

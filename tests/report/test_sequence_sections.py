@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpupipe.backtest import PositionRules
+from gpupipe.backtest.position_trades import equity_of_path
 from gpupipe.evaluation import next_return as judged
 from gpupipe.evaluation.next_return import NextReturns
-from gpupipe.evaluation.position_path import buy_and_hold, equity_of, positions_of
+from gpupipe.evaluation.position_path import positions_of
 from gpupipe.report import kept_returns, loss_curves, next_return, page, position_paths
 from gpupipe.report.formatting import titles_in_sentences
 from gpupipe.report.group_words import in_symbols, of_symbols
@@ -46,7 +48,8 @@ def returns_of(n=400, seed=0, signal=0.0, folds=("",)):
     last = np.concatenate([[0.0], realised[:-1]])
     rows = NextReturns(times, close, realised, predicted, last, np.full(n, 1e-4))
     position = positions_of(predicted, COST)
-    equity, held = equity_of(position, close, COST), buy_and_hold(close, COST)
+    paths = (position, np.ones_like(position))
+    equity, held = (equity_of_path(path, close, close, PositionRules()) for path in paths)
     measures = {
         **judged.measures(rows, seed=1),
         "positions": {"cost_of_a_fill": COST, "final_equity": float(equity[-1]) if n else 1.0,

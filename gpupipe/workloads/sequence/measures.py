@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.backtest.rules import Rules
+from gpupipe.backtest.position_rules import PositionRules
+from gpupipe.backtest.position_trades import equity_of_path
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators.torch.sequence import LOG_RETURN, network_of
 from gpupipe.estimators.torch.sequence_model import FittedNetwork, predict_head
 from gpupipe.evaluation import next_return
 from gpupipe.evaluation.next_return import NextReturns
-from gpupipe.evaluation.position_path import buy_and_hold, equity_of, positions_of
+from gpupipe.evaluation.position_path import positions_of
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
@@ -54,8 +55,8 @@ class ReturnMeasures:
         self, job: JobContext, kept: Sequence[Mapping[str, KeptRows]], trained: Sequence[GroupModels]
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Measures by symbol under "returns", OUT/returns.parquet and OUT/history.parquet."""
-        rules, seed = Rules(), job.settings.seed
-        cost = rules.commission_bps / 1e4 + rules.slip
+        rules, seed = PositionRules(), job.settings.seed
+        cost = rules.commission + rules.slip
         by_symbol: dict[str, list[KeptRows]] = {}
         for fold in kept:
             for symbol, kept_rows in fold.items():
@@ -66,7 +67,10 @@ class ReturnMeasures:
             rows = next_return.joined([part.rows for part in parts])
             open_ = np.concatenate([part.open_ for part in parts])  # folds are in the order of time
             position = positions_of(rows.predicted, cost)
-            equity, held = equity_of(position, open_, cost), buy_and_hold(open_, cost)
+            equity, held = (
+                np.maximum(equity_of_path(path, open_, rows.close, rules), 0.0)  # a short can lose more than all
+                for path in (position, np.ones_like(position))
+            )
             names = np.concatenate([np.full(part.rows.n, part.fold) for part in parts])
             measured[symbol] = {
                 **next_return.measures(rows, seed),

@@ -16,6 +16,7 @@ from gpupipe.targets.classes import BUY, HOLD, SELL, UNKNOWN
 from gpupipe.targets.target import Target
 from gpupipe.targets.triple_barrier import Labels, tp_dd_labels
 from gpupipe.workloads.equity import recipe as of_equity
+from gpupipe.workloads.sequence.settings import SECTION
 
 DIRECTION = "direction_1d"  # the label; its folder is layout.DIRECTIONS
 LOG_RETURN = "log_return_1"  # the extra column with the log-return of the next bar, which the value head learns
@@ -114,5 +115,6 @@ def next_return(panel: Panel) -> Any:
 
 
 def kernels_of(settings: Config) -> tuple[str, ...]:
-    """Names of the kernels that labels, features and datasets of these settings call."""
-    return of_equity.kernels_of(settings)
+    """Names of the kernels that labels, features, datasets and positions by the predicted return call."""
+    of_positions = ("positions.position_equity",) if SECTION in settings.training.models else ()
+    return (*of_equity.kernels_of(settings), *of_positions)
