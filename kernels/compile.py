@@ -40,7 +40,9 @@ _TYPES = {
 }  # fmt: skip
 # Not parallel=True: numba's workqueue layer, the default without OpenMP, aborts the process when two threads enter it
 # at once, and Dask calls kernels from many threads.
-_CPU: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# No body allocates, so numba need not count references to arrays: where a body branches, it does so for each item, by
+# atomic instructions that cost several times the step of a market.
+_CPU: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 # A call that LLVM leaves in a loop, for its size, keeps the loop from becoming vector instructions.
 _INLINED: dict[str, Any] = {"forceinline": True}
 _TURNS_OF_WORKER = 32
@@ -75,7 +77,8 @@ class Kernel:
     types: the types of the arguments after i, such as "f4", "i8[:]", "f4[:,:]"; arrays are C-contiguous.
     signature: the numba types of the CUDA kernel's arguments: n, then `types`.
     cooperative: the threads of a block, or one CPU thread, work on item i together; see `cooperative`.
-    brief: an item takes nanoseconds, so the calling thread runs calls of a few thousand items itself.
+    brief: an item takes nanoseconds, so the calling thread runs calls of a few thousand items itself; a number says
+        how many items a thread should be given at least.
     double_precision: the body needs float64 arithmetic (accumulators). A test asserts that the PTX of every other
         kernel holds no .f64 instruction.
 
@@ -100,7 +103,7 @@ class Kernel:
         types: tuple[str, ...],
         double_precision: bool = False,
         cooperative: bool = False,
-        brief: bool = False,
+        brief: bool | int = False,
     ) -> None:
         names = list(inspect.signature(body).parameters)[1:]
         if len(types) != len(names):
@@ -110,7 +113,8 @@ class Kernel:
         self.types = types
         self.signature = (numba.int64, *(_numba_type(name) for name in types))
         self.double_precision = double_precision
-        self.cooperative, self.brief = cooperative, brief
+        self.cooperative = cooperative
+        self.least_items = _BRIEF_ITEMS if brief is True else max(1, brief)
         functools.update_wrapper(self, body)
 
     @functools.cached_property
@@ -208,7 +212,7 @@ class Kernel:
         if self.cooperative:
             self._share_out(n, arguments)
             return
-        loop, most = self.cpu, n // _BRIEF_ITEMS if self.brief else n
+        loop, most = self.cpu, n // self.least_items
         chunks = max(1, min(most, _CHUNKS_PER_THREAD * n_threads()))
         if n_threads() == 1 or chunks == 1:
             loop(np.int64(0), np.int64(n), *arguments)
@@ -284,7 +288,7 @@ class Kernel:
 
 
 def kernel(
-    *, types: tuple[str, ...], double_precision: bool = False, brief: bool = False
+    *, types: tuple[str, ...], double_precision: bool = False, brief: bool | int = False
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Decorator: turn a body into a `Kernel`; types: of the arguments after i, such as "i8", "f4[:]", "f4[:,:]"."""
     return lambda body: Kernel(body, types=types, double_precision=double_precision, brief=brief)

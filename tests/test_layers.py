@@ -16,14 +16,14 @@ FOLDERS = (
     "kernels", "runtime", "store", "config", "data", "features", "targets", "dataset", "cross_validation", "evaluation",
     "estimators", "artifacts", "training", "pipeline", "backtest", "serving", "report", "workloads", "cli",
 )  # fmt: skip
-AT_ROOT = ("__init__", "__main__", "api", "run")  # the modules that lie beside the folders, above them all
+AT_ROOT = ("__init__", "__main__", "agent", "api", "run")  # the modules that lie beside the folders, above them all
 RANK = {name: rank for rank, name in enumerate(FOLDERS)} | dict.fromkeys(AT_ROOT, len(FOLDERS))
 # Libraries that cost start-up time or touch a device; they are imported inside the functions that use them.
 HEAVY = (
     "numba", "llvmlite", "pyarrow", "pandas", "polars", "xgboost", "lightgbm", "catboost", "sklearn", "scipy",
     "dask", "distributed", "rich", "cupy", "cudf", "rmm", "cuml", "torch",
     "altair", "jinja2", "vl_convert", "optuna", "sqlalchemy", "exchange_calendars", "yfinance", "mlflow", "nvtx",
-    "onnx", "onnxruntime",
+    "onnx", "onnxruntime", "gymnasium",
 )  # fmt: skip
 # They stand on the estimators, whose kernels are made when their modules load; all others load without a compiler.
 WITH_KERNELS = (
@@ -36,6 +36,8 @@ WITH_TORCH = {
     f"gpupipe.estimators.torch.{name}"
     for name in ("network", "losses", "windows", "shards", "captured", "steps", "training", "side_by_side")
 }
+# It defines subclasses of Gymnasium's, and is imported by `agent.make_env` when it is called.
+WITH_GYMNASIUM = {"gpupipe.workloads.agent.environments"}
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 
 
@@ -157,7 +159,7 @@ def test_no_module_loads_a_heavy_library_before_it_is_used():
 
 
 def test_modules_that_hold_kernels_load_no_more_than_their_compiler():
-    holders = [name for name in sorted(SOURCES) if holds_kernels(name) and name not in WITH_TORCH]
+    holders = [name for name in sorted(SOURCES) if holds_kernels(name) and name not in WITH_TORCH | WITH_GYMNASIUM]
     assert set(loaded_by("import " + ", ".join(holders))) <= {"numba", "llvmlite", "scipy"}  # numba looks for scipy
 
 

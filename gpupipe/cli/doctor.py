@@ -49,6 +49,7 @@ OPTIONAL = (
     (("yfinance",), "gpupipe ingest yfinance:...", "pip install -e '.[yfinance]'"),
     (("mlflow-skinny", "mlflow"), "gpupipe run --mlflow", "pip install -e '.[mlflow]'"),
     (("torch",), "sequence models", "pip install -e '.[torch]'"),
+    (("gymnasium",), "agent.make_env", "pip install -e '.[agent]'"),
     (("lightgbm",), "an optional model family", "pip install -e '.[boosters]'"),
     (("catboost",), "an optional model family", "pip install -e '.[boosters]'"),
     (("pytest",), "the tests", _TEST),
@@ -186,7 +187,7 @@ def _version_problem(name: str, version: str) -> str:
 def _applies(marker: object) -> bool:
     extras = (
         "", "cpu", "cuda12", "cuda13", "boosters", "torch", "demo", "tune", "report", "onnx", "dashboard", "calendars",
-        "yfinance", "mlflow", "test", "dev",
+        "yfinance", "mlflow", "agent", "test", "dev",
     )  # fmt: skip
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)  # type: ignore[attr-defined]
 

@@ -18,7 +18,7 @@ from gpupipe.backtest.benchmarks import random_entries
 from gpupipe.features.expressions import Across, lower
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import compute_bins, compute_features, feature_names
-from gpupipe.kernels import operations
+from gpupipe.kernels import environment, operations
 from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
@@ -140,6 +140,32 @@ def moments_of_columns(X):
     column_moments(n_blocks * len(columns), X, rows, columns, np.array([0.5, 0, -1]), *outputs)
 
 
+def step_environments(X, scale):
+    """Environments whose episodes end in all ways, with both rewards and fills, of all columns and of some."""
+    rng, n = np.random.default_rng(2), 7
+    close = (100 * np.exp(np.cumsum(rng.normal(0, 0.05, len(X))))).astype(np.float32)
+    open_, slip = np.roll(close, 1), rng.uniform(0, 1e-3, len(X))
+    starts = rng.integers(0, 12, (n, 2))
+    stops = starts + rng.integers(1, 8, (n, 2))
+    low, high = np.float32([[-0.5], [1]]) + np.zeros_like(scale)
+    for k, columns in enumerate((np.empty(0, np.int64), np.array([6, 0]))):
+        n_columns = len(columns) or X.shape[1]
+        rules = np.array([k, 1e-3, 2.0, 1000.0, 0.9, 300.0, 4.0, k, 100.0, 1.0])
+        seen = [X, columns, np.stack([X[0], scale, low, high])[:, :n_columns].copy(), rules]
+        integers, money = [column.copy() for column in (starts[:, 0], stops[:, 0], starts[:, 0])], np.full(n, 1000.0)
+        state = [*integers, np.zeros(n, np.int64), np.zeros(n, np.int8), money, np.zeros(n), np.ones(n), money.copy(),
+                 money.copy(), np.zeros(n, np.int64)]  # fmt: skip
+        shape = (n, n_columns + 3)
+        outputs = [np.zeros(shape, np.float32), np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool),
+                   np.zeros(shape, np.float32), np.zeros(n), np.zeros(n, np.int8)]  # fmt: skip
+        row, position, paid, bars_held = (state[at] for at in (0, 4, 7, 10))
+        for _ in range(12):
+            action = rng.integers(0, 4, n)
+            environment.step_market(n, action, open_, close, slip, *seen, starts, stops, *state, *outputs)
+            environment.observe(n, close, *seen, row, position, paid, bars_held, np.zeros_like(outputs[0]))
+        assert state[3].max() > 1
+
+
 def recorded_calls() -> list[tuple[str, int, list, list]]:
     """(kernel, n, arguments before, arguments after) of calls of the compiled loops on small panels."""
     calls = []
@@ -192,6 +218,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
         gather_windows(X, scale)
         moments_of_columns(X)
+        step_environments(X, scale)
         run_backtests(panel)
     return calls
 
