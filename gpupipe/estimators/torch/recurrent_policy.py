@@ -75,20 +75,24 @@ class RecurrentPolicy(nn.Module):
             x, cell = self._cell(layer, x, h[layer], c[layer])
             next_h.append(x)
             next_c.append(cell)
-        logits, value = self._outputs(x)
-        return logits, value, torch.stack(next_h), torch.stack(next_c)
+        return self._logits(x), self._value(x), torch.stack(next_h), torch.stack(next_c)
 
-    def forward(self, observations: Tensor, starts: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, observations: Tensor, starts: Tensor, h: Tensor, c: Tensor, value_gradient: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Logits (length, n, n_actions) and values (length, n) of n sequences of steps.
 
         observations: float32 (length, n, n_observations).
         starts: bool (length, n), whether a step is the first of an episode: the state before it is then zero.
         h, c: float32 (layers, n, size), the states before the first step.
+        value_gradient: the share of the value's gradient that reaches the LSTM.
 
         On a CPU the sequences are cut at the starts, on a GPU they are stepped through; both give the same numbers
         but for the last digits.
         """
-        return self._outputs((self.stepped if observations.is_cuda else self.cut)(observations, starts, h, c))
+        x = (self.stepped if observations.is_cuda else self.cut)(observations, starts, h, c)
+        of_value = x if value_gradient == 1 else x.detach() + value_gradient * (x - x.detach())
+        return self._logits(x), self._value(of_value)
 
     def cut(self, observations: Tensor, starts: Tensor, h: Tensor, c: Tensor) -> Tensor:
         """Outputs of the LSTM (length, n, size) in one fused call, of as many rows as there are parts of episodes.
@@ -135,17 +139,41 @@ class RecurrentPolicy(nn.Module):
         c = torch.addcmul(forget.sigmoid() * c, entry.sigmoid(), new.tanh())
         return output.sigmoid() * c.tanh(), c
 
-    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.policy_head(x), self.value_head(x).squeeze(-1)
+    def _logits(self, x: Tensor) -> Tensor:
+        return _through(self.policy_head, x)
+
+    def _value(self, x: Tensor) -> Tensor:
+        return _through(self.value_head, x).squeeze(-1)
 
 
-def _head(n_inputs: int, widths: Sequence[int], n_outputs: int, gain: float, generator: torch.Generator) -> nn.Module:
-    """Linear layers with ReLU between them; the gain is that of the last."""
-    layers: list[nn.Module] = []
+def in_one_tensor(policy: RecurrentPolicy) -> nn.Parameter:
+    """All weights of a policy in one tensor, of which its parameters become views.
+
+    An optimiser steps, and a norm is taken, in one operation in the place of one for each parameter.
+    """
+    parameters = list(policy.parameters())
+    weights = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    views = weights.detach().split([parameter.numel() for parameter in parameters])
+    for parameter, view in zip(parameters, views, strict=True):
+        parameter.data = view.view(parameter.shape)
+    return weights
+
+
+def _through(head: nn.ModuleList, x: Tensor) -> Tensor:
+    for layer in head[:-1]:
+        x = nn.functional.linear(x, layer.weight, layer.bias).relu()
+    return nn.functional.linear(x, head[-1].weight, head[-1].bias)
+
+
+def _head(
+    n_inputs: int, widths: Sequence[int], n_outputs: int, gain: float, generator: torch.Generator
+) -> nn.ModuleList:
+    """The linear layers of a head; the gain is that of the last."""
+    layers = []
     for width in widths:
-        layers += [_linear(n_inputs, width, math.sqrt(2), generator), nn.ReLU()]
+        layers.append(_linear(n_inputs, width, math.sqrt(2), generator))
         n_inputs = width
-    return nn.Sequential(*layers, _linear(n_inputs, n_outputs, gain, generator))
+    return nn.ModuleList([*layers, _linear(n_inputs, n_outputs, gain, generator)])
 
 
 def _linear(n_inputs: int, n_outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation of a recurrent policy: settings, advantages, losses, and the loop, from top to bottom.
+"""Proximal policy optimisation of a recurrent policy: advantages, losses, and the loop, from top to bottom.
 
 Read beside Huang et al. (2022), "The 37 implementation details of proximal policy optimization", whose details for
 LSTMs it has: states are carried from rollout to rollout, set to zero where an episode starts, and kept with the
@@ -8,7 +8,7 @@ sequences that are trained on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,67 +18,16 @@ from torch import Tensor
 from gpupipe.estimators.torch.captured import CapturedCall, can_capture
 from gpupipe.estimators.torch.network import arrays_of, load_arrays, one_thread
 from gpupipe.estimators.torch.plan import TrainingError
-from gpupipe.estimators.torch.recurrent_policy import RecurrentPolicy
+from gpupipe.estimators.torch.ppo_settings import PPOSettings
+from gpupipe.estimators.torch.recurrent_policy import RecurrentPolicy, in_one_tensor
 from gpupipe.estimators.torch.rollout import Environment, Rollout, Sequences
 from gpupipe.estimators.torch.shards import Workers, seed_of
 
 SHARDS, SHARD_SAMPLES = 2, 1024  # fixed: other numbers give other sums, and so other bytes
 CARRIED = ("observation", "h", "c", "episode_return")  # of a rollout, to the next
 NUMBERS = ("updates", "epochs", "learning_rate", "entropy", "clip")
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps for a parameter
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps
 TINY = 1e-8  # keeps the division by the deviation of equal advantages finite
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    """The policy's size, and how it is trained.
-
-    >>> PPOSettings().samples, PPOSettings().minibatch_sequences
-    (2048, 16)
-    >>> PPOSettings(size=256, layers=2).problem()
-    >>> PPOSettings(sequence=48).problem()
-    ('sequence', 'a divisor of rollout, 64')
-    """
-
-    MAY_BE_ZERO = ("entropy", "value_clip", "weight_decay", "gae_lambda", "gamma")
-
-    learning_rate: float = 3e-4  # of AdamW
-    n_environments: int = 32  # that step together
-    rollout: int = 64  # steps of each environment between two updates
-    sequence: int = 32  # steps through which gradients flow back; a rollout is cut into sequences of this length
-    epochs: int = 8  # times that an update trains on all its samples
-    minibatch: int = 512  # samples of one gradient step: whole sequences
-    gamma: float = 0.99  # discount of a reward one step later
-    gae_lambda: float = 0.95  # weight of longer returns: at 0 the value after one step counts, at 1 rewards alone
-    clip: float = 0.2  # how far the probability of an action may move in an update, as a share, and still be rewarded
-    value_clip: float = 0.2  # how far a value may move in an update and still be rewarded; 0: any distance
-    entropy: float = 0.01  # weight of the entropy of the actions, which keeps them from becoming certain too early
-    value_weight: float = 0.5  # of the squared error of values beside the loss of the policy
-    max_gradient: float = 0.5  # gradients of a larger norm are scaled down to it
-    weight_decay: float = 0.01  # of AdamW: the share of each weight that a step of rate 1 takes away
-    size: int = 128  # of the LSTM; the original way has 256
-    layers: int = 1  # of the LSTM; the original way has 2
-    heads: tuple[int, ...] = (64, 32)  # widths of the layers between the LSTM and the logits, and the value
-
-    @property
-    def samples(self) -> int:
-        """Steps of all environments in an update."""
-        return self.n_environments * self.rollout
-
-    @property
-    def minibatch_sequences(self) -> int:
-        """Sequences of one gradient step."""
-        return self.minibatch // self.sequence
-
-    def problem(self) -> tuple[str, str] | None:
-        """The field that cannot be used, and what is expected of it."""
-        if self.rollout % self.sequence:
-            return "sequence", f"a divisor of rollout, {self.rollout}"
-        if self.minibatch % self.sequence:
-            return "minibatch", f"a multiple of sequence, {self.sequence}"
-        if self.samples % self.minibatch:
-            return "minibatch", f"a divisor of n_environments * rollout, {self.samples}"
-        return None
 
 
 @dataclass(frozen=True)
@@ -128,38 +77,42 @@ def advantages_of(
     return advantages
 
 
-def losses_of(
-    policy: RecurrentPolicy, batch: Sequences, settings: PPOSettings, clip: Tensor, entropy_weight: Tensor, samples: int
-) -> tuple[Tensor, Tensor]:
-    """The loss of some sequences, and the five numbers of its parts, each a sum over the steps divided by `samples`.
+def loss_gradients(
+    logits: Tensor, values: Tensor, batch: Sequences, settings: PPOSettings, clip: Tensor, entropy_weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivatives of a step's loss by its logits (length, n, n_actions) and value (length, n); sums of its parts.
 
-    With r = exp(log p(action) - log p of the rollout) and A the advantage:
+    With r = exp(log p(action) - log p of the rollout), A the advantage and H the entropy -sum(p log p):
 
         policy loss = -min(r * A, clip(r, 1 - clip, 1 + clip) * A)
         value loss = (value - return)^2, or where it is larger, that of the value clipped to the rollout's +- value_clip
-        loss = policy loss + value_weight * value loss - entropy_weight * entropy
+        loss = policy loss + value_weight * value loss - entropy_weight * H
 
-    The numbers: policy loss, value loss, entropy, KL (Schulman's r - 1 - log r), share of |r - 1| > clip.
-    batch: its advantages are already scaled.  samples: of the minibatch of which the sequences are a part.
-    Source: Schulman et al. (2017), "Proximal policy optimization algorithms".
+    They are written out, as few operations in the place of autograd's many. The sums, float32 (5,): policy loss, value
+    loss, entropy, KL (r - 1 - log r), number of |r - 1| > clip.
+    batch: its advantages are already scaled.
+    Source: Schulman et al. (2017), "Proximal policy optimization algorithms"; Schulman (2020) for the estimate of KL.
     """
-    logits, values = policy(batch.observations, batch.starts, batch.h, batch.c)
     log_p = logits.log_softmax(dim=-1)
-    log_ratio = log_p.gather(-1, batch.actions[..., None]).squeeze(-1) - batch.log_p
+    p, actions = log_p.exp(), batch.actions[..., None]
+    log_ratio = log_p.gather(-1, actions).squeeze(-1) - batch.log_p
     ratio = log_ratio.exp()
-    clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
-    policy_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).sum() / samples
-    errors = (values - batch.returns).square()
+    free = ratio * batch.advantages
+    clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip) * batch.advantages
+    of_action = torch.where(free <= clipped, -free, 0)  # by log p of the action: d r / d log p = r
+    weighted = p * log_p
+    entropy = -weighted.sum(dim=-1)
+    by_logits = entropy_weight * torch.addcmul(weighted, p, entropy[..., None]) - p * of_action[..., None]
+    by_logits.scatter_add_(-1, actions, of_action[..., None])
+    errors = values - batch.returns
+    squares, by_values = errors.square(), errors
     if settings.value_clip > 0:
-        near = batch.values + (values - batch.values).clamp(-settings.value_clip, settings.value_clip)
-        errors = torch.maximum(errors, (near - batch.returns).square())
-    value_loss = errors.sum() / samples
-    entropy = -(log_p.exp() * log_p).sum() / samples
-    loss = policy_loss + settings.value_weight * value_loss - entropy_weight * entropy
-    with torch.no_grad():
-        kl = (ratio - 1 - log_ratio).sum() / samples
-        share = ((ratio - 1).abs() > clip).sum() / samples
-        return loss, torch.stack([policy_loss, value_loss, entropy, kl, share])
+        moved = values - batch.values
+        near = batch.values + moved.clamp(-settings.value_clip, settings.value_clip) - batch.returns
+        farther = near.square() > squares  # only where the clipped value does not follow the value
+        squares, by_values = torch.where(farther, near.square(), squares), torch.where(farther, 0, errors)
+    sums = -torch.minimum(free, clipped), squares, entropy, ratio - 1 - log_ratio, ((ratio - 1).abs() > clip).float()
+    return by_logits, (2 * settings.value_weight) * by_values, torch.stack(sums).sum(dim=(1, 2))
 
 
 class Trainer:
@@ -203,12 +156,12 @@ class Trainer:
                 raise ValueError(f"expected a policy of the shape {self.policy.shape}, got {policy.shape}")
             load_arrays(self.policy, arrays_of(policy))
         self.policy.to(torch_device)
-        self.parameters = list(self.policy.parameters())
+        self._weights = in_one_tensor(self.policy)
         on_gpu = torch_device == "cuda"
         captured = on_gpu and can_capture()
         rate = torch.tensor(settings.learning_rate, device=torch_device) if on_gpu else settings.learning_rate
         options = {"eps": 1e-5, "weight_decay": settings.weight_decay, "fused": True, "capturable": on_gpu}
-        self.optimizer = torch.optim.AdamW(self.parameters, rate, **options)
+        self.optimizer = torch.optim.AdamW([self._weights], rate, **options)
         # Tensors, as a captured step reads them; float64, so that they are read back as they were set.
         self._clip = torch.tensor(settings.clip, dtype=torch.float64, device=torch_device)
         self._entropy = torch.tensor(settings.entropy, dtype=torch.float64, device=torch_device)
@@ -297,31 +250,36 @@ class Trainer:
                 self._numbers += self._train_chosen()
 
     def _gradient_step(self) -> Tensor:
-        """Train on the chosen sequences; the numbers of `losses_of`."""
+        """Train on the chosen sequences; float32 (5,), means of the parts of the loss."""
         assert self._sequences is not None
         advantages = self._sequences.advantages.index_select(1, self._chosen)
         mean, deviation, samples = advantages.mean(), advantages.std() + TINY, advantages.numel()
+        parameters = list(self.policy.parameters())
 
-        def run(chosen: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        def run(chosen: Tensor) -> tuple[Tensor, Tensor]:
+            """The sums over some of the sequences: parts of the loss, and the gradient by all weights."""
             assert self._sequences is not None
             shard = self._sequences.take(chosen)
             shard = replace(shard, advantages=(shard.advantages - mean) / deviation)
-            loss, numbers = losses_of(self.policy, shard, self.settings, self._clip, self._entropy, samples)
-            return numbers, torch.autograd.grad(loss, self.parameters)
+            logits, values = self.policy(
+                shard.observations, shard.starts, shard.h, shard.c, self.settings.value_gradient
+            )
+            with torch.no_grad():
+                *gradients, sums = loss_gradients(logits, values, shard, self.settings, self._clip, self._entropy)
+            gradients = torch.autograd.grad((logits, values), parameters, gradients)
+            return sums, torch.cat([gradient.flatten() for gradient in gradients])
 
         shards = 1 if self.torch_device == "cuda" else max(SHARDS, samples // SHARD_SAMPLES)
-        (numbers, gradients), *others = self._workers.map(
-            run, self._chosen.tensor_split(min(shards, len(self._chosen)))
-        )
-        for more_numbers, more_gradients in others:
-            numbers += more_numbers
-            for gradient, more in zip(gradients, more_gradients, strict=True):
-                gradient += more
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient)
+        parts = self._chosen.tensor_split(min(shards, len(self._chosen)))
+        (sums, gradient), *others = self._workers.map(run, parts)
+        for more_sums, more_gradient in others:
+            sums += more_sums
+            gradient += more_gradient
+        gradient /= samples
+        gradient *= (self.settings.max_gradient / (torch.linalg.vector_norm(gradient) + TINY)).clamp_(max=1)
+        self._weights.grad = gradient
         self.optimizer.step()
-        return numbers
+        return sums / samples
 
     def _record(self) -> Update:
         """What the update did; the one time that the host waits for the device."""
@@ -350,9 +308,8 @@ class Trainer:
         entropy, clip.
         """
         arrays = {f"policy/{name}": array for name, array in arrays_of(self.policy).items()}
-        for k, parameter in enumerate(self.parameters):
-            moments = self.optimizer.state[parameter]
-            arrays |= {f"adamw/{k}/{name}": moments[name].cpu().numpy().copy() for name in MOMENTS if name in moments}
+        moments = self.optimizer.state[self._weights]
+        arrays |= {f"adamw/{name}": moments[name].cpu().numpy().copy() for name in MOMENTS if name in moments}
         arrays |= {f"rollout/{name}": getattr(self._rollout, name).cpu().numpy().copy() for name in CARRIED}
         arrays |= {f"environment/{name}": array for name, array in self.environment.state().items()}
         numbers = {name: getattr(self, name) for name in NUMBERS}
@@ -370,10 +327,8 @@ class Trainer:
         with torch.no_grad():
             for name in CARRIED:
                 getattr(self._rollout, name).copy_(torch.from_numpy(parts["rollout"][name]))
-        for k, parameter in enumerate(self.parameters):
-            moments = {name: parts["adamw"][f"{k}/{name}"] for name in MOMENTS if f"{k}/{name}" in parts["adamw"]}
-            self.optimizer.state[parameter] = {
-                name: torch.from_numpy(moment.copy()).to(self.torch_device) for name, moment in moments.items()
-            }
+        self.optimizer.state[self._weights] = {
+            name: torch.from_numpy(moment.copy()).to(self.torch_device) for name, moment in parts["adamw"].items()
+        }
         self.updates = int(state["updates"])
         self.set(**{name: state[name] for name in NUMBERS if name != "updates"})
