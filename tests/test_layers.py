@@ -34,8 +34,11 @@ WITH_KERNELS = (
 # They define modules of Torch, and so import it at their top; others import them inside the functions that use them.
 WITH_TORCH = {
     f"gpupipe.estimators.torch.{name}"
-    for name in ("network", "losses", "windows", "shards", "captured", "steps", "training", "side_by_side")
-}
+    for name in (
+        "network", "losses", "windows", "shards", "captured", "steps", "training", "side_by_side", "recurrent_policy",
+        "recurrent_ppo", "rollout",
+    )
+}  # fmt: skip
 # It defines subclasses of Gymnasium's, and is imported by `agent.make_env` when it is called.
 WITH_GYMNASIUM = {"gpupipe.workloads.agent.environments"}
 UNSAFE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")

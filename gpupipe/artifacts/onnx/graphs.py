@@ -74,9 +74,38 @@ def _whole(graph: _Graph, n_features: int, n_outputs: Mapping[str, int], propert
             helper.make_node("Squeeze", ["last_bar", bar], [INPUT], name=f"Squeeze_{INPUT}"), *nodes,
         ]  # fmt: skip
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", n]) for name, n in n_outputs.items()]
-    whole = helper.make_graph(nodes, "gpupipe", [taken], outputs, graph.constants)
+    return _model(nodes, [taken], outputs, graph.constants, properties)
+
+
+def graph_of_tensors(
+    add: Callable[[OnnxGraph], Mapping[str, str]],
+    inputs: Mapping[str, Sequence[Any]],
+    outputs: Mapping[str, Sequence[Any]],
+    properties: Mapping[str, str],
+) -> Any:
+    """The onnx.ModelProto of a model with several float32 inputs and outputs.
+
+    add(graph): adds the model, which knows its inputs by their names; the names of its results by output.
+    inputs, outputs: shapes by name; a text in the place of a number is a length that may vary.
+    """
+    from onnx import TensorProto, helper
+
+    graph = _Graph({}, TreeReader())
+    for output, name in add(graph).items():
+        graph.output(name, output)
+    taken, given = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in shapes.items()]
+        for shapes in (inputs, outputs)
+    )
+    return _model(graph.nodes, taken, given, graph.constants, properties)
+
+
+def _model(nodes: Any, inputs: Any, outputs: Any, constants: Any, properties: Mapping[str, str]) -> Any:
+    from onnx import helper
+
     model = helper.make_model(
-        whole, producer_name="gpupipe", ir_version=IR_VERSION,
+        helper.make_graph(nodes, "gpupipe", inputs, outputs, constants), producer_name="gpupipe",
+        ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
     )  # fmt: skip
     helper.set_model_props(model, dict(properties))

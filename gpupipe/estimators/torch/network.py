@@ -267,7 +267,7 @@ def _orthonormal_rows(n_rows: int, n_columns: int, generator: torch.Generator) -
     return rows
 
 
-def arrays_of(network: Network) -> dict[str, np.ndarray]:
+def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:
     """Copies of all parameters and buffers by name, float32, in the order of the layers.
 
     The names are part of saved models: `convolutions.0.convolution.weight`, `convolutions.0.normalisation.running_var`,
@@ -276,7 +276,7 @@ def arrays_of(network: Network) -> dict[str, np.ndarray]:
     return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in network.state_dict().items()}
 
 
-def load_arrays(network: Network, arrays: Mapping[str, np.ndarray]) -> None:
+def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Set all parameters and buffers, in place, to what `arrays_of` gave.
 
     ValueError, which names the first that differs, for arrays of another network; the network is then as before.

@@ -1,4 +1,4 @@
-"""A sequence network as nodes of an ONNX graph, from the arrays of its weights; needs no Torch."""
+"""Sequence networks and recurrent policies as nodes of an ONNX graph, from arrays of weights; needs no Torch."""
 
 from __future__ import annotations
 
@@ -56,6 +56,43 @@ def add_network(
     chosen = _outputs_of(heads, head_numbers)
     x = graph.add("Gemm", [x, arrays["output.weight"][chosen], arrays["output.bias"][chosen]], transB=1)
     return graph.add("Slice", [x, np.array([0]), n_rows, np.array([0])])
+
+
+def add_policy(graph: OnnxGraph, observation: str, h: str, c: str, arrays: Arrays) -> dict[str, str]:
+    """Add a step of a `RecurrentPolicy`; the names of logits, value, next_h and next_c.
+
+    observation: the name of observations, float32 (n_rows, n_observations).  h, c: of states, (layers, n_rows, size).
+    arrays: all weights by name.  value is (n_rows, 1). Rows may be none.
+    """
+    x, states, cells = observation, [], []
+    for layer in range(sum(name.startswith("lstm.weight_hh") for name in arrays)):
+        own = {name: arrays[f"lstm.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        before, cell = (graph.add("Gather", [state, np.array(layer)], axis=0) for state in (h, c))
+        gates = graph.add("Gemm", [x, own["weight_ih"], own["bias_ih"] + own["bias_hh"]], transB=1)
+        gates = graph.add("Gemm", [before, own["weight_hh"], gates], transB=1)
+        size = own["weight_hh"].shape[1]
+        entry, forget, new, output = (
+            graph.add("Slice", [gates, np.array([k * size]), np.array([(k + 1) * size]), np.array([1])])
+            for k in range(4)
+        )
+        kept = graph.add("Mul", [graph.add("Sigmoid", [forget]), cell])
+        added = graph.add("Mul", [graph.add("Sigmoid", [entry]), graph.add("Tanh", [new])])
+        cell = graph.add("Add", [kept, added])
+        x = graph.add("Mul", [graph.add("Sigmoid", [output]), graph.add("Tanh", [cell])])
+        states.append(graph.add("Unsqueeze", [x, np.array([0])]))
+        cells.append(graph.add("Unsqueeze", [cell, np.array([0])]))
+    logits, value = (_head(graph, x, _below(arrays, f"{head}.")) for head in ("policy_head", "value_head"))
+    next_h, next_c = (graph.add("Concat", parts, axis=0) for parts in (states, cells))
+    return {"logits": logits, "value": value, "next_h": next_h, "next_c": next_c}
+
+
+def _head(graph: OnnxGraph, x: str, arrays: Arrays) -> str:
+    """Linear layers with ReLU between them."""
+    n_layers = len(arrays) // 2
+    for k in range(n_layers):
+        x = graph.add("Gemm", [x, arrays[f"{k}.weight"], arrays[f"{k}.bias"]], transB=1)
+        x = graph.add("Relu", [x]) if k < n_layers - 1 else x
+    return x
 
 
 def _below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
