@@ -83,55 +83,13 @@ def observe(i, close, values, columns, scaling, rules, row, position, paid, bars
     )
 
 
-@kernel(
-    types=("i8[:]", "f4[:]", "f4[:]", "f8[:]", "f4[:,:]", "i8[:]", "f4[:,:]", "f8[:]", "i8[:,:]", "i8[:,:]", "i8[:]",
-           "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i8[:]", "f4[:,:]", "f4[:]",
-           "b1[:]", "b1[:]", "f4[:,:]", "f8[:]", "i1[:]"),
-    double_precision=True, brief=ITEMS_OF_THREAD,
-)  # fmt: skip
-def step_market(
+@inline
+def step_one(
     i, action, open, close, slip, values, columns, scaling, rules, starts, stops,
     row, stop, start, episode, position, balance, stake, paid, equity, peak, bars_held,
     observation, reward, terminated, truncated, final_observation, marked_equity, target_position,
 ):  # fmt: skip
-    """Environment i takes one step: its action at row r = row[i] is filled in row r + 1, where it is observed next.
-
-    1. The target: HOLD keeps the position (so does any other number), BUY makes it 1, SELL -1, CLOSE 0. If equity[i]
-       is at or below max(KEPT_SHARE * peak[i], RUIN_EQUITY), the drawdown stop or the ruin, it is 0 whatever the
-       action.
-    2. The position becomes the target at open[r + 1], or with AT_CLOSE at close[r + 1], by `kernels.account.turned`; a
-       reversal is two fills. A balance of 0 or less opens nothing: the position is 0.
-    3. The equity is marked at close[r + 1]; the peak follows it.
-    4. A step that step 1 stopped terminates; any other that reaches stop[i] truncates: its position stays open. Both
-       write the last observation to final_observation, and begin the next episode in the same step: its number is e =
-       episode[i] + 1, its rows are starts[i, k] to stops[i, k] with k = e modulo the number of columns, its balance is
-       INITIAL_BALANCE.
-
-    reward: with g = log(equity after / equity before), REWARD_SCALE * (g - RISK_AVERSION * g^2); an equity below
-    LEAST_EQUITY of the initial balance counts as that. With LEGACY, in percent of the initial balance:
-
-        change of equity + LEGACY_CLOSED_BONUS * max(0, what the fill that closed a position added to the balance)
-        - LEGACY_LOSING_PENALTY where the position has an unrealised loss - LEGACY_FILL_PENALTY * fills
-
-    observation: of the row, clip((values[row, columns[j]] - OFFSET) / SCALE, LOW, HIGH), by column j of `scaling`; then
-    the position (1, 0, -1); the unrealised return of the stake at the close, before the costs of leaving, clipped to
-    [-1, 1]; and min(bars_held / HELD_SCALE, 1), where the bar of the fill is the first that is held.
-
-    Reads:   open, close and slip of row r + 1, which is the past when the observation of r + 1 is given; of values the
-             row that is observed.
-    Inputs:  action int64 (n_environments,); open, close float32 (n_rows,), prices > 0; slip float64 (n_rows,), half the
-             spread plus slippage as a share of the row's fill price; values float32 (n_rows, n_features); columns int64
-             (n_columns,), numbers of columns of values, or (0,) for all of them; scaling float32 (4, n_columns), its
-             SCALE > 0; rules float64 (N_RULES,): AT_CLOSE and LEGACY 0 or 1, COMMISSION and SIZE as in
-             kernels/account.py, KEPT_SHARE 1 - the largest drawdown, or 0 without a stop, RUIN_EQUITY in the currency,
-             HELD_SCALE in bars; starts and stops int64 (n_environments, n_episodes), 0 <= start < stop < n_rows.
-    State:   one value for each environment: row, stop (the last row to be observed), start, episode, bars_held int64;
-             position int8; balance, stake, paid, equity, peak float64. Between two steps row < stop.
-    Outputs: observation float32 (n_environments, n_columns + 3), of the new episode where one began; reward float32;
-             terminated, truncated bool; final_observation like observation, written only where an episode ended;
-             marked_equity float64 and target_position int8 (n_environments,), after the step and before a new episode.
-    NaN:     0 in an observation. Prices and slip are known.
-    """
+    """One step of environment i; see `step_market`, whose arguments it has."""
     r, held, before = row[i] + 1, np.int64(position[i]), equity[i]
     stopped = before <= max(rules[KEPT_SHARE] * peak[i], rules[RUIN_EQUITY])
     target = held
@@ -188,3 +146,59 @@ def step_market(
     peak[i] = highest
     bars_held[i] = n_bars
     observe_row(i, r, close[r], target, entry, n_bars, values, columns, scaling, rules, observation)
+
+
+@kernel(
+    types=("i8[:]", "f4[:]", "f4[:]", "f8[:]", "f4[:,:]", "i8[:]", "f4[:,:]", "f8[:]", "i8[:,:]", "i8[:,:]", "i8[:]",
+           "i8[:]", "i8[:]", "i8[:]", "i1[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i8[:]", "f4[:,:]", "f4[:]",
+           "b1[:]", "b1[:]", "f4[:,:]", "f8[:]", "i1[:]"),
+    double_precision=True, brief=ITEMS_OF_THREAD,
+)  # fmt: skip
+def step_market(
+    i, action, open, close, slip, values, columns, scaling, rules, starts, stops,
+    row, stop, start, episode, position, balance, stake, paid, equity, peak, bars_held,
+    observation, reward, terminated, truncated, final_observation, marked_equity, target_position,
+):  # fmt: skip
+    """Environment i takes one step: its action at row r = row[i] is filled in row r + 1, where it is observed next.
+
+    1. The target: HOLD keeps the position (so does any other number), BUY makes it 1, SELL -1, CLOSE 0. If equity[i]
+       is at or below max(KEPT_SHARE * peak[i], RUIN_EQUITY), the drawdown stop or the ruin, it is 0 whatever the
+       action.
+    2. The position becomes the target at open[r + 1], or with AT_CLOSE at close[r + 1], by `kernels.account.turned`; a
+       reversal is two fills. A balance of 0 or less opens nothing: the position is 0.
+    3. The equity is marked at close[r + 1]; the peak follows it.
+    4. A step that step 1 stopped terminates; any other that reaches stop[i] truncates: its position stays open. Both
+       write the last observation to final_observation, and begin the next episode in the same step: its number is e =
+       episode[i] + 1, its rows are starts[i, k] to stops[i, k] with k = e modulo the number of columns, its balance is
+       INITIAL_BALANCE.
+
+    reward: with g = log(equity after / equity before), REWARD_SCALE * (g - RISK_AVERSION * g^2); an equity below
+    LEAST_EQUITY of the initial balance counts as that. With LEGACY, in percent of the initial balance:
+
+        change of equity + LEGACY_CLOSED_BONUS * max(0, what the fill that closed a position added to the balance)
+        - LEGACY_LOSING_PENALTY where the position has an unrealised loss - LEGACY_FILL_PENALTY * fills
+
+    observation: of the row, clip((values[row, columns[j]] - OFFSET) / SCALE, LOW, HIGH), by column j of `scaling`; then
+    the position (1, 0, -1); the unrealised return of the stake at the close, before the costs of leaving, clipped to
+    [-1, 1]; and min(bars_held / HELD_SCALE, 1), where the bar of the fill is the first that is held.
+
+    Reads:   open, close and slip of row r + 1, which is the past when the observation of r + 1 is given; of values the
+             row that is observed.
+    Inputs:  action int64 (n_environments,); open, close float32 (n_rows,), prices > 0; slip float64 (n_rows,), half the
+             spread plus slippage as a share of the row's fill price; values float32 (n_rows, n_features); columns int64
+             (n_columns,), numbers of columns of values, or (0,) for all of them; scaling float32 (4, n_columns), its
+             SCALE > 0; rules float64 (N_RULES,): AT_CLOSE and LEGACY 0 or 1, COMMISSION and SIZE as in
+             kernels/account.py, KEPT_SHARE 1 - the largest drawdown, or 0 without a stop, RUIN_EQUITY in the currency,
+             HELD_SCALE in bars; starts and stops int64 (n_environments, n_episodes), 0 <= start < stop < n_rows.
+    State:   one value for each environment: row, stop (the last row to be observed), start, episode, bars_held int64;
+             position int8; balance, stake, paid, equity, peak float64. Between two steps row < stop.
+    Outputs: observation float32 (n_environments, n_columns + 3), of the new episode where one began; reward float32;
+             terminated, truncated bool; final_observation like observation, written only where an episode ended;
+             marked_equity float64 and target_position int8 (n_environments,), after the step and before a new episode.
+    NaN:     0 in an observation. Prices and slip are known.
+    """
+    step_one(
+        i, action, open, close, slip, values, columns, scaling, rules, starts, stops, row, stop, start, episode,
+        position, balance, stake, paid, equity, peak, bars_held, observation, reward, terminated, truncated,
+        final_observation, marked_equity, target_position,
+    )  # fmt: skip

@@ -277,12 +277,29 @@ class Environments:
         result = self._step if into is None else into
         if into is not None:
             self._check(into)
-        kernel.step_market(
-            self.n, actions, *self._prices, *self._seen, self._starts, self._stops, *self._state.values(),
-            result.observation, result.reward, result.terminated, result.truncated, result.final_observation,
-            result.equity, result.position,
-        )  # fmt: skip
+        kernel.step_market(self.n, actions, *self.arguments(result))
         return result
+
+    def arguments(self, into: Step | None = None) -> tuple[Any, ...]:
+        """The arguments of `kernels.environment.step_market` after the actions: bars, features, rules, state, outputs.
+
+        into: the arrays for the outputs; None: the environments' own.
+        """
+        out = self._step if into is None else into
+        return (
+            *self._prices, *self._seen, self._starts, self._stops, *self._state.values(), out.observation, out.reward,
+            out.terminated, out.truncated, out.final_observation, out.equity, out.position,
+        )  # fmt: skip
+
+    @property
+    def n_observations(self) -> int:
+        """Values of an observation."""
+        return self.market.width
+
+    @property
+    def n_actions(self) -> int:
+        """Actions to choose from."""
+        return len(ACTIONS)
 
     def _check(self, into: Step) -> None:
         for name in (*_OBSERVATIONS, *_VALUES):

@@ -1,0 +1,172 @@
+"""The steps of an agent's run: an iteration each, in the order of the walk-forward."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe.config import Config
+from gpupipe.data.panel import Panel
+from gpupipe.data.report import time_text
+from gpupipe.features.matrix import feature_names, warm_up_of
+from gpupipe.pipeline.steps import Step
+from gpupipe.pipeline.workload import JobContext
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.cache import load_array, save_array
+from gpupipe.store.content_store import Store, sha256, sha256_of
+from gpupipe.workloads.agent import iteration as iteration_run
+from gpupipe.workloads.agent.cache import EnvironmentCache
+from gpupipe.workloads.agent.iteration import IterationResult
+from gpupipe.workloads.agent.settings import DAY_NS, SECTIONS, original
+from gpupipe.workloads.agent.windows import Iteration, iterations
+
+ORIGINAL = "original_"  # before the names of steps that train the original way
+
+
+def walk_forward(panel: Panel, settings: Config) -> tuple[Iteration, ...]:
+    """The iterations of a run; UserError for a panel that an agent cannot trade, or that is too short."""
+    require_tradable(panel, settings)
+    names = feature_names(settings.features.names)
+    first = max((bars for name in names if (bars := warm_up_of(name)) < panel.n_rows - 1), default=0)
+    agent = settings.agent
+    return iterations(first, panel.n_rows, agent.initial_window, agent.step_size, agent.validation_size)
+
+
+def require_tradable(panel: Panel, settings: Config) -> None:
+    """UserError for several symbols, and for a gap of more than `market.most_gap_days`."""
+    if panel.n_symbols != 1:
+        raise UserError(
+            f"the agent trades one instrument, and the data hold {panel.n_symbols}: name it, as --symbol "
+            f"{panel.symbols[0]}"
+        )
+    time_ns = panel.device.to_host(panel.time_ns)
+    gaps = np.diff(time_ns)
+    if len(gaps) and (longest := int(gaps.max())) > settings.market.most_gap_days * DAY_NS:
+        at = int(gaps.argmax())
+        raise UserError(
+            f"{panel.symbols[0]} has no bar for {longest / DAY_NS:.1f} days, from {time_text(int(time_ns[at]))} to "
+            f"{time_text(int(time_ns[at + 1]))}: a position would be held through it. Give the bars of one side of the "
+            f"gap, or allow it by --set market.most_gap_days={np.ceil(longest / DAY_NS):g}"
+        )
+
+
+def kernels_of(settings: Config) -> tuple[str, ...]:
+    """The kernels that a run calls."""
+    return (
+        "program.run_program", "windows.column_moments", "environment.observe", "environment.step_market",
+        "episodes.policy_episode", "positions.position_equity", "positions.position_trades",
+    )  # fmt: skip
+
+
+def require(settings: Config) -> None:
+    """UserError where Torch or safetensors are not installed."""
+    missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"the agent needs {' and '.join(missing)}: pip install -e '.[torch]'")
+
+
+def steps(panel: Panel, settings: Config) -> list[Step]:
+    """A step for each iteration, and with agent.benchmark a second chain that trains the original way."""
+    found = _chain(panel, settings, "")
+    if settings.agent.benchmark:
+        found += _chain(panel, original(settings), ORIGINAL)
+    return found
+
+
+def _chain(panel: Panel, settings: Config, prefix: str) -> list[Step]:
+    """The steps of one walk-forward. Each needs the one before, where policies are warm-started."""
+    found: list[Step] = []
+    caches = _Caches()
+    for iteration in walk_forward(panel, settings):
+        work = _Work(iteration, settings, caches, found[-1].name if found and settings.agent.warm_start else None)
+        found.append(
+            Step(
+                name=prefix + iteration.name,
+                make=work.make,
+                save=save,
+                load=load,
+                needs=() if work.before is None else (work.before,),
+                sections=SECTIONS,
+                reads=work.reads,
+            )
+        )
+    return found
+
+
+class _Caches:
+    """The environment caches of a run, which its steps share."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, bool], EnvironmentCache] = {}
+        self._lock = threading.Lock()
+
+    def of(self, context: JobContext, settings: Config, on: bool) -> EnvironmentCache:
+        """The cache of a run; its steps may ask from several threads."""
+        key = context.keys.run, on
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = EnvironmentCache(context.panel, settings, context.store, key[0], on)
+            return self._made[key]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One iteration as a step.
+
+    before: the name of the step whose policy it starts from; None: from nothing.
+    """
+
+    iteration: Iteration
+    settings: Config
+    caches: _Caches
+    before: str | None
+
+    def make(self, context: JobContext, values: Mapping[str, Any]) -> IterationResult:
+        """Train, choose and test."""
+        before = None if self.before is None else values[self.before].policy
+        cache = self.caches.of(context, self.settings, self.settings.agent.cache_environments)
+        return iteration_run.run(self.iteration, self.settings, cache, before, context.fit, context.jobs)
+
+    def reads(self, context: JobContext, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Digests of the bars and features of the window, and of the policy that training starts from.
+
+        Bars that are added after the window change nothing of it.
+        """
+        it, device = self.iteration, context.panel.device
+        market = self.caches.of(context, self.settings, True).market(it.train, it.test.end)
+        rows = slice(it.train.begin, it.test.end)
+        arrays = (market.open, market.close, market.slip, market.features.values)
+        digests = [sha256(np.ascontiguousarray(device.to_host(array)[rows]).tobytes()) for array in arrays]
+        before = None if self.before is None else _digest(values[self.before].policy)
+        window = [it.number, it.train.n, it.validation.n, it.test.n]
+        return {"bars": digests, "observed": list(market.observed), "window": window, "before": before}
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    return sha256_of({name: sha256(np.ascontiguousarray(array).tobytes()) for name, array in arrays.items()})
+
+
+def save(store: Store, result: IterationResult) -> dict[str, Any]:
+    """The record of an iteration."""
+    arrays = {f"policy/{name}": save_array(store, array) for name, array in result.policy.items()}
+    arrays["positions"] = save_array(store, result.positions)
+    return {
+        "arrays": arrays, "scaler": result.scaler, "candidates": list(result.candidates), "chosen": result.chosen,
+        "counts": dict(result.counts), "seconds_by_part": dict(result.seconds),
+    }  # fmt: skip
+
+
+def load(store: Store, record: Mapping[str, Any]) -> IterationResult:
+    """The iteration again."""
+    arrays = {name: load_array(store, digest) for name, digest in record["arrays"].items()}
+    positions = arrays.pop("positions")
+    policy = {name.removeprefix("policy/"): array for name, array in arrays.items()}
+    return IterationResult(
+        policy, record["scaler"], positions, record["candidates"], record["chosen"], record["counts"],
+        record["seconds_by_part"],
+    )  # fmt: skip
