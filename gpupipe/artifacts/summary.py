@@ -92,10 +92,16 @@ class RunFacts:
     jobs: int
 
 
-def build(measured: Measured, skipped: Sequence[Skipped], facts: RunFacts, n_targets: int) -> dict[str, Any]:
-    """The summary as JSON holds it.  n_targets: number of targets of each group, trained or not."""
-    rows, panel = measured.rows, facts.panel
-    averages = measured.averages()
+def build(
+    measured: Measured | None, skipped: Sequence[Skipped], facts: RunFacts, n_targets: int
+) -> dict[str, Any]:  # fmt: skip
+    """The summary as JSON holds it.
+
+    measured: None for a workload that measures no losses; its leaderboards are empty.
+    n_targets: number of targets of each group, trained or not.
+    """
+    rows, panel = measured.rows if measured else [], facts.panel
+    averages = measured.averages() if measured else []
     report = json.loads(facts.report.to_json()) if facts.report else None
     return {
         "format": FORMAT,
@@ -108,11 +114,11 @@ def build(measured: Measured, skipped: Sequence[Skipped], facts: RunFacts, n_tar
         "n_models": sum(row["kind"] == "model" for row in rows),
         "n_models_wanted": len(panel.groups) * n_targets * len(facts.settings.training.models),
         "skipped": [{"sector": s.sector, "label": s.label, "reason": s.reason} for s in skipped],
-        "intervals": measured.resampled.about() if rows else {},
+        "intervals": measured.resampled.about() if measured else {},
         "averages": averages,
-        "families": measured.families(averages),
-        "verdict": measured.verdict(averages),
-        "stacking": measured.best_single(averages),
+        "families": measured.families(averages) if measured else [],
+        "verdict": measured.verdict(averages) if measured else [],
+        "stacking": measured.best_single(averages) if measured else None,
         "models": rows,
         "seconds": facts.seconds,
         "elapsed_s": facts.elapsed_s,

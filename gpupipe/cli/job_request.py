@@ -43,7 +43,7 @@ class SettingsRequest:
 
     files: of --config.  assignments: of --set, "section.field=value".
     implied: assignments that files and --set override.  values: by "section__field", which override all others.
-    workload: where the workload is, as `training.recipe.load` reads it. The others are the options of these names.
+    workload: where the workload is, as `pipeline.workload.load` reads it. The others are the options of these names.
 
         >>> SettingsRequest("fast", assignments=("hist.rounds=40",), horizons=(1, 5)).settings().labels.horizons
         (1, 5)
@@ -67,9 +67,9 @@ class SettingsRequest:
     def settings(self) -> Config:
         """The settings of the job. ConfigError for what they cannot be."""
         from gpupipe.config import make
-        from gpupipe.training import recipe
+        from gpupipe.pipeline import workload
 
-        catalogue = recipe.load(self.workload).catalogue()
+        catalogue = workload.load(self.workload).catalogue()
         options = {
             "seed": self.seed,
             "labels__horizons": self.horizons,

@@ -64,7 +64,7 @@ class Step:
 class Outcome:
     """The results of a workload, concluded from the values of its steps.
 
-    measured: rows of the summary with the bootstrap draws of their intervals.
+    measured: rows of the summary with the bootstrap draws of their intervals; None where no losses are measured.
     files: contents to publish, by path below OUT.
     n_targets: number of targets of each group, trained or not.
     extra: further sections of the summary, by name.
@@ -74,7 +74,7 @@ class Outcome:
         (['curve.parquet'], 1)
     """
 
-    measured: Measured
+    measured: Measured | None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     n_targets: int = 1
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)

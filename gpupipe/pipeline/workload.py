@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,3 +116,14 @@ class Workload(Protocol):
     def run(self, context: JobContext) -> dict[str, Any]:
         """Run all tasks, write the manifest last, and return the summary."""
         ...
+
+
+def load(place: str) -> Workload:
+    """The workload at a place, "module:NAME".
+
+    >>> load("gpupipe.workloads.equity:EQUITY").name
+    'equity'
+    """
+    module, _, name = place.partition(":")
+    workload: Workload = getattr(importlib.import_module(module), name)
+    return workload

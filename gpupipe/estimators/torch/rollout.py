@@ -22,11 +22,20 @@ class Step(Protocol):
     final_observation: float32 (n, n_observations), of the ended episode; elsewhere it is not read.
     """
 
-    observation: Any
-    reward: Any
-    terminated: Any
-    truncated: Any
-    final_observation: Any
+    @property
+    def observation(self) -> Any: ...  # noqa: D102
+
+    @property
+    def reward(self) -> Any: ...  # noqa: D102
+
+    @property
+    def terminated(self) -> Any: ...  # noqa: D102
+
+    @property
+    def truncated(self) -> Any: ...  # noqa: D102
+
+    @property
+    def final_observation(self) -> Any: ...  # noqa: D102
 
 
 class Environment(Protocol):
@@ -35,9 +44,20 @@ class Environment(Protocol):
     Arrays are numpy, or CuPy where training runs on a GPU; nothing there may wait for the device.
     """
 
-    n: int
-    n_observations: int
-    n_actions: int
+    @property
+    def n(self) -> int:
+        """How many they are."""
+        ...
+
+    @property
+    def n_observations(self) -> int:
+        """Numbers of an observation."""
+        ...
+
+    @property
+    def n_actions(self) -> int:
+        """Of which one is taken in each step."""
+        ...
 
     def reset(self) -> Any:
         """Start all episodes; observations float32 (n, n_observations)."""

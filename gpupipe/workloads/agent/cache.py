@@ -64,26 +64,29 @@ class EnvironmentCache:
 
     def __init__(self, panel: Panel, settings: Config, store: Store, run_key: str, on: bool = True) -> None:
         self.panel, self.settings, self.on = panel, settings, on
-        self.counts = CacheCounts()
         self.names = feature_names(settings.features.names)
         self._results = ResultCache(store, run_key)
         self._memory: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._data = data_hash(panel) if on else ""
 
-    def market(self, fit: Rows, until: int) -> Market:
-        """The market whose features are scaled by the rows `fit`.  until: its rows from there on are not needed."""
+    def market(self, fit: Rows, until: int, counts: CacheCounts | None = None) -> Market:
+        """The market whose features are scaled by the rows `fit`.
+
+        until: its rows from there on are not needed.  counts: to which the request is added.
+        """
+        counts = counts or CacheCounts()
         with self._lock:
-            self.counts.asked += 2
+            counts.asked += 2
             if not self.on:
-                return self._computed(fit, until)
-            market = self._kept(FEATURES, {}, self._market, self._save_features, self._load_features)
+                return self._computed(fit, until, counts)
+            market = self._kept(FEATURES, {}, self._market, self._save_features, self._load_features, counts)
 
             def fitted() -> WindowScaler:
                 return market.fitted(fit.begin, fit.end - 1).scaler
 
             rows = {"begin": fit.begin, "end": fit.end}
-            scaler = self._kept(f"{SCALER}_{fit.begin}_{fit.end}", rows, fitted, _save_scaler, _load_scaler)
+            scaler = self._kept(f"{SCALER}_{fit.begin}_{fit.end}", rows, fitted, _save_scaler, _load_scaler, counts)
             return market.scaled(scaler)
 
     def _kept(
@@ -93,26 +96,23 @@ class EnvironmentCache:
         make: Callable[[], Any],
         save: Callable[[Store, Any], dict[str, Any]],
         load: Callable[[Store, dict[str, Any]], Any],
+        counts: CacheCounts,
     ) -> Any:
         """A value from memory, else from the store, else computed."""
         if name in self._memory:
-            self.counts.found += 1
+            counts.found += 1
             return self._memory[name]
-        from gpupipe.features.formulas import FEATURES as FORMULAS
-
-        definitions = hash_of(self.names, (FORMULAS[name].definition for name in self.names))
-        request = Request(
-            name, {"data": self._data, "features": definitions, "device": self.panel.device.kind, **parts}
-        )
+        formulas = hash_of(self.names, _definitions(self.names))
+        request = Request(name, {"data": self._data, "features": formulas, "device": self.panel.device.kind, **parts})
         store = self._results.store
         result = self._results.cached(
             KIND, request, make, lambda value: save(store, value), lambda record: load(store, record)
         )
         assert result is not None, "a run computes missing results"
         if result.reused:
-            self.counts.found += 1
+            counts.found += 1
         else:
-            self.counts.seconds += result.seconds
+            counts.seconds += result.seconds
         self._memory[name] = result.value
         return result.value
 
@@ -123,7 +123,7 @@ class EnvironmentCache:
             self.panel, self.names if features is None else features, scaler=scaler, **self.settings.market.rules()
         )
 
-    def _computed(self, fit: Rows, until: int) -> Market:
+    def _computed(self, fit: Rows, until: int, counts: CacheCounts) -> Market:
         """A market from nothing, of the bars before `until`; its later rows hold no features."""
         began = time.perf_counter()
         before = self.panel.take(self.panel.device.xp.arange(self.panel.n_rows) < until)
@@ -132,7 +132,7 @@ class EnvironmentCache:
         values[:until] = computed.values
         market = self._market(Features(values, computed.names, computed.definitions, self.panel))
         market = market.fitted(fit.begin, fit.end - 1)
-        self.counts.seconds += time.perf_counter() - began
+        counts.seconds += time.perf_counter() - began
         return market
 
     def _save_features(self, store: Store, market: Market) -> dict[str, Any]:

@@ -89,9 +89,9 @@ def train(
         best = _judge(trainer, settings, progress, best, evaluate)
     stopped = TIMESTEPS
     while True:
-        if settings.convergence_stop and converged(
-            progress.scores, settings.early_stopping_patience, settings.convergence_threshold
-        ):
+        patience, threshold = settings.early_stopping_patience, settings.convergence_threshold
+        may_stop = settings.convergence_stop and trainer.steps >= min(settings.min_timesteps, budget)
+        if may_stop and converged(progress.scores, patience, threshold):
             stopped = CONVERGED
             break
         if trainer.steps >= budget:

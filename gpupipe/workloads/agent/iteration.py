@@ -16,7 +16,7 @@ from gpupipe.config import Config
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.torch.checkpoint import Checkpoint
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
-from gpupipe.workloads.agent.cache import EnvironmentCache
+from gpupipe.workloads.agent.cache import CacheCounts, EnvironmentCache
 from gpupipe.workloads.agent.episodes_played import play, play_step_by_step
 from gpupipe.workloads.agent.market import ACTIONS, Environments, Market
 from gpupipe.workloads.agent.schedule import Values, timesteps
@@ -63,23 +63,27 @@ def run(
     before: Arrays | None,
     fit: FitContext,
     threads: int,
+    counts: CacheCounts,
 ) -> IterationResult:
     """Train the candidates of an iteration, choose one by validation, and test it.
 
     before: the policy of the iteration before, which candidates start from; None: they start from nothing.
     fit: where candidates keep their progress.  threads: to use; their number changes no byte of the result.
+    counts: of requests to the cache, to which those of the iteration are added.
     """
     agent = settings.agent
     budget = timesteps(agent.total_timesteps, agent.min_timesteps, iteration.number, agent.adaptive_timesteps)
     at_once = max(1, min(agent.candidates, threads))
-    work = functools.partial(_train, iteration, settings, cache, before, fit, budget, max(1, threads // at_once))
+    market = market_of(iteration, cache, counts)
+    each = max(1, threads // at_once)
+    work = functools.partial(_train, iteration, settings, (cache, counts), before, fit, budget, each)
     with ThreadPoolExecutor(at_once, "candidate") as pool:
         trained = list(pool.map(work, range(agent.candidates)))
-    market = market_of(iteration, cache)
     policies = [PolicyWeights.of(candidate.policy) for candidate in trained]
     began = time.perf_counter()
     scores = compare(policies, market, iteration.validation, agent.validation_episodes, agent.fast_comparison)
     seconds = {"comparison": time.perf_counter() - began}
+    seconds["environment"] = counts.seconds
     chosen = int(np.argmax(scores))
     for name in ("training", "evaluation"):
         seconds[name] = sum(candidate.progress.seconds[name] for candidate in trained)
@@ -89,14 +93,20 @@ def run(
         positions=sealed_positions(policies[chosen], market, iteration.test),
         candidates=[_described(candidate) for candidate in trained],
         chosen=chosen,
-        counts={"budget": budget, "base": agent.total_timesteps, "warm": before is not None},
+        counts={
+            "budget": budget,
+            "base": agent.total_timesteps,
+            "warm": before is not None,
+            "cache_asked": counts.asked,
+            "cache_found": counts.found,
+        },
         seconds=seconds,
     )
 
 
-def market_of(iteration: Iteration, cache: EnvironmentCache) -> Market:
+def market_of(iteration: Iteration, cache: EnvironmentCache, counts: CacheCounts) -> Market:
     """The market of an iteration: its features are scaled by the bars that it trains on."""
-    return cache.market(iteration.train, iteration.test.end)
+    return cache.market(iteration.train, iteration.test.end, counts)
 
 
 def compare(
@@ -127,7 +137,7 @@ def sealed_positions(policy: PolicyWeights, market: Market, test: Rows) -> np.nd
 def _train(
     iteration: Iteration,
     settings: Config,
-    cache: EnvironmentCache,
+    caching: tuple[EnvironmentCache, CacheCounts],
     before: Arrays | None,
     fit: FitContext,
     budget: int,
@@ -140,7 +150,7 @@ def _train(
     from gpupipe.workloads.agent import candidate
 
     agent, ppo = settings.agent, settings.ppo
-    market, seed = market_of(iteration, cache), seed_of(settings.seed, iteration.number, number)
+    market, seed = market_of(iteration, *caching), seed_of(settings.seed, iteration.number, number)
     environments = Environments(
         market, ppo.n_environments, (iteration.train.begin, iteration.train.end - 1), agent.steps_of_episode, seed
     )

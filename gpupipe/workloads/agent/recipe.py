@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.store.cache import load_array, save_array
 from gpupipe.store.content_store import Store, sha256, sha256_of
 from gpupipe.workloads.agent import iteration as iteration_run
-from gpupipe.workloads.agent.cache import EnvironmentCache
+from gpupipe.workloads.agent.cache import CacheCounts, EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
 from gpupipe.workloads.agent.settings import DAY_NS, SECTIONS, original
 from gpupipe.workloads.agent.windows import Iteration, iterations
@@ -72,7 +72,7 @@ def require(settings: Config) -> None:
 
 def steps(panel: Panel, settings: Config) -> list[Step]:
     """A step for each iteration, and with agent.benchmark a second chain that trains the original way."""
-    found = _chain(panel, settings, "")
+    found = _chain(panel, original(settings) if settings.agent.original else settings, "")
     if settings.agent.benchmark:
         found += _chain(panel, original(settings), ORIGINAL)
     return found
@@ -119,18 +119,20 @@ class _Work:
     """One iteration as a step.
 
     before: the name of the step whose policy it starts from; None: from nothing.
+    counts: of its requests to the cache.
     """
 
     iteration: Iteration
     settings: Config
     caches: _Caches
     before: str | None
+    counts: CacheCounts = field(default_factory=CacheCounts)
 
     def make(self, context: JobContext, values: Mapping[str, Any]) -> IterationResult:
         """Train, choose and test."""
         before = None if self.before is None else values[self.before].policy
         cache = self.caches.of(context, self.settings, self.settings.agent.cache_environments)
-        return iteration_run.run(self.iteration, self.settings, cache, before, context.fit, context.jobs)
+        return iteration_run.run(self.iteration, self.settings, cache, before, context.fit, context.jobs, self.counts)
 
     def reads(self, context: JobContext, values: Mapping[str, Any]) -> dict[str, Any]:
         """Digests of the bars and features of the window, and of the policy that training starts from.
@@ -138,7 +140,7 @@ class _Work:
         Bars that are added after the window change nothing of it.
         """
         it, device = self.iteration, context.panel.device
-        market = self.caches.of(context, self.settings, True).market(it.train, it.test.end)
+        market = self.caches.of(context, self.settings, True).market(it.train, it.test.end, self.counts)
         rows = slice(it.train.begin, it.test.end)
         arrays = (market.open, market.close, market.slip, market.features.values)
         digests = [sha256(np.ascontiguousarray(device.to_host(array)[rows]).tobytes()) for array in arrays]

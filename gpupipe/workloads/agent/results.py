@@ -6,10 +6,12 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpupipe.backtest.position_tables import equity_table, trades_table
+from gpupipe.backtest.position_trades import PositionBacktest
 from gpupipe.backtest.tables import parquet, table_of
 from gpupipe.estimators.torch.policy_files import StoredPolicy
-from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.features.matrix import hash_of
 from gpupipe.pipeline.steps import Outcome
 from gpupipe.pipeline.workload import JobContext
@@ -51,9 +53,10 @@ def conclude(context: JobContext, values: Mapping[str, IterationResult]) -> Outc
     for it, result in zip(tests, ours, strict=True):
         stored = stored_policy(result, market, settings, it)
         files |= {f"{FOLDER}/{it.name}/{name}": content for name, content in stored.contents().items()}
-    rows = [_row(panel, it, result) for it, result in zip(tests, ours, strict=True)]
+    growths = _growths(traded, tests)
+    rows = [_row(panel, it, result, growth) for it, result, growth in zip(tests, ours, growths, strict=True)]
     extra = {"agent": {"iterations": rows, "sealed": sealed, "optimisations": saved, "bars_left": panel.n_rows - end}}
-    return Outcome(Measured([], None), files, extra=extra)
+    return Outcome(None, files, extra=extra)
 
 
 def stored_policy(result: IterationResult, market: Market, settings: Any, iteration: Iteration) -> StoredPolicy:
@@ -63,7 +66,16 @@ def stored_policy(result: IterationResult, market: Market, settings: Any, iterat
     return StoredPolicy(result.policy, market.observed, ACTIONS, settings.ppo, definitions, about)
 
 
-def _row(panel: Any, iteration: Iteration, result: IterationResult) -> dict[str, Any]:
+def _growths(traded: PositionBacktest, tests: Sequence[Iteration]) -> list[float]:
+    """The return of the first path in each test, from the close before its first row to that of its last."""
+    equity = traded.path.panel.device.to_host(traded.accounts.equity)[0]
+    closes = np.append(traded.initial, equity)
+    begin = tests[0].test.begin
+    ends = [(it.test.begin - begin, it.test.end - begin) for it in tests]
+    return [float(closes[last] / closes[first] - 1) if closes[first] > 0 else 0.0 for first, last in ends]
+
+
+def _row(panel: Any, iteration: Iteration, result: IterationResult, growth: float) -> dict[str, Any]:
     """What the summary says of an iteration."""
     from gpupipe.data.report import time_text
 
@@ -75,8 +87,8 @@ def _row(panel: Any, iteration: Iteration, result: IterationResult) -> dict[str,
     }
     chosen = result.candidates[result.chosen]
     return {
-        "name": iteration.name, **spans, "validation_score": result.score, "chosen": result.chosen,
-        "steps": [candidate["steps"] for candidate in result.candidates],
+        "name": iteration.name, **spans, "validation_score": result.score, "test_growth": growth,
+        "chosen": result.chosen, "steps": [candidate["steps"] for candidate in result.candidates],
         "stopped": [candidate["stopped"] for candidate in result.candidates],
         "evaluations": len(chosen["evaluations"]), "warm": result.counts["warm"], "budget": result.counts["budget"],
         "seconds": dict(result.seconds),

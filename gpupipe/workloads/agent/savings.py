@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.config import Config
+from gpupipe.workloads.agent.cache import CacheCounts
 from gpupipe.workloads.agent.candidate import CONVERGED
 from gpupipe.workloads.agent.iteration import IterationResult
 
@@ -44,6 +45,7 @@ def of(ours: Sequence[IterationResult], theirs: Sequence[IterationResult], setti
         "warm_start": {"iterations": sum(result.counts["warm"] for result in ours), "seconds_saved": None},
         "convergence_stop": {"candidates": len(stopped), "steps_saved": left, "seconds_saved": time_of(left)},
         "progressive": {"seconds_saved": None},
+        "cache_environments": _of_cache(ours),
         "adaptive_evaluation": {"evaluations": sum(
             len(candidate["evaluations"]) for result in ours for candidate in result.candidates
         ), "seconds_saved": None},
@@ -51,6 +53,13 @@ def of(ours: Sequence[IterationResult], theirs: Sequence[IterationResult], setti
             "seconds": total, "speedup": total / sum(_seconds(ours, name) for name in ("training", "evaluation")),
         } if theirs and (total := sum(_seconds(theirs, name) for name in ("training", "evaluation"))) else None,
     }  # fmt: skip
+
+
+def _of_cache(results: Sequence[IterationResult]) -> dict[str, Any]:
+    """Requests for features and scalers, those that were found, and what computing the found ones would have cost."""
+    asked, found = (sum(result.counts[f"cache_{name}"] for result in results) for name in ("asked", "found"))
+    counts = CacheCounts(asked, found, _seconds(results, "environment"))
+    return {"asked": asked, "found": found, "hit_rate": counts.hit_rate, "seconds_saved": counts.saved_s}
 
 
 def _seconds(results: Sequence[IterationResult], name: str) -> float:

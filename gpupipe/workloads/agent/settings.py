@@ -73,7 +73,7 @@ class AgentSettings:
     MAY_BE_ZERO = ("convergence_threshold", "episode_length")
 
     total_timesteps: int = 50_000  # of a candidate in the first iteration
-    min_timesteps: int = 15_000  # what adaptive timesteps do not fall below
+    min_timesteps: int = 15_000  # what adaptive timesteps do not fall below, and before which no candidate stops
     initial_window: int = 2_500  # bars of training and validation
     step_size: int = 500  # bars of a sealed test, by which windows move on
     validation_size: float = 0.2  # share of the window that chooses the policy
@@ -92,6 +92,7 @@ class AgentSettings:
     adaptive_evaluation: bool = True  # (6) evaluations come more often as gains get small
     fast_comparison: bool = True  # (7) all candidates on all episodes in one call
     benchmark: bool = False  # train the original way too, on the same bars
+    original: bool = False  # train the original way alone; see `original`
 
     def problem(self) -> tuple[str, str] | None:
         """The field that cannot be used, and what is expected of it."""

@@ -82,7 +82,7 @@ def iterations(
             f"--initial-window"
         )
     n_validation = round(validation_share * initial_window)
-    found = []
+    found: list[Iteration] = []
     begin = first
     while begin + initial_window + least <= n_rows:
         end = begin + initial_window
