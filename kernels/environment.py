@@ -18,7 +18,7 @@ AT_CLOSE, COMMISSION, SIZE, INITIAL_BALANCE, KEPT_SHARE, RUIN_EQUITY, HELD_SCALE
 RISK_AVERSION = 9
 N_RULES = 10
 OFFSET, SCALE, LOW, HIGH = range(4)  # the rows of `scaling`
-ITEMS_OF_THREAD = 1 << 11  # environments that are worth a thread of their own: a step takes about 100 ns
+ITEMS_OF_THREAD = 1 << 11  # environments that are worth a thread of their own: a step takes some 100 ns
 # Logarithms take an equity below this share of the initial balance for this share: it may be 0 or less.
 LEAST_EQUITY = np.float64(1e-6)
 # The shaped reward, in percent of the initial balance: a share of what a closed position has earned is added, and these

@@ -45,17 +45,18 @@ def slip_of(panel: Panel, price: Any, spread: Any, point_size: float | None, sli
     spread_bps, amounts = _spread(panel, spread, point_size)
     slip = np.full(panel.n_rows, (spread_bps / 2 + slippage_bps) / 1e4)
     if amounts is not None:
-        known = np.isfinite(amounts) & (amounts >= 0)
-        _check_rows(panel, known, "the spread is not known or negative", amounts)
-        if np.ptp(amounts) > 0 and point_size is None:
-            _check_unit(float(np.median(amounts / prices)))
-        slip = amounts / 2 / prices + slip
+        by_row = np.broadcast_to(amounts, panel.n_rows)
+        known = np.isfinite(by_row) & (by_row >= 0)
+        _check_rows(panel, known, "the spread is not known or negative", by_row)
+        if amounts.ndim and point_size is None:
+            _check_unit(float(np.median(by_row / prices)))
+        slip = by_row / 2 / prices + slip
     _check_rows(panel, slip < 1, "half the spread and the slippage are as large as the price", slip)
     return slip
 
 
 def _spread(panel: Panel, spread: Any, point_size: float | None) -> tuple[float, np.ndarray | None]:
-    """The spread in basis points of the price, and in price units, float64 (n_rows,), where it is given in these."""
+    """The spread in basis points of the price, and in price units, float64 () or (n_rows,), where it is in these."""
     if spread is None:
         spread = next((name for name in COLUMNS if name in panel.columns), None)
         if spread is None:
@@ -72,13 +73,11 @@ def _spread(panel: Panel, spread: Any, point_size: float | None) -> tuple[float,
             return number, None
         if kind and point_size is None:
             raise UserError(f"spread {spread!r}: pass point_size, the price of a point, such as 0.01")
-        return 0.0, np.full(panel.n_rows, number * unit if kind else number)
-    if np.ndim(spread) == 0:
-        return 0.0, np.full(panel.n_rows, float(spread))
-    amounts = panel.device.to_host(spread).astype(np.float64) * unit
-    if amounts.shape != (panel.n_rows,):
+        return 0.0, np.array(number * unit if kind else number)
+    amounts = panel.device.to_host(spread).astype(np.float64)
+    if amounts.ndim and amounts.shape != (panel.n_rows,):
         raise UserError(f"the spread has shape {amounts.shape}, expected ({panel.n_rows},), one for each row")
-    return 0.0, amounts
+    return 0.0, amounts * unit if amounts.ndim else amounts
 
 
 def _check_unit(share: float) -> None:

@@ -50,11 +50,12 @@ def assert_same(got, expected, environment=slice(None)):
 
 @pytest.mark.parametrize("length", [None, 37])
 def test_an_environment_does_not_depend_on_how_many_there_are(length):
-    actions = np.random.default_rng(0).integers(0, 4, (120, 1000))
+    n = 5000  # more than a thread's share
+    actions = np.random.default_rng(0).integers(0, 4, (120, n))
     of_market = market(spread="2 bps", max_drawdown=0.2)
-    many = Environments(of_market, 1000, length=length, seed=5)
+    many = Environments(of_market, n, length=length, seed=5)
     together = many.reset(), trajectory(many, actions)
-    for k in (0,) if length else (0, 1, 999):
+    for k in (0,) if length else (0, 1, n - 1):
         alone = Environments(of_market, 1, length=length, seed=5)
         assert np.array_equal(alone.reset(), together[0][k : k + 1])
         assert_same(trajectory(alone, actions[:, k : k + 1]), together[1], slice(k, k + 1))
@@ -223,7 +224,7 @@ def without_spread() -> Panel:
     (made_bars(), {"spread": "25 points"}, "pass point_size"),
     (made_bars(), {"spread": 0.1, "point_size": 0}, "point_size 0: expected the price of a point"),
     (made_bars(), {"spread": np.ones(3)}, r"shape \(3,\), expected \(400,\)"),
-    (made_bars(), {"spread": np.arange(400)}, "if the column counts points, pass point_size"),
+    (made_bars(), {"spread": np.full(400, 20)}, "if the column counts points, pass point_size"),
     (made_bars(), {"spread": 1e4}, "as large as the price in 400 of 400 rows, first at 1970-01-01: "),
     (changed(made_bars(), "spread", 2, np.nan), {}, "not known or negative in 1 of 400 rows, first at .*T00:30:00Z"),
     (changed(made_bars(), "open", 4, np.nan), {}, "MADE: the open is not known or not positive in 1 .*T01:00:00Z"),
@@ -263,3 +264,20 @@ def test_bounds_hold_every_observation():
     for row in np.random.default_rng(4).integers(0, 4, (300, 30)):
         observations.append(environments.step(row).observation.copy())
     assert (np.array(observations) >= low).all() and (np.array(observations) <= high).all() and (low < high).all()
+
+
+def test_environments_on_a_device_equal_those_of_the_host(device):
+    """On a GPU a sum of products may be contracted: equities then differ in the last places."""
+    panel, actions = made_bars(), np.random.default_rng(6).integers(0, 4, (120, 9))
+    on_host = Environments(market(panel, max_drawdown=0.1), 9, length=40)
+    there = market(panel.to(device), max_drawdown=0.1, scaler=on_host.market.scaler)
+    environments = Environments(there, 9, length=40)
+    on_host.reset(seed=2), environments.reset(seed=2)
+    for k, row in enumerate(actions):
+        step, expected = environments.step(device.asarray(row)), on_host.step(row)
+        for field in dataclasses.fields(step):
+            got = device.to_host(getattr(step, field.name))
+            np.testing.assert_allclose(got, getattr(expected, field.name), rtol=1e-6, atol=1e-6, err_msg=field.name)
+        if k == 60:
+            environments.restore(environments.state())
+    np.testing.assert_allclose(device.to_host(environments.observe()), on_host.observe(), rtol=1e-6, atol=1e-6)
