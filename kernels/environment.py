@@ -84,68 +84,30 @@ def observe(i, close, values, columns, scaling, rules, row, position, paid, bars
 
 
 @inline
-def step_one(
-    i, action, open, close, slip, values, columns, scaling, rules, starts, stops,
-    row, stop, start, episode, position, balance, stake, paid, equity, peak, bars_held,
-    observation, reward, terminated, truncated, final_observation, marked_equity, target_position,
-):  # fmt: skip
-    """One step of environment i; see `step_market`, whose arguments it has."""
-    r, held, before = row[i] + 1, np.int64(position[i]), equity[i]
-    stopped = before <= max(rules[KEPT_SHARE] * peak[i], rules[RUIN_EQUITY])
+def advance(action, r, held, balance, stake, paid, before, peak, bars_held, open, close, slip, rules):
+    """Steps 1 to 3 of `step_market`, for an account whose action of row r - 1 is filled in row r.
+
+    Returns stopped, target, the price of the fill, balance, stake, entry fill, the marked equity, bars held.
+    """
+    stopped = before <= max(rules[KEPT_SHARE] * peak, rules[RUIN_EQUITY])
     target = held
-    if stopped or action[i] == CLOSE:
+    if stopped or action == CLOSE:
         target = np.int64(0)
-    elif action[i] == BUY:
+    elif action == BUY:
         target = np.int64(1)
-    elif action[i] == SELL:
+    elif action == SELL:
         target = np.int64(-1)
     price = close[r] if rules[AT_CLOSE] != np.float64(0.0) else open[r]
     money, invested, entry = turned(
-        balance[i], stake[i], paid[i], held, target, price, slip[r], rules[COMMISSION], rules[SIZE]
-    )
+        balance, stake, paid, held, target, price, slip[r], rules[COMMISSION], rules[SIZE]
+    )  # fmt: skip
     if invested <= np.float64(0.0):  # nothing was opened
         target = np.int64(0)
     now = marked(money, invested, entry, target, close[r])
     n_bars = np.int64(0)
     if target != 0:
-        n_bars = bars_held[i] + 1 if target == held else np.int64(1)
-    if rules[LEGACY] != np.float64(0.0):
-        realised, n_fills = np.float64(0.0), np.int64(0)
-        if target != held:
-            if held != 0:
-                n_fills += 1
-                realised = left(balance[i], stake[i], paid[i], held, price, slip[r], rules[COMMISSION]) - balance[i]
-            if target != 0:
-                n_fills += 1
-        losing = now < money
-        reward[i] = np.float32(legacy_reward(before, now, realised, losing, n_fills, rules))
-    else:
-        reward[i] = np.float32(log_reward(before, now, rules))
-    highest = max(peak[i], now)
-    ended = stopped or r >= stop[i]
-    terminated[i] = stopped
-    truncated[i] = ended and not stopped
-    marked_equity[i] = now
-    target_position[i] = target
-    if ended:
-        observe_row(i, r, close[r], target, entry, n_bars, values, columns, scaling, rules, final_observation)
-        episode[i] += 1
-        k = episode[i] % starts.shape[1]
-        r = starts[i, k]
-        start[i] = r
-        stop[i] = stops[i, k]
-        money, invested, entry = rules[INITIAL_BALANCE], FLAT_STAKE, FLAT_PAID
-        now, highest = money, money
-        target, n_bars = np.int64(0), np.int64(0)
-    row[i] = r
-    position[i] = target
-    balance[i] = money
-    stake[i] = invested
-    paid[i] = entry
-    equity[i] = now
-    peak[i] = highest
-    bars_held[i] = n_bars
-    observe_row(i, r, close[r], target, entry, n_bars, values, columns, scaling, rules, observation)
+        n_bars = bars_held + 1 if target == held else np.int64(1)
+    return stopped, target, price, money, invested, entry, now, n_bars
 
 
 @kernel(
@@ -197,8 +159,44 @@ def step_market(
              marked_equity float64 and target_position int8 (n_environments,), after the step and before a new episode.
     NaN:     0 in an observation. Prices and slip are known.
     """
-    step_one(
-        i, action, open, close, slip, values, columns, scaling, rules, starts, stops, row, stop, start, episode,
-        position, balance, stake, paid, equity, peak, bars_held, observation, reward, terminated, truncated,
-        final_observation, marked_equity, target_position,
-    )  # fmt: skip
+    r, held, before = row[i] + 1, np.int64(position[i]), equity[i]
+    stopped, target, price, money, invested, entry, now, n_bars = advance(
+        action[i], r, held, balance[i], stake[i], paid[i], before, peak[i], bars_held[i], open, close, slip, rules
+    )
+    if rules[LEGACY] != np.float64(0.0):
+        realised, n_fills = np.float64(0.0), np.int64(0)
+        if target != held:
+            if held != 0:
+                n_fills += 1
+                realised = left(balance[i], stake[i], paid[i], held, price, slip[r], rules[COMMISSION]) - balance[i]
+            if target != 0:
+                n_fills += 1
+        losing = now < money
+        reward[i] = np.float32(legacy_reward(before, now, realised, losing, n_fills, rules))
+    else:
+        reward[i] = np.float32(log_reward(before, now, rules))
+    highest = max(peak[i], now)
+    ended = stopped or r >= stop[i]
+    terminated[i] = stopped
+    truncated[i] = ended and not stopped
+    marked_equity[i] = now
+    target_position[i] = target
+    if ended:
+        observe_row(i, r, close[r], target, entry, n_bars, values, columns, scaling, rules, final_observation)
+        episode[i] += 1
+        k = episode[i] % starts.shape[1]
+        r = starts[i, k]
+        start[i] = r
+        stop[i] = stops[i, k]
+        money, invested, entry = rules[INITIAL_BALANCE], FLAT_STAKE, FLAT_PAID
+        now, highest = money, money
+        target, n_bars = np.int64(0), np.int64(0)
+    row[i] = r
+    position[i] = target
+    balance[i] = money
+    stake[i] = invested
+    paid[i] = entry
+    equity[i] = now
+    peak[i] = highest
+    bars_held[i] = n_bars
+    observe_row(i, r, close[r], target, entry, n_bars, values, columns, scaling, rules, observation)

@@ -15,6 +15,7 @@ from numba import cuda, types
 
 from gpupipe.backtest import OutOfSample, PositionPath, PositionRules, Rules, backtest, backtest_positions
 from gpupipe.backtest.benchmarks import random_entries
+from gpupipe.estimators.torch.policy_weights import PolicyWeights
 from gpupipe.features.expressions import Across, lower
 from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import compute_bins, compute_features, feature_names
@@ -28,6 +29,7 @@ from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
 from tests.support.panels import random_panel
+from tests.support.policies import arrays_of_policy
 
 KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
 REGISTERS = json.loads(TABLE.read_text())
@@ -37,7 +39,7 @@ MORE_REGISTERS = 1.25
 # logf. A loss adds them up, hence the absolute tolerance. All other kernels agree bit for bit.
 TRANSCENDENTAL = {
     f"softmax.{name}" for name in ("activity_gradient", "softmax_gradient", "softmax_log_loss", "softmax_probability")
-}
+} | {"policy.policy_step"}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 # Kernels whose results must be equal on a CPU and a GPU: no contracted and no approximate instruction.
 EXACT = {
@@ -129,6 +131,13 @@ def gather_windows(X, scale):
         )  # fmt: skip
 
 
+def step_policy(rng):
+    """Two rows of a policy with two layers, whose states are not zero."""
+    weights = PolicyWeights.of(arrays_of_policy(2, 6, (5, 3)))
+    observations, states = rng.normal(size=(2, 5)), rng.uniform(-0.8, 0.8, (2, 2, 12))
+    weights.step(observations.astype(np.float32), *states.astype(np.float32))
+
+
 def moments_of_columns(X):
     """Moments of some rows and columns in blocks, the last of which is shorter, and one column is all NaN."""
     X = X.copy()
@@ -218,7 +227,11 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
         gather_windows(X, scale)
         moments_of_columns(X)
+<<<<<<< HEAD
         step_environments(X, scale)
+=======
+        step_policy(rng)
+>>>>>>> h_ppo
         run_backtests(panel)
     return calls
 

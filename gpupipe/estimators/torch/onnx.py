@@ -67,7 +67,10 @@ def add_policy(graph: OnnxGraph, observation: str, h: str, c: str, arrays: Array
     x, states, cells = observation, [], []
     for layer in range(sum(name.startswith("lstm.weight_hh") for name in arrays)):
         own = {name: arrays[f"lstm.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-        before, cell = (graph.add("Gather", [state, np.array(layer)], axis=0) for state in (h, c))
+        before, cell = (
+            graph.add("Squeeze", [graph.add("Gather", [state, np.array([layer])], axis=0), np.array([0])])
+            for state in (h, c)
+        )
         gates = graph.add("Gemm", [x, own["weight_ih"], own["bias_ih"] + own["bias_hh"]], transB=1)
         gates = graph.add("Gemm", [before, own["weight_hh"], gates], transB=1)
         size = own["weight_hh"].shape[1]

@@ -86,15 +86,9 @@ class StoredPolicy:
         from gpupipe.estimators.torch.network import load_arrays
         from gpupipe.estimators.torch.recurrent_policy import RecurrentPolicy
 
-        settings, generator = self.settings, torch.Generator().manual_seed(0)
-        policy = RecurrentPolicy(
-            len(self.observation),
-            len(self.actions),
-            settings.size,
-            settings.layers,
-            settings.heads,
-            generator=generator,
-        )
+        own, generator = self.settings, torch.Generator().manual_seed(0)
+        shape = len(self.observation), len(self.actions)
+        policy = RecurrentPolicy(*shape, own.size, own.layers, own.heads, generator=generator)
         load_arrays(policy, self.arrays)
         return policy
 

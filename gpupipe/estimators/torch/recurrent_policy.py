@@ -160,9 +160,10 @@ def in_one_tensor(policy: RecurrentPolicy) -> nn.Parameter:
 
 
 def _through(head: nn.ModuleList, x: Tensor) -> Tensor:
-    for layer in head[:-1]:
+    *hidden, output = head
+    for layer in hidden:
         x = nn.functional.linear(x, layer.weight, layer.bias).relu()
-    return nn.functional.linear(x, head[-1].weight, head[-1].bias)
+    return nn.functional.linear(x, output.weight, output.bias)
 
 
 def _head(

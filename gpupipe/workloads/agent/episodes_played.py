@@ -9,6 +9,7 @@ import numpy as np
 
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
 from gpupipe.kernels.environment import LEAST_EQUITY
+from gpupipe.workloads.agent.episodes import checked_rows
 from gpupipe.workloads.agent.market import Environments, Market
 
 STACKED = ("recurrent", "first", "second", "last")
@@ -49,12 +50,12 @@ def play(policies: Sequence[PolicyWeights], market: Market, episodes: Sequence[E
     shape = len(policies), len(episodes)
     n, longest = shape[0] * shape[1], max(last - first for first, last in episodes)
     weights = [asarray(np.stack([getattr(policy, name) for policy in policies])) for name in STACKED]
-    environments = _environments(market, list(episodes) * len(policies))
+    edges = [asarray(edge) for edge in checked_rows(market.n_rows, _edges(episodes), None, len(episodes))]
     one = policies[0]
-    state = xp.zeros((n, one.layers * one.size), np.float32)
-    scratch = [xp.zeros((n, one.n_work), np.float32), xp.zeros((n, one.n_actions), np.float32), xp.zeros(n, np.int64)]
-    positions, equity, steps = xp.zeros((n, longest), np.int8), xp.zeros(n, np.float64), xp.zeros(n, np.int64)
-    policy_episode(n, *weights, *environments.arguments(), state, state.copy(), *scratch, positions, equity, steps)
+    widths = market.width, one.layers * one.size, one.layers * one.size, one.n_work, one.n_actions
+    scratch = [xp.zeros((n, width), np.float32) for width in widths]
+    positions, equity, steps = xp.zeros((n, longest), np.int8), xp.empty(n, np.float64), xp.empty(n, np.int64)
+    policy_episode(n, *weights, *market.arguments(), *edges, *scratch, positions, equity, steps)
     to_host = market.device.to_host
     return Played(
         to_host(positions).reshape(*shape, longest),
@@ -88,7 +89,11 @@ def play_step_by_step(policies: Sequence[PolicyWeights], market: Market, episode
 
 def _environments(market: Market, episodes: Sequence[Episode]) -> Environments:
     """An environment for each episode, at its first row."""
-    first, last = np.array(episodes, np.int64).T
-    environments = Environments(market, len(episodes), (first, last))
+    environments = Environments(market, len(episodes), _edges(episodes))
     environments.reset()
     return environments
+
+
+def _edges(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray]:
+    first, last = np.array(episodes, np.int64).T
+    return first, last

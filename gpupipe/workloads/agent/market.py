@@ -135,6 +135,15 @@ class Market:
         low, high = np.where(constant, -1, low), np.where(constant, 1, high)  # a space needs a width
         return np.array([*low, -1, -1, 0], np.float32), np.array([*high, 1, 1, 1], np.float32)
 
+    def arguments(self) -> tuple[Any, ...]:
+        """What kernels/environment.py and kernels/episodes.py read of a market: open, close, slip, values, ... rules."""
+        scaler = self.scaler
+        scaling = np.stack([scaler.offset, scaler.scale, scaler.low, scaler.high])
+        return (
+            self.open, self.close, self.slip, self.features.values, self.columns, self.device.asarray(scaling),
+            self.device.asarray(self.rules.array()),
+        )  # fmt: skip
+
     def scaled(self, scaler: WindowScaler) -> Market:
         """The same market with another scaler; ValueError where it is for another number of columns."""
         if scaler.n_columns != self.scaler.n_columns:
@@ -210,12 +219,8 @@ class Environments:
             raise UserError(f"{n} environments: expected 1 or more")
         self.market, self.n, self.length = market, n, length
         self._rows = checked_rows(market.n_rows, rows or (market.first_row, market.n_rows - 1), length, n)
-        device, scaler = market.device, market.scaler
-        scaling = np.stack([scaler.offset, scaler.scale, scaler.low, scaler.high])
-        self._prices = (market.open, market.close, market.slip)
-        self._seen = (
-            market.features.values, market.columns, device.asarray(scaling), device.asarray(market.rules.array())
-        )  # fmt: skip
+        device = market.device
+        self._market = market.arguments()
         self._state = {name: device.xp.zeros(n, kind) for name, kind in STATE.items()}
         self._step = self.new_step()
         self._began = False
@@ -257,7 +262,8 @@ class Environments:
         """float32 (n, width): the observation of each environment now."""
         observation = self.market.device.xp.empty((self.n, self.market.width), np.float32)
         account = (self._state[name] for name in ("row", "position", "paid", "bars_held"))
-        kernel.observe(self.n, self.market.close, *self._seen, *account, observation)
+        _, close, _, *seen = self._market
+        kernel.observe(self.n, close, *seen, *account, observation)
         return observation
 
     def step(self, actions: Any, into: Step | None = None) -> Step:
@@ -277,19 +283,12 @@ class Environments:
         result = self._step if into is None else into
         if into is not None:
             self._check(into)
-        kernel.step_market(self.n, actions, *self.arguments(result))
-        return result
-
-    def arguments(self, into: Step | None = None) -> tuple[Any, ...]:
-        """The arguments of `kernels.environment.step_market` after the actions: bars, features, rules, state, outputs.
-
-        into: the arrays for the outputs; None: the environments' own.
-        """
-        out = self._step if into is None else into
-        return (
-            *self._prices, *self._seen, self._starts, self._stops, *self._state.values(), out.observation, out.reward,
-            out.terminated, out.truncated, out.final_observation, out.equity, out.position,
+        kernel.step_market(
+            self.n, actions, *self._market, self._starts, self._stops, *self._state.values(), result.observation,
+            result.reward, result.terminated, result.truncated, result.final_observation, result.equity,
+            result.position,
         )  # fmt: skip
+        return result
 
     @property
     def n_observations(self) -> int:
