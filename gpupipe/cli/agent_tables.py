@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.cli.summary_tables import SummaryTables
-from gpupipe.cli.tables import names_of
 from gpupipe.config import Config
 
 if TYPE_CHECKING:
@@ -27,6 +25,9 @@ def plan_sentence(settings: Config, steps: Sequence[Any]) -> str:
 def show(to: Console, whole: Mapping[str, Any], out: str) -> None:
     """Print the iterations, the chain of sealed tests beside buy and hold, and the savings."""
     from rich.table import Table
+
+    from gpupipe.cli.summary_tables import SummaryTables
+    from gpupipe.cli.tables import names_of
 
     agent = whole["agent"]
     table = Table(box=None, pad_edge=False, title="iterations", title_justify="left", title_style="")

@@ -21,12 +21,14 @@ from gpupipe.features.formulas import FEATURES
 from gpupipe.features.matrix import compute_bins, compute_features, feature_names
 from gpupipe.kernels import environment, operations
 from gpupipe.kernels.compile import Kernel, all_kernels
+from gpupipe.kernels.episodes import policy_episode
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 from gpupipe.kernels.windows import column_moments, scaled_windows
 from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
+from gpupipe.workloads.agent.episodes_played import STACKED
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
 from tests.support.panels import random_panel
 from tests.support.policies import arrays_of_policy
@@ -39,8 +41,10 @@ MORE_REGISTERS = 1.25
 # logf. A loss adds them up, hence the absolute tolerance. All other kernels agree bit for bit.
 TRANSCENDENTAL = {
     f"softmax.{name}" for name in ("activity_gradient", "softmax_gradient", "softmax_log_loss", "softmax_probability")
-} | {"policy.policy_step"}
+} | {"policy.policy_step", "episodes.policy_episode"}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+# Bytes that a kernel may keep outside of registers: some addresses, read once a row beside 100,000 products.
+SPILLED = {"episodes.policy_episode": 96}
 # Kernels whose results must be equal on a CPU and a GPU: no contracted and no approximate instruction.
 EXACT = {
     "barriers.barrier_prices",
@@ -98,7 +102,7 @@ def test_kernel_compiles_for_the_architecture_and_stays_in_registers(cc, name):
         assert not re.search(r"\bfma\.|\.approx|div\.full", ptx)
     resources = resources_of(ptx, cc)
     spilled = {key: resources[key] for key in ("stack", "spill_stores", "spill_loads")}
-    assert spilled == {"stack": 0, "spill_stores": 0, "spill_loads": 0}
+    assert max(spilled.values()) <= SPILLED.get(name, 0), spilled
     limit = REGISTERS[name][arch_of(cc)] * MORE_REGISTERS
     assert resources["registers"] <= limit, "more registers than in the table: if intended, regenerate the table"
 
@@ -175,6 +179,26 @@ def step_environments(X, scale):
         assert state[3].max() > 1
 
 
+def play_episodes(X, scale):
+    """Two policies on three episodes, one of which a drawdown stop ends, with fills at opens and at closes."""
+    rng = np.random.default_rng(4)
+    close = (100 * np.exp(np.cumsum(rng.normal(0, 0.05, len(X))))).astype(np.float32)
+    columns, edges = np.array([6, 0]), np.array([[0, 12], [3, 4], [9, 19]])
+    policies = [PolicyWeights.of(arrays_of_policy(1, 6, (5, 3))), PolicyWeights.of(arrays_of_policy(1, 6, (5, 3)))]
+    weights = [np.concatenate([getattr(policy, name) for policy in policies]) for name in STACKED]
+    weights[3][len(weights[3]) // 2 :] *= 50
+    scaling = np.stack([X[0], scale, scale * 0 - 1, scale * 0 + 1]).astype(np.float32)[:, :2].copy()
+    n, one = 6, policies[0]
+    for at_close in (0, 1):
+        rules = np.array([at_close, 1e-3, 2.0, 1000.0, 0.9, 300.0, 4.0, 0, 100.0, 1.0])
+        seen = [np.roll(close, 1), close, rng.uniform(0, 1e-3, len(X)), X, columns, scaling, rules]
+        scratch = np.zeros((n, 2 * one.size + one.n_actions + one.n_work), np.float32)
+        policy_episode(
+            n, *weights, *seen, edges, np.int64(one.size), np.int64(one.n_actions), np.zeros((n, 5), np.float32),
+            scratch, np.zeros((n, 12), np.int8), np.zeros((n, 2)),
+        )  # fmt: skip
+
+
 def recorded_calls() -> list[tuple[str, int, list, list]]:
     """(kernel, n, arguments before, arguments after) of calls of the compiled loops on small panels."""
     calls = []
@@ -227,11 +251,9 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
         gather_windows(X, scale)
         moments_of_columns(X)
-<<<<<<< HEAD
         step_environments(X, scale)
-=======
         step_policy(rng)
->>>>>>> h_ppo
+        play_episodes(X, scale)
         run_backtests(panel)
     return calls
 

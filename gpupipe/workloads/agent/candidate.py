@@ -6,15 +6,16 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpupipe.estimators.torch.checkpoint import Checkpoint
-from gpupipe.estimators.torch.network import arrays_of
-from gpupipe.estimators.torch.recurrent_ppo import Trainer
 from gpupipe.workloads.agent.schedule import Values, converged, evaluation_interval, values_at
 from gpupipe.workloads.agent.settings import AgentSettings
+
+if TYPE_CHECKING:
+    from gpupipe.estimators.torch.recurrent_ppo import Trainer
 
 Arrays = Mapping[str, np.ndarray]
 BEST = "best/"  # before the names of the best policy's arrays in a checkpoint
@@ -119,6 +120,8 @@ def _judge(
     evaluate: Callable[[Arrays], float],
 ) -> Arrays:
     """Evaluate the policy; the arrays of the best one so far."""
+    from gpupipe.estimators.torch.network import arrays_of
+
     began = time.perf_counter()
     policy = arrays_of(trainer.policy)
     score = evaluate(policy)

@@ -49,18 +49,21 @@ def play(policies: Sequence[PolicyWeights], market: Market, episodes: Sequence[E
     xp, asarray = market.device.xp, market.device.asarray
     shape = len(policies), len(episodes)
     n, longest = shape[0] * shape[1], max(last - first for first, last in episodes)
-    weights = [asarray(np.stack([getattr(policy, name) for policy in policies])) for name in STACKED]
-    edges = [asarray(edge) for edge in checked_rows(market.n_rows, _edges(episodes), None, len(episodes))]
+    weights = [asarray(np.concatenate([getattr(policy, name) for policy in policies])) for name in STACKED]
+    edges = asarray(np.stack(checked_rows(market.n_rows, _edges(episodes), None, len(episodes)), axis=1))
     one = policies[0]
-    widths = market.width, one.layers * one.size, one.layers * one.size, one.n_work, one.n_actions
-    scratch = [xp.zeros((n, width), np.float32) for width in widths]
-    positions, equity, steps = xp.zeros((n, longest), np.int8), xp.empty(n, np.float64), xp.empty(n, np.int64)
-    policy_episode(n, *weights, *market.arguments(), *edges, *scratch, positions, equity, steps)
+    n_state, n_actions = one.layers * one.size, one.n_actions
+    scratch = xp.zeros((n, 2 * n_state + n_actions + one.n_work), np.float32)
+    positions, result = xp.zeros((n, longest), np.int8), xp.empty((n, 2), np.float64)
+    policy_episode(
+        n, *weights, *market.arguments(), edges, np.int64(n_state), np.int64(n_actions),
+        xp.empty((n, market.width), np.float32), scratch, positions, result,
+    )  # fmt: skip
     to_host = market.device.to_host
     return Played(
         to_host(positions).reshape(*shape, longest),
-        to_host(equity).reshape(shape) / market.rules.initial_balance,
-        to_host(steps).reshape(shape),
+        to_host(result)[:, 0].reshape(shape) / market.rules.initial_balance,
+        to_host(result)[:, 1].astype(np.int64).reshape(shape),
     )
 
 

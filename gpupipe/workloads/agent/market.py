@@ -136,7 +136,7 @@ class Market:
         return np.array([*low, -1, -1, 0], np.float32), np.array([*high, 1, 1, 1], np.float32)
 
     def arguments(self) -> tuple[Any, ...]:
-        """What kernels/environment.py and kernels/episodes.py read of a market: open, close, slip, values, ... rules."""
+        """What kernels/environment.py and kernels/episodes.py read of a market: open, close, ... rules."""
         scaler = self.scaler
         scaling = np.stack([scaler.offset, scaler.scale, scaler.low, scaler.high])
         return (
