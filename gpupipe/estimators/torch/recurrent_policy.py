@@ -28,7 +28,7 @@ class RecurrentPolicy(nn.Module):
         >>> h, c = policy.zero_state(5)
         >>> logits, value, h, c = policy.step(torch.zeros(5, 9), h, c)
         >>> logits.shape, value.shape, sum(weights.numel() for weights in policy.parameters())
-        (torch.Size([5, 4]), torch.Size([5]), 91973)
+        (torch.Size([5, 4]), torch.Size([5]), 92005)
 
     Source: CleanRL, ppo_atari_lstm.py, and Stable-Baselines3, RecurrentPPO, for the form of the network.
     """

@@ -1,0 +1,44 @@
+"""The benchmark of the agent's training: every step on a few updates, curves, and what is missing said in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.agent import __main__ as bench
+from bench.agent import curves
+
+
+def test_curves_are_compared_by_seed():
+    same = curves.paired_difference([10.0, 20.0, 30.0], [11.0, 19.0, 30.0])
+    assert same["difference"] == 0 and same["interval"][0] < 0 < same["interval"][1] and same["as_good"]
+    worse = curves.paired_difference([10.0, 20.0, 30.0], [20.0, 31.0, 40.0])
+    assert worse["interval"][1] < 0 and not worse["as_good"]
+    assert curves.paired_difference([1.0], [2.0])["as_good"] is None
+    assert curves.area([10.0, None, 30.0]) == 20
+
+
+def test_unknown_steps_are_refused():
+    with pytest.raises(SystemExit, match="no step other; there are cartpole"):
+        bench.main(["--steps", "other"])
+
+
+def test_our_curve_has_the_episodes_of_each_update():
+    pytest.importorskip("torch", reason="torch is not installed (the extra torch)")
+    from bench.agent import cartpole
+
+    ended = cartpole.ours(cartpole.SETTINGS, seed=1, total_steps=2048)
+    assert [item.steps for item in ended] == [1024, 2048] and all(item.episodes > 10 for item in ended)
+    assert ended == cartpole.ours(cartpole.SETTINGS, seed=1, total_steps=2048)
+
+
+def test_every_step_adds_its_lines(tmp_path):
+    pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed (the extra bench)")
+    out = tmp_path / "lines.jsonl"
+    options = ["--seeds", "1", "--total-steps", "1024", "--trained-steps", "1024", "--times", "1", "--out", str(out)]
+    assert bench.main(options) == 0
+    lines = [json.loads(text) for text in out.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["physics", "curve", "curve", "learning", "pace"]
+    assert lines[0]["largest_difference"] < 1e-12
+    assert lines[-1]["ratio"] > 0 and set(lines[-1]["libraries"]) >= {"sb3-contrib", "torch"}
