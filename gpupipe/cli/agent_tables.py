@@ -45,7 +45,7 @@ def show(to: Console, whole: Mapping[str, Any], out: str) -> None:
     for sentence in savings_sentences(agent["optimisations"]):
         to.print(sentence)
     SummaryTables(to, dict(whole), names_of(()), ()).show_time()
-    to.print(f"{out}: positions, trades, equity and history (Parquet), iterations/*/policy.safetensors")
+    to.print(f"{out}: positions, trades, equity and training (Parquet), iterations/*/policy.safetensors")
 
 
 def _show_sealed(to: Console, sealed: Mapping[str, Any]) -> None:

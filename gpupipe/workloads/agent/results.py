@@ -22,7 +22,7 @@ from gpupipe.workloads.agent.iteration import IterationResult
 from gpupipe.workloads.agent.market import ACTIONS, Market
 from gpupipe.workloads.agent.windows import Iteration
 
-POSITIONS, TRADES, EQUITY, HISTORY = "positions.parquet", "trades.parquet", "equity.parquet", "history.parquet"
+POSITIONS, TRADES, EQUITY, HISTORY = "positions.parquet", "trades.parquet", "equity.parquet", "training.parquet"
 OPTIMIZATION = "optimization_summary.json"
 FOLDER = "iterations"
 
