@@ -158,10 +158,11 @@ def _attribute(option: str) -> str:
 
 def run(request: AgentRequest) -> int:
     """Train, test, publish, and show what came of it; UserError for what the user must mend."""
+    from gpupipe.artifacts.onnx import export
     from gpupipe.cli import agent_tables, console
     from gpupipe.pipeline import job
     from gpupipe.workloads.agent import AGENT as WORKLOAD
-    from gpupipe.workloads.agent import upkeep
+    from gpupipe.workloads.agent import upkeep, versions
 
     asked = request.job
     if request.cache:
@@ -169,6 +170,8 @@ def run(request: AgentRequest) -> int:
     if request.resume:
         upkeep.require_begun(asked.out)
     settings = asked.settings()
+    if request.onnx:
+        export.require()
     to = console.console(asked.silent)
     WORKLOAD.require(settings, job.JobOptions())
     panel, report = asked.read(settings, to, WORKLOAD.kernels_of(settings))
@@ -183,6 +186,8 @@ def run(request: AgentRequest) -> int:
 
         output.print_json_file(pathlib.Path(asked.out) / summary.JSON)
     agent_tables.show(to, whole, asked.out)
+    for sentence in versions.write_version(asked.out, panel, settings, request.onnx).sentences():
+        to.print(sentence)
     if not worked:
         to.print(
             f"Nothing to do: {asked.out} holds this run (same data, settings, code and versions); every file checked."
