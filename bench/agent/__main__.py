@@ -1,6 +1,10 @@
-"""PPO with an LSTM against sb3-contrib's RecurrentPPO: `python -m bench.agent --steps cartpole --out LINES.jsonl`.
+"""The agent against its peers: `python -m bench.agent [--steps environment,cartpole] --out LINES.jsonl`.
 
-    cartpole   CartPole without velocities: both physics, learning curves of five seeds, then steps a second
+    environment  the market's kernel against a Gymnasium environment in Python: equality, then steps a second
+    cartpole     PPO against sb3-contrib's RecurrentPPO on CartPole without velocities: both physics, learning curves of
+                 five seeds, then steps a second
+    planted      walk-forwards on a market with a planted signal, against an oracle that reads it; and without one
+    seven        the seven optimisations against the original way, to the same validation score; each left out in turn
 
 --steps chooses. --out LINES.jsonl gets each measurement as it ends. The last lines are JSON, one a measurement. It
 needs the extras torch and bench.
@@ -14,15 +18,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from bench import runs
-from bench.agent import cartpole
+from bench.agent import cartpole, environment, planted, seven
 from bench.runs import Line
 
-# A step gives its lines as they are measured; further ones are added here, such as training on the market.
-STEPS: dict[str, Callable[[argparse.Namespace], Iterator[Line]]] = {"cartpole": cartpole.lines}
-PACKAGES = (
-    ("torch", "torch"), ("gymnasium", "gymnasium"), ("stable_baselines3", "stable-baselines3"),
-    ("sb3_contrib", "sb3-contrib"),
-)  # fmt: skip
+# A step gives its lines as they are measured.
+STEPS: dict[str, Callable[[argparse.Namespace], Iterator[Line]]] = {
+    "environment": environment.lines, "cartpole": cartpole.lines, "planted": planted.lines, "seven": seven.lines,
+}  # fmt: skip
+PACKAGES = {
+    "environment": (("gymnasium", "gymnasium"),),
+    "cartpole": (
+        ("torch", "torch"), ("gymnasium", "gymnasium"), ("stable_baselines3", "stable-baselines3"),
+        ("sb3_contrib", "sb3-contrib"),
+    ),
+    "planted": (("torch", "torch"),),
+    "seven": (("torch", "torch"),),
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in chosen.steps if name not in STEPS]:
         raise SystemExit(f"no step {', '.join(unknown)}; there are {', '.join(STEPS)}")
     try:
-        versions = dict(runs.library(*names)[1].rsplit(" ", 1) for names in PACKAGES)
+        versions = dict(runs.library(*names)[1].rsplit(" ", 1) for step in chosen.steps for names in PACKAGES[step])
     except runs.SkippedError as error:
         raise SystemExit(f'{error}: pip install -e ".[cpu,torch,bench]"') from None
     measured = ({"step": name, **line} for name in chosen.steps for line in STEPS[name](chosen))
@@ -40,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     options = runs.options(__doc__, times=30)
     options.add_argument("--steps", type=runs.numbers(str), default=list(STEPS))
+    options.add_argument("--data", help="bars of one instrument for the step environment (default: made ones)")
     options.add_argument("--seeds", type=int, default=5, help="trainings of each side: seeds 1, 2, ...")
     options.add_argument("--total-steps", type=int, default=60_000, help="of a training, of all environments together")
     options.add_argument("--trained-steps", type=int, default=20_000, help="of both sides, before steps are timed")

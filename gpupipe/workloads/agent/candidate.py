@@ -25,11 +25,12 @@ VALUES = ("learning_rate", "epochs", "entropy", "clip")
 
 @dataclass
 class Progress:
-    """How far a candidate is; all but `seconds` is the same in every run of equal input.
+    """How far a candidate is; all but `seconds` and `clock` is the same in every run of equal input.
 
     scores, at: of its evaluations, and after how many steps.  best: number of the best evaluation.
     updates: what each update did.  next_evaluation: after how many steps.
-    seconds: of training and of evaluating so far, in all processes that have worked on it.
+    seconds: of training and of evaluating so far, in all processes that have worked on it.  clock: their sum at each
+        evaluation.
     """
 
     scores: list[float] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Progress:
     updates: list[dict[str, Any]] = field(default_factory=list)
     next_evaluation: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"training": 0.0, "evaluation": 0.0})
+    clock: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def _judge(
     progress.seconds["evaluation"] += time.perf_counter() - began
     progress.scores.append(score)
     progress.at.append(trainer.steps)
+    progress.clock.append(sum(progress.seconds.values()))
     if progress.best < 0 or score > progress.scores[progress.best]:
         progress.best = len(progress.scores) - 1
         best = policy

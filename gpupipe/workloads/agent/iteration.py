@@ -35,7 +35,8 @@ class IterationResult:
     policy: arrays of the chosen policy, by name.  scaler: of its observations, as `WindowScaler.as_dict` gives it.
     positions: int8 (n_test,), decided in each row of the test; flat in its last row, so that tests do not overlap.
     candidates: what each candidate did, as JSON holds it.  chosen: the number of the best.
-    counts: of the seven optimisations.  seconds: by part; they differ from run to run, and nothing depends on them.
+    counts: of the seven optimisations.  seconds: by part.  clock: seconds at each evaluation of the chosen candidate.
+        They differ from run to run, and nothing depends on them.
 
         >>> candidates = [{"score": 0.01}, {"score": 0.03}]
         >>> IterationResult({}, {}, np.int8([1, 0]), candidates, 1, {}).score
@@ -49,6 +50,7 @@ class IterationResult:
     chosen: int
     counts: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    clock: Sequence[float] = ()
 
     @property
     def score(self) -> float:
@@ -101,6 +103,7 @@ def run(
             "cache_found": counts.found,
         },
         seconds=seconds,
+        clock=tuple(trained[chosen].progress.clock),
     )
 
 

@@ -159,7 +159,7 @@ def save(store: Store, result: IterationResult) -> dict[str, Any]:
     arrays["positions"] = save_array(store, result.positions)
     return {
         "arrays": arrays, "scaler": result.scaler, "candidates": list(result.candidates), "chosen": result.chosen,
-        "counts": dict(result.counts), "seconds_by_part": dict(result.seconds),
+        "counts": dict(result.counts), "seconds_by_part": dict(result.seconds), "clock": list(result.clock),
     }  # fmt: skip
 
 
@@ -170,5 +170,5 @@ def load(store: Store, record: Mapping[str, Any]) -> IterationResult:
     policy = {name.removeprefix("policy/"): array for name, array in arrays.items()}
     return IterationResult(
         policy, record["scaler"], positions, record["candidates"], record["chosen"], record["counts"],
-        record["seconds_by_part"],
+        record["seconds_by_part"], tuple(record["clock"]),
     )  # fmt: skip

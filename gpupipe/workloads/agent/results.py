@@ -92,6 +92,7 @@ def _row(panel: Any, iteration: Iteration, result: IterationResult, growth: floa
         "stopped": [candidate["stopped"] for candidate in result.candidates],
         "evaluations": len(chosen["evaluations"]), "warm": result.counts["warm"], "budget": result.counts["budget"],
         "seconds": dict(result.seconds),
+        "clock": [[at, found["score"]] for at, found in zip(result.clock, chosen["evaluations"], strict=True)],
     }  # fmt: skip
 
 
