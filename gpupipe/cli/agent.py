@@ -35,7 +35,7 @@ OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "--validation-size": ("agent__validation_size", float, "share of the window that chooses the policy (0.2)"),
     "--eval-freq": ("agent__eval_freq", int, "steps between two evaluations, at first (5000)"),
     "--early-stopping-patience": (
-        "agent__early_stopping_patience", int, "evaluations without a gain after which a candidate stops (3)"
+        "agent__early_stopping_patience", int, "times --eval-freq steps without a gain, then a candidate stops (3)"
     ),
     "--convergence-threshold": ("agent__convergence_threshold", float, "the least gain that counts (0.001)"),
     "--parallel-candidates": ("agent__candidates", int, "policies trained side by side; the best on validation stays"),

@@ -92,9 +92,9 @@ def train(
         best = _judge(trainer, settings, progress, best, evaluate)
     stopped = TIMESTEPS
     while True:
-        patience, threshold = settings.early_stopping_patience, settings.convergence_threshold
+        patience = settings.early_stopping_patience * settings.eval_freq
         may_stop = settings.convergence_stop and trainer.steps >= min(settings.min_timesteps, budget)
-        if may_stop and converged(progress.scores, patience, threshold):
+        if may_stop and converged(progress.scores, progress.at, patience, settings.convergence_threshold):
             stopped = CONVERGED
             break
         if trainer.steps >= budget:

@@ -80,7 +80,7 @@ class AgentSettings:
     validation_episodes: int = 4  # into which the validation bars are cut
     episode_length: int = 0  # steps of an episode in training, at random places; 0: a quarter of the training bars
     eval_freq: int = 5_000  # steps between two evaluations, at first
-    early_stopping_patience: int = 3  # evaluations without a gain after which a candidate stops
+    early_stopping_patience: int = 3  # times eval_freq steps without a gain after which a candidate stops
     convergence_threshold: float = 0.001  # the least gain that counts, in the mean log-growth of a validation episode
     candidates: int = 1  # policies that are trained side by side, by other seeds; the best on validation is kept
     adaptive_timesteps: bool = True  # (1) fewer timesteps in later iterations

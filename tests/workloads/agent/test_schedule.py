@@ -36,11 +36,13 @@ def test_evaluations_come_more_often_as_gains_get_small():
     assert schedule.evaluation_interval(scores, 4_000, 0.001, denser=False) == 4_000
 
 
-@pytest.mark.parametrize("patience", [1, 2, 5])
-def test_it_has_converged_after_as_many_evaluations_without_a_gain(patience):
-    scores = [0.0, 0.3]
-    for n in range(patience):
-        assert not schedule.converged(scores, patience, 0.001), n
+@pytest.mark.parametrize("often", [1, 2, 4])
+def test_it_has_converged_after_as_many_steps_without_a_gain_however_often_it_evaluates(often):
+    scores, at = [0.0, 0.3], [0, 100]
+    for steps in range(100 // often, 301, 100 // often):
+        assert not schedule.converged(scores, at, 300, 0.001), steps
         scores.append(0.3)
-    assert schedule.converged(scores, patience, 0.001)
-    assert not schedule.converged([*scores, 0.4], patience, 0.001)  # it never ends for good
+        at.append(100 + steps)
+    assert schedule.converged(scores, at, 300, 0.001)
+    assert not schedule.converged([*scores, 0.4], [*at, 500], 300, 0.001)  # it never ends for good
+    assert not schedule.converged([], [], 300, 0.001)
