@@ -22,6 +22,7 @@ from gpupipe.store.content_store import Store, sha256, sha256_of
 from gpupipe.workloads.agent import iteration as iteration_run
 from gpupipe.workloads.agent.cache import CacheCounts, EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
+from gpupipe.workloads.agent.market import fills_of
 from gpupipe.workloads.agent.settings import DAY_NS, SECTIONS, original
 from gpupipe.workloads.agent.windows import Iteration, iterations
 
@@ -38,7 +39,7 @@ def walk_forward(panel: Panel, settings: Config) -> tuple[Iteration, ...]:
 
 
 def require_tradable(panel: Panel, settings: Config) -> None:
-    """UserError for several symbols, and for a gap of more than `market.most_gap_days`."""
+    """UserError for several symbols, for a gap of more than `market.most_gap_days`, and for costs that are not known."""
     if panel.n_symbols != 1:
         raise UserError(
             f"the agent trades one instrument, and the data hold {panel.n_symbols}: name it, as --symbol "
@@ -53,6 +54,7 @@ def require_tradable(panel: Panel, settings: Config) -> None:
             f"{time_text(int(time_ns[at + 1]))}: a position would be held through it. Give the bars of one side of the "
             f"gap, or allow it by --set market.most_gap_days={np.ceil(longest / DAY_NS):g}"
         )
+    fills_of(panel, **settings.market.rules())
 
 
 def kernels_of(settings: Config) -> tuple[str, ...]:
