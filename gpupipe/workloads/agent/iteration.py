@@ -117,7 +117,8 @@ def compare(
     fast: all policies on all episodes in one call; else one step of one episode after the other. Both give the same
     scores, to the last bit.
     """
-    episodes = [(part.begin, part.end - 1) for part in validation.parts(n_episodes) if part.n > 1]
+    parts = validation.parts(min(n_episodes, validation.n // 2))  # an episode has two rows or more
+    episodes = [(part.begin, part.end - 1) for part in parts]
     played = (play if fast else play_step_by_step)(policies, market, episodes)
     return [float(score) for score in played.growth.mean(axis=1)]
 
