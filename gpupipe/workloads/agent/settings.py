@@ -12,6 +12,10 @@ from gpupipe.workloads.agent.rules import CHOICES
 
 DAY_NS = 86_400_000_000_000
 SECTIONS = ("market", "agent", "ppo")
+LEAST = {
+    "total_timesteps": 1, "min_timesteps": 1, "step_size": 2, "validation_episodes": 1, "eval_freq": 1,
+    "early_stopping_patience": 1, "candidates": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,9 @@ class AgentSettings:
 
     def problem(self) -> tuple[str, str] | None:
         """The field that cannot be used, and what is expected of it."""
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                return name, f"{least} or more"
         if self.min_timesteps > self.total_timesteps:
             return "min_timesteps", f"at most total_timesteps, {self.total_timesteps}"
         if not 0 < self.validation_size < 1:
