@@ -1,4 +1,4 @@
-"""A whole run: its files, that positions are what the policies decide, what is reused, and that no bar is seen early."""
+"""A whole run: its files, positions that are what its policies decide, what is reused, and no bar that is seen early."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_the_files_of_a_run(finished):
     assert named == there - {"manifest.json", "run.jsonl"}
     assert [row["name"] for row in whole["agent"]["iterations"]] == [it.name for it in tests]
     assert whole["units"]["step"] == {"made": 3, "reused": 0}
-    assert [row["path"] for row in whole["agent"]["sealed"]["statistics"]][0] == "agent"
+    assert whole["agent"]["sealed"]["statistics"][0]["path"] == "agent"
     training = rows_of(out, "training.parquet")
     assert {row["kind"] for row in training} == {"update", "evaluation"}
     assert {row["iteration"] for row in training} == {0, 1, 2}
 
 
 def test_positions_are_what_the_stored_policies_decide_step_by_step(finished):
-    out, whole = finished
+    out = finished[0]
     bars, settings = made_bars(N_ROWS), small_settings("market.max_drawdown=0.1")
     found, positions = [], pq.read_table(out / "positions.parquet")
     for it in recipe.walk_forward(bars, settings):
