@@ -157,6 +157,11 @@ def original(settings: Config) -> Config:
     return settings.replace(agent=agent, ppo=ppo)
 
 
+def trained(settings: Config) -> Config:
+    """The settings with which a run trains: those of the original way where it was chosen."""
+    return original(settings) if settings.agent.original else settings
+
+
 def catalogue() -> Catalogue:
     """What the settings of agent may hold.
 

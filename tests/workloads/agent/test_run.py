@@ -1,4 +1,4 @@
-"""A whole run: its files, positions that are what its policies decide, what is reused, and no bar that is seen early."""
+"""A whole run: its files, positions that are what its policies decide, what is reused, no bar that is seen early."""
 
 from __future__ import annotations
 
