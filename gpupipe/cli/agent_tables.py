@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def plan_sentence(settings: Config, steps: Sequence[Any]) -> str:
     """What a run will do, in a sentence."""
-    agent = settings.agent
+    from gpupipe.workloads.agent.settings import trained
+
+    agent = trained(settings).agent
     each = f"{agent.candidates} candidates" if agent.candidates > 1 else "one policy"
     both = ", and the original way on the same bars" if agent.benchmark else ""
     return (

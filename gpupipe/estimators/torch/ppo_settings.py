@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+COUNTS = ("n_environments", "rollout", "sequence", "epochs", "minibatch", "size", "layers")
+
 
 @dataclass(frozen=True)
 class PPOSettings:
@@ -49,6 +51,11 @@ class PPOSettings:
 
     def problem(self) -> tuple[str, str] | None:
         """The field that cannot be used, and what is expected of it."""
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                return name, "1 or more"
+        if len(self.heads) != 2 or min(self.heads) < 1:
+            return "heads", "two widths, as 64,32"
         if self.rollout % self.sequence:
             return "sequence", f"a divisor of rollout, {self.rollout}"
         if self.minibatch % self.sequence:

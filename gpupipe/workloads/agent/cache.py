@@ -15,7 +15,7 @@ from gpupipe.data import data_hash
 from gpupipe.data.panel import Panel
 from gpupipe.estimators.torch.scaler import WindowScaler
 from gpupipe.features.matrix import Features, compute_features, feature_names, hash_of
-from gpupipe.store.cache import Request, ResultCache, load_array, save_array
+from gpupipe.store.cache import Cached, Request, ResultCache, load_array, save_array
 from gpupipe.store.content_store import Store
 from gpupipe.workloads.agent.market import Market
 from gpupipe.workloads.agent.windows import Rows
@@ -31,25 +31,21 @@ class CacheCounts:
     """What was asked of a cache, and what it cost.
 
     asked, found: requests, and those that were answered without computing.  seconds: of computing.
+    saved: seconds that the found ones took when they were computed.
 
-    >>> CacheCounts(asked=4, found=3, seconds=0.5).hit_rate, CacheCounts(4, 3, 0.5).saved_s
-    (0.75, 1.5)
+    >>> CacheCounts(asked=4, found=3, seconds=0.5).hit_rate
+    0.75
     """
 
     asked: int = 0
     found: int = 0
     seconds: float = 0.0
+    saved: float = 0.0
 
     @property
     def hit_rate(self) -> float | None:
         """Share of the requests that were found; None without one."""
         return self.found / self.asked if self.asked else None
-
-    @property
-    def saved_s(self) -> float | None:
-        """What the found ones would have cost, by the mean of the computed ones; None where none was computed."""
-        computed = self.asked - self.found
-        return self.found * self.seconds / computed if computed else None
 
 
 class EnvironmentCache:
@@ -66,7 +62,7 @@ class EnvironmentCache:
         self.panel, self.settings, self.on = panel, settings, on
         self.names = feature_names(settings.features.names)
         self._results = ResultCache(store, run_key)
-        self._memory: dict[str, Any] = {}
+        self._memory: dict[str, Cached] = {}
         self._lock = threading.Lock()
         self._data = data_hash(panel) if on else ""
 
@@ -100,8 +96,7 @@ class EnvironmentCache:
     ) -> Any:
         """A value from memory, else from the store, else computed."""
         if name in self._memory:
-            counts.found += 1
-            return self._memory[name]
+            return _found(self._memory[name], counts)
         formulas = hash_of(self.names, _definitions(self.names))
         request = Request(name, {"data": self._data, "features": formulas, "device": self.panel.device.kind, **parts})
         store = self._results.store
@@ -109,11 +104,10 @@ class EnvironmentCache:
             KIND, request, make, lambda value: save(store, value), lambda record: load(store, record)
         )
         assert result is not None, "a run computes missing results"
+        self._memory[name] = result
         if result.reused:
-            counts.found += 1
-        else:
-            counts.seconds += result.seconds
-        self._memory[name] = result.value
+            return _found(result, counts)
+        counts.seconds += result.seconds
         return result.value
 
     def _market(self, features: Features | None = None) -> Market:
@@ -141,6 +135,13 @@ class EnvironmentCache:
     def _load_features(self, store: Store, record: dict[str, Any]) -> Market:
         values = self.panel.device.asarray(load_array(store, record["arrays"]["values"]))
         return self._market(Features(values, self.names, _definitions(self.names), self.panel))
+
+
+def _found(result: Cached, counts: CacheCounts) -> Any:
+    """The value of a result that is there, which is counted."""
+    counts.found += 1
+    counts.saved += result.seconds
+    return result.value
 
 
 def _definitions(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -91,13 +91,11 @@ def train(
     elif warm:
         best = _judge(trainer, settings, progress, best, evaluate)
     stopped = TIMESTEPS
-    while True:
+    while trainer.steps < budget:
         patience = settings.early_stopping_patience * settings.eval_freq
-        may_stop = settings.convergence_stop and trainer.steps >= min(settings.min_timesteps, budget)
+        may_stop = settings.convergence_stop and trainer.steps >= settings.min_timesteps
         if may_stop and converged(progress.scores, progress.at, patience, settings.convergence_threshold):
             stopped = CONVERGED
-            break
-        if trainer.steps >= budget:
             break
         values = values_at(trainer.steps / budget, base, settings.progressive)
         trainer.set(**{name: getattr(values, name) for name in VALUES})

@@ -76,7 +76,8 @@ def run(
     agent = settings.agent
     budget = timesteps(agent.total_timesteps, agent.min_timesteps, iteration.number, agent.adaptive_timesteps)
     at_once = max(1, min(agent.candidates, threads))
-    market = market_of(iteration, cache, counts)
+    # With a cache, the key of the iteration has asked for its market before.
+    market = market_of(iteration, cache, CacheCounts() if cache.on else counts)
     each = max(1, threads // at_once)
     work = functools.partial(_train, iteration, settings, (cache, counts), before, fit, budget, each)
     with ThreadPoolExecutor(at_once, "candidate") as pool:
@@ -85,7 +86,7 @@ def run(
     began = time.perf_counter()
     scores = compare(policies, market, iteration.validation, agent.validation_episodes, agent.fast_comparison)
     seconds = {"comparison": time.perf_counter() - began}
-    seconds["environment"] = counts.seconds
+    seconds |= {"environment": counts.seconds, "environment_saved": counts.saved}
     chosen = int(np.argmax(scores))
     for name in ("training", "evaluation"):
         seconds[name] = sum(candidate.progress.seconds[name] for candidate in trained)
@@ -120,7 +121,8 @@ def compare(
     fast: all policies on all episodes in one call; else one step of one episode after the other. Both give the same
     scores, to the last bit.
     """
-    episodes = [(part.begin, part.end - 1) for part in validation.parts(n_episodes) if part.n > 1]
+    parts = validation.parts(min(n_episodes, validation.n // 2))  # an episode has two rows or more
+    episodes = [(part.begin, part.end - 1) for part in parts]
     played = (play if fast else play_step_by_step)(policies, market, episodes)
     return [float(score) for score in played.growth.mean(axis=1)]
 

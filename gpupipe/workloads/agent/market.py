@@ -85,11 +85,9 @@ class Market:
                 f"a market has exactly one symbol, and the panel has {', '.join(panel.symbols)}: pass the panel of "
                 f"one, panel.where([name == {panel.symbols[0]!r} for name in panel.symbols])"
             )
-        market_rules = MarketRules(**rules)
+        market_rules, slip = fills_of(panel, spread, point_size, **rules)
         xp = panel.device.xp
         open_, close = (xp.ascontiguousarray(panel.columns[name]) for name in ("open", "close"))
-        _check_prices(panel, {"open": open_, "close": close})
-        slip = slip_of(panel, close if market_rules.at_close else open_, spread, point_size, market_rules.slippage_bps)
         outside.register_of(panel)
         matrix = features if isinstance(features, Features) else compute_features(panel, features)
         if matrix.n_rows != panel.n_rows:
@@ -338,9 +336,16 @@ def _identity(n: int) -> WindowScaler:
     )
 
 
-def _check_prices(panel: Panel, prices: Mapping[str, Any]) -> None:
-    """UserError with the first row whose open or close is not known or not positive."""
-    for name, price in prices.items():
+def fills_of(
+    panel: Panel, spread: Any = None, point_size: float | None = None, **rules: Any
+) -> tuple[MarketRules, np.ndarray]:
+    """The rules of a market, and its slip on the host; UserError for prices, spreads and rules that cannot be.
+
+    The arguments are those of `Market.of`.
+    """
+    market_rules = MarketRules(**rules)
+    for name in ("open", "close"):
+        price = panel.columns[name]
         wrong = panel.device.to_host(~((price > 0) & (price < np.inf)))
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -349,6 +354,8 @@ def _check_prices(panel: Panel, prices: Mapping[str, Any]) -> None:
                 f"{panel.symbols[0]}: the {name} is not known or not positive in {int(wrong.sum())} of {panel.n_rows} "
                 f"rows, first at {at}: remove these rows, as gpupipe.read does"
             )
+    price = panel.columns["close" if market_rules.at_close else "open"]
+    return market_rules, slip_of(panel, price, spread, point_size, market_rules.slippage_bps)
 
 
 def _first_warm_row(names: Iterable[str], n_rows: int) -> int:

@@ -22,7 +22,8 @@ from gpupipe.store.content_store import Store, sha256, sha256_of
 from gpupipe.workloads.agent import iteration as iteration_run
 from gpupipe.workloads.agent.cache import CacheCounts, EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
-from gpupipe.workloads.agent.settings import DAY_NS, SECTIONS, original
+from gpupipe.workloads.agent.market import fills_of
+from gpupipe.workloads.agent.settings import DAY_NS, SECTIONS, original, trained
 from gpupipe.workloads.agent.windows import Iteration, iterations
 
 ORIGINAL = "original_"  # before the names of steps that train the original way
@@ -38,7 +39,7 @@ def walk_forward(panel: Panel, settings: Config) -> tuple[Iteration, ...]:
 
 
 def require_tradable(panel: Panel, settings: Config) -> None:
-    """UserError for several symbols, and for a gap of more than `market.most_gap_days`."""
+    """UserError for several symbols, a gap of more than `market.most_gap_days`, and costs that are not known."""
     if panel.n_symbols != 1:
         raise UserError(
             f"the agent trades one instrument, and the data hold {panel.n_symbols}: name it, as --symbol "
@@ -53,6 +54,7 @@ def require_tradable(panel: Panel, settings: Config) -> None:
             f"{time_text(int(time_ns[at + 1]))}: a position would be held through it. Give the bars of one side of the "
             f"gap, or allow it by --set market.most_gap_days={np.ceil(longest / DAY_NS):g}"
         )
+    fills_of(panel, **settings.market.rules())
 
 
 def kernels_of(settings: Config) -> tuple[str, ...]:
@@ -72,25 +74,33 @@ def require(settings: Config) -> None:
 
 def steps(panel: Panel, settings: Config) -> list[Step]:
     """A step for each iteration, and with agent.benchmark a second chain that trains the original way."""
-    found = _chain(panel, original(settings) if settings.agent.original else settings, "")
-    if settings.agent.benchmark:
-        found += _chain(panel, original(settings), ORIGINAL)
-    return found
+    if not settings.agent.benchmark:
+        return _chain(panel, trained(settings), "")
+    # One after the other, so that each is measured while no other takes its cores.
+    found = _chain(panel, settings, "", in_turn=True)
+    return found + _chain(panel, original(settings), ORIGINAL, in_turn=True, after=found[-1].name)
 
 
-def _chain(panel: Panel, settings: Config, prefix: str) -> list[Step]:
-    """The steps of one walk-forward. Each needs the one before, where policies are warm-started."""
+def _chain(
+    panel: Panel, settings: Config, prefix: str, in_turn: bool = False, after: str | None = None
+) -> list[Step]:  # fmt: skip
+    """The steps of one walk-forward. Each needs the one before, where policies are warm-started, or in turn.
+
+    after: the step that the first one waits for.
+    """
     found: list[Step] = []
     caches = _Caches()
     for iteration in walk_forward(panel, settings):
-        work = _Work(iteration, settings, caches, found[-1].name if found and settings.agent.warm_start else None)
+        last = found[-1].name if found else None
+        work = _Work(iteration, settings, caches, last if settings.agent.warm_start else None)
+        waits = (last or after) if in_turn else work.before
         found.append(
             Step(
                 name=prefix + iteration.name,
                 make=work.make,
                 save=save,
                 load=load,
-                needs=() if work.before is None else (work.before,),
+                needs=() if waits is None else (waits,),
                 sections=SECTIONS,
                 reads=work.reads,
             )
@@ -140,7 +150,8 @@ class _Work:
         Bars that are added after the window change nothing of it.
         """
         it, device = self.iteration, context.panel.device
-        market = self.caches.of(context, self.settings, True).market(it.train, it.test.end, self.counts)
+        counts = self.counts if self.settings.agent.cache_environments else CacheCounts()
+        market = self.caches.of(context, self.settings, True).market(it.train, it.test.end, counts)
         rows = slice(it.train.begin, it.test.end)
         arrays = (market.open, market.close, market.slip, market.features.values)
         digests = [sha256(np.ascontiguousarray(device.to_host(array)[rows]).tobytes()) for array in arrays]

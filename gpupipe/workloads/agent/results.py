@@ -20,16 +20,18 @@ from gpupipe.workloads.agent import chain, recipe, savings
 from gpupipe.workloads.agent.cache import EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
 from gpupipe.workloads.agent.market import ACTIONS, Market
+from gpupipe.workloads.agent.settings import trained
 from gpupipe.workloads.agent.windows import Iteration
 
 POSITIONS, TRADES, EQUITY, HISTORY = "positions.parquet", "trades.parquet", "equity.parquet", "training.parquet"
 OPTIMIZATION = "optimization_summary.json"
 FOLDER = "iterations"
+HISTORY_FIRST = ("way", "iteration", "candidate", "kind", "number", "steps", "score")  # columns, before all others
 
 
 def conclude(context: JobContext, values: Mapping[str, IterationResult]) -> Outcome:
     """The outcome of a run: the chain of sealed tests, its statistics, and the files."""
-    settings, panel = context.settings, context.panel
+    settings, panel = trained(context.settings), context.panel
     tests = recipe.walk_forward(panel, settings)
     ours = [values[it.name] for it in tests]
     theirs = [values[recipe.ORIGINAL + it.name] for it in tests] if settings.agent.benchmark else []
@@ -107,5 +109,6 @@ def _history(
                 about = {"way": way, "iteration": it.number, "candidate": candidate["number"]}
                 rows += [{**about, "kind": "update", **update, "score": None} for update in candidate["updates"]]
                 rows += [{**about, "kind": "evaluation", **found} for found in candidate["evaluations"]]
-    keys = dict.fromkeys(name for row in rows for name in row)
+    # In an order of its own: that of a row's fields is another where it was loaded from the store.
+    keys = [*HISTORY_FIRST, *sorted({name for row in rows for name in row} - {*HISTORY_FIRST})]
     return [{name: row.get(name) for name in keys} for row in rows]

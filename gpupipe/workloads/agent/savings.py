@@ -16,6 +16,8 @@ SEVEN = (
     "fast_comparison",
 )  # fmt: skip
 
+PARTS = ("training", "evaluation", "comparison", "environment")  # of the time that an iteration takes
+
 
 def of(ours: Sequence[IterationResult], theirs: Sequence[IterationResult], settings: Config) -> dict[str, Any]:
     """What the optimisations saved.
@@ -39,7 +41,7 @@ def of(ours: Sequence[IterationResult], theirs: Sequence[IterationResult], setti
         "on": {name: getattr(settings.agent, name) for name in SEVEN},
         "steps": steps,
         "steps_per_second": rate,
-        "seconds": {name: _seconds(ours, name) for name in ("training", "evaluation", "comparison")},
+        "seconds": {name: _seconds(ours, name) for name in PARTS},
         "iterations": len(ours),
         "adaptive_timesteps": {"steps_saved": not_begun, "seconds_saved": time_of(not_begun)},
         "warm_start": {"iterations": sum(result.counts["warm"] for result in ours), "seconds_saved": None},
@@ -50,16 +52,16 @@ def of(ours: Sequence[IterationResult], theirs: Sequence[IterationResult], setti
             len(candidate["evaluations"]) for result in ours for candidate in result.candidates
         ), "seconds_saved": None},
         "original": {
-            "seconds": total, "speedup": total / sum(_seconds(ours, name) for name in ("training", "evaluation")),
-        } if theirs and (total := sum(_seconds(theirs, name) for name in ("training", "evaluation"))) else None,
+            "seconds": total, "speedup": total / sum(_seconds(ours, name) for name in PARTS),
+        } if theirs and (total := sum(_seconds(theirs, name) for name in PARTS)) else None,
     }  # fmt: skip
 
 
 def _of_cache(results: Sequence[IterationResult]) -> dict[str, Any]:
-    """Requests for features and scalers, those that were found, and what computing the found ones would have cost."""
+    """Requests for features and scalers, those that were found, and what computing the found ones had taken."""
     asked, found = (sum(result.counts[f"cache_{name}"] for result in results) for name in ("asked", "found"))
-    counts = CacheCounts(asked, found, _seconds(results, "environment"))
-    return {"asked": asked, "found": found, "hit_rate": counts.hit_rate, "seconds_saved": counts.saved_s}
+    saved = _seconds(results, "environment_saved")
+    return {"asked": asked, "found": found, "hit_rate": CacheCounts(asked, found).hit_rate, "seconds_saved": saved}
 
 
 def _seconds(results: Sequence[IterationResult], name: str) -> float:

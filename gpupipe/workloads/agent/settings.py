@@ -12,6 +12,10 @@ from gpupipe.workloads.agent.rules import CHOICES
 
 DAY_NS = 86_400_000_000_000
 SECTIONS = ("market", "agent", "ppo")
+LEAST = {
+    "total_timesteps": 1, "min_timesteps": 1, "step_size": 2, "validation_episodes": 1, "eval_freq": 1,
+    "early_stopping_patience": 1, "candidates": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,9 @@ class AgentSettings:
 
     def problem(self) -> tuple[str, str] | None:
         """The field that cannot be used, and what is expected of it."""
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                return name, f"{least} or more"
         if self.min_timesteps > self.total_timesteps:
             return "min_timesteps", f"at most total_timesteps, {self.total_timesteps}"
         if not 0 < self.validation_size < 1:
@@ -136,6 +143,10 @@ PROFILES = {
 }  # fmt: skip
 
 
+# A bar's reward says more of its action than those of later bars do, whose noise a longer view adds up.
+PPO = PPOSettings(learning_rate=1e-3, gamma=0.95, gae_lambda=0.9)
+
+
 def original(settings: Config) -> Config:
     """The settings with which the original way trains: a network of 2 x 256, 100,000 steps, none of the seven.
 
@@ -146,8 +157,17 @@ def original(settings: Config) -> Config:
         adaptive_timesteps=False, warm_start=False, convergence_stop=False, progressive=False,
         cache_environments=False, adaptive_evaluation=False, fast_comparison=False,
     )  # fmt: skip
-    ppo = replace(settings.ppo, size=256, layers=2, epochs=12)
+    usual = PPOSettings()
+    ppo = replace(
+        settings.ppo, size=256, layers=2, epochs=12, learning_rate=usual.learning_rate, gamma=usual.gamma,
+        gae_lambda=usual.gae_lambda,
+    )  # fmt: skip
     return settings.replace(agent=agent, ppo=ppo)
+
+
+def trained(settings: Config) -> Config:
+    """The settings with which a run trains: those of the original way where it was chosen."""
+    return original(settings) if settings.agent.original else settings
 
 
 def catalogue() -> Catalogue:
@@ -160,7 +180,7 @@ def catalogue() -> Catalogue:
         sections={
             "market": Section(MarketSettings),
             "agent": Section(AgentSettings, PROFILES),
-            "ppo": Section(PPOSettings),
+            "ppo": Section(PPOSettings, dict.fromkeys(PROFILES, PPO)),
         },
         models=(),
         default_models=(),
