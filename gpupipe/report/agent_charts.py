@@ -10,7 +10,7 @@ from gpupipe.report.charts import _alt, _panels
 Rows = Sequence[Mapping[str, Any]]
 AGENT, ORIGINAL, HELD, RANDOM = "agent", "original way", "buy and hold", "random entries, 95 %"
 STYLES = {
-    AGENT: ("var(--m1)", [1, 0]), ORIGINAL: ("var(--m2)", [6, 3]), HELD: ("var(--base)", [2, 2]),
+    AGENT: ("var(--m1)", [1, 0]), ORIGINAL: ("var(--m2)", [6, 3]), HELD: ("var(--base)", [5, 3]),
     RANDOM: ("var(--hold)", [1, 0]),
 }  # fmt: skip
 SIDES = {"long": "var(--buy)", "short": "var(--sell)"}
@@ -30,7 +30,7 @@ def equity(lines: Rows, band: Rows, begins: Sequence[str], log: bool) -> dict[st
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
     y = alt.Y("equity:Q", title="equity", scale=scale, axis=alt.Axis(format="~g", tickCount=5, labelOverlap=True))
     line = _lines(alt, lines, names, y, [alt.Tooltip("equity:Q", format=".4f")])
-    nothing = alt.Chart(_one(alt)).mark_rule(color="var(--dim)").encode(y=alt.datum(1))
+    nothing = alt.Chart(alt.Data(values=[{}])).mark_rule(color="var(--dim)").encode(y=alt.datum(1))
     layers = [_marks(alt, begins), nothing, line]
     if band:
         shade = alt.Chart(alt.Data(values=[{**row, "what": RANDOM} for row in band])).mark_area(opacity=0.35)
@@ -90,12 +90,14 @@ def scores(rows: Rows) -> dict[str, Any]:
     alt = _alt()
     names, titles = (list(dict.fromkeys(row[name] for row in rows)) for name in ("candidate", "iteration"))
     colours = [CANDIDATES[k % len(CANDIDATES)] for k in range(len(names))]
-    legend = alt.Legend(title=None, symbolType="stroke", symbolSize=200) if len(names) > 1 else None
+    score, legend = alt.Tooltip("score:Q", format=".3f"), _legend(alt) if len(names) > 1 else None
     base = alt.Chart().encode(
         x=_steps(alt),
         y=alt.Y("score:Q", title="validation score, %", scale=alt.Scale(zero=False), axis=_few(alt)),
-        color=alt.Color("candidate:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
-        tooltip=["iteration:N", "candidate:N", alt.Tooltip("steps:Q", format=","), alt.Tooltip("score:Q", format=".3f")],
+        color=alt.Color(
+            "candidate:N", scale=alt.Scale(domain=names, range=colours), legend=_legend(alt) if len(names) > 1 else None
+        ),
+        tooltip=["iteration:N", "candidate:N", alt.Tooltip("steps:Q", format=","), score],
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="var(--line)").encode(y=alt.datum(0))
     lines = base.mark_line(strokeWidth=1.5, point={"size": 14, "opacity": 1})
@@ -145,13 +147,17 @@ def _lines(alt: Any, rows: Rows, names: Sequence[str], y: Any, texts: Sequence[A
     dashes = alt.Scale(domain=list(names), range=[STYLES[name][1] for name in names])
     return alt.Chart(alt.Data(values=list(rows))).mark_line(strokeWidth=1.6).encode(
         x=_by_time(alt), y=y, color=_colour(alt, names),
-        strokeDash=alt.StrokeDash("what:N", scale=dashes, legend=None), tooltip=["what:N", _time(alt), *texts],
+        strokeDash=alt.StrokeDash("what:N", scale=dashes, legend=_legend(alt)), tooltip=["what:N", _time(alt), *texts],
     )  # fmt: skip
 
 
 def _colour(alt: Any, names: Sequence[str]) -> Any:
     scale = alt.Scale(domain=list(names), range=[STYLES[name][0] for name in names])
-    return alt.Color("what:N", scale=scale, legend=alt.Legend(title=None, symbolType="stroke", symbolSize=200))
+    return alt.Color("what:N", scale=scale, legend=_legend(alt))
+
+
+def _legend(alt: Any) -> Any:
+    return alt.Legend(title=None, symbolType="stroke", symbolSize=200)
 
 
 def _by_time(alt: Any) -> Any:
@@ -166,10 +172,6 @@ def _marks(alt: Any, begins: Sequence[str]) -> Any:
     """A vertical line at the beginning of each iteration's test."""
     rows = [{"time": time} for time in begins]
     return alt.Chart(alt.Data(values=rows)).mark_rule(strokeDash=[2, 3], color="var(--line)").encode(x="time:T")
-
-
-def _one(alt: Any) -> Any:
-    return alt.Data(values=[{}])
 
 
 def _wide(alt: Any, layers: Sequence[Any], height: int = HEIGHT) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from gpupipe.report.page import Figure, Section
 Row = Mapping[str, Any]
 FILE = "training.parquet"  # in OUT, written by the workload
 MOST_POINTS, LEAST_POINTS = 4000, 8  # of a chart; of one of its lines
-VALUES = {"learning_rate": "learning rate", "entropy_weight": "weight of the entropy", "entropy": "entropy of the policy",
-          "clip": "clip range", "epochs": "epochs of an update"}  # fmt: skip
+VALUES = {
+    "learning_rate": "learning rate", "entropy_weight": "weight of the entropy", "entropy": "entropy of the policy",
+    "clip": "clip range", "epochs": "epochs of an update",
+}  # fmt: skip
 
 
 def learning_curves(out: pathlib.Path, whole: Row) -> Section | None:

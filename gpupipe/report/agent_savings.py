@@ -45,12 +45,12 @@ def rows(saved: Row) -> list[list[Any]]:
         "fast_comparison": "all policies on all validation episodes in one call",
     }  # fmt: skip
     table = []
-    for name, on in saved["on"].items():
-        found = saved.get(name, {})
+    for name, text in did.items():
+        on, found = saved["on"][name], saved.get(name, {})
         seconds = found.get("seconds_saved")
         cell = "" if not on else UNKNOWN if seconds is None else f"{seconds:,.1f}"
         steps = found.get("steps_saved") if on else None
-        table.append([name.replace("_", " "), "on" if on else "off", did[name] if on else "", steps, cell])
+        table.append([name.replace("_", " "), "on" if on else "off", text if on else "", steps, cell])
     return table
 
 

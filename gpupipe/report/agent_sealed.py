@@ -9,20 +9,25 @@ from typing import Any
 import numpy as np
 
 from gpupipe.backtest.choices import BUY_AND_HOLD
-from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NOT_KNOWN, SKILL
+from gpupipe.evaluation.block_bootstrap import FEWEST_BLOCKS, NO_SKILL, NOT_KNOWN, SKILL
 from gpupipe.report import agent_charts
 from gpupipe.report.agent_charts import AGENT, HELD, ORIGINAL
-from gpupipe.report.formatting import significant, to_percent
-from gpupipe.report.page import Figure, Section, Table
+from gpupipe.report.formatting import to_percent
+from gpupipe.report.page import Figure, Section, Shown, Table
 from gpupipe.report.position_paths import MOST_POINTS, spans_decades, thinned
 
 Row = Mapping[str, Any]
 FILE, RANDOM = "equity.parquet", "random.parquet"  # in OUT, written by the workload
 NAMES = {AGENT: AGENT, ORIGINAL: ORIGINAL, BUY_AND_HOLD: HELD}  # of the paths
-COLUMNS = [("", False), ("return, %", True), ("a day, bps", True), ("from", True), ("to", True),
-           ("over buy and hold, bps", True), ("from", True), ("to", True), ("largest loss, %", True), ("trades", True),
-           ("mean trade, %", True), ("of random entries, %", True), ("p", True), ("Deflated Sharpe", True),
-           ("skill", False)]  # fmt: skip
+BPS, PERCENT = 1e4, 1e2
+MEASURES = {
+    "total_return": ("return, %", PERCENT, 2), "day_return": ("mean log-return of a day, bps", BPS, 1),
+    "over_hold": ("the same less buy and hold, bps", BPS, 1), "max_drawdown": ("largest loss, %", -PERCENT, 2),
+    "exposure": ("mean exposure, %", PERCENT, 1), "trades": ("trades", 1, 0), "hit_rate": ("trades won, %", PERCENT, 1),
+    "mean_trade": ("mean trade, %", PERCENT, 3), "random_mean_trade": ("mean trade of random entries, %", PERCENT, 3),
+    "p_value": ("p against random entries", 1, 3), "deflated_sharpe": ("Deflated Sharpe Ratio", 1, 3),
+}  # fmt: skip
+SPOKEN = {SKILL: "Skill", NO_SKILL: "No skill", NOT_KNOWN: "Skill is not known"}
 ITERATION_COLUMNS = [("", False), ("test from", False), ("to", False), ("validation score, %", True),
                      ("sealed test, %", True), ("steps", True), ("stopped", False)]  # fmt: skip
 
@@ -33,11 +38,12 @@ def sealed_tests(out: pathlib.Path, whole: Row) -> Section | None:
     if not agent or not curves:
         return None
     band = _band(out)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"what": NAMES[path], "time": time, "equity": value}
         for path, (time_ns, equity) in curves.items() for time, value in thinned(time_ns, equity)
     ]  # fmt: skip
-    log = spans_decades([row["equity"] for row in lines] + [row[end] for row in band for end in ("low", "high")])
+    values = [row["equity"] for row in lines] + [row[end] for row in band for end in ("low", "high")]
+    log = spans_decades(values)
     if log:  # a logarithmic axis has no place for 0
         lines, band = [row for row in lines if row["equity"] > 0], [row for row in band if row["low"] > 0]
     sealed, iterations = agent["sealed"], agent["iterations"]
@@ -46,7 +52,7 @@ def sealed_tests(out: pathlib.Path, whole: Row) -> Section | None:
         "validation bars after them, and trades the next bars, which no choice has seen. The tests follow each other "
         f"as one account from {_date(sealed['from'])} to {_date(sealed['to'])}, after costs. It begins and ends each "
         "test without a position.",
-        *verdict_sentences(whole),
+        *sentences(sealed),
     ]
     shade = f" Shaded: {_draws(sealed)}, each after its closed trades." if band else ""
     caption = (
@@ -55,7 +61,7 @@ def sealed_tests(out: pathlib.Path, whole: Row) -> Section | None:
     )
     return Section("Sealed tests", text, [
         Figure(caption, agent_charts.equity(lines, band, _begins(iterations), log)),
-        Table("Sealed tests, one after the other", COLUMNS, [_row(row) for row in sealed["statistics"]]),
+        _measures(sealed["statistics"]),
         Table("Iterations", ITERATION_COLUMNS, [_iteration(row) for row in iterations], folded=len(iterations) > 12),
     ])  # fmt: skip
 
@@ -104,23 +110,52 @@ def drawdown(time_ns: np.ndarray, equity: np.ndarray, most: int = MOST_POINTS) -
     return [(str(time), float(value)) for time, value in zip(times, np.minimum.reduceat(loss, begins), strict=True)]
 
 
-def verdict_sentences(whole: Row) -> list[str]:
-    """What the sealed tests say of the agent, and of the original way where it ran; none without an agent.
+def lead_sentence(whole: Row) -> str:
+    """Which bars the sealed tests of an agent have; empty without an agent.  whole: the summary."""
+    agent = whole.get("agent")
+    if not agent:
+        return ""
+    sealed = agent["sealed"]
+    return (
+        f"{_count(len(agent['iterations']), 'iteration')} of training, validation and sealed test. The sealed tests "
+        f"have {sealed['bars']:,} bars from {_date(sealed['from'])} to {_date(sealed['to'])}: no policy was chosen on "
+        "those that it trades."
+    )
 
-    whole: the summary.
+
+def verdict_sentence(whole: Row) -> str:
+    """What came of an agent, beside buy and hold; empty without an agent.  whole: the summary.
+
+    >>> rows = [{"path": "agent", "trades": 6, "total_return": -0.08, "skill": "no skill"},
+    ...         {"path": "buy_and_hold", "total_return": 0.1065}]
+    >>> verdict_sentence({"agent": {"sealed": {"statistics": rows}}})
+    'No skill: in the sealed tests the agent returned -8.00 % in 6 trades, buy and hold 10.65 %.'
+    """
+    agent = whole.get("agent")
+    if not agent:
+        return ""
+    first, *_, held = agent["sealed"]["statistics"]
+    beside = f"buy and hold {100 * held['total_return']:z.2f} %"
+    if not first["trades"]:
+        return f"No trade: in the sealed tests the agent stayed out of the market and kept 1; {beside}."
+    return (
+        f"{SPOKEN[first['skill']]}: in the sealed tests the agent returned {100 * first['total_return']:z.2f} % in "
+        f"{_count(first['trades'], 'trade')}, {beside}."
+    )
+
+
+def sentences(sealed: Row) -> list[str]:
+    """What the sealed tests say of each path: its return with its interval, and skill.
+
+    sealed: the chain's statistics, as the summary has them.
 
     >>> held = {"path": "buy_and_hold", "total_return": 0.1, "day_return": 0.002, "day_return_low": -0.001,
     ...         "day_return_high": 0.005}
-    >>> still = {"path": "agent", "trades": 0}
-    >>> for line in verdict_sentences({"agent": {"sealed": {"statistics": [still, held]}}}):
+    >>> for line in sentences({"statistics": [{"path": "agent", "trades": 0}, held]}):
     ...     print(line)
     The agent made no trade in the sealed tests: it kept 1, as doing nothing does.
     Buy and hold returned 10.00 %, 20.0 bps a day with a 95 % interval of -10.0 to 50.0, which includes 0.
     """
-    agent = whole.get("agent")
-    if not agent:
-        return []
-    sealed = agent["sealed"]
     return [_sentence(row, sealed) for row in sealed["statistics"]]
 
 
@@ -129,7 +164,7 @@ def _sentence(row: Row, sealed: Row) -> str:
     subject = name.capitalize() if name == HELD else f"The {name}"
     if row.get("trades") == 0:
         return f"{subject} made no trade in the sealed tests: it kept 1, as doing nothing does."
-    earned = f"{subject} returned {100 * row['total_return']:.2f} %{_interval(row, 'day_return', ' a day')}"
+    earned = f"{subject} returned {100 * row['total_return']:z.2f} %{_interval(row, 'day_return', ' a day')}"
     if name == HELD:
         return f"{earned}."
     over = f"; over buy and hold{_interval(row, 'over_hold', ' a day')[1:]}" if row.get("over_hold") is not None else ""
@@ -141,7 +176,7 @@ def _sentence(row: Row, sealed: Row) -> str:
         f"p = {row['p_value']:.3f} against {_draws(sealed)}, and a Deflated Sharpe Ratio of "
         f"{row['deflated_sharpe']:.2f} for {_count(row['trials'], 'trained policy', 'trained policies')}"
     )
-    return f"{earned} in {trades}{over}. {'Skill' if row['skill'] == SKILL else 'No skill'}: {chance}."
+    return f"{earned} in {trades}{over}. {SPOKEN[row['skill']]}: {chance}."
 
 
 def _interval(row: Row, name: str, each: str) -> str:
@@ -174,16 +209,21 @@ def _band(out: pathlib.Path) -> list[dict[str, Any]]:
     ]
 
 
-def _row(row: Row) -> list[Any]:
-    def bps(name: str) -> list[float | None]:
-        return [None if row.get(key) is None else 1e4 * row[key] for key in (name, f"{name}_low", f"{name}_high")]
+def _measures(statistics: Sequence[Row]) -> Table:
+    """A row for each measure, and a column for each path; means of days with their intervals."""
+    columns = [("", False), *((NAMES[row["path"]], True) for row in statistics)]
+    cells = [[title, *(_cell(row, name) for row in statistics)] for name, (title, _, _) in MEASURES.items()]
+    return Table("Sealed tests, one after the other", columns, [*cells, ["skill", *(row.get("skill")
+                                                                                  for row in statistics)]])  # fmt: skip
 
-    trade = [to_percent(row.get(name)) for name in ("mean_trade", "random_mean_trade")]
-    return [
-        NAMES[row["path"]], to_percent(row["total_return"]), *bps("day_return"), *bps("over_hold"),
-        -100 * row["max_drawdown"], row.get("trades"), *(significant(value, 2) for value in trade),
-        significant(row.get("p_value"), 2), row.get("deflated_sharpe"), row.get("skill", ""),
-    ]  # fmt: skip
+
+def _cell(row: Row, name: str) -> Shown | None:
+    value, (_, scale, digits) = row.get(name), MEASURES[name]
+    if value is None:
+        return None
+    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
+    shown = [f"{scale * number:z,.{digits}f}" for number in (value, *ends) if number is not None]
+    return Shown(value, shown[0] if len(shown) < 3 else f"{shown[0]} [{shown[1]}, {shown[2]}]")
 
 
 def _iteration(row: Row) -> list[Any]:

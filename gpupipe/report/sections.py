@@ -19,7 +19,7 @@ from gpupipe.report import charts, kept_returns, sentences
 from gpupipe.report.agent_learning import learning_curves
 from gpupipe.report.agent_positions import positions
 from gpupipe.report.agent_savings import savings
-from gpupipe.report.agent_sealed import drawdowns, sealed_tests, verdict_sentences
+from gpupipe.report.agent_sealed import drawdowns, lead_sentence, sealed_tests, verdict_sentence
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
@@ -108,12 +108,14 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
             f"test has the rows from {split['test_from']} to {split['test_to']}: no model, parameter or cutoff was "
             "chosen on them."
         )
+    if sentence := lead_sentence(whole):
+        text.append(sentence)
     return text
 
 
 def verdict(whole: Mapping[str, Any]) -> Section | None:
     """Sentences on baselines, skill and stacking, or on the sealed tests of an agent; None where there are none."""
-    text = [*verdict_sentences(whole), summary_sentence(whole.get("returns") or {})]
+    text = [verdict_sentence(whole), summary_sentence(whole.get("returns") or {})]
     if whole["models"]:
         titles = titles_in_sentences(whole)
         n_sectors = len({row["sector"] for row in whole["models"]})

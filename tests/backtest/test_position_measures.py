@@ -106,7 +106,8 @@ def test_equity_without_trades_is_one_and_of_two_symbols_the_mean():
     long = [1] * 20 + [0] * 30
     first, second = (run(random_panel((50, 50)), path) for path in (long + [0] * 50, [0] * 50 + long))
     both = run(random_panel((50, 50)), long + long)
-    of_first, of_second, of_both = (random_equity(x, 0, np.array([49]), seed=0, n_draws=3) for x in (first, second, both))
+    last = np.array([49])
+    of_first, of_second, of_both = (random_equity(x, 0, last, seed=0, n_draws=3) for x in (first, second, both))
     assert of_both == pytest.approx(of_first + of_second - 1) and (of_first != 1).all()
 
 
