@@ -98,20 +98,73 @@ def random_entries(result: PositionBacktest, seed: int, n_draws: int = N_DRAWS) 
     known = np.zeros(total.shape, np.int64)
     for path, symbol, at, fills, offset in _by_path_and_symbol(result):
         group = panel.group_of_symbol[symbol]
-        first, last = (to_host(rows[at]) - offset for rows in (result.trades.first_row, result.trades.last_row))
-        direction = np.where(to_host(result.trades.side[at]) == LONG, 1, -1)
-        lengths, commission = last - first, result.rules.commission
-        total[path, group, 0] += np.nansum(fills.net(first, last, direction, commission))
+        first, last, direction = _placed(result, at, offset)
+        total[path, group, 0] += np.nansum(fills.net(first, last, direction, result.rules.commission))
         known[path, group, 0] += len(at)
-        rng = np.random.default_rng([seed, 8, symbol])
-        for begin in range(0, n_draws, step := max(1, _AT_ONCE // len(at))):
-            draws = slice(1 + begin, 1 + min(begin + step, n_draws))
-            entry, trade = random_places(lengths, len(fills.price), draws.stop - draws.start, rng)
-            drawn = fills.net(entry, entry + lengths[trade], direction[trade], commission)
-            total[path, group, draws] += np.nansum(drawn, axis=1)
-            known[path, group, draws] += np.isfinite(drawn).sum(axis=1)
+        for draws, _, drawn in _draws(result, fills, (first, last, direction), (seed, symbol), n_draws):
+            here = slice(1 + draws.start, 1 + draws.stop)
+            total[path, group, here] += np.nansum(drawn, axis=1)
+            known[path, group, here] += np.isfinite(drawn).sum(axis=1)
     n_days = len(np.unique(to_host(panel.session_day)))
     return RandomEntries(total, known, n_days / block_length(n_days, 1))
+
+
+def random_equity(result: PositionBacktest, path: int, at: np.ndarray, seed: int, n_draws: int = N_DRAWS) -> np.ndarray:
+    """float64 (n_draws, len(at)): the equity of each draw of `random_entries` at some times, of 1 at the beginning.
+
+    path: its number.  at: int64, numbers of `result.times`.  The equity is that of closed trades: a trade counts from
+    its exit on, with the stake of the rules. Of several symbols it is the mean of their accounts.
+
+        >>> from gpupipe.backtest import PositionPath, backtest_positions
+        >>> from gpupipe.data import simulate
+        >>> panel = simulate(n_symbols=1, n_bars=50)
+        >>> path = PositionPath(np.int8([[0, 1, 1] + [0] * 47]), ("mine",), panel, 0, 2**62)
+        >>> equity = random_equity(backtest_positions(path), 0, np.array([0, 49]), seed=0, n_draws=3)
+        >>> equity.shape, equity[:, 0].tolist(), len(set(equity[:, 1]))
+        ((3, 2), [1.0, 1.0, 1.0], 3)
+    """
+    n_symbols = result.path.panel.n_symbols
+    total = np.full((n_draws, len(at)), float(n_symbols))
+    for number, symbol, trades, fills, offset in _by_path_and_symbol(result):
+        if number != path:
+            continue
+        time_of_row = result.time_of_row[offset : offset + len(fills.price)]
+        placed = _placed(result, trades, offset)
+        for draws, leave, drawn in _draws(result, fills, placed, (seed, symbol), n_draws):
+            growth = np.maximum(0.0, 1 + result.rules.size * np.nan_to_num(drawn))
+            equity = np.cumprod(np.insert(growth, 0, 1.0, axis=1), axis=1)
+            for draw, exits in zip(range(draws.start, draws.stop), time_of_row[leave], strict=True):
+                closed = np.searchsorted(exits, at, side="right")
+                total[draw] += equity[draw - draws.start, closed] - 1
+    return total / max(1, n_symbols)
+
+
+def _placed(result: PositionBacktest, at: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and last rows of trades within their symbol, and their directions, 1 or -1.  offset: the symbol's row."""
+    to_host, trades = result.path.panel.device.to_host, result.trades
+    first, last = (to_host(rows[at]) - offset for rows in (trades.first_row, trades.last_row))
+    return first, last, np.where(to_host(trades.side[at]) == LONG, 1, -1)
+
+
+def _draws(
+    result: PositionBacktest,
+    fills: _Fills,
+    placed: tuple[np.ndarray, np.ndarray, np.ndarray],
+    seeds: tuple[int, int],
+    n_draws: int,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Which draws, rows of the exits, rising, and net returns: (draws, n_trades) each, some draws after the other.
+
+    placed: of `_placed`.  seeds: of the run, and the symbol.
+    """
+    first, last, direction = placed
+    lengths = last - first
+    rng = np.random.default_rng([seeds[0], 8, seeds[1]])
+    for begin in range(0, n_draws, step := max(1, _AT_ONCE // len(lengths))):
+        draws = slice(begin, min(begin + step, n_draws))
+        entry, trade = random_places(lengths, len(fills.price), draws.stop - draws.start, rng)
+        leave = entry + lengths[trade]
+        yield draws, leave, fills.net(entry, leave, direction[trade], result.rules.commission)
 
 
 def _by_path_and_symbol(result: PositionBacktest) -> Iterator[tuple[int, int, Any, _Fills, int]]:

@@ -159,7 +159,7 @@ def _attribute(option: str) -> str:
 def run(request: AgentRequest) -> int:
     """Train, test, publish, and show what came of it; UserError for what the user must mend."""
     from gpupipe.artifacts.onnx import export
-    from gpupipe.cli import agent_tables, console
+    from gpupipe.cli import agent_tables, console, report
     from gpupipe.pipeline import job
     from gpupipe.workloads.agent import AGENT as WORKLOAD
     from gpupipe.workloads.agent import upkeep, versions
@@ -174,12 +174,12 @@ def run(request: AgentRequest) -> int:
         export.require()
     to = console.console(asked.silent)
     WORKLOAD.require(settings, job.JobOptions())
-    panel, report = asked.read(settings, to, WORKLOAD.kernels_of(settings))
+    panel, data_report = asked.read(settings, to, WORKLOAD.kernels_of(settings))
     tests = WORKLOAD.steps(panel, settings)  # refuses what cannot be traded, before anything is written
     console.paragraph(to, agent_tables.plan_sentence(settings, tests), "Plan")
     with console.live(to, panel.device) as listener:
         options = job.JobOptions(jobs=asked.jobs, wait_s=asked.wait_s)
-        whole, worked = job.execute(WORKLOAD, panel, report, settings, asked.out, options, listener)
+        whole, worked = job.execute(WORKLOAD, panel, data_report, settings, asked.out, options, listener)
     if asked.json:
         from gpupipe.artifacts import summary
         from gpupipe.cli import output
@@ -188,6 +188,8 @@ def run(request: AgentRequest) -> int:
     agent_tables.show(to, whole, asked.out)
     for sentence in versions.write_version(asked.out, panel, settings, request.onnx).sentences():
         to.print(sentence)
+    if request.plots:
+        report.write_and_show(asked.out, to)
     if not worked:
         to.print(
             f"Nothing to do: {asked.out} holds this run (same data, settings, code and versions); every file checked."

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gpupipe.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,15 @@ def run(request: ReportRequest) -> int:
     else:
         print(report.write(request.out))
     return 0
+
+
+def write_and_show(out: str, to: Console) -> None:
+    """Write the page at the end of a run, and print where it is; or, as the run is complete, what the page needs."""
+    from gpupipe import report
+
+    try:
+        report.require()
+    except UserError as error:
+        to.print(f"No report: {error}")
+    else:
+        to.print(f"Report: {report.write(out)}")

@@ -219,20 +219,13 @@ def _version(request: SequenceRequest, settings: Config, panel: Panel, to: Conso
 
 def _show(request: SequenceRequest, whole: dict[str, Any], to: Console) -> None:
     """Show the summary; write the report where its packages are there."""
-    from gpupipe import report
     from gpupipe.artifacts import summary
-    from gpupipe.cli import output, sequence_tables
+    from gpupipe.cli import output, report, sequence_tables
     from gpupipe.workloads.sequence import SEQUENCE as WORKLOAD
 
     out = pathlib.Path(request.job.out)
     if request.job.json:
         output.print_json_file(out / summary.JSON)
     sequence_tables.show(to, whole, out, WORKLOAD.baselines)
-    if not request.plots:
-        return
-    try:
-        report.require()
-    except UserError as error:  # a run is complete without its report
-        to.print(f"No report: {error}")
-    else:
-        to.print(f"Report: {report.write(out)}")
+    if request.plots:
+        report.write_and_show(request.job.out, to)

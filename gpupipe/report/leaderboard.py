@@ -46,8 +46,10 @@ def measures_table(caption: str, rows: Sequence[Row], columns: Sequence[Column])
     return Table(caption, heads, cells, digits=3, folded=True)
 
 
-def leaderboard(whole: Mapping[str, Any]) -> Section:
-    """Gains over the prior, with intervals, of all models and baselines, averaged over sectors."""
+def leaderboard(whole: Mapping[str, Any]) -> Section | None:
+    """Gains over the prior, with intervals, of all models and baselines, averaged over sectors; None without models."""
+    if not whole["models"]:
+        return None
     loss, baselines = loss_name(whole), baseline_names(whole)
     titles = {row["label"]: title_of(row) for row in whole["models"]}
     averages = [{**average, "title": titles[average["label"]]} for average in whole["averages"]]
@@ -151,8 +153,10 @@ def touch_and_direction(whole: Mapping[str, Any]) -> Section | None:
     return Section("Touch and direction", text, [Figure(caption, charts.parts(rows)), table])
 
 
-def by_sector(whole: Mapping[str, Any]) -> Section:
-    """Gains and other measures of each model on the sealed test of its sector."""
+def by_sector(whole: Mapping[str, Any]) -> Section | None:
+    """Gains and other measures of each model on the sealed test of its sector; None without models."""
+    if not whole["models"]:
+        return None
     loss = loss_name(whole)
     rows = [{**row, "title": title_of(row)} for row in whole["models"] if row["kind"] == "model"]
     gains = [

@@ -16,6 +16,10 @@ from gpupipe.dataset import window_summary
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
 from gpupipe.report import charts, kept_returns, sentences
+from gpupipe.report.agent_learning import learning_curves
+from gpupipe.report.agent_positions import positions
+from gpupipe.report.agent_savings import savings
+from gpupipe.report.agent_sealed import drawdowns, lead_sentence, sealed_tests, verdict_sentence
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
@@ -51,6 +55,11 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         verdict(whole),
         warnings(out, whole, events),
         signals(out, whole) if calls else None,
+        sealed_tests(out, whole),
+        drawdowns(out, whole),
+        positions(out, whole),
+        learning_curves(out, whole),
+        savings(whole),
         data(whole),
         labels(out),
         split(out, whole),
@@ -79,15 +88,19 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
 
 
 def lead(whole: Mapping[str, Any]) -> list[str]:
-    """A sentence on models, data and device, and one on the dates of the split, where it has dates."""
+    """A sentence on models, data and device, and one on the dates of the split, where it has dates.
+
+    A workload that wants no models, as its policies are none that a loss ranks, has no count of them.
+    """
     about_data, split = whole["data"], whole["split"]
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
     symbols = f"{about_data['symbols']} symbol{'' if about_data['symbols'] == 1 else 's'}"
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
+    models = f"{whole['n_models']} of {whole['n_models_wanted']} models from " if whole["n_models_wanted"] else ""
     text = [
-        f"{whole['n_models']} of {whole['n_models_wanted']} models from {about_data['rows_kept']:,} bars of "
-        f"{symbols}{sectors}, preset {whole['settings']['preset']}, in {whole['elapsed_s']:.0f} s on {device}."
+        f"{models}{about_data['rows_kept']:,} bars of {symbols}{sectors}, preset {whole['settings']['preset']}, in "
+        f"{whole['elapsed_s']:.0f} s on {device}."
     ]
     if split:
         text.append(
@@ -95,25 +108,31 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
             f"test has the rows from {split['test_from']} to {split['test_to']}: no model, parameter or cutoff was "
             "chosen on them."
         )
+    if sentence := lead_sentence(whole):
+        text.append(sentence)
     return text
 
 
-def verdict(whole: Mapping[str, Any]) -> Section:
-    """Sentences on baselines, skill and stacking."""
-    titles = titles_in_sentences(whole)
-    text = [
-        *sentences.verdict_sentences(whole["verdict"], len({row["sector"] for row in whole["models"]}), titles),
-        *sentences.skill_sentences(whole["families"], whole["intervals"], titles=titles),
-        sentences.stacking_sentence(whole["stacking"]),
-        summary_sentence(whole.get("returns") or {}),
-    ]
-    return Section("Verdict", [line for line in text if line])
+def verdict(whole: Mapping[str, Any]) -> Section | None:
+    """Sentences on baselines, skill and stacking, or on the sealed tests of an agent; None where there are none."""
+    text = [verdict_sentence(whole), summary_sentence(whole.get("returns") or {})]
+    if whole["models"]:
+        titles = titles_in_sentences(whole)
+        n_sectors = len({row["sector"] for row in whole["models"]})
+        text = [
+            *sentences.verdict_sentences(whole["verdict"], n_sectors, titles),
+            *sentences.skill_sentences(whole["families"], whole["intervals"], titles=titles),
+            sentences.stacking_sentence(whole["stacking"]),
+            *text,
+        ]
+    found = [line for line in text if line]
+    return Section("Verdict", found) if found else None
 
 
 def comparison_sections(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -> list[Section]:
     """Two runs side by side.  names: their titles on the page.  wholes: their summaries."""
     verdicts = [
-        Section(f"Verdict of {name}", [*lead(whole), *verdict(whole).text])
+        Section(f"Verdict of {name}", [*lead(whole), *(judged.text if (judged := verdict(whole)) else ())])
         for name, whole in zip(names, wholes, strict=True)
     ]
     columns = [("", False), *((name, False) for name in names)]
@@ -133,7 +152,8 @@ def comparison_sections(names: Sequence[str], wholes: Sequence[Mapping[str, Any]
         Table("Data, models, time and device", columns, facts),
         Table("Settings that differ" if differing else "No setting differs", columns, differing),
     ])  # fmt: skip
-    return [runs, _compared_gains(names, wholes), *verdicts]
+    gains = [_compared_gains(names, wholes)] if any(whole["averages"] for whole in wholes) else []
+    return [runs, *gains, *verdicts]
 
 
 def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

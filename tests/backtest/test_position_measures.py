@@ -9,7 +9,7 @@ import pytest
 
 from gpupipe.backtest import PositionPath, PositionRules, backtest_positions, position_statistics, statistics
 from gpupipe.backtest.engine import REASONS
-from gpupipe.backtest.position_benchmarks import random_entries, random_places
+from gpupipe.backtest.position_benchmarks import random_entries, random_equity, random_places
 from gpupipe.backtest.position_measures import Days
 from gpupipe.backtest.position_tables import equity_table, trades_table
 from gpupipe.backtest.tables import parquet
@@ -80,6 +80,35 @@ def test_random_entries_are_the_same_trades_at_other_places(fill):
     closed = float(trades.net[ended].sum())
     last = drawn.total[0, 0, 0] - closed
     assert abs(last) < 0.2 and (ended.all() == (last == 0) or fill == "close")
+
+
+def test_equity_of_random_entries_is_the_product_of_their_closed_trades():
+    """By hand from the places that the same seed gives; the size is the share of the equity at stake."""
+    result = run(random_panel((300,)), sticky(300, 4), size=0.5, **COSTS)
+    trades, at = result.trades, np.array([0, 17, 150, 299])
+    equity = random_equity(result, 0, at, seed=3, n_draws=5)
+    lengths = trades.last_row - trades.first_row
+    rows, trade = random_places(lengths, 300, 5, np.random.default_rng([3, 8, 0]))
+    price, slip, fee = result.path.panel.open.astype(float), result.rules.slip, result.rules.commission
+    for k in range(5):
+        expected = np.ones(300)
+        for row, t in zip(rows[k].tolist(), trade[k].tolist(), strict=True):
+            side, leave = (1 if trades.side[t] == 1 else -1), row + int(lengths[t])
+            got, paid = price[leave] * (1 - side * slip), price[row] * (1 + side * slip)
+            expected[leave:] *= 1 + 0.5 * (side * (got / paid - 1) - fee * (1 + got / paid))
+        assert equity[k] == pytest.approx(expected[at], rel=1e-12)
+    assert (equity[:, 0] == 1).all()
+
+
+def test_equity_without_trades_is_one_and_of_two_symbols_the_mean():
+    flat = run(random_panel((50,)), [0] * 50)
+    assert (random_equity(flat, 0, np.array([0, 49]), seed=0, n_draws=3) == 1).all()
+    long = [1] * 20 + [0] * 30
+    first, second = (run(random_panel((50, 50)), path) for path in (long + [0] * 50, [0] * 50 + long))
+    both = run(random_panel((50, 50)), long + long)
+    last = np.array([49])
+    of_first, of_second, of_both = (random_equity(x, 0, last, seed=0, n_draws=3) for x in (first, second, both))
+    assert of_both == pytest.approx(of_first + of_second - 1) and (of_first != 1).all()
 
 
 def test_random_entries_wait_as_paths_do_and_count_what_finds_no_entry():

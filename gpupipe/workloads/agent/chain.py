@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpupipe.backtest import PositionPath, PositionRules, backtest_positions
+from gpupipe.backtest.position_benchmarks import random_equity
 from gpupipe.backtest.position_measures import position_statistics
 from gpupipe.backtest.position_trades import PositionBacktest
 from gpupipe.workloads.agent.market import Market
 from gpupipe.workloads.agent.windows import Iteration
 
+if TYPE_CHECKING:
+    import pyarrow
+
 AGENT, ORIGINAL = "agent", "original way"  # names of the paths
+MOST_TIMES = 300  # of the quantiles of random entries
+QUANTILES = (0.025, 0.5, 0.975)
 
 
 def path_of(n_rows: int, iterations: Sequence[Iteration], positions: Sequence[np.ndarray]) -> np.ndarray:
@@ -54,8 +60,28 @@ def statistics(result: PositionBacktest, seed: int, trials: int) -> dict[str, An
     return position_statistics(result, seed, trials)
 
 
+def random_table(result: PositionBacktest, seed: int) -> pyarrow.Table:
+    """Quantiles of the equity of random entries at up to MOST_TIMES times: time, low, median and high.
+
+    low and high hold 95 % of the draws. The draws have the trades of the first path, see `random_entries`; without a
+    trade the table has no rows.
+    """
+    import pyarrow as pa
+
+    n = len(result.times)
+    at = np.unique(np.linspace(0, n - 1, min(n, MOST_TIMES)).round().astype(np.int64))
+    if not (result.path.panel.device.to_host(result.trades.model) == 0).any():
+        at = at[:0]
+    equity = np.quantile(random_equity(result, 0, at, seed), QUANTILES, axis=0)
+    columns = {name: pa.array(values) for name, values in zip(("low", "median", "high"), equity, strict=True)}
+    return pa.table({"time": pa.array(result.times[at], pa.timestamp("ns", "UTC")), **columns})
+
+
 def positions_table(panel: Any, path: np.ndarray, begin: int, end: int) -> bytes:
-    """Parquet with symbol, time and position of the sealed rows, as `gpupipe backtest --positions` reads it."""
+    """Parquet with symbol, time, position and close of the sealed rows.
+
+    `gpupipe backtest --positions` reads it, and leaves the close, which the report draws, out.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -64,6 +90,7 @@ def positions_table(panel: Any, path: np.ndarray, begin: int, end: int) -> bytes
         "symbol": pa.array([panel.symbols[0]] * (end - begin)).dictionary_encode(),
         "time": pa.array(time_ns, pa.timestamp("ns", "UTC")),
         "position": pa.array(path[begin:end]),
+        "close": pa.array(panel.device.to_host(panel.close)[begin:end]),
     })  # fmt: skip
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

@@ -23,7 +23,8 @@ from gpupipe.workloads.agent.market import ACTIONS, Market
 from gpupipe.workloads.agent.settings import trained
 from gpupipe.workloads.agent.windows import Iteration
 
-POSITIONS, TRADES, EQUITY, HISTORY = "positions.parquet", "trades.parquet", "equity.parquet", "training.parquet"
+POSITIONS, TRADES, EQUITY, RANDOM = "positions.parquet", "trades.parquet", "equity.parquet", "random.parquet"
+HISTORY = "training.parquet"
 OPTIMIZATION = "optimization_summary.json"
 FOLDER = "iterations"
 HISTORY_FIRST = ("way", "iteration", "candidate", "kind", "number", "steps", "score")  # columns, before all others
@@ -49,6 +50,7 @@ def conclude(context: JobContext, values: Mapping[str, IterationResult]) -> Outc
         POSITIONS: chain.positions_table(panel, paths[chain.AGENT], begin, end),
         TRADES: parquet(trades_table(traded)),
         EQUITY: parquet(equity_table(traded)),
+        RANDOM: parquet(chain.random_table(traded, settings.seed)),
         HISTORY: parquet(table_of(_history(tests, ours, theirs))),
         OPTIMIZATION: dump_json(savings.origin_summary(saved, datetime.datetime.now(datetime.UTC))),
     }
