@@ -116,7 +116,7 @@ def test_4_phases_reach_the_optimiser(plain, tmp_path):
     run_agent(tmp_path, *on("progressive"), "ppo.epochs=4", "agent.total_timesteps=640")
     names = ("learning_rate", "epochs", "entropy_weight", "clip")
     rows = [tuple(row[name] for name in names) for row in training(tmp_path, "update", 0)]
-    explore, learn, refine = (0.01, 2, 0.02, 0.25), (0.01, 4, 0.01, 0.2), (0.003, 4, 0.002, 0.15)
+    explore, learn, refine = (0.01, 4, 0.0125, 0.2), (0.01, 4, 0.01, 0.2), (0.003, 2, 0.002, 0.15)
     assert rows == [explore] * 3 + [learn] * 4 + [refine] * 3
 
 

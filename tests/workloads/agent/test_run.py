@@ -21,7 +21,7 @@ from tests.support.agent_run import N_ROWS, STEP, lasting, rows_of, run_agent, s
 
 FILES = {"policy.json", "policy.safetensors"}
 SERIES = ("equity", "return", "exposure", "turnover")
-TABLES = {"positions.parquet", "trades.parquet", "equity.parquet", "training.parquet"}
+TABLES = {f"{name}.parquet" for name in ("positions", "trades", "equity", "random", "training")}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_the_backtest_of_the_positions_gives_the_same_trades_and_equity(tmp_path
     for name, numbers in (("trades", ("net_return", "entry_price", "exit_price")), ("equity", SERIES)):
         ours = [row for row in rows_of(tmp_path / "OUT", f"{name}.parquet") if row["path"] == "agent"]
         theirs = [row for row in rows_of(tmp_path / "backtest", f"{name}.parquet") if row["path"] == "positions"]
-        assert len(ours) == len(theirs) > 3
+        assert len(ours) == len(theirs) > 0
         for left, right in zip(ours, theirs, strict=True):
             for key in left.keys() - {"path", "group"}:
                 expected = pytest.approx(left[key], rel=1e-12) if key in numbers else left[key]
