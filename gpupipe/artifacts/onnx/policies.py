@@ -12,7 +12,7 @@ from gpupipe.artifacts.onnx.checking import session_of
 from gpupipe.estimators.torch.onnx import add_policy
 from gpupipe.estimators.torch.policy_files import StoredPolicy
 
-TOLERANCE = 1e-5  # of logits, values and states: the two add up float32 values in different orders
+TOLERANCE = 1e-5  # of logits, values and states, relative above 1: the two add up float32 values in other orders
 
 
 def policy_graph(stored: StoredPolicy) -> Any:
@@ -49,7 +49,10 @@ def checked_content(stored: StoredPolicy, observations: np.ndarray) -> bytes:
 
 
 def largest_difference(content: bytes, stored: StoredPolicy, observations: np.ndarray) -> float:
-    """The largest absolute difference in all steps of a sequence; infinite where either side is NaN, or no step."""
+    """The largest difference in all steps of a sequence, of numbers above 1 as a share of them.
+
+    Infinite where either side is NaN, and without a step.
+    """
     session, weights = session_of(content), stored.weights
     own_h, own_c = weights.zero_state(observations.shape[1])
     h, c = np.zeros((2, weights.layers, observations.shape[1], weights.size), np.float32)
@@ -64,7 +67,7 @@ def largest_difference(content: bytes, stored: StoredPolicy, observations: np.nd
             (_by_row(h), own_h),
             (_by_row(c), own_c),
         ):
-            difference = np.abs(got - expected)
+            difference = np.abs(got - expected) / np.maximum(np.abs(expected), 1)
             largest = max(largest, float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0)))
     return largest
 
