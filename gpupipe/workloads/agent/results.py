@@ -20,6 +20,7 @@ from gpupipe.workloads.agent import chain, recipe, savings
 from gpupipe.workloads.agent.cache import EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
 from gpupipe.workloads.agent.market import ACTIONS, Market
+from gpupipe.workloads.agent.settings import original
 from gpupipe.workloads.agent.windows import Iteration
 
 POSITIONS, TRADES, EQUITY, RANDOM = "positions.parquet", "trades.parquet", "equity.parquet", "random.parquet"
@@ -30,7 +31,8 @@ FOLDER = "iterations"
 
 def conclude(context: JobContext, values: Mapping[str, IterationResult]) -> Outcome:
     """The outcome of a run: the chain of sealed tests, its statistics, and the files."""
-    settings, panel = context.settings, context.panel
+    panel = context.panel
+    settings = original(context.settings) if context.settings.agent.original else context.settings
     tests = recipe.walk_forward(panel, settings)
     ours = [values[it.name] for it in tests]
     theirs = [values[recipe.ORIGINAL + it.name] for it in tests] if settings.agent.benchmark else []
