@@ -39,8 +39,9 @@ def learning_curves(out: pathlib.Path, whole: Row) -> Section | None:
         "chooses the policy, so its best value flatters; the sealed tests judge.",
         _sentence(runs, kept),
     ]
+    chosen = ", of one iteration at a time" if len(kept) > agent_charts.MOST_PANELS else ""
     parts = [Figure(
-        f"Validation score by steps{' of each candidate' if several else ''}; diamond: the policy that is kept",
+        f"Validation score by steps{' of each candidate' if several else ''}{chosen}; diamond: the policy that is kept",
         agent_charts.scores(scores),
     )]  # fmt: skip
     if values:

@@ -168,8 +168,7 @@ def _sentence(row: Row, sealed: Row) -> str:
     earned = f"{subject} returned {100 * row['total_return']:z.2f} %{trades}{_interval(row, 'day_return', ' a day')}"
     if name == HELD:
         return f"{earned}."
-    over = _interval(row, "over_hold", " a day more than buy and hold")
-    earned += over.replace(",", ";", 1)
+    earned += _interval(row, "over_hold", " a day", "; against buy and hold")
     if row["skill"] == NOT_KNOWN:
         why = f"the tests have fewer than {FEWEST_BLOCKS} blocks of days, or no spread of returns"
         return f"{earned}. Whether it has skill is not known: {why}."
@@ -180,11 +179,14 @@ def _sentence(row: Row, sealed: Row) -> str:
     return f"{earned}. {SPOKEN[row['skill']]}: {chance}."
 
 
-def _interval(row: Row, name: str, each: str) -> str:
-    """A mean in basis points with its interval, and where that lies."""
+def _interval(row: Row, name: str, each: str, before: str = ",") -> str:
+    """A mean in basis points with its interval, and where that lies; empty where it is not known."""
     if row.get(name) is None:
         return ""
-    text, (low, high) = f", {1e4 * row[name]:z.1f} bps{each}", (row.get(f"{name}_{end}") for end in ("low", "high"))
+    text, (low, high) = (
+        f"{before} {1e4 * row[name]:z.1f} bps{each}",
+        (row.get(f"{name}_{end}") for end in ("low", "high")),
+    )
     if low is None or high is None:
         return text
     where = "lies above 0" if low > 0 else "lies below 0" if high < 0 else "includes 0"

@@ -19,11 +19,12 @@ from gpupipe.report import agent_charts, agent_learning, agent_positions, agent_
 from gpupipe.workloads.agent import chain, results
 from tests.report.test_report import opened, specs
 
+PPO = ("size=8", "n_environments=8", "rollout=32", "minibatch=64")
 TINY = (
     "--profile", "ultra_fast", "--spread", "0", "--commission", "0", "--slippage", "0", "--features", "roc_1,rsi_14",
     "--initial-window", "300", "--step-size", "100", "--total-timesteps", "512", "--min-timesteps", "256",
-    "--eval-freq", "256", "--set", "ppo.size=8", "--set", "ppo.n_environments=8", "--set", "ppo.n_steps=32",
-    "--set", "market.most_gap_days=10", "--jobs", "1", "--skip-onnx", "--quiet",
+    "--eval-freq", "256", *(f"--set=ppo.{setting}" for setting in PPO), "--set=market.most_gap_days=10",
+    "--jobs", "1", "--skip-onnx", "--quiet",
 )  # fmt: skip
 SECTIONS = ("Verdict", "Sealed tests", "Drawdown of the sealed tests", "Positions of the agent",
             "Training of the policies", "Optimisations", "Data", "Time and memory", "Run")  # fmt: skip
