@@ -46,6 +46,7 @@ class _Fills:
     price: float32 (n_rows,), of a fill in each row.  slip: float64 (n_rows,).
     next_fill: int64 (n_rows,), the first row from here on in which a fill is possible; n_rows without one.
     last_row, last_close: of the last known close; -1 without one.
+    close: float64 (n_rows,), the last one known in each row; NaN before the first.
     """
 
     price: np.ndarray
@@ -53,6 +54,7 @@ class _Fills:
     next_fill: np.ndarray
     last_row: int
     last_close: float
+    close: np.ndarray
 
     @classmethod
     def of(cls, result: PositionBacktest, rows: slice) -> _Fills:
@@ -65,7 +67,11 @@ class _Fills:
         next_fill = np.minimum.accumulate(row[::-1])[::-1]
         known = np.flatnonzero((close > 0) & np.isfinite(close))
         last = int(known[-1]) if len(known) else -1
-        return cls(price, to_host(result.slip[rows]), next_fill, last, float(close[last]) if last >= 0 else np.nan)
+        before = np.searchsorted(known, np.arange(len(close)), side="right") - 1
+        marks = np.where(before >= 0, close[known[before]] if len(known) else np.nan, np.nan).astype(np.float64)
+        return cls(
+            price, to_host(result.slip[rows]), next_fill, last, float(close[last]) if last >= 0 else np.nan, marks
+        )  # fmt: skip
 
     def net(self, entry: np.ndarray, leave: np.ndarray, direction: np.ndarray, commission: float) -> np.ndarray:
         """Net returns of trades, NaN without an entry; fills wait as those of a path do, at the end for the last close.
@@ -82,6 +88,19 @@ class _Fills:
         paid = filled(self.price[first].astype(np.float64), direction, self.slip[first])
         got = filled(got_price, -direction, self.slip[last])
         return np.where(known, profit(paid, got, direction, commission), np.nan)
+
+    def marked(self, entry: np.ndarray, row: np.ndarray, direction: np.ndarray, commission: float) -> np.ndarray:
+        """Returns of open trades at the closes of rows, without the costs of leaving; NaN before the fill.
+
+        entry, row: int64, rows, of one shape.  direction: 1 or -1.
+        """
+        from gpupipe.kernels.account import filled
+
+        first = self.next_fill[entry]
+        known = first <= row
+        first = np.where(known, first, 0)
+        paid = filled(self.price[first].astype(np.float64), direction, self.slip[first])
+        return np.where(known, direction * (self.close[row] / paid - 1) - commission, np.nan)
 
 
 def random_entries(result: PositionBacktest, seed: int, n_draws: int = N_DRAWS) -> RandomEntries:
@@ -101,10 +120,10 @@ def random_entries(result: PositionBacktest, seed: int, n_draws: int = N_DRAWS) 
         first, last, direction = _placed(result, at, offset)
         total[path, group, 0] += np.nansum(fills.net(first, last, direction, result.rules.commission))
         known[path, group, 0] += len(at)
-        for draws, _, drawn in _draws(result, fills, (first, last, direction), (seed, symbol), n_draws):
-            here = slice(1 + draws.start, 1 + draws.stop)
-            total[path, group, here] += np.nansum(drawn, axis=1)
-            known[path, group, here] += np.isfinite(drawn).sum(axis=1)
+        for drawn in _draws(result, fills, (first, last, direction), (seed, symbol), n_draws):
+            here = slice(1 + drawn.draws.start, 1 + drawn.draws.stop)
+            total[path, group, here] += np.nansum(drawn.net, axis=1)
+            known[path, group, here] += np.isfinite(drawn.net).sum(axis=1)
     n_days = len(np.unique(to_host(panel.session_day)))
     return RandomEntries(total, known, n_days / block_length(n_days, 1))
 
@@ -112,8 +131,8 @@ def random_entries(result: PositionBacktest, seed: int, n_draws: int = N_DRAWS) 
 def random_equity(result: PositionBacktest, path: int, at: np.ndarray, seed: int, n_draws: int = N_DRAWS) -> np.ndarray:
     """float64 (n_draws, len(at)): the equity of each draw of `random_entries` at some times, of 1 at the beginning.
 
-    path: its number.  at: int64, numbers of `result.times`.  The equity is that of closed trades: a trade counts from
-    its exit on, with the stake of the rules. Of several symbols it is the mean of their accounts.
+    path: its number.  at: int64, numbers of `result.times`.  The stake is that of the rules, and an open trade is
+    marked at the close, as in an account. Of several symbols it is the mean of their accounts.
 
         >>> from gpupipe.backtest import PositionPath, backtest_positions
         >>> from gpupipe.data import simulate
@@ -129,14 +148,31 @@ def random_equity(result: PositionBacktest, path: int, at: np.ndarray, seed: int
         if number != path:
             continue
         time_of_row = result.time_of_row[offset : offset + len(fills.price)]
+        row = np.searchsorted(time_of_row, at, side="right") - 1  # -1 before the symbol's first
         placed = _placed(result, trades, offset)
-        for draws, leave, drawn in _draws(result, fills, placed, (seed, symbol), n_draws):
-            growth = np.maximum(0.0, 1 + result.rules.size * np.nan_to_num(drawn))
+        for drawn in _draws(result, fills, placed, (seed, symbol), n_draws):
+            growth = np.maximum(0.0, 1 + result.rules.size * np.nan_to_num(drawn.net))
             equity = np.cumprod(np.insert(growth, 0, 1.0, axis=1), axis=1)
-            for draw, exits in zip(range(draws.start, draws.stop), time_of_row[leave], strict=True):
-                closed = np.searchsorted(exits, at, side="right")
-                total[draw] += equity[draw - draws.start, closed] - 1
+            for k, draw in enumerate(range(drawn.draws.start, drawn.draws.stop)):
+                closed = np.searchsorted(drawn.leave[k], row, side="right")
+                open_ = np.minimum(closed, len(trades) - 1)
+                marked = fills.marked(drawn.entry[k][open_], row, drawn.direction[k][open_], result.rules.commission)
+                stands = (closed < len(trades)) & (drawn.entry[k][open_] <= row)
+                gain = np.where(stands, result.rules.size * np.nan_to_num(marked), 0.0)
+                total[draw] += equity[k, closed] * np.maximum(0.0, 1 + gain) - 1
     return total / max(1, n_symbols)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Some draws.  draws: which.  Arrays (draws, n_trades), in the order of time: entry and exit rows, directions 1 or
+    -1, and net returns."""
+
+    draws: slice
+    entry: np.ndarray
+    leave: np.ndarray
+    direction: np.ndarray
+    net: np.ndarray
 
 
 def _placed(result: PositionBacktest, at: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,8 +188,8 @@ def _draws(
     placed: tuple[np.ndarray, np.ndarray, np.ndarray],
     seeds: tuple[int, int],
     n_draws: int,
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Which draws, rows of the exits, rising, and net returns: (draws, n_trades) each, some draws after the other.
+) -> Iterator[_Drawn]:
+    """The draws, some after the other.
 
     placed: of `_placed`.  seeds: of the run, and the symbol.
     """
@@ -164,7 +200,8 @@ def _draws(
         draws = slice(begin, min(begin + step, n_draws))
         entry, trade = random_places(lengths, len(fills.price), draws.stop - draws.start, rng)
         leave = entry + lengths[trade]
-        yield draws, leave, fills.net(entry, leave, direction[trade], result.rules.commission)
+        net = fills.net(entry, leave, direction[trade], result.rules.commission)
+        yield _Drawn(draws, entry, leave, direction[trade], net)
 
 
 def _by_path_and_symbol(result: PositionBacktest) -> Iterator[tuple[int, int, Any, _Fills, int]]:

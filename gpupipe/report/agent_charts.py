@@ -33,7 +33,7 @@ def equity(lines: Rows, band: Rows, begins: Sequence[str], log: bool) -> dict[st
     nothing = alt.Chart(alt.Data(values=[{}])).mark_rule(color="var(--dim)").encode(y=alt.datum(1))
     layers = [_marks(alt, begins), nothing, line]
     if band:
-        shade = alt.Chart(alt.Data(values=[{**row, "what": RANDOM} for row in band])).mark_area(opacity=0.35)
+        shade = alt.Chart(alt.Data(values=[{**row, "what": RANDOM} for row in band])).mark_area(fillOpacity=0.4)
         tooltip = [_time(alt), *(alt.Tooltip(f"{name}:Q", format=".4f") for name in ("low", "median", "high"))]
         shaded = shade.encode(x="time:T", y=alt.Y("low:Q", scale=scale, title="equity"), y2="high:Q",
                               color=_colour(alt, names), tooltip=tooltip)  # fmt: skip
@@ -67,7 +67,7 @@ def positions(prices: Rows, spans: Rows, entries: Rows) -> dict[str, Any]:
     if spans:
         shade = alt.Chart(alt.Data(values=list(spans))).mark_rect().encode(
             x=alt.X("begin:T", title=None), x2="end:T", color=alt.Color("side:N", scale=colours, title=None),
-            opacity=alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, 0.3]), legend=None),
+            opacity=alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, 0.22]), legend=None),
             tooltip=["side:N", _time(alt, "begin"), _time(alt, "end"), alt.Tooltip("share:Q", format=".2f")],
         )  # fmt: skip
         layers.insert(0, shade)
@@ -94,9 +94,7 @@ def scores(rows: Rows) -> dict[str, Any]:
     base = alt.Chart().encode(
         x=_steps(alt),
         y=alt.Y("score:Q", title="validation score, %", scale=alt.Scale(zero=False), axis=_few(alt)),
-        color=alt.Color(
-            "candidate:N", scale=alt.Scale(domain=names, range=colours), legend=_legend(alt) if len(names) > 1 else None
-        ),
+        color=alt.Color("candidate:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
         tooltip=["iteration:N", "candidate:N", alt.Tooltip("steps:Q", format=","), score],
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="var(--line)").encode(y=alt.datum(0))

@@ -39,8 +39,9 @@ def learning_curves(out: pathlib.Path, whole: Row) -> Section | None:
         "chooses the policy, so its best value flatters; the sealed tests judge.",
         _sentence(runs, kept),
     ]
+    chosen = ", of one iteration at a time" if len(kept) > agent_charts.MOST_PANELS else ""
     parts = [Figure(
-        f"Validation score by steps{' of each candidate' if several else ''}; diamond: the policy that is kept",
+        f"Validation score by steps{' of each candidate' if several else ''}{chosen}; diamond: the policy that is kept",
         agent_charts.scores(scores),
     )]  # fmt: skip
     if values:
@@ -129,11 +130,11 @@ def _sentence(runs: Mapping[tuple[str, int, int], Sequence[Row]], kept: Mapping[
     scores = {key: [line["score"] for line in runs[(*key, candidate)]] for key, candidate in own.items()}
     warm = [key for key, candidate in own.items() if runs[(*key, candidate)][0]["steps"] == 0]
     above = sum(max(values) > 0 for values in scores.values())
-    text = f"{above} of {len(own)} iterations keep a policy whose score is above 0"
+    text = f"Iterations that keep a policy with a score above 0: {above} of {len(own)}"
     if not warm:
         return f"{text}."
     same = sum(scores[key][0] == max(scores[key]) for key in warm)
     return (
-        f"{text}. {len(warm)} start from the policy of the iteration before, scored at step 0; {same} of them keep it, "
-        "because training made nothing better of it."
+        f"{text}. Step 0 is the policy of the iteration before. Iterations that keep it, because training made nothing "
+        f"better of it: {same} of {len(warm)}."
     )

@@ -10,7 +10,7 @@ from gpupipe.report.page import Section, Table
 Row = Mapping[str, Any]
 UNKNOWN = "not known from one run"
 COLUMNS = [("optimisation", False), ("", False), ("what it did", False), ("steps saved", True),
-           ("seconds saved", False)]  # fmt: skip
+           ("seconds saved", True)]  # fmt: skip
 
 
 def savings(whole: Row) -> Section | None:
@@ -36,10 +36,10 @@ def rows(saved: Row) -> list[list[Any]]:
     warm, stops, cache = saved["warm_start"], saved["convergence_stop"], saved["cache_environments"]
     did = {
         "adaptive_timesteps": "later iterations may train fewer steps",
-        "warm_start": f"{warm['iterations']} of {saved['iterations']} iterations start from the policy before",
+        "warm_start": f"iterations that start from the policy before: {warm['iterations']} of {saved['iterations']}",
         "convergence_stop": f"{_count(stops['candidates'], 'candidate')} stopped early",
         "progressive": "learning rate, epochs, entropy and clip change by phase",
-        "cache_environments": f"{cache['found']} of {cache['asked']} requests for features and scalers found",
+        "cache_environments": f"requests for features and scalers found: {cache['found']} of {cache['asked']}",
         "adaptive_evaluation": f"{_count(saved['adaptive_evaluation']['evaluations'], 'evaluation')}, denser near "
                                "convergence",
         "fast_comparison": "all policies on all validation episodes in one call",
@@ -48,7 +48,7 @@ def rows(saved: Row) -> list[list[Any]]:
     for name, text in did.items():
         on, found = saved["on"][name], saved.get(name, {})
         seconds = found.get("seconds_saved")
-        cell = "" if not on else UNKNOWN if seconds is None else f"{seconds:,.1f}"
+        cell = "" if not on else UNKNOWN if seconds is None else seconds
         steps = found.get("steps_saved") if on else None
         table.append([name.replace("_", " "), "on" if on else "off", text if on else "", steps, cell])
     return table

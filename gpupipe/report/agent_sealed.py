@@ -48,13 +48,13 @@ def sealed_tests(out: pathlib.Path, whole: Row) -> Section | None:
         lines, band = [row for row in lines if row["equity"] > 0], [row for row in band if row["low"] > 0]
     sealed, iterations = agent["sealed"], agent["iterations"]
     text = [
-        f"Each of {_count(len(iterations), 'iteration')} trains on the bars of its window, chooses a policy on the "
-        "validation bars after them, and trades the next bars, which no choice has seen. The tests follow each other "
-        f"as one account from {_date(sealed['from'])} to {_date(sealed['to'])}, after costs. It begins and ends each "
-        "test without a position.",
+        "An iteration trains on the bars of its window, chooses a policy on the validation bars after them, and trades "
+        f"the next bars, which no choice has seen. The tests of {_count(len(iterations), 'iteration')} make one "
+        f"account from {_date(sealed['from'])} to {_date(sealed['to'])}, after costs. Each begins and ends without a "
+        "position.",
         *sentences(sealed),
     ]
-    shade = f" Shaded: {_draws(sealed)}, each after its closed trades." if band else ""
+    shade = f" Shaded: 95 % of {_draws(sealed)}, at each time." if band else ""
     caption = (
         f"Equity{', on a logarithmic axis' if log else ''}; 1, the solid line across, is doing nothing; dotted upright "
         f"lines: the tests of the iterations begin.{shade}"
@@ -164,26 +164,29 @@ def _sentence(row: Row, sealed: Row) -> str:
     subject = name.capitalize() if name == HELD else f"The {name}"
     if row.get("trades") == 0:
         return f"{subject} made no trade in the sealed tests: it kept 1, as doing nothing does."
-    earned = f"{subject} returned {100 * row['total_return']:z.2f} %{_interval(row, 'day_return', ' a day')}"
+    trades = f" in {_count(row['trades'], 'trade')}" if name != HELD else ""
+    earned = f"{subject} returned {100 * row['total_return']:z.2f} %{trades}{_interval(row, 'day_return', ' a day')}"
     if name == HELD:
         return f"{earned}."
-    over = f"; over buy and hold{_interval(row, 'over_hold', ' a day')[1:]}" if row.get("over_hold") is not None else ""
-    trades = _count(row["trades"], "trade")
+    earned += _interval(row, "over_hold", " a day", "; against buy and hold")
     if row["skill"] == NOT_KNOWN:
         why = f"the tests have fewer than {FEWEST_BLOCKS} blocks of days, or no spread of returns"
-        return f"{earned} in {trades}{over}. Whether it has skill is not known: {why}."
+        return f"{earned}. Whether it has skill is not known: {why}."
     chance = (
         f"p = {row['p_value']:.3f} against {_draws(sealed)}, and a Deflated Sharpe Ratio of "
         f"{row['deflated_sharpe']:.2f} for {_count(row['trials'], 'trained policy', 'trained policies')}"
     )
-    return f"{earned} in {trades}{over}. {SPOKEN[row['skill']]}: {chance}."
+    return f"{earned}. {SPOKEN[row['skill']]}: {chance}."
 
 
-def _interval(row: Row, name: str, each: str) -> str:
-    """A mean in basis points with its interval, and where that lies."""
+def _interval(row: Row, name: str, each: str, before: str = ",") -> str:
+    """A mean in basis points with its interval, and where that lies; empty where it is not known."""
     if row.get(name) is None:
         return ""
-    text, (low, high) = f", {1e4 * row[name]:z.1f} bps{each}", (row.get(f"{name}_{end}") for end in ("low", "high"))
+    text, (low, high) = (
+        f"{before} {1e4 * row[name]:z.1f} bps{each}",
+        (row.get(f"{name}_{end}") for end in ("low", "high")),
+    )
     if low is None or high is None:
         return text
     where = "lies above 0" if low > 0 else "lies below 0" if high < 0 else "includes 0"
