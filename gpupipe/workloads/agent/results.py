@@ -20,11 +20,7 @@ from gpupipe.workloads.agent import chain, recipe, savings
 from gpupipe.workloads.agent.cache import EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
 from gpupipe.workloads.agent.market import ACTIONS, Market
-<<<<<<< HEAD
 from gpupipe.workloads.agent.settings import trained
-=======
-from gpupipe.workloads.agent.settings import original
->>>>>>> h_rep
 from gpupipe.workloads.agent.windows import Iteration
 
 POSITIONS, TRADES, EQUITY, RANDOM = "positions.parquet", "trades.parquet", "equity.parquet", "random.parquet"
@@ -36,12 +32,7 @@ HISTORY_FIRST = ("way", "iteration", "candidate", "kind", "number", "steps", "sc
 
 def conclude(context: JobContext, values: Mapping[str, IterationResult]) -> Outcome:
     """The outcome of a run: the chain of sealed tests, its statistics, and the files."""
-<<<<<<< HEAD
     settings, panel = trained(context.settings), context.panel
-=======
-    panel = context.panel
-    settings = original(context.settings) if context.settings.agent.original else context.settings
->>>>>>> h_rep
     tests = recipe.walk_forward(panel, settings)
     ours = [values[it.name] for it in tests]
     theirs = [values[recipe.ORIGINAL + it.name] for it in tests] if settings.agent.benchmark else []
