@@ -90,7 +90,7 @@ def scores(rows: Rows) -> dict[str, Any]:
     alt = _alt()
     names, titles = (list(dict.fromkeys(row[name] for row in rows)) for name in ("candidate", "iteration"))
     colours = [CANDIDATES[k % len(CANDIDATES)] for k in range(len(names))]
-    score = alt.Tooltip("score:Q", format=".3f")
+    score, legend = alt.Tooltip("score:Q", format=".3f"), _legend(alt) if len(names) > 1 else None
     base = alt.Chart().encode(
         x=_steps(alt),
         y=alt.Y("score:Q", title="validation score, %", scale=alt.Scale(zero=False), axis=_few(alt)),

@@ -161,7 +161,8 @@ def _train(
     )
     rate = ppo.learning_rate * (agent.warm_rate if before is not None else 1.0)
     policy = None if before is None else _policy(before, market, settings)
-    trainer = Trainer(environments, dataclasses.replace(ppo, learning_rate=rate), seed, policy, threads=threads)
+    own, kind = dataclasses.replace(ppo, learning_rate=rate), market.device.kind
+    trainer = Trainer(environments, own, seed, policy, threads=threads, torch_device=kind)
     folder = None if fit.checkpoints is None else fit.checkpoints / f"candidate_{number}"
     checkpoint = None if folder is None else Checkpoint(folder, f"{fit.key}/{number}")
 
