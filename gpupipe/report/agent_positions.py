@@ -61,8 +61,8 @@ def spans(time_ns: np.ndarray, path: np.ndarray, most: int = MOST_SPANS) -> list
     >>> hours = np.arange(6) * 3_600_000_000_000
     >>> spans(hours, np.int8([0, 1, 1, 0, -1, 0]))[0]
     {'begin': '1970-01-01T02:00', 'end': '1970-01-01T04:00', 'side': 'long', 'share': 1.0}
-    >>> [(span["side"], span["share"]) for span in spans(hours, np.int8([1, 0, -1, -1, 1, 0]), most=2)]
-    [('short', 0.3333333333333333), ('short', 0.3333333333333333)]
+    >>> [(span["side"], round(span["share"], 2)) for span in spans(hours, np.int8([1, 0, -1, -1, 1, 0]), most=2)]
+    [('long', 0.33), ('short', 0.67)]
     """
     n = len(path)
     held = np.append(0, path[:-1]) if n else path

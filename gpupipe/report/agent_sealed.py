@@ -110,6 +110,16 @@ def drawdown(time_ns: np.ndarray, equity: np.ndarray, most: int = MOST_POINTS) -
     return [(str(time), float(value)) for time, value in zip(times, np.minimum.reduceat(loss, begins), strict=True)]
 
 
+def dates_of_tests(whole: Row) -> str:
+    """The first and the last date of an agent's sealed tests; empty without an agent.  whole: the summary.
+
+    >>> dates_of_tests({"agent": {"sealed": {"from": "2024-02-08T22:15:00Z", "to": "2024-04-01T23:45:00Z"}}})
+    '2024-02-08 to 2024-04-01'
+    """
+    agent = whole.get("agent")
+    return f"{_date(agent['sealed']['from'])} to {_date(agent['sealed']['to'])}" if agent else ""
+
+
 def lead_sentence(whole: Row) -> str:
     """Which bars the sealed tests of an agent have; empty without an agent.  whole: the summary."""
     agent = whole.get("agent")
@@ -118,8 +128,7 @@ def lead_sentence(whole: Row) -> str:
     sealed = agent["sealed"]
     return (
         f"{_count(len(agent['iterations']), 'iteration')} of training, validation and sealed test. The sealed tests "
-        f"have {sealed['bars']:,} bars from {_date(sealed['from'])} to {_date(sealed['to'])}: no policy was chosen on "
-        "those that it trades."
+        f"have {sealed['bars']:,} bars, {dates_of_tests(whole)}: no policy was chosen on those that it trades."
     )
 
 

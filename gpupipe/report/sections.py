@@ -19,7 +19,7 @@ from gpupipe.report import charts, kept_returns, sentences
 from gpupipe.report.agent_learning import learning_curves
 from gpupipe.report.agent_positions import positions
 from gpupipe.report.agent_savings import savings
-from gpupipe.report.agent_sealed import drawdowns, lead_sentence, sealed_tests, verdict_sentence
+from gpupipe.report.agent_sealed import dates_of_tests, drawdowns, lead_sentence, sealed_tests, verdict_sentence
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
@@ -142,7 +142,9 @@ def comparison_sections(names: Sequence[str], wholes: Sequence[Mapping[str, Any]
         for key in dict.fromkeys([*settings[0], *settings[1]]) if settings[0].get(key) != settings[1].get(key)
     ]  # fmt: skip
     facts = _facts(wholes)
-    same_test = wholes[0]["split"] == wholes[1]["split"] and facts[0][1] == facts[0][2]
+    same_test = wholes[0]["split"] == wholes[1]["split"] and all(
+        first == second for name, first, second in facts if name in ("data", "sealed test")
+    )
     text = (
         "Both runs were judged on the same rows."
         if same_test
@@ -157,11 +159,11 @@ def comparison_sections(names: Sequence[str], wholes: Sequence[Mapping[str, Any]
 
 
 def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """Rows of a name and a cell for each run; the first row is the hash of the data."""
+    """Rows of a name and a cell for each run."""
     cells: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "data": lambda whole: whole["data"].get("data_hash", "")[:12],
         "bars": lambda whole: f"{whole['data']['rows_kept']:,}",
-        "sealed test": lambda whole: _test_dates(whole["split"]),
+        "sealed test": _test_dates,
         "models": lambda whole: whole["n_models"],
         "seconds": lambda whole: f"{whole['elapsed_s']:.1f}",
         "peak memory, GiB": lambda whole: f"{whole['peak_bytes'] / 2**30:.2f}",
@@ -170,9 +172,10 @@ def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return [[name, *(cell(whole) for whole in wholes)] for name, cell in cells.items()]
 
 
-def _test_dates(split: Mapping[str, str]) -> str:
-    """The dates of the sealed test; empty for a split without dates."""
-    return f"{split['test_from']} to {split['test_to']}" if split else ""
+def _test_dates(whole: Mapping[str, Any]) -> str:
+    """The dates of the sealed test; empty for a split without dates, unless an agent's sealed tests have some."""
+    split = whole["split"]
+    return f"{split['test_from']} to {split['test_to']}" if split else dates_of_tests(whole)
 
 
 def _compared_gains(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -> Section:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 
 import numpy as np
@@ -282,4 +281,8 @@ def test_two_runs_of_agents_are_compared_without_gains(tmp_path):
     lead, tests, verdict = verdicts[0].text
     assert lead == "600 bars of 1 symbol, preset balanced, in 1 s on cpu (x)."
     assert tests.startswith("3 iterations of training, validation and sealed test.") and "skill" in verdict.lower()
-    assert datetime.date.fromisoformat(tests.partition(" from ")[2][:10]) == datetime.date(1970, 1, 1)
+    assert "600 bars, 1970-01-01 to 1970-02-19: no policy" in tests
+    assert runs.text == ["Both runs were judged on the same rows."]
+    later = {**whole["agent"]["sealed"], "from": "1970-01-05T00:00:00Z"}
+    other = whole | facts | {"agent": whole["agent"] | {"sealed": later}}
+    assert "on different rows" in sections.comparison_sections(["a", "b"], [whole | facts, other])[0].text[0]
