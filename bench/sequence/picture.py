@@ -9,6 +9,7 @@ It needs matplotlib (the extra bench).
 from __future__ import annotations
 
 import argparse
+import collections
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
     """Draw the lines of a results file; SystemExit where it holds neither trainings nor stages."""
-    trainings = [line for line in lines if line["kind"] == "training"]
+    trainings = of_one_extent([line for line in lines if line["kind"] == "training"])
     timed = newest([line for line in lines if line["kind"] in ("stages", "epoch")])
     series = list(dict.fromkeys(line["series"] for line in (*trainings, *timed)))
     if not series:
@@ -47,8 +48,9 @@ def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
     figure, axes = pyplot().subplots(2, len(series), figsize=size, height_ratios=heights, squeeze=False,
                                      layout="constrained")  # fmt: skip
     about = (trainings or timed)[-1]
+    extent = f"first {about['first_rows']:,} bars" if about["first_rows"] else "all bars"
     title(figure, f"Sequence networks: validation loss over time, and the usual way's time over ours\n"
-          f"{about['features']} features above; {about['cores']} cores, {about['processor']}; "
+          f"above: {extent}, features {about['features']}; {about['cores']} cores, {about['processor']}; "
           f"{about['date']}")  # fmt: skip
     for k, name in enumerate(series):
         draw_trainings(axes[0, k], [line for line in trainings if line["series"] == name], name)
@@ -57,6 +59,12 @@ def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
     save(figure, target)
+
+
+def of_one_extent(trainings: Sequence[Line]) -> list[Line]:
+    """The trainings on as many first rows of a series as most have: losses of other rows do not compare with theirs."""
+    extents = collections.Counter(line["first_rows"] for line in trainings)
+    return [line for line in trainings if line["first_rows"] == extents.most_common(1)[0][0]]
 
 
 def newest(lines: Sequence[Line]) -> list[Line]:
