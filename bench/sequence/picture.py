@@ -1,15 +1,16 @@
 """The picture of bench.sequence: `python -m bench.sequence.picture LINES.jsonl [--out FILE.svg]`, from the lines alone.
 
-Above, validation loss over the seconds of training, a panel a series: each preset of ours, and the usual way with fast
-and balanced dashed; a thin line a seed, a point at the best epoch. Below, how many times faster ours is: each stage
-and an epoch, by series. It needs matplotlib (the extra bench).
+Above, best validation loss over the processor time of a training, a panel a series: each preset of ours, and the usual
+way with fast and balanced as circles; a small point a seed, a large one their mean. Processor time, because trainings
+may have shared their cores with other work. Below, how many times faster ours is: each stage and an epoch, by series.
+It needs matplotlib (the extra bench).
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import pathlib
-import statistics
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,6 @@ import numpy as np
 from bench import runs
 from bench.pictures import GRID, OURS, TASK_COLORS, Bar, bars, plain, pyplot, save, short_numbers, title
 from bench.runs import Line
-from bench.sequence.curve import Curve
 from bench.sequence.results import lines_of
 
 COLORS = dict(zip(("fast", "balanced", "quality", "legacy"), TASK_COLORS, strict=True))
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
     """Draw the lines of a results file; SystemExit where it holds neither trainings nor stages."""
-    trainings = [line for line in lines if line["kind"] == "training"]
+    trainings = of_one_extent([line for line in lines if line["kind"] == "training"])
     timed = newest([line for line in lines if line["kind"] in ("stages", "epoch")])
     series = list(dict.fromkeys(line["series"] for line in (*trainings, *timed)))
     if not series:
@@ -48,11 +48,12 @@ def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
     figure, axes = pyplot().subplots(2, len(series), figsize=size, height_ratios=heights, squeeze=False,
                                      layout="constrained")  # fmt: skip
     about = (trainings or timed)[-1]
+    extent = f"first {about['first_rows']:,} bars" if about["first_rows"] else "all bars"
     title(figure, f"Sequence networks: validation loss over time, and the usual way's time over ours\n"
-          f"{about['features']} features in the curves; {about['cores']} cores, {about['processor']}; "
+          f"above: {extent}, features {about['features']}; {about['cores']} cores, {about['processor']}; "
           f"{about['date']}")  # fmt: skip
     for k, name in enumerate(series):
-        draw_curves(axes[0, k], [line for line in trainings if line["series"] == name], name)
+        draw_trainings(axes[0, k], [line for line in trainings if line["series"] == name], name)
         draw_ratios(axes[1, k], rows[name])
     handles, labels = by_label(axes[0])
     if handles:
@@ -60,36 +61,43 @@ def draw(lines: Sequence[Line], target: pathlib.Path) -> None:
     save(figure, target)
 
 
+def of_one_extent(trainings: Sequence[Line]) -> list[Line]:
+    """The trainings on as many first rows of a series as most have: losses of other rows do not compare with theirs."""
+    extents = collections.Counter(line["first_rows"] for line in trainings)
+    return [line for line in trainings if line["first_rows"] == extents.most_common(1)[0][0]]
+
+
 def newest(lines: Sequence[Line]) -> list[Line]:
     """The last of the lines of each kind, series and preset."""
     return list({(line["kind"], line["series"], line["preset"]): line for line in lines}.values())
 
 
-def draw_curves(axis: Any, lines: Sequence[Line], name: str) -> None:
-    """Validation loss over seconds, a thin line a seed; a point at each best epoch."""
-    newest_lines = {(line["way"], line["preset"], line["seed"]): line for line in lines}
-    for (way, preset, _), line in newest_lines.items():
-        curve = Curve.from_list(line["curve"])
-        seconds, losses = zip(*((epoch.seconds, epoch.validation_loss) for epoch in curve.epochs), strict=True)
+def draw_trainings(axis: Any, lines: Sequence[Line], name: str) -> None:
+    """Best validation loss over processor seconds: a point a seed, and a large one at their means."""
+    by_way: dict[tuple[str, str], dict[int, Line]] = {}
+    for line in lines:
+        by_way.setdefault((line["way"], line["preset"]), {})[line["seed"]] = line
+    for (way, preset), of_seed in by_way.items():
         theirs = way != "ours"
-        label = f"{preset}, small steps on copies" if theirs else preset
-        axis.plot(seconds, losses, "--" if theirs else "-", color=COLORS[preset], linewidth=0.9, label=label)
-        axis.plot([curve.best.seconds], [curve.best.validation_loss], "o", color=COLORS[preset], markersize=3.5,
-                  markerfacecolor="white" if theirs else COLORS[preset])  # fmt: skip
+        face, label = ("none", f"{preset}, small steps on copies") if theirs else (COLORS[preset], preset)
+        points = np.array([(line["cpu_s"], line["validation_loss"]) for line in of_seed.values()])
+        axis.scatter(*points.T, s=9, facecolors=face, edgecolors=COLORS[preset], linewidths=0.8, alpha=0.6)
+        axis.scatter(
+            *points.mean(axis=0), s=70, facecolors=face, edgecolors=COLORS[preset], linewidths=1.4, label=label
+        )
     axis.set_title(name, loc="left", fontsize=10.5)
-    axis.set(xscale="log", xlabel="seconds of training, logarithmic")
-    best = [line["validation_loss"] for line in newest_lines.values()]
-    if best:  # losses of overfitted epochs would leave no room for the best ones
-        low, spread = min(best), max(statistics.median(best) - min(best), 0.01 * min(best))
-        axis.set_ylim(low - 0.5 * spread, max(best) + 4 * spread)
-        axis.set_ylabel("validation loss, nats")
+    axis.set(xscale="log", xlabel="processor seconds of a training, logarithmic", ylabel="validation loss, nats")
+    low, high = axis.get_xlim()
+    axis.set_xticks([x for power in range(6) for x in (10**power, 2 * 10**power, 5 * 10**power) if low <= x <= high])
+    axis.minorticks_off()
+    short_numbers(axis.xaxis)
     plain(axis, "xy")
 
 
 def rows_of(lines: Sequence[Line]) -> list[Bar]:
     """For each preset a heading, and a bar for each stage and for an epoch: the usual way's time over ours."""
     rows = []
-    for preset in dict.fromkeys(line["preset"] for line in lines):
+    for preset in (name for name in COLORS if any(line["preset"] == name for line in lines)):
         rows.append(Bar(preset))
         for line in (line for line in lines if line["preset"] == preset):
             if line["kind"] == "epoch":
