@@ -211,5 +211,17 @@ def test_the_cache_of_an_out_is_shown_and_removed(capsys, bars, tmp_path):
     assert code == 0 and "keeps 1 feature matrices and 3 scalers of environments" in " ".join(printed.split())
     kept = json.loads(call(capsys, "cache", out, "--json")[1])
     assert kept["features"] == 1 and kept["scalers"] == 3 and kept["bytes"] > 0
+    with Store(out).lock():
+        code, _, errors = call(capsys, "cache", out, "--clear")
+    assert code == 2 and errors.count("\n") == 1 and json.loads(call(capsys, "cache", out, "--json")[1]) == kept
     assert json.loads(call(capsys, "cache", out, "--clear", "--json")[1]) == kept
     assert json.loads(call(capsys, "cache", out, "--json")[1]) == {"features": 0, "scalers": 0, "bytes": 0}
+
+
+def test_one_of_several_symbols_is_traded(capsys, tmp_path):
+    data = write_bars(tmp_path / "both.parquet", two_symbols())
+    arguments = (*OPTIONS, "--total-timesteps", "128", "--data", data, "--out", tmp_path / "OUT", "--skip-plots",
+                 "--skip-onnx", "--quiet")  # fmt: skip
+    code, _, errors = call(capsys, *arguments, "--symbol", "OTHER")
+    assert code == 0, errors
+    assert set(pq.read_table(tmp_path / "OUT" / "positions.parquet")["symbol"].to_pylist()) == {"OTHER"}

@@ -10,7 +10,9 @@ import pytest
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.agent.episodes_played import Played, play, play_step_by_step
+from gpupipe.workloads.agent.iteration import compare
 from gpupipe.workloads.agent.market import Market
+from gpupipe.workloads.agent.windows import Rows
 from tests.support.agent_market import made_bars
 from tests.support.policies import arrays_of_policy
 
@@ -98,6 +100,15 @@ def test_bars_after_an_episode_change_nothing(fill):
     other = play(policies, market_of(bars.replace(columns=columns), fill=fill), episodes)
     assert not np.array_equal(played.equity[:, 1], other.equity[:, 1])
     assert np.array_equal(played.equity[:, 0], other.equity[:, 0])
+
+
+def test_short_validation_bars_make_fewer_episodes():
+    market, policies = market_of(), policies_of(2, 5)
+    for n, episodes in ((2, [(30, 31)]), (3, [(30, 32)]), (5, [(30, 31), (32, 34)]), (9, [(30, 33), (34, 38)])):
+        n_episodes = 2 if n == 9 else 4
+        scores = compare(policies, market, Rows(30, 30 + n), n_episodes, fast=True)
+        assert scores == play(policies, market, episodes).growth.mean(axis=1).tolist()
+        assert scores == compare(policies, market, Rows(30, 30 + n), n_episodes, fast=False)
 
 
 def test_rows_that_the_market_does_not_have_are_refused():
