@@ -45,6 +45,7 @@ def market_of(chosen: argparse.Namespace) -> Market:
 def plain_market(market: Market, lean: bool) -> Any:
     """The same market as a gymnasium.Env, one step at a time: the lean one, or the usual one by `gymnasium.make`."""
     import gymnasium
+    from gymnasium.envs.registration import EnvSpec
     from gymnasium.spaces import Box, Discrete
 
     rules, scaler, values = market.rules, market.scaler, market.features.values
@@ -101,8 +102,7 @@ def plain_market(market: Market, lean: bool) -> Any:
 
     if lean:
         return PlainMarket()
-    gymnasium.register("PlainMarket-v0", PlainMarket)
-    return gymnasium.make("PlainMarket-v0")
+    return gymnasium.make(EnvSpec("PlainMarket-v0", entry_point=PlainMarket))
 
 
 def compared(market: Market) -> float:

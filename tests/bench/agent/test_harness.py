@@ -20,8 +20,24 @@ def test_curves_are_compared_by_seed():
 
 
 def test_unknown_steps_are_refused():
-    with pytest.raises(SystemExit, match="no step other; there are cartpole"):
+    with pytest.raises(SystemExit, match="no step other; there are environment, cartpole"):
         bench.main(["--steps", "other"])
+
+
+def test_the_markets_in_python_are_the_kernels_market():
+    pytest.importorskip("gymnasium", reason="gymnasium is not installed (the extra agent)")
+    from bench.agent import environment
+    from bench.agent.planted import planted
+    from gpupipe.workloads.agent.market import Market
+
+    market = Market.of(planted(600, 1, drift=0.0)[0], "session", spread="2 bps", max_drawdown=0.05)
+    assert environment.compared(market) < environment.TOLERANCE
+
+
+def test_an_oracle_earns_from_a_planted_signal_and_nothing_without():
+    from bench.agent.planted import oracle_growth, planted
+
+    assert oracle_growth(*planted(4_000, 1, drift=0.0005)) > 0.3 > oracle_growth(*planted(4_000, 1, drift=0.0))
 
 
 def test_our_curve_has_the_episodes_of_each_update():
@@ -33,10 +49,23 @@ def test_our_curve_has_the_episodes_of_each_update():
     assert ended == cartpole.ours(cartpole.SETTINGS, seed=1, total_steps=2048)
 
 
-def test_every_step_adds_its_lines(tmp_path):
+def test_cartpole_adds_its_lines(tmp_path):
     pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed (the extra bench)")
     out = tmp_path / "lines.jsonl"
-    options = ["--seeds", "1", "--total-steps", "1024", "--trained-steps", "1024", "--times", "1", "--out", str(out)]
+    options = [
+        "--steps",
+        "cartpole",
+        "--seeds",
+        "1",
+        "--total-steps",
+        "1024",
+        "--trained-steps",
+        "1024",
+        "--times",
+        "1",
+        "--out",
+        str(out),
+    ]
     assert bench.main(options) == 0
     lines = [json.loads(text) for text in out.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["physics", "curve", "curve", "learning", "pace"]
