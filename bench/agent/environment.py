@@ -19,8 +19,8 @@ from bench.runs import Line
 from bench.timing import alternate
 from gpupipe.workloads.agent.market import Environments, Market
 
-ENVIRONMENTS, STEPS = 4_096, 64  # of the kernel, in a round
-PLAIN_STEPS = 5_000  # of the Python loop, in a round
+ENVIRONMENTS, STEPS = 4_096, 512  # of the kernel, in a round
+PLAIN_STEPS = 20_000  # of the Python loop, in a round
 COMPARED = 3_000  # steps whose observations, rewards and equities must be equal
 TOLERANCE = 1e-5  # float32 observations and rewards
 BAR = 400.0
