@@ -162,7 +162,8 @@ def run(request: AgentRequest) -> int:
     from gpupipe.cli import agent_tables, console, report
     from gpupipe.pipeline import job
     from gpupipe.workloads.agent import AGENT as WORKLOAD
-    from gpupipe.workloads.agent import upkeep, versions
+    from gpupipe.workloads.agent import recipe, upkeep, versions
+    from gpupipe.workloads.agent.settings import trained
 
     asked = request.job
     if request.cache:
@@ -175,7 +176,7 @@ def run(request: AgentRequest) -> int:
     to = console.console(asked.silent)
     WORKLOAD.require(settings, job.JobOptions())
     panel, data_report = asked.read(settings, to, WORKLOAD.kernels_of(settings))
-    tests = WORKLOAD.steps(panel, settings)  # refuses what cannot be traded, before anything is written
+    tests = recipe.walk_forward(panel, trained(settings))  # refuses what cannot be traded, before anything is written
     console.paragraph(to, agent_tables.plan_sentence(settings, tests), "Plan")
     with console.live(to, panel.device) as listener:
         options = job.JobOptions(jobs=asked.jobs, wait_s=asked.wait_s)

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def plan_sentence(settings: Config, steps: Sequence[Any]) -> str:
-    """What a run will do, in a sentence."""
+def plan_sentence(settings: Config, tests: Sequence[Any]) -> str:
+    """What a run will do, in a sentence.  tests: the iterations of its walk-forward."""
     from gpupipe.workloads.agent.settings import trained
 
     agent = trained(settings).agent
     each = f"{agent.candidates} candidates" if agent.candidates > 1 else "one policy"
     both = ", and the original way on the same bars" if agent.benchmark else ""
     return (
-        f"{len(steps)} iterations: {each} of at most {agent.total_timesteps:,} steps on {agent.training_rows:,} bars, "
+        f"{len(tests)} iterations: {each} of at most {agent.total_timesteps:,} steps on {agent.training_rows:,} bars, "
         f"chosen on {agent.validation_rows:,}, tested on the next {agent.step_size:,}{both}"
     )
 
@@ -30,6 +30,7 @@ def show(to: Console, whole: Mapping[str, Any], out: str) -> None:
 
     from gpupipe.cli.summary_tables import SummaryTables
     from gpupipe.cli.tables import names_of
+    from gpupipe.report import agent_sealed
 
     agent = whole["agent"]
     table = Table(box=None, pad_edge=False, title="iterations", title_justify="left", title_style="")
@@ -44,6 +45,7 @@ def show(to: Console, whole: Mapping[str, Any], out: str) -> None:
         )  # fmt: skip
     to.print(table)
     _show_sealed(to, agent["sealed"])
+    to.print(agent_sealed.verdict_sentence(whole))
     for sentence in savings_sentences(agent["optimisations"]):
         to.print(sentence)
     SummaryTables(to, dict(whole), names_of(()), ()).show_time()
@@ -51,7 +53,7 @@ def show(to: Console, whole: Mapping[str, Any], out: str) -> None:
 
 
 def _show_sealed(to: Console, sealed: Mapping[str, Any]) -> None:
-    """The statistics of the chain, a row for each path, and a sentence on skill."""
+    """The statistics of the chain, a row for each path."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title="sealed tests, one after the other", title_justify="left",
@@ -66,11 +68,6 @@ def _show_sealed(to: Console, sealed: Mapping[str, Any]) -> None:
             _number(row.get("p_value"), 1, 3), _number(row.get("deflated_sharpe"), 1, 2), row.get("skill", ""),
         )  # fmt: skip
     to.print(table)
-    first = sealed["statistics"][0]
-    if first["trades"] == 0:
-        to.print("The agent made no trade in any sealed test: after costs it learned to stay out.")
-    elif first["skill"] != "skill":
-        to.print(f"The agent shows {first['skill'] if first['skill'] != 'not known' else 'no skill that is known'}.")
 
 
 def savings_sentences(saved: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,6 @@ from gpupipe.workloads.agent.windows import Rows
 KIND = "environment"  # of cached results
 FEATURES = "agent//features"  # their names begin so
 SCALER = "agent//scaler"
-SCALED = ("offset", "scale", "low", "high")
 
 
 @dataclass
@@ -151,8 +150,8 @@ def _definitions(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _save_scaler(store: Store, scaler: WindowScaler) -> dict[str, Any]:
-    return {"arrays": {name: save_array(store, getattr(scaler, name)) for name in SCALED}}
+    return {"scaler": scaler.as_dict()}
 
 
 def _load_scaler(store: Store, record: dict[str, Any]) -> WindowScaler:
-    return WindowScaler(*(load_array(store, record["arrays"][name]) for name in SCALED))
+    return WindowScaler.from_dict(record["scaler"])

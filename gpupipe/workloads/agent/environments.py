@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from gpupipe.workloads.agent.episodes import Rows
+from gpupipe.workloads.agent.episodes import RowRange
 from gpupipe.workloads.agent.market import ACTIONS, Environments, Market
 
 NAME = "gpupipe/Market-v0"
@@ -30,7 +30,7 @@ class MarketEnv(gymnasium.Env):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, market: Market, rows: Rows | None = None, length: int | None = None, seed: int = 0):
+    def __init__(self, market: Market, rows: RowRange | None = None, length: int | None = None, seed: int = 0):
         self.environments = Environments(market, 1, rows, length, seed)
         self.observation_space, self.action_space = _spaces(market)
         self.spec = EnvSpec(NAME, entry_point=lambda: MarketEnv(market, rows, length, seed))
@@ -86,7 +86,7 @@ class MarketVectorEnv(VectorEnv):
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(
-        self, market: Market, n: int, rows: Rows | None = None, length: int | None = None, seed: int = 0
+        self, market: Market, n: int, rows: RowRange | None = None, length: int | None = None, seed: int = 0
     ):  # fmt: skip
         self.environments = Environments(market, n, rows, length, seed)
         self.num_envs = n

@@ -9,10 +9,10 @@ import numpy as np
 from gpupipe.runtime.errors import UserError
 
 DRAWN = 128  # starts that are drawn for an environment; its episodes take them in turn, again and again
-Rows = tuple[Any, Any]
+RowRange = tuple[Any, Any]
 
 
-def checked_rows(n_rows: int, rows: Rows, length: int | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+def checked_rows(n_rows: int, rows: RowRange, length: int | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """int64 (n,) each: the first and the last row of each environment; UserError for rows that cannot be.
 
     rows: two numbers, or two arrays (n,).  length: the steps of an episode; None for the whole range.

@@ -18,7 +18,7 @@ from gpupipe.features.matrix import Features, compute_features, warm_up_of
 from gpupipe.kernels import environment as kernel
 from gpupipe.runtime.device import Device, device_of
 from gpupipe.runtime.errors import UserError
-from gpupipe.workloads.agent.episodes import Rows, checked_rows, episode_table
+from gpupipe.workloads.agent.episodes import RowRange, checked_rows, episode_table
 from gpupipe.workloads.agent.rules import MarketRules
 from gpupipe.workloads.agent.spread import slip_of
 
@@ -99,7 +99,7 @@ class Market:
         market = cls(
             panel.symbols[0], open_, close, panel.device.asarray(slip), panel.time_ns, matrix,
             panel.device.asarray(np.array(numbers, np.int64)), _identity(len(chosen)), market_rules,
-            _first_warm_row(chosen, panel.n_rows),
+            first_warm_row(chosen, panel.n_rows),
         )  # fmt: skip
         if scaler is None:
             return market.fitted(*(fit_rows or (market.first_row, panel.n_rows - 1)))
@@ -212,7 +212,7 @@ class Environments:
         ([1, -1, 0], [False, False, False], (3,))
     """
 
-    def __init__(self, market: Market, n: int, rows: Rows | None = None, length: int | None = None, seed: int = 0):
+    def __init__(self, market: Market, n: int, rows: RowRange | None = None, length: int | None = None, seed: int = 0):
         if n < 1:
             raise UserError(f"{n} environments: expected 1 or more")
         self.market, self.n, self.length = market, n, length
@@ -358,6 +358,6 @@ def fills_of(
     return market_rules, slip_of(panel, price, spread, point_size, market_rules.slippage_bps)
 
 
-def _first_warm_row(names: Iterable[str], n_rows: int) -> int:
+def first_warm_row(names: Iterable[str], n_rows: int) -> int:
     """The first row in which none of these features waits for bars; of those that wait for all rows, none counts."""
     return max((bars for name in names if (bars := warm_up_of(name)) < n_rows - 1), default=0)

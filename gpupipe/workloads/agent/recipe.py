@@ -13,7 +13,7 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import time_text
-from gpupipe.features.matrix import feature_names, warm_up_of
+from gpupipe.features.matrix import feature_names
 from gpupipe.pipeline.steps import Step
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime.errors import UserError
@@ -22,7 +22,7 @@ from gpupipe.store.content_store import Store, sha256, sha256_of
 from gpupipe.workloads.agent import iteration as iteration_run
 from gpupipe.workloads.agent.cache import CacheCounts, EnvironmentCache
 from gpupipe.workloads.agent.iteration import IterationResult
-from gpupipe.workloads.agent.market import fills_of
+from gpupipe.workloads.agent.market import fills_of, first_warm_row
 from gpupipe.workloads.agent.settings import DAY_NS, SECTIONS, original, trained
 from gpupipe.workloads.agent.windows import Iteration, iterations
 
@@ -33,8 +33,7 @@ def walk_forward(panel: Panel, settings: Config) -> tuple[Iteration, ...]:
     """The iterations of a run; UserError for a panel that an agent cannot trade, or that is too short."""
     require_tradable(panel, settings)
     names = feature_names(settings.features.names)
-    first = max((bars for name in names if (bars := warm_up_of(name)) < panel.n_rows - 1), default=0)
-    agent = settings.agent
+    agent, first = settings.agent, first_warm_row(names, panel.n_rows)
     return iterations(first, panel.n_rows, agent.initial_window, agent.step_size, agent.validation_size)
 
 
@@ -61,7 +60,7 @@ def kernels_of(settings: Config) -> tuple[str, ...]:
     """The kernels that a run calls."""
     return (
         "program.run_program", "windows.column_moments", "environment.observe", "environment.step_market",
-        "episodes.policy_episode", "positions.position_equity", "positions.position_trades",
+        "episodes.policy_episode", "policy.policy_step", "positions.position_equity", "positions.position_trades",
     )  # fmt: skip
 
 
