@@ -33,7 +33,7 @@ class MarketEnv(gymnasium.Env):
     def __init__(self, market: Market, rows: RowRange | None = None, length: int | None = None, seed: int = 0):
         self.environments = Environments(market, 1, rows, length, seed)
         self.observation_space, self.action_space = _spaces(market)
-        self.spec = EnvSpec(NAME, entry_point=lambda: MarketEnv(market, rows, length, seed))
+        self.spec = EnvSpec(NAME, entry_point=lambda **_: MarketEnv(market, rows, length, seed))
         self._ended, self._next = True, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
