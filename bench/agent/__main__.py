@@ -3,6 +3,7 @@
     environment  the market's kernel against a Gymnasium environment in Python: equality, then steps a second
     cartpole     PPO against sb3-contrib's RecurrentPPO on CartPole without velocities: both physics, learning curves of
                  five seeds, then steps a second
+    market       the same on the trading market with a planted signal
     planted      walk-forwards on a market with a planted signal, against an oracle that reads it; and without one
     seven        the seven optimisations against the original way, to the same validation score; each left out in turn
 
@@ -18,19 +19,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from bench import runs
-from bench.agent import cartpole, environment, planted, seven
+from bench.agent import cartpole, environment, market, planted, seven
 from bench.runs import Line
 
 # A step gives its lines as they are measured.
 STEPS: dict[str, Callable[[argparse.Namespace], Iterator[Line]]] = {
-    "environment": environment.lines, "cartpole": cartpole.lines, "planted": planted.lines, "seven": seven.lines,
+    "environment": environment.lines, "cartpole": cartpole.lines, "market": market.lines,
+    "planted": planted.lines, "seven": seven.lines,
 }  # fmt: skip
+_TRAINING = (
+    ("torch", "torch"), ("gymnasium", "gymnasium"), ("stable_baselines3", "stable-baselines3"),
+    ("sb3_contrib", "sb3-contrib"),
+)  # fmt: skip
 PACKAGES = {
     "environment": (("gymnasium", "gymnasium"),),
-    "cartpole": (
-        ("torch", "torch"), ("gymnasium", "gymnasium"), ("stable_baselines3", "stable-baselines3"),
-        ("sb3_contrib", "sb3-contrib"),
-    ),
+    "cartpole": _TRAINING,
+    "market": _TRAINING,
     "planted": (("torch", "torch"),),
     "seven": (("torch", "torch"),),
 }  # fmt: skip

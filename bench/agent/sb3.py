@@ -1,7 +1,8 @@
-"""The peer: sb3-contrib's RecurrentPPO with 8 environments on Gymnasium's CartPole, whose velocities are hidden."""
+"""The peer: sb3-contrib's RecurrentPPO with 8 environments of Gymnasium."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bench.agent.curves import Ended
@@ -16,15 +17,15 @@ class Peer:
     Its network is ours: one LSTM that the policy trains, heads of the same widths with ReLU. Samples of an update and
     of a minibatch, epochs, rate and coefficients are equal; an update takes more steps of fewer environments. It has
     Adam, ours AdamW without decay, which is the same.
-    threads: of Torch.
+    environment: makes the gymnasium.Env number k.  threads: of Torch.
     """
 
-    def __init__(self, settings: PPOSettings, seed: int, threads: int) -> None:
+    def __init__(self, environment: Callable[[int], Any], settings: PPOSettings, seed: int, threads: int) -> None:
         from sb3_contrib import RecurrentPPO
         from stable_baselines3.common.monitor import Monitor
         from stable_baselines3.common.vec_env import DummyVecEnv
 
-        environments = DummyVecEnv([lambda: Monitor(masked_cartpole())] * ENVIRONMENTS)
+        environments = DummyVecEnv([lambda k=k: Monitor(environment(k)) for k in range(ENVIRONMENTS)])
         self.samples, self.threads = settings.samples, threads
         self.model = RecurrentPPO("MlpLstmPolicy", environments, seed=seed, device="cpu", **options(settings))
 
@@ -54,11 +55,6 @@ class Peer:
         self.learn(self.samples)
 
 
-def train(settings: PPOSettings, seed: int, total_steps: int) -> list[Ended]:
-    """The episodes of a training, on one thread: its curve does not depend on it."""
-    return Peer(settings, seed, threads=1).learn(total_steps)
-
-
 def options(settings: PPOSettings) -> dict[str, Any]:
     """The settings in the peer's words."""
     from torch import nn
@@ -74,19 +70,3 @@ def options(settings: PPOSettings) -> dict[str, Any]:
             "enable_critic_lstm": False, "net_arch": {"pi": heads, "vf": heads}, "activation_fn": nn.ReLU,
         },
     }  # fmt: skip
-
-
-def masked_cartpole() -> Any:
-    """Gymnasium's CartPole-v1 whose observation is the cart's place and the pole's angle alone."""
-    import gymnasium
-    import numpy as np
-
-    class Masked(gymnasium.ObservationWrapper):
-        def __init__(self, environment: Any) -> None:
-            super().__init__(environment)
-            self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-
-        def observation(self, observation: Any) -> Any:
-            return observation[::2].astype(np.float32)
-
-    return Masked(gymnasium.make("CartPole-v1"))

@@ -42,32 +42,19 @@ def test_an_oracle_earns_from_a_planted_signal_and_nothing_without():
 
 def test_our_curve_has_the_episodes_of_each_update():
     pytest.importorskip("torch", reason="torch is not installed (the extra torch)")
-    from bench.agent import cartpole
+    from bench.agent import cartpole, training
 
-    ended = cartpole.ours(cartpole.SETTINGS, seed=1, total_steps=2048)
+    ended = training.ours(cartpole.TASK, seed=1, total_steps=2048)
     assert [item.steps for item in ended] == [1024, 2048] and all(item.episodes > 10 for item in ended)
-    assert ended == cartpole.ours(cartpole.SETTINGS, seed=1, total_steps=2048)
+    assert ended == training.ours(cartpole.TASK, seed=1, total_steps=2048)
 
 
-def test_cartpole_adds_its_lines(tmp_path):
+@pytest.mark.parametrize("step, first", [("cartpole", "physics"), ("market", "oracle")])
+def test_both_sides_train_and_add_their_lines(tmp_path, step, first):
     pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed (the extra bench)")
-    out = tmp_path / "lines.jsonl"
-    options = [
-        "--steps",
-        "cartpole",
-        "--seeds",
-        "1",
-        "--total-steps",
-        "1024",
-        "--trained-steps",
-        "1024",
-        "--times",
-        "1",
-        "--out",
-        str(out),
-    ]
-    assert bench.main(options) == 0
+    out, few = tmp_path / "lines.jsonl", "--seeds 1 --total-steps 2048 --trained-steps 1024 --times 1"
+    assert bench.main(["--steps", step, *few.split(), "--out", str(out)]) == 0
     lines = [json.loads(text) for text in out.read_text().splitlines()]
-    assert [line["kind"] for line in lines] == ["physics", "curve", "curve", "learning", "pace"]
-    assert lines[0]["largest_difference"] < 1e-12
+    assert [line["kind"] for line in lines] == [first, "curve", "curve", "learning", "pace"]
+    assert lines[0].get("largest_difference", 0) < 1e-12 and lines[0].get("mean_return", 1) > 0
     assert lines[-1]["ratio"] > 0 and set(lines[-1]["libraries"]) >= {"sb3-contrib", "torch"}

@@ -10,13 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PPO needs Torch")
 
+from bench.agent.masked_cartpole import MaskedCartPole, Moment  # noqa: E402
 from gpupipe.estimators.torch.network import arrays_of  # noqa: E402
 from gpupipe.estimators.torch.plan import TrainingError  # noqa: E402
 from gpupipe.estimators.torch.ppo_settings import PPOSettings  # noqa: E402
 from gpupipe.estimators.torch.recurrent_policy import RecurrentPolicy  # noqa: E402
 from gpupipe.estimators.torch.recurrent_ppo import Trainer, advantages_of, loss_gradients  # noqa: E402
 from gpupipe.estimators.torch.rollout import Rollout, Sequences  # noqa: E402
-from tests.support.memory_tasks import MaskedCartPole, Moment, RecallSign  # noqa: E402
+from tests.support.memory_tasks import RecallSign  # noqa: E402
 
 RECALL = PPOSettings(
     n_environments=16, rollout=20, sequence=10, epochs=4, minibatch=160, size=16, heads=(16, 8), learning_rate=5e-3,
