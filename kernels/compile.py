@@ -165,7 +165,7 @@ class Kernel:
     @functools.cached_property
     def _loop(self) -> tuple[Any, tuple[Any, ...]]:
         """The CPU loop, not compiled yet, and the types of its arguments."""
-        scalar = _compiled_for_loops(self.body)
+        scalar = _compiled_for_loops(self.body, **_INLINED)
         # Numba looks up its cache by the loop's name, so the name contains a hash of everything the code depends on.
         stamp = hashlib.sha256(f"{self.definition}{_CPU}{_INLINED}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
@@ -208,19 +208,16 @@ class Kernel:
             blocks = min(n, len(arguments[0])) if self.cooperative else threads_of_items
             self.cuda[blocks, THREADS_PER_BLOCK, _current_stream()](np.int64(n), *arguments)
             return
-        arguments = self._of_loop(arguments)
+        arguments, loop = self._of_loop(arguments), self.cpu
         if self.cooperative:
-            self._share_out(n, arguments)
-            return
-        loop, most = self.cpu, n // self.least_items
-        chunks = max(1, min(most, _CHUNKS_PER_THREAD * n_threads()))
-        if n_threads() == 1 or chunks == 1:
-            loop(np.int64(0), np.int64(n), *arguments)
-            return
-        edges = [np.int64(n * k // chunks) for k in range(chunks + 1)]
-        waiting = [_pool().submit(loop, a, b, *arguments) for a, b in itertools.pairwise(edges)]
-        for chunk in waiting:
-            chunk.result()
+            scratch, *others = arguments
+            workers = min(n, len(scratch), n_threads())
+            few = max(1, n // (workers * _TURNS_OF_WORKER))
+            _share_out(n, few, workers, lambda worker, begin, end: loop(begin, end, scratch[worker], *others))
+        else:
+            workers = max(1, min(n // self.least_items, n_threads()))
+            few = n if workers == 1 else max(self.least_items // 2, -(-n // (workers * _CHUNKS_PER_THREAD)))
+            _share_out(n, few, workers, lambda worker, begin, end: loop(begin, end, *arguments))
 
     def together(self, calls: Sequence[tuple[Any, ...]]) -> None:
         """Run several independent calls (n, *arguments), on the CPU one thread for each.
@@ -243,22 +240,6 @@ class Kernel:
             for a, written in zip(arguments, self.written, strict=True)
         )
 
-    def _share_out(self, n: int, arguments: tuple[Any, ...]) -> None:
-        """Run items on as many threads as there is scratch memory for; a free thread takes the next few items."""
-        scratch, *others = arguments
-        workers = min(n, len(scratch), n_threads())
-        few = max(1, n // (workers * _TURNS_OF_WORKER))
-        turns, loop = itertools.count(), self.cpu
-
-        def work(worker: int) -> None:
-            while (i := next(turns) * few) < n:
-                loop(np.int64(i), np.int64(min(i + few, n)), scratch[worker], *others)
-
-        waiting = [_pool().submit(work, worker) for worker in range(1, workers)]
-        work(0)  # in the calling thread, which would otherwise wait for another one to start
-        for others_done in waiting:
-            others_done.result()
-
     @functools.cached_property
     def _arrays(self) -> tuple[tuple[np.dtype[Any], int] | None, ...]:
         """For each argument its dtype and number of dimensions; None for a scalar."""
@@ -276,11 +257,12 @@ class Kernel:
             if wanted is None:
                 continue
             dtype, n_dimensions = wanted
-            on_device.add(hasattr(array, "__cuda_array_interface__"))
+            host = isinstance(array, np.ndarray)
+            on_device.add(not host and hasattr(array, "__cuda_array_interface__"))
             if array.dtype != dtype or array.ndim != n_dimensions or not array.flags["C_CONTIGUOUS"]:
                 expected = f"{dtype} of {n_dimensions} dimensions in C order"
                 raise ValueError(f"kernel {self.__name__}: {name} is {array.dtype} {array.shape}, expected {expected}")
-            if written and isinstance(array, np.ndarray) and not array.flags.writeable:
+            if written and host and not array.flags.writeable:
                 raise ValueError(f"kernel {self.__name__} writes to {name}, which is read-only; pass a copy")
         if len(on_device) > 1:
             raise ValueError(f"kernel {self.__name__}: numpy and CuPy arrays are mixed; move them with Device.asarray")
@@ -327,6 +309,8 @@ def _numba_type(name: str) -> Any:
 
 def _read_only(array: np.ndarray) -> np.ndarray:
     """A read-only view: numba compiles a loop for writable and for read-only arrays, so pass only one of the two."""
+    if not array.flags.writeable:
+        return array
     view = array.view()
     view.setflags(write=False)
     return view
@@ -385,6 +369,21 @@ _cores = functools.cache(available_cores)  # kernels are called often, and a quo
 def n_threads() -> int:
     """Threads that the loop of one kernel is divided among."""
     return min(_cores(), numba.config.NUMBA_NUM_THREADS)
+
+
+def _share_out(n: int, few: int, workers: int, run: Callable[[int, int, int], None]) -> None:
+    """Run items [begin, end) on so many threads, by run(worker, begin, end); a free thread takes the next few items."""
+    turns = itertools.count()
+
+    def work(worker: int) -> None:
+        while (i := next(turns) * few) < n:
+            run(worker, i, min(i + few, n))
+
+    waiting = [_pool().submit(work, worker) for worker in range(1, workers)]
+    work(0)  # in the calling thread, which would otherwise wait for another one to start
+    for other in waiting:
+        if not other.cancel():  # it has begun: else there is nothing left for it to do
+            other.result()
 
 
 @functools.cache
