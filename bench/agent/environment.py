@@ -2,12 +2,14 @@
 
 Two environments in Python are timed. The usual one indexes arrays of numpy, scales each observation as it is seen, and
 is made by `gymnasium.make`, with its wrappers. The lean one has Python's own numbers and features that were scaled
-before, and no wrapper: as fast as we can write it. The bar is judged against the usual one.
+before, and no wrapper: as fast as we can write it. The bar is judged against the usual one, at JUDGED environments:
+below some 8,000 the kernel runs on one thread, as waking another one takes as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +21,8 @@ from bench.runs import Line
 from bench.timing import alternate
 from gpupipe.workloads.agent.market import Environments, Market
 
-ENVIRONMENTS, STEPS = 4_096, 512  # of the kernel, in a round
+ENVIRONMENTS, JUDGED = (4_096, 16_384, 65_536), 16_384  # of the kernel
+STEPS = 1 << 21  # of all environments together, in a round
 PLAIN_STEPS = 20_000  # of the Python loop, in a round
 COMPARED = 3_000  # steps whose observations, rewards and equities must be equal
 TOLERANCE = 1e-5  # float32 observations and rewards
@@ -129,15 +132,11 @@ def compared(market: Market) -> float:
 
 
 def pace(market: Market, times: int) -> Line:
-    """Steps a second of all, in turn: many environments by the kernel, one by Python."""
-    environments = Environments(market, ENVIRONMENTS, length=1_000)
-    usual, lean = plain_market(market, False), plain_market(market, True)
+    """Steps a second of all, in turn: many environments by the kernel, one by each of the two in Python."""
     rng = np.random.default_rng(0)
-    actions = rng.integers(0, 4, (STEPS, ENVIRONMENTS))
     plain_actions = rng.integers(0, 4, PLAIN_STEPS).tolist()
-    environments.reset()
 
-    def by_kernel() -> None:
+    def by_kernel(environments: Environments, actions: np.ndarray) -> None:
         for chosen in actions:
             environments.step(chosen)
 
@@ -148,12 +147,19 @@ def pace(market: Market, times: int) -> Line:
             if terminated or truncated:
                 plain.reset()
 
-    sides = {"kernel": by_kernel, "usual": lambda: by_python(usual), "lean": lambda: by_python(lean)}
+    sides: dict[str, Any] = {}
+    for n in ENVIRONMENTS:
+        environments = Environments(market, n, length=1_000)
+        environments.reset()
+        actions = rng.integers(0, 4, (STEPS // n, n))
+        sides[f"kernel {n}"] = functools.partial(by_kernel, environments, actions)
+    for name, lean in (("usual", False), ("lean", True)):
+        sides[name] = functools.partial(by_python, plain_market(market, lean))
     for run in sides.values():
         run()
     seconds, rounds = alternate(times, sides)
-    per_second = {"kernel": ENVIRONMENTS * STEPS / seconds["kernel"]}
-    per_second |= {name: PLAIN_STEPS / seconds[name] for name in ("usual", "lean")}
-    ratio = per_second["kernel"] / per_second["usual"]
-    return {"steps_per_s": per_second, "rounds": rounds, "ratio": ratio, "bar": BAR, "holds": ratio >= BAR,
-            "ratio_to_lean": per_second["kernel"] / per_second["lean"]}  # fmt: skip
+    per_second = {name: (PLAIN_STEPS if name in ("usual", "lean") else STEPS) / s for name, s in seconds.items()}
+    judged = per_second[f"kernel {JUDGED}"]
+    ratio = judged / per_second["usual"]
+    return {"steps_per_s": per_second, "rounds": rounds, "judged": JUDGED, "ratio": ratio, "bar": BAR,
+            "holds": ratio >= BAR, "ratio_to_lean": judged / per_second["lean"]}  # fmt: skip
