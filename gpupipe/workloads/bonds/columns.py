@@ -1,0 +1,147 @@
+"""The columns that models read: of a bond, its quotes until a date, its peers, and the curve of the date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe.data.panel import NS_PER_DAY, Panel
+from gpupipe.workloads.bonds import curve as par_curve
+from gpupipe.workloads.bonds.dates import earlier, group_mean, mean_of_last, positions
+from gpupipe.workloads.bonds.fair_values import FairValues
+
+# What each column is. All of it is known at the row's date: quotes and curves up to it, terms, and the rating.
+COLUMNS = {
+    "spread": "yield less the par curve at the remaining years, percent",
+    "spread_change_1": "spread less that of the last quote",
+    "spread_change_2": "spread less that of two quotes ago",
+    "spread_change_3": "spread less that of three quotes ago",
+    "spread_less_own": "spread less its mean over the last six quotes",
+    "spread_less_rating": "spread less the mean of the others of the date with the same rating",
+    "spread_less_peers": "spread less the mean of the others of the date with the same rating and band of years",
+    "spread_less_sector": "spread less the mean of the others of the date in the same sector",
+    "spread_less_issuer": "spread less the mean of the issuer's other bonds of the date",
+    "market_spread": "mean spread of the date",
+    "market_change": "market_spread less that of the date before",
+    "rating_rank": "0 Treasury, 1 AAA, 2 AA, ...",
+    "rating_change": "rating_rank less that of three quotes ago",
+    "years": "to maturity",
+    "age_years": "since issue",
+    "modified": "modified duration, years",
+    "convexity": "years squared",
+    "coupon": "percent a year",
+    "clean": "clean price",
+    "callable": "1 where the issuer may call it",
+    "days_since_quote": "days since the bond's last quote",
+    "unchanged": "how many of its last three quotes had the price before them",
+    "curve_level": "par yield of 10 years, percent",
+    "curve_slope": "10 years less 2 years",
+    "curve_bend": "twice 5 years less 2 and 10 years",
+    "curve_change": "curve_level less that of the date before",
+}
+BANDS = (1.0, 3.0, 5.0, 7.0, 10.0, 20.0)  # years, at which bands of peers begin
+
+
+@dataclass(frozen=True)
+class BondRows:
+    """The rows of a run, on the host. A row is a quote.
+
+    X: float32 (n_rows, n_columns), NaN is missing.  names: of its columns.
+    date: int64 (n_rows,), the position of each row's date in `dates`, int64 (n_dates,), UTC ns.
+    issuer, rating: int64 (n_rows,), codes.
+
+        >>> BondRows(np.zeros((1, 1), np.float32), ("spread",), *(np.zeros(1, np.int64) for _ in range(4))).n_rows
+        1
+    """
+
+    X: np.ndarray
+    names: tuple[str, ...]
+    date: np.ndarray
+    dates: np.ndarray
+    issuer: np.ndarray
+    rating: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.X)
+
+
+def rows_of(panel: Panel, values: FairValues) -> BondRows:
+    """The columns of all rows."""
+    to_host = panel.device.to_host
+    own = {name: np.asarray(to_host(column), np.float64) for name, column in panel.columns.items()}
+    time_ns, offsets = to_host(panel.time_ns), to_host(panel.offsets)
+    symbol = to_host(panel.symbol_of_row)
+    dates, date = positions(time_ns)
+    codes = {name: positions(np.asarray(panel.attributes[name]))[1][symbol] for name in ("issuer", "sector")}
+    rating = own["rating_rank"].astype(np.int64)
+    group = _Groups(date, len(dates))
+    spread = values.spread
+    band = np.searchsorted(BANDS, values.years, side="right")
+    found: dict[str, Any] = {"spread": spread, "spread_less_own": spread - mean_of_last(spread, offsets, 6)}
+    for k in (1, 2, 3):
+        found[f"spread_change_{k}"] = spread - earlier(spread, offsets, k)
+    for name, key in (
+        ("rating", group.of(rating)), ("peers", group.of(rating, band)), ("sector", group.of(codes["sector"])),
+        ("issuer", group.of(codes["issuer"])),
+    ):  # fmt: skip
+        found[f"spread_less_{name}"] = spread - group_mean(spread, key, leave_out_own=True)
+    found |= _of_market(own, spread, date, len(dates))
+    days = time_ns / NS_PER_DAY
+    clean = own["clean"]
+    same = clean == earlier(clean, offsets, 1)
+    found |= {
+        "rating_rank": own["rating_rank"],
+        "rating_change": own["rating_rank"] - earlier(own["rating_rank"], offsets, 3),
+        "years": values.years,
+        "age_years": (days - own["issue"]) / par_curve.DAYS_OF_YEAR,
+        "modified": values.modified,
+        "convexity": values.convexity,
+        "coupon": own["coupon"],
+        "clean": clean,
+        "callable": np.asarray([text == "yes" for text in panel.attributes["callable"]], np.float64)[symbol],
+        "days_since_quote": days - earlier(days, offsets, 1),
+        "unchanged": 3 * mean_of_last(same.astype(np.float64), offsets, 3),
+    }
+    X = np.stack([found[name] for name in COLUMNS], axis=1).astype(np.float32)
+    return BondRows(X, tuple(COLUMNS), date, dates, codes["issuer"], rating)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Numbers of groups within a date."""
+
+    date: np.ndarray
+    n_dates: int
+
+    def of(self, *codes: np.ndarray) -> np.ndarray:
+        number = self.date
+        for code in codes:
+            number = number * (int(code.max(initial=0)) + 1) + code
+        return positions(number)[1]
+
+
+def _of_market(own: dict[str, np.ndarray], spread: np.ndarray, date: np.ndarray, n_dates: int) -> dict[str, Any]:
+    """Columns that all rows of a date share."""
+    curve = par_curve.known_curve(own)
+    tenor_years = np.array([par_curve.TENORS[name] for name in par_curve.tenors_of(own)])
+    at = {
+        years: par_curve.at_years(curve, tenor_years, np.full(len(curve), float(years))) for years in (2, 5, 10)
+    }  # fmt: skip
+    market = group_mean(spread, date)
+    by_date = {name: _first_of_date(column, date, n_dates) for name, column in (("market", market), ("level", at[10]))}
+    change = {name: np.append(np.nan, np.diff(column))[date] for name, column in by_date.items()}
+    return {
+        "market_spread": market, "market_change": change["market"], "curve_level": at[10],
+        "curve_slope": at[10] - at[2], "curve_bend": 2 * at[5] - at[2] - at[10], "curve_change": change["level"],
+    }  # fmt: skip
+
+
+def _first_of_date(column: np.ndarray, date: np.ndarray, n_dates: int) -> np.ndarray:
+    """float64 (n_dates,): the value that the rows of each date share; dates are all there."""
+    by_date = np.full(n_dates, np.nan)
+    by_date[date[::-1]] = column[::-1]
+    return by_date

@@ -1,0 +1,239 @@
+"""The graph of a run: values and rows, then eleven steps with their true edges."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpupipe.config import Config
+from gpupipe.data.panel import NS_PER_DAY, Panel
+from gpupipe.pipeline.steps import Step
+from gpupipe.pipeline.workload import JobContext
+from gpupipe.runtime.errors import UserError
+from gpupipe.targets.next_period import next_row
+from gpupipe.workloads.bonds import baselines as references
+from gpupipe.workloads.bonds import columns, fair_values
+from gpupipe.workloads.bonds import curve as par_curve
+from gpupipe.workloads.bonds.dates import earlier
+from gpupipe.workloads.bonds.fair_values import FairValues
+from gpupipe.workloads.bonds.found import Found, load, save
+from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.split import PARTS, BondSplit, issuer_share, split_rows
+from gpupipe.workloads.bonds.steps import (
+    automatic,
+    basic,
+    bayesian,
+    drift,
+    enhanced,
+    evaluation,
+    factors,
+    regimes,
+    stacked,
+    tail_risk,
+    tuning,
+)
+
+VALUES, ROWS = "values", "rows"
+# The eleven steps by number, and the models among them by the step that makes each.
+NAMES = {
+    1: "basic", 2: "enhanced", 3: "stacked", 4: "automatic", 5: "regimes", 6: "factors", 7: "tail_risk", 8: "bayesian",
+    9: "evaluation", 10: "drift", 11: "tuning",
+}  # fmt: skip
+MODELS = ("basic", "enhanced", "stacked", "automatic", "bayesian")
+BASELINES = (references.LAST, references.RATING, references.SVENSSON)
+
+
+def kernels_of(settings: Config) -> tuple[str, ...]:
+    """The kernels that a run calls."""
+    return ("trees.leaves_of_trees",)
+
+
+def require(settings: Config) -> None:
+    """UserError where Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("bonds need Optuna: pip install -e '.[tune]'")
+
+
+def steps(panel: Panel, settings: Config) -> list[Step]:
+    """Values and rows, then the eleven: 1 to 4, 5 to 7 side by side, 8 after 4 to 6, 9 to 11 after what they need."""
+
+    def step(name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False) -> Step:
+        return Step(name, make, save, load, needs, ("bonds", *sections), reads_panel)
+
+    families = ("forest", "boosting", "network")
+    return [
+        step(VALUES, _values, (), (), reads_panel=True),
+        step(ROWS, _rows, (VALUES,), (), reads_panel=True),
+        step("basic", _model(basic), (ROWS,), ("forest",)),
+        step("enhanced", _model(enhanced), (ROWS,), ("forest", "search")),
+        step("stacked", _model(stacked), (ROWS,), (*families, "search")),
+        step("automatic", _model(automatic), (ROWS,), (*families, "search")),
+        step("regimes", _regimes, (ROWS,), ()),
+        step("factors", _factors, (ROWS,), ()),
+        step("tail_risk", _tail_risk, (VALUES, ROWS), (), reads_panel=True),
+        step("bayesian", _bayesian, (ROWS, "automatic", "regimes", "factors"), (*families, "search")),
+        step("evaluation", _evaluation, (ROWS, *MODELS), ()),
+        step("drift", _drift, (ROWS, *MODELS), ()),
+        step("tuning", _tuning, (ROWS, "drift", "regimes", "factors", *MODELS), (*families, "search")),
+    ]
+
+
+def _values(context: JobContext, values: Mapping[str, Found]) -> Found:
+    """Every quote valued once."""
+    return Found(fair_values.fair_values(context.panel, context.settings.bonds.convention).arrays())
+
+
+def values_of(found: Found) -> FairValues:
+    """The fair values of the step's arrays."""
+    return FairValues(*(found[name] for name in fair_values.ARRAYS))
+
+
+def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
+    """Columns, target, split and baselines of all rows."""
+    panel, settings = context.panel, context.settings
+    to_host, fair = panel.device.to_host, values_of(values[VALUES])
+    made = columns.rows_of(panel, fair)
+    time_ns, offsets = to_host(panel.time_ns), to_host(panel.offsets)
+    after = next_row(fair.spread, time_ns, offsets, int(settings.bonds.most_gap_days * NS_PER_DAY))
+    after[~np.isfinite(fair.spread)] = -1
+    change = np.where(after >= 0, fair.spread[after] - fair.spread, np.nan).astype(np.float32)
+    names = sorted(set(panel.attributes["issuer"]))
+    share = issuer_share(names, settings.seed)[made.issuer]
+    split = split_rows(made.date, len(made.dates), after, share, settings.bonds)
+    known = par_curve.known_curve({name: to_host(column) for name, column in panel.columns.items()})
+    curve = np.full((len(made.dates), known.shape[1]), np.nan)
+    curve[made.date[::-1]] = known[::-1]
+    tenor_years = np.array([par_curve.TENORS[name] for name in par_curve.tenors_of(panel.columns)])
+    arrays = {
+        "X": made.X, "spread": fair.spread, "change": change, "date": made.date, "dates": made.dates,
+        "next_row": after, "share": share, "issuer": made.issuer, "rating": made.rating, "years": fair.years,
+        "sampled": _sampled(panel, settings.bonds.sample, settings.seed), "curve": curve, "tenor_years": tenor_years,
+        **{part: getattr(split, part) for part in PARTS},
+    }  # fmt: skip
+    expected = references.baselines(fair.spread, fair.curve_yield, fair.years, made.rating, made.date)
+    arrays |= {f"baseline/{name}": column for name, column in expected.items()}
+    return Found(arrays, {"names": list(made.names), "first": list(split.first), "sizes": split.sizes})
+
+
+def _sampled(panel: Panel, sample: float, seed: int) -> np.ndarray:
+    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge; a bond's place depends on its id and the seed alone."""
+    n = panel.n_symbols
+    keep = np.ones(n, bool)
+    if sample:
+        place = [hashlib.sha256(f"{seed}/{symbol}".encode()).digest() for symbol in panel.symbols]
+        count = max(1, round(sample * n) if sample < 1 else min(n, int(sample)))
+        keep[:] = False
+        keep[sorted(range(n), key=place.__getitem__)[:count]] = True
+    return keep[panel.device.to_host(panel.symbol_of_row)]
+
+
+def model_rows(found: Found, settings: Config, device: str) -> ModelRows:
+    """The rows that models are fitted on."""
+    first = tuple(found.facts["first"])
+    split = BondSplit(*(found[part] for part in PARTS), first=first)
+    judged = np.flatnonzero((found["date"] >= first[0]) & np.isfinite(found["spread"]))
+    return ModelRows(
+        found["X"], tuple(found.facts["names"]), found["spread"], found["change"], found["date"], found["next_row"],
+        found["share"], judged, split, settings.seed, device,
+    )  # fmt: skip
+
+
+def _rows_of(context: JobContext, values: Mapping[str, Found]) -> ModelRows:
+    return model_rows(values[ROWS], context.settings, context.panel.device.kind)
+
+
+def _model(step: Any) -> Any:
+    """A step that fits a model on the rows alone."""
+    return lambda context, values: step.run(_rows_of(context, values), context.settings, context.fit)
+
+
+def _regimes(context: JobContext, values: Mapping[str, Found]) -> Found:
+    n_dates = len(values[ROWS]["dates"])
+    return regimes.run(_rows_of(context, values), n_dates, context.settings, context.fit)
+
+
+def _factors(context: JobContext, values: Mapping[str, Found]) -> Found:
+    found = values[ROWS]
+    rows = _rows_of(context, values)
+    return factors.run(rows, found["curve"], found["tenor_years"], context.settings, context.fit)
+
+
+def with_states(rows: ModelRows, values: Mapping[str, Found]) -> ModelRows:
+    """The rows with the columns of regimes and factors."""
+    found = values[ROWS]
+    more = regimes.columns(values["regimes"], found["date"])
+    more |= factors.columns(values["factors"], found["date"], found["years"])
+    return rows.with_columns(more) if more else rows
+
+
+def _bayesian(context: JobContext, values: Mapping[str, Found]) -> Found:
+    rows = with_states(_rows_of(context, values), values)
+    family = values["automatic"].facts["search"]["family"]
+    return bayesian.run(rows, family, context.settings, context.fit)
+
+
+def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
+    from gpupipe.workloads.bonds.valuation import value
+
+    panel, settings, found = context.panel, context.settings, values[ROWS]
+    fair, date = values_of(values[VALUES]), found["date"]
+    last = np.flatnonzero((date == len(found["dates"]) - 1) & np.isfinite(fair.yield_))
+    table = {name: column[last] for name, column in fair_values.table_of(panel).items()}
+    clean = panel.device.to_host(panel.columns["clean"])[last]
+    move = np.diff(found["curve"], axis=0)
+    scenarios = np.flatnonzero(np.isfinite(move).all(axis=1))[-settings.bonds.tail_dates :] + 1
+    years = np.broadcast_to(fair.years[last], (len(scenarios), len(last)))
+    curve_move = par_curve.at_years(move[scenarios - 1], found["tenor_years"], years)
+    sector = np.asarray(panel.attributes["sector"])[panel.device.to_host(panel.symbol_of_row)[last]]
+    sectors, sector_code = np.unique(sector, return_inverse=True)
+    group = {"issuer": found["issuer"][last], "rating": found["rating"][last], "sector": sector_code.ravel()}
+    holdings = tail_risk.Holdings(table, fair.yield_[last], clean + fair.accrued[last], curve_move, group)
+    change = fair.spread - earlier(fair.spread, panel.device.to_host(panel.offsets), 1)
+    moves = tail_risk.issuer_moves(
+        change, date, found["issuer"], found["rating"], group["issuer"], group["rating"], scenarios
+    )  # fmt: skip
+
+    def price(of: Mapping[str, Any]) -> np.ndarray:
+        return np.asarray(value(of, given="yield", convention=settings.bonds.convention)["dirty"])
+
+    risk = tail_risk.run(holdings, moves, price, settings, context.fit)
+    named = {str(sectors[k]): tail for k, tail in risk.facts["sector"].items()}
+    return dataclasses.replace(
+        risk, arrays={**risk.arrays, "row": last}, facts={**risk.facts, "sector": named}
+    )  # fmt: skip
+
+
+def judged_rows(found: Found) -> np.ndarray:
+    """int64: the sealed test rows of the sampled bonds."""
+    return found["test"][found["sampled"][found["test"]]]
+
+
+def _baselines(found: Found) -> dict[str, np.ndarray]:
+    return {name: found[f"baseline/{name}"] for name in BASELINES}
+
+
+def _evaluation(context: JobContext, values: Mapping[str, Found]) -> Found:
+    found = values[ROWS]
+    models = {name: values[name] for name in MODELS}
+    rows = _rows_of(context, values)
+    return evaluation.run(rows, models, _baselines(found), judged_rows(found), context.settings)
+
+
+def _drift(context: JobContext, values: Mapping[str, Found]) -> Found:
+    models = {name: values[name] for name in MODELS}
+    return drift.run(_rows_of(context, values), models, judged_rows(values[ROWS]))
+
+
+def _tuning(context: JobContext, values: Mapping[str, Found]) -> Found:
+    found, benchmark = values[ROWS], values["drift"].facts["benchmark"]
+    rows = with_states(_rows_of(context, values), values)
+    rows = rows.with_only(values[benchmark].facts["columns"])
+    return tuning.run(
+        rows, benchmark, values[benchmark], _baselines(found), judged_rows(found),
+        context.settings, context.fit,
+    )  # fmt: skip

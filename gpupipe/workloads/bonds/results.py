@@ -1,0 +1,95 @@
+"""What a run of bonds publishes: models, evaluation, rich and cheap bonds, states of dates, tail risk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpupipe.backtest.tables import parquet
+from gpupipe.config import Config
+from gpupipe.pipeline.steps import Outcome
+from gpupipe.pipeline.workload import JobContext
+from gpupipe.store.content_store import dump_json
+from gpupipe.workloads.bonds import recipe, signals
+from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.steps import regimes
+
+FOLDER = "bonds"
+SIGNALS, PREDICTIONS, DATES = (f"{FOLDER}/{name}.parquet" for name in ("signals", "predictions", "dates"))
+INTERVALS = f"{FOLDER}/intervals.json"
+MODEL_STEPS = (*recipe.MODELS, "tuning")
+
+
+def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
+    """The outcome of a run."""
+    found, panel, settings = values[recipe.ROWS], context.panel, context.settings
+    chosen = values["evaluation"].facts["chosen"]
+    change = values[chosen]["change"]
+    fair = recipe.values_of(values[recipe.VALUES])
+    validation = found["validation"]
+    residual = (found["change"] - change)[validation].astype(np.float64)
+    quantiles = signals.residual_quantiles(residual, found["rating"][validation])
+    last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread) & np.isfinite(change))
+    table = signals.table(panel, last, fair, change, quantiles, settings.bonds.convention)
+    files = {
+        SIGNALS: parquet(_arrow(table)),
+        PREDICTIONS: parquet(_arrow(_predictions(panel, values))),
+        DATES: parquet(_arrow(_dates(values))),
+        INTERVALS: dump_json({"level": signals.LEVEL, "by_rating": {str(k): list(v) for k, v in quantiles.items()}}),
+    }
+    for name in MODEL_STEPS:
+        files |= _model_files(name, values[name])
+    return Outcome(None, files, extra={"bonds": _summary(values, settings, chosen, table)})
+
+
+def _model_files(name: str, model: Found) -> dict[str, bytes]:
+    """The files of a model, and what was found while it was fitted."""
+    place = f"{FOLDER}/models/{name}"
+    about = {key: value for key, value in model.facts.items() if key != "rows"}
+    return {f"{place}.json": dump_json(about), **{place + suffix: content for suffix, content in model.files.items()}}
+
+
+def _summary(values: Mapping[str, Found], settings: Config, chosen: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary says of the run."""
+    found = values[recipe.ROWS]
+    measured = [*values["evaluation"].facts["rows"], *values["tuning"].facts["rows"]]
+    searches = {name: values[name].facts["search"] for name in MODEL_STEPS if "search" in values[name].facts}
+    counts = {name: int((table["signal"] == name).sum()) for name in (signals.CHEAP, signals.RICH, signals.FAIR)}
+    return {
+        "chosen": chosen, "measured": measured, "sizes": found.facts["sizes"], "dates": len(found["dates"]),
+        "signals": counts, "searches": searches,
+        "regimes": values["regimes"].facts, "factors": values["factors"].facts,
+        "tail_risk": values["tail_risk"].facts, "drift": values["drift"].facts, "sample": settings.bonds.sample,
+    }  # fmt: skip
+
+
+def _predictions(panel: Any, values: Mapping[str, Found]) -> dict[str, Any]:
+    """What each model and baseline expected of the sealed test rows, and what happened."""
+    found = values[recipe.ROWS]
+    rows = recipe.judged_rows(found)
+    symbol = panel.device.to_host(panel.symbol_of_row)[rows]
+    columns: dict[str, Any] = {
+        "bond": np.asarray(panel.symbols, object)[symbol],
+        "date": found["dates"][found["date"][rows]].astype("datetime64[ns]"),
+        "spread": found["spread"][rows],
+        "next_spread": found["spread"][rows] + found["change"][rows],
+    }
+    columns |= {name: found["spread"][rows] + values[name]["change"][rows] for name in MODEL_STEPS}
+    return columns | {name: found[f"baseline/{name}"][rows] for name in recipe.BASELINES[1:]}
+
+
+def _dates(values: Mapping[str, Found]) -> dict[str, Any]:
+    """The state of each date: regime, the columns it was found from, scores of factors."""
+    found, state, score = values[recipe.ROWS], values["regimes"], values["factors"]["score"]
+    names = (*regimes.STATE, "spread_deviation")
+    columns: dict[str, Any] = {"date": found["dates"].astype("datetime64[ns]"), "regime": state["regime"]}
+    columns |= {name: state["state"][:, k] for k, name in enumerate(names)}
+    return columns | {f"factor_{k + 1}": score[:, k] for k in range(score.shape[1])}
+
+
+def _arrow(columns: Mapping[str, Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.table({name: pa.array(column) for name, column in columns.items()})

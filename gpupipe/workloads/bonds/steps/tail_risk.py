@@ -1,0 +1,134 @@
+"""Step 7: tail risk, by full revaluation of every bond under the curve moves and issuers' moves of past dates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpupipe.config import Config
+from gpupipe.estimators.fit_context import FitContext
+from gpupipe.workloads.bonds.found import Found
+
+NUMBER = 7
+LEVELS = (0.95, 0.99)
+BONDS_AT_ONCE = 1 << 20  # bonds times scenarios that are valued in one call
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """The bonds of the last date, each with the same par.
+
+    table: their terms, as `fair_values.table_of`.  yield_, dirty: float64 (n,).  curve_move: float64 (n_scenarios, n),
+    percent, of the curve at each bond's years.  group: by name, the code of each bond's issuer, sector and rating.
+
+        >>> Holdings({}, *(np.zeros(1) for _ in range(2)), np.zeros((3, 1)), {}).curve_move.shape
+        (3, 1)
+    """
+
+    table: Mapping[str, np.ndarray]
+    yield_: np.ndarray
+    dirty: np.ndarray
+    curve_move: np.ndarray
+    group: Mapping[str, np.ndarray]
+
+
+def issuer_moves(
+    change: np.ndarray, date: np.ndarray, issuer: np.ndarray, rating: np.ndarray, of_issuer: np.ndarray,
+    of_rating: np.ndarray, scenario_dates: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """float64 (n_scenarios, n_bonds): by how much the spread of each bond's issuer moved on each scenario's date.
+
+    Issuers move together as they did on that date, and with the curve of that date: their correlation is kept. Where
+    the issuer had no quotes then, its rating's mean moves it; else all bonds' mean.
+    change: float64 (n_rows,), the spread less the last one.  date, issuer, rating: int64 (n_rows,).
+    of_issuer, of_rating: int64 (n_bonds,).
+    """
+    known = np.isfinite(change)
+    moves = np.zeros((len(scenario_dates), len(of_issuer)))
+    for s, at in enumerate(scenario_dates):
+        rows = np.flatnonzero(known & (date == at))
+        if not len(rows):
+            continue
+        total = float(change[rows].mean())
+        by_issuer = _mean_by(change[rows], issuer[rows], int(issuer.max()) + 1)
+        by_rating = _mean_by(change[rows], rating[rows], int(max(rating.max(), of_rating.max())) + 1)
+        own, rated = by_issuer[of_issuer], by_rating[of_rating]
+        moves[s] = np.where(np.isfinite(own), own, np.where(np.isfinite(rated), rated, total))
+    return moves
+
+
+def _mean_by(values: np.ndarray, code: np.ndarray, n: int) -> np.ndarray:
+    count = np.bincount(code, minlength=n)
+    total = np.bincount(code, weights=values, minlength=n)
+    return np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
+
+
+def run(
+    holdings: Holdings, spread_move: np.ndarray, price: Callable[[Mapping[str, Any]], np.ndarray], settings: Config,
+    context: FitContext,
+) -> Found:  # fmt: skip
+    """Loss of every bond in every scenario, and VaR and CVaR of all, of sectors, ratings, and of the curve alone.
+
+    price(table): float64, dirty prices from the table's yields.
+    Losses are shares of the value: of one bond, or of a group that holds the same par of each.
+    VaR is the quantile of the losses at its level; CVaR the mean of the losses at or above it.
+    arrays: loss float64 (n_scenarios,), of all; bond_var, bond_cvar float64 (n_bonds,) at the first level.
+    """
+    loss = _losses(holdings, holdings.curve_move + spread_move, price)
+    curve_alone = _losses(holdings, holdings.curve_move, price)
+    facts: dict[str, Any] = {"scenarios": len(loss), "bonds": len(holdings.yield_), "levels": list(LEVELS)}
+    value = holdings.dirty
+    facts["all"] = _tail(_portfolio(loss, value))
+    facts["curve alone"] = _tail(_portfolio(curve_alone, value))
+    independent = _independent(loss, holdings.group["issuer"], settings.seed + NUMBER)
+    facts["issuers independent"] = _tail(_portfolio(independent, value))
+    for name, code in holdings.group.items():
+        if name == "issuer":
+            continue
+        facts[name] = {
+            int(k): _tail(_portfolio(loss[:, code == k], value[code == k])) for k in np.unique(code)
+        }  # fmt: skip
+    level = LEVELS[0]
+    bond_var = np.quantile(loss, level, axis=0)
+    tail = np.where(loss >= bond_var, loss, np.nan)
+    return Found({"loss": _portfolio(loss, value), "bond_var": bond_var, "bond_cvar": np.nanmean(tail, axis=0)}, facts)
+
+
+def _losses(holdings: Holdings, move: np.ndarray, price: Callable[[Mapping[str, Any]], np.ndarray]) -> np.ndarray:
+    """float64 (n_scenarios, n_bonds): losses as shares of each bond's value."""
+    n_bonds = len(holdings.yield_)
+    at_once = max(1, BONDS_AT_ONCE // max(1, n_bonds))
+    losses = np.empty(move.shape)
+    for begin in range(0, len(move), at_once):
+        some = move[begin : begin + at_once]
+        table = {name: np.tile(column, len(some)) for name, column in holdings.table.items()}
+        table["yield"] = (holdings.yield_ + some).ravel()
+        losses[begin : begin + len(some)] = 1 - price(table).reshape(some.shape) / holdings.dirty
+    return losses
+
+
+def _portfolio(loss: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """float64 (n_scenarios,): the loss of equal par of each bond; a bond without a price is left out."""
+    known = np.isfinite(loss).all(axis=0) & np.isfinite(value)
+    return loss[:, known] @ (value[known] / value[known].sum()) if known.any() else np.zeros(len(loss))
+
+
+def _independent(loss: np.ndarray, issuer: np.ndarray, seed: int) -> np.ndarray:
+    """The losses with the scenarios of each issuer in an order of its own: what is lost if correlation is not kept."""
+    rng = np.random.default_rng(seed)
+    mixed = np.empty_like(loss)
+    for k in np.unique(issuer):
+        mixed[:, issuer == k] = loss[rng.permutation(len(loss))][:, issuer == k]
+    return mixed
+
+
+def _tail(loss: np.ndarray) -> dict[str, float]:
+    found = {}
+    for level in LEVELS:
+        var = float(np.quantile(loss, level))
+        found[f"var_{level:.0%}"] = var
+        found[f"cvar_{level:.0%}"] = float(loss[loss >= var].mean())
+    return found
