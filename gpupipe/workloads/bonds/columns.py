@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.panel import NS_PER_DAY, Panel
-from gpupipe.workloads.bonds import curve as par_curve
 from gpupipe.workloads.bonds.dates import earlier, group_mean, mean_of_last, positions
-from gpupipe.workloads.bonds.fair_values import FairValues
+from gpupipe.workloads.bonds.fair_values import DAYS_OF_YEAR, FairValues
+from gpupipe.workloads.bonds.par_curve import interpolated, tenor_years
+from gpupipe.workloads.bonds.schema import COLUMN_PREFIX, curve_tenors
 
 # What each column is. All of it is known at the row's date: quotes and curves up to it, terms, and the rating.
 COLUMNS = {
@@ -45,14 +46,31 @@ BANDS = (1.0, 3.0, 5.0, 7.0, 10.0, 20.0)  # years, at which bands of peers begin
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Par curves by date. years: float64 (n_tenors,), rising.  rates: float64 (n_dates, n_tenors), percent.
+
+    >>> Curves(np.array([1.0, 2.0]), np.array([[1.0, 3.0]])).at(np.array([0]), np.array([1.5])).tolist()
+    [2.0]
+    """
+
+    years: np.ndarray
+    rates: np.ndarray
+
+    def at(self, date: np.ndarray, years: np.ndarray) -> np.ndarray:
+        """float64 (n,), percent: on the dates int64 (n,), at the maturities float64 (n,)."""
+        return interpolated(self.years, self.rates[date], years)
+
+
+@dataclass(frozen=True)
 class BondRows:
     """The rows of a run, on the host. A row is a quote.
 
     X: float32 (n_rows, n_columns), NaN is missing.  names: of its columns.
     date: int64 (n_rows,), the position of each row's date in `dates`, int64 (n_dates,), UTC ns.
-    issuer, rating: int64 (n_rows,), codes.
+    issuer, rating: int64 (n_rows,), codes.  curves: of the dates.
 
-        >>> BondRows(np.zeros((1, 1), np.float32), ("spread",), *(np.zeros(1, np.int64) for _ in range(4))).n_rows
+        >>> day, curves = np.zeros(1, np.int64), Curves(np.ones(1), np.ones((1, 1)))
+        >>> BondRows(np.zeros((1, 1), np.float32), ("spread",), day, day, day, day, curves).n_rows
         1
     """
 
@@ -62,6 +80,7 @@ class BondRows:
     dates: np.ndarray
     issuer: np.ndarray
     rating: np.ndarray
+    curves: Curves
 
     @property
     def n_rows(self) -> int:
@@ -89,7 +108,8 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
         ("issuer", group.of(codes["issuer"])),
     ):  # fmt: skip
         found[f"spread_less_{name}"] = spread - group_mean(spread, key, leave_out_own=True)
-    found |= _of_market(own, spread, date, len(dates))
+    curves = curve_by_date(panel, date, len(dates))
+    found |= _of_market(curves, spread, date)
     days = time_ns / NS_PER_DAY
     clean = own["clean"]
     same = clean == earlier(clean, offsets, 1)
@@ -97,7 +117,7 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
         "rating_rank": own["rating_rank"],
         "rating_change": own["rating_rank"] - earlier(own["rating_rank"], offsets, 3),
         "years": values.years,
-        "age_years": (days - own["issue"]) / par_curve.DAYS_OF_YEAR,
+        "age_years": (days - own["issue"]) / DAYS_OF_YEAR,
         "modified": values.modified,
         "convexity": values.convexity,
         "coupon": own["coupon"],
@@ -107,7 +127,7 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
         "unchanged": 3 * mean_of_last(same.astype(np.float64), offsets, 3),
     }
     X = np.stack([found[name] for name in COLUMNS], axis=1).astype(np.float32)
-    return BondRows(X, tuple(COLUMNS), date, dates, codes["issuer"], rating)
+    return BondRows(X, tuple(COLUMNS), date, dates, codes["issuer"], rating, curves)
 
 
 @dataclass(frozen=True)
@@ -124,24 +144,30 @@ class _Groups:
         return positions(number)[1]
 
 
-def _of_market(own: dict[str, np.ndarray], spread: np.ndarray, date: np.ndarray, n_dates: int) -> dict[str, Any]:
+def curve_by_date(panel: Panel, date: np.ndarray, n_dates: int) -> Curves:
+    """The par curve that the rows of each date carry, with missing tenors on the line between their neighbours."""
+    tenors = curve_tenors(panel)
+    rates = np.full((n_dates, len(tenors)), np.nan)
+    for k, tenor in enumerate(tenors):
+        rates[date, k] = panel.device.to_host(panel.columns[COLUMN_PREFIX + tenor])
+    years = tenor_years(tenors)
+    filled = [interpolated(years, rates, np.full(n_dates, at)) for at in years]
+    return Curves(years, np.stack(filled, axis=1))
+
+
+def _of_market(curves: Curves, spread: np.ndarray, date: np.ndarray) -> dict[str, Any]:
     """Columns that all rows of a date share."""
-    curve = par_curve.known_curve(own)
-    tenor_years = np.array([par_curve.TENORS[name] for name in par_curve.tenors_of(own)])
-    at = {
-        years: par_curve.at_years(curve, tenor_years, np.full(len(curve), float(years))) for years in (2, 5, 10)
+    n_dates = len(curves.rates)
+    two, five, ten = (curves.at(np.arange(n_dates), np.full(n_dates, years)) for years in (2.0, 5.0, 10.0))
+    market = np.full(n_dates, np.nan)
+    market[date] = group_mean(spread, date)
+    by_date = {
+        "market_spread": market, "market_change": _change(market), "curve_level": ten, "curve_slope": ten - two,
+        "curve_bend": 2 * five - two - ten, "curve_change": _change(ten),
     }  # fmt: skip
-    market = group_mean(spread, date)
-    by_date = {name: _first_of_date(column, date, n_dates) for name, column in (("market", market), ("level", at[10]))}
-    change = {name: np.append(np.nan, np.diff(column))[date] for name, column in by_date.items()}
-    return {
-        "market_spread": market, "market_change": change["market"], "curve_level": at[10],
-        "curve_slope": at[10] - at[2], "curve_bend": 2 * at[5] - at[2] - at[10], "curve_change": change["level"],
-    }  # fmt: skip
+    return {name: column[date] for name, column in by_date.items()}
 
 
-def _first_of_date(column: np.ndarray, date: np.ndarray, n_dates: int) -> np.ndarray:
-    """float64 (n_dates,): the value that the rows of each date share; dates are all there."""
-    by_date = np.full(n_dates, np.nan)
-    by_date[date[::-1]] = column[::-1]
-    return by_date
+def _change(column: np.ndarray) -> np.ndarray:
+    """From the date before; NaN on the first."""
+    return np.append(np.nan, np.diff(column)) if len(column) else column

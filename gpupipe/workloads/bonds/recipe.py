@@ -17,8 +17,7 @@ from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.next_period import next_row
 from gpupipe.workloads.bonds import baselines as references
-from gpupipe.workloads.bonds import columns, fair_values
-from gpupipe.workloads.bonds import curve as par_curve
+from gpupipe.workloads.bonds import columns, fair_values, schema
 from gpupipe.workloads.bonds.dates import earlier
 from gpupipe.workloads.bonds.fair_values import FairValues
 from gpupipe.workloads.bonds.found import Found, load, save
@@ -62,7 +61,9 @@ def require(settings: Config) -> None:
 def steps(panel: Panel, settings: Config) -> list[Step]:
     """Values and rows, then the eleven: 1 to 4, 5 to 7 side by side, 8 after 4 to 6, 9 to 11 after what they need."""
 
-    def step(name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False) -> Step:
+    def step(
+        name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False
+    ) -> Step:
         return Step(name, make, save, load, needs, ("bonds", *sections), reads_panel)
 
     families = ("forest", "boosting", "network")
@@ -105,14 +106,11 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
     names = sorted(set(panel.attributes["issuer"]))
     share = issuer_share(names, settings.seed)[made.issuer]
     split = split_rows(made.date, len(made.dates), after, share, settings.bonds)
-    known = par_curve.known_curve({name: to_host(column) for name, column in panel.columns.items()})
-    curve = np.full((len(made.dates), known.shape[1]), np.nan)
-    curve[made.date[::-1]] = known[::-1]
-    tenor_years = np.array([par_curve.TENORS[name] for name in par_curve.tenors_of(panel.columns)])
     arrays = {
         "X": made.X, "spread": fair.spread, "change": change, "date": made.date, "dates": made.dates,
         "next_row": after, "share": share, "issuer": made.issuer, "rating": made.rating, "years": fair.years,
-        "sampled": _sampled(panel, settings.bonds.sample, settings.seed), "curve": curve, "tenor_years": tenor_years,
+        "sampled": _sampled(panel, settings.bonds.sample, settings.seed), "curve": made.curves.rates,
+        "tenor_years": made.curves.years,
         **{part: getattr(split, part) for part in PARTS},
     }  # fmt: skip
     expected = references.baselines(fair.spread, fair.curve_yield, fair.years, made.rating, made.date)
@@ -183,12 +181,14 @@ def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
     panel, settings, found = context.panel, context.settings, values[ROWS]
     fair, date = values_of(values[VALUES]), found["date"]
     last = np.flatnonzero((date == len(found["dates"]) - 1) & np.isfinite(fair.yield_))
-    table = {name: column[last] for name, column in fair_values.table_of(panel).items()}
+    table = schema.bond_table(panel, last)
     clean = panel.device.to_host(panel.columns["clean"])[last]
     move = np.diff(found["curve"], axis=0)
     scenarios = np.flatnonzero(np.isfinite(move).all(axis=1))[-settings.bonds.tail_dates :] + 1
-    years = np.broadcast_to(fair.years[last], (len(scenarios), len(last)))
-    curve_move = par_curve.at_years(move[scenarios - 1], found["tenor_years"], years)
+    moves_of_curve = columns.Curves(found["tenor_years"], move)
+    curve_move = np.array([moves_of_curve.at(np.full(len(last), s - 1), fair.years[last]) for s in scenarios]).reshape(
+        -1, len(last)
+    )
     sector = np.asarray(panel.attributes["sector"])[panel.device.to_host(panel.symbol_of_row)[last]]
     sectors, sector_code = np.unique(sector, return_inverse=True)
     group = {"issuer": found["issuer"][last], "rating": found["rating"][last], "sector": sector_code.ravel()}

@@ -137,9 +137,7 @@ def panel_of(
     offsets = np.searchsorted(quotes.bond, np.append(present, len(instruments.id)))
     bond = quotes.bond
     rates, age = _known_rates(curve, quotes.day, max_curve_age)
-    per_bond = {
-        name: getattr(instruments, name)[bond] for name in ("margin", "frequency", *DAYS, "call_price")
-    }
+    per_bond = {name: getattr(instruments, name)[bond] for name in ("margin", "frequency", *DAYS, "call_price")}
     columns: dict[str, Any] = {
         "clean": quotes.clean,
         "yield": quotes.yield_,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.panel import NS_PER_DAY, Panel
-from gpupipe.workloads.bonds import fair_values
+from gpupipe.workloads.bonds import fair_values, schema
 from gpupipe.workloads.bonds.dates import positions
 
 LEVEL = 0.9  # of the intervals
@@ -19,7 +19,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def residual_quantiles(residual: np.ndarray, rating: np.ndarray, level: float = LEVEL) -> dict[int, tuple[float, float]]:
+def residual_quantiles(
+    residual: np.ndarray, rating: np.ndarray, level: float = LEVEL
+) -> dict[int, tuple[float, float]]:
     """For each rating the quantiles of validation residuals, happened less predicted, that hold `level` of them.
 
     -1 stands for all ratings: those with fewer than 50 rows take it.
@@ -61,7 +63,7 @@ def table(
     ends = np.array([quantiles.get(int(k), quantiles[-1]) for k in rating]).reshape(-1, 2)
     expected = spread + moved
     low, high = expected + ends[:, 0], expected + ends[:, 1]
-    terms = {name: column[rows] for name, column in fair_values.table_of(panel).items()}
+    terms = schema.bond_table(panel, rows)
     priced = value({**terms, "yield": fair.curve_yield[rows] + expected}, given="yield", convention=convention)
     clean, fair_clean = to_host(panel.columns["clean"])[rows], np.asarray(priced["clean"])
     signal = np.where(high < spread, CHEAP, np.where(low > spread, RICH, FAIR))

@@ -112,7 +112,9 @@ def folds_in_time(
         yield Fold(rows[outside & first], rows[inside & ~first])
 
 
-def forward_folds(rows: np.ndarray, date: np.ndarray, next_row: np.ndarray, share: np.ndarray, n_folds: int) -> list[Fold]:
+def forward_folds(
+    rows: np.ndarray, date: np.ndarray, next_row: np.ndarray, share: np.ndarray, n_folds: int
+) -> list[Fold]:
     """Blocks of the later training dates, each predicted from the dates before it; issuers as in `folds_in_time`.
 
     The first n_folds-th of the dates is fitted on alone.

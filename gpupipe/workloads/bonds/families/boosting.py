@@ -62,7 +62,7 @@ class Boosting(Family):
         import xgboost
 
         train = xgboost.QuantileDMatrix(rows.X, rows.y)
-        validation = xgboost.QuantileDMatrix(rows.validation_X, rows.validation_y, ref=train)
+        validation = xgboost.QuantileDMatrix(rows.validation_x, rows.validation_y, ref=train)
         parameters = {
             "max_depth": settings.max_depth, "eta": settings.learning_rate, "subsample": settings.subsample,
             "colsample_bynode": settings.colsample, "lambda": settings.l2, "min_child_weight": settings.least_leaf,

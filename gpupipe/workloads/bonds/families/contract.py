@@ -15,7 +15,7 @@ class FitRows:
     """What a fit sees.
 
     X: float32 (n, n_columns), NaN is missing.  y: float32 (n,).
-    validation_X, validation_y: rows that stop training early; they are not fitted on.
+    validation_x, validation_y: rows that stop training early; they are not fitted on.
     threads: that a fit may use.  device: "cpu" or "cuda".
 
         >>> FitRows(np.zeros((2, 1)), np.zeros(2), np.zeros((1, 1)), np.zeros(1), seed=1).device
@@ -24,7 +24,7 @@ class FitRows:
 
     X: np.ndarray
     y: np.ndarray
-    validation_X: np.ndarray
+    validation_x: np.ndarray
     validation_y: np.ndarray
     seed: int
     threads: int = 1

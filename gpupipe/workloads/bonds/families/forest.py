@@ -88,7 +88,7 @@ class Forest(Family):
         while True:
             forest.fit(X, y)
             model = ForestModel(_nodes_of(forest), imputer.median, {"validation_losses": losses})
-            losses.append(mean_squared(model.predict(rows.validation_X), rows.validation_y))
+            losses.append(mean_squared(model.predict(rows.validation_x), rows.validation_y))
             if report is not None:
                 report(len(losses), losses[-1])
             best = int(np.argmin(losses))

@@ -86,7 +86,7 @@ class Network(Family):
             weights = {f"weight_{k}": w for k, w in enumerate(network.coefs_)}
             weights |= {f"bias_{k}": b for k, b in enumerate(network.intercepts_)}
             model = NetworkModel({**scales, **copy.deepcopy(weights)}, {})
-            losses.append(mean_squared(model.predict(rows.validation_X), rows.validation_y))
+            losses.append(mean_squared(model.predict(rows.validation_x), rows.validation_y))
             if losses[-1] == min(losses):
                 best = model
             if report is not None:

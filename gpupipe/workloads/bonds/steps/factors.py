@@ -6,17 +6,15 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.estimators.fit_context import FitContext
-from gpupipe.workloads.bonds import curve as par_curve
 from gpupipe.workloads.bonds.families.libraries import estimator
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.par_curve import interpolated
 
 NUMBER = 6
 
 
-def run(
-    rows: ModelRows, curve: np.ndarray, tenor_years: np.ndarray, settings: Config, context: FitContext
-) -> Found:
+def run(rows: ModelRows, curve: np.ndarray, tenor_years: np.ndarray, settings: Config, context: FitContext) -> Found:
     """Fit on the changes between training dates; scores of all dates.
 
     curve: float64 (n_dates, n_tenors), percent; tenor_years: float64 (n_tenors,).
@@ -46,7 +44,7 @@ def columns(found: Found, date: np.ndarray, years: np.ndarray) -> dict[str, np.n
     """For each row the loading of each factor at its bond's years, and the date's score times that loading."""
     made = {}
     for k, loading in enumerate(found["loading"]):
-        own = par_curve.at_years(np.broadcast_to(loading, (len(years), len(loading))), found["tenor_years"], years)
+        own = interpolated(found["tenor_years"], np.broadcast_to(loading, (len(years), len(loading))), years)
         made[f"loading_{k + 1}"] = own
         made[f"factor_move_{k + 1}"] = own * found["score"][date, k]
     return made
