@@ -119,7 +119,7 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
 
 
 def _sampled(panel: Panel, sample: float, seed: int) -> np.ndarray:
-    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge; a bond's place depends on its id and the seed alone."""
+    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge, chosen by their ids and the seed."""
     n = panel.n_symbols
     keep = np.ones(n, bool)
     if sample:
@@ -186,9 +186,8 @@ def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
     move = np.diff(found["curve"], axis=0)
     scenarios = np.flatnonzero(np.isfinite(move).all(axis=1))[-settings.bonds.tail_dates :] + 1
     moves_of_curve = columns.Curves(found["tenor_years"], move)
-    curve_move = np.array([moves_of_curve.at(np.full(len(last), s - 1), fair.years[last]) for s in scenarios]).reshape(
-        -1, len(last)
-    )
+    moved = [moves_of_curve.at(np.full(len(last), s - 1), fair.years[last]) for s in scenarios]
+    curve_move = np.array(moved).reshape(-1, len(last))
     sector = np.asarray(panel.attributes["sector"])[panel.device.to_host(panel.symbol_of_row)[last]]
     sectors, sector_code = np.unique(sector, return_inverse=True)
     group = {"issuer": found["issuer"][last], "rating": found["rating"][last], "sector": sector_code.ravel()}
