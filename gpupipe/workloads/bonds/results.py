@@ -34,9 +34,9 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
     last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread) & np.isfinite(change))
     table = signals.table(panel, last, fair, change, quantiles, settings.bonds.convention)
     files = {
-        SIGNALS: parquet(_arrow(table)),
-        PREDICTIONS: parquet(_arrow(_predictions(panel, values))),
-        DATES: parquet(_arrow(_dates(values))),
+        SIGNALS: parquet(arrow(table)),
+        PREDICTIONS: parquet(arrow(_predictions(panel, values))),
+        DATES: parquet(arrow(_dates(values))),
         INTERVALS: dump_json({"level": signals.LEVEL, "by_rating": {str(k): list(v) for k, v in quantiles.items()}}),
     }
     for name in MODEL_STEPS:
@@ -89,7 +89,8 @@ def _dates(values: Mapping[str, Found]) -> dict[str, Any]:
     return columns | {f"factor_{k + 1}": score[:, k] for k in range(score.shape[1])}
 
 
-def _arrow(columns: Mapping[str, Any]) -> Any:
+def arrow(columns: Mapping[str, Any]) -> Any:
+    """An Arrow table of columns."""
     import pyarrow as pa
 
     return pa.table({name: pa.array(column) for name, column in columns.items()})

@@ -1,0 +1,72 @@
+"""Rich and cheap bonds of a finished run, or of new quotes by its model."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.config import Config
+from gpupipe.data.panel import Panel
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import Store
+from gpupipe.workloads.bonds import columns, fair_values, results, signals
+from gpupipe.workloads.bonds.families import registry
+
+
+def settings_of(out: str | os.PathLike[str]) -> Config:
+    """The settings of a finished run; UserError where OUT holds none of bonds."""
+    from gpupipe.config import from_dict
+    from gpupipe.workloads.bonds.settings import catalogue
+
+    return from_dict(catalogue(), _manifest(out)["settings"])
+
+
+def of_run(out: str | os.PathLike[str]) -> Any:
+    """The Arrow table of the run's own last date, see `signals.table`."""
+    import pyarrow.parquet as pq
+
+    _manifest(out)
+    return pq.read_table(Store(out).out / results.SIGNALS)
+
+
+def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
+    """The Arrow table of the last date of new quotes, by the run's chosen model.
+
+    Raises UserError where that model reads columns of regimes or factors, which need the run's own dates.
+    """
+    store, settings = Store(out), settings_of(out)
+    summary = json.loads((store.out / "summary.json").read_text())["bonds"]
+    name = summary["chosen"]
+    about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text())
+    fair = fair_values.fair_values(panel, settings.bonds.convention)
+    rows = columns.rows_of(panel, fair)
+    if unknown := [column for column in about["columns"] if column not in rows.names]:
+        raise UserError(
+            f"the chosen model {name} of {out} reads {', '.join(unknown)}, which are known for the run's own dates "
+            "alone: run `gpupipe bonds` on the new quotes"
+        )
+    files = {
+        path.name.removeprefix(name): path.read_bytes()
+        for path in (store.out / results.FOLDER / "models").glob(f"{name}.*")
+        if path.suffix != ".json"
+    }
+    model = registry.load(about["kind"], files)
+    last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread))
+    if not len(last):
+        raise UserError("no bond has a price and a curve on the last date of the quotes")
+    change = np.full(panel.n_rows, np.nan, np.float32)
+    change[last] = model.predict(rows.X[last])
+    kept = json.loads((store.out / results.INTERVALS).read_text())["by_rating"]
+    quantiles = {int(k): (ends[0], ends[1]) for k, ends in kept.items()}
+    return results.arrow(signals.table(panel, last, fair, change, quantiles, settings.bonds.convention))
+
+
+def _manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
+    manifest = read_manifest(Store(out).out)
+    if not manifest or results.SIGNALS not in manifest["files"]:
+        raise UserError(f"{out} holds no finished run of bonds: run `gpupipe bonds --out {out}`")
+    return manifest
