@@ -103,9 +103,8 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
             raise UserError(f"gpupipe bonds {' '.join(chosen.words)}: expected options alone, or `scan OUT`")
         scan, out = True, chosen.words[1]
     files = {name: getattr(chosen, name) for name in ("bonds", "curve", "quotes")}
-    if missing := [f"--{name}" for name, path in files.items() if not path]:
-        if len(missing) < len(files):
-            raise UserError(f"{' and '.join(missing)} missing: give --bonds, --curve and --quotes, or none of them")
+    if (missing := [f"--{name}" for name, path in files.items() if not path]) and len(missing) < len(files):
+        raise UserError(f"{' and '.join(missing)} missing: give --bonds, --curve and --quotes, or none of them")
     values = {name: getattr(chosen, option.strip("-").replace("-", "_")) for option, (name, _, _) in OPTIONS.items()}
     values["bonds__sample"] = _sample(chosen.sample)
     asked = SettingsRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpupipe.evaluation.block_bootstrap import SKILL
+from gpupipe.evaluation.block_bootstrap import NO_SKILL, SKILL
 
 
 def verdict(bonds: Mapping[str, Any]) -> str:
