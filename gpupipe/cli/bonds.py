@@ -147,7 +147,7 @@ def run(request: BondRequest) -> int:
         return _scan(request, to)
     settings = asked.settings()
     WORKLOAD.require(settings, job.JobOptions())
-    panel, data_report = read(request, settings, to)
+    panel, data_report = read(request, settings.bonds.convention, settings.seed, to)
     with console.live(to, panel.device) as listener:
         options = job.JobOptions(jobs=asked.jobs, wait_s=asked.wait_s)
         whole, worked = job.execute(WORKLOAD, panel, data_report, settings, asked.out, options, listener)
@@ -166,15 +166,14 @@ def run(request: BondRequest) -> int:
     return 0
 
 
-def read(request: BondRequest, settings: Any, to: Any) -> tuple[Any, Any]:
+def read(request: BondRequest, convention: str, seed: int, to: Any) -> tuple[Any, Any]:
     """The panel of the files, or of the market without them, and its report, shown."""
     from gpupipe.cli import console
     from gpupipe.data import quarantine_limit
     from gpupipe.runtime.device import pick
     from gpupipe.workloads.bonds import markets
 
-    device = pick(request.job.device, settings.ml.use_rmm, None)
-    convention = settings.bonds.convention
+    device = pick(request.job.device)
     with to.status("reading") if to.is_terminal and not to.quiet else contextlib.nullcontext():
         if request.has_files:
             most = quarantine_limit.DEFAULT if request.max_quarantined is None else request.max_quarantined
@@ -185,9 +184,7 @@ def read(request: BondRequest, settings: Any, to: Any) -> tuple[Any, Any]:
         elif request.market == "treasuries":
             panel, report = markets.treasuries(convention)
         else:
-            panel, report = markets.simulated(
-                request.n_bonds, request.n_months, settings.seed, convention, request.mispricing
-            )
+            panel, report = markets.simulated(request.n_bonds, request.n_months, seed, convention, request.mispricing)
     console.show_data(to, report)
     console.show_device(to, device)
     return panel.to(device), report
@@ -200,7 +197,7 @@ def _scan(request: BondRequest, to: Any) -> int:
 
     out = request.job.out
     if request.has_files:
-        panel, _ = read(request, scan.settings_of(out), to)
+        panel, _ = read(request, scan.convention_of(out), 0, to)
         table = scan.of_panel(out, panel)
     else:
         table = scan.of_run(out)

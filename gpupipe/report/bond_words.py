@@ -12,14 +12,7 @@ def verdict(bonds: Mapping[str, Any]) -> str:
     """Whether the chosen model is better than the baselines on the sealed test."""
     row = next(row for row in bonds["measured"] if row["model"] == bonds["chosen"])
     gains = ", ".join(f"{name} {_gain(ends)}" for name, ends in row["gain_over"].items())
-    skilled = row["skill"] == SKILL
-    found = (
-        "with skill"
-        if skilled
-        else f"without skill ({row['skill']})"
-        if row["skill"] != "no skill"
-        else "without skill"
-    )
+    found = {SKILL: "with skill", NO_SKILL: "without skill"}.get(row["skill"], f"with skill {row['skill']}")
     return (
         f"The model {bonds['chosen']}, chosen on validation, predicts the next spread {found}: gain in squared error "
         f"over {gains}, on {row['rows']:,} sealed quotes of issuers that it was not trained on"

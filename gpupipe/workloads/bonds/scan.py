@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts.manifest import read_manifest
-from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
@@ -17,12 +16,9 @@ from gpupipe.workloads.bonds import columns, fair_values, results, signals
 from gpupipe.workloads.bonds.families import registry
 
 
-def settings_of(out: str | os.PathLike[str]) -> Config:
-    """The settings of a finished run; UserError where OUT holds none of bonds."""
-    from gpupipe.config import from_dict
-    from gpupipe.workloads.bonds.settings import catalogue
-
-    return from_dict(catalogue(), _manifest(out)["settings"])
+def convention_of(out: str | os.PathLike[str]) -> str:
+    """The convention of a finished run; UserError where OUT holds none of bonds."""
+    return str(_manifest(out)["settings"]["bonds"]["convention"])
 
 
 def of_run(out: str | os.PathLike[str]) -> Any:
@@ -38,11 +34,11 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
 
     Raises UserError where that model reads columns of regimes or factors, which need the run's own dates.
     """
-    store, settings = Store(out), settings_of(out)
+    store, convention = Store(out), convention_of(out)
     summary = json.loads((store.out / "summary.json").read_text())["bonds"]
     name = summary["chosen"]
     about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text())
-    fair = fair_values.fair_values(panel, settings.bonds.convention)
+    fair = fair_values.fair_values(panel, convention)
     rows = columns.rows_of(panel, fair)
     if unknown := [column for column in about["columns"] if column not in rows.names]:
         raise UserError(
@@ -62,7 +58,7 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
     change[last] = model.predict(rows.X[last])
     kept = json.loads((store.out / results.INTERVALS).read_text())["by_rating"]
     quantiles = {int(k): (ends[0], ends[1]) for k, ends in kept.items()}
-    return results.arrow(signals.table(panel, last, fair, change, quantiles, settings.bonds.convention))
+    return results.arrow(signals.table(panel, last, fair, change, quantiles, convention))
 
 
 def _manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
