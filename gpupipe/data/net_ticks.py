@@ -20,7 +20,9 @@ def ticks_as_nanoseconds(
 ) -> np.ndarray:
     """Turn ticks into nanoseconds since 1970.
 
-    values: int64 or float64 (n,), all known, from lowest to highest.  latest: see `number_times`.  Returns `values` itself if none are ticks for
+    values: int64 or float64 (n,), all known, from lowest to highest.  latest: see `number_times`.
+
+    Returns `values` itself if none are ticks for
     sure. If most are, nanoseconds, int64 (n,), UNKNOWN_TIME where a number is none; if few are, the values without
     them (UNKNOWN_TIME, or NaN of float64).
 

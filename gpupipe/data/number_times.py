@@ -299,9 +299,7 @@ def _digit_readings(
             yield dataclasses.replace(reading, is_doubtful=few_digits or few_months)
 
 
-def _day_readings(
-    whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray, latest: int
-) -> Iterator[Reading]:
+def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray, latest: int) -> Iterator[Reading]:
     part = 0.0 if fraction is None else fraction
 
     def moment(zero: int, valid: np.ndarray) -> np.ndarray:

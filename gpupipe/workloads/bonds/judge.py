@@ -60,7 +60,8 @@ def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = ra
 
     Rejected: a bond that is not known, not among the instruments, or rejected itself; a date that is not known, in the
     future, before the bond's issue, or not before its maturity; neither a price nor a yield; a price outside 1..300; a
-    yield outside -5..100 %; all quotes of a bond and day that differ. Equal ones are merged.
+    yield outside -5..100 %; a day of trading after the date; all quotes of a bond and day that differ. Equal ones are
+    merged.
 
     A rating counts from its quote on until the next one that has a rating; before the first it is the instrument's.
     """
@@ -87,10 +88,13 @@ def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = ra
     verdict.reject("neither a price nor a yield is known", np.isnan(clean) & np.isnan(yields))
     verdict.reject(f"price is outside {PRICES[0]:g}..{PRICES[1]:g}", _outside(clean, PRICES))
     verdict.reject(f"yield is outside {RATES[0]:g}..{RATES[1]:g} %", _outside(yields, RATES))
+    traded = source.days("traded")
+    traded = np.where(traded == NO_DAY, day, traded)
+    verdict.reject("traded after its date", traded > day)
     rank = _ranks(source, verdict)
     kept = np.flatnonzero(verdict.kept)
     keys = _keys(in_instruments[kept], day[kept])
-    values = np.stack([clean, yields, coupon, rank], axis=1)
+    values = np.stack([clean, yields, coupon, rank, traded], axis=1)
     conflicts, repeats = conflicts_and_repeats(keys, values[kept], kept)
     verdict.reject("conflicts with another quote of its day", _mask(conflicts, source.n_rows))
     repeated = _mask(repeats, source.n_rows)
@@ -101,7 +105,8 @@ def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = ra
     _tell_of_bonds(verdict, instruments.id, bond)
     of_instrument = np.array([RANKS[rating] for rating in instruments.rating], np.int64)
     ranks = _carried(rank[rows], bond, of_instrument)
-    return JudgedQuotes(Quotes(bond, day[rows], clean[rows], yields[rows], ranks, coupon[rows]), verdict, notes)
+    quotes = Quotes(bond, day[rows], clean[rows], yields[rows], traded[rows], ranks, coupon[rows])
+    return JudgedQuotes(quotes, verdict, notes)
 
 
 def _quote_name(code: np.ndarray, names: tuple[str, ...], day: np.ndarray) -> Callable[[int], str]:
@@ -172,7 +177,8 @@ def judge_curve(source: SourceTables, rates: str = rate_units.AUTO) -> JudgedCur
     values = rate_units.in_percent(values, unit)
     verdict = Verdict("curve", None, lambda row: day_text(day[row]), source.n_rows)
     _reject_days(verdict, day)
-    verdict.reject(f"a rate is outside {RATES[0]:g}..{RATES[1]:g} %", _outside(values, RATES).any(axis=1))
+    any_outside = np.any(_outside(values, RATES), axis=1)
+    verdict.reject(f"a rate is outside {RATES[0]:g}..{RATES[1]:g} %", any_outside)
     blank = np.isnan(values).all(axis=1)
     verdict.tell("no rate of the day is known", "left out", blank)
     kept = np.flatnonzero(verdict.kept & ~blank)

@@ -94,8 +94,8 @@ class _Rows:
     def values(self) -> np.ndarray:
         """float64 (n_rows, n_fields): all that two rows of one bond must agree in."""
         fields = (
-            self.type, self.rating, self.issuer, self.sector, self.day_count, self.callable, self.frequency, self.coupon,
-            self.margin, self.issue, self.maturity, self.first_coupon, self.call_date, self.call_price,
+            self.type, self.rating, self.issuer, self.sector, self.day_count, self.callable, self.frequency,
+            self.coupon, self.margin, self.issue, self.maturity, self.first_coupon, self.call_date, self.call_price,
         )  # fmt: skip
         return np.stack([field.astype(np.float64) for field in fields], axis=1)
 

@@ -48,7 +48,7 @@ def read_bonds(
 
         bonds: id, coupon, issue, maturity; and type, frequency, rating, issuer, sector, callable, day_count,
             first_coupon, call_date, call_price, margin, see `schema.Instruments`.
-        quotes: id, date, clean or yield; and rating, coupon, see `schema.Quotes`.
+        quotes: id, date, clean or yield; and traded, rating, coupon, see `schema.Quotes`.
         curve: date, and tenors such as 1m, m3, 10Y or DGS10.
 
     price_of_yield: makes the clean price of a quote that is a yield, see `schema.PriceOfYield`.
@@ -94,6 +94,8 @@ def read_bonds(
         _check_quarantine(source, verdict, max_quarantined)
     if not len(judged_quotes.quotes.day):
         raise DataError(f"quotes: {read[1].description}: no row is left; {'; '.join(map(_in_words, findings))}")
+    if not len(judged_curve.curve.day):
+        raise DataError(f"curve: {read[2].description}: no day is left; {'; '.join(map(_in_words, findings))}")
     panel = panel_of(
         judged_bonds.instruments,
         judged_quotes.quotes,

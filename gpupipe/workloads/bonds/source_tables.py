@@ -54,8 +54,10 @@ QUOTES = {
     "yield": ("yield", "ytm", "yieldtomaturity", "yld", "pxyield", "midyield"),
     "rating": _RATING,
     "coupon": ("coupon", "couponrate", "cpn", "currentcoupon"),
+    "traded": ("traded", "auctiondate"),
 }  # fmt: skip
 CURVE = {"date": _DATE}
+_NULLS = ("na", "n/a", "nan", "null", "none", "#n/a", "-")  # texts that are no value, but of ids
 LATEST_NS = int(np.datetime64("2100-01-01", "ns").astype(np.int64))  # of dates written as numbers
 
 
@@ -96,8 +98,15 @@ class SourceTables:
         return any(meaning in table.columns for table in self.tables)
 
     def names(self, meaning: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        """`(code int32 (n_rows,), sorted texts)`; -1 where a text is null, blank or missing."""
-        return columns.concatenate_codes([_codes(table, meaning) for table in self.tables])
+        """`(code int32 (n_rows,), sorted texts)`; -1 where a text is null, blank or missing.
+
+        Of all but ids, texts such as NA and null are missing ones.
+        """
+        code, texts = columns.concatenate_codes([_codes(table, meaning) for table in self.tables])
+        if meaning != "id":
+            is_null = np.array([*(text.lower() in _NULLS for text in texts), True])
+            code = np.where(is_null[code], -1, code).astype(np.int32)
+        return code, texts
 
     def numbers(self, meaning: str) -> np.ndarray:
         """float64 (n_rows,); NaN where a number is null, unreadable or missing."""
@@ -145,7 +154,7 @@ def _codes(table: sources.RawTable, meaning: str) -> tuple[np.ndarray, tuple[str
         return columns.encode_constant(None, len(table))
     column = columns.decoded(table.column(meaning))
     columns.require_utf8(column, _where(table, meaning))
-    if pa.types.is_boolean(column.type) or pa.types.is_floating(column.type) and meaning != "id":
+    if pa.types.is_boolean(column.type) or (pa.types.is_floating(column.type) and meaning != "id"):
         column = column.cast(pa.string())
     return columns.encode_names(column, _where(table, meaning))
 
@@ -179,7 +188,7 @@ def open_source(
 def _table(source: Any, spellings: Mapping[str, Sequence[str]], required: Sequence[str]) -> sources.RawTable:
     """One file or frame, with the columns that have a meaning; of a curve, also those that are named like tenors."""
     malformed: list[str] = []
-    table, where = read_table(source, malformed)
+    table, where = read_table(source, malformed, nulls=("",))
     matches = columns.find(table.column_names, required, where, spellings)
     notes = list(_not_used(table, matches, spellings))
     if spellings is CURVE:

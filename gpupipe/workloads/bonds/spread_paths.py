@@ -9,10 +9,11 @@ import numpy as np
 from gpupipe.workloads.bonds.ratings import LETTERS
 
 # By rating, AAA to CCC. Spread of a new 10-year bond in percent; probability a month to be one rating better, or worse,
-# if the issuer does not default; probability a month to default; share of issuers at the beginning.
+# if the issuer does not default, such that in calm the two nearly cancel in the mean of the spread; probability a month
+# to default; share of issuers at the beginning.
 SPREADS = np.array([0.5, 0.7, 1.0, 1.6, 3.0, 4.8, 9.0])
-UPGRADES = np.array([0.0, 0.001, 0.002, 0.004, 0.006, 0.006, 0.010])
-DOWNGRADES = np.array([0.008, 0.007, 0.005, 0.004, 0.007, 0.007, 0.0])
+UPGRADES = np.array([0.0, 0.0045, 0.006, 0.0095, 0.008, 0.014, 0.006])
+DOWNGRADES = np.array([0.004, 0.003, 0.003, 0.004, 0.006, 0.006, 0.0])
 DEFAULTS = np.array([0.0, 0.00001, 0.00004, 0.0002, 0.0008, 0.003, 0.02])
 SHARES = np.array([0.02, 0.08, 0.25, 0.30, 0.18, 0.13, 0.04])
 N_RATINGS = len(SPREADS)
@@ -20,12 +21,10 @@ RATINGS = LETTERS[:N_RATINGS]
 
 CALM, STRESS = 0, 1
 LEAVES = np.array([0.04, 0.15])  # probability a month to leave a regime: two years of calm, half a year of stress
-STRESS_WIDENS = 1.5  # all spreads, when stress begins; they narrow by as much when it ends
+STRESS_WIDENS = 1.25  # all spreads, when stress begins; they narrow by as much when it ends
 IN_STRESS = {"upgrades": 0.5, "downgrades": 2.0, "defaults": 2.0}
 # Standard deviations of a month's change of log spreads in calm and in stress.
-MARKET, SECTOR, ISSUER, BOND = (
-    np.array(pair) for pair in ((0.03, 0.08), (0.015, 0.03), (0.025, 0.05), (0.010, 0.02))
-)
+MARKET, SECTOR, ISSUER, BOND = (np.array(pair) for pair in ((0.03, 0.08), (0.015, 0.03), (0.025, 0.05), (0.010, 0.02)))
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,10 @@ class IssuerPaths:
 def issuer_paths(n_issuers: int, n_months: int, sector: np.ndarray, seed: int) -> IssuerPaths:
     """Simulate the issuers. sector: int64 (n_issuers,).
 
-    Every component multiplies the spread by a factor whose mean is 1, given all that is known the month before: walks by
-    exp(s z - s^2 / 2), jumps of regimes and ratings by the ratio of the levels over its mean. Defaults depend on rating
-    and regime of the month before only. So the spread of an issuer that has not defaulted is a martingale.
+    Every component multiplies the spread by a factor whose mean is 1, given all that is known the month before: walks
+    by exp(s z - s^2 / 2), jumps of regimes and ratings by the ratio of the levels over its mean. Defaults depend on
+    rating and regime of the month before only. So the mean of next month's spread is this month's, with or without a
+    default.
     """
     regime = _regimes(np.random.default_rng([seed, 0]), n_months)
     rating, default_month = _ratings(np.random.default_rng([seed, 1]), n_issuers, regime)
