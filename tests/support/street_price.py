@@ -24,7 +24,7 @@ def yield_of_price(table, clean):
 
 
 def _price(table, yields):
-    frequency = table["frequency"].astype(np.float64)
+    frequency = np.maximum(table["frequency"], 1).astype(np.float64)
     periods = (table["maturity"] - table["settlement"]).astype(np.float64) / 365.25 * frequency
     n_coupons = np.ceil(periods)
     first = periods - (n_coupons - 1)

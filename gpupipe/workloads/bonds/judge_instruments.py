@@ -19,7 +19,7 @@ from gpupipe.workloads.bonds.verdict import Verdict, conflicts_and_repeats
 
 COUPONS = (0.0, 40.0)  # percent a year
 CALL_PRICES = (50.0, 200.0)  # percent of par
-FREQUENCIES = (1, 2, 3, 4, 6, 12)
+FREQUENCIES = (1, 2, 4, 12)
 DEFAULT_FREQUENCY, DEFAULT_CALL_PRICE, NO_SECTOR = 2, 100.0, "other"
 _TYPE_WORDS = {
     **dict.fromkeys(("fixed", "fixedrate", "fix", "bullet", "straight", "note", "bond", "callable"), FIXED),
@@ -37,7 +37,7 @@ _FREQUENCY_WORDS = {
     **dict.fromkeys(("2", "semiannual", "semiannually", "semi", "halfyearly", "s", "sa"), "2"),
     **dict.fromkeys(("4", "quarterly", "quarter", "q"), "4"),
     **dict.fromkeys(("12", "monthly", "m"), "12"),
-    **{word: word for word in ("0", "3", "6")},
+    "0": "0",
 }
 _YES_NO = {
     **dict.fromkeys(("yes", "y", "true", "t", "1", "callable"), "yes"),
@@ -202,7 +202,7 @@ def _missing_columns(source: SourceTables) -> list[str]:
     """Sentences on columns that the instruments lack."""
     told = {
         "type": "a bond is zero if its coupon is 0, else fixed",
-        "frequency": f"{DEFAULT_FREQUENCY} coupons a year are assumed",
+        "frequency": f"{DEFAULT_FREQUENCY} coupons a year are assumed, and of zero-coupon bonds as many compounding periods",
         "day_count": "act/act is assumed for Treasuries, act/360 for floating bonds, else 30/360",
         "rating": f"all bonds are {NOT_RATED}",
         "issuer": "each bond is taken as an issuer of its own",
@@ -246,8 +246,8 @@ def _settle(source: SourceTables, rows: _Rows, verdict: Verdict) -> _Rows:
     by_coupon = np.where(rows.coupon == 0, TYPES.index(ZERO), TYPES.index(FIXED))
     kind = np.where(no_type, by_coupon, rows.type)
     is_zero, is_floating = kind == TYPES.index(ZERO), kind == TYPES.index(FLOATING)
-    no_frequency = rows.frequency <= 0
-    tell("frequency", f"frequency is missing: {DEFAULT_FREQUENCY}", "flagged", (rows.frequency == _MISSING) & ~is_zero)
+    no_frequency = rows.frequency == _MISSING
+    tell("frequency", f"frequency is missing: {DEFAULT_FREQUENCY}", "flagged", no_frequency)
     frequency = np.where(no_frequency, DEFAULT_FREQUENCY, rows.frequency)
     is_treasury = rows.rating == tuple(RANKS).index(TREASURY)
     usual = np.where(is_treasury, DAY_COUNTS.index("act/act"), DAY_COUNTS.index("30/360"))

@@ -31,7 +31,8 @@ class Instruments:
     issuer, sector: texts.  day_count: one of DAY_COUNTS.  callable: "yes" or "no".
     coupon: float64 (n_bonds,), percent a year; NaN of a floating bond whose coupon follows the curve (`panel_of`).
     margin: float64, percent a year over the curve, of floating bonds; 0 of others.
-    frequency: int64, coupons a year; of a zero-coupon bond, the compounding periods a year of its yield.
+    frequency: int64, coupons a year: 1, 2, 4 or 12; of a zero-coupon bond, the periods a year in which its yield is
+        compounded, where 0 is once a year, too.
     issue, maturity, first_coupon, call_date: int64, days since 1970-01-01; NO_DAY where the bond has none. Interest
         runs from `issue`.
     call_price: float64, percent of par; NaN without a call.
@@ -196,13 +197,16 @@ def bond_table(panel: Panel, rows: Any = None) -> dict[str, np.ndarray]:
 
     rows: int64, row numbers; None for all rows.
 
-    type, day_count: texts (n,).  coupon, margin, call_price: float64.  frequency: int64.
+    type: "fixed" or "zero". A floating bond is a fixed one with the coupon that runs on the row's day, as for the
+        street's discount margin: its yield less the rate of its coupon period.
+    day_count: texts (n,).  coupon, margin, call_price: float64.  frequency: int64.
     issue, maturity, first_coupon, call_date: datetime64[D], NaT where a bond has none.
     settlement: datetime64[D], the row's own day.
     """
     chosen = slice(None) if rows is None else rows
     symbol = panel.symbol_of_row[chosen]
-    table = {name: np.array(panel.attributes[name])[symbol] for name in ("type", "day_count")}
+    types = [FIXED if name == FLOATING else name for name in panel.attributes["type"]]
+    table = {"type": np.array(types)[symbol], "day_count": np.array(panel.attributes["day_count"])[symbol]}
     table |= {name: panel.columns[name][chosen] for name in ("coupon", "margin", "call_price", "frequency")}
     table |= {name: panel.columns[name][chosen].astype("datetime64[D]") for name in DAYS}
     return {**table, "settlement": days_of(panel)[chosen].astype("datetime64[D]")}

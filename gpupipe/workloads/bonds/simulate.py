@@ -92,15 +92,15 @@ def simulated_market(
     The market's spreads widen by a quarter as stress begins and narrow as it ends; walks are at least twice as wide in
     stress. An issuer has about eight bonds. duration_b, liquidity_b and call_b are constants: (tenor / 10)^0.2, up to
     1.4 for the least liquid bonds, and 1.15 for callable ones, which are never called. The less liquid a bond, the
-    wider its walk and the more months without a quote, up to a quarter, at random. Quotes begin at issue and end 30 days
-    before maturity, or with the issuer's default. 8 % of the bonds float, 4 % pay no coupon.
+    wider its walk and the more months without a quote, up to a quarter, at random. Quotes begin at issue and end 30
+    days before maturity, or with the issuer's default. 8 % of the bonds float, 4 % pay no coupon.
 
     Without a mispricing the last spread is the best forecast in squared error. Given all that is known at a month end,
     the truth included, the mean of a bond's spread at the next one is its spread now: each factor above is a martingale
     (`spread_paths`), whether a quote is missing does not depend on spreads, and whether an issuer defaults depends on
     rating and regime of the month before only. What can be predicted is how far spreads move, which issuers default,
-    and the median of the change, as jumps are rare and large: it differs from 0 by up to 3 % of the spread, by
-    regime and rating. So absolute errors and ranks of changes are no measure of skill here. Yields and prices also depend on
+    and the median of the change, as jumps are rare and large: it differs from 0 by up to 3 % of the spread, by regime
+    and rating. So absolute errors and ranks of changes are no measure of skill here. Yields and prices also depend on
     the real curve, of which nothing is known here.
 
     mispricing: in percent of the spread, 0 to 20: the standard deviation of a stationary AR(1) m_bt of each bond,
@@ -255,7 +255,7 @@ def _priced_table(
     dates = {"issue": bonds.issue[bond], "maturity": bonds.maturity[bond], "call_date": bonds.call_date[bond]}
     dates |= {"first_coupon": np.full(len(bond), NO_DAY), "settlement": day}
     return {
-        "type": bonds.type[bond],
+        "type": np.where(is_floating, FIXED, bonds.type[bond]),
         "day_count": np.where(is_floating, "act/360", "30/360"),
         "coupon": np.where(is_floating, running, bonds.coupon[bond]),
         "margin": bonds.margin[bond],

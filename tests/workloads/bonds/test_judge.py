@@ -78,6 +78,14 @@ def test_missing_values_are_told(values, kind, action):
     assert panel.attributes["callable"][0] == ("yes" if values.get("callable") == "yes" else "no")
 
 
+def test_frequency_of_a_zero_coupon_bond():
+    panel, report = read(bonds=changed(BONDS, frequency=["semi-annual", 0, "4"]))
+    assert report.clean and panel.frequency[panel.offsets[:-1]].tolist() == [2, 0, 4]
+    panel, report = read(bonds=changed(BONDS, frequency=[2, None, 4]))
+    assert panel.frequency[panel.offsets[:-1]].tolist() == [2, 2, 4]
+    assert findings(report) == {"bonds: frequency is missing: 2": ("flagged", 1, 1, "B")}
+
+
 def test_missing_columns_are_told_in_notes():
     bonds = changed(
         BONDS, **dict.fromkeys(("type", "frequency", "rating", "issuer", "sector", "callable", "day_count"))

@@ -144,5 +144,7 @@ def test_table_of_some_rows():
     panel = of_rows()
     table = bond_table(panel, np.array([3, 0]))
     assert table["type"].tolist() == ["zero", "fixed"]
+    floating = bond_table(panel, np.array([2]))  # a fixed bond with the coupon that runs
+    assert floating["type"].tolist() == ["fixed"] and floating["coupon"].tolist() == [1.52 + 1.5]
     assert table["settlement"].astype(str).tolist() == ["2020-01-12", "2019-12-31"]
     assert {len(values) for values in bond_table(panel).values()} == {4}
