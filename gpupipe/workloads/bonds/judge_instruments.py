@@ -202,7 +202,7 @@ def _missing_columns(source: SourceTables) -> list[str]:
     """Sentences on columns that the instruments lack."""
     told = {
         "type": "a bond is zero if its coupon is 0, else fixed",
-        "frequency": f"{DEFAULT_FREQUENCY} coupons a year are assumed, and of zero-coupon bonds as many compounding periods",
+        "frequency": f"{DEFAULT_FREQUENCY} coupons a year are assumed, or compounding periods of a zero-coupon bond",
         "day_count": "act/act is assumed for Treasuries, act/360 for floating bonds, else 30/360",
         "rating": f"all bonds are {NOT_RATED}",
         "issuer": "each bond is taken as an issuer of its own",

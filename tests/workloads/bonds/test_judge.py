@@ -79,7 +79,7 @@ def test_missing_values_are_told(values, kind, action):
 
 
 def test_frequency_of_a_zero_coupon_bond():
-    panel, report = read(bonds=changed(BONDS, frequency=["semi-annual", 0, "4"]))
+    panel, report = read(bonds=changed(BONDS, frequency=["semi-annual", "0", "4"]))
     assert report.clean and panel.frequency[panel.offsets[:-1]].tolist() == [2, 0, 4]
     panel, report = read(bonds=changed(BONDS, frequency=[2, None, 4]))
     assert panel.frequency[panel.offsets[:-1]].tolist() == [2, 2, 4]
