@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 
 from gpupipe.data.panel import NS_PER_DAY, Panel
 from gpupipe.workloads.bonds.par_curve import COLUMN_PREFIX, interpolated, tenor_years
-from gpupipe.workloads.bonds.ratings import NOT_RATED
 
 NO_DAY = int(np.datetime64("NaT", "D").astype(np.int64))  # of a date that a bond does not have; NaT as datetime64[D]
 MAX_CURVE_AGE = 7  # days: a curve day before a weekend with holidays on both of its sides is still known
@@ -33,7 +31,8 @@ class Instruments:
     issuer, sector: texts.  day_count: one of DAY_COUNTS.  callable: "yes" or "no".
     coupon: float64 (n_bonds,), percent a year; NaN of a floating bond whose coupon follows the curve (`panel_of`).
     margin: float64, percent a year over the curve, of floating bonds; 0 of others.
-    frequency: int64, coupons a year; of a zero-coupon bond, the compounding periods a year of its yield.
+    frequency: int64, coupons a year: 1, 2, 4 or 12; of a zero-coupon bond, the periods a year in which its yield is
+        compounded, where 0 is once a year, too.
     issue, maturity, first_coupon, call_date: int64, days since 1970-01-01; NO_DAY where the bond has none. Interest
         runs from `issue`.
     call_price: float64, percent of par; NaN without a call.
@@ -72,10 +71,12 @@ class Quotes:
     bond: int64 (n_quotes,), position in `Instruments.id`.  day: int64, days since 1970-01-01; also the settlement.
     clean: float64, percent of par.  yield_: float64, percent a year, compounded as often as the bond pays.
     At least one of the two is known; NaN where it is not quoted.
+    traded: int64, the day on which price and yield were set: `day` or an earlier one.
     rating_rank: int64, the rating known on that day, see `ratings.RANKS`.
     coupon: float64, percent a year: of a floating bond, the coupon that runs on that day; NaN where it is not quoted.
 
-    >>> quotes = Quotes(np.int64([0]), np.int64([18_000]), np.array([99.5]), np.array([np.nan]), np.int64([1]),
+    >>> day = np.int64([18_000])
+    >>> quotes = Quotes(np.int64([0]), day, np.array([99.5]), np.array([np.nan]), day, np.int64([1]),
     ...                 np.array([np.nan]))
     >>> quotes.clean
     array([99.5])
@@ -85,6 +86,7 @@ class Quotes:
     day: np.ndarray
     clean: np.ndarray
     yield_: np.ndarray
+    traded: np.ndarray
     rating_rank: np.ndarray
     coupon: np.ndarray
 
@@ -126,8 +128,9 @@ def panel_of(
     margin, call_price: float64.  frequency, issue, maturity, first_coupon, call_date: int64. As in `Instruments`.
     rating_rank: int64, known on that day.
     curve_m1 ... curve_y30, one for each tenor of the curve: float64, percent a year: the rates of the last curve day on
-        or before the row's day; NaN where the curve has none, or is more than `max_curve_age` days old.
-    curve_age: int64, days from that curve day to the row's; -1 before the first curve day.
+        or before the day on which the quote was set; NaN where the curve has none, or is more than `max_curve_age` days
+        old.
+    curve_age: int64, days from that curve day to the day on which the quote was set; -1 before the first curve day.
 
     Attributes: type, rating, issuer, sector, day_count, callable. Unlike rating_rank, `rating` has no date.
 
@@ -136,7 +139,7 @@ def panel_of(
     present = np.unique(quotes.bond)
     offsets = np.searchsorted(quotes.bond, np.append(present, len(instruments.id)))
     bond = quotes.bond
-    rates, age = _known_rates(curve, quotes.day, max_curve_age)
+    rates, age = _known_rates(curve, quotes.traded, max_curve_age)
     per_bond = {name: getattr(instruments, name)[bond] for name in ("margin", "frequency", *DAYS, "call_price")}
     columns: dict[str, Any] = {
         "clean": quotes.clean,
@@ -194,13 +197,16 @@ def bond_table(panel: Panel, rows: Any = None) -> dict[str, np.ndarray]:
 
     rows: int64, row numbers; None for all rows.
 
-    type, day_count: texts (n,).  coupon, margin, call_price: float64.  frequency: int64.
+    type: "fixed" or "zero". A floating bond is a fixed one with the coupon that runs on the row's day, as for the
+        street's discount margin: its yield less the rate of its coupon period.
+    day_count: texts (n,).  coupon, margin, call_price: float64.  frequency: int64.
     issue, maturity, first_coupon, call_date: datetime64[D], NaT where a bond has none.
     settlement: datetime64[D], the row's own day.
     """
     chosen = slice(None) if rows is None else rows
     symbol = panel.symbol_of_row[chosen]
-    table = {name: np.array(panel.attributes[name])[symbol] for name in ("type", "day_count")}
+    types = [FIXED if name == FLOATING else name for name in panel.attributes["type"]]
+    table = {"type": np.array(types)[symbol], "day_count": np.array(panel.attributes["day_count"])[symbol]}
     table |= {name: panel.columns[name][chosen] for name in ("coupon", "margin", "call_price", "frequency")}
     table |= {name: panel.columns[name][chosen].astype("datetime64[D]") for name in DAYS}
     return {**table, "settlement": days_of(panel)[chosen].astype("datetime64[D]")}
@@ -215,7 +221,7 @@ def days_of(panel: Panel) -> np.ndarray:
 def reference_rate(panel: Panel) -> np.ndarray:
     """float64 (n_rows,): the par rate, in percent, over which a row's spread is counted.
 
-    The curve known on the row's day, at the time from that day to maturity in years of 365.25 days; of a floating bond
+    The curve of the row, at the time from its day to maturity in years of 365.25 days; of a floating bond
     at one coupon period, as its coupons follow the curve. Linear between tenors, constant beyond the first and the last
     one. NaN where no rate is known.
 
@@ -233,25 +239,3 @@ def curve_tenors(panel: Panel) -> tuple[str, ...]:
     """The tenors of a panel's curve, such as ("m1", "y10"), by length."""
     columns = (name for name in panel.columns if name.startswith(COLUMN_PREFIX) and name != "curve_age")
     return tuple(name.removeprefix(COLUMN_PREFIX) for name in columns)
-
-
-def empty_instruments(n_bonds: int) -> dict[str, Any]:
-    """The fields of `Instruments` that a bond need not have, as if no bond had them."""
-    no_day = np.full(n_bonds, NO_DAY)
-    return {
-        "rating": (NOT_RATED,) * n_bonds,
-        "callable": ("no",) * n_bonds,
-        "margin": np.zeros(n_bonds),
-        "first_coupon": no_day,
-        "call_date": no_day,
-        "call_price": np.full(n_bonds, np.nan),
-    }
-
-
-def taken(table: Any, rows: np.ndarray) -> Any:
-    """Instruments or Quotes of some rows, int64, in that order."""
-    changes = {}
-    for field in dataclasses.fields(table):
-        values = getattr(table, field.name)
-        changes[field.name] = tuple(values[k] for k in rows) if isinstance(values, tuple) else values[rows]
-    return dataclasses.replace(table, **changes)
