@@ -1,0 +1,1 @@
+"""Bonds: their valuation, and fair values of the market of a day."""
