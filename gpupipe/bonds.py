@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def value(
     table: Any,
     given: Literal["yield", "clean", "curve"] = "clean",
-    convention: Literal["street", "quantlib"] = "street",
+    convention: Literal["street", "quantlib", "treasury"] = "street",
     curve: Curve | None = None,
     errors: Literal["warn", "raise", "ignore"] = "warn",
 ) -> Valuation:
@@ -43,7 +43,9 @@ def value(
     given: what the prices follow from.
     convention: "street" counts the exponents of flows in whole coupon periods, "quantlib" by the year fractions of
         QuantLib's FixedRateBond; both on the schedule backwards from maturity, not moved for holidays. Coupons of
-        Act/Act, and in street of 30/360, are coupon / frequency; others follow their days.
+        Act/Act, and in street of 30/360, are coupon / frequency; others follow their days. "treasury" is street with
+        simple interest until the next coupon, as the US Treasury prices its auctions; of fixed bonds with equal
+        coupons alone.
     curve: a `Curve`. With it there are also the columns curve_clean, the clean price on the curve, and spread, in
         percent a year over its zero rates, compounded continuously.
     errors: bonds that cannot be valued have NaN and a status; "warn" says how many, "raise" raises UserError.
@@ -70,7 +72,7 @@ def value(
 def key_rate_durations(
     table: Any,
     curve: Curve,
-    convention: Literal["street", "quantlib"] = "street",
+    convention: Literal["street", "quantlib", "treasury"] = "street",
     errors: Literal["warn", "raise", "ignore"] = "warn",
 ) -> Valuation:
     """How the prices of bonds on a curve answer to the rate of each of its tenors, in years.
@@ -96,7 +98,7 @@ def key_rate_durations(
     return durations(table, curve, convention, errors)
 
 
-def prepare(table: Any, convention: Literal["street", "quantlib"] = "street") -> Terms:
+def prepare(table: Any, convention: Literal["street", "quantlib", "treasury"] = "street") -> Terms:
     """The terms of bonds, made from their dates once: their `price`, `measure` and `yields` take arrays of all bonds.
 
     table, convention: as in `value`.  Raises UserError as `value`, and for floating bonds.

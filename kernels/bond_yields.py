@@ -1,7 +1,7 @@
 """Price, yield, duration and convexity of bonds: in closed form from `bond_terms`, or over the flows of `bond_flows`.
 
-With u = yield / (100 * frequency) and v = 1 / (1 + u), the first of n flows is discounted by v^LEAD, each later one by v
-more. Sums of v^j, j v^j and j^2 v^j over j < n are built by doubling: those of the first 2m flows follow from those of
+With u = yield / (100 * frequency) and v = 1 / (1 + u), the first of n flows is discounted by v^LEAD (by Treasury's
+convention 1 / (1 + u LEAD)), each later one by v more. Sums of v^j, j v^j and j^2 v^j over j < n are built by doubling: those of the first 2m flows follow from those of
 the first m. That takes products and sums of positive numbers only, so no digit is lost near u = 0, and no branch.
 
 The arithmetic is float64. A GPU may contract a * b + c, and its exp and log differ by a unit in the last place: prices
@@ -14,7 +14,18 @@ import math
 
 import numpy as np
 
-from .bonds import ACCRUED, FIRST, LATER, LEAD, NOT_CONVERGED, RANGE, REDEMPTION, SCALE, VALUED
+from .bonds import (
+    ACCRUED,
+    FIRST,
+    LATER,
+    LEAD,
+    NOT_CONVERGED,
+    RANGE,
+    REDEMPTION,
+    SCALE,
+    TREASURY,
+    VALUED,
+)
 from .compile import inline, kernel
 
 BITS = 7  # of the number of flows: LONGEST = 2^7 - 1
@@ -134,46 +145,59 @@ def measures(value, first, second, u, scale):
     return macaulay, modified, convexity, modified * value * np.float64(1e-4)
 
 
-@kernel(types=("f8[:,:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]"), double_precision=True, brief=True)
-def price_closed(i, terms, n_flows, rate, clean, dirty):
+@kernel(types=("f8[:,:]", "i8[:]", "f8[:]", "i8", "f8[:]", "f8[:]"), double_precision=True, brief=True)
+def price_closed(i, terms, n_flows, rate, convention, clean, dirty):
     """The price of bond i from its yield, in closed form.
 
         dirty = v^LEAD (FIRST + LATER (v + ... + v^(n - 1)) + 100 v^(n - 1)),  clean = dirty - ACCRUED
 
     Reads:   row i alone.
     Inputs:  terms float64 (n_bonds, N_TERMS) and n_flows int64, of `bond_terms`, below 2^BITS flows; rate float64, the
-             yield in percent a year.
+             yield in percent a year; convention int64, of kernels/bonds.py.
     Outputs: clean, dirty float64 (n_bonds,), percent of par.
     NaN:     NaN terms or yield give NaN, and so does a yield outside LEAST_U to MOST_U. A bond whose flows have to be written out gets a number without meaning.
     Source:  Fabozzi, Handbook of Fixed Income Securities, chapter 5.
     """
     u = yield_of_period(rate[i], terms[i, SCALE])
     v = _ONE / (_ONE + u)
-    lead = exponential(-terms[i, LEAD] * log_growth(u))
+    lead = terms[i, LEAD]
+    if convention == TREASURY:
+        discount = _ONE / (_ONE + u * lead)
+    else:
+        discount = exponential(-lead * log_growth(u))
     total, power = geometric(v, n_flows[i])
-    value = lead * (terms[i, FIRST] + terms[i, LATER] * (total - _ONE) + REDEMPTION * (power * (_ONE + u)))
+    value = discount * (terms[i, FIRST] + terms[i, LATER] * (total - _ONE) + REDEMPTION * (power * (_ONE + u)))
     clean[i] = value - terms[i, ACCRUED]
     dirty[i] = value
 
 
 @inline
-def closed_sums(terms, i, n, u, lead_power):
-    """The sums of c v^e, c e v^e and c e^2 v^e over the flows of a bond in closed form."""
+def closed_sums(terms, i, n, u, discount, convention):
+    """The value of a bond in closed form, and the sums of c e v^e and c e^2 v^e over its flows.
+
+    discount: v^LEAD, of TREASURY ignored. There the sums are what takes their place in the derivatives: (1 + u) times
+    the first by u, negative, and (1 + u)^2 times the second less that.
+    """
     v = _ONE / (_ONE + u)
     t0, t1, t2, power = geometric_moments(v, n)
     lead, later, last = terms[i, LEAD], terms[i, LATER], np.float64(n - 1)
+    squared_lead = lead * lead
+    if convention == TREASURY:
+        discount = _ONE / (_ONE + u * lead)
+        lead = lead * (_ONE + u) * discount
+        squared_lead = lead * (_TWO * lead - _ONE)
     redeemed = REDEMPTION * (power * (_ONE + u))
-    value = lead_power * (terms[i, FIRST] + later * (t0 - _ONE) + redeemed)
-    beyond = lead_power * (later * t1 + redeemed * last)
-    squared = lead_power * (later * t2 + redeemed * last * last)
-    return value, lead * value + beyond, lead * (lead * value + _TWO * beyond) + squared
+    value = discount * (terms[i, FIRST] + later * (t0 - _ONE) + redeemed)
+    beyond = discount * (later * t1 + redeemed * last)
+    squared = discount * (later * t2 + redeemed * last * last)
+    return value, lead * value + beyond, squared_lead * value + _TWO * lead * beyond + squared
 
 
 @kernel(
-    types=("f8[:,:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]"),
+    types=("f8[:,:]", "i8[:]", "f8[:]", "i8", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]"),
     double_precision=True, brief=True,
 )  # fmt: skip
-def measure_closed(i, terms, n_flows, rate, clean, dirty, macaulay, modified, convexity, dv01):
+def measure_closed(i, terms, n_flows, rate, convention, clean, dirty, macaulay, modified, convexity, dv01):
     """Price, durations, convexity and DV01 of bond i from its yield, in closed form.
 
         macaulay = sum t c v^e / dirty,  modified = macaulay / (1 + u) = -(d dirty / dy) / dirty,
@@ -189,8 +213,8 @@ def measure_closed(i, terms, n_flows, rate, clean, dirty, macaulay, modified, co
     Source:  QuantLib 1.44, CashFlows::duration and convexity.
     """
     u = yield_of_period(rate[i], terms[i, SCALE])
-    lead = exponential(-terms[i, LEAD] * log_growth(u))
-    value, first, second = closed_sums(terms, i, n_flows[i], u, lead)
+    discount = exponential(-terms[i, LEAD] * log_growth(u))
+    value, first, second = closed_sums(terms, i, n_flows[i], u, discount, convention)
     clean[i] = value - terms[i, ACCRUED]
     dirty[i] = value
     macaulay[i], modified[i], convexity[i], dv01[i] = measures(value, first, second, u, terms[i, SCALE])
@@ -207,13 +231,13 @@ def next_rate(a, value, first, price, low, high):
     low, high = (a if value > price else low), (high if value > price else a)
     step = _TWO * (value - price) / (value + price) * value / first
     ahead = a + step
-    inside = (ahead > low) & (ahead < high)
-    done = (inside | (step == _ZERO)) & (abs(step) < CLOSE)
-    return ahead if inside | done else (low + high) * np.float64(0.5), low, high, done
+    inside = (ahead >= low) & (ahead <= high)
+    done = inside & (abs(step) < CLOSE)
+    return ahead if inside else (low + high) * np.float64(0.5), low, high, done
 
 
-@kernel(types=("f8[:,:]", "i8[:]", "b1[:]", "f8[:]", "f8[:]", "i1[:]"), double_precision=True, brief=True)
-def yield_closed(i, terms, n_flows, by_flows, dirty, rate, status):
+@kernel(types=("f8[:,:]", "i8[:]", "b1[:]", "f8[:]", "i8", "f8[:]", "i1[:]"), double_precision=True, brief=True)
+def yield_closed(i, terms, n_flows, by_flows, dirty, convention, rate, status):
     """The yield of bond i from its dirty price, in closed form: Newton's method on the logarithm of the price, guarded.
 
     It starts at the current yield plus the price's way to 100 by maturity, and keeps bounds on log(1 + u) from
@@ -241,7 +265,7 @@ def yield_closed(i, terms, n_flows, by_flows, dirty, rate, status):
     u = min(max(u, np.float64(-0.5)), np.float64(2.0))
     a, low, high, done, steps = math.log(_ONE + u), LEAST_RATE, MOST_RATE, False, 0
     while not done and steps < MOST_STEPS:
-        value, first, _ = closed_sums(terms, i, n, math.exp(a) - _ONE, math.exp(-terms[i, LEAD] * a))
+        value, first, _ = closed_sums(terms, i, n, math.exp(a) - _ONE, math.exp(-terms[i, LEAD] * a), convention)
         a, low, high, done = next_rate(a, value, first, price, low, high)
         steps += 1
     if done:

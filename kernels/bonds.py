@@ -5,12 +5,14 @@ discounted by. Where all exponents after the first are one period apart and all 
 numbers tell everything (`bond_terms`), and prices are closed form; the flows of other bonds are written out
 (`bond_flows`). kernels/bond_yields.py reads both.
 
-Conventions, by the number `quantlib`:
+Conventions, by their numbers:
 
-    0 street    the exponent is w + k for the k-th flow, w the part of the current period that is left by the day count;
+    STREET      the exponent is w + k for the k-th flow, w the part of the current period that is left by the day count;
                 coupons of Act/Act and 30/360 are coupon / frequency, those of Act/360 and Act/365 follow their days
-    1 quantlib  QuantLib's stepwise times: year fractions of each period by the day count times the frequency; coupons
+    1 convention  QuantLib's stepwise times: year fractions of each period by the day count times the frequency; coupons
                 follow the year fraction of their period
+    TREASURY    street, but for simple interest until the first flow: 1 / (1 + w u) instead of v^w; this is how the US
+                Treasury computes the prices of its auctions; of bonds in closed form whose next flow is w <= 1 away
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from .compile import inline, kernel
 
 LEAD, FIRST, LATER, ACCRUED, SCALE = range(5)  # the columns of `terms`
 N_TERMS = 5
+STREET, QUANTLIB, TREASURY = 0, 1, 2  # conventions
 REDEMPTION = np.float64(100.0)
 LONGEST = 127  # flows of a bond that is priced in closed form
 # What is wrong with a bond; VALUED where nothing is.
@@ -63,7 +66,7 @@ def schedule_of(frequency, issue, maturity, first_coupon):
 
 
 @inline
-def stub(date, month, day, month_end, step, first, issue, day_count, quantlib):
+def stub(date, month, day, month_end, step, first, issue, day_count, convention):
     """Of a first period that is not one whole period, in periods: its length, what of it is past, and what is left.
 
     It is cut at the dates one, two, ... periods before the first coupon, and each part counts as its share of the whole
@@ -72,7 +75,7 @@ def stub(date, month, day, month_end, step, first, issue, day_count, quantlib):
     length, past, left = np.float64(0.0), np.float64(0.0), np.float64(0.0)
     k, end = first, scheduled(month - first * step, day, month_end)
     while end > issue:
-        if quantlib != 0:
+        if convention == QUANTLIB:
             begin = month_before(end, step, month_end)
         else:
             begin = scheduled(month - (k + 1) * step, day, month_end)
@@ -90,11 +93,11 @@ def stub(date, month, day, month_end, step, first, issue, day_count, quantlib):
 
 
 @inline
-def period_at(date, k, month, day, month_end, step, first, irregular, issue, frequency, day_count, quantlib):
+def period_at(date, k, month, day, month_end, step, first, irregular, issue, frequency, day_count, convention):
     """Of the period of a date, which ends k periods before maturity: the years that its coupon is for, those of them
     that are past, and the periods that are left.
     """  # fmt: skip
-    by_days = (day_count >= ACT_360) | ((day_count == THIRTY_360) & (quantlib != 0))
+    by_days = (day_count >= ACT_360) | ((day_count == THIRTY_360) & (convention == QUANTLIB))
     f = np.float64(frequency)
     end = scheduled(month - k * step, day, month_end)
     begin = scheduled(month - (k + 1) * step, day, month_end)
@@ -103,13 +106,13 @@ def period_at(date, k, month, day, month_end, step, first, irregular, issue, fre
     length, past = left, left
     if in_stub:
         begin = issue
-        if not (by_days & (quantlib != 0)):
-            length, past, left = stub(date, month, day, month_end, step, first, issue, day_count, quantlib)
+        if not (by_days & (convention == QUANTLIB)):
+            length, past, left = stub(date, month, day, month_end, step, first, issue, day_count, convention)
     whole = np.float64(counted_days(begin, end, day_count))
     gone = np.float64(counted_days(begin, date, day_count))
     if by_days:
         year = days_of_year(day_count)
-        if quantlib != 0:
+        if convention == QUANTLIB:
             left = f * (whole - gone) / year
         elif not in_stub:
             left = (whole - gone) / whole
@@ -120,11 +123,11 @@ def period_at(date, k, month, day, month_end, step, first, irregular, issue, fre
 
 
 @inline
-def zero_exponent(date, maturity, month, day, month_end, day_count, quantlib):
+def zero_exponent(date, maturity, month, day, month_end, day_count, convention):
     """Years, compounded once a year, from a date to the maturity of a bond without coupons."""
-    if (quantlib != 0) & (day_count != ACT_ACT):
+    if (convention == QUANTLIB) & (day_count != ACT_ACT):
         return counted_days(date, maturity, day_count) / days_of_year(day_count)
-    if quantlib != 0:  # years are counted back from the maturity one after the other: from 29 February on the 28th
+    if convention == QUANTLIB:  # years are counted back from the maturity one after the other: from 29 February on the 28th
         month_end = 0
         day = 28 if (day == 29) & (month % 12 == 1) else day
     k = max(periods_left(date, month, day, month_end, 12), 0)
@@ -149,9 +152,9 @@ def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count):
 
 
 @inline
-def equal_periods(month, day, month_end, step, day_count, quantlib):
+def equal_periods(month, day, month_end, step, day_count, convention):
     """Whether all whole periods have one exponent and one coupon."""
-    if day_count == THIRTY_360 and quantlib != 0:  # periods that end in February differ from the 29th on
+    if day_count == THIRTY_360 and convention == QUANTLIB:  # periods that end in February differ from the 29th on
         return (day <= 28 and month_end == 0) or (month % 12 - 1) % step != 0
     return day_count <= THIRTY_360
 
@@ -162,7 +165,7 @@ def equal_periods(month, day, month_end, step, day_count, quantlib):
     double_precision=True, brief=True,
 )  # fmt: skip
 def bond_terms(
-    i, coupon, frequency, issue, maturity, settlement, day_count, first_coupon, call_date, floating, quantlib,
+    i, coupon, frequency, issue, maturity, settlement, day_count, first_coupon, call_date, floating, convention,
     terms, n_flows, by_flows, status,
 ):  # fmt: skip
     """The terms of bond i at its settlement.
@@ -176,12 +179,13 @@ def bond_terms(
     Reads:   row i alone.
     Inputs:  coupon float64 (n_bonds,), percent a year, of a floating bond that of the current period; frequency int64,
              coupons a year, 0, 1, 2, 4 or 12; issue, maturity, settlement int64, dates; day_count int8, ACT_ACT to
-             ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool; quantlib int64, the convention.
+             ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool; convention int64, a number above.
     State:   status int8 (n_bonds,), VALUED or what is wrong; a bond that comes with another one keeps it.
     Outputs: terms float64 (n_bonds, N_TERMS); n_flows int64, flows after settlement, with a call between two coupons
              one more; by_flows bool, whether `bond_flows` has to write them.
     NaN:     a bond that cannot be valued has NaN terms and no flows.
-    Source:  ICMA rule 251 (Act/Act); QuantLib 1.44, CashFlows::npv and ActualActual(ISMA, schedule).
+    Source:  ICMA rule 251 (Act/Act); QuantLib 1.44, CashFlows::npv and ActualActual(ISMA, schedule); 31 CFR 356,
+             appendix B (Treasury).
     """
     wrong = np.int64(status[i])
     first = np.int64(-1)
@@ -203,20 +207,20 @@ def bond_terms(
     terms[i, SCALE] = REDEMPTION * f
     called = (call_date[i] > EARLIEST) & (call_date[i] < maturity[i])
     if frequency[i] == 0:
-        terms[i, LEAD] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], quantlib)
+        terms[i, LEAD] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
         terms[i, FIRST], terms[i, LATER], terms[i, ACCRUED] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
         n_flows[i] = 1
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[i], k, month, day, month_end, step, first, irregular, issue[i], frequency[i], day_count[i], quantlib
+        settlement[i], k, month, day, month_end, step, first, irregular, issue[i], frequency[i], day_count[i], convention
     )
     terms[i, LEAD] = left
     terms[i, FIRST] = coupon[i] * years
     terms[i, LATER] = coupon[i] / f
     terms[i, ACCRUED] = coupon[i] * past
     n = k + 1
-    equal = (k == 0) | (equal_periods(month, day, month_end, step, day_count[i], quantlib) and not floating[i])
+    equal = (k == 0) | (equal_periods(month, day, month_end, step, day_count[i], convention) and not floating[i])
     by_flows[i] = called | (n > LONGEST) | (not equal)
     if called:
         at_call = min(periods_left(call_date[i] - 1, month, day, month_end, step), first)
@@ -224,6 +228,10 @@ def bond_terms(
         if (call_date[i] > settlement[i]) & between:
             n += 1
     n_flows[i] = n
+    if (convention == TREASURY) & (by_flows[i] | (left > np.float64(1.0))):
+        status[i], n_flows[i], by_flows[i] = KIND, 0, False
+        for k in range(N_TERMS):
+            terms[i, k] = np.nan
 
 
 @kernel(
@@ -233,7 +241,7 @@ def bond_terms(
 )  # fmt: skip
 def bond_flows(
     i, bonds, offsets, coupon, frequency, issue, maturity, settlement, day_count, first_coupon, call_date, call_price,
-    floating, margin, quantlib, exponent, amount, exit, date,
+    floating, margin, convention, exponent, amount, exit, date,
 ):  # fmt: skip
     """The flows of bond b = bonds[i] after its settlement, as rows offsets[i] to offsets[i + 1].
 
@@ -254,12 +262,12 @@ def bond_flows(
         return
     month, day, month_end, step, first, irregular = schedule_of(frequency[b], issue[b], maturity[b], first_coupon[b])
     if frequency[b] == 0:
-        exponent[row] = zero_exponent(settlement[b], maturity[b], month, day, month_end, day_count[b], quantlib)
+        exponent[row] = zero_exponent(settlement[b], maturity[b], month, day, month_end, day_count[b], convention)
         amount[row], exit[row], date[row] = np.float64(0.0), REDEMPTION, maturity[b]
         return
     k = min(periods_left(settlement[b], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], quantlib
+        settlement[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
     )
     rate, total, before = coupon[b], left, settlement[b]
     while k >= 0:
@@ -267,7 +275,7 @@ def bond_flows(
         if (before < call_date[b]) & (call_date[b] < paid):
             years_to_call, accrued, after = period_at(
                 call_date[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b],
-                quantlib,
+                convention,
             )  # fmt: skip
             exponent[row], amount[row] = total - after, np.float64(0.0)
             exit[row], date[row] = call_price[b] + rate * accrued, call_date[b]
@@ -281,7 +289,7 @@ def bond_flows(
         row, before, k = row + 1, paid, k - 1
         if k >= 0:
             years, past, left = period_at(
-                paid, k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], quantlib
+                paid, k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
             )
             total += left
             rate = margin[b] if floating[b] else coupon[b]

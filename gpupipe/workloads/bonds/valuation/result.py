@@ -16,7 +16,7 @@ STATUS = (
     "valued", "no yield has the price", "maturity at or before settlement", "unknown day count",
     "frequency other than 0, 1, 2, 4, 12", "settlement before issue", "a value is missing",
     "first coupon not on the schedule", "no curve", "price not positive, or yield out of range",
-    "unknown type, or a call of a floating bond or a zero",
+    "type, call or first period not supported",
 )  # fmt: skip
 
 

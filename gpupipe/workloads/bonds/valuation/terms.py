@@ -21,7 +21,7 @@ from gpupipe.kernels.bonds import ACCRUED, N_TERMS, SCALE, bond_flows, bond_term
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
 
-Convention = Literal["street", "quantlib"]
+Convention = Literal["street", "quantlib", "treasury"]
 MEASURES = ("macaulay", "modified", "convexity", "dv01")
 FLOWS_AT_ONCE = 1 << 22  # flows that are written out together: some 150 MB
 
@@ -58,7 +58,7 @@ class Flows:
 class Terms:
     """Bonds prepared for valuation at their settlement.
 
-    columns: of the table.  quantlib: 1 for that convention, 0 for street.
+    columns: of the table.  convention: its number in `Convention`.
     terms: float64 (n_bonds, N_TERMS), n_flows int64, by_flows bool, status int8 (n_bonds,): of
         `kernels.bonds.bond_terms`.
     flows: of the bonds that are not priced in closed form, in parts of some million flows.
@@ -74,7 +74,7 @@ class Terms:
     """
 
     columns: BondColumns
-    quantlib: int
+    convention: int
     terms: Any
     n_flows: Any
     by_flows: Any
@@ -85,12 +85,13 @@ class Terms:
     def of(columns: BondColumns, convention: Convention = "street") -> Terms:
         """The terms of bonds. Raises UserError for an unknown convention."""
         if convention not in get_args(Convention):
-            raise UserError(f"convention {convention!r} is unknown; expected street or quantlib")
-        xp, n, quantlib = columns.device.xp, columns.n_bonds, int(convention == "quantlib")
+            raise UserError(f"convention {convention!r} is unknown; expected {', '.join(get_args(Convention))}")
+        xp, n = columns.device.xp, columns.n_bonds
+        number = get_args(Convention).index(convention)
         terms, n_flows = xp.empty((n, N_TERMS)), xp.empty(n, np.int64)
         by_flows, status = xp.empty(n, bool), columns.status
-        bond_terms(n, *_dates(columns), columns.floating, np.int64(quantlib), terms, n_flows, by_flows, status)
-        closed = Terms(columns, quantlib, terms, n_flows, by_flows, status)
+        bond_terms(n, *_dates(columns), columns.floating, np.int64(number), terms, n_flows, by_flows, status)
+        closed = Terms(columns, number, terms, n_flows, by_flows, status)
         return dataclasses.replace(closed, flows=tuple(closed.written(by_flows)))
 
     def written(self, which: Any) -> Iterator[Flows]:
@@ -111,7 +112,7 @@ class Terms:
             exponent, amount, exit_, date = (xp.empty(size, kind) for kind in ("f8", "f8", "f8", "i8"))
             bond_flows(
                 len(part), part, offsets, *_dates(columns), columns.get("call_price", np.nan), columns.floating,
-                columns.get("margin", 0.0), np.int64(self.quantlib), exponent, amount, exit_, date,
+                columns.get("margin", 0.0), np.int64(self.convention), exponent, amount, exit_, date,
             )  # fmt: skip
             yield Flows(part, offsets, exponent, amount, exit_, date)
 
@@ -132,7 +133,7 @@ class Terms:
         """
         xp, n = self.columns.device.xp, self.n_bonds
         clean, dirty = xp.empty(n), xp.empty(n)
-        price_closed(n, self.terms, self.n_flows, rate, clean, dirty)
+        price_closed(n, self.terms, self.n_flows, rate, np.int64(self.convention), clean, dirty)
         for part in self.flows:
             price_flows(part.n, *part.arrays, self.terms, rate, clean, dirty)
         return clean, dirty
@@ -144,7 +145,7 @@ class Terms:
         """
         xp, n = self.columns.device.xp, self.n_bonds
         results = {name: xp.empty(n) for name in ("clean", "dirty", *MEASURES)}
-        measure_closed(n, self.terms, self.n_flows, rate, *results.values())
+        measure_closed(n, self.terms, self.n_flows, rate, np.int64(self.convention), *results.values())
         workout = self.columns.arrays["maturity"].copy() if "call_date" in self.columns.arrays else None
         for part in self.flows:
             last = xp.empty(part.n, np.int64)
@@ -163,7 +164,9 @@ class Terms:
         """
         xp, n = self.columns.device.xp, self.n_bonds
         rate, status, dirty = xp.empty(n), self.status.copy(), clean + self.terms[:, ACCRUED]
-        yield_closed(n, self.terms, self.n_flows, self.by_flows, dirty, rate, status)
+        yield_closed(
+            n, self.terms, self.n_flows, self.by_flows, dirty, np.int64(self.convention), rate, status
+        )  # fmt: skip
         for part in self.flows:
             rate_of_flows(part.n, *part.arrays, dirty, rate, status)
             rate[part.bonds] = xp.expm1(rate[part.bonds]) * self.terms[part.bonds, SCALE]
