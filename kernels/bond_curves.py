@@ -126,9 +126,7 @@ def discount_flows(
         before = here
 
 
-@kernel(
-    types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i8[:]"), double_precision=True, brief=64
-)
+@kernel(types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i8[:]"), double_precision=True, brief=64)
 def price_on_curve(i, bonds, offsets, years, discounted_amount, discounted_exit, spread, dirty, last):
     """The dirty price of bond b = bonds[i] on its curve, at a spread over the zero rates.
 

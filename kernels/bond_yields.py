@@ -347,9 +347,7 @@ def price_flows(i, bonds, offsets, exponent, amount, exit, terms, rate, clean, d
     dirty[b] = value
 
 
-@kernel(
-    types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i1[:]"), double_precision=True, brief=64
-)
+@kernel(types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i1[:]"), double_precision=True, brief=64)
 def rate_of_flows(i, bonds, offsets, exponent, amount, exit, dirty, rate, status):
     """The rate a of bond b = bonds[i] at which its flows times exp(-a exponent) are worth its dirty price.
 

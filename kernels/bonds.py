@@ -127,7 +127,9 @@ def zero_exponent(date, maturity, month, day, month_end, day_count, convention):
     """Years, compounded once a year, from a date to the maturity of a bond without coupons."""
     if (convention == QUANTLIB) & (day_count != ACT_ACT):
         return counted_days(date, maturity, day_count) / days_of_year(day_count)
-    if convention == QUANTLIB:  # years are counted back from the maturity one after the other: from 29 February on the 28th
+    if (
+        convention == QUANTLIB
+    ):  # years are counted back from the maturity one after the other: from 29 February on the 28th
         month_end = 0
         day = 28 if (day == 29) & (month % 12 == 1) else day
     k = max(periods_left(date, month, day, month_end, 12), 0)
@@ -213,7 +215,18 @@ def bond_terms(
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[i], k, month, day, month_end, step, first, irregular, issue[i], frequency[i], day_count[i], convention
+        settlement[i],
+        k,
+        month,
+        day,
+        month_end,
+        step,
+        first,
+        irregular,
+        issue[i],
+        frequency[i],
+        day_count[i],
+        convention,
     )
     terms[i, LEAD] = left
     terms[i, FIRST] = coupon[i] * years
@@ -267,7 +280,18 @@ def bond_flows(
         return
     k = min(periods_left(settlement[b], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
+        settlement[b],
+        k,
+        month,
+        day,
+        month_end,
+        step,
+        first,
+        irregular,
+        issue[b],
+        frequency[b],
+        day_count[b],
+        convention,
     )
     rate, total, before = coupon[b], left, settlement[b]
     while k >= 0:

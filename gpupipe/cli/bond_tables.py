@@ -32,9 +32,9 @@ def _show_models(to: Console, bonds: Mapping[str, Any]) -> None:
     """A row for each model and baseline, on the sealed test."""
     table = _table("next spread, sealed test")
     table.add_column("", no_wrap=True)
-    references = list(next(row for row in bonds["measured"] if row["kind"] == "model")["gain_over"])
-    for heading in ("RMSE, bp", *(f"gain over {name}, %" for name in references), "rank corr.", ""):
-        table.add_column(heading, justify="right")
+    references = {"last spread": "last", "rating mean": "rating", "Nelson-Siegel-Svensson": "Svensson"}
+    for heading in ("RMSE, bp", *(f"over {name}, %" for name in references.values()), "rank corr.", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in bonds["measured"]:
         gains = [_interval(row["gain_over"][name]) for name in references]
         correlation = row.get("rank_correlation")
@@ -65,13 +65,11 @@ def show_signals(to: Console, table: Any, most: int) -> None:
         made.add_column(heading)
     for heading in ("clean", "fair", "spread %", "fair spread % [90 %]", ""):
         made.add_column(heading, justify="right", no_wrap=True)
-    from rich.markup import escape
-
     for row in shown:
         made.add_row(
-            *(escape(str(row[name])) for name in ("bond", "issuer", "rating")), f"{row['clean']:.3f}",
+            *(str(row[name]) for name in ("bond", "issuer", "rating")), f"{row['clean']:.3f}",
             f"{row['fair_clean']:.3f}", f"{row['spread']:.2f}",
-            f"{row['fair_spread']:.2f} [{row['fair_low']:.2f}, {row['fair_high']:.2f}]".replace("[", r"\["),
+            f"{row['fair_spread']:.2f} [{row['fair_low']:.2f}, {row['fair_high']:.2f}]",
             row["signal"],
         )  # fmt: skip
     to.print(made)
@@ -88,4 +86,4 @@ def _interval(ends: Any) -> str:
     if estimate is None:
         return "-"
     middle = f"{100 * estimate:.1f}"
-    return middle if low is None else rf"{middle} \[{100 * low:.1f}, {100 * high:.1f}]"
+    return middle if low is None else f"{middle} [{100 * low:.1f}, {100 * high:.1f}]"

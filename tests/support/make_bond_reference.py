@@ -127,7 +127,9 @@ def valued(bonds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         macaulay = ql.BondFunctions.duration(bond, rate, ql.Duration.Macaulay, settlement)
         accrued = bond.accruedAmount(settlement)
         convexity = ql.BondFunctions.convexity(bond, rate, settlement)
-        for name, value in zip(OUTPUTS, (clean, accrued, (found - rate.rate()) * 1e15, macaulay, convexity), strict=True):
+        for name, value in zip(
+            OUTPUTS, (clean, accrued, (found - rate.rate()) * 1e15, macaulay, convexity), strict=True
+        ):
             results[name].append(value)
     return {name: np.array(values) for name, values in results.items()}
 
@@ -159,7 +161,9 @@ def main(path: str) -> None:
     treasury, published = auctions(path)
     stored = {"published_" + name: values for name, values in published.items()}
     for prefix, bonds in (("made", made), ("auction", treasury)):
-        stored |= {f"{prefix}_{name}": v.astype(TYPES.get(name, "i4")) for name, v in {**bonds, **valued(bonds)}.items()}
+        stored |= {
+            f"{prefix}_{name}": v.astype(TYPES.get(name, "i4")) for name, v in {**bonds, **valued(bonds)}.items()
+        }
     np.savez_compressed(FILE, **stored)
     print(f"{len(made['coupon']):,} made bonds and {len(treasury['coupon'])} auctions, {FILE.stat().st_size:,} bytes")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpupipe.config import Catalogue, Section
 
-CONVENTIONS = ("street", "quantlib")
+CONVENTIONS = ("street", "quantlib", "treasury")
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class BondSettings:
     """What a run of bonds predicts, on which rows, and how it judges.
 
     >>> BondSettings(convention="exotic").problem(), BondSettings(train=0.9).problem()[0]
-    (('convention', 'street or quantlib'), 'train')
+    (('convention', 'street, quantlib, treasury'), 'train')
     """
 
     MAY_BE_ZERO = ("sample",)
 
-    convention: str = "street"  # of yields and prices: street or quantlib
+    convention: str = "street"  # of yields and prices: street, quantlib, treasury
     most_gap_days: float = 45.0  # between two quotes of a bond; a later one is not the next period
     train: float = 0.5  # share of the dates, oldest first
     validation: float = 0.2  # share of the dates after them; the rest is the sealed test
@@ -34,7 +34,7 @@ class BondSettings:
     def problem(self) -> tuple[str, str] | None:
         """A field with a value that it cannot have, and what it may be."""
         if self.convention not in CONVENTIONS:
-            return "convention", " or ".join(CONVENTIONS)
+            return "convention", ", ".join(CONVENTIONS)
         for first, second in (("train", "validation"), ("issuers_train", "issuers_validation")):
             shares = getattr(self, first), getattr(self, second)
             if not (0 < shares[0] < 1 and 0 < shares[1] < 1 and sum(shares) < 1):

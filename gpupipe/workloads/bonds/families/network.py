@@ -75,7 +75,7 @@ class Network(Family):
         X = _standardised(rows.X, scales)
         y = (rows.y - scales["y_mean"][0]) / scales["y_scale"][0]
         network = MLPRegressor(
-            (settings.width,) * settings.layers, alpha=settings.l2, batch_size=min(settings.batch, len(X)),
+            hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2, batch_size=min(settings.batch, len(X)),
             learning_rate_init=settings.learning_rate, random_state=rows.seed,
         )  # fmt: skip
         losses: list[float] = []

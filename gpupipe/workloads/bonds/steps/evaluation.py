@@ -57,7 +57,7 @@ def measure(
         if name in models:
             moved = models[name]["change"][test][known]
             row["rank_correlation"] = rank_correlation(moved, y - rows.spread[test][known], date)
-            row["skill"] = min((block_bootstrap.skill(low) for low in lows), key=_ORDER.index)
+            row["skill"] = min((block_bootstrap.skill(low, 1.0) for low in lows), key=_ORDER.index)
         found.append(row)
     return found
 
