@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpupipe.config import Config
+from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.families.contract import FitRows, Model, Report, mean_squared
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found
@@ -67,13 +68,24 @@ class ModelRows:
         )  # fmt: skip
 
     def folds(self, n_folds: int) -> list[Fold]:
-        """Blocks of training dates for out-of-fold predictions."""
+        """Blocks of training dates for out-of-fold predictions; UserError where no block has both sides."""
         split = self.split
-        return list(folds_in_time(split.train, self.date, self.next_row, self.share, n_folds))
+        return _some(folds_in_time(split.train, self.date, self.next_row, self.share, n_folds))
 
     def forward(self, n_folds: int) -> list[Fold]:
-        """Blocks of training dates that are predicted from earlier ones, for searches."""
-        return forward_folds(self.split.train, self.date, self.next_row, self.share, n_folds)
+        """Blocks of training dates that are predicted from earlier ones, for searches; UserError without any."""
+        return _some(forward_folds(self.split.train, self.date, self.next_row, self.share, n_folds))
+
+
+def _some(folds: Iterable[Fold]) -> list[Fold]:
+    """The folds that have rows on both sides."""
+    kept = [fold for fold in folds if len(fold.fit) and len(fold.predict)]
+    if not kept:
+        raise UserError(
+            "no block of training dates can be predicted from other dates and other issuers; give more quotes, or "
+            "raise the shares bonds.train and bonds.issuers_train"
+        )
+    return kept
 
 
 def fit(
@@ -101,8 +113,6 @@ def out_of_fold(
     at: list[np.ndarray] = []
     predictions: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for fold in rows.folds(n_folds):
-        if not (len(fold.fit) and len(fold.predict)):
-            continue
         at.append(fold.predict)
         for name in names:
             model = FAMILIES[name].fit(rows.fit_rows(fold.fit, rows.split.validation, step), getattr(settings, name))

@@ -68,7 +68,7 @@ def split_rows(
 
     date: int64 (n_rows,), positions of dates.  next_row: int64 (n_rows,), the row of the target, -1 without one.
     share: float64 (n_rows,), of each row's issuer, see `issuer_share`.
-    Raises UserError where a part has no row, or training fewer than settings.least_rows.
+    Raises UserError where a part has no row, training fewer than settings.least_rows, or all of one issuer.
     """
     first = round(settings.train * n_dates), round((settings.train + settings.validation) * n_dates)
     target_date = np.where(next_row >= 0, date[next_row], -1)
@@ -88,6 +88,11 @@ def split_rows(
             "and some of the others are needed, as no issuer and no date may be on two sides; give more quotes, or "
             "change the shares bonds.train, bonds.validation, bonds.issuers_train, bonds.issuers_validation"
         )
+    if len(np.unique(share[found.train])) < 2:
+        raise UserError(
+            "all quotes of training are of one issuer, but models are compared on issuers that they were not fitted "
+            "on; give bonds of more issuers, or another --seed"
+        )
     return found
 
 
@@ -100,16 +105,15 @@ def folds_in_time(
     of other issuers. A row whose date or target's date lies in a block is not fitted for it.
     rows: int64, of training.  Others as in `split_rows`.  The halves take turns.
     """
-    dates = np.unique(date[rows])
-    half = share[rows] < np.median(share[rows])
+    dates, first_half = np.unique(date[rows]), _first_half(share[rows])
+    here, after = date[rows], date[next_row[rows]]
     for k, block in enumerate(np.array_split(dates, n_folds)):
         if not len(block):
             continue
-        here, after = date[rows], date[next_row[rows]]
         inside = (here >= block[0]) & (here <= block[-1])
         outside = (after < block[0]) | (here > date_after(dates, block[-1]))
-        first = half if k % 2 == 0 else ~half
-        yield Fold(rows[outside & first], rows[inside & ~first])
+        fitted = first_half if k % 2 == 0 else ~first_half
+        yield Fold(rows[outside & fitted], rows[inside & ~fitted])
 
 
 def forward_folds(
@@ -119,16 +123,24 @@ def forward_folds(
 
     The first n_folds-th of the dates is fitted on alone.
     """
-    dates = np.unique(date[rows])
-    half = share[rows] < np.median(share[rows])
+    dates, first_half = np.unique(date[rows]), _first_half(share[rows])
+    here, after = date[rows], date[next_row[rows]]
     folds = []
     for k, block in enumerate(np.array_split(dates, n_folds + 1)[1:]):
         if not len(block):
             continue
-        here, after = date[rows], date[next_row[rows]]
-        first = half if k % 2 == 0 else ~half
-        folds.append(Fold(rows[(after < block[0]) & first], rows[(here >= block[0]) & (here <= block[-1]) & ~first]))
-    return [fold for fold in folds if len(fold.fit) and len(fold.predict)]
+        inside = (here >= block[0]) & (here <= block[-1])
+        fitted = first_half if k % 2 == 0 else ~first_half
+        folds.append(Fold(rows[(after < block[0]) & fitted], rows[inside & ~fitted]))
+    return folds
+
+
+def _first_half(share: np.ndarray) -> np.ndarray:
+    """bool (n_rows,): rows of the issuers whose numbers are below the median of the issuers'.
+
+    The median of the rows would be the number of an issuer that has most of them, and leave no issuer below.
+    """
+    return share < np.median(np.unique(share))
 
 
 def date_after(dates: np.ndarray, last: int) -> int:
