@@ -21,7 +21,7 @@ class BoostingModel(Model):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """See `Model`."""
-        return np.asarray(self.booster.inplace_predict(np.ascontiguousarray(X)), np.float32)
+        return np.asarray(self.booster.inplace_predict(_known(X)), np.float32)
 
     def files(self) -> dict[str, bytes]:
         """See `Model`."""
@@ -61,8 +61,8 @@ class Boosting(Family):
         """See `Family`."""
         import xgboost
 
-        train = xgboost.QuantileDMatrix(rows.X, rows.y)
-        validation = xgboost.QuantileDMatrix(rows.validation_x, rows.validation_y, ref=train)
+        train = xgboost.QuantileDMatrix(_known(rows.X), rows.y)
+        validation = xgboost.QuantileDMatrix(_known(rows.validation_x), rows.validation_y, ref=train)
         parameters = {
             "max_depth": settings.max_depth, "eta": settings.learning_rate, "subsample": settings.subsample,
             "colsample_bynode": settings.colsample, "lambda": settings.l2, "min_child_weight": settings.least_leaf,
@@ -84,3 +84,8 @@ class Boosting(Family):
         kept = booster[: booster.best_iteration + 1]
         losses = [float(loss) ** 2 for loss in log["validation"]["rmse"]]
         return BoostingModel(kept, {"validation_losses": losses})
+
+
+def _known(X: np.ndarray) -> np.ndarray:
+    """X in C order, with NaN for infinities, which XGBoost refuses."""
+    return np.ascontiguousarray(np.where(np.isfinite(X), X, np.float32(np.nan)))

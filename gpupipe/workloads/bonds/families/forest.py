@@ -77,10 +77,12 @@ class Forest(Family):
         """See `Family`. cuML adds no trees to a forest, so that there all are fitted at once."""
         imputer = Imputer.of(rows.X)
         X, y = imputer(rows.X), rows.y.astype(np.float64)
+        share = settings.max_samples
         step = settings.n_trees if rows.device == "cuda" else min(settings.trees_at_once, settings.n_trees)
         forest = estimator(
             "forest", rows.device, n_estimators=step, max_depth=settings.max_depth, random_state=rows.seed,
-            max_features=settings.max_features, max_samples=settings.max_samples,
+            max_features=settings.max_features,
+            max_samples=share if rows.device == "cuda" else max(1, int(share * len(X))),  # cuML takes a share
             min_samples_leaf=settings.least_leaf, n_jobs=rows.threads, warm_start=True,
         )  # fmt: skip
         losses: list[float] = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpupipe.store.content_store import pack_arrays, unpack_arrays
 from gpupipe.workloads.bonds.families.contract import Family, FitRows, Imputer, Model, Report, mean_squared
+from gpupipe.workloads.bonds.families.libraries import one_blas_thread
 from gpupipe.workloads.bonds.settings import NetworkSettings
 
 FARTHEST = np.float32(8.0)  # standard deviations to which inputs are clipped
@@ -25,12 +26,10 @@ class NetworkModel(Model):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """See `Model`."""
-        from threadpoolctl import threadpool_limits
-
         arrays = self.arrays
         hidden = _standardised(X, arrays).astype(np.float64)
         n = sum(name.startswith("weight_") for name in arrays)
-        with threadpool_limits(1):  # as in training: the order of sums depends on the number of threads
+        with one_blas_thread():
             for k in range(n):
                 hidden = hidden @ arrays[f"weight_{k}"] + arrays[f"bias_{k}"]
                 if k < n - 1:
@@ -69,25 +68,25 @@ class Network(Family):
     def fit(self, rows: FitRows, settings: NetworkSettings, report: Report | None = None) -> NetworkModel:
         """See `Family`."""
         from sklearn.neural_network import MLPRegressor
-        from threadpoolctl import threadpool_limits
 
         scales = _scales(rows.X, rows.y)
         X = _standardised(rows.X, scales)
         y = (rows.y - scales["y_mean"][0]) / scales["y_scale"][0]
         network = MLPRegressor(
-            hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2, batch_size=min(settings.batch, len(X)),
-            learning_rate_init=settings.learning_rate, random_state=rows.seed,
+            hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2,
+            batch_size=min(settings.batch, len(X)), learning_rate_init=settings.learning_rate,
+            random_state=np.random.RandomState(rows.seed),  # an integer would shuffle alike in every epoch
         )  # fmt: skip
         losses: list[float] = []
         best = NetworkModel(scales, {})
         for epoch in range(settings.epochs):
-            with threadpool_limits(1):
+            with one_blas_thread():
                 network.partial_fit(X, y)
             weights = {f"weight_{k}": w for k, w in enumerate(network.coefs_)}
             weights |= {f"bias_{k}": b for k, b in enumerate(network.intercepts_)}
             model = NetworkModel({**scales, **copy.deepcopy(weights)}, {})
             losses.append(mean_squared(model.predict(rows.validation_x), rows.validation_y))
-            if losses[-1] == min(losses):
+            if epoch == int(np.argmin(losses)):
                 best = model
             if report is not None:
                 report(epoch + 1, losses[-1])
