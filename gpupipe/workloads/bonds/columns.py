@@ -11,7 +11,7 @@ from gpupipe.data.panel import NS_PER_DAY, Panel
 from gpupipe.workloads.bonds.dates import earlier, group_mean, mean_of_last, positions
 from gpupipe.workloads.bonds.fair_values import DAYS_OF_YEAR, FairValues
 from gpupipe.workloads.bonds.par_curve import interpolated, tenor_years
-from gpupipe.workloads.bonds.schema import COLUMN_PREFIX, curve_tenors
+from gpupipe.workloads.bonds.schema import COLUMN_PREFIX, NO_DAY, curve_tenors
 
 # What each column is. All of it is known at the row's date: quotes and curves up to it, terms, and the rating.
 COLUMNS = {
@@ -112,19 +112,19 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
     found |= _of_market(curves, spread, date)
     days = time_ns / NS_PER_DAY
     clean = own["clean"]
-    same = clean == earlier(clean, offsets, 1)
+    same = (clean == earlier(clean, offsets, 1)).astype(np.int64)
     found |= {
         "rating_rank": own["rating_rank"],
         "rating_change": own["rating_rank"] - earlier(own["rating_rank"], offsets, 3),
         "years": values.years,
-        "age_years": (days - own["issue"]) / DAYS_OF_YEAR,
+        "age_years": np.where(own["issue"] > NO_DAY, days - own["issue"], np.nan) / DAYS_OF_YEAR,
         "modified": values.modified,
         "convexity": values.convexity,
         "coupon": own["coupon"],
         "clean": clean,
         "callable": np.asarray([text == "yes" for text in panel.attributes["callable"]], np.float64)[symbol],
         "days_since_quote": days - earlier(days, offsets, 1),
-        "unchanged": 3 * mean_of_last(same.astype(np.float64), offsets, 3),
+        "unchanged": sum(same if k == 0 else earlier(same, offsets, k) == 1 for k in range(3)),
     }
     X = np.stack([found[name] for name in COLUMNS], axis=1).astype(np.float32)
     return BondRows(X, tuple(COLUMNS), date, dates, codes["issuer"], rating, curves)

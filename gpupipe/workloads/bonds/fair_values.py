@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpupipe.data.panel import Panel
+from gpupipe.runtime.device import Device, pick
 from gpupipe.workloads.bonds import schema
 
 DAYS_OF_YEAR = 365.25
@@ -41,14 +44,37 @@ class FairValues:
 
 
 def fair_values(panel: Panel, convention: str) -> FairValues:
-    """Value all quotes of a panel, in one call of the kernel."""
+    """Value all quotes of a panel, in one call of the kernel, on the device of the panel."""
+    host = on_host(panel)
+    table = {**schema.bond_table(host), "clean": host.columns["clean"]}
+    risk = valued(table, "clean", convention, panel.device, *RISK)
+    reference = schema.reference_rate(host)
+    return FairValues(years_of(host), reference, risk[0] - reference, *risk)
+
+
+def on_host(panel: Panel) -> Panel:
+    """The panel on the host, where texts and dates are."""
+    return panel.to(pick("cpu"))
+
+
+def valued(
+    table: Mapping[str, np.ndarray], given: Any, convention: Any, device: Device, *names: str, errors: Any = "warn"
+) -> list[np.ndarray]:  # fmt: skip
+    """Columns of `bonds.value`, float64 (n_bonds,) on the host, by name; the kernel runs on the device.
+
+    table: arrays on the host, as `schema.bond_table` makes them, with the given column.
+    errors: as of `bonds.value`, for bonds without a value, which are NaN.
+    """
     from gpupipe.workloads.bonds.valuation import value
 
-    table, clean = schema.bond_table(panel), panel.columns["clean"]
-    valued = value({**table, "clean": clean}, given="clean", convention=convention)
-    reference = schema.reference_rate(panel)
-    risk = [np.asarray(valued[name], np.float64) for name in RISK]
-    return FairValues(years_of(panel), reference, risk[0] - reference, *risk)
+    moved = {name: column if column.dtype.kind in "OU" else _moved(column, device) for name, column in table.items()}
+    found = value(moved, given=given, convention=convention, errors=errors)
+    return [np.asarray(device.to_host(found[name]), np.float64) for name in names]
+
+
+def _moved(column: np.ndarray, device: Device) -> Any:
+    """A column of numbers or dates on the device; dates are int64 days there."""
+    return device.asarray(column.astype("datetime64[D]").view(np.int64) if column.dtype.kind == "M" else column)
 
 
 def years_of(panel: Panel) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 
 from gpupipe.data.panel import Panel
 from gpupipe.data.report import DataReport
+from gpupipe.runtime.device import pick
+from gpupipe.workloads.bonds import fair_values
 from gpupipe.workloads.bonds.schema import PriceOfYield
 
 
@@ -16,9 +18,7 @@ def price_of_yield(convention: str) -> PriceOfYield:
     """A function that turns a table of bonds with their yields into clean prices, float64 (n,)."""
 
     def price(table: Mapping[str, np.ndarray]) -> np.ndarray:
-        from gpupipe.workloads.bonds.valuation import value
-
-        return np.asarray(value(table, given="yield", convention=convention)["clean"])
+        return fair_values.valued(table, "yield", convention, pick("cpu"), "clean")[0]
 
     return price
 

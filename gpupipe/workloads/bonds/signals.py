@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.data.panel import NS_PER_DAY, Panel
+from gpupipe.data.panel import Panel
 from gpupipe.workloads.bonds import fair_values, schema
 from gpupipe.workloads.bonds.dates import positions
+from gpupipe.workloads.bonds.ratings import NOT_RATED, RANKS
 
 LEVEL = 0.9  # of the intervals
 RICH, CHEAP, FAIR = "rich", "cheap", "fair"
+NAMES = {rank: name for name, rank in RANKS.items()}
 COLUMNS = (
     "bond", "date", "issuer", "sector", "rating", "clean", "yield", "spread", "fair_spread", "fair_low", "fair_high",
     "fair_clean", "difference", "modified", "signal",
@@ -52,25 +54,24 @@ def table(
 
     change: float32 (n_rows,), predicted for all rows of the panel.  A bond is cheap where even the high end of its fair
     spread lies below the spread that it is quoted at, and rich where the low end lies above.
-    fair_clean: the price at the yield that the fair spread gives today.  difference: clean less fair_clean.
+    rating: known on the row's day.  fair_clean: the price at the yield that the fair spread gives today.
+    difference: clean less fair_clean.
     """
-    from gpupipe.workloads.bonds.valuation import value
-
-    to_host = panel.device.to_host
-    symbol = to_host(panel.symbol_of_row)[rows]
-    rating = to_host(panel.columns["rating_rank"])[rows].astype(np.int64)
+    device, panel = panel.device, fair_values.on_host(panel)
+    symbol, rating = panel.symbol_of_row[rows], panel.columns["rating_rank"][rows].astype(np.int64)
     spread, moved = fair.spread[rows], change[rows].astype(np.float64)
     ends = np.array([quantiles.get(int(k), quantiles[-1]) for k in rating]).reshape(-1, 2)
     expected = spread + moved
     low, high = expected + ends[:, 0], expected + ends[:, 1]
-    terms = schema.bond_table(panel, rows)
-    priced = value({**terms, "yield": fair.curve_yield[rows] + expected}, given="yield", convention=convention)
-    clean, fair_clean = to_host(panel.columns["clean"])[rows], np.asarray(priced["clean"])
+    terms = {**schema.bond_table(panel, rows), "yield": fair.curve_yield[rows] + expected}
+    clean = panel.columns["clean"][rows]
+    (fair_clean,) = fair_values.valued(terms, "yield", convention, device, "clean")
     signal = np.where(high < spread, CHEAP, np.where(low > spread, RICH, FAIR))
     found: dict[str, Any] = {
         "bond": np.asarray(panel.symbols, object)[symbol],
-        "date": (to_host(panel.time_ns)[rows] // NS_PER_DAY).astype("datetime64[D]"),
-        **{name: np.asarray(panel.attributes[name], object)[symbol] for name in ("issuer", "sector", "rating")},
+        "date": schema.days_of(panel)[rows].astype("datetime64[D]"),
+        **{name: np.asarray(panel.attributes[name], object)[symbol] for name in ("issuer", "sector")},
+        "rating": np.array([NAMES.get(int(k), NOT_RATED) for k in rating], object),
         "clean": clean, "yield": fair.yield_[rows], "spread": spread, "fair_spread": expected, "fair_low": low,
         "fair_high": high, "fair_clean": fair_clean, "difference": clean - fair_clean,
         "modified": fair.modified[rows], "signal": signal.astype(object),
