@@ -21,16 +21,19 @@ BONDS_AT_ONCE = 1 << 20  # bonds times scenarios that are valued in one call
 class Holdings:
     """The bonds of the last date, each with the same par.
 
-    table: their terms, as `fair_values.table_of`.  yield_, dirty: float64 (n,).  curve_move: float64 (n_scenarios, n),
-    percent, of the curve at each bond's years.  group: by name, the code of each bond's issuer, sector and rating.
+    table: their terms, as `schema.bond_table`.  yield_, dirty: float64 (n,).
+    floats: bool (n,), whether the coupons follow the curve.
+    curve_move: float64 (n_scenarios, n), percent, of the curve at each bond's years; at the coupon period if it floats.
+    group: by name, the code of each bond's issuer, sector and rating.
 
-        >>> Holdings({}, *(np.zeros(1) for _ in range(2)), np.zeros((3, 1)), {}).curve_move.shape
+        >>> Holdings({}, *(np.zeros(1) for _ in range(2)), np.zeros(1, bool), np.zeros((3, 1)), {}).curve_move.shape
         (3, 1)
     """
 
     table: Mapping[str, np.ndarray]
     yield_: np.ndarray
     dirty: np.ndarray
+    floats: np.ndarray
     curve_move: np.ndarray
     group: Mapping[str, np.ndarray]
 
@@ -43,7 +46,8 @@ def issuer_moves(
 
     Issuers move together as they did on that date, and with the curve of that date: their correlation is kept. Where
     the issuer had no quotes then, its rating's mean moves it; else all bonds' mean.
-    change: float64 (n_rows,), the spread less the last one.  date, issuer, rating: int64 (n_rows,).
+    change: float64 (n_rows,), the spread less that of the date before, NaN without a quote then.
+    date, issuer, rating: int64 (n_rows,).
     of_issuer, of_rating: int64 (n_bonds,).
     """
     known = np.isfinite(change)
@@ -75,37 +79,49 @@ def run(
     price(table): float64, dirty prices from the table's yields.
     Losses are shares of the value: of one bond, or of a group that holds the same par of each.
     VaR is the quantile of the losses at its level; CVaR the mean of the losses at or above it.
-    arrays: loss float64 (n_scenarios,), of all; bond_var, bond_cvar float64 (n_bonds,) at the first level.
+    "issuers independent": the curve moves as it did, and each issuer as it did on another past date, drawn for it.
+    arrays: loss float64 (n_scenarios,), of all; bond_var, bond_cvar float64 (n_bonds,) at the first level, NaN where a
+    bond has no price in some scenario.
     """
-    loss = _losses(holdings, holdings.curve_move + spread_move, price)
-    curve_alone = _losses(holdings, holdings.curve_move, price)
-    facts: dict[str, Any] = {"scenarios": len(loss), "bonds": len(holdings.yield_), "levels": list(LEVELS)}
-    value = holdings.dirty
+    moves, value = holdings.curve_move, holdings.dirty
+    facts: dict[str, Any] = {"scenarios": len(moves), "bonds": len(value), "levels": list(LEVELS)}
+    groups = [name for name in holdings.group if name != "issuer"]
+    if not len(moves):
+        nothing = np.full(len(value), np.nan)
+        arrays = {"loss": np.zeros(0), "bond_var": nothing, "bond_cvar": nothing}
+        return Found(arrays, {**facts, **{name: {} for name in groups}})
+    loss = _losses(holdings, spread_move, price)
+    independent = _independent(spread_move, holdings.group["issuer"], settings.seed + NUMBER)
     facts["all"] = _tail(_portfolio(loss, value))
-    facts["curve alone"] = _tail(_portfolio(curve_alone, value))
-    independent = _independent(loss, holdings.group["issuer"], settings.seed + NUMBER)
-    facts["issuers independent"] = _tail(_portfolio(independent, value))
-    for name, code in holdings.group.items():
-        if name == "issuer":
-            continue
+    facts["curve alone"] = _tail(_portfolio(_losses(holdings, np.zeros_like(moves), price), value))
+    facts["issuers independent"] = _tail(_portfolio(_losses(holdings, independent, price), value))
+    for name in groups:
+        code = holdings.group[name]
         facts[name] = {
-            int(k): _tail(_portfolio(loss[:, code == k], value[code == k])) for k in np.unique(code)
+            str(k): _tail(_portfolio(loss[:, code == k], value[code == k])) for k in np.unique(code)
         }  # fmt: skip
-    level = LEVELS[0]
-    bond_var = np.quantile(loss, level, axis=0)
-    tail = np.where(loss >= bond_var, loss, np.nan)
-    return Found({"loss": _portfolio(loss, value), "bond_var": bond_var, "bond_cvar": np.nanmean(tail, axis=0)}, facts)
+    bond_var = np.quantile(loss, LEVELS[0], axis=0)
+    in_tail = ~(loss < bond_var)  # with the NaN of a bond without a price
+    bond_cvar = np.where(in_tail, loss, 0.0).sum(axis=0) / in_tail.sum(axis=0)
+    return Found({"loss": _portfolio(loss, value), "bond_var": bond_var, "bond_cvar": bond_cvar}, facts)
 
 
-def _losses(holdings: Holdings, move: np.ndarray, price: Callable[[Mapping[str, Any]], np.ndarray]) -> np.ndarray:
-    """float64 (n_scenarios, n_bonds): losses as shares of each bond's value."""
-    n_bonds = len(holdings.yield_)
+def _losses(
+    holdings: Holdings, spread_move: np.ndarray, price: Callable[[Mapping[str, Any]], np.ndarray]
+) -> np.ndarray:  # fmt: skip
+    """float64 (n_scenarios, n_bonds): losses as shares of each bond's value, under the curve's moves and the spreads'.
+
+    Coupons that float move with the curve, so that such a bond loses by its spread alone.
+    """
+    n_bonds, move = len(holdings.yield_), holdings.curve_move + spread_move
     at_once = max(1, BONDS_AT_ONCE // max(1, n_bonds))
     losses = np.empty(move.shape)
     for begin in range(0, len(move), at_once):
         some = move[begin : begin + at_once]
         table = {name: np.tile(column, len(some)) for name, column in holdings.table.items()}
         table["yield"] = (holdings.yield_ + some).ravel()
+        coupon_move = np.where(holdings.floats, holdings.curve_move[begin : begin + at_once], 0.0)
+        table["coupon"] = table["coupon"] + coupon_move.ravel()
         losses[begin : begin + len(some)] = 1 - price(table).reshape(some.shape) / holdings.dirty
     return losses
 
@@ -116,12 +132,12 @@ def _portfolio(loss: np.ndarray, value: np.ndarray) -> np.ndarray:
     return loss[:, known] @ (value[known] / value[known].sum()) if known.any() else np.zeros(len(loss))
 
 
-def _independent(loss: np.ndarray, issuer: np.ndarray, seed: int) -> np.ndarray:
-    """The losses with the scenarios of each issuer in an order of its own: what is lost if correlation is not kept."""
+def _independent(move: np.ndarray, issuer: np.ndarray, seed: int) -> np.ndarray:
+    """Moves of spreads with the scenarios of each issuer in an order of its own, so that no correlation is kept."""
     rng = np.random.default_rng(seed)
-    mixed = np.empty_like(loss)
+    mixed = np.empty_like(move)
     for k in np.unique(issuer):
-        mixed[:, issuer == k] = loss[rng.permutation(len(loss))][:, issuer == k]
+        mixed[:, issuer == k] = move[rng.permutation(len(move))][:, issuer == k]
     return mixed
 
 
