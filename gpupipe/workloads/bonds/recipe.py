@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +17,12 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.targets.next_period import next_row
 from gpupipe.workloads.bonds import baselines as references
 from gpupipe.workloads.bonds import columns, fair_values, schema
-from gpupipe.workloads.bonds.dates import earlier
+from gpupipe.workloads.bonds.dates import earlier, positions
 from gpupipe.workloads.bonds.fair_values import FairValues
+from gpupipe.workloads.bonds.families.libraries import one_blas_thread
 from gpupipe.workloads.bonds.found import Found, load, save
 from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.ratings import TREASURY
 from gpupipe.workloads.bonds.split import PARTS, BondSplit, issuer_share, split_rows
 from gpupipe.workloads.bonds.steps import (
     automatic,
@@ -64,7 +65,7 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
     def step(
         name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False
     ) -> Step:
-        return Step(name, make, save, load, needs, ("bonds", *sections), reads_panel)
+        return Step(name, _on_one_thread(make), save, load, needs, ("bonds", *sections), reads_panel)
 
     families = ("forest", "boosting", "network")
     return [
@@ -82,6 +83,17 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
         step("drift", _drift, (ROWS, *MODELS), ()),
         step("tuning", _tuning, (ROWS, "drift", "regimes", "factors", *MODELS), (*families, "search")),
     ]
+
+
+def _on_one_thread(make: Any) -> Any:
+    """A step whose BLAS has one thread, so that neither --jobs nor the number of cores decides the last bits."""
+
+    def made(context: JobContext, values: Mapping[str, Found]) -> Found:
+        with one_blas_thread():
+            found: Found = make(context, values)
+        return found
+
+    return made
 
 
 def _values(context: JobContext, values: Mapping[str, Found]) -> Found:
@@ -103,13 +115,12 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
     after = next_row(fair.spread, time_ns, offsets, int(settings.bonds.most_gap_days * NS_PER_DAY))
     after[~np.isfinite(fair.spread)] = -1
     change = np.where(after >= 0, fair.spread[after] - fair.spread, np.nan).astype(np.float32)
-    names = sorted(set(panel.attributes["issuer"]))
-    share = issuer_share(names, settings.seed)[made.issuer]
+    share = _share(panel, settings.seed)
     split = split_rows(made.date, len(made.dates), after, share, settings.bonds)
     arrays = {
         "X": made.X, "spread": fair.spread, "change": change, "date": made.date, "dates": made.dates,
         "next_row": after, "share": share, "issuer": made.issuer, "rating": made.rating, "years": fair.years,
-        "sampled": _sampled(panel, settings.bonds.sample, settings.seed), "curve": made.curves.rates,
+        "sampled": _sampled(panel, split.test, settings.bonds.sample, settings.seed), "curve": made.curves.rates,
         "tenor_years": made.curves.years,
         **{part: getattr(split, part) for part in PARTS},
     }  # fmt: skip
@@ -118,22 +129,36 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
     return Found(arrays, {"names": list(made.names), "first": list(split.first), "sizes": split.sizes})
 
 
-def _sampled(panel: Panel, sample: float, seed: int) -> np.ndarray:
-    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge, chosen by their ids and the seed."""
-    n = panel.n_symbols
-    keep = np.ones(n, bool)
+def _share(panel: Panel, seed: int) -> np.ndarray:
+    """float64 (n_rows,): the number of each row's issuer, see `issuer_share`.
+
+    A Treasury counts as an issuer of its own, as all of them have one, and could not be split.
+    """
+    bonds = zip(panel.attributes["issuer"], panel.attributes["rating"], panel.symbols, strict=True)
+    names = [f"{issuer}/{symbol}" if rating == TREASURY else issuer for issuer, rating, symbol in bonds]
+    return issuer_share(names, seed)[panel.device.to_host(panel.symbol_of_row)]
+
+
+def _sampled(panel: Panel, test: np.ndarray, sample: float, seed: int) -> np.ndarray:
+    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge: all, or some of those that have test rows.
+
+    test: int64, the sealed test rows.  sample: a share of their bonds, or a number.  Ids and seed choose.
+    """
+    symbol = panel.device.to_host(panel.symbol_of_row)
+    keep = np.ones(panel.n_symbols, bool)
     if sample:
-        place = [hashlib.sha256(f"{seed}/{symbol}".encode()).digest() for symbol in panel.symbols]
-        count = max(1, round(sample * n) if sample < 1 else min(n, int(sample)))
+        bonds = np.unique(symbol[test])
+        count = max(1, round(sample * len(bonds)) if sample < 1 else int(sample))
+        place = issuer_share([panel.symbols[k] for k in bonds], seed)
         keep[:] = False
-        keep[sorted(range(n), key=place.__getitem__)[:count]] = True
-    return keep[panel.device.to_host(panel.symbol_of_row)]
+        keep[bonds[np.argsort(place, kind="stable")[:count]]] = True
+    return keep[symbol]
 
 
 def model_rows(found: Found, settings: Config, device: str) -> ModelRows:
     """The rows that models are fitted on."""
     first = tuple(found.facts["first"])
-    split = BondSplit(*(found[part] for part in PARTS), first=first)
+    split = BondSplit(found["train"], found["validation"], found["test"], (int(first[0]), int(first[1])))
     judged = np.flatnonzero((found["date"] >= first[0]) & np.isfinite(found["spread"]))
     return ModelRows(
         found["X"], tuple(found.facts["names"]), found["spread"], found["change"], found["date"], found["next_row"],
@@ -161,11 +186,38 @@ def _factors(context: JobContext, values: Mapping[str, Found]) -> Found:
     return factors.run(rows, found["curve"], found["tenor_years"], context.settings, context.fit)
 
 
+# Arrays of steps 5 and 6 from which the states of dates follow that the run has not seen.
+_STATES = {"regimes": ("mean", "scale", "centers"), "factors": ("loading", "mean", "tenor_years")}
+
+
+def states_of(values: Mapping[str, Found]) -> dict[str, np.ndarray]:
+    """What `state_columns` needs, by "STEP/ARRAY"."""
+    return {f"{step}/{name}": values[step][name] for step, names in _STATES.items() for name in names}
+
+
+def state_columns(states: Mapping[str, np.ndarray], rows: columns.BondRows, fair: FairValues) -> dict[str, np.ndarray]:
+    """The columns of regimes and factors for rows of any dates, float (n_rows,) by name.
+
+    states: of `states_of`.  Raises UserError where the rows' curve has other tenors than the run's.
+    """
+    own = {step: {name: states[f"{step}/{name}"] for name in names} for step, names in _STATES.items()}
+    if not np.array_equal(own["factors"]["tenor_years"], rows.curves.years):
+        raise UserError(
+            f"the curve has tenors of {rows.curves.years.tolist()} years, that of the run had "
+            f"{own['factors']['tenor_years'].tolist()}: give a curve with the same tenors"
+        )
+    state = regimes.state_of_dates(rows.X, rows.names, fair.spread, rows.date, len(rows.dates))
+    regime, score = regimes.nearest(own["regimes"], state), factors.scores(own["factors"], rows.curves.rates)
+    more = regimes.columns(regime, len(own["regimes"]["centers"]), rows.date)
+    return more | factors.columns(own["factors"], score, rows.date, fair.years)
+
+
 def with_states(rows: ModelRows, values: Mapping[str, Found]) -> ModelRows:
     """The rows with the columns of regimes and factors."""
     found = values[ROWS]
-    more = regimes.columns(values["regimes"], found["date"])
-    more |= factors.columns(values["factors"], found["date"], found["years"])
+    state, curve = values["regimes"], values["factors"]
+    more = regimes.columns(state["regime"], len(state["centers"]), found["date"])
+    more |= factors.columns(curve.arrays, curve["score"], found["date"], found["years"])
     return rows.with_columns(more) if more else rows
 
 
@@ -176,32 +228,33 @@ def _bayesian(context: JobContext, values: Mapping[str, Found]) -> Found:
 
 
 def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
-    from gpupipe.workloads.bonds.valuation import value
-
-    panel, settings, found = context.panel, context.settings, values[ROWS]
-    fair, date = values_of(values[VALUES]), found["date"]
+    panel, settings, found = fair_values.on_host(context.panel), context.settings, values[ROWS]
+    fair, date, device = values_of(values[VALUES]), found["date"], context.panel.device
     last = np.flatnonzero((date == len(found["dates"]) - 1) & np.isfinite(fair.yield_))
-    table = schema.bond_table(panel, last)
-    clean = panel.device.to_host(panel.columns["clean"])[last]
+    symbol = panel.symbol_of_row[last]
     move = np.diff(found["curve"], axis=0)
     scenarios = np.flatnonzero(np.isfinite(move).all(axis=1))[-settings.bonds.tail_dates :] + 1
+    floats = (np.asarray(panel.attributes["type"]) == schema.FLOATING)[symbol]
+    years = np.where(floats, 1.0 / np.maximum(panel.columns["frequency"][last], 1), fair.years[last])
     moves_of_curve = columns.Curves(found["tenor_years"], move)
-    moved = [moves_of_curve.at(np.full(len(last), s - 1), fair.years[last]) for s in scenarios]
-    curve_move = np.array(moved).reshape(-1, len(last))
-    sector = np.asarray(panel.attributes["sector"])[panel.device.to_host(panel.symbol_of_row)[last]]
-    sectors, sector_code = np.unique(sector, return_inverse=True)
-    group = {"issuer": found["issuer"][last], "rating": found["rating"][last], "sector": sector_code.ravel()}
-    holdings = tail_risk.Holdings(table, fair.yield_[last], clean + fair.accrued[last], curve_move, group)
-    change = fair.spread - earlier(fair.spread, panel.device.to_host(panel.offsets), 1)
+    curve_move = np.array([moves_of_curve.at(np.full(len(last), s - 1), years) for s in scenarios])
+    sectors, sector = positions(np.asarray(panel.attributes["sector"]))
+    group = {"issuer": found["issuer"][last], "rating": found["rating"][last], "sector": sector[symbol]}
+    holdings = tail_risk.Holdings(
+        schema.bond_table(panel, last), fair.yield_[last], panel.columns["clean"][last] + fair.accrued[last], floats,
+        curve_move.reshape(-1, len(last)), group,
+    )  # fmt: skip
+    is_next = date - earlier(date, panel.offsets, 1) == 1
+    change = np.where(is_next, fair.spread - earlier(fair.spread, panel.offsets, 1), np.nan)
     moves = tail_risk.issuer_moves(
         change, date, found["issuer"], found["rating"], group["issuer"], group["rating"], scenarios
     )  # fmt: skip
 
     def price(of: Mapping[str, Any]) -> np.ndarray:
-        return np.asarray(value(of, given="yield", convention=settings.bonds.convention)["dirty"])
+        return fair_values.valued(of, "yield", settings.bonds.convention, device, "dirty", errors="ignore")[0]
 
     risk = tail_risk.run(holdings, moves, price, settings, context.fit)
-    named = {str(sectors[k]): tail for k, tail in risk.facts["sector"].items()}
+    named = {str(sectors[int(k)]): tail for k, tail in risk.facts["sector"].items()}
     return dataclasses.replace(
         risk, arrays={**risk.arrays, "row": last}, facts={**risk.facts, "sector": named}
     )  # fmt: skip

@@ -11,14 +11,14 @@ from gpupipe.backtest.tables import parquet
 from gpupipe.config import Config
 from gpupipe.pipeline.steps import Outcome
 from gpupipe.pipeline.workload import JobContext
-from gpupipe.store.content_store import dump_json
+from gpupipe.store.content_store import dump_json, pack_arrays
 from gpupipe.workloads.bonds import recipe, signals
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.steps import regimes
 
 FOLDER = "bonds"
 SIGNALS, PREDICTIONS, DATES = (f"{FOLDER}/{name}.parquet" for name in ("signals", "predictions", "dates"))
-INTERVALS = f"{FOLDER}/intervals.json"
+INTERVALS, STATES = f"{FOLDER}/intervals.json", f"{FOLDER}/states.npz"
 MODEL_STEPS = (*recipe.MODELS, "tuning")
 
 
@@ -37,6 +37,7 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
         SIGNALS: parquet(arrow(table)),
         PREDICTIONS: parquet(arrow(_predictions(panel, values))),
         DATES: parquet(arrow(_dates(values))),
+        STATES: pack_arrays(recipe.states_of(values)),
         INTERVALS: dump_json({"level": signals.LEVEL, "by_rating": {str(k): list(v) for k, v in quantiles.items()}}),
     }
     for name in MODEL_STEPS:

@@ -11,8 +11,8 @@ import numpy as np
 from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
-from gpupipe.store.content_store import Store
-from gpupipe.workloads.bonds import columns, fair_values, results, signals
+from gpupipe.store.content_store import Store, unpack_arrays
+from gpupipe.workloads.bonds import columns, fair_values, recipe, results, signals
 from gpupipe.workloads.bonds.families import registry
 
 
@@ -32,7 +32,8 @@ def of_run(out: str | os.PathLike[str]) -> Any:
 def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
     """The Arrow table of the last date of new quotes, by the run's chosen model.
 
-    Raises UserError where that model reads columns of regimes or factors, which need the run's own dates.
+    Raises UserError where no bond has a value on it, or the curve has other tenors than the run's and the model reads
+    columns of factors.
     """
     store, convention = Store(out), convention_of(out)
     summary = json.loads((store.out / "summary.json").read_text())["bonds"]
@@ -40,11 +41,9 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
     about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text())
     fair = fair_values.fair_values(panel, convention)
     rows = columns.rows_of(panel, fair)
-    if unknown := [column for column in about["columns"] if column not in rows.names]:
-        raise UserError(
-            f"the chosen model {name} of {out} reads {', '.join(unknown)}, which are known for the run's own dates "
-            "alone: run `gpupipe bonds` on the new quotes"
-        )
+    known = dict(zip(rows.names, rows.X.T, strict=True))
+    if any(column not in known for column in about["columns"]):
+        known |= recipe.state_columns(unpack_arrays((store.out / results.STATES).read_bytes()), rows, fair)
     files = {
         path.name.removeprefix(name): path.read_bytes()
         for path in (store.out / results.FOLDER / "models").glob(f"{name}.*")
@@ -55,7 +54,8 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
     if not len(last):
         raise UserError("no bond has a price and a curve on the last date of the quotes")
     change = np.full(panel.n_rows, np.nan, np.float32)
-    change[last] = model.predict(rows.X[last])
+    X = np.stack([known[column][last] for column in about["columns"]], axis=1)
+    change[last] = model.predict(np.ascontiguousarray(X, np.float32))
     kept = json.loads((store.out / results.INTERVALS).read_text())["by_rating"]
     quantiles = {int(k): (ends[0], ends[1]) for k, ends in kept.items()}
     return results.arrow(signals.table(panel, last, fair, change, quantiles, convention))

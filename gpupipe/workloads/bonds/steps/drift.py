@@ -32,9 +32,9 @@ def stability_index(before: np.ndarray, after: np.ndarray, bins: int = BINS) -> 
 
     def shares(sample: np.ndarray) -> np.ndarray:
         missing = ~np.isfinite(sample)
-        counts = np.bincount(np.searchsorted(edges, sample[~missing], side="right"), minlength=len(edges) + 1)
-        counts = np.append(counts, missing.sum()) + 0.5
-        return counts / counts.sum()
+        known = np.bincount(np.searchsorted(edges, sample[~missing], side="right"), minlength=len(edges) + 1)
+        counts = np.append(known, missing.sum()) + 0.5
+        return np.asarray(counts / counts.sum())
 
     a, b = shares(before), shares(after)
     return float(((b - a) * np.log(b / a)).sum())
