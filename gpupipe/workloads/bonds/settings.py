@@ -17,8 +17,6 @@ class BondSettings:
     (('convention', 'street, quantlib, treasury'), 'train')
     """
 
-    MAY_BE_ZERO = ("sample",)
-
     convention: str = "street"  # of yields and prices: street, quantlib, treasury
     most_gap_days: float = 45.0  # between two quotes of a bond; a later one is not the next period
     train: float = 0.5  # share of the dates, oldest first
@@ -39,9 +37,20 @@ class BondSettings:
             shares = getattr(self, first), getattr(self, second)
             if not (0 < shares[0] < 1 and 0 < shares[1] < 1 and sum(shares) < 1):
                 return first, f"a share above 0, and below 1 together with {second}"
-        if self.sample < 0:
-            return "sample", "a share below 1, or a number of bonds"
-        return None
+        if self.sample < 0 or (self.sample > 1 and self.sample != int(self.sample)):
+            return "sample", "a share below 1, or a number of bonds; 0 for all of them"
+        return _problem(self, ("n_regimes", "n_factors", "tail_dates", "least_rows", "most_gap_days"))
+
+
+def _problem(section: object, ones: tuple[str, ...], shares: tuple[str, ...] = ()) -> tuple[str, str] | None:
+    """The first of the fields `ones` that is below 1, or of `shares` that is no share above 0."""
+    for name in ones:
+        if not getattr(section, name) >= 1:
+            return name, "1 or more"
+    for name in shares:
+        if not 0 < getattr(section, name) <= 1:
+            return name, "more than 0, up to 1"
+    return None
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,11 @@ class ForestSettings:
     max_samples: float = 0.3  # share of the rows that a tree sees
     least_leaf: int = 20  # rows of a leaf
     patience: int = 2  # additions without a gain on validation, then it stops
+
+    def problem(self) -> tuple[str, str] | None:
+        """See `BondSettings`."""
+        ones = ("n_trees", "trees_at_once", "max_depth", "least_leaf", "patience")
+        return _problem(self, ones, shares=("max_features", "max_samples"))
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,10 @@ class BoostingSettings:
     least_leaf: float = 50.0  # sum of Hessians of a leaf: rows
     patience: int = 25  # rounds without a gain on validation, then it stops
 
+    def problem(self) -> tuple[str, str] | None:
+        """See `BondSettings`."""
+        return _problem(self, ("rounds", "max_depth", "patience"), shares=("subsample", "colsample"))
+
 
 @dataclass(frozen=True)
 class NetworkSettings:
@@ -95,6 +113,10 @@ class NetworkSettings:
     l2: float = 1e-3
     patience: int = 6  # epochs without a gain on validation, then it stops
 
+    def problem(self) -> tuple[str, str] | None:
+        """See `BondSettings`."""
+        return _problem(self, ("width", "layers", "epochs", "batch", "patience"))
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -107,6 +129,14 @@ class SearchSettings:
     depths: tuple[int, ...] = (3, 5, 8, 12, 16)  # of the forest in step 2
     trials: int = 20  # of each study
     folds: int = 3  # blocks of training dates that a trial is judged on, one after the other
+
+    def problem(self) -> tuple[str, str] | None:
+        """See `BondSettings`."""
+        if not self.depths or min(self.depths) < 1:
+            return "depths", "depths of 1 or more"
+        if self.folds < 2:
+            return "folds", "2 or more"
+        return _problem(self, ("trials",))
 
 
 def catalogue() -> Catalogue:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,13 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.estimators.fit_context import FitContext
-from gpupipe.store.content_store import write_atomic
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import sha256_of, write_atomic
 from gpupipe.workloads.bonds.families.contract import mean_squared
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.models import ModelRows
+
+log = logging.getLogger("gpupipe")
 
 FAMILY = "family"
 STARTUP = 4  # trials that are never pruned
@@ -43,22 +47,22 @@ class Study:
         """The best trial: family, values, loss, and the number of trials by state."""
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("optuna").setLevel(logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # an error is told once, where it ends the run
         seed, n_trials = self.rows.seed + self.step, self.settings.search.trials
         study = optuna.create_study(pruner=optuna.pruners.MedianPruner(STARTUP), direction="minimize")
         kept = _Kept.of(context)
-        for record in kept.records():
-            study.add_trial(_trial_of(record, self))
+        for trial in kept.trials(self):
+            study.add_trial(trial)
         for number in range(len(study.trials), n_trials):
             # Seeds by number: a study that was killed draws what it would have drawn.
             study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000 + number, n_startup_trials=STARTUP)
             study.optimize(self.loss, n_trials=1)
-            kept.add(_record_of(study.trials[-1]))
+            kept.write(study.trials)
             context.detail(f"trial {number + 1} of {n_trials}")
-        best = min(
-            (trial for trial in study.trials if trial.state.name == "COMPLETE"), key=lambda t: (t.value, t.number)
-        )  # fmt: skip
+        complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+        if not complete:
+            raise UserError(f"no trial of step {self.step} has a finite loss: change the settings of {self.names}")
+        best = min(complete, key=lambda trial: (trial.value, trial.number))
         states = [trial.state.name for trial in study.trials]
         values = {name: value for name, value in best.params.items() if name != FAMILY}
         return {
@@ -116,20 +120,26 @@ class _Kept:
             folder.mkdir(parents=True, exist_ok=True)
         return cls(None if folder is None else folder / "trials.json", context.key)
 
-    def records(self) -> list[dict[str, Any]]:
-        """The trials that were kept under the same key; none where the file is damaged."""
+    def trials(self, study: Study) -> list[Any]:
+        """The trials that were kept under the same key; none, with a warning, where the file is damaged."""
         if self.path is None or not self.path.exists():
             return []
         try:
-            content = json.loads(self.path.read_text())
-            return list(content["trials"]) if content["key"] == self.key else []
+            content = json.loads(self.path.read_bytes())
+            records = content["trials"]
+            if content["sha256"] != sha256_of(records):
+                raise ValueError("the digest differs")
+            trials = [_trial_of(record, study) for record in records] if content["key"] == self.key else []
         except (ValueError, KeyError, TypeError):
+            log.warning("%s is damaged; its trials are made again", self.path)
             return []
+        return trials
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Keep one more."""
+    def write(self, trials: Sequence[Any]) -> None:
+        """Keep the finished trials."""
         if self.path is not None:
-            content = {"key": self.key, "trials": [*self.records(), record]}
+            records = [_record_of(trial) for trial in trials]
+            content = {"key": self.key, "sha256": sha256_of(records), "trials": records}
             write_atomic(self.path, json.dumps(content).encode())
 
 
