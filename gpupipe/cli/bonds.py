@@ -71,13 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bonds", default="", metavar="FILE", help="instruments: id, type, coupon, maturity, ...")
     parser.add_argument("--curve", default="", metavar="FILE", help="par curve: date, then a column for each tenor")
     parser.add_argument("--quotes", default="", metavar="FILE", help="id, date, clean price or yield")
-    parser.add_argument("--market", choices=MARKETS, default=MARKETS[0], help="without files (default: simulated)")
-    parser.add_argument("--n-bonds", type=int, default=1_000, metavar="N", help="of the simulated market (1000)")
-    parser.add_argument("--n-months", type=int, default=60, metavar="N", help="of the simulated market (60)")
-    parser.add_argument(
-        "--mispricing", type=float, default=0.0, metavar="X", help="percent of spread planted in the simulated market"
-    )
-    parser.add_argument("--rates", choices=("auto", "percent", "fraction"), default="auto", help="unit of the files")
+    parser.add_argument("--market", choices=MARKETS, help="without files (default: simulated)")
+    parser.add_argument("--n-bonds", type=int, metavar="N", help="of the simulated market (1000)")
+    parser.add_argument("--n-months", type=int, metavar="N", help="of the simulated market (60)")
+    parser.add_argument("--mispricing", type=float, metavar="X", help="percent of spread planted in that market (0)")
+    parser.add_argument("--rates", choices=("auto", "percent", "fraction"), help="unit of the files (default: auto)")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
     parser.add_argument("--sample", metavar="10%%|N", help="bonds that the steps 9 to 11 judge (default: all)")
@@ -105,7 +103,8 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     files = {name: getattr(chosen, name) for name in ("bonds", "curve", "quotes")}
     if (missing := [f"--{name}" for name, path in files.items() if not path]) and len(missing) < len(files):
         raise UserError(f"{' and '.join(missing)} missing: give --bonds, --curve and --quotes, or none of them")
-    values = {name: getattr(chosen, option.strip("-").replace("-", "_")) for option, (name, _, _) in OPTIONS.items()}
+    _refuse_what_is_not_used(chosen, scan, has_files=bool(chosen.bonds))
+    values = {name: _given(chosen, option) for option, (name, _, _) in OPTIONS.items()}
     values["bonds__sample"] = _sample(chosen.sample)
     asked = SettingsRequest(
         files=tuple(chosen.config), assignments=tuple(chosen.set), seed=chosen.seed,
@@ -115,24 +114,51 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
         asked=asked, out=out, device=chosen.device, jobs=chosen.jobs, wait_s=chosen.wait, quiet=chosen.quiet,
         json=chosen.json,
     )  # fmt: skip
+    market = {name: getattr(chosen, name) for name in ("market", "n_bonds", "n_months", "mispricing", "rates")}
     return BondRequest(
-        job, **files, market=chosen.market, n_bonds=chosen.n_bonds, n_months=chosen.n_months,
-        mispricing=chosen.mispricing, rates=chosen.rates, strict=chosen.strict,
+        job, **files, **{name: value for name, value in market.items() if value is not None}, strict=chosen.strict,
         max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots, scan=scan, most=chosen.top,
     )  # fmt: skip
+
+
+def _given(chosen: argparse.Namespace, option: str) -> Any:
+    return getattr(chosen, option.strip("-").replace("-", "_"))
+
+
+def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: bool) -> None:
+    """UserError for options that were given and that would change nothing."""
+    simulated = ("--n-bonds", "--n-months", "--mispricing")
+    unused: dict[str, tuple[str, ...]] = {}
+    if scan:
+        unused["with `gpupipe bonds scan`"] = (
+            *OPTIONS, "--sample", "--seed", "--config", "--set", "--skip-plots", "--jobs", "--market", *simulated,
+        )  # fmt: skip
+    elif has_files:
+        unused["with files"] = ("--market", *simulated)
+    elif chosen.market == "treasuries":
+        unused["with --market treasuries"] = simulated
+    if not has_files:
+        unused["without files"] = ("--rates", "--strict")
+    for where, options in unused.items():
+        given = [option for option in options if _given(chosen, option) not in (None, False, [])]
+        if given:
+            raise UserError(f"{', '.join(given)}: no effect {where}; leave it out")
+    if chosen.top < 0:
+        raise UserError(f"--top {chosen.top}: expected 0 or more")
 
 
 def _sample(text: str | None) -> float | None:
     """A share of the bonds ("10%") or their number ("500")."""
     if text is None:
         return None
+    is_share = text.strip().endswith("%")
     try:
-        value = float(text.strip().rstrip("%")) / (100 if text.strip().endswith("%") else 1)
-    except ValueError:
-        raise UserError(f"--sample {text}: expected a share such as 10%, or a number of bonds") from None
-    if not value > 0 or (not text.strip().endswith("%") and value != int(value)):
+        value = float(text.strip().removesuffix("%")) / 100 if is_share else float(int(text))
+    except (ValueError, OverflowError):
+        value = 0.0
+    if not 0 < value < float("inf") or (is_share and value > 1):
         raise UserError(f"--sample {text}: expected a share such as 10%, or a number of bonds")
-    return 0.0 if text.strip().endswith("%") and value >= 1 else value
+    return 0.0 if is_share and value == 1 else value
 
 
 def run(request: BondRequest) -> int:
