@@ -21,6 +21,8 @@ class BoostingModel(Model):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """See `Model`."""
+        if not len(X):
+            return np.zeros(0, np.float32)
         return np.asarray(self.booster.inplace_predict(_known(X)), np.float32)
 
     def files(self) -> dict[str, bytes]:
