@@ -159,7 +159,9 @@ def test_the_walk_over_arrays_is_scikit_learns_prediction():
 
 def test_a_threshold_keeps_its_side_for_every_float32():
     rng = np.random.default_rng(0)
-    threshold = np.concatenate([rng.standard_normal(300), np.float32(rng.standard_normal(300)).astype(np.float64), [0.0]])
+    threshold = np.concatenate(
+        [rng.standard_normal(300), np.float32(rng.standard_normal(300)).astype(np.float64), [0.0]]
+    )
     near = threshold.astype(np.float32)
     for x in (near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))):
         assert np.array_equal(x < _below(threshold), x.astype(np.float64) <= threshold)
@@ -223,7 +225,19 @@ def test_meta_weights_are_those_of_ridge_regression():
     centered, alpha = columns - columns.mean(axis=0), 0.05 * 200 * columns.var(axis=0).mean()
     expected = np.linalg.solve(centered.T @ centered + alpha * np.eye(3), centered.T @ (y - y.mean()))
     found = meta_weights(members, y, 0.05, "cpu")
-    assert found[1:] == pytest.approx(expected, rel=1e-5) and found[0] == pytest.approx(y.mean() - columns.mean(axis=0) @ expected, rel=1e-5)
+    assert found[1:] == pytest.approx(expected, rel=1e-5) and found[0] == pytest.approx(
+        y.mean() - columns.mean(axis=0) @ expected, rel=1e-5
+    )
+
+
+def test_no_member_of_a_stack_has_a_negative_weight():
+    rng = np.random.default_rng(3)
+    first, noise, y = (rng.standard_normal(300).astype(np.float32) for _ in range(3))
+    y = first + 0.1 * y
+    found = meta_weights([first + noise, noise, -y], y, 0.01, "cpu")  # noise alone would get a weight below 0
+    assert (found[1:] >= 0).all() and found[1] > 0.3 and found[2] == found[3] == 0
+    against = meta_weights([-y, -first], y, 0.01, "cpu")
+    assert against.tolist() == [pytest.approx(float(y.mean()), rel=1e-6), 0, 0]
 
 
 def test_blas_has_one_thread_until_the_last_step_ends():

@@ -51,9 +51,22 @@ class StackModel(Model):
 def meta_weights(predictions: Sequence[np.ndarray], y: np.ndarray, l2: float, device: str) -> np.ndarray:
     """float64 (1 + n_members,): intercept and weights of a ridge regression on out-of-fold predictions.
 
+    No weight is negative: members whose errors are alike would else get large weights of opposite signs, which fit the
+    folds and not what comes. The member with the most negative weight is left out until there is none.
     predictions: float32 (n,) of each member.  l2: the penalty, in variances of the predictions times rows.
+    Source: Breiman (1996), Stacked Regressions.
     """
-    columns = np.stack(predictions, axis=1).astype(np.float64)
-    ridge = estimator("ridge", device, alpha=l2 * len(y) * float(columns.var(axis=0).mean()))
-    ridge.fit(columns, y.astype(np.float64))
-    return np.append(float(ridge.intercept_), np.asarray(ridge.coef_, np.float64).ravel())
+    columns, target = np.stack(predictions, axis=1).astype(np.float64), y.astype(np.float64)
+    alpha = l2 * len(y) * float(columns.var(axis=0).mean())
+    members, weights = list(range(columns.shape[1])), np.zeros(1 + columns.shape[1])
+    weights[0] = target.mean()
+    while members:
+        ridge = estimator("ridge", device, alpha=alpha)
+        ridge.fit(columns[:, members], target)
+        own = np.asarray(ridge.coef_, np.float64).ravel()
+        if own.min() >= 0:
+            weights[0] = float(ridge.intercept_)
+            weights[[1 + k for k in members]] = own
+            break
+        members.pop(int(own.argmin()))
+    return weights

@@ -34,6 +34,8 @@ def measure(
     known = np.isfinite(y) & np.all([np.isfinite(p) for p in (*predictions.values(), *expected.values())], axis=0)
     y, date = y[known], rows.date[test][known]
     errors = {name: (p[known] - y) ** 2 for name, p in {**expected, **predictions}.items()}
+    if not len(y):
+        return [_nothing_judged(name, name in models, list(expected)) for name in errors]
     draws = block_bootstrap.draw(date, 1, settings.seed, LEAST_BLOCK)
     drawn = {}
     for reference in expected:
@@ -44,12 +46,12 @@ def measure(
     for name, error in errors.items():
         row: dict[str, Any] = {
             "model": name, "kind": "model" if name in models else "baseline", "rows": len(y),
-            "rmse_bp": 100 * float(np.sqrt(error.mean())) if len(y) else None,
+            "rmse_bp": 100 * float(np.sqrt(error.mean())),
             "blocks": draws.n_blocks,
         }  # fmt: skip
         lows = []
         for reference in expected:
-            estimate = gain(float(error.mean()), float(errors[reference].mean())) if len(y) else float("nan")
+            estimate = gain(float(error.mean()), float(errors[reference].mean()))
             of_draws = drawn[reference].gain([GROUP], LABEL, name)
             low, high = drawn[reference].interval([GROUP], estimate, of_draws)
             row["gain_over"] = {**row.get("gain_over", {}), reference: [low, estimate, high]}
@@ -60,6 +62,15 @@ def measure(
             row["skill"] = min((block_bootstrap.skill(low, 1.0) for low in lows), key=_ORDER.index)
         found.append(row)
     return found
+
+
+def _nothing_judged(name: str, is_model: bool, references: list[str]) -> dict[str, Any]:
+    """The row of a model or baseline of which no prediction could be judged."""
+    row = {
+        "model": name, "kind": "model" if is_model else "baseline", "rows": 0, "rmse_bp": None, "blocks": 0.0,
+        "gain_over": {reference: [None, None, None] for reference in references},
+    }  # fmt: skip
+    return {**row, "rank_correlation": None, "skill": block_bootstrap.NOT_KNOWN} if is_model else row
 
 
 _ORDER = (block_bootstrap.NOT_KNOWN, block_bootstrap.NO_SKILL, block_bootstrap.SKILL)
