@@ -24,6 +24,11 @@ COLUMNS = {
     "spread_less_peers": "spread less the mean of the others of the date with the same rating and band of years",
     "spread_less_sector": "spread less the mean of the others of the date in the same sector",
     "spread_less_issuer": "spread less the mean of the issuer's other bonds of the date",
+    "level_own": "log spread less its mean over the last twelve quotes",
+    "level_rating": "log spread less the mean of the rating's others, less the mean of that over twelve quotes",
+    "level_peers": "the same against the others with the same rating and band of years",
+    "level_sector": "the same against the others of the sector",
+    "level_issuer": "the same against the issuer's other bonds",
     "market_spread": "mean spread of the date",
     "market_change": "market_spread less that of the date before",
     "rating_rank": "0 Treasury, 1 AAA, 2 AA, ...",
@@ -42,6 +47,8 @@ COLUMNS = {
     "curve_bend": "twice 5 years less 2 and 10 years",
     "curve_change": "curve_level less that of the date before",
 }
+LEAST_SPREAD = 0.05  # percent, whose logarithm smaller and negative spreads get
+LEVEL_QUOTES = 12
 BANDS = (1.0, 3.0, 5.0, 7.0, 10.0, 20.0)  # years, at which bands of peers begin
 
 
@@ -103,11 +110,16 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
     found: dict[str, Any] = {"spread": spread, "spread_less_own": spread - mean_of_last(spread, offsets, 6)}
     for k in (1, 2, 3):
         found[f"spread_change_{k}"] = spread - earlier(spread, offsets, k)
+    log_spread = np.log(np.maximum(spread, LEAST_SPREAD))
+    found["level_own"] = log_spread - mean_of_last(log_spread, offsets, LEVEL_QUOTES)
     for name, key in (
         ("rating", group.of(rating)), ("peers", group.of(rating, band)), ("sector", group.of(codes["sector"])),
         ("issuer", group.of(codes["issuer"])),
     ):  # fmt: skip
         found[f"spread_less_{name}"] = spread - group_mean(spread, key, leave_out_own=True)
+        # What is particular to the bond, such as its duration, is in the mean of the level, and not in its difference.
+        level = log_spread - group_mean(log_spread, key, leave_out_own=True)
+        found[f"level_{name}"] = level - mean_of_last(level, offsets, LEVEL_QUOTES)
     curves = curve_by_date(panel, date, len(dates))
     found |= _of_market(curves, spread, date)
     days = time_ns / NS_PER_DAY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.device import Device, pick
 from gpupipe.workloads.bonds import schema
+
+log = logging.getLogger("gpupipe")
 
 DAYS_OF_YEAR = 365.25
 RISK = ("yield", "modified", "convexity", "dv01", "accrued")
@@ -48,6 +51,9 @@ def fair_values(panel: Panel, convention: str) -> FairValues:
     host = on_host(panel)
     table = {**schema.bond_table(host), "clean": host.columns["clean"]}
     risk = valued(table, "clean", convention, panel.device, *RISK)
+    unvalued = int((np.isfinite(table["clean"]) & np.isnan(risk[0])).sum())
+    if unvalued:
+        log.warning("%s of %s quotes have a price and no yield; they have no spread", f"{unvalued:,}", f"{len(risk[0]):,}")
     reference = schema.reference_rate(host)
     return FairValues(years_of(host), reference, risk[0] - reference, *risk)
 
@@ -58,17 +64,17 @@ def on_host(panel: Panel) -> Panel:
 
 
 def valued(
-    table: Mapping[str, np.ndarray], given: Any, convention: Any, device: Device, *names: str, errors: Any = "warn"
+    table: Mapping[str, np.ndarray], given: Any, convention: Any, device: Device, *names: str
 ) -> list[np.ndarray]:  # fmt: skip
     """Columns of `bonds.value`, float64 (n_bonds,) on the host, by name; the kernel runs on the device.
 
     table: arrays on the host, as `schema.bond_table` makes them, with the given column.
-    errors: as of `bonds.value`, for bonds without a value, which are NaN.
+    NaN where a bond has no value.
     """
     from gpupipe.workloads.bonds.valuation import value
 
     moved = {name: column if column.dtype.kind in "OU" else _moved(column, device) for name, column in table.items()}
-    found = value(moved, given=given, convention=convention, errors=errors)
+    found = value(moved, given=given, convention=convention, errors="ignore")
     return [np.asarray(device.to_host(found[name]), np.float64) for name in names]
 
 

@@ -16,6 +16,7 @@ from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.split import BondSplit, Fold, folds_in_time, forward_folds
 
+LEAST_SCALE = 0.25  # percent: the scale of smaller and negative spreads
 SEED_STEP = 1_000  # between the seeds of steps, so that no two fits of a run draw alike
 
 
@@ -24,8 +25,8 @@ class ModelRows:
     """Rows with their target, and the split.
 
     X: float32 (n_rows, n_columns).  names: of its columns.
-    spread: float64 (n_rows,), percent, the last value.  change: float32 (n_rows,), the next spread less this one, what
-        models are fitted on; NaN where the next one is not known.
+    spread: float64 (n_rows,), percent, the last value.  change: float32 (n_rows,), the next spread less this one; NaN
+        where the next one is not known.
     date, next_row, share: as in `split.split_rows`.
     judged: int64, the rows of all dates from validation on, for which models predict.
     device: "cpu" or "cuda".
@@ -48,6 +49,16 @@ class ModelRows:
     seed: int
     device: str
 
+    @property
+    def scale(self) -> np.ndarray:
+        """float64 (n_rows,): in what units of percent models predict changes, see `scale_of`."""
+        return scale_of(self.spread)
+
+    @property
+    def target(self) -> np.ndarray:
+        """float32 (n_rows,): what models are fitted on, the change in units of its scale."""
+        return (self.change / self.scale).astype(np.float32)
+
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> ModelRows:
         """The same rows with further columns, float (n_rows,) each."""
         more = np.stack([np.asarray(column, np.float32) for column in columns.values()], axis=1)
@@ -62,8 +73,9 @@ class ModelRows:
 
     def fit_rows(self, fit: np.ndarray, validation: np.ndarray, step: int, threads: int = 1) -> FitRows:
         """What a fit sees. step: of the eleven, which has seeds of its own."""
+        target = self.target
         return FitRows(
-            self.X[fit], self.change[fit], self.X[validation], self.change[validation],
+            self.X[fit], target[fit], self.X[validation], target[validation],
             seed=self.seed + SEED_STEP * step, threads=threads, device=self.device,
         )  # fmt: skip
 
@@ -88,6 +100,15 @@ def _some(folds: Iterable[Fold]) -> list[Fold]:
     return kept
 
 
+def scale_of(spread: np.ndarray) -> np.ndarray:
+    """float64 like spread: the spread, at least LEAST_SCALE.
+
+    Changes of spreads are about in proportion to them, so that a squared error in percent would be one of the bonds
+    with the widest spreads, and little else.
+    """
+    return np.maximum(spread, LEAST_SCALE)
+
+
 def fit(
     rows: ModelRows, name: str, settings: Config, step: int, values: Mapping[str, Any] | None = None,
     report: Report | None = None,
@@ -100,8 +121,9 @@ def fit(
 def judged(rows: ModelRows, model: Model, **facts: Any) -> Found:
     """A step's result: the model, and the change it predicts in the judged rows, NaN in the others."""
     change = np.full(len(rows.X), np.nan, np.float32)
-    change[rows.judged] = model.predict(rows.X[rows.judged])
-    loss = mean_squared(change[rows.split.validation], rows.change[rows.split.validation])
+    change[rows.judged] = rows.scale[rows.judged] * model.predict(rows.X[rows.judged])
+    validation = rows.split.validation
+    loss = mean_squared(model.predict(rows.X[validation]), rows.target[validation])
     about = {"kind": model.kind, "columns": list(rows.names), "validation_loss": loss, **model.about()}
     return Found({"change": change}, {**about, **facts}, model.files())
 

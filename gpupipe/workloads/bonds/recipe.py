@@ -251,7 +251,7 @@ def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
     )  # fmt: skip
 
     def price(of: Mapping[str, Any]) -> np.ndarray:
-        return fair_values.valued(of, "yield", settings.bonds.convention, device, "dirty", errors="ignore")[0]
+        return fair_values.valued(of, "yield", settings.bonds.convention, device, "dirty")[0]
 
     risk = tail_risk.run(holdings, moves, price, settings, context.fit)
     named = {str(sectors[int(k)]): tail for k, tail in risk.facts["sector"].items()}

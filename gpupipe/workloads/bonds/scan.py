@@ -14,6 +14,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store, unpack_arrays
 from gpupipe.workloads.bonds import columns, fair_values, recipe, results, signals
 from gpupipe.workloads.bonds.families import registry
+from gpupipe.workloads.bonds.models import scale_of
 
 
 def convention_of(out: str | os.PathLike[str]) -> str:
@@ -55,7 +56,7 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
         raise UserError("no bond has a price and a curve on the last date of the quotes")
     change = np.full(panel.n_rows, np.nan, np.float32)
     X = np.stack([known[column][last] for column in about["columns"]], axis=1)
-    change[last] = model.predict(np.ascontiguousarray(X, np.float32))
+    change[last] = scale_of(fair.spread[last]) * model.predict(np.ascontiguousarray(X, np.float32))
     kept = json.loads((store.out / results.INTERVALS).read_text())["by_rating"]
     quantiles = {int(k): (ends[0], ends[1]) for k, ends in kept.items()}
     return results.arrow(signals.table(panel, last, fair, change, quantiles, convention))

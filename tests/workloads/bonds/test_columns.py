@@ -61,6 +61,18 @@ def test_rows_that_do_not_exist_yet_change_nothing_before():
         assert np.array_equal(column, whole[name][kept], equal_nan=True), name
 
 
+def _level(panel, fair, rows, date, others, name, issuer, sector, band, i):
+    """Log spread of row i less the mean of the others of its date in its group."""
+    key = {"rating": rows.rating, "sector": sector, "issuer": issuer, "peers": [*zip(rows.rating, band, strict=True)]}[name]
+    logs = np.log(np.maximum(fair.spread, 0.05))
+    same = [j for j in np.flatnonzero(date == date[i]) if j != i and np.isfinite(logs[j]) and _equal(key[j], key[i])]
+    return logs[i] - np.mean(logs[same]) if same else np.nan
+
+
+def _equal(a, b):
+    return a == b
+
+
 def test_columns_are_those_of_loops():
     panel, fair, rows = rows_of_market()
     X, spread, date = dict(zip(rows.names, rows.X.T, strict=True)), fair.spread, rows.date
@@ -78,6 +90,12 @@ def test_columns_are_those_of_loops():
             "issuer": [j for j in others if issuer[j] == issuer[i]],
         }
         expected = {f"spread_less_{k}": spread[i] - np.mean(spread[j]) if j else np.nan for k, j in peers.items()}
+        for k, j in peers.items():
+            levels = [_level(panel, fair, rows, date, others, k, issuer, sector, band, at) for at in range(max(begin, i - 11), i + 1)]
+            known = [level for level in levels if np.isfinite(level)]
+            expected[f"level_{k}"] = levels[-1] - np.mean(known) if np.isfinite(levels[-1]) else np.nan
+        logs = np.log(np.maximum(spread, 0.05))
+        expected["level_own"] = logs[i] - np.mean(logs[max(begin, i - 11) : i + 1])
         expected["spread_less_own"] = spread[i] - np.mean(own)
         expected["spread_change_2"] = spread[i] - spread[i - 2] if i - 2 >= begin else np.nan
         expected["unchanged"] = sum(clean[j] == clean[j - 1] for j in range(max(begin + 1, i - 2), i + 1))

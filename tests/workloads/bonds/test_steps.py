@@ -55,11 +55,12 @@ def with_other_test(rows):
 def test_a_step_predicts_from_validation_on_and_tells_its_loss(rows, steps, name):
     found = steps[name]
     assert np.flatnonzero(np.isfinite(found["change"])).tolist() == rows.judged.tolist()
-    loss = mean_squared(found["change"][rows.split.validation], rows.change[rows.split.validation])
-    assert found.facts["validation_loss"] == loss and found.facts["columns"] == list(rows.names)
-    assert loss < np.var(rows.change[rows.split.validation])
+    predicted = found["change"] / rows.scale
+    loss = mean_squared(predicted[rows.split.validation], rows.target[rows.split.validation])
+    assert found.facts["validation_loss"] == pytest.approx(loss, rel=1e-5) and found.facts["columns"] == list(rows.names)
+    assert loss < np.var(rows.target[rows.split.validation])
     again = registry.load(found.facts["kind"], found.files).predict(rows.X[rows.judged])
-    assert np.array_equal(again, found["change"][rows.judged])
+    assert np.array_equal((rows.scale[rows.judged] * again).astype(np.float32), found["change"][rows.judged])
 
 
 @pytest.mark.parametrize("name", ["basic", "enhanced", "stacked", "automatic", "bayesian"])
@@ -98,7 +99,7 @@ def test_weights_of_the_stack_are_of_predictions_out_of_fold(rows, steps, monkey
     predictions, y, _, _ = given[0]
     folds = rows.folds(SETTINGS.search.folds)
     at = np.concatenate([fold.predict for fold in folds])
-    assert np.array_equal(y, rows.change[at]) and len(set(at)) == len(at) == again.facts["rows_out_of_fold"]
+    assert np.array_equal(y, rows.target[at]) and len(set(at)) == len(at) == again.facts["rows_out_of_fold"]
     assert set(at) <= set(rows.split.train)
     for k, name in enumerate(registry.FAMILIES):
         expected = [
