@@ -1,8 +1,9 @@
 """Price, yield, duration and convexity of bonds: in closed form from `bond_terms`, or over the flows of `bond_flows`.
 
 With u = yield / (100 * frequency) and v = 1 / (1 + u), the first of n flows is discounted by v^LEAD (by Treasury's
-convention 1 / (1 + u LEAD)), each later one by v more. Sums of v^j, j v^j and j^2 v^j over j < n are built by doubling: those of the first 2m flows follow from those of
-the first m. That takes products and sums of positive numbers only, so no digit is lost near u = 0, and no branch.
+convention by 1 / (1 + u LEAD)), each later one by v more. Sums of v^j, j v^j and j^2 v^j over j < n are built by
+doubling: those of the first 2m flows follow from those of the first m. That takes products and sums of positive numbers
+only, so no digit is lost near u = 0, and no branch.
 
 The arithmetic is float64. A GPU may contract a * b + c, and its exp and log differ by a unit in the last place: prices
 agree within 1e-11.
@@ -155,7 +156,8 @@ def price_closed(i, terms, n_flows, rate, convention, clean, dirty):
     Inputs:  terms float64 (n_bonds, N_TERMS) and n_flows int64, of `bond_terms`, below 2^BITS flows; rate float64, the
              yield in percent a year; convention int64, of kernels/bonds.py.
     Outputs: clean, dirty float64 (n_bonds,), percent of par.
-    NaN:     NaN terms or yield give NaN, and so does a yield outside LEAST_U to MOST_U. A bond whose flows have to be written out gets a number without meaning.
+    NaN:     NaN terms or yield give NaN, and so does a yield outside LEAST_U to MOST_U. A bond whose flows have to be
+             written out gets a number without meaning.
     Source:  Fabozzi, Handbook of Fixed Income Securities, chapter 5.
     """
     u = yield_of_period(rate[i], terms[i, SCALE])
@@ -290,7 +292,8 @@ def flow_sums(begin, end, exponent, amount, exit, a):
         if exit[row] == exit[row]:
             flow = exit[row] * discount
             if paid + flow < value or last < 0:
-                value, first, second, last = paid + flow, paid1 + e * flow, paid2 + e * e * flow, row
+                value, first, second = paid + flow, paid1 + e * flow, paid2 + e * e * flow
+                last = np.int64(row)
     return value, first, second, last
 
 
@@ -347,9 +350,7 @@ def price_flows(i, bonds, offsets, exponent, amount, exit, terms, rate, clean, d
     dirty[b] = value
 
 
-@kernel(
-    types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i1[:]"), double_precision=True, brief=64
-)
+@kernel(types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i1[:]"), double_precision=True, brief=64)
 def rate_of_flows(i, bonds, offsets, exponent, amount, exit, dirty, rate, status):
     """The rate a of bond b = bonds[i] at which its flows times exp(-a exponent) are worth its dirty price.
 

@@ -127,7 +127,9 @@ def zero_exponent(date, maturity, month, day, month_end, day_count, convention):
     """Years, compounded once a year, from a date to the maturity of a bond without coupons."""
     if (convention == QUANTLIB) & (day_count != ACT_ACT):
         return counted_days(date, maturity, day_count) / days_of_year(day_count)
-    if convention == QUANTLIB:  # years are counted back from the maturity one after the other: from 29 February on the 28th
+    if (
+        convention == QUANTLIB
+    ):  # years are counted back from the maturity one after the other: from 29 February on the 28th
         month_end = 0
         day = 28 if (day == 29) & (month % 12 == 1) else day
     k = max(periods_left(date, month, day, month_end, 12), 0)
@@ -179,7 +181,8 @@ def bond_terms(
     Reads:   row i alone.
     Inputs:  coupon float64 (n_bonds,), percent a year, of a floating bond that of the current period; frequency int64,
              coupons a year, 0, 1, 2, 4 or 12; issue, maturity, settlement int64, dates; day_count int8, ACT_ACT to
-             ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool; convention int64, a number above.
+             ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool;
+             convention int64, a number above.
     State:   status int8 (n_bonds,), VALUED or what is wrong; a bond that comes with another one keeps it.
     Outputs: terms float64 (n_bonds, N_TERMS); n_flows int64, flows after settlement, with a call between two coupons
              one more; by_flows bool, whether `bond_flows` has to write them.
@@ -195,7 +198,7 @@ def bond_terms(
         month, day, month_end, step, first, irregular = schedule_of(
             frequency[i], issue[i], maturity[i], first_coupon[i]
         )  # fmt: skip
-        wrong = FIRST_COUPON if first < 0 else VALUED
+        wrong = np.int64(FIRST_COUPON if first < 0 else VALUED)
     status[i] = wrong
     by_flows[i] = False
     n_flows[i] = 0
@@ -213,7 +216,18 @@ def bond_terms(
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[i], k, month, day, month_end, step, first, irregular, issue[i], frequency[i], day_count[i], convention
+        settlement[i],
+        k,
+        month,
+        day,
+        month_end,
+        step,
+        first,
+        irregular,
+        issue[i],
+        frequency[i],
+        day_count[i],
+        convention,
     )
     terms[i, LEAD] = left
     terms[i, FIRST] = coupon[i] * years
@@ -267,13 +281,24 @@ def bond_flows(
         return
     k = min(periods_left(settlement[b], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
+        settlement[b],
+        k,
+        month,
+        day,
+        month_end,
+        step,
+        first,
+        irregular,
+        issue[b],
+        frequency[b],
+        day_count[b],
+        convention,
     )
     rate, total, before = coupon[b], left, settlement[b]
     while k >= 0:
         paid = scheduled(month - k * step, day, month_end)
         if (before < call_date[b]) & (call_date[b] < paid):
-            years_to_call, accrued, after = period_at(
+            _, accrued, after = period_at(
                 call_date[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b],
                 convention,
             )  # fmt: skip
@@ -288,7 +313,7 @@ def bond_flows(
             exit[row] = REDEMPTION
         row, before, k = row + 1, paid, k - 1
         if k >= 0:
-            years, past, left = period_at(
+            years, _, left = period_at(
                 paid, k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
             )
             total += left

@@ -136,7 +136,8 @@ def _block(
     if market is not None and "type" in columns.arrays:
         for part in terms.flows:
             market.discounted(part, terms, curve_rows)
-    results, status = {}, terms.status
+    results: dict[str, Any] = {}
+    status = terms.status
     if market is not None:
         results, status = _on_curve(terms, curve_rows, given, market)
     if given == "yield":
