@@ -280,7 +280,7 @@ def bond_flows(
         amount[row], exit[row], date[row] = np.float64(0.0), REDEMPTION, maturity[b]
         return
     k = min(periods_left(settlement[b], month, day, month_end, step), first)
-    years, past, left = period_at(
+    years, _, left = period_at(
         settlement[b],
         k,
         month,
