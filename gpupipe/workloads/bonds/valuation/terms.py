@@ -70,7 +70,7 @@ class Terms:
     >>> terms = bonds.prepare(table)
     >>> clean, dirty = terms.price(np.array([5.0, 5.0]))
     >>> clean.round(6).tolist(), dirty.round(6).tolist()
-    ([100.0, 99.98474], [100.0, 101.23474])
+    ([100.0, 99.992284], [100.0, 101.242284])
     """
 
     columns: BondColumns
