@@ -3,7 +3,8 @@
 A bond's flows are its coupons and the redemption, 100. The exponent of a flow is how many coupon periods it is
 discounted by. Where all exponents after the first are one period apart and all coupons after the first are equal, four
 numbers tell everything (`bond_terms`), and prices are closed form; the flows of other bonds are written out
-(`bond_flows`). kernels/bond_yields.py reads both.
+(`bond_flows`). kernels/bond_closed.py reads the
+first, kernels/bond_yields.py the second.
 
 Conventions, by their numbers:
 
@@ -35,7 +36,7 @@ from .bond_dates import (
 )
 from .compile import inline, kernel
 
-LEAD, FIRST, LATER, ACCRUED, SCALE = range(5)  # the columns of `terms`
+LEAD, FIRST, LATER, ACCRUED, SCALE = range(5)  # the rows of `terms`
 N_TERMS = 5
 STREET, QUANTLIB, TREASURY = 0, 1, 2  # conventions
 REDEMPTION = np.float64(100.0)
@@ -172,8 +173,8 @@ def bond_terms(
 ):  # fmt: skip
     """The terms of bond i at its settlement.
 
-    terms[i] = LEAD, the exponent of the first flow, in periods; FIRST and LATER, the first coupon and each later one,
-    where these are equal; ACCRUED interest; SCALE = 100 * periods a year, by which a yield in percent is divided.
+    terms[:, i]: LEAD, the exponent of the first flow, in periods; FIRST and LATER, the first coupon and each later
+    one, where these are equal; ACCRUED interest; SCALE = 100 * periods a year, by which a yield in percent is divided.
 
     A frequency of 0 is a bond without coupons, compounded once a year: one flow. A first period that is not a whole one
     is short, or with a first coupon long, by `stub`. Flows on the settlement date are past.
@@ -184,7 +185,7 @@ def bond_terms(
              ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool;
              convention int64, a number above.
     State:   status int8 (n_bonds,), VALUED or what is wrong; a bond that comes with another one keeps it.
-    Outputs: terms float64 (n_bonds, N_TERMS); n_flows int64, flows after settlement, with a call between two coupons
+    Outputs: terms float64 (N_TERMS, n_bonds); n_flows int64, flows after settlement, with a call between two coupons
              one more; by_flows bool, whether `bond_flows` has to write them.
     NaN:     a bond that cannot be valued has NaN terms and no flows.
     Source:  ICMA rule 251 (Act/Act); QuantLib 1.44, CashFlows::npv and ActualActual(ISMA, schedule); 31 CFR 356,
@@ -204,14 +205,14 @@ def bond_terms(
     n_flows[i] = 0
     if wrong != VALUED:
         for k in range(N_TERMS):
-            terms[i, k] = np.nan
+            terms[k, i] = np.nan
         return
     f = np.float64(max(frequency[i], 1))
-    terms[i, SCALE] = REDEMPTION * f
+    terms[SCALE, i] = REDEMPTION * f
     called = (call_date[i] > EARLIEST) & (call_date[i] < maturity[i])
     if frequency[i] == 0:
-        terms[i, LEAD] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
-        terms[i, FIRST], terms[i, LATER], terms[i, ACCRUED] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
+        terms[LEAD, i] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
+        terms[FIRST, i], terms[LATER, i], terms[ACCRUED, i] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
         n_flows[i] = 1
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
@@ -229,10 +230,10 @@ def bond_terms(
         day_count[i],
         convention,
     )
-    terms[i, LEAD] = left
-    terms[i, FIRST] = coupon[i] * years
-    terms[i, LATER] = coupon[i] / f
-    terms[i, ACCRUED] = coupon[i] * past
+    terms[LEAD, i] = left
+    terms[FIRST, i] = coupon[i] * years
+    terms[LATER, i] = coupon[i] / f
+    terms[ACCRUED, i] = coupon[i] * past
     n = k + 1
     equal = (k == 0) | (equal_periods(month, day, month_end, step, day_count[i], convention) and not floating[i])
     by_flows[i] = called | (n > LONGEST) | (not equal)
@@ -245,7 +246,7 @@ def bond_terms(
     if (convention == TREASURY) & (by_flows[i] | (left > np.float64(1.0))):
         status[i], n_flows[i], by_flows[i] = KIND, 0, False
         for k in range(N_TERMS):
-            terms[i, k] = np.nan
+            terms[k, i] = np.nan
 
 
 @kernel(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpupipe import bonds
-from gpupipe.kernels import bond_yields, compile
+from gpupipe.kernels import bond_math, compile
 from tests.support.bond_oracle import street_flows
 from tests.support.bond_tables import made_table, with_calls_and_rates
 
@@ -150,18 +150,18 @@ def test_a_price_that_no_yield_has_is_told():
 
 def test_logarithm_and_exponential():
     for u in [*np.linspace(-0.89, 8.9, 500), 1e-300, -1e-16, 1e-9, 0.0]:
-        assert bond_yields.log_growth(np.float64(u)) == pytest.approx(math.log1p(u), rel=1e-15, abs=2.3e-16)
+        assert bond_math.log_growth(np.float64(u)) == pytest.approx(math.log1p(u), rel=1e-15, abs=2.3e-16)
     for x in np.linspace(-10, 10, 501):
-        assert bond_yields.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=2e-14)
+        assert bond_math.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=2e-14)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 60, 127])
 @pytest.mark.parametrize("v", [0.5, 0.97, 1.0, 1.02])
 def test_sums_of_powers(n, v):
-    sums = bond_yields.geometric_moments(np.float64(v), np.int64(n))
+    sums = bond_math.geometric_moments(np.float64(v), np.int64(n))
     expected = [math.fsum(j**power * v**j for j in range(n)) for power in range(3)]
     np.testing.assert_allclose(sums, [*expected, v**n], rtol=2e-14)
-    np.testing.assert_allclose(bond_yields.geometric(np.float64(v), np.int64(n)), [expected[0], v**n], rtol=2e-14)
+    np.testing.assert_allclose(bond_math.geometric(np.float64(v), np.int64(n)), [expected[0], v**n], rtol=2e-14)
 
 
 def test_threads_and_blocks_change_no_bit(monkeypatch):
@@ -177,3 +177,19 @@ def test_threads_and_blocks_change_no_bit(monkeypatch):
     parts = bonds.value(table, curve=curve, errors="ignore")
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+
+
+def test_the_size_of_a_block_changes_no_bit(monkeypatch):
+    from gpupipe.workloads.bonds.valuation import terms
+
+    table = made_table(1_500, seed=10)
+    for convention in ("street", "treasury"):
+        results = []
+        for at_once in (1_024, 1, 7):
+            monkeypatch.setitem(terms.BONDS_AT_ONCE, "cpu", at_once)
+            prepared = bonds.prepare(table, convention)
+            clean, _ = prepared.price(table["yield"])
+            results.append([clean, *prepared.yields(clean), *prepared.measure(table["yield"]).values()])
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                np.testing.assert_array_equal(a, b)

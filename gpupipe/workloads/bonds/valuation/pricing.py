@@ -150,7 +150,7 @@ def _block(
     if given != "yield":  # the given price, not the one that the yield found gives back
         known = status == VALUED
         measured["clean"] = xp.where(known, clean, np.nan)
-        measured["dirty"] = xp.where(known, clean + terms.terms[:, ACCRUED], np.nan)
+        measured["dirty"] = xp.where(known, clean + terms.terms[ACCRUED], np.nan)
     status = xp.where((status == VALUED) & xp.isnan(rate), np.int8(MISSING), status)
     status = xp.where((status == VALUED) & xp.isnan(measured["dirty"]), np.int8(RANGE), status)
     valued = {"accrued": terms.accrued, "yield": xp.where(status == VALUED, rate, np.nan), **measured}
@@ -168,7 +168,7 @@ def _on_curve(
     status = xp.where((terms.status == VALUED) & needs, np.int8(NO_CURVE), terms.status)
     given_spread = columns.get("spread", 0.0) / 100 if given == "curve" else xp.zeros(n)
     on_curve, spread = xp.full(n, np.nan), xp.full(n, np.nan)
-    accrued = terms.terms[:, ACCRUED]
+    accrued = terms.terms[ACCRUED]
     dirty = columns.arrays["clean"] + accrued if given == "clean" else None
     if given == "yield":
         dirty = terms.price(columns.arrays["yield"])[1]
@@ -200,7 +200,7 @@ def _key_rates_of_block(terms: Terms, rows: slice, market: Market) -> dict[str, 
             market.times, market.log_discount, np.int64(market.n_curves), durations,
         )  # fmt: skip
     status = xp.where((terms.status == VALUED) & xp.isnan(dirty), np.int8(NO_CURVE), terms.status)
-    clean = dirty - terms.terms[:, ACCRUED]
+    clean = dirty - terms.terms[ACCRUED]
     return {"curve_clean": clean, "duration": durations.sum(axis=1), "key_rates": durations, "status": status}
 
 
