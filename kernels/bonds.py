@@ -27,12 +27,15 @@ from .bond_dates import (
     EARLIEST,
     THIRTY_360,
     counted_days,
+    date_of,
+    day_within,
     days_in_month,
     days_of_year,
     month_and_day,
     month_before,
     periods_left,
     scheduled,
+    thirty_days_of,
 )
 from .compile import inline, kernel
 
@@ -121,6 +124,16 @@ def period_at(date, k, month, day, month_end, step, first, irregular, issue, fre
     if in_stub:
         return length / f, past / f, left
     return 1 / f, gone / (whole * f), (whole - gone) / whole
+
+
+@inline
+def whole_period(days, frequency, day_count, convention):
+    """Of a whole period of so many days: the years that its coupon is for, and the periods that it counts as."""
+    f = np.float64(frequency)
+    if (day_count >= ACT_360) | ((day_count == THIRTY_360) & (convention == QUANTLIB)):
+        years = days / days_of_year(day_count)
+        return years, f * years if convention == QUANTLIB else np.float64(1.0)
+    return 1 / f, np.float64(1.0)
 
 
 @inline
@@ -282,22 +295,14 @@ def bond_flows(
         return
     k = min(periods_left(settlement[b], month, day, month_end, step), first)
     years, _, left = period_at(
-        settlement[b],
-        k,
-        month,
-        day,
-        month_end,
-        step,
-        first,
-        irregular,
-        issue[b],
-        frequency[b],
-        day_count[b],
+        settlement[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b],
         convention,
-    )
+    )  # fmt: skip
     rate, total, before = coupon[b], left, settlement[b]
+    its_month = month - k * step
+    its_day = day_within(its_month, day, month_end)
+    paid = date_of(its_month, its_day)
     while k >= 0:
-        paid = scheduled(month - k * step, day, month_end)
         if (before < call_date[b]) & (call_date[b] < paid):
             _, accrued, after = period_at(
                 call_date[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b],
@@ -312,10 +317,13 @@ def bond_flows(
             exit[row] = call_price[b]
         if k == 0:
             exit[row] = REDEMPTION
-        row, before, k = row + 1, paid, k - 1
-        if k >= 0:
-            years, _, left = period_at(
-                paid, k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
-            )
-            total += left
-            rate = margin[b] if floating[b] else coupon[b]
+        row, before, k, day_before = row + 1, paid, k - 1, its_day
+        its_month += step
+        its_day = day_within(its_month, day, month_end)
+        paid = date_of(its_month, its_day)
+        days = paid - before
+        if day_count[b] == THIRTY_360:
+            days = thirty_days_of(its_month - step, day_before, its_month, its_day)
+        years, left = whole_period(days, frequency[b], day_count[b], convention)
+        total += left
+        rate = margin[b] if floating[b] else coupon[b]

@@ -29,10 +29,10 @@ DAY_COUNTS = ("act/act", "30/360", "act/360", "act/365")
 
 
 def treasuries(n: int) -> dict[str, np.ndarray]:
-    """Bonds with a day of the month up to 28 and whole first periods, settled within their first five years."""
+    """Bonds with a day of the month up to 27 and whole first periods, settled within their first five years."""
     rng = np.random.default_rng(1)
     months = rng.integers(12 * 20, 12 * 45, n).astype("datetime64[M]")
-    day = rng.integers(0, 28, n).astype("timedelta64[D]")
+    day = rng.integers(0, 27, n).astype("timedelta64[D]")
     terms = rng.choice([2, 3, 5, 7, 10, 20, 30], n)
     issue = months.astype("datetime64[D]") + day
     maturity = (months + 12 * terms).astype("datetime64[D]") + day

@@ -25,9 +25,10 @@ FLOWS_AT_ONCE = 1 << 22  # flows that are written out together: some 150 MB
 class Flows:
     """The flows of some bonds, as `kernels.bonds.bond_flows` writes them.
 
-    bonds: int64 (n,), rows of the table; offsets: int64 (n + 1,); the others (offsets[n],).
+    bonds: int64 (n,), rows of the table; offsets: int64 (n + 1,); the others (offsets[n],), of which discount is
+        scratch memory of the kernels that read the flows.
 
-    >>> Flows(np.array([3]), np.array([0, 1]), *np.array([[0.5], [2.0], [100.0]]), np.array([18_000])).n
+    >>> Flows(np.array([3]), np.array([0, 1]), *np.array([[0.5], [2.0], [100.0]]), np.array([18_000]), np.empty(1)).n
     1
     """
 
@@ -37,6 +38,7 @@ class Flows:
     amount: Any
     exit: Any
     date: Any
+    discount: Any
 
     @property
     def n(self) -> int:
@@ -104,12 +106,12 @@ class Terms:
             offsets = xp.zeros(len(part) + 1, np.int64)
             xp.cumsum(self.n_flows[part], out=offsets[1:])
             size = int(offsets[-1])
-            exponent, amount, exit_, date = (xp.empty(size, kind) for kind in ("f8", "f8", "f8", "i8"))
+            exponent, amount, exit_, date, scratch = (xp.empty(size, kind) for kind in ("f8", "f8", "f8", "i8", "f8"))
             bond_flows(
                 len(part), part, offsets, *_dates(columns), columns.get("call_price", np.nan), columns.floating,
                 columns.get("margin", 0.0), np.int64(self.convention), exponent, amount, exit_, date,
             )  # fmt: skip
-            yield Flows(part, offsets, exponent, amount, exit_, date)
+            yield Flows(part, offsets, exponent, amount, exit_, date, scratch)
 
     @property
     def n_bonds(self) -> int:
@@ -137,7 +139,7 @@ class Terms:
         clean, dirty = (xp.empty(n), xp.empty(n)) if out is None else out
         price_closed(*self._blocks, self.terms, self.n_flows, rate, np.int64(self.convention), clean, dirty)
         for part in self.flows:
-            price_flows(part.n, *part.arrays, self.terms, rate, clean, dirty)
+            price_flows(part.n, *part.arrays, self.terms, rate, part.discount, clean, dirty)
         return clean, dirty
 
     def measure(self, rate: Any, out: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -152,7 +154,7 @@ class Terms:
         workout = self.columns.arrays["maturity"].copy() if "call_date" in self.columns.arrays else None
         for part in self.flows:
             last = xp.empty(part.n, np.int64)
-            measure_flows(part.n, *part.arrays, self.terms, rate, *results.values(), last)
+            measure_flows(part.n, *part.arrays, self.terms, rate, part.discount, *results.values(), last)
             if workout is not None:
                 ended = last >= 0
                 workout[part.bonds[ended]] = part.date[last[ended]]
@@ -172,7 +174,7 @@ class Terms:
             status,
         )  # fmt: skip
         for part in self.flows:
-            rate_of_flows(part.n, *part.arrays, dirty, rate, status)
+            rate_of_flows(part.n, *part.arrays, dirty, np.float64(np.nan), part.discount, rate, status)
             rate[part.bonds] = xp.expm1(rate[part.bonds]) * self.terms[SCALE, part.bonds]
         return rate, status
 
