@@ -37,7 +37,7 @@ from .bond_math import (
     next_rate,
     yield_of_period,
 )
-from .bonds import ACCRUED, FIRST, LATER, LEAD, NOT_CONVERGED, RANGE, REDEMPTION, SCALE, TREASURY, VALUED
+from .bonds import ACCRUED, FIRST, LATER, LEAD, NOT_CONVERGED, PERIOD, RANGE, REDEMPTION, TREASURY, VALUED
 from .compile import inline, kernel
 
 STEPS_AT_ONCE = 4  # of the search for yields, for all bonds of a block; few bonds need more
@@ -75,48 +75,49 @@ def price_closed(i, at_once, terms, n_flows, rate, convention, clean, dirty):
     begin = i * at_once
     end = min(begin + at_once, rate.shape[0])
     leads, firsts, laters = terms[LEAD, begin:end], terms[FIRST, begin:end], terms[LATER, begin:end]
-    accrued, scales = terms[ACCRUED, begin:end], terms[SCALE, begin:end]
+    accrued, periods = terms[ACCRUED, begin:end], terms[PERIOD, begin:end]
     counts, rates = n_flows[begin:end], rate[begin:end]
     cleans, dirties = clean[begin:end], dirty[begin:end]
     for j in range(end - begin):
-        u = yield_of_period(rates[j], scales[j])
+        u = yield_of_period(rates[j], periods[j])
+        v = ONE / (ONE + u)
         discount = discount_until_first(leads[j], u, convention)
-        total, power = geometric(ONE / (ONE + u), counts[j])
+        total, power = geometric(v, counts[j])
         value = discount * (firsts[j] + laters[j] * (total - ONE) + REDEMPTION * (power * (ONE + u)))
         cleans[j] = value - accrued[j]
         dirties[j] = value
 
 
 @kernel(
-    types=("i8", "f8[:,:]", "i8[:]", "f8[:]", "i8", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]"),
+    types=("i8", "f8[:,:]", "i8[:]", "f8[:]", "i8", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]"),
     double_precision=True, brief=8,
 )  # fmt: skip
-def measure_closed(i, at_once, terms, n_flows, rate, convention, clean, dirty, macaulay, modified, convexity, dv01):
-    """Prices, durations, convexity and DV01 of the bonds of block i from their yields.
+def measure_closed(i, at_once, terms, n_flows, rate, convention, clean, dirty, macaulay, modified, convexity):
+    """Prices, durations and convexity of the bonds of block i from their yields.
 
         macaulay = sum t c v^e / dirty,  modified = macaulay / (1 + u) = -(d dirty / dy) / dirty,
-        convexity = (d^2 dirty / dy^2) / dirty,  dv01 = modified dirty / 10,000
+        convexity = (d^2 dirty / dy^2) / dirty
 
     where t is in years, and y the yield as a fraction. By Treasury's convention macaulay is modified (1 + u).
 
     Reads:   the bonds [i * at_once, (i + 1) * at_once).
     Inputs:  as `price_closed`.
-    Outputs: clean, dirty, and dv01, the fall of the price when the yield rises by 0.01 percent, float64 (n_bonds,),
-             percent of par; macaulay, modified in years; convexity in years squared.
+    Outputs: clean, dirty float64 (n_bonds,), percent of par; macaulay, modified in years; convexity in years squared.
     NaN:     as `price_closed`.
     Source:  QuantLib 1.44, CashFlows::duration and convexity.
     """
     begin = i * at_once
     end = min(begin + at_once, rate.shape[0])
     leads, firsts, laters = terms[LEAD, begin:end], terms[FIRST, begin:end], terms[LATER, begin:end]
-    accrued, scales = terms[ACCRUED, begin:end], terms[SCALE, begin:end]
+    accrued, periods = terms[ACCRUED, begin:end], terms[PERIOD, begin:end]
     counts, rates = n_flows[begin:end], rate[begin:end]
     cleans, dirties, macaulays = clean[begin:end], dirty[begin:end], macaulay[begin:end]
-    modifieds, convexities, dv01s = modified[begin:end], convexity[begin:end], dv01[begin:end]
+    modifieds, convexities = modified[begin:end], convexity[begin:end]
     for j in range(end - begin):
-        u = yield_of_period(rates[j], scales[j])
+        u = yield_of_period(rates[j], periods[j])
+        v = ONE / (ONE + u)
         discount = discount_until_first(leads[j], u, convention)
-        t0, t1, t2, power = geometric_moments(ONE / (ONE + u), counts[j])
+        t0, t1, t2, power = geometric_moments(v, counts[j])
         later, last = laters[j], np.float64(counts[j] - 1)
         redeemed = REDEMPTION * (power * (ONE + u))
         value = discount * (firsts[j] + later * (t0 - ONE) + redeemed)
@@ -127,7 +128,7 @@ def measure_closed(i, at_once, terms, n_flows, rate, convention, clean, dirty, m
         first, second = lead * value + beyond, squared_lead * value + TWO * lead * beyond + squared
         cleans[j] = value - accrued[j]
         dirties[j] = value
-        macaulays[j], modifieds[j], convexities[j], dv01s[j] = measures(value, first, second, u, scales[j])
+        macaulays[j], modifieds[j], convexities[j] = measures(value, first, second, v, periods[j])
 
 
 @inline
@@ -211,6 +212,6 @@ def yield_closed(i, at_once, terms, n_flows, by_flows, dirty, convention, step, 
         if not done:
             u, done = searched(terms[LEAD, k], terms[FIRST, k], terms[LATER, k], n_flows[k], price, convention)
         if done:
-            rate[k] = u * terms[SCALE, k]
+            rate[k] = u / terms[PERIOD, k]
         else:
             status[k] = NOT_CONVERGED

@@ -77,75 +77,82 @@ def exponential(x):
 
 @inline
 def geometric(v, n):
-    """The sum of v^j over 0 <= j < n, and v^n; n below 2^BITS."""
-    total, power = ZERO, ONE  # of the flows so far
-    block, growth = ONE, v  # of the next 1, 2, 4, ... flows
-    for bit in range(BITS):
-        taken = ((n >> bit) & 1) != 0
-        total = total + power * (block if taken else ZERO)
-        power = power * (growth if taken else ONE)
-        block = block + growth * block
-        growth = growth * growth
-    return total, power
+    """The sum of v^j over 0 <= j < n, and v^n; n below 2^BITS.
+
+    Bit by bit of n, from the highest: the number of flows m becomes 2m, and 2m + 1 where the bit is set.
+    """
+    odd = ((n >> (BITS - 1)) & 1) != 0
+    t0, power = (ONE if odd else ZERO), (v if odd else ONE)
+    for k in range(1, BITS):
+        odd = ((n >> (BITS - 1 - k)) & 1) != 0
+        t0 = t0 + power * t0
+        power = power * power
+        t0 = t0 + (power if odd else ZERO)
+        power = power * (v if odd else ONE)
+    return t0, power
 
 
 @inline
 def geometric_slope(v, n):
-    """The sums of v^j and j v^j over 0 <= j < n, and v^n; n below 2^BITS."""
-    t0, t1, power, count = ZERO, ZERO, ONE, ZERO
-    b0, b1, growth, size = ONE, ZERO, v, ONE
-    for bit in range(BITS):
-        taken = ((n >> bit) & 1) != 0
-        weight = power if taken else ZERO
-        t0 = t0 + weight * b0
-        t1 = t1 + weight * (b1 + count * b0)
-        power = power * (growth if taken else ONE)
-        count = count + (size if taken else ZERO)
-        b1 = b1 + growth * (b1 + size * b0)
-        b0 = b0 + growth * b0
-        growth, size = growth * growth, size + size
+    """The sums of v^j and j v^j over 0 <= j < n, and v^n, as `geometric`."""
+    odd = ((n >> (BITS - 1)) & 1) != 0
+    t0, t1, power = (ONE if odd else ZERO), ZERO, (v if odd else ONE)
+    m = t0
+    for k in range(1, BITS):
+        odd = ((n >> (BITS - 1 - k)) & 1) != 0
+        t1 = t1 + power * (t1 + m * t0)
+        t0 = t0 + power * t0
+        power, m = power * power, m + m
+        added = power if odd else ZERO
+        t0 = t0 + added
+        t1 = t1 + added * m
+        power, m = power * (v if odd else ONE), m + (ONE if odd else ZERO)
     return t0, t1, power
 
 
 @inline
 def geometric_moments(v, n):
-    """The sums of v^j, j v^j and j^2 v^j over 0 <= j < n, and v^n; n below 2^BITS."""
-    t0, t1, t2, power, count = ZERO, ZERO, ZERO, ONE, ZERO
-    b0, b1, b2, growth, size = ONE, ZERO, ZERO, v, ONE
-    for bit in range(BITS):
-        taken = ((n >> bit) & 1) != 0
-        shifted1 = b1 + count * b0
-        shifted2 = b2 + count * (b1 + shifted1)
-        weight = power if taken else ZERO
-        t0 = t0 + weight * b0
-        t1 = t1 + weight * shifted1
-        t2 = t2 + weight * shifted2
-        power = power * (growth if taken else ONE)
-        count = count + (size if taken else ZERO)
-        doubled1 = b1 + size * b0
-        b2 = b2 + growth * (b2 + size * (b1 + doubled1))
-        b1 = b1 + growth * doubled1
-        b0 = b0 + growth * b0
-        growth, size = growth * growth, size + size
+    """The sums of v^j, j v^j and j^2 v^j over 0 <= j < n, and v^n, as `geometric`."""
+    odd = ((n >> (BITS - 1)) & 1) != 0
+    t0, power = (ONE if odd else ZERO), (v if odd else ONE)
+    odd = ((n >> (BITS - 2)) & 1) != 0
+    t1, m = power * t0, t0 + t0  # of two flows or none: the sums of j v^j and of j^2 v^j are equal
+    t0, power = t0 + t1, power * power
+    added = power if odd else ZERO
+    t0 = t0 + added
+    added = added * m
+    t1, t2 = t1 + added, t1 + added * m
+    power, m = power * (v if odd else ONE), m + (ONE if odd else ZERO)
+    for k in range(2, BITS):
+        odd = ((n >> (BITS - 1 - k)) & 1) != 0
+        later = t1 + m * t0
+        t2 = t2 + power * (t2 + m * (t1 + later))
+        t1 = t1 + power * later
+        t0 = t0 + power * t0
+        power, m = power * power, m + m
+        added = power if odd else ZERO
+        t0 = t0 + added
+        added = added * m
+        t1 = t1 + added
+        t2 = t2 + added * m
+        power, m = power * (v if odd else ONE), m + (ONE if odd else ZERO)
     return t0, t1, t2, power
 
 
 @inline
-def yield_of_period(rate, scale):
-    """The yield of one period as a fraction, or NaN from LEAST_U down and MOST_U up."""
-    u = rate / scale
+def yield_of_period(rate, period):
+    """The yield of one period as a fraction, or NaN from LEAST_U down and MOST_U up; period: PERIOD of the terms."""
+    u = rate * period
     return u if (u > LEAST_U) & (u < MOST_U) else np.float64(np.nan)
 
 
 @inline
-def measures(value, first, second, u, scale):
-    """Macaulay and modified duration and convexity, in years, and DV01, from sums of c e v^e and c e^2 v^e."""
-    f = scale / HUNDRED
-    macaulay = first / (value * f)
-    growth = ONE + u
-    modified = macaulay / growth
-    convexity = (first + second) / (value * growth * growth * f * f)
-    return macaulay, modified, convexity, modified * value * np.float64(1e-4)
+def measures(value, first, second, v, period):
+    """Macaulay and modified duration, in years, and convexity, from sums of c e v^e and c e^2 v^e."""
+    years, share = HUNDRED * period, ONE / value
+    macaulay = first * share * years
+    modified, step = macaulay * v, v * years
+    return macaulay, modified, (first + second) * share * step * step
 
 
 @inline

@@ -22,7 +22,7 @@ from .bond_math import (
     next_rate,
     yield_of_period,
 )
-from .bonds import ACCRUED, NOT_CONVERGED, RANGE, SCALE, VALUED
+from .bonds import ACCRUED, NOT_CONVERGED, PERIOD, RANGE, VALUED
 from .compile import inline, kernel
 
 _HALF = np.float64(0.5)
@@ -73,14 +73,13 @@ def flow_sums(exponents, amounts, exits, a, discounts):
 
 @kernel(
     types=("i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:,:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]",
-           "f8[:]", "f8[:]", "i8[:]"),
+           "f8[:]", "i8[:]"),
     double_precision=True, brief=64,
 )  # fmt: skip
 def measure_flows(
-    i, bonds, offsets, exponent, amount, exit, terms, rate, discount, clean, dirty, macaulay, modified, convexity, dv01,
-    last,
+    i, bonds, offsets, exponent, amount, exit, terms, rate, discount, clean, dirty, macaulay, modified, convexity, last,
 ):  # fmt: skip
-    """Price, durations, convexity and DV01 of bond b = bonds[i] from its yield, over its flows.
+    """Price, durations and convexity of bond b = bonds[i] from its yield, over its flows.
 
     A bond that can be called is valued at the end at which it is worth least: of a yield to worst, the price.
 
@@ -93,7 +92,7 @@ def measure_flows(
     Source:  as `measure_closed` in kernels/bond_closed.py.
     """
     b = bonds[i]
-    u = yield_of_period(rate[b], terms[SCALE, b])
+    u = yield_of_period(rate[b], terms[PERIOD, b])
     a = math.log1p(u)
     begin, end = offsets[i], offsets[i + 1]
     value, first, second, j = flow_sums(
@@ -104,7 +103,7 @@ def measure_flows(
         value, last[i] = np.float64(np.nan), -1
     clean[b] = value - terms[ACCRUED, b]
     dirty[b] = value
-    macaulay[b], modified[b], convexity[b], dv01[b] = measures(value, first, second, u, terms[SCALE, b])
+    macaulay[b], modified[b], convexity[b] = measures(value, first, second, ONE / (ONE + u), terms[PERIOD, b])
 
 
 @kernel(
@@ -118,7 +117,7 @@ def price_flows(i, bonds, offsets, exponent, amount, exit, terms, rate, discount
     NaN:     as `measure_flows`.
     """
     b = bonds[i]
-    a = math.log1p(yield_of_period(rate[b], terms[SCALE, b]))
+    a = math.log1p(yield_of_period(rate[b], terms[PERIOD, b]))
     begin, end = offsets[i], offsets[i + 1]
     amounts, exits, discounts = amount[begin:end], exit[begin:end], discount[begin:end]
     discounts_of(exponent[begin:end], a, discounts)

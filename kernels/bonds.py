@@ -39,7 +39,7 @@ from .bond_dates import (
 )
 from .compile import inline, kernel
 
-LEAD, FIRST, LATER, ACCRUED, SCALE = range(5)  # the rows of `terms`
+LEAD, FIRST, LATER, ACCRUED, PERIOD = range(5)  # the rows of `terms`
 N_TERMS = 5
 STREET, QUANTLIB, TREASURY = 0, 1, 2  # conventions
 REDEMPTION = np.float64(100.0)
@@ -187,7 +187,8 @@ def bond_terms(
     """The terms of bond i at its settlement.
 
     terms[:, i]: LEAD, the exponent of the first flow, in periods; FIRST and LATER, the first coupon and each later
-    one, where these are equal; ACCRUED interest; SCALE = 100 * periods a year, by which a yield in percent is divided.
+    one, where these are equal; ACCRUED interest; PERIOD, a hundredth of a period in years: times a yield in percent it
+    is u.
 
     A frequency of 0 is a bond without coupons, compounded once a year: one flow. A first period that is not a whole one
     is short, or with a first coupon long, by `stub`. Flows on the settlement date are past.
@@ -221,7 +222,7 @@ def bond_terms(
             terms[k, i] = np.nan
         return
     f = np.float64(max(frequency[i], 1))
-    terms[SCALE, i] = REDEMPTION * f
+    terms[PERIOD, i] = np.float64(0.01) / f
     called = (call_date[i] > EARLIEST) & (call_date[i] < maturity[i])
     if frequency[i] == 0:
         terms[LEAD, i] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)

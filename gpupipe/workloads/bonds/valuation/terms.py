@@ -11,12 +11,12 @@ import numpy as np
 
 from gpupipe.kernels.bond_closed import measure_closed, price_closed, yield_closed
 from gpupipe.kernels.bond_yields import measure_flows, price_flows, rate_of_flows
-from gpupipe.kernels.bonds import ACCRUED, N_TERMS, SCALE, bond_flows, bond_terms
+from gpupipe.kernels.bonds import ACCRUED, N_TERMS, PERIOD, bond_flows, bond_terms
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
 
 Convention = Literal["street", "quantlib", "treasury"]
-MEASURES = ("macaulay", "modified", "convexity", "dv01")
+MEASURES = ("macaulay", "modified", "convexity")
 BONDS_AT_ONCE = {"cpu": 1024, "cuda": 1}  # of an item of a kernel of closed forms
 FLOWS_AT_ONCE = 1 << 22  # flows that are written out together: some 150 MB
 
@@ -143,7 +143,9 @@ class Terms:
         return clean, dirty
 
     def measure(self, rate: Any, out: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Clean and dirty price, Macaulay and modified duration, convexity and DV01 from yields, and workout.
+        """Clean and dirty price, Macaulay and modified duration, and convexity from yields, and workout.
+
+        DV01 is modified * dirty / 10,000.
 
         workout: int64 days, the date at which the bond is valued to end: of a bond that can be called the worst.
         out: the result of an earlier call, to be written again.
@@ -175,7 +177,7 @@ class Terms:
         )  # fmt: skip
         for part in self.flows:
             rate_of_flows(part.n, *part.arrays, dirty, np.float64(np.nan), part.discount, rate, status)
-            rate[part.bonds] = xp.expm1(rate[part.bonds]) * self.terms[SCALE, part.bonds]
+            rate[part.bonds] = xp.expm1(rate[part.bonds]) / self.terms[PERIOD, part.bonds]
         return rate, status
 
 

@@ -137,7 +137,7 @@ def test_prepared_terms_give_the_same_values():
         clean, dirty = terms.price(table["yield"])
         np.testing.assert_array_equal(clean, valued["clean"])
         np.testing.assert_array_equal(dirty, valued["dirty"])
-        same(terms.measure(table["yield"]), {name: valued[name] for name in ("macaulay", "convexity", "dv01")})
+        same(terms.measure(table["yield"]), {name: valued[name] for name in ("macaulay", "convexity")})
         np.testing.assert_array_equal(
             terms.yields(clean)[0], bonds.value({**table, "clean": clean}, convention=convention)["yield"]
         )
