@@ -119,14 +119,9 @@ def price_flows(i, bonds, offsets, exponent, amount, exit, terms, rate, discount
     b = bonds[i]
     a = math.log1p(yield_of_period(rate[b], terms[PERIOD, b]))
     begin, end = offsets[i], offsets[i + 1]
-    amounts, exits, discounts = amount[begin:end], exit[begin:end], discount[begin:end]
-    discounts_of(exponent[begin:end], a, discounts)
-    paid, value = ZERO, np.float64(np.nan)
-    for j in range(end - begin):
-        paid += amounts[j] * discounts[j]
-        ended = paid + exits[j] * discounts[j]
-        if ended == ended and not value <= ended:
-            value = ended
+    value, _ = flow_value(exponent[begin:end], amount[begin:end], exit[begin:end], a, discount[begin:end])
+    if begin == end or a != a:
+        value = np.float64(np.nan)
     clean[b] = value - terms[ACCRUED, b]
     dirty[b] = value
 
