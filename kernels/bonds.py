@@ -154,7 +154,7 @@ def zero_exponent(date, maturity, month, day, month_end, day_count, convention):
 
 
 @inline
-def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count):
+def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count, convention):
     """The status of a bond by its columns."""
     if not (coupon == coupon and issue > EARLIEST and maturity > EARLIEST and settlement > EARLIEST):
         return MISSING
@@ -164,7 +164,17 @@ def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count):
         return FREQUENCY
     if maturity <= settlement:
         return MATURED
+    if convention == TREASURY and frequency == 0:
+        return KIND
     return ISSUE if settlement < issue else VALUED
+
+
+@inline
+def refuse(i, terms, n_flows, by_flows):
+    """Write no terms and no flows for bond i."""
+    n_flows[i], by_flows[i] = 0, False
+    for k in range(N_TERMS):
+        terms[k, i] = np.nan
 
 
 @inline
@@ -208,18 +218,17 @@ def bond_terms(
     wrong = np.int64(status[i])
     first = np.int64(-1)
     if wrong == VALUED:
-        wrong = what_is_wrong(coupon[i], frequency[i], issue[i], maturity[i], settlement[i], day_count[i])
+        wrong = what_is_wrong(
+            coupon[i], frequency[i], issue[i], maturity[i], settlement[i], day_count[i], convention
+        )  # fmt: skip
     if wrong == VALUED:
         month, day, month_end, step, first, irregular = schedule_of(
             frequency[i], issue[i], maturity[i], first_coupon[i]
         )  # fmt: skip
         wrong = np.int64(FIRST_COUPON if first < 0 else VALUED)
     status[i] = wrong
-    by_flows[i] = False
-    n_flows[i] = 0
     if wrong != VALUED:
-        for k in range(N_TERMS):
-            terms[k, i] = np.nan
+        refuse(i, terms, n_flows, by_flows)
         return
     f = np.float64(max(frequency[i], 1))
     terms[PERIOD, i] = np.float64(0.01) / f
@@ -227,23 +236,13 @@ def bond_terms(
     if frequency[i] == 0:
         terms[LEAD, i] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
         terms[FIRST, i], terms[LATER, i], terms[ACCRUED, i] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
-        n_flows[i] = 1
+        n_flows[i], by_flows[i] = 1, False
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[i],
-        k,
-        month,
-        day,
-        month_end,
-        step,
-        first,
-        irregular,
-        issue[i],
-        frequency[i],
-        day_count[i],
+        settlement[i], k, month, day, month_end, step, first, irregular, issue[i], frequency[i], day_count[i],
         convention,
-    )
+    )  # fmt: skip
     terms[LEAD, i] = left
     terms[FIRST, i] = coupon[i] * years
     terms[LATER, i] = coupon[i] / f
@@ -258,9 +257,8 @@ def bond_terms(
             n += 1
     n_flows[i] = n
     if (convention == TREASURY) & (by_flows[i] | (left > np.float64(1.0))):
-        status[i], n_flows[i], by_flows[i] = KIND, 0, False
-        for k in range(N_TERMS):
-            terms[k, i] = np.nan
+        status[i] = KIND
+        refuse(i, terms, n_flows, by_flows)
 
 
 @kernel(

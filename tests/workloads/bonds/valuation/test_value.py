@@ -149,3 +149,5 @@ def test_treasury_prices_fixed_bonds_alone():
     table = {**GOOD, "yield": np.full(3, 4.0)}
     with pytest.warns(bonds.BondWarning, match="not supported 1"):
         assert bonds.value(table, "yield", "treasury")["status"].tolist() == [0, 0, 10]
+    with pytest.warns(bonds.BondWarning, match="not supported 3"):
+        bonds.value({**table, "frequency": 0}, "yield", "treasury")
