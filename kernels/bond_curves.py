@@ -1,7 +1,7 @@
 """Curves for bonds: discounts from par or zero rates, flows discounted by them, and key-rate durations.
 
-A curve is held as the logarithms of its discounts at nodes, straight lines in time between them, from 0 at time 0; after
-the last node the zero rate stays. Time is in years of 365.25 days from settlement.
+A curve is held as the logarithms of its discounts at nodes, with straight lines in time between them, from 0 at time 0;
+after the last node the zero rate stays. Time is in years of 365.25 days from settlement.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def rate_at(tenors, rates, i, time):
     for k in range(tenors.shape[0]):
         if rates[i, k] == rates[i, k]:
             if tenors[k] <= time:
-                below = k
+                below = np.int64(k)
             elif above < 0:
-                above = k
+                above = np.int64(k)
     if below < 0 and above < 0:
         return np.float64(np.nan)
     if below < 0 or above < 0:

@@ -77,13 +77,19 @@ def periods_left(date, month, day, month_end, step):
 
 
 @inline
-def thirty_days(begin, end):
+def thirty_days_of(first_month, first_day, last_month, last_day):
     """Days of 30/360, bond basis: every month has 30; the 31st is the 30th, as an end only after a 30th or 31st."""
-    first_month, first_day = month_and_day(begin)
-    last_month, last_day = month_and_day(end)
     first_day = 30 if first_day == 31 else first_day
     last_day = 30 if (last_day == 31) & (first_day == 30) else last_day
     return 30 * (last_month - first_month) + last_day - first_day
+
+
+@inline
+def thirty_days(begin, end):
+    """Days of 30/360 between two dates."""
+    first_month, first_day = month_and_day(begin)
+    last_month, last_day = month_and_day(end)
+    return thirty_days_of(first_month, first_day, last_month, last_day)
 
 
 @inline

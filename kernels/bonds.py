@@ -3,7 +3,8 @@
 A bond's flows are its coupons and the redemption, 100. The exponent of a flow is how many coupon periods it is
 discounted by. Where all exponents after the first are one period apart and all coupons after the first are equal, four
 numbers tell everything (`bond_terms`), and prices are closed form; the flows of other bonds are written out
-(`bond_flows`). kernels/bond_yields.py reads both.
+(`bond_flows`). kernels/bond_closed.py reads the
+first, kernels/bond_yields.py the second.
 
 Conventions, by their numbers:
 
@@ -26,16 +27,19 @@ from .bond_dates import (
     EARLIEST,
     THIRTY_360,
     counted_days,
+    date_of,
+    day_within,
     days_in_month,
     days_of_year,
     month_and_day,
     month_before,
     periods_left,
     scheduled,
+    thirty_days_of,
 )
 from .compile import inline, kernel
 
-LEAD, FIRST, LATER, ACCRUED, SCALE = range(5)  # the columns of `terms`
+LEAD, FIRST, LATER, ACCRUED, PERIOD = range(5)  # the rows of `terms`
 N_TERMS = 5
 STREET, QUANTLIB, TREASURY = 0, 1, 2  # conventions
 REDEMPTION = np.float64(100.0)
@@ -123,6 +127,16 @@ def period_at(date, k, month, day, month_end, step, first, irregular, issue, fre
 
 
 @inline
+def whole_period(days, frequency, day_count, convention):
+    """Of a whole period of so many days: the years that its coupon is for, and the periods that it counts as."""
+    f = np.float64(frequency)
+    if (day_count >= ACT_360) | ((day_count == THIRTY_360) & (convention == QUANTLIB)):
+        years = days / days_of_year(day_count)
+        return years, f * years if convention == QUANTLIB else np.float64(1.0)
+    return 1 / f, np.float64(1.0)
+
+
+@inline
 def zero_exponent(date, maturity, month, day, month_end, day_count, convention):
     """Years, compounded once a year, from a date to the maturity of a bond without coupons."""
     if (convention == QUANTLIB) & (day_count != ACT_ACT):
@@ -140,7 +154,7 @@ def zero_exponent(date, maturity, month, day, month_end, day_count, convention):
 
 
 @inline
-def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count):
+def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count, convention):
     """The status of a bond by its columns."""
     if not (coupon == coupon and issue > EARLIEST and maturity > EARLIEST and settlement > EARLIEST):
         return MISSING
@@ -150,7 +164,17 @@ def what_is_wrong(coupon, frequency, issue, maturity, settlement, day_count):
         return FREQUENCY
     if maturity <= settlement:
         return MATURED
+    if convention == TREASURY and frequency == 0:
+        return KIND
     return ISSUE if settlement < issue else VALUED
+
+
+@inline
+def refuse(i, terms, n_flows, by_flows):
+    """Write no terms and no flows for bond i."""
+    n_flows[i], by_flows[i] = 0, False
+    for k in range(N_TERMS):
+        terms[k, i] = np.nan
 
 
 @inline
@@ -172,8 +196,9 @@ def bond_terms(
 ):  # fmt: skip
     """The terms of bond i at its settlement.
 
-    terms[i] = LEAD, the exponent of the first flow, in periods; FIRST and LATER, the first coupon and each later one,
-    where these are equal; ACCRUED interest; SCALE = 100 * periods a year, by which a yield in percent is divided.
+    terms[:, i]: LEAD, the exponent of the first flow, in periods; FIRST and LATER, the first coupon and each later
+    one, where these are equal; ACCRUED interest; PERIOD, a hundredth of a period in years: times a yield in percent it
+    is u.
 
     A frequency of 0 is a bond without coupons, compounded once a year: one flow. A first period that is not a whole one
     is short, or with a first coupon long, by `stub`. Flows on the settlement date are past.
@@ -181,9 +206,10 @@ def bond_terms(
     Reads:   row i alone.
     Inputs:  coupon float64 (n_bonds,), percent a year, of a floating bond that of the current period; frequency int64,
              coupons a year, 0, 1, 2, 4 or 12; issue, maturity, settlement int64, dates; day_count int8, ACT_ACT to
-             ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool; convention int64, a number above.
+             ACT_365; first_coupon and call_date int64, dates, or before EARLIEST where none is given; floating bool;
+             convention int64, a number above.
     State:   status int8 (n_bonds,), VALUED or what is wrong; a bond that comes with another one keeps it.
-    Outputs: terms float64 (n_bonds, N_TERMS); n_flows int64, flows after settlement, with a call between two coupons
+    Outputs: terms float64 (N_TERMS, n_bonds); n_flows int64, flows after settlement, with a call between two coupons
              one more; by_flows bool, whether `bond_flows` has to write them.
     NaN:     a bond that cannot be valued has NaN terms and no flows.
     Source:  ICMA rule 251 (Act/Act); QuantLib 1.44, CashFlows::npv and ActualActual(ISMA, schedule); 31 CFR 356,
@@ -192,46 +218,35 @@ def bond_terms(
     wrong = np.int64(status[i])
     first = np.int64(-1)
     if wrong == VALUED:
-        wrong = what_is_wrong(coupon[i], frequency[i], issue[i], maturity[i], settlement[i], day_count[i])
+        wrong = what_is_wrong(
+            coupon[i], frequency[i], issue[i], maturity[i], settlement[i], day_count[i], convention
+        )  # fmt: skip
     if wrong == VALUED:
         month, day, month_end, step, first, irregular = schedule_of(
             frequency[i], issue[i], maturity[i], first_coupon[i]
         )  # fmt: skip
-        wrong = FIRST_COUPON if first < 0 else VALUED
+        wrong = np.int64(FIRST_COUPON if first < 0 else VALUED)
     status[i] = wrong
-    by_flows[i] = False
-    n_flows[i] = 0
     if wrong != VALUED:
-        for k in range(N_TERMS):
-            terms[i, k] = np.nan
+        refuse(i, terms, n_flows, by_flows)
         return
     f = np.float64(max(frequency[i], 1))
-    terms[i, SCALE] = REDEMPTION * f
+    terms[PERIOD, i] = np.float64(0.01) / f
     called = (call_date[i] > EARLIEST) & (call_date[i] < maturity[i])
     if frequency[i] == 0:
-        terms[i, LEAD] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
-        terms[i, FIRST], terms[i, LATER], terms[i, ACCRUED] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
-        n_flows[i] = 1
+        terms[LEAD, i] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
+        terms[FIRST, i], terms[LATER, i], terms[ACCRUED, i] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
+        n_flows[i], by_flows[i] = 1, False
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
     years, past, left = period_at(
-        settlement[i],
-        k,
-        month,
-        day,
-        month_end,
-        step,
-        first,
-        irregular,
-        issue[i],
-        frequency[i],
-        day_count[i],
+        settlement[i], k, month, day, month_end, step, first, irregular, issue[i], frequency[i], day_count[i],
         convention,
-    )
-    terms[i, LEAD] = left
-    terms[i, FIRST] = coupon[i] * years
-    terms[i, LATER] = coupon[i] / f
-    terms[i, ACCRUED] = coupon[i] * past
+    )  # fmt: skip
+    terms[LEAD, i] = left
+    terms[FIRST, i] = coupon[i] * years
+    terms[LATER, i] = coupon[i] / f
+    terms[ACCRUED, i] = coupon[i] * past
     n = k + 1
     equal = (k == 0) | (equal_periods(month, day, month_end, step, day_count[i], convention) and not floating[i])
     by_flows[i] = called | (n > LONGEST) | (not equal)
@@ -242,9 +257,8 @@ def bond_terms(
             n += 1
     n_flows[i] = n
     if (convention == TREASURY) & (by_flows[i] | (left > np.float64(1.0))):
-        status[i], n_flows[i], by_flows[i] = KIND, 0, False
-        for k in range(N_TERMS):
-            terms[i, k] = np.nan
+        status[i] = KIND
+        refuse(i, terms, n_flows, by_flows)
 
 
 @kernel(
@@ -279,25 +293,17 @@ def bond_flows(
         amount[row], exit[row], date[row] = np.float64(0.0), REDEMPTION, maturity[b]
         return
     k = min(periods_left(settlement[b], month, day, month_end, step), first)
-    years, past, left = period_at(
-        settlement[b],
-        k,
-        month,
-        day,
-        month_end,
-        step,
-        first,
-        irregular,
-        issue[b],
-        frequency[b],
-        day_count[b],
+    years, _, left = period_at(
+        settlement[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b],
         convention,
-    )
+    )  # fmt: skip
     rate, total, before = coupon[b], left, settlement[b]
+    its_month = month - k * step
+    its_day = day_within(its_month, day, month_end)
+    paid = date_of(its_month, its_day)
     while k >= 0:
-        paid = scheduled(month - k * step, day, month_end)
         if (before < call_date[b]) & (call_date[b] < paid):
-            years_to_call, accrued, after = period_at(
+            _, accrued, after = period_at(
                 call_date[b], k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b],
                 convention,
             )  # fmt: skip
@@ -310,10 +316,13 @@ def bond_flows(
             exit[row] = call_price[b]
         if k == 0:
             exit[row] = REDEMPTION
-        row, before, k = row + 1, paid, k - 1
-        if k >= 0:
-            years, past, left = period_at(
-                paid, k, month, day, month_end, step, first, irregular, issue[b], frequency[b], day_count[b], convention
-            )
-            total += left
-            rate = margin[b] if floating[b] else coupon[b]
+        row, before, k, day_before = row + 1, paid, k - 1, its_day
+        its_month += step
+        its_day = day_within(its_month, day, month_end)
+        paid = date_of(its_month, its_day)
+        days = paid - before
+        if day_count[b] == THIRTY_360:
+            days = thirty_days_of(its_month - step, day_before, its_month, its_day)
+        years, left = whole_period(days, frequency[b], day_count[b], convention)
+        total += left
+        rate = margin[b] if floating[b] else coupon[b]

@@ -11,6 +11,7 @@ fraction times 1e15.
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import sys
 from typing import Any
@@ -26,9 +27,14 @@ TYPES = {"clean": "f8", "accrued": "f8", "yield_difference": "f2", "macaulay": "
          "frequency": "i1", "day_count": "i1", "rate": "i2", "coupon": "i2"}  # fmt: skip
 
 
+def quantlib() -> Any:
+    """The module; imported when it is used, as it is an extra of the benchmarks."""
+    return importlib.import_module("QuantLib")
+
+
 def made_bonds(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     """Bonds of all kinds: month ends, short and long first periods, settlement on coupon dates, one flow left."""
-    import QuantLib as ql
+    ql = quantlib()
 
     rows: dict[str, list[int]] = {
         name: []
@@ -68,7 +74,7 @@ def made_bonds(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
 
 def grid(maturity: int, step: int, n: int) -> list[int]:
     """The maturity and the n dates before it, one period apart."""
-    import QuantLib as ql
+    ql = quantlib()
 
     date = _date(maturity)
     month_end = ql.Date.isEndOfMonth(date)
@@ -77,7 +83,7 @@ def grid(maturity: int, step: int, n: int) -> list[int]:
 
 
 def _date(days: int) -> Any:
-    import QuantLib as ql
+    ql = quantlib()
 
     return ql.Date(int(days) + 25_569)  # serial numbers count from 1899-12-30
 
@@ -88,7 +94,7 @@ def _days(date: Any) -> int:
 
 def bond_of(row: dict[str, int]) -> tuple[Any, Any, Any]:
     """QuantLib's bond, day count and frequency of a row."""
-    import QuantLib as ql
+    ql = quantlib()
 
     maturity, issue = _date(row["maturity"]), _date(row["issue"])
     plain = [ql.ActualActual(ql.ActualActual.ISMA), ql.Thirty360(ql.Thirty360.BondBasis), ql.Actual360(),
@@ -109,7 +115,7 @@ def bond_of(row: dict[str, int]) -> tuple[Any, Any, Any]:
 
 def valued(bonds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What QuantLib says of bonds at their yield; the yield is that of the price it says."""
-    import QuantLib as ql
+    ql = quantlib()
 
     results: dict[str, list[float]] = {name: [] for name in OUTPUTS}
     for k in range(len(bonds["coupon"])):

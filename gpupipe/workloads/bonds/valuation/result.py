@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     import pyarrow
 
@@ -27,6 +25,7 @@ class Valuation(Mapping[str, Any]):
     columns: float64, but for status, int8, and workout, datetime64[D] (int64 days on a GPU).
     problems: how many bonds have each status other than "valued".
 
+    >>> import numpy as np
     >>> valuation = Valuation({"clean": np.array([99.5, np.nan]), "status": np.array([0, 2], np.int8)})
     >>> valuation["clean"][0], valuation.problems
     (np.float64(99.5), {'maturity at or before settlement': 1})
