@@ -15,16 +15,17 @@ from gpupipe.data import HEADER
 from gpupipe.dataset import window_summary
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
-from gpupipe.report import charts, kept_returns, sentences
+from gpupipe.report import bond_words, charts, kept_returns, sentences
 from gpupipe.report.agent_learning import learning_curves
 from gpupipe.report.agent_positions import positions
 from gpupipe.report.agent_savings import savings
 from gpupipe.report.agent_sealed import dates_of_tests, drawdowns, lead_sentence, sealed_tests, verdict_sentence
+from gpupipe.report.bond_page import bond_sections
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, titles_in_sentences, to_percent
-from gpupipe.report.group_words import in_symbols
+from gpupipe.report.group_words import in_bonds, in_symbols, of_bonds
 from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.loss_curves import FILE as HISTORY
 from gpupipe.report.loss_curves import loss_curves
@@ -55,6 +56,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         verdict(whole),
         warnings(out, whole, events),
         signals(out, whole) if calls else None,
+        *bond_sections(out, whole, log),
         sealed_tests(out, whole),
         drawdowns(out, whole),
         positions(out, whole),
@@ -83,6 +85,8 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         skipped(whole),
     ]
     shown = [section for section in sections if section is not None]
+    if whole.get("bonds"):
+        return list(map(in_bonds, shown))
     by_symbol = group_by_of(read_manifest(out) or {}) == "symbol"
     return list(map(in_symbols, shown)) if by_symbol else shown
 
@@ -110,12 +114,12 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
         )
     if sentence := lead_sentence(whole):
         text.append(sentence)
-    return text
+    return [*map(of_bonds, text), *bond_words.lead(whole)] if whole.get("bonds") else text
 
 
 def verdict(whole: Mapping[str, Any]) -> Section | None:
     """Sentences on baselines, skill and stacking, or on the sealed tests of an agent; None where there are none."""
-    text = [verdict_sentence(whole), summary_sentence(whole.get("returns") or {})]
+    text = [verdict_sentence(whole), summary_sentence(whole.get("returns") or {}), *bond_words.verdict_lines(whole)]
     if whole["models"]:
         titles = titles_in_sentences(whole)
         n_sectors = len({row["sector"] for row in whole["models"]})

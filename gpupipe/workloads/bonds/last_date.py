@@ -61,8 +61,9 @@ def curves(values: Mapping[str, Found]) -> dict[str, np.ndarray]:
 def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str, np.ndarray]:
     """A row for each bond with a yield on the last date.
 
-    bond, grade, rating, type: texts.  years: to maturity.  yield: percent.  fitted: percent, the yield of the grade's
-    Nelson-Siegel-Svensson curve at the bond's years.  value: percent of par, the dirty price.  modified: years.
+    bond, grade, rating, type: texts.  rating_rank: int64, see `ratings.RANKS`.  years: to maturity.  yield: percent.
+    fitted: percent, the yield of the grade's Nelson-Siegel-Svensson curve at the bond's years.
+    value: percent of par, the dirty price.  modified: years.
     key_rate_m1, ...: years, as `bonds.key_rate_durations`, at the quoted price; without a curve they are left out.
     var, cvar: of its value, at the first level of the tail risk.
     """
@@ -76,6 +77,7 @@ def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str
         "bond": np.asarray(panel.symbols, object)[symbol],
         "grade": grades_of(rating),
         "rating": np.asarray([LETTERS[int(rank)] for rank in rating], object),
+        "rating_rank": rating,
         "type": np.asarray(panel.attributes["type"], object)[symbol],
         "years": found["years"][rows],
         "yield": fair["yield"][rows],

@@ -13,13 +13,11 @@ from gpupipe.pipeline.workload import JobContext
 from gpupipe.store.content_store import dump_json
 from gpupipe.workloads.bonds import last_date, recipe, signals
 from gpupipe.workloads.bonds.found import Found
-from gpupipe.workloads.bonds.ratings import RANKS
 from gpupipe.workloads.bonds.steps import regimes
 
 FOLDER = "bonds"
 SIGNALS, PREDICTIONS, DATES, CURVES, RISK, LOSSES, LOADINGS = (
-    f"{FOLDER}/{name}.parquet"
-    for name in ("signals", "predictions", "dates", "curves", "risk", "losses", "loadings")
+    f"{FOLDER}/{name}.parquet" for name in ("signals", "predictions", "dates", "curves", "risk", "losses", "loadings")
 )
 INTERVALS = f"{FOLDER}/intervals.json"
 MODEL_STEPS = (*recipe.MODELS, "tuning")
@@ -91,15 +89,16 @@ def _steps(context: JobContext) -> list[dict[str, Any]]:
 
 def _fit(model: Found) -> dict[str, Any]:
     """What a model is: its family, its loss on validation, the trees or rounds or epochs that it kept."""
-    kept = {name: model.facts[name] for name in ("trees", "rounds", "epochs", "depth", "weights") if name in model.facts}
+    names = ("trees", "rounds", "epochs", "depth", "weights")
+    kept = {name: model.facts[name] for name in names if name in model.facts}
     return {"kind": model.facts["kind"], "columns": len(model.facts["columns"]),
             "validation_loss": model.facts["validation_loss"], **kept}  # fmt: skip
 
 
 def _tail_risk(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of tail risk with ratings by their letters."""
-    letters = {str(rank): name for name, rank in RANKS.items()}
-    return {**facts, "rating": {letters[str(rank)]: tail for rank, tail in facts["rating"].items()}}
+    by_rating = facts.get("rating", {})
+    return {**facts, "rating": {last_date.LETTERS[int(rank)]: tail for rank, tail in by_rating.items()}}
 
 
 def _loadings(factors: Found) -> dict[str, Any]:
