@@ -24,7 +24,7 @@ def models_and_baselines(whole: Row) -> Section | None:
     if not bonds:
         return None
     measured = bonds["measured"]
-    references = [row["model"] for row in measured if row["kind"] == "baseline"]
+    references = bond_words.baselines(bonds)
     points = [
         {"panel": f"over {reference}", "model": row["model"], "skill": row["skill"],
          **dict(zip(("low", "gain", "high"), map(to_percent, row["gain_over"][reference]), strict=True))}

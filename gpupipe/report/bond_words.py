@@ -68,11 +68,20 @@ def verdict_lines(whole: Row) -> list[str]:
 def verdict(bonds: Row) -> str:
     """Whether the chosen model is better than the baselines on the sealed test."""
     row = _chosen(bonds)
-    gains = ", ".join(f"{name} {gain(ends)} %" for name, ends in row["gain_over"].items())
+    gains = ", ".join(f"{name} {gain(row['gain_over'][name])} %" for name in baselines(bonds))
     return (
         f"The model {bonds['chosen']}, chosen on validation, predicts the next spread {_FOUND[row['skill']]}: gain in "
         f"squared error over {gains}, on {row['rows']:,} sealed quotes of issuers that it was not trained on"
     )
+
+
+def baselines(bonds: Row) -> list[str]:
+    """The names of the baselines, in the order in which they were measured.
+
+    >>> baselines({"measured": [{"model": "last spread", "kind": "baseline"}, {"model": "basic", "kind": "model"}]})
+    ['last spread']
+    """
+    return [row["model"] for row in bonds["measured"] if row["kind"] == "baseline"]
 
 
 def gain_sentence(bonds: Row) -> str:
@@ -126,7 +135,7 @@ def drift(bonds: Row) -> str:
     named = ", ".join(f"{name} {known[name]:.2f}" for name in worst)
     most = f"; most in {named}" if named else ""
     return (
-        f"Drift from training to test: {found['inputs_drifted']:.0%} of the inputs (PSI above 0.2{most}); "
+        f"Drift from training to test: {100 * found['inputs_drifted']:.0f} % of the inputs (PSI above 0.2{most}); "
         f"tuned anew: {found['benchmark']}"
     )
 
