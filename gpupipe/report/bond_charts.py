@@ -25,10 +25,11 @@ TAILS = {"VaR 95 %": ("var(--m1)", "circle"), "CVaR 95 %": ("var(--m2)", "diamon
 STEP = 18  # height in pixels of a row of a chart of many rows
 
 
-def scatter(rows: Rows, titles: tuple[str, str]) -> dict[str, Any]:
+def scatter(rows: Rows, titles: tuple[str, str], level: bool = False) -> dict[str, Any]:
     """Points with the line y = x: a panel for each pair of figures.
 
     rows: "panel", "x", "y", "kind" (of POINTS), "bond" (its name, or another text).  titles: of both axes.
+    level: the line y = 0 instead.
     """
     alt = _alt()
     kinds = [kind for kind in POINTS if any(row["kind"] == kind for row in rows)]
@@ -36,7 +37,8 @@ def scatter(rows: Rows, titles: tuple[str, str]) -> dict[str, Any]:
         alt.X("x:Q", title=titles[0], scale=alt.Scale(zero=False), axis=_few(alt)),
         alt.Y("y:Q", title=titles[1], scale=alt.Scale(zero=False), axis=_few(alt)),
     )
-    equal = alt.Chart().mark_line(color="var(--dim)", strokeDash=[4, 3]).encode(x=x, y=alt.Y("x:Q", title=titles[1]))
+    diagonal = alt.Chart().mark_line(color="var(--dim)", strokeDash=[4, 3])
+    equal = diagonal.encode(x=x, y=alt.datum(0) if level else alt.Y("x:Q", title=titles[1]))
     legend = None if len(kinds) == 1 else _shapes(alt)
     points = alt.Chart().mark_point(filled=True).encode(
         x=x, y=y,
@@ -71,7 +73,7 @@ def intervals(rows: Rows) -> dict[str, Any]:
                         scale=alt.Scale(domain=sides, range=[POINTS[side][1] for side in sides])),
         tooltip=["bond:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("spread", "fair", "low", "high"))],
     )  # fmt: skip
-    return _wide(alt, [span, fair, quote], alt.Step(STEP))
+    return _wide(alt, [span, fair, quote], STEP * len(rows))
 
 
 def gains(rows: Rows) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def stability(rows: Rows, marks: Sequence[float]) -> dict[str, Any]:
         tooltip=["input:N", alt.Tooltip("psi:Q", format=".3f"), alt.Tooltip("ks:Q", format=".3f")],
     )  # fmt: skip
     lines = alt.Chart(alt.Data(values=[{"at": at} for at in marks])).mark_rule(color="var(--text)", strokeDash=[4, 3])
-    return _wide(alt, [chart, lines.encode(x=alt.X("at:Q", scale=scale))], alt.Step(STEP))
+    return _wide(alt, [chart, lines.encode(x=alt.X("at:Q", scale=scale))], STEP * len(rows))
 
 
 def losses(bars: Rows, marks: Rows) -> dict[str, Any]:
@@ -245,7 +247,7 @@ def steps(bars: Rows, edges: Rows, names: Sequence[str], groups: Sequence[str]) 
     )  # fmt: skip
     lines = alt.Chart(alt.Data(values=list(edges))).mark_rule(color="var(--base)")
     needs = lines.encode(x=alt.X("end:Q", title="seconds since the start"), x2="begin:Q", y=y, y2="then:N")
-    return _wide(alt, [needs, drawn], alt.Step(20))
+    return _wide(alt, [needs, drawn], ROW * len(names))
 
 
 def _is_one_of(*kinds: str) -> str:
@@ -261,7 +263,7 @@ def _facets(
     return {**spec, "columns": min(columns, len({row["panel"] for row in rows}))}
 
 
-def _wide(alt: Any, layers: Sequence[Any], height: Any) -> dict[str, Any]:
+def _wide(alt: Any, layers: Sequence[Any], height: int) -> dict[str, Any]:
     """One chart over the width of the page."""
     chart: dict[str, Any] = alt.layer(*layers).properties(width="container", height=height).to_dict()
     return chart

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpupipe.report import bond_charts, bond_words
 from gpupipe.report.bond_charts import CHEAP, FAIR, QUOTE, RICH, TENTH
-from gpupipe.report.page import Figure, Section, Table
+from gpupipe.report.page import Figure, Section, Shown, Table
 
 Row = Mapping[str, Any]
 SIGNALS, PREDICTIONS = "bonds/signals.parquet", "bonds/predictions.parquet"  # in OUT, written by the workload
@@ -18,9 +18,8 @@ MOST_POINTS = 800  # of a panel of a scatter chart
 MOST_BONDS = 15  # cheap ones and rich ones of the chart of intervals
 MOST_ROWS = 100  # of the table of rich and cheap bonds, of each kind
 COLUMNS = [
-    ("bond", False), ("issuer", False), ("rating", False), ("clean price", True), ("fair price", True),
-    ("difference", True), ("yield, %", True), ("spread, %", True), ("fair spread, %", True), ("from", True),
-    ("to", True), ("modified duration", True), ("", False),
+    ("bond", False), ("", False), ("issuer", False), ("rating", False), ("clean price", True), ("fair price", True),
+    ("spread, %", True), ("fair spread, %", True), ("yield, %", True), ("modified duration", True),
 ]  # fmt: skip
 
 
@@ -46,6 +45,8 @@ def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
     caption = f"Quoted and fair, price and spread; dashed: both equal{_of_all(len(shown), len(rows), 'bonds')}"
     return Section("Fair values", text, [
         Figure(caption, bond_charts.scatter(points, ("quoted", "fair"))),
+        Figure("Fair less quoted spread: what the model expects of each bond, by its quoted spread",
+               bond_charts.scatter(_expected(shown), ("quoted spread, %", "fair less quoted, bp"), level=True)),
     ])  # fmt: skip
 
 
@@ -170,15 +171,25 @@ def is_known(row: Row, *names: str) -> bool:
     return all(row[name] is not None and bool(np.isfinite(row[name])) for name in names)
 
 
+def _expected(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The change of the spread that the model expects of each bond, in basis points."""
+    return [
+        {"panel": "expected change", "x": row["spread"], "y": 100 * (row["fair_spread"] - row["spread"]),
+         "kind": row["signal"], "bond": row["bond"]}
+        for row in rows
+    ]  # fmt: skip
+
+
 def _interval(row: Row) -> dict[str, Any]:
     ends = {"fair": row["fair_spread"], "low": row["fair_low"], "high": row["fair_high"]}
     return {"bond": f"{row['bond']} ({row['rating']})", "spread": row["spread"], **ends, "signal": row["signal"]}
 
 
 def _row(row: Row) -> list[Any]:
-    names = ("bond", "issuer", "rating", "clean", "fair_clean", "difference", "yield", "spread", "fair_spread",
-             "fair_low", "fair_high", "modified", "signal")  # fmt: skip
-    return [row[name] for name in names]
+    texts, figures = ("bond", "signal", "issuer", "rating"), ("clean", "fair_clean", "spread")
+    fair, low, high = (row[name] for name in ("fair_spread", "fair_low", "fair_high"))
+    interval = Shown(fair, f"{fair:.3f} [{low:.3f}, {high:.3f}]") if is_known(row, "fair_low", "fair_high") else fair
+    return [*(row[name] for name in (*texts, *figures)), interval, row["yield"], row["modified"]]
 
 
 def _of_all(shown: int, n: int, what: str) -> str:

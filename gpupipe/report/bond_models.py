@@ -31,10 +31,10 @@ def models_and_baselines(whole: Row) -> Section | None:
         for reference in references for row in measured if row["kind"] == "model"
     ]  # fmt: skip
     columns = [("", False), ("RMSE, bp", True), *((f"over {name}, %", True) for name in references),
-               ("rank correlation", True), ("", False)]  # fmt: skip
+               ("rank corr.", True), ("", False)]  # fmt: skip
     table: list[list[Any]] = [
         [row["model"] + (", chosen" if row["model"] == bonds["chosen"] else ""), row["rmse_bp"],
-         *(_gain(row["gain_over"][name]) for name in references), row.get("rank_correlation"),
+         *(_gain(row["gain_over"][name], row["kind"] == "model") for name in references), row.get("rank_correlation"),
          row.get("skill", "baseline")]
         for row in measured
     ]  # fmt: skip
@@ -119,8 +119,10 @@ def _by_step(bonds: Row, key: str) -> list[tuple[str, Any]]:
     return [(step["name"], bonds[key][step["name"]]) for step in bonds["steps"] if step["name"] in bonds[key]]
 
 
-def _gain(ends: Any) -> Shown | None:
-    return None if ends[1] is None else Shown(ends[1], bond_words.gain(ends))
+def _gain(ends: Any, interval: bool) -> Shown | None:
+    """A gain as a cell, with its interval or without."""
+    shown = ends if interval else (None, ends[1], None)
+    return None if ends[1] is None else Shown(ends[1], bond_words.gain(shown))
 
 
 def _kept(fit: Row) -> str:

@@ -39,7 +39,7 @@ def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
         {"panel": panel, "group": name, "what": what, "loss": 100 * of[MEASURES[what]]}
         for panel, found in groups.items() for name, of in found.items() for what in bond_charts.TAILS
     ]  # fmt: skip
-    columns = [("", False), ("", False), *((f"{name}, %", True) for name in MEASURES)]
+    columns = [("", False), ("", False), *((name, True) for name in MEASURES)]
     table = [
         [panel, name, *(100 * of[measure] for measure in MEASURES.values())]
         for panel, found in groups.items() for name, of in found.items()
