@@ -48,9 +48,10 @@ def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
         is_model = row["kind"] == "model"
         ends = [row["gain_over"][name] for name in REFERENCES]
         gains = [bond_words.gain(of if is_model else (None, of[1], None)) for of in ends]
+        name = SHORT.get(row["model"], row["model"]) + (" *" if row["model"] == bonds["chosen"] else "")
         table.add_row(
-            SHORT.get(row["model"], row["model"]) + (" *" if row["model"] == bonds["chosen"] else ""), _number(row["rmse_bp"], 1), *gains,
-            _number(row.get("rank_correlation"), 2), row["skill"] if is_model else "baseline",
+            name, _number(row["rmse_bp"], 1), *gains, _number(row.get("rank_correlation"), 2),
+            row["skill"] if is_model else "baseline",
         )  # fmt: skip
     print_whole(to, table)
     to.print("* chosen on validation; gains in squared error, with 95 % intervals by blocks of dates", style="dim")

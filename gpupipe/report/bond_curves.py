@@ -17,8 +17,8 @@ Row = Mapping[str, Any]
 CURVES, RISK = "bonds/curves.parquet", "bonds/risk.parquet"  # in OUT, written by the workload
 KEY_RATE = "key_rate_"  # before the tenor, in the names of columns
 ALL = "all bonds"
-FIT = [("", False), ("bonds, or tenors", True), ("RMSE of the fit, basis points", True),
-       ("largest residual, basis points", True), ("mean yield, %", True)]  # fmt: skip
+FIT = [("", False), ("bonds, or tenors", True), ("RMSE of the fit, bp", True),
+       ("largest residual, bp", True), ("mean yield, %", True)]  # fmt: skip
 
 
 def curve_fit(out: pathlib.Path, whole: Row) -> Section | None:

@@ -71,9 +71,11 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
     if listed:
         more = _of_all(len(listed), sum(map(len, found.values())), "rich and cheap bonds")
         parts.append(Table(f"Rich and cheap bonds{more}", COLUMNS, [_row(row) for row in listed], digits=3))
-    nearest = [row for row in rows if row["signal"] == FAIR][:MOST_ROWS]
-    if nearest:
-        caption = f"Other bonds, furthest from fair first{_of_all(len(nearest), len(rows) - len(listed), 'bonds')}"
+    within = [row for row in rows if row["signal"] == FAIR]
+    if within:
+        nearest = within[:MOST_ROWS]
+        more = _of_all(len(nearest), len(within), "bonds")
+        caption = f"Bonds within their intervals, furthest from fair first{more}"
         parts.append(Table(caption, COLUMNS, [_row(row) for row in nearest], digits=3, folded=True))
     return Section("Rich and cheap bonds", text, parts)
 

@@ -99,7 +99,7 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
     about_data, split = whole["data"], whole["split"]
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
-    symbols = f"{about_data['symbols']} symbol{'' if about_data['symbols'] == 1 else 's'}"
+    symbols = f"{about_data['symbols']:,} symbol{'' if about_data['symbols'] == 1 else 's'}"
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
     models = f"{whole['n_models']} of {whole['n_models_wanted']} models from " if whole["n_models_wanted"] else ""
     text = [
