@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.panel import Panel
+from gpupipe.runtime.device import pick
 from gpupipe.workloads.bonds import recipe, schema
 from gpupipe.workloads.bonds.baselines import FEWEST, GRADES, SVENSSON, svensson
 from gpupipe.workloads.bonds.found import Found
@@ -68,11 +69,8 @@ def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str
     var, cvar: of its value, at the first level of the tail risk.
     """
     found, fair, tail = values[recipe.ROWS], values[recipe.VALUES], values["tail_risk"]
-    rows = tail["row"]
-    to_host = panel.device.to_host
-    symbol = to_host(panel.symbol_of_row)[rows]
-    rating = found["rating"][rows]
-    clean = to_host(panel.columns["clean"])[rows]
+    panel, rows = panel.to(pick("cpu")), tail["row"]  # one date is too few bonds for a device
+    symbol, rating, clean = panel.symbol_of_row[rows], found["rating"][rows], panel.columns["clean"][rows]
     return {
         "bond": np.asarray(panel.symbols, object)[symbol],
         "grade": grades_of(rating),
@@ -95,6 +93,7 @@ def key_rates(
 ) -> dict[str, np.ndarray]:
     """Key-rate durations of rows on the last date's par curve, float64 (n_rows,) in years, by name of the column.
 
+    panel: on the host.  clean: float64 (n_rows,), percent of par.
     The spread that makes the curve's price the quoted one, `clean`, stays. Floating bonds are valued as such: their
     coupons follow the curve.
     """
@@ -104,7 +103,7 @@ def key_rates(
     if not len(rows) or not np.isfinite(rates).any():
         return {}
     curve = Curve(found["tenor_years"], rates)
-    types = np.asarray(panel.attributes["type"])[panel.device.to_host(panel.symbol_of_row)[rows]]
+    types = np.asarray(panel.attributes["type"])[panel.symbol_of_row[rows]]
     table = {**schema.bond_table(panel, rows), "type": types, "clean": clean}
     spread = value(table, given="clean", convention=convention, curve=curve, errors="ignore")["spread"]
     made = key_rate_durations({**table, "spread": spread}, curve, convention, errors="ignore")
