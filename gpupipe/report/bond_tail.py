@@ -47,8 +47,9 @@ def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
     text = [
         f"{bond_words.of_kind(whole['data'])}{bond_words.tail_risk(bonds)}.",
         "Each bond is valued again at its yield plus the change that the par curve and the spread of its issuer had on "
-        "a past date. Issuers move together as they did on that date; independent, each moves as on another. VaR is the quantile of the losses of equal par "
-        "of each bond; CVaR is the mean of the losses from there on. Defaults count only as far as they moved spreads.",
+        "a past date. Issuers move together as they did on that date; independent, each moves as on a date of its own. "
+        "VaR is the quantile of the losses of equal par of each bond; CVaR is the mean of the losses from there on. "
+        "Defaults count only as far as they moved spreads.",
     ]
     parts: list[Any] = _distribution(out, risk)
     parts += [
