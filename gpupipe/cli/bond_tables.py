@@ -30,8 +30,11 @@ def show(to: Console, whole: Mapping[str, Any], out: str, most: int) -> None:
 
     bonds = whole["bonds"]
     show_models(to, bonds)
-    for sentence in (*bond_words.verdict_lines(whole), f"{bond_words.drift(bonds)}."):
-        to.print(sentence)
+    for sentence in (
+        bond_words.market(whole["data"]), *bond_words.verdict_lines(whole), f"{bond_words.drift(bonds)}.",
+    ):  # fmt: skip
+        if sentence:
+            to.print(sentence)
     show_signals(to, pq.read_table(pathlib.Path(out) / results.SIGNALS), most, whole["data"])
     to.print(bond_words.skill_of_signals(bonds))
     SummaryTables(to, dict(whole), names_of(()), ()).show_time()

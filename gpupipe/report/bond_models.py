@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpupipe.report import bond_charts, bond_words
@@ -54,6 +54,21 @@ def models_and_baselines(whole: Row) -> Section | None:
         caption = "Gain in squared error over each baseline, with 95 % intervals by blocks of dates; hollow: no skill"
         parts.insert(0, Figure(caption, bond_charts.gains(shown)))
     return Section("Models and baselines", text, parts)
+
+
+def compared_models(names: Sequence[str], wholes: Sequence[Row]) -> list[Section]:
+    """Gains of two runs of bonds side by side; none where one has no bonds.  names: their titles on the page."""
+    if not all(whole.get("bonds") for whole in wholes):
+        return []
+    runs = [whole["bonds"] for whole in wholes]
+    found = [{row["model"]: row["gain_over"] for row in bonds["measured"]} for bonds in runs]
+    models = [row["model"] for row in runs[0]["measured"] if row["kind"] == "model"]
+    table: list[list[Any]] = [
+        [reference, model, *(_gain(gains[model][reference], True) for gains in found)]
+        for reference in bond_words.baselines(runs[0]) for model in models
+    ]  # fmt: skip
+    columns = [("over", False), ("model", False), *((name, True) for name in names)]
+    return [Section("Gains of models of bonds", [], [Table("Gain in squared error, %", columns, table)])]
 
 
 def searches(whole: Row) -> Section | None:

@@ -57,12 +57,22 @@ def lead(whole: Row) -> list[str]:
     return [line for line in (market(whole["data"]), found) if line]
 
 
+def dates_of_test(whole: Row) -> str:
+    """The first and the last date of the sealed test of bonds; empty without bonds.  whole: the summary.
+
+    >>> dates_of_test({"bonds": {"split": {"test_from": "2016-07-29", "test_to": "2017-12-29"}}}), dates_of_test({})
+    ('2016-07-29 to 2017-12-29', '')
+    """
+    bonds = whole.get("bonds")
+    return f"{bonds['split']['test_from']} to {bonds['split']['test_to']}" if bonds else ""
+
+
 def verdict_lines(whole: Row) -> list[str]:
     """What came of a run, each a whole sentence; empty without bonds.  whole: the summary."""
     bonds = whole.get("bonds")
     if not bonds:
         return []
-    return [line for line in (market(whole["data"]), f"{verdict(bonds)}.", f"{tail_risk(bonds)}.") if line]
+    return [f"{verdict(bonds)}.", f"{tail_risk(bonds)}."]
 
 
 def verdict(bonds: Row) -> str:

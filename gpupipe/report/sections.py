@@ -20,6 +20,7 @@ from gpupipe.report.agent_learning import learning_curves
 from gpupipe.report.agent_positions import positions
 from gpupipe.report.agent_savings import savings
 from gpupipe.report.agent_sealed import dates_of_tests, drawdowns, lead_sentence, sealed_tests, verdict_sentence
+from gpupipe.report.bond_models import compared_models
 from gpupipe.report.bond_page import bond_sections
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
@@ -159,14 +160,16 @@ def comparison_sections(names: Sequence[str], wholes: Sequence[Mapping[str, Any]
         Table("Settings that differ" if differing else "No setting differs", columns, differing),
     ])  # fmt: skip
     gains = [_compared_gains(names, wholes)] if any(whole["averages"] for whole in wholes) else []
+    gains += compared_models(names, wholes)
     return [runs, *gains, *verdicts]
 
 
 def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Rows of a name and a cell for each run."""
+    rows = of_bonds("bars") if all(whole.get("bonds") for whole in wholes) else "bars"
     cells: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "data": lambda whole: whole["data"].get("data_hash", "")[:12],
-        "bars": lambda whole: f"{whole['data']['rows_kept']:,}",
+        rows: lambda whole: f"{whole['data']['rows_kept']:,}",
         "sealed test": _test_dates,
         "models": lambda whole: whole["n_models"],
         "seconds": lambda whole: f"{whole['elapsed_s']:.1f}",
@@ -177,9 +180,11 @@ def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 
 
 def _test_dates(whole: Mapping[str, Any]) -> str:
-    """The dates of the sealed test; empty for a split without dates, unless an agent's sealed tests have some."""
+    """The dates of the sealed test; empty for a split without dates, unless an agent or bonds have some."""
     split = whole["split"]
-    return f"{split['test_from']} to {split['test_to']}" if split else dates_of_tests(whole)
+    if split:
+        return f"{split['test_from']} to {split['test_to']}"
+    return dates_of_tests(whole) or bond_words.dates_of_test(whole)
 
 
 def _compared_gains(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -> Section:

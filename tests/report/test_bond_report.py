@@ -143,6 +143,15 @@ def test_without_a_log_steps_are_a_table_alone(whole):
     }
 
 
+def test_two_runs_are_compared(out, whole, tmp_path):
+    path = report.compare(out, out, tmp_path / "compared.html")
+    content = html.unescape(path.read_text())
+    assert ">Gains of models of bonds</h2>" in content and bond_words.dates_of_test(whole) in content
+    assert bond_models.compared_models(("a", "b"), (whole, {"models": []})) == []
+    (section,) = bond_models.compared_models(("a", "b"), (whole, whole))
+    assert len(section.parts[0].rows) == 18 and all(row[2] == row[3] for row in section.parts[0].rows)
+
+
 def test_a_summary_without_bonds_has_none_of_the_sections(out):
     assert not any(bond_sections(out, {"models": []}, None))
     assert bond_words.lead({}) == bond_words.verdict_lines({}) == []
