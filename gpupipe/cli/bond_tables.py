@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ISSUER_WIDTH = 26  # columns of an issuer's name; longer ones are cut short
-SHORT = {"Nelson-Siegel-Svensson": "Svensson curve"}  # names of rows
 # Headings of the baselines, in two lines.
 REFERENCES = {
     "last spread": "over last\nspread, %", "rating mean": "over rating\nmean, %",
@@ -51,7 +50,7 @@ def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
         is_model = row["kind"] == "model"
         ends = [row["gain_over"][name] for name in REFERENCES]
         gains = [bond_words.gain(of if is_model else (None, of[1], None)) for of in ends]
-        name = SHORT.get(row["model"], row["model"]) + (" *" if row["model"] == bonds["chosen"] else "")
+        name = bond_words.SHORT.get(row["model"], row["model"]) + (" *" if row["model"] == bonds["chosen"] else "")
         table.add_row(
             name, _number(row["rmse_bp"], 1), *gains, _number(row.get("rank_correlation"), 2),
             row["skill"] if is_model else "baseline",

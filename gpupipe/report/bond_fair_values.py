@@ -19,7 +19,7 @@ MOST_BONDS = 15  # cheap ones and rich ones of the chart of intervals
 MOST_ROWS = 100  # of the table of rich and cheap bonds, of each kind
 COLUMNS = [
     ("bond", False), ("", False), ("issuer", False), ("rating", False), ("clean price", True), ("fair price", True),
-    ("spread, %", True), ("fair spread, %", True), ("yield, %", True), ("modified duration", True),
+    ("spread, %", True), ("fair spread, %", True), ("yield, %", True), ("duration", True),
 ]  # fmt: skip
 
 

@@ -30,12 +30,13 @@ def models_and_baselines(whole: Row) -> Section | None:
          **dict(zip(("low", "gain", "high"), map(to_percent, row["gain_over"][reference]), strict=True))}
         for reference in references for row in measured if row["kind"] == "model"
     ]  # fmt: skip
-    columns = [("", False), ("", False), ("RMSE, bp", True), *((f"over {name}, %", True) for name in references),
-               ("rank correlation", True)]  # fmt: skip
+    gains = [(f"over {bond_words.SHORT.get(name, name)}, %", True) for name in references]
+    columns = [("", False), ("", False), ("RMSE, bp", True), *gains, ("rank correlation", True)]
+    names = {row["model"]: bond_words.SHORT.get(row["model"], row["model"]) for row in measured}
+    names[bonds["chosen"]] += ", chosen"
     table: list[list[Any]] = [
-        [row["model"] + (", chosen" if row["model"] == bonds["chosen"] else ""), row.get("skill", "baseline"),
-         row["rmse_bp"], *(_gain(row["gain_over"][name], row["kind"] == "model") for name in references),
-         row.get("rank_correlation")]
+        [names[row["model"]], row.get("skill", "baseline"), row["rmse_bp"],
+         *(_gain(row["gain_over"][name], row["kind"] == "model") for name in references), row.get("rank_correlation")]
         for row in measured
     ]  # fmt: skip
     first = measured[0]

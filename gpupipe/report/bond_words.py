@@ -9,6 +9,7 @@ from gpupipe.evaluation.block_bootstrap import NO_SKILL, NOT_KNOWN, SKILL
 
 Row = Mapping[str, Any]
 SIMULATED = "simulated"  # the kind of the data report of a market without real quotes
+SHORT = {"Nelson-Siegel-Svensson": "Svensson curve"}  # names of baselines in tables
 _FOUND = {SKILL: "with skill", NO_SKILL: "without skill", NOT_KNOWN: "and whether with skill is not known"}
 
 
