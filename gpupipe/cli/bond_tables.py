@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+ISSUER_WIDTH = 26  # columns of an issuer's name; longer ones are cut short
+# Headings of the baselines, in two lines.
+REFERENCES = {
+    "last spread": "over last\nspread, %", "rating mean": "over rating\nmean, %",
+    "Nelson-Siegel-Svensson": "over Svensson\ncurve, %",
+}  # fmt: skip
 
 
 def show(to: Console, whole: Mapping[str, Any], out: str, most: int) -> None:
@@ -20,70 +28,85 @@ def show(to: Console, whole: Mapping[str, Any], out: str, most: int) -> None:
     from gpupipe.workloads.bonds import results
 
     bonds = whole["bonds"]
-    _show_models(to, bonds)
-    for sentence in (bond_words.verdict(bonds), bond_words.tail_risk(bonds), bond_words.drift(bonds)):
-        to.print(sentence)
-    show_signals(to, pq.read_table(pathlib.Path(out) / results.SIGNALS), most)
+    show_models(to, bonds)
+    for sentence in (
+        bond_words.market(whole["data"]), *bond_words.verdict_lines(whole), f"{bond_words.drift(bonds)}.",
+    ):  # fmt: skip
+        if sentence:
+            to.print(sentence)
+    show_signals(to, pq.read_table(pathlib.Path(out) / results.SIGNALS), most, whole["data"])
+    to.print(bond_words.skill_of_signals(bonds))
     SummaryTables(to, dict(whole), names_of(()), ()).show_time()
-    to.print(f"{out}/{results.FOLDER}: signals, predictions and dates (Parquet), models/*")
+    to.print(f"{out}/{results.FOLDER}: signals, predictions, dates, risk, ... (Parquet), models/*")
 
 
-def _show_models(to: Console, bonds: Mapping[str, Any]) -> None:
-    """A row for each model and baseline, on the sealed test."""
-    table = _table("next spread, sealed test")
-    table.add_column("", no_wrap=True)
-    references = {"last spread": "last", "rating mean": "rating", "Nelson-Siegel-Svensson": "Svensson"}
-    for heading in ("RMSE, bp", *(f"over {name}, %" for name in references.values()), "rank corr.", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
+def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
+    """A row for each model and baseline, on the sealed test; of baselines no intervals."""
+    from gpupipe.cli.tables import figures_table, print_whole
+    from gpupipe.report import bond_words
+
+    table = figures_table(("next spread,\nsealed test",), ("RMSE,\nbp", *REFERENCES.values(), "rank\ncorr.", ""))
     for row in bonds["measured"]:
-        gains = [_interval(row["gain_over"][name]) for name in references]
-        correlation = row.get("rank_correlation")
+        is_model = row["kind"] == "model"
+        ends = [row["gain_over"][name] for name in REFERENCES]
+        gains = [bond_words.gain(of if is_model else (None, of[1], None)) for of in ends]
+        name = bond_words.SHORT.get(row["model"], row["model"]) + (" *" if row["model"] == bonds["chosen"] else "")
         table.add_row(
-            row["model"] + (" *" if row["model"] == bonds["chosen"] else ""), f"{row['rmse_bp']:.1f}", *gains,
-            "-" if correlation is None else f"{correlation:.2f}", row.get("skill", "baseline"),
+            name, _number(row["rmse_bp"], 1), *gains, _number(row.get("rank_correlation"), 2),
+            row["skill"] if is_model else "baseline",
         )  # fmt: skip
-    to.print(table)
+    print_whole(to, table)
+    to.print("* chosen on validation; gains in squared error, with 95 % intervals by blocks of dates", style="dim")
 
 
-def show_signals(to: Console, table: Any, most: int) -> None:
-    """The cheapest and richest bonds of the table's date."""
+def show_signals(to: Console, table: Any, most: int, data: Mapping[str, Any]) -> None:
+    """The cheapest and richest bonds of the table's date.
+
+    table: Arrow, see `signals.table`.  most: rows of each.  data: the summary's entry, which says whether they are
+        simulated.
+    """
+    from gpupipe.cli.tables import figures_table, print_whole
+    from gpupipe.report import bond_words
     from gpupipe.workloads.bonds.signals import CHEAP, RICH
 
     rows = table.to_pylist()
     if not rows:
         to.print("No bond has a fair value on the last date.")
         return
-    shown = [row for name in (CHEAP, RICH) for row in [r for r in rows if r["signal"] == name][:most]]
-    counts = {name: sum(row["signal"] == name for row in rows) for name in (CHEAP, RICH)}
-    to.print(
-        f"{rows[0]['date']}: {len(rows):,} bonds, {counts[CHEAP]:,} cheap and {counts[RICH]:,} rich beyond the interval"
-    )
+    to.print(f"{bond_words.of_kind(data)}{bond_words.counts(rows)}")
+    shown = [row for side in (CHEAP, RICH) for row in [r for r in rows if r["signal"] == side][:most]]
     if not shown:
         return
-    made = _table("")
-    for heading in ("bond", "issuer", "rating"):
-        made.add_column(heading)
-    for heading in ("clean", "fair", "spread %", "fair spread % [90 %]", ""):
-        made.add_column(heading, justify="right", no_wrap=True)
+    made = figures_table(
+        ("bond", "issuer", "rating"), ("clean\nprice", "fair\nprice", "spread\n%", "fair spread\n%", "")
+    )
     for row in shown:
         made.add_row(
-            *(str(row[name]) for name in ("bond", "issuer", "rating")), f"{row['clean']:.3f}",
-            f"{row['fair_clean']:.3f}", f"{row['spread']:.2f}",
-            f"{row['fair_spread']:.2f} [{row['fair_low']:.2f}, {row['fair_high']:.2f}]",
-            row["signal"],
+            str(row["bond"]), _cut(str(row["issuer"])), str(row["rating"]), _number(row["clean"], 3),
+            _number(row["fair_clean"], 3), _number(row["spread"], 2), _fair(row), row["signal"],
         )  # fmt: skip
-    to.print(made)
+    print_whole(to, made)
 
 
-def _table(title: str) -> Any:
-    from rich.table import Table
+def rows_for_json(table: Any) -> list[dict[str, Any]]:
+    """The signals as JSON holds them: dates as texts, unknown numbers as None."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
-    return Table(box=None, pad_edge=False, title=title or None, title_justify="left", title_style="")
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-def _interval(ends: Any) -> str:
-    low, estimate, high = ends
-    if estimate is None:
-        return "-"
-    middle = f"{100 * estimate:.1f}"
-    return middle if low is None else f"{middle} [{100 * low:.1f}, {100 * high:.1f}]"
+def _fair(row: Mapping[str, Any]) -> str:
+    fair, *ends = (row[name] for name in ("fair_spread", "fair_low", "fair_high"))
+    return f"{_number(fair, 2)} [{', '.join(_number(end, 2) for end in ends)}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:z,.{digits}f}"
+
+
+def _cut(text: str, width: int = ISSUER_WIDTH) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -219,16 +219,19 @@ def read(request: BondRequest, convention: str, seed: int, to: Any) -> tuple[Any
 def _scan(request: BondRequest, to: Any) -> int:
     """Show today's rich and cheap bonds: those of the run's last date, or of the files' one by the run's model."""
     from gpupipe.cli import bond_tables
+    from gpupipe.report import bond_words
     from gpupipe.workloads.bonds import scan
 
     out = request.job.out
+    whole = scan.summary_of(out)
     if request.has_files:
-        panel, _ = read(request, scan.convention_of(out), 0, to)
-        table = scan.of_panel(out, panel)
+        panel, report = read(request, scan.convention_of(out), 0, to)
+        table, data = scan.of_panel(out, panel), {"kind": report.kind}
     else:
-        table = scan.of_run(out)
+        table, data = scan.of_run(out), whole["data"]
     if request.job.json:
-        print(json.dumps(table.to_pylist(), default=str))
+        print(json.dumps(bond_tables.rows_for_json(table)))
         return 0
-    bond_tables.show_signals(to, table, request.most)
+    bond_tables.show_signals(to, table, request.most, data)
+    to.print(bond_words.skill_of_signals(whole["bonds"]))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,10 @@ NAMES = {
     9: "evaluation", 10: "drift", 11: "tuning",
 }  # fmt: skip
 MODELS = ("basic", "enhanced", "stacked", "automatic", "bayesian")
+LIBRARIES = (
+    "scipy.stats", "sklearn.metrics", "sklearn.neural_network", "sklearn.ensemble", "sklearn.cluster",
+    "sklearn.decomposition", "sklearn.linear_model", "xgboost", "optuna",
+)  # fmt: skip
 BASELINES = (references.LAST, references.RATING, references.SVENSSON)
 
 
@@ -60,7 +65,12 @@ def require(settings: Config) -> None:
 
 
 def steps(panel: Panel, settings: Config) -> list[Step]:
-    """Values and rows, then the eleven: 1 to 4, 5 to 7 side by side, 8 after 4 to 6, 9 to 11 after what they need."""
+    """Values and rows, then the eleven: 1 to 4, 5 to 7 side by side, 8 after 4 to 6, 9 to 11 after what they need.
+
+    The libraries of the steps are loaded here, on one thread: two that begin to load SciPy at once find it half loaded.
+    """
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
     def step(
         name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.artifacts import summary
 from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
@@ -20,6 +21,12 @@ from gpupipe.workloads.bonds.models import scale_of
 def convention_of(out: str | os.PathLike[str]) -> str:
     """The convention of a finished run; UserError where OUT holds none of bonds."""
     return str(_manifest(out)["settings"]["bonds"]["convention"])
+
+
+def summary_of(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """The summary of a finished run; UserError where OUT holds none of bonds."""
+    _manifest(out)
+    return summary.read(Store(out).out)
 
 
 def of_run(out: str | os.PathLike[str]) -> Any:
@@ -37,8 +44,7 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
     columns of factors.
     """
     store, convention = Store(out), convention_of(out)
-    summary = json.loads((store.out / "summary.json").read_text())["bonds"]
-    name = summary["chosen"]
+    name = summary.read(store.out)["bonds"]["chosen"]
     about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text())
     fair = fair_values.fair_values(panel, convention)
     rows = columns.rows_of(panel, fair)
