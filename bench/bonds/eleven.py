@@ -1,7 +1,7 @@
 """The eleven steps the usual way (origin.py) against ours, by step, and the share of what makes ours faster.
 
 Equality first: both value all quotes alike. Then both run in turn on one simulated market with a planted mispricing, so
-that quality is more than the absence of skill: `--times` rounds, medians. Ours is a whole run with an empty folder,
+that quality is more than the absence of skill: `--rounds` of both, medians. Ours is a whole run with an empty folder,
 with what it publishes; seconds of its steps overlap. Quality is the error on the sealed test rows, by model.
 
 Shares are runs of ours with one thing switched off, over ours with all:
@@ -70,8 +70,8 @@ def lines(chosen: argparse.Namespace) -> Iterator[Line]:
     yield equality(market, settings)
     warm_up(chosen)
     sides = {"usual": lambda _: usual(market, settings), "ours": lambda _: ours(market, settings)}
-    rounds = in_turn(chosen.times, sides)
-    usual_runs, our_runs = rounds["usual"], rounds["ours"]
+    results = in_turn(chosen.rounds, sides)
+    usual_runs, our_runs = results["usual"], results["ours"]
     stages: dict[str, list[float]] = {}
     for run, _ in usual_runs:
         for stage, seconds in run.items():
@@ -91,7 +91,7 @@ def lines(chosen: argparse.Namespace) -> Iterator[Line]:
         yield {"kind": "share", "without": name, "seconds": without.seconds, "times": shares[name]}
     ratio = whole / all_of_it
     yield {
-        "kind": "eleven bar", "bonds": market.panel.n_symbols, "rows": market.panel.n_rows, "rounds": chosen.times,
+        "kind": "eleven bar", "bonds": market.panel.n_symbols, "rows": market.panel.n_rows, "rounds": chosen.rounds,
         "mispricing": chosen.mispricing, "usual_s": whole, "ours_s": all_of_it, "ratio": ratio, "shares": shares,
         "ratio_without_values_and_conversion": (whole - _median(stages["conversion"]) - _median(stages["fair values"]))
         / all_of_it, "as_good": all(line["as_good"] for line in quality), "bar": BAR,
@@ -119,7 +119,7 @@ def equality(market: Market, settings: Config) -> Line:
 def warm_up(chosen: argparse.Namespace) -> None:
     """Run both on a few bonds: kernels compile, libraries load."""
     few = argparse.Namespace(**{**vars(chosen), "set": [*chosen.set, *markets.TINY]})
-    market, settings = markets.market(120, 40, 1, 5.0), markets.settings(few, 1)
+    market, settings = markets.market(250, 40, 1, 5.0), markets.settings(few, 1)
     usual(market, settings)
     ours(market, settings)
 

@@ -43,7 +43,7 @@ class FullModel(Model):
     kind: ClassVar[str] = "full"
 
     def __init__(self, kind: str, predict: Any) -> None:
-        self.kind, self._predict = kind, predict  # type: ignore[misc]
+        self.kind, self._predict = kind, predict
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """See `Model`."""
@@ -69,7 +69,7 @@ class _Full(Family):
     model: ClassVar = FullModel
 
     def __init__(self, ours: Family, train: Any) -> None:
-        self.name, self._ours, self._train = ours.name, ours, train  # type: ignore[misc]
+        self.name, self._ours, self._train = ours.name, ours, train
 
     def space(self, trial: Any) -> dict[str, Any]:
         """See `Family`."""
@@ -113,14 +113,17 @@ def _network(rows: FitRows, settings: Any) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+    batch = min(settings.batch, len(rows.X))
     network = MLPRegressor(
-        hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2, batch_size=min(settings.batch, len(rows.X)),
+        hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2, batch_size=batch,
         learning_rate_init=settings.learning_rate, random_state=rows.seed, max_iter=settings.epochs,
         n_iter_no_change=settings.epochs,
     )  # fmt: skip
     clipped = FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST})
     imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-    whole = TransformedTargetRegressor(make_pipeline(imputer, StandardScaler(), clipped, network), transformer=StandardScaler())
+    whole = TransformedTargetRegressor(
+        make_pipeline(imputer, StandardScaler(), clipped, network), transformer=StandardScaler()
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # all epochs were used, as they should
         return whole.fit(rows.X, rows.y).predict
@@ -146,7 +149,9 @@ def converted(panel: Panel) -> tuple[Any, np.ndarray]:
 
     quotes = panel.to_arrow().drop_columns([panel.group_by]).to_pandas()
     quotes["time"] = quotes["time"].dt.tz_localize(None)
-    bonds = pd.DataFrame({"symbol": list(panel.symbols), **{name: list(panel.attributes[name]) for name in schema.ATTRIBUTES}})
+    bonds = pd.DataFrame(
+        {"symbol": list(panel.symbols), **{name: list(panel.attributes[name]) for name in schema.ATTRIBUTES}}
+    )
     frame = quotes.astype({"symbol": "str"}).merge(bonds, on="symbol", how="left")
     return frame, frame.select_dtypes("number").to_numpy(np.float64)
 
@@ -157,7 +162,7 @@ def run(panel: Panel, settings: Config) -> tuple[dict[str, Found], dict[str, dic
     context = SimpleNamespace(panel=panel, settings=settings, fit=NO_CONTEXT)
     found: dict[str, Found] = {}
     seconds: dict[str, dict[str, float]] = {}
-    with mock.patch.dict(registry.FAMILIES, FULL), searched_in_full():  # type: ignore[arg-type]
+    with mock.patch.dict(registry.FAMILIES, FULL), searched_in_full():
         for name in recipe.NAMES.values():
             clock = [time.perf_counter()]
             frame, _ = converted(panel)

@@ -107,7 +107,7 @@ class Flows:
         return value.sum(axis=1), (exponent * value).sum(axis=1), (exponent**2 * value).sum(axis=1)
 
     def log_yield(self, dirty: np.ndarray, start: float) -> np.ndarray:
-        """log(1 + yield of a period) at which the worst end is worth the dirty price, by Newton's method in brackets."""
+        """log(1 + yield of a period) at which the worst end is worth the dirty price; Newton's method in brackets."""
         found = np.full(len(dirty), np.log1p(start))
         low, high = np.full(len(dirty), LEAST), np.full(len(dirty), MOST)
         for _ in range(NEWTON_STEPS):
