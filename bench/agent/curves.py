@@ -13,11 +13,28 @@ T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2
 
 
 class Ended(NamedTuple):
-    """Episodes that ended: steps of all environments until then, their number, and their mean return."""
+    """Episodes that ended: steps of all environments until then, their number, and their mean return.
+
+    Where more environments step together, an episode began longer ago: `at_middle` makes curves of both comparable.
+    """
 
     steps: int
     episodes: int
     mean_return: float
+
+
+def at_middle(ended: Sequence[Ended], n_environments: int, length: int | None) -> list[Ended]:
+    """The same episodes, at the middle of the steps that all environments took while they lasted.
+
+    length: of an episode; None where its return is its length.
+
+    >>> at_middle([Ended(1_000, 1, 20.0)], 10, None)[0].steps
+    900
+    """
+    return [
+        item._replace(steps=max(1, item.steps - round(n_environments * (length or item.mean_return) / 2)))
+        for item in ended
+    ]
 
 
 def by_part(ended: Sequence[Ended], total_steps: int) -> list[float | None]:

@@ -22,7 +22,7 @@ SETTINGS = dataclasses.replace(training.SETTINGS, gamma=0.95)  # the agent's own
 def lines(chosen: argparse.Namespace) -> Iterator[Line]:
     """What an episode earns with the signal in hand, then what `training` measures."""
     yield {"kind": "oracle", "mean_return": oracle()}
-    yield from training.lines(training.Task(environments, environment, SETTINGS), chosen)
+    yield from training.lines(training.Task(environments, environment, SETTINGS, EPISODE), chosen)
 
 
 def environments(n: int, seed: int) -> Any:

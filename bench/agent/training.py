@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.agent import sb3
-from bench.agent.curves import Ended, area, by_part, paired_difference
+from bench.agent.curves import Ended, area, at_middle, by_part, paired_difference
 from bench.runs import Line
 from bench.timing import alternate, cores, timed
 from gpupipe.estimators.torch.ppo_settings import PPOSettings
@@ -30,11 +30,13 @@ class Task:
     """What both sides learn.
 
     ours: makes n environments of a seed, which step together.  peers: makes a gymnasium.Env of a seed.
+    length: steps of an episode; None where its return is their number.
     """
 
     ours: Callable[[int, int], Any]
     peers: Callable[[int], Any]
     settings: PPOSettings = SETTINGS
+    length: int | None = None
 
 
 def lines(task: Task, chosen: argparse.Namespace) -> Iterator[Line]:
@@ -43,7 +45,8 @@ def lines(task: Task, chosen: argparse.Namespace) -> Iterator[Line]:
     for seed in range(1, chosen.seeds + 1):
         for way, train in (("ours", ours), ("sb3", theirs)):
             seconds, ended = timed(lambda train=train, seed=seed: train(task, seed, chosen.total_steps))
-            parts = by_part(ended, chosen.total_steps)
+            n = task.settings.n_environments if way == "ours" else sb3.ENVIRONMENTS
+            parts = by_part(at_middle(ended, n, task.length), chosen.total_steps)
             areas[way].append(area(parts))
             yield {"kind": "curve", "way": way, "seed": seed, "returns": parts, "area": areas[way][-1], "s": seconds}
     yield {"kind": "learning", "areas": areas, **paired_difference(areas["ours"], areas["sb3"])}

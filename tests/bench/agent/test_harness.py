@@ -58,3 +58,21 @@ def test_both_sides_train_and_add_their_lines(tmp_path, step, first):
     assert [line["kind"] for line in lines] == [first, "curve", "curve", "learning", "pace"]
     assert lines[0].get("largest_difference", 0) < 1e-12 and lines[0].get("mean_return", 1) > 0
     assert lines[-1]["ratio"] > 0 and set(lines[-1]["libraries"]) >= {"sb3-contrib", "torch"}
+
+
+def test_a_way_holds_by_its_time_and_its_score():
+    from bench.agent import seven
+
+    def line(way, seed, seconds, scores, clocks):
+        return {"way": way, "seed": seed, "seconds": seconds, "scores": scores, "clocks": clocks}
+
+    found = []
+    for seed in (1, 2):
+        found.append(line("original", seed, 60.0, [0.05, 0.04], [[(20.0, 0.05)], [(30.0, 0.04)]]))
+        found.append(line("all", seed, 6.0, [0.06 + seed / 100, 0.03], [[(2.0, 0.04), (4.0, 0.06)], [(1.0, 0.03)]]))
+        found += [line(f"without {name}", seed, 9.0, [0.05, 0.05], [[], []]) for name in seven.SEVEN]
+    result = seven.conclusion(found)
+    assert result["whole_ratio"] == 10 and result["holds"] and result["shares"]["warm_start"] == 1.5
+    assert (result["iterations"], result["reached"]) == (4, 2)
+    worse = [{**one, "scores": [0.01, 0.01 * one["seed"] / 2]} if one["way"] == "all" else one for one in found]
+    assert not seven.conclusion(worse)["holds"]
