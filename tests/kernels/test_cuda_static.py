@@ -30,8 +30,8 @@ from gpupipe.kernels.windows import column_moments, scaled_windows
 from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from gpupipe.workloads.agent.episodes_played import STACKED
-from tests.support.made_bonds import made_table, with_calls_and_rates
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
+from tests.support.made_bonds import made_table, with_calls_and_rates
 from tests.support.panels import random_panel
 from tests.support.policies import arrays_of_policy
 

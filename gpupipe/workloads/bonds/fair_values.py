@@ -53,7 +53,9 @@ def fair_values(panel: Panel, convention: str) -> FairValues:
     risk = valued(table, "clean", convention, panel.device, *RISK)
     unvalued = int((np.isfinite(table["clean"]) & np.isnan(risk[0])).sum())
     if unvalued:
-        log.warning("%s of %s quotes have a price and no yield; they have no spread", f"{unvalued:,}", f"{len(risk[0]):,}")
+        log.warning(
+            "%s of %s quotes have a price and no yield; they have no spread", f"{unvalued:,}", f"{len(risk[0]):,}"
+        )
     reference = schema.reference_rate(host)
     return FairValues(years_of(host), reference, risk[0] - reference, *risk)
 

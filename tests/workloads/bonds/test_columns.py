@@ -63,7 +63,9 @@ def test_rows_that_do_not_exist_yet_change_nothing_before():
 
 def _level(panel, fair, rows, date, others, name, issuer, sector, band, i):
     """Log spread of row i less the mean of the others of its date in its group."""
-    key = {"rating": rows.rating, "sector": sector, "issuer": issuer, "peers": [*zip(rows.rating, band, strict=True)]}[name]
+    key = {"rating": rows.rating, "sector": sector, "issuer": issuer, "peers": [*zip(rows.rating, band, strict=True)]}[
+        name
+    ]
     logs = np.log(np.maximum(fair.spread, 0.05))
     same = [j for j in np.flatnonzero(date == date[i]) if j != i and np.isfinite(logs[j]) and _equal(key[j], key[i])]
     return logs[i] - np.mean(logs[same]) if same else np.nan
@@ -91,7 +93,10 @@ def test_columns_are_those_of_loops():
         }
         expected = {f"spread_less_{k}": spread[i] - np.mean(spread[j]) if j else np.nan for k, j in peers.items()}
         for k, j in peers.items():
-            levels = [_level(panel, fair, rows, date, others, k, issuer, sector, band, at) for at in range(max(begin, i - 11), i + 1)]
+            levels = [
+                _level(panel, fair, rows, date, others, k, issuer, sector, band, at)
+                for at in range(max(begin, i - 11), i + 1)
+            ]
             known = [level for level in levels if np.isfinite(level)]
             expected[f"level_{k}"] = levels[-1] - np.mean(known) if np.isfinite(levels[-1]) else np.nan
         logs = np.log(np.maximum(spread, 0.05))

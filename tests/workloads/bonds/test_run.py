@@ -188,7 +188,11 @@ def test_the_rating_of_a_signal_is_that_of_its_day(finished):
     panel = market().panel
     found = table(finished[0], results.SIGNALS)
     last = np.flatnonzero(panel.time_ns == panel.time_ns.max())
-    names = {rank: name for name, rank in recipe.schema_ranks().items()} if hasattr(recipe, "schema_ranks") else signals.NAMES
+    names = (
+        {rank: name for name, rank in recipe.schema_ranks().items()}
+        if hasattr(recipe, "schema_ranks")
+        else signals.NAMES
+    )
     of_day = {panel.symbols[panel.symbol_of_row[i]]: names[int(panel.columns["rating_rank"][i])] for i in last}
     assert dict(zip(found["bond"], found["rating"], strict=True)) == {bond: of_day[bond] for bond in found["bond"]}
     undated = dict(zip(panel.symbols, panel.attributes["rating"], strict=True))

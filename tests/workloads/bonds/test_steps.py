@@ -57,7 +57,9 @@ def test_a_step_predicts_from_validation_on_and_tells_its_loss(rows, steps, name
     assert np.flatnonzero(np.isfinite(found["change"])).tolist() == rows.judged.tolist()
     predicted = found["change"] / rows.scale
     loss = mean_squared(predicted[rows.split.validation], rows.target[rows.split.validation])
-    assert found.facts["validation_loss"] == pytest.approx(loss, rel=1e-5) and found.facts["columns"] == list(rows.names)
+    assert found.facts["validation_loss"] == pytest.approx(loss, rel=1e-5) and found.facts["columns"] == list(
+        rows.names
+    )
     assert loss < np.var(rows.target[rows.split.validation])
     again = registry.load(found.facts["kind"], found.files).predict(rows.X[rows.judged])
     assert np.array_equal((rows.scale[rows.judged] * again).astype(np.float32), found["change"][rows.judged])
