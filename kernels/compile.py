@@ -43,7 +43,8 @@ _TYPES = {
 # No body allocates, so numba need not count references to arrays: where a body branches, it does so for each item, by
 # atomic instructions that cost several times the step of a market.
 _CPU: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
-# A call that LLVM leaves in a loop, for its size, keeps the loop from becoming vector instructions.
+# A call that LLVM leaves in a loop, for its size, keeps the loop from becoming vector instructions, and passes the
+# fields of every array on the stack.
 _INLINED: dict[str, Any] = {"forceinline": True}
 _TURNS_OF_WORKER = 32
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread balance the load
@@ -165,7 +166,7 @@ class Kernel:
     @functools.cached_property
     def _loop(self) -> tuple[Any, tuple[Any, ...]]:
         """The CPU loop, not compiled yet, and the types of its arguments."""
-        scalar = _compiled_for_loops(self.body, **_INLINED)
+        scalar = _compiled_for_loops(self.body)
         # Numba looks up its cache by the loop's name, so the name contains a hash of everything the code depends on.
         stamp = hashlib.sha256(f"{self.definition}{_CPU}{_INLINED}".encode()).hexdigest()[:12]
         loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
@@ -331,11 +332,11 @@ def _cpu_function(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def _shared_cpu_function(function: Callable[..., Any], definition: str) -> Any:
-    return _compiled_for_loops(function, **_INLINED)
+    return _compiled_for_loops(function)
 
 
-def _compiled_for_loops(function: Callable[..., Any], **options: Any) -> Any:
-    return njit(**_CPU, **options, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
+def _compiled_for_loops(function: Callable[..., Any]) -> Any:
+    return njit(**_CPU, **_INLINED, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
 
 
 def _cuda_function(function: Callable[..., Any]) -> Any:

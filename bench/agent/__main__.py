@@ -5,7 +5,7 @@
                  five seeds, then steps a second
     market       the same on the trading market with a planted signal
     planted      walk-forwards on a market with a planted signal, against an oracle that reads it; and without one
-    seven        the seven optimisations against the original way, to the same validation score; each left out in turn
+    seven        the seven optimisations against the original way, at equal validation scores; each left out in turn
 
 --steps chooses. --out LINES.jsonl gets each measurement as it ends. The last lines are JSON, one a measurement. It
 needs the extras torch and bench.
