@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import threading
 import warnings
 
 import numba
@@ -62,6 +63,28 @@ def test_a_loop_takes_a_thread_for_each_core_to_use(cores, asked, expected, monk
     try:
         assert compiler.n_threads() == expected == compiler._pool()._max_workers
     finally:
+        compiler._pool.cache_clear()
+
+
+def test_a_call_waits_for_no_thread_that_others_keep_busy(monkeypatch):
+    monkeypatch.setattr(compiler, "n_threads", lambda: 2)
+    compiler._pool.cache_clear()
+    release, entered = threading.Event(), threading.Semaphore(0)
+
+    def occupy():
+        entered.release()
+        release.wait(60)
+
+    try:
+        busy = [compiler._pool().submit(occupy) for _ in range(2)]
+        for _ in busy:
+            assert entered.acquire(timeout=60)
+        x, y = np.arange(100, dtype=np.float32), np.zeros(100, np.float32)
+        halved(100, x, y)
+        assert np.array_equal(y, x / 2) and not any(one.done() for one in busy)
+    finally:
+        release.set()
+        compiler._pool().shutdown()
         compiler._pool.cache_clear()
 
 

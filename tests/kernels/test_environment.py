@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -206,3 +207,12 @@ def test_no_environment_steps_nothing():
     none = np.empty((0, 1), np.int64)
     accounts = Accounts(market(), none, none)
     assert accounts.step()["reward"].shape == (0,) and accounts.observe().shape == (0, N_FEATURES + 3)
+
+
+def test_the_logarithm_of_a_ratio_is_exact_on_both_sides_of_its_series():
+    ends = [(1 + s) / (1 - s) for s in (kernel.SERIES_BELOW * (1 - 1e-12), kernel.SERIES_BELOW * (1 + 1e-12))]
+    for ratio in [1.0, 1 + 1e-9, 0.999, *ends, *(1 / end for end in ends), 3.0, 1e-6, 1e6]:
+        for before in (1e-3, 1.0, 1e9):
+            after = np.float64(before * ratio)
+            expected = float((Decimal(float(after)) / Decimal(before)).ln())
+            assert kernel.log_ratio(after, np.float64(before)) == pytest.approx(expected, rel=1e-14, abs=1e-20)
