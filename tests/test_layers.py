@@ -16,7 +16,14 @@ FOLDERS = (
     "kernels", "runtime", "store", "config", "data", "features", "targets", "dataset", "cross_validation", "evaluation",
     "estimators", "artifacts", "training", "pipeline", "backtest", "serving", "report", "workloads", "cli",
 )  # fmt: skip
-AT_ROOT = ("__init__", "__main__", "agent", "api", "run")  # the modules that lie beside the folders, above them all
+AT_ROOT = (
+    "__init__",
+    "__main__",
+    "agent",
+    "api",
+    "bonds",
+    "run",
+)  # the modules that lie beside the folders, above them all
 RANK = {name: rank for rank, name in enumerate(FOLDERS)} | dict.fromkeys(AT_ROOT, len(FOLDERS))
 # Libraries that cost start-up time or touch a device; they are imported inside the functions that use them.
 HEAVY = (

@@ -12,6 +12,7 @@ VERBS = {
     "run": "read, label, compute features, train, evaluate, publish",
     "sequence": "recurrent networks on windows of bars, of one symbol or of several",
     "agent": "a recurrent policy that trades one instrument, retrained in a walk-forward",
+    "bonds": "fair values of bonds in eleven steps, and today's rich and cheap ones",
     "tune": "search settings by validation log-loss, and say what the best is worth",
     "backtest": "act on a run's calls in its sealed test, after costs",
     "scan": "what a run's models predict for every symbol's latest bar",

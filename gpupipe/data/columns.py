@@ -59,8 +59,12 @@ def spelling(name: Any) -> str:
     return re.sub(r"[\W_]+", "", str(name)).lower()
 
 
-def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str, str]:
-    """Match column names to meanings: `{meaning: name}` for every meaning of SPELLINGS that occurs in `names`.
+def find(
+    names: Sequence[Any], required: Iterable[str], where: str, spellings: Mapping[str, Sequence[str]] = SPELLINGS
+) -> dict[str, str]:
+    """Match column names to meanings: `{meaning: name}` for every meaning that occurs in `names`.
+
+    spellings: `{meaning: accepted names, as `spelling` writes them}`; the first one that is present wins.
 
     Further columns of a time or a volume get the meanings "time 2", "time 3", "volume 2" and so on, in the order of
     SPELLINGS: which of them is the bar's is decided by their values (`bar_columns`).
@@ -75,8 +79,8 @@ def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str,
     for name in names:
         by_spelling.setdefault(spelling(name), name)
     matches, further = {}, {}
-    for meaning, spellings in SPELLINGS.items():
-        present = [by_spelling[accepted] for accepted in spellings if accepted in by_spelling]
+    for meaning, accepted in spellings.items():
+        present = [by_spelling[name] for name in accepted if name in by_spelling]
         if present:
             matches[meaning] = present[0]
         if meaning in _SEVERAL:
@@ -87,14 +91,14 @@ def find(names: Sequence[Any], required: Iterable[str], where: str) -> dict[str,
             raise DataError(f"{where}: column {name!r} occurs {list(names).count(name)} times")
     missing = [meaning for meaning in required if meaning not in matches]
     if missing:
-        accepted = "; ".join(f"{meaning} as {', '.join(SPELLINGS[meaning])}" for meaning in missing)
+        known_names = "; ".join(f"{meaning} as {', '.join(spellings[meaning])}" for meaning in missing)
         shown = ", ".join(repr(str(name)) for name in list(names)[:20]) or "none"
         if "time" in matches and len({"open", "high", "low", "close"} & matches.keys()) < 2 < len(names):
-            accepted += (
+            known_names += (
                 "; if the columns are symbols with one price each, that is not enough: give one row for each symbol "
                 "and time, or columns of two levels, prices and symbols"
             )
-        raise DataError(f"{where}: no column for {', '.join(missing)}; found {shown}; accepted names: {accepted}")
+        raise DataError(f"{where}: no column for {', '.join(missing)}; found {shown}; accepted names: {known_names}")
     return matches
 
 

@@ -8,7 +8,7 @@ import gzip
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -165,12 +165,7 @@ def read(
     matches = {"time": str(levels.time)} if levels else _match(path, begins.names, required)
     needed = [str(k) for k in levels.positions] if levels else list(matches.values())
     malformed: list[str] = []
-
-    def skip(row: Any) -> str:
-        text = row.text[:_MALFORMED_SHOWN]
-        malformed.append(f"{row.actual_columns} fields instead of {row.expected_columns}: {text}")
-        return "skip"
-
+    skip = skipping(malformed)
     label_type, label_meanings = pa.dictionary(pa.int32(), pa.string()), ("symbol", "sector", "timeframe")
     labels = {matches[m]: label_type for m in label_meanings if m in matches}
     number_meanings = ("open", "high", "low", "close", "volume", "adj_close")
@@ -186,7 +181,7 @@ def read(
         types, handler = attempts.pop(0)
         malformed.clear()
         if problem is not None:  # pyarrow's invalid_row_handler must not meet text that is not UTF-8
-            _check_utf8(path)
+            check_utf8(path)
         try:
             table = arrow_csv.read_csv(
                 path,
@@ -254,7 +249,19 @@ def _open(path: pathlib.Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _check_utf8(path: pathlib.Path) -> None:
+def skipping(malformed: list[str]) -> Callable[[Any], str]:
+    """A handler for pyarrow's reader that leaves out rows with too many or too few fields, and describes them."""
+
+    def skip(row: Any) -> str:
+        text = row.text[:_MALFORMED_SHOWN]
+        malformed.append(f"{row.actual_columns} fields instead of {row.expected_columns}: {text}")
+        return "skip"
+
+    return skip
+
+
+def check_utf8(path: pathlib.Path) -> None:
+    """Raise DataError for a file that is not text in UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with _open(path) as stream:

@@ -15,10 +15,14 @@ _MOST, _NEARLY_ALL = 0.5, 0.95
 _ENOUGH = 3  # distinct numbers
 
 
-def ticks_as_nanoseconds(values: np.ndarray, lowest: float, highest: float, where: str) -> np.ndarray:
+def ticks_as_nanoseconds(
+    values: np.ndarray, lowest: float, highest: float, where: str, latest: int | None = None
+) -> np.ndarray:
     """Turn ticks into nanoseconds since 1970.
 
-    values: int64 or float64 (n,), all known, from lowest to highest.  Returns `values` itself if none are ticks for
+    values: int64 or float64 (n,), all known, from lowest to highest.  latest: see `number_times`.
+
+    Returns `values` itself if none are ticks for
     sure. If most are, nanoseconds, int64 (n,), UNKNOWN_TIME where a number is none; if few are, the values without
     them (UNKNOWN_TIME, or NaN of float64).
 
@@ -28,7 +32,7 @@ def ticks_as_nanoseconds(values: np.ndarray, lowest: float, highest: float, wher
     >>> ticks_as_nanoseconds(np.int64([637_453_152_000_000_000]), 6.3e17, 6.4e17, "here").astype("M8[ns]")
     array(['2021-01-04T00:00:00.000000000'], dtype='datetime64[ns]')
     """
-    last = _EPOCH + latest_ns() // 100
+    last = _EPOCH + (latest_ns() if latest is None else latest) // 100
     if highest < _FIRST or lowest > last:
         return values
     inside = (values >= _FIRST) & (values <= last)

@@ -67,10 +67,11 @@ class NumberTimes:
     units: str = ""
 
 
-def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
+def times_of_numbers(values: np.ndarray, where: str, latest: int | None = None) -> NumberTimes:
     """Read numbers as times.
 
     values: int64 (n,), UNKNOWN_TIME if missing; or float64 (n,), NaN if missing.
+    latest: the latest time that a number can be, UTC ns since 1970; None: tomorrow, as of bars.
 
     Accepted, each if the whole column says so: seconds, milliseconds, microseconds or nanoseconds since 1970, judged
     row by row; ticks of .NET; digits packed as in _LAYOUTS; days since 1970, a spreadsheet's day numbers and Julian
@@ -81,6 +82,7 @@ def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
     >>> times_of_numbers(np.int64([1735603200000, 1735689600000000]), "here").units
     'microseconds beside milliseconds'
     """
+    latest = latest_ns() if latest is None else latest
     none = np.zeros(0, np.int64)
     known = values != UNKNOWN_TIME if values.dtype == np.int64 else np.isfinite(values) & (np.abs(values) < 2.0**63)
     all_known = bool(known.all())
@@ -88,16 +90,16 @@ def times_of_numbers(values: np.ndarray, where: str) -> NumberTimes:
     if not len(present):
         return NumberTimes(np.full(len(values), UNKNOWN_TIME), none)
     lowest, highest = float(present.min()), float(present.max())
-    nanoseconds = ticks_as_nanoseconds(present, lowest, highest, where)
+    nanoseconds = ticks_as_nanoseconds(present, lowest, highest, where, latest)
     if nanoseconds is not present:
         all_values = np.full(len(values), UNKNOWN_TIME if nanoseconds.dtype == np.int64 else np.nan, nanoseconds.dtype)
         all_values[known] = nanoseconds
-        return times_of_numbers(all_values, where)
-    unit_ns = _common_unit(lowest, highest)
+        return times_of_numbers(all_values, where, latest)
+    unit_ns = _common_unit(lowest, highest, latest)
     if unit_ns is not None and not _may_be_digits(present[:_N_SAMPLED], unit_ns):
         time_ns, other, units = _counted(*_split(present), unit_ns), none, ""
     else:
-        time_ns, other, units = _general(present, where)
+        time_ns, other, units = _general(present, where, latest)
     if _is_rounded(time_ns):
         raise DataError(
             f"{where}: numbers such as {_in_digits(present[0])} were rounded, as a spreadsheet shows 1.60972E+12: "
@@ -167,9 +169,8 @@ def _is_rounded(time_ns: np.ndarray) -> bool:
     return len(np.unique(times[odd] % NS_PER_DAY)) > 2 and float((steps == np.median(steps)).mean()) < 0.9
 
 
-def _common_unit(lowest: float, highest: float) -> int | None:
-    """The unit in which all numbers lie between 1990 and tomorrow, if there is one."""
-    latest = latest_ns()
+def _common_unit(lowest: float, highest: float, latest: int) -> int | None:
+    """The unit in which all numbers lie between 1990 and the latest time, if there is one."""
     return next((u for u in UNITS.values() if FIRST_INTRADAY_NS / u <= lowest and highest <= latest / u), None)
 
 
@@ -204,7 +205,7 @@ def _packed(layout: str, whole: np.ndarray) -> np.ndarray:
     return np.where(valid, multiplied(days, NS_PER_DAY) + clock, UNKNOWN_TIME)
 
 
-def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, str]:
+def _general(values: np.ndarray, where: str, latest: int) -> tuple[np.ndarray, np.ndarray, str]:
     """`(time_ns, rows in another unit, units)` by the reading that fits; each distinct number is read once."""
     import pyarrow as pa
 
@@ -215,10 +216,10 @@ def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, st
     stands_in = np.isin(whole, _NO_DATES) | np.isin(whole, [10**k - 1 for k in range(4, 19)])
     if not stands_in.all():
         counts = np.where(stands_in, 0, counts)  # they speak for no reading
-    counted, unit_of = _since_1970(whole, fraction, counts)
+    counted, unit_of = _since_1970(whole, fraction, counts, latest)
     firm = counted.fits & (counted.time_ns >= FIRST_INTRADAY_NS)
-    others = [*_digit_readings(whole, fraction, counts), *_day_readings(whole, fraction, counts)]
-    readings = [_reading(counted.words, counted.time_ns, counts, _MOST, firm), *others]
+    others = [*_digit_readings(whole, fraction, counts, latest), *_day_readings(whole, fraction, counts, latest)]
+    readings = [_reading(counted.words, counted.time_ns, counts, _MOST, latest, firm), *others]
     possible = [reading for reading in readings if reading.share > reading.needed]
     if not possible and counted.share >= _NEARLY_ALL and _is_daily(counted):
         possible = [counted]  # daily bars before 1990, which the other readings do not explain
@@ -237,22 +238,23 @@ def _general(values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, st
 
 
 def _reading(
-    words: str, time_ns: np.ndarray, counts: np.ndarray, needed: float, fits: np.ndarray | None = None
+    words: str, time_ns: np.ndarray, counts: np.ndarray, needed: float, latest: int, fits: np.ndarray | None = None
 ) -> Reading:
     if fits is None:
-        fits = (time_ns >= FIRST_DAILY_NS) & (time_ns <= latest_ns())
+        fits = (time_ns >= FIRST_DAILY_NS) & (time_ns <= latest)
     fits = fits & (counts > 0)
     return Reading(words, time_ns, fits, float(counts[fits].sum() / counts.sum()), needed)
 
 
-def _since_1970(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> tuple[Reading, np.ndarray]:
+def _since_1970(
+    whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray, latest: int
+) -> tuple[Reading, np.ndarray]:
     """`(the reading as counts since 1970, position of each number's unit in UNITS)`.
 
-    A number that is between 1990 and tomorrow in some unit has that unit: no number has two. The others have the
+    A number that is between 1990 and the latest time in some unit has that unit: no number has two. The others have the
     coarsest unit in which most numbers are possible, so that daily bars may reach back before 1970.
     """
     by_unit = [_counted(whole, fraction, unit_ns) for unit_ns in UNITS.values()]
-    latest = latest_ns()
     recent = np.stack([(time_ns >= FIRST_INTRADAY_NS) & (time_ns <= latest) for time_ns in by_unit])
     shares = [counts[(time_ns >= FIRST_DAILY_NS) & (time_ns <= latest)].sum() / counts.sum() for time_ns in by_unit]
     main = next((k for k, share in enumerate(shares) if share > _MOST), 0)
@@ -262,7 +264,8 @@ def _since_1970(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarr
     if older.sum() > coarser.sum():  # days of January 1970 in one unit are of our time in a coarser one
         unit_of = np.where(coarser, main, unit_of)
     time_ns = _without_strays(np.choose(unit_of, by_unit), latest)
-    return _reading("seconds, milliseconds, microseconds or nanoseconds since 1970", time_ns, counts, _MOST), unit_of
+    words = "seconds, milliseconds, microseconds or nanoseconds since 1970"
+    return _reading(words, time_ns, counts, _MOST, latest), unit_of
 
 
 def _without_strays(time_ns: np.ndarray, latest: int) -> np.ndarray:
@@ -280,20 +283,23 @@ def _without_strays(time_ns: np.ndarray, latest: int) -> np.ndarray:
     return np.where(early & ~np.isin(stamps, np.unique(stamps[recent])), UNKNOWN_TIME, time_ns)
 
 
-def _digit_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[Reading]:
+def _digit_readings(
+    whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray, latest: int
+) -> Iterator[Reading]:
     if fraction is not None:
         return
     largest = int(whole.max())
     for k, layout in enumerate(_LAYOUTS):
         lost = 3 if len(layout) <= 6 else 2  # leading zeros: 000103 is 103, 0001030930 is not read
         if 10 ** (len(layout) - 1 - lost) <= largest:
-            reading = _reading(layout, _packed(layout, whole), counts, _MOST if k < _N_FIRM_LAYOUTS else _ALL)
+            needed = _MOST if k < _N_FIRM_LAYOUTS else _ALL
+            reading = _reading(layout, _packed(layout, whole), counts, needed, latest)
             few_digits = "yyyy" not in layout and largest < 10 ** (len(layout) - 2)  # the year 2000, or row numbers
             few_months = "d" not in layout and (layout == "yymm" or len(whole) < _ENOUGH_MONTHS)
             yield dataclasses.replace(reading, is_doubtful=few_digits or few_months)
 
 
-def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray) -> Iterator[Reading]:
+def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.ndarray, latest: int) -> Iterator[Reading]:
     part = 0.0 if fraction is None else fraction
 
     def moment(zero: int, valid: np.ndarray) -> np.ndarray:
@@ -304,7 +310,7 @@ def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.nda
     spreadsheet = moment(_SPREADSHEET_ZERO, (whole >= 1) & (whole <= _LAST_DAY_NUMBER))
     since_1970 = moment(0, np.abs(whole) <= _LAST_DAY_NUMBER)
     for words, time_ns in (("a spreadsheet's day numbers", spreadsheet), ("days since 1970", since_1970)):
-        reading = _reading(words, time_ns, counts, _NEARLY_ALL)
+        reading = _reading(words, time_ns, counts, _NEARLY_ALL, latest)
         late = _SMALLEST_SPREADSHEET_NS if time_ns is spreadsheet else FIRST_INTRADAY_NS
         small = share(time_ns >= late, counts) <= _MOST
         yield dataclasses.replace(reading, is_doubtful=small or has_early_weekends(reading))
@@ -313,7 +319,7 @@ def _day_readings(whole: np.ndarray, fraction: np.ndarray | None, counts: np.nda
         julian = np.where(valid, moment(-_JULIAN_ZERO, valid) + NS_PER_DAY // 2, UNKNOWN_TIME)
     else:
         julian = moment(-_JULIAN_ZERO, valid)
-    yield _reading("Julian days", julian, counts, _NEARLY_ALL)
+    yield _reading("Julian days", julian, counts, _NEARLY_ALL, latest)
 
 
 def _is_daily(reading: Reading) -> bool:

@@ -43,7 +43,8 @@ class DataReport:
     """The source, the row counts and the findings of one read.
 
     description: a sentence that names the data.  path: the file or folder; "" for any other source.
-    kind: parquet, csv, arrow, sqlite, frame, demo or simulated.  reader: a sentence that names the library and device.
+    kind: parquet, csv, arrow, sqlite, frame, demo or simulated; bonds or treasuries of the workload bonds.
+    reader: a sentence that names the library and device.
     notes: further sentences (columns not used, prices adjusted).  rows_read: all rows of the timeframe;
     rows_selected: rows of the requested sectors; rows_kept: rows of the panel.  sectors: number of symbols in each;
     empty without any.  first_time, last_time: ISO 8601, UTC.  data_hash: SHA-256 of the panel (`data_hash`).

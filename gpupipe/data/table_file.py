@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpupipe.data import sources
+from gpupipe.data import csv_file, sources
 from gpupipe.data.errors import DataError
 from gpupipe.data.report import counted
 
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def read_table(source: Any) -> tuple[pyarrow.Table, str]:
+def read_table(
+    source: Any, malformed: list[str] | None = None, nulls: Sequence[str] | None = None
+) -> tuple[pyarrow.Table, str]:
     """The whole table of a file or frame, and its name in messages.
 
     source: a Parquet, CSV(.gz) or Arrow file, or a frame of pandas, polars or pyarrow. Columns of a CSV file are texts.
+    malformed: a list that gets a description of each row of a CSV file that has another number of fields than its
+        header; the table leaves these rows out. None: such a row is an error.
+    nulls: the texts of a CSV file that are no value; None: those of pyarrow, such as NA and null.
     Raises DataError for a file that cannot be read, has no rows, or names a column twice.
 
         >>> import pyarrow as pa
@@ -39,7 +45,8 @@ def read_table(source: Any) -> tuple[pyarrow.Table, str]:
         return pa.table(source), where
     path = pathlib.Path(source).expanduser()
     kind = sources.file_kind(path)
-    readers = {"parquet": _parquet, "csv": _csv, "arrow": _arrow}
+    readers: dict[str, Callable[[pathlib.Path], pyarrow.Table]]
+    readers = {"parquet": _parquet, "csv": functools.partial(_csv, malformed=malformed, nulls=nulls), "arrow": _arrow}
     if kind not in readers:
         raise DataError(f"{path}: expected Parquet, CSV or Arrow")
     try:
@@ -64,17 +71,20 @@ def _parquet(path: pathlib.Path) -> pyarrow.Table:
     return pq.read_table(path, page_checksum_verification=True, partitioning=None)
 
 
-def _csv(path: pathlib.Path) -> pyarrow.Table:
+def _csv(path: pathlib.Path, malformed: list[str] | None, nulls: Sequence[str] | None) -> pyarrow.Table:
     """All columns as texts, so that a later row never changes how an earlier one is read."""
     import pyarrow as pa
     from pyarrow import csv
 
-    from gpupipe.data.csv_file import header
-
-    names, delimiter = header(path)
+    names, delimiter = csv_file.header(path)
     types = dict.fromkeys(names, pa.string())
-    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-    return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter), convert_options=options)
+    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=nulls)
+    handler = None
+    if malformed is not None:
+        csv_file.check_utf8(path)  # pyarrow's invalid_row_handler must not meet other text
+        handler = csv_file.skipping(malformed)
+    parse_options = csv.ParseOptions(delimiter=delimiter, invalid_row_handler=handler)
+    return csv.read_csv(path, parse_options=parse_options, convert_options=options)
 
 
 def _arrow(path: pathlib.Path) -> pyarrow.Table:

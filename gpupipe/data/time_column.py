@@ -48,12 +48,14 @@ class Times:
         return self.time_ns if self.local_ns is None else self.local_ns
 
 
-def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
+def parse(column: pyarrow.ChunkedArray, where: str, latest: int | None = None) -> Times:
     """Convert the times of a column, (n,).
 
     Accepted: dates, timestamps of any unit and zone, numbers (`number_times.times_of_numbers`), and texts: digits of
     the same kinds, ISO 8601 with or without leading zeros, and dates with the name of a month
     (`text_times.times_of_texts`). A time without a zone is UTC.
+
+    latest: the latest time that a number can be, UTC ns since 1970; None: tomorrow, as of bars.
 
     Raises DataError for a type that holds no times, for numbers whose meaning is not sure, for times of day without a
     date, and for dates such as 03/02/2024, in which month and day cannot be told apart.
@@ -64,7 +66,7 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     column = decoded(column)
     kind = column.type
     if is_text(kind):
-        return _times_from_text(column, where)
+        return _times_from_text(column, where, latest)
     if pa.types.is_timestamp(kind):
         time_ns = multiplied(_int64_values(column.cast(pa.int64())), _NS[kind.unit])
         if kind.tz in (None, *_UTC):
@@ -84,9 +86,9 @@ def parse(column: pyarrow.ChunkedArray, where: str) -> Times:
     if pa.types.is_time(kind):
         raise DataError(_no_date(where, shown(column.drop_null()[0]) if column.null_count < len(column) else kind))
     if pa.types.is_integer(kind):
-        return _of_numbers(times_of_numbers(_int64_values(column), where))
+        return _of_numbers(times_of_numbers(_int64_values(column), where, latest))
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        return _of_numbers(times_of_numbers(floats(column, where, np.float64), where))
+        return _of_numbers(times_of_numbers(floats(column, where, np.float64), where, latest))
     raise DataError(f"{where} has type {kind}, expected dates, timestamps, ISO text, yyyymmdd or seconds since 1970")
 
 
@@ -117,7 +119,7 @@ def _int64_values(column: pyarrow.ChunkedArray) -> np.ndarray:
     return (column.fill_null(UNKNOWN_TIME) if column.null_count else column).to_numpy(zero_copy_only=False)
 
 
-def _times_from_text(column: pyarrow.ChunkedArray, where: str) -> Times:
+def _times_from_text(column: pyarrow.ChunkedArray, where: str, latest: int | None) -> Times:
     """Parse each distinct text once: all bars of a day have the same one."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -138,10 +140,12 @@ def _times_from_text(column: pyarrow.ChunkedArray, where: str) -> Times:
         parsed = _with_clock(time_ns, clock_ns)
         time_ns = np.append(parsed.time_ns, UNKNOWN_TIME)[index]
         return Times(time_ns, None if parsed.local_ns is None else np.append(clock_ns, UNKNOWN_TIME)[index])
-    return _mixed_texts(text, is_number, index, where)
+    return _mixed_texts(text, is_number, index, where, latest)
 
 
-def _mixed_texts(text: pyarrow.Array, is_number: np.ndarray, index: np.ndarray, where: str) -> Times:
+def _mixed_texts(
+    text: pyarrow.Array, is_number: np.ndarray, index: np.ndarray, where: str, latest: int | None
+) -> Times:
     """Times of texts some of which are numbers. text: the distinct ones.  index: of each row; the length if null."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -151,7 +155,7 @@ def _mixed_texts(text: pyarrow.Array, is_number: np.ndarray, index: np.ndarray, 
     values = _values_of_digits(digits)
     position = np.cumsum(is_number) - 1
     try:
-        numbers = times_of_numbers(values[position[index[rows]]], where)
+        numbers = times_of_numbers(values[position[index[rows]]], where, latest)
     except DataError:
         if len(rows) > len(index) / 2:
             raise

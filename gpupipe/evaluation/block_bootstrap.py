@@ -118,8 +118,8 @@ class Draws:
         return total
 
 
-def block_length(n_times: int, longest_horizon: int) -> int:
-    """Times in a block: ten, twice the longest horizon (in bars) or the cube root of n_times, whichever is largest.
+def block_length(n_times: int, longest_horizon: int, least: int = BLOCK_TIMES) -> int:
+    """Times in a block: `least`, twice the longest horizon (in bars) or the cube root of n_times, whichever is largest.
 
     Label windows of h bars overlap over h times, volatility persists for longer, and blocks must grow with the history
     for an interval to be consistent (Kunsch 1989).
@@ -127,16 +127,16 @@ def block_length(n_times: int, longest_horizon: int) -> int:
     >>> block_length(500, 1), block_length(500, 10), block_length(2000, 1)
     (10, 20, 13)
     """
-    return max(BLOCK_TIMES, 2 * longest_horizon, math.ceil(n_times ** (1 / 3)))
+    return max(least, 2 * longest_horizon, math.ceil(n_times ** (1 / 3)))
 
 
-def draw(times: np.ndarray, longest_horizon: int, seed: int) -> Draws:
+def draw(times: np.ndarray, longest_horizon: int, seed: int, least: int = BLOCK_TIMES) -> Draws:
     """Draw N_DRAWS bootstrap samples of `times`, int64, duplicates allowed; equal seeds give equal draws.
 
-    longest_horizon: in bars; see `block_length`.
+    longest_horizon: in bars.  least: times in a block at least, fewer where a time is a month; see `block_length`.
     """
     times = np.unique(times)
-    block = block_length(len(times), longest_horizon)
+    block = block_length(len(times), longest_horizon, least)
     n_blocks = max(1, round(len(times) / block))
     rng = np.random.default_rng([seed, 4])
     return Draws(times, block, rng.integers(0, max(1, len(times)), (N_DRAWS, n_blocks)))

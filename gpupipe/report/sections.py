@@ -15,16 +15,18 @@ from gpupipe.data import HEADER
 from gpupipe.dataset import window_summary
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
-from gpupipe.report import charts, kept_returns, sentences
+from gpupipe.report import bond_words, charts, kept_returns, sentences
 from gpupipe.report.agent_learning import learning_curves
 from gpupipe.report.agent_positions import positions
 from gpupipe.report.agent_savings import savings
 from gpupipe.report.agent_sealed import dates_of_tests, drawdowns, lead_sentence, sealed_tests, verdict_sentence
+from gpupipe.report.bond_models import compared_models
+from gpupipe.report.bond_page import bond_sections
 from gpupipe.report.calibration_slices import calibration_by_slice
 from gpupipe.report.expected_returns import expected_returns
 from gpupipe.report.folds import folds
 from gpupipe.report.formatting import title_of_label, titles_in_sentences, to_percent
-from gpupipe.report.group_words import in_symbols
+from gpupipe.report.group_words import in_bonds, in_symbols, of_bonds
 from gpupipe.report.leaderboard import by_sector, leaderboard, touch_and_direction
 from gpupipe.report.loss_curves import FILE as HISTORY
 from gpupipe.report.loss_curves import loss_curves
@@ -55,6 +57,7 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         verdict(whole),
         warnings(out, whole, events),
         signals(out, whole) if calls else None,
+        *bond_sections(out, whole, log),
         sealed_tests(out, whole),
         drawdowns(out, whole),
         positions(out, whole),
@@ -83,6 +86,8 @@ def run_sections(out: pathlib.Path, whole: Mapping[str, Any]) -> list[Section]:
         skipped(whole),
     ]
     shown = [section for section in sections if section is not None]
+    if whole.get("bonds"):
+        return list(map(in_bonds, shown))
     by_symbol = group_by_of(read_manifest(out) or {}) == "symbol"
     return list(map(in_symbols, shown)) if by_symbol else shown
 
@@ -95,7 +100,7 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
     about_data, split = whole["data"], whole["split"]
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
-    symbols = f"{about_data['symbols']} symbol{'' if about_data['symbols'] == 1 else 's'}"
+    symbols = f"{about_data['symbols']:,} symbol{'' if about_data['symbols'] == 1 else 's'}"
     sectors = f" in {n_sectors} sectors" if n_sectors else ""
     models = f"{whole['n_models']} of {whole['n_models_wanted']} models from " if whole["n_models_wanted"] else ""
     text = [
@@ -110,12 +115,12 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
         )
     if sentence := lead_sentence(whole):
         text.append(sentence)
-    return text
+    return [*map(of_bonds, text), *bond_words.lead(whole)] if whole.get("bonds") else text
 
 
 def verdict(whole: Mapping[str, Any]) -> Section | None:
     """Sentences on baselines, skill and stacking, or on the sealed tests of an agent; None where there are none."""
-    text = [verdict_sentence(whole), summary_sentence(whole.get("returns") or {})]
+    text = [verdict_sentence(whole), summary_sentence(whole.get("returns") or {}), *bond_words.verdict_lines(whole)]
     if whole["models"]:
         titles = titles_in_sentences(whole)
         n_sectors = len({row["sector"] for row in whole["models"]})
@@ -155,14 +160,16 @@ def comparison_sections(names: Sequence[str], wholes: Sequence[Mapping[str, Any]
         Table("Settings that differ" if differing else "No setting differs", columns, differing),
     ])  # fmt: skip
     gains = [_compared_gains(names, wholes)] if any(whole["averages"] for whole in wholes) else []
+    gains += compared_models(names, wholes)
     return [runs, *gains, *verdicts]
 
 
 def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Rows of a name and a cell for each run."""
+    rows = of_bonds("bars") if all(whole.get("bonds") for whole in wholes) else "bars"
     cells: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "data": lambda whole: whole["data"].get("data_hash", "")[:12],
-        "bars": lambda whole: f"{whole['data']['rows_kept']:,}",
+        rows: lambda whole: f"{whole['data']['rows_kept']:,}",
         "sealed test": _test_dates,
         "models": lambda whole: whole["n_models"],
         "seconds": lambda whole: f"{whole['elapsed_s']:.1f}",
@@ -173,9 +180,11 @@ def _facts(wholes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 
 
 def _test_dates(whole: Mapping[str, Any]) -> str:
-    """The dates of the sealed test; empty for a split without dates, unless an agent's sealed tests have some."""
+    """The dates of the sealed test; empty for a split without dates, unless an agent or bonds have some."""
     split = whole["split"]
-    return f"{split['test_from']} to {split['test_to']}" if split else dates_of_tests(whole)
+    if split:
+        return f"{split['test_from']} to {split['test_to']}"
+    return dates_of_tests(whole) or bond_words.dates_of_test(whole)
 
 
 def _compared_gains(names: Sequence[str], wholes: Sequence[Mapping[str, Any]]) -> Section:

@@ -117,5 +117,7 @@ def test_a_job_of_two_workers_from_a_folder_outside_the_checkout(python, tmp_pat
 
 def test_the_wheel_has_the_files_that_are_no_code(python, tmp_path):
     script = "import importlib.resources as r; print(*(f.name for m in {} for f in r.files(m).iterdir()))"
-    names = called(python, "-c", script.format(("gpupipe.data", "gpupipe.report")), cwd=tmp_path).split()
+    packages = ("gpupipe.data", "gpupipe.report", "gpupipe.workloads.bonds.market")
+    names = called(python, "-c", script.format(packages), cwd=tmp_path).split()
     assert {"demo_sectors.csv", "page.html", "page.css", "page.js"} <= set(names)
+    assert {"ust_auctions.parquet", "ust_par_curve.parquet"} <= set(names)

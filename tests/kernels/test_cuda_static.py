@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numba import cuda, types
 
+from gpupipe import bonds
 from gpupipe.backtest import OutOfSample, PositionPath, PositionRules, Rules, backtest, backtest_positions
 from gpupipe.backtest.benchmarks import random_entries
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
@@ -30,6 +31,7 @@ from gpupipe.targets.barriers import barrier_prices
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from gpupipe.workloads.agent.episodes_played import STACKED
 from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
+from tests.support.made_bonds import made_table, with_calls_and_rates
 from tests.support.panels import random_panel
 from tests.support.policies import arrays_of_policy
 
@@ -199,6 +201,22 @@ def play_episodes(X, scale):
         )  # fmt: skip
 
 
+def value_bonds():
+    """Bonds of all kinds, from yields, from prices and on curves, and their key-rate durations."""
+    table = with_calls_and_rates(made_table(40, seed=6), seed=7)
+    table["clean"] = np.random.default_rng(8).uniform(90, 110, 40)
+    for kind, convention in (("par", "street"), ("zero", "quantlib")):
+        curve = bonds.Curve([0.25, 2.0, 10.0], [[1.0, np.nan, 3.0], [2.0, 2.5, 2.0]], kind, [1_000, 12_000])
+        for given in ("yield", "clean", "curve"):
+            bonds.value(table, given, convention, curve, errors="ignore")
+        bonds.key_rate_durations(table, curve, convention, errors="ignore")
+    fixed = {name: table[name] for name in ("coupon", "frequency", "issue", "maturity", "settlement", "day_count")}
+    terms = bonds.prepare(fixed)
+    clean, _ = terms.price(table["yield"])
+    terms.yields(clean)
+    bonds.value({**fixed, "yield": table["yield"]}, "yield", "treasury", errors="ignore")
+
+
 def recorded_calls() -> list[tuple[str, int, list, list]]:
     """(kernel, n, arguments before, arguments after) of calls of the compiled loops on small panels."""
     calls = []
@@ -255,6 +273,7 @@ def recorded_calls() -> list[tuple[str, int, list, list]]:
         step_policy(rng)
         play_episodes(X, scale)
         run_backtests(panel)
+        value_bonds()
     return calls
 
 

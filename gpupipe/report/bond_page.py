@@ -1,0 +1,33 @@
+"""All sections of a run of bonds, in their order."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from gpupipe.report.bond_curves import curve_fit, key_rate_risk
+from gpupipe.report.bond_dates import regimes
+from gpupipe.report.bond_fair_values import fair_values, rich_and_cheap, sealed_predictions
+from gpupipe.report.bond_models import drift, models_and_baselines, searches
+from gpupipe.report.bond_steps import steps
+from gpupipe.report.bond_tail import tail_risk
+from gpupipe.report.page import Section
+from gpupipe.runtime import timeline
+
+
+def bond_sections(out: pathlib.Path, whole: Mapping[str, Any], log: timeline.Log | None) -> list[Section | None]:
+    """Sections for which OUT holds data; None in the place of the others.  whole: the summary.  log: of the run."""
+    return [
+        rich_and_cheap(out, whole),
+        fair_values(out, whole),
+        models_and_baselines(whole),
+        sealed_predictions(out, whole),
+        curve_fit(out, whole),
+        key_rate_risk(out, whole),
+        regimes(out, whole),
+        tail_risk(out, whole),
+        drift(whole),
+        searches(whole),
+        steps(whole, log),
+    ]

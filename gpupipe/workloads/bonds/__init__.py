@@ -1,0 +1,17 @@
+"""Bonds: quotes by date, a valuation kernel, and fair-value models in eleven steps."""
+
+from gpupipe.pipeline.steps import StepsWorkload
+from gpupipe.workloads.bonds import recipe, results
+from gpupipe.workloads.bonds.settings import catalogue
+
+BONDS = StepsWorkload(
+    name="bonds",
+    place="gpupipe.workloads.bonds:BONDS",
+    catalogue=catalogue,
+    steps=recipe.steps,
+    conclude=results.conclude,
+    kernels=recipe.kernels_of,
+    check=recipe.require,
+)
+
+__all__ = ["BONDS", "catalogue"]

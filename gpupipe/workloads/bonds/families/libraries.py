@@ -1,0 +1,56 @@
+"""The one table of estimators that have a twin: scikit-learn's on a CPU, cuML's on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+CLASSES = {
+    "forest": ("ensemble", "RandomForestRegressor"),
+    "kmeans": ("cluster", "KMeans"),
+    "pca": ("decomposition", "PCA"),
+    "ridge": ("linear_model", "Ridge"),
+}
+# Arguments that one of both does not take.
+_CPU_ONLY = {"forest": ("n_jobs", "warm_start"), "kmeans": (), "pca": (), "ridge": ()}
+_CUDA_ONLY = {"forest": {"n_streams": 1}}  # one stream, or trees depend on which is done first
+
+_lock = threading.Lock()
+_limits: list[Any] = []  # an entry for each thread inside `one_blas_thread`; the first, which leaves last, is the limit
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within it, BLAS has one thread in all of the process, or sums, and so models, depend on the number of cores.
+
+    The limit of threadpoolctl counts for the process: a step that ended would lift it for another that still runs. Here
+    the last thread that leaves lifts it.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with _lock:
+        _limits.append(None if _limits else threadpool_limits(1, "blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _limits.pop()
+            if not _limits:
+                limit.restore_original_limits()
+
+
+def estimator(name: str, device: str, **arguments: Any) -> Any:
+    """The estimator of a name of `CLASSES`, unfitted.
+
+    >>> type(estimator("ridge", "cpu", alpha=1.0)).__module__.partition(".")[0]
+    'sklearn'
+    """
+    module, cls = CLASSES[name]
+    library = "cuml" if device == "cuda" else "sklearn"
+    if device == "cuda":
+        arguments = {key: value for key, value in arguments.items() if key not in _CPU_ONLY[name]}
+        arguments |= _CUDA_ONLY.get(name, {})
+    return getattr(importlib.import_module(f"{library}.{module}"), cls)(**arguments)

@@ -1,0 +1,301 @@
+"""The graph of a run: values and rows, then eleven steps with their true edges."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpupipe.config import Config
+from gpupipe.data.panel import NS_PER_DAY, Panel
+from gpupipe.pipeline.steps import Step
+from gpupipe.pipeline.workload import JobContext
+from gpupipe.runtime.errors import UserError
+from gpupipe.targets.next_period import next_row
+from gpupipe.workloads.bonds import baselines as references
+from gpupipe.workloads.bonds import columns, fair_values, schema
+from gpupipe.workloads.bonds.dates import earlier, positions
+from gpupipe.workloads.bonds.fair_values import FairValues
+from gpupipe.workloads.bonds.families.libraries import one_blas_thread
+from gpupipe.workloads.bonds.found import Found, load, save
+from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.ratings import TREASURY
+from gpupipe.workloads.bonds.split import PARTS, BondSplit, issuer_share, split_rows
+from gpupipe.workloads.bonds.steps import (
+    automatic,
+    basic,
+    bayesian,
+    drift,
+    enhanced,
+    evaluation,
+    factors,
+    regimes,
+    stacked,
+    tail_risk,
+    tuning,
+)
+
+VALUES, ROWS = "values", "rows"
+# The eleven steps by number, and the models among them by the step that makes each.
+NAMES = {
+    1: "basic", 2: "enhanced", 3: "stacked", 4: "automatic", 5: "regimes", 6: "factors", 7: "tail_risk", 8: "bayesian",
+    9: "evaluation", 10: "drift", 11: "tuning",
+}  # fmt: skip
+MODELS = ("basic", "enhanced", "stacked", "automatic", "bayesian")
+LIBRARIES = (
+    "scipy.stats", "sklearn.metrics", "sklearn.neural_network", "sklearn.ensemble", "sklearn.cluster",
+    "sklearn.decomposition", "sklearn.linear_model", "xgboost", "optuna",
+)  # fmt: skip
+BASELINES = (references.LAST, references.RATING, references.SVENSSON)
+
+
+def kernels_of(settings: Config) -> tuple[str, ...]:
+    """The kernels that a run calls."""
+    return ("trees.leaves_of_trees",)
+
+
+def require(settings: Config) -> None:
+    """UserError where Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("bonds need Optuna: pip install -e '.[tune]'")
+
+
+def steps(panel: Panel, settings: Config) -> list[Step]:
+    """Values and rows, then the eleven: 1 to 4, 5 to 7 side by side, 8 after 4 to 6, 9 to 11 after what they need.
+
+    The libraries of the steps are loaded here, on one thread: two that begin to load SciPy at once find it half loaded.
+    """
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+    def step(
+        name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False
+    ) -> Step:
+        return Step(name, _on_one_thread(make), save, load, needs, ("bonds", *sections), reads_panel)
+
+    families = ("forest", "boosting", "network")
+    return [
+        step(VALUES, _values, (), (), reads_panel=True),
+        step(ROWS, _rows, (VALUES,), (), reads_panel=True),
+        step("basic", _model(basic), (ROWS,), ("forest",)),
+        step("enhanced", _model(enhanced), (ROWS,), ("forest", "search")),
+        step("stacked", _model(stacked), (ROWS,), (*families, "search")),
+        step("automatic", _model(automatic), (ROWS,), (*families, "search")),
+        step("regimes", _regimes, (ROWS,), ()),
+        step("factors", _factors, (ROWS,), ()),
+        step("tail_risk", _tail_risk, (VALUES, ROWS), (), reads_panel=True),
+        step("bayesian", _bayesian, (ROWS, "automatic", "regimes", "factors"), (*families, "search")),
+        step("evaluation", _evaluation, (ROWS, *MODELS), ()),
+        step("drift", _drift, (ROWS, *MODELS), ()),
+        step("tuning", _tuning, (ROWS, "drift", "regimes", "factors", *MODELS), (*families, "search")),
+    ]
+
+
+def _on_one_thread(make: Any) -> Any:
+    """A step whose BLAS has one thread, so that neither --jobs nor the number of cores decides the last bits."""
+
+    def made(context: JobContext, values: Mapping[str, Found]) -> Found:
+        with one_blas_thread():
+            found: Found = make(context, values)
+        return found
+
+    return made
+
+
+def _values(context: JobContext, values: Mapping[str, Found]) -> Found:
+    """Every quote valued once."""
+    return Found(fair_values.fair_values(context.panel, context.settings.bonds.convention).arrays())
+
+
+def values_of(found: Found) -> FairValues:
+    """The fair values of the step's arrays."""
+    return FairValues(*(found[name] for name in fair_values.ARRAYS))
+
+
+def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
+    """Columns, target, split and baselines of all rows."""
+    panel, settings = context.panel, context.settings
+    to_host, fair = panel.device.to_host, values_of(values[VALUES])
+    made = columns.rows_of(panel, fair)
+    time_ns, offsets = to_host(panel.time_ns), to_host(panel.offsets)
+    after = next_row(fair.spread, time_ns, offsets, int(settings.bonds.most_gap_days * NS_PER_DAY))
+    after[~np.isfinite(fair.spread)] = -1
+    change = np.where(after >= 0, fair.spread[after] - fair.spread, np.nan).astype(np.float32)
+    share = _share(panel, settings.seed)
+    split = split_rows(made.date, len(made.dates), after, share, settings.bonds)
+    arrays = {
+        "X": made.X, "spread": fair.spread, "change": change, "date": made.date, "dates": made.dates,
+        "next_row": after, "share": share, "issuer": made.issuer, "rating": made.rating, "years": fair.years,
+        "sampled": _sampled(panel, split.test, settings.bonds.sample, settings.seed), "curve": made.curves.rates,
+        "tenor_years": made.curves.years,
+        **{part: getattr(split, part) for part in PARTS},
+    }  # fmt: skip
+    expected = references.baselines(fair.spread, fair.curve_yield, fair.years, made.rating, made.date)
+    arrays |= {f"baseline/{name}": column for name, column in expected.items()}
+    return Found(arrays, {"names": list(made.names), "first": list(split.first), "sizes": split.sizes})
+
+
+def _share(panel: Panel, seed: int) -> np.ndarray:
+    """float64 (n_rows,): the number of each row's issuer, see `issuer_share`.
+
+    A Treasury counts as an issuer of its own, as all of them have one, and could not be split.
+    """
+    bonds = zip(panel.attributes["issuer"], panel.attributes["rating"], panel.symbols, strict=True)
+    names = [f"{issuer}/{symbol}" if rating == TREASURY else issuer for issuer, rating, symbol in bonds]
+    return issuer_share(names, seed)[panel.device.to_host(panel.symbol_of_row)]
+
+
+def _sampled(panel: Panel, test: np.ndarray, sample: float, seed: int) -> np.ndarray:
+    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge: all, or some of those that have test rows.
+
+    test: int64, the sealed test rows.  sample: a share of their bonds, or a number.  Ids and seed choose.
+    """
+    symbol = panel.device.to_host(panel.symbol_of_row)
+    keep = np.ones(panel.n_symbols, bool)
+    if sample:
+        bonds = np.unique(symbol[test])
+        count = max(1, round(sample * len(bonds)) if sample < 1 else int(sample))
+        place = issuer_share([panel.symbols[k] for k in bonds], seed)
+        keep[:] = False
+        keep[bonds[np.argsort(place, kind="stable")[:count]]] = True
+    return keep[symbol]
+
+
+def model_rows(found: Found, settings: Config, device: str) -> ModelRows:
+    """The rows that models are fitted on."""
+    first = tuple(found.facts["first"])
+    split = BondSplit(found["train"], found["validation"], found["test"], (int(first[0]), int(first[1])))
+    judged = np.flatnonzero((found["date"] >= first[0]) & np.isfinite(found["spread"]))
+    return ModelRows(
+        found["X"], tuple(found.facts["names"]), found["spread"], found["change"], found["date"], found["next_row"],
+        found["share"], judged, split, settings.seed, device,
+    )  # fmt: skip
+
+
+def _rows_of(context: JobContext, values: Mapping[str, Found]) -> ModelRows:
+    return model_rows(values[ROWS], context.settings, context.panel.device.kind)
+
+
+def _model(step: Any) -> Any:
+    """A step that fits a model on the rows alone."""
+    return lambda context, values: step.run(_rows_of(context, values), context.settings, context.fit)
+
+
+def _regimes(context: JobContext, values: Mapping[str, Found]) -> Found:
+    n_dates = len(values[ROWS]["dates"])
+    return regimes.run(_rows_of(context, values), n_dates, context.settings, context.fit)
+
+
+def _factors(context: JobContext, values: Mapping[str, Found]) -> Found:
+    found = values[ROWS]
+    rows = _rows_of(context, values)
+    return factors.run(rows, found["curve"], found["tenor_years"], context.settings, context.fit)
+
+
+# Arrays of steps 5 and 6 from which the states of dates follow that the run has not seen.
+_STATES = {"regimes": ("mean", "scale", "centers"), "factors": ("loading", "mean", "tenor_years")}
+
+
+def states_of(values: Mapping[str, Found]) -> dict[str, np.ndarray]:
+    """What `state_columns` needs, by "STEP/ARRAY"."""
+    return {f"{step}/{name}": values[step][name] for step, names in _STATES.items() for name in names}
+
+
+def state_columns(states: Mapping[str, np.ndarray], rows: columns.BondRows, fair: FairValues) -> dict[str, np.ndarray]:
+    """The columns of regimes and factors for rows of any dates, float (n_rows,) by name.
+
+    states: of `states_of`.  Raises UserError where the rows' curve has other tenors than the run's.
+    """
+    own = {step: {name: states[f"{step}/{name}"] for name in names} for step, names in _STATES.items()}
+    if not np.array_equal(own["factors"]["tenor_years"], rows.curves.years):
+        raise UserError(
+            f"the curve has tenors of {rows.curves.years.tolist()} years, that of the run had "
+            f"{own['factors']['tenor_years'].tolist()}: give a curve with the same tenors"
+        )
+    state = regimes.state_of_dates(rows.X, rows.names, fair.spread, rows.date, len(rows.dates))
+    regime, score = regimes.nearest(own["regimes"], state), factors.scores(own["factors"], rows.curves.rates)
+    more = regimes.columns(regime, len(own["regimes"]["centers"]), rows.date)
+    return more | factors.columns(own["factors"], score, rows.date, fair.years)
+
+
+def with_states(rows: ModelRows, values: Mapping[str, Found]) -> ModelRows:
+    """The rows with the columns of regimes and factors."""
+    found = values[ROWS]
+    state, curve = values["regimes"], values["factors"]
+    more = regimes.columns(state["regime"], len(state["centers"]), found["date"])
+    more |= factors.columns(curve.arrays, curve["score"], found["date"], found["years"])
+    return rows.with_columns(more) if more else rows
+
+
+def _bayesian(context: JobContext, values: Mapping[str, Found]) -> Found:
+    rows = with_states(_rows_of(context, values), values)
+    family = values["automatic"].facts["search"]["family"]
+    return bayesian.run(rows, family, context.settings, context.fit)
+
+
+def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
+    panel, settings, found = fair_values.on_host(context.panel), context.settings, values[ROWS]
+    fair, date, device = values_of(values[VALUES]), found["date"], context.panel.device
+    last = np.flatnonzero((date == len(found["dates"]) - 1) & np.isfinite(fair.yield_))
+    symbol = panel.symbol_of_row[last]
+    move = np.diff(found["curve"], axis=0)
+    scenarios = np.flatnonzero(np.isfinite(move).all(axis=1))[-settings.bonds.tail_dates :] + 1
+    floats = (np.asarray(panel.attributes["type"]) == schema.FLOATING)[symbol]
+    years = np.where(floats, 1.0 / np.maximum(panel.columns["frequency"][last], 1), fair.years[last])
+    moves_of_curve = columns.Curves(found["tenor_years"], move)
+    curve_move = np.array([moves_of_curve.at(np.full(len(last), s - 1), years) for s in scenarios])
+    sectors, sector = positions(np.asarray(panel.attributes["sector"]))
+    group = {"issuer": found["issuer"][last], "rating": found["rating"][last], "sector": sector[symbol]}
+    holdings = tail_risk.Holdings(
+        schema.bond_table(panel, last), fair.yield_[last], panel.columns["clean"][last] + fair.accrued[last], floats,
+        curve_move.reshape(-1, len(last)), group,
+    )  # fmt: skip
+    is_next = date - earlier(date, panel.offsets, 1) == 1
+    change = np.where(is_next, fair.spread - earlier(fair.spread, panel.offsets, 1), np.nan)
+    moves = tail_risk.issuer_moves(
+        change, date, found["issuer"], found["rating"], group["issuer"], group["rating"], scenarios
+    )  # fmt: skip
+
+    def price(of: Mapping[str, Any]) -> np.ndarray:
+        return fair_values.valued(of, "yield", settings.bonds.convention, device, "dirty")[0]
+
+    risk = tail_risk.run(holdings, moves, price, settings, context.fit)
+    named = {str(sectors[int(k)]): tail for k, tail in risk.facts["sector"].items()}
+    return dataclasses.replace(
+        risk, arrays={**risk.arrays, "row": last}, facts={**risk.facts, "sector": named}
+    )  # fmt: skip
+
+
+def judged_rows(found: Found) -> np.ndarray:
+    """int64: the sealed test rows of the sampled bonds."""
+    return found["test"][found["sampled"][found["test"]]]
+
+
+def _baselines(found: Found) -> dict[str, np.ndarray]:
+    return {name: found[f"baseline/{name}"] for name in BASELINES}
+
+
+def _evaluation(context: JobContext, values: Mapping[str, Found]) -> Found:
+    found = values[ROWS]
+    models = {name: values[name] for name in MODELS}
+    rows = _rows_of(context, values)
+    return evaluation.run(rows, models, _baselines(found), judged_rows(found), context.settings)
+
+
+def _drift(context: JobContext, values: Mapping[str, Found]) -> Found:
+    models = {name: values[name] for name in MODELS}
+    return drift.run(_rows_of(context, values), models, judged_rows(values[ROWS]))
+
+
+def _tuning(context: JobContext, values: Mapping[str, Found]) -> Found:
+    found, benchmark = values[ROWS], values["drift"].facts["benchmark"]
+    rows = with_states(_rows_of(context, values), values)
+    rows = rows.with_only(values[benchmark].facts["columns"])
+    return tuning.run(
+        rows, benchmark, values[benchmark], _baselines(found), judged_rows(found),
+        context.settings, context.fit,
+    )  # fmt: skip

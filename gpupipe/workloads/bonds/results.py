@@ -1,0 +1,138 @@
+"""What a run of bonds publishes: models, evaluation, rich and cheap bonds, states of dates, tail risk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpupipe.backtest.tables import parquet
+from gpupipe.pipeline.steps import Outcome
+from gpupipe.pipeline.workload import JobContext
+from gpupipe.store.content_store import dump_json, pack_arrays
+from gpupipe.workloads.bonds import last_date, recipe, signals
+from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.steps import regimes
+
+FOLDER = "bonds"
+SIGNALS, PREDICTIONS, DATES, CURVES, RISK, LOSSES, LOADINGS = (
+    f"{FOLDER}/{name}.parquet" for name in ("signals", "predictions", "dates", "curves", "risk", "losses", "loadings")
+)
+INTERVALS, STATES = f"{FOLDER}/intervals.json", f"{FOLDER}/states.npz"
+MODEL_STEPS = (*recipe.MODELS, "tuning")
+
+
+def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
+    """The outcome of a run."""
+    found, panel, settings = values[recipe.ROWS], context.panel, context.settings
+    chosen = values["evaluation"].facts["chosen"]
+    change = values[chosen]["change"]
+    fair = recipe.values_of(values[recipe.VALUES])
+    validation = found["validation"]
+    residual = (found["change"] - change)[validation].astype(np.float64)
+    quantiles = signals.residual_quantiles(residual, found["rating"][validation])
+    last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread) & np.isfinite(change))
+    table = signals.table(panel, last, fair, change, quantiles, settings.bonds.convention)
+    files = {
+        SIGNALS: parquet(arrow(table)),
+        PREDICTIONS: parquet(arrow(_predictions(panel, values))),
+        DATES: parquet(arrow(_dates(values))),
+        STATES: pack_arrays(recipe.states_of(values)),
+        CURVES: parquet(arrow(last_date.curves(values))),
+        RISK: parquet(arrow(last_date.risk(panel, values, settings.bonds.convention))),
+        LOSSES: parquet(arrow(last_date.losses(values["tail_risk"]))),
+        LOADINGS: parquet(arrow(_loadings(values["factors"]))),
+        INTERVALS: dump_json({"level": signals.LEVEL, "by_rating": {str(k): list(v) for k, v in quantiles.items()}}),
+    }
+    for name in MODEL_STEPS:
+        files |= _model_files(name, values[name])
+    return Outcome(None, files, extra={"bonds": _summary(context, values, chosen, table)})
+
+
+def _model_files(name: str, model: Found) -> dict[str, bytes]:
+    """The files of a model, and what was found while it was fitted."""
+    place = f"{FOLDER}/models/{name}"
+    about = {key: value for key, value in model.facts.items() if key != "rows"}
+    return {f"{place}.json": dump_json(about), **{place + suffix: content for suffix, content in model.files.items()}}
+
+
+def _summary(context: JobContext, values: Mapping[str, Found], chosen: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary says of the run."""
+    found = values[recipe.ROWS]
+    measured = [*values["evaluation"].facts["rows"], *values["tuning"].facts["rows"]]
+    searches = {name: values[name].facts["search"] for name in MODEL_STEPS if "search" in values[name].facts}
+    counts = {name: int((table["signal"] == name).sum()) for name in (signals.CHEAP, signals.RICH, signals.FAIR)}
+    return {
+        "chosen": chosen, "measured": measured, "sizes": found.facts["sizes"], "dates": len(found["dates"]),
+        "split": _split(found), "steps": _steps(context),
+        "signals": counts, "searches": searches, "fits": {name: _fit(values[name]) for name in MODEL_STEPS},
+        "regimes": values["regimes"].facts, "factors": values["factors"].facts,
+        "tail_risk": _tail_risk(values["tail_risk"].facts), "drift": values["drift"].facts,
+        "sample": context.settings.bonds.sample,
+    }  # fmt: skip
+
+
+def _split(found: Found) -> dict[str, str]:
+    """The first date of each part, and the last date of all."""
+    dates = np.datetime_as_string(found["dates"].astype("datetime64[ns]"), unit="D")
+    names = ("train_from", "validation_from", "test_from")
+    first = {name: str(dates[k]) for name, k in zip(names, (0, *found.facts["first"]), strict=True)}
+    return {**first, "test_to": str(dates[-1])}
+
+
+def _steps(context: JobContext) -> list[dict[str, Any]]:
+    """Every step with its number of the eleven, None for what they all need, and the steps that it needs."""
+    numbers = {name: number for number, name in recipe.NAMES.items()}
+    made = recipe.steps(context.panel, context.settings)
+    return [{"name": step.name, "number": numbers.get(step.name), "needs": list(step.needs)} for step in made]
+
+
+def _fit(model: Found) -> dict[str, Any]:
+    """What a model is: its family, its loss on validation, the trees or rounds or epochs that it kept."""
+    names = ("trees", "rounds", "epochs", "depth", "weights")
+    kept = {name: model.facts[name] for name in names if name in model.facts}
+    return {"kind": model.facts["kind"], "columns": len(model.facts["columns"]),
+            "validation_loss": model.facts["validation_loss"], **kept}  # fmt: skip
+
+
+def _tail_risk(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of tail risk with ratings by their letters."""
+    by_rating = facts.get("rating", {})
+    return {**facts, "rating": {last_date.LETTERS[int(rank)]: tail for rank, tail in by_rating.items()}}
+
+
+def _loadings(factors: Found) -> dict[str, Any]:
+    """The loading of each factor at each tenor, percent."""
+    return {"years": factors["tenor_years"]} | {f"factor_{k + 1}": own for k, own in enumerate(factors["loading"])}
+
+
+def _predictions(panel: Any, values: Mapping[str, Found]) -> dict[str, Any]:
+    """What each model and baseline expected of the sealed test rows, and what happened."""
+    found = values[recipe.ROWS]
+    rows = recipe.judged_rows(found)
+    symbol = panel.device.to_host(panel.symbol_of_row)[rows]
+    columns: dict[str, Any] = {
+        "bond": np.asarray(panel.symbols, object)[symbol],
+        "date": found["dates"][found["date"][rows]].astype("datetime64[ns]"),
+        "spread": found["spread"][rows],
+        "next_spread": found["spread"][rows] + found["change"][rows],
+    }
+    columns |= {name: found["spread"][rows] + values[name]["change"][rows] for name in MODEL_STEPS}
+    return columns | {name: found[f"baseline/{name}"][rows] for name in recipe.BASELINES[1:]}
+
+
+def _dates(values: Mapping[str, Found]) -> dict[str, Any]:
+    """The state of each date: regime, the columns it was found from, scores of factors."""
+    found, state, score = values[recipe.ROWS], values["regimes"], values["factors"]["score"]
+    names = (*regimes.STATE, "spread_deviation")
+    columns: dict[str, Any] = {"date": found["dates"].astype("datetime64[ns]"), "regime": state["regime"]}
+    columns |= {name: state["state"][:, k] for k, name in enumerate(names)}
+    return columns | {f"factor_{k + 1}": score[:, k] for k in range(score.shape[1])}
+
+
+def arrow(columns: Mapping[str, Any]) -> Any:
+    """An Arrow table of columns."""
+    import pyarrow as pa
+
+    return pa.table({name: pa.array(column) for name, column in columns.items()})

@@ -1,0 +1,75 @@
+"""Rich and cheap bonds of a finished run, or of new quotes by its model."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from gpupipe.artifacts import summary
+from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.data.panel import Panel
+from gpupipe.runtime.errors import UserError
+from gpupipe.store.content_store import Store, unpack_arrays
+from gpupipe.workloads.bonds import columns, fair_values, recipe, results, signals
+from gpupipe.workloads.bonds.families import registry
+from gpupipe.workloads.bonds.models import scale_of
+
+
+def convention_of(out: str | os.PathLike[str]) -> str:
+    """The convention of a finished run; UserError where OUT holds none of bonds."""
+    return str(_manifest(out)["settings"]["bonds"]["convention"])
+
+
+def summary_of(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """The summary of a finished run; UserError where OUT holds none of bonds."""
+    _manifest(out)
+    return summary.read(Store(out).out)
+
+
+def of_run(out: str | os.PathLike[str]) -> Any:
+    """The Arrow table of the run's own last date, see `signals.table`."""
+    import pyarrow.parquet as pq
+
+    _manifest(out)
+    return pq.read_table(Store(out).out / results.SIGNALS)
+
+
+def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
+    """The Arrow table of the last date of new quotes, by the run's chosen model.
+
+    Raises UserError where no bond has a value on it, or the curve has other tenors than the run's and the model reads
+    columns of factors.
+    """
+    store, convention = Store(out), convention_of(out)
+    name = summary.read(store.out)["bonds"]["chosen"]
+    about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text())
+    fair = fair_values.fair_values(panel, convention)
+    rows = columns.rows_of(panel, fair)
+    known = dict(zip(rows.names, rows.X.T, strict=True))
+    if any(column not in known for column in about["columns"]):
+        known |= recipe.state_columns(unpack_arrays((store.out / results.STATES).read_bytes()), rows, fair)
+    files = {
+        path.name.removeprefix(name): path.read_bytes()
+        for path in (store.out / results.FOLDER / "models").glob(f"{name}.*")
+        if path.suffix != ".json"
+    }
+    model = registry.load(about["kind"], files)
+    last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread))
+    if not len(last):
+        raise UserError("no bond has a price and a curve on the last date of the quotes")
+    change = np.full(panel.n_rows, np.nan, np.float32)
+    X = np.stack([known[column][last] for column in about["columns"]], axis=1)
+    change[last] = scale_of(fair.spread[last]) * model.predict(np.ascontiguousarray(X, np.float32))
+    kept = json.loads((store.out / results.INTERVALS).read_text())["by_rating"]
+    quantiles = {int(k): (ends[0], ends[1]) for k, ends in kept.items()}
+    return results.arrow(signals.table(panel, last, fair, change, quantiles, convention))
+
+
+def _manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
+    manifest = read_manifest(Store(out).out)
+    if not manifest or results.SIGNALS not in manifest["files"]:
+        raise UserError(f"{out} holds no finished run of bonds: run `gpupipe bonds --out {out}`")
+    return manifest

@@ -1,0 +1,153 @@
+"""`bonds.value`: tables of all kinds, bonds with something wrong, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from gpupipe import bonds
+from gpupipe.runtime.errors import UserError
+from tests.support.made_bonds import dates, made_table
+
+GOOD = {
+    "coupon": np.full(3, 5.0), "frequency": np.full(3, 2), "issue": dates(["2020-01-15"] * 3),
+    "maturity": dates(["2030-01-15", "2031-07-15", "2025-01-15"]), "settlement": dates(["2021-03-01"] * 3),
+    "day_count": np.array(["act/act", "30/360", "act/360"]), "clean": np.array([99.0, 101.0, 100.0]),
+}  # fmt: skip
+
+
+def same(a, b):
+    for name in b:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        pa.table, pd.DataFrame, pl.DataFrame,
+        lambda t: pa.table({**t, "day_count": pa.array(t["day_count"]).dictionary_encode()}),
+        lambda t: pd.DataFrame({**t, "day_count": pd.Categorical(t["day_count"])}),
+        lambda t: pd.DataFrame({**t, "issue": [date.item() for date in t["issue"]]}),
+        lambda t: {name: list(values) for name, values in t.items()},
+        lambda t: {**t, "day_count": np.array([0, 1, 2], np.int8), "issue": t["issue"].astype(np.int64)},
+        lambda t: {**t, "day_count": np.array([" ACT/ACT", "30/360", "Act/360"], object)},
+        lambda t: {**t, "frequency": 2, "issue": datetime.date(2020, 1, 15), "coupon": 5},
+        lambda t: {**t, "issue": t["issue"].astype("datetime64[ns]"), "coupon": t["coupon"].astype(np.float32)},
+        lambda t: {**t, "frequency": t["frequency"].astype(np.float64)},
+    ],
+)  # fmt: skip
+def test_every_kind_of_table_has_one_result(convert):
+    same(bonds.value(convert(GOOD)), bonds.value(GOOD))
+
+
+def test_the_result_is_a_mapping_and_a_table():
+    valued = bonds.value(GOOD)
+    assert list(valued) == ["clean", "dirty", "accrued", "yield", "macaulay", "modified", "convexity", "dv01", "status"]
+    table = valued.to_arrow()
+    assert table.column_names == list(valued) and table.num_rows == valued.n_bonds == 3
+    np.testing.assert_array_equal(valued["clean"], GOOD["clean"])
+    np.testing.assert_allclose(valued["dirty"], GOOD["clean"] + valued["accrued"])
+    assert str(valued) == "3 bonds" and valued["status"].dtype == np.int8
+
+
+def test_empty_and_single_tables():
+    none = bonds.value({name: values[:0] for name, values in GOOD.items()})
+    assert none.n_bonds == 0 and none.to_arrow().num_rows == 0
+    one = bonds.value({name: values[0] for name, values in GOOD.items()})
+    assert one.n_bonds == 1 and one["yield"][0] == bonds.value(GOOD)["yield"][0]
+
+
+WRONG = [
+    ({"maturity": dates("2021-03-01")}, 2), ({"maturity": dates("2019-03-01")}, 2), ({"day_count": "30/361"}, 3),
+    ({"frequency": 3}, 4), ({"settlement": dates("2019-12-31")}, 5), ({"coupon": np.nan}, 6),
+    ({"maturity": dates("NaT")}, 6), ({"clean": np.nan}, 6), ({"first_coupon": dates("2020-08-15")}, 7),
+    ({"first_coupon": dates("2030-07-15")}, 7), ({"clean": -200.0}, 9), ({"type": "perpetual"}, 10),
+    ({"call_date": dates("2025-01-15")}, 6),
+    ({"frequency": 0, "call_date": dates("2025-01-15"), "call_price": 100.0}, 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed, status", WRONG)
+def test_a_bond_that_cannot_be_valued_has_nan_and_a_status(changed, status):
+    table = {name: np.repeat(np.atleast_1d(values)[:1], 2) for name, values in {**GOOD, **changed}.items()}
+    table["day_count"] = table["day_count"].astype(object)
+    for name in GOOD:
+        table[name][1] = GOOD[name][0]
+    for name in ("first_coupon", "call_date"):
+        if name in table:
+            table[name] = np.array([table[name][0], np.datetime64("NaT")])
+    if "type" in changed:
+        table["type"] = np.array([changed["type"], "fixed"])
+    with pytest.warns(bonds.BondWarning, match=f"2 bonds, of which 1 has a problem: {bonds.STATUS[status]} 1"):
+        valued = bonds.value(table)
+    assert valued["status"].tolist() == [status, 0] and valued.problems == {bonds.STATUS[status]: 1}
+    for name in ("clean", "dirty", "yield", "macaulay", "modified", "convexity", "dv01"):
+        assert np.isnan(valued[name][0]) and np.isfinite(valued[name][1]), name
+    with pytest.raises(UserError, match="status has it by bond"):
+        bonds.value(table, errors="raise")
+    same(bonds.value(table, errors="ignore"), valued)
+
+
+def test_a_yield_out_of_range_is_told():
+    table = {**GOOD, "yield": np.array([-190.0, 5.0, np.nan])}
+    with pytest.warns(bonds.BondWarning, match="a value is missing 1, price not positive, or yield out of range 1"):
+        valued = bonds.value(table, given="yield")
+    assert valued["status"].tolist() == [9, 0, 6]
+
+
+@pytest.mark.parametrize(
+    "changed, options, message",
+    [
+        ({"coupon": None}, {}, "lacks coupon; it needs coupon, frequency"),
+        ({"clean": None}, {}, "lacks clean"),
+        ({}, {"given": "yield"}, "lacks yield"),
+        ({"coupon": np.array(["5", "5", "5"])}, {}, "'coupon' is <U1"),
+        ({"coupon": np.ones((3, 1))}, {}, "'coupon' is float64 of 2 dimensions"),
+        ({"maturity": np.full(3, 5.5)}, {}, "'maturity' is float64 of 1 dimensions; expected dates"),
+        ({"maturity": ["2030-01-15"] * 3}, {}, "'maturity' is <U10"),
+        ({"day_count": np.full(3, 1.5)}, {}, "'day_count' is float64; expected texts: act/act"),
+        ({"coupon": np.full(2, 5.0)}, {}, "different lengths: coupon 2, frequency 3"),
+        ({}, {"given": "price"}, "given='price' is unknown"),
+        ({}, {"convention": "japan"}, "convention 'japan' is unknown; expected street, quantlib, treasury"),
+        ({}, {"errors": "none"}, "errors='none' is unknown"),
+        ({}, {"given": "curve"}, "curve is missing"),
+        ({"type": "floating"}, {}, "curve is missing"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed, options, message):
+    table = {name: values for name, values in {**GOOD, **changed}.items() if values is not None}
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        bonds.value(table, **options)
+
+
+def test_no_table_is_refused():
+    with pytest.raises(UserError, match="a int is no table of bonds"):
+        bonds.value(3)
+
+
+def test_prepared_terms_give_the_same_values():
+    table = made_table(500, seed=9)
+    for convention in ("street", "quantlib"):
+        terms, valued = bonds.prepare(table, convention), bonds.value(table, given="yield", convention=convention)
+        clean, dirty = terms.price(table["yield"])
+        np.testing.assert_array_equal(clean, valued["clean"])
+        np.testing.assert_array_equal(dirty, valued["dirty"])
+        same(terms.measure(table["yield"]), {name: valued[name] for name in ("macaulay", "convexity")})
+        np.testing.assert_array_equal(
+            terms.yields(clean)[0], bonds.value({**table, "clean": clean}, convention=convention)["yield"]
+        )
+    with pytest.raises(UserError, match="floating bonds have no flows"):
+        bonds.prepare({**GOOD, "type": "floating"})
+
+
+def test_treasury_prices_fixed_bonds_alone():
+    table = {**GOOD, "yield": np.full(3, 4.0)}
+    with pytest.warns(bonds.BondWarning, match="not supported 1"):
+        assert bonds.value(table, "yield", "treasury")["status"].tolist() == [0, 0, 10]
+    with pytest.warns(bonds.BondWarning, match="not supported 3"):
+        bonds.value({**table, "frequency": 0}, "yield", "treasury")
