@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from gpupipe.targets.next_period import next_row, next_value_target
 def naive(values, time_ns, offsets, most_ns):
     """The rule in a loop."""
     found = np.full(len(values), -1)
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for begin, end in itertools.pairwise(offsets):
         for i in range(begin, end - 1):
             if time_ns[i + 1] - time_ns[i] <= most_ns and np.isfinite(values[i + 1]):
                 found[i] = i + 1

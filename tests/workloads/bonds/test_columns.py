@@ -92,7 +92,7 @@ def test_columns_are_those_of_loops():
             "issuer": [j for j in others if issuer[j] == issuer[i]],
         }
         expected = {f"spread_less_{k}": spread[i] - np.mean(spread[j]) if j else np.nan for k, j in peers.items()}
-        for k, j in peers.items():
+        for k in peers:
             levels = [
                 _level(panel, fair, rows, date, others, k, issuer, sector, band, at)
                 for at in range(max(begin, i - 11), i + 1)

@@ -128,14 +128,14 @@ def test_a_forest_that_stopped_is_the_first_trees_of_the_whole_one():
 
 
 def test_a_fit_ends_where_the_report_raises():
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def stop(count, loss):
-        raise Enough
+        raise EnoughError
 
     for name in FAMILIES:
-        with pytest.raises(Enough):
+        with pytest.raises(EnoughError):
             fitted(name, None, stop)
 
 

@@ -131,7 +131,7 @@ def test_the_searches_values_are_those_fitted(rows, steps):
 
 def market_rows():
     """ModelRows of the small market; its first part are the dates before 20."""
-    panel, fair, made = rows_of_market()
+    _, fair, made = rows_of_market()
     base = made_rows(0)
     split = dataclasses.replace(base.split, first=(20, 28))
     return made, dataclasses.replace(
