@@ -142,8 +142,8 @@ def ours(market: Market, settings: Config, without: str = "") -> Measured:
         workload = _before_each_step(lambda panel, chosen: fair_values(panel, chosen.bonds.convention))
     if without == "early stopping":
         more = origin.searched_in_full()
-        patient = {name: dataclasses.replace(settings.sections[name], patience=WITHOUT_END)
-                   for name in ("forest", "boosting", "network")}  # fmt: skip
+        patient = {name: dataclasses.replace(section, patience=WITHOUT_END)
+                   for name, section in settings.sections.items() if hasattr(section, "patience")}  # fmt: skip
         settings = dataclasses.replace(settings, sections={**settings.sections, **patient})
     with tempfile.TemporaryDirectory() as out, more:
         seconds, (summary, _) = timed(

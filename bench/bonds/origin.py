@@ -30,7 +30,7 @@ from gpupipe.estimators.fit_context import NO_CONTEXT
 from gpupipe.workloads.bonds import recipe, schema
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.families.contract import Family, FitRows, Model
-from gpupipe.workloads.bonds.families.network import FARTHEST
+from gpupipe.workloads.bonds.families.standard import FARTHEST
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.steps import enhanced
 
@@ -129,7 +129,19 @@ def _network(rows: FitRows, settings: Any) -> Any:
         return whole.fit(rows.X, rows.y).predict
 
 
-_TRAIN = {"forest": _forest, "boosting": _boosting, "network": _network}
+def _linear(rows: FitRows, settings: Any) -> Any:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    clipped = FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST})
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    ridge = Ridge(alpha=settings.l2 * len(rows.X))
+    return make_pipeline(imputer, StandardScaler(), clipped, ridge).fit(rows.X, rows.y).predict
+
+
+_TRAIN = {"forest": _forest, "boosting": _boosting, "network": _network, "linear": _linear}
 FULL = {name: _Full(family, _TRAIN[name]) for name, family in registry.FAMILIES.items()}
 
 

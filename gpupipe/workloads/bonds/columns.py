@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.data.panel import NS_PER_DAY, Panel
-from gpupipe.workloads.bonds.dates import earlier, group_mean, mean_of_last, positions
+from gpupipe.workloads.bonds.dates import earlier, group_mean, mean_of_last, mean_so_far, positions, total_so_far
 from gpupipe.workloads.bonds.fair_values import DAYS_OF_YEAR, FairValues
 from gpupipe.workloads.bonds.par_curve import interpolated, tenor_years
 from gpupipe.workloads.bonds.schema import COLUMN_PREFIX, NO_DAY, curve_tenors
@@ -29,6 +29,17 @@ COLUMNS = {
     "level_peers": "the same against the others with the same rating and band of years",
     "level_sector": "the same against the others of the sector",
     "level_issuer": "the same against the issuer's other bonds",
+    "level_rating_24": "level_rating over 24 quotes",
+    "level_rating_all": "level_rating over all quotes until the row",
+    "level_peers_24": "level_peers over 24 quotes",
+    "level_peers_all": "level_peers over all quotes until the row",
+    "level_sector_24": "level_sector over 24 quotes",
+    "level_sector_all": "level_sector over all quotes until the row",
+    "level_issuer_24": "level_issuer over 24 quotes",
+    "level_issuer_all": "level_issuer over all quotes until the row",
+    "index_issuer": "log spread less the index of the issuer's other bonds, less the mean of that over twelve quotes",
+    "index_issuer_24": "index_issuer over 24 quotes",
+    "index_issuer_all": "index_issuer over all quotes until the row",
     "market_spread": "mean spread of the date",
     "market_change": "market_spread less that of the date before",
     "rating_rank": "0 Treasury, 1 AAA, 2 AA, ...",
@@ -48,7 +59,7 @@ COLUMNS = {
     "curve_change": "curve_level less that of the date before",
 }
 LEAST_SPREAD = 0.05  # percent, whose logarithm smaller and negative spreads get
-LEVEL_QUOTES = 12
+LEVEL_QUOTES, MORE_QUOTES = 12, 24
 BANDS = (1.0, 3.0, 5.0, 7.0, 10.0, 20.0)  # years, at which bands of peers begin
 
 
@@ -119,7 +130,9 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
         found[f"spread_less_{name}"] = spread - group_mean(spread, key, leave_out_own=True)
         # What is particular to the bond, such as its duration, is in the mean of the level, and not in its difference.
         level = log_spread - group_mean(log_spread, key, leave_out_own=True)
-        found[f"level_{name}"] = level - mean_of_last(level, offsets, LEVEL_QUOTES)
+        found |= _less_means(f"level_{name}", level, offsets)
+    index = peers_index(log_spread, date, offsets, codes["issuer"])
+    found |= _less_means("index_issuer", log_spread - index, offsets)
     curves = curve_by_date(panel, date, len(dates))
     found |= _of_market(curves, spread, date)
     days = time_ns / NS_PER_DAY
@@ -140,6 +153,39 @@ def rows_of(panel: Panel, values: FairValues) -> BondRows:
     }
     X = np.stack([found[name] for name in COLUMNS], axis=1).astype(np.float32)
     return BondRows(X, tuple(COLUMNS), date, dates, codes["issuer"], rating, curves)
+
+
+def _less_means(name: str, level: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
+    """A level less its means over fewer, more and all quotes until the row: where it comes back to, a model learns.
+
+    A short mean follows a lasting change sooner; a long one is less of the deviation itself.
+    """
+    return {
+        name: level - mean_of_last(level, offsets, LEVEL_QUOTES),
+        f"{name}_{MORE_QUOTES}": level - mean_of_last(level, offsets, MORE_QUOTES),
+        f"{name}_all": level - mean_so_far(level, offsets),
+    }
+
+
+def peers_index(value: np.ndarray, date: np.ndarray, offsets: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """float64 (n_rows,): how far the others of a bond's group have moved since its first quote, summed date by date.
+
+    value: float64 (n_rows,), such as log spreads.  date, group: int64 (n_rows,).
+    On each date the others' mean change from the date before is added; 0 where none of them has both quotes. So bonds
+    that appear, mature or miss a quote move no index, as they move the mean of a group.
+    """
+    n_dates = int(date.max(initial=-1)) + 1
+    before = earlier(date.astype(np.float64), offsets, 1)
+    follows = date - before == 1
+    change = np.where(follows, value - earlier(value, offsets, 1), np.nan)
+    mean_of_all = np.zeros((int(group.max(initial=-1)) + 1, n_dates))
+    mean_of_all[group, date] = np.nan_to_num(group_mean(change, group * n_dates + date))
+    path = np.cumsum(mean_of_all, axis=1)
+    of_others = np.nan_to_num(group_mean(change, group * n_dates + date, leave_out_own=True))
+    known = np.isfinite(before)
+    # Over a gap in its own quotes the bond is in none of the means, so that they are of the others.
+    over_gap = path[group, date] - path[group, np.where(known, before, 0).astype(np.int64)]
+    return total_so_far(np.where(known, np.where(follows, of_others, over_gap), 0.0), offsets)
 
 
 @dataclass(frozen=True)

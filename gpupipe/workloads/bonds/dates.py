@@ -47,3 +47,29 @@ def mean_of_last(values: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     count = known.sum(axis=0)
     total = np.where(known, stack, 0.0).sum(axis=0)
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+def total_so_far(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """float64 (n_rows,): the sum of the known values of a row and of all rows of its symbol before it.
+
+    Each symbol is summed from its own first row, so that neither other symbols nor later rows change a bit.
+
+    >>> total_so_far(np.array([1.0, 2.0, np.nan, 5.0]), np.array([0, 3, 4])).tolist()
+    [1.0, 3.0, 3.0, 5.0]
+    """
+    total = np.where(np.isfinite(values), values, 0.0)
+    begin, end = offsets[:-1], offsets[1:]
+    for k in range(1, int(np.diff(offsets).max(initial=0))):
+        row = (begin + k)[begin + k < end]
+        total[row] += total[row - 1]
+    return total
+
+
+def mean_so_far(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """float64 (n_rows,): the mean of the known values of a row and of all rows of its symbol before it; NaN without any.
+
+    >>> mean_so_far(np.array([1.0, 3.0, np.nan, np.nan]), np.array([0, 3, 4])).tolist()
+    [1.0, 2.0, 2.0, nan]
+    """
+    count = total_so_far(np.isfinite(values).astype(np.float64), offsets)
+    return np.divide(total_so_far(values, offsets), count, out=np.full(len(values), np.nan), where=count > 0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.runtime.errors import UserError
+from gpupipe.workloads.bonds.dates import group_mean, positions
 from gpupipe.workloads.bonds.families.contract import FitRows, Model, Report, mean_squared
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found
@@ -54,10 +55,16 @@ class ModelRows:
         """float64 (n_rows,): in what units of percent models predict changes, see `scale_of`."""
         return scale_of(self.spread)
 
-    @property
-    def target(self) -> np.ndarray:
-        """float32 (n_rows,): what models are fitted on, the change in units of its scale."""
-        return (self.change / self.scale).astype(np.float32)
+    def target(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (n,): what models are fitted on, the change of each row in units of its scale less its date's mean.
+
+        rows: int64 (n,), of one part; the mean is of these rows. The change that all bonds of a date share is most of
+        a change, and is one number for each date: a history has too few of them to learn it from, and a model that
+        tries predicts each date of training. So models predict how a bond moves against the others, and of the shared
+        change nothing.
+        """
+        change = self.change[rows] / self.scale[rows]
+        return (change - group_mean(change, positions(self.date[rows])[1])).astype(np.float32)
 
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> ModelRows:
         """The same rows with further columns, float (n_rows,) each."""
@@ -73,9 +80,8 @@ class ModelRows:
 
     def fit_rows(self, fit: np.ndarray, validation: np.ndarray, step: int, threads: int = 1) -> FitRows:
         """What a fit sees. step: of the eleven, which has seeds of its own."""
-        target = self.target
         return FitRows(
-            self.X[fit], target[fit], self.X[validation], target[validation],
+            self.X[fit], self.target(fit), self.X[validation], self.target(validation),
             seed=self.seed + SEED_STEP * step, threads=threads, device=self.device,
         )  # fmt: skip
 
@@ -123,7 +129,7 @@ def judged(rows: ModelRows, model: Model, **facts: Any) -> Found:
     change = np.full(len(rows.X), np.nan, np.float32)
     change[rows.judged] = rows.scale[rows.judged] * model.predict(rows.X[rows.judged])
     validation = rows.split.validation
-    loss = mean_squared(model.predict(rows.X[validation]), rows.target[validation])
+    loss = mean_squared(model.predict(rows.X[validation]), rows.target(validation))
     about = {"kind": model.kind, "columns": list(rows.names), "validation_loss": loss, **model.about()}
     return Found({"change": change}, {**about, **facts}, model.files())
 

@@ -21,6 +21,7 @@ from gpupipe.workloads.bonds import columns, fair_values, schema
 from gpupipe.workloads.bonds.dates import earlier, positions
 from gpupipe.workloads.bonds.fair_values import FairValues
 from gpupipe.workloads.bonds.families.libraries import one_blas_thread
+from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found, load, save
 from gpupipe.workloads.bonds.models import ModelRows
 from gpupipe.workloads.bonds.ratings import TREASURY
@@ -77,7 +78,7 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
     ) -> Step:
         return Step(name, _on_one_thread(make), save, load, needs, ("bonds", *sections), reads_panel)
 
-    families = ("forest", "boosting", "network")
+    families = tuple(FAMILIES)
     return [
         step(VALUES, _values, (), (), reads_panel=True),
         step(ROWS, _rows, (VALUES,), (), reads_panel=True),

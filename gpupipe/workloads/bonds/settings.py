@@ -119,6 +119,21 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class LinearSettings:
+    """A ridge regression.
+
+    >>> LinearSettings().l2
+    0.1
+    """
+
+    l2: float = 0.1  # penalty of a squared weight of a standardised column, times the rows
+
+    def problem(self) -> tuple[str, str] | None:
+        """See `BondSettings`."""
+        return None if self.l2 > 0 else ("l2", "more than 0")
+
+
+@dataclass(frozen=True)
 class SearchSettings:
     """The searches of the steps 2, 4, 8 and 11.
 
@@ -143,7 +158,7 @@ def catalogue() -> Catalogue:
     """What the settings of bonds may hold.
 
     >>> sorted(catalogue().sections)
-    ['bonds', 'boosting', 'forest', 'network', 'search']
+    ['bonds', 'boosting', 'forest', 'linear', 'network', 'search']
     """
     return Catalogue(
         sections={
@@ -151,6 +166,7 @@ def catalogue() -> Catalogue:
             "forest": Section(ForestSettings),
             "boosting": Section(BoostingSettings),
             "network": Section(NetworkSettings),
+            "linear": Section(LinearSettings),
             "search": Section(SearchSettings),
         },
         models=(),

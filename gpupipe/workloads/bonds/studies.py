@@ -78,10 +78,10 @@ class Study:
         name = trial.suggest_categorical(FAMILY, list(self.names)) if len(self.names) > 1 else self.names[0]
         values = FAMILIES[name].space(trial) if len(self.names) == 1 else FAMILIES[name].space(_Prefixed(trial, name))
         own = dataclasses.replace(getattr(self.settings, name), **values)
-        rows, target, errors, counts = self.rows, self.rows.target, [], []
+        rows, errors, counts = self.rows, [], []
         for block, fold in enumerate(rows.forward(self.settings.search.folds)):
             model = FAMILIES[name].fit(rows.fit_rows(fold.fit, rows.split.validation, self.step), own)
-            errors.append(mean_squared(model.predict(rows.X[fold.predict]), target[fold.predict]))
+            errors.append(mean_squared(model.predict(rows.X[fold.predict]), rows.target(fold.predict)))
             counts.append(len(fold.predict))
             trial.report(float(np.average(errors, weights=counts)), block)
             if trial.should_prune():

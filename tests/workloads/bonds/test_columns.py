@@ -75,6 +75,35 @@ def _equal(a, b):
     return a == b
 
 
+def _less_means(name, levels):
+    """The last of the levels less its mean over 12, 24 and all of them."""
+    return {
+        f"{name}{ending}": levels[-1] - np.mean([level for level in levels[-n:] if np.isfinite(level)])
+        if np.isfinite(levels[-1])
+        else np.nan
+        for ending, n in (("", 12), ("_24", 24), ("_all", len(levels)))
+    }
+
+
+def _index(spread, date, issuer, own):
+    """By how much the log spreads of the issuer's other bonds have moved, by date, between the rows of a bond."""
+    logs = np.log(np.maximum(spread, 0.05))
+    path = [0.0]
+    for i in list(own)[1:]:
+        moved = 0.0
+        for at in range(date[i - 1] + 1, date[i] + 1):
+            others = [j for j in np.flatnonzero((date == at) & (issuer == issuer[i])) if j not in own]
+            changes = [logs[j] - logs[j - 1] for j in others if _follows(j, date)]
+            moved += np.mean(changes) if changes else 0.0
+        path.append(path[-1] + moved)
+    return np.array(path)
+
+
+def _follows(j, date):
+    """Whether row j is the quote of its bond on the date after that of the row before; rows are sorted by bond."""
+    return j > 0 and date[j] == date[j - 1] + 1
+
+
 def test_columns_are_those_of_loops():
     panel, fair, rows = rows_of_market()
     X, spread, date = dict(zip(rows.names, rows.X.T, strict=True)), fair.spread, rows.date
@@ -94,11 +123,11 @@ def test_columns_are_those_of_loops():
         expected = {f"spread_less_{k}": spread[i] - np.mean(spread[j]) if j else np.nan for k, j in peers.items()}
         for k in peers:
             levels = [
-                _level(panel, fair, rows, date, others, k, issuer, sector, band, at)
-                for at in range(max(begin, i - 11), i + 1)
+                _level(panel, fair, rows, date, others, k, issuer, sector, band, at) for at in range(begin, i + 1)
             ]
-            known = [level for level in levels if np.isfinite(level)]
-            expected[f"level_{k}"] = levels[-1] - np.mean(known) if np.isfinite(levels[-1]) else np.nan
+            expected |= _less_means(f"level_{k}", levels)
+        index = _index(fair.spread, date, issuer, range(begin, i + 1))
+        expected |= _less_means("index_issuer", np.log(np.maximum(spread[begin : i + 1], 0.05)) - index)
         logs = np.log(np.maximum(spread, 0.05))
         expected["level_own"] = logs[i] - np.mean(logs[max(begin, i - 11) : i + 1])
         expected["spread_less_own"] = spread[i] - np.mean(own)

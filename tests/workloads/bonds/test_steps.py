@@ -56,11 +56,11 @@ def test_a_step_predicts_from_validation_on_and_tells_its_loss(rows, steps, name
     found = steps[name]
     assert np.flatnonzero(np.isfinite(found["change"])).tolist() == rows.judged.tolist()
     predicted = found["change"] / rows.scale
-    loss = mean_squared(predicted[rows.split.validation], rows.target[rows.split.validation])
+    loss = mean_squared(predicted[rows.split.validation], rows.target(rows.split.validation))
     assert found.facts["validation_loss"] == pytest.approx(loss, rel=1e-5) and found.facts["columns"] == list(
         rows.names
     )
-    assert loss < np.var(rows.target[rows.split.validation])
+    assert loss < np.var(rows.target(rows.split.validation))
     again = registry.load(found.facts["kind"], found.files).predict(rows.X[rows.judged])
     assert np.array_equal((rows.scale[rows.judged] * again).astype(np.float32), found["change"][rows.judged])
 
@@ -101,7 +101,7 @@ def test_weights_of_the_stack_are_of_predictions_out_of_fold(rows, steps, monkey
     predictions, y, _, _ = given[0]
     folds = rows.folds(SETTINGS.search.folds)
     at = np.concatenate([fold.predict for fold in folds])
-    assert np.array_equal(y, rows.target[at]) and len(set(at)) == len(at) == again.facts["rows_out_of_fold"]
+    assert np.array_equal(y, rows.target(at)) and len(set(at)) == len(at) == again.facts["rows_out_of_fold"]
     assert set(at) <= set(rows.split.train)
     for k, name in enumerate(registry.FAMILIES):
         expected = [

@@ -120,7 +120,7 @@ def test_a_trial_is_judged_on_later_dates_of_other_issuers():
 
         own = dataclasses.replace(settings.forest, **drawn)
         model = registry.FAMILIES["forest"].fit(rows.fit_rows(fold.fit, rows.split.validation, 4), own)
-        errors.append(mean_squared(model.predict(rows.X[fold.predict]), rows.target[fold.predict]))
+        errors.append(mean_squared(model.predict(rows.X[fold.predict]), rows.target(fold.predict)))
         counts.append(len(fold.predict))
     assert found == float(np.average(errors, weights=counts))
 

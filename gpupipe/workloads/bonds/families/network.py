@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpupipe.store.content_store import pack_arrays, unpack_arrays
-from gpupipe.workloads.bonds.families.contract import Family, FitRows, Imputer, Model, Report, mean_squared
+from gpupipe.workloads.bonds.families.contract import Family, FitRows, Model, Report, mean_squared
 from gpupipe.workloads.bonds.families.libraries import one_blas_thread
+from gpupipe.workloads.bonds.families.standard import scales_of, standardised
 from gpupipe.workloads.bonds.settings import NetworkSettings
-
-FARTHEST = np.float32(8.0)  # standard deviations to which inputs are clipped
 
 
 class NetworkModel(Model):
@@ -27,7 +26,7 @@ class NetworkModel(Model):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """See `Model`."""
         arrays = self.arrays
-        hidden = _standardised(X, arrays).astype(np.float64)
+        hidden = standardised(X, arrays).astype(np.float64)
         n = sum(name.startswith("weight_") for name in arrays)
         with one_blas_thread():
             for k in range(n):
@@ -69,8 +68,9 @@ class Network(Family):
         """See `Family`."""
         from sklearn.neural_network import MLPRegressor
 
-        scales = _scales(rows.X, rows.y)
-        X = _standardised(rows.X, scales)
+        mean, deviation = np.mean(rows.y, dtype=np.float64), np.std(rows.y, dtype=np.float64)
+        scales = {**scales_of(rows.X), "y_mean": np.array([mean]), "y_scale": np.array([deviation or 1.0])}
+        X = standardised(rows.X, scales)
         y = (rows.y - scales["y_mean"][0]) / scales["y_scale"][0]
         network = MLPRegressor(
             hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2,
@@ -93,22 +93,3 @@ class Network(Family):
             if epoch - int(np.argmin(losses)) >= settings.patience:
                 break
         return NetworkModel(best.arrays, {"epochs": int(np.argmin(losses)) + 1, "validation_losses": losses})
-
-
-def _scales(X: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """What standardises: medians for missing values, mean and scale of columns and of y, which are never 0."""
-    imputer = Imputer.of(X)
-    filled = imputer(X).astype(np.float64)
-    scale, y_scale = filled.std(axis=0), float(np.std(y, dtype=np.float64))
-    return {
-        "median": imputer.median,
-        "mean": filled.mean(axis=0),
-        "scale": np.where(scale > 0, scale, 1.0),
-        "y_mean": np.array([np.mean(y, dtype=np.float64)]),
-        "y_scale": np.array([y_scale or 1.0]),
-    }
-
-
-def _standardised(X: np.ndarray, scales: Mapping[str, np.ndarray]) -> np.ndarray:
-    filled = Imputer(scales["median"])(X)
-    return np.clip((filled - scales["mean"]) / scales["scale"], -FARTHEST, FARTHEST).astype(np.float32)

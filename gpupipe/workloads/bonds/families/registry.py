@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from gpupipe.workloads.bonds.families.boosting import Boosting
 from gpupipe.workloads.bonds.families.contract import Family, Model
 from gpupipe.workloads.bonds.families.forest import Forest
+from gpupipe.workloads.bonds.families.linear import Linear
 from gpupipe.workloads.bonds.families.network import Network
 from gpupipe.workloads.bonds.families.stack import StackModel
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (Forest(), Boosting(), Network())}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (Forest(), Boosting(), Network(), Linear())}
 MODELS: Mapping[str, type[Model]] = {
     **{family.model.kind: family.model for family in FAMILIES.values()}, StackModel.kind: StackModel
 }  # fmt: skip

@@ -14,12 +14,13 @@ PATIENCE = 2  # deeper forests without a gain on validation, then the search sto
 
 def run(rows: ModelRows, settings: Config, context: FitContext) -> Found:
     """Fit a forest of each depth, from shallow to deep; keep the best on validation."""
-    validation, target = rows.split.validation, rows.target
+    validation = rows.split.validation
+    target = rows.target(validation)
     tried: list[tuple[int, float]] = []
     best = None
     for depth in sorted(settings.search.depths):
         model = fit(rows, "forest", settings, NUMBER, {"max_depth": depth})
-        loss = mean_squared(model.predict(rows.X[validation]), target[validation])
+        loss = mean_squared(model.predict(rows.X[validation]), target)
         if best is None or loss < min(known for _, known in tried):
             best = model
         tried.append((depth, loss))

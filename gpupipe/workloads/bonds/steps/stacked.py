@@ -1,4 +1,4 @@
-"""Step 3: forest, boosting and network, stacked by a ridge regression on their out-of-fold predictions."""
+"""Step 3: all families, stacked by a ridge regression on their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def run(rows: ModelRows, settings: Config, context: FitContext) -> Found:
     names = tuple(FAMILIES)
     at, predictions = out_of_fold(rows, names, settings, NUMBER, settings.search.folds)
     context.detail("out of fold")
-    weights = meta_weights([predictions[name] for name in names], rows.target[at], L2, rows.device)
+    weights = meta_weights([predictions[name] for name in names], rows.target(at), L2, rows.device)
     members = {name: fit(rows, name, settings, NUMBER) for name in names}
     return judged(rows, StackModel(members, weights, {"rows_out_of_fold": len(at)}))
