@@ -56,7 +56,9 @@ def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
             row["skill"] if is_model else "baseline",
         )  # fmt: skip
     print_whole(to, table)
-    to.print("* chosen on validation; gains in squared error, with 95 % intervals by blocks of dates", style="dim")
+    to.print(
+        "* chosen on validation; gains in squared relative error, with 95 % intervals by blocks of dates", style="dim"
+    )
 
 
 def show_signals(to: Console, table: Any, most: int, data: Mapping[str, Any]) -> None:

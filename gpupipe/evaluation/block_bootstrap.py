@@ -193,9 +193,11 @@ class Resampled:
         counted = [self.loss[key] for sector in sectors if (key := (sector, label, EVENTS)) in self.loss]
         return np.where(np.sum(counted, axis=0) > 0, gain, np.nan) if counted else gain
 
-    def interval(self, sectors: Sequence[str], estimate: float, drawn: np.ndarray) -> tuple[float, float]:
-        """The 95 % interval of an estimate over `sectors` from its draws, float64 (n_draws,); see `interval`."""
-        return interval(estimate, drawn, max((self.blocks[sector] for sector in sectors), default=0.0))
+    def interval(
+        self, sectors: Sequence[str], estimate: float, drawn: np.ndarray, level: float = LEVEL
+    ) -> tuple[float, float]:
+        """The interval of an estimate over `sectors` from its draws, float64 (n_draws,); see `interval`."""
+        return interval(estimate, drawn, max((self.blocks[sector] for sector in sectors), default=0.0), level)
 
 
 def resample(draws: Draws, losses: Mapping[str, Losses]) -> Resampled:
@@ -219,13 +221,14 @@ def resample(draws: Draws, losses: Mapping[str, Losses]) -> Resampled:
     return Resampled(draws, means, blocks, touch)
 
 
-def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float, float]:
-    """The 95 % percentile interval of an estimate, expanded around the estimate for small numbers of blocks.
+def interval(estimate: float, drawn: np.ndarray, n_blocks: float, level: float = LEVEL) -> tuple[float, float]:
+    """The percentile interval of an estimate, expanded around the estimate for small numbers of blocks.
 
     drawn: float64 (n_draws,), the estimate in every draw; NaN is ignored.
     n_blocks: the number of blocks of times that the estimate rests on.
+    level: 1 - (1 - LEVEL) / k makes all of k intervals hold together in 95 % of samples (Bonferroni).
     Percentiles of k blocks are too narrow, as is a normal interval with the standard deviation of k values. Both sides
-    are stretched by t(k - 1) / z * sqrt(k / (k - 1)): 1.9 for 4 blocks, 1.1 for 24.
+    are stretched by t(k - 1) / z * sqrt(k / (k - 1)): at 95 %, 1.9 for 4 blocks, 1.1 for 24.
     Returns (NaN, NaN) if the estimate or all draws are NaN, or there are fewer than three blocks.
     Source: Hesterberg (2015), "expanded percentile". He changes the percentiles instead, but 2,000 draws do not reach
     those that few blocks need.
@@ -233,21 +236,21 @@ def interval(estimate: float, drawn: np.ndarray, n_blocks: float) -> tuple[float
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(estimate) or n_blocks < FEWEST_BLOCKS or not drawn.size:
         return float("nan"), float("nan")
-    tail = (1 + LEVEL) / 2
-    stretch = student_over_normal(n_blocks) * math.sqrt(n_blocks / (n_blocks - 1))
+    tail = (1 + level) / 2
+    stretch = student_over_normal(n_blocks, level) * math.sqrt(n_blocks / (n_blocks - 1))
     low, high = np.quantile(drawn, [1 - tail, tail])
     return float(estimate + stretch * (low - estimate)), float(estimate + stretch * (high - estimate))
 
 
-def student_over_normal(n_blocks: float) -> float:
-    """Half the width of a 95 % interval by Student's t of n_blocks - 1 degrees of freedom, over that of a normal one.
+def student_over_normal(n_blocks: float, level: float = LEVEL) -> float:
+    """Half the width of an interval by Student's t of n_blocks - 1 degrees of freedom, over that of a normal one.
 
     >>> round(student_over_normal(4), 2), round(student_over_normal(24), 2)
     (1.62, 1.06)
     """
     from scipy.special import ndtri, stdtrit
 
-    tail = (1 + LEVEL) / 2
+    tail = (1 + level) / 2
     return float(stdtrit(n_blocks - 1, tail) / ndtri(tail))
 
 

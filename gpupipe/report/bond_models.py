@@ -43,16 +43,17 @@ def models_and_baselines(whole: Row) -> Section | None:
     text = [
         f"Predicted is the spread at a bond's next date, from columns known before. {first['rows']:,} sealed quotes "
         f"of issuers and dates that no model was trained on. {bond_words.gain_sentence(bonds)} A model has skill where "
-        "its intervals against all baselines lie above 0. Baselines: the last spread, the mean spread of the rating on "
-        "the date, and a Nelson-Siegel-Svensson curve of the date's yields for each grade. Errors are in basis points; "
-        "the rank correlation is that of the predicted with the happened change, averaged over dates.",
+        "its intervals against all baselines, widened as six models are compared, lie above 0. Baselines: the last "
+        "spread, the mean spread of the rating on the date, and a Nelson-Siegel-Svensson curve of the date's yields "
+        "for each grade. Gains are of squared errors relative to the bond's last spread; errors in the table are in basis "
+        "points; the rank correlation is that of the predicted with the happened change, averaged over dates.",
     ]
     if bonds["sample"]:
         text.append("Judged, and examined for drift, is a sample of the bonds: " + _sample(bonds["sample"]) + ".")
     shown = [point for point in points if point["gain"] is not None]
     parts: list[Any] = [Table("Models and baselines on the sealed test", columns, table)]
     if shown:
-        caption = "Gain in squared error over each baseline, with 95 % intervals by blocks of dates; hollow: no skill"
+        caption = "Gain in squared error over each baseline, with 95 % intervals, not widened; hollow: no skill"
         parts.insert(0, Figure(caption, bond_charts.gains(shown)))
     return Section("Models and baselines", text, parts)
 

@@ -82,7 +82,7 @@ def verdict(bonds: Row) -> str:
     gains = ", ".join(f"{name} {gain(row['gain_over'][name])} %" for name in baselines(bonds))
     return (
         f"The model {bonds['chosen']}, chosen on validation, predicts the next spread {_FOUND[row['skill']]}: gain in "
-        f"squared error over {gains}, on {row['rows']:,} sealed quotes of issuers that it was not trained on"
+        f"squared relative error over {gains}, on {row['rows']:,} sealed quotes of issuers that it was not trained on"
     )
 
 

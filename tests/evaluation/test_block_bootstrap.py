@@ -64,6 +64,9 @@ def test_percentiles_are_stretched_for_few_blocks():
     stretch = student.ppf(0.975, 3) / 1.959964 * np.sqrt(4 / 3)
     assert (low, high) == pytest.approx((0.1 - stretch * 1.05, 0.1 + stretch * 0.85), rel=1e-6)
     assert block_bootstrap.interval(0.1, drawn, 1e6) == pytest.approx((-0.95, 0.95), rel=1e-4)
+    low, high = block_bootstrap.interval(0.1, drawn, 4.0, level=0.99)
+    stretch = student.ppf(0.995, 3) / 2.575829 * np.sqrt(4 / 3)
+    assert (low, high) == pytest.approx((0.1 - stretch * 1.09, 0.1 + stretch * 0.89), rel=1e-6)
     for unknown in (block_bootstrap.interval(0.1, drawn, 2.9), block_bootstrap.interval(float("nan"), drawn, 9.0)):
         assert np.isnan(unknown).all()
 

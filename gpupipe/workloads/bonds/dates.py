@@ -66,7 +66,7 @@ def total_so_far(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def mean_so_far(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """float64 (n_rows,): the mean of the known values of a row and of all rows of its symbol before it; NaN without any.
+    """float64 (n_rows,): the mean of the known values of a row and of all rows of its symbol before it.
 
     >>> mean_so_far(np.array([1.0, 3.0, np.nan, np.nan]), np.array([0, 3, 4])).tolist()
     [1.0, 2.0, 2.0, nan]

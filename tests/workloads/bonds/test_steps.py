@@ -260,6 +260,18 @@ def test_skill_is_only_where_all_baselines_are_beaten(long_rows):
     assert beaten["half"]["gain_over"][LAST][0] > 0 and beaten["half"]["skill"] == NO_SKILL
 
 
+def test_skill_needs_intervals_that_hold_for_all_models_together(long_rows):
+    rows = long_rows
+    assert len([*recipe.MODELS, "tuning"]) == evaluation.COMPARED
+    noise = np.random.default_rng(3).standard_normal(len(rows.change))
+    shares = np.linspace(0, 0.5, 101)
+    found = measured(rows, **{f"{w:.3f}": lambda change, w=w: w * change + 0.3 * change.std() * noise for w in shares})
+    able = [row["skill"] == SKILL for row in found.values() if row["kind"] == "model"]
+    lows = np.array([[ends[0] for ends in found[f"{w:.3f}"]["gain_over"].values()] for w in shares]).min(axis=1)
+    between = [bool(low > 0) and not skill for low, skill in zip(lows, able, strict=True)]
+    assert not able[0] and able[-1] and any(between) and all(lows[able] > 0)
+
+
 def test_few_dates_or_no_rows_are_not_known(long_rows):
     rows = long_rows
     few = rows.split.test[rows.date[rows.split.test] < rows.split.first[1] + 2]

@@ -15,7 +15,7 @@ from gpupipe.workloads.bonds.settings import LinearSettings
 
 
 class LinearModel(Model):
-    """Weights of the standardised columns. weight float64 (n_columns,); intercept float64 (1,); scales as `scales_of`."""
+    """Weights of standardised columns. weight float64 (n_columns,); intercept float64 (1,); scales as `scales_of`."""
 
     kind: ClassVar = "linear"
 

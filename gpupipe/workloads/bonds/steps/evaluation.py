@@ -17,6 +17,8 @@ from gpupipe.workloads.bonds.models import ModelRows
 NUMBER = 9
 LEAST_BLOCK = 2  # dates of a block: a date may be a month, and targets of one period do not overlap
 GROUP, LABEL = "all", "next_spread"
+COMPARED = 6  # models of a run: those of steps 1, 2, 3, 4, 8 and 11
+TOGETHER = 1 - (1 - block_bootstrap.LEVEL) / COMPARED
 
 
 def measure(
@@ -26,14 +28,18 @@ def measure(
     """A row for each model and baseline: errors in basis points, gains with intervals, rank correlation, skill.
 
     baselines: float64 (n_rows,) by name, spreads.  test: int64, the rows that are judged, sealed until now.
-    gain: 1 - squared error over that of the baseline; skill where the interval against every baseline lies above 0.
+    gain: 1 - squared error over that of the baseline, with its 95 % interval. Errors are in units of `scale_of` the
+    last spread, as the models' loss is, or the few bonds with the widest spreads would decide alone.
+    skill: where wider intervals, which hold for all of `COMPARED` models together in 95 % of samples, lie above 0
+    against every baseline.
     """
     predictions = {name: rows.spread[test] + found["change"][test] for name, found in models.items()}
     expected = {name: column[test] for name, column in baselines.items()}
     y = rows.spread[test] + rows.change[test]
     known = np.isfinite(y) & np.all([np.isfinite(p) for p in (*predictions.values(), *expected.values())], axis=0)
     y, date = y[known], rows.date[test][known]
-    errors = {name: (p[known] - y) ** 2 for name, p in {**expected, **predictions}.items()}
+    squared = {name: (p[known] - y) ** 2 for name, p in {**expected, **predictions}.items()}
+    errors = {name: of_model / rows.scale[test][known] ** 2 for name, of_model in squared.items()}
     if not len(y):
         return [_nothing_judged(name, name in models, list(expected)) for name in errors]
     draws = block_bootstrap.draw(date, 1, settings.seed, LEAST_BLOCK)
@@ -46,7 +52,7 @@ def measure(
     for name, error in errors.items():
         row: dict[str, Any] = {
             "model": name, "kind": "model" if name in models else "baseline", "rows": len(y),
-            "rmse_bp": 100 * float(np.sqrt(error.mean())),
+            "rmse_bp": 100 * float(np.sqrt(squared[name].mean())),
             "blocks": draws.n_blocks,
         }  # fmt: skip
         lows = []
@@ -55,7 +61,7 @@ def measure(
             of_draws = drawn[reference].gain([GROUP], LABEL, name)
             low, high = drawn[reference].interval([GROUP], estimate, of_draws)
             row["gain_over"] = {**row.get("gain_over", {}), reference: [low, estimate, high]}
-            lows.append(low)
+            lows.append(drawn[reference].interval([GROUP], estimate, of_draws, TOGETHER)[0])
         if name in models:
             moved = models[name]["change"][test][known]
             row["rank_correlation"] = rank_correlation(moved, y - rows.spread[test][known], date)
