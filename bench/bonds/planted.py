@@ -2,7 +2,8 @@
 
 The signal is the change of the spread that the chosen model predicts for the sealed test rows. By month it is ranked
 against the truth, the change that the planted mispricing makes one expect, and against what happened; the oracle's
-ranks of the truth against itself are 1. The share is of the oracle's rank correlation with what happened.
+ranks of the truth against itself are 1. The share is of the oracle's rank correlation with what happened. All changes
+are relative to the spread, as the mispricing is: where the market moves, changes in percent are ranked by spreads.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.pipeline import job
 from gpupipe.workloads.bonds import BONDS, recipe, results
+from gpupipe.workloads.bonds.models import scale_of
 from gpupipe.workloads.bonds.steps.evaluation import rank_correlation
 
 BAR = 0.5  # of the oracle's
@@ -66,7 +68,9 @@ def correlations(market: Market, predictions: Any, model: str) -> Line:
     signal, happened = table[model] - table["spread"], table["next_spread"] - table["spread"]
     truth = market.expected[rows_of(market, predictions["bond"].to_pylist(), date)]
     known = np.isfinite(signal) & np.isfinite(happened) & np.isfinite(truth)
-    signal, happened, truth, date = signal[known], happened[known], truth[known], date[known]
+    scale = scale_of(table["spread"][known])
+    signal, happened, truth = (change[known] / scale for change in (signal, happened, truth))
+    date = date[known]
     ours, oracle = rank_correlation(signal, happened, date), rank_correlation(truth, happened, date)
     return {
         "chosen": model, "rows": int(known.sum()), "with_truth": rank_correlation(signal, truth, date) or 0.0,

@@ -45,8 +45,8 @@ def models_and_baselines(whole: Row) -> Section | None:
         f"of issuers and dates that no model was trained on. {bond_words.gain_sentence(bonds)} A model has skill where "
         "its intervals against all baselines, widened as six models are compared, lie above 0. Baselines: the last "
         "spread, the mean spread of the rating on the date, and a Nelson-Siegel-Svensson curve of the date's yields "
-        "for each grade. Gains are of squared errors relative to the bond's last spread; errors in the table are in basis "
-        "points; the rank correlation is that of the predicted with the happened change, averaged over dates.",
+        "for each grade. Gains are of squared errors relative to the last spread; errors in the table are in basis "
+        "points; the rank correlation is that of predicted with happened relative changes, averaged over dates.",
     ]
     if bonds["sample"]:
         text.append("Judged, and examined for drift, is a sample of the bonds: " + _sample(bonds["sample"]) + ".")

@@ -30,6 +30,8 @@ def measure(
     baselines: float64 (n_rows,) by name, spreads.  test: int64, the rows that are judged, sealed until now.
     gain: 1 - squared error over that of the baseline, with its 95 % interval. Errors are in units of `scale_of` the
     last spread, as the models' loss is, or the few bonds with the widest spreads would decide alone.
+    rank_correlation: of predicted and happened changes in these units, by date. Where the market moves, the ranks of
+    changes in percent are those of spreads.
     skill: where wider intervals, which hold for all of `COMPARED` models together in 95 % of samples, lie above 0
     against every baseline.
     """
@@ -39,7 +41,8 @@ def measure(
     known = np.isfinite(y) & np.all([np.isfinite(p) for p in (*predictions.values(), *expected.values())], axis=0)
     y, date = y[known], rows.date[test][known]
     squared = {name: (p[known] - y) ** 2 for name, p in {**expected, **predictions}.items()}
-    errors = {name: of_model / rows.scale[test][known] ** 2 for name, of_model in squared.items()}
+    scale = rows.scale[test][known]
+    errors = {name: of_model / scale**2 for name, of_model in squared.items()}
     if not len(y):
         return [_nothing_judged(name, name in models, list(expected)) for name in errors]
     draws = block_bootstrap.draw(date, 1, settings.seed, LEAST_BLOCK)
@@ -64,7 +67,7 @@ def measure(
             lows.append(drawn[reference].interval([GROUP], estimate, of_draws, TOGETHER)[0])
         if name in models:
             moved = models[name]["change"][test][known]
-            row["rank_correlation"] = rank_correlation(moved, y - rows.spread[test][known], date)
+            row["rank_correlation"] = rank_correlation(moved / scale, (y - rows.spread[test][known]) / scale, date)
             row["skill"] = min((block_bootstrap.skill(low, 1.0) for low in lows), key=_ORDER.index)
         found.append(row)
     return found
