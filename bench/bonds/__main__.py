@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, default=1, help="of both sides of the step eleven")
     options.add_argument("--shares", type=runs.numbers(str), default=list(eleven.SHARES), help="that are measured")
     options.add_argument("--seed", type=int, default=42, help="of the step eleven")
-    options.add_argument("--mispricing", type=float, default=5.0, help="that is planted, percent of the spread")
+    options.add_argument("--mispricing", type=float, default=10.0, help="that is planted, percent of the spread")
     options.add_argument("--planted-bonds", type=int, default=2_000, help="of each market of the step planted")
     options.add_argument("--seeds", type=int, default=5, help="markets of the step planted: seeds 1, 2, ...")
     options.add_argument("--out", type=pathlib.Path, help="lines are added")
