@@ -38,15 +38,15 @@ def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
     distance = np.abs([row["difference"] for row in rows])
     text = [
         f"{bond_words.of_kind(whole['data'])}{len(rows):,} bonds on {rows[0]['date']}, by the model "
-        f"{whole['bonds']['chosen']}. The fair spread is what the model expects of the next date; the fair price is "
-        f"that of the yield which this spread gives today. Quotes lie {distance.mean():.2f} from their fair prices on "
-        f"average, in percent of par, and {distance.max():.2f} at most.",
+        f"{whole['bonds']['chosen']}. The fair spread is the quoted one moved as bonds that the model predicted "
+        "alike moved against the others on validation, on average; the fair price is that of the yield which this "
+        f"spread gives today. Quotes lie {distance.mean():.2f} from their fair prices on average, in percent of par, and {distance.max():.2f} at most.",
     ]
     caption = f"Quoted and fair, price and spread; dashed: both equal{_of_all(len(shown), len(rows), 'bonds')}"
     return Section("Fair values", text, [
         Figure(caption, bond_charts.scatter(points, ("quoted", "fair"))),
-        Figure("Fair less quoted spread: what the model expects of each bond, by its quoted spread",
-               bond_charts.scatter(_expected(shown), ("quoted spread, %", "fair less quoted, bp"), level=True)),
+        Figure("Predicted less quoted spread: what the model expects of each bond, by its quoted spread",
+               bond_charts.scatter(_expected(shown), ("quoted spread, %", "predicted less quoted, bp"), level=True)),
     ])  # fmt: skip
 
 
@@ -58,15 +58,15 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
     found = {side: [row for row in rows if row["signal"] == side] for side in (CHEAP, RICH)}
     text = [
         f"{bond_words.of_kind(whole['data'])}{bond_words.counts(rows)}. A bond is cheap where even the high end of its "
-        "fair spread lies below the quoted one, and rich where the low end lies above. The interval holds 90 % of the "
-        "residuals of validation in the bond's rating.",
+        "fair spread lies below the quoted one, and rich where the low end lies above. The 90 % interval is of the "
+        "mean move of the validation quotes that the model predicted alike; a single bond moves by far more.",
         bond_words.skill_of_signals(whole["bonds"]),
     ]
     top = [row for side in (CHEAP, RICH) for row in found[side][:MOST_BONDS]]
     listed = [row for side in (CHEAP, RICH) for row in found[side][:MOST_ROWS]]
     parts: list[Any] = []
     if top:
-        caption = "Quoted spread beside the fair spread (tick) and its interval (grey), furthest from fair first"
+        caption = "Quoted spread beside the fair spread (tick) and its interval (grey), largest predicted move first"
         parts.append(Figure(caption, bond_charts.intervals([_interval(row) for row in top])))
     if listed:
         more = _of_all(len(listed), sum(map(len, found.values())), "rich and cheap bonds")
@@ -75,7 +75,7 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
     if within:
         nearest = within[:MOST_ROWS]
         more = _of_all(len(nearest), len(within), "bonds")
-        caption = f"Bonds within their intervals, furthest from fair first{more}"
+        caption = f"Bonds within their intervals, largest predicted move first{more}"
         parts.append(Table(caption, COLUMNS, [_row(row) for row in nearest], digits=3, folded=True))
     return Section("Rich and cheap bonds", text, parts)
 
@@ -176,7 +176,7 @@ def is_known(row: Row, *names: str) -> bool:
 def _expected(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The change of the spread that the model expects of each bond, in basis points."""
     return [
-        {"panel": "expected change", "x": row["spread"], "y": 100 * (row["fair_spread"] - row["spread"]),
+        {"panel": "expected change", "x": row["spread"], "y": 100 * (row["predicted_spread"] - row["spread"]),
          "kind": row["signal"], "bond": row["bond"]}
         for row in rows
     ]  # fmt: skip

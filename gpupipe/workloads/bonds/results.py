@@ -12,6 +12,7 @@ from gpupipe.pipeline.steps import Outcome
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.store.content_store import dump_json, pack_arrays
 from gpupipe.workloads.bonds import last_date, recipe, signals
+from gpupipe.workloads.bonds.calibration import Calibration
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.steps import regimes
 
@@ -30,10 +31,12 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
     change = values[chosen]["change"]
     fair = recipe.values_of(values[recipe.VALUES])
     validation = found["validation"]
-    residual = (found["change"] - change)[validation].astype(np.float64)
-    quantiles = signals.residual_quantiles(residual, found["rating"][validation])
+    rows = recipe.model_rows(found, settings, panel.device.kind)
+    calibration = Calibration.of(
+        change[validation] / rows.scale[validation], rows.target(validation), rows.date[validation], settings.seed
+    )
     last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread) & np.isfinite(change))
-    table = signals.table(panel, last, fair, change, quantiles, settings.bonds.convention)
+    table = signals.table(panel, last, fair, change, calibration, settings.bonds.convention)
     files = {
         SIGNALS: parquet(arrow(table)),
         PREDICTIONS: parquet(arrow(_predictions(panel, values))),
@@ -43,7 +46,7 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
         RISK: parquet(arrow(last_date.risk(panel, values, settings.bonds.convention))),
         LOSSES: parquet(arrow(last_date.losses(values["tail_risk"]))),
         LOADINGS: parquet(arrow(_loadings(values["factors"]))),
-        INTERVALS: dump_json({"level": signals.LEVEL, "by_rating": {str(k): list(v) for k, v in quantiles.items()}}),
+        INTERVALS: dump_json(calibration.record()),
     }
     for name in MODEL_STEPS:
         files |= _model_files(name, values[name])

@@ -14,6 +14,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store, unpack_arrays
 from gpupipe.workloads.bonds import columns, fair_values, recipe, results, signals
+from gpupipe.workloads.bonds.calibration import Calibration
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.models import scale_of
 
@@ -63,9 +64,8 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
     change = np.full(panel.n_rows, np.nan, np.float32)
     X = np.stack([known[column][last] for column in about["columns"]], axis=1)
     change[last] = scale_of(fair.spread[last]) * model.predict(np.ascontiguousarray(X, np.float32))
-    kept = json.loads((store.out / results.INTERVALS).read_text())["by_rating"]
-    quantiles = {int(k): (ends[0], ends[1]) for k, ends in kept.items()}
-    return results.arrow(signals.table(panel, last, fair, change, quantiles, convention))
+    calibration = Calibration.read(json.loads((store.out / results.INTERVALS).read_text()))
+    return results.arrow(signals.table(panel, last, fair, change, calibration, convention))
 
 
 def _manifest(out: str | os.PathLike[str]) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def test_signals_are_quote_against_prediction_with_intervals(finished):
     spread, low, high = (np.array(found[name]) for name in ("spread", "fair_low", "fair_high"))
     expected = np.where(high < spread, signals.CHEAP, np.where(low > spread, signals.RICH, signals.FAIR))
     assert found["signal"] == expected.tolist()
-    distance = np.abs(spread - np.array(found["fair_spread"]))
+    distance = np.abs(spread - np.array(found["predicted_spread"])) / scale_of(spread)
     assert (np.diff(distance) < 1e-6).all() and len(set(found["date"])) == 1
     # A higher fair spread is a lower fair price.
     gap = np.array(found["fair_spread"]) - spread
@@ -199,16 +199,6 @@ def test_the_rating_of_a_signal_is_that_of_its_day(finished):
     assert any(undated[bond] != rating for bond, rating in of_day.items())
 
 
-def test_intervals_hold_their_share_of_validation():
-    residual = np.random.default_rng(1).standard_normal(4_000)
-    rating = np.repeat([3, 4], [3_960, 40])
-    found = signals.residual_quantiles(residual, rating)
-    low, high = found[3]
-    assert np.mean((residual[:3_960] >= low) & (residual[:3_960] <= high)) == pytest.approx(0.9, abs=0.002)
-    assert set(found) == {-1, 3}  # 40 rows of a rating are too few
-    assert signals.residual_quantiles(np.full(3, np.nan), np.zeros(3, int))[-1] != (0.0, 0.0)
-
-
 def test_the_latest_rows_are_of_the_last_date_that_has_any():
     time, known = np.array([1, 2, 3, 2]), np.array([True, True, False, True])
     assert signals.latest(time, known).tolist() == [1, 3]
@@ -221,7 +211,7 @@ def test_the_latest_rows_are_of_the_last_date_that_has_any():
 def same_signals(first, second):
     first, second = first.to_pydict(), second.to_pydict()
     assert first["bond"] == second["bond"] and first["signal"] == second["signal"]
-    for name in ("spread", "fair_spread", "fair_low", "fair_high", "fair_clean", "clean"):
+    for name in ("spread", "predicted_spread", "fair_spread", "fair_low", "fair_high", "fair_clean", "clean"):
         assert np.allclose(first[name], second[name], rtol=0, atol=2e-6), name
 
 
@@ -242,7 +232,7 @@ def test_a_scan_of_the_same_quotes_is_the_runs_own_whichever_model_was_chosen(fi
         values = _values_of(out, step)
         last = np.flatnonzero(panel.time_ns == panel.time_ns.max())
         expected = {panel.symbols[panel.symbol_of_row[i]]: float(values[i]) for i in last if np.isfinite(values[i])}
-    change = np.array(own["fair_spread"]) - np.array(own["spread"])
+    change = np.array(own["predicted_spread"]) - np.array(own["spread"])
     assert np.allclose(change, [expected[bond] for bond in own["bond"]], rtol=0, atol=2e-6)
 
 

@@ -1,0 +1,60 @@
+"""Groups of validation predictions: their means are those of loops, and their intervals hold the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpupipe.workloads.bonds.calibration import FEWEST_ROWS, GROUPS, Calibration
+
+
+def rows(seed, n_dates=40, by_date=60, slope=1.0):
+    rng = np.random.default_rng(seed)
+    date = np.repeat(np.arange(n_dates), by_date)
+    predicted = 0.03 * rng.standard_normal(len(date))
+    return predicted, slope * predicted + 0.08 * rng.standard_normal(len(date)), date
+
+
+def test_means_are_those_of_groups_of_equal_size():
+    predicted, happened, date = rows(1)
+    found = Calibration.of(predicted, happened, date, seed=5)
+    order = np.argsort(predicted)
+    for k, own in enumerate(np.array_split(order, GROUPS)):
+        assert set(found.group(predicted[own])) == {k}
+        assert found.mean[k] == pytest.approx(happened[own].mean())
+        assert found.low[k] < found.mean[k] < found.high[k]
+    assert found.low[-1] > 0 > found.high[0]
+    shuffled = np.random.default_rng(2).permutation(len(date))
+    again = Calibration.of(predicted[shuffled], happened[shuffled], date[shuffled], seed=5)
+    assert (
+        np.allclose([again.low, again.high], [found.low, found.high]) and again.edges.tolist() == found.edges.tolist()
+    )
+
+
+def test_predictions_without_skill_have_intervals_around_0():
+    outside = []
+    for seed in range(40):
+        found = Calibration.of(*rows(seed, slope=0.0), seed=seed)
+        outside += [low > 0 or high < 0 for low, high in zip(found.low, found.high, strict=True)]
+    assert 0.02 < np.mean(outside) < 0.15  # 90 % intervals
+
+
+def test_few_rows_few_dates_equal_or_unknown_predictions():
+    predicted, happened, date = rows(3, n_dates=10, by_date=12)
+    assert len(Calibration.of(predicted, happened, date, 1).mean) == 120 // FEWEST_ROWS
+    assert len(Calibration.of(predicted[:9], happened[:9], date[:9], 1).mean) == 1
+    two = Calibration.of(predicted[:24], happened[:24], date[:24], 1)
+    assert np.isfinite(two.mean).all() and np.isnan(two.low).all() and np.isnan(two.high).all()
+    same = Calibration.of(np.zeros(len(date)), happened, date, 1)
+    assert same.mean.tolist() == pytest.approx([happened.mean()]) and not len(same.edges)
+    unknown = Calibration.of(np.full(3, np.nan), happened[:3], date[:3], 1)
+    assert np.isnan(unknown.mean).all() and unknown.group(np.array([0.1])).tolist() == [0]
+    again = Calibration.read(unknown.record())
+    assert np.isnan(again.mean).all() and unknown.record()["low"] == [None]
+
+
+def test_a_record_gives_the_same_calibration():
+    found = Calibration.of(*rows(4), seed=1)
+    again = Calibration.read(found.record())
+    for name in ("edges", "mean", "low", "high"):
+        assert np.array_equal(getattr(found, name), getattr(again, name))
