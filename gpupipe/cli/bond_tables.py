@@ -57,7 +57,8 @@ def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
         )  # fmt: skip
     print_whole(to, table)
     to.print(
-        "* chosen on validation; gains in squared relative error, with 95 % intervals by blocks of dates", style="dim"
+        "* chosen on validation; gains in squared error of moves against the others of a date, 95 % intervals",
+        style="dim",
     )
 
 

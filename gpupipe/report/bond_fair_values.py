@@ -40,7 +40,8 @@ def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
         f"{bond_words.of_kind(whole['data'])}{len(rows):,} bonds on {rows[0]['date']}, by the model "
         f"{whole['bonds']['chosen']}. The fair spread is the quoted one moved as bonds that the model predicted "
         "alike moved against the others on validation, on average; the fair price is that of the yield which this "
-        f"spread gives today. Quotes lie {distance.mean():.2f} from their fair prices on average, in percent of par, and {distance.max():.2f} at most.",
+        f"spread gives today. Quotes lie {distance.mean():.2f} from their fair prices on average, in percent of par, "
+        f"and {distance.max():.2f} at most.",
     ]
     caption = f"Quoted and fair, price and spread; dashed: both equal{_of_all(len(shown), len(rows), 'bonds')}"
     return Section("Fair values", text, [

@@ -45,8 +45,9 @@ def models_and_baselines(whole: Row) -> Section | None:
         f"of issuers and dates that no model was trained on. {bond_words.gain_sentence(bonds)} A model has skill where "
         "its intervals against all baselines, widened as six models are compared, lie above 0. Baselines: the last "
         "spread, the mean spread of the rating on the date, and a Nelson-Siegel-Svensson curve of the date's yields "
-        "for each grade. Gains are of squared errors relative to the last spread; errors in the table are in basis "
-        "points; the rank correlation is that of predicted with happened relative changes, averaged over dates.",
+        "for each grade. Gains are of squared errors of moves against the other bonds of the date, relative to the "
+        "spread: a move that all bonds share is not predicted. RMSE is of the spread itself, in basis points. The rank "
+        "correlation is that of predicted with happened relative moves, averaged over dates.",
     ]
     if bonds["sample"]:
         text.append("Judged, and examined for drift, is a sample of the bonds: " + _sample(bonds["sample"]) + ".")

@@ -81,8 +81,9 @@ def verdict(bonds: Row) -> str:
     row = _chosen(bonds)
     gains = ", ".join(f"{name} {gain(row['gain_over'][name])} %" for name in baselines(bonds))
     return (
-        f"The model {bonds['chosen']}, chosen on validation, predicts the next spread {_FOUND[row['skill']]}: gain in "
-        f"squared relative error over {gains}, on {row['rows']:,} sealed quotes of issuers that it was not trained on"
+        f"The model {bonds['chosen']}, chosen on validation, predicts how spreads move against each other "
+        f"{_FOUND[row['skill']]}: gain in squared error over {gains}, on {row['rows']:,} sealed quotes "
+        "of issuers that it was not trained on"
     )
 
 

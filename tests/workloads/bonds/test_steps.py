@@ -241,8 +241,15 @@ def test_errors_and_gains_are_those_of_loops(long_rows):
     y = rows.change[test].astype(float)
     assert found["half"]["rmse_bp"] == pytest.approx(100 * np.sqrt(np.mean((0.5 * y) ** 2)), rel=1e-5)
     assert found["half"]["rows"] == len(test)
-    for name, expected in ((LAST, 0.0), (RATING, 0.1), (SVENSSON, -0.1)):
-        gain = 1 - np.mean((0.5 * y) ** 2) / np.mean((y - expected) ** 2)
+    date, offset = rows.date[test], np.linspace(-0.1, 0.1, len(rows.spread))
+    given = {LAST: rows.spread, RATING: rows.spread + offset, SVENSSON: rows.spread - 2 * offset}
+    found = measured(rows, given, half=lambda change: 0.5 * change)
+
+    def squared(errors):
+        return np.mean(np.concatenate([(errors[date == k] - errors[date == k].mean()) ** 2 for k in np.unique(date)]))
+
+    for name, expected in ((LAST, 0 * offset), (RATING, offset), (SVENSSON, -2 * offset)):
+        gain = 1 - squared(0.5 * y) / squared(y - expected[test])
         low, estimate, high = found["half"]["gain_over"][name]
         assert estimate == pytest.approx(gain, rel=1e-5) and low <= estimate <= high
     assert found[LAST]["gain_over"][LAST] == [0, 0, 0] and found[LAST]["kind"] == "baseline"

@@ -11,6 +11,7 @@ from gpupipe.config import Config
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.losses import gain
 from gpupipe.workloads.bonds.baselines import LAST
+from gpupipe.workloads.bonds.dates import group_mean, positions
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
 
@@ -28,8 +29,9 @@ def measure(
     """A row for each model and baseline: errors in basis points, gains with intervals, rank correlation, skill.
 
     baselines: float64 (n_rows,) by name, spreads.  test: int64, the rows that are judged, sealed until now.
-    gain: 1 - squared error over that of the baseline, with its 95 % interval. Errors are in units of `scale_of` the
-    last spread, as the models' loss is, or the few bonds with the widest spreads would decide alone.
+    gain: 1 - squared error over that of the baseline, with its 95 % interval. Errors are those that models are fitted
+    to make small: in units of `scale_of` the last spread, less their mean over the judged rows of the date. So neither
+    a move that all bonds share, of which models predict nothing, nor the few widest spreads decide.
     rank_correlation: of predicted and happened changes in these units, by date. Where the market moves, the ranks of
     changes in percent are those of spreads.
     skill: where wider intervals, which hold for all of `COMPARED` models together in 95 % of samples, lie above 0
@@ -40,9 +42,10 @@ def measure(
     y = rows.spread[test] + rows.change[test]
     known = np.isfinite(y) & np.all([np.isfinite(p) for p in (*predictions.values(), *expected.values())], axis=0)
     y, date = y[known], rows.date[test][known]
-    squared = {name: (p[known] - y) ** 2 for name, p in {**expected, **predictions}.items()}
-    scale = rows.scale[test][known]
-    errors = {name: of_model / scale**2 for name, of_model in squared.items()}
+    missed = {name: p[known] - y for name, p in {**expected, **predictions}.items()}
+    scale, on_date = rows.scale[test][known], positions(date)[1]
+    relative = {name: by / scale for name, by in missed.items()}
+    errors = {name: (by - group_mean(by, on_date)) ** 2 for name, by in relative.items()}
     if not len(y):
         return [_nothing_judged(name, name in models, list(expected)) for name in errors]
     draws = block_bootstrap.draw(date, 1, settings.seed, LEAST_BLOCK)
@@ -55,7 +58,7 @@ def measure(
     for name, error in errors.items():
         row: dict[str, Any] = {
             "model": name, "kind": "model" if name in models else "baseline", "rows": len(y),
-            "rmse_bp": 100 * float(np.sqrt(squared[name].mean())),
+            "rmse_bp": 100 * float(np.sqrt(np.mean(missed[name] ** 2))),
             "blocks": draws.n_blocks,
         }  # fmt: skip
         lows = []
