@@ -51,6 +51,20 @@ def with_other_test(rows):
     return dataclasses.replace(rows, change=change)
 
 
+def test_targets_are_moves_against_the_mean_of_their_date():
+    rows = made_rows(4)
+    spread = np.linspace(0.1, 3.0, len(rows.change))  # of which the smallest count as LEAST_SCALE
+    rows = dataclasses.replace(rows, spread=spread)
+    for part in (rows.split.train, rows.split.validation, rows.split.train[::3]):
+        moves = rows.change[part] / np.maximum(spread[part], models.LEAST_SCALE)
+        date = rows.date[part]
+        expected = [move - moves[date == on].mean() for move, on in zip(moves, date, strict=True)]
+        assert np.allclose(rows.target(part), expected, atol=1e-6) and rows.target(part).dtype == np.float32
+    # A move that all bonds of a date share, in units of the spread, changes no target.
+    moved = dataclasses.replace(rows, change=(rows.change + 0.3 * rows.date * rows.scale).astype(np.float32))
+    assert np.allclose(moved.target(rows.split.train), rows.target(rows.split.train), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["basic", "enhanced", "stacked", "automatic"])
 def test_a_step_predicts_from_validation_on_and_tells_its_loss(rows, steps, name):
     found = steps[name]
