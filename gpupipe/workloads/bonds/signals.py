@@ -28,8 +28,8 @@ def residual_quantiles(
 
     -1 stands for all ratings: those with fewer than 50 rows take it.
 
-    >>> residual_quantiles(np.arange(101.0), np.zeros(101, np.int64))[-1]
-    (5.0, 95.0)
+    >>> residual_quantiles(np.arange(101.0), np.zeros(101, np.int64), level=0.5)[-1]
+    (25.0, 75.0)
     """
     tail = (1 - level) / 2
 
