@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -9,11 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gpupipe.config import values_of
 from gpupipe.pipeline import upkeep
 from gpupipe.runtime import run_log
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
-from gpupipe.workloads.bonds import recipe, results, scan, signals
+from gpupipe.workloads.bonds import BONDS, recipe, results, scan, signals
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.models import scale_of
 from tests.support import kill
@@ -66,20 +68,50 @@ def test_the_same_run_again_has_nothing_to_do(finished):
     assert run_bonds(finished[0])[1] is False
 
 
+JUDGED = {"evaluation", "drift", "tuning"}
+SEARCHED = {"automatic", "bayesian", *JUDGED}
+
+
 @pytest.mark.parametrize(
-    ("setting", "not_again"),
+    ("setting", "again"),
     [
-        ("forest.max_depth=3", {"values", "rows", "regimes", "factors", "tail_risk"}),
-        ("network.epochs=2", {"values", "rows", "regimes", "factors", "tail_risk", "basic", "enhanced"}),
-        ("search.trials=2", {"values", "rows", "regimes", "factors", "tail_risk", "basic"}),
+        ("bonds.sample=3", JUDGED),
+        ("bonds.n_regimes=1", {"regimes", "bayesian", *JUDGED}),  # 9 and 10 judge the model of 8, too
+        ("bonds.n_factors=1", {"factors", "bayesian", *JUDGED}),
+        ("bonds.tail_dates=9", {"tail_risk"}),
+        ("forest.max_depth=3", {"basic", "enhanced", "stacked", *SEARCHED}),
+        ("boosting.learning_rate=0.5", {"stacked", *SEARCHED}),
+        ("network.epochs=2", {"stacked", *SEARCHED}),
+        ("search.depths=1,2", {"enhanced", *JUDGED}),
+        ("search.trials=2", SEARCHED),
+        ("search.folds=3", {"stacked", *SEARCHED}),
+        ("bonds.convention=treasury", set(STEPS)),
+        ("bonds.train=0.55", set(STEPS) - {"values"}),
     ],
 )
-def test_a_setting_computes_again_only_what_reads_it(finished, tmp_path, setting, not_again):
+def test_a_setting_computes_again_only_what_reads_it(finished, tmp_path, setting, again):
     out = copy_of(finished, tmp_path)
     run_bonds(out, setting)
-    assert made_again(out).isdisjoint(not_again) and made_again(out)
+    assert made_again(out) == again
+
+
+@pytest.mark.parametrize("setting", ["bonds.sample=3", "bonds.n_regimes=1", "network.epochs=2", "search.trials=2"])
+def test_what_is_computed_again_makes_the_files_of_a_fresh_run(finished, tmp_path, setting):
+    out = copy_of(finished, tmp_path)
+    run_bonds(out, setting)
     run_bonds(tmp_path / "fresh", setting)
     assert lasting(out) == lasting(tmp_path / "fresh")
+
+
+def test_steps_have_no_settings_but_those_of_their_context():
+    """The context holds the declared ones alone, see `pipeline.steps`; the graph itself reads none."""
+    steps = recipe.steps(market().panel, None)
+    declared = {name for step in steps for name in values_of(small_settings(), step.sections)}
+    every = {
+        f"{section}.{field.name}"
+        for section, own in BONDS.catalogue().sections.items() for field in dataclasses.fields(own.kind)
+    }  # fmt: skip
+    assert declared == every
 
 
 def test_one_more_month_leaves_what_it_does_not_change(finished, tmp_path):
