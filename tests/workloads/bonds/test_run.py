@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpupipe.config import values_of
 from gpupipe.pipeline import upkeep
@@ -18,6 +20,7 @@ from gpupipe.store.content_store import Store
 from gpupipe.workloads.bonds import BONDS, recipe, results, scan, signals
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.models import scale_of
+from gpupipe.workloads.bonds.steps import drift, factors
 from tests.support import kill
 from tests.support.bond_run import N_MONTHS, lasting, market, run_bonds, small_settings
 
@@ -199,6 +202,39 @@ def test_the_summary_tells_of_all_steps(finished):
 def test_the_states_of_dates_are_published(finished):
     dates = table(finished[0], results.DATES)
     assert len(dates["date"]) == N_MONTHS and {"regime", "curve_level", "factor_1"} <= set(dates)
+
+
+# The caller's process.
+
+
+@pytest.fixture
+def blas_threads():
+    """The numbers of threads that BLAS has, which are 2 before the test."""
+    with threadpool_limits(2, "blas"):
+        yield lambda: {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_steps_have_one_blas_thread_and_the_caller_keeps_its_own(blas_threads, tmp_path, monkeypatch, jobs):
+    seen, drifted = [], drift.run
+    monkeypatch.setattr(drift, "run", lambda *given: seen.append(blas_threads()) or drifted(*given))
+    run_bonds(tmp_path / "OUT", jobs=jobs)
+    assert seen == [{1}] and blas_threads() == {2}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_step_that_fails_leaves_the_caller_its_blas_threads(blas_threads, tmp_path, monkeypatch, jobs):
+    def fails(*given):
+        raise UserError("no such curve")
+
+    monkeypatch.setattr(factors, "run", fails)
+    with pytest.raises(UserError, match="no such curve"):
+        run_bonds(tmp_path / "OUT", jobs=jobs)
+    for _ in range(1_000):  # the steps that run when another one fails work on to their end
+        if blas_threads() == {2}:
+            break
+        time.sleep(0.01)
+    assert blas_threads() == {2}
 
 
 # Signals.
