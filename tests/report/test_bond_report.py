@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import math
 
@@ -17,7 +18,8 @@ pytest.importorskip("optuna")
 from gpupipe import report
 from gpupipe.artifacts import summary
 from gpupipe.artifacts.manifest import read_manifest
-from gpupipe.cli import main
+from gpupipe.cli import bond_tables, main
+from gpupipe.cli.plain_console import plain_console
 from gpupipe.report import bond_curves, bond_dates, bond_fair_values, bond_models, bond_steps, bond_tail, bond_words
 from gpupipe.report.bond_page import bond_sections
 from gpupipe.report.page import Figure, Table
@@ -204,6 +206,20 @@ def test_models_without_intervals_have_points_and_no_skill_that_is_known(whole):
     for row in bonds["measured"]:
         row["gain_over"] = {name: [None] * 3 for name in row["gain_over"]}
     assert [type(part) for part in bond_models.models_and_baselines({**whole, "bonds": bonds}).parts] == [Table]
+
+
+def test_a_run_in_which_nothing_was_judged_says_so_everywhere(whole):
+    bonds = json.loads(json.dumps(whole["bonds"]))
+    for row in bonds["measured"]:
+        row |= {"rows": 0, "rmse_bp": None, "gain_over": dict.fromkeys(row["gain_over"], [None] * 3)}
+        row |= {"rank_correlation": None, "skill": "not known"} if row["kind"] == "model" else {}
+    assert bond_words.verdict(bonds).endswith("of no sealed quote do all models and baselines have a prediction")
+    section = bond_models.models_and_baselines({**whole, "bonds": bonds})
+    assert [type(part) for part in section.parts] == [Table] and "0 sealed quotes" in section.text[0]
+    console = io.StringIO()
+    bond_tables.show_models(plain_console(console), bonds)
+    lines = [line.split() for line in console.getvalue().splitlines() if "Svensson curve" in line or "basic" in line]
+    assert [line[-1] for line in lines] == ["baseline", "known"] and all("-" in line for line in lines)
 
 
 def test_tail_risk_without_a_past_says_so(out, whole):
