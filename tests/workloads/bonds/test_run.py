@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 import time
@@ -20,6 +21,8 @@ from gpupipe.store.content_store import Store
 from gpupipe.workloads.bonds import BONDS, recipe, results, scan, signals
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.models import scale_of
+from gpupipe.workloads.bonds.ratings import RANKS
+from gpupipe.workloads.bonds.split import PARTS
 from gpupipe.workloads.bonds.steps import drift, factors
 from tests.support import kill
 from tests.support.bond_run import N_MONTHS, lasting, market, run_bonds, small_settings
@@ -163,15 +166,21 @@ def test_quotes_of_the_test_choose_nothing(finished, tmp_path):
 
 
 def test_issuers_of_the_sealed_test_are_in_no_other_part(finished):
+    """By the texts of the panel and the published file: no issuer is on two sides, and no date of a row or target."""
     panel = market().panel
     found = found_rows(panel)
     issuer = np.array(panel.attributes["issuer"])[panel.symbol_of_row]
+    issuers = {part: set(issuer[found[part]]) for part in PARTS}
+    assert all(len(own) > 1 for own in issuers.values())
+    assert len(set.union(*issuers.values())) == sum(len(own) for own in issuers.values())
+    for before, after in itertools.pairwise(PARTS):
+        targets = panel.time_ns[found["next_row"][found[before]]]
+        assert targets.max() < panel.time_ns[found[after]].min()
     predictions = table(finished[0], results.PREDICTIONS)
-    judged = set(issuer[found["test"]])
-    assert len(predictions["bond"]) == len(found["test"])
-    assert not judged & set(issuer[found["train"]]) and not judged & set(issuer[found["validation"]])
-    first = found["dates"][found.facts["first"][1]]
-    assert min(predictions["date"]).value >= first if hasattr(predictions["date"][0], "value") else True
+    own = dict(zip(panel.symbols, panel.attributes["issuer"], strict=True))
+    assert {own[bond] for bond in predictions["bond"]} == issuers["test"]
+    dates = np.array(predictions["date"], "datetime64[ns]").astype(np.int64)
+    assert len(dates) == len(found["test"]) and dates.min() > panel.time_ns[found["validation"]].max()
 
 
 def test_every_model_loads_and_predicts_what_was_published(finished):
@@ -256,11 +265,7 @@ def test_the_rating_of_a_signal_is_that_of_its_day(finished):
     panel = market().panel
     found = table(finished[0], results.SIGNALS)
     last = np.flatnonzero(panel.time_ns == panel.time_ns.max())
-    names = (
-        {rank: name for name, rank in recipe.schema_ranks().items()}
-        if hasattr(recipe, "schema_ranks")
-        else signals.NAMES
-    )
+    names = {rank: name for name, rank in RANKS.items()}
     of_day = {panel.symbols[panel.symbol_of_row[i]]: names[int(panel.columns["rating_rank"][i])] for i in last}
     assert dict(zip(found["bond"], found["rating"], strict=True)) == {bond: of_day[bond] for bond in found["bond"]}
     undated = dict(zip(panel.symbols, panel.attributes["rating"], strict=True))
