@@ -38,7 +38,11 @@ class _Keeper:
                 kept, self._leave = threading.Event(), threading.Event()
                 self._thread = threading.Thread(target=self._keep, args=(kept, self._leave), daemon=True)
                 self._thread.start()
-                kept.wait()
+                try:
+                    kept.wait()
+                except BaseException:  # Ctrl-C
+                    self._leave.set()
+                    raise
             self._inside += 1
 
     def leave(self) -> None:
