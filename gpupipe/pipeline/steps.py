@@ -12,7 +12,7 @@ from typing import Any
 
 from gpupipe.artifacts import publish, summary
 from gpupipe.artifacts.manifest import entry_of, withdraw_manifest, write_manifest
-from gpupipe.config import Catalogue, Config
+from gpupipe.config import Catalogue, Config, part_of, values_of
 from gpupipe.data import data_hash
 from gpupipe.data import save as save_data_report
 from gpupipe.data.panel import Panel
@@ -39,7 +39,8 @@ class Step:
     save(store, value): the fields of its record, in the types of JSON; contents of the store are named under "arrays".
     load(store, record): the value.
     needs: names of the steps whose values it reads.
-    sections: names of the sections of the settings on which it depends.
+    sections: the settings on which it depends: names of sections, and of single fields ("agent.window"). The context
+        that `make` gets has these settings and the seed, and raises AttributeError for others.
     reads_panel: whether it depends directly on the panel's rows, not only through the steps that it needs.
     reads(context, values): what it reads of the panel and of `needs`, in the types of JSON, where that is less than all
         of them: the step is not computed again while this stays equal. None: it depends on all of them.
@@ -185,11 +186,12 @@ class _StepsJob:
         request = Request(name, self._parts(step, values))
         checkpoints = store.checkpoints(request.key)
         fit = FitContext(checkpoints, request.key, lambda text: context.listener.detail(f"{step.name}: {text}"))
+        own = dataclasses.replace(context, fit=fit, settings=part_of(context.settings, step.sections))
         with context.panel.device.stage(step.name):
             result = self.results.cached(
                 "step",
                 request,
-                lambda: step.make(dataclasses.replace(context, fit=fit), values),
+                lambda: step.make(own, values),
                 lambda value: step.save(store, value),
                 lambda record: step.load(store, record),
             )
@@ -205,8 +207,6 @@ class _StepsJob:
     def _parts(self, step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a step's cache key.  values: of the steps that it needs."""
         context, root = self.context, self.workload.place.partition(":")[0]
-        settings = {name: dataclasses.asdict(context.settings.sections[name]) for name in step.sections}
-        flat = {f"{name}.{field}": value for name, values in settings.items() for field, value in values.items()}
         if step.reads is None:
             data = self._data_hash() if step.reads_panel else ""
             read = {"data": data, "models": [self._content(self.done[name]) for name in step.needs]}
@@ -217,7 +217,7 @@ class _StepsJob:
             "libraries": fingerprint.libraries([root], ()),
             "device": context.panel.device.kind,
             "step": step.name,
-            "settings": {"seed": context.settings.seed, **flat},
+            "settings": {"seed": context.settings.seed, **values_of(context.settings, step.sections)},
             **read,
         }
 

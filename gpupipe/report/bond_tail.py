@@ -47,7 +47,8 @@ def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
     text = [
         f"{bond_words.of_kind(whole['data'])}{bond_words.tail_risk(bonds)}.",
         "Each bond is valued again at its yield plus the change that the par curve and the spread of its issuer had on "
-        "a past date. Issuers move together as they did on that date; independent, each moves as on a date of its own. "
+        "a past date. Issuers move together as they did on that date; independent, each moves as on a date of its own: "
+        "what they lose more together is the effect of their correlation, with each other and with the curve. "
         "VaR is the quantile of the losses of equal par of each bond; CVaR is the mean of the losses from there on. "
         "Defaults count only as far as they moved spreads.",
     ]
@@ -66,9 +67,10 @@ def _distribution(out: pathlib.Path, risk: Row) -> list[Any]:
         return []
     bars: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    for column in rows[0]:
-        name = portfolio_of(column)
-        bars += [{"panel": PORTFOLIOS[name], **bar} for bar in histogram(100 * np.array([r[column] for r in rows]))]
+    losses = {portfolio_of(column): 100 * np.array([row[column] for row in rows]) for column in rows[0]}
+    edges = np.histogram_bin_edges(np.concatenate(list(losses.values())), bins=BINS)
+    for name, values in losses.items():
+        bars += [{"panel": PORTFOLIOS[name], **bar} for bar in histogram(values, edges)]
         marks += [
             {"panel": PORTFOLIOS[name], "at": 100 * risk[name][MEASURES[what]], "what": what}
             for what in bond_charts.TAILS
@@ -92,13 +94,13 @@ def portfolio_of(column: str) -> str:
     return column.removeprefix("loss").strip("_").replace("_", " ") or "all"
 
 
-def histogram(values: np.ndarray) -> list[dict[str, Any]]:
+def histogram(values: np.ndarray, edges: np.ndarray) -> list[dict[str, Any]]:
     """Bins with any value: "low", "high", "scenarios".
 
-    >>> histogram(np.array([0.0, 0.0, 1.0]))[0]["scenarios"]
+    >>> histogram(np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.5, 0.8, 1.0]))[0]["scenarios"]
     2
     """
-    counts, edges = np.histogram(values, bins=BINS)
+    counts, _ = np.histogram(values, bins=edges)
     return [
         {"low": float(low), "high": float(high), "scenarios": int(n)}
         for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True) if n

@@ -79,6 +79,11 @@ def verdict_lines(whole: Row) -> list[str]:
 def verdict(bonds: Row) -> str:
     """Whether the chosen model is better than the baselines on the sealed test."""
     row = _chosen(bonds)
+    if not row["rows"]:
+        return (
+            f"Whether the model {bonds['chosen']}, chosen on validation, predicts the next spread with skill is not "
+            "known: of no sealed quote do all models and baselines have a prediction"
+        )
     gains = ", ".join(f"{name} {gain(row['gain_over'][name])} %" for name in baselines(bonds))
     return (
         f"The model {bonds['chosen']}, chosen on validation, predicts how spreads move against each other "

@@ -1,24 +1,10 @@
-"""The value of a column one period ahead: the target of workloads that predict values."""
+"""The row of the next period: where the targets of workloads that predict values are read."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-
-from gpupipe.targets.target import Target
-
-
-def next_value_target(name: str, folder: str) -> Target:
-    """The target "next_NAME": kind value, judged by squared error against the last value.
-
-    >>> next_value_target("spread", "bonds/{group}").names
-    ('next_spread',)
-    """
-    return Target(
-        (f"next_{name}",), "value", (1,), loss="squared_error", reference="last_value",
-        parameters=({"horizon": 1},), folders=(folder,),
-    )  # fmt: skip
 
 
 def next_row(values: Any, time_ns: Any, offsets: Any, most_ns: int) -> np.ndarray:

@@ -246,3 +246,16 @@ def test_a_tuned_table_that_cannot_be_used_says_where(tmp_path, words, text):
 def test_tuned_values_come_by_file():
     refused("give them by --config", settings=["tuned.energy.hist.depth=3"])
     refused("give them by --config", settings=["tuned=3"])
+
+
+def test_a_part_holds_what_is_declared_and_nothing_else():
+    settings = equity.make("fast", settings=["linear.l2=3.0", "training.max_bin=16"])
+    part = config.part_of(settings, ["linear", "training.max_bin"])
+    assert part.linear == settings.linear and part.training.max_bin == 16 and part.seed == settings.seed
+    assert list(config.values_of(settings, ["training.max_bin", "linear.l2"]).values()) == [16, 3.0]
+    for read in (lambda: part.training.pool, lambda: part.hist.rounds, lambda: part.split.parts):
+        with pytest.raises(AttributeError, match=r"declared are linear, training\.max_bin"):
+            read()
+    for name in ("nothing", "linear.nothing", "training.nothing"):
+        with pytest.raises(KeyError, match="nothing"):
+            config.part_of(settings, [name])

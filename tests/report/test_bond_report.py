@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import math
 
@@ -17,13 +18,15 @@ pytest.importorskip("optuna")
 from gpupipe import report
 from gpupipe.artifacts import summary
 from gpupipe.artifacts.manifest import read_manifest
-from gpupipe.cli import main
+from gpupipe.cli import bond_tables, main
+from gpupipe.cli.plain_console import plain_console
 from gpupipe.report import bond_curves, bond_dates, bond_fair_values, bond_models, bond_steps, bond_tail, bond_words
 from gpupipe.report.bond_page import bond_sections
 from gpupipe.report.page import Figure, Table
 from gpupipe.runtime import run_log, timeline
 from gpupipe.workloads.bonds import last_date, recipe, results, signals
 from gpupipe.workloads.bonds.ratings import RANKS
+from gpupipe.workloads.bonds.steps import tail_risk
 from tests.report.test_report import opened, specs
 
 TINY = ("--n-bonds", "240", "--n-months", "36", "--set=search.trials=2", "--set=search.depths=3,5",
@@ -205,6 +208,20 @@ def test_models_without_intervals_have_points_and_no_skill_that_is_known(whole):
     assert [type(part) for part in bond_models.models_and_baselines({**whole, "bonds": bonds}).parts] == [Table]
 
 
+def test_a_run_in_which_nothing_was_judged_says_so_everywhere(whole):
+    bonds = json.loads(json.dumps(whole["bonds"]))
+    for row in bonds["measured"]:
+        row |= {"rows": 0, "rmse_bp": None, "gain_over": dict.fromkeys(row["gain_over"], [None] * 3)}
+        row |= {"rank_correlation": None, "skill": "not known"} if row["kind"] == "model" else {}
+    assert bond_words.verdict(bonds).endswith("of no sealed quote do all models and baselines have a prediction")
+    section = bond_models.models_and_baselines({**whole, "bonds": bonds})
+    assert [type(part) for part in section.parts] == [Table] and "0 sealed quotes" in section.text[0]
+    console = io.StringIO()
+    bond_tables.show_models(plain_console(console), bonds)
+    lines = [line.split() for line in console.getvalue().splitlines() if "Svensson curve" in line or "basic" in line]
+    assert [line[-1] for line in lines] == ["baseline", "known"] and all("-" in line for line in lines)
+
+
 def test_tail_risk_without_a_past_says_so(out, whole):
     bonds = {**whole["bonds"], "tail_risk": {"scenarios": 0}}
     assert bond_tail.tail_risk(out, {**whole, "bonds": bonds}).text == [
@@ -212,13 +229,17 @@ def test_tail_risk_without_a_past_says_so(out, whole):
     ]
 
 
-def test_losses_of_several_portfolios_are_panels(out, whole, tmp_path):
-    (tmp_path / results.FOLDER).mkdir()
-    columns = {name: [0.01, -0.02, 0.03] for name in ("loss", "loss_curve_alone", "loss_issuers_independent")}
-    pq.write_table(pa.table(columns), tmp_path / results.LOSSES)
-    section = bond_tail.tail_risk(tmp_path, whole)
-    panels = {point["panel"] for point in section.parts[0].spec["data"]["values"]}
-    assert panels == set(bond_tail.PORTFOLIOS.values())
+def test_losses_of_all_portfolios_are_panels_with_their_var(out, whole):
+    figure = bond_tail.tail_risk(out, whole).parts[0]
+    points = figure.spec["data"]["values"]
+    assert [*dict.fromkeys(point["panel"] for point in points)] == list(bond_tail.PORTFOLIOS.values())
+    for name, title in bond_tail.PORTFOLIOS.items():
+        own = [point for point in points if point["panel"] == title]
+        marks = {point["what"]: point["at"] for point in own if point["kind"] == "mark"}
+        loss = 100 * np.array([row[tail_risk.PORTFOLIOS[name]] for row in rows_of(out, results.LOSSES)])
+        assert marks["VaR 95 %"] == pytest.approx(np.quantile(loss, 0.95))
+        assert marks["CVaR 95 %"] == pytest.approx(loss[loss >= np.quantile(loss, 0.95)].mean())
+        assert sum(point["scenarios"] for point in own if point["kind"] == "bar") == len(loss)
 
 
 def test_names_that_the_report_repeats_are_those_of_the_workload():
@@ -228,6 +249,9 @@ def test_names_that_the_report_repeats_are_those_of_the_workload():
     assert tuple(bond_charts.GRADES) == (last_date.PAR, *last_date.GRADE_NAMES)
     assert bond_curves.KEY_RATE == last_date.KEY_RATE
     assert set(bond_steps.ABOUT) >= set(recipe.NAMES.values())
+    assert {name: bond_tail.portfolio_of(column) for name, column in tail_risk.PORTFOLIOS.items()} == {
+        name: name for name in bond_tail.PORTFOLIOS
+    }  # fmt: skip
 
 
 def test_a_run_without_plots_has_no_page_until_it_is_asked_for(out):

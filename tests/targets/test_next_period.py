@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gpupipe.targets.next_period import next_row, next_value_target
+from gpupipe.targets.next_period import next_row
 
 
 def naive(values, time_ns, offsets, most_ns):
@@ -43,10 +43,3 @@ def test_symbols_without_rows_shift_nothing():
 
 def test_a_gap_of_exactly_the_limit_still_counts():
     assert next_row(np.ones(3), np.array([0, 5, 11]), np.array([0, 3]), 5).tolist() == [1, -1, -1]
-
-
-def test_the_target_is_a_value_judged_against_the_last_one():
-    target = next_value_target("spread", "bonds/{group}")
-    assert (target.kind, target.loss, target.reference, target.horizon_rows) == (
-        "value", "squared_error", "last_value", (1,),
-    )  # fmt: skip

@@ -13,6 +13,7 @@ from gpupipe.workloads.bonds import recipe, schema
 from gpupipe.workloads.bonds.baselines import FEWEST, GRADES, SVENSSON, svensson
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.ratings import RANKS
+from gpupipe.workloads.bonds.steps.tail_risk import PORTFOLIOS
 
 PAR = "par curve"
 GRADE_NAMES = ("Treasuries", "investment grade", "high yield")  # of the ratings up to each of GRADES, and the others
@@ -114,5 +115,5 @@ def key_rates(
 
 
 def losses(tail: Found) -> dict[str, np.ndarray]:
-    """Losses of equal par of all bonds by scenario, float64 (n_scenarios,), shares of the value: `loss`, and others."""
-    return {name: array for name, array in tail.arrays.items() if name.startswith("loss")}
+    """Losses of equal par of all bonds by scenario, float64 (n_scenarios,), shares of value: see `tail_risk.run`."""
+    return {column: tail[column] for column in PORTFOLIOS.values()}

@@ -51,6 +51,11 @@ LIBRARIES = (
     "scipy.stats", "sklearn.metrics", "sklearn.neural_network", "sklearn.ensemble", "sklearn.cluster",
     "sklearn.decomposition", "sklearn.linear_model", "xgboost", "optuna",
 )  # fmt: skip
+# Settings of the step `rows`: which quotes are a target, and the split.
+SPLIT = tuple(
+    f"bonds.{name}"
+    for name in ("most_gap_days", "train", "validation", "issuers_train", "issuers_validation", "least_rows")
+)
 BASELINES = (references.LAST, references.RATING, references.SVENSSON)
 
 
@@ -76,23 +81,23 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
     def step(
         name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False
     ) -> Step:
-        return Step(name, _on_one_thread(make), save, load, needs, ("bonds", *sections), reads_panel)
+        return Step(name, _on_one_thread(make), save, load, needs, sections, reads_panel)
 
-    families = tuple(FAMILIES)
+    search = (*FAMILIES, "search.trials", "search.folds")
     return [
-        step(VALUES, _values, (), (), reads_panel=True),
-        step(ROWS, _rows, (VALUES,), (), reads_panel=True),
+        step(VALUES, _values, (), ("bonds.convention",), reads_panel=True),
+        step(ROWS, _rows, (VALUES,), SPLIT, reads_panel=True),
         step("basic", _model(basic), (ROWS,), ("forest",)),
-        step("enhanced", _model(enhanced), (ROWS,), ("forest", "search")),
-        step("stacked", _model(stacked), (ROWS,), (*families, "search")),
-        step("automatic", _model(automatic), (ROWS,), (*families, "search")),
-        step("regimes", _regimes, (ROWS,), ()),
-        step("factors", _factors, (ROWS,), ()),
-        step("tail_risk", _tail_risk, (VALUES, ROWS), (), reads_panel=True),
-        step("bayesian", _bayesian, (ROWS, "automatic", "regimes", "factors"), (*families, "search")),
-        step("evaluation", _evaluation, (ROWS, *MODELS), ()),
-        step("drift", _drift, (ROWS, *MODELS), ()),
-        step("tuning", _tuning, (ROWS, "drift", "regimes", "factors", *MODELS), (*families, "search")),
+        step("enhanced", _model(enhanced), (ROWS,), ("forest", "search.depths")),
+        step("stacked", _model(stacked), (ROWS,), (*FAMILIES, "search.folds")),
+        step("automatic", _model(automatic), (ROWS,), search),
+        step("regimes", _regimes, (ROWS,), ("bonds.n_regimes",)),
+        step("factors", _factors, (ROWS,), ("bonds.n_factors",)),
+        step("tail_risk", _tail_risk, (VALUES, ROWS), ("bonds.convention", "bonds.tail_dates"), reads_panel=True),
+        step("bayesian", _bayesian, (ROWS, "automatic", "regimes", "factors"), search),
+        step("evaluation", _evaluation, (ROWS, *MODELS), ("bonds.sample",)),
+        step("drift", _drift, (ROWS, *MODELS), ("bonds.sample",)),
+        step("tuning", _tuning, (ROWS, "drift", "regimes", "factors", *MODELS), (*search, "bonds.sample")),
     ]
 
 
@@ -131,8 +136,8 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
     arrays = {
         "X": made.X, "spread": fair.spread, "change": change, "date": made.date, "dates": made.dates,
         "next_row": after, "share": share, "issuer": made.issuer, "rating": made.rating, "years": fair.years,
-        "sampled": _sampled(panel, split.test, settings.bonds.sample, settings.seed), "curve": made.curves.rates,
-        "tenor_years": made.curves.years,
+        "place": issuer_share(panel.symbols, settings.seed)[to_host(panel.symbol_of_row)],
+        "curve": made.curves.rates, "tenor_years": made.curves.years,
         **{part: getattr(split, part) for part in PARTS},
     }  # fmt: skip
     expected = references.baselines(fair.spread, fair.curve_yield, fair.years, made.rating, made.date)
@@ -148,22 +153,6 @@ def _share(panel: Panel, seed: int) -> np.ndarray:
     bonds = zip(panel.attributes["issuer"], panel.attributes["rating"], panel.symbols, strict=True)
     names = [f"{issuer}/{symbol}" if rating == TREASURY else issuer for issuer, rating, symbol in bonds]
     return issuer_share(names, seed)[panel.device.to_host(panel.symbol_of_row)]
-
-
-def _sampled(panel: Panel, test: np.ndarray, sample: float, seed: int) -> np.ndarray:
-    """bool (n_rows,): rows of the bonds that steps 9 to 11 judge: all, or some of those that have test rows.
-
-    test: int64, the sealed test rows.  sample: a share of their bonds, or a number.  Ids and seed choose.
-    """
-    symbol = panel.device.to_host(panel.symbol_of_row)
-    keep = np.ones(panel.n_symbols, bool)
-    if sample:
-        bonds = np.unique(symbol[test])
-        count = max(1, round(sample * len(bonds)) if sample < 1 else int(sample))
-        place = issuer_share([panel.symbols[k] for k in bonds], seed)
-        keep[:] = False
-        keep[bonds[np.argsort(place, kind="stable")[:count]]] = True
-    return keep[symbol]
 
 
 def model_rows(found: Found, settings: Config, device: str) -> ModelRows:
@@ -271,9 +260,18 @@ def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
     )  # fmt: skip
 
 
-def judged_rows(found: Found) -> np.ndarray:
-    """int64: the sealed test rows of the sampled bonds."""
-    return found["test"][found["sampled"][found["test"]]]
+def judged_rows(found: Found, sample: float) -> np.ndarray:
+    """int64: the sealed test rows that steps 9 to 11 judge, of all bonds, or of some of them.
+
+    sample: a share of the bonds that have test rows, or a number of them; 0: all. Their ids and the seed choose.
+    """
+    test = found["test"]
+    if not sample:
+        return test
+    place = found["place"][test]
+    bonds = np.unique(place)
+    count = max(1, round(sample * len(bonds)) if sample < 1 else int(sample))
+    return test[place <= bonds[min(count, len(bonds)) - 1]]
 
 
 def _baselines(found: Found) -> dict[str, np.ndarray]:
@@ -283,20 +281,20 @@ def _baselines(found: Found) -> dict[str, np.ndarray]:
 def _evaluation(context: JobContext, values: Mapping[str, Found]) -> Found:
     found = values[ROWS]
     models = {name: values[name] for name in MODELS}
-    rows = _rows_of(context, values)
-    return evaluation.run(rows, models, _baselines(found), judged_rows(found), context.settings)
+    rows, settings = _rows_of(context, values), context.settings
+    return evaluation.run(rows, models, _baselines(found), judged_rows(found, settings.bonds.sample), settings)
 
 
 def _drift(context: JobContext, values: Mapping[str, Found]) -> Found:
-    models = {name: values[name] for name in MODELS}
-    return drift.run(_rows_of(context, values), models, judged_rows(values[ROWS]))
+    models, sample = {name: values[name] for name in MODELS}, context.settings.bonds.sample
+    return drift.run(_rows_of(context, values), models, judged_rows(values[ROWS], sample))
 
 
 def _tuning(context: JobContext, values: Mapping[str, Found]) -> Found:
     found, benchmark = values[ROWS], values["drift"].facts["benchmark"]
+    test = judged_rows(found, context.settings.bonds.sample)
     rows = with_states(_rows_of(context, values), values)
     rows = rows.with_only(values[benchmark].facts["columns"])
     return tuning.run(
-        rows, benchmark, values[benchmark], _baselines(found), judged_rows(found),
-        context.settings, context.fit,
+        rows, benchmark, values[benchmark], _baselines(found), test, context.settings, context.fit,
     )  # fmt: skip

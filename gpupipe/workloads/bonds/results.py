@@ -39,7 +39,7 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
     table = signals.table(panel, last, fair, change, calibration, settings.bonds.convention)
     files = {
         SIGNALS: parquet(arrow(table)),
-        PREDICTIONS: parquet(arrow(_predictions(panel, values))),
+        PREDICTIONS: parquet(arrow(_predictions(panel, values, settings.bonds.sample))),
         DATES: parquet(arrow(_dates(values))),
         STATES: pack_arrays(recipe.states_of(values)),
         CURVES: parquet(arrow(last_date.curves(values))),
@@ -110,10 +110,10 @@ def _loadings(factors: Found) -> dict[str, Any]:
     return {"years": factors["tenor_years"]} | {f"factor_{k + 1}": own for k, own in enumerate(factors["loading"])}
 
 
-def _predictions(panel: Any, values: Mapping[str, Found]) -> dict[str, Any]:
+def _predictions(panel: Any, values: Mapping[str, Found], sample: float) -> dict[str, Any]:
     """What each model and baseline expected of the sealed test rows, and what happened."""
     found = values[recipe.ROWS]
-    rows = recipe.judged_rows(found)
+    rows = recipe.judged_rows(found, sample)
     symbol = panel.device.to_host(panel.symbol_of_row)[rows]
     columns: dict[str, Any] = {
         "bond": np.asarray(panel.symbols, object)[symbol],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import warnings
@@ -9,10 +10,11 @@ import warnings
 import numpy as np
 import optuna
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.families.contract import FitRows, Imputer, mean_squared
-from gpupipe.workloads.bonds.families.forest import _below
+from gpupipe.workloads.bonds.families.forest import Forest, _below, samples_of_a_tree
 from gpupipe.workloads.bonds.families.libraries import CLASSES, estimator, one_blas_thread
 from gpupipe.workloads.bonds.families.stack import StackModel, meta_weights
 from gpupipe.workloads.bonds.settings import BoostingSettings, ForestSettings, LinearSettings, NetworkSettings
@@ -240,26 +242,94 @@ def test_no_member_of_a_stack_has_a_negative_weight():
     assert against.tolist() == [pytest.approx(float(y.mean()), rel=1e-6), 0, 0]
 
 
-def test_blas_has_one_thread_until_the_last_step_ends():
-    from threadpoolctl import threadpool_info
+@pytest.fixture
+def blas_threads():
+    """The numbers of threads that BLAS has, which are 2 before the test."""
+    with threadpool_limits(2, "blas"):
+        yield lambda: {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-    def n_threads():
-        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_blas_has_one_thread_until_the_last_step_ends(blas_threads, fails):
     inside, leave = threading.Event(), threading.Event()
+    assert blas_threads() == {2}
 
     def step():
-        with one_blas_thread():
+        with contextlib.suppress(ValueError), one_blas_thread():
             inside.set()
             leave.wait(10)
+            if fails:
+                raise ValueError
 
     other = threading.Thread(target=step)
     with one_blas_thread():
         other.start()
         inside.wait(10)
-    assert n_threads() == {1}  # this step has ended, the other one has not
+        assert blas_threads() == {1}
+    assert blas_threads() == {1}  # this step has ended, the other one has not
     leave.set()
     other.join()
+    assert blas_threads() == {2}
+
+
+def test_steps_on_threads_that_live_on_leave_no_limit(blas_threads):
+    """The thread that enters first leaves first, and both live on, as those of a pool do."""
+    first_in, second_in, first_out, both_out, end = (threading.Event() for _ in range(5))
+    seen = []
+
+    def first():
+        with one_blas_thread():
+            first_in.set()
+            second_in.wait(10)
+        first_out.set()
+        end.wait(10)
+
+    def second():
+        first_in.wait(10)
+        with one_blas_thread():
+            second_in.set()
+            first_out.wait(10)
+            seen.append(blas_threads())
+        both_out.set()
+        end.wait(10)
+
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    for thread in threads:
+        thread.start()
+    both_out.wait(10)
+    assert seen == [{1}] and blas_threads() == {2}
+    end.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_step_within_a_step_that_fails_gives_back_the_threads(blas_threads):
+    with pytest.raises(ValueError, match="inner"), one_blas_thread():
+        with contextlib.suppress(KeyError), one_blas_thread():
+            raise KeyError
+        assert blas_threads() == {1}
+        raise ValueError("inner")
+    assert blas_threads() == {2}
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_a_forest_of_few_rows_has_a_row_for_each_tree(n, share):
+    X, y = np.arange(n, dtype=np.float32)[:, None], np.arange(n, dtype=np.float32)
+    own = ForestSettings(n_trees=4, trees_at_once=2, max_samples=share, least_leaf=1)
+    model = Forest().fit(FitRows(X, y, X, y, seed=1), own)
+    assert ((model.predict(X) >= 0) & (model.predict(X) <= n - 1)).all()
+    if share < 0.3:  # one row a tree, so that each tree has a single leaf with that row's target
+        assert len(model.nodes["column"]) == len(model.nodes["root"]) and set(model.nodes["value"]) <= set(y)
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.001, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 150, 1001])
+def test_both_libraries_draw_equally_many_rows_for_a_tree(n, share):
+    """scikit-learn takes a number of rows, cuML a share in float32, whichever way it is rounded."""
+    count, part = (samples_of_a_tree(share, n, device) for device in ("cpu", "cuda"))
+    assert 1 <= count <= n and count == max(1, int(share * n))
+    assert 0 < part <= 1 and int(np.float32(part) * n) == round(np.float32(part) * n) == count
 
 
 def test_estimators_are_scikit_learns_on_a_cpu():

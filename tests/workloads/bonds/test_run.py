@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import shutil
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from gpupipe.config import values_of
 from gpupipe.pipeline import upkeep
 from gpupipe.runtime import run_log
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store
-from gpupipe.workloads.bonds import recipe, results, scan, signals
+from gpupipe.workloads.bonds import BONDS, recipe, results, scan, signals
 from gpupipe.workloads.bonds.families import registry
 from gpupipe.workloads.bonds.models import scale_of
+from gpupipe.workloads.bonds.ratings import RANKS
+from gpupipe.workloads.bonds.split import PARTS
+from gpupipe.workloads.bonds.steps import drift, factors
 from tests.support import kill
 from tests.support.bond_run import N_MONTHS, lasting, market, run_bonds, small_settings
 
@@ -66,20 +74,50 @@ def test_the_same_run_again_has_nothing_to_do(finished):
     assert run_bonds(finished[0])[1] is False
 
 
+JUDGED = {"evaluation", "drift", "tuning"}
+SEARCHED = {"automatic", "bayesian", *JUDGED}
+
+
 @pytest.mark.parametrize(
-    ("setting", "not_again"),
+    ("setting", "again"),
     [
-        ("forest.max_depth=3", {"values", "rows", "regimes", "factors", "tail_risk"}),
-        ("network.epochs=2", {"values", "rows", "regimes", "factors", "tail_risk", "basic", "enhanced"}),
-        ("search.trials=2", {"values", "rows", "regimes", "factors", "tail_risk", "basic"}),
+        ("bonds.sample=3", JUDGED),
+        ("bonds.n_regimes=1", {"regimes", "bayesian", *JUDGED}),  # 9 and 10 judge the model of 8, too
+        ("bonds.n_factors=1", {"factors", "bayesian", *JUDGED}),
+        ("bonds.tail_dates=9", {"tail_risk"}),
+        ("forest.max_depth=3", {"basic", "enhanced", "stacked", *SEARCHED}),
+        ("boosting.learning_rate=0.5", {"stacked", *SEARCHED}),
+        ("network.epochs=2", {"stacked", *SEARCHED}),
+        ("search.depths=1,2", {"enhanced", *JUDGED}),
+        ("search.trials=2", SEARCHED),
+        ("search.folds=3", {"stacked", *SEARCHED}),
+        ("bonds.convention=treasury", set(STEPS)),
+        ("bonds.train=0.55", set(STEPS) - {"values"}),
     ],
 )
-def test_a_setting_computes_again_only_what_reads_it(finished, tmp_path, setting, not_again):
+def test_a_setting_computes_again_only_what_reads_it(finished, tmp_path, setting, again):
     out = copy_of(finished, tmp_path)
     run_bonds(out, setting)
-    assert made_again(out).isdisjoint(not_again) and made_again(out)
+    assert made_again(out) == again
+
+
+@pytest.mark.parametrize("setting", ["bonds.sample=3", "bonds.n_regimes=1", "network.epochs=2", "search.trials=2"])
+def test_what_is_computed_again_makes_the_files_of_a_fresh_run(finished, tmp_path, setting):
+    out = copy_of(finished, tmp_path)
+    run_bonds(out, setting)
     run_bonds(tmp_path / "fresh", setting)
     assert lasting(out) == lasting(tmp_path / "fresh")
+
+
+def test_steps_have_no_settings_but_those_of_their_context():
+    """The context holds the declared ones alone, see `pipeline.steps`; the graph itself reads none."""
+    steps = recipe.steps(market().panel, None)
+    declared = {name for step in steps for name in values_of(small_settings(), step.sections)}
+    every = {
+        f"{section}.{field.name}"
+        for section, own in BONDS.catalogue().sections.items() for field in dataclasses.fields(own.kind)
+    }  # fmt: skip
+    assert declared == every
 
 
 def test_one_more_month_leaves_what_it_does_not_change(finished, tmp_path):
@@ -128,15 +166,21 @@ def test_quotes_of_the_test_choose_nothing(finished, tmp_path):
 
 
 def test_issuers_of_the_sealed_test_are_in_no_other_part(finished):
+    """By the texts of the panel and the published file: no issuer is on two sides, and no date of a row or target."""
     panel = market().panel
     found = found_rows(panel)
     issuer = np.array(panel.attributes["issuer"])[panel.symbol_of_row]
+    issuers = {part: set(issuer[found[part]]) for part in PARTS}
+    assert all(len(own) > 1 for own in issuers.values())
+    assert len(set.union(*issuers.values())) == sum(len(own) for own in issuers.values())
+    for before, after in itertools.pairwise(PARTS):
+        targets = panel.time_ns[found["next_row"][found[before]]]
+        assert targets.max() < panel.time_ns[found[after]].min()
     predictions = table(finished[0], results.PREDICTIONS)
-    judged = set(issuer[found["test"]])
-    assert len(predictions["bond"]) == len(found["test"])
-    assert not judged & set(issuer[found["train"]]) and not judged & set(issuer[found["validation"]])
-    first = found["dates"][found.facts["first"][1]]
-    assert min(predictions["date"]).value >= first if hasattr(predictions["date"][0], "value") else True
+    own = dict(zip(panel.symbols, panel.attributes["issuer"], strict=True))
+    assert {own[bond] for bond in predictions["bond"]} == issuers["test"]
+    dates = np.array(predictions["date"], "datetime64[ns]").astype(np.int64)
+    assert len(dates) == len(found["test"]) and dates.min() > panel.time_ns[found["validation"]].max()
 
 
 def test_every_model_loads_and_predicts_what_was_published(finished):
@@ -169,6 +213,39 @@ def test_the_states_of_dates_are_published(finished):
     assert len(dates["date"]) == N_MONTHS and {"regime", "curve_level", "factor_1"} <= set(dates)
 
 
+# The caller's process.
+
+
+@pytest.fixture
+def blas_threads():
+    """The numbers of threads that BLAS has, which are 2 before the test."""
+    with threadpool_limits(2, "blas"):
+        yield lambda: {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_steps_have_one_blas_thread_and_the_caller_keeps_its_own(blas_threads, tmp_path, monkeypatch, jobs):
+    seen, drifted = [], drift.run
+    monkeypatch.setattr(drift, "run", lambda *given: seen.append(blas_threads()) or drifted(*given))
+    run_bonds(tmp_path / "OUT", jobs=jobs)
+    assert seen == [{1}] and blas_threads() == {2}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_step_that_fails_leaves_the_caller_its_blas_threads(blas_threads, tmp_path, monkeypatch, jobs):
+    def fails(*given):
+        raise UserError("no such curve")
+
+    monkeypatch.setattr(factors, "run", fails)
+    with pytest.raises(UserError, match="no such curve"):
+        run_bonds(tmp_path / "OUT", jobs=jobs)
+    for _ in range(1_000):  # the steps that run when another one fails work on to their end
+        if blas_threads() == {2}:
+            break
+        time.sleep(0.01)
+    assert blas_threads() == {2}
+
+
 # Signals.
 
 
@@ -188,11 +265,7 @@ def test_the_rating_of_a_signal_is_that_of_its_day(finished):
     panel = market().panel
     found = table(finished[0], results.SIGNALS)
     last = np.flatnonzero(panel.time_ns == panel.time_ns.max())
-    names = (
-        {rank: name for name, rank in recipe.schema_ranks().items()}
-        if hasattr(recipe, "schema_ranks")
-        else signals.NAMES
-    )
+    names = {rank: name for name, rank in RANKS.items()}
     of_day = {panel.symbols[panel.symbol_of_row[i]]: names[int(panel.columns["rating_rank"][i])] for i in last}
     assert dict(zip(found["bond"], found["rating"], strict=True)) == {bond: of_day[bond] for bond in found["bond"]}
     undated = dict(zip(panel.symbols, panel.attributes["rating"], strict=True))

@@ -10,6 +10,7 @@ import pytest
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.next_period import next_row
 from gpupipe.workloads.bonds import recipe
+from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.settings import BondSettings
 from gpupipe.workloads.bonds.split import PARTS, date_after, folds_in_time, forward_folds, issuer_share, split_rows
 from tests.support.bond_run import made_rows, market, rows_of_market
@@ -152,6 +153,6 @@ def test_a_treasury_counts_as_an_issuer_of_its_own():
 def test_a_sample_is_of_the_bonds_that_are_judged(sample, n_bonds):
     panel = market().panel
     test = np.flatnonzero(panel.symbol_of_row < 20)
-    chosen = recipe._sampled(panel, test, sample, 4)
-    bonds = set(panel.symbol_of_row[test[chosen[test]]])
+    place = issuer_share(panel.symbols, 4)[panel.symbol_of_row]
+    bonds = set(panel.symbol_of_row[recipe.judged_rows(Found({"test": test, "place": place}), sample)])
     assert len(bonds) == (20 if n_bonds is None else int(n_bonds * (20 if n_bonds < 1 else 1)))

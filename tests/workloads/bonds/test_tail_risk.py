@@ -62,6 +62,41 @@ def test_losses_are_those_of_a_loop_over_scenarios_and_bonds(monkeypatch):
     assert found.facts["sector"]["1"]["var_99%"] == pytest.approx(np.quantile(of_sector, 0.99))
 
 
+def losses_of_a_loop(holdings, moves):
+    """float64 (n_scenarios,): the loss of equal par, from the prices of one bond in one scenario at a time."""
+    lost = np.zeros(len(moves))
+    for s in range(len(moves)):
+        for b in range(moves.shape[1]):
+            bond = {name: column[b : b + 1] for name, column in holdings.table.items()}
+            bond["yield"] = holdings.yield_[b : b + 1] + holdings.curve_move[s, b] + moves[s, b]
+            if holdings.floats[b]:
+                bond["coupon"] = bond["coupon"] + holdings.curve_move[s, b]
+            lost[s] += holdings.dirty[b] - price(bond)[0]
+    return lost / holdings.dirty.sum()
+
+
+def moves_of_other_dates(moves, issuer, seed):
+    """Each issuer's moves in an order of its own, as the step draws it: issuers rise, a permutation for each."""
+    rng = np.random.default_rng(seed)
+    order = {k: rng.permutation(len(moves)) for k in sorted(set(issuer.tolist()))}
+    mixed = [[moves[order[issuer[b]][s], b] for b in range(moves.shape[1])] for s in range(len(moves))]
+    return np.array(mixed)
+
+
+def test_losses_of_the_curve_alone_and_of_independent_issuers_are_those_of_loops():
+    holdings, moves = holdings_of(6, seed=2, common=0.5)
+    found = run(holdings, moves)
+    mixed = moves_of_other_dates(moves, holdings.group["issuer"], small_settings().seed + tail_risk.NUMBER)
+    expected = {"all": moves, "curve alone": 0 * moves, "issuers independent": mixed}
+    assert set(expected) == set(tail_risk.PORTFOLIOS)
+    for name, own in expected.items():
+        loss = found[tail_risk.PORTFOLIOS[name]]
+        assert loss == pytest.approx(losses_of_a_loop(holdings, own), abs=1e-12), name
+        worst = sorted(loss)[-1]  # of six scenarios one lies at or above the quantile of 95 %
+        assert found.facts[name]["cvar_95%"] == worst >= found.facts[name]["var_95%"] > sorted(loss)[-2]
+    assert not np.allclose(found["loss"], found["loss_issuers_independent"], atol=1e-5)
+
+
 def test_no_move_loses_nothing_and_a_wider_spread_loses():
     holdings, moves = holdings_of(3)
     still = dataclasses.replace(holdings, curve_move=np.zeros_like(moves))
@@ -122,7 +157,8 @@ def test_moves_of_issuers_by_hand():
 def test_without_past_moves_there_is_no_risk_to_tell_of():
     holdings, moves = holdings_of(0)
     found = run(holdings, moves)
-    assert found.facts["scenarios"] == 0 and np.isnan(found["bond_var"]).all() and not len(found["loss"])
+    assert found.facts["scenarios"] == 0 and np.isnan(found["bond_var"]).all()
+    assert all(len(found[column]) == 0 for column in tail_risk.PORTFOLIOS.values())
 
 
 def test_a_bond_without_a_price_is_left_out_of_all():

@@ -77,12 +77,11 @@ class Forest(Family):
         """See `Family`. cuML adds no trees to a forest, so that there all are fitted at once."""
         imputer = Imputer.of(rows.X)
         X, y = imputer(rows.X), rows.y.astype(np.float64)
-        share = settings.max_samples
         step = settings.n_trees if rows.device == "cuda" else min(settings.trees_at_once, settings.n_trees)
         forest = estimator(
             "forest", rows.device, n_estimators=step, max_depth=settings.max_depth, random_state=rows.seed,
             max_features=settings.max_features,
-            max_samples=share if rows.device == "cuda" else max(1, int(share * len(X))),  # cuML takes a share
+            max_samples=samples_of_a_tree(settings.max_samples, len(X), rows.device),
             min_samples_leaf=settings.least_leaf, n_jobs=rows.threads, warm_start=True,
         )  # fmt: skip
         losses: list[float] = []
@@ -98,6 +97,17 @@ class Forest(Family):
                 break
             forest.set_params(n_estimators=min(forest.n_estimators + step, settings.n_trees))
         return _first_trees(model, min((best + 1) * step, settings.n_trees))
+
+
+def samples_of_a_tree(share: float, n_rows: int, device: str) -> float:
+    """The rows that a tree sees, at least one, as the device's library takes them: a number, or for cuML a share.
+
+    >>> samples_of_a_tree(0.3, 10, "cpu"), samples_of_a_tree(0.3, 10, "cuda"), samples_of_a_tree(0.3, 2, "cpu")
+    (3, 0.325, 1)
+    """
+    count = max(1, int(share * n_rows))
+    # A quarter of a row more, so that rounding, down or to the nearest number, gives the rows again.
+    return min(1.0, (count + 0.25) / n_rows) if device == "cuda" else count
 
 
 def _nodes_of(forest: Any) -> dict[str, np.ndarray]:

@@ -18,28 +18,82 @@ CLASSES = {
 _CPU_ONLY = {"forest": ("n_jobs", "warm_start"), "kmeans": (), "pca": (), "ridge": ()}
 _CUDA_ONLY = {"forest": {"n_streams": 1}}  # one stream, or trees depend on which is done first
 
-_lock = threading.Lock()
-_limits: list[Any] = []  # an entry for each thread inside `one_blas_thread`; the first, which leaves last, is the limit
+
+class _Keeper:
+    """The limit of the process, kept by a thread of its own.
+
+    threadpoolctl lets one thread alone, the first, set the threads of an OpenBLAS that all threads share, and ignores
+    others while that one lives. A limit that is set in a step and lifted in another one would thus stay, and a step
+    could be without one.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._thread, self._leave = threading.Thread(), threading.Event()
+
+    def enter(self) -> None:
+        """Limit the process, if no other thread is inside."""
+        with self._lock:
+            if not self._inside:
+                kept, self._leave = threading.Event(), threading.Event()
+                self._thread = threading.Thread(target=self._keep, args=(kept, self._leave), daemon=True)
+                self._thread.start()
+                try:
+                    kept.wait()
+                except BaseException:  # Ctrl-C
+                    self._leave.set()
+                    raise
+            self._inside += 1
+
+    def leave(self) -> None:
+        """Lift the limit, if no other thread is inside."""
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._leave.set()
+                self._thread.join()
+
+    @staticmethod
+    def _keep(kept: threading.Event, leave: threading.Event) -> None:
+        import threadpoolctl
+
+        try:
+            # A caller may hold a limit, around this one, and with it the right to set others.
+            take = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+            if take is not None:
+                take(force=True)
+            with threadpoolctl.threadpool_limits(1, "blas"):
+                kept.set()
+                leave.wait()
+        finally:
+            kept.set()
+
+
+_keeper = _Keeper()
+_of_thread = threading.local()  # depth: how many times the thread is inside
 
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Within it, BLAS has one thread in all of the process, or sums, and so models, depend on the number of cores.
 
-    The limit of threadpoolctl counts for the process: a step that ended would lift it for another that still runs. Here
-    the last thread that leaves lifts it.
+    The last thread that leaves lifts the limit: a step that ends would else lift it for another that still runs.
     """
     from threadpoolctl import threadpool_limits
 
-    with _lock:
-        _limits.append(None if _limits else threadpool_limits(1, "blas"))
+    _of_thread.depth = getattr(_of_thread, "depth", 0) + 1
     try:
-        yield
+        if _of_thread.depth > 1:
+            yield
+            return
+        _keeper.enter()
+        try:
+            with threadpool_limits(1, "blas"):  # a BLAS on OpenMP has a limit for each thread
+                yield
+        finally:
+            _keeper.leave()
     finally:
-        with _lock:
-            limit = _limits.pop()
-            if not _limits:
-                limit.restore_original_limits()
+        _of_thread.depth -= 1
 
 
 def estimator(name: str, device: str, **arguments: Any) -> Any:

@@ -14,6 +14,10 @@ from gpupipe.workloads.bonds.found import Found
 
 NUMBER = 7
 LEVELS = (0.95, 0.99)
+# What moves the bonds, and the array of the losses under it.
+PORTFOLIOS = {
+    "all": "loss", "curve alone": "loss_curve_alone", "issuers independent": "loss_issuers_independent",
+}  # fmt: skip
 BONDS_AT_ONCE = 1 << 20  # bonds times scenarios that are valued in one call
 
 
@@ -74,27 +78,33 @@ def run(
     holdings: Holdings, spread_move: np.ndarray, price: Callable[[Mapping[str, Any]], np.ndarray], settings: Config,
     context: FitContext,
 ) -> Found:  # fmt: skip
-    """Loss of every bond in every scenario, and VaR and CVaR of all, of sectors, ratings, and of the curve alone.
+    """Losses of all bonds in every scenario, and VaR and CVaR of all, of sectors, of ratings and of each bond.
 
     price(table): float64, dirty prices from the table's yields.
     Losses are shares of the value: of one bond, or of a group that holds the same par of each.
     VaR is the quantile of the losses at its level; CVaR the mean of the losses at or above it.
-    "issuers independent": the curve moves as it did, and each issuer as it did on another past date, drawn for it.
-    arrays: loss float64 (n_scenarios,), of all; bond_var, bond_cvar float64 (n_bonds,) at the first level, NaN where a
-    bond has no price in some scenario.
+    "all": the curve and all issuers move as they did on a past date. "curve alone": spreads stay. "issuers
+    independent": the curve moves as it did, and each issuer as it did on another past date, drawn for it; what "all"
+    loses beyond it comes from moves that issuers have in common, with each other and with the curve.
+    arrays: loss, loss_curve_alone, loss_issuers_independent float64 (n_scenarios,), of these three; bond_var, bond_cvar
+    float64 (n_bonds,) of the first, at the first level, NaN where a bond has no price in some scenario.
     """
     moves, value = holdings.curve_move, holdings.dirty
     facts: dict[str, Any] = {"scenarios": len(moves), "bonds": len(value), "levels": list(LEVELS)}
     groups = [name for name in holdings.group if name != "issuer"]
     if not len(moves):
         nothing = np.full(len(value), np.nan)
-        arrays = {"loss": np.zeros(0), "bond_var": nothing, "bond_cvar": nothing}
-        return Found(arrays, {**facts, **{name: {} for name in groups}})
-    loss = _losses(holdings, spread_move, price)
-    independent = _independent(spread_move, holdings.group["issuer"], settings.seed + NUMBER)
-    facts["all"] = _tail(_portfolio(loss, value))
-    facts["curve alone"] = _tail(_portfolio(_losses(holdings, np.zeros_like(moves), price), value))
-    facts["issuers independent"] = _tail(_portfolio(_losses(holdings, independent, price), value))
+        arrays = {column: np.zeros(0) for column in PORTFOLIOS.values()}
+        return Found({**arrays, "bond_var": nothing, "bond_cvar": nothing}, {**facts, **{name: {} for name in groups}})
+    spread_moves = {
+        "all": spread_move,
+        "curve alone": np.zeros_like(moves),
+        "issuers independent": _independent(spread_move, holdings.group["issuer"], settings.seed + NUMBER),
+    }
+    losses = {name: _losses(holdings, spread_moves[name], price) for name in PORTFOLIOS}
+    arrays = {column: _portfolio(losses[name], value) for name, column in PORTFOLIOS.items()}
+    facts |= {name: _tail(arrays[column]) for name, column in PORTFOLIOS.items()}
+    loss = losses["all"]
     for name in groups:
         code = holdings.group[name]
         facts[name] = {
@@ -103,7 +113,7 @@ def run(
     bond_var = np.quantile(loss, LEVELS[0], axis=0)
     in_tail = ~(loss < bond_var)  # with the NaN of a bond without a price
     bond_cvar = np.where(in_tail, loss, 0.0).sum(axis=0) / in_tail.sum(axis=0)
-    return Found({"loss": _portfolio(loss, value), "bond_var": bond_var, "bond_cvar": bond_cvar}, facts)
+    return Found({**arrays, "bond_var": bond_var, "bond_cvar": bond_cvar}, facts)
 
 
 def _losses(
