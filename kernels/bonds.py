@@ -263,12 +263,12 @@ def bond_terms(
 
 @kernel(
     types=("i8[:]", "i8[:]", "f8[:]", "i8[:]", "i8[:]", "i8[:]", "i8[:]", "i1[:]", "i8[:]", "i8[:]", "f8[:]", "b1[:]",
-           "f8[:]", "i8", "f8[:]", "f8[:]", "f8[:]", "i8[:]"),
+           "f8[:]", "i8", "f8[:]", "f8[:]", "f8[:]", "i8[:]", "i8[:]"),
     double_precision=True, brief=64,
 )  # fmt: skip
 def bond_flows(
     i, bonds, offsets, coupon, frequency, issue, maturity, settlement, day_count, first_coupon, call_date, call_price,
-    floating, margin, convention, exponent, amount, exit, date,
+    floating, margin, convention, exponent, amount, exit, date, first_exit,
 ):  # fmt: skip
     """The flows of bond b = bonds[i] after its settlement, as rows offsets[i] to offsets[i + 1].
 
@@ -280,11 +280,13 @@ def bond_flows(
     Reads:   row bonds[i] alone.
     Inputs:  bonds int64 (n,); offsets int64 (n + 1,), by n_flows of `bond_terms`, of which the others are;
              call_price float64 (n_bonds,), clean; margin float64, percent a year.
-    Outputs: exponent, amount, exit float64 (offsets[n],); date int64.
+    Outputs: exponent, amount, exit float64 (offsets[n],); date int64; first_exit int64 (n,), the first row of each bond
+             in which it may end.
     NaN:     exit, as above. Bonds that cannot be valued have no flows.
     Source:  as `bond_terms`.
     """
     b, row = bonds[i], offsets[i]
+    first_exit[i] = row
     if row == offsets[i + 1]:
         return
     month, day, month_end, step, first, irregular = schedule_of(frequency[b], issue[b], maturity[b], first_coupon[b])
@@ -326,3 +328,7 @@ def bond_flows(
         years, left = whole_period(days, frequency[b], day_count[b], convention)
         total += left
         rate = margin[b] if floating[b] else coupon[b]
+    row = offsets[i]
+    while exit[row] != exit[row]:
+        row += 1
+    first_exit[i] = row

@@ -187,3 +187,10 @@ def test_nothing_is_unpickled(module):
 def test_few_modules_lie_beside_the_folders():
     assert {path.stem for path in (ROOT / "gpupipe").glob("*.py")} == {*AT_ROOT}
     assert {path.name for path in (ROOT / "gpupipe").iterdir() if path.is_dir()} - {"__pycache__"} <= {*FOLDERS}
+
+
+def test_valuing_bonds_loads_nothing_of_the_eleven_steps():
+    steps = ("gpupipe.pipeline", "gpupipe.report", "gpupipe.workloads.bonds.recipe")
+    loaded = loaded_by(f"import gpupipe.bonds\ngpupipe.bonds.Curve\nassert not sys.modules.keys() & {set(steps)!r}")
+    assert set(loaded) <= {"numba", "llvmlite", "scipy"}
+    assert loaded_by("import gpupipe.bonds\nassert 'numpy' not in sys.modules") == []

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from gpupipe.workloads.bonds.families import libraries
 from tests.support import snapshot_signatures as signatures
 
 SNAPSHOT = json.loads(signatures.SNAPSHOT.read_text())
@@ -103,6 +104,19 @@ def test_a_wrong_call_is_told(call, wrong):
     (use,) = signatures.uses_in(call, "call.py")
     text = signatures.problem(use, SNAPSHOT["signatures"][use.path])
     assert (text is None) if wrong is None else (wrong in text and "call.py:1" in text)
+
+
+def test_the_estimators_of_bonds_are_among_the_uses_of_cuml():
+    found = {use.path: use.arguments for use in USES if use.path.startswith("cuml.")}
+    assert found.keys() == {f"cuml.{module}.{cls}" for module, cls in libraries.CLASSES.values()}
+    assert {"n_streams", "max_samples", "min_samples_leaf"} <= set(found["cuml.ensemble.RandomForestRegressor"][1])
+
+
+def test_an_argument_that_cuml_lacks_is_told():
+    (use,) = signatures.estimators_in("estimator('ridge', device, alpha=1.0, n_jobs=2)", "call.py")
+    assert "n_jobs" in signatures.problem(use, SNAPSHOT["signatures"][use.path])
+    with pytest.raises(ValueError, match=r"call\.py:1: expected estimator"):
+        list(signatures.estimators_in("estimator(name, device)", "call.py"))
 
 
 def test_rmm_resources_have_signatures_though_they_are_compiled():

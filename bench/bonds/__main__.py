@@ -1,6 +1,6 @@
 """Bonds against other libraries and the usual way: `python -m bench.bonds [--steps eleven] --out LINES.jsonl`.
 
-    kernel   prices and yields of made bonds: our kernels against loops of QuantLib, FinancePy and rateslib, and numpy:
+    kernel   prices and yields of made bonds: our kernels against loops of QuantLib and FinancePy, and numpy:
              equality, then bonds a second
     eleven   the eleven steps in the usual way, one after the other, against ours: seconds by step, the share of what
              makes ours faster, and the error on sealed test rows by model

@@ -1,4 +1,4 @@
-"""Bonds as objects of QuantLib, FinancePy and rateslib, made before they are timed, and in numpy."""
+"""Bonds as objects of QuantLib and FinancePy, made before they are timed, and in numpy."""
 
 from __future__ import annotations
 
@@ -103,29 +103,6 @@ def financepy(table: Table) -> Peer:
     return Peer(version, price, rate)
 
 
-def rateslib(table: Table) -> Peer:
-    """FixedRateBond, by ICMA's street formula. Its licence allows use for other than commercial purposes alone."""
-    module, version = library("rateslib", "rateslib")
-    letters = {1: "A", 2: "S", 4: "Q", 12: "M"}
-    price, rate = [], []
-
-    def date_of(date: datetime.date) -> Any:
-        return module.dt(date.year, date.month, date.day)
-
-    def functions(row: dict[str, Any]) -> None:
-        bond = module.FixedRateBond(
-            date_of(row["issue"]), date_of(row["maturity"]), letters[row["frequency"]], calendar="all",
-            modifier="none", convention="actacticma", fixed_rate=row["coupon"], settle=0, calc_mode="us_gb",
-        )  # fmt: skip
-        settlement = date_of(row["settlement"])
-        price.append(lambda y: float(bond.price(y, settlement)))
-        rate.append(lambda p: float(bond.ytm(p, settlement)))
-
-    for row in rows_of(table):
-        functions(row)
-    return Peer(version, price, rate)
-
-
 class InNumpy:
     """The street formula over arrays, as one writes it: terms prepared, powers, and Newton's method on all bonds."""
 
@@ -158,6 +135,6 @@ class InNumpy:
         return rate
 
 
-LOOPS: dict[str, Callable[[Table], Peer]] = {"quantlib": quantlib, "financepy": financepy, "rateslib": rateslib}
+LOOPS: dict[str, Callable[[Table], Peer]] = {"quantlib": quantlib, "financepy": financepy}
 
-__all__ = ["LOOPS", "InNumpy", "Peer", "SkippedError", "financepy", "quantlib", "rateslib", "rows_of"]
+__all__ = ["LOOPS", "InNumpy", "Peer", "SkippedError", "financepy", "quantlib", "rows_of"]

@@ -36,7 +36,7 @@ OPTIONAL = (
     (("numba-cuda",), "compiling the kernels for a GPU", _CUDA),
     (("rmm-cu13", "rmm-cu12"), "one memory pool on the GPU", _CUDA),
     (("cudf-cu13", "cudf-cu12"), "reading files on the GPU, cuDF frames", _CUDA),
-    (("cuml-cu13", "cuml-cu12"), "nothing yet", _CUDA),
+    (("cuml-cu13", "cuml-cu12"), "models of gpupipe bonds on a GPU", _CUDA),
     (("dask-cuda",), "one worker for each GPU", _CUDA),
     (("pandas",), "pandas frames as input", _TEST),
     (("polars",), "polars frames as input", _TEST),

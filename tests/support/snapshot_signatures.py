@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gpupipe.workloads.bonds.families import libraries
+
 ROOT = pathlib.Path(__file__).parents[2]
 SNAPSHOT = pathlib.Path(__file__).with_name("rapids_signatures.json")
 LIBRARIES = ("cudf", "cupy", "cupyx", "rmm", "cuml", "xgboost", "dask_cuda", "dask_cudf", "nvforest", "nvtx")
@@ -32,6 +34,8 @@ EXTRA = (
     "cudf.read_parquet", "cudf.read_csv", "cudf.read_orc", "cudf.concat", "cudf.from_dlpack", "cudf.to_datetime",
     "xgboost.train", "xgboost.build_info", "xgboost.config_context", "xgboost.callback.EarlyStopping",
     "xgboost.callback.TrainingCallback", "dask_cuda.LocalCUDACluster", "cuml.LogisticRegression",
+    "cuml.ensemble.RandomForestRegressor.fit", "cuml.ensemble.RandomForestRegressor.as_sklearn",
+    "cuml.cluster.KMeans.fit_predict", "cuml.decomposition.PCA.fit", "cuml.linear_model.Ridge.fit",
 )  # fmt: skip
 
 
@@ -51,7 +55,24 @@ class Use:
 def uses() -> list[Use]:
     """Every use of LIBRARIES in gpupipe/ and kernels/; `xp` and what ends in `.xp` count as cupy."""
     files = sorted([*(ROOT / "gpupipe").glob("**/*.py"), *(ROOT / "kernels").glob("**/*.py")])
-    return [use for file in files for use in uses_in(file.read_text(), str(file.relative_to(ROOT)))]
+    texts = {str(file.relative_to(ROOT)): file.read_text() for file in files}
+    of_bonds = {name: text for name, text in texts.items() if name.startswith("gpupipe/workloads/bonds/")}
+    found = [use for name, text in texts.items() for use in uses_in(text, name)]
+    return found + [use for name, text in of_bonds.items() for use in estimators_in(text, name)]
+
+
+def estimators_in(source: str, name: str) -> Iterator[Use]:
+    """The calls of cuML's classes that calls of `families.libraries.estimator` in one file make on a GPU."""
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "estimator"):
+            continue
+        positional, named, open_ended = _arguments(node) or (0, (), False)
+        if positional != 2 or not isinstance(node.args[0], ast.Constant):
+            raise ValueError(f"{name}:{node.lineno}: expected estimator(NAME, device, ...) with a name as it stands")
+        kind = str(node.args[0].value)
+        module, cls = libraries.CLASSES[kind]
+        taken = tuple(libraries.cuml_arguments(kind, dict.fromkeys(named)))
+        yield Use(f"{name}:{node.lineno}", f"cuml.{module}.{cls}", (0, taken, open_ended))
 
 
 def uses_in(source: str, name: str) -> list[Use]:

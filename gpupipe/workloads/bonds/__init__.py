@@ -1,17 +1,22 @@
-"""Bonds: quotes by date, a valuation kernel, and fair-value models in eleven steps."""
+"""Bonds: quotes by date, a valuation kernel, and fair-value models in eleven steps.
 
-from gpupipe.pipeline.steps import StepsWorkload
-from gpupipe.workloads.bonds import recipe, results
-from gpupipe.workloads.bonds.settings import catalogue
+Importing it loads nothing of the steps: the valuation is used without them.
+"""
 
-BONDS = StepsWorkload(
-    name="bonds",
-    place="gpupipe.workloads.bonds:BONDS",
-    catalogue=catalogue,
-    steps=recipe.steps,
-    conclude=results.conclude,
-    kernels=recipe.kernels_of,
-    check=recipe.require,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpupipe.workloads.bonds.settings import catalogue as catalogue
+    from gpupipe.workloads.bonds.workload import BONDS as BONDS
 
 __all__ = ["BONDS", "catalogue"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from gpupipe.workloads.bonds import workload
+
+        return getattr(workload, name)
+    raise AttributeError(f"module 'gpupipe.workloads.bonds' has no attribute {name!r}")

@@ -20,7 +20,7 @@ from gpupipe.workloads.bonds import baselines as references
 from gpupipe.workloads.bonds import columns, fair_values, schema
 from gpupipe.workloads.bonds.dates import earlier, positions
 from gpupipe.workloads.bonds.fair_values import FairValues
-from gpupipe.workloads.bonds.families.libraries import one_blas_thread
+from gpupipe.workloads.bonds.families import libraries
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found, load, save
 from gpupipe.workloads.bonds.models import ModelRows
@@ -74,7 +74,10 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
     """Values and rows, then the eleven: 1 to 4, 5 to 7 side by side, 8 after 4 to 6, 9 to 11 after what they need.
 
     The libraries of the steps are loaded here, on one thread: two that begin to load SciPy at once find it half loaded.
+
+    Raises UserError where the panel is on a GPU and cuML is not installed.
     """
+    libraries.require(panel.device.kind)
     for name in LIBRARIES:
         importlib.import_module(name)
 
@@ -105,7 +108,7 @@ def _on_one_thread(make: Any) -> Any:
     """A step whose BLAS has one thread, so that neither --jobs nor the number of cores decides the last bits."""
 
     def made(context: JobContext, values: Mapping[str, Found]) -> Found:
-        with one_blas_thread():
+        with libraries.one_blas_thread():
             found: Found = make(context, values)
         return found
 

@@ -36,9 +36,9 @@ def test_made_bonds_can_be_valued():
 
 def test_lines_without_peers(tmp_path):
     out = tmp_path / "lines.jsonl"
-    few = ["--bonds", "3000", "--looped", "20", "--times", "1", "--peers", "rateslib"]
+    few = ["--bonds", "3000", "--looped", "20", "--times", "1", "--peers", "financepy"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(kernel.LOOPS, "rateslib", missing)
+        patch.setitem(kernel.LOOPS, "financepy", missing)
         assert bench.main([*few, "--out", str(out)]) == 0
     lines = [json.loads(text) for text in out.read_text().splitlines()]
     assert [(line["set"], line["kind"].removeprefix("kernel ")) for line in lines] == [
@@ -50,7 +50,7 @@ def test_lines_without_peers(tmp_path):
 def missing(table):
     from bench.runs import SkippedError
 
-    raise SkippedError("rateslib is not installed")
+    raise SkippedError("financepy is not installed")
 
 
 def test_quantlib_and_financepy_agree(tmp_path):

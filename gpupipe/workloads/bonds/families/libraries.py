@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from gpupipe.runtime.errors import UserError
 
 CLASSES = {
     "forest": ("ensemble", "RandomForestRegressor"),
@@ -96,15 +99,32 @@ def one_blas_thread() -> Iterator[None]:
         _of_thread.depth -= 1
 
 
+def require(device: str) -> None:
+    """UserError where the library of a device is not installed. scikit-learn never stands in for cuML unasked."""
+    if device == "cuda" and importlib.util.find_spec("cuml") is None:
+        raise UserError(
+            "bonds need cuML on a GPU, and it is not installed: pip install -e '.[cuda13]' (or '.[cuda12]'), or take "
+            "scikit-learn by --device cpu"
+        )
+
+
+def cuml_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of scikit-learn's estimator of a name as cuML's takes them.
+
+    >>> cuml_arguments("forest", {"max_depth": 6, "n_jobs": 2})
+    {'max_depth': 6, 'n_streams': 1}
+    """
+    return {key: value for key, value in arguments.items() if key not in _CPU_ONLY[name]} | _CUDA_ONLY.get(name, {})
+
+
 def estimator(name: str, device: str, **arguments: Any) -> Any:
-    """The estimator of a name of `CLASSES`, unfitted.
+    """The estimator of a name of `CLASSES`, unfitted. arguments: as scikit-learn's takes them.
 
     >>> type(estimator("ridge", "cpu", alpha=1.0)).__module__.partition(".")[0]
     'sklearn'
     """
     module, cls = CLASSES[name]
-    library = "cuml" if device == "cuda" else "sklearn"
+    library = "sklearn"
     if device == "cuda":
-        arguments = {key: value for key, value in arguments.items() if key not in _CPU_ONLY[name]}
-        arguments |= _CUDA_ONLY.get(name, {})
+        library, arguments = "cuml", cuml_arguments(name, arguments)
     return getattr(importlib.import_module(f"{library}.{module}"), cls)(**arguments)

@@ -204,16 +204,15 @@ def _days(name: str, column: Any) -> Any:
 
 def _numbers_of(name: str, column: Any) -> np.ndarray | Any:
     """The numbers of texts in the list of those known, -1 for others; numbers stay."""
-    import pyarrow as pa
-    import pyarrow.compute
-
     known = _TEXTS[name]
+    if isinstance(column, str):
+        return _number_of(column, known)
     if getattr(getattr(column, "dtype", None), "kind", "") in ("i", "u"):
         inside = (column >= 0) & (column < len(known))
         return (inside * (column + 1) - 1).astype(np.int8)
-    if isinstance(column, str):
-        column = pa.array([column])
-        return _numbers_of(name, column)[0]
+    import pyarrow as pa
+    import pyarrow.compute
+
     try:
         texts = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(column, pa.string())
     except (pa.ArrowException, TypeError):
@@ -223,9 +222,14 @@ def _numbers_of(name: str, column: Any) -> np.ndarray | Any:
         texts = texts.combine_chunks()
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()
-    lowered = [str(text).strip().lower() for text in texts.dictionary.to_pylist()]
-    numbers = np.array([*(known.index(text) if text in known else -1 for text in lowered), -1], np.int8)
-    return numbers[texts.indices.fill_null(len(lowered)).to_numpy(zero_copy_only=False).astype(np.int64)]
+    numbers = np.array([*(_number_of(text, known) for text in texts.dictionary.to_pylist()), -1], np.int8)
+    return numbers[texts.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False).astype(np.int64)]
+
+
+def _number_of(text: str | None, known: tuple[str, ...]) -> np.int8:
+    """The number of a text in the list of those known, -1 for others."""
+    lowered = str(text).strip().lower()
+    return np.int8(known.index(lowered) if lowered in known else -1)
 
 
 def _length(arrays: dict[str, Any]) -> int:

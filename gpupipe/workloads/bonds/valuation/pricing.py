@@ -180,7 +180,8 @@ def _on_curve(
         if dirty is not None:
             found = xp.where(curve_rows < 0, np.int8(NO_CURVE), status)
             rate_of_flows(
-                part.n, part.bonds, part.offsets, *flows, dirty, np.float64(0), part.discount, spread, found
+                *part.blocks, part.bonds, part.offsets, part.first_exit, flows[2][part.first_exit], *flows, dirty,
+                np.float64(0), part.discount, spread, found,
             )  # fmt: skip
     spread = given_spread * 100 if dirty is None else spread * 100
     return {"curve_clean": on_curve - accrued, "spread": spread}, status

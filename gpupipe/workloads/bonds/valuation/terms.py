@@ -18,6 +18,7 @@ from gpupipe.workloads.bonds.valuation.columns import BondColumns
 Convention = Literal["street", "quantlib", "treasury"]
 MEASURES = ("macaulay", "modified", "convexity")
 BONDS_AT_ONCE = {"cpu": 1024, "cuda": 1}  # of an item of a kernel of closed forms
+BONDS_OF_FLOWS = {"cpu": 64, "cuda": 1}  # of an item of a kernel over flows
 FLOWS_AT_ONCE = 1 << 22  # flows that are written out together: some 150 MB
 
 
@@ -25,20 +26,27 @@ FLOWS_AT_ONCE = 1 << 22  # flows that are written out together: some 150 MB
 class Flows:
     """The flows of some bonds, as `kernels.bonds.bond_flows` writes them.
 
-    bonds: int64 (n,), rows of the table; offsets: int64 (n + 1,); the others (offsets[n],), of which discount is
-        scratch memory of the kernels that read the flows.
+    bonds: int64 (n,), rows of the table; offsets: int64 (n + 1,); first_exit: int64 (n,), and first_value: float64
+        (n,), exit in these rows; the others (offsets[n],), of which discount is scratch memory of the kernels that read
+        the flows.
+    at_once: bonds of an item of these kernels.
 
-    >>> Flows(np.array([3]), np.array([0, 1]), *np.array([[0.5], [2.0], [100.0]]), np.array([18_000]), np.empty(1)).n
-    1
+    >>> of_one = np.array([[0.5], [2.0], [100.0]])
+    >>> flows = Flows(np.array([3]), np.array([0, 1]), np.array([0]), of_one[2], *of_one, np.array([18_000]), np.empty(1), 64)
+    >>> flows.n, flows.blocks
+    (1, (1, np.int64(64)))
     """
 
     bonds: Any
     offsets: Any
+    first_exit: Any
+    first_value: Any
     exponent: Any
     amount: Any
     exit: Any
     date: Any
     discount: Any
+    at_once: int
 
     @property
     def n(self) -> int:
@@ -47,8 +55,14 @@ class Flows:
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """bonds, offsets, exponent, amount, exit: in the order of the kernels."""
-        return self.bonds, self.offsets, self.exponent, self.amount, self.exit
+        """bonds, offsets, first_exit, first_value, exponent, amount, exit: in the order of the kernels."""
+        ends = self.first_exit, self.first_value
+        return self.bonds, self.offsets, *ends, self.exponent, self.amount, self.exit
+
+    @property
+    def blocks(self) -> tuple[int, Any]:
+        """How many items a kernel over the flows has, and the bonds of an item."""
+        return -(-self.n // self.at_once), np.int64(self.at_once)
 
 
 @dataclass(frozen=True)
@@ -105,13 +119,15 @@ class Terms:
             part = bonds[begin:end]
             offsets = xp.zeros(len(part) + 1, np.int64)
             xp.cumsum(self.n_flows[part], out=offsets[1:])
-            size = int(offsets[-1])
+            size, first_exit = int(offsets[-1]), xp.empty(len(part), np.int64)
             exponent, amount, exit_, date, scratch = (xp.empty(size, kind) for kind in ("f8", "f8", "f8", "i8", "f8"))
             bond_flows(
                 len(part), part, offsets, *_dates(columns), columns.get("call_price", np.nan), columns.floating,
                 columns.get("margin", 0.0), np.int64(self.convention), exponent, amount, exit_, date,
+                first_exit,
             )  # fmt: skip
-            yield Flows(part, offsets, exponent, amount, exit_, date, scratch)
+            at_once = BONDS_OF_FLOWS[columns.device.kind]
+            yield Flows(part, offsets, first_exit, exit_[first_exit], exponent, amount, exit_, date, scratch, at_once)
 
     @property
     def n_bonds(self) -> int:
@@ -139,7 +155,7 @@ class Terms:
         clean, dirty = (xp.empty(n), xp.empty(n)) if out is None else out
         price_closed(*self._blocks, self.terms, self.n_flows, rate, np.int64(self.convention), clean, dirty)
         for part in self.flows:
-            price_flows(part.n, *part.arrays, self.terms, rate, part.discount, clean, dirty)
+            price_flows(*part.blocks, *part.arrays, self.terms, rate, part.discount, clean, dirty)
         return clean, dirty
 
     def measure(self, rate: Any, out: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -156,7 +172,7 @@ class Terms:
         workout = self.columns.arrays["maturity"].copy() if "call_date" in self.columns.arrays else None
         for part in self.flows:
             last = xp.empty(part.n, np.int64)
-            measure_flows(part.n, *part.arrays, self.terms, rate, part.discount, *results.values(), last)
+            measure_flows(*part.blocks, *part.arrays, self.terms, rate, part.discount, *results.values(), last)
             if workout is not None:
                 ended = last >= 0
                 workout[part.bonds[ended]] = part.date[last[ended]]
@@ -176,7 +192,7 @@ class Terms:
             status,
         )  # fmt: skip
         for part in self.flows:
-            rate_of_flows(part.n, *part.arrays, dirty, np.float64(np.nan), part.discount, rate, status)
+            rate_of_flows(*part.blocks, *part.arrays, dirty, np.float64(np.nan), part.discount, rate, status)
             rate[part.bonds] = xp.expm1(rate[part.bonds]) / self.terms[PERIOD, part.bonds]
         return rate, status
 
