@@ -36,16 +36,19 @@ def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
         for panel, (x, y) in panels.items() for row in shown
     ]  # fmt: skip
     distance = np.abs([row["difference"] for row in rows])
+    by, meaning = f"the model {whole['bonds']['chosen']}", "what the model expects of the next date"
+    if not bond_words.has_models(whole["bonds"]):
+        by, meaning = "the curve fit", "that of the curve of the date"
     text = [
-        f"{bond_words.of_kind(whole['data'])}{len(rows):,} bonds on {rows[0]['date']}, by the model "
-        f"{whole['bonds']['chosen']}. The fair spread is what the model expects of the next date; the fair price is "
-        f"that of the yield which this spread gives today. Quotes lie {distance.mean():.2f} from their fair prices on "
-        f"average, in percent of par, and {distance.max():.2f} at most.",
+        f"{bond_words.of_kind(whole['data'])}{len(rows):,} bonds on {rows[0]['date']}, by {by}. The fair spread is "
+        f"{meaning}; the fair price is that of the yield which this spread gives today. Quotes lie "
+        f"{distance.mean():.2f} from their fair prices on average, in percent of par, and {distance.max():.2f} at "
+        "most.",
     ]
     caption = f"Quoted and fair, price and spread; dashed: both equal{_of_all(len(shown), len(rows), 'bonds')}"
     return Section("Fair values", text, [
         Figure(caption, bond_charts.scatter(points, ("quoted", "fair"))),
-        Figure("Fair less quoted spread: what the model expects of each bond, by its quoted spread",
+        Figure("Fair less quoted spread of each bond, by its quoted spread",
                bond_charts.scatter(_expected(shown), ("quoted spread, %", "fair less quoted, bp"), level=True)),
     ])  # fmt: skip
 
@@ -56,10 +59,11 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
     if not whole.get("bonds") or not rows:
         return None
     found = {side: [row for row in rows if row["signal"] == side] for side in (CHEAP, RICH)}
+    residuals = "residuals of validation" if bond_words.has_models(whole["bonds"]) else "residuals of the curve fit"
     text = [
         f"{bond_words.of_kind(whole['data'])}{bond_words.counts(rows)}. A bond is cheap where even the high end of its "
         "fair spread lies below the quoted one, and rich where the low end lies above. The interval holds 90 % of the "
-        "residuals of validation in the bond's rating.",
+        f"{residuals} in the bond's rating.",
         bond_words.skill_of_signals(whole["bonds"]),
     ]
     top = [row for side in (CHEAP, RICH) for row in found[side][:MOST_BONDS]]
