@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rates", choices=("auto", "percent", "fraction"), help="unit of the files (default: auto)")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
+    parser.set_defaults(max_quarantined=None)  # so that it is refused without files
     parser.add_argument("--sample", metavar="10%%|N", help="bonds that the steps 9 to 11 judge (default: all)")
     for option, (_, kind, text) in OPTIONS.items():
         parser.add_argument(option, type=kind, metavar=METAVARS[kind], help=text)
@@ -138,7 +139,7 @@ def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: 
     elif chosen.market == "treasuries":
         unused["with --market treasuries"] = simulated
     if not has_files:
-        unused["without files"] = ("--rates", "--strict")
+        unused["without files"] = ("--rates", "--strict", "--max-quarantined")
     for where, options in unused.items():
         given = [option for option in options if _given(chosen, option) not in (None, False, [])]
         if given:

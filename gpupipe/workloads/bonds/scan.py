@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.artifacts import summary
-from gpupipe.artifacts.manifest import read_manifest
+from gpupipe.artifacts.manifest import altered_files, read_manifest
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import Store, unpack_arrays
@@ -80,7 +80,12 @@ def _by_model(
 
 
 def _manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a finished run of bonds whose files are as they were written; UserError for any other OUT."""
     manifest = read_manifest(Store(out).out)
     if not manifest or results.SIGNALS not in manifest["files"]:
         raise UserError(f"{out} holds no finished run of bonds: run `gpupipe bonds --out {out}`")
+    if altered := altered_files(Store(out).out, manifest):
+        raise UserError(
+            f"{out} was altered since it was written ({', '.join(altered[:3])}): the command that made it mends it"
+        )
     return manifest

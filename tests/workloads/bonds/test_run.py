@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gpupipe.artifacts.manifest import entry_of
 from gpupipe.pipeline import upkeep
 from gpupipe.runtime import run_log
 from gpupipe.runtime.errors import UserError
@@ -232,6 +233,9 @@ def test_a_scan_of_the_same_quotes_is_the_runs_own_whichever_model_was_chosen(fi
     summary = json.loads((out / "summary.json").read_text())
     summary["bonds"]["chosen"] = name
     (out / "summary.json").write_text(json.dumps(summary))
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"]["summary.json"] = entry_of((out / "summary.json").read_bytes())
+    (out / "manifest.json").write_text(json.dumps(manifest))
     panel = market().panel
     found = scan.of_panel(out, panel)
     if name == finished[1]["bonds"]["chosen"]:
