@@ -276,10 +276,20 @@ def test_an_out_of_another_workload_is_refused_by_scan_and_replaced_by_a_run_wit
     other = tmp_path / "other"
     other.mkdir()
     (other / "trained.bin").write_bytes(b"model")
-    manifest["files"] = {}
+    manifest["files"], manifest["run_key"] = {}, "of another run"
     (other / "manifest.json").write_text(json.dumps(manifest))
     assert "holds no finished run of bonds" in refused(capsys, "bonds", "scan", other)
-    assert (other / "trained.bin").read_bytes() == b"model"
+    assert call(capsys, "bonds", *QUICK, *files, "--out", other, "--quiet")[0] == 0
+    assert (other / "trained.bin").read_bytes() == b"model" and not kill.broken_promises(other)
+
+
+@pytest.mark.parametrize("command", ["scan --data demo --models {}", "backtest --data demo --models {}",
+                                     "export {} --to onnx"])  # fmt: skip
+def test_commands_of_other_workloads_refuse_an_out_of_bonds(capsys, monkeypatch, tmp_path, out, command):
+    monkeypatch.chdir(tmp_path)
+    before = contents(out)
+    assert "holds no models of bars" in refused(capsys, *command.format(out).split(), "--quiet")
+    assert contents(out) == before
 
 
 # An OUT that is damaged.
