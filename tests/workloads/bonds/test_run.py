@@ -294,6 +294,26 @@ def test_a_sample_judges_fewer_bonds_and_changes_no_model(finished, tmp_path):
     assert all(old[name] == new[name] for name in models)
 
 
+def test_after_a_clean_all_kept_results_are_still_there(finished, tmp_path):
+    out = copy_of(finished, tmp_path)
+    upkeep.clean(out)
+    (out / "manifest.json").unlink()
+    run_bonds(out)
+    assert not made_again(out) and lasting(out) == lasting(finished[0])
+
+
+@pytest.mark.parametrize("step", ["basic", "stacked", "automatic"])
+def test_a_kept_model_that_is_cut_in_half_is_made_again(finished, tmp_path, step):
+    out = copy_of(finished, tmp_path)
+    records = [json.loads(path.read_bytes()) for path in (out / ".gpupipe" / "units").glob("*.json")]
+    (record,) = (record for record in records if record["name"] == f"bonds//{step}")
+    path = out / ".gpupipe" / "objects" / next(iter(record["models"][0]["files"].values()))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (out / "manifest.json").unlink()
+    run_bonds(out)
+    assert step in made_again(out) and lasting(out) == lasting(finished[0])
+
+
 def test_out_is_whole(finished):
     out = finished[0]
     assert not kill.broken_promises(out) and not kill.broken_store(out) and not kill.unaccounted(out)
