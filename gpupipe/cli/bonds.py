@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpupipe.cli import cluster_request
+from gpupipe.cli.cluster_request import ClusterRequest
 from gpupipe.cli.job_request import JobRequest, SettingsRequest
 from gpupipe.cli.options import add_device, add_max_quarantined, add_output, add_wait
 from gpupipe.runtime.errors import UserError
@@ -33,6 +35,7 @@ class BondRequest:
 
     bonds, curve, quotes: files; all "" for the market of `market`.
     n_bonds, n_months, mispricing: of the simulated market.  rates: the unit of coupons, yields and the curve.
+    cluster: which processes make the steps.
     scan: show the signals of OUT, of its own last date or of the files' one.  most: rows that are shown.
 
         >>> BondRequest(JobRequest(out="corporates")).folder
@@ -51,6 +54,7 @@ class BondRequest:
     strict: bool = False
     max_quarantined: float | None = None
     plots: bool = True
+    cluster: ClusterRequest = field(default_factory=ClusterRequest)
     scan: bool = False
     most: int = 10
 
@@ -89,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--out", default=JobRequest.out, help="folder for all results (default: OUT)")
     parser.add_argument("--jobs", type=int, help="steps at the same time (default: the cores)")
+    parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: hold no more than that, with fewer steps at once")
+    cluster_request.add_arguments(parser)
     parser.add_argument("--top", type=int, default=10, metavar="N", help="bonds that are shown (10)")
     add_wait(parser, "another run holds --out")
     add_output(parser, "print the summary, or the signals, as JSON and nothing else")
@@ -113,12 +119,13 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     )  # fmt: skip
     job = JobRequest(
         asked=asked, out=out, device=chosen.device, jobs=chosen.jobs, wait_s=chosen.wait, quiet=chosen.quiet,
-        json=chosen.json,
+        json=chosen.json, memory=chosen.memory,
     )  # fmt: skip
     market = {name: getattr(chosen, name) for name in ("market", "n_bonds", "n_months", "mispricing", "rates")}
     return BondRequest(
         job, **files, **{name: value for name, value in market.items() if value is not None}, strict=chosen.strict,
-        max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots, scan=scan, most=chosen.top,
+        max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots,
+        cluster=ClusterRequest(chosen.workers, chosen.scheduler), scan=scan, most=chosen.top,
     )  # fmt: skip
 
 
@@ -133,6 +140,7 @@ def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: 
     if scan:
         unused["with `gpupipe bonds scan`"] = (
             *OPTIONS, "--sample", "--seed", "--config", "--set", "--skip-plots", "--jobs", "--market", *simulated,
+            "--memory", "--workers", "--scheduler",
         )  # fmt: skip
     elif has_files:
         unused["with files"] = ("--market", *simulated)
@@ -141,7 +149,7 @@ def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: 
     if not has_files:
         unused["without files"] = ("--rates", "--strict", "--max-quarantined")
     for where, options in unused.items():
-        given = [option for option in options if _given(chosen, option) not in (None, False, [])]
+        given = [option for option in options if _given(chosen, option) not in (None, False, [], 0)]
         if given:
             raise UserError(f"{', '.join(given)}: no effect {where}; leave it out")
     if chosen.top < 0:
@@ -172,11 +180,12 @@ def run(request: BondRequest) -> int:
     to = console.console(asked.silent)
     if request.scan:
         return _scan(request, to)
-    settings = asked.settings()
+    settings, limits = asked.settings(), asked.limits()
     WORKLOAD.require(settings, job.JobOptions())
     panel, data_report = read(request, settings.bonds.convention, settings.seed, to)
-    with console.live(to, panel.device) as listener:
-        options = job.JobOptions(jobs=asked.jobs, wait_s=asked.wait_s)
+    cluster = cluster_request.connected(request.cluster, asked.jobs, panel.device, to)
+    with cluster as workers, console.live(to, panel.device) as listener:
+        options = job.JobOptions(jobs=asked.jobs, limits=limits, wait_s=asked.wait_s, workers=workers)
         whole, worked = job.execute(WORKLOAD, panel, data_report, settings, asked.out, options, listener)
     if asked.json:
         from gpupipe.artifacts import summary

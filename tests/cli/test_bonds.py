@@ -139,6 +139,10 @@ def test_the_help_lists_every_option(capsys):
         (("--strict",), "--strict: no effect without files"),
         (("--market", "treasuries", "--n-bonds", "50"), "--n-bonds: no effect with --market treasuries"),
         (("--config", "missing.toml"), "missing.toml"),
+        (("--memory", "plenty"), "--memory plenty: expected a size such as 8GiB or 900M"),
+        (("--market", "treasuries", "--memory", "1M"), "--memory 0.00 GiB is too little"),
+        (("--market", "treasuries", "--workers", "-1"), "--workers -1: expected 1 or more"),
+        (("--market", "treasuries", "--scheduler", "tcp://a:1", "--jobs", "2"), "leave one out"),
         (("look",), "expected options alone, or `scan OUT`"),
         (("--max-quarantined", "0.5"), "--max-quarantined: no effect without files"),
     ],
@@ -351,7 +355,8 @@ def test_scan_shows_the_signals_of_the_run_or_of_files(capsys, out, files):
 
 
 def test_scan_refuses_options_and_files_that_mean_nothing(capsys, tmp_path, out, files):
-    for arguments in (("--trials", "3"), ("--sample", "10%"), ("--n-bonds", "9"), ("--skip-plots",), ("--seed", "1")):
+    for arguments in (("--trials", "3"), ("--sample", "10%"), ("--n-bonds", "9"), ("--skip-plots",), ("--seed", "1"),
+                      ("--memory", "1GiB"), ("--workers", "2"), ("--scheduler", "tcp://a:1")):  # fmt: skip
         assert "no effect with `gpupipe bonds scan`" in refused(capsys, "bonds", "scan", out, *arguments)
     assert "missing" in refused(capsys, "bonds", "scan", out, *files[:2])
     refused(capsys, "bonds", "scan", tmp_path / "nowhere")

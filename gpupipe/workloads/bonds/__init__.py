@@ -12,6 +12,9 @@ BONDS = StepsWorkload(
     conclude=results.conclude,
     kernels=recipe.kernels_of,
     check=recipe.require,
+    peak_bytes=recipe.peak_bytes,
+    less_memory="give fewer bonds or dates",
+    on_workers=True,
 )
 
 __all__ = ["BONDS", "catalogue"]
