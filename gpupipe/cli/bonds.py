@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,8 +110,8 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     files = {name: getattr(chosen, name) for name in ("bonds", "curve", "quotes")}
     if (missing := [f"--{name}" for name, path in files.items() if not path]) and len(missing) < len(files):
         raise UserError(f"{' and '.join(missing)} missing: give --bonds, --curve and --quotes, or none of them")
-    _refuse_what_is_not_used(chosen, scan, has_files=bool(chosen.bonds))
-    values = {name: _given(chosen, option) for option, (name, _, _) in OPTIONS.items()}
+    _refuse_what_is_not_used(vars(chosen), scan)
+    values = {name: _given(vars(chosen), option) for option, (name, _, _) in OPTIONS.items()}
     values["bonds__sample"] = _sample(chosen.sample)
     asked = SettingsRequest(
         files=tuple(chosen.config), assignments=tuple(chosen.set), seed=chosen.seed,
@@ -129,12 +129,13 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     )  # fmt: skip
 
 
-def _given(chosen: argparse.Namespace, option: str) -> Any:
-    return getattr(chosen, option.strip("-").replace("-", "_"))
+def _given(chosen: Mapping[str, Any], option: str) -> Any:
+    return chosen[option.strip("-").replace("-", "_")]
 
 
-def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: bool) -> None:
-    """UserError for options that were given and that would change nothing."""
+def _refuse_what_is_not_used(chosen: Mapping[str, Any], scan: bool) -> None:
+    """UserError for options that were given and that would change nothing.  chosen: values of all options by name."""
+    has_files = bool(chosen["bonds"])
     simulated = ("--n-bonds", "--n-months", "--mispricing")
     unused: dict[str, tuple[str, ...]] = {}
     if scan:
@@ -144,7 +145,7 @@ def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: 
         )  # fmt: skip
     elif has_files:
         unused["with files"] = ("--market", *simulated)
-    elif chosen.market == "treasuries":
+    elif chosen["market"] == "treasuries":
         unused["with --market treasuries"] = simulated
     if not has_files:
         unused["without files"] = ("--rates", "--strict", "--max-quarantined")
@@ -152,8 +153,8 @@ def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: 
         given = [option for option in options if _given(chosen, option) not in (None, False, [], 0)]
         if given:
             raise UserError(f"{', '.join(given)}: no effect {where}; leave it out")
-    if chosen.top < 0:
-        raise UserError(f"--top {chosen.top}: expected 0 or more")
+    if chosen["top"] < 0:
+        raise UserError(f"--top {chosen['top']}: expected 0 or more")
 
 
 def _sample(text: str | None) -> float | None:
