@@ -295,18 +295,8 @@ class Models:
         return predictions
 
 
-def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
-    """The models of a finished run; every file is checked against the manifest, and none is run.
-
-    threads: with which XGBoost predicts; one for each core to use if None. One is best for few rows, as of a scan: on
-        cores that others use too, threads take longer to wait for each other than for what they share out.
-
-    Raises StoreError when OUT has no manifest, a file is gone or altered, or a format is newer.
-    """
-    root = pathlib.Path(out)
-    manifest = read_manifest(root)
-    if manifest is None:
-        raise StoreError(f"{root} has no {MANIFEST}: it is no finished run; run gpupipe with --out {root}")
+def _contents(root: pathlib.Path, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """The published files of a run by path; StoreError where one is not as it was written."""
     contents: dict[str, bytes] = {}
     for relative, entry in manifest["files"].items():
         path = inside(root, relative)
@@ -314,6 +304,25 @@ def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
         if sha256(content) != entry["sha256"]:
             raise StoreError(f"{path} is gone or was altered since it was written: run again with --out {root}")
         contents[relative] = content
+    return contents
+
+
+def load(out: str | os.PathLike[str], threads: int | None = None) -> Models:
+    """The models of a finished run; every file is checked against the manifest, and none is run.
+
+    threads: with which XGBoost predicts; one for each core to use if None. One is best for few rows, as of a scan: on
+        cores that others use too, threads take longer to wait for each other than for what they share out.
+
+    Raises StoreError when OUT has no manifest, a file is gone or altered, a format is newer, or it is of another kind
+    of run, as of bonds.
+    """
+    root = pathlib.Path(out)
+    manifest = read_manifest(root)
+    if manifest is None:
+        raise StoreError(f"{root} has no {MANIFEST}: it is no finished run; run gpupipe with --out {root}")
+    contents = _contents(root, manifest)
+    if not any(relative.endswith("/metadata.json") for relative in contents):
+        raise StoreError(f"{root} holds no models of bars: give the folder of a run of gpupipe run or gpupipe sequence")
     boosters: dict[bytes, Any] = {}
     by_group: dict[str, dict[str, dict[str, Model]]] = {}
     metadata: dict[str, dict[str, Any]] = {}

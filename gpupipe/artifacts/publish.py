@@ -45,17 +45,19 @@ def remove_stale_files(store: Store, entries: dict[str, dict[str, Any]]) -> None
     """Remove files that an earlier run published and this run did not replace, and folders that this leaves empty.
 
     entries: the manifest entries of this run.  Only folders that this run or an earlier one publishes into are
-    searched, and in them only the innermost ones, which hold the files. Files with other suffixes are the user's.
+    searched, and in them only those that hold files of this run, and the innermost ones, which hold the files of
+    others. Files with other suffixes are the user's.
     """
     importance = store.out / IMPORTANCE
     if importance.exists() and IMPORTANCE not in entries:
         importance.unlink()
+    holding = {store.out / path.rpartition("/")[0] for path in entries if "/" in path}
     for root in _published_folders(store, entries):
         suffixes = (".py",) if root.name == MODULES else SUFFIXES
         folders = sorted([root, *(path for path in root.rglob("*") if path.is_dir())], reverse=True)
-        innermost = [folder for folder in folders if not any(path.is_dir() for path in folder.iterdir())]
-        for path in (path for folder in innermost for path in folder.iterdir()):
-            if path.suffix in suffixes and path.relative_to(store.out).as_posix() not in entries:
+        innermost = {folder for folder in folders if not any(path.is_dir() for path in folder.iterdir())}
+        for path in (path for folder in sorted(innermost | holding & set(folders)) for path in folder.iterdir()):
+            if path.is_file() and path.suffix in suffixes and path.relative_to(store.out).as_posix() not in entries:
                 path.unlink()
         for folder in folders:
             if not any(folder.iterdir()):

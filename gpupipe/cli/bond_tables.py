@@ -28,16 +28,18 @@ def show(to: Console, whole: Mapping[str, Any], out: str, most: int) -> None:
     from gpupipe.workloads.bonds import results
 
     bonds = whole["bonds"]
-    show_models(to, bonds)
-    for sentence in (
-        bond_words.market(whole["data"]), *bond_words.verdict_lines(whole), f"{bond_words.drift(bonds)}.",
-    ):  # fmt: skip
+    has_models = bond_words.has_models(bonds)
+    if has_models:
+        show_models(to, bonds)
+    drift = f"{bond_words.drift(bonds)}." if has_models else ""
+    for sentence in (bond_words.market(whole["data"]), *bond_words.verdict_lines(whole), drift):
         if sentence:
             to.print(sentence)
     show_signals(to, pq.read_table(pathlib.Path(out) / results.SIGNALS), most, whole["data"])
     to.print(bond_words.skill_of_signals(bonds))
     SummaryTables(to, dict(whole), names_of(()), ()).show_time()
-    to.print(f"{out}/{results.FOLDER}: signals, predictions, dates, risk, ... (Parquet), models/*")
+    files = "signals, predictions, dates, risk, ... (Parquet), models/*" if has_models else "signals, ... (Parquet)"
+    to.print(f"{out}/{results.FOLDER}: {files}")
 
 
 def show_models(to: Console, bonds: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpupipe.cli import cluster_request
+from gpupipe.cli.cluster_request import ClusterRequest
 from gpupipe.cli.job_request import JobRequest, SettingsRequest
 from gpupipe.cli.options import add_device, add_max_quarantined, add_output, add_wait
 from gpupipe.runtime.errors import UserError
@@ -33,6 +35,7 @@ class BondRequest:
 
     bonds, curve, quotes: files; all "" for the market of `market`.
     n_bonds, n_months, mispricing: of the simulated market.  rates: the unit of coupons, yields and the curve.
+    cluster: which processes make the steps.
     scan: show the signals of OUT, of its own last date or of the files' one.  most: rows that are shown.
 
         >>> BondRequest(JobRequest(out="corporates")).folder
@@ -51,6 +54,7 @@ class BondRequest:
     strict: bool = False
     max_quarantined: float | None = None
     plots: bool = True
+    cluster: ClusterRequest = field(default_factory=ClusterRequest)
     scan: bool = False
     most: int = 10
 
@@ -78,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rates", choices=("auto", "percent", "fraction"), help="unit of the files (default: auto)")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
+    parser.set_defaults(max_quarantined=None)  # so that it is refused without files
     parser.add_argument("--sample", metavar="10%%|N", help="bonds that the steps 9 to 11 judge (default: all)")
     for option, (_, kind, text) in OPTIONS.items():
         parser.add_argument(option, type=kind, metavar=METAVARS[kind], help=text)
@@ -88,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--out", default=JobRequest.out, help="folder for all results (default: OUT)")
     parser.add_argument("--jobs", type=int, help="steps at the same time (default: the cores)")
+    parser.add_argument("--memory", metavar="SIZE", help="as 8GiB: hold no more than that, with fewer steps at once")
+    cluster_request.add_arguments(parser)
     parser.add_argument("--top", type=int, default=10, metavar="N", help="bonds that are shown (10)")
     add_wait(parser, "another run holds --out")
     add_output(parser, "print the summary, or the signals, as JSON and nothing else")
@@ -103,8 +110,8 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     files = {name: getattr(chosen, name) for name in ("bonds", "curve", "quotes")}
     if (missing := [f"--{name}" for name, path in files.items() if not path]) and len(missing) < len(files):
         raise UserError(f"{' and '.join(missing)} missing: give --bonds, --curve and --quotes, or none of them")
-    _refuse_what_is_not_used(chosen, scan, has_files=bool(chosen.bonds))
-    values = {name: _given(chosen, option) for option, (name, _, _) in OPTIONS.items()}
+    _refuse_what_is_not_used(vars(chosen), scan)
+    values = {name: _given(vars(chosen), option) for option, (name, _, _) in OPTIONS.items()}
     values["bonds__sample"] = _sample(chosen.sample)
     asked = SettingsRequest(
         files=tuple(chosen.config), assignments=tuple(chosen.set), seed=chosen.seed,
@@ -112,39 +119,42 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     )  # fmt: skip
     job = JobRequest(
         asked=asked, out=out, device=chosen.device, jobs=chosen.jobs, wait_s=chosen.wait, quiet=chosen.quiet,
-        json=chosen.json,
+        json=chosen.json, memory=chosen.memory,
     )  # fmt: skip
     market = {name: getattr(chosen, name) for name in ("market", "n_bonds", "n_months", "mispricing", "rates")}
     return BondRequest(
         job, **files, **{name: value for name, value in market.items() if value is not None}, strict=chosen.strict,
-        max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots, scan=scan, most=chosen.top,
+        max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots,
+        cluster=ClusterRequest(chosen.workers, chosen.scheduler), scan=scan, most=chosen.top,
     )  # fmt: skip
 
 
-def _given(chosen: argparse.Namespace, option: str) -> Any:
-    return getattr(chosen, option.strip("-").replace("-", "_"))
+def _given(chosen: Mapping[str, Any], option: str) -> Any:
+    return chosen[option.strip("-").replace("-", "_")]
 
 
-def _refuse_what_is_not_used(chosen: argparse.Namespace, scan: bool, has_files: bool) -> None:
-    """UserError for options that were given and that would change nothing."""
+def _refuse_what_is_not_used(chosen: Mapping[str, Any], scan: bool) -> None:
+    """UserError for options that were given and that would change nothing.  chosen: values of all options by name."""
+    has_files = bool(chosen["bonds"])
     simulated = ("--n-bonds", "--n-months", "--mispricing")
     unused: dict[str, tuple[str, ...]] = {}
     if scan:
         unused["with `gpupipe bonds scan`"] = (
             *OPTIONS, "--sample", "--seed", "--config", "--set", "--skip-plots", "--jobs", "--market", *simulated,
+            "--memory", "--workers", "--scheduler",
         )  # fmt: skip
     elif has_files:
         unused["with files"] = ("--market", *simulated)
-    elif chosen.market == "treasuries":
+    elif chosen["market"] == "treasuries":
         unused["with --market treasuries"] = simulated
     if not has_files:
-        unused["without files"] = ("--rates", "--strict")
+        unused["without files"] = ("--rates", "--strict", "--max-quarantined")
     for where, options in unused.items():
-        given = [option for option in options if _given(chosen, option) not in (None, False, [])]
+        given = [option for option in options if _given(chosen, option) not in (None, False, [], 0)]
         if given:
             raise UserError(f"{', '.join(given)}: no effect {where}; leave it out")
-    if chosen.top < 0:
-        raise UserError(f"--top {chosen.top}: expected 0 or more")
+    if chosen["top"] < 0:
+        raise UserError(f"--top {chosen['top']}: expected 0 or more")
 
 
 def _sample(text: str | None) -> float | None:
@@ -171,11 +181,12 @@ def run(request: BondRequest) -> int:
     to = console.console(asked.silent)
     if request.scan:
         return _scan(request, to)
-    settings = asked.settings()
+    settings, limits = asked.settings(), asked.limits()
     WORKLOAD.require(settings, job.JobOptions())
     panel, data_report = read(request, settings.bonds.convention, settings.seed, to)
-    with console.live(to, panel.device) as listener:
-        options = job.JobOptions(jobs=asked.jobs, wait_s=asked.wait_s)
+    cluster = cluster_request.connected(request.cluster, asked.jobs, panel.device, to)
+    with cluster as workers, console.live(to, panel.device) as listener:
+        options = job.JobOptions(jobs=asked.jobs, limits=limits, wait_s=asked.wait_s, workers=workers)
         whole, worked = job.execute(WORKLOAD, panel, data_report, settings, asked.out, options, listener)
     if asked.json:
         from gpupipe.artifacts import summary

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gpupipe.cli import cluster_request
+from gpupipe.cli.cluster_request import ClusterRequest
 from gpupipe.cli.guard import entry, perform
 from gpupipe.cli.job_request import ALL_WORKERS, JobRequest, add_job_arguments, job_request
 from gpupipe.cli.tune import SearchRequest, add_accept
@@ -22,27 +23,7 @@ if TYPE_CHECKING:
     from gpupipe.config import Config
     from gpupipe.data import DataReport
     from gpupipe.data.panel import Panel
-    from gpupipe.pipeline.options import Workers
     from gpupipe.pipeline.tune_job import Wanted
-    from gpupipe.runtime.device import Device
-
-
-@dataclass(frozen=True)
-class ClusterRequest:
-    """Which processes train beside this one; none by default.
-
-    workers: processes to start.  scheduler: the address of a Dask cluster.  dashboard: whether Dask's is served.
-
-        >>> bool(ClusterRequest()), bool(ClusterRequest(workers=3))
-        (False, True)
-    """
-
-    workers: int = 0
-    scheduler: str | None = None
-    dashboard: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.workers or self.scheduler or self.dashboard)
 
 
 @dataclass(frozen=True)
@@ -83,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--warm-start", metavar="DIR",
         help="resume boosting from the models of a finished run in DIR (may be --out) where possible",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="train in N processes; on CUDA a GPU each")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="train on this Dask cluster, as tcp://host:8786")
+    cluster_request.add_arguments(parser)
     parser.add_argument(
         "--spread", nargs="?", type=int, const=ALL_WORKERS, metavar="N",
         help="let each of N workers (default: --workers) hold the rows of some sectors only, and fit together",
@@ -195,7 +175,8 @@ def _execute(
     from gpupipe.workloads.equity import EQUITY
 
     (panel, report), asked = data, request.job
-    with _workers(request, panel.device, to) as workers, console.live(to, panel.device) as listener:
+    cluster = cluster_request.connected(request.cluster, asked.jobs, panel.device, to)
+    with cluster as workers, console.live(to, panel.device) as listener:
         options = job.JobOptions(
             asked.jobs, asked.limits(), tuning, request.warm_start, asked.wait_s, request.keep, workers
         )
@@ -220,27 +201,6 @@ def _show(request: RunRequest, whole: dict[str, Any], to: Console) -> None:
         to.print(f"Report: {report.write(out)}")
     if run_id:
         to.print(f"MLflow has it as run {run_id} of the experiment {mlflow_tracking.EXPERIMENT}, at {request.mlflow}.")
-
-
-@contextlib.contextmanager
-def _workers(request: RunRequest, device: Device, to: Console) -> Iterator[Workers | None]:
-    """The workers that are asked for, shown to the user; None without any."""
-    asked, jobs = request.cluster, request.job.jobs
-    if not asked:
-        yield None
-        return
-    if asked.workers < 0:
-        raise UserError(f"--workers {asked.workers}: expected 1 or more")
-    if asked.scheduler and jobs is not None:
-        raise UserError("--scheduler and --jobs: workers of a cluster have threads of their own; leave one out")
-    from gpupipe.kernels.cores import available_cores
-    from gpupipe.training.distributed.cluster import cluster
-
-    with cluster(device, asked.scheduler, asked.workers, jobs or available_cores(), asked.dashboard) as workers:
-        to.print(f"Cluster: {len(workers.addresses)} workers of {workers.threads} threads")
-        if workers.dashboard:
-            to.print(f"Dashboard: {workers.dashboard}")
-        yield workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

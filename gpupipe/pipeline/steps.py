@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from gpupipe.data import save as save_data_report
 from gpupipe.data.panel import Panel
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.evaluation.leaderboard import Measured
+from gpupipe.pipeline.listener import Listener
 from gpupipe.pipeline.options import JobOptions
-from gpupipe.pipeline.workload import JobContext
+from gpupipe.pipeline.workload import JobContext, Keys, load
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import host_peak_bytes
 from gpupipe.runtime.errors import UserError
@@ -89,6 +91,10 @@ class StepsWorkload:
     conclude(context, values): the outcome, from the values of all steps.
     kernels(settings): names of the kernels that a run calls, which are compiled before it begins.
     check(settings): raises UserError for missing packages and settings that exclude each other.
+    peak_bytes(panel, settings, jobs): bytes that a process holds at most, about, with so many steps at a time; None
+        where that is not known.  less_memory: what a user can do that takes less, in words.
+    on_workers: whether the workers of a cluster can make the steps: these read nothing but the panel, the settings, the
+        values that they need and `fit`, and their values can be pickled.
 
         >>> step = Step("rows", lambda context, values: context.panel.n_rows, lambda store, value: {"value": value},
         ...             lambda store, record: record["value"], reads_panel=True)
@@ -107,21 +113,33 @@ class StepsWorkload:
     conclude: Callable[[JobContext, Mapping[str, Any]], Outcome]
     kernels: Callable[[Config], tuple[str, ...]] = lambda settings: ()
     check: Callable[[Config], None] = lambda settings: None
+    peak_bytes: Callable[[Panel, Config, int], int] | None = None
+    less_memory: str = "give less data"
+    on_workers: bool = False
 
     def require(self, settings: Config, options: JobOptions) -> None:
         """Raise UserError for options that steps do not support, and for what `check` refuses."""
         self.check(settings)
-        for option, given in (("--workers", options.workers), ("--warm-start", options.warm_start)):
+        workers = None if self.on_workers else options.workers
+        for option, given in (("--workers", workers), ("--warm-start", options.warm_start)):
             if given is not None:
                 raise UserError(f"{option}: the workload {self.name} does not support this option; leave it out")
 
     def memory_plan(self, panel: Panel, settings: Config, jobs: int, limits: memory.Limits) -> tuple[memory.Plan, str]:
-        """The default plan; raises UserError for limits, because the memory of steps is not known."""
-        if limits != memory.NO_LIMITS:
+        """As many steps at once as jobs, or one. UserError for too low limits, and where the memory is not known."""
+        if limits == memory.NO_LIMITS:
+            return memory.AS_IT_IS, ""
+        if self.peak_bytes is None or limits.device is not None:
+            option = "--memory" if self.peak_bytes is None else "--device-memory"
             raise UserError(
-                f"--memory: the memory of the workload {self.name} is not known before it runs; leave it out"
+                f"{option}: the memory of the workload {self.name} is not known before it runs; leave it out"
             )
-        return memory.AS_IT_IS, ""
+        ladder = (
+            memory.Estimate(memory.AS_IT_IS, self.peak_bytes(panel, settings, jobs)),
+            memory.Estimate(memory.ONE_STEP, self.peak_bytes(panel, settings, 1)),
+        )
+        plan = memory.choose(ladder, limits, self.less_memory)
+        return plan, "" if plan == memory.AS_IT_IS else memory.plan_sentence(ladder, plan, limits)
 
     def kernels_of(self, settings: Config) -> tuple[str, ...]:
         """The kernels that steps call, as far as they are known."""
@@ -152,7 +170,8 @@ class _StepsJob:
         for step in self.steps:
             needs = tuple(tasks[name] for name in step.needs)
             tasks[step.name] = Task(step.name, n_rows, functools.partial(self._run_step, step), needs)
-        run_graph(list(tasks.values()), Costs(), context.jobs)
+        n_workers = context.workers.n_workers if context.workers else 1
+        run_graph(list(tasks.values()), Costs(), context.jobs, n_workers=n_workers)
         context.listener.stage("evaluation")
         withdraw_manifest(store)
         outcome = self.workload.conclude(context, {name: result.value for name, result in self.done.items()})
@@ -186,12 +205,11 @@ class _StepsJob:
         request = Request(name, self._parts(step, values))
         checkpoints = store.checkpoints(request.key)
         fit = FitContext(checkpoints, request.key, lambda text: context.listener.detail(f"{step.name}: {text}"))
-        own = dataclasses.replace(context, fit=fit, settings=part_of(context.settings, step.sections))
         with context.panel.device.stage(step.name):
             result = self.results.cached(
                 "step",
                 request,
-                lambda: step.make(own, values),
+                lambda: self._made(step, values, fit, worker),
                 lambda value: step.save(store, value),
                 lambda record: step.load(store, record),
             )
@@ -200,9 +218,18 @@ class _StepsJob:
         shutil.rmtree(checkpoints, ignore_errors=True)  # the result is in the store
         run_log.event(
             "unit", stage=step.name, unit=name, seconds=time.perf_counter() - began, rows=context.panel.n_rows,
-            reused=result.reused, device=context.panel.device.kind,
+            reused=result.reused, device=context.panel.device.kind, **({"worker": worker} if context.workers else {}),
         )  # fmt: skip
         context.listener.advanced(name)
+
+    def _made(self, step: Step, values: Mapping[str, Any], fit: FitContext, worker: int) -> Any:
+        """The value of a step, made by a worker where there are any, and else here."""
+        context = self.context
+        if context.workers is None:
+            own = part_of(context.settings, step.sections)
+            return step.make(dataclasses.replace(context, fit=fit, settings=own), values)
+        arguments = (self.workload.place, step.name, context.keys, values)
+        return context.workers.call(f"{self.workload.name}/{step.name}", made_on_worker, arguments, worker)
 
     def _parts(self, step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a step's cache key.  values: of the steps that it needs."""
@@ -229,3 +256,19 @@ class _StepsJob:
     def _content(result: Cached) -> str:
         """SHA-256 of a record without its duration."""
         return sha256_of({name: value for name, value in result.record.items() if name != "seconds"})
+
+
+def made_on_worker(panel: Panel, settings: Config, place: str, name: str, keys: Keys, values: Mapping[str, Any]) -> Any:
+    """The value of a step, on a worker, which keeps no progress: it may not reach the client's OUT.
+
+    place: of the workload.  name: of the step.  values: of the steps that it needs.
+    """
+    workload = load(place)
+    assert isinstance(workload, StepsWorkload), place
+    step = next(step for step in workload.steps(panel, settings) if step.name == name)
+    with tempfile.TemporaryDirectory(prefix="gpupipe-") as folder:
+        context = JobContext(
+            panel, None, part_of(settings, step.sections), (), Store(folder), keys, 1, Listener(), memory.AS_IT_IS, "",
+            None, None, memory.Watch(), None,
+        )  # fmt: skip
+        return step.make(context, values)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from gpupipe.report import bond_charts, bond_words
-from gpupipe.report.bond_charts import PAR
+from gpupipe.report.bond_charts import PAR, QUOTE
 from gpupipe.report.bond_fair_values import MOST_POINTS, is_known, read, spread_out
 from gpupipe.report.page import Figure, Section, Table
 
 Row = Mapping[str, Any]
-CURVES, RISK = "bonds/curves.parquet", "bonds/risk.parquet"  # in OUT, written by the workload
+CURVES, RISK, QUOTES = (f"bonds/{name}.parquet" for name in ("curves", "risk", "quotes"))  # in OUT, by the workload
 KEY_RATE = "key_rate_"  # before the tenor, in the names of columns
 ALL = "all bonds"
 FIT = [("", False), ("bonds, or tenors", True), ("RMSE of the fit, bp", True),
@@ -36,15 +36,29 @@ def curve_fit(out: pathlib.Path, whole: Row) -> Section | None:
     fitted = [{"grade": row["curve"], "years": row["years"], "yield": row["rate"]} for row in lines if row["fitted"]]
     table = [_fit_of_par(par, fitted), *_fit_of_grades(known)]
     text = [
-        f"{bond_words.of_kind(whole['data'])}Nelson-Siegel-Svensson curves of {whole['bonds']['split']['test_to']}, "
+        f"{bond_words.of_kind(whole['data'])}Nelson-Siegel-Svensson curves of {whole['bonds']['last_date']}, "
         "fitted by least squares to the par curve and to the yields of each grade. What a curve leaves of a bond's "
         "yield is its liquidity, its issuer and its rating within the grade; the models learn from that.",
     ]
-    return Section("Curve fit", text, [
+    return Section("Curve fit", text, [*_all_quotes(out),
         Figure("Yields of bonds (points) and par curve (squares) by years to maturity, with the curve that fits each",
                bond_charts.curves(points, fitted)),
         Table("Residuals of the fits", FIT, [row for row in table if row], digits=1),
     ])  # fmt: skip
+
+
+def _all_quotes(out: pathlib.Path) -> list[Figure]:
+    """Quoted against fitted yields of all dates, where the run has no models and so keeps them."""
+    known = [row for row in read(out, QUOTES) if is_known(row, "yield", "fitted")]
+    points = [
+        {"panel": "yield, %", "x": row["yield"], "y": row["fitted"], "kind": QUOTE,
+         "bond": f"{row['bond']}, {row['date']:%Y-%m-%d}"}
+        for row in spread_out(known, MOST_POINTS)
+    ]  # fmt: skip
+    if not points:
+        return []
+    caption = f"Quoted yields of all dates and those of the curves that fit their dates: {len(known):,} quotes"
+    return [Figure(caption, bond_charts.scatter(points, ("quoted", "fitted")))]
 
 
 def key_rate_risk(out: pathlib.Path, whole: Row) -> Section | None:
@@ -65,7 +79,7 @@ def key_rate_risk(out: pathlib.Path, whole: Row) -> Section | None:
     worst = tenors[int(np.argmax(means[ALL]))]
     text = [
         f"{bond_words.of_kind(whole['data'])}{len(known):,} bonds with equal par on the par curve of "
-        f"{whole['bonds']['split']['test_to']}: if the rate of one tenor rises by 1 %, the value falls by about its "
+        f"{whole['bonds']['last_date']}: if the rate of one tenor rises by 1 %, the value falls by about its "
         "key-rate duration in percent. The spread to the curve that gives each bond its quoted price stays; coupons of "
         f"floating bonds follow the curve. All tenors together: {total:.2f} years, most of it at {worst}.",
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.report import bond_charts
+from gpupipe.report import bond_charts, bond_words
 from gpupipe.report.bond_fair_values import is_known, read
 from gpupipe.report.page import Figure, Section, Table
 
@@ -19,6 +19,7 @@ LINES = {
     "market_spread": "mean spread of all bonds, %", "curve_level": "par yield of 10 years, %",
     "curve_slope": "10 years less 2 years, %",
 }  # fmt: skip
+SPLIT = {"validation_from": "validation begins", "test_from": "the sealed test begins"}
 STATES = {
     "market_spread": "mean spread, %", "spread_deviation": "deviation of spreads, %", "curve_level": "10 years, %",
     "curve_slope": "slope, %", "curve_change": "change of 10 years, %",
@@ -41,17 +42,19 @@ def regimes(out: pathlib.Path, whole: Row) -> Section | None:
         ]  # fmt: skip
         points += [
             {"panel": panel, "kind": "split", "time": bonds["split"][key], "text": text}
-            for key, text in (("validation_from", "validation begins"), ("test_from", "the sealed test begins"))
+            for key, text in SPLIT.items()
+            if key in bonds["split"]
         ]
     columns = [("regime", False), ("dates", True), *((title, True) for title in STATES.values())]
     own = [[row for row in rows if row["regime"] == k] for k in range(n)]
+    marked = "; dotted upright: validation begins, the sealed test begins" if bonds["split"] else ""
     table = [[names[k], len(of), *(_mean(of, name) for name in STATES)] for k, of in enumerate(own)]
     parts: list[Any] = [
-        Figure("Market and curve, shaded by regime; dotted upright: validation begins, the sealed test begins",
+        Figure(f"Market and curve, shaded by regime{marked}",
                bond_charts.over_dates(points, names)),
         Table("Means of the regimes", columns, table, digits=3),
     ]  # fmt: skip
-    return Section("Regimes and factors", [_sentence(bonds["regimes"]), *_factor_text(bonds)],
+    return Section("Regimes and factors", [_sentence(bonds), *_factor_text(bonds)],
                    [*parts, *_factor_parts(out, bonds)])  # fmt: skip
 
 
@@ -81,15 +84,21 @@ def bands(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-def _sentence(found: Row) -> str:
+def _sentence(bonds: Row) -> str:
+    found = bonds["regimes"]
+    dates = f"{found['dates_fitted']} {_fitted_on(bonds)}"
     scores = ", ".join(f"{k}: {value:.2f}" for k, value in found["silhouettes"].items())
     if found["regimes"] == 1:
-        return f"One regime: no number of clusters separates the {found['dates_fitted']} training dates."
+        return f"One regime: no number of clusters separates the {dates}."
     return (
-        f"{found['regimes']} regimes: clusters of the {found['dates_fitted']} training dates by level, slope, bend and "
-        "change of the curve and by level, change and deviation of the spreads. Their number has the largest "
+        f"{found['regimes']} regimes: clusters of the {dates} by level, slope, bend and change of the curve and by "
+        "level, change and deviation of the spreads. Their number has the largest "
         f"silhouette ({scores}). Later dates belong to the nearest cluster and move none."
     )
+
+
+def _fitted_on(bonds: Row) -> str:
+    return "training dates" if bond_words.has_models(bonds) else "dates"
 
 
 def _factor_text(bonds: Row) -> list[str]:
@@ -97,7 +106,7 @@ def _factor_text(bonds: Row) -> list[str]:
     if not shares:
         return []
     listed = ", ".join(f"{100 * share:.1f} %" for share in shares)
-    return [f"Factors of the curve's changes between training dates (PCA) explain {listed} of their variance."]
+    return [f"Factors of the curve's changes between {_fitted_on(bonds)} (PCA) explain {listed} of their variance."]
 
 
 def _factor_parts(out: pathlib.Path, bonds: Row) -> list[Any]:

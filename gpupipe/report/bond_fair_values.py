@@ -36,18 +36,22 @@ def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
         for panel, (x, y) in panels.items() for row in shown
     ]  # fmt: skip
     distance = np.abs([row["difference"] for row in rows])
+    by, expected = f"the model {whole['bonds']['chosen']}", "predicted"
+    meaning = "the quoted one moved as bonds that were predicted alike moved on validation, on average, against others"
+    if not bond_words.has_models(whole["bonds"]):
+        by, expected, meaning = "the curve fit", "fair", "that of the curve of the date"
     text = [
-        f"{bond_words.of_kind(whole['data'])}{len(rows):,} bonds on {rows[0]['date']}, by the model "
-        f"{whole['bonds']['chosen']}. The fair spread is the quoted one moved as bonds that the model predicted "
-        "alike moved against the others on validation, on average; the fair price is that of the yield which this "
-        f"spread gives today. Quotes lie {distance.mean():.2f} from their fair prices on average, in percent of par, "
-        f"and {distance.max():.2f} at most.",
+        f"{bond_words.of_kind(whole['data'])}{len(rows):,} bonds on {rows[0]['date']}, by {by}. The fair spread is "
+        f"{meaning}; the fair price is that of the yield which this spread gives today. Quotes lie "
+        f"{distance.mean():.2f} from their fair prices on average, in percent of par, and {distance.max():.2f} at "
+        "most.",
     ]
+    axes = ("quoted spread, %", f"{expected} less quoted, bp")
+    chart = bond_charts.scatter(_expected(shown), axes, level=True)
     caption = f"Quoted and fair, price and spread; dashed: both equal{_of_all(len(shown), len(rows), 'bonds')}"
     return Section("Fair values", text, [
         Figure(caption, bond_charts.scatter(points, ("quoted", "fair"))),
-        Figure("Predicted less quoted spread: what the model expects of each bond, by its quoted spread",
-               bond_charts.scatter(_expected(shown), ("quoted spread, %", "predicted less quoted, bp"), level=True)),
+        Figure(f"{expected.capitalize()} less quoted spread of each bond, by its quoted spread", chart),
     ])  # fmt: skip
 
 
@@ -57,10 +61,15 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
     if not whole.get("bonds") or not rows:
         return None
     found = {side: [row for row in rows if row["signal"] == side] for side in (CHEAP, RICH)}
+    interval = "The interval holds 90 % of the residuals of the curve fit in the bond's rating."
+    if bond_words.has_models(whole["bonds"]):
+        interval = (
+            "The 90 % interval is of the mean move of the validation quotes that the model predicted alike; a single "
+            "bond moves by far more."
+        )
     text = [
         f"{bond_words.of_kind(whole['data'])}{bond_words.counts(rows)}. A bond is cheap where even the high end of its "
-        "fair spread lies below the quoted one, and rich where the low end lies above. The 90 % interval is of the "
-        "mean move of the validation quotes that the model predicted alike; a single bond moves by far more.",
+        f"fair spread lies below the quoted one, and rich where the low end lies above. {interval}",
         bond_words.skill_of_signals(whole["bonds"]),
     ]
     top = [row for side in (CHEAP, RICH) for row in found[side][:MOST_BONDS]]

@@ -19,9 +19,9 @@ DRIFT = [("residuals of", False), ("PSI within validation", True), ("KS", True),
 
 
 def models_and_baselines(whole: Row) -> Section | None:
-    """Gain of every model over each baseline on the sealed test; None without bonds."""
+    """Gain of every model over each baseline on the sealed test; None without models of bonds."""
     bonds = whole.get("bonds")
-    if not bonds:
+    if not bonds or not bond_words.has_models(bonds):
         return None
     measured = bonds["measured"]
     references = bond_words.baselines(bonds)
@@ -60,8 +60,8 @@ def models_and_baselines(whole: Row) -> Section | None:
 
 
 def compared_models(names: Sequence[str], wholes: Sequence[Row]) -> list[Section]:
-    """Gains of two runs of bonds side by side; none where one has no bonds.  names: their titles on the page."""
-    if not all(whole.get("bonds") for whole in wholes):
+    """Gains of two runs of bonds side by side; none without their models.  names: their titles on the page."""
+    if not all(whole.get("bonds") and bond_words.has_models(whole["bonds"]) for whole in wholes):
         return []
     runs = [whole["bonds"] for whole in wholes]
     found = [{row["model"]: row["gain_over"] for row in bonds["measured"]} for bonds in runs]
@@ -75,9 +75,9 @@ def compared_models(names: Sequence[str], wholes: Sequence[Row]) -> list[Section
 
 
 def searches(whole: Row) -> Section | None:
-    """What each model is and what its search found; None without bonds."""
+    """What each model is and what its search found; None without models of bonds."""
     bonds = whole.get("bonds")
-    if not bonds:
+    if not bonds or not bond_words.has_models(bonds):
         return None
     found = [
         [name, search["family"], search["trials"], search["pruned"], significant(search["loss"]),
@@ -100,9 +100,9 @@ def searches(whole: Row) -> Section | None:
 
 
 def drift(whole: Row) -> Section | None:
-    """Inputs and residuals of training against those of the test; None without bonds."""
+    """Inputs and residuals of training against those of the test; None without models of bonds."""
     bonds = whole.get("bonds")
-    if not bonds:
+    if not bonds or not bond_words.has_models(bonds):
         return None
     found = bonds["drift"]
     inputs = [

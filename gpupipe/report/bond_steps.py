@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpupipe.report import bond_charts
+from gpupipe.report import bond_charts, bond_words
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.runtime import timeline
 
@@ -51,9 +51,14 @@ def steps(whole: Row, log: timeline.Log | None) -> Section | None:
         needs = ", ".join(need.replace("_", " ") for need in step["needs"])
         table.append([titles[name], ABOUT.get(name, ""), needs, whole["seconds"].get(name), bar and bar.begin,
                       bar.lane if bar else "from the store"])  # fmt: skip
-    text = [
+    edges_in_words = (
         "Steps 1 to 4 need the rows alone, as 5 to 7 do, and run side by side; 8 needs the family of 4 and the columns "
-        "of 5 and 6; 9 to 11 need the models.",
+        "of 5 and 6; 9 to 11 need the models."
+    )
+    if not bond_words.has_models(bonds):
+        edges_in_words = "Without models there are the steps 5 to 7, which need the rows alone and run side by side."
+    text = [
+        edges_in_words,
         sentence(list(drawn.values()), whole["jobs"]),
     ]
     parts.append(Table("Time by step", COLUMNS, table))

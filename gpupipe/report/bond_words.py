@@ -35,6 +35,15 @@ def market(data: Row) -> str:
     return "The market is simulated: its bonds, issuers and quotes are made, and no figure is of a real bond."
 
 
+def has_models(bonds: Row) -> bool:
+    """Whether models were fitted.
+
+    >>> has_models({"no_models": "there is 1 row"}), has_models({})
+    (False, True)
+    """
+    return not bonds.get("no_models")
+
+
 def of_kind(data: Row) -> str:
     """What a section begins with where the market is simulated.
 
@@ -49,6 +58,10 @@ def lead(whole: Row) -> list[str]:
     bonds = whole.get("bonds")
     if not bonds:
         return []
+    if not has_models(bonds):
+        return [
+            line for line in (market(whole["data"]), f"{bonds['dates']:,} dates up to {bonds['last_date']}.") if line
+        ]
     split, sizes = bonds["split"], bonds["sizes"]
     found = (
         f"{bonds['dates']:,} dates. Training has {sizes['train']:,} quotes from {split['train_from']}, validation "
@@ -65,7 +78,7 @@ def dates_of_test(whole: Row) -> str:
     ('2016-07-29 to 2017-12-29', '')
     """
     bonds = whole.get("bonds")
-    return f"{bonds['split']['test_from']} to {bonds['split']['test_to']}" if bonds else ""
+    return f"{bonds['split']['test_from']} to {bonds['split']['test_to']}" if bonds and has_models(bonds) else ""
 
 
 def verdict_lines(whole: Row) -> list[str]:
@@ -73,7 +86,30 @@ def verdict_lines(whole: Row) -> list[str]:
     bonds = whole.get("bonds")
     if not bonds:
         return []
-    return [f"{verdict(bonds)}.", f"{tail_risk(bonds)}."]
+    first = [verdict(bonds)] if has_models(bonds) else [no_models(bonds), curve_fit(bonds)]
+    return [f"{sentence}." for sentence in (*first, tail_risk(bonds))]
+
+
+def no_models(bonds: Row) -> str:
+    """That no model was fitted, why, and what would help.
+
+    >>> no_models({"no_models": "there is 1 row"})
+    'No model was fitted, and fair values are those of the curve fit: there is 1 row'
+    """
+    return f"No model was fitted, and fair values are those of the curve fit: {bonds['no_models']}"
+
+
+def curve_fit(bonds: Row) -> str:
+    """How far the quotes lie from the curve fit.
+
+    >>> curve_fit({"curve_fit": {"quotes": 400, "rmse_bp": 4.21, "median_bp": 1.6}})
+    'Curve fit: the yields of 400 quotes lie 1.6 bp from the curves of their dates at the median, RMSE 4.2 bp'
+    """
+    found = bonds["curve_fit"]
+    return (
+        f"Curve fit: the yields of {found['quotes']:,} quotes lie {found['median_bp']:.1f} bp from the curves of their "
+        f"dates at the median, RMSE {found['rmse_bp']:.1f} bp"
+    )
 
 
 def verdict(bonds: Row) -> str:
@@ -113,6 +149,8 @@ def gain_sentence(bonds: Row) -> str:
 
 def skill_of_signals(bonds: Row) -> str:
     """How far the rich and cheap bonds are to be trusted."""
+    if not has_models(bonds):
+        return "No model was fitted: rich and cheap is what lies off the curve fit, and no forecast."
     found = _chosen(bonds)["skill"]
     if found == SKILL:
         return f"The model {bonds['chosen']} predicted the sealed test with skill."

@@ -56,7 +56,10 @@ LADDER = (
     Plan("uint8 bins", jobs=1, sparing=True, late=True),
     Plan("external memory", jobs=1, sparing=True, files=True),
 )
+ONE_STEP = Plan("one step at a time", jobs=1)  # of workloads whose steps run side by side
+FEWER_SECTORS = "train on fewer --sectors or features.names"  # what takes less memory, of workloads that have these
 WORDS = {
+    "one step at a time": "no two steps side by side",
     "as it is": "everything in memory, as many fits at once as jobs",
     "fewer at once": "one fit at a time, and bins and scaled columns of one sector",
     "uint8 bins": "the same, and fitted rows held as bins alone",
@@ -108,8 +111,8 @@ class Estimate:
         return all(limit is None or asked <= limit for limit, asked in pairs)
 
 
-def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
-    """The first plan that stays below the limits. UserError where none does."""
+def choose(ladder: Sequence[Estimate], limits: Limits, instead: str = FEWER_SECTORS) -> Plan:
+    """The first plan that stays below the limits. UserError where none does.  instead: what takes less memory."""
     for estimate in ladder:
         if estimate.fits(limits):
             return estimate.plan
@@ -119,7 +122,7 @@ def choose(ladder: Sequence[Estimate], limits: Limits) -> Plan:
     last = ladder[asked.index(min(asked))]
     raise UserError(
         f"{option} {gib(given or 0)} is too little: about {gib(asked[0])} are needed, and {gib(min(asked))} with "
-        f"{WORDS[last.plan.name]}; allow that much, or train on fewer --sectors or features.names"
+        f"{WORDS[last.plan.name]}; allow that much, or {instead}"
     )
 
 

@@ -89,6 +89,10 @@ class WorkerPool(Protocol):
         """Release a fold."""
         ...
 
+    def call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:
+        """What function(panel, settings, *arguments) returns on a worker.  name: of the task, for messages."""
+        ...
+
     def fit(
         self,
         fold: FoldId,

@@ -71,7 +71,7 @@ class Cluster:
         """
         paths = tuple((module.path, sha256(module.content)) for module in modules)
         # Number of pooled fits that a worker runs at once.
-        fits = -(-min(self.jobs, len(settings.training.models)) // len(self.addresses))
+        fits = max(1, -(-min(self.jobs, len(settings.training.models)) // len(self.addresses)))
         at_once = 1 if plan.sparing else FOLDS_AT_ONCE
         fits = 1 if settings.training.spread else fits  # all workers do them together
         threads = max(1, self.threads // fits)
@@ -140,6 +140,12 @@ class ClusterRun:
                 future.cancel()
             self._opening.clear()
         return self._cluster.client.run(worker_run.forget, self._job.key)
+
+    def call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:
+        """See `WorkerPool`."""
+        # Sent beside the task, as Dask holds tasks themselves to be small.
+        sent = self._cluster.client.scatter([list(arguments)], hash=False)
+        return self._result(name, self._submit(worker_run.call, worker, function, *sent))
 
     def fit(
         self,

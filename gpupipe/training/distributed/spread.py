@@ -102,6 +102,10 @@ class Spread:
         """The number of the worker that holds a group; None for a pooled stage, which all workers fit together."""
         return None if group is None else self._worker_of[group]
 
+    def call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:
+        """Not for workers that hold some of the rows each."""
+        raise AssertionError(f"{name}: steps are not run on sharded rows")
+
     def dataset(self, group: str) -> tuple[Dataset, str, dict[str, float]]:
         """See `ShardedRows`."""
         described, features_hash, seconds = self._again(f"features of {group}", lambda: self._dataset(group))

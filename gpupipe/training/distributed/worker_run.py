@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pathlib
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,10 +90,15 @@ class _Datasets(Mapping[str, Dataset]):
 
     def __init__(self, panel: Panel, job: Job, cache: pathlib.Path | None) -> None:
         self._panel, self._settings, self._cache = panel, job.settings, cache
-        self._workload = recipe.load(job.workload)
+        self._place = job.workload
         self._results: OrderedDict[str, tuple[Dataset, str, dict[str, float]]] = OrderedDict()
         self._lock = threading.RLock()
         self.room = 1
+
+    @functools.cached_property
+    def _recipe(self) -> recipe.Recipe:
+        """Loaded once it is needed: a workload of steps has none."""
+        return recipe.load(self._place)
 
     def __getitem__(self, group: str) -> Dataset:
         return self.result_of(group)[0]
@@ -101,7 +107,7 @@ class _Datasets(Mapping[str, Dataset]):
         """`make_dataset` of a group."""
         with self._lock:
             if group not in self._results:
-                self._results[group] = make_dataset(self._workload, self._panel, group, self._settings, self._cache)
+                self._results[group] = make_dataset(self._recipe, self._panel, group, self._settings, self._cache)
             self._results.move_to_end(group)
             while len(self._results) > self.room:
                 self._results.popitem(last=False)
@@ -164,7 +170,8 @@ class WorkerRun:
         for module, (path, digest) in zip(load_modules(job.settings.features.modules), job.modules, strict=True):
             if sha256(module.content) != digest:
                 raise UserError(f"features.modules: {path} differs between the client and a worker: copy it there")
-        self._datasets = _Datasets(_panel_of(rows, self.device), job, self._cache)
+        self.panel = _panel_of(rows, self.device)
+        self._datasets = _Datasets(self.panel, job, self._cache)
         self._training_sets: OrderedDict[FoldId, TrainingSet] = OrderedDict()
         self._splits: dict[FoldTimes, _Splits] = {}
         self._making: dict[FoldId, threading.Lock] = {}
@@ -266,6 +273,12 @@ def predict(
         assert unpacked is not None
         data = _run(rows, job).data(fold)
         return fold_data.predict(registry.estimator(name), data, fold, group, part, unpacked), warnings
+
+
+def call(rows: Rows, job: Job, function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, list[str]]:
+    """function(panel, settings, *arguments); returns its result and warnings."""
+    with one_blas_thread(), logged_warnings() as warnings:
+        return function(_run(rows, job).panel, job.settings, *arguments), warnings
 
 
 def forget(key: str) -> dict[str, Any]:

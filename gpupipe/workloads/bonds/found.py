@@ -31,18 +31,19 @@ class Found:
 
 
 def save(store: Store, value: Found) -> dict[str, Any]:
-    """The record of a result."""
+    """The record of a result. Its contents are under "arrays" and "models", where `cache.objects_of` finds them."""
     return {
         "arrays": {name: save_array(store, array) for name, array in value.arrays.items()},
-        "files": {suffix: store.put(content) for suffix, content in value.files.items()},
+        "models": [{"files": {suffix: store.put(content) for suffix, content in value.files.items()}}],
         "facts": dict(value.facts),
     }
 
 
 def load(store: Store, record: Mapping[str, Any]) -> Found:
     """The result again."""
+    (model,) = record["models"]
     return Found(
         {name: load_array(store, digest) for name, digest in record["arrays"].items()},
         record["facts"],
-        {suffix: store.get(digest) for suffix, digest in record["files"].items()},
+        {suffix: store.get(digest) for suffix, digest in model["files"].items()},
     )

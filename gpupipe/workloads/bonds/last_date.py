@@ -10,7 +10,7 @@ import numpy as np
 from gpupipe.data.panel import Panel
 from gpupipe.runtime.device import pick
 from gpupipe.workloads.bonds import recipe, schema
-from gpupipe.workloads.bonds.baselines import FEWEST, GRADES, SVENSSON, svensson
+from gpupipe.workloads.bonds.baselines import FEWEST, GRADES, svensson
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.ratings import RANKS
 from gpupipe.workloads.bonds.steps.tail_risk import PORTFOLIOS
@@ -38,11 +38,11 @@ def curves(values: Mapping[str, Found]) -> dict[str, np.ndarray]:
     than a fit needs has none.
     """
     found = values[recipe.ROWS]
-    par_years, par = found["tenor_years"], found["curve"][-1]
+    rows = values["tail_risk"]["row"]
+    par_years, par = found["tenor_years"], _par(found, rows)
     known = np.isfinite(par)
     pieces = [(PAR, False, par_years[known], par[known])]
     samples = {PAR: (par_years[known], par[known])}
-    rows = values["tail_risk"]["row"]
     years, yields = found["years"][rows], values[recipe.VALUES]["yield"][rows]
     grade = grades_of(found["rating"][rows])
     for name in GRADE_NAMES:
@@ -60,11 +60,17 @@ def curves(values: Mapping[str, Found]) -> dict[str, np.ndarray]:
     }
 
 
+def _par(found: Found, rows: np.ndarray) -> np.ndarray:
+    """float64 (n_tenors,), percent: the par curve of the date of rows."""
+    rates: np.ndarray = found["curve"][found["date"][rows[0]] if len(rows) else -1]
+    return rates
+
+
 def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str, np.ndarray]:
     """A row for each bond with a yield on the last date.
 
     bond, grade, rating, type: texts.  rating_rank: int64, see `ratings.RANKS`.  years: to maturity.  yield: percent.
-    fitted: percent, the yield of the grade's Nelson-Siegel-Svensson curve at the bond's years.
+    fitted: percent, the yield of a Nelson-Siegel-Svensson curve at the bond's years, see `curve_fit.fitted_yields`.
     value: percent of par, the dirty price.  modified: years.
     key_rate_m1, ...: years, as `bonds.key_rate_durations`, at the quoted price; without a curve they are left out.
     var, cvar: of its value, at the first level of the tail risk.
@@ -80,7 +86,7 @@ def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str
         "type": np.asarray(panel.attributes["type"], object)[symbol],
         "years": found["years"][rows],
         "yield": fair["yield"][rows],
-        "fitted": found[f"baseline/{SVENSSON}"][rows] + fair["curve_yield"][rows],
+        "fitted": found["fitted"][rows],
         "value": clean + fair["accrued"][rows],
         "modified": fair["modified"][rows],
         **key_rates(panel, rows, clean, found, convention),
@@ -100,7 +106,7 @@ def key_rates(
     """
     from gpupipe.workloads.bonds.valuation import Curve, key_rate_durations, value
 
-    rates = found["curve"][-1]
+    rates = _par(found, rows)
     if not len(rows) or not np.isfinite(rates).any():
         return {}
     curve = Curve(found["tenor_years"], rates)

@@ -17,7 +17,7 @@ from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.next_period import next_row
 from gpupipe.workloads.bonds import baselines as references
-from gpupipe.workloads.bonds import columns, fair_values, schema
+from gpupipe.workloads.bonds import columns, curve_fit, fair_values, schema
 from gpupipe.workloads.bonds.dates import earlier, positions
 from gpupipe.workloads.bonds.fair_values import FairValues
 from gpupipe.workloads.bonds.families import libraries
@@ -25,7 +25,7 @@ from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found, load, save
 from gpupipe.workloads.bonds.models import ModelRows
 from gpupipe.workloads.bonds.ratings import TREASURY
-from gpupipe.workloads.bonds.split import PARTS, BondSplit, issuer_share, split_rows
+from gpupipe.workloads.bonds.split import PARTS, BondSplit, TooFewRowsError, issuer_share, split_rows
 from gpupipe.workloads.bonds.steps import (
     automatic,
     basic,
@@ -47,6 +47,11 @@ NAMES = {
     9: "evaluation", 10: "drift", 11: "tuning",
 }  # fmt: skip
 MODELS = ("basic", "enhanced", "stacked", "automatic", "bayesian")
+OF_MODELS = (*MODELS, "evaluation", "drift", "tuning")  # steps that a run with too few rows leaves out
+NO_MODELS = "no_models"  # the fact of the rows that says why; "" where models are fitted
+SIDE_BY_SIDE = 7  # steps that can run at the same time: 1 to 7
+# Bytes of the process with its libraries; of a row in the panel and in values; of a row in a step that runs.
+OF_PROCESS, OF_ROW, OF_ROW_IN_STEP = 430 << 20, 1_000, 900
 LIBRARIES = (
     "scipy.stats", "sklearn.metrics", "sklearn.neural_network", "sklearn.ensemble", "sklearn.cluster",
     "sklearn.decomposition", "sklearn.linear_model", "xgboost", "optuna",
@@ -62,6 +67,11 @@ BASELINES = (references.LAST, references.RATING, references.SVENSSON)
 def kernels_of(settings: Config) -> tuple[str, ...]:
     """The kernels that a run calls."""
     return ("trees.leaves_of_trees",)
+
+
+def peak_bytes(panel: Panel, settings: Config, jobs: int) -> int:
+    """Bytes that a run holds at most, about: measured on 7,000 to 142,000 quotes, with one step and two at a time."""
+    return OF_PROCESS + panel.n_rows * (OF_ROW + OF_ROW_IN_STEP * min(jobs, SIDE_BY_SIDE))
 
 
 def require(settings: Config) -> None:
@@ -84,7 +94,8 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
     def step(
         name: str, make: Any, needs: tuple[str, ...], sections: tuple[str, ...], reads_panel: bool = False
     ) -> Step:
-        return Step(name, _on_one_thread(make), save, load, needs, sections, reads_panel)
+        made = _unless_too_few(make) if name in OF_MODELS else make
+        return Step(name, _on_one_thread(made), save, load, needs, sections, reads_panel)
 
     search = (*FAMILIES, "search.trials", "search.folds")
     return [
@@ -115,6 +126,16 @@ def _on_one_thread(make: Any) -> Any:
     return made
 
 
+def _unless_too_few(make: Any) -> Any:
+    """A step of models, which finds nothing where the rows are too few for models."""
+
+    def made(context: JobContext, values: Mapping[str, Found]) -> Found:
+        found: Found = Found() if values[ROWS].facts[NO_MODELS] else make(context, values)
+        return found
+
+    return made
+
+
 def _values(context: JobContext, values: Mapping[str, Found]) -> Found:
     """Every quote valued once."""
     return Found(fair_values.fair_values(context.panel, context.settings.bonds.convention).arrays())
@@ -129,13 +150,14 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
     """Columns, target, split and baselines of all rows."""
     panel, settings = context.panel, context.settings
     to_host, fair = panel.device.to_host, values_of(values[VALUES])
+    _require_spreads(fair)
     made = columns.rows_of(panel, fair)
     time_ns, offsets = to_host(panel.time_ns), to_host(panel.offsets)
     after = next_row(fair.spread, time_ns, offsets, int(settings.bonds.most_gap_days * NS_PER_DAY))
     after[~np.isfinite(fair.spread)] = -1
     change = np.where(after >= 0, fair.spread[after] - fair.spread, np.nan).astype(np.float32)
     share = _share(panel, settings.seed)
-    split = split_rows(made.date, len(made.dates), after, share, settings.bonds)
+    split, sizes, no_models = _split(made, after, share, settings)
     arrays = {
         "X": made.X, "spread": fair.spread, "change": change, "date": made.date, "dates": made.dates,
         "next_row": after, "share": share, "issuer": made.issuer, "rating": made.rating, "years": fair.years,
@@ -145,7 +167,31 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
     }  # fmt: skip
     expected = references.baselines(fair.spread, fair.curve_yield, fair.years, made.rating, made.date)
     arrays |= {f"baseline/{name}": column for name, column in expected.items()}
-    return Found(arrays, {"names": list(made.names), "first": list(split.first), "sizes": split.sizes})
+    arrays["fitted"] = curve_fit.fitted_yields(fair, made, expected[references.SVENSSON] + fair.curve_yield)
+    facts = {"names": list(made.names), "first": list(split.first), "sizes": sizes, NO_MODELS: no_models}
+    return Found(arrays, facts)
+
+
+def _split(
+    rows: columns.BondRows, after: np.ndarray, share: np.ndarray, settings: Config
+) -> tuple[BondSplit, dict[str, int], str]:
+    """The split, its sizes, and "", or why there is none."""
+    try:
+        split = split_rows(rows.date, len(rows.dates), after, share, settings.bonds)
+    except TooFewRowsError as error:
+        return BondSplit.nothing(len(rows.dates)), error.sizes, str(error)
+    return split, split.sizes, ""
+
+
+def _require_spreads(fair: FairValues) -> None:
+    """UserError where no quote has a spread."""
+    if not np.isfinite(fair.spread).any():
+        lacking = (int(np.isnan(column).sum()) for column in (fair.yield_, fair.curve_yield))
+        of_yield, of_curve = (f"{n:,}" for n in lacking)
+        raise UserError(
+            f"none of the {len(fair.spread):,} quotes has a spread: {of_yield} have no yield, and {of_curve} no par "
+            "curve of their date; give prices that have a yield, and a curve of the quotes' dates"
+        )
 
 
 def _share(panel: Panel, seed: int) -> np.ndarray:
@@ -233,7 +279,8 @@ def _bayesian(context: JobContext, values: Mapping[str, Found]) -> Found:
 def _tail_risk(context: JobContext, values: Mapping[str, Found]) -> Found:
     panel, settings, found = fair_values.on_host(context.panel), context.settings, values[ROWS]
     fair, date, device = values_of(values[VALUES]), found["date"], context.panel.device
-    last = np.flatnonzero((date == len(found["dates"]) - 1) & np.isfinite(fair.yield_))
+    priced = np.flatnonzero(np.isfinite(fair.yield_))
+    last = priced[date[priced] == date[priced].max()]
     symbol = panel.symbol_of_row[last]
     move = np.diff(found["curve"], axis=0)
     scenarios = np.flatnonzero(np.isfinite(move).all(axis=1))[-settings.bonds.tail_dates :] + 1

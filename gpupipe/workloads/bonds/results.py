@@ -11,46 +11,52 @@ from gpupipe.backtest.tables import parquet
 from gpupipe.pipeline.steps import Outcome
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.store.content_store import dump_json, pack_arrays
-from gpupipe.workloads.bonds import last_date, recipe, signals
-from gpupipe.workloads.bonds.calibration import Calibration
+from gpupipe.workloads.bonds import expectations, last_date, recipe, signals
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.steps import regimes
 
 FOLDER = "bonds"
-SIGNALS, PREDICTIONS, DATES, CURVES, RISK, LOSSES, LOADINGS = (
-    f"{FOLDER}/{name}.parquet" for name in ("signals", "predictions", "dates", "curves", "risk", "losses", "loadings")
+SIGNALS, PREDICTIONS, QUOTES, DATES, CURVES, RISK, LOSSES, LOADINGS = (
+    f"{FOLDER}/{name}.parquet"
+    for name in ("signals", "predictions", "quotes", "dates", "curves", "risk", "losses", "loadings")
 )
 INTERVALS, STATES = f"{FOLDER}/intervals.json", f"{FOLDER}/states.npz"
 MODEL_STEPS = (*recipe.MODELS, "tuning")
+# What the summary says of models where there are none.
+WITHOUT_MODELS: dict[str, Any] = {"measured": [], "split": {}, "searches": {}, "fits": {}, "drift": {}}
 
 
 def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
-    """The outcome of a run."""
-    found, panel, settings = values[recipe.ROWS], context.panel, context.settings
-    chosen = values["evaluation"].facts["chosen"]
-    change = values[chosen]["change"]
+    """The outcome of a run: of its models, or of the curve fit alone where the rows are too few for models."""
+    panel, settings = context.panel, context.settings
+    has_models = not values[recipe.ROWS].facts[recipe.NO_MODELS]
     fair = recipe.values_of(values[recipe.VALUES])
-    validation = found["validation"]
-    rows = recipe.model_rows(found, settings, panel.device.kind)
-    calibration = Calibration.of(
-        change[validation] / rows.scale[validation], rows.target(validation), rows.date[validation], settings.seed
+    expected = (
+        expectations.of_models(values, settings, panel.device.kind)
+        if has_models
+        else expectations.of_curve(values, fair)
     )
-    last = signals.latest(panel.device.to_host(panel.time_ns), np.isfinite(fair.spread) & np.isfinite(change))
-    table = signals.table(panel, last, fair, change, calibration, settings.bonds.convention)
+    known = np.isfinite(fair.spread) & np.isfinite(expected.change)
+    last = signals.latest(panel.device.to_host(panel.time_ns), known)
+    table = signals.table(panel, last, fair, expected.change, expected.intervals, settings.bonds.convention)
     files = {
         SIGNALS: parquet(arrow(table)),
-        PREDICTIONS: parquet(arrow(_predictions(panel, values, settings.bonds.sample))),
         DATES: parquet(arrow(_dates(values))),
         STATES: pack_arrays(recipe.states_of(values)),
         CURVES: parquet(arrow(last_date.curves(values))),
         RISK: parquet(arrow(last_date.risk(panel, values, settings.bonds.convention))),
         LOSSES: parquet(arrow(last_date.losses(values["tail_risk"]))),
         LOADINGS: parquet(arrow(_loadings(values["factors"]))),
-        INTERVALS: dump_json(calibration.record()),
+        INTERVALS: dump_json(expected.intervals.record()),
     }
-    for name in MODEL_STEPS:
-        files |= _model_files(name, values[name])
-    return Outcome(None, files, extra={"bonds": _summary(context, values, chosen, table)})
+    if has_models:
+        files[PREDICTIONS] = parquet(arrow(_predictions(panel, values, settings.bonds.sample)))
+        for name in MODEL_STEPS:
+            files |= _model_files(name, values[name])
+    else:
+        files[QUOTES] = parquet(arrow(_quotes(panel, values)))
+    about = _of_models(context, values) if has_models else WITHOUT_MODELS
+    return Outcome(None, files, extra={"bonds": {**_summary(context, values, expected, table), **about}})
 
 
 def _model_files(name: str, model: Found) -> dict[str, bytes]:
@@ -60,34 +66,53 @@ def _model_files(name: str, model: Found) -> dict[str, bytes]:
     return {f"{place}.json": dump_json(about), **{place + suffix: content for suffix, content in model.files.items()}}
 
 
-def _summary(context: JobContext, values: Mapping[str, Found], chosen: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """What the summary says of the run."""
+def _summary(
+    context: JobContext, values: Mapping[str, Found], expected: expectations.Expected, table: Mapping[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """What the summary says of every run."""
     found = values[recipe.ROWS]
-    measured = [*values["evaluation"].facts["rows"], *values["tuning"].facts["rows"]]
-    searches = {name: values[name].facts["search"] for name in MODEL_STEPS if "search" in values[name].facts}
     counts = {name: int((table["signal"] == name).sum()) for name in (signals.CHEAP, signals.RICH, signals.FAIR)}
     return {
-        "chosen": chosen, "measured": measured, "sizes": found.facts["sizes"], "dates": len(found["dates"]),
-        "split": _split(found), "steps": _steps(context),
-        "signals": counts, "searches": searches, "fits": {name: _fit(values[name]) for name in MODEL_STEPS},
+        "chosen": expected.model, recipe.NO_MODELS: found.facts[recipe.NO_MODELS], "sizes": found.facts["sizes"],
+        "dates": len(found["dates"]), "last_date": _days(found)[-1], "steps": _steps(context, values),
+        "signals": counts, "curve_fit": expectations.residual_of_curve(values),
         "regimes": values["regimes"].facts, "factors": values["factors"].facts,
-        "tail_risk": _tail_risk(values["tail_risk"].facts), "drift": values["drift"].facts,
-        "sample": context.settings.bonds.sample,
+        "tail_risk": _tail_risk(values["tail_risk"].facts), "sample": context.settings.bonds.sample,
+    }  # fmt: skip
+
+
+def _of_models(context: JobContext, values: Mapping[str, Found]) -> dict[str, Any]:
+    """What the summary says of models."""
+    measured = [*values["evaluation"].facts["rows"], *values["tuning"].facts["rows"]]
+    searches = {name: values[name].facts["search"] for name in MODEL_STEPS if "search" in values[name].facts}
+    return {
+        "measured": measured, "split": _split(values[recipe.ROWS]), "searches": searches,
+        "fits": {name: _fit(values[name]) for name in MODEL_STEPS}, "drift": values["drift"].facts,
     }  # fmt: skip
 
 
 def _split(found: Found) -> dict[str, str]:
     """The first date of each part, and the last date of all."""
-    dates = np.datetime_as_string(found["dates"].astype("datetime64[ns]"), unit="D")
+    days = _days(found)
     names = ("train_from", "validation_from", "test_from")
-    first = {name: str(dates[k]) for name, k in zip(names, (0, *found.facts["first"]), strict=True)}
-    return {**first, "test_to": str(dates[-1])}
+    first = {name: days[k] for name, k in zip(names, (0, *found.facts["first"]), strict=True)}
+    return {**first, "test_to": days[-1]}
 
 
-def _steps(context: JobContext) -> list[dict[str, Any]]:
-    """Every step with its number of the eleven, None for what they all need, and the steps that it needs."""
+def _days(found: Found) -> list[str]:
+    """The dates of the run as texts."""
+    days: list[str] = np.datetime_as_string(found["dates"].astype("datetime64[ns]"), unit="D").tolist()
+    return days
+
+
+def _steps(context: JobContext, values: Mapping[str, Found]) -> list[dict[str, Any]]:
+    """Every step with its number of the eleven, None for what they all need, and the steps that it needs.
+
+    Steps of models are left out where there are no models.
+    """
     numbers = {name: number for number, name in recipe.NAMES.items()}
-    made = recipe.steps(context.panel, context.settings)
+    left_out = recipe.OF_MODELS if values[recipe.ROWS].facts[recipe.NO_MODELS] else ()
+    made = [step for step in recipe.steps(context.panel, context.settings) if step.name not in left_out]
     return [{"name": step.name, "number": numbers.get(step.name), "needs": list(step.needs)} for step in made]
 
 
@@ -123,6 +148,17 @@ def _predictions(panel: Any, values: Mapping[str, Found], sample: float) -> dict
     }
     columns |= {name: found["spread"][rows] + values[name]["change"][rows] for name in MODEL_STEPS}
     return columns | {name: found[f"baseline/{name}"][rows] for name in recipe.BASELINES[1:]}
+
+
+def _quotes(panel: Any, values: Mapping[str, Found]) -> dict[str, Any]:
+    """Every quote with its yield, that of the curve fit, and the spreads of both, percent."""
+    found, fair = values[recipe.ROWS], values[recipe.VALUES]
+    return {
+        "bond": np.asarray(panel.symbols, object)[panel.device.to_host(panel.symbol_of_row)],
+        "date": found["dates"][found["date"]].astype("datetime64[ns]"),
+        "clean": panel.device.to_host(panel.clean), "years": found["years"], "yield": fair["yield"],
+        "fitted": found["fitted"], "spread": fair["spread"], "fair_spread": found["fitted"] - fair["curve_yield"],
+    }  # fmt: skip
 
 
 def _dates(values: Mapping[str, Found]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from gpupipe.data.panel import Panel
 from gpupipe.workloads.bonds import fair_values, schema
-from gpupipe.workloads.bonds.calibration import Calibration
 from gpupipe.workloads.bonds.dates import positions
+from gpupipe.workloads.bonds.intervals import Intervals
 from gpupipe.workloads.bonds.models import scale_of
 from gpupipe.workloads.bonds.ratings import NOT_RATED, RANKS
 
@@ -22,27 +22,21 @@ COLUMNS = (
 
 
 def table(
-    panel: Panel, rows: np.ndarray, fair: fair_values.FairValues, change: np.ndarray, calibration: Calibration,
+    panel: Panel, rows: np.ndarray, fair: fair_values.FairValues, change: np.ndarray, intervals: Intervals,
     convention: str,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Columns of the rich and cheap table, one entry for each row, by descending predicted move in units of the spread.
+    """Columns of the rich and cheap table, one entry for each row, by descending expected move in units of the spread.
 
-    change: float32 (n_rows,), predicted for all rows of the panel, percent.
-    predicted_spread: the spread with that change. fair_spread, fair_low, fair_high: the spread moved as bonds that were
-    predicted alike moved on validation against the others, on average, and the 90 % interval of this average.
-    A bond is cheap where even the high end lies below the spread that it is quoted at, and rich where the low end lies
-    above.
+    change: float32 (n_rows,), expected for all rows of the panel, percent; predicted_spread is the spread with it.
+    intervals: from which fair_spread, fair_low and fair_high follow.  A bond is cheap where even the high end lies
+    below the spread that it is quoted at, and rich where the low end lies above.
     rating: known on the row's day.  fair_clean: the price at the yield that the fair spread gives today.
     difference: clean less fair_clean.
     """
     device, panel = panel.device, fair_values.on_host(panel)
     symbol, rating = panel.symbol_of_row[rows], panel.columns["rating_rank"][rows].astype(np.int64)
-    spread, scale = fair.spread[rows], scale_of(fair.spread[rows])
-    moved = change[rows] / scale
-    group = calibration.group(moved)
-    expected, low, high = (
-        spread + scale * move[group] for move in (calibration.mean, calibration.low, calibration.high)
-    )
+    spread = fair.spread[rows]
+    expected, low, high = intervals.ends(change[rows], spread, rating)
     terms = {**schema.bond_table(panel, rows), "yield": fair.curve_yield[rows] + expected}
     clean = panel.columns["clean"][rows]
     (fair_clean,) = fair_values.valued(terms, "yield", convention, device, "clean")
@@ -56,7 +50,7 @@ def table(
         "fair_spread": expected, "fair_low": low, "fair_high": high, "fair_clean": fair_clean,
         "difference": clean - fair_clean, "modified": fair.modified[rows], "signal": signal.astype(object),
     }  # fmt: skip
-    order = np.lexsort((found["bond"].astype(str), -np.abs(moved)))
+    order = np.lexsort((found["bond"].astype(str), -np.abs(change[rows] / scale_of(spread))))
     return {name: found[name][order] for name in COLUMNS}
 
 

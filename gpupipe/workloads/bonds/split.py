@@ -14,6 +14,18 @@ from gpupipe.workloads.bonds.settings import BondSettings
 PARTS = ("train", "validation", "test")
 
 
+class TooFewRowsError(UserError):
+    """Models cannot be fitted and judged on the rows; the message says what is missing. sizes: rows of each part.
+
+    >>> TooFewRowsError("no row of test", {"test": 0}).sizes
+    {'test': 0}
+    """
+
+    def __init__(self, message: str, sizes: dict[str, int]) -> None:
+        super().__init__(message)
+        self.sizes = sizes
+
+
 @dataclass(frozen=True)
 class BondSplit:
     """Row numbers, rising, of each part, and where in time the parts begin.
@@ -35,6 +47,12 @@ class BondSplit:
     def sizes(self) -> dict[str, int]:
         """Rows of each part."""
         return {name: len(getattr(self, name)) for name in PARTS}
+
+    @classmethod
+    def nothing(cls, n_dates: int) -> BondSplit:
+        """A split without rows, of a run without models, which needs no date to be sealed."""
+        none = np.zeros(0, np.int64)
+        return cls(none, none, none, (n_dates, n_dates))
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ def split_rows(
 
     date: int64 (n_rows,), positions of dates.  next_row: int64 (n_rows,), the row of the target, -1 without one.
     share: float64 (n_rows,), of each row's issuer, see `issuer_share`.
-    Raises UserError where a part has no row, training fewer than settings.least_rows, or all of one issuer.
+    Raises TooFewRowsError where a part has no row, training fewer than settings.least_rows, or all of one issuer.
     """
     first = round(settings.train * n_dates), round((settings.train + settings.validation) * n_dates)
     target_date = np.where(next_row >= 0, date[next_row], -1)
@@ -82,16 +100,21 @@ def split_rows(
         low = high
     found = BondSplit(**rows, first=first)
     if len(found.train) < settings.least_rows or not len(found.validation) or not len(found.test):
-        sizes = ", ".join(f"{n} rows of {part}" for part, n in found.sizes.items())
-        raise UserError(
-            f"the quotes give {sizes}, whose next quote is known: bonds.least_rows = {settings.least_rows} of training "
-            "and some of the others are needed, as no issuer and no date may be on two sides; give more quotes, or "
-            "change the shares bonds.train, bonds.validation, bonds.issuers_train, bonds.issuers_validation"
+        sizes = ", ".join(
+            f"{n} rows of {part}" for part, n in zip(("training", *PARTS[1:]), found.sizes.values(), strict=True)
+        )
+        raise TooFewRowsError(
+            f"the quotes give {sizes} with a next quote within {settings.most_gap_days:g} days, and "
+            f"bonds.least_rows = {settings.least_rows} of training and some of the others are needed, no issuer and no "
+            "date on two sides; more quotes of each bond would help, or other shares bonds.train, bonds.validation, "
+            "bonds.issuers_train, bonds.issuers_validation, or a longer bonds.most_gap_days",
+            found.sizes,
         )
     if len(np.unique(share[found.train])) < 2:
-        raise UserError(
+        raise TooFewRowsError(
             "all quotes of training are of one issuer, but models are compared on issuers that they were not fitted "
-            "on; give bonds of more issuers, or another --seed"
+            "on; bonds of more issuers would help, or another --seed",
+            found.sizes,
         )
     return found
 

@@ -12,4 +12,7 @@ BONDS = StepsWorkload(
     conclude=results.conclude,
     kernels=recipe.kernels_of,
     check=recipe.require,
+    peak_bytes=recipe.peak_bytes,
+    less_memory="give fewer bonds or dates",
+    on_workers=True,
 )

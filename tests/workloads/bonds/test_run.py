@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from gpupipe.artifacts.manifest import entry_of
 from gpupipe.config import values_of
 from gpupipe.pipeline import upkeep
 from gpupipe.runtime import run_log
@@ -295,6 +296,9 @@ def test_a_scan_of_the_same_quotes_is_the_runs_own_whichever_model_was_chosen(fi
     summary = json.loads((out / "summary.json").read_text())
     summary["bonds"]["chosen"] = name
     (out / "summary.json").write_text(json.dumps(summary))
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"]["summary.json"] = entry_of((out / "summary.json").read_bytes())
+    (out / "manifest.json").write_text(json.dumps(manifest))
     panel = market().panel
     found = scan.of_panel(out, panel)
     if name == finished[1]["bonds"]["chosen"]:
@@ -351,6 +355,26 @@ def test_a_sample_judges_fewer_bonds_and_changes_no_model(finished, tmp_path):
     old, new = lasting(finished[0]), lasting(out)
     models = [name for name in old if "/models/" in name and not name.endswith(".json")]
     assert all(old[name] == new[name] for name in models)
+
+
+def test_after_a_clean_all_kept_results_are_still_there(finished, tmp_path):
+    out = copy_of(finished, tmp_path)
+    upkeep.clean(out)
+    (out / "manifest.json").unlink()
+    run_bonds(out)
+    assert not made_again(out) and lasting(out) == lasting(finished[0])
+
+
+@pytest.mark.parametrize("step", ["basic", "stacked", "automatic"])
+def test_a_kept_model_that_is_cut_in_half_is_made_again(finished, tmp_path, step):
+    out = copy_of(finished, tmp_path)
+    records = [json.loads(path.read_bytes()) for path in (out / ".gpupipe" / "units").glob("*.json")]
+    (record,) = (record for record in records if record["name"] == f"bonds//{step}")
+    path = out / ".gpupipe" / "objects" / next(iter(record["models"][0]["files"].values()))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (out / "manifest.json").unlink()
+    run_bonds(out)
+    assert step in made_again(out) and lasting(out) == lasting(finished[0])
 
 
 def test_out_is_whole(finished):

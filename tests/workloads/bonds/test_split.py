@@ -106,7 +106,7 @@ def test_an_issuer_with_most_rows_is_still_on_one_side_only():
 
 def test_one_issuer_is_an_error_with_what_to_do():
     date, after, share = rows_of_issuers(12, [0.1, 0.1, 0.6, 0.9])
-    with pytest.raises(UserError, match=r"all quotes of training are of one issuer.*give bonds of more issuers"):
+    with pytest.raises(UserError, match=r"all quotes of training are of one issuer.*bonds of more issuers would help"):
         split_rows(date, 12, after, share, SETTINGS)
 
 

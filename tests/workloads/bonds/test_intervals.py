@@ -1,11 +1,12 @@
-"""Groups of validation predictions: their means are those of loops, and their intervals hold the truth."""
+"""Intervals of fair spreads: of groups of validation predictions, and of the residuals of a fit."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from gpupipe.workloads.bonds.calibration import FEWEST_ROWS, GROUPS, Calibration
+from gpupipe.workloads.bonds import intervals
+from gpupipe.workloads.bonds.intervals import FEWEST_ROWS, GROUPS, Calibration, Residuals
 
 
 def rows(seed, n_dates=40, by_date=60, slope=1.0):
@@ -49,12 +50,35 @@ def test_few_rows_few_dates_equal_or_unknown_predictions():
     assert same.mean.tolist() == pytest.approx([happened.mean()]) and not len(same.edges)
     unknown = Calibration.of(np.full(3, np.nan), happened[:3], date[:3], 1)
     assert np.isnan(unknown.mean).all() and unknown.group(np.array([0.1])).tolist() == [0]
-    again = Calibration.read(unknown.record())
+    again = intervals.read(unknown.record())
     assert np.isnan(again.mean).all() and unknown.record()["low"] == [None]
 
 
 def test_a_record_gives_the_same_calibration():
     found = Calibration.of(*rows(4), seed=1)
-    again = Calibration.read(found.record())
+    again = intervals.read(found.record())
     for name in ("edges", "mean", "low", "high"):
         assert np.array_equal(getattr(found, name), getattr(again, name))
+
+
+def test_residuals_hold_their_share_of_quotes():
+    residual = np.random.default_rng(1).standard_normal(4_000)
+    rating = np.repeat([3, 4], [3_960, 40])
+    found = Residuals.of(np.append(residual, np.nan), np.append(rating, 3))
+    assert set(found.by_rating) == {-1, 3}  # 40 quotes of a rating are too few
+    low, high = found.by_rating[3]
+    assert np.mean((residual[:3_960] >= low) & (residual[:3_960] <= high)) == pytest.approx(0.9, abs=0.002)
+    fair, ends_low, ends_high = found.ends(np.array([0.5, -0.5]), np.array([2.0, 3.0]), np.array([3, 4]))
+    assert fair.tolist() == [2.5, 2.5]
+    assert ends_low.tolist() == [2.5 + low, 2.5 + found.by_rating[-1][0]] and ends_high[0] == 2.5 + high
+    assert intervals.read(found.record()) == found
+    nothing = intervals.read(Residuals.of(np.full(3, np.nan), np.zeros(3, int)).record())
+    assert all(np.isnan(end).all() for end in nothing.ends(np.zeros(1), np.ones(1), np.zeros(1, int))[1:])
+
+
+def test_fair_spreads_follow_the_group_of_the_relative_move():
+    found = Calibration(np.array([0.0]), np.array([-0.1, 0.1]), np.array([-0.2, 0.05]), np.array([-0.05, 0.2]))
+    change, spread = np.array([-0.01, 0.3, 0.01]), np.array([4.0, 1.0, 0.1])
+    fair, low, high = found.ends(change, spread, np.zeros(3, int))
+    assert fair == pytest.approx([3.6, 1.1, 0.125]) and low == pytest.approx([3.2, 1.05, 0.1125])
+    assert high == pytest.approx([3.8, 1.2, 0.15])  # spreads below 0.25 move as if they were that wide
