@@ -19,7 +19,7 @@ FEW = [f"--set={setting}" for setting in markets.TINY]
 
 
 def test_unknown_steps_and_shares_are_refused():
-    with pytest.raises(SystemExit, match="no step other; there are eleven, planted, treasury"):
+    with pytest.raises(SystemExit, match="no step other; there are kernel, eleven, planted, treasury"):
         bench.main(["--steps", "other"])
     with pytest.raises(SystemExit, match="no share luck; there are parallel groups"):
         bench.main(["--steps", "treasury", "--shares", "luck"])
