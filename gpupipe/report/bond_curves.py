@@ -38,7 +38,7 @@ def curve_fit(out: pathlib.Path, whole: Row) -> Section | None:
     text = [
         f"{bond_words.of_kind(whole['data'])}Nelson-Siegel-Svensson curves of {whole['bonds']['last_date']}, "
         "fitted by least squares to the par curve and to the yields of each grade. What a curve leaves of a bond's "
-        "yield is its liquidity, its issuer and its rating within the grade; the models learn from that.",
+        "yield is its liquidity, its issuer and its rating within the grade.",
     ]
     return Section("Curve fit", text, [*_all_quotes(out),
         Figure("Yields of bonds (points) and par curve (squares) by years to maturity, with the curve that fits each",

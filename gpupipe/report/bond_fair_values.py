@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 SIGNALS, PREDICTIONS = "bonds/signals.parquet", "bonds/predictions.parquet"  # in OUT, written by the workload
 MOST_POINTS = 800  # of a panel of a scatter chart
 MOST_BONDS = 15  # cheap ones and rich ones of the chart of intervals
-MOST_ROWS = 100  # of the table of rich and cheap bonds, of each kind
+MOST_LISTED, MOST_ROWS = 25, 100  # of the table of cheap and of rich bonds each, and of the folded one of the others
 COLUMNS = [
     ("bond", False), ("", False), ("issuer", False), ("rating", False), ("clean price", True), ("fair price", True),
     ("spread, %", True), ("fair spread, %", True), ("yield, %", True), ("duration", True),
@@ -73,7 +73,7 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
         bond_words.skill_of_signals(whole["bonds"]),
     ]
     top = [row for side in (CHEAP, RICH) for row in found[side][:MOST_BONDS]]
-    listed = [row for side in (CHEAP, RICH) for row in found[side][:MOST_ROWS]]
+    listed = [row for side in (CHEAP, RICH) for row in found[side][:MOST_LISTED]]
     parts: list[Any] = []
     if top:
         caption = "Quoted spread beside the fair spread (tick) and its interval (grey), largest predicted move first"
