@@ -2,6 +2,9 @@
 
 A curve is held as the logarithms of its discounts at nodes, with straight lines in time between them, from 0 at time 0;
 after the last node the zero rate stays. Time is in years of 365.25 days from settlement.
+
+A GPU may contract a * b + c, and its exp and log differ by a unit in the last place: prices agree within 1e-11, and
+key-rate durations, which are differences of prices over 0.0002, within 1e-9.
 """
 
 from __future__ import annotations

@@ -92,13 +92,13 @@ def flow_sums(exponents, amounts, exits, first_exit, first_value, a, discounts):
 
 
 @kernel(
-    types=("i8", "i8[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:,:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]",
-           "f8[:]", "f8[:]", "f8[:]", "i8[:]"),
+    types=("i8", "i8[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:,:]", "f8[:]", "f8[:]", "f8[:]",
+           "f8[:]", "f8[:]", "f8[:]", "f8[:]", "i8[:]"),
     double_precision=True,
 )  # fmt: skip
 def measure_flows(
-    i, at_once, bonds, offsets, first_exit, first_value, exponent, amount, exit, terms, rate, discount, clean, dirty, macaulay,
-    modified, convexity, last,
+    i, at_once, bonds, offsets, first_exit, first_value, exponent, amount, exit, terms, rate, discount, clean, dirty,
+    macaulay, modified, convexity, last,
 ):  # fmt: skip
     """Price, durations and convexity of the bonds of block i from their yields, over their flows.
 
@@ -131,7 +131,8 @@ def measure_flows(
 
 
 @kernel(
-    types=("i8", "i8[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:,:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]"),
+    types=("i8", "i8[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:,:]", "f8[:]", "f8[:]", "f8[:]",
+           "f8[:]"),
     double_precision=True,
 )  # fmt: skip
 def price_flows(
@@ -175,7 +176,8 @@ def searched(exponents, amounts, exits, first_exit, first_value, price, start, d
 
 
 @kernel(
-    types=("i8", "i8[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8", "f8[:]", "f8[:]", "i1[:]"),
+    types=("i8", "i8[:]", "i8[:]", "i8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8[:]", "f8", "f8[:]", "f8[:]",
+           "i1[:]"),
     double_precision=True,
 )  # fmt: skip
 def rate_of_flows(
@@ -205,8 +207,8 @@ def rate_of_flows(
             status[b] = RANGE
             continue
         a, done = searched(
-            exponent[begin:end], amount[begin:end], exit[begin:end], first_exit[k] - begin, first_value[k], price, start,
-            discount[scratch : scratch + end - begin],
+            exponent[begin:end], amount[begin:end], exit[begin:end], first_exit[k] - begin, first_value[k], price,
+            start, discount[scratch : scratch + end - begin],
         )  # fmt: skip
         if done:
             rate[b] = a

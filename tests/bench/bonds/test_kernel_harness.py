@@ -36,7 +36,7 @@ def test_made_bonds_can_be_valued():
 
 def test_lines_without_peers(tmp_path):
     out = tmp_path / "lines.jsonl"
-    few = ["--bonds", "3000", "--looped", "20", "--times", "1", "--peers", "financepy"]
+    few = ["--steps", "kernel", "--bonds", "3000", "--looped", "20", "--times", "1", "--peers", "financepy"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(kernel.LOOPS, "financepy", missing)
         assert bench.main([*few, "--out", str(out)]) == 0
@@ -57,7 +57,7 @@ def test_quantlib_and_financepy_agree(tmp_path):
     pytest.importorskip("QuantLib", reason="QuantLib is not installed (the extra bench)")
     pytest.importorskip("financepy", reason="financepy is not installed (the extra bench)")
     out = tmp_path / "lines.jsonl"
-    few = ["--bonds", "3000", "--looped", "100", "--times", "1", "--peers", "quantlib,financepy"]
+    few = ["--steps", "kernel", "--bonds", "3000", "--looped", "100", "--times", "1", "--peers", "quantlib,financepy"]
     assert bench.main([*few, "--out", str(out)]) == 0
     first = json.loads(out.read_text().splitlines()[0])
     assert first["quantlib_price"] < 1e-10 and first["financepy_price"] < 1e-6

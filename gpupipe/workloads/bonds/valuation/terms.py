@@ -32,7 +32,8 @@ class Flows:
     at_once: bonds of an item of these kernels.
 
     >>> of_one = np.array([[0.5], [2.0], [100.0]])
-    >>> flows = Flows(np.array([3]), np.array([0, 1]), np.array([0]), of_one[2], *of_one, np.array([18_000]), np.empty(1), 64)
+    >>> ends = np.array([0]), of_one[2]
+    >>> flows = Flows(np.array([3]), np.array([0, 1]), *ends, *of_one, np.array([18_000]), np.empty(1), 64)
     >>> flows.n, flows.blocks
     (1, (1, np.int64(64)))
     """
