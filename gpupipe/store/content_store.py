@@ -24,6 +24,7 @@ from gpupipe.runtime.errors import UserError
 
 FORMAT = 1
 KEY_LENGTH = 40  # hexadecimal digits of a cache key
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of files that are just written: their process is in them
 SEAL = "sha256"  # the field of a record that holds the checksum of its other fields
 LOOK_S = 0.2  # between two attempts of a waiting run to get the lock
 
@@ -170,9 +171,10 @@ class Store:
         return self._work.is_dir()
 
     def temporary(self) -> list[pathlib.Path]:
-        """Incomplete files of a killed run."""
-        patterns = (".*.tmp", "trained_*/**/.*.tmp", "backtest/.*.tmp", f"{self._work.name}/**/.*.tmp")
-        return sorted(path for pattern in patterns for path in self.out.glob(pattern))
+        """Incomplete files of a killed run: in OUT, and in folders as deep as runs publish into."""
+        patterns = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp", "*/*/*/.*.tmp", f"{self._work.name}/**/.*.tmp")
+        found = {path for pattern in patterns for path in self.out.glob(pattern)}
+        return sorted(path for path in found if TEMPORARY.fullmatch(path.name))
 
     def cached(self) -> list[pathlib.Path]:
         """Files of `cache`."""

@@ -235,7 +235,13 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path):
 
 
 def test_the_lock_sweeps_up_after_a_killed_run_and_nothing_else(tmp_path):
-    ours = [".manifest.json.12.34.tmp", "trained_5pct/energy/1d/.linear.npz.12.tmp", ".gpupipe/units/.k.json.1.2.tmp"]
+    ours = [
+        ".manifest.json.12.34.tmp",
+        "trained_5pct/energy/1d/.linear.npz.12.tmp",
+        ".gpupipe/units/.k.json.1.2.tmp",
+        "bonds/.signals.parquet.12.34.tmp",
+        "bonds/models/.basic.forest.npz.17211.tmp",
+    ]
     theirs = ["trained_5pct/energy/1d/linear.npz", "notes.tmp", "elsewhere/.draft.tmp"]
     for name in ours + theirs:
         write_atomic(tmp_path / name, b"x")

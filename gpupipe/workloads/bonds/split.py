@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpupipe.data.report import counted
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.settings import BondSettings
 
@@ -101,7 +102,8 @@ def split_rows(
     found = BondSplit(**rows, first=first)
     if len(found.train) < settings.least_rows or not len(found.validation) or not len(found.test):
         sizes = ", ".join(
-            f"{n} rows of {part}" for part, n in zip(("training", *PARTS[1:]), found.sizes.values(), strict=True)
+            f"{counted(n, 'row')} of {part}"
+            for part, n in zip(("training", *PARTS[1:]), found.sizes.values(), strict=True)
         )
         raise TooFewRowsError(
             f"the quotes give {sizes} with a next quote within {settings.most_gap_days:g} days, and "

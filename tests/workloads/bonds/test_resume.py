@@ -124,6 +124,15 @@ def test_a_kept_result_that_is_cut_in_half_is_made_again(tmp_path, finished, kil
     assert kill.outcome(out) == finished and not kill.broken_store(out)
 
 
+def test_a_file_that_a_kill_left_half_published_is_removed(tmp_path, finished, killed):
+    out = shutil.copytree(killed, tmp_path / "OUT")
+    (out / "bonds" / "models").mkdir(parents=True)
+    for name in (".signals.parquet.12.34.tmp", "models/.basic.forest.npz.17211.tmp"):
+        (out / "bonds" / name).write_bytes(b"half")
+    assert main.main(arguments(out)) == 0
+    assert kill.outcome(out) == finished and not kill.unaccounted(out)
+
+
 def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(tmp_path, finished):
     out = tmp_path / "OUT"
     code, errors = stopped_at(MOMENTS["a search"], out, signal.SIGINT)
