@@ -14,6 +14,7 @@ from gpupipe.report.page import Figure, Section, Shown, Table
 
 Row = Mapping[str, Any]
 SIGNALS, PREDICTIONS = "bonds/signals.parquet", "bonds/predictions.parquet"  # in OUT, written by the workload
+LEAST_SCALE = 0.25  # percent, as the models' unit of changes
 MOST_POINTS = 800  # of a panel of a scatter chart
 MOST_BONDS = 15  # cheap ones and rich ones of the chart of intervals
 MOST_LISTED, MOST_ROWS = 25, 100  # of the table of cheap and of rich bonds each, and of the folded one of the others
@@ -101,8 +102,9 @@ def sealed_predictions(out: pathlib.Path, whole: Row) -> Section | None:
     if not rows:
         return None
     now, after, expected = (np.array([row[key] for row in rows]) for key in ("spread", "next_spread", name))
-    moved, happened = expected - now, after - now
-    level, change = "spread at the next date, %", "its change from this date, %"
+    date = np.array([row["date"].timestamp() for row in rows])
+    moved, happened = (against_others(change, now, date) for change in (expected - now, after - now))
+    level, change = "spread at the next date, %", "its move against the others, % of the spread"
     points = []
     for k in spread_out(range(len(rows)), MOST_POINTS):
         about = {"kind": QUOTE, "bond": f"{rows[k]['bond']}, {rows[k]['date']:%Y-%m-%d}"}
@@ -116,20 +118,33 @@ def sealed_predictions(out: pathlib.Path, whole: Row) -> Section | None:
     text = [
         f"{len(rows):,} quotes of bonds whose issuers no model was trained on, from {bonds['split']['test_from']} to "
         f"{bonds['split']['test_to']}. The spread itself hardly moves between two dates, so that any model predicts it "
-        f"well; what counts is the change. The change that happened has a standard deviation of {happened.std():.2f} "
-        f"%, the predicted one of {moved.std():.2f} %; their correlation is {correlation(moved, happened)}.",
+        f"well; what counts is how it moves against the others of its date, in percent of the spread. The moves that "
+        f"happened have a standard deviation of {happened.std():.2f} %, the predicted ones of {moved.std():.2f} %; "
+        f"their correlation is {correlation(moved, happened)}.",
     ]
     caption = (
-        f"Predicted by {name} and happened; dashed: both equal; diamonds: means of tenths of the predicted change"
+        f"Predicted by {name} and happened; dashed: both equal; diamonds: means of tenths of the predicted moves"
         f"{_of_all(min(MOST_POINTS, len(rows)), len(rows), 'quotes')}"
     )
-    columns = [("tenth of the predicted change", True), ("quotes", True), ("mean predicted, %", True),
+    columns = [("tenth of the predicted moves", True), ("quotes", True), ("mean predicted, %", True),
                ("mean happened, %", True)]  # fmt: skip
     table = [[k + 1, n, x, y] for k, (x, y, n) in enumerate(tenths)]
     return Section("Predicted spreads of the sealed test", text, [
         Figure(caption, bond_charts.scatter(points, ("predicted", "happened"))),
-        Table("Tenths of the predicted change", columns, table, digits=4, folded=True),
+        Table("Tenths of the predicted moves", columns, table, digits=4, folded=True),
     ])  # fmt: skip
+
+
+def against_others(change: np.ndarray, spread: np.ndarray, date: np.ndarray) -> np.ndarray:
+    """Changes in percent of the spread, of `LEAST_SCALE` where it is smaller, less the mean of their date.
+
+    >>> against_others(np.array([0.1, 0.3, 9.0]), np.array([1.0, 1.0, 2.0]), np.array([0, 0, 1])).round(6).tolist()
+    [-10.0, 10.0, 0.0]
+    """
+    relative = 100 * change / np.maximum(spread, LEAST_SCALE)
+    on_date = np.unique(date, return_inverse=True)[1].ravel()
+    mean = np.bincount(on_date, weights=relative) / np.bincount(on_date)
+    return np.asarray(relative - mean[on_date])
 
 
 def tenths_of(predicted: np.ndarray, happened: np.ndarray) -> list[tuple[float, float, int]]:

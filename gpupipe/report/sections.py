@@ -12,6 +12,7 @@ from gpupipe.artifacts.manifest import read_manifest
 from gpupipe.artifacts.published_files import group_by_of
 from gpupipe.artifacts.summary import NEXT_BAR, baseline_names, has_calls
 from gpupipe.data import HEADER
+from gpupipe.data.report import counted
 from gpupipe.dataset import window_summary
 from gpupipe.evaluation import calibration
 from gpupipe.evaluation import calibration_slices as by_slice
@@ -101,7 +102,7 @@ def lead(whole: Mapping[str, Any]) -> list[str]:
     n_sectors = len(about_data["sectors"]) if "sectors" in about_data else None
     device = f"{whole['device']['kind']} ({whole['device']['name']})"
     symbols = f"{about_data['symbols']:,} symbol{'' if about_data['symbols'] == 1 else 's'}"
-    sectors = f" in {n_sectors} sectors" if n_sectors else ""
+    sectors = f" in {counted(n_sectors, 'sector')}" if n_sectors else ""
     models = f"{whole['n_models']} of {whole['n_models_wanted']} models from " if whole["n_models_wanted"] else ""
     text = [
         f"{models}{about_data['rows_kept']:,} bars of {symbols}{sectors}, preset {whole['settings']['preset']}, in "

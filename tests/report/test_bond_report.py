@@ -24,7 +24,7 @@ from gpupipe.report import bond_curves, bond_dates, bond_fair_values, bond_model
 from gpupipe.report.bond_page import bond_sections
 from gpupipe.report.page import Figure, Table
 from gpupipe.runtime import run_log, timeline
-from gpupipe.workloads.bonds import last_date, recipe, results, signals
+from gpupipe.workloads.bonds import last_date, models, recipe, results, signals
 from gpupipe.workloads.bonds.ratings import RANKS
 from gpupipe.workloads.bonds.steps import tail_risk
 from tests.report.test_report import opened, specs
@@ -187,7 +187,7 @@ def test_rich_and_cheap_bonds_have_their_intervals(out, whole, tmp_path, side):
     changed = changed.set_column(0, "bond", pa.array([f"A[b]{k}</script>" for k in range(n)]))
     pq.write_table(changed, tmp_path / results.SIGNALS)
     figure, listed, *others = bond_fair_values.rich_and_cheap(tmp_path, whole).parts
-    assert isinstance(figure, Figure) and len(listed.rows) == min(n, bond_fair_values.MOST_ROWS) and not others
+    assert isinstance(figure, Figure) and len(listed.rows) == min(n, bond_fair_values.MOST_LISTED) and not others
     assert {row[1] for row in listed.rows} == {side} and "[" in listed.rows[0][7].text
     bars = rows_of_spec(figure.spec)
     assert len(bars) == bond_fair_values.MOST_BONDS and bars[0]["bond"].startswith("A[b]0")
@@ -246,6 +246,7 @@ def test_names_that_the_report_repeats_are_those_of_the_workload():
     from gpupipe.report import bond_charts
 
     assert (bond_charts.CHEAP, bond_charts.RICH, bond_charts.FAIR) == (signals.CHEAP, signals.RICH, signals.FAIR)
+    assert bond_fair_values.LEAST_SCALE == models.LEAST_SCALE
     assert tuple(bond_charts.GRADES) == (last_date.PAR, *last_date.GRADE_NAMES)
     assert bond_curves.KEY_RATE == last_date.KEY_RATE
     assert set(bond_steps.ABOUT) >= set(recipe.NAMES.values())
