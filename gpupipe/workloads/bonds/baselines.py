@@ -17,17 +17,17 @@ FEWEST = 8  # quotes of a curve: fewer are predicted by their mean
 
 
 def baselines(
-    spread: np.ndarray, curve_yield: np.ndarray, years: np.ndarray, rating: np.ndarray, date: np.ndarray
+    spread: np.ndarray, at_maturity: np.ndarray, years: np.ndarray, rating: np.ndarray, date: np.ndarray
 ) -> Mapping[str, np.ndarray]:
     """For each baseline float64 (n_rows,): the spread it expects at the next date, from the quotes of the row's date.
 
-    spread, curve_yield: percent.  years: to maturity.  rating, date: int64.
+    spread, at_maturity: percent; the second as `schema.rate_at_maturity`.  years: to maturity.  rating, date: int64.
     """
     bucket = positions(date * (int(rating.max(initial=0)) + 1) + rating)[1]
     return {
         LAST: spread,
         RATING: group_mean(spread, bucket),
-        SVENSSON: svensson_by_date(spread + curve_yield, years, rating, date) - curve_yield,
+        SVENSSON: svensson_by_date(spread + at_maturity, years, rating, date) - at_maturity,
     }
 
 

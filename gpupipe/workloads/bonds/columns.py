@@ -203,11 +203,16 @@ class _Groups:
 
 
 def curve_by_date(panel: Panel, date: np.ndarray, n_dates: int) -> Curves:
-    """The par curve that the rows of each date carry, with missing tenors on the line between their neighbours."""
-    tenors = curve_tenors(panel)
+    """The newest par curve that the rows of each date carry, with missing tenors on the line between their neighbours.
+
+    Rows of one date have different curves where their quotes were set on different days, and none where it is too old.
+    """
+    tenors, to_host = curve_tenors(panel), panel.device.to_host
+    carried = np.stack([to_host(panel.columns[COLUMN_PREFIX + tenor]) for tenor in tenors], axis=1)
+    has_curve = np.flatnonzero(np.isfinite(carried).any(axis=1))
+    oldest_first = has_curve[np.argsort(-to_host(panel.columns["curve_age"])[has_curve], kind="stable")]
     rates = np.full((n_dates, len(tenors)), np.nan)
-    for k, tenor in enumerate(tenors):
-        rates[date, k] = panel.device.to_host(panel.columns[COLUMN_PREFIX + tenor])
+    rates[date[oldest_first]] = carried[oldest_first]  # the last one stays
     years = tenor_years(tenors)
     filled = [interpolated(years, rates, np.full(n_dates, at)) for at in years]
     return Curves(years, np.stack(filled, axis=1))

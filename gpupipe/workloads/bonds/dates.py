@@ -26,6 +26,15 @@ def group_mean(values: np.ndarray, group: np.ndarray, leave_out_own: bool = Fals
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
+def less_mean_of_date(values: np.ndarray, date: np.ndarray) -> np.ndarray:
+    """float64 (n_rows,): values less the mean of the known ones of their date.
+
+    >>> less_mean_of_date(np.array([1.0, 3.0, 5.0]), np.array([4, 4, 9])).tolist()
+    [-1.0, 1.0, 0.0]
+    """
+    return np.asarray(values - group_mean(values, positions(date)[1]), np.float64)
+
+
 def earlier(values: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
     """float64 (n_rows,): the value of the same symbol k rows before; NaN where it has fewer.
 

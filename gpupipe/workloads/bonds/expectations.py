@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Config
+from gpupipe.data.panel import Panel
 from gpupipe.workloads.bonds import curve_fit, recipe
 from gpupipe.workloads.bonds.columns import BondRows
 from gpupipe.workloads.bonds.fair_values import FairValues
@@ -38,26 +39,31 @@ def of_models(values: Mapping[str, Found], settings: Config, device: str) -> Exp
     found, name = values[recipe.ROWS], values["evaluation"].facts["chosen"]
     change, rows = values[name]["change"], recipe.model_rows(found, settings, device)
     validation = rows.split.validation
-    predicted = change[validation] / rows.scale[validation]
-    intervals = Calibration.of(predicted, rows.target(validation), rows.date[validation], settings.seed)
+    intervals = Calibration.of(
+        rows.moves(change, validation), rows.target(validation), rows.date[validation], rows.horizon(validation),
+        settings.seed,
+    )  # fmt: skip
     return Expected(name, change, intervals)
 
 
 def of_curve(values: Mapping[str, Found], fair: FairValues) -> Expected:
     """By the curves of each date, with the residuals of all quotes."""
     found = values[recipe.ROWS]
-    change = found["fitted"] - fair.yield_
+    change = found["fitted"] - fair.spread
     return Expected(None, change.astype(np.float32), Residuals.of(-change, found["rating"]))
 
 
-def change_by_curve(fair: FairValues, rows: BondRows) -> np.ndarray:
-    """float32 (n_rows,), percent: what the curves of new quotes' own dates expect, see `Expected.change`."""
-    return (curve_fit.fitted_yields(fair, rows) - fair.yield_).astype(np.float32)
+def change_by_curve(panel: Panel, fair: FairValues, rows: BondRows) -> np.ndarray:
+    """float32 (n_rows,), percent: what the curves of new quotes' own dates expect, see `Expected.change`.
+
+    panel: on the host.
+    """
+    return (curve_fit.fitted_spreads(panel, fair, rows) - fair.spread).astype(np.float32)
 
 
 def residual_of_curve(values: Mapping[str, Found]) -> dict[str, Any]:
     """How far the yields of quotes lie from the curve fit: number of quotes, root mean square and median in bp."""
-    residual = 100 * (values[recipe.VALUES]["yield"] - values[recipe.ROWS]["fitted"])
+    residual = 100 * (values[recipe.VALUES]["spread"] - values[recipe.ROWS]["fitted"])
     known = np.abs(residual[np.isfinite(residual)])
     rmse = float(np.sqrt((known**2).mean())) if len(known) else None
     return {"quotes": len(known), "rmse_bp": rmse, "median_bp": float(np.median(known)) if len(known) else None}

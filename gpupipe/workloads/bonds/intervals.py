@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpupipe.evaluation import block_bootstrap
+from gpupipe.workloads.bonds.dates import less_mean_of_date
 from gpupipe.workloads.bonds.models import scale_of
 
 LEVEL = 0.9  # of the intervals
@@ -43,18 +44,19 @@ class Intervals(ABC):
 
 @dataclass(frozen=True)
 class Calibration(Intervals):
-    """Of the mean move of bonds that a model predicted alike, on validation.
+    """Of the mean move of bonds that a model predicted alike against the others of their date, on validation.
 
     Groups of equally many validation rows by rising prediction, and how their spreads moved against the others'.
 
-    edges: float64 (n_groups - 1,), rising, relative moves at which the next group begins.
-    mean, low, high: float64 (n_groups,), of the moves that happened, in units of `scale_of` the spread, less the mean
-        of their date; low and high are the ends of the 90 % interval of the mean, NaN where there are too few dates.
+    edges: float64 (n_groups - 1,), rising, predicted moves at which the next group begins.
+    mean, low, high: float64 (n_groups,), of the moves that happened; low and high are the ends of the 90 % interval of
+        the mean, NaN where the group's rows are of too few dates. All moves are in units of `scale_of` the spread, less
+        the mean of their date.
 
         >>> edges, mean = np.array([0.0]), np.array([-0.02, 0.02])
         >>> found = Calibration(edges, mean, mean - 0.01, mean + 0.01)
         >>> spread = np.array([1.0, 1.0, 2.0])
-        >>> found.ends(np.array([-0.5, 0.0, 0.5]), spread, np.zeros(3, np.int64))[0].round(3).tolist()
+        >>> found.ends(np.array([-0.5, 0.1, 0.5]), spread, np.zeros(3, np.int64))[0].round(3).tolist()
         [0.98, 1.02, 2.04]
     """
 
@@ -66,9 +68,12 @@ class Calibration(Intervals):
     high: np.ndarray
 
     @classmethod
-    def of(cls, predicted: np.ndarray, happened: np.ndarray, date: np.ndarray, seed: int) -> Calibration:
-        """From validation rows. predicted, happened: float (n,), relative moves.  date: int64 (n,).
+    def of(
+        cls, predicted: np.ndarray, happened: np.ndarray, date: np.ndarray, horizon: int, seed: int
+    ) -> Calibration:  # fmt: skip
+        """From validation rows. predicted, happened: float (n,), moves.  date: int64 (n,).
 
+        horizon: dates from a row to its target, at most.
         Without rows there is one group, whose mean and interval are not known.
         """
         known = np.isfinite(predicted) & np.isfinite(happened)
@@ -80,7 +85,7 @@ class Calibration(Intervals):
         edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_groups + 1)[1:-1]))
         edges = edges[edges > predicted.min()]
         group = np.searchsorted(edges, predicted, side="right")
-        draws = block_bootstrap.draw(date, 1, seed, LEAST_BLOCK)
+        draws = block_bootstrap.draw(date, horizon, seed, LEAST_BLOCK)
         at, n_groups = np.searchsorted(draws.times, date), len(edges) + 1
         sums = np.zeros((2, len(draws.times), n_groups))
         np.add.at(sums[0], (at, group), happened)
@@ -88,21 +93,22 @@ class Calibration(Intervals):
         total, count = draws.sums(sums[0]), draws.sums(sums[1])
         drawn = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
         mean = sums[0].sum(axis=0) / sums[1].sum(axis=0)
-        ends = [block_bootstrap.interval(float(m), drawn[:, k], draws.n_blocks, LEVEL) for k, m in enumerate(mean)]
+        blocks = (sums[1] > 0).sum(axis=0) / draws.block  # of the group's own dates
+        ends = [block_bootstrap.interval(float(m), drawn[:, k], blocks[k], LEVEL) for k, m in enumerate(mean)]
         low, high = np.array(ends).T
         return cls(edges, mean, low, high)
 
     def ends(
         self, change: np.ndarray, spread: np.ndarray, rating: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `Intervals`."""
+        """See `Intervals`. All rows are of one date."""
         scale = scale_of(spread)
-        group = self.group(change / scale)
+        group = self.group(less_mean_of_date(change / scale, np.zeros(len(change), np.int64)))
         fair, low, high = (spread + scale * move[group] for move in (self.mean, self.low, self.high))
         return fair, low, high
 
     def group(self, predicted: np.ndarray) -> np.ndarray:
-        """int64 (n,): the group of each prediction, a relative move."""
+        """int64 (n,): the group of each predicted move."""
         return np.searchsorted(self.edges, predicted, side="right")
 
     def record(self) -> dict[str, Any]:

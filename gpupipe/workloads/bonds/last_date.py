@@ -43,7 +43,7 @@ def curves(values: Mapping[str, Found]) -> dict[str, np.ndarray]:
     known = np.isfinite(par)
     pieces = [(PAR, False, par_years[known], par[known])]
     samples = {PAR: (par_years[known], par[known])}
-    years, yields = found["years"][rows], values[recipe.VALUES]["yield"][rows]
+    years, yields = found["years"][rows], (found["spread"] + found["at_maturity"])[rows]
     grade = grades_of(found["rating"][rows])
     for name in GRADE_NAMES:
         own = (grade == name) & np.isfinite(years) & np.isfinite(yields)
@@ -69,8 +69,9 @@ def _par(found: Found, rows: np.ndarray) -> np.ndarray:
 def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str, np.ndarray]:
     """A row for each bond with a yield on the last date.
 
-    bond, grade, rating, type: texts.  rating_rank: int64, see `ratings.RANKS`.  years: to maturity.  yield: percent.
-    fitted: percent, the yield of a Nelson-Siegel-Svensson curve at the bond's years, see `curve_fit.fitted_yields`.
+    bond, grade, rating, type: texts.  rating_rank: int64, see `ratings.RANKS`.  years: to maturity.
+    yield: percent; of a floating bond the spread over the curve at its maturity, so that bonds compare.
+    fitted: percent, the yield with the spread of a Nelson-Siegel-Svensson curve, see `curve_fit.fitted_spreads`.
     value: percent of par, the dirty price.  modified: years.
     key_rate_m1, ...: years, as `bonds.key_rate_durations`, at the quoted price; without a curve they are left out.
     var, cvar: of its value, at the first level of the tail risk.
@@ -85,8 +86,8 @@ def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str
         "rating_rank": rating,
         "type": np.asarray(panel.attributes["type"], object)[symbol],
         "years": found["years"][rows],
-        "yield": fair["yield"][rows],
-        "fitted": found["fitted"][rows],
+        "yield": (found["spread"] + found["at_maturity"])[rows],
+        "fitted": (found["fitted"] + found["at_maturity"])[rows],
         "value": clean + fair["accrued"][rows],
         "modified": fair["modified"][rows],
         **key_rates(panel, rows, clean, found, convention),

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpupipe.config import Config
 from gpupipe.runtime.errors import UserError
-from gpupipe.workloads.bonds.dates import group_mean, positions
+from gpupipe.workloads.bonds.dates import less_mean_of_date
 from gpupipe.workloads.bonds.families.contract import FitRows, Model, Report, mean_squared
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found
@@ -63,8 +63,18 @@ class ModelRows:
         tries predicts each date of training. So models predict how a bond moves against the others, and of the shared
         change nothing.
         """
-        change = self.change[rows] / self.scale[rows]
-        return (change - group_mean(change, positions(self.date[rows])[1])).astype(np.float32)
+        return self.moves(self.change, rows).astype(np.float32)
+
+    def moves(self, change: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """float64 (n,): changes, float (n_rows,) in percent, of some rows in the unit and against the mean of `target`.
+
+        rows: int64 (n,), of one part.
+        """
+        return less_mean_of_date(change[rows] / self.scale[rows], self.date[rows])
+
+    def horizon(self, rows: np.ndarray) -> int:
+        """Dates from a row of these to its target, at most: over so many dates errors of one bond share moves."""
+        return int((self.date[self.next_row[rows]] - self.date[rows]).max(initial=1))
 
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> ModelRows:
         """The same rows with further columns, float (n_rows,) each."""

@@ -165,9 +165,12 @@ def _rows(context: JobContext, values: Mapping[str, Found]) -> Found:
         "curve": made.curves.rates, "tenor_years": made.curves.years,
         **{part: getattr(split, part) for part in PARTS},
     }  # fmt: skip
-    expected = references.baselines(fair.spread, fair.curve_yield, fair.years, made.rating, made.date)
+    host = fair_values.on_host(panel)
+    at_maturity = schema.rate_at_maturity(host)
+    expected = references.baselines(fair.spread, at_maturity, fair.years, made.rating, made.date)
     arrays |= {f"baseline/{name}": column for name, column in expected.items()}
-    arrays["fitted"] = curve_fit.fitted_yields(fair, made, expected[references.SVENSSON] + fair.curve_yield)
+    arrays["at_maturity"] = at_maturity
+    arrays["fitted"] = curve_fit.fitted_spreads(host, fair, made, expected[references.SVENSSON])
     facts = {"names": list(made.names), "first": list(split.first), "sizes": sizes, NO_MODELS: no_models}
     return Found(arrays, facts)
 

@@ -157,7 +157,7 @@ def _quotes(panel: Any, values: Mapping[str, Found]) -> dict[str, Any]:
         "bond": np.asarray(panel.symbols, object)[panel.device.to_host(panel.symbol_of_row)],
         "date": found["dates"][found["date"]].astype("datetime64[ns]"),
         "clean": panel.device.to_host(panel.clean), "years": found["years"], "yield": fair["yield"],
-        "fitted": found["fitted"], "spread": fair["spread"], "fair_spread": found["fitted"] - fair["curve_yield"],
+        "fitted": found["fitted"] + fair["curve_yield"], "spread": fair["spread"], "fair_spread": found["fitted"],
     }  # fmt: skip
 
 

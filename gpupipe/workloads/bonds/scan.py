@@ -51,11 +51,11 @@ def of_panel(out: str | os.PathLike[str], panel: Panel) -> Any:
         raise UserError("no bond has a price and a curve on the last date of the quotes")
     rows = columns.rows_of(panel, fair)
     if name is None:
-        change = expectations.change_by_curve(fair, rows)
+        change = expectations.change_by_curve(fair_values.on_host(panel), fair, rows)
     else:
         change = np.full(panel.n_rows, np.nan, np.float32)
         change[last] = _by_model(store, name, rows, fair, last)
-    kept = intervals.read(json.loads((store.out / results.INTERVALS).read_text()))
+    kept = intervals.read(json.loads((store.out / results.INTERVALS).read_text(encoding="utf-8")))
     return results.arrow(signals.table(panel, last, fair, change, kept, convention))
 
 
@@ -63,7 +63,7 @@ def _by_model(
     store: Store, name: str, rows: columns.BondRows, fair: fair_values.FairValues, last: np.ndarray
 ) -> np.ndarray:  # fmt: skip
     """float32 (n_last,), percent: the change of the spread that a model of the run predicts for some rows."""
-    about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text())
+    about = json.loads((store.out / results.FOLDER / "models" / f"{name}.json").read_text(encoding="utf-8"))
     known = dict(zip(rows.names, rows.X.T, strict=True))
     if any(column not in known for column in about["columns"]):
         known |= recipe.state_columns(unpack_arrays((store.out / results.STATES).read_bytes()), rows, fair)

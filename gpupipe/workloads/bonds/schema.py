@@ -227,12 +227,32 @@ def reference_rate(panel: Panel) -> np.ndarray:
 
     spread = yield - reference_rate(panel)
     """
-    tenors = curve_tenors(panel)
-    rates = np.stack([panel.columns[f"{COLUMN_PREFIX}{tenor}"] for tenor in tenors], axis=1)
     is_floating = (np.array(panel.attributes["type"]) == FLOATING)[panel.symbol_of_row]
     period = 1.0 / np.maximum(panel.frequency, 1)
-    years = np.where(is_floating, period, (panel.maturity - days_of(panel)) / 365.25)
-    return interpolated(tenor_years(tenors), rates, years)
+    return _rate_at(panel, np.where(is_floating, period, _years_to_maturity(panel)))
+
+
+def rate_at_maturity(panel: Panel) -> np.ndarray:
+    """float64 (n_rows,), percent: as `reference_rate`, but at the time to maturity also of floating bonds.
+
+    spread + rate_at_maturity is the yield by which bonds of one curve are compared: a floating bond's own yield is one
+    of its coupon period.
+    """
+    return _rate_at(panel, _years_to_maturity(panel))
+
+
+def row_curves(panel: Panel) -> np.ndarray:
+    """float64 (n_rows, n_tenors), percent: the par curve of each row, at `curve_tenors`."""
+    return np.stack([panel.columns[f"{COLUMN_PREFIX}{tenor}"] for tenor in curve_tenors(panel)], axis=1)
+
+
+def _years_to_maturity(panel: Panel) -> np.ndarray:
+    years: np.ndarray = (panel.maturity - days_of(panel)) / 365.25
+    return years
+
+
+def _rate_at(panel: Panel, years: np.ndarray) -> np.ndarray:
+    return interpolated(tenor_years(curve_tenors(panel)), row_curves(panel), years)
 
 
 def curve_tenors(panel: Panel) -> tuple[str, ...]:

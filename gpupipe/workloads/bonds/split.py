@@ -13,6 +13,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.settings import BondSettings
 
 PARTS = ("train", "validation", "test")
+FEWEST_ON_DATE = 3  # rows of a part: how a bond moves against the others, fewer do not tell
 
 
 class TooFewRowsError(UserError):
@@ -83,7 +84,7 @@ def issuer_share(names: Sequence[str], seed: int) -> np.ndarray:
 def split_rows(
     date: np.ndarray, n_dates: int, next_row: np.ndarray, share: np.ndarray, settings: BondSettings
 ) -> BondSplit:
-    """The parts of the rows whose target is known.
+    """The parts of the rows whose target is known, on dates of which a part has `FEWEST_ON_DATE` rows.
 
     date: int64 (n_rows,), positions of dates.  next_row: int64 (n_rows,), the row of the target, -1 without one.
     share: float64 (n_rows,), of each row's issuer, see `issuer_share`.
@@ -97,7 +98,7 @@ def split_rows(
     for k, part in enumerate(PARTS):
         high = (settings.issuers_train, settings.issuers_train + settings.issuers_validation, 1.0)[k]
         inside = (date >= begins[k]) & (target_date < ends[k]) & (target_date >= 0)
-        rows[part] = np.flatnonzero(inside & (share >= low) & (share < high))
+        rows[part] = with_others(np.flatnonzero(inside & (share >= low) & (share < high)), date)
         low = high
     found = BondSplit(**rows, first=first)
     if len(found.train) < settings.least_rows or not len(found.validation) or not len(found.test):
@@ -106,7 +107,8 @@ def split_rows(
             for part, n in zip(("training", *PARTS[1:]), found.sizes.values(), strict=True)
         )
         raise TooFewRowsError(
-            f"the quotes give {sizes} with a next quote within {settings.most_gap_days:g} days, and "
+            f"the quotes give {sizes} with a next quote within {settings.most_gap_days:g} days, "
+            f"of dates with {FEWEST_ON_DATE} of them, and "
             f"bonds.least_rows = {settings.least_rows} of training and some of the others are needed, no issuer and no "
             "date on two sides; more quotes of each bond would help, or other shares bonds.train, bonds.validation, "
             "bonds.issuers_train, bonds.issuers_validation, or a longer bonds.most_gap_days",
@@ -136,9 +138,10 @@ def folds_in_time(
         if not len(block):
             continue
         inside = (here >= block[0]) & (here <= block[-1])
-        outside = (after < block[0]) | (here > date_after(dates, block[-1]))
+        last_target = int(after[inside].max())  # targets of a market that is not quoted on every date overlap
+        outside = (after < block[0]) | (here > max(date_after(dates, block[-1]), last_target))
         fitted = first_half if k % 2 == 0 else ~first_half
-        yield Fold(rows[outside & fitted], rows[inside & ~fitted])
+        yield Fold(with_others(rows[outside & fitted], date), with_others(rows[inside & ~fitted], date))
 
 
 def forward_folds(
@@ -156,8 +159,19 @@ def forward_folds(
             continue
         inside = (here >= block[0]) & (here <= block[-1])
         fitted = first_half if k % 2 == 0 else ~first_half
-        folds.append(Fold(rows[(after < block[0]) & fitted], rows[inside & ~fitted]))
+        known, predicted = rows[(after < block[0]) & fitted], rows[inside & ~fitted]
+        folds.append(Fold(with_others(known, date), with_others(predicted, date)))
     return folds
+
+
+def with_others(rows: np.ndarray, date: np.ndarray) -> np.ndarray:
+    """int64: those of the rows, int64, on whose date there are `FEWEST_ON_DATE` of them.
+
+    >>> with_others(np.array([0, 1, 2, 3]), np.array([5, 5, 5, 6])).tolist()
+    [0, 1, 2]
+    """
+    own = date[rows]
+    return rows[np.bincount(own)[own] >= FEWEST_ON_DATE] if len(rows) else rows
 
 
 def _first_half(share: np.ndarray) -> np.ndarray:

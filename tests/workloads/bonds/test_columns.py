@@ -29,7 +29,8 @@ def found_of(panel):
     fair = fair_values.fair_values(panel, "street")
     rows = columns.rows_of(panel, fair)
     by_row = {**fair.arrays(), **{name: rows.X[:, k] for k, name in enumerate(rows.names)}}
-    expected = baselines.baselines(fair.spread, fair.curve_yield, fair.years, rows.rating, rows.date)
+    at_maturity = schema.rate_at_maturity(panel)
+    expected = baselines.baselines(fair.spread, at_maturity, fair.years, rows.rating, rows.date)
     by_row |= {f"baseline {name}": column for name, column in expected.items()}
     states = regimes.state_of_dates(rows.X, rows.names, fair.spread, rows.date, len(rows.dates))
     return by_row, {"state": states, "curve": rows.curves.rates}, rows
@@ -178,11 +179,34 @@ def test_the_curve_of_a_date_has_its_missing_tenors_between_their_neighbours():
     assert np.array_equal(np.delete(made.rates, 7, axis=0), np.delete(whole.rates, 7, axis=0))
 
 
+def test_the_curve_of_a_date_is_the_newest_that_its_rows_carry():
+    panel, _, rows = rows_of_market()
+    of_date = np.flatnonzero(rows.date == 5)
+    whole = columns.curve_by_date(panel, rows.date, len(rows.dates)).rates[5]
+    changed = {name: panel.columns[name].copy() for name in panel.columns if name.startswith("curve_")}
+    for name, column in changed.items():
+        if name == "curve_age":
+            column[of_date[1:]] += 3  # older ones, with other rates
+        else:
+            column[of_date[1:]] += 0.5
+            column[of_date[-1]] = np.nan
+    changed["curve_age"][of_date[-1]] = -1
+    assert np.array_equal(columns.curve_by_date(panel.replace(**changed), rows.date, len(rows.dates)).rates[5], whole)
+
+
+def test_a_floating_bond_is_compared_at_its_maturity():
+    panel = market().panel
+    floats = (np.array(panel.attributes["type"]) == schema.FLOATING)[panel.symbol_of_row]
+    own, at_maturity = schema.reference_rate(panel), schema.rate_at_maturity(panel)
+    assert np.array_equal(own[~floats], at_maturity[~floats]) and (own[floats] < at_maturity[floats]).mean() > 0.9
+
+
 def test_baselines_are_those_of_loops():
     panel, fair, rows = rows_of_market()
-    found = baselines.baselines(fair.spread, fair.curve_yield, fair.years, rows.rating, rows.date)
+    at_maturity = schema.rate_at_maturity(panel)
+    found = baselines.baselines(fair.spread, at_maturity, fair.years, rows.rating, rows.date)
     assert np.array_equal(found[baselines.LAST], fair.spread)
-    yields = fair.spread + fair.curve_yield
+    yields = fair.spread + at_maturity
     for i in np.random.default_rng(2).choice(panel.n_rows, 25, replace=False):
         same = rows.date == rows.date[i]
         bucket = same & (rows.rating == rows.rating[i])
@@ -190,7 +214,7 @@ def test_baselines_are_those_of_loops():
         grade = same & ((rows.rating <= 4) == (rows.rating[i] <= 4))
         fit = baselines.svensson(fair.years[grade], yields[grade], fair.years[[i]])[0]
         expected = fit if grade.sum() >= baselines.FEWEST else yields[grade].mean()
-        assert found[baselines.SVENSSON][i] == pytest.approx(expected - fair.curve_yield[i])
+        assert found[baselines.SVENSSON][i] == pytest.approx(expected - at_maturity[i])
 
 
 def test_svensson_finds_a_curve_of_its_own_family():

@@ -92,7 +92,7 @@ SEARCHED = {"automatic", "bayesian", *JUDGED}
         ("search.depths=1,2", {"enhanced", *JUDGED}),
         ("search.trials=2", SEARCHED),
         ("search.folds=3", {"stacked", *SEARCHED}),
-        ("bonds.convention=treasury", set(STEPS)),
+        ("bonds.convention=quantlib", set(STEPS)),
         ("bonds.train=0.55", set(STEPS) - {"values"}),
     ],
 )

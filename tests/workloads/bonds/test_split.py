@@ -10,12 +10,19 @@ import pytest
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.next_period import next_row
 from gpupipe.workloads.bonds import recipe
+from gpupipe.workloads.bonds import split as split_module
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.settings import BondSettings
 from gpupipe.workloads.bonds.split import PARTS, date_after, folds_in_time, forward_folds, issuer_share, split_rows
 from tests.support.bond_run import made_rows, market, rows_of_market
 
 SETTINGS = BondSettings(least_rows=2, train=0.5, validation=0.25)
+
+
+@pytest.fixture(autouse=True)
+def one_row_a_date_is_enough(monkeypatch):
+    """Markets made by hand have few bonds."""
+    monkeypatch.setattr(split_module, "FEWEST_ON_DATE", 1)
 
 
 def rows_of_issuers(n_dates, shares):
@@ -51,6 +58,39 @@ def test_forward_folds_of_twelve_dates_by_hand():
     first, second = forward_folds(rows, date, after, share, 2)  # blocks of dates 0-3, 4-7, 8-10
     assert first.predict.tolist() == [16, 17, 18, 19] and first.fit.tolist() == [0, 1, 2]
     assert second.predict.tolist() == [8, 9, 10] and second.fit.tolist() == [12, 13, 14, 15, 16, 17, 18]
+
+
+def test_dates_with_few_rows_of_a_part_are_left_out(monkeypatch):
+    monkeypatch.setattr(split_module, "FEWEST_ON_DATE", 3)
+    date, after, share = rows_of_issuers(12, [0.1, 0.2, 0.3, 0.6, 0.61, 0.62, 0.9, 0.91, 0.92])
+    whole = split_rows(date, 12, after, share, SETTINGS)
+    after[2] = -1  # one of the three training issuers has no next quote on date 2
+    fewer = split_rows(date, 12, after, share, SETTINGS)
+    assert set(whole.train) - set(fewer.train) == {2, 12 + 2, 24 + 2}
+    assert fewer.validation.tolist() == whole.validation.tolist() and len(whole.test) == 6
+    with pytest.raises(split_module.TooFewRowsError, match="0 rows of validation"):
+        split_rows(
+            date, 12, np.where(date == share.argmax(), -1, after), np.where(share == 0.62, 0.93, share), SETTINGS
+        )
+    rows = np.flatnonzero((after >= 0) & (share < 0.5))
+    for fold in (*folds_in_time(rows, date, after, share, 3), *forward_folds(rows, date, after, share, 3)):
+        for part in (fold.fit, fold.predict):
+            assert not len(part) or np.unique(date[part], return_counts=True)[1].min() >= 3
+
+
+def test_targets_that_span_several_dates_are_purged():
+    """Quotes on every tenth date: the target of a row is ten dates on."""
+    n_dates, n_bonds = 60, 20
+    bond, date = np.divmod(np.arange(n_dates * n_bonds), n_dates)
+    quoted = date % 10 == bond % 10
+    bond, date = bond[quoted], date[quoted]
+    after = np.where(np.append(bond[1:] == bond[:-1], False), np.arange(len(bond)) + 1, -1)
+    share = (bond * 0.618034) % 1
+    rows = np.flatnonzero(after >= 0)
+    for fold in folds_in_time(rows, date, after, share, 4):
+        if len(fold.fit) and len(fold.predict):
+            first, last = date[fold.predict].min(), date[after[fold.predict]].max()
+            assert ((date[after[fold.fit]] < first) | (date[fold.fit] > last)).all()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -47,7 +47,7 @@ def steps(rows):
 def with_other_test(rows):
     """The rows with other targets in the sealed test."""
     change = rows.change.copy()
-    change[rows.split.test] += 5.0
+    change[rows.split.test] += 5.0 * np.random.default_rng(8).standard_normal(len(rows.split.test))
     return dataclasses.replace(rows, change=change)
 
 
@@ -293,6 +293,17 @@ def test_skill_needs_intervals_that_hold_for_all_models_together(long_rows):
     assert not able[0] and able[-1] and any(between) and all(lows[able] > 0)
 
 
+def test_blocks_of_dates_span_the_targets(monkeypatch):
+    """Quotes on every tenth date: neighbouring dates share moves of ten dates."""
+    rows = made_rows(2, n_dates=60)
+    rows = dataclasses.replace(rows, date=10 * rows.date)
+    asked = []
+    draw = evaluation.block_bootstrap.draw
+    monkeypatch.setattr(evaluation.block_bootstrap, "draw", lambda *given: asked.append(given[1]) or draw(*given))
+    measured(rows, half=lambda change: 0.5 * change)
+    assert asked == [10] and rows.horizon(rows.split.test) == 10
+
+
 def test_few_dates_or_no_rows_are_not_known(long_rows):
     rows = long_rows
     few = rows.split.test[rows.date[rows.split.test] < rows.split.first[1] + 2]
@@ -379,10 +390,11 @@ def test_a_model_that_drifts_within_validation_is_not_the_benchmark(rows):
     happened = np.nan_to_num(rows.change)
     noise = np.random.default_rng(2).normal(0, 0.1, len(happened))
     date = rows.date[validation]
-    for at in (validation[date < np.median(date)], validation[date >= np.median(date)]):
+    for on in np.unique(date):
+        at = validation[date == on]
         noise[at] = np.linspace(-0.1, 0.1, len(at))
     shifted = noise.copy()
-    shifted[validation[date >= np.median(date)]] += 4
+    shifted[validation[date >= np.median(date)]] *= 40  # a shift of all bonds of a date would be none
     made = predictions(rows, steady=happened + noise, shifted=happened + shifted)
     made["shifted"].facts["validation_loss"] = 0.0  # it would be chosen, if it did not drift
     found = drift.run(rows, made, rows.split.test).facts

@@ -23,7 +23,8 @@ from gpupipe.workloads.bonds import (
     recipe,
     results,
     scan,
-)  # fmt: skip
+    schema,
+)
 from gpupipe.workloads.bonds.baselines import FEWEST, GRADES, svensson
 from tests.support import kill
 from tests.support.bond_run import market, run_bonds, small_settings
@@ -54,7 +55,7 @@ def test_the_run_says_that_no_model_was_fitted_and_why(treasuries):
     sentence, curve, _ = bond_words.verdict_lines(treasuries[1])
     assert sentence.startswith("No model was fitted, and fair values are those of the curve fit: the quotes give ")
     assert "bonds.least_rows = 200" in sentence and "more quotes of each bond would help" in sentence
-    assert "25 rows of training" in sentence and "400 quotes" in curve
+    assert "0 rows of training" in sentence and "400 quotes" in curve
     assert "no forecast" in bond_words.skill_of_signals(bonds)
 
 
@@ -111,20 +112,21 @@ def test_the_fit_is_that_of_the_grade_or_of_the_par_curve():
     panel = panel.take(panel.symbol_of_row % 8 < 3)  # so that grades of some dates are too small
     fair = fair_values.fair_values(panel, "street")
     rows = columns.rows_of(panel, fair)
-    fitted = curve_fit.fitted_yields(fair, rows)
+    at_maturity = schema.rate_at_maturity(panel)
+    yields = fair.spread + at_maturity
+    fitted = curve_fit.fitted_spreads(panel, fair, rows)
     grade = np.searchsorted(GRADES, rows.rating)
     few = 0
     for date in np.unique(rows.date):
         for k in np.unique(grade):
-            own = np.flatnonzero((rows.date == date) & (grade == k) & np.isfinite(fair.yield_))
+            own = np.flatnonzero((rows.date == date) & (grade == k) & np.isfinite(yields))
             if not len(own):
                 continue
             if len(own) >= FEWEST:
-                expected = svensson(fair.years[own], fair.yield_[own], fair.years[own])
+                expected = svensson(fair.years[own], yields[own], fair.years[own]) - at_maturity[own]
             else:
                 few += 1
-                par = svensson(rows.curves.years, rows.curves.rates[date], fair.years[own])
-                expected = par + (0.0 if k == 0 else (fair.yield_[own] - par).mean())
+                expected = 0.0 if k == 0 else fair.spread[own].mean()
             assert np.allclose(fitted[own], expected, rtol=0, atol=1e-9)
     assert few > 3 and np.isnan(fitted[np.isnan(fair.yield_)]).all()
 

@@ -54,7 +54,8 @@ def compare(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
 def run(rows: ModelRows, models: Mapping[str, Found], test: np.ndarray) -> Found:
     """Inputs of training against test rows, and residuals of the models over time.
 
-    residuals: of each model, "validation": its residuals in the first half of the validation dates against the second,
+    residuals: of each model, predicted moves less those that happened, both in the unit and against the mean that
+    models are fitted on, "validation": its residuals in the first half of the validation dates against the second,
     and "test": those of all validation rows against the test rows. score: the mean of the test's KS statistic and of
     the share of inputs that drifted, 0 to 1.
     benchmark: of the models whose residuals did not drift within validation, the one with the smallest loss there; of
@@ -71,9 +72,8 @@ def run(rows: ModelRows, models: Mapping[str, Found], test: np.ndarray) -> Found
     early = date < np.median(date)
     residuals: dict[str, Any] = {}
     for name, model in models.items():
-        residual = model["change"].astype(np.float64) - rows.change
-        own = residual[split.validation]
-        within, beyond = compare(own[early], own[~early]), compare(own, residual[test])
+        own, later = (rows.moves(model["change"], part) - rows.target(part) for part in (split.validation, test))
+        within, beyond = compare(own[early], own[~early]), compare(own, later)
         residuals[name] = {"validation": within, "test": beyond, "score": ((beyond["ks"] or 0.0) + drifted) / 2}
     steady = [name for name in models if (residuals[name]["validation"]["psi"] or 0.0) <= DRIFTED] or list(models)
     benchmark = min(steady, key=lambda name: (models[name].facts["validation_loss"], name))

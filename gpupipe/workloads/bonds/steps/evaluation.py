@@ -11,12 +11,12 @@ from gpupipe.config import Config
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.losses import gain
 from gpupipe.workloads.bonds.baselines import LAST
-from gpupipe.workloads.bonds.dates import group_mean, positions
+from gpupipe.workloads.bonds.dates import less_mean_of_date
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
 
 NUMBER = 9
-LEAST_BLOCK = 2  # dates of a block: a date may be a month, and targets of one period do not overlap
+LEAST_BLOCK = 2  # dates of a block at least: a date may be a month
 GROUP, LABEL = "all", "next_spread"
 COMPARED = 6  # models of a run: those of steps 1, 2, 3, 4, 8 and 11
 TOGETHER = 1 - (1 - block_bootstrap.LEVEL) / COMPARED
@@ -43,12 +43,11 @@ def measure(
     known = np.isfinite(y) & np.all([np.isfinite(p) for p in (*predictions.values(), *expected.values())], axis=0)
     y, date = y[known], rows.date[test][known]
     missed = {name: p[known] - y for name, p in {**expected, **predictions}.items()}
-    scale, on_date = rows.scale[test][known], positions(date)[1]
-    relative = {name: by / scale for name, by in missed.items()}
-    errors = {name: (by - group_mean(by, on_date)) ** 2 for name, by in relative.items()}
+    scale = rows.scale[test][known]
+    errors = {name: less_mean_of_date(by / scale, date) ** 2 for name, by in missed.items()}
     if not len(y):
         return [_nothing_judged(name, name in models, list(expected)) for name in errors]
-    draws = block_bootstrap.draw(date, 1, settings.seed, LEAST_BLOCK)
+    draws = block_bootstrap.draw(date, rows.horizon(test[known]), settings.seed, LEAST_BLOCK)
     drawn = {}
     for reference in expected:
         losses = {(LABEL, name): error for name, error in errors.items()}
