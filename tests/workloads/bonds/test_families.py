@@ -70,6 +70,13 @@ def test_another_seed_is_another_model_where_any_is_drawn(name, models):
     assert (other.files() != models[name].files()) == (name != "linear")
 
 
+@pytest.mark.parametrize("seed", [2**31, 2**32 - 1, 2**32, 10**12])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_seed_fits(name, seed):
+    rows = fit_rows(seed=seed)
+    assert np.isfinite(fitted(name, rows).predict(rows.X)).all()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_files_load_to_equal_predictions_and_hold_no_pickle(name, models):
     files = models[name].files()
@@ -146,8 +153,8 @@ def test_the_walk_over_arrays_is_scikit_learns_prediction():
     model = fitted("forest", n_trees=9, trees_at_once=9, max_depth=7)
     imputer, settings = Imputer.of(rows.X), QUICK["forest"]
     forest = estimator(
-        "forest", "cpu", n_estimators=9, max_depth=7, random_state=rows.seed, max_features=settings.max_features,
-        max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf,
+        "forest", "cpu", n_estimators=9, max_depth=7, random_state=rows.library_seed,
+        max_features=settings.max_features, max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf,
     ).fit(imputer(rows.X), rows.y.astype(np.float64))  # fmt: skip
     # Rows exactly on thresholds, and just beside them, walk the same way too.
     thresholds = np.concatenate([tree.tree_.threshold[tree.tree_.feature == 0] for tree in forest.estimators_])

@@ -187,6 +187,12 @@ def test_two_planted_regimes_are_found_and_numbered_by_spread():
     assert list(columns) == ["regime_1"] and np.array_equal(columns["regime_1"], stressed.astype(np.float32))
 
 
+@pytest.mark.parametrize("seed", [2**31, 2**32 - 1, 10**12])
+def test_any_seed_clusters(seed):
+    made, rows, _ = market_rows()
+    assert run_regimes(dataclasses.replace(rows, seed=seed), len(made.dates)).facts["silhouettes"]
+
+
 def test_one_regime_is_asked_for_or_all_that_few_dates_allow():
     made, rows, _ = market_rows()
     found = run_regimes(rows, len(made.dates), n_regimes=1)

@@ -9,6 +9,7 @@ import pytest
 
 from gpupipe.estimators.fit_context import NO_CONTEXT
 from gpupipe.workloads.bonds import schema
+from gpupipe.workloads.bonds.seeds import seed_of
 from gpupipe.workloads.bonds.steps import tail_risk
 from gpupipe.workloads.bonds.valuation import value
 from tests.support.bond_run import market, rows_of_market, small_settings
@@ -86,7 +87,7 @@ def moves_of_other_dates(moves, issuer, seed):
 def test_losses_of_the_curve_alone_and_of_independent_issuers_are_those_of_loops():
     holdings, moves = holdings_of(6, seed=2, common=0.5)
     found = run(holdings, moves)
-    mixed = moves_of_other_dates(moves, holdings.group["issuer"], small_settings().seed + tail_risk.NUMBER)
+    mixed = moves_of_other_dates(moves, holdings.group["issuer"], seed_of(small_settings().seed, tail_risk.NUMBER))
     expected = {"all": moves, "curve alone": 0 * moves, "issuers independent": mixed}
     assert set(expected) == set(tail_risk.PORTFOLIOS)
     for name, own in expected.items():

@@ -12,6 +12,7 @@ from gpupipe.estimators.fit_context import FitContext
 from gpupipe.workloads.bonds.families.libraries import estimator
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.seeds import seed_of
 
 NUMBER = 5
 STATE = ("curve_level", "curve_slope", "curve_bend", "curve_change", "market_spread", "market_change")
@@ -54,7 +55,7 @@ def run(rows: ModelRows, n_dates: int, settings: Config, context: FitContext) ->
     found = {"state": state, "mean": mean, "scale": np.where(scale > 0, scale, 1.0)}
     fitted = _standardised(found, training)
     most = min(settings.bonds.n_regimes, len(training) // FEWEST_DATES)
-    centers, silhouettes = _clustered(fitted, most, rows.device, rows.seed + NUMBER)
+    centers, silhouettes = _clustered(fitted, most, rows.device, seed_of(rows.seed, NUMBER))
     found["centers"] = centers[np.argsort(centers[:, STATE.index("market_spread")], kind="stable")]
     facts = {"regimes": len(centers), "silhouettes": silhouettes, "dates_fitted": len(training)}
     return Found({**found, "regime": nearest(found, state)}, facts)

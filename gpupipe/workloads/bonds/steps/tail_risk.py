@@ -11,6 +11,7 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.seeds import seed_of
 
 NUMBER = 7
 LEVELS = (0.95, 0.99)
@@ -99,7 +100,7 @@ def run(
     spread_moves = {
         "all": spread_move,
         "curve alone": np.zeros_like(moves),
-        "issuers independent": _independent(spread_move, holdings.group["issuer"], settings.seed + NUMBER),
+        "issuers independent": _independent(spread_move, holdings.group["issuer"], seed_of(settings.seed, NUMBER)),
     }
     losses = {name: _losses(holdings, spread_moves[name], price) for name in PORTFOLIOS}
     arrays = {column: _portfolio(losses[name], value) for name, column in PORTFOLIOS.items()}
