@@ -177,9 +177,13 @@ def tail_risk(bonds: Row) -> str:
     every, alone, independent = risk["all"], risk["curve alone"], risk["issuers independent"]
     return (
         f"Tail risk of one period, {risk['bonds']:,} bonds revalued under {risk['scenarios']} past moves: 95 % VaR "
-        f"{100 * every['var_95%']:.2f} %, CVaR {100 * every['cvar_95%']:.2f} %; by the curve alone "
-        f"{100 * alone['var_95%']:.2f} %, with independent issuers {100 * independent['var_95%']:.2f} %"
+        f"{_loss(every['var_95%'])}, CVaR {_loss(every['cvar_95%'])}; by the curve alone "
+        f"{_loss(alone['var_95%'])}, with independent issuers {_loss(independent['var_95%'])}"
     )
+
+
+def _loss(fraction: float | None) -> str:
+    return "not known" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def drift(bonds: Row) -> str:

@@ -171,5 +171,17 @@ def test_a_bond_without_a_price_is_left_out_of_all():
     assert np.isfinite(found["bond_cvar"][1:]).all()
 
 
+def test_losses_of_a_group_without_a_price_are_not_known():
+    holdings, moves = holdings_of(6)
+    own = holdings.group["sector"] == 1
+    dirty = np.where(own, np.nan, holdings.dirty)
+    facts = run(dataclasses.replace(holdings, dirty=dirty), moves).facts
+    assert set(facts["sector"]["1"].values()) == {None} and None not in facts["sector"]["0"].values()
+    assert None not in facts["all"].values()
+    nothing = run(dataclasses.replace(holdings, dirty=np.full_like(dirty, np.nan)), moves)
+    assert all(set(nothing.facts[name].values()) == {None} for name in tail_risk.PORTFOLIOS)
+    assert np.isnan(nothing["loss"]).all() and len(nothing["loss"]) == 6
+
+
 def test_the_market_of_the_tests_has_floating_bonds():
     assert "floating" in market().panel.attributes["type"]
