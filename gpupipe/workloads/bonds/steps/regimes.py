@@ -69,14 +69,14 @@ def _standardised(found: Mapping[str, np.ndarray], state: np.ndarray) -> np.ndar
 def _clustered(fitted: np.ndarray, most: int, device: str, seed: int) -> tuple[np.ndarray, dict[str, float]]:
     """The centers of the clusters with the largest silhouette, and the silhouettes by number of clusters.
 
-    One cluster where no number of them, up to `most`, has a silhouette above 0.
+    One cluster where no number of them, up to `most` and to that of distinct rows, has a silhouette above 0.
     """
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
     silhouettes: dict[str, float] = {}
     best: Any = fitted.mean(axis=0, keepdims=True)
-    for k in range(2, most + 1):
+    for k in range(2, min(most, len(np.unique(fitted, axis=0))) + 1):
         clusters = estimator("kmeans", device, n_clusters=k, n_init=STARTS, random_state=seed)
         with threadpool_limits(1, "openmp"):  # or the order of sums depends on which thread is done first
             labels = np.asarray(clusters.fit_predict(fitted))
