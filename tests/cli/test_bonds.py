@@ -145,6 +145,8 @@ def test_the_help_lists_every_option(capsys):
         (("--market", "treasuries", "--scheduler", "tcp://a:1", "--jobs", "2"), "leave one out"),
         (("look",), "expected options alone, or `scan OUT`"),
         (("--max-quarantined", "0.5"), "--max-quarantined: no effect without files"),
+        (("--max-quarantined", "0"), "--max-quarantined: no effect without files"),
+        (("--market", "treasuries", "--mispricing", "0"), "--mispricing: no effect with --market treasuries"),
     ],
 )
 def test_bad_options_are_refused_in_one_line_and_nothing_is_written(capsys, tmp_path, monkeypatch, arguments, message):
@@ -356,6 +358,7 @@ def test_scan_shows_the_signals_of_the_run_or_of_files(capsys, out, files):
 
 def test_scan_refuses_options_and_files_that_mean_nothing(capsys, tmp_path, out, files):
     for arguments in (("--trials", "3"), ("--sample", "10%"), ("--n-bonds", "9"), ("--skip-plots",), ("--seed", "1"),
+                      ("--seed", "0"), ("--mispricing", "0"), ("--set", "search.trials=2"), ("--workers", "0"),
                       ("--memory", "1GiB"), ("--workers", "2"), ("--scheduler", "tcp://a:1")):  # fmt: skip
         assert "no effect with `gpupipe bonds scan`" in refused(capsys, "bonds", "scan", out, *arguments)
     assert "missing" in refused(capsys, "bonds", "scan", out, *files[:2])
