@@ -47,7 +47,7 @@ def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
     from gpupipe.cli.tables import figures_table, print_whole
     from gpupipe.report import bond_words
 
-    table = figures_table(("next spread,\nsealed test",), ("RMSE,\nbp", *REFERENCES.values(), "rank\ncorr.", ""))
+    table = figures_table(("moves,\nsealed test",), ("RMSE,\nbp", *REFERENCES.values(), "rank\ncorr.", ""))
     for row in bonds["measured"]:
         is_model = row["kind"] == "model"
         ends = [row["gain_over"][name] for name in REFERENCES]

@@ -22,7 +22,7 @@ MARKETS = ("simulated", "treasuries")
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 # Options that set a value of the settings: the value, its type, and what it is.
 OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "--convention": ("bonds__convention", str, "of yields: street (default) or quantlib"),
+    "--convention": ("bonds__convention", str, "of yields: street (default), quantlib or treasury"),
     "--trials": ("search__trials", int, "of each search (20)"),
     "--regimes": ("bonds__n_regimes", int, "clusters of dates at most (4)"),
     "--factors": ("bonds__n_factors", int, "principal components of curve changes (3)"),

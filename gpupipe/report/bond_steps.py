@@ -13,8 +13,8 @@ from gpupipe.runtime import timeline
 Row = Mapping[str, Any]
 ABOUT = {
     "values": "every quote valued once: yield, spread, risk", "rows": "columns, target, split, baselines",
-    "basic": "forest", "enhanced": "forest with a searched depth", "stacked": "forest, boosting and network, stacked "
-    "out of fold", "automatic": "search over the families", "regimes": "clusters of dates",
+    "basic": "forest", "enhanced": "forest with a searched depth", "stacked": "forest, boosting, network and ridge "
+    "regression, stacked out of fold", "automatic": "search over the families", "regimes": "clusters of dates",
     "factors": "principal components of the curve's changes", "tail_risk": "VaR and CVaR by full revaluation",
     "bayesian": "search of the chosen family, with regimes and factors", "evaluation": "the sealed test",
     "drift": "stability of inputs and residuals", "tuning": "the model that drift names, tuned on recent dates",

@@ -117,8 +117,8 @@ def verdict(bonds: Row) -> str:
     row = _chosen(bonds)
     if not row["rows"]:
         return (
-            f"Whether the model {bonds['chosen']}, chosen on validation, predicts the next spread with skill is not "
-            "known: of no sealed quote do all models and baselines have a prediction"
+            f"Whether the model {bonds['chosen']}, chosen on validation, predicts with skill how spreads move against "
+            "each other is not known: of no sealed quote do all models and baselines have a prediction"
         )
     gains = ", ".join(f"{name} {gain(row['gain_over'][name])} %" for name in baselines(bonds))
     return (
@@ -155,7 +155,7 @@ def skill_of_signals(bonds: Row) -> str:
     if found == SKILL:
         return f"The model {bonds['chosen']} predicted the sealed test with skill."
     told = "is not known to predict" if found == NOT_KNOWN else "predicted"
-    rest = "the next spread with skill" if found == NOT_KNOWN else "the sealed test without skill"
+    rest = "with skill how spreads move against each other" if found == NOT_KNOWN else "the sealed test without skill"
     return f"The model {bonds['chosen']} {told} {rest}: its rich and cheap bonds are no advice."
 
 

@@ -339,7 +339,7 @@ def test_a_file_that_is_cut_in_half_ends_in_one_line_and_a_run_mends_it(capsys, 
 
 def test_a_run_is_shown_found_finished_and_printed_as_json(capsys, out, files):
     code, printed, error = call(capsys, "bonds", *QUICK, *files, "--out", out)
-    assert (code, error) == (0, "") and "Nothing to do" in printed and "next spread" in printed
+    assert (code, error) == (0, "") and "Nothing to do" in printed and "moves against the others" in printed
     code, printed, error = call(capsys, "bonds", *QUICK, *files, "--out", out, "--json")
     assert (code, error) == (0, "") and json.loads(printed) == json.loads((out / "summary.json").read_bytes())
     assert call(capsys, "bonds", *QUICK, *files, "--out", out, "--quiet")[1] == ""
