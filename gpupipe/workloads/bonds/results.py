@@ -13,6 +13,7 @@ from gpupipe.pipeline.workload import JobContext
 from gpupipe.store.content_store import dump_json, pack_arrays
 from gpupipe.workloads.bonds import expectations, last_date, recipe, signals
 from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.ratings import NAMES
 from gpupipe.workloads.bonds.steps import regimes
 
 FOLDER = "bonds"
@@ -127,7 +128,7 @@ def _fit(model: Found) -> dict[str, Any]:
 def _tail_risk(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of tail risk with ratings by their letters."""
     by_rating = facts.get("rating", {})
-    return {**facts, "rating": {last_date.LETTERS[int(rank)]: tail for rank, tail in by_rating.items()}}
+    return {**facts, "rating": {NAMES[int(rank)]: tail for rank, tail in by_rating.items()}}
 
 
 def _loadings(factors: Found) -> dict[str, Any]:
