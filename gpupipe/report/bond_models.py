@@ -18,11 +18,9 @@ DRIFT = [("residuals of", False), ("PSI within validation", True), ("KS", True),
          ("PSI to the test", True), ("KS", True), ("p", True), ("score", True)]  # fmt: skip
 
 
-def models_and_baselines(whole: Row) -> Section | None:
-    """Gain of every model over each baseline on the sealed test; None without models of bonds."""
-    bonds = whole.get("bonds")
-    if not bonds or not bond_words.has_models(bonds):
-        return None
+def models_and_baselines(whole: Row) -> Section:
+    """Gain of every model over each baseline on the sealed test."""
+    bonds = whole["bonds"]
     measured = bonds["measured"]
     references = bond_words.baselines(bonds)
     points = [
@@ -75,11 +73,9 @@ def compared_models(names: Sequence[str], wholes: Sequence[Row]) -> list[Section
     return [Section("Gains of models of bonds", [], [Table("Gain in squared error, %", columns, table)])]
 
 
-def searches(whole: Row) -> Section | None:
-    """What each model is and what its search found; None without models of bonds."""
-    bonds = whole.get("bonds")
-    if not bonds or not bond_words.has_models(bonds):
-        return None
+def searches(whole: Row) -> Section:
+    """What each model is and what its search found."""
+    bonds = whole["bonds"]
     found = [
         [name, search["family"], search["trials"], search["pruned"], significant(search["loss"]),
          ", ".join(f"{key} {_value(value)}" for key, value in search["values"].items())]
@@ -100,11 +96,9 @@ def searches(whole: Row) -> Section | None:
     ])  # fmt: skip
 
 
-def drift(whole: Row) -> Section | None:
-    """Inputs and residuals of training against those of the test; None without models of bonds."""
-    bonds = whole.get("bonds")
-    if not bonds or not bond_words.has_models(bonds):
-        return None
+def drift(whole: Row) -> Section:
+    """Inputs and residuals of training against those of the test."""
+    bonds = whole["bonds"]
     found = bonds["drift"]
     inputs = [
         {"input": name, "psi": of["psi"], "ks": of["ks"]}

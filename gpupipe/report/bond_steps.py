@@ -23,14 +23,12 @@ COLUMNS = [("step", False), ("what", False), ("needs", False), ("seconds", True)
            ("thread or worker", False)]  # fmt: skip
 
 
-def steps(whole: Row, log: timeline.Log | None) -> Section | None:
-    """Time by step with the steps that ran side by side; None without bonds.
+def steps(whole: Row, log: timeline.Log | None) -> Section:
+    """Time by step with the steps that ran side by side.
 
     log: of the run that wrote OUT, None where there is none.
     """
-    bonds = whole.get("bonds")
-    if not bonds:
-        return None
+    bonds = whole["bonds"]
     titles = {step["name"]: title_of(step) for step in bonds["steps"]}
     drawn = {bar.stage: bar for bar in timeline.bars(log) if bar.stage in titles} if log else {}
     groups = {step["name"]: group_of(step["number"]) for step in bonds["steps"]}

@@ -23,11 +23,9 @@ MEASURES = {"VaR 95 %": "var_95%", "CVaR 95 %": "cvar_95%", "VaR 99 %": "var_99%
 BINS = 30
 
 
-def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
-    """Distribution of losses with VaR and CVaR, and both by rating and sector; None without bonds."""
-    bonds = whole.get("bonds")
-    if not bonds:
-        return None
+def tail_risk(out: pathlib.Path, whole: Row) -> Section:
+    """Distribution of losses with VaR and CVaR, and both by rating and sector."""
+    bonds = whole["bonds"]
     risk = bonds["tail_risk"]
     if not risk["scenarios"]:
         return Section("Tail risk", [f"{bond_words.tail_risk(bonds)}."])

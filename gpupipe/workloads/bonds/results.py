@@ -54,9 +54,10 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
         files[PREDICTIONS] = parquet(arrow(_predictions(panel, values, settings.bonds.sample)))
         for name in MODEL_STEPS:
             files |= _model_files(name, values[name])
+        about = _of_models(context, values)
     else:
         files[QUOTES] = parquet(arrow(_quotes(panel, values)))
-    about = _of_models(context, values) if has_models else WITHOUT_MODELS
+        about = WITHOUT_MODELS
     return Outcome(None, files, extra={"bonds": {**_summary(context, values, expected, table), **about}})
 
 
