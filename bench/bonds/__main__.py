@@ -3,9 +3,10 @@
     kernel   prices and yields of made bonds: our kernels against loops of QuantLib and FinancePy, and numpy:
              equality, then bonds a second
     eleven   the eleven steps in the usual way, one after the other, against ours: seconds by step, the share of what
-             makes ours faster, and the error on sealed test rows by model
+             makes ours faster, and the gain on sealed test rows by model
     planted  what runs find of a planted mispricing, against an oracle that knows it; what they claim without one
-    treasury yields of auctions against the par curve as runs take it, and against a Nelson-Siegel-Svensson fit of it
+    treasury yields of auctions against their day's par curve, against what a run publishes as fair, and against a
+             Nelson-Siegel-Svensson fit of that curve
 
 --steps chooses. --out LINES.jsonl gets each measurement as it ends. The last lines are JSON, one a measurement. It
 needs the extras bench and tune.
@@ -28,7 +29,7 @@ STEPS: dict[str, Callable[[argparse.Namespace], Iterator[Line]]] = {
 }  # fmt: skip
 # What a step cannot do without.
 _MODELS = (("optuna", "optuna"), ("sklearn", "scikit-learn"), ("xgboost", "xgboost"))
-PACKAGES = {"eleven": (*_MODELS, ("pandas", "pandas")), "planted": _MODELS}
+PACKAGES = {"eleven": (*_MODELS, ("pandas", "pandas")), "planted": _MODELS, "treasury": _MODELS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,46 +1,68 @@
-"""Yields of Treasury auctions against the par curve of their day, between its tenors as runs take it and as fitted.
+"""Yields of Treasury auctions against the par curve of their day, and against what a run publishes as fair.
 
-A run takes the curve on straight lines between its tenors (`schema.reference_rate`); its peer is the
-Nelson-Siegel-Svensson curve that fits the same tenors best (`baselines.svensson`).
+    par curve               the row's own curve, on straight lines between its tenors: spreads are counted over it
+                            (`schema.reference_rate`)
+    published               what a run says is fair: the column `fitted` of its quotes
+    Nelson-Siegel-Svensson  the curve that fits the tenors of the row's own curve best (`baselines.svensson`)
+
+The bar is of what is published, over Nelson-Siegel-Svensson.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import io
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from bench.runs import Line
+from gpupipe.config import make
 from gpupipe.data.panel import Panel
-from gpupipe.workloads.bonds import schema
+from gpupipe.pipeline import job
+from gpupipe.workloads.bonds import BONDS, results, schema
 from gpupipe.workloads.bonds.baselines import svensson
-from gpupipe.workloads.bonds.fair_values import fair_values, years_of
+from gpupipe.workloads.bonds.fair_values import years_of
 from gpupipe.workloads.bonds.par_curve import COLUMN_PREFIX, tenor_years
 from gpupipe.workloads.bonds.treasuries import treasury_market
 
 CONVENTION = "treasury"  # of the yields of auctions
+PAR, PUBLISHED, SVENSSON = "par curve", "published", "Nelson-Siegel-Svensson"
 
 
 def lines(chosen: argparse.Namespace) -> Iterator[Line]:
-    """A line for each curve, and for each remaining term in years; then the bar."""
-    panel, _ = treasury_market()
-    value = fair_values(panel, CONVENTION)
-    residuals = {"ours": value.yield_ - value.curve_yield, "svensson": value.yield_ - svensson_of_rows(panel)}
+    """A line for each of the three, and for each remaining term in years; then the bar."""
+    panel, report = treasury_market()
+    quotes = published(panel, report)
+    fair = {PAR: quotes["yield"] - quotes["spread"], PUBLISHED: quotes["fitted"], SVENSSON: svensson_of_rows(panel)}
+    residuals = {name: quotes["yield"] - curve for name, curve in fair.items()}
     known = np.all([np.isfinite(residual) for residual in residuals.values()], axis=0)
-    for name, residual in residuals.items():
-        yield {"kind": "residual", "curve": name, "auctions": int(known.sum()), **measures(residual[known])}
-    years = np.rint(value.years).astype(int)
+    found = {name: measures(residual[known]) for name, residual in residuals.items()}
+    for name, measured in found.items():
+        yield {"kind": "residual", "curve": name, "auctions": int(known.sum()), **measured}
+    years = np.rint(years_of(panel)).astype(int)
     for term in np.unique(years[known]):
         rows = known & (years == term)
-        by_curve = {f"{name}_rms_bp": measures(residual[rows])["rms_bp"] for name, residual in residuals.items()}
+        by_curve = {f"{name} rms_bp": measures(residual[rows])["rms_bp"] for name, residual in residuals.items()}
         yield {"kind": "residual by term", "years": int(term), "auctions": int(rows.sum()), **by_curve}
-    ours, fitted = (measures(residual[known]) for residual in residuals.values())
+    ratios = {name: found[PUBLISHED][name] / found[SVENSSON][name] for name in ("rms_bp", "median_bp")}
     yield {
-        "kind": "treasury bar", "rms_ratio": ours["rms_bp"] / fitted["rms_bp"],
-        "median_ratio": ours["median_bp"] / fitted["median_bp"], "bar": 1.0,
-        "holds": ours["rms_bp"] <= fitted["rms_bp"] and ours["median_bp"] <= fitted["median_bp"],
+        "kind": "treasury bar", "rms_ratio": ratios["rms_bp"], "median_ratio": ratios["median_bp"], "bar": 1.0,
+        "holds": max(ratios.values()) <= 1.0,
     }  # fmt: skip
+
+
+def published(panel: Panel, report: object) -> Mapping[str, np.ndarray]:
+    """Columns of the quotes of a run, float64 (n_rows,) in percent: yield, spread, fitted. Auctions fit no models."""
+    import pyarrow.parquet as pq
+
+    settings = make(BONDS.catalogue(), "balanced", settings=[f"bonds.convention={CONVENTION}"])
+    with tempfile.TemporaryDirectory() as out:
+        job.execute(BONDS, panel, report, settings, out)
+        table = pq.read_table(io.BytesIO(pathlib.Path(out, results.QUOTES).read_bytes()))
+    return {name: table[name].to_numpy() for name in ("yield", "spread", "fitted")}
 
 
 def measures(residual: np.ndarray) -> dict[str, float]:

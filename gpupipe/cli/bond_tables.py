@@ -28,17 +28,16 @@ def show(to: Console, whole: Mapping[str, Any], out: str, most: int) -> None:
     from gpupipe.workloads.bonds import results
 
     bonds = whole["bonds"]
-    has_models = bond_words.has_models(bonds)
-    if has_models:
+    drift, files = "", "signals, ... (Parquet)"
+    if bond_words.has_models(bonds):
         show_models(to, bonds)
-    drift = f"{bond_words.drift(bonds)}." if has_models else ""
+        drift, files = f"{bond_words.drift(bonds)}.", "signals, predictions, dates, risk, ... (Parquet), models/*"
     for sentence in (bond_words.market(whole["data"]), *bond_words.verdict_lines(whole), drift):
         if sentence:
             to.print(sentence)
     show_signals(to, pq.read_table(pathlib.Path(out) / results.SIGNALS), most, whole["data"])
     to.print(bond_words.skill_of_signals(bonds))
     SummaryTables(to, dict(whole), names_of(()), ()).show_time()
-    files = "signals, predictions, dates, risk, ... (Parquet), models/*" if has_models else "signals, ... (Parquet)"
     to.print(f"{out}/{results.FOLDER}: {files}")
 
 
@@ -47,7 +46,7 @@ def show_models(to: Console, bonds: Mapping[str, Any]) -> None:
     from gpupipe.cli.tables import figures_table, print_whole
     from gpupipe.report import bond_words
 
-    table = figures_table(("next spread,\nsealed test",), ("RMSE,\nbp", *REFERENCES.values(), "rank\ncorr.", ""))
+    table = figures_table(("moves,\nsealed test",), ("RMSE,\nbp", *REFERENCES.values(), "rank\ncorr.", ""))
     for row in bonds["measured"]:
         is_model = row["kind"] == "model"
         ends = [row["gain_over"][name] for name in REFERENCES]

@@ -22,7 +22,7 @@ MARKETS = ("simulated", "treasuries")
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 # Options that set a value of the settings: the value, its type, and what it is.
 OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "--convention": ("bonds__convention", str, "of yields: street (default) or quantlib"),
+    "--convention": ("bonds__convention", str, "of yields: street (default), quantlib or treasury"),
     "--trials": ("search__trials", int, "of each search (20)"),
     "--regimes": ("bonds__n_regimes", int, "clusters of dates at most (4)"),
     "--factors": ("bonds__n_factors", int, "principal components of curve changes (3)"),
@@ -82,13 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rates", choices=("auto", "percent", "fraction"), help="unit of the files (default: auto)")
     parser.add_argument("--strict", action="store_true", help="whatever validation finds is an error")
     add_max_quarantined(parser)
-    parser.set_defaults(max_quarantined=None)  # so that it is refused without files
     parser.add_argument("--sample", metavar="10%%|N", help="bonds that the steps 9 to 11 judge (default: all)")
     for option, (_, kind, text) in OPTIONS.items():
         parser.add_argument(option, type=kind, metavar=METAVARS[kind], help=text)
     parser.add_argument("--skip-plots", action="store_true", help="write no OUT/report.html")
-    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="a gpupipe.toml; later ones win")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="change one setting")
+    parser.add_argument("--config", action="append", metavar="FILE", help="a gpupipe.toml; later ones win")
+    parser.add_argument("--set", action="append", metavar="SECTION.FIELD=VALUE", help="change one setting")
     parser.add_argument("--seed", type=int)
     add_device(parser)
     parser.add_argument("--out", default=JobRequest.out, help="folder for all results (default: OUT)")
@@ -98,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, metavar="N", help="bonds that are shown (10)")
     add_wait(parser, "another run holds --out")
     add_output(parser, "print the summary, or the signals, as JSON and nothing else")
+    # None where they are not given, so that they are refused where they would change nothing.
+    parser.set_defaults(**dict.fromkeys(("max_quarantined", "strict", "skip_plots", "workers")))
 
 
 def request_of(chosen: argparse.Namespace) -> BondRequest:
@@ -114,7 +115,7 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     values = {name: _given(vars(chosen), option) for option, (name, _, _) in OPTIONS.items()}
     values["bonds__sample"] = _sample(chosen.sample)
     asked = SettingsRequest(
-        files=tuple(chosen.config), assignments=tuple(chosen.set), seed=chosen.seed,
+        files=tuple(chosen.config or ()), assignments=tuple(chosen.set or ()), seed=chosen.seed,
         values=tuple((name, value) for name, value in values.items() if value is not None), workload=BONDS,
     )  # fmt: skip
     job = JobRequest(
@@ -123,9 +124,9 @@ def request_of(chosen: argparse.Namespace) -> BondRequest:
     )  # fmt: skip
     market = {name: getattr(chosen, name) for name in ("market", "n_bonds", "n_months", "mispricing", "rates")}
     return BondRequest(
-        job, **files, **{name: value for name, value in market.items() if value is not None}, strict=chosen.strict,
-        max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots,
-        cluster=ClusterRequest(chosen.workers, chosen.scheduler), scan=scan, most=chosen.top,
+        job, **files, **{name: value for name, value in market.items() if value is not None},
+        strict=bool(chosen.strict), max_quarantined=chosen.max_quarantined, plots=not chosen.skip_plots,
+        cluster=ClusterRequest(chosen.workers or 0, chosen.scheduler), scan=scan, most=chosen.top,
     )  # fmt: skip
 
 
@@ -150,8 +151,7 @@ def _refuse_what_is_not_used(chosen: Mapping[str, Any], scan: bool) -> None:
     if not has_files:
         unused["without files"] = ("--rates", "--strict", "--max-quarantined")
     for where, options in unused.items():
-        given = [option for option in options if _given(chosen, option) not in (None, False, [], 0)]
-        if given:
+        if given := [option for option in options if _given(chosen, option) is not None]:
             raise UserError(f"{', '.join(given)}: no effect {where}; leave it out")
     if chosen["top"] < 0:
         raise UserError(f"--top {chosen['top']}: expected 0 or more")

@@ -45,8 +45,9 @@ def run_key(
     user_code = [module.content.hex() for module in modules]
     optional = registry.estimators(registry.optional())
     unused = {item.package for item in optional if item.name not in settings.training.models}
-    computing = {name: version for name, version in fingerprint.versions().items() if name not in unused}
     code_roots = [*roots, *(registry.module_of(name) for name in settings.training.models)]
+    versions = {**fingerprint.versions(), **fingerprint.libraries(code_roots, ())}
+    computing = {name: version for name, version in versions.items() if name not in unused}
     parts = [digest, settings.digest(), fingerprint.code_hash(code_roots, ()), user_code, computing, device.kind]
     return sha256_of(parts)
 

@@ -22,9 +22,9 @@ FIT = [("", False), ("bonds, or tenors", True), ("RMSE of the fit, bp", True),
 
 
 def curve_fit(out: pathlib.Path, whole: Row) -> Section | None:
-    """The par curve of the last date, yields by grade and what fits them; None without bonds."""
+    """The par curve of the last date, yields by grade and what fits them; None without lines of them."""
     lines, bonds = read(out, CURVES), read(out, RISK)
-    if not whole.get("bonds") or not lines:
+    if not lines:
         return None
     known = [row for row in bonds if is_known(row, "years", "yield", "fitted")]
     points = [
@@ -62,11 +62,11 @@ def _all_quotes(out: pathlib.Path) -> list[Figure]:
 
 
 def key_rate_risk(out: pathlib.Path, whole: Row) -> Section | None:
-    """Key-rate durations of the last date's bonds by grade; None without bonds or their curve."""
+    """Key-rate durations of the last date's bonds by grade; None without their curve."""
     rows = read(out, RISK)
     tenors = [name.removeprefix(KEY_RATE) for name in (rows[0] if rows else {}) if name.startswith(KEY_RATE)]
     known = [row for row in rows if is_known(row, "value", *(KEY_RATE + tenor for tenor in tenors))]
-    if not whole.get("bonds") or not tenors or not known:
+    if not tenors or not known:
         return None
     grades = list(dict.fromkeys(row["grade"] for row in known))
     groups = {ALL: known} | ({g: [row for row in known if row["grade"] == g] for g in grades} if grades[1:] else {})

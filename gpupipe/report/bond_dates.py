@@ -27,9 +27,9 @@ STATES = {
 
 
 def regimes(out: pathlib.Path, whole: Row) -> Section | None:
-    """Regimes over time with the market's spread and the curve, and the factors; None without bonds."""
-    rows, bonds = read(out, DATES), whole.get("bonds")
-    if not bonds or not rows:
+    """Regimes over time with the market's spread and the curve, and the factors; None without rows."""
+    rows, bonds = read(out, DATES), whole["bonds"]
+    if not rows:
         return None
     n = bonds["regimes"]["regimes"]
     names = [name_of(k, n) for k in range(n)]

@@ -25,9 +25,9 @@ COLUMNS = [
 
 
 def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
-    """Quote against fair value on the last date; None without bonds."""
+    """Quote against fair value on the last date; None without rows."""
     rows = [row for row in read(out, SIGNALS) if is_known(row, "clean", "fair_clean", "spread", "fair_spread")]
-    if not whole.get("bonds") or not rows:
+    if not rows:
         return None
     shown = spread_out([row for row in rows if row["signal"] == FAIR], MOST_POINTS)
     shown += [row for row in rows if row["signal"] != FAIR][:MOST_POINTS]
@@ -57,9 +57,9 @@ def fair_values(out: pathlib.Path, whole: Row) -> Section | None:
 
 
 def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
-    """Bonds whose quoted spread lies outside the interval of the fair one; None without bonds."""
+    """Bonds whose quoted spread lies outside the interval of the fair one; None without rows."""
     rows = read(out, SIGNALS)
-    if not whole.get("bonds") or not rows:
+    if not rows:
         return None
     found = {side: [row for row in rows if row["signal"] == side] for side in (CHEAP, RICH)}
     interval = "The interval holds 90 % of the residuals of the curve fit in the bond's rating."
@@ -92,13 +92,10 @@ def rich_and_cheap(out: pathlib.Path, whole: Row) -> Section | None:
 
 
 def sealed_predictions(out: pathlib.Path, whole: Row) -> Section | None:
-    """Predicted against happened spreads of the sealed test; None without bonds."""
-    rows = read(out, PREDICTIONS)
-    bonds = whole.get("bonds")
-    if not bonds or not rows:
-        return None
+    """Predicted against happened spreads of the sealed test; None where no row has both."""
+    bonds = whole["bonds"]
     name = bonds["chosen"]
-    rows = [row for row in rows if is_known(row, "spread", "next_spread", name)]
+    rows = [row for row in read(out, PREDICTIONS) if is_known(row, "spread", "next_spread", name)]
     if not rows:
         return None
     now, after, expected = (np.array([row[key] for row in rows]) for key in ("spread", "next_spread", name))

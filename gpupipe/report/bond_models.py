@@ -18,11 +18,9 @@ DRIFT = [("residuals of", False), ("PSI within validation", True), ("KS", True),
          ("PSI to the test", True), ("KS", True), ("p", True), ("score", True)]  # fmt: skip
 
 
-def models_and_baselines(whole: Row) -> Section | None:
-    """Gain of every model over each baseline on the sealed test; None without models of bonds."""
-    bonds = whole.get("bonds")
-    if not bonds or not bond_words.has_models(bonds):
-        return None
+def models_and_baselines(whole: Row) -> Section:
+    """Gain of every model over each baseline on the sealed test."""
+    bonds = whole["bonds"]
     measured = bonds["measured"]
     references = bond_words.baselines(bonds)
     points = [
@@ -41,8 +39,9 @@ def models_and_baselines(whole: Row) -> Section | None:
     ]  # fmt: skip
     first = measured[0]
     text = [
-        f"Predicted is the spread at a bond's next date, from columns known before. {first['rows']:,} sealed quotes "
-        f"of issuers and dates that no model was trained on. {bond_words.gain_sentence(bonds)} A model has skill where "
+        "Predicted is how a bond's spread moves against the others' until its next date, from columns known before. "
+        f"{first['rows']:,} sealed quotes of issuers and dates that no model was trained on. "
+        f"{bond_words.gain_sentence(bonds)} A model has skill where "
         "its intervals against all baselines, widened as six models are compared, lie above 0. Baselines: the last "
         "spread, the mean spread of the rating on the date, and a Nelson-Siegel-Svensson curve of the date's yields "
         "for each grade. Gains are of squared errors of moves against the other bonds of the date, relative to the "
@@ -74,11 +73,9 @@ def compared_models(names: Sequence[str], wholes: Sequence[Row]) -> list[Section
     return [Section("Gains of models of bonds", [], [Table("Gain in squared error, %", columns, table)])]
 
 
-def searches(whole: Row) -> Section | None:
-    """What each model is and what its search found; None without models of bonds."""
-    bonds = whole.get("bonds")
-    if not bonds or not bond_words.has_models(bonds):
-        return None
+def searches(whole: Row) -> Section:
+    """What each model is and what its search found."""
+    bonds = whole["bonds"]
     found = [
         [name, search["family"], search["trials"], search["pruned"], significant(search["loss"]),
          ", ".join(f"{key} {_value(value)}" for key, value in search["values"].items())]
@@ -89,21 +86,19 @@ def searches(whole: Row) -> Section | None:
         for name, fit in _by_step(bonds, "fits")
     ]
     text = [
-        "Losses are mean squared errors of the change of the spread, in squared percent. Every model stops early: "
-        "validation says how many trees, rounds or epochs are kept. A search judges its trials on blocks of training "
-        "dates, each predicted from earlier dates and other issuers, and ends trials whose first blocks are worse than "
-        "those of most.",
+        "Losses are mean squared errors of relative moves of spreads less the mean of their date. Every model stops "
+        "early: validation says how many trees, rounds or epochs are kept. A search judges its trials on blocks of "
+        "training dates, each predicted from earlier dates and other issuers, and ends trials whose first blocks are "
+        "worse than those of most.",
     ]
     return Section("Fits and searches", text, [
         Table("Models", FITS, fits), Table("Searches", SEARCHES, found),
     ])  # fmt: skip
 
 
-def drift(whole: Row) -> Section | None:
-    """Inputs and residuals of training against those of the test; None without models of bonds."""
-    bonds = whole.get("bonds")
-    if not bonds or not bond_words.has_models(bonds):
-        return None
+def drift(whole: Row) -> Section:
+    """Inputs and residuals of training against those of the test."""
+    bonds = whole["bonds"]
     found = bonds["drift"]
     inputs = [
         {"input": name, "psi": of["psi"], "ks": of["ks"]}

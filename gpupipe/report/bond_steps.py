@@ -13,8 +13,8 @@ from gpupipe.runtime import timeline
 Row = Mapping[str, Any]
 ABOUT = {
     "values": "every quote valued once: yield, spread, risk", "rows": "columns, target, split, baselines",
-    "basic": "forest", "enhanced": "forest with a searched depth", "stacked": "forest, boosting and network, stacked "
-    "out of fold", "automatic": "search over the families", "regimes": "clusters of dates",
+    "basic": "forest", "enhanced": "forest with a searched depth", "stacked": "forest, boosting, network and ridge "
+    "regression, stacked out of fold", "automatic": "search over the families", "regimes": "clusters of dates",
     "factors": "principal components of the curve's changes", "tail_risk": "VaR and CVaR by full revaluation",
     "bayesian": "search of the chosen family, with regimes and factors", "evaluation": "the sealed test",
     "drift": "stability of inputs and residuals", "tuning": "the model that drift names, tuned on recent dates",
@@ -23,14 +23,12 @@ COLUMNS = [("step", False), ("what", False), ("needs", False), ("seconds", True)
            ("thread or worker", False)]  # fmt: skip
 
 
-def steps(whole: Row, log: timeline.Log | None) -> Section | None:
-    """Time by step with the steps that ran side by side; None without bonds.
+def steps(whole: Row, log: timeline.Log | None) -> Section:
+    """Time by step with the steps that ran side by side.
 
     log: of the run that wrote OUT, None where there is none.
     """
-    bonds = whole.get("bonds")
-    if not bonds:
-        return None
+    bonds = whole["bonds"]
     titles = {step["name"]: title_of(step) for step in bonds["steps"]}
     drawn = {bar.stage: bar for bar in timeline.bars(log) if bar.stage in titles} if log else {}
     groups = {step["name"]: group_of(step["number"]) for step in bonds["steps"]}

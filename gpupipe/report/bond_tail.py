@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpupipe.report import bond_charts, bond_words
-from gpupipe.report.bond_fair_values import read
+from gpupipe.report.bond_fair_values import is_known, read
+from gpupipe.report.formatting import to_percent
 from gpupipe.report.page import Figure, Section, Table
 
 Row = Mapping[str, Any]
@@ -22,11 +23,9 @@ MEASURES = {"VaR 95 %": "var_95%", "CVaR 95 %": "cvar_95%", "VaR 99 %": "var_99%
 BINS = 30
 
 
-def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
-    """Distribution of losses with VaR and CVaR, and both by rating and sector; None without bonds."""
-    bonds = whole.get("bonds")
-    if not bonds:
-        return None
+def tail_risk(out: pathlib.Path, whole: Row) -> Section:
+    """Distribution of losses with VaR and CVaR, and both by rating and sector."""
+    bonds = whole["bonds"]
     risk = bonds["tail_risk"]
     if not risk["scenarios"]:
         return Section("Tail risk", [f"{bond_words.tail_risk(bonds)}."])
@@ -38,10 +37,11 @@ def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
     points = [
         {"panel": panel, "group": name, "what": what, "loss": 100 * of[MEASURES[what]]}
         for panel, found in groups.items() for name, of in found.items() for what in bond_charts.TAILS
+        if of[MEASURES[what]] is not None
     ]  # fmt: skip
     columns = [("", False), ("", False), *((name, True) for name in MEASURES)]
     table = [
-        [panel, name, *(100 * of[measure] for measure in MEASURES.values())]
+        [panel, name, *(to_percent(of[measure]) for measure in MEASURES.values())]
         for panel, found in groups.items() for name, of in found.items()
     ]  # fmt: skip
     text = [
@@ -53,10 +53,9 @@ def tail_risk(out: pathlib.Path, whole: Row) -> Section | None:
         "Defaults count only as far as they moved spreads.",
     ]
     parts: list[Any] = _distribution(out, risk)
-    parts += [
-        Figure("VaR and CVaR at 95 % by what moves, by rating and by sector", bond_charts.tails(points)),
-        Table("Tail risk, % of the value", columns, table),
-    ]
+    if points:
+        parts.append(Figure("VaR and CVaR at 95 % by what moves, by rating and by sector", bond_charts.tails(points)))
+    parts.append(Table("Tail risk, % of the value; empty where no bond has a price in every scenario", columns, table))
     return Section("Tail risk", text, parts)
 
 
@@ -67,7 +66,12 @@ def _distribution(out: pathlib.Path, risk: Row) -> list[Any]:
         return []
     bars: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    losses = {portfolio_of(column): 100 * np.array([row[column] for row in rows]) for column in rows[0]}
+    losses = {
+        portfolio_of(column): 100 * np.array([row[column] for row in rows])
+        for column in rows[0] if all(is_known(row, column) for row in rows)
+    }  # fmt: skip
+    if not losses:
+        return []
     edges = np.histogram_bin_edges(np.concatenate(list(losses.values())), bins=BINS)
     for name, values in losses.items():
         bars += [{"panel": PORTFOLIOS[name], **bar} for bar in histogram(values, edges)]

@@ -117,8 +117,8 @@ def verdict(bonds: Row) -> str:
     row = _chosen(bonds)
     if not row["rows"]:
         return (
-            f"Whether the model {bonds['chosen']}, chosen on validation, predicts the next spread with skill is not "
-            "known: of no sealed quote do all models and baselines have a prediction"
+            f"Whether the model {bonds['chosen']}, chosen on validation, predicts with skill how spreads move against "
+            "each other is not known: of no sealed quote do all models and baselines have a prediction"
         )
     gains = ", ".join(f"{name} {gain(row['gain_over'][name])} %" for name in baselines(bonds))
     return (
@@ -155,7 +155,7 @@ def skill_of_signals(bonds: Row) -> str:
     if found == SKILL:
         return f"The model {bonds['chosen']} predicted the sealed test with skill."
     told = "is not known to predict" if found == NOT_KNOWN else "predicted"
-    rest = "the next spread with skill" if found == NOT_KNOWN else "the sealed test without skill"
+    rest = "with skill how spreads move against each other" if found == NOT_KNOWN else "the sealed test without skill"
     return f"The model {bonds['chosen']} {told} {rest}: its rich and cheap bonds are no advice."
 
 
@@ -177,9 +177,13 @@ def tail_risk(bonds: Row) -> str:
     every, alone, independent = risk["all"], risk["curve alone"], risk["issuers independent"]
     return (
         f"Tail risk of one period, {risk['bonds']:,} bonds revalued under {risk['scenarios']} past moves: 95 % VaR "
-        f"{100 * every['var_95%']:.2f} %, CVaR {100 * every['cvar_95%']:.2f} %; by the curve alone "
-        f"{100 * alone['var_95%']:.2f} %, with independent issuers {100 * independent['var_95%']:.2f} %"
+        f"{_loss(every['var_95%'])}, CVaR {_loss(every['cvar_95%'])}; by the curve alone "
+        f"{_loss(alone['var_95%'])}, with independent issuers {_loss(independent['var_95%'])}"
     )
+
+
+def _loss(fraction: float | None) -> str:
+    return "not known" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def drift(bonds: Row) -> str:

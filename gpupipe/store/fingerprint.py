@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -18,8 +19,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Imports of these modules are not followed. The registry imports every estimator inside its functions; callers name the
 # estimator that they use. Keys include the content of a Dataset's arrays, so the code that computes them is left out.
 NOT_FOLLOWED = ("gpupipe", "gpupipe.estimators.registry", "gpupipe.dataset.dataset")
-# Distributions whose name differs from the imported name.
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+# Distributions whose name differs from the imported name; the first that is installed counts.
+DISTRIBUTIONS = {
+    "sklearn": ("scikit-learn",), "cuml": ("cuml-cu13", "cuml-cu12", "cuml"),
+    "cudf": ("cudf-cu13", "cudf-cu12", "cudf"), "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+    "rmm": ("rmm-cu13", "rmm-cu12", "rmm"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ def xgboost_version() -> str:
 def _version(name: str) -> str:
     if name == "xgboost":
         return xgboost_version()
-    try:
-        return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    for distribution in DISTRIBUTIONS.get(name, (name,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return ""
 
 
 def closure(roots: Iterable[str], not_followed: Iterable[str] = NOT_FOLLOWED) -> list[str]:

@@ -145,6 +145,8 @@ def test_the_help_lists_every_option(capsys):
         (("--market", "treasuries", "--scheduler", "tcp://a:1", "--jobs", "2"), "leave one out"),
         (("look",), "expected options alone, or `scan OUT`"),
         (("--max-quarantined", "0.5"), "--max-quarantined: no effect without files"),
+        (("--max-quarantined", "0"), "--max-quarantined: no effect without files"),
+        (("--market", "treasuries", "--mispricing", "0"), "--mispricing: no effect with --market treasuries"),
     ],
 )
 def test_bad_options_are_refused_in_one_line_and_nothing_is_written(capsys, tmp_path, monkeypatch, arguments, message):
@@ -337,7 +339,7 @@ def test_a_file_that_is_cut_in_half_ends_in_one_line_and_a_run_mends_it(capsys, 
 
 def test_a_run_is_shown_found_finished_and_printed_as_json(capsys, out, files):
     code, printed, error = call(capsys, "bonds", *QUICK, *files, "--out", out)
-    assert (code, error) == (0, "") and "Nothing to do" in printed and "next spread" in printed
+    assert (code, error) == (0, "") and "Nothing to do" in printed and "moves against the others" in printed
     code, printed, error = call(capsys, "bonds", *QUICK, *files, "--out", out, "--json")
     assert (code, error) == (0, "") and json.loads(printed) == json.loads((out / "summary.json").read_bytes())
     assert call(capsys, "bonds", *QUICK, *files, "--out", out, "--quiet")[1] == ""
@@ -356,6 +358,7 @@ def test_scan_shows_the_signals_of_the_run_or_of_files(capsys, out, files):
 
 def test_scan_refuses_options_and_files_that_mean_nothing(capsys, tmp_path, out, files):
     for arguments in (("--trials", "3"), ("--sample", "10%"), ("--n-bonds", "9"), ("--skip-plots",), ("--seed", "1"),
+                      ("--seed", "0"), ("--mispricing", "0"), ("--set", "search.trials=2"), ("--workers", "0"),
                       ("--memory", "1GiB"), ("--workers", "2"), ("--scheduler", "tcp://a:1")):  # fmt: skip
         assert "no effect with `gpupipe bonds scan`" in refused(capsys, "bonds", "scan", out, *arguments)
     assert "missing" in refused(capsys, "bonds", "scan", out, *files[:2])

@@ -229,6 +229,23 @@ def test_tail_risk_without_a_past_says_so(out, whole):
     ]
 
 
+def test_tail_risk_that_is_not_known_is_no_number(out, whole, monkeypatch):
+    nothing = dict.fromkeys(bond_tail.MEASURES.values())
+    risk = whole["bonds"]["tail_risk"]
+    sector, *_ = risk["sector"]
+    some = {**whole["bonds"], "tail_risk": {**risk, "sector": {**risk["sector"], sector: nothing}}}
+    *_, chart, table = bond_tail.tail_risk(out, {**whole, "bonds": some}).parts
+    assert [row[2:] for row in table.rows if row[1] == sector.replace("_", " ")] == [[None] * 4]
+    assert sector.replace("_", " ") not in {point["group"] for point in rows_of_spec(chart.spec)}
+    groups = {name: dict.fromkeys(risk[name], nothing) for name in ("rating", "sector")}
+    none = {**whole["bonds"], "tail_risk": {**risk, **dict.fromkeys(bond_tail.PORTFOLIOS, nothing), **groups}}
+    monkeypatch.setattr(bond_tail, "read", lambda *_: [dict.fromkeys(tail_risk.PORTFOLIOS.values(), math.nan)])
+    monkeypatch.setattr(bond_tail, "_rank_of", lambda _: len)
+    section = bond_tail.tail_risk(out, {**whole, "bonds": none})
+    assert [type(part) for part in section.parts] == [Table]
+    assert "95 % VaR not known, CVaR not known; by the curve alone not known" in section.text[0]
+
+
 def test_losses_of_all_portfolios_are_panels_with_their_var(out, whole):
     figure = bond_tail.tail_risk(out, whole).parts[0]
     points = figure.spec["data"]["values"]

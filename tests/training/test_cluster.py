@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from gpupipe.runtime.device import pick
 from gpupipe.store.content_store import Store
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.distributed import worker_run
-from gpupipe.training.distributed.cluster import ClusterError, ClusterRun, cluster
+from gpupipe.training.distributed.cluster import Cluster, ClusterError, ClusterRun, cluster
 from gpupipe.training.fold_data import FoldId, make_training_set
 from gpupipe.workloads import equity
 from tests.support import tiny
@@ -91,6 +92,45 @@ def test_a_worker_killed_in_the_middle_changes_nothing(alone, three, settings, t
     assert len(done) == len(set(done)), "no unit is done twice"
     assert contents_of_models(tmp_path) == alone
     assert set(three.client.run(os.getpid).values()) != set(pids.values())  # another has taken its place
+
+
+def dies_at_first(panel, settings, place, numbers):
+    """Kill the worker that runs it, the first time; then the sum."""
+    if not place.exists():
+        place.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return numbers.sum()
+
+
+def test_a_step_whose_arguments_are_lost_with_their_worker_is_run_on_another(three, settings, tmp_path, monkeypatch):
+    there = tuple(three.client.scheduler_info(n_workers=-1)["workers"])
+    workers, scatter, sent = dataclasses.replace(three, addresses=there), three.client.scatter, []
+    arguments = [tmp_path / "died", np.arange(5)]
+    with workers.running(equity.EQUITY, tiny_market(), settings, "ab12", memory.AS_IT_IS, ()) as run:
+
+        def to_the_first(data, **options):
+            sent.append(data)
+            return scatter(data, **options, **({"workers": [there[0]]} if len(sent) == 1 else {}))
+
+        monkeypatch.setattr(three.client, "scatter", to_the_first)
+        assert run.call("a step", dies_at_first, arguments, 0) == 10
+    assert len(sent) == 2 and (tmp_path / "died").exists()
+
+
+def test_a_call_is_not_repeated_without_end_nor_without_a_scheduler():
+    class Client:
+        status, sent = "running", 0
+
+        def scatter(self, data, hash):
+            self.sent += 1
+            raise OSError("closed")
+
+    for status, attempts in (("running", 3), ("closed", 1)):
+        client = Client()
+        client.status = status
+        with pytest.raises(ClusterError, match=r"a step: no worker takes its arguments \(closed\)"):
+            ClusterRun(Cluster(client, ("tcp://a",), 1, ""), None, None).call("a step", sum, [], 0)
+        assert client.sent == attempts
 
 
 def test_a_cluster_that_is_not_there_or_not_the_same_is_refused(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gpupipe.runtime.device import pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.training import fold_data
 from gpupipe.training.distributed import sharded_worker, spread
+from gpupipe.training.distributed.calls import LostError, results
 from gpupipe.training.distributed.cluster import ClusterError, cluster
 from gpupipe.training.fold_data import FoldId
 from gpupipe.workloads import equity
@@ -142,7 +144,7 @@ def test_workers_that_are_lost_again_and_again_end_the_run(three, settings, monk
 
         def lost():
             asked.append(1)
-            raise spread._LostError("gone")
+            raise LostError("gone")
 
         with pytest.raises(ClusterError, match=r"a unit: workers were lost in 4 attempts .*spread over more"):
             run._again("a unit", lost)
@@ -210,14 +212,15 @@ class _Done:
         return now
 
 
-def test_a_worker_that_goes_with_its_result_is_not_waited_for(monkeypatch):
+def test_a_worker_that_goes_with_its_result_is_not_waited_for():
     """Dask would wait for that very worker to make it again, for ever."""
-    spreading = object.__new__(spread.Spread)
-    spreading._addresses = ["tcp://a", "tcp://b"]
-    monkeypatch.setattr(spread.Spread, "_there", lambda self: {"tcp://b"})
-    assert spreading._results({1: _Done(TimeoutError(), TimeoutError(), 7)}) == [7], "slow, and still there"
-    for gone in (TimeoutError(), spread.CancelledError()):
-        with pytest.raises(spread._LostError, match="tcp://a"):
-            spreading._results({1: _Done(7), 0: _Done(gone)})
+
+    def found(*calls):
+        return results(None, calls, lambda: {"tcp://b"})
+
+    assert found(("tcp://b", _Done(TimeoutError(), TimeoutError(), 7))) == [7], "slow, and still there"
+    for gone in (TimeoutError(), CancelledError()):
+        with pytest.raises(LostError, match="tcp://a"):
+            found(("tcp://b", _Done(7)), ("tcp://a", _Done(gone)))
     with pytest.raises(OSError, match="disk"):
-        spreading._results({1: _Done(OSError("disk"))})
+        found(("tcp://b", _Done(OSError("disk"))))

@@ -31,6 +31,11 @@ log = logging.getLogger("gpupipe")
 LOOPBACK = "127.0.0.1"
 DASHBOARD = f"{LOOPBACK}:8787"
 CONNECT_S = 15
+ATTEMPTS = 3  # of a call whose arguments are lost with the worker that holds them
+
+
+class _LostError(ClusterError):
+    """Dask cancelled a task, because the scheduler, or the worker that holds its arguments, was lost."""
 
 
 @dataclass
@@ -143,8 +148,21 @@ class ClusterRun:
 
     def call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:
         """See `WorkerPool`."""
-        # Sent beside the task, as Dask holds tasks themselves to be small.
-        sent = self._cluster.client.scatter([list(arguments)], hash=False)
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._call(name, function, arguments, worker)
+            except _LostError:
+                if self._cluster.client.status != "running":  # the scheduler was lost
+                    raise
+        return self._call(name, function, arguments, worker)
+
+    def _call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:
+        # Sent beside the task, as Dask holds tasks themselves to be small. One worker holds what is sent: where it is
+        # lost, Dask has nothing to run the task with, and cancels it.
+        try:
+            sent = self._cluster.client.scatter([list(arguments)], hash=False)
+        except OSError as error:
+            raise _LostError(f"{name}: no worker takes its arguments ({error})") from None
         return self._result(name, self._submit(worker_run.call, worker, function, *sent))
 
     def fit(
@@ -172,7 +190,7 @@ class ClusterRun:
         return self._result(f"{fold.name}/{name}/{group}/{part}", future)
 
     def _submit(self, function: Callable[..., Any], worker: int, *arguments: Any, priority: int = 0) -> Any:
-        # Where the worker is lost, Dask runs the task again on another worker.
+        # Where the worker is lost, Dask runs the task again on another worker, which gets the rows from any other.
         return self._cluster.client.submit(
             function, self._rows, self._job, *arguments, workers=[self._cluster.addresses[worker]],
             allow_other_workers=True, pure=False, priority=priority,
@@ -183,8 +201,8 @@ class ClusterRun:
 
         try:
             result, warnings = future.result()
-        except CancelledError:  # Dask cancels tasks when the scheduler is lost
-            raise ClusterError(
+        except CancelledError:  # Dask cancels tasks when the scheduler, or what they need, is lost
+            raise _LostError(
                 f"{name}: the scheduler or its workers were lost: start them again; the same command resumes the run"
             ) from None
         except KilledWorker as error:

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -18,20 +17,16 @@ from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.training.cache_keys import GroupDigests
 from gpupipe.training.distributed import sharded_worker, worker_run
+from gpupipe.training.distributed.calls import POLL_S, LostError, results
 from gpupipe.training.distributed.errors import ClusterError
 from gpupipe.training.fold_data import FoldId, Stage, share_groups
 
 log = logging.getLogger("gpupipe")
 
 ATTEMPTS = 4  # of a call that fails because workers are lost
-POLL_S = 0.5  # between two checks that the workers of a call are alive
 REPLACED_S = 120  # to wait for the replacement of a lost worker
 
 _T = TypeVar("_T")
-
-
-class _LostError(Exception):
-    """A worker was lost, or did not hold the rows of a call."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +217,7 @@ class Spread:
 
     def _require_nothing_lost(self, losses: int) -> None:
         if losses != self._losses:
-            raise _LostError("workers were lost during the call")
+            raise LostError("workers were lost during the call")
 
     def _in_ring(self, fold: FoldId, binned: bool, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         with self._together:
@@ -234,7 +229,7 @@ class Spread:
         workers = sorted({self._worker_of[group] for group in fold.groups})
         first = self._addresses[workers[0]]
         if gone := {self._addresses[worker] for worker in workers} - self._there():
-            raise _LostError(f"{min(gone)} is lost")
+            raise LostError(f"{min(gone)} is lost")
         rings: list[sharded_worker.Ring | None] = [None]
         if len(workers) > 1:
             tracker = self._meet(first, len(workers))
@@ -259,7 +254,7 @@ class Spread:
                 address
             ]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise _LostError(f"{address} does not answer ({error})") from None
+            raise LostError(f"{address} does not answer ({error})") from None
 
     def _alone(self, group: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call function(key, *arguments) on the worker that holds a group."""
@@ -274,46 +269,8 @@ class Spread:
         )  # fmt: skip
 
     def _results(self, calls: Mapping[int, Any]) -> list[Any]:
-        """The results of calls, in the order of the workers. Raises the first error that no lost worker has caused."""
-        from distributed import wait
-
-        asked = {worker: self._addresses[worker] for worker in calls}
-        try:
-            while waiting := {worker: call for worker, call in calls.items() if not call.done()}:
-                try:
-                    with self._client.as_current():
-                        wait(list(waiting.values()), timeout=POLL_S, return_when="FIRST_COMPLETED")
-                except TimeoutError:
-                    there = self._there()
-                    gone = [asked[worker] for worker, call in waiting.items() if asked[worker] not in there]
-                    if gone:
-                        raise _LostError(f"{gone[0]} is lost") from None
-            errors = [_error_of(call) for call in calls.values()]
-            for error in sorted(filter(None, errors), key=lambda item: isinstance(item, _LostError)):
-                raise error
-            return [self._fetched(call, asked[worker]) for worker, call in calls.items()]
-        finally:
-            for call in calls.values():
-                call.cancel()
-
-    def _fetched(self, call: Any, address: str) -> Any:
-        """Fetch the result of a finished call; raises _LostError where its worker is lost before the fetch.
-
-        Dask would wait for a lost worker without end. The timeout doubles after each failure, because an interrupted
-        fetch starts from the beginning.
-        """
-        seconds = POLL_S
-        while True:
-            try:
-                return call.result(timeout=seconds)
-            except TimeoutError:
-                if address not in self._there():
-                    raise _LostError(f"{address} is lost") from None
-                seconds *= 2
-            except CancelledError:
-                raise _LostError(f"a result of {address} is lost") from None
-            except Exception as error:  # of a repeated call
-                raise _error_of(call) or error from None
+        """See `calls.results`; calls: by worker number."""
+        return results(self._client, [(self._addresses[worker], call) for worker, call in calls.items()], self._there)
 
     def _again(self, name: str, attempt: Callable[[], _T]) -> _T:
         """Call `attempt`; where workers are lost, replace them and call it again, up to ATTEMPTS times."""
@@ -322,9 +279,9 @@ class Spread:
             losses = self._losses
             try:
                 return attempt()
-            except _LostError as error:
+            except LostError as error:
                 lost = str(error)
-            with contextlib.suppress(_LostError):
+            with contextlib.suppress(LostError):
                 self._complete(losses)
         raise ClusterError(
             f"{name}: workers were lost in {ATTEMPTS} attempts ({' '.join(lost.split())[:300]}): look at "
@@ -373,22 +330,6 @@ class Spread:
     def _there(self) -> set[str]:
         """Addresses of the workers that the scheduler has now."""
         return set(self._client.scheduler_info(n_workers=-1)["workers"])
-
-
-def _error_of(call: Any) -> BaseException | None:
-    """The error of a finished call, None without one; a _LostError where this or another worker was lost."""
-    from distributed import KilledWorker
-    from distributed.comm import CommClosedError
-    from xgboost.core import XGBoostError
-
-    if call.status == "finished":
-        return None
-    if call.status != "error":
-        return _LostError(f"{call.key} is {call.status}")
-    error = call.exception()
-    # XGBoost raises the same error for a lost peer as for other failures.
-    lost = isinstance(error, (KilledWorker, CommClosedError, XGBoostError, sharded_worker.NotHeldError))
-    return _LostError(f"{type(error).__name__}: {error}") if lost else error
 
 
 def _rows_of(panel: Panel) -> dict[str, int]:

@@ -12,14 +12,13 @@ from gpupipe.runtime.device import pick
 from gpupipe.workloads.bonds import recipe, schema
 from gpupipe.workloads.bonds.baselines import FEWEST, GRADES, svensson
 from gpupipe.workloads.bonds.found import Found
-from gpupipe.workloads.bonds.ratings import RANKS
+from gpupipe.workloads.bonds.ratings import NAMES
 from gpupipe.workloads.bonds.steps.tail_risk import PORTFOLIOS
 
 PAR = "par curve"
 GRADE_NAMES = ("Treasuries", "investment grade", "high yield")  # of the ratings up to each of GRADES, and the others
 KEY_RATE = "key_rate_"  # before the tenor, in the names of columns
 GRID = 60  # points of a fitted curve
-LETTERS = {rank: name for name, rank in RANKS.items()}
 
 
 def grades_of(rating: np.ndarray) -> np.ndarray:
@@ -82,7 +81,7 @@ def risk(panel: Panel, values: Mapping[str, Found], convention: str) -> dict[str
     return {
         "bond": np.asarray(panel.symbols, object)[symbol],
         "grade": grades_of(rating),
-        "rating": np.asarray([LETTERS[int(rank)] for rank in rating], object),
+        "rating": np.asarray([NAMES[int(rank)] for rank in rating], object),
         "rating_rank": rating,
         "type": np.asarray(panel.attributes["type"], object)[symbol],
         "years": found["years"][rows],

@@ -7,6 +7,7 @@ import re
 LETTERS = ("AAA", "AA", "A", "BBB", "BB", "B", "CCC", "CC", "C", "D")
 TREASURY, NOT_RATED = "Treasury", "NR"
 RANKS = {TREASURY: 0, **{letter: k for k, letter in enumerate(LETTERS, start=1)}, NOT_RATED: 11}
+NAMES = {rank: name for name, rank in RANKS.items()}
 _MOODYS = {"BAA": "BBB", "BA": "BB", "CAA": "CCC", "CA": "CC"}
 _SYNONYMS = {
     **dict.fromkeys(("TREASURY", "UST", "GOVT", "GOVERNMENT"), TREASURY),

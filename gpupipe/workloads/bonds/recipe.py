@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -118,6 +119,7 @@ def steps(panel: Panel, settings: Config) -> list[Step]:
 def _on_one_thread(make: Any) -> Any:
     """A step whose BLAS has one thread, so that neither --jobs nor the number of cores decides the last bits."""
 
+    @functools.wraps(make)
     def made(context: JobContext, values: Mapping[str, Found]) -> Found:
         with libraries.one_blas_thread():
             found: Found = make(context, values)

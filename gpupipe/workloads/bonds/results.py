@@ -13,6 +13,7 @@ from gpupipe.pipeline.workload import JobContext
 from gpupipe.store.content_store import dump_json, pack_arrays
 from gpupipe.workloads.bonds import expectations, last_date, recipe, signals
 from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.ratings import NAMES
 from gpupipe.workloads.bonds.steps import regimes
 
 FOLDER = "bonds"
@@ -53,9 +54,10 @@ def conclude(context: JobContext, values: Mapping[str, Found]) -> Outcome:
         files[PREDICTIONS] = parquet(arrow(_predictions(panel, values, settings.bonds.sample)))
         for name in MODEL_STEPS:
             files |= _model_files(name, values[name])
+        about = _of_models(context, values)
     else:
         files[QUOTES] = parquet(arrow(_quotes(panel, values)))
-    about = _of_models(context, values) if has_models else WITHOUT_MODELS
+        about = WITHOUT_MODELS
     return Outcome(None, files, extra={"bonds": {**_summary(context, values, expected, table), **about}})
 
 
@@ -127,7 +129,7 @@ def _fit(model: Found) -> dict[str, Any]:
 def _tail_risk(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of tail risk with ratings by their letters."""
     by_rating = facts.get("rating", {})
-    return {**facts, "rating": {last_date.LETTERS[int(rank)]: tail for rank, tail in by_rating.items()}}
+    return {**facts, "rating": {NAMES[int(rank)]: tail for rank, tail in by_rating.items()}}
 
 
 def _loadings(factors: Found) -> dict[str, Any]:

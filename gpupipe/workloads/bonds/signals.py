@@ -11,10 +11,9 @@ from gpupipe.workloads.bonds import fair_values, schema
 from gpupipe.workloads.bonds.dates import positions
 from gpupipe.workloads.bonds.intervals import Intervals
 from gpupipe.workloads.bonds.models import scale_of
-from gpupipe.workloads.bonds.ratings import NOT_RATED, RANKS
+from gpupipe.workloads.bonds.ratings import NAMES, NOT_RATED
 
 RICH, CHEAP, FAIR = "rich", "cheap", "fair"
-NAMES = {rank: name for name, rank in RANKS.items()}
 COLUMNS = (
     "bond", "date", "issuer", "sector", "rating", "clean", "yield", "spread", "predicted_spread", "fair_spread",
     "fair_low", "fair_high", "fair_clean", "difference", "modified", "signal",

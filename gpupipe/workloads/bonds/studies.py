@@ -19,6 +19,7 @@ from gpupipe.store.content_store import sha256_of, write_atomic
 from gpupipe.workloads.bonds.families.contract import mean_squared
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.seeds import seed_of
 
 log = logging.getLogger("gpupipe")
 
@@ -48,14 +49,15 @@ class Study:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # an error is told once, where it ends the run
-        seed, n_trials = self.rows.seed + self.step, self.settings.search.trials
+        n_trials = self.settings.search.trials
         study = optuna.create_study(pruner=optuna.pruners.MedianPruner(STARTUP), direction="minimize")
         kept = _Kept.of(context)
         for trial in kept.trials(self):
             study.add_trial(trial)
         for number in range(len(study.trials), n_trials):
             # Seeds by number: a study that was killed draws what it would have drawn.
-            study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000 + number, n_startup_trials=STARTUP)
+            seed = seed_of(self.rows.seed, self.step, number)
+            study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
             study.optimize(self.loss, n_trials=1)
             kept.write(study.trials)
             context.detail(f"trial {number + 1} of {n_trials}")

@@ -63,6 +63,32 @@ def test_full_training_stops_nowhere():
         assert prediction.dtype == np.float32 and np.isfinite(prediction).all() and FULL[name].name == name
 
 
+def test_a_model_is_as_good_where_its_gain_is():
+    def measured(gain):
+        return eleven.Measured(1.0, {}, {"basic": gain, "last spread": 0.0}, {"basic": 45.0, "last spread": 45.1})
+
+    for ours, theirs, as_good in (
+        (0.040, 0.044, True), (0.038, 0.044, False), (0.06, 0.044, True), (-0.2, 0.044, False), (None, 0.044, False),
+        (0.044, None, False),
+    ):  # fmt: skip
+        line = eleven.quality("basic", measured(theirs), measured(ours))
+        assert line["as_good"] is as_good and line["ours_rmse_bp"] == 45.0, (ours, theirs)
+
+
+def test_the_usual_way_has_all_threads_of_blas():
+    pytest.importorskip("optuna", reason="optuna is not installed (the extra tune)")
+    pytest.importorskip("pandas", reason="pandas is not installed (the extra bench)")
+    import types
+
+    from bench.bonds import origin
+    from gpupipe.workloads.bonds import recipe
+
+    panel = types.SimpleNamespace(device=types.SimpleNamespace(kind="cpu"))
+    for step in recipe.steps(panel, markets.settings(bench.parser().parse_args([]), 1)):
+        limited, free = step.make, origin.on_all_threads(step)
+        assert limited.__qualname__ == free.__qualname__ and limited is not free
+
+
 def test_both_ways_take_the_eleven_steps(tmp_path):
     pytest.importorskip("optuna", reason="optuna is not installed (the extra tune)")
     pytest.importorskip("pandas", reason="pandas is not installed (the extra bench)")
@@ -114,8 +140,16 @@ def test_runs_with_and_without_a_mispricing_are_measured(tmp_path):
     }
 
 
-def test_the_curve_of_runs_is_closer_to_auctions_than_a_fitted_one(capsys):
+def test_what_runs_publish_of_auctions_is_measured_beside_the_curves(capsys):
+    pytest.importorskip("optuna", reason="optuna is not installed (the extra tune)")
     assert bench.main(["--steps", "treasury"]) == 0
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last["kind"] == "treasury bar" and last["holds"] and last["rms_ratio"] < 1
+    lines = [json.loads(text) for text in capsys.readouterr().out.splitlines() if text.startswith("{")]
+    found = {line["curve"]: line for line in lines if line["kind"] == "residual"}
+    assert list(found) == [treasury.PAR, treasury.PUBLISHED, treasury.SVENSSON]
+    for measure in ("rms_bp", "median_bp"):
+        assert found[treasury.PAR][measure] < found[treasury.SVENSSON][measure]
+    last = lines[-1]
+    ratio = found[treasury.PUBLISHED]["rms_bp"] / found[treasury.SVENSSON]["rms_bp"]
+    assert last["kind"] == "treasury bar" and last["rms_ratio"] == pytest.approx(ratio)
+    assert last["holds"] == (max(last["rms_ratio"], last["median_ratio"]) <= 1)
     assert treasury.measures(np.array([0.03, -0.04])) == {"rms_bp": pytest.approx(3.5355, rel=1e-4), "median_bp": 3.5}

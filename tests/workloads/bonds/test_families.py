@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 import warnings
 
@@ -12,7 +13,7 @@ import optuna
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from gpupipe.workloads.bonds.families import registry
+from gpupipe.workloads.bonds.families import network, registry
 from gpupipe.workloads.bonds.families.contract import FitRows, Imputer, mean_squared
 from gpupipe.workloads.bonds.families.forest import Forest, _below, samples_of_a_tree
 from gpupipe.workloads.bonds.families.libraries import CLASSES, estimator, one_blas_thread
@@ -68,6 +69,13 @@ def test_the_same_rows_give_the_same_files_on_one_and_two_threads(name, models):
 def test_another_seed_is_another_model_where_any_is_drawn(name, models):
     other = fitted(name, dataclasses.replace(fit_rows(), seed=77))
     assert (other.files() != models[name].files()) == (name != "linear")
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**32 - 1, 2**32, 10**12])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_seed_fits(name, seed):
+    rows = fit_rows(seed=seed)
+    assert np.isfinite(fitted(name, rows).predict(rows.X)).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -146,8 +154,8 @@ def test_the_walk_over_arrays_is_scikit_learns_prediction():
     model = fitted("forest", n_trees=9, trees_at_once=9, max_depth=7)
     imputer, settings = Imputer.of(rows.X), QUICK["forest"]
     forest = estimator(
-        "forest", "cpu", n_estimators=9, max_depth=7, random_state=rows.seed, max_features=settings.max_features,
-        max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf,
+        "forest", "cpu", n_estimators=9, max_depth=7, random_state=rows.library_seed,
+        max_features=settings.max_features, max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf,
     ).fit(imputer(rows.X), rows.y.astype(np.float64))  # fmt: skip
     # Rows exactly on thresholds, and just beside them, walk the same way too.
     thresholds = np.concatenate([tree.tree_.threshold[tree.tree_.feature == 0] for tree in forest.estimators_])
@@ -196,6 +204,38 @@ def test_a_target_without_spread_is_predicted_as_it_is(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_rows_have_no_predictions(name, models):
     assert models[name].predict(np.zeros((0, 5), np.float32)).shape == (0,)
+
+
+BATCHES = (1, 2, 3, 5, 7, 17, 100, 191, 192, 193, 384, 577)
+
+
+@pytest.mark.parametrize(("width", "layers"), [(8, 1), (32, 2), (64, 3)])
+def test_the_outputs_of_a_row_do_not_depend_on_the_rows_beside_it(width, layers):
+    """To the last bit of float64, for any number of rows and any place of the row."""
+    rng = np.random.default_rng(width)
+    sizes = [42, *[width] * layers, 1]
+    arrays = {f"weight_{k}": rng.normal(size=pair) for k, pair in enumerate(itertools.pairwise(sizes))}
+    arrays |= {f"bias_{k}": rng.normal(size=n) for k, n in enumerate(sizes[1:])}
+    X = rng.normal(size=(600, 42))
+    whole = network.outputs(X, arrays)
+    hidden = X
+    for k in range(layers + 1):
+        hidden = hidden @ arrays[f"weight_{k}"] + arrays[f"bias_{k}"]
+        hidden = np.maximum(hidden, 0) if k < layers else hidden
+    assert whole == pytest.approx(hidden[:, 0], rel=1e-10, abs=1e-10)
+    for n in BATCHES:
+        for begin in {0, 1, 13, 600 - n} - set(range(600 - n + 1, 600)):
+            assert np.array_equal(network.outputs(X[begin : begin + n], arrays), whole[begin : begin + n]), (n, begin)
+
+
+def test_predictions_of_a_row_do_not_depend_on_the_number_of_rows(models):
+    rows = fit_rows()
+    X = np.vstack([rows.X, rows.validation_x])
+    stack = StackModel(models, np.array([0.1, 0.3, 0.2, 0.4, 0.1]), {})
+    for name, model in {**models, "stack": stack}.items():
+        whole = model.predict(X)
+        for n in (k for k in BATCHES if k <= len(X)):
+            assert np.array_equal(model.predict(X[-n:]), whole[-n:]), (name, n)
 
 
 def test_the_network_shuffles_anew_in_every_epoch(monkeypatch):

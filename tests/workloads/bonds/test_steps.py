@@ -187,6 +187,24 @@ def test_two_planted_regimes_are_found_and_numbered_by_spread():
     assert list(columns) == ["regime_1"] and np.array_equal(columns["regime_1"], stressed.astype(np.float32))
 
 
+@pytest.mark.parametrize("states", [1, 2, 3])
+def test_no_more_clusters_than_distinct_states_are_tried(states):
+    made, rows, _ = market_rows()
+    X = np.repeat((rows.date % states)[:, None], rows.X.shape[1], axis=1).astype(np.float32)
+    split = dataclasses.replace(rows.split, first=(36, 38))
+    found = run_regimes(
+        dataclasses.replace(rows, X=X, spread=1.0 + rows.date % states, split=split), len(made.dates)
+    )  # fmt: skip
+    assert found.facts["regimes"] == states
+    assert list(found.facts["silhouettes"]) == [str(k) for k in range(2, states + 1)]
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**32 - 1, 10**12])
+def test_any_seed_clusters(seed):
+    made, rows, _ = market_rows()
+    assert run_regimes(dataclasses.replace(rows, seed=seed), len(made.dates)).facts["silhouettes"]
+
+
 def test_one_regime_is_asked_for_or_all_that_few_dates_allow():
     made, rows, _ = market_rows()
     found = run_regimes(rows, len(made.dates), n_regimes=1)

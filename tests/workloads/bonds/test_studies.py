@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -46,6 +47,12 @@ def test_a_search_ends_with_the_best_of_its_trials(whole):
 
 def test_the_same_search_makes_the_same_trials(whole):
     assert study().run(NO_CONTEXT) == whole
+
+
+@pytest.mark.parametrize("seed", [4_294_968, 2**31, 2**32 - 1, 10**12])
+def test_any_seed_searches(seed):
+    rows = dataclasses.replace(made_rows(1), seed=seed)
+    assert study(("linear",), trials=5, rows=rows).run(NO_CONTEXT)["trials"] == 5
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 8])
@@ -116,8 +123,6 @@ def test_a_trial_is_judged_on_later_dates_of_other_issuers():
     found = Study(("forest",), rows, settings, 4).loss(_Fixed(optuna.trial.FixedTrial(drawn)))
     errors, counts = [], []
     for fold in rows.forward(settings.search.folds):
-        import dataclasses
-
         own = dataclasses.replace(settings.forest, **drawn)
         model = registry.FAMILIES["forest"].fit(rows.fit_rows(fold.fit, rows.split.validation, 4), own)
         errors.append(mean_squared(model.predict(rows.X[fold.predict]), rows.target(fold.predict)))

@@ -9,6 +9,7 @@ import pytest
 
 from gpupipe.estimators.fit_context import NO_CONTEXT
 from gpupipe.workloads.bonds import schema
+from gpupipe.workloads.bonds.seeds import seed_of
 from gpupipe.workloads.bonds.steps import tail_risk
 from gpupipe.workloads.bonds.valuation import value
 from tests.support.bond_run import market, rows_of_market, small_settings
@@ -86,7 +87,7 @@ def moves_of_other_dates(moves, issuer, seed):
 def test_losses_of_the_curve_alone_and_of_independent_issuers_are_those_of_loops():
     holdings, moves = holdings_of(6, seed=2, common=0.5)
     found = run(holdings, moves)
-    mixed = moves_of_other_dates(moves, holdings.group["issuer"], small_settings().seed + tail_risk.NUMBER)
+    mixed = moves_of_other_dates(moves, holdings.group["issuer"], seed_of(small_settings().seed, tail_risk.NUMBER))
     expected = {"all": moves, "curve alone": 0 * moves, "issuers independent": mixed}
     assert set(expected) == set(tail_risk.PORTFOLIOS)
     for name, own in expected.items():
@@ -168,6 +169,18 @@ def test_a_bond_without_a_price_is_left_out_of_all():
     found = run(dataclasses.replace(holdings, dirty=dirty), moves)
     assert np.isnan(found["bond_var"][0]) and np.isnan(found["bond_cvar"][0]) and np.isfinite(found["loss"]).all()
     assert np.isfinite(found["bond_cvar"][1:]).all()
+
+
+def test_losses_of_a_group_without_a_price_are_not_known():
+    holdings, moves = holdings_of(6)
+    own = holdings.group["sector"] == 1
+    dirty = np.where(own, np.nan, holdings.dirty)
+    facts = run(dataclasses.replace(holdings, dirty=dirty), moves).facts
+    assert set(facts["sector"]["1"].values()) == {None} and None not in facts["sector"]["0"].values()
+    assert None not in facts["all"].values()
+    nothing = run(dataclasses.replace(holdings, dirty=np.full_like(dirty, np.nan)), moves)
+    assert all(set(nothing.facts[name].values()) == {None} for name in tail_risk.PORTFOLIOS)
+    assert np.isnan(nothing["loss"]).all() and len(nothing["loss"]) == 6
 
 
 def test_the_market_of_the_tests_has_floating_bonds():

@@ -1,1 +1,1 @@
-"""Families of models of a value: forest, boosting, network and stacks; each a file and a line of the registry."""
+"""Families of models: forest, boosting, network, ridge regression, stacks; each a file and a line of the registry."""

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpupipe.workloads.bonds.seeds import seed_of
+
 
 @dataclass(frozen=True)
 class FitRows:
@@ -16,7 +18,7 @@ class FitRows:
 
     X: float32 (n, n_columns), NaN is missing.  y: float32 (n,).
     validation_x, validation_y: rows that stop training early; they are not fitted on.
-    threads: that a fit may use.  device: "cpu" or "cuda".
+    seed: 0 or more, of any size; libraries get `library_seed`.  threads: that a fit may use.  device: "cpu" or "cuda".
 
         >>> FitRows(np.zeros((2, 1)), np.zeros(2), np.zeros((1, 1)), np.zeros(1), seed=1).device
         'cpu'
@@ -29,6 +31,11 @@ class FitRows:
     seed: int
     threads: int = 1
     device: str = "cpu"
+
+    @property
+    def library_seed(self) -> int:
+        """The seed as libraries take it, below 2**32."""
+        return seed_of(self.seed)
 
 
 class Model(ABC):

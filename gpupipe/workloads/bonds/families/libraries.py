@@ -123,8 +123,12 @@ def estimator(name: str, device: str, **arguments: Any) -> Any:
     >>> type(estimator("ridge", "cpu", alpha=1.0)).__module__.partition(".")[0]
     'sklearn'
     """
-    module, cls = CLASSES[name]
-    library = "sklearn"
+    # Import statements, as cache keys hold the versions of what these name.
     if device == "cuda":
-        library, arguments = "cuml", cuml_arguments(name, arguments)
-    return getattr(importlib.import_module(f"{library}.{module}"), cls)(**arguments)
+        import cuml as library
+
+        arguments = cuml_arguments(name, arguments)
+    else:
+        import sklearn as library
+    module, cls = CLASSES[name]
+    return getattr(importlib.import_module(f"{library.__name__}.{module}"), cls)(**arguments)

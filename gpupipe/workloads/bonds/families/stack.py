@@ -23,7 +23,9 @@ class StackModel(Model):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """See `Model`."""
         predictions = [model.predict(X).astype(np.float64) for model in self.members.values()]
-        return (self.weights[0] + np.stack(predictions, axis=1) @ self.weights[1:]).astype(np.float32)
+        # Sums by einsum, so that the last bits of a row's prediction do not depend on the number of rows.
+        total = np.einsum("nm,m->n", np.stack(predictions, axis=1), self.weights[1:])
+        return (self.weights[0] + total).astype(np.float32)
 
     def files(self) -> dict[str, bytes]:
         """See `Model`."""

@@ -13,8 +13,6 @@ from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
 from gpupipe.workloads.bonds.par_curve import interpolated
 
-NUMBER = 6
-
 
 def run(rows: ModelRows, curve: np.ndarray, tenor_years: np.ndarray, settings: Config, context: FitContext) -> Found:
     """Fit on the changes between training dates; scores of all dates.

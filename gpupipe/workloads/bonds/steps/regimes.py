@@ -12,6 +12,7 @@ from gpupipe.estimators.fit_context import FitContext
 from gpupipe.workloads.bonds.families.libraries import estimator
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
+from gpupipe.workloads.bonds.seeds import seed_of
 
 NUMBER = 5
 STATE = ("curve_level", "curve_slope", "curve_bend", "curve_change", "market_spread", "market_change")
@@ -54,7 +55,7 @@ def run(rows: ModelRows, n_dates: int, settings: Config, context: FitContext) ->
     found = {"state": state, "mean": mean, "scale": np.where(scale > 0, scale, 1.0)}
     fitted = _standardised(found, training)
     most = min(settings.bonds.n_regimes, len(training) // FEWEST_DATES)
-    centers, silhouettes = _clustered(fitted, most, rows.device, rows.seed + NUMBER)
+    centers, silhouettes = _clustered(fitted, most, rows.device, seed_of(rows.seed, NUMBER))
     found["centers"] = centers[np.argsort(centers[:, STATE.index("market_spread")], kind="stable")]
     facts = {"regimes": len(centers), "silhouettes": silhouettes, "dates_fitted": len(training)}
     return Found({**found, "regime": nearest(found, state)}, facts)
@@ -68,14 +69,14 @@ def _standardised(found: Mapping[str, np.ndarray], state: np.ndarray) -> np.ndar
 def _clustered(fitted: np.ndarray, most: int, device: str, seed: int) -> tuple[np.ndarray, dict[str, float]]:
     """The centers of the clusters with the largest silhouette, and the silhouettes by number of clusters.
 
-    One cluster where no number of them, up to `most`, has a silhouette above 0.
+    One cluster where no number of them, up to `most` and to that of distinct rows, has a silhouette above 0.
     """
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
     silhouettes: dict[str, float] = {}
     best: Any = fitted.mean(axis=0, keepdims=True)
-    for k in range(2, most + 1):
+    for k in range(2, min(most, len(np.unique(fitted, axis=0))) + 1):
         clusters = estimator("kmeans", device, n_clusters=k, n_init=STARTS, random_state=seed)
         with threadpool_limits(1, "openmp"):  # or the order of sums depends on which thread is done first
             labels = np.asarray(clusters.fit_predict(fitted))

@@ -11,6 +11,7 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.seeds import seed_of
 
 NUMBER = 7
 LEVELS = (0.95, 0.99)
@@ -87,7 +88,8 @@ def run(
     independent": the curve moves as it did, and each issuer as it did on another past date, drawn for it; what "all"
     loses beyond it comes from moves that issuers have in common, with each other and with the curve.
     arrays: loss, loss_curve_alone, loss_issuers_independent float64 (n_scenarios,), of these three; bond_var, bond_cvar
-    float64 (n_bonds,) of the first, at the first level, NaN where a bond has no price in some scenario.
+    float64 (n_bonds,) of the first, at the first level, NaN where a bond has no price in some scenario. Such a bond is
+    left out of its groups; of a group of such bonds alone VaR and CVaR are None, and losses of all of them NaN.
     """
     moves, value = holdings.curve_move, holdings.dirty
     facts: dict[str, Any] = {"scenarios": len(moves), "bonds": len(value), "levels": list(LEVELS)}
@@ -99,7 +101,7 @@ def run(
     spread_moves = {
         "all": spread_move,
         "curve alone": np.zeros_like(moves),
-        "issuers independent": _independent(spread_move, holdings.group["issuer"], settings.seed + NUMBER),
+        "issuers independent": _independent(spread_move, holdings.group["issuer"], seed_of(settings.seed, NUMBER)),
     }
     losses = {name: _losses(holdings, spread_moves[name], price) for name in PORTFOLIOS}
     arrays = {column: _portfolio(losses[name], value) for name, column in PORTFOLIOS.items()}
@@ -137,9 +139,12 @@ def _losses(
 
 
 def _portfolio(loss: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """float64 (n_scenarios,): the loss of equal par of each bond; a bond without a price is left out."""
+    """float64 (n_scenarios,): the loss of equal par of each bond; a bond without a price is left out.
+
+    NaN where every bond lacks a price, today or in some scenario.
+    """
     known = np.isfinite(loss).all(axis=0) & np.isfinite(value)
-    return loss[:, known] @ (value[known] / value[known].sum()) if known.any() else np.zeros(len(loss))
+    return loss[:, known] @ (value[known] / value[known].sum()) if known.any() else np.full(len(loss), np.nan)
 
 
 def _independent(move: np.ndarray, issuer: np.ndarray, seed: int) -> np.ndarray:
@@ -151,10 +156,12 @@ def _independent(move: np.ndarray, issuer: np.ndarray, seed: int) -> np.ndarray:
     return mixed
 
 
-def _tail(loss: np.ndarray) -> dict[str, float]:
-    found = {}
+def _tail(loss: np.ndarray) -> dict[str, float | None]:
+    """VaR and CVaR by level; None where the losses are not known."""
+    found: dict[str, float | None] = {}
+    is_known = bool(np.isfinite(loss).all())
     for level in LEVELS:
         var = float(np.quantile(loss, level))
-        found[f"var_{level:.0%}"] = var
-        found[f"cvar_{level:.0%}"] = float(loss[loss >= var].mean())
+        found[f"var_{level:.0%}"] = var if is_known else None
+        found[f"cvar_{level:.0%}"] = float(loss[loss >= var].mean()) if is_known else None
     return found
