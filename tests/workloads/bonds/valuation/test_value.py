@@ -151,3 +151,34 @@ def test_treasury_prices_fixed_bonds_alone():
         assert bonds.value(table, "yield", "treasury")["status"].tolist() == [0, 0, 10]
     with pytest.warns(bonds.BondWarning, match="not supported 3"):
         bonds.value({**table, "frequency": 0}, "yield", "treasury")
+
+
+def test_prepared_terms_take_numbers_of_all_bonds_alone():
+    terms = bonds.prepare(GOOD)
+    expected = terms.price(np.full(3, 5.0))
+    for rate in (
+        5,
+        5.0,
+        [5, 5, 5],
+        np.full(3, 5.0, np.float32),
+        pd.Series([5.0] * 3),
+        np.full(6, 5.0)[::2],
+        np.full(3, 5),
+    ):
+        np.testing.assert_array_equal(terms.price(rate), expected)
+        np.testing.assert_array_equal(terms.measure(rate)["clean"], expected[0])
+    same(dict(enumerate(terms.yields([99, 99, 99]))), dict(enumerate(terms.yields(99.0))))
+    for wrong in (np.array([5.0]), np.full(1_000, 5.0), np.ones((3, 1)), ["5", "5", "5"], None):
+        for call in (terms.price, terms.measure, terms.yields):
+            with pytest.raises(UserError, match=r"expected numbers, \(3,\): one a bond"):
+                call(wrong)
+    out = (np.empty(3), np.empty(3))
+    assert terms.price(5.0, out=out)[0] is out[0] and out[0].tolist() == expected[0].tolist()
+    for wrong_out in (np.empty(3), (np.empty(2), np.empty(3)), (np.empty(3, np.float32), np.empty(3)), (np.empty(3),)):
+        with pytest.raises(UserError, match="out"):
+            terms.price(5.0, out=wrong_out)
+    measured = terms.measure(5.0)
+    assert terms.measure(4.0, out=measured)["clean"] is measured["clean"]
+    for wrong_mapping in ({"clean": np.empty(3)}, 3, {**measured, "dirty": np.empty(9)}):
+        with pytest.raises(UserError, match="out"):
+            terms.measure(5.0, out=wrong_mapping)
