@@ -153,6 +153,43 @@ def test_logarithm_and_exponential():
         assert bond_math.log_growth(np.float64(u)) == pytest.approx(math.log1p(u), rel=1e-15, abs=2.3e-16)
     for x in np.linspace(-10, 10, 501):
         assert bond_math.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=2e-14)
+        assert bond_math.exponential(np.float64(x)) == bond_math.near_exponential(np.float64(x))
+    for x in np.linspace(-708, 708, 1_001):
+        assert bond_math.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=1e-12)
+    assert bond_math.exponential(np.float64(-1e5)) == pytest.approx(math.exp(-708), rel=1e-12)
+    assert math.isnan(bond_math.exponential(np.float64(np.nan)))
+
+
+@pytest.mark.parametrize("frequency", [0, 1, 2, 4])
+@pytest.mark.parametrize("rate", [0.5, 5.0, 80.0, 850.0])
+def test_a_bond_until_the_year_9999(frequency, rate):
+    table = {**BY_HAND, "issue": day("2020-12-31"), "settlement": day("2020-12-31"), "maturity": day("9999-12-31"),
+             "frequency": frequency, "yield": np.array([rate])}  # fmt: skip
+    u, n = rate / 100 / max(frequency, 1), 7979 * max(frequency, 1)
+    discount = math.exp(-n * math.log1p(u)) if n * math.log1p(u) < 700 else 0.0
+    coupon = 6.0 / frequency if frequency else 0.0
+    valued = bonds.value(table, given="yield")
+    assert valued["clean"][0] == pytest.approx(coupon * (1 - discount) / u + 100 * discount, rel=1e-11, abs=1e-200)
+    if frequency:
+        assert bonds.value({**table, "clean": valued["clean"]})["yield"][0] == pytest.approx(rate, rel=1e-11)
+
+
+@pytest.mark.parametrize("clean", [1.0, 2.0, 1e3, 1e20])
+def test_yields_of_a_hundred_years_of_quarters(clean):
+    table = {**BY_HAND, "coupon": 15.0, "frequency": 4, "maturity": day("2120-02-29")}
+    found = bonds.value({**table, "clean": np.array([clean])})
+    assert not found.problems
+    u = found["yield"][0] / 400
+    log_discount = -400 * math.log1p(u)
+    discount = math.exp(log_discount)
+    assert 3.75 * (1 - discount) / u + 100 * discount == pytest.approx(clean, rel=1e-10)
+
+
+def test_a_price_beyond_float64_is_told():
+    table = {**BY_HAND, "frequency": 4, "maturity": day("2120-02-29"), "yield": np.array([-355.0, 5.0])}
+    with pytest.warns(bonds.BondWarning, match="yield out of range 1"):
+        valued = bonds.value(table, given="yield")
+    assert valued["status"].tolist() == [9, 0] and np.isnan(valued["clean"]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 60, 127])

@@ -16,7 +16,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
 from gpupipe.workloads.bonds.valuation.curves import Curve
 from gpupipe.workloads.bonds.valuation.result import Valuation
-from gpupipe.workloads.bonds.valuation.terms import Convention, Flows, Terms
+from gpupipe.workloads.bonds.valuation.terms import MEASURES, Convention, Flows, Terms
 
 Given = Literal["yield", "clean", "curve"]
 Errors = Literal["warn", "raise", "ignore"]
@@ -153,7 +153,10 @@ def _block(
         measured["clean"] = xp.where(known, clean, np.nan)
         measured["dirty"] = xp.where(known, clean + terms.terms[ACCRUED], np.nan)
     status = xp.where((status == VALUED) & xp.isnan(rate), np.int8(MISSING), status)
-    status = xp.where((status == VALUED) & xp.isnan(measured["dirty"]), np.int8(RANGE), status)
+    without = ~(xp.isfinite(measured["dirty"]) & xp.isfinite(measured["convexity"]))
+    status = xp.where((status == VALUED) & without, np.int8(RANGE), status)
+    for name in ("clean", "dirty", *MEASURES, "dv01"):
+        measured[name][without] = np.nan
     valued = {"accrued": terms.accrued, "yield": xp.where(status == VALUED, rate, np.nan), **measured}
     ordered = {name: valued[name] for name in _RESULTS} | {"status": status}
     return ordered | {name: valued[name] for name in valued if name not in ordered} | results
