@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow
 
-# What the numbers in the column `status` mean; the names are those of kernels.bonds.
+# What the numbers in the column `status` mean; those before TYPE are of kernels.bonds.
 STATUS = (
     "valued", "no yield has the price", "maturity at or before settlement", "unknown day count",
-    "frequency other than 0, 1, 2, 4, 12", "settlement before issue", "a value is missing",
+    "frequency other than 1, 2, 4, 12, or 0 without a coupon", "settlement before issue", "a value is missing",
     "first coupon not on the schedule", "no curve", "price not positive, or yield out of range",
-    "type, call or first period not supported",
+    "not supported by the convention treasury", "more than 32,768 coupons left", "unknown type",
+    "call of a floating bond, or of frequency 0", "call price outside 50 to 200",
+    "a curve without rates, or whose discounts are not positive", "the last curve is too old",
 )  # fmt: skip
+TYPE, CALL, CALL_PRICE, BAD_CURVE, OLD_CURVE = range(12, 17)
 
 
 @dataclass(frozen=True)
