@@ -66,9 +66,13 @@ WRONG = [
     ({"maturity": dates("2021-03-01")}, 2), ({"maturity": dates("2019-03-01")}, 2), ({"day_count": "30/361"}, 3),
     ({"frequency": 3}, 4), ({"settlement": dates("2019-12-31")}, 5), ({"coupon": np.nan}, 6),
     ({"maturity": dates("NaT")}, 6), ({"clean": np.nan}, 6), ({"first_coupon": dates("2020-08-15")}, 7),
-    ({"first_coupon": dates("2030-07-15")}, 7), ({"clean": -200.0}, 9), ({"type": "perpetual"}, 10),
-    ({"call_date": dates("2025-01-15")}, 6),
-    ({"frequency": 0, "call_date": dates("2025-01-15"), "call_price": 100.0}, 10),
+    ({"first_coupon": dates("2030-07-15")}, 7), ({"clean": -200.0}, 9), ({"type": "perpetual"}, 12),
+    ({"call_date": dates("2025-01-15")}, 6), ({"frequency": 0}, 4), ({"frequency": np.nan}, 6),
+    ({"day_count": None}, 6),
+    ({"type": None}, 6), ({"day_count": " "}, 6), ({"frequency": 2.5}, 4), ({"clean": 0.0, "coupon": 0.0}, 9),
+    ({"frequency": 0, "coupon": 0.0, "call_date": dates("2025-01-15"), "call_price": 100.0}, 13),
+    ({"call_date": dates("2025-01-15"), "call_price": 1.0}, 14),
+    ({"call_date": dates("2025-01-15"), "call_price": 201.0}, 14),
 ]  # fmt: skip
 
 
@@ -78,11 +82,13 @@ def test_a_bond_that_cannot_be_valued_has_nan_and_a_status(changed, status):
     table["day_count"] = table["day_count"].astype(object)
     for name in GOOD:
         table[name][1] = GOOD[name][0]
+    if "call_price" in table:
+        table["call_price"][1] = np.nan
     for name in ("first_coupon", "call_date"):
         if name in table:
             table[name] = np.array([table[name][0], np.datetime64("NaT")])
     if "type" in changed:
-        table["type"] = np.array([changed["type"], "fixed"])
+        table["type"] = np.array([changed["type"], "fixed"], object)
     with pytest.warns(bonds.BondWarning, match=f"2 bonds, of which 1 has a problem: {bonds.STATUS[status]} 1"):
         valued = bonds.value(table)
     assert valued["status"].tolist() == [status, 0] and valued.problems == {bonds.STATUS[status]: 1}
@@ -147,10 +153,10 @@ def test_prepared_terms_give_the_same_values():
 
 def test_treasury_prices_fixed_bonds_alone():
     table = {**GOOD, "yield": np.full(3, 4.0)}
-    with pytest.warns(bonds.BondWarning, match="not supported 1"):
+    with pytest.warns(bonds.BondWarning, match="not supported by the convention treasury 1"):
         assert bonds.value(table, "yield", "treasury")["status"].tolist() == [0, 0, 10]
-    with pytest.warns(bonds.BondWarning, match="not supported 3"):
-        bonds.value({**table, "frequency": 0}, "yield", "treasury")
+    with pytest.warns(bonds.BondWarning, match="not supported by the convention treasury 3"):
+        bonds.value({**table, "frequency": 0, "coupon": 0.0}, "yield", "treasury")
 
 
 def test_prepared_terms_take_numbers_of_all_bonds_alone():
@@ -182,3 +188,60 @@ def test_prepared_terms_take_numbers_of_all_bonds_alone():
     for wrong_mapping in ({"clean": np.empty(3)}, 3, {**measured, "dirty": np.empty(9)}):
         with pytest.raises(UserError, match="out"):
             terms.measure(5.0, out=wrong_mapping)
+
+
+def test_days_that_can_be_no_dates_are_refused():
+    last = GOOD["maturity"].astype(np.int64)
+    for changed, message in [
+        ({"maturity": np.array([20300115] * 3)}, "holds 20300115, which looks like dates as YYYYMMDD"),
+        ({"issue": GOOD["issue"].astype("M8[ns]").astype(np.int64)}, "which looks like nanoseconds"),
+        ({"settlement": GOOD["settlement"].astype("M8[s]").astype(np.int64)}, "which looks like seconds"),
+        (
+            {"settlement": np.array([-70_000] * 3)},
+            "holds -70000; expected int64 days since 1970-01-01, of",
+        ),
+        ({"settlement": dates("2300-01-02")}, "has the date 2300-01-02; expected dates from 1800 to 2300, or NaT"),
+        ({"maturity": dates("10000-01-01")}, "has the date 10000-01-01; expected dates from 1800 to 9999"),
+        ({"maturity": ["2030-01-15"] * 3}, "convert texts with column.astype"),
+        ({"maturity": [1.5, dates("2030-01-15"), None]}, "holds a float; expected dates"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            bonds.value({**GOOD, **changed})
+    last[0] = np.datetime64("NaT").astype(np.int64)
+    assert bonds.value({**GOOD, "maturity": last}, errors="ignore")["status"].tolist() == [6, 0, 0]
+    assert bonds.value({**GOOD, "maturity": dates("9999-12-31")}).problems == {}
+
+
+def test_a_time_with_a_zone_is_the_date_on_its_clock():
+    """Midnight of 1 March in Tokyo is the last of February in UTC."""
+    times = pd.DatetimeIndex(["2021-03-01"] * 3).tz_localize("Asia/Tokyo")
+    late = pa.array(times.tz_convert("UTC").tz_localize(None), pa.timestamp("us")).cast(
+        pa.timestamp("us", "Asia/Tokyo")
+    )
+    for settlement in (times, pd.Series(times), list(times), times[0], late, pl.Series(pd.Series(times))):
+        same(bonds.value({**GOOD, "settlement": settlement}), bonds.value(GOOD))
+    same(bonds.value(pa.table({**GOOD, "settlement": late})), bonds.value(GOOD))
+    same(bonds.value(pd.DataFrame({**GOOD, "settlement": times})), bonds.value(GOOD))
+    missing = bonds.value({**GOOD, "settlement": [*times[:2], pd.NaT]}, errors="ignore")
+    assert missing["status"].tolist() == [0, 0, 6]
+
+
+def test_masked_values_are_missing():
+    for name, values in GOOD.items():
+        masked = np.ma.array(values, mask=[False, True, False])
+        valued = bonds.value({**GOOD, name: masked}, errors="ignore")
+        assert valued["status"].tolist() == [0, 6, 0], name
+        assert np.isfinite(valued["yield"]).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("of", [pd.Series, pl.Series, pa.array, lambda values: pa.chunked_array([values])])
+def test_a_mapping_of_series_is_a_table(of):
+    same(bonds.value({name: of(values) for name, values in GOOD.items()}), bonds.value(GOOD))
+
+
+def test_a_coupon_without_a_frequency_is_told():
+    table = {**GOOD, "frequency": np.array([0, 0, 2]), "coupon": np.array([5.0, 0.0, 5.0])}
+    assert bonds.value(table, errors="ignore")["status"].tolist() == [4, 0, 0]
+    floating = {**table, "type": np.array(["zero", "floating", "fixed"])}
+    curve = bonds.Curve([1.0], [2.0])
+    assert bonds.value(floating, errors="ignore", curve=curve)["status"].tolist() == [0, 4, 0]
