@@ -27,7 +27,7 @@ _KINDS_OF_INTEGERS = (  # by size, what integers outside of all dates look like,
 def reader_of(table: Any) -> tuple[Callable[[str], Any], list[str]]:
     """How to get a column of a table by name, and the names of its columns. Raises UserError for what is no table."""
     if isinstance(table, Mapping):
-        return lambda name: _of_library(table[name]), list(table)
+        return lambda name: plain(table[name]), list(table)
     if _library(table) == "pandas" and hasattr(table, "columns"):
         return lambda name: _pandas(table[name]), list(table.columns)
     if hasattr(table, "__arrow_c_stream__") or hasattr(table, "column_names"):
@@ -44,10 +44,12 @@ def _library(value: Any) -> str:
     return type(value).__module__.split(".")[0]
 
 
-def _of_library(column: Any) -> Any:
-    """A column of a mapping: a series of pandas, polars or Arrow as numpy or Arrow; masked values are missing."""
+def plain(column: Any) -> Any:
+    """A series of pandas, polars or Arrow as numpy (texts of Arrow's stay), and a masked array without its mask, as
+    `without_mask`. Anything else stays.
+    """  # fmt: skip
     if isinstance(column, np.ma.MaskedArray):
-        return _filled(column)
+        return without_mask(column)
     if not hasattr(column, "dtype") and not hasattr(column, "type"):
         return column
     if _library(column) == "pandas":
@@ -57,7 +59,7 @@ def _of_library(column: Any) -> Any:
     return _arrow(column) if _library(column) == "pyarrow" else column
 
 
-def _filled(column: Any) -> np.ndarray:
+def without_mask(column: Any) -> np.ndarray:
     """A masked array without its mask: masked values become NaN, NaT, or None of texts."""
     kind, masked = column.dtype.kind, np.ma.getmaskarray(column)
     if kind in "iuf":

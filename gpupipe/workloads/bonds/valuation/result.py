@@ -59,6 +59,14 @@ class Valuation(Mapping[str, Any]):
         counts = [int((status == number).sum()) for number in range(1, len(STATUS))]
         return {text: count for text, count in zip(STATUS[1:], counts, strict=True) if count}
 
+    @property
+    def n_without_spread(self) -> int:
+        """How many bonds are valued, and have no spread to the curve that was given."""
+        if "spread" not in self.columns:
+            return 0
+        spread = self.columns["spread"]
+        return int(((self.columns["status"] == 0) & (spread != spread)).sum())
+
     def __str__(self) -> str:
         problems = self.problems
         n, bad = self.n_bonds, sum(problems.values())

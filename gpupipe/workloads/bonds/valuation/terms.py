@@ -14,6 +14,7 @@ from gpupipe.kernels.bond_yields import measure_flows, price_flows, rate_of_flow
 from gpupipe.kernels.bonds import ACCRUED, N_TERMS, PERIOD, bond_flows, bond_terms
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
+from gpupipe.workloads.bonds.valuation.conversion import plain
 
 Convention = Literal["street", "quantlib", "treasury"]
 MEASURES = ("macaulay", "modified", "convexity")
@@ -153,9 +154,7 @@ class Terms:
         on_device = hasattr(values, "__cuda_array_interface__")
         if on_device != (device.kind == "cuda") and np.ndim(values):
             raise UserError(f"{name} is {'' if on_device else 'not '}on a GPU, unlike the bonds; move it there")
-        if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float64).filled(np.nan)
-        array = values if on_device else np.asarray(values)
+        array = values if on_device else np.asarray(plain(values))
         if array.dtype.kind not in "iuf" or array.shape not in ((), (n,)):
             raise UserError(
                 f"{name} is {array.dtype} of shape {tuple(array.shape)}; expected numbers, ({n},): one a bond, or one "

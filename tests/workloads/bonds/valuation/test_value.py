@@ -94,7 +94,7 @@ def test_a_bond_that_cannot_be_valued_has_nan_and_a_status(changed, status):
     assert valued["status"].tolist() == [status, 0] and valued.problems == {bonds.STATUS[status]: 1}
     for name in ("clean", "dirty", "yield", "macaulay", "modified", "convexity", "dv01"):
         assert np.isnan(valued[name][0]) and np.isfinite(valued[name][1]), name
-    with pytest.raises(UserError, match="status has it by bond"):
+    with pytest.raises(UserError, match=f"status has it by bond; the first is row 0 .*: {bonds.STATUS[status]}"):
         bonds.value(table, errors="raise")
     same(bonds.value(table, errors="ignore"), valued)
 
