@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpupipe.kernels.bond_dates import EARLIEST
-from gpupipe.kernels.bonds import FREQUENCY, MISSING
+from gpupipe.kernels.bonds import FREQUENCY, MISSING, MOST_FLOWS
 from gpupipe.runtime.device import Device, pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.conversion import (
@@ -27,6 +29,7 @@ TYPES = ("fixed", "zero", "floating")
 CALL_PRICES = (50.0, 200.0)  # percent of par
 REQUIRED = ("coupon", "frequency", "issue", "maturity", "settlement", "day_count")
 OPTIONAL = ("type", "first_coupon", "call_date", "call_price", "margin", "curve", "spread")
+_CLOSE = 0.85  # ratio of letters in common from which a name is taken as misspelt
 _NUMBERS = ("coupon", "call_price", "margin", "spread", "yield", "clean")
 _DATES = ("issue", "maturity", "settlement", "first_coupon", "call_date")
 _TEXTS = {"day_count": DAY_COUNTS, "type": TYPES}
@@ -58,11 +61,7 @@ class BondColumns:
         """
         given, present = reader_of(table)
         wanted = [*REQUIRED, *names]
-        if missing := [name for name in wanted if name not in present]:
-            raise UserError(
-                f"the table of bonds lacks {', '.join(missing)}; it needs {', '.join(wanted)} and has "
-                f"{', '.join(map(str, present)) or 'no columns'}"
-            )
+        _check_names(wanted, [str(name) for name in present])
         raw = {name: given(name) for name in dict.fromkeys([*wanted, *OPTIONAL]) if name in present}
         device = _device_of(raw)
         arrays = {name: _array(name, column, device) for name, column in raw.items()}
@@ -101,6 +100,15 @@ class BondColumns:
         return coupon if kinds is None else xp.where(kinds == TYPES.index("zero"), 0.0, coupon)
 
     @property
+    def most_flows(self) -> Any:
+        """int64 (n_bonds,): at least as many flows as each bond has after its settlement; 0 where it has no dates."""
+        xp, maturity, settlement = self.device.xp, self.arrays["maturity"], self.arrays["settlement"]
+        known = (maturity > EARLIEST) & (settlement > EARLIEST) & (settlement < maturity)
+        months = xp.where(known, maturity - settlement, 0) // 28  # the shortest
+        frequency = xp.clip(self.arrays["frequency"], 0, 12)
+        return xp.minimum(xp.where(known, months * frequency // 12 + 3, 0), MOST_FLOWS)
+
+    @property
     def status(self) -> Any:
         """int8 (n_bonds,): what is wrong with a row that the kernels do not see, by the numbers of `result`."""
         xp = self.device.xp
@@ -121,6 +129,40 @@ class BondColumns:
         if "type" in self.arrays:
             status[self.arrays["type"] == UNKNOWN] = TYPE
         return status
+
+
+def _check_names(wanted: list[str], present: list[str]) -> None:
+    """Raise UserError for columns that are missing or there twice, and for names that are nearly those of others."""
+    used = [*wanted, *OPTIONAL]
+    if twice := sorted({name for name in used if present.count(name) > 1}):
+        raise UserError(f"the table of bonds has more than one column {', '.join(twice)}; leave out all but one")
+    if missing := [name for name in wanted if name not in present]:
+        others = [name for name in present if name not in used]
+        close = {name: difflib.get_close_matches(name, others, 1, 0.6) for name in missing}
+        hints = [f"{found[0]!r} looks like {name}" for name, found in close.items() if found]
+        raise UserError(
+            f"the table of bonds lacks {', '.join(missing)}{_in_brackets(hints)}; it needs {', '.join(wanted)} and has "
+            f"{', '.join(present) or 'no columns'}"
+        )
+    for name in OPTIONAL:
+        if name in present:
+            continue
+        for other in present:
+            if other not in used and _is_misspelt(other, name):
+                raise UserError(f"column {other!r} is not read: rename it to {name!r} if it is that, else leave it out")
+
+
+def _in_brackets(hints: list[str]) -> str:
+    return f" ({', '.join(hints)}: rename it)" if hints else ""
+
+
+def _is_misspelt(name: str, known: str) -> bool:
+    """Whether a name is nearly a known one: another spelling, or a letter away; z_spread is no spread."""
+    plain, of_known = (re.sub(r"[\W_]+", "", text).lower() for text in (name, known))
+    if plain in (of_known, f"{of_known}date"):
+        return True
+    is_part = plain.endswith(of_known)
+    return not is_part and difflib.SequenceMatcher(None, plain, of_known).ratio() > _CLOSE
 
 
 def _device_of(raw: dict[str, Any]) -> Device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,7 +21,7 @@ from gpupipe.workloads.bonds.valuation.terms import MEASURES, Convention, Flows,
 
 Given = Literal["yield", "clean", "curve"]
 Errors = Literal["warn", "raise", "ignore"]
-BLOCK = 1 << 17  # bonds that are valued at once
+BLOCK, BLOCK_FLOWS = 1 << 17, 1 << 23  # bonds, and their flows, that are valued at once: some 700 MB at most
 _RESULTS = ("clean", "dirty", "accrued", "yield", "macaulay", "modified", "convexity", "dv01")
 
 
@@ -124,13 +124,28 @@ def _in_blocks(columns: BondColumns, block: Callable[[BondColumns, slice], dict[
     """The results of all blocks, in arrays that are allocated once."""
     xp, n = columns.device.xp, columns.n_bonds
     results: dict[str, Any] = {}
-    for begin in range(0, max(n, 1), BLOCK):
-        rows = slice(begin, min(begin + BLOCK, n))
+    for rows in _blocks(columns):
         for name, array in block(columns.part(rows.start, rows.stop), rows).items():
             if name not in results:
                 results[name] = xp.empty((n, *array.shape[1:]), array.dtype)
             results[name][rows] = array
     return results
+
+
+def _blocks(columns: BondColumns) -> Iterator[slice]:
+    """Rows of at most BLOCK bonds, which have at most BLOCK_FLOWS flows, or of one bond."""
+    n = columns.n_bonds
+    if not n:
+        yield slice(0, 0)
+    for first in range(0, n, BLOCK):
+        part = columns.part(first, min(first + BLOCK, n))
+        ends = columns.device.to_host(part.most_flows.cumsum())
+        begin = 0
+        while begin < len(ends):
+            done = ends[begin - 1] if begin else 0
+            end = max(begin + 1, int(np.searchsorted(ends, done + BLOCK_FLOWS, side="right")))
+            yield slice(first + begin, first + end)
+            begin = end
 
 
 def _block(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -245,3 +246,54 @@ def test_a_coupon_without_a_frequency_is_told():
     floating = {**table, "type": np.array(["zero", "floating", "fixed"])}
     curve = bonds.Curve([1.0], [2.0])
     assert bonds.value(floating, errors="ignore", curve=curve)["status"].tolist() == [0, 4, 0]
+
+
+def test_memory_does_not_grow_with_the_flows_of_all_bonds(monkeypatch):
+    """2,000 bonds of 1,000 flows: in blocks of 20,000 flows, in less than a twentieth of the memory of all of them."""
+    from gpupipe.workloads.bonds.valuation import pricing
+
+    monkeypatch.setattr(pricing, "BLOCK_FLOWS", 20_000)
+    n, curve = 2_000, bonds.Curve([1.0, 30.0], [2.0, 3.0])
+    table = {**{name: values[:1] for name, values in GOOD.items()}, "maturity": dates("2104-07-15"), "frequency": 12}
+    table = {name: np.repeat(np.atleast_1d(values), n) for name, values in table.items()}
+    table["day_count"] = np.full(n, 2, np.int8)
+    bonds.value(table, curve=curve)
+    tracemalloc.start()
+    valued = bonds.value(table, curve=curve)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    of_all = 40 * bonds.prepare(table).n_flows.sum()
+    assert not valued.problems and of_all > 7e7 and peak < of_all / 20
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("call_dat", "'call_dat' is not read: rename it to 'call_date'"),
+        ("Call Date", "rename it to 'call_date'"),
+        ("first_coupon_date", "rename it to 'first_coupon'"),
+        ("margins", "rename it to 'margin'"),
+        ("calprice", "rename it to 'call_price'"),
+    ],
+)
+def test_names_that_are_nearly_those_of_options_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        bonds.value({**GOOD, name: 1.0})
+
+
+def test_other_columns_are_left_alone():
+    others = {
+        name: np.zeros(3) for name in ("issuer", "z_spread", "curve_age", "bond_type", "callable", "rating", "id")
+    }
+    same(bonds.value({**GOOD, **others}), bonds.value(GOOD))
+
+
+def test_a_misspelt_or_repeated_column_is_named():
+    table = {("maturity_dt" if name == "maturity" else name): values for name, values in GOOD.items()}
+    with pytest.raises(UserError, match=r"lacks maturity \('maturity_dt' looks like maturity: rename it\); it needs"):
+        bonds.value(table)
+    frame = pd.DataFrame(GOOD)
+    with pytest.raises(UserError, match="more than one column coupon; leave out all but one"):
+        bonds.value(pd.concat([frame, frame[["coupon"]]], axis=1))
+    with pytest.raises(UserError, match="more than one column coupon"):
+        bonds.value(pa.table(GOOD).append_column("coupon", pa.array([1.0, 2.0, 3.0])))
