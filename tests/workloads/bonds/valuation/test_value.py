@@ -297,3 +297,20 @@ def test_a_misspelt_or_repeated_column_is_named():
         bonds.value(pd.concat([frame, frame[["coupon"]]], axis=1))
     with pytest.raises(UserError, match="more than one column coupon"):
         bonds.value(pa.table(GOOD).append_column("coupon", pa.array([1.0, 2.0, 3.0])))
+
+
+def test_public_names():
+    assert dir(bonds) == sorted(bonds.__all__)
+    for name in bonds.__all__:
+        assert getattr(bonds, name) is not None
+    assert isinstance(bonds.value(GOOD), bonds.Valuation) and isinstance(bonds.prepare(GOOD), bonds.Terms)
+    with pytest.raises(AttributeError, match="has no attribute 'Bond'"):
+        bonds.Bond
+
+
+def test_accrued_interest_of_30_360_by_convention():
+    """From 28 February to 15 May are 77 days of the 183 of the period until 31 August, and 77 of a year's 360."""
+    table = {**{name: values[:1] for name, values in GOOD.items()}, "maturity": dates(["2030-08-31"]),
+             "issue": dates("2020-08-31"), "settlement": dates("2021-05-15"), "day_count": "30/360"}  # fmt: skip
+    accrued = {name: bonds.value(table, convention=name)["accrued"][0] for name in ("street", "quantlib")}
+    assert accrued == {"street": pytest.approx(2.5 * 77 / 183), "quantlib": pytest.approx(5 * 77 / 360)}
