@@ -305,7 +305,7 @@ def test_public_names():
         assert getattr(bonds, name) is not None
     assert isinstance(bonds.value(GOOD), bonds.Valuation) and isinstance(bonds.prepare(GOOD), bonds.Terms)
     with pytest.raises(AttributeError, match="has no attribute 'Bond'"):
-        bonds.Bond
+        _ = bonds.Bond
 
 
 def test_accrued_interest_of_30_360_by_convention():
