@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,9 +113,24 @@ def _copying(column: Any) -> dict[str, bool]:
 def numbers_of(name: str, column: Any) -> Any:
     """A column of numbers, of its type, of 1 dimension, or of none for a scalar."""
     array = column if hasattr(column, "dtype") else np.asarray(column)
+    if array.dtype.kind == "O":
+        array = _numbers_of_items(name, array)
     if array.dtype.kind not in "iuf" or array.ndim > 1:
-        raise UserError(f"column {name!r} is {_shown(array)}; expected numbers, one a bond")
+        fix = "; convert texts with column.astype(float)" if array.dtype.kind == "U" else ""
+        raise UserError(f"column {name!r} is {_shown(array)}; expected numbers, one a bond{fix}")
     return array
+
+
+def _numbers_of_items(name: str, array: np.ndarray) -> np.ndarray:
+    """Objects as float64: numbers, decimals, and None or a missing value of pandas for NaN."""
+    items = array.reshape(-1).tolist()
+    items = [None if type(item).__name__ == "NAType" else item for item in items]
+    for row, item in enumerate(items):
+        if not (item is None or isinstance(item, (int, float, decimal.Decimal, np.number))):
+            held = f"holds a {type(item).__name__} in row {row}"
+            raise UserError(f"column {name!r} {held}; expected numbers, None where one is missing")
+    numbers = [np.nan if item is None else float(item) for item in items]
+    return np.array(numbers, np.float64).reshape(array.shape)
 
 
 def counts_of(name: str, column: Any, xp: Any) -> Any:
@@ -127,9 +143,8 @@ def counts_of(name: str, column: Any, xp: Any) -> Any:
 
 
 def _shown(array: Any) -> str:
-    """The type and dimensions of an array, and of one of objects the type of its first item, for messages."""
-    items = f" ({type(array.reshape(-1)[0]).__name__})" if array.dtype.kind == "O" and array.size else ""
-    return f"{array.dtype}{items} of {array.ndim} dimensions"
+    """The type and dimensions of an array, for messages."""
+    return f"{array.dtype} of {array.ndim} dimensions"
 
 
 def days_of(name: str, column: Any) -> Any:
@@ -158,11 +173,10 @@ def days_of(name: str, column: Any) -> Any:
 def _days_of_items(name: str, array: np.ndarray) -> np.ndarray:
     """Objects as datetime64[D]: dates, times (on the clock of their zone), datetime64 or None."""
     items = array.reshape(-1).tolist()
-    for item in items:
+    for row, item in enumerate(items):
         if not (item is None or isinstance(item, (datetime.date, np.datetime64))):
-            raise UserError(
-                f"column {name!r} holds a {type(item).__name__}; expected dates: datetime64, datetime.date or None"
-            )
+            held = f"holds a {type(item).__name__} in row {row}"
+            raise UserError(f"column {name!r} {held}; expected dates: datetime64, datetime.date or None")
     # NaT of pandas differs from itself; a time becomes its date before numpy would turn it to UTC
     dates = [item.date() if isinstance(item, datetime.datetime) and item == item else item for item in items]
     days = [np.datetime64(item, "D") if item is not None and item == item else NO_DAY for item in dates]
@@ -207,8 +221,10 @@ def texts_of(name: str, column: Any, known: Sequence[str]) -> Any:
     try:
         texts = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(column, pa.string())
     except (pa.ArrowException, TypeError):
-        kind = getattr(column, "dtype", type(column).__name__)
-        raise UserError(f"column {name!r} is {kind}; expected texts: {', '.join(known)}") from None
+        kind, items = getattr(column, "dtype", type(column).__name__), np.atleast_1d(np.asarray(column, object))
+        others = [type(item).__name__ for item in items.reshape(-1).tolist() if not isinstance(item, str | None)]
+        held = f" that holds a {others[0]}" if others and str(kind) in ("object", "list", "tuple") else ""
+        raise UserError(f"column {name!r} is {kind}{held}; expected texts: {', '.join(known)}") from None
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     if not pa.types.is_dictionary(texts.type):

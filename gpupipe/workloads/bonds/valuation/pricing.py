@@ -11,12 +11,12 @@ import numpy as np
 
 from gpupipe.kernels.bond_curves import discount_flows, key_rates, price_on_curve
 from gpupipe.kernels.bond_yields import rate_of_flows
-from gpupipe.kernels.bonds import ACCRUED, MISSING, NO_CURVE, RANGE, VALUED
+from gpupipe.kernels.bonds import ACCRUED, MISSING, NO_CURVE, VALUED
 from gpupipe.runtime.device import device_of
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
 from gpupipe.workloads.bonds.valuation.curves import TOO_OLD, Curve
-from gpupipe.workloads.bonds.valuation.result import BAD_CURVE, OLD_CURVE, STATUS, Valuation
+from gpupipe.workloads.bonds.valuation.result import BAD_CURVE, OLD_CURVE, STATUS, YIELD_RANGE, Valuation
 from gpupipe.workloads.bonds.valuation.terms import MEASURES, Convention, Flows, Terms
 
 Given = Literal["yield", "clean", "curve"]
@@ -175,7 +175,7 @@ def _block(
         measured["dirty"] = xp.where(known, clean + terms.terms[ACCRUED], np.nan)
     status = xp.where((status == VALUED) & xp.isnan(rate), np.int8(MISSING), status)
     without = ~(xp.isfinite(measured["dirty"]) & xp.isfinite(measured["convexity"]))
-    status = xp.where((status == VALUED) & without, np.int8(RANGE), status)
+    status = xp.where((status == VALUED) & without, np.int8(YIELD_RANGE), status)
     for name in ("clean", "dirty", *MEASURES, "dv01"):
         measured[name][without] = np.nan
     valued = {"accrued": terms.accrued, "yield": xp.where(status == VALUED, rate, np.nan), **measured}

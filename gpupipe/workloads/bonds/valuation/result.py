@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 STATUS = (
     "valued", "no yield has the price", "maturity at or before settlement", "unknown day count",
     "frequency other than 1, 2, 4, 12, or 0 without a coupon", "settlement before issue", "a value is missing",
-    "first coupon not on the schedule", "no curve", "price not positive, or yield out of range",
+    "first coupon not on the schedule", "no curve", "price not positive",
     "not supported by the convention treasury", "more than 32,768 coupons left", "unknown type",
     "call of a floating bond, or of frequency 0", "call price outside 50 to 200",
     "a curve without rates, or whose discounts are not positive", "the last curve is too old",
+    "yield outside -90 to 900 percent a period, or its price too large",
 )  # fmt: skip
-TYPE, CALL, CALL_PRICE, BAD_CURVE, OLD_CURVE = range(12, 17)
+TYPE, CALL, CALL_PRICE, BAD_CURVE, OLD_CURVE, YIELD_RANGE = range(12, 18)
 
 
 @dataclass(frozen=True)

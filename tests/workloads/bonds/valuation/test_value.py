@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import tracemalloc
 
 import numpy as np
@@ -102,9 +103,9 @@ def test_a_bond_that_cannot_be_valued_has_nan_and_a_status(changed, status):
 
 def test_a_yield_out_of_range_is_told():
     table = {**GOOD, "yield": np.array([-190.0, 5.0, np.nan])}
-    with pytest.warns(bonds.BondWarning, match="a value is missing 1, price not positive, or yield out of range 1"):
+    with pytest.warns(bonds.BondWarning, match="a value is missing 1, yield outside -90 to 900 percent a period"):
         valued = bonds.value(table, given="yield")
-    assert valued["status"].tolist() == [9, 0, 6]
+    assert valued["status"].tolist() == [17, 0, 6]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,10 @@ def test_a_yield_out_of_range_is_told():
         ({"maturity": np.full(3, 5.5)}, {}, "'maturity' is float64 of 1 dimensions; expected dates"),
         ({"maturity": ["2030-01-15"] * 3}, {}, "'maturity' is <U10"),
         ({"day_count": np.full(3, 1.5)}, {}, "'day_count' is float64; expected texts: act/act"),
+        ({"day_count": ["act/act", 5, "30/360"]}, {}, "'day_count' is list that holds a int; expected texts: act/act"),
+        ({"coupon": [5.0, "5", 5.0]}, {}, "'coupon' is <U32 of 1 dimensions; expected numbers, one a bond; convert"),
+        ({"coupon": np.array([5.0, "5", 5.0], object)}, {}, "'coupon' holds a str in row 1; expected numbers"),
+        ({"issue": [None, 5.5, None]}, {}, "'issue' holds a float in row 1; expected dates: datetime64"),
         ({"coupon": np.full(2, 5.0)}, {}, "different lengths: coupon 2, frequency 3"),
         ({}, {"given": "price"}, "given='price' is unknown"),
         ({}, {"convention": "japan"}, "convention 'japan' is unknown; expected street, quantlib, treasury"),
@@ -204,7 +209,7 @@ def test_days_that_can_be_no_dates_are_refused():
         ({"settlement": dates("2300-01-02")}, "has the date 2300-01-02; expected dates from 1800 to 2300, or NaT"),
         ({"maturity": dates("10000-01-01")}, "has the date 10000-01-01; expected dates from 1800 to 9999"),
         ({"maturity": ["2030-01-15"] * 3}, "convert texts with column.astype"),
-        ({"maturity": [1.5, dates("2030-01-15"), None]}, "holds a float; expected dates"),
+        ({"maturity": [1.5, dates("2030-01-15"), None]}, "holds a float in row 0; expected dates"),
     ]:
         with pytest.raises(UserError, match=message):
             bonds.value({**GOOD, **changed})
@@ -238,6 +243,14 @@ def test_masked_values_are_missing():
 @pytest.mark.parametrize("of", [pd.Series, pl.Series, pa.array, lambda values: pa.chunked_array([values])])
 def test_a_mapping_of_series_is_a_table(of):
     same(bonds.value({name: of(values) for name, values in GOOD.items()}), bonds.value(GOOD))
+
+
+def test_numbers_may_be_decimals_or_none():
+    coupons = [decimal.Decimal("5.0"), None, 5]
+    for column in (coupons, pa.array(coupons, pa.decimal128(5, 2)), pd.array([5.0, None, 5.0], "Float64")):
+        valued = bonds.value({**GOOD, "coupon": column}, errors="ignore")
+        assert valued["status"].tolist() == [0, 6, 0] and valued["yield"][0] == bonds.value(GOOD)["yield"][0]
+    assert bonds.value({**GOOD, "frequency": [2, None, 2]}, errors="ignore")["status"].tolist() == [0, 6, 0]
 
 
 def test_a_coupon_without_a_frequency_is_told():
