@@ -2,7 +2,8 @@
 
 A date is an int64, days since 1970-01-01. A month is an int64 too: 12 * year + month - 1. The schedule of a bond is its
 maturity minus whole periods of `step` months, each counted from the maturity itself: on the day of the month of the
-maturity, or on the last day of a shorter month; always on the last day where the maturity is one (end-of-month rule).
+maturity, or on the last day of a shorter month; with month_end always on the last day (end-of-month rule), as where the
+maturity is one, but for the exception of `schedule_of` in kernels/bonds.py.
 Dates are not moved for holidays.
 """
 

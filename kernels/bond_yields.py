@@ -17,11 +17,13 @@ from .bond_math import (
     LEAST_RATE,
     MOST_RATE,
     MOST_STEPS,
+    NEAR,
     ONE,
     TWO,
     ZERO,
     exponential,
     measures,
+    near_exponential,
     next_rate,
     yield_of_period,
 )
@@ -33,9 +35,16 @@ _HALF = np.float64(0.5)
 
 @inline
 def discounts_of(exponents, a, discounts):
-    """exp(-a exponent) of the flows of a bond; a loop by itself, which becomes vector instructions."""
-    for j in range(exponents.shape[0]):
-        discounts[j] = exponential(-exponents[j] * a)
+    """exp(-a exponent) of the flows of a bond, of which the last has the largest exponent; loops by themselves, which
+    become vector instructions.
+    """  # fmt: skip
+    n = exponents.shape[0]
+    if n > 0 and abs(exponents[n - 1] * a) < NEAR:
+        for j in range(n):
+            discounts[j] = near_exponential(-exponents[j] * a)
+    else:
+        for j in range(n):
+            discounts[j] = exponential(-exponents[j] * a)
 
 
 @inline

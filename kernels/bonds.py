@@ -1,17 +1,16 @@
 """Bonds: from dates to the terms that a price needs, once for each settlement, and to single cash flows.
 
 A bond's flows are its coupons and the redemption, 100. The exponent of a flow is how many coupon periods it is
-discounted by. Where all exponents after the first are one period apart and all coupons after the first are equal, four
+discounted by. Where all exponents after the first are one period apart and all coupons after the first are equal, five
 numbers tell everything (`bond_terms`), and prices are closed form; the flows of other bonds are written out
-(`bond_flows`). kernels/bond_closed.py reads the
-first, kernels/bond_yields.py the second.
+(`bond_flows`). kernels/bond_closed.py reads the first, kernels/bond_yields.py the second.
 
 Conventions, by their numbers:
 
     STREET      the exponent is w + k for the k-th flow, w the part of the current period that is left by the day count;
                 coupons of Act/Act and 30/360 are coupon / frequency, those of Act/360 and Act/365 follow their days
-    1 convention  QuantLib's stepwise times: year fractions of each period by the day count times the frequency; coupons
-                follow the year fraction of their period
+    QUANTLIB    stepwise times as QuantLib's: year fractions of each period by the day count times the frequency;
+                coupons follow the year fraction of their period
     TREASURY    street, but for simple interest until the first flow: 1 / (1 + w u) instead of v^w; this is how the US
                 Treasury computes the prices of its auctions; of bonds in closed form whose next flow is w <= 1 away
 """
@@ -44,13 +43,33 @@ N_TERMS = 5
 STREET, QUANTLIB, TREASURY = 0, 1, 2  # conventions
 REDEMPTION = np.float64(100.0)
 LONGEST = 127  # flows of a bond that is priced in closed form
+MOST_FLOWS = 1 << 15  # of a bond that is valued: quarters until the year 9999
 # What is wrong with a bond; VALUED where nothing is.
 VALUED, NOT_CONVERGED, MATURED, DAY_COUNT, FREQUENCY, ISSUE, MISSING, FIRST_COUPON, NO_CURVE, RANGE, KIND = range(11)
+TOO_LONG = 11
 
 
 @inline
-def schedule_of(frequency, issue, maturity, first_coupon):
+def keeps_day(issue, first_coupon, month, day, step):
+    """Whether a schedule back from the last day of a month keeps to that day in longer months.
+
+    The first coupon tells where it is given and in a longer month, else the issue.
+    """
+    its_month, its_day = month_and_day(issue)
+    if first_coupon > EARLIEST:
+        first_month, first_day = month_and_day(first_coupon)
+        if days_in_month(first_month) > day:
+            its_month, its_day = first_month, first_day
+    on_schedule = ((month - its_month) % step == 0) & (its_day == day)
+    return on_schedule & (its_day < days_in_month(its_month))
+
+
+@inline
+def schedule_of(frequency, issue, maturity, first_coupon, convention):
     """The schedule: month, day and month_end of the maturity, months of a period, the first coupon, and a mark.
+
+    A maturity on the last day of its month makes a schedule of last days, but where the first coupon, or else the
+    issue, lies on its day in a longer month: then the schedule keeps the day, in all conventions but QUANTLIB.
 
     The first coupon is the number of periods before maturity at which it is paid, -1 where `first_coupon` is not on the
     schedule. The mark is whether the first period is not one whole period.
@@ -58,6 +77,8 @@ def schedule_of(frequency, issue, maturity, first_coupon):
     month, day = month_and_day(maturity)
     month_end = 1 if day == days_in_month(month) else 0
     step = 12 // frequency if frequency > 0 else 12
+    if (month_end != 0) & (convention != QUANTLIB):
+        month_end = 0 if keeps_day(issue, first_coupon, month, day, step) else 1
     first = periods_left(issue, month, day, month_end, step)
     irregular = scheduled(month - (first + 1) * step, day, month_end) != issue
     if first_coupon > EARLIEST:
@@ -223,7 +244,7 @@ def bond_terms(
         )  # fmt: skip
     if wrong == VALUED:
         month, day, month_end, step, first, irregular = schedule_of(
-            frequency[i], issue[i], maturity[i], first_coupon[i]
+            frequency[i], issue[i], maturity[i], first_coupon[i], convention
         )  # fmt: skip
         wrong = np.int64(FIRST_COUPON if first < 0 else VALUED)
     status[i] = wrong
@@ -256,7 +277,10 @@ def bond_terms(
         if (call_date[i] > settlement[i]) & between:
             n += 1
     n_flows[i] = n
-    if (convention == TREASURY) & (by_flows[i] | (left > np.float64(1.0))):
+    if n > MOST_FLOWS:
+        status[i] = TOO_LONG
+        refuse(i, terms, n_flows, by_flows)
+    elif (convention == TREASURY) & (by_flows[i] | (left > np.float64(1.0))):
         status[i] = KIND
         refuse(i, terms, n_flows, by_flows)
 
@@ -289,7 +313,9 @@ def bond_flows(
     first_exit[i] = row
     if row == offsets[i + 1]:
         return
-    month, day, month_end, step, first, irregular = schedule_of(frequency[b], issue[b], maturity[b], first_coupon[b])
+    month, day, month_end, step, first, irregular = schedule_of(
+        frequency[b], issue[b], maturity[b], first_coupon[b], convention
+    )  # fmt: skip
     if frequency[b] == 0:
         exponent[row] = zero_exponent(settlement[b], maturity[b], month, day, month_end, day_count[b], convention)
         amount[row], exit[row], date[row] = np.float64(0.0), REDEMPTION, maturity[b]

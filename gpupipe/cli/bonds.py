@@ -219,7 +219,7 @@ def read(request: BondRequest, convention: str, seed: int, to: Any) -> tuple[Any
                 max_quarantined=most,
             )  # fmt: skip
         elif request.market == "treasuries":
-            panel, report = markets.treasuries(convention)
+            panel, report = markets.treasuries()
         else:
             panel, report = markets.simulated(request.n_bonds, request.n_months, seed, convention, request.mispricing)
     console.show_data(to, report)

@@ -110,7 +110,7 @@ BY_HAND = {
         ({}, -1.0, 3 * ((1 - 0.995**-20) / -0.005) + 100 * 0.995**-20),
         ({"settlement": day("2029-08-31")}, 6.0, 100.0),  # one flow left, on a coupon date
         ({"coupon": 0.0}, 5.0, 100 * 1.025**-20),
-        ({"frequency": 0}, 5.0, 100 * 1.05**-10),  # compounded once a year
+        ({"frequency": 0, "coupon": 0.0}, 5.0, 100 * 1.05**-10),  # compounded once a year
         ({"maturity": day("2120-02-29")}, 6.0, 100.0),  # 100 years, 200 flows
         ({"maturity": day("2120-02-29"), "frequency": 12}, 6.0, 100.0),  # 1,200 flows
     ],
@@ -153,6 +153,81 @@ def test_logarithm_and_exponential():
         assert bond_math.log_growth(np.float64(u)) == pytest.approx(math.log1p(u), rel=1e-15, abs=2.3e-16)
     for x in np.linspace(-10, 10, 501):
         assert bond_math.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=2e-14)
+        assert bond_math.exponential(np.float64(x)) == bond_math.near_exponential(np.float64(x))
+    for x in np.linspace(-708, 708, 1_001):
+        assert bond_math.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=1e-12)
+    assert bond_math.exponential(np.float64(-1e5)) == pytest.approx(math.exp(-708), rel=1e-12)
+    assert math.isnan(bond_math.exponential(np.float64(np.nan)))
+
+
+@pytest.mark.parametrize("frequency", [0, 1, 2, 4])
+@pytest.mark.parametrize("rate", [0.5, 5.0, 80.0, 850.0])
+def test_a_bond_until_the_year_9999(frequency, rate):
+    table = {**BY_HAND, "issue": day("2020-12-31"), "settlement": day("2020-12-31"), "maturity": day("9999-12-31"),
+             "frequency": frequency, "yield": np.array([rate]), "coupon": 6.0 if frequency else 0.0}  # fmt: skip
+    u, n = rate / 100 / max(frequency, 1), 7979 * max(frequency, 1)
+    discount = math.exp(-n * math.log1p(u)) if n * math.log1p(u) < 700 else 0.0
+    coupon = 6.0 / frequency if frequency else 0.0
+    valued = bonds.value(table, given="yield")
+    assert valued["clean"][0] == pytest.approx(coupon * (1 - discount) / u + 100 * discount, rel=1e-11, abs=1e-200)
+    if frequency:
+        assert bonds.value({**table, "clean": valued["clean"]})["yield"][0] == pytest.approx(rate, rel=1e-11)
+
+
+@pytest.mark.parametrize("clean", [1.0, 2.0, 1e3, 1e20])
+def test_yields_of_a_hundred_years_of_quarters(clean):
+    table = {**BY_HAND, "coupon": 15.0, "frequency": 4, "maturity": day("2120-02-29")}
+    found = bonds.value({**table, "clean": np.array([clean])})
+    assert not found.problems
+    u = found["yield"][0] / 400
+    log_discount = -400 * math.log1p(u)
+    discount = math.exp(log_discount)
+    assert 3.75 * (1 - discount) / u + 100 * discount == pytest.approx(clean, rel=1e-10)
+
+
+KEPT_DAY = {
+    "coupon": 6.0, "frequency": 2, "issue": day("2020-08-28"), "maturity": day("2030-02-28"),
+    "settlement": day("2021-08-28"), "day_count": "act/act",
+}  # fmt: skip
+
+
+def test_a_schedule_keeps_the_day_of_its_issue_or_first_coupon():
+    """28 February and 28 August: on 28 August nothing is accrued, and on 31 August three days are."""
+    table = {**KEPT_DAY, "settlement": np.array(["2021-08-28", "2021-08-31"], "datetime64[D]"), "yield": 6.0}
+    valued = bonds.value(table, given="yield")
+    assert valued["accrued"].tolist() == [0.0, pytest.approx(3 * 3 / 184)] and valued["clean"][0] == pytest.approx(100)
+    month_ends = bonds.value({**table, "issue": day("2020-08-31")}, given="yield")
+    assert month_ends["accrued"].tolist() == [pytest.approx(3 * 181 / 184), 0.0]
+    first = bonds.value({**table, "issue": day("2020-05-04"), "first_coupon": day("2020-08-28")}, given="yield")
+    np.testing.assert_array_equal(first["accrued"], valued["accrued"])
+    last_day = bonds.value({**table, "first_coupon": day("2021-02-28")}, given="yield")
+    np.testing.assert_array_equal(last_day["accrued"], valued["accrued"])  # a short month tells nothing
+    at_end = {**table, "issue": day("2020-08-28"), "first_coupon": day("2021-08-31")}
+    assert bonds.value(at_end, given="yield")["accrued"][1] == 0.0
+    quantlib = bonds.value(table, given="yield", convention="quantlib")
+    assert quantlib["accrued"][1] == 0.0  # as its schedules with endOfMonth
+    thirtieth = {**table, "issue": day("2020-10-30"), "maturity": day("2030-04-30"),
+                 "settlement": np.array(["2021-10-30", "2021-10-31"], "datetime64[D]")}  # fmt: skip
+    assert bonds.value(thirtieth, given="yield")["accrued"].tolist() == [0.0, pytest.approx(3 / 182)]
+
+
+def test_calls_and_curves_follow_the_schedule_that_keeps_its_day():
+    table = {**KEPT_DAY, "call_date": day("2025-08-28"), "call_price": 100.0, "clean": np.array([110.0])}
+    assert str(bonds.value(table)["workout"][0]) == "2025-08-28"
+    assert bonds.prepare(table).n_flows[0] == 17  # 28 February 2022 to 2030; the call is on one of these dates
+
+
+def test_a_bond_of_too_many_coupons_is_told():
+    table = {**BY_HAND, "maturity": day("9999-12-31"), "frequency": np.array([4, 12]), "yield": 5.0}
+    with pytest.warns(bonds.BondWarning, match="more than 32,768 coupons left 1"):
+        assert bonds.value(table, given="yield")["status"].tolist() == [0, 11]
+
+
+def test_a_price_beyond_float64_is_told():
+    table = {**BY_HAND, "frequency": 4, "maturity": day("2120-02-29"), "yield": np.array([-355.0, 5.0])}
+    with pytest.warns(bonds.BondWarning, match="or its price too large 1"):
+        valued = bonds.value(table, given="yield")
+    assert valued["status"].tolist() == [17, 0] and np.isnan(valued["clean"]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 60, 127])

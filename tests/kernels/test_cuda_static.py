@@ -206,7 +206,7 @@ def value_bonds():
     table = with_calls_and_rates(made_table(40, seed=6), seed=7)
     table["clean"] = np.random.default_rng(8).uniform(90, 110, 40)
     for kind, convention in (("par", "street"), ("zero", "quantlib")):
-        curve = bonds.Curve([0.25, 2.0, 10.0], [[1.0, np.nan, 3.0], [2.0, 2.5, 2.0]], kind, [1_000, 12_000])
+        curve = bonds.Curve([0.25, 2.0, 10.0], [[1.0, np.nan, 3.0], [2.0, 2.5, 2.0]], kind, [1_000, 12_000], None)
         for given in ("yield", "clean", "curve"):
             bonds.value(table, given, convention, curve, errors="ignore")
         bonds.key_rate_durations(table, curve, convention, errors="ignore")

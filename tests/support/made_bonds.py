@@ -40,8 +40,9 @@ def made_table(n: int, seed: int) -> dict[str, Any]:
         for name, value in zip(rows, row, strict=True):
             rows[name].append(value)
     table = {name: dates(values) for name, values in rows.items() if name != "frequency"}
+    frequency = np.array(rows["frequency"])
     return {
-        **table, "frequency": np.array(rows["frequency"]), "coupon": rng.uniform(0, 12, n).round(3),
+        **table, "frequency": frequency, "coupon": np.where(frequency == 0, 0.0, rng.uniform(0, 12, n).round(3)),
         "day_count": rng.choice(DAY_COUNTS, n), "yield": rng.uniform(-3, 20, n),
     }  # fmt: skip
 

@@ -16,6 +16,7 @@ from gpupipe.workloads.bonds import schema
 log = logging.getLogger("gpupipe")
 
 DAYS_OF_YEAR = 365.25
+YIELD_TOLERANCE = 0.25  # percentage points, by which a quoted yield may differ from that of the price
 RISK = ("yield", "modified", "convexity", "dv01", "accrued")
 ARRAYS = ("years", "curve_yield", "spread", *RISK)
 
@@ -56,8 +57,27 @@ def fair_values(panel: Panel, convention: str) -> FairValues:
         log.warning(
             "%s of %s quotes have a price and no yield; they have no spread", f"{unvalued:,}", f"{len(risk[0]):,}"
         )
+    _tell_of_yields(host, risk[0])
     reference = schema.reference_rate(host)
     return FairValues(years_of(host), reference, risk[0] - reference, *risk)
+
+
+def _tell_of_yields(panel: Panel, found: np.ndarray) -> None:
+    """Warn of quotes whose yield is not that of their price, but of floating bonds, whose yield is no one thing.
+
+    found: float64 (n_rows,), percent, the yields of the prices.
+    """
+    floating = (np.array(panel.attributes["type"]) == schema.FLOATING)[panel.symbol_of_row]
+    quoted = panel.columns["yield"]
+    both = np.isfinite(panel.columns["clean"]) & np.isfinite(quoted) & np.isfinite(found) & ~floating
+    rows = np.flatnonzero(both & (np.abs(quoted - found) > YIELD_TOLERANCE))
+    if len(rows):
+        bond = panel.symbols[panel.symbol_of_row[rows[0]]]
+        log.warning(
+            "%s of %s quotes have a yield more than %g percentage points from that of their price, which counts "
+            "(first %s: yield %.4g, of its price %.4g)",
+            f"{len(rows):,}", f"{int(both.sum()):,}", YIELD_TOLERANCE, bond, quoted[rows[0]], found[rows[0]],
+        )  # fmt: skip
 
 
 def on_host(panel: Panel) -> Panel:

@@ -11,14 +11,15 @@ from gpupipe.data.panel import NS_PER_DAY
 from gpupipe.data.report import Finding
 from gpupipe.data.time_limits import latest_ns
 from gpupipe.workloads.bonds import rate_units
-from gpupipe.workloads.bonds.judge_instruments import JudgedInstruments
-from gpupipe.workloads.bonds.ratings import RANKS, rating_of
-from gpupipe.workloads.bonds.schema import NO_DAY, Curve, Quotes
+from gpupipe.workloads.bonds.judge_instruments import COUPONS, JudgedInstruments
+from gpupipe.workloads.bonds.ratings import NOT_RATED, RANKS, TREASURY, rating_of
+from gpupipe.workloads.bonds.schema import FLOATING, NO_DAY, Curve, Instruments, Quotes
 from gpupipe.workloads.bonds.source_tables import SourceTables
-from gpupipe.workloads.bonds.verdict import Verdict, conflicts_and_repeats
+from gpupipe.workloads.bonds.verdict import Verdict, conflicts_and_repeats, mask_of
 
 PRICES = (1.0, 300.0)  # percent of par
 RATES = (-5.0, 100.0)  # percent a year: yields, and rates of curves
+CLOSE_COUPONS = 1e-6  # percent: quoted coupons of fixed bonds that differ by less are equal
 LONGEST_GAP = 4  # days from a curve day to the next: a weekend with a holiday
 _UNRATED = -1
 
@@ -56,14 +57,18 @@ def day_text(day: int) -> str:
 def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = rate_units.AUTO) -> JudgedQuotes:
     """Judge every quote.
 
-    rates: the unit of yields and of quoted coupons, see `rate_units.unit_of_rates`.
+    rates: the unit of yields, and of quoted coupons, each by its own values; see `rate_units.unit_of_rates`.
 
     Rejected: a bond that is not known, not among the instruments, or rejected itself; a date that is not known, in the
     future, before the bond's issue, or not before its maturity; neither a price nor a yield; a price outside 1..300; a
-    yield outside -5..100 %; a day of trading after the date; all quotes of a bond and day that differ. Equal ones are
-    merged.
+    yield outside -5..100 %; a coupon of a floating bond outside 0..40 %; a day of trading after the date; all quotes of
+    a bond and day that differ. Equal ones are merged.
 
-    A rating counts from its quote on until the next one that has a rating; before the first it is the instrument's.
+    A quoted coupon is that of a floating bond on the day. That of any other bond is not used, and told where it differs
+    from the instrument's.
+
+    A rating counts from its quote on until the next one that has a rating; before the first it is the instrument's, and
+    a note says of how many quotes, because nobody knows since when that one holds.
     """
     instruments = bonds.instruments
     code, names = source.names("id")
@@ -72,10 +77,10 @@ def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = ra
     was_rejected = np.array([*(name in bonds.rejected for name in names), False])[code]
     day = source.days("date")
     clean, notes_on_prices = rate_units.prices_in_percent(source.numbers("clean"))
-    yields, coupon = source.numbers("yield"), source.numbers("coupon")
+    yields = source.numbers("yield")
     unit = rate_units.unit_of_rates(yields, "quotes: column yield", rates, stepped=True)
     notes = (*source.notes, *notes_on_prices, *rate_units.note_on(unit, "yields"))
-    yields, coupon = rate_units.in_percent(yields, unit), rate_units.in_percent(coupon, bonds.rate_unit)
+    yields = rate_units.in_percent(yields, unit)
     verdict = Verdict("quotes", code.astype(np.int64), _quote_name(code, names, day))
     verdict.reject("bond is not known", code < 0)
     verdict.reject("its bond was quarantined", was_rejected)
@@ -88,6 +93,7 @@ def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = ra
     verdict.reject("neither a price nor a yield is known", np.isnan(clean) & np.isnan(yields))
     verdict.reject(f"price is outside {PRICES[0]:g}..{PRICES[1]:g}", _outside(clean, PRICES))
     verdict.reject(f"yield is outside {RATES[0]:g}..{RATES[1]:g} %", _outside(yields, RATES))
+    coupon, notes_on_coupons = _coupons(source, verdict, instruments, in_instruments, rates)
     traded = source.days("traded")
     traded = np.where(traded == NO_DAY, day, traded)
     verdict.reject("traded after its date", traded > day)
@@ -96,17 +102,16 @@ def judge_quotes(source: SourceTables, bonds: JudgedInstruments, rates: str = ra
     keys = _keys(in_instruments[kept], day[kept])
     values = np.stack([clean, yields, coupon, rank, traded], axis=1)
     conflicts, repeats = conflicts_and_repeats(keys, values[kept], kept)
-    verdict.reject("conflicts with another quote of its day", _mask(conflicts, source.n_rows))
-    repeated = _mask(repeats, source.n_rows)
+    verdict.reject("conflicts with another quote of its day", mask_of(conflicts, source.n_rows))
+    repeated = mask_of(repeats, source.n_rows)
     verdict.tell("repeats another quote", "merged", repeated)
     kept = np.flatnonzero(verdict.kept & ~repeated)
     rows = kept[np.lexsort((day[kept], in_instruments[kept]))]
     bond = in_instruments[rows]
     _tell_of_bonds(verdict, instruments.id, bond)
-    of_instrument = np.array([RANKS[rating] for rating in instruments.rating], np.int64)
-    ranks = _carried(rank[rows], bond, of_instrument)
+    ranks, notes_on_ratings = _ranks_by_date(rank[rows], bond, instruments)
     quotes = Quotes(bond, day[rows], clean[rows], yields[rows], traded[rows], ranks, coupon[rows])
-    return JudgedQuotes(quotes, verdict, notes)
+    return JudgedQuotes(quotes, verdict, (*notes, *notes_on_coupons, *notes_on_ratings))
 
 
 def _quote_name(code: np.ndarray, names: tuple[str, ...], day: np.ndarray) -> Callable[[int], str]:
@@ -127,12 +132,6 @@ def _outside(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return outside
 
 
-def _mask(rows: np.ndarray, n_rows: int) -> np.ndarray:
-    mask = np.zeros(n_rows, bool)
-    mask[rows] = True
-    return mask
-
-
 def _keys(bond: np.ndarray, day: np.ndarray) -> np.ndarray:
     """int64 (n,): one number for each bond and day; days of 1678..2261 stay below 2**18."""
     return (bond << 18) + (day + 2**17)
@@ -145,6 +144,37 @@ def _ranks(source: SourceTables, verdict: Verdict) -> np.ndarray:
     unknown = np.array([*(rating is None for rating in ratings), False])[code]
     verdict.tell("rating is not known: the one before", "flagged", unknown)
     return np.array([*(_UNRATED if rating is None else RANKS[rating] for rating in ratings), _UNRATED])[code]
+
+
+def _coupons(
+    source: SourceTables, verdict: Verdict, instruments: Instruments, bond: np.ndarray, rates: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Quoted coupons of floating bonds in percent, NaN of others, and notes; rejects those outside of COUPONS.
+
+    bond: int64 (n_rows,), position among the instruments, -1 for none.
+    """
+    coupon = source.numbers("coupon")
+    unit = rate_units.unit_of_rates(coupon, "quotes: column coupon", rates)
+    coupon = rate_units.in_percent(coupon, unit)
+    is_floating = np.array([*(name == FLOATING for name in instruments.type), False])[bond]
+    verdict.reject(f"coupon is outside {COUPONS[0]:g}..{COUPONS[1]:g} %", is_floating & _outside(coupon, COUPONS))
+    own = np.append(instruments.coupon, np.nan)[bond]
+    differs = ~is_floating & (np.abs(coupon - own) > CLOSE_COUPONS)
+    verdict.tell("coupon differs from that of the bonds, which counts", "flagged", differs)
+    return np.where(is_floating, coupon, np.nan), rate_units.note_on(unit, "quoted coupons")
+
+
+def _ranks_by_date(rank: np.ndarray, bond: np.ndarray, instruments: Instruments) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The rank of each row, see `_carried`, and a note on rows whose rating is that of the bonds."""
+    of_instrument = np.array([RANKS[rating] for rating in instruments.rating], np.int64)
+    ranks = _carried(rank, bond, of_instrument)
+    quoted = _carried(rank, bond, np.full_like(of_instrument, _UNRATED)) != _UNRATED
+    n = int((~quoted & (ranks != RANKS[NOT_RATED]) & (ranks != RANKS[TREASURY])).sum())
+    if not n:
+        return ranks, ()
+    number = "" if n == len(ranks) else f"{n:,} of {len(ranks):,} "
+    text = "that of the bonds stands for all their dates, though it may have been given later"
+    return ranks, (f"{number}quotes have no rating: {text}",)
 
 
 def _carried(rank: np.ndarray, bond: np.ndarray, of_instrument: np.ndarray) -> np.ndarray:
@@ -183,8 +213,8 @@ def judge_curve(source: SourceTables, rates: str = rate_units.AUTO) -> JudgedCur
     verdict.tell("no rate of the day is known", "left out", blank)
     kept = np.flatnonzero(verdict.kept & ~blank)
     conflicts, repeats = conflicts_and_repeats(day[kept], values[kept], kept)
-    verdict.reject("conflicts with another row of its day", _mask(conflicts, source.n_rows))
-    repeated = _mask(repeats, source.n_rows)
+    verdict.reject("conflicts with another row of its day", mask_of(conflicts, source.n_rows))
+    repeated = mask_of(repeats, source.n_rows)
     verdict.tell("repeats another row", "merged", repeated)
     kept = np.flatnonzero(verdict.kept & ~blank & ~repeated)
     rows = kept[np.argsort(day[kept], kind="stable")]

@@ -15,9 +15,10 @@ from gpupipe.workloads.bonds import rate_units
 from gpupipe.workloads.bonds.ratings import NOT_RATED, RANKS, TREASURY, rating_of
 from gpupipe.workloads.bonds.schema import DAY_COUNTS, FIXED, FLOATING, NO_DAY, TYPES, ZERO, Instruments
 from gpupipe.workloads.bonds.source_tables import LATEST_NS, SourceTables
-from gpupipe.workloads.bonds.verdict import Verdict, conflicts_and_repeats
+from gpupipe.workloads.bonds.verdict import Verdict, conflicts_and_repeats, mask_of
 
 COUPONS = (0.0, 40.0)  # percent a year
+MARGINS = (-5.0, 20.0)  # percent a year
 CALL_PRICES = (50.0, 200.0)  # percent of par
 FREQUENCIES = (1, 2, 4, 12)
 DEFAULT_FREQUENCY, DEFAULT_CALL_PRICE, NO_SECTOR = 2, 100.0, "other"
@@ -26,9 +27,10 @@ _TYPE_WORDS = {
     **dict.fromkeys(("zero", "zerocoupon", "zcb", "strip", "strips", "discount", "bill"), ZERO),
     **dict.fromkeys(("floating", "floatingrate", "floater", "float", "frn", "variable", "variablerate"), FLOATING),
 }
+_US_WORDS = ("30u360", "30360us", "30us360")
 _DAY_COUNT_WORDS = {
     **dict.fromkeys(("actact", "actualactual", "actacticma", "actactisma", "actualactualicma", "icma"), "act/act"),
-    **dict.fromkeys(("30360", "30u360", "30360us", "bondbasis", "thirty360"), "30/360"),
+    **dict.fromkeys(("30360", *_US_WORDS, "bondbasis", "thirty360"), "30/360"),
     **dict.fromkeys(("act360", "actual360", "a360"), "act/360"),
     **dict.fromkeys(("act365", "actual365", "a365", "act365f", "act365fixed", "actual365fixed"), "act/365"),
 }
@@ -106,7 +108,8 @@ def judge_instruments(source: SourceTables, rates: str = rate_units.AUTO) -> Jud
     rates: the unit of coupons and margins, see `rate_units.unit_of_rates`.
 
     Rejected: an unknown id, type, issue, maturity, coupon, frequency or day count; a maturity that is not after the
-    issue; a coupon outside 0..40 %; a zero-coupon bond with a coupon; rows of one id that differ.
+    issue; a coupon outside 0..40 %; a margin of a floating bond outside -5..20 %, as basis points would be; a
+    zero-coupon bond with a coupon; rows of one id that differ.
 
     What a column that is missing stands for is told in a note, and what a missing value stands for in a finding: a type
     (zero if the coupon is 0, else fixed), two coupons a year, a day count (act/act of a Treasury, act/360 of a floating
@@ -117,14 +120,14 @@ def judge_instruments(source: SourceTables, rates: str = rate_units.AUTO) -> Jud
     notes = [*source.notes, *rate_units.note_on(unit, "coupons")]
     rows = _convert(source, rate_units.in_percent(coupon, unit), rate_units.in_percent(margin, unit))
     notes += _missing_columns(source)
-    notes += [note for note in sectors.remarks(source.names("sector")[1])]
+    notes += sectors.remarks(source.names("sector")[1])
     verdict = Verdict("bonds", rows.code, lambda row: rows.names[rows.code[row]] if rows.code[row] >= 0 else "?")
     _reject(rows, verdict)
     rows = _settle(source, rows, verdict)
     kept = np.flatnonzero(verdict.kept)
     conflicts, repeats = conflicts_and_repeats(rows.code[kept], rows.values[kept], kept)
-    verdict.reject("conflicts with another row of its id", _mask(conflicts, source.n_rows))
-    repeated = _mask(repeats, source.n_rows)
+    verdict.reject("conflicts with another row of its id", mask_of(conflicts, source.n_rows))
+    repeated = mask_of(repeats, source.n_rows)
     verdict.tell("repeats another row", "merged", repeated)
     for finding in case_findings(rows.code, rows.names):
         verdict.add(Finding(f"bonds: ids {finding.kind.partition(' ')[2]}", *_of(finding)))
@@ -136,12 +139,6 @@ def judge_instruments(source: SourceTables, rates: str = rate_units.AUTO) -> Jud
 
 def _of(finding: Finding) -> tuple[str, int, int, str]:
     return finding.action, finding.rows, finding.symbols, finding.example
-
-
-def _mask(rows: np.ndarray, n_rows: int) -> np.ndarray:
-    mask = np.zeros(n_rows, bool)
-    mask[rows] = True
-    return mask
 
 
 def _convert(source: SourceTables, coupon: np.ndarray, margin: np.ndarray) -> _Rows:
@@ -162,7 +159,7 @@ def _convert(source: SourceTables, coupon: np.ndarray, margin: np.ndarray) -> _R
         sector=to_slug[raw_sector],
         sectors=known_sectors,
         day_count=_choices(source, "day_count", DAY_COUNTS, _DAY_COUNT_WORDS.get),
-        callable=_choices(source, "callable", ("no", "yes"), _YES_NO.get),
+        callable=_callable(source),
         frequency=frequency,
         coupon=coupon,
         margin=margin,
@@ -198,6 +195,19 @@ def _choices(
     return np.array([*positions, _MISSING])[code]
 
 
+def _callable(source: SourceTables) -> np.ndarray:
+    """int64 (n_rows,): 1 yes, 0 no, _MISSING or _UNKNOWN; a type "callable" says yes where the column says nothing."""
+    said = _choices(source, "callable", ("no", "yes"), _YES_NO.get)
+    by_type = _says(source, "type", ("callable",))
+    return np.where(by_type & (said == _MISSING), 1, said)
+
+
+def _says(source: SourceTables, meaning: str, words: Sequence[str]) -> np.ndarray:
+    """bool (n_rows,): whether a text is one of `words`, in lower case without blanks and punctuation."""
+    code, texts = source.names(meaning)
+    return np.array([*(re.sub(r"[\W_]+", "", text).lower() in words for text in texts), False])[code]
+
+
 def _missing_columns(source: SourceTables) -> list[str]:
     """Sentences on columns that the instruments lack."""
     told = {
@@ -228,6 +238,9 @@ def _reject(rows: _Rows, verdict: Verdict) -> None:
     verdict.reject("coupon is not known", needed & np.isnan(rows.coupon))
     low, high = COUPONS
     verdict.reject(f"coupon is outside {low:g}..{high:g} %", (rows.coupon < low) | (rows.coupon > high))
+    low, high = MARGINS
+    odd = is_type[FLOATING] & ((rows.margin < low) | (rows.margin > high))
+    verdict.reject(f"margin is outside {low:g}..{high:g} %; basis points have to be divided by 100", odd)
     verdict.reject("zero-coupon bond has a coupon", is_type[ZERO] & (rows.coupon > 0))
     odd = ~np.isin(rows.frequency, (*FREQUENCIES, _MISSING)) & ~((rows.frequency == 0) & ~pays)
     verdict.reject("frequency is not known", odd)
@@ -252,6 +265,10 @@ def _settle(source: SourceTables, rows: _Rows, verdict: Verdict) -> _Rows:
     is_treasury = rows.rating == tuple(RANKS).index(TREASURY)
     usual = np.where(is_treasury, DAY_COUNTS.index("act/act"), DAY_COUNTS.index("30/360"))
     usual = np.where(is_floating, DAY_COUNTS.index("act/360"), usual)
+    us = _says(source, "day_count", _US_WORDS)
+    tell("day_count", "day count 30U/360 is read as 30/360, which differs at the end of February", "flagged", us)
+    denied = _says(source, "type", ("callable",)) & (rows.callable == 0)
+    tell("type", "type is callable, and callable is no: no", "flagged", denied)
     tell("day_count", "day count is missing: the usual one", "flagged", rows.day_count == _MISSING)
     verdict.tell(f"rating is not known: {NOT_RATED}", "flagged", rows.rating == _UNKNOWN)
     tell("rating", f"rating is missing: {NOT_RATED}", "flagged", rows.rating == _MISSING)

@@ -32,7 +32,7 @@ def from_files(
     return read_bonds(bonds, quotes, curve, price_of_yield=price_of_yield(convention), **options)
 
 
-def treasuries(convention: str) -> tuple[Panel, DataReport]:
+def treasuries() -> tuple[Panel, DataReport]:
     """See `treasuries.treasury_market`."""
     from gpupipe.workloads.bonds.treasuries import treasury_market
 

@@ -47,8 +47,9 @@ def unit_of_rates(values: np.ndarray, where: str, rates: str = AUTO, *, stepped:
     distinct = np.unique(sizes) / _STEP
     in_steps = stepped and len(distinct) >= _ENOUGH and bool((np.abs(distinct - np.rint(distinct)) < 1e-6).all())
     if nine_tenths > _MAY_BE_FRACTION or in_steps:
+        shown = values[np.isfinite(values) & (values != 0)].flat[0]
         raise DataError(
-            f"{where}: rates such as {sizes[0]:.6g} may be percent or fractions: say which with "
+            f"{where}: rates such as {shown:.6g} may be percent or fractions: say which with "
             "--rates percent or --rates fraction (rates='percent' or 'fraction')"
         )
     return FRACTION

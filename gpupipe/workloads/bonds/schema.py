@@ -74,6 +74,7 @@ class Quotes:
     traded: int64, the day on which price and yield were set: `day` or an earlier one.
     rating_rank: int64, the rating known on that day, see `ratings.RANKS`.
     coupon: float64, percent a year: of a floating bond, the coupon that runs on that day; NaN where it is not quoted.
+        Of other bonds it is not read.
 
     >>> day = np.int64([18_000])
     >>> quotes = Quotes(np.int64([0]), day, np.array([99.5]), np.array([np.nan]), day, np.int64([1]),
@@ -172,7 +173,9 @@ def _known_rates(curve: Curve, day: np.ndarray, max_age: int) -> tuple[np.ndarra
 
 def _running_coupons(instruments: Instruments, quotes: Quotes, curve: Curve, rates: np.ndarray) -> np.ndarray:
     """The column `coupon` of `panel_of`."""
-    coupon = np.where(np.isnan(quotes.coupon), instruments.coupon[quotes.bond], quotes.coupon)
+    is_floating = (np.array(instruments.type) == FLOATING)[quotes.bond]
+    quoted = is_floating & ~np.isnan(quotes.coupon)
+    coupon = np.where(quoted, quotes.coupon, instruments.coupon[quotes.bond])
     rows = np.flatnonzero(np.isnan(coupon))
     if rows.size:
         bond = quotes.bond[rows]

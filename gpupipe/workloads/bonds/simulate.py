@@ -38,7 +38,8 @@ class SimulatedMarket:
     truth: Arrow table, one row for each row of the panel, in that order: id, date; spread and fair_spread, percent over
         `schema.reference_rate`; mispricing = spread - fair_spread; expected_change, of the spread until the next month
         end, given all of the truth; regime, calm or stress.
-    simulated: always true; nothing in it but the curve was ever quoted.
+
+    Nothing in it but the curve was ever quoted.
     """
 
     panel: Panel
@@ -47,7 +48,6 @@ class SimulatedMarket:
     quotes: Any
     curve: Any
     truth: Any
-    simulated: bool = True
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,17 @@ class Verdict:
         return Finding(f"{self._what}: {kind}", action, len(rows), int((bonds >= 0).sum()), example)
 
 
+def mask_of(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """bool (n_rows,): true in some rows.
+
+    >>> mask_of(np.int64([1]), 3)
+    array([False,  True, False])
+    """
+    mask = np.zeros(n_rows, bool)
+    mask[rows] = True
+    return mask
+
+
 def conflicts_and_repeats(keys: np.ndarray, values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compare rows of one key: `(rows whose key has rows with other values, rows that repeat an earlier row)`.
 

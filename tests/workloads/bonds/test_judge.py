@@ -7,6 +7,10 @@ from gpupipe.data import DataError, time_limits
 from tests.support.bond_tables import BONDS, CURVE, QUOTES, changed, findings, read
 
 NAN = np.nan
+NO_RATING = "quotes have no rating: that of the bonds stands for all their dates, though it may have been given later"
+
+
+MARGIN = "margin is outside -5..20 %; basis points have to be divided by 100"
 
 
 def with_bond(**values):
@@ -45,6 +49,8 @@ def test_clean_tables_have_nothing_to_report():
         ({"id": "Z", "frequency": 5}, "frequency is not known"),
         ({"id": "Z", "frequency": 0}, "frequency is not known"),
         ({"id": "Z", "day_count": "bus/252"}, "day count is not known"),
+        ({"id": "Z", "type": "floating", "margin": 150.0}, MARGIN),
+        ({"id": "Z", "type": "floating", "margin": -6.0}, MARGIN),
     ],
 )
 def test_instruments_that_are_quarantined(values, reason):
@@ -67,6 +73,12 @@ def test_instruments_that_are_quarantined(values, reason):
         ({"day_count": None}, "day count is missing: the usual one", "flagged"),
         ({"callable": "yes"}, "callable without a call date: valued to maturity", "flagged"),
         ({"callable": "perhaps"}, "callable is not known: no", "flagged"),
+        (
+            {"day_count": "30U/360"},
+            "day count 30U/360 is read as 30/360, which differs at the end of February",
+            "flagged",
+        ),
+        ({"type": "callable"}, "type is callable, and callable is no: no", "flagged"),
     ],
 )
 def test_missing_values_are_told(values, kind, action):
@@ -206,7 +218,7 @@ def test_fractions_are_told_and_equal_percent():
     fractions, report = read(bonds, quotes, curve)
     for name, column in percent.columns.items():
         np.testing.assert_allclose(fractions.columns[name], column, rtol=1e-12)
-    assert report.notes == tuple(
+    assert tuple(note for note in report.notes if note != NO_RATING) == tuple(
         f"{what} were read as fractions, and multiplied by 100" for what in ("coupons", "yields", "rates of the curve")
     )
 
@@ -250,7 +262,7 @@ def test_missing_curve_days_are_told():
 
 def test_a_tenor_without_any_rate_is_left_out():
     panel, report = read(curve=changed(CURVE, y30=[None, None, None]))
-    assert "curve_y30" not in panel.columns and report.notes == ("the curve has no rate at y30",)
+    assert "curve_y30" not in panel.columns and report.notes == (NO_RATING, "the curve has no rate at y30")
 
 
 def test_nan_everywhere():
@@ -260,3 +272,32 @@ def test_nan_everywhere():
         read(bonds=changed(BONDS, coupon=[NAN] * 3, type=["fixed"] * 3))
     with pytest.raises(DataError, match=r"^curve: .*no day is left; 3 rows left out: curve: no rate of the day"):
         read(curve={name: column if name == "date" else [NAN] * 3 for name, column in CURVE.items()})
+
+
+def test_a_bond_of_the_type_callable_is_callable():
+    panel, report = read(bonds=changed(BONDS, type=["Callable", "zero", "floating"], callable=None))
+    assert panel.attributes["callable"] == ("yes", "no", "no") and panel.attributes["type"][0] == "fixed"
+    kind = "bonds: callable without a call date: valued to maturity"
+    assert findings(report) == {kind: ("flagged", 1, 1, "A")}
+
+
+def test_a_quoted_coupon_is_that_of_a_floating_bond():
+    panel, report = read(quotes=changed(QUOTES, coupon=[5.0, 5.5, None, 4.25, None]))
+    np.testing.assert_allclose(panel.coupon, [5, 5, 0, 4.25, 1.57 + 1.5])
+    kind = "quotes: coupon differs from that of the bonds, which counts"
+    assert findings(report) == {kind: ("flagged", 1, 1, "A 2020-01-06")}
+    panel, report = read(quotes=changed(QUOTES, coupon=[None, 99.0, None, 41.0, 4.0]))
+    assert findings(report)["quotes: coupon is outside 0..40 %"] == ("quarantined", 1, 1, "C 2020-01-02")
+    assert panel.coupon.tolist() == [5, 5, 0, 4]
+    panel, report = read(quotes=changed(QUOTES, coupon=[0.05, 0.05, None, 0.0425, 0.04]))
+    np.testing.assert_allclose(panel.coupon, [5, 5, 0, 4.25, 4])
+    assert "quoted coupons were read as fractions, and multiplied by 100" in report.notes and report.clean
+
+
+def test_a_note_tells_of_quotes_that_have_the_rating_of_the_bonds():
+    def notes(**columns):
+        return [note for note in read(quotes=changed(QUOTES, **columns))[1].notes if "rating" in note]
+
+    assert notes() == [NO_RATING] and notes(rating=[None] * 5) == [NO_RATING]
+    assert notes(rating=["A", None, "A", None, "A"]) == [f"1 of 5 {NO_RATING}"]
+    assert notes(rating=["A", None, "A", "A", None]) == []

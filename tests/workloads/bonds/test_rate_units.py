@@ -56,3 +56,8 @@ def test_prices_of_par_one_are_multiplied():
 def test_unknown_choice_is_refused():
     with pytest.raises(DataError, match="rates is 'bp', expected auto, percent, fraction"):
         rate_units.check_choice("bp")
+
+
+def test_a_negative_rate_is_shown_as_it_is():
+    with pytest.raises(DataError, match=r"rates such as -0\.5 may be percent or fractions"):
+        rate_units.unit_of_rates(np.array([np.nan, 0.0, -0.5, 0.4]), "curve")

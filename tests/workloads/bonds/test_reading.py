@@ -87,6 +87,7 @@ def test_of_two_columns_with_one_meaning_a_note_tells_which_was_used():
     assert report.notes == (
         "column 'dated_date' gives the issue; 'issue_date' was not used",
         "column 'price' gives the clean; 'mid' was not used",
+        "quotes have no rating: that of the bonds stands for all their dates, though it may have been given later",
     )
 
 

@@ -32,7 +32,7 @@ def changes(panel, values):
 
 def test_it_is_named_as_simulated(plain, planted):
     for simulated, words in ((plain, "no mispricing"), (planted, "a mispricing of 15 % of the spread")):
-        assert simulated.simulated and simulated.report.kind == "simulated"
+        assert simulated.report.kind == "simulated"
         assert simulated.report.description.startswith("a simulated corporate market, no real quotes")
         assert words in simulated.report.description and simulated.report.clean
 

@@ -34,7 +34,7 @@ from tests.support.bond_run import market, run_bonds, small_settings
 def treasuries(tmp_path_factory):
     """(OUT, its summary) of a run on the auctions of US Treasuries."""
     out = tmp_path_factory.mktemp("treasuries") / "OUT"
-    panel, report = markets.treasuries("street")
+    panel, report = markets.treasuries()
     settings = small_settings("bonds.least_rows=200")
     return out, job.execute(BONDS, panel, report, settings, out, job.JobOptions(jobs=2))[0]
 
@@ -93,13 +93,13 @@ def test_signals_hold_their_share_of_the_residuals(treasuries):
 
 
 def test_a_scan_of_the_same_quotes_is_the_runs_own(treasuries):
-    own, found = scan.of_run(treasuries[0]), scan.of_panel(treasuries[0], markets.treasuries("street")[0])
+    own, found = scan.of_run(treasuries[0]), scan.of_panel(treasuries[0], markets.treasuries()[0])
     assert own.to_pydict() == found.to_pydict()
 
 
 def test_the_same_run_again_has_nothing_to_do_and_out_is_whole(treasuries):
     out = treasuries[0]
-    panel, report = markets.treasuries("street")
+    panel, report = markets.treasuries()
     settings = small_settings("bonds.least_rows=200")
     assert job.execute(BONDS, panel, report, settings, out, job.JobOptions(jobs=1))[1] is False
     assert not kill.broken_promises(out) and not kill.broken_store(out) and not kill.unaccounted(out)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
+import difflib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpupipe.kernels.bond_dates import EARLIEST
-from gpupipe.kernels.bonds import KIND, MISSING
+from gpupipe.kernels.bonds import FREQUENCY, MISSING, MOST_FLOWS
 from gpupipe.runtime.device import Device, pick
 from gpupipe.runtime.errors import UserError
+from gpupipe.workloads.bonds.valuation.conversion import (
+    ABSENT,
+    UNKNOWN,
+    counts_of,
+    days_of,
+    numbers_of,
+    reader_of,
+    texts_of,
+)
+from gpupipe.workloads.bonds.valuation.result import CALL, CALL_PRICE, TYPE
 
 DAY_COUNTS = ("act/act", "30/360", "act/360", "act/365")  # by the numbers of kernels.bond_dates
 TYPES = ("fixed", "zero", "floating")
+CALL_PRICES = (50.0, 200.0)  # percent of par
 REQUIRED = ("coupon", "frequency", "issue", "maturity", "settlement", "day_count")
 OPTIONAL = ("type", "first_coupon", "call_date", "call_price", "margin", "curve", "spread")
+_CLOSE = 0.85  # ratio of letters in common from which a name is taken as misspelt
 _NUMBERS = ("coupon", "call_price", "margin", "spread", "yield", "clean")
 _DATES = ("issue", "maturity", "settlement", "first_coupon", "call_date")
 _TEXTS = {"day_count": DAY_COUNTS, "type": TYPES}
@@ -47,13 +59,9 @@ class BondColumns:
 
         Raises UserError for a column that is missing, has another length, or does not hold what it should.
         """
-        given, present = _readers(table)
+        given, present = reader_of(table)
         wanted = [*REQUIRED, *names]
-        if missing := [name for name in wanted if name not in present]:
-            raise UserError(
-                f"the table of bonds lacks {', '.join(missing)}; it needs {', '.join(wanted)} and has "
-                f"{', '.join(map(str, present)) or 'no columns'}"
-            )
+        _check_names(wanted, [str(name) for name in present])
         raw = {name: given(name) for name in dict.fromkeys([*wanted, *OPTIONAL]) if name in present}
         device = _device_of(raw)
         arrays = {name: _array(name, column, device) for name, column in raw.items()}
@@ -92,67 +100,69 @@ class BondColumns:
         return coupon if kinds is None else xp.where(kinds == TYPES.index("zero"), 0.0, coupon)
 
     @property
+    def most_flows(self) -> Any:
+        """int64 (n_bonds,): at least as many flows as each bond has after its settlement; 0 where it has no dates."""
+        xp, maturity, settlement = self.device.xp, self.arrays["maturity"], self.arrays["settlement"]
+        known = (maturity > EARLIEST) & (settlement > EARLIEST) & (settlement < maturity)
+        months = xp.where(known, maturity - settlement, 0) // 28  # the shortest
+        frequency = xp.clip(self.arrays["frequency"], 0, 12)
+        return xp.minimum(xp.where(known, months * frequency // 12 + 3, 0), MOST_FLOWS)
+
+    @property
     def status(self) -> Any:
-        """int8 (n_bonds,): what is wrong with the optional columns: an unknown type, a call that has no price or that
-        cannot be valued (of a floating bond, or of frequency 0).
-        """  # fmt: skip
+        """int8 (n_bonds,): what is wrong with a row that the kernels do not see, by the numbers of `result`."""
         xp = self.device.xp
+        frequency, floating = self.arrays["frequency"], self.floating
         status = xp.zeros(self.n_bonds, np.int8)
-        if "type" in self.arrays:
-            status[self.arrays["type"] < 0] = KIND
+        pays = floating | ((self.coupons != 0) & ~xp.isnan(self.coupons))
+        status[(frequency == 0) & pays] = FREQUENCY
         if "call_date" in self.arrays:
             called = self.arrays["call_date"] > EARLIEST
-            status[called & xp.isnan(self.get("call_price", np.nan))] = MISSING
-            status[called & (self.floating | (self.arrays["frequency"] == 0))] = KIND
+            price = self.get("call_price", np.nan)
+            status[called & ~((price >= CALL_PRICES[0]) & (price <= CALL_PRICES[1]))] = CALL_PRICE
+            status[called & xp.isnan(price)] = MISSING
+            status[called & (floating | (frequency == 0))] = CALL
+        for name in ("type", "day_count"):
+            if name in self.arrays:
+                status[self.arrays[name] == ABSENT] = MISSING
+        status[frequency == ABSENT] = MISSING
+        if "type" in self.arrays:
+            status[self.arrays["type"] == UNKNOWN] = TYPE
         return status
 
 
-def _readers(table: Any) -> tuple[Any, list[str]]:
-    """How to get a column of a table by name, and the names of its columns."""
-    if isinstance(table, Mapping):
-        return table.__getitem__, list(table)
-    if type(table).__module__.split(".")[0] == "pandas":
-        return lambda name: _pandas(table[name]), list(table.columns)
-    if hasattr(table, "__arrow_c_stream__") or hasattr(table, "column_names"):
-        import pyarrow as pa
-
-        read = table if isinstance(table, (pa.Table, pa.RecordBatch)) else pa.table(table)
-        return lambda name: _arrow(read.column(name)), list(read.schema.names)
-    raise UserError(
-        f"a {type(table).__name__} is no table of bonds; give a mapping of arrays, or a pyarrow, pandas or polars table"
-    )
-
-
-def _pandas(series: Any) -> Any:
-    import pyarrow as pa
-
-    if series.dtype.kind in "biufM" and isinstance(series.dtype, np.dtype):
-        return series.to_numpy()
-    try:
-        return _arrow(pa.array(series, from_pandas=True))
-    except (pa.ArrowException, TypeError, ValueError):
-        return series.to_numpy()
+def _check_names(wanted: list[str], present: list[str]) -> None:
+    """Raise UserError for columns that are missing or there twice, and for names that are nearly those of others."""
+    used = [*wanted, *OPTIONAL]
+    if twice := sorted({name for name in used if present.count(name) > 1}):
+        raise UserError(f"the table of bonds has more than one column {', '.join(twice)}; leave out all but one")
+    if missing := [name for name in wanted if name not in present]:
+        others = [name for name in present if name not in used]
+        close = {name: difflib.get_close_matches(name, others, 1, 0.6) for name in missing}
+        hints = [f"{found[0]!r} looks like {name}" for name, found in close.items() if found]
+        raise UserError(
+            f"the table of bonds lacks {', '.join(missing)}{_in_brackets(hints)}; it needs {', '.join(wanted)} and has "
+            f"{', '.join(present) or 'no columns'}"
+        )
+    for name in OPTIONAL:
+        if name in present:
+            continue
+        for other in present:
+            if other not in used and _is_misspelt(other, name):
+                raise UserError(f"column {other!r} is not read: rename it to {name!r} if it is that, else leave it out")
 
 
-def _arrow(column: Any) -> Any:
-    """An Arrow column as numpy: dates as datetime64, nulls as NaN, NaT or None; texts stay Arrow's."""
-    import pyarrow as pa
-
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
-        return column
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        days = column.cast(pa.timestamp("s", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
-        seconds = days.fill_null(np.iinfo(np.int64).min)
-        return seconds.to_numpy(**_copying(seconds)).astype("datetime64[s]")
-    return column.to_numpy(**_copying(column))
+def _in_brackets(hints: list[str]) -> str:
+    return f" ({', '.join(hints)}: rename it)" if hints else ""
 
 
-def _copying(column: Any) -> dict[str, bool]:
-    """The option by which an Array may be copied into numpy; a ChunkedArray always may."""
-    import pyarrow as pa
-
-    return {"zero_copy_only": False} if isinstance(column, pa.Array) else {}
+def _is_misspelt(name: str, known: str) -> bool:
+    """Whether a name is nearly a known one: another spelling, or a letter away; z_spread is no spread."""
+    plain, of_known = (re.sub(r"[\W_]+", "", text).lower() for text in (name, known))
+    if plain in (of_known, f"{of_known}date"):
+        return True
+    is_part = plain.endswith(of_known)
+    return not is_part and difflib.SequenceMatcher(None, plain, of_known).ratio() > _CLOSE
 
 
 def _device_of(raw: dict[str, Any]) -> Device:
@@ -170,66 +180,12 @@ def _device_of(raw: dict[str, Any]) -> Device:
 def _array(name: str, column: Any, device: Device) -> Any:
     """A column as an array of its type, of 1 dimension, or of none for a scalar."""
     if name in _TEXTS:
-        return device.asarray(_numbers_of(name, column))
+        return device.asarray(texts_of(name, column, _TEXTS[name]))
     if name in _DATES:
-        return _days(name, column)
-    array = column if hasattr(column, "dtype") else np.asarray(column)
-    if array.dtype.kind not in "iuf" or array.ndim > 1:
-        raise UserError(f"column {name!r} is {array.dtype} of {array.ndim} dimensions; expected numbers, one a bond")
+        return days_of(name, column)
     if name in _NUMBERS:
-        return array.astype(np.float64, copy=False)
-    if array.dtype.kind == "f":  # a missing or broken number is no number of coupons a year
-        xp = device.xp
-        array = xp.where(xp.isfinite(array) & (array == xp.floor(array)), array, -1)
-    return array.astype(np.int64, copy=False)
-
-
-def _days(name: str, column: Any) -> Any:
-    """Dates as int64 days; datetime64 in days without a copy."""
-    array = column if hasattr(column, "dtype") else np.asarray(column)
-    if array.dtype.kind == "O":
-        items = array.reshape(-1).tolist()
-        if not all(item is None or isinstance(item, (datetime.date, np.datetime64)) for item in items):
-            raise UserError(f"column {name!r} holds {type(items[0]).__name__}; expected dates, as datetime64[D]")
-        array = array.astype("datetime64[D]")
-    if array.ndim > 1 or array.dtype.kind not in "Mi":
-        raise UserError(
-            f"column {name!r} is {array.dtype} of {array.ndim} dimensions; expected dates, as datetime64[D] or as "
-            "int64 days since 1970-01-01"
-        )
-    if array.dtype.kind == "i":
-        return array.astype(np.int64, copy=False)
-    return array.astype("datetime64[D]", copy=False).view(np.int64)
-
-
-def _numbers_of(name: str, column: Any) -> np.ndarray | Any:
-    """The numbers of texts in the list of those known, -1 for others; numbers stay."""
-    known = _TEXTS[name]
-    if isinstance(column, str):
-        return _number_of(column, known)
-    if getattr(getattr(column, "dtype", None), "kind", "") in ("i", "u"):
-        inside = (column >= 0) & (column < len(known))
-        return (inside * (column + 1) - 1).astype(np.int8)
-    import pyarrow as pa
-    import pyarrow.compute
-
-    try:
-        texts = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(column, pa.string())
-    except (pa.ArrowException, TypeError):
-        kind = getattr(column, "dtype", type(column).__name__)
-        raise UserError(f"column {name!r} is {kind}; expected texts: {', '.join(known)}") from None
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    if not pa.types.is_dictionary(texts.type):
-        texts = texts.dictionary_encode()
-    numbers = np.array([*(_number_of(text, known) for text in texts.dictionary.to_pylist()), -1], np.int8)
-    return numbers[texts.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False).astype(np.int64)]
-
-
-def _number_of(text: str | None, known: tuple[str, ...]) -> np.int8:
-    """The number of a text in the list of those known, -1 for others."""
-    lowered = str(text).strip().lower()
-    return np.int8(known.index(lowered) if lowered in known else -1)
+        return numbers_of(name, column).astype(np.float64, copy=False)
+    return counts_of(name, column, device.xp)
 
 
 def _length(arrays: dict[str, Any]) -> int:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from gpupipe.kernels.bond_curves import discount_flows, key_rates, price_on_curve
 from gpupipe.kernels.bond_yields import rate_of_flows
-from gpupipe.kernels.bonds import ACCRUED, MISSING, NO_CURVE, RANGE, VALUED
+from gpupipe.kernels.bonds import ACCRUED, MISSING, NO_CURVE, VALUED
+from gpupipe.runtime.device import device_of
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
-from gpupipe.workloads.bonds.valuation.curves import Curve
-from gpupipe.workloads.bonds.valuation.result import Valuation
-from gpupipe.workloads.bonds.valuation.terms import Convention, Flows, Terms
+from gpupipe.workloads.bonds.valuation.curves import TOO_OLD, Curve
+from gpupipe.workloads.bonds.valuation.result import BAD_CURVE, OLD_CURVE, STATUS, YIELD_RANGE, Valuation
+from gpupipe.workloads.bonds.valuation.terms import MEASURES, Convention, Flows, Terms
 
 Given = Literal["yield", "clean", "curve"]
 Errors = Literal["warn", "raise", "ignore"]
-BLOCK = 1 << 17  # bonds that are valued at once
+BLOCK, BLOCK_FLOWS = 1 << 17, 1 << 23  # bonds, and their flows, that are valued at once: some 700 MB at most
 _RESULTS = ("clean", "dirty", "accrued", "yield", "macaulay", "modified", "convexity", "dv01")
 
 
@@ -57,14 +58,17 @@ def key_rate_durations(
         raise UserError(f"errors={errors!r} is unknown; expected warn, raise or ignore")
     columns = BondColumns.of(table)
     market = Market.of(curve, columns, bumped=True)
+    names = [tenor_name(tenor) for tenor in curve.tenors]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"tenors of the curve have one name, {', '.join(repeated)}; leave out all but one of each")
 
     def block(part: BondColumns, rows: Any) -> dict[str, Any]:
         return _key_rates_of_block(Terms.of(part, convention), rows, market)
 
     results = _in_blocks(columns, block)
     by_tenor = results.pop("key_rates")
-    for k, tenor in enumerate(curve.tenors):
-        results[tenor_name(tenor)] = columns.device.xp.ascontiguousarray(by_tenor[:, k])
+    for k, name in enumerate(names):
+        results[name] = columns.device.xp.ascontiguousarray(by_tenor[:, k])
     return _reported(results, errors)
 
 
@@ -99,7 +103,9 @@ class Market:
 
     @staticmethod
     def of(curve: Curve, columns: BondColumns, bumped: bool = False) -> Market:
-        """The curve on the device of the bonds. bumped: as in `Curve.nodes`."""
+        """The curve on the device of the bonds. bumped: as in `Curve.nodes`. Raises UserError for what is no Curve."""
+        if not isinstance(curve, Curve):
+            raise UserError(f"curve is a {type(curve).__name__}; expected bonds.Curve(tenors, rates)")
         rows = curve.rows(columns.arrays["settlement"], columns.arrays.get("curve")).astype(np.int64)
         return Market(*curve.nodes(columns.device, bumped), rows, curve.n_curves)
 
@@ -118,13 +124,28 @@ def _in_blocks(columns: BondColumns, block: Callable[[BondColumns, slice], dict[
     """The results of all blocks, in arrays that are allocated once."""
     xp, n = columns.device.xp, columns.n_bonds
     results: dict[str, Any] = {}
-    for begin in range(0, max(n, 1), BLOCK):
-        rows = slice(begin, min(begin + BLOCK, n))
+    for rows in _blocks(columns):
         for name, array in block(columns.part(rows.start, rows.stop), rows).items():
             if name not in results:
                 results[name] = xp.empty((n, *array.shape[1:]), array.dtype)
             results[name][rows] = array
     return results
+
+
+def _blocks(columns: BondColumns) -> Iterator[slice]:
+    """Rows of at most BLOCK bonds, which have at most BLOCK_FLOWS flows, or of one bond."""
+    n = columns.n_bonds
+    if not n:
+        yield slice(0, 0)
+    for first in range(0, n, BLOCK):
+        part = columns.part(first, min(first + BLOCK, n))
+        ends = columns.device.to_host(part.most_flows.cumsum())
+        begin = 0
+        while begin < len(ends):
+            done = ends[begin - 1] if begin else 0
+            end = max(begin + 1, int(np.searchsorted(ends, done + BLOCK_FLOWS, side="right")))
+            yield slice(first + begin, first + end)
+            begin = end
 
 
 def _block(
@@ -153,7 +174,10 @@ def _block(
         measured["clean"] = xp.where(known, clean, np.nan)
         measured["dirty"] = xp.where(known, clean + terms.terms[ACCRUED], np.nan)
     status = xp.where((status == VALUED) & xp.isnan(rate), np.int8(MISSING), status)
-    status = xp.where((status == VALUED) & xp.isnan(measured["dirty"]), np.int8(RANGE), status)
+    without = ~(xp.isfinite(measured["dirty"]) & xp.isfinite(measured["convexity"]))
+    status = xp.where((status == VALUED) & without, np.int8(YIELD_RANGE), status)
+    for name in ("clean", "dirty", *MEASURES, "dv01"):
+        measured[name][without] = np.nan
     valued = {"accrued": terms.accrued, "yield": xp.where(status == VALUED, rate, np.nan), **measured}
     ordered = {name: valued[name] for name in _RESULTS} | {"status": status}
     return ordered | {name: valued[name] for name in valued if name not in ordered} | results
@@ -165,8 +189,8 @@ def _on_curve(
     """The clean price of each bond on its curve, its spread to it, and the status of bonds without a curve."""
     columns = terms.columns
     xp, n = columns.device.xp, columns.n_bonds
-    needs = (columns.floating if given != "curve" else True) & (curve_rows < 0)
-    status = xp.where((terms.status == VALUED) & needs, np.int8(NO_CURVE), terms.status)
+    needs = columns.floating if given != "curve" else True
+    status = _without_curve(terms.status, curve_rows, needs)
     given_spread = columns.get("spread", 0.0) / 100 if given == "curve" else xp.zeros(n)
     on_curve, spread = xp.full(n, np.nan), xp.full(n, np.nan)
     accrued = terms.terms[ACCRUED]
@@ -183,8 +207,17 @@ def _on_curve(
                 *part.blocks, part.bonds, part.offsets, part.first_exit, flows[2][part.first_exit], *flows, dirty,
                 np.float64(0), part.discount, spread, found,
             )  # fmt: skip
+    needed = (status == VALUED) & needs & xp.isfinite(given_spread)
+    status = xp.where(needed & xp.isnan(on_curve), np.int8(BAD_CURVE), status)
     spread = given_spread * 100 if dirty is None else spread * 100
     return {"curve_clean": on_curve - accrued, "spread": spread}, status
+
+
+def _without_curve(status: Any, curve_rows: Any, needs: Any) -> Any:
+    """The status of bonds, with what keeps from one the curve that it needs."""
+    xp = device_of(status).xp
+    status = xp.where((status == VALUED) & needs & (curve_rows == TOO_OLD), np.int8(OLD_CURVE), status)
+    return xp.where((status == VALUED) & needs & (curve_rows < 0), np.int8(NO_CURVE), status)
 
 
 def _key_rates_of_block(terms: Terms, rows: slice, market: Market) -> dict[str, Any]:
@@ -203,7 +236,9 @@ def _key_rates_of_block(terms: Terms, rows: slice, market: Market) -> dict[str, 
             part.n, part.bonds, part.offsets, flows[0], margins, part.exit, columns.floating, curve_rows, last, spread,
             market.times, market.log_discount, np.int64(market.n_curves), durations,
         )  # fmt: skip
-    status = xp.where((terms.status == VALUED) & xp.isnan(dirty), np.int8(NO_CURVE), terms.status)
+    status = _without_curve(terms.status, curve_rows, True)
+    status = xp.where((status == VALUED) & ~xp.isfinite(spread), np.int8(MISSING), status)
+    status = xp.where((status == VALUED) & xp.isnan(dirty), np.int8(BAD_CURVE), status)
     clean = dirty - terms.terms[ACCRUED]
     return {"curve_clean": clean, "duration": durations.sum(axis=1), "key_rates": durations, "status": status}
 
@@ -215,11 +250,19 @@ def _with_dates(results: dict[str, Any], columns: BondColumns) -> dict[str, Any]
 
 
 def _reported(results: dict[str, Any], errors: Errors) -> Valuation:
-    """The results; which bonds could not be valued is warned of, or raised."""
+    """The results; which bonds could not be valued, or have no spread, is warned of, or raised."""
     valuation = Valuation(results)
-    if errors != "ignore" and valuation.problems:
-        text = f"{valuation}; the column status has it by bond"
-        if errors == "raise":
-            raise UserError(text)
-        warnings.warn(text, BondWarning, stacklevel=4)
+    texts = []
+    if valuation.problems:
+        texts.append(f"{valuation}; the column status has it by bond")
+        status = results["status"]
+        row = int(device_of(status).xp.flatnonzero(status)[0])
+        first = f"; the first is row {row} (from 0): {STATUS[int(status[row])]}"
+        texts[0] += first if errors == "raise" else ""
+    if valuation.n_without_spread:
+        texts.append(f"{valuation.n_without_spread:,} of {valuation.n_bonds:,} bonds are valued, but have no spread")
+    if texts and errors == "raise":
+        raise UserError("; ".join(texts))
+    if texts and errors == "warn":
+        warnings.warn("; ".join(texts), BondWarning, stacklevel=4)
     return valuation

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow
 
-# What the numbers in the column `status` mean; the names are those of kernels.bonds.
+# What the numbers in the column `status` mean; those before TYPE are of kernels.bonds.
 STATUS = (
     "valued", "no yield has the price", "maturity at or before settlement", "unknown day count",
-    "frequency other than 0, 1, 2, 4, 12", "settlement before issue", "a value is missing",
-    "first coupon not on the schedule", "no curve", "price not positive, or yield out of range",
-    "type, call or first period not supported",
+    "frequency other than 1, 2, 4, 12, or 0 without a coupon", "settlement before issue", "a value is missing",
+    "first coupon not on the schedule", "no curve", "price not positive",
+    "not supported by the convention treasury", "more than 32,768 coupons left", "unknown type",
+    "call of a floating bond, or of frequency 0", "call price outside 50 to 200",
+    "a curve without rates, or whose discounts are not positive", "the last curve is too old",
+    "yield outside -90 to 900 percent a period, or its price too large",
 )  # fmt: skip
+TYPE, CALL, CALL_PRICE, BAD_CURVE, OLD_CURVE, YIELD_RANGE = range(12, 18)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Valuation(Mapping[str, Any]):
         status = self.columns["status"]
         counts = [int((status == number).sum()) for number in range(1, len(STATUS))]
         return {text: count for text, count in zip(STATUS[1:], counts, strict=True) if count}
+
+    @property
+    def n_without_spread(self) -> int:
+        """How many bonds are valued, and have no spread to the curve that was given."""
+        if "spread" not in self.columns:
+            return 0
+        spread = self.columns["spread"]
+        return int(((self.columns["status"] == 0) & (spread != spread)).sum())
 
     def __str__(self) -> str:
         problems = self.problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,11 +14,13 @@ from gpupipe.kernels.bond_yields import measure_flows, price_flows, rate_of_flow
 from gpupipe.kernels.bonds import ACCRUED, N_TERMS, PERIOD, bond_flows, bond_terms
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
+from gpupipe.workloads.bonds.valuation.conversion import plain
 
 Convention = Literal["street", "quantlib", "treasury"]
 MEASURES = ("macaulay", "modified", "convexity")
 BONDS_AT_ONCE = {"cpu": 1024, "cuda": 1}  # of an item of a kernel of closed forms
 BONDS_OF_FLOWS = {"cpu": 64, "cuda": 1}  # of an item of a kernel over flows
+_NO_MAPPING = "out has to be the result of an earlier call: a mapping of arrays by name"
 FLOWS_AT_ONCE = 1 << 22  # flows that are written out together: some 150 MB
 
 
@@ -73,7 +75,9 @@ class Terms:
     columns: of the table.  convention: its number in `Convention`.
     terms: float64 (N_TERMS, n_bonds), n_flows int64, by_flows bool, status int8 (n_bonds,): of
         `kernels.bonds.bond_terms`.
-    flows: of the bonds that are not priced in closed form, in parts of some million flows.
+    flows: of the bonds that are not priced in closed form, in parts of some million flows. All of them are kept: 40
+        bytes a flow, and 50 a bond for the terms; 100,000 such bonds with 60 flows hold 240 MB. `value` holds those of
+        a block of bonds at a time.
 
     >>> import gpupipe.bonds as bonds
     >>> day = np.datetime64
@@ -146,14 +150,46 @@ class Terms:
         """float64 (n_bonds,): interest accrued at settlement, percent of par."""
         return self.terms[ACCRUED]
 
+    def _given(self, values: Any, name: str) -> Any:
+        """Numbers of all bonds, float64 (n_bonds,), C order, from those given, or from one number."""
+        device, n = self.columns.device, self.n_bonds
+        on_device = hasattr(values, "__cuda_array_interface__")
+        if on_device != (device.kind == "cuda") and np.ndim(values):
+            raise UserError(f"{name} is {'' if on_device else 'not '}on a GPU, unlike the bonds; move it there")
+        array = values if on_device else np.asarray(plain(values))
+        if array.dtype.kind not in "iuf" or array.shape not in ((), (n,)):
+            raise UserError(
+                f"{name} is {array.dtype} of shape {tuple(array.shape)}; expected numbers, ({n},): one a bond, or one "
+                "for all bonds"
+            )
+        if array.shape == ():
+            return device.xp.full(n, float(array))
+        return device.xp.ascontiguousarray(array, dtype=np.float64)
+
+    def _outputs(self, names: Sequence[str], out: Any) -> list[Any]:
+        """Arrays to write to: new ones, or those given, which have to be float64 (n_bonds,), C order, of the device."""
+        xp, n = self.columns.device.xp, self.n_bonds
+        if out is None:
+            return [xp.empty(n) for _ in names]
+        arrays = list(out) if isinstance(out, (tuple, list)) else []
+        if len(arrays) != len(names):
+            raise UserError(f"out is {type(out).__name__}; expected arrays of {', '.join(names)}")
+        for name, array in zip(names, arrays, strict=True):
+            fits = isinstance(array, xp.ndarray) and array.dtype == np.float64 and array.shape == (n,)
+            if not (fits and array.flags.c_contiguous and getattr(array.flags, "writeable", True)):
+                raise UserError(f"out of {name} has to be a float64 array ({n},), C order, on the device of the bonds")
+        return arrays
+
     def price(self, rate: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Clean and dirty prices, percent of par, float64 (n_bonds,), from yields in percent a year.
 
+        rate: numbers (n_bonds,) on the device of the table, or one number for all bonds.
         NaN where the bond has a status, or the yield is NaN or outside -90 to 900 percent a period.
         out: the result of an earlier call, to be written again: new memory costs as much as the prices.
+
+        Raises UserError for another shape or type, or another device.
         """
-        xp, n = self.columns.device.xp, self.n_bonds
-        clean, dirty = (xp.empty(n), xp.empty(n)) if out is None else out
+        rate, clean, dirty = self._given(rate, "rate"), *self._outputs(("clean", "dirty"), out)
         price_closed(*self._blocks, self.terms, self.n_flows, rate, np.int64(self.convention), clean, dirty)
         for part in self.flows:
             price_flows(*part.blocks, *part.arrays, self.terms, rate, part.discount, clean, dirty)
@@ -165,10 +201,16 @@ class Terms:
         DV01 is modified * dirty / 10,000.
 
         workout: int64 days, the date at which the bond is valued to end: of a bond that can be called the worst.
-        out: the result of an earlier call, to be written again.
+        rate, out, errors: as in `price`; out has the names of the result.
         """
-        xp, n = self.columns.device.xp, self.n_bonds
-        results = {name: xp.empty(n) if out is None else out[name] for name in ("clean", "dirty", *MEASURES)}
+        xp, names = self.columns.device.xp, ("clean", "dirty", *MEASURES)
+        if isinstance(out, Mapping) and not (missing := set(names) - set(out)):
+            given: Any = [out[name] for name in names]
+        elif out is None:
+            given = None
+        else:
+            raise UserError(f"out lacks {', '.join(sorted(missing))}" if isinstance(out, Mapping) else _NO_MAPPING)
+        rate, results = self._given(rate, "rate"), dict(zip(names, self._outputs(names, given), strict=True))
         measure_closed(*self._blocks, self.terms, self.n_flows, rate, np.int64(self.convention), *results.values())
         workout = self.columns.arrays["maturity"].copy() if "call_date" in self.columns.arrays else None
         for part in self.flows:
@@ -185,8 +227,9 @@ class Terms:
         """Yields in percent a year, float64 (n_bonds,), from clean prices, and the status, int8.
 
         A bond that can be called has its yield to worst. NaN where the price is, and with a status other than VALUED.
+        clean, errors: as the rate in `price`.
         """
-        xp, n = self.columns.device.xp, self.n_bonds
+        xp, n, clean = self.columns.device.xp, self.n_bonds, self._given(clean, "clean")
         rate, status, dirty = xp.empty(n), self.status.copy(), clean + self.terms[ACCRUED]
         yield_closed(
             *self._blocks, self.terms, self.n_flows, self.by_flows, dirty, np.int64(self.convention), xp.empty(n), rate,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import numpy as np
 import pytest
 
@@ -136,7 +138,10 @@ def test_a_bond_takes_the_curve_of_its_date():
     with pytest.raises(UserError, match="2 curves without dates"):
         bonds.value(table, given="curve", curve=plain)
     # a price is valued without a curve; only the columns of the curve are NaN
-    quoted = bonds.value({**table, "clean": 99.0}, curve=dated)
+    with pytest.warns(bonds.BondWarning, match="^1 of 3 bonds are valued, but have no spread$"):
+        quoted = bonds.value({**table, "clean": 99.0}, curve=dated)
+    with pytest.raises(UserError, match="have no spread"):
+        bonds.value({**table, "clean": 99.0}, curve=dated, errors="raise")
     assert not quoted.problems and np.isnan(quoted["spread"]).tolist() == [True, False, False]
 
 
@@ -149,8 +154,54 @@ def test_a_bond_takes_the_curve_of_its_date():
         (([1.0], [1.0], "forward"), "curve kind 'forward' is unknown"),
         (([1.0], [[1.0], [2.0]], "zero", [3]), "dates have shape"),
         (([1.0], [[1.0], [2.0]], "zero", [3, 3]), "dates have shape"),
+        (([1.0], [1.0], "zero", [np.datetime64("NaT")]), "dates have shape"),
+        (([1.0], [1.0], "zero", ["2020-01-15"]), "'dates' is <U10"),
+        (([1.0], [1.0], "zero", [20200115]), "looks like dates as YYYYMMDD"),
+        ((["1Y", "2Y"], [1.0, 2.0]), "tenors of the curve hold str; expected numbers: years"),
+        (([1.0, np.inf], [1.0, 2.0]), "have to be years above 0"),
+        (([1.0, np.nan], [1.0, 2.0]), "have to be years above 0"),
+        (([1.0, 2.0], [1.0, np.inf]), "a rate of the curve is infinite"),
+        (([1.0, 2.0], [[1.0, 2.0], [1.0]]), "rows of different lengths"),
+        (([1.0, 2.0], None), "rates of the curve hold NoneType"),
+        (([1.0], [1.0], "zero", [3], -1), "max_age_days is -1"),
+        (([1.0], [1.0], "zero", [3], "7"), "max_age_days is '7'"),
     ],
 )
 def test_curves_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         bonds.Curve(*arguments)
+
+
+def test_a_curve_that_is_too_old_is_told():
+    settlement = dates(["2020-01-22", "2020-01-23"])
+    table = {**NOTE, "coupon": 2.0, "issue": dates("2015-01-15"), "maturity": dates("2030-01-15"),
+             "settlement": settlement}  # fmt: skip
+    of = ([1.0, 30.0], [2.0, 2.0], "zero", [datetime.date(2020, 1, 15)])
+    valued = bonds.value(table, given="curve", curve=bonds.Curve(*of), errors="ignore")
+    assert valued["status"].tolist() == [0, 16] and np.isnan(valued["clean"]).tolist() == [False, True]
+    assert bonds.value(table, given="curve", curve=bonds.Curve(*of, max_age_days=8)).problems == {}
+    assert bonds.value(table, given="curve", curve=bonds.Curve(*of, max_age_days=None)).problems == {}
+    keys = bonds.key_rate_durations(table, bonds.Curve(*of), errors="ignore")
+    assert keys["status"].tolist() == [0, 16]
+
+
+def test_what_is_wrong_with_a_curve_is_told():
+    table = {**NOTE, "coupon": 2.0, "maturity": dates(["2021-01-15", "2030-01-15"]), "spread": np.array([1.0, np.nan])}
+    empty = bonds.Curve([1.0], [np.nan])
+    assert bonds.value(table, given="curve", curve=empty, errors="ignore")["status"].tolist() == [15, 6]
+    assert bonds.key_rate_durations(table, empty, errors="ignore")["status"].tolist() == [15, 6]
+    negative = bonds.Curve([1.0, 2.0, 30.0], [1.0, 90.0, 90.0])
+    later = {**table, "spread": 0.0, "maturity": dates(["2021-01-15", "2049-01-15"])}
+    assert bonds.value(later, given="curve", curve=negative, errors="ignore")["status"].tolist() == [0, 15]
+    for wrong in ({}, 5.0, [1.0]):
+        with pytest.raises(UserError, match="expected bonds"):
+            bonds.value(table, given="curve", curve=wrong)
+    for wrong in ({}, None):
+        with pytest.raises(UserError, match="expected bonds"):
+            bonds.key_rate_durations(table, wrong)
+
+
+def test_tenors_of_one_name_are_refused():
+    table = {**NOTE, "coupon": 2.0, "maturity": dates(["2030-01-15"])}
+    with pytest.raises(UserError, match="have one name, m3"):
+        bonds.key_rate_durations(table, bonds.Curve([0.25, 0.25001, 1.0], [1.0, 1.0, 1.0]))

@@ -49,7 +49,7 @@ def assert_close(on_host, on_device, device, atol=PRICE, rtol=PRICE):
 @pytest.mark.parametrize("given", ["yield", "clean", "curve"])
 @pytest.mark.parametrize("kind", ["par", "zero"])
 def test_values_on_both_devices(table, device, given, convention, kind):
-    curve = bonds.Curve(CURVE["tenors"], CURVE["rates"], kind, CURVE["dates"])
+    curve = bonds.Curve(CURVE["tenors"], CURVE["rates"], kind, CURVE["dates"], None)
     on_host, on_device = (
         bonds.value(made, given, convention, curve, errors="ignore") for made in (table, moved(table, device))
     )
@@ -68,7 +68,7 @@ def test_prices_by_the_treasury_s_convention(table, device):
 
 def test_key_rate_durations_on_both_devices(table, device):
     """They are differences of prices over 0.0002: an error of a price counts 5,000 times."""
-    curve = bonds.Curve(CURVE["tenors"], CURVE["rates"], "par", CURVE["dates"])
+    curve = bonds.Curve(CURVE["tenors"], CURVE["rates"], "par", CURVE["dates"], None)
     on_host, on_device = (
         bonds.key_rate_durations(made, curve, errors="ignore") for made in (table, moved(table, device))
     )
