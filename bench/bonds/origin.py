@@ -89,7 +89,7 @@ def _forest(rows: FitRows, settings: Any) -> Any:
 
     forest = RandomForestRegressor(
         settings.n_trees, max_depth=settings.max_depth, max_features=settings.max_features,
-        max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf, random_state=rows.library_seed,
+        max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf, random_state=rows.seed,
     )  # fmt: skip
     imputer = SimpleImputer(strategy="median", keep_empty_features=True)
     return make_pipeline(imputer, forest).fit(rows.X, rows.y).predict
@@ -101,7 +101,7 @@ def _boosting(rows: FitRows, settings: Any) -> Any:
     parameters = {
         "max_depth": settings.max_depth, "eta": settings.learning_rate, "subsample": settings.subsample,
         "colsample_bynode": settings.colsample, "lambda": settings.l2, "min_child_weight": settings.least_leaf,
-        "seed": rows.library_seed, "tree_method": "hist", "base_score": float(rows.y.mean()),
+        "seed": rows.seed, "tree_method": "hist", "base_score": float(rows.y.mean()),
     }  # fmt: skip
     booster = xgboost.train(parameters, xgboost.DMatrix(rows.X, rows.y), settings.rounds)
     return lambda X: booster.predict(xgboost.DMatrix(X))
@@ -118,7 +118,7 @@ def _network(rows: FitRows, settings: Any) -> Any:
     batch = min(settings.batch, len(rows.X))
     network = MLPRegressor(
         hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2, batch_size=batch,
-        learning_rate_init=settings.learning_rate, random_state=rows.library_seed, max_iter=settings.epochs,
+        learning_rate_init=settings.learning_rate, random_state=rows.seed, max_iter=settings.epochs,
         n_iter_no_change=settings.epochs,
     )  # fmt: skip
     clipped = FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST})

@@ -15,10 +15,10 @@ from gpupipe.workloads.bonds.dates import less_mean_of_date
 from gpupipe.workloads.bonds.families.contract import FitRows, Model, Report, mean_squared
 from gpupipe.workloads.bonds.families.registry import FAMILIES
 from gpupipe.workloads.bonds.found import Found
+from gpupipe.workloads.bonds.seeds import seed_of
 from gpupipe.workloads.bonds.split import BondSplit, Fold, folds_in_time, forward_folds
 
 LEAST_SCALE = 0.25  # percent: the scale of smaller and negative spreads
-SEED_STEP = 1_000  # between the seeds of steps, so that no two fits of a run draw alike
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ModelRows:
         """What a fit sees. step: of the eleven, which has seeds of its own."""
         return FitRows(
             self.X[fit], self.target(fit), self.X[validation], self.target(validation),
-            seed=self.seed + SEED_STEP * step, threads=threads, device=self.device,
+            seed=seed_of(self.seed, step), threads=threads, device=self.device,
         )  # fmt: skip
 
     def folds(self, n_folds: int) -> list[Fold]:

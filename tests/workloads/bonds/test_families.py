@@ -154,7 +154,7 @@ def test_the_walk_over_arrays_is_scikit_learns_prediction():
     model = fitted("forest", n_trees=9, trees_at_once=9, max_depth=7)
     imputer, settings = Imputer.of(rows.X), QUICK["forest"]
     forest = estimator(
-        "forest", "cpu", n_estimators=9, max_depth=7, random_state=rows.library_seed,
+        "forest", "cpu", n_estimators=9, max_depth=7, random_state=rows.seed,
         max_features=settings.max_features, max_samples=settings.max_samples, min_samples_leaf=settings.least_leaf,
     ).fit(imputer(rows.X), rows.y.astype(np.float64))  # fmt: skip
     # Rows exactly on thresholds, and just beside them, walk the same way too.

@@ -69,7 +69,7 @@ class Boosting(Family):
         parameters = {
             "max_depth": settings.max_depth, "eta": settings.learning_rate, "subsample": settings.subsample,
             "colsample_bynode": settings.colsample, "lambda": settings.l2, "min_child_weight": settings.least_leaf,
-            "seed": rows.library_seed, "nthread": rows.threads, "device": rows.device, "tree_method": "hist",
+            "seed": rows.seed, "nthread": rows.threads, "device": rows.device, "tree_method": "hist",
             "base_score": float(rows.y.mean()),
         }  # fmt: skip
 

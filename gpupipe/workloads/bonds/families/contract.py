@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpupipe.workloads.bonds.seeds import seed_of
-
 
 @dataclass(frozen=True)
 class FitRows:
@@ -18,7 +16,7 @@ class FitRows:
 
     X: float32 (n, n_columns), NaN is missing.  y: float32 (n,).
     validation_x, validation_y: rows that stop training early; they are not fitted on.
-    seed: 0 or more, of any size; libraries get `library_seed`.  threads: that a fit may use.  device: "cpu" or "cuda".
+    seed: below 2**32, see `seeds.seed_of`.  threads: that a fit may use.  device: "cpu" or "cuda".
 
         >>> FitRows(np.zeros((2, 1)), np.zeros(2), np.zeros((1, 1)), np.zeros(1), seed=1).device
         'cpu'
@@ -31,11 +29,6 @@ class FitRows:
     seed: int
     threads: int = 1
     device: str = "cpu"
-
-    @property
-    def library_seed(self) -> int:
-        """The seed as libraries take it, below 2**32."""
-        return seed_of(self.seed)
 
 
 class Model(ABC):

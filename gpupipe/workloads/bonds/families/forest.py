@@ -79,7 +79,7 @@ class Forest(Family):
         X, y = imputer(rows.X), rows.y.astype(np.float64)
         step = settings.n_trees if rows.device == "cuda" else min(settings.trees_at_once, settings.n_trees)
         forest = estimator(
-            "forest", rows.device, n_estimators=step, max_depth=settings.max_depth, random_state=rows.library_seed,
+            "forest", rows.device, n_estimators=step, max_depth=settings.max_depth, random_state=rows.seed,
             max_features=settings.max_features,
             max_samples=samples_of_a_tree(settings.max_samples, len(X), rows.device),
             min_samples_leaf=settings.least_leaf, n_jobs=rows.threads, warm_start=True,

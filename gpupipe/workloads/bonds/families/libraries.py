@@ -125,10 +125,11 @@ def estimator(name: str, device: str, **arguments: Any) -> Any:
     """
     # Import statements, as cache keys hold the versions of what these name.
     if device == "cuda":
-        import cuml as library
+        import cuml  # noqa: F401
 
         arguments = cuml_arguments(name, arguments)
     else:
-        import sklearn as library
+        import sklearn  # noqa: F401
     module, cls = CLASSES[name]
-    return getattr(importlib.import_module(f"{library.__name__}.{module}"), cls)(**arguments)
+    library = "cuml" if device == "cuda" else "sklearn"
+    return getattr(importlib.import_module(f"{library}.{module}"), cls)(**arguments)

@@ -93,7 +93,7 @@ class Network(Family):
         network = MLPRegressor(
             hidden_layer_sizes=(settings.width,) * settings.layers, alpha=settings.l2,
             batch_size=min(settings.batch, len(X)), learning_rate_init=settings.learning_rate,
-            random_state=np.random.RandomState(rows.library_seed),  # an integer would shuffle alike in every epoch
+            random_state=np.random.RandomState(rows.seed),  # an integer would shuffle alike in every epoch
         )  # fmt: skip
         losses: list[float] = []
         best = NetworkModel(scales, {})

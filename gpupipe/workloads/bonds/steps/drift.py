@@ -10,10 +10,8 @@ import numpy as np
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
 
-NUMBER = 10
 BINS = 10
 DRIFTED = 0.2  # a population stability index above it is called drift; above 0.1, a shift
-SIGNIFICANT = 0.01  # p-value of the KS test below which two samples are called different
 
 
 def stability_index(before: np.ndarray, after: np.ndarray, bins: int = BINS) -> float:

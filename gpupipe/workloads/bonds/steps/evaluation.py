@@ -10,12 +10,10 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.evaluation import block_bootstrap
 from gpupipe.evaluation.losses import gain
-from gpupipe.workloads.bonds.baselines import LAST
 from gpupipe.workloads.bonds.dates import less_mean_of_date
 from gpupipe.workloads.bonds.found import Found
 from gpupipe.workloads.bonds.models import ModelRows
 
-NUMBER = 9
 LEAST_BLOCK = 2  # dates of a block at least: a date may be a month
 GROUP, LABEL = "all", "next_spread"
 COMPARED = 6  # models of a run: those of steps 1, 2, 3, 4, 8 and 11
@@ -110,7 +108,7 @@ def run(
     losses = {name: found.facts["validation_loss"] for name, found in models.items()}
     chosen = min(losses, key=lambda name: (losses[name], name))
     facts = {
-        "rows": measure(rows, models, baselines, test, settings), "chosen": chosen, "reference": LAST,
+        "rows": measure(rows, models, baselines, test, settings), "chosen": chosen,
         "validation_losses": losses,
     }  # fmt: skip
     return Found({}, facts)
