@@ -28,12 +28,12 @@ from .bond_math import (
     ONE,
     TWO,
     ZERO,
-    exponential,
     geometric,
     geometric_moments,
     geometric_slope,
     log_growth,
     measures,
+    near_exponential,
     next_rate,
     yield_of_period,
 )
@@ -46,10 +46,10 @@ _HALF, _THIRD, _QUARTER = np.float64(0.5), np.float64(1.0 / 3.0), np.float64(0.2
 
 @inline
 def discount_until_first(lead, u, convention):
-    """The discount of the first flow, LEAD periods ahead."""
+    """The discount of the first flow, LEAD periods ahead, at most FAR_LEAD of kernels/bonds.py."""
     if convention == TREASURY:
         return ONE / (ONE + u * lead)
-    return exponential(-lead * log_growth(u))
+    return near_exponential(-lead * log_growth(u))
 
 
 @inline

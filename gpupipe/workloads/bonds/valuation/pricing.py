@@ -176,8 +176,9 @@ def _block(
     status = xp.where((status == VALUED) & xp.isnan(rate), np.int8(MISSING), status)
     without = ~(xp.isfinite(measured["dirty"]) & xp.isfinite(measured["convexity"]))
     status = xp.where((status == VALUED) & without, np.int8(YIELD_RANGE), status)
-    for name in ("clean", "dirty", *MEASURES, "dv01"):
-        measured[name][without] = np.nan
+    if bool(without.any()):
+        for name in ("clean", "dirty", *MEASURES, "dv01"):
+            measured[name][without] = np.nan
     valued = {"accrued": terms.accrued, "yield": xp.where(status == VALUED, rate, np.nan), **measured}
     ordered = {name: valued[name] for name in _RESULTS} | {"status": status}
     return ordered | {name: valued[name] for name in valued if name not in ordered} | results
