@@ -114,7 +114,11 @@ def test_a_step_whose_arguments_are_lost_with_their_worker_is_run_on_another(thr
 
         monkeypatch.setattr(three.client, "scatter", to_the_first)
         assert run.call("a step", dies_at_first, arguments, 0) == 10
-    assert len(sent) == 2 and (tmp_path / "died").exists()
+    assert len(sent) == 3 and (tmp_path / "died").exists()  # the arguments, and with the rows once more
+
+
+def test_dask_does_not_give_up_copies_of_the_rows(three):
+    assert not three.client.amm.running()
 
 
 def test_a_call_is_not_repeated_without_end_nor_without_a_scheduler():

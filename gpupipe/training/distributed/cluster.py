@@ -85,9 +85,7 @@ class Cluster:
         if settings.training.spread:
             run = Spread(self.client, self.addresses, panel, job)
         else:
-            # In a list, because Dask turns a dictionary into a future for each key.
-            (shared,) = self.client.scatter([worker_run.rows_of(panel)], broadcast=True)
-            run = ClusterRun(self, shared, job)
+            run = ClusterRun(self, worker_run.rows_of(panel), job)
         try:
             yield run
         finally:
@@ -104,15 +102,26 @@ class Cluster:
 class ClusterRun:
     """One run on a cluster whose workers each have access to all rows: a `WorkerPool`.
 
+    rows: of the panel, see `worker_run.rows_of`; None for a run that sends none.
+
     >>> run = ClusterRun(Cluster(None, ("tcp://a", "tcp://b"), threads=2, dashboard=""), rows=None, job=None)
     >>> run.n_workers, run.worker_of("energy", 1)
     (2, 1)
     """
 
     def __init__(self, cluster: Cluster, rows: Any, job: worker_run.Job) -> None:
-        self._cluster, self._rows, self._job = cluster, rows, job
+        self._cluster, self._panel_rows, self._job = cluster, rows, job
+        self._rows = self._sent_rows()
         self._opening: dict[FoldId, Any] = {}
         self._lock = threading.Lock()
+
+    def _sent_rows(self) -> Any:
+        """A future of the rows, sent to every worker."""
+        if self._panel_rows is None:
+            return None
+        # In a list, because Dask turns a dictionary into a future for each key. A key of its own, as one that is made
+        # of the content may be on its way out.
+        return self._cluster.client.scatter([self._panel_rows], broadcast=True, hash=False)[0]
 
     @property
     def n_workers(self) -> int:
@@ -154,6 +163,7 @@ class ClusterRun:
             except _LostError:
                 if self._cluster.client.status != "running":  # the scheduler was lost
                     raise
+                self._rows = self._sent_rows()  # a scheduler that keeps one copy of all may have lost them, too
         return self._call(name, function, arguments, worker)
 
     def _call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:
@@ -244,6 +254,7 @@ def cluster(
         else:
             local = stack.enter_context(_local(device, workers, jobs, dashboard))
             client = stack.enter_context(Client(local, set_as_default=False))
+            client.amm.stop()  # it keeps one copy of a run's rows, which are lost with their worker
         workers_of_cluster = client.scheduler_info(n_workers=-1)["workers"]
         if not workers_of_cluster:
             raise ClusterError(f"--scheduler {scheduler}: it has no workers; start some by `dask worker {scheduler}`")
