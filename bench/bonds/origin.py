@@ -178,7 +178,7 @@ def on_all_threads(step: Step) -> Any:
 def run(panel: Panel, settings: Config) -> tuple[dict[str, Found], dict[str, dict[str, float]]]:
     """What each of the eleven steps finds, and its seconds by stage."""
     steps = {step.name: step for step in recipe.steps(panel, settings)}
-    context = SimpleNamespace(panel=panel, settings=settings, fit=NO_CONTEXT)
+    context = SimpleNamespace(panel=panel, settings=settings, fit=NO_CONTEXT, jobs=1)
     found: dict[str, Found] = {}
     seconds: dict[str, dict[str, float]] = {}
     with mock.patch.dict(registry.FAMILIES, FULL), searched_in_full():

@@ -30,7 +30,7 @@ class ModelRows:
         where the next one is not known.
     date, next_row, share: as in `split.split_rows`.
     judged: int64, the rows of all dates from validation on, for which models predict.
-    device: "cpu" or "cuda".
+    device: "cpu" or "cuda".  threads: that a fit may use, on which no model depends.
 
         >>> row = np.zeros(1, np.int64)
         >>> ModelRows(np.zeros((1, 1)), ("spread",), np.zeros(1), np.zeros(1), row, row, np.zeros(1), row,
@@ -49,6 +49,7 @@ class ModelRows:
     split: BondSplit
     seed: int
     device: str
+    threads: int = 1
 
     @property
     def scale(self) -> np.ndarray:
@@ -88,11 +89,11 @@ class ModelRows:
         at = [self.names.index(name) for name in names]
         return dataclasses.replace(self, X=np.ascontiguousarray(self.X[:, at]), names=tuple(names))
 
-    def fit_rows(self, fit: np.ndarray, validation: np.ndarray, step: int, threads: int = 1) -> FitRows:
+    def fit_rows(self, fit: np.ndarray, validation: np.ndarray, step: int) -> FitRows:
         """What a fit sees. step: of the eleven, which has seeds of its own."""
         return FitRows(
             self.X[fit], self.target(fit), self.X[validation], self.target(validation),
-            seed=seed_of(self.seed, step), threads=threads, device=self.device,
+            seed=seed_of(self.seed, step), threads=self.threads, device=self.device,
         )  # fmt: skip
 
     def folds(self, n_folds: int) -> list[Fold]:

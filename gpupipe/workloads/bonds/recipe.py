@@ -275,8 +275,13 @@ def with_states(rows: ModelRows, values: Mapping[str, Found]) -> ModelRows:
     return rows.with_columns(more) if more else rows
 
 
+def _on_all_threads(rows: ModelRows, context: JobContext) -> ModelRows:
+    """The rows for a step that others wait for, and beside which little or nothing runs."""
+    return dataclasses.replace(rows, threads=context.jobs)
+
+
 def _bayesian(context: JobContext, values: Mapping[str, Found]) -> Found:
-    rows = with_states(_rows_of(context, values), values)
+    rows = _on_all_threads(with_states(_rows_of(context, values), values), context)
     family = values["automatic"].facts["search"]["family"]
     return bayesian.run(rows, family, context.settings, context.fit)
 
@@ -348,7 +353,7 @@ def _drift(context: JobContext, values: Mapping[str, Found]) -> Found:
 def _tuning(context: JobContext, values: Mapping[str, Found]) -> Found:
     found, benchmark = values[ROWS], values["drift"].facts["benchmark"]
     test = judged_rows(found, context.settings.bonds.sample)
-    rows = with_states(_rows_of(context, values), values)
+    rows = _on_all_threads(with_states(_rows_of(context, values), values), context)
     rows = rows.with_only(values[benchmark].facts["columns"])
     return tuning.run(
         rows, benchmark, values[benchmark], _baselines(found), test, context.settings, context.fit,

@@ -33,7 +33,7 @@ FAMILIES = tuple(registry.FAMILIES)
 def fit_rows(seed=1, threads=1, noise=False, **changed):
     """What a fit sees; with noise, a target that nothing predicts."""
     rows = made_rows(seed)
-    found = rows.fit_rows(rows.split.train, rows.split.validation, 1, threads)
+    found = dataclasses.replace(rows, threads=threads).fit_rows(rows.split.train, rows.split.validation, 1)
     if noise:
         rng = np.random.default_rng(seed)
         y, of_validation = (rng.standard_normal(len(part)).astype(np.float32) for part in (found.y, found.validation_y))
