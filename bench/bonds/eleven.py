@@ -4,7 +4,7 @@ Equality first: both value all quotes alike. Then both run in turn on one simula
 that quality is more than the absence of skill: `--rounds` of both, medians. Ours is a whole run with an empty folder,
 with what it publishes; seconds of its steps overlap. Quality is the gain over the last spread on the sealed test rows,
 by model, in squared error of relative moves less their date's mean, which is what models predict. The error in basis
-points is told beside it and judges nothing: most of it is of moves that all bonds share, and no model predicts these.
+points stands beside it and judges nothing: most of it is of moves that all bonds share, and no model predicts these.
 
 Shares are runs of ours with one thing switched off, over ours with all:
 

@@ -154,9 +154,9 @@ def skill_of_signals(bonds: Row) -> str:
     found = _chosen(bonds)["skill"]
     if found == SKILL:
         return f"The model {bonds['chosen']} predicted the sealed test with skill."
-    told = "is not known to predict" if found == NOT_KNOWN else "predicted"
+    verb = "is not known to predict" if found == NOT_KNOWN else "predicted"
     rest = "with skill how spreads move against each other" if found == NOT_KNOWN else "the sealed test without skill"
-    return f"The model {bonds['chosen']} {told} {rest}: its rich and cheap bonds are no advice."
+    return f"The model {bonds['chosen']} {verb} {rest}: its rich and cheap bonds are no advice."
 
 
 def counts(rows: Sequence[Row]) -> str:

@@ -163,7 +163,8 @@ class ClusterRun:
             except _LostError:
                 if self._cluster.client.status != "running":  # the scheduler was lost
                     raise
-                self._rows = self._sent_rows()  # a scheduler that keeps one copy of all may have lost them, too
+                with contextlib.suppress(OSError):  # the next attempt says that no worker takes anything
+                    self._rows = self._sent_rows()  # a scheduler that keeps one copy may have lost them, too
         return self._call(name, function, arguments, worker)
 
     def _call(self, name: str, function: Callable[..., Any], arguments: Sequence[Any], worker: int) -> Any:

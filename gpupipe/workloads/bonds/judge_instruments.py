@@ -197,9 +197,9 @@ def _choices(
 
 def _callable(source: SourceTables) -> np.ndarray:
     """int64 (n_rows,): 1 yes, 0 no, _MISSING or _UNKNOWN; a type "callable" says yes where the column says nothing."""
-    said = _choices(source, "callable", ("no", "yes"), _YES_NO.get)
+    by_column = _choices(source, "callable", ("no", "yes"), _YES_NO.get)
     by_type = _says(source, "type", ("callable",))
-    return np.where(by_type & (said == _MISSING), 1, said)
+    return np.where(by_type & (by_column == _MISSING), 1, by_column)
 
 
 def _says(source: SourceTables, meaning: str, words: Sequence[str]) -> np.ndarray:
@@ -210,7 +210,7 @@ def _says(source: SourceTables, meaning: str, words: Sequence[str]) -> np.ndarra
 
 def _missing_columns(source: SourceTables) -> list[str]:
     """Sentences on columns that the instruments lack."""
-    told = {
+    assumed = {
         "type": "a bond is zero if its coupon is 0, else fixed",
         "frequency": f"{DEFAULT_FREQUENCY} coupons a year are assumed, or compounding periods of a zero-coupon bond",
         "day_count": "act/act is assumed for Treasuries, act/360 for floating bonds, else 30/360",
@@ -220,7 +220,7 @@ def _missing_columns(source: SourceTables) -> list[str]:
     }
     return [
         f"the bonds have no column {meaning.replace('_', ' ')}: {what}"
-        for meaning, what in told.items()
+        for meaning, what in assumed.items()
         if not source.has(meaning)
     ]
 

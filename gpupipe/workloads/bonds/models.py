@@ -137,10 +137,10 @@ def fit(
 
 def judged(rows: ModelRows, model: Model, **facts: Any) -> Found:
     """A step's result: the model, and the change it predicts in the judged rows, NaN in the others."""
-    change = np.full(len(rows.X), np.nan, np.float32)
-    change[rows.judged] = rows.scale[rows.judged] * model.predict(rows.X[rows.judged])
-    validation = rows.split.validation
-    loss = mean_squared(model.predict(rows.X[validation]), rows.target(validation))
+    moves = np.full(len(rows.X), np.nan, np.float32)
+    moves[rows.judged] = model.predict(rows.X[rows.judged])
+    change, validation = (rows.scale * moves).astype(np.float32), rows.split.validation
+    loss = mean_squared(moves[validation], rows.target(validation))  # validation rows are among the judged ones
     about = {"kind": model.kind, "columns": list(rows.names), "validation_loss": loss, **model.about()}
     return Found({"change": change}, {**about, **facts}, model.files())
 

@@ -73,7 +73,7 @@ class Boosting(Family):
             "base_score": float(rows.y.mean()),
         }  # fmt: skip
 
-        class Told(xgboost.callback.TrainingCallback):
+        class Reporting(xgboost.callback.TrainingCallback):
             def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
                 if report is not None:
                     report(epoch + 1, float(evals_log["validation"]["rmse"][-1]) ** 2)
@@ -82,7 +82,7 @@ class Boosting(Family):
         log: dict[str, Any] = {}
         booster = xgboost.train(
             parameters, train, settings.rounds, evals=[(validation, "validation")], evals_result=log,
-            early_stopping_rounds=settings.patience, verbose_eval=False, callbacks=[Told()],
+            early_stopping_rounds=settings.patience, verbose_eval=False, callbacks=[Reporting()],
         )  # fmt: skip
         kept = booster[: booster.best_iteration + 1]
         losses = [float(loss) ** 2 for loss in log["validation"]["rmse"]]
