@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import functools
 import gc
+import hashlib
 import json
 import pathlib
 import re
 import sys
+import tempfile
 from typing import Any
 
+from gpupipe.kernels import lanes
+from tests.support.ptx.program import cache_folder
+
 ROOT = pathlib.Path(__file__).parents[2]
+LANES = pathlib.Path(lanes.__file__).read_text()
 TABLE = pathlib.Path(__file__).with_name("kernel_resources.json")
 # Ampere (RTX 30), Ada (RTX 40), Hopper (H100), Blackwell (RTX 50).
 ARCHITECTURES = ((8, 6), (8, 9), (9, 0), (12, 0))
@@ -30,10 +36,25 @@ def arch_of(cc: tuple[int, int]) -> str:
     return f"sm_{cc[0]}{cc[1]}"
 
 
+@functools.cache
 def ptx_of(kernel: Any, cc: tuple[int, int]) -> str:
-    """The PTX of a kernel for a compute capability: that of `cuda.compile_ptx`, which would inline it all each time."""
-    (ptx,) = _lowered(kernel).get_asm_strs(cc=cc)
-    return ptx
+    """The PTX of a kernel for a compute capability, in which no product is fused with a sum.
+
+    It is kept on disk by what it depends on, because lowering all kernels takes minutes.
+    """
+    import numba
+    import numba_cuda
+
+    parts = (kernel.definition, kernel.types, kernel.cooperative, cc, numba.__version__, numba_cuda.__version__, LANES)
+    path = cache_folder() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.ptx"
+    if not path.exists():
+        library = _lowered(kernel)
+        library._nvvm_options["fma"] = 0  # numba-cuda has no public option for it
+        (ptx,) = library.get_asm_strs(cc=cc)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".ptx", delete=False) as file:
+            file.write(ptx)
+        pathlib.Path(file.name).replace(path)
+    return path.read_text()
 
 
 @functools.cache
