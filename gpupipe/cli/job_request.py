@@ -144,10 +144,10 @@ class JobRequest:
         from gpupipe.runtime.device import pick
 
         device = pick(self.device, settings.ml.use_rmm, self.limits().device)
-        if kernels and device.kind == "cpu":
+        if kernels:
             from gpupipe.kernels import ahead
 
-            ahead.begin(kernels)
+            ahead.begin(kernels, architecture=device.architecture)
         with to.status("reading") if to.is_terminal and not to.quiet else contextlib.nullcontext():
             panel, report = self.data.load(device)
         console.show_data(to, report)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.kernels import gpu_code, gpu_launch
 from gpupipe.runtime.errors import UserError
 
 # Share of the free device memory that RMM may take. XGBoost's PyPI wheels are built without RMM and
@@ -82,6 +83,13 @@ class Device:
         """What XGBoost calls this device."""
         return self.kind
 
+    @property
+    def architecture(self) -> tuple[int, int] | None:
+        """The GPU architecture whose code this device runs; None on a CPU."""
+        if self.kind == "cpu":
+            return None
+        return gpu_code.architecture_of(gpu_launch.capability())
+
     @contextlib.contextmanager
     def stage(self, name: str, unit: str = "") -> Iterator[None]:
         """Count transfers inside it under `name`; on CUDA a range of that name, and of the unit, in a profile."""
@@ -125,10 +133,13 @@ class Device:
         if self.kind == "cuda":
             self.xp.cuda.get_current_stream().synchronize()
 
-    def peak_bytes(self) -> int:
-        """Largest memory held so far: the process's resident set on a CPU, RMM's high-water mark on CUDA."""
-        if self.kind == "cuda" and (tracked := pool_statistics()):
-            return tracked["peak_bytes"]
+    def peak_bytes(self) -> int | None:
+        """Largest memory held so far: the process's resident set on a CPU, RMM's high-water mark on CUDA.
+
+        None on CUDA without RMM, where nothing counts it.
+        """
+        if self.kind == "cuda":
+            return pool_statistics().get("peak_bytes")
         return host_peak_bytes()
 
 
@@ -164,9 +175,12 @@ def held() -> dict[str, int]:
 
 
 def device_of(array: Any) -> Device:
-    """The device that an array lives on: the device follows the data."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return pick("cuda")
+    """The device that an array lives on: the device follows the data.
+
+    An array that CuPy made before a device was picked is on a device whose memory pool stays as it is.
+    """
+    if hasattr(type(array), "__cuda_array_interface__"):
+        return _devices.get("cuda") or _cuda("an array of CuPy is there", use_rmm=False, limit_bytes=None)
     return pick("cpu")
 
 
@@ -193,6 +207,7 @@ def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = N
 
 
 _devices: dict[str, Device] = {}
+_pool: str | None = None  # what set_up_memory_pool said; None before
 _devices_lock = threading.Lock()
 
 
@@ -202,10 +217,11 @@ def _cpu(reason: str) -> Device:
 
 
 def _cuda(reason: str, use_rmm: bool, limit_bytes: int | None) -> Device:
+    global _pool
     with _devices_lock:
+        if use_rmm and _pool is None:
+            _pool = set_up_memory_pool(limit_bytes)
         if "cuda" not in _devices:
-            if use_rmm:
-                set_up_memory_pool(limit_bytes)
             import cupy
 
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
@@ -225,21 +241,24 @@ def why_no_cuda() -> str | None:
         return f"the CUDA driver does not answer ({error}); install NVIDIA's driver, then look at nvidia-smi"
     if n_devices == 0:
         return "the CUDA driver sees no GPU (look at nvidia-smi and CUDA_VISIBLE_DEVICES)"
-    if importlib.util.find_spec("numba_cuda") is None:
-        return "numba-cuda is not installed (pip install -e '.[cuda13]')"
+    if not gpu_code.SHIPPED.exists() and not gpu_code.can_compile():
+        return (
+            "this installation has no kernels compiled for GPUs, and numba-cuda, which compiles them, is not installed "
+            "(pip install -e '.[kernels]')"
+        )
     return None
 
 
 def set_up_memory_pool(limit_bytes: int | None = None) -> str:
-    """Put cupy, torch and numba on one RMM pool, once, before anything allocates; return what was set up.
+    """Put cupy and torch on one RMM pool, once, before anything allocates; return what was set up.
 
-    The order matters: resource, then cupy, torch, numba; cuDF uses the current resource by itself.
+    The order matters: resource, then cupy, then torch; cuDF uses the current resource by itself.
     limit_bytes: the pool refuses to grow above POOL_SHARE of it, and an allocation then ends in a MemoryError: the
         rest is left to XGBoost, which allocates by itself.
     Without rmm each library keeps its own pool, and the returned sentence says so.
     """
     if importlib.util.find_spec("rmm") is None:
-        return "rmm is not installed: cupy, torch and numba keep a pool each"
+        return "rmm is not installed: cupy and torch keep a pool each"
     import cupy
     import rmm
     from rmm.allocators.cupy import rmm_cupy_allocator
@@ -257,10 +276,6 @@ def set_up_memory_pool(limit_bytes: int | None = None) -> str:
     cupy.cuda.set_allocator(rmm_cupy_allocator)
     if "torch" in sys.modules:  # torch is heavy: it joins the pool when a torch model has loaded it
         join_torch_to_pool()
-    from numba import cuda
-    from rmm.allocators.numba import RMMNumbaManager
-
-    cuda.set_memory_manager(RMMNumbaManager)
     return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB{limited}"
 
 
