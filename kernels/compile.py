@@ -339,10 +339,11 @@ def _compiled_for_loops(function: Callable[..., Any]) -> Any:
     return njit(**_CPU, **_INLINED, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
 
 
+@functools.cache
 def _cuda_function(function: Callable[..., Any]) -> Any:
-    """A function that CUDA kernels call, or what replaces it on CUDA."""
-    # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
-    compiler = cuda.jit(device=True, inline="always")
+    """A function that CUDA kernels call, or what replaces it on CUDA; compiled once for each types of its arguments."""
+    # NVVM inlines it. Numba's own inlining copies and types a body again at each call, which takes minutes for some.
+    compiler = cuda.jit(device=True, forceinline=True)
     return compiler(_linked(ON_CUDA.get(function, function), _cuda_function))
 
 

@@ -14,7 +14,10 @@ import pathlib
 import re
 import sys
 import tempfile
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from gpupipe.kernels import lanes
 from tests.support.ptx.program import cache_folder
@@ -40,7 +43,7 @@ def arch_of(cc: tuple[int, int]) -> str:
 def ptx_of(kernel: Any, cc: tuple[int, int]) -> str:
     """The PTX of a kernel for a compute capability, in which no product is fused with a sum.
 
-    It is kept on disk by what it depends on, because lowering all kernels takes minutes.
+    It is kept on disk by what it depends on, because making it for all kernels takes half a minute.
     """
     import numba
     import numba_cuda
@@ -61,13 +64,17 @@ def ptx_of(kernel: Any, cc: tuple[int, int]) -> str:
 def _lowered(kernel: Any) -> Any:
     """A kernel as LLVM's code, which for all of ARCHITECTURES is the same."""
     from numba import types
-    from numba.cuda import compiler
+    from numba.cuda import compiler, dispatcher
 
     gc.disable()  # numba copies millions of small objects, which the collector would look through again and again
     try:
-        library, _ = compiler._compile_pyfunc_with_fixup(
-            kernel.cuda.py_func, types.void(*kernel.signature), device=False, abi="numba", cc=ARCHITECTURES[0]
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            # Numba asks the driver for its device, to compile the functions that a kernel calls for it.
+            anything = SimpleNamespace(compute_capability=ARCHITECTURES[0])
+            patch.setattr(dispatcher, "get_current_device", lambda: anything)
+            library, _ = compiler._compile_pyfunc_with_fixup(
+                kernel.cuda.py_func, types.void(*kernel.signature), device=False, abi="numba", cc=ARCHITECTURES[0]
+            )
     finally:
         gc.enable()
     return library
