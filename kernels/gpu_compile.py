@@ -7,6 +7,7 @@ parameters that a kernel never reads are removed, and the others are named after
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import re
@@ -92,14 +93,33 @@ def _lowered(kernel: Kernel) -> Any:
     collects = gc.isenabled()
     gc.disable()  # numba copies millions of small objects, which the collector would look through again and again
     try:
-        library, _ = compiler._compile_pyfunc_with_fixup(
-            _cuda_loop(kernel), types.void(*kernel.signature), device=False, abi="numba", cc=_LEAST_CAPABILITY
-        )
+        with _without_a_device():
+            library, _ = compiler._compile_pyfunc_with_fixup(
+                _cuda_loop(kernel), types.void(*kernel.signature), device=False, abi="numba", cc=_LEAST_CAPABILITY
+            )
     finally:
         if collects:
             gc.enable()
     library._nvvm_options["fma"] = 0  # numba-cuda has no public way to ask for it
     return library
+
+
+@contextlib.contextmanager
+def _without_a_device() -> Iterator[None]:
+    """Numba asks the driver for its device, to compile the functions that a kernel calls for it: here it need not."""
+    from numba.cuda import dispatcher
+
+    asked, dispatcher.get_current_device = dispatcher.get_current_device, lambda: _AnyDevice
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
+
+
+class _AnyDevice:
+    """A device of the oldest architecture."""
+
+    compute_capability = _LEAST_CAPABILITY
 
 
 def _cuda_loop(kernel: Kernel) -> Callable[..., None]:
@@ -112,10 +132,11 @@ def _cuda_loop(kernel: Kernel) -> Callable[..., None]:
     return loop_over_items(kernel.body, kernel.__name__, "n_items", head, scalar, cuda=cuda)
 
 
+@functools.cache
 def _cuda_function(function: Callable[..., Any]) -> Any:
-    """A function that CUDA kernels call, or what replaces it on CUDA."""
-    # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
-    compiler = cuda.jit(device=True, inline="always")
+    """A function that CUDA kernels call, or what replaces it on CUDA; compiled once for each types of its arguments."""
+    # NVVM inlines it. Numba's own inlining copies and types a body again at each call, which takes minutes for some.
+    compiler = cuda.jit(device=True, forceinline=True)
     return compiler(linked(ON_CUDA.get(function, function), _cuda_function))
 
 

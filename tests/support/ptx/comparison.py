@@ -101,8 +101,8 @@ def launch(
 ) -> Report:
     """Run a call by a program, over `arguments` in place."""
     written, unknown = (False, *call.kernel.written), (False, *unknown_arguments(call))
-    blocks = blocks_of(Call(call.kernel, call.n, tuple(arguments), ()), threads)
-    return program.launch([np.int64(call.n), *arguments], blocks, threads, order, written, unknown, skip_barrier)
+    arguments, blocks = [np.int64(call.n), *arguments], blocks_of(call, threads)
+    return program.launch(arguments, blocks, threads, order, written, unknown, skip_barrier)
 
 
 def run(program: Program, call: Call, order: int, threads: int, seed: int, found: Comparison) -> None:
