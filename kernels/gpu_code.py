@@ -38,6 +38,9 @@ Capability = tuple[int, int]
 # Turing (the oldest that CUDA 13 supports), A100, RTX 30, RTX 40, H100, B200, RTX 50. A device runs the code of the
 # newest architecture that is not newer than itself.
 ARCHITECTURES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+# NVVM writes PTX of two generations. One text of each serves all architectures from its target on, and cubins are
+# assembled of it: what tests run on a CPU is therefore what every GPU runs.
+PTX_TARGETS: tuple[Capability, ...] = ((7, 5), (10, 0))
 SHIPPED = pathlib.Path(__file__).with_name("gpu_code.zip")
 _ENTRY = re.compile(r"\.entry\s+(\w+)\s*\(([^)]*)\)")
 _PARAMETER = re.compile(r"\.param\s+\.\w+\s+([\w$]+)")
@@ -53,15 +56,15 @@ class GpuCode:
 
     ptx: text with one entry, whose parameters are named after the arguments that they come from: `n_items`, the name of
         a scalar, `x$data` (the address of an array), `x$shape0` (the length of its first dimension).
-    cubin: machine code made of the PTX, which loads in no time; None leaves that to the driver.
+    cubin: machine code made of the PTX, which loads in no time.
 
-        >>> code = GpuCode(".visible .entry double(.param .u64 n_items, .param .u64 x$data)\\n{ ret; }", None)
+        >>> code = GpuCode(".visible .entry double(.param .u64 n_items, .param .u64 x$data)\\n{ ret; }", b"\\x7fELF")
         >>> code.entry, code.parameters
         ('double', ('n_items', 'x$data'))
     """
 
     ptx: str
-    cubin: bytes | None
+    cubin: bytes
 
     @property
     def entry(self) -> str:
@@ -97,6 +100,15 @@ def architecture_of(capability: Capability) -> Capability:
         oldest = ".".join(map(str, ARCHITECTURES[0]))
         raise MissingCodeError(f"the GPU has compute capability {'.'.join(map(str, capability))}; {oldest} is needed")
     return able[-1]
+
+
+def ptx_target(architecture: Capability) -> Capability:
+    """The target of the PTX whose code an architecture runs.
+
+    >>> ptx_target((9, 0)), ptx_target((12, 0))
+    ((7, 5), (10, 0))
+    """
+    return max(target for target in PTX_TARGETS if target <= architecture)
 
 
 def arch_name(architecture: Capability) -> str:
@@ -155,7 +167,7 @@ def code_of(kernel: Kernel, architecture: Capability) -> GpuCode:
             notice.compiling(name)
             code = compile_for(kernel, architecture)
             if folder is not None:
-                _keep(folder / file_name(kernel, architecture), code)
+                _keep(folder, kernel, architecture, code)
         notice.made.append(notice.Made(name, time.perf_counter() - began, loaded))
         return code
 
@@ -191,28 +203,27 @@ def _compiler_source() -> str:
 
 
 def _found(kernel: Kernel, architecture: Capability) -> GpuCode | None:
-    name = file_name(kernel, architecture)
+    ptx, cubin = _files(kernel, architecture)
     if SHIPPED.exists():
-        with zipfile.ZipFile(SHIPPED) as shipped:
-            names = set(shipped.namelist())
-            if f"{name}.ptx" in names:
-                cubin = shipped.read(f"{name}.cubin") if f"{name}.cubin" in names else None
-                return GpuCode(shipped.read(f"{name}.ptx").decode(), cubin)
+        with zipfile.ZipFile(SHIPPED) as shipped, contextlib.suppress(KeyError):
+            return GpuCode(shipped.read(ptx).decode(), shipped.read(cubin))
     if (folder := cache_folder()) is not None:
         with contextlib.suppress(FileNotFoundError):
-            text = (folder / f"{name}.ptx").read_text(encoding="utf-8")
-            with contextlib.suppress(FileNotFoundError):
-                return GpuCode(text, (folder / f"{name}.cubin").read_bytes())
-            return GpuCode(text, None)
+            return GpuCode((folder / ptx).read_text(encoding="utf-8"), (folder / cubin).read_bytes())
     return None
 
 
-def _keep(path: pathlib.Path, code: GpuCode) -> None:
-    """Write code in such an order that whoever finds the PTX finds the cubin too; a full disk keeps nothing."""
+def _files(kernel: Kernel, architecture: Capability) -> tuple[str, str]:
+    """Names of a kernel's PTX and cubin."""
+    return f"{file_name(kernel, ptx_target(architecture))}.ptx", f"{file_name(kernel, architecture)}.cubin"
+
+
+def _keep(folder: pathlib.Path, kernel: Kernel, architecture: Capability, code: GpuCode) -> None:
+    """Write both files; a full disk keeps nothing."""
+    ptx, cubin = _files(kernel, architecture)
     with contextlib.suppress(OSError):
-        if code.cubin is not None:
-            _write(path.with_name(f"{path.name}.cubin"), code.cubin)
-        _write(path.with_name(f"{path.name}.ptx"), code.ptx.encode())
+        _write(folder / ptx, code.ptx.encode())
+        _write(folder / cubin, code.cubin)
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
@@ -274,12 +285,12 @@ def ship(path: pathlib.Path = SHIPPED, architectures: Iterable[Capability] = ARC
     part = path.with_suffix(".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_LZMA) as file:
         for kernel in kernels:
+            members: dict[str, bytes] = {}
             for architecture in architectures:
-                code, name = code_of(kernel, architecture), file_name(kernel, architecture)
-                images = {f"{name}.ptx": code.ptx.encode(), f"{name}.cubin": code.cubin}
-                for member, content in images.items():
-                    if content is not None:
-                        file.writestr(zipfile.ZipInfo(member), content, zipfile.ZIP_LZMA)
+                code, (ptx, cubin) = code_of(kernel, architecture), _files(kernel, architecture)
+                members |= {ptx: code.ptx.encode(), cubin: code.cubin}
+            for name, content in members.items():
+                file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_LZMA)
         n_members = len(file.namelist())
     os.replace(part, path)
     return n_members

@@ -17,17 +17,14 @@ from typing import Any
 from numba import cuda, types
 
 from .compile import Kernel, linked, loop_over_items
-from .gpu_code import Capability, GpuCode, arch_name
+from .gpu_code import PTX_TARGETS, Capability, GpuCode, arch_name, ptx_target
 from .lanes import barrier, lane, n_lanes, recursions_at_once, rows_at_once
 
 _HEAD = re.compile(r"\.visible\s+\.entry\s+(\w+)\s*\((.*?)\n\)", re.DOTALL)
 _DECLARATION = re.compile(r"\.param\s+\.(\w+)\s+(?:\.ptr\s+)?(?:\.align\s+\d+\s+)?(\w+)")
-_LEAST_CAPABILITY: Capability = (7, 5)
-# The first version of PTX that knows an architecture: a driver reads PTX up to its own version, and our kernels need
-# nothing newer.
-_PTX_VERSION: dict[Capability, str] = {
-    (7, 5): "6.3", (8, 0): "7.0", (8, 6): "7.1", (8, 9): "7.8", (9, 0): "7.8", (10, 0): "8.6", (12, 0): "8.7",
-}  # fmt: skip
+# The first version of PTX that knows a target: a driver reads PTX up to its own version, and our kernels need nothing
+# newer.
+_PTX_VERSION: dict[Capability, str] = {(7, 5): "6.3", (10, 0): "8.6"}
 
 
 def _cuda_lane() -> int:
@@ -60,10 +57,11 @@ def compile_for(kernel: Kernel, architecture: Capability) -> GpuCode:
 
 
 def ptx_of(kernel: Kernel, architecture: Capability) -> str:
-    """The PTX of a kernel, its entry and parameters named as `GpuCode` says."""
-    (ptx,) = _lowered(kernel).get_asm_strs(cc=architecture)
+    """The PTX of a kernel that an architecture runs, its entry and parameters named as `GpuCode` says."""
+    target = ptx_target(architecture)
+    (ptx,) = _lowered(kernel).get_asm_strs(cc=target)
     ptx = re.sub(r"\.common \.global .* _ZN08NumbaEnv\w+;\n", "", ptx)  # which no kernel reads
-    ptx = re.sub(r"\.version \d+\.\d+", f".version {_PTX_VERSION[architecture]}", ptx, count=1)
+    ptx = re.sub(r"\.version \d+\.\d+", f".version {_PTX_VERSION[target]}", ptx, count=1)
     return _with_readable_parameters(ptx, kernel)
 
 
@@ -95,7 +93,7 @@ def _lowered(kernel: Kernel) -> Any:
     try:
         with _without_a_device():
             library, _ = compiler._compile_pyfunc_with_fixup(
-                _cuda_loop(kernel), types.void(*kernel.signature), device=False, abi="numba", cc=_LEAST_CAPABILITY
+                _cuda_loop(kernel), types.void(*kernel.signature), device=False, abi="numba", cc=PTX_TARGETS[0]
             )
     finally:
         if collects:
@@ -119,7 +117,7 @@ def _without_a_device() -> Iterator[None]:
 class _AnyDevice:
     """A device of the oldest architecture."""
 
-    compute_capability = _LEAST_CAPABILITY
+    compute_capability = PTX_TARGETS[0]
 
 
 def _cuda_loop(kernel: Kernel) -> Callable[..., None]:

@@ -53,10 +53,8 @@ class Launcher:
 
         module = cupy.cuda.function.Module()
         try:
-            module.load(self._code.cubin or self._code.text)
+            module.load(self._code.cubin)
         except cupy.cuda.driver.CUDADriverError:
-            if self._code.cubin is None:
-                raise
             module.load(self._code.text)
         self._function = module.get_function(self._code.entry)
 
