@@ -14,6 +14,7 @@ import numpy as np
 
 from gpupipe import config
 from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators import arithmetic
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -42,10 +43,9 @@ def with_mean_weight_1(
     scaled = {group: rows.weight.copy() for group, rows in fit.items()}
     for c in range(n_classes):
         is_member = {group: rows.y == c for group, rows in fit.items()}
-        counts = sum(mask.sum(axis=0) for mask in is_member.values())
-        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in is_member.items())
-        counts, mass = (device.asarray(total(device.to_host(sums))) for sums in (counts, mass))
-        mean = xp.where(mass > 0, mass / xp.maximum(counts, 1), 1.0).astype(xp.float32)
+        members = (xp.where(mask, scaled[group], np.float32(np.nan)) for group, mask in is_member.items())
+        mass, counts = total(sum(arithmetic.known_sums(weights, device) for weights in members))
+        mean = device.asarray(np.where(mass > 0, mass / np.maximum(counts, 1), 1.0).astype(np.float32))
         scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in is_member.items()}
     return {group: rows.with_weight(scaled[group]) for group, rows in fit.items()}
 

@@ -22,9 +22,11 @@ from gpupipe.features import compute
 from gpupipe.features.matrix import compute_bins, compute_features
 from gpupipe.kernels import environment
 from gpupipe.kernels.compile import Kernel
+from gpupipe.kernels.elementary import log_growth, logarithms
 from gpupipe.kernels.episodes import policy_episode
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.kernels.sums import ROWS_OF_BLOCK, column_sums, derivative_norm
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 from gpupipe.kernels.windows import column_moments, scaled_windows
 from gpupipe.targets.barriers import barrier_prices
@@ -105,6 +107,16 @@ def gather_windows(X, scale):
             3 * len(positions), X[10 * k : 10 * k + 10].copy(), rows, first, np.int64(3 * k), positions, columns,
             *(column[:n_columns].copy() for column in (X[0], scale, low, high)), windows[:, :, :n_columns].copy(),
         )  # fmt: skip
+
+
+def sums_and_logarithms(X, margin):
+    """Sums of columns with unknown values in two blocks, norms of rows, and logarithms of all kinds of numbers."""
+    values = np.resize(X, (ROWS_OF_BLOCK + 40, 3)).copy()
+    column_sums(6, values, np.empty((2, 2, 3)))
+    derivative_norm(len(margin), margin, margin[::-1].copy(), np.empty(len(margin), np.float32))
+    numbers = np.concatenate([[0, -0.0, 1e-45, 1e-39, np.inf, np.nan, -1, 1e38], X.ravel()]).astype(np.float32)
+    logarithms(-(-len(numbers) // 16), np.int64(16), numbers, np.empty_like(numbers))
+    log_growth(len(numbers), numbers, np.empty_like(numbers))
 
 
 def step_policy(rng):
@@ -232,6 +244,7 @@ def call_models():
     add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
     gather_windows(X, scale)
     moments_of_columns(X)
+    sums_and_logarithms(X, margin)
     step_environments(X, scale)
     play_episodes(X, scale)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators import arithmetic
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.boosting.binned_matrix import Sample, binned
 from gpupipe.estimators.boosting.settings import Booster
@@ -26,8 +27,8 @@ from gpupipe.runtime.device import Device
 
 # What fits with gradients of our own call, and the predictions of their models.
 KERNELS = (
-    "softmax.activity_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability", "trees.add_leaf_activity",
-    "trees.leaves_of_trees",
+    "softmax.activity_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability", "sums.column_sums",
+    "trees.add_leaf_activity", "trees.leaves_of_trees",
 )  # fmt: skip
 DRAW_ROUNDS = 10
 # Validation is evaluated after every second round, as an evaluation takes about half as long as a round.
@@ -220,8 +221,8 @@ class _GradientDraws:
         return self.drawn
 
     def _draw(self, k: int) -> _Fitted:
-        device, xp = self.training_set.device, self.training_set.device.xp
-        norm = device.to_host(xp.sqrt((self.whole.gradient**2 + self.whole.hessian**2).sum(axis=1))).astype(np.float64)
+        device = self.training_set.device
+        norm = arithmetic.derivative_norms(self.whole.gradient, self.whole.hessian, device).astype(np.float64)
         probability = inclusion_probability(norm, self.share)
         taken = self.random.random(len(norm)) < probability
         blocks, first = [], 0
@@ -376,10 +377,7 @@ def losses(margins: Sequence[Any], y: Sequence[Any], device: Device) -> Any:
 
 def mean(loss: Any, device: Device, total: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Mean over the known rows, float64 (n_targets,); total: see `TrainingSet`."""
-    xp = device.xp
-    known = ~xp.isnan(loss)
-    sums = xp.stack([xp.where(known, loss, 0).sum(axis=0, dtype=xp.float64), known.sum(axis=0)])
-    sums, counts = total(device.to_host(sums))
+    sums, counts = total(arithmetic.known_sums(loss, device))
     return sums / np.maximum(counts, 1)
 
 

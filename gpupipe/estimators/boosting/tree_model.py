@@ -198,7 +198,7 @@ def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Dev
         # Added in the order of the classes: the order in which a library sums an axis may change.
         total = grouped[:, :, LOWER] + grouped[:, :, MIDDLE] + grouped[:, :, UPPER]
         return (grouped / total[:, :, None]).reshape(margin.shape)
-    corrected = margin - xp.log(device.asarray(class_weight))
+    corrected = margin - device.asarray(np.log(class_weight))
     probability = xp.empty_like(corrected)
     softmax_probability(margin.shape[0], corrected, probability)
     return probability

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Section
-from gpupipe.estimators import onnx_graph
+from gpupipe.estimators import arithmetic, onnx_graph
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import NPZ, EstimatorSettings
 from gpupipe.estimators.linear import softmax_regression
@@ -98,7 +98,7 @@ def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
     xp = device.xp
     odds = []
     for probability in probabilities:
-        log = xp.log(xp.maximum(probability, tree_model.SMALLEST_PROBABILITY))
+        log = arithmetic.log(xp.maximum(probability, np.float32(tree_model.SMALLEST_PROBABILITY)), device)
         odds += [log[:, LOWER] - log[:, MIDDLE], log[:, UPPER] - log[:, MIDDLE]]
     return xp.clip(xp.stack(odds, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
 
@@ -137,7 +137,8 @@ class MetaLearner(StackingEstimator):
     chart_style = ("m2", "diamond", (6, 2))
     first_cost_us = (3.0, 3.0)
     kernels = (
-        "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability",
+        "elementary.logarithms", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
+        "softmax.softmax_probability",
     )  # fmt: skip
     model_kinds = ("meta",)
     file_forms = NPZ
