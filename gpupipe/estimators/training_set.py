@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.row_view import RowView, of_columns
 from gpupipe.estimators import arithmetic
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
@@ -202,8 +202,8 @@ class TrainingSet:
         """This training set with some of its columns, by position."""
         return dataclasses.replace(
             self,
-            fit={group: rows.of_columns(columns) for group, rows in self.fit.items()},
-            validation={group: rows.of_columns(columns) for group, rows in self.validation.items()},
+            fit=dict(zip(self.fit, of_columns(list(self.fit.values()), columns), strict=True)),
+            validation=dict(zip(self.validation, of_columns(list(self.validation.values()), columns), strict=True)),
             columns=columns if self.columns is None else self.columns[columns],
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.dataset.row_view import LazyRows, in_blocks
+from gpupipe.estimators.boosting.device_memory import use_driver_pool
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.earlier import WarmStart, warm_start_of
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
@@ -164,17 +165,18 @@ def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
 
 def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     """Margins of rounds [first, last) alone, float32 (n_rows, n_outputs), where X is."""
-    kind = device_of(X.values if isinstance(X, LazyRows) else X).kind
+    device = device_of(X.values if isinstance(X, LazyRows) else X)
+    use_driver_pool(device)
     with _placing:
         # A loaded or cut booster forgets its device, and would copy X to the host without a word.
-        if _placed.get(booster, "cpu") != kind:
-            booster.set_param({"device": kind})
-            _placed[booster] = kind
+        if _placed.get(booster, "cpu") != device.kind:
+            booster.set_param({"device": device.kind})
+            _placed[booster] = device.kind
     blocks = [
         booster.inplace_predict(block, iteration_range=(first, last), predict_type="margin").reshape(len(block), -1)
         for block in in_blocks(X)
     ]
-    return blocks[0] if len(blocks) == 1 else device_of(blocks[0]).xp.concatenate(blocks)
+    return blocks[0] if len(blocks) == 1 else device.xp.concatenate(blocks)
 
 
 def add_activity(total: Any, margin: Any) -> None:
@@ -224,12 +226,13 @@ def parameters(stage: Booster, device: Device, max_bin: int, threads: int, seed:
 
 
 class Grower:
-    """Adds rounds to one booster, each fitted on a matrix of its own; use it wherever rounds take matrices in turn.
+    """Adds rounds to one booster; all rounds of gpupipe are added here.
 
     XGBoost's CUDA updater reads the rows and bins of the first matrix that it meets and keeps them until a parameter
     is set (GPUHistMaker in src/tree/updater_gpu_hist.cu, 3.2 and later): a round on another matrix would be fitted on
-    those of the first. So on CUDA a parameter is set, to the value that it has, where the matrix is not the one
-    before. The CPU updater looks at the matrix of every round, and nothing is set.
+    those of the first. There, samples that rounds take in turn are rows of one matrix (`binned_matrix.one_matrix`).
+    Where a round is fitted on another matrix than the one before all the same, a parameter is set on CUDA, to the
+    value that it has. The CPU updater looks at the matrix of every round, and nothing is set.
 
         >>> import xgboost
         >>> from gpupipe.runtime.device import pick
@@ -244,6 +247,7 @@ class Grower:
     """
 
     def __init__(self, booster: Any, device: Device) -> None:
+        use_driver_pool(device)
         self.booster, self._device = booster, device
         self._last: Callable[[], Any] | None = (
             None  # the matrix of the last round: a weak reference, as it may be large
