@@ -13,7 +13,19 @@ from tests.support.ptx.program import Program, Report, guarded
 
 # What a kernel reads before it writes it. All other arrays that it writes hold garbage before it runs here: they come
 # from the allocator as they are, and their content must not matter.
-STATE: dict[str, tuple[str, ...]] = {}
+STATE: dict[str, tuple[str, ...]] = {
+    "backtest.portfolio_days": ("days",),
+    "bond_closed.yield_closed": ("status",),
+    "bond_curves.discount_flows": ("amount",),
+    "bond_yields.rate_of_flows": ("status",),
+    "bonds.bond_terms": ("status",),
+    "environment.step_market": ("row", "stop", "start", "episode", "position", "balance", "stake", "paid", "equity",
+                                "peak", "bars_held"),
+    "episodes.policy_episode": ("scratch",),
+    "labels.label_cube": ("exit_row",),
+    "program.run_program": ("states",),
+    "trees.add_leaf_activity": ("margin",),
+}  # fmt: skip
 
 
 @dataclass
