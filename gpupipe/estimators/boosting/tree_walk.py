@@ -100,7 +100,7 @@ class Walk:
         """Take rounds [first, last) out of the booster.
 
         A slice copies the settings and these trees, however many rounds there are, and UBJSON has their arrays as they
-        are in memory: 0.2 ms, most of it the slice. XGBoost has no other way to one tree: `inplace_predict` of a round
+        are in memory: 0.3 ms, most of it the slice. XGBoost has no other way to one tree: `inplace_predict` of a round
         has the same bits, but takes as long for a hundred rows and adds up a span of several rounds by itself, in
         another order.
         """
