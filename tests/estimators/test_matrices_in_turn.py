@@ -10,14 +10,16 @@ import pytest
 import xgboost
 
 from gpupipe import config
-from gpupipe.dataset.row_view import whole
+from gpupipe.dataset.row_view import RowView, whole
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.boosting.binned_matrix import binned
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_model import Grower
+from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
 from gpupipe.workloads import equity
 from tests.support.fitting import CPU, as_bytes, fit_all, world
+from tests.support.matrices import TARGET, dataset_of
 
 TREES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")
 FEW = (
@@ -148,6 +150,22 @@ def test_samples_of_one_matrix_mark_the_rows_of_samples_with_their_own(share):
         ones = np.ones((len(X), 2), np.float32)
         counted = shared.zero_elsewhere(ones)
         assert counted.sum() == 2 * len(kept) and counted.dtype == np.float32
+
+
+def test_cut_points_are_the_same_on_every_device(device):
+    """They are found on the host, and matrices on a GPU take them from a matrix there."""
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(3000, 5)).astype(np.float32)
+    X[rng.random(X.shape) < 0.1] = np.nan
+    cuts = []
+    for where in (CPU, device):
+        fit = {"energy": RowView(dataset_of(X, device=where), np.arange(3000)[::-1].copy())}
+        training_set = TrainingSet("final", fit, {}, TARGET, where, 32, "none", threads=1, seed=1)
+        bins = binned(training_set)
+        cuts.append([bins.cut_points.get_quantile_cut(), bins.samples(0.5)[0].bins.get_quantile_cut()])
+    for pair in (cut for of_device in cuts for cut in of_device):
+        for part, expected in zip(pair, cuts[0][0], strict=True):
+            np.testing.assert_array_equal(part, expected)
 
 
 def test_a_resumed_booster_is_configured_anew_for_its_own_matrix(grown):

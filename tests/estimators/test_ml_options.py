@@ -164,6 +164,11 @@ def test_a_large_share_leaves_each_row_out_once(monkeypatch):
         for share in (0.5, 0.8)
     )  # fmt: skip
     assert large > small
+    on_gpu = {
+        memory_estimate._bins(shape, equity.make("fast", settings=[f"ml.subsample={s}"]), memory.AS_IT_IS, "cuda")
+        for s in (0.5, 0.8)
+    }
+    assert on_gpu == {2 * memory_estimate.DEVICE_BIN_BYTES * 6e5 * 100}  # one matrix of the pool, and one of groups
 
 
 @pytest.mark.parametrize(

@@ -198,20 +198,20 @@ class BinnedMatrix:
         return Sample(tuple(blocks), self.matrix(parts, threads), parts)
 
     def _find_cut_points(self) -> Any:
-        training_set = self.training_set
-        parts = [rows.X for rows in training_set.fit.values()]
-        first = next(part[:1] for part in parts if len(part))
+        training_set, groups = self.training_set, list(self.training_set.fit.values())
+        one = next(rows for rows in groups if rows.n).slice(0, 1)
         if not training_set.ml.use_quantile_dmatrix:
-            return plain_matrix([first], training_set.threads)
-        share = min(1.0, CUT_ROWS / training_set.total(np.array([float(sum(map(len, parts)))]))[0])
-        # On the host: XGBoost's sketch on a GPU finds other cut points, and the same ones hold on both devices.
-        first, *drawn = (
-            training_set.device.to_host(whole(part))
-            for part in (first, *(part[: math.ceil(share * len(part))] for part in parts))
-        )
+            return plain_matrix([one.X], training_set.threads)
+        share = min(1.0, CUT_ROWS / training_set.total(np.array([float(sum(rows.n for rows in groups))]))[0])
+        drawn = [_on_host(rows.slice(0, math.ceil(share * rows.n))) for rows in groups]
         pooled = quantile_matrix(drawn, training_set.max_bin, training_set.threads, None, training_set.cache)
         # These bins are released: boosters are fitted on samples of all rows, which know the cuts by this one row.
-        return quantile_matrix([first], training_set.max_bin, training_set.threads, pooled, training_set.cache)
+        return quantile_matrix([_on_host(one)], training_set.max_bin, training_set.threads, pooled, training_set.cache)
+
+
+def _on_host(rows: RowView) -> Any:
+    """X of some rows on the host: XGBoost's sketch on a GPU finds other cut points than the one there."""
+    return rows.device.to_host(whole(rows.X))
 
 
 def one_matrix(device: Device) -> bool:

@@ -130,18 +130,18 @@ def limit_threads(boosters: Iterable[Any], threads: int) -> None:
 
 
 def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
-    """float32 (n_rows, n_models, 3), of models that may share boosters."""
-    out = device.xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=device.xp.float32)
-    if X.shape[0] == 0:
-        return out
+    """float32 (n_rows, n_models, 3), of models with one link that may share boosters; see `TreeModel`."""
+    if not models or X.shape[0] == 0:
+        return device.xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=device.xp.float32)
+    (link,) = {model.link for model in models}
     margin_of_stage = iter(margins([stage for model in models for stage in model.stages], X))
+    total = device.xp.tile(device.asarray(np.concatenate([model.bias for model in models])), (X.shape[0], 1))
     for k, model in enumerate(models):
-        total = device.xp.tile(device.asarray(model.bias), (X.shape[0], 1))
         for _ in model.stages:
             if (margin := next(margin_of_stage)) is not None:
-                add_activity(total, margin)
-        out[:, k] = to_probability(total, model.link, model.class_weight, device)
-    return out
+                add_activity(total[:, CLASS_COUNT * k : CLASS_COUNT * (k + 1)], margin)
+    probability = to_probability(total, link, np.concatenate([model.class_weight for model in models]), device)
+    return probability.reshape(X.shape[0], len(models), CLASS_COUNT)
 
 
 def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
