@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.dataset import Dataset
+from gpupipe.dataset.dataset import Dataset, copied
 from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, device_of
 
 BLOCK_ROWS = 1 << 15  # rows that are copied at once where rows are lazy
 HASHED_ROWS = 1 << 16  # rows that are copied at once to be hashed
+GATHERED = ("X", "y", "weight", "time_ns")
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class RowView:
     storage: Storage = IN_MEMORY
 
     def __post_init__(self) -> None:
+        if isinstance(self.rows, np.ndarray):
+            self.__dict__["_host_rows"] = self.rows  # else `on` would bring them back over the bus
         object.__setattr__(self, "rows", self.dataset.device.asarray(self.rows))
 
     @property
@@ -214,6 +217,26 @@ class RowView:
         view.__dict__.update(X=take_columns(self.X, on_device), y=self.y, weight=self.weight, time_ns=self.time_ns)
         return view
 
+    def on(self, device: Device) -> RowView:
+        """The same rows on a device, gathered there from the dataset's copy (`Dataset.on`); itself where it is there.
+
+        Weights that replaced the dataset's are copied.
+        """
+        if device.kind == self.device.kind:
+            return self
+        columns = None if self.columns is None else copied(self.columns, self.device, device)
+        rows = self.__dict__.get("_host_rows", self.rows)
+        view = replace(self, dataset=self.dataset.on(device), rows=copied(rows, self.device, device), columns=columns)
+        if (weight := self.__dict__.get("weight")) is not None:
+            view.__dict__["weight"] = copied(weight, self.device, device)
+        return view
+
+    def gathered(self) -> RowView:
+        """This view, whose arrays are gathered now, in this thread."""
+        for name in GATHERED:
+            getattr(self, name)
+        return self
+
     def with_weight(self, weight: Any) -> RowView:
         """The same rows with other weights, float32 (n, n_targets)."""
         view = replace(self)
@@ -242,7 +265,7 @@ class RowView:
 
     def _derived(self, view: RowView, select: Callable[[Any], Any]) -> RowView:
         """A view whose arrays are parts of this view's, selected now."""
-        for name in ("X", "y", "weight", "time_ns"):
+        for name in GATHERED:
             array = getattr(self, name)
             view.__dict__[name] = None if array is None else select(array)
         return view

@@ -155,6 +155,22 @@ def shares(log: Log) -> list[Lane]:
     ]
 
 
+def idle_by_device(log: Log, jobs: int) -> dict[str, float]:
+    """Idle share of each kind of device from the first task to the last: of the GPU, and of `jobs` CPU threads.
+
+    The GPU is idle while no thread has a task there, and busy while one has: also while it only prepares launches.
+    Preparation of folds counts for the threads. Empty without tasks.
+    """
+    timed = [(event, log.since(event) - event["seconds"], log.since(event)) for event in log.computed]
+    if not timed:
+        return {}
+    span = max(end for _, _, end in timed) - min(begin for _, begin, _ in timed)
+    on_gpu = [(begin, end) for event, begin, end in timed if event["event"] == "unit" and event.get("device") == "cuda"]
+    gpu_s = sum(end - begin for begin, end in _union(on_gpu))
+    cpu_s = sum(end - begin for _, begin, end in timed) - sum(end - begin for begin, end in on_gpu)
+    return {"cuda": max(0.0, 1 - gpu_s / span), "cpu": max(0.0, 1 - cpu_s / (jobs * span))} if span else {}
+
+
 def hidden_share(log: Log) -> float:
     """Share of the seconds of preparation in which something was trained as well; NaN where nothing was prepared.
 

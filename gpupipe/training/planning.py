@@ -18,7 +18,7 @@ from gpupipe.runtime import memory
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
-from gpupipe.training import cross_validate, memory_estimate
+from gpupipe.training import cross_validate, memory_estimate, placement, rates
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import count_tasks, train
 from gpupipe.training.prepare import outline, prepare
@@ -87,6 +87,9 @@ def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathL
     context = TrainingContext(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
         results=results,
+        placement=placement.decide(
+            settings, prepared.datasets, prepared.splits, panel.device, rates.known(panel.device)
+        ),
     )  # fmt: skip
     cross_validate.survey(context, prepared.folds)
     train(context)
