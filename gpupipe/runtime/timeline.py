@@ -121,14 +121,18 @@ def lanes(log: Log) -> dict[tuple[str, str], str]:
     """What the lane of a (worker, thread) is called."""
     pairs = list(dict.fromkeys(map(log.place, log.computed)))
     workers = list(dict.fromkeys(worker for worker, _ in pairs if worker))
+    of_gpu = _gpu_threads(log)
     threads: dict[str, list[str]] = defaultdict(list)
     for worker, thread in pairs:
-        if worker or thread != "MainThread":
+        if worker or (thread != "MainThread" and thread not in of_gpu):
             threads[worker].append(thread)
     names: dict[tuple[str, str], str] = {}
     for worker, thread in pairs:
         if not worker and thread == "MainThread":
             names[worker, thread] = MAIN
+            continue
+        if not worker and thread in of_gpu:
+            names[worker, thread] = f"GPU {of_gpu.index(thread) + 1}"
             continue
         k = threads[worker].index(thread) + 1
         if not worker:
@@ -138,6 +142,16 @@ def lanes(log: Log) -> dict[tuple[str, str], str]:
             name = f"worker {workers.index(worker) + 1}" if len(worker) > 12 else f"worker {worker}"
             names[worker, thread] = name if len(threads[worker]) == 1 else f"{name}, thread {k}"
     return names
+
+
+def _gpu_threads(log: Log) -> list[str]:
+    """Threads that only fit on a GPU, of a run whose other threads fit beside it (`task_graph.DEVICE_JOBS`)."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for event in log.computed:
+        if event["event"] == "unit" and "worker" not in event:
+            kinds[event["thread"]].add(event.get("device", ""))
+    on_gpu = [thread for thread, devices in kinds.items() if devices == {"cuda"}]
+    return on_gpu if len(on_gpu) < len(kinds) else []
 
 
 def shares(log: Log) -> list[Lane]:
