@@ -47,20 +47,29 @@ def check(settings: Config, device: Device) -> None:
 
 
 def decide(
-    settings: Config, datasets: Mapping[str, Dataset], splits: Mapping[str, Split], device: Device, known: rates.Known
+    settings: Config, shape: tuple[int, int], splits: Mapping[str, Split], device: Device, known: rates.Known
 ) -> Placement:
-    """The placement of a run that trains these datasets.  known: rates of this machine."""
+    """The placement of a run.
+
+    shape: numbers of columns and targets.  splits: of the published fold, by group.  known: rates of this machine.
+    UserError for stages and devices in training.place that the run does not have.
+    """
     wishes = wishes_of(settings.training.place, stage_names(settings), device.kind, device.reason)
     if device.kind == CPU:
         return Placement(CPU)
-    stages = list(_stages(settings, datasets, splits))
+    stages = list(_stages(settings, shape, splits))
     placed = place(stages, device.kind, available_cores(), known.rates, wishes)
     return Placement(placed.home, {**placed.stages, **_bins(settings, placed)})
 
 
-def _stages(settings: Config, datasets: Mapping[str, Dataset], splits: Mapping[str, Split]) -> Iterator[Stage]:
-    """The stages of the final fit and of the out-of-fold fits of one fold in time."""
+def shape_of(datasets: Mapping[str, Dataset]) -> tuple[int, int]:
+    """Numbers of columns and targets."""
     first = next(iter(datasets.values()))
+    return len(first.names), first.n_targets
+
+
+def _stages(settings: Config, shape: tuple[int, int], splits: Mapping[str, Split]) -> Iterator[Stage]:
+    """The stages of the final fit and of the out-of-fold fits of one fold in time."""
     fits = [{group: len(split.train) for group, split in splits.items()}]
     if registry.stacking(settings.training.models):
         n_parts = len(next(iter(splits.values())).cross_fit)
@@ -68,7 +77,7 @@ def _stages(settings: Config, datasets: Mapping[str, Dataset], splits: Mapping[s
     pools = [list(splits)] if settings.training.pool == "all" else [[group] for group in splits]
 
     def size(n_rows: int) -> Size:
-        return Size(n_rows, len(first.names), first.n_targets)
+        return Size(n_rows, *shape)
 
     for estimator in registry.estimators(settings.training.models):
         if estimator.stacks:
@@ -113,7 +122,7 @@ def of_run(
         kept = {}
     if run_key in kept:
         return Placement.of_dict(kept[run_key])
-    placement = decide(settings, datasets, splits, device, rates.known(device))
+    placement = decide(settings, shape_of(datasets), splits, device, rates.known(device))
     others = dict(list(kept.items())[-KEPT_RUNS:])
     write_atomic(path, json.dumps({**others, run_key: placement.as_dict()}, indent=1).encode())
     return placement

@@ -44,6 +44,8 @@ def plan(
     numbers = totals(workload, panel, settings, prepared.folds)
     steps = memory_estimate.ladder(workload, panel, settings, jobs or available_cores())
     estimate = next(step for step in steps if step.plan == chosen)
+    device, shape = panel.device, (n_features, numbers["labels"])
+    placed = placement.decide(settings, shape, prepared.splits, device, rates.known(device))
     sectors = []
     for group, dataset in prepared.datasets.items():
         split = prepared.splits[group]
@@ -58,6 +60,7 @@ def plan(
         "units": numbers["units"],
         "split": split_dates(prepared.folds.published, panel),
         **cross_validate.plan(prepared.folds, prepared.datasets),
+        **({"placement": placed.as_dict()["stages"]} if placed.stages else {}),
         "estimated_peak_bytes": estimate.host,
         "estimated_device_peak_bytes": estimate.device,
         "memory_plan": chosen.name,
@@ -88,7 +91,7 @@ def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathL
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
         results=results,
         placement=placement.decide(
-            settings, prepared.datasets, prepared.splits, panel.device, rates.known(panel.device)
+            settings, placement.shape_of(prepared.datasets), prepared.splits, panel.device, rates.known(panel.device)
         ),
     )  # fmt: skip
     cross_validate.survey(context, prepared.folds)

@@ -44,7 +44,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def decided(prepared, settings=SETTINGS, device=GPU):
-    return placement.decide(settings, prepared.datasets, prepared.splits, device, rates.Known(Rates()))
+    shape = placement.shape_of(prepared.datasets)
+    return placement.decide(settings, shape, prepared.splits, device, rates.Known(Rates()))
 
 
 def test_every_stage_of_a_run_is_placed_and_bins_follow_the_trees(prepared):
