@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,14 +91,18 @@ class Dataset:
         return device_of(self.X)
 
     def on(self, device: Device) -> Dataset:
-        """This dataset on a device: itself where it is there, else a copy, made once, for whoever asks first."""
+        """This dataset on a device: itself where it is there, else a copy, made once, by who asks first."""
         if device.kind == self.device.kind:
             return self
         with _mirroring:
+            source: weakref.ref[Dataset] | None = self.__dict__.get("_source")
+            if source is not None and (original := source()) is not None and original.device.kind == device.kind:
+                return original
             mirrors = self.__dict__.setdefault("_mirrors", {})
             if device.kind not in mirrors:
                 with self.device.stage(MIRROR, self.group):
                     mirrors[device.kind] = self._copied(device)
+                mirrors[device.kind].__dict__["_source"] = weakref.ref(self)
             return mirrors[device.kind]
 
     def _copied(self, device: Device) -> Dataset:

@@ -19,7 +19,6 @@ from gpupipe.runtime.device import Device, device_of
 
 BLOCK_ROWS = 1 << 15  # rows that are copied at once where rows are lazy
 HASHED_ROWS = 1 << 16  # rows that are copied at once to be hashed
-GATHERED = ("X", "y", "weight", "time_ns")
 
 
 @dataclass(frozen=True)
@@ -229,13 +228,9 @@ class RowView:
         view = replace(self, dataset=self.dataset.on(device), rows=copied(rows, self.device, device), columns=columns)
         if (weight := self.__dict__.get("weight")) is not None:
             view.__dict__["weight"] = copied(weight, self.device, device)
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(view, name)  # gathered now, in this thread
         return view
-
-    def gathered(self) -> RowView:
-        """This view, whose arrays are gathered now, in this thread."""
-        for name in GATHERED:
-            getattr(self, name)
-        return self
 
     def with_weight(self, weight: Any) -> RowView:
         """The same rows with other weights, float32 (n, n_targets)."""
@@ -265,7 +260,7 @@ class RowView:
 
     def _derived(self, view: RowView, select: Callable[[Any], Any]) -> RowView:
         """A view whose arrays are parts of this view's, selected now."""
-        for name in GATHERED:
+        for name in ("X", "y", "weight", "time_ns"):
             array = getattr(self, name)
             view.__dict__[name] = None if array is None else select(array)
         return view

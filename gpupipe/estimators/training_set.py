@@ -213,8 +213,7 @@ class TrainingSet:
 
         def make() -> TrainingSet:
             fit, validation = (
-                {group: rows.on(device).gathered() for group, rows in views.items()}
-                for views in (self.fit, self.validation)
+                {group: rows.on(device) for group, rows in views.items()} for views in (self.fit, self.validation)
             )
             return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
 

@@ -171,7 +171,8 @@ class _SupervisedJob:
         if job.earlier:
             warm_start.keep_replaced(job.earlier, job.store)
         withdraw_manifest(job.store)
-        whole, entries = self._evaluate(training, prepared, evaluated, published, began)
+        prepared = dataclasses.replace(prepared, datasets=dict(training.on_host.datasets))
+        whole, entries = self._evaluate(training.on_host, prepared, evaluated, published, began)
         self._finish(whole, entries)
         return summary.read(job.store.out)
 
@@ -246,7 +247,7 @@ class _SupervisedJob:
         whole["windows"] = window_summary.of(prepared.datasets)
         own, own_entries = self._concluded(training, evaluated, published)
         whole |= ranked.for_summary | own
-        whole |= placement_summary.section(training, job.store, facts.elapsed_s)
+        whole |= placement_summary.section(training, job.panel.device, job.store, facts.elapsed_s)
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)
         entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)

@@ -22,19 +22,26 @@ class Work:
     kind: of the steps: "boosting" (rounds with new derivatives), "forest" (trees on the same derivatives) or
         "regression" (iterations over scaled columns).
     steps: rounds of all its boosters, trees, or iterations.
-    values: of a step: rows x columns x outputs, of trees x levels.
+    values: of a step over all rows: rows x columns x outputs, of trees x levels.
+    share: of the rows that a step takes on a CPU; on a GPU the others take part with derivatives of 0.
 
-        >>> Work("boosting", steps=60, values=5_000 * 60 * 2 * 3).seconds(Rate(step_s=1e-3, value_s=1e-9))
-        0.168
+        >>> work = Work("boosting", steps=60, values=20_000 * 60 * 2 * 3, share=0.25)
+        >>> work.seconds("cpu", Rate(step_s=1e-3, value_s=1e-9)), work.seconds("cuda", Rate(step_s=4e-3, value_s=0.0))
+        (0.168, 0.24)
     """
 
     kind: str
     steps: float
     values: float
+    share: float = 1.0
 
-    def seconds(self, rate: Rate) -> float:
-        """How long it takes at a rate."""
-        return self.steps * (rate.step_s + rate.value_s * self.values)
+    def values_on(self, device: str) -> float:
+        """The values of a step on a device."""
+        return self.values * (self.share if device == CPU else 1.0)
+
+    def seconds(self, device: str, rate: Rate) -> float:
+        """How long it takes on a device, at its rate."""
+        return self.steps * (rate.step_s + rate.value_s * self.values_on(device))
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Stage:
 
     def seconds(self, device: str, rates: Rates) -> float:
         """How long all its fits take on a device, one after the other; of one thread on a CPU."""
-        return sum(work.seconds(rates.of(device, work.kind)) for work in self.fits)
+        return sum(work.seconds(device, rates.of(device, work.kind)) for work in self.fits)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pathlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, pick
-from gpupipe.runtime.placement import Placement
+from gpupipe.runtime.placement import CPU, Placement
 from gpupipe.runtime.task_graph import Costs
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
@@ -207,6 +207,14 @@ class TrainingContext:
     def base_models(self) -> list[str]:
         """Names of the estimators that are fitted on rows, in order."""
         return [name for name in self.settings.training.models if name != self.stacking]
+
+    @property
+    def on_host(self) -> TrainingContext:
+        """This context with the datasets' copies on the host, to read and score them there; itself without a GPU."""
+        if self.device.kind == CPU:
+            return self
+        host = pick(CPU)
+        return replace(self, datasets={name: data.on(host) for name, data in self.datasets.items()}, device=host)
 
     def device_of(self, stage: str) -> Device:
         """The device that a stage is placed on.  stage: its name, see `placement.stage_name`."""

@@ -141,7 +141,10 @@ def make_training_set(
     storage = Storage(data.cache if gathers else None, data.plan.late or not gathers)
 
     def view(group: str, numbers: np.ndarray) -> RowView:
-        return RowView(data.datasets[group], numbers, fold.targets, storage=storage).gathered()
+        rows_of_group = RowView(data.datasets[group], numbers, fold.targets, storage=storage)
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(rows_of_group, name)  # gathered now, in this thread
+        return rows_of_group
 
     memory.give_back()  # the memory of the previous fold
     fit = {group: view(group, shuffled(fitted, settings.seed, group)) for group, (fitted, _) in rows.items()}

@@ -18,8 +18,8 @@ from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
-from gpupipe.runtime.device import Device
-from gpupipe.runtime.placement import CUDA
+from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.placement import CPU, CUDA
 from gpupipe.runtime.task_graph import FoldSlot, Task
 from gpupipe.store.cache import Request, load_array, save_array
 from gpupipe.store.content_store import KEY_LENGTH, sha256_of
@@ -34,7 +34,7 @@ from gpupipe.training.cache_keys import (
 )
 from gpupipe.training.fitted_stage import FittedStage, models_of
 from gpupipe.training.fold_data import FoldId, Stage, digests_of_predicted, make_training_set, share_groups
-from gpupipe.training.placement import BINS, stage_name
+from gpupipe.training.placement import stage_name
 
 if TYPE_CHECKING:
     from gpupipe.training.context import TrainingContext
@@ -193,7 +193,8 @@ class FoldTasks:
 
     def _rows_of(self, estimator: Estimator, training_set: TrainingSet) -> TrainingSet:
         """The rows that decide which columns trees see; of other estimators the training set itself."""
-        return training_set.on(self.context.device_of(BINS)) if estimator.uses_bins else training_set
+        placed = self.context.placement.stages and estimator.uses_bins
+        return training_set.on(pick(CPU)) if placed else training_set  # whose copy on the host is there anyway
 
     @property
     def _opened(self) -> _Opened:

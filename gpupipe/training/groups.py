@@ -242,7 +242,7 @@ class _Pool:
                 first = of_base[family][group] = out_of_fold_of(self.out_of_fold, family, group, self.target)
             return np.concatenate([first, validation[group][family]])
 
-        learned = expected_return.learn(context, self.target, self.kept, rows, predictions, families)
+        learned = expected_return.learn(context.on_host, self.target, self.kept, rows, predictions, families)
         context.spent("expected returns", time.perf_counter() - began)
         return learned
 
@@ -352,8 +352,8 @@ def _targets_with_enough(context: TrainingContext, groups: tuple[str, ...]) -> t
     target = context.datasets[groups[0]].target
     if target.kind != "classes":
         return list(range(len(target.names))), []
-    minimum = context.settings.training.min_positives
-    y = np.concatenate([context.device.to_host(context.datasets[g].y)[context.splits[g].train] for g in groups])
+    minimum, on_host = context.settings.training.min_positives, context.on_host
+    y = np.concatenate([on_host.device.to_host(on_host.datasets[g].y)[context.splits[g].train] for g in groups])
     kept, skipped = [], []
     first, last = 0, target.n_classes - 1
     for k, name in enumerate(target.names):

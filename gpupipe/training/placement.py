@@ -91,7 +91,7 @@ def _stages(settings: Config, shape: tuple[int, int], splits: Mapping[str, Split
 
 
 def _bins(settings: Config, placement: Placement) -> dict[str, Placed]:
-    """Bins are made where trees are fitted; which columns repeat another's is found on the GPU if any tree is there."""
+    """Bins are made where trees are fitted; cut points and columns that repeat another's are found on the host."""
     trees = [
         stage_name(estimator, group)
         for estimator in registry.estimators(settings.training.models)

@@ -58,25 +58,28 @@ def measure(devices: Sequence[Device], tell: Callable[[str], None] = lambda text
         for kind in MEASURED_BY:
             tell(f"{kind} on {device.kind}")
             with threadpool_limits(1, "blas"):
-                measured[device.kind][kind] = rate_of(*(_timed(kind, size, device) for size in (SMALL, LARGE)))
+                measured[device.kind][kind] = rate_of(
+                    device.kind, *(_timed(kind, size, device) for size in (SMALL, LARGE))
+                )
         if device.kind == CUDA:
             tell("copies over the bus")
             copies = _copies(device)
     return Measured(measured, copies)
 
 
-def rate_of(small: tuple[Work, float], large: tuple[Work, float]) -> Rate:
-    """The rate at which both fits take what they took: (work, seconds) each.
+def rate_of(device: str, small: tuple[Work, float], large: tuple[Work, float]) -> Rate:
+    """The rate at which both fits take on a device what they took: (work, seconds) each.
 
     Where the larger fit took hardly longer, all of it counts as steps.
 
-        >>> rate_of((Work("forest", 10, 1e6), 0.011), (Work("forest", 10, 1e8), 0.11)).rounded
+        >>> rate_of("cpu", (Work("forest", 10, 1e6), 0.011), (Work("forest", 10, 1e8), 1.001)).rounded
         Rate(step_s=0.0001, value_s=1e-09)
     """
     (small_work, small_s), (large_work, large_s) = small, large
     small_step, large_step = small_s / small_work.steps, large_s / large_work.steps
-    value_s = max(0.0, large_step - small_step) / (large_work.values - small_work.values)
-    return Rate(max(0.0, small_step - value_s * small_work.values), value_s)
+    few, many = small_work.values_on(device), large_work.values_on(device)
+    value_s = max(0.0, large_step - small_step) / (many - few)
+    return Rate(max(0.0, small_step - value_s * few), value_s)
 
 
 def _timed(kind: str, size: Size, device: Device) -> tuple[Work, float]:

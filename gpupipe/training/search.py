@@ -17,11 +17,11 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, Range, SearchSpace, Watch
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation import multiple_testing
-from gpupipe.runtime.device import Device
+from gpupipe.runtime.device import Device, pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import sha256
 from gpupipe.training import trial
-from gpupipe.training.placement import BINS, stage_name
+from gpupipe.training.placement import stage_name
 from gpupipe.training.trial import TrialRows, Validation
 
 PRUNERS = ("median", "hyperband")
@@ -226,7 +226,7 @@ class _Scored:
         settings, device, rows = search.settings, None, search.training_set
         if search.device_of is not None:
             device = search.device_of(stage_name(study.estimator, study.sector or None))
-            rows = rows.on(search.device_of(BINS)) if study.estimator.uses_bins else rows
+            rows = rows.on(pick("cpu")) if study.estimator.uses_bins else rows  # as in training
         training_set = columns.seen_by(study.estimator, rows, device)
         if study.label:
             targets = [training_set.target.names.index(study.label)]

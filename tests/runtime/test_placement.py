@@ -32,10 +32,10 @@ def test_a_run_on_a_cpu_has_every_stage_there_and_nothing_is_said():
 
 
 def test_what_the_gpu_speeds_up_most_goes_there_until_the_end_does_not_come_earlier():
-    many = [stage(f"{letter}.group", 40) for letter in "abc"]  # 20 s on two threads, 4 s on the GPU
+    many = [stage(f"{letter}.group", 40) for letter in "abc"]  # 20 s each on two threads, 4 s on the GPU
     assert devices(many) == {"a.group": CUDA, "b.group": CUDA, "c.group": CUDA}
-    # On 100 threads 0.4 s each: of two only one goes to the GPU, and the second would make the GPU the last.
-    assert devices(many, cores=5) == dict.fromkeys(("a.group", "b.group", "c.group"), CUDA)
+    # On 5 threads 8 s each: with two on the GPU both sides end after 8 s, with three the GPU after 12 s.
+    assert devices(many, cores=5) == {"a.group": CUDA, "b.group": CUDA, "c.group": CPU}
     assert devices(many[:2], cores=10) == {"a.group": CUDA, "b.group": CPU}
     slow = stage("d.group", 40, kind="regression")
     assert devices([*many, slow])["d.group"] == CPU

@@ -142,8 +142,8 @@ class RandomForest(TreeEstimator):
     def work(self, size: Size, settings: Config, pooled: bool) -> Work:
         """Trees of all targets."""
         forest = settings.forest
-        values = size.rows * forest.subsample * size.columns * N_OUTPUTS * size.targets * forest.depth
-        return Work("forest", forest.trees if pooled else forest.sector_trees, values)
+        values = size.rows * size.columns * N_OUTPUTS * size.targets * forest.depth
+        return Work("forest", forest.trees if pooled else forest.sector_trees, values, forest.subsample)
 
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Derivatives, and XGBoost's histograms of the leaves."""

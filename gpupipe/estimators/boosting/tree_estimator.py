@@ -47,7 +47,7 @@ def boosting_work(stage: Booster, size: Size, share: float, together: bool) -> W
     levels = stage.depth or math.log2(stage.leaves) + 1  # leaf-wise, a split looks at the smaller half of its rows
     outputs = 2 * (size.targets if together else 1)
     boosters = 1 if together else size.targets
-    return Work("boosting", stage.rounds * boosters, size.rows * share * size.columns * outputs * levels)
+    return Work("boosting", stage.rounds * boosters, size.rows * size.columns * outputs * levels, share)
 
 
 class TreeEstimator(Estimator):
