@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gpupipe.runtime.device import Device
 
 MEASURE = "gpupipe doctor --measure"
-STEP_OF = {"boosting": "round", "forest": "tree", "regression": "iteration"}
+STEP_OF = {"boosting": "a round", "forest": "a tree", "regression": "an iteration"}
 
 
 def known(device: Device) -> Finding:
@@ -38,7 +38,7 @@ def measured() -> list[Finding]:
     for kind, of_kind in result.rates.items():
         for work, rate in of_kind.items():
             of_one = ", one thread" if kind == "cpu" else ""
-            text = f"{1e3 * rate.step_s:.2g} ms a {STEP_OF[work]} and {1e9 * rate.value_s:.2g} ns a value{of_one}"
+            text = f"{1e3 * rate.step_s:.2g} ms {STEP_OF[work]} and {1e9 * rate.value_s:.2g} ns a value{of_one}"
             findings.append(Finding("rates", f"{work} on {kind}", "ok", text))
     for way, rate_of_way in result.copy_bytes_s.items():
         findings.append(Finding("rates", way.replace("_", " "), "ok", f"{rate_of_way / 1e9:.2g} GB/s"))

@@ -98,7 +98,7 @@ class Dataset:
             source: weakref.ref[Dataset] | None = self.__dict__.get("_source")
             if source is not None and (original := source()) is not None and original.device.kind == device.kind:
                 return original
-            mirrors = self.__dict__.setdefault("_mirrors", {})
+            mirrors: dict[str, Dataset] = self.__dict__.setdefault("_mirrors", {})
             if device.kind not in mirrors:
                 with self.device.stage(MIRROR, self.group):
                     mirrors[device.kind] = self._copied(device)

@@ -217,7 +217,8 @@ class TrainingSet:
             )
             return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
 
-        return self.shared(f"on {device.kind}", make)
+        copied: TrainingSet = self.shared(f"on {device.kind}", make)
+        return copied
 
     def of_columns(self, columns: np.ndarray) -> TrainingSet:
         """This training set with some of its columns, by position."""

@@ -74,11 +74,14 @@ class Rate:
         return Rate(float(f"{self.step_s:.1e}"), float(f"{self.value_s:.1e}"))
 
 
-# Estimates for one thread of a server's CPU, and for a GPU such as an H200 from launches counted and bandwidths in data
-# sheets. No GPU was measured: `gpupipe doctor --measure` puts this machine's own rates in their place.
+WORTH = 0.9  # of the time without it: what a stage that moves to the GPU has to save, as estimates are rough
+
+# Used until `gpupipe doctor --measure` has measured the machine's own. Of the CPU: one thread of an AMD EPYC, measured
+# on 2026-11-30. Of the GPU: estimates for one such as an H200, from launches that were counted and benchmarks that
+# others published; no GPU was measured.
 ESTIMATED = {
-    CPU: {"boosting": Rate(5e-4, 1e-9), "forest": Rate(4e-4, 1e-9), "regression": Rate(1e-4, 3e-10)},
-    CUDA: {"boosting": Rate(4e-3, 3e-11), "forest": Rate(2e-3, 3e-11), "regression": Rate(2e-3, 1e-11)},
+    CPU: {"boosting": Rate(1.1e-3, 3.5e-10), "forest": Rate(5e-4, 2.7e-10), "regression": Rate(2.5e-4, 3.7e-10)},
+    CUDA: {"boosting": Rate(4e-3, 1.5e-11), "forest": Rate(2e-3, 1.5e-11), "regression": Rate(2e-3, 1e-11)},
 }
 
 
@@ -90,7 +93,7 @@ class Rates:
     copy_bytes_s: measured bytes a second over the bus, "to_device" and "to_host"; empty where they were not measured.
 
         >>> Rates().of("cpu", "forest").value_s, Rates().are_measured
-        (1e-09, False)
+        (2.7e-10, False)
     """
 
     by_device: Mapping[str, Mapping[str, Rate]] = field(default_factory=lambda: ESTIMATED)
@@ -184,9 +187,9 @@ def place(
     """Place every stage.
 
     Where the run's device is the CPU, all stages are there. Else stages that belong on the host are there; the others
-    move to the GPU, first those that it speeds up most, as long as the end comes earlier for it: GPU and CPU threads
-    work at the same time, so the end comes when the later of the two is done. Stages of equal input are always placed
-    alike.
+    move to the GPU, first those that it speeds up most, as long as the end comes clearly earlier for it (WORTH): GPU
+    and CPU threads work at the same time, so the end comes when the later of the two is done. Stages of equal input are
+    always placed alike.
 
     cores: number of CPU threads.  wishes: by stage, the device that the user named; they decide first.
     """
@@ -212,7 +215,7 @@ def place(
     for stage in sorted(movable, key=lambda item: (_ratio(expected[item.name]), item.name)):
         on = expected[stage.name]
         on_gpu = {CPU: seconds[CPU] - on[CPU], CUDA: seconds[CUDA] + on[CUDA]}
-        device = CUDA if max(on_gpu.values()) < max(seconds.values()) else CPU
+        device = CUDA if max(on_gpu.values()) < WORTH * max(seconds.values()) else CPU
         seconds = on_gpu if device == CUDA else seconds
         placed[stage.name] = Placed(stage.name, device, _reason(on, device, cores, rates), on)
     return Placement(home, {stage.name: placed[stage.name] for stage in stages})

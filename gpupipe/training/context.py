@@ -210,8 +210,11 @@ class TrainingContext:
 
     @property
     def on_host(self) -> TrainingContext:
-        """This context with the datasets' copies on the host, to read and score them there; itself without a GPU."""
-        if self.device.kind == CPU:
+        """This context with the datasets' copies on the host, to read and score them there.
+
+        Itself without a GPU, and with workers: rows of X may be theirs.
+        """
+        if self.device.kind == CPU or self.workers:
             return self
         host = pick(CPU)
         return replace(self, datasets={name: data.on(host) for name, data in self.datasets.items()}, device=host)

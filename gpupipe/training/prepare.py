@@ -63,9 +63,11 @@ def prepare(
             seconds[stage] += elapsed_s
     started = time.perf_counter()
     with panel.device.stage("split"):
-        on_host = {group: dataset.on(pick("cpu")) for group, dataset in datasets.items()}
-        folds = make_folds(list(on_host.values()), settings.split)
-        splits = {group: split(dataset, folds.published) for group, dataset in on_host.items()}
+        read = datasets
+        if not sharded_rows:  # whose X is on their workers
+            read = {group: dataset.on(pick("cpu")) for group, dataset in datasets.items()}
+        folds = make_folds(list(read.values()), settings.split)
+        splits = {group: split(dataset, folds.published) for group, dataset in read.items()}
     seconds["split"] = time.perf_counter() - started
     return Prepared(datasets, splits, folds, features_hash, seconds)
 

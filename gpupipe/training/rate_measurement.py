@@ -16,7 +16,7 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import EstimatorSettings
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
-from gpupipe.runtime.placement import CUDA, Rate, Size, Work
+from gpupipe.runtime.placement import CPU, CUDA, Rate, Size, Work
 from gpupipe.targets.target import Target
 
 # The estimator whose pooled fits measure each kind of work, and the setting that is its number of steps.
@@ -83,17 +83,21 @@ def rate_of(device: str, small: tuple[Work, float], large: tuple[Work, float]) -
 
 
 def _timed(kind: str, size: Size, device: Device) -> tuple[Work, float]:
-    """A fit, and the seconds of the fastest of some, after one that compiles kernels and makes bins."""
+    """A fit, and the seconds of the fastest of some, after one that compiles kernels and makes bins.
+
+    On a CPU these are seconds of this process, which other processes do not lengthen.
+    """
+    now = time.process_time if device.kind == CPU else time.perf_counter
     estimator = registry.estimator(MEASURED_BY[kind])
     settings = _settings(kind)
     training_set = training_rows(size, device)
     readable = EstimatorSettings(settings, estimator)
     seconds = []
     for _ in range(1 + REPEATS):
-        began = time.perf_counter()
+        began = now()
         columns.fit_pool(estimator, training_set, readable, None)
         device.sync()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now() - began)
     work = estimator.work(size, settings, pooled=True)
     assert work is not None, f"{estimator.name} does not say what its fits compute"
     return work, min(seconds[1:])
