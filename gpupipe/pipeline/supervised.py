@@ -247,7 +247,7 @@ class _SupervisedJob:
         whole["windows"] = window_summary.of(prepared.datasets)
         own, own_entries = self._concluded(training, evaluated, published)
         whole |= ranked.for_summary | own
-        whole |= placement_summary.section(training, job.panel.device, job.store, facts.elapsed_s)
+        whole |= placement_summary.section(training, job.store, facts.elapsed_s)
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)
         entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)

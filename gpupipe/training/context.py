@@ -134,6 +134,7 @@ class TrainingContext:
     trades: the trades that calls would open, from which expected returns are learned; None where nothing is traded.
     placement: the device of each stage; by default the run's device has them all.
     beside: number of folds in time that are trained at once, each by a context of its own.
+    home: the run's device, of which `device` differs in `on_host`.
 
         >>> import tempfile
         >>> from gpupipe.runtime.device import pick
@@ -165,12 +166,14 @@ class TrainingContext:
     trades: GroupTrades | None = None
     placement: Placement = field(default=None)  # type: ignore[assignment]
     beside: int = 1
+    home: Device = field(default=None)  # type: ignore[assignment]
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.results = self.results or ResultCache(self.store, self.run_key)
         self.costs = self.costs or Costs(first_costs(self.settings.training.models))
         self.placement = self.placement or Placement(self.device.kind)
+        self.home = self.home or self.device
 
     @property
     def threads(self) -> int:
@@ -221,8 +224,7 @@ class TrainingContext:
 
     def device_of(self, stage: str) -> Device:
         """The device that a stage is placed on.  stage: its name, see `placement.stage_name`."""
-        kind = self.placement.device(stage)
-        return self.device if kind == self.device.kind else pick(kind)
+        return self.home if self.placement.device(stage) == self.home.kind else pick(CPU)
 
     def spent(self, stage: str, elapsed_s: float) -> None:
         """Add to the time of a stage."""

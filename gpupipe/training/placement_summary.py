@@ -7,7 +7,7 @@ from typing import Any
 
 from gpupipe.estimators import registry
 from gpupipe.runtime import run_log, timeline
-from gpupipe.runtime.device import Device, Ledger
+from gpupipe.runtime.device import Ledger
 from gpupipe.store.content_store import Store
 from gpupipe.training import rates
 from gpupipe.training.context import TrainingContext
@@ -17,10 +17,9 @@ from gpupipe.training.placement import stage_name
 SECTION = "placement"
 
 
-def section(context: TrainingContext, device: Device, store: Store, elapsed_s: float) -> dict[str, Any]:
+def section(context: TrainingContext, store: Store, elapsed_s: float) -> dict[str, Any]:
     """The section of the summary, {SECTION: ...}; empty where the run's device is the CPU.
 
-    device: of the run.
     stages: for each stage its device, the reason, what it was expected to take (`Placed`) and `took_s`, seconds of its
         tasks one after the other.
     rates: which were measured, and when.
@@ -29,7 +28,7 @@ def section(context: TrainingContext, device: Device, store: Store, elapsed_s: f
     """
     if not context.placement.stages:
         return {}
-    known = rates.known(device)
+    known = rates.known(context.home)
     took = _took(context)
     stages = {name: {**placed.as_dict(), "took_s": took.get(name)} for name, placed in context.placement.stages.items()}
     path = store.out / run_log.FILE
@@ -38,7 +37,7 @@ def section(context: TrainingContext, device: Device, store: Store, elapsed_s: f
         SECTION: {
             "stages": stages,
             "rates": {"measured": list(known.rates.measured), "when": known.when},
-            "bus": bus(device.ledger, known.rates.copy_bytes_s, elapsed_s),
+            "bus": bus(context.home.ledger, known.rates.copy_bytes_s, elapsed_s),
             "idle": timeline.idle_by_device(log, context.jobs) if log else {},
         }
     }
