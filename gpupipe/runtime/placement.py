@@ -26,7 +26,7 @@ class Work:
     share: of the rows that a step takes on a CPU; on a GPU the others take part with derivatives of 0.
 
         >>> work = Work("boosting", steps=60, values=20_000 * 60 * 2 * 3, share=0.25)
-        >>> work.seconds("cpu", Rate(step_s=1e-3, value_s=1e-9)), work.seconds("cuda", Rate(step_s=4e-3, value_s=0.0))
+        >>> round(work.seconds("cpu", Rate(step_s=1e-3, value_s=1e-9)), 3), work.seconds("cuda", Rate(4e-3, 0.0))
         (0.168, 0.24)
     """
 
