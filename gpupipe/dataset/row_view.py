@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.dataset import Dataset
+from gpupipe.dataset.dataset import Dataset, copied
 from gpupipe.dataset.feature_rows import FeatureRows
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, device_of
@@ -128,6 +128,8 @@ class RowView:
     storage: Storage = IN_MEMORY
 
     def __post_init__(self) -> None:
+        if isinstance(self.rows, np.ndarray):
+            self.__dict__["_host_rows"] = self.rows  # else `on` would bring them back over the bus
         object.__setattr__(self, "rows", self.dataset.device.asarray(self.rows))
 
     @property
@@ -209,6 +211,22 @@ class RowView:
     def of_columns(self, columns: np.ndarray) -> RowView:
         """The same rows with some of the columns of X, by their position in this view."""
         return of_columns([self], columns)[0]
+
+    def on(self, device: Device) -> RowView:
+        """The same rows on a device, gathered there from the dataset's copy (`Dataset.on`); itself where it is there.
+
+        Weights that replaced the dataset's are copied.
+        """
+        if device.kind == self.device.kind:
+            return self
+        columns = None if self.columns is None else copied(self.columns, self.device, device)
+        rows = self.__dict__.get("_host_rows", self.rows)
+        view = replace(self, dataset=self.dataset.on(device), rows=copied(rows, self.device, device), columns=columns)
+        if (weight := self.__dict__.get("weight")) is not None:
+            view.__dict__["weight"] = copied(weight, self.device, device)
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(view, name)  # gathered now, in this thread
+        return view
 
     def with_weight(self, weight: Any) -> RowView:
         """The same rows with other weights, float32 (n, n_targets)."""

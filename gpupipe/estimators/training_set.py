@@ -83,6 +83,8 @@ class TrainingSet:
         ...     threads=1, seed=1)
         >>> training_set.counts["energy"].tolist(), training_set.shares().round(2).tolist()
         ([[1, 1, 2]], [[0.27, 0.27, 0.45]])
+        >>> training_set.on(pick("cpu")) is training_set
+        True
     """
 
     name: str
@@ -197,6 +199,26 @@ class TrainingSet:
             parent=(self, tuple(targets)),
             counts_everywhere=counts and {group: counted[list(targets)] for group, counted in counts.items()},
         )
+
+    def on(self, device: Device) -> TrainingSet:
+        """The same rows, targets and columns on a device: itself where it is there, else a copy, made once.
+
+        Rows are gathered from copies of the datasets (`Dataset.on`). The copy has bins and samples of its own.
+        """
+        if device.kind == self.device.kind:
+            return self
+        if self.parent:
+            parent, targets = self.parent
+            return parent.on(device).of_targets(targets)
+
+        def make() -> TrainingSet:
+            fit, validation = (
+                {group: rows.on(device) for group, rows in views.items()} for views in (self.fit, self.validation)
+            )
+            return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
+
+        copied: TrainingSet = self.shared(f"on {device.kind}", make)
+        return copied
 
     def of_columns(self, columns: np.ndarray) -> TrainingSet:
         """This training set with some of its columns, by position."""

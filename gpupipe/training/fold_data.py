@@ -219,17 +219,31 @@ def fit(
     settings: Config,
     pooled: Sequence[Model | None] | None,
     frozen_choices: Sequence[Model | None] | None,
+    device: Device | None = None,
 ) -> list[Any]:
-    """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`."""
+    """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`.
+
+    device: where it is fitted; the training set's if None.
+    """
     stage_rows, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
     if stage.group is None:
-        return columns.fit_pool(estimator, stage_rows, readable, frozen_choices)
-    return columns.fit_group(estimator, stage_rows, stage.group, readable, pooled or [], frozen_choices)
+        return columns.fit_pool(estimator, stage_rows, readable, frozen_choices, device)
+    return columns.fit_group(estimator, stage_rows, stage.group, readable, pooled or [], frozen_choices, device)
 
 
 def predict(
-    estimator: Estimator, data: TrainingData, fold: FoldId, group: str, part: str, models: Sequence[Model]
+    estimator: Estimator,
+    data: TrainingData,
+    fold: FoldId,
+    group: str,
+    part: str,
+    models: Sequence[Model],
+    device: Device | None = None,
 ) -> np.ndarray:
-    """Predictions of a group's models for one part, float32 (n_rows, n_targets, n_outputs), on the host."""
-    rows = RowView(data.datasets[group], fold.predicted(data.splits, group)[part])
-    return data.device.to_host(columns.predict(estimator, models, rows.features))
+    """Predictions of a group's models for one part, float32 (n_rows, n_targets, n_outputs), on the host.
+
+    device: where they are computed; the data's if None.
+    """
+    device = device or data.device
+    rows = RowView(data.datasets[group].on(device), fold.predicted(data.splits, group)[part])
+    return device.to_host(columns.predict(estimator, models, rows.features))

@@ -69,9 +69,10 @@ def estimate_plan(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: s
         predictions += PREDICTION_BYTES * shape.n_targets * fold_shape.fit * (n_models - 1)
         stack = registry.estimator(stacking).fit_bytes(fold_shape, settings, plan.sparing)
     peak = max(fold + _ahead(fold_shape, settings, plan, kind), stack)
-    if kind == "cuda":
-        return Estimate(plan, int(PROGRAM_BYTES + bars + predictions), int(PROGRAM_ON_DEVICE + bars + data + peak))
-    return Estimate(plan, int(PROGRAM_BYTES + bars + data + predictions + peak * (1 + FREED)))
+    on_device = int(PROGRAM_ON_DEVICE + bars + data + peak) if kind == "cuda" else 0
+    if kind == "cuda":  # the host has a copy of the data, and the rows and bins of the stages that are placed there
+        peak = max(_fold(fold_shape, settings, jobs, plan, "cpu") + _ahead(fold_shape, settings, plan, "cpu"), stack)
+    return Estimate(plan, int(PROGRAM_BYTES + bars + data + predictions + peak * (1 + FREED)), on_device)
 
 
 def _largest_group(shape: Shape) -> Shape:

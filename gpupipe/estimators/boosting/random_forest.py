@@ -21,6 +21,7 @@ from gpupipe.estimators.contract import EstimatorSettings, Shape
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, UPPER
 from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.evaluation.paired_test import clearly_better
+from gpupipe.runtime.placement import Size, Work
 
 # Hessian of activity and of direction: leaves go half of the way in direction, which counts half when a split is
 # chosen, as in xgb_joint (kernels.softmax.activity_gradient).
@@ -138,6 +139,12 @@ class RandomForest(TreeEstimator):
         """The forest's share, of both stages."""
         return [settings.forest.subsample], [settings.forest.subsample]
 
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work:
+        """Trees of all targets."""
+        forest = settings.forest
+        values = size.rows * size.columns * N_OUTPUTS * size.targets * forest.depth
+        return Work("forest", forest.trees if pooled else forest.sector_trees, values, forest.subsample)
+
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Derivatives, and XGBoost's histograms of the leaves."""
         forest, outputs = settings.forest, 2 * shape.n_targets
@@ -197,7 +204,8 @@ def _grow(
         sample = turns[k % len(turns)]
         sample.boost(grower, k, *derivatives[id(sample.bins)])
     tree_model.refuse_silent_cpu(booster, training_set.device)
-    return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
+    # Without reset it keeps hold of the bins and of the last tree's rows.
+    return tree_model.placed(booster.reset(), training_set.device)
 
 
 def _derivatives(training_set: TrainingSet, sample: Sample, expected: Callable[[RowView], Any]) -> tuple[Any, Any]:

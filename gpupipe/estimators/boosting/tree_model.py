@@ -179,6 +179,13 @@ def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     return blocks[0] if len(blocks) == 1 else device.xp.concatenate(blocks)
 
 
+def placed(booster: Any, device: Device) -> Any:
+    """A booster that was trained on a device and not cut: predictions on another device then move it."""
+    with _placing:
+        _placed[booster] = device.kind
+    return booster
+
+
 def add_activity(total: Any, margin: Any) -> None:
     """Add activity u and direction d (n_rows, 2 * n_targets) to total (n_rows, 3 * n_targets): u - d, 0, u + d."""
     activity, direction = margin[:, 0::N_OUTPUTS], margin[:, 1::N_OUTPUTS]

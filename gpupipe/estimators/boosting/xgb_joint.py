@@ -19,13 +19,14 @@ from gpupipe.estimators.boosting.gradient_boosting import (
     target_scale,
 )
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, tree_ranges
+from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, boosting_work, tree_ranges
 from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Stage, TreeModel
 from gpupipe.estimators.contract import EstimatorSettings, SearchSpace, Shape, Watch
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.evaluation.paired_test import clearly_better
+from gpupipe.runtime.placement import Size, Work
 
 
 def _pooled(rounds: int, learning_rate: float) -> Booster:
@@ -126,6 +127,11 @@ class XgbJoint(TreeEstimator):
     def sampled_shares(self, settings: Config) -> tuple[list[float], list[float]]:
         """The shares of both stages."""
         return [settings.joint.subsample], [settings.joint_sector.subsample]
+
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work:
+        """All targets in one booster."""
+        stage = settings.joint if pooled else settings.joint_sector
+        return boosting_work(stage, size, stage.subsample, together=True)
 
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Margins and derivatives of all targets."""

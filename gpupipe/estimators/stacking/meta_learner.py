@@ -19,6 +19,7 @@ from gpupipe.estimators.onnx_graph import OnnxGraph
 from gpupipe.estimators.stacking.contract import StackingEstimator
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
 from gpupipe.runtime.device import Device
+from gpupipe.runtime.placement import SAME_BITS
 
 LARGEST_LOG_ODDS = 15.0
 AGAINST_MIDDLE = np.zeros((CLASS_COUNT, 2), np.float32)  # lower - middle, upper - middle
@@ -136,6 +137,7 @@ class MetaLearner(StackingEstimator):
     judged = True
     chart_style = ("m2", "diamond", (6, 2))
     first_cost_us = (3.0, 3.0)
+    on_host = SAME_BITS
     kernels = (
         "elementary.logarithms", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
         "softmax.softmax_probability",
