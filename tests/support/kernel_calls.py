@@ -22,6 +22,7 @@ from gpupipe.features import compute
 from gpupipe.features.matrix import compute_bins, compute_features
 from gpupipe.kernels import environment
 from gpupipe.kernels.compile import Kernel
+from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
 from gpupipe.kernels.elementary import log_growth, logarithms
 from gpupipe.kernels.episodes import policy_episode
 from gpupipe.kernels.linear import linear_margin, scaled_margin
@@ -245,6 +246,7 @@ def call_models():
     gather_windows(X, scale)
     moments_of_columns(X)
     sums_and_logarithms(X, margin)
+    row_digest(20, X.view(np.int32), digest_factors(7), np.empty((20, WORDS), np.int32))
     step_environments(X, scale)
     play_episodes(X, scale)
 
