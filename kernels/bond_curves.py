@@ -171,7 +171,8 @@ def value_on_curve(begin, stop, years, amount, exit, floating, times, log_discou
     double_precision=True, brief=64,
 )  # fmt: skip
 def key_rates(
-    i, bonds, offsets, years, amount, exit, floating, curve, last, spread, times, log_discount, n_curves, duration, total,
+    i, bonds, offsets, years, amount, exit, floating, curve, last, spread, times, log_discount, n_curves,
+    duration, total,
 ):  # fmt: skip
     """Key-rate durations of bond b = bonds[i]: how its price on its curve answers to the rate of each tenor alone.
 

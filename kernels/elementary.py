@@ -60,8 +60,10 @@ _BIAS_64, _MANTISSA_64, _SHIFT_1_64 = np.int64(1023), np.int64(52), np.int64(1)
 _WHOLE_64 = np.int64(60)  # of 2^k and more, 1 is less than the last place
 _SMALLEST_64, _UP_64, _UP_BITS_64 = np.float64(2.0**-1022), np.float64(2.0**52), np.float64(52.0)
 _SQRT_HALF_64 = np.int64(0x3FE6A09E667F3BCD)
-_L1_64, _L2_64, _L3_64 = np.float64(0.6666666666666735130), np.float64(0.3999999999940941908), np.float64(0.2857142874366239149)
-_L4_64, _L5_64, _L6_64 = np.float64(0.2222219843214978396), np.float64(0.1818357216161805012), np.float64(0.1531383769920937332)
+# Of (log(1 + f) - f + f^2 / 2) / s - f^2 / 2 with s = f / (2 + f), in powers of s^2.
+_L1_64, _L2_64 = np.float64(0.6666666666666735130), np.float64(0.3999999999940941908)
+_L3_64, _L4_64 = np.float64(0.2857142874366239149), np.float64(0.2222219843214978396)
+_L5_64, _L6_64 = np.float64(0.1818357216161805012), np.float64(0.1531383769920937332)
 _L7_64 = np.float64(0.1479819860511658591)
 
 

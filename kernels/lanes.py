@@ -63,7 +63,7 @@ def _cuda_barrier() -> None:
     cuda.syncthreads()
 
 
-ON_CUDA = {
+ON_CUDA: dict[Callable[..., Any], Callable[..., Any]] = {
     lane: _cuda_lane, n_lanes: _cuda_n_lanes, rows_at_once: _cuda_rows_at_once,
     recursions_at_once: _cuda_recursions_at_once, barrier: _cuda_barrier,
 }  # fmt: skip

@@ -109,7 +109,7 @@ def test_float64_is_within_two_units(name, bound):
 
 
 def test_plain_bodies_equal_the_compiled_loops():
-    x, wide = numbers_32()[:: 1_000], np.ascontiguousarray(numbers_64()[::10])
+    x, wide = numbers_32()[::1_000], np.ascontiguousarray(numbers_64()[::10])
     x = np.concatenate([x, numbers_32()[-100_010 : -100_000 + 10]])
     for kernel_of, numbers, n_outputs in ((both_32, x, 2), (all_64, wide, 4)):
         plain, compiled = [np.empty_like(numbers) for _ in range(n_outputs)], computed(kernel_of, numbers, n_outputs)
