@@ -14,7 +14,6 @@ import numpy as np
 
 from gpupipe import config
 from gpupipe.dataset.row_view import RowView, of_columns
-from gpupipe.estimators import arithmetic
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -37,6 +36,8 @@ def with_mean_weight_1(
 
     total: see `TrainingSet`.
     """
+    from gpupipe.estimators.arithmetic import known_sums
+
     if any(rows.weight is None for rows in fit.values()):
         return dict(fit)
     xp = device.xp
@@ -44,7 +45,7 @@ def with_mean_weight_1(
     for c in range(n_classes):
         is_member = {group: rows.y == c for group, rows in fit.items()}
         members = (xp.where(mask, scaled[group], np.float32(np.nan)) for group, mask in is_member.items())
-        mass, counts = total(sum(arithmetic.known_sums(weights, device) for weights in members))
+        mass, counts = total(np.sum([known_sums(weights, device) for weights in members], axis=0))
         mean = device.asarray(np.where(mass > 0, mass / np.maximum(counts, 1), 1.0).astype(np.float32))
         scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in is_member.items()}
     return {group: rows.with_weight(scaled[group]) for group, rows in fit.items()}
