@@ -270,16 +270,18 @@ def calls_in_parts() -> tuple[Call, ...]:
     What is left in scratch memory by one of them must not be read by the next one, nor be overwritten too early.
     """
     calls: list[Call] = []
-    panel = random_panel((700, 1, 300, 40, 500, 90), seed=4)
-    panel.close[400] = panel.high[800] = panel.low[1100] = np.nan
+    panel, few_rows = (random_panel(rows, seed=4) for rows in ((1500, 1, 700, 40), (300, 1, 130, 40, 97)))
+    for wide in (panel, few_rows):
+        wide.close[200] = wide.high[350] = wide.low[500] = np.nan
     with pytest.MonkeyPatch.context() as patch, each_call(calls.append):
         patch.setattr(compute, "BLOCK", 96)
         fraction = panel.high / panel.low - np.float32(1)
         for rule in ("take_profit_first", "first_touch"):
             tp_dd_labels(panel, (1, 5, 40), rule=rule, multiples=(1,), volatility=fraction)
             tp_dd_labels(panel, (1, 5, 40), rule=rule, window="calendar")
+        tp_dd_labels(panel, (1,))
         barrier_classes(panel, (1, 2, 5, 30))
-        few = compute_features(panel, EVERY_OPERATION)
-        cuts = [np.unique(x[~np.isnan(x)])[::97][:200] for x in few.values.T]
-        compute_bins(panel, EVERY_OPERATION, cuts)
+        features = compute_features(few_rows, EVERY_OPERATION)
+        cuts = [np.unique(column[~np.isnan(column)])[::97] for column in features.values.T]
+        compute_bins(few_rows, EVERY_OPERATION, cuts)
     return tuple(call for call in calls if call.kernel.cooperative)

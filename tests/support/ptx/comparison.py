@@ -27,6 +27,14 @@ STATE: dict[str, tuple[str, ...]] = {
     "trees.add_leaf_activity": ("margin",),
 }  # fmt: skip
 
+# Faults that do no harm, with the reason.
+TOLERATED: dict[str, tuple[str, ...]] = {
+    # Lanes mark labels unknown for different reasons, all by the same value.
+    "labels.barrier_labels": ("same value by two",),
+    # A flag that any lane raises. Prices after the last bar are read and divided before a choice leaves them out.
+    "labels.label_cube": ("same value by two", "not written"),
+}
+
 
 @dataclass
 class Comparison:
@@ -55,11 +63,11 @@ class Comparison:
             at = tuple(int(k[0]) for k in np.nonzero(unlike))
             self.where = f"{name}{list(at)} is {got[at]!r}, not {expected[at]!r}"
 
-    def meet(self, report: Report) -> None:
+    def meet(self, faults: dict[str, int], messages: Sequence[str]) -> None:
         """Add the faults of a launch."""
-        for fault, n in report.faults.items():
+        for fault, n in faults.items():
             self.faults[fault] = self.faults.get(fault, 0) + n
-        self.messages += [text for text in report.messages if text not in self.messages]
+        self.messages += [text for text in messages if text not in self.messages]
 
 
 def differing(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -122,13 +130,17 @@ def run(program: Program, call: Call, order: int, threads: int, seed: int, found
 
     The loop is not run where the PTX has a fault: it could read garbage as an index.
     """
-    got = with_garbage(call, seed)
+    kernel, got = call.kernel, with_garbage(call, seed)
     expected = copies(got)
+    if kernel.cooperative:
+        fill(expected[0], seed + len(expected))  # other garbage, if the PTX should read it and get away with it
     report = launch(program, call, got, threads, order)
-    found.meet(report)
-    if report.faults:
+    tolerated = TOLERATED.get(kernel.full_name, ())
+    faults = {fault: n for fault, n in report.faults.items() if fault not in tolerated}
+    if faults:
+        found.meet(faults, report.messages)
         return
-    call.kernel(call.n, *expected)
+    kernel(call.n, *expected)
     for name, a, b in outputs_of(call, got, expected):
         found.add(name, a, b)
 

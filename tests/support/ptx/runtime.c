@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include "runtime.h"
 
-enum { STACK_BYTES = 1 << 20, MESSAGES_OF_A_FAULT = 3, MOST_FAULTS = 100000 };
+enum { STACK_BYTES = 1 << 22, MESSAGES_OF_A_FAULT = 3, MOST_FAULTS = 100000 };
 /* The names are in program.py, in this order. */
 enum { OUTSIDE, RACE, SAME_VALUE, BETWEEN_BLOCKS, STORE_TO_INPUT, BARRIER, NOT_WRITTEN, UNALIGNED, DIVISION_BY_ZERO };
 
