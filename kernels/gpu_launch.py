@@ -30,42 +30,32 @@ def address_of(array: Any) -> int:
     return array.data.ptr
 
 
-class Launcher:
-    """A kernel that is loaded on one device, and how its entry's parameters follow from the arguments."""
+class Parameters:
+    """How the parameters of a kernel's entry follow from the arguments of a call.
 
-    def __init__(self, kernel: Kernel, code: GpuCode) -> None:
+    names: of the parameters, as `GpuCode` has them.
+
+        >>> from gpupipe.kernels.linear import linear_margin
+        >>> parameters = Parameters(linear_margin, ("n_items", "Z$data", "Z$shape1"))
+        >>> Z = np.zeros((4, 3), np.float32)
+        >>> parameters.of(4, (Z,), address=lambda array: "Z's memory")
+        (4, "Z's memory", 3)
+    """
+
+    def __init__(self, kernel: Kernel, names: Sequence[str]) -> None:
         number = {name: k for k, name in enumerate(kernel.names)}
         # Number of the argument (-1 for n), and what of it is passed: "" for a scalar, "data", or an axis.
         self._plan: list[tuple[int, str | int]] = []
         self._scalars: dict[int, type[np.generic]] = {}
-        for name in code.parameters:
+        for name in names:
             argument, _, part = name.partition("$")
             k = number.get(argument, -1)
             if not part and k >= 0:
                 self._scalars[k] = np.dtype(kernel.types[k]).type
             self._plan.append((k, int(part.removeprefix("shape")) if part.startswith("shape") else part))
-        self._code = code
-        self._function: Any = None
 
-    def load(self) -> None:
-        """Load the code on the current device: the cubin, or the PTX where the driver is older than the cubin."""
-        import cupy
-
-        module = cupy.cuda.function.Module()
-        try:
-            module.load(self._code.cubin)
-        except cupy.cuda.driver.CUDADriverError:
-            module.load(self._code.text)
-        self._function = module.get_function(self._code.entry)
-
-    def __call__(self, blocks: int, n: int, arguments: Sequence[Any]) -> None:
-        """Launch so many blocks."""
-        self._function((blocks,), (THREADS_PER_BLOCK,), self.parameters(n, arguments))
-
-    def parameters(
-        self, n: int, arguments: Sequence[Any], address: Callable[[Any], Any] = address_of
-    ) -> tuple[Any, ...]:
-        """What the entry takes: integers are 64 bits wide, scalars as typed.
+    def of(self, n: int, arguments: Sequence[Any], address: Callable[[Any], Any] = address_of) -> tuple[Any, ...]:
+        """Their values: integers are 64 bits wide, scalars as typed.
 
         address: where an array's memory begins; tests that run PTX on a CPU have another one.
         """
@@ -78,6 +68,25 @@ class Launcher:
             else:
                 values.append(n if k < 0 else self._scalars[k](arguments[k]))
         return tuple(values)
+
+
+class Launcher:
+    """A kernel that is loaded on the current device."""
+
+    def __init__(self, kernel: Kernel, code: GpuCode) -> None:
+        import cupy
+
+        self._parameters = Parameters(kernel, code.parameters)
+        module = cupy.cuda.function.Module()
+        try:
+            module.load(code.cubin)
+        except cupy.cuda.driver.CUDADriverError:  # a driver that is older than the cubin
+            module.load(code.text)
+        self._function = module.get_function(code.entry)
+
+    def __call__(self, blocks: int, n: int, arguments: Sequence[Any]) -> None:
+        """Launch so many blocks."""
+        self._function((blocks,), (THREADS_PER_BLOCK,), self._parameters.of(n, arguments))
 
 
 _loaded: dict[tuple[Kernel, int], Launcher] = {}  # by kernel and number of the device
@@ -93,9 +102,7 @@ def _launcher(kernel: Kernel) -> Launcher:
         with _lock:
             launcher = _loaded.get(key)
             if launcher is None:
-                launcher = Launcher(kernel, code_of(kernel, architecture_of(capability())))
-                launcher.load()
-                _loaded[key] = launcher
+                launcher = _loaded[key] = Launcher(kernel, code_of(kernel, architecture_of(capability())))
     return launcher
 
 

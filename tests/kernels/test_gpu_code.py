@@ -191,8 +191,7 @@ def test_parameters_reach_the_function_in_order_and_as_typed(compiled):
         def __init__(self, address, shape):
             self.shape, self.data = shape, type("Pointer", (), {"ptr": address})
 
-    values = gpu_launch.Launcher(weighted, compiled).parameters(
-        7, (0.5, Array(64, (7, 3)), Array(128, (1,)), Array(192, (7,)))
-    )
+    arrays = Array(64, (7, 3)), Array(128, (1,)), Array(192, (7,))
+    values = gpu_launch.Parameters(weighted, compiled.parameters).of(7, (0.5, *arrays))
     assert values == (7, np.float32(0.5), 64, 7, 3, 128, 192, 7)
     assert type(values[1]) is np.float32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpupipe.kernels.compile import THREADS_PER_BLOCK, all_kernels
+from gpupipe.kernels.compile import all_kernels
+from gpupipe.kernels.gpu_launch import THREADS_PER_BLOCK
 from tests.support.kernel_calls import calls_in_parts, recorded_calls
 from tests.support.kernel_resources import arch_of, name_of, ptx_of
 from tests.support.ptx import may_be_contracted, program, why_not

@@ -38,7 +38,7 @@ def faults_of(body, grid=1, block=4, written=True, unknown=False, items=8):
     """The faults of a kernel of these instructions over 8 items."""
     x = guarded(np.zeros(items, np.float32))
     text = HEAD + body.replace("; ", ";\n") + "\nret;\n}\n"
-    report = program(text, checked=True).launch_raw([x], grid, block, [x], 7, [written], [unknown])
+    report = program(text, checked=True).launch([x], grid, block, [x], 7, [written], [unknown])
     assert bool(report.messages) == bool(report.faults)
     return set(report.faults)
 
@@ -90,8 +90,8 @@ def test_one_item_too_many_is_found():
 def test_an_output_that_is_taken_for_an_input_is_found():
     name = "barriers.barrier_prices"
     checked, call = program(ptx_of(KERNELS[name], HOPPER), checked=True), first_call(name)
-    arguments = [np.int64(call.n), *copies(call.before, guarded)]
-    faults = checked.launch(arguments, 1, call.n, written=[False] * len(arguments)).faults
+    arguments = copies(call.before, guarded)
+    faults = launch(checked, call, arguments, call.n, written=[False] * len(arguments)).faults
     assert set(faults) == {"store to input"}
 
 

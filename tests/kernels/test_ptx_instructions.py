@@ -54,7 +54,7 @@ def kernel_of_cases():
 def run(ptx, inputs, outputs):
     arrays = [inputs, outputs]
     parameters = [*arrays, np.uint32(3), np.float64(0.5), np.float32(0.25)]
-    report = Program(ptx, checked=True).launch_raw(parameters, 1, 1, arrays)
+    report = Program(ptx, checked=True).launch(parameters, 1, 1, arrays)
     assert not report.faults, report.messages
 
 
@@ -133,11 +133,11 @@ def test_several_kernels_in_a_text_are_an_error():
 def test_parameters_of_another_number_or_size_are_an_error():
     program = Program(HEAD + "ret;\n}\n")
     with pytest.raises(ValueError, match="has 5 parameters, got 1"):
-        program.launch_raw([0], 1, 1)
+        program.launch([0], 1, 1)
     with pytest.raises(ValueError, match="type u32"):
-        program.launch_raw([0, 0, np.int64(3), 0.5, np.float32(0.25)], 1, 1)
+        program.launch([0, 0, np.int64(3), 0.5, np.float32(0.25)], 1, 1)
     with pytest.raises(ValueError, match="type f64"):
-        program.launch_raw([0, 0, 3, np.float32(0.5), np.float32(0.25)], 1, 1)
+        program.launch([0, 0, 3, np.float32(0.5), np.float32(0.25)], 1, 1)
 
 
 def test_products_that_an_assembler_may_fuse_are_found():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.kernels.gpu_launch import Parameters
 from tests.support.kernel_calls import Call, copies
 from tests.support.ptx.program import Program, Report, guarded
 
@@ -117,12 +118,20 @@ def blocks_of(call: Call, threads: int) -> int:
 
 
 def launch(
-    program: Program, call: Call, arguments: Sequence[Any], threads: int, order: int = 0, skip_barrier: int = 0
-) -> Report:
-    """Run a call by a program, over `arguments` in place."""
-    written, unknown = (False, *call.kernel.written), (False, *unknown_arguments(call))
-    arguments, blocks = [np.int64(call.n), *arguments], blocks_of(call, threads)
-    return program.launch(arguments, blocks, threads, order, written, unknown, skip_barrier)
+    program: Program, call: Call, arguments: Sequence[Any], threads: int, order: int = 0, skip_barrier: int = 0,
+    written: Sequence[bool] | None = None,
+) -> Report:  # fmt: skip
+    """Run a call by a program, over `arguments` in place.
+
+    written: for each argument, whether it may be stored to; those that the kernel writes to, if None.
+    """
+    written = call.kernel.written if written is None else written
+    unknown, memory = unknown_arguments(call), [k for k, value in enumerate(arguments) if isinstance(value, np.ndarray)]
+    parameters = Parameters(call.kernel, [parameter.name for parameter in program.parameters])
+    return program.launch(
+        parameters.of(call.n, arguments, address=lambda array: array), blocks_of(call, threads), threads,
+        [arguments[k] for k in memory], order, [written[k] for k in memory], [unknown[k] for k in memory], skip_barrier,
+    )  # fmt: skip
 
 
 def run(program: Program, call: Call, order: int, threads: int, seed: int, found: Comparison) -> None:

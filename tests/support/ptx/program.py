@@ -71,34 +71,6 @@ class Program:
         self._library = ctypes.PyDLL(str(library))
 
     def launch(
-        self, arguments: Sequence[Any], grid: int, block: int, order: int = 0, written: Sequence[bool] | None = None,
-        unknown: Sequence[bool] | None = None, skip_barrier: int = 0,
-    ) -> Report:  # fmt: skip
-        """Run over numpy arrays, in place, and typed scalars, passed as numba passes them: n first.
-
-        grid, block: numbers of blocks, and of threads in each.
-        order: of blocks, and of threads between barriers: 0 as numbered, 1 backwards, more a random one of that seed.
-        written: for each argument, whether it may be stored to; all by default.
-        unknown: for each argument, whether its content counts as not written; none by default.
-        skip_barrier: the line of a barrier in the PTX that no thread waits at, to see whether that is found.
-        """
-        arrays = [k for k, value in enumerate(arguments) if isinstance(value, np.ndarray)]
-        parameters: list[Any] = []
-        for value in arguments:
-            if isinstance(value, np.ndarray):
-                if not value.flags.c_contiguous:
-                    raise ValueError(f"an array of shape {value.shape} is not in C order")
-                # meminfo, parent, number of items, bytes of one, data, shape, strides
-                parameters += [0, 0, value.size, value.itemsize, value, *value.shape, *value.strides]
-            else:
-                parameters.append(value)
-        return self.launch_raw(
-            parameters, grid, block, [arguments[k] for k in arrays], order,
-            None if written is None else [written[k] for k in arrays],
-            None if unknown is None else [unknown[k] for k in arrays], skip_barrier,
-        )  # fmt: skip
-
-    def launch_raw(
         self, parameters: Sequence[Any], grid: int, block: int, arrays: Sequence[np.ndarray] = (), order: int = 0,
         written: Sequence[bool] | None = None, unknown: Sequence[bool] | None = None, skip_barrier: int = 0,
     ) -> Report:  # fmt: skip
