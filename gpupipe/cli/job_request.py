@@ -60,6 +60,7 @@ class SettingsRequest:
     walk_forward: int | None = None
     cpcv: tuple[int, ...] | None = None
     spread: int | None = None
+    place: tuple[str, ...] | None = None
     implied: tuple[str, ...] = ()
     values: tuple[tuple[str, Any], ...] = ()
     workload: str = EQUITY
@@ -79,6 +80,7 @@ class SettingsRequest:
             "split__walk_forward": self.walk_forward,
             "split__cpcv": self.cpcv,
             "training__spread": self.spread,
+            "training__place": self.place,
         }
         return make(
             catalogue, self.preset, self.files, self.assignments, self.implied, **{**options, **dict(self.values)}
@@ -144,10 +146,14 @@ class JobRequest:
         from gpupipe.runtime.device import pick
 
         device = pick(self.device, settings.ml.use_rmm, self.limits().device)
-        if kernels and device.kind == "cpu":
+        if settings.training.place:
+            from gpupipe.training import placement
+
+            placement.check(settings, device)
+        if kernels:
             from gpupipe.kernels import ahead
 
-            ahead.begin(kernels)
+            ahead.begin(kernels, architecture=device.architecture)
         with to.status("reading") if to.is_terminal and not to.quiet else contextlib.nullcontext():
             panel, report = self.data.load(device)
         console.show_data(to, report)
@@ -160,6 +166,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sector-map", help="CSV with columns symbol and sector")
     add_no_sector(parser, "symbols without a sector: an error (default), left out, or a sector of their own, other")
     parser.add_argument("--sectors", default=ALL, help="all, or names separated by commas")
+    parser.add_argument(
+        "--place", action="append", metavar="STAGE=DEVICE",
+        help="fit a stage on cpu or cuda: random_forest=cpu, xgb_joint.pool=cuda (default: where it takes less time)",
+    )  # fmt: skip
     add_arguments_of_any(parser, "sectors", PRESETS)
 
 
@@ -210,6 +220,7 @@ def job_request(chosen: argparse.Namespace) -> JobRequest:
         walk_forward=getattr(chosen, "walk_forward", None),
         cpcv=numbers(cpcv, int, "--cpcv"),
         spread=_spread(chosen),
+        place=None if (place := getattr(chosen, "place", None)) is None else tuple(place),
     )
     return JobRequest(
         data=data_request(chosen, getattr(chosen, "sectors", ALL), chosen.strict),

@@ -341,6 +341,8 @@ class SummaryTables:
             self.to.print(sentence)
         over = f" (summed over {whole['jobs']} parallel jobs)" if whole["jobs"] > 1 else ""
         self.to.print(f"Work by stage{over}: {stages}")
+        if "placement" in whole:
+            self.to.print(f"{summary.placement_sentence(whole['placement'])}.")
         peak = whole["device_peak_bytes"]
         on_device = f" and {peak / 2**30:.2f} GiB on the device" if peak else ""
         bus = sum(sum(by_stage.values()) for by_stage in whole["bus_bytes"].values())

@@ -103,7 +103,21 @@ def show_plan(to: Console, planned: dict[str, Any]) -> None:
         f"train from {cut['train_from']}, validation from {cut['validation_from']}, "
         f"sealed test {cut['test_from']} to {cut['test_to']}"
     )
+    if "placement" in planned:
+        _placement_table(to, planned["placement"])
     _memory_table(to, planned)
+
+
+def _placement_table(to: Console, stages: dict[str, Any]) -> None:
+    """The device of each stage, and why."""
+    from rich.table import Table
+
+    table = Table(title="Where stages are fitted", title_justify="left", header_style="dim", box=None, padding=(0, 2))
+    for name in ("stage", "device", "why"):
+        table.add_column(name)
+    for name, stage in stages.items():
+        table.add_row(name, stage["device"], stage["reason"])
+    to.print(table)
 
 
 def _memory_table(to: Console, planned: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ class Training:
     min_rows: int = 50  # least rows of a group in validation and in test; training needs four times as many
     max_bin: int = 64
     spread: int = 0  # number of workers that each hold the rows of some groups and fit together; 0: rows are not spread
+    place: tuple[str, ...] = ()  # "random_forest=cpu", "xgb_joint.pool=cuda": stages that are not placed by themselves
     early_stopping: int = 20  # rounds without a better validation log-loss; 0: all rounds are grown and kept
 
 
@@ -161,6 +162,8 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """A nested dict in the types of JSON and TOML."""
         plain = dataclasses.asdict(self)
+        if not self.training.place:  # which says nothing then
+            del plain["training"]["place"]
         sections = plain.pop("sections")
         as_json: dict[str, Any] = json.loads(json.dumps({**plain, **sections}))
         return as_json

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from gpupipe.targets.target import Target
 # A row may be used once the features of up to this many bars are warm; longer windows may be missing on it.
 WARM_BARS = 61
 NEVER = 2**63 - 1
+MIRROR = "copies of the data"  # the stage under which bytes of `Dataset.on` are counted
+_mirroring = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Dataset:
         ...     "energy", np.zeros((3, 2), np.float32), ("a", "b"), np.array([[1], [0], [-1]], np.int8),
         ...     Target(("up",), "classes", (1,), ("down", "up")), np.arange(3), np.array([1, 2, NEVER]),
         ...     np.ones(3, bool), np.array([True, True, False]), np.array([0, 3]))
-        >>> data.n_rows, data.n_targets
-        (3, 1)
+        >>> data.n_rows, data.n_targets, data.on(data.device) is data
+        (3, 1, True)
     """
 
     group: str
@@ -86,6 +90,43 @@ class Dataset:
         """The device its arrays live on."""
         return device_of(self.X)
 
+    @functools.cached_property
+    def row_digests(self) -> np.ndarray:
+        """int32 (n_rows, 4), on the host: 128 bits of the features of each row, the same on every device.
+
+        Cache keys are made of them. They are of the values, not of what these were computed from: a row keeps its
+        digest when later bars are appended or other symbols change, whatever a feature reads. Computed once, where X
+        is, so that 16 bytes of a row are copied to be hashed, and not the row.
+        """
+        from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
+
+        xp, n_columns = self.device.xp, len(self.names)
+        digests = xp.empty((self.n_rows, WORDS), dtype=np.int32)
+        row_digest(self.n_rows, self.X.view(np.int32), self.device.asarray(digest_factors(n_columns)), digests)
+        return self.device.to_host(digests)
+
+    def on(self, device: Device) -> Dataset:
+        """This dataset on a device: itself where it is there, else a copy, made once, by who asks first."""
+        if device.kind == self.device.kind:
+            return self
+        with _mirroring:
+            source: weakref.ref[Dataset] | None = self.__dict__.get("_source")
+            if source is not None and (original := source()) is not None and original.device.kind == device.kind:
+                return original
+            mirrors: dict[str, Dataset] = self.__dict__.setdefault("_mirrors", {})
+            if device.kind not in mirrors:
+                with self.device.stage(MIRROR, self.group):
+                    mirrors[device.kind] = self._copied(device)
+                mirrors[device.kind].__dict__["_source"] = weakref.ref(self)
+            return mirrors[device.kind]
+
+    def _copied(self, device: Device) -> Dataset:
+        names = ("X", "y", "time_ns", "end_time_ns", "warm", "usable", "offsets")
+        arrays = {name: copied(getattr(self, name), self.device, device) for name in names}
+        weight = None if self.weight is None else copied(self.weight, self.device, device)
+        extra = {name: copied(column, self.device, device) for name, column in self.extra.items()}
+        return replace(self, **arrays, weight=weight, extra=extra)
+
     @property
     def n_rows(self) -> int:
         """Number of rows, usable or not."""
@@ -95,6 +136,11 @@ class Dataset:
     def n_targets(self) -> int:
         """Number of columns of y."""
         return len(self.target.names)
+
+
+def copied(array: Any, source: Device, device: Device) -> Any:
+    """An array of a device on another; the bytes are counted by the one that is no CPU."""
+    return source.to_host(array) if device.kind == "cpu" else device.asarray(array)
 
 
 def warm_rows(features: Features, rows: Any = slice(None)) -> Any:

@@ -15,6 +15,7 @@ from gpupipe.estimators.boosting.gradient_boosting import Objective, Stopping, t
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, tile
+from gpupipe.runtime.device import Device
 
 log = logging.getLogger("gpupipe")
 
@@ -49,9 +50,13 @@ class ColumnSubsetModel:
         return {**self.model.describe(), "columns": self.columns.tolist()}
 
 
-def seen_by(estimator: Estimator, training_set: TrainingSet) -> TrainingSet:
-    """The training set that an estimator is fitted on: for trees without columns whose bins repeat another's."""
-    return binned_matrix.without_twins(training_set) if estimator.uses_bins else training_set
+def seen_by(estimator: Estimator, training_set: TrainingSet, device: Device | None = None) -> TrainingSet:
+    """The training set that an estimator is fitted on: for trees without columns whose bins repeat another's.
+
+    device: where it is fitted; the training set's if None. The columns are the same on every device.
+    """
+    seen = binned_matrix.without_twins(training_set) if estimator.uses_bins else training_set
+    return seen if device is None else seen.on(device)
 
 
 def fit_pool(
@@ -59,9 +64,10 @@ def fit_pool(
     training_set: TrainingSet,
     settings: EstimatorSettings,
     frozen_choices: Sequence[Model | None] | None,
+    device: Device | None = None,
 ) -> list[Any]:
-    """The pooled models of an estimator, which take the whole feature matrix."""
-    seen = seen_by(estimator, training_set)
+    """The pooled models of an estimator, which take the whole feature matrix.  device: see `seen_by`."""
+    seen = seen_by(estimator, training_set, device)
     earlier = estimator.earlier
     if earlier and not earlier.has_columns(seen.columns):
         log.warning(
@@ -81,9 +87,10 @@ def fit_group(
     settings: EstimatorSettings,
     pooled: Sequence[Model | None],
     frozen_choices: Sequence[Model | None] | None,
+    device: Device | None = None,
 ) -> list[Any]:
-    """The models of a group, which take the whole feature matrix."""
-    seen = seen_by(estimator, training_set)
+    """The models of a group, which take the whole feature matrix.  device: see `seen_by`."""
+    seen = seen_by(estimator, training_set, device)
     models = _starting(estimator, seen).fit_group(seen, group, settings, unwrap(pooled) or [], unwrap(frozen_choices))
     return wrap(models, seen.columns)
 
@@ -108,12 +115,17 @@ def predict(estimator: Estimator, models: Sequence[Model | None], rows: FeatureR
     return estimator.predict(unwrap(models) or [], rows.take_columns(columns[0]))
 
 
-def make_shared(estimators: Sequence[Estimator], training_set: TrainingSet, settings: Any) -> None:
-    """Make what these estimators share of a training set, so that they find it: bins, twins, samples of pooled fits."""
+def make_shared(
+    estimators: Sequence[Estimator], training_set: TrainingSet, settings: Any, device: Device | None = None
+) -> None:
+    """Make what pooled fits of these estimators share of a training set, so that they find it: bins, twins, samples.
+
+    device: see `seen_by`.
+    """
     for estimator in estimators:
         if not estimator.uses_bins:
             continue
-        seen = seen_by(estimator, training_set)
+        seen = seen_by(estimator, training_set, device)
         bins = binned_matrix.binned(seen)
         _ = bins.cut_points
         if estimator.pooled_sample and not training_set.ml.gradient_sampling:  # which draws rows anew

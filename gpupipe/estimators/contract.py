@@ -20,6 +20,7 @@ from gpupipe.estimators.fit_context import NO_CONTEXT, FitContext
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.placement import Size, Work
 
 # Called after each round with its number and the validation loss, float64 (n_targets,); may raise to stop.
 Watch = Callable[[int, np.ndarray], None]
@@ -206,6 +207,7 @@ class Estimator(ABC):
         and the dash of its lines (pixels drawn and left out); by default that of baselines.
     first_cost_us: assumed microseconds for each fitted row, of the pooled and of a group's fit; scheduling uses them
         until the run has measured its own.
+    on_host: why its fits belong on the CPU where the features are on a GPU; "" where `work` decides.
     kernels: names of the kernels that its fits and predictions call, which are compiled before a run needs them.
     model_kinds: the "kind" that its models' descriptions have.
     file_forms: by suffix, how a whole file of its models begins and ends.
@@ -241,6 +243,7 @@ class Estimator(ABC):
     search: ClassVar[SearchSpace | None] = None
     chart_style: ClassVar[tuple[str, str, tuple[int, int]]] = ("base", "circle", (1, 1))
     first_cost_us: ClassVar[tuple[float, float]] = (75.0, 75.0)
+    on_host: ClassVar[str] = ""
     kernels: ClassVar[tuple[str, ...]] = ()
     model_kinds: ClassVar[tuple[str, ...]] = ()
     file_forms: ClassVar[Mapping[str, FileForm]] = {}
@@ -283,6 +286,13 @@ class Estimator(ABC):
         """What it reads of the rows before each row, by `FeatureRows.windows`; None where it reads rows alone.
 
         An estimator that looks back does not read `RowView.X`, which is then not gathered for it.
+        """
+        return None
+
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work | None:
+        """What one fit computes, of the pooled stage or of a group's, to estimate how long it takes on a device.
+
+        None where that is not known: the fit then stays on the run's device, unless it is `on_host`.
         """
         return None
 

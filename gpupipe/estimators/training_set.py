@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.row_view import RowView, of_columns
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -36,16 +36,17 @@ def with_mean_weight_1(
 
     total: see `TrainingSet`.
     """
+    from gpupipe.estimators.arithmetic import known_sums
+
     if any(rows.weight is None for rows in fit.values()):
         return dict(fit)
     xp = device.xp
     scaled = {group: rows.weight.copy() for group, rows in fit.items()}
     for c in range(n_classes):
         is_member = {group: rows.y == c for group, rows in fit.items()}
-        counts = sum(mask.sum(axis=0) for mask in is_member.values())
-        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in is_member.items())
-        counts, mass = (device.asarray(total(device.to_host(sums))) for sums in (counts, mass))
-        mean = xp.where(mass > 0, mass / xp.maximum(counts, 1), 1.0).astype(xp.float32)
+        members = (xp.where(mask, scaled[group], np.float32(np.nan)) for group, mask in is_member.items())
+        mass, counts = total(np.sum([known_sums(weights, device) for weights in members], axis=0))
+        mean = device.asarray(np.where(mass > 0, mass / np.maximum(counts, 1), 1.0).astype(np.float32))
         scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in is_member.items()}
     return {group: rows.with_weight(scaled[group]) for group, rows in fit.items()}
 
@@ -83,6 +84,8 @@ class TrainingSet:
         ...     threads=1, seed=1)
         >>> training_set.counts["energy"].tolist(), training_set.shares().round(2).tolist()
         ([[1, 1, 2]], [[0.27, 0.27, 0.45]])
+        >>> training_set.on(pick("cpu")) is training_set
+        True
     """
 
     name: str
@@ -198,12 +201,32 @@ class TrainingSet:
             counts_everywhere=counts and {group: counted[list(targets)] for group, counted in counts.items()},
         )
 
+    def on(self, device: Device) -> TrainingSet:
+        """The same rows, targets and columns on a device: itself where it is there, else a copy, made once.
+
+        Rows are gathered from copies of the datasets (`Dataset.on`). The copy has bins and samples of its own.
+        """
+        if device.kind == self.device.kind:
+            return self
+        if self.parent:
+            parent, targets = self.parent
+            return parent.on(device).of_targets(targets)
+
+        def make() -> TrainingSet:
+            fit, validation = (
+                {group: rows.on(device) for group, rows in views.items()} for views in (self.fit, self.validation)
+            )
+            return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
+
+        copied: TrainingSet = self.shared(f"on {device.kind}", make)
+        return copied
+
     def of_columns(self, columns: np.ndarray) -> TrainingSet:
         """This training set with some of its columns, by position."""
         return dataclasses.replace(
             self,
-            fit={group: rows.of_columns(columns) for group, rows in self.fit.items()},
-            validation={group: rows.of_columns(columns) for group, rows in self.validation.items()},
+            fit=dict(zip(self.fit, of_columns(list(self.fit.values()), columns), strict=True)),
+            validation=dict(zip(self.validation, of_columns(list(self.validation.values()), columns), strict=True)),
             columns=columns if self.columns is None else self.columns[columns],
         )
 

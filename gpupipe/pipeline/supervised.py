@@ -29,6 +29,7 @@ from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime import memory, run_log
 from gpupipe.runtime.device import host_peak_bytes, pool_statistics
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.placement import Placement
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import dump_json, write_atomic
@@ -37,6 +38,8 @@ from gpupipe.training import (
     cross_validate,
     expected_return_measures,
     importance,
+    placement,
+    placement_summary,
     planning,
     rank_measures,
     volatility_value,
@@ -98,6 +101,11 @@ class SupervisedWorkload(Recipe):
         """Raise UserError where an estimator's package is missing, or an option excludes training.spread."""
         registry.require(settings.training.models)
         n = settings.training.spread
+        if settings.training.place and options.workers is not None:
+            raise UserError(
+                "--place cannot be combined with workers of a cluster, which fit every stage on their device: leave "
+                "one of them out"
+            )
         if not n:
             return
         if options.workers is None:
@@ -134,6 +142,7 @@ class _SupervisedJob:
     def run(self) -> dict[str, Any]:
         """Prepare, train, evaluate and publish; returns the summary."""
         began, job = time.perf_counter(), self.job
+        placement.check(job.settings, job.panel.device)
         cache = job.store.cache if job.plan.files else None
         job.listener.stage("features and labels")
         sharded = job.workers.sharded_rows if job.workers else None
@@ -144,7 +153,7 @@ class _SupervisedJob:
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
             job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
-            detail=job.listener.detail, trades=self._trades(),
+            detail=job.listener.detail, trades=self._trades(), placement=self._placement(prepared),
         )  # fmt: skip
         folds = prepared.folds
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
@@ -162,9 +171,19 @@ class _SupervisedJob:
         if job.earlier:
             warm_start.keep_replaced(job.earlier, job.store)
         withdraw_manifest(job.store)
-        whole, entries = self._evaluate(training, prepared, evaluated, published, began)
+        prepared = dataclasses.replace(prepared, datasets=dict(training.on_host.datasets))
+        whole, entries = self._evaluate(training.on_host, prepared, evaluated, published, began)
         self._finish(whole, entries)
         return summary.read(job.store.out)
+
+    def _placement(self, prepared: Prepared) -> Placement:
+        """The device of each stage; workers of a cluster fit every stage on their device."""
+        job = self.job
+        if job.workers:
+            return Placement(job.panel.device.kind)
+        return placement.of_run(
+            job.settings, prepared.datasets, prepared.splits, job.panel.device, job.store, job.keys.run
+        )
 
     def _keep(self, training: TrainingContext, trained: Sequence[GroupModels]) -> Any:
         """What the workload's own measures keep of a fold."""
@@ -228,6 +247,7 @@ class _SupervisedJob:
         whole["windows"] = window_summary.of(prepared.datasets)
         own, own_entries = self._concluded(training, evaluated, published)
         whole |= ranked.for_summary | own
+        whole |= placement_summary.section(training, job.store, facts.elapsed_s)
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)
         entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)
@@ -252,6 +272,7 @@ class _SupervisedJob:
                 "group_by": job.panel.group_by, "groups": list(job.panel.groups),
                 "target": self.workload.target(job.settings).as_dict(),
                 "lookback": dataclasses.asdict(registry.lookback(job.settings)), **tuning,
+                **placement_summary.for_manifest(whole),
             },
         )  # fmt: skip
         for name, spent in whole["seconds"].items():

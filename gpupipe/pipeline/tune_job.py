@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,11 @@ from gpupipe.pipeline import job
 from gpupipe.pipeline.kernels_ready import ready
 from gpupipe.pipeline.listener import Listener, logging_too
 from gpupipe.runtime import libraries, memory, run_log
+from gpupipe.runtime.device import Device
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import FORMAT, Store, dump_json, sha256_of, write_atomic
-from gpupipe.training import planning, prepare, search
+from gpupipe.training import placement, planning, prepare, search
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import final_training_set, groups_with_enough, pools
 from gpupipe.training.recipe import Recipe
@@ -117,6 +118,7 @@ def tune(
     Raises UserError with the fix.
     """
     options, listener = options or job.JobOptions(), listener or Listener()
+    placement.check(settings, panel.device)
     families = wanted.families_of(settings)
     single = settings.replace(split=dataclasses.replace(settings.split, walk_forward=0, cpcv=()))
     store, modules = Store(out), load_modules(single.features.modules)
@@ -168,7 +170,7 @@ class _Tuning:
     def run(self, listener: Listener) -> tuple[list[dict[str, Any]], list[Skipped]]:
         """Prepare the training sets and run their studies; returns results with choices, and skipped labels."""
         listener.stage("features and labels")
-        sets, skipped = self._training_sets()
+        sets, skipped, device_of = self._training_sets()
         settings, wanted, minimum = self.settings, self.wanted, self.settings.training.min_positives
         studies = [search.studies_of(item, self.families, wanted.per, minimum) if item else [] for item in sets]
         target = self.workload.target(settings)
@@ -189,22 +191,26 @@ class _Tuning:
                 if training_set is not None:
                     searcher = Search(
                         training_set, settings, storage, self.rows_key, self.key, wanted.trials, wanted.pruner, period,
-                        listener.advanced,
+                        listener.advanced, device_of,
                     )  # fmt: skip
                     results += _search(searcher, set_studies, self.jobs)
         return [search.chosen(result, wanted.accept) for result in results], skipped
 
-    def _training_sets(self) -> tuple[list[TrainingSet | None], list[Skipped]]:
-        """The training set of each pool, None where it has too few positives; and the skipped groups and labels."""
+    def _training_sets(self) -> tuple[list[TrainingSet | None], list[Skipped], Callable[[str], Device]]:
+        """The training set of each pool, None where it has too few positives; skipped groups and labels; devices."""
         settings, cache = self.settings, self.store.cache if self.plan.files else None
         prepared = prepare.prepare(self.workload, self.panel, settings, cache)
         context = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, settings, self.store, self.key,
             self.panel.device, self.jobs, cache, self.plan,
+            placement=placement.of_run(
+                settings, prepared.datasets, prepared.splits, self.panel.device, self.store, self.key
+            ),
         )  # fmt: skip
         enough, skipped = groups_with_enough(context)
         sets = [final_training_set(context, groups) for groups in pools(settings, enough)]
-        return [item for item, _, _ in sets], [*skipped, *(skip for _, _, set_skipped in sets for skip in set_skipped)]
+        skipped += [skip for _, _, set_skipped in sets for skip in set_skipped]
+        return [item for item, _, _ in sets], skipped, context.device_of
 
 
 def _deciding(workload: Recipe, settings: Config) -> Config:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gpupipe.artifacts import summary
 from gpupipe.report import charts
 from gpupipe.report.page import Figure, Section, Table
 from gpupipe.runtime import timeline
@@ -35,8 +36,32 @@ def time_and_memory(whole: Mapping[str, Any], log: timeline.Log | None) -> Secti
         timeline_parts, timeline_text = _timeline(log, whole["jobs"])
         parts += [*timeline_parts, *_memory(log)]
         text += timeline_text
-    bus_parts, bus_text = _bus(whole["bus_bytes"])
-    return Section("Time and memory", [*text, *bus_text], [*parts, *bus_parts])
+    bus_parts, bus_text = _bus(whole["bus_bytes"], whole.get("placement"))
+    placed_parts, placed_text = _placement(whole.get("placement"))
+    return Section(
+        "Time and memory", [*text, *placed_text, *bus_text], [*parts, *placed_parts, *bus_parts]
+    )  # fmt: skip
+
+
+def _placement(placement: Mapping[str, Any] | None) -> tuple[list[Any], list[str]]:
+    """What ran where and why, of a run with a GPU."""
+    if placement is None:
+        return [], []
+    columns = [("stage", False), ("device", False), ("why", False), ("expected on the GPU, s", True),
+               ("expected on all threads, s", True), ("its tasks took, s", True)]  # fmt: skip
+    rows = [
+        [name, stage["device"], stage["reason"], stage["expected_s"].get("cuda"), stage["expected_s"].get("cpu"),
+         stage["took_s"]]
+        for name, stage in placement["stages"].items()
+    ]  # fmt: skip
+    rates = placement["rates"]
+    known = (
+        f"Expected times are of rates that were measured on {rates['when'][:10]}."
+        if set(rates["measured"]) >= {"cpu", "cuda"}
+        else "Expected times are of rates that are estimates: gpupipe doctor --measure measures those of this machine."
+    )
+    text = f"{summary.placement_sentence(placement)}. {known}"
+    return [Table("Where each stage ran", columns, rows)], [text]
 
 
 def _timeline(log: timeline.Log, jobs: int) -> tuple[list[Any], list[str]]:
@@ -86,7 +111,9 @@ def _memory(log: timeline.Log) -> list[Any]:
     ]
 
 
-def _bus(bus_bytes: Mapping[str, Mapping[str, int]]) -> tuple[list[Any], list[str]]:
+def _bus(
+    bus_bytes: Mapping[str, Mapping[str, int]], placement: Mapping[str, Any] | None
+) -> tuple[list[Any], list[str]]:
     stages = list(dict.fromkeys(stage for by_stage in bus_bytes.values() for stage in by_stage))
     if not stages:
         return [], ["Nothing crossed a bus: the device was the CPU."]
@@ -96,7 +123,10 @@ def _bus(bus_bytes: Mapping[str, Mapping[str, int]]) -> tuple[list[Any], list[st
         for stage in stages
     ]
     rows.append(["all", *(sum(row[k] for row in rows) for k in (1, 2))])
-    return [Table("Bytes over the bus", columns, rows)], []
+    text = []
+    if placement is not None and placement["bus"]["share"] is not None:
+        text = [f"At the measured rate these copies take {100 * placement['bus']['share']:.2f} % of the run's time."]
+    return [Table("Bytes over the bus", columns, rows)], text
 
 
 def run_section(whole: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Section:

@@ -12,6 +12,7 @@ from typing import Any
 # What is left of the open slots when the next one is prepared: so many tasks for each thread, or so many times the
 # seconds that the preparation is expected to take.
 AHEAD_TASKS, AHEAD_TIMES = 3, 1.5
+DEVICE_JOBS = 2  # tasks that occupy the GPU at a time: one fills the gaps between the other's launches
 # Microseconds a row, of tasks that every training has; estimators declare their own. Only the ratios matter, and the
 # run's own tasks replace them as they finish.
 FIRST_COST_US = {"prepare": 3.0, "bins": 7.0, "stack": 3.0}
@@ -46,6 +47,7 @@ class Task:
     slot: the memory that it needs.
     opens: whether it prepares what the other tasks of its slot share.
     ahead: whether it is preparation that may run before the slots in front of it are done.
+    on_device: whether it occupies the GPU: threads of its own do such tasks, beside the `jobs` that do the others.
 
         >>> done = []
         >>> first = Task("add", 1, lambda worker: done.append("first"))
@@ -61,6 +63,7 @@ class Task:
     slot: FoldSlot = FoldSlot(0)
     opens: bool = False
     ahead: bool = False
+    on_device: bool = False
 
 
 class Costs:
@@ -84,6 +87,12 @@ class Costs:
         with self._lock:
             self._observed[kind][0] += seconds
             self._observed[kind][1] += n_rows
+
+    def observed(self, kind: str) -> tuple[float, int]:
+        """Seconds that the finished tasks of a kind took in all, and their rows."""
+        with self._lock:
+            seconds, rows = self._observed.get(kind, (0.0, 0.0))
+        return seconds, int(rows)
 
     def expected_s(self, kind: str, n_rows: int) -> float:
         """What a task will take; an unknown kind is taken for the slowest."""
@@ -111,12 +120,17 @@ def run_graph(tasks: Sequence[Task], costs: Costs, jobs: int, open_slots: int = 
     slot is opened meanwhile, so that what it prepares is ready when they are done; never more than `open_slots` slots
     are open on a worker, which bounds what is held in memory.
 
+    Tasks `on_device` run beside them, at most DEVICE_JOBS at a time, on threads that do nothing else.
+
     n_workers: how many workers the threads belong to, in turn. A thread works on the slots of its worker before
     it helps others. Tasks must be given after those they need, and slots in the order of their numbers.
     """
     graph = _Graph(tasks, costs, jobs, open_slots, n_workers)
     try:
-        in_parallel([functools.partial(graph.thread, number % n_workers) for number in range(jobs)], jobs)
+        threads = [functools.partial(graph.thread, number % n_workers) for number in range(jobs)]
+        if any(task.on_device for task in tasks):
+            threads += [functools.partial(graph.thread, 0, on_device=True) for _ in range(DEVICE_JOBS)]
+        in_parallel(threads, len(threads))
     except BaseException:  # Ctrl-C is raised here, not in the threads: they would work on to the last task
         graph.stop()
         raise
@@ -144,9 +158,9 @@ class _Graph:
         self._running = 0
         self._failed = False
 
-    def thread(self, worker: int) -> None:
-        """What each thread does."""
-        while (task := self._take(worker)) is not None:
+    def thread(self, worker: int, on_device: bool = False) -> None:
+        """What each thread does: tasks that occupy the GPU, or the others."""
+        while (task := self._take(worker, on_device)) is not None:
             done = False
             try:
                 task.work(worker)
@@ -160,14 +174,16 @@ class _Graph:
             self._failed = True
             self._changed.notify_all()
 
-    def _take(self, worker: int) -> Task | None:
+    def _take(self, worker: int, on_device: bool) -> Task | None:
         with self._changed:
             while True:
                 if self._failed or not (self._ready or self._running):
                     return None
-                if (task := self._choose(worker)) is not None:
+                ready = [task for task in self._ready if task.on_device == on_device]
+                if (task := self._choose(worker, ready)) is not None:
                     break
-                assert self._running, "tasks wait for each other, or for a slot that none of them closes"
+                others = len(ready) < len(self._ready)
+                assert self._running or others, "tasks wait for each other, or for a slot that none of them closes"
                 self._changed.wait()
             self._ready.remove(task)
             self._not_started[task.slot].remove(task)
@@ -176,10 +192,10 @@ class _Graph:
                 self._opened_by[task.slot] = worker
             return task
 
-    def _choose(self, worker: int) -> Task | None:
-        """What a thread of that worker does next, if there is something for it."""
-        opening = [task for task in self._ready if task.opens]
-        mine = [task for task in self._ready if not task.opens and self._may_use(task.slot, worker)]
+    def _choose(self, worker: int, ready: Sequence[Task]) -> Task | None:
+        """What a thread of that worker does next of the ready tasks, if there is something for it."""
+        opening = [task for task in ready if task.opens]
+        mine = [task for task in ready if not task.opens and self._may_use(task.slot, worker)]
         my_slots = [slot for slot in self._opened_by if self._may_use(slot, worker)]
         next_opening = min(opening, key=lambda task: task.slot.order, default=None)
         room = len(my_slots) < self._open_slots
@@ -191,7 +207,7 @@ class _Graph:
             if self._is_time_for(ahead.slot, before):
                 return ahead
         # Without a ready task in a slot of this worker: those of slots that others have opened.
-        candidates = mine or [task for task in self._ready if not task.opens]
+        candidates = mine or [task for task in ready if not task.opens]
         return min(candidates, key=self._urgency, default=None)
 
     def _is_time_for(self, slot: FoldSlot, before: Iterable[FoldSlot]) -> bool:

@@ -121,14 +121,18 @@ def lanes(log: Log) -> dict[tuple[str, str], str]:
     """What the lane of a (worker, thread) is called."""
     pairs = list(dict.fromkeys(map(log.place, log.computed)))
     workers = list(dict.fromkeys(worker for worker, _ in pairs if worker))
+    of_gpu = _gpu_threads(log)
     threads: dict[str, list[str]] = defaultdict(list)
     for worker, thread in pairs:
-        if worker or thread != "MainThread":
+        if worker or (thread != "MainThread" and thread not in of_gpu):
             threads[worker].append(thread)
     names: dict[tuple[str, str], str] = {}
     for worker, thread in pairs:
         if not worker and thread == "MainThread":
             names[worker, thread] = MAIN
+            continue
+        if not worker and thread in of_gpu:
+            names[worker, thread] = f"GPU {of_gpu.index(thread) + 1}"
             continue
         k = threads[worker].index(thread) + 1
         if not worker:
@@ -138,6 +142,16 @@ def lanes(log: Log) -> dict[tuple[str, str], str]:
             name = f"worker {workers.index(worker) + 1}" if len(worker) > 12 else f"worker {worker}"
             names[worker, thread] = name if len(threads[worker]) == 1 else f"{name}, thread {k}"
     return names
+
+
+def _gpu_threads(log: Log) -> list[str]:
+    """Threads that only fit on a GPU, of a run whose other threads fit beside it (`task_graph.DEVICE_JOBS`)."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for event in log.computed:
+        if event["event"] == "unit" and "worker" not in event:
+            kinds[event["thread"]].add(event.get("device", ""))
+    on_gpu = [thread for thread, devices in kinds.items() if devices == {"cuda"}]
+    return on_gpu if len(on_gpu) < len(kinds) else []
 
 
 def shares(log: Log) -> list[Lane]:
@@ -153,6 +167,22 @@ def shares(log: Log) -> list[Lane]:
         Lane(name, sum(bar.stage not in PREPARED for bar in drawn), sum(bar.end - bar.begin for bar in drawn), span)
         for name, drawn in by_lane.items()
     ]
+
+
+def idle_by_device(log: Log, jobs: int) -> dict[str, float]:
+    """Idle share of each kind of device from the first task to the last: of the GPU, and of `jobs` CPU threads.
+
+    The GPU is idle while no thread has a task there, and busy while one has: also while it only prepares launches.
+    Preparation of folds counts for the threads. Empty without tasks.
+    """
+    timed = [(event, log.since(event) - event["seconds"], log.since(event)) for event in log.computed]
+    if not timed:
+        return {}
+    span = max(end for _, _, end in timed) - min(begin for _, begin, _ in timed)
+    on_gpu = [(begin, end) for event, begin, end in timed if event["event"] == "unit" and event.get("device") == "cuda"]
+    gpu_s = sum(end - begin for begin, end in _union(on_gpu))
+    cpu_s = sum(end - begin for _, begin, end in timed) - sum(end - begin for begin, end in on_gpu)
+    return {"cuda": max(0.0, 1 - gpu_s / span), "cpu": max(0.0, 1 - cpu_s / (jobs * span))} if span else {}
 
 
 def hidden_share(log: Log) -> float:

@@ -156,6 +156,10 @@ class Store:
         """A folder for the earlier files of OUT while a warm run replaces them."""
         return self._work / "replaced"
 
+    def kept(self, name: str) -> pathlib.Path:
+        """A file of that name, which later runs may read."""
+        return self._work / name
+
     @property
     def cache(self) -> pathlib.Path:
         """A folder for temporary files of the present run."""

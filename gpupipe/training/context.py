@@ -6,7 +6,7 @@ import pathlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,8 @@ from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime import memory
-from gpupipe.runtime.device import Device
+from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.placement import CPU, Placement
 from gpupipe.runtime.task_graph import Costs
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
@@ -131,7 +132,9 @@ class TrainingContext:
     results: cached results, with counts of reused ones.
     turns: order of the tasks that may run out of memory.
     trades: the trades that calls would open, from which expected returns are learned; None where nothing is traded.
+    placement: the device of each stage; by default the run's device has them all.
     beside: number of folds in time that are trained at once, each by a context of its own.
+    home: the run's device, of which `device` differs in `on_host`.
 
         >>> import tempfile
         >>> from gpupipe.runtime.device import pick
@@ -161,12 +164,16 @@ class TrainingContext:
     results: ResultCache = field(default=None)  # type: ignore[assignment]
     turns: memory.Turns = field(default_factory=memory.Turns)
     trades: GroupTrades | None = None
+    placement: Placement = field(default=None)  # type: ignore[assignment]
     beside: int = 1
+    home: Device = field(default=None)  # type: ignore[assignment]
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.results = self.results or ResultCache(self.store, self.run_key)
         self.costs = self.costs or Costs(first_costs(self.settings.training.models))
+        self.placement = self.placement or Placement(self.device.kind)
+        self.home = self.home or self.device
 
     @property
     def threads(self) -> int:
@@ -203,6 +210,21 @@ class TrainingContext:
     def base_models(self) -> list[str]:
         """Names of the estimators that are fitted on rows, in order."""
         return [name for name in self.settings.training.models if name != self.stacking]
+
+    @property
+    def on_host(self) -> TrainingContext:
+        """This context with the datasets' copies on the host, to read and score them there.
+
+        Itself without a GPU, and with workers: rows of X may be theirs.
+        """
+        if self.device.kind == CPU or self.workers:
+            return self
+        host = pick(CPU)
+        return replace(self, datasets={name: data.on(host) for name, data in self.datasets.items()}, device=host)
+
+    def device_of(self, stage: str) -> Device:
+        """The device that a stage is placed on.  stage: its name, see `placement.stage_name`."""
+        return self.home if self.placement.device(stage) == self.home.kind else pick(CPU)
 
     def spent(self, stage: str, elapsed_s: float) -> None:
         """Add to the time of a stage."""

@@ -96,6 +96,7 @@ def _evaluate(
     except UserError as error:
         fix = "fewer origins or a larger split.train" if times.name.startswith("origin") else "fewer groups"
         raise UserError(f"{title(times)}: {error}; {fix} would give it more") from None
+    fold_context = fold_context.on_host
     scores = score_fold(workload, fold_context, times, trained, skipped)
     is_origin = times in folds.walk_forward
     predictions = out_of_sample.fold_predictions(fold_context, times, trained) if is_origin else []

@@ -18,6 +18,8 @@ from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
+from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.placement import CPU, CUDA
 from gpupipe.runtime.task_graph import FoldSlot, Task
 from gpupipe.store.cache import Request, load_array, save_array
 from gpupipe.store.content_store import KEY_LENGTH, sha256_of
@@ -32,6 +34,7 @@ from gpupipe.training.cache_keys import (
 )
 from gpupipe.training.fitted_stage import FittedStage, models_of
 from gpupipe.training.fold_data import FoldId, Stage, digests_of_predicted, make_training_set, share_groups
+from gpupipe.training.placement import stage_name
 
 if TYPE_CHECKING:
     from gpupipe.training.context import TrainingContext
@@ -106,7 +109,8 @@ class FoldTasks:
                 choices = [self.final._tasks[estimator.name, group]] if self.final else []
                 n_rows = n_pool if group is None else self._n_fit[group]
                 work = functools.partial(self._work, estimator, group)
-                task = Task(cost_kind(estimator, group), n_rows, work, (*needs, *choices), slot)
+                beside = self.context.placement.stages and self._device(estimator, group).kind == CUDA
+                task = Task(cost_kind(estimator, group), n_rows, work, (*needs, *choices), slot, on_device=bool(beside))
                 self._tasks[estimator.name, group] = task
                 tasks.append(task)
                 if group is None:
@@ -162,7 +166,9 @@ class FoldTasks:
             return
         needed = [estimator for estimator in self.estimators if estimator.uses_bins and self._is_new(estimator)]
         if needed:
-            columns.make_shared(needed, training_set, self.context.settings)
+            for estimator in needed:
+                rows, device = self._rows_of(estimator, training_set), self._device(estimator, None)
+                columns.make_shared([estimator], rows, self.context.settings, device)
             self.context.spent("bins", time.perf_counter() - began)
             self._log_preparation("bins", began)
 
@@ -180,6 +186,15 @@ class FoldTasks:
                 "prepared", stage=stage, unit=f"{self._name}/{stage}", seconds=elapsed_s, rows=n_rows,
                 device=self.context.device.kind,
             )  # fmt: skip
+
+    def _device(self, estimator: Estimator, group: str | None) -> Device:
+        """Where an estimator's stage is fitted, and its models of a group predict."""
+        return self.context.device_of(stage_name(estimator, group))
+
+    def _rows_of(self, estimator: Estimator, training_set: TrainingSet) -> TrainingSet:
+        """The rows that decide which columns trees see; of other estimators the training set itself."""
+        placed = self.context.placement.stages and estimator.uses_bins
+        return training_set.on(pick(CPU)) if placed else training_set  # whose copy on the host is there anyway
 
     @property
     def _opened(self) -> _Opened:
@@ -209,7 +224,8 @@ class FoldTasks:
             kept = stage.objects | set(stage.prediction_digests.values())
             run_log.event(
                 "unit", stage=estimator.name, unit=name, seconds=time.perf_counter() - began, rows=n_rows,
-                reused=stage.reused, bytes=sum(map(context.store.size, kept)), device=context.device.kind,
+                reused=stage.reused, bytes=sum(map(context.store.size, kept)),
+                device=self._device(estimator, group).kind,
                 worker=context.workers.worker_of(group, worker) if context.workers else None,
             )  # fmt: skip
         context.advance(name)
@@ -276,8 +292,9 @@ class FoldTasks:
             return context.workers.fit(self.fold, estimator, stage, pooled_models, choices, worker)
         training_set = self._opened.training_set
         assert training_set is not None
+        rows, device = self._rows_of(estimator, training_set), self._device(estimator, group)
         call = functools.partial(
-            fold_data.fit, estimator, training_set, stage, context.settings, pooled_models, choices
+            fold_data.fit, estimator, rows, stage, context.settings, pooled_models, choices, device
         )
         name = f"{self._name}/{estimator.name}/{group or 'pool'}"
         return context.turns.run(call, training_set.release, name)
@@ -303,7 +320,7 @@ class FoldTasks:
                 same = values.setdefault(name, value) == value
                 values |= {} if same else {f"{name} of label {block.index(k)}": value}
         parts = {
-            **base_parts(estimator.name, self.context.device),
+            **base_parts(estimator.name, self._device(estimator, group)),
             "family": estimator.name,
             "stage": group or "pool",
             "data": inputs.rows,
@@ -328,7 +345,8 @@ class FoldTasks:
                 context.results.count_waiting("prediction", part_name)
                 continue
             parts = {
-                **base_parts(estimator.name, context.device), "family": estimator.name, "models": list(stage.digests),
+                **base_parts(estimator.name, self._device(estimator, group)), "family": estimator.name,
+                "models": list(stage.digests),
                 "data": rows,
             }  # fmt: skip
             result = context.results.cached(
@@ -354,7 +372,8 @@ class FoldTasks:
         with self.context.device.stage(estimator.name, name):
             if self.context.workers:
                 return self.context.workers.predict(self.fold, estimator.name, group, part, models, worker)
-            return fold_data.predict(estimator, self.context, self.fold, group, part, models)
+            device = self._device(estimator, group)
+            return fold_data.predict(estimator, self.context, self.fold, group, part, models, device)
 
 
 def cost_kind(estimator: Estimator, group: str | None) -> str:

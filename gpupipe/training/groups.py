@@ -215,7 +215,7 @@ class _Pool:
                 models[self.stacking] = list(self.stacked[group])
                 seconds[self.stacking] = self.stacking_s / len(self.groups)
                 for by_name in predictions.values():
-                    by_name[self.stacking] = predict_stack(self.stacked[group], by_name, self.context.device)
+                    by_name[self.stacking] = predict_stack(self.stacked[group], by_name, self.stacking_device)
             trained.append(
                 GroupModels(group, self.target.names, models, predictions["validation"], predictions["test"], seconds)
             )
@@ -237,44 +237,49 @@ class _Pool:
         def predictions(family: str, group: str) -> np.ndarray:
             if family == self.stacking:
                 by_name = {name: of_base[name][group] for name in self.names}
-                first = predict_stack(self.stacked[group], by_name, context.device)
+                first = predict_stack(self.stacked[group], by_name, self.stacking_device)
             else:
                 first = of_base[family][group] = out_of_fold_of(self.out_of_fold, family, group, self.target)
             return np.concatenate([first, validation[group][family]])
 
-        learned = expected_return.learn(context, self.target, self.kept, rows, predictions, families)
+        learned = expected_return.learn(context.on_host, self.target, self.kept, rows, predictions, families)
         context.spent("expected returns", time.perf_counter() - began)
         return learned
 
+    @property
+    def stacking_device(self) -> Device:
+        """Where the stacking estimator is fitted and predicts."""
+        return self.context.device_of(cast(str, self.stacking))
+
     def _stack(self, worker: int) -> None:
         """Fit the stacking estimator on the out-of-fold predictions."""
-        context, stacking = self.context, cast(str, self.stacking)
+        context, stacking, device = self.context, cast(str, self.stacking), self.stacking_device
         name = f"{'+'.join(self.groups)}/{context.times.name}/{stacking}"
         stages = [s for fold in self.out_of_fold for by_group in fold.by_group.values() for s in by_group.values()]
         if any(stage is None or "oof" not in stage.prediction_digests for stage in stages):
             context.results.count_waiting("stack", name)
             return
         predicted = self._predicted()
-        y = {group: RowView(context.datasets[group], rows, self.kept).y for group, rows in predicted.items()}
+        y = {group: RowView(context.datasets[group].on(device), rows, self.kept).y for group, rows in predicted.items()}
         estimator = cast(StackingEstimator, registry.estimator(stacking))
         settings = EstimatorSettings(context.settings, estimator)
         parts = {
-            **base_parts(stacking, context.device),
+            **base_parts(stacking, device),
             "families": self.names,
             "sectors": list(self.groups),
             "predictions": [
                 [g, [cast(FittedStage, fold.by_group[n][g]).prediction_digests["oof"] for n in self.names]]
                 for fold in self.out_of_fold for g in fold.fold.groups
             ],
-            "labels": digest_of_arrays(context.device.to_host(y[group]) for group in self.groups),
+            "labels": digest_of_arrays(device.to_host(y[group]) for group in self.groups),
             "settings": settings.values(None, None),
         }  # fmt: skip
         began = time.perf_counter()
 
         def make() -> Mapping[str, Sequence[StackedModel]]:
             memory.give_back()
-            predictions = _OutOfFold(self.groups, self.names, self.out_of_fold, self.target, context.device)
-            return estimator.fit_stack(tuple(self.names), predictions, y, settings, context.device)
+            predictions = _OutOfFold(self.groups, self.names, self.out_of_fold, self.target, device)
+            return estimator.fit_stack(tuple(self.names), predictions, y, settings, device)
 
         def load(record: dict[str, Any]) -> Mapping[str, Sequence[StackedModel]]:
             models, n = load_models(context.store, record["models"], {}), len(self.kept)
@@ -290,7 +295,7 @@ class _Pool:
         context.spent(stacking, self.stacking_s)
         run_log.event(
             "unit", stage=stacking, unit=name, seconds=time.perf_counter() - began,
-            rows=sum(map(len, predicted.values())), reused=result.reused, device=context.device.kind,
+            rows=sum(map(len, predicted.values())), reused=result.reused, device=device.kind,
         )  # fmt: skip
         context.advance(stacking)
 
@@ -347,8 +352,8 @@ def _targets_with_enough(context: TrainingContext, groups: tuple[str, ...]) -> t
     target = context.datasets[groups[0]].target
     if target.kind != "classes":
         return list(range(len(target.names))), []
-    minimum = context.settings.training.min_positives
-    y = np.concatenate([context.device.to_host(context.datasets[g].y)[context.splits[g].train] for g in groups])
+    minimum, on_host = context.settings.training.min_positives, context.on_host
+    y = np.concatenate([on_host.device.to_host(on_host.datasets[g].y)[context.splits[g].train] for g in groups])
     kept, skipped = [], []
     first, last = 0, target.n_classes - 1
     for k, name in enumerate(target.names):

@@ -18,6 +18,7 @@ from gpupipe.features.formulas import FEATURES
 from gpupipe.targets.target import Target
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels
+from gpupipe.training.placement import stage_name
 
 JSON = IMPORTANCE
 ROWS = 500  # of each group's validation part, at most
@@ -49,9 +50,10 @@ def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[st
     }
     lost: dict[str, list[float]] = defaultdict(list)
     losses, reference_losses, rows = [], [], []
-    to_host = context.device.to_host
+    device = context.device_of(stage_name(estimator, measured[0][1].group))
+    to_host = device.to_host
     for _, models in measured:
-        dataset, split = context.datasets[models.group], context.splits[models.group]
+        dataset, split = context.datasets[models.group].on(device), context.splits[models.group]
         at = np.sort(rng.permutation(split.validation)[:ROWS])
         kept = tuple(dataset.target.names.index(label) for label in models.labels)
         target, view = dataset.target.take(kept), RowView(dataset, at, kept)
@@ -60,7 +62,7 @@ def measure(context: TrainingContext, trained: Sequence[GroupModels]) -> dict[st
         before = _loss(estimator, fitted, view.features, target, y)
         for family, numbers in families.items():
             X = view.X.copy()
-            X[:, numbers] = view.X[context.device.asarray(rng.permutation(len(at)))][:, numbers]
+            X[:, numbers] = view.X[device.asarray(rng.permutation(len(at)))][:, numbers]
             after = _loss(estimator, fitted, FeatureRows.of_matrix(X), target, y)
             lost[family].append((after - before) * len(at))
         losses.append(before * len(at))

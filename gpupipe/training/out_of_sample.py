@@ -17,6 +17,7 @@ from gpupipe.evaluation.scorers import scorer_of
 from gpupipe.targets.target import Target
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import GroupModels, predict_stack
+from gpupipe.training.placement import stage_name
 
 
 def fold_predictions(
@@ -101,13 +102,14 @@ def _predict(
     if not len(rows):
         shape = (0, len(models.labels), dataset.target.n_outputs)
         return {name: np.empty(shape, np.float32) for name in models.models}
-    view = RowView(dataset, rows)
     predictions: dict[str, np.ndarray] = {}
     with threadpool_limits(1, "blas"):
         for name, fitted in models.models.items():
             if name == context.stacking:
-                predictions[name] = predict_stack(fitted, predictions, context.device)
+                predictions[name] = predict_stack(fitted, predictions, context.device_of(name))
             else:
-                predicted: Any = columns.predict(registry.estimator(name), fitted, view.features)
-                predictions[name] = context.device.to_host(predicted)
+                estimator = registry.estimator(name)
+                device = context.device_of(stage_name(estimator, models.group))
+                predicted: Any = columns.predict(estimator, fitted, RowView(dataset.on(device), rows).features)
+                predictions[name] = device.to_host(predicted)
     return predictions

@@ -18,7 +18,7 @@ from gpupipe.runtime import memory
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.cache import ResultCache
 from gpupipe.store.content_store import Store
-from gpupipe.training import cross_validate, memory_estimate
+from gpupipe.training import cross_validate, memory_estimate, placement, rates
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.groups import count_tasks, train
 from gpupipe.training.prepare import outline, prepare
@@ -44,6 +44,8 @@ def plan(
     numbers = totals(workload, panel, settings, prepared.folds)
     steps = memory_estimate.ladder(workload, panel, settings, jobs or available_cores())
     estimate = next(step for step in steps if step.plan == chosen)
+    device, shape = panel.device, (n_features, numbers["labels"])
+    placed = placement.decide(settings, shape, prepared.splits, device, rates.known(device))
     sectors = []
     for group, dataset in prepared.datasets.items():
         split = prepared.splits[group]
@@ -58,6 +60,7 @@ def plan(
         "units": numbers["units"],
         "split": split_dates(prepared.folds.published, panel),
         **cross_validate.plan(prepared.folds, prepared.datasets),
+        **({"placement": placed.as_dict()["stages"]} if placed.stages else {}),
         "estimated_peak_bytes": estimate.host,
         "estimated_device_peak_bytes": estimate.device,
         "memory_plan": chosen.name,
@@ -87,6 +90,9 @@ def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathL
     context = TrainingContext(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
         results=results,
+        placement=placement.decide(
+            settings, placement.shape_of(prepared.datasets), prepared.splits, panel.device, rates.known(panel.device)
+        ),
     )  # fmt: skip
     cross_validate.survey(context, prepared.folds)
     train(context)

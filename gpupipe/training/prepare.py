@@ -13,6 +13,7 @@ from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.runtime import run_log
+from gpupipe.runtime.device import pick
 from gpupipe.training.context import ShardedRows
 from gpupipe.training.recipe import Recipe
 
@@ -62,8 +63,11 @@ def prepare(
             seconds[stage] += elapsed_s
     started = time.perf_counter()
     with panel.device.stage("split"):
-        folds = make_folds(list(datasets.values()), settings.split)
-        splits = {group: split(dataset, folds.published) for group, dataset in datasets.items()}
+        read = datasets
+        if not sharded_rows:  # whose X is on their workers
+            read = {group: dataset.on(pick("cpu")) for group, dataset in datasets.items()}
+        folds = make_folds(list(read.values()), settings.split)
+        splits = {group: split(dataset, folds.published) for group, dataset in read.items()}
     seconds["split"] = time.perf_counter() - started
     return Prepared(datasets, splits, folds, features_hash, seconds)
 

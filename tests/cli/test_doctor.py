@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
-from gpupipe.cli import doctor
+from gpupipe.cli import doctor, doctor_rates
 from gpupipe.kernels.cores import cores
+from gpupipe.runtime.device import Device, why_no_cuda
+from gpupipe.runtime.placement import Size
+from gpupipe.training import rate_measurement, rates
 
 
 @pytest.fixture
@@ -133,3 +136,27 @@ def test_a_python_outside_the_range_is_an_error(monkeypatch):
 def test_no_package_is_listed_twice():
     names = [name for names, _, _ in (*doctor.REQUIRED, *doctor.OPTIONAL) for name in names]
     assert len(names) == len(set(names))
+
+
+def test_rates_are_measured_shown_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(rate_measurement, "SMALL", Size(300, 4, 1))
+    monkeypatch.setattr(rate_measurement, "LARGE", Size(1200, 4, 2))
+    monkeypatch.setattr(rate_measurement, "REPEATS", 1)
+    assert doctor.run(doctor.DoctorRequest(json=True, measure=True)) == 0
+    printed = capsys.readouterr()
+    of_rates = {f["name"]: f for f in json.loads(printed.out)["findings"] if f["group"] == "rates"}
+    assert {f"{kind} on cpu" for kind in rate_measurement.MEASURED_BY} <= set(of_rates)
+    assert "ns a value, one thread" in of_rates["boosting on cpu"]["found"]
+    assert of_rates["kept in"]["found"] == str(tmp_path / "gpupipe" / "rates.json")
+    assert "measuring: forest on cpu" in printed.err
+    if why_no_cuda():
+        assert of_rates["GPU"]["found"].startswith("nothing to measure: no CUDA device to use")
+
+
+def test_a_gpu_without_measured_rates_names_the_line_that_measures_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    gpu = Device("cuda", "a GPU", "as an example")
+    assert doctor_rates.known(gpu).fix == "gpupipe doctor --measure"
+    rates.remember(gpu, {"cpu": {}, "cuda": {}}, {}, "2026-01-02")
+    assert doctor_rates.known(gpu).found == "measured on 2026-01-02"

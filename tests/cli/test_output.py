@@ -129,6 +129,13 @@ def test_names_from_data_are_printed_as_they_are(command):
     assert [name for name in NAMES if name not in text] == []
 
 
+def test_the_plan_of_a_run_with_a_gpu_says_where_stages_are_fitted():
+    placed = {"xgb_joint.pool": {"device": "cuda", "reason": "1 s on the GPU, 4 s on 2 CPU threads"}}
+    text = shown_by(lambda to: tables.show_plan(to, {**PLAN, "placement": placed}))
+    assert "Where stages are fitted" in text and "1 s on the GPU" in text
+    assert "Where stages are fitted" not in shown_by(TABLES["plan"])
+
+
 def test_progress_of_a_terminal_prints_names_as_they_are():
     to = plain_console(io.StringIO(), width=200, force_terminal=True)
     with console.live(to, pick("cpu")) as listener:

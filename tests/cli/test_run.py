@@ -163,6 +163,13 @@ def refused(capsys, out, words, *arguments):
         ),
         ("seed = -1: expected 0 or more", (*SIMULATED, "--seed", "-1")),
         ("--jobs 0: expected 1 or more", (*SIMULATED, "--jobs", "0")),
+        ("--place xgb_jiont=cpu: expected one of xgb_joint, ", (*SIMULATED, "--place", "xgb_jiont=cpu")),
+        ("--place linear=gpu: expected linear=cpu", (*SIMULATED, "--place", "linear=gpu")),
+        (
+            "the run is on the CPU (asked for), where xgb_joint.pool=cpu alone is possible",
+            (*SIMULATED, "--device", "cpu", "--place", "linear=cpu", "--place", "xgb_joint.pool=cuda"),
+        ),
+        ("--place cannot be combined with workers", (*SIMULATED, *SETS, "--place", "linear=cpu", "--workers", "2")),
         (("features.names", "nearest is 'momentum"), (*SIMULATED, "--set", "features.names=momentun")),
         ("nowhere.toml' does not exist", (*SIMULATED, "--config", "nowhere.toml")),
         ("nowhere.parquet", ("--data", "nowhere.parquet")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def faults_of(body, grid=1, block=4, written=True, unknown=False, items=8):
     """The faults of a kernel of these instructions over 8 items."""
     x = guarded(np.zeros(items, np.float32))
     text = HEAD + body.replace("; ", ";\n") + "\nret;\n}\n"
-    report = program(text, checked=True).launch_raw([x], grid, block, [x], 7, [written], [unknown])
+    report = program(text, checked=True).launch([x], grid, block, [x], 7, [written], [unknown])
     assert bool(report.messages) == bool(report.faults)
     return set(report.faults)
 
@@ -71,30 +73,42 @@ def test_a_planted_fault_is_found_and_nothing_else(fault, body, options):
     assert faults_of(body, **options) == ({fault} if fault else set())
 
 
-def changed(name, old, new):
-    """The PTX of a kernel with one part of its text replaced, and the first call that is recorded of it."""
-    ptx = ptx_of(KERNELS[name], HOPPER)
-    assert ptx.count(old) >= 1
+def first_call(name):
     (call, *_) = (call for call in recorded_calls() if name_of(call.kernel) == name)
-    return program(ptx.replace(old, new, 1), checked=True), call
+    return call
 
 
 def test_one_item_too_many_is_found():
-    checked, call = changed("barriers.barrier_prices", "setp.ge.s64", "setp.gt.s64")
-    assert "outside" in launch(checked, call, copies(call.before, guarded), call.n).faults
+    name = "barriers.barrier_prices"
+    ptx, call = ptx_of(KERNELS[name], HOPPER), first_call(name)
+    assert ptx.count("setp.ge.s64") == 1
+    for text, faults in ((ptx, set()), (ptx.replace("setp.ge.s64", "setp.gt.s64"), {"outside"})):
+        checked = program(text, checked=True)
+        assert set(launch(checked, call, copies(call.before, guarded), call.n + 1).faults) == faults
 
 
 def test_an_output_that_is_taken_for_an_input_is_found():
-    checked, call = changed("barriers.barrier_prices", "ret;", "ret;")
-    arguments = [np.int64(call.n), *copies(call.before, guarded)]
-    faults = checked.launch(arguments, 1, call.n, written=[False] * len(arguments)).faults
+    name = "barriers.barrier_prices"
+    checked, call = program(ptx_of(KERNELS[name], HOPPER), checked=True), first_call(name)
+    arguments = copies(call.before, guarded)
+    faults = launch(checked, call, arguments, call.n, written=[False] * len(arguments)).faults
     assert set(faults) == {"store to input"}
 
 
-def test_a_product_that_may_be_fused_is_found_and_a_fused_one_gives_other_bits():
-    ptx = ptx_of(KERNELS["backtest.trade_outcomes"], HOPPER)
+def test_a_product_that_is_fused_with_a_sum_is_found():
+    """By its instructions where an assembler may still fuse it, and by its result where it is fused."""
+    name = "linear.linear_margin"
+    ptx, call = ptx_of(KERNELS[name], HOPPER), first_call(name)
     assert may_be_contracted(ptx) == []
-    assert may_be_contracted(ptx.replace(".rn.f32", ".f32").replace(".rn.f64", ".f64"))
+    assert may_be_contracted(ptx.replace(".rn.f", ".f"))
+    fused, n = re.subn(
+        r"mul\.rn\.f32 \t(%f\d+), (%f\d+), (%f\d+);\n\tadd\.rn\.f32 \t(%f\d+), (%f\d+), \1;",
+        r"fma.rn.f32 \t\4, \2, \3, \5;", ptx,
+    )  # fmt: skip
+    assert n > 0
+    arguments = copies(call.before, guarded)
+    launch(program(fused, checked=True), call, arguments, 128)
+    assert any(differing(a, b).any() for _, a, b in outputs_of(call, arguments, call.after))
 
 
 def barriers_of(name):
@@ -110,7 +124,7 @@ def is_missed(checked, call, line):
     if "race" in launch(checked, call, arguments, 128, order=7, skip_barrier=line).faults:
         return True
     call.kernel(call.n, *expected)
-    return any(differing(a, b).any() for a, b in outputs_of(call, arguments, expected))
+    return any(differing(a, b).any() for _, a, b in outputs_of(call, arguments, expected))
 
 
 @pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if kernel.cooperative])

@@ -11,12 +11,13 @@ from gpupipe.kernels.compile import all_kernels
 from tests.support.kernel_resources import ptx_of
 from tests.support.ptx import Program, UnknownInstructionError, may_be_contracted, why_not
 from tests.support.ptx.instructions import CASES, WRITTEN_OUT
-from tests.support.ptx.syntax import Instruction, parse, parse_instruction
+from tests.support.ptx.syntax import Instruction, parse
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 HEAD = """
-.visible .entry instructions(.param .u64 inputs, .param .u64 outputs, .param .u32 three, .param .f64 half)
+.visible .entry instructions(.param .u64 inputs, .param .u64 outputs, .param .u32 three, .param .f64 half,
+                                 .param .f32 quarter)
 {
 .reg .pred %p<9>;
 .reg .b16 %rs<9>;
@@ -52,8 +53,8 @@ def kernel_of_cases():
 
 def run(ptx, inputs, outputs):
     arrays = [inputs, outputs]
-    parameters = [*arrays, np.uint32(3), np.float64(0.5)]
-    report = Program(ptx, checked=True).launch_raw(parameters, 1, 1, arrays)
+    parameters = [*arrays, np.uint32(3), np.float64(0.5), np.float32(0.25)]
+    report = Program(ptx, checked=True).launch(parameters, 1, 1, arrays)
     assert not report.faults, report.messages
 
 
@@ -72,36 +73,30 @@ def test_instructions_compute_what_the_isa_defines():
     assert not wrong, "\n".join(wrong)
 
 
-def text_of(body):
-    return body.replace("; ", ";\n")
+def kernel_of_texts():
+    """A kernel of all texts that are written out, each with its own labels."""
+    parts = [body.replace("; ", ";\n") + "\nadd.s64 %rd8, %rd8, 8;" for body, _ in WRITTEN_OUT]
+    parts = [re.sub(r"\$(LOOP|END)", rf"$\1_{k}", part) for k, part in enumerate(parts)]
+    return HEAD + "\n".join(parts) + "\nret;\n}\n"
 
 
 def test_constants_guards_and_memory_are_as_the_isa_defines():
     outputs = np.zeros(len(WRITTEN_OUT), np.uint64)
-    parts = [f"{text_of(body)}\nadd.s64 %rd8, %rd8, 8;" for body, _ in WRITTEN_OUT]
-    parts = [re.sub(r"\$(LOOP|END)", rf"$\1_{k}", part) for k, part in enumerate(parts)]
-    run(HEAD + "\n".join(parts) + "\nret;\n}\n", np.zeros(1, np.uint64), outputs)
+    run(kernel_of_texts(), np.zeros(1, np.uint64), outputs)
     for (body, expected), got in zip(WRITTEN_OUT, outputs.tolist(), strict=True):
         assert got == expected, f"{body}: {got:#x}"
 
 
-def form_of(instruction):
-    """An instruction's name, modifiers and type."""
-    return ".".join(filter(None, (instruction.name, *instruction.modifiers, instruction.kind)))
+def forms_of(ptx):
+    """The instructions of a kernel, each by its name, modifiers and type."""
+    body = (part for part in parse(ptx).body if isinstance(part, Instruction))
+    return {".".join(filter(None, (part.name, *part.modifiers, part.kind))) for part in body}
 
 
 @pytest.mark.parametrize("cc", ((8, 6), (9, 0), (12, 0)))
 def test_every_instruction_that_kernels_use_is_tested(cc):
-    tested = {opcode for opcode, *_ in CASES} | {"ret", "bra", "bra.uni", "ld.param.u64"}
-    for body, _ in WRITTEN_OUT:
-        for statement in re.split(r"[;\n]", body):
-            if re.match(r"\s*(@!?%\w+ )?[a-z]", statement):
-                tested.add(form_of(parse_instruction(statement.strip(), 0)))
-    used = {
-        form_of(part) for kernel in all_kernels() for part in parse(ptx_of(kernel, cc)).body
-        if isinstance(part, Instruction)
-    }  # fmt: skip
-    assert used - tested == set()
+    used = set().union(*(forms_of(ptx_of(kernel, cc)) for kernel in all_kernels()))
+    assert used - forms_of(kernel_of_cases()[0]) - forms_of(kernel_of_texts()) == set()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +104,7 @@ def test_every_instruction_that_kernels_use_is_tested(cc):
     (
         "atom.global.add.u32 %r1, [%rd8], 1;", "shfl.sync.down.b32 %r1, %r2, 1, 31, -1;", "call.uni f, (%r1);",
         "ld.shared.f32 %f1, [%rd8];", "ld.local.f32 %f1, [%rd8];", "ld.global.v2.f32 {%f1, %f2}, [%rd8];",
-        "ld.global.nc.f32 %f1, [%rd8];", "ld.f32 %f1, [%rd8];", "st.shared.f32 [%rd8], %f1;", "membar.gl;",
+        "ld.global.nc.f32 %f1, [%rd8];", "st.shared.f32 [%rd8], %f1;", "membar.gl;",
         "st.global.f32 [symbol], %f1;", "mov.u64 %rd1, symbol;", "mov.u32 %r1, %laneid;", "mov.u32 %r1, %tid.y;",
         "bar.sync 1;", "barrier.sync 0;", "bar.arrive 0, 32;", "vote.sync.all.pred %p1, %p2, -1;",
         "add.ftz.f32 %f1, %f2, %f3;", "add.sat.s32 %r1, %r2, %r3;", "add.rz.f32 %f1, %f2, %f3;",
@@ -137,12 +132,12 @@ def test_several_kernels_in_a_text_are_an_error():
 
 def test_parameters_of_another_number_or_size_are_an_error():
     program = Program(HEAD + "ret;\n}\n")
-    with pytest.raises(ValueError, match="has 4 parameters, got 1"):
-        program.launch_raw([0], 1, 1)
+    with pytest.raises(ValueError, match="has 5 parameters, got 1"):
+        program.launch([0], 1, 1)
     with pytest.raises(ValueError, match="type u32"):
-        program.launch_raw([0, 0, np.int64(3), 0.5], 1, 1)
+        program.launch([0, 0, np.int64(3), 0.5, np.float32(0.25)], 1, 1)
     with pytest.raises(ValueError, match="type f64"):
-        program.launch_raw([0, 0, 3, np.float32(0.5)], 1, 1)
+        program.launch([0, 0, 3, np.float32(0.5), np.float32(0.25)], 1, 1)
 
 
 def test_products_that_an_assembler_may_fuse_are_found():

@@ -161,6 +161,30 @@ def test_memory_by_stage_and_bytes_over_the_bus():
     assert "Nothing crossed a bus: the device was the CPU." in none.text and len(none.parts) == 1
 
 
+PLACEMENT = {
+    "stages": {
+        "xgb_joint.pool": {"device": "cuda", "reason": "faster", "expected_s": {"cuda": 1, "cpu": 4}, "took_s": 2.0},
+        "linear.pool": {"device": "cpu", "reason": "the same bits", "expected_s": {}, "took_s": 0.5},
+    },
+    "rates": {"measured": [], "when": ""}, "bus": {"copy_s": {}, "share": None}, "idle": {"cuda": 0.5, "cpu": 0.25},
+}  # fmt: skip
+
+
+def test_what_ran_where_and_why_is_a_table_of_runs_with_a_gpu():
+    section = run_details.time_and_memory({**SUMMARY, "placement": PLACEMENT}, None)
+    table = next(part for part in section.parts if part.caption == "Where each stage ran")
+    assert table.rows[0] == ["xgb_joint.pool", "cuda", "faster", 1, 4, 2.0]
+    assert table.rows[1] == ["linear.pool", "cpu", "the same bits", None, None, 0.5]
+    text = " ".join(section.text)
+    assert "On the GPU: xgb_joint.pool; on CPU threads: linear.pool. Idle: GPU 50 %, threads 25 %." in text
+    assert "estimates: gpupipe doctor --measure" in text
+    measured = {"rates": {"measured": ["cpu", "cuda"], "when": "2026-01-02"}, "bus": {"copy_s": {}, "share": 0.01}}
+    text = " ".join(run_details.time_and_memory({**SUMMARY, "placement": {**PLACEMENT, **measured}}, None).text)
+    assert "measured on 2026-01-02" in text and "take 1.00 % of the run's time" in text
+    of_cpu = run_details.time_and_memory(SUMMARY, None)
+    assert all(part.caption != "Where each stage ran" for part in of_cpu.parts)
+
+
 def test_memory_of_the_process_and_of_the_pool(monkeypatch):
     counts = {"current_bytes": 5, "peak_bytes": 9, "current_count": 2}
     memory = device.held()

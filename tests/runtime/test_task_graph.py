@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gpupipe.runtime.task_graph import AHEAD_TASKS, FIRST_COST_US, Costs, FoldSlot, Task, run_graph
+from gpupipe.runtime.task_graph import AHEAD_TASKS, DEVICE_JOBS, FIRST_COST_US, Costs, FoldSlot, Task, run_graph
 
 
 def test_costs_are_seconds_a_row_of_what_was_observed():
@@ -176,3 +176,51 @@ def test_a_worker_takes_its_own_slots_first_and_helps_at_the_end():
     alone = Folds(1, 8, shared=False, seconds=0.01)
     run_graph(alone.tasks, Costs(), 2, 1, n_workers=2)
     assert {worker for _, _, worker in alone.events} == {0, 1}
+
+
+def test_tasks_on_the_device_run_beside_the_jobs_two_at_a_time():
+    """The one job is held until both places of the device are taken, and the device until the job has begun."""
+    lock, running, most = threading.Lock(), [], [0]
+    both, job = threading.Event(), threading.Event()
+    names = {True: set(), False: set()}
+
+    def work(on_device):
+        def do(worker):
+            names[on_device].add(threading.get_ident())
+            if not on_device:
+                job.set()
+                assert both.wait(20)
+                return
+            with lock:
+                running.append(1)
+                most[0] = max(most[0], len(running))
+                if len(running) == DEVICE_JOBS:
+                    both.set()
+            assert job.wait(20) and both.wait(20)
+            with lock:
+                running.pop()
+
+        return do
+
+    first = Task("prepare", 1, lambda worker: None)
+    tasks = [first, *(Task("fit", 1, work(k % 2 == 0), (first,), on_device=k % 2 == 0) for k in range(12))]
+    run_graph(tasks, Costs(), 1)
+    assert most == [DEVICE_JOBS]
+    assert len(names[False]) == 1 and len(names[True]) == DEVICE_JOBS and not names[False] & names[True]
+
+
+def test_tasks_of_both_kinds_wait_for_each_other():
+    done = []
+    first = Task("fit", 1, lambda worker: done.append("device"), on_device=True)
+    second = Task("fit", 1, lambda worker: done.append("thread"), (first,))
+    third = Task("fit", 1, lambda worker: done.append("device again"), (second,), on_device=True)
+    run_graph([first, second, third], Costs(), 1)
+    assert done == ["device", "thread", "device again"]
+    with pytest.raises(ZeroDivisionError):
+        run_graph([first, Task("fit", 1, lambda worker: 1 / 0, on_device=True), second], Costs(), 2)
+
+
+def test_what_tasks_took_can_be_asked_for():
+    costs = seconds_of(linear=2.0)
+    costs.observe("linear", 500, 1.0)
+    assert costs.observed("linear") == (3.0, 1500) and costs.observed("forest") == (0.0, 0)

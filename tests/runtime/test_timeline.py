@@ -33,6 +33,26 @@ def test_the_hidden_share_is_of_what_was_prepared_beside_units():
     assert math.isnan(timeline.hidden_share(timeline.find([start, event("unit", 0, 1)], "k")))
 
 
+def test_gpu_and_threads_are_idle_where_none_of_their_tasks_runs():
+    start = {"time": START.isoformat(), "run": "r", "event": "start", "thread": "a", "run_key": "k"}
+    lines = [
+        start, event("prepared", 0, 1, device="cuda"), event("unit", 1, 5, device="cuda"),
+        event("unit", 4, 6, device="cuda"), event("unit", 1, 10, device="cpu"), event("unit", 0, 9, reused=True),
+    ]  # fmt: skip
+    # Of 10 s the GPU has tasks for 5, overlapping ones once; of two threads' 20 s ten are used.
+    idle = timeline.idle_by_device(timeline.find(lines, "k"), jobs=2)
+    assert idle == {"cuda": pytest.approx(0.5), "cpu": pytest.approx(0.5)}
+    assert timeline.idle_by_device(timeline.Log([], 0.0), jobs=2) == {}
+
+
+def test_threads_of_the_gpu_are_named_where_others_work_beside_it():
+    start = {"time": START.isoformat(), "run": "r", "event": "start", "thread": "a", "run_key": "k"}
+    beside = [event("unit", 0, 1, device="cpu"), event("unit", 0, 1, device="cuda") | {"thread": "b"}]
+    assert list(timeline.lanes(timeline.find([start, *beside], "k")).values()) == ["thread 1", "GPU 1"]
+    alone = timeline.find([start, beside[1]], "k")
+    assert list(timeline.lanes(alone).values()) == ["thread 1"]
+
+
 def test_a_run_prepares_its_later_folds_once_something_is_trained(tmp_path):
     settings = equity.make("fast", settings=QUICK)
     whole, _ = tiny.execute(tiny_market(), None, settings, tmp_path, 2)

@@ -22,9 +22,12 @@ from gpupipe.features import compute
 from gpupipe.features.matrix import compute_bins, compute_features
 from gpupipe.kernels import environment
 from gpupipe.kernels.compile import Kernel
+from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
+from gpupipe.kernels.elementary import log_growth, logarithms
 from gpupipe.kernels.episodes import policy_episode
 from gpupipe.kernels.linear import linear_margin, scaled_margin
 from gpupipe.kernels.softmax import activity_gradient, softmax_gradient, softmax_log_loss, softmax_probability
+from gpupipe.kernels.sums import ROWS_OF_BLOCK, column_sums, derivative_norm
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 from gpupipe.kernels.windows import column_moments, scaled_windows
 from gpupipe.targets.barriers import barrier_prices
@@ -105,6 +108,16 @@ def gather_windows(X, scale):
             3 * len(positions), X[10 * k : 10 * k + 10].copy(), rows, first, np.int64(3 * k), positions, columns,
             *(column[:n_columns].copy() for column in (X[0], scale, low, high)), windows[:, :, :n_columns].copy(),
         )  # fmt: skip
+
+
+def sums_and_logarithms(X, margin):
+    """Sums of columns with unknown values in two blocks, norms of rows, and logarithms of all kinds of numbers."""
+    values = np.resize(X, (ROWS_OF_BLOCK + 40, 3)).copy()
+    column_sums(6, values, np.empty((2, 2, 3)))
+    derivative_norm(len(margin), margin, margin[::-1].copy(), np.empty(len(margin), np.float32))
+    numbers = np.concatenate([[0, -0.0, 1e-45, 1e-39, np.inf, np.nan, -1, 1e38], X.ravel()]).astype(np.float32)
+    logarithms(-(-len(numbers) // 16), np.int64(16), numbers, np.empty_like(numbers))
+    log_growth(len(numbers), numbers, np.empty_like(numbers))
 
 
 def step_policy(rng):
@@ -232,6 +245,8 @@ def call_models():
     add_leaf_activity(20, leaf, weights[:5, :12].copy(), margin)
     gather_windows(X, scale)
     moments_of_columns(X)
+    sums_and_logarithms(X, margin)
+    row_digest(20, X.view(np.int32), digest_factors(7), np.empty((20, WORDS), np.int32))
     step_environments(X, scale)
     play_episodes(X, scale)
 
@@ -255,16 +270,18 @@ def calls_in_parts() -> tuple[Call, ...]:
     What is left in scratch memory by one of them must not be read by the next one, nor be overwritten too early.
     """
     calls: list[Call] = []
-    panel = random_panel((700, 1, 300, 40, 500, 90), seed=4)
-    panel.close[400] = panel.high[800] = panel.low[1100] = np.nan
+    panel, few_rows = (random_panel(rows, seed=4) for rows in ((1500, 1, 700, 40), (300, 1, 130, 40, 97)))
+    for wide in (panel, few_rows):
+        wide.close[200] = wide.high[350] = wide.low[500] = np.nan
     with pytest.MonkeyPatch.context() as patch, each_call(calls.append):
         patch.setattr(compute, "BLOCK", 96)
         fraction = panel.high / panel.low - np.float32(1)
         for rule in ("take_profit_first", "first_touch"):
             tp_dd_labels(panel, (1, 5, 40), rule=rule, multiples=(1,), volatility=fraction)
             tp_dd_labels(panel, (1, 5, 40), rule=rule, window="calendar")
+        tp_dd_labels(panel, (1,))
         barrier_classes(panel, (1, 2, 5, 30))
-        few = compute_features(panel, EVERY_OPERATION)
-        cuts = [np.unique(x[~np.isnan(x)])[::97][:200] for x in few.values.T]
-        compute_bins(panel, EVERY_OPERATION, cuts)
+        features = compute_features(few_rows, EVERY_OPERATION)
+        cuts = [np.unique(column[~np.isnan(column)])[::97] for column in features.values.T]
+        compute_bins(few_rows, EVERY_OPERATION, cuts)
     return tuple(call for call in calls if call.kernel.cooperative)

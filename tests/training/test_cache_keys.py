@@ -39,6 +39,7 @@ OTHERS = {
 LEFT_OUT = (
     "training.models",
     "training.spread",
+    "training.place",
     "features.modules",
     "preset",
     "tuned",

@@ -20,7 +20,7 @@ from gpupipe.runtime.device import pick
 from gpupipe.store.content_store import Store
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.distributed import worker_run
-from gpupipe.training.distributed.cluster import Cluster, ClusterError, ClusterRun, cluster
+from gpupipe.training.distributed.cluster import Cluster, ClusterError, ClusterRun, _require_gpus, cluster
 from gpupipe.training.fold_data import FoldId, make_training_set
 from gpupipe.workloads import equity
 from tests.support import tiny
@@ -145,6 +145,12 @@ def test_a_cluster_that_is_not_there_or_not_the_same_is_refused(monkeypatch):
         pass
     with pytest.raises(ClusterError, match="leave --workers out"), cluster(pick("cpu"), "tcp://127.0.0.1:9", 2):
         pass
+
+
+def test_more_workers_than_gpus_are_refused():
+    _require_gpus(2, 2)
+    with pytest.raises(ClusterError, match="this machine has 1 GPU: give --workers 1, or leave it out"):
+        _require_gpus(3, 1)
 
 
 def test_a_worker_with_other_versions_is_refused(three, monkeypatch):

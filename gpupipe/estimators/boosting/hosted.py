@@ -21,6 +21,7 @@ from gpupipe.estimators.registry import require_package
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime.device import Device
+from gpupipe.runtime.placement import HOST_LIBRARY
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class HostedEstimator(Estimator):
     by_label = True
     kernels = ("softmax.softmax_probability",)
     spreads = False
+    on_host = HOST_LIBRARY
 
     @abstractmethod
     def train(self, task: FitTask, section: Any) -> tuple[bytes, int]:

@@ -21,6 +21,7 @@ from gpupipe.estimators.contract import EstimatorSettings, Shape
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, UPPER
 from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.evaluation.paired_test import clearly_better
+from gpupipe.runtime.placement import Size, Work
 
 # Hessian of activity and of direction: leaves go half of the way in direction, which counts half when a split is
 # chosen, as in xgb_joint (kernels.softmax.activity_gradient).
@@ -138,6 +139,12 @@ class RandomForest(TreeEstimator):
         """The forest's share, of both stages."""
         return [settings.forest.subsample], [settings.forest.subsample]
 
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work:
+        """Trees of all targets."""
+        forest = settings.forest
+        values = size.rows * size.columns * N_OUTPUTS * size.targets * forest.depth
+        return Work("forest", forest.trees if pooled else forest.sector_trees, values, forest.subsample)
+
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Derivatives, and XGBoost's histograms of the leaves."""
         forest, outputs = settings.forest, 2 * shape.n_targets
@@ -189,13 +196,16 @@ def _grow(
         stage, training_set.device, training_set.max_bin, growth.threads, training_set.seed
     )
     booster = tree_model.vector_leaf(parameters, training_set.n_targets, samples[0].bins)
-    derivatives = [_derivatives(training_set, sample, expected) for sample in samples[:n_trees]]
+    turns = samples[:n_trees]
+    matrices = {id(sample.bins): sample for sample in turns}  # which samples may share
+    derivatives = {key: _derivatives(training_set, sample, expected) for key, sample in matrices.items()}
     grower = Grower(booster, training_set.device)
     for k in range(n_trees):
-        gradient, hessian = derivatives[k % len(derivatives)]
-        grower.boost(samples[k % len(derivatives)].bins, k, gradient, hessian)
+        sample = turns[k % len(turns)]
+        sample.boost(grower, k, *derivatives[id(sample.bins)])
     tree_model.refuse_silent_cpu(booster, training_set.device)
-    return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
+    # Without reset it keeps hold of the bins and of the last tree's rows.
+    return tree_model.placed(booster.reset(), training_set.device)
 
 
 def _derivatives(training_set: TrainingSet, sample: Sample, expected: Callable[[RowView], Any]) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from gpupipe.estimators.boosting.tree_model import TreeModel, has_a_tree_a_round
 from gpupipe.estimators.contract import Estimator, FileForm, Range, Shape
 from gpupipe.estimators.ensemble import TreeReader
 from gpupipe.estimators.onnx_graph import CriticalValues, OnnxGraph
+from gpupipe.runtime.placement import Size, Work
 
 # What is searched. Rounds are not: early stopping finds them, up to the section's own `rounds`.
 BOOSTER_RANGES = {
@@ -38,6 +40,14 @@ def boosted_bytes(shape: Shape, subsample: float) -> float:
     # Margins of three classes, two derivatives of each output, XGBoost's copy of these for a sample.
     fitted = shape.fit * (12 * shape.n_targets + 8 * outputs) + shape.fit * 8 * outputs * subsample
     return fitted + shape.validation * 20 * shape.n_targets
+
+
+def boosting_work(stage: Booster, size: Size, share: float, together: bool) -> Work:
+    """The rounds of a booster, whose trees see a share of the rows; together: all targets in one booster, else each."""
+    levels = stage.depth or math.log2(stage.leaves) + 1  # leaf-wise, a split looks at the smaller half of its rows
+    outputs = 2 * (size.targets if together else 1)
+    boosters = 1 if together else size.targets
+    return Work("boosting", stage.rounds * boosters, size.rows * size.columns * outputs * levels, share)
 
 
 class TreeEstimator(Estimator):

@@ -12,11 +12,12 @@ from gpupipe.config import Config, Section
 from gpupipe.estimators.boosting import gradient_boosting, tree_model
 from gpupipe.estimators.boosting.gradient_boosting import EarlierBooster, Objective, Stopping
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, tree_ranges
+from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, boosting_work, tree_ranges
 from gpupipe.estimators.boosting.tree_model import Stage, TreeModel
 from gpupipe.estimators.contract import EstimatorSettings, SearchSpace, Shape, Watch
 from gpupipe.estimators.three_classes import LOWER, UPPER
 from gpupipe.estimators.training_set import TrainingSet, tile
+from gpupipe.runtime.placement import Size, Work
 
 POOL_SHARE = 0.25
 
@@ -53,9 +54,7 @@ class XgbByLabel(TreeEstimator):
         """Over all groups, the targets of which some group has too few positives; None for the others."""
         needed = needs_pool(training_set, settings.min_positives, frozen_choices)
         stage = getattr(settings, self.section)
-        # Where trees see a share of the rows, these need no more rows than those of a group, of which all have many.
-        share = stage.subsample if stage.subsample == 1 else stage.subsample * POOL_SHARE
-        fewer = dataclasses.replace(stage, subsample=share)
+        fewer = dataclasses.replace(stage, subsample=_share(stage, pooled=True))
         return [
             self.fit_label(training_set, None, k, fewer, Stopping(settings.early_stopping, _rounds(frozen_choices, k)))
             if needed[k]
@@ -122,10 +121,21 @@ class XgbByLabel(TreeEstimator):
         """Only groups' fits draw samples as a rule; the pooled ones are few."""
         return [], [getattr(settings, self.section).subsample]
 
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work:
+        """A booster for each target; of the pool for no more than these, as many need none."""
+        stage = getattr(settings, self.section)
+        return boosting_work(stage, size, _share(stage, pooled), together=False)
+
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Margins and derivatives of one target of the largest group."""
         subsample = getattr(settings, self.section).subsample
         return boosted_bytes(shape, subsample) / shape.n_targets * shape.largest
+
+
+def _share(stage: Booster, pooled: bool) -> float:
+    """The share of the rows that a tree sees."""
+    # Where trees see a share of the rows, those of the pool need no more than those of a group, of which all have many.
+    return stage.subsample * POOL_SHARE if pooled and stage.subsample < 1 else stage.subsample
 
 
 def _rounds(frozen_choices: Sequence[TreeModel | None] | None, target: int) -> list[int] | None:

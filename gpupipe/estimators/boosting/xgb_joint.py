@@ -19,13 +19,14 @@ from gpupipe.estimators.boosting.gradient_boosting import (
     target_scale,
 )
 from gpupipe.estimators.boosting.settings import Booster
-from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, tree_ranges
+from gpupipe.estimators.boosting.tree_estimator import TreeEstimator, boosted_bytes, boosting_work, tree_ranges
 from gpupipe.estimators.boosting.tree_model import N_OUTPUTS, Stage, TreeModel
 from gpupipe.estimators.contract import EstimatorSettings, SearchSpace, Shape, Watch
 from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.training_set import TrainingSet, tile
 from gpupipe.evaluation.paired_test import clearly_better
+from gpupipe.runtime.placement import Size, Work
 
 
 def _pooled(rounds: int, learning_rate: float) -> Booster:
@@ -127,6 +128,11 @@ class XgbJoint(TreeEstimator):
         """The shares of both stages."""
         return [settings.joint.subsample], [settings.joint_sector.subsample]
 
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work:
+        """All targets in one booster."""
+        stage = settings.joint if pooled else settings.joint_sector
+        return boosting_work(stage, size, stage.subsample, together=True)
+
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Margins and derivatives of all targets."""
         return boosted_bytes(shape, settings.joint.subsample)
@@ -168,7 +174,7 @@ def _earlier_booster(stages: Sequence[Stage | None]) -> EarlierBooster | None:
 def _worthwhile(rows: RowView, objective: Objective, boosted: Boosted) -> list[int]:
     """Own rounds of each target, or 0 where the pooled booster alone is not clearly worse on validation."""
     device = rows.device
-    start = gradient_boosting.losses([objective.start(rows)], [objective.y(rows)], device)
+    start = gradient_boosting.losses(objective.start(rows), objective.y(rows), device)
     reference, time_ns = device.to_host(start), device.to_host(rows.time_ns)
     return [
         boosted.rounds[k] if clearly_better(boosted.loss[:, k], reference[:, k], time_ns) else 0

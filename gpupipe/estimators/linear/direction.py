@@ -34,6 +34,7 @@ from gpupipe.features.formulas import FEATURES
 from gpupipe.features.formulas.cross_sectional import RANK
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.placement import SAME_BITS
 
 TOUCH = np.zeros((CLASS_COUNT, 1), np.float32)  # probability of either outer class, from those of three
 TOUCH[[LOWER, UPPER]] = 1
@@ -162,6 +163,7 @@ class Direction(Estimator):
     pooled_sample = "direction_touch"
     chart_style = ("m7", "arrow", (5, 2))
     first_cost_us = (85.0, 0.1)
+    on_host = SAME_BITS
     kernels = (*gradient_boosting.KERNELS, "linear.scaled_margin")
     model_kinds = ("direction",)
     file_forms = {**XgbJoint.file_forms, **NPZ}

@@ -24,6 +24,7 @@ from gpupipe.evaluation.paired_test import clearly_better
 from gpupipe.kernels.linear import scaled_margin
 from gpupipe.kernels.softmax import softmax_log_loss
 from gpupipe.runtime.device import Device
+from gpupipe.runtime.placement import SAME_BITS, Size, Work
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class SoftmaxLinear(Estimator):
     search = SearchSpace("linear", lambda values: {"l2": Range(10.0, 1_000_000.0, log=True)}, pooled=True)
     chart_style = ("m6", "cross", (1, 3))
     first_cost_us = (7.0, 7.0)
+    on_host = SAME_BITS
     kernels = (
         "linear.scaled_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability",
     )  # fmt: skip
@@ -260,6 +262,11 @@ class SoftmaxLinear(Estimator):
         """The scales of the columns."""
         return CriticalValues(mean=model.scaler.mean, scale=model.scaler.scale)
 
+    def work(self, size: Size, settings: Config, pooled: bool) -> Work:
+        """Iterations over all columns and classes."""
+        values = size.rows * size.columns * CLASS_COUNT * size.targets
+        return Work("regression", settings.linear.max_iterations, values)
+
     def fit_bytes(self, shape: Shape, settings: Config, sparing: bool) -> float:
         """Scaled columns of all groups, or of one, and what a step over the largest group makes."""
         scaled = 4.0 * shape.fit * (shape.n_features + shape.late_columns) + shape.fit * 8 * shape.n_targets
@@ -308,7 +315,7 @@ def _worthwhile(
     Z = scaler.transform(rows.X, device)
     losses = []
     for weights in (group_weights, pooled):
-        margin = weights.margin(Z, device) - xp.log(device.asarray(training_set.weights().ravel()))
+        margin = weights.margin(Z, device) - device.asarray(np.log(training_set.weights().ravel()))
         loss = xp.empty(rows.y.shape, dtype=xp.float32)
         softmax_log_loss(rows.n, margin, rows.y, loss)
         losses.append(device.to_host(loss))

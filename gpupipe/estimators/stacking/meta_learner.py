@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Section
-from gpupipe.estimators import onnx_graph
+from gpupipe.estimators import arithmetic, onnx_graph
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import NPZ, EstimatorSettings
 from gpupipe.estimators.linear import softmax_regression
@@ -19,6 +19,7 @@ from gpupipe.estimators.onnx_graph import OnnxGraph
 from gpupipe.estimators.stacking.contract import StackingEstimator
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
 from gpupipe.runtime.device import Device
+from gpupipe.runtime.placement import SAME_BITS
 
 LARGEST_LOG_ODDS = 15.0
 AGAINST_MIDDLE = np.zeros((CLASS_COUNT, 2), np.float32)  # lower - middle, upper - middle
@@ -98,7 +99,7 @@ def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
     xp = device.xp
     odds = []
     for probability in probabilities:
-        log = xp.log(xp.maximum(probability, tree_model.SMALLEST_PROBABILITY))
+        log = arithmetic.log(xp.maximum(probability, np.float32(tree_model.SMALLEST_PROBABILITY)), device)
         odds += [log[:, LOWER] - log[:, MIDDLE], log[:, UPPER] - log[:, MIDDLE]]
     return xp.clip(xp.stack(odds, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
 
@@ -136,8 +137,10 @@ class MetaLearner(StackingEstimator):
     judged = True
     chart_style = ("m2", "diamond", (6, 2))
     first_cost_us = (3.0, 3.0)
+    on_host = SAME_BITS
     kernels = (
-        "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability",
+        "elementary.logarithms", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
+        "softmax.softmax_probability",
     )  # fmt: skip
     model_kinds = ("meta",)
     file_forms = NPZ

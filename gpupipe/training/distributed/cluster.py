@@ -275,6 +275,7 @@ def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
         "silence_logs": logging.ERROR,  # warnings about workers that end slowly do not matter
     }  # fmt: skip
     if device.kind == "cuda" and workers:
+        _require_gpus(workers, device.xp.cuda.runtime.getDeviceCount())
         from dask_cuda import LocalCUDACluster
 
         # Each worker sets up its pool as this process does (`device.pick`); Dask is to limit and spill nothing.
@@ -284,6 +285,16 @@ def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
     if workers:
         return LocalCluster(n_workers=workers, host=LOOPBACK, memory_limit=None, **shared)
     return LocalCluster(n_workers=1, processes=False, memory_limit=None, **shared)
+
+
+def _require_gpus(workers: int, n_gpus: int) -> None:
+    """Raise ClusterError for more workers than GPUs: some would share one, whose memory each takes for its own."""
+    if workers > n_gpus:
+        gpus = "1 GPU" if n_gpus == 1 else f"{n_gpus} GPUs"
+        raise ClusterError(
+            f"--workers {workers}: each worker has a GPU of its own, and this machine has {gpus}: give --workers "
+            f"{n_gpus}, or leave it out: one process fits on its GPU and on CPU threads beside it"
+        )
 
 
 def _require_the_same(about_workers: dict[str, dict[str, Any]]) -> None:

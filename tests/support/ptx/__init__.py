@@ -24,20 +24,17 @@ all threads reach, and loads of memory that nothing has written.
 ... }
 ... '''
 >>> x = np.array([1, 2, 3], np.float32)
->>> Program(ptx, checked=True).launch_raw([x], grid=1, block=3, arrays=[x]).faults
+>>> Program(ptx, checked=True).launch([x], grid=1, block=3, arrays=[x]).faults
 {}
 >>> x
 array([2., 3., 4.], dtype=float32)
->>> report = Program(ptx, checked=True).launch_raw([x], grid=1, block=4, arrays=[x])
+>>> report = Program(ptx, checked=True).launch([x], grid=1, block=4, arrays=[x])
 >>> report.faults
 {'outside': 2}
 >>> print(report.messages[0])
 line 11: block 0 thread 3: load outside of every array
 
-A kernel of this project takes the parameters of numba's ABI, which `launch` makes of n and the kernel's arguments:
-
-    program = Program(ptx_of(kernel, (9, 0)))
-    program.launch([np.int64(n), *arguments], grid, block)
+What the parameters of a kernel of this project are follows from their names (`gpu_launch.Parameters`).
 
 Limits: one kernel in a text; no shared, local or constant memory, calls, atomics and warp instructions. An instruction
 that is not known is an `UnknownInstructionError`, never a guess. Approximate instructions (`ex2.approx`,

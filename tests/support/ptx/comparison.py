@@ -8,12 +8,33 @@ from typing import Any
 
 import numpy as np
 
+from gpupipe.kernels.gpu_launch import Parameters
 from tests.support.kernel_calls import Call, copies
 from tests.support.ptx.program import Program, Report, guarded
 
 # What a kernel reads before it writes it. All other arrays that it writes hold garbage before it runs here: they come
 # from the allocator as they are, and their content must not matter.
-STATE: dict[str, tuple[str, ...]] = {}
+STATE: dict[str, tuple[str, ...]] = {
+    "backtest.portfolio_days": ("days",),
+    "bond_closed.yield_closed": ("status",),
+    "bond_curves.discount_flows": ("amount",),
+    "bond_yields.rate_of_flows": ("status",),
+    "bonds.bond_terms": ("status",),
+    "environment.step_market": ("row", "stop", "start", "episode", "position", "balance", "stake", "paid", "equity",
+                                "peak", "bars_held"),
+    "episodes.policy_episode": ("scratch",),
+    "labels.label_cube": ("exit_row",),
+    "program.run_program": ("states",),
+    "trees.add_leaf_activity": ("margin",),
+}  # fmt: skip
+
+# Faults that do no harm, with the reason.
+TOLERATED: dict[str, tuple[str, ...]] = {
+    # Lanes mark labels unknown for different reasons, all by the same value.
+    "labels.barrier_labels": ("same value by two",),
+    # A flag that any lane raises. Prices after the last bar are read and divided before a choice leaves them out.
+    "labels.label_cube": ("same value by two", "not written"),
+}
 
 
 @dataclass
@@ -43,11 +64,11 @@ class Comparison:
             at = tuple(int(k[0]) for k in np.nonzero(unlike))
             self.where = f"{name}{list(at)} is {got[at]!r}, not {expected[at]!r}"
 
-    def meet(self, report: Report) -> None:
+    def meet(self, faults: dict[str, int], messages: Sequence[str]) -> None:
         """Add the faults of a launch."""
-        for fault, n in report.faults.items():
+        for fault, n in faults.items():
             self.faults[fault] = self.faults.get(fault, 0) + n
-        self.messages += [text for text in report.messages if text not in self.messages]
+        self.messages += [text for text in messages if text not in self.messages]
 
 
 def differing(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -97,12 +118,20 @@ def blocks_of(call: Call, threads: int) -> int:
 
 
 def launch(
-    program: Program, call: Call, arguments: Sequence[Any], threads: int, order: int = 0, skip_barrier: int = 0
-) -> Report:
-    """Run a call by a program, over `arguments` in place."""
-    written, unknown = (False, *call.kernel.written), (False, *unknown_arguments(call))
-    blocks = blocks_of(Call(call.kernel, call.n, tuple(arguments), ()), threads)
-    return program.launch([np.int64(call.n), *arguments], blocks, threads, order, written, unknown, skip_barrier)
+    program: Program, call: Call, arguments: Sequence[Any], threads: int, order: int = 0, skip_barrier: int = 0,
+    written: Sequence[bool] | None = None,
+) -> Report:  # fmt: skip
+    """Run a call by a program, over `arguments` in place.
+
+    written: for each argument, whether it may be stored to; those that the kernel writes to, if None.
+    """
+    written = call.kernel.written if written is None else written
+    unknown, memory = unknown_arguments(call), [k for k, value in enumerate(arguments) if isinstance(value, np.ndarray)]
+    parameters = Parameters(call.kernel, [parameter.name for parameter in program.parameters])
+    return program.launch(
+        parameters.of(call.n, arguments, address=lambda array: array), blocks_of(call, threads), threads,
+        [arguments[k] for k in memory], order, [written[k] for k in memory], [unknown[k] for k in memory], skip_barrier,
+    )  # fmt: skip
 
 
 def run(program: Program, call: Call, order: int, threads: int, seed: int, found: Comparison) -> None:
@@ -110,13 +139,17 @@ def run(program: Program, call: Call, order: int, threads: int, seed: int, found
 
     The loop is not run where the PTX has a fault: it could read garbage as an index.
     """
-    got = with_garbage(call, seed)
+    kernel, got = call.kernel, with_garbage(call, seed)
     expected = copies(got)
+    if kernel.cooperative:
+        fill(expected[0], seed + len(expected))  # other garbage, if the PTX should read it and get away with it
     report = launch(program, call, got, threads, order)
-    found.meet(report)
-    if report.faults:
+    tolerated = TOLERATED.get(kernel.full_name, ())
+    faults = {fault: n for fault, n in report.faults.items() if fault not in tolerated}
+    if faults:
+        found.meet(faults, report.messages)
         return
-    call.kernel(call.n, *expected)
+    kernel(call.n, *expected)
     for name, a, b in outputs_of(call, got, expected):
         found.add(name, a, b)
 

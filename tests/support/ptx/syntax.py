@@ -107,7 +107,7 @@ def parse(ptx: str) -> Entry:
         raise UnknownInstructionError(f"{len(names)} kernels in the PTX, expected 1")
     head, _, rest = ptx.partition(".entry")
     signature, _, body = rest.partition("\n{")
-    parameters = re.findall(r"\.param\s+\.(\w+)\s+(?:\.ptr\s+)?(?:\.align\s+\d+\s+)?(\w+)", signature)
+    parameters = re.findall(r"\.param\s+\.(\w+)\s+(?:\.ptr\s+)?(?:\.align\s+\d+\s+)?([\w$]+)", signature)
     first_line = head.count("\n") + signature.count("\n") + 2
     parts: list[Instruction | Registers | Label | Brace] = [Brace("{")]
     for line, raw in enumerate(body.split("\n"), first_line):

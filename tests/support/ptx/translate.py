@@ -94,9 +94,9 @@ def _load_parameter(instruction: Instruction, parameters: tuple[Parameter, ...],
 
 
 def _access(instruction: Instruction) -> str:
-    """A load from global memory, or a store to it."""
+    """A load or a store, by a global address or a generic one: the same, without shared and local memory."""
     kind, c = instruction.kind, C_TYPES[instruction.kind]
-    if instruction.modifiers != ("global",) or len(instruction.operands) != 2:
+    if instruction.modifiers not in (("global",), ()) or len(instruction.operands) != 2:
         raise UnknownInstructionError(str(instruction))
     address, register = instruction.operands[:: 1 if instruction.name == "st" else -1]
     found = re.fullmatch(r"\[(%rd\d+)(?:\+(-?\d+))?\]", address)

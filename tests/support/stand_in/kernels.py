@@ -64,7 +64,7 @@ class Function:
         blocks, threads = (int(np.prod(shape)) for shape in (grid, block))
         arrays = ALLOCATIONS.alive() if CHECKED.on else []
         with _one_launch:
-            done = self._program.launch_raw(args, blocks, threads, arrays=arrays)
+            done = self._program.launch(args, blocks, threads, arrays=arrays)
         if faults := done.faults.keys() - _HARMLESS:
             raise RefusedError(f"kernel {self.name}: {', '.join(sorted(faults))}; {done.messages[0]}")
         COUNTS.add(counting.LAUNCHES, self.name)

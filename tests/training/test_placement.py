@@ -1,0 +1,171 @@
+"""The stages of a run by its settings and rows, the rates of a machine, and copies of the data for the other device."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from gpupipe.dataset.dataset import MIRROR
+from gpupipe.dataset.row_view import RowView
+from gpupipe.estimators import registry
+from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.placement import CPU, CUDA, Rate, Rates, Size
+from gpupipe.store.content_store import Store
+from gpupipe.training import placement, rate_measurement, rates
+from gpupipe.workloads import equity
+from gpupipe.workloads.equity import EQUITY
+from tests.support import tiny
+from tests.support.matrices import dataset_of
+from tests.support.tiny import QUICK, tiny_market
+
+GPU = Device("cuda", "a GPU", "as an example")
+SETTINGS = equity.make("fast", settings=QUICK)
+
+
+class OnHost(Device):
+    """A device whose arrays are numpy's, so that copies to it are counted without a GPU."""
+
+    xp = property(lambda self: np)
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return tiny.prepare(tiny_market(), SETTINGS)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def decided(prepared, settings=SETTINGS, device=GPU):
+    shape = placement.shape_of(prepared.datasets)
+    return placement.decide(settings, shape, prepared.splits, device, rates.Known(Rates()))
+
+
+def test_every_stage_of_a_run_is_placed_and_bins_follow_the_trees(prepared):
+    placed = decided(prepared)
+    assert list(placed.stages) == [*placement.stage_names(SETTINGS), placement.BINS]
+    on_host = [name for name in placed.stages if name.startswith(("linear", "meta"))]
+    assert {placed.device(name) for name in on_host} == {CPU} and len(on_host) == 3
+    trees = [f"{name}.{part}" for name in ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")
+             for part in ("pool", "group")]  # fmt: skip
+    assert all(set(placed.stages[name].expected_s) == {CPU, CUDA} for name in trees)
+    place = tuple(f"{name}=cpu" for name in trees)
+    settings = SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, place=place))
+    nowhere = decided(prepared, settings)
+    assert set(map(nowhere.device, [*trees, placement.BINS])) == {CPU}
+    one = dataclasses.replace(settings.training, place=(*place, "xgb_joint.pool=cuda"))
+    assert decided(prepared, settings.replace(training=one)).device(placement.BINS) == CUDA
+
+
+def test_on_a_cpu_nothing_is_placed_and_nothing_is_kept(prepared, tmp_path):
+    assert decided(prepared, device=pick("cpu")).stages == {}
+    store = Store(tmp_path / "OUT")
+    of_run = placement.of_run(SETTINGS, prepared.datasets, prepared.splits, pick("cpu"), store, "ab")
+    assert of_run.stages == {} and not (tmp_path / "OUT").exists()
+    assert "place" not in SETTINGS.as_dict()["training"]
+
+
+def test_a_resumed_run_keeps_its_placement_whatever_was_measured_since(prepared, tmp_path, cache):
+    store, key = Store(tmp_path / "OUT"), "ab" * 32
+    arguments = (SETTINGS, prepared.datasets, prepared.splits, GPU, store)
+    first = placement.of_run(*arguments, key)
+    fast = {kind: Rate(1e-9, 1e-18) for kind in rate_measurement.MEASURED_BY}
+    slow = {kind: Rate(1.0, 1.0) for kind in rate_measurement.MEASURED_BY}
+    rates.remember(GPU, {CPU: slow, CUDA: fast}, {}, "2026-01-02")
+    assert placement.of_run(*arguments, key) == first
+    other = placement.of_run(*arguments, "cd" * 32)
+    assert other.device("xgb_hist.group") == CUDA != first.device("xgb_hist.group")
+    for number in range(20):  # the file does not grow without end
+        placement.of_run(*arguments, f"{number}")
+    assert store.kept(placement.FILE).read_text().count('"home"') == placement.KEPT_RUNS + 1
+    store.kept(placement.FILE).write_text("{half")
+    assert placement.of_run(*arguments, key) == other
+
+
+def test_stages_and_devices_that_a_run_lacks_are_refused(prepared):
+    def placed(*place):
+        return SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, place=place))
+
+    placement.check(placed("xgb_joint=cpu"), pick("cpu"))
+    for place, words in (("catboost=cpu", "expected one of xgb_joint"), ("linear=cuda", "the run is on the CPU")):
+        with pytest.raises(UserError, match=words):
+            decided(prepared, placed(place), pick("cpu"))
+    assert placed("linear=cpu").as_dict()["training"]["place"] == ["linear=cpu"]
+    assert placed("linear=cpu").digest() != SETTINGS.digest()
+
+
+def test_rates_are_kept_for_a_machine_its_gpu_and_versions(cache, monkeypatch):
+    assert rates.known(GPU) == rates.Known(Rates())
+    measured = {CPU: {"forest": Rate(0.00123456, 1.26e-9)}, CUDA: {"forest": Rate(0.5, 0.0)}}
+    path = rates.remember(GPU, measured, {"to_device": 2.345e10, "to_host": 1e10}, "2026-01-02")
+    known = rates.known(GPU)
+    assert path.is_relative_to(cache) and known.when == "2026-01-02" and known.rates.are_measured
+    assert known.rates.of(CPU, "forest") == Rate(0.0012, 1.3e-9)
+    assert known.rates.of(CPU, "boosting") == Rates().of(CPU, "boosting")  # not measured
+    assert known.rates.copy_bytes_s["to_device"] == 2.3e10
+    assert rates.known(Device("cuda", "another GPU", "")) == rates.Known(Rates())
+    assert rates.known(pick("cpu")) == rates.Known(Rates())
+    rates.remember(pick("cpu"), {CPU: {}}, {}, "2026-01-03")
+    rates.remember(GPU, measured, {}, "2026-01-04")
+    assert rates.known(GPU).when == "2026-01-04" and path.read_text().count("about") == 2
+    monkeypatch.setattr(rates, "LIBRARIES", ("numpy",))
+    assert rates.known(GPU) == rates.Known(Rates())
+    path.write_text("no JSON")
+    assert rates.known(pick("cpu")) == rates.Known(Rates())
+
+
+def test_every_kind_of_work_is_measured_and_takes_time(monkeypatch):
+    monkeypatch.setattr(rate_measurement, "SMALL", Size(300, 4, 1))
+    monkeypatch.setattr(rate_measurement, "LARGE", Size(1200, 4, 2))
+    monkeypatch.setattr(rate_measurement, "REPEATS", 1)
+    told = []
+    measured = rate_measurement.measure([pick("cpu")], told.append)
+    kinds = {item.work(Size(100, 5, 2), SETTINGS, True).kind for item in registry.estimators(SETTINGS.training.models)
+             if item.work(Size(100, 5, 2), SETTINGS, True)}  # fmt: skip
+    assert kinds == set(measured.rates[CPU]) and measured.copy_bytes_s == {}
+    assert told == [f"{kind} on cpu" for kind in rate_measurement.MEASURED_BY]
+    assert all(rate.step_s + rate.value_s > 0 for rate in measured.rates[CPU].values())
+
+
+def test_a_dataset_is_copied_once_and_its_bytes_are_counted_once():
+    dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
+    other = OnHost("cuda", "numpy", "as an example")
+    copies = []
+    threads = [threading.Thread(target=lambda: copies.append(dataset.on(other))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(copy) for copy in copies}) == 1 and copies[0] is not dataset
+    assert dataset.on(dataset.device) is dataset
+    arrays = [getattr(dataset, name) for name in ("X", "y", "time_ns", "end_time_ns", "warm", "usable", "offsets")]
+    n_bytes = sum(array.nbytes for array in (*arrays, *dataset.extra.values()))
+    assert other.ledger.as_dict() == {"to_device": {MIRROR: n_bytes}, "to_host": {}}
+
+
+def test_rows_elsewhere_are_the_same_rows_with_their_own_weights():
+    dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
+    other, rows = OnHost("cuda", "numpy", "as an example"), np.array([5, 3, 11])
+    weight = np.full((3, dataset.n_targets), 2, np.float32)
+    view = RowView(dataset, rows).with_weight(weight).of_columns(np.array([1]))
+    there = view.on(other)
+    assert view.on(dataset.device) is view
+    assert there.dataset is dataset.on(other) and there.rows.tolist() == rows.tolist()
+    assert np.array_equal(there.X, view.X) and np.array_equal(there.y, view.y)
+    assert np.array_equal(there.weight, weight) and np.array_equal(there.time_ns, view.time_ns)
+
+
+def test_trees_and_regressions_say_what_they_compute():
+    size = Size(rows=1000, columns=50, targets=6)
+    for item in registry.estimators(EQUITY.settings("fast").training.models):
+        pooled, own = (item.work(size, EQUITY.settings("fast"), pooled) for pooled in (True, False))
+        assert (pooled is None) == (own is None) == item.stacks
+        if pooled is not None:
+            assert min(pooled.steps, pooled.values, own.steps, own.values) > 0
