@@ -10,8 +10,8 @@ branch and no call, so loops over them become vector instructions.
 log 2 is the sum of a head of few bits, whose product with k or e is exact, and a tail. What the sum of the head's
 product and r or f loses is kept and added to the rest.
 
-Largest error in units in the last place (0.5 is correctly rounded): exp_32 0.92 and log_32 0.85 over all float32 numbers;
-exp_64 0.87, log_64 0.88, log1p_64 1.44 and expm1_64 1.59 over nine million numbers of all sizes.
+Largest error in units in the last place (0.5 is correctly rounded): exp_32 0.92 and log_32 0.85 over all float32
+numbers; exp_64 0.87, log_64 0.88, log1p_64 1.44 and expm1_64 1.59 over nine million numbers of all sizes.
 
 Source: Cody and Waite, Software Manual for the Elementary Functions (1980); the coefficients of log_64 are those of
 e_log.c in fdlibm (Sun Microsystems, 1993).
