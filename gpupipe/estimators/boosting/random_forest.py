@@ -202,8 +202,7 @@ def _grow(
         gradient, hessian = derivatives[k % len(derivatives)]
         grower.boost(samples[k % len(derivatives)].bins, k, gradient, hessian)
     tree_model.refuse_silent_cpu(booster, training_set.device)
-    # Without reset it keeps hold of the bins and of the last tree's rows.
-    return tree_model.placed(booster.reset(), training_set.device)
+    return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
 
 
 def _derivatives(training_set: TrainingSet, sample: Sample, expected: Callable[[RowView], Any]) -> tuple[Any, Any]:
